@@ -1,0 +1,1 @@
+"""What every actor stands on: actor, mailbox, supervision, bus, state store, settings, metrics."""

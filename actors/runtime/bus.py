@@ -1,0 +1,470 @@
+"""The bus: the one place that touches nats-py. Everything above it speaks subjects, bytes and our errors."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
+from nats.micro.request import Request as MicroRequest
+from nats.micro.service import EndpointConfig, Service, ServiceConfig
+
+from protocol.errors import BrokerUnavailable, ConsumerGone, NoResponders, WrongLastSequence
+from protocol.streams import ConsumerSpec, StreamSpec
+
+log = logging.getLogger("examwire.bus")
+
+WRONG_LAST_SEQUENCE = 10071
+PUBLISH_SECONDS = 5.0
+Respond = Callable[[bytes], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class PubAck:
+    """The broker's word that a message is stored; `duplicate`: it was there already."""
+
+    stream: str
+    sequence: int
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to publish. `message_id` makes a retry within the stream's duplicate window have no effect."""
+
+    subject: str
+    payload: bytes
+    message_id: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def all_headers(self) -> dict[str, str] | None:
+        headers = dict(self.headers)
+        if self.message_id is not None:
+            headers["Nats-Msg-Id"] = self.message_id
+        return headers or None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message read from a stream."""
+
+    subject: str
+    sequence: int
+    payload: bytes
+    headers: Mapping[str, str]
+    time: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEntry:
+    """One actor as the NATS micro protocol lists it."""
+
+    name: str
+    id: str
+    version: str
+    metadata: dict[str, str]
+    description: str = ""
+
+
+class Bus:
+    """A connection to NATS that keeps trying. `connected` tells whether it is there now."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._nc = client
+        self._js = client.jetstream(timeout=PUBLISH_SECONDS, publish_async_max_pending=100_000)
+        self.name = name
+        self.connected_at = time.monotonic()
+        self.disconnected_at: float | None = None
+        self.on_reconnected: list[Callable[[], Awaitable[None]]] = []
+        self._shared: Subscription | None = None
+        self._shared_handlers: dict[int, Respond] = {}
+
+    # -- connection ----------------------------------------------------------------------------------
+
+    @classmethod
+    async def connect(cls, url: str, name: str, *, wait: float = 30.0) -> Bus:
+        """Connect, trying for `wait` seconds. Raises `BrokerUnavailable` naming the URL."""
+        client = Client()
+        bus: Bus | None = None
+
+        async def disconnected() -> None:
+            if bus is not None and bus.disconnected_at is None:
+                bus.disconnected_at = time.monotonic()
+                log.warning("%s: cut off from NATS", name)
+
+        async def reconnected() -> None:
+            if bus is None:
+                return
+            away = time.monotonic() - (bus.disconnected_at or time.monotonic())
+            bus.disconnected_at, bus.connected_at = None, time.monotonic()
+            log.warning("%s: NATS is back after %.1f s", name, away)
+            for callback in bus.on_reconnected:
+                await callback()
+
+        async def failed(error: Exception) -> None:
+            log.debug("%s: nats: %r", name, error)
+
+        connecting = client.connect(
+            servers=[part.strip() for part in url.split(",")],
+            name=name,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=cast(Any, 0.25),  # annotated int, used as seconds for sleep()
+            connect_timeout=2,
+            ping_interval=5,
+            max_outstanding_pings=2,
+            pending_size=16 * 1024 * 1024,
+            disconnected_cb=disconnected,
+            reconnected_cb=reconnected,
+            error_cb=failed,
+        )
+        try:
+            await asyncio.wait_for(connecting, wait)
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"no NATS server at {url} within {wait:g} s: start it or set nats_url") from error
+        bus = cls(client, name)
+        return bus
+
+    async def close(self) -> None:
+        """Flush what was published and close. Harmless when repeated or cut off."""
+        if self._nc.is_closed:
+            return
+        try:
+            if self.connected:
+                await asyncio.wait_for(self._nc.flush(), 2)
+        except (TimeoutError, nats.errors.Error):
+            log.warning("%s: closed before everything was flushed", self.name)
+        await self._nc.close()
+
+    @property
+    def connected(self) -> bool:
+        return self._nc.is_connected and self.disconnected_at is None
+
+    async def round_trip(self) -> float:
+        """Seconds to the server and back. Raises `BrokerUnavailable`."""
+        try:
+            return float(await self._nc.rtt(timeout=2))
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"NATS does not answer a ping: {error!r}") from error
+
+    # -- publishing ----------------------------------------------------------------------------------
+
+    async def publish(self, message: Outgoing, timeout: float = PUBLISH_SECONDS) -> PubAck:
+        """Publish into a stream and wait for its ack.
+
+        Raises `BrokerUnavailable` (retry with the same message id) or `WrongLastSequence`.
+        """
+        try:
+            reply = await self._nc.request(
+                message.subject, message.payload, timeout=timeout, headers=message.all_headers()
+            )
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"{message.subject}: not acknowledged ({type(error).__name__})") from error
+        ack = json.loads(reply.data)
+        if "error" in ack:
+            raise _publish_error(message.subject, ack["error"].get("err_code"), ack["error"].get("description", ""))
+        return PubAck(ack["stream"], ack["seq"], ack.get("duplicate", False))
+
+    async def publish_many(
+        self, messages: Sequence[Outgoing], timeout: float = PUBLISH_SECONDS
+    ) -> list[PubAck | BrokerUnavailable | WrongLastSequence]:
+        """Publish all at once and wait for all acks: one result a message, in order; an error is a value here."""
+        if not messages:
+            return []
+        if len(messages) == 1:
+            try:
+                return [await self.publish(messages[0], timeout)]
+            except (BrokerUnavailable, WrongLastSequence) as refusal:
+                return [refusal]
+        futures: list[asyncio.Future[Any]] = []
+        try:
+            for message in messages:
+                headers = message.all_headers()
+                futures.append(await self._js.publish_async(message.subject, message.payload, headers=headers))
+        except (TimeoutError, nats.errors.Error, nats.js.errors.Error) as error:
+            log.warning("%s: %d of %d messages went out: %r", self.name, len(futures), len(messages), error)
+        if futures:
+            await asyncio.wait(futures, timeout=timeout)
+        results: list[PubAck | BrokerUnavailable | WrongLastSequence] = []
+        for index, message in enumerate(messages):
+            future = futures[index] if index < len(futures) else None
+            if future is None or not future.done():
+                if future is not None:
+                    future.cancel()
+                results.append(BrokerUnavailable(f"{message.subject}: not acknowledged within {timeout:g} s"))
+            elif (refused := future.exception()) is None:
+                ack = future.result()
+                results.append(PubAck(ack.stream, ack.seq, bool(ack.duplicate)))
+            else:
+                text = str(refused) or repr(refused)
+                results.append(_publish_error(message.subject, getattr(refused, "err_code", None), text))
+        return results
+
+    async def publish_core(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Publish without waiting for anybody. Raises `BrokerUnavailable` when not even buffered."""
+        try:
+            await self._nc.publish(subject, payload, reply=reply)
+        except nats.errors.Error as error:
+            raise BrokerUnavailable(f"{subject}: not sent ({type(error).__name__})") from error
+
+    async def request(self, subject: str, payload: bytes = b"", timeout: float = 5.0) -> bytes:
+        """Ask and wait. Raises `NoResponders` when nobody listens, `BrokerUnavailable` when nobody answers."""
+        try:
+            return (await self._nc.request(subject, payload, timeout=timeout)).data
+        except nats.errors.NoRespondersError as error:
+            raise NoResponders(f"nobody listens on {subject}") from error
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"{subject}: no answer within {timeout:g} s ({type(error).__name__})") from error
+
+    async def request_many(self, subject: str, wait: float = 0.5) -> list[bytes]:
+        """Ask everybody; whoever answers within `wait` seconds of the last answer is in the list."""
+        answers: list[bytes] = []
+        arrived = asyncio.Event()
+
+        async def collect(msg: Msg) -> None:
+            if not (msg.headers and msg.headers.get("Status") == "503"):
+                answers.append(msg.data)
+            arrived.set()
+
+        inbox = self._nc.new_inbox()
+        sub = await self._nc.subscribe(inbox, cb=collect)
+        try:
+            await self.publish_core(subject, b"", reply=inbox)
+            while True:
+                try:
+                    await asyncio.wait_for(arrived.wait(), wait)
+                except TimeoutError:
+                    return answers
+                arrived.clear()
+        finally:
+            await sub.unsubscribe()
+
+    # -- answering -----------------------------------------------------------------------------------
+
+    async def subscribe(self, subject: str, handler: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Core subscription with a task of its own (`actors.runtime.pull` and tests use it)."""
+        return await self._nc.subscribe(subject, cb=handler)
+
+    async def answer(self, subject: str, handler: Respond) -> int:
+        """Answer requests on a subject, by the thousand: all of these share one queue and one task.
+
+        A subscription of nats-py has a queue and a task of its own (5 KiB, 45 µs), too much for one an examinee.
+        These differ only in subject and id, and survive a reconnect like any other. Returns a handle for `hush`.
+        """
+        nc = self._nc
+        if self._shared is None:
+            self._shared = await nc.subscribe(f"{nc.new_inbox()}.shared", cb=self._answer_shared)
+        nc._sid += 1
+        light = copy.copy(self._shared)
+        light._id, light._subject = nc._sid, subject
+        nc._subs[light._id] = light
+        self._shared_handlers[light._id] = handler
+        await nc._send_subscribe(light)
+        return light._id
+
+    async def hush(self, handle: int) -> None:
+        """Stop answering on the subject of a handle of `answer`."""
+        self._shared_handlers.pop(handle, None)
+        if self._nc._subs.pop(handle, None) is not None and self.connected:
+            await self._nc._send_unsubscribe(handle)
+
+    async def _answer_shared(self, msg: Msg) -> None:
+        handler = self._shared_handlers.get(msg.sid)
+        if handler is not None and msg.reply:
+            await msg.respond(await handler(msg.data))
+
+    async def add_service(
+        self,
+        name: str,
+        *,
+        version: str,
+        description: str,
+        metadata: dict[str, str],
+        endpoints: Mapping[str, tuple[str, Respond]],
+        details: Callable[[], dict[str, Any]],
+    ) -> Service:
+        """Announce an actor as a NATS micro service, so that `nats service ls|info|stats` sees it too.
+
+        `endpoints` maps a name to (subject, handler). `details` goes into the stats of every endpoint.
+        """
+
+        async def stats(_endpoint: Any) -> dict[str, Any]:
+            return details()
+
+        service = Service(
+            self._nc,
+            ServiceConfig(
+                name=name, version=version, description=description, metadata=metadata, stats_handler=cast(Any, stats)
+            ),
+        )
+        await service.start()
+        for endpoint, (subject, handler) in endpoints.items():
+            await service.add_endpoint(EndpointConfig(name=endpoint, subject=subject, handler=_micro_handler(handler)))
+        return service
+
+    async def services(self, wait: float = 0.5) -> list[ServiceEntry]:
+        """The actors that answer the NATS micro protocol's INFO right now."""
+        entries = []
+        for answer in await self.request_many("$SRV.INFO", wait):
+            info = json.loads(answer)
+            metadata = info.get("metadata") or {}
+            entries.append(
+                ServiceEntry(info["name"], info["id"], info["version"], metadata, info.get("description", ""))
+            )
+        return sorted(entries, key=lambda entry: (entry.name, entry.metadata.get("address", ""), entry.id))
+
+    # -- streams and consumers -----------------------------------------------------------------------
+
+    async def stream_config(self, name: str) -> dict[str, Any] | None:
+        """The configuration of a stream as the server has it (times in seconds); `None`: there is none."""
+        try:
+            info = await self._js.stream_info(name)
+        except nats.js.errors.NotFoundError:
+            return None
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"stream {name}: not answered ({error!r})") from error
+        return _plain(info.config)
+
+    async def apply_stream(self, spec: StreamSpec, *, first_seq: int | None = None) -> None:
+        """Create a stream, or bring an existing one to its spec. `first_seq` counts only at its creation."""
+        config = stream_config(spec)
+        try:
+            if await self.stream_config(spec.name) is None:
+                await self._js.add_stream(config.evolve(first_seq=first_seq) if first_seq else config)
+            else:
+                await self._js.update_stream(config)
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"stream {spec.name}: not applied ({error})") from error
+
+    async def consumer_config(self, stream: str, name: str) -> dict[str, Any] | None:
+        """The configuration of a durable consumer (times in seconds); `None`: there is none."""
+        try:
+            info = await self._js.consumer_info(stream, name)
+        except nats.js.errors.NotFoundError:
+            return None
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"consumer {stream}/{name}: not answered ({error!r})") from error
+        return _plain(info.config)
+
+    async def apply_consumer(self, spec: ConsumerSpec, *, anew: bool = False) -> None:
+        """Create a durable consumer or update it in place; `anew` deletes it first, and with it its backlog."""
+        try:
+            if anew:
+                await self.delete_consumer(spec.stream, spec.name)
+            await self._js.add_consumer(spec.stream, consumer_config(spec))
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"consumer {spec.stream}/{spec.name}: not applied ({error})") from error
+
+    async def delete_consumer(self, stream: str, name: str) -> None:
+        """Delete a consumer if it is there."""
+        try:
+            await self._js.delete_consumer(stream, name)
+        except nats.js.errors.NotFoundError:
+            return
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"consumer {stream}/{name}: not deleted ({error})") from error
+
+    async def ack_floor(self, stream: str, consumer: str) -> int:
+        """The stream sequence up to which everything the consumer was given is acknowledged."""
+        try:
+            info = await self._js.consumer_info(stream, consumer)
+        except nats.js.errors.NotFoundError as error:
+            raise ConsumerGone(f"consumer {stream}/{consumer} does not exist") from error
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"consumer {stream}/{consumer}: not answered ({error!r})") from error
+        return info.ack_floor.stream_seq if info.ack_floor else 0
+
+    async def last_message(self, stream: str, subject: str) -> Stored | None:
+        """The newest message on a subject of a stream."""
+        return await self._get(stream, subject=subject)
+
+    async def message_at(self, stream: str, sequence: int) -> Stored | None:
+        """The message at a sequence, if it is still there."""
+        return await self._get(stream, seq=sequence)
+
+    async def _get(self, stream: str, **where: Any) -> Stored | None:
+        try:
+            raw = await self._js.get_msg(stream, **where)
+        except nats.js.errors.NotFoundError:
+            return None
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"stream {stream}: not answered ({error!r})") from error
+        stored_at = str(raw.time) if raw.time is not None else None
+        return Stored(raw.subject or "", raw.seq or 0, raw.data or b"", raw.headers or {}, stored_at)
+
+
+def stream_config(spec: StreamSpec) -> StreamConfig:
+    """A spec in nats-py's terms."""
+    return StreamConfig(
+        name=spec.name,
+        description=spec.description,
+        subjects=list(spec.subjects),
+        storage=StorageType.FILE,
+        max_age=spec.max_age,
+        duplicate_window=min(spec.duplicate_window, spec.max_age),
+        max_msgs_per_subject=spec.max_msgs_per_subject,
+        allow_direct=True,
+        allow_msg_ttl=spec.allow_msg_ttl or None,
+        allow_msg_schedules=spec.allow_msg_schedules or None,
+        subject_delete_marker_ttl=spec.delete_marker_ttl,
+    )
+
+
+def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
+    """A spec in nats-py's terms."""
+    return ConsumerConfig(
+        durable_name=spec.name,
+        name=spec.name,
+        description=spec.description,
+        deliver_policy=DeliverPolicy.NEW if spec.deliver_new else DeliverPolicy.ALL,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=spec.ack_wait,
+        max_deliver=spec.max_deliver,
+        backoff=list(spec.backoff) or None,
+        filter_subjects=list(spec.filters),
+        max_ack_pending=spec.max_ack_pending,
+        inactive_threshold=spec.inactive_threshold,
+        metadata=spec.metadata or None,
+    )
+
+
+def config_difference(wanted: StreamConfig | ConsumerConfig, found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Fields of a spec that the server has otherwise: name -> (found, wanted)."""
+    difference = {}
+    for name, value in _plain(wanted).items():
+        actual = found.get(name)
+        if name == "metadata":
+            actual = {key: actual.get(key) for key in value} if actual else actual
+        if name == "filter_subjects" and actual is None and found.get("filter_subject"):
+            actual = [found["filter_subject"]]
+        if actual != value:
+            difference[name] = (actual, value)
+    return difference
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(config).items() if value is not None and name != "first_seq"}
+
+
+def _publish_error(subject: str, code: int | None, text: str) -> BrokerUnavailable | WrongLastSequence:
+    if code == WRONG_LAST_SEQUENCE:
+        return WrongLastSequence(f"{subject}: {text}")
+    return BrokerUnavailable(f"{subject}: not stored ({text})")
+
+
+def _micro_handler(handler: Respond) -> Callable[[MicroRequest], Awaitable[None]]:
+    async def handle(request: MicroRequest) -> None:
+        await request.respond(await handler(request.data))
+
+    return handle

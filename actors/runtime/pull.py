@@ -1,0 +1,179 @@
+"""Reading a durable consumer: one long pull stays open, and whatever has arrived is handled as one batch."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from actors.runtime.bus import Bus
+from protocol.errors import BrokerUnavailable, ConsumerGone
+
+log = logging.getLogger("examwire.pull")
+
+PULL_SECONDS = 30.0
+HEARTBEAT_SECONDS = 5.0
+_TERMINAL = frozenset({"404", "408", "409", "503"})
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One delivered message. `attempt` counts its deliveries from 1; `pending` messages wait behind it."""
+
+    subject: str
+    payload: bytes
+    headers: dict[str, str]
+    sequence: int
+    attempt: int
+    pending: int
+    stored_at: float
+    _msg: Msg
+
+    async def ack(self) -> None:
+        """Done: it will not come again. Lost acks lead to a redelivery, which has no second effect."""
+        await self._settle(b"+ACK")
+
+    async def nak(self, delay: float) -> None:
+        """Deliver it again after `delay` seconds."""
+        await self._settle(b'-NAK {"delay": %d}' % int(delay * 1e9))
+
+    async def in_progress(self) -> None:
+        """Still at work: start its ack wait anew."""
+        await self._settle(b"+WPI")
+
+    async def _settle(self, verdict: bytes) -> None:
+        try:
+            await self._msg._client.publish(self._msg.reply, verdict)
+        except nats.errors.Error as error:
+            log.debug("%s not settled: %r", self.subject, error)
+
+
+class PullConsumer:
+    """An async iterator of batches (never empty) from a durable consumer.
+
+    At most `max_messages` are on their way or waiting here: that is the backpressure. The iteration survives
+    reconnects and broker restarts; it ends with `ConsumerGone` when the consumer no longer exists.
+    """
+
+    def __init__(self, bus: Bus, stream: str, consumer: str, *, max_messages: int = 256) -> None:
+        self._bus = bus
+        self._stream = stream
+        self._consumer = consumer
+        self._max = max_messages
+        self._buffer: deque[Delivery] = deque()
+        self._wake = asyncio.Event()
+        self._outstanding = 0
+        self._pull_no = 0
+        self._last_heard = 0.0
+        self._complaints = 0
+        self._inbox = ""
+        self._gone: str | None = None
+        self.pending = 0
+
+    def __aiter__(self) -> AsyncIterator[list[Delivery]]:
+        return self._batches()
+
+    async def _batches(self) -> AsyncIterator[list[Delivery]]:
+        loop = asyncio.get_running_loop()
+        self._inbox = f"_INBOX.pull.{self._bus._nc._nuid.next().decode()}"
+        sub = await self._bus.subscribe(f"{self._inbox}.*", self._received)
+        self._bus.on_reconnected.append(self._pull_anew)
+        try:
+            while True:
+                if self._gone is not None:
+                    raise ConsumerGone(self._gone)
+                if not self._buffer:
+                    if self._outstanding <= 0:
+                        await self._pull()
+                    self._wake.clear()
+                    try:
+                        await asyncio.wait_for(self._wake.wait(), HEARTBEAT_SECONDS * 2)
+                    except TimeoutError:
+                        if loop.time() - self._last_heard > HEARTBEAT_SECONDS * 2:
+                            await self._pull_anew()  # the pull died silently
+                    if self._complaints:
+                        await self._check()
+                    continue
+                batch = list(self._buffer)
+                self._buffer.clear()
+                self.pending = batch[-1].pending
+                if self._outstanding <= 0:
+                    await self._pull()
+                yield batch
+        finally:
+            self._bus.on_reconnected.remove(self._pull_anew)
+            try:
+                await sub.unsubscribe()
+            except nats.errors.Error:
+                log.debug("%s/%s: connection is closed already", self._stream, self._consumer)
+
+    async def _pull(self) -> None:
+        self._pull_no += 1
+        self._outstanding = self._max
+        body: dict[str, Any] = {
+            "batch": self._max,
+            "expires": int(PULL_SECONDS * 1e9),
+            "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
+        }
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        self._last_heard = asyncio.get_running_loop().time()
+        try:
+            await self._bus.publish_core(subject, json.dumps(body).encode(), reply=f"{self._inbox}.{self._pull_no}")
+        except BrokerUnavailable as error:
+            log.debug("%s/%s: %s", self._stream, self._consumer, error)
+            self._outstanding = 0
+            await asyncio.sleep(0.25)
+
+    async def _pull_anew(self) -> None:
+        self._outstanding = 0
+        self._wake.set()
+
+    async def _received(self, msg: Msg) -> None:
+        self._last_heard = asyncio.get_running_loop().time()
+        if not msg.reply or not msg.reply.startswith("$JS.ACK"):
+            status = (msg.headers or {}).get("Status")
+            if status in _TERMINAL and msg.subject.endswith(f".{self._pull_no}"):
+                self._outstanding = 0
+                description = (msg.headers or {}).get("Description", "")
+                if status == "503" or "Deleted" in description or "No Responders" in description:
+                    self._complaints += 1
+                self._wake.set()
+            return
+        metadata = msg.metadata
+        self._complaints = 0
+        self._buffer.append(
+            Delivery(
+                msg.subject,
+                msg.data,
+                msg.headers or {},
+                metadata.sequence.stream,
+                metadata.num_delivered or 1,
+                metadata.num_pending or 0,
+                _seconds(metadata.timestamp),
+                msg,
+            )
+        )
+        if msg.subject and self._outstanding > 0:
+            self._outstanding -= 1
+        self._wake.set()
+
+    async def _check(self) -> None:
+        """The server refused a pull: is the consumer gone, or is JetStream not up yet?"""
+        await asyncio.sleep(min(0.1 * self._complaints, 1.0))
+        try:
+            if await self._bus.consumer_config(self._stream, self._consumer) is None:
+                self._gone = f"consumer {self._stream}/{self._consumer} does not exist"
+        except BrokerUnavailable as error:
+            log.debug("%s/%s: %s", self._stream, self._consumer, error)
+
+
+def _seconds(moment: datetime) -> float:
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

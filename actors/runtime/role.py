@@ -1,0 +1,90 @@
+"""Running a role as a process: engines connected, actors supervised, signals obeyed, every step with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.metadata import version
+
+import uvloop
+
+from actors.runtime.bus import Bus
+from actors.runtime.settings import Settings
+from actors.runtime.state_store import StateStore
+from actors.runtime.supervision import ChildSpec, Supervisor
+from protocol.errors import ExamwireError
+
+log = logging.getLogger("examwire.role")
+
+DRAIN_SECONDS = 20.0
+VERSION = version("examwire")
+
+MakeChildren = Callable[[Bus, StateStore], Sequence[ChildSpec]]
+Ready = Callable[[Supervisor], Awaitable[None]]
+
+
+def run_role(name: str, settings: Settings, children: MakeChildren, ready: Ready) -> int:
+    """Run a role until SIGINT or SIGTERM (drain; a second one forces) or until it has to give up.
+
+    `ready` is awaited when all children have started. Returns the exit code: 0 drained, 1 failed.
+    """
+    return uvloop.run(_run(name, settings, children, ready))
+
+
+async def _run(name: str, settings: Settings, children: MakeChildren, ready: Ready) -> int:
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            print(f"{name}: forced to stop", file=sys.stderr)
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+
+    supervisor = Supervisor(name)
+    bus: Bus | None = None
+    store: StateStore | None = None
+    code = 0
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        bus = await Bus.connect(settings.nats_url, name)
+        store = StateStore(settings.redis_url)
+        starting = asyncio.create_task(_start(supervisor, children(bus, store), ready))
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting}, timeout=5)
+        else:
+            await starting
+            running = asyncio.create_task(supervisor.wait())
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                await running
+            running.cancel()
+    except ExamwireError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        code = 1
+    finally:
+        stopping.cancel()
+        try:
+            await asyncio.wait_for(supervisor.stop(), DRAIN_SECONDS)
+        except TimeoutError:
+            log.error("%s: did not stop within %g s", name, DRAIN_SECONDS)
+            code = 1
+        if bus is not None:
+            await bus.close()
+        if store is not None:
+            await store.close()
+    return code
+
+
+async def _start(supervisor: Supervisor, specs: Sequence[ChildSpec], ready: Ready) -> None:
+    for spec in specs:
+        await supervisor.start_child(spec)
+    await ready(supervisor)

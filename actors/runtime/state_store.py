@@ -1,0 +1,233 @@
+"""The state store: the one place that touches Redis. Every script touches one key, so Redis Cluster works."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from protocol import keys
+from protocol.errors import StateDamaged, StateUnavailable
+
+# Compare the record's `rev` and set. KEYS[1] record; ARGV[1] expected rev, ARGV[2..] field value …
+_COMPARE_AND_SET = """
+local rev = redis.call('HGET', KEYS[1], 'rev')
+if (rev or '0') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+return 1"""
+
+# Set unless something newer is there. ARGV[1] version, ARGV[2] seconds to keep it (0: forever), ARGV[3..] fields
+_SET_IF_NEWER = """
+local known = redis.call('HGET', KEYS[1], 'version')
+if known and tonumber(known) > tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], 'version', ARGV[1], unpack(ARGV, 3))
+if ARGV[2] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('EXPIRE', KEYS[1], ARGV[2]) end
+return 1"""
+
+# Set fields where another one holds a value, forward in time. ARGV: guard, value, time field, time, field value …
+_TOUCH = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+local known = redis.call('HGET', KEYS[1], ARGV[3])
+if known and known > ARGV[4] then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+return 1"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record as it was read: `rev` 0 and `history` None when there is none."""
+
+    rev: int
+    history: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordWrite:
+    """Write a record if its `rev` is still `expected_rev`."""
+
+    key: str
+    expected_rev: int
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SocketWrite:
+    """Write a socket's record unless a newer version is there; ended ones expire after `keep_seconds`."""
+
+    key: str
+    version: int
+    fields: Mapping[str, str]
+    keep_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """Set `fields` on a record whose `guard` field equals `value`, if `time` is not older than what is there."""
+
+    key: str
+    guard: str
+    value: str
+    time_field: str
+    time: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+class StateStore:
+    """Redis, with our errors: `StateUnavailable` (try again) and `StateDamaged` (somebody must look)."""
+
+    def __init__(self, url: str, *, connections: int = 16) -> None:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=connections,
+            timeout=5,
+            socket_timeout=5,
+            socket_connect_timeout=2,
+            decode_responses=True,
+            retry=Retry(NoBackoff(), 1),
+        )
+        self._redis: Redis = Redis(connection_pool=pool)
+        self.url = url
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+
+    async def ping(self) -> None:
+        """Raises `StateUnavailable`."""
+        await self._run(cast(Awaitable[Any], self._redis.ping()))
+
+    async def load(self, record_keys: Sequence[str]) -> list[Stored | StateDamaged]:
+        """The records at `record_keys`, in order, in one round trip; a damaged one does not spoil the others."""
+        if not record_keys:
+            return []
+        pipe = self._redis.pipeline(transaction=False)
+        for key in record_keys:
+            pipe.hmget(key, "rev", "history")
+        loaded: list[Stored | StateDamaged] = []
+        for key, answer in zip(record_keys, await self._run(pipe.execute(raise_on_error=False)), strict=True):
+            if isinstance(answer, Exception):
+                loaded.append(_damage(key, answer))
+            else:
+                loaded.append(Stored(int(answer[0] or 0), answer[1]))
+        return loaded
+
+    async def save(
+        self, records: Sequence[RecordWrite], sockets: Sequence[SocketWrite] = ()
+    ) -> tuple[list[bool | StateDamaged], list[bool | StateDamaged]]:
+        """Write in one round trip. Per write: True written, False somebody was quicker, or the damage."""
+        if not records and not sockets:
+            return [], []
+        pipe = self._redis.pipeline(transaction=False)
+        for record in records:
+            pipe.eval(_COMPARE_AND_SET, 1, record.key, record.expected_rev, *_flat(record.fields))
+        for socket in sockets:
+            pipe.eval(_SET_IF_NEWER, 1, socket.key, socket.version, socket.keep_seconds, *_flat(socket.fields))
+        answers = await self._run(pipe.execute(raise_on_error=False))
+        touched = [*(record.key for record in records), *(socket.key for socket in sockets)]
+        results = [
+            _damage(key, answer) if isinstance(answer, Exception) else answer == 1
+            for key, answer in zip(touched, answers, strict=True)
+        ]
+        return results[: len(records)], results[len(records) :]
+
+    async def touch(self, touches: Sequence[Touch]) -> int:
+        """Apply touches; how many took effect. A damaged record is passed over: it shows when it is loaded."""
+        pipe = self._redis.pipeline(transaction=False)
+        for one in touches:
+            extra = _flat(one.fields)
+            pipe.eval(_TOUCH, 1, one.key, one.guard, one.value, one.time_field, one.time, *extra)
+        answers = await self._run(pipe.execute(raise_on_error=False)) if touches else []
+        return sum(answer == 1 for answer in answers)
+
+    async def index(
+        self,
+        *,
+        members: Mapping[str, Iterable[str]] | None = None,
+        entries: Mapping[str, Mapping[str, str]] | None = None,
+        removed: Mapping[str, Iterable[str]] | None = None,
+    ) -> None:
+        """Add set `members` and hash `entries`, and take `removed` entries out of hashes, in one round trip."""
+        pipe = self._redis.pipeline(transaction=False)
+        for key, values in (members or {}).items():
+            pipe.sadd(key, *values)
+        for key, mapping in (entries or {}).items():
+            pipe.hset(key, mapping=cast(Any, dict(mapping)))
+        for key, names in (removed or {}).items():
+            pipe.hdel(key, *names)
+        if len(pipe):
+            await self._run(pipe.execute())
+
+    async def members(self, key: str) -> list[str]:
+        """The members of a set, sorted."""
+        return sorted(await self._run(cast(Awaitable[set[str]], self._redis.smembers(key))))
+
+    async def entries(self, key: str) -> dict[str, str]:
+        """A hash as it is; empty when there is none."""
+        return cast(dict[str, str], await self._run(cast(Awaitable[Any], self._redis.hgetall(key))))
+
+    async def hashes(self, hash_keys: Sequence[str]) -> list[dict[str, str]]:
+        """Several hashes in one round trip, in order."""
+        if not hash_keys:
+            return []
+        pipe = self._redis.pipeline(transaction=False)
+        for key in hash_keys:
+            pipe.hgetall(key)
+        answers = await self._run(pipe.execute(raise_on_error=False))
+        for key, answer in zip(hash_keys, answers, strict=True):
+            if isinstance(answer, Exception):
+                raise _damage(key, answer)
+        return cast(list[dict[str, str]], answers)
+
+    async def servers(self) -> list[dict[str, str]]:
+        """The records of all servers that ever announced themselves, with their `serverId`."""
+        ids = await self.members(keys.SERVERS)
+        records = await self.hashes([keys.server_status(server_id) for server_id in ids])
+        return [{"serverId": server_id, **record} for server_id, record in zip(ids, records, strict=True) if record]
+
+    async def _run(self, awaitable: Awaitable[Any]) -> Any:
+        try:
+            return await awaitable
+        except ResponseError as error:
+            raise _unavailable_or_damaged(self.url, error) from error
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StateUnavailable(f"Redis at {_without_password(self.url)} does not answer: {error!r}") from error
+
+
+def _flat(fields: Mapping[str, str]) -> list[str]:
+    return [part for pair in fields.items() for part in pair]
+
+
+def _damage(key: str, error: Exception) -> StateDamaged:
+    """An answer inside a pipeline: trouble with this key, or with Redis as a whole (then raised)."""
+    if isinstance(error, ResponseError) and not _passing(error):
+        return StateDamaged(f"{key}: {error}")
+    raise StateUnavailable(f"Redis refused {key}: {error!r}") from error
+
+
+def _unavailable_or_damaged(url: str, error: ResponseError) -> StateUnavailable | StateDamaged:
+    if _passing(error):
+        return StateUnavailable(f"Redis at {_without_password(url)} cannot serve now: {error}")
+    return StateDamaged(str(error))
+
+
+def _passing(error: ResponseError) -> bool:
+    # Still loading, out of memory, a replica, a script that runs too long: none says anything about the key.
+    return str(error).split(" ", 1)[0] in {
+        "LOADING",
+        "OOM",
+        "READONLY",
+        "MASTERDOWN",
+        "BUSY",
+        "MISCONF",
+        "TRYAGAIN",
+    } or ("max number of clients" in str(error))
+
+
+def _without_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

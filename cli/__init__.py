@@ -1,0 +1,1 @@
+"""The `examwire` command. No rule of the exam lives here."""

@@ -1,0 +1,82 @@
+"""Close codes of the WebSocket, each with the rule a client follows.
+
+4000-4499: connect again, with backoff, trying `endpoints` in turn. 4500-4999: do not connect again by yourself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class CloseCode(IntEnum):
+    """Codes that examwire sends; 1000-1015 are RFC 6455's."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    UNSUPPORTED_DATA = 1003
+    TOO_LARGE = 1009
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    PING_TIMEOUT = 4000
+    SLOW_CLIENT = 4001
+    SERVER_ISOLATED = 4002
+    SERVER_SUPERSEDED = 4003
+    NOT_READY = 4004
+    HELLO_TIMEOUT = 4005
+    INVALID_HELLO = 4501
+    INVALID_TOKEN = 4502
+    REPLACED = 4503
+    RECONNECT_LIMIT_EXCEEDED = 4504
+    TOO_MANY_ERRORS = 4505
+    FORBIDDEN = 4506
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRule:
+    """`name`: what happened, as a stable word. `reconnect`: whether the client connects again by itself."""
+
+    code: CloseCode
+    name: str
+    reconnect: bool
+    rule: str
+
+
+CLOSE_RULES: dict[int, CloseRule] = {
+    rule.code: rule
+    for rule in (
+        CloseRule(CloseCode.NORMAL, "NORMAL", False, "The client asked for it. Nothing to do."),
+        CloseRule(CloseCode.GOING_AWAY, "GOING_AWAY", True, "Connect to the next endpoint after the backoff."),
+        CloseRule(CloseCode.UNSUPPORTED_DATA, "UNSUPPORTED_DATA", False, "Send text frames; mend the client."),
+        CloseRule(CloseCode.TOO_LARGE, "TOO_LARGE", False, "A frame was over 64 KiB; mend the client."),
+        CloseRule(CloseCode.INTERNAL_ERROR, "INTERNAL_ERROR", True, "Connect again after the backoff."),
+        CloseRule(CloseCode.SERVICE_RESTART, "SERVICE_RESTART", True, "Connect to the next endpoint."),
+        CloseRule(CloseCode.PING_TIMEOUT, "PING_TIMEOUT", True, "Nothing was heard from you; connect again."),
+        CloseRule(CloseCode.SLOW_CLIENT, "SLOW_CLIENT", True, "You read too slowly; connect again for a snapshot."),
+        CloseRule(CloseCode.SERVER_ISOLATED, "SERVER_ISOLATED", True, "Connect to the next endpoint at once."),
+        CloseRule(CloseCode.SERVER_SUPERSEDED, "SERVER_SUPERSEDED", True, "Connect again after the backoff."),
+        CloseRule(CloseCode.NOT_READY, "NOT_READY", True, "The server cannot serve this plan now; next endpoint."),
+        CloseRule(CloseCode.HELLO_TIMEOUT, "HELLO_TIMEOUT", True, "No hello came within 5 s; connect again."),
+        CloseRule(CloseCode.INVALID_HELLO, "INVALID_HELLO", False, "The first frame was no valid hello."),
+        CloseRule(CloseCode.INVALID_TOKEN, "INVALID_TOKEN", False, "Fetch a new token, then connect."),
+        CloseRule(CloseCode.REPLACED, "REPLACED", False, "A newer connection of this examinee took over."),
+        CloseRule(
+            CloseCode.RECONNECT_LIMIT_EXCEEDED,
+            "RECONNECT_LIMIT_EXCEEDED",
+            False,
+            "All attempts are used up; a proctor must readmit the examinee.",
+        ),
+        CloseRule(CloseCode.TOO_MANY_ERRORS, "TOO_MANY_ERRORS", False, "Too many invalid frames; mend the client."),
+        CloseRule(CloseCode.FORBIDDEN, "FORBIDDEN", False, "The token's role has no place on this socket."),
+    )
+}
+
+
+def may_reconnect(code: int | None) -> bool:
+    """Whether a client connects again by itself after `code` (`None`: the connection broke without one)."""
+    if code is None:
+        return True
+    known = CLOSE_RULES.get(code)
+    if known is not None:
+        return known.reconnect
+    return not 4500 <= code <= 4999

@@ -1,0 +1,76 @@
+"""What a transition asks for besides events. Values, so that they can be compared; the state manager acts on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TellState:
+    """Send `session_state` to the examinee behind the socket, by way of its server."""
+
+    plan_id: str
+    examinee_id: str
+    server_id: str
+    socket_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSocket:
+    """Have the server close the socket with a close code."""
+
+    server_id: str
+    socket_id: str
+    code: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatchReconnect:
+    """Put the examinee on the reconnect watch for the loss `version`."""
+
+    plan_id: str
+    examinee_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleTimeout:
+    """Have the mobile sync stage end at `deadline` (RFC 3339) unless it is completed."""
+
+    plan_id: str
+    examinee_id: str
+    deadline: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class TellMobileSync:
+    """Tell the examinee the state of the mobile sync (again)."""
+
+    plan_id: str
+    examinee_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndSessions:
+    """Disconnect the sessions of a server, those of `keep_incarnation` excepted, with `reason`."""
+
+    server_id: str
+    reason: str
+    keep_incarnation: str | None
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportLost:
+    """Tell a server that this socket of its was declared disconnected: if it is alive, it will object."""
+
+    server_id: str
+    socket_id: str
+    version: int
+
+
+Effect = TellState | CloseSocket | WatchReconnect | ScheduleTimeout | TellMobileSync | EndSessions | ReportLost

@@ -1,0 +1,177 @@
+"""WebSocket text frames that only clients and socket servers exchange (`examwire.v1`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from protocol.codec import Codec, encode
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.ids import Id
+from protocol.messages import (
+    ConnectionView,
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeReadmitted,
+    ExamineeReconnectExhausted,
+    ExamineeReconnecting,
+    Message,
+    MobileSyncCompleted,
+    MobileSyncStatus,
+    MobileSyncView,
+    ReconnectView,
+    SessionState,
+    Text,
+    Wire,
+)
+
+SUBPROTOCOL = "examwire.v1"
+CONNECT_PATH = "/v1/connect"
+HELLO_SECONDS = 5.0
+MAX_FRAME_BYTES = 64 * 1024
+
+Role = Literal["examinee", "proctor", "mobile", "operator"]
+RequestId = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class HelloClientInfo(Wire):
+    browser_info: Text | None = None
+
+
+class Hello(Message):
+    """First frame of a client, within 5 s.
+
+    `clientId` names the client over reloads, `connectionNo` counts its connections: a lower number of the same
+    client never replaces a live connection. `token` may come as `Authorization: Bearer` instead.
+    """
+
+    type: ClassVar[str] = "hello"
+    token: Annotated[str, Field(max_length=8192)] | None = None
+    client_id: Id
+    connection_no: Annotated[int, Field(ge=0, lt=2**53, strict=True)]
+    client_info: HelloClientInfo | None = None
+
+
+class Heartbeat(Message):
+    """Browsers cannot ping: any frame counts as life, this one says nothing else. It is echoed."""
+
+    type: ClassVar[str] = "heartbeat"
+
+
+class EnterMobileSync(Message):
+    """`mobile_sync_wait` of an examinee: the stage is entered; the fields are the server's to fill in."""
+
+    type: ClassVar[str] = "mobile_sync_wait"
+    plan_id: Id | None = None
+    examinee_id: Id | None = None
+
+
+class ReadmitFrame(Message):
+    """`readmit` of a proctor: let the examinee in again after RECONNECT_LIMIT_EXCEEDED."""
+
+    type: ClassVar[str] = "readmit"
+    examinee_id: Id
+    request_id: RequestId | None = None
+
+
+class ReconnectPolicy(Wire):
+    """How a client comes back: wait `backoffSeconds[k]` × (1 ± `jitter`) before attempt k+1."""
+
+    max_attempts: int
+    backoff_seconds: list[float]
+    jitter: float
+
+
+class Welcome(Message):
+    """First frame of a server. `endpoints`: the READY socket servers in the order to try them."""
+
+    type: ClassVar[str] = "welcome"
+    role: Role
+    plan_id: str
+    examinee_id: str | None = None
+    server_id: str
+    socket_id: str
+    heartbeat_seconds: float
+    reconnect: ReconnectPolicy
+    endpoints: list[str]
+
+
+class ExamineeRow(Wire):
+    """One examinee in a plan_snapshot; `version` is the connection's, `mobileSync.version` its own."""
+
+    examinee_id: str
+    status: Literal["CONNECTED", "DISCONNECTED", "NEVER"]
+    last_active_time: str | None = None
+    connection: ConnectionView
+    mobile_sync: MobileSyncView
+    reconnect: ReconnectView
+    version: int
+
+
+class PlanSnapshot(Message):
+    """Every examinee of the plan. A large plan comes in `parts` frames; `part` counts from 1.
+
+    `resync`: a fresh snapshot because events were dropped; it replaces what the client has.
+    """
+
+    type: ClassVar[str] = "plan_snapshot"
+    plan_id: str
+    examinees: list[ExamineeRow]
+    part: int = 1
+    parts: int = 1
+    resync: bool | None = None
+
+
+class Accepted(Message):
+    """A client's frame is durably in the log; its effect follows as an event."""
+
+    type: ClassVar[str] = "accepted"
+    request_type: str
+    request_id: str | None = None
+
+
+class Error(Message):
+    """A client's frame was not accepted; the connection goes on."""
+
+    type: ClassVar[str] = "error"
+    code: ErrorCode
+    message: str
+    field: str | None = None
+    request_type: str | None = None
+
+
+CLIENT_FRAMES = Codec.of((Hello, Heartbeat, EnterMobileSync, ReadmitFrame))
+SERVER_FRAMES = Codec.of(
+    (
+        Welcome,
+        PlanSnapshot,
+        Accepted,
+        Error,
+        Heartbeat,
+        ExamineeConnected,
+        ExamineeDisconnected,
+        ExamineeReconnecting,
+        ExamineeReconnectExhausted,
+        ExamineeReadmitted,
+        MobileSyncStatus,
+        MobileSyncCompleted,
+        SessionState,
+    )
+)
+
+
+def encode_text(message: Message) -> str:
+    """A frame as text."""
+    return encode(message).decode()
+
+
+def error_frame(error: ProtocolError, request_type: str | None = None) -> Error:
+    """The `error` frame of a `ProtocolError`."""
+    return Error(code=error.code, message=error.detail, field=error.field, request_type=request_type)
+
+
+def frame_type(parsed: Any) -> str | None:
+    """The `type` of a parsed frame, if it has one worth repeating in an error."""
+    kind = parsed.get("type") if isinstance(parsed, dict) else None
+    return kind[:64] if isinstance(kind, str) else None

@@ -1,0 +1,125 @@
+"""Facts in any order, one outcome: what makes any number of state managers safe without a leader.
+
+Each record in Redis holds the state up to a `floor` (every message up to there is acknowledged, so none can come
+late) and the few facts above it. A fact takes its place by version, and the state is the fold of the facts in
+that order, whatever the order they arrived in: a duplicate finds its place taken, a late one is put where it
+belongs. The rules (`connection`, `mobile_sync`, `servers`) only ever see facts in order.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from protocol.effects import Effect
+from protocol.messages import Event, Message
+
+S = TypeVar("S")
+F = TypeVar("F", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[S]):
+    """What one fact did: the state after it, what to tell proctors, what else to do."""
+
+    state: S
+    events: tuple[Event, ...] = ()
+    effects: tuple[Effect, ...] = ()
+
+
+Rule = Callable[[S, int, F], Outcome[S]]
+
+
+@dataclass(frozen=True, slots=True)
+class History(Generic[S, F]):
+    """`base`: the fold of every fact up to `floor`. `facts`: those above it, by version."""
+
+    base: S
+    floor: int = 0
+    facts: tuple[tuple[int, F], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Insertion(Generic[S, F]):
+    """The history with a fact in it, and what follows.
+
+    `changed`: the history is to be written. `late`: newer facts were there already. `restate`: what was told
+    last no longer holds, and nothing newer will say so.
+    """
+
+    history: History[S, F]
+    state: S
+    events: tuple[Event, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    changed: bool = False
+    late: bool = False
+    restate: bool = False
+
+
+def fold(history: History[S, F], rule: Rule[S, F]) -> S:
+    """The state that a history amounts to."""
+    state = history.base
+    for version, fact in history.facts:
+        state = rule(state, version, fact).state
+    return state
+
+
+def compact(history: History[S, F], rule: Rule[S, F], floor: int) -> History[S, F]:
+    """Fold the facts up to `floor` into the base. `floor` must not pass an unacknowledged message."""
+    if floor <= history.floor or not history.facts or history.facts[0][0] > floor:
+        return history
+    settled = sum(1 for version, _ in history.facts if version <= floor)
+    base = fold(replace(history, facts=history.facts[:settled]), rule)
+    return History(base, floor, history.facts[settled:])
+
+
+def insert(
+    history: History[S, F], rule: Rule[S, F], version: int, fact: F, told: Callable[[S], Any]
+) -> Insertion[S, F]:
+    """Put a fact in its place.
+
+    `told` is the part of a state that events tell; it decides whether a late fact calls for a restatement.
+    """
+    if version <= history.floor:  # acknowledged before: all its effects were completed
+        return Insertion(history, fold(history, rule))
+    facts = history.facts
+    if not facts or version > facts[-1][0]:
+        before = fold(history, rule)
+        outcome = rule(before, version, fact)
+        grown = History(history.base, history.floor, (*facts, (version, fact)))
+        return Insertion(grown, outcome.state, outcome.events, outcome.effects, changed=True)
+
+    place = bisect_left(facts, version, key=lambda known: known[0])
+    if facts[place][0] == version:  # delivered again: whoever wrote it may have died before telling
+        state = history.base
+        outcome = Outcome(state)
+        for known_version, known in facts[: place + 1]:
+            outcome = rule(outcome.state, known_version, known)
+        return Insertion(history, fold(history, rule), outcome.events, outcome.effects)
+
+    grown = History(history.base, history.floor, (*facts[:place], (version, fact), *facts[place:]))
+    old_state, old_events, old_effects = _replay(history, rule)
+    new_state, new_events, new_effects = _replay(grown, rule)
+    return Insertion(
+        grown,
+        new_state,
+        tuple(event for event in new_events if event not in old_events),
+        tuple(effect for effect in new_effects if effect not in old_effects),
+        changed=True,
+        late=True,
+        restate=told(new_state) != told(old_state),
+    )
+
+
+def _replay(history: History[S, F], rule: Rule[S, F]) -> tuple[S, list[Event], list[Effect]]:
+    state = history.base
+    events: list[Event] = []
+    effects: list[Effect] = []
+    for version, fact in history.facts:
+        outcome = rule(state, version, fact)
+        state = outcome.state
+        events.extend(outcome.events)
+        effects.extend(outcome.effects)
+    return state, events, effects

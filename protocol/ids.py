@@ -1,0 +1,42 @@
+"""Identifiers. They become subject tokens, Redis keys and file names, so they are checked at every door."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
+
+from protocol.errors import InvalidField
+
+ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+# A socketId is `{serverId}-{unique}`: one connection, not one server as in the documents' example.
+SOCKET_ID_PATTERN = r"^[A-Za-z0-9_-]{1,96}$"
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_RESERVED_SERVER_IDS = frozenset({"plan"})  # `socket.plan.>` and `socket.{serverId}` share a subject space
+
+
+def _not_reserved(value: str) -> str:
+    if value in _RESERVED_SERVER_IDS:
+        raise ValueError(f"{value!r} is reserved and cannot name a server")
+    return value
+
+
+Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+ServerId = Annotated[str, StringConstraints(pattern=ID_PATTERN), AfterValidator(_not_reserved)]
+SocketId = Annotated[str, StringConstraints(pattern=SOCKET_ID_PATTERN)]
+
+
+def check_id(field: str, value: str) -> str:
+    """Return `value` if it is an id (`[A-Za-z0-9_-]{1,64}`), else raise `InvalidField` naming `field`."""
+    if not _ID.fullmatch(value):
+        raise InvalidField(field, "must be 1 to 64 of A-Z a-z 0-9 _ -")
+    return value
+
+
+def check_server_id(value: str) -> str:
+    """`check_id` for a serverId; `plan` is none."""
+    if check_id("serverId", value) in _RESERVED_SERVER_IDS:
+        raise InvalidField("serverId", f"{value!r} is reserved and cannot name a server")
+    return value

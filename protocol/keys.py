@@ -1,0 +1,39 @@
+"""Redis keys. The first four and their fields are the documents', to the letter; the rest finds things without SCAN."""
+
+from __future__ import annotations
+
+PLANS = "plans"
+"""Set of the planIds that have ever been seen."""
+
+SERVERS = "servers"
+"""Set of the serverIds that have ever announced themselves."""
+
+
+def server_status(server_id: str) -> str:
+    """Hash: serverType statusCode startTime queueId cpuUsage memoryUsage networkStatus."""
+    return f"SERVER_ID:{server_id}:status"
+
+
+def socket(plan_id: str, socket_id: str) -> str:
+    """Hash: examineeId status lastHeartbeat."""
+    return f"plan:{plan_id}:socket:examinee:{socket_id}"
+
+
+def progress(plan_id: str, examinee_id: str) -> str:
+    """Hash: connStatusCode lastActiveTime."""
+    return f"plan:{plan_id}:examinee:{examinee_id}:progress"
+
+
+def mobile_sync(plan_id: str, examinee_id: str) -> str:
+    """Hash: status deviceId timestamp imageUrl deviceInfo (JSON)."""
+    return f"plan:{plan_id}:examinee:{examinee_id}:mobile_sync"
+
+
+def plan_examinees(plan_id: str) -> str:
+    """Set of the examineeIds of a plan."""
+    return f"plan:{plan_id}:examinees"
+
+
+def server_sockets(server_id: str) -> str:
+    """Hash: socketId -> `planId examineeId incarnation` of the sockets a server is known to hold."""
+    return f"SERVER_ID:{server_id}:sockets"

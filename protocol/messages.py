@@ -1,0 +1,476 @@
+"""Messages between actors: `{"type": …, "data": {…}}`, camelCase on the wire, snake_case here.
+
+Types and fields of the documents are kept to the letter; each class names its document. Fields that the
+documents do not have are additions of ours, and fields we do not know are ignored, so that versions can mix.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from protocol.ids import Id, ServerId, SocketId
+from protocol.times import Timestamp
+
+Text = Annotated[str, Field(max_length=256)]
+Reason = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
+
+
+class Wire(BaseModel):
+    """Anything that has a place in a payload."""
+
+    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="ignore")
+
+
+class Message(Wire):
+    """One message; `type` is its name on the wire, the fields are its `data`."""
+
+    type: ClassVar[str]
+
+    def data(self) -> dict[str, Any]:
+        """The `data` object as JSON-ready values, `null`s left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+# -- connection (document 10) ---------------------------------------------------------------------------
+
+
+class ConnectionStatusCode(StrEnum):
+    CONNECTED = "CONNECTED"
+    DISCONNECTED = "DISCONNECTED"
+
+
+class LossReason(StrEnum):
+    """`reason` of a loss."""
+
+    SOCKET_CLOSED = "SOCKET_CLOSED"
+    PING_TIMEOUT = "PING_TIMEOUT"
+    SLOW_CLIENT = "SLOW_CLIENT"
+    PROTOCOL_ERROR = "PROTOCOL_ERROR"
+    SERVER_ISOLATED = "SERVER_ISOLATED"
+    SERVER_STOPPED = "SERVER_STOPPED"
+    SERVER_RESTARTED = "SERVER_RESTARTED"
+    SERVER_LOST = "SERVER_LOST"
+    RECONNECT_LIMIT_EXCEEDED = "RECONNECT_LIMIT_EXCEEDED"
+
+
+class ClientInfo(Wire):
+    ip_address: Text | None = None
+    browser_info: Text | None = None
+
+
+class ConnectionStatus(Message):
+    """A socket opened or ended (document 10.4). `serverId` to `connectionNo` are additions."""
+
+    type: ClassVar[str] = "connection_status"
+    plan_id: Id
+    examinee_id: Id
+    socket_id: SocketId
+    status: ConnectionStatusCode
+    timestamp: Timestamp
+    reason: Reason | None = None
+    client_info: ClientInfo | None = None
+    server_id: ServerId | None = None
+    incarnation: Id | None = None
+    client_id: Id | None = None
+    connection_no: Annotated[int, Field(ge=0, lt=2**53)] = 0
+
+
+class ReconnectAttempt(Message):
+    """The reconnect watch: attempt `attempt` of `maxAttempts` after the loss `lossVersion` has begun."""
+
+    type: ClassVar[str] = "reconnect_attempt"
+    plan_id: Id
+    examinee_id: Id
+    loss_version: int
+    attempt: Annotated[int, Field(ge=1)]
+    max_attempts: Annotated[int, Field(ge=1)]
+    next_attempt_at: Timestamp | None = None
+    timestamp: Timestamp
+
+
+class ReconnectExhausted(Message):
+    """The reconnect watch: the last attempt after the loss `lossVersion` went by without a recovery."""
+
+    type: ClassVar[str] = "reconnect_exhausted"
+    plan_id: Id
+    examinee_id: Id
+    loss_version: int
+    timestamp: Timestamp
+
+
+class Readmit(Message):
+    """A proctor (`by`) lets an examinee in again after the attempts were used up."""
+
+    type: ClassVar[str] = "readmit"
+    plan_id: Id
+    examinee_id: Id
+    by: Text
+    timestamp: Timestamp
+
+
+class Restate(Message):
+    """The state manager tells an examinee's state anew, after a late message has changed what was told before."""
+
+    type: ClassVar[str] = "restate"
+    plan_id: Id
+    examinee_id: Id
+    timestamp: Timestamp
+
+
+# -- mobile sync (document 18) --------------------------------------------------------------------------
+
+
+class MobileSyncCode(StrEnum):
+    WAITING = "WAITING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    TIMED_OUT = "TIMED_OUT"
+
+
+class DeviceInfo(Wire):
+    model: Text | None = None
+    os_version: Text | None = None
+
+
+class CaptureInfo(Wire):
+    image_url: Annotated[str, Field(max_length=512)]
+    device_info: DeviceInfo = DeviceInfo()
+
+
+class MobileSyncWait(Message):
+    """An examinee entered the mobile sync stage (document 18.3), until `deadline`."""
+
+    type: ClassVar[str] = "mobile_sync_wait"
+    plan_id: Id
+    examinee_id: Id
+    timestamp: Timestamp
+    deadline: Timestamp
+
+
+class MobileSyncStatus(Message):
+    """The outcome of an upload (document 18.4); also what proctors are told of every other change.
+
+    `captureId` is the SHA-256 of the stored picture (an addition): a repeated upload is recognised by it.
+    """
+
+    type: ClassVar[str] = "mobile_sync_status"
+    plan_id: Id
+    examinee_id: Id
+    device_id: Id | None = None
+    status: MobileSyncCode
+    timestamp: Timestamp
+    capture_info: CaptureInfo | None = None
+    reason: Reason | None = None
+    capture_id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    deadline: Timestamp | None = None
+    version: int | None = None
+
+
+class MobileSyncTimeout(Message):
+    """The schedule of a stage has fired: the wait of `waitVersion` is over."""
+
+    type: ClassVar[str] = "mobile_sync_timeout"
+    plan_id: Id
+    examinee_id: Id
+    wait_version: int
+    timestamp: Timestamp
+
+
+class MobileSyncCompleted(Message):
+    """Told to the examinee and the proctors (document 18.4)."""
+
+    type: ClassVar[str] = "mobile_sync_completed"
+    plan_id: Id
+    examinee_id: Id
+    device_id: Id
+    status: Literal[MobileSyncCode.COMPLETED] = MobileSyncCode.COMPLETED
+    timestamp: Timestamp
+    image_url: str | None = None
+    version: int
+
+
+# -- socket server start-up (document 9) ----------------------------------------------------------------
+
+
+class ServerStatusCode(StrEnum):
+    STARTING = "STARTING"
+    READY = "READY"
+    STOPPING = "STOPPING"
+    STOPPED = "STOPPED"
+    FAILED = "FAILED"
+    LOST = "LOST"
+
+
+class ServerStatus(Message):
+    """A socket server about itself (document 9.3, 9.5); `incarnation` names the process.
+
+    `cpuUsage` and `memoryUsage` are percent of the machine, `networkStatus` is GOOD, SLOW or BAD by the
+    round trip to NATS. `reason` says why a start FAILED. `url` is the address for clients.
+    """
+
+    type: ClassVar[str] = "server_status"
+    server_id: ServerId
+    server_type: Literal["SOCKET"] = "SOCKET"
+    status: ServerStatusCode
+    incarnation: Id
+    start_time: Timestamp
+    timestamp: Timestamp
+    queue_id: Text | None = None
+    cpu_usage: float | None = None
+    memory_usage: float | None = None
+    network_status: Literal["GOOD", "SLOW", "BAD"] | None = None
+    url: Annotated[str, Field(max_length=512)] | None = None
+    reason: Reason | None = None
+
+
+class QueueConfig(Wire):
+    """What the fields of `queue_create.config` (document 9.4) mean here.
+
+    `maxSize`: when more than this many messages wait, the server drops its backlog and resynchronises its
+    clients from Redis, and says so. `expireTime` (seconds): the queue is removed when unused for so long, and a
+    message older than that is not delivered. `priority`: `high` gives messages for the server itself and for
+    single examinees a consumer of their own, so that no storm of broadcasts delays them; `normal` and `low`
+    share one.
+    """
+
+    max_size: Annotated[int, Field(ge=1)] = 10000
+    expire_time: Annotated[int, Field(ge=1, le=7 * 86400)] = 3600
+    priority: Literal["high", "normal", "low"] = "high"
+
+
+class QueueCreate(Message):
+    """Ask the queue server for `{serverId}_Q` (document 9.4), or change what it receives.
+
+    `proctorPlans` and `examineePlans` are the plans of the clients that the server holds (additions); a
+    request of a new `incarnation`, or with `reset`, begins with an empty backlog.
+    """
+
+    type: ClassVar[str] = "queue_create"
+    server_id: ServerId
+    queue_id: Text
+    queue_type: Literal["socket_message"] = "socket_message"
+    config: QueueConfig = QueueConfig()
+    incarnation: Id | None = None
+    proctor_plans: list[Id] = []
+    examinee_plans: list[Id] = []
+    reset: bool = False
+
+
+class QueueCreated(Message):
+    """The queue server's answer: the consumers that make up the queue (one, or two with priority `high`)."""
+
+    type: ClassVar[str] = "queue_created"
+    server_id: ServerId
+    queue_id: str
+    stream: str
+    consumers: list[str]
+
+
+class Lease(Message):
+    """A server's heartbeat: what it measures, and the sessions that were heard from since they were last told.
+
+    `active` holds `[planId, examineeId, socketId, lastHeartbeat]`.
+    """
+
+    type: ClassVar[str] = "lease"
+    server_id: ServerId
+    incarnation: Id
+    timestamp: Timestamp
+    cpu_usage: float
+    memory_usage: float
+    network_status: Literal["GOOD", "SLOW", "BAD"]
+    sessions: int = 0
+    active: list[tuple[Id, Id, SocketId, Timestamp]] = []
+
+
+# -- what proctors are told (document 10.3) -------------------------------------------------------------
+
+
+class ReplacedSocket(Wire):
+    socket_id: SocketId
+    server_id: str | None = None
+
+
+class ExamineeConnected(Message):
+    """`examinee_connected`: the examinee is there. `recovered`: after a loss, `outageSeconds` long.
+
+    `replaced`: a newer connection took over from this one, without a loss.
+    `restated`: told anew because a late message changed what was told before.
+    """
+
+    type: ClassVar[str] = "examinee_connected"
+    plan_id: Id
+    examinee_id: Id
+    socket_id: SocketId
+    server_id: str | None = None
+    status: Literal[ConnectionStatusCode.CONNECTED] = ConnectionStatusCode.CONNECTED
+    timestamp: Timestamp
+    client_info: ClientInfo | None = None
+    recovered: bool = False
+    outage_seconds: float | None = None
+    replaced: ReplacedSocket | None = None
+    restated: bool | None = None
+    version: int
+
+
+class ExamineeDisconnected(Message):
+    """`examinee_disconnected`: the examinee is gone, and why."""
+
+    type: ClassVar[str] = "examinee_disconnected"
+    plan_id: Id
+    examinee_id: Id
+    socket_id: SocketId | None = None
+    server_id: str | None = None
+    status: Literal[ConnectionStatusCode.DISCONNECTED] = ConnectionStatusCode.DISCONNECTED
+    timestamp: Timestamp
+    reason: str | None = None
+    restated: bool | None = None
+    version: int
+
+
+class ExamineeReconnecting(Message):
+    """`examinee_reconnecting`: attempt `attempt` of `maxAttempts` has begun; the next one begins at `nextAttemptAt`."""
+
+    type: ClassVar[str] = "examinee_reconnecting"
+    plan_id: Id
+    examinee_id: Id
+    attempt: int
+    max_attempts: int
+    next_attempt_at: Timestamp | None = None
+    timestamp: Timestamp
+    version: int
+
+
+class ExamineeReconnectExhausted(Message):
+    """`examinee_reconnect_exhausted`: all attempts are used up; a recovery is refused until a proctor readmits."""
+
+    type: ClassVar[str] = "examinee_reconnect_exhausted"
+    plan_id: Id
+    examinee_id: Id
+    reason: Literal[LossReason.RECONNECT_LIMIT_EXCEEDED] = LossReason.RECONNECT_LIMIT_EXCEEDED
+    attempt: int
+    max_attempts: int
+    timestamp: Timestamp
+    version: int
+
+
+class ExamineeReadmitted(Message):
+    """`examinee_readmitted`: a proctor (`by`) allowed the examinee to connect again."""
+
+    type: ClassVar[str] = "examinee_readmitted"
+    plan_id: Id
+    examinee_id: Id
+    by: str
+    timestamp: Timestamp
+    version: int
+
+
+# -- what a socket server is told -----------------------------------------------------------------------
+
+
+class ConnectionView(Wire):
+    """`connection` of a session_state or of a row of a plan_snapshot."""
+
+    status: Literal["CONNECTED", "DISCONNECTED", "NEVER"] = "NEVER"
+    socket_id: str | None = None
+    server_id: str | None = None
+    reason: str | None = None
+    since: str | None = None
+    version: int = 0
+
+
+class MobileSyncView(Wire):
+    status: Literal["NONE", "WAITING", "COMPLETED", "FAILED", "TIMED_OUT"] = "NONE"
+    device_id: str | None = None
+    timestamp: str | None = None
+    image_url: str | None = None
+    reason: str | None = None
+    deadline: str | None = None
+    version: int = 0
+
+
+class ReconnectView(Wire):
+    """`count`: how often the examinee came back; `attempt` of `maxAttempts` is under way while disconnected."""
+
+    count: int = 0
+    attempt: int = 0
+    max_attempts: int | None = None
+    next_attempt_at: str | None = None
+    exhausted: bool = False
+
+
+class SessionState(Message):
+    """To the examinee behind `socketId`, after each CONNECTED: what is recorded about them."""
+
+    type: ClassVar[str] = "session_state"
+    plan_id: Id
+    examinee_id: Id
+    socket_id: SocketId
+    connection: ConnectionView
+    mobile_sync: MobileSyncView = MobileSyncView()
+    reconnect: ReconnectView = ReconnectView()
+    version: int
+
+
+class SessionClose(Message):
+    """To the server that holds `socketId`: close it with `code` (a `CloseCode`)."""
+
+    type: ClassVar[str] = "session_close"
+    socket_id: SocketId
+    code: Annotated[int, Field(ge=1000, le=4999)]
+
+
+class SessionLost(Message):
+    """To a server: these sockets of its were declared lost. If one of them is alive, the server announces it anew."""
+
+    type: ClassVar[str] = "session_lost"
+    server_id: ServerId
+    incarnation: Id | None = None
+    socket_ids: list[SocketId] = []
+
+
+Event = (
+    ExamineeConnected
+    | ExamineeDisconnected
+    | ExamineeReconnecting
+    | ExamineeReconnectExhausted
+    | ExamineeReadmitted
+    | MobileSyncStatus
+    | MobileSyncCompleted
+)
+"""What proctors are told; each carries a `version`."""
+
+ConnectionFact = ConnectionStatus | ReconnectAttempt | ReconnectExhausted | Readmit | Restate
+MobileSyncFact = MobileSyncWait | MobileSyncStatus | MobileSyncTimeout
+StatusMessage = ConnectionFact | MobileSyncFact | ServerStatus
+
+STATUS_MESSAGES: tuple[type[Message], ...] = (
+    ConnectionStatus,
+    ReconnectAttempt,
+    ReconnectExhausted,
+    Readmit,
+    Restate,
+    MobileSyncWait,
+    MobileSyncStatus,
+    MobileSyncTimeout,
+    ServerStatus,
+)
+"""What the state manager receives."""
+
+SOCKET_MESSAGES: tuple[type[Message], ...] = (
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeReconnecting,
+    ExamineeReconnectExhausted,
+    ExamineeReadmitted,
+    MobileSyncStatus,
+    MobileSyncCompleted,
+    SessionState,
+    SessionClose,
+    SessionLost,
+)
+"""What a socket server receives (`socket_message` of the document)."""

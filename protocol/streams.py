@@ -1,0 +1,160 @@
+"""Streams and consumers as declared objects; the queue server makes them, `examwire streams` compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from protocol import subjects
+from protocol.messages import QueueCreate
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """A JetStream stream; times in seconds. `first_seq_from_clock`: see versions."""
+
+    name: str
+    subjects: tuple[str, ...]
+    description: str
+    max_age: float
+    duplicate_window: float = 120.0
+    max_msgs_per_subject: int = -1
+    allow_msg_ttl: bool = False
+    allow_msg_schedules: bool = False
+    delete_marker_ttl: float | None = None
+    first_seq_from_clock: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSpec:
+    """A durable pull consumer with explicit acks; times in seconds. `max_deliver` -1: no limit."""
+
+    stream: str
+    name: str
+    filters: tuple[str, ...] = ()
+    description: str = ""
+    ack_wait: float = 30.0
+    max_deliver: int = -1
+    backoff: tuple[float, ...] = ()
+    max_ack_pending: int = 10_000
+    inactive_threshold: float | None = None
+    deliver_new: bool = False
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+STATUS = StreamSpec(
+    "STATUS",
+    ("status.>",),
+    "The log of record: what happened to servers and examinees",
+    max_age=7 * DAY,
+    allow_msg_schedules=True,
+    allow_msg_ttl=True,
+    first_seq_from_clock=True,
+)
+SOCKET = StreamSpec("SOCKET", ("socket.>",), "What socket servers are told", max_age=HOUR)
+LEASE = StreamSpec(
+    "LEASE",
+    ("lease.*",),
+    "Heartbeats of socket servers; an expired one leaves a marker",
+    max_age=DAY,
+    max_msgs_per_subject=1,
+    allow_msg_ttl=True,
+    delete_marker_ttl=HOUR,
+)
+RECONNECT = StreamSpec(
+    "RECONNECT",
+    ("reconnect.*.*",),
+    "Examinees that are being waited for; each delivery is one attempt",
+    max_age=DAY,
+    max_msgs_per_subject=1,
+)
+ADVISORY = StreamSpec(
+    "ADVISORY",
+    (f"{subjects.MAX_DELIVERIES}.>",),
+    "Exhausted deliveries, as NATS reports them",
+    max_age=DAY,
+)
+DEADLETTER = StreamSpec("DEADLETTER", ("deadletter.>",), "What could not be processed, and why", max_age=30 * DAY)
+
+STREAMS: tuple[StreamSpec, ...] = (STATUS, SOCKET, LEASE, RECONNECT, ADVISORY, DEADLETTER)
+
+STATE_MANAGER = ConsumerSpec("STATUS", "state-manager", ("status.server.*", "status.plan.*"), "The state managers")
+LEASE_WATCH = ConsumerSpec("LEASE", "lease-watch", ("lease.*",), "The state managers, about servers that fell silent")
+RECONNECT_EXHAUSTED = ConsumerSpec(
+    "ADVISORY",
+    "reconnect-exhausted",
+    (f"{subjects.MAX_DELIVERIES}.RECONNECT.reconnect-watch",),
+    "The reconnect watch, about examinees whose attempts are used up",
+)
+
+
+def reconnect_watch(max_attempts: int, backoff_seconds: Sequence[float]) -> ConsumerSpec:
+    """The consumer whose `max_deliver` is the attempt limit and whose `backoff` the spacing of attempts.
+
+    A ladder longer than the list repeats its last step; a shorter one is cut, for the engine wants no more
+    steps than deliveries.
+    """
+    ladder = ladder_of(max_attempts, backoff_seconds)
+    return ConsumerSpec(
+        "RECONNECT",
+        "reconnect-watch",
+        ("reconnect.*.*",),
+        "The reconnect watch: each delivery is one attempt",
+        ack_wait=ladder[0],
+        max_deliver=max_attempts,
+        backoff=tuple(ladder),
+        max_ack_pending=-1,
+    )
+
+
+def ladder_of(max_attempts: int, backoff_seconds: Sequence[float]) -> list[float]:
+    """The seconds that each of `max_attempts` attempts lasts."""
+    steps = list(backoff_seconds[:max_attempts])
+    return steps + [steps[-1]] * (max_attempts - len(steps))
+
+
+def queue_id(server_id: str) -> str:
+    """The name of a socket server's queue, `SOCK001_Q`."""
+    return f"{server_id}_Q"
+
+
+def queue_consumers(request: QueueCreate) -> list[ConsumerSpec]:
+    """The durable consumers that make up a queue (see `QueueConfig` for what its settings mean)."""
+    own = [subjects.socket_server(request.server_id)]
+    own += [subjects.socket_examinee(plan, "*") for plan in sorted(set(request.examinee_plans))]
+    broadcasts = [subjects.socket_proctors(plan) for plan in sorted(set(request.proctor_plans))]
+    name = queue_id(request.server_id)
+    metadata = {
+        "examwire.incarnation": request.incarnation or "",
+        "examwire.maxSize": str(request.config.max_size),
+        "examwire.expireTime": str(request.config.expire_time),
+        "examwire.priority": request.config.priority,
+    }
+
+    def spec(consumer: str, filters: list[str], description: str) -> ConsumerSpec:
+        return ConsumerSpec(
+            "SOCKET",
+            consumer,
+            tuple(filters),
+            description,
+            max_deliver=-1,
+            max_ack_pending=-1,
+            inactive_threshold=float(request.config.expire_time),
+            deliver_new=True,
+            metadata=metadata,
+        )
+
+    if request.config.priority != "high":
+        return [spec(name, own + broadcasts, f"What {request.server_id} is told")]
+    specs = [spec(name, own, f"What {request.server_id} and its examinees are told")]
+    if broadcasts:
+        specs.append(spec(broadcast_consumer(name), broadcasts, f"What the proctors on {request.server_id} are told"))
+    return specs
+
+
+def broadcast_consumer(name: str) -> str:
+    """The second consumer of a queue with priority `high`."""
+    return f"{name}_BROADCAST"

@@ -1,0 +1,61 @@
+"""Addresses: one NATS subject an actor. Ids are checked before they get here (`protocol.ids`)."""
+
+from __future__ import annotations
+
+QUEUE_CREATE = "queue.create"
+MAX_DELIVERIES = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
+
+
+def status_server(server_id: str) -> str:
+    """The state manager, about a server."""
+    return f"status.server.{server_id}"
+
+
+def status_plan(plan_id: str) -> str:
+    """The state manager, about a plan's examinees."""
+    return f"status.plan.{plan_id}"
+
+
+def status_timer(plan_id: str, examinee_id: str, timer: str) -> str:
+    """A schedule whose target is `status.plan.{planId}`."""
+    return f"status.timer.{plan_id}.{examinee_id}.{timer}"
+
+
+def socket_server(server_id: str) -> str:
+    """One socket server."""
+    return f"socket.{server_id}"
+
+
+def socket_proctors(plan_id: str) -> str:
+    """Every socket server that holds a proctor of the plan."""
+    return f"socket.plan.{plan_id}.proctors"
+
+
+def socket_examinee(plan_id: str, examinee_id: str) -> str:
+    """The socket server that holds this examinee; `*` for all examinees of the plan."""
+    return f"socket.plan.{plan_id}.examinee.{examinee_id}"
+
+
+def lease(server_id: str) -> str:
+    """A server's heartbeat, with a TTL."""
+    return f"lease.{server_id}"
+
+
+def reconnect(plan_id: str, examinee_id: str) -> str:
+    """The reconnect watch of one examinee."""
+    return f"reconnect.{plan_id}.{examinee_id}"
+
+
+def session(plan_id: str, examinee_id: str) -> str:
+    """The live examinee session; "no responders" means: not connected."""
+    return f"session.{plan_id}.{examinee_id}"
+
+
+def deadletter(source: str) -> str:
+    """What could not be processed; `source` is the stream it came from."""
+    return f"deadletter.{source}"
+
+
+def inspect(actor_id: str) -> str:
+    """An actor's inspection; request and reply."""
+    return f"inspect.{actor_id}"

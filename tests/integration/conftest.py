@@ -1,0 +1,66 @@
+"""Real engines for the tests: one nats-server and one Redis-protocol server a test process, emptied between tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from actors.runtime.bus import Bus
+from actors.runtime.settings import Settings, load_settings
+from actors.runtime.state_store import StateStore
+from cli.engines import NatsServer, RedisServer
+from protocol.streams import STREAMS
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NatsServer, RedisServer]]:
+    """Engines that tests share; a test that stops one starts its own (`own_engines`)."""
+    directory = tmp_path_factory.mktemp("engines")
+    nats, redis = NatsServer(directory / "nats"), RedisServer(directory / "redis")
+    nats.start()
+    redis.start()
+    yield nats, redis
+    nats.stop()
+    redis.stop()
+
+
+@pytest.fixture
+def own_engines(tmp_path: Path) -> Iterator[tuple[NatsServer, RedisServer]]:
+    """Engines of this test alone, to be stopped, killed and started again."""
+    nats, redis = NatsServer(tmp_path / "nats"), RedisServer(tmp_path / "redis")
+    nats.start()
+    redis.start()
+    yield nats, redis
+    nats.stop()
+    redis.stop()
+
+
+@pytest.fixture
+def settings(engines: tuple[NatsServer, RedisServer], tmp_path: Path) -> Settings:
+    """Settings on the shared engines, with a data directory of the test's own."""
+    return load_settings(nats_url=engines[0].url, redis_url=engines[1].url, data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+async def bus(settings: Settings, store: StateStore) -> AsyncIterator[Bus]:
+    """A connection to a broker without streams. Redis has been emptied too (`store`)."""
+    bus = await Bus.connect(settings.nats_url, "test")
+    for spec in STREAMS:
+        if await bus.stream_config(spec.name) is not None:
+            await bus._js.delete_stream(spec.name)
+    yield bus
+    await bus.close()
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[StateStore]:
+    """A connection to an empty Redis."""
+    raw = Redis.from_url(settings.redis_url)
+    await raw.flushall()
+    await raw.aclose()
+    store = StateStore(settings.redis_url)
+    yield store
+    await store.close()
