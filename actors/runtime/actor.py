@@ -39,6 +39,11 @@ def on(message_type: type) -> Callable[[H], H]:
     return declare
 
 
+def _declared_type(method: object) -> type | None:
+    declared = getattr(method, "_handles", None)
+    return declared if isinstance(declared, type) else None
+
+
 class Inspection(Wire):
     """What an actor answers when it is inspected. Times are RFC 3339."""
 
@@ -75,7 +80,7 @@ class Actor:
         handlers = dict(cls._handlers)
         declared: set[type] = set()
         for name, method in vars(cls).items():
-            message_type: type | None = getattr(method, "_handles", None)
+            message_type = _declared_type(method)
             if message_type is None:
                 continue
             if message_type in declared:
@@ -84,8 +89,7 @@ class Actor:
             if len(parameters) != 2:
                 raise TypeError(f"{cls.__name__}.{name}: a handler takes self and one message")
             hint = get_type_hints(method).get(parameters[1])
-            assert isinstance(message_type, type)
-            if hint is not message_type:
+            if hint != message_type:
                 raise TypeError(f"{cls.__name__}.{name}: declared on {message_type.__name__}, annotated {hint}")
             declared.add(message_type)
             handlers[message_type] = method

@@ -83,11 +83,14 @@ class Bus:
 
     def __init__(self, client: Client, name: str) -> None:
         self._nc = client
-        self._js = client.jetstream(timeout=PUBLISH_SECONDS, publish_async_max_pending=100_000)
+        self._js = client.jetstream(timeout=PUBLISH_SECONDS)
         self.name = name
         self.connected_at = time.monotonic()
         self.disconnected_at: float | None = None
         self.on_reconnected: list[Callable[[], Awaitable[None]]] = []
+        self._ack_inbox = ""
+        self._ack_no = 0
+        self._unacknowledged: dict[str, asyncio.Future[bytes]] = {}
         self._shared: Subscription | None = None
         self._shared_handlers: dict[int, Respond] = {}
 
@@ -102,6 +105,7 @@ class Bus:
         async def disconnected() -> None:
             if bus is not None and bus.disconnected_at is None:
                 bus.disconnected_at = time.monotonic()
+                bus._fail_unacknowledged()
                 log.warning("%s: cut off from NATS", name)
 
         async def reconnected() -> None:
@@ -165,51 +169,80 @@ class Bus:
 
         Raises `BrokerUnavailable` (retry with the same message id) or `WrongLastSequence`.
         """
-        try:
-            reply = await self._nc.request(
-                message.subject, message.payload, timeout=timeout, headers=message.all_headers()
-            )
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"{message.subject}: not acknowledged ({type(error).__name__})") from error
-        ack = json.loads(reply.data)
-        if "error" in ack:
-            raise _publish_error(message.subject, ack["error"].get("err_code"), ack["error"].get("description", ""))
-        return PubAck(ack["stream"], ack["seq"], ack.get("duplicate", False))
+        (result,) = await self.publish_many([message], timeout)
+        if isinstance(result, PubAck):
+            return result
+        raise result
 
     async def publish_many(
         self, messages: Sequence[Outgoing], timeout: float = PUBLISH_SECONDS
     ) -> list[PubAck | BrokerUnavailable | WrongLastSequence]:
-        """Publish all at once and wait for all acks: one result a message, in order; an error is a value here."""
-        if not messages:
-            return []
-        if len(messages) == 1:
+        """Publish all at once and wait for all acks: one result a message, in order; an error is a value here.
+
+        When the connection breaks, what is not acknowledged fails at once instead of after `timeout` seconds.
+        """
+        await self._listen_for_acks()
+        loop = asyncio.get_running_loop()
+        waiting: list[asyncio.Future[bytes]] = []
+        first = self._ack_no + 1
+        self._ack_no += len(messages)
+        for number, message in enumerate(messages, first):
+            token = str(number)
+            future: asyncio.Future[bytes] = loop.create_future()
+            waiting.append(future)
+            self._unacknowledged[token] = future
             try:
-                return [await self.publish(messages[0], timeout)]
-            except (BrokerUnavailable, WrongLastSequence) as refusal:
-                return [refusal]
-        futures: list[asyncio.Future[Any]] = []
-        try:
-            for message in messages:
-                headers = message.all_headers()
-                futures.append(await self._js.publish_async(message.subject, message.payload, headers=headers))
-        except (TimeoutError, nats.errors.Error, nats.js.errors.Error) as error:
-            log.warning("%s: %d of %d messages went out: %r", self.name, len(futures), len(messages), error)
-        if futures:
-            await asyncio.wait(futures, timeout=timeout)
-        results: list[PubAck | BrokerUnavailable | WrongLastSequence] = []
-        for index, message in enumerate(messages):
-            future = futures[index] if index < len(futures) else None
-            if future is None or not future.done():
-                if future is not None:
-                    future.cancel()
-                results.append(BrokerUnavailable(f"{message.subject}: not acknowledged within {timeout:g} s"))
-            elif (refused := future.exception()) is None:
-                ack = future.result()
-                results.append(PubAck(ack.stream, ack.seq, bool(ack.duplicate)))
-            else:
-                text = str(refused) or repr(refused)
-                results.append(_publish_error(message.subject, getattr(refused, "err_code", None), text))
-        return results
+                await self._nc.publish(
+                    message.subject, message.payload, reply=self._ack_inbox + token, headers=message.all_headers()
+                )
+            except nats.errors.Error as error:
+                self._unacknowledged.pop(token, None)
+                future.set_exception(BrokerUnavailable(f"{message.subject}: not sent ({type(error).__name__})"))
+        if waiting:
+            await asyncio.wait(waiting, timeout=timeout)
+        for number in range(first, first + len(messages)):
+            self._unacknowledged.pop(str(number), None)
+        return [_result(message, future) for message, future in zip(messages, waiting, strict=True)]
+
+    async def publish_surely(self, messages: Sequence[Outgoing]) -> list[PubAck]:
+        """`publish_many`, tried again with the same message ids until every one is stored, however long it takes."""
+        acks: dict[int, PubAck] = {}
+        missing = list(range(len(messages)))
+        delay = 0.05
+        while missing:
+            results = await self.publish_many([messages[index] for index in missing])
+            failures = {}
+            for index, result in zip(missing, results, strict=True):
+                if isinstance(result, PubAck):
+                    acks[index] = result
+                else:
+                    failures[index] = result
+            if failures:
+                log.warning("%s: %d messages to publish again: %s", self.name, len(failures), failures[min(failures)])
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 1.0)
+            missing = list(failures)
+        return [acks[index] for index in range(len(messages))]
+
+    async def _listen_for_acks(self) -> None:
+        if not self._ack_inbox:
+            self._ack_inbox = f"{self._nc.new_inbox()}."
+            await self._nc.subscribe(f"{self._ack_inbox}*", cb=self._acknowledged)
+
+    async def _acknowledged(self, msg: Msg) -> None:
+        future = self._unacknowledged.pop(msg.subject[len(self._ack_inbox) :], None)
+        if future is None or future.done():
+            return
+        if msg.headers and msg.headers.get("Status") == "503":
+            future.set_exception(BrokerUnavailable("no stream takes this subject"))
+        else:
+            future.set_result(msg.data)
+
+    def _fail_unacknowledged(self) -> None:
+        for future in self._unacknowledged.values():
+            if not future.done():
+                future.set_exception(BrokerUnavailable("the connection to NATS broke before the ack"))
+        self._unacknowledged.clear()
 
     async def publish_core(self, subject: str, payload: bytes, reply: str = "") -> None:
         """Publish without waiting for anybody. Raises `BrokerUnavailable` when not even buffered."""
@@ -455,6 +488,18 @@ def config_difference(wanted: StreamConfig | ConsumerConfig, found: Mapping[str,
 
 def _plain(config: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(config).items() if value is not None and name != "first_seq"}
+
+
+def _result(message: Outgoing, future: asyncio.Future[bytes]) -> PubAck | BrokerUnavailable | WrongLastSequence:
+    if not future.done():
+        future.cancel()
+        return BrokerUnavailable(f"{message.subject}: not acknowledged in time")
+    if (failure := future.exception()) is not None:
+        return BrokerUnavailable(f"{message.subject}: {failure}")
+    ack = json.loads(future.result())
+    if "error" in ack:
+        return _publish_error(message.subject, ack["error"].get("err_code"), ack["error"].get("description", ""))
+    return PubAck(ack["stream"], ack["seq"], ack.get("duplicate", False))
 
 
 def _publish_error(subject: str, code: int | None, text: str) -> BrokerUnavailable | WrongLastSequence:

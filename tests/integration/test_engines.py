@@ -1,0 +1,46 @@
+"""The embedded engines start on free ports, keep their data and survive kill -9."""
+
+from __future__ import annotations
+
+from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.pull import PullConsumer
+from actors.runtime.state_store import RecordWrite, SocketWrite, StateStore, Stored
+from cli.engines import NatsServer, RedisServer
+from protocol.streams import STATE_MANAGER, STATUS
+
+
+async def test_an_acknowledged_publish_survives_kill_9_of_the_broker(
+    own_engines: tuple[NatsServer, RedisServer],
+) -> None:
+    nats, _ = own_engines
+    bus = await Bus.connect(nats.url, "test")
+    await bus.apply_stream(STATUS, first_seq=1_000_000)
+    await bus.apply_consumer(STATE_MANAGER)
+    first = await bus.publish(Outgoing("status.plan.P001", b"one", message_id="m1"))
+    again = await bus.publish(Outgoing("status.plan.P001", b"one", message_id="m1"))
+    assert (first.sequence, again.sequence, again.duplicate) == (1_000_000, 1_000_000, True)
+
+    batches = aiter(PullConsumer(bus, "STATUS", "state-manager"))
+    (delivery,) = await anext(batches)
+    assert (delivery.payload, delivery.sequence, delivery.attempt) == (b"one", 1_000_000, 1)
+    await delivery.ack()
+
+    nats.kill()
+    nats.start()
+    (second,) = await bus.publish_surely([Outgoing("status.plan.P001", b"two", message_id="m2")])
+    assert second.sequence == 1_000_001
+    (delivery,) = await anext(batches)  # the open pull has survived the restart
+    assert delivery.payload == b"two"
+    await delivery.ack()
+    await bus.close()
+
+
+async def test_the_store_compares_before_it_writes(store: StateStore) -> None:
+    written, _ = await store.save([RecordWrite("r", 0, {"rev": "1", "history": "h"})])
+    conflict, _ = await store.save([RecordWrite("r", 0, {"rev": "1", "history": "other"})])
+    assert (written, conflict) == ([True], [False])
+    assert await store.load(["r", "none"]) == [Stored(1, "h"), Stored(0, None)]
+    _, newer = await store.save([], [SocketWrite("s", 10, {"status": "DISCONNECTED"}, keep_seconds=60)])
+    _, older = await store.save([], [SocketWrite("s", 9, {"status": "CONNECTED"})])
+    assert (newer, older) == ([True], [False])
+    assert (await store.entries("s"))["status"] == "DISCONNECTED"
