@@ -61,6 +61,7 @@ class EndSessions:
     server_id: str
     reason: str
     keep_incarnation: str | None
+    timestamp: str
     version: int
 
 

@@ -92,12 +92,10 @@ def insert(
         return Insertion(grown, outcome.state, outcome.events, outcome.effects, changed=True)
 
     place = bisect_left(facts, version, key=lambda known: known[0])
-    if facts[place][0] == version:  # delivered again: whoever wrote it may have died before telling
-        state = history.base
-        outcome = Outcome(state)
-        for known_version, known in facts[: place + 1]:
-            outcome = rule(outcome.state, known_version, known)
-        return Insertion(history, fold(history, rule), outcome.events, outcome.effects)
+    if facts[place][0] == version:
+        # Delivered again: whoever wrote it may have died before telling, so ask for the same things once more.
+        without = replace(history, facts=(*facts[:place], *facts[place + 1 :]))
+        return replace(insert(without, rule, version, fact, told), history=history, changed=False)
 
     grown = History(history.base, history.floor, (*facts[:place], (version, fact), *facts[place:]))
     old_state, old_events, old_effects = _replay(history, rule)

@@ -35,6 +35,14 @@ class Message(Wire):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
+class ExamineeFact(Message):
+    """Something that happened to one examinee of a plan: what `status.plan.{planId}` carries."""
+
+    plan_id: Id
+    examinee_id: Id
+    timestamp: Timestamp
+
+
 # -- connection (document 10) ---------------------------------------------------------------------------
 
 
@@ -62,15 +70,12 @@ class ClientInfo(Wire):
     browser_info: Text | None = None
 
 
-class ConnectionStatus(Message):
+class ConnectionStatus(ExamineeFact):
     """A socket opened or ended (document 10.4). `serverId` to `connectionNo` are additions."""
 
     type: ClassVar[str] = "connection_status"
-    plan_id: Id
-    examinee_id: Id
     socket_id: SocketId
     status: ConnectionStatusCode
-    timestamp: Timestamp
     reason: Reason | None = None
     client_info: ClientInfo | None = None
     server_id: ServerId | None = None
@@ -79,12 +84,10 @@ class ConnectionStatus(Message):
     connection_no: Annotated[int, Field(ge=0, lt=2**53)] = 0
 
 
-class ReconnectAttempt(Message):
+class ReconnectAttempt(ExamineeFact):
     """The reconnect watch: attempt `attempt` of `maxAttempts` after the loss `lossVersion` has begun."""
 
     type: ClassVar[str] = "reconnect_attempt"
-    plan_id: Id
-    examinee_id: Id
     loss_version: int
     attempt: Annotated[int, Field(ge=1)]
     max_attempts: Annotated[int, Field(ge=1)]
@@ -92,32 +95,26 @@ class ReconnectAttempt(Message):
     timestamp: Timestamp
 
 
-class ReconnectExhausted(Message):
+class ReconnectExhausted(ExamineeFact):
     """The reconnect watch: the last attempt after the loss `lossVersion` went by without a recovery."""
 
     type: ClassVar[str] = "reconnect_exhausted"
-    plan_id: Id
-    examinee_id: Id
     loss_version: int
     timestamp: Timestamp
 
 
-class Readmit(Message):
+class Readmit(ExamineeFact):
     """A proctor (`by`) lets an examinee in again after the attempts were used up."""
 
     type: ClassVar[str] = "readmit"
-    plan_id: Id
-    examinee_id: Id
     by: Text
     timestamp: Timestamp
 
 
-class Restate(Message):
+class Restate(ExamineeFact):
     """The state manager tells an examinee's state anew, after a late message has changed what was told before."""
 
     type: ClassVar[str] = "restate"
-    plan_id: Id
-    examinee_id: Id
     timestamp: Timestamp
 
 
@@ -141,28 +138,22 @@ class CaptureInfo(Wire):
     device_info: DeviceInfo = DeviceInfo()
 
 
-class MobileSyncWait(Message):
+class MobileSyncWait(ExamineeFact):
     """An examinee entered the mobile sync stage (document 18.3), until `deadline`."""
 
     type: ClassVar[str] = "mobile_sync_wait"
-    plan_id: Id
-    examinee_id: Id
-    timestamp: Timestamp
     deadline: Timestamp
 
 
-class MobileSyncStatus(Message):
+class MobileSyncStatus(ExamineeFact):
     """The outcome of an upload (document 18.4); also what proctors are told of every other change.
 
     `captureId` is the SHA-256 of the stored picture (an addition): a repeated upload is recognised by it.
     """
 
     type: ClassVar[str] = "mobile_sync_status"
-    plan_id: Id
-    examinee_id: Id
     device_id: Id | None = None
     status: MobileSyncCode
-    timestamp: Timestamp
     capture_info: CaptureInfo | None = None
     reason: Reason | None = None
     capture_id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
@@ -170,12 +161,10 @@ class MobileSyncStatus(Message):
     version: int | None = None
 
 
-class MobileSyncTimeout(Message):
+class MobileSyncTimeout(ExamineeFact):
     """The schedule of a stage has fired: the wait of `waitVersion` is over."""
 
     type: ClassVar[str] = "mobile_sync_timeout"
-    plan_id: Id
-    examinee_id: Id
     wait_version: int
     timestamp: Timestamp
 

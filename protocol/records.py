@@ -108,10 +108,12 @@ def _connection_fields(state: Connection) -> dict[str, str]:
         lastActiveTime=state.since,
         examineeId=state.examinee_id,
         socketId=state.socket_id,
+        liveSocketId=state.socket_id if state.live else None,
         serverId=state.server_id,
         reason=state.reason,
         reconnectAttempt=state.attempt,
         exhausted=int(state.exhausted),
+        lossVersion=state.loss_version,
         version=state.version,
     )
 

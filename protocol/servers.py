@@ -86,4 +86,4 @@ def apply(state: Server, version: int, fact: ServerStatus) -> Outcome[Server]:
 
 
 def _end(fact: ServerStatus, reason: LossReason, keep: str | None, version: int) -> EndSessions:
-    return EndSessions(fact.server_id, reason.value, keep, version)
+    return EndSessions(fact.server_id, reason.value, keep, fact.timestamp, version)

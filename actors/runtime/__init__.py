@@ -1,1 +1,5 @@
 """What every actor stands on: actor, mailbox, supervision, bus, state store, settings, metrics."""
+
+from importlib.metadata import version
+
+VERSION = version("examwire")

@@ -326,7 +326,7 @@ class Bus:
         metadata: dict[str, str],
         endpoints: Mapping[str, tuple[str, Respond]],
         details: Callable[[], dict[str, Any]],
-    ) -> Service:
+    ) -> object:
         """Announce an actor as a NATS micro service, so that `nats service ls|info|stats` sees it too.
 
         `endpoints` maps a name to (subject, handler). `details` goes into the stats of every endpoint.
@@ -345,6 +345,14 @@ class Bus:
         for endpoint, (subject, handler) in endpoints.items():
             await service.add_endpoint(EndpointConfig(name=endpoint, subject=subject, handler=_micro_handler(handler)))
         return service
+
+    async def remove_service(self, service: object) -> None:
+        """Take back what `add_service` announced."""
+        assert isinstance(service, Service)
+        try:
+            await service.stop()
+        except nats.errors.Error as error:
+            log.debug("%s: service not taken back: %r", self.name, error)
 
     async def services(self, wait: float = 0.5) -> list[ServiceEntry]:
         """The actors that answer the NATS micro protocol's INFO right now."""
@@ -389,6 +397,22 @@ class Bus:
         except (TimeoutError, nats.errors.Error) as error:
             raise BrokerUnavailable(f"consumer {stream}/{name}: not answered ({error!r})") from error
         return _plain(info.config)
+
+    async def consumer_ready(self, stream: str, name: str) -> None:
+        """Wait until the consumer exists: the queue server makes it."""
+        delay = 0.05
+        complained = False
+        while True:
+            try:
+                if await self.consumer_config(stream, name) is not None:
+                    return
+            except BrokerUnavailable as error:
+                log.debug("%s: %s", self.name, error)
+            delay = min(delay * 1.5, 1.0)
+            if delay == 1.0 and not complained:
+                complained = True
+                log.warning("%s: waiting for consumer %s/%s: does the queue server run?", self.name, stream, name)
+            await asyncio.sleep(delay)
 
     async def apply_consumer(self, spec: ConsumerSpec, *, anew: bool = False) -> None:
         """Create a durable consumer or update it in place; `anew` deletes it first, and with it its backlog."""

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from importlib.metadata import version
 
 import uvloop
 
@@ -21,7 +20,6 @@ from protocol.errors import ExamwireError
 log = logging.getLogger("examwire.role")
 
 DRAIN_SECONDS = 20.0
-VERSION = version("examwire")
 
 MakeChildren = Callable[[Bus, StateStore], Sequence[ChildSpec]]
 Ready = Callable[[Supervisor], Awaitable[None]]

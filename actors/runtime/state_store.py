@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -77,6 +77,23 @@ class Touch:
     fields: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Index:
+    """What finds records without SCAN: sets of ids, and hashes of what a server holds."""
+
+    members: dict[str, set[str]] = field(default_factory=dict)
+    entries: dict[str, dict[str, str | None]] = field(default_factory=dict)
+
+    def add_member(self, key: str, value: str) -> None:
+        self.members.setdefault(key, set()).add(value)
+
+    def set_entry(self, key: str, name: str, value: str) -> None:
+        self.entries.setdefault(key, {})[name] = value
+
+    def remove_entry(self, key: str, name: str) -> None:
+        self.entries.setdefault(key, {})[name] = None
+
+
 class StateStore:
     """Redis, with our errors: `StateUnavailable` (try again) and `StateDamaged` (somebody must look)."""
 
@@ -117,17 +134,25 @@ class StateStore:
         return loaded
 
     async def save(
-        self, records: Sequence[RecordWrite], sockets: Sequence[SocketWrite] = ()
+        self, records: Sequence[RecordWrite], sockets: Sequence[SocketWrite] = (), index: Index | None = None
     ) -> tuple[list[bool | StateDamaged], list[bool | StateDamaged]]:
-        """Write in one round trip. Per write: True written, False somebody was quicker, or the damage."""
-        if not records and not sockets:
-            return [], []
+        """Write in one round trip, the index first.
+
+        Per write: True written, False somebody was quicker, or the damage.
+        """
         pipe = self._redis.pipeline(transaction=False)
+        indexed = _add_index(pipe, index) if index is not None else []
         for record in records:
             pipe.eval(_COMPARE_AND_SET, 1, record.key, record.expected_rev, *_flat(record.fields))
         for socket in sockets:
             pipe.eval(_SET_IF_NEWER, 1, socket.key, socket.version, socket.keep_seconds, *_flat(socket.fields))
+        if not len(pipe):
+            return [], []
         answers = await self._run(pipe.execute(raise_on_error=False))
+        for key, answer in zip(indexed, answers, strict=False):
+            if isinstance(answer, Exception):
+                raise _damage(key, answer)
+        answers = answers[len(indexed) :]
         touched = [*(record.key for record in records), *(socket.key for socket in sockets)]
         results = [
             _damage(key, answer) if isinstance(answer, Exception) else answer == 1
@@ -143,24 +168,6 @@ class StateStore:
             pipe.eval(_TOUCH, 1, one.key, one.guard, one.value, one.time_field, one.time, *extra)
         answers = await self._run(pipe.execute(raise_on_error=False)) if touches else []
         return sum(answer == 1 for answer in answers)
-
-    async def index(
-        self,
-        *,
-        members: Mapping[str, Iterable[str]] | None = None,
-        entries: Mapping[str, Mapping[str, str]] | None = None,
-        removed: Mapping[str, Iterable[str]] | None = None,
-    ) -> None:
-        """Add set `members` and hash `entries`, and take `removed` entries out of hashes, in one round trip."""
-        pipe = self._redis.pipeline(transaction=False)
-        for key, values in (members or {}).items():
-            pipe.sadd(key, *values)
-        for key, mapping in (entries or {}).items():
-            pipe.hset(key, mapping=cast(Any, dict(mapping)))
-        for key, names in (removed or {}).items():
-            pipe.hdel(key, *names)
-        if len(pipe):
-            await self._run(pipe.execute())
 
     async def members(self, key: str) -> list[str]:
         """The members of a set, sorted."""
@@ -183,6 +190,15 @@ class StateStore:
                 raise _damage(key, answer)
         return cast(list[dict[str, str]], answers)
 
+    async def fields(self, hash_keys: Sequence[str], names: Sequence[str]) -> list[list[str | None]]:
+        """Some fields of several hashes in one round trip, in order."""
+        if not hash_keys:
+            return []
+        pipe = self._redis.pipeline(transaction=False)
+        for key in hash_keys:
+            pipe.hmget(key, *names)
+        return cast(list[list[str | None]], await self._run(pipe.execute()))
+
     async def servers(self) -> list[dict[str, str]]:
         """The records of all servers that ever announced themselves, with their `serverId`."""
         ids = await self.members(keys.SERVERS)
@@ -196,6 +212,23 @@ class StateStore:
             raise _unavailable_or_damaged(self.url, error) from error
         except (RedisError, OSError, TimeoutError) as error:
             raise StateUnavailable(f"Redis at {_without_password(self.url)} does not answer: {error!r}") from error
+
+
+def _add_index(pipe: Any, index: Index) -> list[str]:
+    touched = []
+    for key, values in index.members.items():
+        pipe.sadd(key, *values)
+        touched.append(key)
+    for key, entries in index.entries.items():
+        there = {name: value for name, value in entries.items() if value is not None}
+        gone = [name for name, value in entries.items() if value is None]
+        if there:
+            pipe.hset(key, mapping=there)
+            touched.append(key)
+        if gone:
+            pipe.hdel(key, *gone)
+            touched.append(key)
+    return touched
 
 
 def _flat(fields: Mapping[str, str]) -> list[str]:

@@ -1,0 +1,138 @@
+"""The lease watch: heartbeats into Redis, and a LOST into the log when a server's last one has expired."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import pydantic
+
+from actors.runtime.actor import Actor
+from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.presence import Presence
+from actors.runtime.pull import Delivery, PullConsumer
+from actors.runtime.settings import Settings
+from actors.runtime.state_store import StateStore, Touch
+from protocol import keys, records, subjects
+from protocol.codec import Codec, encode
+from protocol.errors import BrokerUnavailable, ProtocolError, StateDamaged, StateUnavailable
+from protocol.history import fold
+from protocol.messages import Lease, ServerStatus, ServerStatusCode
+from protocol.servers import Server
+from protocol.streams import LEASE_WATCH
+from protocol.times import format_time
+
+log = logging.getLogger("examwire.lease_watch")
+
+LEASES = Codec.of((Lease,))
+MARKER = "Nats-Marker-Reason"
+TOUCHES = 500
+ALIVE = (ServerStatusCode.STARTING, ServerStatusCode.READY, ServerStatusCode.STOPPING)
+
+
+class LeaseWatch(Actor):
+    """Follows the heartbeats of all socket servers. Several may run: they share the consumer."""
+
+    kind = "lease-watch"
+
+    def __init__(self, settings: Settings, bus: Bus, store: StateStore, name: str) -> None:
+        super().__init__(f"lease-watch.{name}")
+        self._bus = bus
+        self._store = store
+        # A broker that was away lets leases expire that nobody could renew: give the servers time to come back.
+        self._grace = settings.server.lease_seconds + 2.0
+        self._presence = Presence(bus, self)
+        self.heartbeats = self.lost = 0
+
+    async def on_start(self) -> None:
+        await self._bus.consumer_ready(LEASE_WATCH.stream, LEASE_WATCH.name)
+        await self._presence.announce()
+        self.spawn(self._follow(), "follow")
+
+    async def on_stop(self) -> None:
+        await self._presence.withdraw()
+
+    def details(self) -> dict[str, Any]:
+        return {"heartbeats": self.heartbeats, "lost": self.lost}
+
+    async def _follow(self) -> None:
+        async for deliveries in PullConsumer(self._bus, LEASE_WATCH.stream, LEASE_WATCH.name):
+            for delivery in deliveries:
+                try:
+                    if MARKER in delivery.headers:
+                        await self._expired(delivery)
+                    else:
+                        await self._heard(delivery)
+                except (StateUnavailable, BrokerUnavailable) as error:
+                    log.warning("%s: %s: later: %s", self.address, delivery.subject, error)
+                    await delivery.nak(delay=1.0)
+
+    async def _heard(self, delivery: Delivery) -> None:
+        try:
+            lease = LEASES.decode_one(delivery.payload)
+        except ProtocolError as error:
+            log.error("%s: %s: not a lease: %s", self.address, delivery.subject, error)
+            await delivery.ack()
+            return
+        assert isinstance(lease, Lease)
+        measured = {
+            "cpuUsage": f"{lease.cpu_usage:.1f}",
+            "memoryUsage": f"{lease.memory_usage:.1f}",
+            "networkStatus": lease.network_status,
+            "sessions": str(lease.sessions),
+        }
+        touches = [
+            Touch(
+                keys.server_status(lease.server_id),
+                "incarnation",
+                lease.incarnation,
+                "lastHeartbeat",
+                lease.timestamp,
+                measured,
+            )
+        ]
+        for plan_id, examinee_id, socket_id, heard in lease.active:
+            touches.append(Touch(keys.socket(plan_id, socket_id), "status", "CONNECTED", "lastHeartbeat", heard))
+            touches.append(
+                Touch(keys.progress(plan_id, examinee_id), "liveSocketId", socket_id, "lastActiveTime", heard)
+            )
+        for start in range(0, len(touches), TOUCHES):
+            await self._store.touch(touches[start : start + TOUCHES])
+        self.heartbeats += 1
+        await delivery.ack()
+
+    async def _expired(self, delivery: Delivery) -> None:
+        server_id = delivery.subject.removeprefix("lease.")
+        newest = await self._bus.last_message(LEASE_WATCH.stream, delivery.subject)
+        if newest is not None and MARKER not in newest.headers:
+            await delivery.ack()  # it was heard from again
+            return
+        if time.monotonic() - self._bus.connected_at < self._grace:
+            await delivery.nak(delay=1.0)
+            return
+        server = await self._server(server_id)
+        if server.incarnation is not None and server.status in ALIVE:
+            log.error("%s: %s (%s) is lost: no heartbeat", self.address, server_id, server.incarnation)
+            now = format_time(time.time())
+            lost = ServerStatus(
+                server_id=server_id,
+                status=ServerStatusCode.LOST,
+                incarnation=server.incarnation,
+                start_time=server.start_time or now,
+                timestamp=now,
+                reason="SERVER_LOST",
+            )
+            message_id = f"lost:{server_id}:{delivery.sequence}"
+            await self._bus.publish(Outgoing(subjects.status_server(server_id), encode(lost), message_id))
+            self.lost += 1
+        await delivery.ack()
+
+    async def _server(self, server_id: str) -> Server:
+        (stored,) = await self._store.load([keys.server_status(server_id)])
+        if isinstance(stored, StateDamaged):
+            raise StateUnavailable(str(stored))
+        try:
+            return fold(records.SERVER.read(stored.history), records.SERVER.rule)
+        except (ValueError, pydantic.ValidationError) as error:
+            raise StateUnavailable(f"{server_id}: {error}") from error

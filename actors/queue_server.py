@@ -1,0 +1,113 @@
+"""The queue server: makes the streams, the consumers and the queues of the socket servers (document 9)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from actors.runtime.actor import Actor, on
+from actors.runtime.bus import Bus
+from actors.runtime.presence import Presence
+from actors.runtime.settings import Settings
+from protocol import subjects
+from protocol.codec import Codec, encode
+from protocol.errors import BrokerUnavailable, ErrorCode, ProtocolError
+from protocol.frames import error_frame
+from protocol.messages import QueueCreate, QueueCreated
+from protocol.streams import (
+    LEASE_WATCH,
+    RECONNECT_EXHAUSTED,
+    STATE_MANAGER,
+    STREAMS,
+    ConsumerSpec,
+    broadcast_consumer,
+    queue_consumers,
+    queue_id,
+    reconnect_watch,
+)
+
+log = logging.getLogger("examwire.queue_server")
+
+REQUESTS = Codec.of((QueueCreate,))
+
+
+def topology_consumers(settings: Settings) -> list[ConsumerSpec]:
+    """The durable consumers that do not belong to a socket server."""
+    ladder = reconnect_watch(settings.reconnect.max_attempts, settings.reconnect.backoff_seconds)
+    return [STATE_MANAGER, LEASE_WATCH, ladder, RECONNECT_EXHAUSTED]
+
+
+async def apply_topology(bus: Bus, settings: Settings) -> None:
+    """Create or update all streams and their consumers. Harmless when repeated. Raises `BrokerUnavailable`."""
+    for stream in STREAMS:
+        # Versions of a stream that was lost and made anew never fall behind those in Redis.
+        first = int(time.time() * 1000) if stream.first_seq_from_clock else None
+        await bus.apply_stream(stream, first_seq=first)
+    for consumer in topology_consumers(settings):
+        await bus.apply_consumer(consumer)
+
+
+class QueueServer(Actor):
+    """Makes queues on request. Two of them may run: every step can be repeated by either."""
+
+    kind = "queue-server"
+
+    def __init__(self, settings: Settings, bus: Bus, name: str = "queue-server") -> None:
+        super().__init__(f"queue-server.{name}")
+        self._settings = settings
+        self._bus = bus
+        self._queues: dict[str, list[str]] = {}
+        self._presence = Presence(bus, self, endpoints={"queue-create": (subjects.QUEUE_CREATE, self._requested)})
+
+    async def on_start(self) -> None:
+        await self._apply_topology()
+        await self._presence.announce()
+
+    async def on_stop(self) -> None:
+        await self._presence.withdraw()
+
+    def details(self) -> dict[str, Any]:
+        return {"queues": self._queues}
+
+    async def _apply_topology(self) -> None:
+        for attempt in range(1, self._settings.server.start_attempts + 1):
+            try:
+                await apply_topology(self._bus, self._settings)
+            except BrokerUnavailable as error:
+                if attempt == self._settings.server.start_attempts:
+                    raise
+                log.warning("%s: %s; trying again", self.address, error)
+                await asyncio.sleep(min(0.2 * 2**attempt, 2.0))
+            else:
+                return
+
+    async def _requested(self, payload: bytes) -> bytes:
+        try:
+            request = REQUESTS.decode_one(payload)
+            assert isinstance(request, QueueCreate)
+            return encode(await self.ask(request, timeout=10.0))
+        except ProtocolError as error:
+            return encode(error_frame(error, QueueCreate.type))
+        except (BrokerUnavailable, TimeoutError) as error:
+            return encode(error_frame(ProtocolError(ErrorCode.UNAVAILABLE, str(error)), QueueCreate.type))
+
+    @on(QueueCreate)
+    async def create(self, request: QueueCreate) -> QueueCreated | ProtocolError:
+        """Create the queue, or bring an existing one to what is asked for."""
+        name = queue_id(request.server_id)
+        if request.queue_id != name:
+            raise ProtocolError(ErrorCode.INVALID_FIELD, f"must be {name}", "data.queueId")
+        specs = queue_consumers(request)
+        for spec in specs:
+            found = await self._bus.consumer_config(spec.stream, spec.name)
+            metadata = (found or {}).get("metadata") or {}
+            other = metadata.get("examwire.incarnation") != spec.metadata["examwire.incarnation"]
+            # A process that starts has no clients yet: what waited for the one before it is for nobody.
+            await self._bus.apply_consumer(spec, anew=found is not None and (other or request.reset))
+        made = [spec.name for spec in specs]
+        if broadcast_consumer(name) not in made:
+            await self._bus.delete_consumer("SOCKET", broadcast_consumer(name))
+        self._queues[name] = made
+        return QueueCreated(server_id=request.server_id, queue_id=name, stream="SOCKET", consumers=made)

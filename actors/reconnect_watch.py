@@ -1,0 +1,138 @@
+"""The reconnect watch: each delivery of an examinee's message is one attempt, the engine does the counting.
+
+A loss puts one message on `reconnect.{planId}.{examineeId}`. The consumer's `max_deliver` is the attempt limit and
+its `backoff` the spacing; a message that is not acknowledged comes again after the next step. Past the last one
+NATS sends an advisory, which a stream keeps for us.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import pydantic_core
+
+from actors.runtime.actor import Actor
+from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.presence import Presence
+from actors.runtime.pull import Delivery, PullConsumer
+from actors.runtime.settings import Settings
+from actors.runtime.state_store import StateStore
+from protocol import keys, subjects
+from protocol.codec import encode, encode_batches
+from protocol.errors import StateDamaged, StateUnavailable
+from protocol.messages import ConnectionStatusCode, Message, ReconnectAttempt, ReconnectExhausted
+from protocol.streams import RECONNECT_EXHAUSTED, ladder_of, reconnect_watch
+from protocol.times import format_time
+
+log = logging.getLogger("examwire.reconnect_watch")
+
+
+class ReconnectWatch(Actor):
+    """Counts the attempts of lost examinees. Several may run: they share the consumers."""
+
+    kind = "reconnect-watch"
+
+    def __init__(self, settings: Settings, bus: Bus, store: StateStore, name: str) -> None:
+        super().__init__(f"reconnect-watch.{name}")
+        self._bus = bus
+        self._store = store
+        self._max_attempts = settings.reconnect.max_attempts
+        self._ladder = ladder_of(self._max_attempts, settings.reconnect.backoff_seconds)
+        self._consumer = reconnect_watch(self._max_attempts, settings.reconnect.backoff_seconds)
+        self._presence = Presence(bus, self)
+        self.attempts = self.exhausted = 0
+
+    async def on_start(self) -> None:
+        await self._bus.consumer_ready(self._consumer.stream, self._consumer.name)
+        await self._bus.consumer_ready(RECONNECT_EXHAUSTED.stream, RECONNECT_EXHAUSTED.name)
+        await self._presence.announce()
+        self.spawn(self._count(), "attempts")
+        self.spawn(self._give_up(), "exhausted")
+
+    async def on_stop(self) -> None:
+        await self._presence.withdraw()
+
+    def details(self) -> dict[str, Any]:
+        return {"attempts": self.attempts, "exhausted": self.exhausted, "ladder": self._ladder}
+
+    async def _count(self) -> None:
+        async for deliveries in PullConsumer(self._bus, self._consumer.stream, self._consumer.name, max_messages=256):
+            await self._attempts(deliveries)
+
+    async def _attempts(self, deliveries: list[Delivery]) -> None:
+        by_plan: dict[str, list[Message]] = {}
+        now = time.time()
+        for delivery, over in zip(deliveries, await self._over(deliveries), strict=True):
+            if over:
+                await delivery.ack()
+                continue
+            plan_id, examinee_id = _examinee(delivery.subject)
+            following = None
+            if delivery.attempt < self._max_attempts:
+                following = format_time(now + self._ladder[delivery.attempt - 1])
+            by_plan.setdefault(plan_id, []).append(
+                ReconnectAttempt(
+                    plan_id=plan_id,
+                    examinee_id=examinee_id,
+                    loss_version=_loss_version(delivery.payload),
+                    attempt=delivery.attempt,
+                    max_attempts=self._max_attempts,
+                    next_attempt_at=following,
+                    timestamp=format_time(now),
+                )
+            )
+            self.attempts += 1
+        await self._bus.publish_surely(
+            [
+                Outgoing(subjects.status_plan(plan_id), payload)
+                for plan_id, messages in by_plan.items()
+                for payload in encode_batches(messages)
+            ]
+        )
+
+    async def _over(self, deliveries: list[Delivery]) -> list[bool]:
+        """Which of these outages are over. With Redis away: none, as far as we know; the rules fence the attempt."""
+        wanted = [keys.progress(*_examinee(delivery.subject)) for delivery in deliveries]
+        try:
+            known = await self._store.fields(wanted, ("connStatusCode", "lossVersion", "exhausted"))
+        except (StateUnavailable, StateDamaged) as error:
+            log.warning("%s: attempts go on unseen: %s", self.address, error)
+            return [False] * len(deliveries)
+        return [
+            status != ConnectionStatusCode.DISCONNECTED
+            or loss_version != str(_loss_version(delivery.payload))
+            or exhausted == "1"
+            for delivery, (status, loss_version, exhausted) in zip(deliveries, known, strict=True)
+        ]
+
+    async def _give_up(self) -> None:
+        async for deliveries in PullConsumer(self._bus, RECONNECT_EXHAUSTED.stream, RECONNECT_EXHAUSTED.name):
+            for delivery in deliveries:
+                await self._exhausted(delivery)
+
+    async def _exhausted(self, delivery: Delivery) -> None:
+        advisory = pydantic_core.from_json(delivery.payload)
+        stored = await self._bus.message_at(self._consumer.stream, advisory["stream_seq"])
+        if stored is not None and stored.payload:  # gone: a newer loss has replaced it, and has its own attempts
+            plan_id, examinee_id = _examinee(stored.subject)
+            message = ReconnectExhausted(
+                plan_id=plan_id,
+                examinee_id=examinee_id,
+                loss_version=_loss_version(stored.payload),
+                timestamp=format_time(time.time()),
+            )
+            address = subjects.status_plan(plan_id)
+            await self._bus.publish_surely([Outgoing(address, encode(message), f"exhausted:{message.loss_version}")])
+            self.exhausted += 1
+        await delivery.ack()
+
+
+def _loss_version(payload: bytes) -> int:
+    return int(pydantic_core.from_json(payload)["lossVersion"])
+
+
+def _examinee(subject: str) -> tuple[str, str]:
+    _, plan_id, examinee_id = subject.split(".")
+    return plan_id, examinee_id

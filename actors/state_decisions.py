@@ -1,0 +1,282 @@
+"""The state manager's first half: read the records, decide by the pure rules, compare and set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.runtime.state_store import Index, RecordWrite, SocketWrite, StateStore, Stored
+from protocol import keys, records
+from protocol.connection import Connection, server_of
+from protocol.effects import Effect
+from protocol.errors import StateDamaged
+from protocol.history import History, compact, fold, insert
+from protocol.messages import (
+    ConnectionStatus,
+    ConnectionStatusCode,
+    Event,
+    ExamineeFact,
+    LossReason,
+    Message,
+    MobileSyncStatus,
+    MobileSyncTimeout,
+    MobileSyncWait,
+    Restate,
+    ServerStatus,
+)
+from protocol.mobile_sync import MobileSync
+from protocol.servers import Server
+from protocol.versions import floor_of
+
+log = logging.getLogger("examwire.state_manager")
+
+ENDED_SOCKET_SECONDS = 86400
+CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A fact with its place in STATUS."""
+
+    version: int
+    message: Message
+
+
+@dataclass(slots=True)
+class Decided:
+    """What a batch comes to: what to tell, what to do, and what could not be processed."""
+
+    events: list[Event] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    follow_ups: list[tuple[str, Message]] = field(default_factory=list)
+    damaged: list[tuple[Item, str]] = field(default_factory=list)
+    connections: dict[str, Connection] = field(default_factory=dict)
+    mobile_syncs: dict[str, MobileSync] = field(default_factory=dict)
+    applied: int = 0
+    repeated: int = 0
+    late: int = 0
+
+
+@dataclass(slots=True)
+class _Record:
+    """A record at work."""
+
+    key: str
+    kind: records.RecordKind[Any, Any]
+    items: list[Item]
+    rev: int = 0
+    history: History[Any, Any] | None = None
+
+
+class Decisions:
+    """Reads, decides and writes. Raises `StateUnavailable`; may be repeated at any time."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+        self.floor = 0
+
+    def raise_floor(self, sequence: int) -> None:
+        """Everything up to this stream sequence is acknowledged: no fact that old can come late."""
+        self.floor = max(self.floor, floor_of(sequence))
+
+    async def settle(self, items: Sequence[Item]) -> Decided:
+        """Bring the records up to these facts; returns when they are written."""
+        decided = Decided()
+        for start in range(0, len(items), CHUNK):
+            await self._settle(items[start : start + CHUNK], decided)
+        return decided
+
+    async def _settle(self, items: Sequence[Item], decided: Decided) -> None:
+        work = _by_record(items)
+        beside = _read_beside(items)
+        # Damage of a record that is only read beside the others says nothing about these facts.
+        first = True
+        while work:
+            wanted = [record.key for record in work]
+            extra = beside if first else []
+            loaded = await self._store.load([*wanted, *(key for key, _ in extra)])
+            self._keep_beside(extra, loaded[len(wanted) :], decided)
+            writable: list[_Record] = []
+            writes: list[RecordWrite] = []
+            outcomes: list[_Outcome] = []
+            for record, stored in zip(work, loaded, strict=False):
+                try:
+                    if isinstance(stored, StateDamaged):
+                        raise stored
+                    outcome = self._decide(record, stored)
+                except (StateDamaged, ValueError) as damage:
+                    decided.damaged.extend((item, f"{record.key}: {damage}") for item in record.items)
+                    continue
+                writable.append(record)
+                outcomes.append(outcome)
+                if outcome.write is not None:
+                    writes.append(outcome.write)
+            # The index goes before the records: what is in a record can be found, whatever happens in between.
+            written, _ = await self._store.save(
+                writes, _socket_writes(items) if first else [], _index(items) if first else None
+            )
+            verdicts = iter(written)
+            conflicts: list[_Record] = []
+            for record, outcome in zip(writable, outcomes, strict=True):
+                verdict = next(verdicts) if outcome.write is not None else True
+                if isinstance(verdict, StateDamaged):
+                    decided.damaged.extend((item, str(verdict)) for item in record.items)
+                elif verdict:
+                    outcome.add_to(decided, record)
+                else:
+                    conflicts.append(record)  # another state manager was quicker: decide again
+            work, first = conflicts, False
+        await self._check_servers(items, decided)
+
+    def _decide(self, record: _Record, stored: Stored) -> _Outcome:
+        kind = record.kind
+        history = compact(kind.read(stored.history), kind.rule, self.floor)
+        outcome = _Outcome(key=record.key, kind=kind)
+        changed = False
+        for item in record.items:
+            insertion = insert(history, kind.rule, item.version, item.message, kind.told)
+            history, outcome.state = insertion.history, insertion.state
+            outcome.events.extend(insertion.events)
+            outcome.effects.extend(insertion.effects)
+            changed |= insertion.changed
+            outcome.applied += insertion.changed
+            outcome.repeated += not insertion.changed
+            outcome.late += insertion.late
+            outcome.restate |= insertion.restate
+        if changed:
+            fields = kind.write(history, outcome.state, stored.rev + 1)
+            outcome.write = RecordWrite(record.key, stored.rev, fields)
+        return outcome
+
+    def _keep_beside(
+        self, wanted: Sequence[tuple[str, str]], loaded: Sequence[Stored | StateDamaged], decided: Decided
+    ) -> None:
+        for (_, examinee), stored in zip(wanted, loaded, strict=True):
+            if isinstance(stored, Stored):
+                try:
+                    history = records.MOBILE_SYNC.read(stored.history)
+                except ValueError:
+                    log.warning("mobile sync of %s cannot be read", examinee)
+                else:
+                    decided.mobile_syncs.setdefault(examinee, fold(history, records.MOBILE_SYNC.rule))
+
+    async def _check_servers(self, items: Sequence[Item], decided: Decided) -> None:
+        """A CONNECTED may reach us after its server was declared gone: then nobody else would end it."""
+        connected = {
+            item.version: item.message
+            for item in items
+            if isinstance(item.message, ConnectionStatus) and item.message.status is ConnectionStatusCode.CONNECTED
+        }
+        holders = sorted({server_of(message) for message in connected.values()})
+        known: dict[str, Server] = {}
+        stored_servers = await self._store.load([keys.server_status(holder) for holder in holders])
+        for holder, stored in zip(holders, stored_servers, strict=True):
+            if isinstance(stored, Stored):
+                known[holder] = fold(records.SERVER.read(stored.history), records.SERVER.rule)
+        for version, message in connected.items():
+            server = known.get(server_of(message))
+            if server is not None and not server.holds_sessions_of(message.incarnation):
+                restarted = server.incarnation != message.incarnation
+                reason = LossReason.SERVER_RESTARTED if restarted else LossReason.SERVER_LOST
+                ended = message.model_copy(
+                    update={"status": ConnectionStatusCode.DISCONNECTED, "reason": reason.value, "client_info": None}
+                )
+                decided.follow_ups.append((f"orphan:{version}", ended))
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """The decision about one record."""
+
+    key: str
+    kind: records.RecordKind[Any, Any]
+    state: Any = None
+    write: RecordWrite | None = None
+    events: list[Event] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    applied: int = 0
+    repeated: int = 0
+    late: int = 0
+    restate: bool = False
+
+    def add_to(self, decided: Decided, record: _Record) -> None:
+        decided.events.extend(self.events)
+        decided.effects.extend(self.effects)
+        decided.applied += self.applied
+        decided.repeated += self.repeated
+        decided.late += self.late
+        if isinstance(self.state, Connection):
+            decided.connections[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
+            if self.restate:
+                last = record.items[-1].message
+                assert isinstance(last, ExamineeFact)
+                restate = Restate(plan_id=last.plan_id, examinee_id=last.examinee_id, timestamp=last.timestamp)
+                decided.follow_ups.append((f"restate:{record.items[-1].version}", restate))
+        elif isinstance(self.state, MobileSync):
+            decided.mobile_syncs[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
+
+
+def _by_record(items: Iterable[Item]) -> list[_Record]:
+    found: dict[str, _Record] = {}
+    for item in items:
+        message = item.message
+        kind: records.RecordKind[Any, Any]
+        if isinstance(message, ServerStatus):
+            key, kind = keys.server_status(message.server_id), records.SERVER
+        else:
+            assert isinstance(message, ExamineeFact)
+            if isinstance(message, MobileSyncWait | MobileSyncStatus | MobileSyncTimeout):
+                key, kind = keys.mobile_sync(message.plan_id, message.examinee_id), records.MOBILE_SYNC
+            else:
+                key, kind = keys.progress(message.plan_id, message.examinee_id), records.CONNECTION
+        found.setdefault(key, _Record(key, kind, [])).items.append(item)
+    return list(found.values())
+
+
+def _read_beside(items: Iterable[Item]) -> list[tuple[str, str]]:
+    """Keys and examinees of the mobile syncs that a `session_state` will speak of."""
+    return [
+        (keys.mobile_sync(m.plan_id, m.examinee_id), f"{m.plan_id} {m.examinee_id}")
+        for item in items
+        if isinstance(m := item.message, ConnectionStatus) and m.status is ConnectionStatusCode.CONNECTED
+    ]
+
+
+def _socket_writes(items: Iterable[Item]) -> list[SocketWrite]:
+    """The sockets' own records: the newest word about a socket counts, whoever its examinee's current one is."""
+    newest: dict[str, SocketWrite] = {}
+    for item in items:
+        message = item.message
+        if isinstance(message, ConnectionStatus):
+            ended = message.status is ConnectionStatusCode.DISCONNECTED
+            key = keys.socket(message.plan_id, message.socket_id)
+            fields = {
+                "examineeId": message.examinee_id,
+                "status": message.status.value,
+                "lastHeartbeat": message.timestamp,
+            }
+            newest[key] = SocketWrite(key, item.version, fields, ENDED_SOCKET_SECONDS if ended else 0)
+    return list(newest.values())
+
+
+def _index(items: Iterable[Item]) -> Index:
+    index = Index()
+    for item in items:
+        message = item.message
+        if isinstance(message, ServerStatus):
+            index.add_member(keys.SERVERS, message.server_id)
+        elif isinstance(message, ConnectionStatus):
+            holder = keys.server_sockets(server_of(message))
+            if message.status is ConnectionStatusCode.CONNECTED:
+                entry = f"{message.plan_id} {message.examinee_id} {message.incarnation or ''}"
+                index.set_entry(holder, message.socket_id, entry)
+                index.add_member(keys.PLANS, message.plan_id)
+                index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
+            else:
+                index.remove_entry(holder, message.socket_id)
+        elif isinstance(message, MobileSyncWait | MobileSyncStatus):
+            index.add_member(keys.PLANS, message.plan_id)
+            index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
+    return index

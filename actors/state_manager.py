@@ -1,0 +1,188 @@
+"""The state manager: from STATUS to Redis and to the socket servers. Any number of them share one consumer.
+
+Order of work for a batch (design, section 5): read the records, decide by the pure rules, write (compare and set),
+tell, then ack. Whatever step it dies at, the redelivery completes the rest: a fact whose place is taken is not
+applied again, but what it asks for is done again under the same message ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from prometheus_client import Counter, Histogram
+
+from actors.runtime.actor import Actor, on
+from actors.runtime.bus import Bus
+from actors.runtime.metrics import REGISTRY
+from actors.runtime.presence import Presence
+from actors.runtime.pull import Delivery, PullConsumer
+from actors.runtime.settings import Settings
+from actors.runtime.state_store import StateStore
+from actors.state_decisions import Decided, Decisions, Item
+from actors.state_telling import Telling
+from protocol.codec import STATUS_CODEC, Malformed
+from protocol.errors import BrokerUnavailable, ConsumerGone, StateUnavailable
+from protocol.streams import STATE_MANAGER
+from protocol.versions import version_of
+
+log = logging.getLogger("examwire.state_manager")
+
+T = TypeVar("T")
+
+BATCHES = Histogram(
+    "examwire_state_batch_messages", "Messages handled together", registry=REGISTRY, buckets=(1, 4, 16, 64, 256, 1024)
+)
+STAGES = Histogram(
+    "examwire_state_stage_seconds",
+    "Time of each step of the order of work",
+    ["stage"],
+    registry=REGISTRY,
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5),
+)
+FACTS = Counter("examwire_state_facts_total", "Facts by what became of them", ["outcome"], registry=REGISTRY)
+
+IN_PROGRESS_SECONDS = 8.0
+FLOOR_SECONDS = 1.0
+POISON_ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StatusBatch:
+    """What one pull has brought."""
+
+    deliveries: list[Delivery]
+
+
+class StateManager(Actor):
+    """The one writer of state. `name` tells several of them apart in listings."""
+
+    kind = "state-manager"
+    mailbox_capacity = 2
+
+    def __init__(self, settings: Settings, bus: Bus, store: StateStore, name: str) -> None:
+        super().__init__(f"state-manager.{name}")
+        self._bus = bus
+        self._store = store
+        self._decisions = Decisions(store)
+        self._telling = Telling(bus, store)
+        self._presence = Presence(bus, self)
+        self._floor_wanted = asyncio.Event()
+        self._waiting_for: str | None = None
+
+    async def on_start(self) -> None:
+        await self._bus.consumer_ready(STATE_MANAGER.stream, STATE_MANAGER.name)
+        await self._presence.announce()
+        self.spawn(self._read(), "read")
+        self.spawn(self._follow_floor(), "floor")
+
+    async def on_stop(self) -> None:
+        await self._presence.withdraw()
+
+    def details(self) -> dict[str, Any]:
+        return {"consumer": STATE_MANAGER.name, "floor": self._decisions.floor, "waitingFor": self._waiting_for}
+
+    async def _read(self) -> None:
+        async for deliveries in PullConsumer(self._bus, STATE_MANAGER.stream, STATE_MANAGER.name, max_messages=64):
+            await self.put(StatusBatch(deliveries))
+
+    async def _follow_floor(self) -> None:
+        """Learn up to where everything is acknowledged, so that records need not keep older facts."""
+        while True:
+            await self._floor_wanted.wait()
+            self._floor_wanted.clear()
+            try:
+                self._decisions.raise_floor(await self._bus.ack_floor(STATE_MANAGER.stream, STATE_MANAGER.name))
+            except (BrokerUnavailable, ConsumerGone) as error:
+                log.debug("%s: no floor: %s", self.address, error)
+            await asyncio.sleep(FLOOR_SECONDS)
+
+    @on(StatusBatch)
+    async def handle(self, batch: StatusBatch) -> None:
+        keep = asyncio.create_task(self._keep_alive(batch.deliveries))
+        try:
+            await self._work_off(batch.deliveries)
+        finally:
+            keep.cancel()
+        self._floor_wanted.set()
+
+    async def _keep_alive(self, deliveries: Sequence[Delivery]) -> None:
+        """However long Redis is away, waiting does not use up a message's deliveries."""
+        while True:
+            await asyncio.sleep(IN_PROGRESS_SECONDS)
+            for delivery in deliveries:
+                await delivery.in_progress()
+
+    async def _work_off(self, deliveries: list[Delivery]) -> None:
+        started = time.perf_counter()
+        items: list[Item] = []
+        malformed: list[tuple[Delivery, Malformed]] = []
+        for delivery in deliveries:
+            for index, message in enumerate(STATUS_CODEC.decode_batch(delivery.payload)):
+                if isinstance(message, Malformed):
+                    malformed.append((delivery, message))
+                else:
+                    items.append(Item(version_of(delivery.sequence, index), message))
+        BATCHES.observe(len(items))
+        for delivery, bad in malformed:
+            await self._telling.dead_letter(delivery.subject, delivery.sequence, bad.raw, str(bad.error))
+            FACTS.labels("malformed").inc()
+        try:
+            decided = await self._surely(lambda: self._decisions.settle(items))
+        except Exception:
+            if len(deliveries) == 1:
+                await self._give_up(deliveries[0])
+                return
+            log.exception("%s: a batch of %d failed; each message on its own now", self.address, len(deliveries))
+            for delivery in deliveries:
+                await self._work_off([delivery])
+            return
+        settled = time.perf_counter()
+        await self._surely(lambda: self._telling.tell(decided))
+        told = time.perf_counter()
+        for delivery in deliveries:
+            await delivery.ack()
+        STAGES.labels("settle").observe(settled - started)
+        STAGES.labels("tell").observe(told - settled)
+        self._count(decided)
+
+    async def _give_up(self, delivery: Delivery) -> None:
+        """A message that fails on its own: once more later in case the trouble passes, then to the dead letters."""
+        if delivery.attempt < POISON_ATTEMPTS:
+            log.exception("%s: message %d failed (delivery %d)", self.address, delivery.sequence, delivery.attempt)
+            await delivery.nak(delay=min(2.0**delivery.attempt, 30.0))
+            return
+        log.exception("%s: message %d goes to the dead letters", self.address, delivery.sequence)
+        reason = f"failed in {delivery.attempt} deliveries"
+        await self._telling.dead_letter(delivery.subject, delivery.sequence, delivery.payload, reason)
+        await delivery.ack()
+        FACTS.labels("dead").inc()
+
+    async def _surely(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a step until Redis answers; every write compares versions, so a repetition is harmless."""
+        delay = 0.05
+        while True:
+            try:
+                result = await step()
+            except StateUnavailable as error:
+                if self._waiting_for is None:
+                    log.warning("%s: waiting for Redis: %s", self.address, error)
+                self._waiting_for = "redis"
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 1.0)
+            else:
+                if self._waiting_for is not None:
+                    log.warning("%s: Redis is back", self.address)
+                self._waiting_for = None
+                return result
+
+    def _count(self, decided: Decided) -> None:
+        FACTS.labels("applied").inc(decided.applied)
+        FACTS.labels("repeated").inc(decided.repeated)
+        FACTS.labels("late").inc(decided.late)
+        if decided.damaged:
+            FACTS.labels("dead").inc(len(decided.damaged))

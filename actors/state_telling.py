@@ -1,0 +1,234 @@
+"""The state manager's second half: tell the proctors and the socket servers, start timers, follow up in the log.
+
+Every message id is made from a version and what is said, so telling again after a crash has no second effect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+
+import pydantic_core
+
+from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.state_store import StateStore
+from actors.state_decisions import Decided
+from protocol import keys, subjects
+from protocol.codec import encode, encode_batches, join, split_batches
+from protocol.connection import Connection
+from protocol.effects import (
+    CloseSocket,
+    EndSessions,
+    ReportLost,
+    ScheduleTimeout,
+    TellMobileSync,
+    TellState,
+    WatchReconnect,
+)
+from protocol.messages import (
+    ConnectionStatus,
+    ConnectionStatusCode,
+    Event,
+    ExamineeFact,
+    Message,
+    MobileSyncStatus,
+    MobileSyncTimeout,
+    ServerStatus,
+    SessionClose,
+    SessionLost,
+    SessionState,
+)
+from protocol.mobile_sync import MobileSync
+from protocol.times import format_time, parse_time
+
+log = logging.getLogger("examwire.state_manager")
+
+
+class Telling:
+    """Publishes what a batch was decided to come to; returns when the broker has stored it."""
+
+    def __init__(self, bus: Bus, store: StateStore) -> None:
+        self._bus = bus
+        self._store = store
+
+    async def tell(self, decided: Decided) -> None:
+        """Everything of a batch. Raises `StateUnavailable` (only when sessions of a server are to be ended)."""
+        urgent = [*_to_proctors(decided.events), *_to_servers(decided)]
+        later = [*_watches(decided), *_timers(decided), *_follow_ups(decided)]
+        later += await self._endings(decided)
+        later += self._dead_letters(decided)
+        await self._bus.publish_surely([*urgent, *later])
+
+    async def dead_letter(self, subject: str, sequence: int, payload: bytes, reason: str) -> None:
+        """Put aside what can never be processed, with its reason and where it came from."""
+        await self._bus.publish_surely([_dead_letter(subject, sequence, payload, reason)])
+
+    async def _endings(self, decided: Decided) -> list[Outgoing]:
+        """A DISCONNECTED in the log for each session of a process that is no more."""
+        out: list[Outgoing] = []
+        for ending in (effect for effect in decided.effects if isinstance(effect, EndSessions)):
+            held = await self._store.entries(keys.server_sockets(ending.server_id))
+            by_plan: dict[str, list[Message]] = {}
+            for socket_id, entry in sorted(held.items()):
+                plan_id, examinee_id, incarnation = entry.split(" ")
+                if ending.keep_incarnation is not None and incarnation == ending.keep_incarnation:
+                    continue
+                by_plan.setdefault(plan_id, []).append(
+                    ConnectionStatus(
+                        plan_id=plan_id,
+                        examinee_id=examinee_id,
+                        socket_id=socket_id,
+                        server_id=ending.server_id,
+                        incarnation=incarnation or None,
+                        status=ConnectionStatusCode.DISCONNECTED,
+                        timestamp=ending.timestamp,
+                        reason=ending.reason,
+                    )
+                )
+            for plan_id, messages in by_plan.items():
+                for payload in encode_batches(messages):
+                    message_id = f"end:{ending.version}:{_hash(payload)}"
+                    out.append(Outgoing(subjects.status_plan(plan_id), payload, message_id))
+        return out
+
+    def _dead_letters(self, decided: Decided) -> list[Outgoing]:
+        out = []
+        for item, reason in decided.damaged:
+            log.error("version %d goes to the dead letters: %s", item.version, reason)
+            message = item.message
+            if isinstance(message, ServerStatus):
+                subject = subjects.status_server(message.server_id)
+            else:
+                assert isinstance(message, ExamineeFact)
+                subject = subjects.status_plan(message.plan_id)
+            out.append(_dead_letter(subject, item.version, encode(message), reason))
+            if isinstance(message, MobileSyncStatus):
+                # The phone has its 201; the people must know that nothing came of it.
+                failed = message.model_copy(update={"status": "FAILED", "reason": "STATE_CHANGE_FAILED"})
+                told = encode(failed.model_copy(update={"version": item.version}))
+                for address in (
+                    subjects.socket_proctors(message.plan_id),
+                    subjects.socket_examinee(message.plan_id, message.examinee_id),
+                ):
+                    out.append(Outgoing(address, told, f"damage:{item.version}:{address}"))
+        return out
+
+
+def _to_proctors(events: Sequence[Event]) -> list[Outgoing]:
+    by_plan: dict[str, list[Event]] = {}
+    for event in events:
+        by_plan.setdefault(event.plan_id, []).append(event)
+    out = []
+    for plan_id, told in by_plan.items():
+        encoded = [encode(event) for event in told]
+        for cut in split_batches([len(one) for one in encoded]):
+            payload = join(encoded[cut])
+            message_id = f"ev:{told[cut][0].version}:{_hash(payload)}"
+            out.append(Outgoing(subjects.socket_proctors(plan_id), payload, message_id))
+    return out
+
+
+def _to_servers(decided: Decided) -> list[Outgoing]:
+    by_server: dict[str, list[tuple[int, Message]]] = {}
+    examinees: list[Outgoing] = []
+    for effect in decided.effects:
+        match effect:
+            case TellState():
+                message = _session_state(effect, decided.connections, decided.mobile_syncs)
+                by_server.setdefault(effect.server_id, []).append((effect.version, message))
+            case CloseSocket():
+                close = SessionClose(socket_id=effect.socket_id, code=effect.code)
+                by_server.setdefault(effect.server_id, []).append((effect.version, close))
+            case ReportLost():
+                lost = SessionLost(server_id=effect.server_id, socket_ids=[effect.socket_id])
+                by_server.setdefault(effect.server_id, []).append((effect.version, lost))
+            case TellMobileSync():
+                state = decided.mobile_syncs.get(f"{effect.plan_id} {effect.examinee_id}")
+                if state is not None and state.status is not None:
+                    address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
+                    examinees.append(Outgoing(address, encode(state.event()), f"ms:{address}:{effect.version}"))
+            case _:
+                pass
+    out = []
+    for server_id, told in by_server.items():
+        encoded = [encode(message) for _, message in told]
+        for cut in split_batches([len(one) for one in encoded]):
+            payload = join(encoded[cut])
+            message_id = f"se:{told[cut][0][0]}:{_hash(payload)}"
+            out.append(Outgoing(subjects.socket_server(server_id), payload, message_id))
+    return out + examinees
+
+
+def _session_state(
+    effect: TellState, connections: Mapping[str, Connection], mobile_syncs: Mapping[str, MobileSync]
+) -> SessionState:
+    examinee = f"{effect.plan_id} {effect.examinee_id}"
+    connection = connections.get(examinee, Connection())
+    return SessionState(
+        plan_id=effect.plan_id,
+        examinee_id=effect.examinee_id,
+        socket_id=effect.socket_id,
+        connection=connection.view(),
+        mobile_sync=mobile_syncs.get(examinee, MobileSync()).view(),
+        reconnect=connection.reconnect_view(),
+        version=connection.version,
+    )
+
+
+def _watches(decided: Decided) -> Iterable[Outgoing]:
+    for effect in decided.effects:
+        if not isinstance(effect, WatchReconnect):
+            continue
+        state = decided.connections.get(f"{effect.plan_id} {effect.examinee_id}")
+        if state is not None and (state.live or state.loss_version != effect.version):
+            continue  # came back within the same batch: there is nothing to wait for
+        yield Outgoing(
+            subjects.reconnect(effect.plan_id, effect.examinee_id),
+            b'{"lossVersion":%d}' % effect.version,
+            f"loss:{effect.version}",
+        )
+
+
+def _timers(decided: Decided) -> Iterable[Outgoing]:
+    for effect in decided.effects:
+        if not isinstance(effect, ScheduleTimeout):
+            continue
+        # NATS takes whole seconds; rounding up never ends a stage early.
+        moment = format_time(-(-parse_time(effect.deadline) // 1))
+        fired = MobileSyncTimeout(
+            plan_id=effect.plan_id,
+            examinee_id=effect.examinee_id,
+            wait_version=effect.version,
+            timestamp=effect.deadline,
+        )
+        yield Outgoing(
+            subjects.status_timer(effect.plan_id, effect.examinee_id, "mobile_sync"),
+            encode(fired),
+            f"timer:{effect.version}",
+            {
+                "Nats-Schedule": f"@at {moment[:19]}Z",
+                "Nats-Schedule-Target": subjects.status_plan(effect.plan_id),
+            },
+        )
+
+
+def _follow_ups(decided: Decided) -> Iterable[Outgoing]:
+    for message_id, message in decided.follow_ups:
+        assert isinstance(message, ExamineeFact)
+        yield Outgoing(subjects.status_plan(message.plan_id), encode(message), message_id)
+
+
+def _dead_letter(subject: str, number: int, payload: bytes, reason: str) -> Outgoing:
+    body = {
+        "source": {"stream": "STATUS", "subject": subject, "number": number},
+        "reason": reason,
+        "payload": payload.decode(errors="replace"),
+    }
+    message_id = f"dead:{number}:{_hash(payload)}"
+    return Outgoing(subjects.deadletter("STATUS"), pydantic_core.to_json(body), message_id)
+
+
+def _hash(payload: bytes) -> str:
+    """A short name for a payload, the same in every process."""
+    return hashlib.sha256(payload).hexdigest()[:16]
