@@ -1,0 +1,16 @@
+"""Hypothesis profiles. The default is reproducible, so that a red run is red again; `explore` hunts.
+
+`HYPOTHESIS_PROFILE=explore pytest tests/unit` tries fresh and many more examples.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None)
+settings.register_profile(
+    "explore", deadline=None, max_examples=2000, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

@@ -1,0 +1,136 @@
+"""Facts about one examinee or one server, briefly written: what each test varies is what it names."""
+
+from __future__ import annotations
+
+from protocol.messages import (
+    CaptureInfo,
+    ClientInfo,
+    ConnectionStatus,
+    ConnectionStatusCode,
+    DeviceInfo,
+    MobileSyncCode,
+    MobileSyncStatus,
+    MobileSyncTimeout,
+    MobileSyncWait,
+    Readmit,
+    ReconnectAttempt,
+    ReconnectExhausted,
+    Restate,
+    ServerStatus,
+    ServerStatusCode,
+)
+from protocol.times import format_time
+
+PLAN, EXAMINEE = "P001", "E001"
+DAWN = 1_704_100_500.0  # 2024-01-01T09:15:00Z, the documents' morning
+
+
+def at(second: float) -> str:
+    """A time `second` seconds after the documents' morning began."""
+    return format_time(DAWN + second)
+
+
+def connected(
+    socket: str,
+    second: float = 0,
+    *,
+    client: str | None = None,
+    number: int = 0,
+    incarnation: str | None = None,
+    info: ClientInfo | None = None,
+) -> ConnectionStatus:
+    return ConnectionStatus(
+        plan_id=PLAN,
+        examinee_id=EXAMINEE,
+        socket_id=socket,
+        status=ConnectionStatusCode.CONNECTED,
+        timestamp=at(second),
+        client_id=client,
+        connection_no=number,
+        incarnation=incarnation,
+        client_info=info,
+    )
+
+
+def disconnected(socket: str, second: float = 0, reason: str | None = "SOCKET_CLOSED") -> ConnectionStatus:
+    return ConnectionStatus(
+        plan_id=PLAN,
+        examinee_id=EXAMINEE,
+        socket_id=socket,
+        status=ConnectionStatusCode.DISCONNECTED,
+        timestamp=at(second),
+        reason=reason,
+    )
+
+
+def attempt(loss: int, number: int, second: float = 0, of: int = 3) -> ReconnectAttempt:
+    following = at(second + 5) if number < of else None
+    return ReconnectAttempt(
+        plan_id=PLAN,
+        examinee_id=EXAMINEE,
+        loss_version=loss,
+        attempt=number,
+        max_attempts=of,
+        next_attempt_at=following,
+        timestamp=at(second),
+    )
+
+
+def exhausted(loss: int, second: float = 0) -> ReconnectExhausted:
+    return ReconnectExhausted(plan_id=PLAN, examinee_id=EXAMINEE, loss_version=loss, timestamp=at(second))
+
+
+def readmit(second: float = 0, by: str = "S001") -> Readmit:
+    return Readmit(plan_id=PLAN, examinee_id=EXAMINEE, by=by, timestamp=at(second))
+
+
+def restate(second: float = 0) -> Restate:
+    return Restate(plan_id=PLAN, examinee_id=EXAMINEE, timestamp=at(second))
+
+
+def wait(second: float = 0, lasting: float = 120) -> MobileSyncWait:
+    return MobileSyncWait(plan_id=PLAN, examinee_id=EXAMINEE, timestamp=at(second), deadline=at(second + lasting))
+
+
+def uploaded(capture: str = "a", second: float = 0, device: str | None = "M001") -> MobileSyncStatus:
+    """A stored picture; `capture` is one hexadecimal digit that tells pictures apart."""
+    return MobileSyncStatus(
+        plan_id=PLAN,
+        examinee_id=EXAMINEE,
+        device_id=device,
+        status=MobileSyncCode.COMPLETED,
+        timestamp=at(second),
+        capture_info=CaptureInfo(
+            image_url=f"/captures/{EXAMINEE}/sync_cap.jpg",
+            device_info=DeviceInfo(model="iPhone 12", os_version="iOS 15.0"),
+        ),
+        capture_id=capture * 64,
+    )
+
+
+def upload_failed(second: float = 0, reason: str | None = "IMAGE_STORE_FAILED") -> MobileSyncStatus:
+    return MobileSyncStatus(
+        plan_id=PLAN,
+        examinee_id=EXAMINEE,
+        device_id="M001",
+        status=MobileSyncCode.FAILED,
+        timestamp=at(second),
+        reason=reason,
+    )
+
+
+def timed_out(waited: int, second: float = 120) -> MobileSyncTimeout:
+    return MobileSyncTimeout(plan_id=PLAN, examinee_id=EXAMINEE, wait_version=waited, timestamp=at(second))
+
+
+def server(
+    status: ServerStatusCode, incarnation: str = "i1", second: float = 0, *, reason: str | None = None
+) -> ServerStatus:
+    return ServerStatus(
+        server_id="SOCK001",
+        status=status,
+        incarnation=incarnation,
+        start_time=at(0),
+        timestamp=at(second),
+        reason=reason,
+    )
