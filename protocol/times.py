@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
 
-# Microseconds at most, `Z` or an offset; the documents write whole seconds.
-TIMESTAMP_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$"
-Timestamp = Annotated[str, StringConstraints(pattern=TIMESTAMP_PATTERN)]
+# `Z` or an offset; the documents write whole seconds. Not \d: that means the digits of every script.
+_DATE, _CLOCK = "[0-9]{4}-[0-9]{2}-[0-9]{2}", "[0-9]{2}:[0-9]{2}:[0-9]{2}"
+TIMESTAMP_PATTERN = rf"^{_DATE}T{_CLOCK}([.][0-9]{{1,9}})?(Z|[+-][0-9]{{2}}:[0-9]{{2}})$"
 
 
 def format_time(seconds: float) -> str:
@@ -23,3 +23,12 @@ def parse_time(text: str) -> float:
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no offset from UTC")
     return moment.timestamp()
+
+
+def _shown_by_a_clock(text: str) -> str:
+    # The rules compute with times of a record: one that is none would spoil every later fact about the examinee.
+    parse_time(text)
+    return text
+
+
+Timestamp = Annotated[str, StringConstraints(pattern=TIMESTAMP_PATTERN), AfterValidator(_shown_by_a_clock)]
