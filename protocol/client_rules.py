@@ -11,7 +11,7 @@ was made, and a close code that asks for the backoff, wait the first step instea
 from __future__ import annotations
 
 import email.utils
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from urllib.parse import urlsplit
 
@@ -98,7 +98,7 @@ class Comeback:
 
     url: str
     endpoints: tuple[str, ...] = ()
-    policy: ReconnectPolicy = DEFAULT_POLICY
+    policy: ReconnectPolicy = field(default_factory=lambda: DEFAULT_POLICY)
     attempt: int = 0
     position: int = 0
     postponed: int = 0

@@ -64,11 +64,7 @@ class Seen:
 
 
 ConnectionEvent = (
-    ExamineeConnected
-    | ExamineeDisconnected
-    | ExamineeReconnecting
-    | ExamineeReconnectExhausted
-    | ExamineeReadmitted
+    ExamineeConnected | ExamineeDisconnected | ExamineeReconnecting | ExamineeReconnectExhausted | ExamineeReadmitted
 )
 
 
@@ -138,7 +134,9 @@ class PlanView:
     def _connection(self, message: ConnectionEvent) -> Verdict:
         seen = self._seen(message.examinee_id)
         if message.version <= seen.version:
-            return _not_newer(message.version, seen.version, seen.version_from_event)
+            verdict = _not_newer(message.version, seen.version, seen.version_from_event)
+            seen.version_from_event |= message.version == seen.version  # from now on it would be doubled
+            return verdict
         seen.version, seen.version_from_event = message.version, True
         match message:
             case ExamineeConnected():
@@ -160,7 +158,9 @@ class PlanView:
         seen = self._seen(message.examinee_id)
         version = message.version or 0
         if version <= seen.mobile_sync_version:
-            return _not_newer(version, seen.mobile_sync_version, seen.mobile_sync_from_event)
+            verdict = _not_newer(version, seen.mobile_sync_version, seen.mobile_sync_from_event)
+            seen.mobile_sync_from_event |= version == seen.mobile_sync_version
+            return verdict
         seen.mobile_sync_version, seen.mobile_sync_from_event = version, True
         seen.mobile_sync = message.status.value
         match message:

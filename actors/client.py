@@ -1,0 +1,520 @@
+"""The typed Python client of `examwire.v1`: `ExamineeClient` and `ProctorClient`.
+
+A connection costs no task of its own: frames are received by whoever asks for them, heartbeats are a timer, pings of
+the server are answered by websockets. Thousands fit one process. When and where to connect again is decided in
+`protocol.client_rules`; this is the shell around it.
+
+    client = ExamineeClient("ws://127.0.0.1:8001", token)
+    welcome = await client.connect()
+    async for frame in client.frames():  # comes back by itself after a loss; a new Welcome tells that it did
+        ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Self, TypedDict, Unpack
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.protocol import State
+from websockets.typing import Subprotocol
+
+from protocol.client_rules import (
+    SILENT_INTERVALS,
+    Comeback,
+    GiveUp,
+    Happened,
+    Lost,
+    Refused,
+    Unreachable,
+    Wait,
+    after,
+    connect_url,
+    retry_after_seconds,
+    welcomed,
+)
+from protocol.codec import Malformed
+from protocol.errors import ExamwireError
+from protocol.frames import (
+    SERVER_FRAMES,
+    SUBPROTOCOL,
+    EnterMobileSync,
+    Error,
+    Heartbeat,
+    Hello,
+    HelloClientInfo,
+    ReadmitFrame,
+    Welcome,
+    encode_text,
+)
+from protocol.messages import Message, MobileSyncView, SessionState
+from protocol.plan_view import PlanView, Verdict
+
+log = logging.getLogger("examwire.client")
+
+OPEN_SECONDS = 10.0
+WELCOME_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+MAX_QUEUE = 16
+"""Frames that websockets keeps for whoever receives. When more wait unread, it stops reading and pings go unanswered:
+receive from a connection whose server sends (a proctor's; an examinee's with heartbeats, which are echoed)."""
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+
+_HEARTBEAT = encode_text(Heartbeat())
+
+Change = Welcome | Happened | Wait | GiveUp
+"""What `on_change` is told: a welcome, a loss or a failed try, the wait before the next try, the end of trying."""
+
+
+class ConnectRefused(ExamwireError):
+    """A try to connect failed: by a close `code` before the welcome, an HTTP `status`, or neither (unreachable)."""
+
+    def __init__(
+        self,
+        url: str,
+        detail: str,
+        *,
+        code: int | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{url}: {detail}")
+        self.url, self.detail, self.code, self.status, self.retry_after = url, detail, code, status, retry_after
+
+    @property
+    def happened(self) -> Happened:
+        """The refusal as the rules of reconnecting take it."""
+        if self.code is not None:
+            return Lost(self.code)
+        if self.status is not None:
+            return Refused(self.status, self.retry_after)
+        return Unreachable()
+
+
+class ConnectionLost(ExamwireError):
+    """The connection ended with `code` and `reason` (`None`: without a close frame). `reconnect=False` only."""
+
+    def __init__(self, code: int | None, reason: str) -> None:
+        super().__init__(f"the connection ended with {code} {reason}".rstrip() if code else "the connection broke")
+        self.code, self.reason = code, reason
+
+
+class GaveUp(ExamwireError):
+    """The client does not connect again by itself; `step` says why, `last` what happened last."""
+
+    def __init__(self, step: GiveUp, last: Happened) -> None:
+        number = step.code if step.code is not None else step.status
+        super().__init__(f"gave up: {step.reason}" + (f" {number}" if number is not None else ""))
+        self.step, self.last = step, last
+
+
+class ClientClosed(ExamwireError):
+    """There is no connection: `connect()` was not called yet, or `close()` was."""
+
+
+class _Connection(ClientConnection):
+    """Notes when the server was last heard (pings included), for the heartbeat to tell a dead connection."""
+
+    heard_at = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self.loop.time()
+        super().data_received(data)
+
+
+class ClientOptions(TypedDict, total=False):
+    """`client_id` (an id) names the client over its connections and is made up when not given; `connection_no` is the
+    number of the next try (default 1) and grows with each one: pass on both to let another process take over.
+    `reconnect=False`: one connection only. `heartbeats=False` sends none: the server's pings suffice for a client that
+    answers them. `browser_info` is shown to proctors. `on_change` is called with each welcome, loss, wait and end.
+    `rng` draws the jitter.
+    """
+
+    client_id: str | None
+    connection_no: int
+    reconnect: bool
+    heartbeats: bool
+    browser_info: str | None
+    on_change: Callable[[Change], None] | None
+    rng: random.Random | None
+
+
+class Client:
+    """A connection to a socket server that comes back by itself. Not thread-safe; one receiver at a time.
+
+    `url`: ws:// address of a socket server, with or without `/v1/connect`. The other arguments: `ClientOptions`.
+    """
+
+    __slots__ = (
+        "_beating",
+        "_closed",
+        "_comeback",
+        "_happened",
+        "_info",
+        "_pending",
+        "_rng",
+        "_silent",
+        "_timer",
+        "_token",
+        "_wait",
+        "_welcomed_at",
+        "_ws",
+        "client_id",
+        "connection_no",
+        "heartbeats",
+        "malformed",
+        "on_change",
+        "reconnect",
+        "welcome",
+    )
+
+    def __init__(self, url: str, token: str, **options: Unpack[ClientOptions]) -> None:
+        self.client_id = options.get("client_id") or secrets.token_hex(8)
+        self.connection_no = options.get("connection_no", 1)
+        self.reconnect = options.get("reconnect", True)
+        self.heartbeats = options.get("heartbeats", True)
+        self.on_change = options.get("on_change")
+        self.welcome: Welcome | None = None
+        self.malformed = 0
+        self._token = token
+        browser_info = options.get("browser_info")
+        self._info = HelloClientInfo(browser_info=browser_info) if browser_info else None
+        self._rng = options.get("rng")
+        self._comeback = Comeback(connect_url(url))
+        self._ws: _Connection | None = None
+        self._pending: list[Message] = []  # the last is the next
+        self._happened: Happened | None = None
+        self._wait: tuple[Wait, float] | None = None
+        self._closed = True
+        self._silent = False
+        self._welcomed_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._beating: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    # -- connecting ----------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as this side knows."""
+        return self._ws is not None and self._ws.state is State.OPEN and not self._ws.transport.is_closing()
+
+    @property
+    def url(self) -> str:
+        """The server of the last welcome; before that, the one to try first."""
+        return self._comeback.url
+
+    async def connect(self, url: str | None = None) -> Welcome:
+        """Connect to `url` (default: the last server), one try. Raises `ConnectRefused`.
+
+        After a failure `frames()` goes on by the rules. After `close()` this opens the client again.
+        """
+        if self.connected:
+            raise ExamwireError(f"{self.client_id} is connected already: close() first")
+        self._closed, self._wait, self._pending = False, None, []
+        try:
+            return await self._open(connect_url(url) if url is not None else self._comeback.url)
+        except ConnectRefused:
+            self._closed = not self.reconnect
+            raise
+
+    async def _open(self, url: str) -> Welcome:
+        hello = Hello(
+            token=self._token, client_id=self.client_id, connection_no=self.connection_no, client_info=self._info
+        )
+        self.connection_no += 1
+        self._drop()
+        try:
+            ws = await self._handshake(url)
+            welcome = await self._greet(ws, url, hello)
+        except ConnectRefused as refused:
+            self._happened = refused.happened
+            self._tell(self._happened)
+            raise
+        if self._closed:
+            ws.transport.abort()
+            raise ClientClosed("the client was closed while it connected")
+        self._ws, self.welcome, self._happened, self._silent = ws, welcome, None, False
+        self._comeback = welcomed(url, welcome.endpoints, welcome.reconnect)
+        loop = asyncio.get_running_loop()
+        self._welcomed_at = loop.time()
+        if self.heartbeats:
+            self._timer = loop.call_later(welcome.heartbeat_seconds, self._beat)
+        self._tell(welcome)
+        return welcome
+
+    async def _handshake(self, url: str) -> _Connection:
+        try:
+            ws = await connect(
+                url,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                compression=None,
+                proxy=None,
+                open_timeout=OPEN_SECONDS,
+                close_timeout=CLOSE_SECONDS,
+                ping_interval=None,  # the server pings
+                max_queue=MAX_QUEUE,
+                max_size=MAX_FRAME_BYTES,
+                create_connection=_Connection,
+            )
+        except InvalidStatus as error:
+            response = error.response
+            later = retry_after_seconds(response.headers.get("Retry-After"), time.time())
+            detail = f"HTTP {response.status_code}"
+            raise ConnectRefused(url, detail, status=response.status_code, retry_after=later) from error
+        except (OSError, WebSocketException) as error:  # OSError: a TimeoutError, too
+            raise ConnectRefused(url, f"unreachable: {error}") from error
+        assert isinstance(ws, _Connection)
+        ws.heard_at = ws.loop.time()
+        if ws.subprotocol != SUBPROTOCOL:
+            ws.transport.abort()
+            raise ConnectRefused(url, f"is no socket server: it does not speak {SUBPROTOCOL}")
+        return ws
+
+    async def _greet(self, ws: _Connection, url: str, hello: Hello) -> Welcome:
+        complaint = ""
+        try:
+            async with asyncio.timeout(WELCOME_SECONDS):
+                await ws.send(encode_text(hello))
+                while True:
+                    messages = self._decode(await ws.recv(decode=False))
+                    for index, message in enumerate(messages):
+                        if isinstance(message, Welcome):
+                            self._pending = messages[:index:-1]
+                            return message
+                        if isinstance(message, Error):
+                            complaint = f" ({message.code}: {message.message})"
+        except ConnectionClosed as closed:
+            code, reason = _end_of(closed)
+            detail = f"closed with {code} {reason}".rstrip() if code else "the connection broke before the welcome"
+            raise ConnectRefused(url, detail + complaint, code=code) from closed
+        except TimeoutError:
+            ws.transport.abort()
+            raise ConnectRefused(url, f"sent no welcome within {WELCOME_SECONDS:g} s") from None
+        except BaseException:
+            ws.transport.abort()
+            raise
+
+    # -- receiving -----------------------------------------------------------------------------------
+
+    async def frames(self) -> AsyncIterator[Message]:
+        """The server's messages one by one, until `close()`; heartbeat echoes are left out.
+
+        With `reconnect`, a loss is followed by the `Welcome` of the next connection, or raises `GaveUp`; without it,
+        it raises `ConnectionLost`. Nothing is received while nobody iterates.
+        """
+        while True:
+            try:
+                message = await self.receive()
+            except ClientClosed:
+                return
+            yield message
+
+    async def receive(self) -> Message:
+        """The next message. Raises what `frames()` raises, and `ClientClosed`. Safe to cancel."""
+        while True:
+            while self._pending:
+                message = self._pending.pop()
+                self._take_in(message)
+                if type(message) is not Heartbeat:
+                    return message
+            ws = self._ws
+            if self._closed:
+                raise ClientClosed("the client is closed")
+            if ws is None:
+                return await self._come_back()
+            try:
+                payload = await ws.recv(decode=False)
+            except ConnectionClosed as closed:
+                self._lose(ws, *_end_of(closed))
+            else:
+                self._pending = self._decode(payload)
+                self._pending.reverse()
+
+    def _decode(self, payload: bytes) -> list[Message]:
+        messages: list[Message] = []
+        for decoded in SERVER_FRAMES.decode_batch(payload):
+            if isinstance(decoded, Malformed):
+                # A newer server may say things that we do not know; they are counted, not obeyed.
+                self.malformed += 1
+                log.debug("%s: %s", self.client_id, decoded.error)
+            else:
+                messages.append(decoded)
+        return messages
+
+    def _take_in(self, message: Message) -> None:
+        """Subclasses keep what they need of a message before it is handed out."""
+
+    def _lose(self, ws: _Connection, code: int | None, reason: str) -> None:
+        if self._closed or self._ws is not ws:
+            return  # by close(): the loop above says so
+        self._drop()
+        self._happened = Lost(code, asyncio.get_running_loop().time() - self._welcomed_at)
+        self._tell(self._happened)
+        if not self.reconnect:
+            self._closed = True
+            raise ConnectionLost(code, reason)
+
+    async def _come_back(self) -> Welcome:
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._wait is None:
+                happened = self._happened or Unreachable()
+                draw = (self._rng or random).uniform(-1.0, 1.0)
+                self._comeback, step = after(self._comeback, happened, draw)
+                self._tell(step)
+                if isinstance(step, GiveUp):
+                    self._closed = True
+                    raise GaveUp(step, happened)
+                self._wait = (step, loop.time() + step.seconds)
+            step, due = self._wait  # kept when this is cancelled: the next receive() waits for the rest
+            await asyncio.sleep(due - loop.time())
+            if self._closed:
+                raise ClientClosed("the client was closed while it waited")
+            self._wait = None
+            try:
+                return await self._open(step.url)
+            except ConnectRefused as refused:
+                log.debug("%s: %s", self.client_id, refused)
+
+    # -- sending -------------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """Send one frame. Raises `ConnectionLost` when there is no connection; `frames()` will tell why."""
+        ws = self._ws
+        if ws is None:
+            raise ConnectionLost(None, "")
+        try:
+            await ws.send(encode_text(message))
+        except ConnectionClosed as closed:
+            raise ConnectionLost(*_end_of(closed)) from closed
+
+    def _beat(self) -> None:
+        ws, welcome = self._ws, self.welcome
+        if ws is None or welcome is None or ws.state is not State.OPEN:
+            return
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(welcome.heartbeat_seconds, self._beat)
+        if not ws.transport.is_reading():  # nobody receives, so nothing is heard: that is no sign of death
+            ws.heard_at = loop.time()
+        elif loop.time() - ws.heard_at > SILENT_INTERVALS * welcome.heartbeat_seconds:
+            log.info("%s: nothing heard from %s, dropping the connection", self.client_id, self.url)
+            ws.transport.abort()
+            return
+        if not self._silent and (self._beating is None or self._beating.done()):
+            self._beating = loop.create_task(_send_heartbeat(ws))
+
+    # -- ending --------------------------------------------------------------------------------------
+
+    def abort(self) -> None:
+        """Drop the TCP connection without a close frame, as a failing network does; the rules go on as after a loss."""
+        if self._ws is not None:
+            self._ws.transport.abort()
+
+    def fall_silent(self) -> None:
+        """Stop reading, sending and answering pings, as a machine that hangs: for trials of half-open connections."""
+        if self._ws is not None:
+            self._silent = True
+            self._ws.transport.pause_reading()
+
+    def wake(self) -> None:
+        """Undo `fall_silent`; a close by the server in the meantime shows now."""
+        if self._silent and self._ws is not None:
+            self._silent = False
+            self._ws.transport.resume_reading()
+
+    async def close(self) -> None:
+        """Close with 1000 and stop coming back. Harmless when repeated; `connect()` opens the client again."""
+        ws, self._closed = self._ws, True
+        self._drop()
+        self._pending.clear()
+        if ws is not None:
+            if self._silent:
+                ws.transport.abort()
+            await ws.close()
+
+    def _drop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._ws = None
+
+    def _tell(self, change: Change) -> None:
+        if self.on_change is not None:
+            self.on_change(change)
+
+
+class ExamineeClient(Client):
+    """An examinee's connection. `session_state` and `mobile_sync` are the latest the server told (by version)."""
+
+    __slots__ = ("mobile_sync", "session_state")
+
+    def __init__(self, url: str, token: str, **options: Unpack[ClientOptions]) -> None:
+        super().__init__(url, token, **options)
+        self.session_state: SessionState | None = None
+        self.mobile_sync = MobileSyncView()
+
+    async def enter_mobile_sync(self) -> None:
+        """Send `mobile_sync_wait`; `accepted` and a `mobile_sync_status` WAITING follow as frames."""
+        await self.send(EnterMobileSync())
+
+    def _take_in(self, message: Message) -> None:
+        match message:
+            case SessionState():
+                self.session_state = message
+                view = message.mobile_sync
+            case _ if message.type in ("mobile_sync_status", "mobile_sync_completed"):
+                view = MobileSyncView.model_validate(message.data())
+            case _:
+                return
+        if view.version >= self.mobile_sync.version:
+            self.mobile_sync = view
+
+
+class ProctorClient(Client):
+    """A proctor's connection; `view` is the plan as told so far. `verdict` is the view's on the last message."""
+
+    __slots__ = ("_requests", "verdict", "view")
+
+    def __init__(self, url: str, token: str, **options: Unpack[ClientOptions]) -> None:
+        super().__init__(url, token, **options)
+        self.view = PlanView()
+        self.verdict = Verdict.OTHER
+        self._requests = 0
+
+    async def readmit(self, examinee_id: str) -> str:
+        """Let an examinee in again after RECONNECT_LIMIT_EXCEEDED. Returns the requestId.
+
+        An `accepted` with it (or an `error`) follows as a frame, the effect as `examinee_readmitted`.
+        """
+        self._requests += 1
+        request_id = f"{self.client_id[:32]}-{self._requests}"
+        await self.send(ReadmitFrame(examinee_id=examinee_id, request_id=request_id))
+        return request_id
+
+    def _take_in(self, message: Message) -> None:
+        self.verdict = self.view.apply(message)
+
+
+async def _send_heartbeat(ws: _Connection) -> None:
+    try:
+        await ws.send(_HEARTBEAT)
+    except ConnectionClosed:
+        return  # whoever receives is told
+
+
+def _end_of(closed: ConnectionClosed) -> tuple[int | None, str]:
+    """The close code and reason that the server sent; `(None, "")` when the connection broke without."""
+    return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd is not None else (None, "")
