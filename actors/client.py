@@ -16,93 +16,48 @@ import asyncio
 import logging
 import random
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Self, TypedDict, Unpack
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
-from websockets.typing import Subprotocol
 
+from actors.client_session import Connection, ConnectionLost, ConnectRefused, decode, end_of, open_session
 from protocol.client_rules import (
     SILENT_INTERVALS,
     Comeback,
     GiveUp,
     Happened,
     Lost,
-    Refused,
     Unreachable,
     Wait,
     after,
     connect_url,
-    retry_after_seconds,
     welcomed,
 )
-from protocol.codec import Malformed
 from protocol.errors import ExamwireError
-from protocol.frames import (
-    SERVER_FRAMES,
-    SUBPROTOCOL,
-    EnterMobileSync,
-    Error,
-    Heartbeat,
-    Hello,
-    HelloClientInfo,
-    ReadmitFrame,
-    Welcome,
-    encode_text,
-)
+from protocol.frames import EnterMobileSync, Heartbeat, Hello, HelloClientInfo, ReadmitFrame, Welcome, encode_text
 from protocol.messages import Message, MobileSyncView, SessionState
 from protocol.plan_view import PlanView, Verdict
 
-log = logging.getLogger("examwire.client")
+__all__ = [
+    "Change",
+    "Client",
+    "ClientClosed",
+    "ClientOptions",
+    "ConnectRefused",
+    "ConnectionLost",
+    "ExamineeClient",
+    "GaveUp",
+    "ProctorClient",
+]
 
-OPEN_SECONDS = 10.0
-WELCOME_SECONDS = 10.0
-CLOSE_SECONDS = 2.0
-MAX_QUEUE = 16
-"""Frames that websockets keeps for whoever receives. When more wait unread, it stops reading and pings go unanswered:
-receive from a connection whose server sends (a proctor's; an examinee's with heartbeats, which are echoed)."""
-MAX_FRAME_BYTES = 4 * 1024 * 1024
+log = logging.getLogger("examwire.client")
 
 _HEARTBEAT = encode_text(Heartbeat())
 
 Change = Welcome | Happened | Wait | GiveUp
 """What `on_change` is told: a welcome, a loss or a failed try, the wait before the next try, the end of trying."""
-
-
-class ConnectRefused(ExamwireError):
-    """A try to connect failed: by a close `code` before the welcome, an HTTP `status`, or neither (unreachable)."""
-
-    def __init__(
-        self,
-        url: str,
-        detail: str,
-        *,
-        code: int | None = None,
-        status: int | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(f"{url}: {detail}")
-        self.url, self.detail, self.code, self.status, self.retry_after = url, detail, code, status, retry_after
-
-    @property
-    def happened(self) -> Happened:
-        """The refusal as the rules of reconnecting take it."""
-        if self.code is not None:
-            return Lost(self.code)
-        if self.status is not None:
-            return Refused(self.status, self.retry_after)
-        return Unreachable()
-
-
-class ConnectionLost(ExamwireError):
-    """The connection ended with `code` and `reason` (`None`: without a close frame). `reconnect=False` only."""
-
-    def __init__(self, code: int | None, reason: str) -> None:
-        super().__init__(f"the connection ended with {code} {reason}".rstrip() if code else "the connection broke")
-        self.code, self.reason = code, reason
 
 
 class GaveUp(ExamwireError):
@@ -116,16 +71,6 @@ class GaveUp(ExamwireError):
 
 class ClientClosed(ExamwireError):
     """There is no connection: `connect()` was not called yet, or `close()` was."""
-
-
-class _Connection(ClientConnection):
-    """Notes when the server was last heard (pings included), for the heartbeat to tell a dead connection."""
-
-    heard_at = 0.0
-
-    def data_received(self, data: bytes) -> None:
-        self.heard_at = self.loop.time()
-        super().data_received(data)
 
 
 class ClientOptions(TypedDict, total=False):
@@ -187,7 +132,7 @@ class Client:
         self._info = HelloClientInfo(browser_info=browser_info) if browser_info else None
         self._rng = options.get("rng")
         self._comeback = Comeback(connect_url(url))
-        self._ws: _Connection | None = None
+        self._ws: Connection | None = None
         self._pending: list[Message] = []  # the last is the next
         self._happened: Happened | None = None
         self._wait: tuple[Wait, float] | None = None
@@ -237,16 +182,17 @@ class Client:
         self.connection_no += 1
         self._drop()
         try:
-            ws = await self._handshake(url)
-            welcome = await self._greet(ws, url, hello)
+            opened = await open_session(url, hello)
         except ConnectRefused as refused:
             self._happened = refused.happened
             self._tell(self._happened)
             raise
+        ws, welcome = opened.connection, opened.welcome
         if self._closed:
             ws.transport.abort()
             raise ClientClosed("the client was closed while it connected")
         self._ws, self.welcome, self._happened, self._silent = ws, welcome, None, False
+        self._pending = opened.rest[::-1]
         self._comeback = welcomed(url, welcome.endpoints, welcome.reconnect)
         loop = asyncio.get_running_loop()
         self._welcomed_at = loop.time()
@@ -254,58 +200,6 @@ class Client:
             self._timer = loop.call_later(welcome.heartbeat_seconds, self._beat)
         self._tell(welcome)
         return welcome
-
-    async def _handshake(self, url: str) -> _Connection:
-        try:
-            ws = await connect(
-                url,
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
-                compression=None,
-                proxy=None,
-                open_timeout=OPEN_SECONDS,
-                close_timeout=CLOSE_SECONDS,
-                ping_interval=None,  # the server pings
-                max_queue=MAX_QUEUE,
-                max_size=MAX_FRAME_BYTES,
-                create_connection=_Connection,
-            )
-        except InvalidStatus as error:
-            response = error.response
-            later = retry_after_seconds(response.headers.get("Retry-After"), time.time())
-            detail = f"HTTP {response.status_code}"
-            raise ConnectRefused(url, detail, status=response.status_code, retry_after=later) from error
-        except (OSError, WebSocketException) as error:  # OSError: a TimeoutError, too
-            raise ConnectRefused(url, f"unreachable: {error}") from error
-        assert isinstance(ws, _Connection)
-        ws.heard_at = ws.loop.time()
-        if ws.subprotocol != SUBPROTOCOL:
-            ws.transport.abort()
-            raise ConnectRefused(url, f"is no socket server: it does not speak {SUBPROTOCOL}")
-        return ws
-
-    async def _greet(self, ws: _Connection, url: str, hello: Hello) -> Welcome:
-        complaint = ""
-        try:
-            async with asyncio.timeout(WELCOME_SECONDS):
-                await ws.send(encode_text(hello))
-                while True:
-                    messages = self._decode(await ws.recv(decode=False))
-                    for index, message in enumerate(messages):
-                        if isinstance(message, Welcome):
-                            self._pending = messages[:index:-1]
-                            return message
-                        if isinstance(message, Error):
-                            complaint = f" ({message.code}: {message.message})"
-        except ConnectionClosed as closed:
-            code, reason = _end_of(closed)
-            detail = f"closed with {code} {reason}".rstrip() if code else "the connection broke before the welcome"
-            raise ConnectRefused(url, detail + complaint, code=code) from closed
-        except TimeoutError:
-            ws.transport.abort()
-            raise ConnectRefused(url, f"sent no welcome within {WELCOME_SECONDS:g} s") from None
-        except BaseException:
-            ws.transport.abort()
-            raise
 
     # -- receiving -----------------------------------------------------------------------------------
 
@@ -338,26 +232,16 @@ class Client:
             try:
                 payload = await ws.recv(decode=False)
             except ConnectionClosed as closed:
-                self._lose(ws, *_end_of(closed))
+                self._lose(ws, *end_of(closed))
             else:
-                self._pending = self._decode(payload)
-                self._pending.reverse()
-
-    def _decode(self, payload: bytes) -> list[Message]:
-        messages: list[Message] = []
-        for decoded in SERVER_FRAMES.decode_batch(payload):
-            if isinstance(decoded, Malformed):
-                # A newer server may say things that we do not know; they are counted, not obeyed.
-                self.malformed += 1
-                log.debug("%s: %s", self.client_id, decoded.error)
-            else:
-                messages.append(decoded)
-        return messages
+                messages, malformed = decode(payload)
+                self._pending = messages[::-1]
+                self.malformed += malformed
 
     def _take_in(self, message: Message) -> None:
         """Subclasses keep what they need of a message before it is handed out."""
 
-    def _lose(self, ws: _Connection, code: int | None, reason: str) -> None:
+    def _lose(self, ws: Connection, code: int | None, reason: str) -> None:
         if self._closed or self._ws is not ws:
             return  # by close(): the loop above says so
         self._drop()
@@ -399,7 +283,7 @@ class Client:
         try:
             await ws.send(encode_text(message))
         except ConnectionClosed as closed:
-            raise ConnectionLost(*_end_of(closed)) from closed
+            raise ConnectionLost(*end_of(closed)) from closed
 
     def _beat(self) -> None:
         ws, welcome = self._ws, self.welcome
@@ -508,13 +392,8 @@ class ProctorClient(Client):
         self.verdict = self.view.apply(message)
 
 
-async def _send_heartbeat(ws: _Connection) -> None:
+async def _send_heartbeat(ws: Connection) -> None:
     try:
         await ws.send(_HEARTBEAT)
     except ConnectionClosed:
         return  # whoever receives is told
-
-
-def _end_of(closed: ConnectionClosed) -> tuple[int | None, str]:
-    """The close code and reason that the server sent; `(None, "")` when the connection broke without."""
-    return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd is not None else (None, "")

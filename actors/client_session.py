@@ -1,0 +1,153 @@
+"""Opening one connection of a client: handshake, `hello`, `welcome`, and what is told when that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.typing import Subprotocol
+
+from protocol.client_rules import Happened, Lost, Refused, Unreachable, retry_after_seconds
+from protocol.codec import Malformed
+from protocol.errors import ExamwireError
+from protocol.frames import SERVER_FRAMES, SUBPROTOCOL, Error, Hello, Welcome, encode_text
+from protocol.messages import Message
+
+log = logging.getLogger("examwire.client")
+
+OPEN_SECONDS = 10.0
+WELCOME_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+MAX_QUEUE = 16
+"""Frames that websockets keeps for whoever receives. When more wait unread, it stops reading and pings go unanswered:
+receive from a connection whose server sends (a proctor's; an examinee's with heartbeats, which are echoed)."""
+MAX_FRAME_BYTES = 4 * 1024 * 1024
+
+
+class ConnectRefused(ExamwireError):
+    """A try to connect failed: by a close `code` before the welcome, an HTTP `status`, or neither (unreachable)."""
+
+    def __init__(
+        self,
+        url: str,
+        detail: str,
+        *,
+        code: int | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{url}: {detail}")
+        self.url, self.detail, self.code, self.status, self.retry_after = url, detail, code, status, retry_after
+
+    @property
+    def happened(self) -> Happened:
+        """The refusal as the rules of reconnecting take it."""
+        if self.code is not None:
+            return Lost(self.code)
+        if self.status is not None:
+            return Refused(self.status, self.retry_after)
+        return Unreachable()
+
+
+class ConnectionLost(ExamwireError):
+    """The connection ended with `code` and `reason` (`None`: without a close frame). `reconnect=False` only."""
+
+    def __init__(self, code: int | None, reason: str) -> None:
+        super().__init__(f"the connection ended with {code} {reason}".rstrip() if code else "the connection broke")
+        self.code, self.reason = code, reason
+
+
+class Connection(ClientConnection):
+    """Notes when the server was last heard (pings included), for the heartbeat to tell a dead connection."""
+
+    heard_at = 0.0
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self.loop.time()
+        super().data_received(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A connection after its `welcome`; `rest`: messages that came along with it, in their order."""
+
+    connection: Connection
+    welcome: Welcome
+    rest: list[Message]
+
+
+async def open_session(url: str, hello: Hello) -> Opened:
+    """Connect to `url` and greet. Raises `ConnectRefused`."""
+    connection = await _handshake(url)
+    complaint = ""
+    try:
+        async with asyncio.timeout(WELCOME_SECONDS):
+            await connection.send(encode_text(hello))
+            while True:
+                messages, _ = decode(await connection.recv(decode=False))
+                for index, message in enumerate(messages):
+                    if isinstance(message, Welcome):
+                        return Opened(connection, message, messages[index + 1 :])
+                    if isinstance(message, Error):
+                        complaint = f" ({message.code}: {message.message})"
+    except ConnectionClosed as closed:
+        code, reason = end_of(closed)
+        detail = f"closed with {code} {reason}".rstrip() if code else "the connection broke before the welcome"
+        raise ConnectRefused(url, detail + complaint, code=code) from closed
+    except TimeoutError:
+        connection.transport.abort()
+        raise ConnectRefused(url, f"sent no welcome within {WELCOME_SECONDS:g} s") from None
+    except BaseException:
+        connection.transport.abort()
+        raise
+
+
+async def _handshake(url: str) -> Connection:
+    try:
+        connection = await connect(
+            url,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            compression=None,
+            proxy=None,
+            open_timeout=OPEN_SECONDS,
+            close_timeout=CLOSE_SECONDS,
+            ping_interval=None,  # the server pings
+            max_queue=MAX_QUEUE,
+            max_size=MAX_FRAME_BYTES,
+            create_connection=Connection,
+        )
+    except InvalidStatus as error:
+        response = error.response
+        later = retry_after_seconds(response.headers.get("Retry-After"), time.time())
+        detail = f"HTTP {response.status_code}"
+        raise ConnectRefused(url, detail, status=response.status_code, retry_after=later) from error
+    except (OSError, WebSocketException) as error:  # OSError: a TimeoutError, too
+        raise ConnectRefused(url, f"unreachable: {error}") from error
+    assert isinstance(connection, Connection)
+    connection.heard_at = connection.loop.time()
+    if connection.subprotocol != SUBPROTOCOL:
+        connection.transport.abort()
+        raise ConnectRefused(url, f"is no socket server: it does not speak {SUBPROTOCOL}")
+    return connection
+
+
+def decode(payload: bytes) -> tuple[list[Message], int]:
+    """The messages of a frame, and how many of its elements are none that we know.
+
+    A newer server may say things that we do not know: they are counted, not obeyed.
+    """
+    decoded = SERVER_FRAMES.decode_batch(payload)
+    messages = [one for one in decoded if not isinstance(one, Malformed)]
+    for one in decoded:
+        if isinstance(one, Malformed):
+            log.debug("not understood: %s", one.error)
+    return messages, len(decoded) - len(messages)
+
+
+def end_of(closed: ConnectionClosed) -> tuple[int | None, str]:
+    """The close code and reason that the server sent; `(None, "")` when the connection broke without."""
+    return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd is not None else (None, "")
