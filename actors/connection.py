@@ -1,0 +1,140 @@
+"""One WebSocket on the server's side: life, loss and its reason, sending without waiting, and the door."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockets.asyncio.server import ServerConnection
+from websockets.frames import CloseCode as WireCode
+from websockets.http11 import Request, Response
+from websockets.protocol import OPEN, Event
+
+from protocol.close_codes import CLOSE_RULES, CloseCode
+from protocol.frames import CONNECT_PATH, encode_text
+from protocol.messages import LossReason, Message
+
+_PROTOCOL_ERRORS = frozenset(
+    {WireCode.PROTOCOL_ERROR, WireCode.UNSUPPORTED_DATA, WireCode.INVALID_DATA, WireCode.MESSAGE_TOO_BIG}
+)
+
+
+class Connection(ServerConnection):
+    """A `ServerConnection` that knows when it was last heard from and tells its session at once when it ends."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.last_heard = self.loop.time()
+        self.reported_at = self.last_heard
+        self.pinged = False
+        self.end_reason: str | None = None
+        self.session: Any = None
+
+    def process_event(self, event: Event) -> None:
+        self.last_heard = self.loop.time()  # any inbound frame counts as life, and only inbound
+        self.pinged = False
+        super().process_event(event)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.session is not None:
+            self.session.ended(self.reason())
+
+    def reason(self) -> str:
+        """Why this connection ended, as a `LossReason`."""
+        if self.end_reason is not None:
+            return self.end_reason
+        if self.protocol.close_sent is not None and self.protocol.close_sent.code in _PROTOCOL_ERRORS:
+            return LossReason.PROTOCOL_ERROR.value
+        return LossReason.SOCKET_CLOSED.value
+
+    @property
+    def is_open(self) -> bool:
+        return self.protocol.state is OPEN
+
+    def send_now(self, text: str) -> None:
+        """Write a frame without waiting for the client; a client that does not read is ended by its server."""
+        if self.protocol.state is OPEN:
+            self.protocol.send_text(text.encode())
+            self.send_data()
+
+    def tell(self, message: Message) -> None:
+        """`send_now` of a message."""
+        self.send_now(encode_text(message))
+
+    def ping_now(self) -> None:
+        """Ask for a sign of life."""
+        if self.protocol.state is OPEN:
+            self.pinged = True
+            self.protocol.send_ping(b"")
+            self.send_data()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self.transport.get_write_buffer_size()
+
+    def break_off(self, reason: str) -> None:
+        """End it now: there is nobody to shake hands with."""
+        self.end_reason = reason
+        self.transport.abort()
+
+    async def end(self, code: CloseCode, reason: str | None = None) -> None:
+        """Close with a code; `reason` is what the loss is reported as."""
+        rule = CLOSE_RULES[code]
+        self.end_reason = self.end_reason or reason or rule.name
+        await self.close(code, rule.name)
+
+
+class Doorkeeper:
+    """What is decided before a WebSocket exists: path, origin, whether there is room, and how fast they come."""
+
+    def __init__(self, origins: list[str], accept_per_second: float, max_connections: int) -> None:
+        self._origins = origins
+        self._rate = accept_per_second
+        self._max = max_connections
+        self._tokens = accept_per_second
+        self._filled = asyncio.get_running_loop().time()
+        self.refused = 0
+
+    def refuse(
+        self, connection: ServerConnection, request: Request, *, open_now: int, closed: str | None
+    ) -> Response | None:
+        """A response when the client is not let in. `closed`: why nobody is let in now."""
+        path = urlsplit(request.path).path
+        if path == "/healthz":
+            return connection.respond(HTTPStatus.OK, "ok\n")
+        if path != CONNECT_PATH:
+            return connection.respond(HTTPStatus.NOT_FOUND, f"connect to {CONNECT_PATH}\n")
+        origin = request.headers.get("Origin")
+        if origin is not None and not self._allowed(origin, request.headers.get("Host", "")):
+            return connection.respond(HTTPStatus.FORBIDDEN, "this Origin may not connect; see socket.origins\n")
+        if closed is not None:
+            return self._later(connection, closed, 2)
+        if open_now >= self._max:
+            return self._later(connection, "this server is full", 5)
+        if not self._take():
+            return self._later(connection, "too many connect at once", 1)
+        return None
+
+    def _later(self, connection: ServerConnection, why: str, seconds: int) -> Response:
+        self.refused += 1
+        response = connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, why + "\n")
+        response.headers["Retry-After"] = str(seconds)
+        return response
+
+    def _take(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        self._tokens = min(self._rate, self._tokens + (now - self._filled) * self._rate)
+        self._filled = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def _allowed(self, origin: str, host: str) -> bool:
+        if self._origins:
+            return "*" in self._origins or origin in self._origins
+        return urlsplit(origin).hostname == urlsplit(f"//{host}").hostname

@@ -1,0 +1,150 @@
+"""The examinee session: one connected examinee, from hello to the end of the socket."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from actors.connection import Connection
+from actors.outbox import Outbox
+from actors.runtime.actor import Actor, on
+from protocol import subjects
+from protocol.close_codes import CloseCode
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.frames import EnterMobileSync, Heartbeat, Hello, ReadmitFrame, error_frame
+from protocol.messages import (
+    ClientInfo,
+    ConnectionStatus,
+    ConnectionStatusCode,
+    MobileSyncCompleted,
+    MobileSyncStatus,
+    MobileSyncWait,
+    SessionClose,
+    SessionState,
+)
+from protocol.times import format_time
+
+
+class ExamineeSession(Actor):
+    """Speaks for one examinee's socket. `announce` tells the log that it is there, `ended` that it is no more."""
+
+    kind = "examinee-session"
+    mailbox_capacity = 64
+
+    def __init__(
+        self,
+        connection: Connection,
+        outbox: Outbox,
+        *,
+        plan_id: str,
+        examinee_id: str,
+        socket_id: str,
+        server_id: str,
+        incarnation: str,
+        hello: Hello,
+        client_info: ClientInfo,
+        mobile_sync_seconds: float,
+    ) -> None:
+        super().__init__(subjects.session(plan_id, examinee_id))
+        self.connection = connection
+        self._outbox = outbox
+        self.plan_id = plan_id
+        self.examinee_id = examinee_id
+        self.socket_id = socket_id
+        self._server_id = server_id
+        self._incarnation = incarnation
+        self._client_id = hello.client_id
+        self._connection_no = hello.connection_no
+        self._client_info = client_info
+        self._mobile_sync_seconds = mobile_sync_seconds
+        self.over = False
+        self.answering: int | None = None
+
+    def details(self) -> dict[str, Any]:
+        return {
+            "planId": self.plan_id,
+            "examineeId": self.examinee_id,
+            "socketId": self.socket_id,
+            "serverId": self._server_id,
+            "clientId": self._client_id,
+            "connectionNo": self._connection_no,
+        }
+
+    def announce(self) -> None:
+        """CONNECTED into the log; also again, when this socket was declared lost and is not."""
+        if not self.over:
+            self._outbox.add(self._status(ConnectionStatusCode.CONNECTED, None))
+
+    def ended(self, reason: str) -> None:
+        """DISCONNECTED into the log, once."""
+        if not self.over:
+            self.over = True
+            self._outbox.add(self._status(ConnectionStatusCode.DISCONNECTED, reason))
+
+    def _status(self, status: ConnectionStatusCode, reason: str | None) -> ConnectionStatus:
+        # Built from checked values, thousands at once when a hall loses its network: no second validation.
+        return ConnectionStatus.model_construct(
+            plan_id=self.plan_id,
+            examinee_id=self.examinee_id,
+            socket_id=self.socket_id,
+            status=status,
+            timestamp=format_time(time.time()),
+            reason=reason,
+            client_info=self._client_info if status is ConnectionStatusCode.CONNECTED else None,
+            server_id=self._server_id,
+            incarnation=self._incarnation,
+            client_id=self._client_id,
+            connection_no=self._connection_no,
+        )
+
+    # -- from the client -----------------------------------------------------------------------------
+
+    @on(Heartbeat)
+    def heartbeat(self, frame: Heartbeat) -> None:
+        self.connection.tell(frame)
+
+    @on(Hello)
+    def greeted_already(self, frame: Hello) -> None:
+        error = ProtocolError(ErrorCode.ALREADY_GREETED, "hello was said already; the connection goes on as it is")
+        self.connection.tell(error_frame(error, frame.type))
+
+    @on(ReadmitFrame)
+    def not_for_examinees(self, frame: ReadmitFrame) -> None:
+        self.connection.tell(error_frame(ProtocolError(ErrorCode.NOT_ALLOWED, "only a proctor readmits"), frame.type))
+
+    @on(EnterMobileSync)
+    def enter_mobile_sync(self, frame: EnterMobileSync) -> None:
+        for field, said, own in (
+            ("data.planId", frame.plan_id, self.plan_id),
+            ("data.examineeId", frame.examinee_id, self.examinee_id),
+        ):
+            if said is not None and said != own:
+                self.connection.tell(error_frame(ProtocolError(ErrorCode.FORBIDDEN, "is not yours", field), frame.type))
+                return
+        now = time.time()
+        self._outbox.add(
+            MobileSyncWait(
+                plan_id=self.plan_id,
+                examinee_id=self.examinee_id,
+                timestamp=format_time(now),
+                deadline=format_time(now + self._mobile_sync_seconds),
+            )
+        )
+
+    # -- from the state manager ----------------------------------------------------------------------
+
+    @on(SessionState)
+    def state(self, message: SessionState) -> None:
+        self.connection.tell(message)
+
+    @on(MobileSyncCompleted)
+    def mobile_sync_completed(self, message: MobileSyncCompleted) -> None:
+        self.connection.tell(message)
+
+    @on(MobileSyncStatus)
+    def mobile_sync_status(self, message: MobileSyncStatus) -> None:
+        self.connection.tell(message)
+
+    @on(SessionClose)
+    async def close(self, message: SessionClose) -> None:
+        await self.connection.end(CloseCode(message.code))

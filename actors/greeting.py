@@ -1,0 +1,55 @@
+"""The first frame: hello within 5 s, with a token for this role and plan."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from actors.connection import Connection
+from actors.runtime.tokens import TokenVerifier, bearer
+from protocol.claims import Claims
+from protocol.close_codes import CloseCode
+from protocol.errors import ErrorCode, InvalidToken, ProtocolError
+from protocol.frames import CLIENT_FRAMES, HELLO_SECONDS, Hello, error_frame
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """Who has come."""
+
+    claims: Claims
+    hello: Hello
+
+
+async def greet(connection: Connection, tokens: TokenVerifier) -> Greeting | None:
+    """Wait for the hello and check it; `None`: the connection was closed with the code that says why."""
+    try:
+        async with asyncio.timeout(HELLO_SECONDS):
+            text = await connection.recv()
+    except TimeoutError:
+        await connection.end(CloseCode.HELLO_TIMEOUT)
+        return None
+    if not isinstance(text, str):
+        await connection.end(CloseCode.UNSUPPORTED_DATA)
+        return None
+    try:
+        hello = CLIENT_FRAMES.decode_one(text)
+        if not isinstance(hello, Hello):
+            raise ProtocolError(ErrorCode.INVALID_MESSAGE, "the first frame must be hello", "type")
+    except ProtocolError as error:
+        connection.tell(error_frame(error))
+        await connection.end(CloseCode.INVALID_HELLO)
+        return None
+    header = connection.request.headers.get("Authorization") if connection.request else None
+    try:
+        claims = tokens.verify(hello.token or bearer(header))
+    except InvalidToken as error:
+        connection.tell(error_frame(ProtocolError(ErrorCode.UNAUTHORIZED, str(error), "data.token"), hello.type))
+        await connection.end(CloseCode.INVALID_TOKEN)
+        return None
+    if claims.role not in ("examinee", "proctor"):
+        detail = f"the role {claims.role} has no place on this socket"
+        connection.tell(error_frame(ProtocolError(ErrorCode.FORBIDDEN, detail, "data.token"), hello.type))
+        await connection.end(CloseCode.FORBIDDEN)
+        return None
+    return Greeting(claims, hello)

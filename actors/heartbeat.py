@@ -1,0 +1,118 @@
+"""A socket server's heartbeat: the lease that says it is alive, and what it has heard from its clients."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import psutil
+
+from actors.runtime.bus import Bus, Outgoing
+from protocol import subjects
+from protocol.codec import encode
+from protocol.errors import BrokerUnavailable, WrongLastSequence
+from protocol.messages import Lease
+from protocol.times import format_time
+
+log = logging.getLogger("examwire.heartbeat")
+
+Active = list[tuple[str, str, str, str]]
+MAX_ACTIVE = 2000
+
+
+class Superseded(Exception):
+    """Another process holds the lease of this serverId now."""
+
+
+class Heartbeat:
+    """Renews `lease.{serverId}`; each renewal expects to follow the one before, so two processes cannot both hold it.
+
+    `active` gives the sessions to report. `expired` is awaited when the lease had run out and is held again: others
+    may have declared this server lost.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        server_id: str,
+        incarnation: str,
+        lease_seconds: int,
+        active: Callable[[], tuple[int, Active]],
+        expired: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._bus = bus
+        self._server_id = server_id
+        self._incarnation = incarnation
+        self._seconds = lease_seconds
+        self._active = active
+        self._expired = expired
+        self._sequence: int | None = None
+        self.cpu_usage = 0.0
+        self.memory_usage = 0.0
+        self.network_status: Literal["GOOD", "SLOW", "BAD"] = "GOOD"
+        psutil.cpu_percent()  # the first call only starts the measurement
+
+    def measure(self) -> None:
+        """Percent of the machine's processors and memory in use now."""
+        self.cpu_usage = psutil.cpu_percent()
+        self.memory_usage = psutil.virtual_memory().percent
+
+    async def claim(self) -> None:
+        """Take the lease, from whoever holds it. Raises `BrokerUnavailable`."""
+        self.measure()
+        self._sequence = None
+        await self._publish()
+
+    async def run(self) -> None:
+        """Renew until cancelled. Raises `Superseded`."""
+        while True:
+            await asyncio.sleep(self._seconds / 3)
+            self.measure()
+            try:
+                await self._publish()
+            except BrokerUnavailable as error:
+                self.network_status = "BAD"
+                log.debug("%s: heartbeat not stored: %s", self._server_id, error)
+            except WrongLastSequence:
+                await self._recover()
+
+    async def _publish(self) -> None:
+        sessions, active = self._active()
+        lease = Lease.model_construct(
+            server_id=self._server_id,
+            incarnation=self._incarnation,
+            timestamp=format_time(time.time()),
+            cpu_usage=self.cpu_usage,
+            memory_usage=self.memory_usage,
+            network_status=self.network_status,
+            sessions=sessions,
+            active=active,
+        )
+        headers = {"Nats-TTL": f"{self._seconds}s"}
+        if self._sequence is not None:
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(self._sequence)
+        started = time.monotonic()
+        ack = await self._bus.publish(
+            Outgoing(subjects.lease(self._server_id), encode(lease), headers=headers), timeout=self._seconds / 2
+        )
+        took = time.monotonic() - started
+        self.network_status = "GOOD" if took < 0.1 else "SLOW" if took < 1.0 else "BAD"
+        self._sequence = ack.sequence
+
+    async def _recover(self) -> None:
+        """Somebody published since: an ack of ours that was lost, the marker of our expired lease, or a successor."""
+        try:
+            newest = await self._bus.last_message("LEASE", subjects.lease(self._server_id))
+            if newest is None or "Nats-Marker-Reason" in newest.headers:
+                log.error("%s: the lease had expired; announcing all sessions anew", self._server_id)
+                await self.claim()
+                await self._expired()
+            elif f'"incarnation":"{self._incarnation}"'.encode() in newest.payload:
+                self._sequence = newest.sequence
+            else:
+                raise Superseded(f"another process has started as {self._server_id}")
+        except BrokerUnavailable as error:
+            log.debug("%s: lease not recovered: %s", self._server_id, error)

@@ -1,0 +1,92 @@
+"""The outbox of a socket server: its statuses in order, each stored in STATUS before the next of its plan goes out.
+
+Whatever is ready together travels together; a lone status does not wait. Cut off from NATS it just grows, by at most
+a few statuses a session, since no new client is let in meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from actors.runtime.bus import Bus, Outgoing
+from protocol import subjects
+from protocol.codec import encode, join, split_batches
+from protocol.messages import ExamineeFact
+
+ROUND = 2048
+
+
+class Outbox:
+    """`add` never blocks; `run` publishes until it is cancelled."""
+
+    def __init__(self, bus: Bus, incarnation: str) -> None:
+        self._bus = bus
+        self._incarnation = incarnation
+        self._waiting: deque[tuple[str, bytes, asyncio.Future[None] | None]] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._in_hand: list[Outgoing] = []
+        self._in_hand_futures: list[asyncio.Future[None]] = []
+        self._number = 0
+        self.stored = 0
+
+    def __len__(self) -> int:
+        """Statuses that are not known to be stored (a payload in hand counts as one)."""
+        return len(self._waiting) + len(self._in_hand)
+
+    def add(self, fact: ExamineeFact) -> None:
+        """Queue a status."""
+        self._add(fact, None)
+
+    async def store(self, fact: ExamineeFact) -> None:
+        """Queue a status and wait until it is durably in the log."""
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._add(fact, stored)
+        await stored
+
+    def _add(self, fact: ExamineeFact, stored: asyncio.Future[None] | None) -> None:
+        self._waiting.append((fact.plan_id, encode(fact), stored))
+        self._idle.clear()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """One round at a time: the order of an examinee's statuses is the order in the log."""
+        while True:
+            while self._in_hand or self._waiting:
+                if not self._in_hand:
+                    self._take()
+                # Kept until stored, under the same message ids: whoever runs this next goes on with it.
+                await self._bus.publish_surely(self._in_hand)
+                self._settle()
+            self._idle.set()
+            await self._wake.wait()
+            self._wake.clear()
+
+    def _take(self) -> None:
+        taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), ROUND))]
+        by_plan: dict[str, list[bytes]] = {}
+        for plan_id, encoded, _ in taken:
+            by_plan.setdefault(plan_id, []).append(encoded)
+        for plan_id, encoded_facts in by_plan.items():
+            for cut in split_batches([len(one) for one in encoded_facts]):
+                self._number += 1
+                message_id = f"{self._incarnation}:{self._number}"
+                self._in_hand.append(Outgoing(subjects.status_plan(plan_id), join(encoded_facts[cut]), message_id))
+        self._in_hand_futures = [stored for _, _, stored in taken if stored is not None]
+        self.stored += len(taken)
+
+    def _settle(self) -> None:
+        self._in_hand = []
+        for stored in self._in_hand_futures:
+            if not stored.done():
+                stored.set_result(None)
+
+    async def flush(self, timeout: float) -> bool:
+        """Wait until everything is stored; False when it was not within `timeout` seconds."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout)
+        except TimeoutError:
+            return False
+        return True

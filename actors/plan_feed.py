@@ -1,0 +1,108 @@
+"""What the proctors of one plan on one server are sent: each event once, in the order of its version."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pydantic_core
+
+from actors.proctor_session import Parsed, ProctorSession, aspect_of
+from actors.runtime.state_store import StateStore
+from protocol import keys
+from protocol.frames import ExamineeRow, PlanSnapshot
+from protocol.messages import LossReason
+from protocol.rows import MOBILE_SYNC_FIELDS, PROGRESS_FIELDS, examinee_row
+
+log = logging.getLogger("examwire.plan_feed")
+
+ROWS_A_FRAME = 500
+ROWS_A_READ = 250
+OVERLAP_SECONDS = 15.0
+
+
+class PlanFeed:
+    """Drops what a newer version has overtaken and sends the rest to every proctor, encoded once."""
+
+    def __init__(self, plan_id: str, store: StateStore, max_buffer_bytes: int) -> None:
+        self.plan_id = plan_id
+        self.proctors: set[ProctorSession] = set()
+        self._store = store
+        self._max_buffer = max_buffer_bytes
+        self._versions: dict[tuple[str, bool], int] = {}
+        self.sent = self.dropped = 0
+
+    def broadcast(self, payload: bytes) -> None:
+        """Send a payload of events on. Raises `ValueError` when it is not one."""
+        parsed = pydantic_core.from_json(payload)
+        events: list[Parsed] = parsed if isinstance(parsed, list) else [parsed]
+        news = [event for event in events if self._is_news(event)]
+        self.dropped += len(events) - len(news)
+        if not news:
+            return
+        self.sent += len(news)
+        text = payload.decode() if len(news) == len(events) else _text(news)
+        for proctor in self.proctors:
+            if proctor.held_back is not None:
+                proctor.held_back.extend(news)
+                continue
+            connection = proctor.connection
+            if proctor.known is None:
+                connection.send_now(text)
+            elif unknown := proctor.not_in_snapshot(news):
+                connection.send_now(_text(unknown))
+            if connection.unsent > self._max_buffer:
+                log.warning("%s reads too slowly: %d bytes wait", proctor.address, connection.unsent)
+                connection.break_off(LossReason.SLOW_CLIENT.value)
+
+    def _is_news(self, event: Parsed) -> bool:
+        data = event["data"]
+        version = data.get("version")
+        if not isinstance(version, int):
+            raise ValueError(f"{event.get('type')}: an event without a version")
+        aspect = aspect_of(event)
+        if version <= self._versions.get(aspect, 0):
+            return False
+        self._versions[aspect] = version
+        return True
+
+    async def snapshot(self, proctor: ProctorSession, *, resync: bool = False) -> None:
+        """Send every examinee of the plan, then what was held back meanwhile. Raises `StateUnavailable`."""
+        proctor.held_back = proctor.held_back if proctor.held_back is not None else []
+        rows = await self._rows()
+        known: dict[tuple[str, bool], int] = {}
+        for row in rows:
+            known[row.examinee_id, False] = row.version
+            known[row.examinee_id, True] = row.mobile_sync.version
+        parts = max(1, -(-len(rows) // ROWS_A_FRAME))
+        for part in range(parts):
+            proctor.connection.tell(
+                PlanSnapshot(
+                    plan_id=self.plan_id,
+                    examinees=rows[part * ROWS_A_FRAME : (part + 1) * ROWS_A_FRAME],
+                    part=part + 1,
+                    parts=parts,
+                    resync=True if resync else None,
+                )
+            )
+        held, proctor.held_back, proctor.known = proctor.held_back or [], None, known
+        if unknown := proctor.not_in_snapshot(held):
+            proctor.connection.send_now(_text(unknown))
+        # Events that the snapshot contains are on their way for a moment only.
+        asyncio.get_running_loop().call_later(OVERLAP_SECONDS, proctor.forget_snapshot)
+
+    async def _rows(self) -> list[ExamineeRow]:
+        examinees = await self._store.members(keys.plan_examinees(self.plan_id))
+        rows: list[ExamineeRow] = []
+        for start in range(0, len(examinees), ROWS_A_READ):
+            some = examinees[start : start + ROWS_A_READ]
+            progress = await self._store.fields([keys.progress(self.plan_id, one) for one in some], PROGRESS_FIELDS)
+            pictures = await self._store.fields(
+                [keys.mobile_sync(self.plan_id, one) for one in some], MOBILE_SYNC_FIELDS
+            )
+            rows += [examinee_row(*one) for one in zip(some, progress, pictures, strict=True)]
+        return rows
+
+
+def _text(events: list[Parsed]) -> str:
+    return pydantic_core.to_json(events if len(events) > 1 else events[0]).decode()

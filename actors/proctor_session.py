@@ -1,0 +1,84 @@
+"""The proctor session: one connected proctor of a plan."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from actors.connection import Connection
+from actors.outbox import Outbox
+from actors.runtime.actor import Actor, on
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.frames import Accepted, EnterMobileSync, Heartbeat, Hello, ReadmitFrame, error_frame
+from protocol.messages import Readmit
+from protocol.times import format_time
+
+Parsed = dict[str, Any]
+
+
+def aspect_of(event: Parsed) -> tuple[str, bool]:
+    """What an event's version counts for: an examinee's mobile sync (True) or connection (False)."""
+    return event["data"]["examineeId"], str(event["type"]).startswith("mobile_sync")
+
+
+class ProctorSession(Actor):
+    """Speaks for one proctor's socket.
+
+    `held_back` collects events while the snapshot is being read; `known` are the versions that it told, until
+    everything that is older has passed.
+    """
+
+    kind = "proctor-session"
+    mailbox_capacity = 64
+
+    def __init__(self, connection: Connection, outbox: Outbox, *, plan_id: str, name: str, socket_id: str) -> None:
+        super().__init__(f"proctor.{plan_id}.{socket_id}")
+        self.connection = connection
+        self._outbox = outbox
+        self.plan_id = plan_id
+        self.name = name
+        self.socket_id = socket_id
+        self.held_back: list[Parsed] | None = []
+        self.known: dict[tuple[str, bool], int] | None = None
+        self.over = False
+
+    def details(self) -> dict[str, Any]:
+        return {"planId": self.plan_id, "proctor": self.name, "socketId": self.socket_id}
+
+    def not_in_snapshot(self, events: list[Parsed]) -> list[Parsed]:
+        """The events that tell more than the snapshot did."""
+        known = self.known or {}
+        return [event for event in events if event["data"]["version"] > known.get(aspect_of(event), 0)]
+
+    def forget_snapshot(self) -> None:
+        self.known = None
+
+    def ended(self, _reason: str) -> None:
+        """The socket is gone; its server forgets this session."""
+        self.over = True
+
+    @on(Heartbeat)
+    def heartbeat(self, frame: Heartbeat) -> None:
+        self.connection.tell(frame)
+
+    @on(Hello)
+    def greeted_already(self, frame: Hello) -> None:
+        error = ProtocolError(ErrorCode.ALREADY_GREETED, "hello was said already; the connection goes on as it is")
+        self.connection.tell(error_frame(error, frame.type))
+
+    @on(EnterMobileSync)
+    def not_for_proctors(self, frame: EnterMobileSync) -> None:
+        error = ProtocolError(ErrorCode.NOT_ALLOWED, "only an examinee enters the mobile sync stage")
+        self.connection.tell(error_frame(error, frame.type))
+
+    @on(ReadmitFrame)
+    async def readmit(self, frame: ReadmitFrame) -> None:
+        await self._outbox.store(
+            Readmit(
+                plan_id=self.plan_id,
+                examinee_id=frame.examinee_id,
+                by=self.name,
+                timestamp=format_time(time.time()),
+            )
+        )
+        self.connection.tell(Accepted(request_type=frame.type, request_id=frame.request_id))
