@@ -1,0 +1,252 @@
+"""One upload of a phone's picture, from the token to the broker's ack (document 18; part of the web server).
+
+Token, ids, deadline, bytes, picture, file, announcement: in this order, each with its own refusal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakValueDictionary
+
+import pydantic
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from actors.captures import FILE_NAME, CaptureStore, Incoming, NotAPicture, PictureTooLarge, StoreFailed
+from actors.problems import UPLOAD_STALLED, Problem
+from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.settings import MobileSyncSettings
+from actors.runtime.state_store import StateStore
+from protocol import keys, subjects
+from protocol.claims import Claims
+from protocol.codec import STATUS_CODEC, encode
+from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField, StateDamaged, StateUnavailable
+from protocol.ids import check_id
+from protocol.messages import CaptureInfo, DeviceInfo, MobileSyncCode, MobileSyncStatus
+from protocol.streams import STATUS
+from protocol.times import format_time, parse_time
+
+log = logging.getLogger("examwire.web")
+T = TypeVar("T")
+
+Stage = Mapping[str, str]
+"""The examinee's mobile_sync record; empty when there is none or Redis does not answer."""
+
+REDIS_SECONDS = 2.0
+BEST_EFFORT_SECONDS = 1.0
+WRITE_BYTES = 256 * 1024
+_CAN_BE_LATE = (MobileSyncCode.WAITING, MobileSyncCode.FAILED, MobileSyncCode.TIMED_OUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Who uploads for whom, with what."""
+
+    plan_id: str
+    examinee_id: str
+    device_id: str
+    device_info: DeviceInfo
+
+    def message_id(self, stage: Stage, what: str, capture_id: str) -> str:
+        """The same for a retry, so that it has one effect; another one for a deliberate new try.
+
+        The `deadline` names the stage: it stays through WAITING, FAILED, TIMED_OUT and COMPLETED, and is another one
+        when the stage is entered again. The picture that this one takes the place of keeps A, B, A apart.
+        """
+        before = stage.get("captureId", "")
+        replaced = "" if before == capture_id else before
+        owner = (self.plan_id, self.examinee_id, self.device_id)
+        parts = (*owner, what, capture_id, stage.get("deadline", ""), replaced)
+        return "mobile-sync-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def deadline_passed(stage: Stage, moment: float) -> bool:
+    """Whether a picture that came at `moment` (seconds since the epoch) came too late for its stage."""
+    if stage.get("status") not in _CAN_BE_LATE:
+        return False
+    try:
+        return parse_time(stage.get("deadline", "")) < moment
+    except ValueError:
+        return False
+
+
+class MobileUploads:
+    """Takes uploads. `stall_seconds` without a byte, or `upload_seconds` in all, end one with 408."""
+
+    stall_seconds: ClassVar[float] = 20.0
+    upload_seconds: ClassVar[float] = 300.0
+
+    def __init__(self, settings: MobileSyncSettings, bus: Bus, store: StateStore, captures: CaptureStore) -> None:
+        self.settings = settings
+        self.bus = bus
+        self.store = store
+        self.captures = captures
+        # Decoding is what takes long; files have threads of their own, so that nobody waits behind a decoder.
+        self._decoders = ThreadPoolExecutor(2, "decode")
+        self._files = ThreadPoolExecutor(4, "files")
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    def close(self) -> None:
+        """Let the threads end; what they have begun they finish."""
+        for threads in (self._decoders, self._files):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def in_file_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        """`work` in one of the threads for files."""
+        return await asyncio.get_running_loop().run_in_executor(self._files, work, *arguments)
+
+    async def take(self, claims: Claims, request: Request) -> Response:
+        """201 and the stored record once it is durably announced.
+
+        Raises `InvalidField`, `Problem`, `PictureTooLarge`, `NotAPicture`, `StoreFailed`, `BrokerUnavailable`, and
+        Starlette's `ClientDisconnect`.
+        """
+        plan_id = check_id("planId", request.path_params["plan_id"])
+        examinee_id = check_id("examineeId", request.path_params["examinee_id"])
+        if not claims.may_upload_for(plan_id, examinee_id):
+            raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow uploads for this examinee")
+        upload = Upload(plan_id, examinee_id, *_device(request))
+
+        stage = await self._stage(upload)
+        # TIMED_OUT is the broker's clock; ours may not be there yet.
+        if stage.get("status") == MobileSyncCode.TIMED_OUT or deadline_passed(stage, time.time()):
+            raise _late(stage)
+        incoming: Incoming | None = None
+        try:
+            self._check_size(int(request.headers.get("content-length", "0")))
+            incoming = await self.in_file_thread(self.captures.begin, plan_id, examinee_id)
+            await self._receive(request, incoming)
+            stored = await self._accept(upload, stage, incoming, time.time())
+        except (NotAPicture, PictureTooLarge) as error:
+            log.info("plan %s, examinee %s: upload refused: %s", plan_id, examinee_id, error)
+            await self._announce_failure(upload, stage, "IMAGE_UPLOAD_FAILED", incoming)
+            raise
+        except StoreFailed as error:
+            log.error("plan %s, examinee %s: capture not stored: %s", plan_id, examinee_id, error)
+            await self._announce_failure(upload, stage, "IMAGE_STORE_FAILED", incoming)
+            raise
+        finally:
+            if incoming is not None:
+                incoming.discard()
+        location = f"/v1/plans/{plan_id}/captures/{examinee_id}/{FILE_NAME}"
+        return JSONResponse(_record(stored), 201, {"Location": location, "Cache-Control": "no-store"})
+
+    async def _receive(self, request: Request, incoming: Incoming) -> None:
+        """The body into the file aside; it is counted here, for a Content-Length may be missing."""
+        body = request.stream()
+        received = 0
+        pending = bytearray()
+        ends = time.monotonic() + self.upload_seconds
+        while True:
+            try:
+                async with asyncio.timeout(min(self.stall_seconds, ends - time.monotonic())):
+                    chunk = await anext(body, None)
+            except TimeoutError:
+                raise Problem(408, UPLOAD_STALLED, "the upload came to a halt; send it again") from None
+            if chunk is not None:
+                received += len(chunk)
+                self._check_size(received)
+                pending += chunk
+            if pending and (chunk is None or len(pending) >= WRITE_BYTES):
+                await self.in_file_thread(incoming.write, bytes(pending))
+                pending.clear()
+            if chunk is None:
+                return
+
+    def _check_size(self, size: int) -> None:
+        if size > self.settings.max_bytes:
+            raise PictureTooLarge(f"more than {self.settings.max_bytes} bytes")
+
+    async def _accept(self, upload: Upload, stage: Stage, incoming: Incoming, received_at: float) -> MobileSyncStatus:
+        """Check, store, announce what was received; the message that stands in the log."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._decoders, incoming.keep_jpeg, self.settings.max_pixels)
+        # One at a time for an examinee: the file in place is the one that was announced last.
+        async with self._turns.setdefault((upload.plan_id, upload.examinee_id), asyncio.Lock()):
+            stage = await self._stage(upload) or stage
+            if deadline_passed(stage, received_at):  # ours to decide by its arrival, not by how long we took
+                raise _late(stage)
+            await self.in_file_thread(incoming.commit)
+            return await self._announce(upload, stage, incoming.capture_id)
+
+    async def _stage(self, upload: Upload) -> Stage:
+        try:
+            async with asyncio.timeout(REDIS_SECONDS):
+                return await self.store.entries(keys.mobile_sync(upload.plan_id, upload.examinee_id))
+        except (StateUnavailable, StateDamaged, TimeoutError) as error:
+            # Not a reason to turn a phone away: the log decides, and the state manager says what it made of it.
+            log.warning("plan %s, examinee %s: stage not known: %r", upload.plan_id, upload.examinee_id, error)
+            return {}
+
+    async def _announce(self, upload: Upload, stage: Stage, capture_id: str) -> MobileSyncStatus:
+        """Publish COMPLETED; for a retry, what the first try has published. Raises `BrokerUnavailable`."""
+        image_url = f"/captures/{upload.examinee_id}/{FILE_NAME}"
+        status = MobileSyncStatus(
+            plan_id=upload.plan_id,
+            examinee_id=upload.examinee_id,
+            device_id=upload.device_id,
+            status=MobileSyncCode.COMPLETED,
+            timestamp=format_time(time.time()),
+            capture_info=CaptureInfo(image_url=image_url, device_info=upload.device_info),
+            capture_id=capture_id,
+        )
+        message_id = upload.message_id(stage, status.status, capture_id)
+        ack = await self.bus.publish(Outgoing(subjects.status_plan(upload.plan_id), encode(status), message_id))
+        if ack.duplicate and (first := await self.bus.message_at(STATUS.name, ack.sequence)) is not None:
+            message = STATUS_CODEC.decode_one(first.payload)
+            assert isinstance(message, MobileSyncStatus)
+            return message
+        return status
+
+    async def _announce_failure(self, upload: Upload, stage: Stage, reason: str, incoming: Incoming | None) -> None:
+        """Publish FAILED as well as can be: whoever waits for the picture should not wait for its answer."""
+        status = MobileSyncStatus(
+            plan_id=upload.plan_id,
+            examinee_id=upload.examinee_id,
+            device_id=upload.device_id,
+            status=MobileSyncCode.FAILED,
+            timestamp=format_time(time.time()),
+            reason=reason,
+        )
+        message_id = upload.message_id(stage, reason, incoming.capture_id if incoming is not None else "")
+        outgoing = Outgoing(subjects.status_plan(upload.plan_id), encode(status), message_id)
+        try:
+            await self.bus.publish(outgoing, BEST_EFFORT_SECONDS)
+        except BrokerUnavailable as error:
+            log.warning("plan %s, examinee %s: %s not announced: %s", upload.plan_id, upload.examinee_id, reason, error)
+
+
+def _device(request: Request) -> tuple[str, DeviceInfo]:
+    query = request.query_params
+    if "deviceId" not in query:
+        raise InvalidField("deviceId", "is missing from the query")
+    device_id = check_id("deviceId", query["deviceId"])
+    try:
+        return device_id, DeviceInfo.model_validate(dict(query))
+    except pydantic.ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidField(str(wrong["loc"][0]), wrong["msg"]) from None
+
+
+def _late(stage: Stage) -> Problem:
+    detail = f"the mobile sync ended at {stage.get('deadline') or 'its deadline'}; have the examinee enter it again"
+    return Problem(409, ErrorCode.DEADLINE_PASSED, detail)
+
+
+def _record(stored: MobileSyncStatus) -> dict[str, Any]:
+    """The record as the document has it (18.5), and the `captureId`."""
+    assert stored.capture_info is not None
+    return {
+        "status": stored.status.value,
+        "deviceId": stored.device_id,
+        "timestamp": stored.timestamp,
+        **stored.capture_info.model_dump(by_alias=True, exclude_none=True),
+        "captureId": stored.capture_id,
+    }

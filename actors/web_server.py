@@ -1,0 +1,292 @@
+"""The web server: phones put camera pictures here, proctors fetch them, machines ask how it is.
+
+An upload (`actors.mobile_upload`) is checked to be a picture, stored, and only then announced in STATUS; the phone's
+201 comes after the broker's ack (document 18). Every error is a problem document (`actors.problems`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import prometheus_client as prometheus
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from actors.captures import FILE_NAME, CaptureStore, StoreFailed
+from actors.mobile_upload import MobileUploads
+from actors.problems import PROBLEM_HANDLERS, RETRY_AFTER, Problem, problem_of
+from actors.runtime.actor import Actor
+from actors.runtime.bus import Bus
+from actors.runtime.settings import Settings, require_secret_beyond_loopback
+from actors.runtime.state_store import StateStore
+from actors.runtime.tokens import TokenVerifier, bearer
+from protocol import subjects
+from protocol.claims import Claims
+from protocol.errors import ErrorCode, ExamwireError, RoleFailed, StateUnavailable
+from protocol.ids import check_id
+
+log = logging.getLogger("examwire.web")
+
+DRAIN_SECONDS = 5
+PING_SECONDS = 2.0
+SERVICE_STOP_SECONDS = 2.0
+_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})
+
+
+class WebServer(Actor):
+    """Serves HTTP on `web.host`:`web.port`; `.url` is its address once started.
+
+    Raises `RoleFailed` from its start when the port is taken, `ConfigurationError` when it would listen beyond
+    loopback without a configured secret.
+    """
+
+    kind = "web-server"
+
+    def __init__(self, settings: Settings, bus: Bus, store: StateStore) -> None:
+        super().__init__(f"web-server-{uuid.uuid4().hex[:8]}")
+        self.settings = settings
+        self.bus = bus
+        self.store = store
+        self.url = ""
+        self.captures = CaptureStore(settings.data_dir / "captures")
+        self.uploads = MobileUploads(settings.mobile_sync, bus, store, self.captures)
+        self.outcomes: Counter[str] = Counter()
+        self._verifier = TokenVerifier(settings)
+        self._http: _HttpServer | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._service: object | None = None
+        self._app = Starlette(
+            routes=[
+                # `:path`, so that an id with a slash in it is told what is wrong with it instead of "not found".
+                Route(
+                    "/v1/plans/{plan_id:path}/examinees/{examinee_id:path}/mobile-sync", self.upload, methods=["PUT"]
+                ),
+                Route(f"/v1/plans/{{plan_id:path}}/captures/{{examinee_id:path}}/{FILE_NAME}", self.capture),
+                Route("/healthz", self.healthz),
+                Route("/readyz", self.readyz),
+                Route("/metrics", self.metrics),
+            ],
+            exception_handlers=PROBLEM_HANDLERS,
+        )
+        self._app.router.redirect_slashes = False
+        # A registry of its own, so that two web servers in one process do not clash.
+        self.registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=self.registry)
+        self._uploads_total = prometheus.Counter(
+            "examwire_web_uploads", "Uploads by outcome", ["outcome"], registry=self.registry
+        )
+        self._request_seconds = prometheus.Histogram(
+            "examwire_web_request_seconds", "Time to answer", ["route", "method", "status"], registry=self.registry
+        )
+
+    # -- life ----------------------------------------------------------------------------------------
+
+    async def on_start(self) -> None:
+        host, port = self.settings.web.host, self.settings.web.port
+        require_secret_beyond_loopback(self.settings, "web.host", host)
+        try:
+            await self.uploads.in_file_thread(self.captures.sweep)
+        except StoreFailed as error:
+            log.warning("%s: leftovers of earlier uploads stay: %s", self.address, error)
+        listener = await _listen(host, port)
+        self._http = _HttpServer(
+            uvicorn.Config(
+                self._serve,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=DRAIN_SECONDS,
+            )
+        )
+        # Not by `spawn`: the actor's stop cancels those at once, and requests in hand are to be finished.
+        self._serving = asyncio.create_task(self._http.serve([listener]), name=f"{self.address}:http")
+        self.spawn(self._watch(self._serving), "watch")
+        started = asyncio.create_task(self._http.serves.wait())
+        await asyncio.wait({started, self._serving}, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        if self._serving.done():
+            listener.close()
+            raise RoleFailed(f"the web server on {host}:{port} did not start: {self._serving.exception()!r}")
+        self.url = _url_of(listener)
+        self._service = await self.bus.add_service(
+            "web-server",
+            version=version("examwire"),
+            description="Takes the pictures of phones and shows them to proctors",
+            metadata={"address": self.address, "kind": self.kind},
+            endpoints={"inspect": (subjects.inspect(self.address), self._inspect)},
+            details=self.details,
+        )
+        log.info("%s serves on %s", self.address, self.url)
+
+    async def on_stop(self) -> None:
+        if self._http is not None and self._serving is not None:
+            self._http.should_exit = True
+            await asyncio.wait({self._serving}, timeout=DRAIN_SECONDS + 2)
+            if not self._serving.done():
+                log.error("%s: the HTTP server did not end in time", self.address)
+                self._serving.cancel()
+            # Those that were cancelled at the drain's deadline are still telling their clients.
+            if self._http.server_state.tasks:
+                await asyncio.wait(set(self._http.server_state.tasks), timeout=1)
+        self.uploads.close()
+        if self._service is not None:
+            try:
+                # It wants round trips to NATS, which may be away: then the entry ends with the connection.
+                async with asyncio.timeout(SERVICE_STOP_SECONDS):
+                    await self.bus.remove_service(self._service)
+            except TimeoutError:
+                log.warning("%s: NATS did not take it off the list of services in time", self.address)
+
+    async def _watch(self, serving: asyncio.Task[None]) -> None:
+        await asyncio.wait({serving})
+        if not self._stopping:
+            raise ExamwireError(f"the HTTP server on {self.url} ended by itself: {serving.exception()!r}")
+
+    def details(self) -> dict[str, Any]:
+        return {"url": self.url, "uploads": dict(self.outcomes)}
+
+    async def _inspect(self, _request: bytes) -> bytes:
+        return self.inspection().model_dump_json(by_alias=True).encode()
+
+    # -- requests ------------------------------------------------------------------------------------
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Every request, around Starlette: what it cost, and what it means for the actor."""
+        began = time.perf_counter()
+        status = 0
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except asyncio.CancelledError:
+            # The drain's deadline. Nobody awaits this task any more, so it ends here, with a word to the client.
+            if not status:
+                stopping = Problem(503, ErrorCode.UNAVAILABLE, "the web server is stopping", headers=RETRY_AFTER)
+                await stopping.response()(scope, receive, sent)
+        except Exception as error:  # Starlette has answered it with our 500, and raised it again for us to see
+            self.failed += 1
+            self.last_error = f"{type(error).__name__}: {error}"[:500]
+            log.exception("%s: a request failed", self.address)
+        finally:
+            self.handled += 1
+            route = getattr(scope.get("endpoint"), "__name__", "other")
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._request_seconds.labels(route, method, str(status)).observe(time.perf_counter() - began)
+
+    def _claims(self, request: Request) -> Claims:
+        return self._verifier.verify(bearer(request.headers.get("authorization")))
+
+    async def upload(self, request: Request) -> Response:
+        """`PUT /v1/plans/{planId}/examinees/{examineeId}/mobile-sync?deviceId&model&osVersion`, body JPEG or PNG."""
+        outcome = "STOPPING"
+        try:
+            response = await self.uploads.take(self._claims(request), request)
+            outcome = "STORED"
+        except ClientDisconnect:
+            # Whether to try again is the phone's decision, so nothing is announced, and nobody reads this answer.
+            outcome = "CLIENT_GONE"
+            response = Response(status_code=400)
+        except Exception as error:
+            outcome = problem_of(error).code
+            raise
+        finally:
+            self.outcomes[outcome] += 1
+            self._uploads_total.labels(outcome).inc()
+        return response
+
+    async def capture(self, request: Request) -> Response:
+        """`GET /v1/plans/{planId}/captures/{examineeId}/sync_cap.jpg`, for proctors of the plan."""
+        claims = self._claims(request)
+        plan_id = check_id("planId", request.path_params["plan_id"])
+        examinee_id = check_id("examineeId", request.path_params["examinee_id"])
+        if not claims.may_watch(plan_id):
+            raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow to watch this plan")
+        # Read whole: sending from the file while an upload replaces it would mix two lengths.
+        content = await self.uploads.in_file_thread(self.captures.read, plan_id, examinee_id)
+        if content is None:
+            raise Problem(404, ErrorCode.NOT_FOUND, "there is no picture of this examinee")
+        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        return Response(content, headers=headers, media_type="image/jpeg")
+
+    async def healthz(self, _request: Request) -> Response:
+        """The process is alive."""
+        return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
+
+    async def readyz(self, _request: Request) -> Response:
+        """200 when uploads can be served: NATS and Redis are there; else 503 and `missing`."""
+        missing = [] if self.bus.connected else ["nats"]
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                await self.store.ping()
+        except (StateUnavailable, TimeoutError):
+            missing.append("redis")
+        if missing:
+            detail = f"not reachable: {', '.join(missing)}"
+            raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=RETRY_AFTER, more={"missing": missing})
+        return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
+
+    async def metrics(self, _request: Request) -> Response:
+        """Prometheus exposition of this actor and its process."""
+        return Response(
+            prometheus.generate_latest(self.registry), headers={"Content-Type": prometheus.CONTENT_TYPE_LATEST}
+        )
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn without signal handlers (the role obeys signals), which says when it serves."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.serves = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.serves.set()
+
+
+async def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket, so that a port that is taken is our error and not the end of the process inside uvicorn."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, _, _, _, address = found[0]
+        return socket.create_server((str(address[0]), int(address[1])), family=family, backlog=2048)
+    except OSError as error:
+        raise RoleFailed(
+            f"the web server cannot listen on {host}:{port} ({error.strerror or error}): "
+            "stop what uses the port, or set web.port (0 picks a free one)"
+        ) from error
+
+
+def _url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # everywhere: loopback is where it can be reached from here
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
