@@ -1,0 +1,234 @@
+"""Settings on the command line: one flag a setting, `examwire config show`, and where a running `examwire up` is."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+from urllib.parse import urlsplit, urlunsplit
+
+import typer
+from pydantic import BaseModel
+from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
+
+from actors.runtime.settings import Settings, load_settings
+from cli.output import Format, OutputOption, show, table
+from protocol.errors import ConfigurationError
+
+READY_FILE = "ready.json"
+
+FLAGS: dict[str, str] = {
+    "nats_url": "Where NATS is.",
+    "redis_url": "Where Redis is.",
+    "data_dir": "Where files go: pictures, the token secret, the embedded engines' data.",
+    "socket.host": "Where a socket server listens.",
+    "socket.port": "The port it listens on; 0 picks a free one.",
+    "socket.public_url": "The ws(s):// address given to clients, when it is not the listening one.",
+    "socket.ping_interval_seconds": "How long a socket may be silent before it is pinged.",
+    "socket.ping_timeout_seconds": "How long a ping may stay unanswered.",
+    "reconnect.max_attempts": "How many attempts to come back an examinee has.",
+    "reconnect.backoff_seconds": "The seconds of each attempt, such as 5,10,20.",
+    "reconnect.jitter": "The share of the backoff that is left to chance, 0 to 1.",
+    "mobile_sync.timeout_seconds": "How long the mobile sync stage lasts.",
+    "mobile_sync.max_bytes": "The largest picture.",
+    "server.lease_seconds": "How long after its last heartbeat a server counts as lost.",
+    "web.host": "Where the web server listens.",
+    "web.port": "The port it listens on; 0 picks a free one.",
+    "metrics.host": "Where a role's own metrics are served.",
+    "metrics.port": "Serve them on this port; 0 picks a free one.",
+}
+"""The settings that have a flag, and its help. The flag's name is the setting's, with dashes."""
+
+
+def flag_of(setting: str) -> str:
+    """`socket.public_url` -> `--socket-public-url`."""
+    return "--" + setting.replace(".", "-").replace("_", "-")
+
+
+def variable_of(setting: str) -> str:
+    """`socket.public_url` -> `EXAMWIRE_SOCKET__PUBLIC_URL`."""
+    return "EXAMWIRE_" + setting.replace(".", "__").upper()
+
+
+def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command a flag for each of the settings `names`, and the loaded tree as its argument `settings`.
+
+    A command with an argument `given` gets the flags' values by setting as well. `running`: where the engines were
+    not told, those of the `examwire up` on the data directory are taken. A value that does not fit ends as
+    `ConfigurationError` naming the setting.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        flags = {name.replace(".", "_"): name for name in names}
+
+        @functools.wraps(command)
+        def with_settings(**arguments: Any) -> None:
+            given = {
+                setting: _parsed(setting, value)
+                for parameter, setting in flags.items()
+                if (value := arguments.pop(parameter)) is not None
+            }
+            settings = load_settings(**given)
+            if wants_given:
+                arguments["given"] = given
+            command(settings=at_running_system(settings) if running else settings, **arguments)
+
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, parameter in inspect.signature(command).parameters.items()
+            if name not in ("settings", "given")
+        ]
+        wants_given = "given" in hints
+        added = [
+            inspect.Parameter(
+                parameter,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[
+                    str | None, typer.Option(flag_of(setting), help=_help(setting), metavar=_metavar(setting))
+                ],
+            )
+            for parameter, setting in flags.items()
+        ]
+        parameters = [*own, *added]
+        # What typer reads: the flags in place of `settings`.
+        vars(with_settings)["__signature__"] = inspect.Signature(parameters)
+        with_settings.__annotations__ = {one.name: one.annotation for one in parameters}
+        del vars(with_settings)["__wrapped__"]
+        return with_settings
+
+    return decorate
+
+
+def _field(setting: str) -> tuple[Any, Any]:
+    """The type and the default of a setting."""
+    model: type[BaseModel] = Settings
+    *sections, last = setting.split(".")
+    for section in sections:
+        nested = model.model_fields[section].annotation
+        assert isinstance(nested, type)
+        assert issubclass(nested, BaseModel)
+        model = nested
+    field = model.model_fields[last]
+    return field.annotation, field.default
+
+
+def _is_list(setting: str) -> bool:
+    return isinstance(_field(setting)[1], list)
+
+
+def _metavar(setting: str) -> str:
+    if setting.endswith("_url"):
+        return "URL"
+    kind = _field(setting)[0]
+    return "LIST" if _is_list(setting) else {int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(kind, "TEXT")
+
+
+def _help(setting: str) -> str:
+    default = _field(setting)[1]
+    shown = ",".join(f"{one:g}" for one in default) if isinstance(default, list) else default
+    return FLAGS[setting] + (f" [default: {shown}]" if default is not None else "")
+
+
+def _parsed(setting: str, text: str) -> Any:
+    if not _is_list(setting):
+        return text
+    return [part.strip() for part in text.strip("[] ").split(",") if part.strip()]
+
+
+def as_environment(values: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as variables for a child process."""
+    return {
+        variable_of(setting): json.dumps(value) if isinstance(value, list) else str(value)
+        for setting, value in values.items()
+    }
+
+
+def at_running_system(settings: Settings) -> Settings:
+    """The settings with the engines of the `examwire up` on this data directory, where they were not told."""
+    untold = {"nats_url", "redis_url"} - settings.model_fields_set
+    path = settings.data_dir / READY_FILE
+    if not untold or not path.is_file():
+        return settings
+    try:
+        ready = json.loads(path.read_text())
+        found = {"nats_url": str(ready["natsUrl"]), "redis_url": str(ready["redisUrl"])}
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigurationError(f"{path} is not what `examwire up` writes ({error!r}): remove it") from None
+    return settings.model_copy(update={name: found[name] for name in untold})
+
+
+# -- examwire config show -------------------------------------------------------------------------------
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def config() -> None:
+    """The settings that hold here."""
+
+
+@app.command("show")
+@takes_settings(*FLAGS)
+def show_config(
+    settings: Settings,
+    given: dict[str, Any],
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show every setting, secrets masked: flag over variable over TOML file over default."""
+    tree = {name: _masked(value) for name, value in settings.model_dump(mode="json").items()}
+    values = flattened(tree)
+    if not origin:
+        show(
+            tree, lambda: table(["setting", "value"], ((name, _shown(value)) for name, value in values.items())), output
+        )
+        return
+    origins = _origins(given)
+    told = {name: {"value": value, "origin": origins.get(name, "default")} for name, value in values.items()}
+    cells = [(name, _shown(one["value"]), one["origin"]) for name, one in told.items()]
+    show(told, lambda: table(["setting", "value", "from"], cells), output)
+
+
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted names of a tree of mappings."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flattened(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _origins(given: Mapping[str, Any]) -> dict[str, str]:
+    path = Path(os.environ.get("EXAMWIRE_CONFIG") or "examwire.toml")
+    origins = dict.fromkeys(flattened(TomlConfigSettingsSource(Settings, path)()), f"file {path}")
+    origins.update({name: f"variable {variable_of(name)}" for name in flattened(EnvSettingsSource(Settings)())})
+    origins.update({name: f"flag {flag_of(name)}" for name in given})
+    return origins
+
+
+def _masked(value: Any) -> Any:
+    """pydantic masks the secret; the engines' URLs may hold a password or a token too."""
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    return ",".join(_masked_url(part) for part in value.split(","))
+
+
+def _masked_url(url: str) -> str:
+    parts = urlsplit(url)
+    user, found, host = parts.netloc.rpartition("@")
+    if not found:
+        return url
+    name, colon, _ = user.partition(":")
+    return urlunsplit(parts._replace(netloc=f"{name + ':' if colon else ''}***@{host}"))
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,161 @@
+"""What people and programs get from the CLI: tables, JSON, exit codes, logs. Data on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from protocol.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    ExamwireError,
+    NoResponders,
+    ProtocolError,
+    StateUnavailable,
+)
+
+if TYPE_CHECKING:  # rich is imported when something is drawn: `examwire token` draws nothing
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+T = TypeVar("T")
+
+
+class ExitCode(IntEnum):
+    """Design, section 7."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    UNREACHABLE = 4
+    DEGRADED = 5
+
+
+class NotFound(ExamwireError):
+    """What was asked for does not exist; the text names it."""
+
+
+class Format(StrEnum):
+    """`-o`: for people or for programs."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """`--log-level`."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+OutputOption = Annotated[Format, typer.Option("-o", "--output", help="A table for people, json for programs.")]
+WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Show it again whenever it changes, until Ctrl-C.")]
+LogLevelOption = Annotated[LogLevel, typer.Option("--log-level", help="What is logged to stderr.")]
+
+
+def exit_code_of(error: ExamwireError) -> ExitCode:
+    """The exit code that an error ends a command with."""
+    match error:
+        case NotFound():
+            return ExitCode.NOT_FOUND
+        case BrokerUnavailable() | StateUnavailable() | NoResponders():
+            return ExitCode.UNREACHABLE
+        case ConfigurationError() | ProtocolError():  # a ProtocolError here is about an id on the command line
+            return ExitCode.USAGE
+        case _:
+            return ExitCode.FAILED
+
+
+def print_json(value: Any, *, lines: bool = False) -> None:
+    """JSON on stdout, at once; `lines`: one value a line, for streams of them."""
+    print(json.dumps(value, ensure_ascii=False, indent=None if lines else 2), flush=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:
+    """A table; `None` shows as nothing. Cells are text, never markup: they hold what others wrote."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in drawn.columns:
+        column.overflow = "fold"
+    for row in rows:
+        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    return drawn
+
+
+def console() -> Console:
+    """stdout for rich. A pipe has no width that a table would have to fit into."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=1000, soft_wrap=True)
+
+
+def show(value: Any, drawn: Callable[[], RenderableType], output: Format) -> None:
+    """Print `value` as JSON, or what `drawn` makes of it."""
+    if output is Format.JSON:
+        print_json(value)
+    else:
+        console().print(drawn())
+
+
+async def watch(
+    fetch: Callable[[], Awaitable[T]],
+    to_json: Callable[[T], Any],
+    draw: Callable[[T], RenderableType],
+    output: Format,
+    every: float = 0.5,
+) -> None:
+    """Fetch every `every` seconds and show what has changed: a live table, or one JSON value a line. Never returns."""
+    known: Any = None
+    if output is Format.JSON:
+        while True:
+            current = to_json(await fetch())
+            if current != known:
+                print_json(current, lines=True)
+                known = current
+            await asyncio.sleep(every)
+    from rich.live import Live
+
+    with Live(console=console(), auto_refresh=False) as live:
+        while True:
+            fetched = await fetch()
+            current = to_json(fetched)
+            if current != known:
+                live.update(draw(fetched), refresh=True)
+                known = current
+            await asyncio.sleep(every)
+
+
+def run_until_interrupted(work: Awaitable[None]) -> None:
+    """Run a command's coroutine. Ctrl-C is how a watch ends, so it is no failure."""
+
+    async def main() -> None:
+        await work
+
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        return
+
+
+def configure_logging(level: LogLevel, name: str) -> None:
+    """Logs of this process go to stderr, each line with the role's `name`."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=level.value.upper(),
+        format=f"%(asctime)s %(levelname)-7s {name} %(name)s: %(message)s",
+        force=True,
+    )

@@ -1,0 +1,188 @@
+"""`examwire run ROLE`: one role as a process of its own, as in production."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from actors.runtime.settings import Settings, require_secret_beyond_loopback
+from cli.config import takes_settings
+from cli.output import LogLevel, LogLevelOption, configure_logging, print_json
+from protocol.errors import RoleFailed
+from protocol.ids import check_id, check_server_id
+
+if TYPE_CHECKING:  # a role imports what it needs only
+    from actors.runtime.bus import Bus
+    from actors.runtime.state_store import StateStore
+    from actors.runtime.supervision import ChildSpec, Supervisor
+
+log = logging.getLogger("examwire.run")
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+ENGINES = ("nats_url", "redis_url", "data_dir", "metrics.host", "metrics.port")
+SERVER_SETTINGS = (
+    "socket.ping_interval_seconds",
+    "socket.ping_timeout_seconds",
+    "reconnect.max_attempts",
+    "reconnect.backoff_seconds",
+    "reconnect.jitter",
+    "mobile_sync.timeout_seconds",
+    "server.lease_seconds",
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="The first line on stdout is a ready line in JSON.")]
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="Names this process among those of its role. [default: random]")
+]
+
+
+@app.callback()
+def run() -> None:
+    """Run one role as a process: SIGINT or SIGTERM drains it, a second one forces it to stop."""
+
+
+@app.command("socket-server")
+@takes_settings(*ENGINES, "socket.host", "socket.port", "socket.public_url", *SERVER_SETTINGS)
+def socket_server(
+    settings: Settings,
+    server_id: Annotated[str, typer.Option("--server-id", help="Its serverId, such as SOCK001.", show_default=False)],
+    log_level: LogLevelOption = LogLevel.INFO,
+    json_ready: JsonOption = False,
+) -> None:
+    """Hold the WebSockets of examinees and proctors."""
+    check_server_id(server_id)
+    require_secret_beyond_loopback(settings, "socket-server", settings.socket.host)
+
+    from actors.runtime.supervision import ChildSpec
+    from actors.socket_server import SocketServer
+
+    def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
+        # A RoleFailed of its start-up sequence is final (design, section 5): it has been tried often enough.
+        return [ChildSpec("socket-server", lambda: SocketServer(settings, bus, store, server_id), "transient")]
+
+    def describe(supervisor: Supervisor) -> dict[str, str]:
+        server = supervisor.children["socket-server"]
+        assert isinstance(server, SocketServer)
+        return {"serverId": server.server_id, "url": server.url}
+
+    _run("socket-server", server_id, settings, children, describe, log_level, json_ready)
+
+
+@app.command("state-manager")
+@takes_settings(*ENGINES, "reconnect.max_attempts", "reconnect.backoff_seconds", "server.lease_seconds")
+def state_manager(
+    settings: Settings,
+    name: NameOption = None,
+    log_level: LogLevelOption = LogLevel.INFO,
+    json_ready: JsonOption = False,
+) -> None:
+    """Write the state to Redis and tell proctors, with the reconnect watch beside it. Several may run."""
+    own_name = _name_of("state-manager", name)
+
+    from actors.reconnect_watch import ReconnectWatch
+    from actors.runtime.supervision import ChildSpec
+    from actors.state_manager import StateManager
+
+    def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
+        return [
+            ChildSpec("state-manager", lambda: StateManager(settings, bus, store, own_name)),
+            ChildSpec("reconnect-watch", lambda: ReconnectWatch(settings, bus, store, own_name)),
+        ]
+
+    _run("state-manager", own_name, settings, children, lambda _: {"name": own_name}, log_level, json_ready)
+
+
+@app.command("queue-server")
+@takes_settings(*ENGINES, "reconnect.max_attempts", "reconnect.backoff_seconds", "server.lease_seconds")
+def queue_server(
+    settings: Settings,
+    name: NameOption = None,
+    log_level: LogLevelOption = LogLevel.INFO,
+    json_ready: JsonOption = False,
+) -> None:
+    """Make the streams, their consumers and the queues of the socket servers. Several may run."""
+    own_name = _name_of("queue-server", name)
+
+    from actors.queue_server import QueueServer
+    from actors.runtime.supervision import ChildSpec
+
+    def children(bus: Bus, _store: StateStore) -> list[ChildSpec]:
+        return [ChildSpec("queue-server", lambda: QueueServer(settings, bus, own_name))]
+
+    _run("queue-server", own_name, settings, children, lambda _: {"name": own_name}, log_level, json_ready)
+
+
+@app.command("web-server")
+@takes_settings(*ENGINES, "web.host", "web.port", "mobile_sync.max_bytes", "mobile_sync.timeout_seconds")
+def web_server(settings: Settings, log_level: LogLevelOption = LogLevel.INFO, json_ready: JsonOption = False) -> None:
+    """Take pictures by HTTP; serve the pages, the pictures, /healthz, /readyz and /metrics."""
+    require_secret_beyond_loopback(settings, "web-server", settings.web.host)
+
+    from actors.runtime.supervision import ChildSpec
+    from actors.web_server import WebServer
+
+    def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
+        return [ChildSpec("web-server", lambda: WebServer(settings, bus, store))]
+
+    def describe(supervisor: Supervisor) -> dict[str, str]:
+        server = supervisor.children["web-server"]
+        assert isinstance(server, WebServer)
+        return {"url": server.url}
+
+    _run("web-server", "web-server", settings, children, describe, log_level, json_ready)
+
+
+def _name_of(role: str, name: str | None) -> str:
+    return check_id("name", name) if name is not None else f"{role}-{secrets.token_hex(3)}"
+
+
+def _run(
+    role: str,
+    name: str,
+    settings: Settings,
+    children: Callable[[Bus, StateStore], Sequence[ChildSpec]],
+    describe: Callable[[Supervisor], dict[str, str]],
+    log_level: LogLevel,
+    json_ready: bool,
+) -> None:
+    """Run the role and end the process. `describe` gives the ready line's fields besides event, role and metricsUrl."""
+    from actors.runtime.role import run_role
+
+    configure_logging(log_level, name)
+    metrics_url = _serve_metrics(role, settings)
+
+    async def ready(supervisor: Supervisor) -> None:
+        line = {"event": "ready", "role": role, **describe(supervisor)}
+        if metrics_url is not None:
+            line["metricsUrl"] = metrics_url
+        if json_ready:
+            print_json(line, lines=True)
+        else:
+            where = line.get("url")
+            print(f"{role}{'' if name == role else ' ' + name} is ready{f' at {where}' if where else ''}", flush=True)
+
+    raise typer.Exit(run_role(name, settings, children, ready))
+
+
+def _serve_metrics(role: str, settings: Settings) -> str | None:
+    """Serve this process's metrics if `metrics.port` was given anywhere; 0 picks a free port."""
+    if "port" not in settings.metrics.model_fields_set:
+        return None
+    host, port = settings.metrics.host, settings.metrics.port
+    require_secret_beyond_loopback(settings, f"{role} metrics", host)
+
+    from prometheus_client import start_http_server
+
+    from actors.runtime.metrics import REGISTRY
+
+    try:
+        server, _thread = start_http_server(port, host, registry=REGISTRY)
+    except OSError as error:
+        raise RoleFailed(f"{role}: metrics cannot be served on {host}:{port}: {error.strerror}") from None
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{server.server_port}/metrics"

@@ -1,0 +1,67 @@
+"""`examwire token`: a token on stdout and nothing else."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Annotated
+
+import typer
+
+from actors.runtime.settings import Settings
+from cli.config import takes_settings
+from cli.output import Format, OutputOption, print_json
+from protocol.errors import ConfigurationError
+from protocol.frames import Role
+from protocol.times import format_time
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+
+
+def seconds_of(text: str) -> float:
+    """`90`, `90s`, `30m`, `12h`, `2d` as seconds. Raises `typer.BadParameter`."""
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
+    if seconds < 1:
+        raise typer.BadParameter(f"{text!r} is no duration such as 90s, 30m, 12h or 2d")
+    if seconds > 3650 * 86400:
+        raise typer.BadParameter(f"{text!r} is more than ten years")
+    return seconds
+
+
+@takes_settings("data_dir")
+def token(
+    settings: Settings,
+    role: Annotated[Role, typer.Argument(help="Who the token is for.", metavar="ROLE", show_default=False)],
+    plan_id: Annotated[str, typer.Argument(help="The plan.", metavar="PLAN_ID", show_default=False)],
+    subject: Annotated[
+        str | None,
+        typer.Argument(
+            help="The examineeId of an examinee or of the examinee whose phone it is (required); for the others a "
+            "name, by default the role's.",
+            metavar="SUBJECT",
+            show_default=False,
+        ),
+    ] = None,
+    expires: Annotated[str, typer.Option("--expires", help="How long it is valid.", metavar="DURATION")] = "12h",
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Print a token signed with the configured secret, or with the one of the data directory (made when missing)."""
+    from actors.runtime.tokens import issue_token
+
+    seconds = seconds_of(expires)
+    if subject is None:
+        if role in ("examinee", "mobile"):
+            raise typer.BadParameter(f"a token of role {role} needs SUBJECT, the examineeId")
+        subject = role
+    if settings.token.public_key_file or settings.token.jwks_file:
+        raise ConfigurationError(
+            "token: the settings name an issuer's public key, so tokens signed here would be refused; ask the issuer"
+        )
+    issued = issue_token(settings, role, plan_id, subject, seconds=seconds)
+    if output is Format.JSON:
+        expires_at = format_time(int(time.time()) + int(seconds))
+        print_json({"token": issued, "role": role, "planId": plan_id, "subject": subject, "expiresAt": expires_at})
+    else:
+        typer.echo(issued)
