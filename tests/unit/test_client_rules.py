@@ -1,0 +1,235 @@
+"""The rules by which a client comes back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.client_rules import (
+    MAX_POSTPONED,
+    STABLE_SECONDS,
+    Comeback,
+    GiveUp,
+    GiveUpReason,
+    Happened,
+    Lost,
+    Refused,
+    Unreachable,
+    Wait,
+    after,
+    connect_url,
+    retry_after_seconds,
+    welcomed,
+)
+from protocol.close_codes import CLOSE_RULES, CloseCode, may_reconnect
+from protocol.frames import ReconnectPolicy
+
+A, B, C = (f"ws://server-{name}:8001/v1/connect" for name in "abc")
+LONG = 60.0
+
+draws = st.floats(-1, 1, exclude_max=True)
+policies = st.builds(  # by their names: hypothesis would add the aliases of the signature
+    lambda most, steps, jitter: ReconnectPolicy(max_attempts=most, backoff_seconds=steps, jitter=jitter),
+    st.integers(1, 8),
+    st.lists(st.floats(0.01, 100), min_size=1, max_size=8),
+    st.floats(0, 1),
+)
+passing = st.one_of(
+    st.builds(Lost, st.sampled_from([None, 1006, *(c for c in CLOSE_RULES if may_reconnect(c))]), st.floats(0, 1e4)),
+    st.builds(Refused, st.integers(500, 599).filter(lambda status: status != 503)),
+    st.just(Unreachable()),
+)
+
+
+def policy(**changes: object) -> ReconnectPolicy:
+    return ReconnectPolicy(max_attempts=3, backoff_seconds=[5, 10, 20], jitter=0.3).model_copy(update=changes)
+
+
+def at(url: str = A, endpoints: tuple[str, ...] = (A, B, C), **changes: object) -> Comeback:
+    return welcomed(url, list(endpoints), policy(**changes))
+
+
+def ladder(state: Comeback, *events: Happened, draw: float = 0.0) -> list[Wait]:
+    """The waits after `events`, one after another."""
+    waits = []
+    for event in events:
+        state, step = after(state, event, draw)
+        assert isinstance(step, Wait)
+        waits.append(step)
+    return waits
+
+
+@given(st.integers(4500, 4999), policies, draws, st.floats(0, 1e4))
+def test_a_code_from_4500_on_is_never_followed_by_another_try(
+    code: int, policy: ReconnectPolicy, draw: float, lasted: float
+) -> None:
+    _, step = after(welcomed(A, [A, B], policy), Lost(code, lasted), draw)
+    assert step == GiveUp(GiveUpReason.CLOSE_CODE, code=code)
+
+
+@pytest.mark.parametrize("code", sorted(CLOSE_RULES))
+def test_every_close_code_is_obeyed_as_the_table_says(code: int) -> None:
+    _, step = after(at(), Lost(code, LONG), 0.0)
+    assert isinstance(step, Wait) is CLOSE_RULES[code].reconnect
+
+
+@given(policies, st.lists(passing, min_size=1, max_size=30), st.data())
+def test_no_more_tries_than_the_policy_allows(
+    policy: ReconnectPolicy, events: list[Happened], data: st.DataObject
+) -> None:
+    state, steps = welcomed(A, [A, B], policy), []
+    for event in events:
+        state, step = after(state, event, data.draw(draws))
+        steps.append(step)
+    tries = [step for step in steps if isinstance(step, Wait)]
+    assert [step.attempt for step in tries] == list(range(1, min(len(events), policy.max_attempts) + 1))
+    for step in steps[policy.max_attempts :]:
+        assert isinstance(step, GiveUp)
+        assert step.reason is GiveUpReason.ATTEMPTS_USED_UP
+
+
+@given(policies, passing, draws, st.integers(0, 7))
+def test_a_wait_stays_within_the_jitter_of_its_step(
+    policy: ReconnectPolicy, event: Happened, draw: float, attempt: int
+) -> None:
+    state = Comeback(A, policy=policy, attempt=min(attempt, policy.max_attempts - 1))
+    _, step = after(state, event, draw)
+    assert isinstance(step, Wait)
+    largest = max(policy.backoff_seconds)
+    assert 0 <= step.seconds <= largest * (1 + policy.jitter)
+    if step.attempt > 1:
+        nominal = policy.backoff_seconds[min(step.attempt - 2, len(policy.backoff_seconds) - 1)]
+        assert nominal * (1 - policy.jitter) <= step.seconds <= nominal * (1 + policy.jitter)
+
+
+@given(policies, st.lists(draws, min_size=8, max_size=8))
+def test_all_tries_begin_before_the_server_counts_the_last_attempt_as_over(
+    policy: ReconnectPolicy, draw: list[float]
+) -> None:
+    # The reconnect watch refuses sum(ladder) seconds after the loss; half the jitter is luck, so compare without it.
+    policy = policy.model_copy(update={"jitter": 0.0, "backoff_seconds": sorted(policy.backoff_seconds)})
+    state, waited = welcomed(A, [A], policy), 0.0
+    event: Happened = Lost(None, LONG)
+    for k in range(policy.max_attempts):
+        state, step = after(state, event, draw[k])
+        assert isinstance(step, Wait)
+        waited, event = waited + step.seconds, Unreachable()
+    steps = policy.backoff_seconds
+    limit = sum(steps[min(k, len(steps) - 1)] for k in range(policy.max_attempts))
+    assert waited < limit
+
+
+def test_the_first_try_after_a_loss_is_quick_spread_and_on_the_same_server() -> None:
+    waits = [ladder(at(), Lost(None, LONG), draw=draw)[0] for draw in (-1.0, 0.0, 1.0)]
+    assert [wait.seconds for wait in waits] == pytest.approx([0.0, 0.75, 1.5])
+    assert {wait.url for wait in waits} == {A}
+
+
+def test_further_tries_go_through_the_endpoints_in_turn() -> None:
+    down = Unreachable()
+    waits = ladder(at(B, max_attempts=5), Lost(None, LONG), down, down, down, down)
+    assert [wait.url for wait in waits] == [B, A, C, B, A]
+    assert [wait.seconds for wait in waits] == [0.75, 5, 10, 20, 20]
+
+
+@pytest.mark.parametrize("code", [1001, 1012, 4002, 4004])
+def test_a_server_that_sends_its_clients_away_is_not_tried_first(code: int) -> None:
+    assert ladder(at(), Lost(code, LONG))[0].url == B
+
+
+def test_a_server_that_is_the_only_one_is_tried_again_even_when_it_went_away() -> None:
+    assert ladder(at(endpoints=(A,)), Lost(1012, LONG))[0].url == A
+
+
+@pytest.mark.parametrize("code", [1001, 1011, 4003])
+def test_a_code_that_asks_for_the_backoff_gets_it(code: int) -> None:
+    assert ladder(at(), Lost(code, LONG))[0].seconds == 5
+
+
+def test_a_connection_that_broke_at_once_is_not_retried_at_once() -> None:
+    assert ladder(at(), Lost(None, STABLE_SECONDS / 2))[0].seconds == 5
+
+
+def test_a_welcome_begins_the_count_anew_by_its_own_policy() -> None:
+    state, _ = after(at(), Lost(None, LONG), 0.0)
+    state, _ = after(state, Unreachable(), 0.0)
+    assert state.attempt == 2
+    again = welcomed(B, [A, B], policy(max_attempts=9))
+    assert (again.attempt, again.ring, again.policy.max_attempts) == (0, (B, A), 9)
+
+
+@given(policies, st.floats(0, 1e4), draws)
+def test_retry_after_is_never_undercut_and_uses_up_no_attempt(
+    policy: ReconnectPolicy, seconds: float, draw: float
+) -> None:
+    before = welcomed(A, [A, B], policy)
+    state, step = after(before, Refused(503, seconds), draw)
+    assert isinstance(step, Wait)
+    assert seconds <= step.seconds <= seconds + policy.jitter * max(seconds, 1.0)
+    assert (state.attempt, step.url) == (before.attempt, B)
+
+
+def test_a_hall_that_is_told_later_is_spread_even_when_retry_after_is_nought() -> None:
+    assert ladder(at(), Refused(503, 0.0), draw=1.0)[0].seconds == pytest.approx(0.3)
+
+
+def test_a_503_without_retry_after_waits_the_first_step() -> None:
+    assert ladder(at(), Refused(503), draw=-1.0)[0].seconds == 5
+
+
+def test_being_told_later_for_ever_ends() -> None:
+    state, step = at(), None
+    for _ in range(MAX_POSTPONED):
+        state, step = after(state, Refused(503, 1.0), 0.0)
+        assert isinstance(step, Wait)
+    assert after(state, Refused(503, 1.0), 0.0)[1] == GiveUp(GiveUpReason.ALWAYS_BUSY, status=503)
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 426])
+def test_an_http_status_that_will_not_change_ends_it(status: int) -> None:
+    assert after(at(), Refused(status), 0.0)[1] == GiveUp(GiveUpReason.HTTP_STATUS, status=status)
+
+
+def test_a_first_try_that_never_got_a_welcome_goes_on_by_the_default_policy() -> None:
+    assert ladder(Comeback(A), Unreachable(), Unreachable())[0].seconds == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("ws://h:1", "ws://h:1/v1/connect"),
+        ("ws://h:1/", "ws://h:1/v1/connect"),
+        ("wss://h/v1/connect", "wss://h/v1/connect"),
+        ("wss://h/exam/v1/connect", "wss://h/exam/v1/connect"),
+    ],
+)
+def test_an_address_without_a_path_gets_the_one_of_the_protocol(given: str, url: str) -> None:
+    assert connect_url(given) == url
+
+
+def test_the_ring_names_no_server_twice() -> None:
+    state = welcomed(A, ["ws://server-a:8001", A, B, "ws://server-b:8001/"], policy())
+    assert state.ring == (A, B)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("7", 7.0),
+        (" 0 ", 0.0),
+        ("Thu, 01 Jan 1970 00:01:40 GMT", 90.0),
+        ("Thu, 01 Jan 1970 00:00:01 GMT", 0.0),
+        ("soon", None),
+        ("-3", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
+    assert retry_after_seconds(header, now=10.0) == seconds
+
+
+def test_the_codes_with_a_rule_of_their_own_may_be_reconnected_after() -> None:
+    # Otherwise their rule would never be reached.
+    for code in (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART, CloseCode.SERVER_ISOLATED, CloseCode.NOT_READY):
+        assert may_reconnect(code)
