@@ -358,6 +358,8 @@ class SocketServer(Actor):
             log.error("%s: plan %s cannot be served: %s", self.address, plan_id, error)
             await connection.end(CloseCode.NOT_READY)
             return False
+        if self._queue.changed.is_set():
+            self._follow_queue()
         return True
 
     def _welcome(self, claims: Claims, socket_id: str, examinee_id: str | None) -> Welcome:

@@ -88,6 +88,7 @@ class Bus:
         self.connected_at = time.monotonic()
         self.disconnected_at: float | None = None
         self.on_reconnected: list[Callable[[], Awaitable[None]]] = []
+        self._closing = False
         self._ack_inbox = ""
         self._ack_no = 0
         self._unacknowledged: dict[str, asyncio.Future[bytes]] = {}
@@ -103,7 +104,7 @@ class Bus:
         bus: Bus | None = None
 
         async def disconnected() -> None:
-            if bus is not None and bus.disconnected_at is None:
+            if bus is not None and bus.disconnected_at is None and not bus._closing:
                 bus.disconnected_at = time.monotonic()
                 bus._fail_unacknowledged()
                 log.warning("%s: cut off from NATS", name)
@@ -142,8 +143,9 @@ class Bus:
 
     async def close(self) -> None:
         """Flush what was published and close. Harmless when repeated or cut off."""
-        if self._nc.is_closed:
+        if self._closing:
             return
+        self._closing = True
         try:
             if self.connected:
                 await asyncio.wait_for(self._nc.flush(), 2)
