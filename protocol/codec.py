@@ -37,9 +37,9 @@ class Codec:
 
     def decode_batch(self, payload: bytes | str) -> list[Message | Malformed]:
         """The messages of a payload in their order; an element's place is its `index` (see `versions`)."""
-        raw = payload if isinstance(payload, bytes) else payload.encode()
+        raw = _raw(payload)
         try:
-            parsed = pydantic_core.from_json(payload)
+            parsed = pydantic_core.from_json(raw, allow_inf_nan=False)
         except ValueError as error:
             return [Malformed(0, ProtocolError(ErrorCode.INVALID_JSON, f"not JSON: {error}"), raw)]
         elements = parsed if isinstance(parsed, list) else [parsed]
@@ -57,7 +57,7 @@ class Codec:
     def decode_one(self, payload: bytes | str) -> Message:
         """The single message of a payload. Raises `ProtocolError` with the code, the field and what was wrong."""
         try:
-            parsed = pydantic_core.from_json(payload)
+            parsed = pydantic_core.from_json(_raw(payload), allow_inf_nan=False)
         except ValueError as error:
             raise ProtocolError(ErrorCode.INVALID_JSON, f"not JSON: {error}") from None
         return self.from_element(parsed)
@@ -79,6 +79,11 @@ class Codec:
             return model.model_validate(data)
         except pydantic.ValidationError as error:
             raise field_error(error) from None
+
+
+def _raw(payload: bytes | str) -> bytes:
+    # A lone surrogate has no UTF-8: encoded all the same, the parser refuses it like any other bad payload.
+    return payload if isinstance(payload, bytes) else payload.encode(errors="surrogatepass")
 
 
 def field_error(error: pydantic.ValidationError, prefix: str = "data") -> ProtocolError:

@@ -22,7 +22,13 @@ Reason = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
 class Wire(BaseModel):
     """Anything that has a place in a payload."""
 
-    model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="ignore")
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="ignore",
+        allow_inf_nan=False,  # JSON has no such numbers: they would be written as null
+    )
 
 
 class Message(Wire):
