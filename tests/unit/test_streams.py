@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.messages import QueueConfig, QueueCreate
+from protocol.streams import (
+    ADVISORY,
+    LEASE,
+    LEASE_WATCH,
+    RECONNECT,
+    RECONNECT_EXHAUSTED,
+    SOCKET,
+    STATE_MANAGER,
+    STATUS,
+    STREAMS,
+    ladder_of,
+    queue_consumers,
+    queue_id,
+    reconnect_watch,
+)
+
+plans = st.lists(st.sampled_from(["P001", "P002", "P003", "P004"]), max_size=8)
+priorities = st.sampled_from(["high", "normal", "low"])
+
+
+def request(
+    priority: Any = "high", proctors: list[str] | None = None, examinees: list[str] | None = None
+) -> QueueCreate:
+    return QueueCreate(
+        server_id="SOCK001",
+        queue_id="SOCK001_Q",
+        config=QueueConfig(priority=priority, max_size=10, expire_time=60),
+        proctor_plans=proctors or [],
+        examinee_plans=examinees or [],
+        incarnation="i1",
+    )
+
+
+def filters(asked: QueueCreate) -> dict[str, set[str]]:
+    return {spec.name: set(spec.filters) for spec in queue_consumers(asked)}
+
+
+def test_a_queue_begins_with_what_is_for_the_server_itself() -> None:
+    for priority in ("high", "normal", "low"):
+        assert filters(request(priority)) == {"SOCK001_Q": {"socket.SOCK001"}}
+
+
+def test_with_high_priority_no_broadcast_stands_before_a_message_for_one() -> None:
+    assert filters(request("high", ["P001"], ["P002"])) == {
+        "SOCK001_Q": {"socket.SOCK001", "socket.plan.P002.examinee.*"},
+        "SOCK001_Q_BROADCAST": {"socket.plan.P001.proctors"},
+    }
+
+
+@pytest.mark.parametrize("priority", ["normal", "low"])
+def test_with_other_priorities_one_consumer_takes_all(priority: str) -> None:
+    assert filters(request(priority, ["P001"], ["P002"])) == {
+        "SOCK001_Q": {"socket.SOCK001", "socket.plan.P002.examinee.*", "socket.plan.P001.proctors"}
+    }
+
+
+@given(priorities, plans, plans)
+def test_the_filters_are_those_of_the_plans_held_and_no_two_consumers_share_one(
+    priority: str, proctors: list[str], examinees: list[str]
+) -> None:
+    specs = queue_consumers(request(priority, proctors, examinees))
+    every = [one for spec in specs for one in spec.filters]
+    assert len(set(every)) == len(every)
+    assert set(every) == (
+        {"socket.SOCK001"}
+        | {f"socket.plan.{plan}.proctors" for plan in proctors}
+        | {f"socket.plan.{plan}.examinee.*" for plan in examinees}
+    )
+    assert all(spec.filters for spec in specs), "a consumer without filters would receive everything"
+    assert len({spec.name for spec in specs}) == len(specs)
+
+
+@given(priorities, plans, plans)
+def test_the_order_of_the_plans_makes_no_other_queue(priority: str, proctors: list[str], examinees: list[str]) -> None:
+    turned = request(priority, proctors[::-1] * 2, examinees[::-1] * 2)
+    assert queue_consumers(request(priority, proctors, examinees)) == queue_consumers(turned)
+
+
+def test_filters_grow_and_shrink_with_the_plans() -> None:
+    one = filters(request("high", ["P001"], ["P001"]))
+    two = filters(request("high", ["P001", "P002"], ["P001", "P003"]))
+    assert all(one[name] < two[name] for name in one)
+    assert filters(request("high", ["P001"], ["P001"])) == one
+
+
+def test_a_queue_keeps_its_settings_with_it() -> None:
+    (spec,) = queue_consumers(request())
+    assert (spec.stream, spec.name) == (SOCKET.name, queue_id("SOCK001"))
+    assert spec.inactive_threshold == 60
+    assert spec.deliver_new
+    assert spec.max_deliver == -1
+    assert spec.metadata == {
+        "examwire.incarnation": "i1",
+        "examwire.maxSize": "10",
+        "examwire.expireTime": "60",
+        "examwire.priority": "high",
+    }
+
+
+# -- the reconnect ladder ---------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 20), st.lists(st.floats(0.1, 100), min_size=1, max_size=8))
+def test_a_ladder_has_a_step_for_each_attempt(attempts: int, backoff: list[float]) -> None:
+    ladder = ladder_of(attempts, backoff)
+    assert len(ladder) == attempts
+    assert ladder[: len(backoff)] == backoff[:attempts]
+    assert set(ladder[len(backoff) :]) <= {backoff[-1]}
+
+
+def test_the_attempt_limit_is_the_engines() -> None:
+    spec = reconnect_watch(3, [5, 10, 20, 40])
+    assert (spec.stream, spec.max_deliver, spec.backoff, spec.ack_wait) == (RECONNECT.name, 3, (5, 10, 20), 5)
+    assert len(spec.backoff) <= spec.max_deliver
+    assert reconnect_watch(4, [1, 2]).backoff == (1, 2, 2, 2)
+    assert RECONNECT_EXHAUSTED.filters[0].endswith(f".{spec.stream}.{spec.name}")
+
+
+# -- the streams ------------------------------------------------------------------------------------------
+
+
+def test_the_streams_of_the_design() -> None:
+    assert [stream.name for stream in STREAMS] == ["STATUS", "SOCKET", "LEASE", "RECONNECT", "ADVISORY", "DEADLETTER"]
+    assert STATUS.max_age >= 86400, "it is the log of record"
+    assert STATUS.first_seq_from_clock
+    assert STATUS.allow_msg_schedules
+    assert LEASE.allow_msg_ttl
+    assert LEASE.delete_marker_ttl
+    assert LEASE.max_msgs_per_subject == RECONNECT.max_msgs_per_subject == 1
+
+
+def test_every_consumer_reads_a_stream_that_keeps_what_it_filters() -> None:
+    by_name = {stream.name: stream for stream in STREAMS}
+    for spec in (STATE_MANAGER, LEASE_WATCH, RECONNECT_EXHAUSTED, reconnect_watch(1, [1]), *queue_consumers(request())):
+        heads = {subject.rstrip(">*").rstrip(".").split(".*")[0] for subject in by_name[spec.stream].subjects}
+        assert all(any(one.startswith(head) for head in heads) for one in spec.filters)
+    assert RECONNECT_EXHAUSTED.stream == ADVISORY.name
+
+
+def test_the_state_managers_do_not_read_the_schedules_themselves() -> None:
+    assert not any(one.startswith("status.timer") or one == "status.>" for one in STATE_MANAGER.filters)
