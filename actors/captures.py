@@ -47,7 +47,8 @@ def jpeg_of(content: bytes, max_pixels: int) -> bytes:
     """Check that `content` is a whole JPEG or PNG picture; the JPEG to keep.
 
     A JPEG comes back byte for byte, a PNG converted (over white where it is transparent). The pixel limit is applied
-    to the header, before anything is decoded. Raises `NotAPicture` or `PictureTooLarge`, and nothing else.
+    to the header, before anything is decoded. Raises `NotAPicture` or `PictureTooLarge`, and nothing else. A cut is
+    always found; damage within a JPEG's scan that libjpeg can bridge (it fills with grey) is not.
     """
     if content.startswith(_JPEG_START):
         image = _opened(JpegImageFile, content, max_pixels)
