@@ -351,7 +351,7 @@ class ExamineeClient(Client):
         self.mobile_sync = MobileSyncView()
 
     async def enter_mobile_sync(self) -> None:
-        """Send `mobile_sync_wait`; `accepted` and a `mobile_sync_status` WAITING follow as frames."""
+        """Send `mobile_sync_wait`; a `mobile_sync_status` WAITING follows as a frame."""
         await self.send(EnterMobileSync())
 
     def _take_in(self, message: Message) -> None:

@@ -111,6 +111,8 @@ class Comeback:
 
 def welcomed(url: str, endpoints: list[str], policy: ReconnectPolicy) -> Comeback:
     """A `welcome` from the server at `url`: the attempts are counted anew, by its policy."""
+    if not policy.backoff_seconds:  # a ladder without steps would be a loop without a pause
+        policy = policy.model_copy(update={"backoff_seconds": DEFAULT_POLICY.backoff_seconds})
     return Comeback(url, tuple(dict.fromkeys(connect_url(one) for one in endpoints)), policy)
 
 

@@ -159,6 +159,10 @@ def test_a_welcome_begins_the_count_anew_by_its_own_policy() -> None:
     assert (again.attempt, again.ring, again.policy.max_attempts) == (0, (B, A), 9)
 
 
+def test_a_policy_without_steps_is_no_leave_to_hammer_the_server() -> None:
+    assert ladder(at(backoff_seconds=[]), Unreachable(), Unreachable())[1].seconds == 5
+
+
 @given(policies, st.floats(0, 1e4), draws)
 def test_retry_after_is_never_undercut_and_uses_up_no_attempt(
     policy: ReconnectPolicy, seconds: float, draw: float
