@@ -207,13 +207,18 @@ class _Outcome:
         decided.applied += self.applied
         decided.repeated += self.repeated
         decided.late += self.late
+        if self.restate and not isinstance(self.state, Server):
+            last = record.items[-1].message
+            assert isinstance(last, ExamineeFact)
+            restate = Restate(
+                plan_id=last.plan_id,
+                examinee_id=last.examinee_id,
+                timestamp=last.timestamp,
+                aspect="mobile_sync" if isinstance(self.state, MobileSync) else "connection",
+            )
+            decided.follow_ups.append((f"restate:{record.items[-1].version}", restate))
         if isinstance(self.state, Connection):
             decided.connections[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
-            if self.restate:
-                last = record.items[-1].message
-                assert isinstance(last, ExamineeFact)
-                restate = Restate(plan_id=last.plan_id, examinee_id=last.examinee_id, timestamp=last.timestamp)
-                decided.follow_ups.append((f"restate:{record.items[-1].version}", restate))
         elif isinstance(self.state, MobileSync):
             decided.mobile_syncs[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
 
@@ -227,7 +232,9 @@ def _by_record(items: Iterable[Item]) -> list[_Record]:
             key, kind = keys.server_status(message.server_id), records.SERVER
         else:
             assert isinstance(message, ExamineeFact)
-            if isinstance(message, MobileSyncWait | MobileSyncStatus | MobileSyncTimeout):
+            if isinstance(message, MobileSyncWait | MobileSyncStatus | MobileSyncTimeout) or (
+                isinstance(message, Restate) and message.aspect == "mobile_sync"
+            ):
                 key, kind = keys.mobile_sync(message.plan_id, message.examinee_id), records.MOBILE_SYNC
             else:
                 key, kind = keys.progress(message.plan_id, message.examinee_id), records.CONNECTION

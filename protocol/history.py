@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from protocol.effects import Effect
-from protocol.messages import Event, Message
+from protocol.messages import Event, Message, Restate
 
 S = TypeVar("S")
 F = TypeVar("F", bound=Message)
@@ -34,11 +34,15 @@ Rule = Callable[[S, int, F], Outcome[S]]
 
 @dataclass(frozen=True, slots=True)
 class History(Generic[S, F]):
-    """`base`: the fold of every fact up to `floor`. `facts`: those above it, by version."""
+    """`base`: the fold of every fact up to `floor`. `facts`: those above it, by version.
+
+    `owed`: a late fact changed what was told before, and nothing newer has told it right since.
+    """
 
     base: S
     floor: int = 0
     facts: tuple[tuple[int, F], ...] = ()
+    owed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ def compact(history: History[S, F], rule: Rule[S, F], floor: int) -> History[S, 
         return history
     settled = sum(1 for version, _ in history.facts if version <= floor)
     base = fold(replace(history, facts=history.facts[:settled]), rule)
-    return History(base, floor, history.facts[settled:])
+    return History(base, floor, history.facts[settled:], history.owed)
 
 
 def insert(
@@ -88,36 +92,47 @@ def insert(
     if not facts or version > facts[-1][0]:
         before = fold(history, rule)
         outcome = rule(before, version, fact)
-        grown = History(history.base, history.floor, (*facts, (version, fact)))
+        told_right = isinstance(fact, Restate) or told(outcome.state) != told(before)
+        grown = History(history.base, history.floor, (*facts, (version, fact)), history.owed and not told_right)
         return Insertion(grown, outcome.state, outcome.events, outcome.effects, changed=True)
 
     place = bisect_left(facts, version, key=lambda known: known[0])
     if facts[place][0] == version:
         # Delivered again: whoever wrote it may have died before telling, so ask for the same things once more.
         without = replace(history, facts=(*facts[:place], *facts[place + 1 :]))
-        return replace(insert(without, rule, version, fact, told), history=history, changed=False)
+        again = insert(without, rule, version, fact, told)
+        return replace(again, history=history, changed=False, restate=history.owed)
 
-    grown = History(history.base, history.floor, (*facts[:place], (version, fact), *facts[place:]))
-    old_state, old_events, old_effects = _replay(history, rule)
-    new_state, new_events, new_effects = _replay(grown, rule)
+    facts = (*facts[:place], (version, fact), *facts[place:])
+    old_state, old_events, old_effects, _ = _replay(history, rule, told)
+    new_state, new_events, new_effects, last_change = _replay(replace(history, facts=facts), rule, told)
+    # Clients drop an event that is older than one they have seen: is the last change among those?
+    newest_told = max((event.version or 0 for event in old_events), default=0)
+    owed = history.owed or (told(new_state) != told(old_state) and last_change <= newest_told)
     return Insertion(
-        grown,
+        History(history.base, history.floor, facts, owed),
         new_state,
         tuple(event for event in new_events if event not in old_events),
         tuple(effect for effect in new_effects if effect not in old_effects),
         changed=True,
         late=True,
-        restate=told(new_state) != told(old_state),
+        restate=owed,
     )
 
 
-def _replay(history: History[S, F], rule: Rule[S, F]) -> tuple[S, list[Event], list[Effect]]:
+def _replay(
+    history: History[S, F], rule: Rule[S, F], told: Callable[[S], Any]
+) -> tuple[S, list[Event], list[Effect], int]:
+    """The state, all events and effects, and the version that last changed what is to be told."""
     state = history.base
     events: list[Event] = []
     effects: list[Effect] = []
+    last_change = 0
     for version, fact in history.facts:
         outcome = rule(state, version, fact)
+        if told(outcome.state) != told(state):
+            last_change = version
         state = outcome.state
         events.extend(outcome.events)
         effects.extend(outcome.effects)
-    return state, events, effects
+    return state, events, effects, last_change

@@ -121,7 +121,7 @@ class Restate(ExamineeFact):
     """The state manager tells an examinee's state anew, after a late message has changed what was told before."""
 
     type: ClassVar[str] = "restate"
-    timestamp: Timestamp
+    aspect: Literal["connection", "mobile_sync"] = "connection"
 
 
 # -- mobile sync (document 18) --------------------------------------------------------------------------
@@ -440,7 +440,7 @@ Event = (
 """What proctors are told; each carries a `version`."""
 
 ConnectionFact = ConnectionStatus | ReconnectAttempt | ReconnectExhausted | Readmit | Restate
-MobileSyncFact = MobileSyncWait | MobileSyncStatus | MobileSyncTimeout
+MobileSyncFact = MobileSyncWait | MobileSyncStatus | MobileSyncTimeout | Restate
 StatusMessage = ConnectionFact | MobileSyncFact | ServerStatus
 
 STATUS_MESSAGES: tuple[type[Message], ...] = (

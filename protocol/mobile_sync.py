@@ -15,6 +15,7 @@ from protocol.messages import (
     MobileSyncTimeout,
     MobileSyncView,
     MobileSyncWait,
+    Restate,
 )
 
 
@@ -86,6 +87,8 @@ def apply(state: MobileSync, version: int, fact: MobileSyncFact) -> Outcome[Mobi
             return _reported(state, version, fact)
         case MobileSyncTimeout():
             return _timeout(state, version, fact)
+        case Restate():
+            return _tell(replace(state, version=version)) if state.status is not None else Outcome(state)
 
 
 def _wait(state: MobileSync, version: int, fact: MobileSyncWait) -> Outcome[MobileSync]:

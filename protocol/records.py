@@ -56,6 +56,7 @@ def dump_history(history: History[Any, Any]) -> str:
         {
             "base": _lean(history.base),
             "floor": history.floor,
+            **({"owed": True} if history.owed else {}),
             "facts": [
                 [version, fact.type, fact.model_dump(by_alias=True, exclude_defaults=True)]
                 for version, fact in history.facts
@@ -73,7 +74,7 @@ def load_history(state: type[S], stored: str | bytes) -> History[S, Any]:
             (int(version), STATUS_CODEC.from_element({"type": kind, "data": data}))
             for version, kind, data in parsed["facts"]
         )
-        return History(base, int(parsed["floor"]), facts)
+        return History(base, int(parsed["floor"]), facts, bool(parsed.get("owed", False)))
     except (KeyError, TypeError, ProtocolError) as error:
         raise ValueError(f"not a history: {error!r}") from error
 

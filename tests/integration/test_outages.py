@@ -82,7 +82,13 @@ class Exam:
                     for proctor in proctors
                 )
 
-            await eventually(seen, f"{examinee_id}: each recovery and each loss is seen once")
+            try:
+                await eventually(seen, f"{examinee_id}: each recovery and each loss is seen once")
+            except AssertionError as error:
+                told = [proctor.about(examinee_id) for proctor in proctors]
+                raise AssertionError(
+                    f"{error}: {self.connects[examinee_id]} {self.losses[examinee_id]} {told}"
+                ) from None
         for proctor in proctors:
             for examinee_id in EXAMINEES:
                 versions = [frame["data"]["version"] for frame in proctor.about(examinee_id)]
