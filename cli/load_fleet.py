@@ -1,0 +1,212 @@
+"""What is loaded and what loads it: engines and roles, a process each, their cost, and the load's own processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cli.children import Child, EngineProcess, RoleProcess
+from cli.engines import NatsServer, RedisServer
+from protocol.errors import RoleFailed
+
+log = logging.getLogger("examwire.load")
+
+READY_SECONDS = 60.0
+SETTLE_SECONDS = 5.0
+SETTLE_STEP_SECONDS = 0.25
+SETTLED_SHARE = 0.002
+
+
+class Fleet:
+    """Engines and one process a role in `directory`, ended by `stop`.
+
+    `environment`: settings of the roles. With `nats_url` and `redis_url`, engines that run already.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        environment: Mapping[str, str],
+        *,
+        servers: int = 1,
+        nats_url: str | None = None,
+        redis_url: str | None = None,
+    ) -> None:
+        self._directory = directory
+        self._environment = dict(environment)
+        self._server_count = servers
+        self._children: dict[str, list[Child]] = {}
+        self.nats_url = nats_url or ""
+        self.redis_url = redis_url or ""
+        self.socket_urls: list[str] = []
+
+    async def start(self) -> None:
+        """Return when every role is ready. Raises `RoleFailed`."""
+        if not self.nats_url:
+            nats = NatsServer(self._directory / "nats")
+            await self._start("nats-server", EngineProcess(nats))
+            self.nats_url = nats.url
+        if not self.redis_url:
+            redis = RedisServer(self._directory / "redis")
+            await self._start("redis-server", EngineProcess(redis))
+            self.redis_url = redis.url
+        self._environment |= {
+            "EXAMWIRE_NATS_URL": self.nats_url,
+            "EXAMWIRE_REDIS_URL": self.redis_url,
+            "EXAMWIRE_DATA_DIR": str(self._directory / "data"),
+            "EXAMWIRE_SOCKET__PORT": "0",
+        }
+        await self._start("queue-server", self._role("queue-server", ["queue-server"]))
+        await self._start("state-manager", self._role("state-manager", ["state-manager"]))
+        servers = [
+            self._role(f"LOAD{number:03d}", ["socket-server", "--server-id", f"LOAD{number:03d}"])
+            for number in range(1, self._server_count + 1)
+        ]
+        await self._start("socket-server", *servers)
+        self.socket_urls = [server.ready["url"] for server in servers]
+
+    def _role(self, name: str, arguments: Sequence[str]) -> RoleProcess:
+        return RoleProcess(name, [*arguments, "--log-level", "warning"], self._environment)
+
+    async def _start(self, role: str, *children: Child) -> None:
+        self._children[role] = list(children)
+        await asyncio.gather(*(child.start() for child in children))
+
+    async def stop(self) -> None:
+        """End all. Nothing is drained: engines, data and plans are the load's own and go with it."""
+        children = [child for group in reversed(self._children.values()) for child in group]
+        for child in children:
+            child.kill()
+        for child in children:
+            await child.stop()
+        self._children.clear()
+
+    def processes(self) -> dict[str, list[int]]:
+        """The pids of each role that the fleet started."""
+        return {
+            role: [child.pid for child in children if child.pid is not None]
+            for role, children in self._children.items()
+        }
+
+
+def cpu_seconds(processes: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """User and system seconds that each role has used since it was started."""
+    used = {}
+    for role, pids in processes.items():
+        times = [psutil.Process(pid).cpu_times() for pid in pids]
+        used[role] = sum(one.user + one.system for one in times)
+    return used
+
+
+def spent(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """CPU seconds between two readings; a role that was not there before is left out."""
+    return {role: round(after[role] - seconds, 2) for role, seconds in before.items() if role in after}
+
+
+def resident_bytes(pids: Sequence[int]) -> int:
+    """The RSS of some processes together."""
+    return sum(int(psutil.Process(pid).memory_info().rss) for pid in pids)
+
+
+async def settled_bytes(pids: Sequence[int]) -> int:
+    """`resident_bytes` once it stands still (or after some seconds)."""
+    known = resident_bytes(pids)
+    for _ in range(int(SETTLE_SECONDS / SETTLE_STEP_SECONDS)):
+        await asyncio.sleep(SETTLE_STEP_SECONDS)
+        now = resident_bytes(pids)
+        if abs(now - known) <= SETTLED_SHARE * known:
+            return now
+        known = now
+    return known
+
+
+class LoadProcess:
+    """A process of ours that is told JSON lines and tells JSON lines; each goes to `on_event`.
+
+    `run` is the module and `arguments` what follows it. When it ends without being asked to, `on_event` gets
+    `{"event": "ended"}`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        on_event: Callable[[LoadProcess, dict[str, Any]], None],
+    ) -> None:
+        self.name = name
+        self._command = [sys.executable, "-P", "-m", module, *arguments]
+        self._environment = dict(environment)
+        self._on_event = on_event
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[dict[str, Any]] | None = None
+        self._wanted = True
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> dict[str, Any]:
+        """Start and wait for its ready line, which is returned. Raises `RoleFailed`."""
+        # Before anything can fail, so that `stop` finds it.
+        self._ready = asyncio.get_running_loop().create_future()
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=self._environment,
+            start_new_session=True,  # Ctrl-C is for `examwire load`; the end of its stdin ends this
+            limit=2**24,
+        )
+        self._reading = asyncio.create_task(self._read(self._process), name=f"read:{self.name}")
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._ready), READY_SECONDS)
+        except TimeoutError:
+            raise RoleFailed(f"{self.name} was not ready within {READY_SECONDS:g} s; its log is on stderr") from None
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        assert self._ready is not None
+        while line := await process.stdout.readline():
+            event = json.loads(line)
+            if event["event"] == "ready":
+                self._ready.set_result(event)
+            else:
+                self._on_event(self, event)
+        code = await process.wait()
+        if not self._ready.done():
+            self._ready.set_exception(RoleFailed(f"{self.name} ended with {code} before it was ready; see above"))
+        elif self._wanted:
+            self._on_event(self, {"event": "ended", "code": code})
+
+    def tell(self, **command: Any) -> None:
+        """Send a command."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+
+    def kill(self) -> None:
+        """SIGKILL: the kernel closes its sockets at once."""
+        self._wanted = False
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def stop(self) -> None:
+        """Kill it and wait until it is gone. Harmless when repeated."""
+        self.kill()
+        if self._reading is not None:
+            await self._reading
+        if self._ready is not None and self._ready.done() and not self._ready.cancelled():
+            self._ready.exception()  # retrieved, also when nobody waits any more

@@ -1,0 +1,238 @@
+"""The three courses of a load run. Each causes losses and recoveries, and leaves its figures in the report."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from actors.runtime.state_store import StateStore
+from cli.load_baseline import BarePath
+from cli.load_fleet import cpu_seconds, resident_bytes, settled_bytes, spent
+from cli.load_hall import REDIS_CHUNK_POLL_SECONDS, REDIS_POLL_SECONDS, Hall
+from cli.load_report import Baseline, Percentiles, Phase, Report, Turn, per_second
+
+PAUSE_SECONDS = 0.02
+"""Between rounds, so that what follows a frame (acks, the examinee's own state) is done with."""
+POLLED_EVERY = 4
+AWAY_SECONDS = 1.0
+BARE_ROUNDS = 3
+BARE_SAMPLES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a scenario works with. `processes`: pids by role, the fleet's and the load's own, as they are now."""
+
+    hall: Hall
+    store: StateStore
+    report: Report
+    processes: Callable[[], Mapping[str, Sequence[int]]]
+    bare: BarePath | None
+    progress: Callable[[str], None]
+
+
+async def one_by_one(run: Run, repeat: int) -> None:
+    """One loss and recovery at a time, `repeat` times; a message of the bare path after each."""
+    hall, report = run.hall, run.report
+    await _fill(run)
+    in_redis: list[float] = []
+    bare: list[float] = []
+    run.progress(f"{repeat} losses and recoveries, one at a time")
+    with _measured(run):
+        for number in range(repeat):
+            examinee = 1 + number % hall.count
+            await _round(hall, examinee, Phase.MEASURED)
+            if run.bare is not None:
+                await asyncio.sleep(PAUSE_SECONDS)
+                bare.append(await run.bare.one())
+            if number % POLLED_EVERY == 0:
+                polling = asyncio.create_task(hall.lost_in_redis(run.store, examinee))
+                lost_at = await _round(hall, examinee, Phase.POLLED)
+                try:
+                    found_at = await polling
+                except TimeoutError:
+                    continue  # the comparison at the end says so
+                if lost_at is not None:
+                    in_redis.append(found_at - lost_at)
+    report.redis_latency = Percentiles.of(in_redis)
+    report.notes.append(
+        f"redisLatencyMs: rounds of their own (not in latencyMs), in which Redis is polled every "
+        f"{REDIS_POLL_SECONDS * 1000:g} ms plus a round trip"
+    )
+    _figures(run)
+    if bare:
+        report.notes.append("baseline: one message after each round, from before its publish to the receiver's frame")
+        report.compare(Baseline(Percentiles.of(bare)))
+
+
+async def _round(hall: Hall, examinee: int, phase: Phase) -> float | None:
+    hall.phase = phase
+    await asyncio.sleep(PAUSE_SECONDS)
+    lost_at = await hall.lose(examinee)
+    await hall.connect([examinee])
+    return lost_at
+
+
+async def hall_outage(run: Run) -> None:
+    """All sockets end at once; when all of that is told and in Redis, all come back."""
+    hall, report = run.hall, run.report
+    bare = await _bare_burst(run)
+    await _fill(run)
+    await hall.stand_by()
+    numbers = hall.connected
+    run.progress(f"{len(numbers)} sockets vanish")
+    hall.phase = Phase.MEASURED
+    with _measured(run):
+        vanished_at = hall.vanish()
+        reading = asyncio.create_task(hall.all_lost_in_redis(run.store, numbers))
+        await hall.until(lambda: hall.ledger.outstanding <= 0)
+        in_redis = await reading
+        run.progress("all come back")
+        await hall.connect(numbers)
+    report.redis_latency = Percentiles.of(at - vanished_at for at in in_redis)
+    _figures(run)
+    last_frame = max(hall.ledger.times(Turn.LOST), default=vanished_at)
+    report.notes += [
+        "lossesPerSecond: count / (last frame - first frame) at the proctor; the last one came "
+        f"{last_frame - vanished_at:.3f} s after the sockets vanished",
+        f"redisLatencyMs: the records are read in turn, those that are missing again every "
+        f"{REDIS_CHUNK_POLL_SECONDS * 1000:g} ms; the last of {len(in_redis)} was there "
+        f"{max(in_redis, default=vanished_at) - vanished_at:.3f} s after the sockets vanished",
+        "connectsPerSecond: those who come back",
+    ]
+    report.connects_per_second = _connects(hall, Phase.MEASURED)
+    if bare is not None:
+        report.compare(bare)
+
+
+async def steady(run: Run, rate: float, duration: float) -> None:
+    """`rate` losses a second for `duration` seconds, spread over all; each comes back a second later."""
+    hall, report = run.hall, run.report
+    bare = await _bare_pace(run, rate, duration)
+    await _fill(run)
+    in_redis: list[float] = []
+    order = list(range(1, hall.count + 1))
+    random.Random(hall.count).shuffle(order)
+    polling = asyncio.Lock()
+    away: set[int] = set()
+
+    async def lose_and_recover(examinee: int, polled: bool) -> None:
+        watching = None
+        if polled and not polling.locked():
+            await polling.acquire()
+            watching = asyncio.create_task(hall.lost_in_redis(run.store, examinee))
+        lost_at = await hall.lose(examinee)
+        if watching is not None:
+            try:
+                found_at = await watching
+                if lost_at is not None:
+                    in_redis.append(found_at - lost_at)
+            except TimeoutError:
+                pass  # the comparison at the end says so
+            finally:
+                polling.release()
+        await asyncio.sleep(AWAY_SECONDS)
+        await hall.connect([examinee], all_told=False)
+        away.discard(examinee)
+
+    run.progress(f"{rate:g} losses and recoveries a second for {duration:g} s")
+    hall.phase = Phase.MEASURED
+    loop = asyncio.get_running_loop()
+    with _measured(run):
+        async with asyncio.TaskGroup() as group:
+            started = loop.time()
+            for number in range(int(rate * duration)):
+                await asyncio.sleep(started + number / rate - loop.time())
+                examinee = order[number % len(order)]
+                if examinee in away:
+                    continue  # fewer examinees than the rate takes
+                away.add(examinee)
+                group.create_task(lose_and_recover(examinee, number % POLLED_EVERY == 0))
+        await hall.until(lambda: hall.ledger.outstanding <= 0)
+    report.redis_latency = Percentiles.of(in_redis)
+    report.notes.append(
+        f"redisLatencyMs: every fourth loss at most, polled every {REDIS_POLL_SECONDS * 1000:g} ms plus a round trip"
+    )
+    _figures(run)
+    if bare is not None:
+        report.compare(bare)
+
+
+async def _fill(run: Run) -> None:
+    """Everybody connects; what a connection costs the socket servers in memory is measured by the way."""
+    hall, report = run.hall, run.report
+    await hall.open()
+    servers = run.processes().get("socket-server", [])
+    before = resident_bytes(servers)
+    run.progress(f"{hall.count} examinees connect")
+    await hall.connect(range(1, hall.count + 1))
+    report.connects_per_second = _connects(hall, Phase.SET_UP)
+    if servers:
+        connected = max(1, len(hall.connected))
+        report.kib_per_connection = round((await settled_bytes(servers) - before) / connected / 1024, 2)
+        report.notes.append("kibPerConnection: growth of the socket servers' RSS / connections, once it stands still")
+
+
+@contextmanager
+def _measured(run: Run) -> Iterator[None]:
+    """Time and CPU seconds of what is inside. Processes that end inside do not count."""
+    before, started = cpu_seconds(run.processes()), time.monotonic()
+    yield
+    run.report.measured_seconds = time.monotonic() - started
+    run.report.cpu_seconds = spent(before, cpu_seconds(run.processes()))
+
+
+def _figures(run: Run) -> None:
+    ledger, report = run.hall.ledger, run.report
+    report.losses_per_second = per_second(ledger.times(Turn.LOST))
+    report.recoveries_per_second = per_second(ledger.times(Turn.BACK))
+    report.latency = Percentiles.of(ledger.latencies(Turn.LOST))
+    report.recovery_latency = Percentiles.of(ledger.latencies(Turn.BACK))
+    report.notes.append("latencyMs: the socket's end to the proctor's frame, percentiles by nearest rank")
+
+
+def _connects(hall: Hall, phase: Phase) -> float | None:
+    times = hall.welcomed[phase]
+    if not times:
+        return None
+    span = max(welcomed for _, welcomed in times) - min(started for started, _ in times)
+    return round(len(times) / span, 1) if span > 0 else None
+
+
+async def _bare_burst(run: Run) -> Baseline | None:
+    """As many messages as the outage has, at once; the median of some rounds."""
+    if run.bare is None:
+        return None
+    run.progress(f"the bare path: {BARE_ROUNDS} times {run.hall.count} messages")
+    passages = [await run.bare.many(run.hall.count) for _ in range(BARE_ROUNDS)]
+    run.report.notes.append(
+        f"baseline: {run.hall.count} messages in arrays of up to 256 before the hall fills, {BARE_ROUNDS} times; "
+        "lossesPerSecond is the median, latencyMs holds all"
+    )
+    rates = [rate for passage in passages if (rate := per_second(passage.arrivals)) is not None]
+    latency = Percentiles.of(seconds for passage in passages for seconds in passage.latencies)
+    return Baseline(latency, round(statistics.median(rates), 1) if rates else None)
+
+
+async def _bare_pace(run: Run, rate: float, duration: float) -> Baseline | None:
+    """Messages at the pace of the losses and recoveries, one after the other."""
+    if run.bare is None:
+        return None
+    count = max(1, min(BARE_SAMPLES, int(2 * rate * duration)))
+    run.progress(f"the bare path: {count} messages")
+    run.report.notes.append(
+        f"baseline: {count} messages, {2 * rate:g} a second at most, one at a time, before the hall fills"
+    )
+    latencies, loop = [], asyncio.get_running_loop()
+    started = loop.time()
+    arrivals = []
+    for number in range(count):
+        await asyncio.sleep(started + number / (2 * rate) - loop.time())
+        latencies.append(await run.bare.one())
+        arrivals.append(time.time())
+    return Baseline(Percentiles.of(latencies), per_second(arrivals))
