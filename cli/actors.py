@@ -20,7 +20,7 @@ from protocol.ids import check_id
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-CONNECT_SECONDS = 3.0
+CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
 PAGE = 500  # sessions an answer; one of them is about half a KiB
 
@@ -79,10 +79,12 @@ def show_actor(
 ) -> None:
     """Show one actor's inspection. Exit code 3 when there is none at this address, or the examinee is not connected."""
 
+    session = _session_ids(address) if address.startswith("session.") else None
+
     async def work() -> None:
         bus = await Bus.connect(settings.nats_url, "examwire actors", wait=CONNECT_SECONDS)
         try:
-            found = await (_session(bus, address) if address.startswith("session.") else _service(bus, address))
+            found = await (_service(bus, address) if session is None else _session(bus, *session))
         finally:
             await bus.close()
         show(found, lambda: table(["field", "value"], _fields(found)), output)
@@ -108,12 +110,12 @@ async def inspection_of(bus: Bus, entry: ServiceEntry) -> dict[str, Any]:
 
 
 async def sessions_of(bus: Bus, entry: ServiceEntry) -> list[dict[str, Any]]:
-    """The inspections of the sessions that a socket server holds; nobody else holds any.
+    """The inspections of the sessions that a socket server holds; nobody else holds any. None if it does not answer.
 
     Asked for page by page; a session that comes or goes in between may be missing or there twice, so by address.
     """
     subject = entry.metadata.get("inspect")
-    if subject is None:
+    if subject is None or entry.metadata.get("kind") != "socket-server":
         return []
     found: dict[str, dict[str, Any]] = {}
     offset = 0
@@ -121,22 +123,23 @@ async def sessions_of(bus: Bus, entry: ServiceEntry) -> list[dict[str, Any]]:
         request = json.dumps({"sessions": {"offset": offset, "limit": PAGE}}).encode()
         try:
             answer = json.loads(await bus.request(subject, request, timeout=ANSWER_SECONDS))
-        except NoResponders:
-            return []  # it stopped since it was listed
-        page = answer.get("sessions")
-        if not isinstance(page, list):
-            return []
+        except (NoResponders, BrokerUnavailable):
+            return []  # its own row says `silent`
+        page = answer["sessions"]
         found.update({session["address"]: session for session in page})
         offset += len(page)
         if not page or offset >= answer["total"]:
             return list(found.values())
 
 
-async def _session(bus: Bus, address: str) -> dict[str, Any]:
+def _session_ids(address: str) -> tuple[str, str]:
     parts = address.split(".")
     if len(parts) != 3:
         raise ConfigurationError(f"{address!r}: the address of a session is session.PLAN_ID.EXAMINEE_ID")
-    plan_id, examinee_id = check_id("planId", parts[1]), check_id("examineeId", parts[2])
+    return check_id("planId", parts[1]), check_id("examineeId", parts[2])
+
+
+async def _session(bus: Bus, plan_id: str, examinee_id: str) -> dict[str, Any]:
     try:
         answer = await bus.request(subjects.session(plan_id, examinee_id), timeout=ANSWER_SECONDS)
     except NoResponders:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import Any
 
@@ -70,6 +71,8 @@ def examwire() -> None:
 
     Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 cannot reach, 5 degraded.
     """
+    # A command says itself what went wrong. Roles, which log, configure it anew.
+    logging.basicConfig(level=logging.ERROR)
 
 
 def version() -> None:

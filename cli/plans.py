@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 T = TypeVar("T")
-CHUNK = 500  # hashes a round trip: a hall of thousands must not be one answer of many megabytes
+CHUNK = 500  # records a round trip: Redis serves others in between
+
+PROGRESS_FIELDS = (
+    *("connStatusCode", "lastActiveTime", "reason", "serverId", "socketId", "reconnectAttempt", "exhausted"),
+    "version",
+)
+MOBILE_SYNC_FIELDS = ("status", "deviceId", "timestamp", "imageUrl", "reason", "version")
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -88,12 +94,11 @@ async def plan_of(store: StateStore, plan_id: str) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for start in range(0, len(ids), CHUNK):
         part = ids[start : start + CHUNK]
-        found = await store.hashes(
-            [key(plan_id, examinee_id) for examinee_id in part for key in (keys.progress, keys.mobile_sync)]
-        )
+        progress = await store.fields([keys.progress(plan_id, one) for one in part], PROGRESS_FIELDS)
+        mobile_sync = await store.fields([keys.mobile_sync(plan_id, one) for one in part], MOBILE_SYNC_FIELDS)
         rows += [
-            row_of(examinee_id, progress, mobile_sync)
-            for examinee_id, progress, mobile_sync in zip(part, found[::2], found[1::2], strict=True)
+            row_of(one, _known(PROGRESS_FIELDS, connection), _known(MOBILE_SYNC_FIELDS, sync))
+            for one, connection, sync in zip(part, progress, mobile_sync, strict=True)
         ]
     statuses = Counter(row["status"] for row in rows)
     return {
@@ -114,25 +119,29 @@ async def count_of(store: StateStore, plan_id: str) -> dict[str, Any]:
     return {"planId": plan_id, **(await plan_of(store, plan_id))["counts"]}
 
 
+def _known(names: Sequence[str], values: Sequence[str | None]) -> dict[str, str]:
+    return {name: value for name, value in zip(names, values, strict=True) if value}
+
+
 def row_of(examinee_id: str, progress: dict[str, str], mobile_sync: dict[str, str]) -> dict[str, Any]:
-    """An examinee from the two hashes of the documents (`protocol.records`); what is not recorded is `None`."""
+    """An examinee from the two hashes of the documents without their empty fields; what is not recorded is `None`."""
     return {
         "examineeId": examinee_id,
-        "status": progress.get("connStatusCode") or "NEVER",
-        "lastActiveTime": progress.get("lastActiveTime") or None,
-        "reason": progress.get("reason") or None,
-        "serverId": progress.get("serverId") or None,
-        "socketId": progress.get("socketId") or None,
-        "reconnectAttempt": int(progress.get("reconnectAttempt") or 0),
+        "status": progress.get("connStatusCode", "NEVER"),
+        "lastActiveTime": progress.get("lastActiveTime"),
+        "reason": progress.get("reason"),
+        "serverId": progress.get("serverId"),
+        "socketId": progress.get("socketId"),
+        "reconnectAttempt": int(progress.get("reconnectAttempt", 0)),
         "exhausted": progress.get("exhausted") == "1",
-        "version": int(progress.get("version") or 0),
+        "version": int(progress.get("version", 0)),
         "mobileSync": {
-            "status": mobile_sync.get("status") or "NONE",
-            "deviceId": mobile_sync.get("deviceId") or None,
-            "timestamp": mobile_sync.get("timestamp") or None,
-            "imageUrl": mobile_sync.get("imageUrl") or None,
-            "reason": mobile_sync.get("reason") or None,
-            "version": int(mobile_sync.get("version") or 0),
+            "status": mobile_sync.get("status", "NONE"),
+            "deviceId": mobile_sync.get("deviceId"),
+            "timestamp": mobile_sync.get("timestamp"),
+            "imageUrl": mobile_sync.get("imageUrl"),
+            "reason": mobile_sync.get("reason"),
+            "version": int(mobile_sync.get("version", 0)),
         },
     }
 

@@ -16,7 +16,7 @@ from cli.config import takes_settings
 from cli.output import ExitCode, Format, OutputOption, run_until_interrupted, show, table
 from protocol.streams import STREAMS
 
-CONNECT_SECONDS = 3.0
+CONNECT_SECONDS = 2.0
 TOPOLOGY_SETTINGS = ("nats_url", "data_dir", "reconnect.max_attempts", "reconnect.backoff_seconds")
 
 T = TypeVar("T")
@@ -75,7 +75,10 @@ async def compare(bus: Bus, settings: Settings) -> list[Finding]:
     findings = []
     for stream in STREAMS:
         found = await bus.stream_config(stream.name)
-        findings.append(_finding("stream", stream.name, stream_config(stream), found))
+        wanted = stream_config(stream)
+        if stream.allow_msg_schedules or stream.delete_marker_ttl is not None:
+            wanted = wanted.evolve(allow_rollup_hdrs=True)  # the server switches them on for these features
+        findings.append(_finding("stream", stream.name, wanted, found))
     for consumer in topology_consumers(settings):
         name = f"{consumer.stream}/{consumer.name}"
         found = await bus.consumer_config(consumer.stream, consumer.name)

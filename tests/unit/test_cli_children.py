@@ -1,0 +1,158 @@
+"""Supervised child processes: kept, given up, stopped in order; a data directory is one process's alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from actors.runtime.supervision import Intensity
+from cli.children import Child, DataDirClaim, Keeper
+from protocol.errors import RoleFailed
+
+EAGER = Intensity(restarts=3, period=60.0, backoff=0.001, backoff_max=0.001)
+
+
+class FakeChild(Child):
+    """A process made of an event; `broken` starts from now on fail."""
+
+    def __init__(self, name: str, journal: list[str]) -> None:
+        super().__init__(name)
+        self.journal = journal
+        self.starts = 0
+        self.broken = False
+        self.started = asyncio.Event()
+        self._dead = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        return None
+
+    async def start(self) -> None:
+        await asyncio.sleep(0)
+        self.starts += 1
+        if self.broken:
+            raise RoleFailed(f"{self.name} is broken")
+        self._dead = asyncio.Event()
+        self.started.set()
+        self.journal.append(f"start {self.name}")
+
+    async def ended(self) -> str:
+        await self._dead.wait()
+        return "exit code 1"
+
+    def die(self) -> None:
+        self.started.clear()
+        self._dead.set()
+
+    async def stop(self) -> None:
+        self.journal.append(f"stop {self.name}")
+
+    def kill(self) -> None:
+        self.journal.append(f"kill {self.name}")
+
+
+@pytest.fixture
+async def keeper() -> Keeper:
+    return Keeper(EAGER, lambda children: None)
+
+
+async def test_a_child_that_dies_is_started_again_and_its_siblings_are_left_alone(keeper: Keeper) -> None:
+    journal: list[str] = []
+    one, other = FakeChild("one", journal), FakeChild("other", journal)
+    await keeper.start(one, other)
+    one.die()
+    await asyncio.wait_for(one.started.wait(), 5)
+    assert (one.starts, other.starts) == (2, 1)
+    await keeper.stop([one, other])
+
+
+async def test_a_child_that_keeps_dying_is_given_up(keeper: Keeper) -> None:
+    child = FakeChild("state-manager", [])
+    await keeper.start(child)
+    for _ in range(EAGER.restarts):
+        child.die()
+        await asyncio.wait_for(child.started.wait(), 5)
+    child.die()
+    with pytest.raises(RoleFailed, match="state-manager ended 4 times within 60 s, at last: exit code 1"):
+        await asyncio.wait_for(keeper.wait(), 5)
+    await keeper.stop([child])
+
+
+async def test_a_child_that_cannot_start_again_is_given_up_with_its_reason(keeper: Keeper) -> None:
+    child = FakeChild("web-server", [])
+    await keeper.start(child)
+    child.broken = True
+    child.die()
+    with pytest.raises(RoleFailed, match="web-server is broken"):
+        await asyncio.wait_for(keeper.wait(), 5)
+    assert child.starts == 1 + EAGER.restarts
+    await keeper.stop([child])
+
+
+async def test_the_first_start_is_not_tried_again(keeper: Keeper) -> None:
+    good, bad = FakeChild("good", []), FakeChild("bad", [])
+    bad.broken = True
+    with pytest.raises(RoleFailed, match="bad is broken"):
+        await keeper.start(good, bad)
+    assert bad.starts == 1
+    await keeper.stop([good, bad])
+
+
+async def test_children_are_stopped_group_after_group_and_not_started_again(keeper: Keeper) -> None:
+    journal: list[str] = []
+    engine, server, web = (FakeChild(name, journal) for name in ("engine", "server", "web"))
+    await keeper.start(engine)
+    await keeper.start(server, web)
+    server.die()
+    await keeper.stop([web], [server], [engine])
+    assert journal[-3:] == ["stop web", "stop server", "stop engine"]
+    await asyncio.sleep(0.01)  # longer than the backoff
+    assert server.starts == 1
+
+
+# -- the data directory ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that would stay."""
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_data_directory_is_refused_while_another_process_has_it(tmp_path: Path) -> None:
+    claim = DataDirClaim(tmp_path)
+    claim.record([])
+    with pytest.raises(RoleFailed, match=rf"another `examwire up` \(pid {os.getpid()}\) is using"):
+        DataDirClaim(tmp_path)
+    claim.release()
+    DataDirClaim(tmp_path).release()
+
+
+def test_children_that_an_up_left_behind_are_ended(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    left = {"pid": 1, "children": [[sleeper.pid, psutil.Process(sleeper.pid).create_time()]]}
+    (tmp_path / "up.lock").write_text(json.dumps(left))
+    DataDirClaim(tmp_path).release()
+    assert sleeper.wait(timeout=5) == -15
+
+
+def test_a_process_that_has_the_pid_of_a_former_child_is_spared(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    (tmp_path / "up.lock").write_text(json.dumps({"pid": 1, "children": [[sleeper.pid, 1.5]]}))
+    DataDirClaim(tmp_path).release()
+    assert sleeper.poll() is None
+
+
+def test_half_a_lock_file_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "up.lock").write_text('{"pid": 12, "chil')
+    DataDirClaim(tmp_path).release()
