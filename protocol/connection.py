@@ -34,7 +34,8 @@ from protocol.times import parse_time
 class Connection:
     """What is known of an examinee's connection.
 
-    `version` is the version that last changed it; `loss_version` names the current or latest outage. `socket_id`
+    `version` is the version that last changed it; `loss_version` names the current or latest outage
+    (its loss, or the readmission that gave it more time). `socket_id`
     is the current socket, or the last one while disconnected.
     """
 
@@ -236,8 +237,17 @@ def _exhausted(state: Connection, version: int, fact: ReconnectExhausted) -> Out
 def _readmitted(state: Connection, version: int, fact: Readmit) -> Outcome[Connection]:
     if not state.exhausted:
         return Outcome(state)
-    # No new ladder: whoever was let in by a person may take the time it takes.
-    readmitted = replace(state, exhausted=False, reason="READMITTED", attempt=0, max_attempts=None, version=version)
+    # No new ladder: whoever was let in by a person may take the time it takes. What is still said about the old
+    # ladder, which can be long after the message ids of its messages are forgotten, finds its outage gone.
+    readmitted = replace(
+        state,
+        exhausted=False,
+        reason="READMITTED",
+        loss_version=version,
+        attempt=0,
+        max_attempts=None,
+        version=version,
+    )
     event = ExamineeReadmitted(
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
