@@ -1,0 +1,166 @@
+"""Mobile sync (document 18), by scenario. Versions are the places in the log."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.effects import Effect, ScheduleTimeout, TellMobileSync
+from protocol.messages import Event, MobileSyncCode, MobileSyncCompleted, MobileSyncFact, MobileSyncStatus
+from protocol.mobile_sync import MobileSync, apply
+from tests.unit.facts import EXAMINEE, PLAN, at, timed_out, upload_failed, uploaded, wait
+
+
+class Log:
+    """Facts in order, and what came of the last one."""
+
+    def __init__(self, *facts: MobileSyncFact) -> None:
+        self.state = MobileSync()
+        self.version = 0
+        self.events: tuple[Event, ...] = ()
+        self.effects: tuple[Effect, ...] = ()
+        for fact in facts:
+            self.add(fact)
+
+    def add(self, fact: MobileSyncFact) -> Log:
+        self.version += 1
+        outcome = apply(self.state, self.version, fact)
+        self.state, self.events, self.effects = outcome.state, outcome.events, outcome.effects
+        return self
+
+    def changes_nothing(self, fact: MobileSyncFact) -> bool:
+        before = self.state
+        self.add(fact)
+        return self.state == before and self.events == () and self.effects == ()
+
+    def event(self) -> Event:
+        (event,) = self.events
+        assert event.version == self.version == self.state.version
+        assert (event.plan_id, event.examinee_id) == (PLAN, EXAMINEE)
+        assert TellMobileSync(PLAN, EXAMINEE, self.version) in self.effects, "the examinee is told too"
+        return event
+
+
+def test_entering_the_stage_waits_with_a_deadline() -> None:
+    log = Log(wait(0, 120))
+    event = log.event()
+    assert isinstance(event, MobileSyncStatus)
+    assert (event.status, event.deadline) == (MobileSyncCode.WAITING, at(120))
+    assert ScheduleTimeout(PLAN, EXAMINEE, at(120), 1) in log.effects
+    assert log.state.view().status == "WAITING"
+    assert MobileSync().view().status == "NONE"
+
+
+def test_entering_again_while_waiting_moves_no_deadline_and_only_tells_where_things_are() -> None:
+    log = Log(wait(0, 120))
+    before = log.state
+    log.add(wait(60, 120))
+    assert log.state == before
+    assert log.events == ()
+    assert log.effects == (TellMobileSync(PLAN, EXAMINEE, 2),)
+
+
+def test_an_upload_completes_the_stage() -> None:
+    log = Log(wait(), uploaded("a", 30))
+    event = log.event()
+    assert isinstance(event, MobileSyncCompleted)
+    assert (event.device_id, event.timestamp, event.image_url) == ("M001", at(30), "/captures/E001/sync_cap.jpg")
+    assert (log.state.model, log.state.os_version, log.state.capture_id) == ("iPhone 12", "iOS 15.0", "a" * 64)
+    assert log.effects == (TellMobileSync(PLAN, EXAMINEE, 2),)
+
+
+def test_an_upload_before_the_stage_counts() -> None:
+    log = Log(uploaded())
+    assert isinstance(log.event(), MobileSyncCompleted)
+    log.add(wait(10))
+    assert log.state.status is MobileSyncCode.COMPLETED
+    assert log.events == ()
+    assert log.effects == (TellMobileSync(PLAN, EXAMINEE, 2),), "the examinee learns that there is nothing to wait for"
+
+
+def test_a_retry_of_the_same_upload_has_one_effect() -> None:
+    log = Log(wait(), uploaded("a", 30))
+    assert log.changes_nothing(uploaded("a", 31))
+    assert log.state.timestamp == at(30)
+
+
+def test_another_picture_replaces_the_first() -> None:
+    log = Log(wait(), uploaded("a", 30), uploaded("b", 40))
+    assert isinstance(log.event(), MobileSyncCompleted)
+    assert (log.state.capture_id, log.state.timestamp) == ("b" * 64, at(40))
+
+
+def test_a_failed_upload_is_told_with_its_reason_and_may_be_repeated() -> None:
+    log = Log(wait(), upload_failed(20, "IMAGE_STORE_FAILED"))
+    event = log.event()
+    assert isinstance(event, MobileSyncStatus)
+    assert (event.status, event.reason) == (MobileSyncCode.FAILED, "IMAGE_STORE_FAILED")
+    assert log.state.deadline == at(120)
+    log.add(uploaded("a", 30))
+    assert isinstance(log.event(), MobileSyncCompleted)
+    assert log.state.reason is None
+
+
+def test_a_failure_without_a_reason_is_an_upload_that_failed() -> None:
+    assert Log(wait(), upload_failed(20, None)).state.reason == "IMAGE_UPLOAD_FAILED"
+
+
+def test_a_failed_second_upload_does_not_undo_the_picture_that_is_there() -> None:
+    assert Log(wait(), uploaded()).changes_nothing(upload_failed(40))
+
+
+@pytest.mark.parametrize("before", [(wait(),), (wait(), upload_failed(20))])
+def test_the_deadline_ends_a_stage_without_a_picture(before: tuple[MobileSyncFact, ...]) -> None:
+    log = Log(*before, timed_out(1, 120))
+    event = log.event()
+    assert isinstance(event, MobileSyncStatus)
+    assert (event.status, event.reason, event.timestamp) == (MobileSyncCode.TIMED_OUT, "SYNC_TIMEOUT", at(120))
+
+
+def test_the_deadline_does_not_undo_a_picture() -> None:
+    assert Log(wait(), uploaded()).changes_nothing(timed_out(1))
+
+
+def test_a_deadline_that_fires_twice_ends_the_stage_once() -> None:
+    log = Log(wait(), timed_out(1))
+    assert log.changes_nothing(timed_out(1, 121))
+
+
+def test_a_timer_of_an_earlier_stage_has_no_effect() -> None:
+    log = Log(wait(0), timed_out(1), wait(200))
+    assert (log.state.status, log.state.wait_version) == (MobileSyncCode.WAITING, 3)
+    assert ScheduleTimeout(PLAN, EXAMINEE, at(320), 3) in log.effects
+    assert log.changes_nothing(timed_out(1, 201))
+    log.add(timed_out(3, 320))
+    assert log.state.status is MobileSyncCode.TIMED_OUT
+
+
+def test_a_timer_without_a_stage_has_no_effect() -> None:
+    assert Log().changes_nothing(timed_out(1))
+    assert Log(uploaded()).changes_nothing(timed_out(0))
+    assert Log(upload_failed()).changes_nothing(timed_out(1))
+
+
+def test_a_stage_that_failed_or_ran_out_is_entered_anew() -> None:
+    for ended in (upload_failed(20), timed_out(1)):
+        log = Log(wait(), ended, wait(200))
+        assert (log.state.status, log.state.reason, log.state.deadline) == (MobileSyncCode.WAITING, None, at(320))
+
+
+def test_a_picture_that_comes_after_the_deadline_is_recorded() -> None:
+    log = Log(wait(), timed_out(1), uploaded("a", 130))
+    assert isinstance(log.event(), MobileSyncCompleted)
+
+
+@pytest.mark.parametrize("status", [MobileSyncCode.WAITING, MobileSyncCode.TIMED_OUT])
+def test_only_uploads_are_reported_from_outside(status: MobileSyncCode) -> None:
+    claimed = upload_failed().model_copy(update={"status": status})
+    assert Log().changes_nothing(claimed)
+    assert Log(wait()).changes_nothing(claimed)
+
+
+def test_a_completion_without_a_device_or_picture_is_told_by_its_status() -> None:
+    bare = uploaded(device=None).model_copy(update={"capture_info": None})
+    log = Log(wait(), bare)
+    event = log.event()
+    assert isinstance(event, MobileSyncStatus)
+    assert event.status is MobileSyncCode.COMPLETED
