@@ -87,18 +87,27 @@ class QueueServer(Actor):
         try:
             request = REQUESTS.decode_one(payload)
             assert isinstance(request, QueueCreate)
-            return encode(await self.ask(request, timeout=10.0))
+            answer = await self.ask(request, timeout=10.0)
         except ProtocolError as error:
-            return encode(error_frame(error, QueueCreate.type))
-        except (BrokerUnavailable, TimeoutError) as error:
-            return encode(error_frame(ProtocolError(ErrorCode.UNAVAILABLE, str(error)), QueueCreate.type))
+            answer = error
+        except TimeoutError:
+            answer = ProtocolError(ErrorCode.UNAVAILABLE, "not done within 10 s; ask again")
+        return encode(error_frame(answer, QueueCreate.type) if isinstance(answer, ProtocolError) else answer)
 
     @on(QueueCreate)
     async def create(self, request: QueueCreate) -> QueueCreated | ProtocolError:
-        """Create the queue, or bring an existing one to what is asked for."""
+        """Create the queue, or bring an existing one to what is asked for. A refusal is an answer, not a failure."""
         name = queue_id(request.server_id)
         if request.queue_id != name:
-            raise ProtocolError(ErrorCode.INVALID_FIELD, f"must be {name}", "data.queueId")
+            return ProtocolError(ErrorCode.INVALID_FIELD, f"must be {name}", "data.queueId")
+        try:
+            made = await self._make(name, request)
+        except BrokerUnavailable as error:
+            return ProtocolError(ErrorCode.UNAVAILABLE, str(error))
+        self._queues[name] = made
+        return QueueCreated(server_id=request.server_id, queue_id=name, stream="SOCKET", consumers=made)
+
+    async def _make(self, name: str, request: QueueCreate) -> list[str]:
         specs = queue_consumers(request)
         for spec in specs:
             found = await self._bus.consumer_config(spec.stream, spec.name)
@@ -109,5 +118,4 @@ class QueueServer(Actor):
         made = [spec.name for spec in specs]
         if broadcast_consumer(name) not in made:
             await self._bus.delete_consumer("SOCKET", broadcast_consumer(name))
-        self._queues[name] = made
-        return QueueCreated(server_id=request.server_id, queue_id=name, stream="SOCKET", consumers=made)
+        return made
