@@ -332,6 +332,7 @@ class Bus:
         """Announce an actor as a NATS micro service, so that `nats service ls|info|stats` sees it too.
 
         `endpoints` maps a name to (subject, handler). `details` goes into the stats of every endpoint.
+        Raises `BrokerUnavailable`; nothing is left half announced then.
         """
 
         async def stats(_endpoint: Any) -> dict[str, Any]:
@@ -343,9 +344,15 @@ class Bus:
                 name=name, version=version, description=description, metadata=metadata, stats_handler=cast(Any, stats)
             ),
         )
-        await service.start()
-        for endpoint, (subject, handler) in endpoints.items():
-            await service.add_endpoint(EndpointConfig(name=endpoint, subject=subject, handler=_micro_handler(handler)))
+        try:
+            await service.start()
+            for endpoint, (subject, handler) in endpoints.items():
+                await service.add_endpoint(
+                    EndpointConfig(name=endpoint, subject=subject, handler=_micro_handler(handler))
+                )
+        except nats.errors.Error as error:
+            await self.remove_service(service)
+            raise BrokerUnavailable(f"{name}: not announced ({type(error).__name__})") from error
         return service
 
     async def remove_service(self, service: object) -> None:
