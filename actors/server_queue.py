@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from actors.runtime.bus import Bus
 from actors.runtime.pull import Delivery, PullConsumer
@@ -109,10 +109,9 @@ class ServerQueue:
         if gone:
             await self.create()
 
-    async def batches(self, consumer: str) -> AsyncIterator[list[Delivery]]:
+    def batches(self, consumer: str) -> AsyncGenerator[list[Delivery], None]:
         """What arrives on one of the queue's consumers. Raises `ConsumerGone`."""
-        async for batch in PullConsumer(self._bus, "SOCKET", consumer, max_messages=512):
-            yield batch
+        return aiter(PullConsumer(self._bus, "SOCKET", consumer, max_messages=512))
 
     async def create_surely(self, *, reset: bool = False) -> None:
         """`create`, tried again until it succeeds: the queue is needed again while the server runs."""

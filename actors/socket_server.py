@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -415,12 +416,14 @@ class SocketServer(Actor):
     async def _read_queue(self, consumer: str) -> None:
         while True:
             try:
-                async for deliveries in self._queue.batches(consumer):
-                    await self.put(QueueBatch(deliveries))
-                    if deliveries[-1].pending > self._queue.config.max_size:
-                        log.error("%s: %d messages wait; dropping them", consumer, deliveries[-1].pending)
-                        await self._queue.create_surely(reset=True)
-                        await self._resynchronise()
+                async with contextlib.aclosing(self._queue.batches(consumer)) as batches:
+                    async for deliveries in batches:
+                        await self.put(QueueBatch(deliveries))
+                        if deliveries[-1].pending > self._queue.config.max_size:
+                            log.error("%s: %d messages wait; dropping them", consumer, deliveries[-1].pending)
+                            await self._queue.create_surely(reset=True)
+                            await self._resynchronise()
+                            break  # what was fetched before belongs to the backlog, and would be counted again
             except ConsumerGone as gone:
                 if consumer not in self._queue.consumers:
                     del self._readers[consumer]  # the queue has shrunk

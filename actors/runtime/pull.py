@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -78,10 +78,10 @@ class PullConsumer:
         self._gone: str | None = None
         self.pending = 0
 
-    def __aiter__(self) -> AsyncIterator[list[Delivery]]:
+    def __aiter__(self) -> AsyncGenerator[list[Delivery], None]:
         return self._batches()
 
-    async def _batches(self) -> AsyncIterator[list[Delivery]]:
+    async def _batches(self) -> AsyncGenerator[list[Delivery], None]:
         loop = asyncio.get_running_loop()
         self._inbox = f"_INBOX.pull.{self._bus._nc._nuid.next().decode()}"
         sub = await self._bus.subscribe(f"{self._inbox}.*", self._received)
