@@ -105,6 +105,7 @@ class WebServer(Actor):
         self._http = _HttpServer(
             uvicorn.Config(
                 self._serve,
+                interface="asgi3",  # uvicorn takes a bound method for ASGI 2
                 http="h11",
                 ws="none",
                 lifespan="off",
