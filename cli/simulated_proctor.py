@@ -1,0 +1,101 @@
+"""Proctors that watch a plan: what they see, and which sockets they were told of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from actors.client import GaveUp, ProctorClient
+from protocol.frames import Accepted, Error, PlanSnapshot, Welcome
+from protocol.messages import ExamineeConnected, ExamineeDisconnected, Message
+from protocol.plan_view import PlanView, Seen, Verdict
+
+SNAPSHOT_SECONDS = 15.0
+READMIT_SECONDS = 15.0
+
+
+class View(PlanView):
+    """A plan's view with the questions that the simulation asks."""
+
+    def is_exhausted(self, examinee_id: str) -> bool:
+        """Whether a recovery of the examinee would be refused."""
+        return self.examinees.get(examinee_id, Seen(examinee_id)).exhausted
+
+
+class SimulatedProctor:
+    """One proctor. `opened` and `ended` are the sockets that events told of; `interrupted`: some may be unseen."""
+
+    def __init__(self, name: str, url: str, token: str, on_event: Callable[[Message], None] | None = None) -> None:
+        self.name = name
+        self.view = View()
+        self.client = ProctorClient(url, token, client_id=name, browser_info="examwire simulate")
+        self.client.view = self.view
+        self.opened: set[str] = set()
+        self.ended: set[str] = set()
+        self.interrupted = False
+        self.errors: list[str] = []
+        self._on_event = on_event
+        self._waiting: dict[asyncio.Future[None], Callable[[View], bool]] = {}
+
+    @property
+    def welcome(self) -> Welcome:
+        """Of the latest connection."""
+        assert self.client.welcome is not None
+        return self.client.welcome
+
+    async def join(self) -> None:
+        """Connect and receive the whole snapshot. Raises `ConnectRefused`, `TimeoutError`."""
+        await self.client.connect()
+        async with asyncio.timeout(SNAPSHOT_SECONDS):
+            while not self.view.complete:
+                self._take_in(await self.client.receive())
+
+    async def watch(self) -> None:
+        """Take in what comes, until cancelled or given up."""
+        try:
+            async for message in self.client.frames():
+                self._take_in(message)
+        except GaveUp as gave_up:
+            self.errors.append(f"{self.name}: {gave_up}")
+
+    def _take_in(self, message: Message) -> None:
+        match message:
+            case Welcome():
+                self.interrupted = True
+            case PlanSnapshot(resync=True):
+                self.interrupted = True
+            case Error():
+                self.errors.append(f"{self.name}: {message.code} {message.message}")
+            case ExamineeConnected():
+                self.opened.add(message.socket_id)
+                if message.replaced is not None:
+                    self.ended.add(message.replaced.socket_id)
+            case ExamineeDisconnected() if message.socket_id is not None:
+                self.ended.add(message.socket_id)
+        if self.client.verdict is Verdict.APPLIED and self._on_event is not None:
+            self._on_event(message)
+        if not isinstance(message, Accepted):
+            self._answer_waiting()
+
+    def _answer_waiting(self) -> None:
+        for waiting, holds in list(self._waiting.items()):
+            if not waiting.done() and holds(self.view):
+                waiting.set_result(None)
+
+    async def until(self, holds: Callable[[View], bool], seconds: float) -> None:
+        """Until the view is so. Raises `TimeoutError`."""
+        if holds(self.view):
+            return
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[waiting] = holds
+        try:
+            async with asyncio.timeout(seconds):
+                await waiting
+        finally:
+            del self._waiting[waiting]
+
+    async def readmit(self, examinee_id: str) -> None:
+        """Let an examinee in again and see it told. Raises `TimeoutError`."""
+        await self.until(lambda view: view.is_exhausted(examinee_id), READMIT_SECONDS)
+        await self.client.readmit(examinee_id)
+        await self.until(lambda view: not view.is_exhausted(examinee_id), READMIT_SECONDS)

@@ -1,0 +1,154 @@
+"""What one sees of a simulation: a live table of the examinees as a proctor sees them, or plain lines."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cli.simulated_examinee import SimulatedExaminee
+from cli.simulated_proctor import SimulatedProctor
+from protocol.frames import PlanSnapshot
+from protocol.messages import (
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeReadmitted,
+    ExamineeReconnectExhausted,
+    ExamineeReconnecting,
+    Message,
+    MobileSyncCompleted,
+    MobileSyncStatus,
+)
+from protocol.plan_view import Seen
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+LOG_LINES = 12
+EVERY_SECONDS = 0.25
+
+_STYLES = {"CONNECTED": "green", "DISCONNECTED": "red", "COMPLETED": "green", "FAILED": "red", "TIMED_OUT": "yellow"}
+
+
+def describe(message: Message) -> str | None:
+    """An event in words; `None` for what is not about one examinee."""
+    match message:
+        case ExamineeConnected(replaced=replaced, recovered=recovered, outage_seconds=seconds):
+            extra = ""
+            if replaced is not None:
+                extra = f", replacing its connection on {replaced.server_id}"
+            elif recovered:
+                extra = f" again, after {seconds:.1f} s" if seconds is not None else " again"
+            return f"connected on {message.server_id}{extra}" + (" (restated)" if message.restated else "")
+        case ExamineeDisconnected():
+            return f"disconnected from {message.server_id}: {message.reason}" + (
+                " (restated)" if message.restated else ""
+            )
+        case ExamineeReconnecting():
+            return f"reconnecting, attempt {message.attempt} of {message.max_attempts}"
+        case ExamineeReconnectExhausted():
+            return f"used up all {message.max_attempts} attempts; a proctor must readmit"
+        case ExamineeReadmitted():
+            return f"readmitted by {message.by}"
+        case MobileSyncCompleted():
+            return f"mobile sync completed: {message.image_url}"
+        case MobileSyncStatus():
+            until = f" until {message.deadline[11:19]}" if message.deadline and message.status == "WAITING" else ""
+            return f"mobile sync {message.status}{until}" + (f": {message.reason}" if message.reason else "")
+        case _:
+            return None
+
+
+class Screen:
+    """`live`: a table that is drawn anew on stdout; else one line an event on stderr."""
+
+    def __init__(self, *, live: bool) -> None:
+        self.live = live
+        self._began = time.monotonic()
+        self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self._last: dict[str, str] = {}
+
+    def event(self, message: Message) -> None:
+        """An event that the first proctor has seen."""
+        if isinstance(message, PlanSnapshot):
+            self.note(f"a snapshot of {len(message.examinees)} examinees" + (" (resync)" if message.resync else ""))
+            return
+        words = describe(message)
+        if words is not None:
+            examinee_id = str(getattr(message, "examinee_id", ""))
+            self._last[examinee_id] = words
+            self.note(f"{examinee_id} {words}")
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+        line = f"{time.monotonic() - self._began:7.1f} s  {text}"
+        self._log.append(line)
+        if not self.live:
+            print(line, file=sys.stderr, flush=True)
+
+    async def draw(self, title: str, examinees: Sequence[SimulatedExaminee], proctor: SimulatedProctor) -> None:
+        """Draw until cancelled."""
+        if not self.live:
+            return
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console()
+        with Live(console=console, auto_refresh=False) as live:
+            try:
+                while True:
+                    live.update(self._drawn(title, examinees, proctor, console.height), refresh=True)
+                    await asyncio.sleep(EVERY_SECONDS)
+            finally:
+                live.update(self._drawn(title, examinees, proctor, console.height), refresh=True)
+
+    def _drawn(
+        self, title: str, examinees: Sequence[SimulatedExaminee], proctor: SimulatedProctor, height: int
+    ) -> RenderableType:
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        room = max(3, height - LOG_LINES - 8)
+        # Those with whom something is going on come first when not all fit.
+        shown = sorted(examinees, key=lambda one: (one.present and not one.doing, one.examinee_id))[:room]
+        table = Table(
+            "examinee", "status", "server", "attempt", "mobile sync", "does", "last event", box=box.SIMPLE_HEAD
+        )
+        table.title, table.title_justify = Text(title), "left"
+        for one in sorted(shown, key=lambda one: one.examinee_id):
+            seen = proctor.view.examinees.get(one.examinee_id) or Seen(one.examinee_id)
+            table.add_row(
+                Text(one.examinee_id),
+                _styled(seen.status),
+                Text(seen.server_id or "" if seen.connected else ""),
+                _attempt(seen),
+                _styled("" if seen.mobile_sync == "NONE" else seen.mobile_sync),
+                Text(one.doing, style="italic"),
+                Text(self._last.get(one.examinee_id, ""), overflow="ellipsis", no_wrap=True),
+            )
+        connected = len(proctor.view.connected())
+        rest = f" ({len(examinees) - len(shown)} more not shown)" if len(shown) < len(examinees) else ""
+        told = f"{proctor.name} sees {connected} of {len(proctor.view.examinees)} connected{rest}; Ctrl-C ends"
+        return Group(table, Text("\n".join(self._log), style="dim", overflow="ellipsis", no_wrap=True), Text(told))
+
+
+def _styled(status: str) -> Text:
+    from rich.text import Text
+
+    return Text(status, style=_STYLES.get(status, ""))
+
+
+def _attempt(seen: Seen) -> Text:
+    from rich.text import Text
+
+    if seen.exhausted:
+        return Text("used up", style="red")
+    if seen.connected or not seen.attempt:
+        return Text("")
+    return Text(f"{seen.attempt} of {seen.max_attempts}", style="yellow")
