@@ -237,7 +237,7 @@ class Keeper:
         finally:  # one has failed, or we are told to stop: the others need not go on
             for task in starting:
                 task.cancel()
-            await asyncio.wait(starting)
+            await asyncio.gather(*starting, return_exceptions=True)
 
     async def _start(self, child: Child) -> None:
         try:

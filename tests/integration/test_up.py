@@ -66,7 +66,7 @@ class Up:
 
     def wait_ready(self) -> dict[str, Any]:
         line = self.first_line()
-        assert line, f"ended with {self.process.wait()} before it was ready: {self.stderr}"
+        assert line, f"ended with {self.ended()} before it was ready: {self.stderr}"
         self.ready = json.loads(line)
         return self.ready
 
@@ -81,7 +81,14 @@ class Up:
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        return self.process.wait(timeout=60)
+        return self.ended()
+
+    def ended(self) -> int:
+        """The exit code, waiting for it."""
+        code = self.process.wait(timeout=60)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return code
 
 
 def _role_and_name(process: Any) -> list[str]:
@@ -174,7 +181,8 @@ async def test_an_examinee_is_seen_by_the_cli_while_connected(up: Up) -> None:
     async def plan() -> dict[str, Any]:
         done = await asyncio.to_thread(examwire, "plans", "show", "P007", "-o", "json", *here)
         found: dict[str, Any] = json.loads(done.stdout)
-        return found["examinees"][0]
+        (row,) = found["examinees"]
+        return dict(row)
 
     async with ExamineeClient(up.ready["socketServers"][1]["url"], token) as client:
         welcome = await client.connect()
@@ -284,7 +292,7 @@ def test_a_role_that_cannot_start_ends_it_all_with_its_reason(tmp_path: Path) ->
         port = taken.getsockname()[1]
         up = Up(tmp_path / "data", "--json", "--web-port", str(port))
         assert up.first_line() == ""
-        assert up.process.wait(timeout=60) == 1
+        assert up.ended() == 1
     assert str(port) in up.stderr
     assert "examwire: web-server ended with exit code 1 before it was ready" in up.stderr
     assert "Traceback" not in up.stderr
@@ -301,7 +309,7 @@ def test_a_role_that_keeps_dying_ends_it_all(tmp_path: Path) -> None:
                     known.add(process.pid)
                     process.kill()
             time.sleep(0.05)
-        assert up.process.wait(timeout=30) == 1
+        assert up.ended() == 1
         assert "examwire: web-server ended 6 times within 60 s" in up.stderr
         assert left_of(up.data_dir) == []
 
