@@ -15,7 +15,7 @@ from protocol import subjects
 from protocol.codec import Codec, encode
 from protocol.errors import BrokerUnavailable, ErrorCode, ProtocolError
 from protocol.frames import error_frame
-from protocol.messages import QueueCreate, QueueCreated
+from protocol.messages import Lease, QueueCreate, QueueCreated
 from protocol.streams import (
     LEASE_WATCH,
     RECONNECT_EXHAUSTED,
@@ -31,6 +31,7 @@ from protocol.streams import (
 log = logging.getLogger("examwire.queue_server")
 
 REQUESTS = Codec.of((QueueCreate,))
+LEASES = Codec.of((Lease,))
 
 
 def topology_consumers(settings: Settings) -> list[ConsumerSpec]:
@@ -101,11 +102,27 @@ class QueueServer(Actor):
         if request.queue_id != name:
             return ProtocolError(ErrorCode.INVALID_FIELD, f"must be {name}", "data.queueId")
         try:
+            holder = await self._lease_holder(request.server_id)
+            if holder is not None and holder != request.incarnation:
+                detail = f"another process holds the lease of {request.server_id}: its queue is not yours"
+                return ProtocolError(ErrorCode.NOT_ALLOWED, detail, "data.incarnation")
             made = await self._make(name, request)
         except BrokerUnavailable as error:
             return ProtocolError(ErrorCode.UNAVAILABLE, str(error))
         self._queues[name] = made
         return QueueCreated(server_id=request.server_id, queue_id=name, stream="SOCKET", consumers=made)
+
+    async def _lease_holder(self, server_id: str) -> str | None:
+        """The incarnation that is alive as `server_id`; a server takes the lease before it asks for its queue."""
+        newest = await self._bus.last_message("LEASE", subjects.lease(server_id))
+        if newest is None or "Nats-Marker-Reason" in newest.headers:
+            return None
+        try:
+            lease = LEASES.decode_one(newest.payload)
+        except ProtocolError:
+            return None  # no server wrote that
+        assert isinstance(lease, Lease)
+        return lease.incarnation
 
     async def _make(self, name: str, request: QueueCreate) -> list[str]:
         specs = queue_consumers(request)

@@ -111,7 +111,8 @@ class ServerQueue:
 
     def batches(self, consumer: str) -> AsyncGenerator[list[Delivery], None]:
         """What arrives on one of the queue's consumers. Raises `ConsumerGone`."""
-        return aiter(PullConsumer(self._bus, "SOCKET", consumer, max_messages=512))
+        own = {"examwire.incarnation": self._incarnation}
+        return aiter(PullConsumer(self._bus, "SOCKET", consumer, max_messages=512, metadata=own))
 
     async def create_surely(self, *, reset: bool = False) -> None:
         """`create`, tried again until it succeeds: the queue is needed again while the server runs."""

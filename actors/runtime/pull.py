@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -60,14 +60,24 @@ class PullConsumer:
     """An async iterator of batches (never empty) from a durable consumer.
 
     At most `max_messages` are on their way or waiting here: that is the backpressure. The iteration survives
-    reconnects and broker restarts; it ends with `ConsumerGone` when the consumer no longer exists.
+    reconnects and broker restarts; it ends with `ConsumerGone` when the consumer no longer exists, or is another one
+    of the same name: one without this `metadata`.
     """
 
-    def __init__(self, bus: Bus, stream: str, consumer: str, *, max_messages: int = 256) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        stream: str,
+        consumer: str,
+        *,
+        max_messages: int = 256,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         self._bus = bus
         self._stream = stream
         self._consumer = consumer
         self._max = max_messages
+        self._metadata = metadata or {}
         self._buffer: deque[Delivery] = deque()
         self._wake = asyncio.Event()
         self._outstanding = 0
@@ -88,6 +98,8 @@ class PullConsumer:
         self._bus.on_reconnected.append(self._pull_anew)
         try:
             while True:
+                if self._complaints:
+                    await self._check()  # before the next pull: it might take what is somebody else's
                 if self._gone is not None:
                     raise ConsumerGone(self._gone)
                 if not self._buffer:
@@ -99,8 +111,6 @@ class PullConsumer:
                     except TimeoutError:
                         if loop.time() - self._last_heard > HEARTBEAT_SECONDS * 2:
                             await self._pull_anew()  # the pull died silently
-                    if self._complaints:
-                        await self._check()
                     continue
                 batch = list(self._buffer)
                 self._buffer.clear()
@@ -169,8 +179,11 @@ class PullConsumer:
         """The server refused a pull: is the consumer gone, or is JetStream not up yet?"""
         await asyncio.sleep(min(0.1 * self._complaints, 1.0))
         try:
-            if await self._bus.consumer_config(self._stream, self._consumer) is None:
+            config = await self._bus.consumer_config(self._stream, self._consumer)
+            if config is None:
                 self._gone = f"consumer {self._stream}/{self._consumer} does not exist"
+            elif not self._metadata.items() <= (config.get("metadata") or {}).items():
+                self._gone = f"consumer {self._stream}/{self._consumer} is somebody else's now"
         except BrokerUnavailable as error:
             log.debug("%s/%s: %s", self._stream, self._consumer, error)
 
