@@ -39,8 +39,9 @@ class CannotConnect(ExamwireError):
 class SimulateOptions:
     """What to try, and on which system.
 
-    `socket_urls`: ws:// addresses of the socket servers; proctors and examinees are spread over them. `settings`: for
-    signing tokens. `duration` (s): go on with short acts until then; `None`: until every story is told.
+    `socket_urls`: ws:// addresses of the socket servers, over which proctors and examinees are spread. `settings`: for
+    signing tokens. `duration` (s): go on with short acts until then; `None`: until every story is told. `speed`: how
+    many times as quick as people the examinees are.
     """
 
     settings: Settings
@@ -51,6 +52,7 @@ class SimulateOptions:
     proctors: int = 2
     duration: float | None = None
     seed: int = 0
+    speed: float = 1.0
 
 
 async def simulate(
@@ -61,7 +63,11 @@ async def simulate(
     screen = screen or Screen(live=False)
     rng = random.Random(options.seed)
     place = Place(
-        options.socket_urls, options.web_url, options.plan_id, partial(_token, options.settings, options.plan_id)
+        options.socket_urls,
+        options.web_url,
+        options.plan_id,
+        partial(_token, options.settings, options.plan_id),
+        options.speed,
     )
     proctors = await _join_proctors(options, place, screen)
     examinees = [
@@ -160,6 +166,9 @@ def app_command(
         typer.Option("--duration", min=1, help="Seconds; default: until every examinee's story is told."),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Replays a choice of behaviour.")] = None,
+    speed: Annotated[
+        float, typer.Option("--speed", min=0.1, max=100, help="How many times as quick as people they are.")
+    ] = 1.0,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Examinees and proctors that behave like real ones, against a running system.
@@ -172,7 +181,7 @@ def app_command(
     if settings.token.public_key_file or settings.token.jwks_file:
         raise ConfigurationError("token: the settings name an issuer's public key, so tokens signed here are refused")
     try:
-        options = _options(settings, socket_url, web_url, plan, examinees, proctors, duration, seed)
+        options = _options(settings, socket_url, web_url, plan, examinees, proctors, duration, seed, speed)
         report = asyncio.run(_run(options, Screen(live=output is Format.TABLE and sys.stdout.isatty())))
     except CannotConnect as error:
         typer.echo(f"examwire: {error}", err=True)
@@ -190,6 +199,7 @@ def _options(
     proctors: int,
     duration: float | None,
     seed: int | None,
+    speed: float,
 ) -> SimulateOptions:
     running = Running.at(settings.data_dir) if not socket_urls else Running((), None, None)
     plan_id = plan or running.plan_id or "P001"
@@ -202,6 +212,7 @@ def _options(
         proctors,
         duration,
         secrets.randbelow(1_000_000) if seed is None else seed,
+        speed,
     )
 
 

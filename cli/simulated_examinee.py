@@ -53,14 +53,19 @@ def deal_stories(examinees: int, rng: random.Random) -> list[tuple[Act, ...]]:
     return [(first, *rng.sample(SHORT_ACTS, rng.randint(0, 2))) for first in deck[:examinees]]
 
 
+class DeadlinePassed(ExamwireError):
+    """The web server takes no picture any more: the stage is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The system that is tried: addresses, plan, and who makes tokens."""
+    """The system that is tried: addresses, plan, who makes tokens, and how many times as quick as people are."""
 
     socket_urls: tuple[str, ...]
     web_url: str | None
     plan_id: str
     token: Callable[[Role, str], str]
+    speed: float = 1.0
 
 
 @dataclass(slots=True)
@@ -88,6 +93,7 @@ class SimulatedExaminee:
         self._place = place
         self._desk = desk
         self._rng = rng
+        self._first = rng.randrange(len(place.socket_urls))
         self._places = 0
         self._bell = asyncio.Event()
         self._gave_up: GiveUp | None = None
@@ -114,12 +120,12 @@ class SimulatedExaminee:
 
     async def live(self, *, endless: bool) -> None:
         """Join, then act by act; `endless`: go on with short acts until cancelled."""
-        await self._sleep(0.0, 2.0)
+        await self._pause(0.0, 2.0)
         await self._attempt("joins", self._join())
         acts = list(self.story)
         while acts or endless:
             self.doing = ""
-            await self._sleep(1.0, 6.0)
+            await self._pause(1.0, 6.0)
             act = acts.pop(0) if acts else self._rng.choice(SHORT_ACTS)
             await self._attempt(act.value, self._perform(act))
             self.told += 1
@@ -136,7 +142,7 @@ class SimulatedExaminee:
         match act:
             case Act.CLOSES:
                 await self.client.close()
-                await self._sleep(1.0, 4.0)
+                await self._pause(1.0, 4.0)
                 await self._join()
             case Act.BREAKS:
                 self.client.abort()
@@ -193,13 +199,19 @@ class SimulatedExaminee:
 
     async def _sync(self) -> None:
         client = self.client
-        before = client.mobile_sync.version
-        await client.enter_mobile_sync()
-        await self._until(lambda: client.mobile_sync.status in ("WAITING", "COMPLETED"), GRACE_SECONDS)
         if self._place.web_url is None:
             raise OSError("there is no web server to upload to (--web-url)")
-        await self._sleep(1.0, 3.0)
-        await asyncio.to_thread(self._upload, self._place.web_url, self._picture())
+        before = client.mobile_sync.version
+        for may_repeat in (True, False):
+            await client.enter_mobile_sync()
+            await self._until(lambda: client.mobile_sync.status in ("WAITING", "COMPLETED"), GRACE_SECONDS)
+            await self._pause(1.0, 3.0)
+            try:
+                await asyncio.to_thread(self._upload, self._place.web_url, self._picture())
+                break
+            except DeadlinePassed:  # the stage had been entered long before, as after a reload: once more
+                if not may_repeat:
+                    raise
         self.uploads += 1
         await self._until(
             lambda: client.mobile_sync.status == "COMPLETED" and client.mobile_sync.version > before, GRACE_SECONDS
@@ -220,15 +232,15 @@ class SimulatedExaminee:
         self.client.abort()
         steps = self._policy()[0].backoff_seconds
         await self._desk.until(lambda view: view.is_exhausted(self.examinee_id), sum(steps) + GRACE_SECONDS)
-        await self._sleep(0.5, 2.0)
+        await self._pause(0.5, 2.0)
         await self._join()
 
     # -- the client ----------------------------------------------------------------------------------
 
     def _new_client(self) -> ExamineeClient:
         urls = self._place.socket_urls
+        url = urls[(self._first + self._places) % len(urls)]  # the next place is on another server
         self._places += 1
-        url = urls[(self._rng.randrange(len(urls)) + self._places) % len(urls)]
         return ExamineeClient(
             url,
             self._place.token("examinee", self.examinee_id),
@@ -281,8 +293,8 @@ class SimulatedExaminee:
                 self._bell.clear()
                 await self._bell.wait()
 
-    async def _sleep(self, least: float, most: float) -> None:
-        await asyncio.sleep(self._rng.uniform(least, most))
+    async def _pause(self, least: float, most: float) -> None:
+        await asyncio.sleep(self._rng.uniform(least, most) / self._place.speed)
 
     async def leave(self) -> None:
         """Close for good."""
@@ -308,6 +320,8 @@ class SimulatedExaminee:
             status, retry_after, body = _put(web_url, path, token, picture)
             if status == 201:
                 return
+            if status == 409:
+                raise DeadlinePassed(body[:200])
             if status != 503:
                 break
             time.sleep(retry_after)  # a thread of the phone's own

@@ -1,0 +1,123 @@
+"""What examinees of a simulation do is replayable, and its report would notice what is wrong."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from cli.simulated_examinee import Act, Place, SimulatedExaminee, deal_stories
+from cli.simulated_proctor import SimulatedProctor
+from cli.simulation_report import SimulateReport, report_of
+from cli.simulation_screen import describe
+from protocol.frames import ReconnectPolicy, Welcome
+from protocol.messages import ExamineeConnected, ExamineeDisconnected, Message, MobileSyncView, ReplacedSocket
+
+NOW = "2024-01-01T09:00:00Z"
+PLACE = Place(("ws://a", "ws://b"), None, "P001", lambda role, subject: "token")
+
+
+def proctor_of(*messages: Message, name: str = "T1") -> SimulatedProctor:
+    proctor = SimulatedProctor(name, "ws://a", "token")
+    policy = ReconnectPolicy(max_attempts=1, backoff_seconds=[1], jitter=0)
+    proctor.client.welcome = Welcome(
+        role="proctor", plan_id="P001", server_id="SOCK001", socket_id="SOCK001-1", heartbeat_seconds=5,
+        reconnect=policy, endpoints=[],
+    )  # fmt: skip
+    for message in messages:
+        proctor.client._take_in(message)
+        proctor._take_in(message)
+    return proctor
+
+
+def examinee_of(proctor: SimulatedProctor, *opened: str, current: str | None = None) -> SimulatedExaminee:
+    """An examinee who is not connected any more and had these sockets."""
+    examinee = SimulatedExaminee("E001", PLACE, (Act.BREAKS,), proctor, random.Random(1))
+    examinee.truth.opened.update(opened)
+    examinee.truth.current = current
+    return examinee
+
+
+def connected(socket: str, version: int, replaced: str | None = None) -> ExamineeConnected:
+    return ExamineeConnected(
+        plan_id="P001", examinee_id="E001", socket_id=socket, server_id="SOCK001", timestamp=NOW, version=version,
+        replaced=ReplacedSocket(socket_id=replaced) if replaced else None,
+    )  # fmt: skip
+
+
+def lost(socket: str, version: int) -> ExamineeDisconnected:
+    return ExamineeDisconnected(
+        plan_id="P001", examinee_id="E001", socket_id=socket, timestamp=NOW, reason="SOCKET_CLOSED", version=version
+    )
+
+
+def report(examinee: SimulatedExaminee, *proctors: SimulatedProctor) -> SimulateReport:
+    return report_of("P001", 1, 1.0, [examinee], list(proctors))
+
+
+def test_a_seed_replays_the_stories() -> None:
+    first, again, other = (deal_stories(30, random.Random(seed)) for seed in (7, 7, 8))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_seven_examinees_show_everything(seed: int) -> None:
+    assert {story[0] for story in deal_stories(7, random.Random(seed))} == set(Act)
+
+
+def test_a_loss_that_every_proctor_was_told_of_is_in_order() -> None:
+    seen = (connected("S-1", 1), lost("S-1", 2))
+    here, there = proctor_of(*seen), proctor_of(*seen, name="T2")
+    told = report(examinee_of(here, "S-1", current="S-1"), here, there)
+    assert (told.ok, told.agree, told.missing, told.opened, told.ended) == (True, True, 0, 1, 1)
+
+
+def test_a_replaced_socket_has_ended() -> None:
+    proctor = proctor_of(connected("S-1", 1), connected("S-2", 2, replaced="S-1"), lost("S-2", 3))
+    assert report(examinee_of(proctor, "S-1", "S-2", current="S-2"), proctor).ok
+
+
+def test_a_loss_that_one_proctor_was_not_told_of_is_missing_and_seen_wrongly() -> None:
+    here, there = proctor_of(connected("S-1", 1), lost("S-1", 2)), proctor_of(connected("S-1", 1), name="T2")
+    told = report(examinee_of(here, "S-1", current="S-1"), here, there)
+    assert (told.ok, told.agree, told.missing) == (False, False, 1)
+    assert told.proctors[1].missing == ["E001 lost on S-1"]
+    assert told.proctors[1].wrong == ["E001 is not connected, seen as CONNECTED"]
+
+
+def test_a_connection_nobody_was_told_of_is_missing() -> None:
+    proctor = proctor_of(connected("S-2", 3), lost("S-2", 4))
+    told = report(examinee_of(proctor, "S-1", "S-2", current="S-2"), proctor)
+    assert told.proctors[0].missing == ["E001 connected on S-1", "E001 lost on S-1"]
+    assert not told.ok
+
+
+def test_an_event_that_came_twice_is_not_in_order() -> None:
+    proctor = proctor_of(connected("S-1", 1), lost("S-1", 2), lost("S-1", 2))
+    told = report(examinee_of(proctor, "S-1", current="S-1"), proctor)
+    assert (told.ok, told.doubled, told.agree) == (False, 1, True)
+
+
+def test_an_event_out_of_order_is_not_in_order() -> None:
+    proctor = proctor_of(lost("S-1", 2), connected("S-1", 1))
+    told = report(examinee_of(proctor, "S-1", current="S-1"), proctor)
+    assert (told.ok, told.late) == (False, 1)
+
+
+def test_a_proctor_who_was_away_is_judged_by_the_view_alone() -> None:
+    proctor = proctor_of()
+    proctor.interrupted = True
+    told = report(examinee_of(proctor, "S-1", current="S-1"), proctor)
+    assert (told.missing, told.ok) == (0, True)
+
+
+def test_proctors_who_see_different_mobile_syncs_do_not_agree() -> None:
+    here, there = proctor_of(connected("S-1", 1), lost("S-1", 2)), proctor_of(connected("S-1", 1), lost("S-1", 2))
+    there.view.examinees["E001"].mobile_sync = MobileSyncView(status="COMPLETED").status
+    assert not report(examinee_of(here, "S-1", current="S-1"), here, there).agree
+
+
+def test_events_are_described_in_words() -> None:
+    assert describe(lost("S-1", 2)) == "disconnected from None: SOCKET_CLOSED"
+    assert describe(connected("S-2", 2, replaced="S-1")) == "connected on SOCK001, replacing its connection on None"
