@@ -457,6 +457,7 @@ class SocketServer(Actor):
             if feed is not None:
                 feed.broadcast(delivery.payload)
             return
+        lost: set[str] = set()
         for message in SOCKET_CODEC.decode_batch(delivery.payload):
             if isinstance(message, Malformed):
                 raise message.error
@@ -470,12 +471,15 @@ class SocketServer(Actor):
                     if session is not None and session.running:
                         await session.put(message)
                 case SessionLost():
-                    for socket_id in message.socket_ids:
-                        if (alive := self._examinees.get(socket_id)) is not None:
-                            log.warning("%s was declared lost, but is here", alive.address)
-                            alive.announce()
+                    lost.update(message.socket_ids)
                 case _:
                     raise ProtocolError(ErrorCode.UNKNOWN_TYPE, f"{message.type} is not for a server", "type")
+        if alive := [session for socket_id in lost if (session := self._examinees.get(socket_id)) is not None]:
+            log.warning("%s: %d sessions were declared lost, but are here", self.address, len(alive))
+            # READY first: while this server counts as lost, each announcement is answered by another loss.
+            await self._say_ready()
+            for session in alive:
+                session.announce()
 
     async def _dead_letter(self, delivery: Delivery, reason: str) -> None:
         log.error("%s: message %d goes to the dead letters: %s", self.address, delivery.sequence, reason)
@@ -515,10 +519,13 @@ class SocketServer(Actor):
 
     async def _announce_all(self) -> None:
         """After an expired lease others may think that this server and its sessions are lost."""
-        if self._draining_since is None and self.started_at is not None:
-            await self._quietly(self._publish_status(ServerStatusCode.READY))
+        await self._say_ready()
         for session in list(self._examinees.values()):
             session.announce()
+
+    async def _say_ready(self) -> None:
+        if self._draining_since is None and self.started_at is not None:
+            await self._quietly(self._publish_status(ServerStatusCode.READY))
 
     async def _sweep(self) -> None:
         """Every second: ping the quiet, end the silent, send clients elsewhere when NATS is away for long."""
