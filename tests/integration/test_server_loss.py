@@ -1,0 +1,382 @@
+"""A socket server that starts again, dies or is cut off: its sessions end as the design says, and nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from typing import Any, Self
+
+import pytest
+
+from actors.runtime.bus import Bus
+from actors.runtime.settings import Settings, load_settings
+from actors.socket_server import SocketServer
+from cli.engines import NatsServer, RedisServer
+from protocol import keys, subjects
+from protocol.codec import encode
+from protocol.errors import RoleFailed
+from protocol.messages import QueueCreate
+from tests.integration.system import RawClient, System, eventually
+
+
+def with_lease(settings: Settings, lease_seconds: int) -> Settings:
+    return load_settings(
+        **{
+            "nats_url": settings.nats_url,
+            "redis_url": settings.redis_url,
+            "data_dir": settings.data_dir,
+            "server.lease_seconds": lease_seconds,
+            "server.start_attempts": 2,
+        }
+    )
+
+
+@pytest.fixture
+async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
+    """SOCK002 runs; SOCK001 is the test's."""
+    async with System(with_lease(settings, 1), servers=("SOCK002",)) as system:
+        # As if it had been there for long: the lease watch gives servers time after the broker's own outage.
+        system._buses["lease-watch"].connected_at -= 60
+        yield system
+
+
+class ServerProcess:
+    """A socket server as a process of its own, to be killed."""
+
+    def __init__(self, process: Process, url: str) -> None:
+        self.process = process
+        self.url = url
+
+    @classmethod
+    async def start(cls, settings: Settings, server_id: str = "SOCK001") -> Self:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "cli.main", "run", "socket-server", "--server-id", server_id, "--json"),
+            *("--nats-url", settings.nats_url, "--redis-url", settings.redis_url),
+            *("--data-dir", str(settings.data_dir), "--server-lease-seconds", str(settings.server.lease_seconds)),
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), 20)
+        return cls(process, json.loads(line)["url"])
+
+    async def kill(self) -> None:
+        """As the kernel would."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGKILL)
+        await self.process.communicate()
+
+    async def ended(self) -> tuple[int | None, str]:
+        """Wait for its end: the exit code and what it said on stderr."""
+        _, err = await asyncio.wait_for(self.process.communicate(), 20)
+        return self.process.returncode, err.decode()
+
+
+async def join(system: System, url: str, examinee_id: str, connection_no: int = 1) -> RawClient:
+    client = await RawClient.open(url)
+    system.clients.append(client)
+    await client.hello(system.token("examinee", examinee_id), f"browser-{examinee_id}", connection_no)
+    await client.expect("session_state")
+    return client
+
+
+def story(proctor: RawClient, examinee_id: str) -> list[tuple[str, str | None]]:
+    """What a proctor was told about an examinee: the kind of event and its reason."""
+    return [
+        (event["type"].removeprefix("examinee_"), event["data"].get("reason"))
+        for event in proctor.about(examinee_id)
+        if event["type"] != "examinee_reconnecting"
+    ]
+
+
+async def server_record(system: System, server_id: str = "SOCK001") -> dict[str, str]:
+    return await system.store.entries(keys.server_status(server_id))
+
+
+async def test_a_server_killed_with_kill_9_is_lost_and_so_are_its_sessions_but_not_who_moved_on(
+    system: System,
+) -> None:
+    proctor = await system.proctor("SOCK002")
+    server = await ServerProcess.start(system.settings)
+    try:
+        await join(system, server.url, "E001")
+        await join(system, server.url, "E002")
+        await system.examinee("E003", "SOCK002")
+    finally:
+        await server.kill()
+    moved = await system.examinee("E002", "SOCK002", connection_no=2)
+
+    lost = await proctor.expect("examinee_disconnected", examineeId="E001")
+    assert lost["data"]["reason"] == "SERVER_LOST"
+    await system.status("E001", "DISCONNECTED")
+    record = await server_record(system)
+    assert (record["statusCode"], record["reason"]) == ("LOST", "SERVER_LOST")
+    assert await system.store.entries(keys.server_sockets("SOCK001")) == {}
+
+    # What follows the loss in the log has been handled too: nothing about the others came before it.
+    await proctor.expect("examinee_reconnecting", examineeId="E001", attempt=1)
+    back = await system.examinee("E001", "SOCK002", connection_no=2)
+    await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
+    assert story(proctor, "E002") == [("connected", None), ("connected", None)]
+    assert story(proctor, "E003") == [("connected", None)]
+    assert (await system.progress("E002"))["serverId"] == "SOCK002"
+    for client in (moved, back):
+        before = len(client.frames)
+        await client.say("heartbeat")
+        await client.expect("heartbeat", after=before)
+    assert system.failures == []
+
+
+async def test_a_second_process_of_the_same_server_ends_the_first_and_its_sessions(system: System) -> None:
+    proctor = await system.proctor("SOCK002")
+    first = await ServerProcess.start(system.settings)
+    second: ServerProcess | None = None
+    try:
+        here = await join(system, first.url, "E001")
+        await join(system, first.url, "E002")
+        await system.examinee("E002", "SOCK002", connection_no=2)  # moved on before
+        second = await ServerProcess.start(system.settings)
+        assert await here.closed() == 4003
+        code, said = await first.ended()
+        assert code == 1
+        assert "another process has started as SOCK001" in said.strip().splitlines()[-1]
+
+        lost = await proctor.expect("examinee_disconnected", examineeId="E001")
+        assert lost["data"]["reason"] == "SERVER_RESTARTED"
+        await join(system, second.url, "E001", connection_no=2)
+        await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
+        assert story(proctor, "E001") == [
+            ("connected", None),
+            ("disconnected", "SERVER_RESTARTED"),
+            ("connected", None),
+        ]
+        assert story(proctor, "E002") == [("connected", None), ("connected", None)]
+        record = await server_record(system)
+        assert (record["statusCode"], record["url"]) == ("READY", second.url)
+        assert system.failures == []
+    finally:
+        await first.kill()
+        if second is not None:
+            await second.kill()
+
+
+async def test_a_restart_after_a_crash_ends_the_old_sessions_without_waiting_for_the_lease(
+    bus: Bus, settings: Settings
+) -> None:
+    async with System(with_lease(settings, 60), servers=("SOCK002",)) as system:
+        proctor = await system.proctor("SOCK002")
+        first = await ServerProcess.start(system.settings)
+        try:
+            await join(system, first.url, "E001")
+            await join(system, first.url, "E002")
+        finally:
+            await first.kill()
+        await system.examinee("E002", "SOCK002", connection_no=2)  # moves on before the restart
+        server = await system.start_server("SOCK001")
+        lost = await proctor.expect("examinee_disconnected", examineeId="E001")
+        assert lost["data"]["reason"] == "SERVER_RESTARTED"
+        await join(system, server.url, "E001", connection_no=2)
+        await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
+        assert story(proctor, "E002") == [("connected", None), ("connected", None)]
+        assert await system.server_is("SOCK001", "READY")
+        assert system.failures == []
+
+
+async def test_the_first_of_two_is_superseded_and_takes_nothing_from_the_second(system: System, bus: Bus) -> None:
+    first = await system.start_server("SOCK001")
+    old = await system.examinee("E001", "SOCK001")
+    await system.proctor("SOCK001")
+    second_bus = system._buses["second"] = await Bus.connect(system.settings.nats_url, "second")
+    second = system.actors["second"] = SocketServer(system.settings, second_bus, system.store, "SOCK001")
+    ended: list[BaseException] = []
+    await second.start(lambda _, error: ended.append(error))
+
+    # Its clients are served from the first moment, though the first does not know yet that it is over.
+    for number in range(20):
+        client = await join(system, second.url, f"N{number:03}")
+        assert (await client.expect("session_state"))["data"]["connection"]["serverId"] == "SOCK001"
+
+    assert await old.closed() == 4003
+
+    async def said() -> bool:
+        return bool(system.failures)
+
+    await eventually(said, "the first has ended itself")
+    (failure,) = system.failures
+    assert isinstance(failure, RoleFailed)
+    assert "another process has started as SOCK001" in str(failure)
+    await system.stop("SOCK001")
+    assert await system.server_is("SOCK001", "READY")  # the word of the old process about itself does not count
+    config = await bus.consumer_config("SOCKET", "SOCK001_Q")
+    assert config is not None
+    assert config["metadata"]["examwire.incarnation"] == second.incarnation != first.incarnation
+    assert ended == []
+
+
+async def test_who_does_not_hold_the_lease_cannot_take_the_queue(system: System, bus: Bus) -> None:
+    server = await system.start_server("SOCK001")
+    request = QueueCreate(server_id="SOCK001", queue_id="SOCK001_Q", incarnation="older")
+    answer = json.loads(await bus.request(subjects.QUEUE_CREATE, encode(request)))
+    assert (answer["type"], answer["data"]["code"]) == ("error", "NOT_ALLOWED")
+    config = await bus.consumer_config("SOCKET", "SOCK001_Q")
+    assert config is not None
+    assert config["metadata"]["examwire.incarnation"] == server.incarnation
+    assert system.failures == []
+
+
+class Cable:
+    """A TCP connection to NATS that can be pulled out and put back."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.connected = True
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.url = f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.pull_out()
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def pull_out(self) -> None:
+        self.connected = False
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    def put_back(self) -> None:
+        self.connected = True
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.connected:
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        self._writers |= {writer, far_writer}
+        for source, sink in ((reader, far_writer), (far_reader, writer)):
+            task = asyncio.create_task(self._copy(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            pass  # pulled out: the other direction ends as well
+        finally:
+            sink.close()
+
+
+async def test_a_server_cut_off_longer_than_its_lease_comes_back_with_all_its_sessions(
+    system: System, engines: tuple[NatsServer, RedisServer]
+) -> None:
+    proctor = await system.proctor("SOCK002")
+    async with Cable(engines[0].port) as cable:
+        bus = system._buses["SOCK001"] = await Bus.connect(cable.url, "SOCK001")
+        server = SocketServer(system.settings, bus, system.store, "SOCK001")
+        system.actors["SOCK001"] = server
+        await server.start(lambda _, error: system.failures.append(error))
+        here = [await system.examinee(f"E{number:03}", "SOCK001") for number in range(30)]
+        inside = await system.proctor("SOCK001", name="proctor-inside")
+
+        cable.pull_out()
+        # E000 goes while the server is cut off; E001 moves to the other server. Nobody else moves.
+        await here[0].close()
+        await proctor.expect("examinee_disconnected", examineeId="E001", reason="SERVER_LOST")
+        moved = await system.examinee("E001", "SOCK002", connection_no=2)
+        for number in range(30):
+            await proctor.expect("examinee_disconnected", examineeId=f"E{number:03}", reason="SERVER_LOST")
+        assert await system.server_is("SOCK001", "LOST")
+        assert all(client.websocket.close_code is None for client in here[1:])
+
+        cable.put_back()
+        await eventually(lambda: system.server_is("SOCK001", "READY"), "READY again")
+        for number in range(2, 30):
+            for screen in (proctor, inside):
+                await screen.expect("examinee_connected", examineeId=f"E{number:03}", recovered=True)
+            await system.status(f"E{number:03}", "CONNECTED")
+        await system.status("E000", "DISCONNECTED")
+        assert await here[1].closed() == 4503  # replaced by the connection on the other server
+        assert (await system.progress("E001"))["serverId"] == "SOCK002"
+        await system.status("E001", "CONNECTED")
+        for number in range(2, 30):
+            assert story(proctor, f"E{number:03}") == [
+                ("connected", None),
+                ("disconnected", "SERVER_LOST"),
+                ("connected", None),
+            ]
+        before = len(moved.frames)
+        await moved.say("heartbeat")
+        await moved.expect("heartbeat", after=before)
+        assert system.failures == []
+        await system.stop("SOCK001")
+
+
+async def test_a_broker_away_for_longer_than_the_lease_makes_nobody_lost(
+    own_engines: tuple[NatsServer, RedisServer], settings: Settings
+) -> None:
+    nats, redis = own_engines
+    own = with_lease(load_settings(nats_url=nats.url, redis_url=redis.url, data_dir=settings.data_dir), 1)
+    async with System(own) as system:
+        proctors = [await system.proctor("SOCK001"), await system.proctor("SOCK002")]
+        examinees = [await system.examinee("E001", "SOCK001"), await system.examinee("E002", "SOCK002")]
+        nats.kill()
+        loop = asyncio.get_running_loop()
+        down = loop.time()
+
+        async def long_enough() -> bool:
+            return loop.time() - down > 2 * own.server.lease_seconds
+
+        await eventually(long_enough, "the broker was away for two leases")
+        nats.start()
+
+        # Marks that follow everything the outage brought: a heartbeat of each server, then a loss and a recovery.
+        for server_id in ("SOCK001", "SOCK002"):
+            known = (await server_record(system, server_id)).get("lastHeartbeat", "")
+
+            async def renewed(server_id: str = server_id, known: str = known) -> bool:
+                return (await server_record(system, server_id)).get("lastHeartbeat", "") > known
+
+            await eventually(renewed, f"a heartbeat of {server_id}", 20)
+        watch: Any = system.actors["lease-watch"]
+        beats = watch.heartbeats
+
+        async def beyond_the_grace() -> bool:
+            watched = system._buses["lease-watch"]
+            away = loop.time() - watched.connected_at
+            return away > watch._grace + 0.5 and watch.heartbeats > beats + 4
+
+        await eventually(beyond_the_grace, "the lease watch has looked at every expiry", 20)
+        third = await system.examinee("E003", "SOCK001")
+        for proctor in proctors:
+            await proctor.expect("examinee_connected", examineeId="E003")
+            for examinee_id in ("E001", "E002"):
+                assert "disconnected" not in [kind for kind, _ in story(proctor, examinee_id)]
+        for examinee_id in ("E001", "E002"):
+            assert (await system.progress(examinee_id))["connStatusCode"] == "CONNECTED"
+        for server_id in ("SOCK001", "SOCK002"):
+            assert (await server_record(system, server_id))["statusCode"] == "READY"
+        assert watch.lost == 0
+        for client in (*examinees, third):
+            before = len(client.frames)
+            await client.say("heartbeat")
+            await client.expect("heartbeat", after=before)
+        assert system.failures == []
