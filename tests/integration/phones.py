@@ -7,18 +7,25 @@ import io
 import json
 import socket
 import struct
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import httpx
 from PIL import Image
+from redis.asyncio import Redis
 
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
+from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import issue_token
 from actors.web_server import WebServer
+from protocol import keys
 from protocol.frames import Role
 from protocol.streams import STATUS
+from protocol.times import format_time
 from tests.integration.system import eventually
 
 
@@ -27,6 +34,17 @@ def picture(kind: str = "JPEG", size: tuple[int, int] = (320, 240)) -> bytes:
     target = io.BytesIO()
     Image.effect_noise(size, 60).convert("RGB").save(target, kind)
     return target.getvalue()
+
+
+async def record(settings: Settings, **fields: str) -> None:
+    """The mobile_sync record of E001, as the state manager would have written it."""
+    redis = Redis.from_url(settings.redis_url)
+    await redis.hset(keys.mobile_sync("P001", "E001"), items=[part for pair in fields.items() for part in pair])
+    await redis.aclose()
+
+
+def seconds_from_now(seconds: float) -> str:
+    return format_time(time.time() + seconds)
 
 
 def upload_path(plan_id: str = "P001", examinee_id: str = "E001", **query: str) -> str:
@@ -147,6 +165,19 @@ class Site:
             return self.server.outcomes[name] == count
 
         await eventually(counted, f"{count} upload(s) ended {name}")
+
+
+@asynccontextmanager
+async def open_site(settings: Settings, bus: Bus, store: StateStore) -> AsyncIterator[Site]:
+    """A web server that runs, with the stream it publishes to."""
+    await bus.apply_stream(STATUS)
+    server = WebServer(settings, bus, store)
+    await server.start()
+    site = Site(server, settings, bus)
+    try:
+        yield site
+    finally:
+        await site.close()
 
 
 class RawUpload:

@@ -20,19 +20,14 @@ from cli.engines import NatsServer, RedisServer
 from protocol import keys, subjects
 from protocol.errors import ConfigurationError, NoResponders, RoleFailed
 from protocol.frames import Role
-from protocol.streams import STATUS
-from tests.integration.phones import Site, capture_path, picture, problem, upload_path
+from tests.integration.phones import Site, capture_path, open_site, picture, problem, upload_path
 from tests.integration.system import System, eventually
 
 
 @pytest.fixture
 async def site(settings: Settings, bus: Bus, store: StateStore) -> AsyncIterator[Site]:
-    await bus.apply_stream(STATUS)
-    server = WebServer(settings, bus, store)
-    await server.start()
-    site = Site(server, settings, bus)
-    yield site
-    await site.close()
+    async with open_site(settings, bus, store) as site:
+        yield site
 
 
 # -- pictures for proctors -------------------------------------------------------------------------------
