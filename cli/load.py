@@ -168,6 +168,7 @@ async def _until_signalled(asked: Plan) -> Report:
 
 
 async def _load(asked: Plan) -> Report:
+    found = machine()
     async with AsyncExitStack() as stack:
         fleet, urls, environment = await _system(asked, stack)
         redis_url = fleet.redis_url if fleet is not None else asked.redis_url
@@ -184,10 +185,11 @@ async def _load(asked: Plan) -> Report:
             stack.push_async_callback(bare.stop)
             await bare.start()
 
-        report = Report(asked.scenario, asked.plan_id, asked.examinees, len(urls), machine())
+        report = Report(asked.scenario, asked.plan_id, asked.examinees, len(urls), found)
 
         def processes() -> Mapping[str, Sequence[int]]:
-            return {**(fleet.processes() if fleet is not None else {}), **hall.processes()}
+            own = {**hall.processes(), "load: itself": [os.getpid()]}
+            return {**fleet.processes(), **own} if fleet is not None else own
 
         run = Run(hall, store, report, processes, bare, _progress)
         match asked.scenario:
@@ -236,6 +238,7 @@ def machine() -> dict[str, Any]:
     return {
         "cores": psutil.cpu_count() or 1,
         "python": platform.python_version(),
+        "loadAverage": round(os.getloadavg()[0], 2),  # of others: the run has not begun
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {name: version(name) for name in packages},
     }

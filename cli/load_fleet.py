@@ -97,18 +97,29 @@ class Fleet:
         }
 
 
-def cpu_seconds(processes: Mapping[str, Sequence[int]]) -> dict[str, float]:
-    """User and system seconds that each role has used since it was started."""
-    used = {}
+CpuTimes = Mapping[str, Mapping[int, float]]
+"""By role and pid, the user and system seconds that a process has used since it was started."""
+
+
+def cpu_times(processes: Mapping[str, Sequence[int]]) -> CpuTimes:
+    """What each process has used until now; those that have ended are left out."""
+    used: dict[str, dict[int, float]] = {}
     for role, pids in processes.items():
-        times = [psutil.Process(pid).cpu_times() for pid in pids]
-        used[role] = sum(one.user + one.system for one in times)
+        used[role] = {}
+        for pid in pids:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = psutil.Process(pid).cpu_times()
+                used[role][pid] = times.user + times.system
     return used
 
 
-def spent(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """CPU seconds between two readings; a role that was not there before is left out."""
-    return {role: round(after[role] - seconds, 2) for role, seconds in before.items() if role in after}
+def spent(before: CpuTimes, after: CpuTimes) -> dict[str, float]:
+    """CPU seconds by role between two readings, of the processes that are in both."""
+    return {
+        role: round(sum(seconds - before[role][pid] for pid, seconds in pids.items() if pid in before[role]), 2)
+        for role, pids in after.items()
+        if role in before
+    }
 
 
 def resident_bytes(pids: Sequence[int]) -> int:

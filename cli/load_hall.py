@@ -18,10 +18,11 @@ from protocol.messages import ConnectionStatusCode
 
 PATIENCE_SECONDS = 20.0
 """Nothing has happened for so long: what is outstanding will not come."""
-REDIS_PATIENCE_SECONDS = 5.0
+REDIS_PATIENCE_SECONDS = 2.0
+"""Redis is written before anybody is told, so after the frames it needs no more than a moment."""
 REDIS_POLL_SECONDS = 0.001
 REDIS_CHUNK = 256
-REDIS_CHUNK_POLL_SECONDS = 0.02
+REDIS_SAMPLE_POLL_SECONDS = 0.02
 CONNECTIONS_A_GENERATION = 1_000_000
 """A process that takes over counts its connections on from here, so that they are newer than all before."""
 
@@ -81,7 +82,7 @@ class Hall:
     def processes(self) -> dict[str, list[int]]:
         """The pids of the load's own processes."""
         proctor = [self._proctor.pid] if self._proctor is not None else []
-        return {"load: proctor": proctor, "load: seats": [process.pid for process in self._seats]}
+        return {"load: proctor": proctor, "load: seats": [process.pid for process in (*self._seats, *self._standby)]}
 
     async def close(self) -> None:
         """End all processes. Harmless when repeated."""
@@ -205,36 +206,41 @@ class Hall:
                         wrong += (status, socket_id) != (ConnectionStatusCode.CONNECTED, true_id)
             if not wrong or loop.time() > deadline:
                 return wrong
-            await asyncio.sleep(REDIS_CHUNK_POLL_SECONDS)
+            await asyncio.sleep(REDIS_SAMPLE_POLL_SECONDS)
 
     async def lost_in_redis(self, store: StateStore, number: int) -> float:
-        """When Redis was first found to have one examinee's loss, asked every ms or so. Raises `TimeoutError`."""
-        key = self._progress([number])
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while True:
-                ((status,),) = await store.fields(key, ["connStatusCode"])
-                if status == ConnectionStatusCode.DISCONNECTED:
-                    return time.time()
-                await asyncio.sleep(REDIS_POLL_SECONDS)
+        """When Redis was first found to have one examinee's loss, asked every ms or so."""
+        while await self._not_lost(store, [number]):  # noqa: ASYNC110 - Redis is what is polled
+            await asyncio.sleep(REDIS_POLL_SECONDS)
+        return time.time()
 
-    async def all_lost_in_redis(self, store: StateStore, numbers: Sequence[int]) -> list[float]:
-        """When each loss was first found in Redis. Read in turn, each again only while it is not there yet.
-
-        Those that Redis does not have in the end are not in the list.
-        """
+    async def lost_in_redis_of(self, store: StateStore, numbers: Sequence[int], found_at: list[float]) -> None:
+        """Note when each loss of some was first found in Redis, until all are."""
         waiting = list(numbers)
-        found_at: list[float] = []
-        deadline = time.time() + PATIENCE_SECONDS
-        while waiting and time.time() < deadline:
-            some = waiting[:REDIS_CHUNK]
-            statuses = await store.fields(self._progress(some), ["connStatusCode"])
-            now = time.time()
-            still = [one for one, (status,) in zip(some, statuses, strict=True) if status != "DISCONNECTED"]
-            found_at += [now] * (len(some) - len(still))
-            waiting[: len(some)] = still
-            if still:
-                await asyncio.sleep(REDIS_CHUNK_POLL_SECONDS)
-        return found_at
+        while waiting:
+            still = await self._not_lost(store, waiting)
+            found_at += [time.time()] * (len(waiting) - len(still))
+            waiting = still
+            await asyncio.sleep(REDIS_SAMPLE_POLL_SECONDS)
+
+    async def all_lost_in_redis(self, store: StateStore, numbers: Sequence[int]) -> float | None:
+        """When all losses were found in Redis: read in turn, again from one that is not there; `None`: never."""
+        deadline = time.time() + REDIS_PATIENCE_SECONDS
+        for start in range(0, len(numbers), REDIS_CHUNK):
+            waiting: Sequence[int] = numbers[start : start + REDIS_CHUNK]
+            while waiting := await self._not_lost(store, waiting):
+                if time.time() > deadline:
+                    return None
+                await asyncio.sleep(REDIS_SAMPLE_POLL_SECONDS)
+        return time.time()
+
+    async def _not_lost(self, store: StateStore, numbers: Sequence[int]) -> list[int]:
+        found = await store.fields(self._progress(numbers), ["connStatusCode"])
+        return [
+            number
+            for number, (status,) in zip(numbers, found, strict=True)
+            if status != ConnectionStatusCode.DISCONNECTED
+        ]
 
     def _progress(self, numbers: Sequence[int]) -> list[str]:
         return [keys.progress(self.plan_id, examinee_id(number)) for number in numbers]

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 
 from actors.runtime.state_store import StateStore
 from cli.load_baseline import BarePath
-from cli.load_fleet import cpu_seconds, resident_bytes, settled_bytes, spent
-from cli.load_hall import REDIS_CHUNK_POLL_SECONDS, REDIS_POLL_SECONDS, Hall
+from cli.load_fleet import cpu_times, resident_bytes, settled_bytes, spent
+from cli.load_hall import REDIS_PATIENCE_SECONDS, REDIS_POLL_SECONDS, REDIS_SAMPLE_POLL_SECONDS, Hall
 from cli.load_report import Baseline, Percentiles, Phase, Report, Turn, per_second
 
 PAUSE_SECONDS = 0.02
 """Between rounds, so that what follows a frame (acks, the examinee's own state) is done with."""
 POLLED_EVERY = 4
 AWAY_SECONDS = 1.0
+REDIS_SAMPLE = 50
+"""Polling all of a hall would take the time of those who are measured."""
 BARE_ROUNDS = 3
 BARE_SAMPLES = 500
 
@@ -52,13 +54,7 @@ async def one_by_one(run: Run, repeat: int) -> None:
                 bare.append(await run.bare.one())
             if number % POLLED_EVERY == 0:
                 polling = asyncio.create_task(hall.lost_in_redis(run.store, examinee))
-                lost_at = await _round(hall, examinee, Phase.POLLED)
-                try:
-                    found_at = await polling
-                except TimeoutError:
-                    continue  # the comparison at the end says so
-                if lost_at is not None:
-                    in_redis.append(found_at - lost_at)
+                in_redis += await _found(polling, await _round(hall, examinee, Phase.POLLED))
     report.redis_latency = Percentiles.of(in_redis)
     report.notes.append(
         f"redisLatencyMs: rounds of their own (not in latencyMs), in which Redis is polled every "
@@ -78,20 +74,38 @@ async def _round(hall: Hall, examinee: int, phase: Phase) -> float | None:
     return lost_at
 
 
+async def _found(polling: asyncio.Task[float], lost_at: float | None) -> list[float]:
+    """The seconds from the loss to Redis; none when it was not told, or when Redis does not have it."""
+    await asyncio.wait({polling}, timeout=REDIS_PATIENCE_SECONDS)
+    if polling.done():
+        return [await polling - lost_at] if lost_at is not None else []
+    polling.cancel()
+    return []  # the comparison at the end says so
+
+
 async def hall_outage(run: Run) -> None:
     """All sockets end at once; when all of that is told and in Redis, all come back."""
     hall, report = run.hall, run.report
     bare = await _bare_burst(run)
     await _fill(run)
+    run.progress("processes to come back with are started")
     await hall.stand_by()
     numbers = hall.connected
     run.progress(f"{len(numbers)} sockets vanish")
     hall.phase = Phase.MEASURED
     with _measured(run):
         vanished_at = hall.vanish()
-        reading = asyncio.create_task(hall.all_lost_in_redis(run.store, numbers))
+        sample = random.Random(hall.count).sample(numbers, min(REDIS_SAMPLE, len(numbers)))
+        in_redis: list[float] = []
+        reading = asyncio.create_task(hall.lost_in_redis_of(run.store, sample, in_redis))
+        before = cpu_times(run.processes())
         await hall.until(lambda: hall.ledger.outstanding <= 0)
-        in_redis = await reading
+        until_told = spent(before, cpu_times(run.processes()))
+        await asyncio.wait({reading}, timeout=REDIS_PATIENCE_SECONDS)
+        if reading.done():
+            await reading  # raises what Redis had against it
+        reading.cancel()
+        all_in_redis = await hall.all_lost_in_redis(run.store, numbers)
         run.progress("all come back")
         await hall.connect(numbers)
     report.redis_latency = Percentiles.of(at - vanished_at for at in in_redis)
@@ -100,9 +114,12 @@ async def hall_outage(run: Run) -> None:
     report.notes += [
         "lossesPerSecond: count / (last frame - first frame) at the proctor; the last one came "
         f"{last_frame - vanished_at:.3f} s after the sockets vanished",
-        f"redisLatencyMs: the records are read in turn, those that are missing again every "
-        f"{REDIS_CHUNK_POLL_SECONDS * 1000:g} ms; the last of {len(in_redis)} was there "
-        f"{max(in_redis, default=vanished_at) - vanished_at:.3f} s after the sockets vanished",
+        "CPU seconds until the last loss was told: "
+        + ", ".join(f"{role} {seconds:.2f}" for role, seconds in until_told.items()),
+        f"redisLatencyMs: {len(sample)} examinees by chance, polled every {REDIS_SAMPLE_POLL_SECONDS * 1000:g} ms",
+        f"Redis was found to hold all losses {all_in_redis - vanished_at:.3f} s after the sockets vanished"
+        if all_in_redis is not None
+        else "Redis did not come to hold all losses",
         "connectsPerSecond: those who come back",
     ]
     report.connects_per_second = _connects(hall, Phase.MEASURED)
@@ -122,20 +139,12 @@ async def steady(run: Run, rate: float, duration: float) -> None:
     away: set[int] = set()
 
     async def lose_and_recover(examinee: int, polled: bool) -> None:
-        watching = None
         if polled and not polling.locked():
-            await polling.acquire()
-            watching = asyncio.create_task(hall.lost_in_redis(run.store, examinee))
-        lost_at = await hall.lose(examinee)
-        if watching is not None:
-            try:
-                found_at = await watching
-                if lost_at is not None:
-                    in_redis.append(found_at - lost_at)
-            except TimeoutError:
-                pass  # the comparison at the end says so
-            finally:
-                polling.release()
+            async with polling:
+                watching = asyncio.create_task(hall.lost_in_redis(run.store, examinee))
+                in_redis.extend(await _found(watching, await hall.lose(examinee)))
+        else:
+            await hall.lose(examinee)
         await asyncio.sleep(AWAY_SECONDS)
         await hall.connect([examinee], all_told=False)
         away.discard(examinee)
@@ -181,10 +190,10 @@ async def _fill(run: Run) -> None:
 @contextmanager
 def _measured(run: Run) -> Iterator[None]:
     """Time and CPU seconds of what is inside. Processes that end inside do not count."""
-    before, started = cpu_seconds(run.processes()), time.monotonic()
+    before, started = cpu_times(run.processes()), time.monotonic()
     yield
     run.report.measured_seconds = time.monotonic() - started
-    run.report.cpu_seconds = spent(before, cpu_seconds(run.processes()))
+    run.report.cpu_seconds = spent(before, cpu_times(run.processes()))
 
 
 def _figures(run: Run) -> None:

@@ -1,0 +1,199 @@
+"""`examwire load` with few examinees: everything is accounted for, and nothing is left behind. Never about timing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from actors.runtime.settings import Settings
+from actors.runtime.state_store import StateStore
+from cli.engines import NatsServer, RedisServer, wait_until
+from cli.load_fleet import Fleet
+from protocol.keys import PLANS
+
+SECRET = "a secret of the load's tests, long enough"
+EXAMINEES = "30"
+DEADLINE_SECONDS = 90.0
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "cli.main", "load", *arguments, "-o", "json"]
+
+
+def load(directory: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and report of a run whose temporary files go under `directory`."""
+    done = subprocess.run(
+        command(*arguments),
+        env={**os.environ, "TMPDIR": str(directory), "EXAMWIRE_SECRET": SECRET},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+    assert done.stdout, f"exit code {done.returncode} without a report; stderr:\n{done.stderr}"
+    return done.returncode, json.loads(done.stdout)
+
+
+def assert_accounted_for(report: dict[str, Any]) -> None:
+    names = ("missing", "doubled", "outOfOrder", "redisDisagrees", "unexpectedLosses", "notAdmitted")
+    assert {name: report[name] for name in names} == dict.fromkeys(names, 0)
+    assert report["correct"] is True
+
+
+def assert_percentiles(percentiles: dict[str, float], samples: int) -> None:
+    assert percentiles["samples"] == samples
+    assert 0 < percentiles["p50"] <= percentiles["p95"] <= percentiles["p99"]
+
+
+ROLES = {"nats-server", "redis-server", "queue-server", "state-manager", "socket-server"}
+
+
+def test_one_by_one_accounts_for_every_loss_and_compares_with_the_bare_path(tmp_path: Path) -> None:
+    code, report = load(tmp_path, "one-by-one", "--examinees", EXAMINEES, "--repeat", "6", "--baseline")
+    assert code == 0
+    assert_accounted_for(report)
+    assert report["scenario"] == "one-by-one"
+    assert report["examinees"] == 30
+    assert_percentiles(report["latencyMs"], 6)
+    assert_percentiles(report["recoveryLatencyMs"], 6)
+    assert_percentiles(report["redisLatencyMs"], 2)
+    assert_percentiles(report["baseline"]["latencyMs"], 6)
+    assert report["ratio"] == report["baseline"]["ratio"] > 0
+    assert report["cpuSeconds"].keys() >= ROLES
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hall_outage_is_told_in_full_and_everybody_comes_back(tmp_path: Path) -> None:
+    code, report = load(
+        tmp_path, "hall-outage", "--examinees", EXAMINEES, "--workers", "2", "--servers", "2", "--baseline"
+    )
+    assert code == 0
+    assert_accounted_for(report)
+    assert report["servers"] == 2
+    assert_percentiles(report["latencyMs"], 30)
+    assert_percentiles(report["recoveryLatencyMs"], 30)
+    assert_percentiles(report["redisLatencyMs"], 30)
+    assert_percentiles(report["baseline"]["latencyMs"], 90)
+    assert report["connectsPerSecond"] > 0
+    assert report["kibPerConnection"] is not None
+
+
+def test_a_steady_load_brings_back_everybody_it_takes_away(tmp_path: Path) -> None:
+    arguments = ("--examinees", EXAMINEES, "--rate", "10", "--duration", "2", "--plan", "P-steady", "--baseline")
+    code, report = load(tmp_path, "steady", *arguments)
+    assert code == 0
+    assert_accounted_for(report)
+    assert report["planId"] == "P-steady"
+    assert_percentiles(report["latencyMs"], 20)
+    assert_percentiles(report["recoveryLatencyMs"], 20)
+    assert report["lossesPerSecond"] > 0
+    assert report["ratio"] > 0
+
+
+# -- a system that runs already ------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def fleet(settings: Settings, store: StateStore, tmp_path: Path) -> AsyncIterator[Fleet]:
+    """Roles on the shared engines, whose Redis is empty at first."""
+    fleet = Fleet(
+        tmp_path / "fleet",
+        {"EXAMWIRE_SECRET": SECRET},
+        nats_url=settings.nats_url,
+        redis_url=settings.redis_url,
+    )
+    try:
+        await fleet.start()
+        yield fleet
+    finally:
+        await fleet.stop()
+
+
+async def test_a_running_system_can_be_loaded(fleet: Fleet, store: StateStore, tmp_path: Path) -> None:
+    where = ("--socket-url", fleet.socket_urls[0], "--redis-url", fleet.redis_url)
+    code, report = load(tmp_path, "one-by-one", "--examinees", "5", "--repeat", "3", *where)
+    assert code == 0
+    assert_accounted_for(report)
+    assert report["kibPerConnection"] is None  # somebody else's process
+    assert await store.members(PLANS) == [report["planId"]]
+
+
+async def test_a_redis_that_does_not_have_the_truth_fails_the_run(
+    fleet: Fleet, own_engines: tuple[NatsServer, RedisServer], tmp_path: Path
+) -> None:
+    where = ("--socket-url", fleet.socket_urls[0], "--redis-url", own_engines[1].url)
+    code, report = load(tmp_path, "steady", "--examinees", "5", "--rate", "2", "--duration", "1", *where)
+    assert code == 1
+    assert report["redisDisagrees"] == 6  # and the one that marks the end
+    assert report["missing"] == report["doubled"] == 0
+
+
+# -- nothing is left behind ----------------------------------------------------------------------------
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+    """A run in its measured part, and the processes that it has started."""
+    started = subprocess.Popen(
+        command("one-by-one", "--examinees", "3", "--repeat", "100000"),
+        env={**os.environ, "TMPDIR": str(directory)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    children: list[psutil.Process] = []
+    try:
+        assert started.stderr is not None
+        for line in started.stderr:
+            if "one at a time" in line:
+                break
+        children = psutil.Process(started.pid).children(recursive=True)
+        yield started, children
+    finally:
+        started.kill()
+        for child in children:
+            if child.is_running():
+                child.kill()
+        started.wait()
+        assert started.stderr is not None
+        started.stderr.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_a_run_ends_its_processes(tmp_path: Path, number: signal.Signals) -> None:
+    with running(tmp_path) as (process, children):
+        assert len(children) >= len(ROLES) + 2  # and the proctor, and the seats
+        process.send_signal(number)
+        assert process.wait(DEADLINE_SECONDS) != 0
+        gone = lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in children)  # noqa: E731
+        assert wait_until(gone, 20.0)
+    if number is not signal.SIGKILL:
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("one-by-one", "--nats-url", "nats://127.0.0.1:4222"),
+        ("one-by-one", "--socket-url", "ws://127.0.0.1:8001"),
+        ("one-by-one", "--plan", "P.1"),
+        ("one-by-one", "--examinees", "0"),
+        ("two-by-two",),
+    ],
+)
+def test_what_does_not_fit_together_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr

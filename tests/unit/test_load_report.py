@@ -1,0 +1,231 @@
+"""What a load run comes to: the ledger of losses and recoveries, and the figures."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.load_report import Baseline, Ledger, Percentiles, Phase, Report, Seen, Turn, Verdict, nearest_rank, per_second
+
+NAMES_OF_THE_DESIGN = {
+    "scenario",
+    "examinees",
+    "connectsPerSecond",
+    "lossesPerSecond",
+    "recoveriesPerSecond",
+    "latencyMs",
+    "redisLatencyMs",
+    "recoveryLatencyMs",
+    "missing",
+    "doubled",
+    "outOfOrder",
+    "redisDisagrees",
+    "kibPerConnection",
+    "cpuSeconds",
+    "machine",
+}
+
+
+def lost(version: int, at: float = 0.0, *, examinee_id: str = "E001", restated: bool = False) -> Seen:
+    return Seen(Turn.LOST, examinee_id, version, at, restated)
+
+
+def back(version: int, at: float = 0.0, *, examinee_id: str = "E001") -> Seen:
+    return Seen(Turn.BACK, examinee_id, version, at)
+
+
+def ledger_of(*turns: Turn) -> Ledger:
+    ledger = Ledger()
+    for number, turn in enumerate(turns):
+        ledger.cause("E001", turn, float(number), Phase.MEASURED)
+    return ledger
+
+
+def report(scenario: str = "one-by-one") -> Report:
+    return Report(scenario, "P001", 30, 1, {"cores": 2, "python": "3.11.7"})
+
+
+# -- figures -------------------------------------------------------------------------------------------
+
+
+def test_percentiles_are_by_nearest_rank() -> None:
+    # The classical example: 15, 20, 35, 40, 50.
+    values = [15.0, 20.0, 35.0, 40.0, 50.0]
+    assert [nearest_rank(values, percent) for percent in (5, 30, 40, 50, 100)] == [15.0, 20.0, 20.0, 35.0, 50.0]
+
+
+def test_percentiles_are_in_milliseconds_and_say_how_many_samples() -> None:
+    found = Percentiles.of(number / 1000 for number in range(200, 0, -1))
+    assert found == Percentiles(100.0, 190.0, 198.0, 200)
+
+
+def test_no_samples_have_no_percentiles() -> None:
+    assert Percentiles.of([]) is None
+
+
+@given(st.lists(st.floats(0, 10), min_size=1), st.sampled_from([50, 95, 99]))
+def test_a_percentile_is_a_sample_that_enough_do_not_exceed(values: list[float], percent: int) -> None:
+    ordered = sorted(values)
+    found = nearest_rank(ordered, percent)
+    assert found in ordered
+    assert sum(value <= found for value in ordered) * 100 >= percent * len(ordered)
+    assert sum(value < found for value in ordered) * 100 < percent * len(ordered)
+
+
+def test_a_rate_is_count_over_the_time_from_first_to_last() -> None:
+    assert per_second([10.0, 10.5, 12.0, 11.0]) == 2.0
+    assert per_second([10.0]) is None
+    assert per_second([]) is None
+    assert per_second([10.0, 10.0]) is None
+
+
+# -- the ledger ----------------------------------------------------------------------------------------
+
+
+def test_what_was_told_once_and_in_order_is_no_fault() -> None:
+    ledger = ledger_of(Turn.BACK, Turn.LOST, Turn.BACK)
+    for event in (back(1), lost(2), back(3)):
+        ledger.see(event)
+    assert ledger.verdict() == Verdict(0, 0, 0, 0)
+    assert ledger.outstanding == 0
+
+
+def test_a_loss_that_was_not_told_is_missing() -> None:
+    ledger = ledger_of(Turn.BACK, Turn.LOST)
+    ledger.see(back(1))
+    assert ledger.verdict() == Verdict(missing=1, doubled=0, out_of_order=0, restated=0)
+    assert ledger.outstanding == 1
+
+
+def test_the_same_version_twice_is_doubled() -> None:
+    ledger = ledger_of(Turn.LOST)
+    ledger.see(lost(2))
+    ledger.see(lost(2))
+    assert ledger.verdict() == Verdict(missing=0, doubled=1, out_of_order=0, restated=0)
+
+
+def test_two_losses_told_for_one_caused_are_doubled_whatever_their_versions() -> None:
+    ledger = ledger_of(Turn.LOST)
+    ledger.see(lost(2))
+    ledger.see(lost(3))
+    assert ledger.verdict() == Verdict(missing=0, doubled=1, out_of_order=0, restated=0)
+
+
+def test_a_double_of_one_examinee_does_not_make_up_for_what_another_misses() -> None:
+    ledger = ledger_of(Turn.LOST)
+    ledger.cause("E002", Turn.LOST, 0.0, Phase.MEASURED)
+    ledger.see(lost(2))
+    ledger.see(lost(3))
+    assert ledger.verdict() == Verdict(missing=1, doubled=1, out_of_order=0, restated=0)
+
+
+def test_an_event_of_any_type_that_is_older_than_one_seen_is_out_of_order() -> None:
+    ledger = ledger_of(Turn.LOST)
+    ledger.see(lost(5))
+    ledger.see(Seen("examinee_reconnecting", "E001", 4, 0.0))
+    ledger.see(Seen("examinee_reconnecting", "E002", 3, 0.0))  # somebody else's versions say nothing about this
+    assert ledger.verdict() == Verdict(missing=0, doubled=0, out_of_order=1, restated=0)
+
+
+def test_telling_anew_what_a_late_message_changed_is_no_double() -> None:
+    ledger = ledger_of(Turn.LOST)
+    ledger.see(lost(2))
+    ledger.see(lost(3, restated=True))
+    assert ledger.verdict() == Verdict(missing=0, doubled=0, out_of_order=0, restated=1)
+
+
+def test_a_later_snapshot_stands_for_an_event_that_was_dropped_and_for_no_other() -> None:
+    ledger = ledger_of(Turn.BACK, Turn.LOST)
+    ledger.see(back(1))
+    ledger.cover(Seen(Turn.BACK, "E001", 1, 0.0, True))
+    assert ledger.outstanding == 1
+    ledger.cover(Seen(Turn.LOST, "E001", 2, 0.0, True))
+    ledger.cover(Seen(Turn.LOST, "E001", 3, 0.0, True))  # an attempt to come back has changed the version since
+    assert ledger.outstanding == 0
+    assert ledger.verdict() == Verdict(missing=0, doubled=0, out_of_order=0, restated=1)
+
+
+def test_latencies_are_of_the_phase_and_matched_by_version() -> None:
+    ledger = Ledger()
+    ledger.cause("E001", Turn.LOST, 1.0, Phase.SET_UP)
+    ledger.cause("E001", Turn.LOST, 10.0, Phase.MEASURED)
+    ledger.see(lost(4, 12.5))  # came before the older one
+    ledger.see(lost(2, 13.0))
+    assert ledger.latencies(Turn.LOST) == [2.5]
+    assert ledger.times(Turn.LOST) == [12.5]
+    assert ledger.latencies(Turn.LOST, Phase.SET_UP) == [12.0]
+
+
+@given(st.permutations([("cause", 0), ("cause", 1), ("cause", 2), ("see", 0), ("see", 1), ("see", 2)]))
+def test_it_does_not_matter_whether_the_cause_or_the_frame_is_heard_of_first(order: list[tuple[str, int]]) -> None:
+    ledger = Ledger()
+    for what, number in order:
+        if what == "cause":
+            ledger.cause("E001", Turn.LOST, float(number), Phase.MEASURED)
+        else:
+            ledger.see(lost(10 + number, 5.0 + number))
+    assert ledger.outstanding == 0
+    assert ledger.verdict().missing == 0
+    assert ledger.verdict().doubled == 0
+
+
+# -- the report ----------------------------------------------------------------------------------------
+
+
+def test_the_names_in_json_are_those_of_the_design_and_always_there() -> None:
+    told = report().as_json()
+    assert told.keys() >= NAMES_OF_THE_DESIGN
+    assert "ratio" not in told
+    assert "baseline" not in told
+
+
+def test_percentiles_in_json_have_the_names_of_the_design() -> None:
+    one = report()
+    one.latency = Percentiles(1.0, 2.0, 3.0, 200)
+    assert one.as_json()["latencyMs"] == {"p50": 1.0, "p95": 2.0, "p99": 3.0, "samples": 200}
+
+
+def test_the_ratio_is_of_the_medians_one_by_one() -> None:
+    one = report()
+    one.latency = Percentiles(6.0, 8.0, 9.0, 200)
+    one.compare(Baseline(Percentiles(4.0, 5.0, 6.0, 200)))
+    told = one.as_json()
+    assert told["ratio"] == told["baseline"]["ratio"] == 1.5
+
+
+def test_the_ratio_is_of_the_throughputs_in_a_hall_outage() -> None:
+    one = report("hall-outage")
+    one.losses_per_second, one.latency = 5000.0, Percentiles(1.0, 1.0, 1.0, 1)
+    one.compare(Baseline(Percentiles(9.0, 9.0, 9.0, 1), losses_per_second=10000.0))
+    assert one.as_json()["ratio"] == 2.0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"verdict": Verdict(1, 0, 0, 0)},
+        {"verdict": Verdict(0, 1, 0, 0)},
+        {"verdict": Verdict(0, 0, 1, 0)},
+        {"redis_disagrees": 1},
+        {"unexpected_losses": 1},
+        {"not_admitted": 1},
+    ],
+)
+def test_any_fault_makes_a_run_incorrect(fault: dict[str, object]) -> None:
+    one = report()
+    assert one.correct
+    for name, value in fault.items():
+        setattr(one, name, value)
+    assert not one.correct
+    assert one.as_json()["correct"] is False
+
+
+def test_people_see_faults_and_figures_but_no_empty_rows() -> None:
+    one = report()
+    one.losses_per_second, one.unexpected_losses = 5123.4, 2
+    rows = dict(one.rows())
+    assert rows["losses/s"] == "5,123.4"
+    assert rows["lost without our doing"] == "2"
+    assert "recoveries/s" not in rows
+    assert "bare path: latency" not in rows
