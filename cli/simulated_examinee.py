@@ -16,7 +16,7 @@ from urllib.parse import urlencode, urlsplit
 
 from PIL import Image, ImageDraw
 
-from actors.client import Change, ConnectRefused, ExamineeClient, GaveUp
+from actors.client import Change, ConnectionLost, ConnectRefused, ExamineeClient, GaveUp
 from cli.simulated_proctor import SimulatedProctor
 from protocol.client_rules import GiveUp, GiveUpReason, Wait
 from protocol.close_codes import CloseCode
@@ -127,6 +127,8 @@ class SimulatedExaminee:
             self.doing = ""
             await self._pause(1.0, 6.0)
             act = acts.pop(0) if acts else self._rng.choice(SHORT_ACTS)
+            if not self.present:  # a server has died: nobody does anything on a page that is not there
+                await self._attempt("waits for the connection", self._come_back())
             await self._attempt(act.value, self._perform(act))
             self.told += 1
         self.doing = ""
@@ -188,13 +190,16 @@ class SimulatedExaminee:
             self._read(connect=True)
 
     async def _move(self) -> None:
-        old = self._reader
+        old, old_reader = self.client, self._reader
+        # Nobody sits at the old place any more: whatever ends its connection, it must not take over again.
+        old.reconnect = False
         self.client = self._new_client()
         self._read(connect=True)
         await self._come_back()
-        if old is not None:  # REPLACED, after which the old place stays away
-            await asyncio.wait({old}, timeout=GRACE_SECONDS)
-            if not old.done():
+        if old_reader is not None:  # REPLACED, after which the old place stays away
+            await asyncio.wait({old_reader}, timeout=GRACE_SECONDS)
+            if not old_reader.done():
+                await old.close()
                 raise TimeoutError("the older connection was not closed")
 
     async def _sync(self) -> None:
@@ -276,6 +281,8 @@ class SimulatedExaminee:
                 elif isinstance(frame, Welcome):
                     client.session_state = None
                 self._bell.set()
+        except ConnectionLost:
+            return  # an old place, see _move
         except GaveUp as gave_up:
             if client is self.client:
                 self._gave_up = gave_up.step
@@ -306,7 +313,9 @@ class SimulatedExaminee:
     def _picture(self) -> bytes:
         size = (self._rng.choice((640, 800, 1024)), self._rng.choice((480, 600, 768)))
         image = Image.effect_noise(size, self._rng.uniform(10, 60)).convert("RGB")
-        ImageDraw.Draw(image).text((20, 20), f"{self._place.plan_id} {self.examinee_id}", fill=(255, 240, 0))
+        # No two pictures are the same, whatever the seed: the same one again would be a retry without effect.
+        label = f"{self._place.plan_id} {self.examinee_id} {time.time_ns()}"
+        ImageDraw.Draw(image).text((20, 20), label, fill=(255, 240, 0))
         content = io.BytesIO()
         image.save(content, "JPEG", quality=80)
         return content.getvalue()
