@@ -94,8 +94,9 @@ class Doorkeeper:
     def __init__(self, origins: list[str], accept_per_second: float, max_connections: int) -> None:
         self._origins = origins
         self._rate = accept_per_second
+        self._room = max(1.0, accept_per_second)  # less than one a second still lets one in
         self._max = max_connections
-        self._tokens = accept_per_second
+        self._tokens = self._room
         self._filled = asyncio.get_running_loop().time()
         self.refused = 0
 
@@ -103,7 +104,7 @@ class Doorkeeper:
         self, connection: ServerConnection, request: Request, *, open_now: int, closed: str | None
     ) -> Response | None:
         """A response when the client is not let in. `closed`: why nobody is let in now."""
-        path = urlsplit(request.path).path
+        path = request.path.partition("?")[0]
         if path == "/healthz":
             return connection.respond(HTTPStatus.OK, "ok\n")
         if path != CONNECT_PATH:
@@ -127,7 +128,7 @@ class Doorkeeper:
 
     def _take(self) -> bool:
         now = asyncio.get_running_loop().time()
-        self._tokens = min(self._rate, self._tokens + (now - self._filled) * self._rate)
+        self._tokens = min(self._room, self._tokens + (now - self._filled) * self._rate)
         self._filled = now
         if self._tokens < 1:
             return False
@@ -137,4 +138,8 @@ class Doorkeeper:
     def _allowed(self, origin: str, host: str) -> bool:
         if self._origins:
             return "*" in self._origins or origin in self._origins
-        return urlsplit(origin).hostname == urlsplit(f"//{host}").hostname
+        try:
+            own = urlsplit(f"//{host}").hostname
+            return own is not None and urlsplit(origin).hostname == own
+        except ValueError:  # brackets that hold no address
+            return False
