@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import pydantic_core
 
@@ -33,15 +34,19 @@ class PlanFeed:
         self.sent = self.dropped = 0
 
     def broadcast(self, payload: bytes) -> None:
-        """Send a payload of events on. Raises `ValueError` when it is not one."""
+        """Send a payload of events on. Raises `ValueError` when it is none; what was good in it has been sent then."""
         parsed = pydantic_core.from_json(payload)
-        events: list[Parsed] = parsed if isinstance(parsed, list) else [parsed]
-        news = [event for event in events if self._is_news(event)]
+        events: list[Any] = parsed if isinstance(parsed, list) else [parsed]
+        good = [event for event in events if _is_event(event)]
+        news = [event for event in good if self._is_news(event)]
         self.dropped += len(events) - len(news)
-        if not news:
-            return
+        if news:
+            self._send(news, payload.decode() if len(news) == len(events) else _text(news))
+        if len(good) < len(events):
+            raise ValueError(f"{len(events) - len(good)} of {len(events)} are no events about an examinee")
+
+    def _send(self, news: list[Parsed], text: str) -> None:
         self.sent += len(news)
-        text = payload.decode() if len(news) == len(events) else _text(news)
         for proctor in self.proctors:
             if proctor.held_back is not None:
                 proctor.held_back.extend(news)
@@ -56,10 +61,7 @@ class PlanFeed:
                 connection.break_off(LossReason.SLOW_CLIENT.value)
 
     def _is_news(self, event: Parsed) -> bool:
-        data = event["data"]
-        version = data.get("version")
-        if not isinstance(version, int):
-            raise ValueError(f"{event.get('type')}: an event without a version")
+        version = event["data"]["version"]
         aspect = aspect_of(event)
         if version <= self._versions.get(aspect, 0):
             return False
@@ -102,6 +104,11 @@ class PlanFeed:
             )
             rows += [examinee_row(*one) for one in zip(some, progress, pictures, strict=True)]
         return rows
+
+
+def _is_event(parsed: Any) -> bool:
+    data = parsed.get("data") if isinstance(parsed, dict) else None
+    return isinstance(data, dict) and isinstance(data.get("examineeId"), str) and isinstance(data.get("version"), int)
 
 
 def _text(events: list[Parsed]) -> str:

@@ -18,13 +18,14 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from actors.connection import Connection, Doorkeeper
+from actors.dead_letter import dead_letter
 from actors.examinee_session import ExamineeSession
 from actors.greeting import Greeting, greet
 from actors.heartbeat import Active, Heartbeat, Superseded
 from actors.outbox import Outbox
 from actors.plan_feed import PlanFeed
 from actors.proctor_session import ProctorSession
-from actors.runtime.actor import Actor, on
+from actors.runtime.actor import Actor, ActorStopped, on
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.presence import Presence
 from actors.runtime.pull import Delivery
@@ -59,6 +60,7 @@ from protocol.ids import check_server_id
 from protocol.messages import (
     ClientInfo,
     LossReason,
+    Message,
     MobileSyncCompleted,
     MobileSyncStatus,
     QueueConfig,
@@ -446,8 +448,8 @@ class SocketServer(Actor):
             if delivery.stored_at >= oldest:
                 try:
                     await self._dispatch(delivery)
-                except (ProtocolError, ValueError, KeyError, TypeError) as error:
-                    await self._dead_letter(delivery, str(error))
+                except ValueError as error:
+                    await self._dead_letter(delivery, delivery.payload, str(error))
             await delivery.ack()
 
     async def _dispatch(self, delivery: Delivery) -> None:
@@ -460,20 +462,17 @@ class SocketServer(Actor):
         lost: set[str] = set()
         for message in SOCKET_CODEC.decode_batch(delivery.payload):
             if isinstance(message, Malformed):
-                raise message.error
+                await self._dead_letter(delivery, message.raw, str(message.error))
+                continue
             match message:
                 case SessionState() | SessionClose():
-                    session = self._examinees.get(message.socket_id)
-                    if session is not None and session.running:
-                        await session.put(message)
+                    await self._hand_over(self._examinees.get(message.socket_id), message)
                 case MobileSyncCompleted() | MobileSyncStatus():
-                    session = self._by_examinee.get((message.plan_id, message.examinee_id))
-                    if session is not None and session.running:
-                        await session.put(message)
+                    await self._hand_over(self._by_examinee.get((message.plan_id, message.examinee_id)), message)
                 case SessionLost():
                     lost.update(message.socket_ids)
                 case _:
-                    raise ProtocolError(ErrorCode.UNKNOWN_TYPE, f"{message.type} is not for a server", "type")
+                    await self._dead_letter(delivery, encode(message), f"{message.type} is not for a server")
         if alive := [session for socket_id in lost if (session := self._examinees.get(socket_id)) is not None]:
             log.warning("%s: %d sessions were declared lost, but are here", self.address, len(alive))
             # READY first: while this server counts as lost, each announcement is answered by another loss.
@@ -481,17 +480,15 @@ class SocketServer(Actor):
             for session in alive:
                 session.announce()
 
-    async def _dead_letter(self, delivery: Delivery, reason: str) -> None:
+    async def _hand_over(self, session: ExamineeSession | None, message: Message) -> None:
+        if session is not None and session.running:
+            with contextlib.suppress(ActorStopped):  # it ended while its mailbox was full
+                await session.put(message)
+
+    async def _dead_letter(self, delivery: Delivery, payload: bytes, reason: str) -> None:
         log.error("%s: message %d goes to the dead letters: %s", self.address, delivery.sequence, reason)
-        body = pydantic_core.to_json(
-            {
-                "source": {"stream": "SOCKET", "subject": delivery.subject, "number": delivery.sequence},
-                "reason": reason,
-                "payload": delivery.payload.decode(errors="replace"),
-            }
-        )
-        message_id = f"dead:SOCKET:{delivery.sequence}:{self.server_id}"
-        await self._bus.publish_surely([Outgoing(subjects.deadletter("SOCKET"), body, message_id)])
+        letter = dead_letter("SOCKET", delivery.subject, delivery.sequence, payload, reason, by=self.server_id)
+        await self._bus.publish_surely([letter])
 
     # -- what goes on beside -------------------------------------------------------------------------
 

@@ -9,8 +9,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
-import pydantic_core
-
+from actors.dead_letter import dead_letter
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.state_store import StateStore
 from actors.state_decisions import Decided
@@ -62,7 +61,7 @@ class Telling:
 
     async def dead_letter(self, subject: str, sequence: int, payload: bytes, reason: str) -> None:
         """Put aside what can never be processed, with its reason and where it came from."""
-        await self._bus.publish_surely([_dead_letter(subject, sequence, payload, reason)])
+        await self._bus.publish_surely([dead_letter("STATUS", subject, sequence, payload, reason)])
 
     async def _endings(self, decided: Decided) -> list[Outgoing]:
         """A DISCONNECTED in the log for each session of a process that is no more."""
@@ -102,7 +101,7 @@ class Telling:
             else:
                 assert isinstance(message, ExamineeFact)
                 subject = subjects.status_plan(message.plan_id)
-            out.append(_dead_letter(subject, item.version, encode(message), reason))
+            out.append(dead_letter("STATUS", subject, item.version, encode(message), reason))
             if isinstance(message, MobileSyncStatus):
                 # The phone has its 201; the people must know that nothing came of it.
                 failed = message.model_copy(update={"status": "FAILED", "reason": "STATE_CHANGE_FAILED"})
@@ -217,16 +216,6 @@ def _follow_ups(decided: Decided) -> Iterable[Outgoing]:
     for message_id, message in decided.follow_ups:
         assert isinstance(message, ExamineeFact)
         yield Outgoing(subjects.status_plan(message.plan_id), encode(message), message_id)
-
-
-def _dead_letter(subject: str, number: int, payload: bytes, reason: str) -> Outgoing:
-    body = {
-        "source": {"stream": "STATUS", "subject": subject, "number": number},
-        "reason": reason,
-        "payload": payload.decode(errors="replace"),
-    }
-    message_id = f"dead:{number}:{_hash(payload)}"
-    return Outgoing(subjects.deadletter("STATUS"), pydantic_core.to_json(body), message_id)
 
 
 def _hash(payload: bytes) -> str:
