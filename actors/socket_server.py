@@ -400,6 +400,11 @@ class SocketServer(Actor):
             if errors > MAX_ERRORS:
                 await connection.end(CloseCode.TOO_MANY_ERRORS, LossReason.PROTOCOL_ERROR.value)
                 return
+            if connection.unsent > self._settings.socket.max_buffer_bytes:
+                # It asks and never reads the answers: they would pile up without end.
+                log.warning("%s reads too slowly: %d bytes wait", session.address, connection.unsent)
+                connection.break_off(LossReason.SLOW_CLIENT.value)
+                return
 
     def _session_failed(self, session: Actor, error: BaseException) -> None:
         """A session is temporary: it ends with its socket, and the client comes back to a new one."""
