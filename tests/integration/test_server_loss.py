@@ -362,7 +362,7 @@ async def test_a_broker_away_for_longer_than_the_lease_makes_nobody_lost(
         async def beyond_the_grace() -> bool:
             watched = system._buses["lease-watch"]
             away = loop.time() - watched.connected_at
-            return away > watch._grace + 0.5 and watch.heartbeats > beats + 4
+            return bool(away > watch._grace + 0.5 and watch.heartbeats > beats + 4)
 
         await eventually(beyond_the_grace, "the lease watch has looked at every expiry", 20)
         third = await system.examinee("E003", "SOCK001")

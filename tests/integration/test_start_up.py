@@ -295,7 +295,7 @@ async def test_a_backlog_over_max_size_is_dropped_and_proctors_get_a_fresh_snaps
 
         async def drained() -> bool:
             info = await bus._js.consumer_info("SOCKET", "SOCK001_Q_BROADCAST")
-            return info.num_pending == 0
+            return bool(info.num_pending == 0)
 
         await eventually(drained, "the backlog is gone")
         assert "X1199" not in {frame["data"].get("examineeId") for frame in proctor.frames}
