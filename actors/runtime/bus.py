@@ -151,7 +151,10 @@ class Bus:
                 await asyncio.wait_for(self._nc.flush(), 2)
         except (TimeoutError, nats.errors.Error):
             log.warning("%s: closed before everything was flushed", self.name)
-        await self._nc.close()
+        try:
+            await self._nc.close()
+        except (OSError, nats.errors.Error) as error:  # in the middle of a reconnect
+            log.debug("%s: closed while NATS was away: %r", self.name, error)
 
     @property
     def connected(self) -> bool:
@@ -358,6 +361,9 @@ class Bus:
     async def remove_service(self, service: object) -> None:
         """Take back what `add_service` announced."""
         assert isinstance(service, Service)
+        if not self.connected:
+            # Its subscriptions end with this connection; asking would wait for a broker that is not there.
+            return
         try:
             await service.stop()
         except nats.errors.Error as error:
