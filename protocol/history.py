@@ -9,7 +9,7 @@ belongs. The rules (`connection`, `mobile_sync`, `servers`) only ever see facts 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -36,12 +36,16 @@ Rule = Callable[[S, int, F], Outcome[S]]
 class History(Generic[S, F]):
     """`base`: the fold of every fact up to `floor`. `facts`: those above it, by version.
 
-    `owed`: a late fact changed what was told before, and nothing newer has told it right since.
+    `late`: those of `facts` that found newer ones there. `newest_told`: the newest version that any event ever had,
+    also of events that a late fact has since made untrue. `owed`: a late fact changed what was told before, and
+    nothing newer has told it right since.
     """
 
     base: S
     floor: int = 0
     facts: tuple[tuple[int, F], ...] = ()
+    late: tuple[int, ...] = ()
+    newest_told: int = 0
     owed: bool = False
 
 
@@ -76,7 +80,8 @@ def compact(history: History[S, F], rule: Rule[S, F], floor: int) -> History[S, 
         return history
     settled = sum(1 for version, _ in history.facts if version <= floor)
     base = fold(replace(history, facts=history.facts[:settled]), rule)
-    return History(base, floor, history.facts[settled:], history.owed)
+    late = tuple(version for version in history.late if version > floor)
+    return replace(history, base=base, floor=floor, facts=history.facts[settled:], late=late)
 
 
 def insert(
@@ -93,26 +98,34 @@ def insert(
         before = fold(history, rule)
         outcome = rule(before, version, fact)
         told_right = isinstance(fact, Restate) or told(outcome.state) != told(before)
-        grown = History(history.base, history.floor, (*facts, (version, fact)), history.owed and not told_right)
+        grown = replace(
+            history,
+            facts=(*facts, (version, fact)),
+            newest_told=_newest(history, outcome.events),
+            owed=history.owed and not told_right,
+        )
         return Insertion(grown, outcome.state, outcome.events, outcome.effects, changed=True)
 
     place = bisect_left(facts, version, key=lambda known: known[0])
     if facts[place][0] == version:
-        # Delivered again: whoever wrote it may have died before telling, so ask for the same things once more.
-        without = replace(history, facts=(*facts[:place], *facts[place + 1 :]))
-        again = insert(without, rule, version, fact, told)
-        return replace(again, history=history, changed=False, restate=history.owed)
+        # Delivered again: whoever wrote it may have died before telling, so ask for the same things once more; for
+        # one that came late, for all that may have followed from it.
+        last = facts[-1][0] if version in history.late else version
+        state, events, effects, _ = _replay(history, rule, told, version, last)
+        return Insertion(history, state, tuple(events), tuple(effects), restate=history.owed)
 
-    facts = (*facts[:place], (version, fact), *facts[place:])
-    old_state, old_events, old_effects, _ = _replay(history, rule, told)
-    new_state, new_events, new_effects, last_change = _replay(replace(history, facts=facts), rule, told)
-    # Clients drop an event that is older than one they have seen: is the last change among those?
-    newest_told = max((event.version or 0 for event in old_events), default=0)
-    owed = history.owed or (told(new_state) != told(old_state) and last_change <= newest_told)
+    grown = replace(history, facts=(*facts[:place], (version, fact), *facts[place:]), late=(*history.late, version))
+    old_state, old_events, old_effects, old_change = _replay(history, rule, told)
+    new_state, new_events, new_effects, new_change = _replay(grown, rule, told)
+    news = tuple(event for event in new_events if event not in old_events)
+    # Clients drop an event that is older than one they have seen: is the last change among those? Which of the
+    # untrue newer ones they have seen nobody knows, so the same state by another fact is told anew, too.
+    moved = (told(new_state), new_change) != (told(old_state), old_change)
+    owed = history.owed or (moved and new_change <= history.newest_told)
     return Insertion(
-        History(history.base, history.floor, facts, owed),
+        replace(grown, newest_told=_newest(history, news), owed=owed),
         new_state,
-        tuple(event for event in new_events if event not in old_events),
+        news,
         tuple(effect for effect in new_effects if effect not in old_effects),
         changed=True,
         late=True,
@@ -120,10 +133,14 @@ def insert(
     )
 
 
+def _newest(history: History[S, F], events: Iterable[Event]) -> int:
+    return max([history.newest_told, *(event.version or 0 for event in events)])
+
+
 def _replay(
-    history: History[S, F], rule: Rule[S, F], told: Callable[[S], Any]
+    history: History[S, F], rule: Rule[S, F], told: Callable[[S], Any], first: int = 0, last: int | None = None
 ) -> tuple[S, list[Event], list[Effect], int]:
-    """The state, all events and effects, and the version that last changed what is to be told."""
+    """The state, events and effects (of the facts from `first` to `last`), and the last version that changed `told`."""
     state = history.base
     events: list[Event] = []
     effects: list[Effect] = []
@@ -133,6 +150,7 @@ def _replay(
         if told(outcome.state) != told(state):
             last_change = version
         state = outcome.state
-        events.extend(outcome.events)
-        effects.extend(outcome.effects)
+        if first <= version and (last is None or version <= last):
+            events.extend(outcome.events)
+            effects.extend(outcome.effects)
     return state, events, effects, last_change

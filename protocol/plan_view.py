@@ -18,6 +18,7 @@ from protocol.messages import (
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
+    LossReason,
     Message,
     MobileSyncCompleted,
     MobileSyncStatus,
@@ -138,12 +139,15 @@ class PlanView:
             seen.version_from_event |= message.version == seen.version  # from now on it would be doubled
             return verdict
         seen.version, seen.version_from_event = message.version, True
+        # Whoever reconnects, has used up the attempts or is readmitted is gone, even if the loss was never seen.
+        seen.status = message.status.value if isinstance(message, ExamineeConnected) else "DISCONNECTED"
         match message:
             case ExamineeConnected():
-                seen.status, seen.socket_id, seen.server_id = "CONNECTED", message.socket_id, message.server_id
+                seen.socket_id, seen.server_id = message.socket_id, message.server_id
                 seen.reason, seen.attempt, seen.max_attempts, seen.exhausted = None, 0, None, False
             case ExamineeDisconnected():
-                seen.status, seen.reason = "DISCONNECTED", message.reason
+                seen.reason = message.reason
+                seen.exhausted = message.reason == LossReason.RECONNECT_LIMIT_EXCEEDED  # told anew while shut out
                 if not message.restated:  # the same outage, told again: its ladder goes on
                     seen.attempt, seen.max_attempts = 0, None
             case ExamineeReconnecting():

@@ -56,6 +56,8 @@ def dump_history(history: History[Any, Any]) -> str:
         {
             "base": _lean(history.base),
             "floor": history.floor,
+            **({"late": history.late} if history.late else {}),
+            **({"newestTold": history.newest_told} if history.newest_told else {}),
             **({"owed": True} if history.owed else {}),
             "facts": [
                 [version, fact.type, fact.model_dump(by_alias=True, exclude_defaults=True)]
@@ -74,8 +76,10 @@ def load_history(state: type[S], stored: str | bytes) -> History[S, Any]:
             (int(version), STATUS_CODEC.from_element({"type": kind, "data": data}))
             for version, kind, data in parsed["facts"]
         )
-        return History(base, int(parsed["floor"]), facts, bool(parsed.get("owed", False)))
-    except (KeyError, TypeError, ProtocolError) as error:
+        late = tuple(int(version) for version in parsed.get("late", ()))
+        newest_told = int(parsed.get("newestTold", 0))
+        return History(base, int(parsed["floor"]), facts, late, newest_told, bool(parsed.get("owed", False)))
+    except (AttributeError, KeyError, OverflowError, TypeError, ProtocolError) as error:
         raise ValueError(f"not a history: {error!r}") from error
 
 
