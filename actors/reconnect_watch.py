@@ -7,6 +7,7 @@ NATS sends an advisory, which a stream keeps for us.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -28,6 +29,8 @@ from protocol.times import format_time
 
 log = logging.getLogger("examwire.reconnect_watch")
 
+GRACE_SECONDS = 1.0
+
 
 class ReconnectWatch(Actor):
     """Counts the attempts of lost examinees. Several may run: they share the consumers."""
@@ -41,6 +44,7 @@ class ReconnectWatch(Actor):
         self._max_attempts = settings.reconnect.max_attempts
         self._ladder = ladder_of(self._max_attempts, settings.reconnect.backoff_seconds)
         self._consumer = reconnect_watch(self._max_attempts, settings.reconnect.backoff_seconds)
+        self._grace = min(GRACE_SECONDS, self._ladder[0] / 4)
         self._presence = Presence(bus, self)
         self.attempts = self.exhausted = 0
 
@@ -58,8 +62,18 @@ class ReconnectWatch(Actor):
         return {"attempts": self.attempts, "exhausted": self.exhausted, "ladder": self._ladder}
 
     async def _count(self) -> None:
-        async for deliveries in PullConsumer(self._bus, self._consumer.stream, self._consumer.name, max_messages=256):
-            await self._attempts(deliveries)
+        async for deliveries in PullConsumer(self._bus, self._consumer.stream, self._consumer.name, max_messages=1024):
+            new = [delivery for delivery in deliveries if delivery.attempt == 1]
+            again = [delivery for delivery in deliveries if delivery.attempt > 1]
+            if again:
+                await self._attempts(again)
+            if new:
+                self.spawn(self._after_grace(new), "grace")
+
+    async def _after_grace(self, deliveries: list[Delivery]) -> None:
+        """Who is back at once was never away for anybody; and a hall's losses go before its attempts."""
+        await asyncio.sleep(self._grace)
+        await self._attempts(deliveries)
 
     async def _attempts(self, deliveries: list[Delivery]) -> None:
         by_plan: dict[str, list[Message]] = {}

@@ -76,7 +76,7 @@ from protocol.times import format_time
 log = logging.getLogger("examwire.socket_server")
 
 MAX_ERRORS = 20
-ENDPOINT_SECONDS = 2.0
+ENDPOINT_SECONDS = 1.0
 DRAIN_SECONDS = 8.0
 ADMIT_SECONDS = 5.0
 
@@ -134,6 +134,7 @@ class SocketServer(Actor):
         await self._step("QUEUE_CREATE_FAILED", self._queue.create)
         await self._step("SUBSCRIBE_FAILED", self._subscribe)
         await self._step("HANDLER_REGISTER_FAILED", self._register)
+        await self._read_endpoints()
         await self._step("PORT_OPEN_FAILED", self._open_port)
         self._heartbeat.measure()
         await self._step("READY_FAILED", lambda: self._publish_status(ServerStatusCode.READY))
@@ -573,16 +574,20 @@ class SocketServer(Actor):
 
     async def _follow_endpoints(self) -> None:
         while True:
-            try:
-                servers = await self._store.servers()
-                self._endpoints = [
-                    server["url"]
-                    for server in servers
-                    if server.get("statusCode") == ServerStatusCode.READY and server.get("url")
-                ]
-            except (StateUnavailable, StateDamaged) as error:
-                log.debug("%s: endpoints as they were: %s", self.address, error)
+            await self._read_endpoints()
             await asyncio.sleep(ENDPOINT_SECONDS)
+
+    async def _read_endpoints(self) -> None:
+        try:
+            servers = await self._store.servers()
+        except (StateUnavailable, StateDamaged) as error:
+            log.debug("%s: endpoints as they were: %s", self.address, error)
+            return
+        self._endpoints = [
+            server["url"]
+            for server in servers
+            if server.get("statusCode") == ServerStatusCode.READY and server.get("url")
+        ]
 
     # -- inspection ----------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class ReadmitFrame(Message):
 
 
 class ReconnectPolicy(Wire):
-    """How a client comes back: wait `backoffSeconds[k]` × (1 ± `jitter`) before attempt k+1."""
+    """How a client comes back: attempt 1 almost at once, attempt k+1 after `backoffSeconds[k-1]` × (1 ± `jitter`)."""
 
     max_attempts: int
     backoff_seconds: list[float]
