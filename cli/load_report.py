@@ -184,23 +184,32 @@ class Ledger:
 
 @dataclass(slots=True)
 class Baseline:
-    """The bare engine path. `losses_per_second` counts its messages; `ratio`: how many times as long ours takes."""
+    """The bare engine path. `losses_per_second` counts its messages; `ratio`: how many times as long ours takes.
+
+    `losses_per_second_overall`: as in `Report`, from before the publish.
+    """
 
     latency: Percentiles | None = None
     losses_per_second: float | None = None
+    losses_per_second_overall: float | None = None
     ratio: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
             "latencyMs": _json(self.latency),
             "lossesPerSecond": self.losses_per_second,
+            "lossesPerSecondOverall": self.losses_per_second_overall,
             "ratio": self.ratio,
         }
 
 
 @dataclass(slots=True)
 class Report:
-    """The figures of one run; `None`: the scenario does not measure it. `notes` say how figures were taken."""
+    """The figures of one run; `None`: the scenario does not measure it. `notes` say how figures were taken.
+
+    `losses_per_second`: count / (last frame - first frame). `losses_per_second_overall`, of a hall outage: count /
+    (last frame - the sockets' end), which includes the time until the first frame.
+    """
 
     scenario: str
     plan_id: str
@@ -209,6 +218,7 @@ class Report:
     machine: dict[str, Any]
     connects_per_second: float | None = None
     losses_per_second: float | None = None
+    losses_per_second_overall: float | None = None
     recoveries_per_second: float | None = None
     latency: Percentiles | None = None
     redis_latency: Percentiles | None = None
@@ -257,6 +267,7 @@ class Report:
             "correct": self.correct,
             "connectsPerSecond": self.connects_per_second,
             "lossesPerSecond": self.losses_per_second,
+            "lossesPerSecondOverall": self.losses_per_second_overall,
             "recoveriesPerSecond": self.recoveries_per_second,
             "latencyMs": _json(self.latency),
             "redisLatencyMs": _json(self.redis_latency),
@@ -287,6 +298,7 @@ class Report:
         rows = [
             ("connects/s", _number(self.connects_per_second)),
             ("losses/s", _number(self.losses_per_second)),
+            ("losses/s from the sockets' end on", _number(self.losses_per_second_overall)),
             ("recoveries/s", _number(self.recoveries_per_second)),
             ("socket's end to proctor's frame", _shown(self.latency)),
             ("socket's end to Redis", _shown(self.redis_latency)),
@@ -310,6 +322,7 @@ class Report:
             rows += [
                 ("bare path: latency", _shown(self.baseline.latency)),
                 ("bare path: messages/s", _number(self.baseline.losses_per_second)),
+                ("bare path: messages/s from the publish on", _number(self.baseline.losses_per_second_overall)),
                 ("times as long as the bare path", _number(self.baseline.ratio)),
             ]
         return [(name, value) for name, value in rows if value]

@@ -110,7 +110,10 @@ async def hall_outage(run: Run) -> None:
         await hall.connect(numbers)
     report.redis_latency = Percentiles.of(at - vanished_at for at in in_redis)
     _figures(run)
-    last_frame = max(hall.ledger.times(Turn.LOST), default=vanished_at)
+    told = hall.ledger.times(Turn.LOST)
+    last_frame = max(told, default=vanished_at)
+    if told:
+        report.losses_per_second_overall = round(len(told) / (last_frame - vanished_at), 1)
     report.notes += [
         "lossesPerSecond: count / (last frame - first frame) at the proctor; the last one came "
         f"{last_frame - vanished_at:.3f} s after the sockets vanished",
@@ -225,7 +228,12 @@ async def _bare_burst(run: Run) -> Baseline | None:
     )
     rates = [rate for passage in passages if (rate := per_second(passage.arrivals)) is not None]
     latency = Percentiles.of(seconds for passage in passages for seconds in passage.latencies)
-    return Baseline(latency, round(statistics.median(rates), 1) if rates else None)
+    overall = [len(passage.latencies) / max(passage.latencies) for passage in passages]
+    return Baseline(
+        latency,
+        round(statistics.median(rates), 1) if rates else None,
+        round(statistics.median(overall), 1),
+    )
 
 
 async def _bare_pace(run: Run, rate: float, duration: float) -> Baseline | None:

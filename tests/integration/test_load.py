@@ -86,6 +86,9 @@ def test_a_hall_outage_is_told_in_full_and_everybody_comes_back(tmp_path: Path) 
     assert_percentiles(report["baseline"]["latencyMs"], 90)
     assert report["connectsPerSecond"] > 0
     assert report["kibPerConnection"] is not None
+    # The time until the first frame counts as well, so it cannot be more.
+    assert report["lossesPerSecondOverall"] > 0
+    assert report["lossesPerSecond"] is None or report["lossesPerSecondOverall"] <= report["lossesPerSecond"]
 
 
 def test_a_steady_load_brings_back_everybody_it_takes_away(tmp_path: Path) -> None:
