@@ -12,7 +12,7 @@ from protocol import keys, records
 from protocol.connection import Connection, server_of
 from protocol.effects import Effect
 from protocol.errors import StateDamaged
-from protocol.history import History, compact, fold, insert
+from protocol.history import History, fold, insert
 from protocol.messages import (
     ConnectionStatus,
     ConnectionStatusCode,
@@ -132,7 +132,7 @@ class Decisions:
 
     def _decide(self, record: _Record, stored: Stored) -> _Outcome:
         kind = record.kind
-        history = compact(kind.read(stored.history), kind.rule, self.floor)
+        history = kind.read(stored.history, self.floor)
         outcome = _Outcome(key=record.key, kind=kind)
         changed = False
         for item in record.items:

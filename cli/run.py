@@ -81,9 +81,11 @@ def state_manager(
     log_level: LogLevelOption = LogLevel.INFO,
     json_ready: JsonOption = False,
 ) -> None:
-    """Write the state to Redis and tell proctors, with the reconnect watch beside it. Several may run."""
+    """Write the state to Redis and tell proctors, with the reconnect and lease watches beside it. Several may run."""
     own_name = _name_of("state-manager", name)
 
+    from actors.lease_watch import LeaseWatch
+    from actors.lease_watch import LeaseWatch
     from actors.reconnect_watch import ReconnectWatch
     from actors.runtime.supervision import ChildSpec
     from actors.state_manager import StateManager
@@ -92,6 +94,8 @@ def state_manager(
         return [
             ChildSpec("state-manager", lambda: StateManager(settings, bus, store, own_name)),
             ChildSpec("reconnect-watch", lambda: ReconnectWatch(settings, bus, store, own_name)),
+            ChildSpec("lease-watch", lambda: LeaseWatch(settings, bus, store, own_name)),
+            ChildSpec("lease-watch", lambda: LeaseWatch(settings, bus, store, own_name)),
         ]
 
     _run("state-manager", own_name, settings, children, lambda _: {"name": own_name}, log_level, json_ready)

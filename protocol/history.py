@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from protocol.effects import Effect
@@ -38,7 +38,8 @@ class History(Generic[S, F]):
 
     `late`: those of `facts` that found newer ones there. `newest_told`: the newest version that any event ever had,
     also of events that a late fact has since made untrue. `owed`: a late fact changed what was told before, and
-    nothing newer has told it right since.
+    nothing newer has told it right since. `head`: the fold of everything, kept so that a fact that comes in order
+    costs one transition.
     """
 
     base: S
@@ -47,6 +48,7 @@ class History(Generic[S, F]):
     late: tuple[int, ...] = ()
     newest_told: int = 0
     owed: bool = False
+    head: S | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Insertion(Generic[S, F]):
 
 def fold(history: History[S, F], rule: Rule[S, F]) -> S:
     """The state that a history amounts to."""
+    if history.head is not None:
+        return history.head
     state = history.base
     for version, fact in history.facts:
         state = rule(state, version, fact).state
@@ -78,8 +82,10 @@ def compact(history: History[S, F], rule: Rule[S, F], floor: int) -> History[S, 
     """Fold the facts up to `floor` into the base. `floor` must not pass an unacknowledged message."""
     if floor <= history.floor or not history.facts or history.facts[0][0] > floor:
         return history
+    if history.facts[-1][0] <= floor:
+        return History(fold(history, rule), floor, newest_told=history.newest_told, owed=history.owed)
     settled = sum(1 for version, _ in history.facts if version <= floor)
-    base = fold(replace(history, facts=history.facts[:settled]), rule)
+    base = fold(replace(history, facts=history.facts[:settled], head=None), rule)
     late = tuple(version for version in history.late if version > floor)
     return replace(history, base=base, floor=floor, facts=history.facts[settled:], late=late)
 
@@ -98,11 +104,14 @@ def insert(
         before = fold(history, rule)
         outcome = rule(before, version, fact)
         told_right = isinstance(fact, Restate) or told(outcome.state) != told(before)
-        grown = replace(
-            history,
-            facts=(*facts, (version, fact)),
-            newest_told=_newest(history, outcome.events),
-            owed=history.owed and not told_right,
+        grown = History(
+            history.base,
+            history.floor,
+            (*facts, (version, fact)),
+            history.late,
+            _newest(history, outcome.events),
+            history.owed and not told_right,
+            outcome.state,
         )
         return Insertion(grown, outcome.state, outcome.events, outcome.effects, changed=True)
 
@@ -123,7 +132,7 @@ def insert(
     moved = (told(new_state), new_change) != (told(old_state), old_change)
     owed = history.owed or (moved and new_change <= history.newest_told)
     return Insertion(
-        replace(grown, newest_told=_newest(history, news), owed=owed),
+        replace(grown, newest_told=_newest(history, news), owed=owed, head=new_state),
         new_state,
         news,
         tuple(effect for effect in new_effects if effect not in old_effects),
@@ -134,7 +143,10 @@ def insert(
 
 
 def _newest(history: History[S, F], events: Iterable[Event]) -> int:
-    return max([history.newest_told, *(event.version or 0 for event in events)])
+    newest = history.newest_told
+    for event in events:
+        newest = max(newest, event.version or 0)
+    return newest
 
 
 def _replay(

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -20,7 +19,7 @@ from protocol import connection, mobile_sync, servers
 from protocol.codec import STATUS_CODEC
 from protocol.connection import Connection
 from protocol.errors import ProtocolError
-from protocol.history import History, Rule
+from protocol.history import History, Rule, compact
 from protocol.messages import ConnectionFact, Message, MobileSyncFact, ServerStatus
 from protocol.mobile_sync import MobileSync
 from protocol.servers import Server
@@ -45,62 +44,75 @@ class RecordKind(Generic[S, F]):
         """All fields of the record in Redis."""
         return {**self.fields(state), "rev": str(rev), "history": dump_history(history)}
 
-    def read(self, stored: str | bytes | None) -> History[S, F]:
-        """The history in a record's `history` field. Raises `ValueError` when it is not one."""
-        return self.empty() if stored is None else load_history(self.state, stored)
+    def read(self, stored: str | bytes | None, floor: int = 0) -> History[S, F]:
+        """The history in a record's `history` field, compacted up to `floor`. Raises `ValueError` if it is not one."""
+        if stored is None:
+            return self.empty()
+        return compact(load_history(self.state, stored, floor), self.rule, floor)
 
 
 def dump_history(history: History[Any, Any]) -> str:
-    """A history as JSON: the base without its defaults, the facts as messages."""
-    return pydantic_core.to_json(
-        {
-            "base": _lean(history.base),
-            "floor": history.floor,
-            **({"late": history.late} if history.late else {}),
-            **({"newestTold": history.newest_told} if history.newest_told else {}),
-            **({"owed": True} if history.owed else {}),
-            "facts": [
-                [version, fact.type, fact.model_dump(by_alias=True, exclude_defaults=True)]
-                for version, fact in history.facts
-            ],
-        }
-    ).decode()
+    """A history as JSON, without what is at its default."""
+    stored: dict[str, Any] = {
+        "base": history.base,
+        "floor": history.floor,
+        "facts": [(version, fact.type, fact) for version, fact in history.facts],
+    }
+    if history.facts and history.head is not None:
+        stored["head"] = history.head
+    if history.late:
+        stored["late"] = history.late
+    if history.newest_told:
+        stored["newestTold"] = history.newest_told
+    if history.owed:
+        stored["owed"] = True
+    return pydantic_core.to_json(stored, by_alias=True, exclude_none=True).decode()
 
 
-def load_history(state: type[S], stored: str | bytes) -> History[S, Any]:
-    """The inverse of `dump_history`. Raises `ValueError`."""
+def load_history(state: type[S], stored: str | bytes, floor: int = 0) -> History[S, Any]:
+    """The inverse of `dump_history`. Raises `ValueError`.
+
+    When every fact is up to `floor`, which is how most records are found, the facts are not even looked at.
+    """
     try:
         parsed = pydantic_core.from_json(stored)
-        base = state(**{name: _revive(state, name, value) for name, value in parsed["base"].items()})
+        newest_told, owed = int(parsed.get("newestTold", 0)), bool(parsed.get("owed", False))
+        head = _revive(state, parsed["head"]) if "head" in parsed else None
+        if head is not None and parsed["facts"][-1][0] <= floor:
+            return History(head, floor, newest_told=newest_told, owed=owed)
         facts = tuple(
             (int(version), STATUS_CODEC.from_element({"type": kind, "data": data}))
             for version, kind, data in parsed["facts"]
         )
         late = tuple(int(version) for version in parsed.get("late", ()))
-        newest_told = int(parsed.get("newestTold", 0))
-        return History(base, int(parsed["floor"]), facts, late, newest_told, bool(parsed.get("owed", False)))
-    except (AttributeError, KeyError, OverflowError, TypeError, ProtocolError) as error:
+        base = _revive(state, parsed["base"])
+        return History(base, int(parsed["floor"]), facts, late, newest_told, owed, head)
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ProtocolError) as error:
         raise ValueError(f"not a history: {error!r}") from error
 
 
-def _lean(state: Any) -> dict[str, Any]:
-    return {f.name: value for f in fields(state) if (value := getattr(state, f.name)) != f.default}
+def _revive(state: type[S], lean: dict[str, Any]) -> S:
+    for name, enum in _enums(state).items():
+        if lean.get(name) is not None:
+            lean[name] = enum(lean[name])
+    return state(**lean)
 
 
-@cache
+_ENUMS: dict[type, Mapping[str, type[StrEnum]]] = {}
+
+
 def _enums(state: type) -> Mapping[str, type[StrEnum]]:
+    """The fields of a state that hold a member of an enum."""
+    if state in _ENUMS:
+        return _ENUMS[state]
     found = {}
     for name, hint in get_type_hints(state).items():
         options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         for option in options:
             if option is not NoneType and isinstance(option, type) and issubclass(option, StrEnum):
                 found[name] = option
+    _ENUMS[state] = found
     return found
-
-
-def _revive(state: type, name: str, value: Any) -> Any:
-    enum = _enums(state).get(name)
-    return enum(value) if enum is not None and value is not None else value
 
 
 def _texts(**values: Any) -> dict[str, str]:

@@ -228,9 +228,6 @@ async def test_who_does_not_hold_the_lease_cannot_take_the_queue(system: System,
     assert system.failures == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="cli/run.py: the state-manager role starts no LeaseWatch, so nobody notices a dead server"
-)
 async def test_the_state_manager_role_watches_the_leases(system: System, bus: Bus) -> None:
     await system.stop("lease-watch")
     process = await asyncio.create_subprocess_exec(
