@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import ExitStack
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -118,25 +119,37 @@ async def watch(
     output: Format,
     every: float = 0.5,
 ) -> None:
-    """Fetch every `every` seconds and show what has changed: a live table, or one JSON value a line. Never returns."""
-    known: Any = None
-    if output is Format.JSON:
-        while True:
-            current = to_json(await fetch())
-            if current != known:
-                print_json(current, lines=True)
-                known = current
-            await asyncio.sleep(every)
-    from rich.live import Live
+    """Fetch every `every` seconds and show what has changed. Never returns.
 
-    with Live(console=console(), auto_refresh=False) as live:
+    One JSON value a line, or a table: in place on a terminal, one after the other in a pipe.
+    """
+    known: Any = None
+    with ExitStack() as open_views:
+        display: Callable[[T], None] | None = None
         while True:
             fetched = await fetch()
             current = to_json(fetched)
             if current != known:
-                live.update(draw(fetched), refresh=True)
+                if display is None:  # only now: an error of the first fetch is not to be drawn over
+                    display = _display(to_json, draw, output, open_views)
+                display(fetched)
                 known = current
             await asyncio.sleep(every)
+
+
+def _display(
+    to_json: Callable[[T], Any], draw: Callable[[T], RenderableType], output: Format, open_views: ExitStack
+) -> Callable[[T], None]:
+    if output is Format.JSON:
+        return lambda fetched: print_json(to_json(fetched), lines=True)
+    target = console()
+    if not target.is_terminal:
+        return lambda fetched: target.print(draw(fetched))
+
+    from rich.live import Live
+
+    live = open_views.enter_context(Live(console=target, auto_refresh=False))
+    return lambda fetched: live.update(draw(fetched), refresh=True)
 
 
 def run_until_interrupted(work: Awaitable[None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import select
 import shlex
 import signal
@@ -13,22 +14,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from actors.client import ExamineeClient
 from actors.runtime.settings import load_settings
 from actors.runtime.tokens import issue_token
-from cli.engines import NatsServer, RedisServer, free_port
+from cli.engines import NatsServer, RedisServer
 
 T = TypeVar("T")
 ROLES = {"queue-server", "state-manager", "SOCK001", "SOCK002", "web-server"}
+KINDS = {"queue-server", "state-manager", "reconnect-watch", "lease-watch", "socket-server", "web-server"}
 READY_SECONDS = 60.0
 
 
@@ -93,16 +95,15 @@ class Up:
 
 def _role_and_name(process: Any) -> list[str]:
     """What tells the processes of one `up` apart; `up` itself has none of these words as an argument."""
-    command = process.cmdline()
-    return [Path(command[0]).name, *command[1:]] if command else []
+    return [Path(process.exe()).name, *process.cmdline()]
 
 
 def left_of(data_dir: Path) -> list[Any]:
-    """The living processes that have to do with a data directory, by their command line or environment."""
+    """The living processes that have to do with a data directory: told of it, or (engines) at home in it."""
     found = []
     for process in psutil.process_iter():
         try:
-            told = [*process.cmdline(), process.environ().get("EXAMWIRE_DATA_DIR", "")]
+            told = [*process.cmdline(), process.environ().get("EXAMWIRE_DATA_DIR", ""), process.cwd()]
             if process.status() != psutil.STATUS_ZOMBIE and any(str(data_dir) in one for one in told):
                 found.append(process)
         except psutil.Error:
@@ -135,6 +136,21 @@ def examwire(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "cli.main", *arguments], capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def free_ports(count: int) -> int:
+    """The first of so many free ports in a row, below those that the system gives away by itself."""
+    chance = random.Random(os.getpid())
+    for _ in range(100):
+        base = chance.randrange(20000, 32000)
+        with ExitStack() as bound:
+            try:
+                for port in range(base, base + count):
+                    bound.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            return base
+    raise AssertionError(f"no {count} free ports in a row")
 
 
 def answers(url: str) -> bool:
@@ -170,7 +186,8 @@ def test_the_cli_finds_it_by_its_data_directory(up: Up) -> None:
     here = ("--data-dir", str(up.data_dir))
     assert examwire("streams", "diff", *here).returncode == 0
     found = json.loads(examwire("actors", "ls", "-o", "json", *here).stdout)
-    assert {one["kind"] for one in found} >= {"queue-server", "state-manager", "socket-server", "web-server"}
+    assert {one["kind"] for one in found} == KINDS
+    assert {one["state"] for one in found} <= {"running", "listed"}  # nobody is silent
     assert {"socket.SOCK001", "socket.SOCK002"} <= {one["address"] for one in found}
 
 
@@ -185,9 +202,9 @@ async def test_an_examinee_is_seen_by_the_cli_while_connected(up: Up) -> None:
         return dict(row)
 
     async with ExamineeClient(up.ready["socketServers"][1]["url"], token) as client:
-        welcome = await client.connect()
+        assert client.welcome is not None
         servers = {one["url"] for one in up.ready["socketServers"]}
-        assert set(welcome.endpoints) == servers  # both, from the first client on
+        assert set(client.welcome.endpoints) == servers  # both, from the first client on
         shown = await asyncio.to_thread(examwire, "actors", "show", "session.P007.E001", "-o", "json", *here)
         assert json.loads(shown.stdout)["kind"] == "examinee-session"
         listed = await asyncio.to_thread(examwire, "actors", "ls", "--kind", "examinee-session", "-o", "json", *here)
@@ -253,8 +270,17 @@ def test_ctrl_c_stops_everything_in_order(tmp_path: Path) -> None:
         assert "ended (" not in up.stderr  # nobody was taken for dead
 
 
+def test_ctrl_c_before_it_is_ready_leaves_nothing(tmp_path: Path) -> None:
+    up = Up(tmp_path / "data", "--json")
+    eventually(lambda: any("queue-server" in _role_and_name(one) for one in left_of(up.data_dir)), "it is starting")
+    assert up.end(signal.SIGINT) == 0
+    assert left_of(up.data_dir) == []
+    assert "Traceback" not in up.stderr
+
+
 def test_after_kill_9_nothing_is_left_and_the_next_one_works_on_the_same_ports(tmp_path: Path) -> None:
-    ports = [str(free_port()) for _ in range(5)]
+    base = free_ports(10)
+    ports = [str(base + offset) for offset in (0, 1, 2, 3, 5)]  # two socket servers, five roles with metrics
     options = ["--nats-port", "--redis-port", "--web-port", "--socket-port", "--metrics-port"]
     arguments = [part for pair in zip(options, ports, strict=True) for part in pair]
     with running(tmp_path / "data", *arguments) as first:
