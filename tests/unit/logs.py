@@ -7,7 +7,7 @@ name one of the right kind, and now and then a wrong one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from hypothesis import strategies as st
 
@@ -26,8 +26,16 @@ from protocol.messages import (
 from protocol.records import RecordKind
 from tests.unit import facts
 
+T = TypeVar("T")
 Log = list[tuple[int, Message]]
 AnyKind = RecordKind[Any, Any]
+
+
+class Draw(Protocol):
+    """`draw` of a composite strategy or of `st.data()`."""
+
+    def __call__(self, strategy: st.SearchStrategy[T], /) -> T: ...
+
 
 SOCKETS = ("SOCK001-a", "SOCK002-b", "SOCK001-c")
 _seconds = st.integers(0, 300)
@@ -47,7 +55,7 @@ _connection_moves = st.sampled_from("CDCDCDAER")
 _mobile_sync_moves = st.sampled_from("WWUFT")
 
 
-def _named(draw: st.DrawFn, past: Log, right: Callable[[Message], bool]) -> int:
+def _named(draw: Draw, past: Log, right: Callable[[Message], bool]) -> int:
     """An earlier version, of the right kind if there is one."""
     fitting = [version for version, fact in past if right(fact)] or [version for version, _ in past] or [10]
     return fitting[-1 - draw(_picks) % len(fitting)]
@@ -58,7 +66,7 @@ def _loss(fact: Message) -> bool:
     return lost or isinstance(fact, Readmit)
 
 
-def connection_fact(draw: st.DrawFn, past: Log) -> ConnectionFact:
+def connection_fact(draw: Draw, past: Log) -> ConnectionFact:
     """What may come next of one examinee's connection."""
     second = draw(_seconds)
     match draw(_connection_moves):
@@ -74,7 +82,7 @@ def connection_fact(draw: st.DrawFn, past: Log) -> ConnectionFact:
             return facts.readmit(second)
 
 
-def mobile_sync_fact(draw: st.DrawFn, past: Log) -> MobileSyncFact:
+def mobile_sync_fact(draw: Draw, past: Log) -> MobileSyncFact:
     """What may come next of one examinee's mobile sync."""
     second = draw(_seconds)
     match draw(_mobile_sync_moves):
@@ -88,12 +96,12 @@ def mobile_sync_fact(draw: st.DrawFn, past: Log) -> MobileSyncFact:
             return facts.timed_out(_named(draw, past, lambda fact: isinstance(fact, MobileSyncWait)), second)
 
 
-def server_fact(draw: st.DrawFn, past: Log) -> ServerStatus:
+def server_fact(draw: Draw, past: Log) -> ServerStatus:
     """What may come next of one server."""
     return facts.server(draw(_codes), draw(_incarnations), draw(_seconds))
 
 
-KINDS: dict[str, tuple[AnyKind, Callable[[st.DrawFn, Log], Message]]] = {
+KINDS: dict[str, tuple[AnyKind, Callable[[Draw, Log], Message]]] = {
     "connection": (records.CONNECTION, connection_fact),
     "mobile_sync": (records.MOBILE_SYNC, mobile_sync_fact),
     "server": (records.SERVER, server_fact),

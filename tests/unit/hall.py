@@ -1,0 +1,290 @@
+"""A small world for the state managers: a log, a Redis and a broker in memory, driven step by step and by hand.
+
+The managers are the real thing (`Decisions` and `Telling`, in the order of work of the design's section 5); every
+access to the store and to the broker is a step, and between two steps anything can happen, a crash included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator, Sequence
+from typing import Any
+
+import pydantic_core
+
+from actors.runtime.bus import Bus, Outgoing, PubAck
+from actors.runtime.state_store import Index, RecordWrite, SocketWrite, StateStore, Stored
+from actors.state_decisions import Decisions, Item
+from actors.state_telling import Telling
+from protocol import keys
+from protocol.codec import SOCKET_CODEC, STATUS_CODEC, encode_batches
+from protocol.errors import StateDamaged
+from protocol.history import fold
+from protocol.messages import (
+    ConnectionStatus,
+    ConnectionStatusCode,
+    Message,
+    MobileSyncStatus,
+    MobileSyncTimeout,
+    MobileSyncWait,
+    Restate,
+    ServerStatus,
+)
+from protocol.plan_view import PlanView
+from protocol.records import CONNECTION, MOBILE_SYNC, SERVER
+from protocol.servers import Server
+from protocol.versions import version_of
+from tests.unit.facts import PLAN
+from tests.unit.logs import AnyKind, Log
+
+
+class _Pause:
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+async def pause() -> None:
+    """A point at which the process may lose the processor, or its life."""
+    await _Pause()
+
+
+class MemoryStore(StateStore):
+    """What the scripts of the state store do to Redis, without Redis."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[str, str]] = {}
+        self.sets: dict[str, set[str]] = {}
+
+    async def load(self, record_keys: Sequence[str]) -> list[Stored | StateDamaged]:
+        await pause()
+        found = [self.rows.get(key, {}) for key in record_keys]
+        return [Stored(int(one.get("rev", 0)), one.get("history")) for one in found]
+
+    async def save(
+        self, records: Sequence[RecordWrite], sockets: Sequence[SocketWrite] = (), index: Index | None = None
+    ) -> tuple[list[bool | StateDamaged], list[bool | StateDamaged]]:
+        await pause()
+        for key, members in (index.members if index else {}).items():
+            self.sets.setdefault(key, set()).update(members)
+        for key, entries in (index.entries if index else {}).items():
+            held = self.rows.setdefault(key, {})
+            for name, value in entries.items():
+                if value is None:
+                    held.pop(name, None)
+                else:
+                    held[name] = value
+        verdicts: list[bool | StateDamaged] = []
+        for record in records:
+            await pause()  # a pipeline is no transaction
+            known = self.rows.setdefault(record.key, {})
+            quickest = int(known.get("rev", 0)) == record.expected_rev
+            if quickest:
+                known.update(record.fields)
+            verdicts.append(quickest)
+        for socket in sockets:
+            known = self.rows.setdefault(socket.key, {})
+            if int(known.get("version", 0)) <= socket.version:
+                known.update({"version": str(socket.version), **socket.fields})
+        await pause()
+        return verdicts, [True] * len(sockets)
+
+    async def entries(self, key: str) -> dict[str, str]:
+        await pause()
+        return dict(self.rows.get(key, {}))
+
+
+class Broker(Bus):
+    """STATUS with its one durable consumer, and what was published on the other streams."""
+
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+        self.ids: set[str] = set()
+        self.undelivered: list[int] = []
+        self.expired: set[int] = set()
+        self.unacknowledged: set[int] = set()
+        self.proctors = PlanView()
+        self.to_servers: list[Message] = []
+        self.reconnects: dict[str, bytes] = {}
+        self.timers: dict[str, bytes] = {}
+        self.dead: list[bytes] = []
+
+    async def publish_surely(self, messages: Sequence[Outgoing]) -> list[PubAck]:
+        for message in messages:
+            await pause()
+            self.publish_now(message)
+        return []
+
+    def publish_now(self, message: Outgoing) -> None:
+        """Store a message, unless its id is known."""
+        if message.message_id is not None:
+            if message.message_id in self.ids:
+                return
+            self.ids.add(message.message_id)
+        match message.subject.split("."):
+            case ["status", "timer", *_]:
+                self.timers[message.subject] = message.payload
+            case ["status", *_]:
+                self.payloads.append(message.payload)
+                self.undelivered.append(len(self.payloads))
+                self.unacknowledged.add(len(self.payloads))
+            case ["reconnect", *_]:
+                self.reconnects[message.subject] = message.payload
+            case ["deadletter", *_]:
+                self.dead.append(message.payload)
+            case ["socket", "plan", _, "proctors"]:
+                for event in _decoded(message.payload):
+                    self.proctors.apply(event)
+            case ["socket", *_]:
+                self.to_servers.extend(_decoded(message.payload))
+            case _:
+                raise AssertionError(f"nobody listens on {message.subject}")
+
+    def acknowledge(self, sequence: int) -> None:
+        self.unacknowledged.discard(sequence)
+        self.expired.discard(sequence)
+
+    @property
+    def acknowledged_up_to(self) -> int:
+        """The sequence up to which everything is acknowledged."""
+        return min(self.unacknowledged) - 1 if self.unacknowledged else len(self.payloads)
+
+
+def _decoded(payload: bytes) -> list[Message]:
+    decoded = SOCKET_CODEC.decode_batch(payload)
+    assert all(isinstance(one, Message) for one in decoded), decoded
+    return [one for one in decoded if isinstance(one, Message)]
+
+
+class Manager:
+    """A process that works on one batch at a time and can be stopped at every step."""
+
+    def __init__(self, broker: Broker, store: MemoryStore) -> None:
+        self._broker, self._store = broker, store
+        self.batch: list[int] = []
+        self.settled = self.told = False
+        self._work: Coroutine[Any, Any, None] | None = None
+        self.crash()
+
+    @property
+    def idle(self) -> bool:
+        return self._work is None
+
+    def take(self, sequences: list[int]) -> None:
+        assert self.idle
+        self.batch = sequences
+        self.settled = self.told = False
+        self._work = self._order_of_work(sequences)
+
+    async def _order_of_work(self, sequences: list[int]) -> None:
+        items = [Item(version, fact) for sequence in sequences for version, fact in facts_of(self._broker, sequence)]
+        decided = await self.decisions.settle(items)
+        self.settled = True
+        await self.telling.tell(decided)
+        self.told = True
+        for sequence in sequences:
+            await pause()
+            self._broker.acknowledge(sequence)
+
+    def step(self, steps: int = 1) -> None:
+        """Go on up to the next access to the world, `steps` times."""
+        for _ in range(steps):
+            if self._work is None:
+                return
+            try:
+                self._work.send(None)
+            except StopIteration:
+                self._work, self.batch = None, []
+
+    def finish(self) -> None:
+        """Go on until the batch is acknowledged."""
+        for _ in range(1000):
+            if self._work is None:
+                return
+            self.step()
+        raise AssertionError("a manager that never finishes")
+
+    def crash(self) -> None:
+        """Die and start anew, with an empty memory; what was not acknowledged comes again some time."""
+        if self._work is not None:
+            self._work.close()
+        self._work = None
+        self._broker.expired.update(self._broker.unacknowledged.intersection(self.batch))
+        self.batch = []
+        self.decisions = Decisions(self._store)
+        self.telling = Telling(self._broker, self._store)
+
+
+def facts_of(broker: Broker, sequence: int) -> Log:
+    """The facts of a message of the log with their versions."""
+    decoded = STATUS_CODEC.decode_batch(broker.payloads[sequence - 1])
+    return [(version_of(sequence, index), one) for index, one in enumerate(decoded) if isinstance(one, Message)]
+
+
+def log_of(broker: Broker) -> dict[str, Log]:
+    """The facts of the whole log by the key of the record that they are about."""
+    logs: dict[str, Log] = {}
+    for sequence in range(1, len(broker.payloads) + 1):
+        for version, fact in facts_of(broker, sequence):
+            logs.setdefault(record_key(fact), []).append((version, fact))
+    return logs
+
+
+def record_key(fact: Message) -> str:
+    """The record that a fact is about (design, section 5)."""
+    match fact:
+        case ServerStatus():
+            return keys.server_status(fact.server_id)
+        case MobileSyncWait() | MobileSyncStatus() | MobileSyncTimeout() | Restate(aspect="mobile_sync"):
+            return keys.mobile_sync(fact.plan_id, fact.examinee_id)
+        case _:
+            return keys.progress(PLAN, str(getattr(fact, "examinee_id")))  # noqa: B009
+
+
+def kind_of(key: str) -> AnyKind:
+    """The kind of the record at a key."""
+    return SERVER if key.startswith("SERVER") else MOBILE_SYNC if key.endswith("mobile_sync") else CONNECTION
+
+
+def stored_state(store: MemoryStore, key: str) -> Any:
+    """The state in a record, as whoever reads its history sees it."""
+    kind = kind_of(key)
+    return fold(kind.read(store.rows.get(key, {}).get("history")), kind.rule)
+
+
+def server_state(broker: Broker, server_id: str) -> Server:
+    """What the log says about a server."""
+    state = Server()
+    for version, fact in log_of(broker).get(keys.server_status(server_id), []):
+        state = SERVER.rule(state, version, fact).state  # type: ignore[arg-type]
+    return state
+
+
+def newest_words(broker: Broker) -> dict[str, ConnectionStatus]:
+    """The newest word of the log about each socket."""
+    newest: dict[str, ConnectionStatus] = {}
+    for sequence in range(1, len(broker.payloads) + 1):
+        for _, fact in facts_of(broker, sequence):
+            if isinstance(fact, ConnectionStatus):
+                newest[fact.socket_id] = fact
+    return newest
+
+
+def is_open(word: ConnectionStatus) -> bool:
+    return word.status is ConnectionStatusCode.CONNECTED
+
+
+def publish(broker: Broker, facts: Sequence[Message], subject: str) -> None:
+    """What a socket server or a web server does: facts into the log, those that are ready together together."""
+    for payload in encode_batches(facts):
+        broker.publish_now(Outgoing(subject, payload))
+
+
+def loss_waited_for(broker: Broker, examinee_id: str) -> int | None:
+    """The loss that the reconnect watch has in hand."""
+    payload = broker.reconnects.get(f"reconnect.{PLAN}.{examinee_id}")
+    return None if payload is None else int(pydantic_core.from_json(payload)["lossVersion"])
+
+
+def stage_timed(broker: Broker, examinee_id: str) -> int | None:
+    """The stage whose deadline is scheduled."""
+    payload = broker.timers.get(f"status.timer.{PLAN}.{examinee_id}.mobile_sync")
+    return None if payload is None else int(pydantic_core.from_json(payload)["data"]["waitVersion"])

@@ -1,0 +1,202 @@
+"""Two state managers over one log: any interleaving, any crash, any redelivery, and the end state is the truth.
+
+Not checked here, because they are known to fail (test_state_manager_races.py): what the reconnect watch and the
+timers have in hand at the end, and whether the sockets of a server are found when it ends.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from protocol import keys
+from protocol.connection import Connection, server_of
+from protocol.effects import CloseSocket, TellState
+from protocol.messages import (
+    ConnectionStatus,
+    Message,
+    ServerStatusCode,
+    SessionClose,
+    SessionState,
+)
+from protocol.mobile_sync import MobileSync
+from tests.unit import facts
+from tests.unit.facts import EXAMINEE, PLAN
+from tests.unit.hall import (
+    Broker,
+    Manager,
+    MemoryStore,
+    is_open,
+    kind_of,
+    log_of,
+    newest_words,
+    publish,
+    stored_state,
+)
+from tests.unit.logs import connection_fact, in_order, mobile_sync_fact
+
+PROGRESS, SYNC = keys.progress(PLAN, EXAMINEE), keys.mobile_sync(PLAN, EXAMINEE)
+managers = st.integers(0, 1)
+
+
+class StateManagers(RuleBasedStateMachine):
+    """One examinee, two socket servers, two state managers, one proctor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broker, self.store = Broker(), MemoryStore()
+        self.managers = [Manager(self.broker, self.store) for _ in range(2)]
+        self.incarnations = {"SOCK001": 0, "SOCK002": 0}
+
+    # -- what happens in the hall ----------------------------------------------------------------------
+
+    @rule(data=st.data(), number=st.integers(1, 3))
+    def something_happens_to_the_connection(self, data: st.DataObject, number: int) -> None:
+        past = log_of(self.broker).get(PROGRESS, [])
+        happened: list[Message] = []
+        for _ in range(number):
+            fact = connection_fact(data.draw, past)
+            happened.append(self._by_a_process(data, fact) if isinstance(fact, ConnectionStatus) else fact)
+        publish(self.broker, happened, f"status.plan.{PLAN}")
+
+    def _by_a_process(self, data: st.DataObject, fact: ConnectionStatus) -> ConnectionStatus:
+        """A socket belongs to one process; only of its end there may be word later."""
+        server_id = server_of(fact)
+        process = self.incarnations[server_id]
+        if not is_open(fact):
+            process = max(0, process - data.draw(st.integers(0, 1)))
+        socket_id = f"{fact.socket_id}{process}"
+        return fact.model_copy(update={"socket_id": socket_id, "server_id": server_id, "incarnation": f"i{process}"})
+
+    @rule(data=st.data(), number=st.integers(1, 2))
+    def something_happens_to_the_mobile_sync(self, data: st.DataObject, number: int) -> None:
+        past = log_of(self.broker).get(SYNC, [])
+        happened = [mobile_sync_fact(data.draw, past) for _ in range(number)]
+        publish(self.broker, happened, f"status.plan.{PLAN}")
+
+    @rule(server_id=st.sampled_from(["SOCK001", "SOCK002"]))
+    def a_server_starts_anew(self, server_id: str) -> None:
+        self.incarnations[server_id] += 1
+        for status in (ServerStatusCode.STARTING, ServerStatusCode.READY):
+            said = facts.server(status, f"i{self.incarnations[server_id]}").model_copy(update={"server_id": server_id})
+            publish(self.broker, [said], f"status.server.{server_id}")
+
+    @rule(server_id=st.sampled_from(["SOCK001", "SOCK002"]))
+    def a_server_is_lost(self, server_id: str) -> None:
+        incarnation = f"i{self.incarnations[server_id]}"
+        lost = facts.server(ServerStatusCode.LOST, incarnation).model_copy(update={"server_id": server_id})
+        publish(self.broker, [lost], f"status.server.{server_id}")
+
+    # -- what happens to the managers ------------------------------------------------------------------
+
+    @rule(who=managers, news=st.integers(0, 3), again=st.booleans())
+    def a_batch_is_delivered(self, who: int, news: int, again: bool) -> None:
+        manager = self.managers[who]
+        if not manager.idle:
+            return
+        batch = self.broker.undelivered[:news]
+        if again:
+            batch = [*sorted(self.broker.expired)[:2], *batch]
+            self.broker.expired.difference_update(batch)
+        del self.broker.undelivered[:news]
+        if batch:
+            manager.take(batch)
+
+    @rule(who=managers, steps=st.integers(1, 6))
+    def a_manager_goes_on(self, who: int, steps: int) -> None:
+        self.managers[who].step(steps)
+
+    @rule(who=managers)
+    def a_manager_finishes(self, who: int) -> None:
+        self.managers[who].finish()
+
+    @precondition(lambda self: any(not manager.idle for manager in self.managers))
+    @rule(who=managers)
+    def a_manager_dies(self, who: int) -> None:
+        self.managers[who].crash()
+
+    @precondition(lambda self: any(not manager.idle for manager in self.managers))
+    @rule(who=managers)
+    def a_slow_managers_messages_are_delivered_to_others(self, who: int) -> None:
+        self.broker.expired.update(self.broker.unacknowledged.intersection(self.managers[who].batch))
+
+    @rule(who=managers)
+    def a_manager_learns_what_is_acknowledged(self, who: int) -> None:
+        self.managers[who].decisions.raise_floor(self.broker.acknowledged_up_to)
+
+    @rule()
+    def the_broker_forgets_message_ids(self) -> None:
+        self.broker.ids.clear()
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    def come_to_rest(self) -> None:
+        for _ in range(200):
+            for manager in self.managers:
+                manager.finish()
+            waiting = [*sorted(self.broker.expired), *self.broker.undelivered[:3]]
+            if not waiting:
+                return
+            self.broker.expired.clear()
+            del self.broker.undelivered[:3]
+            self.managers[0].take(waiting)
+        raise AssertionError("the log never comes to rest")
+
+    def teardown(self) -> None:
+        self.come_to_rest()
+        assert not self.broker.unacknowledged
+        self.records_are_the_fold_of_the_log()
+        self.the_proctor_sees_the_truth()
+        self.everything_asked_for_was_done()
+        self.sockets_are_as_the_newest_word_says()
+
+    def records_are_the_fold_of_the_log(self) -> None:
+        for key, log in log_of(self.broker).items():
+            kind = kind_of(key)
+            state, _ = in_order(kind, log)
+            assert stored_state(self.store, key) == state
+            stored = self.store.rows[key]
+            assert {name: stored[name] for name in kind.fields(state)} == kind.fields(state)
+
+    def the_proctor_sees_the_truth(self) -> None:
+        connection, sync = self._truth()
+        seen = self.broker.proctors.examinees.get(EXAMINEE)
+        if seen is None:
+            assert (connection.status, sync.status) == (None, None)
+            return
+        assert seen.status == connection.view().status
+        assert seen.exhausted is connection.exhausted
+        assert seen.mobile_sync == sync.view().status
+        if connection.live:
+            assert seen.socket_id == connection.socket_id
+
+    def everything_asked_for_was_done(self) -> None:
+        said = self.broker.to_servers
+        state = Connection()
+        for version, fact in log_of(self.broker).get(PROGRESS, []):
+            outcome = kind_of(PROGRESS).rule(state, version, fact)
+            state = outcome.state
+            for effect in outcome.effects:
+                if isinstance(effect, TellState):
+                    assert any(isinstance(one, SessionState) and one.socket_id == effect.socket_id for one in said)
+                if isinstance(effect, CloseSocket):
+                    assert SessionClose(socket_id=effect.socket_id, code=effect.code) in said
+
+    def sockets_are_as_the_newest_word_says(self) -> None:
+        for socket_id, word in newest_words(self.broker).items():
+            assert self.store.rows[keys.socket(PLAN, socket_id)]["status"] == word.status.value
+
+    def _truth(self) -> tuple[Connection, MobileSync]:
+        logs = log_of(self.broker)
+        connection, _ = in_order(kind_of(PROGRESS), logs.get(PROGRESS, []))
+        sync, _ = in_order(kind_of(SYNC), logs.get(SYNC, []))
+        return connection, sync
+
+    @invariant()
+    def nothing_was_put_aside(self) -> None:
+        assert self.broker.dead == []
+
+
+TestStateManagers = StateManagers.TestCase
+TestStateManagers.settings = settings(stateful_step_count=30)
