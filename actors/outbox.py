@@ -15,6 +15,7 @@ from protocol.codec import encode, join, split_batches
 from protocol.messages import ExamineeFact
 
 ROUND = 2048
+GATHER_SECONDS = 0.003
 
 
 class Outbox:
@@ -58,8 +59,11 @@ class Outbox:
                 if not self._in_hand:
                     self._take()
                 # Kept until stored, under the same message ids: whoever runs this next goes on with it.
+                started = asyncio.get_running_loop().time()
                 await self._bus.publish_surely(self._in_hand)
                 self._settle()
+                # A lone status never waits; under load a few come together.
+                await asyncio.sleep(started + GATHER_SECONDS - asyncio.get_running_loop().time())
             self._idle.set()
             await self._wake.wait()
             self._wake.clear()

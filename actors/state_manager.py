@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from prometheus_client import Counter, Histogram
@@ -24,7 +24,7 @@ from actors.runtime.pull import Delivery, PullConsumer
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.state_decisions import Decided, Decisions, Item
-from actors.state_telling import Telling
+from actors.state_telling import Telling, Told
 from protocol.codec import STATUS_CODEC, Malformed
 from protocol.errors import BrokerUnavailable, ConsumerGone, StateUnavailable
 from protocol.streams import STATE_MANAGER
@@ -49,6 +49,9 @@ FACTS = Counter("examwire_state_facts_total", "Facts by what became of them", ["
 IN_PROGRESS_SECONDS = 8.0
 FLOOR_SECONDS = 1.0
 POISON_ATTEMPTS = 5
+GATHER_SECONDS = 0.004
+PORTION_BYTES = 128 * 1024
+IN_FLIGHT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,15 @@ class StatusBatch:
     """What one pull has brought."""
 
     deliveries: list[Delivery]
+
+
+@dataclass(slots=True)
+class _Work:
+    """Messages that are worked off together."""
+
+    deliveries: list[Delivery]
+    items: list[Item] = field(default_factory=list)
+    malformed: list[tuple[Delivery, Malformed]] = field(default_factory=list)
 
 
 class StateManager(Actor):
@@ -72,6 +84,7 @@ class StateManager(Actor):
         self._telling = Telling(bus, store)
         self._presence = Presence(bus, self)
         self._floor_wanted = asyncio.Event()
+        self._in_flight = asyncio.Semaphore(IN_FLIGHT)
         self._waiting_for: str | None = None
 
     async def on_start(self) -> None:
@@ -89,6 +102,8 @@ class StateManager(Actor):
     async def _read(self) -> None:
         async for deliveries in PullConsumer(self._bus, STATE_MANAGER.stream, STATE_MANAGER.name, max_messages=64):
             await self.put(StatusBatch(deliveries))
+            # A lone message never waits; under load this lets a few come together, and a batch costs as much as one.
+            await asyncio.sleep(GATHER_SECONDS)
 
     async def _follow_floor(self) -> None:
         """Learn up to where everything is acknowledged, so that records need not keep older facts."""
@@ -105,7 +120,8 @@ class StateManager(Actor):
     async def handle(self, batch: StatusBatch) -> None:
         keep = asyncio.create_task(self._keep_alive(batch.deliveries))
         try:
-            await self._work_off(batch.deliveries)
+            for work in _portions(batch.deliveries):
+                await self._work_off(work)
         finally:
             keep.cancel()
         self._floor_wanted.set()
@@ -117,38 +133,38 @@ class StateManager(Actor):
             for delivery in deliveries:
                 await delivery.in_progress()
 
-    async def _work_off(self, deliveries: list[Delivery]) -> None:
+    async def _work_off(self, work: _Work) -> None:
         started = time.perf_counter()
-        items: list[Item] = []
-        malformed: list[tuple[Delivery, Malformed]] = []
-        for delivery in deliveries:
-            for index, message in enumerate(STATUS_CODEC.decode_batch(delivery.payload)):
-                if isinstance(message, Malformed):
-                    malformed.append((delivery, message))
-                else:
-                    items.append(Item(version_of(delivery.sequence, index), message))
-        BATCHES.observe(len(items))
-        for delivery, bad in malformed:
+        BATCHES.observe(len(work.items))
+        for delivery, bad in work.malformed:
             await self._telling.dead_letter(delivery.subject, delivery.sequence, bad.raw, str(bad.error))
             FACTS.labels("malformed").inc()
         try:
-            decided = await self._surely(lambda: self._decisions.settle(items))
+            decided = await self._surely(lambda: self._decisions.settle(work.items))
         except Exception:
-            if len(deliveries) == 1:
-                await self._give_up(deliveries[0])
+            if len(work.deliveries) == 1:
+                await self._give_up(work.deliveries[0])
                 return
-            log.exception("%s: a batch of %d failed; each message on its own now", self.address, len(deliveries))
-            for delivery in deliveries:
-                await self._work_off([delivery])
+            log.exception("%s: a batch of %d failed; each message on its own now", self.address, len(work.deliveries))
+            for delivery in work.deliveries:
+                await self._work_off(_decoded([delivery]))
             return
         settled = time.perf_counter()
-        await self._surely(lambda: self._telling.tell(decided))
-        told = time.perf_counter()
-        for delivery in deliveries:
-            await delivery.ack()
+        told = await self._surely(lambda: self._telling.tell(decided))
         STAGES.labels("settle").observe(settled - started)
-        STAGES.labels("tell").observe(told - settled)
+        STAGES.labels("tell").observe(time.perf_counter() - settled)
         self._count(decided)
+        # The next batch need not wait for the broker's acks of this one; this one is acknowledged only after them.
+        await self._in_flight.acquire()
+        self.spawn(self._complete(told, work.deliveries), "complete")
+
+    async def _complete(self, told: Told, deliveries: list[Delivery]) -> None:
+        try:
+            await self._telling.complete(told)
+            for delivery in deliveries:
+                await delivery.ack()
+        finally:
+            self._in_flight.release()
 
     async def _give_up(self, delivery: Delivery) -> None:
         """A message that fails on its own: once more later in case the trouble passes, then to the dead letters."""
@@ -186,3 +202,28 @@ class StateManager(Actor):
         FACTS.labels("late").inc(decided.late)
         if decided.damaged:
             FACTS.labels("dead").inc(len(decided.damaged))
+
+
+def _portions(deliveries: list[Delivery]) -> Iterator[_Work]:
+    """Whole messages of together some 128 KiB: the first proctors are told while the rest is worked off."""
+    some: list[Delivery] = []
+    size = 0
+    for delivery in deliveries:
+        some.append(delivery)
+        size += len(delivery.payload)
+        if size >= PORTION_BYTES:
+            yield _decoded(some)
+            some, size = [], 0
+    if some:
+        yield _decoded(some)
+
+
+def _decoded(deliveries: list[Delivery]) -> _Work:
+    work = _Work(deliveries)
+    for delivery in deliveries:
+        for index, message in enumerate(STATUS_CODEC.decode_batch(delivery.payload)):
+            if isinstance(message, Malformed):
+                work.malformed.append((delivery, message))
+            else:
+                work.items.append(Item(version_of(delivery.sequence, index), message))
+    return work

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from actors.dead_letter import dead_letter
-from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.bus import Bus, Outgoing, Sent
 from actors.runtime.state_store import StateStore
 from actors.state_decisions import Decided
 from protocol import keys, subjects
@@ -44,20 +45,31 @@ from protocol.times import format_time, parse_time
 log = logging.getLogger("examwire.state_manager")
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a batch has led to: messages on their way, and the examinees to be watched for after that."""
+
+    sent: Sent
+    watches: list[Outgoing]
+
+
 class Telling:
-    """Publishes what a batch was decided to come to; returns when the broker has stored it."""
+    """Publishes what a batch was decided to come to."""
 
     def __init__(self, bus: Bus, store: StateStore) -> None:
         self._bus = bus
         self._store = store
 
-    async def tell(self, decided: Decided) -> None:
-        """Everything of a batch. Raises `StateUnavailable` (only when sessions of a server are to be ended)."""
+    async def tell(self, decided: Decided) -> Told:
+        """Put everything of a batch on its way, in order. Raises `StateUnavailable` (only when sessions are ended)."""
         urgent = [*_to_proctors(decided.events), *_to_servers(decided)]
-        later = [*_watches(decided), *_timers(decided), *_follow_ups(decided)]
-        later += await self._endings(decided)
-        later += self._dead_letters(decided)
-        await self._bus.publish_surely([*urgent, *later])
+        later = [*_timers(decided), *_follow_ups(decided), *await self._endings(decided), *self._dead_letters(decided)]
+        return Told(await self._bus.send([*urgent, *later]), list(_watches(decided)))
+
+    async def complete(self, told: Told) -> None:
+        """Return when all of it is stored, however long the broker is away."""
+        await self._bus.confirm(told.sent)
+        await self._bus.publish_together(told.watches)
 
     async def dead_letter(self, subject: str, sequence: int, payload: bytes, reason: str) -> None:
         """Put aside what can never be processed, with its reason and where it came from."""

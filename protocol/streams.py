@@ -24,6 +24,7 @@ class StreamSpec:
     max_msgs_per_subject: int = -1
     allow_msg_ttl: bool = False
     allow_msg_schedules: bool = False
+    allow_atomic: bool = False
     delete_marker_ttl: float | None = None
     first_seq_from_clock: bool = False
 
@@ -70,6 +71,7 @@ RECONNECT = StreamSpec(
     "Examinees that are being waited for; each delivery is one attempt",
     max_age=DAY,
     max_msgs_per_subject=1,
+    allow_atomic=True,
 )
 ADVISORY = StreamSpec(
     "ADVISORY",

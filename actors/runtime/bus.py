@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import logging
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ log = logging.getLogger("examwire.bus")
 
 WRONG_LAST_SEQUENCE = 10071
 PUBLISH_SECONDS = 5.0
+ATOMIC_MESSAGES = 500
 Respond = Callable[[bytes], Awaitable[bytes]]
 
 
@@ -54,6 +56,15 @@ class Outgoing:
         if self.message_id is not None:
             headers["Nats-Msg-Id"] = self.message_id
         return headers or None
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Messages on their way: `waiting` are their acks."""
+
+    messages: Sequence[Outgoing]
+    first: int
+    waiting: list[asyncio.Future[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,8 @@ class Bus:
         self._closing = False
         self._ack_inbox = ""
         self._ack_no = 0
+        self._batch_no = 0
+        self._batch_prefix = f"{secrets.token_hex(8)}-"
         self._unacknowledged: dict[str, asyncio.Future[bytes]] = {}
         self._shared: Subscription | None = None
         self._shared_handlers: dict[int, Respond] = {}
@@ -186,15 +199,18 @@ class Bus:
 
         When the connection breaks, what is not acknowledged fails at once instead of after `timeout` seconds.
         """
+        return await self._collect(await self.send(messages), timeout)
+
+    async def send(self, messages: Sequence[Outgoing]) -> Sent:
+        """Put messages on their way, in order, without waiting for the acks; `confirm` does that."""
         await self._listen_for_acks()
         loop = asyncio.get_running_loop()
-        waiting: list[asyncio.Future[bytes]] = []
-        first = self._ack_no + 1
+        sent = Sent(messages, self._ack_no + 1, [])
         self._ack_no += len(messages)
-        for number, message in enumerate(messages, first):
+        for number, message in enumerate(messages, sent.first):
             token = str(number)
             future: asyncio.Future[bytes] = loop.create_future()
-            waiting.append(future)
+            sent.waiting.append(future)
             self._unacknowledged[token] = future
             try:
                 await self._nc.publish(
@@ -203,11 +219,52 @@ class Bus:
             except nats.errors.Error as error:
                 self._unacknowledged.pop(token, None)
                 future.set_exception(BrokerUnavailable(f"{message.subject}: not sent ({type(error).__name__})"))
-        if waiting:
-            await asyncio.wait(waiting, timeout=timeout)
-        for number in range(first, first + len(messages)):
+        return sent
+
+    async def _collect(self, sent: Sent, timeout: float) -> list[PubAck | BrokerUnavailable | WrongLastSequence]:
+        if sent.waiting:
+            await asyncio.wait(sent.waiting, timeout=timeout)
+        for number in range(sent.first, sent.first + len(sent.messages)):
             self._unacknowledged.pop(str(number), None)
-        return [_result(message, future) for message, future in zip(messages, waiting, strict=True)]
+        return [_result(message, future) for message, future in zip(sent.messages, sent.waiting, strict=True)]
+
+    async def confirm(self, sent: Sent) -> None:
+        """Wait until everything that was sent is stored; what is not is published again with the same message id."""
+        results = await self._collect(sent, PUBLISH_SECONDS)
+        missing = [
+            message for message, result in zip(sent.messages, results, strict=True) if not isinstance(result, PubAck)
+        ]
+        if missing:
+            await self.publish_surely(missing)
+
+    async def publish_together(self, messages: Sequence[Outgoing]) -> None:
+        """`publish_surely` for many messages of one stream with `allow_atomic`: one ack and one flush for all.
+
+        The broker refuses a batch as a whole when one of its message ids is known already; then, or when anything
+        else is wrong, they go one by one.
+        """
+        for start in range(0, len(messages), ATOMIC_MESSAGES):
+            some = messages[start : start + ATOMIC_MESSAGES]
+            if len(some) < 3 or not await self._publish_atomic(some):
+                await self.publish_surely(some)
+
+    async def _publish_atomic(self, messages: Sequence[Outgoing]) -> bool:
+        self._batch_no += 1
+        batch = f"{self._batch_prefix}{self._batch_no}"
+        try:
+            for number, message in enumerate(messages[:-1], 1):
+                headers = message.all_headers() or {}
+                headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+                await self._nc.publish(message.subject, message.payload, headers=headers)
+        except nats.errors.Error as error:
+            log.debug("%s: atomic batch not sent: %r", self.name, error)
+            return False
+        last = messages[-1]
+        commit = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(len(messages)), "Nats-Batch-Commit": "1"}
+        (result,) = await self.publish_many(
+            [Outgoing(last.subject, last.payload, last.message_id, {**last.headers, **commit})]
+        )
+        return isinstance(result, PubAck)
 
     async def publish_surely(self, messages: Sequence[Outgoing]) -> list[PubAck]:
         """`publish_many`, tried again with the same message ids until every one is stored, however long it takes."""
@@ -489,6 +546,7 @@ def stream_config(spec: StreamSpec) -> StreamConfig:
         allow_direct=True,
         allow_msg_ttl=spec.allow_msg_ttl or None,
         allow_msg_schedules=spec.allow_msg_schedules or None,
+        allow_atomic=spec.allow_atomic or None,
         subject_delete_marker_ttl=spec.delete_marker_ttl,
     )
 

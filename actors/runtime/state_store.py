@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pydantic_core
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -14,18 +15,29 @@ from redis.exceptions import RedisError, ResponseError
 from protocol import keys
 from protocol.errors import StateDamaged, StateUnavailable
 
-# Compare the record's `rev` and set. KEYS[1] record; ARGV[1] expected rev, ARGV[2..] field value …
-_COMPARE_AND_SET = """
+# Fields travel as one JSON argument: redis-py packs each argument in Python, and a record has twenty of them twice.
+_SET_FIELDS = """
+local flat = {}
+for name, value in pairs(cjson.decode(%s)) do
+  flat[#flat + 1] = name
+  flat[#flat + 1] = value
+end
+redis.call('HSET', KEYS[1], unpack(flat))
+"""
+
+# Compare the record's `rev` and set. KEYS[1] record; ARGV: expected rev, fields as JSON
+_COMPARE_AND_SET = f"""
 local rev = redis.call('HGET', KEYS[1], 'rev')
 if (rev or '0') ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+{_SET_FIELDS % "ARGV[2]"}
 return 1"""
 
-# Set unless something newer is there. ARGV[1] version, ARGV[2] seconds to keep it (0: forever), ARGV[3..] fields
-_SET_IF_NEWER = """
+# Set unless something newer is there. KEYS[1] socket; ARGV: version, seconds to keep it (0: forever), fields as JSON
+_SET_IF_NEWER = f"""
 local known = redis.call('HGET', KEYS[1], 'version')
 if known and tonumber(known) > tonumber(ARGV[1]) then return 0 end
-redis.call('HSET', KEYS[1], 'version', ARGV[1], unpack(ARGV, 3))
+{_SET_FIELDS % "ARGV[3]"}
+redis.call('HSET', KEYS[1], 'version', ARGV[1])
 if ARGV[2] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('EXPIRE', KEYS[1], ARGV[2]) end
 return 1"""
 
@@ -143,9 +155,9 @@ class StateStore:
         pipe = self._redis.pipeline(transaction=False)
         indexed = _add_index(pipe, index) if index is not None else []
         for record in records:
-            pipe.eval(_COMPARE_AND_SET, 1, record.key, record.expected_rev, *_flat(record.fields))
+            pipe.eval(_COMPARE_AND_SET, 1, record.key, record.expected_rev, _json(record.fields))
         for socket in sockets:
-            pipe.eval(_SET_IF_NEWER, 1, socket.key, socket.version, socket.keep_seconds, *_flat(socket.fields))
+            pipe.eval(_SET_IF_NEWER, 1, socket.key, socket.version, socket.keep_seconds, _json(socket.fields))
         if not len(pipe):
             return [], []
         answers = await self._run(pipe.execute(raise_on_error=False))
@@ -229,6 +241,10 @@ def _add_index(pipe: Any, index: Index) -> list[str]:
             pipe.hdel(key, *gone)
             touched.append(key)
     return touched
+
+
+def _json(fields: Mapping[str, str]) -> bytes:
+    return pydantic_core.to_json(fields)
 
 
 def _flat(fields: Mapping[str, str]) -> list[str]:
