@@ -7,11 +7,12 @@ access to the store and to the broker is a step, and between two steps anything 
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pydantic_core
 
-from actors.runtime.bus import Bus, Outgoing, PubAck
+from actors.runtime.bus import Bus, Outgoing, Sent
 from actors.runtime.state_store import Index, RecordWrite, SocketWrite, StateStore, Stored
 from actors.state_decisions import Decisions, Item
 from actors.state_telling import Telling
@@ -107,11 +108,17 @@ class Broker(Bus):
         self.timers: dict[str, bytes] = {}
         self.dead: list[bytes] = []
 
-    async def publish_surely(self, messages: Sequence[Outgoing]) -> list[PubAck]:
+    async def send(self, messages: Sequence[Outgoing]) -> Sent:
         for message in messages:
             await pause()
             self.publish_now(message)
-        return []
+        return Sent(messages, 1, [])
+
+    async def confirm(self, sent: Sent) -> None:
+        await pause()
+
+    async def publish_together(self, messages: Sequence[Outgoing]) -> None:
+        await self.send(messages)
 
     def publish_now(self, message: Outgoing) -> None:
         """Store a message, unless its id is known."""
@@ -155,62 +162,83 @@ def _decoded(payload: bytes) -> list[Message]:
 
 
 class Manager:
-    """A process that works on one batch at a time and can be stopped at every step."""
+    """A process that works on one batch at a time, completes earlier ones beside it, and may die at every step."""
 
     def __init__(self, broker: Broker, store: MemoryStore) -> None:
         self._broker, self._store = broker, store
-        self.batch: list[int] = []
-        self.settled = self.told = False
-        self._work: Coroutine[Any, Any, None] | None = None
+        self.batches: list[Batch] = []
         self.crash()
 
     @property
     def idle(self) -> bool:
-        return self._work is None
+        """Whether the next batch may come: all that were taken are on their way."""
+        return all(batch.told for batch in self.batches)
 
-    def take(self, sequences: list[int]) -> None:
+    @property
+    def in_hand(self) -> set[int]:
+        return {sequence for batch in self.batches for sequence in batch.sequences}
+
+    def take(self, sequences: list[int]) -> Batch:
+        """Begin with a batch, up to the first access to the world."""
         assert self.idle
-        self.batch = sequences
-        self.settled = self.told = False
-        self._work = self._order_of_work(sequences)
+        batch = Batch(sequences)
+        batch.work = self._order_of_work(batch)
+        self.batches.append(batch)
+        self._send(batch)
+        return batch
 
-    async def _order_of_work(self, sequences: list[int]) -> None:
-        items = [Item(version, fact) for sequence in sequences for version, fact in facts_of(self._broker, sequence)]
+    async def _order_of_work(self, batch: Batch) -> None:
+        items = [Item(version, fact) for one in batch.sequences for version, fact in facts_of(self._broker, one)]
         decided = await self.decisions.settle(items)
-        self.settled = True
-        await self.telling.tell(decided)
-        self.told = True
-        for sequence in sequences:
+        batch.settled = True
+        told = await self.telling.tell(decided)
+        batch.told = True
+        await self.telling.complete(told)
+        for sequence in batch.sequences:
             await pause()
             self._broker.acknowledge(sequence)
 
-    def step(self, steps: int = 1) -> None:
-        """Go on up to the next access to the world, `steps` times."""
+    def step(self, steps: int = 1, which: int = -1) -> None:
+        """Go on with a batch up to the next access to the world, `steps` times."""
         for _ in range(steps):
-            if self._work is None:
+            if not self.batches:
                 return
-            try:
-                self._work.send(None)
-            except StopIteration:
-                self._work, self.batch = None, []
+            self._send(self.batches[which % len(self.batches)])
+
+    def _send(self, batch: Batch) -> None:
+        assert batch.work is not None
+        try:
+            batch.work.send(None)
+        except StopIteration:
+            self.batches.remove(batch)
 
     def finish(self) -> None:
-        """Go on until the batch is acknowledged."""
+        """Go on until everything in hand is acknowledged."""
         for _ in range(1000):
-            if self._work is None:
+            if not self.batches:
                 return
             self.step()
         raise AssertionError("a manager that never finishes")
 
     def crash(self) -> None:
         """Die and start anew, with an empty memory; what was not acknowledged comes again some time."""
-        if self._work is not None:
-            self._work.close()
-        self._work = None
-        self._broker.expired.update(self._broker.unacknowledged.intersection(self.batch))
-        self.batch = []
+        self._broker.expired.update(self._broker.unacknowledged & self.in_hand)
+        for batch in self.batches:
+            if batch.work is not None:
+                batch.work.close()
+        self.batches = []
         self.decisions = Decisions(self._store)
         self.telling = Telling(self._broker, self._store)
+
+
+@dataclass(eq=False)
+class Batch:
+    """Messages of the log that a manager has in hand, and how far it is with them."""
+
+    sequences: list[int]
+    settled: bool = False
+    told: bool = False
+    work: Coroutine[Any, Any, None] | None = None
 
 
 def facts_of(broker: Broker, sequence: int) -> Log:

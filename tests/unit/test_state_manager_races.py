@@ -43,14 +43,14 @@ class Hall:
         self.one.finish()
 
     def die_before_telling(self, *sequences: int) -> None:
-        self.one.take(list(sequences))
-        while not self.one.settled:
+        batch = self.one.take(list(sequences))
+        while not batch.settled:
             self.one.step()
         self.one.crash()
 
     def die_before_acknowledging(self, *sequences: int) -> None:
-        self.one.take(list(sequences))
-        while not self.one.told:
+        batch = self.one.take(list(sequences))
+        while not batch.told:
             self.one.step()
         self.one.crash()
 
@@ -96,7 +96,7 @@ def test_a_manager_that_dies_before_acknowledging_has_told_everything_once() -> 
 def test_of_two_managers_with_one_record_in_hand_the_slower_decides_again() -> None:
     hall = Hall(connected(A), disconnected(A, 5))
     hall.one.take([1])
-    hall.one.step(2)  # it has read the record, and is about to write
+    hall.one.step()  # it has read the record, and is about to write
     hall.other.take([2])
     hall.other.finish()
     hall.one.finish()
@@ -189,14 +189,16 @@ def test_a_stage_keeps_its_deadline_when_an_earlier_one_is_told_again() -> None:
     assert stage_timed(hall.broker, EXAMINEE) == state.wait_version
 
 
-@pytest.mark.xfail(reason="a manager that decided before and publishes after another replaces the newer watch")
-def test_a_loss_is_waited_for_even_if_an_earlier_one_is_told_last() -> None:
+@pytest.mark.xfail(reason="watches are published last, batch beside batch: that of an older loss replaces the newer")
+def test_a_loss_is_waited_for_even_if_an_earlier_one_is_completed_last() -> None:
+    """No crash and no second manager are needed: the acks of the first batch take longer than those of the second."""
     hall = Hall(connected(A), disconnected(A, 1), connected(B, 2), disconnected(B, 3))
     hall.work_off(1)
-    hall.one.take([2])
-    while not hall.one.settled:
+    first = hall.one.take([2])
+    while not first.told:
         hall.one.step()
-    hall.other.take([3, 4])
-    hall.other.finish()
+    second = hall.one.take([3, 4])
+    while second in hall.one.batches:
+        hall.one.step(which=1)
     hall.one.finish()
     assert loss_waited_for(hall.broker, EXAMINEE) == 1024

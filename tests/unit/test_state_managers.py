@@ -103,23 +103,23 @@ class StateManagers(RuleBasedStateMachine):
         if batch:
             manager.take(batch)
 
-    @rule(who=managers, steps=st.integers(1, 6))
-    def a_manager_goes_on(self, who: int, steps: int) -> None:
-        self.managers[who].step(steps)
+    @rule(who=managers, steps=st.integers(1, 6), which=st.integers(0, 2))
+    def a_manager_goes_on(self, who: int, steps: int, which: int) -> None:
+        self.managers[who].step(steps, which)
 
     @rule(who=managers)
     def a_manager_finishes(self, who: int) -> None:
         self.managers[who].finish()
 
-    @precondition(lambda self: any(not manager.idle for manager in self.managers))
+    @precondition(lambda self: any(manager.batches for manager in self.managers))
     @rule(who=managers)
     def a_manager_dies(self, who: int) -> None:
         self.managers[who].crash()
 
-    @precondition(lambda self: any(not manager.idle for manager in self.managers))
+    @precondition(lambda self: any(manager.batches for manager in self.managers))
     @rule(who=managers)
     def a_slow_managers_messages_are_delivered_to_others(self, who: int) -> None:
-        self.broker.expired.update(self.broker.unacknowledged.intersection(self.managers[who].batch))
+        self.broker.expired.update(self.broker.unacknowledged & self.managers[who].in_hand)
 
     @rule(who=managers)
     def a_manager_learns_what_is_acknowledged(self, who: int) -> None:
