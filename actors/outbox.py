@@ -10,12 +10,13 @@ import asyncio
 from collections import deque
 
 from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.pace import Pace
 from protocol import subjects
 from protocol.codec import encode, join, split_batches
 from protocol.messages import ExamineeFact
 
 ROUND = 2048
-GATHER_SECONDS = 0.003
+ROUNDS_PER_SECOND = 250
 
 
 class Outbox:
@@ -30,6 +31,7 @@ class Outbox:
         self._idle.set()
         self._in_hand: list[Outgoing] = []
         self._in_hand_futures: list[asyncio.Future[None]] = []
+        self._pace = Pace(ROUNDS_PER_SECOND, burst=20)
         self._number = 0
         self.stored = 0
 
@@ -59,11 +61,9 @@ class Outbox:
                 if not self._in_hand:
                     self._take()
                 # Kept until stored, under the same message ids: whoever runs this next goes on with it.
-                started = asyncio.get_running_loop().time()
                 await self._bus.publish_surely(self._in_hand)
                 self._settle()
-                # A lone status never waits; under load a few come together.
-                await asyncio.sleep(started + GATHER_SECONDS - asyncio.get_running_loop().time())
+                await self._pace.wait()
             self._idle.set()
             await self._wake.wait()
             self._wake.clear()

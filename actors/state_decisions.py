@@ -144,7 +144,8 @@ class Decisions:
             outcome.applied += insertion.changed
             outcome.repeated += not insertion.changed
             outcome.late += insertion.late
-            outcome.restate |= insertion.restate
+            if insertion.restate:
+                outcome.restates.append((item.version, item.message))
         if changed:
             fields = kind.write(history, outcome.state, stored.rev + 1)
             outcome.write = RecordWrite(record.key, stored.rev, fields)
@@ -199,7 +200,7 @@ class _Outcome:
     applied: int = 0
     repeated: int = 0
     late: int = 0
-    restate: bool = False
+    restates: list[tuple[int, Message]] = field(default_factory=list)
 
     def add_to(self, decided: Decided, record: _Record) -> None:
         decided.events.extend(self.events)
@@ -207,16 +208,15 @@ class _Outcome:
         decided.applied += self.applied
         decided.repeated += self.repeated
         decided.late += self.late
-        if self.restate and not isinstance(self.state, Server):
-            last = record.items[-1].message
-            assert isinstance(last, ExamineeFact)
-            restate = Restate(
-                plan_id=last.plan_id,
-                examinee_id=last.examinee_id,
-                timestamp=last.timestamp,
-                aspect="mobile_sync" if isinstance(self.state, MobileSync) else "connection",
-            )
-            decided.follow_ups.append((f"restate:{record.items[-1].version}", restate))
+        for version, late in self.restates:
+            if isinstance(late, ExamineeFact):
+                restate = Restate(
+                    plan_id=late.plan_id,
+                    examinee_id=late.examinee_id,
+                    timestamp=late.timestamp,
+                    aspect="mobile_sync" if isinstance(self.state, MobileSync) else "connection",
+                )
+                decided.follow_ups.append((f"restate:{version}", restate))
         if isinstance(self.state, Connection):
             decided.connections[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
         elif isinstance(self.state, MobileSync):
@@ -264,7 +264,8 @@ def _socket_writes(items: Iterable[Item]) -> list[SocketWrite]:
                 "status": message.status.value,
                 "lastHeartbeat": message.timestamp,
             }
-            newest[key] = SocketWrite(key, item.version, fields, ENDED_SOCKET_SECONDS if ended else 0)
+            if key not in newest or newest[key].version < item.version:
+                newest[key] = SocketWrite(key, item.version, fields, ENDED_SOCKET_SECONDS if ended else 0)
     return list(newest.values())
 
 
@@ -278,11 +279,11 @@ def _index(items: Iterable[Item]) -> Index:
             holder = keys.server_sockets(server_of(message))
             if message.status is ConnectionStatusCode.CONNECTED:
                 entry = f"{message.plan_id} {message.examinee_id} {message.incarnation or ''}"
-                index.set_entry(holder, message.socket_id, entry)
+                index.set_entry(holder, message.socket_id, item.version, entry)
                 index.add_member(keys.PLANS, message.plan_id)
                 index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
             else:
-                index.remove_entry(holder, message.socket_id)
+                index.set_entry(holder, message.socket_id, item.version, None)
         elif isinstance(message, MobileSyncWait | MobileSyncStatus):
             index.add_member(keys.PLANS, message.plan_id)
             index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)

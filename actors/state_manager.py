@@ -19,6 +19,7 @@ from prometheus_client import Counter, Histogram
 from actors.runtime.actor import Actor, on
 from actors.runtime.bus import Bus
 from actors.runtime.metrics import REGISTRY
+from actors.runtime.pace import Pace
 from actors.runtime.presence import Presence
 from actors.runtime.pull import Delivery, PullConsumer
 from actors.runtime.settings import Settings
@@ -49,7 +50,7 @@ FACTS = Counter("examwire_state_facts_total", "Facts by what became of them", ["
 IN_PROGRESS_SECONDS = 8.0
 FLOOR_SECONDS = 1.0
 POISON_ATTEMPTS = 5
-GATHER_SECONDS = 0.004
+BATCHES_PER_SECOND = 200
 PORTION_BYTES = 128 * 1024
 IN_FLIGHT = 8
 
@@ -85,6 +86,7 @@ class StateManager(Actor):
         self._presence = Presence(bus, self)
         self._floor_wanted = asyncio.Event()
         self._in_flight = asyncio.Semaphore(IN_FLIGHT)
+        self._last: asyncio.Future[None] | None = None
         self._waiting_for: str | None = None
 
     async def on_start(self) -> None:
@@ -100,10 +102,10 @@ class StateManager(Actor):
         return {"consumer": STATE_MANAGER.name, "floor": self._decisions.floor, "waitingFor": self._waiting_for}
 
     async def _read(self) -> None:
+        pace = Pace(BATCHES_PER_SECOND, burst=20)
         async for deliveries in PullConsumer(self._bus, STATE_MANAGER.stream, STATE_MANAGER.name, max_messages=64):
             await self.put(StatusBatch(deliveries))
-            # A lone message never waits; under load this lets a few come together, and a batch costs as much as one.
-            await asyncio.sleep(GATHER_SECONDS)
+            await pace.wait()
 
     async def _follow_floor(self) -> None:
         """Learn up to where everything is acknowledged, so that records need not keep older facts."""
@@ -156,11 +158,19 @@ class StateManager(Actor):
         self._count(decided)
         # The next batch need not wait for the broker's acks of this one; this one is acknowledged only after them.
         await self._in_flight.acquire()
-        self.spawn(self._complete(told, work.deliveries), "complete")
+        before, self._last = self._last, asyncio.get_running_loop().create_future()
+        self.spawn(self._complete(told, work.deliveries, before, self._last), "complete")
 
-    async def _complete(self, told: Told, deliveries: list[Delivery]) -> None:
+    async def _complete(
+        self,
+        told: Told,
+        deliveries: list[Delivery],
+        before: asyncio.Future[None] | None,
+        done: asyncio.Future[None],
+    ) -> None:
         try:
-            await self._telling.complete(told)
+            await self._telling.complete(told, before)
+            done.set_result(None)
             for delivery in deliveries:
                 await delivery.ack()
         finally:

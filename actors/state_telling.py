@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from actors.dead_letter import dead_letter
@@ -66,9 +66,15 @@ class Telling:
         later = [*_timers(decided), *_follow_ups(decided), *await self._endings(decided), *self._dead_letters(decided)]
         return Told(await self._bus.send([*urgent, *later]), list(_watches(decided)))
 
-    async def complete(self, told: Told) -> None:
-        """Return when all of it is stored, however long the broker is away."""
+    async def complete(self, told: Told, before: Awaitable[object] | None) -> None:
+        """Return when all of it is stored, however long the broker is away.
+
+        The watches of a batch go after those of the one `before`: a newer loss replaces an older one, never the
+        other way round.
+        """
         await self._bus.confirm(told.sent)
+        if before is not None:
+            await before
         await self._bus.publish_together(told.watches)
 
     async def dead_letter(self, subject: str, sequence: int, payload: bytes, reason: str) -> None:
@@ -82,9 +88,9 @@ class Telling:
             held = await self._store.entries(keys.server_sockets(ending.server_id))
             by_plan: dict[str, list[Message]] = {}
             for socket_id, entry in sorted(held.items()):
-                plan_id, examinee_id, incarnation = entry.split(" ")
-                if ending.keep_incarnation is not None and incarnation == ending.keep_incarnation:
-                    continue
+                version, plan_id, examinee_id, incarnation = entry.split(" ")
+                if int(version) > ending.version:
+                    continue  # of the next process, or announced again by this one
                 by_plan.setdefault(plan_id, []).append(
                     ConnectionStatus(
                         plan_id=plan_id,
@@ -205,6 +211,9 @@ def _timers(decided: Decided) -> Iterable[Outgoing]:
     for effect in decided.effects:
         if not isinstance(effect, ScheduleTimeout):
             continue
+        state = decided.mobile_syncs.get(f"{effect.plan_id} {effect.examinee_id}")
+        if state is not None and state.wait_version != effect.version:
+            continue  # an earlier stage, told again: there is one schedule an examinee, and it is the current one's
         # NATS takes whole seconds; rounding up never ends a stage early.
         moment = format_time(-(-parse_time(effect.deadline) // 1))
         fired = MobileSyncTimeout(

@@ -130,7 +130,7 @@ class WebServer(Actor):
             "web-server",
             version=version("examwire"),
             description="Takes the pictures of phones and shows them to proctors",
-            metadata={"address": self.address, "kind": self.kind},
+            metadata={"address": self.address, "kind": self.kind, "inspect": subjects.inspect(self.address)},
             endpoints={"inspect": (subjects.inspect(self.address), self._inspect)},
             details=self.details,
         )

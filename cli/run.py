@@ -85,7 +85,6 @@ def state_manager(
     own_name = _name_of("state-manager", name)
 
     from actors.lease_watch import LeaseWatch
-    from actors.lease_watch import LeaseWatch
     from actors.reconnect_watch import ReconnectWatch
     from actors.runtime.supervision import ChildSpec
     from actors.state_manager import StateManager

@@ -56,11 +56,10 @@ class TellMobileSync:
 
 @dataclass(frozen=True, slots=True)
 class EndSessions:
-    """Disconnect the sessions of a server, those of `keep_incarnation` excepted, with `reason`."""
+    """Disconnect the sessions that the server had before `version`, with `reason`."""
 
     server_id: str
     reason: str
-    keep_incarnation: str | None
     timestamp: str
     version: int
 

@@ -35,5 +35,5 @@ def plan_examinees(plan_id: str) -> str:
 
 
 def server_sockets(server_id: str) -> str:
-    """Hash: socketId -> `planId examineeId incarnation` of the sockets a server is known to hold."""
+    """Hash: socketId -> `version planId examineeId incarnation` of the sockets a server is known to hold."""
     return f"SERVER_ID:{server_id}:sockets"

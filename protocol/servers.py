@@ -59,7 +59,7 @@ def apply(state: Server, version: int, fact: ServerStatus) -> Outcome[Server]:
         )
         if same:
             return Outcome(started)
-        return Outcome(started, effects=(_end(fact, LossReason.SERVER_RESTARTED, fact.incarnation, version),))
+        return Outcome(started, effects=(_end(fact, LossReason.SERVER_RESTARTED, version),))
     if state.incarnation is not None and not same:
         return Outcome(state)  # an older process of this serverId has no say any more
     if fact.status is ServerStatusCode.LOST and state.status in (None, *_GONE):
@@ -79,11 +79,11 @@ def apply(state: Server, version: int, fact: ServerStatus) -> Outcome[Server]:
         version=version,
     )
     if fact.status is ServerStatusCode.LOST:
-        return Outcome(changed, effects=(_end(fact, LossReason.SERVER_LOST, None, version),))
+        return Outcome(changed, effects=(_end(fact, LossReason.SERVER_LOST, version),))
     if fact.status in (ServerStatusCode.STOPPED, ServerStatusCode.FAILED):
-        return Outcome(changed, effects=(_end(fact, LossReason.SERVER_STOPPED, None, version),))
+        return Outcome(changed, effects=(_end(fact, LossReason.SERVER_STOPPED, version),))
     return Outcome(changed)
 
 
-def _end(fact: ServerStatus, reason: LossReason, keep: str | None, version: int) -> EndSessions:
-    return EndSessions(fact.server_id, reason.value, keep, fact.timestamp, version)
+def _end(fact: ServerStatus, reason: LossReason, version: int) -> EndSessions:
+    return EndSessions(fact.server_id, reason.value, fact.timestamp, version)

@@ -14,7 +14,7 @@ TIMESTAMP_PATTERN = rf"^{_DATE}T{_CLOCK}([.][0-9]{{1,9}})?(Z|[+-][0-9]{{2}}:[0-9
 
 def format_time(seconds: float) -> str:
     """Seconds since the epoch as RFC 3339 with milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:23] + "Z"
 
 
 def parse_time(text: str) -> float:

@@ -104,6 +104,7 @@ class Actor:
         self._draining = False
         self._stopping = False
         self._work: asyncio.Task[None] | None = None
+        self._in_hand: _Envelope | None = None
         self._loops: set[asyncio.Task[None]] | None = None
         self._on_failure: Callable[[Actor, BaseException], None] | None = None
 
@@ -139,7 +140,10 @@ class Actor:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=10)
-        for envelope in self.mailbox.drain():
+        unanswered = self.mailbox.drain()
+        if self._in_hand is not None and self._work is not current:
+            unanswered.append(self._in_hand)
+        for envelope in unanswered:
             if envelope.reply is not None and not envelope.reply.done():
                 envelope.reply.set_exception(ActorStopped(f"{self.address} has stopped"))
         await self.on_stop()
@@ -215,6 +219,7 @@ class Actor:
                 self._settle_failure(envelope, error)
                 continue
             if inspect.isawaitable(result):
+                self._in_hand = envelope
                 self._work = asyncio.get_running_loop().create_task(
                     self._finish(envelope, result), name=f"{self.address}:{type(envelope.message).__name__}"
                 )
@@ -225,15 +230,16 @@ class Actor:
     async def _finish(self, envelope: _Envelope, result: Awaitable[Any]) -> None:
         try:
             value = await result
-        except asyncio.CancelledError:
-            if envelope.reply is not None and not envelope.reply.done():
-                envelope.reply.set_exception(ActorStopped(f"{self.address} has stopped"))
-            raise
+        except asyncio.CancelledError as cancelled:
+            if self._stopping:
+                raise  # `stop` answers whoever asked
+            # Not we were cancelled but something that the handler waited for.
+            self._settle_failure(envelope, RuntimeError(f"something the handler waited for was cancelled: {cancelled}"))
         except Exception as error:
             self._settle_failure(envelope, error)
         else:
             self._settle(envelope, value)
-        self._work = None
+        self._work = self._in_hand = None
         self._drain()
 
     def _settle(self, envelope: _Envelope, value: Any) -> None:

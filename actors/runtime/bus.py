@@ -544,6 +544,8 @@ def stream_config(spec: StreamSpec) -> StreamConfig:
         duplicate_window=min(spec.duplicate_window, spec.max_age),
         max_msgs_per_subject=spec.max_msgs_per_subject,
         allow_direct=True,
+        # The server switches this on by itself for what needs it; said here so that a comparison finds no difference.
+        allow_rollup_hdrs=spec.allow_msg_schedules or spec.delete_marker_ttl is not None,
         allow_msg_ttl=spec.allow_msg_ttl or None,
         allow_msg_schedules=spec.allow_msg_schedules or None,
         allow_atomic=spec.allow_atomic or None,

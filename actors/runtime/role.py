@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -15,7 +16,6 @@ from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.supervision import ChildSpec, Supervisor
-from protocol.errors import ExamwireError
 
 log = logging.getLogger("examwire.role")
 
@@ -28,8 +28,12 @@ Ready = Callable[[Supervisor], Awaitable[None]]
 def run_role(name: str, settings: Settings, children: MakeChildren, ready: Ready) -> int:
     """Run a role until SIGINT or SIGTERM (drain; a second one forces) or until it has to give up.
 
-    `ready` is awaited when all children have started. Returns the exit code: 0 drained, 1 failed.
+    `ready` is awaited when all children have started. Returns 0 when drained, 1 when something did not stop in
+    time; raises what the role had to give up with (an `ExamwireError`), after everything has been stopped.
     """
+    # What a role holds lives long: thousands of sessions are not to be walked through again and again while more of
+    # them arrive. Measured: full collections of 140 to 290 ms while a hall connects.
+    gc.set_threshold(50_000, 20, 1000)
     return uvloop.run(_run(name, settings, children, ready))
 
 
@@ -65,9 +69,6 @@ async def _run(name: str, settings: Settings, children: MakeChildren, ready: Rea
             if running.done():
                 await running
             running.cancel()
-    except ExamwireError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        code = 1
     finally:
         stopping.cancel()
         try:

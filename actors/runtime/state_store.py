@@ -41,6 +41,20 @@ redis.call('HSET', KEYS[1], 'version', ARGV[1])
 if ARGV[2] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('EXPIRE', KEYS[1], ARGV[2]) end
 return 1"""
 
+# Set or remove entries `version value`, each unless a newer one is there. ARGV[1]: [[name, version, value or ''], ...]
+_INDEX = """
+for _, entry in ipairs(cjson.decode(ARGV[1])) do
+  local known = redis.call('HGET', KEYS[1], entry[1])
+  if not known or tonumber(string.match(known, '^%d+')) <= entry[2] then
+    if entry[3] == '' then
+      redis.call('HDEL', KEYS[1], entry[1])
+    else
+      redis.call('HSET', KEYS[1], entry[1], string.format('%.0f', entry[2]) .. ' ' .. entry[3])
+    end
+  end
+end
+return 1"""
+
 # Set fields where another one holds a value, forward in time. ARGV: guard, value, time field, time, field value …
 _TOUCH = """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
@@ -91,19 +105,19 @@ class Touch:
 
 @dataclass(slots=True)
 class Index:
-    """What finds records without SCAN: sets of ids, and hashes of what a server holds."""
+    """What finds records without SCAN: sets of ids, and hashes of what a server holds, each entry with its version."""
 
     members: dict[str, set[str]] = field(default_factory=dict)
-    entries: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    entries: dict[str, dict[str, tuple[int, str | None]]] = field(default_factory=dict)
 
     def add_member(self, key: str, value: str) -> None:
         self.members.setdefault(key, set()).add(value)
 
-    def set_entry(self, key: str, name: str, value: str) -> None:
-        self.entries.setdefault(key, {})[name] = value
-
-    def remove_entry(self, key: str, name: str) -> None:
-        self.entries.setdefault(key, {})[name] = None
+    def set_entry(self, key: str, name: str, version: int, value: str | None) -> None:
+        """`None` takes the entry out; what is newer than `version` stays as it is."""
+        entries = self.entries.setdefault(key, {})
+        if name not in entries or entries[name][0] <= version:
+            entries[name] = (version, value)
 
 
 class StateStore:
@@ -232,14 +246,9 @@ def _add_index(pipe: Any, index: Index) -> list[str]:
         pipe.sadd(key, *values)
         touched.append(key)
     for key, entries in index.entries.items():
-        there = {name: value for name, value in entries.items() if value is not None}
-        gone = [name for name, value in entries.items() if value is None]
-        if there:
-            pipe.hset(key, mapping=there)
-            touched.append(key)
-        if gone:
-            pipe.hdel(key, *gone)
-            touched.append(key)
+        listed = [[name, version, value or ""] for name, (version, value) in entries.items()]
+        pipe.eval(_INDEX, 1, key, pydantic_core.to_json(listed))
+        touched.append(key)
     return touched
 
 

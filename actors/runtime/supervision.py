@@ -52,6 +52,7 @@ class Supervisor:
         self.children: dict[str, Actor] = {}
         self._specs: dict[str, ChildSpec] = {}
         self._restarts: dict[str, int] = {}
+        self._failed: set[Actor] = set()
         self._recent: deque[float] = deque()
         self._restarting: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -66,17 +67,19 @@ class Supervisor:
         return actor
 
     def _child_failed(self, spec: ChildSpec, actor: Actor, error: BaseException) -> None:
-        if self._stopping or self.children.get(spec.name) is not actor:
+        if self._stopping or self.children.get(spec.name) is not actor or actor in self._failed:
             return
-        del self.children[spec.name]
+        self._failed.add(actor)  # it keeps its place in the order until the next one takes it
         task = asyncio.get_running_loop().create_task(self._replace(spec, actor, error), name=f"restart:{spec.name}")
         self._restarting.add(task)
         task.add_done_callback(self._restarting.discard)
 
     async def _replace(self, spec: ChildSpec, failed: Actor, error: BaseException) -> None:
         while True:
-            await failed.stop()
+            await self._stop_child(spec.name, failed)
+            self._failed.discard(failed)
             if spec.restart == "temporary":
+                self.children.pop(spec.name, None)
                 return
             if spec.restart == "transient" and isinstance(error, RoleFailed):
                 self._escalate(error)
@@ -103,10 +106,16 @@ class Supervisor:
                 actor = await self.start_child(spec)
             except Exception as start_error:
                 log.exception("%s: %s did not start", self.name, spec.name)
-                failed, error = self.children.pop(spec.name), start_error
+                failed, error = self.children[spec.name], start_error
                 continue
             actor.restarts, actor.last_error = count, failed.last_error
             return
+
+    async def _stop_child(self, name: str, actor: Actor) -> None:
+        try:
+            await actor.stop()
+        except Exception:
+            log.exception("%s: %s did not stop cleanly", self.name, name)
 
     def _escalate(self, error: BaseException) -> None:
         if not self._ended.done():
@@ -124,10 +133,7 @@ class Supervisor:
         for task in list(self._restarting):
             task.cancel()
         for name in reversed(list(self.children)):
-            try:
-                await self.children[name].stop()
-            except Exception:
-                log.exception("%s: %s did not stop cleanly", self.name, name)
+            await self._stop_child(name, self.children[name])
         if not self._ended.done():
             self._ended.set_result(None)
         elif not self._ended.cancelled():

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from typing import Any
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from actors.runtime.settings import Settings, token_secret
 from protocol.claims import AUDIENCE, Claims
@@ -20,33 +25,37 @@ class TokenVerifier:
     """Verifies tokens by the keys of the settings. An issuer's public key replaces the shared secret."""
 
     def __init__(self, settings: Settings) -> None:
-        self._secret: str | None = None
-        self._public_key: str | None = None
+        # Parsed once: a key that is none fails at the start, and a hall that comes back does not pay for it.
+        self._key: Any = None
+        self._algorithms = _ASYMMETRIC
         self._key_set: jwt.PyJWKSet | None = None
         try:
             if settings.token.jwks_file is not None:
                 self._key_set = jwt.PyJWKSet.from_json(settings.token.jwks_file.read_text())
             elif settings.token.public_key_file is not None:
-                self._public_key = settings.token.public_key_file.read_text()
+                self._key = load_pem_public_key(settings.token.public_key_file.read_bytes())
+                if not isinstance(self._key, RSAPublicKey | Ed25519PublicKey):
+                    raise ValueError("neither an RSA nor an Ed25519 public key")
             else:
-                self._secret = token_secret(settings)
-        except (OSError, ValueError, jwt.PyJWTError) as error:
+                secret = base64.urlsafe_b64encode(token_secret(settings).encode()).decode()
+                self._key, self._algorithms = jwt.PyJWK({"kty": "oct", "k": secret}, "HS256"), ["HS256"]
+        except (OSError, ValueError, UnsupportedAlgorithm, jwt.PyJWTError) as error:
             raise ConfigurationError(f"token: the issuer's keys cannot be read: {error}") from error
 
     def verify(self, token: str | None) -> Claims:
         """The claims of a token. Raises `InvalidToken` saying what is wrong, never repeating the token."""
         if not token:
             raise InvalidToken("no token was given")
-        key: Any
+        key = self._key
         try:
             if self._key_set is not None:
-                key, algorithms = self._key_set[jwt.get_unverified_header(token).get("kid", "")].key, _ASYMMETRIC
-            elif self._public_key is not None:
-                key, algorithms = self._public_key, _ASYMMETRIC
-            else:
-                key, algorithms = self._secret, ["HS256"]
+                key = self._key_set[jwt.get_unverified_header(token).get("kid", "")].key
             payload = jwt.decode(
-                token, key, algorithms=algorithms, audience=AUDIENCE, options={"require": ["exp", "aud", "sub"]}
+                token,
+                key,
+                algorithms=self._algorithms,
+                audience=AUDIENCE,
+                options={"require": ["exp", "aud", "sub"]},
             )
         except jwt.ExpiredSignatureError:
             raise InvalidToken("the token has expired") from None

@@ -189,7 +189,7 @@ async def test_who_is_back_in_time_is_not_counted_any_further(system: System) ->
 
     async def ladder_is_over() -> bool:
         info = await system._buses["reconnect-watch"]._js.consumer_info("RECONNECT", "reconnect-watch")
-        return info.num_ack_pending == 0 and info.num_pending == 0
+        return not info.num_ack_pending and not info.num_pending
 
     await eventually(ladder_is_over, "the message on the reconnect watch is acknowledged")
     attempts = [f["data"]["attempt"] for f in proctor.about("E001") if f["type"] == "examinee_reconnecting"]

@@ -118,7 +118,7 @@ async def test_redis_stopped_under_load_loses_and_doubles_nothing(
     manager = system.actors["state-manager"]
 
     async def it_waits() -> bool:
-        return manager.details()["waitingFor"] == "redis"
+        return bool(manager.details()["waitingFor"] == "redis")
 
     await eventually(it_waits, "the state manager waits for Redis")
     redis.start()

@@ -39,7 +39,7 @@ from tests.unit.logs import AnyKind, Log
 
 
 class _Pause:
-    def __await__(self) -> Generator[None, None, None]:
+    def __await__(self) -> Generator[Any, None, None]:
         yield
 
 
@@ -68,11 +68,13 @@ class MemoryStore(StateStore):
             self.sets.setdefault(key, set()).update(members)
         for key, entries in (index.entries if index else {}).items():
             held = self.rows.setdefault(key, {})
-            for name, value in entries.items():
+            for name, (version, value) in entries.items():
+                if name in held and int(held[name].split(" ")[0]) > version:
+                    continue
                 if value is None:
                     held.pop(name, None)
                 else:
-                    held[name] = value
+                    held[name] = f"{version} {value}"
         verdicts: list[bool | StateDamaged] = []
         for record in records:
             await pause()  # a pipeline is no transaction
@@ -161,6 +163,17 @@ def _decoded(payload: bytes) -> list[Message]:
     return [one for one in decoded if isinstance(one, Message)]
 
 
+class After:
+    """Awaitable: the end of earlier batches of the same process."""
+
+    def __init__(self, manager: Manager, earlier: list[Batch]) -> None:
+        self._manager, self._earlier = manager, earlier
+
+    def __await__(self) -> Generator[Any, None, None]:
+        while any(batch in self._manager.batches for batch in self._earlier):
+            yield from pause().__await__()
+
+
 class Manager:
     """A process that works on one batch at a time, completes earlier ones beside it, and may die at every step."""
 
@@ -193,7 +206,8 @@ class Manager:
         batch.settled = True
         told = await self.telling.tell(decided)
         batch.told = True
-        await self.telling.complete(told)
+        earlier = self.batches[: self.batches.index(batch)]
+        await self.telling.complete(told, After(self, earlier))
         for sequence in batch.sequences:
             await pause()
             self._broker.acknowledge(sequence)

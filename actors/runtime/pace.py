@@ -1,0 +1,29 @@
+"""A pace: the first ones at once, then so many a second, so that what comes thick and fast comes together."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Pace:
+    """`wait` returns at once for up to `burst` turns, and lets through `per_second` in the long run.
+
+    Used where handling a batch costs about as much as handling one message: a lone message never waits, and under
+    load a few of them share the cost.
+    """
+
+    def __init__(self, per_second: float, burst: float) -> None:
+        self._rate = per_second
+        self._burst = burst
+        self._turns = burst
+        self._filled: float | None = None
+
+    async def wait(self) -> None:
+        """Take a turn."""
+        now = asyncio.get_running_loop().time()
+        if self._filled is not None:
+            self._turns = min(self._burst, self._turns + (now - self._filled) * self._rate)
+        self._filled = now
+        self._turns -= 1
+        if self._turns < 0:
+            await asyncio.sleep(-self._turns / self._rate)
