@@ -264,6 +264,14 @@ def test_batches_keep_order_and_limits_and_are_as_few_as_can_be(sizes: list[int]
         assert len(grown) > MAX_BATCH_MESSAGES or sum(grown) + len(grown) + 1 > MAX_BATCH_BYTES
 
 
+@pytest.mark.parametrize(("second", "payloads"), [(100, 1), (101, 2)])
+def test_a_payload_may_have_256_kib_to_the_byte(second: int, payloads: int) -> None:
+    sizes = [MAX_BATCH_BYTES - 100 - len("[,]"), second]
+    cuts = split_batches(sizes)
+    assert len(cuts) == payloads
+    assert max(len(join([b"x" * size for size in sizes[cut]])) for cut in cuts) <= MAX_BATCH_BYTES
+
+
 def test_a_hall_travels_in_few_payloads_and_arrives_whole() -> None:
     hall = [facts.connected(f"SOCK001-{seat}", seat) for seat in range(600)]
     payloads = encode_batches(hall)

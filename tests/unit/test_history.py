@@ -128,7 +128,9 @@ def test_a_restatement_is_owed_until_something_newer_tells_it() -> None:
     """The manager may die before it has published the restatement: the redelivery asks for it again."""
     history, _ = story((10, connected(A)), (30, disconnected(A, 9)), (20, connected(B, 5)))
     assert insert(history, 20, connected(B, 5)).restate
-    told = insert(history, 40, disconnected(B, 20)).history
+    unheard = insert(history, 35, disconnected(A, 12)).history
+    assert insert(unheard, 20, connected(B, 5)).restate, "a fact that tells nothing settles nothing"
+    told = insert(unheard, 40, disconnected(B, 20)).history
     assert not insert(told, 20, connected(B, 5)).restate
 
 
@@ -154,6 +156,14 @@ def test_a_crash_after_a_late_fact_loses_no_event_even_if_another_fact_would_exp
     assert redelivered.events == crashed.events
     assert redelivered.effects[0] == crashed.effects[0]
     assert WatchReconnect(PLAN, EXAMINEE, 20) in redelivered.effects
+
+
+def test_settling_older_facts_forgets_no_late_one_that_is_still_to_be_acknowledged() -> None:
+    history, _ = story((5, disconnected(B)), (20, disconnected(A, 9)), (10, connected(A)))
+    settled = compact(history, CONNECTION.rule, 7)
+    assert [version for version, _ in settled.facts] == [10, 20]
+    redelivered = insert(settled, 10, connected(A))
+    assert [type(event) for event in redelivered.events] == [ExamineeConnected, ExamineeDisconnected]
 
 
 def test_the_same_state_by_an_earlier_fact_is_restated_when_something_else_was_told_in_between() -> None:
