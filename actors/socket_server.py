@@ -122,6 +122,7 @@ class SocketServer(Actor):
         self._endpoints: list[str] = []
         self._start_time = format_time(time.time())
         self._sockets = 0
+        self._tidying = asyncio.Semaphore(16)
         self._draining_since: float | None = None
         self.url = ""
 
@@ -307,12 +308,14 @@ class SocketServer(Actor):
             await self._read(connection, session)
         finally:
             session.ended(connection.reason())
-            del self._examinees[socket_id]
-            if self._by_examinee.get((claims.plan, claims.sub)) is session:
-                del self._by_examinee[claims.plan, claims.sub]
-            if session.answering is not None:
-                await self._bus.hush(session.answering)
-            await session.stop()
+            # When a hall goes at once, telling of it comes before tidying up after it.
+            async with self._tidying:
+                del self._examinees[socket_id]
+                if self._by_examinee.get((claims.plan, claims.sub)) is session:
+                    del self._by_examinee[claims.plan, claims.sub]
+                if session.answering is not None:
+                    await self._bus.hush(session.answering)
+                await session.stop()
 
     async def _serve_proctor(self, connection: Connection, greeting: Greeting) -> None:
         claims = greeting.claims

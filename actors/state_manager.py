@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from actors.state_decisions import Decided, Decisions, Item
 from actors.state_telling import Telling, Told
 from protocol.codec import STATUS_CODEC, Malformed
 from protocol.errors import BrokerUnavailable, ConsumerGone, StateUnavailable
+from protocol.messages import ExamineeFact
 from protocol.streams import STATE_MANAGER
 from protocol.versions import version_of
 
@@ -51,8 +52,9 @@ IN_PROGRESS_SECONDS = 8.0
 FLOOR_SECONDS = 1.0
 POISON_ATTEMPTS = 5
 BATCHES_PER_SECOND = 200
-PORTION_BYTES = 128 * 1024
+PORTION_BYTES = 64 * 1024
 IN_FLIGHT = 8
+OVERLAP = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class _Work:
     deliveries: list[Delivery]
     items: list[Item] = field(default_factory=list)
     malformed: list[tuple[Delivery, Malformed]] = field(default_factory=list)
+    about: set[tuple[str, str]] = field(default_factory=set)
 
 
 class StateManager(Actor):
@@ -122,11 +125,30 @@ class StateManager(Actor):
     async def handle(self, batch: StatusBatch) -> None:
         keep = asyncio.create_task(self._keep_alive(batch.deliveries))
         try:
-            for work in _portions(batch.deliveries):
-                await self._work_off(work)
+            await self._overlapping(_portions(batch.deliveries))
         finally:
             keep.cancel()
         self._floor_wanted.set()
+
+    async def _overlapping(self, portions: Iterable[_Work]) -> None:
+        """While Redis is at one portion, the next is decided; what they tell goes out in order.
+
+        Two portions that speak of the same examinee are never at work together: facts stay in order.
+        """
+        running: list[tuple[_Work, asyncio.Task[None]]] = []
+        try:
+            for work in portions:
+                while running and (
+                    len(running) >= OVERLAP or any(not work.about.isdisjoint(w.about) for w, _ in running)
+                ):
+                    await running.pop(0)[1]
+                before = running[-1][1] if running else None
+                running.append((work, asyncio.create_task(self._work_off(work, before))))
+            for _, task in running:
+                await task
+        finally:
+            for _, task in running:
+                task.cancel()
 
     async def _keep_alive(self, deliveries: Sequence[Delivery]) -> None:
         """However long Redis is away, waiting does not use up a message's deliveries."""
@@ -135,7 +157,7 @@ class StateManager(Actor):
             for delivery in deliveries:
                 await delivery.in_progress()
 
-    async def _work_off(self, work: _Work) -> None:
+    async def _work_off(self, work: _Work, before: asyncio.Task[None] | None) -> None:
         started = time.perf_counter()
         BATCHES.observe(len(work.items))
         for delivery, bad in work.malformed:
@@ -149,8 +171,10 @@ class StateManager(Actor):
                 return
             log.exception("%s: a batch of %d failed; each message on its own now", self.address, len(work.deliveries))
             for delivery in work.deliveries:
-                await self._work_off(_decoded([delivery]))
+                await self._work_off(_decoded([delivery]), before)
             return
+        if before is not None:
+            await before
         settled = time.perf_counter()
         told = await self._surely(lambda: self._telling.tell(decided))
         STAGES.labels("settle").observe(settled - started)
@@ -158,18 +182,18 @@ class StateManager(Actor):
         self._count(decided)
         # The next batch need not wait for the broker's acks of this one; this one is acknowledged only after them.
         await self._in_flight.acquire()
-        before, self._last = self._last, asyncio.get_running_loop().create_future()
-        self.spawn(self._complete(told, work.deliveries, before, self._last), "complete")
+        earlier, self._last = self._last, asyncio.get_running_loop().create_future()
+        self.spawn(self._complete(told, work.deliveries, earlier, self._last), "complete")
 
     async def _complete(
         self,
         told: Told,
         deliveries: list[Delivery],
-        before: asyncio.Future[None] | None,
+        earlier: asyncio.Future[None] | None,
         done: asyncio.Future[None],
     ) -> None:
         try:
-            await self._telling.complete(told, before)
+            await self._telling.complete(told, earlier)
             done.set_result(None)
             for delivery in deliveries:
                 await delivery.ack()
@@ -215,7 +239,7 @@ class StateManager(Actor):
 
 
 def _portions(deliveries: list[Delivery]) -> Iterator[_Work]:
-    """Whole messages of together some 128 KiB: the first proctors are told while the rest is worked off."""
+    """Whole messages of together some 64 KiB: the first proctors are told while the rest is worked off."""
     some: list[Delivery] = []
     size = 0
     for delivery in deliveries:
@@ -236,4 +260,8 @@ def _decoded(deliveries: list[Delivery]) -> _Work:
                 work.malformed.append((delivery, message))
             else:
                 work.items.append(Item(version_of(delivery.sequence, index), message))
+                if isinstance(message, ExamineeFact):
+                    work.about.add((message.plan_id, message.examinee_id))
+                else:
+                    work.about.add(("", delivery.subject))
     return work
