@@ -33,7 +33,7 @@ from protocol.messages import (
 from protocol.plan_view import PlanView
 from protocol.records import CONNECTION, MOBILE_SYNC, SERVER
 from protocol.servers import Server
-from protocol.versions import version_of
+from protocol.versions import sequence_of, version_of
 from tests.unit.facts import PLAN
 from tests.unit.logs import AnyKind, Log
 
@@ -231,7 +231,7 @@ class Manager:
         for _ in range(1000):
             if not self.batches:
                 return
-            self.step()
+            self.step(which=0)  # the later ones wait for it
         raise AssertionError("a manager that never finishes")
 
     def crash(self) -> None:
@@ -292,10 +292,12 @@ def stored_state(store: MemoryStore, key: str) -> Any:
     return fold(kind.read(store.rows.get(key, {}).get("history")), kind.rule)
 
 
-def server_state(broker: Broker, server_id: str) -> Server:
-    """What the log says about a server."""
+def server_state(broker: Broker, server_id: str, up_to: int | None = None) -> Server:
+    """What the log says about a server, as a whole or up to a sequence."""
     state = Server()
     for version, fact in log_of(broker).get(keys.server_status(server_id), []):
+        if up_to is not None and sequence_of(version) > up_to:
+            break
         state = SERVER.rule(state, version, fact).state  # type: ignore[arg-type]
     return state
 

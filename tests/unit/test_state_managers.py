@@ -1,10 +1,8 @@
-"""Two state managers over one log: any interleaving, any crash, any redelivery, and the end state is the truth.
-
-Not checked here, because they are known to fail (test_state_manager_races.py): what the reconnect watch and the
-timers have in hand at the end, and whether the sockets of a server are found when it ends.
-"""
+"""Two state managers over one log: any interleaving, any crash, any redelivery, and the end state is the truth."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -16,6 +14,7 @@ from protocol.effects import CloseSocket, TellState
 from protocol.messages import (
     ConnectionStatus,
     Message,
+    MobileSyncCode,
     ServerStatusCode,
     SessionClose,
     SessionState,
@@ -27,11 +26,15 @@ from tests.unit.hall import (
     Broker,
     Manager,
     MemoryStore,
+    facts_of,
     is_open,
     kind_of,
     log_of,
+    loss_waited_for,
     newest_words,
     publish,
+    server_state,
+    stage_timed,
     stored_state,
 )
 from tests.unit.logs import connection_fact, in_order, mobile_sync_fact
@@ -48,6 +51,7 @@ class StateManagers(RuleBasedStateMachine):
         self.broker, self.store = Broker(), MemoryStore()
         self.managers = [Manager(self.broker, self.store) for _ in range(2)]
         self.incarnations = {"SOCK001": 0, "SOCK002": 0}
+        self.happened: set[int] = set()
 
     # -- what happens in the hall ----------------------------------------------------------------------
 
@@ -58,7 +62,12 @@ class StateManagers(RuleBasedStateMachine):
         for _ in range(number):
             fact = connection_fact(data.draw, past)
             happened.append(self._by_a_process(data, fact) if isinstance(fact, ConnectionStatus) else fact)
-        publish(self.broker, happened, f"status.plan.{PLAN}")
+        self._publish(happened, f"status.plan.{PLAN}")
+
+    def _publish(self, happened: Sequence[Message], subject: str) -> None:
+        before = len(self.broker.payloads)
+        publish(self.broker, happened, subject)
+        self.happened.update(range(before + 1, len(self.broker.payloads) + 1))
 
     def _by_a_process(self, data: st.DataObject, fact: ConnectionStatus) -> ConnectionStatus:
         """A socket belongs to one process; only of its end there may be word later."""
@@ -73,20 +82,20 @@ class StateManagers(RuleBasedStateMachine):
     def something_happens_to_the_mobile_sync(self, data: st.DataObject, number: int) -> None:
         past = log_of(self.broker).get(SYNC, [])
         happened = [mobile_sync_fact(data.draw, past) for _ in range(number)]
-        publish(self.broker, happened, f"status.plan.{PLAN}")
+        self._publish(happened, f"status.plan.{PLAN}")
 
     @rule(server_id=st.sampled_from(["SOCK001", "SOCK002"]))
     def a_server_starts_anew(self, server_id: str) -> None:
         self.incarnations[server_id] += 1
         for status in (ServerStatusCode.STARTING, ServerStatusCode.READY):
             said = facts.server(status, f"i{self.incarnations[server_id]}").model_copy(update={"server_id": server_id})
-            publish(self.broker, [said], f"status.server.{server_id}")
+            self._publish([said], f"status.server.{server_id}")
 
     @rule(server_id=st.sampled_from(["SOCK001", "SOCK002"]))
     def a_server_is_lost(self, server_id: str) -> None:
         incarnation = f"i{self.incarnations[server_id]}"
         lost = facts.server(ServerStatusCode.LOST, incarnation).model_copy(update={"server_id": server_id})
-        publish(self.broker, [lost], f"status.server.{server_id}")
+        self._publish([lost], f"status.server.{server_id}")
 
     # -- what happens to the managers ------------------------------------------------------------------
 
@@ -149,7 +158,9 @@ class StateManagers(RuleBasedStateMachine):
         self.records_are_the_fold_of_the_log()
         self.the_proctor_sees_the_truth()
         self.everything_asked_for_was_done()
+        self.whoever_waits_is_waited_for()
         self.sockets_are_as_the_newest_word_says()
+        self.sessions_end_with_their_process_and_no_sooner()
 
     def records_are_the_fold_of_the_log(self) -> None:
         for key, log in log_of(self.broker).items():
@@ -183,9 +194,32 @@ class StateManagers(RuleBasedStateMachine):
                 if isinstance(effect, CloseSocket):
                     assert SessionClose(socket_id=effect.socket_id, code=effect.code) in said
 
+    def whoever_waits_is_waited_for(self) -> None:
+        connection, sync = self._truth()
+        lost = connection.status is not None and not connection.live and not connection.exhausted
+        if lost and connection.reason != "READMITTED":
+            assert loss_waited_for(self.broker, EXAMINEE) == connection.loss_version
+        if sync.status in (MobileSyncCode.WAITING, MobileSyncCode.FAILED) and sync.wait_version:
+            assert stage_timed(self.broker, EXAMINEE) == sync.wait_version
+
     def sockets_are_as_the_newest_word_says(self) -> None:
         for socket_id, word in newest_words(self.broker).items():
             assert self.store.rows[keys.socket(PLAN, socket_id)]["status"] == word.status.value
+            if is_open(word):
+                assert socket_id in self.store.rows[keys.server_sockets(server_of(word))]
+
+    def sessions_end_with_their_process_and_no_sooner(self) -> None:
+        connection, _ = self._truth()
+        if connection.live and connection.server_id is not None:
+            holder = server_state(self.broker, connection.server_id)
+            assert holder.holds_sessions_of(connection.incarnation), "a session of a process that is no more"
+        for sequence in range(1, len(self.broker.payloads) + 1):
+            if sequence in self.happened:
+                continue
+            for _, fact in facts_of(self.broker, sequence):
+                if isinstance(fact, ConnectionStatus):
+                    holder = server_state(self.broker, server_of(fact), sequence)
+                    assert not holder.holds_sessions_of(fact.incarnation), "ended by mistake"
 
     def _truth(self) -> tuple[Connection, MobileSync]:
         logs = log_of(self.broker)
