@@ -66,6 +66,7 @@ class Inspection(Wire):
 class _Envelope:
     message: Any
     reply: asyncio.Future[Any] | None = None
+    work: Awaitable[Any] | None = None
 
 
 class Actor:
@@ -143,6 +144,8 @@ class Actor:
         unanswered = self.mailbox.drain()
         if self._in_hand is not None and self._work is not current:
             unanswered.append(self._in_hand)
+            if inspect.iscoroutine(self._in_hand.work) and (self._work is None or self._work.done()):
+                self._in_hand.work.close()  # cancelled before its first step, it would complain of never being awaited
         for envelope in unanswered:
             if envelope.reply is not None and not envelope.reply.done():
                 envelope.reply.set_exception(ActorStopped(f"{self.address} has stopped"))
@@ -219,7 +222,7 @@ class Actor:
                 self._settle_failure(envelope, error)
                 continue
             if inspect.isawaitable(result):
-                self._in_hand = envelope
+                envelope.work, self._in_hand = result, envelope
                 self._work = asyncio.get_running_loop().create_task(
                     self._finish(envelope, result), name=f"{self.address}:{type(envelope.message).__name__}"
                 )

@@ -12,6 +12,8 @@ class Pace:
     load a few of them share the cost.
     """
 
+    __slots__ = ("_burst", "_filled", "_rate", "_turns")
+
     def __init__(self, per_second: float, burst: float) -> None:
         self._rate = per_second
         self._burst = burst

@@ -51,6 +51,7 @@ class RawClient:
     @classmethod
     async def open(cls, url: str, **options: Any) -> Self:
         options.setdefault("subprotocols", [Subprotocol("examwire.v1")])
+        options.setdefault("close_timeout", 1)
         return cls(await connect(url, compression=None, ping_interval=None, proxy=None, **options))
 
     async def _read(self) -> None:

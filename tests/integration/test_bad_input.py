@@ -650,7 +650,10 @@ async def test_a_proctor_who_does_not_read_is_ended_and_the_others_get_everythin
     deaf.close()
 
 
-async def test_an_examinee_who_talks_and_never_reads_is_ended(system: System, neighbours: Neighbours) -> None:
+async def test_an_examinee_who_talks_and_never_reads_is_ended(
+    system: System, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket_server, "FRAMES_PER_SECOND", 1_000_000)  # else it takes an hour to fill the buffer
     deaf = Deaf(port_of(system))
     await deaf.hello(system.token("examinee", "E001"))
     await neighbours.proctor.expect("examinee_connected", examineeId="E001")
@@ -666,3 +669,20 @@ async def test_an_examinee_who_talks_and_never_reads_is_ended(system: System, ne
     await asyncio.wait([talking])
     assert isinstance(talking.exception(), OSError)
     deaf.close()
+
+
+async def test_an_examinee_who_floods_is_read_at_a_pace_and_the_log_does_not_notice(
+    system: System, neighbours: Neighbours, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket_server, "FRAMES_PER_SECOND", 20)
+    monkeypatch.setattr(socket_server, "FRAMES_AT_ONCE", 10)
+    flooding = await system.examinee("E001")
+    before = await bus.last_message("STATUS", subjects.status_plan("P001"))
+    assert before is not None
+    started = time.monotonic()
+    await flooding.websocket.send("[" + ",".join(['{"type":"mobile_sync_wait"}'] * 40) + "]")
+    await neighbours.examinee.say("heartbeat")
+    await neighbours.examinee.expect("heartbeat", seconds=1)  # others are answered at once
+    await flooding.say("heartbeat")
+    await flooding.expect("heartbeat")
+    assert time.monotonic() - started > 1.0, "forty frames at twenty a second, ten of them at once"
