@@ -10,7 +10,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("ci", derandomize=True, deadline=None, max_examples=100, database=None)
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60, database=None)
 settings.register_profile(
     "explore",
     deadline=None,
