@@ -22,6 +22,7 @@ from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from protocol import keys, subjects
 from protocol.codec import encode, encode_batches
+from protocol.connection import READMITTED
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.messages import ConnectionStatusCode, Message, ReconnectAttempt, ReconnectExhausted
 from protocol.streams import RECONNECT_EXHAUSTED, ladder_of, reconnect_watch
@@ -82,6 +83,7 @@ class ReconnectWatch(Actor):
             if over:
                 await delivery.ack()
                 continue
+            self.attempts += 1
             plan_id, examinee_id = _examinee(delivery.subject)
             following = None
             if delivery.attempt < self._max_attempts:
@@ -97,7 +99,6 @@ class ReconnectWatch(Actor):
                     timestamp=format_time(now),
                 )
             )
-            self.attempts += 1
         await self._bus.publish_surely(
             [
                 Outgoing(subjects.status_plan(plan_id), payload)
@@ -110,16 +111,21 @@ class ReconnectWatch(Actor):
         """Which of these outages are over. With Redis away: none, as far as we know; the rules fence the attempt."""
         wanted = [keys.progress(*_examinee(delivery.subject)) for delivery in deliveries]
         try:
-            known = await self._store.fields(wanted, ("connStatusCode", "lossVersion", "exhausted"))
+            known = await self._store.fields(wanted, ("connStatusCode", "lossVersion", "exhausted", "reason"))
         except (StateUnavailable, StateDamaged) as error:
             log.warning("%s: attempts go on unseen: %s", self.address, error)
             return [False] * len(deliveries)
-        return [
-            status != ConnectionStatusCode.DISCONNECTED
-            or loss_version != str(_loss_version(delivery.payload))
-            or exhausted == "1"
-            for delivery, (status, loss_version, exhausted) in zip(deliveries, known, strict=True)
-        ]
+        over: list[bool] = []
+        newer: list[Outgoing] = []
+        for delivery, (status, current, exhausted, reason) in zip(deliveries, known, strict=True):
+            waited_for = _loss_version(delivery.payload)
+            lost = status == ConnectionStatusCode.DISCONNECTED and exhausted != "1" and reason != READMITTED
+            if lost and int(current or 0) > waited_for:
+                # Two state managers told of two losses, the older one last, and it took the newer one's place here.
+                newer.append(Outgoing(delivery.subject, b'{"lossVersion":%d}' % int(current or 0), f"again:{current}"))
+            over.append(not lost or current != str(waited_for))
+        await self._bus.publish_surely(newer)
+        return over
 
     async def _give_up(self) -> None:
         async for deliveries in PullConsumer(self._bus, RECONNECT_EXHAUSTED.stream, RECONNECT_EXHAUSTED.name):

@@ -175,7 +175,10 @@ class Decisions:
         stored_servers = await self._store.load([keys.server_status(holder) for holder in holders])
         for holder, stored in zip(holders, stored_servers, strict=True):
             if isinstance(stored, Stored):
-                known[holder] = fold(records.SERVER.read(stored.history), records.SERVER.rule)
+                try:
+                    known[holder] = fold(records.SERVER.read(stored.history), records.SERVER.rule)
+                except ValueError as damage:  # says nothing about those who connect there
+                    log.error("%s: %s", keys.server_status(holder), damage)
         for version, message in connected.items():
             server = known.get(server_of(message))
             if server is not None and not server.holds_sessions_of(message.incarnation):

@@ -242,7 +242,7 @@ def _portions(deliveries: list[Delivery]) -> Iterator[_Work]:
     """Whole messages of together some 64 KiB: the first proctors are told while the rest is worked off."""
     some: list[Delivery] = []
     size = 0
-    for delivery in deliveries:
+    for delivery in sorted(deliveries, key=lambda one: one.sequence):  # redelivered ones come first, then in order
         some.append(delivery)
         size += len(delivery.payload)
         if size >= PORTION_BYTES:

@@ -211,9 +211,6 @@ def _timers(decided: Decided) -> Iterable[Outgoing]:
     for effect in decided.effects:
         if not isinstance(effect, ScheduleTimeout):
             continue
-        state = decided.mobile_syncs.get(f"{effect.plan_id} {effect.examinee_id}")
-        if state is not None and state.wait_version != effect.version:
-            continue  # an earlier stage, told again: there is one schedule an examinee, and it is the current one's
         # NATS takes whole seconds; rounding up never ends a stage early.
         moment = format_time(-(-parse_time(effect.deadline) // 1))
         fired = MobileSyncTimeout(
@@ -223,7 +220,8 @@ def _timers(decided: Decided) -> Iterable[Outgoing]:
             timestamp=effect.deadline,
         )
         yield Outgoing(
-            subjects.status_timer(effect.plan_id, effect.examinee_id, "mobile_sync"),
+            # A schedule for each stage: that of an earlier one, told late, must not replace the current one's.
+            subjects.status_timer(effect.plan_id, effect.examinee_id, f"mobile_sync-{effect.version}"),
             encode(fired),
             f"timer:{effect.version}",
             {

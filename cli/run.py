@@ -94,7 +94,6 @@ def state_manager(
             ChildSpec("state-manager", lambda: StateManager(settings, bus, store, own_name)),
             ChildSpec("reconnect-watch", lambda: ReconnectWatch(settings, bus, store, own_name)),
             ChildSpec("lease-watch", lambda: LeaseWatch(settings, bus, store, own_name)),
-            ChildSpec("lease-watch", lambda: LeaseWatch(settings, bus, store, own_name)),
         ]
 
     _run("state-manager", own_name, settings, children, lambda _: {"name": own_name}, log_level, json_ready)

@@ -29,6 +29,9 @@ from protocol.messages import (
 )
 from protocol.times import parse_time
 
+READMITTED = "READMITTED"
+"""`reason` of a disconnected examinee whom a proctor let in again; nobody counts attempts for them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Connection:
@@ -242,7 +245,7 @@ def _readmitted(state: Connection, version: int, fact: Readmit) -> Outcome[Conne
     readmitted = replace(
         state,
         exhausted=False,
-        reason="READMITTED",
+        reason=READMITTED,
         loss_version=version,
         attempt=0,
         max_attempts=None,

@@ -310,3 +310,15 @@ async def test_a_live_session_answers_and_an_ended_one_has_no_responders(system:
         return False
 
     await eventually(nobody_listens, "no responders for an examinee who is not connected")
+
+
+async def test_a_loss_is_counted_even_when_an_older_one_has_taken_its_place_on_the_watch(
+    system: System, bus: Bus
+) -> None:
+    """As when two state managers tell of two losses, the older one last."""
+    proctor = await system.proctor()
+    (await system.examinee()).abort()
+    await system.status("E001", "DISCONNECTED")
+    await bus.publish(Outgoing(subjects.reconnect("P001", "E001"), b'{"lossVersion":1}'))
+    told = await proctor.expect("examinee_reconnect_exhausted", examineeId="E001")
+    assert told["data"]["attempt"] == 3

@@ -330,5 +330,6 @@ def loss_waited_for(broker: Broker, examinee_id: str) -> int | None:
 
 def stage_timed(broker: Broker, examinee_id: str) -> int | None:
     """The stage whose deadline is scheduled."""
-    payload = broker.timers.get(f"status.timer.{PLAN}.{examinee_id}.mobile_sync")
-    return None if payload is None else int(pydantic_core.from_json(payload)["data"]["waitVersion"])
+    prefix = f"status.timer.{PLAN}.{examinee_id}.mobile_sync-"
+    stages = [int(subject.removeprefix(prefix)) for subject in broker.timers if subject.startswith(prefix)]
+    return max(stages, default=None)
