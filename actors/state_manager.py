@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -48,7 +48,6 @@ STAGES = Histogram(
 )
 FACTS = Counter("examwire_state_facts_total", "Facts by what became of them", ["outcome"], registry=REGISTRY)
 
-IN_PROGRESS_SECONDS = 8.0
 FLOOR_SECONDS = 1.0
 POISON_ATTEMPTS = 5
 BATCHES_PER_SECOND = 200
@@ -106,7 +105,11 @@ class StateManager(Actor):
 
     async def _read(self) -> None:
         pace = Pace(BATCHES_PER_SECOND, burst=20)
-        async for deliveries in PullConsumer(self._bus, STATE_MANAGER.stream, STATE_MANAGER.name, max_messages=64):
+        # However long Redis is away, waiting does not use up a message's deliveries.
+        consumer = PullConsumer(
+            self._bus, STATE_MANAGER.stream, STATE_MANAGER.name, max_messages=64, keep_alive=STATE_MANAGER.ack_wait / 4
+        )
+        async for deliveries in consumer:
             await self.put(StatusBatch(deliveries))
             await pace.wait()
 
@@ -123,11 +126,7 @@ class StateManager(Actor):
 
     @on(StatusBatch)
     async def handle(self, batch: StatusBatch) -> None:
-        keep = asyncio.create_task(self._keep_alive(batch.deliveries))
-        try:
-            await self._overlapping(_portions(batch.deliveries))
-        finally:
-            keep.cancel()
+        await self._overlapping(_portions(batch.deliveries))
         self._floor_wanted.set()
 
     async def _overlapping(self, portions: Iterable[_Work]) -> None:
@@ -149,13 +148,6 @@ class StateManager(Actor):
         finally:
             for _, task in running:
                 task.cancel()
-
-    async def _keep_alive(self, deliveries: Sequence[Delivery]) -> None:
-        """However long Redis is away, waiting does not use up a message's deliveries."""
-        while True:
-            await asyncio.sleep(IN_PROGRESS_SECONDS)
-            for delivery in deliveries:
-                await delivery.in_progress()
 
     async def _work_off(self, work: _Work, before: asyncio.Task[None] | None) -> None:
         started = time.perf_counter()

@@ -83,7 +83,14 @@ DEADLETTER = StreamSpec("DEADLETTER", ("deadletter.>",), "What could not be proc
 
 STREAMS: tuple[StreamSpec, ...] = (STATUS, SOCKET, LEASE, RECONNECT, ADVISORY, DEADLETTER)
 
-STATE_MANAGER = ConsumerSpec("STATUS", "state-manager", ("status.server.*", "status.plan.*"), "The state managers")
+STATE_MANAGER = ConsumerSpec(
+    "STATUS",
+    "state-manager",
+    ("status.server.*", "status.plan.*"),
+    "The state managers",
+    # What a killed one had in hand goes to another so soon; one that only waits for Redis says that it is at work.
+    ack_wait=4.0,
+)
 LEASE_WATCH = ConsumerSpec("LEASE", "lease-watch", ("lease.*",), "The state managers, about servers that fell silent")
 RECONNECT_EXHAUSTED = ConsumerSpec(
     "ADVISORY",

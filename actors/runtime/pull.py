@@ -24,7 +24,7 @@ HEARTBEAT_SECONDS = 5.0
 _TERMINAL = frozenset({"404", "408", "409", "503"})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Delivery:
     """One delivered message. `attempt` counts its deliveries from 1; `pending` messages wait behind it."""
 
@@ -36,13 +36,16 @@ class Delivery:
     pending: int
     stored_at: float
     _msg: Msg
+    _unsettled: set[Delivery]
 
     async def ack(self) -> None:
         """Done: it will not come again. Lost acks lead to a redelivery, which has no second effect."""
+        self._unsettled.discard(self)
         await self._settle(b"+ACK")
 
     async def nak(self, delay: float) -> None:
         """Deliver it again after `delay` seconds."""
+        self._unsettled.discard(self)
         await self._settle(b'-NAK {"delay": %d}' % int(delay * 1e9))
 
     async def in_progress(self) -> None:
@@ -62,6 +65,9 @@ class PullConsumer:
     At most `max_messages` are on their way or waiting here: that is the backpressure. The iteration survives
     reconnects and broker restarts; it ends with `ConsumerGone` when the consumer no longer exists, or is another one
     of the same name: one without this `metadata`.
+
+    With `keep_alive` (seconds, well below the consumer's ack wait) everything that was delivered and is not settled
+    yet is reported as in progress: a short ack wait then means "this process is gone", not "this takes long".
     """
 
     def __init__(
@@ -72,12 +78,15 @@ class PullConsumer:
         *,
         max_messages: int = 256,
         metadata: Mapping[str, str] | None = None,
+        keep_alive: float | None = None,
     ) -> None:
         self._bus = bus
         self._stream = stream
         self._consumer = consumer
         self._max = max_messages
         self._metadata = metadata or {}
+        self._keep_alive = keep_alive
+        self._unsettled: set[Delivery] = set()
         self._buffer: deque[Delivery] = deque()
         self._wake = asyncio.Event()
         self._outstanding = 0
@@ -96,6 +105,7 @@ class PullConsumer:
         self._inbox = f"_INBOX.pull.{self._bus._nc._nuid.next().decode()}"
         sub = await self._bus.subscribe(f"{self._inbox}.*", self._received)
         self._bus.on_reconnected.append(self._pull_anew)
+        keeper = loop.create_task(self._keep_alive_loop(self._keep_alive)) if self._keep_alive is not None else None
         try:
             while True:
                 if self._complaints:
@@ -119,11 +129,19 @@ class PullConsumer:
                     await self._pull()
                 yield batch
         finally:
+            if keeper is not None:
+                keeper.cancel()
             self._bus.on_reconnected.remove(self._pull_anew)
             try:
                 await sub.unsubscribe()
             except nats.errors.Error:
                 log.debug("%s/%s: connection is closed already", self._stream, self._consumer)
+
+    async def _keep_alive_loop(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            for delivery in list(self._unsettled):
+                await delivery.in_progress()
 
     async def _pull(self) -> None:
         self._pull_no += 1
@@ -159,18 +177,20 @@ class PullConsumer:
             return
         metadata = msg.metadata
         self._complaints = 0
-        self._buffer.append(
-            Delivery(
-                msg.subject,
-                msg.data,
-                msg.headers or {},
-                metadata.sequence.stream,
-                metadata.num_delivered or 1,
-                metadata.num_pending or 0,
-                _seconds(metadata.timestamp),
-                msg,
-            )
+        delivery = Delivery(
+            msg.subject,
+            msg.data,
+            msg.headers or {},
+            metadata.sequence.stream,
+            metadata.num_delivered or 1,
+            metadata.num_pending or 0,
+            _seconds(metadata.timestamp),
+            msg,
+            self._unsettled,
         )
+        if self._keep_alive is not None:
+            self._unsettled.add(delivery)
+        self._buffer.append(delivery)
         if msg.subject and self._outstanding > 0:
             self._outstanding -= 1
         self._wake.set()
