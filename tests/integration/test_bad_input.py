@@ -14,7 +14,7 @@ import jwt
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from actors import greeting, socket_server
+from actors import clients, greeting
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings, load_settings, token_secret
 from actors.runtime.tokens import issue_token
@@ -351,10 +351,10 @@ async def test_a_bad_frame_among_good_ones_spoils_only_itself(system: System, ne
 
 async def test_too_many_errors_end_the_connection(system: System, neighbours: Neighbours) -> None:
     client = await system.examinee("E001")
-    for _ in range(socket_server.MAX_ERRORS + 1):
+    for _ in range(clients.MAX_ERRORS + 1):
         await client.websocket.send("nonsense")
     assert await client.closed() == 4505
-    assert sum(frame["type"] == "error" for frame in client.frames) == socket_server.MAX_ERRORS + 1
+    assert sum(frame["type"] == "error" for frame in client.frames) == clients.MAX_ERRORS + 1
     lost = await neighbours.proctor.expect("examinee_disconnected", examineeId="E001")
     assert lost["data"]["reason"] == "PROTOCOL_ERROR"
 
@@ -653,7 +653,7 @@ async def test_a_proctor_who_does_not_read_is_ended_and_the_others_get_everythin
 async def test_an_examinee_who_talks_and_never_reads_is_ended(
     system: System, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(socket_server, "FRAMES_PER_SECOND", 1_000_000)  # else it takes an hour to fill the buffer
+    monkeypatch.setattr(clients, "FRAMES_PER_SECOND", 1_000_000)  # else it takes an hour to fill the buffer
     deaf = Deaf(port_of(system))
     await deaf.hello(system.token("examinee", "E001"))
     await neighbours.proctor.expect("examinee_connected", examineeId="E001")
@@ -674,8 +674,8 @@ async def test_an_examinee_who_talks_and_never_reads_is_ended(
 async def test_an_examinee_who_floods_is_read_at_a_pace_and_the_log_does_not_notice(
     system: System, neighbours: Neighbours, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(socket_server, "FRAMES_PER_SECOND", 20)
-    monkeypatch.setattr(socket_server, "FRAMES_AT_ONCE", 10)
+    monkeypatch.setattr(clients, "FRAMES_PER_SECOND", 20)
+    monkeypatch.setattr(clients, "FRAMES_AT_ONCE", 10)
     flooding = await system.examinee("E001")
     before = await bus.last_message("STATUS", subjects.status_plan("P001"))
     assert before is not None

@@ -134,7 +134,7 @@ async def test_the_snapshot_shows_everyone_and_events_follow_without_repetition(
 
 async def test_welcome_names_the_ready_servers_as_fallback(system: System) -> None:
     async def both_known() -> bool:
-        return len(system.server("SOCK001")._endpoints) == 2
+        return len(system.server("SOCK001")._endpoints.ready) == 2
 
     await eventually(both_known, "both servers are known as endpoints")
     client = await system.raw("SOCK001")

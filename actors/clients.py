@@ -1,0 +1,345 @@
+"""The clients of one socket server: let in by role, served until their socket ends, handed what is for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from actors.connection import Connection, Doorkeeper
+from actors.dead_letter import dead_letter
+from actors.endpoints import Endpoints
+from actors.examinee_session import ExamineeSession
+from actors.greeting import Greeting, greet
+from actors.heartbeat import Active
+from actors.outbox import Outbox
+from actors.plan_feed import PlanFeed
+from actors.proctor_session import ProctorSession
+from actors.runtime.actor import Actor, ActorStopped
+from actors.runtime.bus import Bus
+from actors.runtime.pace import Pace
+from actors.runtime.pull import Delivery
+from actors.runtime.settings import Settings
+from actors.runtime.state_store import StateStore
+from actors.runtime.tokens import TokenVerifier
+from actors.server_queue import ServerQueue
+from protocol.claims import Claims
+from protocol.close_codes import CloseCode
+from protocol.codec import SOCKET_CODEC, Malformed, encode
+from protocol.errors import ExamwireError, StateDamaged, StateUnavailable
+from protocol.frames import CLIENT_FRAMES, Hello, ReconnectPolicy, Welcome, error_frame
+from protocol.messages import (
+    ClientInfo,
+    LossReason,
+    Message,
+    MobileSyncCompleted,
+    MobileSyncStatus,
+    SessionClose,
+    SessionLost,
+    SessionState,
+)
+from protocol.streams import ladder_of
+from protocol.times import format_time
+
+log = logging.getLogger("examwire.clients")
+
+MAX_ERRORS = 20
+FRAMES_PER_SECOND = 100
+FRAMES_AT_ONCE = 300
+ADMIT_SECONDS = 5.0
+MAX_ACTIVE = 2000
+
+
+class Clients:
+    """Who is here. `follow_queue` has the server read consumers that its queue has got; `say_ready` is said before
+    sessions that were declared lost are announced anew.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        bus: Bus,
+        store: StateStore,
+        outbox: Outbox,
+        queue: ServerQueue,
+        endpoints: Endpoints,
+        *,
+        server_id: str,
+        incarnation: str,
+        follow_queue: Callable[[], None],
+        say_ready: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._store = store
+        self._outbox = outbox
+        self._queue = queue
+        self._endpoints = endpoints
+        self._server_id = server_id
+        self._incarnation = incarnation
+        self._follow_queue = follow_queue
+        self._say_ready = say_ready
+        self._address = f"socket.{server_id}"
+        self._tokens = TokenVerifier(settings)
+        socket = settings.socket
+        self._door = Doorkeeper(socket.origins, socket.accept_per_second, socket.max_connections)
+        self._by_examinee: dict[tuple[str, str], ExamineeSession] = {}
+        self._tidying = asyncio.Semaphore(16)
+        self.examinees: dict[str, ExamineeSession] = {}
+        self.feeds: dict[str, PlanFeed] = {}
+        self.sockets = 0
+        self.last_error: str | None = None
+
+    @property
+    def refused(self) -> int:
+        """Handshakes that were answered with 503."""
+        return self._door.refused
+
+    def announce_all(self) -> None:
+        """CONNECTED into the log for everybody who is here."""
+        for session in list(self.examinees.values()):
+            session.announce()
+
+    async def resynchronise(self) -> None:
+        """Messages were dropped: what proctors must know comes from Redis instead."""
+        for feed in list(self.feeds.values()):
+            for proctor in list(feed.proctors):
+                await self._snapshot(feed, proctor, resync=True)
+
+    def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        assert self._door is not None
+        closed = None
+        if not self._bus.connected:
+            closed = "this server is cut off from NATS"
+        return self._door.refuse(connection, request, open_now=self.sockets, closed=closed)
+
+    async def handle(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, Connection)
+        self.sockets += 1
+        try:
+            greeting = await greet(connection, self._tokens)
+            if greeting is None:
+                return
+            if greeting.claims.role == "examinee":
+                await self._serve_examinee(connection, greeting)
+            else:
+                await self._serve_proctor(connection, greeting)
+        except ConnectionClosed:
+            return
+        finally:
+            self.sockets -= 1
+
+    async def _serve_examinee(self, connection: Connection, greeting: Greeting) -> None:
+        claims, hello = greeting.claims, greeting.hello
+        if not await self._admitted(connection, claims.plan, proctors=False):
+            return
+        socket_id = f"{self._server_id}-{self._incarnation}{secrets.token_hex(5)}"
+        session = ExamineeSession(
+            connection,
+            self._outbox,
+            plan_id=claims.plan,
+            examinee_id=claims.sub,
+            socket_id=socket_id,
+            server_id=self._server_id,
+            incarnation=self._incarnation,
+            hello=hello,
+            client_info=_client_info(connection, hello),
+            mobile_sync_seconds=self._settings.mobile_sync.timeout_seconds,
+        )
+        await session.start(self._session_failed)
+        if not connection.is_open:
+            return
+        self.examinees[socket_id] = session
+        self._by_examinee[claims.plan, claims.sub] = session
+        connection.session = session
+        try:
+            connection.tell(self._welcome(claims, socket_id, claims.sub))
+            session.announce()
+            session.answering = await self._bus.answer(session.address, _inspector(session))
+            await self._read(connection, session)
+        finally:
+            session.ended(connection.reason())
+            # When a hall goes at once, telling of it comes before tidying up after it.
+            async with self._tidying:
+                del self.examinees[socket_id]
+                if self._by_examinee.get((claims.plan, claims.sub)) is session:
+                    del self._by_examinee[claims.plan, claims.sub]
+                if session.answering is not None:
+                    await self._bus.hush(session.answering)
+                await session.stop()
+
+    async def _serve_proctor(self, connection: Connection, greeting: Greeting) -> None:
+        claims = greeting.claims
+        if not await self._admitted(connection, claims.plan, proctors=True):
+            return
+        socket_id = f"{self._server_id}-{self._incarnation}{secrets.token_hex(5)}"
+        session = ProctorSession(connection, self._outbox, plan_id=claims.plan, name=claims.sub, socket_id=socket_id)
+        await session.start(self._session_failed)
+        feed = self.feeds.get(claims.plan)
+        if feed is None:
+            feed = PlanFeed(claims.plan, self._store, self._settings.socket.max_buffer_bytes)
+            self.feeds[claims.plan] = feed
+        feed.proctors.add(session)
+        connection.session = session
+        snapshot = asyncio.create_task(self._snapshot(feed, session))
+        try:
+            connection.tell(self._welcome(claims, socket_id, None))
+            await self._read(connection, session)
+        finally:
+            snapshot.cancel()
+            feed.proctors.discard(session)
+            if not feed.proctors and self.feeds.get(claims.plan) is feed:
+                del self.feeds[claims.plan]
+            await session.stop()
+
+    async def _snapshot(self, feed: PlanFeed, session: ProctorSession, *, resync: bool = False) -> None:
+        """However long Redis is away, the proctor gets the snapshot, and nothing before it."""
+        delay = 0.1
+        while not session.over:
+            try:
+                await feed.snapshot(session, resync=resync)
+            except (StateUnavailable, StateDamaged, ValueError) as error:
+                log.warning("%s: no snapshot yet: %s", session.address, error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 2.0)
+            else:
+                return
+
+    async def _admitted(self, connection: Connection, plan_id: str, *, proctors: bool) -> bool:
+        """Whether messages for the plan reach this server; only the first client of a plan waits for that."""
+        if self._queue.serves(plan_id, proctors=proctors):
+            return True
+        try:
+            async with asyncio.timeout(ADMIT_SECONDS):
+                await self._queue.serve(plan_id, proctors=proctors)
+        except (ExamwireError, TimeoutError) as error:
+            log.error("%s: plan %s cannot be served: %s", self._address, plan_id, error)
+            await connection.end(CloseCode.NOT_READY)
+            return False
+        self._follow_queue()
+        return True
+
+    def _welcome(self, claims: Claims, socket_id: str, examinee_id: str | None) -> Welcome:
+        reconnect = self._settings.reconnect
+        others = [url for url in self._endpoints.ready if url != self._endpoints.own]
+        return Welcome(
+            role=claims.role,
+            plan_id=claims.plan,
+            examinee_id=examinee_id,
+            server_id=self._server_id,
+            socket_id=socket_id,
+            heartbeat_seconds=self._settings.socket.ping_interval_seconds,
+            reconnect=ReconnectPolicy(
+                max_attempts=reconnect.max_attempts,
+                backoff_seconds=ladder_of(reconnect.max_attempts, reconnect.backoff_seconds),
+                jitter=reconnect.jitter,
+            ),
+            endpoints=[self._endpoints.own, *others],
+        )
+
+    async def _read(self, connection: Connection, session: ExamineeSession | ProctorSession) -> None:
+        errors = 0
+        pace = Pace(FRAMES_PER_SECOND, FRAMES_AT_ONCE)
+        while True:
+            text = await connection.recv()
+            if not isinstance(text, str):
+                connection.end_reason = LossReason.PROTOCOL_ERROR.value
+                await connection.end(CloseCode.UNSUPPORTED_DATA)
+                return
+            for frame in CLIENT_FRAMES.decode_batch(text):
+                await pace.wait()  # who floods is read more slowly; the log and the others do not notice
+                if isinstance(frame, Malformed):
+                    errors += 1
+                    connection.tell(error_frame(frame.error))
+                else:
+                    await session.put(frame)
+            if errors > MAX_ERRORS:
+                await connection.end(CloseCode.TOO_MANY_ERRORS, LossReason.PROTOCOL_ERROR.value)
+                return
+            if connection.unsent > self._settings.socket.max_buffer_bytes:
+                # It asks and never reads the answers: they would pile up without end.
+                log.warning("%s reads too slowly: %d bytes wait", session.address, connection.unsent)
+                connection.break_off(LossReason.SLOW_CLIENT.value)
+                return
+
+    def _session_failed(self, session: Actor, error: BaseException) -> None:
+        """A session is temporary: it ends with its socket, and the client comes back to a new one."""
+        assert isinstance(session, ExamineeSession | ProctorSession)
+        self.last_error = f"{session.address}: {error}"
+        session.connection.break_off(LossReason.PROTOCOL_ERROR.value)
+
+    async def deliver(self, delivery: Delivery) -> None:
+        tokens = delivery.subject.split(".")
+        if tokens[1] == "plan" and tokens[3] == "proctors":
+            feed = self.feeds.get(tokens[2])
+            if feed is not None:
+                feed.broadcast(delivery.payload)
+            return
+        lost: set[str] = set()
+        for message in SOCKET_CODEC.decode_batch(delivery.payload):
+            if isinstance(message, Malformed):
+                await self.dead_letter(delivery, message.raw, str(message.error))
+                continue
+            match message:
+                case SessionState() | SessionClose():
+                    await self._hand_over(self.examinees.get(message.socket_id), message)
+                case MobileSyncCompleted() | MobileSyncStatus():
+                    await self._hand_over(self._by_examinee.get((message.plan_id, message.examinee_id)), message)
+                case SessionLost():
+                    lost.update(message.socket_ids)
+                case _:
+                    await self.dead_letter(delivery, encode(message), f"{message.type} is not for a server")
+        if alive := [session for socket_id in lost if (session := self.examinees.get(socket_id)) is not None]:
+            log.warning("%s: %d sessions were declared lost, but are here", self._address, len(alive))
+            # READY first: while this server counts as lost, each announcement is answered by another loss.
+            await self._say_ready()
+            for session in alive:
+                session.announce()
+
+    async def _hand_over(self, session: ExamineeSession | None, message: Message) -> None:
+        if session is not None and session.running:
+            with contextlib.suppress(ActorStopped):  # it ended while its mailbox was full
+                await session.put(message)
+
+    async def dead_letter(self, delivery: Delivery, payload: bytes, reason: str) -> None:
+        log.error("%s: message %d goes to the dead letters: %s", self._address, delivery.sequence, reason)
+        letter = dead_letter("SOCKET", delivery.subject, delivery.sequence, payload, reason, by=self._server_id)
+        await self._bus.publish_surely([letter])
+
+    def active(self) -> tuple[int, Active]:
+        """How many sessions there are, and those whose activity is to be told again."""
+        now, wall = asyncio.get_running_loop().time(), time.time()
+        due = now - self._settings.socket.activity_seconds
+        active: Active = []
+        for session in self.examinees.values():
+            connection = session.connection
+            if connection.reported_at <= due and connection.last_heard > connection.reported_at:
+                connection.reported_at = now
+                heard = format_time(wall - (now - connection.last_heard))
+                active.append((session.plan_id, session.examinee_id, session.socket_id, heard))
+                if len(active) >= MAX_ACTIVE:
+                    break
+        return len(self.examinees), active
+
+
+def _inspector(session: ExamineeSession) -> Callable[[bytes], Awaitable[bytes]]:
+    async def answer(_request: bytes) -> bytes:
+        return session.inspection().model_dump_json(by_alias=True).encode()
+
+    return answer
+
+
+def _client_info(connection: Connection, hello: Hello) -> ClientInfo:
+    said = hello.client_info.browser_info if hello.client_info else None
+    agent = connection.request.headers.get("User-Agent") if connection.request else None
+    address = connection.remote_address
+    return ClientInfo(
+        ip_address=str(address[0])[:256] if address else None, browser_info=said or (agent[:256] if agent else None)
+    )

@@ -1,0 +1,42 @@
+"""The READY socket servers: where a client may go when this one is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from actors.runtime.state_store import StateStore
+from protocol.errors import StateDamaged, StateUnavailable
+from protocol.messages import ServerStatusCode
+
+log = logging.getLogger("examwire.endpoints")
+
+REFRESH_SECONDS = 1.0
+
+
+class Endpoints:
+    """`own` is this server's URL, `ready` those of all READY servers as Redis last told."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+        self.own = ""
+        self.ready: list[str] = []
+
+    async def follow(self) -> None:
+        """Keep up to date until cancelled."""
+        while True:
+            await self.read()
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    async def read(self) -> None:
+        """Ask Redis once; with Redis away everything stays as it was."""
+        try:
+            servers = await self._store.servers()
+        except (StateUnavailable, StateDamaged) as error:
+            log.debug("endpoints as they were: %s", error)
+            return
+        self.ready = [
+            server["url"]
+            for server in servers
+            if server.get("statusCode") == ServerStatusCode.READY and server.get("url")
+        ]
