@@ -10,8 +10,9 @@ from typing import Any, Literal, TypeVar
 import typer
 
 from actors.queue_server import apply_topology, topology_consumers
-from actors.runtime.bus import Bus, config_difference, consumer_config, stream_config
+from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
+from actors.runtime.stream_admin import config_difference, consumer_config, stream_config
 from cli.config import takes_settings
 from cli.output import ExitCode, Format, OutputOption, run_until_interrupted, show, table
 from protocol.streams import STREAMS
@@ -75,10 +76,7 @@ async def compare(bus: Bus, settings: Settings) -> list[Finding]:
     findings = []
     for stream in STREAMS:
         found = await bus.stream_config(stream.name)
-        wanted = stream_config(stream)
-        if stream.allow_msg_schedules or stream.delete_marker_ttl is not None:
-            wanted = wanted.evolve(allow_rollup_hdrs=True)  # the server switches them on for these features
-        findings.append(_finding("stream", stream.name, wanted, found))
+        findings.append(_finding("stream", stream.name, stream_config(stream), found))
     for consumer in topology_consumers(settings):
         name = f"{consumer.stream}/{consumer.name}"
         found = await bus.consumer_config(consumer.stream, consumer.name)

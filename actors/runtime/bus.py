@@ -18,12 +18,11 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
 from nats.micro.request import Request as MicroRequest
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
-from protocol.errors import BrokerUnavailable, ConsumerGone, NoResponders, WrongLastSequence
-from protocol.streams import ConsumerSpec, StreamSpec
+from actors.runtime.stream_admin import StreamAdmin
+from protocol.errors import BrokerUnavailable, NoResponders, WrongLastSequence
 
 log = logging.getLogger("examwire.bus")
 
@@ -68,17 +67,6 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A message read from a stream."""
-
-    subject: str
-    sequence: int
-    payload: bytes
-    headers: Mapping[str, str]
-    time: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ServiceEntry:
     """One actor as the NATS micro protocol lists it."""
 
@@ -89,7 +77,7 @@ class ServiceEntry:
     description: str = ""
 
 
-class Bus:
+class Bus(StreamAdmin):
     """A connection to NATS that keeps trying. `connected` tells whether it is there now."""
 
     def __init__(self, client: Client, name: str) -> None:
@@ -436,157 +424,6 @@ class Bus:
                 ServiceEntry(info["name"], info["id"], info["version"], metadata, info.get("description", ""))
             )
         return sorted(entries, key=lambda entry: (entry.name, entry.metadata.get("address", ""), entry.id))
-
-    # -- streams and consumers -----------------------------------------------------------------------
-
-    async def stream_config(self, name: str) -> dict[str, Any] | None:
-        """The configuration of a stream as the server has it (times in seconds); `None`: there is none."""
-        try:
-            info = await self._js.stream_info(name)
-        except nats.js.errors.NotFoundError:
-            return None
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"stream {name}: not answered ({error!r})") from error
-        return _plain(info.config)
-
-    async def apply_stream(self, spec: StreamSpec, *, first_seq: int | None = None) -> None:
-        """Create a stream, or bring an existing one to its spec. `first_seq` counts only at its creation."""
-        config = stream_config(spec)
-        try:
-            if await self.stream_config(spec.name) is None:
-                await self._js.add_stream(config.evolve(first_seq=first_seq) if first_seq else config)
-            else:
-                await self._js.update_stream(config)
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"stream {spec.name}: not applied ({error})") from error
-
-    async def consumer_config(self, stream: str, name: str) -> dict[str, Any] | None:
-        """The configuration of a durable consumer (times in seconds); `None`: there is none."""
-        try:
-            info = await self._js.consumer_info(stream, name)
-        except nats.js.errors.NotFoundError:
-            return None
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"consumer {stream}/{name}: not answered ({error!r})") from error
-        return _plain(info.config)
-
-    async def consumer_ready(self, stream: str, name: str) -> None:
-        """Wait until the consumer exists: the queue server makes it."""
-        delay = 0.05
-        complained = False
-        while True:
-            try:
-                if await self.consumer_config(stream, name) is not None:
-                    return
-            except BrokerUnavailable as error:
-                log.debug("%s: %s", self.name, error)
-            delay = min(delay * 1.5, 1.0)
-            if delay == 1.0 and not complained:
-                complained = True
-                log.warning("%s: waiting for consumer %s/%s: does the queue server run?", self.name, stream, name)
-            await asyncio.sleep(delay)
-
-    async def apply_consumer(self, spec: ConsumerSpec, *, anew: bool = False) -> None:
-        """Create a durable consumer or update it in place; `anew` deletes it first, and with it its backlog."""
-        try:
-            if anew:
-                await self.delete_consumer(spec.stream, spec.name)
-            await self._js.add_consumer(spec.stream, consumer_config(spec))
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"consumer {spec.stream}/{spec.name}: not applied ({error})") from error
-
-    async def delete_consumer(self, stream: str, name: str) -> None:
-        """Delete a consumer if it is there."""
-        try:
-            await self._js.delete_consumer(stream, name)
-        except nats.js.errors.NotFoundError:
-            return
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"consumer {stream}/{name}: not deleted ({error})") from error
-
-    async def ack_floor(self, stream: str, consumer: str) -> int:
-        """The stream sequence up to which everything the consumer was given is acknowledged."""
-        try:
-            info = await self._js.consumer_info(stream, consumer)
-        except nats.js.errors.NotFoundError as error:
-            raise ConsumerGone(f"consumer {stream}/{consumer} does not exist") from error
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"consumer {stream}/{consumer}: not answered ({error!r})") from error
-        return info.ack_floor.stream_seq if info.ack_floor else 0
-
-    async def last_message(self, stream: str, subject: str) -> Stored | None:
-        """The newest message on a subject of a stream."""
-        return await self._get(stream, subject=subject)
-
-    async def message_at(self, stream: str, sequence: int) -> Stored | None:
-        """The message at a sequence, if it is still there."""
-        return await self._get(stream, seq=sequence)
-
-    async def _get(self, stream: str, **where: Any) -> Stored | None:
-        try:
-            raw = await self._js.get_msg(stream, **where)
-        except nats.js.errors.NotFoundError:
-            return None
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"stream {stream}: not answered ({error!r})") from error
-        stored_at = str(raw.time) if raw.time is not None else None
-        return Stored(raw.subject or "", raw.seq or 0, raw.data or b"", raw.headers or {}, stored_at)
-
-
-def stream_config(spec: StreamSpec) -> StreamConfig:
-    """A spec in nats-py's terms."""
-    return StreamConfig(
-        name=spec.name,
-        description=spec.description,
-        subjects=list(spec.subjects),
-        storage=StorageType.FILE,
-        max_age=spec.max_age,
-        duplicate_window=min(spec.duplicate_window, spec.max_age),
-        max_msgs_per_subject=spec.max_msgs_per_subject,
-        allow_direct=True,
-        # The server switches this on by itself for what needs it; said here so that a comparison finds no difference.
-        allow_rollup_hdrs=spec.allow_msg_schedules or spec.delete_marker_ttl is not None,
-        allow_msg_ttl=spec.allow_msg_ttl or None,
-        allow_msg_schedules=spec.allow_msg_schedules or None,
-        allow_atomic=spec.allow_atomic or None,
-        subject_delete_marker_ttl=spec.delete_marker_ttl,
-    )
-
-
-def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
-    """A spec in nats-py's terms."""
-    return ConsumerConfig(
-        durable_name=spec.name,
-        name=spec.name,
-        description=spec.description,
-        deliver_policy=DeliverPolicy.NEW if spec.deliver_new else DeliverPolicy.ALL,
-        ack_policy=AckPolicy.EXPLICIT,
-        ack_wait=spec.ack_wait,
-        max_deliver=spec.max_deliver,
-        backoff=list(spec.backoff) or None,
-        filter_subjects=list(spec.filters),
-        max_ack_pending=spec.max_ack_pending,
-        inactive_threshold=spec.inactive_threshold,
-        metadata=spec.metadata or None,
-    )
-
-
-def config_difference(wanted: StreamConfig | ConsumerConfig, found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Fields of a spec that the server has otherwise: name -> (found, wanted)."""
-    difference = {}
-    for name, value in _plain(wanted).items():
-        actual = found.get(name)
-        if name == "metadata":
-            actual = {key: actual.get(key) for key in value} if actual else actual
-        if name == "filter_subjects" and actual is None and found.get("filter_subject"):
-            actual = [found["filter_subject"]]
-        if actual != value:
-            difference[name] = (actual, value)
-    return difference
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    return {name: value for name, value in vars(config).items() if value is not None and name != "first_seq"}
 
 
 def _result(message: Outgoing, future: asyncio.Future[bytes]) -> PubAck | BrokerUnavailable | WrongLastSequence:
