@@ -27,7 +27,7 @@ log = logging.getLogger("examwire.lease_watch")
 
 LEASES = Codec.of((Lease,))
 MARKER = "Nats-Marker-Reason"
-TOUCHES = 500
+TOUCHES = 64  # a pipeline so short does not hold up the state manager beside us
 ALIVE = (ServerStatusCode.STARTING, ServerStatusCode.READY, ServerStatusCode.STOPPING)
 
 
