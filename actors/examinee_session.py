@@ -7,11 +7,12 @@ from typing import Any
 
 from actors.connection import Connection
 from actors.outbox import Outbox
-from actors.runtime.actor import Actor, on
+from actors.runtime.actor import on
+from actors.socket_session import SocketSession
 from protocol import subjects
 from protocol.close_codes import CloseCode
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.frames import EnterMobileSync, Heartbeat, Hello, ReadmitFrame, error_frame
+from protocol.frames import EnterMobileSync, Hello, ReadmitFrame, error_frame
 from protocol.messages import (
     ClientInfo,
     ConnectionStatus,
@@ -25,11 +26,10 @@ from protocol.messages import (
 from protocol.times import format_time
 
 
-class ExamineeSession(Actor):
+class ExamineeSession(SocketSession):
     """Speaks for one examinee's socket. `announce` tells the log that it is there, `ended` that it is no more."""
 
     kind = "examinee-session"
-    mailbox_capacity = 64
 
     def __init__(
         self,
@@ -45,19 +45,15 @@ class ExamineeSession(Actor):
         client_info: ClientInfo,
         mobile_sync_seconds: float,
     ) -> None:
-        super().__init__(subjects.session(plan_id, examinee_id))
-        self.connection = connection
-        self._outbox = outbox
-        self.plan_id = plan_id
+        address = subjects.session(plan_id, examinee_id)
+        super().__init__(address, connection, outbox, plan_id=plan_id, socket_id=socket_id)
         self.examinee_id = examinee_id
-        self.socket_id = socket_id
         self._server_id = server_id
         self._incarnation = incarnation
         self._client_id = hello.client_id
         self._connection_no = hello.connection_no
         self._client_info = client_info
         self._mobile_sync_seconds = mobile_sync_seconds
-        self.over = False
         self.answering: int | None = None
 
     def details(self) -> dict[str, Any]:
@@ -99,18 +95,9 @@ class ExamineeSession(Actor):
 
     # -- from the client -----------------------------------------------------------------------------
 
-    @on(Heartbeat)
-    def heartbeat(self, frame: Heartbeat) -> None:
-        self.connection.tell(frame)
-
-    @on(Hello)
-    def greeted_already(self, frame: Hello) -> None:
-        error = ProtocolError(ErrorCode.ALREADY_GREETED, "hello was said already; the connection goes on as it is")
-        self.connection.tell(error_frame(error, frame.type))
-
     @on(ReadmitFrame)
     def not_for_examinees(self, frame: ReadmitFrame) -> None:
-        self.connection.tell(error_frame(ProtocolError(ErrorCode.NOT_ALLOWED, "only a proctor readmits"), frame.type))
+        self.not_allowed(frame.type, "only a proctor readmits")
 
     @on(EnterMobileSync)
     def enter_mobile_sync(self, frame: EnterMobileSync) -> None:

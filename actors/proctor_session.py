@@ -7,9 +7,9 @@ from typing import Any
 
 from actors.connection import Connection
 from actors.outbox import Outbox
-from actors.runtime.actor import Actor, on
-from protocol.errors import ErrorCode, ProtocolError
-from protocol.frames import Accepted, EnterMobileSync, Heartbeat, Hello, ReadmitFrame, error_frame
+from actors.runtime.actor import on
+from actors.socket_session import SocketSession
+from protocol.frames import Accepted, EnterMobileSync, ReadmitFrame
 from protocol.messages import Readmit
 from protocol.times import format_time
 
@@ -21,7 +21,7 @@ def aspect_of(event: Parsed) -> tuple[str, bool]:
     return event["data"]["examineeId"], str(event["type"]).startswith("mobile_sync")
 
 
-class ProctorSession(Actor):
+class ProctorSession(SocketSession):
     """Speaks for one proctor's socket.
 
     `held_back` collects events while the snapshot is being read; `known` are the versions that it told, until
@@ -29,18 +29,13 @@ class ProctorSession(Actor):
     """
 
     kind = "proctor-session"
-    mailbox_capacity = 64
 
     def __init__(self, connection: Connection, outbox: Outbox, *, plan_id: str, name: str, socket_id: str) -> None:
-        super().__init__(f"proctor.{plan_id}.{socket_id}")
-        self.connection = connection
-        self._outbox = outbox
-        self.plan_id = plan_id
+        address = f"proctor.{plan_id}.{socket_id}"
+        super().__init__(address, connection, outbox, plan_id=plan_id, socket_id=socket_id)
         self.name = name
-        self.socket_id = socket_id
         self.held_back: list[Parsed] | None = []
         self.known: dict[tuple[str, bool], int] | None = None
-        self.over = False
 
     def details(self) -> dict[str, Any]:
         return {"planId": self.plan_id, "proctor": self.name, "socketId": self.socket_id}
@@ -57,19 +52,9 @@ class ProctorSession(Actor):
         """The socket is gone; its server forgets this session."""
         self.over = True
 
-    @on(Heartbeat)
-    def heartbeat(self, frame: Heartbeat) -> None:
-        self.connection.tell(frame)
-
-    @on(Hello)
-    def greeted_already(self, frame: Hello) -> None:
-        error = ProtocolError(ErrorCode.ALREADY_GREETED, "hello was said already; the connection goes on as it is")
-        self.connection.tell(error_frame(error, frame.type))
-
     @on(EnterMobileSync)
     def not_for_proctors(self, frame: EnterMobileSync) -> None:
-        error = ProtocolError(ErrorCode.NOT_ALLOWED, "only an examinee enters the mobile sync stage")
-        self.connection.tell(error_frame(error, frame.type))
+        self.not_allowed(frame.type, "only an examinee enters the mobile sync stage")
 
     @on(ReadmitFrame)
     async def readmit(self, frame: ReadmitFrame) -> None:

@@ -1,0 +1,36 @@
+"""What the sessions of all clients have in common: a socket, a sign of life, and one hello."""
+
+from __future__ import annotations
+
+from actors.connection import Connection
+from actors.outbox import Outbox
+from actors.runtime.actor import Actor, on
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.frames import Heartbeat, Hello, error_frame
+
+
+class SocketSession(Actor):
+    """An actor that speaks for one socket. `over`: the socket has ended."""
+
+    mailbox_capacity = 64
+
+    def __init__(self, address: str, connection: Connection, outbox: Outbox, *, plan_id: str, socket_id: str) -> None:
+        super().__init__(address)
+        self.connection = connection
+        self._outbox = outbox
+        self.plan_id = plan_id
+        self.socket_id = socket_id
+        self.over = False
+
+    @on(Heartbeat)
+    def heartbeat(self, frame: Heartbeat) -> None:
+        self.connection.tell(frame)
+
+    @on(Hello)
+    def greeted_already(self, frame: Hello) -> None:
+        error = ProtocolError(ErrorCode.ALREADY_GREETED, "hello was said already; the connection goes on as it is")
+        self.connection.tell(error_frame(error, frame.type))
+
+    def not_allowed(self, kind: str, detail: str) -> None:
+        """Answer a frame of a type that is not for this role."""
+        self.connection.tell(error_frame(ProtocolError(ErrorCode.NOT_ALLOWED, detail), kind))
