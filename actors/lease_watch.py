@@ -42,6 +42,7 @@ class LeaseWatch(Actor):
         self._store = store
         # A broker that was away lets leases expire that nobody could renew: give the servers time to come back.
         self._grace = settings.server.lease_seconds + 2.0
+        self._second_look = settings.server.lease_seconds / 3 + 0.3
         self._presence = Presence(bus, self)
         self.heartbeats = self.lost = 0
 
@@ -110,6 +111,11 @@ class LeaseWatch(Actor):
             return
         if time.monotonic() - self._bus.connected_at < self._grace:
             await delivery.nak(delay=1.0)
+            return
+        if delivery.attempt == 1:
+            # A machine that stood still (paused, swapping) wakes up to an expired lease and a server that renews it at
+            # its next heartbeat: one more of those, before a whole hall is called disconnected.
+            await delivery.nak(delay=self._second_look)
             return
         server = await self._server(server_id)
         if server.incarnation is not None and server.status in ALIVE:

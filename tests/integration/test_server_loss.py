@@ -399,3 +399,34 @@ async def test_a_broker_away_for_longer_than_the_lease_makes_nobody_lost(
             await client.say("heartbeat")
             await client.expect("heartbeat", after=before)
         assert system.failures == []
+
+
+async def test_a_lease_that_is_renewed_before_the_second_look_makes_nobody_lost(
+    system: System, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that stood still for a moment longer than the lease."""
+    proctor = await system.proctor("SOCK002")
+    await system.examinee("E001", "SOCK002")
+    heartbeat = system.server("SOCK002")._heartbeat
+
+    async def silence() -> None:
+        return
+
+    with monkeypatch.context() as still:
+        still.setattr(heartbeat, "_publish", silence)
+
+        async def expired() -> bool:
+            newest = await bus.last_message("LEASE", subjects.lease("SOCK002"))
+            return newest is not None and "Nats-Marker-Reason" in newest.headers
+
+        await eventually(expired, "the lease has expired")
+
+    async def looked_twice() -> bool:
+        consumer = await bus._js.consumer_info("LEASE", "lease-watch")
+        return not consumer.num_ack_pending and not consumer.num_pending
+
+    await eventually(looked_twice, "the expiry has been looked at for good")
+    assert system.actors["lease-watch"].details()["lost"] == 0
+    await system.examinee("E002", "SOCK002")
+    await proctor.expect("examinee_connected", examineeId="E002")
+    assert [frame["type"] for frame in proctor.about("E001")] == ["examinee_connected"]
