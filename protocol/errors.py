@@ -23,7 +23,6 @@ class ErrorCode(StrEnum):
     DEADLINE_PASSED = "DEADLINE_PASSED"
     STORE_FAILED = "STORE_FAILED"
     UNAVAILABLE = "UNAVAILABLE"
-    RATE_LIMITED = "RATE_LIMITED"
 
 
 class ExamwireError(Exception):
