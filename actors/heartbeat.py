@@ -20,7 +20,6 @@ from protocol.times import format_time
 log = logging.getLogger("examwire.heartbeat")
 
 Active = list[tuple[str, str, str, str]]
-MAX_ACTIVE = 2000
 
 
 class Superseded(Exception):

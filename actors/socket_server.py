@@ -366,6 +366,7 @@ class SocketServer(Actor):
             "outbox": len(self._outbox),
             "stored": self._outbox.stored,
             "refused": self._clients.refused,
+            "lastSessionError": self._clients.last_error,
             "plans": self._queue.plans,
         }
 
