@@ -59,3 +59,8 @@ def deadletter(source: str) -> str:
 def inspect(actor_id: str) -> str:
     """An actor's inspection; request and reply."""
     return f"inspect.{actor_id}"
+
+
+def control(address: str) -> str:
+    """What an operator asks of the actor at `address`; request and reply."""
+    return f"control.{address}"

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from actors.runtime.mailbox import Mailbox
-from protocol.errors import ExamwireError
+from protocol.control import Done, Request
+from protocol.errors import ErrorCode, ExamwireError, ProtocolError
 from protocol.messages import Wire
 from protocol.times import format_time
 
@@ -108,6 +109,8 @@ class Actor:
         self._in_hand: _Envelope | None = None
         self._loops: set[asyncio.Task[None]] | None = None
         self._on_failure: Callable[[Actor, BaseException], None] | None = None
+        self.end_role: Callable[[], None] | None = None
+        """Set by the supervisor: have the whole process end in good order."""
 
     # -- hooks ---------------------------------------------------------------------------------------
 
@@ -120,6 +123,10 @@ class Actor:
     def details(self) -> dict[str, Any]:
         """What an inspection of this kind of actor should say besides the usual (JSON-ready)."""
         return {}
+
+    async def control(self, request: Request) -> Done:
+        """Do what an operator asks (`protocol.control`). Raises `ProtocolError` for what this actor does not do."""
+        raise ProtocolError(ErrorCode.NOT_ALLOWED, f"a {self.kind} does not {request.type}", "type")
 
     # -- life ----------------------------------------------------------------------------------------
 

@@ -333,6 +333,10 @@ class Bus(StreamAdmin):
         finally:
             await sub.unsubscribe()
 
+    def new_inbox(self) -> str:
+        """A subject that only this connection listens on."""
+        return str(self._nc.new_inbox())
+
     # -- answering -----------------------------------------------------------------------------------
 
     async def subscribe(self, subject: str, handler: Callable[[Msg], Awaitable[None]]) -> Subscription:

@@ -1,4 +1,4 @@
-"""An actor's presence on the bus: a NATS micro service that also answers an inspection."""
+"""An actor's presence on the bus: a NATS micro service that answers an inspection and does what an operator asks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from actors.runtime import VERSION
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus
 from protocol import subjects
+from protocol.codec import encode
+from protocol.control import REQUESTS, Done, Drain, Kick, Stop, Tail
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.frames import error_frame
 
 log = logging.getLogger("examwire.presence")
 
+STOP_AFTER_SECONDS = 0.1  # the answer goes out first
 Respond = Callable[[bytes], Awaitable[bytes]]
 
 
@@ -43,7 +48,11 @@ class Presence:
             version=VERSION,
             description=(type(actor).__doc__ or "").strip().splitlines()[0],
             metadata={"address": actor.address, "kind": actor.kind, "inspect": self.subject},
-            endpoints={"inspect": (self.subject, self._inspect), **self._endpoints},
+            endpoints={
+                "inspect": (self.subject, self._inspect),
+                "control": (subjects.control(actor.address), self._control),
+                **self._endpoints,
+            },
             details=lambda: actor.inspection().model_dump(mode="json", by_alias=True),
         )
 
@@ -57,6 +66,21 @@ class Presence:
                 await self._bus.remove_service(service)
         except TimeoutError:
             log.debug("%s: left without a word: NATS is away", self._actor.address)
+
+    async def _control(self, payload: bytes) -> bytes:
+        try:
+            request = REQUESTS.decode_one(payload)
+            assert isinstance(request, Drain | Stop | Kick | Tail)
+            log.warning("%s: an operator asks: %s", self._actor.address, payload.decode(errors="replace")[:200])
+            return encode(self._stop() if isinstance(request, Stop) else await self._actor.control(request))
+        except ProtocolError as error:
+            return encode(error_frame(error))
+
+    def _stop(self) -> Done:
+        if self._actor.end_role is None:
+            raise ProtocolError(ErrorCode.NOT_ALLOWED, f"{self._actor.address} is not the actor of a process", "type")
+        asyncio.get_running_loop().call_later(STOP_AFTER_SECONDS, self._actor.end_role)
+        return Done(text=f"the process of {self._actor.address} ends")
 
     async def _plain(self, _request: bytes) -> bytes:
         return self._actor.inspection().model_dump_json(by_alias=True).encode()

@@ -18,6 +18,8 @@ from protocol.streams import ConsumerSpec, StreamSpec
 
 log = logging.getLogger("examwire.bus")
 
+PAGE = 256  # consumers in one answer of the server
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -28,6 +30,35 @@ class Stored:
     payload: bytes
     headers: Mapping[str, str]
     time: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """What a stream holds: sequences of its first and last message, how many, how many bytes."""
+
+    first: int
+    last: int
+    messages: int
+    size: int
+    replicas: int = 1
+    leader: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerState:
+    """How far a durable consumer is: `pending` wait to be delivered, `unacknowledged` are out, `redelivered` again."""
+
+    stream: str
+    name: str
+    description: str
+    filters: tuple[str, ...]
+    metadata: Mapping[str, str]
+    pending: int
+    unacknowledged: int
+    redelivered: int
+    pulls_waiting: int
+    ack_floor: int
+    delivered: int
 
 
 class StreamAdmin:
@@ -110,6 +141,57 @@ class StreamAdmin:
         except (TimeoutError, nats.errors.Error) as error:
             raise BrokerUnavailable(f"consumer {stream}/{consumer}: not answered ({error!r})") from error
         return info.ack_floor.stream_seq if info.ack_floor else 0
+
+    async def stream_state(self, name: str) -> StreamState:
+        """What a stream holds. Raises `BrokerUnavailable`, also when there is no such stream."""
+        try:
+            info = await self._js.stream_info(name)
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"stream {name}: not answered ({error!r})") from error
+        state = info.state
+        leader = info.cluster.leader if info.cluster else None
+        replicas = info.config.num_replicas or 1
+        return StreamState(state.first_seq, state.last_seq, state.messages, state.bytes, replicas, leader)
+
+    async def consumer_states(self, stream: str) -> list[ConsumerState]:
+        """How far each consumer of a stream is, by name. Raises `BrokerUnavailable`."""
+        found: dict[str, ConsumerState] = {}
+        offset = 0
+        while True:
+            try:
+                page = await self._js.consumers_info(stream, offset=offset)
+            except (TimeoutError, nats.errors.Error) as error:
+                raise BrokerUnavailable(f"consumers of {stream}: not answered ({error!r})") from error
+            for info in page:
+                config = info.config
+                filters = config.filter_subjects or ([config.filter_subject] if config.filter_subject else [])
+                found[info.name] = ConsumerState(
+                    stream,
+                    info.name,
+                    config.description or "",
+                    tuple(filters),
+                    config.metadata or {},
+                    info.num_pending or 0,
+                    info.num_ack_pending or 0,
+                    info.num_redelivered or 0,
+                    info.num_waiting or 0,
+                    info.ack_floor.stream_seq if info.ack_floor else 0,
+                    info.delivered.stream_seq if info.delivered else 0,
+                )
+            offset += len(page)
+            if len(page) < PAGE:
+                return [found[name] for name in sorted(found)]
+
+    async def delete_message(self, stream: str, sequence: int) -> bool:
+        """Take one message out of a stream; False when it was not there. Raises `BrokerUnavailable`."""
+        try:
+            return bool(await self._js.delete_msg(stream, sequence))
+        except nats.js.errors.APIError as error:
+            if await self.message_at(stream, sequence) is None:
+                return False
+            raise BrokerUnavailable(f"stream {stream}: {sequence} not deleted ({error})") from error
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"stream {stream}: {sequence} not deleted ({error!r})") from error
 
     async def last_message(self, stream: str, subject: str) -> Stored | None:
         """The newest message on a subject of a stream."""

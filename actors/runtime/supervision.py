@@ -63,6 +63,7 @@ class Supervisor:
         actor = spec.factory()
         self._specs[spec.name] = spec
         self.children[spec.name] = actor
+        actor.end_role = self.end
         await actor.start(lambda failed, error: self._child_failed(spec, failed, error))
         return actor
 
@@ -121,8 +122,13 @@ class Supervisor:
         if not self._ended.done():
             self._ended.set_exception(error)
 
+    def end(self) -> None:
+        """Have `wait()` return: somebody asked for a good end. The children go on until `stop()`."""
+        if not self._ended.done():
+            self._ended.set_result(None)
+
     async def wait(self) -> None:
-        """Until the supervisor is stopped; raises what it gave up with."""
+        """Until the supervisor is stopped or asked to end; raises what it gave up with."""
         await asyncio.shield(self._ended)
 
     async def stop(self) -> None:
