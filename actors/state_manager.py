@@ -26,7 +26,8 @@ from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.state_decisions import Decided, Decisions, Item
 from actors.state_telling import Telling, Told
-from protocol.codec import STATUS_CODEC, Malformed
+from protocol import log_entries
+from protocol.codec import Malformed
 from protocol.errors import BrokerUnavailable, ConsumerGone, StateUnavailable
 from protocol.messages import ExamineeFact
 from protocol.streams import STATE_MANAGER
@@ -247,7 +248,7 @@ def _portions(deliveries: list[Delivery]) -> Iterator[_Work]:
 def _decoded(deliveries: list[Delivery]) -> _Work:
     work = _Work(deliveries)
     for delivery in deliveries:
-        for index, message in enumerate(STATUS_CODEC.decode_batch(delivery.payload)):
+        for index, message in enumerate(log_entries.decode(delivery.subject, delivery.payload)):
             if isinstance(message, Malformed):
                 work.malformed.append((delivery, message))
             else:

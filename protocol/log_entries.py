@@ -1,0 +1,69 @@
+"""What STATUS says: its payloads as messages with their versions, each held to the address it came on.
+
+NATS permissions are by subject, so a message counts only where it belongs: `status.plan.P001` speaks of plan P001 and
+`status.server.SOCK001` of server SOCK001.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pydantic_core
+
+from protocol.codec import STATUS_CODEC, Malformed
+from protocol.errors import InvalidField
+from protocol.messages import ExamineeFact, Message, ServerStatus
+from protocol.versions import version_of
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A fact about an examinee with its place in the log; `logged`: when the log took it, seconds since the epoch."""
+
+    version: int
+    logged: float
+    fact: ExamineeFact
+
+
+def decode(subject: str, payload: bytes) -> list[Message | Malformed]:
+    """The messages of a payload that came on `subject`; what speaks of somebody else's plan or server is malformed."""
+    decoded = STATUS_CODEC.decode_batch(payload)
+    _, about, named = subject.split(".") if subject.count(".") == 2 else ("", "", "")
+    if about in ("plan", "server"):
+        for index, message in enumerate(decoded):
+            if not isinstance(message, Malformed) and (wrong := _misplaced(message, about, named)) is not None:
+                error = InvalidField(wrong[0], f"{wrong[1]} has no place on {subject}")
+                decoded[index] = Malformed(index, error, _element(payload, index))
+    return decoded
+
+
+def entries(subject: str, sequence: int, logged: float, payload: bytes) -> Iterator[LogEntry]:
+    """The facts about examinees in the message `sequence` of STATUS, in order."""
+    for index, message in enumerate(decode(subject, payload)):
+        if isinstance(message, ExamineeFact):
+            yield LogEntry(version_of(sequence, index), logged, message)
+
+
+def may_name(payload: bytes, examinee_id: str) -> bool:
+    """Whether a payload can speak of this examinee: a quick no without decoding (an id is ASCII, so only an escape
+    could hide it).
+    """
+    return examinee_id.encode() in payload or b"\\" in payload
+
+
+def _misplaced(message: Message, about: str, named: str) -> tuple[str, str] | None:
+    """The field that does not fit the address, and what it says."""
+    if isinstance(message, ServerStatus):
+        if about != "server":
+            return "type", message.type
+        return None if message.server_id == named else ("data.serverId", message.server_id)
+    assert isinstance(message, ExamineeFact)
+    if about != "plan":
+        return "type", message.type
+    return None if message.plan_id == named else ("data.planId", message.plan_id)
+
+
+def _element(payload: bytes, index: int) -> bytes:
+    parsed = pydantic_core.from_json(payload)
+    return pydantic_core.to_json(parsed[index] if isinstance(parsed, list) else parsed)
