@@ -5,17 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
-from urllib.parse import urlsplit, urlunsplit
 
 import typer
 from pydantic import BaseModel
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.masking import masked
+from actors.runtime.settings import Settings, load_settings, settings_file, variable_of
 from cli.output import Format, OutputOption, show, table
 from protocol.errors import ConfigurationError
 
@@ -40,6 +39,10 @@ FLAGS: dict[str, str] = {
     "web.port": "The port it listens on; 0 picks a free one.",
     "metrics.host": "Where a role's own metrics are served.",
     "metrics.port": "Serve them on this port; 0 picks a free one.",
+    "log.level": "What is logged to stderr: debug, info, warning or error.",
+    "log.format": "Lines for people (text), or one JSON object a line (json).",
+    "tracing.endpoint": "Send traces to this OTLP/HTTP collector.",
+    "tracing.sample": "The share of what happens that is traced, 0 to 1.",
 }
 """The settings that have a flag, and its help. The flag's name is the setting's, with dashes."""
 
@@ -47,11 +50,6 @@ FLAGS: dict[str, str] = {
 def flag_of(setting: str) -> str:
     """`socket.public_url` -> `--socket-public-url`."""
     return "--" + setting.replace(".", "-").replace("_", "-")
-
-
-def variable_of(setting: str) -> str:
-    """`socket.public_url` -> `EXAMWIRE_SOCKET__PUBLIC_URL`."""
-    return "EXAMWIRE_" + setting.replace(".", "__").upper()
 
 
 def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -207,7 +205,7 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _origins(given: Mapping[str, Any]) -> dict[str, str]:
-    path = Path(os.environ.get("EXAMWIRE_CONFIG") or "examwire.toml")
+    path = settings_file()
     origins = dict.fromkeys(flattened(TomlConfigSettingsSource(Settings, path)()), f"file {path}")
     origins.update({name: f"variable {variable_of(name)}" for name in flattened(EnvSettingsSource(Settings)())})
     origins.update({name: f"flag {flag_of(name)}" for name in given})
@@ -215,19 +213,8 @@ def _origins(given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _masked(value: Any) -> Any:
-    """pydantic masks the secret; the engines' URLs may hold a password or a token too."""
-    if not isinstance(value, str) or "://" not in value:
-        return value
-    return ",".join(_masked_url(part) for part in value.split(","))
-
-
-def _masked_url(url: str) -> str:
-    parts = urlsplit(url)
-    user, found, host = parts.netloc.rpartition("@")
-    if not found:
-        return url
-    name, colon, _ = user.partition(":")
-    return urlunsplit(parts._replace(netloc=f"{name + ':' if colon else ''}***@{host}"))
+    """pydantic masks what is declared a secret; the engines' URLs may hold a password or a token too."""
+    return masked(value) if isinstance(value, str) and "://" in value else value
 
 
 def _shown(value: Any) -> str:

@@ -10,6 +10,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from actors.runtime.logs import configure_logging
+from actors.runtime.masking import masked
 from cli.output import exit_code_of
 from protocol.errors import ExamwireError
 
@@ -56,7 +58,7 @@ class ExamwireGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except ExamwireError as error:
-            typer.echo(f"examwire: {error}", err=True)
+            typer.echo(f"examwire: {masked(str(error))}", err=True)
             raise typer.Exit(exit_code_of(error)) from None
 
 
@@ -72,7 +74,8 @@ def examwire() -> None:
     Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 cannot reach, 5 degraded.
     """
     # A command says itself what went wrong. Roles, which log, configure it anew.
-    logging.basicConfig(level=logging.ERROR)
+    if not logging.getLogger().handlers:
+        configure_logging("cli", "examwire", "error")
 
 
 def version() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -51,18 +50,8 @@ class Format(StrEnum):
     JSON = "json"
 
 
-class LogLevel(StrEnum):
-    """`--log-level`."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
 OutputOption = Annotated[Format, typer.Option("-o", "--output", help="A table for people, json for programs.")]
 WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Show it again whenever it changes, until Ctrl-C.")]
-LogLevelOption = Annotated[LogLevel, typer.Option("--log-level", help="What is logged to stderr.")]
 
 
 def exit_code_of(error: ExamwireError) -> ExitCode:
@@ -162,13 +151,3 @@ def run_until_interrupted(work: Awaitable[None]) -> None:
         asyncio.run(main())
     except KeyboardInterrupt:
         return
-
-
-def configure_logging(level: LogLevel, name: str) -> None:
-    """Logs of this process go to stderr, each line with the role's `name`."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=level.value.upper(),
-        format=f"%(asctime)s %(levelname)-7s {name} %(name)s: %(message)s",
-        force=True,
-    )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.runtime.settings import Settings, require_secret_beyond_loopback
+from actors.runtime.logs import configure_logging
+from actors.runtime.settings import Settings, require_secret_beyond_loopback, unknown_variables
 from cli.config import takes_settings
-from cli.output import LogLevel, LogLevelOption, configure_logging, print_json
+from cli.output import print_json
 from protocol.errors import RoleFailed
 from protocol.ids import check_id, check_server_id
 
@@ -25,6 +27,7 @@ log = logging.getLogger("examwire.run")
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 ENGINES = ("nats_url", "redis_url", "data_dir", "metrics.host", "metrics.port")
+LOGS = ("log.level", "log.format", "tracing.endpoint", "tracing.sample")
 SERVER_SETTINGS = (
     "socket.ping_interval_seconds",
     "socket.ping_timeout_seconds",
@@ -47,11 +50,10 @@ def run() -> None:
 
 
 @app.command("socket-server")
-@takes_settings(*ENGINES, "socket.host", "socket.port", "socket.public_url", *SERVER_SETTINGS)
+@takes_settings(*ENGINES, *LOGS, "socket.host", "socket.port", "socket.public_url", *SERVER_SETTINGS)
 def socket_server(
     settings: Settings,
     server_id: Annotated[str, typer.Option("--server-id", help="Its serverId, such as SOCK001.", show_default=False)],
-    log_level: LogLevelOption = LogLevel.INFO,
     json_ready: JsonOption = False,
 ) -> None:
     """Hold the WebSockets of examinees and proctors."""
@@ -70,15 +72,14 @@ def socket_server(
         assert isinstance(server, SocketServer)
         return {"serverId": server.server_id, "url": server.url}
 
-    _run("socket-server", server_id, settings, children, describe, log_level, json_ready)
+    _run("socket-server", server_id, settings, children, describe, json_ready)
 
 
 @app.command("state-manager")
-@takes_settings(*ENGINES, "reconnect.max_attempts", "reconnect.backoff_seconds", "server.lease_seconds")
+@takes_settings(*ENGINES, *LOGS, "reconnect.max_attempts", "reconnect.backoff_seconds", "server.lease_seconds")
 def state_manager(
     settings: Settings,
     name: NameOption = None,
-    log_level: LogLevelOption = LogLevel.INFO,
     json_ready: JsonOption = False,
 ) -> None:
     """Write the state to Redis and tell proctors, with the reconnect and lease watches beside it. Several may run."""
@@ -96,15 +97,14 @@ def state_manager(
             ChildSpec("lease-watch", lambda: LeaseWatch(settings, bus, store, own_name)),
         ]
 
-    _run("state-manager", own_name, settings, children, lambda _: {"name": own_name}, log_level, json_ready)
+    _run("state-manager", own_name, settings, children, lambda _: {"name": own_name}, json_ready)
 
 
 @app.command("queue-server")
-@takes_settings(*ENGINES, "reconnect.max_attempts", "reconnect.backoff_seconds", "server.lease_seconds")
+@takes_settings(*ENGINES, *LOGS, "reconnect.max_attempts", "reconnect.backoff_seconds", "server.lease_seconds")
 def queue_server(
     settings: Settings,
     name: NameOption = None,
-    log_level: LogLevelOption = LogLevel.INFO,
     json_ready: JsonOption = False,
 ) -> None:
     """Make the streams, their consumers and the queues of the socket servers. Several may run."""
@@ -116,12 +116,12 @@ def queue_server(
     def children(bus: Bus, _store: StateStore) -> list[ChildSpec]:
         return [ChildSpec("queue-server", lambda: QueueServer(settings, bus, own_name))]
 
-    _run("queue-server", own_name, settings, children, lambda _: {"name": own_name}, log_level, json_ready)
+    _run("queue-server", own_name, settings, children, lambda _: {"name": own_name}, json_ready)
 
 
 @app.command("web-server")
-@takes_settings(*ENGINES, "web.host", "web.port", "mobile_sync.max_bytes", "mobile_sync.timeout_seconds")
-def web_server(settings: Settings, log_level: LogLevelOption = LogLevel.INFO, json_ready: JsonOption = False) -> None:
+@takes_settings(*ENGINES, *LOGS, "web.host", "web.port", "mobile_sync.max_bytes", "mobile_sync.timeout_seconds")
+def web_server(settings: Settings, json_ready: JsonOption = False) -> None:
     """Take pictures by HTTP; serve the pages, the pictures, /healthz, /readyz and /metrics."""
     require_secret_beyond_loopback(settings, "web-server", settings.web.host)
 
@@ -136,7 +136,7 @@ def web_server(settings: Settings, log_level: LogLevelOption = LogLevel.INFO, js
         assert isinstance(server, WebServer)
         return {"url": server.url}
 
-    _run("web-server", "web-server", settings, children, describe, log_level, json_ready)
+    _run("web-server", "web-server", settings, children, describe, json_ready)
 
 
 def _name_of(role: str, name: str | None) -> str:
@@ -149,13 +149,15 @@ def _run(
     settings: Settings,
     children: Callable[[Bus, StateStore], Sequence[ChildSpec]],
     describe: Callable[[Supervisor], dict[str, str]],
-    log_level: LogLevel,
     json_ready: bool,
 ) -> None:
     """Run the role and end the process. `describe` gives the ready line's fields besides event, role and metricsUrl."""
     from actors.runtime.role import run_role
 
-    configure_logging(log_level, name)
+    configure_logging(role, name, settings.log.level or "info", settings.log.format)
+    for variable, meant in unknown_variables(os.environ).items():
+        hint = f"; did you mean {meant}?" if meant else ""
+        log.warning("%s: the variable %s is no setting, and nobody reads it%s", name, variable, hint)
     metrics_url = _serve_metrics(role, settings)
 
     async def ready(supervisor: Supervisor) -> None:

@@ -15,13 +15,14 @@ from typing import Annotated, Any
 
 import typer
 
-from actors.runtime.settings import Settings, require_secret_beyond_loopback
+from actors.runtime.logs import Level, configure_logging
+from actors.runtime.settings import Settings, require_secret_beyond_loopback, variable_of
 from actors.runtime.supervision import Intensity
 from cli.children import DataDirClaim, EngineProcess, Keeper, RoleProcess
-from cli.config import READY_FILE, as_environment, takes_settings, variable_of
+from cli.config import READY_FILE, as_environment, takes_settings
 from cli.engines import NatsServer, RedisServer
-from cli.output import ExitCode, LogLevel, configure_logging, print_json
-from cli.run import ENGINES, SERVER_SETTINGS, JsonOption
+from cli.output import ExitCode, print_json
+from cli.run import ENGINES, LOGS, SERVER_SETTINGS, JsonOption
 from protocol.errors import RoleFailed, StateUnavailable
 from protocol.ids import check_id
 
@@ -34,7 +35,7 @@ PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 pic
 
 
 @takes_settings(
-    *ENGINES, "socket.host", "socket.port", "web.host", "web.port", "mobile_sync.max_bytes", *SERVER_SETTINGS
+    *ENGINES, *LOGS, "socket.host", "socket.port", "web.host", "web.port", "mobile_sync.max_bytes", *SERVER_SETTINGS
 )
 def up(
     settings: Settings,
@@ -42,7 +43,6 @@ def up(
     plan: Annotated[str, typer.Option("--plan", help="The plan of the tokens to try it with.")] = "P001",
     nats_port: PortOption = 0,
     redis_port: PortOption = 0,
-    log_level: Annotated[LogLevel, typer.Option("--log-level", help="What is logged to stderr.")] = LogLevel.WARNING,
     json_ready: JsonOption = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C; a second Ctrl-C forces.
@@ -54,7 +54,8 @@ def up(
     check_id("planId", plan)
     require_secret_beyond_loopback(settings, "socket servers", settings.socket.host)
     require_secret_beyond_loopback(settings, "web-server", settings.web.host)
-    configure_logging(log_level, "up")
+    log_level = settings.log.level or "warning"
+    configure_logging("up", "up", log_level, settings.log.format)
     system = System(settings, given, plan, (nats_port, redis_port), log_level)
     raise typer.Exit(asyncio.run(system.run(json_ready)))
 
@@ -68,7 +69,7 @@ class System:
         given: Mapping[str, Any],
         plan: str,
         engine_ports: tuple[int, int],
-        log_level: LogLevel,
+        log_level: Level,
     ) -> None:
         self.settings = settings
         self.plan = plan
@@ -128,7 +129,7 @@ class System:
     def _roles(self) -> dict[str, RoleProcess]:
         addresses = {"nats_url": self.nats_url, "redis_url": self.redis_url, "data_dir": str(self.data_dir)}
         environment = as_environment({**self._given, **addresses})
-        level = ["--log-level", self._log_level.value]
+        level = ["--log-level", self._log_level]
         commands = {
             "queue-server": ["queue-server", "--name", "queue-server", *level],
             "state-manager": ["state-manager", "--name", "state-manager", *level],

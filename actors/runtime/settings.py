@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import ipaddress
 import os
 import secrets as token_source
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FilePath
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from actors.runtime.masking import hide
+from actors.runtime.redis_url import parse_redis_url
 from protocol.errors import ConfigurationError
+
+PREFIX = "EXAMWIRE_"
+CONFIG_VARIABLE = "EXAMWIRE_CONFIG"
+"""Where the TOML file is; by default `examwire.toml` in the working directory."""
 
 Positive = Annotated[float, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -72,6 +82,32 @@ class TokenSettings(_Section):
     jwks_file: Path | None = Field(None, description="JWKS file of the issuer's public keys")
 
 
+class RedisSettings(_Section):
+    ca_file: FilePath | None = Field(None, description="CA of a rediss:// server; default: those the machine trusts")
+    cert_file: FilePath | None = Field(None, description="client certificate, with redis.key_file")
+    key_file: FilePath | None = None
+    sentinel_username: str | None = Field(None, description="the Sentinels' own; the servers' are in redis_url")
+    sentinel_password: pydantic.SecretStr | None = None
+
+
+class CaptureSettings(_Section):
+    store: Literal["directory", "nats"] = Field("directory", description="data_dir/captures, or a bucket in NATS")
+    keep_days: Positive = Field(90.0, description="older pictures are removed")
+    max_total_bytes: Annotated[int, Field(ge=1024 * 1024)] | None = Field(None, description="size of the bucket in NATS")
+
+
+class LogSettings(_Section):
+    level: Literal["debug", "info", "warning", "error"] | None = Field(
+        None, description="what is logged; default: info, and warning in `examwire up`"
+    )
+    format: Literal["text", "json"] = Field("text", description="lines for people, or one JSON object a line")
+
+
+class TracingSettings(_Section):
+    endpoint: str | None = Field(None, description="an OTLP/HTTP collector, such as http://127.0.0.1:4318; none: off")
+    sample: Annotated[float, Field(ge=0, le=1)] = Field(0.1, description="the share of what happens that is traced")
+
+
 class Settings(BaseSettings):
     """See docs/design: the names of section 7 are fixed, the others are ours."""
 
@@ -90,6 +126,22 @@ class Settings(BaseSettings):
     web: WebSettings = WebSettings()
     metrics: MetricsSettings = MetricsSettings()
     token: TokenSettings = TokenSettings()
+    redis: RedisSettings = RedisSettings()
+    captures: CaptureSettings = CaptureSettings()
+    log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
+
+    @pydantic.model_validator(mode="after")
+    def _redis_fits(self) -> Self:
+        try:
+            tls = parse_redis_url(self.redis_url).tls
+        except ValueError as error:
+            raise ValueError(f"redis_url: {error}") from None
+        if (self.redis.cert_file is None) != (self.redis.key_file is None):
+            raise ValueError("redis.cert_file and redis.key_file go together")
+        if not tls and (self.redis.ca_file or self.redis.cert_file):
+            raise ValueError("redis_url: there are certificates in redis.*, but a URL without TLS: rediss:// has it")
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -100,12 +152,56 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        path = os.environ.get("EXAMWIRE_CONFIG") or "examwire.toml"
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, Path(path))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, settings_file())
+
+
+def settings_file() -> Path:
+    """The TOML file that is read if it is there."""
+    return Path(os.environ.get(CONFIG_VARIABLE) or "examwire.toml")
+
+
+def setting_fields(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting by its dotted name."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from setting_fields(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def variable_of(setting: str) -> str:
+    """`socket.public_url` -> `EXAMWIRE_SOCKET__PUBLIC_URL`."""
+    return PREFIX + setting.replace(".", "__").upper()
+
+
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """Variables that look like ours and are no setting: name -> the one that was probably meant."""
+    known = {variable_of(name) for name, _ in setting_fields()} | {CONFIG_VARIABLE}
+    sections = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown: dict[str, str | None] = {}
+    for name in sorted(environment):
+        upper = name.upper()
+        if upper.startswith(PREFIX) and upper not in known and upper not in sections:
+            close = difflib.get_close_matches(upper, sorted(known), 1, 0.75)
+            unknown[name] = close[0] if close else None
+    return unknown
 
 
 def load_settings(**flags: Any) -> Settings:
     """Settings with `flags` (dotted names, `None` left out) on top. Raises `ConfigurationError` naming the setting."""
+    try:
+        settings = read_settings(flags)
+    except pydantic.ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise ConfigurationError("; ".join(lines)) from None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"settings cannot be read: {error}") from None
+    hide_secrets(settings)
+    return settings
+
+
+def read_settings(flags: Mapping[str, Any]) -> Settings:
+    """`load_settings` with the errors as they come: `ValidationError`, `OSError`, `ValueError` (the file)."""
     given: dict[str, Any] = {}
     for name, value in flags.items():
         if value is None:
@@ -115,16 +211,30 @@ def load_settings(**flags: Any) -> Settings:
         for section in sections:
             place = place.setdefault(section, {})
         place[last] = value
-    config = os.environ.get("EXAMWIRE_CONFIG")
+    config = os.environ.get(CONFIG_VARIABLE)
     if config and not Path(config).is_file():
-        raise ConfigurationError(f"EXAMWIRE_CONFIG: there is no file {config}")
-    try:
-        return Settings(**given)
-    except pydantic.ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
-        raise ConfigurationError("; ".join(lines)) from None
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"settings cannot be read: {error}") from None
+        raise ConfigurationError(f"{CONFIG_VARIABLE}: there is no file {config}")
+    return Settings(**given)
+
+
+def hide_secrets(settings: Settings) -> None:
+    """No log line of this process holds what is secret in its settings."""
+    for name, _ in setting_fields():
+        value = value_of(settings, name)
+        if isinstance(value, pydantic.SecretStr):
+            hide(value.get_secret_value())
+        elif isinstance(value, str) and "@" in value:
+            for url in value.split(","):
+                with contextlib.suppress(ValueError):  # no URL; whoever uses it will say so
+                    hide(urlsplit(url.strip()).password or "")
+
+
+def value_of(settings: Settings, setting: str) -> Any:
+    """The value of a setting by its dotted name."""
+    found: Any = settings
+    for part in setting.split("."):
+        found = getattr(found, part)
+    return found
 
 
 def token_secret(settings: Settings) -> str:
@@ -145,20 +255,26 @@ def token_secret(settings: Settings) -> str:
             with contextlib.suppress(FileExistsError):
                 os.link(aside, path)
             aside.unlink()
-        return path.read_text().strip()
+        secret = path.read_text().strip()
+        hide(secret)
+        return secret
     except OSError as error:
         raise ConfigurationError(f"secret: {path} cannot be used: {error}") from error
 
 
 def require_secret_beyond_loopback(settings: Settings, name: str, host: str) -> None:
     """Refuse to listen on more than loopback with a secret that nobody configured."""
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
     keys = settings.token.public_key_file or settings.token.jwks_file
-    if not loopback and settings.secret is None and not keys:
+    if not is_loopback(host) and settings.secret is None and not keys:
         raise ConfigurationError(
             f"{name}: {host!r} listens beyond loopback, so a secret must be configured "
             "(EXAMWIRE_SECRET, or token.public_key_file / token.jwks_file)"
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
