@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -45,8 +46,8 @@ def permissions_conf(
     typer.echo(configuration(servers or SERVER_IDS), nl=False)
 
 
-def configuration(server_ids: list[str] | tuple[str, ...]) -> str:
-    """The file's text. Raises `InvalidField`, or `ConfigurationError` when two users would share a password's variable."""
+def configuration(server_ids: Sequence[str]) -> str:
+    """The file's text. Raises `InvalidField`, or `ConfigurationError` when two users would share a password."""
     everyone = users(server_ids)
     names = [user.user for user in everyone] + [SYSTEM_USER]
     shared = [variable for variable, count in Counter(map(password_variable, names)).items() if count > 1]

@@ -19,11 +19,9 @@ from protocol import subjects
 from protocol.errors import ConfigurationError
 from protocol.ids import check_server_id
 from protocol.streams import (
-    ADVISORY,
     DEADLETTER,
     LEASE,
     LEASE_WATCH,
-    RECONNECT,
     RECONNECT_EXHAUSTED,
     SOCKET,
     STATE_MANAGER,
@@ -138,7 +136,7 @@ def _state_manager() -> tuple[list[str], list[str]]:
         subjects.deadletter(">"),
         *_reads_all(STATE_MANAGER, LEASE_WATCH, reconnect_watch(1, [1.0]), RECONNECT_EXHAUSTED),
         *(_message(stream) for stream in STREAMS),  # what an advisory is about may be in any
-        _log(),
+        _direct(STATUS),
         f"{API}.STREAM.INFO.{STATUS.name}",
         f"{API}.STREAM.INFO.{LEASE.name}",
         *_to_operators(),
@@ -210,10 +208,6 @@ def _message(stream: StreamSpec) -> str:
 def _direct(stream: StreamSpec) -> str:
     """Read a stream from any of its copies (`actors.runtime.stream_reading`)."""
     return f"{API}.DIRECT.GET.{stream.name}"
-
-
-def _log() -> str:
-    return _direct(STATUS)
 
 
 def _looking() -> list[str]:
