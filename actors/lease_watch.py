@@ -55,19 +55,23 @@ class LeaseWatch(Actor):
         await self._presence.withdraw()
 
     def details(self) -> dict[str, Any]:
-        return {"heartbeats": self.heartbeats, "lost": self.lost}
+        consumer = f"{LEASE_WATCH.stream}/{LEASE_WATCH.name}"
+        return {"consumers": [consumer], "heartbeats": self.heartbeats, "lost": self.lost}
 
     async def _follow(self) -> None:
         async for deliveries in PullConsumer(self._bus, LEASE_WATCH.stream, LEASE_WATCH.name):
             for delivery in deliveries:
+                began, failed = time.perf_counter(), None
                 try:
                     if MARKER in delivery.headers:
                         await self._expired(delivery)
                     else:
                         await self._heard(delivery)
                 except (StateUnavailable, BrokerUnavailable) as error:
+                    failed = error
                     log.warning("%s: %s: later: %s", self.address, delivery.subject, error)
                     await delivery.nak(delay=1.0)
+                self.account_for(delivery, began, failed)
 
     async def _heard(self, delivery: Delivery) -> None:
         try:

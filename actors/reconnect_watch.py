@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import pydantic_core
@@ -31,6 +32,13 @@ from protocol.times import format_time
 log = logging.getLogger("examwire.reconnect_watch")
 
 GRACE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Examinees whose next attempt has begun, or who were back."""
+
+    deliveries: list[Delivery]
 
 
 class ReconnectWatch(Actor):
@@ -60,7 +68,8 @@ class ReconnectWatch(Actor):
         await self._presence.withdraw()
 
     def details(self) -> dict[str, Any]:
-        return {"attempts": self.attempts, "exhausted": self.exhausted, "ladder": self._ladder}
+        consumers = [f"{one.stream}/{one.name}" for one in (self._consumer, RECONNECT_EXHAUSTED)]
+        return {"consumers": consumers, "attempts": self.attempts, "exhausted": self.exhausted, "ladder": self._ladder}
 
     async def _count(self) -> None:
         async for deliveries in PullConsumer(self._bus, self._consumer.stream, self._consumer.name, max_messages=1024):
@@ -77,6 +86,7 @@ class ReconnectWatch(Actor):
         await self._attempts(deliveries)
 
     async def _attempts(self, deliveries: list[Delivery]) -> None:
+        began = time.perf_counter()
         by_plan: dict[str, list[Message]] = {}
         now = time.time()
         for delivery, over in zip(deliveries, await self._over(deliveries), strict=True):
@@ -106,6 +116,8 @@ class ReconnectWatch(Actor):
                 for payload in encode_batches(messages)
             ]
         )
+        self.account_for(Attempts(deliveries), began)
+        self.handled += len(deliveries) - 1  # a batch counts as its messages
 
     async def _over(self, deliveries: list[Delivery]) -> list[bool]:
         """Which of these outages are over. With Redis away: none, as far as we know; the rules fence the attempt."""
@@ -130,7 +142,9 @@ class ReconnectWatch(Actor):
     async def _give_up(self) -> None:
         async for deliveries in PullConsumer(self._bus, RECONNECT_EXHAUSTED.stream, RECONNECT_EXHAUSTED.name):
             for delivery in deliveries:
+                began = time.perf_counter()
                 await self._exhausted(delivery)
+                self.account_for(delivery, began)
 
     async def _exhausted(self, delivery: Delivery) -> None:
         advisory = pydantic_core.from_json(delivery.payload)

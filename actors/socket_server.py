@@ -27,6 +27,7 @@ from actors.runtime.pull import Delivery
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.server_queue import ServerQueue
+from actors.session_list import page_of
 from protocol import subjects
 from protocol.close_codes import CloseCode
 from protocol.codec import encode
@@ -287,6 +288,7 @@ class SocketServer(Actor):
                 except ValueError as error:
                     await self._clients.dead_letter(delivery, delivery.payload, str(error))
             await delivery.ack()
+        self.handled += len(batch.deliveries) - 1  # a batch counts as its messages
 
     # -- what goes on beside -------------------------------------------------------------------------
 
@@ -355,8 +357,12 @@ class SocketServer(Actor):
 
     # -- inspection ----------------------------------------------------------------------------------
 
+    def child(self, address: str) -> Actor | None:
+        return self._clients.session_at(address)
+
     def details(self) -> dict[str, Any]:
         return {
+            "consumers": [f"SOCKET/{consumer}" for consumer in self._queue.consumers],
             "serverId": self.server_id,
             "incarnation": self.incarnation,
             "url": self.url,
@@ -371,19 +377,16 @@ class SocketServer(Actor):
         }
 
     async def _inspected(self, request: bytes) -> bytes:
-        """`{"sessions": {"offset", "limit"}}` lists sessions, anything else is answered with the inspection."""
+        """`{"sessions": {...}}` lists sessions (see `session_list`), anything else is answered with the inspection."""
         try:
             asked = pydantic_core.from_json(request) if request else {}
             page = asked.get("sessions") if isinstance(asked, dict) else None
             if page is not None:
-                offset, limit = int(page.get("offset", 0)), min(int(page.get("limit", 100)), 500)
-                proctors = [proctor for feed in self._clients.feeds.values() for proctor in feed.proctors]
-                everyone: list[Actor] = [*self._clients.examinees.values(), *proctors]
-                shown = [one.inspection() for one in everyone[offset : offset + limit]]
-                listed = [one.model_dump(mode="json", by_alias=True) for one in shown]
-                return pydantic_core.to_json({"total": len(everyone), "sessions": listed})
-        except (ValueError, TypeError, AttributeError) as error:
+                return await page_of(self._clients.sessions(), page)
+        except ValueError as error:
             return encode(error_frame(ProtocolError(ErrorCode.INVALID_MESSAGE, f"not understood: {error}")))
+        except ProtocolError as error:
+            return encode(error_frame(error))
         return self.inspection().model_dump_json(by_alias=True).encode()
 
 

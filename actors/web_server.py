@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from importlib.metadata import version
+from dataclasses import dataclass
 from typing import Any
 
 import prometheus_client as prometheus
@@ -30,10 +30,10 @@ from actors.mobile_upload import MobileUploads
 from actors.problems import PROBLEM_HANDLERS, RETRY_AFTER, Problem, problem_of
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus
+from actors.runtime.presence import Presence
 from actors.runtime.settings import Settings, require_secret_beyond_loopback
 from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import TokenVerifier, bearer
-from protocol import subjects
 from protocol.claims import Claims
 from protocol.errors import ErrorCode, ExamwireError, RoleFailed, StateUnavailable
 from protocol.ids import check_id
@@ -42,8 +42,18 @@ log = logging.getLogger("examwire.web")
 
 DRAIN_SECONDS = 5
 PING_SECONDS = 2.0
-SERVICE_STOP_SECONDS = 2.0
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request that was answered, for those who tail this actor."""
+
+    method: str
+    route: str
+    status: int
+    plan_id: str | None
+    examinee_id: str | None
 
 
 class WebServer(Actor):
@@ -67,7 +77,7 @@ class WebServer(Actor):
         self._verifier = TokenVerifier(settings)
         self._http: _HttpServer | None = None
         self._serving: asyncio.Task[None] | None = None
-        self._service: object | None = None
+        self._presence = Presence(bus, self)
         self._app = Starlette(
             routes=[
                 # `:path`, so that an id with a slash in it is told what is wrong with it instead of "not found".
@@ -126,14 +136,7 @@ class WebServer(Actor):
             listener.close()
             raise RoleFailed(f"the web server on {host}:{port} did not start: {self._serving.exception()!r}")
         self.url = _url_of(listener)
-        self._service = await self.bus.add_service(
-            "web-server",
-            version=version("examwire"),
-            description="Takes the pictures of phones and shows them to proctors",
-            metadata={"address": self.address, "kind": self.kind, "inspect": subjects.inspect(self.address)},
-            endpoints={"inspect": (subjects.inspect(self.address), self._inspect)},
-            details=self.details,
-        )
+        await self._presence.announce()
         log.info("%s serves on %s", self.address, self.url)
 
     async def on_stop(self) -> None:
@@ -147,13 +150,7 @@ class WebServer(Actor):
             if self._http.server_state.tasks:
                 await asyncio.wait(set(self._http.server_state.tasks), timeout=1)
         self.uploads.close()
-        if self._service is not None:
-            try:
-                # It wants round trips to NATS, which may be away: then the entry ends with the connection.
-                async with asyncio.timeout(SERVICE_STOP_SECONDS):
-                    await self.bus.remove_service(self._service)
-            except TimeoutError:
-                log.warning("%s: NATS did not take it off the list of services in time", self.address)
+        await self._presence.withdraw()
 
     async def _watch(self, serving: asyncio.Task[None]) -> None:
         await asyncio.wait({serving})
@@ -162,9 +159,6 @@ class WebServer(Actor):
 
     def details(self) -> dict[str, Any]:
         return {"url": self.url, "uploads": dict(self.outcomes)}
-
-    async def _inspect(self, _request: bytes) -> bytes:
-        return self.inspection().model_dump_json(by_alias=True).encode()
 
     # -- requests ------------------------------------------------------------------------------------
 
@@ -187,14 +181,14 @@ class WebServer(Actor):
                 stopping = Problem(503, ErrorCode.UNAVAILABLE, "the web server is stopping", headers=RETRY_AFTER)
                 await stopping.response()(scope, receive, sent)
         except Exception as error:  # Starlette has answered it with our 500, and raised it again for us to see
-            self.failed += 1
-            self.last_error = f"{type(error).__name__}: {error}"[:500]
+            self.remember(error)
             log.exception("%s: a request failed", self.address)
         finally:
-            self.handled += 1
             route = getattr(scope.get("endpoint"), "__name__", "other")
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._request_seconds.labels(route, method, str(status)).observe(time.perf_counter() - began)
+            ids = scope.get("path_params", {})
+            self.account_for(HttpRequest(method, route, status, ids.get("plan_id"), ids.get("examinee_id")), began)
 
     def _claims(self, request: Request) -> Claims:
         return self._verifier.verify(bearer(request.headers.get("authorization")))

@@ -47,7 +47,8 @@ class Tail(Message):
     """
 
     type: ClassVar[str] = "tail"
-    inbox: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\s*>]+$")]
+    # An inbox and nothing else: an actor publishes there with its own rights.
+    inbox: Annotated[str, Field(max_length=256, pattern=r"^_INBOX[A-Za-z0-9_.-]+$")]
     session: Annotated[str, Field(max_length=256)] | None = None
     seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
     per_second: Annotated[int, Field(ge=1, le=1000)] = 200

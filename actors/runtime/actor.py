@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
+from actors.runtime.census import CENSUS
 from actors.runtime.mailbox import Mailbox
+from actors.runtime.metrics import FAILURES
+from actors.runtime.tap import Tap
 from protocol.control import Done, Request
 from protocol.errors import ErrorCode, ExamwireError, ProtocolError
 from protocol.messages import Wire
@@ -46,7 +50,10 @@ def _declared_type(method: object) -> type | None:
 
 
 class Inspection(Wire):
-    """What an actor answers when it is inspected. Times are RFC 3339."""
+    """What an actor answers when it is inspected. Times are RFC 3339.
+
+    `handled`: messages since `since`. `failed`, `restarts` and `lastError` outlive a restart by the supervisor.
+    """
 
     address: str
     kind: str
@@ -60,6 +67,7 @@ class Inspection(Wire):
     failed: int
     restarts: int
     last_error: str | None = None
+    last_error_at: str | None = None
     details: dict[str, Any]
 
 
@@ -68,6 +76,7 @@ class _Envelope:
     message: Any
     reply: asyncio.Future[Any] | None = None
     work: Awaitable[Any] | None = None
+    began: float = 0.0
 
 
 class Actor:
@@ -76,6 +85,10 @@ class Actor:
     kind: ClassVar[str] = "actor"
     mailbox_capacity: ClassVar[int] = 1024
     _handlers: ClassVar[dict[type, Handler]] = {}
+    _serials: ClassVar[Iterator[int]] = itertools.count(1)
+
+    tap: Tap | None = None
+    """While somebody tails this actor (`Presence` sets it); else it costs one look at this attribute a message."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -99,10 +112,13 @@ class Actor:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.serial = next(self._serials)
+        """Grows with every actor of this process: the order in which lists of actors are paged through."""
         self.mailbox: Mailbox[_Envelope] = Mailbox(self.mailbox_capacity)
         self.started_at: float | None = None
         self.handled = self.failed = self.restarts = 0
         self.last_error: str | None = None
+        self.last_error_at: float | None = None
         self._draining = False
         self._stopping = False
         self._work: asyncio.Task[None] | None = None
@@ -121,8 +137,15 @@ class Actor:
         """Release it. Called once, also after a failure."""
 
     def details(self) -> dict[str, Any]:
-        """What an inspection of this kind of actor should say besides the usual (JSON-ready)."""
+        """What an inspection of this kind of actor should say besides the usual (JSON-ready).
+
+        `consumers` names the durable consumers that it reads (`STREAM/consumer`): what waits there is its backlog.
+        """
         return {}
+
+    def child(self, address: str) -> Actor | None:
+        """The actor at `address` that lives within this one and is on the bus only through it."""
+        return None
 
     async def control(self, request: Request) -> Done:
         """Do what an operator asks (`protocol.control`). Raises `ProtocolError` for what this actor does not do."""
@@ -178,13 +201,17 @@ class Actor:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        self.failed += 1
-        self.last_error = f"{type(error).__name__}: {error}"[:500]
+        self.remember(error)
         if self._stopping:
             return
         log.error("%s failed: %s", self.address, self.last_error, exc_info=error)
         if self._on_failure is not None:
             self._on_failure(self, error)
+
+    def remember(self, error: BaseException) -> None:
+        """Count a failure and keep it for inspections."""
+        self.failed += 1
+        self.last_error, self.last_error_at = f"{type(error).__name__}: {error}"[:500], time.time()
 
     # -- messages ------------------------------------------------------------------------------------
 
@@ -223,6 +250,8 @@ class Actor:
     def _drain(self) -> None:
         while len(self.mailbox) and not self._stopping:
             envelope = self.mailbox.get_nowait()
+            if self.tap is not None:
+                envelope.began = time.perf_counter()
             try:
                 result = self._handlers[type(envelope.message)](self, envelope.message)
             except Exception as error:
@@ -254,13 +283,23 @@ class Actor:
 
     def _settle(self, envelope: _Envelope, value: Any) -> None:
         self.handled += 1
+        if self.tap is not None:
+            self.tap.handled(envelope.message, envelope.began)
         if envelope.reply is not None and not envelope.reply.done():
             envelope.reply.set_result(value)
 
     def _settle_failure(self, envelope: _Envelope, error: Exception) -> None:
+        if self.tap is not None:
+            self.tap.handled(envelope.message, envelope.began, error)
         if envelope.reply is not None and not envelope.reply.done():
             envelope.reply.set_exception(error)
         self._fail(error)
+
+    def account_for(self, message: object, began: float, error: BaseException | None = None) -> None:
+        """Count, and show to a tail, what was handled without the mailbox. `began` by `time.perf_counter()`."""
+        self.handled += 1
+        if self.tap is not None:
+            self.tap.handled(message, began, error)
 
     # -- inspection ----------------------------------------------------------------------------------
 
@@ -280,5 +319,6 @@ class Actor:
             failed=self.failed,
             restarts=self.restarts,
             last_error=self.last_error,
+            last_error_at=format_time(self.last_error_at) if self.last_error_at is not None else None,
             details=self.details(),
         )

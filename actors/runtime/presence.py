@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from actors.runtime import VERSION
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus
+from actors.runtime.tap import Tap
 from protocol import subjects
 from protocol.codec import encode
 from protocol.control import REQUESTS, Done, Drain, Kick, Stop, Tail
@@ -38,6 +39,7 @@ class Presence:
         self._inspect = inspect or self._plain
         self._endpoints = endpoints or {}
         self._service: object | None = None
+        self._tails: set[asyncio.Task[None]] = set()
         self.subject = subjects.inspect(f"{actor.kind}-{secrets.token_hex(6)}")
 
     async def announce(self) -> None:
@@ -59,10 +61,15 @@ class Presence:
     async def withdraw(self) -> None:
         """Be listed no more. Harmless when repeated or cut off."""
         service, self._service = self._service, None
+        tap = self._actor.tap
+        for task in self._tails:
+            task.cancel()
         if service is None:
             return
         try:
             async with asyncio.timeout(2):
+                if tap is not None:
+                    await tap.flush()  # what it has failed with, if it has
                 await self._bus.remove_service(service)
         except TimeoutError:
             log.debug("%s: left without a word: NATS is away", self._actor.address)
@@ -71,6 +78,8 @@ class Presence:
         try:
             request = REQUESTS.decode_one(payload)
             assert isinstance(request, Drain | Stop | Kick | Tail)
+            if isinstance(request, Tail):
+                return encode(self._tail(request))
             log.warning("%s: an operator asks: %s", self._actor.address, payload.decode(errors="replace")[:200])
             return encode(self._stop() if isinstance(request, Stop) else await self._actor.control(request))
         except ProtocolError as error:
@@ -81,6 +90,27 @@ class Presence:
             raise ProtocolError(ErrorCode.NOT_ALLOWED, f"{self._actor.address} is not the actor of a process", "type")
         asyncio.get_running_loop().call_later(STOP_AFTER_SECONDS, self._actor.end_role)
         return Done(text=f"the process of {self._actor.address} ends")
+
+    def _tail(self, request: Tail) -> Done:
+        actor = self._actor if request.session is None else self._actor.child(request.session)
+        if actor is None:
+            detail = f"{self._actor.address} holds no {request.session}"
+            raise ProtocolError(ErrorCode.NOT_FOUND, detail, "data.session")
+        tap = actor.tap or Tap(actor.address, self._bus.publish_core)
+        tap.watch(request)
+        if actor.tap is None:
+            log.info("%s: an operator tails %s", self._actor.address, actor.address)
+            actor.tap = tap
+            task = asyncio.get_running_loop().create_task(self._run(actor, tap), name=f"{actor.address}:tap")
+            self._tails.add(task)
+            task.add_done_callback(self._tails.discard)
+        return Done(text=f"{actor.address} is tailed", details={"kind": actor.kind, "handled": actor.handled})
+
+    async def _run(self, actor: Actor, tap: Tap) -> None:
+        try:
+            await tap.run()
+        finally:
+            actor.tap = None
 
     async def _plain(self, _request: bytes) -> bytes:
         return self._actor.inspection().model_dump_json(by_alias=True).encode()

@@ -61,6 +61,10 @@ class Supervisor:
     async def start_child(self, spec: ChildSpec) -> Actor:
         """Start a child; an error in its start is the caller's (it is not restarted)."""
         actor = spec.factory()
+        before = self.children.get(spec.name)
+        if before is not None:  # it is told from its first inspection on what happened to the one before it
+            actor.restarts = self._restarts.get(spec.name, 0)
+            actor.failed, actor.last_error, actor.last_error_at = before.failed, before.last_error, before.last_error_at
         self._specs[spec.name] = spec
         self.children[spec.name] = actor
         actor.end_role = self.end
@@ -104,12 +108,12 @@ class Supervisor:
             if self._stopping:
                 return
             try:
-                actor = await self.start_child(spec)
+                await self.start_child(spec)
             except Exception as start_error:
                 log.exception("%s: %s did not start", self.name, spec.name)
                 failed, error = self.children[spec.name], start_error
+                failed.remember(error)
                 continue
-            actor.restarts, actor.last_error = count, failed.last_error
             return
 
     async def _stop_child(self, name: str, actor: Actor) -> None:

@@ -17,7 +17,7 @@ from actors.runtime.settings import Settings, load_settings
 from actors.runtime.state_store import StateStore
 from actors.web_server import WebServer
 from cli.engines import NatsServer, RedisServer
-from protocol import keys, subjects
+from protocol import keys
 from protocol.errors import ConfigurationError, NoResponders, RoleFailed
 from protocol.frames import Role
 from tests.integration.phones import Site, capture_path, open_site, picture, problem, upload_path
@@ -185,14 +185,14 @@ async def test_it_is_listed_answers_an_inspection_and_leaves_the_list(site: Site
     (entry,) = [entry for entry in await bus.services() if entry.name == "web-server"]
     assert (entry.metadata["address"], entry.metadata["kind"]) == (site.server.address, "web-server")
     await site.put(picture())
-    inspection = json.loads(await bus.request(subjects.inspect(site.server.address)))
+    inspection = json.loads(await bus.request(entry.metadata["inspect"]))
     assert (inspection["kind"], inspection["state"], inspection["handled"]) == ("web-server", "running", 1)
     assert inspection["details"] == {"url": site.server.url, "uploads": {"STORED": 1}}
     await site.server.stop()
     await site.server.stop()  # harmless
     assert [entry for entry in await bus.services() if entry.name == "web-server"] == []
     with pytest.raises(NoResponders):
-        await bus.request(subjects.inspect(site.server.address))
+        await bus.request(entry.metadata["inspect"])
 
 
 async def test_a_port_that_is_taken_is_named(site: Site, bus: Bus, store: StateStore) -> None:
