@@ -30,6 +30,7 @@ from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import TokenVerifier
 from actors.server_queue import ServerQueue
+from actors.socket_session import SocketSession
 from protocol.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.codec import SOCKET_CODEC, Malformed, encode
@@ -112,6 +113,19 @@ class Clients:
         for feed in list(self.feeds.values()):
             for proctor in list(feed.proctors):
                 await self._snapshot(feed, proctor, resync=True)
+
+    def sessions(self) -> list[SocketSession]:
+        """Everybody who is here."""
+        return [*self.examinees.values(), *(proctor for feed in self.feeds.values() for proctor in feed.proctors)]
+
+    def session_at(self, address: str) -> SocketSession | None:
+        """The session at `session.{planId}.{examineeId}` or `proctor.{planId}.{socketId}`, if it is here."""
+        kind, _, rest = address.partition(".")
+        plan_id, _, name = rest.partition(".")
+        if kind == "session":
+            return self._by_examinee.get((plan_id, name))
+        feed = self.feeds.get(plan_id)
+        return next((one for one in feed.proctors if one.address == address), None) if feed is not None else None
 
     def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         assert self._door is not None
@@ -310,7 +324,16 @@ class Clients:
 
     async def dead_letter(self, delivery: Delivery, payload: bytes, reason: str) -> None:
         log.error("%s: message %d goes to the dead letters: %s", self._address, delivery.sequence, reason)
-        letter = dead_letter("SOCKET", delivery.subject, delivery.sequence, payload, reason, by=self._server_id)
+        letter = dead_letter(
+            "SOCKET",
+            delivery.subject,
+            delivery.sequence,
+            payload,
+            reason,
+            by=self._server_id,
+            headers=delivery.headers,
+            deliveries=delivery.attempt,
+        )
         await self._bus.publish_surely([letter])
 
     def active(self) -> tuple[int, Active]:

@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
-import hashlib
-
-import pydantic_core
+from collections.abc import Mapping
 
 from actors.runtime.bus import Outgoing
 from protocol import subjects
+from protocol.dead_letters import Letter, Source, digest_of, replays_of
 
 MAX_PAYLOAD_BYTES = 64 * 1024
 """Of the payload, so much is kept: written as JSON it may grow sixfold, and must pass the broker's limit of 1 MB."""
 
 
-def dead_letter(stream: str, subject: str, number: int, payload: bytes, reason: str, *, by: str = "") -> Outgoing:
+def dead_letter(
+    stream: str,
+    subject: str,
+    number: int,
+    payload: bytes,
+    reason: str,
+    *,
+    by: str = "",
+    index: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    consumer: str | None = None,
+    deliveries: int | None = None,
+) -> Outgoing:
     """A letter for `deadletter.{stream}`; the message id makes the same letter, written again, have no effect.
 
-    `number` is the place in the stream, where the whole payload is found if it was cut (`size` says so). `by` tells
-    several readers of one message apart.
+    `number` is the place in the stream, where the whole payload is found if it was cut, `index` the place in an array
+    of messages. `by` tells several readers of one message apart. `headers` are the message's: they say whether it is
+    a replayed one. `consumer` and `deliveries`: who gave up on it, and after how many.
     """
-    body = {
-        "source": {"stream": stream, "subject": subject, "number": number},
-        "reason": reason[:1024],
-        "payload": payload[:MAX_PAYLOAD_BYTES].decode(errors="replace"),
-        "size": len(payload),
-    }
-    message_id = f"dead:{stream}:{number}:{by}:{hashlib.sha256(payload).hexdigest()[:16]}"
-    return Outgoing(subjects.deadletter(stream), pydantic_core.to_json(body), message_id)
+    digest = digest_of(payload)
+    replays, replay_of = replays_of(headers or {})
+    letter = Letter(
+        source=Source(stream=stream, subject=subject, number=number, index=index),
+        reason=reason[:1024],
+        payload=payload[:MAX_PAYLOAD_BYTES].decode(errors="replace"),
+        size=len(payload),
+        digest=digest,
+        consumer=consumer,
+        deliveries=deliveries,
+        replays=replays,
+        replay_of=replay_of,
+    )
+    place = "" if index is None else f":{index}"
+    message_id = f"dead:{stream}:{number}{place}:{by}:{digest[:16]}"
+    body = letter.model_dump_json(by_alias=True, exclude_none=True)
+    return Outgoing(subjects.deadletter(stream), body.encode(), message_id)

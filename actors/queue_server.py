@@ -17,6 +17,7 @@ from protocol.errors import BrokerUnavailable, ErrorCode, ProtocolError
 from protocol.frames import error_frame
 from protocol.messages import Lease, QueueCreate, QueueCreated
 from protocol.streams import (
+    ADVISORY_WATCH,
     LEASE_WATCH,
     RECONNECT_EXHAUSTED,
     STATE_MANAGER,
@@ -37,7 +38,7 @@ LEASES = Codec.of((Lease,))
 def topology_consumers(settings: Settings) -> list[ConsumerSpec]:
     """The durable consumers that do not belong to a socket server."""
     ladder = reconnect_watch(settings.reconnect.max_attempts, settings.reconnect.backoff_seconds)
-    return [STATE_MANAGER, LEASE_WATCH, ladder, RECONNECT_EXHAUSTED]
+    return [STATE_MANAGER, LEASE_WATCH, ladder, RECONNECT_EXHAUSTED, ADVISORY_WATCH]
 
 
 async def apply_topology(bus: Bus, settings: Settings) -> None:

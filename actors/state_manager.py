@@ -102,7 +102,8 @@ class StateManager(Actor):
         await self._presence.withdraw()
 
     def details(self) -> dict[str, Any]:
-        return {"consumer": STATE_MANAGER.name, "floor": self._decisions.floor, "waitingFor": self._waiting_for}
+        consumer = f"{STATE_MANAGER.stream}/{STATE_MANAGER.name}"
+        return {"consumers": [consumer], "floor": self._decisions.floor, "waitingFor": self._waiting_for}
 
     async def _read(self) -> None:
         pace = Pace(BATCHES_PER_SECOND, burst=20)
@@ -128,6 +129,7 @@ class StateManager(Actor):
     @on(StatusBatch)
     async def handle(self, batch: StatusBatch) -> None:
         await self._overlapping(_portions(batch.deliveries))
+        self.handled -= 1  # its messages have been counted, one by one
         self._floor_wanted.set()
 
     async def _overlapping(self, portions: Iterable[_Work]) -> None:
@@ -153,8 +155,9 @@ class StateManager(Actor):
     async def _work_off(self, work: _Work, before: asyncio.Task[None] | None) -> None:
         started = time.perf_counter()
         BATCHES.observe(len(work.items))
+        self.handled += len(work.items)
         for delivery, bad in work.malformed:
-            await self._telling.dead_letter(delivery.subject, delivery.sequence, bad.raw, str(bad.error))
+            await self._telling.dead_letter(delivery, bad.raw, str(bad.error), index=bad.index)
             FACTS.labels("malformed").inc()
         try:
             decided = await self._surely(lambda: self._decisions.settle(work.items))
@@ -201,7 +204,7 @@ class StateManager(Actor):
             return
         log.exception("%s: message %d goes to the dead letters", self.address, delivery.sequence)
         reason = f"failed in {delivery.attempt} deliveries"
-        await self._telling.dead_letter(delivery.subject, delivery.sequence, delivery.payload, reason)
+        await self._telling.dead_letter(delivery, delivery.payload, reason)
         await delivery.ack()
         FACTS.labels("dead").inc()
 

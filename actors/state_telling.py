@@ -5,6 +5,7 @@ Every message id is made from a version and what is said, so telling again after
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from actors.dead_letter import dead_letter
 from actors.runtime.bus import Bus, Outgoing, Sent
+from actors.runtime.pull import Delivery
 from actors.runtime.state_store import StateStore
 from actors.state_decisions import Decided
 from protocol import keys, subjects
@@ -26,6 +28,7 @@ from protocol.effects import (
     TellState,
     WatchReconnect,
 )
+from protocol.errors import BrokerUnavailable
 from protocol.messages import (
     ConnectionStatus,
     ConnectionStatusCode,
@@ -41,8 +44,11 @@ from protocol.messages import (
 )
 from protocol.mobile_sync import MobileSync
 from protocol.times import format_time, parse_time
+from protocol.versions import index_of, sequence_of
 
 log = logging.getLogger("examwire.state_manager")
+
+HEADERS_AGAIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,8 @@ class Telling:
     async def tell(self, decided: Decided) -> Told:
         """Put everything of a batch on its way, in order. Raises `StateUnavailable` (only when sessions are ended)."""
         urgent = [*_to_proctors(decided.events), *_to_servers(decided)]
-        later = [*_timers(decided), *_follow_ups(decided), *await self._endings(decided), *self._dead_letters(decided)]
+        later = [*_timers(decided), *_follow_ups(decided), *await self._endings(decided)]
+        later += await self._dead_letters(decided)
         return Told(await self._bus.send([*urgent, *later]), list(_watches(decided)))
 
     async def complete(self, told: Told, before: Awaitable[object] | None) -> None:
@@ -77,9 +84,19 @@ class Telling:
             await before
         await self._bus.publish_together(told.watches)
 
-    async def dead_letter(self, subject: str, sequence: int, payload: bytes, reason: str) -> None:
+    async def dead_letter(self, delivery: Delivery, payload: bytes, reason: str, *, index: int | None = None) -> None:
         """Put aside what can never be processed, with its reason and where it came from."""
-        await self._bus.publish_surely([dead_letter("STATUS", subject, sequence, payload, reason)])
+        letter = dead_letter(
+            "STATUS",
+            delivery.subject,
+            delivery.sequence,
+            payload,
+            reason,
+            index=index,
+            headers=delivery.headers,
+            deliveries=delivery.attempt,
+        )
+        await self._bus.publish_surely([letter])
 
     async def _endings(self, decided: Decided) -> list[Outgoing]:
         """A DISCONNECTED in the log for each session of a process that is no more."""
@@ -109,8 +126,9 @@ class Telling:
                     out.append(Outgoing(subjects.status_plan(plan_id), payload, message_id))
         return out
 
-    def _dead_letters(self, decided: Decided) -> list[Outgoing]:
+    async def _dead_letters(self, decided: Decided) -> list[Outgoing]:
         out = []
+        headers: dict[int, Mapping[str, str]] = {}
         for item, reason in decided.damaged:
             log.error("version %d goes to the dead letters: %s", item.version, reason)
             message = item.message
@@ -119,7 +137,13 @@ class Telling:
             else:
                 assert isinstance(message, ExamineeFact)
                 subject = subjects.status_plan(message.plan_id)
-            out.append(dead_letter("STATUS", subject, item.version, encode(message), reason))
+            sequence, index = sequence_of(item.version), index_of(item.version)
+            if sequence not in headers:
+                headers[sequence] = await self._headers_of(sequence)
+            payload = encode(message)
+            out.append(
+                dead_letter("STATUS", subject, sequence, payload, reason, index=index, headers=headers[sequence])
+            )
             if isinstance(message, MobileSyncStatus):
                 # The phone has its 201; the people must know that nothing came of it.
                 failed = message.model_copy(update={"status": "FAILED", "reason": "STATE_CHANGE_FAILED"})
@@ -130,6 +154,18 @@ class Telling:
                 ):
                     out.append(Outgoing(address, told, f"damage:{item.version}:{address}"))
         return out
+
+
+    async def _headers_of(self, sequence: int) -> Mapping[str, str]:
+        """Of a message in the log, which say whether it is a replayed one; however long the broker is away."""
+        while True:
+            try:
+                stored = await self._bus.message_at("STATUS", sequence)
+            except BrokerUnavailable as error:
+                log.warning("version of message %d: %s; again", sequence, error)
+                await asyncio.sleep(HEADERS_AGAIN_SECONDS)
+            else:
+                return stored.headers if stored is not None else {}
 
 
 def _to_proctors(events: Sequence[Event]) -> list[Outgoing]:

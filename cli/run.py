@@ -85,6 +85,7 @@ def state_manager(
     """Write the state to Redis and tell proctors, with the reconnect and lease watches beside it. Several may run."""
     own_name = _name_of("state-manager", name)
 
+    from actors.advisory_watch import AdvisoryWatch
     from actors.lease_watch import LeaseWatch
     from actors.reconnect_watch import ReconnectWatch
     from actors.runtime.supervision import ChildSpec
@@ -95,6 +96,7 @@ def state_manager(
             ChildSpec("state-manager", lambda: StateManager(settings, bus, store, own_name)),
             ChildSpec("reconnect-watch", lambda: ReconnectWatch(settings, bus, store, own_name)),
             ChildSpec("lease-watch", lambda: LeaseWatch(settings, bus, store, own_name)),
+            ChildSpec("advisory-watch", lambda: AdvisoryWatch(bus, own_name)),
         ]
 
     _run("state-manager", own_name, settings, children, lambda _: {"name": own_name}, json_ready)

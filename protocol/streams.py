@@ -51,11 +51,12 @@ STATUS = StreamSpec(
     ("status.>",),
     "The log of record: what happened to servers and examinees",
     max_age=7 * DAY,
+    allow_atomic=True,  # a dead letter is replayed together with its marker, or not at all
     allow_msg_schedules=True,
     allow_msg_ttl=True,
     first_seq_from_clock=True,
 )
-SOCKET = StreamSpec("SOCKET", ("socket.>",), "What socket servers are told", max_age=HOUR)
+SOCKET = StreamSpec("SOCKET", ("socket.>",), "What socket servers are told", max_age=HOUR, allow_atomic=True)
 LEASE = StreamSpec(
     "LEASE",
     ("lease.*",),
@@ -75,8 +76,8 @@ RECONNECT = StreamSpec(
 )
 ADVISORY = StreamSpec(
     "ADVISORY",
-    (f"{subjects.MAX_DELIVERIES}.>",),
-    "Exhausted deliveries, as NATS reports them",
+    (f"{subjects.MAX_DELIVERIES}.>", f"{subjects.TERMINATED}.>"),
+    "Deliveries that were given up, as NATS reports them",
     max_age=DAY,
 )
 DEADLETTER = StreamSpec("DEADLETTER", ("deadletter.>",), "What could not be processed, and why", max_age=30 * DAY)
@@ -97,6 +98,13 @@ RECONNECT_EXHAUSTED = ConsumerSpec(
     "reconnect-exhausted",
     (f"{subjects.MAX_DELIVERIES}.RECONNECT.reconnect-watch",),
     "The reconnect watch, about examinees whose attempts are used up",
+)
+
+ADVISORY_WATCH = ConsumerSpec(
+    "ADVISORY",
+    "advisory-watch",
+    (f"{subjects.MAX_DELIVERIES}.>", f"{subjects.TERMINATED}.>"),
+    "The advisory watch: what consumers gave up goes to the dead letters",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 QUEUE_CREATE = "queue.create"
 MAX_DELIVERIES = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
+TERMINATED = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED"
 
 
 def status_server(server_id: str) -> str:
@@ -54,6 +55,11 @@ def session(plan_id: str, examinee_id: str) -> str:
 def deadletter(source: str) -> str:
     """What could not be processed; `source` is the stream it came from."""
     return f"deadletter.{source}"
+
+
+def replay_marker(stream: str, letter: str) -> str:
+    """Says, in the stream that a dead letter came from, that it has been replayed; `letter` is one token."""
+    return f"{stream.lower()}.replay.{letter}"
 
 
 def inspect(actor_id: str) -> str:

@@ -17,6 +17,11 @@ def sequence_of(version: int) -> int:
     return version // MAX_BATCH_MESSAGES
 
 
+def index_of(version: int) -> int:
+    """The place in the batch that a version came from."""
+    return version % MAX_BATCH_MESSAGES
+
+
 def floor_of(sequence: int) -> int:
     """The greatest version of all messages up to and including `sequence`."""
     return sequence * MAX_BATCH_MESSAGES + MAX_BATCH_MESSAGES - 1

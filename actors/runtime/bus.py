@@ -233,10 +233,20 @@ class Bus(StreamAdmin):
         """
         for start in range(0, len(messages), ATOMIC_MESSAGES):
             some = messages[start : start + ATOMIC_MESSAGES]
-            if len(some) < 3 or not await self._publish_atomic(some):
-                await self.publish_surely(some)
+            if len(some) >= 3:
+                try:
+                    await self.publish_atomic(some)
+                except (BrokerUnavailable, WrongLastSequence) as error:
+                    log.debug("%s: atomic batch refused: %s", self.name, error)
+                else:
+                    continue
+            await self.publish_surely(some)
 
-    async def _publish_atomic(self, messages: Sequence[Outgoing]) -> bool:
+    async def publish_atomic(self, messages: Sequence[Outgoing]) -> PubAck:
+        """Store all messages, of one stream with `allow_atomic`, or none; the ack is that of the last one.
+
+        Raises `WrongLastSequence` when one of them expects another (nothing is stored then), `BrokerUnavailable`.
+        """
         self._batch_no += 1
         batch = f"{self._batch_prefix}{self._batch_no}"
         try:
@@ -245,14 +255,10 @@ class Bus(StreamAdmin):
                 headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
                 await self._nc.publish(message.subject, message.payload, headers=headers)
         except nats.errors.Error as error:
-            log.debug("%s: atomic batch not sent: %r", self.name, error)
-            return False
+            raise BrokerUnavailable(f"{messages[0].subject}: not sent ({type(error).__name__})") from error
         last = messages[-1]
         commit = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(len(messages)), "Nats-Batch-Commit": "1"}
-        (result,) = await self.publish_many(
-            [Outgoing(last.subject, last.payload, last.message_id, {**last.headers, **commit})]
-        )
-        return isinstance(result, PubAck)
+        return await self.publish(Outgoing(last.subject, last.payload, last.message_id, {**last.headers, **commit}))
 
     async def publish_surely(self, messages: Sequence[Outgoing]) -> list[PubAck]:
         """`publish_many`, tried again with the same message ids until every one is stored, however long it takes."""
@@ -387,20 +393,20 @@ class Bus(StreamAdmin):
         Raises `BrokerUnavailable`; nothing is left half announced then.
         """
 
-        async def stats(_endpoint: Any) -> dict[str, Any]:
-            return details()
+        def stats(_endpoint: Any) -> dict[str, Any]:
+            return details()  # nats-py calls it and takes the result as it is
 
         service = Service(
             self._nc,
             ServiceConfig(
-                name=name, version=version, description=description, metadata=metadata, stats_handler=cast(Any, stats)
+                name=name, version=version, description=description, metadata=metadata, stats_handler=stats
             ),
         )
         try:
             await service.start()
             for endpoint, (subject, handler) in endpoints.items():
                 await service.add_endpoint(
-                    EndpointConfig(name=endpoint, subject=subject, handler=_micro_handler(handler))
+                    EndpointConfig(name=endpoint, subject=subject, handler=_micro_handler(handler), metadata={})
                 )
         except nats.errors.Error as error:
             await self.remove_service(service)

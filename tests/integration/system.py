@@ -13,6 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from actors.advisory_watch import AdvisoryWatch
 from actors.lease_watch import LeaseWatch
 from actors.queue_server import QueueServer
 from actors.reconnect_watch import ReconnectWatch
@@ -118,7 +119,7 @@ class System:
         self._buses: dict[str, Bus] = {}
         self.clients: list[RawClient] = []
         self.failures: list[BaseException] = []
-        self.store = StateStore(settings.redis_url)
+        self.store = StateStore(settings.redis_url, settings.redis)
 
     async def __aenter__(self) -> Self:
         try:
@@ -126,6 +127,7 @@ class System:
             await self.start("state-manager", lambda bus: StateManager(self.settings, bus, self.store, "sm1"))
             await self.start("reconnect-watch", lambda bus: ReconnectWatch(self.settings, bus, self.store, "rw1"))
             await self.start("lease-watch", lambda bus: LeaseWatch(self.settings, bus, self.store, "lw1"))
+            await self.start("advisory-watch", lambda bus: AdvisoryWatch(bus, "aw1"))
             for server_id in self._server_ids:
                 await self.start_server(server_id)
             for server_id in self._server_ids:

@@ -30,7 +30,8 @@ from cli.engines import NatsServer, RedisServer
 
 T = TypeVar("T")
 ROLES = {"queue-server", "state-manager", "SOCK001", "SOCK002", "web-server"}
-KINDS = {"queue-server", "state-manager", "reconnect-watch", "lease-watch", "socket-server", "web-server"}
+WATCHES = {"reconnect-watch", "lease-watch", "advisory-watch"}
+KINDS = {"queue-server", "state-manager", *WATCHES, "socket-server", "web-server"}
 READY_SECONDS = 60.0
 
 
