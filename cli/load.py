@@ -173,7 +173,7 @@ async def _load(asked: Plan) -> Report:
         fleet, urls, environment = await _system(asked, stack)
         redis_url = fleet.redis_url if fleet is not None else asked.redis_url
         assert redis_url is not None
-        store = StateStore(redis_url)
+        store = StateStore(redis_url, load_settings(redis_url=redis_url).redis)
         stack.push_async_callback(store.close)
         hall = Hall(asked.plan_id, asked.examinees, urls, asked.workers, environment)
         stack.push_async_callback(hall.close)

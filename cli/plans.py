@@ -183,7 +183,7 @@ def _show_or_watch(
     output: Format,
 ) -> None:
     async def work() -> None:
-        store = StateStore(settings.redis_url)
+        store = StateStore(settings.redis_url, settings.redis)
         try:
             if watching:
                 await watch(lambda: fetch(store), lambda found: found, draw, output)

@@ -157,7 +157,7 @@ class System:
         from actors.runtime.state_store import StateStore
 
         wanted = {(server_id, roles[server_id].ready["url"]) for server_id in SERVER_IDS}
-        store = StateStore(self.redis_url)
+        store = StateStore(self.redis_url, self.settings.redis)
         missing = wanted
         try:
             async with asyncio.timeout(RECORDED_SECONDS):

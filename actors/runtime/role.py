@@ -56,7 +56,7 @@ async def _run(name: str, settings: Settings, children: MakeChildren, ready: Rea
     stopping = asyncio.create_task(stop.wait())
     try:
         bus = await Bus.connect(settings.nats_url, name)
-        store = StateStore(settings.redis_url)
+        store = StateStore(settings.redis_url, settings.redis)
         starting = asyncio.create_task(_start(supervisor, children(bus, store), ready))
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():

@@ -89,11 +89,19 @@ class RedisSettings(_Section):
     sentinel_username: str | None = Field(None, description="the Sentinels' own; the servers' are in redis_url")
     sentinel_password: pydantic.SecretStr | None = None
 
+    @pydantic.model_validator(mode="after")
+    def _key_with_certificate(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together")
+        return self
+
 
 class CaptureSettings(_Section):
     store: Literal["directory", "nats"] = Field("directory", description="data_dir/captures, or a bucket in NATS")
     keep_days: Positive = Field(90.0, description="older pictures are removed")
-    max_total_bytes: Annotated[int, Field(ge=1024 * 1024)] | None = Field(None, description="size of the bucket in NATS")
+    max_total_bytes: Annotated[int, Field(ge=1024 * 1024)] | None = Field(
+        None, description="the most that a bucket in NATS holds; beyond it uploads are refused (507)"
+    )
 
 
 class LogSettings(_Section):
@@ -131,16 +139,16 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
 
+    @pydantic.field_validator("redis_url")
+    @classmethod
+    def _is_a_redis_url(cls, url: str) -> str:
+        parse_redis_url(url)
+        return url
+
     @pydantic.model_validator(mode="after")
-    def _redis_fits(self) -> Self:
-        try:
-            tls = parse_redis_url(self.redis_url).tls
-        except ValueError as error:
-            raise ValueError(f"redis_url: {error}") from None
-        if (self.redis.cert_file is None) != (self.redis.key_file is None):
-            raise ValueError("redis.cert_file and redis.key_file go together")
-        if not tls and (self.redis.ca_file or self.redis.cert_file):
-            raise ValueError("redis_url: there are certificates in redis.*, but a URL without TLS: rediss:// has it")
+    def _certificates_are_used(self) -> Self:
+        if (self.redis.ca_file or self.redis.cert_file) and not parse_redis_url(self.redis_url).tls:
+            raise ValueError("redis_url: is one without TLS, so the files of redis.* would not be used: see rediss://")
         return self
 
     @classmethod

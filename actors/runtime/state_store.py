@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import hiredis
 import pydantic_core
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
+from actors.runtime.settings import RedisSettings
+from actors.runtime.state_store_connection import RedisConnections, passing
 from protocol import keys
 from protocol.errors import StateDamaged, StateUnavailable
 
@@ -65,22 +61,6 @@ local known = redis.call('HGET', KEYS[1], ARGV[3])
 if known and known > ARGV[4] then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 3))
 return 1"""
-
-
-ANSWER_SECONDS = 5.0
-
-
-def _quick(connection_class: type[AbstractConnection]) -> type[AbstractConnection]:
-    """The connection with hiredis' packer: the asyncio side of redis-py packs in Python, ten times slower."""
-
-    class QuickConnection(connection_class):  # type: ignore[misc,valid-type]
-        def pack_command(self, *args: Any) -> list[bytes]:
-            return [hiredis.pack_command((*str(args[0]).split(), *args[1:]))]
-
-        def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
-            return [b"".join(piece for command in commands for piece in self.pack_command(*command))]
-
-    return QuickConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,27 +122,24 @@ class Index:
 class StateStore:
     """Redis, with our errors: `StateUnavailable` (try again) and `StateDamaged` (somebody must look)."""
 
-    def __init__(self, url: str, *, connections: int = 16) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=connections,
-            timeout=ANSWER_SECONDS,
-            socket_timeout=None,  # one deadline for a whole pipeline (`_run`) instead of one for each of its answers
-            socket_connect_timeout=2,
-            decode_responses=True,
-            retry=Retry(NoBackoff(), 1),
-        )
-        pool.connection_class = _quick(pool.connection_class)
-        self._redis: Redis = Redis(connection_pool=pool)
+    def __init__(self, url: str, options: RedisSettings | None = None, *, connections: int = 16) -> None:
+        """`url`: see `actors.runtime.redis_url`; `options`: the settings `redis.*`. Raises `ConfigurationError`."""
+        self._connections = RedisConnections(url, options or RedisSettings(), connections)
+        self._redis = self._connections.client
+        self._run = self._connections.run
         self.url = url
 
     async def close(self) -> None:
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
+        await self._connections.close()
 
     async def ping(self) -> None:
         """Raises `StateUnavailable`."""
-        await self._run(cast(Awaitable[Any], self._redis.ping()))
+        await self._connections.ping()
+
+    async def time(self) -> float:
+        """Redis' clock, in seconds since the epoch. Raises `StateUnavailable`."""
+        seconds, microseconds = await self._run(cast(Awaitable[Any], self._redis.time()))
+        return float(int(seconds) + int(microseconds) / 1e6)
 
     async def load(self, record_keys: Sequence[str]) -> list[Stored | StateDamaged]:
         """The records at `record_keys`, in order, in one round trip; a damaged one does not spoil the others."""
@@ -251,15 +228,6 @@ class StateStore:
         records = await self.hashes([keys.server_status(server_id) for server_id in ids])
         return [{"serverId": server_id, **record} for server_id, record in zip(ids, records, strict=True) if record]
 
-    async def _run(self, awaitable: Awaitable[Any]) -> Any:
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return await awaitable
-        except ResponseError as error:
-            raise _unavailable_or_damaged(self.url, error) from error
-        except (RedisError, OSError, TimeoutError) as error:
-            raise StateUnavailable(f"Redis at {_without_password(self.url)} does not answer: {error!r}") from error
-
 
 def _add_index(pipe: Any, index: Index) -> list[str]:
     touched = []
@@ -283,30 +251,6 @@ def _flat(fields: Mapping[str, str]) -> list[str]:
 
 def _damage(key: str, error: Exception) -> StateDamaged:
     """An answer inside a pipeline: trouble with this key, or with Redis as a whole (then raised)."""
-    if isinstance(error, ResponseError) and not _passing(error):
+    if isinstance(error, ResponseError) and not passing(error):
         return StateDamaged(f"{key}: {error}")
     raise StateUnavailable(f"Redis refused {key}: {error!r}") from error
-
-
-def _unavailable_or_damaged(url: str, error: ResponseError) -> StateUnavailable | StateDamaged:
-    if _passing(error):
-        return StateUnavailable(f"Redis at {_without_password(url)} cannot serve now: {error}")
-    return StateDamaged(str(error))
-
-
-def _passing(error: ResponseError) -> bool:
-    # Still loading, out of memory, a replica, a script that runs too long: none says anything about the key.
-    return str(error).split(" ", 1)[0] in {
-        "LOADING",
-        "OOM",
-        "READONLY",
-        "MASTERDOWN",
-        "BUSY",
-        "MISCONF",
-        "TRYAGAIN",
-    } or ("max number of clients" in str(error))
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"

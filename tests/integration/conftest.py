@@ -61,6 +61,6 @@ async def store(settings: Settings) -> AsyncIterator[StateStore]:
     raw = Redis.from_url(settings.redis_url)
     await raw.flushall()
     await raw.aclose()
-    store = StateStore(settings.redis_url)
+    store = StateStore(settings.redis_url, settings.redis)
     yield store
     await store.close()
