@@ -158,6 +158,7 @@ class Actor:
         self._on_failure = on_failure
         await self.on_start()
         self.started_at = time.time()
+        CENSUS.arrive(self)
         self._schedule()
 
     async def stop(self) -> None:
@@ -165,6 +166,7 @@ class Actor:
         if self._stopping:
             return
         self._stopping = True
+        CENSUS.leave(self)
         current = asyncio.current_task()
         tasks = [task for task in (self._work, *(self._loops or ())) if task is not None and task is not current]
         for task in tasks:
@@ -210,6 +212,7 @@ class Actor:
 
     def remember(self, error: BaseException) -> None:
         """Count a failure and keep it for inspections."""
+        FAILURES.labels(self.kind).inc()
         self.failed += 1
         self.last_error, self.last_error_at = f"{type(error).__name__}: {error}"[:500], time.time()
 

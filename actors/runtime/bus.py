@@ -21,6 +21,7 @@ from nats.aio.subscription import Subscription
 from nats.micro.request import Request as MicroRequest
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
+from actors.runtime.metrics import PUBLISH_FAILURES, PUBLISHES
 from actors.runtime.stream_admin import StreamAdmin
 from protocol.errors import BrokerUnavailable, NoResponders, WrongLastSequence
 
@@ -187,7 +188,10 @@ class Bus(StreamAdmin):
 
         When the connection breaks, what is not acknowledged fails at once instead of after `timeout` seconds.
         """
-        return await self._collect(await self.send(messages), timeout)
+        began = time.perf_counter()
+        results = await self._collect(await self.send(messages), timeout)
+        PUBLISHES.observe(time.perf_counter() - began)
+        return results
 
     async def send(self, messages: Sequence[Outgoing]) -> Sent:
         """Put messages on their way, in order, without waiting for the acks; `confirm` does that."""
@@ -274,6 +278,7 @@ class Bus(StreamAdmin):
                 else:
                     failures[index] = result
             if failures:
+                PUBLISH_FAILURES.inc(len(failures))
                 log.warning("%s: %d messages to publish again: %s", self.name, len(failures), failures[min(failures)])
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 1.0)

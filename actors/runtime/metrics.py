@@ -1,12 +1,105 @@
-"""The metrics of a process. Names follow Prometheus' conventions; no examinee is ever a label."""
+"""The metrics of a process: one registry, and what every role measures whatever its actors do.
+
+Names and units follow Prometheus' conventions. No examinee, plan or socket is ever a label: those are told by
+`examwire examinees show` and the log. Who is measured (role, server) is a label of the scraped target, not of the
+metric. What one kind of actor measures stands beside it (`actors.socket_metrics`, `actors.state_metrics`, ...), so
+that a role exports its own and nothing else.
+
+A child of a labelled metric is looked up once and kept where it is used often: `labels()` costs about 0.5 µs.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Info, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 from actors.runtime import VERSION
 
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, which says when the process started
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
 Info("examwire_build", "What is running here", registry=REGISTRY).info({"version": VERSION})
+
+# -- the process ----------------------------------------------------------------------------------------
+
+LOOP_LAG = Histogram(
+    "examwire_event_loop_lag_seconds",
+    "How late the event loop was to a timer: what everything in this process waits before its turn",
+    registry=REGISTRY,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+)
+LOOP_LAG_MAX = Gauge(
+    "examwire_event_loop_lag_max_seconds", "The longest of these within the last minute", registry=REGISTRY
+)
+FAILURES = Counter(
+    "examwire_actor_failures_total", "Handlers and loops of actors that raised", ["kind"], registry=REGISTRY
+)
+RESTARTS = Counter(
+    "examwire_actor_restarts_total", "Actors that failed and were started again", ["kind"], registry=REGISTRY
+)
+
+# -- the engines, as seen from here ---------------------------------------------------------------------
+
+ENGINE_UP = Gauge(
+    "examwire_engine_up", "Whether the engine answered the latest probe of this process", ["engine"], registry=REGISTRY
+)
+ROUND_TRIPS = Histogram(
+    "examwire_engine_round_trip_seconds",
+    "From here to the engine and back, sampled every few seconds",
+    ["engine"],
+    registry=REGISTRY,
+    buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5),
+)
+ROUND_TRIP_ERRORS = Counter(
+    "examwire_engine_round_trip_errors_total", "Probes that got no answer", ["engine"], registry=REGISTRY
+)
+NATS_RECONNECTS = Counter(
+    "examwire_nats_reconnects_total", "How often the connection to NATS was lost and made again", registry=REGISTRY
+)
+CLOCK_OFFSET = Gauge(
+    "examwire_clock_offset_seconds",
+    "This machine's clock minus that of the machine Redis runs on, give or take half a round trip",
+    registry=REGISTRY,
+)
+PUBLISHES = Histogram(
+    "examwire_publish_seconds",
+    "From handing messages to the stream to the broker's last ack, which means they are on its disk",
+    registry=REGISTRY,
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
+)
+PUBLISH_FAILURES = Counter(
+    "examwire_publish_failures_total", "Messages that were not acknowledged and had to be sent again", registry=REGISTRY
+)
+
+# -- what arrives ---------------------------------------------------------------------------------------
+
+DELIVERY_AGE = Histogram(
+    "examwire_delivery_age_seconds",
+    "How long the oldest message of a batch had been in its stream when it got here for the first time",
+    ["consumer"],
+    registry=REGISTRY,
+    buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0),
+)
+REDELIVERIES = Counter(
+    "examwire_redeliveries_total",
+    "Messages that came again; for the reconnect watch each one is an attempt, as it should be",
+    ["consumer"],
+    registry=REGISTRY,
+)
+DEAD_LETTERS = Counter(
+    "examwire_dead_letters_total",
+    "Dead letters written here, by the stream they came from",
+    ["stream"],
+    registry=REGISTRY,
+)

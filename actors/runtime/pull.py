@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import nats.errors
 from nats.aio.msg import Msg
 
 from actors.runtime.bus import Bus
+from actors.runtime.metrics import DELIVERY_AGE, REDELIVERIES
 from protocol.errors import BrokerUnavailable, ConsumerGone
 
 log = logging.getLogger("examwire.pull")
@@ -87,6 +89,7 @@ class PullConsumer:
         self._metadata = metadata or {}
         self._keep_alive = keep_alive
         self._unsettled: set[Delivery] = set()
+        self._age, self._redelivered = DELIVERY_AGE.labels(consumer), REDELIVERIES.labels(consumer)
         self._buffer: deque[Delivery] = deque()
         self._wake = asyncio.Event()
         self._outstanding = 0
@@ -190,6 +193,10 @@ class PullConsumer:
         )
         if self._keep_alive is not None:
             self._unsettled.add(delivery)
+        if delivery.attempt > 1:
+            self._redelivered.inc()
+        elif not self._buffer:  # the oldest of its batch
+            self._age.observe(max(0.0, time.time() - delivery.stored_at))
         self._buffer.append(delivery)
         if msg.subject and self._outstanding > 0:
             self._outstanding -= 1

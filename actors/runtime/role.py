@@ -13,9 +13,11 @@ from collections.abc import Awaitable, Callable, Sequence
 import uvloop
 
 from actors.runtime.bus import Bus
+from actors.runtime.metrics_server import MetricsServer
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.supervision import ChildSpec, Supervisor
+from actors.runtime.vitals import Vitals
 
 log = logging.getLogger("examwire.role")
 
@@ -25,19 +27,20 @@ MakeChildren = Callable[[Bus, StateStore], Sequence[ChildSpec]]
 Ready = Callable[[Supervisor], Awaitable[None]]
 
 
-def run_role(name: str, settings: Settings, children: MakeChildren, ready: Ready) -> int:
+def run_role(name: str, settings: Settings, children: MakeChildren, ready: Ready, metrics: MetricsServer) -> int:
     """Run a role until SIGINT or SIGTERM (drain; a second one forces) or until it has to give up.
 
-    `ready` is awaited when all children have started. Returns 0 when drained, 1 when something did not stop in
-    time; raises what the role had to give up with (an `ExamwireError`), after everything has been stopped.
+    `ready` is awaited when all children have started; `metrics` is served from the first moment to the last. Returns
+    0 when drained, 1 when something did not stop in time; raises what the role had to give up with (an
+    `ExamwireError`), after everything has been stopped.
     """
     # What a role holds lives long: thousands of sessions are not to be walked through again and again while more of
     # them arrive. Measured: full collections of 140 to 290 ms while a hall connects.
     gc.set_threshold(50_000, 20, 1000)
-    return uvloop.run(_run(name, settings, children, ready))
+    return uvloop.run(_run(name, settings, children, ready, metrics))
 
 
-async def _run(name: str, settings: Settings, children: MakeChildren, ready: Ready) -> int:
+async def _run(name: str, settings: Settings, children: MakeChildren, ready: Ready, metrics: MetricsServer) -> int:
     stop = asyncio.Event()
 
     def on_signal() -> None:
@@ -52,12 +55,17 @@ async def _run(name: str, settings: Settings, children: MakeChildren, ready: Rea
     supervisor = Supervisor(name)
     bus: Bus | None = None
     store: StateStore | None = None
+    vitals: Vitals | None = None
     code = 0
     stopping = asyncio.create_task(stop.wait())
     try:
+        await metrics.start(supervisor)  # before anything that may have to wait: it is alive, and says what is missing
         bus = await Bus.connect(settings.nats_url, name)
         store = StateStore(settings.redis_url, settings.redis)
-        starting = asyncio.create_task(_start(supervisor, children(bus, store), ready))
+        metrics.watch(bus, store)
+        vitals = Vitals(bus, store)
+        vitals.start()
+        starting = asyncio.create_task(_start(supervisor, children(bus, store), ready, metrics))
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
             starting.cancel()
@@ -76,14 +84,18 @@ async def _run(name: str, settings: Settings, children: MakeChildren, ready: Rea
         except TimeoutError:
             log.error("%s: did not stop within %g s", name, DRAIN_SECONDS)
             code = 1
+        if vitals is not None:
+            await vitals.stop()
         if bus is not None:
             await bus.close()
         if store is not None:
             await store.close()
+        metrics.stop()
     return code
 
 
-async def _start(supervisor: Supervisor, specs: Sequence[ChildSpec], ready: Ready) -> None:
+async def _start(supervisor: Supervisor, specs: Sequence[ChildSpec], ready: Ready, metrics: MetricsServer) -> None:
     for spec in specs:
         await supervisor.start_child(spec)
+    metrics.started = True
     await ready(supervisor)

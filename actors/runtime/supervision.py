@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from actors.runtime.actor import Actor
+from actors.runtime.metrics import RESTARTS
 from protocol.errors import RoleFailed
 
 log = logging.getLogger("examwire.supervisor")
@@ -103,6 +104,7 @@ class Supervisor:
                 return
             count = self._restarts[spec.name] = self._restarts.get(spec.name, 0) + 1
             delay = min(self.intensity.backoff * 2 ** (len(self._recent) - 1), self.intensity.backoff_max)
+            RESTARTS.labels(failed.kind).inc()
             log.warning("%s: restarting %s in %.1f s (restart %d)", self.name, spec.name, delay, count)
             await asyncio.sleep(delay)
             if self._stopping:
