@@ -18,7 +18,9 @@ _JWT = re.compile(
     r"|[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,}"
 )
 _BEARER = re.compile(r"(?i)(bearer\s+)[A-Za-z0-9._~+/=-]{16,}")
-_HEADER = re.compile(r"(?i)(authorization\W{1,6}(?:(?:bearer|basic|digest|negotiate)\s+)?)[^\s'\",)\]*]+")
+_HEADER = re.compile(
+    r"(?i)(authorization['\":,\s]{1,6}(?:b['\"])?(?:(?:bearer|basic|digest|negotiate)\s+)?)[^\s'\",)\]]+"
+)
 _NAMES = r"(?:token|access_token|auth_token|password|passwd|pass|secret|nkey|seed|authorization)"
 _MEMBER = re.compile(rf"(?i)(\\*[\"']{_NAMES}\\*[\"']\s*:\s*b?\\*[\"'])[^\"'\\]*")
 _ASSIGNED = re.compile(rf"(?i)(\b{_NAMES}=b?[\"']?)[^\s&'\",;)]+")

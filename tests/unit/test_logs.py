@@ -1,0 +1,182 @@
+"""What a process logs: fields, both formats, and no secret."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from websockets.frames import Frame, Opcode
+
+from actors.runtime import masking
+from actors.runtime.logs import JsonFormatter, Tally, TextFormatter
+from actors.runtime.masking import hide, masked
+from actors.runtime.settings import load_settings, token_secret
+
+TOKEN = jwt.encode({"sub": "E001", "role": "examinee", "plan": "P001", "exp": 2_000_000_000}, "k" * 32)
+SPACED = "ewogICJhbGciOiAiSFMyNTYiCn0." + TOKEN.partition(".")[2]  # another library's JSON, with spaces
+
+
+@pytest.fixture(autouse=True)
+def _nothing_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masking, "_hidden", set())
+
+
+@pytest.fixture
+def log() -> Iterator[tuple[logging.Logger, io.StringIO, logging.StreamHandler[io.StringIO]]]:
+    logger, stream = logging.Logger("examwire.test"), io.StringIO()
+    handler = logging.StreamHandler(stream)
+    logger.addHandler(handler)
+    yield logger, stream, handler
+    handler.close()
+
+
+Log = tuple[logging.Logger, io.StringIO, logging.StreamHandler[io.StringIO]]
+
+
+def test_a_line_for_people_ends_with_what_it_is_about(log: Log) -> None:
+    logger, stream, handler = log
+    handler.setFormatter(TextFormatter("socket-server", "SOCK001"))
+    logger.warning("reads too slowly: %d bytes wait", 9, extra={"plan": "P001", "examinee": "E001", "socket": None})
+    line = stream.getvalue()
+    assert line.endswith("SOCK001 examwire.test: reads too slowly: 9 bytes wait [plan=P001 examinee=E001]\n")
+    assert " WARNING " in line
+
+
+def test_a_line_of_json_is_one_object_with_the_fields(log: Log) -> None:
+    logger, stream, handler = log
+    handler.setFormatter(JsonFormatter("state-manager", "sm-1"))
+    logger.error('two\nlines \u00fc "quoted"', extra={"plan": "P001", "version": 2**52, "reason": "X"})
+    assert stream.getvalue().count("\n") == 1
+    line: dict[str, Any] = json.loads(stream.getvalue())
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "error",
+        "logger": "examwire.test",
+        "message": 'two\nlines \u00fc "quoted"',
+        "role": "state-manager",
+        "name": "sm-1",
+        "plan": "P001",
+        "version": 2**52,
+        "reason": "X",
+    }
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter, JsonFormatter])
+def test_a_traceback_is_masked_too(log: Log, formatter: type[TextFormatter | JsonFormatter]) -> None:
+    logger, stream, handler = log
+    handler.setFormatter(formatter("web-server", "web-server"))
+    try:
+        raise ValueError(f"no good: {TOKEN}")
+    except ValueError:
+        logger.exception("failed with %s", {"token": TOKEN}, extra={"reason": TOKEN})
+    assert "Traceback" in stream.getvalue()
+    assert TOKEN.split(".")[2] not in stream.getvalue()
+    assert "eyJ" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        (f"hello {TOKEN} there", TOKEN),
+        (f"cut off: {TOKEN[:60]}", TOKEN[:60]),
+        (f"cut off: {TOKEN[:20]}...", TOKEN[:20]),
+        (SPACED, SPACED),
+        ("< Authorization: Bearer abc", "abc"),
+        ("(b'authorization', b'Basic dXNlcjpwYXNz')", "dXNlcjpwYXNz"),
+        ("Proxy-Authorization: Digest username=u", "username"),
+        ("sent Bearer 0123456789abcdef0123", "0123456789abcdef0123"),
+        ("nats://user:pa@ss@host:4222", "pa@ss"),
+        ("nats://s3cr3t@host:4222,tls://a:b0b@other:4222", "s3cr3t"),
+        ("nats://s3cr3t@host:4222,tls://a:b0b@other:4222", "b0b"),
+        ("rediss://:hunter2@redis/0 does not answer", "hunter2"),
+        ('{"type":"hello","data":{"token":"opaque","connectionNo":1}}', "opaque"),
+        (r'"{\"token\":\"opaque\"}"', "opaque"),
+        ("{'password': 'opaque'}", "opaque"),
+        ("GET /v1?access_token=opaque&x=1", "opaque"),
+        ("Hello(token='opaque', client_id='c')", "opaque"),
+    ],
+)
+def test_what_looks_like_a_secret_is_masked(text: str, secret: str) -> None:
+    assert secret not in masked(text)
+    assert masking.MASK in masked(text)
+    assert masked(masked(text)) == masked(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SOCK001: FAILED could not be recorded: status.server.SOCK001: not acknowledged in time",
+        "session.P001.E001 reads too slowly: 4194305 bytes wait",
+        "nats://127.0.0.1:4222 and redis://127.0.0.1:6379/0",
+        "token: the issuer's keys cannot be read: [Errno 2] No such file or directory: 'issuer.pem'",
+        "secret: must have at least 32 characters (RFC 7518, section 3.2)",
+        "the token names a key that the issuer does not have",
+        "$JS.API.CONSUMER.MSG.NEXT.STATUS.state-manager: no answer within 5 s",
+        "/usr/lib/python3.11/site-packages/websockets/asyncio/connection.py",
+        "ws://[::1]:8001/v1/connect",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert masked(text) == text
+
+
+def test_what_the_process_has_read_as_a_secret_is_masked_wherever_it_stands(tmp_path: Path) -> None:
+    made = token_secret(load_settings(data_dir=tmp_path))
+    load_settings(
+        redis_url="redis://:correct-horse@host", secret="a configured secret of enough length", data_dir=tmp_path
+    )
+    for secret in (made, "correct-horse", "a configured secret of enough length"):
+        assert masked(f"x{secret}y") == "x***y"
+
+
+def test_a_short_password_does_not_eat_words(tmp_path: Path) -> None:
+    hide("nats")
+    assert masked("cut off from nats") == "cut off from nats"
+    assert masked("redis://:nats@host") == "redis://:***@host"
+
+
+def test_frames_are_logged_by_their_size(log: Log) -> None:
+    _, stream, handler = log
+    handler.setFormatter(TextFormatter("socket-server", "SOCK001"))
+    library = logging.Logger("websockets.server", logging.DEBUG)
+    library.addHandler(handler)
+    hello = json.dumps({"type": "hello", "data": {"connectionNo": 1, "clientId": "c", "token": TOKEN}}).encode()
+    library.debug("< %s", Frame(Opcode.TEXT, hello))
+    assert stream.getvalue().endswith(f"< TEXT [{len(hello)} bytes]\n")
+
+
+def test_a_process_that_dies_of_an_error_masks_it() -> None:
+    script = (
+        "from actors.runtime.logs import configure_logging\n"
+        "configure_logging('web-server', 'w', 'info', 'json')\n"
+        f"raise RuntimeError({TOKEN!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    line = json.loads(done.stderr)
+    assert (line["level"], line["message"]) == ("critical", "the process ends")
+    assert "RuntimeError: ***" in line["traceback"]
+
+
+async def test_a_tally_is_one_line_for_thousands(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger, stream, handler = log
+    handler.setFormatter(TextFormatter("socket-server", "SOCK001"))
+    tally = Tally(logger, "socket.SOCK001", server="SOCK001")
+    for number in range(4000):
+        tally.count("ended", "PING_TIMEOUT" if number % 500 == 0 else "SOCKET_CLOSED")
+        tally.count("let in")
+    async with asyncio.timeout(5):
+        while not stream.getvalue():  # noqa: ASYNC110 - a stream has nothing that could be awaited
+            await asyncio.sleep(0.01)
+    assert stream.getvalue().count("\n") == 1
+    expected = "ended 4000 (SOCKET_CLOSED 3992, PING_TIMEOUT 8); let in 4000 [server=SOCK001]"
+    assert stream.getvalue().endswith(f"socket.SOCK001: within 1 s: {expected}\n")
