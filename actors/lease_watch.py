@@ -14,6 +14,7 @@ from actors.runtime.presence import Presence
 from actors.runtime.pull import Delivery, PullConsumer
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore, Touch
+from actors.state_metrics import LEASE_EXPIRIES
 from protocol import keys, records, subjects
 from protocol.codec import Codec, encode
 from protocol.errors import BrokerUnavailable, ProtocolError, StateDamaged, StateUnavailable
@@ -28,7 +29,7 @@ log = logging.getLogger("examwire.lease_watch")
 LEASES = Codec.of((Lease,))
 MARKER = "Nats-Marker-Reason"
 TOUCHES = 64  # a pipeline so short does not hold up the state manager beside us
-ALIVE = (ServerStatusCode.STARTING, ServerStatusCode.READY, ServerStatusCode.STOPPING)
+ALIVE = (ServerStatusCode.STARTING, ServerStatusCode.READY, ServerStatusCode.DRAINING, ServerStatusCode.STOPPING)
 
 
 class LeaseWatch(Actor):
@@ -136,6 +137,7 @@ class LeaseWatch(Actor):
             message_id = f"lost:{server_id}:{delivery.sequence}"
             await self._bus.publish(Outgoing(subjects.status_server(server_id), encode(lost), message_id))
             self.lost += 1
+            LEASE_EXPIRIES.inc()
         await delivery.ack()
 
     async def _server(self, server_id: str) -> Server:

@@ -6,11 +6,15 @@ loss, attempt k+1 follows `backoffSeconds[k-1]` later, and one more step after t
 connection, and the server that held it is still there. It is spread over `jitter` × `backoffSeconds[0]` (1.5 s by
 default), so that a hall that lost its Wi-Fi does not return in one instant. A connection that broke as soon as it
 was made, and a close code that asks for the backoff, wait the first step instead.
+
+A server that is drained sends its clients away one after another (`migrate`, 4006). Each goes to another server at
+once, which is no attempt: when it arrives within the first step of the ladder, nobody calls it a loss.
 """
 
 from __future__ import annotations
 
 import email.utils
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from urllib.parse import urlsplit
@@ -30,10 +34,15 @@ MAX_POSTPONED = 100
 DEFAULT_POLICY = ReconnectPolicy(max_attempts=5, backoff_seconds=[5.0, 10.0, 20.0, 40.0, 60.0], jitter=0.3)
 """Until the first `welcome`; the defaults of the settings."""
 
+MIGRATE_SPREAD_SECONDS = 0.2
+"""Over so long those spread that are sent away in the same moment."""
+
 _NEXT_ENDPOINT = frozenset(
     {CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART, CloseCode.SERVER_ISOLATED, CloseCode.NOT_READY}
 )
-_AFTER_BACKOFF = frozenset({CloseCode.GOING_AWAY, CloseCode.INTERNAL_ERROR, CloseCode.SERVER_SUPERSEDED})
+_AFTER_BACKOFF = frozenset(
+    {CloseCode.GOING_AWAY, CloseCode.INTERNAL_ERROR, CloseCode.SERVER_SUPERSEDED, CloseCode.KICKED}
+)
 _LATER = frozenset({429, 503})
 
 
@@ -93,7 +102,8 @@ class GiveUp:
 class Comeback:
     """Where a client stands. `url` is the server of the last welcome (or the first one to try).
 
-    `attempt`: attempts made since the last welcome. `position`: which URL of `ring` was tried last.
+    `attempt`: attempts made since the last welcome. `position`: which URL of `ring` was tried last. `migrating`: the
+    server of the last welcome is drained and comes last.
     """
 
     url: str
@@ -102,11 +112,13 @@ class Comeback:
     attempt: int = 0
     position: int = 0
     postponed: int = 0
+    migrating: bool = False
 
     @property
     def ring(self) -> tuple[str, ...]:
         """The URLs that are tried in turn: the last server, then the endpoints in the order the server gave."""
-        return (self.url, *(one for one in self.endpoints if one != self.url))
+        others = tuple(one for one in self.endpoints if one != self.url)
+        return (*others, self.url) if self.migrating else (self.url, *others)
 
 
 def welcomed(url: str, endpoints: list[str], policy: ReconnectPolicy) -> Comeback:
@@ -116,10 +128,18 @@ def welcomed(url: str, endpoints: list[str], policy: ReconnectPolicy) -> Comebac
     return Comeback(url, tuple(dict.fromkeys(connect_url(one) for one in endpoints)), policy)
 
 
+def sent_away(state: Comeback, endpoints: Sequence[str]) -> Comeback:
+    """A `migrate` from the server: whatever ends the connection now, these are next (if it names none: those known)."""
+    named = tuple(dict.fromkeys(connect_url(one) for one in endpoints))
+    return replace(state, endpoints=named or state.endpoints, migrating=True, position=-1)
+
+
 def after(state: Comeback, happened: Happened, draw: float) -> tuple[Comeback, Wait | GiveUp]:
     """What to do next. `draw` is a random number in [-1, 1): the jitter, drawn by the caller."""
     if isinstance(happened, Lost) and not may_reconnect(happened.code):
         return state, GiveUp(GiveUpReason.CLOSE_CODE, code=happened.code)
+    if isinstance(happened, Lost) and (happened.code == CloseCode.MIGRATE or _leaving(state)):
+        return _moving(state, draw)
     if isinstance(happened, Refused) and happened.status in _LATER:
         return _postponed(state, happened, draw)
     if isinstance(happened, Refused) and happened.status < 500:
@@ -128,7 +148,24 @@ def after(state: Comeback, happened: Happened, draw: float) -> tuple[Comeback, W
         return state, GiveUp(GiveUpReason.ATTEMPTS_USED_UP, code=getattr(happened, "code", None))
     attempt = state.attempt + 1
     moved = replace(state, attempt=attempt, postponed=0, position=state.position + _moves_on(state, happened))
-    return moved, _wait(moved, attempt, _seconds(state.policy, attempt, happened, draw))
+    return moved, _wait(moved, attempt, _seconds(state, attempt, happened, draw))
+
+
+def _leaving(state: Comeback) -> bool:
+    """Told to go elsewhere, and nothing was tried since."""
+    return state.migrating and not state.attempt and not state.postponed
+
+
+def _moving(state: Comeback, draw: float) -> tuple[Comeback, Wait | GiveUp]:
+    if state.postponed >= MAX_POSTPONED:
+        return state, GiveUp(GiveUpReason.ALWAYS_BUSY, code=CloseCode.MIGRATE)
+    # Sent on by one server after another before any welcome: that is no attempt either, but then there is no hurry.
+    at_once = not state.attempt and not state.postponed
+    away = state if state.migrating else sent_away(state, ())
+    moved = replace(away, postponed=state.postponed + 1, position=away.position + 1)
+    policy = state.policy
+    seconds = MIGRATE_SPREAD_SECONDS * (1 + draw) / 2 if at_once else _step(policy, 0, draw)
+    return moved, _wait(moved, max(1, state.attempt), seconds)
 
 
 def _postponed(state: Comeback, refused: Refused, draw: float) -> tuple[Comeback, Wait | GiveUp]:
@@ -152,16 +189,17 @@ def _moves_on(state: Comeback, happened: Happened) -> bool:
     return not fresh_loss or (isinstance(happened, Lost) and happened.code in _NEXT_ENDPOINT)
 
 
-def _seconds(policy: ReconnectPolicy, attempt: int, happened: Happened, draw: float) -> float:
+def _seconds(state: Comeback, attempt: int, happened: Happened, draw: float) -> float:
+    policy = state.policy
+    lasted = isinstance(happened, Lost) and happened.lasted >= STABLE_SECONDS and happened.code not in _AFTER_BACKOFF
+    if attempt == 1 and (lasted or state.migrating):
+        return policy.jitter * policy.backoff_seconds[0] * (1 + draw) / 2
+    return _step(policy, max(attempt - 2, 0), draw)
+
+
+def _step(policy: ReconnectPolicy, number: int, draw: float) -> float:
     steps = policy.backoff_seconds
-    if (
-        attempt == 1
-        and isinstance(happened, Lost)
-        and happened.lasted >= STABLE_SECONDS
-        and happened.code not in _AFTER_BACKOFF
-    ):
-        return policy.jitter * steps[0] * (1 + draw) / 2
-    return steps[min(max(attempt - 2, 0), len(steps) - 1)] * (1 + policy.jitter * draw)
+    return steps[min(number, len(steps) - 1)] * (1 + policy.jitter * draw)
 
 
 def connect_url(url: str) -> str:

@@ -24,6 +24,8 @@ class CloseCode(IntEnum):
     SERVER_SUPERSEDED = 4003
     NOT_READY = 4004
     HELLO_TIMEOUT = 4005
+    MIGRATE = 4006
+    KICKED = 4007
     INVALID_HELLO = 4501
     INVALID_TOKEN = 4502
     REPLACED = 4503
@@ -57,6 +59,8 @@ CLOSE_RULES: dict[int, CloseRule] = {
         CloseRule(CloseCode.SERVER_SUPERSEDED, "SERVER_SUPERSEDED", True, "Connect again after the backoff."),
         CloseRule(CloseCode.NOT_READY, "NOT_READY", True, "The server cannot serve this plan now; next endpoint."),
         CloseRule(CloseCode.HELLO_TIMEOUT, "HELLO_TIMEOUT", True, "No hello came within 5 s; connect again."),
+        CloseRule(CloseCode.MIGRATE, "MIGRATE", True, "The server is drained; connect to the next endpoint at once."),
+        CloseRule(CloseCode.KICKED, "KICKED", True, "An operator ended this connection; connect after the backoff."),
         CloseRule(CloseCode.INVALID_HELLO, "INVALID_HELLO", False, "The first frame was no valid hello."),
         CloseRule(CloseCode.INVALID_TOKEN, "INVALID_TOKEN", False, "Fetch a new token, then connect."),
         CloseRule(CloseCode.REPLACED, "REPLACED", False, "A newer connection of this examinee took over."),

@@ -16,6 +16,7 @@ from protocol.messages import (
     Event,
     ExamineeConnected,
     ExamineeDisconnected,
+    ExamineeMigrating,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
@@ -29,6 +30,8 @@ from protocol.messages import (
 )
 from protocol.times import parse_time
 
+_AWAY = (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
+
 READMITTED = "READMITTED"
 """`reason` of a disconnected examinee whom a proctor let in again; nobody counts attempts for them."""
 
@@ -38,8 +41,8 @@ class Connection:
     """What is known of an examinee's connection.
 
     `version` is the version that last changed it; `loss_version` names the current or latest outage
-    (its loss, or the readmission that gave it more time). `socket_id`
-    is the current socket, or the last one while disconnected.
+    (its loss or migration, or the readmission that gave it more time). `socket_id`
+    is the current socket, or the last one while disconnected or migrating.
     """
 
     plan_id: str = ""
@@ -127,6 +130,7 @@ def _connected(state: Connection, version: int, fact: ConnectionStatus) -> Outco
         return Outcome(state, effects=(CloseSocket(server_id, fact.socket_id, CloseCode.REPLACED, version),))
     info = fact.client_info or ClientInfo()
     recovered = state.status is ConnectionStatusCode.DISCONNECTED
+    migrated = state.status is ConnectionStatusCode.MIGRATING
     connected = Connection(
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
@@ -156,7 +160,8 @@ def _connected(state: Connection, version: int, fact: ConnectionStatus) -> Outco
         timestamp=fact.timestamp,
         client_info=fact.client_info,
         recovered=recovered,
-        outage_seconds=_seconds_between(state.since, fact.timestamp) if recovered else None,
+        migrated=migrated or None,
+        outage_seconds=_seconds_between(state.since, fact.timestamp) if recovered or migrated else None,
         replaced=replaced,
         version=version,
     )
@@ -167,9 +172,11 @@ def _disconnected(state: Connection, version: int, fact: ConnectionStatus) -> Ou
     if not state.live or fact.socket_id != state.socket_id:
         return Outcome(state)  # fenced: the examinee has moved on, only that socket has ended
     reason = fact.reason or LossReason.SOCKET_CLOSED.value
-    lost = replace(
+    # Its own server has sent it elsewhere: no loss, unless it has not arrived when the watch looks for it again.
+    migrating = reason == LossReason.SERVER_DRAINING
+    gone = replace(
         state,
-        status=ConnectionStatusCode.DISCONNECTED,
+        status=ConnectionStatusCode.MIGRATING if migrating else ConnectionStatusCode.DISCONNECTED,
         reason=reason,
         since=fact.timestamp,
         loss_version=version,
@@ -178,20 +185,40 @@ def _disconnected(state: Connection, version: int, fact: ConnectionStatus) -> Ou
         next_attempt_at=None,
         version=version,
     )
-    event = ExamineeDisconnected(
-        plan_id=fact.plan_id,
-        examinee_id=fact.examinee_id,
-        socket_id=fact.socket_id,
-        server_id=state.server_id,
-        timestamp=fact.timestamp,
-        reason=reason,
-        version=version,
-    )
+    event = _away(gone, version)
     effects: tuple[Effect, ...] = (WatchReconnect(fact.plan_id, fact.examinee_id, version),)
     if reason in (LossReason.SERVER_LOST, LossReason.SERVER_RESTARTED) and state.server_id is not None:
         # Said about the server by others: if it is alive after all, it announces the socket anew.
         effects += (ReportLost(state.server_id, fact.socket_id, version),)
-    return Outcome(lost, (event,), effects)
+    return Outcome(gone, (event,), effects)
+
+
+def _away(state: Connection, version: int, *, restated: bool | None = None) -> Event:
+    """The event that tells that an examinee is not connected, since when, and why."""
+    assert state.socket_id is not None
+    assert state.since is not None
+    if state.status is ConnectionStatusCode.MIGRATING:
+        return ExamineeMigrating(
+            plan_id=state.plan_id,
+            examinee_id=state.examinee_id,
+            socket_id=state.socket_id,
+            server_id=state.server_id,
+            timestamp=state.since,
+            restated=restated,
+            version=version,
+        )
+    return ExamineeDisconnected(
+        plan_id=state.plan_id,
+        examinee_id=state.examinee_id,
+        socket_id=state.socket_id,
+        server_id=state.server_id,
+        timestamp=state.since,
+        reason=state.reason,
+        attempt=state.attempt or None,
+        max_attempts=state.max_attempts,
+        restated=restated,
+        version=version,
+    )
 
 
 def _attempt(state: Connection, version: int, fact: ReconnectAttempt) -> Outcome[Connection]:
@@ -204,6 +231,11 @@ def _attempt(state: Connection, version: int, fact: ReconnectAttempt) -> Outcome
         next_attempt_at=fact.next_attempt_at,
         version=version,
     )
+    if state.status is ConnectionStatusCode.MIGRATING:
+        if fact.attempt == 1:
+            return Outcome(trying)  # on the way: nothing that proctors need to know
+        late = replace(trying, status=ConnectionStatusCode.DISCONNECTED)
+        return Outcome(late, (_away(late, version),))
     event = ExamineeReconnecting(
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
@@ -221,6 +253,7 @@ def _exhausted(state: Connection, version: int, fact: ReconnectExhausted) -> Out
         return Outcome(state)
     refused = replace(
         state,
+        status=ConnectionStatusCode.DISCONNECTED,
         exhausted=True,
         reason=LossReason.RECONNECT_LIMIT_EXCEEDED.value,
         next_attempt_at=None,
@@ -276,23 +309,12 @@ def _restated(state: Connection, version: int, fact: Restate) -> Outcome[Connect
             version=version,
         )
     else:
-        event = ExamineeDisconnected(
-            plan_id=fact.plan_id,
-            examinee_id=fact.examinee_id,
-            socket_id=state.socket_id,
-            server_id=state.server_id,
-            timestamp=state.since or fact.timestamp,
-            reason=state.reason,
-            restated=True,
-            version=version,
-        )
+        event = _away(state, version, restated=True)
     return Outcome(replace(state, version=version), (event,))
 
 
 def _same_outage(state: Connection, loss_version: int) -> bool:
-    return (
-        state.status is ConnectionStatusCode.DISCONNECTED and state.loss_version == loss_version and not state.exhausted
-    )
+    return state.status in _AWAY and state.loss_version == loss_version and not state.exhausted
 
 
 def _seconds_between(start: str | None, end: str) -> float | None:

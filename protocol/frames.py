@@ -13,6 +13,7 @@ from protocol.messages import (
     ConnectionView,
     ExamineeConnected,
     ExamineeDisconnected,
+    ExamineeMigrating,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
@@ -97,11 +98,21 @@ class Welcome(Message):
     endpoints: list[str]
 
 
+class Migrate(Message):
+    """The server is drained: connect to the first of `endpoints` at once, the others are next. 4006 follows.
+
+    `endpoints`: the READY socket servers without this one, in the order for this client.
+    """
+
+    type: ClassVar[str] = "migrate"
+    endpoints: list[str]
+
+
 class ExamineeRow(Wire):
     """One examinee in a plan_snapshot; `version` is the connection's, `mobileSync.version` its own."""
 
     examinee_id: str
-    status: Literal["CONNECTED", "DISCONNECTED", "NEVER"]
+    status: Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "NEVER"]
     last_active_time: str | None = None
     connection: ConnectionView
     mobile_sync: MobileSyncView
@@ -149,8 +160,10 @@ SERVER_FRAMES = Codec.of(
         Accepted,
         Error,
         Heartbeat,
+        Migrate,
         ExamineeConnected,
         ExamineeDisconnected,
+        ExamineeMigrating,
         ExamineeReconnecting,
         ExamineeReconnectExhausted,
         ExamineeReadmitted,

@@ -9,11 +9,12 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from protocol.ids import Id, ServerId, SocketId
 from protocol.times import Timestamp
+from protocol.trace_context import Traceparent
 
 Text = Annotated[str, Field(max_length=256)]
 Reason = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
@@ -41,7 +42,13 @@ class Message(Wire):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-class ExamineeFact(Message):
+class Traced(Message):
+    """What may be part of a trace (W3C `traceparent`, an addition); absent when nothing is traced."""
+
+    traceparent: Traceparent = None
+
+
+class ExamineeFact(Traced):
     """Something that happened to one examinee of a plan: what `status.plan.{planId}` carries."""
 
     plan_id: Id
@@ -53,21 +60,35 @@ class ExamineeFact(Message):
 
 
 class ConnectionStatusCode(StrEnum):
+    """What an examinee is. MIGRATING: sent away by a server that is drained, and expected on another one."""
+
     CONNECTED = "CONNECTED"
     DISCONNECTED = "DISCONNECTED"
+    MIGRATING = "MIGRATING"
+
+
+def _of_a_socket(status: ConnectionStatusCode) -> ConnectionStatusCode:
+    if status is ConnectionStatusCode.MIGRATING:
+        raise ValueError("a socket is CONNECTED or DISCONNECTED; that it was sent away is said by its reason")
+    return status
+
+
+SocketStatusCode = Annotated[ConnectionStatusCode, AfterValidator(_of_a_socket)]
 
 
 class LossReason(StrEnum):
-    """`reason` of a loss."""
+    """`reason` of a loss. SERVER_DRAINING: sent away to another server, a loss only if it does not arrive there."""
 
     SOCKET_CLOSED = "SOCKET_CLOSED"
     PING_TIMEOUT = "PING_TIMEOUT"
     SLOW_CLIENT = "SLOW_CLIENT"
     PROTOCOL_ERROR = "PROTOCOL_ERROR"
     SERVER_ISOLATED = "SERVER_ISOLATED"
+    SERVER_DRAINING = "SERVER_DRAINING"
     SERVER_STOPPED = "SERVER_STOPPED"
     SERVER_RESTARTED = "SERVER_RESTARTED"
     SERVER_LOST = "SERVER_LOST"
+    KICKED = "KICKED"
     RECONNECT_LIMIT_EXCEEDED = "RECONNECT_LIMIT_EXCEEDED"
 
 
@@ -81,7 +102,7 @@ class ConnectionStatus(ExamineeFact):
 
     type: ClassVar[str] = "connection_status"
     socket_id: SocketId
-    status: ConnectionStatusCode
+    status: SocketStatusCode
     reason: Reason | None = None
     client_info: ClientInfo | None = None
     server_id: ServerId | None = None
@@ -175,7 +196,7 @@ class MobileSyncTimeout(ExamineeFact):
     timestamp: Timestamp
 
 
-class MobileSyncCompleted(Message):
+class MobileSyncCompleted(Traced):
     """Told to the examinee and the proctors (document 18.4)."""
 
     type: ClassVar[str] = "mobile_sync_completed"
@@ -192,8 +213,11 @@ class MobileSyncCompleted(Message):
 
 
 class ServerStatusCode(StrEnum):
+    """DRAINING: alive and serving those it has, letting in nobody, sending its clients to other servers."""
+
     STARTING = "STARTING"
     READY = "READY"
+    DRAINING = "DRAINING"
     STOPPING = "STOPPING"
     STOPPED = "STOPPED"
     FAILED = "FAILED"
@@ -240,8 +264,8 @@ class QueueConfig(Wire):
 class QueueCreate(Message):
     """Ask the queue server for `{serverId}_Q` (document 9.4), or change what it receives.
 
-    `proctorPlans` and `examineePlans` are the plans of the clients that the server holds (additions); a
-    request of a new `incarnation`, or with `reset`, begins with an empty backlog.
+    `proctorPlans` and `examineePlans` are the plans of the clients that the server holds (additions). A request of a
+    new `incarnation` begins with an empty backlog; `reset` names the consumers of the queue whose backlog is dropped.
     """
 
     type: ClassVar[str] = "queue_create"
@@ -252,7 +276,7 @@ class QueueCreate(Message):
     incarnation: Id | None = None
     proctor_plans: list[Id] = []
     examinee_plans: list[Id] = []
-    reset: bool = False
+    reset: list[Text] = []
 
 
 class QueueCreated(Message):
@@ -290,9 +314,10 @@ class ReplacedSocket(Wire):
     server_id: str | None = None
 
 
-class ExamineeConnected(Message):
+class ExamineeConnected(Traced):
     """`examinee_connected`: the examinee is there. `recovered`: after a loss, `outageSeconds` long.
 
+    `migrated`: sent here by a server that is drained, `outageSeconds` on the way; that is no recovery.
     `replaced`: a newer connection took over from this one, without a loss.
     `restated`: told anew because a late message changed what was told before.
     """
@@ -306,14 +331,18 @@ class ExamineeConnected(Message):
     timestamp: Timestamp
     client_info: ClientInfo | None = None
     recovered: bool = False
+    migrated: bool | None = None
     outage_seconds: float | None = None
     replaced: ReplacedSocket | None = None
     restated: bool | None = None
     version: int
 
 
-class ExamineeDisconnected(Message):
-    """`examinee_disconnected`: the examinee is gone, and why."""
+class ExamineeDisconnected(Traced):
+    """`examinee_disconnected`: the examinee is gone since `timestamp`, and why.
+
+    `attempt` of `maxAttempts` is under way already when somebody who was migrating has not arrived.
+    """
 
     type: ClassVar[str] = "examinee_disconnected"
     plan_id: Id
@@ -323,11 +352,31 @@ class ExamineeDisconnected(Message):
     status: Literal[ConnectionStatusCode.DISCONNECTED] = ConnectionStatusCode.DISCONNECTED
     timestamp: Timestamp
     reason: str | None = None
+    attempt: int | None = None
+    max_attempts: int | None = None
     restated: bool | None = None
     version: int
 
 
-class ExamineeReconnecting(Message):
+class ExamineeMigrating(Traced):
+    """`examinee_migrating`: sent away by a server that is drained, since `timestamp`, and expected on another one.
+
+    `examinee_connected` with `migrated` follows, or `examinee_disconnected` when the first step of the reconnect
+    ladder has passed without it. An addition to the document, where every closed socket is a loss.
+    """
+
+    type: ClassVar[str] = "examinee_migrating"
+    plan_id: Id
+    examinee_id: Id
+    socket_id: SocketId
+    server_id: str | None = None
+    status: Literal[ConnectionStatusCode.MIGRATING] = ConnectionStatusCode.MIGRATING
+    timestamp: Timestamp
+    restated: bool | None = None
+    version: int
+
+
+class ExamineeReconnecting(Traced):
     """`examinee_reconnecting`: attempt `attempt` of `maxAttempts` has begun; the next one begins at `nextAttemptAt`."""
 
     type: ClassVar[str] = "examinee_reconnecting"
@@ -340,7 +389,7 @@ class ExamineeReconnecting(Message):
     version: int
 
 
-class ExamineeReconnectExhausted(Message):
+class ExamineeReconnectExhausted(Traced):
     """`examinee_reconnect_exhausted`: all attempts are used up; a recovery is refused until a proctor readmits."""
 
     type: ClassVar[str] = "examinee_reconnect_exhausted"
@@ -353,7 +402,7 @@ class ExamineeReconnectExhausted(Message):
     version: int
 
 
-class ExamineeReadmitted(Message):
+class ExamineeReadmitted(Traced):
     """`examinee_readmitted`: a proctor (`by`) allowed the examinee to connect again."""
 
     type: ClassVar[str] = "examinee_readmitted"
@@ -370,7 +419,7 @@ class ExamineeReadmitted(Message):
 class ConnectionView(Wire):
     """`connection` of a session_state or of a row of a plan_snapshot."""
 
-    status: Literal["CONNECTED", "DISCONNECTED", "NEVER"] = "NEVER"
+    status: Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "NEVER"] = "NEVER"
     socket_id: str | None = None
     server_id: str | None = None
     reason: str | None = None
@@ -431,6 +480,7 @@ class SessionLost(Message):
 Event = (
     ExamineeConnected
     | ExamineeDisconnected
+    | ExamineeMigrating
     | ExamineeReconnecting
     | ExamineeReconnectExhausted
     | ExamineeReadmitted
@@ -459,6 +509,7 @@ STATUS_MESSAGES: tuple[type[Message], ...] = (
 SOCKET_MESSAGES: tuple[type[Message], ...] = (
     ExamineeConnected,
     ExamineeDisconnected,
+    ExamineeMigrating,
     ExamineeReconnecting,
     ExamineeReconnectExhausted,
     ExamineeReadmitted,

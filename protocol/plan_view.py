@@ -15,6 +15,7 @@ from protocol.frames import ExamineeRow, PlanSnapshot
 from protocol.messages import (
     ExamineeConnected,
     ExamineeDisconnected,
+    ExamineeMigrating,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
@@ -41,7 +42,10 @@ class Verdict(StrEnum):
 
 @dataclass(slots=True)
 class Seen:
-    """One examinee as the proctor sees them. Versions are 0 until something was seen."""
+    """One examinee as the proctor sees them: CONNECTED, DISCONNECTED, MIGRATING or NEVER.
+
+    Versions are 0 until something was seen.
+    """
 
     examinee_id: str
     status: str = "NEVER"
@@ -65,8 +69,15 @@ class Seen:
 
 
 ConnectionEvent = (
-    ExamineeConnected | ExamineeDisconnected | ExamineeReconnecting | ExamineeReconnectExhausted | ExamineeReadmitted
+    ExamineeConnected
+    | ExamineeDisconnected
+    | ExamineeMigrating
+    | ExamineeReconnecting
+    | ExamineeReconnectExhausted
+    | ExamineeReadmitted
 )
+
+_ARRIVING = (ExamineeConnected, ExamineeMigrating)
 
 
 class PlanView:
@@ -140,7 +151,7 @@ class PlanView:
             return verdict
         seen.version, seen.version_from_event = message.version, True
         # Whoever reconnects, has used up the attempts or is readmitted is gone, even if the loss was never seen.
-        seen.status = message.status.value if isinstance(message, ExamineeConnected) else "DISCONNECTED"
+        seen.status = message.status.value if isinstance(message, _ARRIVING) else "DISCONNECTED"
         match message:
             case ExamineeConnected():
                 seen.socket_id, seen.server_id = message.socket_id, message.server_id
@@ -149,7 +160,11 @@ class PlanView:
                 seen.reason = message.reason
                 seen.exhausted = message.reason == LossReason.RECONNECT_LIMIT_EXCEEDED  # told anew while shut out
                 if not message.restated:  # the same outage, told again: its ladder goes on
-                    seen.attempt, seen.max_attempts = 0, None
+                    seen.attempt, seen.max_attempts = message.attempt or 0, message.max_attempts
+            case ExamineeMigrating():
+                seen.socket_id, seen.server_id = message.socket_id, message.server_id
+                seen.reason, seen.exhausted = LossReason.SERVER_DRAINING.value, False
+                seen.attempt, seen.max_attempts = 0, None
             case ExamineeReconnecting():
                 seen.attempt, seen.max_attempts = message.attempt, message.max_attempts
             case ExamineeReconnectExhausted():
@@ -198,6 +213,7 @@ def _take_row(seen: Seen, row: ExamineeRow) -> None:
 _CHANGES: dict[type[Message], Callable[[PlanView, Any], Verdict]] = {
     ExamineeConnected: PlanView._connection,
     ExamineeDisconnected: PlanView._connection,
+    ExamineeMigrating: PlanView._connection,
     ExamineeReconnecting: PlanView._connection,
     ExamineeReconnectExhausted: PlanView._connection,
     ExamineeReadmitted: PlanView._connection,

@@ -45,7 +45,7 @@ def examinee_row(examinee_id: str, progress: Sequence[str | None], mobile_sync: 
 
 def connection_view(fields: Fields) -> ConnectionView:
     """`connection` from the fields of a progress record."""
-    status = cast(Literal["CONNECTED", "DISCONNECTED", "NEVER"], fields.get("connStatusCode") or "NEVER")
+    status = cast(Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "NEVER"], fields.get("connStatusCode") or "NEVER")
     return ConnectionView(
         status=status,
         socket_id=fields.get("socketId") or None,

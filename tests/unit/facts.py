@@ -63,6 +63,11 @@ def disconnected(socket: str, second: float = 0, reason: str | None = "SOCKET_CL
     )
 
 
+def sent_away(socket: str, second: float = 0) -> ConnectionStatus:
+    """A server that is drained has told the client to go elsewhere."""
+    return disconnected(socket, second, "SERVER_DRAINING")
+
+
 def attempt(loss: int, number: int, second: float = 0, of: int = 3) -> ReconnectAttempt:
     following = at(second + 5) if number < of else None
     return ReconnectAttempt(

@@ -328,8 +328,7 @@ def loss_waited_for(broker: Broker, examinee_id: str) -> int | None:
     return None if payload is None else int(pydantic_core.from_json(payload)["lossVersion"])
 
 
-def stage_timed(broker: Broker, examinee_id: str) -> int | None:
-    """The stage whose deadline is scheduled."""
+def stages_timed(broker: Broker, examinee_id: str) -> set[int]:
+    """The stages whose deadline is scheduled; that of a stage that came to nothing fires and changes nothing."""
     prefix = f"status.timer.{PLAN}.{examinee_id}.mobile_sync-"
-    stages = [int(subject.removeprefix(prefix)) for subject in broker.timers if subject.startswith(prefix)]
-    return max(stages, default=None)
+    return {int(subject.removeprefix(prefix)) for subject in broker.timers if subject.startswith(prefix)}

@@ -42,7 +42,7 @@ _seconds = st.integers(0, 300)
 _sockets = st.sampled_from(SOCKETS)
 
 
-_reasons = st.sampled_from(["SOCKET_CLOSED", "PING_TIMEOUT", "SERVER_LOST"])
+_reasons = st.sampled_from(["SOCKET_CLOSED", "PING_TIMEOUT", "SERVER_LOST", "SERVER_DRAINING", "SERVER_DRAINING"])
 _clients = st.sampled_from([None, "c1"])
 _numbers = st.integers(0, 2)
 _tries = st.integers(1, 3)

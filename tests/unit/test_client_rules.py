@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from protocol.client_rules import (
     MAX_POSTPONED,
+    MIGRATE_SPREAD_SECONDS,
     STABLE_SECONDS,
     Comeback,
     GiveUp,
@@ -20,6 +21,7 @@ from protocol.client_rules import (
     after,
     connect_url,
     retry_after_seconds,
+    sent_away,
     welcomed,
 )
 from protocol.close_codes import CLOSE_RULES, CloseCode, may_reconnect
@@ -28,6 +30,7 @@ from protocol.frames import ReconnectPolicy
 A, B, C = (f"ws://server-{name}:8001/v1/connect" for name in "abc")
 LONG = 60.0
 
+LOSSES = [None, 1006, *(code for code in CLOSE_RULES if may_reconnect(code) and code != CloseCode.MIGRATE)]
 draws = st.floats(-1, 1, exclude_max=True)
 policies = st.builds(  # by their names: hypothesis would add the aliases of the signature
     lambda most, steps, jitter: ReconnectPolicy(max_attempts=most, backoff_seconds=steps, jitter=jitter),
@@ -36,7 +39,7 @@ policies = st.builds(  # by their names: hypothesis would add the aliases of the
     st.floats(0, 1),
 )
 passing = st.one_of(
-    st.builds(Lost, st.sampled_from([None, 1006, *(c for c in CLOSE_RULES if may_reconnect(c))]), st.floats(0, 1e4)),
+    st.builds(Lost, st.sampled_from(LOSSES), st.floats(0, 1e4)),
     st.builds(Refused, st.integers(500, 599).filter(lambda status: status != 503)),
     st.just(Unreachable()),
 )
@@ -142,7 +145,7 @@ def test_a_server_that_is_the_only_one_is_tried_again_even_when_it_went_away() -
     assert ladder(at(endpoints=(A,)), Lost(1012, LONG))[0].url == A
 
 
-@pytest.mark.parametrize("code", [1001, 1011, 4003])
+@pytest.mark.parametrize("code", [1001, 1011, 4003, 4007])
 def test_a_code_that_asks_for_the_backoff_gets_it(code: int) -> None:
     assert ladder(at(), Lost(code, LONG))[0].seconds == 5
 
@@ -190,6 +193,71 @@ def test_being_told_later_for_ever_ends() -> None:
     assert after(state, Refused(503, 1.0), 0.0)[1] == GiveUp(GiveUpReason.ALWAYS_BUSY, status=503)
 
 
+# -- sent away by a server that is drained -----------------------------------------------------------------
+
+MOVE = Lost(CloseCode.MIGRATE, LONG)
+
+
+@given(policies, draws, st.floats(0, 1e4))
+def test_who_is_sent_away_goes_to_the_first_endpoint_of_the_frame_at_once(
+    policy: ReconnectPolicy, draw: float, lasted: float
+) -> None:
+    state, step = after(sent_away(welcomed(A, [A, B, C], policy), [C, B]), Lost(CloseCode.MIGRATE, lasted), draw)
+    assert isinstance(step, Wait)
+    assert step.url == C
+    assert 0 <= step.seconds <= MIGRATE_SPREAD_SECONDS
+    assert state.attempt == 0, "which is no attempt"
+
+
+def test_a_client_that_knows_only_the_close_code_goes_to_another_server_too() -> None:
+    assert ladder(at(), MOVE)[0].url == B
+
+
+def test_the_frame_counts_however_the_connection_ends() -> None:
+    """The server may die between the frame and the close."""
+    wait = ladder(sent_away(at(), [C]), Lost(None, LONG))[0]
+    assert wait.url == C
+    assert wait.seconds == pytest.approx(0.1)
+
+
+def test_a_frame_without_endpoints_leaves_those_that_are_known() -> None:
+    assert ladder(sent_away(at(), []), MOVE)[0].url == B
+    assert ladder(sent_away(at(endpoints=()), []), MOVE)[0].url == A, "there is no other"
+
+
+def test_the_endpoints_of_the_frame_are_tried_in_turn_and_the_drained_server_last() -> None:
+    down = Unreachable()
+    waits = ladder(sent_away(at(max_attempts=5), [C, B]), MOVE, down, down, down, down)
+    assert [wait.url for wait in waits] == [C, B, A, C, B]
+    assert [wait.attempt for wait in waits] == [1, 1, 2, 3, 4]
+    # Attempt 1 is as quick as after any loss: within the first step, nobody has been told of one.
+    assert [wait.seconds for wait in waits] == pytest.approx([0.1, 0.75, 5, 10, 20])
+
+
+def test_who_is_told_later_by_the_new_server_waits_and_goes_on() -> None:
+    waits = ladder(sent_away(at(), [B, C]), MOVE, Refused(503, 1.0), Unreachable())
+    assert [wait.url for wait in waits] == [B, C, A]
+    assert waits[1].seconds >= 1.0
+
+
+def test_being_sent_on_before_any_welcome_is_slow_and_ends() -> None:
+    state, step = at(), None
+    seconds = []
+    for _ in range(MAX_POSTPONED):
+        state, step = after(state, Lost(CloseCode.MIGRATE), 0.0)
+        assert isinstance(step, Wait)
+        seconds.append(step.seconds)
+    assert seconds[:3] == [pytest.approx(0.1), 5, 5]
+    assert after(state, MOVE, 0.0)[1] == GiveUp(GiveUpReason.ALWAYS_BUSY, code=CloseCode.MIGRATE)
+
+
+def test_the_welcome_of_the_new_server_ends_the_migration() -> None:
+    state, _ = after(sent_away(at(), [B]), MOVE, 0.0)
+    arrived = welcomed(B, [B, C], state.policy)
+    assert (arrived.migrating, arrived.ring) == (False, (B, C))
+    assert ladder(arrived, Lost(None, LONG))[0].url == B
+
+
 @pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 426])
 def test_an_http_status_that_will_not_change_ends_it(status: int) -> None:
     assert after(at(), Refused(status), 0.0)[1] == GiveUp(GiveUpReason.HTTP_STATUS, status=status)
@@ -235,5 +303,8 @@ def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | N
 
 def test_the_codes_with_a_rule_of_their_own_may_be_reconnected_after() -> None:
     # Otherwise their rule would never be reached.
-    for code in (CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART, CloseCode.SERVER_ISOLATED, CloseCode.NOT_READY):
+    for code in (
+        *(CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART, CloseCode.SERVER_ISOLATED, CloseCode.NOT_READY),
+        *(CloseCode.MIGRATE, CloseCode.KICKED),
+    ):
         assert may_reconnect(code)

@@ -9,7 +9,7 @@ from protocol.messages import ServerStatus, ServerStatusCode
 from protocol.servers import Server, apply
 from tests.unit.facts import at, server
 
-STARTING, READY, STOPPING, STOPPED, FAILED, LOST = ServerStatusCode
+STARTING, READY, DRAINING, STOPPING, STOPPED, FAILED, LOST = ServerStatusCode
 
 
 class Log:
@@ -84,7 +84,7 @@ def test_a_start_that_is_announced_again_ends_nothing() -> None:
     assert log.effects == ()
 
 
-@pytest.mark.parametrize("status", [READY, STOPPING, STOPPED, FAILED, LOST])
+@pytest.mark.parametrize("status", [READY, DRAINING, STOPPING, STOPPED, FAILED, LOST])
 def test_an_older_process_has_no_say_any_more(status: ServerStatusCode) -> None:
     log = Log(server(STARTING, "i1"), server(STARTING, "i2"), server(READY, "i2"))
     assert log.changes_nothing(server(status, "i1", 70))
@@ -127,6 +127,23 @@ def test_a_stopped_server_holds_no_sessions() -> None:
     log.add(server(STOPPED))
     assert log.ending().reason == "SERVER_STOPPED"
     assert not log.state.holds_sessions_of("i1")
+
+
+def test_a_drained_server_holds_its_sessions_until_it_has_stopped() -> None:
+    log = Log(server(STARTING), server(READY), server(DRAINING))
+    assert log.effects == ()
+    assert log.state.status is DRAINING, "so it is nobody's endpoint any more"
+    assert log.state.holds_sessions_of("i1")
+    log.add(server(STOPPING))
+    assert log.effects == ()
+    assert log.add(server(STOPPED)).ending().reason == "SERVER_STOPPED"
+
+
+def test_a_server_that_dies_while_it_is_drained_is_lost_like_any_other() -> None:
+    log = Log(server(STARTING), server(DRAINING), server(LOST, second=30))
+    assert log.ending().reason == "SERVER_LOST"
+    log.add(server(DRAINING, second=35))
+    assert log.state.holds_sessions_of("i1"), "it was alive after all, and goes on"
 
 
 def test_only_the_living_process_holds_sessions() -> None:

@@ -15,7 +15,7 @@ from tests.unit.hall import (
     facts_of,
     loss_waited_for,
     publish,
-    stage_timed,
+    stages_timed,
     stored_state,
 )
 
@@ -177,7 +177,7 @@ def test_a_stage_keeps_its_deadline_when_an_earlier_one_is_told_again() -> None:
     assert isinstance(state, MobileSync)
     # Failed uploads keep the stage open; it ends when its deadline fires.
     assert state.status in (MobileSyncCode.WAITING, MobileSyncCode.FAILED)
-    assert stage_timed(hall.broker, EXAMINEE) == state.wait_version
+    assert state.wait_version in stages_timed(hall.broker, EXAMINEE)
 
 
 def test_a_loss_is_waited_for_even_if_an_earlier_one_is_completed_last() -> None:
@@ -203,4 +203,4 @@ def test_a_stage_keeps_its_deadline_even_if_another_manager_tells_of_an_earlier_
     hall.other.take([2, 3])
     hall.other.finish()
     hall.one.finish()
-    assert stage_timed(hall.broker, EXAMINEE) == 768
+    assert 768 in stages_timed(hall.broker, EXAMINEE)
