@@ -30,6 +30,7 @@ from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import TokenVerifier
 from actors.server_queue import ServerQueue
+from actors.socket_metrics import ACCEPTS
 from actors.socket_session import SocketSession
 from protocol.claims import Claims
 from protocol.close_codes import CloseCode
@@ -56,6 +57,7 @@ FRAMES_PER_SECOND = 100
 FRAMES_AT_ONCE = 300
 ADMIT_SECONDS = 5.0
 MAX_ACTIVE = 2000
+_EXAMINEES, _PROCTORS = ACCEPTS.labels("examinee"), ACCEPTS.labels("proctor")
 
 
 class Clients:
@@ -175,6 +177,7 @@ class Clients:
         connection.session = session
         try:
             connection.tell(self._welcome(claims, socket_id, claims.sub))
+            _EXAMINEES.inc()
             session.announce()
             session.answering = await self._bus.answer(session.address, _inspector(session))
             await self._read(connection, session)
@@ -205,6 +208,7 @@ class Clients:
         snapshot = asyncio.create_task(self._snapshot(feed, session))
         try:
             connection.tell(self._welcome(claims, socket_id, None))
+            _PROCTORS.inc()
             await self._read(connection, session)
         finally:
             snapshot.cancel()

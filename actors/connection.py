@@ -12,6 +12,7 @@ from websockets.frames import CloseCode as WireCode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN, Event
 
+from actors.socket_metrics import BREAKS, REFUSALS, count_close
 from protocol.close_codes import CLOSE_RULES, CloseCode
 from protocol.frames import CONNECT_PATH, encode_text
 from protocol.messages import LossReason, Message
@@ -39,6 +40,8 @@ class Connection(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self.opened:
+            count_close(self.first_close_code())
         if self.session is not None:
             self.session.ended(self.reason())
 
@@ -49,6 +52,17 @@ class Connection(ServerConnection):
         if self.protocol.close_sent is not None and self.protocol.close_sent.code in _PROTOCOL_ERRORS:
             return LossReason.PROTOCOL_ERROR.value
         return LossReason.SOCKET_CLOSED.value
+
+    @property
+    def opened(self) -> bool:
+        """Whether it ever was a WebSocket."""
+        return self.response is not None and self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS
+
+    def first_close_code(self) -> int:
+        """The close code of whoever closed first; 1006 when it broke."""
+        sent, received = self.protocol.close_sent, self.protocol.close_rcvd
+        first = received if self.protocol.close_rcvd_then_sent or sent is None else sent
+        return int(first.code) if first is not None else int(WireCode.ABNORMAL_CLOSURE)
 
     @property
     def is_open(self) -> bool:
@@ -78,6 +92,7 @@ class Connection(ServerConnection):
 
     def break_off(self, reason: str) -> None:
         """End it now: there is nobody to shake hands with."""
+        BREAKS.labels(reason).inc()
         self.end_reason = reason
         self.transport.abort()
 
@@ -113,15 +128,16 @@ class Doorkeeper:
         if origin is not None and not self._allowed(origin, request.headers.get("Host", "")):
             return connection.respond(HTTPStatus.FORBIDDEN, "this Origin may not connect; see socket.origins\n")
         if closed is not None:
-            return self._later(connection, closed, 2)
+            return self._later(connection, closed, 2, "closed")
         if open_now >= self._max:
-            return self._later(connection, "this server is full", 5)
+            return self._later(connection, "this server is full", 5, "full")
         if not self._take():
-            return self._later(connection, "too many connect at once", 1)
+            return self._later(connection, "too many connect at once", 1, "too_fast")
         return None
 
-    def _later(self, connection: ServerConnection, why: str, seconds: int) -> Response:
+    def _later(self, connection: ServerConnection, why: str, seconds: int, reason: str) -> Response:
         self.refused += 1
+        REFUSALS.labels(reason).inc()
         response = connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, why + "\n")
         response.headers["Retry-After"] = str(seconds)
         return response

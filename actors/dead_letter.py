@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from actors.runtime.bus import Outgoing
+from actors.runtime.metrics import DEAD_LETTERS
 from protocol import subjects
 from protocol.dead_letters import Letter, Source, digest_of, replays_of
 
@@ -31,6 +32,7 @@ def dead_letter(
     of messages. `by` tells several readers of one message apart. `headers` are the message's: they say whether it is
     a replayed one. `consumer` and `deliveries`: who gave up on it, and after how many.
     """
+    DEAD_LETTERS.labels(stream).inc()
     digest = digest_of(payload)
     replays, replay_of = replays_of(headers or {})
     letter = Letter(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import pydantic_core
 
 from actors.proctor_session import Parsed, ProctorSession, aspect_of
 from actors.runtime.state_store import StateStore
+from actors.socket_metrics import observe_told
 from protocol import keys
 from protocol.frames import ExamineeRow, PlanSnapshot
 from protocol.messages import LossReason
@@ -59,6 +61,8 @@ class PlanFeed:
             if connection.unsent > self._max_buffer:
                 log.warning("%s reads too slowly: %d bytes wait", proctor.address, connection.unsent)
                 connection.break_off(LossReason.SLOW_CLIENT.value)
+        if any(proctor.held_back is None for proctor in self.proctors):
+            observe_told(news, time.time())
 
     def _is_news(self, event: Parsed) -> bool:
         version = event["data"]["version"]

@@ -7,6 +7,7 @@ import logging
 import time
 from typing import Any
 
+from actors.queue_metrics import BROKER
 from actors.runtime.actor import Actor, on
 from actors.runtime.bus import Bus
 from actors.runtime.presence import Presence
@@ -66,6 +67,7 @@ class QueueServer(Actor):
     async def on_start(self) -> None:
         await self._apply_topology()
         await self._presence.announce()
+        self.spawn(BROKER.follow(self._bus), "metrics")
 
     async def on_stop(self) -> None:
         await self._presence.withdraw()

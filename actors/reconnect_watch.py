@@ -21,6 +21,7 @@ from actors.runtime.presence import Presence
 from actors.runtime.pull import Delivery, PullConsumer
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
+from actors.state_metrics import ATTEMPTS, EXHAUSTED
 from protocol import keys, subjects
 from protocol.codec import encode, encode_batches
 from protocol.connection import READMITTED
@@ -94,6 +95,7 @@ class ReconnectWatch(Actor):
                 await delivery.ack()
                 continue
             self.attempts += 1
+            ATTEMPTS.inc()
             plan_id, examinee_id = _examinee(delivery.subject)
             following = None
             if delivery.attempt < self._max_attempts:
@@ -160,6 +162,7 @@ class ReconnectWatch(Actor):
             address = subjects.status_plan(plan_id)
             await self._bus.publish_surely([Outgoing(address, encode(message), f"exhausted:{message.loss_version}")])
             self.exhausted += 1
+            EXHAUSTED.inc()
         await delivery.ack()
 
 

@@ -366,6 +366,7 @@ class SocketServer(Actor):
             "serverId": self.server_id,
             "incarnation": self.incarnation,
             "url": self.url,
+            "accepting": self._server is not None and self._bus.connected and self._draining_since is None,
             "sockets": self._clients.sockets,
             "examinees": len(self._clients.examinees),
             "proctors": sum(len(feed.proctors) for feed in self._clients.feeds.values()),

@@ -25,6 +25,7 @@ from actors.runtime.pull import Delivery, PullConsumer
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.state_decisions import Decided, Decisions, Item
+from actors.state_metrics import count_told
 from actors.state_telling import Telling, Told
 from protocol import log_entries
 from protocol.codec import Malformed
@@ -230,6 +231,7 @@ class StateManager(Actor):
         FACTS.labels("applied").inc(decided.applied)
         FACTS.labels("repeated").inc(decided.repeated)
         FACTS.labels("late").inc(decided.late)
+        count_told(decided.events)
         if decided.damaged:
             FACTS.labels("dead").inc(len(decided.damaged))
 

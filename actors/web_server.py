@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import prometheus_client as prometheus
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -30,10 +29,13 @@ from actors.mobile_upload import MobileUploads
 from actors.problems import PROBLEM_HANDLERS, RETRY_AFTER, Problem, problem_of
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus
+from actors.runtime.metrics import CONTENT_TYPE
+from actors.runtime.metrics_server import exposition
 from actors.runtime.presence import Presence
 from actors.runtime.settings import Settings, require_secret_beyond_loopback
 from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import TokenVerifier, bearer
+from actors.web_metrics import REQUESTS, UPLOADS
 from protocol.claims import Claims
 from protocol.errors import ErrorCode, ExamwireError, RoleFailed, StateUnavailable
 from protocol.ids import check_id
@@ -92,15 +94,6 @@ class WebServer(Actor):
             exception_handlers=PROBLEM_HANDLERS,
         )
         self._app.router.redirect_slashes = False
-        # A registry of its own, so that two web servers in one process do not clash.
-        self.registry = prometheus.CollectorRegistry()
-        prometheus.ProcessCollector(registry=self.registry)
-        self._uploads_total = prometheus.Counter(
-            "examwire_web_uploads", "Uploads by outcome", ["outcome"], registry=self.registry
-        )
-        self._request_seconds = prometheus.Histogram(
-            "examwire_web_request_seconds", "Time to answer", ["route", "method", "status"], registry=self.registry
-        )
 
     # -- life ----------------------------------------------------------------------------------------
 
@@ -186,7 +179,7 @@ class WebServer(Actor):
         finally:
             route = getattr(scope.get("endpoint"), "__name__", "other")
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._request_seconds.labels(route, method, str(status)).observe(time.perf_counter() - began)
+            REQUESTS.labels(route, method, str(status)).observe(time.perf_counter() - began)
             ids = scope.get("path_params", {})
             self.account_for(HttpRequest(method, route, status, ids.get("plan_id"), ids.get("examinee_id")), began)
 
@@ -208,7 +201,7 @@ class WebServer(Actor):
             raise
         finally:
             self.outcomes[outcome] += 1
-            self._uploads_total.labels(outcome).inc()
+            UPLOADS.labels(outcome).inc()
         return response
 
     async def capture(self, request: Request) -> Response:
@@ -243,10 +236,8 @@ class WebServer(Actor):
         return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
 
     async def metrics(self, _request: Request) -> Response:
-        """Prometheus exposition of this actor and its process."""
-        return Response(
-            prometheus.generate_latest(self.registry), headers={"Content-Type": prometheus.CONTENT_TYPE_LATEST}
-        )
+        """What this process measures; the metrics port serves the same."""
+        return Response(exposition(), headers={"Content-Type": CONTENT_TYPE})
 
 
 class _HttpServer(uvicorn.Server):

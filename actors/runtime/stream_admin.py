@@ -34,7 +34,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """What a stream holds: sequences of its first and last message, how many, how many bytes."""
+    """What a stream holds: sequences of its first and last message, how many, how many bytes.
+
+    Of `replicas` copies that it should have, `current` are up to date.
+    """
 
     first: int
     last: int
@@ -42,6 +45,15 @@ class StreamState:
     size: int
     replicas: int = 1
     leader: str | None = None
+    current: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StorageState:
+    """Bytes on disk that the account's streams use, and may use (`None`: no limit but the disk)."""
+
+    used: int
+    limit: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +163,17 @@ class StreamAdmin:
         state = info.state
         leader = info.cluster.leader if info.cluster else None
         replicas = info.config.num_replicas or 1
-        return StreamState(state.first_seq, state.last_seq, state.messages, state.bytes, replicas, leader)
+        others = (info.cluster.replicas or []) if info.cluster else []
+        current = 1 + sum(bool(one.current) and not one.offline for one in others)
+        return StreamState(state.first_seq, state.last_seq, state.messages, state.bytes, replicas, leader, current)
+
+    async def storage_state(self) -> StorageState:
+        """What the streams of this account take on disk. Raises `BrokerUnavailable`."""
+        try:
+            info = await self._js.account_info()
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"JetStream tells nothing of its storage ({error!r})") from error
+        return StorageState(info.storage, info.limits.max_storage if info.limits.max_storage > 0 else None)
 
     async def consumer_states(self, stream: str) -> list[ConsumerState]:
         """How far each consumer of a stream is, by name. Raises `BrokerUnavailable`."""

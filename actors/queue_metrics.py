@@ -1,0 +1,120 @@
+"""What the queue server measures: the streams and their consumers, as the broker has them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from actors.runtime.bus import Bus
+from actors.runtime.metrics import REGISTRY
+from actors.runtime.stream_admin import ConsumerState, StorageState, StreamState
+from protocol.errors import BrokerUnavailable
+from protocol.streams import STREAMS
+
+log = logging.getLogger("examwire.queue_server")
+
+ASK_SECONDS = 5.0
+
+
+class Broker(Collector):
+    """What the broker said last. A stream that did not answer is told to be down, and nothing old is told of it."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, StreamState] = {}
+        self._consumers: dict[str, Sequence[ConsumerState]] = {}
+        self._silent: set[str] = set()
+        self._storage: StorageState | None = None
+
+    async def follow(self, bus: Bus) -> None:
+        """Ask every few seconds until cancelled."""
+        try:
+            while True:
+                await asyncio.gather(*(self._ask_stream(bus, spec.name) for spec in STREAMS), self._ask_storage(bus))
+                await asyncio.sleep(ASK_SECONDS)
+        finally:  # whoever does not ask knows nothing
+            self._streams, self._consumers, self._silent, self._storage = {}, {}, set(), None
+
+    async def _ask_storage(self, bus: Bus) -> None:
+        try:
+            self._storage = await bus.storage_state()
+        except BrokerUnavailable as error:
+            self._storage = None
+            log.debug("storage: %s", error)
+
+    async def _ask_stream(self, bus: Bus, stream: str) -> None:
+        try:
+            state, consumers = await bus.stream_state(stream), await bus.consumer_states(stream)
+        except BrokerUnavailable as error:
+            log.debug("%s: %s", stream, error)
+            self._silent.add(stream)
+            self._streams.pop(stream, None)
+            self._consumers.pop(stream, None)
+        else:
+            self._silent.discard(stream)
+            self._streams[stream], self._consumers[stream] = state, consumers
+
+    def collect(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily(
+            "examwire_stream_up", "Whether the stream answers: it exists and has a leader", labels=["stream"]
+        )
+        for stream in (*self._streams, *self._silent):
+            up.add_metric([stream], stream in self._streams)
+        yield up
+        yield from self._of_streams()
+        yield from self._of_consumers()
+        if self._storage is not None:
+            yield GaugeMetricFamily(
+                "examwire_jetstream_storage_bytes", "What all streams of the account hold on disk", self._storage.used
+            )
+            if self._storage.limit is not None:
+                limit = self._storage.limit
+                yield GaugeMetricFamily("examwire_jetstream_storage_limit_bytes", "What they may hold", limit)
+
+    def _of_streams(self) -> Iterator[Metric]:
+        by_stream = ["stream"]
+        messages = GaugeMetricFamily("examwire_stream_messages", "Messages that the stream holds", labels=by_stream)
+        size = GaugeMetricFamily("examwire_stream_size_bytes", "What they take on disk", labels=by_stream)
+        last = GaugeMetricFamily("examwire_stream_last_sequence", "The place of its newest message", labels=by_stream)
+        wanted = GaugeMetricFamily("examwire_stream_replicas", "Copies that it should have", labels=by_stream)
+        current = GaugeMetricFamily("examwire_stream_replicas_current", "Copies up to date", labels=by_stream)
+        for name, state in self._streams.items():
+            messages.add_metric([name], state.messages)
+            size.add_metric([name], state.size)
+            last.add_metric([name], state.last)
+            wanted.add_metric([name], state.replicas)
+            current.add_metric([name], state.current)
+        yield from (messages, size, last, wanted, current)
+
+    def _of_consumers(self) -> Iterator[Metric]:
+        labels = ["stream", "consumer"]
+        pending = GaugeMetricFamily(
+            "examwire_consumer_pending_messages", "Messages that wait to be delivered", labels=labels
+        )
+        out = GaugeMetricFamily(
+            "examwire_consumer_unacknowledged_messages", "Messages that were delivered and not settled", labels=labels
+        )
+        again = GaugeMetricFamily(
+            "examwire_consumer_redelivered_messages", "Those of them that were delivered more than once", labels=labels
+        )
+        pulls = GaugeMetricFamily(
+            "examwire_consumer_waiting_pulls",
+            "Requests for messages that are open: 0 means nobody reads",
+            labels=labels,
+        )
+        for stream, consumers in self._consumers.items():
+            for one in consumers:
+                names = [stream, one.name]
+                pending.add_metric(names, one.pending)
+                out.add_metric(names, one.unacknowledged)
+                again.add_metric(names, one.redelivered)
+                pulls.add_metric(names, one.pulls_waiting)
+        yield from (pending, out, again, pulls)
+
+
+BROKER = Broker()
+REGISTRY.register(BROKER)

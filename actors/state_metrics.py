@@ -1,0 +1,94 @@
+"""What the state manager's process measures: what happened to examinees, and whether its work goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import Counter, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from actors.runtime.census import CENSUS
+from actors.runtime.metrics import REGISTRY
+from protocol.close_codes import CLOSE_RULES
+from protocol.connection import READMITTED
+from protocol.messages import Event, ExamineeConnected, ExamineeDisconnected, ExamineeMigrating, LossReason
+
+LOSSES = Counter(
+    "examwire_losses_total",
+    "Examinees whom proctors were told to be gone, by the reason. What is told again after a crash counts again",
+    ["reason"],
+    registry=REGISTRY,
+)
+RECOVERIES = Counter(
+    "examwire_recoveries_total",
+    "Examinees who came back, by the reason of the loss",
+    ["reason"],
+    registry=REGISTRY,
+)
+OUTAGES = Histogram(
+    "examwire_outage_seconds",
+    "How long those who came back were gone",
+    registry=REGISTRY,
+    buckets=(1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0),
+)
+MIGRATIONS = Counter(
+    "examwire_migrations_total",
+    "Examinees that a drained server sent to another one: sent, arrived, and lost on the way",
+    ["step"],
+    registry=REGISTRY,
+)
+ATTEMPTS = Counter("examwire_reconnect_attempts_total", "Attempts to come back that were counted", registry=REGISTRY)
+EXHAUSTED = Counter(
+    "examwire_reconnect_exhausted_total", "Examinees who used up all attempts and wait for a proctor", registry=REGISTRY
+)
+LEASE_EXPIRIES = Counter(
+    "examwire_lease_expiries_total", "Socket servers declared lost, for their heartbeat had stopped", registry=REGISTRY
+)
+
+_REASONS = {*LossReason, *(rule.name for rule in CLOSE_RULES.values()), READMITTED}
+_SENT, _ARRIVED, _LOST = (MIGRATIONS.labels(step) for step in ("sent", "arrived", "lost"))
+for _reason in LossReason:  # a counter that begins at 0 has a rate from its first event on
+    LOSSES.labels(_reason.value)
+
+
+def count_told(events: Iterable[Event]) -> None:
+    """Proctors are told these; what is told anew has been counted."""
+    for event in events:
+        match event:
+            case ExamineeDisconnected(restated=None):
+                LOSSES.labels(_known(event.reason)).inc()
+                if event.reason == LossReason.SERVER_DRAINING:
+                    _LOST.inc()
+            case ExamineeConnected(recovered=True):
+                RECOVERIES.labels(_known(event.recovered_from)).inc()
+                if event.outage_seconds is not None:
+                    OUTAGES.observe(event.outage_seconds)
+            case ExamineeConnected(migrated=True):
+                _ARRIVED.inc()
+            case ExamineeMigrating(restated=None):
+                _SENT.inc()
+            case _:
+                pass
+
+
+def _known(reason: str | None) -> str:
+    """A reason travels as text: one that nobody of ours gives is no series of its own."""
+    return reason if reason in _REASONS else "other"
+
+
+class _StateManagers(Collector):
+    """Read from the inspections of the state managers of this process."""
+
+    def collect(self) -> Iterator[Metric]:
+        waiting = GaugeMetricFamily(
+            "examwire_state_waiting",
+            "Whether the state manager stands still until this engine answers",
+            labels=["engine"],
+        )
+        details = [manager.details() for manager in CENSUS.living("state-manager")]
+        waiting.add_metric(["redis"], max((one["waitingFor"] == "redis" for one in details), default=0))
+        yield waiting
+
+
+REGISTRY.register(_StateManagers())

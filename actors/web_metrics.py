@@ -1,0 +1,18 @@
+"""What a web server measures: uploads by what became of them, and how long answers take."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram
+
+from actors.runtime.metrics import REGISTRY
+
+UPLOADS = Counter("examwire_web_uploads_total", "Uploads of pictures, by the outcome", ["outcome"], registry=REGISTRY)
+REQUESTS = Histogram(
+    "examwire_web_request_seconds",
+    "Time to answer, uploads with the time that the phone takes to send",
+    ["route", "method", "status"],
+    registry=REGISTRY,
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+for _outcome in ("STORED", "STORE_FAILED", "UNAVAILABLE"):
+    UPLOADS.labels(_outcome)
