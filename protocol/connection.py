@@ -160,6 +160,7 @@ def _connected(state: Connection, version: int, fact: ConnectionStatus) -> Outco
         timestamp=fact.timestamp,
         client_info=fact.client_info,
         recovered=recovered,
+        recovered_from=state.reason if recovered else None,
         migrated=migrated or None,
         outage_seconds=_seconds_between(state.since, fact.timestamp) if recovered or migrated else None,
         replaced=replaced,

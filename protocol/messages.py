@@ -315,7 +315,8 @@ class ReplacedSocket(Wire):
 
 
 class ExamineeConnected(Traced):
-    """`examinee_connected`: the examinee is there. `recovered`: after a loss, `outageSeconds` long.
+    """`examinee_connected`: the examinee is there. `recovered`: after a loss, `outageSeconds` long, `recoveredFrom` its
+    reason.
 
     `migrated`: sent here by a server that is drained, `outageSeconds` on the way; that is no recovery.
     `replaced`: a newer connection took over from this one, without a loss.
@@ -331,6 +332,7 @@ class ExamineeConnected(Traced):
     timestamp: Timestamp
     client_info: ClientInfo | None = None
     recovered: bool = False
+    recovered_from: str | None = None
     migrated: bool | None = None
     outage_seconds: float | None = None
     replaced: ReplacedSocket | None = None
