@@ -24,7 +24,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "token": ("cli.token", "token"),
     "plans": ("cli.plans", "app"),
     "actors": ("cli.actors", "app"),
+    "sessions": ("cli.sessions", "app"),
+    "queues": ("cli.queues", "app"),
     "streams": ("cli.streams", "app"),
+    "dead-letters": ("cli.dead_letters", "app"),
+    "examinees": ("cli.examinees", "app"),
+    "nats": ("cli.nats", "app"),
     "config": ("cli.config", "app"),
     "version": ("cli.main", "version"),
 }

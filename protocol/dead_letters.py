@@ -131,9 +131,7 @@ def reason_group(reason: str) -> str:
 def messages_of(stream: str, subject: str, payload: bytes) -> list[Message]:
     """The messages of a payload that is to be sent to `subject`. Raises `ProtocolError` naming the field."""
     if stream not in REPLAYABLE:
-        raise ProtocolError(
-            ErrorCode.NOT_ALLOWED, f"nothing is replayed into {stream}: what it holds was true once only; discard it"
-        )
+        raise ProtocolError(ErrorCode.NOT_ALLOWED, f"nothing is replayed into {stream}")
     decoded = decode(subject, payload) if stream == "STATUS" else SOCKET_CODEC.decode_batch(payload)
     if not decoded:
         raise ProtocolError(ErrorCode.INVALID_MESSAGE, "holds no message")
@@ -144,6 +142,12 @@ def messages_of(stream: str, subject: str, payload: bytes) -> list[Message]:
             raise ProtocolError(one.error.code, detail if len(decoded) > 1 else one.error.detail, one.error.field)
         messages.append(one)
     return messages
+
+
+def can_be_outdated(message: Message) -> bool:
+    """Whether it matters what has happened since: see `outdated`."""
+    connected = isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED
+    return connected or _is_picture(message)
 
 
 def outdated(messages: Iterable[Message], later: Iterable[ExamineeFact]) -> str | None:
@@ -157,12 +161,12 @@ def outdated(messages: Iterable[Message], later: Iterable[ExamineeFact]) -> str 
         if isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED:
             if any(_same_examinee(one, message) and isinstance(one, ConnectionStatus) for one in newer):
                 return f"{message.examinee_id} has connected or disconnected since"
-        elif isinstance(message, MobileSyncStatus) and message.status is MobileSyncCode.COMPLETED:
-            pictures = (
-                one for one in newer if isinstance(one, MobileSyncStatus) and one.status is MobileSyncCode.COMPLETED
-            )
-            if any(_same_examinee(one, message) for one in pictures):
-                return f"{message.examinee_id} has sent another picture since"
+        elif (
+            isinstance(message, MobileSyncStatus)
+            and _is_picture(message)
+            and any(_same_examinee(one, message) and _is_picture(one) for one in newer)
+        ):
+            return f"{message.examinee_id} has sent another picture since"
     return None
 
 
@@ -190,6 +194,10 @@ def _parts(source: bytes | None, index: int | None) -> list[bytes]:
     elif not isinstance(parsed, list):
         parts.append(pydantic_core.to_json(parsed))
     return parts
+
+
+def _is_picture(message: Message) -> bool:
+    return isinstance(message, MobileSyncStatus) and message.status is MobileSyncCode.COMPLETED
 
 
 def _same_examinee(one: ExamineeFact, other: ExamineeFact) -> bool:

@@ -1,0 +1,73 @@
+"""Moments as people say and read them: `09:15`, `-10m`, the local zone."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime, timedelta, tzinfo
+
+from protocol.errors import ConfigurationError
+from protocol.times import parse_time
+
+_AGO = re.compile(r"-((?P<d>[0-9]+)d)?((?P<h>[0-9]+)h)?((?P<m>[0-9]+)m)?((?P<s>[0-9]+)s)?")
+_CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?")
+
+MOMENT_HELP = "09:15, 2026-11-22T09:15:00Z, or -10m for ten minutes ago; today and the local zone unless said."
+
+
+def parse_moment(text: str, option: str, *, now: datetime | None = None) -> float:
+    """Seconds since the epoch. `now` (with a zone) is today, here. Raises `ConfigurationError` naming the option.
+
+    A clock time without a date is today's, a date alone its midnight, and both are of the local zone unless a zone
+    is said (`Z`, `+09:00`). `-1h30m` is so long ago.
+    """
+    here = now or datetime.now().astimezone()
+    stripped = text.strip()
+    if stripped == "now":
+        return here.timestamp()
+    ago = _AGO.fullmatch(stripped)
+    if ago is not None and any(ago.groupdict().values()):
+        parts = {name: int(value or 0) for name, value in ago.groupdict().items()}
+        past = timedelta(days=parts["d"], hours=parts["h"], minutes=parts["m"], seconds=parts["s"])
+        return (here - past).timestamp()
+    try:
+        if _CLOCK.fullmatch(stripped):
+            clock = datetime.fromisoformat(f"2000-01-01T{stripped if stripped[1] != ':' else '0' + stripped}")
+            today = here.astimezone(clock.tzinfo) if clock.tzinfo is not None else here
+            return _in_zone(clock.replace(year=today.year, month=today.month, day=today.day), now)
+        return _in_zone(datetime.fromisoformat(stripped), now)
+    except (ValueError, OverflowError):
+        raise ConfigurationError(f"{option}: {text!r} is no time: say {MOMENT_HELP}") from None
+
+
+def _in_zone(moment: datetime, now: datetime | None) -> float:
+    if moment.tzinfo is not None:
+        return moment.timestamp()
+    # Without `now` the system's zone with its summer time at that moment, not the offset of today.
+    return (moment.astimezone() if now is None else moment.replace(tzinfo=now.tzinfo)).timestamp()
+
+
+def local(moment: float | str | None, *, zone: tzinfo | None = None) -> str:
+    """`2026-11-22 09:15:00.250` in the local zone (or `zone`); nothing for nothing."""
+    if moment is None or moment == "":
+        return ""
+    seconds = parse_time(moment) if isinstance(moment, str) else moment
+    return datetime.fromtimestamp(seconds).astimezone(zone).isoformat(" ", "milliseconds")[:23]
+
+
+def zone_name(moment: float | None = None) -> str:
+    """The local zone at that moment, `KST (UTC+09:00)`."""
+    there = datetime.fromtimestamp(time.time() if moment is None else moment).astimezone()
+    offset = there.strftime("%z")
+    return f"{there.tzname()} (UTC{offset[:3]}:{offset[3:]})"
+
+
+def lasting(seconds: float) -> str:
+    """A length of time in words: `2 min 4 s`."""
+    whole = max(0, round(seconds))
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (whole % 60, "s")]
+    named = [f"{number} {unit}" for number, unit in parts if number]
+    return " ".join(named[:2]) or "0 s"
