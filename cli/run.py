@@ -12,9 +12,9 @@ import typer
 
 from actors.runtime.logs import configure_logging
 from actors.runtime.settings import Settings, require_secret_beyond_loopback, unknown_variables
+from actors.runtime.tracing import configure_tracing, end_tracing
 from cli.config import takes_settings
 from cli.output import print_json
-from protocol.errors import RoleFailed
 from protocol.ids import check_id, check_server_id
 
 if TYPE_CHECKING:  # a role imports what it needs only
@@ -37,6 +37,9 @@ SERVER_SETTINGS = (
     "mobile_sync.timeout_seconds",
     "server.lease_seconds",
 )
+
+# Whose work stands still without Redis; the others go on, and stay ready.
+NEEDS_REDIS = ("state-manager", "web-server")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="The first line on stdout is a ready line in JSON.")]
 NameOption = Annotated[
@@ -154,41 +157,24 @@ def _run(
     json_ready: bool,
 ) -> None:
     """Run the role and end the process. `describe` gives the ready line's fields besides event, role and metricsUrl."""
+    from actors.runtime.metrics_server import MetricsServer
     from actors.runtime.role import run_role
 
     configure_logging(role, name, settings.log.level or "info", settings.log.format)
     for variable, meant in unknown_variables(os.environ).items():
         hint = f"; did you mean {meant}?" if meant else ""
         log.warning("%s: the variable %s is no setting, and nobody reads it%s", name, variable, hint)
-    metrics_url = _serve_metrics(role, settings)
+    host, port = settings.metrics.host, settings.metrics.port
+    require_secret_beyond_loopback(settings, f"{role} metrics", host)
+    metrics = MetricsServer(role, host, port, needs_redis=role in NEEDS_REDIS)
 
     async def ready(supervisor: Supervisor) -> None:
-        line = {"event": "ready", "role": role, **describe(supervisor)}
-        if metrics_url is not None:
-            line["metricsUrl"] = metrics_url
+        line = {"event": "ready", "role": role, **describe(supervisor), "metricsUrl": metrics.url}
         if json_ready:
             print_json(line, lines=True)
         else:
-            where = line.get("url")
-            print(f"{role}{'' if name == role else ' ' + name} is ready{f' at {where}' if where else ''}", flush=True)
+            who = role if name == role else f"{role} {name}"
+            where = f" at {line['url']}" if "url" in line else ""
+            print(f"{who} is ready{where}; metrics at {metrics.url}", flush=True)
 
-    raise typer.Exit(run_role(name, settings, children, ready))
-
-
-def _serve_metrics(role: str, settings: Settings) -> str | None:
-    """Serve this process's metrics if `metrics.port` was given anywhere; 0 picks a free port."""
-    if "port" not in settings.metrics.model_fields_set:
-        return None
-    host, port = settings.metrics.host, settings.metrics.port
-    require_secret_beyond_loopback(settings, f"{role} metrics", host)
-
-    from prometheus_client import start_http_server
-
-    from actors.runtime.metrics import REGISTRY
-
-    try:
-        server, _thread = start_http_server(port, host, registry=REGISTRY)
-    except OSError as error:
-        raise RoleFailed(f"{role}: metrics cannot be served on {host}:{port}: {error.strerror}") from None
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{server.server_port}/metrics"
+    raise typer.Exit(run_role(name, settings, children, ready, metrics))

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -30,6 +31,7 @@ SERVER_IDS = ("SOCK001", "SOCK002")
 RECORDED_SECONDS = 15.0
 INTENSITY = Intensity(restarts=5, period=60.0, backoff=0.2, backoff_max=5.0)
 SAMPLE = "sample.jpg"
+TARGETS_FILE = "prometheus-targets.json"
 
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 picks a free one.")]
 
@@ -82,7 +84,7 @@ class System:
     async def run(self, json_ready: bool) -> int:
         """Until a signal (0), or until a process cannot be kept (`RoleFailed`)."""
         claim = DataDirClaim(self.data_dir)
-        self._ready_file.unlink(missing_ok=True)  # of one that was killed
+        self._remove_files()  # of one that was killed
         keeper = Keeper(INTENSITY, claim.record)
         stop = _on_signals(keeper)
         stopping = asyncio.create_task(stop.wait())
@@ -95,7 +97,7 @@ class System:
             working.cancel()
             stopping.cancel()
             await asyncio.wait({stopping, working})
-            self._ready_file.unlink(missing_ok=True)
+            self._remove_files()
             await keeper.stop(*self._stop_order(keeper))
             claim.release()
         return ExitCode.OK
@@ -104,7 +106,8 @@ class System:
         roles = await self._start(keeper)
         await self._recorded(roles)
         ready = self._ready_line(roles)
-        self._write_ready(ready)
+        self._write(TARGETS_FILE, targets(roles), 0o644)  # Prometheus is somebody else
+        self._write(READY_FILE, ready)
         if json_ready:
             print_json(ready, lines=True)
         else:
@@ -201,10 +204,6 @@ class System:
                 return process.engine.url
         return self.settings.redis_url
 
-    @property
-    def _ready_file(self) -> Path:
-        return self.data_dir / READY_FILE
-
     def _ready_line(self, roles: Mapping[str, RoleProcess]) -> dict[str, Any]:
         """The ready line of the design (section 7)."""
         web_url = roles["web-server"].ready["url"]
@@ -219,12 +218,17 @@ class System:
             "planId": self.plan,
         }
 
-    def _write_ready(self, ready: Mapping[str, Any]) -> None:
+    def _write(self, name: str, value: object, mode: int = 0o600) -> None:
         """Atomically, and for the owner only: an external engine's URL may hold a password."""
-        descriptor, aside = tempfile.mkstemp(dir=self.data_dir, prefix=".ready.")
+        descriptor, aside = tempfile.mkstemp(dir=self.data_dir, prefix=f".{name}.")
         with os.fdopen(descriptor, "w") as file:
-            json.dump(ready, file, indent=2)
-        Path(aside).replace(self._ready_file)
+            os.fchmod(descriptor, mode)
+            json.dump(value, file, indent=2)
+        Path(aside).replace(self.data_dir / name)
+
+    def _remove_files(self) -> None:
+        for name in (READY_FILE, TARGETS_FILE):
+            (self.data_dir / name).unlink(missing_ok=True)
 
     def _description(self, ready: Mapping[str, Any]) -> str:
         servers = [f"  {one['serverId']:<9} {one['url']}" for one in ready["socketServers"]]
@@ -233,7 +237,7 @@ class System:
             "",
             f"  web       {ready['webUrl']}",
             *servers,
-            f"  metrics   {ready['metricsUrl']}",
+            f"  metrics   {ready['metricsUrl']}; of every process: {self.data_dir / TARGETS_FILE}",
             f"  NATS      {ready['natsUrl']}",
             f"  Redis     {ready['redisUrl']}",
             f"  data      {ready['dataDir']}",
@@ -270,6 +274,17 @@ class System:
         if not path.exists():
             Image.linear_gradient("L").resize((640, 480)).convert("RGB").save(path, "JPEG")
         return path
+
+
+def targets(roles: Mapping[str, RoleProcess]) -> list[dict[str, Any]]:
+    """Where every role's metrics are, for Prometheus' `file_sd_configs`; `instance` is the name of the process."""
+    return [
+        {
+            "targets": [urlsplit(role.ready["metricsUrl"]).netloc],
+            "labels": {"role": role.ready["role"], "instance": name},
+        }
+        for name, role in roles.items()
+    ]
 
 
 def _on_signals(keeper: Keeper) -> asyncio.Event:
