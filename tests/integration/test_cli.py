@@ -268,8 +268,11 @@ async def test_all_sessions_of_a_server_are_listed_over_several_pages(invoke: In
         if not payload:
             return json.dumps(inspection("socket.SOCK001", "socket-server")).encode()
         page = json.loads(payload)["sessions"]
-        shown = sessions[page["offset"] : page["offset"] + page["limit"]]
-        return json.dumps({"total": len(sessions), "sessions": shown}).encode()
+        asked = [one for one in enumerate(sessions, 1) if page["kind"] in (None, one[1]["kind"])]
+        shown = [one for one in asked if one[0] > page["after"]][: page["limit"]]
+        following = shown[-1][0] if shown and shown[-1] is not asked[-1] else None
+        found = {"total": len(asked), "next": following, "sessions": [one for _, one in shown]}
+        return json.dumps(found).encode()
 
     service = await bus.add_service(
         "socket-server",

@@ -1,0 +1,156 @@
+"""`examwire actors tail`: each message that an actor handles, as it happens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import typer
+
+from actors.runtime.bus import Bus
+from actors.runtime.settings import Settings
+from cli.config import takes_settings
+from cli.live import address_of, ask, connected, entry_at, is_session, session_at, session_ids
+from cli.output import Format, NotFound, OutputOption, print_json, run_until_interrupted
+from cli.token import seconds_of
+from protocol.codec import Codec, Malformed
+from protocol.control import Handled, Tail
+from protocol.errors import BrokerUnavailable, NoResponders
+
+TAIL_SECONDS = 10.0  # so long an actor goes on for a command that has gone
+RENEW_SECONDS = 3.0
+WAITING = 10_000  # lines; who reads more slowly is told how many were left out
+
+SHOWN = Codec.of((Handled,))
+
+
+@takes_settings("nats_url", "data_dir", running=True)
+def tail(
+    settings: Settings,
+    address: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADDRESS",
+            help="An address that `actors ls` shows, a serverId, session.PLAN.EXAMINEE or proctor.PLAN.SOCKET_ID.",
+            show_default=False,
+        ),
+    ],
+    per_second: Annotated[
+        int, typer.Option("--per-second", min=1, max=1000, help="At most so many; the others are counted.")
+    ] = 200,
+    lasting: Annotated[
+        str | None, typer.Option("--for", metavar="DURATION", help="End after so long.", show_default=False)
+    ] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show each message that an actor handles: when, what, about whom, how long it took, and its error.
+
+    Until Ctrl-C. Of a batch: how many messages, of which types, and the first few. An actor that ends is waited for;
+    an examinee who comes back is followed to another server. One JSON object a line with -o json.
+    """
+    until = time.monotonic() + seconds_of(lasting) if lasting is not None else None
+    if is_session(address):
+        session_ids(address)
+
+    async def work() -> None:
+        async with connected(settings, "actors tail") as bus:
+            async for handled in follow(bus, address, per_second, until):
+                if output is Format.JSON:
+                    print_json(handled.data(), lines=True)
+                else:
+                    typer.echo(line_of(handled))
+
+    run_until_interrupted(work())
+
+
+async def follow(bus: Bus, address: str, per_second: int, until: float | None = None) -> AsyncIterator[Handled]:
+    """What the actor at `address` handles, from now on; until `until` by `time.monotonic()`.
+
+    Raises `NotFound` when it is not there at the beginning; later it is waited for, and stderr says so.
+    """
+    waiting: asyncio.Queue[Handled] = asyncio.Queue(WAITING)
+    missed = 0
+
+    async def arrived(msg: Any) -> None:
+        nonlocal missed
+        for one in SHOWN.decode_batch(msg.data):
+            if isinstance(one, Malformed):
+                continue  # of a newer version
+            assert isinstance(one, Handled)
+            if waiting.full():
+                missed += 1 + one.left_out
+            else:
+                waiting.put_nowait(one.model_copy(update={"left_out": one.left_out + missed}) if missed else one)
+                missed = 0
+
+    inbox = bus.new_inbox()
+    subscription = await bus.subscribe(inbox, arrived)
+    tail = Tail(inbox=inbox, seconds=TAIL_SECONDS, per_second=per_second)
+    await _begin(bus, address, tail)
+    renewing = asyncio.create_task(_renew(bus, address, tail))
+    try:
+        while until is None or time.monotonic() < until:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            next_one = asyncio.ensure_future(waiting.get())
+            await asyncio.wait({next_one, renewing}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if next_one.done():
+                yield next_one.result()
+                continue
+            next_one.cancel()
+            if renewing.done():
+                await renewing  # it goes on for ever, unless something is broken
+    finally:
+        renewing.cancel()
+        if bus.connected:
+            await subscription.unsubscribe()
+
+
+async def _begin(bus: Bus, address: str, tail: Tail) -> str:
+    """Ask for the tail where the actor is now; the control address that one asks again."""
+    if is_session(address):
+        session = await session_at(bus, address)
+        await ask(bus, session.server, tail.model_copy(update={"session": address}))
+        return session.server
+    found = address_of(await entry_at(bus, address))
+    await ask(bus, found, tail)
+    return found
+
+
+async def _renew(bus: Bus, address: str, tail: Tail) -> None:
+    there = True
+    while True:
+        await asyncio.sleep(RENEW_SECONDS if there else 1.0)
+        try:
+            found = await _begin(bus, address, tail)
+        except (NotFound, NoResponders, BrokerUnavailable) as error:
+            if there:
+                typer.echo(f"examwire: {error}; waiting for it", err=True)
+            there = False
+        else:
+            if not there:
+                typer.echo(f"examwire: {address} is there again, at {found}", err=True)
+            there = True
+
+
+def line_of(handled: Handled) -> str:
+    """`09:15:02.123  connection_status  0.412 ms  planId=P001 ...` for people."""
+    parts = [handled.time[11:23], f"{handled.message:<22}", f"{handled.took:>9.3f} ms", _about(handled.about)]
+    if handled.error is not None:
+        parts.append(f"FAILED {handled.error}")
+    if handled.left_out:
+        parts.append(f"({handled.left_out} more were left out)")
+    return "  ".join(part for part in parts if part)
+
+
+def _about(about: dict[str, Any]) -> str:
+    words = []
+    for name, value in about.items():
+        if name == "types":
+            words.append(", ".join(f"{count} {kind}" for kind, count in value.items()))
+        elif name == "first":
+            words.append("first " + "; ".join(f"{one['type']} ({_about(one['about'])})" for one in value))
+        else:
+            words.append(f"{name}={value}")
+    return " ".join(words)
