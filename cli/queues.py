@@ -240,7 +240,7 @@ def _cell(value: Any) -> object:
 
 @takes_settings("nats_url", "data_dir", running=True)
 def list_streams(settings: Settings, watching: WatchOption = False, output: OutputOption = Format.TABLE) -> None:
-    """List the streams: how much they hold, from when to when, and which node leads. Exit code 5 when one is missing."""
+    """List the streams: how much they hold, from when to when, which node leads. Exit code 5 when one is missing."""
 
     async def work() -> None:
         async with connected(settings, "streams ls") as bus:

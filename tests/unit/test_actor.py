@@ -373,3 +373,16 @@ async def test_an_inspection_says_what_it_is_and_how_it_is_doing() -> None:
     assert "mailboxDepth" in seen.model_dump(by_alias=True)
     await clerk.stop()
     assert clerk.inspection().state == "stopping"
+
+
+async def test_what_is_handled_without_the_mailbox_counts_as_well() -> None:
+    clerk = Clerk()
+    await clerk.start()
+    clerk.account_for(Note(), 0.0)
+    await clerk.ask(Note())
+    assert clerk.inspection().handled == 2
+
+
+async def test_actors_have_growing_serials_in_the_order_in_which_they_were_made() -> None:
+    serials = [Clerk().serial for _ in range(3)]
+    assert serials == sorted(set(serials))

@@ -238,3 +238,38 @@ async def test_a_restarted_child_keeps_its_place_in_the_order(diary: Diary) -> N
     await until(lambda: diary.count("a starts") == 2 and supervisor.children["a"].running)
     await supervisor.stop()
     assert diary[-2:] == ["b uses a stops", "a stops"]
+
+
+async def test_what_happened_to_a_child_outlives_its_restarts_failed_starts_included(diary: Diary) -> None:
+    made: list[Worker] = []
+
+    def factory() -> Worker:
+        worker = Worker("a", diary)
+        worker.start_error = RuntimeError("no port") if len(made) == 1 else None
+        made.append(worker)
+        return worker
+
+    supervisor = Supervisor("s", QUICK)
+    (await supervisor.start_child(ChildSpec("a", factory))).tell(Fail(ValueError("boom")))
+    await until(lambda: len(made) == 3 and made[2].running)
+    seen = supervisor.children["a"].inspection()
+    assert (seen.restarts, seen.failed, seen.last_error) == (2, 2, "RuntimeError: no port")
+    assert seen.last_error_at is not None
+    assert seen.last_error_at <= seen.since
+    await supervisor.stop()
+
+
+async def test_a_restarted_child_tells_of_the_one_before_it_from_its_start_on(diary: Diary) -> None:
+    """Its presence is announced while it starts: whoever asks then is told all of it."""
+    told: list[tuple[int, str | None]] = []
+
+    class Announced(Worker):
+        async def on_start(self) -> None:
+            await super().on_start()
+            told.append((self.inspection().restarts, self.inspection().last_error))
+
+    supervisor = Supervisor("s", QUICK)
+    (await supervisor.start_child(ChildSpec("a", lambda: Announced("a", diary)))).tell(Fail(ValueError("boom")))
+    await until(lambda: len(told) == 2)
+    assert told == [(0, None), (1, "ValueError: boom")]
+    await supervisor.stop()

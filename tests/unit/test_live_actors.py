@@ -1,0 +1,124 @@
+"""The pure parts of reaching live actors: rates, whose session it is, which queue is meant, what comes first."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from actors.runtime.stream_admin import ConsumerState
+from cli.actors_top import _KEYS, Order
+from cli.live import Looks, server_of_socket, session_ids
+from cli.queues import _is_called, _row
+from protocol.errors import ExamwireError
+from protocol.times import format_time
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def row(**changed: Any) -> dict[str, Any]:
+    since = format_time(time.time() - 50)
+    return {"id": "1", "address": "a", "state": "running", "since": since, "handled": 100, "failed": 0, **changed}
+
+
+def test_the_first_look_gives_the_average_since_the_start_and_the_next_the_rate_between_the_two() -> None:
+    clock = Clock()
+    looks = Looks(clock)
+    first = row()
+    looks.compare([first])
+    assert first["ratePerSecond"] == pytest.approx(2.0, abs=0.1)
+    assert first["newFailures"] == 0
+    clock.now += 2
+    second = row(since=first["since"], handled=150, failed=3)
+    looks.compare([second])
+    assert (second["ratePerSecond"], second["newFailures"]) == (25.0, 3)
+
+
+def test_a_restart_between_two_looks_gives_no_negative_rate() -> None:
+    clock = Clock()
+    looks = Looks(clock)
+    looks.compare([row(handled=5000)])
+    clock.now += 2
+    again = row(since=format_time(time.time()), handled=3, failed=1)
+    looks.compare([again])
+    assert again["ratePerSecond"] == pytest.approx(3.0, abs=0.1)
+    assert again["newFailures"] == 1, "what it failed with before its restart is new as well"
+
+
+def test_who_does_not_answer_is_shown_without_a_rate() -> None:
+    silent = {"id": "2", "address": "b", "state": "silent"}
+    Looks().compare([silent])
+    assert "ratePerSecond" not in silent
+
+
+def test_trouble_comes_before_work() -> None:
+    def one(address: str, **changed: Any) -> dict[str, Any]:
+        return {"address": address, "state": "running", "mailboxDepth": 0, "mailboxCapacity": 4, **changed}
+
+    rows = [
+        one("idle", ratePerSecond=0.0),
+        one("working", ratePerSecond=900.0),
+        one("full", mailboxDepth=4),
+        one("behind", queueLag=7),
+        one("failing", newFailures=1),
+        {"address": "silent", "state": "silent"},
+        one("unknown lag", queueLag=None, ratePerSecond=1.0),
+    ]
+    ordered = [found["address"] for found in sorted(rows, key=_KEYS[Order.BUSY])]
+    assert ordered == ["silent", "failing", "behind", "full", "working", "unknown lag", "idle"]
+    for order in Order:
+        assert len(sorted(rows, key=_KEYS[order])) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("socket_id", "server"), [("SOCK001-5f2c9a", "socket.SOCK001"), ("SOCK-EU-1-5f2c9a", "socket.SOCK-EU-1")]
+)
+def test_a_socket_names_its_server(socket_id: str, server: str) -> None:
+    assert server_of_socket(socket_id) == server
+
+
+@pytest.mark.parametrize("socket_id", ["SOCK001", "", "-5f", "plan-5f", "S>1-5f"])
+def test_what_is_no_socket_id_is_refused(socket_id: str) -> None:
+    with pytest.raises(ExamwireError):
+        server_of_socket(socket_id)
+
+
+def test_the_address_of_a_session_names_plan_and_examinee_or_a_proctors_socket() -> None:
+    assert session_ids("session.P001.E001") == ("P001", "E001")
+    assert session_ids("proctor.P001.SOCK001-5f") == ("P001", "SOCK001-5f")
+    for wrong in ("session.P001", "session.P001.E.1", "session.P 1.E1", "proctor.P001.SOCK001"):
+        with pytest.raises(ExamwireError):
+            session_ids(wrong)
+
+
+def state(name: str, *, stream: str = "SOCKET", **metadata: str) -> ConsumerState:
+    filters = ("socket.SOCK001", "socket.plan.P001.examinee.*", "socket.plan.P001.proctors", "socket.plan.P2.proctors")
+    return ConsumerState(stream, name, "", filters, metadata, 3, 2, 1, 1, 10, 12, time.time() - 30)
+
+
+@pytest.mark.parametrize("name", ["SOCK001", "SOCK001_Q", "SOCK001_Q_BROADCAST", "SOCKET/SOCK001_Q_BROADCAST"])
+def test_a_queue_is_found_by_its_server_its_name_or_its_place(name: str) -> None:
+    found = _row(state("SOCK001_Q_BROADCAST"), [], read=True)
+    assert found["server"] == "SOCK001"
+    assert _is_called(found, name)
+    assert not _is_called(found, "SOCK002")
+
+
+def test_a_queue_shows_its_settings_and_its_plans() -> None:
+    metadata = {
+        "examwire.maxSize": "1000",
+        "examwire.priority": "high",
+        "examwire.incarnation": "i1",
+        "_nats.level": "1",
+    }
+    found = _row(state("SOCK001_Q", **metadata), ["socket.SOCK001"], read=False)
+    assert found["config"] == {"maxSize": 1000, "priority": "high"}
+    assert (found["plans"], found["incarnation"], found["read"]) == (["P001", "P2"], "i1", False)
+    assert found["ageSeconds"] == pytest.approx(30, abs=2)
+    assert _row(state("state-manager", stream="STATUS"), [], read=True)["server"] is None
