@@ -114,7 +114,9 @@ class LeaseWatch(Actor):
         if newest is not None and MARKER not in newest.headers:
             await delivery.ack()  # it was heard from again
             return
-        if time.monotonic() - self._bus.connected_at < self._grace:
+        # Nor could anybody while the stream had no leader.
+        since = min(time.monotonic() - self._bus.connected_at, await self._bus.led_for(LEASE_WATCH.stream))
+        if since < self._grace:
             await delivery.nak(delay=1.0)
             return
         if delivery.attempt == 1:

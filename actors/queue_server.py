@@ -43,11 +43,14 @@ def topology_consumers(settings: Settings) -> list[ConsumerSpec]:
 
 
 async def apply_topology(bus: Bus, settings: Settings) -> None:
-    """Create or update all streams and their consumers. Harmless when repeated. Raises `BrokerUnavailable`."""
+    """Create or update all streams and their consumers. Harmless when repeated.
+
+    Raises `BrokerUnavailable`, `NotPermitted`, or `ConfigurationError` when there is no cluster for the copies.
+    """
     for stream in STREAMS:
         # Versions of a stream that was lost and made anew never fall behind those in Redis.
         first = int(time.time() * 1000) if stream.first_seq_from_clock else None
-        await bus.apply_stream(stream, first_seq=first)
+        await bus.apply_stream(stream, first_seq=first, replicas=settings.nats.replicas)
     for consumer in topology_consumers(settings):
         await bus.apply_consumer(consumer)
 
@@ -134,7 +137,7 @@ class QueueServer(Actor):
             metadata = (found or {}).get("metadata") or {}
             other = metadata.get("examwire.incarnation") != spec.metadata["examwire.incarnation"]
             # A process that starts has no clients yet: what waited for the one before it is for nobody.
-            await self._bus.apply_consumer(spec, anew=found is not None and (other or request.reset))
+            await self._bus.apply_consumer(spec, anew=found is not None and (other or spec.name in request.reset))
         made = [spec.name for spec in specs]
         if broadcast_consumer(name) not in made:
             await self._bus.delete_consumer("SOCKET", broadcast_consumer(name))

@@ -15,13 +15,15 @@ from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
 from actors.runtime.masking import masked
 from actors.runtime.settings import Settings, load_settings, settings_file, variable_of
-from cli.output import Format, OutputOption, show, table
+from cli.findings import State, show_findings, worst
+from cli.output import ExitCode, Format, OutputOption, show, table
 from protocol.errors import ConfigurationError
 
 READY_FILE = "ready.json"
 
 FLAGS: dict[str, str] = {
     "nats_url": "Where NATS is.",
+    "nats.replicas": "How many copies of each stream a cluster keeps: 1, 3 or 5.",
     "redis_url": "Where Redis is.",
     "data_dir": "Where files go: pictures, the token secret, the embedded engines' data.",
     "socket.host": "Where a socket server listens.",
@@ -55,9 +57,9 @@ def flag_of(setting: str) -> str:
 def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command a flag for each of the settings `names`, and the loaded tree as its argument `settings`.
 
-    A command with an argument `given` gets the flags' values by setting as well. `running`: where the engines were
-    not told, those of the `examwire up` on the data directory are taken. A value that does not fit ends as
-    `ConfigurationError` naming the setting.
+    A command with an argument `given` gets the flags' values by setting as well (or instead). `running`: where the
+    engines were not told, those of the `examwire up` on the data directory are taken. A value that does not fit ends
+    as `ConfigurationError` naming the setting.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -70,10 +72,12 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
                 for parameter, setting in flags.items()
                 if (value := arguments.pop(parameter)) is not None
             }
-            settings = load_settings(**given)
             if wants_given:
                 arguments["given"] = given
-            command(settings=at_running_system(settings) if running else settings, **arguments)
+            if wants_settings:
+                settings = load_settings(**given)
+                arguments["settings"] = at_running_system(settings) if running else settings
+            command(**arguments)
 
         hints = get_type_hints(command, include_extras=True)
         own = [
@@ -81,7 +85,7 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
             for name, parameter in inspect.signature(command).parameters.items()
             if name not in ("settings", "given")
         ]
-        wants_given = "given" in hints
+        wants_given, wants_settings = "given" in hints, "settings" in hints
         added = [
             inspect.Parameter(
                 parameter,
@@ -191,6 +195,21 @@ def show_config(
     told = {name: {"value": value, "origin": origins.get(name, "default")} for name, value in values.items()}
     cells = [(name, _shown(one["value"]), one["origin"]) for name, one in told.items()]
     show(told, lambda: table(["setting", "value", "from"], cells), output)
+
+
+@app.command("check")
+@takes_settings(*FLAGS)
+def check_config(given: dict[str, Any], output: OutputOption = Format.TABLE) -> None:
+    """Check flags, variables and file, and what they come to: unknown names, files, addresses, contradictions.
+
+    Nothing is created or connected. Exit code 2 when a role would not start or not work, 5 for warnings only.
+    """
+    from cli.config_check import check_settings
+
+    findings = check_settings(given)
+    show_findings(findings, output)
+    if (state := worst(findings)) is not State.OK:
+        raise typer.Exit(ExitCode.USAGE if state is State.FAILED else ExitCode.DEGRADED)
 
 
 def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -346,7 +346,7 @@ def _shortened(text: str) -> str:
 
 def _at_the_desk(settings: Settings, work: Callable[[DeadLetterDesk], Awaitable[None]]) -> None:
     async def main() -> None:
-        bus = await Bus.connect(settings.nats_url, "examwire dead-letters", wait=CONNECT_SECONDS)
+        bus = await Bus.connect(settings, "examwire dead-letters", wait=CONNECT_SECONDS)
         try:
             await work(DeadLetterDesk(bus))
         except NoSuchLetter as error:

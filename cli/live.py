@@ -43,7 +43,7 @@ class Refused(ExamwireError):
 @asynccontextmanager
 async def connected(settings: Settings, name: str) -> AsyncIterator[Bus]:
     """A connection of the command `name`. Raises `BrokerUnavailable` soon: somebody waits."""
-    bus = await Bus.connect(settings.nats_url, f"examwire {name}", wait=CONNECT_SECONDS)
+    bus = await Bus.connect(settings, f"examwire {name}", wait=CONNECT_SECONDS)
     try:
         yield bus
     finally:

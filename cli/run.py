@@ -106,7 +106,9 @@ def state_manager(
 
 
 @app.command("queue-server")
-@takes_settings(*ENGINES, *LOGS, "reconnect.max_attempts", "reconnect.backoff_seconds", "server.lease_seconds")
+@takes_settings(
+    *ENGINES, "nats.replicas", *LOGS, "reconnect.max_attempts", "reconnect.backoff_seconds", "server.lease_seconds"
+)
 def queue_server(
     settings: Settings,
     name: NameOption = None,

@@ -15,10 +15,11 @@ from actors.runtime.settings import Settings
 from actors.runtime.stream_admin import config_difference, consumer_config, stream_config
 from cli.config import takes_settings
 from cli.output import ExitCode, Format, OutputOption, run_until_interrupted, show, table
+from cli.queues import list_streams
 from protocol.streams import STREAMS
 
 CONNECT_SECONDS = 2.0
-TOPOLOGY_SETTINGS = ("nats_url", "data_dir", "reconnect.max_attempts", "reconnect.backoff_seconds")
+TOPOLOGY_SETTINGS = ("nats_url", "nats.replicas", "data_dir", "reconnect.max_attempts", "reconnect.backoff_seconds")
 
 T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -41,6 +42,9 @@ class Finding:
 @app.callback()
 def streams() -> None:
     """The JetStream streams and consumers that examwire declares. Queues of socket servers are not among them."""
+
+
+app.command("ls")(list_streams)
 
 
 @app.command("diff")
@@ -76,7 +80,7 @@ async def compare(bus: Bus, settings: Settings) -> list[Finding]:
     findings = []
     for stream in STREAMS:
         found = await bus.stream_config(stream.name)
-        findings.append(_finding("stream", stream.name, stream_config(stream), found))
+        findings.append(_finding("stream", stream.name, stream_config(stream, settings.nats.replicas), found))
     for consumer in topology_consumers(settings):
         name = f"{consumer.stream}/{consumer.name}"
         found = await bus.consumer_config(consumer.stream, consumer.name)
@@ -100,7 +104,7 @@ def _on_bus(settings: Settings, work: Callable[[Bus], Awaitable[T]]) -> T:
     results: list[T] = []
 
     async def connected() -> None:
-        bus = await Bus.connect(settings.nats_url, "examwire streams", wait=CONNECT_SECONDS)
+        bus = await Bus.connect(settings, "examwire streams", wait=CONNECT_SECONDS)
         try:
             results.append(await work(bus))
         finally:

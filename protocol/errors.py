@@ -61,6 +61,10 @@ class NoResponders(ExamwireError):
     """Nobody listens on the subject of a request."""
 
 
+class NotPermitted(ExamwireError):
+    """The broker refused it to this user: trying again is of no use. The text names the user and the subject."""
+
+
 class ConsumerGone(ExamwireError):
     """The durable consumer that was being read no longer exists: have it created again."""
 
@@ -71,6 +75,13 @@ class WrongLastSequence(ExamwireError):
 
 class StateUnavailable(ExamwireError):
     """Redis did not answer. Reads and writes may be retried: every write compares versions."""
+
+
+class StateLost(StateUnavailable):
+    """Redis answers, but it is not known to hold what the log says: it was emptied, replaced or set back.
+
+    A state manager brings it back from the log; until then nothing that it holds may be shown or decided on.
+    """
 
 
 class StateDamaged(ExamwireError):

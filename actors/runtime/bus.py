@@ -6,10 +6,10 @@ import asyncio
 import copy
 import json
 import logging
-import secrets
+import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import nats
@@ -21,50 +21,18 @@ from nats.aio.subscription import Subscription
 from nats.micro.request import Request as MicroRequest
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
-from actors.runtime.metrics import PUBLISH_FAILURES, PUBLISHES
-from actors.runtime.stream_admin import StreamAdmin
-from protocol.errors import BrokerUnavailable, NoResponders, WrongLastSequence
+from actors.runtime.broker_login import login
+from actors.runtime.publishing import Outgoing, PubAck, Publishing, Sent
+from actors.runtime.refusals import Refusals
+from actors.runtime.settings import NatsSettings, Settings
+from actors.runtime.stream_admin import API_SECONDS, StreamAdmin
+from protocol.errors import BrokerUnavailable, NoResponders, NotPermitted
+
+__all__ = ["Bus", "Outgoing", "PubAck", "Respond", "Sent", "ServiceEntry"]
 
 log = logging.getLogger("examwire.bus")
 
-WRONG_LAST_SEQUENCE = 10071
-PUBLISH_SECONDS = 5.0
-ATOMIC_MESSAGES = 500
 Respond = Callable[[bytes], Awaitable[bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class PubAck:
-    """The broker's word that a message is stored; `duplicate`: it was there already."""
-
-    stream: str
-    sequence: int
-    duplicate: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A message to publish. `message_id` makes a retry within the stream's duplicate window have no effect."""
-
-    subject: str
-    payload: bytes
-    message_id: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    def all_headers(self) -> dict[str, str] | None:
-        headers = dict(self.headers)
-        if self.message_id is not None:
-            headers["Nats-Msg-Id"] = self.message_id
-        return headers or None
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """Messages on their way: `waiting` are their acks."""
-
-    messages: Sequence[Outgoing]
-    first: int
-    waiting: list[asyncio.Future[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,37 +46,74 @@ class ServiceEntry:
     description: str = ""
 
 
-class Bus(StreamAdmin):
+class _Client(Client):
+    """nats-py's client; a request that the broker refuses fails at once instead of after its timeout."""
+
+    def __init__(self, refusals: Refusals) -> None:
+        super().__init__()
+        self.refusals = refusals
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 0.5,
+        old_style: bool = False,
+        headers: dict[str, Any] | None = None,
+    ) -> Msg:
+        """Raises `NotPermitted` besides what nats-py raises."""
+        if self.refusals.lasting is not None:
+            raise self.refusals.lasting
+        asking = asyncio.ensure_future(super().request(subject, payload, timeout, old_style, headers))
+        refused: list[NotPermitted] = []
+
+        def refuse(refusal: NotPermitted) -> None:
+            refused.append(refusal)
+            asking.cancel()
+
+        with self.refusals.told(subject, refuse):
+            try:
+                return await asking
+            except asyncio.CancelledError:
+                if refused:
+                    raise refused[0] from None
+                raise
+
+
+class Bus(Publishing, StreamAdmin):
     """A connection to NATS that keeps trying. `connected` tells whether it is there now."""
 
-    def __init__(self, client: Client, name: str) -> None:
-        self._nc = client
-        self._js = client.jetstream(timeout=PUBLISH_SECONDS)
-        self.name = name
+    def __init__(self, client: _Client, name: str) -> None:
+        super().__init__(client, client.refusals, name)
+        self._js = client.jetstream(timeout=API_SECONDS)
         self.connected_at = time.monotonic()
         self.disconnected_at: float | None = None
         self.on_reconnected: list[Callable[[], Awaitable[None]]] = []
+        self.ended: BrokerUnavailable | None = None
+        """Set when there will be no further try to connect."""
         self._closing = False
-        self._ack_inbox = ""
-        self._ack_no = 0
-        self._batch_no = 0
-        self._batch_prefix = f"{secrets.token_hex(8)}-"
-        self._unacknowledged: dict[str, asyncio.Future[bytes]] = {}
         self._shared: Subscription | None = None
         self._shared_handlers: dict[int, Respond] = {}
 
     # -- connection ----------------------------------------------------------------------------------
 
     @classmethod
-    async def connect(cls, url: str, name: str, *, wait: float = 30.0) -> Bus:
-        """Connect, trying for `wait` seconds. Raises `BrokerUnavailable` naming the URL."""
-        client = Client()
+    async def connect(cls, at: Settings | str, name: str, *, wait: float = 30.0) -> Bus:
+        """Connect, trying for `wait` seconds. `at`: settings, or the URL of a broker without users.
+
+        Raises `BrokerUnavailable` naming the servers and what went wrong, `ConfigurationError`.
+        """
+        url, settings = (at, NatsSettings()) if isinstance(at, str) else (at.nats_url, at.nats)
+        how = login(url, settings)
+        client = _Client(Refusals(name, how.user, how.inbox_prefix))
         bus: Bus | None = None
+        trouble: Exception | None = None
 
         async def disconnected() -> None:
             if bus is not None and bus.disconnected_at is None and not bus._closing:
                 bus.disconnected_at = time.monotonic()
-                bus._fail_unacknowledged()
+                bus._fail_unacknowledged("the connection to NATS broke before the ack")
+                client.refusals.forget()
                 log.warning("%s: cut off from NATS", name)
 
         async def reconnected() -> None:
@@ -116,15 +121,28 @@ class Bus(StreamAdmin):
                 return
             away = time.monotonic() - (bus.disconnected_at or time.monotonic())
             bus.disconnected_at, bus.connected_at = None, time.monotonic()
-            log.warning("%s: NATS is back after %.1f s", name, away)
+            where = client.connected_url.netloc if client.connected_url is not None else "closed again"
+            log.warning("%s: NATS is back after %.1f s (%s)", name, away, where)
             for callback in bus.on_reconnected:
                 await callback()
 
         async def failed(error: Exception) -> None:
-            log.debug("%s: nats: %r", name, error)
+            nonlocal trouble
+            if bus is None and _unwanted(error) and not _unwanted(trouble):
+                log.warning("%s: NATS refuses the connection: %s", name, error)
+            trouble = error
+            if bus is None or not bus._refused(error):
+                log.debug("%s: nats: %r", name, error)
+
+        async def closed() -> None:
+            if bus is not None and not bus._closing:
+                # nats-py gives up on what the server says about us: the user is gone, its credentials have expired.
+                bus.ended = BrokerUnavailable(f"NATS has ended the connection of {name} for good: {client.last_error}")
+                log.error("%s", bus.ended)
+                bus._fail_unacknowledged(str(bus.ended))
 
         connecting = client.connect(
-            servers=[part.strip() for part in url.split(",")],
+            servers=list(how.urls),
             name=name,
             max_reconnect_attempts=-1,
             reconnect_time_wait=cast(Any, 0.25),  # annotated int, used as seconds for sleep()
@@ -132,14 +150,23 @@ class Bus(StreamAdmin):
             ping_interval=5,
             max_outstanding_pings=2,
             pending_size=16 * 1024 * 1024,
+            inbox_prefix=how.inbox_prefix,
             disconnected_cb=disconnected,
             reconnected_cb=reconnected,
             error_cb=failed,
+            closed_cb=closed,
+            **how.options,
         )
         try:
             await asyncio.wait_for(connecting, wait)
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"no NATS server at {url} within {wait:g} s: start it or set nats_url") from error
+            shown = ", ".join(how.urls)
+            if _unwanted(trouble):
+                who = f"the user {how.user!r}" if how.user else "a connection without a user"
+                raise BrokerUnavailable(f"NATS at {shown} refuses {who}: set nats.user and nats.password") from error
+            if isinstance(trouble, ssl.SSLError):
+                raise BrokerUnavailable(f"no TLS with NATS at {shown}: {trouble}; see nats.ca_file") from error
+            raise BrokerUnavailable(f"no NATS server at {shown} within {wait:g} s: start it or set nats_url") from error
         bus = cls(client, name)
         return bus
 
@@ -162,6 +189,11 @@ class Bus(StreamAdmin):
     def connected(self) -> bool:
         return self._nc.is_connected and self.disconnected_at is None
 
+    @property
+    def server_info(self) -> dict[str, Any]:
+        """What the server that we are connected to says of itself: version, max_payload, jetstream, auth_required …"""
+        return dict(self._nc._server_info)
+
     async def round_trip(self) -> float:
         """Seconds to the server and back. Raises `BrokerUnavailable`."""
         try:
@@ -171,140 +203,6 @@ class Bus(StreamAdmin):
 
     # -- publishing ----------------------------------------------------------------------------------
 
-    async def publish(self, message: Outgoing, timeout: float = PUBLISH_SECONDS) -> PubAck:
-        """Publish into a stream and wait for its ack.
-
-        Raises `BrokerUnavailable` (retry with the same message id) or `WrongLastSequence`.
-        """
-        (result,) = await self.publish_many([message], timeout)
-        if isinstance(result, PubAck):
-            return result
-        raise result
-
-    async def publish_many(
-        self, messages: Sequence[Outgoing], timeout: float = PUBLISH_SECONDS
-    ) -> list[PubAck | BrokerUnavailable | WrongLastSequence]:
-        """Publish all at once and wait for all acks: one result a message, in order; an error is a value here.
-
-        When the connection breaks, what is not acknowledged fails at once instead of after `timeout` seconds.
-        """
-        began = time.perf_counter()
-        results = await self._collect(await self.send(messages), timeout)
-        PUBLISHES.observe(time.perf_counter() - began)
-        return results
-
-    async def send(self, messages: Sequence[Outgoing]) -> Sent:
-        """Put messages on their way, in order, without waiting for the acks; `confirm` does that."""
-        await self._listen_for_acks()
-        loop = asyncio.get_running_loop()
-        sent = Sent(messages, self._ack_no + 1, [])
-        self._ack_no += len(messages)
-        for number, message in enumerate(messages, sent.first):
-            token = str(number)
-            future: asyncio.Future[bytes] = loop.create_future()
-            sent.waiting.append(future)
-            self._unacknowledged[token] = future
-            try:
-                await self._nc.publish(
-                    message.subject, message.payload, reply=self._ack_inbox + token, headers=message.all_headers()
-                )
-            except nats.errors.Error as error:
-                self._unacknowledged.pop(token, None)
-                future.set_exception(BrokerUnavailable(f"{message.subject}: not sent ({type(error).__name__})"))
-        return sent
-
-    async def _collect(self, sent: Sent, timeout: float) -> list[PubAck | BrokerUnavailable | WrongLastSequence]:
-        if sent.waiting:
-            await asyncio.wait(sent.waiting, timeout=timeout)
-        for number in range(sent.first, sent.first + len(sent.messages)):
-            self._unacknowledged.pop(str(number), None)
-        return [_result(message, future) for message, future in zip(sent.messages, sent.waiting, strict=True)]
-
-    async def confirm(self, sent: Sent) -> None:
-        """Wait until everything that was sent is stored; what is not is published again with the same message id."""
-        results = await self._collect(sent, PUBLISH_SECONDS)
-        missing = [
-            message for message, result in zip(sent.messages, results, strict=True) if not isinstance(result, PubAck)
-        ]
-        if missing:
-            await self.publish_surely(missing)
-
-    async def publish_together(self, messages: Sequence[Outgoing]) -> None:
-        """`publish_surely` for many messages of one stream with `allow_atomic`: one ack and one flush for all.
-
-        The broker refuses a batch as a whole when one of its message ids is known already; then, or when anything
-        else is wrong, they go one by one.
-        """
-        for start in range(0, len(messages), ATOMIC_MESSAGES):
-            some = messages[start : start + ATOMIC_MESSAGES]
-            if len(some) >= 3:
-                try:
-                    await self.publish_atomic(some)
-                except (BrokerUnavailable, WrongLastSequence) as error:
-                    log.debug("%s: atomic batch refused: %s", self.name, error)
-                else:
-                    continue
-            await self.publish_surely(some)
-
-    async def publish_atomic(self, messages: Sequence[Outgoing]) -> PubAck:
-        """Store all messages, of one stream with `allow_atomic`, or none; the ack is that of the last one.
-
-        Raises `WrongLastSequence` when one of them expects another (nothing is stored then), `BrokerUnavailable`.
-        """
-        self._batch_no += 1
-        batch = f"{self._batch_prefix}{self._batch_no}"
-        try:
-            for number, message in enumerate(messages[:-1], 1):
-                headers = message.all_headers() or {}
-                headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
-                await self._nc.publish(message.subject, message.payload, headers=headers)
-        except nats.errors.Error as error:
-            raise BrokerUnavailable(f"{messages[0].subject}: not sent ({type(error).__name__})") from error
-        last = messages[-1]
-        commit = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(len(messages)), "Nats-Batch-Commit": "1"}
-        return await self.publish(Outgoing(last.subject, last.payload, last.message_id, {**last.headers, **commit}))
-
-    async def publish_surely(self, messages: Sequence[Outgoing]) -> list[PubAck]:
-        """`publish_many`, tried again with the same message ids until every one is stored, however long it takes."""
-        acks: dict[int, PubAck] = {}
-        missing = list(range(len(messages)))
-        delay = 0.05
-        while missing:
-            results = await self.publish_many([messages[index] for index in missing])
-            failures = {}
-            for index, result in zip(missing, results, strict=True):
-                if isinstance(result, PubAck):
-                    acks[index] = result
-                else:
-                    failures[index] = result
-            if failures:
-                PUBLISH_FAILURES.inc(len(failures))
-                log.warning("%s: %d messages to publish again: %s", self.name, len(failures), failures[min(failures)])
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 1.0)
-            missing = list(failures)
-        return [acks[index] for index in range(len(messages))]
-
-    async def _listen_for_acks(self) -> None:
-        if not self._ack_inbox:
-            self._ack_inbox = f"{self._nc.new_inbox()}."
-            await self._nc.subscribe(f"{self._ack_inbox}*", cb=self._acknowledged)
-
-    async def _acknowledged(self, msg: Msg) -> None:
-        future = self._unacknowledged.pop(msg.subject[len(self._ack_inbox) :], None)
-        if future is None or future.done():
-            return
-        if msg.headers and msg.headers.get("Status") == "503":
-            future.set_exception(BrokerUnavailable("no stream takes this subject"))
-        else:
-            future.set_result(msg.data)
-
-    def _fail_unacknowledged(self) -> None:
-        for future in self._unacknowledged.values():
-            if not future.done():
-                future.set_exception(BrokerUnavailable("the connection to NATS broke before the ack"))
-        self._unacknowledged.clear()
-
     async def publish_core(self, subject: str, payload: bytes, reply: str = "") -> None:
         """Publish without waiting for anybody. Raises `BrokerUnavailable` when not even buffered."""
         try:
@@ -313,7 +211,10 @@ class Bus(StreamAdmin):
             raise BrokerUnavailable(f"{subject}: not sent ({type(error).__name__})") from error
 
     async def request(self, subject: str, payload: bytes = b"", timeout: float = 5.0) -> bytes:
-        """Ask and wait. Raises `NoResponders` when nobody listens, `BrokerUnavailable` when nobody answers."""
+        """Ask and wait.
+
+        Raises `NoResponders` when nobody listens, `BrokerUnavailable` when nobody answers, `NotPermitted`.
+        """
         try:
             return (await self._nc.request(subject, payload, timeout=timeout)).data
         except nats.errors.NoRespondersError as error:
@@ -322,9 +223,17 @@ class Bus(StreamAdmin):
             raise BrokerUnavailable(f"{subject}: no answer within {timeout:g} s ({type(error).__name__})") from error
 
     async def request_many(self, subject: str, wait: float = 0.5) -> list[bytes]:
-        """Ask everybody; whoever answers within `wait` seconds of the last answer is in the list."""
+        """Ask everybody; whoever answers within `wait` seconds of the last answer is in the list.
+
+        Raises `BrokerUnavailable` or `NotPermitted`.
+        """
         answers: list[bytes] = []
+        refused: list[NotPermitted] = []
         arrived = asyncio.Event()
+
+        def refuse(refusal: NotPermitted) -> None:
+            refused.append(refusal)
+            arrived.set()
 
         async def collect(msg: Msg) -> None:
             if not (msg.headers and msg.headers.get("Status") == "503"):
@@ -334,13 +243,15 @@ class Bus(StreamAdmin):
         inbox = self._nc.new_inbox()
         sub = await self._nc.subscribe(inbox, cb=collect)
         try:
-            await self.publish_core(subject, b"", reply=inbox)
-            while True:
-                try:
-                    await asyncio.wait_for(arrived.wait(), wait)
-                except TimeoutError:
-                    return answers
-                arrived.clear()
+            with self.refusals.told(subject, refuse):
+                await self.publish_core(subject, b"", reply=inbox)
+                while not refused:
+                    try:
+                        await asyncio.wait_for(arrived.wait(), wait)
+                    except TimeoutError:
+                        return answers
+                    arrived.clear()
+            raise refused[0]
         finally:
             await sub.unsubscribe()
 
@@ -395,28 +306,35 @@ class Bus(StreamAdmin):
         """Announce an actor as a NATS micro service, so that `nats service ls|info|stats` sees it too.
 
         `endpoints` maps a name to (subject, handler). `details` goes into the stats of every endpoint.
-        Raises `BrokerUnavailable`; nothing is left half announced then.
+        Raises `BrokerUnavailable` or `NotPermitted`; nothing is left half announced then.
         """
+        refused: list[NotPermitted] = []
 
         def stats(_endpoint: Any) -> dict[str, Any]:
             return details()  # nats-py calls it and takes the result as it is
 
         service = Service(
             self._nc,
-            ServiceConfig(
-                name=name, version=version, description=description, metadata=metadata, stats_handler=stats
-            ),
+            ServiceConfig(name=name, version=version, description=description, metadata=metadata, stats_handler=stats),
         )
         try:
-            await service.start()
-            for endpoint, (subject, handler) in endpoints.items():
-                await service.add_endpoint(
-                    EndpointConfig(name=endpoint, subject=subject, handler=_micro_handler(handler), metadata={})
-                )
-        except nats.errors.Error as error:
+            with self.refusals.all_told(refused.append):
+                await self._announce(service, endpoints)
+        except (TimeoutError, nats.errors.Error) as error:
             await self.remove_service(service)
             raise BrokerUnavailable(f"{name}: not announced ({type(error).__name__})") from error
+        if refused:
+            await self.remove_service(service)
+            raise refused[0]
         return service
+
+    async def _announce(self, service: Service, endpoints: Mapping[str, tuple[str, Respond]]) -> None:
+        await service.start()
+        for endpoint, (subject, handler) in endpoints.items():
+            await service.add_endpoint(
+                EndpointConfig(name=endpoint, subject=subject, handler=_micro_handler(handler), metadata={})
+            )
+        await self._nc.flush(timeout=5)  # what is refused has been said by then
 
     async def remove_service(self, service: object) -> None:
         """Take back what `add_service` announced."""
@@ -441,22 +359,8 @@ class Bus(StreamAdmin):
         return sorted(entries, key=lambda entry: (entry.name, entry.metadata.get("address", ""), entry.id))
 
 
-def _result(message: Outgoing, future: asyncio.Future[bytes]) -> PubAck | BrokerUnavailable | WrongLastSequence:
-    if not future.done():
-        future.cancel()
-        return BrokerUnavailable(f"{message.subject}: not acknowledged in time")
-    if (failure := future.exception()) is not None:
-        return BrokerUnavailable(f"{message.subject}: {failure}")
-    ack = json.loads(future.result())
-    if "error" in ack:
-        return _publish_error(message.subject, ack["error"].get("err_code"), ack["error"].get("description", ""))
-    return PubAck(ack["stream"], ack["seq"], ack.get("duplicate", False))
-
-
-def _publish_error(subject: str, code: int | None, text: str) -> BrokerUnavailable | WrongLastSequence:
-    if code == WRONG_LAST_SEQUENCE:
-        return WrongLastSequence(f"{subject}: {text}")
-    return BrokerUnavailable(f"{subject}: not stored ({text})")
+def _unwanted(error: Exception | None) -> bool:
+    return "authorization violation" in str(error).lower()
 
 
 def _micro_handler(handler: Respond) -> Callable[[MicroRequest], Awaitable[None]]:

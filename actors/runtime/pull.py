@@ -17,12 +17,12 @@ from nats.aio.msg import Msg
 
 from actors.runtime.bus import Bus
 from actors.runtime.metrics import DELIVERY_AGE, REDELIVERIES
-from protocol.errors import BrokerUnavailable, ConsumerGone
+from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted
 
 log = logging.getLogger("examwire.pull")
 
 PULL_SECONDS = 30.0
-HEARTBEAT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 2.0  # a pull that died with its leader is noticed after two of them
 _TERMINAL = frozenset({"404", "408", "409", "503"})
 
 
@@ -66,7 +66,7 @@ class PullConsumer:
 
     At most `max_messages` are on their way or waiting here: that is the backpressure. The iteration survives
     reconnects and broker restarts; it ends with `ConsumerGone` when the consumer no longer exists, or is another one
-    of the same name: one without this `metadata`.
+    of the same name: one without this `metadata`; with `NotPermitted` when the broker does not let this user read it.
 
     With `keep_alive` (seconds, well below the consumer's ack wait) everything that was delivered and is not settled
     yet is reported as in progress: a short ack wait then means "this process is gone", not "this takes long".
@@ -97,15 +97,25 @@ class PullConsumer:
         self._last_heard = 0.0
         self._complaints = 0
         self._inbox = ""
-        self._gone: str | None = None
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._gone: ConsumerGone | NotPermitted | None = None
         self.pending = 0
 
     def __aiter__(self) -> AsyncGenerator[list[Delivery], None]:
         return self._batches()
 
+    def _refused(self, refusal: NotPermitted) -> None:
+        self._gone = refusal
+        self._wake.set()
+
     async def _batches(self) -> AsyncGenerator[list[Delivery], None]:
+        with self._bus.refusals.told(self._next, self._refused):
+            async for batch in self._pulled():
+                yield batch
+
+    async def _pulled(self) -> AsyncGenerator[list[Delivery], None]:
         loop = asyncio.get_running_loop()
-        self._inbox = f"_INBOX.pull.{self._bus._nc._nuid.next().decode()}"
+        self._inbox = self._bus.new_inbox()
         sub = await self._bus.subscribe(f"{self._inbox}.*", self._received)
         self._bus.on_reconnected.append(self._pull_anew)
         keeper = loop.create_task(self._keep_alive_loop(self._keep_alive)) if self._keep_alive is not None else None
@@ -114,13 +124,13 @@ class PullConsumer:
                 if self._complaints:
                     await self._check()  # before the next pull: it might take what is somebody else's
                 if self._gone is not None:
-                    raise ConsumerGone(self._gone)
+                    raise self._gone
                 if not self._buffer:
                     if self._outstanding <= 0:
                         await self._pull()
                     self._wake.clear()
                     try:
-                        await asyncio.wait_for(self._wake.wait(), HEARTBEAT_SECONDS * 2)
+                        await asyncio.wait_for(self._wake.wait(), HEARTBEAT_SECONDS)
                     except TimeoutError:
                         if loop.time() - self._last_heard > HEARTBEAT_SECONDS * 2:
                             await self._pull_anew()  # the pull died silently
@@ -154,10 +164,9 @@ class PullConsumer:
             "expires": int(PULL_SECONDS * 1e9),
             "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
         }
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         self._last_heard = asyncio.get_running_loop().time()
         try:
-            await self._bus.publish_core(subject, json.dumps(body).encode(), reply=f"{self._inbox}.{self._pull_no}")
+            await self._bus.publish_core(self._next, json.dumps(body).encode(), reply=f"{self._inbox}.{self._pull_no}")
         except BrokerUnavailable as error:
             log.debug("%s/%s: %s", self._stream, self._consumer, error)
             self._outstanding = 0
@@ -208,9 +217,9 @@ class PullConsumer:
         try:
             config = await self._bus.consumer_config(self._stream, self._consumer)
             if config is None:
-                self._gone = f"consumer {self._stream}/{self._consumer} does not exist"
+                self._gone = ConsumerGone(f"consumer {self._stream}/{self._consumer} does not exist")
             elif not self._metadata.items() <= (config.get("metadata") or {}).items():
-                self._gone = f"consumer {self._stream}/{self._consumer} is somebody else's now"
+                self._gone = ConsumerGone(f"consumer {self._stream}/{self._consumer} is somebody else's now")
         except BrokerUnavailable as error:
             log.debug("%s/%s: %s", self._stream, self._consumer, error)
 

@@ -60,7 +60,7 @@ async def _run(name: str, settings: Settings, children: MakeChildren, ready: Rea
     stopping = asyncio.create_task(stop.wait())
     try:
         await metrics.start(supervisor)  # before anything that may have to wait: it is alive, and says what is missing
-        bus = await Bus.connect(settings.nats_url, name)
+        bus = await Bus.connect(settings, name)
         store = StateStore(settings.redis_url, settings.redis)
         metrics.watch(bus, store)
         vitals = Vitals(bus, store)

@@ -96,6 +96,31 @@ class RedisSettings(_Section):
         return self
 
 
+class NatsSettings(_Section):
+    user: str | None = Field(None, description="this role's user (nats/permissions.conf); one in nats_url does as well")
+    password: pydantic.SecretStr | None = None
+    credentials_file: FilePath | None = Field(None, description="a .creds file (JWT and seed) instead of a user")
+    inbox_prefix: str | None = Field(None, description="where replies go; default: _INBOX_ and the user")
+    ca_file: FilePath | None = Field(None, description="CA of a tls:// server; default: those the machine trusts")
+    cert_file: FilePath | None = Field(None, description="client certificate, with nats.key_file")
+    key_file: FilePath | None = None
+    replicas: Annotated[int, Field(ge=1, le=5)] = Field(
+        1, description="copies of each stream; 3 or 5 need a cluster of as many nodes"
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _what_goes_together(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file go together")
+        if (self.user is None) != (self.password is None):
+            raise ValueError("user and password go together")
+        if self.replicas % 2 == 0:
+            raise ValueError("replicas: 1, 3 or 5; an even number survives no more than the one below it")
+        if self.user is not None and self.credentials_file is not None:
+            raise ValueError("there is a user or a credentials_file, not both")
+        return self
+
+
 class CaptureSettings(_Section):
     store: Literal["directory", "nats"] = Field("directory", description="data_dir/captures, or a bucket in NATS")
     keep_days: Positive = Field(90.0, description="older pictures are removed")
@@ -134,6 +159,7 @@ class Settings(BaseSettings):
     web: WebSettings = WebSettings()
     metrics: MetricsSettings = MetricsSettings()
     token: TokenSettings = TokenSettings()
+    nats: NatsSettings = NatsSettings()
     redis: RedisSettings = RedisSettings()
     captures: CaptureSettings = CaptureSettings()
     log: LogSettings = LogSettings()
@@ -270,6 +296,10 @@ def token_secret(settings: Settings) -> str:
         raise ConfigurationError(f"secret: {path} cannot be used: {error}") from error
 
 
+listening: dict[str, str] = {}
+"""What listens in this process, and on which host: everything that does asks `require_secret_beyond_loopback` first."""
+
+
 def require_secret_beyond_loopback(settings: Settings, name: str, host: str) -> None:
     """Refuse to listen on more than loopback with a secret that nobody configured."""
     keys = settings.token.public_key_file or settings.token.jwks_file
@@ -278,6 +308,7 @@ def require_secret_beyond_loopback(settings: Settings, name: str, host: str) -> 
             f"{name}: {host!r} listens beyond loopback, so a secret must be configured "
             "(EXAMWIRE_SECRET, or token.public_key_file / token.jwks_file)"
         )
+    listening[name] = host
 
 
 def is_loopback(host: str) -> bool:

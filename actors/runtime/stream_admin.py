@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import nats.errors
 import nats.js.errors
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StorageType, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, StorageType, StreamConfig
 from nats.js.client import JetStreamContext
 
-from protocol.errors import BrokerUnavailable, ConsumerGone
+from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone
 from protocol.streams import ConsumerSpec, StreamSpec
+from protocol.times import parse_time
 
 log = logging.getLogger("examwire.bus")
 
 PAGE = 256  # consumers in one answer of the server
+API_SECONDS = 2.0
+ELECTION_SECONDS = 5.0
+"""For so long a question is asked again while nobody leads: an election, a cluster that forms."""
+NO_PEERS, NO_CLUSTER = 10005, 10074  # not enough nodes yet; more than one copy on a server that is alone
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,10 @@ class StorageState:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerState:
-    """How far a durable consumer is: `pending` wait to be delivered, `unacknowledged` are out, `redelivered` again."""
+    """How far a durable consumer is: `pending` wait to be delivered, `unacknowledged` are out, `redelivered` again.
+
+    `created` and `last_delivered` in seconds since the epoch.
+    """
 
     stream: str
     name: str
@@ -71,6 +83,8 @@ class ConsumerState:
     pulls_waiting: int
     ack_floor: int
     delivered: int
+    created: float = 0.0
+    last_delivered: float | None = None
 
 
 class StreamAdmin:
@@ -79,35 +93,69 @@ class StreamAdmin:
     _js: JetStreamContext
     name: str
 
+    async def _asked(self, what: str, ask: Callable[[], Awaitable[T]], *, repeat: bool = True) -> T:
+        """The JetStream API's answer. `repeat`: asking twice does no harm, so silence is not an answer either.
+
+        Raises `BrokerUnavailable`, and what nats-py raises when the server has said no (`APIError`).
+        """
+        ends = time.monotonic() + ELECTION_SECONDS
+        delay = 0.1
+        while True:
+            try:
+                return await ask()
+            except nats.js.errors.ServiceUnavailableError as error:
+                trouble: Exception = error
+            except nats.js.errors.APIError as error:
+                if error.err_code != NO_PEERS:
+                    raise
+                trouble = error
+            except (TimeoutError, nats.errors.Error) as error:
+                trouble = error
+                if not repeat or not isinstance(error, TimeoutError):
+                    ends = 0.0
+            if time.monotonic() + delay > ends:
+                raise BrokerUnavailable(f"{what}: not answered ({trouble!r})") from trouble
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 1.0)
+
     async def stream_config(self, name: str) -> dict[str, Any] | None:
         """The configuration of a stream as the server has it (times in seconds); `None`: there is none."""
         try:
-            info = await self._js.stream_info(name)
+            info = await self._asked(f"stream {name}", lambda: self._js.stream_info(name))
         except nats.js.errors.NotFoundError:
             return None
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"stream {name}: not answered ({error!r})") from error
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"stream {name}: {error}") from error
         return _plain(info.config)
 
-    async def apply_stream(self, spec: StreamSpec, *, first_seq: int | None = None) -> None:
-        """Create a stream, or bring an existing one to its spec. `first_seq` counts only at its creation."""
-        config = stream_config(spec)
+    async def apply_stream(self, spec: StreamSpec, *, first_seq: int | None = None, replicas: int = 1) -> None:
+        """Create a stream with so many copies, or bring an existing one to that.
+
+        `first_seq` counts only at its creation. Raises `BrokerUnavailable`, or `ConfigurationError` when a server that
+        is alone is to keep copies.
+        """
+        config = stream_config(spec, replicas)
         try:
             if await self.stream_config(spec.name) is None:
-                await self._js.add_stream(config.evolve(first_seq=first_seq) if first_seq else config)
+                made = config.evolve(first_seq=first_seq) if first_seq else config
+                await self._asked(f"stream {spec.name}", lambda: self._js.add_stream(made))
             else:
-                await self._js.update_stream(config)
-        except (TimeoutError, nats.errors.Error) as error:
+                await self._asked(f"stream {spec.name}", lambda: self._js.update_stream(config))
+        except nats.js.errors.APIError as error:
+            if error.err_code == NO_CLUSTER:
+                raise ConfigurationError(
+                    f"nats.replicas: {replicas} copies need a cluster: {error.description}"
+                ) from error
             raise BrokerUnavailable(f"stream {spec.name}: not applied ({error})") from error
 
     async def consumer_config(self, stream: str, name: str) -> dict[str, Any] | None:
         """The configuration of a durable consumer (times in seconds); `None`: there is none."""
         try:
-            info = await self._js.consumer_info(stream, name)
+            info = await self._asked(f"consumer {stream}/{name}", lambda: self._js.consumer_info(stream, name))
         except nats.js.errors.NotFoundError:
             return None
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"consumer {stream}/{name}: not answered ({error!r})") from error
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"consumer {stream}/{name}: {error}") from error
         return _plain(info.config)
 
     async def consumer_ready(self, stream: str, name: str) -> None:
@@ -131,35 +179,37 @@ class StreamAdmin:
         try:
             if anew:
                 await self.delete_consumer(spec.stream, spec.name)
-            await self._js.add_consumer(spec.stream, consumer_config(spec))
-        except (TimeoutError, nats.errors.Error) as error:
+            config = consumer_config(spec)
+            what = f"consumer {spec.stream}/{spec.name}"
+            await self._asked(what, lambda: self._js.add_consumer(spec.stream, config))
+        except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"consumer {spec.stream}/{spec.name}: not applied ({error})") from error
 
     async def delete_consumer(self, stream: str, name: str) -> None:
         """Delete a consumer if it is there."""
         try:
-            await self._js.delete_consumer(stream, name)
+            await self._asked(f"consumer {stream}/{name}", lambda: self._js.delete_consumer(stream, name))
         except nats.js.errors.NotFoundError:
             return
-        except (TimeoutError, nats.errors.Error) as error:
+        except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"consumer {stream}/{name}: not deleted ({error})") from error
 
     async def ack_floor(self, stream: str, consumer: str) -> int:
         """The stream sequence up to which everything the consumer was given is acknowledged."""
         try:
-            info = await self._js.consumer_info(stream, consumer)
+            info = await self._asked(f"consumer {stream}/{consumer}", lambda: self._js.consumer_info(stream, consumer))
         except nats.js.errors.NotFoundError as error:
             raise ConsumerGone(f"consumer {stream}/{consumer} does not exist") from error
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"consumer {stream}/{consumer}: not answered ({error!r})") from error
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"consumer {stream}/{consumer}: {error}") from error
         return info.ack_floor.stream_seq if info.ack_floor else 0
 
     async def stream_state(self, name: str) -> StreamState:
         """What a stream holds. Raises `BrokerUnavailable`, also when there is no such stream."""
         try:
-            info = await self._js.stream_info(name)
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"stream {name}: not answered ({error!r})") from error
+            info = await self._asked(f"stream {name}", lambda: self._js.stream_info(name))
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"stream {name}: {error}") from error
         state = info.state
         leader = info.cluster.leader if info.cluster else None
         replicas = info.config.num_replicas or 1
@@ -175,15 +225,30 @@ class StreamAdmin:
             raise BrokerUnavailable(f"JetStream tells nothing of its storage ({error!r})") from error
         return StorageState(info.storage, info.limits.max_storage if info.limits.max_storage > 0 else None)
 
+    async def led_for(self, stream: str) -> float:
+        """For how many seconds the stream has had its leader; infinite where there are no elections.
+
+        Without a leader nothing could be published, and nothing that expired meanwhile says anything. Raises
+        `BrokerUnavailable`.
+        """
+        subject = f"$JS.API.STREAM.INFO.{stream}"
+        try:
+            # As the server says it: by its clock, not by ours.
+            info = await self._asked(f"stream {stream}", lambda: self._js._api_request(subject, timeout=API_SECONDS))
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"stream {stream}: {error}") from error
+        since = (info.get("cluster") or {}).get("leader_since")
+        return parse_time(info["ts"]) - parse_time(since) if since else math.inf
+
     async def consumer_states(self, stream: str) -> list[ConsumerState]:
         """How far each consumer of a stream is, by name. Raises `BrokerUnavailable`."""
         found: dict[str, ConsumerState] = {}
         offset = 0
         while True:
             try:
-                page = await self._js.consumers_info(stream, offset=offset)
-            except (TimeoutError, nats.errors.Error) as error:
-                raise BrokerUnavailable(f"consumers of {stream}: not answered ({error!r})") from error
+                page = await self._page(stream, offset)
+            except nats.js.errors.APIError as error:
+                raise BrokerUnavailable(f"consumers of {stream}: {error}") from error
             for info in page:
                 config = info.config
                 filters = config.filter_subjects or ([config.filter_subject] if config.filter_subject else [])
@@ -199,21 +264,25 @@ class StreamAdmin:
                     info.num_waiting or 0,
                     info.ack_floor.stream_seq if info.ack_floor else 0,
                     info.delivered.stream_seq if info.delivered else 0,
+                    info.created.timestamp(),
+                    info.delivered.last_active.timestamp() if info.delivered and info.delivered.last_active else None,
                 )
             offset += len(page)
             if len(page) < PAGE:
                 return [found[name] for name in sorted(found)]
 
+    async def _page(self, stream: str, offset: int) -> list[ConsumerInfo]:
+        return await self._asked(f"consumers of {stream}", lambda: self._js.consumers_info(stream, offset=offset))
+
     async def delete_message(self, stream: str, sequence: int) -> bool:
         """Take one message out of a stream; False when it was not there. Raises `BrokerUnavailable`."""
         try:
-            return bool(await self._js.delete_msg(stream, sequence))
+            what = f"stream {stream}, message {sequence}"
+            return bool(await self._asked(what, lambda: self._js.delete_msg(stream, sequence), repeat=False))
         except nats.js.errors.APIError as error:
             if await self.message_at(stream, sequence) is None:
                 return False
             raise BrokerUnavailable(f"stream {stream}: {sequence} not deleted ({error})") from error
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"stream {stream}: {sequence} not deleted ({error!r})") from error
 
     async def last_message(self, stream: str, subject: str) -> Stored | None:
         """The newest message on a subject of a stream."""
@@ -223,24 +292,30 @@ class StreamAdmin:
         """The message at a sequence, if it is still there."""
         return await self._get(stream, seq=sequence)
 
+    async def next_message(self, stream: str, subject: str, first: int) -> Stored | None:
+        """The oldest message on a subject (wildcards allowed) from sequence `first` on."""
+        return await self._get(stream, seq=first, subject=subject, next=True)
+
     async def _get(self, stream: str, **where: Any) -> Stored | None:
         try:
-            raw = await self._js.get_msg(stream, **where)
+            # Not a direct get: the leader answers this one, so it is never behind.
+            raw = await self._asked(f"stream {stream}", lambda: self._js.get_msg(stream, **where))
         except nats.js.errors.NotFoundError:
             return None
-        except (TimeoutError, nats.errors.Error) as error:
-            raise BrokerUnavailable(f"stream {stream}: not answered ({error!r})") from error
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"stream {stream}: {error}") from error
         stored_at = str(raw.time) if raw.time is not None else None
         return Stored(raw.subject or "", raw.seq or 0, raw.data or b"", raw.headers or {}, stored_at)
 
 
-def stream_config(spec: StreamSpec) -> StreamConfig:
-    """A spec in nats-py's terms."""
+def stream_config(spec: StreamSpec, replicas: int = 1) -> StreamConfig:
+    """A spec in nats-py's terms, with so many copies."""
     return StreamConfig(
         name=spec.name,
         description=spec.description,
         subjects=list(spec.subjects),
         storage=StorageType.FILE,
+        num_replicas=replicas,
         max_age=spec.max_age,
         duplicate_window=min(spec.duplicate_window, spec.max_age),
         max_msgs_per_subject=spec.max_msgs_per_subject,

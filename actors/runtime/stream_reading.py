@@ -6,13 +6,15 @@ Nothing is created on the server and nothing is acknowledged: any number of read
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import pydantic_core
 
 from actors.runtime.stream_admin import Stored
-from protocol.errors import BrokerUnavailable
+from protocol.errors import BrokerUnavailable, NotPermitted
+from protocol.times import parse_time
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -30,11 +32,14 @@ async def read_stream(
     """The messages of `stream` on `subject` (wildcards allowed), in order.
 
     From sequence `first` on, or from the first one stored at `since` (RFC 3339) or later; up to sequence `last`, or
-    to what is the stream's last when this begins. Raises `BrokerUnavailable`.
+    to what is the stream's last when this begins. Raises `BrokerUnavailable` or `NotPermitted`.
+
+    Any copy of the stream may answer, and one may be a little behind: where the reading ends, its leader is asked.
     """
     if last is None:
         last = (await bus.stream_state(stream)).last
     place: dict[str, Any] = {"start_time": since} if since is not None else {"seq": max(1, first)}
+    behind_since: float | None = None
     while True:
         body = {**place, "next_by_subj": subject, "batch": BATCH, "max_bytes": BATCH_BYTES}
         batch = await _direct_get(bus, stream, body)
@@ -42,9 +47,26 @@ async def read_stream(
             if stored.sequence > last:
                 return
             yield stored
-        if not batch or batch[-1].sequence >= last:
+        if batch:
+            if batch[-1].sequence >= last:
+                return
+            place, behind_since = {"seq": batch[-1].sequence + 1}, None
+            continue
+        newest = await bus.last_message(stream, subject)
+        if newest is None or not _follows(newest, place):
             return
-        place = {"seq": batch[-1].sequence + 1}
+        now = time.monotonic()
+        behind_since = behind_since or now
+        if now - behind_since > ANSWER_SECONDS:
+            raise BrokerUnavailable(f"stream {stream}: the copy that answers has been behind for {ANSWER_SECONDS:g} s")
+        await asyncio.sleep(0.1)
+
+
+def _follows(stored: Stored, place: dict[str, Any]) -> bool:
+    """Whether the message stands at the place or after it."""
+    if "seq" in place:
+        return stored.sequence >= int(place["seq"])
+    return stored.time is None or parse_time(stored.time) >= parse_time(place["start_time"])
 
 
 async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[Stored]:
@@ -72,16 +94,22 @@ async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[Store
             detail = "nobody answers" if status == "503" else headers.get("Description", "").strip()
             end.set_exception(BrokerUnavailable(f"stream {stream}: cannot be read ({status} {detail})"))
 
+    def refused(refusal: NotPermitted) -> None:
+        if not end.done():
+            end.set_exception(refusal)
+
+    subject = f"$JS.API.DIRECT.GET.{stream}"
     inbox = bus.new_inbox()
     sub = await bus.subscribe(inbox, collect)
     try:
-        await bus.publish_core(f"$JS.API.DIRECT.GET.{stream}", pydantic_core.to_json(body), reply=inbox)
-        heard = -1
-        while not end.done():
-            if heard == len(found):
-                raise BrokerUnavailable(f"stream {stream}: not read within {ANSWER_SECONDS:g} s")
-            heard = len(found)
-            await asyncio.wait({end}, timeout=ANSWER_SECONDS)
+        with bus.refusals.told(subject, refused):
+            await bus.publish_core(subject, pydantic_core.to_json(body), reply=inbox)
+            heard = -1
+            while not end.done():
+                if heard == len(found):
+                    raise BrokerUnavailable(f"stream {stream}: not read within {ANSWER_SECONDS:g} s")
+                heard = len(found)
+                await asyncio.wait({end}, timeout=ANSWER_SECONDS)
         await end
     finally:
         if bus.connected:

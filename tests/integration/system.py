@@ -148,7 +148,7 @@ class System:
 
     async def start(self, name: str, make: Callable[[Bus], Actor]) -> Actor:
         """Start an actor with a connection of its own."""
-        bus = self._buses[name] = await Bus.connect(self.settings.nats_url, name)
+        bus = self._buses[name] = await Bus.connect(self.settings, name)
         actor = self.actors[name] = make(bus)
         await actor.start(lambda _, error: self.failures.append(error))
         return actor
