@@ -1,0 +1,336 @@
+"""`examwire doctor`: is everything as it should be, and if not, what to do now?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import psutil
+import typer
+
+from actors.runtime import VERSION
+from actors.runtime.broker_login import login
+from actors.runtime.bus import Bus, ServiceEntry
+from actors.runtime.process_facts import ProcessFacts, process_facts
+from actors.runtime.settings import Settings
+from actors.runtime.state_store import StateStore
+from actors.runtime.stream_admin import ConsumerState
+from cli.config import takes_settings
+from cli.config_check import contradictions
+from cli.doctor_checks import (
+    judge_account,
+    judge_actor,
+    judge_backlog,
+    judge_clock,
+    judge_dead_letters,
+    judge_disk,
+    judge_memory,
+    judge_nats,
+    judge_process,
+    judge_redis,
+    judge_roles,
+    judge_streams,
+    judge_sync,
+    judge_versions,
+    merged,
+)
+from cli.findings import Finding, State, failed, ok, show_findings, unknown, warning, worst
+from cli.live import inspection_of
+from cli.output import ExitCode, Format, OutputOption, run_until_interrupted
+from cli.streams import compare
+from protocol.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    NoResponders,
+    NotPermitted,
+    StateDamaged,
+    StateLost,
+    StateUnavailable,
+)
+from protocol.streams import DEADLETTER, SOCKET, STATUS, STREAMS
+from protocol.times import parse_time
+
+CONNECT_SECONDS = 2.0
+MONITORING_SECONDS = 1.0
+STUCK_SECONDS = 1.0
+SETTINGS = ("nats_url", "redis_url", "data_dir", "reconnect.max_attempts", "reconnect.backoff_seconds")
+
+
+@takes_settings(*SETTINGS, running=True)
+def doctor(
+    settings: Settings,
+    nats_monitoring: Annotated[
+        str | None,
+        typer.Option(
+            "--nats-monitoring", metavar="URL", help="nats-server's monitoring. [default: port 8222 of its host]"
+        ),
+    ] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Check engines, clocks, streams, permissions, roles, lag, file descriptors, secrets; say what to do.
+
+    Nothing is changed, and a running exam does not notice. Exit code 0 when all is well, 5 for warnings only, 1 when
+    something has failed, 4 when neither NATS nor Redis can be reached.
+    """
+    examination = Examination(settings, monitoring=nats_monitoring)
+    findings: list[Finding] = []
+
+    async def work() -> None:
+        findings.extend(await examination.run())
+
+    run_until_interrupted(work())
+    show_findings(findings, output)
+    if examination.nothing_reached:
+        raise typer.Exit(ExitCode.UNREACHABLE)
+    if (state := worst(findings)) is not State.OK:
+        raise typer.Exit(ExitCode.FAILED if state is State.FAILED else ExitCode.DEGRADED)
+
+
+class Examination:
+    """One round of all checks. `clock`: seconds since the epoch, by this machine."""
+
+    def __init__(
+        self, settings: Settings, *, monitoring: str | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._settings = settings
+        self._monitoring = monitoring
+        self._clock = clock
+        self._refused: list[str] = []
+        self._bus: Bus | None = None
+        self._store: StateStore | None = None
+        self._entries: list[ServiceEntry] = []
+        self._actors: list[dict[str, Any]] = []
+
+    @property
+    def nothing_reached(self) -> bool:
+        return self._bus is None and self._store is None
+
+    async def run(self) -> list[Finding]:
+        """Every check, each on its own: one that cannot look says so, and the others go on."""
+        findings = [*self._settings_and_machine()]
+        try:
+            findings += await self._reach()
+            for check in (
+                *((self._nats, self._streams, self._actors_here, self._letters) if self._bus is not None else ()),
+                *((self._redis,) if self._store is not None else ()),
+                *((self._roles, self._lag) if self._bus is not None else ()),
+                self._clocks,
+            ):
+                findings += [finding async for finding in self._examined(check)]
+        finally:
+            if self._bus is not None:
+                await self._bus.close()
+            if self._store is not None:
+                await self._store.close()
+        if self._bus is not None:
+            findings += self._permissions()
+        for check_name in ("clocks", "fds", "settings"):
+            findings = merged(findings, check_name)
+        return findings
+
+    async def _examined(self, check: Callable[[], AsyncIterator[Finding]]) -> AsyncIterator[Finding]:
+        name = check.__name__.strip("_").replace("_", " ")
+        try:
+            async for finding in check():
+                yield finding
+        except NotPermitted as error:
+            self._refused.append(str(error))
+            yield unknown(name, "this user may not look")
+        except (BrokerUnavailable, NoResponders) as error:
+            yield failed(name, str(error), "see that NATS and its JetStream are well")
+        except StateLost as error:
+            yield failed(
+                "state", str(error), "see that a state manager runs; `examwire state verify` says what is left"
+            )
+        except (StateUnavailable, StateDamaged) as error:
+            yield failed(name, str(error), "see that Redis is well; `examwire state verify`")
+
+    # -- here ----------------------------------------------------------------------------------------
+
+    def _settings_and_machine(self) -> Iterator[Finding]:
+        wrong = [finding for finding in contradictions(self._settings) if finding.state is not State.OK]
+        for finding in wrong:
+            yield Finding("settings", finding.state, f"{finding.check}: {finding.found}", finding.advice)
+        if not wrong:
+            yield ok("settings", "the settings fit together")
+        yield self._secret()
+        directory = self._settings.data_dir.absolute()
+        while not directory.exists():
+            directory = directory.parent
+        disk, memory = psutil.disk_usage(str(directory)), psutil.virtual_memory()
+        yield judge_disk(str(directory), disk.free, disk.total)
+        yield judge_memory(memory.available, memory.total)
+        yield from judge_process("this command", process_facts(), None)
+
+    def _secret(self) -> Finding:
+        settings = self._settings
+        path: Path | None = settings.token.jwks_file or settings.token.public_key_file
+        if path is not None:
+            return ok("secrets", f"tokens are checked by the issuer's key in {path}")
+        if settings.secret is not None:
+            return ok("secrets", "the token secret is configured")
+        path = settings.data_dir / "secret"
+        if not path.is_file():
+            return unknown("secrets", f"no secret is configured, and {path} is not made yet")
+        return ok("secrets", f"the token secret was made in {path}; other machines need the same one")
+
+    # -- engines -------------------------------------------------------------------------------------
+
+    async def _reach(self) -> list[Finding]:
+        findings = []
+        try:
+            self._bus = await Bus.connect(self._settings, "examwire doctor", wait=CONNECT_SECONDS)
+            findings.append(ok("nats", f"{self._settings.nats_url.rpartition('@')[2]} answers"))
+        except (BrokerUnavailable, ConfigurationError) as error:
+            findings.append(failed("nats", str(error), "start it, or set nats_url"))
+        store = StateStore(self._settings.redis_url, self._settings.redis)
+        try:
+            await store.ping()
+            self._store = store
+            findings.append(ok("redis", f"{self._settings.redis_url.rpartition('@')[2]} answers"))
+        except (StateUnavailable, StateDamaged) as error:
+            await store.close()
+            findings.append(failed("redis", str(error), "start it, or set redis_url"))
+        return findings
+
+    async def _nats(self) -> AsyncIterator[Finding]:
+        bus = self._bus
+        assert bus is not None
+        for finding in judge_nats(bus.server_info, login(self._settings.nats_url, self._settings.nats).urls):
+            yield finding
+        yield judge_sync(await asyncio.to_thread(self._varz))
+        for finding in judge_account(json.loads(await bus.request("$JS.API.INFO"))):
+            yield finding
+
+    def _varz(self) -> dict[str, Any] | None:
+        """nats-server's monitoring, if it can be reached."""
+        url = self._monitoring
+        if url is None:
+            host = urlsplit(login(self._settings.nats_url, self._settings.nats).urls[0]).hostname or "127.0.0.1"
+            url = f"http://{f'[{host}]' if ':' in host else host}:8222"
+        try:
+            with urlopen(f"{url.rstrip('/')}/varz", timeout=MONITORING_SECONDS) as answer:
+                found = json.load(answer)
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) and "jetstream" in found else None
+
+    async def _redis(self) -> AsyncIterator[Finding]:
+        assert self._store is not None
+        info, saves = await self._store.about()
+        for finding in judge_redis(self._settings.redis_url.rpartition("@")[2], info, saves):
+            yield finding
+
+    async def _streams(self) -> AsyncIterator[Finding]:
+        assert self._bus is not None
+        for finding in judge_streams(await compare(self._bus, self._settings)):
+            yield finding
+        for spec in STREAMS:
+            state = await self._bus.stream_state(spec.name)
+            if state.current < state.replicas:
+                found = f"stream {spec.name}: {state.current} of {state.replicas} copies are up to date"
+                yield warning("streams", found, "see that all nodes of NATS run; a node that was away catches up")
+
+    # -- roles ---------------------------------------------------------------------------------------
+
+    async def _actors_here(self) -> AsyncIterator[Finding]:
+        bus = self._bus
+        assert bus is not None
+        self._entries = await bus.services()
+        self._actors = list(await asyncio.gather(*(inspection_of(bus, entry) for entry in self._entries)))
+        versions: dict[str, set[str]] = {}
+        for entry, actor in zip(self._entries, self._actors, strict=True):
+            versions.setdefault(entry.version, set()).add(str(actor["address"]))
+            for finding in judge_actor(actor):
+                yield finding
+        yield judge_versions(versions, VERSION)
+        async for finding in self._processes(bus):
+            yield finding
+
+    async def _processes(self, bus: Bus) -> AsyncIterator[Finding]:
+        asked: set[tuple[str, int]] = set()
+        for entry in self._entries:
+            if (subject := entry.metadata.get("inspect")) is None:
+                continue
+            before = self._clock()
+            try:
+                answer = await bus.request(f"{subject}.process", timeout=CONNECT_SECONDS)
+            except (NoResponders, BrokerUnavailable):
+                continue  # of an older version, or silent, which has been told
+            after = self._clock()
+            facts = ProcessFacts.model_validate_json(answer)
+            if (facts.host, facts.pid) in asked:
+                continue
+            asked.add((facts.host, facts.pid))
+            address = entry.metadata.get("address", entry.name)
+            holds = self._settings.socket.max_connections if entry.metadata.get("kind") == "socket-server" else None
+            for finding in judge_process(address, facts, holds):
+                yield finding
+            yield judge_clock(address, parse_time(facts.time) - (before + after) / 2, (after - before) / 2)
+
+    async def _roles(self) -> AsyncIterator[Finding]:
+        if self._store is None:
+            yield unknown("roles", "which servers are READY is in Redis, which is away")
+            return
+        servers = await self._store.servers()
+        for finding in judge_roles(self._actors, servers):
+            yield finding
+        yield ok("state", "Redis is known to hold what the log says")
+
+    async def _lag(self) -> AsyncIterator[Finding]:
+        first = {(one.stream, one.name): one for one in await self._consumers()}
+        idle = {key for key, one in first.items() if _unread(one)}
+        if idle:  # between two pulls of a busy reader there is such a moment, too
+            await asyncio.sleep(STUCK_SECONDS)
+        second = {(one.stream, one.name): one for one in await self._consumers()} if idle else first
+        told = False
+        for key, consumer in second.items():
+            still = key in idle and _unread(consumer) and consumer.delivered == first[key].delivered
+            if (finding := judge_backlog(consumer, still)) is not None:
+                told = True
+                yield finding
+        if not told:
+            waiting = sum(one.pending + one.unacknowledged for one in second.values())
+            yield ok("lag", f"{waiting} messages wait in {len(second)} consumers")
+
+    async def _consumers(self) -> list[ConsumerState]:
+        assert self._bus is not None
+        return [one for stream in (STATUS, SOCKET) for one in await self._bus.consumer_states(stream.name)]
+
+    async def _letters(self) -> AsyncIterator[Finding]:
+        assert self._bus is not None
+        state = await self._bus.stream_state(DEADLETTER.name)
+        newest = await self._bus.message_at(DEADLETTER.name, state.last) if state.messages else None
+        yield judge_dead_letters(state.messages, newest.time if newest is not None else None)
+
+    # -- clocks and permissions ----------------------------------------------------------------------
+
+    async def _clocks(self) -> AsyncIterator[Finding]:
+        if self._bus is not None:
+            before = self._clock()
+            answer = json.loads(await self._bus.request(f"$JS.API.STREAM.INFO.{STATUS.name}"))
+            after = self._clock()
+            if "ts" in answer:
+                yield judge_clock(
+                    "NATS", parse_time(answer["ts"][:26] + "Z") - (before + after) / 2, (after - before) / 2
+                )
+        if self._store is not None:
+            before = self._clock()
+            theirs = await self._store.time()
+            after = self._clock()
+            yield judge_clock("Redis", theirs - (before + after) / 2, (after - before) / 2)
+
+    def _permissions(self) -> list[Finding]:
+        advice = "log in as the operator: EXAMWIRE_NATS__USER=operator and its password"
+        refused = [warning("permissions", one, advice) for one in dict.fromkeys(self._refused)]
+        return refused or [ok("permissions", "NATS lets this user see all that was asked for")]
+
+
+def _unread(consumer: ConsumerState) -> bool:
+    return consumer.pending > 0 and consumer.pulls_waiting == 0
