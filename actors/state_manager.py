@@ -24,12 +24,14 @@ from actors.runtime.presence import Presence
 from actors.runtime.pull import Delivery, PullConsumer
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
-from actors.state_decisions import Decided, Decisions, Item
+from actors.state_decisions import Decided, Decisions
 from actors.state_metrics import count_told
+from actors.state_places import Item
+from actors.state_repair import StateRepair
 from actors.state_telling import Telling, Told
 from protocol import log_entries
 from protocol.codec import Malformed
-from protocol.errors import BrokerUnavailable, ConsumerGone, StateUnavailable
+from protocol.errors import BrokerUnavailable, ConsumerGone, StateDamaged, StateLost, StateUnavailable
 from protocol.messages import ExamineeFact
 from protocol.streams import STATE_MANAGER
 from protocol.versions import version_of
@@ -87,6 +89,8 @@ class StateManager(Actor):
         self._store = store
         self._decisions = Decisions(store)
         self._telling = Telling(bus, store)
+        self._repair = StateRepair(bus, store)
+        self._repairing = asyncio.Lock()
         self._presence = Presence(bus, self)
         self._floor_wanted = asyncio.Event()
         self._in_flight = asyncio.Semaphore(IN_FLIGHT)
@@ -97,7 +101,7 @@ class StateManager(Actor):
         await self._bus.consumer_ready(STATE_MANAGER.stream, STATE_MANAGER.name)
         await self._presence.announce()
         self.spawn(self._read(), "read")
-        self.spawn(self._follow_floor(), "floor")
+        self.spawn(self._keep_whole(), "whole")
 
     async def on_stop(self) -> None:
         await self._presence.withdraw()
@@ -116,16 +120,49 @@ class StateManager(Actor):
             await self.put(StatusBatch(deliveries))
             await pace.wait()
 
-    async def _follow_floor(self) -> None:
-        """Learn up to where everything is acknowledged, so that records need not keep older facts."""
+    async def _keep_whole(self) -> None:
+        """Learn up to where everything is acknowledged: records need not keep older facts, and Redis holds them.
+
+        Looks for a Redis that lost its state, too, so that it is repaired also while nothing happens.
+        """
         while True:
-            await self._floor_wanted.wait()
-            self._floor_wanted.clear()
             try:
-                self._decisions.raise_floor(await self._bus.ack_floor(STATE_MANAGER.stream, STATE_MANAGER.name))
-            except (BrokerUnavailable, ConsumerGone) as error:
+                if self._floor_wanted.is_set():
+                    self._floor_wanted.clear()
+                    floor = await self._bus.ack_floor(STATE_MANAGER.stream, STATE_MANAGER.name)
+                    self._decisions.raise_floor(floor)
+                    whole = await self._store.mark.advance(floor)
+                else:
+                    whole = await self._store.mark.is_whole()
+                if not whole:
+                    await self._make_whole()
+            except (BrokerUnavailable, ConsumerGone, StateUnavailable, StateDamaged) as error:
                 log.debug("%s: no floor: %s", self.address, error)
             await asyncio.sleep(FLOOR_SECONDS)
+
+    async def _make_whole(self) -> None:
+        """Bring a Redis that was emptied, replaced or set back up to the log; new facts wait meanwhile."""
+        async with self._repairing:
+            self._waiting_for = "state"
+            while True:
+                try:
+                    repair = await self._repair.make_whole()
+                except (BrokerUnavailable, ConsumerGone, StateUnavailable, StateDamaged) as error:
+                    log.error("%s: Redis is not whole and cannot be repaired yet: %s", self.address, error)
+                    await asyncio.sleep(FLOOR_SECONDS)
+                else:
+                    break
+            self._waiting_for = None
+        if repair.messages:
+            log.warning(
+                "%s: Redis is whole again (it was %s): %d records written, %d restated, %d messages of the log, %.2f s",
+                self.address,
+                repair.found,
+                repair.records,
+                repair.restated,
+                repair.messages,
+                repair.seconds,
+            )
 
     @on(StatusBatch)
     async def handle(self, batch: StatusBatch) -> None:
@@ -215,6 +252,8 @@ class StateManager(Actor):
         while True:
             try:
                 result = await step()
+            except StateLost:
+                await self._make_whole()
             except StateUnavailable as error:
                 if self._waiting_for is None:
                     log.warning("%s: waiting for Redis: %s", self.address, error)
@@ -253,7 +292,9 @@ def _portions(deliveries: list[Delivery]) -> Iterator[_Work]:
 def _decoded(deliveries: list[Delivery]) -> _Work:
     work = _Work(deliveries)
     for delivery in deliveries:
-        for index, message in enumerate(log_entries.decode(delivery.subject, delivery.payload)):
+        for index, message in enumerate(
+            log_entries.decode(delivery.subject, delivery.payload, scheduled=SCHEDULER in delivery.headers)
+        ):
             if isinstance(message, Malformed):
                 work.malformed.append((delivery, message))
             else:

@@ -68,6 +68,8 @@ class Engine:
     """A child process that can be stopped, killed and started again on the same port and data."""
 
     name = "engine"
+    environment: dict[str, str] | None = None
+    """Of the process; by default ours."""
 
     def __init__(self, directory: Path, port: int) -> None:
         self.directory = directory
@@ -104,6 +106,7 @@ class Engine:
                 stdout=output,
                 stderr=output,
                 cwd=self.directory,
+                env=self.environment,
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )

@@ -26,13 +26,20 @@ class LogEntry:
     fact: ExamineeFact
 
 
-def decode(subject: str, payload: bytes) -> list[Message | Malformed]:
-    """The messages of a payload that came on `subject`; what speaks of somebody else's plan or server is malformed."""
+def decode(subject: str, payload: bytes, *, scheduled: bool = False) -> list[Message | Malformed]:
+    """The messages of a payload that came on `subject`; what speaks of somebody else's plan or server is malformed.
+
+    `scheduled`: NATS has published it for somebody (header `Nats-Scheduler`), and does not ask whether that one may
+    write there itself. Nobody schedules what is said of a server.
+    """
     decoded = STATUS_CODEC.decode_batch(payload)
     _, about, named = subject.split(".") if subject.count(".") == 2 else ("", "", "")
     if about in ("plan", "server"):
         for index, message in enumerate(decoded):
-            if not isinstance(message, Malformed) and (wrong := _misplaced(message, about, named)) is not None:
+            if isinstance(message, Malformed):
+                continue
+            wrong = ("type", "a schedule") if scheduled and about == "server" else _misplaced(message, about, named)
+            if wrong is not None:
                 error = InvalidField(wrong[0], f"{wrong[1]} has no place on {subject}")
                 decoded[index] = Malformed(index, error, _element(payload, index))
     return decoded
