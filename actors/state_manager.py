@@ -292,9 +292,9 @@ def _portions(deliveries: list[Delivery]) -> Iterator[_Work]:
 def _decoded(deliveries: list[Delivery]) -> _Work:
     work = _Work(deliveries)
     for delivery in deliveries:
-        for index, message in enumerate(
-            log_entries.decode(delivery.subject, delivery.payload, scheduled=SCHEDULER in delivery.headers)
-        ):
+        scheduled = log_entries.SCHEDULER in delivery.headers
+        decoded = log_entries.decode(delivery.subject, delivery.payload, scheduled=scheduled)
+        for index, message in enumerate(decoded):
             if isinstance(message, Malformed):
                 work.malformed.append((delivery, message))
             else:

@@ -17,6 +17,10 @@ from protocol.messages import ExamineeFact, Message, ServerStatus
 from protocol.versions import version_of
 
 
+SCHEDULER = "Nats-Scheduler"
+"""The header of what NATS has published by a schedule: the subject that the schedule stands on."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogEntry:
     """A fact about an examinee with its place in the log; `logged`: when the log took it, seconds since the epoch."""
@@ -29,8 +33,8 @@ class LogEntry:
 def decode(subject: str, payload: bytes, *, scheduled: bool = False) -> list[Message | Malformed]:
     """The messages of a payload that came on `subject`; what speaks of somebody else's plan or server is malformed.
 
-    `scheduled`: NATS has published it for somebody (header `Nats-Scheduler`), and does not ask whether that one may
-    write there itself. Nobody schedules what is said of a server.
+    `scheduled`: NATS has published it for somebody (it has the header `SCHEDULER`), and does not ask whether that one
+    may write there itself. Nobody schedules what is said of a server.
     """
     decoded = STATUS_CODEC.decode_batch(payload)
     _, about, named = subject.split(".") if subject.count(".") == 2 else ("", "", "")

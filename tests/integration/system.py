@@ -112,8 +112,15 @@ class RawClient:
 class System:
     """All roles in this process. `async with System(...) as system`."""
 
-    def __init__(self, settings: Settings, *, servers: tuple[str, ...] = ("SOCK001", "SOCK002")) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        servers: tuple[str, ...] = ("SOCK001", "SOCK002"),
+        settings_of: Callable[[str], Settings] | None = None,
+    ) -> None:
         self.settings = settings
+        self._settings_of = settings_of or (lambda _name: settings)  # whose connection the actor of this name has
         self._server_ids = servers
         self.actors: dict[str, Actor] = {}
         self._buses: dict[str, Bus] = {}
@@ -148,7 +155,7 @@ class System:
 
     async def start(self, name: str, make: Callable[[Bus], Actor]) -> Actor:
         """Start an actor with a connection of its own."""
-        bus = self._buses[name] = await Bus.connect(self.settings, name)
+        bus = self._buses[name] = await Bus.connect(self._settings_of(name), name)
         actor = self.actors[name] = make(bus)
         await actor.start(lambda _, error: self.failures.append(error))
         return actor
