@@ -179,4 +179,9 @@ def _run(
             where = f" at {line['url']}" if "url" in line else ""
             print(f"{who} is ready{where}; metrics at {metrics.url}", flush=True)
 
-    raise typer.Exit(run_role(name, settings, children, ready, metrics))
+    configure_tracing(settings.tracing, role, name)
+    try:
+        code = run_role(name, settings, children, ready, metrics)
+    finally:
+        end_tracing()
+    raise typer.Exit(code)

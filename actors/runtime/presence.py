@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from actors.runtime import VERSION
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus
+from actors.runtime.process_facts import answer_process_facts
 from actors.runtime.tap import Tap
 from protocol import subjects
 from protocol.codec import encode
@@ -53,6 +54,7 @@ class Presence:
             endpoints={
                 "inspect": (self.subject, self._inspect),
                 "control": (subjects.control(actor.address), self._control),
+                "process": (f"{self.subject}.process", answer_process_facts),
                 **self._endpoints,
             },
             details=lambda: actor.inspection().model_dump(mode="json", by_alias=True),
