@@ -62,7 +62,15 @@ class NoResponders(ExamwireError):
 
 
 class NotPermitted(ExamwireError):
-    """The broker refused it to this user: trying again is of no use. The text names the user and the subject."""
+    """The broker refused it to this user: trying again is of no use. The text names the user and the subject.
+
+    `verb`: publish or subscription; `subject` in lower case, as nats-py reports it.
+    """
+
+    def __init__(self, text: str, verb: str = "", subject: str = "") -> None:
+        super().__init__(text)
+        self.verb = verb
+        self.subject = subject.lower()
 
 
 class ConsumerGone(ExamwireError):

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from protocol import subjects
+from protocol.dead_letters import REPLAYABLE
 from protocol.errors import ConfigurationError
 from protocol.ids import check_server_id
 from protocol.streams import (
+    ADVISORY_WATCH,
     DEADLETTER,
     LEASE,
     LEASE_WATCH,
@@ -134,8 +136,8 @@ def _state_manager() -> tuple[list[str], list[str]]:
         subjects.status_timer("*", "*", "*"),
         subjects.reconnect("*", "*"),
         subjects.deadletter(">"),
-        *_reads_all(STATE_MANAGER, LEASE_WATCH, reconnect_watch(1, [1.0]), RECONNECT_EXHAUSTED),
-        *(_message(stream) for stream in STREAMS),  # what an advisory is about may be in any
+        *_reads_all(STATE_MANAGER, LEASE_WATCH, reconnect_watch(1, [1.0]), RECONNECT_EXHAUSTED, ADVISORY_WATCH),
+        f"{API}.STREAM.MSG.GET.*",  # what an advisory is about may be in any, also in none of ours
         _direct(STATUS),
         f"{API}.STREAM.INFO.{STATUS.name}",
         f"{API}.STREAM.INFO.{LEASE.name}",
@@ -172,13 +174,13 @@ def _operator() -> tuple[list[str], list[str]]:
         *_looking(),
         *(_message(stream) for stream in STREAMS),
         *(_direct(stream) for stream in STREAMS),
-        # A dead letter is replayed to where it came from, and then taken out.
+        # A dead letter is replayed to where it came from, with a marker beside it, and then taken out.
+        *(subjects.replay_marker(stream, "*") for stream in sorted(REPLAYABLE)),
         subjects.status_server("*"),
         subjects.status_plan("*"),
         subjects.socket_server("*"),
         subjects.socket_proctors("*"),
         subjects.socket_examinee("*", "*"),
-        subjects.reconnect("*", "*"),
         f"{API}.STREAM.MSG.DELETE.{DEADLETTER.name}",
     ]
     return publish, []

@@ -323,9 +323,10 @@ class Bus(Publishing, StreamAdmin):
         except (TimeoutError, nats.errors.Error) as error:
             await self.remove_service(service)
             raise BrokerUnavailable(f"{name}: not announced ({type(error).__name__})") from error
-        if refused:
+        deaf = [refusal for refusal in refused if refusal.verb == "subscription"]
+        if deaf:
             await self.remove_service(service)
-            raise refused[0]
+            raise deaf[0]
         return service
 
     async def _announce(self, service: Service, endpoints: Mapping[str, tuple[str, Respond]]) -> None:

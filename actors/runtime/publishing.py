@@ -159,8 +159,22 @@ class Publishing:
     async def publish_atomic(self, messages: Sequence[Outgoing]) -> PubAck:
         """Store all messages, of one stream with `allow_atomic`, or none; the ack is that of the last one.
 
-        Raises `WrongLastSequence` when one of them expects another (nothing is stored then), `BrokerUnavailable`.
+        Raises `WrongLastSequence` when one of them expects another (nothing is stored then), `BrokerUnavailable`, or
+        `NotPermitted`.
         """
+        refused: list[NotPermitted] = []
+        with self.refusals.all_told(refused.append):
+            try:
+                return await self._publish_atomic(messages)
+            except BrokerUnavailable:
+                # Only the last one of a batch has an answer; what was refused before it leaves a gap.
+                subjects = {message.subject.lower() for message in messages}
+                for refusal in refused:
+                    if refusal.verb == "publish" and refusal.subject in subjects:
+                        raise refusal from None
+                raise
+
+    async def _publish_atomic(self, messages: Sequence[Outgoing]) -> PubAck:
         self._batch_no += 1
         batch = f"{self._batch_prefix}{self._batch_no}"
         try:

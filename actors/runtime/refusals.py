@@ -47,7 +47,7 @@ class Refusals:
 
     @contextmanager
     def all_told(self, tell: Told) -> Iterator[None]:
-        """Meanwhile, have `tell` called for every subscription that is refused."""
+        """Meanwhile, have `tell` called for everything that is refused."""
         self._everything.append(tell)
         try:
             yield
@@ -66,25 +66,27 @@ class Refusals:
             return None
         verb, subject = found[1].lower(), found[2].lower()
         refusal = self.refusal(verb, subject)
+        told = list(self._everything)
+        if verb == "publish":
+            waiting = self._waiting.get(subject, [])
+            if waiting:
+                refusal = self.refusal(verb, waiting[0][0])  # as it was written
+            told += [tell for _, tell in waiting]
+        elif subject.startswith(self._inbox):
+            self.lasting = refusal
+            told += [tell for waiting in self._waiting.values() for _, tell in waiting]
         if str(refusal) not in self._logged:
             self._logged.add(str(refusal))
             log.error("%s: %s", self._name, refusal)
-        if verb == "publish":
-            for asked, tell in list(self._waiting.get(subject, ())):
-                tell(self.refusal(verb, asked))
-            return subject
-        if subject.startswith(self._inbox):
-            self.lasting = refusal
-            for waiting in list(self._waiting.values()):
-                for _, tell in list(waiting):
-                    tell(refusal)
-        for tell in list(self._everything):
+        for tell in told:
             tell(refusal)
-        return None
+        return subject if verb == "publish" else None
 
     def refusal(self, verb: str, subject: str) -> NotPermitted:
         """The error that says who may not do what, and where that is laid down."""
-        who = f"user {self._user!r}" if self._user else "this user"
+        who = f"user {str(self._user)!r}" if self._user else "this user"
         return NotPermitted(
-            f"NATS does not let {who} {_VERBS[verb]} {subject}: see nats/permissions.conf, and nats.user for who it is"
+            f"NATS does not let {who} {_VERBS[verb]} {subject}: see nats/permissions.conf, and nats.user for who it is",
+            verb,
+            subject,
         )
