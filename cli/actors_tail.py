@@ -20,7 +20,7 @@ from protocol.control import Handled, Tail
 from protocol.errors import BrokerUnavailable, NoResponders
 
 TAIL_SECONDS = 10.0  # so long an actor goes on for a command that has gone
-RENEW_SECONDS = 3.0
+RENEW_SECONDS = 2.0
 WAITING = 10_000  # lines; who reads more slowly is told how many were left out
 
 SHOWN = Codec.of((Handled,))
@@ -88,8 +88,8 @@ async def follow(bus: Bus, address: str, per_second: int, until: float | None = 
     inbox = bus.new_inbox()
     subscription = await bus.subscribe(inbox, arrived)
     tail = Tail(inbox=inbox, seconds=TAIL_SECONDS, per_second=per_second)
-    await _begin(bus, address, tail)
-    renewing = asyncio.create_task(_renew(bus, address, tail))
+    place = await _begin(bus, address, tail)
+    renewing = asyncio.create_task(_renew(bus, address, tail, place))
     try:
         while until is None or time.monotonic() < until:
             left = None if until is None else max(0.0, until - time.monotonic())
@@ -108,7 +108,7 @@ async def follow(bus: Bus, address: str, per_second: int, until: float | None = 
 
 
 async def _begin(bus: Bus, address: str, tail: Tail) -> str:
-    """Ask for the tail where the actor is now; the control address that one asks again."""
+    """Ask for the tail where the actor is now; returns the address of whoever answers for it."""
     if is_session(address):
         session = await session_at(bus, address)
         await ask(bus, session.server, tail.model_copy(update={"session": address}))
@@ -118,20 +118,19 @@ async def _begin(bus: Bus, address: str, tail: Tail) -> str:
     return found
 
 
-async def _renew(bus: Bus, address: str, tail: Tail) -> None:
-    there = True
+async def _renew(bus: Bus, address: str, tail: Tail, place: str | None) -> None:
     while True:
-        await asyncio.sleep(RENEW_SECONDS if there else 1.0)
+        await asyncio.sleep(min(1.0, RENEW_SECONDS) if place is None else RENEW_SECONDS)
         try:
             found = await _begin(bus, address, tail)
         except (NotFound, NoResponders, BrokerUnavailable) as error:
-            if there:
+            if place is not None:
                 typer.echo(f"examwire: {error}; waiting for it", err=True)
-            there = False
+            place = None
         else:
-            if not there:
-                typer.echo(f"examwire: {address} is there again, at {found}", err=True)
-            there = True
+            if found != place:
+                typer.echo(f"examwire: {address} is at {found} now", err=True)
+            place = found
 
 
 def line_of(handled: Handled) -> str:
