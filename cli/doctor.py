@@ -116,12 +116,7 @@ class Examination:
         findings = [*self._settings_and_machine()]
         try:
             findings += await self._reach()
-            for check in (
-                *((self._nats, self._streams, self._actors_here, self._letters) if self._bus is not None else ()),
-                *((self._redis,) if self._store is not None else ()),
-                *((self._roles, self._lag) if self._bus is not None else ()),
-                self._clocks,
-            ):
+            for check in self._checks():
                 findings += [finding async for finding in self._examined(check)]
         finally:
             if self._bus is not None:
@@ -133,6 +128,25 @@ class Examination:
         for check_name in ("clocks", "fds", "settings"):
             findings = merged(findings, check_name)
         return findings
+
+    def _checks(self) -> Iterator[Callable[[], AsyncIterator[Finding]]]:
+        """Those for which what they ask is there."""
+        jetstream = self._bus is not None and bool(self._bus.server_info.get("jetstream"))
+        if self._bus is not None:
+            yield self._nats
+        if jetstream:
+            yield self._streams
+            yield self._letters
+        if self._store is not None:
+            yield self._redis
+        if self._bus is not None:
+            yield self._actors_here
+            yield self._roles
+        if jetstream:
+            yield self._lag
+            yield self._nats_clock
+        if self._store is not None:
+            yield self._redis_clock
 
     async def _examined(self, check: Callable[[], AsyncIterator[Finding]]) -> AsyncIterator[Finding]:
         name = check.__name__.strip("_").replace("_", " ")
@@ -204,6 +218,8 @@ class Examination:
         assert bus is not None
         for finding in judge_nats(bus.server_info, login(self._settings.nats_url, self._settings.nats).urls):
             yield finding
+        if not bus.server_info.get("jetstream"):
+            return
         yield judge_sync(await asyncio.to_thread(self._varz))
         for finding in judge_account(json.loads(await bus.request("$JS.API.INFO"))):
             yield finding
@@ -311,20 +327,22 @@ class Examination:
 
     # -- clocks and permissions ----------------------------------------------------------------------
 
-    async def _clocks(self) -> AsyncIterator[Finding]:
-        if self._bus is not None:
-            before = self._clock()
-            answer = json.loads(await self._bus.request(f"$JS.API.STREAM.INFO.{STATUS.name}"))
-            after = self._clock()
-            if "ts" in answer:
-                yield judge_clock(
-                    "NATS", parse_time(answer["ts"][:26] + "Z") - (before + after) / 2, (after - before) / 2
-                )
-        if self._store is not None:
-            before = self._clock()
-            theirs = await self._store.time()
-            after = self._clock()
-            yield judge_clock("Redis", theirs - (before + after) / 2, (after - before) / 2)
+    async def _nats_clock(self) -> AsyncIterator[Finding]:
+        assert self._bus is not None
+        before = self._clock()
+        answer = json.loads(await self._bus.request(f"$JS.API.STREAM.INFO.{STATUS.name}"))
+        after = self._clock()
+        if "ts" in answer:
+            # RFC 3339 with nanoseconds, which are more digits than Python reads.
+            theirs = parse_time(answer["ts"][:26].rstrip("Z") + "Z")
+            yield judge_clock("NATS", theirs - (before + after) / 2, (after - before) / 2)
+
+    async def _redis_clock(self) -> AsyncIterator[Finding]:
+        assert self._store is not None
+        before = self._clock()
+        theirs = await self._store.time()
+        after = self._clock()
+        yield judge_clock("Redis", theirs - (before + after) / 2, (after - before) / 2)
 
     def _permissions(self) -> list[Finding]:
         advice = "log in as the operator: EXAMWIRE_NATS__USER=operator and its password"
