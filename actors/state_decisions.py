@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.runtime.state_store import Index, RecordWrite, SocketWrite, StateStore, Stored
+from actors.runtime.state_store import RecordWrite, StateStore, Stored
+from actors.state_places import Item, index_of, record_of, socket_writes
 from protocol import keys, records
 from protocol.connection import Connection, server_of
 from protocol.effects import Effect
@@ -20,11 +23,7 @@ from protocol.messages import (
     ExamineeFact,
     LossReason,
     Message,
-    MobileSyncStatus,
-    MobileSyncTimeout,
-    MobileSyncWait,
     Restate,
-    ServerStatus,
 )
 from protocol.mobile_sync import MobileSync
 from protocol.servers import Server
@@ -32,16 +31,7 @@ from protocol.versions import floor_of
 
 log = logging.getLogger("examwire.state_manager")
 
-ENDED_SOCKET_SECONDS = 86400
 CHUNK = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A fact with its place in STATUS."""
-
-    version: int
-    message: Message
 
 
 @dataclass(slots=True)
@@ -75,6 +65,8 @@ class Decisions:
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
+        # Never a value that the record had before, not even before a Redis that lost its last writes came back.
+        self._revs = itertools.count(secrets.randbits(52))
         self.floor = 0
 
     def raise_floor(self, sequence: int) -> None:
@@ -115,7 +107,7 @@ class Decisions:
                     writes.append(outcome.write)
             # The index goes before the records: what is in a record can be found, whatever happens in between.
             written, _ = await self._store.save(
-                writes, _socket_writes(items) if first else [], _index(items) if first else None
+                writes, socket_writes(items) if first else [], index_of(items) if first else None
             )
             verdicts = iter(written)
             conflicts: list[_Record] = []
@@ -147,7 +139,7 @@ class Decisions:
             if insertion.restate:
                 outcome.restates.append((item.version, item.message))
         if changed:
-            fields = kind.write(history, outcome.state, stored.rev + 1)
+            fields = kind.write(history, outcome.state, next(self._revs))
             outcome.write = RecordWrite(record.key, stored.rev, fields)
         return outcome
 
@@ -229,18 +221,7 @@ class _Outcome:
 def _by_record(items: Iterable[Item]) -> list[_Record]:
     found: dict[str, _Record] = {}
     for item in items:
-        message = item.message
-        kind: records.RecordKind[Any, Any]
-        if isinstance(message, ServerStatus):
-            key, kind = keys.server_status(message.server_id), records.SERVER
-        else:
-            assert isinstance(message, ExamineeFact)
-            if isinstance(message, MobileSyncWait | MobileSyncStatus | MobileSyncTimeout) or (
-                isinstance(message, Restate) and message.aspect == "mobile_sync"
-            ):
-                key, kind = keys.mobile_sync(message.plan_id, message.examinee_id), records.MOBILE_SYNC
-            else:
-                key, kind = keys.progress(message.plan_id, message.examinee_id), records.CONNECTION
+        key, kind = record_of(item.message)
         found.setdefault(key, _Record(key, kind, [])).items.append(item)
     return list(found.values())
 
@@ -252,42 +233,3 @@ def _read_beside(items: Iterable[Item]) -> list[tuple[str, str]]:
         for item in items
         if isinstance(m := item.message, ConnectionStatus) and m.status is ConnectionStatusCode.CONNECTED
     ]
-
-
-def _socket_writes(items: Iterable[Item]) -> list[SocketWrite]:
-    """The sockets' own records: the newest word about a socket counts, whoever its examinee's current one is."""
-    newest: dict[str, SocketWrite] = {}
-    for item in items:
-        message = item.message
-        if isinstance(message, ConnectionStatus):
-            ended = message.status is ConnectionStatusCode.DISCONNECTED
-            key = keys.socket(message.plan_id, message.socket_id)
-            fields = {
-                "examineeId": message.examinee_id,
-                "status": message.status.value,
-                "lastHeartbeat": message.timestamp,
-            }
-            if key not in newest or newest[key].version < item.version:
-                newest[key] = SocketWrite(key, item.version, fields, ENDED_SOCKET_SECONDS if ended else 0)
-    return list(newest.values())
-
-
-def _index(items: Iterable[Item]) -> Index:
-    index = Index()
-    for item in items:
-        message = item.message
-        if isinstance(message, ServerStatus):
-            index.add_member(keys.SERVERS, message.server_id)
-        elif isinstance(message, ConnectionStatus):
-            holder = keys.server_sockets(server_of(message))
-            if message.status is ConnectionStatusCode.CONNECTED:
-                entry = f"{message.plan_id} {message.examinee_id} {message.incarnation or ''}"
-                index.set_entry(holder, message.socket_id, item.version, entry)
-                index.add_member(keys.PLANS, message.plan_id)
-                index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
-            else:
-                index.set_entry(holder, message.socket_id, item.version, None)
-        elif isinstance(message, MobileSyncWait | MobileSyncStatus):
-            index.add_member(keys.PLANS, message.plan_id)
-            index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
-    return index

@@ -38,8 +38,9 @@ class History(Generic[S, F]):
 
     `late`: those of `facts` that found newer ones there. `newest_told`: the newest version that any event ever had,
     also of events that a late fact has since made untrue. `owed`: a late fact changed what was told before, and
-    nothing newer has told it right since. `head`: the fold of everything, kept so that a fact that comes in order
-    costs one transition.
+    nothing newer has told it right since. `first`: the version of the record's first fact (0: nobody knows), which
+    tells whether a log that forgets what is old still holds the whole record. `head`: the fold of everything, kept so
+    that a fact that comes in order costs one transition.
     """
 
     base: S
@@ -48,6 +49,7 @@ class History(Generic[S, F]):
     late: tuple[int, ...] = ()
     newest_told: int = 0
     owed: bool = False
+    first: int = 0
     head: S | None = field(default=None, compare=False)
 
 
@@ -83,7 +85,7 @@ def compact(history: History[S, F], rule: Rule[S, F], floor: int) -> History[S, 
     if floor <= history.floor or not history.facts or history.facts[0][0] > floor:
         return history
     if history.facts[-1][0] <= floor:
-        return History(fold(history, rule), floor, newest_told=history.newest_told, owed=history.owed)
+        return replace(history, base=fold(history, rule), floor=floor, facts=(), late=(), head=None)
     settled = sum(1 for version, _ in history.facts if version <= floor)
     base = fold(replace(history, facts=history.facts[:settled], head=None), rule)
     late = tuple(version for version in history.late if version > floor)
@@ -100,6 +102,7 @@ def insert(
     if version <= history.floor:  # acknowledged before: all its effects were completed
         return Insertion(history, fold(history, rule))
     facts = history.facts
+    first = history.first if facts or history.floor else version
     if not facts or version > facts[-1][0]:
         before = fold(history, rule)
         outcome = rule(before, version, fact)
@@ -111,6 +114,7 @@ def insert(
             history.late,
             _newest(history, outcome.events),
             history.owed and not told_right,
+            first,
             outcome.state,
         )
         return Insertion(grown, outcome.state, outcome.events, outcome.effects, changed=True)
@@ -132,7 +136,7 @@ def insert(
     moved = (told(new_state), new_change) != (told(old_state), old_change)
     owed = history.owed or (moved and new_change <= history.newest_told)
     return Insertion(
-        replace(grown, newest_told=_newest(history, news), owed=owed, head=new_state),
+        replace(grown, newest_told=_newest(history, news), owed=owed, first=min(first, version), head=new_state),
         new_state,
         news,
         tuple(effect for effect in new_effects if effect not in old_effects),

@@ -8,6 +8,12 @@ PLANS = "plans"
 SERVERS = "servers"
 """Set of the serverIds that have ever announced themselves."""
 
+STATE = "examwire:state"
+"""Hash: what Redis is known to hold. `run`: the Redis process that a state manager found whole; `applied`: everything
+up to this sequence of STATUS is in; `wholeSince`: when that was found; `repair:{id}`: the process that is being
+repaired. Without it, or with the `run` of another process, nothing here may be believed: Redis was emptied, replaced or
+set back."""
+
 
 def server_status(server_id: str) -> str:
     """Hash: serverType statusCode startTime queueId cpuUsage memoryUsage networkStatus."""

@@ -1,7 +1,7 @@
 """How records look in Redis: the documents' fields for everybody, and what the state manager needs to go on.
 
-`rev` counts the writes of a record (compare and set), `version` is the version that last changed it, `history` is
-the JSON of its `History`.
+`rev` names the last write of a record, differently each time (compare and set), `version` is the version that last
+changed it, `history` is the JSON of its `History`.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ def dump_history(history: History[Any, Any]) -> str:
         stored["newestTold"] = history.newest_told
     if history.owed:
         stored["owed"] = True
+    if history.first:
+        stored["first"] = history.first
     return pydantic_core.to_json(stored, by_alias=True, exclude_none=True).decode()
 
 
@@ -77,16 +79,17 @@ def load_history(state: type[S], stored: str | bytes, floor: int = 0) -> History
     try:
         parsed = pydantic_core.from_json(stored)
         newest_told, owed = int(parsed.get("newestTold", 0)), bool(parsed.get("owed", False))
+        first = int(parsed.get("first", 0))
         head = _revive(state, parsed["head"]) if "head" in parsed else None
         if head is not None and parsed["facts"][-1][0] <= floor:
-            return History(head, floor, newest_told=newest_told, owed=owed)
+            return History(head, floor, newest_told=newest_told, owed=owed, first=first)
         facts = tuple(
             (int(version), STATUS_CODEC.from_element({"type": kind, "data": data}))
             for version, kind, data in parsed["facts"]
         )
         late = tuple(int(version) for version in parsed.get("late", ()))
         base = _revive(state, parsed["base"])
-        return History(base, int(parsed["floor"]), facts, late, newest_told, owed, head)
+        return History(base, int(parsed["floor"]), facts, late, newest_told, owed, first, head)
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ProtocolError) as error:
         raise ValueError(f"not a history: {error!r}") from error
 

@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 
 from actors.runtime.settings import RedisSettings
 from actors.runtime.state_store_connection import RedisConnections, passing
+from actors.runtime.state_store_mark import StateMark
 from protocol import keys
 from protocol.errors import StateDamaged, StateUnavailable
 
@@ -54,6 +55,23 @@ for _, entry in ipairs(cjson.decode(ARGV[1])) do
 end
 return 1"""
 
+# Write whatever is there, if it still is what was seen. KEYS[1] hash; ARGV: field, its value ('0': none, or no hash at
+# all), seconds to keep it (0: forever), fields as JSON
+_REPLACE = f"""
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then
+  if ARGV[2] ~= '0' then return 0 end
+  redis.call('DEL', KEYS[1])
+end
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= ARGV[2] then return 0 end
+{_SET_FIELDS % "ARGV[4]"}
+if ARGV[3] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('EXPIRE', KEYS[1], ARGV[3]) end
+return 1"""
+
+# Make room for a set or a hash. KEYS[1] key; ARGV: the type that it should have
+_CLEAR = """
+if redis.call('TYPE', KEYS[1]).ok == ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])"""
+
 # Set fields where another one holds a value, forward in time. ARGV: guard, value, time field, time, field value …
 _TOUCH = """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
@@ -91,6 +109,17 @@ class SocketWrite:
 
 
 @dataclass(frozen=True, slots=True)
+class Replacement:
+    """Write `fields` into a hash whose field `guard` still has the value `seen` ("0": it has none, or is no hash)."""
+
+    key: str
+    guard: str
+    seen: str
+    fields: Mapping[str, str]
+    keep_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Touch:
     """Set `fields` on a record whose `guard` field equals `value`, if `time` is not older than what is there."""
 
@@ -120,13 +149,18 @@ class Index:
 
 
 class StateStore:
-    """Redis, with our errors: `StateUnavailable` (try again) and `StateDamaged` (somebody must look)."""
+    """Redis, with our errors: `StateUnavailable` (try again) and `StateDamaged` (somebody must look).
+
+    Whatever is read raises `StateLost` when Redis is not known to be whole (`actors.runtime.state_store_mark`);
+    `checked=False` and the methods `raw_*` are for those who look into that.
+    """
 
     def __init__(self, url: str, options: RedisSettings | None = None, *, connections: int = 16) -> None:
         """`url`: see `actors.runtime.redis_url`; `options`: the settings `redis.*`. Raises `ConfigurationError`."""
         self._connections = RedisConnections(url, options or RedisSettings(), connections)
         self._redis = self._connections.client
         self._run = self._connections.run
+        self.mark = StateMark(self._redis, self._run, self._connections.name)
         self.url = url
 
     async def close(self) -> None:
@@ -141,7 +175,16 @@ class StateStore:
         seconds, microseconds = await self._run(cast(Awaitable[Any], self._redis.time()))
         return float(int(seconds) + int(microseconds) / 1e6)
 
-    async def load(self, record_keys: Sequence[str]) -> list[Stored | StateDamaged]:
+    async def about(self) -> tuple[dict[str, Any], str | None]:
+        """INFO of the server (of a cluster: of one of its nodes), and its `save` setting where it may be read."""
+        info = await self._run(cast(Awaitable[Any], self._redis.info()))
+        try:
+            saves = (await self._run(self._redis.config_get("save"))).get("save")
+        except StateDamaged:  # a managed Redis does not let us look
+            saves = None
+        return cast(dict[str, Any], info), saves
+
+    async def load(self, record_keys: Sequence[str], *, checked: bool = True) -> list[Stored | StateDamaged]:
         """The records at `record_keys`, in order, in one round trip; a damaged one does not spoil the others."""
         if not record_keys:
             return []
@@ -149,11 +192,15 @@ class StateStore:
         for key in record_keys:
             pipe.hmget(key, "rev", "history")
         loaded: list[Stored | StateDamaged] = []
-        for key, answer in zip(record_keys, await self._run(pipe.execute(raise_on_error=False)), strict=True):
+        for key, answer in zip(record_keys, await self.mark.execute(pipe, checked=checked), strict=True):
             if isinstance(answer, Exception):
                 loaded.append(_damage(key, answer))
+                continue
+            rev = answer[0] or "0"
+            if rev.isascii() and rev.isdigit():
+                loaded.append(Stored(int(rev), answer[1]))
             else:
-                loaded.append(Stored(int(answer[0] or 0), answer[1]))
+                loaded.append(StateDamaged(f"{key}: {rev!r} is no rev"))
         return loaded
 
     async def save(
@@ -194,11 +241,14 @@ class StateStore:
 
     async def members(self, key: str) -> list[str]:
         """The members of a set, sorted."""
-        return sorted(await self._run(cast(Awaitable[set[str]], self._redis.smembers(key))))
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.smembers(key)
+        (answer,) = await self._read([key], pipe)
+        return sorted(answer)
 
     async def entries(self, key: str) -> dict[str, str]:
         """A hash as it is; empty when there is none."""
-        return cast(dict[str, str], await self._run(cast(Awaitable[Any], self._redis.hgetall(key))))
+        return (await self.hashes([key]))[0]
 
     async def hashes(self, hash_keys: Sequence[str]) -> list[dict[str, str]]:
         """Several hashes in one round trip, in order."""
@@ -207,11 +257,7 @@ class StateStore:
         pipe = self._redis.pipeline(transaction=False)
         for key in hash_keys:
             pipe.hgetall(key)
-        answers = await self._run(pipe.execute(raise_on_error=False))
-        for key, answer in zip(hash_keys, answers, strict=True):
-            if isinstance(answer, Exception):
-                raise _damage(key, answer)
-        return cast(list[dict[str, str]], answers)
+        return cast(list[dict[str, str]], await self._read(hash_keys, pipe))
 
     async def fields(self, hash_keys: Sequence[str], names: Sequence[str]) -> list[list[str | None]]:
         """Some fields of several hashes in one round trip, in order."""
@@ -220,13 +266,76 @@ class StateStore:
         pipe = self._redis.pipeline(transaction=False)
         for key in hash_keys:
             pipe.hmget(key, *names)
-        return cast(list[list[str | None]], await self._run(pipe.execute()))
+        return cast(list[list[str | None]], await self._read(hash_keys, pipe))
 
     async def servers(self) -> list[dict[str, str]]:
         """The records of all servers that ever announced themselves, with their `serverId`."""
         ids = await self.members(keys.SERVERS)
         records = await self.hashes([keys.server_status(server_id) for server_id in ids])
         return [{"serverId": server_id, **record} for server_id, record in zip(ids, records, strict=True) if record]
+
+    async def _read(self, touched: Sequence[str], pipe: Any) -> list[Any]:
+        answers = await self.mark.execute(pipe, checked=True)
+        for key, answer in zip(touched, answers, strict=True):
+            if isinstance(answer, Exception):
+                raise _damage(key, answer)
+        return answers
+
+    # -- for whoever compares Redis with the log, and repairs it ---------------------------------------
+
+    async def raw_hashes(self, hash_keys: Sequence[str]) -> list[dict[str, str] | StateDamaged]:
+        """Hashes as they are, whole or not; one of the wrong type does not spoil the others."""
+        pipe = self._redis.pipeline(transaction=False)
+        for key in hash_keys:
+            pipe.hgetall(key)
+        answers = await self.mark.execute(pipe, checked=False) if hash_keys else []
+        return [
+            _damage(key, one) if isinstance(one, Exception) else one
+            for key, one in zip(hash_keys, answers, strict=True)
+        ]
+
+    async def raw_members(self, set_keys: Sequence[str]) -> list[set[str] | StateDamaged]:
+        """Sets as they are, whole or not; one of the wrong type does not spoil the others."""
+        pipe = self._redis.pipeline(transaction=False)
+        for key in set_keys:
+            pipe.smembers(key)
+        answers = await self.mark.execute(pipe, checked=False) if set_keys else []
+        return [
+            _damage(key, one) if isinstance(one, Exception) else set(one)
+            for key, one in zip(set_keys, answers, strict=True)
+        ]
+
+    async def replace(self, replacements: Sequence[Replacement]) -> list[bool]:
+        """Write hashes whatever is there; per replacement whether it was still what had been seen."""
+        pipe = self._redis.pipeline(transaction=False)
+        for one in replacements:
+            pipe.eval(_REPLACE, 1, one.key, one.guard, one.seen, one.keep_seconds, _json(one.fields))
+        answers = await self.mark.execute(pipe, checked=False) if replacements else []
+        for one, answer in zip(replacements, answers, strict=True):
+            if isinstance(answer, Exception):
+                raise _damage(one.key, answer)
+        return [answer == 1 for answer in answers]
+
+    async def clear_unless(self, kinds: Mapping[str, str]) -> None:
+        """Take keys out that are not of their type (`set` or `hash`), so that it can be written."""
+        pipe = self._redis.pipeline(transaction=False)
+        for key, kind in kinds.items():
+            pipe.eval(_CLEAR, 1, key, kind)
+        if kinds:
+            await self._read_raw(list(kinds), pipe)
+
+    async def drop_members(self, members: Mapping[str, Sequence[str]]) -> None:
+        """Take values out of sets."""
+        pipe = self._redis.pipeline(transaction=False)
+        for key, values in members.items():
+            pipe.srem(key, *values)
+        if members:
+            await self._read_raw(list(members), pipe)
+
+    async def _read_raw(self, touched: Sequence[str], pipe: Any) -> None:
+        for key, answer in zip(touched, await self.mark.execute(pipe, checked=False), strict=True):
+            if isinstance(answer, Exception):
+                raise _damage(key, answer)
 
 
 def _add_index(pipe: Any, index: Index) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ from actors.runtime.tokens import issue_token
 from actors.socket_server import SocketServer
 from actors.state_manager import StateManager
 from protocol import keys
+from protocol.errors import StateUnavailable
 from protocol.frames import Role
 
 Frame = dict[str, Any]
@@ -213,9 +215,13 @@ class System:
         """Wait until Redis says so."""
 
         async def says() -> bool:
-            return (await self.progress(examinee_id, plan_id)).get("connStatusCode") == wanted
+            with suppress(StateUnavailable):  # Redis was replaced, and a state manager is at it
+                return (await self.progress(examinee_id, plan_id)).get("connStatusCode") == wanted
+            return False
 
         await eventually(says, f"{examinee_id} {wanted} in Redis")
 
     async def server_is(self, server_id: str, wanted: str) -> bool:
-        return (await self.store.entries(keys.server_status(server_id))).get("statusCode") == wanted
+        with suppress(StateUnavailable):
+            return (await self.store.entries(keys.server_status(server_id))).get("statusCode") == wanted
+        return False

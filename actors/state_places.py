@@ -1,0 +1,84 @@
+"""Where a fact belongs: its record, the socket that it is about, and the index by which these are found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from actors.runtime.state_store import Index, SocketWrite
+from protocol import keys, records
+from protocol.connection import server_of
+from protocol.messages import (
+    ConnectionStatus,
+    ConnectionStatusCode,
+    ExamineeFact,
+    Message,
+    MobileSyncStatus,
+    MobileSyncTimeout,
+    MobileSyncWait,
+    Restate,
+    ServerStatus,
+)
+
+ENDED_SOCKET_SECONDS = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A fact with its place in STATUS."""
+
+    version: int
+    message: Message
+
+
+def record_of(message: Message) -> tuple[str, records.RecordKind[Any, Any]]:
+    """The key of the record that a fact changes, and its kind."""
+    if isinstance(message, ServerStatus):
+        return keys.server_status(message.server_id), records.SERVER
+    assert isinstance(message, ExamineeFact)
+    if isinstance(message, MobileSyncWait | MobileSyncStatus | MobileSyncTimeout) or (
+        isinstance(message, Restate) and message.aspect == "mobile_sync"
+    ):
+        return keys.mobile_sync(message.plan_id, message.examinee_id), records.MOBILE_SYNC
+    return keys.progress(message.plan_id, message.examinee_id), records.CONNECTION
+
+
+def socket_writes(items: Iterable[Item]) -> list[SocketWrite]:
+    """The sockets' own records: the newest word about a socket counts, whoever its examinee's current one is."""
+    newest: dict[str, SocketWrite] = {}
+    for item in items:
+        message = item.message
+        if isinstance(message, ConnectionStatus):
+            ended = message.status is ConnectionStatusCode.DISCONNECTED
+            key = keys.socket(message.plan_id, message.socket_id)
+            fields = {
+                "examineeId": message.examinee_id,
+                "status": message.status.value,
+                "lastHeartbeat": message.timestamp,
+            }
+            if key not in newest or newest[key].version < item.version:
+                newest[key] = SocketWrite(key, item.version, fields, ENDED_SOCKET_SECONDS if ended else 0)
+    return list(newest.values())
+
+
+def index_of(items: Iterable[Item]) -> Index:
+    """What makes the records of these facts, and the sockets they speak of, findable."""
+    index = Index()
+    for item in items:
+        message = item.message
+        if isinstance(message, ServerStatus):
+            index.add_member(keys.SERVERS, message.server_id)
+        elif isinstance(message, ConnectionStatus):
+            holder = keys.server_sockets(server_of(message))
+            if message.status is ConnectionStatusCode.CONNECTED:
+                entry = f"{message.plan_id} {message.examinee_id} {message.incarnation or ''}"
+                index.set_entry(holder, message.socket_id, item.version, entry)
+                index.add_member(keys.PLANS, message.plan_id)
+                index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
+            else:
+                index.set_entry(holder, message.socket_id, item.version, None)
+        elif isinstance(message, MobileSyncWait | MobileSyncStatus):
+            index.add_member(keys.PLANS, message.plan_id)
+            index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
+    return index

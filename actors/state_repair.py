@@ -1,0 +1,301 @@
+"""Bringing Redis up to the log: after it was emptied, replaced or set back, and record by record where it is damaged.
+
+Everything here may be done by several processes at once, beside the state managers, and again after a crash: records
+are replaced only if nobody has written them meanwhile, and each fact takes its place by version. Nothing is told: what
+is acknowledged was told, the rest is still to be delivered and finds its place taken, which completes its effects.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prometheus_client import Counter
+
+from actors.log_of_record import Extent, Line, Projection, StatusLog, facts_of
+from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.metrics import REGISTRY
+from actors.runtime.state_store import Replacement, StateStore
+from actors.state_places import Item, index_of, record_of, socket_writes
+from protocol import subjects
+from protocol.codec import encode
+from protocol.errors import StateDamaged
+from protocol.history import History, compact, fold, insert
+from protocol.messages import ExamineeFact, Message, Restate
+from protocol.mobile_sync import MobileSync
+from protocol.records import RecordKind
+from protocol.times import format_time
+from protocol.versions import floor_of
+
+log = logging.getLogger("examwire.state_repair")
+
+REPAIRS = Counter(
+    "examwire_state_repairs_total",
+    "Times that Redis was brought up to the log: it was new, lost its state, or was replaced",
+    ["found"],
+    registry=REGISTRY,
+)
+REPAIRED_RECORDS = Counter("examwire_state_repaired_records_total", "Records written by repairs", registry=REGISTRY)
+
+RECORDS_A_TRIP = 200
+FACTS_AT_ONCE = 2000
+
+
+@dataclass(slots=True)
+class Repair:
+    """What a repair found (`new`, `lost`, `replaced`, `whole`) and did. `restated`: examinees who are told anew."""
+
+    found: str
+    messages: int = 0
+    records: int = 0
+    restated: int = 0
+    seconds: float = 0.0
+
+
+class StateRepair:
+    """Repairs Redis. Raises `StateUnavailable`, `BrokerUnavailable`, `ConsumerGone`; may be repeated at any time."""
+
+    def __init__(self, bus: Bus, store: StateStore, status: StatusLog | None = None) -> None:
+        self._bus = bus
+        self._store = store
+        self._status = status or StatusLog(bus)
+
+    async def make_whole(self) -> Repair:
+        """Return when Redis holds the log. Until the very end nobody reads from it."""
+        began = time.monotonic()
+        repair = Repair("whole")
+        while True:
+            name = secrets.token_hex(8)
+            mark = await self._store.mark.begin(name)
+            if mark.whole:
+                break
+            if mark.applied is None:
+                last = await self._rebuild(repair)
+            else:
+                repair.found = "replaced"
+                last = await self._catch_up(mark.applied, repair)
+            if await self._store.mark.end(name, last):
+                REPAIRS.labels(repair.found).inc()
+                break
+            # Emptied or replaced in the middle of it; or somebody else was quicker, then the next look says so.
+        repair.seconds = time.monotonic() - began
+        return repair
+
+    async def restore(self, projection: Projection, record_keys: Collection[str], *, force: bool = False) -> Repair:
+        """Write these records by the log where they differ from it; with `force` also those that only look right."""
+        repair = Repair("whole")
+        await self._restore(projection, list(record_keys), repair, force=force)
+        return repair
+
+    # -- nothing is known: everything by the log --------------------------------------------------------
+
+    async def _rebuild(self, repair: Repair) -> int:
+        projection = Projection()
+        await projection.follow(self._status)
+        repair.found = "lost" if projection.messages else "new"
+        repair.messages += projection.messages
+        if projection.messages:
+            log.error("Redis has lost its state: writing %d records by the log", len(projection.lines))
+        # As in the state manager the index goes before the records: what is in a record can be found.
+        await self.restore_index(projection)
+        await self._restore(projection, list(projection.lines), repair, watch=True)
+        return projection.extent.last
+
+    async def restore_index(self, projection: Projection) -> None:
+        """Write the index and the sockets by the log; what is newer there stays."""
+        await self._store.clear_unless(dict.fromkeys(projection.members, "set"))
+        await self._store.clear_unless(dict.fromkeys(projection.entries, "hash"))
+        for index in projection.index():
+            await self._store.save([], [], index)
+        sockets = list(projection.sockets.values())
+        for start in range(0, len(sockets), RECORDS_A_TRIP):
+            some = sockets[start : start + RECORDS_A_TRIP]
+            _, written = await self._store.save([], some)
+            damaged = [one.key for one, verdict in zip(some, written, strict=True) if isinstance(verdict, StateDamaged)]
+            if damaged:
+                await self._store.clear_unless(dict.fromkeys(damaged, "hash"))
+                await self._store.save([], [one for one in some if one.key in damaged])
+
+    async def _restore(
+        self, projection: Projection, wanted: list[str], repair: Repair, *, force: bool = False, watch: bool = False
+    ) -> None:
+        while wanted:
+            some, wanted = wanted[:RECORDS_A_TRIP], wanted[RECORDS_A_TRIP:]
+            if watch and await self._store.mark.is_whole():
+                return  # somebody else was quicker
+            seen = dict(zip(some, await self._store.raw_hashes(some), strict=True))
+            histories: dict[str, History[Any, Any]] = {}
+            for key in some:
+                line = projection.lines[key]
+                found = _read(line.kind, key, seen[key])
+                wanted_history = restored(line, found, projection)
+                if wanted_history is not None and (force or wanted_history != found):
+                    histories[key] = wanted_history
+                elif found is not None and found.owed:
+                    histories[key] = found  # written before, by one who died before it was restated
+            kinds = {key: projection.lines[key].kind for key in histories}
+            wanted += await self._write(histories, kinds, seen, repair)
+            owed = [projection.lines[key].about for key, history in histories.items() if history.owed]
+            await self._restate(owed, histories, repair)
+
+    # -- something is known: what came after it ---------------------------------------------------------
+
+    async def _catch_up(self, applied: int, repair: Repair) -> int:
+        extent = await self._status.extent()
+        log.warning("Redis was replaced or restarted: applying STATUS from %d to %d", applied + 1, extent.last)
+        if applied + 1 < extent.first <= extent.last:
+            log.error("STATUS begins at %d, later than Redis ends: what was between is nowhere", extent.first)
+        items: list[Item] = []
+        async for stored in self._status.read(max(applied + 1, extent.first), extent.last):
+            repair.messages += 1
+            items += [item for item in facts_of(stored) if isinstance(item, Item)]
+            if len(items) >= FACTS_AT_ONCE:
+                await self._insert(items, floor_of(applied), extent, repair)
+                items = []
+        await self._insert(items, floor_of(applied), extent, repair)
+        return extent.last
+
+    async def _insert(self, items: Sequence[Item], settled: int, extent: Extent, repair: Repair) -> None:
+        """Put facts in their places. Everything up to `settled` is in Redis."""
+        await self._store.save([], socket_writes(items), index_of(items))
+        by_key: dict[str, list[Item]] = {}
+        kinds: dict[str, RecordKind[Any, Any]] = {}
+        for item in items:
+            key, kinds[key] = record_of(item.message)
+            by_key.setdefault(key, []).append(item)
+        wanted = list(by_key)
+        while wanted:
+            some, wanted = wanted[:RECORDS_A_TRIP], wanted[RECORDS_A_TRIP:]
+            seen = dict(zip(some, await self._store.raw_hashes(some), strict=True))
+            histories: dict[str, History[Any, Any]] = {}
+            for key in some:
+                found = _read(kinds[key], key, seen[key])
+                if found is None and seen[key]:
+                    continue  # damaged, which is no matter of what came last: `state rebuild`
+                history = _with(found, kinds[key], by_key[key], settled)
+                history = _in_flight(history, extent)
+                if history != found:
+                    histories[key] = history
+            wanted += await self._write(histories, kinds, seen, repair)
+            owed = [by_key[key][0].message for key, history in histories.items() if history.owed]
+            await self._restate(owed, histories, repair)
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    async def _write(
+        self,
+        histories: Mapping[str, History[Any, Any]],
+        kinds: Mapping[str, RecordKind[Any, Any]],
+        seen: Mapping[str, dict[str, str] | StateDamaged],
+        repair: Repair,
+    ) -> list[str]:
+        """Replace records; the keys of those that somebody else has written meanwhile."""
+        replacements = []
+        for key, history in histories.items():
+            there = seen[key]
+            known = {} if isinstance(there, StateDamaged) else there
+            kind = kinds[key]
+            fields = kind.write(history, fold(history, kind.rule), secrets.randbits(52) + 1)
+            replacements.append(
+                Replacement(key, "rev", known.get("rev", "0"), {**fields, **_heard_since(fields, known)})
+            )
+        verdicts = await self._store.replace(replacements)
+        repair.records += sum(verdicts)
+        REPAIRED_RECORDS.inc(sum(verdicts))
+        return [one.key for one, written in zip(replacements, verdicts, strict=True) if not written]
+
+    async def _restate(
+        self, owed: Sequence[Message], histories: Mapping[str, History[Any, Any]], repair: Repair
+    ) -> None:
+        """Have these examinees' states told anew: what proctors were told last may not be true."""
+        out = []
+        for about in owed:
+            if not isinstance(about, ExamineeFact):
+                continue
+            key, kind = record_of(about)
+            history = histories[key]
+            newest = history.facts[-1][0] if history.facts else history.floor
+            aspect = "mobile_sync" if kind.state is MobileSync else "connection"
+            message = Restate(
+                plan_id=about.plan_id,
+                examinee_id=about.examinee_id,
+                timestamp=format_time(time.time()),
+                aspect="mobile_sync" if kind.state is MobileSync else "connection",
+            )
+            message_id = f"repaired:{aspect}:{about.plan_id}:{about.examinee_id}:{newest}"
+            out.append(Outgoing(subjects.status_plan(about.plan_id), encode(message), message_id))
+        await self._bus.confirm(await self._bus.send(out))
+        repair.restated += len(out)
+
+
+def restored(line: Line, found: History[Any, Any] | None, projection: Projection) -> History[Any, Any] | None:
+    """A record by the log, with what it holds beyond the log's replayed part; `None`: it is ahead of that part.
+
+    What the log has forgotten is taken from the record.
+    """
+    log_alone = line.history(projection.floor)
+    if found is None:
+        return _in_flight(log_alone, projection.extent)
+    if found.floor > projection.end:
+        return None
+    if 0 < found.first < projection.beginning:
+        items = [Item(version, fact) for version, fact in line.facts]
+        return _in_flight(_with(found, line.kind, items, found.floor), projection.extent)
+    newer = [Item(version, fact) for version, fact in found.facts if version > projection.end]
+    history = _with(log_alone, line.kind, newer, 0)
+    # Decided on what was not so: what proctors were told last may not be so either.
+    wrong = line.kind.told(fold(found, line.kind.rule)) != line.kind.told(line.state_of(found))
+    history = _in_flight(history, projection.extent)
+    newest_told = max(history.newest_told, found.newest_told)
+    return replace(history, newest_told=newest_told, owed=history.owed or found.owed or wrong)
+
+
+def _with(
+    history: History[Any, Any] | None, kind: RecordKind[Any, Any], items: Sequence[Item], settled: int
+) -> History[Any, Any]:
+    """A history with these facts in it, in their places."""
+    grown = compact(history if history is not None else kind.empty(), kind.rule, settled)
+    for item in items:
+        grown = insert(grown, kind.rule, item.version, item.message, kind.told).history
+    return grown
+
+
+def _in_flight(history: History[Any, Any], extent: Extent) -> History[Any, Any]:
+    """Of several facts that are at work nobody knows in which order they were told: that was in the lost record.
+
+    Each of them asks again for all that may have followed from it. And if the last of them tells nothing, something
+    untrue may have been told by it, which nothing newer puts right: the state is told anew.
+    """
+    least, most = floor_of(extent.acknowledged), floor_of(extent.delivered)
+    at_work = [version for version, _ in history.facts if least < version <= most]
+    if len(at_work) < 2:
+        return history
+    late = tuple(sorted({*history.late, *at_work[:-1]}))
+    return replace(history, late=late, owed=history.owed or history.newest_told < at_work[-1])
+
+
+def _read(kind: RecordKind[Any, Any], key: str, there: dict[str, str] | StateDamaged) -> History[Any, Any] | None:
+    """The history in a record; `None` when there is none that can be read."""
+    if isinstance(there, StateDamaged):
+        log.error("%s", there)
+        return None
+    if "history" not in there:
+        return None
+    try:
+        return kind.read(there["history"])
+    except ValueError as error:
+        log.error("%s: %s", key, error)
+        return None
+
+
+def _heard_since(fields: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    """What leases have added to the record of the same socket or the same process, which is not in the log."""
+    if fields.get("liveSocketId") and fields["liveSocketId"] == known.get("liveSocketId"):
+        return {"lastActiveTime": max(fields["lastActiveTime"], known.get("lastActiveTime", ""))}
+    if fields.get("incarnation") and fields["incarnation"] == known.get("incarnation"):
+        return {name: known[name] for name in ("cpuUsage", "memoryUsage", "networkStatus") if known.get(name)}
+    return {}
