@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from actors.runtime.census import CENSUS
 from actors.runtime.metrics import REGISTRY
 from protocol.close_codes import CLOSE_RULES
+from protocol.messages import LossReason
 from protocol.times import parse_time
 
 ACCEPTS = Counter("examwire_socket_accepts_total", "Clients let in after their hello", ["client"], registry=REGISTRY)
@@ -46,6 +47,11 @@ _LATENCY_OF = {
 # Codes that RFC 6455 names and browsers may send; any other 4 digits of a client's choice are one series.
 _KNOWN_CODES = {code: CLOSES.labels(str(code)) for code in (*CLOSE_RULES, 1002, 1005, 1006, 1007, 1008)}
 _OTHER_CODE = CLOSES.labels("other")
+# At 0 from the start: a counter that begins with 1 has not increased.
+for _reason in ("closed", "full", "too_fast"):
+    REFUSALS.labels(_reason)
+for _reason in (LossReason.PING_TIMEOUT, LossReason.SLOW_CLIENT, LossReason.PROTOCOL_ERROR):
+    BREAKS.labels(_reason)
 
 
 def count_close(code: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import Counter, Histogram, Metric
@@ -48,28 +49,35 @@ LEASE_EXPIRIES = Counter(
 
 _REASONS = {*LossReason, *(rule.name for rule in CLOSE_RULES.values()), READMITTED}
 _SENT, _ARRIVED, _LOST = (MIGRATIONS.labels(step) for step in ("sent", "arrived", "lost"))
-for _reason in LossReason:  # a counter that begins at 0 has a rate from its first event on
+for _reason in LossReason:  # at 0 from the start: a counter that begins with 1 has not increased
     LOSSES.labels(_reason.value)
+    RECOVERIES.labels(_reason.value)
 
 
 def count_told(events: Iterable[Event]) -> None:
-    """Proctors are told these; what is told anew has been counted."""
+    """Proctors are told these; what is told anew has been counted. By batch: a hall goes within a second."""
+    lost: collections.Counter[str | None] = collections.Counter()
+    back: collections.Counter[str | None] = collections.Counter()
+    sent = arrived = 0
     for event in events:
-        match event:
-            case ExamineeDisconnected(restated=None):
-                LOSSES.labels(_known(event.reason)).inc()
-                if event.reason == LossReason.SERVER_DRAINING:
-                    _LOST.inc()
-            case ExamineeConnected(recovered=True):
-                RECOVERIES.labels(_known(event.recovered_from)).inc()
+        if isinstance(event, ExamineeDisconnected):
+            if event.restated is None:
+                lost[event.reason] += 1
+        elif isinstance(event, ExamineeConnected):
+            arrived += event.migrated is True
+            if event.recovered:
+                back[event.recovered_from] += 1
                 if event.outage_seconds is not None:
                     OUTAGES.observe(event.outage_seconds)
-            case ExamineeConnected(migrated=True):
-                _ARRIVED.inc()
-            case ExamineeMigrating(restated=None):
-                _SENT.inc()
-            case _:
-                pass
+        elif isinstance(event, ExamineeMigrating):
+            sent += event.restated is None
+    for reason, count in lost.items():
+        LOSSES.labels(_known(reason)).inc(count)
+    for reason, count in back.items():
+        RECOVERIES.labels(_known(reason)).inc(count)
+    _SENT.inc(sent)
+    _ARRIVED.inc(arrived)
+    _LOST.inc(lost[LossReason.SERVER_DRAINING])
 
 
 def _known(reason: str | None) -> str:

@@ -14,5 +14,5 @@ REQUESTS = Histogram(
     registry=REGISTRY,
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
-for _outcome in ("STORED", "STORE_FAILED", "UNAVAILABLE"):
+for _outcome in ("STORED", "STORE_FAILED", "UNAVAILABLE", "INTERNAL_ERROR"):
     UPLOADS.labels(_outcome)

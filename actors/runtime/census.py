@@ -13,7 +13,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from actors.runtime.metrics import REGISTRY
+from actors.runtime.metrics import FAILURES, REGISTRY, RESTARTS
 
 if TYPE_CHECKING:
     from actors.runtime.actor import Actor
@@ -31,6 +31,8 @@ class Census(Collector):
         living = self._living.get(actor.kind)
         if living is None:
             living = self._living[actor.kind] = WeakSet()
+            for trouble in (FAILURES, RESTARTS):
+                trouble.labels(actor.kind)  # at 0: a counter that begins with 1 has not increased
         living.add(actor)
 
     def leave(self, actor: Actor) -> None:
