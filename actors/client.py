@@ -33,10 +33,20 @@ from protocol.client_rules import (
     Wait,
     after,
     connect_url,
+    sent_away,
     welcomed,
 )
 from protocol.errors import ExamwireError
-from protocol.frames import EnterMobileSync, Heartbeat, Hello, HelloClientInfo, ReadmitFrame, Welcome, encode_text
+from protocol.frames import (
+    EnterMobileSync,
+    Heartbeat,
+    Hello,
+    HelloClientInfo,
+    Migrate,
+    ReadmitFrame,
+    Welcome,
+    encode_text,
+)
 from protocol.messages import Message, MobileSyncView, SessionState
 from protocol.plan_view import PlanView, Verdict
 
@@ -53,8 +63,6 @@ __all__ = [
 ]
 
 log = logging.getLogger("examwire.client")
-
-_HEARTBEAT = encode_text(Heartbeat())
 
 Change = Welcome | Happened | Wait | GiveUp
 """What `on_change` is told: a welcome, a loss or a failed try, the wait before the next try, the end of trying."""
@@ -78,7 +86,8 @@ class ClientOptions(TypedDict, total=False):
     number of the next try (default 1) and grows with each one: pass on both to let another process take over.
     `reconnect=False`: one connection only. `heartbeats=False` sends none: the server's pings suffice for a client that
     answers them. `browser_info` is shown to proctors. `on_change` is called with each welcome, loss, wait and end.
-    `rng` draws the jitter.
+    `on_end` is called with the close code (`None`: without one) at once when a connection has ended, also while nobody
+    receives. `rng` draws the jitter.
     """
 
     client_id: str | None
@@ -87,6 +96,7 @@ class ClientOptions(TypedDict, total=False):
     heartbeats: bool
     browser_info: str | None
     on_change: Callable[[Change], None] | None
+    on_end: Callable[[int | None], None] | None
     rng: random.Random | None
 
 
@@ -115,6 +125,7 @@ class Client:
         "heartbeats",
         "malformed",
         "on_change",
+        "on_end",
         "reconnect",
         "welcome",
     )
@@ -125,6 +136,7 @@ class Client:
         self.reconnect = options.get("reconnect", True)
         self.heartbeats = options.get("heartbeats", True)
         self.on_change = options.get("on_change")
+        self.on_end = options.get("on_end")
         self.welcome: Welcome | None = None
         self.malformed = 0
         self._token = token
@@ -185,6 +197,8 @@ class Client:
             opened = await open_session(url, hello)
         except ConnectRefused as refused:
             self._happened = refused.happened
+            if refused.endpoints is not None:
+                self._comeback = sent_away(self._comeback, refused.endpoints)
             self._tell(self._happened)
             raise
         ws, welcome = opened.connection, opened.welcome
@@ -192,6 +206,7 @@ class Client:
             ws.transport.abort()
             raise ClientClosed("the client was closed while it connected")
         self._ws, self.welcome, self._happened, self._silent = ws, welcome, None, False
+        ws.on_end = self.on_end
         self._pending = opened.rest[::-1]
         self._comeback = welcomed(url, welcome.endpoints, welcome.reconnect)
         loop = asyncio.get_running_loop()
@@ -221,6 +236,8 @@ class Client:
         while True:
             while self._pending:
                 message = self._pending.pop()
+                if type(message) is Migrate:
+                    self._comeback = sent_away(self._comeback, message.endpoints)
                 self._take_in(message)
                 if type(message) is not Heartbeat:
                     return message
@@ -298,7 +315,7 @@ class Client:
             ws.transport.abort()
             return
         if not self._silent and (self._beating is None or self._beating.done()):
-            self._beating = loop.create_task(_send_heartbeat(ws))
+            self._beating = loop.create_task(ws.beat())
 
     # -- ending --------------------------------------------------------------------------------------
 
@@ -390,10 +407,3 @@ class ProctorClient(Client):
 
     def _take_in(self, message: Message) -> None:
         self.verdict = self.view.apply(message)
-
-
-async def _send_heartbeat(ws: Connection) -> None:
-    try:
-        await ws.send(_HEARTBEAT)
-    except ConnectionClosed:
-        return  # whoever receives is told

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -14,10 +16,12 @@ from websockets.typing import Subprotocol
 from protocol.client_rules import Happened, Lost, Refused, Unreachable, retry_after_seconds
 from protocol.codec import Malformed
 from protocol.errors import ExamwireError
-from protocol.frames import SERVER_FRAMES, SUBPROTOCOL, Error, Hello, Welcome, encode_text
+from protocol.frames import SERVER_FRAMES, SUBPROTOCOL, Error, Heartbeat, Hello, Migrate, Welcome, encode_text
 from protocol.messages import Message
 
 log = logging.getLogger("examwire.client")
+
+_HEARTBEAT = encode_text(Heartbeat())
 
 OPEN_SECONDS = 10.0
 WELCOME_SECONDS = 10.0
@@ -29,7 +33,10 @@ MAX_FRAME_BYTES = 4 * 1024 * 1024
 
 
 class ConnectRefused(ExamwireError):
-    """A try to connect failed: by a close `code` before the welcome, an HTTP `status`, or neither (unreachable)."""
+    """A try to connect failed: by a close `code` before the welcome, an HTTP `status`, or neither (unreachable).
+
+    `endpoints`: where a server that is drained has sent us.
+    """
 
     def __init__(
         self,
@@ -39,9 +46,11 @@ class ConnectRefused(ExamwireError):
         code: int | None = None,
         status: int | None = None,
         retry_after: float | None = None,
+        endpoints: list[str] | None = None,
     ) -> None:
         super().__init__(f"{url}: {detail}")
         self.url, self.detail, self.code, self.status, self.retry_after = url, detail, code, status, retry_after
+        self.endpoints = endpoints
 
     @property
     def happened(self) -> Happened:
@@ -62,13 +71,28 @@ class ConnectionLost(ExamwireError):
 
 
 class Connection(ClientConnection):
-    """Notes when the server was last heard (pings included), for the heartbeat to tell a dead connection."""
+    """Notes when the server was last heard (pings included), for the heartbeat to tell a dead connection.
+
+    `on_end` is called with the close code that the server sent, if any, when it is over.
+    """
 
     heard_at = 0.0
+    on_end: Callable[[int | None], None] | None = None
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self.loop.time()
         super().data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.on_end is not None:
+            received = self.protocol.close_rcvd
+            self.on_end(received.code if received is not None else None)
+
+    async def beat(self) -> None:
+        """Send a heartbeat; when that fails, whoever receives is told."""
+        with contextlib.suppress(ConnectionClosed):
+            await self.send(_HEARTBEAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +108,7 @@ async def open_session(url: str, hello: Hello) -> Opened:
     """Connect to `url` and greet. Raises `ConnectRefused`."""
     connection = await _handshake(url)
     complaint = ""
+    endpoints: list[str] | None = None
     try:
         async with asyncio.timeout(WELCOME_SECONDS):
             await connection.send(encode_text(hello))
@@ -94,10 +119,12 @@ async def open_session(url: str, hello: Hello) -> Opened:
                         return Opened(connection, message, messages[index + 1 :])
                     if isinstance(message, Error):
                         complaint = f" ({message.code}: {message.message})"
+                    if isinstance(message, Migrate):
+                        endpoints = message.endpoints
     except ConnectionClosed as closed:
         code, reason = end_of(closed)
         detail = f"closed with {code} {reason}".rstrip() if code else "the connection broke before the welcome"
-        raise ConnectRefused(url, detail + complaint, code=code) from closed
+        raise ConnectRefused(url, detail + complaint, code=code, endpoints=endpoints) from closed
     except TimeoutError:
         connection.transport.abort()
         raise ConnectRefused(url, f"sent no welcome within {WELCOME_SECONDS:g} s") from None

@@ -36,7 +36,7 @@ from protocol.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.codec import SOCKET_CODEC, Malformed, encode
 from protocol.errors import ExamwireError, StateDamaged, StateUnavailable
-from protocol.frames import CLIENT_FRAMES, Hello, ReconnectPolicy, Welcome, error_frame
+from protocol.frames import CLIENT_FRAMES, Hello, Migrate, ReconnectPolicy, Welcome, error_frame
 from protocol.messages import (
     ClientInfo,
     LossReason,
@@ -97,6 +97,7 @@ class Clients:
         self._tidying = asyncio.Semaphore(16)
         self.examinees: dict[str, ExamineeSession] = {}
         self.feeds: dict[str, PlanFeed] = {}
+        self._away: Callable[[], Migrate] | None = None
         self.sockets = 0
         self.last_error: str | None = None
 
@@ -120,6 +121,14 @@ class Clients:
         """Everybody who is here."""
         return [*self.examinees.values(), *(proctor for feed in self.feeds.values() for proctor in feed.proctors)]
 
+    def session_of(self, socket_id: str) -> SocketSession | None:
+        """The session that speaks for a socket, if it is here."""
+        return next((session for session in self.sessions() if session.socket_id == socket_id), None)
+
+    def send_newcomers_away(self, frame: Callable[[], Migrate]) -> None:
+        """From now on nobody is let in; who is half-way in is told to go elsewhere by a `frame`."""
+        self._away = frame
+
     def session_at(self, address: str) -> SocketSession | None:
         """The session at `session.{planId}.{examineeId}` or `proctor.{planId}.{socketId}`, if it is here."""
         kind, _, rest = address.partition(".")
@@ -134,6 +143,8 @@ class Clients:
         closed = None
         if not self._bus.connected:
             closed = "this server is cut off from NATS"
+        elif self._away is not None:
+            closed = "this server is drained; connect to another one"
         return self._door.refuse(connection, request, open_now=self.sockets, closed=closed)
 
     async def handle(self, connection: ServerConnection) -> None:
@@ -170,7 +181,7 @@ class Clients:
             mobile_sync_seconds=self._settings.mobile_sync.timeout_seconds,
         )
         await session.start(self._session_failed)
-        if not connection.is_open:
+        if not connection.is_open or await self._sent_away(connection):
             return
         self.examinees[socket_id] = session
         self._by_examinee[claims.plan, claims.sub] = session
@@ -197,8 +208,12 @@ class Clients:
         if not await self._admitted(connection, claims.plan, proctors=True):
             return
         socket_id = f"{self._server_id}-{self._incarnation}{secrets.token_hex(5)}"
-        session = ProctorSession(connection, self._outbox, plan_id=claims.plan, name=claims.sub, socket_id=socket_id)
+        session = ProctorSession(
+            connection, self._outbox, self._store, plan_id=claims.plan, name=claims.sub, socket_id=socket_id
+        )
         await session.start(self._session_failed)
+        if await self._sent_away(connection):
+            return
         feed = self.feeds.get(claims.plan)
         if feed is None:
             feed = PlanFeed(claims.plan, self._store, self._settings.socket.max_buffer_bytes)
@@ -216,6 +231,13 @@ class Clients:
             if not feed.proctors and self.feeds.get(claims.plan) is feed:
                 del self.feeds[claims.plan]
             await session.stop()
+
+    async def _sent_away(self, connection: Connection) -> bool:
+        """Whether this one came while the server is drained."""
+        if self._away is None:
+            return False
+        await connection.send_away(self._away())
+        return True
 
     async def _snapshot(self, feed: PlanFeed, session: ProctorSession, *, resync: bool = False) -> None:
         """However long Redis is away, the proctor gets the snapshot, and nothing before it."""
@@ -246,7 +268,6 @@ class Clients:
 
     def _welcome(self, claims: Claims, socket_id: str, examinee_id: str | None) -> Welcome:
         reconnect = self._settings.reconnect
-        others = [url for url in self._endpoints.ready if url != self._endpoints.own]
         return Welcome(
             role=claims.role,
             plan_id=claims.plan,
@@ -259,7 +280,7 @@ class Clients:
                 backoff_seconds=ladder_of(reconnect.max_attempts, reconnect.backoff_seconds),
                 jitter=reconnect.jitter,
             ),
-            endpoints=[self._endpoints.own, *others],
+            endpoints=[self._endpoints.own, *self._endpoints.others],
         )
 
     async def _read(self, connection: Connection, session: ExamineeSession | ProctorSession) -> None:

@@ -14,7 +14,7 @@ from websockets.protocol import OPEN, Event
 
 from actors.socket_metrics import BREAKS, REFUSALS, count_close
 from protocol.close_codes import CLOSE_RULES, CloseCode
-from protocol.frames import CONNECT_PATH, encode_text
+from protocol.frames import CONNECT_PATH, Migrate, encode_text
 from protocol.messages import LossReason, Message
 
 _PROTOCOL_ERRORS = frozenset(
@@ -101,6 +101,11 @@ class Connection(ServerConnection):
         rule = CLOSE_RULES[code]
         self.end_reason = self.end_reason or reason or rule.name
         await self.close(code, rule.name)
+
+    async def send_away(self, frame: Migrate) -> None:
+        """Tell the client where to go, and close."""
+        self.tell(frame)
+        await self.end(CloseCode.MIGRATE, LossReason.SERVER_DRAINING.value)
 
 
 class Doorkeeper:

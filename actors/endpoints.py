@@ -22,6 +22,11 @@ class Endpoints:
         self.own = ""
         self.ready: list[str] = []
 
+    @property
+    def others(self) -> list[str]:
+        """The READY servers besides this one."""
+        return [url for url in self.ready if url != self.own]
+
     async def follow(self) -> None:
         """Keep up to date until cancelled."""
         while True:

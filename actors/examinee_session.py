@@ -17,6 +17,7 @@ from protocol.messages import (
     ClientInfo,
     ConnectionStatus,
     ConnectionStatusCode,
+    LossReason,
     MobileSyncCompleted,
     MobileSyncStatus,
     MobileSyncWait,
@@ -54,6 +55,7 @@ class ExamineeSession(SocketSession):
         self._connection_no = hello.connection_no
         self._client_info = client_info
         self._mobile_sync_seconds = mobile_sync_seconds
+        self._announced = False
         self.answering: int | None = None
 
     def details(self) -> dict[str, Any]:
@@ -69,7 +71,8 @@ class ExamineeSession(SocketSession):
     def announce(self) -> None:
         """CONNECTED into the log; also again, when this socket was declared lost and is not."""
         if not self.over:
-            self._outbox.add(self._status(ConnectionStatusCode.CONNECTED, None))
+            self._outbox.add(self._status(ConnectionStatusCode.CONNECTED, None, again=self._announced or None))
+            self._announced = True
 
     def ended(self, reason: str) -> None:
         """DISCONNECTED into the log, once."""
@@ -77,7 +80,16 @@ class ExamineeSession(SocketSession):
             self.over = True
             self._outbox.add(self._status(ConnectionStatusCode.DISCONNECTED, reason))
 
-    def _status(self, status: ConnectionStatusCode, reason: str | None) -> ConnectionStatus:
+    async def leave(self) -> None:
+        """DISCONNECTED into the log, once, and wait until it is there: the client's next connection comes after it."""
+        if not self.over:
+            self.over = True
+            leaving = LossReason.SERVER_DRAINING.value
+            await self._outbox.store(self._status(ConnectionStatusCode.DISCONNECTED, leaving))
+
+    def _status(
+        self, status: ConnectionStatusCode, reason: str | None, *, again: bool | None = None
+    ) -> ConnectionStatus:
         # Built from checked values, thousands at once when a hall loses its network: no second validation.
         return ConnectionStatus.model_construct(
             plan_id=self.plan_id,
@@ -91,6 +103,7 @@ class ExamineeSession(SocketSession):
             incarnation=self._incarnation,
             client_id=self._client_id,
             connection_no=self._connection_no,
+            again=again,
         )
 
     # -- from the client -----------------------------------------------------------------------------

@@ -8,8 +8,11 @@ from typing import Any
 from actors.connection import Connection
 from actors.outbox import Outbox
 from actors.runtime.actor import on
+from actors.runtime.state_store import StateStore
 from actors.socket_session import SocketSession
-from protocol.frames import Accepted, EnterMobileSync, ReadmitFrame
+from protocol import keys
+from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
+from protocol.frames import Accepted, EnterMobileSync, ReadmitFrame, error_frame
 from protocol.messages import Readmit
 from protocol.times import format_time
 
@@ -30,10 +33,13 @@ class ProctorSession(SocketSession):
 
     kind = "proctor-session"
 
-    def __init__(self, connection: Connection, outbox: Outbox, *, plan_id: str, name: str, socket_id: str) -> None:
+    def __init__(
+        self, connection: Connection, outbox: Outbox, store: StateStore, *, plan_id: str, name: str, socket_id: str
+    ) -> None:
         address = f"proctor.{plan_id}.{socket_id}"
         super().__init__(address, connection, outbox, plan_id=plan_id, socket_id=socket_id)
         self.name = name
+        self._store = store
         self.held_back: list[Parsed] | None = []
         self.known: dict[tuple[str, bool], int] | None = None
 
@@ -48,6 +54,14 @@ class ProctorSession(SocketSession):
     def forget_snapshot(self) -> None:
         self.known = None
 
+    async def _never_seen(self, examinee_id: str) -> bool:
+        """Whether Redis is sure that there is no such examinee; with Redis away, the log takes the proctor's word."""
+        try:
+            ((status,),) = await self._store.fields([keys.progress(self.plan_id, examinee_id)], ("connStatusCode",))
+        except (StateUnavailable, StateDamaged):
+            return False
+        return not status
+
     def ended(self, _reason: str) -> None:
         """The socket is gone; its server forgets this session."""
         self.over = True
@@ -58,6 +72,10 @@ class ProctorSession(SocketSession):
 
     @on(ReadmitFrame)
     async def readmit(self, frame: ReadmitFrame) -> None:
+        if await self._never_seen(frame.examinee_id):
+            detail = f"no examinee {frame.examinee_id} has ever connected to plan {self.plan_id}"
+            self.connection.tell(error_frame(ProtocolError(ErrorCode.NOT_FOUND, detail, "data.examineeId"), frame.type))
+            return
         await self._outbox.store(
             Readmit(
                 plan_id=self.plan_id,

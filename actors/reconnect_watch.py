@@ -133,7 +133,8 @@ class ReconnectWatch(Actor):
         newer: list[Outgoing] = []
         for delivery, (status, current, exhausted, reason) in zip(deliveries, known, strict=True):
             waited_for = _loss_version(delivery.payload)
-            lost = status == ConnectionStatusCode.DISCONNECTED and exhausted != "1" and reason != READMITTED
+            away = status in (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
+            lost = away and exhausted != "1" and reason != READMITTED
             if lost and int(current or 0) > waited_for:
                 # Two state managers told of two losses, the older one last, and it took the newer one's place here.
                 newer.append(Outgoing(delivery.subject, b'{"lossVersion":%d}' % int(current or 0), f"again:{current}"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 from actors.runtime.bus import Bus
 from actors.runtime.pull import Delivery, PullConsumer
@@ -40,18 +42,20 @@ class ServerQueue:
         self._asking = asyncio.Lock()
         self._idle_since: dict[tuple[str, bool], float] = {}
         self.consumers: list[str] = []
-        self.changed = asyncio.Event()
 
     @property
     def plans(self) -> dict[str, list[str]]:
         return {"proctors": sorted(self._proctor_plans), "examinees": sorted(self._examinee_plans)}
 
-    async def create(self, *, reset: bool = False) -> None:
-        """Ask the queue server. Raises `QueueRefused`, `NoResponders` or `BrokerUnavailable`."""
+    async def create(self, *, reset: Sequence[str] = ()) -> None:
+        """Ask the queue server; the consumers in `reset` drop their backlog.
+
+        Raises `QueueRefused`, `NoResponders` or `BrokerUnavailable`.
+        """
         async with self._asking:
             await self._create(reset)
 
-    async def _create(self, reset: bool) -> None:
+    async def _create(self, reset: Sequence[str] = ()) -> None:
         wanted = (frozenset(self._proctor_plans), frozenset(self._examinee_plans))
         request = QueueCreate(
             server_id=self._server_id,
@@ -60,16 +64,14 @@ class ServerQueue:
             incarnation=self._incarnation,
             proctor_plans=sorted(wanted[0]),
             examinee_plans=sorted(wanted[1]),
-            reset=reset,
+            reset=list(reset),
         )
         answer = ANSWERS.decode_one(await self._bus.request(subjects.QUEUE_CREATE, encode(request), timeout=5.0))
         if isinstance(answer, Error):
             raise QueueRefused(answer.code, answer.message, answer.field)
         assert isinstance(answer, QueueCreated)
         self._asked = wanted
-        if answer.consumers != self.consumers:
-            self.consumers = answer.consumers
-            self.changed.set()
+        self.consumers = answer.consumers
 
     async def serve(self, plan_id: str, *, proctors: bool) -> None:
         """Have the messages for a plan's proctors (or examinees) delivered here.
@@ -82,7 +84,7 @@ class ServerQueue:
         async with self._asking:
             if self._asked is None or plan_id not in self._asked[0 if proctors else 1]:
                 try:
-                    await self._create(reset=False)
+                    await self._create()
                 except BaseException:
                     plans.discard(plan_id)
                     raise
@@ -114,7 +116,7 @@ class ServerQueue:
         own = {"examwire.incarnation": self._incarnation}
         return aiter(PullConsumer(self._bus, "SOCKET", consumer, max_messages=512, metadata=own))
 
-    async def create_surely(self, *, reset: bool = False) -> None:
+    async def create_surely(self, *, reset: Sequence[str] = ()) -> None:
         """`create`, tried again until it succeeds: the queue is needed again while the server runs."""
         delay = 0.1
         while True:
@@ -128,4 +130,51 @@ class ServerQueue:
                 return
 
 
-__all__ = ["ConsumerGone", "QueueRefused", "ServerQueue"]
+class QueueReading:
+    """Reads every consumer of a queue, by a loop each that `spawn` starts. `put` takes a batch.
+
+    `dropped` is awaited when the messages of a consumer were dropped: too many waited, or it had vanished.
+    """
+
+    def __init__(
+        self,
+        queue: ServerQueue,
+        spawn: Callable[[Coroutine[Any, Any, None], str], object],
+        put: Callable[[list[Delivery]], Awaitable[None]],
+        dropped: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._queue = queue
+        self._spawn = spawn
+        self._put = put
+        self._dropped = dropped
+        self._reading: set[str] = set()
+
+    def follow(self) -> None:
+        """Read the consumers that the queue has got since."""
+        for consumer in self._queue.consumers:
+            if consumer not in self._reading:
+                self._reading.add(consumer)
+                self._spawn(self._read(consumer), f"queue:{consumer}")
+
+    async def _read(self, consumer: str) -> None:
+        queue = self._queue
+        while True:
+            try:
+                async with contextlib.aclosing(queue.batches(consumer)) as batches:
+                    async for deliveries in batches:
+                        await self._put(deliveries)
+                        if deliveries[-1].pending > queue.config.max_size:
+                            log.error("%s: %d messages wait; dropping them", consumer, deliveries[-1].pending)
+                            await queue.create_surely(reset=[consumer])
+                            await self._dropped(consumer)
+                            break  # what was fetched before belongs to the backlog, and would be counted again
+            except ConsumerGone as gone:
+                if consumer not in queue.consumers:
+                    self._reading.discard(consumer)  # the queue has shrunk
+                    return
+                log.error("%s; having it made again", gone)
+                await queue.create_surely()
+                await self._dropped(consumer)
+
+
+__all__ = ["ConsumerGone", "QueueReading", "QueueRefused", "ServerQueue"]

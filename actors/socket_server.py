@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -17,6 +16,7 @@ from websockets.typing import Subprotocol
 
 from actors.clients import Clients
 from actors.connection import Connection
+from actors.drain import Departure
 from actors.endpoints import Endpoints
 from actors.heartbeat import Heartbeat, Superseded
 from actors.outbox import Outbox
@@ -26,38 +26,23 @@ from actors.runtime.presence import Presence
 from actors.runtime.pull import Delivery
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
-from actors.server_queue import ServerQueue
+from actors.server_queue import QueueReading, ServerQueue
 from actors.session_list import page_of
+from actors.sweep import Sweep
 from protocol import subjects
 from protocol.close_codes import CloseCode
 from protocol.codec import encode
-from protocol.errors import (
-    BrokerUnavailable,
-    ConsumerGone,
-    ErrorCode,
-    ExamwireError,
-    ProtocolError,
-    RoleFailed,
-)
-from protocol.frames import (
-    MAX_FRAME_BYTES,
-    SUBPROTOCOL,
-    error_frame,
-)
+from protocol.control import Done, Drain, Kick, Request
+from protocol.errors import BrokerUnavailable, ConsumerGone, ErrorCode, ExamwireError, ProtocolError, RoleFailed
+from protocol.frames import MAX_FRAME_BYTES, SUBPROTOCOL, error_frame
 from protocol.ids import check_server_id
-from protocol.messages import (
-    LossReason,
-    QueueConfig,
-    ServerStatus,
-    ServerStatusCode,
-)
-from protocol.streams import queue_id
+from protocol.messages import LossReason, QueueConfig, ServerStatus, ServerStatusCode
+from protocol.streams import broadcast_consumer, queue_id
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.socket_server")
 
 DRAIN_SECONDS = 8.0
-SWEEP_SLICE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +72,9 @@ class SocketServer(Actor):
             priority=settings.socket.queue_priority,
         )
         self._queue = ServerQueue(bus, server_id, self.incarnation, config)
+        self._reading = QueueReading(
+            self._queue, self.spawn, lambda deliveries: self.put(QueueBatch(deliveries)), self._resynchronise
+        )
         self._heartbeat = Heartbeat(
             bus,
             server_id,
@@ -97,7 +85,6 @@ class SocketServer(Actor):
         )
         self._presence = Presence(bus, self, inspect=self._inspected)
         self._server: Server | None = None
-        self._readers: dict[str, asyncio.Task[None]] = {}
         self._endpoints = Endpoints(store)
         self._clients = Clients(
             settings,
@@ -108,11 +95,12 @@ class SocketServer(Actor):
             self._endpoints,
             server_id=server_id,
             incarnation=self.incarnation,
-            follow_queue=self._follow_new_consumers,
+            follow_queue=self._reading.follow,
             say_ready=self._say_ready,
         )
         self._start_time = format_time(time.time())
-        self._draining_since: float | None = None
+        self._status: ServerStatusCode | None = None
+        self._departure: Departure | None = None
         self.url = ""
 
     # -- start-up (document 9.2) ---------------------------------------------------------------------
@@ -128,6 +116,7 @@ class SocketServer(Actor):
         await self._step("PORT_OPEN_FAILED", self._open_port)
         self._heartbeat.measure()
         await self._step("READY_FAILED", lambda: self._publish_status(ServerStatusCode.READY))
+        self._status = ServerStatusCode.READY
         self.spawn(self._watch_lease(), "lease")
         self.spawn(self._sweep(), "sweep")
         self.spawn(self._endpoints.follow(), "endpoints")
@@ -152,6 +141,9 @@ class SocketServer(Actor):
                 return
 
     async def _publish_status(self, status: ServerStatusCode, reason: str | None = None) -> None:
+        await self._bus.publish(self._status_message(status, reason))
+
+    def _status_message(self, status: ServerStatusCode, reason: str | None = None) -> Outgoing:
         ready = status is not ServerStatusCode.STARTING
         message = ServerStatus(
             server_id=self.server_id,
@@ -167,13 +159,13 @@ class SocketServer(Actor):
             reason=reason,
         )
         message_id = f"{self.incarnation}:{status}:{time.time_ns()}"
-        await self._bus.publish(Outgoing(subjects.status_server(self.server_id), encode(message), message_id))
+        return Outgoing(subjects.status_server(self.server_id), encode(message), message_id)
 
     async def _subscribe(self) -> None:
         for consumer in self._queue.consumers:
             if await self._bus.consumer_config("SOCKET", consumer) is None:
                 raise ConsumerGone(f"consumer SOCKET/{consumer} does not exist")
-        self._follow_queue()
+        self._reading.follow()
         if not self._outbox_runs():
             self.spawn(self._outbox.run(), "outbox")
 
@@ -211,21 +203,20 @@ class SocketServer(Actor):
 
     async def on_stop(self) -> None:
         """Stop accepting, 1012 to clients, what they left behind into the log, STOPPED."""
-        self._draining_since = time.monotonic()
-        deadline = self._draining_since + DRAIN_SECONDS
+        self._status = ServerStatusCode.STOPPING
+        deadline = time.monotonic() + DRAIN_SECONDS
         reader = asyncio.create_task(self._outbox.run())
         try:
             if self._server is not None:
                 if self._bus.connected and self.started_at is not None:
                     await self._quietly(self._publish_status(ServerStatusCode.STOPPING))
-                for connection in list(self._server.all_connections):
-                    assert isinstance(connection, Connection)
+                for connection in self._connections():
                     connection.end_reason = connection.end_reason or LossReason.SERVER_STOPPED.value
                 self._server.close(code=CloseCode.SERVICE_RESTART, reason="SERVICE_RESTART")
                 try:
                     await asyncio.wait_for(self._server.wait_closed(), max(0.1, deadline - time.monotonic()))
                 except TimeoutError:
-                    for connection in list(self._server.all_connections):
+                    for connection in self._connections():
                         connection.transport.abort()
             if self._bus.connected:
                 if not await self._outbox.flush(max(1.0, deadline - time.monotonic())):
@@ -244,39 +235,14 @@ class SocketServer(Actor):
 
     # -- from the queue ------------------------------------------------------------------------------
 
-    def _follow_new_consumers(self) -> None:
-        if self._queue.changed.is_set():
-            self._follow_queue()
-
-    def _follow_queue(self) -> None:
-        for consumer in self._queue.consumers:
-            if consumer not in self._readers:
-                self._readers[consumer] = self.spawn(self._read_queue(consumer), f"queue:{consumer}")
-        self._queue.changed.clear()
-
-    async def _read_queue(self, consumer: str) -> None:
-        while True:
-            try:
-                async with contextlib.aclosing(self._queue.batches(consumer)) as batches:
-                    async for deliveries in batches:
-                        await self.put(QueueBatch(deliveries))
-                        if deliveries[-1].pending > self._queue.config.max_size:
-                            log.error("%s: %d messages wait; dropping them", consumer, deliveries[-1].pending)
-                            await self._queue.create_surely(reset=True)
-                            await self._resynchronise()
-                            break  # what was fetched before belongs to the backlog, and would be counted again
-            except ConsumerGone as gone:
-                if consumer not in self._queue.consumers:
-                    del self._readers[consumer]  # the queue has shrunk
-                    return
-                log.error("%s: %s; having it made again", self.address, gone)
-                await self._queue.create_surely()
-                await self._resynchronise()
-
-    async def _resynchronise(self) -> None:
-        """Messages were dropped: what clients must know comes from Redis instead."""
-        await self._clients.resynchronise()
-        await self._announce_all()  # each session_state that follows tells an examinee what is recorded
+    async def _resynchronise(self, consumer: str) -> None:
+        """Messages of one consumer were dropped: what clients must know comes from Redis instead."""
+        broadcasts = broadcast_consumer(queue_id(self.server_id))
+        if consumer == broadcasts or broadcasts not in self._queue.consumers:
+            await self._clients.resynchronise()
+        if consumer != broadcasts:
+            # A session_state answers each, which tells what is recorded, or the close of who was replaced or shut out.
+            await self._announce_all()
 
     @on(QueueBatch)
     async def deliver(self, batch: QueueBatch) -> None:
@@ -305,36 +271,19 @@ class SocketServer(Actor):
         self._clients.announce_all()
 
     async def _say_ready(self) -> None:
-        if self._draining_since is None and self.started_at is not None:
-            await self._quietly(self._publish_status(ServerStatusCode.READY))
+        if self._status in (ServerStatusCode.READY, ServerStatusCode.DRAINING):
+            await self._quietly(self._publish_status(self._status))
 
     async def _sweep(self) -> None:
-        """Every second: ping the quiet, end the silent, send clients elsewhere when NATS is away for long.
-
-        A few connections at a time, spread over the second: nobody's loss waits behind four thousand pings.
-        """
-        interval = self._settings.socket.ping_interval_seconds
-        limit = interval + self._settings.socket.ping_timeout_seconds
-        period = min(1.0, interval / 4, self._settings.socket.ping_timeout_seconds / 4)
+        """Every second: look after the sockets, send clients elsewhere when NATS is away for long."""
+        sweep = Sweep(self._settings.socket, self._connections)
         swept = 0
         while True:
-            assert self._server is not None
-            connections = list(self._server.all_connections)
-            slices = max(1, -(-len(connections) // SWEEP_SLICE))
-            for number in range(slices):
-                await asyncio.sleep(period / slices)
-                now = asyncio.get_running_loop().time()
-                for connection in connections[number * SWEEP_SLICE : (number + 1) * SWEEP_SLICE]:
-                    assert isinstance(connection, Connection)
-                    quiet = now - connection.last_heard
-                    if quiet >= limit:
-                        connection.break_off(LossReason.PING_TIMEOUT.value)
-                    elif quiet >= interval and not connection.pinged:
-                        connection.ping_now()
+            await sweep.once()
             away = self._bus.disconnected_at
             if away is not None and time.monotonic() - away > self._settings.socket.isolation_seconds:
                 await self._end_all(CloseCode.SERVER_ISOLATED, LossReason.SERVER_ISOLATED.value)
-            self._follow_new_consumers()
+            self._reading.follow()
             swept += 1
             if swept % 20 == 0 and self._bus.connected:
                 await self._shrink_queue()
@@ -347,13 +296,61 @@ class SocketServer(Actor):
             log.warning("%s: the queue keeps plans that nobody needs: %s", self.address, error)
 
     async def _end_all(self, code: CloseCode, reason: str) -> None:
-        assert self._server is not None
-        closing = []
-        for connection in list(self._server.all_connections):
-            assert isinstance(connection, Connection)
-            closing.append(asyncio.create_task(connection.end(code, reason)))
+        closing = [asyncio.create_task(connection.end(code, reason)) for connection in self._connections()]
         if closing:
             await asyncio.wait(closing, timeout=5)
+
+    # -- what an operator asks -----------------------------------------------------------------------
+
+    async def control(self, request: Request) -> Done:
+        match request:
+            case Drain():
+                return await self._begin_drain(request)
+            case Kick():
+                return self._kick(request)
+            case _:
+                return await super().control(request)
+
+    async def _begin_drain(self, request: Drain) -> Done:
+        if self._departure is not None:
+            return self._departure.asked_again(request)
+        if self._status is not ServerStatusCode.READY:
+            raise ProtocolError(ErrorCode.UNAVAILABLE, f"{self.server_id} is not READY")
+        await self._endpoints.read()
+        if not self._endpoints.others and not request.force:
+            detail = f"no other server is READY: the clients of {self.server_id} would have nowhere to go"
+            raise ProtocolError(ErrorCode.UNAVAILABLE, detail)
+        self._status = ServerStatusCode.DRAINING
+        self._departure = departure = Departure(
+            request,
+            self._clients,
+            self._endpoints,
+            self._outbox,
+            announce=self._announce_drain,
+            connections=self._connections,
+            end=self._drained,
+        )
+        self.spawn(departure.run(), "drain")
+        return Done(text=f"{self.server_id}: {departure.plan()}", details=departure.progress())
+
+    async def _announce_drain(self) -> None:
+        await self._bus.publish_surely([self._status_message(ServerStatusCode.DRAINING)])
+
+    def _drained(self) -> None:
+        if self.end_role is not None:
+            self.end_role()
+
+    def _kick(self, request: Kick) -> Done:
+        session = self._clients.session_of(request.socket_id)
+        if session is None:
+            raise ProtocolError(ErrorCode.NOT_FOUND, f"{self.server_id} holds no {request.socket_id}", "data.socketId")
+        # Not waited for: a client that does not answer a close takes some seconds.
+        self.spawn(session.connection.end(CloseCode.KICKED, LossReason.KICKED.value), "kick")
+        return Done(text=f"{session.address} is closed with {CloseCode.KICKED:d}", details=session.details())
+
+    def _connections(self) -> list[Connection]:
+        connections = self._server.all_connections if self._server is not None else ()
+        return [connection for connection in connections if isinstance(connection, Connection)]
 
     # -- inspection ----------------------------------------------------------------------------------
 
@@ -366,7 +363,7 @@ class SocketServer(Actor):
             "serverId": self.server_id,
             "incarnation": self.incarnation,
             "url": self.url,
-            "accepting": self._server is not None and self._bus.connected and self._draining_since is None,
+            "accepting": self._server is not None and self._bus.connected and self._status is ServerStatusCode.READY,
             "sockets": self._clients.sockets,
             "examinees": len(self._clients.examinees),
             "proctors": sum(len(feed.proctors) for feed in self._clients.feeds.values()),
@@ -375,6 +372,7 @@ class SocketServer(Actor):
             "refused": self._clients.refused,
             "lastSessionError": self._clients.last_error,
             "plans": self._queue.plans,
+            "drain": self._departure.progress() if self._departure is not None else None,
         }
 
     async def _inspected(self, request: bytes) -> bytes:

@@ -31,6 +31,9 @@ class SocketSession(Actor):
         error = ProtocolError(ErrorCode.ALREADY_GREETED, "hello was said already; the connection goes on as it is")
         self.connection.tell(error_frame(error, frame.type))
 
+    async def leave(self) -> None:
+        """The server is drained: return when the client may be told to go."""
+
     def not_allowed(self, kind: str, detail: str) -> None:
         """Answer a frame of a type that is not for this role."""
         self.connection.tell(error_frame(ProtocolError(ErrorCode.NOT_ALLOWED, detail), kind))

@@ -125,8 +125,8 @@ def _connected(state: Connection, version: int, fact: ConnectionStatus) -> Outco
     if state.live and fact.socket_id == state.socket_id:  # announced again by its server
         return Outcome(state, effects=(tell,))
     same_client = fact.client_id is not None and fact.client_id == state.client_id
-    if state.live and same_client and fact.connection_no < state.connection_no:
-        # The client has opened a newer connection since: this one is abandoned and reached us late.
+    if state.live and (fact.again or (same_client and fact.connection_no < state.connection_no)):
+        # A newer connection was opened since: this one is abandoned and reached us late, or its server had not heard.
         return Outcome(state, effects=(CloseSocket(server_id, fact.socket_id, CloseCode.REPLACED, version),))
     info = fact.client_info or ClientInfo()
     recovered = state.status is ConnectionStatusCode.DISCONNECTED

@@ -98,7 +98,10 @@ class ClientInfo(Wire):
 
 
 class ConnectionStatus(ExamineeFact):
-    """A socket opened or ended (document 10.4). `serverId` to `connectionNo` are additions."""
+    """A socket opened or ended (document 10.4). `serverId` to `again` are additions.
+
+    `again`: this socket was announced before; whoever is connected since by another one has replaced it.
+    """
 
     type: ClassVar[str] = "connection_status"
     socket_id: SocketId
@@ -109,6 +112,7 @@ class ConnectionStatus(ExamineeFact):
     incarnation: Id | None = None
     client_id: Id | None = None
     connection_no: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    again: bool | None = None
 
 
 class ReconnectAttempt(ExamineeFact):

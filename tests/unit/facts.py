@@ -38,6 +38,7 @@ def connected(
     number: int = 0,
     incarnation: str | None = None,
     info: ClientInfo | None = None,
+    again: bool | None = None,
 ) -> ConnectionStatus:
     return ConnectionStatus(
         plan_id=PLAN,
@@ -49,6 +50,7 @@ def connected(
         connection_no=number,
         incarnation=incarnation,
         client_info=info,
+        again=again,
     )
 
 

@@ -45,6 +45,7 @@ _sockets = st.sampled_from(SOCKETS)
 _reasons = st.sampled_from(["SOCKET_CLOSED", "PING_TIMEOUT", "SERVER_LOST", "SERVER_DRAINING", "SERVER_DRAINING"])
 _clients = st.sampled_from([None, "c1"])
 _numbers = st.integers(0, 2)
+_again = st.sampled_from([None, None, True])
 _tries = st.integers(1, 3)
 _captures = st.sampled_from("ab")
 _codes = st.sampled_from(list(ServerStatusCode))
@@ -71,7 +72,9 @@ def connection_fact(draw: Draw, past: Log) -> ConnectionFact:
     second = draw(_seconds)
     match draw(_connection_moves):
         case "C":
-            return facts.connected(draw(_sockets), second, client=draw(_clients), number=draw(_numbers))
+            return facts.connected(
+                draw(_sockets), second, client=draw(_clients), number=draw(_numbers), again=draw(_again)
+            )
         case "D":
             return facts.disconnected(draw(_sockets), second, draw(_reasons))
         case "A":

@@ -220,6 +220,23 @@ def test_a_replaced_socket_that_is_announced_again_is_closed() -> None:
     assert log.effects == (refusal(A, CloseCode.REPLACED, 3),)
 
 
+def test_a_socket_that_is_announced_again_never_replaces_whoever_is_connected_since() -> None:
+    """The examinee has moved to another device; the server of the old one had lost the word to close it."""
+    log = Log(connected(A, client="c1"), connected(B, 5, client="c2"))
+    before = log.state
+    log.add(connected(A, 9, client="c1", again=True))
+    assert log.state == before
+    assert log.events == ()
+    assert log.effects == (refusal(A, CloseCode.REPLACED, 3),)
+
+
+def test_a_socket_that_is_announced_again_after_a_loss_is_back() -> None:
+    log = Log(connected(A), disconnected(A, 10, "SERVER_LOST"), connected(A, 11, again=True))
+    event = log.event()
+    assert isinstance(event, ExamineeConnected)
+    assert event.recovered
+
+
 def test_the_server_of_a_socket_is_said_or_follows_from_its_id() -> None:
     said = connected("whatever").model_copy(update={"server_id": "SOCK009"})
     assert server_of(said) == "SOCK009"
