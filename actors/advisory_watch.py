@@ -18,6 +18,7 @@ from actors.runtime.presence import Presence
 from actors.runtime.pull import Delivery, PullConsumer
 from protocol.errors import BrokerUnavailable
 from protocol.streams import ADVISORY_WATCH, DEADLETTER, RECONNECT_EXHAUSTED
+from protocol.subjects import TERMINATED
 
 log = logging.getLogger("examwire.advisory_watch")
 
@@ -55,7 +56,11 @@ class AdvisoryWatch(Actor):
         await self._presence.withdraw()
 
     def details(self) -> dict[str, Any]:
-        return {"consumer": ADVISORY_WATCH.name, "putAside": self.put_aside, "normal": self.normal}
+        return {
+            "consumers": [f"{ADVISORY_WATCH.stream}/{ADVISORY_WATCH.name}"],
+            "putAside": self.put_aside,
+            "normal": self.normal,
+        }
 
     async def _follow(self) -> None:
         async for deliveries in PullConsumer(self._bus, ADVISORY_WATCH.stream, ADVISORY_WATCH.name):
@@ -83,10 +88,9 @@ class AdvisoryWatch(Actor):
         log.error("%s: %s gave up message %d", self.address, who, advisory.stream_seq)
         if advisory.stream == DEADLETTER.name:
             return None  # a reader of the letters that fails with each would be given a new one for each
-        if advisory.reason is not None:
-            reason = f"terminated by {who}: {advisory.reason}"
-        else:
-            reason = f"{who} gave up after {advisory.deliveries} deliveries"
+        reason = f"{who} gave up after {advisory.deliveries} deliveries"
+        if delivery.subject.startswith(f"{TERMINATED}."):
+            reason = f"terminated by {who}: {advisory.reason or 'without a reason'}"
         stored = await self._bus.message_at(advisory.stream, advisory.stream_seq)
         if stored is None:
             reason += "; the message is not in the stream any more"

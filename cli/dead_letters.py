@@ -131,7 +131,7 @@ def replay_letters(
         chosen = await _chosen(desk, numbers, every, source, reason)
         if every and not yes:
             typer.confirm(f"Replay {len(chosen)} dead letters?", abort=True, err=True)
-        store = StateStore(settings.redis_url)
+        store = StateStore(settings.redis_url, settings.redis)
         try:
             results = [await _replay(desk, store, one, payload, force, wait) for one in chosen]
         finally:

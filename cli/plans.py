@@ -1,4 +1,4 @@
-"""`examwire plans`: the examinees of a plan as Redis has them."""
+"""`examwire plans`: the examinees of a plan as Redis has them, and as the log of record tells it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from cli.config import takes_settings
+from cli.moments import local, zone_name
 from cli.output import (
     Format,
     NotFound,
@@ -22,6 +23,8 @@ from cli.output import (
     table,
     watch,
 )
+from cli.report import report
+from cli.timeline import timeline
 from protocol import keys
 from protocol.ids import check_id
 
@@ -32,8 +35,8 @@ T = TypeVar("T")
 CHUNK = 500  # records a round trip: Redis serves others in between
 
 PROGRESS_FIELDS = (
-    *("connStatusCode", "lastActiveTime", "reason", "serverId", "socketId", "reconnectAttempt", "exhausted"),
-    "version",
+    *("connStatusCode", "since", "lastActiveTime", "reason", "serverId", "socketId"),
+    *("reconnectAttempt", "exhausted", "version"),
 )
 MOBILE_SYNC_FIELDS = ("status", "deviceId", "timestamp", "imageUrl", "reason", "version")
 
@@ -42,7 +45,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @app.callback()
 def plans() -> None:
-    """Exam plans and their examinees, read from Redis."""
+    """Exam plans and their examinees: what is so (Redis), what happened, and what is to be compensated (the log)."""
 
 
 @app.command("ls")
@@ -54,7 +57,7 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
         return [await count_of(store, plan_id) for plan_id in await store.members(keys.PLANS)]
 
     def draw(found: list[dict[str, Any]]) -> RenderableType:
-        columns = ["plan", "examinees", "connected", "disconnected", "shut out", "mobile sync"]
+        columns = ["plan", "examinees", "connected", "disconnected", "migrating", "shut out", "mobile sync"]
         return table(
             columns,
             [
@@ -63,6 +66,7 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
                     one["examinees"],
                     one["connected"],
                     one["disconnected"],
+                    one["migrating"],
                     one["exhausted"],
                     _counts(one["mobileSync"]),
                 )
@@ -86,6 +90,22 @@ def show_plan(
     _show_or_watch(settings, lambda store: plan_of(store, plan_id), _draw_plan, watching, output)
 
 
+@app.command("watch")
+@takes_settings("redis_url", "data_dir", running=True)
+def watch_plan(
+    settings: Settings,
+    plan_id: Annotated[str, typer.Argument(metavar="PLAN_ID", help="The plan.", show_default=False)],
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show every examinee of a plan again whenever something changes, until Ctrl-C: `show --watch`."""
+    check_id("planId", plan_id)
+    _show_or_watch(settings, lambda store: plan_of(store, plan_id), _draw_plan, True, output)
+
+
+app.command("timeline")(timeline)
+app.command("report")(report)
+
+
 async def plan_of(store: StateStore, plan_id: str) -> dict[str, Any]:
     """`{planId, counts…, examinees: [row…]}`. Raises `NotFound`, `StateUnavailable`, `StateDamaged`."""
     if plan_id not in await store.members(keys.PLANS):
@@ -107,6 +127,7 @@ async def plan_of(store: StateStore, plan_id: str) -> dict[str, Any]:
             "examinees": len(rows),
             "connected": statuses["CONNECTED"],
             "disconnected": statuses["DISCONNECTED"],
+            "migrating": statuses["MIGRATING"],
             "exhausted": sum(row["exhausted"] for row in rows),
             "mobileSync": dict(Counter(row["mobileSync"]["status"] for row in rows)),
         },
@@ -128,6 +149,7 @@ def row_of(examinee_id: str, progress: dict[str, str], mobile_sync: dict[str, st
     return {
         "examineeId": examinee_id,
         "status": progress.get("connStatusCode", "NEVER"),
+        "since": progress.get("since"),
         "lastActiveTime": progress.get("lastActiveTime"),
         "reason": progress.get("reason"),
         "serverId": progress.get("serverId"),
@@ -150,10 +172,10 @@ def _draw_plan(plan: dict[str, Any]) -> RenderableType:
     counts = plan["counts"]
     title = (
         f"plan {plan['planId']}: {counts['examinees']} examinees, {counts['connected']} connected, "
-        f"{counts['disconnected']} disconnected, {counts['exhausted']} shut out; "
-        f"mobile sync {_counts(counts['mobileSync']) or 'none'}"
+        f"{counts['disconnected']} disconnected, {counts['migrating']} migrating, {counts['exhausted']} shut out; "
+        f"mobile sync {_counts(counts['mobileSync']) or 'none'}; times in {zone_name()}"
     )
-    columns = ["examinee", "status", "last active", "reason", "server", "attempt", "mobile sync"]
+    columns = ["examinee", "status", "since", "last active", "reason", "server", "attempt", "mobile sync"]
     return table(columns, [_cells(row) for row in plan["examinees"]], title=title)
 
 
@@ -163,7 +185,8 @@ def _cells(row: dict[str, Any]) -> tuple[object, ...]:
     return (
         row["examineeId"],
         row["status"],
-        row["lastActiveTime"],
+        local(row["since"]),
+        local(row["lastActiveTime"]),
         row["reason"],
         row["serverId"],
         "shut out" if row["exhausted"] else attempt or None,

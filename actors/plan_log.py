@@ -1,0 +1,54 @@
+"""The log of record of one plan, read beside the state managers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from actors.runtime.bus import Bus
+from actors.runtime.stream_reading import read_stream
+from protocol import subjects
+from protocol.log_entries import LogEntry, entries, may_name
+from protocol.streams import STATUS
+from protocol.times import format_time, parse_time
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Since when the log knows (RFC 3339; `None`: it is empty), and whether what was before has expired from it."""
+
+    since: str | None
+    cut: bool
+
+
+class PlanLog:
+    """What happened to a plan's examinees, in order. Raises `BrokerUnavailable`."""
+
+    def __init__(self, bus: Bus, plan_id: str) -> None:
+        self._bus = bus
+        self._subject = subjects.status_plan(plan_id)
+        self._next = 1
+
+    async def beginning(self) -> Beginning:
+        """Where the log begins."""
+        state = await self._bus.stream_state(STATUS.name)
+        first = await self._bus.message_at(STATUS.name, state.first) if state.messages else None
+        # STATUS counts from the time of its creation in ms: a first sequence so long ago has seen others expire.
+        cut = state.messages > 0 and time.time() * 1000 - state.first > STATUS.max_age * 1000
+        return Beginning(format_time(_seconds(first.time)) if first is not None else None, cut)
+
+    async def new_entries(self, examinee_id: str | None = None) -> AsyncIterator[LogEntry]:
+        """The entries since this was read to its end before: at first all of them; of one examinee or of all."""
+        async for stored in read_stream(self._bus, STATUS.name, subject=self._subject, first=self._next):
+            self._next = stored.sequence + 1
+            if examinee_id is not None and not may_name(stored.payload, examinee_id):
+                continue
+            for entry in entries(stored.subject, stored.sequence, _seconds(stored.time), stored.payload):
+                if examinee_id is None or entry.fact.examinee_id == examinee_id:
+                    yield entry
+
+
+def _seconds(stored: str | None) -> float:
+    # By direct get it is RFC 3339, by the API a datetime's text.
+    return parse_time(stored.replace(" ", "T")) if stored else 0.0
