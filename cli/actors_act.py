@@ -68,16 +68,17 @@ def drain(
                 began = time.monotonic()
                 with _Progress(address_of(entry)) as progress:
                     await _ended(bus, entry, seconds + ENDING_SECONDS, progress)
+                result |= progress.drain
                 result["state"] = await _how_it_ended(bus, before)
                 result["seconds"] = round(time.monotonic() - began, 1)
+                text = f"its clients, {result['clients']}, were sent to other servers in {result['seconds']:g} s"
             else:
                 result["state"] = "DRAINING"
+                text = f"{result['clients']} clients are being sent to other servers"
             if output is Format.JSON:
                 print_json(result)
             else:
-                clients = result["clients"]
-                moved = f"{clients} clients were sent to other servers in {result['seconds']:g} s" if wait else "begun"
-                typer.echo(f"{address_of(entry)}: {result['state']}: {moved}")
+                typer.echo(f"{address_of(entry)}: {result['state']}: {text}")
 
     run_until_interrupted(work())
 
@@ -106,7 +107,7 @@ def stop(
             done = await ask(bus, address_of(entry), Stop())
             typer.echo(done.text, err=True)
             if wait:
-                await _ended(bus, entry, ENDING_SECONDS, lambda _: None)
+                await _ended(bus, entry, ENDING_SECONDS, lambda _: True)
             result = {"address": address_of(entry), "state": "ended" if wait else "ending"}
             if output is Format.JSON:
                 print_json(result)
@@ -131,15 +132,19 @@ def _clients(inspection: Row) -> int:
     return int(details.get("examinees", 0)) + int(details.get("proctors", 0))
 
 
-async def _ended(bus: Bus, entry: ServiceEntry, seconds: float, progress: Callable[[Row], None]) -> None:
-    """Wait until nobody answers for this very process any more (its successor answers elsewhere)."""
+async def _ended(bus: Bus, entry: ServiceEntry, seconds: float, progress: Callable[[Row], bool]) -> None:
+    """Wait until nobody answers for this very process any more (its successor answers elsewhere).
+
+    `progress` is shown each inspection, and says whether the time counts.
+    """
     deadline = time.monotonic() + seconds
     misses = 0
     while misses < 2:  # once may be a reconnect of its
         if time.monotonic() > deadline:
             raise NotEnded(f"{address_of(entry)} is still there after {seconds:g} s: look at its log")
         try:
-            progress(json.loads(await bus.request(entry.metadata["inspect"], timeout=2.0)))
+            if not progress(json.loads(await bus.request(entry.metadata["inspect"], timeout=2.0))):
+                deadline = time.monotonic() + seconds
             misses = 0
         except NoResponders:
             misses += 1
@@ -168,11 +173,12 @@ async def _how_it_ended(bus: Bus, before: Row) -> str:
 
 
 class _Progress:
-    """How many clients are left, on stderr: in place on a terminal, else a line when it has changed."""
+    """How far a drain is, on stderr: in place on a terminal, else a line when it has changed. `drain`: as last seen."""
 
     def __init__(self, address: str) -> None:
         self._address = address
         self._said = ""
+        self.drain: Row = {}
         self._in_place = sys.stderr.isatty()
 
     def __enter__(self) -> _Progress:
@@ -182,9 +188,13 @@ class _Progress:
         if self._in_place and self._said:
             typer.echo("", err=True)
 
-    def __call__(self, inspection: Row) -> None:
+    def __call__(self, inspection: Row) -> bool:
+        self.drain = inspection.get("details", {}).get("drain") or self.drain
         text = f"{self._address}: {_clients(inspection)} clients left"
-        if text == self._said:
-            return
-        self._said = text
-        typer.echo(f"\r{text}   " if self._in_place else text, err=True, nl=not self._in_place)
+        waiting = bool(self.drain.get("waiting"))
+        if waiting:
+            text += ", waiting for another server to become READY"
+        if text != self._said:
+            self._said = text
+            typer.echo(f"\r\033[K{text}" if self._in_place else text, err=True, nl=not self._in_place)
+        return not waiting

@@ -70,9 +70,8 @@ def top(
 
 async def _look(bus: Bus, looks: Looks, kind: str | None) -> Row:
     entries = await bus.services()
-    rows, round_trip = await asyncio.gather(
-        inspections(bus, (entry for entry in entries if kind is None or kind_of(entry) == kind)), bus.round_trip()
-    )
+    round_trip = await bus.round_trip()
+    rows = await inspections(bus, (entry for entry in entries if kind is None or kind_of(entry) == kind))
     looks.compare(rows)
     await add_queue_lag(bus, rows)
     details = [row.get("details", {}) for row in rows]

@@ -95,9 +95,9 @@ def show_queue(
 
 async def queues_of(bus: Bus) -> list[Row]:
     """Every durable consumer of our streams, those with most waiting first. Raises `BrokerUnavailable`."""
-    states, entries = await asyncio.gather(_states(bus), bus.services())
+    states = await _states(bus)
     readers: dict[str, list[str]] = {}
-    for actor in await inspections(bus, entries):
+    for actor in await inspections(bus, await bus.services()):
         for consumer in actor.get("details", {}).get("consumers", ()):
             readers.setdefault(consumer, []).append(actor["address"])
     unread = await _unread(bus, states)
@@ -246,7 +246,7 @@ def list_streams(settings: Settings, watching: WatchOption = False, output: Outp
         async with connected(settings, "streams ls") as bus:
 
             async def fetch() -> list[Row]:
-                return list(await asyncio.gather(*(_stream(bus, one.name, one.description) for one in STREAMS)))
+                return [await _stream(bus, one.name, one.description) for one in STREAMS]
 
             if watching:
                 await watch(fetch, lambda found: found, _draw_streams, output, every=1.0)

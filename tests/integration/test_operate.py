@@ -21,10 +21,12 @@ from actors.queue_server import QueueServer
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.supervision import ChildSpec, Supervisor
-from cli import actors_tail
+from actors.socket_server import SocketServer
+from cli import actors_act, actors_tail
 from cli.live import add_queue_lag
 from cli.main import app
 from protocol import subjects
+from protocol.close_codes import CloseCode
 from protocol.control import Stop
 from protocol.streams import ConsumerSpec
 from tests.integration.system import System, eventually
@@ -468,3 +470,68 @@ async def test_micro_services_answer_as_adr_32_says(system: System, bus: Bus, ve
         assert control["num_requests"] == 1
         assert control["processing_time"] > 0
     assert len(await bus.request_many(f"$SRV.{verb}.socket-server")) == 2
+
+
+# -- kick and drain -----------------------------------------------------------------------------------------
+
+
+async def test_an_examinee_is_kicked_by_plan_and_a_proctor_by_socket(invoke: Invoke, system: System) -> None:
+    examinee = await system.examinee("E001")
+    proctor = await system.proctor("SOCK002")
+    socket_id = proctor.frames[0]["data"]["socketId"]
+    kicked = await invoke("sessions", "kick", "P001", "E001", "-o", "json")
+    assert kicked.exit_code == 0
+    assert json.loads(kicked.stdout)["server"] == "socket.SOCK001"
+    assert await examinee.closed() == CloseCode.KICKED
+    lost = await proctor.expect("examinee_disconnected", examineeId="E001")
+    assert lost["data"]["reason"] == "KICKED"
+    assert (await invoke("sessions", "kick", socket_id)).exit_code == 0
+    assert await proctor.closed() == CloseCode.KICKED
+    await eventually(lambda: _nobody_is_there(system), "no session")
+    for arguments in (("P001", "E001"), (socket_id,), ("SOCK009-x",)):
+        assert (await invoke("sessions", "kick", *arguments)).exit_code == 3, arguments
+    assert (await invoke("sessions", "kick", "P001")).exit_code == 2
+
+
+async def _nobody_is_there(system: System) -> bool:
+    return not any(system.server(one)._clients.sessions() for one in ("SOCK001", "SOCK002"))
+
+
+async def test_a_drain_is_followed_until_the_server_has_ended(invoke: Invoke, system: System) -> None:
+    examinees = [await system.examinee(f"E{number:03}") for number in range(10)]
+    proctor = await system.proctor("SOCK002")
+    server = system.server("SOCK001")
+    ended = asyncio.Event()
+    server.end_role = ended.set
+    draining = asyncio.create_task(invoke("actors", "drain", "SOCK001", "--over", "2s", "-o", "json"))
+    for examinee in examinees:
+        assert await examinee.closed() == CloseCode.MIGRATE
+    await asyncio.wait_for(ended.wait(), 15)
+    await system.stop("SOCK001")
+    result = await draining
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["address"], told["state"], told["clients"]) == ("socket.SOCK001", "STOPPED", 10)
+    assert re.search(r"^socket\.SOCK001: [0-9]+ clients left$", result.stderr, re.MULTILINE)
+    assert [frame for frame in proctor.frames if frame["type"] == "examinee_disconnected"] == []
+    refused = await invoke("actors", "drain", "SOCK002")
+    assert refused.exit_code == 1
+    assert "no other server is READY" in refused.stderr
+
+
+async def test_a_server_that_is_gone_without_a_word_was_not_drained(
+    invoke: Invoke, system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actors_act, "RECORD_SECONDS", 0.5)
+    await system.examinee("E001")
+    server = system.server("SOCK001")
+    draining = asyncio.create_task(invoke("actors", "drain", "SOCK001", "--over", "60s"))
+    await eventually(lambda: _is_draining(server), "the drain")
+    await system._buses["SOCK001"]._nc.close()  # as if it had been killed
+    result = await draining
+    assert result.exit_code == 1
+    assert "SOCK001 is gone, but the last that the log says of it is DRAINING" in result.stderr
+
+
+async def _is_draining(server: SocketServer) -> bool:
+    return server.details()["drain"] is not None
