@@ -67,13 +67,13 @@ class Broker(Collector):
         yield up
         yield from self._of_streams()
         yield from self._of_consumers()
+        used = GaugeMetricFamily("examwire_jetstream_storage_bytes", "What all streams of the account hold on disk")
+        limit = GaugeMetricFamily("examwire_jetstream_storage_limit_bytes", "What they may hold, if that is limited")
         if self._storage is not None:
-            yield GaugeMetricFamily(
-                "examwire_jetstream_storage_bytes", "What all streams of the account hold on disk", self._storage.used
-            )
+            used.add_metric([], self._storage.used)
             if self._storage.limit is not None:
-                limit = self._storage.limit
-                yield GaugeMetricFamily("examwire_jetstream_storage_limit_bytes", "What they may hold", limit)
+                limit.add_metric([], self._storage.limit)
+        yield from (used, limit)
 
     def _of_streams(self) -> Iterator[Metric]:
         by_stream = ["stream"]

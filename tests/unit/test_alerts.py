@@ -1,0 +1,152 @@
+"""Alerts, their tests, the runbook and the dashboard belong together; promtool has the last word where it is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+DIRECTORY = ROOT / "docs" / "observability"
+ALERTS = (DIRECTORY / "alerts.yml").read_text()
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+DASHBOARD = json.loads((DIRECTORY / "grafana" / "dashboards" / "examwire.json").read_text())
+NAMES = re.findall(r"^ +- alert: (\w+)$", ALERTS, re.MULTILINE)
+promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+
+
+def rule(name: str) -> str:
+    """The text of one rule."""
+    return re.split(r"^ +- (?:alert|name): ", ALERTS[ALERTS.index(f"- alert: {name}\n") + 2 :], flags=re.MULTILINE)[0]
+
+
+def anchors(level: int, text: str) -> list[str]:
+    """The anchors of the headings of a level, as renderers of Markdown make them."""
+    headings = re.findall(rf"^{'#' * level} (.+)$", text, re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings]
+
+
+# -- alerts ---------------------------------------------------------------------------------------------
+
+
+def test_every_alert_has_its_name_once() -> None:
+    assert len(NAMES) > 25
+    assert len(set(NAMES)) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_alert_says_how_bad_it_is_what_it_is_and_where_to_read_on(name: str) -> None:
+    text = rule(name)
+    assert re.search(r"severity: (critical|warning)}", text)
+    for annotation in ("summary", "description"):
+        assert re.search(rf'{annotation}: "[^"]{{15,}}"', text), annotation
+    assert f"runbook_url: docs/runbook.md#{name.lower()}\n" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_alert_is_tested_quiet_and_firing(name: str) -> None:
+    tests = (DIRECTORY / "alerts_test.yml").read_text()
+    asked = re.findall(rf'ALERTS{{alertname="{name}", alertstate="firing"}}\'\n.*\n +exp_samples:( \[\])?', tests)
+    assert " []" in asked
+    assert "" in asked
+
+
+def test_the_runbook_has_an_entry_for_each_alert_and_for_no_other() -> None:
+    alerts = RUNBOOK.split("\n## Alerts: ", 1)[1]
+    assert sorted(anchors(3, alerts)) == sorted(name.lower() for name in NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_entry_says_what_it_means_what_to_look_at_and_what_to_do(name: str) -> None:
+    entry = re.split(r"^##", RUNBOOK.split(f"\n### {name}\n", 1)[1], flags=re.MULTILINE)[0]
+    for part in ("*Means.*", "*Look at.*", "*Do.*"):
+        assert part in entry
+
+
+def test_the_runbook_links_to_what_is_there() -> None:
+    there = {anchor for level in (1, 2, 3) for anchor in anchors(level, RUNBOOK)}
+    links = re.findall(r"\]\(([^)]+)\)", RUNBOOK)
+    assert {link[1:] for link in links if link.startswith("#")} <= there
+    for link in links:
+        assert link.startswith("#") or (ROOT / "docs" / link).exists(), link
+
+
+def test_the_runbook_s_commands_exist() -> None:
+    told = {tuple(found.split()) for found in re.findall(r"examwire ([a-z-]+(?: [a-z-]+)?)", RUNBOOK)}
+    assert len(told) > 15
+    for words in sorted(told):
+        assert words[0] in COMMANDS, words
+        module, attribute = COMMANDS[words[0]]
+        found = getattr(import_module(module), attribute)
+        if isinstance(found, typer.Typer) and len(words) > 1:
+            assert words[1] in {one.name for one in found.registered_commands}, words
+
+
+# -- the dashboard --------------------------------------------------------------------------------------
+
+
+def panels() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = DASHBOARD["panels"]
+    return found
+
+
+def test_the_dashboard_is_one_that_grafana_provisions() -> None:
+    assert DASHBOARD["schemaVersion"] >= 39
+    assert (DASHBOARD["uid"], DASHBOARD["id"]) == ("examwire", None)
+    provider = (DIRECTORY / "grafana" / "provisioning" / "dashboards" / "examwire.yml").read_text()
+    assert "type: file" in provider
+    source = (DIRECTORY / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text()
+    (uid,) = re.findall(r"uid: (\w+)", source)
+    for panel in panels():
+        if panel["type"] != "row":
+            used = {panel["datasource"]["uid"], *(target["datasource"]["uid"] for target in panel["targets"])}
+            assert used == {uid}, panel["title"]
+
+
+def test_its_panels_have_a_place_of_their_own_and_something_to_show() -> None:
+    assert len({panel["id"] for panel in panels()}) == len(panels())
+    taken: set[tuple[int, int]] = set()
+    for panel in panels():
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert max(x for x, _ in cells) < 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+        if panel["type"] != "row":
+            references = [target["refId"] for target in panel["targets"]]
+            assert references
+            assert len(set(references)) == len(references)
+    rows = [panel["title"] for panel in panels() if panel["type"] == "row"]
+    assert rows == [
+        *("What proctors see", "Socket servers", "State managers", "Streams and queues", "Engines", "Uploads"),
+        "Processes",
+    ]
+
+
+# -- promtool -------------------------------------------------------------------------------------------
+
+
+@promtool
+@pytest.mark.parametrize(
+    "arguments",
+    [("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")],
+)
+def test_promtool_finds_nothing_to_object_to(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        ["promtool", *arguments], cwd=DIRECTORY, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SUCCESS" in done.stdout
