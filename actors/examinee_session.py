@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from actors import traces
 from actors.connection import Connection
 from actors.outbox import Outbox
+from actors.runtime import tracing
 from actors.runtime.actor import on
 from actors.socket_session import SocketSession
 from protocol import subjects
@@ -56,6 +58,7 @@ class ExamineeSession(SocketSession):
         self._client_info = client_info
         self._mobile_sync_seconds = mobile_sync_seconds
         self._announced = False
+        self._given_trace = hello.traceparent
         self.answering: int | None = None
 
     def details(self) -> dict[str, Any]:
@@ -104,7 +107,15 @@ class ExamineeSession(SocketSession):
             client_id=self._client_id,
             connection_no=self._connection_no,
             again=again,
+            traceparent=self._noticed(status, reason) if tracing.on() else None,
         )
+
+    def _noticed(self, status: ConnectionStatusCode, reason: str | None) -> str | None:
+        opened = status is ConnectionStatusCode.CONNECTED
+        given, self._given_trace = self._given_trace if opened else None, None
+        about = {"plan": self.plan_id, "examinee": self.examinee_id, "socket": self.socket_id}
+        name = "socket opened" if opened else "socket lost"
+        return traces.noticed(name, given, reason=reason, server=self._server_id, **about)
 
     # -- from the client -----------------------------------------------------------------------------
 
@@ -128,6 +139,9 @@ class ExamineeSession(SocketSession):
                 examinee_id=self.examinee_id,
                 timestamp=format_time(now),
                 deadline=format_time(now + self._mobile_sync_seconds),
+                traceparent=traces.noticed(
+                    "mobile sync entered", frame.traceparent, plan=self.plan_id, examinee=self.examinee_id
+                ),
             )
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from actors import traces
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.pace import Pace
 from protocol import subjects
@@ -50,6 +51,9 @@ class Outbox:
         await stored
 
     def _add(self, fact: ExamineeFact, stored: asyncio.Future[None] | None) -> None:
+        if (span := traces.publishing(fact)) is not None:
+            stored = stored or asyncio.get_running_loop().create_future()
+            stored.add_done_callback(lambda _: span.end())
         self._waiting.append((fact.plan_id, encode(fact), stored))
         self._idle.clear()
         self._wake.set()
@@ -77,7 +81,8 @@ class Outbox:
             for cut in split_batches([len(one) for one in encoded_facts]):
                 self._number += 1
                 message_id = f"{self._incarnation}:{self._number}"
-                self._in_hand.append(Outgoing(subjects.status_plan(plan_id), join(encoded_facts[cut]), message_id))
+                payload, headers = join(encoded_facts[cut]), traces.header(encoded_facts[cut])
+                self._in_hand.append(Outgoing(subjects.status_plan(plan_id), payload, message_id, headers))
         self._in_hand_futures = [stored for _, _, stored in taken if stored is not None]
         self.stored += len(taken)
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pydantic_core
 
+from actors import traces
 from actors.proctor_session import Parsed, ProctorSession, aspect_of
+from actors.runtime import tracing
 from actors.runtime.state_store import StateStore
 from actors.socket_metrics import observe_told
 from protocol import keys
@@ -49,6 +51,7 @@ class PlanFeed:
 
     def _send(self, news: list[Parsed], text: str) -> None:
         self.sent += len(news)
+        since = traces.now()
         for proctor in self.proctors:
             if proctor.held_back is not None:
                 proctor.held_back.extend(news)
@@ -63,6 +66,8 @@ class PlanFeed:
                 connection.break_off(LossReason.SLOW_CLIENT.value)
         if any(proctor.held_back is None for proctor in self.proctors):
             observe_told(news, time.time())
+        if tracing.on():
+            traces.told(news, len(self.proctors), since)
 
     def _is_news(self, event: Parsed) -> bool:
         version = event["data"]["version"]

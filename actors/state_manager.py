@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 from prometheus_client import Counter, Histogram
 
+from actors import traces
+from actors.runtime import tracing
 from actors.runtime.actor import Actor, on
 from actors.runtime.bus import Bus
 from actors.runtime.metrics import REGISTRY
@@ -31,7 +33,7 @@ from actors.state_repair import StateRepair
 from actors.state_telling import Telling, Told
 from protocol import log_entries
 from protocol.codec import Malformed
-from protocol.errors import BrokerUnavailable, ConsumerGone, StateDamaged, StateLost, StateUnavailable
+from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted, StateDamaged, StateLost, StateUnavailable
 from protocol.messages import ExamineeFact
 from protocol.streams import STATE_MANAGER
 from protocol.versions import version_of
@@ -191,7 +193,7 @@ class StateManager(Actor):
                 task.cancel()
 
     async def _work_off(self, work: _Work, before: asyncio.Task[None] | None) -> None:
-        started = time.perf_counter()
+        started, since = time.perf_counter(), traces.now()
         BATCHES.observe(len(work.items))
         self.handled += len(work.items)
         for delivery, bad in work.malformed:
@@ -199,6 +201,8 @@ class StateManager(Actor):
             FACTS.labels("malformed").inc()
         try:
             decided = await self._surely(lambda: self._decisions.settle(work.items))
+        except NotPermitted:
+            raise  # our user's fault, not the message's
         except Exception:
             if len(work.deliveries) == 1:
                 await self._give_up(work.deliveries[0])
@@ -207,6 +211,8 @@ class StateManager(Actor):
             for delivery in work.deliveries:
                 await self._work_off(_decoded([delivery]), before)
             return
+        if tracing.on():
+            traces.settled(work.items, decided, since)
         if before is not None:
             await before
         settled = time.perf_counter()
@@ -298,6 +304,8 @@ def _decoded(deliveries: list[Delivery]) -> _Work:
             if isinstance(message, Malformed):
                 work.malformed.append((delivery, message))
             else:
+                if delivery.headers and len(decoded) == 1:
+                    traces.adopt(message, delivery.headers)
                 work.items.append(Item(version_of(delivery.sequence, index), message))
                 if isinstance(message, ExamineeFact):
                     work.about.add((message.plan_id, message.examinee_id))

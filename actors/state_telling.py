@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from actors import traces
 from actors.dead_letter import dead_letter
 from actors.runtime.bus import Bus, Outgoing, Sent
 from actors.runtime.pull import Delivery
@@ -178,7 +179,8 @@ def _to_proctors(events: Sequence[Event]) -> list[Outgoing]:
         for cut in split_batches([len(one) for one in encoded]):
             payload = join(encoded[cut])
             message_id = f"ev:{told[cut][0].version}:{_hash(payload)}"
-            out.append(Outgoing(subjects.socket_proctors(plan_id), payload, message_id))
+            address = subjects.socket_proctors(plan_id)
+            out.append(Outgoing(address, payload, message_id, traces.header(encoded[cut])))
     return out
 
 

@@ -24,6 +24,7 @@ from protocol.messages import (
     ReconnectView,
     SessionState,
     Text,
+    Traced,
     Wire,
 )
 
@@ -40,7 +41,7 @@ class HelloClientInfo(Wire):
     browser_info: Text | None = None
 
 
-class Hello(Message):
+class Hello(Traced):
     """First frame of a client, within 5 s.
 
     `clientId` names the client over reloads, `connectionNo` counts its connections: a lower number of the same
@@ -60,7 +61,7 @@ class Heartbeat(Message):
     type: ClassVar[str] = "heartbeat"
 
 
-class EnterMobileSync(Message):
+class EnterMobileSync(Traced):
     """`mobile_sync_wait` of an examinee: the stage is entered; the fields are the server's to fill in."""
 
     type: ClassVar[str] = "mobile_sync_wait"
