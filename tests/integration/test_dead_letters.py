@@ -184,7 +184,7 @@ async def test_a_mended_letter_is_replayed_and_says_what_became_of_it(
     still_bad.write_text(json.dumps({**shown["message"], "data": {**shown["message"]["data"], "socketId": "a.b"}}))
     refused = await invoke("replay", str(filed.number), "--edit", str(still_bad))
     assert refused.exit_code == 1
-    assert "data.status" in refused.stderr
+    assert "data.socketId" in refused.stderr
     foreign = tmp_path / "foreign.json"
     foreign.write_bytes(encode(status(plan_id="P002")))
     refused = await invoke("replay", str(filed.number), "--payload", str(foreign))

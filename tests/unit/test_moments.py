@@ -1,0 +1,68 @@
+"""Moments as people write and read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from cli.moments import lasting, local, parse_moment, zone_name
+from protocol.errors import ConfigurationError
+
+SEOUL = timezone(timedelta(hours=9), "KST")
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=SEOUL)  # 03:00 UTC
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("09:15", "2026-11-22T09:15:00+09:00"),
+        ("9:15", "2026-11-22T09:15:00+09:00"),
+        ("09:15:30.5", "2026-11-22T09:15:30.500+09:00"),
+        ("09:15Z", "2026-11-22T09:15:00+00:00"),
+        ("09:15+02:00", "2026-11-22T09:15:00+02:00"),
+        ("2026-11-21 09:15", "2026-11-21T09:15:00+09:00"),
+        ("2026-11-21T09:15:00Z", "2026-11-21T09:15:00+00:00"),
+        ("2026-11-21", "2026-11-21T00:00:00+09:00"),
+        ("-10m", "2026-11-22T11:50:00+09:00"),
+        ("-1h30m", "2026-11-22T10:30:00+09:00"),
+        ("-2d", "2026-11-20T12:00:00+09:00"),
+        (" now ", "2026-11-22T12:00:00+09:00"),
+    ],
+)
+def test_a_moment_is_today_and_here_unless_said_otherwise(text: str, meant: str) -> None:
+    assert parse_moment(text, "--at", now=NOON) == datetime.fromisoformat(meant).timestamp()
+
+
+def test_today_is_the_day_of_the_zone_that_is_said() -> None:
+    early = datetime(2026, 11, 22, 3, 0, tzinfo=SEOUL)  # the 21st in UTC
+    assert parse_moment("09:15Z", "--at", now=early) == datetime(2026, 11, 21, 9, 15, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize("text", ["", "-", "teatime", "25:00", "09:60", "9", "2026-13-01", "-10", "-10x", "1e9"])
+def test_what_is_no_moment_is_refused_naming_the_option(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="--since"):
+        parse_moment(text, "--since", now=NOON)
+
+
+def test_moments_are_shown_in_a_zone_that_is_named() -> None:
+    assert local("2026-11-22T03:00:00.250Z", zone=SEOUL) == "2026-11-22 12:00:00.250"
+    assert local(NOON.timestamp(), zone=UTC) == "2026-11-22 03:00:00.000"
+    assert local(None) == local("") == ""
+    assert "(UTC" in zone_name(NOON.timestamp())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0.0 s"),
+        (4.25, "4.2 s"),
+        (-1, "0.0 s"),
+        (124, "2 min 4 s"),
+        (120, "2 min"),
+        (3700, "1 h 1 min"),
+        (90000, "1 d 1 h"),
+    ],
+)
+def test_lengths_are_told_in_two_units(seconds: float, words: str) -> None:
+    assert lasting(seconds) == words
