@@ -91,11 +91,12 @@ class _StateManagers(Collector):
     def collect(self) -> Iterator[Metric]:
         waiting = GaugeMetricFamily(
             "examwire_state_waiting",
-            "Whether the state manager stands still until this engine answers",
-            labels=["engine"],
+            "Whether the state manager stands still: redis, until it answers; state, until it is brought up to the log",
+            labels=["reason"],
         )
         details = [manager.details() for manager in CENSUS.living("state-manager")]
-        waiting.add_metric(["redis"], max((one["waitingFor"] == "redis" for one in details), default=0))
+        for reason in ("redis", "state"):
+            waiting.add_metric([reason], max((one["waitingFor"] == reason for one in details), default=0))
         yield waiting
 
 
