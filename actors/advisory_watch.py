@@ -7,6 +7,7 @@ NATS only says that it happened (`MAX_DELIVERIES`: delivered as often as allowed
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import pydantic
@@ -17,13 +18,15 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.presence import Presence
 from actors.runtime.pull import Delivery, PullConsumer
 from protocol.errors import BrokerUnavailable
-from protocol.streams import ADVISORY_WATCH, DEADLETTER, RECONNECT_EXHAUSTED
+from protocol.streams import ADVISORY_WATCH, DEADLETTER, RECONNECT_EXHAUSTED, STREAMS
 from protocol.subjects import TERMINATED
 
 log = logging.getLogger("examwire.advisory_watch")
 
 AGAIN_SECONDS = 1.0
 NORMAL = RECONNECT_EXHAUSTED.filters  # an examinee who did not come back: the reconnect watch deals with those
+REPLACED = tuple(f"{TERMINATED}.{stream.name}." for stream in STREAMS if stream.max_msgs_per_subject == 1)
+"""A newer message took the place of one that was being handled (a lease, a loss): nothing is lost by that."""
 
 
 class Advisory(pydantic.BaseModel):
@@ -65,8 +68,9 @@ class AdvisoryWatch(Actor):
     async def _follow(self) -> None:
         async for deliveries in PullConsumer(self._bus, ADVISORY_WATCH.stream, ADVISORY_WATCH.name):
             for delivery in deliveries:
+                began = time.perf_counter()
                 try:
-                    if delivery.subject in NORMAL:
+                    if delivery.subject in NORMAL or delivery.subject.startswith(REPLACED):
                         self.normal += 1
                     elif (letter := await self._letter(delivery)) is not None:
                         await self._bus.publish_surely([letter])
@@ -76,6 +80,7 @@ class AdvisoryWatch(Actor):
                     await delivery.nak(delay=AGAIN_SECONDS)
                 else:
                     await delivery.ack()
+                self.account_for(delivery, began)
 
     async def _letter(self, delivery: Delivery) -> Outgoing | None:
         try:

@@ -63,12 +63,13 @@ def drain(
             before = await inspection_of(bus, entry)
             done = await ask(bus, address_of(entry), Drain(over_seconds=seconds, force=force))
             typer.echo(done.text, err=True)
-            result = {"address": address_of(entry), "overSeconds": seconds, "clients": _clients(before), **done.details}
+            clients = done.details.get("clients", _clients(before))
+            result: Row = {"address": address_of(entry), "overSeconds": seconds, "clients": clients}
             if wait:
                 began = time.monotonic()
                 with _Progress(address_of(entry)) as progress:
                     await _ended(bus, entry, seconds + ENDING_SECONDS, progress)
-                result |= progress.drain
+                result["clients"] = progress.drain.get("clients", result["clients"])
                 result["state"] = await _how_it_ended(bus, before)
                 result["seconds"] = round(time.monotonic() - began, 1)
                 text = f"its clients, {result['clients']}, were sent to other servers in {result['seconds']:g} s"

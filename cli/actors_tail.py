@@ -134,8 +134,9 @@ async def _renew(bus: Bus, address: str, tail: Tail, place: str | None) -> None:
 
 
 def line_of(handled: Handled) -> str:
-    """`09:15:02.123  connection_status  0.412 ms  planId=P001 ...` for people."""
-    parts = [handled.time[11:23], f"{handled.message:<22}", f"{handled.took:>9.3f} ms", _about(handled.about)]
+    """`09:15:02.123  connection_status  0.412 ms  P001/E001 CONNECTED SOCK001-5f2c v123` for people."""
+    about = _batch(handled.about) if "first" in handled.about else _about(handled.about)
+    parts = [handled.time[11:23], f"{handled.message:<22}", f"{handled.took:>9.3f} ms", about]
     if handled.error is not None:
         parts.append(f"FAILED {handled.error}")
     if handled.left_out:
@@ -143,13 +144,27 @@ def line_of(handled: Handled) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def _about(about: dict[str, Any]) -> str:
-    words = []
-    for name, value in about.items():
-        if name == "types":
-            words.append(", ".join(f"{count} {kind}" for kind, count in value.items()))
-        elif name == "first":
-            words.append("first " + "; ".join(f"{one['type']} ({_about(one['about'])})" for one in value))
-        else:
-            words.append(f"{name}={value}")
+def _batch(about: dict[str, Any]) -> str:
+    """`3 connection_status: P001/E001 ...; P001/E002 ...; ...` - how many of what, and the first of them."""
+    counts = ", ".join(f"{count} {kind}" for kind, count in about["types"].items())
+    shown = [_about(one["about"]) for one in about["first"]]
+    if about["messages"] > len(shown):
+        shown.append("...")
+    words = [f"{counts}: {'; '.join(shown)}"]
+    if about["deliveries"] > 1:
+        words.append(f"in {about['deliveries']} deliveries")
+    words += [f"{name}={about[name]}" for name in ("redelivered", "notRead") if name in about]
     return " ".join(words)
+
+
+def _about(about: dict[str, Any]) -> str:
+    """Whom first, then what, then where: only the values whose meaning one sees, the others with their name."""
+    rest = dict(about)
+    whom = "/".join(str(rest.pop(name)) for name in ("planId", "examineeId") if name in rest)
+    words = [whom, *(str(rest.pop(name)) for name in ("status", "reason", "socketId") if name in rest)]
+    if "version" in rest:
+        words.append(f"v{rest.pop('version')}")
+    if "serverId" in rest and "socketId" in about:
+        del rest["serverId"]  # the socket's id begins with it
+    words += [f"{name}={value}" for name, value in rest.items()]
+    return " ".join(word for word in words if word)

@@ -12,7 +12,7 @@ import typer
 
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
-from actors.runtime.stream_admin import ConsumerState
+from actors.runtime.stream_admin import ConsumerState, Stored
 from cli.config import takes_settings
 from cli.live import Row, connected, inspections
 from cli.output import (
@@ -28,7 +28,7 @@ from cli.output import (
 )
 from protocol.errors import BrokerUnavailable
 from protocol.streams import STREAMS, broadcast_consumer, queue_id
-from protocol.times import format_time
+from protocol.times import format_time, parse_time
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -192,7 +192,11 @@ async def _oldest_waiting(bus: Bus, row: Row) -> Row | None:
     if not waiting:
         return None
     oldest = min(waiting, key=lambda one: one.sequence)
-    return {"sequence": oldest.sequence, "subject": oldest.subject, "time": oldest.time}
+    return {"sequence": oldest.sequence, "subject": oldest.subject, "time": _time_of(oldest)}
+
+
+def _time_of(stored: Stored | None) -> str | None:
+    return format_time(parse_time(stored.time)) if stored is not None and stored.time is not None else None
 
 
 def _draw(found: Sequence[Row]) -> RenderableType:
@@ -272,8 +276,8 @@ async def _stream(bus: Bus, name: str, description: str) -> Row:
         "bytes": state.size,
         "firstSequence": state.first,
         "lastSequence": state.last,
-        "firstTime": first.time if first is not None else None,
-        "lastTime": last.time if last is not None else None,
+        "firstTime": _time_of(first),
+        "lastTime": _time_of(last),
         "replicas": state.replicas,
         "leader": state.leader,
     }
