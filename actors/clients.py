@@ -8,6 +8,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
@@ -24,6 +25,8 @@ from actors.plan_feed import PlanFeed
 from actors.proctor_session import ProctorSession
 from actors.runtime.actor import Actor, ActorStopped
 from actors.runtime.bus import Bus
+from actors.runtime.logs import Tally
+from actors.runtime.masking import masked
 from actors.runtime.pace import Pace
 from actors.runtime.pull import Delivery
 from actors.runtime.settings import Settings
@@ -93,6 +96,7 @@ class Clients:
         self._tokens = TokenVerifier(settings)
         socket = settings.socket
         self._door = Doorkeeper(socket.origins, socket.accept_per_second, socket.max_connections)
+        self._tally = Tally(log, self._address, server=server_id)
         self._by_examinee: dict[tuple[str, str], ExamineeSession] = {}
         self._tidying = asyncio.Semaphore(16)
         self.examinees: dict[str, ExamineeSession] = {}
@@ -145,7 +149,10 @@ class Clients:
             closed = "this server is cut off from NATS"
         elif self._away is not None:
             closed = "this server is drained; connect to another one"
-        return self._door.refuse(connection, request, open_now=self.sockets, closed=closed)
+        response = self._door.refuse(connection, request, open_now=self.sockets, closed=closed)
+        if response is not None and response.status_code != HTTPStatus.OK:
+            self._tally.count("refused", str(response.status_code))
+        return response
 
     async def handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, Connection)
@@ -153,6 +160,7 @@ class Clients:
         try:
             greeting = await greet(connection, self._tokens)
             if greeting is None:
+                self._tally.count("turned away", connection.reason())
                 return
             if greeting.claims.role == "examinee":
                 await self._serve_examinee(connection, greeting)
@@ -189,11 +197,15 @@ class Clients:
         try:
             connection.tell(self._welcome(claims, socket_id, claims.sub))
             _EXAMINEES.inc()
+            self._tally.count("examinees let in")
+            log.debug("%s is let in", session.address, extra=session.about())
             session.announce()
             session.answering = await self._bus.answer(session.address, _inspector(session))
             await self._read(connection, session)
         finally:
             session.ended(connection.reason())
+            self._tally.count("examinees gone", connection.reason())
+            log.debug("%s has gone", session.address, extra={**session.about(), "reason": connection.reason()})
             # When a hall goes at once, telling of it comes before tidying up after it.
             async with self._tidying:
                 del self.examinees[socket_id]
@@ -224,9 +236,11 @@ class Clients:
         try:
             connection.tell(self._welcome(claims, socket_id, None))
             _PROCTORS.inc()
+            self._tally.count("proctors let in")
             await self._read(connection, session)
         finally:
             snapshot.cancel()
+            self._tally.count("proctors gone", connection.reason())
             feed.proctors.discard(session)
             if not feed.proctors and self.feeds.get(claims.plan) is feed:
                 del self.feeds[claims.plan]
@@ -246,7 +260,7 @@ class Clients:
             try:
                 await feed.snapshot(session, resync=resync)
             except (StateUnavailable, StateDamaged, ValueError) as error:
-                log.warning("%s: no snapshot yet: %s", session.address, error)
+                log.warning("%s: no snapshot yet: %s", session.address, error, extra=session.about())
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
             else:
@@ -260,7 +274,7 @@ class Clients:
             async with asyncio.timeout(ADMIT_SECONDS):
                 await self._queue.serve(plan_id, proctors=proctors)
         except (ExamwireError, TimeoutError) as error:
-            log.error("%s: plan %s cannot be served: %s", self._address, plan_id, error)
+            log.error("%s: plan %s cannot be served: %s", self._address, plan_id, error, extra={"plan": plan_id})
             await connection.end(CloseCode.NOT_READY)
             return False
         self._follow_queue()
@@ -304,14 +318,15 @@ class Clients:
                 return
             if connection.unsent > self._settings.socket.max_buffer_bytes:
                 # It asks and never reads the answers: they would pile up without end.
-                log.warning("%s reads too slowly: %d bytes wait", session.address, connection.unsent)
+                wait = connection.unsent
+                log.warning("%s reads too slowly: %d bytes wait", session.address, wait, extra=session.about())
                 connection.break_off(LossReason.SLOW_CLIENT.value)
                 return
 
     def _session_failed(self, session: Actor, error: BaseException) -> None:
         """A session is temporary: it ends with its socket, and the client comes back to a new one."""
         assert isinstance(session, ExamineeSession | ProctorSession)
-        self.last_error = f"{session.address}: {error}"
+        self.last_error = masked(f"{session.address}: {error}")
         session.connection.break_off(LossReason.PROTOCOL_ERROR.value)
 
     async def deliver(self, delivery: Delivery) -> None:
@@ -348,7 +363,8 @@ class Clients:
                 await session.put(message)
 
     async def dead_letter(self, delivery: Delivery, payload: bytes, reason: str) -> None:
-        log.error("%s: message %d goes to the dead letters: %s", self._address, delivery.sequence, reason)
+        about = {"server": self._server_id, "stream": "SOCKET", "sequence": delivery.sequence}
+        log.error("%s: message %d goes to the dead letters: %s", self._address, delivery.sequence, reason, extra=about)
         letter = dead_letter(
             "SOCKET",
             delivery.subject,

@@ -61,6 +61,9 @@ class ExamineeSession(SocketSession):
         self._given_trace = hello.traceparent
         self.answering: int | None = None
 
+    def about(self) -> dict[str, str]:
+        return {"plan": self.plan_id, "examinee": self.examinee_id, "socket": self.socket_id}
+
     def details(self) -> dict[str, Any]:
         return {
             "planId": self.plan_id,

@@ -106,7 +106,8 @@ class Heartbeat:
         try:
             newest = await self._bus.last_message("LEASE", subjects.lease(self._server_id))
             if newest is None or "Nats-Marker-Reason" in newest.headers:
-                log.error("%s: the lease had expired; announcing all sessions anew", self._server_id)
+                about = {"server": self._server_id}
+                log.error("%s: the lease had expired; announcing all sessions anew", self._server_id, extra=about)
                 await self.claim()
                 await self._expired()
             elif f'"incarnation":"{self._incarnation}"'.encode() in newest.payload:

@@ -126,7 +126,8 @@ class LeaseWatch(Actor):
             return
         server = await self._server(server_id)
         if server.incarnation is not None and server.status in ALIVE:
-            log.error("%s: %s (%s) is lost: no heartbeat", self.address, server_id, server.incarnation)
+            about = {"server": server_id}
+            log.error("%s: %s (%s) is lost: no heartbeat", self.address, server_id, server.incarnation, extra=about)
             now = format_time(time.time())
             lost = ServerStatus(
                 server_id=server_id,

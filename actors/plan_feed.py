@@ -62,7 +62,8 @@ class PlanFeed:
             elif unknown := proctor.not_in_snapshot(news):
                 connection.send_now(_text(unknown))
             if connection.unsent > self._max_buffer:
-                log.warning("%s reads too slowly: %d bytes wait", proctor.address, connection.unsent)
+                wait = connection.unsent
+                log.warning("%s reads too slowly: %d bytes wait", proctor.address, wait, extra=proctor.about())
                 connection.break_off(LossReason.SLOW_CLIENT.value)
         if any(proctor.held_back is None for proctor in self.proctors):
             observe_told(news, time.time())

@@ -163,6 +163,8 @@ class ReconnectWatch(Actor):
             address = subjects.status_plan(plan_id)
             await self._bus.publish_surely([Outgoing(address, encode(message), f"exhausted:{message.loss_version}")])
             self.exhausted += 1
+            about = {"plan": plan_id, "examinee": examinee_id, "version": message.loss_version}
+            log.info("%s: all attempts of %s are used up", self.address, examinee_id, extra=about)
             EXHAUSTED.inc()
         await delivery.ack()
 

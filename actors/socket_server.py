@@ -128,7 +128,9 @@ class SocketServer(Actor):
             try:
                 await step()
             except (ExamwireError, OSError, TimeoutError) as error:
-                log.warning("%s: %s (attempt %d of %d): %s", self.address, reason, attempt, attempts, error)
+                about = {"server": self.server_id, "reason": reason}
+                what = f"{reason} (attempt {attempt} of {attempts}): {error}"
+                log.warning("%s: %s", self.address, what, extra=about)
                 if attempt < attempts:
                     await asyncio.sleep(min(0.1 * 2**attempt, 2.0))
                     continue
@@ -142,6 +144,7 @@ class SocketServer(Actor):
 
     async def _publish_status(self, status: ServerStatusCode, reason: str | None = None) -> None:
         await self._bus.publish(self._status_message(status, reason))
+        log.info("%s: %s", self.address, status, extra={"server": self.server_id, "reason": reason})
 
     def _status_message(self, status: ServerStatusCode, reason: str | None = None) -> Outgoing:
         ready = status is not ServerStatusCode.STARTING

@@ -22,6 +22,9 @@ class SocketSession(Actor):
         self.socket_id = socket_id
         self.over = False
 
+    def about(self) -> dict[str, str]:
+        return {"plan": self.plan_id, "socket": self.socket_id}
+
     @on(Heartbeat)
     def heartbeat(self, frame: Heartbeat) -> None:
         self.connection.tell(frame)

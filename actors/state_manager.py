@@ -242,11 +242,13 @@ class StateManager(Actor):
 
     async def _give_up(self, delivery: Delivery) -> None:
         """A message that fails on its own: once more later in case the trouble passes, then to the dead letters."""
+        about = {"stream": STATE_MANAGER.stream, "sequence": delivery.sequence}
         if delivery.attempt < POISON_ATTEMPTS:
-            log.exception("%s: message %d failed (delivery %d)", self.address, delivery.sequence, delivery.attempt)
+            attempt = delivery.attempt
+            log.exception("%s: message %d failed (delivery %d)", self.address, delivery.sequence, attempt, extra=about)
             await delivery.nak(delay=min(2.0**delivery.attempt, 30.0))
             return
-        log.exception("%s: message %d goes to the dead letters", self.address, delivery.sequence)
+        log.exception("%s: message %d goes to the dead letters", self.address, delivery.sequence, extra=about)
         reason = f"failed in {delivery.attempt} deliveries"
         await self._telling.dead_letter(delivery, delivery.payload, reason)
         await delivery.ack()

@@ -131,7 +131,9 @@ class Telling:
         out = []
         headers: dict[int, Mapping[str, str]] = {}
         for item, reason in decided.damaged:
-            log.error("version %d goes to the dead letters: %s", item.version, reason)
+            about = {"version": item.version, "plan": getattr(item.message, "plan_id", None)}
+            about |= {"examinee": getattr(item.message, "examinee_id", None)}
+            log.error("version %d goes to the dead letters: %s", item.version, reason, extra=about)
             message = item.message
             if isinstance(message, ServerStatus):
                 subject = subjects.status_server(message.server_id)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from actors.runtime.census import CENSUS
 from actors.runtime.mailbox import Mailbox
+from actors.runtime.masking import masked
 from actors.runtime.metrics import FAILURES
 from actors.runtime.tap import Tap
 from protocol.control import Done, Request
@@ -136,6 +137,10 @@ class Actor:
     async def on_stop(self) -> None:
         """Release it. Called once, also after a failure."""
 
+    def about(self) -> dict[str, str]:
+        """What log lines of this actor are about (`actors.runtime.logs.FIELDS`)."""
+        return {}
+
     def details(self) -> dict[str, Any]:
         """What an inspection of this kind of actor should say besides the usual (JSON-ready).
 
@@ -206,7 +211,7 @@ class Actor:
         self.remember(error)
         if self._stopping:
             return
-        log.error("%s failed: %s", self.address, self.last_error, exc_info=error)
+        log.error("%s failed: %s", self.address, self.last_error, exc_info=error, extra=self.about())
         if self._on_failure is not None:
             self._on_failure(self, error)
 
@@ -214,7 +219,7 @@ class Actor:
         """Count a failure and keep it for inspections."""
         FAILURES.labels(self.kind).inc()
         self.failed += 1
-        self.last_error, self.last_error_at = f"{type(error).__name__}: {error}"[:500], time.time()
+        self.last_error, self.last_error_at = masked(f"{type(error).__name__}: {error}")[:500], time.time()
 
     # -- messages ------------------------------------------------------------------------------------
 
