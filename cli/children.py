@@ -215,9 +215,13 @@ def _how(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"
 
 
+GOOD_END = _how(0)
+
+
 class Keeper:
     """Keeps children running. More than `intensity.restarts` within its period: `wait` raises `RoleFailed`.
 
+    A child that has ended in good order (exit code 0) is started again as well; that is no failure and not counted.
     `on_change` is told whenever there are other processes than before.
     """
 
@@ -250,17 +254,20 @@ class Keeper:
         recent: deque[float] = deque()
         how = await child.ended()
         while True:
-            now = time.monotonic()
-            recent.append(now)
-            while recent[0] < now - self.intensity.period:
-                recent.popleft()
-            if len(recent) > self.intensity.restarts:
-                times, period = len(recent), self.intensity.period
-                self._give_up(f"{child.name} ended {times} times within {period:g} s, at last: {how}")
-                return
-            delay = min(self.intensity.backoff * 2 ** (len(recent) - 1), self.intensity.backoff_max)
-            log.warning("%s ended (%s) and is started again in %.1f s", child.name, how, delay)
-            await asyncio.sleep(delay)
+            if how == GOOD_END:  # somebody drained it, or asked it to end: a restart, and no failure
+                log.warning("%s ended in good order and is started again", child.name)
+            else:
+                now = time.monotonic()
+                recent.append(now)
+                while recent[0] < now - self.intensity.period:
+                    recent.popleft()
+                if len(recent) > self.intensity.restarts:
+                    times, period = len(recent), self.intensity.period
+                    self._give_up(f"{child.name} ended {times} times within {period:g} s, at last: {how}")
+                    return
+                delay = min(self.intensity.backoff * 2 ** (len(recent) - 1), self.intensity.backoff_max)
+                log.warning("%s ended (%s) and is started again in %.1f s", child.name, how, delay)
+                await asyncio.sleep(delay)
             try:
                 await child.start()
             except RoleFailed as error:

@@ -24,7 +24,7 @@ from protocol import keys, subjects
 from protocol.codec import encode
 from protocol.errors import ErrorCode, RoleFailed
 from protocol.frames import Error
-from protocol.messages import ExamineeConnected, QueueCreate, QueueCreated
+from protocol.messages import ExamineeConnected, QueueCreate, QueueCreated, SessionClose
 from tests.integration.system import RawClient, System, eventually
 
 FIELDS = {"serverType", "statusCode", "startTime", "queueId", "cpuUsage", "memoryUsage", "networkStatus"}
@@ -301,6 +301,57 @@ async def test_a_backlog_over_max_size_is_dropped_and_proctors_get_a_fresh_snaps
         assert "X1199" not in {frame["data"].get("examineeId") for frame in proctor.frames}
         await system.examinee("E002")
         await proctor.expect("examinee_connected", examineeId="E002")
+        assert system.failures == []
+
+
+async def replaced_unheard(system: System) -> tuple[RawClient, RawClient, str]:
+    """An examinee who has moved to another browser; the word to close the old one waits. The current socket."""
+    old = system.clients[0]
+    new = await system.raw("SOCK001")
+    welcome = await new.hello(system.token("examinee", "E001"), "another-browser")
+
+    async def recorded() -> bool:
+        return (await system.progress()).get("socketId") == welcome["data"]["socketId"]
+
+    await eventually(recorded, "the new socket is the current one")
+    assert old.websocket.close_code is None
+    return old, new, str(welcome["data"]["socketId"])
+
+
+async def test_dropped_broadcasts_take_nothing_else_with_them(
+    bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with System(quick(settings, **{"socket.queue_max_size": 10}), servers=("SOCK001",)) as system:
+        await system.examinee("E001")
+        proctor = await system.proctor()
+        gate = Gate(system.server("SOCK001"), monkeypatch)
+        await bus.publish(event("X000", 1))
+        await gate.reached.wait()
+        old, new, _ = await replaced_unheard(system)
+        await bus.publish_surely([event(f"X{number}", number) for number in range(2, 1200)])
+        gate.open()
+        await proctor.expect("plan_snapshot", resync=True)
+        assert await old.closed() == 4503
+        await new.expect("session_state")
+        assert new.websocket.close_code is None
+        assert system.failures == []
+
+
+async def test_a_dropped_word_to_close_a_socket_is_said_again(
+    bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with System(quick(settings, **{"socket.queue_max_size": 10}), servers=("SOCK001",)) as system:
+        await system.examinee("E001")
+        gate = Gate(system.server("SOCK001"), monkeypatch)
+        nobody = encode(SessionClose(socket_id="SOCK001-nobody", code=4503))
+        await bus.publish(Outgoing(subjects.socket_server("SOCK001"), nobody))
+        await gate.reached.wait()
+        await bus.publish_surely([Outgoing(subjects.socket_server("SOCK001"), nobody) for _ in range(1200)])
+        old, new, current = await replaced_unheard(system)
+        gate.open()
+        assert await old.closed() == 4503
+        assert (await new.expect("session_state"))["data"]["socketId"] == current
+        assert (await system.progress())["socketId"] == current, "the old one has not taken over again"
         assert system.failures == []
 
 

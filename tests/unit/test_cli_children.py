@@ -29,6 +29,7 @@ class FakeChild(Child):
         self.broken = False
         self.started = asyncio.Event()
         self._dead = asyncio.Event()
+        self._how = ""
 
     @property
     def pid(self) -> int | None:
@@ -45,9 +46,10 @@ class FakeChild(Child):
 
     async def ended(self) -> str:
         await self._dead.wait()
-        return "exit code 1"
+        return self._how
 
-    def die(self) -> None:
+    def die(self, code: int = 1) -> None:
+        self._how = f"exit code {code}"
         self.started.clear()
         self._dead.set()
 
@@ -81,6 +83,23 @@ async def test_a_child_that_keeps_dying_is_given_up(keeper: Keeper) -> None:
         await asyncio.wait_for(child.started.wait(), 5)
     child.die()
     with pytest.raises(RoleFailed, match="state-manager ended 4 times within 60 s, at last: exit code 1"):
+        await asyncio.wait_for(keeper.wait(), 5)
+    await keeper.stop([child])
+
+
+async def test_a_child_that_ends_in_good_order_is_started_again_however_often(keeper: Keeper) -> None:
+    """A rolling restart, again and again: each drained server ends with 0."""
+    child = FakeChild("SOCK001", [])
+    await keeper.start(child)
+    for _ in range(2 * EAGER.restarts):
+        child.die(code=0)
+        await asyncio.wait_for(child.started.wait(), 5)
+    for _ in range(EAGER.restarts):
+        child.die()
+        await asyncio.wait_for(child.started.wait(), 5)
+    assert child.starts == 1 + 3 * EAGER.restarts
+    child.die()
+    with pytest.raises(RoleFailed, match="SOCK001 ended 4 times"):
         await asyncio.wait_for(keeper.wait(), 5)
     await keeper.stop([child])
 

@@ -1,0 +1,393 @@
+"""A socket server is drained: its clients go to other servers, nobody is called lost who is not, and then it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from actors.client import ClientClosed, ExamineeClient, ProctorClient
+from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.settings import Settings, load_settings
+from cli.live import Refused, ask
+from cli.output import NotFound
+from protocol import keys, subjects
+from protocol.codec import encode
+from protocol.control import Done, Drain, Kick
+from protocol.frames import Welcome
+from protocol.messages import (
+    CaptureInfo,
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeMigrating,
+    Message,
+    MobileSyncCode,
+    MobileSyncStatus,
+)
+from protocol.times import format_time
+from tests.integration.system import RawClient, System, eventually
+from tests.integration.test_server_loss import ServerProcess, join, story
+
+
+def with_changes(settings: Settings, **changes: Any) -> Settings:
+    known = {"nats_url": settings.nats_url, "redis_url": settings.redis_url, "data_dir": settings.data_dir}
+    return load_settings(**{**known, **{name.replace("__", "."): value for name, value in changes.items()}})
+
+
+@pytest.fixture
+async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
+    """Two servers that know each other, and a short ladder."""
+    quick = with_changes(settings, reconnect__max_attempts=3, reconnect__backoff_seconds=[1.0, 1.0, 1.0])
+    async with System(quick) as system:
+        await know_each_other(system)
+        yield system
+        assert system.failures == []
+
+
+async def know_each_other(system: System) -> None:
+    async def known() -> bool:
+        return all(system.server(one)._endpoints.others for one in ("SOCK001", "SOCK002"))
+
+    await eventually(known, "the servers know each other")
+
+
+def end_of(system: System, server_id: str) -> asyncio.Event:
+    """Set when the server asks for the end of its process."""
+    ended = asyncio.Event()
+    system.server(server_id).end_role = ended.set
+    return ended
+
+
+async def drain(bus: Bus, server_id: str, over_seconds: float = 0.0, *, force: bool = False) -> Done:
+    return await ask(bus, subjects.socket_server(server_id), Drain(over_seconds=over_seconds, force=force))
+
+
+# -- under load -------------------------------------------------------------------------------------------
+
+
+class Hall:
+    """Examinees with the client of the product, and a proctor on each server that notes everything it is told."""
+
+    def __init__(self, system: System, here: int, there: int) -> None:
+        url = system.server("SOCK001").url, system.server("SOCK002").url
+        self.moving = [f"E{number:03}" for number in range(here)]
+        self.staying = [f"E{number:03}" for number in range(here, here + there)]
+        self.examinees = {
+            name: ExamineeClient(url[name in self.staying], system.token("examinee", name), heartbeats=False)
+            for name in (*self.moving, *self.staying)
+        }
+        self.proctors = [
+            ProctorClient(url[number], system.token("proctor", f"T{number}"), client_id=f"T{number}")
+            for number in (0, 1)
+        ]
+        self.told: list[list[Message]] = [[], []]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Hall:
+        for number, proctor in enumerate(self.proctors):
+            await proctor.connect()
+            self._tasks.append(asyncio.create_task(self._receive(proctor, self.told[number])))
+        await asyncio.gather(*(client.connect() for client in self.examinees.values()))
+        self._tasks += [asyncio.create_task(self._receive(client, [])) for client in self.examinees.values()]
+        await eventually(self.all_agree, "everybody is here", 30)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(client.close() for client in (*self.examinees.values(), *self.proctors)))
+        await asyncio.gather(*self._tasks)
+
+    async def _receive(self, client: ExamineeClient | ProctorClient, into: list[Message]) -> None:
+        try:
+            async for message in client.frames():
+                into.append(message)
+        except ClientClosed:
+            return
+
+    def here(self, server_id: str) -> set[str]:
+        return {
+            name
+            for name, client in self.examinees.items()
+            if client.connected and client.welcome is not None and client.welcome.server_id == server_id
+        }
+
+    async def all_agree(self) -> bool:
+        """Both proctors see every examinee connected on the socket that it has."""
+        for proctor in self.proctors:
+            for name, client in self.examinees.items():
+                seen = proctor.view.examinees.get(name)
+                if not client.connected or client.welcome is None or seen is None:
+                    return False
+                if (seen.status, seen.socket_id) != ("CONNECTED", client.welcome.socket_id):
+                    return False
+        return True
+
+    def heard(self, proctor: int, examinee_id: str) -> list[Message]:
+        """What this proctor was told of an examinee's connection since the snapshot."""
+        kinds = (ExamineeConnected, ExamineeDisconnected, ExamineeMigrating)
+        return [one for one in self.told[proctor] if isinstance(one, kinds) and one.examinee_id == examinee_id]
+
+
+def picture_of(examinee_id: str) -> Outgoing:
+    message = MobileSyncStatus(
+        plan_id="P001",
+        examinee_id=examinee_id,
+        device_id="M001",
+        status=MobileSyncCode.COMPLETED,
+        timestamp=format_time(time.time()),
+        capture_info=CaptureInfo(image_url=f"/captures/{examinee_id}/sync_cap.jpg"),
+        capture_id="a" * 64,
+    )
+    return Outgoing(subjects.status_plan("P001"), encode(message))
+
+
+async def test_a_drain_while_losses_go_on_loses_nothing_and_alarms_nobody(bus: Bus, settings: Settings) -> None:
+    async with System(settings) as system:
+        await know_each_other(system)
+        async with Hall(system, here=200, there=120) as hall:
+            ended = end_of(system, "SOCK001")
+            for told in hall.told:
+                told.clear()
+            answer = await drain(bus, "SOCK001", 2.0)
+            assert answer.details["clients"] == 201
+            sent: set[str] = set()
+            dropped = hall.staying[:20]
+            for number in range(20):
+                # Pictures reach people before, on and after their way; others lose their connection meanwhile.
+                some = {hall.moving[number], hall.moving[-1 - number], hall.moving[100 + number]}
+                await bus.publish_surely([picture_of(name) for name in some])
+                sent |= some
+                hall.examinees[dropped[number]].abort()
+                await asyncio.sleep(0.1)
+            await asyncio.wait_for(ended.wait(), 20)
+            assert hall.here("SOCK001") == set()
+            await system.stop("SOCK001")
+            await eventually(hall.all_agree, "both proctors see everybody where they are")
+            assert hall.here("SOCK002") == set(hall.examinees)
+
+            for name in hall.moving:
+                left, arrived = hall.heard(1, name)  # the proctor on SOCK002 was there all the time
+                assert isinstance(left, ExamineeMigrating)
+                assert isinstance(arrived, ExamineeConnected)
+                assert (left.server_id, arrived.server_id) == ("SOCK001", "SOCK002")
+                assert (arrived.migrated, arrived.recovered, arrived.replaced) == (True, False, None)
+            for name in dropped:
+                lost, back = hall.heard(1, name)
+                assert isinstance(lost, ExamineeDisconnected)
+                assert isinstance(back, ExamineeConnected)
+                assert (lost.reason, back.recovered) == ("SOCKET_CLOSED", True)
+            lost_at_the_other = {one.examinee_id for one in hall.told[0] if isinstance(one, ExamineeDisconnected)}
+            assert lost_at_the_other <= set(dropped)
+            assert any(isinstance(one, Welcome) for one in hall.told[0]), "the proctor on SOCK001 has moved, too"
+            for proctor in hall.proctors:
+                assert (proctor.view.doubled, proctor.view.late) == (0, 0)
+
+            for name in sent:
+
+                async def synced(name: str = name) -> bool:
+                    seen = [proctor.view.examinees[name].mobile_sync for proctor in hall.proctors]
+                    return {*seen, hall.examinees[name].mobile_sync.status} == {"COMPLETED"}
+
+                await eventually(synced, f"{name} and the proctors know of the picture")
+            records = await system.store.hashes([keys.progress("P001", name) for name in hall.examinees])
+            for (name, client), record in zip(hall.examinees.items(), records, strict=True):
+                assert client.welcome is not None
+                assert (record["connStatusCode"], record["socketId"]) == ("CONNECTED", client.welcome.socket_id)
+                assert record["recoveries"] == str(int(name in dropped))
+            assert await system.server_is("SOCK001", "STOPPED")
+            assert await system.store.entries(keys.server_sockets("SOCK001")) == {}
+        assert system.failures == []
+
+
+# -- who does not arrive ----------------------------------------------------------------------------------
+
+
+async def test_who_never_arrives_is_lost_after_the_first_step_and_since_the_beginning(system: System, bus: Bus) -> None:
+    proctor = await system.proctor("SOCK002")
+    gone, slow = await system.examinee("E001"), await system.examinee("E002")
+    ended = end_of(system, "SOCK001")
+    await drain(bus, "SOCK001")
+    for client in (gone, slow):
+        frame = await client.expect("migrate")
+        assert frame["data"]["endpoints"] == [system.server("SOCK002").url]
+        assert await client.closed() == 4006
+    left = await proctor.expect("examinee_migrating", examineeId="E001")
+    await system.status("E001", "MIGRATING")
+    await asyncio.wait_for(ended.wait(), 10)
+
+    await system.examinee("E002", "SOCK002", connection_no=2)
+    lost = await proctor.expect("examinee_disconnected", examineeId="E001")
+    assert (lost["data"]["reason"], lost["data"]["attempt"]) == ("SERVER_DRAINING", 2)
+    assert lost["data"]["timestamp"] == left["data"]["timestamp"]
+    await system.status("E001", "DISCONNECTED")
+    kinds = [event["type"] for event in proctor.about("E001")]
+    assert kinds == ["examinee_connected", "examinee_migrating", "examinee_disconnected"]
+
+    await proctor.expect("examinee_reconnecting", examineeId="E001", attempt=3)
+    back = await system.examinee("E001", "SOCK002", connection_no=2)
+    told = await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
+    assert told["data"]["outageSeconds"] >= 1.0
+    assert (await back.expect("session_state"))["data"]["reconnect"]["count"] == 1
+    assert story(proctor, "E002") == [("connected", None), ("migrating", None), ("connected", None)]
+
+
+async def test_a_snapshot_in_the_middle_shows_who_is_on_the_way(system: System, bus: Bus) -> None:
+    await system.examinee("E001")
+    await drain(bus, "SOCK001")
+    await system.status("E001", "MIGRATING")
+    proctor = await system.proctor("SOCK002")
+    (row,) = (await proctor.expect("plan_snapshot"))["data"]["examinees"]
+    assert (row["status"], row["connection"]["reason"]) == ("MIGRATING", "SERVER_DRAINING")
+    await system.examinee("E001", "SOCK002", connection_no=2)
+    told = await proctor.expect("examinee_connected", examineeId="E001")
+    assert (told["data"]["migrated"], told["data"]["recovered"]) == (True, False)
+
+
+async def test_a_server_killed_in_the_middle_of_its_drain_loses_only_whom_it_still_has(
+    bus: Bus, settings: Settings
+) -> None:
+    async with System(with_changes(settings, server__lease_seconds=1), servers=("SOCK002",)) as system:
+        system._buses["lease-watch"].connected_at -= 60
+        proctor = await system.proctor("SOCK002")
+        server = await ServerProcess.start(system.settings)
+        names = [f"E{number:03}" for number in range(10)]
+        successor = None
+        try:
+            clients = {name: await join(system, server.url, name) for name in names}
+            await drain(bus, "SOCK001", 20.0)
+            moved = names[:2]
+            for name in moved:
+                assert await clients[name].closed() == 4006
+                await system.examinee(name, "SOCK002", connection_no=2)
+            await server.kill()
+            for name in names[2:]:
+                lost = await proctor.expect("examinee_disconnected", examineeId=name)
+                assert lost["data"]["reason"] == "SERVER_LOST"
+            assert await system.server_is("SOCK001", "LOST")
+            successor = await ServerProcess.start(system.settings)
+            for name in names[2:]:
+                await join(system, successor.url, name, connection_no=2)
+                await proctor.expect("examinee_connected", examineeId=name, recovered=True)
+            for name in moved:
+                assert story(proctor, name) == [("connected", None), ("migrating", None), ("connected", None)]
+                assert (await system.progress(name))["serverId"] == "SOCK002"
+            assert await system.server_is("SOCK001", "READY")
+            assert system.failures == []
+        finally:
+            await server.kill()
+            if successor is not None:
+                await successor.kill()
+
+
+# -- what the operator is answered ------------------------------------------------------------------------
+
+
+async def test_a_drained_server_lets_in_nobody_and_says_how_far_it_is(system: System, bus: Bus) -> None:
+    early, silent = await system.raw("SOCK001"), await system.raw("SOCK001")  # half-way in: no hello yet
+    first, second = await system.examinee("E001"), await system.examinee("E002")
+    ended = end_of(system, "SOCK001")
+    begun = await drain(bus, "SOCK001", 3.0)
+    assert (begun.details["clients"], begun.details["sentAway"]) == (2, 0)
+    with pytest.raises(InvalidStatus) as refused:
+        await RawClient.open(system.server("SOCK001").url)
+    assert refused.value.response.status_code == 503
+    assert int(refused.value.response.headers["Retry-After"]) > 0
+    await early.say("hello", token=system.token("examinee", "E003"), clientId="b", connectionNo=1)
+    assert await early.closed() == 4006
+    assert [frame["type"] for frame in early.frames] == ["migrate"]
+    await eventually(lambda: system.server_is("SOCK001", "DRAINING"), "DRAINING in Redis")
+
+    async def forgotten() -> bool:
+        return system.server("SOCK002")._endpoints.others == []
+
+    await eventually(forgotten, "nobody is sent to a drained server")
+    assert await first.closed() == 4006
+    again = await drain(bus, "SOCK001", 0.0)
+    assert again.text == "is being drained already: 1 of 2 clients are sent away"
+    assert second.websocket.close_code is None
+    assert [await second.closed(), await silent.closed()] == [4006, 4006]
+    await asyncio.wait_for(ended.wait(), 10)
+    assert system.server("SOCK001").details()["drain"]["left"] == 0
+    assert await system.progress("E003") == {}
+
+
+async def test_the_last_server_is_not_drained_unless_forced(bus: Bus, settings: Settings) -> None:
+    async with System(settings, servers=("SOCK001",)) as system:
+        client = await system.examinee("E001")
+        with pytest.raises(Refused, match="no other server is READY"):
+            await drain(bus, "SOCK001")
+        assert system.server("SOCK001").details()["drain"] is None
+        ended = end_of(system, "SOCK001")
+        await drain(bus, "SOCK001", force=True)
+        assert (await client.expect("migrate"))["data"]["endpoints"] == []
+        assert await client.closed() == 4006
+        await asyncio.wait_for(ended.wait(), 10)
+
+
+async def test_a_drain_waits_while_there_is_nowhere_to_go(system: System, bus: Bus) -> None:
+    """The only other server goes away in the middle: a client is better off on a server that is to be drained."""
+    first, second = await system.examinee("E001"), await system.examinee("E002")
+    await drain(bus, "SOCK001", 4.0)
+    assert await first.closed() == 4006
+    await system.stop("SOCK002")
+
+    async def waits() -> bool:
+        return bool(system.server("SOCK001").details()["drain"]["waiting"])
+
+    await eventually(waits, "the drain waits")
+    before = len(second.frames)
+    await second.say("heartbeat")
+    await second.expect("heartbeat", after=before)
+    other = await system.start_server("SOCK003")
+    assert (await second.expect("migrate"))["data"]["endpoints"] == [other.url]
+    assert await second.closed() == 4006
+
+
+async def test_clients_are_spread_over_the_servers_that_are_left(system: System, bus: Bus) -> None:
+    await system.start_server("SOCK003")
+
+    async def known() -> bool:
+        return len(system.server("SOCK001")._endpoints.others) == 2
+
+    await eventually(known, "the new server is known")
+    clients = [await system.examinee(f"E{number:03}") for number in range(4)]
+    await drain(bus, "SOCK001")
+    frames = [await client.expect("migrate") for client in clients]
+    urls = [system.server("SOCK002").url, system.server("SOCK003").url]
+    assert all(sorted(frame["data"]["endpoints"]) == sorted(urls) for frame in frames)
+    firsts = [frame["data"]["endpoints"][0] for frame in frames]
+    assert [firsts.count(url) for url in urls] == [2, 2]
+
+
+async def test_a_kicked_client_is_lost_and_may_come_back(system: System, bus: Bus) -> None:
+    proctor = await system.proctor("SOCK002")
+    client = await system.examinee("E001")
+    socket_id = (await system.progress())["socketId"]
+    address = subjects.socket_server("SOCK001")
+    done = await ask(bus, address, Kick(socket_id=socket_id))
+    assert done.details["examineeId"] == "E001"
+    assert await client.closed() == 4007
+    lost = await proctor.expect("examinee_disconnected", examineeId="E001")
+    assert lost["data"]["reason"] == "KICKED"
+    with pytest.raises(NotFound, match="SOCK001 holds no"):
+        await ask(bus, address, Kick(socket_id=socket_id))
+    await system.examinee("E001", connection_no=2)
+    await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
+
+    kicked = (await proctor.expect("welcome"))["data"]["socketId"]
+    await ask(bus, subjects.socket_server("SOCK002"), Kick(socket_id=kicked))
+    assert await proctor.closed() == 4007
+
+
+async def test_who_was_never_there_cannot_be_readmitted(system: System) -> None:
+    proctor = await system.proctor()
+    await system.examinee("E001")
+    await proctor.say("readmit", examineeId="E999", requestId="r1")
+    refused = await proctor.expect("error")
+    assert (refused["data"]["code"], refused["data"]["field"]) == ("NOT_FOUND", "data.examineeId")
+    await proctor.say("readmit", examineeId="E001", requestId="r2")
+    await proctor.expect("accepted", requestId="r2")
+    assert await system.progress("E999") == {}
