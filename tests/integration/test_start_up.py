@@ -311,7 +311,7 @@ async def replaced_unheard(system: System) -> tuple[RawClient, RawClient, str]:
     welcome = await new.hello(system.token("examinee", "E001"), "another-browser")
 
     async def recorded() -> bool:
-        return (await system.progress()).get("socketId") == welcome["data"]["socketId"]
+        return bool((await system.progress()).get("socketId") == welcome["data"]["socketId"])
 
     await eventually(recorded, "the new socket is the current one")
     assert old.websocket.close_code is None
