@@ -82,7 +82,7 @@ def count_told(events: Iterable[Event]) -> None:
 
 def _known(reason: str | None) -> str:
     """A reason travels as text: one that nobody of ours gives is no series of its own."""
-    return reason if reason in _REASONS else "other"
+    return reason if reason is not None and reason in _REASONS else "other"
 
 
 class _StateManagers(Collector):
