@@ -21,6 +21,7 @@ from protocol.errors import ConfigurationError
 from protocol.ids import check_server_id
 from protocol.streams import (
     ADVISORY_WATCH,
+    CAPTURES_BUCKET,
     DEADLETTER,
     LEASE,
     LEASE_WATCH,
@@ -32,12 +33,14 @@ from protocol.streams import (
     ConsumerSpec,
     StreamSpec,
     broadcast_consumer,
+    bucket_stream,
     queue_id,
     reconnect_watch,
 )
 
 API = "$JS.API"
 SYSTEM_USER = "sys"
+CAPTURES = bucket_stream(CAPTURES_BUCKET)
 
 
 class BrokerRole(StrEnum):
@@ -140,6 +143,7 @@ def _state_manager() -> tuple[list[str], list[str]]:
         f"{API}.STREAM.MSG.GET.*",  # what an advisory is about may be in any, also in none of ours
         _direct(STATUS),
         f"{API}.STREAM.INFO.{STATUS.name}",
+        f"{API}.CONSUMER.LIST.{STATUS.name}",
         f"{API}.STREAM.INFO.{LEASE.name}",
         *_to_operators(),
     ]
@@ -149,6 +153,7 @@ def _state_manager() -> tuple[list[str], list[str]]:
 
 def _queue_server() -> tuple[list[str], list[str]]:
     publish = [_message(LEASE), *_looking(), *_to_operators()]
+    publish += [f"{API}.STREAM.{verb}.{CAPTURES}" for verb in ("CREATE", "UPDATE")]
     for stream in STREAMS:
         publish += [f"{API}.STREAM.{verb}.{stream.name}" for verb in ("CREATE", "UPDATE")]
         # The third form has a consumer's only filter behind its name.
@@ -161,6 +166,9 @@ def _web_server() -> tuple[list[str], list[str]]:
     publish = [
         subjects.status_plan("*"),
         _message(STATUS),  # what the first try of a repeated upload has stored
+        # The pictures, where they are kept in NATS.
+        f"$O.{CAPTURES_BUCKET}.>",
+        *(f"{API}.{verb}.{CAPTURES}" for verb in ("STREAM.INFO", "STREAM.PURGE", "STREAM.MSG.GET", "DIRECT.GET")),
         *_to_operators(),
     ]
     return publish, _answers("web-server", "web-server.*")
