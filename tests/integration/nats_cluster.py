@@ -15,7 +15,7 @@ from actors.runtime.settings import Settings
 from cli.engines import Engine, NatsServer, _greets, free_port, nats_server_binary, wait_until
 from cli.nats import SERVER_IDS
 from protocol.permissions import SYSTEM_USER, BrokerRole, password_variable, user_of, users
-from tests.integration.certificates import Certificates
+from tests.certificates import Certificates
 
 CONFIGURATIONS = Path(__file__).parents[2] / "nats"
 EVERYONE = [one.user for one in users(SERVER_IDS)] + [SYSTEM_USER]
