@@ -39,6 +39,8 @@ REPAIRS = Counter(
     ["found"],
     registry=REGISTRY,
 )
+for _found in ("new", "lost", "replaced"):  # at 0 from the start: a counter that begins with 1 has not increased
+    REPAIRS.labels(_found)
 REPAIRED_RECORDS = Counter("examwire_state_repaired_records_total", "Records written by repairs", registry=REGISTRY)
 
 RECORDS_A_TRIP = 200
@@ -96,9 +98,11 @@ class StateRepair:
     async def _rebuild(self, repair: Repair) -> int:
         projection = Projection()
         await projection.follow(self._status)
-        repair.found = "lost" if projection.messages else "new"
+        # At the very first start the socket servers may have spoken before a state manager runs: nothing was lost then.
+        lost = projection.messages > 0 and projection.extent.acknowledged >= projection.extent.first
+        repair.found = "lost" if lost else "new"
         repair.messages += projection.messages
-        if projection.messages:
+        if lost:
             log.error("Redis has lost its state: writing %d records by the log", len(projection.lines))
         # As in the state manager the index goes before the records: what is in a record can be found.
         await self.restore_index(projection)
@@ -149,18 +153,20 @@ class StateRepair:
         log.warning("Redis was replaced or restarted: applying STATUS from %d to %d", applied + 1, extent.last)
         if applied + 1 < extent.first <= extent.last:
             log.error("STATUS begins at %d, later than Redis ends: what was between is nowhere", extent.first)
+        # Facts above the ack floor must keep their places, also when they were in Redis before it was set back.
+        settled = floor_of(min(applied, extent.acknowledged))
         items: list[Item] = []
         async for stored in self._status.read(max(applied + 1, extent.first), extent.last):
             repair.messages += 1
             items += [item for item in facts_of(stored) if isinstance(item, Item)]
             if len(items) >= FACTS_AT_ONCE:
-                await self._insert(items, floor_of(applied), extent, repair)
+                await self._insert(items, settled, extent, repair)
                 items = []
-        await self._insert(items, floor_of(applied), extent, repair)
+        await self._insert(items, settled, extent, repair)
         return extent.last
 
     async def _insert(self, items: Sequence[Item], settled: int, extent: Extent, repair: Repair) -> None:
-        """Put facts in their places. Everything up to `settled` is in Redis."""
+        """Put facts in their places. Everything up to `settled` is in Redis and acknowledged."""
         await self._store.save([], socket_writes(items), index_of(items))
         by_key: dict[str, list[Item]] = {}
         kinds: dict[str, RecordKind[Any, Any]] = {}
@@ -294,7 +300,7 @@ def _read(kind: RecordKind[Any, Any], key: str, there: dict[str, str] | StateDam
 
 def _heard_since(fields: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
     """What leases have added to the record of the same socket or the same process, which is not in the log."""
-    if fields.get("liveSocketId") and fields["liveSocketId"] == known.get("liveSocketId"):
+    if fields.get("liveSocketId") and all(fields[name] == known.get(name) for name in ("liveSocketId", "since")):
         return {"lastActiveTime": max(fields["lastActiveTime"], known.get("lastActiveTime", ""))}
     if fields.get("incarnation") and fields["incarnation"] == known.get("incarnation"):
         return {name: known[name] for name in ("cpuUsage", "memoryUsage", "networkStatus") if known.get(name)}

@@ -6,19 +6,26 @@ access to the store and to the broker is a step, and between two steps anything 
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import pydantic_core
 
+from actors.log_of_record import Extent, StatusLog
 from actors.runtime.bus import Bus, Outgoing, Sent
-from actors.runtime.state_store import Index, RecordWrite, SocketWrite, StateStore, Stored
-from actors.state_decisions import Decisions, Item
+from actors.runtime.state_store import Index, RecordWrite, Replacement, SocketWrite, StateStore, Stored
+from actors.runtime.state_store_mark import Mark, StateMark
+from actors.runtime.stream_admin import Stored as Logged
+from actors.state_decisions import Decisions
+from actors.state_places import Item
+from actors.state_repair import StateRepair
 from actors.state_telling import Telling
 from protocol import keys
 from protocol.codec import SOCKET_CODEC, STATUS_CODEC, encode_batches
-from protocol.errors import StateDamaged
+from protocol.errors import StateDamaged, StateLost
 from protocol.history import fold
 from protocol.messages import (
     ConnectionStatus,
@@ -37,6 +44,8 @@ from protocol.versions import sequence_of, version_of
 from tests.unit.facts import PLAN
 from tests.unit.logs import AnyKind, Log
 
+T = TypeVar("T")
+
 
 class _Pause:
     def __await__(self) -> Generator[Any, None, None]:
@@ -48,15 +57,86 @@ async def pause() -> None:
     await _Pause()
 
 
+@dataclass
+class Marked:
+    """The fields of the mark: as if by a state manager that found an empty log."""
+
+    run: int | None = 0
+    applied: int = 0
+    repairs: dict[str, int] = field(default_factory=dict)
+
+
+class MemoryMark(StateMark):
+    """What the scripts of the mark do."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    @property
+    def whole(self) -> bool:
+        return self._store.marked.run == self._store.process
+
+    def check(self) -> None:
+        if not self.whole:
+            raise StateLost("not whole")
+
+    async def is_whole(self) -> bool:
+        await pause()
+        return self.whole
+
+    def advance_now(self, sequence: int) -> None:
+        if self.whole:
+            self._store.marked.applied = max(self._store.marked.applied, sequence)
+
+    async def begin(self, repair: str) -> Mark:
+        await pause()
+        if self.whole:
+            return Mark(True)
+        marked = self._store.marked
+        marked.repairs[repair] = self._store.process
+        return Mark(False, None if marked.run is None else marked.applied)
+
+    async def end(self, repair: str, sequence: int) -> bool:
+        await pause()
+        marked = self._store.marked
+        if marked.repairs.get(repair) != self._store.process:
+            return False
+        self._store.marked = Marked(self._store.process, max(marked.applied, sequence))
+        return True
+
+
 class MemoryStore(StateStore):
-    """What the scripts of the state store do to Redis, without Redis."""
+    """What the scripts of the state store do to Redis, without Redis. `process` numbers the Redis processes."""
+
+    mark: MemoryMark
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, str]] = {}
         self.sets: dict[str, set[str]] = {}
+        self.marked = Marked()
+        self.process = 0
+        self.mark = MemoryMark(self)
+        self.saved = self._snapshot()
 
-    async def load(self, record_keys: Sequence[str]) -> list[Stored | StateDamaged]:
+    def lose_everything(self) -> None:
+        """FLUSHALL, or a server that starts empty."""
+        self.rows, self.sets, self.marked = {}, {}, Marked(run=None)
+
+    def save_snapshot(self) -> None:
+        self.saved = self._snapshot()
+
+    def come_back_from_snapshot(self) -> None:
+        """Another process with what was saved at some time."""
+        self.rows, self.sets, self.marked = deepcopy(self.saved)
+        self.process += 1
+
+    def _snapshot(self) -> tuple[dict[str, dict[str, str]], dict[str, set[str]], Marked]:
+        return deepcopy((self.rows, self.sets, self.marked))
+
+    async def load(self, record_keys: Sequence[str], *, checked: bool = True) -> list[Stored | StateDamaged]:
         await pause()
+        if checked:
+            self.mark.check()
         found = [self.rows.get(key, {}) for key in record_keys]
         return [Stored(int(one.get("rev", 0)), one.get("history")) for one in found]
 
@@ -92,7 +172,27 @@ class MemoryStore(StateStore):
 
     async def entries(self, key: str) -> dict[str, str]:
         await pause()
+        self.mark.check()
         return dict(self.rows.get(key, {}))
+
+    async def raw_hashes(self, hash_keys: Sequence[str]) -> list[dict[str, str] | StateDamaged]:
+        await pause()
+        return [dict(self.rows.get(key, {})) for key in hash_keys]
+
+    async def replace(self, replacements: Sequence[Replacement]) -> list[bool]:
+        await pause()
+        verdicts = []
+        for one in replacements:
+            await pause()
+            known = self.rows.setdefault(one.key, {})
+            verdicts.append(known.get(one.guard, "0") == one.seen)
+            if verdicts[-1]:
+                known.update(one.fields)
+        await pause()
+        return verdicts
+
+    async def clear_unless(self, kinds: Mapping[str, str]) -> None:
+        await pause()
 
 
 class Broker(Bus):
@@ -100,6 +200,7 @@ class Broker(Bus):
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
+        self.subjects: list[str] = []
         self.ids: set[str] = set()
         self.undelivered: list[int] = []
         self.expired: set[int] = set()
@@ -133,6 +234,7 @@ class Broker(Bus):
                 self.timers[message.subject] = message.payload
             case ["status", *_]:
                 self.payloads.append(message.payload)
+                self.subjects.append(message.subject)
                 self.undelivered.append(len(self.payloads))
                 self.unacknowledged.add(len(self.payloads))
             case ["reconnect", *_]:
@@ -161,6 +263,27 @@ def _decoded(payload: bytes) -> list[Message]:
     decoded = SOCKET_CODEC.decode_batch(payload)
     assert all(isinstance(one, Message) for one in decoded), decoded
     return [one for one in decoded if isinstance(one, Message)]
+
+
+class MemoryLog(StatusLog):
+    """The log of a broker in memory."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def extent(self) -> Extent:
+        await pause()
+        acknowledged = self._broker.acknowledged_up_to
+        await pause()
+        last = len(self._broker.payloads)
+        delivered = min(self._broker.undelivered) - 1 if self._broker.undelivered else last
+        return Extent(1, last, acknowledged, delivered)
+
+    async def read(self, first: int, last: int, plan_id: str | None = None) -> AsyncIterator[Logged]:
+        for sequence in range(first, last + 1):
+            if sequence % 4 == 1:
+                await pause()
+            yield Logged(self._broker.subjects[sequence - 1], sequence, self._broker.payloads[sequence - 1], {})
 
 
 class After:
@@ -202,15 +325,30 @@ class Manager:
 
     async def _order_of_work(self, batch: Batch) -> None:
         items = [Item(version, fact) for one in batch.sequences for version, fact in facts_of(self._broker, one)]
-        decided = await self.decisions.settle(items)
+        decided = await self._surely(lambda: self.decisions.settle(items))
         batch.settled = True
-        told = await self.telling.tell(decided)
+        told = await self._surely(lambda: self.telling.tell(decided))
         batch.told = True
         earlier = self.batches[: self.batches.index(batch)]
         await self.telling.complete(told, After(self, earlier))
         for sequence in batch.sequences:
             await pause()
             self._broker.acknowledge(sequence)
+
+    async def _surely(self, step: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await step()
+            except StateLost:
+                await self.repair.make_whole()
+
+    def repair_at_once(self) -> None:
+        """Have Redis looked at while nothing happens, and repaired."""
+        work = self.repair.make_whole()
+        with suppress(StopIteration):
+            for _ in range(1000):
+                work.send(None)
+            raise AssertionError("a repair that never ends")
 
     def step(self, steps: int = 1, which: int = -1) -> None:
         """Go on with a batch up to the next access to the world, `steps` times."""
@@ -243,6 +381,8 @@ class Manager:
         self.batches = []
         self.decisions = Decisions(self._store)
         self.telling = Telling(self._broker, self._store)
+        self.repair = StateRepair(self._broker, self._store, MemoryLog(self._broker))
+        self.learned = 0
 
 
 @dataclass(eq=False)
