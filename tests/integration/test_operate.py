@@ -18,7 +18,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from actors.queue_server import QueueServer
-from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.supervision import ChildSpec, Supervisor
@@ -538,24 +537,3 @@ async def test_a_server_that_is_gone_without_a_word_was_not_drained(
 
 async def _is_draining(server: SocketServer) -> bool:
     return server.details()["drain"] is not None
-
-
-async def test_who_is_lost_again_while_being_waited_for_is_no_dead_letter(system: System, bus: Bus) -> None:
-    """The newer loss takes the older one's place in RECONNECT, and the broker reports the older one as terminated."""
-    for connection_no in (1, 2):
-        examinee = await system.examinee("E001", connection_no=connection_no)
-        examinee.abort()
-        await system.status("E001", "DISCONNECTED")
-        await eventually(lambda n=connection_no: _waited_for(bus, n), "a watch")  # type: ignore[misc]
-    watch = system.actors["advisory-watch"]
-    await eventually(lambda: _has_handled(watch), "an advisory about the older one")
-    assert (await bus.stream_state("DEADLETTER")).messages == 0
-
-
-async def _waited_for(bus: Bus, losses: int) -> bool:
-    states = {one.name: one for one in await bus.consumer_states("RECONNECT")}
-    return states["reconnect-watch"].unacknowledged == 1 and (await bus.stream_state("RECONNECT")).last == losses
-
-
-async def _has_handled(actor: Actor) -> bool:
-    return bool(actor.handled)
