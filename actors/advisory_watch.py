@@ -18,15 +18,13 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.presence import Presence
 from actors.runtime.pull import Delivery, PullConsumer
 from protocol.errors import BrokerUnavailable
-from protocol.streams import ADVISORY_WATCH, DEADLETTER, RECONNECT_EXHAUSTED, STREAMS
+from protocol.streams import ADVISORY_WATCH, DEADLETTER, RECONNECT_EXHAUSTED
 from protocol.subjects import TERMINATED
 
 log = logging.getLogger("examwire.advisory_watch")
 
 AGAIN_SECONDS = 1.0
 NORMAL = RECONNECT_EXHAUSTED.filters  # an examinee who did not come back: the reconnect watch deals with those
-REPLACED = tuple(f"{TERMINATED}.{stream.name}." for stream in STREAMS if stream.max_msgs_per_subject == 1)
-"""A newer message took the place of one that was being handled (a lease, a loss): nothing is lost by that."""
 
 
 class Advisory(pydantic.BaseModel):
@@ -70,7 +68,7 @@ class AdvisoryWatch(Actor):
             for delivery in deliveries:
                 began = time.perf_counter()
                 try:
-                    if delivery.subject in NORMAL or delivery.subject.startswith(REPLACED):
+                    if delivery.subject in NORMAL:
                         self.normal += 1
                     elif (letter := await self._letter(delivery)) is not None:
                         await self._bus.publish_surely([letter])
@@ -90,15 +88,17 @@ class AdvisoryWatch(Actor):
             reason = f"no advisory: {error.errors()[0]['msg']}"
             return dead_letter("ADVISORY", delivery.subject, delivery.sequence, delivery.payload, reason)
         who = f"consumer {advisory.consumer} of {advisory.stream}"
-        log.error("%s: %s gave up message %d", self.address, who, advisory.stream_seq)
         if advisory.stream == DEADLETTER.name:
             return None  # a reader of the letters that fails with each would be given a new one for each
         reason = f"{who} gave up after {advisory.deliveries} deliveries"
-        if delivery.subject.startswith(f"{TERMINATED}."):
-            reason = f"terminated by {who}: {advisory.reason or 'without a reason'}"
         stored = await self._bus.message_at(advisory.stream, advisory.stream_seq)
-        if stored is None:
+        if delivery.subject.startswith(f"{TERMINATED}."):
+            if stored is None:
+                return None  # it was deleted, or has expired, while somebody was at it: nobody has given it up
+            reason = f"terminated by {who}: {advisory.reason or 'without a reason'}"
+        elif stored is None:
             reason += "; the message is not in the stream any more"
+        log.error("%s: message %d: %s", self.address, advisory.stream_seq, reason)
         return dead_letter(
             advisory.stream,
             stored.subject if stored is not None else "",

@@ -5,7 +5,7 @@ nats/permissions.conf from it. A socket server has a user of its own for each se
 `_INBOX_{user}`, so nobody reads another's.
 
 What subjects cannot tell apart is held elsewhere: the state manager takes a status only from the subject of whom it
-is about (`protocol.status_source`); the queue server gives a queue only to the holder of the lease. And whoever may
+is about (`protocol.log_entries`); the queue server gives a queue only to the holder of the lease. And whoever may
 write STATUS may also roll it up (`Nats-Rollup`), for schedules need that and NATS has no permission for headers.
 """
 

@@ -25,8 +25,11 @@ class StreamSpec:
     allow_msg_ttl: bool = False
     allow_msg_schedules: bool = False
     allow_atomic: bool = False
+    allow_rollup: bool = False
     delete_marker_ttl: float | None = None
     first_seq_from_clock: bool = False
+    max_bytes: int = -1
+    refuse_when_full: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +77,23 @@ RECONNECT = StreamSpec(
     max_msgs_per_subject=1,
     allow_atomic=True,
 )
+GIVEN_UP: tuple[str, ...] = (
+    f"{subjects.MAX_DELIVERIES}.>",
+    # NATS says "terminated" of a replaced message as well, which is what RECONNECT and LEASE are made for.
+    *(f"{subjects.TERMINATED}.{stream.name}.>" for stream in (STATUS, SOCKET)),
+)
+"""What NATS tells about messages that a consumer has given up."""
+
 ADVISORY = StreamSpec(
     "ADVISORY",
-    (f"{subjects.MAX_DELIVERIES}.>", f"{subjects.TERMINATED}.>"),
+    GIVEN_UP,
     "Deliveries that were given up, as NATS reports them",
     max_age=DAY,
 )
 DEADLETTER = StreamSpec("DEADLETTER", ("deadletter.>",), "What could not be processed, and why", max_age=30 * DAY)
+
+CAPTURES_BUCKET = "captures"
+"""The object store bucket of the pictures, when `captures.store` is `nats`."""
 
 STREAMS: tuple[StreamSpec, ...] = (STATUS, SOCKET, LEASE, RECONNECT, ADVISORY, DEADLETTER)
 
@@ -103,9 +116,27 @@ RECONNECT_EXHAUSTED = ConsumerSpec(
 ADVISORY_WATCH = ConsumerSpec(
     "ADVISORY",
     "advisory-watch",
-    (f"{subjects.MAX_DELIVERIES}.>", f"{subjects.TERMINATED}.>"),
+    GIVEN_UP,
     "The advisory watch: what consumers gave up goes to the dead letters",
 )
+
+
+def bucket_stream(bucket: str) -> str:
+    """The stream of an object store bucket (NATS ADR-20)."""
+    return f"OBJ_{bucket}"
+
+
+def captures_stream(keep_seconds: float, max_bytes: int | None = None) -> StreamSpec:
+    """The stream of the pictures' bucket: what is older goes, and what does not fit in is refused."""
+    return StreamSpec(
+        bucket_stream(CAPTURES_BUCKET),
+        (f"$O.{CAPTURES_BUCKET}.C.>", f"$O.{CAPTURES_BUCKET}.M.>"),
+        "Camera pictures of phones",
+        max_age=keep_seconds,
+        allow_rollup=True,
+        max_bytes=max_bytes if max_bytes is not None else -1,
+        refuse_when_full=True,
+    )
 
 
 def reconnect_watch(max_attempts: int, backoff_seconds: Sequence[float]) -> ConsumerSpec:
