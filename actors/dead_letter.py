@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from actors.runtime.bus import Outgoing
+from actors.runtime.masking import masked
 from actors.runtime.metrics import DEAD_LETTERS
 from protocol import subjects
 from protocol.dead_letters import Letter, Source, digest_of, replays_of
@@ -37,7 +38,7 @@ def dead_letter(
     replays, replay_of = replays_of(headers or {})
     letter = Letter(
         source=Source(stream=stream, subject=subject, number=number, index=index),
-        reason=reason[:1024],
+        reason=masked(reason)[:1024],
         payload=payload[:MAX_PAYLOAD_BYTES].decode(errors="replace"),
         size=len(payload),
         digest=digest,

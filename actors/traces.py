@@ -20,7 +20,8 @@ import pydantic_core
 
 from actors.runtime import tracing
 from actors.runtime.tracing import Span
-from actors.state_decisions import Decided, Item
+from actors.state_decisions import Decided
+from actors.state_places import Item
 from protocol.messages import ExamineeFact, Message, Traced
 from protocol.trace_context import parse_traceparent
 
@@ -30,7 +31,7 @@ _upload: ContextVar[str | None] = ContextVar("upload", default=None)
 
 def noticed(name: str, given: str | None = None, **about: str | None) -> str | None:
     """Something has happened: the first span of a trace, or one under the `traceparent` that a client gave."""
-    span = tracing.begin(name, tracing.from_client(given), **about)
+    span = tracing.begin(name, tracing.from_client(given), about)
     if span is None:
         return None
     span.end()
@@ -39,10 +40,7 @@ def noticed(name: str, given: str | None = None, **about: str | None) -> str | N
 
 def publishing(fact: ExamineeFact) -> Span | None:
     """A fact of a trace is on its way into the log; it is to be encoded after this. `end` the span at its ack."""
-    if (
-        fact.traceparent is None
-        or (span := tracing.begin("status published", fact.traceparent, **_about(fact))) is None
-    ):
+    if fact.traceparent is None or (span := tracing.begin("status published", fact.traceparent, _about(fact))) is None:
         return None
     fact.traceparent = span.traceparent
     return span
@@ -51,7 +49,7 @@ def publishing(fact: ExamineeFact) -> Span | None:
 @contextmanager
 def uploading(given: str | None, **about: str | None) -> Iterator[None]:
     """A phone uploads a picture: `uploaded` is the parent of what follows from it."""
-    span = tracing.begin("picture uploaded", tracing.from_client(given), **about)
+    span = tracing.begin("picture uploaded", tracing.from_client(given), about)
     if span is None:
         yield
         return
@@ -91,7 +89,7 @@ def settled(items: Iterable[Item], decided: Decided, since: float) -> None:
             continue
         version = str(item.version)
         span = tracing.begin(
-            "state settled", fact.traceparent, key=version, since=since, version=version, **_about(fact)
+            "state settled", fact.traceparent, {**_about(fact), "version": version}, key=version, since=since
         )
         if span is not None:
             span.end()
@@ -107,18 +105,16 @@ def told(events: Iterable[Mapping[str, Any]], proctors: int, since: float) -> No
         data = event["data"]
         if (parent := data.get(HEADER)) is None:
             continue
-        span = tracing.begin(
-            "proctor told",
-            parent,
-            since=since,
-            event=event["type"],
-            plan=data.get("planId"),
-            examinee=data.get("examineeId"),
-            socket=data.get("socketId"),
-            reason=data.get("reason"),
-            version=str(data.get("version")),
-            proctors=proctors,
-        )
+        about = {
+            "event": event["type"],
+            "plan": data.get("planId"),
+            "examinee": data.get("examineeId"),
+            "socket": data.get("socketId"),
+            "reason": data.get("reason"),
+            "version": str(data.get("version")),
+            "proctors": proctors,
+        }
+        span = tracing.begin("proctor told", parent, about, since=since)
         if span is not None:
             span.end()
 

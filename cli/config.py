@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -39,8 +40,9 @@ FLAGS: dict[str, str] = {
     "server.lease_seconds": "How long after its last heartbeat a server counts as lost.",
     "web.host": "Where the web server listens.",
     "web.port": "The port it listens on; 0 picks a free one.",
-    "metrics.host": "Where a role's own metrics are served.",
-    "metrics.port": "Serve them on this port; 0 picks a free one.",
+    "captures.store": "Where pictures are kept: directory (data_dir/captures), or nats for several web servers.",
+    "metrics.host": "Where a process serves its /metrics, /healthz and /readyz.",
+    "metrics.port": "The port it serves them on; 0 picks a free one.",
     "log.level": "What is logged to stderr: debug, info, warning or error.",
     "log.format": "Lines for people (text), or one JSON object a line (json).",
     "tracing.endpoint": "Send traces to this OTLP/HTTP collector.",
@@ -226,7 +228,11 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _origins(given: Mapping[str, Any]) -> dict[str, str]:
     path = settings_file()
     origins = dict.fromkeys(flattened(TomlConfigSettingsSource(Settings, path)()), f"file {path}")
-    origins.update({name: f"variable {variable_of(name)}" for name in flattened(EnvSettingsSource(Settings)())})
+    variables = {name.upper() for name in os.environ}
+    for name in flattened(EnvSettingsSource(Settings)()):
+        variable = variable_of(name)
+        # A section may be given as a whole, in JSON.
+        origins[name] = f"variable {variable if variable in variables else variable_of(name.partition('.')[0])}"
     origins.update({name: f"flag {flag_of(name)}" for name in given})
     return origins
 

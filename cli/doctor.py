@@ -125,9 +125,8 @@ class Examination:
                 await self._store.close()
         if self._bus is not None:
             findings += self._permissions()
-        for check_name in ("clocks", "fds", "settings"):
-            findings = merged(findings, check_name)
-        return findings
+        findings = merged(findings, "clocks", "at most so far from this machine's:")
+        return merged(findings, "fds", "in use:")
 
     def _checks(self) -> Iterator[Callable[[], AsyncIterator[Finding]]]:
         """Those for which what they ask is there."""

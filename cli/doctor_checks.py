@@ -9,7 +9,7 @@ from typing import Any
 from actors.runtime.process_facts import ProcessFacts
 from actors.runtime.settings import is_loopback
 from actors.runtime.stream_admin import ConsumerState
-from cli.findings import Finding, failed, ok, unknown, warning
+from cli.findings import Finding, State, failed, ok, unknown, warning
 from cli.streams import Finding as Difference
 from protocol.codec import MAX_BATCH_BYTES
 
@@ -139,7 +139,7 @@ def judge_clock(whose: str, offset: float, uncertain: float) -> Finding:
     if far > CLOCK_SECONDS:
         found = f"the clock of {whose} is {abs(offset):.3g} s {side} this machine's"
         return warning("clocks", found, "synchronise the clocks (NTP): outages and deadlines are measured with them")
-    return ok("clocks", f"{whose}: within {abs(offset) + uncertain:.3f} s of this machine's")
+    return ok("clocks", f"{whose} {abs(offset) + uncertain:.3f} s")
 
 
 # -- streams and consumers ------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def judge_process(address: str, facts: ProcessFacts, connections: int | None) ->
         found = f"{address}: {facts.fd_limit} file descriptors, but socket.max_connections is {connections}"
         yield warning("fds", found, f"{advice}; or lower socket.max_connections")
     else:
-        yield ok("fds", f"{address}: {facts.fds_open} of {facts.fd_limit} in use")
+        yield ok("fds", f"{address} {facts.fds_open}/{facts.fd_limit}")
     for what, host in facts.listens.items():
         if not is_loopback(host):
             found = f"{address}: {what} can be reached from other machines ({host})"
@@ -275,14 +275,12 @@ def judge_memory(available: int, total: int) -> Finding:
     return ok("memory", found)
 
 
-def merged(findings: Iterable[Finding], check: str) -> list[Finding]:
+def merged(findings: Iterable[Finding], check: str, begins: str) -> list[Finding]:
     """The findings with the `ok` ones of `check` told as one: twenty roles need no twenty lines to be well."""
     everything = list(findings)
-    well = [one for one in everything if one.check == check and one.advice == "" and one.state.value == "ok"]
-    if len(well) < 2:
-        return everything
+    well = [one for one in everything if one.check == check and one.state is State.OK]
     rest = [one for one in everything if one not in well]
-    return [*rest, ok(check, "; ".join(one.found for one in well))]
+    return [*rest, ok(check, f"{begins} {', '.join(one.found for one in well)}")] if well else rest
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -37,7 +37,15 @@ PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 pic
 
 
 @takes_settings(
-    *ENGINES, *LOGS, "socket.host", "socket.port", "web.host", "web.port", "mobile_sync.max_bytes", *SERVER_SETTINGS
+    *ENGINES,
+    *LOGS,
+    "socket.host",
+    "socket.port",
+    "web.host",
+    "web.port",
+    "mobile_sync.max_bytes",
+    "captures.store",
+    *SERVER_SETTINGS,
 )
 def up(
     settings: Settings,
@@ -56,6 +64,7 @@ def up(
     check_id("planId", plan)
     require_secret_beyond_loopback(settings, "socket servers", settings.socket.host)
     require_secret_beyond_loopback(settings, "web-server", settings.web.host)
+    require_secret_beyond_loopback(settings, "metrics", settings.metrics.host)
     log_level = settings.log.level or "warning"
     configure_logging("up", "up", log_level, settings.log.format)
     system = System(settings, given, plan, (nats_port, redis_port), log_level)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -151,11 +152,17 @@ def end_tracing() -> None:
 
 
 def begin(
-    name: str, parent: str | None = None, *, key: str | None = None, since: float | None = None, **attributes: Attribute
+    name: str,
+    parent: str | None = None,
+    about: Mapping[str, Attribute] | None = None,
+    *,
+    key: str | None = None,
+    since: float | None = None,
 ) -> Span | None:
     """Begin a span, under `parent` (a `traceparent`) or as the first of a trace. `None`: it is not traced.
 
-    `key` makes its id (see above), `since` is when it began (seconds since the epoch; default: now).
+    `about` are its attributes, `None` left out; `key` makes its id (see above); `since` is when it began (seconds
+    since the epoch; default: now).
     """
     if _tracing is None:
         return None
@@ -175,7 +182,7 @@ def begin(
     span = _tracing.tracer.start_span(
         name,
         context,
-        attributes={attribute: value for attribute, value in attributes.items() if value is not None},
+        attributes={attribute: value for attribute, value in (about or {}).items() if value is not None},
         start_time=int((since if since is not None else time.time()) * 1e9),
     )
     return Span(span) if span.is_recording() else None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.runtime.bus import Bus
-from actors.runtime.settings import load_settings
+from actors.runtime.settings import Settings, load_settings
 from actors.runtime.stream_reading import read_stream
 from actors.runtime.tokens import issue_token
 from cli.engines import NatsServer, RedisServer
@@ -186,3 +189,25 @@ async def _uploads(web_url: str, tokens: Tokens) -> list[str]:
     assert "captureId" in answers[0]
     assert all('"status"' in answer for answer in answers)
     return answers
+
+
+async def test_a_variable_that_is_no_setting_is_told_when_a_role_starts(settings: Settings, tmp_path: Path) -> None:
+    variables = {"EXAMWIRE_NATS_URL": settings.nats_url, "EXAMWIRE_REDIS_URL": settings.redis_url}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "cli.main", "run", "queue-server", "--name", "qs", "--json"),
+        cwd=tmp_path,
+        env=os.environ | variables | {"EXAMWIRE_SOKCET__PORT": "1"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        ready = await asyncio.wait_for(process.stdout.readline(), 30)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        _, stderr = await process.communicate()
+    assert json.loads(ready)["event"] == "ready"
+    warning = next(line for line in stderr.decode().splitlines() if "WARNING" in line)
+    assert "EXAMWIRE_SOKCET__PORT is no setting" in warning
+    assert "did you mean EXAMWIRE_SOCKET__PORT?" in warning

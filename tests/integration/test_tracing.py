@@ -204,7 +204,7 @@ def test_spans_reach_a_collector_by_the_time_the_role_has_ended(monkeypatch: pyt
         thread.start()
         endpoint = f"http://127.0.0.1:{server.server_address[1]}"
         tracing.configure_tracing(TracingSettings(endpoint=endpoint, sample=1.0), "socket-server", "SOCK001")
-        span = tracing.begin("socket lost", plan="P001")
+        span = tracing.begin("socket lost", about={"plan": "P001"})
         assert span is not None
         span.end()
         tracing.end_tracing()

@@ -121,9 +121,13 @@ def test_no_token_is_signed_here_when_an_issuer_is_configured(invoke: Invoke) ->
     [
         ("run", "socket-server", "--server-id", "S1", "--socket-host", "0.0.0.0"),
         ("run", "web-server", "--web-host", "::"),
-        ("run", "queue-server", "--metrics-host", "0.0.0.0", "--metrics-port", "0"),
+        ("run", "queue-server", "--metrics-host", "0.0.0.0"),
+        ("run", "state-manager", "--metrics-host", "::", "--metrics-port", "0"),
+        ("run", "socket-server", "--server-id", "S1", "--metrics-host", "0.0.0.0"),
+        ("run", "web-server", "--metrics-host", "192.0.2.1"),
         ("up", "--web-host", "0.0.0.0"),
         ("up", "--socket-host", "192.0.2.1"),
+        ("up", "--metrics-host", "0.0.0.0"),
     ],
 )
 def test_a_role_without_a_configured_secret_does_not_listen_beyond_loopback(

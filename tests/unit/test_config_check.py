@@ -167,3 +167,17 @@ def test_a_secret_that_others_may_read_is_refused(check: Check, tmp_path: Path) 
     assert (code, findings["secret"]["state"]) == (2, "failed")
     (tmp_path / "data" / "secret").chmod(0o600)
     assert check("--data-dir", "data")[0] == 0
+
+
+def test_a_section_that_is_given_as_a_whole_is_its_values_origin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    variables = {"EXAMWIRE_WEB": '{"port": 5}', "EXAMWIRE_SOCKET__ORIGINS": '["https://exam"]'}
+    result = CliRunner().invoke(app, ["config", "show", "--origin", "-o", "json"], env=variables)
+    shown = json.loads(result.stdout)
+    assert shown["web.port"] == {"value": 5, "origin": "variable EXAMWIRE_WEB"}
+    assert shown["socket.origins"] == {"value": ["https://exam"], "origin": "variable EXAMWIRE_SOCKET__ORIGINS"}
+    assert shown["nats.password"] == {"value": None, "origin": "default"}
+    assert shown["log.format"]["value"] == "text"
+    assert shown["tracing.sample"]["origin"] == "default"

@@ -33,7 +33,7 @@ def test_off_nothing_is_begun() -> None:
 
 
 def test_a_child_is_of_its_parents_trace(spans: InMemorySpanExporter) -> None:
-    root = tracing.begin("socket lost", plan="P001", reason=None)
+    root = tracing.begin("socket lost", about={"plan": "P001", "reason": None})
     assert root is not None
     child = tracing.begin("status published", root.traceparent)
     assert child is not None
