@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.runtime.bus import Bus
-from actors.runtime.state_store import Index, SocketWrite
+from actors.runtime.state_store import SocketWrite
 from actors.runtime.stream_admin import Stored
 from actors.runtime.stream_reading import read_stream
 from actors.state_places import ENDED_SOCKET_SECONDS, Item, index_of, record_of, socket_writes
@@ -85,13 +85,16 @@ class Line:
     """
 
     kind: RecordKind[Any, Any]
-    about: Message
-    base: Any
-    head: Any
+    about: Message | None = None
+    base: Any = field(init=False)
+    head: Any = field(init=False)
     facts: list[tuple[int, Message]] = field(default_factory=list)
     first: int = 0
     newest: int = 0
     newest_told: int = 0
+
+    def __post_init__(self) -> None:
+        self.base = self.head = self.kind.state()
 
     def history(self, floor: int) -> History[Any, Any]:
         """The record's history, anew."""
@@ -153,13 +156,6 @@ class Projection:
         for key in [key for key, one in self.sockets.items() if one.keep_seconds and _heard(one) < horizon]:
             del self.sockets[key]  # expired in Redis, or about to
 
-    def index(self) -> Iterator[Index]:
-        """The index, in pieces that fit a round trip."""
-        for key, values in self.members.items():
-            yield Index(members={key: set(values)})
-        for key, entries in self.entries.items():
-            yield Index(entries={key: {name: (version, value) for name, (version, value) in entries.items()}})
-
     def _settle(self) -> None:
         floor = self.floor
         for key, line in list(self._open.items()):
@@ -190,8 +186,7 @@ class Projection:
         key, kind = record_of(message)
         line = self.lines.get(key)
         if line is None:
-            empty = kind.state()
-            line = self.lines[key] = Line(kind, message, empty, empty, first=version)
+            line = self.lines[key] = Line(kind, message, first=version)
         try:
             rule: Rule[Any, Any] = kind.rule
             outcome = rule(line.head, version, message)

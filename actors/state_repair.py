@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,8 @@ from prometheus_client import Counter
 from actors.log_of_record import Extent, Line, Projection, StatusLog, facts_of
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.metrics import REGISTRY
-from actors.runtime.state_store import Replacement, StateStore
+from actors.runtime.state_store import Index, Replacement, SocketWrite, StateStore
+from actors.state_audit import Difference, kind_of
 from actors.state_places import Item, index_of, record_of, socket_writes
 from protocol import subjects
 from protocol.codec import encode
@@ -87,10 +88,23 @@ class StateRepair:
         repair.seconds = time.monotonic() - began
         return repair
 
-    async def restore(self, projection: Projection, record_keys: Collection[str], *, force: bool = False) -> Repair:
-        """Write these records by the log where they differ from it; with `force` also those that only look right."""
+    async def put_right(self, projection: Projection, differences: Sequence[Difference]) -> Repair:
+        """Write by the log what was found to differ from it, each key as a whole."""
+        began = time.monotonic()
         repair = Repair("whole")
-        await self._restore(projection, list(record_keys), repair, force=force)
+        differing = {one.key for one in differences}
+        members = {key: values for key, values in projection.members.items() if key in differing}
+        entries = {key: values for key, values in projection.entries.items() if key in differing}
+        await self._restore_index(members, entries)
+        nobodies: dict[str, list[str]] = {}
+        for one in differences:
+            if one.key in members and one.log is None and one.field:
+                nobodies.setdefault(one.key, []).append(one.field)
+        await self._store.drop_members(nobodies)
+        await self._replace_sockets([projection.sockets[key] for key in sorted(differing & projection.sockets.keys())])
+        unknown = {key: kind for key in differing if (kind := kind_of(key)) is not None}
+        await self._restore(projection, unknown, repair, force=True)
+        repair.seconds = time.monotonic() - began
         return repair
 
     # -- nothing is known: everything by the log --------------------------------------------------------
@@ -105,16 +119,36 @@ class StateRepair:
         if lost:
             log.error("Redis has lost its state: writing %d records by the log", len(projection.lines))
         # As in the state manager the index goes before the records: what is in a record can be found.
-        await self.restore_index(projection)
-        await self._restore(projection, list(projection.lines), repair, watch=True)
+        await self._restore_index(projection.members, projection.entries)
+        await self._restore_sockets(projection)
+        kinds = {key: line.kind for key, line in projection.lines.items()}
+        await self._restore(projection, kinds, repair, watch=True)
         return projection.extent.last
 
-    async def restore_index(self, projection: Projection) -> None:
-        """Write the index and the sockets by the log; what is newer there stays."""
-        await self._store.clear_unless(dict.fromkeys(projection.members, "set"))
-        await self._store.clear_unless(dict.fromkeys(projection.entries, "hash"))
-        for index in projection.index():
-            await self._store.save([], [], index)
+    async def _restore_index(
+        self, members: Mapping[str, Mapping[str, int]], entries: Mapping[str, Mapping[str, tuple[int, str]]]
+    ) -> None:
+        """Write what is missing; what is newer there stays."""
+        await self._store.clear_unless(dict.fromkeys(members, "set"))
+        await self._store.clear_unless(dict.fromkeys(entries, "hash"))
+        for key, values in members.items():
+            await self._store.save([], [], Index(members={key: set(values)}))
+        for key, held in entries.items():
+            await self._store.save([], [], Index(entries={key: {name: (*entry,) for name, entry in held.items()}}))
+
+    async def _replace_sockets(self, sockets: Sequence[SocketWrite]) -> None:
+        for start in range(0, len(sockets), RECORDS_A_TRIP):
+            some = sockets[start : start + RECORDS_A_TRIP]
+            replacements = []
+            for one, there in zip(some, await self._store.raw_hashes([one.key for one in some]), strict=True):
+                known = {} if isinstance(there, StateDamaged) else there
+                heard = max(one.fields["lastHeartbeat"], known.get("lastHeartbeat", ""))
+                written = {**one.fields, "lastHeartbeat": heard, "version": str(one.version)}
+                seen = known.get("version", "0")
+                replacements.append(Replacement(one.key, "version", seen, written, one.keep_seconds))
+            await self._store.replace(replacements)  # whoever was quicker has newer words
+
+    async def _restore_sockets(self, projection: Projection) -> None:
         sockets = list(projection.sockets.values())
         for start in range(0, len(sockets), RECORDS_A_TRIP):
             some = sockets[start : start + RECORDS_A_TRIP]
@@ -125,8 +159,16 @@ class StateRepair:
                 await self._store.save([], [one for one in some if one.key in damaged])
 
     async def _restore(
-        self, projection: Projection, wanted: list[str], repair: Repair, *, force: bool = False, watch: bool = False
+        self,
+        projection: Projection,
+        kinds: Mapping[str, RecordKind[Any, Any]],
+        repair: Repair,
+        *,
+        force: bool = False,
+        watch: bool = False,
     ) -> None:
+        """Write these records where they differ; with `force` also those that differ only in what others read."""
+        wanted = sorted(kinds)
         while wanted:
             some, wanted = wanted[:RECORDS_A_TRIP], wanted[RECORDS_A_TRIP:]
             if watch and await self._store.mark.is_whole():
@@ -134,16 +176,16 @@ class StateRepair:
             seen = dict(zip(some, await self._store.raw_hashes(some), strict=True))
             histories: dict[str, History[Any, Any]] = {}
             for key in some:
-                line = projection.lines[key]
-                found = _read(line.kind, key, seen[key])
-                wanted_history = restored(line, found, projection)
+                by_log = projection.lines.get(key) or Line(kinds[key])
+                found = _read(kinds[key], key, seen[key])
+                wanted_history = restored(by_log, found, projection)
                 if wanted_history is not None and (force or wanted_history != found):
                     histories[key] = wanted_history
                 elif found is not None and found.owed:
                     histories[key] = found  # written before, by one who died before it was restated
-            kinds = {key: projection.lines[key].kind for key in histories}
             wanted += await self._write(histories, kinds, seen, repair)
-            owed = [projection.lines[key].about for key, history in histories.items() if history.owed]
+            about = {key: line.about for key in histories if (line := projection.lines.get(key)) is not None}
+            owed = [fact for key, fact in about.items() if fact is not None and histories[key].owed]
             await self._restate(owed, histories, repair)
 
     # -- something is known: what came after it ---------------------------------------------------------

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "streams": ("cli.streams", "app"),
     "dead-letters": ("cli.dead_letters", "app"),
     "examinees": ("cli.examinees", "app"),
+    "state": ("cli.state", "app"),
     "nats": ("cli.nats", "app"),
     "config": ("cli.config", "app"),
     "doctor": ("cli.doctor", "doctor"),
