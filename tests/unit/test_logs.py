@@ -180,3 +180,16 @@ async def test_a_tally_is_one_line_for_thousands(log: Log, monkeypatch: pytest.M
     assert stream.getvalue().count("\n") == 1
     expected = "ended 4000 (SOCKET_CLOSED 3992, PING_TIMEOUT 8); let in 4000 [server=SOCK001]"
     assert stream.getvalue().endswith(f"socket.SOCK001: within 1 s: {expected}\n")
+
+
+@pytest.mark.parametrize(("level", "lines"), [("debug", 2), ("info", 1)])
+def test_only_at_debug_is_each_connection_a_line(level: str, lines: int) -> None:
+    script = (
+        "import logging\n"
+        "from actors.runtime.logs import configure_logging\n"
+        f"configure_logging('socket-server', 'SOCK001', {level!r})\n"
+        "logging.getLogger('websockets.server').info('connection closed')\n"
+        "logging.getLogger('examwire.clients').info('one line a second')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert len(done.stderr.splitlines()) == lines
