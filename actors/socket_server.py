@@ -33,7 +33,15 @@ from protocol import subjects
 from protocol.close_codes import CloseCode
 from protocol.codec import encode
 from protocol.control import Done, Drain, Kick, Request
-from protocol.errors import BrokerUnavailable, ConsumerGone, ErrorCode, ExamwireError, ProtocolError, RoleFailed
+from protocol.errors import (
+    BrokerUnavailable,
+    ConsumerGone,
+    ErrorCode,
+    ExamwireError,
+    NotPermitted,
+    ProtocolError,
+    RoleFailed,
+)
 from protocol.frames import MAX_FRAME_BYTES, SUBPROTOCOL, error_frame
 from protocol.ids import check_server_id
 from protocol.messages import LossReason, QueueConfig, ServerStatus, ServerStatusCode
@@ -136,7 +144,7 @@ class SocketServer(Actor):
                     continue
                 try:
                     await self._publish_status(ServerStatusCode.FAILED, reason)
-                except BrokerUnavailable as unheard:
+                except (BrokerUnavailable, NotPermitted) as unheard:
                     log.error("%s: FAILED could not be recorded: %s", self.address, unheard)
                 raise RoleFailed(f"socket server {self.server_id} cannot start: {reason}: {error}") from error
             else:

@@ -171,7 +171,7 @@ def _web_server() -> tuple[list[str], list[str]]:
         *(f"{API}.{verb}.{CAPTURES}" for verb in ("STREAM.INFO", "STREAM.PURGE", "STREAM.MSG.GET", "DIRECT.GET")),
         *_to_operators(),
     ]
-    return publish, _answers("web-server", "web-server.*")
+    return publish, _answers("web-server.*")
 
 
 def _operator() -> tuple[list[str], list[str]]:

@@ -130,7 +130,8 @@ class Bus(Publishing, StreamAdmin):
             nonlocal trouble
             if bus is None and _unwanted(error) and not _unwanted(trouble):
                 log.warning("%s: NATS refuses the connection: %s", name, error)
-            trouble = error
+            if _telling(error) or not _telling(trouble):
+                trouble = error
             if bus is None or not bus._refused(error):
                 log.debug("%s: nats: %r", name, error)
 
@@ -358,6 +359,11 @@ class Bus(Publishing, StreamAdmin):
                 ServiceEntry(info["name"], info["id"], info["version"], metadata, info.get("description", ""))
             )
         return sorted(entries, key=lambda entry: (entry.name, entry.metadata.get("address", ""), entry.id))
+
+
+def _telling(error: Exception | None) -> bool:
+    """What explains the others: a server that refuses us breaks the connection, too."""
+    return _unwanted(error) or isinstance(error, ssl.SSLError)
 
 
 def _unwanted(error: Exception | None) -> bool:

@@ -16,11 +16,12 @@ from nats.aio.msg import Msg
 
 from actors.runtime.metrics import PUBLISH_FAILURES, PUBLISHES
 from actors.runtime.refusals import Refusals
-from protocol.errors import BrokerUnavailable, NotPermitted, WrongLastSequence
+from protocol.errors import BrokerUnavailable, NotPermitted, StreamFull, WrongLastSequence
 
 log = logging.getLogger("examwire.bus")
 
 WRONG_LAST_SEQUENCE = 10071
+STORE_FAILED = 10077
 PUBLISH_SECONDS = 5.0
 ATOMIC_MESSAGES = 500
 
@@ -168,10 +169,10 @@ class Publishing:
                 return await self._publish_atomic(messages)
             except BrokerUnavailable:
                 # Only the last one of a batch has an answer; what was refused before it leaves a gap.
-                subjects = {message.subject.lower() for message in messages}
+                subjects = {message.subject.lower(): message.subject for message in messages}
                 for refusal in refused:
                     if refusal.verb == "publish" and refusal.subject in subjects:
-                        raise refusal from None
+                        raise self.refusals.refusal("publish", subjects[refusal.subject]) from None
                 raise
 
     async def _publish_atomic(self, messages: Sequence[Outgoing]) -> PubAck:
@@ -269,4 +270,6 @@ def _result(message: Outgoing, future: asyncio.Future[bytes]) -> Result:
 def _publish_error(subject: str, code: int | None, text: str) -> Result:
     if code == WRONG_LAST_SEQUENCE:
         return WrongLastSequence(f"{subject}: {text}")
+    if code == STORE_FAILED and text in ("maximum bytes exceeded", "maximum messages exceeded"):
+        return StreamFull(f"{subject}: {text}")
     return BrokerUnavailable(f"{subject}: not stored ({text})")
