@@ -27,7 +27,7 @@ from cli.load_baseline import BarePath
 from cli.load_fleet import Fleet
 from cli.load_hall import Hall
 from cli.load_report import Report
-from cli.load_scenarios import Run, hall_outage, one_by_one, steady
+from cli.load_scenarios import Run, hall_outage, one_by_one, rolling_restart, steady
 from cli.load_workers import raise_file_limit
 from cli.output import ExitCode, Format, OutputOption, show, table
 from protocol.errors import ConfigurationError
@@ -35,7 +35,7 @@ from protocol.ids import check_id
 
 SEATS_A_PROCESS = 500
 MAX_EXAMINEES = 15_000
-DEFAULT_EXAMINEES = {"one-by-one": 50, "hall-outage": 4000, "steady": 4000}
+DEFAULT_EXAMINEES = {"one-by-one": 50, "hall-outage": 4000, "steady": 4000, "rolling-restart": 1000}
 
 
 class Scenario(StrEnum):
@@ -44,6 +44,7 @@ class Scenario(StrEnum):
     ONE_BY_ONE = "one-by-one"
     HALL_OUTAGE = "hall-outage"
     STEADY = "steady"
+    ROLLING_RESTART = "rolling-restart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Plan:
     repeat: int
     rate: float
     duration: float
+    over: float
     plan_id: str
     servers: int
     workers: int
@@ -70,26 +72,36 @@ def app_command(
         Scenario,
         typer.Argument(
             help="one-by-one: a loss and recovery at a time. hall-outage: all sockets vanish at once, then all come "
-            "back. steady: so many losses and recoveries a second.",
+            "back. steady: so many losses and recoveries a second. rolling-restart: the same, while each socket "
+            "server in turn is drained and replaced.",
             show_default=False,
         ),
     ],
     examinees: Annotated[
         int | None,
         typer.Option(
-            min=1, max=MAX_EXAMINEES, help="How many are connected. [default: 50 one-by-one, else 4000]", metavar="N"
+            min=1,
+            max=MAX_EXAMINEES,
+            help="How many are connected. [default: 50 one-by-one, 1000 rolling-restart, else 4000]",
+            metavar="N",
         ),
     ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="one-by-one: how many losses.")] = 200,
-    rate: Annotated[float, typer.Option(min=0.1, help="steady: losses (and recoveries) a second.")] = 20.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Losses (and recoveries) a second, not one-by-one.")] = 20.0,
     duration: Annotated[float, typer.Option(min=1.0, help="steady: for how many seconds.")] = 20.0,
+    over: Annotated[
+        float, typer.Option(min=0.0, max=3600.0, help="rolling-restart: seconds that each drain is spread over.")
+    ] = 5.0,
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Measure the bare engine path as well, and the ratio to it.")
     ] = False,
     plan: Annotated[
         str | None, typer.Option(help="The planId. [default: a new one]", metavar="PLAN_ID", show_default=False)
     ] = None,
-    servers: Annotated[int, typer.Option(min=1, max=8, help="How many socket servers to start.")] = 1,
+    servers: Annotated[
+        int | None,
+        typer.Option(min=1, max=8, help="How many socket servers to start. [default: 1, rolling-restart 2]"),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, max=16, help="Processes that hold the examinees' sockets. [default: by N]")
     ] = None,
@@ -122,6 +134,8 @@ def app_command(
         raise typer.BadParameter("--nats-url and --redis-url go together")
     if socket_url and not redis_url:
         raise typer.BadParameter("--socket-url needs --redis-url: what Redis says is compared with the truth")
+    if scenario is Scenario.ROLLING_RESTART and (socket_url or baseline or servers == 1):
+        raise typer.BadParameter("rolling-restart restarts servers of its own, two or more, and has no bare path")
     count = examinees or DEFAULT_EXAMINEES[scenario]
     asked = Plan(
         scenario,
@@ -129,8 +143,9 @@ def app_command(
         repeat,
         rate,
         duration,
+        over,
         check_id("planId", plan or f"load-{secrets.token_hex(4)}"),
-        len(socket_url) if socket_url else servers,
+        len(socket_url) if socket_url else servers or (2 if scenario is Scenario.ROLLING_RESTART else 1),
         workers or min(psutil.cpu_count() or 1, -(-count // SEATS_A_PROCESS)),
         baseline,
         nats_url,
@@ -199,10 +214,15 @@ async def _load(asked: Plan) -> Report:
                 await hall_outage(run)
             case Scenario.STEADY:
                 await steady(run, asked.rate, asked.duration)
+            case Scenario.ROLLING_RESTART:
+                assert fleet is not None
+                await rolling_restart(run, fleet, asked.rate, asked.over)
         _progress("checking what was told and what Redis has")
         await hall.mark_end()
         report.redis_disagrees = await hall.disagreements(store)
         report.unexpected_losses = await hall.unexpectedly_lost()
+        report.views_disagree = await hall.wrongly_seen()
+        report.migrated = hall.ledger.migrated
         report.not_admitted = len(hall.not_admitted)
         report.refusals, report.resyncs = hall.refusals, hall.resyncs
         report.verdict = hall.ledger.verdict()

@@ -13,13 +13,20 @@ from typing import Any
 
 import psutil
 
-from cli.children import Child, EngineProcess, RoleProcess
+from actors.runtime.bus import Bus
+from actors.runtime.state_store import StateStore
+from cli.children import GOOD_END, Child, EngineProcess, RoleProcess
 from cli.engines import NatsServer, RedisServer
+from cli.live import ask
+from protocol import subjects
+from protocol.control import Drain
 from protocol.errors import RoleFailed
 
 log = logging.getLogger("examwire.load")
 
 READY_SECONDS = 60.0
+RECORDED_SECONDS = 15.0
+SOCKET_PORT = "EXAMWIRE_SOCKET__PORT"
 SETTLE_SECONDS = 5.0
 SETTLE_STEP_SECONDS = 0.25
 SETTLED_SHARE = 0.002
@@ -46,6 +53,7 @@ class Fleet:
         self._children: dict[str, list[Child]] = {}
         self.nats_url = nats_url or ""
         self.redis_url = redis_url or ""
+        self.servers: list[RoleProcess] = []
         self.socket_urls: list[str] = []
 
     async def start(self) -> None:
@@ -62,19 +70,37 @@ class Fleet:
             "EXAMWIRE_NATS_URL": self.nats_url,
             "EXAMWIRE_REDIS_URL": self.redis_url,
             "EXAMWIRE_DATA_DIR": str(self._directory / "data"),
-            "EXAMWIRE_SOCKET__PORT": "0",
+            SOCKET_PORT: "0",
         }
         await self._start("queue-server", self._role("queue-server", ["queue-server"]))
         await self._start("state-manager", self._role("state-manager", ["state-manager"]))
-        servers = [
-            self._role(f"LOAD{number:03d}", ["socket-server", "--server-id", f"LOAD{number:03d}"])
+        self.servers = [
+            self._role(f"LOAD{number:03d}", ["socket-server", "--server-id", f"LOAD{number:03d}"], {"url": SOCKET_PORT})
             for number in range(1, self._server_count + 1)
         ]
-        await self._start("socket-server", *servers)
-        self.socket_urls = [server.ready["url"] for server in servers]
+        await self._start("socket-server", *self.servers)
+        self.socket_urls = [server.ready["url"] for server in self.servers]
 
-    def _role(self, name: str, arguments: Sequence[str]) -> RoleProcess:
-        return RoleProcess(name, [*arguments, "--log-level", "warning"], self._environment)
+    def _role(self, name: str, arguments: Sequence[str], ports: Mapping[str, str] | None = None) -> RoleProcess:
+        return RoleProcess(name, [*arguments, "--log-level", "warning"], self._environment, ports)
+
+    async def renew(self, server: RoleProcess, over_seconds: float, store: StateStore) -> None:
+        """Drain a socket server and start its successor on the same port; returns when Redis says READY of that.
+
+        Raises `RoleFailed`, also when the old process did not end in good order.
+        """
+        bus = await Bus.connect(self.nats_url, "examwire load")
+        try:
+            await ask(bus, subjects.socket_server(server.name), Drain(over_seconds=over_seconds))
+        finally:
+            await bus.close()
+        how = await server.ended()
+        if how != GOOD_END:
+            raise RoleFailed(f"{server.name} was drained and ended with {how}; its log is on stderr")
+        await server.start()
+        async with asyncio.timeout(RECORDED_SECONDS):
+            while not await _is_ready(store, server.name):  # noqa: ASYNC110 - Redis is what is polled
+                await asyncio.sleep(SETTLE_STEP_SECONDS)
 
     async def _start(self, role: str, *children: Child) -> None:
         self._children[role] = list(children)
@@ -95,6 +121,10 @@ class Fleet:
             role: [child.pid for child in children if child.pid is not None]
             for role, children in self._children.items()
         }
+
+
+async def _is_ready(store: StateStore, server_id: str) -> bool:
+    return any(one["serverId"] == server_id and one.get("statusCode") == "READY" for one in await store.servers())
 
 
 CpuTimes = Mapping[str, Mapping[int, float]]

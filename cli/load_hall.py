@@ -1,4 +1,4 @@
-"""The hall under load: the processes with the examinees' sockets, the proctor, and what Redis says."""
+"""The hall under load: the processes with the examinees' sockets, the proctors, and what Redis says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cli.load_fleet import LoadProcess
 from cli.load_report import Ledger, Phase, Seen, Turn
 from cli.load_workers import examinee_id
 from protocol import keys
-from protocol.errors import RoleFailed
+from protocol.errors import RoleFailed, StateLost
 from protocol.messages import ConnectionStatusCode
 
 PATIENCE_SECONDS = 20.0
@@ -23,12 +23,16 @@ REDIS_PATIENCE_SECONDS = 2.0
 REDIS_POLL_SECONDS = 0.001
 REDIS_CHUNK = 256
 REDIS_SAMPLE_POLL_SECONDS = 0.02
+_AWAY = (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
 CONNECTIONS_A_GENERATION = 1_000_000
 """A process that takes over counts its connections on from here, so that they are newer than all before."""
 
 
 class Hall:
-    """Examinees 1..`count` on the servers at `urls`, seats in `workers` processes, one proctor on the first server."""
+    """Examinees 1..`count` on the servers at `urls`, seats in `workers` processes, a proctor on each of the first two.
+
+    What one proctor misses while it moves away from a server that is drained, the other one sees.
+    """
 
     def __init__(
         self, plan_id: str, count: int, urls: Sequence[str], workers: int, environment: Mapping[str, str]
@@ -47,11 +51,15 @@ class Hall:
         self._generation = 0
         self._seats: list[LoadProcess] = []
         self._standby: list[LoadProcess] = []
-        self._proctor: LoadProcess | None = None
+        self._proctors: dict[str, LoadProcess] = {}
+        self._proctor_no = 0
+        self._views: dict[str, dict[str, str | None]] = {}
+        self.migrations: list[float] = []
         self._connection_no: dict[int, int] = {}
         self._socket_ids: dict[int, str] = {}
         self._dropped_at: dict[int, float] = {}
         self._gone: list[LoadProcess] = []
+        self._starting: set[LoadProcess] = set()
         self._changed = asyncio.Event()
         self._broken: str | None = None
         self._checked: dict[int, list[int]] = {}
@@ -59,12 +67,27 @@ class Hall:
     # -- processes -----------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """The proctor watches and the processes have their tokens. Raises `RoleFailed`."""
-        config = {"plan_id": self.plan_id, "url": self._urls[0]}
-        self._proctor = self._process("proctor", "proctor", config)
-        await self._proctor.start()
+        """The proctors watch and the processes have their tokens. Raises `RoleFailed`."""
+        await asyncio.gather(*(self.watch(url) for url in self._urls[:2]))
         await self.stand_by()
         self._seats, self._standby = self._standby, []
+
+    async def watch(self, url: str) -> None:
+        """Have a proctor on the server at `url`, a new one if there was one who may have moved."""
+        self._proctor_no += 1
+        name = f"load-proctor-{self._proctor_no}"
+        process = self._process(name, "proctor", {"plan_id": self.plan_id, "url": url, "name": name})
+        self._starting.add(process)
+        await process.start()
+        self._starting.discard(process)
+        former, self._proctors[url] = self._proctors.get(url), process
+        if former is not None:
+            await former.stop()
+
+    @property
+    def watched(self) -> list[str]:
+        """The servers that proctors began on."""
+        return list(self._proctors)
 
     async def stand_by(self) -> None:
         """Start the processes that take over the seats after `vanish`, so that their start costs no time then."""
@@ -81,12 +104,12 @@ class Hall:
 
     def processes(self) -> dict[str, list[int]]:
         """The pids of the load's own processes."""
-        proctor = [self._proctor.pid] if self._proctor is not None else []
-        return {"load: proctor": proctor, "load: seats": [process.pid for process in (*self._seats, *self._standby)]}
+        proctors = [process.pid for process in self._proctors.values()]
+        return {"load: proctors": proctors, "load: seats": [process.pid for process in (*self._seats, *self._standby)]}
 
     async def close(self) -> None:
         """End all processes. Harmless when repeated."""
-        for process in (*self._seats, *self._gone, *self._standby, *([self._proctor] if self._proctor else [])):
+        for process in (*self._seats, *self._gone, *self._standby, *self._proctors.values(), *self._starting):
             await process.stop()
 
     def _seat_of(self, number: int) -> LoadProcess:
@@ -96,10 +119,10 @@ class Hall:
         match event["event"]:
             case "seen":
                 for row in event["rows"]:
-                    self.ledger.see(Seen(*row))
+                    self.ledger.see(Seen(*row), process.name)
             case "snapshot":
                 for row in event["rows"]:
-                    self.ledger.cover(Seen(*row))
+                    self.ledger.cover(Seen(*row), process.name)
                 self.resyncs += event["last"]
             case "connected":
                 phase = Phase(event["phase"])
@@ -113,6 +136,14 @@ class Hall:
                 del self._socket_ids[event["number"]]
                 self.ledger.cause(examinee_id(event["number"]), Turn.LOST, event["at"], Phase(event["phase"]))
                 self._dropped_at[event["number"]] = event["at"]
+            case "moved":
+                number, name = event["number"], examinee_id(event["number"])
+                self.ledger.cause(name, Turn.LOST, event["left"], self.phase, migrated=True)
+                self.ledger.cause(name, Turn.BACK, event["left"], self.phase, migrated=True)
+                self.migrations.append(event["welcomed"] - event["left"])
+                self._socket_ids[number] = event["socketId"]
+            case "view":
+                self._views[process.name] = dict(event["rows"])
             case "checked":
                 self._checked[process.pid] = event["gone"]
             case _:
@@ -186,6 +217,16 @@ class Hall:
         await self.until(lambda: len(self._checked) == len(self._seats))
         return sum(len(gone) for gone in self._checked.values())
 
+    async def wrongly_seen(self) -> int:
+        """How many examinees a proctor sees otherwise than they are, all proctors together."""
+        self._views.clear()
+        for process in self._proctors.values():
+            process.tell(do="view")
+        await self.until(lambda: len(self._views) == len(self._proctors))
+        numbers = [one for one in range(1, self.count + 2) if one not in self.not_admitted]
+        truth = {examinee_id(one): self._socket_ids.get(one) for one in numbers}
+        return sum(view.get(name) != socket_id for view in self._views.values() for name, socket_id in truth.items())
+
     # -- what Redis says -----------------------------------------------------------------------------
 
     async def disagreements(self, store: StateStore) -> int:
@@ -197,11 +238,11 @@ class Hall:
             wrong = 0
             for start in range(0, len(numbers), REDIS_CHUNK):
                 some = numbers[start : start + REDIS_CHUNK]
-                found = await store.fields(self._progress(some), ["connStatusCode", "socketId"])
+                found = await self._in_redis(store, some, ["connStatusCode", "socketId"])
                 for number, (status, socket_id) in zip(some, found, strict=True):
                     true_id = self._socket_ids.get(number)
                     if true_id is None:
-                        wrong += status not in (None, "", ConnectionStatusCode.DISCONNECTED)
+                        wrong += status not in (None, "", *_AWAY)
                     else:
                         wrong += (status, socket_id) != (ConnectionStatusCode.CONNECTED, true_id)
             if not wrong or loop.time() > deadline:
@@ -235,15 +276,16 @@ class Hall:
         return time.time()
 
     async def _not_lost(self, store: StateStore, numbers: Sequence[int]) -> list[int]:
-        found = await store.fields(self._progress(numbers), ["connStatusCode"])
-        return [
-            number
-            for number, (status,) in zip(numbers, found, strict=True)
-            if status != ConnectionStatusCode.DISCONNECTED
-        ]
+        found = await self._in_redis(store, numbers, ["connStatusCode"])
+        return [number for number, (status,) in zip(numbers, found, strict=True) if status not in _AWAY]
 
-    def _progress(self, numbers: Sequence[int]) -> list[str]:
-        return [keys.progress(self.plan_id, examinee_id(number)) for number in numbers]
+    async def _in_redis(
+        self, store: StateStore, numbers: Sequence[int], names: Sequence[str]
+    ) -> Sequence[Sequence[str | None]]:
+        try:
+            return await store.fields([keys.progress(self.plan_id, examinee_id(one)) for one in numbers], names)
+        except StateLost:  # emptied, or another one: until it is brought up to the log, it knows of nobody
+            return [[None] * len(names) for _ in numbers]
 
     @property
     def connected(self) -> list[int]:

@@ -19,6 +19,10 @@ class Turn(StrEnum):
     BACK = "examinee_connected"
 
 
+MIGRATING = "examinee_migrating"
+"""Tells the end of a connection as well, of an examinee whose server was drained: no loss."""
+
+
 class Phase(StrEnum):
     """Which part of a run caused something.
 
@@ -77,11 +81,12 @@ class Seen:
 class _Cause:
     at: float
     phase: Phase
+    migrated: bool
 
 
 @dataclass(slots=True)
 class _Course:
-    """One examinee's losses or recoveries: caused, and told (each version once)."""
+    """One examinee's losses or recoveries, migrations among them: caused, and told (each version once)."""
 
     caused: list[_Cause] = field(default_factory=list)
     told: list[Seen] = field(default_factory=list)
@@ -93,21 +98,31 @@ class _Course:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`restated`: told anew by the state manager because a late message changed what was told; no fault."""
+    """`restated`: told anew by the state manager because a late message changed what was told; no fault.
+
+    `false_alarms`: losses told of examinees who had only migrated.
+    """
 
     missing: int
     doubled: int
     out_of_order: int
     restated: int
+    false_alarms: int = 0
 
 
 class Ledger:
-    """Every loss and recovery that was caused, beside every connection event that the proctor received."""
+    """Every loss and recovery that was caused, beside every connection event that the proctors received.
+
+    What one proctor does not see, since it is on its way to another server, another one sees: a thing counts as told
+    when one of them was told, as doubled or out of order when one of them (`by`) was told so.
+    """
 
     def __init__(self) -> None:
         self._courses: dict[tuple[str, Turn], _Course] = {}
-        self._versions: set[tuple[str, str, int]] = set()
-        self._newest: dict[str, int] = {}
+        self._heard: set[tuple[str, str, str, int]] = set()
+        self._told: set[tuple[str, str, int]] = set()
+        self._newest: dict[tuple[str, str], int] = {}
+        self._newest_of_all: dict[str, int] = {}
         self._last: dict[str, str] = {}
         self._outstanding = 0
         self.repeated = 0
@@ -116,35 +131,41 @@ class Ledger:
     def _course(self, examinee_id: str, turn: Turn) -> _Course:
         return self._courses.setdefault((examinee_id, turn), _Course())
 
-    def cause(self, examinee_id: str, turn: Turn, at: float, phase: Phase) -> None:
-        """Note that a loss or recovery was brought about. The proctor may have been told already."""
+    def cause(self, examinee_id: str, turn: Turn, at: float, phase: Phase, *, migrated: bool = False) -> None:
+        """Note that a loss or recovery (or a migration's end and beginning) was brought about.
+
+        The proctors may have been told already.
+        """
         course = self._course(examinee_id, turn)
         before = course.matched
-        course.caused.append(_Cause(at, phase))
+        course.caused.append(_Cause(at, phase, migrated))
         self._outstanding += 1 - (course.matched - before)
 
-    def see(self, event: Seen) -> None:
+    def see(self, event: Seen, by: str = "") -> None:
         """Note a connection event; of any type, since all share an examinee's version."""
         identity = (event.type, event.examinee_id, event.version)
-        if identity in self._versions:
+        if (by, *identity) in self._heard:
             self.repeated += 1
             return
-        self._versions.add(identity)
-        newest = self._newest.get(event.examinee_id, 0)
+        self._heard.add((by, *identity))
+        newest = self._newest.get((by, event.examinee_id), 0)
         if event.version < newest:
             self.out_of_order += 1
-        self._newest[event.examinee_id] = max(newest, event.version)
-        if event.type in (Turn.LOST, Turn.BACK):
-            course = self._course(event.examinee_id, Turn(event.type))
+        self._newest[by, event.examinee_id] = max(newest, event.version)
+        self._newest_of_all[event.examinee_id] = max(self._newest_of_all.get(event.examinee_id, 0), event.version)
+        if identity not in self._told and event.type in (Turn.LOST, Turn.BACK, MIGRATING):
+            self._told.add(identity)
+            course = self._course(event.examinee_id, Turn.BACK if event.type == Turn.BACK else Turn.LOST)
             before = course.matched
             course.told.append(event)
             self._outstanding -= course.matched - before
             self._last[event.examinee_id] = event.type
 
-    def cover(self, event: Seen) -> None:
+    def cover(self, event: Seen, by: str = "") -> None:
         """Take in a row of a later snapshot: it stands for an event only when it says something new."""
-        if event.version > self._newest.get(event.examinee_id, 0) and event.type != self._last.get(event.examinee_id):
-            self.see(event)
+        newest = self._newest_of_all.get(event.examinee_id, 0)
+        if event.version > newest and event.type != self._last.get(event.examinee_id):
+            self.see(event, by)
 
     @property
     def outstanding(self) -> int:
@@ -157,16 +178,26 @@ class Ledger:
 
     def verdict(self) -> Verdict:
         """What is wrong. More losses (or recoveries) told than caused are doubled, whatever their versions."""
-        missing = excess = restated = 0
+        missing = excess = restated = false_alarms = 0
         for course in self._courses.values():
+            alarms = sum(event.type == Turn.LOST and not event.restated for event in course.told)
+            migrated = sum(cause.migrated for cause in course.caused)
+            false_alarms += max(0, min(migrated, alarms - (len(course.caused) - migrated)))
             again = sum(event.restated for event in course.told)
             missing += max(0, len(course.caused) - len(course.told))
             excess += max(0, len(course.told) - again - len(course.caused))
             restated += again
-        return Verdict(missing, self.repeated + excess, self.out_of_order, restated)
+        return Verdict(missing, self.repeated + excess, self.out_of_order, restated, false_alarms)
+
+    @property
+    def migrated(self) -> int:
+        """How often somebody has moved to another server."""
+        return sum(
+            cause.migrated for (_, turn), one in self._courses.items() if turn is Turn.BACK for cause in one.caused
+        )
 
     def latencies(self, turn: Turn, phase: Phase = Phase.MEASURED) -> list[float]:
-        """Seconds from each cause of the phase to the proctor's frame."""
+        """Seconds from each cause of the phase to the first proctor's frame, migrations left out."""
         return [event.at - cause.at for cause, event in self._pairs(turn, phase)]
 
     def times(self, turn: Turn, phase: Phase = Phase.MEASURED) -> list[float]:
@@ -178,7 +209,7 @@ class Ledger:
             if kind is turn:
                 told = sorted(course.told, key=lambda event: event.version)
                 for cause, event in zip(course.caused, told, strict=False):
-                    if cause.phase is phase:
+                    if cause.phase is phase and not cause.migrated:
                         yield cause, event
 
 
@@ -229,6 +260,9 @@ class Report:
     not_admitted: int = 0
     refusals: int = 0
     resyncs: int = 0
+    migrated: int = 0
+    migration: Percentiles | None = None
+    views_disagree: int = 0
     kib_per_connection: float | None = None
     measured_seconds: float = 0.0
     cpu_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -237,7 +271,9 @@ class Report:
 
     @property
     def correct(self) -> bool:
-        """Whether everything was told once, in order, Redis agrees, and everybody was let in and kept."""
+        """Whether everything was told once, in order, and rightly, Redis and the proctors' views agree with the truth,
+        and everybody was let in and kept.
+        """
         told = self.verdict
         return not (
             told.missing
@@ -246,6 +282,8 @@ class Report:
             or self.redis_disagrees
             or self.unexpected_losses
             or self.not_admitted
+            or told.false_alarms
+            or self.views_disagree
         )
 
     def compare(self, baseline: Baseline) -> None:
@@ -276,6 +314,10 @@ class Report:
             "doubled": self.verdict.doubled,
             "outOfOrder": self.verdict.out_of_order,
             "restated": self.verdict.restated,
+            "falseAlarms": self.verdict.false_alarms,
+            "migrated": self.migrated,
+            "migrationMs": _json(self.migration),
+            "viewsDisagree": self.views_disagree,
             "redisDisagrees": self.redis_disagrees,
             "unexpectedLosses": self.unexpected_losses,
             "notAdmitted": self.not_admitted,
@@ -303,13 +345,17 @@ class Report:
             ("socket's end to proctor's frame", _shown(self.latency)),
             ("socket's end to Redis", _shown(self.redis_latency)),
             ("connecting to proctor's frame", _shown(self.recovery_latency)),
+            ("sent away to the welcome elsewhere", _shown(self.migration)),
             ("missing / doubled / out of order", f"{told.missing} / {told.doubled} / {told.out_of_order}"),
             ("Redis disagrees about", f"{self.redis_disagrees} examinees"),
             ("KiB of socket server a connection", _number(self.kib_per_connection)),
             ("measured", f"{self.measured_seconds:.1f} s"),
             ("CPU seconds", ", ".join(f"{role} {seconds:.2f}" for role, seconds in self.cpu_seconds.items())),
         ]
+        if self.migrated:
+            rows.append(("migrated / false alarms", f"{self.migrated} / {told.false_alarms}"))
         for name, count in (
+            ("proctors' views that are wrong about somebody", self.views_disagree),
             ("lost without our doing", self.unexpected_losses),
             ("not let in", self.not_admitted),
             ("refused, tried again", self.refusals),

@@ -1,8 +1,9 @@
-"""The three courses of a load run. Each causes losses and recoveries, and leaves its figures in the report."""
+"""The courses of a load run. Each causes losses and recoveries, and leaves its figures in the report."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import statistics
 import time
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from actors.runtime.state_store import StateStore
 from cli.load_baseline import BarePath
-from cli.load_fleet import cpu_times, resident_bytes, settled_bytes, spent
+from cli.load_fleet import Fleet, cpu_times, resident_bytes, settled_bytes, spent
 from cli.load_hall import REDIS_PATIENCE_SECONDS, REDIS_POLL_SECONDS, REDIS_SAMPLE_POLL_SECONDS, Hall
 from cli.load_report import Baseline, Percentiles, Phase, Report, Turn, per_second
 
@@ -136,13 +137,56 @@ async def steady(run: Run, rate: float, duration: float) -> None:
     bare = await _bare_pace(run, rate, duration)
     await _fill(run)
     in_redis: list[float] = []
+    run.progress(f"{rate:g} losses and recoveries a second for {duration:g} s")
+    hall.phase = Phase.MEASURED
+    with _measured(run):
+        await _lose_and_recover(run, rate, lambda number: number < int(rate * duration), in_redis)
+        await hall.until(lambda: hall.ledger.outstanding <= 0)
+    report.redis_latency = Percentiles.of(in_redis)
+    report.notes.append(
+        f"redisLatencyMs: every fourth loss at most, polled every {REDIS_POLL_SECONDS * 1000:g} ms plus a round trip"
+    )
+    _figures(run)
+    if bare is not None:
+        report.compare(bare)
+
+
+async def rolling_restart(run: Run, fleet: Fleet, rate: float, over_seconds: float) -> None:
+    """Every socket server in turn is drained and replaced by its successor, while losses and recoveries go on."""
+    hall, report = run.hall, run.report
+    await _fill(run)
+    hall.phase = Phase.MEASURED
+    over = asyncio.Event()
+    with _measured(run):
+        losing = asyncio.create_task(_lose_and_recover(run, rate, lambda _: not over.is_set(), None))
+        try:
+            for server, url in zip(fleet.servers, fleet.socket_urls, strict=True):
+                run.progress(f"{server.name} is drained over {over_seconds:g} s")
+                await fleet.renew(server, over_seconds, run.store)
+                if url in hall.watched:
+                    await hall.watch(url)  # the proctor has moved; the next drain must not move both at once
+        finally:
+            over.set()
+            await losing
+        await hall.until(lambda: hall.ledger.outstanding <= 0)
+    report.migration = Percentiles.of(hall.migrations)
+    report.notes.append("migrationMs: a client's end of its connection to its welcome on another server")
+    _figures(run)
+
+
+async def _lose_and_recover(run: Run, rate: float, go_on: Callable[[int], bool], in_redis: list[float] | None) -> None:
+    """`rate` losses a second as long as `go_on`, asked with the number of the next one; each comes back a second later.
+
+    With `in_redis`, the seconds until Redis had a loss are noted there, of every fourth one at most.
+    """
+    hall = run.hall
     order = list(range(1, hall.count + 1))
     random.Random(hall.count).shuffle(order)
     polling = asyncio.Lock()
     away: set[int] = set()
 
     async def lose_and_recover(examinee: int, polled: bool) -> None:
-        if polled and not polling.locked():
+        if in_redis is not None and polled and not polling.locked():
             async with polling:
                 watching = asyncio.create_task(hall.lost_in_redis(run.store, examinee))
                 in_redis.extend(await _found(watching, await hall.lose(examinee)))
@@ -152,27 +196,18 @@ async def steady(run: Run, rate: float, duration: float) -> None:
         await hall.connect([examinee], all_told=False)
         away.discard(examinee)
 
-    run.progress(f"{rate:g} losses and recoveries a second for {duration:g} s")
-    hall.phase = Phase.MEASURED
     loop = asyncio.get_running_loop()
-    with _measured(run):
-        async with asyncio.TaskGroup() as group:
-            started = loop.time()
-            for number in range(int(rate * duration)):
-                await asyncio.sleep(started + number / rate - loop.time())
-                examinee = order[number % len(order)]
-                if examinee in away:
-                    continue  # fewer examinees than the rate takes
-                away.add(examinee)
-                group.create_task(lose_and_recover(examinee, number % POLLED_EVERY == 0))
-        await hall.until(lambda: hall.ledger.outstanding <= 0)
-    report.redis_latency = Percentiles.of(in_redis)
-    report.notes.append(
-        f"redisLatencyMs: every fourth loss at most, polled every {REDIS_POLL_SECONDS * 1000:g} ms plus a round trip"
-    )
-    _figures(run)
-    if bare is not None:
-        report.compare(bare)
+    async with asyncio.TaskGroup() as group:
+        started = loop.time()
+        for number in itertools.count():
+            if not go_on(number):
+                break
+            await asyncio.sleep(started + number / rate - loop.time())
+            examinee = order[number % len(order)]
+            if examinee in away:
+                continue  # fewer examinees than the rate takes
+            away.add(examinee)
+            group.create_task(lose_and_recover(examinee, number % POLLED_EVERY == 0))
 
 
 async def _fill(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The load's own processes: some hold the examinees' sockets, one is the proctor.
+"""The load's own processes: some hold the examinees' sockets, one or two are proctors.
 
 Run as `python -m cli.load_workers KIND CONFIG`; JSON lines in on stdin, JSON lines out on stdout. They end when stdin
 does, so none outlives `examwire load`. The token secret comes in the environment, like any setting.
@@ -9,28 +9,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import uvloop
 
-from actors.client import ClientClosed, ConnectRefused, ExamineeClient, ProctorClient
+from actors.client import ClientClosed, ConnectRefused, ExamineeClient, GaveUp, ProctorClient
 from actors.runtime.settings import load_settings
 from actors.runtime.tokens import issue_token
-from protocol.frames import PlanSnapshot
+from protocol.close_codes import CloseCode
+from protocol.frames import PlanSnapshot, Welcome
 from protocol.messages import (
     ExamineeConnected,
     ExamineeDisconnected,
+    ExamineeMigrating,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
 )
 
 HANDSHAKES_AT_ONCE = 64
+MOVE_SECONDS = 20.0
 CONNECT_SECONDS = 60.0
 """How long an examinee that is refused or cannot reach the server keeps trying."""
 RETRY_SECONDS = 0.25
@@ -40,6 +45,7 @@ FLUSH_SECONDS = 0.005
 _CONNECTION_EVENTS = (
     ExamineeConnected,
     ExamineeDisconnected,
+    ExamineeMigrating,
     ExamineeReconnecting,
     ExamineeReconnectExhausted,
     ExamineeReadmitted,
@@ -74,7 +80,8 @@ async def each_command(obey: Callable[[dict[str, Any]], None]) -> None:
 class Seats:
     """The examinees of one process. `plan_id`, `urls` of the socket servers, `first` number and `count`.
 
-    Commands: `connect` (`numbers`, `connectionNo`, `phase`), `drop` (`number`, `phase`), `check`.
+    Commands: `connect` (`numbers`, `connectionNo`, `phase`), `drop` (`number`, `phase`), `check`. Who is sent away by a
+    server that is drained moves without being asked, as every client does (`moved`); nobody else comes back unasked.
     """
 
     def __init__(self, plan_id: str, urls: Sequence[str], first: int, count: int) -> None:
@@ -89,23 +96,56 @@ class Seats:
         self._room = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
         self._refusals = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._moves: dict[int, asyncio.Task[None]] = {}
 
     def obey(self, command: dict[str, Any]) -> None:
         match command["do"]:
             case "connect":
-                work = self._connect(command["numbers"], command["connectionNo"], command["phase"])
-                task = asyncio.get_running_loop().create_task(work)
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._begin(self._connect(command["numbers"], command["connectionNo"], command["phase"]))
             case "drop":
-                client = self._clients.pop(command["number"])
-                at = time.time()
-                client.abort()
-                say("dropped", number=command["number"], at=at, phase=command["phase"])
+                self._begin(self._drop(command["number"], command["phase"]))
             case "check":
-                say("checked", gone=[number for number, client in self._clients.items() if not client.connected])
+                self._begin(self._check())
             case other:
                 raise ValueError(f"no such command: {other}")
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _drop(self, number: int, phase: str) -> None:
+        if number in self._moves:  # between two servers, there is nothing to drop
+            await asyncio.wait({self._moves[number]})
+        client = self._clients.pop(number)
+        at = time.time()
+        client.abort()
+        say("dropped", number=number, at=at, phase=phase)
+
+    async def _check(self) -> None:
+        if self._moves:
+            await asyncio.wait(self._moves.values(), timeout=MOVE_SECONDS)
+        say("checked", gone=[number for number, client in self._clients.items() if not client.connected])
+
+    def _ended(self, number: int, code: int | None) -> None:
+        client = self._clients.get(number)
+        if client is not None and code == CloseCode.MIGRATE:
+            self._moves[number] = self._begin(self._move(number, client))
+
+    async def _move(self, number: int, client: ExamineeClient) -> None:
+        """Nobody receives from an idle examinee: now somebody does, until the client has found its new server."""
+        left = time.time()
+        try:
+            while not isinstance(await client.receive(), Welcome):
+                pass
+        except GaveUp as gave_up:
+            print(f"{examinee_id(number)}: {gave_up}", file=sys.stderr)
+        else:
+            assert client.welcome is not None
+            say("moved", number=number, left=left, welcomed=time.time(), socketId=client.welcome.socket_id)
+        finally:
+            del self._moves[number]
 
     async def _connect(self, numbers: Sequence[int], connection_no: int, phase: str) -> None:
         self._refusals = 0
@@ -122,16 +162,16 @@ class Seats:
             self._tokens[number],
             client_id=f"load-{name}",
             connection_no=connection_no,
-            reconnect=False,
             heartbeats=False,
+            on_end=partial(self._ended, number),
         )
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CONNECT_SECONDS
-        while True:
+        for turn in itertools.count(number):
             async with self._room:
                 started = time.time()
                 try:
-                    welcome = await client.connect()
+                    welcome = await client.connect(self._urls[turn % len(self._urls)])
                 except ConnectRefused as refused:
                     self._refusals += 1
                     final = refused.code is not None and refused.code >= 4500
@@ -143,6 +183,7 @@ class Seats:
                     self._clients[number] = client
                     return number, started, time.time(), welcome.socket_id
             await asyncio.sleep(wait)
+        return None
 
 
 async def hold_seats(plan_id: str, urls: Sequence[str], first: int, count: int) -> None:
@@ -155,9 +196,9 @@ async def hold_seats(plan_id: str, urls: Sequence[str], first: int, count: int) 
 class Proctor:
     """Notes every event of the plan with the time at which the client handed it out, and passes them on in lines."""
 
-    def __init__(self, plan_id: str, url: str) -> None:
-        token = issue_token(load_settings(), "proctor", plan_id, "load-proctor")
-        self._client = ProctorClient(url, token, client_id="load-proctor")
+    def __init__(self, plan_id: str, url: str, name: str) -> None:
+        token = issue_token(load_settings(), "proctor", plan_id, name)
+        self._client = ProctorClient(url, token, client_id=name)
         self._rows: list[tuple[str, str, int, float, bool]] = []
         self._flushing: asyncio.TimerHandle | None = None
         self._ready = False
@@ -186,7 +227,11 @@ class Proctor:
         elif self._ready:
             # Events were dropped in favour of this, or the proctor came back: what it says counts as told.
             self._flush()
-            types = {"CONNECTED": ExamineeConnected.type, "DISCONNECTED": ExamineeDisconnected.type}
+            types = {
+                "CONNECTED": ExamineeConnected.type,
+                "DISCONNECTED": ExamineeDisconnected.type,
+                "MIGRATING": ExamineeMigrating.type,
+            }
             rows = [
                 (types[row.status], row.examinee_id, row.connection.version, at, True)
                 for row in frame.examinees
@@ -202,15 +247,24 @@ class Proctor:
         for start in range(0, len(rows), ROWS_A_LINE):
             say("seen", rows=rows[start : start + ROWS_A_LINE])
 
+    def obey(self, command: dict[str, Any]) -> None:
+        """`view`: tell who is seen on which socket."""
+        match command["do"]:
+            case "view":
+                seen = self._client.view.examinees.values()
+                say("view", rows=[(one.examinee_id, one.socket_id if one.connected else None) for one in seen])
+            case other:
+                raise ValueError(f"no such command: {other}")
+
     async def leave(self) -> None:
         await self._client.close()
 
 
-async def watch_plan(plan_id: str, url: str) -> None:
-    """Be the proctor until stdin ends."""
-    proctor = Proctor(plan_id, url)
+async def watch_plan(plan_id: str, url: str, name: str) -> None:
+    """Be a proctor until stdin ends."""
+    proctor = Proctor(plan_id, url, name)
     watching = asyncio.create_task(proctor.watch())
-    waiting = asyncio.create_task(each_command(lambda _: None))
+    waiting = asyncio.create_task(each_command(proctor.obey))
     await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if watching.done():
         await watching  # raises why it could not go on

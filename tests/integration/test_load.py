@@ -45,7 +45,7 @@ def load(directory: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 def assert_accounted_for(report: dict[str, Any]) -> None:
-    names = ("missing", "doubled", "outOfOrder", "redisDisagrees", "unexpectedLosses", "notAdmitted")
+    names = ("missing", "doubled", "outOfOrder", "redisDisagrees", "viewsDisagree", "unexpectedLosses", "notAdmitted")
     assert {name: report[name] for name in names} == dict.fromkeys(names, 0)
     assert report["correct"] is True
 
@@ -101,6 +101,18 @@ def test_a_steady_load_brings_back_everybody_it_takes_away(tmp_path: Path) -> No
     assert_percentiles(report["recoveryLatencyMs"], 20)
     assert report["lossesPerSecond"] > 0
     assert report["ratio"] > 0
+
+
+def test_a_rolling_restart_while_losses_go_on_moves_everybody_and_alarms_nobody(tmp_path: Path) -> None:
+    code, report = load(tmp_path, "rolling-restart", "--examinees", EXAMINEES, "--rate", "5", "--over", "1")
+    assert code == 0
+    assert_accounted_for(report)
+    assert (report["servers"], report["falseAlarms"]) == (2, 0)
+    # Half of them are on the first server; the second has nearly all when its turn comes.
+    assert report["migrated"] > 30
+    assert_percentiles(report["migrationMs"], report["migrated"])
+    assert report["lossesPerSecond"] > 0
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- a system that runs already ------------------------------------------------------------------------
@@ -193,6 +205,8 @@ def test_whatever_ends_a_run_ends_its_processes(tmp_path: Path, number: signal.S
         ("one-by-one", "--plan", "P.1"),
         ("one-by-one", "--examinees", "0"),
         ("two-by-two",),
+        ("rolling-restart", "--servers", "1"),
+        ("rolling-restart", "--socket-url", "ws://127.0.0.1:8001", "--redis-url", "redis://127.0.0.1:6379"),
     ],
 )
 def test_what_does_not_fit_together_is_a_usage_error(arguments: tuple[str, ...]) -> None:

@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.load_report import Baseline, Ledger, Percentiles, Phase, Report, Seen, Turn, Verdict, nearest_rank, per_second
+from cli.load_report import (
+    MIGRATING,
+    Baseline,
+    Ledger,
+    Percentiles,
+    Phase,
+    Report,
+    Seen,
+    Turn,
+    Verdict,
+    nearest_rank,
+    per_second,
+)
 
 NAMES_OF_THE_DESIGN = {
     "scenario",
@@ -33,6 +45,17 @@ def lost(version: int, at: float = 0.0, *, examinee_id: str = "E001", restated: 
 
 def back(version: int, at: float = 0.0, *, examinee_id: str = "E001") -> Seen:
     return Seen(Turn.BACK, examinee_id, version, at)
+
+
+def migrating(version: int, at: float = 0.0) -> Seen:
+    return Seen(MIGRATING, "E001", version, at)
+
+
+def moved(ledger: Ledger, at: float = 1.0) -> Ledger:
+    """E001 was sent away and has arrived."""
+    for turn in (Turn.LOST, Turn.BACK):
+        ledger.cause("E001", turn, at, Phase.MEASURED, migrated=True)
+    return ledger
 
 
 def ledger_of(*turns: Turn) -> Ledger:
@@ -157,6 +180,69 @@ def test_latencies_are_of_the_phase_and_matched_by_version() -> None:
     assert ledger.latencies(Turn.LOST, Phase.SET_UP) == [12.0]
 
 
+# -- migrations, and more than one proctor ---------------------------------------------------------------
+
+
+def test_a_migration_that_was_told_as_one_is_no_fault_and_no_loss() -> None:
+    ledger = moved(ledger_of(Turn.BACK))
+    for event in (back(1), migrating(2), back(3)):
+        ledger.see(event)
+    assert ledger.verdict() == Verdict(0, 0, 0, 0)
+    assert (ledger.outstanding, ledger.migrated) == (0, 1)
+    assert ledger.latencies(Turn.LOST) == [], "its figures are its own"
+
+
+def test_a_migration_that_was_told_as_a_loss_is_a_false_alarm() -> None:
+    ledger = moved(ledger_of(Turn.BACK))
+    for event in (back(1), lost(2), back(3)):
+        ledger.see(event)
+    assert ledger.verdict() == Verdict(0, 0, 0, 0, false_alarms=1)
+
+
+def test_a_migration_that_took_so_long_that_a_loss_was_told_is_a_false_alarm() -> None:
+    ledger = moved(ledger_of(Turn.BACK))
+    for event in (back(1), migrating(2), lost(3), back(4)):
+        ledger.see(event)
+    assert ledger.verdict().false_alarms == 1
+
+
+def test_a_migration_that_was_not_told_is_missing() -> None:
+    ledger = moved(ledger_of(Turn.BACK))
+    for event in (back(1), back(3)):
+        ledger.see(event)
+    assert ledger.verdict().missing == 1
+
+
+def test_a_loss_that_the_drain_was_a_moment_quicker_with_was_told_as_well() -> None:
+    ledger = ledger_of(Turn.BACK, Turn.LOST)
+    for event in (back(1), migrating(2)):
+        ledger.see(event)
+    assert ledger.verdict() == Verdict(0, 0, 0, 0)
+
+
+def test_what_one_proctor_misses_another_has_seen() -> None:
+    ledger = ledger_of(Turn.BACK, Turn.LOST, Turn.BACK)
+    for event, by in ((back(1), "one"), (back(1), "two"), (lost(2), "two"), (back(3), "two"), (back(3), "one")):
+        ledger.see(event, by)
+    assert ledger.verdict() == Verdict(0, 0, 0, 0)
+    assert ledger.outstanding == 0
+
+
+def test_each_proctor_for_itself_is_told_once_and_in_order() -> None:
+    ledger = ledger_of(Turn.BACK, Turn.LOST)
+    for event, by in ((back(1), "one"), (lost(2), "one"), (lost(2), "two"), (back(1), "two"), (lost(2), "two")):
+        ledger.see(event, by)
+    assert ledger.verdict() == Verdict(missing=0, doubled=1, out_of_order=1, restated=0)
+
+
+def test_a_snapshot_that_is_ahead_of_the_other_proctors_frame_counts_once() -> None:
+    ledger = ledger_of(Turn.BACK, Turn.LOST)
+    ledger.see(back(1), "one")
+    ledger.cover(Seen(Turn.LOST, "E001", 2, 0.0, True), "two")
+    ledger.see(lost(2), "one")
+    assert ledger.verdict().doubled == ledger.verdict().missing == 0
+
+
 @given(st.permutations([("cause", 0), ("cause", 1), ("cause", 2), ("see", 0), ("see", 1), ("see", 2)]))
 def test_it_does_not_matter_whether_the_cause_or_the_frame_is_heard_of_first(order: list[tuple[str, int]]) -> None:
     ledger = Ledger()
@@ -207,6 +293,8 @@ def test_the_ratio_is_of_the_throughputs_in_a_hall_outage() -> None:
         {"verdict": Verdict(1, 0, 0, 0)},
         {"verdict": Verdict(0, 1, 0, 0)},
         {"verdict": Verdict(0, 0, 1, 0)},
+        {"verdict": Verdict(0, 0, 0, 0, 1)},
+        {"views_disagree": 1},
         {"redis_disagrees": 1},
         {"unexpected_losses": 1},
         {"not_admitted": 1},
