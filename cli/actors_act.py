@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
@@ -16,7 +16,7 @@ from actors.runtime.settings import Settings
 from actors.runtime.stream_reading import read_stream
 from cli.config import takes_settings
 from cli.live import Row, address_of, ask, connected, entry_at, inspection_of, kind_of
-from cli.output import Format, OutputOption, print_json, run_until_interrupted
+from cli.output import ExitCode, Format, OutputOption, print_json, run_until_interrupted
 from cli.token import seconds_of
 from protocol import subjects
 from protocol.control import Drain, Stop
@@ -81,7 +81,7 @@ def drain(
             else:
                 typer.echo(f"{address_of(entry)}: {result['state']}: {text}")
 
-    run_until_interrupted(work())
+    _to_the_end(work, "the drain, if it has begun, goes on")
 
 
 @takes_settings("nats_url", "data_dir", running=True)
@@ -115,7 +115,22 @@ def stop(
             else:
                 typer.echo(f"{address_of(entry)}: {result['state']}")
 
-    run_until_interrupted(work())
+    _to_the_end(work, "what was asked for goes on")
+
+
+def _to_the_end(work: Callable[[], Awaitable[None]], otherwise: str) -> None:
+    """Run a command that Ctrl-C does not complete: then it says what goes on, and its exit code is not 0."""
+    done = False
+
+    async def whole() -> None:
+        nonlocal done
+        await work()
+        done = True
+
+    run_until_interrupted(whole())
+    if not done:
+        typer.echo(f"examwire: not waited for: {otherwise}", err=True)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _warning(entry: ServiceEntry, inspection: Row) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from actors.queue_server import topology_streams
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.stream_admin import ConsumerState, Stored
@@ -250,7 +251,7 @@ def list_streams(settings: Settings, watching: WatchOption = False, output: Outp
         async with connected(settings, "streams ls") as bus:
 
             async def fetch() -> list[Row]:
-                return [await _stream(bus, one.name, one.description) for one in STREAMS]
+                return [await _stream(bus, one.name, one.description) for one in topology_streams(settings)]
 
             if watching:
                 await watch(fetch, lambda found: found, _draw_streams, output, every=1.0)

@@ -535,5 +535,24 @@ async def test_a_server_that_is_gone_without_a_word_was_not_drained(
     assert "SOCK001 is gone, but the last that the log says of it is DRAINING" in result.stderr
 
 
+async def test_ctrl_c_ends_the_waiting_for_a_drain_and_says_that_the_drain_goes_on(
+    settings: Settings, system: System
+) -> None:
+    await system.examinee("E001")
+    command = [sys.executable, "-m", "cli.main", "actors", "drain", "SOCK001", "--over", "60s"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--nats-url", settings.nats_url, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        while b"clients left" not in await process.stderr.readline():
+            assert process.returncode is None
+        process.send_signal(signal.SIGINT)
+        output, errors = await process.communicate()
+    assert (process.returncode, output) == (1, b"")
+    assert b"goes on" in errors
+    assert system.server("SOCK001").details()["drain"] is not None
+
+
 async def _is_draining(server: SocketServer) -> bool:
     return server.details()["drain"] is not None
