@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from actors.client import GaveUp, ProctorClient
 from protocol.frames import Accepted, Error, PlanSnapshot, Welcome
-from protocol.messages import ExamineeConnected, ExamineeDisconnected, Message
+from protocol.messages import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating, Message
 from protocol.plan_view import PlanView, Seen, Verdict
 
 SNAPSHOT_SECONDS = 15.0
@@ -70,6 +70,8 @@ class SimulatedProctor:
                 self.opened.add(message.socket_id)
                 if message.replaced is not None:
                     self.ended.add(message.replaced.socket_id)
+            case ExamineeMigrating():
+                self.ended.add(message.socket_id)
             case ExamineeDisconnected() if message.socket_id is not None:
                 self.ended.add(message.socket_id)
         if self.client.verdict is Verdict.APPLIED and self._on_event is not None:

@@ -15,6 +15,7 @@ from protocol.frames import PlanSnapshot
 from protocol.messages import (
     ExamineeConnected,
     ExamineeDisconnected,
+    ExamineeMigrating,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
 LOG_LINES = 12
 EVERY_SECONDS = 0.25
 
-_STYLES = {"CONNECTED": "green", "DISCONNECTED": "red", "COMPLETED": "green", "FAILED": "red", "TIMED_OUT": "yellow"}
+_STYLES = {
+    "CONNECTED": "green",
+    "DISCONNECTED": "red",
+    "MIGRATING": "cyan",
+    "COMPLETED": "green",
+    "FAILED": "red",
+    "TIMED_OUT": "yellow",
+}
 
 
 def describe(message: Message) -> str | None:
@@ -41,9 +49,13 @@ def describe(message: Message) -> str | None:
             extra = ""
             if replaced is not None:
                 extra = f", replacing its connection on {replaced.server_id}"
+            elif message.migrated:
+                extra = " as it was told to"
             elif recovered:
                 extra = f" again, after {seconds:.1f} s" if seconds is not None else " again"
             return f"connected on {message.server_id}{extra}" + (" (restated)" if message.restated else "")
+        case ExamineeMigrating():
+            return f"sent away by {message.server_id}, which is drained" + (" (restated)" if message.restated else "")
         case ExamineeDisconnected():
             return f"disconnected from {message.server_id}: {message.reason}" + (
                 " (restated)" if message.restated else ""

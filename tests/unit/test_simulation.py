@@ -11,7 +11,14 @@ from cli.simulated_proctor import SimulatedProctor
 from cli.simulation_report import SimulateReport, report_of
 from cli.simulation_screen import describe
 from protocol.frames import ReconnectPolicy, Welcome
-from protocol.messages import ExamineeConnected, ExamineeDisconnected, Message, MobileSyncView, ReplacedSocket
+from protocol.messages import (
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeMigrating,
+    Message,
+    MobileSyncView,
+    ReplacedSocket,
+)
 
 NOW = "2024-01-01T09:00:00Z"
 PLACE = Place(("ws://a", "ws://b"), None, "P001", lambda role, subject: "token")
@@ -78,6 +85,19 @@ def test_a_replaced_socket_has_ended() -> None:
     assert report(examinee_of(proctor, "S-1", "S-2", current="S-2"), proctor).ok
 
 
+def sent_away(socket: str, version: int) -> ExamineeMigrating:
+    return ExamineeMigrating(
+        plan_id="P001", examinee_id="E001", socket_id=socket, server_id="SOCK001", timestamp=NOW, version=version
+    )
+
+
+def test_a_socket_whose_client_was_sent_away_has_ended() -> None:
+    here, there = proctor_of(connected("S-1", 1), sent_away("S-1", 2)), proctor_of(connected("S-1", 1), name="T2")
+    told = report(examinee_of(here, "S-1", current="S-1"), here, there)
+    assert [one.missing for one in told.proctors] == [[], ["E001 lost on S-1"]]
+    assert told.proctors[0].wrong == [], "on the way is not connected"
+
+
 def test_a_loss_that_one_proctor_was_not_told_of_is_missing_and_seen_wrongly() -> None:
     here, there = proctor_of(connected("S-1", 1), lost("S-1", 2)), proctor_of(connected("S-1", 1), name="T2")
     told = report(examinee_of(here, "S-1", current="S-1"), here, there)
@@ -120,4 +140,7 @@ def test_proctors_who_see_different_mobile_syncs_do_not_agree() -> None:
 
 def test_events_are_described_in_words() -> None:
     assert describe(lost("S-1", 2)) == "disconnected from None: SOCKET_CLOSED"
+    assert describe(sent_away("S-1", 2)) == "sent away by SOCK001, which is drained"
+    moved = connected("S-2", 3).model_copy(update={"migrated": True})
+    assert describe(moved) == "connected on SOCK001 as it was told to"
     assert describe(connected("S-2", 2, replaced="S-1")) == "connected on SOCK001, replacing its connection on None"
