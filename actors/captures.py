@@ -1,133 +1,80 @@
-"""Captures: is it a picture, and the files it is kept in. Everything here blocks; the web server calls it in threads.
+"""Captures: where the pictures of phones are kept, a directory or an object store bucket of NATS.
 
-A capture lives at `{directory}/{planId}/{examineeId}/sync_cap.jpg` and appears there in one step: it is written aside
-in the same directory, synced, renamed, and the directories are synced, so a crash leaves the old picture or the new.
+Every picture is kept under its own name, its `captureId`, and the record in Redis says which one counts. So it does not
+matter who was quicker when two web servers store a picture of one examinee: what is served is what the log came to.
+`sync_cap.jpg` is a second name of the one that was stored last, for people, and for when nobody knows better. What the
+record has moved on from is removed a while later.
+
+| | directory | nats |
+|---|---|---|
+| a picture | `{planId}/{examineeId}/{captureId}.jpg` | an object of this name |
+| the last one | `{planId}/{examineeId}/sync_cap.jpg`, a hard link | an object of this name, a link |
+| appears in one step | written aside in the same directory, synced, renamed | its last message makes it an object |
 """
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import hashlib
-import io
+import logging
 import os
-import struct
+import re
 import tempfile
 import time
-import zlib
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from PIL import Image
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
+from actors.pictures import jpeg_of
+from actors.runtime.bus import Bus
+from actors.runtime.object_store import ObjectStore, StoredObject
+from actors.runtime.settings import Settings
+from protocol.errors import ExamwireError, NotPermitted, StreamFull
+from protocol.streams import CAPTURES_BUCKET, DAY
 
-from protocol.errors import ExamwireError
+log = logging.getLogger("examwire.captures")
+T = TypeVar("T")
 
 FILE_NAME = "sync_cap.jpg"
-JPEG_QUALITY = 90
 STALE_SECONDS = 3600.0
-_JPEG_START = b"\xff\xd8\xff"
-_PNG_START = b"\x89PNG\r\n\x1a\n"
+"""An upload takes minutes; what is older and not finished belongs to a process that was killed."""
+REPLACED_SECONDS = 60.0
+"""From storing a picture to its announcement it is seconds, and clocks may differ by some."""
+_CAPTURE_ID = re.compile(r"[0-9a-f]{64}")
 
-
-class NotAPicture(ExamwireError):
-    """The bytes are no complete JPEG or PNG; the text says what is wrong with them."""
-
-
-class PictureTooLarge(ExamwireError):
-    """More bytes than are allowed, or a header that announces too many pixels; nothing of it was decoded."""
+Counted = Callable[[str, str], Awaitable[tuple[str, float] | None]]
+"""Of (planId, examineeId): the captureId that counts and when it was announced (seconds); `None`: not known."""
 
 
 class StoreFailed(ExamwireError):
-    """The file system did not take the capture (disk full, read only, ...)."""
+    """The file system or the bucket did not take the capture (full, read only, not permitted, ...)."""
 
 
-def jpeg_of(content: bytes, max_pixels: int) -> bytes:
-    """Check that `content` is a whole JPEG or PNG picture; the JPEG to keep.
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A picture that is kept. `stored_at`: seconds since the epoch."""
 
-    A JPEG comes back byte for byte, a PNG converted (over white where it is transparent). The pixel limit is applied
-    to the header, before anything is decoded. Raises `NotAPicture` or `PictureTooLarge`, and nothing else. A cut is
-    always found; damage within a JPEG's scan that libjpeg can bridge (it fills with grey) is not.
-    """
-    if content.startswith(_JPEG_START):
-        image = _opened(JpegImageFile, content, max_pixels)
-        # Decoding at an eighth still reads every coefficient, so a cut is found, in half the time and 1/64 the memory.
-        image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
-        _loaded(image)
-        return content
-    if content.startswith(_PNG_START):
-        _check_png_chunks(content)
-        return _converted(_loaded(_opened(PngImageFile, content, max_pixels)))
-    raise NotAPicture("neither a JPEG nor a PNG" if content else "the body is empty")
-
-
-def _opened(plugin: Callable[[io.BytesIO], ImageFile], content: bytes, max_pixels: int) -> ImageFile:
-    # The plugin itself instead of Image.open: no other format can be meant, and Image.open has a pixel limit of its
-    # own that warns or raises by a global variable.
-    with _only_our_errors():
-        image = plugin(io.BytesIO(content))
-    if image.width < 1 or image.height < 1:
-        raise NotAPicture(f"{image.width} x {image.height} pixels are no picture")
-    if image.width * image.height > max_pixels:
-        raise PictureTooLarge(f"{image.width} x {image.height} pixels; at most {max_pixels} are allowed")
-    return image
-
-
-def _loaded(image: ImageFile) -> ImageFile:
-    with _only_our_errors():
-        image.load()
-    return image
-
-
-def _converted(picture: Image.Image) -> bytes:
-    with _only_our_errors():
-        if picture.mode.startswith("I"):  # 16 bits a pixel: convert() would clip instead of scaling
-            picture = picture.point(lambda value: value / 256).convert("L")
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            paper = Image.new("RGB", picture.size, "white")
-            paper.paste(picture, mask=picture.getchannel("A"))
-            picture = paper
-        target = io.BytesIO()
-        picture.convert("RGB").save(target, "JPEG", quality=JPEG_QUALITY)
-        return target.getvalue()
-
-
-@contextmanager
-def _only_our_errors() -> Iterator[None]:
-    """Pillow answers bad input with OSError, SyntaxError, ValueError, struct.error, zlib.error, MemoryError, ..."""
-    try:
-        yield
-    except Exception as error:
-        raise NotAPicture(f"it cannot be decoded ({type(error).__name__}: {error})"[:300]) from error
-
-
-def _check_png_chunks(content: bytes) -> None:
-    """Pillow is content when the pixels are there; the end of a PNG may be missing. Walk to IEND, checking CRCs."""
-    place = len(_PNG_START)
-    while True:
-        if len(content) < place + 12:
-            raise NotAPicture("the PNG is cut off")
-        (length,) = struct.unpack_from(">I", content, place)
-        end = place + 8 + length
-        if len(content) < end + 4:
-            raise NotAPicture("the PNG is cut off")
-        if zlib.crc32(memoryview(content)[place + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
-            raise NotAPicture("a chunk of the PNG is damaged")
-        if content[place + 4 : place + 8] == b"IEND":
-            return
-        place = end + 4
+    plan_id: str
+    examinee_id: str
+    capture_id: str
+    stored_at: float
 
 
 class Incoming:
-    """An upload on its way: written to a file aside, hashed as it comes. End it with `commit` or `discard`."""
+    """An upload on its way: written to a file aside, hashed as it comes. End it with `discard`. Everything blocks."""
 
-    def __init__(self, directory: Path) -> None:
-        """Raises `StoreFailed`."""
-        self._target = directory / FILE_NAME
+    def __init__(self, directory: Path, plan_id: str, examinee_id: str) -> None:
+        """`directory`: where the file aside is. Raises `StoreFailed`."""
+        self.plan_id = plan_id
+        self.examinee_id = examinee_id
         self._digest = hashlib.sha256()
-        with _store_errors(directory):
+        with store_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
             # Buffered on purpose: its lock makes a discard() wait for a write that is still going on in a thread.
             self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115
@@ -143,79 +90,275 @@ class Incoming:
     def write(self, content: bytes) -> None:
         """Append. Raises `StoreFailed`."""
         self._digest.update(content)
-        with _store_errors(self._aside):
+        with store_errors(self._aside):
             self._file.write(content)
 
     def keep_jpeg(self, max_pixels: int) -> None:
         """Check what was received and convert it if need be. Raises as `jpeg_of`, and `StoreFailed`."""
-        with _store_errors(self._aside):
-            self._file.seek(0)
-            received = self._file.read()
+        received = self.content()
         jpeg = jpeg_of(received, max_pixels)
         if jpeg is not received:
-            with _store_errors(self._aside):
+            with store_errors(self._aside):
                 self._file.seek(0)
                 self._file.truncate()
                 self._file.write(jpeg)
 
-    def commit(self) -> None:
-        """Put the file in its place, for good: it is there after a power cut too. Raises `StoreFailed`."""
-        directory = self._target.parent
-        with _store_errors(self._target):
+    def content(self) -> bytes:
+        """What is in the file aside. Raises `StoreFailed`."""
+        with store_errors(self._aside):
+            self._file.seek(0)
+            return self._file.read()
+
+    def move_to(self, target: Path) -> None:
+        """Give the file its name, whole and for good. Raises `StoreFailed`."""
+        with store_errors(target):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            os.replace(self._aside, self._target)
+            os.utime(self._aside)  # its age counts from here, not from when it came
+            os.replace(self._aside, target)
+
+    def discard(self) -> None:
+        """Remove the file aside; nothing happens after `move_to`. Raises nothing: there is nobody to act on it."""
+        with suppress(OSError):  # what could not be flushed is about to be removed
+            self._file.close()
+        with suppress(OSError):  # a later sweep takes what cannot be removed now
+            self._aside.unlink(missing_ok=True)
+
+
+class CaptureStore(ABC):
+    """The captures of all plans. Ids are checked before they get here (`protocol.ids`)."""
+
+    def __init__(self, uploads: Path) -> None:
+        """`uploads`: the directory under which files aside are."""
+        self._uploads = uploads
+        # Threads of their own, so that nobody waits behind a decoder.
+        self._threads = ThreadPoolExecutor(4, "files")
+
+    def close(self) -> None:
+        """Let the threads end; what they have begun they finish."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        """`work`, which blocks, in one of the threads for files."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    async def begin(self, plan_id: str, examinee_id: str) -> Incoming:
+        """A new upload of an examinee. Raises `StoreFailed`."""
+        return await self.in_thread(Incoming, self._aside_of(plan_id, examinee_id), plan_id, examinee_id)
+
+    async def sweep(self, counted: Counted, keep_seconds: float) -> int:
+        """Remove what killed processes left, what is replaced, and what is older than `keep_seconds`; how many.
+
+        A picture is replaced when another one was announced well after this one was stored: its own announcement, if
+        there ever was one, stands before that in the log. Raises `StoreFailed` and what the store and `counted` raise.
+        """
+        removed = await self._sweep_leftovers(time.time() - STALE_SECONDS)
+        by_examinee: dict[tuple[str, str], list[Kept]] = defaultdict(list)
+        for kept in await self._kept():
+            by_examinee[kept.plan_id, kept.examinee_id].append(kept)
+        oldest = time.time() - keep_seconds
+        for (plan_id, examinee_id), pictures in by_examinee.items():
+            counts = await counted(plan_id, examinee_id) if len(pictures) > 1 else None
+            for kept in pictures:
+                if kept.stored_at < oldest or _replaced(kept, counts):
+                    removed += await self._remove(kept)
+        return removed
+
+    @abstractmethod
+    async def commit(self, incoming: Incoming) -> None:
+        """Keep an upload, whole and for good: it is there after a power cut too. Raises `StoreFailed`, and
+        `BrokerUnavailable` where the pictures are in NATS."""
+
+    @abstractmethod
+    async def read(self, plan_id: str, examinee_id: str, capture_id: str | None) -> bytes | None:
+        """A picture of an examinee, whole, or `None`; with no `capture_id` the one that was stored last.
+
+        Raises `StoreFailed` when it is there and cannot be read, and `BrokerUnavailable` where they are in NATS.
+        """
+
+    @abstractmethod
+    async def _kept(self) -> list[Kept]: ...
+
+    @abstractmethod
+    async def _remove(self, kept: Kept) -> bool:
+        """Remove a picture, unless it has been stored again since."""
+
+    @abstractmethod
+    def _aside_of(self, plan_id: str, examinee_id: str) -> Path: ...
+
+    async def _sweep_leftovers(self, before: float) -> int:
+        return await self.in_thread(_sweep_files, self._uploads, before)
+
+
+class DirectoryCaptures(CaptureStore):
+    """Under one directory, which several web servers may share."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.directory = directory
+
+    async def commit(self, incoming: Incoming) -> None:
+        await self.in_thread(self._commit, incoming)
+
+    def _commit(self, incoming: Incoming) -> None:
+        directory = self.directory / incoming.plan_id / incoming.examinee_id
+        picture = directory / f"{incoming.capture_id}.jpg"
+        with store_errors(picture), _locked(directory):
+            incoming.move_to(picture)
+            with tempfile.TemporaryDirectory(prefix=".link-", dir=directory) as aside:
+                os.link(picture, Path(aside) / FILE_NAME)
+                os.replace(Path(aside) / FILE_NAME, directory / FILE_NAME)
             # The directories above may be as new as the file.
             for one in (directory, directory.parent, directory.parent.parent):
                 _sync_directory(one)
 
-    def discard(self) -> None:
-        """Remove the file aside; nothing happens after a commit. Raises nothing: there is nobody to act on it."""
-        with suppress(OSError):  # what could not be flushed is about to be removed
-            self._file.close()
-        with suppress(OSError):  # the sweep of a later start takes what cannot be removed now
-            self._aside.unlink(missing_ok=True)
+    async def read(self, plan_id: str, examinee_id: str, capture_id: str | None) -> bytes | None:
+        directory = self.directory / plan_id / examinee_id
+        return await self.in_thread(_read, directory / _file_name(capture_id))
 
+    async def _kept(self) -> list[Kept]:
+        return await self.in_thread(self._list)
 
-class CaptureStore:
-    """The captures of all plans under one directory. Ids are checked before they get here (`protocol.ids`)."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-
-    def begin(self, plan_id: str, examinee_id: str) -> Incoming:
-        """A new upload of an examinee. Raises `StoreFailed`."""
-        return Incoming(self.directory / plan_id / examinee_id)
-
-    def read(self, plan_id: str, examinee_id: str) -> bytes | None:
-        """The capture, whole, or `None`. Raises `StoreFailed` when it is there and cannot be read."""
-        path = self.directory / plan_id / examinee_id / FILE_NAME
-        with _store_errors(path):
-            try:
-                return path.read_bytes()
-            except FileNotFoundError:
-                return None
-
-    def sweep(self) -> int:
-        """Remove what a killed process left of its uploads, an hour old or more; how many files."""
-        removed = 0
-        oldest = time.time() - STALE_SECONDS
-        with _store_errors(self.directory):
-            for path in self.directory.glob("*/*/.upload-*.part"):
+    def _list(self) -> list[Kept]:
+        found = []
+        with store_errors(self.directory):
+            for path in self.directory.glob("*/*/*.jpg"):
+                if _CAPTURE_ID.fullmatch(path.stem) is None:
+                    continue
                 with suppress(FileNotFoundError):  # another web server on the same files was quicker
-                    if path.stat().st_mtime < oldest:
-                        path.unlink()
-                        removed += 1
-        return removed
+                    found.append(Kept(path.parts[-3], path.parts[-2], path.stem, path.stat().st_mtime))
+        return found
+
+    async def _remove(self, kept: Kept) -> bool:
+        return await self.in_thread(self._unlink, kept)
+
+    def _unlink(self, kept: Kept) -> bool:
+        directory = self.directory / kept.plan_id / kept.examinee_id
+        picture, last = directory / f"{kept.capture_id}.jpg", directory / FILE_NAME
+        with store_errors(picture), _locked(directory):
+            try:
+                found = picture.stat()
+                if found.st_mtime != kept.stored_at:
+                    return False
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(last.stat(), found):
+                        last.unlink()
+                picture.unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def _aside_of(self, plan_id: str, examinee_id: str) -> Path:
+        return self.directory / plan_id / examinee_id  # a rename works within one file system only
+
+
+class NatsCaptures(CaptureStore):
+    """In a bucket that the queue server has made, for any number of web servers. `uploads`: a directory of our own."""
+
+    def __init__(self, bus: Bus, uploads: Path) -> None:
+        super().__init__(uploads)
+        self._objects = ObjectStore(bus, CAPTURES_BUCKET)
+        self._found: dict[Kept, StoredObject] = {}
+        self._links: dict[str, StoredObject] = {}
+
+    async def commit(self, incoming: Incoming) -> None:
+        content = await self.in_thread(incoming.content)
+        owner = f"{incoming.plan_id}/{incoming.examinee_id}"
+        try:
+            await self._objects.put(f"{owner}/{incoming.capture_id}.jpg", content)
+            await self._objects.link(f"{owner}/{FILE_NAME}", f"{owner}/{incoming.capture_id}.jpg")
+        except (StreamFull, NotPermitted) as error:
+            raise StoreFailed(str(error)) from error
+
+    async def read(self, plan_id: str, examinee_id: str, capture_id: str | None) -> bytes | None:
+        return await self._objects.get(f"{plan_id}/{examinee_id}/{_file_name(capture_id)}")
+
+    async def _kept(self) -> list[Kept]:
+        self._found, self._links = {}, {}
+        for one in await self._objects.objects():
+            *owner, name = one.name.split("/")
+            if one.link is not None:
+                self._links[one.link] = one
+            elif len(owner) == 2 and _CAPTURE_ID.fullmatch(stem := name.removesuffix(".jpg")):
+                self._found[Kept(owner[0], owner[1], stem, one.stored_at)] = one
+        return list(self._found)
+
+    async def _remove(self, kept: Kept) -> bool:
+        found = self._found[kept]
+        if (link := self._links.get(found.name)) is not None:
+            await self._objects.remove(link)
+        return await self._objects.remove(found)
+
+    def _aside_of(self, _plan_id: str, _examinee_id: str) -> Path:
+        return self._uploads
+
+    async def _sweep_leftovers(self, before: float) -> int:
+        return await super()._sweep_leftovers(before) + await self._objects.sweep(before)
+
+
+def capture_store(settings: Settings, bus: Bus) -> CaptureStore:
+    """The store that the settings ask for."""
+    if settings.captures.store == "nats":
+        return NatsCaptures(bus, settings.data_dir / "uploads")
+    return DirectoryCaptures(settings.data_dir / "captures")
+
+
+def keep_seconds(settings: Settings) -> float:
+    """How long pictures are kept."""
+    return settings.captures.keep_days * DAY
+
+
+def _replaced(kept: Kept, counts: tuple[str, float] | None) -> bool:
+    if counts is None:
+        return False
+    capture_id, announced_at = counts
+    return kept.capture_id != capture_id and kept.stored_at < announced_at - REPLACED_SECONDS
+
+
+def _file_name(capture_id: str | None) -> str:
+    if capture_id is None or _CAPTURE_ID.fullmatch(capture_id) is None:
+        return FILE_NAME
+    return f"{capture_id}.jpg"
+
+
+def _read(path: Path) -> bytes | None:
+    with store_errors(path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+def _sweep_files(directory: Path, before: float) -> int:
+    removed = 0
+    with store_errors(directory):
+        for path in directory.rglob(".upload-*.part"):
+            with suppress(FileNotFoundError):  # another web server on the same files was quicker
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    removed += 1
+    return removed
 
 
 @contextmanager
-def _store_errors(path: Path) -> Iterator[None]:
+def store_errors(path: Path) -> Iterator[None]:
+    """Trouble with files as `StoreFailed`."""
     try:
         yield
     except OSError as error:
         raise StoreFailed(f"{path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """One at a time in an examinee's directory, also among processes: storing a picture again, and removing it."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -9,17 +9,19 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 import pydantic
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from actors.captures import FILE_NAME, CaptureStore, Incoming, NotAPicture, PictureTooLarge, StoreFailed
+from actors import traces
+from actors.captures import FILE_NAME, CaptureStore, Incoming, StoreFailed
+from actors.pictures import NotAPicture, PictureTooLarge
 from actors.problems import UPLOAD_STALLED, Problem
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import MobileSyncSettings
@@ -34,7 +36,6 @@ from protocol.streams import STATUS
 from protocol.times import format_time, parse_time
 
 log = logging.getLogger("examwire.web")
-T = TypeVar("T")
 
 Stage = Mapping[str, str]
 """The examinee's mobile_sync record; empty when there is none or Redis does not answer."""
@@ -53,6 +54,10 @@ class Upload:
     examinee_id: str
     device_id: str
     device_info: DeviceInfo
+
+    def about(self) -> dict[str, str]:
+        """For log lines."""
+        return {"plan": self.plan_id, "examinee": self.examinee_id}
 
     def message_id(self, stage: Stage, what: str, capture_id: str) -> str:
         """The same for a retry, so that it has one effect; another one for a deliberate new try.
@@ -88,19 +93,12 @@ class MobileUploads:
         self.bus = bus
         self.store = store
         self.captures = captures
-        # Decoding is what takes long; files have threads of their own, so that nobody waits behind a decoder.
         self._decoders = ThreadPoolExecutor(2, "decode")
-        self._files = ThreadPoolExecutor(4, "files")
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     def close(self) -> None:
         """Let the threads end; what they have begun they finish."""
-        for threads in (self._decoders, self._files):
-            threads.shutdown(wait=False, cancel_futures=True)
-
-    async def in_file_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        """`work` in one of the threads for files."""
-        return await asyncio.get_running_loop().run_in_executor(self._files, work, *arguments)
+        self._decoders.shutdown(wait=False, cancel_futures=True)
 
     async def take(self, claims: Claims, request: Request) -> Response:
         """201 and the stored record once it is durably announced.
@@ -114,22 +112,22 @@ class MobileUploads:
             raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow uploads for this examinee")
         upload = Upload(plan_id, examinee_id, *_device(request))
 
-        stage = await self._stage(upload)
+        stage = await self.stage(plan_id, examinee_id)
         # TIMED_OUT is the broker's clock; ours may not be there yet.
         if stage.get("status") == MobileSyncCode.TIMED_OUT or deadline_passed(stage, time.time()):
             raise _late(stage)
         incoming: Incoming | None = None
         try:
             self._check_size(int(request.headers.get("content-length", "0")))
-            incoming = await self.in_file_thread(self.captures.begin, plan_id, examinee_id)
+            incoming = await self.captures.begin(plan_id, examinee_id)
             await self._receive(request, incoming)
             stored = await self._accept(upload, stage, incoming, time.time())
         except (NotAPicture, PictureTooLarge) as error:
-            log.info("plan %s, examinee %s: upload refused: %s", plan_id, examinee_id, error)
+            log.info("upload refused: %s", error, extra=upload.about())
             await self._announce_failure(upload, stage, "IMAGE_UPLOAD_FAILED", incoming)
             raise
         except StoreFailed as error:
-            log.error("plan %s, examinee %s: capture not stored: %s", plan_id, examinee_id, error)
+            log.error("capture not stored: %s", error, extra=upload.about())
             await self._announce_failure(upload, stage, "IMAGE_STORE_FAILED", incoming)
             raise
         finally:
@@ -155,7 +153,7 @@ class MobileUploads:
                 self._check_size(received)
                 pending += chunk
             if pending and (chunk is None or len(pending) >= WRITE_BYTES):
-                await self.in_file_thread(incoming.write, bytes(pending))
+                await self.captures.in_thread(incoming.write, bytes(pending))
                 pending.clear()
             if chunk is None:
                 return
@@ -168,22 +166,34 @@ class MobileUploads:
         """Check, store, announce what was received; the message that stands in the log."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._decoders, incoming.keep_jpeg, self.settings.max_pixels)
-        # One at a time for an examinee: the file in place is the one that was announced last.
+        # One at a time for an examinee: of uploads here, the one that was stored last is the one announced last. Of
+        # those on several web servers the log says which one counts (`actors.captures`).
         async with self._turns.setdefault((upload.plan_id, upload.examinee_id), asyncio.Lock()):
-            stage = await self._stage(upload) or stage
+            stage = await self.stage(upload.plan_id, upload.examinee_id) or stage
             if deadline_passed(stage, received_at):  # ours to decide by its arrival, not by how long we took
                 raise _late(stage)
-            await self.in_file_thread(incoming.commit)
+            await self.captures.commit(incoming)
             return await self._announce(upload, stage, incoming.capture_id)
 
-    async def _stage(self, upload: Upload) -> Stage:
+    async def stage(self, plan_id: str, examinee_id: str) -> Stage:
+        """What is recorded about an examinee's mobile sync, as well as can be known now."""
         try:
             async with asyncio.timeout(REDIS_SECONDS):
-                return await self.store.entries(keys.mobile_sync(upload.plan_id, upload.examinee_id))
+                return await self.store.entries(keys.mobile_sync(plan_id, examinee_id))
         except (StateUnavailable, StateDamaged, TimeoutError) as error:
             # Not a reason to turn a phone away: the log decides, and the state manager says what it made of it.
-            log.warning("plan %s, examinee %s: stage not known: %r", upload.plan_id, upload.examinee_id, error)
+            log.warning("plan %s, examinee %s: stage not known: %r", plan_id, examinee_id, error)
             return {}
+
+    async def counted(self, plan_id: str, examinee_id: str) -> tuple[str, float] | None:
+        """The picture that counts by the log, and when it was announced. Raises `StateUnavailable`, `StateDamaged`."""
+        stage = await self.store.entries(keys.mobile_sync(plan_id, examinee_id))
+        if not (capture_id := stage.get("captureId")):
+            return None
+        try:
+            return capture_id, parse_time(stage.get("timestamp", ""))
+        except ValueError:
+            return None
 
     async def _announce(self, upload: Upload, stage: Stage, capture_id: str) -> MobileSyncStatus:
         """Publish COMPLETED; for a retry, what the first try has published. Raises `BrokerUnavailable`."""
@@ -198,7 +208,15 @@ class MobileUploads:
             capture_id=capture_id,
         )
         message_id = upload.message_id(stage, status.status, capture_id)
-        ack = await self.bus.publish(Outgoing(subjects.status_plan(upload.plan_id), encode(status), message_id))
+        status.traceparent = traces.uploaded()
+        span = traces.publishing(status)
+        payload = encode(status)
+        outgoing = Outgoing(subjects.status_plan(upload.plan_id), payload, message_id, traces.header([payload]))
+        try:
+            ack = await self.bus.publish(outgoing)
+        finally:
+            if span is not None:
+                span.end()
         if ack.duplicate and (first := await self.bus.message_at(STATUS.name, ack.sequence)) is not None:
             message = STATUS_CODEC.decode_one(first.payload)
             assert isinstance(message, MobileSyncStatus)
@@ -215,12 +233,13 @@ class MobileUploads:
             timestamp=format_time(time.time()),
             reason=reason,
         )
+        status.traceparent = traces.uploaded()
         message_id = upload.message_id(stage, reason, incoming.capture_id if incoming is not None else "")
         outgoing = Outgoing(subjects.status_plan(upload.plan_id), encode(status), message_id)
         try:
             await self.bus.publish(outgoing, BEST_EFFORT_SECONDS)
         except BrokerUnavailable as error:
-            log.warning("plan %s, examinee %s: %s not announced: %s", upload.plan_id, upload.examinee_id, reason, error)
+            log.warning("%s not announced: %s", reason, error, extra={**upload.about(), "reason": reason})
 
 
 def _device(request: Request) -> tuple[str, DeviceInfo]:

@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from actors.captures import NotAPicture, PictureTooLarge, StoreFailed
+from actors.captures import StoreFailed
+from actors.pictures import NotAPicture, PictureTooLarge
 from protocol.errors import BrokerUnavailable, ErrorCode, ExamwireError, InvalidField, InvalidToken
 
 INTERNAL_ERROR = "INTERNAL_ERROR"

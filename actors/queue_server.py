@@ -19,12 +19,15 @@ from protocol.frames import error_frame
 from protocol.messages import Lease, QueueCreate, QueueCreated
 from protocol.streams import (
     ADVISORY_WATCH,
+    DAY,
     LEASE_WATCH,
     RECONNECT_EXHAUSTED,
     STATE_MANAGER,
     STREAMS,
     ConsumerSpec,
+    StreamSpec,
     broadcast_consumer,
+    captures_stream,
     queue_consumers,
     queue_id,
     reconnect_watch,
@@ -34,6 +37,14 @@ log = logging.getLogger("examwire.queue_server")
 
 REQUESTS = Codec.of((QueueCreate,))
 LEASES = Codec.of((Lease,))
+
+
+def topology_streams(settings: Settings) -> list[StreamSpec]:
+    """All streams, with the bucket of the pictures when they are kept in NATS."""
+    captures = settings.captures
+    if captures.store != "nats":
+        return list(STREAMS)
+    return [*STREAMS, captures_stream(captures.keep_days * DAY, captures.max_total_bytes)]
 
 
 def topology_consumers(settings: Settings) -> list[ConsumerSpec]:
@@ -47,7 +58,7 @@ async def apply_topology(bus: Bus, settings: Settings) -> None:
 
     Raises `BrokerUnavailable`, `NotPermitted`, or `ConfigurationError` when there is no cluster for the copies.
     """
-    for stream in STREAMS:
+    for stream in topology_streams(settings):
         # Versions of a stream that was lost and made anew never fall behind those in Redis.
         first = int(time.time() * 1000) if stream.first_seq_from_clock else None
         await bus.apply_stream(stream, first_seq=first, replicas=settings.nats.replicas)

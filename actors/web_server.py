@@ -24,7 +24,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from actors.captures import FILE_NAME, CaptureStore, StoreFailed
+from actors import traces
+from actors.captures import FILE_NAME, StoreFailed, capture_store, keep_seconds
 from actors.mobile_upload import MobileUploads
 from actors.problems import PROBLEM_HANDLERS, RETRY_AFTER, Problem, problem_of
 from actors.runtime.actor import Actor
@@ -37,13 +38,22 @@ from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import TokenVerifier, bearer
 from actors.web_metrics import REQUESTS, UPLOADS
 from protocol.claims import Claims
-from protocol.errors import ErrorCode, ExamwireError, RoleFailed, StateUnavailable
+from protocol.errors import (
+    BrokerUnavailable,
+    ErrorCode,
+    ExamwireError,
+    NotPermitted,
+    RoleFailed,
+    StateDamaged,
+    StateUnavailable,
+)
 from protocol.ids import check_id
 
 log = logging.getLogger("examwire.web")
 
 DRAIN_SECONDS = 5
 PING_SECONDS = 2.0
+TIDY_SECONDS = 3600.0
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})
 
 
@@ -68,12 +78,12 @@ class WebServer(Actor):
     kind = "web-server"
 
     def __init__(self, settings: Settings, bus: Bus, store: StateStore) -> None:
-        super().__init__(f"web-server-{uuid.uuid4().hex[:8]}")
+        super().__init__(f"web-server.{uuid.uuid4().hex[:8]}")
         self.settings = settings
         self.bus = bus
         self.store = store
         self.url = ""
-        self.captures = CaptureStore(settings.data_dir / "captures")
+        self.captures = capture_store(settings, bus)
         self.uploads = MobileUploads(settings.mobile_sync, bus, store, self.captures)
         self.outcomes: Counter[str] = Counter()
         self._verifier = TokenVerifier(settings)
@@ -100,10 +110,6 @@ class WebServer(Actor):
     async def on_start(self) -> None:
         host, port = self.settings.web.host, self.settings.web.port
         require_secret_beyond_loopback(self.settings, "web.host", host)
-        try:
-            await self.uploads.in_file_thread(self.captures.sweep)
-        except StoreFailed as error:
-            log.warning("%s: leftovers of earlier uploads stay: %s", self.address, error)
         listener = await _listen(host, port)
         self._http = _HttpServer(
             uvicorn.Config(
@@ -129,6 +135,7 @@ class WebServer(Actor):
             listener.close()
             raise RoleFailed(f"the web server on {host}:{port} did not start: {self._serving.exception()!r}")
         self.url = _url_of(listener)
+        self.spawn(self._tidy(), "tidy")
         await self._presence.announce()
         log.info("%s serves on %s", self.address, self.url)
 
@@ -143,7 +150,19 @@ class WebServer(Actor):
             if self._http.server_state.tasks:
                 await asyncio.wait(set(self._http.server_state.tasks), timeout=1)
         self.uploads.close()
+        self.captures.close()
         await self._presence.withdraw()
+
+    async def _tidy(self) -> None:
+        """Now and then: remove leftovers, pictures that were replaced, and those that are too old."""
+        while True:
+            try:
+                removed = await self.captures.sweep(self.uploads.counted, keep_seconds(self.settings))
+                if removed:
+                    log.info("%s: %d pictures and leftovers of uploads removed", self.address, removed)
+            except (StoreFailed, BrokerUnavailable, NotPermitted, StateUnavailable, StateDamaged) as error:
+                log.warning("%s: replaced pictures and leftovers of uploads stay for now: %s", self.address, error)
+            await asyncio.sleep(TIDY_SECONDS)
 
     async def _watch(self, serving: asyncio.Task[None]) -> None:
         await asyncio.wait({serving})
@@ -190,7 +209,9 @@ class WebServer(Actor):
         """`PUT /v1/plans/{planId}/examinees/{examineeId}/mobile-sync?deviceId&model&osVersion`, body JPEG or PNG."""
         outcome = "STOPPING"
         try:
-            response = await self.uploads.take(self._claims(request), request)
+            claims = self._claims(request)
+            with traces.uploading(request.headers.get(traces.HEADER), plan=claims.plan, examinee=claims.sub):
+                response = await self.uploads.take(claims, request)
             outcome = "STORED"
         except ClientDisconnect:
             # Whether to try again is the phone's decision, so nothing is announced, and nobody reads this answer.
@@ -211,8 +232,14 @@ class WebServer(Actor):
         examinee_id = check_id("examineeId", request.path_params["examinee_id"])
         if not claims.may_watch(plan_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow to watch this plan")
-        # Read whole: sending from the file while an upload replaces it would mix two lengths.
-        content = await self.uploads.in_file_thread(self.captures.read, plan_id, examinee_id)
+        # The one that counts by the record; while nobody knows, the one that was stored last.
+        stage = await self.uploads.stage(plan_id, examinee_id)
+        try:
+            content = await self.captures.read(plan_id, examinee_id, stage.get("captureId"))
+        except BrokerUnavailable as error:
+            log.warning("plan %s, examinee %s: picture not fetched: %s", plan_id, examinee_id, error)
+            detail = "the picture cannot be fetched now"
+            raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=RETRY_AFTER) from None
         if content is None:
             raise Problem(404, ErrorCode.NOT_FOUND, "there is no picture of this examinee")
         headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}

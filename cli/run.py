@@ -107,7 +107,13 @@ def state_manager(
 
 @app.command("queue-server")
 @takes_settings(
-    *ENGINES, "nats.replicas", *LOGS, "reconnect.max_attempts", "reconnect.backoff_seconds", "server.lease_seconds"
+    *ENGINES,
+    "nats.replicas",
+    "captures.store",
+    *LOGS,
+    "reconnect.max_attempts",
+    "reconnect.backoff_seconds",
+    "server.lease_seconds",
 )
 def queue_server(
     settings: Settings,
@@ -127,7 +133,15 @@ def queue_server(
 
 
 @app.command("web-server")
-@takes_settings(*ENGINES, *LOGS, "web.host", "web.port", "mobile_sync.max_bytes", "mobile_sync.timeout_seconds")
+@takes_settings(
+    *ENGINES,
+    *LOGS,
+    "web.host",
+    "web.port",
+    "mobile_sync.max_bytes",
+    "mobile_sync.timeout_seconds",
+    "captures.store",
+)
 def web_server(settings: Settings, json_ready: JsonOption = False) -> None:
     """Take pictures by HTTP; serve the pages, the pictures, /healthz, /readyz and /metrics."""
     require_secret_beyond_loopback(settings, "web-server", settings.web.host)

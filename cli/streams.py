@@ -9,17 +9,23 @@ from typing import Any, Literal, TypeVar
 
 import typer
 
-from actors.queue_server import apply_topology, topology_consumers
+from actors.queue_server import apply_topology, topology_consumers, topology_streams
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.stream_admin import config_difference, consumer_config, stream_config
 from cli.config import takes_settings
 from cli.output import ExitCode, Format, OutputOption, run_until_interrupted, show, table
 from cli.queues import list_streams
-from protocol.streams import STREAMS
 
 CONNECT_SECONDS = 2.0
-TOPOLOGY_SETTINGS = ("nats_url", "nats.replicas", "data_dir", "reconnect.max_attempts", "reconnect.backoff_seconds")
+TOPOLOGY_SETTINGS = (
+    "nats_url",
+    "nats.replicas",
+    "captures.store",
+    "data_dir",
+    "reconnect.max_attempts",
+    "reconnect.backoff_seconds",
+)
 
 T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -78,7 +84,7 @@ def apply(settings: Settings, output: OutputOption = Format.TABLE) -> None:
 async def compare(bus: Bus, settings: Settings) -> list[Finding]:
     """Every declared stream and consumer as the broker has it. Raises `BrokerUnavailable`."""
     findings = []
-    for stream in STREAMS:
+    for stream in topology_streams(settings):
         found = await bus.stream_config(stream.name)
         findings.append(_finding("stream", stream.name, stream_config(stream, settings.nats.replicas), found))
     for consumer in topology_consumers(settings):

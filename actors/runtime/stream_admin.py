@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import nats.errors
 import nats.js.errors
-from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, StorageType, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
 from nats.js.client import JetStreamContext
 
 from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone
@@ -220,8 +220,8 @@ class StreamAdmin:
     async def storage_state(self) -> StorageState:
         """What the streams of this account take on disk. Raises `BrokerUnavailable`."""
         try:
-            info = await self._js.account_info()
-        except (TimeoutError, nats.errors.Error) as error:
+            info = await self._asked("JetStream", self._js.account_info)
+        except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"JetStream tells nothing of its storage ({error!r})") from error
         return StorageState(info.storage, info.limits.max_storage if info.limits.max_storage > 0 else None)
 
@@ -321,7 +321,9 @@ def stream_config(spec: StreamSpec, replicas: int = 1) -> StreamConfig:
         max_msgs_per_subject=spec.max_msgs_per_subject,
         allow_direct=True,
         # The server switches this on by itself for what needs it; said here so that a comparison finds no difference.
-        allow_rollup_hdrs=spec.allow_msg_schedules or spec.delete_marker_ttl is not None,
+        allow_rollup_hdrs=spec.allow_rollup or spec.allow_msg_schedules or spec.delete_marker_ttl is not None,
+        max_bytes=spec.max_bytes,
+        discard=DiscardPolicy.NEW if spec.refuse_when_full else DiscardPolicy.OLD,
         allow_msg_ttl=spec.allow_msg_ttl or None,
         allow_msg_schedules=spec.allow_msg_schedules or None,
         allow_atomic=spec.allow_atomic or None,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from actors.captures import CaptureStore, Incoming
+from actors.captures import Incoming
 from actors.mobile_upload import MobileUploads
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings, load_settings
@@ -154,12 +154,16 @@ async def test_a_disk_that_fails_at_the_sync_is_a_store_that_failed(
 async def test_the_leftovers_of_a_killed_server_are_swept_at_the_next_start(
     settings: Settings, bus: Bus, store: StateStore
 ) -> None:
-    CaptureStore(settings.data_dir / "captures").begin("P001", "E001")  # and killed
+    Incoming(settings.data_dir / "captures" / "P001" / "E001", "P001", "E001")  # and killed
     (left,) = (settings.data_dir / "captures").rglob("*.part")
     os.utime(left, (0, 0))
     server = WebServer(settings, bus, store)
     await server.start()
-    assert not left.exists()
+
+    async def gone() -> bool:
+        return not left.exists()
+
+    await eventually(gone, "the leftover")
     await server.stop()
 
 

@@ -1,0 +1,197 @@
+"""What counts as a picture."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from actors import pictures
+from actors.pictures import NotAPicture, PictureTooLarge, jpeg_of
+
+MAX_PIXELS = 1_000_000
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    target = io.BytesIO()
+    image.save(target, kind, **options)
+    return target.getvalue()
+
+
+def opened(content: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(content))
+    image.load()
+    return image
+
+
+NOISE = Image.effect_noise((48, 32), 60).convert("RGB")
+JPEG = encoded(NOISE, "JPEG")
+PROGRESSIVE = encoded(NOISE, "JPEG", progressive=True)
+PNG = encoded(NOISE, "PNG")
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_announcing(width: int, height: int) -> bytes:
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    data = png_chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+    return b"\x89PNG\r\n\x1a\n" + header + data + png_chunk(b"IEND", b"")
+
+
+def jpeg_announcing(width: int, height: int) -> bytes:
+    frame = JPEG.index(b"\xff\xc0") + 5  # marker, length, precision, then height and width
+    return JPEG[:frame] + struct.pack(">HH", height, width) + JPEG[frame + 4 :]
+
+
+# -- is it a picture -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [JPEG, PROGRESSIVE, JPEG + b"a video that some phones append" * 99])
+def test_a_jpeg_is_kept_byte_for_byte(content: bytes) -> None:
+    assert jpeg_of(content, MAX_PIXELS) == content
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_a_png_of_any_mode_becomes_a_jpeg_of_the_same_size(mode: str) -> None:
+    kept = opened(jpeg_of(encoded(Image.new(mode, (48, 32)), "PNG"), MAX_PIXELS))
+    assert (kept.format, kept.size) == ("JPEG", (48, 32))
+
+
+def test_what_is_transparent_in_a_png_becomes_white_and_16_bits_keep_their_brightness() -> None:
+    transparent = opened(jpeg_of(encoded(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), "PNG"), MAX_PIXELS))
+    assert transparent.getpixel((4, 4)) == (255, 255, 255)
+    palette = Image.new("P", (8, 8))
+    see_through = opened(jpeg_of(encoded(palette, "PNG", transparency=0), MAX_PIXELS))
+    assert see_through.getpixel((4, 4)) == (255, 255, 255)
+    grey = opened(jpeg_of(encoded(Image.new("I;16", (8, 8), 0x8000), "PNG"), MAX_PIXELS))
+    assert grey.getpixel((4, 4)) == (128, 128, 128)
+
+
+@pytest.mark.parametrize("content", [JPEG, PROGRESSIVE, PNG], ids=["jpeg", "progressive", "png"])
+def test_a_picture_cut_anywhere_is_none(content: bytes) -> None:
+    for length in range(len(content)):
+        with pytest.raises(NotAPicture):
+            jpeg_of(content[:length], MAX_PIXELS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"quality": 95, "subsampling": 0}, {"restart_marker_blocks": 3}, {"quality": 5, "optimize": True}],
+    ids=["plain", "fine", "restarts", "coarse"],
+)
+@pytest.mark.parametrize("size", [(1, 1), (48, 32), (17, 331)])
+def test_a_jpeg_cut_in_its_scan_is_none_though_an_end_marker_was_put_behind_it(
+    size: tuple[int, int], options: dict[str, object]
+) -> None:
+    whole = encoded(Image.effect_noise(size, 60).convert("RGB"), "JPEG", **options)
+    assert jpeg_of(whole, MAX_PIXELS) == whole
+    scan = whole.rindex(b"\xff\xda") + 14
+    # The last block can be made up from the few bytes that stand in for what the decoder looks ahead at.
+    for length in range(scan, len(whole) - 2 - 100, max(1, len(whole) // 200)):
+        with pytest.raises(NotAPicture):
+            jpeg_of(whole[:length] + b"\xff\xd9", MAX_PIXELS)
+
+
+def test_a_thumbnail_in_front_and_a_film_behind_do_not_hide_where_the_scan_ends() -> None:
+    inside = encoded(Image.new("RGB", (160, 120), "navy"), "JPEG")
+    marked = b"\xff\xe1" + struct.pack(">H", len(inside) + 8) + b"Exif\0\0" + inside
+    content = JPEG[:2] + marked + JPEG[2:]
+    assert jpeg_of(content + PNG + JPEG, MAX_PIXELS) == content + PNG + JPEG
+    with pytest.raises(NotAPicture):
+        jpeg_of(content[:-200] + b"\xff\xd9" + PNG + JPEG, MAX_PIXELS)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (17, 33), (640, 480)])
+def test_whole_jpegs_of_every_kind_are_taken(mode: str, size: tuple[int, int]) -> None:
+    for image in (Image.new(mode, size), Image.effect_noise(size, 80).convert(mode)):
+        for options in ({}, {"progressive": True}, {"quality": 100}, {"restart_marker_rows": 1}):
+            whole = encoded(image, "JPEG", **options)
+            assert jpeg_of(whole, MAX_PIXELS) == whole
+
+
+def test_a_png_with_any_one_byte_changed_is_none() -> None:
+    small = encoded(NOISE.crop((0, 0, 6, 4)), "PNG")
+    for place in range(len(small)):
+        damaged = bytearray(small)
+        damaged[place] ^= 0x41
+        with pytest.raises(NotAPicture):
+            jpeg_of(bytes(damaged), MAX_PIXELS)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "WEBP", "TIFF"])
+def test_other_formats_are_refused(kind: str) -> None:
+    with pytest.raises(NotAPicture, match="neither a JPEG nor a PNG"):
+        jpeg_of(encoded(NOISE, kind), MAX_PIXELS)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [png_announcing(60_000, 60_000), png_announcing(2**31 - 1, 2**31 - 1), jpeg_announcing(65_500, 65_500)],
+    ids=["png", "huge png", "jpeg"],
+)
+def test_a_decompression_bomb_is_refused_by_its_header(bomb: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoded(_image: object) -> None:
+        pytest.fail("the bomb went off")
+
+    monkeypatch.setattr(pictures, "_loaded", decoded)
+    with pytest.raises(PictureTooLarge, match=f"at most {MAX_PIXELS}"):
+        jpeg_of(bomb, MAX_PIXELS)
+
+
+def test_the_pixel_limit_is_exact_and_may_be_above_that_of_pillow() -> None:
+    assert jpeg_of(JPEG, 48 * 32) == JPEG
+    with pytest.raises(PictureTooLarge):
+        jpeg_of(JPEG, 48 * 32 - 1)
+    with pytest.raises(NotAPicture):  # 144 megapixels announced and allowed, but they are not there
+        jpeg_of(png_announcing(12_000, 12_000), 10**9)
+
+
+def test_a_picture_without_pixels_is_none() -> None:
+    for empty in (png_announcing(0, 0), png_announcing(0, 5), jpeg_announcing(0, 0), jpeg_announcing(5, 0)):
+        with pytest.raises(NotAPicture):
+            jpeg_of(empty, MAX_PIXELS)
+
+
+def test_a_png_that_is_too_long_for_a_jpeg_is_refused_with_our_error() -> None:
+    with pytest.raises(NotAPicture):
+        jpeg_of(encoded(Image.new("L", (70_000, 1)), "PNG"), MAX_PIXELS)
+
+
+@given(
+    st.sampled_from([b"", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", PNG[:33]]),
+    st.binary(max_size=400),
+)
+def test_garbage_never_passes_and_raises_only_our_errors(start: bytes, rest: bytes) -> None:
+    with pytest.raises((NotAPicture, PictureTooLarge)):
+        jpeg_of(start + rest, MAX_PIXELS)
+
+
+@given(st.data())
+def test_a_damaged_jpeg_is_kept_as_it_is_or_refused_with_our_errors(data: st.DataObject) -> None:
+    damaged = bytearray(data.draw(st.sampled_from([JPEG, PROGRESSIVE])))
+    for _ in range(data.draw(st.integers(1, 8))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    content = bytes(damaged)
+    try:
+        assert jpeg_of(content, MAX_PIXELS) == content
+    except (NotAPicture, PictureTooLarge):
+        return
+
+
+@given(
+    st.sampled_from([b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"iCCP", b"zTXt", b"eXIf", b"acTL"]), st.binary(max_size=60)
+)
+def test_a_png_with_sound_chunks_of_nonsense_raises_only_our_errors(kind: bytes, content: bytes) -> None:
+    nonsense = PNG[:33] + png_chunk(kind, content) + PNG[33:]
+    try:
+        assert jpeg_of(nonsense, MAX_PIXELS).startswith(b"\xff\xd8\xff")
+    except (NotAPicture, PictureTooLarge):
+        return
