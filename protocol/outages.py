@@ -103,6 +103,7 @@ class Outages:
             return
         now = _ms(fact.timestamp)
         examinee = self._examinees.setdefault(fact.examinee_id, _Examinee(now))
+        examinee.first = min(examinee.first, now)  # the clocks of two servers
         if happening.effect:
             examinee.happened.append((now, happening.what))
             if happening.what.name.startswith("SYNC_"):

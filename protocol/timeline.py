@@ -140,8 +140,8 @@ class Timeline:
             what=said.what,
             effect=effect,
             text=said.text,
-            status=person.connection.view().status,
-            mobile_sync=person.mobile_sync.view().status,
+            status=person.connection.status or "NEVER",
+            mobile_sync=person.mobile_sync.status or "NONE",
             **said.details,
         )
 
