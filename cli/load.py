@@ -26,7 +26,7 @@ from actors.runtime.state_store import StateStore
 from cli.load_baseline import BarePath
 from cli.load_fleet import Fleet
 from cli.load_hall import Hall
-from cli.load_report import Report
+from cli.load_report import Percentiles, Report
 from cli.load_scenarios import Run, hall_outage, one_by_one, rolling_restart, steady
 from cli.load_workers import raise_file_limit
 from cli.output import ExitCode, Format, OutputOption, show, table
@@ -222,7 +222,9 @@ async def _load(asked: Plan) -> Report:
         report.redis_disagrees = await hall.disagreements(store)
         report.unexpected_losses = await hall.unexpectedly_lost()
         report.views_disagree = await hall.wrongly_seen()
-        report.migrated = hall.ledger.migrated
+        report.migrated, report.migration = hall.ledger.migrated, Percentiles.of(hall.migrations)
+        if report.migrated:
+            report.notes.append("migrationMs: from the end of a client's connection to its welcome on another server")
         report.not_admitted = len(hall.not_admitted)
         report.refusals, report.resyncs = hall.refusals, hall.resyncs
         report.verdict = hall.ledger.verdict()

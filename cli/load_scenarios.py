@@ -169,8 +169,6 @@ async def rolling_restart(run: Run, fleet: Fleet, rate: float, over_seconds: flo
             over.set()
             await losing
         await hall.until(lambda: hall.ledger.outstanding <= 0)
-    report.migration = Percentiles.of(hall.migrations)
-    report.notes.append("migrationMs: a client's end of its connection to its welcome on another server")
     _figures(run)
 
 
