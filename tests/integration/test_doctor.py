@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 from typer.testing import CliRunner
 
@@ -22,7 +23,7 @@ from actors.dead_letter import dead_letter
 from actors.queue_server import QueueServer, apply_topology
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.process_facts import ProcessFacts, process_facts
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.settings import NatsSettings, Settings, load_settings
 from actors.runtime.state_store import StateStore
 from cli.doctor import Examination
 from cli.doctor_checks import (
@@ -41,6 +42,7 @@ from cli.main import app
 from protocol import keys, subjects
 from tests.integration.system import System
 
+PERMISSIONS = Path(__file__).parents[2] / "nats" / "permissions.conf"
 OK, WARNING, FAILED, UNKNOWN = State.OK, State.WARNING, State.FAILED, State.UNKNOWN
 
 
@@ -54,6 +56,11 @@ def told(findings: list[Finding], check: str, state: State) -> str:
     assert matching, [finding for finding in findings if finding.check == check]
     assert state is OK or all(finding.advice for finding in matching)
     return "\n".join(finding.found for finding in matching)
+
+
+def included_from(directory: Path) -> str:
+    """The file with the users, as nats-server's `include` wants it: relative to the including one."""
+    return os.path.relpath(PERMISSIONS, directory)
 
 
 class ConfiguredNats(NatsServer):
@@ -243,6 +250,27 @@ async def test_what_the_user_may_not_do_is_named(settings: Settings, tmp_path: P
     assert "'little'" in text
     assert "$js.api.info" in text.lower()
     assert all("little-password" not in one.found + one.advice for one in findings)
+
+
+async def test_the_operators_user_may_see_all_that_the_doctor_asks_for(
+    settings: Settings, store: StateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in set(re.findall(r"\$(NATS_PASSWORD_\w+)", PERMISSIONS.read_text())):
+        monkeypatch.setenv(variable, "one-password-for-all")
+    with nats(tmp_path / "nats", more=f"include {included_from(tmp_path / 'nats')}\n") as server:
+
+        def of(user: str) -> Settings:
+            login = NatsSettings(user=user, password=SecretStr("one-password-for-all"))
+            return settings.model_copy(update={"nats_url": server.url, "nats": login})
+
+        bus = await Bus.connect(of("queue-server"), "queue-server")
+        queue_server = QueueServer(of("queue-server"), bus)
+        await queue_server.start()
+        findings = await Examination(of("operator")).run()
+        assert states(findings, "permissions") == states(findings, "streams") == {OK}
+        assert "queue-server" in told(findings, "fds", OK)  # its process has answered
+        await queue_server.stop()
+        await bus.close()
 
 
 # -- Redis ----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from typer.testing import CliRunner
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.runtime.bus import Bus
@@ -23,6 +24,7 @@ from actors.runtime.settings import Settings, load_settings
 from actors.runtime.stream_reading import read_stream
 from actors.runtime.tokens import issue_token
 from cli.engines import NatsServer, RedisServer
+from cli.main import app
 from protocol import subjects
 from protocol.codec import encode
 from protocol.control import Kick
@@ -113,6 +115,10 @@ async def test_no_secret_is_in_anything_that_a_role_writes_down(up: Up, tmp_path
     async with httpx.AsyncClient(trust_env=False) as http:
         told.append((await http.get(ready["metricsUrl"])).text)
 
+    code, findings = await asyncio.to_thread(_doctor, tmp_path / "data")
+    told.append(str(findings))
+    assert code in (0, 5), findings  # nothing has failed; the machine may be short of something
+
     assert up.end(signal.SIGTERM) == 0
     written = up.stderr + "\n".join(told)
     lines = [json.loads(line) for line in up.stderr.splitlines()]
@@ -129,6 +135,12 @@ async def test_no_secret_is_in_anything_that_a_role_writes_down(up: Up, tmp_path
     of_e001 = [line for line in lines if line.get("examinee") == "E001"]
     assert {line.get("plan") for line in of_e001} == {"P001"}
     assert any(line.get("reason") == "SOCKET_CLOSED" and line["socket"].startswith("SOCK00") for line in of_e001)
+
+
+def _doctor(data_dir: Path) -> tuple[int, Any]:
+    arguments = ["doctor", "-o", "json", "--data-dir", str(data_dir)]
+    result = CliRunner().invoke(app, arguments, env={"EXAMWIRE_SECRET": SECRET}, catch_exceptions=False)
+    return result.exit_code, json.loads(result.stdout)
 
 
 async def _connections(first: str, second: str, tokens: Tokens) -> list[str]:
