@@ -138,6 +138,7 @@ async def test_a_plan_has_a_row_an_examinee_and_counts_on_top(invoke: Invoke, re
         "examinees": 2,
         "connected": 1,
         "disconnected": 1,
+        "migrating": 0,
         "exhausted": 0,
         "mobileSync": {"COMPLETED": 1, "NONE": 1},
     }
@@ -157,6 +158,7 @@ async def test_a_plan_has_a_row_an_examinee_and_counts_on_top(invoke: Invoke, re
     assert gone | {"mobileSync": None} == {
         "examineeId": "E002",
         "status": "DISCONNECTED",
+        "since": "2024-01-01T09:15:00.000Z",
         "lastActiveTime": "2024-01-01T09:15:00.000Z",
         "reason": "PING_TIMEOUT",
         "serverId": "SOCK002",
@@ -168,7 +170,7 @@ async def test_a_plan_has_a_row_an_examinee_and_counts_on_top(invoke: Invoke, re
     }
 
     people = (await invoke("plans", "show", "P001")).stdout
-    assert "plan P001: 2 examinees, 1 connected, 1 disconnected, 0 shut out; mobile sync 1 COMPLETED" in people
+    assert "plan P001: 2 examinees, 1 connected, 1 disconnected, 0 migrating, 0 shut out; mobile sync 1 COMPLETED" in people
     assert "PING_TIMEOUT" in people
 
 

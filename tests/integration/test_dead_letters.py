@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from actors.dead_letter_desk import DeadLetterDesk, Filed, NoSuchLetter, NotReplayed, Replayed
+from actors.dead_letter import dead_letter
+from actors.dead_letter_desk import MAX_AGES, DeadLetterDesk, Filed, NoSuchLetter, NotReplayed, Replayed
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings, load_settings
 from actors.runtime.stream_reading import read_stream
@@ -332,6 +333,23 @@ async def test_a_fact_that_the_examinee_has_left_behind_is_not_replayed_unless_f
     forced = await desk.replay(filed.number, encode(status(socket="newer")), force=True)
     became = await desk.became(forced, system.store)
     assert became.applied[0].endswith(f"applied: version {version_of(forced.sequence)}")
+
+
+async def test_what_nobody_could_undo_is_not_replayed(
+    system: System, bus: Bus, desk: DeadLetterDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bus.publish(Outgoing(PLAN, damaged(status(), status="GONE")))
+    await letters(desk, 1)
+    await bus.publish(dead_letter("RECONNECT", "reconnect.P001.E001", 1, b"{}", "given up"))
+    await bus.publish(dead_letter("STATUS", "", 7, b"", "given up; the message is not in the stream any more"))
+    own, attempt, gone = await letters(desk, 3)
+    # Its marker would have expired with what else STATUS held then: whether it was replayed before, nobody knows.
+    monkeypatch.setitem(MAX_AGES, "STATUS", 0.0)
+    for filed, why in ((own, "older than what STATUS keeps"), (attempt, "true once only"), (gone, "nobody knows")):
+        with pytest.raises(NotReplayed, match=why):
+            await desk.replay(filed.number, encode(status()), force=True)
+    assert len(await letters(desk, 3)) == 3
+    assert await replayed_messages(bus) == []
 
 
 async def test_a_payload_that_was_cut_is_replayed_whole(
