@@ -153,7 +153,7 @@ async def steady(run: Run, rate: float, duration: float) -> None:
 
 async def rolling_restart(run: Run, fleet: Fleet, rate: float, over_seconds: float) -> None:
     """Every socket server in turn is drained and replaced by its successor, while losses and recoveries go on."""
-    hall, report = run.hall, run.report
+    hall = run.hall
     await _fill(run)
     hall.phase = Phase.MEASURED
     over = asyncio.Event()
