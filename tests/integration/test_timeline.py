@@ -258,6 +258,11 @@ async def test_with_redis_or_nats_away_the_other_says_what_it_knows(system: Syst
     assert without_nats.exit_code == 5
     assert "E0042 is DISCONNECTED" in without_nats.stdout
     assert "without the log" in without_nats.stderr
+    await system.store._redis.set("plan:P001:examinee:E0042:progress", "not a hash")
+    damaged = await invoke("examinees", "show", "P001", "E0042")
+    assert damaged.exit_code == 5
+    assert "E0042 is DISCONNECTED" in damaged.stdout
+    assert "state rebuild" in damaged.stderr
     neither = await invoke("examinees", "show", "P001", "E0042", **NOWHERE)
     assert (neither.exit_code, neither.stdout) == (4, "")
 
