@@ -27,6 +27,7 @@ from protocol.messages import (
     Message,
     MobileSyncCode,
     MobileSyncStatus,
+    SessionLost,
 )
 from protocol.times import format_time
 from tests.integration.system import RawClient, System, eventually
@@ -280,6 +281,21 @@ async def test_a_server_killed_in_the_middle_of_its_drain_loses_only_whom_it_sti
             await server.kill()
             if successor is not None:
                 await successor.kill()
+
+
+async def test_a_server_that_is_thought_lost_while_it_is_drained_objects_and_goes_on_draining(
+    system: System, bus: Bus
+) -> None:
+    first, second = await system.examinee("E001"), await system.examinee("E002")
+    socket_id = (await system.progress("E002"))["socketId"]
+    await drain(bus, "SOCK001", 60.0)
+    assert await first.closed() == 4006
+    known = len(second.frames)
+    lost = SessionLost(server_id="SOCK001", socket_ids=[socket_id])
+    await bus.publish(Outgoing(subjects.socket_server("SOCK001"), encode(lost)))
+    await second.expect("session_state", after=known)  # it was announced again, after the server's own word
+    record = await system.store.entries(keys.server_status("SOCK001"))
+    assert (record["statusCode"], record["incarnation"]) == ("DRAINING", system.server("SOCK001").incarnation)
 
 
 # -- what the operator is answered ------------------------------------------------------------------------
