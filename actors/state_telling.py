@@ -158,7 +158,6 @@ class Telling:
                     out.append(Outgoing(address, told, f"damage:{item.version}:{address}"))
         return out
 
-
     async def _headers_of(self, sequence: int) -> Mapping[str, str]:
         """Of a message in the log, which say whether it is a replayed one; however long the broker is away."""
         while True:
