@@ -23,8 +23,8 @@ from protocol.versions import floor_of, sequence_of
 log = logging.getLogger("examwire.state_audit")
 
 KEYS_A_TRIP = 200
-LOOKS = 5
-PAUSE_SECONDS = 0.5
+LOOKS = 4
+PAUSE_SECONDS = 0.4
 # Leases change these beside the log (`actors.lease_watch`); of a time it is checked that it is no older.
 MEASURED = frozenset({"cpuUsage", "memoryUsage", "networkStatus"})
 MOVING = frozenset({"lastActiveTime"})
@@ -151,8 +151,11 @@ class Audit:
             for key, found in zip(some, await self._store.raw_hashes(some), strict=True):
                 self._compare_socket(key, found, look)
         for some in _portions([key for key in sorted(wanted) if key in projection.entries]):
-            for key, found in zip(some, await self._store.raw_hashes(some), strict=True):
-                self._compare_entries(key, found, look)
+            acknowledged = projection.floor
+            hashes = await self._store.raw_hashes(some)
+            await projection.follow(self._status)  # what took an entry out before it was read is in the log by now
+            for key, found in zip(some, hashes, strict=True):
+                self._compare_entries(key, found, acknowledged, look)
         for some in _portions([key for key in sorted(wanted) if key in projection.members]):
             for key, members in zip(some, await self._store.raw_members(some), strict=True):
                 self._compare_members(key, members, look)
@@ -220,10 +223,10 @@ class Audit:
                 if (there is None or there < value) if name == "lastHeartbeat" else there != value:
                     look.differences.append(Difference(key, name, there, value))
 
-    def _compare_entries(self, key: str, found: Hash, look: _Look) -> None:
+    def _compare_entries(self, key: str, found: Hash, acknowledged: int, look: _Look) -> None:
         """Of those that a server is known to hold none may be missing; that one is there too long does no harm."""
         for name, (version, value) in self.projection.entries[key].items():
-            if version > self.projection.floor:
+            if version > acknowledged:
                 look.unsettled.add(key)
                 continue
             there = None if isinstance(found, StateDamaged) else found.get(name)
