@@ -378,6 +378,32 @@ async def test_clients_are_spread_over_the_servers_that_are_left(system: System,
     assert [firsts.count(url) for url in urls] == [2, 2]
 
 
+async def test_the_client_goes_where_the_frame_says_though_it_had_not_heard_of_that_server(
+    system: System, bus: Bus
+) -> None:
+    clients = [
+        ExamineeClient(system.server("SOCK001").url, system.token("examinee", f"E{number:03}")) for number in range(4)
+    ]
+    for client in clients:
+        assert (await client.connect()).endpoints == [system.server(one).url for one in ("SOCK001", "SOCK002")]
+    await system.start_server("SOCK003")
+
+    async def known() -> bool:
+        return len(system.server("SOCK001")._endpoints.others) == 2
+
+    await eventually(known, "the new server is known")
+    await drain(bus, "SOCK001")
+    try:
+        for client in clients:
+            while not isinstance(await client.receive(), Welcome):
+                pass
+        arrived = [client.welcome.server_id for client in clients if client.welcome is not None]
+        assert sorted(arrived) == ["SOCK002", "SOCK002", "SOCK003", "SOCK003"]
+    finally:
+        for client in clients:
+            await client.close()
+
+
 async def test_a_kicked_client_is_lost_and_may_come_back(system: System, bus: Bus) -> None:
     proctor = await system.proctor("SOCK002")
     client = await system.examinee("E001")

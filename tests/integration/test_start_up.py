@@ -255,17 +255,21 @@ class Gate:
 
     def __init__(self, server: SocketServer, monkeypatch: pytest.MonkeyPatch) -> None:
         self._put = server.put
-        self._open = asyncio.Event()
+        self._open, self._broadcasts = asyncio.Event(), asyncio.Event()
         self.reached = asyncio.Event()
         monkeypatch.setattr(server, "put", self._wait)
 
     async def _wait(self, batch: QueueBatch) -> None:
         self.reached.set()
-        await self._open.wait()
+        await (self._broadcasts if batch.deliveries[0].subject.endswith(".proctors") else self._open).wait()
         await self._put(batch)
+
+    def open_for_broadcasts(self) -> None:
+        self._broadcasts.set()
 
     def open(self) -> None:
         self._open.set()
+        self._broadcasts.set()
 
 
 def event(examinee_id: str, version: int, plan_id: str = "P001") -> Outgoing:
@@ -304,6 +308,11 @@ async def test_a_backlog_over_max_size_is_dropped_and_proctors_get_a_fresh_snaps
         assert system.failures == []
 
 
+def nobodys_close() -> Outgoing:
+    close = SessionClose(socket_id="SOCK001-nobody", code=4503)
+    return Outgoing(subjects.socket_server("SOCK001"), encode(close))
+
+
 async def replaced_unheard(system: System) -> tuple[RawClient, RawClient, str]:
     """An examinee who has moved to another browser; the word to close the old one waits. The current socket."""
     old = system.clients[0]
@@ -321,16 +330,18 @@ async def replaced_unheard(system: System) -> tuple[RawClient, RawClient, str]:
 async def test_dropped_broadcasts_take_nothing_else_with_them(
     bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with System(quick(settings, **{"socket.queue_max_size": 10}), servers=("SOCK001",)) as system:
+    async with System(quick(settings, **{"socket.queue_max_size": 700}), servers=("SOCK001",)) as system:
         await system.examinee("E001")
         proctor = await system.proctor()
         gate = Gate(system.server("SOCK001"), monkeypatch)
-        await bus.publish(event("X000", 1))
+        # More than one pull takes, so that what comes next waits in the queue itself.
+        await bus.publish_surely([nobodys_close() for _ in range(600)])
         await gate.reached.wait()
         old, new, _ = await replaced_unheard(system)
-        await bus.publish_surely([event(f"X{number}", number) for number in range(2, 1200)])
-        gate.open()
+        await bus.publish_surely([event(f"X{number}", number) for number in range(1, 2000)])
+        gate.open_for_broadcasts()
         await proctor.expect("plan_snapshot", resync=True)
+        gate.open()
         assert await old.closed() == 4503
         await new.expect("session_state")
         assert new.websocket.close_code is None
@@ -343,10 +354,9 @@ async def test_a_dropped_word_to_close_a_socket_is_said_again(
     async with System(quick(settings, **{"socket.queue_max_size": 10}), servers=("SOCK001",)) as system:
         await system.examinee("E001")
         gate = Gate(system.server("SOCK001"), monkeypatch)
-        nobody = encode(SessionClose(socket_id="SOCK001-nobody", code=4503))
-        await bus.publish(Outgoing(subjects.socket_server("SOCK001"), nobody))
+        await bus.publish(nobodys_close())
         await gate.reached.wait()
-        await bus.publish_surely([Outgoing(subjects.socket_server("SOCK001"), nobody) for _ in range(1200)])
+        await bus.publish_surely([nobodys_close() for _ in range(1200)])
         old, new, current = await replaced_unheard(system)
         gate.open()
         assert await old.closed() == 4503
