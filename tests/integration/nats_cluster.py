@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
+import socket
+import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
@@ -12,13 +16,24 @@ from typing import Any, Self
 from pydantic import SecretStr
 
 from actors.runtime.settings import Settings
-from cli.engines import Engine, NatsServer, _greets, free_port, nats_server_binary, wait_until
+from cli.engines import Engine, NatsServer, _greets, nats_server_binary, wait_until
 from cli.nats import SERVER_IDS
 from protocol.permissions import SYSTEM_USER, BrokerRole, password_variable, user_of, users
 from tests.certificates import Certificates
 
 CONFIGURATIONS = Path(__file__).parents[2] / "nats"
 EVERYONE = [one.user for one in users(SERVER_IDS)] + [SYSTEM_USER]
+
+
+def settled_port() -> int:
+    """A free port below those that the system hands out for outgoing connections: a node must get it again after
+    its death, with a load of connections around it.
+    """
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def password_of(user: str) -> str:
@@ -47,10 +62,10 @@ class ConfiguredNats(Engine):
     def __init__(
         self, directory: Path, configuration: str, server_name: str, certificates: Certificates | None = None
     ) -> None:
-        super().__init__(directory, free_port())
+        super().__init__(directory, settled_port())
         self.server_name = server_name
         self.configuration = CONFIGURATIONS / configuration
-        self.http_port = free_port()
+        self.http_port = settled_port()
         self.tls = certificates is not None
         self.environment = {
             **os.environ,
@@ -75,11 +90,18 @@ class ConfiguredNats(Engine):
 
     def healthy(self) -> bool:
         """Whether JetStream is up to date here (and, in a cluster, has a leader)."""
+        return self.health() == "ok"
+
+    def health(self) -> str:
+        """What /healthz says: ok, or what is wrong."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/healthz", timeout=1) as answer:
-                return bool(json.load(answer).get("status") == "ok")
-        except OSError:
-            return False
+                return str(json.load(answer)["status"])
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.read().decode(errors="replace")
+        except OSError as error:
+            return str(error)
 
     @property
     def url(self) -> str:
@@ -93,7 +115,7 @@ class NatsCluster:
         configuration = "cluster.conf" if certificates else "cluster-plain.conf"
         names = ("nats-1", "nats-2", "nats-3")
         self.nodes = {name: ConfiguredNats(directory / name, configuration, name, certificates) for name in names}
-        routes = {name: f"127.0.0.1:{free_port()}" for name in names}
+        routes = {name: f"127.0.0.1:{settled_port()}" for name in names}
         for name, node in self.nodes.items():
             assert node.environment is not None
             node.environment["NATS_CLUSTER_LISTEN"] = routes[name]
@@ -119,8 +141,8 @@ class NatsCluster:
 
     def formed(self) -> None:
         """Wait until every node has JetStream up to date."""
-        healthy = wait_until(lambda: all(node.healthy() for node in self.nodes.values()), 20)
-        assert healthy, "the cluster has not formed"
+        healthy = wait_until(lambda: all(node.healthy() for node in self.nodes.values()), 30)
+        assert healthy, {name: (node.health(), node.log_path.read_text()[-2000:]) for name, node in self.nodes.items()}
 
     @property
     def url(self) -> str:

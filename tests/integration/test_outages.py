@@ -45,8 +45,11 @@ class Exam:
         self.losses = dict.fromkeys(EXAMINEES, 0)
         self.connects = dict.fromkeys(EXAMINEES, 0)
 
+    def server_for(self, examinee_id: str) -> str:
+        return self.random.choice(["SOCK001", "SOCK002"])
+
     async def join(self, examinee_id: str) -> None:
-        server_id = self.random.choice(["SOCK001", "SOCK002"])
+        server_id = self.server_for(examinee_id)
         self.numbers[examinee_id] += 1
         while True:
             try:

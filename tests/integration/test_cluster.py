@@ -1,0 +1,161 @@
+"""Three real nodes with R3 streams, users and permissions: nodes come late, leaders die, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.queue_server import QueueServer, apply_topology
+from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.settings import Settings
+from actors.runtime.state_store import StateStore
+from actors.runtime.stream_reading import read_stream
+from cli.streams import compare
+from protocol.errors import BrokerUnavailable, ConfigurationError
+from protocol.log_entries import entries
+from protocol.messages import ConnectionStatus
+from protocol.streams import STATUS, STREAMS
+from tests.integration.nats_cluster import NatsCluster, logged_in, user_of_actor
+from tests.integration.system import System, eventually
+from tests.integration.test_outages import EXAMINEES, Exam
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[NatsCluster]:
+    with NatsCluster(tmp_path / "cluster") as cluster:
+        yield cluster
+
+
+def of_cluster(settings: Settings, cluster: NatsCluster, *, replicas: int = 3) -> Settings:
+    section = settings.nats.model_copy(update={"replicas": replicas})
+    return settings.model_copy(update={"nats_url": cluster.url, "nats": section})
+
+
+@pytest.fixture
+async def system(settings: Settings, cluster: NatsCluster, store: StateStore) -> AsyncIterator[System]:
+    ours = of_cluster(settings, cluster)
+    async with System(ours, settings_of=lambda name: logged_in(ours, user_of_actor(name))) as system:
+        yield system
+        assert system.failures == []
+
+
+@pytest.fixture
+async def operator(system: System) -> AsyncIterator[Bus]:
+    bus = await Bus.connect(logged_in(system.settings, "operator"), "operator")
+    yield bus
+    await bus.close()
+
+
+class FaithfulExam(Exam):
+    """Each examinee comes back to the same server, so the log has everything in the order in which it happened."""
+
+    def server_for(self, examinee_id: str) -> str:
+        return ("SOCK001", "SOCK002")[EXAMINEES.index(examinee_id) % 2]
+
+
+async def leader_of(bus: Bus, stream: str) -> str:
+    leader = (await bus.stream_state(stream)).leader
+    assert leader is not None
+    return leader
+
+
+async def test_a_leader_killed_under_load_loses_nothing_doubles_nothing_and_makes_nobody_lost(
+    system: System, cluster: NatsCluster, operator: Bus
+) -> None:
+    proctors = [await system.proctor("SOCK001"), await system.proctor("SOCK002")]
+    exam = FaithfulExam(system, seed=3)
+    for examinee_id in EXAMINEES:
+        await exam.join(examinee_id)
+    over = asyncio.Event()
+
+    async def load() -> None:
+        while not over.is_set():
+            await exam.step()
+            await asyncio.sleep(0.02)
+
+    loading = asyncio.create_task(load())
+    killed = await leader_of(operator, STATUS.name)
+    before = (await operator.stream_state(STATUS.name)).last
+    cluster.nodes[killed].kill()
+    died = time.monotonic()
+
+    async def goes_on() -> bool:
+        try:
+            state = await operator.stream_state(STATUS.name)
+        except BrokerUnavailable:
+            return False  # nobody leads
+        return state.leader not in (None, killed) and state.last > before + 20
+
+    await eventually(goes_on, "the log goes on without its leader", 20)
+    stood_still = time.monotonic() - died
+    await asyncio.to_thread(cluster.nodes[killed].start)
+
+    async def caught_up() -> bool:
+        return (await operator.stream_state(STATUS.name)).current == 3
+
+    await eventually(caught_up, f"{killed} has caught up", 20)
+    over.set()
+    await loading
+    await exam.everybody_agrees(proctors)
+    # The log holds every loss and every recovery; a repetition under another message id would be one too many.
+    logged = [
+        entry.fact
+        async for stored in read_stream(operator, STATUS.name, subject="status.plan.P001")
+        for entry in entries(stored.subject, stored.sequence, 0.0, stored.payload)
+        if isinstance(entry.fact, ConnectionStatus)
+    ]
+    for examinee_id in EXAMINEES:
+        sockets = {fact.socket_id for fact in logged if fact.examinee_id == examinee_id}
+        assert len(sockets) == exam.connects[examinee_id], "each connection is in the log"
+    reasons = {frame["data"].get("reason") for proctor in proctors for frame in proctor.frames}
+    assert not reasons & {"SERVER_LOST", "SERVER_RESTARTED"}, "an election must not make anybody lost"
+    assert stood_still < 15
+
+
+async def test_a_queue_server_waits_for_a_cluster_that_still_forms(
+    settings: Settings, tmp_path: Path, store: StateStore
+) -> None:
+    with NatsCluster(tmp_path / "cluster", start=1) as cluster:
+        ours = logged_in(of_cluster(settings, cluster), "queue-server")
+        bus = await Bus.connect(ours, "queue-server")
+        server = QueueServer(ours, bus)
+        starting = asyncio.create_task(server.start())
+        nodes = list(cluster.nodes.values())
+        done, _ = await asyncio.wait({starting}, timeout=2)
+        assert not done, "one node of three makes no streams"
+        await asyncio.gather(*(asyncio.to_thread(node.start) for node in nodes[1:]))
+        await asyncio.wait_for(starting, 25)
+        for stream in STREAMS:
+            state = await bus.stream_state(stream.name)
+            assert (state.replicas, state.leader in cluster.nodes) == (3, True)
+        assert {finding.state for finding in await compare(bus, ours)} == {"same"}
+        other = {finding.name: finding.fields for finding in await compare(bus, of_cluster(ours, cluster, replicas=1))}
+        assert other["STATUS"] == {"num_replicas": (3, 1)}
+        await server.stop()
+        await bus.close()
+
+
+async def test_a_copy_that_is_behind_does_not_shorten_what_is_read(cluster: NatsCluster, settings: Settings) -> None:
+    """Direct gets are answered by any node; each reads to the end that the leader knows."""
+    ours = of_cluster(settings, cluster)
+    queue_server = await Bus.connect(logged_in(ours, "queue-server"), "queue-server")
+    await apply_topology(queue_server, ours)
+    server = await Bus.connect(logged_in(ours, "socket-server-SOCK001"), "SOCK001")
+    operator = await Bus.connect(logged_in(ours, "operator"), "operator")
+    for round_no in range(30):
+        sent = [Outgoing("status.plan.P001", b"%d" % number, f"{round_no}-{number}") for number in range(20)]
+        last = (await server.publish_surely(sent))[-1].sequence
+        read = [stored.sequence async for stored in read_stream(operator, "STATUS", first=last - 19)]
+        assert read == list(range(last - 19, last + 1))
+    for bus in (queue_server, server, operator):
+        await bus.close()
+
+
+async def test_copies_without_a_cluster_are_a_mistake_in_the_settings(bus: Bus, settings: Settings) -> None:
+    section = settings.nats.model_copy(update={"replicas": 3})
+    with pytest.raises(ConfigurationError, match=r"nats\.replicas: 3 copies need a cluster"):
+        await apply_topology(bus, settings.model_copy(update={"nats": section}))
