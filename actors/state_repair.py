@@ -179,6 +179,9 @@ class StateRepair:
                 by_log = projection.lines.get(key) or Line(kinds[key])
                 found = _read(kinds[key], key, seen[key])
                 wanted_history = restored(by_log, found, projection)
+                if wanted_history is not None and found is None and seen[key]:
+                    # What came while it could not be read is among the dead letters, and was told to nobody.
+                    wanted_history = replace(wanted_history, owed=True)
                 if wanted_history is not None and (force or wanted_history != found):
                     histories[key] = wanted_history
                 elif found is not None and found.owed:
