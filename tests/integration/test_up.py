@@ -27,6 +27,7 @@ from actors.client import ExamineeClient
 from actors.runtime.settings import load_settings
 from actors.runtime.tokens import issue_token
 from cli.engines import NatsServer, RedisServer
+from protocol.frames import Welcome
 
 T = TypeVar("T")
 ROLES = {"queue-server", "state-manager", "SOCK001", "SOCK002", "web-server"}
@@ -243,6 +244,29 @@ def test_a_killed_role_is_back_on_its_port(up: Up, name: str) -> None:
     assert up.pid_of(name) != killed
     assert answers(url)
     assert f"{name} ended (signal SIGKILL) and is started again" in up.stderr
+
+
+async def test_a_drained_server_comes_back_as_itself_while_its_examinee_is_on_the_other_one(up: Up) -> None:
+    drained, other = up.ready["socketServers"][1], up.ready["socketServers"][0]
+    before = up.pid_of("SOCK002")
+    token = issue_token(load_settings(data_dir=up.data_dir), "examinee", "P001", "E777")
+    here = ("--data-dir", str(up.data_dir))
+    async with ExamineeClient(drained["url"], token) as examinee:
+        draining = asyncio.create_task(asyncio.to_thread(examwire, "actors", "drain", "SOCK002", "--over", "0s", *here))
+        while not isinstance(await examinee.receive(), Welcome):
+            pass
+        assert examinee.welcome is not None
+        assert (examinee.welcome.server_id, examinee.url) == ("SOCK001", other["url"])
+        done = await draining
+        assert done.returncode == 0, done.stderr
+        await asyncio.to_thread(eventually, lambda: "SOCK002 is ready again" in up.stderr, "SOCK002 is started again")
+        assert "SOCK002 ended in good order and is started again" in up.stderr
+        assert up.pid_of("SOCK002") != before
+        assert answers(drained["url"])
+        shown = json.loads(examwire("plans", "show", "P001", "-o", "json", *here).stdout)
+        (row,) = [one for one in shown["examinees"] if one["examineeId"] == "E777"]
+        assert (row["status"], row["serverId"]) == ("CONNECTED", "SOCK001")
+    assert up.process.poll() is None
 
 
 @pytest.mark.parametrize("name", ["nats-server", "valkey-server"])
