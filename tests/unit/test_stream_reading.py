@@ -1,0 +1,92 @@
+"""Reading a stream whose copies answer, one of them behind: nothing is left out, and it does not wait for ever."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+
+import actors.runtime.stream_reading as stream_reading
+from actors.runtime.bus import Bus
+from actors.runtime.refusals import Refusals
+from actors.runtime.stream_admin import Stored, StreamState
+from actors.runtime.stream_reading import read_stream
+from protocol.errors import BrokerUnavailable
+from protocol.times import format_time, parse_time
+
+
+class Reply:
+    def __init__(self, headers: dict[str, str], data: bytes = b"") -> None:
+        self.headers, self.data = headers, data
+
+
+class Subscription:
+    async def unsubscribe(self) -> None:
+        pass
+
+
+class Cluster:
+    """A bus on a stream of `last` messages, one a second. The copy that answers direct gets knows `copy` of them, and
+    `learns` so many more with each answer that has nothing.
+    """
+
+    connected = True
+
+    def __init__(self, last: int, copy: int, learns: int, *, others: tuple[int, ...] = ()) -> None:
+        self.last, self.copy, self.learns, self.others = last, copy, learns, others
+        self.refusals = Refusals("test", None, "_INBOX")
+        self.asked_leader = 0
+
+    def new_inbox(self) -> str:
+        return "_INBOX.test"
+
+    async def stream_state(self, name: str) -> StreamState:
+        return StreamState(1, self.last, self.last, 0)
+
+    async def subscribe(self, subject: str, handler: Callable[[Any], Awaitable[None]]) -> Subscription:
+        self.handler = handler
+        return Subscription()
+
+    async def publish_core(self, subject: str, payload: bytes, reply: str = "") -> None:
+        asked = json.loads(payload)
+        first = asked.get("seq") or int(parse_time(asked["start_time"]))
+        found = [n for n in range(first, self.copy + 1) if n not in self.others][: asked["batch"]]
+        for number in found:
+            headers = {"Nats-Subject": "s", "Nats-Sequence": str(number), "Nats-Time-Stamp": format_time(number)}
+            await self.handler(Reply(headers))
+        if not found:
+            self.copy = min(self.last, self.copy + self.learns)
+        await self.handler(Reply({"Status": "204" if found else "404"}))
+
+    async def last_message(self, stream: str, subject: str) -> Stored | None:
+        self.asked_leader += 1
+        number = max(n for n in range(1, self.last + 1) if n not in self.others)
+        return Stored("s", number, b"", {}, format_time(number))
+
+
+async def read(cluster: Cluster, **where: Any) -> list[int]:
+    return [stored.sequence async for stored in read_stream(cast(Bus, cluster), "STATUS", **where)]
+
+
+async def test_a_copy_that_is_behind_does_not_shorten_what_is_read() -> None:
+    assert await read(Cluster(last=1000, copy=900, learns=60)) == list(range(1, 1001))
+
+
+async def test_from_a_time_on_too() -> None:
+    cluster = Cluster(last=20, copy=5, learns=10)
+    assert await read(cluster, since=format_time(10)) == list(range(10, 21))
+    assert await read(cluster, since=format_time(21)) == []
+
+
+async def test_where_the_rest_is_on_other_subjects_the_leader_is_asked_once() -> None:
+    cluster = Cluster(last=10, copy=10, learns=0, others=(8, 9, 10))
+    assert await read(cluster) == list(range(1, 8))
+    assert cluster.asked_leader == 1
+
+
+async def test_a_copy_that_stays_behind_is_an_error_not_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_reading, "ANSWER_SECONDS", 0.3)
+    with pytest.raises(BrokerUnavailable, match="behind"):
+        await read(Cluster(last=10, copy=5, learns=0))
