@@ -1,0 +1,217 @@
+/**
+ * The languages of the pages: English and Korean, chosen by the browser, switchable, remembered.
+ *
+ * A locale file (`locales/<page>.<lang>.js`) exports `texts`: key to text. `{name}` in a text is a parameter; a text
+ * that depends on a number is an object of plural forms (`{one: "…", other: "…"}`, as `Intl.PluralRules` names them),
+ * chosen by the parameter `n`. In HTML, `data-i18n="key"` sets an element's text and
+ * `data-i18n-attr="aria-label:key; placeholder:key"` its attributes; they follow a change of language by themselves.
+ *
+ * No DOM is touched at import, so that modules which use `t` can be tested in node.
+ *
+ * @typedef {string | Partial<Record<Intl.LDMLPluralRule, string>>} Text
+ * @typedef {Record<string, Text>} Texts
+ * @typedef {Record<string, string | number>} Params
+ */
+
+/** The languages there are, the fallback first, each by its own name. @type {Record<string, string>} */
+export const LANGUAGES = { en: "English", ko: "한국어" };
+
+const REMEMBERED = "examwire.lang";
+
+/** Who uses i18n learns of a change of language by the event `change` of this target. */
+export const languages = new EventTarget();
+
+/** @type {Record<string, Texts>} */
+const catalogue = {};
+let current = "en";
+
+/**
+ * The language for a list of preferences: the first that we have, by its main subtag ("ko-KR" is "ko").
+ * @param {readonly (string | null | undefined)[]} wanted
+ */
+export function chosen(wanted) {
+  for (const one of wanted) {
+    const main = String(one ?? "").toLowerCase().split("-")[0];
+    if (Object.hasOwn(LANGUAGES, main)) return main;
+  }
+  return "en";
+}
+
+/** The language in use. */
+export function language() {
+  return current;
+}
+
+/**
+ * Make a page's texts known and choose the language: `?lang=`, then what was chosen here before, then the browser's.
+ * Sets `lang` of the document, and fills in whatever has `data-i18n`.
+ * @param {Record<string, Texts>} texts language to texts
+ */
+export function useTexts(texts) {
+  for (const [lang, some] of Object.entries(texts)) catalogue[lang] = { ...catalogue[lang], ...some };
+  if (typeof document === "undefined") return;
+  const asked = new URLSearchParams(location.search).get("lang");
+  apply(chosen([asked, remembered(), ...navigator.languages]));
+}
+
+/**
+ * Switch to a language and remember it. Other tabs keep theirs.
+ * @param {string} lang one of `LANGUAGES`
+ */
+export function switchTo(lang) {
+  try {
+    localStorage.setItem(REMEMBERED, lang);
+  } catch {
+    // Storage is forbidden here: it is switched all the same, and forgotten with the tab.
+  }
+  apply(chosen([lang]));
+}
+
+/** @param {string} lang */
+function apply(lang) {
+  current = lang;
+  if (typeof document !== "undefined") {
+    document.documentElement.lang = lang;
+    translate(document);
+  }
+  languages.dispatchEvent(new Event("change"));
+}
+
+function remembered() {
+  try {
+    return localStorage.getItem(REMEMBERED);
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * The text of a key in the language in use, else in English, else the key itself (which a test of the locale files
+ * makes impossible). `params.n` chooses the plural form and is written with the language's digits and separators.
+ * @param {string} key
+ * @param {Params} [params]
+ */
+export function t(key, params = {}) {
+  const text = catalogue[current]?.[key] ?? catalogue.en?.[key];
+  if (text === undefined) return key;
+  const form = typeof text === "string" ? text : (text[plural(Number(params.n ?? 0))] ?? text.other ?? key);
+  return form.replace(/\{(\w+)\}/g, (whole, name) => {
+    const value = params[name];
+    if (value === undefined) return whole;
+    return typeof value === "number" ? number(value) : value;
+  });
+}
+
+/** Whether there is a text of this key. @param {string} key */
+export function hasText(key) {
+  return catalogue[current]?.[key] !== undefined || catalogue.en?.[key] !== undefined;
+}
+
+/** @type {Map<string, Intl.NumberFormat | Intl.DateTimeFormat | Intl.PluralRules>} */
+const formats = new Map();
+
+/**
+ * Formats are costly to make and many are needed a frame: one of each kind and language.
+ * @template {Intl.NumberFormat | Intl.DateTimeFormat | Intl.PluralRules} F
+ * @param {string} kind
+ * @param {(lang: string) => F} make
+ * @returns {F}
+ */
+function format(kind, make) {
+  const name = `${current} ${kind}`;
+  const known = formats.get(name);
+  if (known !== undefined) return /** @type {F} */ (known);
+  const made = make(current);
+  formats.set(name, made);
+  return made;
+}
+
+/** @param {number} n @returns {Intl.LDMLPluralRule} */
+function plural(n) {
+  return format("plural", (lang) => new Intl.PluralRules(lang)).select(n);
+}
+
+/** A number as the language writes it. @param {number} value */
+export function number(value) {
+  return format("number", (lang) => new Intl.NumberFormat(lang, { maximumFractionDigits: 1 })).format(value);
+}
+
+/** A time of day with seconds, always of 24 hours. @param {string | number | Date} when RFC 3339, or ms */
+export function time(when) {
+  const make = (/** @type {string} */ lang) =>
+    new Intl.DateTimeFormat(lang, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+  return format("time", make).format(new Date(when));
+}
+
+/** Date and time of day. @param {string | number | Date} when RFC 3339, or ms */
+export function dateTime(when) {
+  const make = (/** @type {string} */ lang) =>
+    new Intl.DateTimeFormat(lang, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
+  return format("dateTime", make).format(new Date(when));
+}
+
+/**
+ * How long, as a clock: "0:07", "12:30", "1:02:03". The same in all languages, and of steady width while it counts.
+ * @param {number} seconds negative counts as 0
+ */
+export function clock(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const two = (/** @type {number} */ n) => String(n).padStart(2, "0");
+  return hours > 0 ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
+}
+
+/**
+ * How long, in words for people and screen readers: "1 h 2 min 3 s", "1시간 2분 3초".
+ * @param {number} seconds negative counts as 0
+ */
+export function duration(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  /** @type {[number, string][]} */
+  const parts = [
+    [Math.floor(whole / 3600), "hour"],
+    [Math.floor(whole / 60) % 60, "minute"],
+    [whole % 60, "second"],
+  ];
+  const said = parts.filter(([n], at) => n > 0 || (at === 2 && whole === 0));
+  return said
+    .map(([n, unit]) => format(unit, (lang) => new Intl.NumberFormat(lang, { style: "unit", unit, unitDisplay: "short" })).format(n))
+    .join(" ");
+}
+
+/**
+ * Fill in an element and all below it that have `data-i18n` or `data-i18n-attr`.
+ * @param {ParentNode} root
+ */
+export function translate(root) {
+  for (const element of root.querySelectorAll("[data-i18n]")) {
+    const key = element.getAttribute("data-i18n");
+    if (key) element.textContent = t(key);
+  }
+  for (const element of root.querySelectorAll("[data-i18n-attr]")) {
+    for (const pair of (element.getAttribute("data-i18n-attr") ?? "").split(";")) {
+      const [attribute, key] = pair.split(":").map((one) => one.trim());
+      if (attribute && key) element.setAttribute(attribute, t(key));
+    }
+  }
+}
+
+/**
+ * Let a `<select>` switch the language; each language stands there by its own name.
+ * @param {HTMLSelectElement} select
+ */
+export function languagePicker(select) {
+  select.replaceChildren(
+    ...Object.entries(LANGUAGES).map(([lang, name]) => {
+      const option = new Option(name, lang);
+      option.lang = lang;
+      return option;
+    }),
+  );
+  const show = () => {
+    select.value = current;
+  };
+  show();
+  languages.addEventListener("change", show);
+  select.addEventListener("change", () => switchTo(select.value));
+}
