@@ -1,0 +1,176 @@
+// The rules of one picture's upload, pure: no DOM, no network, no clock. `phone.js` drives them.
+//
+// A picture is sent until the server has it for good (201), says that it never will (4xx), or the deadline has passed.
+// The server recognises a repeated upload, so sending once too often is harmless, and giving up too early is not.
+
+/** Seconds before the second, third, … try; the last one repeats. Short, because a stage lasts two minutes. */
+export const BACKOFF_SECONDS = [1, 2, 4, 8, 15];
+/** Each wait is spread by this share: a room full of phones shares one access point. */
+export const JITTER = 0.25;
+/** One last try begins at least so long before the deadline; the server counts when a picture has arrived. */
+export const LAST_TRY_SECONDS = 3;
+
+/**
+ * What is known about the upload. Times are milliseconds since the epoch, by the server's clock.
+ *
+ * - `ready`: to be sent at `nextAt`
+ * - `sending`: on its way
+ * - `stored`: the server has it, `record` is its answer
+ * - `late`: the deadline has passed; the picture is kept, for a proctor may give more time (`resume`)
+ * - `refused`: it will never be taken as it is; `cause` says why
+ *
+ * @typedef {object} Upload
+ * @property {'ready'|'sending'|'stored'|'late'|'refused'} state
+ * @property {number} tries tries that were begun
+ * @property {number} nextAt
+ * @property {number|null} deadline
+ * @property {Cause|null} cause of the newest failure
+ * @property {string|null} detail the server's words for it, for the log and for support
+ * @property {object|null} record
+ */
+
+/**
+ * Why a try failed, as a stable word. The first six are tried again.
+ *
+ * @typedef {'OFFLINE'|'NETWORK'|'STALLED'|'BUSY'|'SERVER'|'STORE'|'TOKEN'|'TOO_LARGE'|'NOT_A_PICTURE'|'LATE'|'REFUSED'} Cause
+ */
+
+/**
+ * How a try ended.
+ *
+ * @typedef {{kind: 'answer', status: number, retryAfter?: number|null, body?: any}
+ *   | {kind: 'network', stalled?: boolean, offline?: boolean}} Result
+ */
+
+/**
+ * A picture that is to be sent now.
+ *
+ * @param {number} now
+ * @param {number|null} deadline `null`: not known, the server decides
+ * @returns {Upload}
+ */
+export function begin(now, deadline) {
+  return { state: 'ready', tries: 0, nextAt: now, deadline, cause: null, detail: null, record: null };
+}
+
+/** The try that is due has begun. @param {Upload} upload @returns {Upload} */
+export function sending(upload) {
+  return { ...upload, state: 'sending', tries: upload.tries + 1 };
+}
+
+/**
+ * A try has ended.
+ *
+ * @param {Upload} upload
+ * @param {Result} result
+ * @param {number} now
+ * @param {number} draw a random number in [-1, 1)
+ * @returns {Upload}
+ */
+export function after(upload, result, now, draw) {
+  if (result.kind === 'answer' && (result.status === 201 || result.status === 200)) {
+    return { ...upload, state: 'stored', cause: null, detail: null, record: result.body ?? null };
+  }
+  const cause = causeOf(result);
+  const detail = result.kind === 'answer' ? (result.body?.detail ?? null) : null;
+  const failed = { ...upload, cause, detail };
+  if (cause === 'LATE') return { ...failed, state: 'late' };
+  if (!isRetried(cause)) return { ...failed, state: 'refused' };
+  if (upload.deadline !== null && now >= upload.deadline) return { ...failed, state: 'late' };
+  return { ...failed, state: 'ready', nextAt: nextTry(upload, result, now, draw) };
+}
+
+/**
+ * The network is back, or the page is looked at again: what waits is tried at once.
+ *
+ * A wait that the server has asked for (`BUSY`) is kept: it said when.
+ *
+ * @param {Upload} upload
+ * @param {number} now
+ * @returns {Upload}
+ */
+export function hurry(upload, now) {
+  return upload.state === 'ready' && upload.cause !== 'BUSY' ? { ...upload, nextAt: Math.min(upload.nextAt, now) } : upload;
+}
+
+/**
+ * A new deadline or a new token is there, or a person asks for another try.
+ *
+ * @param {Upload} upload
+ * @param {number} now
+ * @param {number|null} deadline
+ * @returns {Upload}
+ */
+export function resume(upload, now, deadline) {
+  if (upload.state === 'sending' || upload.state === 'stored') return { ...upload, deadline };
+  return { ...upload, state: 'ready', nextAt: now, deadline };
+}
+
+/**
+ * After a reload: a try that was under way has an unknown end, so it is made again; the server knows the picture.
+ *
+ * @param {Upload} upload
+ * @param {number} now
+ * @returns {Upload}
+ */
+export function restored(upload, now) {
+  return upload.state === 'sending' || upload.state === 'ready' ? { ...upload, state: 'ready', nextAt: now } : upload;
+}
+
+/** Whether another try may succeed without anybody doing anything. @param {Cause} cause */
+export function isRetried(cause) {
+  return ['OFFLINE', 'NETWORK', 'STALLED', 'BUSY', 'SERVER', 'STORE'].includes(cause);
+}
+
+/**
+ * Why a try failed, by RFC 9110's status and, where it says more, the problem document's `code`.
+ *
+ * @param {Result} result
+ * @returns {Cause}
+ */
+export function causeOf(result) {
+  if (result.kind === 'network') return result.offline ? 'OFFLINE' : result.stalled ? 'STALLED' : 'NETWORK';
+  const { status } = result;
+  if (status === 408) return 'STALLED';
+  if (status === 425 || status === 429) return 'BUSY';
+  if (status === 507) return 'STORE';
+  if (status >= 500) return 'SERVER';
+  if (status === 401 || status === 403) return 'TOKEN';
+  if (status === 409) return 'LATE';
+  if (status === 413) return 'TOO_LARGE';
+  if (status === 415) return 'NOT_A_PICTURE';
+  return 'REFUSED';
+}
+
+/**
+ * `Retry-After` (RFC 9110, 10.2.3: seconds or an HTTP date) as seconds from `now`; `null`: not given or not readable.
+ *
+ * @param {string|null} header
+ * @param {number} now
+ * @returns {number|null}
+ */
+export function retryAfterSeconds(header, now) {
+  if (header === null) return null;
+  const text = header.trim();
+  if (/^\d+$/.test(text)) return Number(text);
+  const moment = Date.parse(text);
+  return Number.isNaN(moment) ? null : Math.max(0, (moment - now) / 1000);
+}
+
+/**
+ * @param {Upload} upload
+ * @param {Result} result
+ * @param {number} now
+ * @param {number} draw
+ */
+function nextTry(upload, result, now, draw) {
+  const step = BACKOFF_SECONDS[Math.min(Math.max(upload.tries, 1), BACKOFF_SECONDS.length) - 1];
+  const asked = result.kind === 'answer' ? (result.retryAfter ?? 0) : 0;
+  // Spread over what follows Retry-After, never before it.
+  const seconds = asked >= step ? asked + (step * JITTER * (1 + draw)) / 2 : Math.max(asked, step * (1 + JITTER * draw));
+  const wanted = now + seconds * 1000;
+  if (upload.deadline === null || asked >= step) return wanted;
+  // A long wait must not sleep over the deadline while there is time for one more try.
+  const last = upload.deadline - LAST_TRY_SECONDS * 1000;
+  return wanted > last && last > now ? last : wanted;
+}
