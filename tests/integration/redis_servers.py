@@ -7,18 +7,14 @@ import shutil
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self, cast
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from redis.asyncio import Redis
 
-from cli.engines import RedisServer, free_port, redis_server_binary
+from cli.engines import RedisServer, redis_server_binary
+from tests.certificates import Certificates
+from tests.integration.nats_cluster import settled_port
 from tests.integration.system import eventually
 
 MASTER = "mymaster"
@@ -35,7 +31,7 @@ class Node(RedisServer):
     """A server with further options on its command line."""
 
     def __init__(self, directory: Path, *options: str, binary: Path | None = None) -> None:
-        super().__init__(directory, binary=binary)
+        super().__init__(directory, settled_port(), binary=binary)
         self.options = options
 
     def command(self) -> list[str]:
@@ -104,7 +100,7 @@ class Cluster:
 
     @staticmethod
     def _node(directory: Path) -> Node:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", str(free_port()))
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", str(settled_port()))
         return Node(directory, *options)
 
     async def __aenter__(self) -> Self:
@@ -137,73 +133,15 @@ class Cluster:
         return bool(info["cluster_state"] == "ok" and info["cluster_size"] == "3")
 
 
-class Certificates:
-    """A CA, a server's certificate for 127.0.0.1 and a client's, as PEM files."""
-
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True)
-        self.directory = directory
-        self._ca_key = ec.generate_private_key(ec.SECP256R1())
-        self._ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
-        self.ca = self._write("ca", self._ca_key, self._ca_name, None)[0]
-        self.server = self._issued("server", ExtendedKeyUsageOID.SERVER_AUTH)
-        self.client = self._issued("client", ExtendedKeyUsageOID.CLIENT_AUTH)
-
-    def server_context(self) -> ssl.SSLContext:
-        """TLS that wants to see the client's certificate."""
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self.ca))
-        context.load_cert_chain(*self.server)
-        context.verify_mode = ssl.CERT_REQUIRED
-        return context
-
-    def _issued(self, name: str, usage: x509.ObjectIdentifier) -> tuple[Path, Path]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        return self._write(name, key, x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), usage)
-
-    def _write(
-        self, name: str, key: ec.EllipticCurvePrivateKey, subject: x509.Name, usage: x509.ObjectIdentifier | None
-    ) -> tuple[Path, Path]:
-        now = datetime.now(UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._ca_name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=usage is None, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._ca_key.public_key()), critical=False
-            )
-        )
-        if usage is None:
-            only_signs = dict.fromkeys(
-                ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
-                False,
-            )
-            usages = x509.KeyUsage(
-                **only_signs, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False
-            )
-            builder = builder.add_extension(usages, critical=True)
-        else:
-            builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-            names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-            builder = builder.add_extension(names, critical=False)
-        certificate, private = self.directory / f"{name}.pem", self.directory / f"{name}.key"
-        certificate.write_bytes(builder.sign(self._ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-        private.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return certificate, private
-
-
 @asynccontextmanager
-async def tls_before(port: int, certificates: Certificates) -> AsyncIterator[int]:
-    """TLS on the port this gives, for a server on `port` that has none built in (the wheel's has not)."""
+async def tls_before(port: int, certificates: Certificates, host: str = "127.0.0.1") -> AsyncIterator[int]:
+    """TLS on the port this gives, for a server on `port` that has none built in (the wheel's has not).
+
+    A client must show a certificate of the same CA.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificates.ca))
+    context.load_cert_chain(certificates.certificate, certificates.key)
+    context.verify_mode = ssl.CERT_REQUIRED
 
     async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         try:
@@ -225,7 +163,7 @@ async def tls_before(port: int, certificates: Certificates) -> AsyncIterator[int
         task = asyncio.create_task(serve(reader, writer))
         served.add(task)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=certificates.server_context())
+    server = await asyncio.start_server(accept, host, 0, ssl=context)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -241,12 +179,11 @@ def debian_redis() -> Path | None:
 
 def tls_options(certificates: Certificates) -> Sequence[str]:
     """Options of a server with TLS built in; its port without is another one."""
-    certificate, key = certificates.server
     return (
         "--tls-cert-file",
-        str(certificate),
+        str(certificates.certificate),
         "--tls-key-file",
-        str(key),
+        str(certificates.key),
         "--tls-ca-cert-file",
         str(certificates.ca),
         "--tls-auth-clients",

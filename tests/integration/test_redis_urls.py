@@ -18,11 +18,11 @@ from actors.web_server import WebServer
 from cli.engines import NatsServer, RedisServer, free_port
 from protocol import keys
 from protocol.errors import StateUnavailable
+from tests.certificates import Certificates, issue
 from tests.integration.phones import capture_path, picture, upload_path
 from tests.integration.redis_servers import (
     MASTER,
     SLOTS,
-    Certificates,
     Cluster,
     Node,
     SentinelGroup,
@@ -46,12 +46,11 @@ def nats(tmp_path: Path) -> Iterator[NatsServer]:
 
 @pytest.fixture
 def certificates(tmp_path: Path) -> Certificates:
-    return Certificates(tmp_path / "certificates")
+    return issue(tmp_path / "certificates")
 
 
 def with_client_certificate(certificates: Certificates) -> RedisSettings:
-    certificate, key = certificates.client
-    return RedisSettings(ca_file=certificates.ca, cert_file=certificate, key_file=key)
+    return RedisSettings(ca_file=certificates.ca, cert_file=certificates.certificate, key_file=certificates.key)
 
 
 async def whole(store: StateStore) -> None:
@@ -110,7 +109,8 @@ async def test_tls_with_a_ca_of_our_own_and_a_client_certificate(
             with pytest.raises(StateUnavailable, match=complaint):
                 await outside.ping()
             await outside.close()
-        elsewhere = StateStore(f"rediss://localhost:{port}/0", with_client_certificate(certificates))
+    async with tls_before(engines[1].port, certificates, "127.0.0.2") as port:
+        elsewhere = StateStore(f"rediss://127.0.0.2:{port}/0", with_client_certificate(certificates))
         with pytest.raises(StateUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
             await elsewhere.ping()  # the certificate is that of 127.0.0.1
         await elsewhere.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -49,7 +50,7 @@ def required() -> set[str]:
 
 def secrets() -> dict[str, str]:
     """A value for each of them."""
-    return {name: f"x{number:047d}" for number, name in enumerate(sorted(required()))}
+    return {name: "x" + hashlib.sha256(name.encode()).hexdigest() for name in sorted(required())}
 
 
 def roles(file: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -88,7 +89,9 @@ def image_environment() -> dict[str, str]:
         if one.word == "FROM":
             found = {}
         if one.word == "ENV":
-            found.update(pair.split("=", 1) for pair in one.text.split())
+            for pair in one.text.split():
+                name, _, value = pair.partition("=")
+                found[name] = value
     return found
 
 

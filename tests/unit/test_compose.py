@@ -16,8 +16,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from actors.runtime.settings import load_settings, setting_fields
-from cli.config import variable_of
+from actors.runtime.settings import load_settings, setting_fields, variable_of
 from cli.main import app
 from protocol.permissions import password_variable
 from tests.unit.deployment import (
@@ -91,7 +90,7 @@ def test_every_role_is_a_command_of_ours(file: dict[str, Any]) -> None:
         ("run", "state-manager"),
         ("run", "socket-server"),
         ("run", "web-server"),
-        ("doctor",),
+        ("doctor", "--nats-monitoring"),
     }
     for name, command in commands.items():
         done = CliRunner().invoke(app, [*command, "--help"])
