@@ -14,6 +14,7 @@ from urllib.request import urlopen
 import psutil
 import typer
 
+from actors.queue_server import topology_streams
 from actors.runtime import VERSION
 from actors.runtime.broker_login import login
 from actors.runtime.bus import Bus, ServiceEntry
@@ -53,7 +54,7 @@ from protocol.errors import (
     StateLost,
     StateUnavailable,
 )
-from protocol.streams import DEADLETTER, SOCKET, STATUS, STREAMS
+from protocol.streams import DEADLETTER, SOCKET, STATUS
 from protocol.times import parse_time
 
 CONNECT_SECONDS = 2.0
@@ -246,7 +247,7 @@ class Examination:
         assert self._bus is not None
         for finding in judge_streams(await compare(self._bus, self._settings)):
             yield finding
-        for spec in STREAMS:
+        for spec in topology_streams(self._settings):
             state = await self._bus.stream_state(spec.name)
             if state.current < state.replicas:
                 found = f"stream {spec.name}: {state.current} of {state.replicas} copies are up to date"
