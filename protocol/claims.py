@@ -36,6 +36,10 @@ class Claims(Wire):
         """Whether the bearer may upload this examinee's picture."""
         return self.role in ("mobile", "examinee") and self.plan == plan_id and self.sub == examinee_id
 
+    def may_pair_phone(self, plan_id: str, examinee_id: str) -> bool:
+        """Whether the bearer may ask for a code with which a phone joins this examinee."""
+        return self.role == "examinee" and self.plan == plan_id and self.sub == examinee_id
+
     def may_watch(self, plan_id: str) -> bool:
         """Whether the bearer may see a plan's examinees and pictures."""
         return self.role == "proctor" and self.plan == plan_id

@@ -25,6 +25,7 @@ from protocol.streams import (
     DEADLETTER,
     LEASE,
     LEASE_WATCH,
+    PHONE,
     RECONNECT_EXHAUSTED,
     SOCKET,
     STATE_MANAGER,
@@ -166,6 +167,11 @@ def _web_server() -> tuple[list[str], list[str]]:
     publish = [
         subjects.status_plan("*"),
         _message(STATUS),  # what the first try of a repeated upload has stored
+        # What happened to an examinee, for the proctor's panel and the report.
+        _direct(STATUS),
+        f"{API}.STREAM.INFO.{STATUS.name}",
+        subjects.phone_code("*"),
+        _message(PHONE),
         # The pictures, where they are kept in NATS.
         f"$O.{CAPTURES_BUCKET}.>",
         *(f"{API}.{verb}.{CAPTURES}" for verb in ("STREAM.INFO", "STREAM.PURGE", "STREAM.MSG.GET", "DIRECT.GET")),

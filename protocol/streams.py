@@ -90,12 +90,21 @@ ADVISORY = StreamSpec(
     "Deliveries that were given up, as NATS reports them",
     max_age=DAY,
 )
+PHONE = StreamSpec(
+    "PHONE",
+    ("phone.*",),
+    "Codes that let a phone join an examinee; an expired one leaves a marker",
+    max_age=HOUR,
+    max_msgs_per_subject=1,
+    allow_msg_ttl=True,
+    delete_marker_ttl=HOUR,
+)
 DEADLETTER = StreamSpec("DEADLETTER", ("deadletter.>",), "What could not be processed, and why", max_age=30 * DAY)
 
 CAPTURES_BUCKET = "captures"
 """The object store bucket of the pictures, when `captures.store` is `nats`."""
 
-STREAMS: tuple[StreamSpec, ...] = (STATUS, SOCKET, LEASE, RECONNECT, ADVISORY, DEADLETTER)
+STREAMS: tuple[StreamSpec, ...] = (STATUS, SOCKET, LEASE, RECONNECT, ADVISORY, DEADLETTER, PHONE)
 
 STATE_MANAGER = ConsumerSpec(
     "STATUS",

@@ -62,6 +62,11 @@ def replay_marker(stream: str, letter: str) -> str:
     return f"{stream.lower()}.replay.{letter}"
 
 
+def phone_code(digest: str) -> str:
+    """Whom a phone code is for; `digest` is `protocol.phone_codes.digest` of it, never the code."""
+    return f"phone.{digest}"
+
+
 def inspect(actor_id: str) -> str:
     """An actor's inspection; request and reply."""
     return f"inspect.{actor_id}"

@@ -64,6 +64,7 @@ def test_each_subject_is_kept_by_exactly_the_stream_of_the_design() -> None:
         subjects.lease("S"): LEASE.name,
         subjects.reconnect("P", "E"): RECONNECT.name,
         subjects.deadletter("STATUS"): "DEADLETTER",
+        subjects.phone_code("0a1b"): "PHONE",
     }
     for subject, stream in kept.items():
         assert [spec.name for spec in STREAMS if _takes(spec, subject)] == [stream], subject

@@ -79,7 +79,7 @@ def test_a_queue_is_read_by_its_server_alone() -> None:
 
 
 def test_the_log_is_read_by_those_who_work_with_it() -> None:
-    assert those_who_may_publish("$JS.API.DIRECT.GET.STATUS") == {"state-manager", "operator"}
+    assert those_who_may_publish("$JS.API.DIRECT.GET.STATUS") == {"state-manager", "operator", "web-server"}
     assert those_who_may_publish("$JS.API.STREAM.MSG.GET.STATUS") == {"state-manager", "operator", "web-server"}
     for subject in ("status.plan.P001", "status.server.SOCK001", "socket.SOCK001", "lease.SOCK001"):
         assert those_who_may_subscribe(subject) == set()
@@ -169,7 +169,7 @@ def test_an_acknowledged_publish_is_on_disk(name: str) -> None:
 
 def test_every_piece_is_part_of_a_configuration() -> None:
     included = {found for path in NATS.glob("*.conf") for found in re.findall(r'include "(.+?)"', path.read_text())}
-    started = {"single.conf", "secure.conf", "cluster.conf", "cluster-plain.conf"}
+    started = {"single.conf", "secure.conf", "secure-plain.conf", "cluster.conf", "cluster-plain.conf"}
     assert {path.name for path in NATS.iterdir()} == included | started
 
 
