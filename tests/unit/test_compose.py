@@ -17,6 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from actors.runtime.settings import load_settings, setting_fields, variable_of
+from cli.engines import nats_server_binary
 from cli.main import app
 from protocol.permissions import password_variable
 from tests.unit.deployment import (
@@ -146,6 +147,18 @@ def test_what_is_mounted_is_there(file: dict[str, Any]) -> None:
     assert configs == {"secure-plain.conf", "cluster-plain.conf"}
     for config in configs:
         assert (ROOT / "nats" / config).is_file(), config
+
+
+@pytest.mark.parametrize("config", ["secure-plain.conf", "cluster-plain.conf"])
+def test_the_broker_takes_its_configuration_with_these_variables(config: str) -> None:
+    services = compose(secrets() | {"NATS_CONFIG": config})["services"]
+    for name in ("nats", "nats-2", "nats-3"):
+        path = services[name]["command"][-1].replace("/etc/nats", str(ROOT / "nats"))
+        command = [str(nats_server_binary()), "-t", "-c", path]
+        done = subprocess.run(
+            command, env=services[name]["environment"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_nothing_starts_before_what_it_needs_and_everything_comes_back(file: dict[str, Any]) -> None:
