@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from actors import traces
 from actors.dead_letter import dead_letter
-from actors.runtime.bus import Bus, Outgoing, Sent
+from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.in_order import InOrder, Parcel
 from actors.runtime.pull import Delivery
 from actors.runtime.state_store import StateStore
 from actors.state_decisions import Decided
@@ -56,7 +57,7 @@ HEADERS_AGAIN_SECONDS = 0.5
 class Told:
     """What a batch has led to: messages on their way, and the examinees to be watched for after that."""
 
-    sent: Sent
+    sent: Parcel
     watches: list[Outgoing]
 
 
@@ -65,6 +66,7 @@ class Telling:
 
     def __init__(self, bus: Bus, store: StateStore) -> None:
         self._bus = bus
+        self._in_order = InOrder(bus)
         self._store = store
 
     async def tell(self, decided: Decided) -> Told:
@@ -72,7 +74,7 @@ class Telling:
         urgent = [*_to_proctors(decided.events), *_to_servers(decided)]
         later = [*_timers(decided), *_follow_ups(decided), *await self._endings(decided)]
         later += await self._dead_letters(decided)
-        return Told(await self._bus.send([*urgent, *later]), list(_watches(decided)))
+        return Told(await self._in_order.send([*urgent, *later]), list(_watches(decided)))
 
     async def complete(self, told: Told, before: Awaitable[object] | None) -> None:
         """Return when all of it is stored, however long the broker is away.
@@ -80,7 +82,7 @@ class Telling:
         The watches of a batch go after those of the one `before`: a newer loss replaces an older one, never the
         other way round.
         """
-        await self._bus.confirm(told.sent)
+        await self._in_order.confirm(told.sent)
         if before is not None:
             await before
         await self._bus.publish_together(told.watches)

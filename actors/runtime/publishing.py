@@ -132,13 +132,16 @@ class Publishing:
 
         Raises `NotPermitted`.
         """
+        if missing := await self.settle(sent):
+            await self.publish_surely(missing)
+
+    async def settle(self, sent: Sent) -> list[Outgoing]:
+        """Wait for the acks; what is not known to be stored. Raises `NotPermitted`."""
         results = await self._collect(sent, PUBLISH_SECONDS)
         _raise_refusal(results)
-        missing = [
+        return [
             message for message, result in zip(sent.messages, results, strict=True) if not isinstance(result, PubAck)
         ]
-        if missing:
-            await self.publish_surely(missing)
 
     async def publish_together(self, messages: Sequence[Outgoing]) -> None:
         """`publish_surely` for many messages of one stream with `allow_atomic`: one ack and one flush for all.

@@ -217,8 +217,9 @@ class Broker(Bus):
             self.publish_now(message)
         return Sent(messages, 1, [])
 
-    async def confirm(self, sent: Sent) -> None:
+    async def settle(self, sent: Sent) -> list[Outgoing]:
         await pause()
+        return []
 
     async def publish_together(self, messages: Sequence[Outgoing]) -> None:
         await self.send(messages)

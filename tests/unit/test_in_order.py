@@ -1,0 +1,114 @@
+"""Batches beside each other are stored in their order, also when one of them has to be sent again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+import pytest
+
+import actors.runtime.in_order as in_order
+from actors.runtime.in_order import InOrder
+from actors.runtime.publishing import Outgoing, PubAck, Publishing, Sent
+from protocol.errors import BrokerUnavailable, NotPermitted
+
+ACK = b'{"stream":"SOCKET","seq":1}'
+
+
+class Broker:
+    """Stores what is sent while `up`; without an answer (`silent`) nobody knows whether it did."""
+
+    def __init__(self) -> None:
+        self.up, self.silent = True, False
+        self.stored: list[str] = []
+        self.forbidden: set[str] = set()
+        self.unanswered: list[asyncio.Future[bytes]] = []
+
+    async def send(self, messages: Sequence[Outgoing]) -> Sent:
+        sent = Sent(messages, 1, [asyncio.get_running_loop().create_future() for _ in messages])
+        for message, future in zip(messages, sent.waiting, strict=True):
+            if message.subject in self.forbidden:
+                future.set_exception(NotPermitted(message.subject))
+            elif self.silent:
+                self.unanswered.append(future)
+            elif self.up:
+                self.stored.append(message.subject)
+                future.set_result(ACK)
+            else:
+                future.set_exception(BrokerUnavailable("no leader"))
+        return sent
+
+    async def settle(self, sent: Sent) -> list[Outgoing]:
+        await asyncio.wait(sent.waiting)
+        failures = [future.exception() for future in sent.waiting]
+        for failure in failures:
+            if isinstance(failure, NotPermitted):
+                raise failure
+        return [message for message, failure in zip(sent.messages, failures, strict=True) if failure is not None]
+
+    async def publish_surely(self, messages: Sequence[Outgoing]) -> list[PubAck]:
+        while not self.up:
+            await asyncio.sleep(0)
+        self.stored += [message.subject for message in messages]
+        return []
+
+    def time_out(self) -> None:
+        for future in self.unanswered:
+            future.set_exception(BrokerUnavailable("not acknowledged in time"))
+
+
+def of(broker: Broker) -> InOrder:
+    return InOrder(cast(Publishing, broker))
+
+
+def batch(*subjects: str) -> list[Outgoing]:
+    return [Outgoing(subject, b"") for subject in subjects]
+
+
+async def test_nobody_waits_while_all_goes_well() -> None:
+    lane = of(broker := Broker())
+    broker.silent = True
+    await lane.send(batch("a"))
+    broker.silent = False
+    await lane.send(batch("b"))
+    assert broker.stored == ["b"], "the first one's ack is not waited for"
+
+
+async def test_what_follows_a_failed_batch_stands_behind_it() -> None:
+    lane = of(broker := Broker())
+    broker.up = False
+    first = await lane.send(batch("a1", "a2"))
+    broker.up = True  # a new leader, before anybody has tried again
+    second, third = await lane.send(batch("b")), await lane.send(batch("c"))
+    await asyncio.gather(*(lane.confirm(parcel) for parcel in (third, second, first)))
+    assert broker.stored == ["a1", "a2", "b", "c"]
+    await lane.confirm(await lane.send(batch("d")))
+    assert broker.stored[-1] == "d"
+
+
+async def test_what_follows_a_batch_that_is_overdue_stands_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader that died has taken a message with it; the next one answers at once."""
+    monkeypatch.setattr(in_order, "OVERDUE_SECONDS", 0.0)
+    lane = of(broker := Broker())
+    broker.silent = True
+    first = await lane.send(batch("a"))
+    broker.silent = False
+    second = await lane.send(batch("b"))
+    confirming = asyncio.gather(lane.confirm(second), lane.confirm(first))
+    await asyncio.sleep(0)
+    assert broker.stored == []
+    broker.time_out()
+    await confirming
+    assert broker.stored == ["a", "b"]
+
+
+async def test_a_batch_that_is_refused_does_not_hold_up_the_others_for_ever() -> None:
+    lane = of(broker := Broker())
+    broker.forbidden.add("a")
+    first = await lane.send(batch("a"))
+    second = await lane.send(batch("b"))
+    with pytest.raises(NotPermitted):
+        await lane.confirm(first)
+    await lane.confirm(second)
+    assert broker.stored == ["b"]
