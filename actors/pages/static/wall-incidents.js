@@ -1,0 +1,332 @@
+/**
+ * One incident instead of 300 alarms: when many examinees are lost together, what they have in common.
+ *
+ * Losses belong together when they lie within `WINDOW_SECONDS` of one another by the time of the loss (which a server
+ * gave), not by when they were heard of: so a wall that was away, or was just opened, finds the same incidents. What
+ * explains such a crowd best is chosen among the server they were on, the network prefix they came from (/24, /64) and
+ * the moment alone, by how much better it separates those who were hit from those who were not (`evidence`). Several
+ * servers or networks may be found in one crowd; each is an incident of its own.
+ *
+ * Pure: no DOM, no clock; times are ms since the epoch.
+ *
+ * @typedef {{id: string, at: number, server: string | null, network: string | null, reason: string | null}} Loss
+ * @typedef {"lost" | "back" | "out"} Fate `out`: it will not come back by itself (exhausted, removed, not in the plan)
+ * @typedef {"server" | "network" | "moment"} Common
+ */
+
+/** Losses further apart than this do not belong together. */
+export const WINDOW_SECONDS = 10;
+/** Fewer are told one by one. */
+export const LEAST = 5;
+/** This share of the plan is a crowd, whatever they have in common. */
+export const SHARE_OF_PLAN = 0.03;
+/** And so is this share of a server or a network: a room of 30 in a plan of 2,000. */
+export const SHARE_OF_GROUP = 0.3;
+/** A cause must cover this share of the crowd; with less, the moment is all there is to say. */
+const LEAST_COVERED = 0.5;
+/** And so much must speak for it (`evidence`): by chance that happens once in ten thousand crowds. */
+const SURE_ENOUGH = 15.1;
+/** Reasons that a server's end gives: then it is the server, whatever else its clients have in common. */
+const OF_THE_SERVER = new Set(["SERVER_LOST", "SERVER_RESTARTED", "SERVER_STOPPED", "SERVER_ISOLATED", "SERVER_DRAINING"]);
+
+/**
+ * The network an address belongs to: /24 of IPv4, /64 of IPv6; `null` for what is no address.
+ * @param {string | null | undefined} address
+ */
+export function networkOf(address) {
+  if (!address) return null;
+  const four = /^(?:::ffff:)?(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.\d{1,3}$/i.exec(address);
+  if (four) return `${four[1]}.${four[2]}.${four[3]}.0/24`;
+  const plain = address.split("%")[0].toLowerCase();
+  if (!/^[0-9a-f:]+$/.test(plain) || !plain.includes(":")) return null;
+  const [head, tail] = plain.split("::");
+  const front = head.split(":").filter(Boolean);
+  const back = tail?.split(":").filter(Boolean) ?? [];
+  const zeros = tail === undefined ? 0 : 8 - front.length - back.length;
+  const groups = [...front, .../** @type {string[]} */ (Array(Math.max(0, zeros)).fill("0")), ...back];
+  if (groups.length !== 8) return null;
+  return `${groups.slice(0, 4).map((one) => one.replace(/^0+(?=.)/, "")).join(":")}::/64`;
+}
+
+/**
+ * Many who were lost together. `name` of the server or network, empty for a moment. `members`: id to what became of
+ * each; `began` and `last`: the first and latest loss; `ended`: when nobody was left to wait for, else `null`.
+ */
+export class Incident {
+  /** @param {number} number @param {Common} common @param {string} name */
+  constructor(number, common, name) {
+    this.number = number;
+    this.common = common;
+    this.name = name;
+    /** @type {Map<string, Fate>} */ this.members = new Map();
+    this.began = Infinity;
+    this.last = -Infinity;
+    /** @type {number | null} */ this.ended = null;
+    this.back = 0;
+    this.out = 0;
+  }
+
+  get size() {
+    return this.members.size;
+  }
+
+  /** Still lost, and may come back. */
+  get gone() {
+    return this.size - this.back - this.out;
+  }
+
+  /** @param {Loss} loss */
+  fits(loss) {
+    if (this.ended !== null) return false;
+    const near = loss.at >= this.began - WINDOW_SECONDS * 1000 && loss.at <= this.last + WINDOW_SECONDS * 1000;
+    return near && (this.common === "moment" || loss[this.common] === this.name || this.members.has(loss.id));
+  }
+
+  /** @param {Loss} loss @param {Fate} fate */
+  take(loss, fate) {
+    this.began = Math.min(this.began, loss.at);
+    this.last = Math.max(this.last, loss.at);
+    this.turned(loss.id, fate);
+  }
+
+  /** @param {string} id @param {Fate} fate */
+  turned(id, fate) {
+    const before = this.members.get(id);
+    if (before === "back") this.back -= 1;
+    else if (before === "out") this.out -= 1;
+    if (fate === "back") this.back += 1;
+    else if (fate === "out") this.out += 1;
+    this.members.set(id, fate);
+  }
+}
+
+/**
+ * Takes losses and comebacks, in any order of the losses' times; `settle()` then says what they come to.
+ */
+export class Incidents {
+  constructor() {
+    /** Those with somebody still to wait for, and those that ended; the oldest first. @type {Incident[]} */
+    this.all = [];
+    /** Lost, in no incident; also those who came back within the window, for they count as lost together. */
+    /** @type {Map<string, Loss & {fate: Fate}>} */ this._single = new Map();
+    /** Whose loss is in which open incident. @type {Map<string, Incident>} */ this._of = new Map();
+    /** Everybody's server and network, and how many there are of each. */
+    /** @type {Map<string, {server: string | null, network: string | null}>} */ this._place = new Map();
+    /** @type {{server: Map<string, number>, network: Map<string, number>}} */
+    this._members = { server: new Map(), network: new Map() };
+    this._newest = -Infinity;
+    this._made = 0;
+    this._dirty = false;
+  }
+
+  /** The incident in which somebody is lost now. @param {string} id */
+  of(id) {
+    return this._of.get(id) ?? null;
+  }
+
+  /** Those that are not over. */
+  get open() {
+    return this.all.filter((one) => one.ended === null);
+  }
+
+  /**
+   * Where somebody is (or was last) connected: what losses are compared with.
+   * @param {string} id
+   * @param {string | null} server
+   * @param {string | null} network
+   */
+  place(id, server, network) {
+    const before = this._place.get(id);
+    if (before && before.server === server && before.network === network) return;
+    this._count(before, -1);
+    const now = { server, network };
+    this._place.set(id, now);
+    this._count(now, 1);
+  }
+
+  /** @param {{server: string | null, network: string | null} | undefined} place @param {number} by */
+  _count(place, by) {
+    if (!place) return;
+    for (const common of /** @type {const} */ (["server", "network"])) {
+      const name = place[common];
+      if (name !== null) this._members[common].set(name, (this._members[common].get(name) ?? 0) + by);
+    }
+  }
+
+  /**
+   * Somebody is lost since `at`. The same loss told again (an attempt) changes nothing.
+   * @param {string} id
+   * @param {number} at
+   * @param {string | null} reason
+   */
+  lost(id, at, reason) {
+    const known = this._single.get(id);
+    if (known?.at === at) {
+      known.fate = "lost";
+      return;
+    }
+    const mine = this._of.get(id);
+    const place = this._place.get(id) ?? { server: null, network: null };
+    const loss = { id, at, reason, ...place };
+    this._newest = Math.max(this._newest, at);
+    const incident = mine?.fits(loss) ? mine : this.all.find((one) => one.fits(loss));
+    if (incident) {
+      this._single.delete(id);
+      incident.take(loss, "lost");
+      this._of.set(id, incident);
+      return;
+    }
+    this._of.delete(id);
+    this._single.set(id, { ...loss, fate: "lost" });
+    this._dirty = true;
+  }
+
+  /**
+   * Somebody is connected again, or will not be.
+   * @param {string} id
+   * @param {"back" | "out"} fate
+   * @param {number} at when, for the end of the incident
+   */
+  turned(id, fate, at) {
+    const single = this._single.get(id);
+    if (single) single.fate = fate;
+    const incident = this._of.get(id);
+    if (!incident) return;
+    incident.turned(id, fate);
+    if (fate === "back") this._of.delete(id);
+    if (incident.gone === 0) this._end(incident, at);
+  }
+
+  /** Nobody else is to be waited for. @param {Incident} incident @param {number} at */
+  _end(incident, at) {
+    incident.ended = at;
+    for (const id of incident.members.keys()) if (this._of.get(id) === incident) this._of.delete(id);
+  }
+
+  /** Somebody is no longer in the plan. @param {string} id @param {number} at */
+  drop(id, at) {
+    this.turned(id, "out", at);
+    this._single.delete(id);
+    this._count(this._place.get(id), -1);
+    this._place.delete(id);
+  }
+
+  /**
+   * Look for crowds among the single losses. Call it after each batch of changes.
+   * @returns {Incident[]} those that are new
+   */
+  settle() {
+    if (!this._dirty) return [];
+    this._dirty = false;
+    /** @type {Incident[]} */
+    const found = [];
+    const window = WINDOW_SECONDS * 1000;
+    for (const [id, loss] of this._single) {
+      if (loss.fate !== "lost" && loss.at < this._newest - window) this._single.delete(id);
+    }
+    let singles = [...this._single.values()].sort((a, b) => a.at - b.at);
+    let first = 0;
+    let end = 0;
+    while (singles.length - first >= LEAST) {
+      end = Math.max(end, first);
+      while (end < singles.length && singles[end].at - singles[first].at <= window) end += 1;
+      const causes = this._causes(singles.slice(first, end));
+      if (causes.length === 0) {
+        first += 1;
+        continue;
+      }
+      for (const cause of causes) found.push(this._begin(cause, singles.slice(first)));
+      singles = singles.filter((loss) => this._single.has(loss.id));
+      end = 0; // whoever is left may have more in common without them, so the same window is looked at again
+    }
+    return found;
+  }
+
+  /** @param {{common: Common, name: string}} what @param {(Loss & {fate: Fate})[]} singles in the order of time */
+  _begin({ common, name }, singles) {
+    this._made += 1;
+    const incident = new Incident(this._made, common, name);
+    for (const loss of singles) {
+      const first = incident.size === 0;
+      const fits = first ? common === "moment" || loss[common] === name : incident.fits(loss);
+      if (!fits || !this._single.has(loss.id)) continue;
+      this._single.delete(loss.id);
+      incident.take(loss, loss.fate);
+      if (loss.fate === "lost") this._of.set(loss.id, incident);
+    }
+    if (incident.gone === 0) incident.ended = incident.last;
+    this.all.push(incident);
+    return incident;
+  }
+
+  /**
+   * What explains a crowd best: some servers, or some networks, or the moment alone; empty: it is no crowd.
+   * @param {Loss[]} crowd
+   * @returns {{common: Common, name: string}[]}
+   */
+  _causes(crowd) {
+    if (crowd.length < LEAST) return [];
+    const everybody = Math.max(this._place.size, crowd.length);
+    /** @type {{common: Common, name: string}[]} */
+    let best = crowd.length >= SHARE_OF_PLAN * everybody ? [{ common: "moment", name: "" }] : [];
+    let bestScore = SURE_ENOUGH;
+    for (const common of /** @type {const} */ (["server", "network"])) {
+      const groups = [...tally(crowd, common)].map(([name, hit]) => ({
+        name,
+        hit: hit.length,
+        there: Math.max(this._members[common].get(name) ?? 0, hit.length),
+        told: common === "server" && hit.filter((one) => OF_THE_SERVER.has(one.reason ?? "")).length >= 0.8 * hit.length,
+      }));
+      const large = groups.filter(({ hit, there, told }) => (
+        hit >= LEAST && (told || hit >= SHARE_OF_PLAN * everybody || hit >= SHARE_OF_GROUP * there)));
+      const told = large.filter((group) => group.told);
+      if (told.length > 0) return told.map(({ name }) => ({ common, name }));
+      large.sort((a, b) => b.hit / b.there - a.hit / a.there);
+      let [hit, there] = [0, 0];
+      large.forEach((group, at) => {
+        hit += group.hit;
+        there += group.there;
+        const score = hit >= LEAST_COVERED * crowd.length ? evidence(hit, there, crowd.length, everybody) : 0;
+        if (score <= bestScore) return;
+        bestScore = score;
+        best = large.slice(0, at + 1).map(({ name }) => ({ common, name }));
+      });
+    }
+    return best;
+  }
+}
+
+/**
+ * How much speaks for "it hits these and not the others" against "it hits anybody": the G statistic of the four counts
+ * (a likelihood ratio; 10.8 would come about by chance once in a thousand). 0 when the others were hit as hard.
+ * @param {number} hit of `there`, who have the property
+ * @param {number} there
+ * @param {number} lost of `everybody`
+ * @param {number} everybody
+ */
+function evidence(hit, there, lost, everybody) {
+  const others = everybody - there;
+  if (others <= 0 || hit / there <= (lost - hit) / others) return 0;
+  /** @type {[number, number][]} */
+  const cells = [
+    [hit, (there * lost) / everybody],
+    [there - hit, (there * (everybody - lost)) / everybody],
+    [lost - hit, (others * lost) / everybody],
+    [others - (lost - hit), (others * (everybody - lost)) / everybody],
+  ];
+  return 2 * cells.reduce((sum, [seen, expected]) => sum + (seen > 0 ? seen * Math.log(seen / expected) : 0), 0);
+}
+
+/** @param {Loss[]} crowd @param {"server" | "network"} common */
+function tally(crowd, common) {
+  /** @type {Map<string, Loss[]>} */
+  const found = new Map();
+  for (const loss of crowd) {
+    const name = loss[common];
+    if (name === null) continue;
+    const some = found.get(name);
+    if (some) some.push(loss);
+    else found.set(name, [loss]);
+  }
+  return found;
+}
