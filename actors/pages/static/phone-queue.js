@@ -20,7 +20,7 @@ export const LAST_TRY_SECONDS = 3;
  * - `refused`: it will never be taken as it is; `cause` says why
  *
  * @typedef {object} Upload
- * @property {'ready'|'sending'|'stored'|'late'|'refused'} state
+ * @property {"ready"|"sending"|"stored"|"late"|"refused"} state
  * @property {number} tries tries that were begun
  * @property {number} nextAt
  * @property {number|null} deadline
@@ -32,14 +32,14 @@ export const LAST_TRY_SECONDS = 3;
 /**
  * Why a try failed, as a stable word. The first six are tried again.
  *
- * @typedef {'OFFLINE'|'NETWORK'|'STALLED'|'BUSY'|'SERVER'|'STORE'|'TOKEN'|'TOO_LARGE'|'NOT_A_PICTURE'|'LATE'|'REFUSED'} Cause
+ * @typedef {"OFFLINE"|"NETWORK"|"STALLED"|"BUSY"|"SERVER"|"STORE"|"TOKEN"|"TOO_LARGE"|"NOT_A_PICTURE"|"LATE"|"REFUSED"} Cause
  */
 
 /**
  * How a try ended.
  *
- * @typedef {{kind: 'answer', status: number, retryAfter?: number|null, body?: any}
- *   | {kind: 'network', stalled?: boolean, offline?: boolean}} Result
+ * @typedef {{kind: "answer", status: number, retryAfter?: number|null, body?: any}
+ *   | {kind: "network", stalled?: boolean, offline?: boolean}} Result
  */
 
 /**
@@ -50,12 +50,12 @@ export const LAST_TRY_SECONDS = 3;
  * @returns {Upload}
  */
 export function begin(now, deadline) {
-  return { state: 'ready', tries: 0, nextAt: now, deadline, cause: null, detail: null, record: null };
+  return { state: "ready", tries: 0, nextAt: now, deadline, cause: null, detail: null, record: null };
 }
 
 /** The try that is due has begun. @param {Upload} upload @returns {Upload} */
 export function sending(upload) {
-  return { ...upload, state: 'sending', tries: upload.tries + 1 };
+  return { ...upload, state: "sending", tries: upload.tries + 1 };
 }
 
 /**
@@ -68,16 +68,16 @@ export function sending(upload) {
  * @returns {Upload}
  */
 export function after(upload, result, now, draw) {
-  if (result.kind === 'answer' && (result.status === 201 || result.status === 200)) {
-    return { ...upload, state: 'stored', cause: null, detail: null, record: result.body ?? null };
+  if (result.kind === "answer" && (result.status === 201 || result.status === 200)) {
+    return { ...upload, state: "stored", cause: null, detail: null, record: result.body ?? null };
   }
   const cause = causeOf(result);
-  const detail = result.kind === 'answer' ? (result.body?.detail ?? null) : null;
+  const detail = result.kind === "answer" ? (result.body?.detail ?? null) : null;
   const failed = { ...upload, cause, detail };
-  if (cause === 'LATE') return { ...failed, state: 'late' };
-  if (!isRetried(cause)) return { ...failed, state: 'refused' };
-  if (upload.deadline !== null && now >= upload.deadline) return { ...failed, state: 'late' };
-  return { ...failed, state: 'ready', nextAt: nextTry(upload, result, now, draw) };
+  if (cause === "LATE") return { ...failed, state: "late" };
+  if (!isRetried(cause)) return { ...failed, state: "refused" };
+  if (upload.deadline !== null && now >= upload.deadline) return { ...failed, state: "late" };
+  return { ...failed, state: "ready", nextAt: nextTry(upload, result, now, draw) };
 }
 
 /**
@@ -90,7 +90,7 @@ export function after(upload, result, now, draw) {
  * @returns {Upload}
  */
 export function hurry(upload, now) {
-  return upload.state === 'ready' && upload.cause !== 'BUSY' ? { ...upload, nextAt: Math.min(upload.nextAt, now) } : upload;
+  return upload.state === "ready" && upload.cause !== "BUSY" ? { ...upload, nextAt: Math.min(upload.nextAt, now) } : upload;
 }
 
 /**
@@ -102,8 +102,8 @@ export function hurry(upload, now) {
  * @returns {Upload}
  */
 export function resume(upload, now, deadline) {
-  if (upload.state === 'sending' || upload.state === 'stored') return { ...upload, deadline };
-  return { ...upload, state: 'ready', nextAt: now, deadline };
+  if (upload.state === "sending" || upload.state === "stored") return { ...upload, deadline };
+  return { ...upload, state: "ready", nextAt: now, deadline };
 }
 
 /**
@@ -114,12 +114,12 @@ export function resume(upload, now, deadline) {
  * @returns {Upload}
  */
 export function restored(upload, now) {
-  return upload.state === 'sending' || upload.state === 'ready' ? { ...upload, state: 'ready', nextAt: now } : upload;
+  return upload.state === "sending" || upload.state === "ready" ? { ...upload, state: "ready", nextAt: now } : upload;
 }
 
 /** Whether another try may succeed without anybody doing anything. @param {Cause} cause */
 export function isRetried(cause) {
-  return ['OFFLINE', 'NETWORK', 'STALLED', 'BUSY', 'SERVER', 'STORE'].includes(cause);
+  return ["OFFLINE", "NETWORK", "STALLED", "BUSY", "SERVER", "STORE"].includes(cause);
 }
 
 /**
@@ -129,17 +129,17 @@ export function isRetried(cause) {
  * @returns {Cause}
  */
 export function causeOf(result) {
-  if (result.kind === 'network') return result.offline ? 'OFFLINE' : result.stalled ? 'STALLED' : 'NETWORK';
+  if (result.kind === "network") return result.offline ? "OFFLINE" : result.stalled ? "STALLED" : "NETWORK";
   const { status } = result;
-  if (status === 408) return 'STALLED';
-  if (status === 425 || status === 429) return 'BUSY';
-  if (status === 507) return 'STORE';
-  if (status >= 500) return 'SERVER';
-  if (status === 401 || status === 403) return 'TOKEN';
-  if (status === 409) return 'LATE';
-  if (status === 413) return 'TOO_LARGE';
-  if (status === 415) return 'NOT_A_PICTURE';
-  return 'REFUSED';
+  if (status === 408) return "STALLED";
+  if (status === 425 || status === 429) return "BUSY";
+  if (status === 507) return "STORE";
+  if (status >= 500) return "SERVER";
+  if (status === 401 || status === 403) return "TOKEN";
+  if (status === 409) return "LATE";
+  if (status === 413) return "TOO_LARGE";
+  if (status === 415) return "NOT_A_PICTURE";
+  return "REFUSED";
 }
 
 /**
@@ -165,7 +165,7 @@ export function retryAfterSeconds(header, now) {
  */
 function nextTry(upload, result, now, draw) {
   const step = BACKOFF_SECONDS[Math.min(Math.max(upload.tries, 1), BACKOFF_SECONDS.length) - 1];
-  const asked = result.kind === 'answer' ? (result.retryAfter ?? 0) : 0;
+  const asked = result.kind === "answer" ? (result.retryAfter ?? 0) : 0;
   // Spread over what follows Retry-After, never before it.
   const seconds = asked >= step ? asked + (step * JITTER * (1 + draw)) / 2 : Math.max(asked, step * (1 + JITTER * draw));
   const wanted = now + seconds * 1000;
