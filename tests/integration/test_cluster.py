@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -101,6 +103,7 @@ async def _killed_and_back(cluster: NatsCluster, operator: Bus, stream: str) -> 
     killed = await leader_of(operator, stream)
     before = (await operator.stream_state(stream)).last
     cluster.nodes[killed].kill()
+    died = time.monotonic()
 
     async def goes_on() -> bool:
         try:
@@ -110,6 +113,7 @@ async def _killed_and_back(cluster: NatsCluster, operator: Bus, stream: str) -> 
         return state.leader not in (None, killed) and state.last > before + 10
 
     await eventually(goes_on, f"{stream} goes on without {killed}", 30)
+    assert 0 <= await operator.led_for(stream) < time.monotonic() - died, "by what the lease watch bides its time"
     await asyncio.to_thread(cluster.nodes[killed].start)
 
     async def caught_up() -> bool:
@@ -142,6 +146,37 @@ async def test_a_queue_server_waits_for_a_cluster_that_still_forms(
         assert other["STATUS"] == {"num_replicas": (3, 1)}
         await server.stop()
         await bus.close()
+
+
+async def test_a_lease_that_expired_while_nobody_led_makes_nobody_lost_at_once(
+    settings: Settings, bus: Bus, store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one node: it says that its stream has a leader since just now, as after an election."""
+    async with System(settings, servers=("SOCK001",)) as system:
+        led_for = 0.0
+        asked = 0
+
+        async def led(_stream: str) -> float:
+            nonlocal asked
+            asked += 1
+            return led_for
+
+        assert await bus.led_for(LEASE.name) == math.inf
+        watch = system._buses["lease-watch"]
+        monkeypatch.setattr(watch, "led_for", led)
+        monkeypatch.setattr(watch, "connected_at", time.monotonic() - 60)
+        examinee = await system.examinee("E001")
+        await system._buses["SOCK001"]._nc.close()
+
+        async def looked_at_often() -> bool:
+            return asked >= 3
+
+        await eventually(looked_at_often, "the expired lease has been looked at three times", 20)
+        assert await system.server_is("SOCK001", "READY")
+        led_for = math.inf
+        await system.status("E001", "DISCONNECTED")
+        assert (await system.progress("E001"))["reason"] == "SERVER_LOST"
+        examinee.abort()
 
 
 async def test_copies_without_a_cluster_are_a_mistake_in_the_settings(bus: Bus, settings: Settings) -> None:
