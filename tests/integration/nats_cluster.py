@@ -16,7 +16,7 @@ from typing import Any, Self
 from pydantic import SecretStr
 
 from actors.runtime.settings import Settings
-from cli.engines import Engine, NatsServer, _greets, nats_server_binary, wait_until
+from cli.engines import Engine, _greets, nats_server_binary, wait_until
 from cli.nats import SERVER_IDS
 from protocol.permissions import SYSTEM_USER, BrokerRole, password_variable, user_of, users
 from tests.certificates import Certificates
@@ -103,6 +103,11 @@ class ConfiguredNats(Engine):
         except OSError as error:
             return str(error)
 
+    def neighbours(self) -> set[str]:
+        """The nodes that this one has a route to, by name."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/routez", timeout=1) as answer:
+            return {route["remote_name"] for route in json.load(answer)["routes"]}
+
     @property
     def url(self) -> str:
         return f"{'tls' if self.tls else 'nats'}://127.0.0.1:{self.port}"
@@ -147,8 +152,3 @@ class NatsCluster:
     @property
     def url(self) -> str:
         return ",".join(node.url for node in self.nodes.values())
-
-
-def single(directory: Path, certificates: Certificates) -> NatsServer | ConfiguredNats:
-    """A server that is alone, with users and TLS (secure.conf)."""
-    return ConfiguredNats(directory, "secure.conf", "nats-alone", certificates)
