@@ -25,6 +25,7 @@ from actors.plan_feed import PlanFeed
 from actors.proctor_session import ProctorSession
 from actors.runtime.actor import Actor, ActorStopped
 from actors.runtime.bus import Bus
+from actors.runtime.local_addresses import own_names
 from actors.runtime.logs import Tally
 from actors.runtime.masking import masked
 from actors.runtime.pace import Pace
@@ -95,7 +96,9 @@ class Clients:
         self._address = f"socket.{server_id}"
         self._tokens = TokenVerifier(settings)
         socket = settings.socket
-        self._door = Doorkeeper(socket.origins, socket.accept_per_second, socket.max_connections)
+        self._door = Doorkeeper(
+            socket.origins, socket.accept_per_second, socket.max_connections, own_names(socket.host)
+        )
         self._tally = Tally(log, self._address, server=server_id)
         self._by_examinee: dict[tuple[str, str], ExamineeSession] = {}
         self._tidying = asyncio.Semaphore(16)

@@ -109,10 +109,21 @@ class Connection(ServerConnection):
 
 
 class Doorkeeper:
-    """What is decided before a WebSocket exists: path, origin, whether there is room, and how fast they come."""
+    """What is decided before a WebSocket exists: path, origin, whether there is room, and how fast they come.
 
-    def __init__(self, origins: list[str], accept_per_second: float, max_connections: int) -> None:
+    Without `origins`, pages of the server's own host may connect, whatever port or scheme they have; `own_names` are
+    different spellings of that host.
+    """
+
+    def __init__(
+        self,
+        origins: list[str],
+        accept_per_second: float,
+        max_connections: int,
+        own_names: frozenset[str] = frozenset(),
+    ) -> None:
         self._origins = origins
+        self._own_names = own_names
         self._rate = accept_per_second
         self._room = max(1.0, accept_per_second)  # less than one a second still lets one in
         self._max = max_connections
@@ -160,7 +171,7 @@ class Doorkeeper:
         if self._origins:
             return "*" in self._origins or origin in self._origins
         try:
-            own = urlsplit(f"//{host}").hostname
-            return own is not None and urlsplit(origin).hostname == own
+            own, page = urlsplit(f"//{host}").hostname, urlsplit(origin).hostname
         except ValueError:  # brackets that hold no address
             return False
+        return own is not None and (page == own or {own, page} <= self._own_names)

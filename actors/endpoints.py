@@ -12,15 +12,22 @@ from protocol.messages import ServerStatusCode
 log = logging.getLogger("examwire.endpoints")
 
 REFRESH_SECONDS = 1.0
+GONE = (ServerStatusCode.STOPPED, ServerStatusCode.FAILED, ServerStatusCode.LOST)
+GONE_KEPT = 32
 
 
 class Endpoints:
-    """`own` is this server's URL, `ready` those of all READY servers as Redis last told."""
+    """`own` is this server's URL, `ready` those of all READY servers as Redis last told.
+
+    `known` has those besides that are not READY now and may be again: a page that was loaded meanwhile will want to
+    connect to them. Of those that are gone (there may be many names of old), the newest.
+    """
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
         self.own = ""
         self.ready: list[str] = []
+        self.known: list[str] = []
 
     @property
     def others(self) -> list[str]:
@@ -45,3 +52,7 @@ class Endpoints:
             for server in servers
             if server.get("statusCode") == ServerStatusCode.READY and server.get("url")
         ]
+        with_url = [server for server in servers if server.get("url")]
+        gone = [server for server in with_url if server.get("statusCode") in GONE]
+        newest = sorted(gone, key=lambda server: server.get("startTime", ""))[-GONE_KEPT:]
+        self.known = [server["url"] for server in with_url if server not in gone or server in newest]

@@ -20,6 +20,10 @@ from protocol.errors import BrokerUnavailable, ErrorCode, ExamwireError, Invalid
 
 INTERNAL_ERROR = "INTERNAL_ERROR"
 UPLOAD_STALLED = "UPLOAD_STALLED"
+TOO_MANY_REQUESTS = "TOO_MANY_REQUESTS"
+EXPIRED = "EXPIRED"
+NOT_WAITING = "NOT_WAITING"
+NO_SECRET = "NO_SECRET"
 RETRY_AFTER = {"Retry-After": "2"}
 
 

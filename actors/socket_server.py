@@ -22,10 +22,12 @@ from actors.heartbeat import Heartbeat, Superseded
 from actors.outbox import Outbox
 from actors.runtime.actor import Actor, on
 from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.local_addresses import in_url, reachable_host
 from actors.runtime.presence import Presence
 from actors.runtime.pull import Delivery
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
+from actors.runtime.tls import ServerTls
 from actors.server_queue import QueueReading, ServerQueue
 from actors.session_list import page_of
 from actors.sweep import Sweep
@@ -92,6 +94,7 @@ class SocketServer(Actor):
             self._announce_all,
         )
         self._presence = Presence(bus, self, inspect=self._inspected)
+        self._tls = ServerTls.of("socket", settings.socket.certificate_file, settings.socket.key_file)
         self._server: Server | None = None
         self._endpoints = Endpoints(store)
         self._clients = Clients(
@@ -128,6 +131,8 @@ class SocketServer(Actor):
         self.spawn(self._watch_lease(), "lease")
         self.spawn(self._sweep(), "sweep")
         self.spawn(self._endpoints.follow(), "endpoints")
+        if self._tls is not None:
+            self.spawn(self._tls.follow(), "certificate")
 
     async def _step(self, reason: str, step: Callable[[], Awaitable[None]]) -> None:
         """One step of the start: tried a bounded number of times, then FAILED for `reason`, and the end."""
@@ -192,6 +197,7 @@ class SocketServer(Actor):
             self._clients.handle,
             socket.host,
             socket.port,
+            ssl=self._tls.context if self._tls is not None else None,
             process_request=self._clients.process_request,
             select_subprotocol=_select_subprotocol,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
@@ -206,8 +212,8 @@ class SocketServer(Actor):
             backlog=4096,
         )
         port = self._server.sockets[0].getsockname()[1]
-        host = "127.0.0.1" if socket.host in ("0.0.0.0", "::") else socket.host
-        self.url = socket.public_url or f"ws://{f'[{host}]' if ':' in host else host}:{port}/v1/connect"
+        scheme = "wss" if self._tls is not None else "ws"
+        self.url = socket.public_url or f"{scheme}://{in_url(reachable_host(socket.host))}:{port}/v1/connect"
         self._endpoints.own = self.url
 
     # -- shutdown ------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""The web server: phones put camera pictures here, proctors fetch them, machines ask how it is.
+"""The web server: pages for people, phones put camera pictures here, proctors fetch them, machines ask how it is.
 
-An upload (`actors.mobile_upload`) is checked to be a picture, stored, and only then announced in STATUS; the phone's
-201 comes after the broker's ack (document 18). Every error is a problem document (`actors.problems`).
+The pages and their files are in `actors.web_pages`, what they ask in `actors.plan_api` and `actors.phone_codes`. An
+upload (`actors.mobile_upload`) is checked to be a picture, stored, and only then announced in STATUS; the phone's 201
+comes after the broker's ack (document 18). Every error is a problem document (`actors.problems`).
 """
 
 from __future__ import annotations
@@ -26,17 +27,23 @@ from starlette.types import Message, Receive, Scope, Send
 
 from actors import traces
 from actors.captures import FILE_NAME, StoreFailed, capture_store, keep_seconds
+from actors.endpoints import Endpoints
 from actors.mobile_upload import MobileUploads
+from actors.phone_codes import PhoneCodes
+from actors.plan_api import PlanApi
 from actors.problems import PROBLEM_HANDLERS, RETRY_AFTER, Problem, problem_of
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus
+from actors.runtime.local_addresses import in_url, is_wildcard
 from actors.runtime.metrics import CONTENT_TYPE
 from actors.runtime.metrics_server import exposition
 from actors.runtime.presence import Presence
 from actors.runtime.settings import Settings, require_secret_beyond_loopback
 from actors.runtime.state_store import StateStore
+from actors.runtime.tls import ServerTls
 from actors.runtime.tokens import TokenVerifier, bearer
 from actors.web_metrics import REQUESTS, UPLOADS
+from actors.web_pages import Pages
 from protocol.claims import Claims
 from protocol.errors import (
     BrokerUnavailable,
@@ -87,6 +94,11 @@ class WebServer(Actor):
         self.uploads = MobileUploads(settings.mobile_sync, bus, store, self.captures)
         self.outcomes: Counter[str] = Counter()
         self._verifier = TokenVerifier(settings)
+        self._tls = ServerTls.of("web", settings.web.certificate_file, settings.web.key_file)
+        self._endpoints = Endpoints(store)
+        pages = Pages(lambda: self._endpoints.known, settings.web.connect_sources)
+        api = PlanApi(settings.mobile_sync, bus, self._verifier, self._endpoints)
+        codes = PhoneCodes(settings, bus, store, self._verifier)
         self._http: _HttpServer | None = None
         self._serving: asyncio.Task[None] | None = None
         self._presence = Presence(bus, self)
@@ -97,6 +109,9 @@ class WebServer(Actor):
                     "/v1/plans/{plan_id:path}/examinees/{examinee_id:path}/mobile-sync", self.upload, methods=["PUT"]
                 ),
                 Route(f"/v1/plans/{{plan_id:path}}/captures/{{examinee_id:path}}/{FILE_NAME}", self.capture),
+                *api.routes(),
+                *codes.routes(),
+                *pages.routes(),
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
                 Route("/metrics", self.metrics),
@@ -110,7 +125,11 @@ class WebServer(Actor):
     async def on_start(self) -> None:
         host, port = self.settings.web.host, self.settings.web.port
         require_secret_beyond_loopback(self.settings, "web.host", host)
+        with contextlib.suppress(TimeoutError):  # with Redis away it serves all the same
+            async with asyncio.timeout(PING_SECONDS):
+                await self._endpoints.read()
         listener = await _listen(host, port)
+        tls = self._tls
         self._http = _HttpServer(
             uvicorn.Config(
                 self._serve,
@@ -123,6 +142,7 @@ class WebServer(Actor):
                 proxy_headers=False,
                 server_header=False,
                 timeout_graceful_shutdown=DRAIN_SECONDS,
+                ssl_context_factory=(lambda _config, _default: tls.context) if tls is not None else None,
             )
         )
         # Not by `spawn`: the actor's stop cancels those at once, and requests in hand are to be finished.
@@ -134,8 +154,11 @@ class WebServer(Actor):
         if self._serving.done():
             listener.close()
             raise RoleFailed(f"the web server on {host}:{port} did not start: {self._serving.exception()!r}")
-        self.url = _url_of(listener)
+        self.url = _url_of(listener, "https" if tls is not None else "http")
         self.spawn(self._tidy(), "tidy")
+        self.spawn(self._endpoints.follow(), "endpoints")
+        if tls is not None:
+            self.spawn(tls.follow(), "certificate")
         await self._presence.announce()
         log.info("%s serves on %s", self.address, self.url)
 
@@ -298,8 +321,8 @@ async def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _url_of(listener: socket.socket) -> str:
+def _url_of(listener: socket.socket, scheme: str) -> str:
     host, port = listener.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # everywhere: loopback is where it can be reached from here
-        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if is_wildcard(host):  # everywhere: loopback is where it can be reached from here
+        host = "::1" if ":" in host else "127.0.0.1"
+    return f"{scheme}://{in_url(host)}:{port}"

@@ -144,8 +144,6 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
     if settings.token.public_key_file and settings.token.jwks_file:
         found = "token.public_key_file is not used: token.jwks_file takes its place"
         yield warning("token.jwks_file", found, "remove one of them")
-    if keys and settings.secret is not None:
-        yield warning("secret", "is not used: tokens are checked by the issuer's public key", "remove it")
     if keys or settings.secret is not None:  # else one would be made here, by the first who asks
         try:
             TokenVerifier(settings)

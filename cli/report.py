@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import time
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +17,7 @@ from cli.output import Format, NotFound, OutputOption, show, table
 from cli.timeline import never_seen
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
+from protocol.outage_csv import csv_of, reasons
 from protocol.outages import OutageRow, Outages, OutageTotals, totals
 from protocol.times import format_time
 
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 BREATH = 2000  # entries at a stretch
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @takes_settings("nats_url", "data_dir", running=True)
@@ -108,42 +104,6 @@ def _json(row: OutageRow | OutageTotals) -> dict[str, Any]:
     return row.model_dump(mode="json", by_alias=True)
 
 
-# -- CSV --------------------------------------------------------------------------------------------------
-
-COLUMNS = [
-    *("planId", "examineeId", "outages", "outageSeconds", "longestSeconds", "compensateSeconds", "stillDisconnected"),
-    *("ongoingSeconds", "reasons", "attempts", "shutOut", "readmissions", "migrations"),
-    *("mobileSync", "mobileSyncTime", "mobileSyncReason", "firstSeen", "complete"),
-]
-
-
-def csv_of(plan_id: str, rows: Iterable[OutageRow]) -> bytes:
-    """RFC 4180 in UTF-8, with a header; no cell is a formula to a spreadsheet."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
-    writer.writeheader()
-    for row in rows:
-        values = {**_json(row), "planId": plan_id, "reasons": _reasons(row)}
-        writer.writerow({name: _cell(values[name]) for name in COLUMNS})
-    return text.getvalue().encode()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    shown = str(value)
-    # An examineeId may begin with a dash: a spreadsheet would compute it (OWASP, CSV injection).
-    return f"'{shown}" if isinstance(value, str) and shown.startswith(_FORMULA) else shown
-
-
-def _reasons(row: OutageRow) -> str:
-    return "; ".join(f"{reason} {count}" for reason, count in sorted(row.reasons.items()))
-
-
 # -- the table --------------------------------------------------------------------------------------------
 
 
@@ -163,7 +123,7 @@ def _draw(plan_id: str, window: tuple[float, float], rows: list[OutageRow], sums
             f"{row.outage_seconds:.3f}" if row.outages else None,
             f"{row.longest_seconds:.3f}" if row.outages else None,
             row.compensate_seconds or None,
-            _reasons(row),
+            reasons(row),
             row.attempts or None,
             row.shut_out or None,
             row.readmissions or None,

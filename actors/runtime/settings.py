@@ -33,7 +33,18 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SocketSettings(_Section):
+class _TlsSection(_Section):
+    certificate_file: FilePath | None = Field(None, description="serve TLS with this certificate chain (PEM)")
+    key_file: FilePath | None = Field(None, description="its private key (PEM)")
+
+    @pydantic.model_validator(mode="after")
+    def _key_with_certificate(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together")
+        return self
+
+
+class SocketSettings(_TlsSection):
     host: str = "127.0.0.1"
     port: Port = 0
     public_url: str | None = Field(None, description="ws(s):// address given to clients; default: from host and port")
@@ -67,9 +78,25 @@ class ServerSettings(_Section):
     start_attempts: Annotated[int, Field(ge=1)] = Field(5, description="tries of each start-up step before FAILED")
 
 
-class WebSettings(_Section):
+class WebSettings(_TlsSection):
     host: str = "127.0.0.1"
     port: Port = 0
+    public_url: str | None = Field(
+        None, description="http(s):// address of the pages for browsers and phones; default: where a request came to"
+    )
+    trusted_proxies: list[str] = Field(
+        [], description="addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed"
+    )
+    connect_sources: list[Annotated[str, Field(pattern=r"^wss?://[A-Za-z0-9*.-]+(:([0-9]+|\*))?$")]] = Field(
+        [], description="further origins that pages may connect to, such as wss://*.exam.example"
+    )
+
+    @pydantic.field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, networks: list[str]) -> list[str]:
+        for network in networks:
+            ipaddress.ip_network(network, strict=False)
+        return networks
 
 
 class MetricsSettings(_Section):

@@ -22,14 +22,21 @@ _ASYMMETRIC = ["RS256", "EdDSA"]
 
 
 class TokenVerifier:
-    """Verifies tokens by the keys of the settings. An issuer's public key replaces the shared secret."""
+    """Verifies tokens by the keys of the settings. An issuer's public key replaces the shared secret.
+
+    With both, the secret is that of our own web servers: it is good for tokens of phones (`actors.phone_codes`), and
+    for nothing else.
+    """
 
     def __init__(self, settings: Settings) -> None:
         # Parsed once: a key that is none fails at the start, and a hall that comes back does not pay for it.
         self._key: Any = None
         self._algorithms = _ASYMMETRIC
         self._key_set: jwt.PyJWKSet | None = None
+        self._own: Any = None
         try:
+            if signs_elsewhere(settings) and settings.secret is not None:
+                self._own = _secret_key(settings)
             if settings.token.jwks_file is not None:
                 self._key_set = jwt.PyJWKSet.from_json(settings.token.jwks_file.read_text())
             elif settings.token.public_key_file is not None:
@@ -37,8 +44,7 @@ class TokenVerifier:
                 if not isinstance(self._key, RSAPublicKey | Ed25519PublicKey):
                     raise ValueError("neither an RSA nor an Ed25519 public key")
             else:
-                secret = base64.urlsafe_b64encode(token_secret(settings).encode()).decode()
-                self._key, self._algorithms = jwt.PyJWK({"kty": "oct", "k": secret}, "HS256"), ["HS256"]
+                self._key, self._algorithms = _secret_key(settings), ["HS256"]
         except (OSError, ValueError, UnsupportedAlgorithm, jwt.PyJWTError) as error:
             raise ConfigurationError(f"token: the issuer's keys cannot be read: {error}") from error
 
@@ -46,14 +52,17 @@ class TokenVerifier:
         """The claims of a token. Raises `InvalidToken` saying what is wrong, never repeating the token."""
         if not token:
             raise InvalidToken("no token was given")
-        key = self._key
+        key, algorithms, own = self._key, self._algorithms, False
         try:
-            if self._key_set is not None:
+            if self._own is not None and jwt.get_unverified_header(token).get("alg") == "HS256":
+                # Each key with its own algorithms only: a public key is never taken for a secret.
+                key, algorithms, own = self._own, ["HS256"], True
+            elif self._key_set is not None:
                 key = self._key_set[jwt.get_unverified_header(token).get("kid", "")].key
             payload = jwt.decode(
                 token,
                 key,
-                algorithms=self._algorithms,
+                algorithms=algorithms,
                 audience=AUDIENCE,
                 options={"require": ["exp", "aud", "sub"]},
             )
@@ -63,7 +72,20 @@ class TokenVerifier:
             raise InvalidToken("the token names a key that the issuer does not have") from None
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise InvalidToken(f"the token is not valid: {error}") from None
-        return Claims.read(payload)
+        claims = Claims.read(payload)
+        if own and claims.role != "mobile":
+            raise InvalidToken("the token is not the issuer's, and only those of phones are signed here")
+        return claims
+
+
+def signs_elsewhere(settings: Settings) -> bool:
+    """Whether tokens come from an exam platform of which only the public key is known here."""
+    return bool(settings.token.public_key_file or settings.token.jwks_file)
+
+
+def _secret_key(settings: Settings) -> jwt.PyJWK:
+    secret = base64.urlsafe_b64encode(token_secret(settings).encode()).decode()
+    return jwt.PyJWK({"kty": "oct", "k": secret}, "HS256")
 
 
 def issue_token(settings: Settings, role: Role, plan_id: str, subject: str, *, seconds: float = 12 * 3600.0) -> str:

@@ -8,10 +8,10 @@ import io
 import pytest
 
 from cli.diagnosis import MEANINGS, Seen, diagnose
-from cli.report import COLUMNS, csv_of
 from protocol.connection import Connection
 from protocol.log_entries import LogEntry
 from protocol.messages import ExamineeFact, LossReason
+from protocol.outage_csv import COLUMNS, csv_of
 from protocol.outages import Outages
 from protocol.timeline import Timeline
 from protocol.times import parse_time
