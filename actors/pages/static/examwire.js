@@ -263,17 +263,27 @@ function stepOf(policy, number, draw) {
  * @param {Policy} policy
  */
 export function ladderSeconds(policy) {
-  const steps = policy.backoffSeconds;
   let total = 0;
-  for (let k = 0; k < policy.maxAttempts; k += 1) total += steps[Math.min(k, steps.length - 1)];
+  for (let k = 0; k < policy.maxAttempts; k += 1) total += stepOf(policy, k, 0);
   return total;
+}
+
+/**
+ * How much time the ladder leaves for a wait, in seconds, so that the attempts after it begin before the server refuses.
+ * @param {Comeback} state
+ * @param {number} elapsed since the loss
+ */
+export function roomFor(state, elapsed) {
+  let later = 0;
+  for (let k = state.attempt + 1; k <= state.policy.maxAttempts; k += 1) later += stepOf(state.policy, k - 2, 1);
+  return ladderSeconds(state.policy) - elapsed - later;
 }
 
 /**
  * The wait after a try that failed, lengthened so that a crowd spreads. A browser is not shown the 503 and its
  * Retry-After with which a busy server refuses a handshake: to it that is an unreachable server and uses up an attempt.
  * So that a hall is not locked out by its own size, each wait is spread over half of itself more, as far as
- * `room` (seconds until the server refuses for good; `Infinity` before the first welcome) allows.
+ * `room` (see `roomFor`; `Infinity` when nobody counts) allows.
  * @param {Wait} step
  * @param {number} share in [0, 1), drawn by the caller
  * @param {number} room
@@ -1244,7 +1254,8 @@ export class Client extends EventTarget {
   }
 
   #lasted() {
-    return Math.max(0, (this.now() - this.#welcomedAt) / 1000);
+    const seconds = (this.now() - this.#welcomedAt) / 1000;
+    return seconds < 0 ? STABLE_SECONDS : seconds; // the clock was set back: nothing speaks against the connection
   }
 
   #failed() {
@@ -1280,8 +1291,7 @@ export class Client extends EventTarget {
       this.#giveUp(step);
       return;
     }
-    const room =
-      this.#lostAt === null ? Infinity : ladderSeconds(state.policy) - (this.now() - this.#lostAt) / 1000;
+    const room = this.#lostAt === null ? Infinity : roomFor(state, (this.now() - this.#lostAt) / 1000);
     this.#wait(happened.kind === "unreachable" ? spread(step, this.#random(), room) : step);
   }
 
