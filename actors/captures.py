@@ -18,6 +18,7 @@ import asyncio
 import fcntl
 import hashlib
 import logging
+import math
 import os
 import re
 import tempfile
@@ -305,8 +306,8 @@ def capture_store(settings: Settings, bus: Bus) -> CaptureStore:
 
 
 def keep_seconds(settings: Settings) -> float:
-    """How long pictures are kept."""
-    return settings.captures.keep_days * DAY
+    """How long pictures are kept; infinite when they are kept for good."""
+    return settings.captures.keep_days * DAY or math.inf
 
 
 def _replaced(kept: Kept, counts: tuple[str, float] | None) -> bool:

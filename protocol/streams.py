@@ -136,7 +136,7 @@ def bucket_stream(bucket: str) -> str:
 
 
 def captures_stream(keep_seconds: float, max_bytes: int | None = None) -> StreamSpec:
-    """The stream of the pictures' bucket: what is older goes, and what does not fit in is refused."""
+    """The stream of the pictures' bucket: what is older goes (0: nothing does), and what does not fit in is refused."""
     return StreamSpec(
         bucket_stream(CAPTURES_BUCKET),
         (f"$O.{CAPTURES_BUCKET}.C.>", f"$O.{CAPTURES_BUCKET}.M.>"),

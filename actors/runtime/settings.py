@@ -150,7 +150,7 @@ class NatsSettings(_Section):
 
 class CaptureSettings(_Section):
     store: Literal["directory", "nats"] = Field("directory", description="data_dir/captures, or a bucket in NATS")
-    keep_days: Positive = Field(90.0, description="older pictures are removed")
+    keep_days: Annotated[float, Field(ge=0)] = Field(0.0, description="older pictures are removed; 0: none is")
     max_total_bytes: Annotated[int, Field(ge=1024 * 1024)] | None = Field(
         None, description="the most that a bucket in NATS holds; beyond it uploads are refused (507)"
     )

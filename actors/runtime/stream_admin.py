@@ -317,7 +317,7 @@ def stream_config(spec: StreamSpec, replicas: int = 1) -> StreamConfig:
         storage=StorageType.FILE,
         num_replicas=replicas,
         max_age=spec.max_age,
-        duplicate_window=min(spec.duplicate_window, spec.max_age),
+        duplicate_window=min(spec.duplicate_window, spec.max_age or spec.duplicate_window),
         max_msgs_per_subject=spec.max_msgs_per_subject,
         allow_direct=True,
         # The server switches this on by itself for what needs it; said here so that a comparison finds no difference.
