@@ -91,6 +91,7 @@ class Bus(Publishing, StreamAdmin):
         self.on_reconnected: list[Callable[[], Awaitable[None]]] = []
         self.ended: BrokerUnavailable | None = None
         """Set when there will be no further try to connect."""
+        self._gone = asyncio.Event()
         self._closing = False
         self._shared: Subscription | None = None
         self._shared_handlers: dict[int, Respond] = {}
@@ -108,6 +109,7 @@ class Bus(Publishing, StreamAdmin):
         client = _Client(Refusals(name, how.user, how.inbox_prefix))
         bus: Bus | None = None
         trouble: Exception | None = None
+        complained = False
 
         async def disconnected() -> None:
             if bus is not None and bus.disconnected_at is None and not bus._closing:
@@ -117,6 +119,8 @@ class Bus(Publishing, StreamAdmin):
                 log.warning("%s: cut off from NATS", name)
 
         async def reconnected() -> None:
+            nonlocal complained
+            complained = False
             if bus is None:
                 return
             away = time.monotonic() - (bus.disconnected_at or time.monotonic())
@@ -127,9 +131,10 @@ class Bus(Publishing, StreamAdmin):
                 await callback()
 
         async def failed(error: Exception) -> None:
-            nonlocal trouble
-            if bus is None and _unwanted(error) and not _unwanted(trouble):
-                log.warning("%s: NATS refuses the connection: %s", name, error)
+            nonlocal trouble, complained
+            if _unwanted(error) and not complained:
+                complained = True
+                log.error("%s: NATS refuses the connection, still trying: %s", name, error)
             if _telling(error) or not _telling(trouble):
                 trouble = error
             if bus is None or not bus._refused(error):
@@ -141,6 +146,7 @@ class Bus(Publishing, StreamAdmin):
                 bus.ended = BrokerUnavailable(f"NATS has ended the connection of {name} for good: {client.last_error}")
                 log.error("%s", bus.ended)
                 bus._fail_unacknowledged(str(bus.ended))
+                bus._gone.set()
 
         connecting = client.connect(
             servers=list(how.urls),
@@ -170,6 +176,12 @@ class Bus(Publishing, StreamAdmin):
             raise BrokerUnavailable(f"no NATS server at {shown} within {wait:g} s: start it or set nats_url") from error
         bus = cls(client, name)
         return bus
+
+    async def gone(self) -> None:
+        """Wait for the end that nobody here has asked for; raises `BrokerUnavailable` then, and never returns."""
+        await self._gone.wait()
+        assert self.ended is not None
+        raise self.ended
 
     async def close(self) -> None:
         """Flush what was published and close. Harmless when repeated or cut off."""

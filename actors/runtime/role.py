@@ -72,11 +72,12 @@ async def _run(name: str, settings: Settings, children: MakeChildren, ready: Rea
             await asyncio.wait({starting}, timeout=5)
         else:
             await starting
-            running = asyncio.create_task(supervisor.wait())
-            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                await running
-            running.cancel()
+            running, cut_off = asyncio.create_task(supervisor.wait()), asyncio.create_task(bus.gone())
+            await asyncio.wait({running, cut_off, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            for ended in (running, cut_off):
+                if ended.done():
+                    await ended
+                ended.cancel()
     finally:
         stopping.cancel()
         try:
