@@ -23,7 +23,7 @@ export function spaced(code) {
 
 /**
  * What a phone may do after its code was redeemed. `deadline`: ms since the epoch, `null`: none is known.
- * `offset`: how much the server's clock is ahead of this one, in ms (to the second, from the `Date` of the answer).
+ * `offset`: how much the server's clock is ahead of this one, in ms.
  * @typedef {{token: string, planId: string, examineeId: string, deadline: number | null, offset: number}} Pass
  */
 
@@ -50,10 +50,9 @@ export async function redeem(code, get = fetch) {
     // No answer, or one that is none (a captive portal): both are the network.
     return { failure: { kind: "NETWORK", retryAfter: 0, detail: null } };
   }
-  const now = Date.now();
   if (response.ok) {
     const { token, planId, examineeId, deadline } = body;
-    return { pass: { token, planId, examineeId, deadline: momentOf(deadline), offset: offsetOf(response, now) } };
+    return { pass: { token, planId, examineeId, ...timesOf(deadline, body.secondsLeft, Date.now()) } };
   }
   const asked = Number(response.headers.get("Retry-After"));
   return {
@@ -73,20 +72,17 @@ function failureOf(status) {
   return status >= 500 ? "SERVER" : "REFUSED";
 }
 
-/** RFC 3339 as ms, `null` where there is none. @param {unknown} text @returns {number | null} */
-export function momentOf(text) {
-  const moment = typeof text === "string" ? Date.parse(text) : Number.NaN;
-  return Number.isNaN(moment) ? null : moment;
-}
-
 /**
- * How much the server's clock is ahead. `Date` is cut to the second, so its middle is the best guess; what is within a
- * second is not worth correcting.
- * @param {Response} response
- * @param {number} now
+ * A moment of the server, and how much its clock is ahead of ours. What is within a second is how long the answer
+ * travelled, and not worth correcting.
+ * @param {unknown} moment RFC 3339
+ * @param {unknown} secondsLeft until then, when the server answered
+ * @param {number} now ms since the epoch, by our clock
+ * @returns {{deadline: number | null, offset: number}}
  */
-export function offsetOf(response, now) {
-  const said = Date.parse(response.headers.get("Date") ?? "");
-  const offset = said + 500 - now;
-  return Number.isNaN(offset) || Math.abs(offset) < 1500 ? 0 : offset;
+export function timesOf(moment, secondsLeft, now) {
+  const deadline = typeof moment === "string" ? Date.parse(moment) : Number.NaN;
+  if (Number.isNaN(deadline)) return { deadline: null, offset: 0 };
+  const offset = typeof secondsLeft === "number" ? deadline - secondsLeft * 1000 - now : 0;
+  return { deadline, offset: Math.abs(offset) < 1000 ? 0 : offset };
 }

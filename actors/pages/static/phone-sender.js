@@ -43,9 +43,16 @@ export class Sender extends EventTarget {
     if (this.upload !== null) this._to(hurry(this.upload, this._around.now()));
   }
 
-  /** There is more time, a new token, or a person who says "again". @param {number | null} deadline */
+  /** There is a new token, or a person who says "again". @param {number | null} deadline */
   resume(deadline) {
     if (this.upload !== null) this._to(resume(this.upload, this._around.now(), deadline));
+  }
+
+  /** There is more time. @param {number | null} deadline */
+  extend(deadline) {
+    if (this.upload === null) return;
+    if (this.upload.state === "late") this.resume(deadline);
+    else this._to({ ...this.upload, deadline });
   }
 
   /** Forget it: nothing more is sent. */

@@ -17,7 +17,7 @@ import { begin } from "./phone-queue.js";
 import { Sender } from "./phone-sender.js";
 import { PhoneStore } from "./phone-store.js";
 import { send, uploadUrl } from "./phone-upload.js";
-import { Countdown, Thumbnail, byId, keepAwake, maxPictureBytes } from "./phone-parts.js";
+import { Countdown, Thumbnail, byId, keepAwake, maxPictureBytes } from "./page-parts.js";
 
 const SOON_SECONDS = 30;
 
@@ -42,6 +42,8 @@ let kept = null;
 let picture = null;
 /** Why there is no camera, or why a picture was none. @type {string | null} */
 let trouble = null;
+/** The deadline has passed, as far as this phone knows; the server decides when a picture comes all the same. */
+let late = false;
 /** @type {import("./phone-code.js").NoPass | null} */
 let failure = null;
 /** The code that is being redeemed. */
@@ -132,10 +134,16 @@ async function admit(given, pass) {
   goOn();
 }
 
-/** Ask anew what this phone may do: a proctor may have given more time. */
-async function renew() {
-  if (kept === null) return;
-  await useCode(kept.code);
+/** Shortly before the deadline: a proctor may have given more time since the code was redeemed. */
+async function refresh() {
+  const before = kept;
+  if (before === null) return;
+  const outcome = await redeem(before.code);
+  if (!("pass" in outcome) || kept === null || kept.code !== before.code) return; // the deadline that is known stands
+  kept = { ...kept, pass: outcome.pass };
+  await store.write(kept);
+  if (sender.upload !== null && sender.upload.state !== "stored") sender.extend(outcome.pass.deadline);
+  show();
 }
 
 async function forget() {
@@ -150,6 +158,7 @@ async function toCamera() {
   taken.show(null);
   picture = null;
   trouble = null;
+  late = false;
   to("camera");
   await openCamera();
 }
@@ -288,11 +297,12 @@ function showCamera() {
   byId("finder").hidden = trouble !== null && !live && !opening;
   byId("camera-opening").hidden = !opening;
   byId("video").classList.toggle("mirrored", camera.facesUser);
-  const title = trouble === null ? "" : hasText(`trouble.${trouble}`) ? `trouble.${trouble}` : `camera.${trouble}`;
-  byId("trouble").hidden = trouble === null;
+  const said = trouble ?? (late ? "late" : null);
+  const title = said === null ? "" : hasText(`trouble.${said}`) ? `trouble.${said}` : `camera.${said}`;
+  byId("trouble").hidden = said === null;
   byId("trouble-title").textContent = title && t(title);
   byId("trouble-text").textContent = hasText(`${title}.do`) ? t(`${title}.do`) : "";
-  byId("camera-hint").hidden = trouble !== null;
+  byId("camera-hint").hidden = said !== null;
   byId("shutter").hidden = !live;
   byId("turn").hidden = !live || !camera.several;
   byId("reopen").hidden = live || opening || trouble === null || trouble === "INSECURE" || trouble === "UNSUPPORTED";
@@ -336,9 +346,12 @@ function tick() {
     const tone = over ? "bad" : left <= SOON_SECONDS ? "warn" : null;
     if (tone === null) delete byId("left").dataset.tone;
     else byId("left").dataset.tone = tone;
-    if (left <= SOON_SECONDS && !over && !soon) announce(t("left.soon"));
+    if (left <= SOON_SECONDS && !over && !soon) {
+      announce(t("left.soon"));
+      void refresh();
+    }
     soon = left <= SOON_SECONDS;
-    if (over && step === "camera" && trouble !== "late") outOfTime();
+    if (over !== late && step === "camera") outOfTime(over);
   }
   const next = countdown.left("next", serverNow());
   if (next !== null) byId("next-try").textContent = next >= 1 ? t("upload.next", { n: Math.ceil(next) }) : t("upload.now");
@@ -349,10 +362,10 @@ function tick() {
   } else /** @type {HTMLButtonElement} */ (byId("redeem-again")).disabled = false;
 }
 
-/** There is nothing to take a picture for, until somebody gives more time. */
-function outOfTime() {
-  trouble = "late";
-  announce(`${t("trouble.late")}. ${t("trouble.late.do")}`);
+/** @param {boolean} over */
+function outOfTime(over) {
+  late = over;
+  if (over) announce(`${t("trouble.late")}. ${t("trouble.late.do")}`);
   show();
 }
 
@@ -384,7 +397,7 @@ function listen() {
   for (const id of ["redeem-other", "upload-code"]) on(id, "click", () => enterCode());
   on("shutter", "click", () => void take(camera.video));
   on("turn", "click", () => void openCamera(async () => void (await camera.turn())));
-  on("reopen", "click", () => void (trouble === "late" ? renew() : openCamera()));
+  on("reopen", "click", () => void openCamera());
   on("file", "change", (event) => {
     const input = /** @type {HTMLInputElement} */ (event.target);
     const [file] = input.files ?? [];
@@ -392,7 +405,7 @@ function listen() {
   });
   on("use", "click", () => void use());
   on("retake", "click", () => void toCamera());
-  on("try-now", "click", () => void tryNow());
+  on("try-now", "click", () => tryNow());
   on("upload-retake", "click", () => void toCamera());
   on("done-other", "click", () => void toCamera());
   addEventListener("online", () => {
@@ -419,8 +432,9 @@ function enterCode() {
   to("code");
 }
 
-async function tryNow() {
-  if (sender.upload?.state === "late" || sender.upload?.state === "refused") await renew();
+function tryNow() {
+  // Too late by what this phone knows: whether there is more time now is for the server to say.
+  if (sender.upload?.state === "late" || sender.upload?.state === "refused") sender.resume(null);
   else sender.hurry();
 }
 

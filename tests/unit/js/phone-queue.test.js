@@ -1,7 +1,7 @@
 // The rules of one picture's upload (`phone-queue.js`): what is tried again, when, and what ends it.
 
-import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import assert from "node:assert/strict";
+import { test } from "node:test";
 
 import {
   BACKOFF_SECONDS,
@@ -15,11 +15,11 @@ import {
   resume,
   retryAfterSeconds,
   sending,
-} from '../../../actors/pages/static/phone-queue.js';
+} from "../../../actors/pages/static/phone-queue.js";
 
 const NOW = Date.UTC(2026, 0, 1, 9, 0, 0);
-const broken = { kind: 'network' };
-const answer = (status, more = {}) => ({ kind: 'answer', status, ...more });
+const broken = { kind: "network" };
+const answer = (status, more = {}) => ({ kind: "answer", status, ...more });
 
 function failed(times, result, { deadline = null, draw = 0 } = {}) {
   let upload = begin(NOW, deadline);
@@ -27,69 +27,69 @@ function failed(times, result, { deadline = null, draw = 0 } = {}) {
   return upload;
 }
 
-test('a stored picture is the end, with what the server has recorded', () => {
-  const upload = after(sending(begin(NOW, NOW + 60_000)), answer(201, { body: { status: 'COMPLETED' } }), NOW, 0);
-  assert.equal(upload.state, 'stored');
-  assert.deepEqual(upload.record, { status: 'COMPLETED' });
-  assert.deepEqual(resume(upload, NOW, null).state, 'stored');
+test("a stored picture is the end, with what the server has recorded", () => {
+  const upload = after(sending(begin(NOW, NOW + 60_000)), answer(201, { body: { status: "COMPLETED" } }), NOW, 0);
+  assert.equal(upload.state, "stored");
+  assert.deepEqual(upload.record, { status: "COMPLETED" });
+  assert.deepEqual(resume(upload, NOW, null).state, "stored");
 });
 
-test('a broken network is tried again, each time a little later, and the last wait repeats', () => {
+test("a broken network is tried again, each time a little later, and the last wait repeats", () => {
   const waits = BACKOFF_SECONDS.map((_, index) => (failed(index + 1, broken).nextAt - NOW) / 1000);
   assert.deepEqual(waits, BACKOFF_SECONDS);
   assert.equal((failed(50, broken).nextAt - NOW) / 1000, BACKOFF_SECONDS.at(-1));
 });
 
-test('the jitter spreads a wait to both sides', () => {
+test("the jitter spreads a wait to both sides", () => {
   const wait = (draw) => (failed(3, broken, { draw }).nextAt - NOW) / 1000;
   assert.equal(wait(-1), BACKOFF_SECONDS[2] * (1 - JITTER));
   assert.equal(wait(1), BACKOFF_SECONDS[2] * (1 + JITTER));
 });
 
 for (const [status, cause] of [
-  [408, 'STALLED'],
-  [425, 'BUSY'],
-  [429, 'BUSY'],
-  [500, 'SERVER'],
-  [502, 'SERVER'],
-  [503, 'SERVER'],
-  [504, 'SERVER'],
-  [507, 'STORE'],
+  [408, "STALLED"],
+  [425, "BUSY"],
+  [429, "BUSY"],
+  [500, "SERVER"],
+  [502, "SERVER"],
+  [503, "SERVER"],
+  [504, "SERVER"],
+  [507, "STORE"],
 ]) {
   test(`${status} is ${cause} and is tried again`, () => {
     const upload = failed(1, answer(status));
     assert.equal(upload.cause, cause);
-    assert.equal(upload.state, 'ready');
+    assert.equal(upload.state, "ready");
     assert.ok(upload.nextAt > NOW);
   });
 }
 
 for (const [status, cause] of [
-  [400, 'REFUSED'],
-  [401, 'TOKEN'],
-  [403, 'TOKEN'],
-  [404, 'REFUSED'],
-  [413, 'TOO_LARGE'],
-  [415, 'NOT_A_PICTURE'],
+  [400, "REFUSED"],
+  [401, "TOKEN"],
+  [403, "TOKEN"],
+  [404, "REFUSED"],
+  [413, "TOO_LARGE"],
+  [415, "NOT_A_PICTURE"],
 ]) {
   test(`${status} is ${cause} and is final, with the server's words`, () => {
-    const upload = failed(1, answer(status, { body: { detail: 'because' } }));
-    assert.equal(upload.state, 'refused');
+    const upload = failed(1, answer(status, { body: { detail: "because" } }));
+    assert.equal(upload.state, "refused");
     assert.equal(upload.cause, cause);
-    assert.equal(upload.detail, 'because');
-    assert.equal(hurry(upload, NOW).state, 'refused');
-    assert.equal(restored(upload, NOW).state, 'refused');
+    assert.equal(upload.detail, "because");
+    assert.equal(hurry(upload, NOW).state, "refused");
+    assert.equal(restored(upload, NOW).state, "refused");
   });
 }
 
-test('409 means too late; with more time the same picture is sent again', () => {
+test("409 means too late; with more time the same picture is sent again", () => {
   const upload = failed(1, answer(409), { deadline: NOW + 60_000 });
-  assert.equal(upload.state, 'late');
+  assert.equal(upload.state, "late");
   const more = resume(upload, NOW + 5_000, NOW + 90_000);
-  assert.deepEqual([more.state, more.nextAt, more.deadline], ['ready', NOW + 5_000, NOW + 90_000]);
+  assert.deepEqual([more.state, more.nextAt, more.deadline], ["ready", NOW + 5_000, NOW + 90_000]);
 });
 
-test('Retry-After is never undercut, whatever the draw and the deadline', () => {
+test("Retry-After is never undercut, whatever the draw and the deadline", () => {
   for (const draw of [-1, -0.5, 0, 0.999]) {
     for (const status of [429, 503]) {
       const upload = failed(1, answer(status, { retryAfter: 7 }), { draw, deadline: NOW + 8_000 });
@@ -101,23 +101,23 @@ test('Retry-After is never undercut, whatever the draw and the deadline', () => 
   }
 });
 
-test('a long wait does not sleep over the deadline', () => {
+test("a long wait does not sleep over the deadline", () => {
   const deadline = NOW + 10_000;
   const upload = failed(5, broken, { deadline });
   assert.equal(upload.nextAt, deadline - LAST_TRY_SECONDS * 1000);
 });
 
-test('a failure after the deadline ends the tries and keeps the picture for later', () => {
+test("a failure after the deadline ends the tries and keeps the picture for later", () => {
   const upload = after(sending(begin(NOW, NOW + 1_000)), broken, NOW + 1_000, 0);
-  assert.equal(upload.state, 'late');
-  assert.equal(upload.cause, 'NETWORK');
+  assert.equal(upload.state, "late");
+  assert.equal(upload.cause, "NETWORK");
 });
 
-test('without a known deadline it goes on until the server decides', () => {
-  assert.equal(failed(200, broken).state, 'ready');
+test("without a known deadline it goes on until the server decides", () => {
+  assert.equal(failed(200, broken).state, "ready");
 });
 
-test('the network is back: at once, but not before the moment that a busy server has named', () => {
+test("the network is back: at once, but not before the moment that a busy server has named", () => {
   assert.equal(hurry(failed(4, broken), NOW + 10).nextAt, NOW + 10);
   const busy = failed(1, answer(429, { retryAfter: 30 }));
   assert.equal(hurry(busy, NOW + 10).nextAt, busy.nextAt);
@@ -125,26 +125,26 @@ test('the network is back: at once, but not before the moment that a busy server
   assert.equal(hurry(due, NOW + 10).nextAt, NOW);
 });
 
-test('a try that a reload has interrupted is made again', () => {
+test("a try that a reload has interrupted is made again", () => {
   const upload = restored(sending(begin(NOW, null)), NOW + 500);
-  assert.deepEqual([upload.state, upload.nextAt], ['ready', NOW + 500]);
+  assert.deepEqual([upload.state, upload.nextAt], ["ready", NOW + 500]);
 });
 
-test('what is on its way takes a new deadline without being sent twice', () => {
+test("what is on its way takes a new deadline without being sent twice", () => {
   const upload = resume(sending(begin(NOW, NOW + 1)), NOW, NOW + 60_000);
-  assert.deepEqual([upload.state, upload.deadline], ['sending', NOW + 60_000]);
+  assert.deepEqual([upload.state, upload.deadline], ["sending", NOW + 60_000]);
 });
 
-test('why the network failed is told apart', () => {
-  assert.equal(causeOf({ kind: 'network', offline: true }), 'OFFLINE');
-  assert.equal(causeOf({ kind: 'network', stalled: true }), 'STALLED');
-  assert.equal(causeOf(broken), 'NETWORK');
+test("why the network failed is told apart", () => {
+  assert.equal(causeOf({ kind: "network", offline: true }), "OFFLINE");
+  assert.equal(causeOf({ kind: "network", stalled: true }), "STALLED");
+  assert.equal(causeOf(broken), "NETWORK");
 });
 
-test('Retry-After is read as seconds or as a date, and nonsense is nothing', () => {
-  assert.equal(retryAfterSeconds('2', NOW), 2);
+test("Retry-After is read as seconds or as a date, and nonsense is nothing", () => {
+  assert.equal(retryAfterSeconds("2", NOW), 2);
   assert.equal(retryAfterSeconds(new Date(NOW + 90_000).toUTCString(), NOW), 90);
   assert.equal(retryAfterSeconds(new Date(NOW - 90_000).toUTCString(), NOW), 0);
-  assert.equal(retryAfterSeconds('soon', NOW), null);
+  assert.equal(retryAfterSeconds("soon", NOW), null);
   assert.equal(retryAfterSeconds(null, NOW), null);
 });

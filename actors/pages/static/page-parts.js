@@ -1,4 +1,4 @@
-/** Small things of the phone's page: countdowns, the picture that is shown, the screen that stays on, the limit. */
+/** Small things of the examinee's and the phone's page: countdowns, a picture that is shown, the screen that stays on, the limit. */
 
 import { clock } from "./i18n.js";
 

@@ -1,0 +1,75 @@
+/**
+ * What an examinee is told about the connection, pure: a `Status` of the client becomes words, a shape and what can be
+ * done. No DOM, no clock.
+ */
+
+/** A loss that is over within so many milliseconds is not shown: most are a change of server or of the Wi-Fi's cell. */
+export const GRACE_MS = 1000;
+
+/**
+ * @typedef {object} View
+ * @property {"good" | "info" | "warn" | "bad" | "ended" | "quiet"} tone
+ * @property {"good" | "busy" | "lost" | "ended" | "elsewhere"} icon
+ * @property {string} key of the texts: `{key}.title`, `{key}.text`
+ * @property {"now" | "again" | "here" | null} button what the button says: try now, try again, use it here
+ * @property {"in" | "now" | null} next what the line below says: in so many seconds, or at this moment
+ * @property {boolean} asksToken
+ * @property {boolean} mayReturn the server refuses, and a proctor can change that: ask it now and then
+ */
+
+const CALM = { button: null, next: null, asksToken: false, mayReturn: false };
+
+/** What is shown when the server has ended it, by the word for its close code. @type {Record<string, Partial<View>>} */
+const ENDS = {
+  RECONNECT_LIMIT_EXCEEDED: { icon: "ended", key: "exhausted", button: "again", mayReturn: true },
+  REMOVED: { icon: "ended", key: "removed", mayReturn: true },
+  REPLACED: { tone: "warn", icon: "elsewhere", key: "replaced", button: "here" },
+  INVALID_TOKEN: { tone: "warn", icon: "ended", key: "token", asksToken: true },
+  FORBIDDEN: { icon: "ended", key: "forbidden", asksToken: true },
+};
+
+/**
+ * @param {import("./examwire.js").Status} status
+ * @param {boolean} settled whether the server has said, after its welcome, that the examinee is in
+ * @returns {View}
+ */
+export function viewOf(status, settled) {
+  switch (status.state) {
+    case "connected":
+      if (!settled) return { ...CALM, tone: "info", icon: "busy", key: "connecting" };
+      return { ...CALM, tone: "good", icon: "good", key: "connected" };
+    case "idle":
+      return { ...CALM, tone: "quiet", icon: "busy", key: "idle", asksToken: true };
+    case "offline":
+      return { ...CALM, tone: "bad", icon: "lost", key: "offline", button: "now" };
+    case "connecting":
+      if (status.migrating) return { ...CALM, tone: "info", icon: "busy", key: "moving" };
+      if (status.attempt === 0) return { ...CALM, tone: "info", icon: "busy", key: "connecting" };
+      return { ...CALM, tone: "bad", icon: "lost", key: "lost", next: "now" };
+    case "waiting":
+      if (status.migrating) return { ...CALM, tone: "info", icon: "busy", key: "moving" };
+      return { ...CALM, tone: "bad", icon: "lost", key: "lost", button: "now", next: "in" };
+    case "gaveUp":
+      return { ...CALM, tone: "bad", icon: "lost", ...endOf(status) };
+  }
+}
+
+/**
+ * @param {Extract<import("./examwire.js").Status, {state: "gaveUp"}>} status
+ * @returns {Partial<View> & {key: string}}
+ */
+function endOf(status) {
+  const known = ENDS[status.name];
+  if (known?.key) return /** @type {Partial<View> & {key: string}} */ (known);
+  if (status.reason !== "CLOSE_CODE") return { key: "unreachable", button: "again" };
+  return { icon: "ended", key: "broken", button: status.remedy === "USER" ? "again" : null };
+}
+
+/**
+ * Whether a view is shown at once or only if it lasts: what replaces "connected" may be over in a moment.
+ * @param {string} before key that is shown
+ * @param {View} view
+ */
+export function isPatient(before, view) {
+  return before === "connected" && ["lost", "moving", "connecting"].includes(view.key);
+}

@@ -1,0 +1,204 @@
+/**
+ * The examinee's page: the state of the connection in plain words, messages of proctors, the mobile step.
+ *
+ * What is said in which state is in `examinee-view.js`; the connection itself is `examwire.js`.
+ */
+
+import { ExamineeClient } from "./examwire.js";
+import { viewOf, isPatient, GRACE_MS } from "./examinee-view.js";
+import { Messages } from "./examinee-messages.js";
+import { MobileStep } from "./examinee-mobile.js";
+import { languagePicker, languages, t, useTexts } from "./i18n.js";
+import { texts as en } from "./locales/examinee.en.js";
+import { texts as ko } from "./locales/examinee.ko.js";
+import { forget, fromAddress, remember, said } from "./page-token.js";
+import { byId } from "./page-parts.js";
+
+const PAGE = "examinee";
+/** A server tells whom it refuses right after its welcome; with Redis away it may say nothing for long. */
+const SETTLED_MS = 2000;
+/** How often a page that is shut out asks whether it may come back, in seconds; spread, for a hall may be shut out. */
+const ADMISSION_SECONDS = 8;
+
+/** @type {ExamineeClient | null} */
+let client = null;
+/** @type {Messages | null} */
+let messages = null;
+let token = "";
+let plan = "";
+let examinee = "";
+let settled = false;
+/** @type {ReturnType<typeof setTimeout> | undefined} */ let settling;
+/** @type {ReturnType<typeof setTimeout> | undefined} */ let patience;
+/** @type {ReturnType<typeof setTimeout> | undefined} */ let asking;
+/** @type {ReturnType<typeof setInterval> | undefined} */ let counting;
+let shownKey = "";
+/** @type {string} */ let saidKey = "";
+
+useTexts({ en, ko });
+languagePicker(/** @type {HTMLSelectElement} */ (byId("language")));
+languages.addEventListener("change", () => show(true));
+byId("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  useToken(/** @type {HTMLInputElement} */ (byId("token")).value.trim());
+});
+byId("try-now").addEventListener("click", (event) => client?.tryNow(event));
+addEventListener("hashchange", () => {
+  const given = fromAddress(PAGE);
+  if (given !== null && given !== token) useToken(given);
+});
+const given = fromAddress(PAGE);
+if (given === null) show(true);
+else useToken(given);
+
+/** Connect with a token, or say what is wrong with it. @param {string} one */
+function useToken(one) {
+  const claims = said(one);
+  const wrong = claims === null ? "token.none" : claims.role !== "examinee" ? "token.role" : "";
+  byId("token-error").textContent = wrong && t(wrong, { role: claims?.role ?? "" });
+  byId("token").setAttribute("aria-invalid", String(wrong !== ""));
+  if (claims === null || wrong) {
+    show(true);
+    byId("token").focus();
+    return;
+  }
+  const another = claims.plan !== plan || claims.subject !== examinee;
+  token = one;
+  remember(PAGE, token);
+  /** @type {HTMLInputElement} */ (byId("token")).value = "";
+  if (client !== null && !another) {
+    client.setToken(token);
+    return;
+  }
+  if (client !== null) {
+    location.reload(); // somebody else: nothing of the one before may stay on the page
+    return;
+  }
+  ({ plan, subject: examinee } = claims);
+  begin();
+}
+
+function begin() {
+  client = new ExamineeClient({ endpointsUrl: new URL("/v1/endpoints", location.href).href, token });
+  messages = new Messages(client, announce);
+  new MobileStep(client, () => ({ plan, examinee, token }), announce);
+  client.addEventListener("status", () => changed());
+  client.addEventListener("state", () => settle());
+  client.addEventListener("unread", () => showTitle());
+  client.connect();
+  show(true);
+}
+
+/** The client stands elsewhere. */
+function changed() {
+  const status = client?.status;
+  clearTimeout(settling);
+  if (status?.state !== "connected") settled = false;
+  else if (!settled) settling = setTimeout(() => settle(), SETTLED_MS);
+  show();
+}
+
+/** The server has said that the examinee is in. */
+function settle() {
+  clearTimeout(settling);
+  settled = true;
+  show();
+}
+
+/** @param {boolean} [atOnce] without the patience that short interruptions are given */
+function show(atOnce = false) {
+  const status = client?.status ?? { state: /** @type {const} */ ("idle") };
+  const view = viewOf(status, settled);
+  const wait = !atOnce && isPatient(shownKey, view);
+  if (!wait) {
+    clearTimeout(patience);
+    patience = undefined;
+    render(view);
+  } else patience ??= setTimeout(() => show(true), GRACE_MS);
+  ask(view.mayReturn);
+}
+
+/** @param {import("./examinee-view.js").View} view */
+function render(view) {
+  shownKey = view.key;
+  byId("connection").dataset.tone = view.tone;
+  byId("connection-icon").dataset.shown = view.icon;
+  byId("who").textContent = examinee && t("who", { plan, examinee });
+  const status = client?.status;
+  const code = status?.state === "gaveUp" ? `${status.name}${status.detail ? `: ${status.detail}` : ""}` : "";
+  byId("connection-title").textContent = t(`${view.key}.title`);
+  byId("connection-text").textContent = t(`${view.key}.text`, { code });
+  const button = byId("try-now");
+  const had = document.activeElement === button;
+  button.hidden = view.button === null;
+  if (view.button !== null) button.textContent = t(`button.${view.button}`);
+  if (had && button.hidden) focusHeading();
+  byId("token-form").hidden = !view.asksToken;
+  if (view.asksToken && client !== null) forget(PAGE);
+  clearInterval(counting);
+  if (view.next !== null) counting = setInterval(() => showNext(view), 500);
+  showNext(view);
+  showTitle();
+  if (saidKey !== view.key) {
+    const first = saidKey === "";
+    saidKey = view.key;
+    if (!first) announce(`${byId("connection-title").textContent}. ${byId("connection-text").textContent}`);
+  }
+}
+
+/** The keyboard's place is kept when the button under it goes. */
+function focusHeading() {
+  const heading = byId("connection-title");
+  heading.tabIndex = -1;
+  heading.focus();
+}
+
+/** @param {import("./examinee-view.js").View} view */
+function showNext(view) {
+  const status = client?.status;
+  let text = "";
+  if (view.next !== null && (status?.state === "waiting" || status?.state === "connecting")) {
+    const { attempt, maxAttempts } = status;
+    const left = status.state === "waiting" ? Math.ceil((status.at - Date.now()) / 1000) : 0;
+    text = left > 0 ? t("next.in", { n: left, attempt, max: maxAttempts }) : t("next.now", { attempt, max: maxAttempts });
+  }
+  byId("connection-next").textContent = text;
+}
+
+/** The tab says it, too: the page may lie behind the exam. */
+function showTitle() {
+  const unread = messages?.unread ?? 0;
+  const state = shownKey === "connected" || shownKey === "moving" ? "" : `${t(`${shownKey}.title`)} – `;
+  document.title = `${unread > 0 ? `(${unread}) ` : ""}${state}${t("title")}`;
+}
+
+/** Shut out: ask now and then whether a proctor has let the examinee in again, and come back then. @param {boolean} on */
+function ask(on) {
+  if (!on) {
+    clearTimeout(asking);
+    asking = undefined;
+  } else asking ??= setTimeout(() => void admitted(), ADMISSION_SECONDS * (0.75 + Math.random() / 2) * 1000);
+}
+
+async function admitted() {
+  const place = `/v1/plans/${encodeURIComponent(plan)}/examinees/${encodeURIComponent(examinee)}/admission`;
+  let may = false;
+  try {
+    const response = await fetch(place, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store" });
+    may = response.ok && (await response.json()).admitted === true;
+  } catch {
+    may = false; // no network: asked again
+  }
+  const wanted = asking !== undefined;
+  asking = undefined;
+  if (!wanted) return;
+  if (may && client !== null) {
+    client.close();
+    client.connect();
+  } else show();
+}
+
+/** For screen readers. @param {string} text */
+function announce(text) {
+  byId("said").textContent = text;
+}
