@@ -30,6 +30,8 @@ FLAGS: dict[str, str] = {
     "socket.host": "Where a socket server listens.",
     "socket.port": "The port it listens on; 0 picks a free one.",
     "socket.public_url": "The ws(s):// address given to clients, when it is not the listening one.",
+    "socket.certificate_file": "Serve TLS (wss://) with this certificate chain.",
+    "socket.key_file": "The certificate's private key.",
     "socket.ping_interval_seconds": "How long a socket may be silent before it is pinged.",
     "socket.ping_timeout_seconds": "How long a ping may stay unanswered.",
     "reconnect.max_attempts": "How many attempts to come back an examinee has.",
@@ -40,6 +42,9 @@ FLAGS: dict[str, str] = {
     "server.lease_seconds": "How long after its last heartbeat a server counts as lost.",
     "web.host": "Where the web server listens.",
     "web.port": "The port it listens on; 0 picks a free one.",
+    "web.public_url": "The http(s):// address of the pages, when it is not the listening one.",
+    "web.certificate_file": "Serve TLS (https://) with this certificate chain.",
+    "web.key_file": "The certificate's private key.",
     "captures.store": "Where pictures are kept: directory (data_dir/captures), or nats for several web servers.",
     "metrics.host": "Where a process serves its /metrics, /healthz and /readyz.",
     "metrics.port": "The port it serves them on; 0 picks a free one.",
@@ -130,6 +135,8 @@ def _metavar(setting: str) -> str:
     if setting.endswith("_url"):
         return "URL"
     kind = _field(setting)[0]
+    if setting.endswith("_file"):
+        return "PATH"
     return "LIST" if _is_list(setting) else {int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(kind, "TEXT")
 
 

@@ -28,6 +28,8 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 ENGINES = ("nats_url", "redis_url", "data_dir", "metrics.host", "metrics.port")
 LOGS = ("log.level", "log.format", "tracing.endpoint", "tracing.sample")
+SOCKET_TLS = ("socket.certificate_file", "socket.key_file")
+WEB_TLS = ("web.certificate_file", "web.key_file")
 SERVER_SETTINGS = (
     "socket.ping_interval_seconds",
     "socket.ping_timeout_seconds",
@@ -53,7 +55,7 @@ def run() -> None:
 
 
 @app.command("socket-server")
-@takes_settings(*ENGINES, *LOGS, "socket.host", "socket.port", "socket.public_url", *SERVER_SETTINGS)
+@takes_settings(*ENGINES, *LOGS, "socket.host", "socket.port", "socket.public_url", *SOCKET_TLS, *SERVER_SETTINGS)
 def socket_server(
     settings: Settings,
     server_id: Annotated[str, typer.Option("--server-id", help="Its serverId, such as SOCK001.", show_default=False)],
@@ -138,6 +140,8 @@ def queue_server(
     *LOGS,
     "web.host",
     "web.port",
+    "web.public_url",
+    *WEB_TLS,
     "mobile_sync.max_bytes",
     "mobile_sync.timeout_seconds",
     "captures.store",

@@ -18,6 +18,7 @@ import typer
 
 from actors.runtime.settings import Settings
 from actors.runtime.tokens import issue_token
+from cli.certificates import trusted_here
 from cli.config import READY_FILE, takes_settings
 from cli.output import ExitCode, Format, OutputOption, show
 from cli.simulated_examinee import Place, SimulatedExaminee, deal_stories
@@ -230,6 +231,8 @@ class Running:
         path = data_dir / READY_FILE
         try:
             ready = json.loads(path.read_text())
+            if "certificateFile" in ready:
+                trusted_here(str(ready["certificateFile"]))
             urls = tuple(str(one["url"]) for one in ready["socketServers"])
             return cls(urls, str(ready["webUrl"]), str(ready["planId"]))
         except FileNotFoundError:

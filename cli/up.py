@@ -17,14 +17,16 @@ from urllib.parse import urlsplit
 import typer
 
 from actors.runtime.logs import Level, configure_logging
-from actors.runtime.settings import Settings, require_secret_beyond_loopback, variable_of
+from actors.runtime.settings import Settings, load_settings, require_secret_beyond_loopback, variable_of
 from actors.runtime.supervision import Intensity
+from cli.certificates import TrialCertificate, own_host_names, trial_certificate
 from cli.children import DataDirClaim, EngineProcess, Keeper, RoleProcess
 from cli.config import READY_FILE, as_environment, takes_settings
 from cli.engines import NatsServer, RedisServer
 from cli.output import ExitCode, print_json
-from cli.run import ENGINES, LOGS, SERVER_SETTINGS, JsonOption
-from protocol.errors import RoleFailed, StateUnavailable
+from cli.page_links import advice, described, page_bases, page_links
+from cli.run import ENGINES, LOGS, SERVER_SETTINGS, SOCKET_TLS, WEB_TLS, JsonOption
+from protocol.errors import ConfigurationError, RoleFailed, StateUnavailable
 from protocol.ids import check_id
 
 SERVER_IDS = ("SOCK001", "SOCK002")
@@ -43,6 +45,9 @@ PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 pic
     "socket.port",
     "web.host",
     "web.port",
+    "web.public_url",
+    *SOCKET_TLS,
+    *WEB_TLS,
     "mobile_sync.max_bytes",
     "captures.store",
     *SERVER_SETTINGS,
@@ -53,21 +58,33 @@ def up(
     plan: Annotated[str, typer.Option("--plan", help="The plan of the tokens to try it with.")] = "P001",
     nats_port: PortOption = 0,
     redis_port: PortOption = 0,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Serve TLS with a self-signed certificate, for a trial with phones.")
+    ] = False,
     json_ready: JsonOption = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C; a second Ctrl-C forces.
 
     NATS and a Redis-protocol server (unless their URLs are given), the queue server, the state manager, the socket
     servers SOCK001 and SOCK002 and the web server, each a process of its own that is started again when it dies.
-    --socket-port and --metrics-port count up from one server to the next.
+    --socket-port and --metrics-port count up from one server to the next. Browsers give a phone's camera only to
+    pages over TLS: --tls makes a certificate for this machine's names and addresses, and says what browsers will ask.
     """
     check_id("planId", plan)
+    certificate = None
+    if tls:
+        if settings.web.certificate_file or settings.socket.certificate_file:
+            raise ConfigurationError("--tls makes a certificate, but there is one: web.certificate_file")
+        certificate = trial_certificate(settings.data_dir.absolute() / "tls", own_host_names())
+        pair = (str(certificate.certificate_file), str(certificate.key_file))
+        given |= dict(zip((*SOCKET_TLS, *WEB_TLS), pair * 2, strict=True))
+        settings = load_settings(**given)
     require_secret_beyond_loopback(settings, "socket servers", settings.socket.host)
     require_secret_beyond_loopback(settings, "web-server", settings.web.host)
     require_secret_beyond_loopback(settings, "metrics", settings.metrics.host)
     log_level = settings.log.level or "warning"
     configure_logging("up", "up", log_level, settings.log.format)
-    system = System(settings, given, plan, (nats_port, redis_port), log_level)
+    system = System(settings, given, plan, (nats_port, redis_port), log_level, certificate)
     raise typer.Exit(asyncio.run(system.run(json_ready)))
 
 
@@ -81,6 +98,7 @@ class System:
         plan: str,
         engine_ports: tuple[int, int],
         log_level: Level,
+        certificate: TrialCertificate | None = None,
     ) -> None:
         self.settings = settings
         self.plan = plan
@@ -89,6 +107,7 @@ class System:
         self._engine_ports = engine_ports
         self._given = dict(given)
         self._log_level = log_level
+        self._certificate = certificate
 
     async def run(self, json_ready: bool) -> int:
         """Until a signal (0), or until a process cannot be kept (`RoleFailed`)."""
@@ -215,16 +234,22 @@ class System:
 
     def _ready_line(self, roles: Mapping[str, RoleProcess]) -> dict[str, Any]:
         """The ready line of the design (section 7)."""
-        web_url = roles["web-server"].ready["url"]
+        web = roles["web-server"].ready
+        web_url = web["url"]
+        # Over TLS with a certificate that nobody knows, a program had better ask the metrics port.
+        metrics_url = f"{web_url}/metrics" if self.settings.web.certificate_file is None else web["metricsUrl"]
+        trial = {"certificateFile": str(self._certificate.certificate_file)} if self._certificate is not None else {}
         return {
             "event": "ready",
             "natsUrl": self.nats_url,
             "redisUrl": self.redis_url,
             "webUrl": web_url,
-            "metricsUrl": f"{web_url}/metrics",
+            "metricsUrl": metrics_url,
             "dataDir": str(self.data_dir),
             "socketServers": [{"serverId": name, "url": roles[name].ready["url"]} for name in SERVER_IDS],
             "planId": self.plan,
+            "pages": page_links(page_bases(web_url, self.settings)[0], self.settings, self.plan),
+            **trial,
         }
 
     def _write(self, name: str, value: object, mode: int = 0o600) -> None:
@@ -241,9 +266,13 @@ class System:
 
     def _description(self, ready: Mapping[str, Any]) -> str:
         servers = [f"  {one['serverId']:<9} {one['url']}" for one in ready["socketServers"]]
+        sockets = [one["url"] for one in ready["socketServers"]]
         lines = [
             "examwire is up; Ctrl-C stops it.",
             "",
+            *described(ready["pages"]),
+            *advice(page_bases(ready["webUrl"], self.settings), self.settings, sockets, self._certificate),
+            "Where everything is:",
             f"  web       {ready['webUrl']}",
             *servers,
             f"  metrics   {ready['metricsUrl']}; of every process: {self.data_dir / TARGETS_FILE}",
@@ -260,6 +289,7 @@ class System:
         from actors.runtime.tokens import issue_token
 
         mobile = issue_token(self.settings, "mobile", self.plan, "E001")
+        trusting = f"--cacert {self._certificate.certificate_file} " if self._certificate is not None else ""
         where = f"{web_url}/v1/plans/{self.plan}/examinees/E001/mobile-sync?deviceId=M001&model=Pixel&osVersion=15"
         return [
             f"Tokens for plan {self.plan}, valid for 12 h:",
@@ -272,7 +302,7 @@ class System:
             f"  examwire plans show {self.plan} --watch --data-dir {self.settings.data_dir}",
             "",
             "Upload a picture for E001, once E001 waits for mobile sync:",
-            f"  curl -sS -T {self._sample()} -H 'Authorization: Bearer {mobile}' '{where}'",
+            f"  curl -sS {trusting}-T {self._sample()} -H 'Authorization: Bearer {mobile}' '{where}'",
         ]
 
     def _sample(self) -> Path:

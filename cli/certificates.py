@@ -1,0 +1,164 @@
+"""The certificate of `examwire up --tls`: self-signed, for a trial in the local network and for nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import os
+import secrets
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from actors.runtime.local_addresses import LOOPBACK_NAMES, lan_addresses
+from protocol.errors import ConfigurationError
+
+# Phones refuse what is valid for more than 825 days (Apple, HT210176); 398 is what a public CA would give.
+VALID_DAYS = 397
+RENEW_DAYS = 7
+CLOCK_SKEW = datetime.timedelta(hours=12)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialCertificate:
+    """PEM files; `names` are those that it is for, `made`: it is a new one, so browsers will ask (again)."""
+
+    certificate_file: Path
+    key_file: Path
+    names: tuple[str, ...]
+    fingerprint: str
+    expires: datetime.datetime
+    made: bool
+
+
+def own_host_names() -> list[str]:
+    """What this machine may be called by a browser here or in the local network."""
+    hostname = socket.gethostname().lower()
+    names = [*LOOPBACK_NAMES, *lan_addresses(), hostname]
+    if "." not in hostname:
+        names.append(f"{hostname}.local")  # as multicast DNS has it (RFC 6762)
+    return list(dict.fromkeys(names))
+
+
+def trial_certificate(directory: Path, names: Iterable[str]) -> TrialCertificate:
+    """The certificate of a directory; made when there is none, when it expires soon, or when a name is not in it.
+
+    Raises `ConfigurationError` when the directory cannot be written.
+    """
+    wanted = tuple(names)
+    certificate_file, key_file = directory / "certificate.pem", directory / "key.pem"
+    found = _usable(certificate_file, key_file, wanted)
+    if found is None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            key = ec.generate_private_key(ec.SECP256R1())
+            made = _self_signed(key, wanted)
+            pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            _write(key_file, pem, 0o600)
+            _write(certificate_file, made.public_bytes(Encoding.PEM), 0o644)
+        except OSError as error:
+            raise ConfigurationError(f"--tls: no certificate can be kept in {directory}: {error.strerror}") from error
+    certificate = found or made
+    digits = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+    expires = certificate.not_valid_after_utc
+    return TrialCertificate(certificate_file, key_file, names_of(certificate), digits, expires, found is None)
+
+
+def trusted_here(certificate_file: str) -> None:
+    """Let the clients of this process take the certificate of a trial, besides none other."""
+    os.environ.setdefault("SSL_CERT_FILE", certificate_file)
+
+
+def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The names and addresses that a certificate is for (its subjectAltName)."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    names = extension.get_values_for_type(x509.DNSName)
+    return (*names, *(str(one) for one in extension.get_values_for_type(x509.IPAddress)))
+
+
+def is_for(certificate: x509.Certificate, host: str) -> bool:
+    """Whether a client that connects to `host` takes it: by name, by `*.` one level up, or by address (RFC 6125)."""
+    try:
+        wanted = str(ipaddress.ip_address(host))
+    except ValueError:
+        wanted = host.lower().rstrip(".")
+    names = {name.lower() for name in names_of(certificate)}
+    return wanted in names or (":" not in wanted and f"*.{wanted.partition('.')[2]}" in names)
+
+
+def _usable(certificate_file: Path, key_file: Path, names: Iterable[str]) -> x509.Certificate | None:
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+        key = load_pem_private_key(key_file.read_bytes(), None)
+    except (OSError, ValueError, TypeError):
+        return None
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=RENEW_DAYS)
+    fits = certificate.public_key().public_bytes(*form) == key.public_key().public_bytes(*form)
+    if not fits or certificate.not_valid_after_utc < soon or not all(is_for(certificate, name) for name in names):
+        return None
+    return certificate
+
+
+def _self_signed(key: ec.EllipticCurvePrivateKey, names: Iterable[str]) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    # A name of its own each time: browsers confuse two certificates of one issuer and serial number.
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"examwire trial {secrets.token_hex(4)}")])
+    usage = dict.fromkeys(
+        (
+            *("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+            *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+        ),
+        False,
+    )
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
+        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+        # Not a CA: whoever trusts it trusts this machine and nobody else.
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.KeyUsage(digital_signature=True, **usage), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """Aside and renamed, so that nobody reads half of it, and nobody else the key."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        aside.unlink()
+    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+    aside.replace(path)
