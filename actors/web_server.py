@@ -28,6 +28,7 @@ from starlette.types import Message, Receive, Scope, Send
 from actors import traces
 from actors.captures import FILE_NAME, StoreFailed, capture_store, keep_seconds
 from actors.endpoints import Endpoints
+from actors.examinee_api import ExamineeApi
 from actors.mobile_upload import MobileUploads
 from actors.phone_codes import PhoneCodes
 from actors.plan_api import PlanApi
@@ -111,6 +112,7 @@ class WebServer(Actor):
                 Route(f"/v1/plans/{{plan_id:path}}/captures/{{examinee_id:path}}/{FILE_NAME}", self.capture),
                 *api.routes(),
                 *codes.routes(),
+                *ExamineeApi(store, self._verifier).routes(),
                 *pages.routes(),
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
@@ -249,12 +251,12 @@ class WebServer(Actor):
         return response
 
     async def capture(self, request: Request) -> Response:
-        """`GET /v1/plans/{planId}/captures/{examineeId}/sync_cap.jpg`, for proctors of the plan."""
+        """`GET /v1/plans/{planId}/captures/{examineeId}/sync_cap.jpg`, for proctors of the plan and the examinee."""
         claims = self._claims(request)
         plan_id = check_id("planId", request.path_params["plan_id"])
         examinee_id = check_id("examineeId", request.path_params["examinee_id"])
-        if not claims.may_watch(plan_id):
-            raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow to watch this plan")
+        if not claims.may_see_picture_of(plan_id, examinee_id):
+            raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow to see this picture")
         # The one that counts by the record; while nobody knows, the one that was stored last.
         stage = await self.uploads.stage(plan_id, examinee_id)
         try:

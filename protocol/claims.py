@@ -38,7 +38,15 @@ class Claims(Wire):
 
     def may_pair_phone(self, plan_id: str, examinee_id: str) -> bool:
         """Whether the bearer may ask for a code with which a phone joins this examinee."""
+        return self.is_examinee(plan_id, examinee_id)
+
+    def is_examinee(self, plan_id: str, examinee_id: str) -> bool:
+        """Whether the bearer is this examinee, and not only a phone of theirs."""
         return self.role == "examinee" and self.plan == plan_id and self.sub == examinee_id
+
+    def may_see_picture_of(self, plan_id: str, examinee_id: str) -> bool:
+        """Whether the bearer may look at this examinee's picture: a proctor of the plan, and whose it is."""
+        return self.may_watch(plan_id) or self.is_examinee(plan_id, examinee_id)
 
     def may_watch(self, plan_id: str) -> bool:
         """Whether the bearer may see a plan's examinees and pictures."""

@@ -48,11 +48,18 @@ async def test_a_proctor_of_the_plan_sees_the_picture_fresh_and_as_nothing_but_a
 
 
 @pytest.mark.parametrize(
-    ("role", "plan_id"), [("proctor", "P002"), ("examinee", "P001"), ("mobile", "P001"), ("operator", "P001")]
+    ("role", "subject", "plan_id"),
+    [
+        ("proctor", "T001", "P002"),
+        ("examinee", "E002", "P001"),
+        ("examinee", "E001", "P002"),
+        ("mobile", "E001", "P001"),
+        ("operator", "E001", "P001"),
+    ],
 )
-async def test_nobody_else_sees_it(site: Site, role: Role, plan_id: str) -> None:
+async def test_nobody_but_proctors_and_the_examinee_sees_it(site: Site, role: Role, subject: str, plan_id: str) -> None:
     await site.put(picture())
-    response = await site.http.get(capture_path(), headers=site.bearer(role, "E001", plan_id))
+    response = await site.http.get(capture_path(), headers=site.bearer(role, subject, plan_id))
     assert (response.status_code, problem(response)["code"]) == (403, "FORBIDDEN")
     bare = await site.http.get(capture_path())
     assert (bare.status_code, problem(bare)["code"]) == (401, "UNAUTHORIZED")

@@ -268,6 +268,14 @@ def test_a_plan_is_watched_by_its_proctors_only() -> None:
         assert not bearer_claims.may_watch("P002")
 
 
+def test_a_picture_is_seen_by_proctors_of_the_plan_and_by_the_examinee() -> None:
+    for role, may in {"examinee": True, "mobile": False, "proctor": True, "operator": False}.items():
+        bearer_claims = Claims.read(claims(role=role))
+        assert bearer_claims.may_see_picture_of("P001", "E001") is may
+        assert bearer_claims.may_see_picture_of("P001", "E002") is (role == "proctor")
+        assert not bearer_claims.may_see_picture_of("P002", "E001")
+
+
 @pytest.mark.parametrize(
     ("header", "token"),
     [

@@ -50,7 +50,7 @@ export class MobileStep {
     this._countdown = new Countdown(() => this._tick());
     this._sender = this._makeSender();
     client.addEventListener("mobileSync", () => this._changed());
-    client.addEventListener("status", () => this._goOn());
+    for (const type of ["status", "state"]) client.addEventListener(type, () => this._goOn());
     languages.addEventListener("change", () => this.show());
     byId("mobile-start").addEventListener("click", () => this._begin());
     byId("file").addEventListener("change", (event) => void this._choose(event));
