@@ -79,8 +79,8 @@ def trial_certificate(directory: Path, names: Iterable[str]) -> TrialCertificate
 
 
 def trusted_here(certificate_file: str) -> None:
-    """Let the clients of this process take the certificate of a trial, besides none other."""
-    os.environ.setdefault("SSL_CERT_FILE", certificate_file)
+    """Let the clients of this process, which talk to a trial only, take its certificate and none other."""
+    os.environ["SSL_CERT_FILE"] = certificate_file
 
 
 def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
