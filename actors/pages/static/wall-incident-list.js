@@ -1,0 +1,136 @@
+/**
+ * The lines of the incidents above the wall: what they have in common, how many are back, and who is in them.
+ *
+ * @typedef {import("./wall-incidents.js").Incident} Incident
+ * @typedef {import("./wall-incidents.js").Incidents} Incidents
+ */
+
+import { duration, t, time } from "./i18n.js";
+import { element, setText } from "./wall-link.js";
+import { incidentName } from "./wall-text.js";
+
+/** An incident that is over stays for so long. */
+const STAYS_SECONDS = 120;
+const FATES = Object.freeze({ lost: "incident.gone", out: "incident.away", back: "incident.back" });
+
+/** Fires `only` (detail: the incident whose examinees are to be shown, or `null`) and `open` (detail: an id). */
+export class IncidentList extends EventTarget {
+  /** @param {Incidents} incidents */
+  constructor(incidents) {
+    super();
+    this._incidents = incidents;
+    this._root = element("incidents");
+    /** @type {Map<Incident, HTMLElement>} */ this._lines = new Map();
+    /** @type {Set<Incident>} */ this._dismissed = new Set();
+    /** @type {Incident | null} */ this.only = null;
+  }
+
+  /**
+   * Bring the lines up to date.
+   * @param {number} now ms, by the servers' clock
+   */
+  show(now) {
+    const shown = this._incidents.all.filter((one) => (
+      !this._dismissed.has(one) && (one.ended === null || now - one.ended < STAYS_SECONDS * 1000)));
+    for (const [incident, line] of this._lines) {
+      if (shown.includes(incident)) continue;
+      line.remove();
+      this._lines.delete(incident);
+    }
+    for (const incident of shown) {
+      let line = this._lines.get(incident);
+      if (!line) {
+        line = this._make(incident);
+        this._lines.set(incident, line);
+        this._root.prepend(line);
+      }
+      this._fill(line, incident);
+    }
+    this._root.hidden = shown.length === 0;
+  }
+
+  /** The language has changed: make the lines anew. @param {number} now */
+  translate(now) {
+    for (const line of this._lines.values()) line.remove();
+    this._lines.clear();
+    this.show(now);
+  }
+
+  /** @param {Incident | null} incident */
+  choose(incident) {
+    this.only = incident;
+    for (const [one, line] of this._lines) {
+      line.querySelector(".incident-show")?.setAttribute("aria-pressed", String(one === incident));
+    }
+    this.dispatchEvent(new CustomEvent("only", { detail: incident }));
+  }
+
+  /** @param {Incident} incident */
+  _make(incident) {
+    const line = document.createElement("div");
+    line.className = "note incident";
+    line.innerHTML = `<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="M8 1 15.5 15H.5zM7.1 6l.3 4.4h1.2L8.9 6zM7.2 11.6v1.6h1.6v-1.6z" /></svg>
+      <p><strong></strong> <span class="incident-text"></span></p>
+      <progress max="1" value="0" aria-hidden="true"></progress>
+      <button type="button" class="incident-show spread" aria-pressed="false"></button>
+      <button type="button" class="incident-dismiss quiet"><span aria-hidden="true">✕</span></button>
+      <details><summary></summary><ul class="incident-who"></ul></details>`;
+    const show = /** @type {HTMLButtonElement} */ (line.querySelector(".incident-show"));
+    show.textContent = t("incident.show");
+    show.addEventListener("click", () => this.choose(this.only === incident ? null : incident));
+    show.setAttribute("aria-pressed", String(this.only === incident));
+    const dismiss = /** @type {HTMLButtonElement} */ (line.querySelector(".incident-dismiss"));
+    dismiss.setAttribute("aria-label", t("incident.dismiss", { what: incidentName(incident) }));
+    dismiss.addEventListener("click", () => {
+      this._dismissed.add(incident);
+      if (this.only === incident) this.choose(null);
+      line.remove();
+      this._lines.delete(incident);
+      this._root.hidden = this._lines.size === 0;
+    });
+    setText(line.querySelector("summary"), t("incident.list"));
+    line.querySelector("details")?.addEventListener("toggle", () => this._list(line, incident));
+    line.querySelector("ul")?.addEventListener("click", (event) => {
+      const id = event.target instanceof HTMLElement ? event.target.dataset.id : undefined;
+      if (id) this.dispatchEvent(new CustomEvent("open", { detail: id }));
+    });
+    return line;
+  }
+
+  /** @param {HTMLElement} line @param {Incident} incident */
+  _fill(line, incident) {
+    line.dataset.tone = incident.ended === null ? "bad" : "quiet";
+    setText(line.querySelector("strong"), `${incidentName(incident)}:`);
+    const parts = [t("incident.line", {
+      lost: incident.size, back: incident.back, gone: incident.gone, time: time(incident.began) })];
+    if (incident.out > 0) parts.push(t("incident.out", { n: incident.out }));
+    if (incident.ended !== null) parts.push(t("incident.over", { duration: duration((incident.ended - incident.began) / 1000) }));
+    setText(line.querySelector(".incident-text"), parts.join(" · "));
+    const progress = /** @type {HTMLProgressElement} */ (line.querySelector("progress"));
+    progress.max = incident.size;
+    progress.value = incident.back;
+    this._list(line, incident);
+  }
+
+  /** Who is in it, those who are gone first; only while the list is open. @param {HTMLElement} line @param {Incident} incident */
+  _list(line, incident) {
+    const [details, list] = [line.querySelector("details"), line.querySelector("ul")];
+    if (!details?.open || !list) return;
+    const order = Object.keys(FATES);
+    const members = [...incident.members].sort(([a, one], [b, other]) => (
+      order.indexOf(one) - order.indexOf(other) || (a < b ? -1 : 1)));
+    while (list.children.length > members.length) list.lastElementChild?.remove();
+    members.forEach(([id, fate], at) => {
+      let item = list.children[at];
+      if (!item) {
+        item = document.createElement("li");
+        item.append(Object.assign(document.createElement("button"), { type: "button", className: "quiet" }));
+        list.append(item);
+      }
+      const button = /** @type {HTMLButtonElement} */ (item.firstElementChild);
+      button.dataset.id = id;
+      button.dataset.fate = fate;
+      setText(button, `${id} · ${t(FATES[fate])}`);
+    });
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * The proctor's own connection: always visible, in words; a screen that is not up to date says so.
+ *
+ * @typedef {import("./examwire.js").Status} Status
+ * @typedef {import("./examwire.js").ProctorClient} ProctorClient
+ */
+
+import { hasText, t, time } from "./i18n.js";
+import { STATES } from "./wall-people.js";
+
+const BROKEN = "M8 1 15.5 15H.5zM7.1 6l.3 4.4h1.2L8.9 6zM7.2 11.6v1.6h1.6v-1.6z";
+const TRYING = "M8 1a7 7 0 0 1 6.3 4H12a5 5 0 1 0 .9 4h2A7 7 0 1 1 8 1zM15.5 1v5.5H10z";
+
+/** Why the client does not connect again by itself, as a sentence. @param {Extract<Status, {state: "gaveUp"}>} status */
+export function whyText({ name, reason }) {
+  for (const one of [name, reason]) if (hasText(`why.${one}`)) return t(`why.${one}`);
+  return t("why.other", { name });
+}
+
+/**
+ * What the connection's state is called, and how it looks.
+ * @param {Status} status
+ * @param {boolean} fresh whether a snapshot has come over the connection that stands
+ * @param {number} now ms, by this computer's clock
+ * @returns {{text: string, tone: string, path: string}}
+ */
+export function linkText(status, fresh, now) {
+  const trying = (/** @type {string} */ text) => ({ text, tone: "warn", path: TRYING });
+  const broken = (/** @type {string} */ text) => ({ text, tone: "bad", path: BROKEN });
+  switch (status.state) {
+    case "connected":
+      if (!fresh) return trying(t("link.loading"));
+      return { text: t("link.connected", { server: status.serverId }), tone: "good", path: STATES.connected.path };
+    case "connecting":
+      if (status.attempt === 0) return trying(t("link.connecting"));
+      return trying(t("link.retry", { attempt: status.attempt, most: status.maxAttempts }));
+    case "waiting": {
+      const seconds = Math.max(0, Math.ceil((status.at - now) / 1000));
+      return trying(t("link.waiting", { attempt: status.attempt, most: status.maxAttempts, seconds }));
+    }
+    case "offline":
+      return broken(t("link.offline"));
+    case "gaveUp":
+      return broken(t("link.gaveUp", { why: whyText(status) }));
+    default:
+      return broken(t("link.idle"));
+  }
+}
+
+/** Shows it, in the header and above a wall that is not up to date. */
+export class Link {
+  /**
+   * @param {ProctorClient} client
+   * @param {(sentence: string) => void} say
+   * @param {() => void} otherToken what to do when another token is asked for
+   */
+  constructor(client, say, otherToken) {
+    this._client = client;
+    this._say = say;
+    /** When the wall was up to date last. @type {number | null} */ this._asOf = null;
+    this._said = "";
+    const tryNow = element("try-now");
+    tryNow.addEventListener("click", (event) => {
+      client.tryNow(event);
+      this.show();
+    });
+    element("other-token").addEventListener("click", otherToken);
+    element("link").addEventListener("click", (event) => {
+      if (client.status.state === "gaveUp" && client.status.remedy === "TOKEN") otherToken();
+      else client.tryNow(event);
+    });
+    client.addEventListener("status", () => this.show());
+    client.addEventListener("fresh", () => {
+      if (!client.fresh) this._asOf = Date.now();
+      this.show();
+    });
+  }
+
+  /** Now, and again each second: it counts. */
+  show() {
+    const { status, fresh } = this._client;
+    const { text, tone, path } = linkText(status, fresh, Date.now());
+    const link = element("link");
+    link.dataset.tone = tone;
+    link.querySelector("path")?.setAttribute("d", path);
+    setText(link.querySelector(".link-text"), text);
+    const migrating = "migrating" in status && status.migrating;
+    document.documentElement.toggleAttribute("data-stale", !fresh && !migrating);
+    const stale = element("stale");
+    // The first moments of a page are no trouble yet.
+    stale.hidden = fresh || migrating || (this._asOf === null && (status.state === "connecting" || status.state === "connected" || status.state === "idle"));
+    stale.dataset.tone = status.state === "gaveUp" || status.state === "offline" ? "bad" : "warn";
+    setText(element("stale-what"), this._asOf === null ? t("stale.never") : t("stale.since", { time: time(this._asOf) }));
+    setText(element("stale-why"), this._why(status));
+    const token = status.state === "gaveUp" && status.remedy === "TOKEN";
+    element("other-token").hidden = !token;
+    element("try-now").hidden = token || !(status.state === "waiting" || status.state === "gaveUp" || status.state === "offline");
+    this._announce(status, fresh, migrating);
+  }
+
+  /** @param {Status} status */
+  _why(status) {
+    if (status.state === "connected") return t("stale.loading");
+    if (status.state === "offline") return t("stale.offline");
+    if (status.state === "gaveUp") return t("stale.gaveUp", { why: whyText(status) });
+    return t("stale.waiting");
+  }
+
+  /** Once for each turn, not for each attempt. @param {Status} status @param {boolean} fresh @param {boolean} migrating */
+  _announce(status, fresh, migrating) {
+    let said = this._said;
+    if (fresh) said = "connected";
+    else if (status.state === "gaveUp") said = "gaveUp";
+    else if (this._asOf !== null && !migrating && status.state !== "connected") said = "lost";
+    if (said === this._said) return;
+    this._said = said;
+    const why = status.state === "gaveUp" ? whyText(status) : "";
+    this._say(t(`link.said.${said}`, { why }));
+  }
+}
+
+/** The form that asks for a token, when a page was opened without one or with one that is refused. */
+export class Door {
+  /** @param {(token: string) => void} enter */
+  constructor(enter) {
+    this._dialog = /** @type {HTMLDialogElement} */ (element("door"));
+    this._why = "door.none";
+    const input = /** @type {HTMLTextAreaElement} */ (element("door-token"));
+    input.addEventListener("input", () => input.setCustomValidity(""));
+    element("door-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      const token = input.value.trim();
+      if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) {
+        input.setCustomValidity(t("door.notToken"));
+        input.reportValidity();
+        return;
+      }
+      input.value = "";
+      this._dialog.close();
+      enter(token);
+    });
+  }
+
+  /** @param {string} why a sentence */
+  open(why) {
+    setText(element("door-why"), why);
+    if (!this._dialog.open) this._dialog.showModal();
+  }
+}
+
+/**
+ * An element of the page that is there by its id.
+ * @param {string} id
+ * @returns {HTMLElement}
+ */
+export function element(id) {
+  const found = document.getElementById(id);
+  if (found === null) throw new Error(`proctor.html has no element #${id}`);
+  return found;
+}
+
+/** Write a text unless it stands there already. @param {Element | null} where @param {string} text */
+export function setText(where, text) {
+  if (where && where.textContent !== text) where.textContent = text;
+}

@@ -1,0 +1,385 @@
+/**
+ * The proctor's wall: every examinee of a plan, as the socket server tells it.
+ *
+ * A frame of the screen takes in everything that came since the last one (`change` of the client, once a frame), writes
+ * what differs to the tiles that can be seen, and at most every `ORDER_EVERY_MS` puts them in a new order.
+ */
+
+import { ProctorClient } from "./examwire.js";
+import { languages, t, useTexts } from "./i18n.js";
+import { texts as en } from "./locales/proctor.en.js";
+import { texts as ko } from "./locales/proctor.ko.js";
+import { forget, fromAddress, remember, said } from "./page-token.js";
+import { Actions } from "./wall-actions.js";
+import { Chime, Owed, SAY_EVERY_SECONDS, Summary } from "./wall-alerts.js";
+import { Controls } from "./wall-controls.js";
+import { IncidentList } from "./wall-incident-list.js";
+import { Incidents, networkOf } from "./wall-incidents.js";
+import { Door, element, Link, setText, whyText } from "./wall-link.js";
+import { Panel } from "./wall-panel.js";
+import { People, STATES } from "./wall-people.js";
+import { incidentName } from "./wall-text.js";
+import { Tiles } from "./wall-tiles.js";
+
+/** @typedef {import("./wall-incidents.js").Incident} Incident */
+/** @typedef {import("./wall-people.js").State} State */
+
+const ORDER_EVERY_MS = 250;
+/** While somebody moves over the tiles they stay where they are, but not for longer than the second. */
+const HOLD_MS = 1500;
+const HOLD_AT_MOST_MS = 10_000;
+/** A `change` follows its frame within a quarter of a second, also on a hidden page. */
+const LOADED_AFTER_MS = 300;
+
+useTexts({ en, ko });
+
+class Wall {
+  /** @param {string} token */
+  constructor(token) {
+    this._token = token;
+    this._claims = said(token);
+    this._plan = this._claims?.plan ?? "";
+    this._skew = 0;
+    this.people = new People();
+    this.incidents = new Incidents();
+    this.actions = new Actions();
+    this._summary = new Summary();
+    this._owed = new Owed();
+    this._chime = new Chime();
+    this._loaded = false;
+    this._orderDue = false;
+    this._orderedAt = -Infinity;
+    this._orderWanted = 0;
+    this._sayAt = 0;
+    this.client = new ProctorClient({ endpointsUrl: "/v1/endpoints", token });
+    this.controls = new Controls();
+    this.tiles = new Tiles(element("tiles"), () => this.now());
+    this.list = new IncidentList(this.incidents);
+    this.link = new Link(this.client, (sentence) => this._say(sentence), () => this._askToken());
+    this.panel = new Panel({
+      actions: this.actions,
+      now: () => this.now(),
+      online: () => this.client.connected,
+      fetch: (path) => this._get(`/v1/plans/${encodeURIComponent(this._plan)}${path}`),
+    });
+    this.door = new Door((given) => this._enter(given));
+    this._wire();
+    this._keys();
+    this._translated();
+  }
+
+  start() {
+    this.client.connect();
+    this.link.show();
+    setInterval(() => this._tick(), 1000);
+    void this._findSkew();
+  }
+
+  /** Ms since the epoch by the servers' clock, which since and deadlines are told by. */
+  now() {
+    return Date.now() + this._skew;
+  }
+
+  // -- what comes in ---------------------------------------------------------------------------------
+
+  _wire() {
+    const { client, controls, tiles, list, panel } = this;
+    client.addEventListener("change", (event) => this._change(/** @type {CustomEvent} */ (event).detail));
+    client.addEventListener("message", (event) => this._message(/** @type {CustomEvent} */ (event).detail));
+    client.addEventListener("welcome", (event) => this._welcome(/** @type {CustomEvent} */ (event).detail));
+    client.addEventListener("fresh", () => this._fresh());
+    client.addEventListener("status", () => panel.drawActions());
+    client.addEventListener("tokenNeeded", () => this._askToken());
+    controls.addEventListener("change", () => this._order(true));
+    controls.addEventListener("size", () => tiles.measure());
+    controls.addEventListener("gesture", () => void this._chime.allow());
+    tiles.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
+    list.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
+    list.addEventListener("only", () => this._order(true));
+    panel.addEventListener("close", () => this._closed());
+    panel.addEventListener("act", (event) => void this._act(/** @type {CustomEvent} */ (event).detail));
+    element("only-end").addEventListener("click", () => list.choose(null));
+    languages.addEventListener("change", () => this._translated());
+  }
+
+  /** @param {Record<string, any>} welcome */
+  _welcome(welcome) {
+    this._plan = welcome.planId;
+    this._title();
+  }
+
+  /** @param {{type: string, data: Record<string, any>, verdict?: string}} message */
+  _message(message) {
+    if (this.actions.told(message)) this.panel.drawActions();
+    if (message.verdict === "APPLIED" || message.verdict === "OTHER") this.panel.told(message);
+  }
+
+  _fresh() {
+    if (!this.client.fresh) return;
+    this.panel.readAgain();
+    // The snapshot itself comes with the next `change`, if it tells anything new: what is there at first is no news.
+    setTimeout(() => {
+      this._loaded = true;
+      this._order(true);
+      this._say(t("said.loaded", { n: this.people.all.size, alarms: this.people.alarms }));
+    }, LOADED_AFTER_MS);
+  }
+
+  /** Once a frame at most. @param {{changed: Set<string>, gone: Set<string>}} what */
+  _change({ changed, gone }) {
+    const now = this.now();
+    for (const id of gone) {
+      this.people.drop(id);
+      this.incidents.drop(id, now);
+      this._owed.changed(id, false, now);
+      this._orderDue = true;
+    }
+    const before = new Set(this.incidents.open);
+    for (const id of changed) this._person(id, now);
+    this._crowds(before);
+    this.tiles.refresh(changed);
+    if (this.panel.person !== null && changed.has(this.panel.person.id)) this.panel.refresh();
+    this.list.show(now);
+    this._counts();
+    this._order(false);
+  }
+
+  /** @param {string} id @param {number} now */
+  _person(id, now) {
+    const seen = this.client.view.examinees.get(id);
+    if (!seen) return;
+    const { person, before } = this.people.put(seen);
+    const { state } = person;
+    if (before !== state) this._orderDue = true;
+    if (before !== null && before !== state && this._loaded) {
+      this._summary.changed(id, before, state);
+      this._owed.changed(id, STATES[state].alarm, now);
+    }
+    if (seen.status !== "NEVER") this.incidents.place(id, seen.serverId, networkOf(seen.ipAddress));
+    if (state === "lost" && person.since !== null) this.incidents.lost(id, person.since, seen.reason);
+    else if (state === "exhausted" || state === "removed") this.incidents.turned(id, "out", now);
+    else if (seen.status === "CONNECTED") this.incidents.turned(id, "back", person.since ?? now);
+  }
+
+  /** @param {Set<Incident>} before those that were open */
+  _crowds(before) {
+    for (const incident of this.incidents.settle()) if (this._loaded) this._summary.began(incident);
+    for (const incident of before) if (incident.ended !== null) this._summary.over(incident);
+  }
+
+  // -- what is shown ---------------------------------------------------------------------------------
+
+  _counts() {
+    this.controls.count(this.people.counts, this.people.all.size);
+    this._title();
+  }
+
+  _title() {
+    const title = this._plan ? t("title", { plan: this._plan }) : t("title.unknown");
+    setText(element("plan"), title);
+    const { alarms } = this.people;
+    const whole = alarms > 0 ? t("title.alarms", { n: alarms, title }) : title;
+    if (document.title !== whole) document.title = whole;
+  }
+
+  /** Put the tiles in order, now or soon. @param {boolean} atOnce */
+  _order(atOnce) {
+    const at = performance.now();
+    if (atOnce) this._orderDue = true;
+    if (!this._orderDue) return;
+    if (!atOnce) {
+      if (this._orderWanted === 0) this._orderWanted = at;
+      const held = at - this.tiles.touched < HOLD_MS && at - this._orderWanted < HOLD_AT_MOST_MS;
+      if (held || at - this._orderedAt < ORDER_EVERY_MS) return; // the next change or tick comes back to it
+    }
+    this._orderDue = false;
+    this._orderWanted = 0;
+    this._orderedAt = at;
+    const { search, states, sort } = this.controls;
+    const incident = this.list.only;
+    const only = incident === null ? null : new Set(incident.members.keys());
+    const shown = this.people.shown({ search, states, only, sort });
+    this.tiles.order(shown);
+    const nobody = element("nobody");
+    nobody.hidden = shown.length > 0;
+    const known = this.people.all.size > 0 ? "nobody.found" : this._loaded ? "nobody.plan" : "nobody.waiting";
+    setText(nobody, t(known));
+    element("only").hidden = incident === null;
+    if (incident !== null) setText(element("only-text"), t("incident.only", { what: incidentName(incident) }));
+    this._counts();
+    if (atOnce && this._loaded && (search || states.size > 0 || only)) this._foundSoon(shown.length);
+  }
+
+  /** What a search came to is said when the typing has stopped. @param {number} n */
+  _foundSoon(n) {
+    clearTimeout(this._foundTimer);
+    this._foundTimer = setTimeout(() => this._say(t("said.found", { n })), 700);
+  }
+
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ _foundTimer = undefined;
+
+  /** Each second. */
+  _tick() {
+    const now = this.now();
+    this.tiles.tick();
+    this.panel.tick();
+    this.link.show();
+    this.list.show(now);
+    this._order(false);
+    if (this._owed.due(now) && this.controls.sound) this._chime.play(now);
+    if (Date.now() < this._sayAt) return;
+    const sentence = this._summary.take();
+    if (sentence) this._live(sentence);
+  }
+
+  /** Say something, with the next summary at the latest. @param {string} sentence */
+  _say(sentence) {
+    this._summary.say(sentence);
+  }
+
+  /** @param {string} sentence */
+  _live(sentence) {
+    this._sayAt = Date.now() + SAY_EVERY_SECONDS * 1000;
+    element("live").textContent = sentence;
+  }
+
+  _translated() {
+    this.controls.translate();
+    this.panel.translate();
+    this.list.translate(this.now());
+    this.link.show();
+    this.tiles.tick();
+    this._order(true);
+  }
+
+  // -- one examinee ----------------------------------------------------------------------------------
+
+  /** @param {string} id */
+  _open(id) {
+    const person = this.people.all.get(id);
+    if (person) this.panel.show(person);
+    this._opened = id;
+  }
+
+  /** @type {string | null} */ _opened = null;
+
+  /** The focus goes back to whose panel it was. */
+  _closed() {
+    if (!this.tiles.focus(this._opened)) this.tiles.focus();
+    this._opened = null;
+  }
+
+  /** @param {{kind: import("./wall-actions.js").Kind, examineeId: string, text?: string, seconds?: number}} what */
+  async _act({ kind, examineeId, text = "", seconds = 0 }) {
+    const requestId = crypto.getRandomValues(new Uint8Array(12)).reduce((id, one) => id + one.toString(16).padStart(2, "0"), "");
+    const by = this._claims?.subject ?? "";
+    this.actions.begin({ id: requestId, kind, examineeId, by, at: this.now(), text, seconds });
+    this.panel.drawActions();
+    const { client } = this;
+    const asked = {
+      notify: () => client.notify(examineeId, text, { requestId }),
+      readmit: () => client.readmit(examineeId, { requestId }),
+      remove: () => client.remove(examineeId, { reason: text || undefined, requestId }),
+      extend_mobile_sync: () => client.extend(examineeId, seconds, { requestId }),
+    };
+    try {
+      await asked[kind]();
+      this.actions.accepted(requestId);
+    } catch (error) {
+      const { code, detail } = /** @type {{code?: string, detail?: string}} */ (error);
+      if (code === undefined) throw error;
+      this.actions.failed(requestId, code, detail ?? code);
+    }
+    this.panel.drawActions();
+  }
+
+  // -- keys ------------------------------------------------------------------------------------------
+
+  _keys() {
+    addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+      const { target } = event;
+      const typing = target instanceof Element && target.matches("input:not([type=checkbox]), textarea, select");
+      if (event.key === "Escape") this._escape(target);
+      else if (!typing && this.controls.shortcuts && this._shortcut(event.key)) event.preventDefault();
+      else if (target === element("search") && event.key === "ArrowDown" && this.tiles.focus()) event.preventDefault();
+    });
+  }
+
+  /** @param {string} key @returns {boolean} */
+  _shortcut(key) {
+    if (key === "/") element("search").focus();
+    else if (key === "f") element("filters").querySelector("button")?.focus();
+    else if (key === "m") this.controls.toggleSound();
+    else if (key === "?") this.controls.help();
+    else return false;
+    return true;
+  }
+
+  /** Inmost first: what is typed, the panel, then what hides examinees. @param {EventTarget | null} target */
+  _escape(target) {
+    if (target === element("search") && this.controls.search) this.controls.clear();
+    else if (this.panel.open) this.panel.close();
+    else if (this.list.only !== null) this.list.choose(null);
+    else this.controls.clear();
+  }
+
+  // -- the web server --------------------------------------------------------------------------------
+
+  /** @param {string} path */
+  _get(path) {
+    return fetch(path, { headers: { Authorization: `Bearer ${this._token}` }, cache: "no-store", credentials: "omit" });
+  }
+
+  /** A computer whose clock is wrong would count wrongly; a second either way is what `Date` can tell. */
+  async _findSkew() {
+    const asked = Date.now();
+    try {
+      const response = await fetch("/healthz", { cache: "no-store" });
+      const told = Date.parse(response.headers.get("Date") ?? "");
+      const skew = told + 500 - (asked + Date.now()) / 2;
+      if (Math.abs(skew) > 2000) this._skew = skew;
+    } catch {
+      return; // the web server is away: this computer's clock is what there is
+    }
+  }
+
+  _askToken() {
+    const { status } = this.client;
+    const why = status.state === "gaveUp" ? t("door.refused", { why: whyText(status) }) : t("door.none");
+    forget("proctor");
+    this.door.open(why);
+  }
+
+  /** @param {string} token */
+  _enter(token) {
+    remember("proctor", token);
+    // Another plan is another wall: begin anew rather than mix two.
+    if (said(token)?.plan !== this._plan || said(token)?.subject !== this._claims?.subject) {
+      location.reload();
+      return;
+    }
+    this._token = token;
+    this.client.setToken(token);
+  }
+}
+
+// Another link was opened in this tab.
+addEventListener("hashchange", () => location.hash.startsWith("#token=") && location.reload());
+
+const token = fromAddress("proctor");
+if (token === null) {
+  new Controls();
+  document.title = t("door");
+  setText(element("plan"), t("door"));
+  const door = new Door((given) => {
+    remember("proctor", given);
+    location.reload();
+  });
+  door.open(t("door.none"));
+  languages.addEventListener("change", () => door.open(t("door.none")));
+  // Without a token there is nothing behind the form, so it cannot be closed.
+  element("door").addEventListener("cancel", (event) => event.preventDefault());
+} else {
+  new Wall(token).start();
+}
