@@ -14,15 +14,16 @@ export const GRACE_MS = 1000;
  * @property {"now" | "again" | "here" | null} button what the button says: try now, try again, use it here
  * @property {"in" | "now" | null} next what the line below says: in so many seconds, or at this moment
  * @property {boolean} asksToken
- * @property {boolean} mayReturn the server refuses, and a proctor can change that: ask it now and then
+ * @property {"shut" | "dead" | null} asks ask the web server now and then whether to come back: the examinee is shut out
+ *   and a proctor can change that, or no socket server could be reached and that may have passed
  */
 
-const CALM = { button: null, next: null, asksToken: false, mayReturn: false };
+const CALM = { button: null, next: null, asksToken: false, asks: null };
 
 /** What is shown when the server has ended it, by the word for its close code. @type {Record<string, Partial<View>>} */
 const ENDS = {
-  RECONNECT_LIMIT_EXCEEDED: { icon: "ended", key: "exhausted", button: "again", mayReturn: true },
-  REMOVED: { icon: "ended", key: "removed", mayReturn: true },
+  RECONNECT_LIMIT_EXCEEDED: { icon: "ended", key: "exhausted", button: "again", asks: "shut" },
+  REMOVED: { icon: "ended", key: "removed", asks: "shut" },
   REPLACED: { tone: "warn", icon: "elsewhere", key: "replaced", button: "here" },
   INVALID_TOKEN: { tone: "warn", icon: "ended", key: "token", asksToken: true },
   FORBIDDEN: { icon: "ended", key: "forbidden", asksToken: true },
@@ -31,9 +32,10 @@ const ENDS = {
 /**
  * @param {import("./examwire.js").Status} status
  * @param {boolean} settled whether the server has said, after its welcome, that the examinee is in
+ * @param {boolean} [shutOut] whether the web server has said that a connection would be refused
  * @returns {View}
  */
-export function viewOf(status, settled) {
+export function viewOf(status, settled, shutOut = false) {
   switch (status.state) {
     case "connected":
       if (!settled) return { ...CALM, tone: "info", icon: "busy", key: "connecting" };
@@ -50,18 +52,22 @@ export function viewOf(status, settled) {
       if (status.migrating) return { ...CALM, tone: "info", icon: "busy", key: "moving" };
       return { ...CALM, tone: "bad", icon: "lost", key: "lost", button: "now", next: "in" };
     case "gaveUp":
-      return { ...CALM, tone: "bad", icon: "lost", ...endOf(status) };
+      return { ...CALM, tone: "bad", icon: "lost", ...endOf(status, shutOut) };
   }
 }
 
 /**
  * @param {Extract<import("./examwire.js").Status, {state: "gaveUp"}>} status
+ * @param {boolean} shutOut
  * @returns {Partial<View> & {key: string}}
  */
-function endOf(status) {
+function endOf(status, shutOut) {
+  if (status.reason !== "CLOSE_CODE") {
+    if (shutOut) return { key: "exhausted", ...ENDS.RECONNECT_LIMIT_EXCEEDED };
+    return { key: "unreachable", button: "again", asks: "dead" };
+  }
   const known = ENDS[status.name];
   if (known?.key) return /** @type {Partial<View> & {key: string}} */ (known);
-  if (status.reason !== "CLOSE_CODE") return { key: "unreachable", button: "again" };
   return { icon: "ended", key: "broken", button: status.remedy === "USER" ? "again" : null };
 }
 

@@ -18,7 +18,9 @@ const PAGE = "examinee";
 /** A server tells whom it refuses right after its welcome; with Redis away it may say nothing for long. */
 const SETTLED_MS = 2000;
 /** How often a page that is shut out asks whether it may come back, in seconds; spread, for a hall may be shut out. */
-const ADMISSION_SECONDS = 8;
+const SHUT_OUT_SECONDS = 8;
+/** How often one asks that reached no socket server any more: ever more rarely, for each answer means one more try. */
+const DEAD_SECONDS = [8, 8, 15, 30, 60];
 
 /** @type {ExamineeClient | null} */
 let client = null;
@@ -28,6 +30,8 @@ let token = "";
 let plan = "";
 let examinee = "";
 let settled = false;
+let shutOut = false;
+let asked = 0;
 /** @type {ReturnType<typeof setTimeout> | undefined} */ let settling;
 /** @type {ReturnType<typeof setTimeout> | undefined} */ let patience;
 /** @type {ReturnType<typeof setTimeout> | undefined} */ let asking;
@@ -102,20 +106,22 @@ function changed() {
 function settle() {
   clearTimeout(settling);
   settled = true;
+  shutOut = false;
+  asked = 0;
   show();
 }
 
 /** @param {boolean} [atOnce] without the patience that short interruptions are given */
 function show(atOnce = false) {
   const status = client?.status ?? { state: /** @type {const} */ ("idle") };
-  const view = viewOf(status, settled);
+  const view = viewOf(status, settled, shutOut);
   const wait = !atOnce && isPatient(shownKey, view);
   if (!wait) {
     clearTimeout(patience);
     patience = undefined;
     render(view);
   } else patience ??= setTimeout(() => show(true), GRACE_MS);
-  ask(view.mayReturn);
+  ask(view.asks);
 }
 
 /** @param {import("./examinee-view.js").View} view */
@@ -172,30 +178,37 @@ function showTitle() {
   document.title = `${unread > 0 ? `(${unread}) ` : ""}${state}${t("title")}`;
 }
 
-/** Shut out: ask now and then whether a proctor has let the examinee in again, and come back then. @param {boolean} on */
-function ask(on) {
-  if (!on) {
+/** Ask the web server now and then whether to come back, and do so when it says yes. @param {"shut" | "dead" | null} why */
+function ask(why) {
+  if (why === null) {
     clearTimeout(asking);
     asking = undefined;
-  } else asking ??= setTimeout(() => void admitted(), ADMISSION_SECONDS * (0.75 + Math.random() / 2) * 1000);
+    return;
+  }
+  const seconds = why === "shut" ? SHUT_OUT_SECONDS : DEAD_SECONDS[Math.min(asked, DEAD_SECONDS.length - 1)];
+  asking ??= setTimeout(() => void admission(), seconds * (0.75 + Math.random() / 2) * 1000);
 }
 
-async function admitted() {
+async function admission() {
   const place = `/v1/plans/${encodeURIComponent(plan)}/examinees/${encodeURIComponent(examinee)}/admission`;
-  let may = false;
+  /** @type {boolean | null} */
+  let admitted = null;
   try {
     const response = await fetch(place, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store" });
-    may = response.ok && (await response.json()).admitted === true;
+    if (response.ok) ({ admitted } = await response.json());
   } catch {
-    may = false; // no network: asked again
+    admitted = null; // no network: asked again
   }
-  const wanted = asking !== undefined;
+  if (asking === undefined) return; // something has changed meanwhile
   asking = undefined;
-  if (!wanted) return;
-  if (may && client !== null) {
+  asked += 1;
+  if (admitted === true && client !== null) {
     client.close();
     client.connect();
-  } else show();
+  } else {
+    shutOut = admitted === false || shutOut;
+    show();
+  }
 }
 
 /** For screen readers. @param {string} text */
