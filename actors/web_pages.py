@@ -24,6 +24,7 @@ from protocol.errors import ErrorCode
 DIRECTORY = Path(__file__).parent / "pages"
 PAGES = {"/": "index.html", "/proctor": "proctor.html", "/examinee": "examinee.html", "/phone": "phone.html"}
 CAMERA_PAGE = "/phone"
+ICON = "wall-icon.svg"
 EMBEDDABLE = frozenset({"examwire.js", "examwire-badge.js"})
 """What pages of somebody else may load; the rest of `static/` is for our own."""
 
@@ -73,6 +74,7 @@ class Pages:
         return [
             *(Route(path, self.page) for path in self._pages),
             Route("/static/{path:path}", self.static),
+            Route("/favicon.ico", self.icon),
         ]
 
     async def page(self, request: Request) -> Response:
@@ -91,7 +93,13 @@ class Pages:
 
     async def static(self, request: Request) -> Response:
         """`GET /static/{path}`: one of the files that were there at the start."""
-        path = request.path_params["path"]
+        return self._file(request, request.path_params["path"])
+
+    async def icon(self, request: Request) -> Response:
+        """`GET /favicon.ico`, for pages that name no icon."""
+        return self._file(request, ICON)
+
+    def _file(self, request: Request, path: str) -> Response:
         found = self._static.get(path)
         if found is None:
             raise Problem(404, ErrorCode.NOT_FOUND, "there is nothing at this address")

@@ -28,6 +28,7 @@ from actors.runtime.settings import (
 )
 from actors.runtime.tokens import TokenVerifier
 from actors.runtime.tracing import traces_url
+from cli.certificate_check import certificate_findings
 from cli.findings import Finding, State, failed, ok, warning
 from protocol.client_rules import SILENT_INTERVALS
 from protocol.errors import ConfigurationError
@@ -36,7 +37,7 @@ from protocol.streams import RECONNECT, STATUS, ladder_of
 HALF_OPEN_SECONDS = 10.0  # design, section 5: what a half-open socket may take to be noticed
 WEAK_SECRET_CHARACTERS = 10
 UP_SOCKET_SERVERS, UP_ROLES = 2, 5
-KEY_FILES = ("nats.key_file", "nats.credentials_file", "redis.key_file")
+KEY_FILES = ("nats.key_file", "nats.credentials_file", "redis.key_file", "socket.key_file", "web.key_file")
 
 
 def check_settings(given: Mapping[str, Any]) -> list[Finding]:
@@ -69,6 +70,7 @@ def contradictions(settings: Settings) -> Iterator[Finding]:
     yield from _ports(settings)
     yield from _addresses(settings)
     yield from _key_files(settings)
+    yield from certificate_findings(settings)
 
 
 # -- where settings come from ---------------------------------------------------------------------------
