@@ -175,6 +175,8 @@ _POOL: dict[str, Callable[[random.Random], Any]] = {
     "attempt": lambda rng: rng.randint(1, 5),
     "max_attempts": lambda rng: rng.randint(1, 5),
     "count": lambda rng: rng.randint(0, 5),
+    "sent": lambda rng: rng.randint(0, 30),
+    "unconfirmed": lambda rng: f"action-{rng.randint(1, 9)}",
     "version": lambda rng: rng.randint(1, VERSIONS),
 }
 _TIME_FIELDS = {

@@ -311,7 +311,8 @@ export function spread(step, share, room) {
  * One examinee as the proctor sees them. Versions are 0 until something was seen; times are RFC 3339.
  *
  * `since`: when the status began to be so. `recoveredAfter`: seconds of the outage that has just ended. `ipAddress` and
- * `browserInfo` are known from the connection's event only, not from a snapshot.
+ * `browserInfo` are known from the connection's event only, not from a snapshot. `notices`: how many messages were sent;
+ * `unconfirmed`: the actionIds of those that the examinee has not confirmed.
  */
 export class Seen {
   /** @param {string} examineeId */
@@ -341,8 +342,12 @@ export class Seen {
     /** @type {string | null} */ this.deviceId = null;
     /** @type {string | null} */ this.imageUrl = null;
     this.mobileSyncVersion = 0;
+    this.notices = 0;
+    /** @type {string[]} */ this.unconfirmed = [];
+    this.noticesVersion = 0;
     this.versionFromEvent = false;
     this.mobileSyncFromEvent = false;
+    this.noticesFromEvent = false;
   }
 
   get connected() {
@@ -353,9 +358,9 @@ export class Seen {
 /**
  * Every examinee of a plan by id (`examinees`), and counts of what came in.
  *
- * Connection events of an examinee share one version, mobile sync events another. Whatever is not newer than what was
- * seen changes nothing, so any order and any repetition of frames ends in the same view. `complete`: a whole snapshot
- * has been applied. `events`: events applied, by type.
+ * Connection events of an examinee share one line of versions, mobile sync events and notices have others. Whatever is
+ * not newer than what was seen changes nothing, so any order and any repetition of frames ends in the same view.
+ * `complete`: a whole snapshot has been applied. `events`: events applied, by type.
  */
 export class PlanView {
   constructor() {
@@ -451,11 +456,7 @@ function notNewer(version, seen, fromEvent) {
   return version === seen ? "DOUBLED" : "LATE";
 }
 
-/** @type {ReadonlyMap<string, Seen["status"]>} */
-const STATUS_AFTER = new Map([
-  ["examinee_connected", "CONNECTED"],
-  ["examinee_migrating", "MIGRATING"],
-]);
+const DATED = new Set(["examinee_connected", "examinee_disconnected", "examinee_migrating"]);
 
 /** @param {PlanView} view @param {Message} message @returns {Verdict} */
 function applyConnection(view, { type, data }) {
@@ -468,10 +469,11 @@ function applyConnection(view, { type, data }) {
   seen.version = data.version;
   seen.versionFromEvent = true;
   const before = seen.status;
-  // Whoever reconnects, has used up the attempts or is readmitted is gone, even if the loss was never seen.
-  seen.status = STATUS_AFTER.get(type) ?? "DISCONNECTED";
-  const dated = STATUS_AFTER.has(type) || type === "examinee_disconnected";
-  if (dated || before !== seen.status || seen.since === null) seen.since = data.timestamp ?? null;
+  seen.name = data.name ?? null;
+  seen.removed = type === "examinee_removed";
+  seen.status = statusAfter(type, data);
+  if (seen.status === "NEVER") seen.since = null;
+  else if (DATED.has(type) || before !== seen.status || seen.since === null) seen.since = data.timestamp ?? null;
   if (!data.restated) seen.nextAttemptAt = data.nextAttemptAt ?? null;
   switch (type) {
     case "examinee_connected":
@@ -496,6 +498,7 @@ function applyConnection(view, { type, data }) {
       setAttempt(seen, 0, null);
       break;
     case "examinee_reconnecting":
+      seen.exhausted = false;
       setAttempt(seen, data.attempt, data.maxAttempts);
       break;
     case "examinee_reconnect_exhausted":
@@ -503,12 +506,43 @@ function applyConnection(view, { type, data }) {
       seen.reason = "RECONNECT_LIMIT_EXCEEDED";
       break;
     case "examinee_readmitted":
+    case "examinee_removed":
       seen.exhausted = false;
-      seen.reason = "READMITTED";
+      seen.reason = seen.status === "NEVER" ? null : type === "examinee_removed" ? "REMOVED" : "READMITTED";
       setAttempt(seen, 0, null);
+      break;
+    case "examinee_enrolled":
+      takeConnection(seen, data.connection, data.reconnect, data.removed);
       break;
   }
   return "APPLIED";
+}
+
+/** @param {string} type @param {Record<string, any>} data @returns {Seen["status"]} */
+function statusAfter(type, data) {
+  if (type === "examinee_connected") return "CONNECTED";
+  if (type === "examinee_migrating") return "MIGRATING";
+  if (type === "examinee_readmitted" || type === "examinee_removed") return data.status ?? "DISCONNECTED";
+  // Whoever reconnects or has used up the attempts is gone, even if the loss was never seen.
+  return "DISCONNECTED";
+}
+
+/**
+ * @param {Seen} seen
+ * @param {Record<string, any>} connection
+ * @param {Record<string, any>} reconnect
+ * @param {boolean | undefined} removed
+ */
+function takeConnection(seen, connection, reconnect, removed) {
+  seen.status = connection.status ?? "NEVER";
+  seen.since = connection.since ?? null;
+  setPlace(seen, connection);
+  seen.reason = connection.reason ?? null;
+  setAttempt(seen, reconnect.attempt ?? 0, reconnect.maxAttempts);
+  seen.nextAttemptAt = reconnect.nextAttemptAt ?? null;
+  seen.exhausted = reconnect.exhausted ?? false;
+  seen.recoveries = reconnect.count ?? 0;
+  seen.removed = removed ?? false;
 }
 
 /** @param {Seen} seen @param {Record<string, any>} data */
@@ -540,25 +574,36 @@ function applyMobileSync(view, { type, data }) {
   seen.imageUrl = (completed ? data.imageUrl : data.captureInfo?.imageUrl) ?? null;
   seen.mobileSyncAt = data.timestamp ?? null;
   seen.deviceId = data.deviceId ?? null;
-  seen.deadline = data.deadline ?? (data.status === "WAITING" ? seen.deadline : null);
+  seen.deadline = completed ? null : (data.deadline ?? null);
+  return "APPLIED";
+}
+
+/** @param {PlanView} view @param {Message} message @returns {Verdict} */
+function applyNotices(view, { data }) {
+  const seen = view._seen(data.examineeId);
+  const version = data.version ?? 0;
+  if (version <= seen.noticesVersion) {
+    const verdict = notNewer(version, seen.noticesVersion, seen.noticesFromEvent);
+    seen.noticesFromEvent ||= version === seen.noticesVersion;
+    return verdict;
+  }
+  seen.noticesVersion = version;
+  seen.noticesFromEvent = true;
+  seen.notices = data.sent ?? 0;
+  seen.unconfirmed = [...(data.unconfirmed ?? [])];
   return "APPLIED";
 }
 
 /** @param {Seen} seen @param {Record<string, any>} row @returns {boolean} whether it looks different now */
 function takeRow(seen, row) {
-  const { connection, mobileSync, reconnect } = row;
+  const { connection, mobileSync, reconnect, notices } = row;
   let changed = false;
   if (row.version > seen.version) {
-    seen.status = row.status;
     seen.version = row.version;
     seen.versionFromEvent = false;
-    seen.since = connection.since ?? null;
-    setPlace(seen, connection);
-    seen.reason = connection.reason ?? null;
-    setAttempt(seen, reconnect.attempt ?? 0, reconnect.maxAttempts);
-    seen.nextAttemptAt = reconnect.nextAttemptAt ?? null;
-    seen.exhausted = Boolean(reconnect.exhausted);
+    seen.name = row.name ?? null;
     seen.recoveredAfter = null;
+    takeConnection(seen, connection, reconnect, row.removed);
     changed = true;
   }
   if (mobileSync.version > seen.mobileSyncVersion) {
@@ -568,12 +613,18 @@ function takeRow(seen, row) {
     seen.imageUrl = mobileSync.imageUrl ?? null;
     seen.mobileSyncAt = mobileSync.timestamp ?? null;
     seen.deviceId = mobileSync.deviceId ?? null;
-    seen.deadline = mobileSync.deadline ?? null;
+    seen.deadline = mobileSync.status === "COMPLETED" ? null : (mobileSync.deadline ?? null);
     seen.mobileSyncFromEvent = false;
     changed = true;
   }
-  // No version of their own, and only a snapshot tells them: it is the latest word.
-  if (row.version >= seen.version) seen.recoveries = reconnect.count ?? 0;
+  if (isObject(notices) && notices.version > seen.noticesVersion) {
+    seen.notices = notices.sent ?? 0;
+    seen.unconfirmed = [...(notices.unconfirmed ?? [])];
+    seen.noticesVersion = notices.version;
+    seen.noticesFromEvent = false;
+    changed = true;
+  }
+  // Told by a snapshot only, without a version: it is the latest word.
   seen.lastActiveTime = row.lastActiveTime ?? seen.lastActiveTime;
   return changed;
 }
@@ -586,8 +637,12 @@ const CHANGES = new Map([
   ["examinee_reconnecting", applyConnection],
   ["examinee_reconnect_exhausted", applyConnection],
   ["examinee_readmitted", applyConnection],
+  ["examinee_removed", applyConnection],
+  ["examinee_enrolled", applyConnection],
   ["mobile_sync_status", applyMobileSync],
   ["mobile_sync_completed", applyMobileSync],
+  ["notice", applyNotices],
+  ["notice_confirmed", applyNotices],
 ]);
 
 // -- part 2: the shell ------------------------------------------------------------------------------------
@@ -782,6 +837,7 @@ function isMessage(element) {
   if (element.type === "welcome") return isWelcome(data);
   if (element.type === "migrate") return isUrls(data.endpoints);
   if (element.type === "plan_snapshot") return Array.isArray(data.examinees) && data.examinees.every(isRow);
+  if (element.type === "examinee_enrolled" && !(isObject(data.connection) && isObject(data.reconnect))) return false;
   if (CHANGES.has(element.type)) return typeof data.examineeId === "string" && Number.isSafeInteger(data.version ?? 0);
   return true;
 }
