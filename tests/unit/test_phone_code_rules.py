@@ -1,0 +1,104 @@
+"""Phone codes as people type them, and who may try how often."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+from collections.abc import Sequence
+
+import pytest
+from starlette.requests import Request
+
+from actors.rate_limit import MOST_KEYS, RateLimit, client_address
+from protocol.phone_codes import ALPHABET, LENGTH, digest, new_code, normalised, shown
+
+SECRET = "0123456789-abcdefghij-ABCDEFGHIJ"
+
+
+def test_a_code_has_no_look_alikes_and_survives_how_it_is_typed() -> None:
+    assert not set("0O1IL") & set(ALPHABET)
+    assert len(set(ALPHABET)) == 31
+    chance = random.Random(4)
+    codes = {new_code(lambda some: chance.choice(some)) for _ in range(200)}
+    assert len(codes) == 200
+    for code in codes:
+        assert len(code) == LENGTH
+        for typed in (code, shown(code), shown(code).lower(), f" {code[:4]} {code[4:]} ", code.lower()):
+            assert normalised(typed) == code
+
+
+@pytest.mark.parametrize(
+    "typed", ["", "ABCD", "ABCDEFGH2", "ABCDEFG0", "ABCDEFGI", "ABCD/FGH", "ÄBCDEFGH", "ＡBCDEFGH"]
+)
+def test_what_cannot_be_a_code_is_none(typed: str) -> None:
+    assert normalised(typed) is None
+
+
+def test_a_code_is_kept_as_a_digest_that_only_the_secret_can_make() -> None:
+    kept = digest("ABCDEFGH", SECRET)
+    assert kept == digest("ABCDEFGH", SECRET)
+    assert kept not in (digest("ABCDEFGJ", SECRET), digest("ABCDEFGH", SECRET + "x"))
+    assert kept.isalnum()  # one subject token
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_so_many_within_a_minute_and_then_as_they_grow_old() -> None:
+    clock = Clock()
+    limit = RateLimit(3, 60.0, clock)
+    for _ in range(3):
+        assert limit.wait("a") == 0
+        limit.count("a")
+        clock.now += 10
+    assert limit.wait("a") == 30
+    assert limit.wait("b") == 0
+    limit.count("a")  # tried all the same: it does not prolong the wait
+    clock.now += 29.5
+    assert limit.wait("a") == 1
+    clock.now += 0.5
+    assert limit.wait("a") == 0
+
+
+def test_memory_is_not_for_guessers_to_fill() -> None:
+    clock = Clock()
+    limit = RateLimit(1, 60.0, clock)
+    for number in range(MOST_KEYS + 10):
+        limit.count(str(number))
+    assert len(limit._times) <= MOST_KEYS
+    assert limit.wait(str(MOST_KEYS + 9)) > 0
+
+
+def asked(peer: str, *forwarded: str) -> Request:
+    headers = [(b"x-forwarded-for", one.encode()) for one in forwarded]
+    return Request({"type": "http", "headers": headers, "client": (peer, 1234), "method": "GET", "path": "/"})
+
+
+PROXIES: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = [
+    ipaddress.ip_network("10.0.0.0/8"),
+    ipaddress.ip_network("::1/128"),
+]
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("192.0.2.7", (), "192.0.2.7"),
+        ("192.0.2.7", ("203.0.113.9",), "192.0.2.7"),  # nobody whom we trust says so
+        ("10.0.0.1", ("203.0.113.9",), "203.0.113.9"),
+        ("10.0.0.1", ("1.1.1.1, 203.0.113.9, 10.0.0.2",), "203.0.113.9"),
+        ("10.0.0.1", ("1.1.1.1", "203.0.113.9"), "203.0.113.9"),
+        ("10.0.0.1", ("10.0.0.3",), "10.0.0.3"),
+        ("10.0.0.1", ("nonsense",), "unknown"),
+        ("2001:db8:1:2:3:4:5:6", (), "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", (), "192.0.2.7"),
+        ("::1", ("2001:db8::1",), "2001:db8::/64"),
+    ],
+)
+def test_who_asks(peer: str, forwarded: tuple[str, ...], address: str) -> None:
+    assert client_address(asked(peer, *forwarded), PROXIES) == address

@@ -1,0 +1,167 @@
+"""What pages may load and connect to, how their files are sent, and which pages may connect to a socket server."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+
+from actors.connection import Doorkeeper
+from actors.http_bodies import Body, takes_gzip
+from actors.runtime.local_addresses import lan_addresses, own_names
+from actors.runtime.settings import load_settings
+from actors.web_pages import DIRECTORY, EMBEDDABLE, PAGES, connect_source, content_security_policy
+from protocol.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("url", "source"),
+    [
+        ("ws://127.0.0.1:8001/v1/connect", "ws://127.0.0.1:8001"),
+        ("wss://exam.example/v1/connect", "wss://exam.example"),
+        ("wss://[2001:db8::1]:9000/v1/connect", "wss:"),
+        ("https://exam.example", None),
+        ("ws://", None),
+        ("ws://a;script-src:1", None),
+        ("ws://a'b", None),
+        ("ws://[::1", None),
+        ("ws://a:99999", None),
+        ("", None),
+    ],
+)
+def test_the_source_of_a_socket_server(url: str, source: str | None) -> None:
+    assert connect_source(url) == source
+
+
+def test_a_policy_allows_what_is_ours_and_the_socket_servers() -> None:
+    urls = ["ws://a:1/v1/connect", "ws://b:2/v1/connect", "ws://a:1/v1/connect", "ws://x; script-src *"]
+    policy = dict(rule.split(" ", 1) for rule in content_security_policy(urls, ["wss://*.exam.example"]).split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == "'self'"
+    assert policy["connect-src"].split() == ["'self'", "ws://a:1", "ws://b:2", "wss://*.exam.example"]
+    assert not {"unsafe-inline", "unsafe-eval", "*"} & set(re.split(r"[ ']", " ".join(policy.values())))
+
+
+@pytest.mark.parametrize("source", ["https://a", "wss://a b", "wss://a;x", "*", "wss://a/path"])
+def test_a_further_source_that_is_none_is_refused(source: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"web\.connect_sources"):
+        load_settings(**{"web.connect_sources": [source]})
+
+
+@pytest.mark.parametrize(
+    ("header", "taken"),
+    [
+        ("gzip", True),
+        ("deflate, gzip;q=0.5, br", True),
+        ("GZIP", True),
+        ("*", True),
+        ("*;q=0.1", True),
+        ("gzip;q=0", False),
+        ("*, gzip;q=0", False),
+        ("br", False),
+        ("gzip;q=much", False),
+        ("", False),
+    ],
+)
+def test_gzip_is_for_who_takes_it(header: str, taken: bool) -> None:
+    assert takes_gzip(request({"accept-encoding": header})) is taken
+
+
+def request(headers: dict[str, str]) -> Request:
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "headers": raw, "method": "GET", "path": "/"})
+
+
+def test_each_encoding_has_a_tag_of_its_own_and_what_is_known_is_not_sent_again() -> None:
+    content = b"body { margin: 0 }\n" * 100
+    body = Body.of(content, text=True)
+    plain = body.answer(request({}), "text/css", {})
+    packed = body.answer(request({"accept-encoding": "gzip"}), "text/css", {})
+    assert (plain.body, gzip.decompress(bytes(packed.body))) == (content, content)
+    assert packed.headers["content-encoding"] == "gzip"
+    assert plain.headers["vary"] == packed.headers["vary"] == "Accept-Encoding"
+    assert plain.headers["etag"] != packed.headers["etag"]
+    for known in (plain.headers["etag"], f'"x", W/{plain.headers["etag"]}', "*"):
+        again = body.answer(request({"if-none-match": known}), "text/css", {"Cache-Control": "no-cache"})
+        assert (again.status_code, again.body) == (304, b"")
+        assert again.headers["etag"] == plain.headers["etag"]
+        assert again.headers["cache-control"] == "no-cache"
+    assert body.answer(request({"if-none-match": packed.headers["etag"]}), "text/css", {}).status_code == 200
+
+
+def test_what_would_not_become_smaller_is_sent_as_it_is() -> None:
+    assert Body.of(b"short", text=True).packed is None
+    assert Body.of(b"\x89PNG" * 1000, text=False).packed is None
+
+
+# -- the files that are there ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAGES.values())
+def test_a_page_has_nothing_inline_and_loads_only_files_that_are_there(name: str) -> None:
+    text = (DIRECTORY / name).read_text()
+    assert not re.search(r"<style|\sstyle=|\son[a-z]+=|javascript:", text)
+    assert not re.search(r"<script(?![^>]*\bsrc=)", text)
+    loaded = re.findall(r'<(?:script|link|img)[^>]*?(?:src|href)="([^"]+)"', text)
+    assert loaded
+    for address in loaded:
+        assert address.startswith("/static/"), address
+        assert (DIRECTORY / address.removeprefix("/")).is_file(), address
+
+
+def test_modules_import_only_files_that_are_there_and_what_others_embed_imports_nothing_of_ours_alone() -> None:
+    static = DIRECTORY / "static"
+    modules = sorted(static.rglob("*.js"))
+    assert modules
+    for module in modules:
+        for imported in re.findall(
+            r'^(?:import|export)\b[^;]*?\bfrom\s+"([^"]+)"|^import "([^"]+)"', module.read_text(), re.M
+        ):
+            address = "".join(imported)
+            target = Path(module.parent / address).resolve() if address.startswith(".") else DIRECTORY / address[1:]
+            assert target.is_file(), f"{module.name}: {address}"
+            if module.name in EMBEDDABLE:
+                assert target.name in EMBEDDABLE, f"{module.name} is for other sites, {target.name} is not"
+
+
+# -- which pages may connect -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("listens", "origin", "host", "allowed"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000", "127.0.0.1:9001", True),
+        ("127.0.0.1", "https://127.0.0.1:8000", "127.0.0.1:9001", True),
+        ("127.0.0.1", "http://localhost:8000", "127.0.0.1:9001", True),
+        ("127.0.0.1", "http://[::1]:8000", "127.0.0.1:9001", True),
+        ("::1", "http://[::1]:8000", "[::1]:9001", True),
+        ("::1", "https://[::1]", "[::1]:9001", True),
+        ("::1", "http://[::2]:8000", "[::1]:9001", False),
+        ("10.1.2.3", "https://exam.example", "exam.example", True),
+        ("10.1.2.3", "https://EXAM.example:444", "exam.example:9001", True),
+        ("10.1.2.3", "https://evil.example", "exam.example", False),
+        ("10.1.2.3", "https://exam.example.evil.example", "exam.example", False),
+        ("10.1.2.3", "http://localhost:3000", "exam.example", False),
+        ("0.0.0.0", "http://localhost:3000", "exam.example", False),
+        ("0.0.0.0", "http://localhost:8000", "127.0.0.1:9001", True),
+        ("127.0.0.1", "null", "127.0.0.1:9001", False),
+        ("127.0.0.1", "http://[bad", "127.0.0.1:9001", False),
+        ("127.0.0.1", "http://127.0.0.1", "", False),
+    ],
+)
+async def test_pages_of_the_same_host_may_connect_whatever_their_port(
+    listens: str, origin: str, host: str, allowed: bool
+) -> None:
+    assert Doorkeeper([], 1.0, 1, own_names(listens))._allowed(origin, host) is allowed
+
+
+async def test_a_page_opened_on_this_machine_may_connect_to_its_address_in_the_network() -> None:
+    lan = lan_addresses()
+    if not lan:
+        pytest.skip("this machine is in no network")
+    host = f"[{lan[0]}]" if ":" in lan[0] else lan[0]
+    assert Doorkeeper([], 1.0, 1, own_names("0.0.0.0"))._allowed("http://localhost:8000", f"{host}:9001")
+    assert not Doorkeeper([], 1.0, 1, own_names("127.0.0.1"))._allowed("http://localhost:8000", f"{host}:9001")
