@@ -130,7 +130,7 @@ async def test_a_server_is_drained_during_a_load(exam: Up, operator: Operator) -
     proctor = ProctorClient(url_of(exam, "SOCK002"), token(exam, "proctor", "watching"))
     await proctor.connect()
     load = operator.start(
-        f"examwire load steady --examinees 150 --rate 10 --duration 14 --plan P900 -o json --workers 1"
+        f"examwire load steady --examinees 150 --rate 10 --duration 24 --plan P900 -o json --workers 1"
         f" --nats-url {exam.ready['natsUrl']} --redis-url {exam.ready['redisUrl']} --data-dir {exam.data_dir}"
         f" --socket-url {url_of(exam, 'SOCK001')} --socket-url {url_of(exam, 'SOCK002')}"
     )

@@ -97,7 +97,10 @@ class Up:
 
 def _role_and_name(process: Any) -> list[str]:
     """What tells the processes of one `up` apart; `up` itself has none of these words as an argument."""
-    return [Path(process.exe()).name, *process.cmdline()]
+    try:
+        return [Path(process.exe()).name, *process.cmdline()]
+    except psutil.Error:  # it has ended since
+        return []
 
 
 def left_of(data_dir: Path) -> list[Any]:
