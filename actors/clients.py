@@ -40,13 +40,14 @@ from protocol.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.codec import SOCKET_CODEC, Malformed, encode
 from protocol.errors import ExamwireError, StateDamaged, StateUnavailable
-from protocol.frames import CLIENT_FRAMES, Hello, Migrate, ReconnectPolicy, Welcome, error_frame
+from protocol.frames import CLIENT_FRAMES, Hello, Migrate, ReconnectPolicy, Welcome, refusal_of
 from protocol.messages import (
     ClientInfo,
     LossReason,
     Message,
     MobileSyncCompleted,
     MobileSyncStatus,
+    Notice,
     SessionClose,
     SessionLost,
     SessionState,
@@ -313,7 +314,7 @@ class Clients:
                 await pace.wait()  # who floods is read more slowly; the log and the others do not notice
                 if isinstance(frame, Malformed):
                     errors += 1
-                    connection.tell(error_frame(frame.error))
+                    connection.tell(refusal_of(frame))
                 else:
                     await session.put(frame)
             if errors > MAX_ERRORS:
@@ -347,7 +348,7 @@ class Clients:
             match message:
                 case SessionState() | SessionClose():
                     await self._hand_over(self.examinees.get(message.socket_id), message)
-                case MobileSyncCompleted() | MobileSyncStatus():
+                case MobileSyncCompleted() | MobileSyncStatus() | Notice():
                     await self._hand_over(self._by_examinee.get((message.plan_id, message.examinee_id)), message)
                 case SessionLost():
                     lost.update(message.socket_ids)

@@ -13,7 +13,8 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.state_store import StateStore
 from actors.runtime.stream_admin import Stored
 from actors.runtime.stream_reading import read_stream
-from protocol import keys, subjects
+from actors.state_places import record_of
+from protocol import subjects
 from protocol.dead_letters import (
     REPLAY_OF,
     REPLAYABLE,
@@ -33,7 +34,7 @@ from protocol.errors import (
     WrongLastSequence,
 )
 from protocol.log_entries import entries, may_name
-from protocol.messages import ExamineeFact, Message, MobileSyncStatus, MobileSyncTimeout, MobileSyncWait, ServerStatus
+from protocol.messages import ExamineeFact, Message
 from protocol.streams import DEADLETTER, STATE_MANAGER, STREAMS
 from protocol.times import format_time, parse_time
 from protocol.versions import version_of
@@ -285,7 +286,7 @@ async def _applied(store: StateStore, replayed: Replayed, payload: bytes) -> lis
     """What the records say now; a line a message."""
     lines = []
     messages = messages_of(replayed.stream, replayed.subject, payload)
-    wanted = [_record_of(message) for message in messages]
+    wanted = [record_of(message)[0] for message in messages]
     try:
         versions = await store.fields(wanted, ("version",))
     except StateUnavailable as error:
@@ -298,13 +299,3 @@ async def _applied(store: StateStore, replayed: Replayed, payload: bytes) -> lis
         else:
             lines.append(f"{key}: version {version} had no effect by the rules; the record is at {known or 'none'}")
     return lines
-
-
-def _record_of(message: Message) -> str:
-    if isinstance(message, ServerStatus):
-        return keys.server_status(message.server_id)
-    assert isinstance(message, ExamineeFact)
-    about_picture = isinstance(message, MobileSyncWait | MobileSyncStatus | MobileSyncTimeout)
-    if about_picture or getattr(message, "aspect", "") == "mobile_sync":
-        return keys.mobile_sync(message.plan_id, message.examinee_id)
-    return keys.progress(message.plan_id, message.examinee_id)

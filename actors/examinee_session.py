@@ -14,7 +14,16 @@ from actors.socket_session import SocketSession
 from protocol import subjects
 from protocol.close_codes import CloseCode
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.frames import EnterMobileSync, Hello, ReadmitFrame, error_frame
+from protocol.frames import (
+    ConfirmNotice,
+    EnterMobileSync,
+    ExtendMobileSyncFrame,
+    Hello,
+    NotifyFrame,
+    ReadmitFrame,
+    RemoveFrame,
+    error_frame,
+)
 from protocol.messages import (
     ClientInfo,
     ConnectionStatus,
@@ -23,6 +32,8 @@ from protocol.messages import (
     MobileSyncCompleted,
     MobileSyncStatus,
     MobileSyncWait,
+    Notice,
+    NoticeConfirmed,
     SessionClose,
     SessionState,
 )
@@ -124,7 +135,30 @@ class ExamineeSession(SocketSession):
 
     @on(ReadmitFrame)
     def not_for_examinees(self, frame: ReadmitFrame) -> None:
-        self.not_allowed(frame.type, "only a proctor readmits")
+        self.not_allowed(frame.type, "only a proctor readmits", frame.request_id)
+
+    @on(RemoveFrame)
+    def does_not_remove(self, frame: RemoveFrame) -> None:
+        self.not_allowed(frame.type, "only a proctor removes", frame.request_id)
+
+    @on(ExtendMobileSyncFrame)
+    def does_not_extend(self, frame: ExtendMobileSyncFrame) -> None:
+        self.not_allowed(frame.type, "only a proctor gives more time", frame.request_id)
+
+    @on(NotifyFrame)
+    def does_not_notify(self, frame: NotifyFrame) -> None:
+        self.not_allowed(frame.type, "only a proctor sends messages", frame.request_id)
+
+    @on(ConfirmNotice)
+    def confirm_notice(self, frame: ConfirmNotice) -> None:
+        confirmed = NoticeConfirmed(
+            plan_id=self.plan_id,
+            examinee_id=self.examinee_id,
+            action_id=frame.action_id,
+            timestamp=format_time(time.time()),
+        )
+        # Beside: while the log is away, this session still hears that it is to close, say.
+        self.spawn(self.act(confirmed, frame.type, frame.action_id), "confirm")
 
     @on(EnterMobileSync)
     def enter_mobile_sync(self, frame: EnterMobileSync) -> None:
@@ -160,6 +194,10 @@ class ExamineeSession(SocketSession):
 
     @on(MobileSyncStatus)
     def mobile_sync_status(self, message: MobileSyncStatus) -> None:
+        self.connection.tell(message)
+
+    @on(Notice)
+    def notice(self, message: Notice) -> None:
         self.connection.tell(message)
 
     @on(SessionClose)

@@ -26,7 +26,7 @@ class Outbox:
     def __init__(self, bus: Bus, incarnation: str) -> None:
         self._bus = bus
         self._incarnation = incarnation
-        self._waiting: deque[tuple[str, bytes, asyncio.Future[None] | None]] = deque()
+        self._waiting: deque[tuple[str, bytes, asyncio.Future[None] | None, str | None]] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -44,17 +44,20 @@ class Outbox:
         """Queue a status."""
         self._add(fact, None)
 
-    async def store(self, fact: ExamineeFact) -> None:
-        """Queue a status and wait until it is durably in the log."""
+    async def store(self, fact: ExamineeFact, message_id: str | None = None) -> None:
+        """Queue a status and wait until it is durably in the log.
+
+        With a `message_id` it travels alone, and is in the log once however often and by whomever it is stored.
+        """
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._add(fact, stored)
+        self._add(fact, stored, message_id)
         await stored
 
-    def _add(self, fact: ExamineeFact, stored: asyncio.Future[None] | None) -> None:
+    def _add(self, fact: ExamineeFact, stored: asyncio.Future[None] | None, message_id: str | None = None) -> None:
         if (span := traces.publishing(fact)) is not None:
             stored = stored or asyncio.get_running_loop().create_future()
             stored.add_done_callback(lambda _: span.end())
-        self._waiting.append((fact.plan_id, encode(fact), stored))
+        self._waiting.append((fact.plan_id, encode(fact), stored, message_id))
         self._idle.clear()
         self._wake.set()
 
@@ -75,16 +78,23 @@ class Outbox:
     def _take(self) -> None:
         taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), ROUND))]
         by_plan: dict[str, list[bytes]] = {}
-        for plan_id, encoded, _ in taken:
-            by_plan.setdefault(plan_id, []).append(encoded)
+        for plan_id, encoded, _, message_id in taken:
+            if message_id is None:
+                by_plan.setdefault(plan_id, []).append(encoded)
+                continue
+            self._take_together(plan_id, by_plan.pop(plan_id, []))
+            self._in_hand.append(Outgoing(subjects.status_plan(plan_id), encoded, message_id, traces.header([encoded])))
         for plan_id, encoded_facts in by_plan.items():
-            for cut in split_batches([len(one) for one in encoded_facts]):
-                self._number += 1
-                message_id = f"{self._incarnation}:{self._number}"
-                payload, headers = join(encoded_facts[cut]), traces.header(encoded_facts[cut])
-                self._in_hand.append(Outgoing(subjects.status_plan(plan_id), payload, message_id, headers))
-        self._in_hand_futures = [stored for _, _, stored in taken if stored is not None]
+            self._take_together(plan_id, encoded_facts)
+        self._in_hand_futures = [stored for _, _, stored, _ in taken if stored is not None]
         self.stored += len(taken)
+
+    def _take_together(self, plan_id: str, encoded_facts: list[bytes]) -> None:
+        for cut in split_batches([len(one) for one in encoded_facts]):
+            self._number += 1
+            message_id = f"{self._incarnation}:{self._number}"
+            payload, headers = join(encoded_facts[cut]), traces.header(encoded_facts[cut])
+            self._in_hand.append(Outgoing(subjects.status_plan(plan_id), payload, message_id, headers))
 
     def _settle(self) -> None:
         self._in_hand = []

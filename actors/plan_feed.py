@@ -16,8 +16,8 @@ from actors.runtime.state_store import StateStore
 from actors.socket_metrics import observe_told
 from protocol import keys
 from protocol.frames import ExamineeRow, PlanSnapshot
-from protocol.messages import LossReason
-from protocol.rows import MOBILE_SYNC_FIELDS, PROGRESS_FIELDS, examinee_row
+from protocol.messages import Aspect, LossReason
+from protocol.rows import MOBILE_SYNC_FIELDS, NOTICES_FIELDS, PROGRESS_FIELDS, examinee_row
 
 log = logging.getLogger("examwire.plan_feed")
 
@@ -34,7 +34,7 @@ class PlanFeed:
         self.proctors: set[ProctorSession] = set()
         self._store = store
         self._max_buffer = max_buffer_bytes
-        self._versions: dict[tuple[str, bool], int] = {}
+        self._versions: dict[tuple[str, Aspect], int] = {}
         self.sent = self.dropped = 0
 
     def broadcast(self, payload: bytes) -> None:
@@ -82,10 +82,11 @@ class PlanFeed:
         """Send every examinee of the plan, then what was held back meanwhile. Raises `StateUnavailable`."""
         proctor.held_back = proctor.held_back if proctor.held_back is not None else []
         rows = await self._rows()
-        known: dict[tuple[str, bool], int] = {}
+        known: dict[tuple[str, Aspect], int] = {}
         for row in rows:
-            known[row.examinee_id, False] = row.version
-            known[row.examinee_id, True] = row.mobile_sync.version
+            known[row.examinee_id, "connection"] = row.version
+            known[row.examinee_id, "mobile_sync"] = row.mobile_sync.version
+            known[row.examinee_id, "notices"] = row.notices.version if row.notices is not None else 0
         parts = max(1, -(-len(rows) // ROWS_A_FRAME))
         for part in range(parts):
             proctor.connection.tell(
@@ -112,7 +113,8 @@ class PlanFeed:
             pictures = await self._store.fields(
                 [keys.mobile_sync(self.plan_id, one) for one in some], MOBILE_SYNC_FIELDS
             )
-            rows += [examinee_row(*one) for one in zip(some, progress, pictures, strict=True)]
+            notices = await self._store.fields([keys.notices(self.plan_id, one) for one in some], NOTICES_FIELDS)
+            rows += [examinee_row(*one) for one in zip(some, progress, pictures, notices, strict=True)]
         return rows
 
 

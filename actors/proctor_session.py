@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from actors.connection import Connection
@@ -12,16 +13,25 @@ from actors.runtime.state_store import StateStore
 from actors.socket_session import SocketSession
 from protocol import keys
 from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
-from protocol.frames import Accepted, EnterMobileSync, ReadmitFrame, error_frame
-from protocol.messages import Readmit
+from protocol.frames import (
+    ConfirmNotice,
+    EnterMobileSync,
+    ExtendMobileSyncFrame,
+    NotifyFrame,
+    ReadmitFrame,
+    RemoveFrame,
+    error_frame,
+)
+from protocol.messages import ActionFact, Aspect, MobileSyncExtend, Notice, Readmit, Remove
+from protocol.plan_view import aspect
 from protocol.times import format_time
 
 Parsed = dict[str, Any]
 
 
-def aspect_of(event: Parsed) -> tuple[str, bool]:
-    """What an event's version counts for: an examinee's mobile sync (True) or connection (False)."""
-    return event["data"]["examineeId"], str(event["type"]).startswith("mobile_sync")
+def aspect_of(event: Parsed) -> tuple[str, Aspect]:
+    """What an event's version counts for, of which examinee."""
+    return event["data"]["examineeId"], aspect(str(event["type"]))
 
 
 class ProctorSession(SocketSession):
@@ -41,7 +51,7 @@ class ProctorSession(SocketSession):
         self.name = name
         self._store = store
         self.held_back: list[Parsed] | None = []
-        self.known: dict[tuple[str, bool], int] | None = None
+        self.known: dict[tuple[str, Aspect], int] | None = None
 
     def details(self) -> dict[str, Any]:
         return {"planId": self.plan_id, "proctor": self.name, "socketId": self.socket_id}
@@ -54,34 +64,61 @@ class ProctorSession(SocketSession):
     def forget_snapshot(self) -> None:
         self.known = None
 
-    async def _never_seen(self, examinee_id: str) -> bool:
-        """Whether Redis is sure that there is no such examinee; with Redis away, the log takes the proctor's word."""
-        try:
-            ((status,),) = await self._store.fields([keys.progress(self.plan_id, examinee_id)], ("connStatusCode",))
-        except (StateUnavailable, StateDamaged):
-            return False
-        return not status
-
     def ended(self, _reason: str) -> None:
         """The socket is gone; its server forgets this session."""
         self.over = True
+
+    # -- what a proctor decides ------------------------------------------------------------------------
+
+    @on(ReadmitFrame)
+    async def readmit(self, frame: ReadmitFrame) -> None:
+        await self._decide(frame, lambda common: Readmit(**common))
+
+    @on(RemoveFrame)
+    async def remove(self, frame: RemoveFrame) -> None:
+        await self._decide(frame, lambda common: Remove(**common, reason=frame.reason))
+
+    @on(ExtendMobileSyncFrame)
+    async def extend_mobile_sync(self, frame: ExtendMobileSyncFrame) -> None:
+        await self._decide(frame, lambda common: MobileSyncExtend(**common, seconds=frame.seconds))
+
+    @on(NotifyFrame)
+    async def notify(self, frame: NotifyFrame) -> None:
+        await self._decide(frame, lambda common: Notice(**common, text=frame.text))
+
+    async def _decide(
+        self,
+        frame: ReadmitFrame | RemoveFrame | ExtendMobileSyncFrame | NotifyFrame,
+        fact: Callable[[dict[str, Any]], ActionFact | Notice],
+    ) -> None:
+        """The fact into the log, if there is such an examinee. What it changes is the rules', and told as events."""
+        if await self._unknown(frame.examinee_id):
+            detail = f"no examinee {frame.examinee_id} was ever connected to plan {self.plan_id}, or is on its roster"
+            error = ProtocolError(ErrorCode.NOT_FOUND, detail, "data.examineeId")
+            self.connection.tell(error_frame(error, frame.type, frame.request_id))
+            return
+        common = {
+            "plan_id": self.plan_id,
+            "examinee_id": frame.examinee_id,
+            "by": self.name,
+            "action_id": frame.request_id,
+            "timestamp": format_time(time.time()),
+        }
+        # Beside: however long the log is away, heartbeats are answered. The outbox keeps the order.
+        self.spawn(self.act(fact(common), frame.type, frame.request_id), "act")
+
+    async def _unknown(self, examinee_id: str) -> bool:
+        """Whether Redis is sure that there is no such examinee; with Redis away, the log takes the proctor's word."""
+        try:
+            ((known,),) = await self._store.fields([keys.progress(self.plan_id, examinee_id)], ("examineeId",))
+        except (StateUnavailable, StateDamaged):
+            return False
+        return not known
 
     @on(EnterMobileSync)
     def not_for_proctors(self, frame: EnterMobileSync) -> None:
         self.not_allowed(frame.type, "only an examinee enters the mobile sync stage")
 
-    @on(ReadmitFrame)
-    async def readmit(self, frame: ReadmitFrame) -> None:
-        if await self._never_seen(frame.examinee_id):
-            detail = f"no examinee {frame.examinee_id} has ever connected to plan {self.plan_id}"
-            self.connection.tell(error_frame(ProtocolError(ErrorCode.NOT_FOUND, detail, "data.examineeId"), frame.type))
-            return
-        await self._outbox.store(
-            Readmit(
-                plan_id=self.plan_id,
-                examinee_id=frame.examinee_id,
-                by=self.name,
-                timestamp=format_time(time.time()),
-            )
-        )
-        self.connection.tell(Accepted(request_type=frame.type, request_id=frame.request_id))
+    @on(ConfirmNotice)
+    def does_not_confirm(self, frame: ConfirmNotice) -> None:
+        self.not_allowed(frame.type, "only an examinee confirms a message")

@@ -24,7 +24,7 @@ from actors.runtime.state_store import StateStore
 from actors.state_metrics import ATTEMPTS, EXHAUSTED
 from protocol import keys, subjects
 from protocol.codec import encode, encode_batches
-from protocol.connection import READMITTED
+from protocol.connection import READMITTED, REMOVED
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.messages import ConnectionStatusCode, Message, ReconnectAttempt, ReconnectExhausted
 from protocol.streams import RECONNECT_EXHAUSTED, ladder_of, reconnect_watch
@@ -134,7 +134,7 @@ class ReconnectWatch(Actor):
         for delivery, (status, current, exhausted, reason) in zip(deliveries, known, strict=True):
             waited_for = _loss_version(delivery.payload)
             away = status in (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
-            lost = away and exhausted != "1" and reason != READMITTED
+            lost = away and exhausted != "1" and reason not in (READMITTED, REMOVED)
             if lost and int(current or 0) > waited_for:
                 # Two state managers told of two losses, the older one last, and it took the newer one's place here.
                 newer.append(Outgoing(delivery.subject, b'{"lossVersion":%d}' % int(current or 0), f"again:{current}"))

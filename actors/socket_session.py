@@ -5,8 +5,10 @@ from __future__ import annotations
 from actors.connection import Connection
 from actors.outbox import Outbox
 from actors.runtime.actor import Actor, on
+from protocol.actions import message_id
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.frames import Heartbeat, Hello, error_frame
+from protocol.frames import Accepted, Heartbeat, Hello, error_frame
+from protocol.messages import ActionFact, Notice, NoticeConfirmed
 
 
 class SocketSession(Actor):
@@ -37,6 +39,11 @@ class SocketSession(Actor):
     async def leave(self) -> None:
         """The server is drained: return when the client may be told to go."""
 
-    def not_allowed(self, kind: str, detail: str) -> None:
+    def not_allowed(self, kind: str, detail: str, request_id: str | None = None) -> None:
         """Answer a frame of a type that is not for this role."""
-        self.connection.tell(error_frame(ProtocolError(ErrorCode.NOT_ALLOWED, detail), kind))
+        self.connection.tell(error_frame(ProtocolError(ErrorCode.NOT_ALLOWED, detail), kind, request_id))
+
+    async def act(self, fact: ActionFact | Notice | NoticeConfirmed, kind: str, request_id: str | None) -> None:
+        """An action into the log, and `accepted` once it is there; a retry of it is there already."""
+        await self._outbox.store(fact, message_id(fact))
+        self.connection.tell(Accepted(request_type=kind, request_id=request_id))

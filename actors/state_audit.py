@@ -28,6 +28,7 @@ PAUSE_SECONDS = 0.4
 # Leases change these beside the log (`actors.lease_watch`); of a time it is checked that it is no older.
 MEASURED = frozenset({"cpuUsage", "memoryUsage", "networkStatus"})
 MOVING = frozenset({"lastActiveTime"})
+_RECORDS = (keys.progress, keys.mobile_sync, keys.notices)  # those of an examinee
 
 Hash = dict[str, str] | StateDamaged
 
@@ -131,7 +132,7 @@ class Audit:
             known.update(keys.server_status(server_id) for server_id in servers)
         for plan_id in plans:
             for examinee_id in await self._members(keys.plan_examinees(plan_id)):
-                known |= {keys.progress(plan_id, examinee_id), keys.mobile_sync(plan_id, examinee_id)}
+                known |= {make(plan_id, examinee_id) for make in _RECORDS}
         return known
 
     async def _members(self, key: str) -> set[str]:
@@ -168,10 +169,9 @@ class Audit:
         plan_id = key.split(":")[1]
         found = []
         for some in _portions(sorted(examinees)):
-            progress = await self._store.raw_hashes([keys.progress(plan_id, one) for one in some])
-            pictures = await self._store.raw_hashes([keys.mobile_sync(plan_id, one) for one in some])
-            for one, *both in zip(some, progress, pictures, strict=True):
-                if not any(both):
+            found_there = [await self._store.raw_hashes([make(plan_id, one) for one in some]) for make in _RECORDS]
+            for one, *theirs in zip(some, *found_there, strict=True):
+                if not any(theirs):
                     found.append(Difference(key, one, "a member", None))
         return found
 
@@ -285,6 +285,8 @@ def kind_of(key: str) -> records.RecordKind[Any, Any] | None:
             return records.CONNECTION
         case ["plan", _, "examinee", _, "mobile_sync"]:
             return records.MOBILE_SYNC
+        case ["plan", _, "examinee", _, "notices"]:
+            return records.NOTICES
         case ["SERVER_ID", _, "status"]:
             return records.SERVER
     return None

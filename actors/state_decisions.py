@@ -26,6 +26,7 @@ from protocol.messages import (
     Restate,
 )
 from protocol.mobile_sync import MobileSync
+from protocol.notices import Notices
 from protocol.servers import Server
 from protocol.versions import floor_of
 
@@ -44,6 +45,7 @@ class Decided:
     damaged: list[tuple[Item, str]] = field(default_factory=list)
     connections: dict[str, Connection] = field(default_factory=dict)
     mobile_syncs: dict[str, MobileSync] = field(default_factory=dict)
+    notices: dict[str, Notices] = field(default_factory=dict)
     applied: int = 0
     repeated: int = 0
     late: int = 0
@@ -146,14 +148,17 @@ class Decisions:
     def _keep_beside(
         self, wanted: Sequence[tuple[str, str]], loaded: Sequence[Stored | StateDamaged], decided: Decided
     ) -> None:
-        for (_, examinee), stored in zip(wanted, loaded, strict=True):
+        for (key, examinee), stored in zip(wanted, loaded, strict=True):
             if isinstance(stored, Stored):
                 try:
-                    history = records.MOBILE_SYNC.read(stored.history)
+                    if key.endswith(":notices"):
+                        notices = fold(records.NOTICES.read(stored.history), records.NOTICES.rule)
+                        decided.notices.setdefault(examinee, notices)
+                    else:
+                        picture = fold(records.MOBILE_SYNC.read(stored.history), records.MOBILE_SYNC.rule)
+                        decided.mobile_syncs.setdefault(examinee, picture)
                 except ValueError:
-                    log.warning("mobile sync of %s cannot be read", examinee)
-                else:
-                    decided.mobile_syncs.setdefault(examinee, fold(history, records.MOBILE_SYNC.rule))
+                    log.warning("%s cannot be read", key)
 
     async def _check_servers(self, items: Sequence[Item], decided: Decided) -> None:
         """A CONNECTED may reach us after its server was declared gone: then nobody else would end it."""
@@ -204,18 +209,20 @@ class _Outcome:
         decided.repeated += self.repeated
         decided.late += self.late
         for version, late in self.restates:
-            if isinstance(late, ExamineeFact):
+            if isinstance(late, ExamineeFact) and self.kind.aspect is not None:
                 restate = Restate(
                     plan_id=late.plan_id,
                     examinee_id=late.examinee_id,
                     timestamp=late.timestamp,
-                    aspect="mobile_sync" if isinstance(self.state, MobileSync) else "connection",
+                    aspect=self.kind.aspect,
                 )
                 decided.follow_ups.append((f"restate:{version}", restate))
         if isinstance(self.state, Connection):
             decided.connections[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
         elif isinstance(self.state, MobileSync):
             decided.mobile_syncs[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
+        elif isinstance(self.state, Notices):
+            decided.notices[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
 
 
 def _by_record(items: Iterable[Item]) -> list[_Record]:
@@ -227,9 +234,10 @@ def _by_record(items: Iterable[Item]) -> list[_Record]:
 
 
 def _read_beside(items: Iterable[Item]) -> list[tuple[str, str]]:
-    """Keys and examinees of the mobile syncs that a `session_state` will speak of."""
+    """Keys and examinees of the mobile syncs and notices that a `session_state` will speak of."""
     return [
-        (keys.mobile_sync(m.plan_id, m.examinee_id), f"{m.plan_id} {m.examinee_id}")
+        (key, f"{m.plan_id} {m.examinee_id}")
         for item in items
         if isinstance(m := item.message, ConnectionStatus) and m.status is ConnectionStatusCode.CONNECTED
+        for key in (keys.mobile_sync(m.plan_id, m.examinee_id), keys.notices(m.plan_id, m.examinee_id))
     ]

@@ -12,16 +12,21 @@ from protocol.connection import server_of
 from protocol.messages import (
     ConnectionStatus,
     ConnectionStatusCode,
+    Enrol,
     ExamineeFact,
     Message,
+    MobileSyncExtend,
     MobileSyncStatus,
     MobileSyncTimeout,
     MobileSyncWait,
+    Notice,
+    NoticeConfirmed,
     Restate,
     ServerStatus,
 )
 
 ENDED_SOCKET_SECONDS = 86400
+_ABOUT_PICTURES = (MobileSyncWait, MobileSyncStatus, MobileSyncExtend, MobileSyncTimeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +42,11 @@ def record_of(message: Message) -> tuple[str, records.RecordKind[Any, Any]]:
     if isinstance(message, ServerStatus):
         return keys.server_status(message.server_id), records.SERVER
     assert isinstance(message, ExamineeFact)
-    if isinstance(message, MobileSyncWait | MobileSyncStatus | MobileSyncTimeout) or (
-        isinstance(message, Restate) and message.aspect == "mobile_sync"
-    ):
+    aspect = message.aspect if isinstance(message, Restate) else "connection"
+    if aspect == "mobile_sync" or isinstance(message, _ABOUT_PICTURES):
         return keys.mobile_sync(message.plan_id, message.examinee_id), records.MOBILE_SYNC
+    if aspect == "notices" or isinstance(message, Notice | NoticeConfirmed):
+        return keys.notices(message.plan_id, message.examinee_id), records.NOTICES
     return keys.progress(message.plan_id, message.examinee_id), records.CONNECTION
 
 
@@ -78,7 +84,7 @@ def index_of(items: Iterable[Item]) -> Index:
                 index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
             else:
                 index.set_entry(holder, message.socket_id, item.version, None)
-        elif isinstance(message, MobileSyncWait | MobileSyncStatus):
+        elif isinstance(message, MobileSyncWait | MobileSyncStatus | Enrol):
             index.add_member(keys.PLANS, message.plan_id)
             index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
     return index

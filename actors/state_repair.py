@@ -27,7 +27,6 @@ from protocol.codec import encode
 from protocol.errors import StateDamaged
 from protocol.history import History, compact, fold, insert
 from protocol.messages import ExamineeFact, Message, Restate
-from protocol.mobile_sync import MobileSync
 from protocol.records import RecordKind
 from protocol.times import format_time
 from protocol.versions import floor_of
@@ -270,14 +269,14 @@ class StateRepair:
             key, kind = record_of(about)
             history = histories[key]
             newest = history.facts[-1][0] if history.facts else history.floor
-            aspect = "mobile_sync" if kind.state is MobileSync else "connection"
+            assert kind.aspect is not None
             message = Restate(
                 plan_id=about.plan_id,
                 examinee_id=about.examinee_id,
                 timestamp=format_time(time.time()),
-                aspect="mobile_sync" if kind.state is MobileSync else "connection",
+                aspect=kind.aspect,
             )
-            message_id = f"repaired:{aspect}:{about.plan_id}:{about.examinee_id}:{newest}"
+            message_id = f"repaired:{kind.aspect}:{about.plan_id}:{about.examinee_id}:{newest}"
             out.append(Outgoing(subjects.status_plan(about.plan_id), encode(message), message_id))
         await self._bus.confirm(await self._bus.send(out))
         repair.restated += len(out)

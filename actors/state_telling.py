@@ -27,6 +27,7 @@ from protocol.effects import (
     ReportLost,
     ScheduleTimeout,
     TellMobileSync,
+    TellNotice,
     TellState,
     WatchReconnect,
 )
@@ -45,6 +46,7 @@ from protocol.messages import (
     SessionState,
 )
 from protocol.mobile_sync import MobileSync
+from protocol.notices import Notices
 from protocol.times import format_time, parse_time
 from protocol.versions import index_of, sequence_of
 
@@ -193,7 +195,7 @@ def _to_servers(decided: Decided) -> list[Outgoing]:
     for effect in decided.effects:
         match effect:
             case TellState():
-                message = _session_state(effect, decided.connections, decided.mobile_syncs)
+                message = _session_state(effect, decided)
                 by_server.setdefault(effect.server_id, []).append((effect.version, message))
             case CloseSocket():
                 close = SessionClose(socket_id=effect.socket_id, code=effect.code)
@@ -206,6 +208,13 @@ def _to_servers(decided: Decided) -> list[Outgoing]:
                 if state is not None and state.status is not None:
                     address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
                     examinees.append(Outgoing(address, encode(state.event()), f"ms:{address}:{effect.version}"))
+            case TellNotice():
+                notices = decided.notices.get(f"{effect.plan_id} {effect.examinee_id}", Notices())
+                sent = notices.find(effect.action_id)
+                if sent is not None and sent.confirmed_at is None:
+                    address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
+                    told_now = encode(notices.notice(sent, effect.version))
+                    examinees.append(Outgoing(address, told_now, f"no:{address}:{effect.version}"))
             case _:
                 pass
     out = []
@@ -218,18 +227,17 @@ def _to_servers(decided: Decided) -> list[Outgoing]:
     return out + examinees
 
 
-def _session_state(
-    effect: TellState, connections: Mapping[str, Connection], mobile_syncs: Mapping[str, MobileSync]
-) -> SessionState:
+def _session_state(effect: TellState, decided: Decided) -> SessionState:
     examinee = f"{effect.plan_id} {effect.examinee_id}"
-    connection = connections.get(examinee, Connection())
+    connection = decided.connections.get(examinee, Connection())
     return SessionState(
         plan_id=effect.plan_id,
         examinee_id=effect.examinee_id,
         socket_id=effect.socket_id,
         connection=connection.view(),
-        mobile_sync=mobile_syncs.get(examinee, MobileSync()).view(),
+        mobile_sync=decided.mobile_syncs.get(examinee, MobileSync()).view(),
         reconnect=connection.reconnect_view(),
+        notices=decided.notices.get(examinee, Notices()).open(),
         version=connection.version,
     )
 

@@ -114,7 +114,7 @@ def _draw(plan_id: str, window: tuple[float, float], rows: list[OutageRow], sums
     )
     columns = [
         *("examinee", "outages", "seconds", "longest", "compensate", "reasons", "attempts", "shut out"),
-        *("readmitted", "migrations", "still gone", "mobile sync", "at"),
+        *("removed", "readmitted", "migrations", "still gone", "mobile sync", "at"),
     ]
     drawn = [
         (
@@ -126,6 +126,7 @@ def _draw(plan_id: str, window: tuple[float, float], rows: list[OutageRow], sums
             reasons(row),
             row.attempts or None,
             row.shut_out or None,
+            row.removals or None,
             row.readmissions or None,
             row.migrations or None,
             "yes" if row.still_disconnected else None,
@@ -136,7 +137,7 @@ def _draw(plan_id: str, window: tuple[float, float], rows: list[OutageRow], sums
     ]
     total = (
         *("total", sums.outages, f"{sums.outage_seconds:.3f}", f"{sums.longest_seconds:.3f}", sums.compensate_seconds),
-        *("", None, sums.shut_out or None, sums.readmissions or None, sums.migrations or None),
+        *("", None, sums.shut_out or None, sums.removals or None, sums.readmissions or None, sums.migrations or None),
         *(sums.still_disconnected or None, None, None),
     )
     return table(columns, [*drawn, total], title=title)

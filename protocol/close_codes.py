@@ -32,6 +32,7 @@ class CloseCode(IntEnum):
     RECONNECT_LIMIT_EXCEEDED = 4504
     TOO_MANY_ERRORS = 4505
     FORBIDDEN = 4506
+    REMOVED = 4508
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ CLOSE_RULES: dict[int, CloseRule] = {
         ),
         CloseRule(CloseCode.TOO_MANY_ERRORS, "TOO_MANY_ERRORS", False, "Too many invalid frames; mend the client."),
         CloseRule(CloseCode.FORBIDDEN, "FORBIDDEN", False, "The token's role has no place on this socket."),
+        CloseRule(CloseCode.REMOVED, "REMOVED", False, "A proctor has removed the examinee; a proctor must readmit."),
     )
 }
 

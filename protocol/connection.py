@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from protocol.actions import noted
 from protocol.close_codes import CloseCode
 from protocol.effects import CloseSocket, Effect, ReportLost, TellState, WatchReconnect
 from protocol.history import Outcome
@@ -13,18 +14,22 @@ from protocol.messages import (
     ConnectionStatus,
     ConnectionStatusCode,
     ConnectionView,
+    Enrol,
     Event,
     ExamineeConnected,
     ExamineeDisconnected,
+    ExamineeEnrolled,
     ExamineeMigrating,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
+    ExamineeRemoved,
     LossReason,
     Readmit,
     ReconnectAttempt,
     ReconnectExhausted,
     ReconnectView,
+    Remove,
     ReplacedSocket,
     Restate,
 )
@@ -35,14 +40,18 @@ _AWAY = (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
 READMITTED = "READMITTED"
 """`reason` of a disconnected examinee whom a proctor let in again; nobody counts attempts for them."""
 
+REMOVED = CloseCode.REMOVED.name
+"""`reason` of an examinee whom a proctor has removed; nobody counts attempts for them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Connection:
     """What is known of an examinee's connection.
 
     `version` is the version that last changed it; `loss_version` names the current or latest outage
-    (its loss or migration, or the readmission that gave it more time). `socket_id`
-    is the current socket, or the last one while disconnected or migrating.
+    (its loss or migration, or what a proctor has decided since). `socket_id` is the current socket, or the last one
+    while disconnected or migrating. `enrolled`: the roster has them, as `name`. `removed_by` and `removed_why`: who
+    has `removed` them last, and the reason given. `actions`: those of proctors that had an effect.
     """
 
     plan_id: str = ""
@@ -63,6 +72,12 @@ class Connection:
     next_attempt_at: str | None = None
     exhausted: bool = False
     recoveries: int = 0
+    name: str | None = None
+    enrolled: bool = False
+    removed: bool = False
+    removed_by: str | None = None
+    removed_why: str | None = None
+    actions: tuple[str, ...] = ()
     version: int = 0
 
     @property
@@ -89,9 +104,9 @@ class Connection:
         )
 
 
-def told(state: Connection) -> tuple[ConnectionStatusCode | None, str | None, bool]:
+def told(state: Connection) -> tuple[ConnectionStatusCode | None, str | None, bool, bool, str | None]:
     """The part of a connection that proctors must have right."""
-    return (state.status, state.socket_id if state.live else None, state.exhausted)
+    return (state.status, state.socket_id if state.live else None, state.exhausted, state.removed, state.name)
 
 
 def apply(state: Connection, version: int, fact: ConnectionFact) -> Outcome[Connection]:
@@ -105,8 +120,12 @@ def apply(state: Connection, version: int, fact: ConnectionFact) -> Outcome[Conn
             return _attempt(state, version, fact)
         case ReconnectExhausted():
             return _exhausted(state, version, fact)
+        case Enrol():
+            return _enrolled(state, version, fact)
         case Readmit():
             return _readmitted(state, version, fact)
+        case Remove():
+            return _removed(state, version, fact)
         case Restate():
             return _restated(state, version, fact)
 
@@ -118,9 +137,9 @@ def server_of(fact: ConnectionStatus) -> str:
 
 def _connected(state: Connection, version: int, fact: ConnectionStatus) -> Outcome[Connection]:
     server_id = server_of(fact)
-    if state.exhausted:
-        refusal = CloseSocket(server_id, fact.socket_id, CloseCode.RECONNECT_LIMIT_EXCEEDED, version)
-        return Outcome(state, effects=(refusal,))
+    if state.exhausted or state.removed:
+        why = CloseCode.REMOVED if state.removed else CloseCode.RECONNECT_LIMIT_EXCEEDED
+        return Outcome(state, effects=(CloseSocket(server_id, fact.socket_id, why, version),))
     tell = TellState(fact.plan_id, fact.examinee_id, server_id, fact.socket_id, version)
     if state.live and fact.socket_id == state.socket_id:  # announced again by its server
         return Outcome(state, effects=(tell,))
@@ -145,6 +164,9 @@ def _connected(state: Connection, version: int, fact: ConnectionStatus) -> Outco
         browser_info=info.browser_info,
         loss_version=state.loss_version,
         recoveries=state.recoveries + recovered,
+        name=state.name,
+        enrolled=state.enrolled,
+        actions=state.actions,
         version=version,
     )
     effects: tuple[Effect, ...] = (tell,)
@@ -164,6 +186,7 @@ def _connected(state: Connection, version: int, fact: ConnectionStatus) -> Outco
         migrated=migrated or None,
         outage_seconds=_seconds_between(state.since, fact.timestamp) if recovered or migrated else None,
         replaced=replaced,
+        name=state.name,
         version=version,
     )
     return Outcome(connected, (event,), effects)
@@ -206,6 +229,7 @@ def _away(state: Connection, version: int, *, restated: bool | None = None) -> E
             server_id=state.server_id,
             timestamp=state.since,
             restated=restated,
+            name=state.name,
             version=version,
         )
     return ExamineeDisconnected(
@@ -218,6 +242,7 @@ def _away(state: Connection, version: int, *, restated: bool | None = None) -> E
         attempt=state.attempt or None,
         max_attempts=state.max_attempts,
         restated=restated,
+        name=state.name,
         version=version,
     )
 
@@ -244,6 +269,7 @@ def _attempt(state: Connection, version: int, fact: ReconnectAttempt) -> Outcome
         max_attempts=fact.max_attempts,
         next_attempt_at=fact.next_attempt_at,
         timestamp=fact.timestamp,
+        name=state.name,
         version=version,
     )
     return Outcome(trying, (event,))
@@ -266,40 +292,132 @@ def _exhausted(state: Connection, version: int, fact: ReconnectExhausted) -> Out
         attempt=state.attempt,
         max_attempts=state.max_attempts or state.attempt,
         timestamp=fact.timestamp,
+        name=state.name,
         version=version,
     )
     return Outcome(refused, (event,))
 
 
+def _enrolled(state: Connection, version: int, fact: Enrol) -> Outcome[Connection]:
+    name = fact.name or state.name
+    if state.enrolled and name == state.name:
+        return Outcome(state)
+    enrolled = replace(
+        state, plan_id=fact.plan_id, examinee_id=fact.examinee_id, name=name, enrolled=True, version=version
+    )
+    return Outcome(enrolled, (_roster_entry(enrolled, version, fact.timestamp, by=fact.by, action_id=fact.action_id),))
+
+
+def _roster_entry(
+    state: Connection,
+    version: int,
+    timestamp: str,
+    *,
+    by: str | None = None,
+    action_id: str | None = None,
+    restated: bool | None = None,
+) -> ExamineeEnrolled:
+    return ExamineeEnrolled(
+        plan_id=state.plan_id,
+        examinee_id=state.examinee_id,
+        name=state.name,
+        by=by,
+        action_id=action_id,
+        connection=state.view(),
+        reconnect=state.reconnect_view(),
+        removed=state.removed,
+        timestamp=timestamp,
+        restated=restated,
+        version=version,
+    )
+
+
 def _readmitted(state: Connection, version: int, fact: Readmit) -> Outcome[Connection]:
-    if not state.exhausted:
+    if not (state.exhausted or state.removed) or fact.action_id in state.actions:
         return Outcome(state)
     # No new ladder: whoever was let in by a person may take the time it takes. What is still said about the old
     # ladder, which can be long after the message ids of its messages are forgotten, finds its outage gone.
     readmitted = replace(
         state,
         exhausted=False,
-        reason=READMITTED,
+        removed=False,
+        reason=READMITTED if state.status is not None else None,
+        # Who was removed was kept away by a decision: what keeps them away from now on is another matter.
+        since=fact.timestamp if state.removed and state.status is not None else state.since,
         loss_version=version,
         attempt=0,
         max_attempts=None,
+        actions=noted(state.actions, fact.action_id),
         version=version,
     )
     event = ExamineeReadmitted(
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
+        status="DISCONNECTED" if state.status is not None else "NEVER",
         by=fact.by,
+        action_id=fact.action_id,
         timestamp=fact.timestamp,
+        name=state.name,
         version=version,
     )
     return Outcome(readmitted, (event,))
 
 
+def _removed(state: Connection, version: int, fact: Remove) -> Outcome[Connection]:
+    if state.removed or fact.action_id in state.actions:
+        return Outcome(state)
+    been_there = state.status is not None
+    # What is still said about an outage of before finds it gone: nobody is waited for any more.
+    removed = replace(
+        state,
+        plan_id=fact.plan_id,
+        examinee_id=fact.examinee_id,
+        status=ConnectionStatusCode.DISCONNECTED if been_there else None,
+        reason=REMOVED if been_there else None,
+        since=fact.timestamp if been_there else None,
+        loss_version=version,
+        attempt=0,
+        max_attempts=None,
+        next_attempt_at=None,
+        exhausted=False,
+        removed=True,
+        removed_by=fact.by,
+        removed_why=fact.reason,
+        actions=noted(state.actions, fact.action_id),
+        version=version,
+    )
+    effects: tuple[Effect, ...] = ()
+    if state.live and state.socket_id is not None and state.server_id is not None:
+        effects = (CloseSocket(state.server_id, state.socket_id, CloseCode.REMOVED, version),)
+    return Outcome(removed, (_removal(removed, version, fact.timestamp, action_id=fact.action_id),), effects)
+
+
+def _removal(
+    state: Connection, version: int, timestamp: str, *, action_id: str | None = None, restated: bool | None = None
+) -> ExamineeRemoved:
+    return ExamineeRemoved(
+        plan_id=state.plan_id,
+        examinee_id=state.examinee_id,
+        status="DISCONNECTED" if state.status is not None else "NEVER",
+        by=state.removed_by or "",
+        action_id=action_id,
+        reason=state.removed_why,
+        timestamp=timestamp,
+        restated=restated,
+        name=state.name,
+        version=version,
+    )
+
+
 def _restated(state: Connection, version: int, fact: Restate) -> Outcome[Connection]:
-    if state.status is None or state.socket_id is None:
+    if not state.examinee_id:
         return Outcome(state)
     event: Event
-    if state.live:
+    if state.removed:
+        event = _removal(state, version, state.since or fact.timestamp, restated=True)
+    elif state.status is None or state.socket_id is None:
+        event = _roster_entry(state, version, fact.timestamp, restated=True)
+    elif state.live:
         event = ExamineeConnected(
             plan_id=fact.plan_id,
             examinee_id=fact.examinee_id,
@@ -307,6 +425,7 @@ def _restated(state: Connection, version: int, fact: Restate) -> Outcome[Connect
             server_id=state.server_id,
             timestamp=state.since or fact.timestamp,
             restated=True,
+            name=state.name,
             version=version,
         )
     else:
@@ -315,7 +434,8 @@ def _restated(state: Connection, version: int, fact: Restate) -> Outcome[Connect
 
 
 def _same_outage(state: Connection, loss_version: int) -> bool:
-    return state.status in _AWAY and state.loss_version == loss_version and not state.exhausted
+    shut_out = state.exhausted or state.removed
+    return state.status in _AWAY and state.loss_version == loss_version and not shut_out
 
 
 def _seconds_between(start: str | None, end: str) -> float | None:

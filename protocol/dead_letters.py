@@ -24,6 +24,8 @@ from protocol.messages import (
     Message,
     MobileSyncCode,
     MobileSyncStatus,
+    Readmit,
+    Remove,
     Wire,
 )
 
@@ -36,6 +38,7 @@ REPLAYS = "Examwire-Replays"
 REPLAYABLE = ("STATUS", "SOCKET")
 """The streams whose messages are replayed. What the others hold (leases, attempts, advisories) was true once only."""
 
+_ADMISSION = (Readmit, Remove)
 _VARIABLE = re.compile(r"(plan:|SERVER_ID:)\S+?(?=:? |$)")
 
 
@@ -147,20 +150,24 @@ def messages_of(stream: str, subject: str, payload: bytes) -> list[Message]:
 def can_be_outdated(message: Message) -> bool:
     """Whether it matters what has happened since: see `outdated`."""
     connected = isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED
-    return connected or _is_picture(message)
+    return connected or _is_picture(message) or isinstance(message, _ADMISSION)
 
 
 def outdated(messages: Iterable[Message], later: Iterable[ExamineeFact]) -> str | None:
     """Why these facts must not be said again after the `later` ones; `None`: they may.
 
     A replayed fact takes its place at the end of the log. Most that come late are fenced by the rules; a CONNECTED
-    would replace, and so close, the connection that the examinee has by now, and an older picture a newer one.
+    would replace, and so close, the connection that the examinee has by now, an older picture a newer one, and a
+    removal or readmission what a proctor has decided since.
     """
     newer = list(later)
     for message in messages:
         if isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED:
             if any(_same_examinee(one, message) and isinstance(one, ConnectionStatus) for one in newer):
                 return f"{message.examinee_id} has connected or disconnected since"
+        elif isinstance(message, _ADMISSION):
+            if any(_same_examinee(one, message) and isinstance(one, _ADMISSION) for one in newer):
+                return f"{message.examinee_id} has been removed or readmitted since"
         elif (
             isinstance(message, MobileSyncStatus)
             and _is_picture(message)

@@ -55,6 +55,16 @@ class TellMobileSync:
 
 
 @dataclass(frozen=True, slots=True)
+class TellNotice:
+    """Show the examinee the message `action_id` of a proctor."""
+
+    plan_id: str
+    examinee_id: str
+    action_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class EndSessions:
     """Disconnect the sessions that the server had before `version`, with `reason`."""
 
@@ -73,4 +83,6 @@ class ReportLost:
     version: int
 
 
-Effect = TellState | CloseSocket | WatchReconnect | ScheduleTimeout | TellMobileSync | EndSessions | ReportLost
+Effect = (
+    TellState | CloseSocket | WatchReconnect | ScheduleTimeout | TellMobileSync | TellNotice | EndSessions | ReportLost
+)

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
+import pydantic_core
 from pydantic import Field
 
-from protocol.codec import Codec, encode
+from protocol.codec import Codec, Malformed, encode
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import Id
 from protocol.messages import (
+    ActionId,
     ConnectionView,
     ExamineeConnected,
     ExamineeDisconnected,
+    ExamineeEnrolled,
     ExamineeMigrating,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
+    ExamineeRemoved,
     Message,
     MobileSyncCompleted,
     MobileSyncStatus,
     MobileSyncView,
+    Notice,
+    NoticeConfirmed,
+    NoticesView,
+    NoticeText,
     ReconnectView,
     SessionState,
     Text,
@@ -70,11 +78,49 @@ class EnterMobileSync(Traced):
 
 
 class ReadmitFrame(Message):
-    """`readmit` of a proctor: let the examinee in again after RECONNECT_LIMIT_EXCEEDED."""
+    """`readmit` of a proctor: let the examinee in again after RECONNECT_LIMIT_EXCEEDED or a removal.
+
+    The `requestId` of this and of what follows is the action's name: whoever does not know whether a frame arrived says
+    it again with the same one, on whatever connection, and it has one effect. `accepted` (or an `error`) names it.
+    """
 
     type: ClassVar[str] = "readmit"
     examinee_id: Id
     request_id: RequestId | None = None
+
+
+class RemoveFrame(Message):
+    """`remove` of a proctor: end the examinee's connection (4508) and let nobody in under this id until readmitted."""
+
+    type: ClassVar[str] = "remove"
+    examinee_id: Id
+    request_id: RequestId
+    reason: Text | None = None
+
+
+class ExtendMobileSyncFrame(Message):
+    """`extend_mobile_sync` of a proctor: `seconds` more for the picture, also when the stage ended without one."""
+
+    type: ClassVar[str] = "extend_mobile_sync"
+    examinee_id: Id
+    request_id: RequestId
+    seconds: Annotated[int, Field(ge=10, le=3600, strict=True)]
+
+
+class NotifyFrame(Message):
+    """`notify` of a proctor: show the examinee a message; `notice_confirmed` follows when it was read."""
+
+    type: ClassVar[str] = "notify"
+    examinee_id: Id
+    request_id: RequestId
+    text: NoticeText
+
+
+class ConfirmNotice(Message):
+    """`notice_confirm` of an examinee: the message `actionId` was read. `accepted` follows once that is in the log."""
+
+    type: ClassVar[str] = "notice_confirm"
+    action_id: ActionId
 
 
 class ReconnectPolicy(Wire):
@@ -110,14 +156,20 @@ class Migrate(Message):
 
 
 class ExamineeRow(Wire):
-    """One examinee in a plan_snapshot; `version` is the connection's, `mobileSync.version` its own."""
+    """One examinee in a plan_snapshot; `version` is the connection's, `mobileSync` and `notices` have their own.
+
+    `name`: by the roster, which may name those who never came. `notices`: absent when none was ever sent.
+    """
 
     examinee_id: str
+    name: str | None = None
     status: Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "NEVER"]
     last_active_time: str | None = None
     connection: ConnectionView
     mobile_sync: MobileSyncView
     reconnect: ReconnectView
+    removed: bool = False
+    notices: NoticesView | None = None
     version: int
 
 
@@ -144,16 +196,28 @@ class Accepted(Message):
 
 
 class Error(Message):
-    """A client's frame was not accepted; the connection goes on."""
+    """A client's frame was not accepted; the connection goes on. `requestId`: that of the frame, if it had one."""
 
     type: ClassVar[str] = "error"
     code: ErrorCode
     message: str
     field: str | None = None
     request_type: str | None = None
+    request_id: str | None = None
 
 
-CLIENT_FRAMES = Codec.of((Hello, Heartbeat, EnterMobileSync, ReadmitFrame))
+CLIENT_FRAMES = Codec.of(
+    (
+        Hello,
+        Heartbeat,
+        EnterMobileSync,
+        ConfirmNotice,
+        ReadmitFrame,
+        RemoveFrame,
+        ExtendMobileSyncFrame,
+        NotifyFrame,
+    )
+)
 SERVER_FRAMES = Codec.of(
     (
         Welcome,
@@ -168,8 +232,12 @@ SERVER_FRAMES = Codec.of(
         ExamineeReconnecting,
         ExamineeReconnectExhausted,
         ExamineeReadmitted,
+        ExamineeRemoved,
+        ExamineeEnrolled,
         MobileSyncStatus,
         MobileSyncCompleted,
+        Notice,
+        NoticeConfirmed,
         SessionState,
     )
 )
@@ -180,9 +248,23 @@ def encode_text(message: Message) -> str:
     return encode(message).decode()
 
 
-def error_frame(error: ProtocolError, request_type: str | None = None) -> Error:
+def error_frame(error: ProtocolError, request_type: str | None = None, request_id: str | None = None) -> Error:
     """The `error` frame of a `ProtocolError`."""
-    return Error(code=error.code, message=error.detail, field=error.field, request_type=request_type)
+    return Error(
+        code=error.code, message=error.detail, field=error.field, request_type=request_type, request_id=request_id
+    )
+
+
+def refusal_of(bad: Malformed) -> Error:
+    """The `error` frame for a frame that is none we know, naming what it was meant to be where that can be read."""
+    try:
+        parsed = pydantic_core.from_json(bad.raw)
+    except ValueError:
+        return error_frame(bad.error)
+    data = parsed.get("data") if isinstance(parsed, dict) else None
+    request_id = data.get("requestId") if isinstance(data, dict) else None
+    known = isinstance(request_id, str) and 1 <= len(request_id) <= 64
+    return error_frame(bad.error, frame_type(parsed), request_id if known else None)
 
 
 def frame_type(parsed: Any) -> str | None:

@@ -35,6 +35,11 @@ def mobile_sync(plan_id: str, examinee_id: str) -> str:
     return f"plan:{plan_id}:examinee:{examinee_id}:mobile_sync"
 
 
+def notices(plan_id: str, examinee_id: str) -> str:
+    """Hash: notices (JSON: the newest 20, each actionId text by sentAt confirmedAt) unconfirmed (JSON) sent."""
+    return f"plan:{plan_id}:examinee:{examinee_id}:notices"
+
+
 def plan_examinees(plan_id: str) -> str:
     """Set of the examineeIds of a plan."""
     return f"plan:{plan_id}:examinees"

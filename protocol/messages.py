@@ -18,6 +18,10 @@ from protocol.trace_context import Traceparent
 
 Text = Annotated[str, Field(max_length=256)]
 Reason = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
+# Shown to people on one line: no control characters, and no more of it than fits.
+Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
+ActionId = Annotated[str, Field(min_length=1, max_length=64)]
+"""Made by whoever acts, the same for a retry: an action has one effect, however often it is said."""
 
 
 class Wire(BaseModel):
@@ -54,6 +58,13 @@ class ExamineeFact(Traced):
     plan_id: Id
     examinee_id: Id
     timestamp: Timestamp
+
+
+class ActionFact(ExamineeFact):
+    """What somebody has decided about an examinee: `by` whom, and the `actionId` of a proctor's frame."""
+
+    by: Text
+    action_id: ActionId | None = None
 
 
 # -- connection (document 10) ---------------------------------------------------------------------------
@@ -134,19 +145,37 @@ class ReconnectExhausted(ExamineeFact):
     timestamp: Timestamp
 
 
-class Readmit(ExamineeFact):
-    """A proctor (`by`) lets an examinee in again after the attempts were used up."""
+class Enrol(ExamineeFact):
+    """The plan's roster names an examinee, who may come later or never; `by`: who has said so."""
+
+    type: ClassVar[str] = "enrol"
+    name: Name | None = None
+    by: Text | None = None
+    action_id: ActionId | None = None
+
+
+class Readmit(ActionFact):
+    """A proctor lets an examinee in again after the attempts were used up, or after a removal."""
 
     type: ClassVar[str] = "readmit"
-    by: Text
-    timestamp: Timestamp
+
+
+class Remove(ActionFact):
+    """A proctor takes an examinee out of the exam: nobody is let in under this id until a proctor readmits."""
+
+    type: ClassVar[str] = "remove"
+    reason: Text | None = None
+
+
+Aspect = Literal["connection", "mobile_sync", "notices"]
+"""What an examinee is told about in three lines of versions, each with a record of its own."""
 
 
 class Restate(ExamineeFact):
     """The state manager tells an examinee's state anew, after a late message has changed what was told before."""
 
     type: ClassVar[str] = "restate"
-    aspect: Literal["connection", "mobile_sync"] = "connection"
+    aspect: Aspect = "connection"
 
 
 # -- mobile sync (document 18) --------------------------------------------------------------------------
@@ -179,7 +208,8 @@ class MobileSyncWait(ExamineeFact):
 class MobileSyncStatus(ExamineeFact):
     """The outcome of an upload (document 18.4); also what proctors are told of every other change.
 
-    `captureId` is the SHA-256 of the stored picture (an addition): a repeated upload is recognised by it.
+    `captureId` is the SHA-256 of the stored picture (an addition): a repeated upload is recognised by it. `by` and
+    `actionId`: the proctor who gave more time.
     """
 
     type: ClassVar[str] = "mobile_sync_status"
@@ -189,7 +219,16 @@ class MobileSyncStatus(ExamineeFact):
     reason: Reason | None = None
     capture_id: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     deadline: Timestamp | None = None
+    by: Text | None = None
+    action_id: ActionId | None = None
     version: int | None = None
+
+
+class MobileSyncExtend(ActionFact):
+    """A proctor gives an examinee `seconds` more for the picture, also when the stage has ended without one."""
+
+    type: ClassVar[str] = "mobile_sync_extend"
+    seconds: Annotated[int, Field(ge=10, le=3600, strict=True)]
 
 
 class MobileSyncTimeout(ExamineeFact):
@@ -211,6 +250,40 @@ class MobileSyncCompleted(Traced):
     timestamp: Timestamp
     image_url: str | None = None
     version: int
+
+
+# -- messages of proctors -------------------------------------------------------------------------------
+
+NoticeText = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+class _AboutNotices(ExamineeFact):
+    """A fact, and with `version` what proctors are told of it.
+
+    An event tells all that they must have right: `unconfirmed` are the actionIds that the examinee has not confirmed,
+    of the newest 20; `sent` counts all. `restated`: told anew because a late message changed what was told before.
+    """
+
+    action_id: ActionId
+    unconfirmed: list[ActionId] | None = None
+    sent: int | None = None
+    restated: bool | None = None
+    version: int | None = None
+
+
+class Notice(_AboutNotices):
+    """A message of the proctor `by` to an examinee; also what the examinee is sent."""
+
+    type: ClassVar[str] = "notice"
+    text: NoticeText
+    by: Text
+
+
+class NoticeConfirmed(_AboutNotices):
+    """The examinee has read the message `actionId`; proctors are told `by` whom that was."""
+
+    type: ClassVar[str] = "notice_confirmed"
+    by: Text | None = None
 
 
 # -- socket server start-up (document 9) ----------------------------------------------------------------
@@ -318,7 +391,16 @@ class ReplacedSocket(Wire):
     server_id: str | None = None
 
 
-class ExamineeConnected(Traced):
+class ConnectionEvent(Traced):
+    """What proctors are told of a connection; `name` as the roster has it."""
+
+    plan_id: Id
+    examinee_id: Id
+    name: Name | None = None
+    version: int
+
+
+class ExamineeConnected(ConnectionEvent):
     """`examinee_connected`: the examinee is there. `recovered`: after a loss, `outageSeconds` long, `recoveredFrom` its
     reason.
 
@@ -328,8 +410,6 @@ class ExamineeConnected(Traced):
     """
 
     type: ClassVar[str] = "examinee_connected"
-    plan_id: Id
-    examinee_id: Id
     socket_id: SocketId
     server_id: str | None = None
     status: Literal[ConnectionStatusCode.CONNECTED] = ConnectionStatusCode.CONNECTED
@@ -341,18 +421,15 @@ class ExamineeConnected(Traced):
     outage_seconds: float | None = None
     replaced: ReplacedSocket | None = None
     restated: bool | None = None
-    version: int
 
 
-class ExamineeDisconnected(Traced):
+class ExamineeDisconnected(ConnectionEvent):
     """`examinee_disconnected`: the examinee is gone since `timestamp`, and why.
 
     `attempt` of `maxAttempts` is under way already when somebody who was migrating has not arrived.
     """
 
     type: ClassVar[str] = "examinee_disconnected"
-    plan_id: Id
-    examinee_id: Id
     socket_id: SocketId | None = None
     server_id: str | None = None
     status: Literal[ConnectionStatusCode.DISCONNECTED] = ConnectionStatusCode.DISCONNECTED
@@ -361,10 +438,9 @@ class ExamineeDisconnected(Traced):
     attempt: int | None = None
     max_attempts: int | None = None
     restated: bool | None = None
-    version: int
 
 
-class ExamineeMigrating(Traced):
+class ExamineeMigrating(ConnectionEvent):
     """`examinee_migrating`: sent away by a server that is drained, since `timestamp`, and expected on another one.
 
     `examinee_connected` with `migrated` follows, or `examinee_disconnected` when the first step of the reconnect
@@ -372,51 +448,59 @@ class ExamineeMigrating(Traced):
     """
 
     type: ClassVar[str] = "examinee_migrating"
-    plan_id: Id
-    examinee_id: Id
     socket_id: SocketId
     server_id: str | None = None
     status: Literal[ConnectionStatusCode.MIGRATING] = ConnectionStatusCode.MIGRATING
     timestamp: Timestamp
     restated: bool | None = None
-    version: int
 
 
-class ExamineeReconnecting(Traced):
+class ExamineeReconnecting(ConnectionEvent):
     """`examinee_reconnecting`: attempt `attempt` of `maxAttempts` has begun; the next one begins at `nextAttemptAt`."""
 
     type: ClassVar[str] = "examinee_reconnecting"
-    plan_id: Id
-    examinee_id: Id
     attempt: int
     max_attempts: int
     next_attempt_at: Timestamp | None = None
     timestamp: Timestamp
-    version: int
 
 
-class ExamineeReconnectExhausted(Traced):
+class ExamineeReconnectExhausted(ConnectionEvent):
     """`examinee_reconnect_exhausted`: all attempts are used up; a recovery is refused until a proctor readmits."""
 
     type: ClassVar[str] = "examinee_reconnect_exhausted"
-    plan_id: Id
-    examinee_id: Id
     reason: Literal[LossReason.RECONNECT_LIMIT_EXCEEDED] = LossReason.RECONNECT_LIMIT_EXCEEDED
     attempt: int
     max_attempts: int
     timestamp: Timestamp
-    version: int
 
 
-class ExamineeReadmitted(Traced):
-    """`examinee_readmitted`: a proctor (`by`) allowed the examinee to connect again."""
+class ExamineeReadmitted(ConnectionEvent):
+    """`examinee_readmitted`: a proctor (`by`) allowed the examinee to connect again.
+
+    `status` NEVER: was removed without ever having been connected.
+    """
 
     type: ClassVar[str] = "examinee_readmitted"
-    plan_id: Id
-    examinee_id: Id
+    status: Literal["DISCONNECTED", "NEVER"] = "DISCONNECTED"
     by: str
+    action_id: ActionId | None = None
     timestamp: Timestamp
-    version: int
+
+
+class ExamineeRemoved(ConnectionEvent):
+    """`examinee_removed`: a proctor (`by`) has shut the examinee out; who was connected is not any more.
+
+    `status` NEVER: has never been connected.
+    """
+
+    type: ClassVar[str] = "examinee_removed"
+    status: Literal["DISCONNECTED", "NEVER"] = "DISCONNECTED"
+    by: str
+    action_id: ActionId | None = None
+    reason: str | None = None
+    timestamp: Timestamp
+    restated: bool | None = None
 
 
 # -- what a socket server is told -----------------------------------------------------------------------
@@ -453,8 +537,45 @@ class ReconnectView(Wire):
     exhausted: bool = False
 
 
+class ExamineeEnrolled(ConnectionEvent):
+    """`examinee_enrolled`: the roster names the examinee, or names them otherwise than before.
+
+    `connection`, `reconnect` and `removed`: what is so beside, for an examinee may be there before the roster is.
+    """
+
+    type: ClassVar[str] = "examinee_enrolled"
+    by: str | None = None
+    action_id: ActionId | None = None
+    connection: ConnectionView
+    reconnect: ReconnectView
+    removed: bool = False
+    timestamp: Timestamp
+    restated: bool | None = None
+
+
+class NoticeView(Wire):
+    """A message of a proctor that is recorded."""
+
+    action_id: str
+    text: str
+    by: str
+    sent_at: str
+    confirmed_at: str | None = None
+
+
+class NoticesView(Wire):
+    """`notices` of a row of a plan_snapshot: see `notice`."""
+
+    unconfirmed: list[str] = []
+    sent: int = 0
+    version: int = 0
+
+
 class SessionState(Message):
-    """To the examinee behind `socketId`, after each CONNECTED: what is recorded about them."""
+    """To the examinee behind `socketId`, after each CONNECTED: what is recorded about them.
+
+    `notices`: the messages of proctors that were not confirmed, the oldest first.
+    """
 
     type: ClassVar[str] = "session_state"
     plan_id: Id
@@ -463,6 +584,7 @@ class SessionState(Message):
     connection: ConnectionView
     mobile_sync: MobileSyncView = MobileSyncView()
     reconnect: ReconnectView = ReconnectView()
+    notices: list[NoticeView] = []
     version: int
 
 
@@ -490,24 +612,34 @@ Event = (
     | ExamineeReconnecting
     | ExamineeReconnectExhausted
     | ExamineeReadmitted
+    | ExamineeRemoved
+    | ExamineeEnrolled
     | MobileSyncStatus
     | MobileSyncCompleted
+    | Notice
+    | NoticeConfirmed
 )
 """What proctors are told; each carries a `version`."""
 
-ConnectionFact = ConnectionStatus | ReconnectAttempt | ReconnectExhausted | Readmit | Restate
-MobileSyncFact = MobileSyncWait | MobileSyncStatus | MobileSyncTimeout | Restate
-StatusMessage = ConnectionFact | MobileSyncFact | ServerStatus
+ConnectionFact = ConnectionStatus | ReconnectAttempt | ReconnectExhausted | Enrol | Readmit | Remove | Restate
+MobileSyncFact = MobileSyncWait | MobileSyncStatus | MobileSyncExtend | MobileSyncTimeout | Restate
+NoticeFact = Notice | NoticeConfirmed | Restate
+StatusMessage = ConnectionFact | MobileSyncFact | NoticeFact | ServerStatus
 
 STATUS_MESSAGES: tuple[type[Message], ...] = (
     ConnectionStatus,
     ReconnectAttempt,
     ReconnectExhausted,
+    Enrol,
     Readmit,
+    Remove,
     Restate,
     MobileSyncWait,
     MobileSyncStatus,
+    MobileSyncExtend,
     MobileSyncTimeout,
+    Notice,
+    NoticeConfirmed,
     ServerStatus,
 )
 """What the state manager receives."""
@@ -519,8 +651,12 @@ SOCKET_MESSAGES: tuple[type[Message], ...] = (
     ExamineeReconnecting,
     ExamineeReconnectExhausted,
     ExamineeReadmitted,
+    ExamineeRemoved,
+    ExamineeEnrolled,
     MobileSyncStatus,
     MobileSyncCompleted,
+    Notice,
+    NoticeConfirmed,
     SessionState,
     SessionClose,
     SessionLost,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from protocol.actions import noted
 from protocol.effects import ScheduleTimeout, TellMobileSync
 from protocol.history import Outcome
 from protocol.messages import (
     Event,
     MobileSyncCode,
     MobileSyncCompleted,
+    MobileSyncExtend,
     MobileSyncFact,
     MobileSyncStatus,
     MobileSyncTimeout,
@@ -17,11 +19,15 @@ from protocol.messages import (
     MobileSyncWait,
     Restate,
 )
+from protocol.times import format_time, parse_time
 
 
 @dataclass(frozen=True, slots=True)
 class MobileSync:
-    """`wait_version` names the stage that was entered: a timer of an older one has no effect."""
+    """`wait_version` names the stage that was entered or given more time: a timer of an older one has no effect.
+
+    `actions`: the extensions that were applied.
+    """
 
     plan_id: str = ""
     examinee_id: str = ""
@@ -35,6 +41,7 @@ class MobileSync:
     reason: str | None = None
     deadline: str | None = None
     wait_version: int = 0
+    actions: tuple[str, ...] = ()
     version: int = 0
 
     def view(self) -> MobileSyncView:
@@ -73,9 +80,9 @@ class MobileSync:
         )
 
 
-def told(state: MobileSync) -> tuple[MobileSyncCode | None, str | None]:
+def told(state: MobileSync) -> tuple[MobileSyncCode | None, str | None, str | None]:
     """The part of a mobile sync that people must have right."""
-    return (state.status, state.capture_id)
+    return (state.status, state.capture_id, state.deadline)
 
 
 def apply(state: MobileSync, version: int, fact: MobileSyncFact) -> Outcome[MobileSync]:
@@ -85,6 +92,8 @@ def apply(state: MobileSync, version: int, fact: MobileSyncFact) -> Outcome[Mobi
             return _wait(state, version, fact)
         case MobileSyncStatus():
             return _reported(state, version, fact)
+        case MobileSyncExtend():
+            return _extended(state, version, fact)
         case MobileSyncTimeout():
             return _timeout(state, version, fact)
         case Restate():
@@ -102,6 +111,7 @@ def _wait(state: MobileSync, version: int, fact: MobileSyncWait) -> Outcome[Mobi
         timestamp=fact.timestamp,
         deadline=fact.deadline,
         wait_version=version,
+        actions=state.actions,
         version=version,
     )
     timer = ScheduleTimeout(fact.plan_id, fact.examinee_id, fact.deadline, version)
@@ -144,6 +154,29 @@ def _reported(state: MobileSync, version: int, fact: MobileSyncStatus) -> Outcom
             version=version,
         )
     )
+
+
+def _extended(state: MobileSync, version: int, fact: MobileSyncExtend) -> Outcome[MobileSync]:
+    if fact.action_id in state.actions or state.status in (None, MobileSyncCode.COMPLETED):
+        return Outcome(state)
+    until = max(parse_time(fact.timestamp), parse_time(state.deadline or fact.timestamp)) + fact.seconds
+    waiting = replace(
+        state,
+        plan_id=fact.plan_id,
+        examinee_id=fact.examinee_id,
+        status=MobileSyncCode.WAITING,
+        timestamp=fact.timestamp,
+        deadline=format_time(until),
+        reason=None,
+        wait_version=version,
+        actions=noted(state.actions, fact.action_id),
+        version=version,
+    )
+    assert waiting.deadline is not None
+    outcome = _tell(waiting, ScheduleTimeout(fact.plan_id, fact.examinee_id, waiting.deadline, version))
+    (event,) = outcome.events
+    who = {"by": fact.by, "action_id": fact.action_id}
+    return replace(outcome, events=(event.model_copy(update=who),))
 
 
 def _timeout(state: MobileSync, version: int, fact: MobileSyncTimeout) -> Outcome[MobileSync]:

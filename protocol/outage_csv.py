@@ -11,7 +11,7 @@ from protocol.outages import OutageRow
 
 COLUMNS = [
     *("planId", "examineeId", "outages", "outageSeconds", "longestSeconds", "compensateSeconds", "stillDisconnected"),
-    *("ongoingSeconds", "reasons", "attempts", "shutOut", "readmissions", "migrations"),
+    *("ongoingSeconds", "reasons", "attempts", "shutOut", "removals", "readmissions", "migrations"),
     *("mobileSync", "mobileSyncTime", "mobileSyncReason", "firstSeen", "complete"),
 ]
 

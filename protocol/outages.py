@@ -3,10 +3,11 @@
 *An outage* goes from the time that the loss gives (`timestamp` of the DISCONNECTED: when a server noticed it) to the
 time of the CONNECTED that ended it: the very seconds that proctors were told. A migration that arrives is none; one
 that ends in a loss is an outage from the beginning of the migration. Who is shut out is in the same outage until they
-are connected again. *In a window*, each outage counts with the part that lies within; one that has not ended lasts to
-the window's end. Parts that overlap (the clocks of two servers) count once. *The time to be compensated* is the sum of
-these parts in whole seconds, rounded up once, at the end. All of it is counted in whole milliseconds, as times are
-written.
+are connected again. Who is removed is kept away by a decision, not by a network: an outage ends there, and another
+one begins if a proctor readmits them. *In a window*, each outage counts with the part that lies within; one that has
+not ended lasts to the window's end. Parts that overlap (the clocks of two servers) count once. *The time to be
+compensated* is the sum of these parts in whole seconds, rounded up once, at the end. All of it is counted in whole
+milliseconds, as times are written.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 
 from protocol.connection import Connection
 from protocol.log_entries import LogEntry
-from protocol.messages import ConnectionStatusCode, Wire
+from protocol.messages import ConnectionStatusCode, Enrol, Wire
 from protocol.timeline import Timeline, What
 from protocol.times import format_time, parse_time
 
@@ -62,6 +63,7 @@ class OutageRow(Wire):
     reasons: dict[str, int]
     attempts: int
     shut_out: int
+    removals: int
     readmissions: int
     migrations: int
     mobile_sync: str
@@ -82,6 +84,7 @@ class OutageTotals(Wire):
     compensate_seconds: int
     still_disconnected: int
     shut_out: int
+    removals: int
     readmissions: int
     migrations: int
 
@@ -99,8 +102,8 @@ class Outages:
         known = self._timeline.people.get(fact.examinee_id)
         before = known.connection if known is not None else Connection()
         happening = self._timeline.take(entry)
-        if happening is None:
-            return
+        if happening is None or isinstance(fact, Enrol):
+            return  # who is only on the roster was never seen
         now = _ms(fact.timestamp)
         examinee = self._examinees.setdefault(fact.examinee_id, _Examinee(now))
         examinee.first = min(examinee.first, now)  # the clocks of two servers
@@ -149,6 +152,7 @@ def totals(rows: Iterable[OutageRow]) -> OutageTotals:
         compensate_seconds=sum(row.compensate_seconds for row in found),
         still_disconnected=sum(row.still_disconnected for row in found),
         shut_out=sum(row.shut_out > 0 for row in found),
+        removals=sum(row.removals for row in found),
         readmissions=sum(row.readmissions for row in found),
         migrations=sum(row.migrations for row in found),
     )
@@ -176,6 +180,7 @@ def _row(examinee_id: str, examinee: _Examinee, begin: int, end: int, ignore_bel
         reasons=dict(Counter(outage.reason for outage, _, _ in counted)),
         attempts=happened[What.RECONNECTING],
         shut_out=happened[What.SHUT_OUT],
+        removals=happened[What.REMOVED],
         readmissions=happened[What.READMITTED],
         migrations=happened[What.MIGRATING],
         mobile_sync=picture[1] if picture is not None else "NONE",
@@ -197,7 +202,7 @@ def union(parts: Iterable[tuple[int, int]]) -> int:
 
 
 def _away(state: Connection) -> bool:
-    return state.status is ConnectionStatusCode.DISCONNECTED
+    return state.status is ConnectionStatusCode.DISCONNECTED and not state.removed
 
 
 def _ms(timestamp: str) -> int:

@@ -1,29 +1,45 @@
 """A plan as a proctor's client sees it: snapshots and events, applied by version.
 
-Connection events of an examinee share one version, mobile sync events another. Whatever is not newer than what was
-seen changes nothing, so any order and any repetition of frames ends in the same view.
+Connection events of an examinee share one line of versions, mobile sync events and notices have others (`aspect`).
+Whatever is not newer than what was seen changes nothing, so any order and any repetition of frames ends in the same
+view. Each event tells all that must be right of its aspect, so that one that overtakes others makes them superfluous.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from protocol.frames import ExamineeRow, PlanSnapshot
 from protocol.messages import (
+    Aspect,
+    ConnectionEvent,
+    ConnectionView,
     ExamineeConnected,
     ExamineeDisconnected,
+    ExamineeEnrolled,
     ExamineeMigrating,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
+    ExamineeRemoved,
     LossReason,
     Message,
     MobileSyncCompleted,
     MobileSyncStatus,
+    Notice,
+    NoticeConfirmed,
+    ReconnectView,
 )
+
+
+def aspect(event_type: str) -> Aspect:
+    """What an event's version counts for, by its `type`."""
+    if event_type.startswith("mobile_sync"):
+        return "mobile_sync"
+    return "notices" if event_type.startswith("notice") else "connection"
 
 
 class Verdict(StrEnum):
@@ -44,10 +60,12 @@ class Verdict(StrEnum):
 class Seen:
     """One examinee as the proctor sees them: CONNECTED, DISCONNECTED, MIGRATING or NEVER.
 
-    Versions are 0 until something was seen.
+    `notices`: how many were sent; `unconfirmed`: the actionIds of those that the examinee has not confirmed. Versions
+    are 0 until something was seen.
     """
 
     examinee_id: str
+    name: str | None = None
     status: str = "NEVER"
     socket_id: str | None = None
     server_id: str | None = None
@@ -55,29 +73,26 @@ class Seen:
     attempt: int = 0
     max_attempts: int | None = None
     exhausted: bool = False
+    removed: bool = False
     version: int = 0
     mobile_sync: str = "NONE"
     mobile_sync_reason: str | None = None
     image_url: str | None = None
+    deadline: str | None = None
     mobile_sync_version: int = 0
+    notices: int = 0
+    unconfirmed: list[str] = field(default_factory=list)
+    notices_version: int = 0
     version_from_event: bool = False
     mobile_sync_from_event: bool = False
+    notices_from_event: bool = False
 
     @property
     def connected(self) -> bool:
         return self.status == "CONNECTED"
 
 
-ConnectionEvent = (
-    ExamineeConnected
-    | ExamineeDisconnected
-    | ExamineeMigrating
-    | ExamineeReconnecting
-    | ExamineeReconnectExhausted
-    | ExamineeReadmitted
-)
-
-_ARRIVING = (ExamineeConnected, ExamineeMigrating)
+_SAYS_STATUS = (ExamineeConnected, ExamineeMigrating, ExamineeReadmitted, ExamineeRemoved)
 
 
 class PlanView:
@@ -150,8 +165,9 @@ class PlanView:
             seen.version_from_event |= message.version == seen.version  # from now on it would be doubled
             return verdict
         seen.version, seen.version_from_event = message.version, True
-        # Whoever reconnects, has used up the attempts or is readmitted is gone, even if the loss was never seen.
-        seen.status = message.status.value if isinstance(message, _ARRIVING) else "DISCONNECTED"
+        seen.name, seen.removed = message.name, isinstance(message, ExamineeRemoved)
+        # Whoever reconnects or has used up the attempts is gone, even if the loss was never seen.
+        seen.status = str(message.status) if isinstance(message, _SAYS_STATUS) else "DISCONNECTED"
         match message:
             case ExamineeConnected():
                 seen.socket_id, seen.server_id = message.socket_id, message.server_id
@@ -166,11 +182,17 @@ class PlanView:
                 seen.reason, seen.exhausted = LossReason.SERVER_DRAINING.value, False
                 seen.attempt, seen.max_attempts = 0, None
             case ExamineeReconnecting():
-                seen.attempt, seen.max_attempts = message.attempt, message.max_attempts
+                seen.attempt, seen.max_attempts, seen.exhausted = message.attempt, message.max_attempts, False
             case ExamineeReconnectExhausted():
                 seen.exhausted, seen.reason = True, message.reason.value
             case ExamineeReadmitted():
-                seen.exhausted, seen.reason, seen.attempt, seen.max_attempts = False, "READMITTED", 0, None
+                seen.exhausted, seen.attempt, seen.max_attempts = False, 0, None
+                seen.reason = "READMITTED" if message.status == "DISCONNECTED" else None
+            case ExamineeRemoved():
+                seen.exhausted, seen.attempt, seen.max_attempts = False, 0, None
+                seen.reason = "REMOVED" if message.status == "DISCONNECTED" else None
+            case ExamineeEnrolled():
+                _take_connection(seen, message.connection, message.reconnect, message.removed)
         return Verdict.APPLIED
 
     def _mobile_sync(self, message: MobileSyncStatus | MobileSyncCompleted) -> Verdict:
@@ -184,10 +206,21 @@ class PlanView:
         seen.mobile_sync = message.status.value
         match message:
             case MobileSyncCompleted():
-                seen.mobile_sync_reason, seen.image_url = None, message.image_url
+                seen.mobile_sync_reason, seen.image_url, seen.deadline = None, message.image_url, None
             case MobileSyncStatus():
-                seen.mobile_sync_reason = message.reason
+                seen.mobile_sync_reason, seen.deadline = message.reason, message.deadline
                 seen.image_url = message.capture_info.image_url if message.capture_info else None
+        return Verdict.APPLIED
+
+    def _notices(self, message: Notice | NoticeConfirmed) -> Verdict:
+        seen = self._seen(message.examinee_id)
+        version = message.version or 0
+        if version <= seen.notices_version:
+            verdict = _not_newer(version, seen.notices_version, seen.notices_from_event)
+            seen.notices_from_event |= version == seen.notices_version
+            return verdict
+        seen.notices_version, seen.notices_from_event = version, True
+        seen.notices, seen.unconfirmed = message.sent or 0, list(message.unconfirmed or ())
         return Verdict.APPLIED
 
 
@@ -199,15 +232,23 @@ def _not_newer(version: int, seen: int, from_event: bool) -> Verdict:
 
 def _take_row(seen: Seen, row: ExamineeRow) -> None:
     if row.version > seen.version:
-        seen.status, seen.version, seen.version_from_event = row.status, row.version, False
-        seen.socket_id, seen.server_id = row.connection.socket_id, row.connection.server_id
-        seen.reason = row.connection.reason
-        seen.attempt, seen.max_attempts = row.reconnect.attempt, row.reconnect.max_attempts
-        seen.exhausted = row.reconnect.exhausted
+        seen.version, seen.version_from_event, seen.name = row.version, False, row.name
+        _take_connection(seen, row.connection, row.reconnect, row.removed)
     if row.mobile_sync.version > seen.mobile_sync_version:
         seen.mobile_sync, seen.mobile_sync_version = row.mobile_sync.status, row.mobile_sync.version
         seen.mobile_sync_reason, seen.image_url = row.mobile_sync.reason, row.mobile_sync.image_url
+        seen.deadline = row.mobile_sync.deadline if row.mobile_sync.status != "COMPLETED" else None
         seen.mobile_sync_from_event = False
+    if row.notices is not None and row.notices.version > seen.notices_version:
+        seen.notices, seen.unconfirmed = row.notices.sent, list(row.notices.unconfirmed)
+        seen.notices_version, seen.notices_from_event = row.notices.version, False
+
+
+def _take_connection(seen: Seen, connection: ConnectionView, reconnect: ReconnectView, removed: bool) -> None:
+    seen.status = connection.status
+    seen.socket_id, seen.server_id, seen.reason = connection.socket_id, connection.server_id, connection.reason
+    seen.attempt, seen.max_attempts = reconnect.attempt, reconnect.max_attempts
+    seen.exhausted, seen.removed = reconnect.exhausted, removed
 
 
 _CHANGES: dict[type[Message], Callable[[PlanView, Any], Verdict]] = {
@@ -217,6 +258,10 @@ _CHANGES: dict[type[Message], Callable[[PlanView, Any], Verdict]] = {
     ExamineeReconnecting: PlanView._connection,
     ExamineeReconnectExhausted: PlanView._connection,
     ExamineeReadmitted: PlanView._connection,
+    ExamineeRemoved: PlanView._connection,
+    ExamineeEnrolled: PlanView._connection,
     MobileSyncStatus: PlanView._mobile_sync,
     MobileSyncCompleted: PlanView._mobile_sync,
+    Notice: PlanView._notices,
+    NoticeConfirmed: PlanView._notices,
 }

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from enum import StrEnum
 from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pydantic_core
 
-from protocol import connection, mobile_sync, servers
+from protocol import connection, mobile_sync, notices, servers
 from protocol.codec import STATUS_CODEC
 from protocol.connection import Connection
 from protocol.errors import ProtocolError
 from protocol.history import History, Rule, compact
-from protocol.messages import ConnectionFact, Message, MobileSyncFact, ServerStatus
+from protocol.messages import Aspect, ConnectionFact, Message, MobileSyncFact, NoticeFact, ServerStatus
 from protocol.mobile_sync import MobileSync
+from protocol.notices import Notices
 from protocol.servers import Server
 
 S = TypeVar("S")
@@ -30,12 +31,13 @@ F = TypeVar("F", bound=Message)
 
 @dataclass(frozen=True)
 class RecordKind(Generic[S, F]):
-    """One kind of record: its state, its rule, and its fields in Redis."""
+    """One kind of record: its state, its rule, and its fields in Redis; `aspect`: what of an examinee it holds."""
 
     state: type[S]
     rule: Rule[S, F]
     told: Callable[[S], Any]
     fields: Callable[[S], dict[str, str]]
+    aspect: Aspect | None = None
 
     def empty(self) -> History[S, F]:
         return History(self.state())
@@ -98,6 +100,10 @@ def _revive(state: type[S], lean: dict[str, Any]) -> S:
     for name, enum in _enums(state).items():
         if lean.get(name) is not None:
             lean[name] = enum(lean[name])
+    for name, element in _tuples(state).items():
+        if name in lean:
+            found = lean[name]
+            lean[name] = tuple(element(**one) for one in found) if element is not None else tuple(found)
     return state(**lean)
 
 
@@ -115,6 +121,22 @@ def _enums(state: type) -> Mapping[str, type[StrEnum]]:
             if option is not NoneType and isinstance(option, type) and issubclass(option, StrEnum):
                 found[name] = option
     _ENUMS[state] = found
+    return found
+
+
+_TUPLES: dict[type, Mapping[str, type[Any] | None]] = {}
+
+
+def _tuples(state: type) -> Mapping[str, type[Any] | None]:
+    """The fields of a state that hold a tuple, and the dataclass that its elements are."""
+    if state in _TUPLES:
+        return _TUPLES[state]
+    found: dict[str, type[Any] | None] = {}
+    for name, hint in get_type_hints(state).items():
+        if get_origin(hint) is tuple:
+            element = get_args(hint)[0]
+            found[name] = element if isinstance(element, type) and is_dataclass(element) else None
+    _TUPLES[state] = found
     return found
 
 
@@ -138,6 +160,10 @@ def _connection_fields(state: Connection) -> dict[str, str]:
         recoveries=state.recoveries,
         exhausted=int(state.exhausted),
         lossVersion=state.loss_version,
+        name=state.name,
+        enrolled=int(state.enrolled),
+        removed=int(state.removed),
+        removedBy=state.removed_by,
         version=state.version,
     )
 
@@ -153,6 +179,16 @@ def _mobile_sync_fields(state: MobileSync) -> dict[str, str]:
         reason=state.reason,
         deadline=state.deadline,
         captureId=state.capture_id,
+        version=state.version,
+    )
+
+
+def _notices_fields(state: Notices) -> dict[str, str]:
+    kept = [one.view().model_dump(by_alias=True, exclude_none=True) for one in state.kept]
+    return _texts(
+        notices=json.dumps(kept, ensure_ascii=False),
+        unconfirmed=json.dumps(state.unconfirmed),
+        sent=state.sent,
         version=state.version,
     )
 
@@ -174,9 +210,10 @@ def _server_fields(state: Server) -> dict[str, str]:
 
 
 CONNECTION: RecordKind[Connection, ConnectionFact] = RecordKind(
-    Connection, connection.apply, connection.told, _connection_fields
+    Connection, connection.apply, connection.told, _connection_fields, "connection"
 )
 MOBILE_SYNC: RecordKind[MobileSync, MobileSyncFact] = RecordKind(
-    MobileSync, mobile_sync.apply, mobile_sync.told, _mobile_sync_fields
+    MobileSync, mobile_sync.apply, mobile_sync.told, _mobile_sync_fields, "mobile_sync"
 )
+NOTICES: RecordKind[Notices, NoticeFact] = RecordKind(Notices, notices.apply, notices.told, _notices_fields, "notices")
 SERVER: RecordKind[Server, ServerStatus] = RecordKind(Server, servers.apply, servers.told, _server_fields)

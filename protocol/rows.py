@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
+import pydantic_core
+
 from protocol.frames import ExamineeRow
-from protocol.messages import ConnectionView, MobileSyncView, ReconnectView
+from protocol.messages import ConnectionView, MobileSyncView, NoticesView, ReconnectView
 
 PROGRESS_FIELDS: tuple[str, ...] = (
     "connStatusCode",
@@ -20,25 +22,36 @@ PROGRESS_FIELDS: tuple[str, ...] = (
     "nextAttemptAt",
     "exhausted",
     "recoveries",
+    "name",
+    "removed",
     "version",
 )
 MOBILE_SYNC_FIELDS: tuple[str, ...] = ("status", "deviceId", "timestamp", "imageUrl", "reason", "deadline", "version")
+NOTICES_FIELDS: tuple[str, ...] = ("unconfirmed", "sent", "version")
 
 Fields = Mapping[str, str | None]
 
 
-def examinee_row(examinee_id: str, progress: Sequence[str | None], mobile_sync: Sequence[str | None]) -> ExamineeRow:
-    """A row from the values of `PROGRESS_FIELDS` and `MOBILE_SYNC_FIELDS`."""
+def examinee_row(
+    examinee_id: str,
+    progress: Sequence[str | None],
+    mobile_sync: Sequence[str | None],
+    notices: Sequence[str | None],
+) -> ExamineeRow:
+    """A row from the values of `PROGRESS_FIELDS`, `MOBILE_SYNC_FIELDS` and `NOTICES_FIELDS`."""
     connection = dict(zip(PROGRESS_FIELDS, progress, strict=True))
     picture = dict(zip(MOBILE_SYNC_FIELDS, mobile_sync, strict=True))
     view = connection_view(connection)
     return ExamineeRow(
         examinee_id=examinee_id,
+        name=connection["name"] or None,
         status=view.status,
         last_active_time=connection["lastActiveTime"] or None,
         connection=view,
         mobile_sync=mobile_sync_view(picture),
         reconnect=reconnect_view(connection),
+        removed=connection["removed"] == "1",
+        notices=notices_view(dict(zip(NOTICES_FIELDS, notices, strict=True))),
         version=view.version,
     )
 
@@ -80,3 +93,12 @@ def reconnect_view(fields: Fields) -> ReconnectView:
         next_attempt_at=fields.get("nextAttemptAt") or None,
         exhausted=fields.get("exhausted") == "1",
     )
+
+
+def notices_view(fields: Fields) -> NoticesView | None:
+    """`notices` from the fields of a notices record; `None`: none was ever sent."""
+    version = int(fields.get("version") or 0)
+    if not version:
+        return None
+    unconfirmed = pydantic_core.from_json(fields.get("unconfirmed") or "[]")
+    return NoticesView(unconfirmed=unconfirmed, sent=int(fields.get("sent") or 0), version=version)

@@ -12,32 +12,41 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from protocol import connection, mobile_sync
+from protocol import connection, mobile_sync, notices
 from protocol.connection import Connection
 from protocol.history import Outcome
 from protocol.log_entries import LogEntry
 from protocol.messages import (
+    ActionFact,
+    Aspect,
     ConnectionStatus,
     ConnectionStatusCode,
+    Enrol,
     ExamineeConnected,
     ExamineeFact,
     MobileSyncCode,
+    MobileSyncExtend,
     MobileSyncStatus,
     MobileSyncTimeout,
     MobileSyncWait,
+    Notice,
+    NoticeConfirmed,
     Readmit,
     ReconnectAttempt,
     ReconnectExhausted,
+    Remove,
     Restate,
     Wire,
 )
 from protocol.mobile_sync import MobileSync
+from protocol.notices import Notices
 from protocol.times import format_time
 
 
 class What(StrEnum):
     """What a fact came to."""
 
+    ENROLLED = "ENROLLED"
     JOINED = "JOINED"
     RECOVERED = "RECOVERED"
     ARRIVED = "ARRIVED"
@@ -47,11 +56,15 @@ class What(StrEnum):
     MIGRATING = "MIGRATING"
     RECONNECTING = "RECONNECTING"
     SHUT_OUT = "SHUT_OUT"
+    REMOVED = "REMOVED"
     READMITTED = "READMITTED"
     SYNC_WAITING = "SYNC_WAITING"
+    SYNC_EXTENDED = "SYNC_EXTENDED"
     SYNC_COMPLETED = "SYNC_COMPLETED"
     SYNC_FAILED = "SYNC_FAILED"
     SYNC_TIMED_OUT = "SYNC_TIMED_OUT"
+    NOTICE = "NOTICE"
+    NOTICE_CONFIRMED = "NOTICE_CONFIRMED"
     RESTATED = "RESTATED"
     NO_EFFECT = "NO_EFFECT"
 
@@ -60,7 +73,8 @@ class Happening(Wire):
     """One fact and what was decided about it.
 
     `text` says it to people. `effect`: it changed what is recorded, or refused somebody. `status` and `mobileSync` are
-    those after it. `seconds`: how long the outage (or the migration) lasted that this ends.
+    those after it. `seconds`: how long the outage (or the migration) lasted that this ends. `by`: who has decided it,
+    with the action `actionId`; of a confirmation, whose message was confirmed.
     """
 
     version: int
@@ -81,6 +95,9 @@ class Happening(Wire):
     max_attempts: int | None = None
     next_attempt_at: str | None = None
     by: str | None = None
+    action_id: str | None = None
+    name: str | None = None
+    notice: str | None = None
     seconds: float | None = None
     device_id: str | None = None
     image_url: str | None = None
@@ -96,6 +113,7 @@ class Person:
 
     connection: Connection = field(default_factory=Connection)
     mobile_sync: MobileSync = field(default_factory=MobileSync)
+    notices: Notices = field(default_factory=Notices)
     complete: bool = True
     first_logged: float = 0.0
     last: int = 0
@@ -130,7 +148,12 @@ class Timeline:
         if entry.version <= person.last:
             return None
         person.last = entry.version
-        said, effect = _picture(person, entry) if _is_about_picture(fact) else self._connection(person, entry)
+        if _is_about(fact, "notices"):
+            said, effect = _notices(person, entry)
+        elif _is_about(fact, "mobile_sync"):
+            said, effect = _picture(person, entry)
+        else:
+            said, effect = self._connection(person, entry)
         return Happening(
             version=entry.version,
             logged=format_time(entry.logged),
@@ -147,10 +170,12 @@ class Timeline:
 
     def _connection(self, person: Person, entry: LogEntry) -> tuple[_Said, bool]:
         fact = entry.fact
-        assert isinstance(fact, ConnectionStatus | ReconnectAttempt | ReconnectExhausted | Readmit | Restate)
+        assert isinstance(
+            fact, ConnectionStatus | ReconnectAttempt | ReconnectExhausted | Enrol | Readmit | Remove | Restate
+        )
         before = person.connection
         if before.status is None and self._cut and (seed := _before_the_log(fact)) is not None:
-            before, person.complete = seed, False
+            before, person.complete = replace(seed, name=before.name, enrolled=before.enrolled), False
         outcome = connection.apply(before, entry.version, fact)
         person.connection = outcome.state
         match fact:
@@ -162,17 +187,21 @@ class Timeline:
                 said = _on_attempt(before, outcome.state, fact)
             case ReconnectExhausted():
                 said = _on_exhausted(before, outcome.state)
+            case Enrol():
+                said = _on_enrol(before, outcome.state, fact)
             case Readmit():
                 said = _on_readmit(before, outcome.state, fact)
+            case Remove():
+                said = _on_remove(before, outcome.state, fact)
             case Restate():
                 said = _Said(What.RESTATED, f"told anew after a late fact: {outcome.state.view().status}")
         return said, said.what not in (What.RESTATED, What.NO_EFFECT)
 
 
-def _is_about_picture(fact: ExamineeFact) -> bool:
+def _is_about(fact: ExamineeFact, aspect: Aspect) -> bool:
     if isinstance(fact, Restate):
-        return fact.aspect == "mobile_sync"
-    return isinstance(fact, MobileSyncWait | MobileSyncStatus | MobileSyncTimeout)
+        return fact.aspect == aspect
+    return isinstance(fact, _FACTS_ABOUT[aspect])
 
 
 def _before_the_log(fact: ExamineeFact) -> Connection | None:
@@ -205,8 +234,9 @@ def _on_connected(before: Connection, outcome: Outcome[Connection], fact: Connec
     server_id = connection.server_of(fact)
     where = {"socket_id": fact.socket_id, "server_id": server_id, "ip_address": info.ip_address if info else None}
     if not outcome.events:
-        if before.exhausted:
-            return _Said(What.REFUSED, f"came back on {server_id}, and was refused: shut out until readmitted", where)
+        if before.exhausted or before.removed:
+            why = f"removed by {before.removed_by}" if before.removed else "shut out until readmitted"
+            return _Said(What.REFUSED, f"came back on {server_id}, and was refused: {why}", where)
         if fact.socket_id == before.socket_id:
             return _Said(What.NO_EFFECT, f"announced again by {server_id}: no effect", where)
         return _Said(What.NO_EFFECT, "late connect of a socket that its client had left already: no effect", where)
@@ -270,8 +300,31 @@ def _on_exhausted(before: Connection, after: Connection) -> _Said:
 
 def _on_readmit(before: Connection, after: Connection, fact: Readmit) -> _Said:
     if after == before:
-        return _Said(What.NO_EFFECT, f"readmitted by {fact.by}, but not shut out: no effect", {"by": fact.by})
-    return _Said(What.READMITTED, f"readmitted by {fact.by}", {"by": fact.by})
+        return _Said(What.NO_EFFECT, f"readmitted by {fact.by}, but not shut out: no effect", _who(fact))
+    undone = " after the removal" if before.removed else ""
+    return _Said(What.READMITTED, f"readmitted by {fact.by}{undone}", _who(fact))
+
+
+def _on_remove(before: Connection, after: Connection, fact: Remove) -> _Said:
+    details = {**_who(fact), "reason": fact.reason}
+    if after == before:
+        return _Said(What.NO_EFFECT, f"removed by {fact.by}, which was so already: no effect", details)
+    why = f": {fact.reason}" if fact.reason else ""
+    return _Said(What.REMOVED, f"removed by {fact.by}{why}", details)
+
+
+def _on_enrol(before: Connection, after: Connection, fact: Enrol) -> _Said:
+    details = {"by": fact.by, "action_id": fact.action_id, "name": after.name}
+    by = f" by {fact.by}" if fact.by else ""
+    name = f" as {after.name}" if after.name else ""
+    if after == before:
+        return _Said(What.NO_EFFECT, f"enrolled{by} again{name}: no effect", details)
+    again = "named otherwise by the roster" if before.enrolled else "enrolled"
+    return _Said(What.ENROLLED, f"{again}{by}{name}", details)
+
+
+def _who(fact: ActionFact) -> dict[str, Any]:
+    return {"by": fact.by, "action_id": fact.action_id}
 
 
 # -- mobile sync ------------------------------------------------------------------------------------------
@@ -286,7 +339,7 @@ _OUTCOMES = {
 
 def _picture(person: Person, entry: LogEntry) -> tuple[_Said, bool]:
     fact = entry.fact
-    assert isinstance(fact, MobileSyncWait | MobileSyncStatus | MobileSyncTimeout | Restate)
+    assert isinstance(fact, MobileSyncWait | MobileSyncStatus | MobileSyncExtend | MobileSyncTimeout | Restate)
     before = person.mobile_sync
     after = person.mobile_sync = mobile_sync.apply(before, entry.version, fact).state
     if isinstance(fact, Restate):
@@ -299,6 +352,10 @@ def _picture(person: Person, entry: LogEntry) -> tuple[_Said, bool]:
         "image_url": after.image_url,
         "deadline": after.deadline,
     }
+    if isinstance(fact, MobileSyncExtend):
+        before_that = f" from {before.deadline}" if before.deadline is not None else ""
+        text = f"mobile sync extended by {fact.by}{before_that} to {after.deadline}"
+        return _Said(What.SYNC_EXTENDED, text, {**details, **_who(fact)}), True
     match after.status:
         case MobileSyncCode.WAITING:
             text = f"mobile sync: waiting for a picture until {after.deadline}"
@@ -312,14 +369,49 @@ def _picture(person: Person, entry: LogEntry) -> tuple[_Said, bool]:
     return _Said(_OUTCOMES[after.status], text, details), True
 
 
-def _without_effect(before: MobileSync, fact: MobileSyncWait | MobileSyncStatus | MobileSyncTimeout) -> str:
+def _without_effect(
+    before: MobileSync, fact: MobileSyncWait | MobileSyncStatus | MobileSyncExtend | MobileSyncTimeout
+) -> str:
     match fact:
+        case MobileSyncExtend():
+            return f"mobile sync extended by {fact.by}, which is {before.view().status}: no effect"
         case MobileSyncWait():
             return f"entered mobile sync again: it stays {before.view().status}"
         case MobileSyncTimeout():
             return "deadline of a mobile sync stage that is over: no effect"
         case _:
             return f"mobile sync {fact.status.value} again: no effect"
+
+
+# -- messages of proctors ---------------------------------------------------------------------------------
+
+
+def _notices(person: Person, entry: LogEntry) -> tuple[_Said, bool]:
+    fact = entry.fact
+    assert isinstance(fact, Notice | NoticeConfirmed | Restate)
+    before = person.notices
+    after = person.notices = notices.apply(before, entry.version, fact).state
+    match fact:
+        case Restate():
+            return _Said(What.RESTATED, "messages told anew after a late fact"), False
+        case Notice():
+            details = {"by": fact.by, "action_id": fact.action_id, "notice": fact.text}
+            if after == before:
+                return _Said(What.NO_EFFECT, f"notice by {fact.by} again: no effect", details), False
+            return _Said(What.NOTICE, f"notice by {fact.by}: {fact.text}", details), True
+        case NoticeConfirmed():
+            known = after.find(fact.action_id)
+            if known is None or after == before:
+                text = "a notice confirmed again, or one that is not known: no effect"
+                return _Said(What.NO_EFFECT, text, {"action_id": fact.action_id}), False
+            details = {"by": known.by, "action_id": known.action_id, "notice": known.text}
+            return _Said(What.NOTICE_CONFIRMED, f"notice by {known.by} confirmed: {known.text}", details), True
+
+
+_FACTS_ABOUT: dict[Aspect, tuple[type[ExamineeFact], ...]] = {
+    "mobile_sync": (MobileSyncWait, MobileSyncStatus, MobileSyncExtend, MobileSyncTimeout),
+    "notices": (Notice, NoticeConfirmed),
+}
 
 
 # -- at a moment ------------------------------------------------------------------------------------------
@@ -351,8 +443,10 @@ def at_moment(happenings: Iterable[Happening], moment: float) -> Moment:
         if one.logged > limit:
             following = one
             break
-        if one.what in _OUTCOMES.values():
+        if one.what.name.startswith("SYNC_"):
             picture = one
+            continue
+        if one.what in (What.NOTICE, What.NOTICE_CONFIRMED):
             continue
         if made is None or made.status != one.status or one.what is What.REPLACED:
             made = one

@@ -23,7 +23,7 @@ from protocol.messages import (
 )
 from protocol.plan_view import PlanView
 from protocol.records import CONNECTION
-from protocol.rows import MOBILE_SYNC_FIELDS, PROGRESS_FIELDS, examinee_row
+from protocol.rows import MOBILE_SYNC_FIELDS, NOTICES_FIELDS, PROGRESS_FIELDS, examinee_row
 from tests.unit.facts import (
     EXAMINEE,
     PLAN,
@@ -262,7 +262,8 @@ def test_a_socket_is_never_migrating_on_the_wire() -> None:
 
 def row_of(state: Connection) -> ExamineeRow:
     fields = CONNECTION.fields(state)
-    return examinee_row(EXAMINEE, [fields.get(name) for name in PROGRESS_FIELDS], [None] * len(MOBILE_SYNC_FIELDS))
+    nothing = [None] * len(MOBILE_SYNC_FIELDS), [None] * len(NOTICES_FIELDS)
+    return examinee_row(EXAMINEE, [fields.get(name) for name in PROGRESS_FIELDS], *nothing)
 
 
 def test_a_snapshot_shows_who_is_on_the_way() -> None:

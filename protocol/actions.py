@@ -1,0 +1,28 @@
+"""Actions of proctors: one that is said again, by a page that reconnected or through another server, has no second
+effect.
+
+The broker recognises a retry within its window by the message id; the records remember the newest actionIds for later
+ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from protocol.messages import ActionFact, Notice, NoticeConfirmed
+
+REMEMBERED = 50
+"""The newest actions that each record of an examinee remembers."""
+
+
+def noted(actions: tuple[str, ...], action_id: str | None) -> tuple[str, ...]:
+    """The actions that have had their effect, with this one."""
+    return actions if action_id is None else (*actions, action_id)[-REMEMBERED:]
+
+
+def message_id(fact: ActionFact | Notice | NoticeConfirmed) -> str | None:
+    """The same whenever the action is said; `None`: nothing says which action it is."""
+    if fact.action_id is None:
+        return None
+    parts = (fact.plan_id, fact.examinee_id, fact.type, fact.action_id)
+    return "action-" + hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()
