@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from protocol.messages import (
+    Aspect,
     CaptureInfo,
     ClientInfo,
     ConnectionStatus,
     ConnectionStatusCode,
     DeviceInfo,
+    Enrol,
     MobileSyncCode,
+    MobileSyncExtend,
     MobileSyncStatus,
     MobileSyncTimeout,
     MobileSyncWait,
+    Notice,
+    NoticeConfirmed,
     Readmit,
     ReconnectAttempt,
     ReconnectExhausted,
+    Remove,
     Restate,
     ServerStatus,
     ServerStatusCode,
@@ -87,12 +93,34 @@ def exhausted(loss: int, second: float = 0) -> ReconnectExhausted:
     return ReconnectExhausted(plan_id=PLAN, examinee_id=EXAMINEE, loss_version=loss, timestamp=at(second))
 
 
-def readmit(second: float = 0, by: str = "S001") -> Readmit:
-    return Readmit(plan_id=PLAN, examinee_id=EXAMINEE, by=by, timestamp=at(second))
+def enrol(name: str | None = None, second: float = 0, by: str | None = None) -> Enrol:
+    return Enrol(plan_id=PLAN, examinee_id=EXAMINEE, name=name, by=by, timestamp=at(second))
 
 
-def restate(second: float = 0) -> Restate:
-    return Restate(plan_id=PLAN, examinee_id=EXAMINEE, timestamp=at(second))
+def readmit(second: float = 0, by: str = "S001", action: str | None = None) -> Readmit:
+    return Readmit(plan_id=PLAN, examinee_id=EXAMINEE, by=by, action_id=action, timestamp=at(second))
+
+
+def remove(second: float = 0, by: str = "S001", action: str | None = None, reason: str | None = None) -> Remove:
+    return Remove(plan_id=PLAN, examinee_id=EXAMINEE, by=by, action_id=action, reason=reason, timestamp=at(second))
+
+
+def extend(seconds: int = 60, second: float = 0, by: str = "S001", action: str | None = None) -> MobileSyncExtend:
+    return MobileSyncExtend(
+        plan_id=PLAN, examinee_id=EXAMINEE, by=by, action_id=action, seconds=seconds, timestamp=at(second)
+    )
+
+
+def notice(action: str = "a1", text: str = "Please look up.", second: float = 0, by: str = "S001") -> Notice:
+    return Notice(plan_id=PLAN, examinee_id=EXAMINEE, by=by, action_id=action, text=text, timestamp=at(second))
+
+
+def notice_confirmed(action: str = "a1", second: float = 0) -> NoticeConfirmed:
+    return NoticeConfirmed(plan_id=PLAN, examinee_id=EXAMINEE, action_id=action, timestamp=at(second))
+
+
+def restate(second: float = 0, aspect: Aspect = "connection") -> Restate:
+    return Restate(plan_id=PLAN, examinee_id=EXAMINEE, timestamp=at(second), aspect=aspect)
 
 
 def wait(second: float = 0, lasting: float = 120) -> MobileSyncWait:

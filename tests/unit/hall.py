@@ -31,14 +31,17 @@ from protocol.messages import (
     ConnectionStatus,
     ConnectionStatusCode,
     Message,
+    MobileSyncExtend,
     MobileSyncStatus,
     MobileSyncTimeout,
     MobileSyncWait,
+    Notice,
+    NoticeConfirmed,
     Restate,
     ServerStatus,
 )
 from protocol.plan_view import PlanView
-from protocol.records import CONNECTION, MOBILE_SYNC, SERVER
+from protocol.records import CONNECTION, MOBILE_SYNC, NOTICES, SERVER
 from protocol.servers import Server
 from protocol.versions import sequence_of, version_of
 from tests.unit.facts import PLAN
@@ -418,13 +421,21 @@ def record_key(fact: Message) -> str:
             return keys.server_status(fact.server_id)
         case MobileSyncWait() | MobileSyncStatus() | MobileSyncTimeout() | Restate(aspect="mobile_sync"):
             return keys.mobile_sync(fact.plan_id, fact.examinee_id)
+        case MobileSyncExtend():
+            return keys.mobile_sync(fact.plan_id, fact.examinee_id)
+        case Notice() | NoticeConfirmed() | Restate(aspect="notices"):
+            return keys.notices(fact.plan_id, fact.examinee_id)
         case _:
             return keys.progress(PLAN, str(getattr(fact, "examinee_id")))  # noqa: B009
 
 
 def kind_of(key: str) -> AnyKind:
     """The kind of the record at a key."""
-    return SERVER if key.startswith("SERVER") else MOBILE_SYNC if key.endswith("mobile_sync") else CONNECTION
+    if key.startswith("SERVER"):
+        return SERVER
+    if key.endswith("notices"):
+        return NOTICES
+    return MOBILE_SYNC if key.endswith("mobile_sync") else CONNECTION
 
 
 def stored_state(store: MemoryStore, key: str) -> Any:

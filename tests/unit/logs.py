@@ -17,9 +17,12 @@ from protocol.messages import (
     ConnectionStatus,
     ConnectionStatusCode,
     Message,
+    MobileSyncExtend,
     MobileSyncFact,
     MobileSyncWait,
+    NoticeFact,
     Readmit,
+    Remove,
     ServerStatus,
     ServerStatusCode,
 )
@@ -52,8 +55,12 @@ _codes = st.sampled_from(list(ServerStatusCode))
 _incarnations = st.sampled_from(["i1", "i2", "i3"])
 _repeats = st.integers(0, 4)
 _picks = st.integers(0, 9)
-_connection_moves = st.sampled_from("CDCDCDAER")
-_mobile_sync_moves = st.sampled_from("WWUFT")
+_connection_moves = st.sampled_from("CDCDCDAERXN")
+_mobile_sync_moves = st.sampled_from("WWUFTTM")
+_notice_moves = st.sampled_from("NNC")
+_names = st.sampled_from([None, "Kim", "Lee"])
+_actions = st.sampled_from([None, "a1", "a2"])
+_notices = st.sampled_from(["a1", "a2", "a3"])
 
 
 def _named(draw: Draw, past: Log, right: Callable[[Message], bool]) -> int:
@@ -64,7 +71,7 @@ def _named(draw: Draw, past: Log, right: Callable[[Message], bool]) -> int:
 
 def _loss(fact: Message) -> bool:
     lost = isinstance(fact, ConnectionStatus) and fact.status is ConnectionStatusCode.DISCONNECTED
-    return lost or isinstance(fact, Readmit)
+    return lost or isinstance(fact, Readmit | Remove)
 
 
 def connection_fact(draw: Draw, past: Log) -> ConnectionFact:
@@ -81,8 +88,12 @@ def connection_fact(draw: Draw, past: Log) -> ConnectionFact:
             return facts.attempt(_named(draw, past, _loss), draw(_tries), second)
         case "E":
             return facts.exhausted(_named(draw, past, _loss), second)
+        case "X":
+            return facts.remove(second, action=draw(_actions))
+        case "N":
+            return facts.enrol(draw(_names), second)
         case _:
-            return facts.readmit(second)
+            return facts.readmit(second, action=draw(_actions))
 
 
 def mobile_sync_fact(draw: Draw, past: Log) -> MobileSyncFact:
@@ -95,8 +106,19 @@ def mobile_sync_fact(draw: Draw, past: Log) -> MobileSyncFact:
             return facts.uploaded(draw(_captures), second)
         case "F":
             return facts.upload_failed(second)
+        case "M":
+            return facts.extend(60, second, action=draw(_actions))
         case _:
-            return facts.timed_out(_named(draw, past, lambda fact: isinstance(fact, MobileSyncWait)), second)
+            begins = _named(draw, past, lambda fact: isinstance(fact, MobileSyncWait | MobileSyncExtend))
+            return facts.timed_out(begins, second)
+
+
+def notice_fact(draw: Draw, past: Log) -> NoticeFact:
+    """What may come next of the messages to one examinee."""
+    second, action = draw(_seconds), draw(_notices)
+    if draw(_notice_moves) == "N":
+        return facts.notice(action, f"message {second}", second)
+    return facts.notice_confirmed(action, second)
 
 
 def server_fact(draw: Draw, past: Log) -> ServerStatus:
@@ -107,6 +129,7 @@ def server_fact(draw: Draw, past: Log) -> ServerStatus:
 KINDS: dict[str, tuple[AnyKind, Callable[[Draw, Log], Message]]] = {
     "connection": (records.CONNECTION, connection_fact),
     "mobile_sync": (records.MOBILE_SYNC, mobile_sync_fact),
+    "notices": (records.NOTICES, notice_fact),
     "server": (records.SERVER, server_fact),
 }
 

@@ -15,11 +15,13 @@ from protocol.messages import (
     ConnectionStatus,
     Message,
     MobileSyncCode,
+    Notice,
     ServerStatusCode,
     SessionClose,
     SessionState,
 )
 from protocol.mobile_sync import MobileSync
+from protocol.notices import Notices
 from protocol.versions import floor_of
 from tests.unit import facts
 from tests.unit.facts import EXAMINEE, PLAN
@@ -38,9 +40,10 @@ from tests.unit.hall import (
     stages_timed,
     stored_state,
 )
-from tests.unit.logs import connection_fact, in_order, mobile_sync_fact
+from tests.unit.logs import connection_fact, in_order, mobile_sync_fact, notice_fact
 
 PROGRESS, SYNC = keys.progress(PLAN, EXAMINEE), keys.mobile_sync(PLAN, EXAMINEE)
+NOTICES = keys.notices(PLAN, EXAMINEE)
 managers = st.integers(0, 1)
 
 
@@ -83,6 +86,11 @@ class StateManagers(RuleBasedStateMachine):
     def something_happens_to_the_mobile_sync(self, data: st.DataObject, number: int) -> None:
         past = log_of(self.broker).get(SYNC, [])
         happened = [mobile_sync_fact(data.draw, past) for _ in range(number)]
+        self._publish(happened, f"status.plan.{PLAN}")
+
+    @rule(data=st.data(), number=st.integers(1, 2))
+    def a_proctor_sends_messages(self, data: st.DataObject, number: int) -> None:
+        happened = [notice_fact(data.draw, []) for _ in range(number)]
         self._publish(happened, f"status.plan.{PLAN}")
 
     @rule(server_id=st.sampled_from(["SOCK001", "SOCK002"]))
@@ -196,14 +204,16 @@ class StateManagers(RuleBasedStateMachine):
             assert {name: stored[name] for name in kind.fields(state)} == kind.fields(state)
 
     def the_proctor_sees_the_truth(self) -> None:
-        connection, sync = self._truth()
+        connection, sync, notices = self._truth()
         seen = self.broker.proctors.examinees.get(EXAMINEE)
         if seen is None:
-            assert (connection.status, sync.status) == (None, None)
+            assert (connection.status, connection.enrolled, sync.status, notices.sent) == (None, False, None, 0)
             return
         assert seen.status == connection.view().status
-        assert seen.exhausted is connection.exhausted
+        assert (seen.exhausted, seen.removed) == (connection.exhausted, connection.removed)
+        assert seen.name == connection.name
         assert seen.mobile_sync == sync.view().status
+        assert (seen.notices, seen.unconfirmed) == (notices.sent, notices.unconfirmed)
         if connection.live:
             assert seen.socket_id == connection.socket_id
 
@@ -218,11 +228,14 @@ class StateManagers(RuleBasedStateMachine):
                     assert any(isinstance(one, SessionState) and one.socket_id == effect.socket_id for one in said)
                 if isinstance(effect, CloseSocket):
                     assert SessionClose(socket_id=effect.socket_id, code=effect.code) in said
+        *_, notices = self._truth()
+        shown = {one.action_id for one in said if isinstance(one, Notice)}
+        assert set(notices.unconfirmed) <= shown
 
     def whoever_waits_is_waited_for(self) -> None:
-        connection, sync = self._truth()
+        connection, sync, _ = self._truth()
         lost = connection.status is not None and not connection.live and not connection.exhausted
-        if lost and connection.reason != "READMITTED":
+        if lost and connection.reason not in ("READMITTED", "REMOVED"):
             assert loss_waited_for(self.broker, EXAMINEE) == connection.loss_version
         if sync.status in (MobileSyncCode.WAITING, MobileSyncCode.FAILED) and sync.wait_version:
             assert sync.wait_version in stages_timed(self.broker, EXAMINEE)
@@ -237,7 +250,7 @@ class StateManagers(RuleBasedStateMachine):
                 assert socket_id in self.store.rows[keys.server_sockets(server_of(word))]
 
     def sessions_end_with_their_process_and_no_sooner(self) -> None:
-        connection, _ = self._truth()
+        connection, *_ = self._truth()
         if connection.live and connection.server_id is not None:
             holder = server_state(self.broker, connection.server_id)
             assert holder.holds_sessions_of(connection.incarnation), "a session of a process that is no more"
@@ -249,11 +262,12 @@ class StateManagers(RuleBasedStateMachine):
                     holder = server_state(self.broker, server_of(fact), sequence)
                     assert not holder.holds_sessions_of(fact.incarnation), "ended by mistake"
 
-    def _truth(self) -> tuple[Connection, MobileSync]:
+    def _truth(self) -> tuple[Connection, MobileSync, Notices]:
         logs = log_of(self.broker)
         connection, _ = in_order(kind_of(PROGRESS), logs.get(PROGRESS, []))
         sync, _ = in_order(kind_of(SYNC), logs.get(SYNC, []))
-        return connection, sync
+        notices, _ = in_order(kind_of(NOTICES), logs.get(NOTICES, []))
+        return connection, sync, notices
 
     @invariant()
     def nothing_was_put_aside(self) -> None:
