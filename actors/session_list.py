@@ -14,21 +14,10 @@ import pydantic
 
 from actors.runtime.actor import Actor
 from protocol.codec import field_error
-from protocol.ids import Id
-from protocol.messages import Wire
+from protocol.inspection import SessionsAsked
 
 MAX_PAGE = 500
 SLICE = 25
-
-
-class SessionsAsked(Wire):
-    """Which sessions: those after serial `after` (the `next` of the page before), then `offset` further."""
-
-    after: int = 0
-    offset: int = pydantic.Field(default=0, ge=0)
-    limit: int = pydantic.Field(default=100, ge=0)
-    plan_id: Id | None = None
-    kind: str | None = None
 
 
 async def page_of(sessions: Iterable[Actor], asked: Any) -> bytes:

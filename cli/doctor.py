@@ -18,7 +18,7 @@ from actors.queue_server import topology_streams
 from actors.runtime import VERSION
 from actors.runtime.broker_login import login
 from actors.runtime.bus import Bus, ServiceEntry
-from actors.runtime.process_facts import ProcessFacts, process_facts
+from actors.runtime.process_facts import process_facts
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.stream_admin import ConsumerState
@@ -54,6 +54,7 @@ from protocol.errors import (
     StateLost,
     StateUnavailable,
 )
+from protocol.inspection import ProcessFacts
 from protocol.streams import DEADLETTER, SOCKET, STATUS
 from protocol.times import parse_time
 

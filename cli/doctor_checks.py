@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from actors.runtime.process_facts import ProcessFacts
 from actors.runtime.settings import is_loopback
 from actors.runtime.stream_admin import ConsumerState
 from cli.findings import Finding, State, failed, ok, unknown, warning
 from cli.streams import Finding as Difference
 from protocol.codec import MAX_BATCH_BYTES
+from protocol.inspection import ProcessFacts
 
 NATS_VERSION, REDIS_VERSION = (2, 12), (7, 0)
 MAX_PAYLOAD = 1024 * 1024

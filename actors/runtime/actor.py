@@ -22,7 +22,7 @@ from actors.runtime.metrics import FAILURES
 from actors.runtime.tap import Tap
 from protocol.control import Done, Request
 from protocol.errors import ErrorCode, ExamwireError, ProtocolError
-from protocol.messages import Wire
+from protocol.inspection import Inspection
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.actor")
@@ -48,28 +48,6 @@ def on(message_type: type) -> Callable[[H], H]:
 def _declared_type(method: object) -> type | None:
     declared = getattr(method, "_handles", None)
     return declared if isinstance(declared, type) else None
-
-
-class Inspection(Wire):
-    """What an actor answers when it is inspected. Times are RFC 3339.
-
-    `handled`: messages since `since`. `failed`, `restarts` and `lastError` outlive a restart by the supervisor.
-    """
-
-    address: str
-    kind: str
-    since: str
-    state: str
-    mailbox_depth: int
-    mailbox_capacity: int
-    mailbox_peak: int
-    mailbox_refused: int
-    handled: int
-    failed: int
-    restarts: int
-    last_error: str | None = None
-    last_error_at: str | None = None
-    details: dict[str, Any]
 
 
 @dataclass(slots=True)

@@ -11,21 +11,8 @@ import psutil
 
 from actors.runtime import VERSION
 from actors.runtime.settings import listening
-from protocol.messages import Wire
+from protocol.inspection import ProcessFacts
 from protocol.times import format_time
-
-
-class ProcessFacts(Wire):
-    """The answer on `{inspect subject}.process`. `fdLimit` is the soft limit; `listens`: what listens on which host."""
-
-    host: str
-    pid: int
-    version: str
-    time: str
-    fds_open: int
-    fd_limit: int
-    memory_bytes: int
-    listens: dict[str, str]
 
 
 def process_facts() -> ProcessFacts:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from actors.dead_letter import dead_letter
 from actors.queue_server import QueueServer, apply_topology
 from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.process_facts import ProcessFacts, process_facts
+from actors.runtime.process_facts import process_facts
 from actors.runtime.settings import NatsSettings, Settings, load_settings
 from actors.runtime.state_store import StateStore
 from cli.doctor import Examination
@@ -40,6 +40,7 @@ from cli.engines import NatsServer, free_port
 from cli.findings import Finding, State, worst
 from cli.main import app
 from protocol import keys, subjects
+from protocol.inspection import ProcessFacts
 from tests.integration.system import System
 
 PERMISSIONS = Path(__file__).parents[2] / "nats" / "permissions.conf"
