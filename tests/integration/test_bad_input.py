@@ -499,10 +499,10 @@ async def test_a_proctor_of_another_plan_sees_and_changes_nothing_of_this_one(
     other = await system.proctor(plan_id="P002", name="proctor-2")
     examinee = await system.examinee("E001")
     await other.say("readmit", examineeId="E001", planId="P001", requestId="r1")
-    await other.expect("accepted", requestId="r1")
+    await other.expect("error", code="NOT_FOUND", requestType="readmit")  # there is no E001 in the proctor's own plan
     examinee.abort()
     await neighbours.proctor.expect("examinee_disconnected", examineeId="E001")
-    assert [frame["type"] for frame in other.frames] == ["welcome", "plan_snapshot", "accepted"]
+    assert [frame["type"] for frame in other.frames] == ["welcome", "plan_snapshot", "error"]
     assert "examinee_readmitted" not in [frame["type"] for frame in neighbours.proctor.frames]
 
 
