@@ -507,11 +507,12 @@ class ExamineeRemoved(ConnectionEvent):
 
 
 class ConnectionView(Wire):
-    """`connection` of a session_state or of a row of a plan_snapshot."""
+    """`connection` of a session_state or of a row of a plan_snapshot; `ipAddress` in the latter only."""
 
     status: Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "NEVER"] = "NEVER"
     socket_id: str | None = None
     server_id: str | None = None
+    ip_address: str | None = None
     reason: str | None = None
     since: str | None = None
     version: int = 0

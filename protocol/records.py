@@ -152,6 +152,7 @@ def _connection_fields(state: Connection) -> dict[str, str]:
         socketId=state.socket_id,
         liveSocketId=state.socket_id if state.live else None,
         serverId=state.server_id,
+        ipAddress=state.ip_address,
         reason=state.reason,
         since=state.since,
         reconnectAttempt=state.attempt,

@@ -260,14 +260,15 @@ export class MobileStep {
     const stage = this._stage;
     const { status, reason } = stage;
     const known = this._client.state !== null;
-    byId("mobile").hidden = !known && status === "NONE";
+    byId("mobile").hidden = status === "NONE" && (!known || this._client.status.state === "gaveUp");
     const chip = byId("mobile-chip");
     chip.textContent = status === "NONE" ? "" : t(`mobile.${status}`);
     chip.dataset.tone = { WAITING: "info", COMPLETED: "good", FAILED: "bad", TIMED_OUT: "bad" }[status] ?? "quiet";
     byId("mobile-text").textContent = t(`mobile.${status}.text`);
     this._showNote(status, reason);
     const start = /** @type {HTMLButtonElement} */ (byId("mobile-start"));
-    start.hidden = !(status === "NONE" || status === "TIMED_OUT");
+    // Whoever is shut out or replaced has nothing to begin here.
+    start.hidden = !(status === "NONE" || status === "TIMED_OUT") || this._client.status.state === "gaveUp";
     start.textContent = t(this._begun ? "mobile.starting" : status === "NONE" ? "mobile.start" : "mobile.startAgain");
     start.setAttribute("aria-disabled", String(this._begun));
     byId("mobile-join").hidden = !this._open || this._codes === "none";

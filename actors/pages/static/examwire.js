@@ -310,8 +310,8 @@ export function spread(step, share, room) {
 /**
  * One examinee as the proctor sees them. Versions are 0 until something was seen; times are RFC 3339.
  *
- * `since`: when the status began to be so. `recoveredAfter`: seconds of the outage that has just ended. `ipAddress` and
- * `browserInfo` are known from the connection's event only, not from a snapshot. `notices`: how many messages were sent;
+ * `since`: when the status began to be so. `recoveredAfter`: seconds of the outage that has just ended. `browserInfo` is
+ * known from the connection's event only, not from a snapshot. `notices`: how many messages were sent;
  * `unconfirmed`: the actionIds of those that the examinee has not confirmed.
  */
 export class Seen {
@@ -537,6 +537,7 @@ function takeConnection(seen, connection, reconnect, removed) {
   seen.status = connection.status ?? "NEVER";
   seen.since = connection.since ?? null;
   setPlace(seen, connection);
+  seen.ipAddress = connection.ipAddress ?? seen.ipAddress;
   seen.reason = connection.reason ?? null;
   setAttempt(seen, reconnect.attempt ?? 0, reconnect.maxAttempts);
   seen.nextAttemptAt = reconnect.nextAttemptAt ?? null;

@@ -121,9 +121,15 @@ function format(kind, make) {
   const name = `${current} ${kind}`;
   const known = formats.get(name);
   if (known !== undefined) return /** @type {F} */ (known);
-  const made = make(current);
+  const made = make(regional());
   formats.set(name, made);
   return made;
+}
+
+/** The language with the region that the browser prefers for it: dates are written otherwise in en-GB and en-US. */
+function regional() {
+  const preferred = typeof navigator === "undefined" ? [] : (navigator.languages ?? []);
+  return preferred.find((one) => chosen([one]) === current && one.toLowerCase().startsWith(current)) ?? current;
 }
 
 /** @param {number} n @returns {Intl.LDMLPluralRule} */

@@ -72,9 +72,9 @@ export class IncidentList extends EventTarget {
     line.innerHTML = `<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="M8 1 15.5 15H.5zM7.1 6l.3 4.4h1.2L8.9 6zM7.2 11.6v1.6h1.6v-1.6z" /></svg>
       <p><strong></strong> <span class="incident-text"></span></p>
       <progress max="1" value="0" aria-hidden="true"></progress>
-      <button type="button" class="incident-show spread" aria-pressed="false"></button>
-      <button type="button" class="incident-dismiss quiet"><span aria-hidden="true">✕</span></button>
-      <details><summary></summary><ul class="incident-who"></ul></details>`;
+      <details><summary></summary><ul class="incident-who"></ul></details>
+      <button type="button" class="incident-show" aria-pressed="false"></button>
+      <button type="button" class="incident-dismiss quiet"><span aria-hidden="true">✕</span></button>`;
     const show = /** @type {HTMLButtonElement} */ (line.querySelector(".incident-show"));
     show.textContent = t("incident.show");
     show.addEventListener("click", () => this.choose(this.only === incident ? null : incident));

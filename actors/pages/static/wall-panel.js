@@ -290,7 +290,7 @@ export class Panel extends EventTarget {
     if (person === null) return;
     try {
       const response = await this._fetch(`/examinees/${person.id}/timeline?limit=${TIMELINE_ENTRIES}`);
-      const body = await response.json();
+      const body = await bodyOf(response);
       if (!response.ok && response.status !== 404) throw new Failed(body.detail ?? String(response.status));
       if (turn !== this._turn) return;
       // 404: the log holds nothing about somebody who never came.
@@ -332,7 +332,7 @@ export class Panel extends EventTarget {
     setText(element("picture-text"), t("picture.loading"));
     try {
       const response = await this._fetch(`/captures/${person.id}/sync_cap.jpg`);
-      if (!response.ok) throw new Failed((await response.json()).detail ?? String(response.status));
+      if (!response.ok) throw new Failed((await bodyOf(response)).detail ?? String(response.status));
       const url = URL.createObjectURL(await response.blob());
       if (this._picture !== wanted) {
         URL.revokeObjectURL(url);
@@ -379,6 +379,12 @@ function offer(id, possible, why) {
   const button = element(id);
   button.setAttribute("aria-disabled", String(!possible));
   button.title = possible ? "" : t(why);
+}
+
+/** What the web server answered; a proxy's own words are none of it. @param {Response} response */
+async function bodyOf(response) {
+  const json = /[/+]json\b/.test(response.headers.get("Content-Type") ?? "");
+  return json ? response.json() : {};
 }
 
 /** @param {Event} event */

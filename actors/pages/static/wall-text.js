@@ -22,7 +22,7 @@ export function describe(person, now) {
   const { seen, state, since } = person;
   const word = t(`state.${state}`);
   const passed = since === null ? "" : clock((now - since) / 1000);
-  if (state === "waiting") return { word, clock: left(seen.deadline, now), more: "" };
+  if (state === "waiting") return { word, ...left(seen.deadline, now) };
   if (state === "syncFailed") return { word, clock: "", more: t(`more.${seen.mobileSync}`) };
   if (state === "connected" || state === "done") {
     return { word, clock: "", more: seen.recoveries > 0 ? t("more.recoveries", { n: seen.recoveries }) : "" };
@@ -44,11 +44,11 @@ function attempts({ seen }, now) {
   return t("more.next", { ...counted, clock: clock((next - now) / 1000) });
 }
 
-/** @param {string | null} deadline @param {number} now */
+/** The countdown of the phone. @param {string | null} deadline @param {number} now @returns {Omit<Said, "word">} */
 function left(deadline, now) {
   const until = milliseconds(deadline);
-  if (until === null) return "";
-  return until > now ? t("more.left", { clock: clock((until - now) / 1000) }) : t("more.late");
+  if (until === null) return { clock: "", more: "" };
+  return { clock: clock((until - now) / 1000), more: t(until > now ? "more.left" : "more.late") };
 }
 
 /** Id and name. @param {{id: string, name: string | null}} person */

@@ -19,6 +19,7 @@ const WHAT = Object.freeze({
   examinee_readmitted: "READMITTED",
   examinee_removed: "REMOVED",
   examinee_enrolled: "ENROLLED",
+  notice: "NOTICE",
   notice_confirmed: "NOTICE_CONFIRMED",
   mobile_sync_completed: "SYNC_COMPLETED",
 });
@@ -35,6 +36,8 @@ export function entryOf({ type, data }) {
     const what = data.recovered ? "RECOVERED" : data.migrated ? "ARRIVED" : data.replaced ? "REPLACED" : "JOINED";
     return { ...base, what, seconds: data.outageSeconds ?? null };
   }
+  if (type === "notice") return { ...base, what: "NOTICE", notice: data.text };
+  if (type === "mobile_sync_status" && data.actionId) return { ...base, what: "SYNC_EXTENDED" };
   if (type === "mobile_sync_status") return { ...base, what: `SYNC_${data.status}` };
   return WHAT[type] ? { ...base, what: WHAT[type] } : null;
 }
@@ -69,9 +72,11 @@ export class Timeline {
  */
 export function entryText(entry) {
   const { what } = entry;
-  const plain = what === "RECOVERED" && typeof entry.seconds !== "number" ? `what.${what}.plain` : `what.${what}`;
-  if (!hasText(plain)) return entry.text ?? what;
-  return t(plain, {
+  let key = `what.${what}`;
+  if (what === "RECOVERED" && typeof entry.seconds !== "number") key += ".plain";
+  if (what === "REMOVED" && entry.reason) key += ".reason";
+  if (!hasText(key)) return entry.text ?? what;
+  return t(key, {
     serverId: entry.serverId ?? "?",
     reason: reasonText(entry.reason) || "?",
     attempt: entry.attempt ?? "?",

@@ -17,7 +17,7 @@ import { IncidentList } from "./wall-incident-list.js";
 import { Incidents, networkOf } from "./wall-incidents.js";
 import { Door, element, Link, setText, whyText } from "./wall-link.js";
 import { Panel } from "./wall-panel.js";
-import { People, STATES } from "./wall-people.js";
+import { milliseconds, People, STATES } from "./wall-people.js";
 import { incidentName } from "./wall-text.js";
 import { Tiles } from "./wall-tiles.js";
 
@@ -111,7 +111,19 @@ class Wall {
   /** @param {{type: string, data: Record<string, any>, verdict?: string}} message */
   _message(message) {
     if (this.actions.told(message)) this.panel.drawActions();
+    if (message.verdict === "APPLIED") this._lossOf(message);
     if (message.verdict === "APPLIED" || message.verdict === "OTHER") this.panel.told(message);
+  }
+
+  /**
+   * Each loss and comeback counts for an incident, also when both came within a frame and nothing of it was to be seen.
+   * @param {{type: string, data: Record<string, any>}} message
+   */
+  _lossOf({ type, data }) {
+    const at = milliseconds(data.timestamp);
+    if (at === null) return;
+    if (type === "examinee_disconnected") this.incidents.lost(data.examineeId, at, data.reason ?? null);
+    else if (type === "examinee_connected") this.incidents.turned(data.examineeId, "back", at);
   }
 
   _fresh() {

@@ -1,0 +1,94 @@
+"""Debian's Chromium, driven by Playwright, on real engines. All of these tests share one event loop and one browser.
+
+A test module says `pytestmark = IN_A_BROWSER` (below); its tests are coroutines and take `site` and `screens`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from actors.runtime.bus import Bus
+from actors.runtime.settings import Settings, load_settings
+from actors.runtime.state_store import StateStore
+from cli.engines import NatsServer, RedisServer
+from protocol.streams import STREAMS
+from tests.browser.site import CHROMIUM_FLAGS, Screens, Site
+from tests.integration.conftest import engines as engines  # the same fixture: real engines for the session
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
+
+IN_A_BROWSER = pytest.mark.asyncio(loop_scope="session")
+
+
+def chromium() -> str | None:
+    """The browser's binary; `EXAMWIRE_TEST_CHROMIUM` names another one than that on the PATH."""
+    return os.environ.get("EXAMWIRE_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """Chromium; where it or Playwright is missing the tests are skipped, and say so."""
+    try:
+        from playwright.async_api import async_playwright
+    except ImportError:
+        pytest.skip("Playwright is not installed (pip install -e '.[dev]'): no browser tests")
+    binary = chromium()
+    if binary is None:
+        pytest.skip("Chromium is not installed (apt-get install chromium): no browser tests")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=binary, args=list(CHROMIUM_FLAGS))
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+def changes() -> dict[str, Any]:
+    """Settings that a module's tests need otherwise: override this fixture there."""
+    return {}
+
+
+@pytest.fixture
+def settings(engines: tuple[NatsServer, RedisServer], tmp_path: Path, changes: dict[str, Any]) -> Settings:
+    where = {"nats_url": engines[0].url, "redis_url": engines[1].url, "data_dir": tmp_path / "data", "web.port": 0}
+    return load_settings(**{**where, **changes})
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def site(settings: Settings, browser: Browser) -> AsyncIterator[Site]:
+    """The system with its web server, on empty engines."""
+    await _empty(settings)
+    async with Site.serve(settings) as site:
+        yield site
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def screens(browser: Browser, site: Site) -> AsyncIterator[Screens]:
+    """Opens pages. Fails the test when one of them complained in its console (`screens.complaints`)."""
+    screens = Screens(browser)
+    yield screens
+    await screens.close()
+    assert screens.complaints.unexpected() == []
+
+
+async def _empty(settings: Settings) -> None:
+    raw = Redis.from_url(settings.redis_url)
+    await raw.flushall()
+    await raw.aclose()
+    store = StateStore(settings.redis_url, settings.redis)
+    await store.mark.begin("test")
+    await store.mark.end("test", 0)
+    await store.close()
+    bus = await Bus.connect(settings.nats_url, "test")
+    for spec in STREAMS:
+        if await bus.stream_config(spec.name) is not None:
+            await bus._js.delete_stream(spec.name)
+    await bus.close()

@@ -1,0 +1,127 @@
+"""What a browser test stands on: the system with its web server, links into it, and pages that must not complain."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from actors.runtime.settings import Settings
+from actors.web_server import WebServer
+from protocol.frames import Role
+from tests.integration.system import System
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page
+
+CHROMIUM_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--use-fake-device-for-media-stream",
+)
+WAIT_MS = 10_000
+
+
+class Site:
+    """The whole system in this process, with the web server; `url` is where the pages are."""
+
+    def __init__(self, system: System, settings: Settings) -> None:
+        self.system = system
+        self.settings = settings
+
+    @classmethod
+    @asynccontextmanager
+    async def serve(cls, settings: Settings) -> AsyncIterator[Site]:
+        """Start everything; at the end nothing must have failed."""
+        async with System(settings) as system:
+            site = cls(system, settings)
+            await site.start_web_server()
+            yield site
+            assert system.failures == []
+
+    async def start_web_server(self) -> None:
+        """Begin to serve; after a `stop("web-server")`, on another port."""
+        await self.system.start("web-server", lambda bus: WebServer(self.settings, bus, self.system.store))
+
+    @property
+    def web(self) -> WebServer:
+        actor = self.system.actors["web-server"]
+        assert isinstance(actor, WebServer)
+        return actor
+
+    @property
+    def url(self) -> str:
+        return self.web.url
+
+    def link(self, page: str, role: Role, subject: str, plan_id: str = "P001") -> str:
+        """The address of a page with a token, as an exam platform gives it: `link("proctor", "proctor", "kim")`."""
+        return f"{self.url}/{page}#token={self.system.token(role, subject, plan_id)}"
+
+
+class Complaints:
+    """What a page's console said that it should not say: errors, warnings, broken rules of the CSP."""
+
+    def __init__(self) -> None:
+        self._said: list[str] = []
+        self._expected: list[re.Pattern[str]] = []
+
+    def expect(self, pattern: str) -> None:
+        """These are part of the test: the browser itself reports each connection that is refused, for one."""
+        self._expected.append(re.compile(pattern))
+
+    def watch(self, page: Page) -> None:
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self._said.append(f"uncaught: {error}"))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            where = message.location
+            self._said.append(f"{message.type}: {message.text} ({where.get('url')}:{where.get('lineNumber')})")
+
+    def unexpected(self) -> list[str]:
+        return [one for one in self._said if not any(pattern.search(one) for pattern in self._expected)]
+
+
+class Screens:
+    """Opens pages, each in a profile of its own as a computer of its own would have."""
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser = browser
+        self.complaints = Complaints()
+        self._contexts: list[BrowserContext] = []
+
+    async def open(self, url: str, **options: Any) -> Page:
+        """A page; `options` as of Playwright's `new_context` (`locale`, `viewport`, `color_scheme`, …)."""
+        options.setdefault("locale", "en-GB")
+        context = await self.browser.new_context(**options)
+        context.set_default_timeout(WAIT_MS)
+        self._contexts.append(context)
+        page = await context.new_page()
+        self.complaints.watch(page)
+        await page.goto(url)
+        return page
+
+    async def close(self) -> None:
+        for context in self._contexts:
+            await context.close()
+
+
+async def audit(page: Page) -> list[str]:
+    """The violations of WCAG 2.2 AA that axe-core finds, each with where.
+
+    Given to the page by the debugger, which the page's CSP does not bind; the page itself loads nothing for it.
+    """
+    from axe_playwright_python.base import AXE_FILE_PATH
+
+    await page.evaluate(AXE_FILE_PATH.read_text())
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = await page.evaluate(f"axe.run({{runOnly: {json.dumps(tags)}, resultTypes: ['violations']}})")
+    return [
+        f"{one['id']}: {one['help']} at {[node['target'] for node in one['nodes'][:5]]}: "
+        f"{one['nodes'][0].get('failureSummary', '')}"
+        for one in found["violations"]
+    ]

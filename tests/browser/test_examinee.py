@@ -1,0 +1,363 @@
+"""The examinee's page in a browser: connected or not, in plain words, whatever happens to servers, network and tab."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.browser.conftest import IN_A_BROWSER
+from tests.browser.phone_scene import Scene, photo
+from tests.browser.site import Screens, Site, audit
+from tests.integration.system import RawClient, eventually
+from tests.integration.test_server_loss import ServerProcess
+
+playwright_api = pytest.importorskip("playwright.async_api", reason="Playwright is not installed: no browser tests")
+expect = playwright_api.expect
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page, Route, WebSocketRoute
+
+pytestmark = IN_A_BROWSER
+
+CONNECTED = "You are connected"
+
+
+@pytest.fixture
+def scene(site: Site, screens: Screens) -> Scene:
+    return Scene(site, screens)
+
+
+class Cable:
+    """The network between a page and the socket servers: `cut` it, `mend` it."""
+
+    def __init__(self) -> None:
+        self._whole = True
+        self._open: list[tuple[WebSocketRoute, WebSocketRoute]] = []
+
+    @classmethod
+    async def of(cls, page: Page) -> Cable:
+        """Of what the page connects to from now on."""
+        cable = cls()
+        await page.route_web_socket("**/v1/connect", cable._connect)
+        return cable
+
+    async def _connect(self, socket: WebSocketRoute) -> None:
+        if self._whole:
+            self._open.append((socket, socket.connect_to_server()))
+        else:
+            await socket.close(code=1011)  # before its welcome: as good as not reachable
+
+    async def cut(self) -> None:
+        self._whole = False
+        for client, server in self._open:
+            await server.close()
+            await client.close(code=1011)
+        self._open.clear()
+
+    def mend(self) -> None:
+        self._whole = True
+
+
+async def headline(page: Page, text: str, seconds: float = 10) -> None:
+    await expect(page.locator("#connection-title")).to_have_text(text, timeout=seconds * 1000)
+
+
+def client_of(site: Site, examinee_id: str = "E001") -> tuple[str, int] | None:
+    """The clientId and connectionNo that a socket server has of an examinee."""
+    for server_id in ("SOCK001", "SOCK002"):
+        for session in site.system.server(server_id).clients.examinees.values():
+            if session.examinee_id == examinee_id:
+                details = session.details()
+                return str(details["clientId"]), int(details["connectionNo"])
+    return None
+
+
+async def test_a_token_in_the_address_connects_and_is_not_left_there(site: Site, screens: Screens) -> None:
+    page = await screens.open(site.link("examinee", "examinee", "E001"))
+    await headline(page, CONNECTED)
+    assert page.url == f"{site.url}/examinee"
+    await expect(page.locator("#who")).to_have_text("Examinee E001, exam P001")
+    await expect(page).to_have_title("Exam connection")
+    await site.system.status("E001", "CONNECTED")
+    assert await audit(page) == []
+
+
+async def test_without_a_token_one_is_asked_for_and_what_was_typed_stays(site: Site, screens: Screens) -> None:
+    page = await screens.open(f"{site.url}/examinee")
+    field = page.locator("#token")
+    await field.fill("half a tok")
+    await page.locator("#language").select_option("ko")
+    await expect(field).to_have_value("half a tok")
+    await page.locator("#language").select_option("en")
+    await field.press("Enter")
+    await expect(page.locator("#token-error")).to_contain_text("not an access token")
+    await expect(field).to_be_focused()
+    await expect(field).to_have_value("half a tok")
+    assert await audit(page) == []
+    await field.fill(site.system.token("proctor", "kim"))
+    await field.press("Enter")
+    await expect(page.locator("#token-error")).to_contain_text("“proctor”")
+    await field.fill(site.system.token("examinee", "E001"))
+    await field.press("Enter")
+    await headline(page, CONNECTED)
+
+
+async def test_a_loss_says_when_it_is_tried_again_and_a_button_tries_now(site: Site, screens: Screens) -> None:
+    proctor = await site.system.proctor()
+    page = await screens.open(f"{site.url}/examinee")
+    cable = await Cable.of(page)
+    await page.goto(site.link("examinee", "examinee", "E001"))
+    await page.reload()
+    await headline(page, CONNECTED)
+    await cable.cut()
+    await headline(page, "The connection is interrupted")
+    await expect(page.locator("#connection-next")).to_have_text(
+        re.compile(r"It is tried again in \d+ seconds?: attempt 2 of 5\.")
+    )
+    await expect(page.locator("#said")).to_contain_text("The connection is interrupted")
+    await expect(page).to_have_title(re.compile("^The connection is interrupted"))
+    assert await audit(page) == []
+    lost = await proctor.expect("examinee_disconnected", examineeId="E001")
+    cable.mend()
+    await page.get_by_role("button", name="Try now").click()
+    await headline(page, CONNECTED)
+    back = await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
+    assert back["data"]["version"] > lost["data"]["version"]
+
+
+async def test_a_computer_without_a_network_is_told_and_comes_back_by_itself(site: Site, screens: Screens) -> None:
+    screens.complaints.expect("ERR_INTERNET_DISCONNECTED")
+    page = await screens.open(site.link("examinee", "examinee", "E001"))
+    await headline(page, CONNECTED)
+    await page.context.set_offline(True)
+    await headline(page, "This computer has no network")
+    assert await audit(page) == []
+    await page.context.set_offline(False)
+    await headline(page, CONNECTED)
+
+
+async def test_a_server_that_is_drained_goes_unnoticed(site: Site, screens: Screens) -> None:
+    page = await screens.open(f"{site.url}/examinee")
+    await page.route("**/v1/endpoints", _only(site.system.server("SOCK001").url))
+    await page.goto(site.link("examinee", "examinee", "E001"))
+    await page.reload()
+    await headline(page, CONNECTED)
+    await page.evaluate(
+        "window.seen = []; new MutationObserver(() => seen.push(document.getElementById('connection-title').textContent))"
+        ".observe(document.getElementById('connection-title'), {childList: true, characterData: true, subtree: true})"
+    )
+    await site.system.stop("SOCK001")
+
+    async def moved() -> bool:
+        return (await site.system.progress()).get("serverId") == "SOCK002"
+
+    await eventually(moved, "E001 on SOCK002")
+    await headline(page, CONNECTED)
+    assert set(await page.evaluate("seen")) <= {CONNECTED}
+    await site.system.start_server("SOCK001")  # for the end of the test
+
+
+async def test_a_server_that_is_killed_under_the_page_has_a_fallback(site: Site, screens: Screens) -> None:
+    screens.complaints.expect("WebSocket connection to")
+    killed = await ServerProcess.start(site.settings, "SOCK003")
+    try:
+        page = await screens.open(f"{site.url}/examinee")
+        await page.route("**/v1/endpoints", _only(killed.url))
+
+        async def allowed() -> bool:  # by the page's CSP, once the web server knows of it
+            response = await page.goto(f"{site.url}/examinee")
+            assert response is not None
+            return killed.url.removesuffix("/v1/connect") in (response.headers["content-security-policy"])
+
+        await eventually(allowed, "the page may connect to SOCK003")
+        await page.goto(site.link("examinee", "examinee", "E001"))
+        await page.reload()
+        await headline(page, CONNECTED)
+        await eventually(lambda: _is_on(site, "SOCK003"), "E001 on SOCK003")
+        await killed.kill()
+        await headline(page, "The connection is interrupted")
+        await headline(page, CONNECTED, seconds=20)
+        await eventually(lambda: _is_on(site, "SOCK001", "SOCK002"), "E001 on another server")
+    finally:
+        await killed.kill()
+
+
+async def _is_on(site: Site, *server_ids: str) -> bool:
+    progress = await site.system.progress()
+    return progress.get("serverId") in server_ids and progress.get("connStatusCode") == "CONNECTED"
+
+
+def _only(url: str) -> Any:
+    async def answer(route: Route) -> None:
+        told = {"socketServers": [url], "mobileSyncSeconds": 120, "maxPictureBytes": 8388608}
+        await route.fulfill(json=told)
+
+    return answer
+
+
+async def test_a_reload_is_the_same_client_with_the_next_number_and_nobody_stays_lost(
+    site: Site, screens: Screens
+) -> None:
+    proctor = await site.system.proctor()
+    page = await screens.open(site.link("examinee", "examinee", "E001"))
+    await headline(page, CONNECTED)
+    first = client_of(site)
+    assert first is not None
+    for expected in (2, 3):
+        await page.reload()
+        await headline(page, CONNECTED)
+
+        async def counted(number: int = expected) -> bool:
+            return client_of(site) == (first[0], number)
+
+        await eventually(counted, f"connection {expected} of the same client")
+    await site.system.status("E001", "CONNECTED")
+    newest = await site.system.progress()
+    await _told_of(proctor, newest["version"])
+    assert not [frame for frame in proctor.frames if frame["type"] == "examinee_reconnecting"]
+    assert proctor.about("E001")[-1]["type"] == "examinee_connected"
+
+
+async def _told_of(proctor: RawClient, version: str) -> None:
+    async def told() -> bool:
+        return any(frame["data"]["version"] >= int(version) for frame in proctor.about("E001"))
+
+    await eventually(told, "the proctor told of the newest connection")
+
+
+async def test_another_tab_takes_over_and_this_one_says_so(site: Site, screens: Screens) -> None:
+    page = await screens.open(site.link("examinee", "examinee", "E001"))
+    await headline(page, CONNECTED)
+    other = await screens.open(site.link("examinee", "examinee", "E001"))
+    await headline(other, CONNECTED)
+    await headline(page, "The exam is open somewhere else")
+    assert await audit(page) == []
+    await page.get_by_role("button", name="Use it here").click()
+    await headline(page, CONNECTED)
+    await headline(other, "The exam is open somewhere else")
+
+
+async def test_a_token_that_has_expired_is_replaced_without_losing_the_page(site: Site, screens: Screens) -> None:
+    from actors.runtime.tokens import issue_token
+
+    old = issue_token(site.settings, "examinee", "P001", "E001", seconds=-5)
+    page = await screens.open(f"{site.url}/examinee#token={old}")
+    await headline(page, "Your access has expired")
+    assert await audit(page) == []
+    await page.locator("#token").fill(site.system.token("examinee", "E001"))
+    await page.locator("#token").press("Enter")
+    await headline(page, CONNECTED)
+    await page.reload()
+    await headline(page, CONNECTED)
+
+
+async def test_a_message_of_the_proctor_is_shown_and_confirmed(site: Site, screens: Screens) -> None:
+    proctor = await site.system.proctor()
+    page = await screens.open(site.link("examinee", "examinee", "E001"))
+    await headline(page, CONNECTED)
+    text = "Thirty minutes left.\n<b>Save your work.</b>"
+    await proctor.say("notify", examineeId="E001", requestId="n1", text=text)
+    message = page.locator("#messages-new .message")
+    await expect(message.locator(".text")).to_have_text("Thirty minutes left. <b>Save your work.</b>")
+    await expect(page.locator("#said")).to_contain_text("Message from your proctor: Thirty minutes left.")
+    await expect(page).to_have_title("(1) Exam connection")
+    assert await audit(page) == []
+    await page.reload()  # not confirmed: it comes again
+    await expect(message).to_have_count(1)
+    button = page.get_by_role("button", name="I have read this")
+    await button.focus()
+    await page.keyboard.press("Enter")
+    told = await proctor.expect("notice_confirmed", examineeId="E001")
+    assert told["data"]["actionId"] == "n1"
+    await expect(message).to_have_count(0)
+    await expect(page.locator("#messages-title")).to_be_focused()
+    await expect(page.locator("#messages-old-label")).to_have_text("1 message that you have read")
+    await expect(page).to_have_title("Exam connection")
+    assert await audit(page) == []
+
+
+async def test_the_mobile_step_by_keyboard_with_code_and_countdown(scene: Scene) -> None:
+    page = await scene.screens.open(scene.site.link("examinee", "examinee", "E001"))
+    await page.locator("#mobile-start").wait_for()
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Tab")
+    await expect(page.locator("#mobile-start")).to_be_focused()
+    await page.keyboard.press("Enter")
+    scene.computer = page
+    code = await scene.code()
+    image = page.locator("#qr-image")
+    await expect(image).to_be_visible()
+    await expect(image).to_have_attribute("alt", re.compile(re.escape(code)))
+    assert await image.evaluate("image => image.decode().then(() => image.naturalWidth > 0)")
+    await expect(page.locator("#left-time")).to_have_text(re.compile(r"^[12]:[0-5]\d$"))
+    await expect(page.locator("#said")).to_contain_text("Waiting for the picture")
+    assert await audit(page) == []
+    await page.reload()  # in the middle: the stage goes on
+    await expect(page.locator("#mobile-chip")).to_have_text("Waiting for the picture")
+    assert await scene.code() != ""
+
+
+async def test_where_phones_get_no_codes_the_picture_comes_from_the_computer(site: Site, screens: Screens) -> None:
+    screens.complaints.expect("501")
+    page = await screens.open(f"{site.url}/examinee")
+
+    async def none(route: Route) -> None:
+        await route.fulfill(status=501, json={"code": "NO_SECRET", "detail": "no codes here"})
+
+    await page.route("**/phone-code", none)
+    await page.goto(site.link("examinee", "examinee", "E001"))
+    await page.reload()
+    await page.locator("#mobile-start").click()
+    await page.locator("#picker").wait_for()
+    assert await audit(page) == []
+    await page.locator("#file").set_input_files([{"name": "p.jpg", "mimeType": "image/jpeg", "buffer": photo()}])
+    await expect(page.locator("#mobile-chip")).to_have_text("Done")
+    await expect(page.locator("#picture")).to_be_visible()
+    assert Scene(site, screens).stored().size == (1365, 2048)
+
+
+async def test_a_code_that_cannot_be_fetched_is_fetched_again(site: Site, screens: Screens) -> None:
+    screens.complaints.expect("503")
+    page = await screens.open(f"{site.url}/examinee")
+    refused = [True]
+
+    async def once(route: Route) -> None:
+        if refused:
+            refused.clear()
+            await route.fulfill(status=503, body=json.dumps({"detail": "now now"}))
+        else:
+            await route.continue_()
+
+    await page.route("**/phone-code", once)
+    await page.goto(site.link("examinee", "examinee", "E001"))
+    await page.reload()
+    await page.locator("#mobile-start").click()
+    await expect(page.locator("#mobile-note")).to_contain_text("cannot be fetched at the moment")
+    await expect(page.locator("#qr-image")).to_be_visible()
+    await expect(page.locator("#mobile-note")).to_be_hidden()
+
+
+LOOKS = [
+    {"viewport": {"width": 320, "height": 568}, "color_scheme": "light"},
+    {"viewport": {"width": 1366, "height": 768}, "color_scheme": "dark"},
+    {"viewport": {"width": 3840, "height": 2160}, "color_scheme": "light", "reduced_motion": "reduce"},
+]
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=["small", "dark", "4k"])
+async def test_the_page_is_korean_for_koreans_fits_every_screen_and_is_accessible(
+    scene: Scene, look: dict[str, Any]
+) -> None:
+    await scene.waiting(locale="ko-KR", **look)
+    page = scene.computer
+    await headline(page, "정상적으로 연결되어 있습니다")
+    await expect(page.locator("html")).to_have_attribute("lang", "ko")
+    await expect(page.locator("#mobile-chip")).to_have_text("사진을 기다리는 중")
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert await audit(page) == []
+    await page.locator("#language").select_option("en")
+    await headline(page, CONNECTED)
+    await expect(page.locator("#mobile-chip")).to_have_text("Waiting for the picture")

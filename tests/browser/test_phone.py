@@ -1,0 +1,300 @@
+"""The phone's page in a browser: from the code to the picture that has arrived, and whatever comes between."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.browser.conftest import IN_A_BROWSER
+from tests.browser.phone_scene import UPLOADS, BadNetwork, Scene, photo
+from tests.browser.site import Screens, Site, audit
+from tests.integration.system import eventually
+
+playwright_api = pytest.importorskip("playwright.async_api", reason="Playwright is not installed: no browser tests")
+expect = playwright_api.expect
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page, Route
+
+pytestmark = IN_A_BROWSER
+
+
+@pytest.fixture
+def scene(site: Site, screens: Screens) -> Scene:
+    return Scene(site, screens)
+
+
+async def fits(page: Page) -> bool:
+    """Whether nothing has to be scrolled sideways."""
+    return bool(await page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+
+async def test_a_picture_goes_from_the_phone_to_the_examinee_and_the_proctor(scene: Scene) -> None:
+    proctor = await scene.site.system.proctor()
+    code = await scene.waiting()
+    phone = await scene.phone()
+    assert await audit(phone) == []
+    await expect(phone.locator("#code")).to_be_focused()
+    await phone.keyboard.type(code.lower().replace("-", " "))
+    await phone.keyboard.press("Enter")
+    await phone.locator("#shutter").click()
+    await phone.locator("#use").click()
+    await expect(phone.locator("#done-title")).to_be_focused()
+    await expect(phone.locator("#step-done")).to_contain_text("The picture has arrived")
+    assert await audit(phone) == []
+
+    told = await proctor.expect("mobile_sync_completed", examineeId="E001")
+    record = await scene.recorded("COMPLETED")
+    assert record["deviceId"] == told["data"]["deviceId"]
+    await expect(scene.computer.locator("#mobile-chip")).to_have_text("Done")
+    picture = scene.computer.locator("#picture")
+    await expect(picture).to_be_visible()
+    await expect(picture).to_have_js_property("naturalWidth", scene.stored().width)
+    await expect(scene.computer.locator("#picture-when")).to_contain_text(record["deviceId"])
+    assert await audit(scene.computer) == []
+
+
+async def test_the_qr_code_opens_the_page_with_its_code_and_the_address_does_not_keep_it(scene: Scene) -> None:
+    phone = await scene.phone(await scene.waiting())
+    await expect(phone.locator("#shutter")).to_be_visible()
+    assert phone.url == f"{scene.site.url}/phone"
+    await expect(phone.locator("#who")).to_have_text("For examinee E001")
+    await expect(phone.locator("#left-time")).to_have_text(re.compile(r"[12]:[0-5]\d"))
+
+
+async def test_a_picture_is_sent_again_on_a_bad_network_and_stored_once(scene: Scene) -> None:
+    phone = await scene.with_picture()
+    network = BadNetwork(lambda number: number <= 2)
+    scene.screens.complaints.expect("net::ERR_CONNECTION_RESET")
+    await phone.route(UPLOADS, network)
+    await phone.locator("#use").click()
+    await expect(phone.locator("#upload-text")).to_contain_text("Your picture is kept and is sent again by itself")
+    await expect(phone.locator("#step-done")).to_be_visible()
+    assert network.tries == 3
+    assert scene.site.web.outcomes["STORED"] == 1
+    await scene.recorded("COMPLETED")
+
+
+async def test_without_a_network_it_waits_and_goes_at_once_when_it_is_back(scene: Scene) -> None:
+    phone = await scene.with_picture()
+    scene.screens.complaints.expect("net::ERR_INTERNET_DISCONNECTED")
+    await phone.context.set_offline(True)
+    await phone.locator("#use").click()
+    await expect(phone.locator("#upload-text")).to_contain_text("The phone has no network")
+    assert await audit(phone) == []
+    await phone.context.set_offline(False)
+    await expect(phone.locator("#step-done")).to_be_visible()
+
+
+async def test_a_reload_keeps_the_picture_until_it_has_arrived(scene: Scene) -> None:
+    phone = await scene.with_picture()
+    network = BadNetwork()
+    scene.screens.complaints.expect("net::ERR_CONNECTION_RESET")
+    await phone.route(UPLOADS, network)
+    await phone.locator("#use").click()
+    await expect(phone.locator("#try-now")).to_be_visible()
+    tried = network.tries
+    await phone.reload()
+    await expect(phone.locator("#step-upload")).to_be_visible()
+    await expect(phone.locator("#sent")).to_have_js_property("complete", True)
+
+    async def again() -> bool:
+        return network.tries > tried
+
+    await eventually(again, "another try after the reload")
+    network.good.set()
+    await phone.locator("#try-now").click()
+    await expect(phone.locator("#step-done")).to_be_visible()
+    await phone.reload()  # and is not sent again
+    await expect(phone.locator("#step-done")).to_be_visible()
+    assert scene.site.web.outcomes["STORED"] == 1
+
+
+async def test_a_busy_server_is_asked_again_when_it_said(scene: Scene) -> None:
+    phone = await scene.with_picture()
+    answers = [(503, "1"), (429, "1")]
+
+    async def busy(route: Route) -> None:
+        if not answers:
+            await route.continue_()
+            return
+        status, after = answers.pop(0)
+        await route.fulfill(status=status, headers={"Retry-After": after}, json={"detail": "busy"})
+
+    scene.screens.complaints.expect("503|429")
+    await phone.route(UPLOADS, busy)
+    await phone.locator("#use").click()
+    await expect(phone.locator("#step-done")).to_be_visible()
+    assert answers == []
+
+
+async def test_what_comes_too_late_is_kept_and_goes_when_there_is_more_time(scene: Scene) -> None:
+    phone = await scene.with_picture()
+    late = [True]
+
+    async def answer(route: Route) -> None:
+        if late.pop() if late else False:
+            await route.fulfill(status=409, json={"code": "DEADLINE_PASSED", "detail": "it ended"})
+        else:
+            await route.continue_()
+
+    scene.screens.complaints.expect("409")
+    await phone.route(UPLOADS, answer)
+    await phone.locator("#use").click()
+    await expect(phone.locator("#upload-title")).to_have_text("The time is over")
+    await expect(phone.locator("#upload-text")).to_contain_text("tell the proctor")
+    assert await audit(phone) == []
+    await phone.get_by_role("button", name="Send again").click()
+    await expect(phone.locator("#step-done")).to_be_visible()
+
+
+async def test_a_phone_whose_permission_ended_goes_on_with_a_new_code_and_the_same_picture(scene: Scene) -> None:
+    phone = await scene.with_picture()
+    refused = [True]
+
+    async def answer(route: Route) -> None:
+        if refused.pop() if refused else False:
+            await route.fulfill(status=401, json={"code": "UNAUTHORIZED", "detail": "expired"})
+        else:
+            await route.continue_()
+
+    scene.screens.complaints.expect("401")
+    await phone.route(UPLOADS, answer)
+    await phone.locator("#use").click()
+    await expect(phone.locator("#upload-text")).to_contain_text("your picture is kept")
+    await phone.get_by_role("button", name="Enter another code").click()
+    await phone.locator("#code").fill(await scene.code())
+    await phone.locator("#code-go").click()
+    await expect(phone.locator("#step-done")).to_be_visible()
+
+
+async def test_a_refused_camera_is_explained_and_a_file_is_the_way_out(scene: Scene) -> None:
+    phone = await scene.phone(await scene.waiting(), camera=False)
+    await expect(phone.locator("#trouble-title")).to_have_text("The camera is not allowed")
+    await expect(phone.get_by_role("button", name="Try the camera again")).to_be_visible()
+    assert await audit(phone) == []
+    chosen = {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": photo()}
+    await phone.locator("#file").set_input_files([chosen])
+    await phone.locator("#use").click()
+    await expect(phone.locator("#step-done")).to_be_visible()
+    await scene.recorded("COMPLETED")
+    stored = scene.stored()
+    assert stored.size == (1365, 2048)  # upright, and of a sensible size
+    red, _, blue = stored.getpixel((680, 100))  # type: ignore[misc]
+    assert red > blue  # what was left is on top after the turn
+    assert dict(stored.getexif()) == {}
+
+
+async def test_a_file_that_is_no_picture_is_told_and_the_next_one_counts(scene: Scene) -> None:
+    phone = await scene.phone(await scene.waiting(), camera=False)
+    await phone.locator("#trouble").wait_for()
+    no_picture = {"name": "letter.jpg", "mimeType": "image/jpeg", "buffer": b"Dear proctor"}
+    await phone.locator("#file").set_input_files([no_picture])
+    await expect(phone.locator("#trouble-title")).to_contain_text("cannot be read as a picture")
+    chosen = {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": photo(320, 240, 1)}
+    await phone.locator("#file").set_input_files([chosen])
+    await expect(phone.locator("#step-review")).to_be_visible()
+
+
+TROUBLES = {
+    "Object.defineProperty(window, 'isSecureContext', {value: false})": "The camera cannot be used inside this page",
+    "Object.defineProperty(Navigator.prototype, 'mediaDevices', {value: undefined})": "This browser has no camera",
+    "MediaDevices.prototype.getUserMedia = async () => {throw new DOMException('', 'NotFoundError')}": "No camera was",
+    "MediaDevices.prototype.getUserMedia = async () => {throw new DOMException('', 'NotReadableError')}": "Another app",
+}
+
+
+@pytest.mark.parametrize(("script", "told"), TROUBLES.items())
+async def test_why_there_is_no_camera_is_said_in_plain_words(scene: Scene, script: str, told: str) -> None:
+    phone = await scene.phone()
+    await phone.add_init_script(script)
+    code = await scene.waiting()
+    await phone.reload()
+    await phone.locator("#code").fill(code)
+    await phone.locator("#code-go").click()
+    await expect(phone.locator("#trouble-title")).to_contain_text(told)
+    await expect(phone.locator("#picker")).to_have_text("Take or choose a picture")
+    await expect(phone.locator("#shutter")).to_be_hidden()
+
+
+async def test_a_wrong_code_is_told_beside_the_field(scene: Scene) -> None:
+    phone = await scene.phone()
+    field = phone.locator("#code")
+    await field.fill("ABC")
+    await phone.locator("#code-go").click()
+    await expect(phone.locator("#code-error")).to_contain_text("eight letters and digits")
+    await expect(field).to_have_attribute("aria-invalid", "true")
+    await expect(field).to_have_value("ABC")
+    scene.screens.complaints.expect("404")
+    await field.fill("ZZZZ-2222")
+    await phone.locator("#code-go").click()
+    await expect(phone.locator("#code-error")).to_contain_text("This code is not known")
+    await expect(field).to_be_focused()
+    await expect(field).to_have_value("ZZZZ-2222")
+    assert await audit(phone) == []
+
+
+async def test_a_picture_can_be_taken_again(scene: Scene) -> None:
+    phone = await scene.with_picture()
+    await phone.locator("#retake").click()
+    await expect(phone.locator("#shutter")).to_be_visible()
+    await expect(phone.locator("#camera-title")).to_be_focused()
+    await phone.locator("#shutter").click()
+    await expect(phone.locator("#step-review")).to_be_visible()
+
+
+async def test_everything_works_by_keyboard_alone(scene: Scene) -> None:
+    code = await scene.waiting()
+    phone = await scene.phone()
+    await phone.keyboard.type(code)
+    await phone.keyboard.press("Enter")
+    await expect(phone.locator("#camera-title")).to_be_focused()
+    await phone.locator("#shutter").wait_for()
+    await phone.keyboard.press("Tab")
+    await expect(phone.locator("#shutter")).to_be_focused()
+    await phone.keyboard.press("Enter")
+    await expect(phone.locator("#review-title")).to_be_focused()
+    await phone.keyboard.press("Tab")
+    await expect(phone.locator("#use")).to_be_focused()
+    await phone.keyboard.press("Tab")
+    await expect(phone.locator("#retake")).to_be_focused()
+    await phone.keyboard.press("Shift+Tab")
+    await phone.keyboard.press("Space")
+    await expect(phone.locator("#done-title")).to_be_focused()
+
+
+LOOKS = [
+    {"viewport": {"width": 320, "height": 568}, "color_scheme": "light"},
+    {"viewport": {"width": 568, "height": 320}, "color_scheme": "dark"},
+    {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "reduced_motion": "reduce"},
+]
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=["small", "lying", "large"])
+async def test_the_page_is_korean_for_koreans_fits_every_phone_and_is_accessible(
+    scene: Scene, look: dict[str, Any]
+) -> None:
+    code = await scene.waiting()
+    phone = await scene.phone(locale="ko-KR", **look)
+    await expect(phone.locator("html")).to_have_attribute("lang", "ko")
+    await expect(phone.locator("#code-title")).to_have_text("코드를 입력해 주세요")
+    await phone.locator("#code").fill(code)
+    await phone.locator("#code-go").click()
+    shutter = phone.locator("#shutter")
+    await shutter.wait_for()
+    await expect(shutter).to_be_in_viewport(ratio=1)
+    assert await fits(phone)
+    assert await audit(phone) == []
+    await shutter.click()
+    await expect(phone.locator("#use")).to_be_in_viewport(ratio=1)
+    assert await fits(phone)
+    assert await audit(phone) == []
+    await phone.locator("#language").select_option("en")
+    await expect(phone.locator("#use")).to_have_text("Send this picture")
+    await phone.locator("#language").select_option("ko")
+    await phone.locator("#use").click()
+    await expect(phone.locator("#done-title")).to_have_text("사진이 전송되었습니다")
+    assert await fits(phone)
+    assert await audit(phone) == []
