@@ -25,7 +25,7 @@ from actors.runtime.tokens import TokenVerifier, bearer
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
 from protocol.ids import check_id
 from protocol.outage_csv import csv_of
-from protocol.outages import OutageRow, Outages
+from protocol.outages import Outages
 from protocol.timeline import Happening, Timeline
 from protocol.times import format_time, parse_time
 
@@ -135,8 +135,8 @@ class PlanApi:
             raise _never_seen(f"plan {plan_id}", beginning)
         if first is not None and first > last:
             raise InvalidField("from", "must not be later than `to`, or than now")
-        begin = outages.begin if first is None else first
-        rows: list[OutageRow] = outages.rows(begin, max(begin, last), ignore_below=ignore_below)
+        begin = min(outages.begin, last) if first is None else first
+        rows = outages.rows(begin, last, ignore_below=ignore_below)
         content = csv_of(plan_id, [row for row in rows if row.outages or not affected])
         headers = {"Content-Disposition": f'attachment; filename="outages-{plan_id}.csv"'}
         return await fresh_answer(request, content, "text/csv; charset=utf-8", headers)

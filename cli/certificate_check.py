@@ -77,6 +77,6 @@ def _mixed(settings: Settings) -> Iterator[Finding]:
     socket = settings.socket
     clear = socket.public_url.startswith("ws:") if socket.public_url is not None else socket.certificate_file is None
     # A web server by itself knows nothing of the socket servers' settings; what they announce is what counts.
-    if secure_pages and clear:
+    if secure_pages and clear and socket.certificate_file is None:
         found = "the pages are served over https, the socket servers are ws://: browsers refuse to connect"
         yield warning("socket.public_url", found, "use wss://, by socket.certificate_file or a TLS proxy")

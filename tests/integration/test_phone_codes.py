@@ -1,0 +1,240 @@
+"""A phone joins an examinee by a code: made, typed, expired, guessed."""
+
+from __future__ import annotations
+
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from actors.runtime.bus import Bus
+from actors.runtime.settings import Settings, load_settings
+from actors.runtime.state_store import StateStore
+from actors.runtime.tokens import TokenVerifier, issue_token
+from protocol.errors import InvalidToken
+from protocol.frames import Role
+from protocol.streams import PHONE
+from protocol.times import parse_time
+from tests.integration.phones import Site, open_site, picture, problem, record, seconds_from_now
+from tests.integration.system import eventually
+
+MAKE = "/v1/plans/P001/examinees/E001/phone-code"
+
+
+@pytest.fixture
+async def site(settings: Settings, bus: Bus, store: StateStore) -> AsyncIterator[Site]:
+    await bus.apply_stream(PHONE)
+    async with open_site(settings, bus, store) as site:
+        yield site
+
+
+async def waiting(site: Site, seconds: float = 60.0, status: str = "WAITING") -> None:
+    await record(site.settings, status=status, deadline=seconds_from_now(seconds))
+
+
+async def made(site: Site, **headers: str) -> dict[str, Any]:
+    response = await site.http.post(MAKE, headers={**site.bearer("examinee"), **headers})
+    assert response.status_code == 201, response.text
+    assert response.headers["cache-control"] == "no-store"
+    told: dict[str, Any] = response.json()
+    return told
+
+
+async def test_a_phone_that_gives_the_code_may_upload_for_this_examinee_until_the_deadline(site: Site) -> None:
+    await waiting(site)
+    told = await made(site)
+    bare = told["code"].replace("-", "")
+    assert told["url"] == f"{site.server.url}/phone#code={bare}"
+    assert 50 < parse_time(told["expiresAt"]) - time.time() <= 60
+    for typed in (told["code"], bare.lower()):  # twice: a phone opens links in one browser and then in another
+        response = await site.http.post(f"/v1/phone-codes/{typed}")
+        assert response.status_code == 200
+        assert response.headers["cache-control"] == "no-store"
+        joined = response.json()
+        assert (joined["planId"], joined["examineeId"]) == ("P001", "E001")
+        assert 50 < joined["secondsLeft"] <= 60
+        claims = TokenVerifier(site.settings).verify(joined["token"])
+        assert (claims.role, claims.plan, claims.sub) == ("mobile", "P001", "E001")
+    upload = await site.put(picture(), headers={"Authorization": f"Bearer {joined['token']}"})
+    assert upload.status_code == 201
+
+
+async def test_the_qr_code_is_a_picture_without_styles_or_scripts(site: Site) -> None:
+    await waiting(site)
+    told = await made(site)
+    root = ElementTree.fromstring(told["qrSvg"])
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.get("viewBox")
+    for element in root.iter():
+        assert element.tag.rpartition("}")[2] in ("svg", "path", "g")
+        assert not {"style", "class", "onload"} & set(element.attrib)
+
+
+async def test_what_is_kept_does_not_tell_the_code(site: Site, bus: Bus) -> None:
+    await waiting(site)
+    told = await made(site)
+    stored = await bus.message_at(PHONE.name, 1)
+    assert stored is not None
+    code = told["code"].replace("-", "")
+    assert code not in stored.subject + stored.payload.decode()
+    assert stored.headers["Nats-TTL"] in ("58s", "59s", "60s")
+
+
+async def test_the_address_is_where_the_page_was_opened_or_what_is_set(
+    settings: Settings, bus: Bus, store: StateStore
+) -> None:
+    await bus.apply_stream(PHONE)
+    web = settings.web.model_copy(update={"trusted_proxies": ["127.0.0.1"]})
+    async with open_site(settings.model_copy(update={"web": web}), bus, store) as site:
+        await waiting(site)
+        behind = await made(site, **{"Host": "exam.example", "X-Forwarded-Proto": "https"})
+        assert behind["url"].startswith("https://exam.example/phone#code=")
+    web = settings.web.model_copy(update={"public_url": "https://exam.example:444/"})
+    async with open_site(settings.model_copy(update={"web": web}), bus, store) as site:
+        assert (await made(site))["url"].startswith("https://exam.example:444/phone#code=")
+    async with open_site(settings, bus, store) as site:
+        assert (await made(site, **{"X-Forwarded-Proto": "https"}))["url"].startswith("http://127.0.0.1:")
+
+
+async def test_nobody_else_gets_a_code(site: Site) -> None:
+    await waiting(site)
+    others: list[tuple[Role, str, str]] = [("examinee", "E002", "P001"), ("examinee", "E001", "P002")]
+    others += [("mobile", "E001", "P001"), ("proctor", "E001", "P001"), ("operator", "E001", "P001")]
+    for role, subject, plan_id in others:
+        response = await site.http.post(MAKE, headers=site.bearer(role, subject, plan_id))
+        assert (response.status_code, problem(response)["code"]) == (403, "FORBIDDEN")
+    bare = await site.http.post(MAKE)
+    assert (bare.status_code, problem(bare)["code"]) == (401, "UNAUTHORIZED")
+    bad = await site.http.post("/v1/plans/P.1/examinees/E001/phone-code", headers=site.bearer("examinee"))
+    assert (bad.status_code, problem(bad)["field"]) == (400, "planId")
+
+
+async def test_there_is_a_code_only_while_a_phone_is_waited_for(site: Site) -> None:
+    async def refused() -> str:
+        response = await site.http.post(MAKE, headers=site.bearer("examinee"))
+        assert response.status_code == 409
+        return str(problem(response)["code"])
+
+    assert await refused() == "NOT_WAITING"
+    await waiting(site, status="COMPLETED")
+    assert await refused() == "NOT_WAITING"
+    await waiting(site, -1)
+    assert await refused() == "DEADLINE_PASSED"
+    await waiting(site, 60, "TIMED_OUT")
+    assert await refused() == "DEADLINE_PASSED"
+    await waiting(site, 60, "FAILED")  # the stage goes on
+    await made(site)
+
+
+async def test_a_code_whose_time_is_over_says_so(site: Site) -> None:
+    await waiting(site, 2.5)
+    code = (await made(site))["code"]
+
+    async def over() -> bool:
+        response = await site.http.post(f"/v1/phone-codes/{code}")
+        if response.status_code == 200:
+            return False
+        assert (response.status_code, problem(response)["code"]) == (410, "EXPIRED")
+        return True
+
+    await eventually(over, "the code expired")
+
+    async def marked() -> bool:
+        newest = await site.bus.last_message(PHONE.name, "phone.*")
+        return newest is not None and newest.headers.get("Nats-Marker-Reason") == "MaxAge"
+
+    await eventually(marked, "NATS has taken it out")
+    assert await over()
+
+
+async def test_a_stage_that_was_extended_gives_the_phone_more_time(site: Site) -> None:
+    await waiting(site, 30)
+    code = (await made(site))["code"]
+    await waiting(site, 500)
+    joined = (await site.http.post(f"/v1/phone-codes/{code}")).json()
+    assert joined["secondsLeft"] > 400
+
+
+async def test_a_code_lives_a_quarter_of_an_hour_at_most(site: Site) -> None:
+    await waiting(site, 3600)
+    assert (await made(site))["secondsLeft"] == 900
+
+
+async def test_wrong_codes_are_counted_right_ones_are_not(site: Site) -> None:
+    await waiting(site)
+    code = (await made(site))["code"]
+    for _ in range(15):  # a hall of phones behind one address
+        assert (await site.http.post(f"/v1/phone-codes/{code}")).status_code == 200
+    for wrong in ("ABCDEFGH", "x", "ABCDEFG0", *["ZZZZZZZZ"] * 7):
+        response = await site.http.post(f"/v1/phone-codes/{wrong}")
+        assert (response.status_code, problem(response)["code"]) == (404, "NOT_FOUND")
+    for tried in ("ZZZZZZZZ", code):  # a guesser learns nothing more
+        response = await site.http.post(f"/v1/phone-codes/{tried}")
+        assert (response.status_code, problem(response)["code"]) == (429, "TOO_MANY_REQUESTS")
+        assert 1 <= int(response.headers["retry-after"]) <= 60
+
+
+async def test_an_examinee_makes_so_many_codes_a_minute(site: Site) -> None:
+    await waiting(site)
+    assert len({(await made(site))["code"] for _ in range(10)}) == 10
+    response = await site.http.post(MAKE, headers=site.bearer("examinee"))
+    assert (response.status_code, problem(response)["code"]) == (429, "TOO_MANY_REQUESTS")
+    assert 1 <= int(response.headers["retry-after"]) <= 60
+
+
+async def test_any_web_server_knows_the_codes_of_all(site: Site, bus: Bus, store: StateStore) -> None:
+    await waiting(site)
+    code = (await made(site))["code"]
+    async with open_site(site.settings, bus, store) as other:
+        assert (await other.http.post(f"/v1/phone-codes/{code}")).json()["examineeId"] == "E001"
+
+
+# -- with an issuer's public key -------------------------------------------------------------------------
+
+
+def issuer(settings: Settings, directory: Path, **more: str) -> tuple[Settings, Ed25519PrivateKey]:
+    key = Ed25519PrivateKey.generate()
+    path = directory / "issuer.pem"
+    path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    flags = {"nats_url": settings.nats_url, "redis_url": settings.redis_url, "data_dir": settings.data_dir}
+    return load_settings(**flags, **{"token.public_key_file": path}, **more), key
+
+
+def examinee_token(key: Ed25519PrivateKey) -> dict[str, str]:
+    import jwt
+
+    claims = {"sub": "E001", "role": "examinee", "plan": "P001", "aud": "examwire", "exp": int(time.time()) + 600}
+    return {"Authorization": f"Bearer {jwt.encode(claims, key, algorithm='EdDSA')}"}
+
+
+async def test_without_a_secret_of_our_own_there_are_no_codes_and_it_is_said(
+    settings: Settings, bus: Bus, store: StateStore, tmp_path: Path
+) -> None:
+    with_key, key = issuer(settings, tmp_path)
+    async with open_site(with_key, bus, store) as site:
+        for path, headers in ((MAKE, examinee_token(key)), ("/v1/phone-codes/ABCDEFGH", {})):
+            response = await site.http.post(path, headers=headers)
+            assert (response.status_code, problem(response)["code"]) == (501, "NO_SECRET")
+
+
+async def test_with_a_secret_beside_the_issuers_key_phones_join_and_nobody_else_is_signed_for(
+    settings: Settings, bus: Bus, store: StateStore, tmp_path: Path
+) -> None:
+    with_both, key = issuer(settings, tmp_path, secret="0123456789-abcdefghij-ABCDEFGHIJ")
+    await bus.apply_stream(PHONE)
+    async with open_site(with_both, bus, store) as site:
+        await waiting(site)
+        code = (await site.http.post(MAKE, headers=examinee_token(key))).json()["code"]
+        token = (await site.http.post(f"/v1/phone-codes/{code}")).json()["token"]
+        upload = await site.put(picture(), headers={"Authorization": f"Bearer {token}"})
+        assert upload.status_code == 201
+        ours = issue_token(with_both, "proctor", "P001", "T1")
+        refused = await site.http.get("/v1/plans/P001/report.csv", headers={"Authorization": f"Bearer {ours}"})
+        assert refused.status_code == 401
+    with pytest.raises(InvalidToken, match="only those of phones"):
+        TokenVerifier(with_both).verify(ours)
