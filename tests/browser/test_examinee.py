@@ -146,8 +146,12 @@ async def test_a_server_that_is_drained_goes_unnoticed(site: Site, screens: Scre
     await page.reload()
     await headline(page, CONNECTED)
     await page.evaluate(
-        "window.seen = []; new MutationObserver(() => seen.push(document.getElementById('connection-title').textContent))"
-        ".observe(document.getElementById('connection-title'), {childList: true, characterData: true, subtree: true})"
+        """() => {
+          const title = document.getElementById("connection-title");
+          window.seen = [];
+          const look = () => window.seen.push(title.textContent);
+          new MutationObserver(look).observe(title, {childList: true, characterData: true, subtree: true});
+        }"""
     )
     await site.system.stop("SOCK001")
 
@@ -156,7 +160,7 @@ async def test_a_server_that_is_drained_goes_unnoticed(site: Site, screens: Scre
 
     await eventually(moved, "E001 on SOCK002")
     await headline(page, CONNECTED)
-    assert set(await page.evaluate("seen")) <= {CONNECTED}
+    assert set(await page.evaluate("window.seen")) <= {CONNECTED}
     await site.system.start_server("SOCK001")  # for the end of the test
 
 

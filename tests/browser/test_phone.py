@@ -248,6 +248,7 @@ async def test_a_picture_can_be_taken_again(scene: Scene) -> None:
 async def test_everything_works_by_keyboard_alone(scene: Scene) -> None:
     code = await scene.waiting()
     phone = await scene.phone()
+    await expect(phone.locator("#code")).to_be_focused()
     await phone.keyboard.type(code)
     await phone.keyboard.press("Enter")
     await expect(phone.locator("#camera-title")).to_be_focused()
@@ -295,6 +296,7 @@ async def test_the_page_is_korean_for_koreans_fits_every_phone_and_is_accessible
     await expect(phone.locator("#use")).to_have_text("Send this picture")
     await phone.locator("#language").select_option("ko")
     await phone.locator("#use").click()
+    await expect(phone.locator("#step-done")).to_be_visible()
     await expect(phone.locator("#done-title")).to_have_text("사진이 전송되었습니다")
     assert await fits(phone)
     assert await audit(phone) == []

@@ -205,8 +205,8 @@ async function use() {
   if (picture === null || kept === null) return;
   kept = { ...kept, picture: await picture.arrayBuffer(), upload: begin(serverNow(), kept.pass.deadline) };
   await store.write(kept);
-  to("upload");
   sender.start(/** @type {import("./phone-queue.js").Upload} */ (kept.upload));
+  to("upload");
 }
 
 /** @param {(share: number) => void} progress */
