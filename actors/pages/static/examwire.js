@@ -885,6 +885,7 @@ export class Client extends EventTarget {
     const urls = typeof options.url === "string" ? [options.url] : [...(options.url ?? [])];
     if (!urls.length && !options.endpointsUrl) throw new TypeError("neither url nor endpointsUrl is given");
     this.#endpointsUrl = urls.length ? null : (options.endpointsUrl ?? null);
+    this.#given = urls;
     this.#comeback = beginning(urls);
     this.#token = options.token;
     this.#WebSocket = options.WebSocket ?? globalThis.WebSocket;
@@ -909,6 +910,7 @@ export class Client extends EventTarget {
   }
 
   /** @type {string | null} */ #endpointsUrl;
+  /** The servers that were named before any welcome. @type {readonly string[]} */ #given;
   /** @type {Comeback} */ #comeback;
   /** @type {string} */ #token;
   /** @type {typeof WebSocket} */ #WebSocket;
@@ -1158,7 +1160,8 @@ export class Client extends EventTarget {
     }
     // Everybody is given the same list: who takes one by chance spreads the hall over the servers.
     const first = Math.floor(this.#random() * urls.length);
-    const { url, endpoints } = beginning([...urls.slice(first), ...urls.slice(0, first)]);
+    this.#given = [...urls.slice(first), ...urls.slice(0, first)];
+    const { url, endpoints } = beginning(this.#given);
     this.#comeback = { ...this.#comeback, url, endpoints, position: 0 };
     this.#openSocket((this.#step = { ...step, url }).url);
   }
@@ -1176,12 +1179,15 @@ export class Client extends EventTarget {
     this.#ws = ws;
     ws.onopen = () => this.#greet(ws);
     ws.onmessage = (event) => this.#received(ws, event.data);
+    // A refused handshake: browsers tell of it by a close event as well, other implementations by this alone.
+    ws.onerror = () => this.#closed(ws, 1006, "");
     ws.onclose = (event) => this.#closed(ws, event.code, event.reason);
   }
 
   /** @param {WebSocket} ws */
   #greet(ws) {
     if (this.#ws !== ws) return;
+    ws.onerror = null; // from now on a close event tells how it ended
     if (ws.protocol !== SUBPROTOCOL) {
       this.#complaint = `${ws.url} is no socket server: it does not speak ${SUBPROTOCOL}`;
       this.#failed();
@@ -1237,7 +1243,9 @@ export class Client extends EventTarget {
   #arrive(welcome) {
     this._stopTimer("open");
     this.#phase = "connected";
-    this.#comeback = welcomed(this.#step?.url ?? this.#comeback.url, welcome.endpoints, welcome.reconnect);
+    // Those that were named by hand come last: a server that has just started may not know of the others yet.
+    const endpoints = [...welcome.endpoints, ...this.#given];
+    this.#comeback = welcomed(this.#step?.url ?? this.#comeback.url, endpoints, welcome.reconnect);
     this.#parked = this.#end = this.#lostAt = null;
     this.#offline = false;
     this.#tokenRefusals = 0;
@@ -1400,7 +1408,7 @@ export class Client extends EventTarget {
     this.#turn += 1;
     for (const name of [...this.#timers.keys()]) if (!name.startsWith("_")) this._stopTimer(name);
     if (ws === null) return;
-    ws.onopen = ws.onmessage = ws.onclose = null;
+    ws.onopen = ws.onmessage = ws.onerror = ws.onclose = null;
     if (ws.readyState <= 1) ws.close(code, reason);
   }
 

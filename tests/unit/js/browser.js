@@ -47,6 +47,7 @@ export class ScriptedSocket {
 
   end(code = 1006, reason = "") {
     this.readyState = 3;
+    if (code === 1006) this.onerror?.({});
     this.onclose?.({ code, reason });
   }
 

@@ -77,6 +77,21 @@ test("a socket that never opens, or opens and says nothing, is given up after a 
   assert.equal(browser.statuses.at(-1).attempt, 2);
 });
 
+test("a handshake that is refused without a close event is noticed at once", () => {
+  const browser = new Browser();
+  browser.client(Client).connect();
+  browser.socket.readyState = 3;
+  browser.socket.onerror({});
+  assert.equal(browser.statuses.at(-1).state, "waiting");
+});
+
+test("a server that knows of no other does not make the client forget those it was given", () => {
+  const { browser, socket } = connected({ endpoints: [A] });
+  socket.end(1012);
+  browser.pass(browser.statuses.at(-1).seconds + 0.01);
+  assert.equal(browser.socket.url, B);
+});
+
 test("whoever answers without the subprotocol is no socket server", () => {
   const browser = new Browser();
   browser.client(Client).connect();
