@@ -122,6 +122,8 @@ def _by_status(seen: Seen) -> Diagnosis:
         case "DISCONNECTED":
             return _gone(seen)
         case "NEVER":
+            if _value(seen, "removed") == "1":
+                return _removed(seen, f"{who} is removed from the exam, and has never been connected")
             return Diagnosis(
                 f"{who} has never been connected.", ["Have they opened the exam page, with their own token?"]
             )
@@ -139,6 +141,8 @@ def _gone(seen: Seen) -> Diagnosis:
             f"It was on {_where(seen)}.",
             ["It is refused until a proctor readmits it: have one do so, then have them open the exam page again."],
         )
+    if _value(seen, "removed") == "1":
+        return _removed(seen, f"{who} is removed from the exam for {_long(seen)}")
     if reason == READMITTED:
         by = next((one.by for one in reversed(seen.happened or ()) if one.what is What.READMITTED), None)
         return Diagnosis(
@@ -161,6 +165,16 @@ def _gone(seen: Seen) -> Diagnosis:
         found.headline += f" {seen.others_gone} others of the plan are disconnected, too{same}."
     found.advice.append(advice)
     return found
+
+
+def _removed(seen: Seen, text: str) -> Diagnosis:
+    last = next((one for one in reversed(seen.happened or ()) if one.what is What.REMOVED), None)
+    by = f", by {last.by}" if last is not None else ""
+    why = f": {last.reason}" if last is not None and last.reason else ""
+    return Diagnosis(
+        f"{text}{by}{why}.",
+        ["It is refused until a proctor readmits it: have one do so, then have them open the exam page again."],
+    )
 
 
 def _picture_advice(seen: Seen) -> list[str]:
@@ -217,6 +231,7 @@ def _value(seen: Seen, name: str) -> str | None:
         "maxAttempts": str(state.max_attempts) if state.max_attempts else None,
         "nextAttemptAt": state.next_attempt_at,
         "exhausted": "1" if state.exhausted else "0",
+        "removed": "1" if state.removed else "0",
     }.get(name)
 
 

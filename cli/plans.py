@@ -23,6 +23,7 @@ from cli.output import (
     table,
     watch,
 )
+from cli.plans_create import create, show_roster
 from cli.report import report
 from cli.timeline import timeline
 from protocol import keys
@@ -102,6 +103,8 @@ def watch_plan(
     _show_or_watch(settings, lambda store: plan_of(store, plan_id), _draw_plan, True, output)
 
 
+app.command("create")(create)
+app.command("roster")(show_roster)
 app.command("timeline")(timeline)
 app.command("report")(report)
 

@@ -7,7 +7,7 @@ import pytest
 from protocol.effects import Effect, ScheduleTimeout, TellMobileSync
 from protocol.messages import Event, MobileSyncCode, MobileSyncCompleted, MobileSyncFact, MobileSyncStatus
 from protocol.mobile_sync import MobileSync, apply
-from tests.unit.facts import EXAMINEE, PLAN, at, timed_out, upload_failed, uploaded, wait
+from tests.unit.facts import EXAMINEE, PLAN, at, extend, timed_out, upload_failed, uploaded, wait
 
 
 class Log:
@@ -149,6 +149,43 @@ def test_a_stage_that_failed_or_ran_out_is_entered_anew() -> None:
 def test_a_picture_that_comes_after_the_deadline_is_recorded() -> None:
     log = Log(wait(), timed_out(1), uploaded("a", 130))
     assert isinstance(log.event(), MobileSyncCompleted)
+
+
+# -- more time --------------------------------------------------------------------------------------------
+
+
+def test_more_time_moves_the_deadline_and_has_a_timer_of_its_own() -> None:
+    log = Log(wait(0, 120), extend(60, 30, by="S007", action="x1"))
+    event = log.event()
+    assert isinstance(event, MobileSyncStatus)
+    assert (event.status, event.deadline, event.by, event.action_id) == (MobileSyncCode.WAITING, at(180), "S007", "x1")
+    assert ScheduleTimeout(PLAN, EXAMINEE, at(180), 2) in log.effects
+    assert TellMobileSync(PLAN, EXAMINEE, 2) in log.effects
+    assert log.changes_nothing(timed_out(1, 120)), "the old timer fires and changes nothing"
+    assert log.add(timed_out(2, 180)).state.status is MobileSyncCode.TIMED_OUT
+
+
+@pytest.mark.parametrize("ended", [timed_out(1, 120), upload_failed(20)])
+def test_more_time_opens_a_stage_again_that_ended_without_a_picture(ended: MobileSyncFact) -> None:
+    log = Log(wait(0, 120), ended, extend(60, 300))
+    assert (log.state.status, log.state.reason, log.state.deadline) == (MobileSyncCode.WAITING, None, at(360))
+    assert isinstance(log.add(uploaded("a", 310)).event(), MobileSyncCompleted)
+
+
+def test_the_same_extension_again_gives_no_more_time() -> None:
+    log = Log(wait(0, 120), extend(60, 30, action="x1"))
+    assert log.changes_nothing(extend(60, 31, action="x1"))
+    assert log.add(extend(60, 32, action="x2")).state.deadline == at(240)
+
+
+def test_an_extension_is_remembered_when_the_stage_is_entered_anew() -> None:
+    log = Log(wait(0, 120), extend(60, 30, action="x1"), timed_out(2, 180), wait(200, 120))
+    assert log.changes_nothing(extend(60, 210, action="x1"))
+
+
+def test_there_is_no_more_time_for_what_was_never_entered_or_is_done() -> None:
+    assert Log().changes_nothing(extend())
+    assert Log(wait(), uploaded()).changes_nothing(extend())
 
 
 @pytest.mark.parametrize("status", [MobileSyncCode.WAITING, MobileSyncCode.TIMED_OUT])

@@ -1,0 +1,55 @@
+"""Enrolling a roster: durably into the log, what is there already left out."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.state_store import StateStore
+from protocol import keys, subjects
+from protocol.codec import encode_batches
+from protocol.messages import Enrol
+from protocol.roster import Entry
+from protocol.times import format_time
+
+CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """How many entries were `new`, named otherwise than before (`renamed`), and `known` just so."""
+
+    new: int
+    renamed: int
+    known: int
+
+
+async def enrol(bus: Bus, store: StateStore, plan_id: str, entries: Sequence[Entry], by: str | None) -> Enrolled:
+    """Return when all of it is in the log. Raises `BrokerUnavailable`, `StateUnavailable`; may be repeated.
+
+    What Redis knows is left out of the log for brevity only: an entry that is said again has no effect by the rules.
+    """
+    missing: list[Entry] = []
+    new = 0
+    for start in range(0, len(entries), CHUNK):
+        some = entries[start : start + CHUNK]
+        known = await store.fields([keys.progress(plan_id, one.examinee_id) for one in some], ("enrolled", "name"))
+        for entry, (enrolled, name) in zip(some, known, strict=True):
+            if enrolled != "1":
+                new += 1
+                missing.append(entry)
+            elif entry.name is not None and entry.name != name:
+                missing.append(entry)
+    now = format_time(time.time())
+    facts = [
+        Enrol(plan_id=plan_id, examinee_id=one.examinee_id, name=one.name, by=by, timestamp=now) for one in missing
+    ]
+    outgoing = []
+    for payload in encode_batches(facts):
+        message_id = "enrol-" + hashlib.sha256(payload).hexdigest()
+        outgoing.append(Outgoing(subjects.status_plan(plan_id), payload, message_id))
+    await bus.confirm(await bus.send(outgoing))
+    return Enrolled(new, len(missing) - new, len(entries) - len(missing))
