@@ -21,7 +21,7 @@ from protocol.errors import BrokerUnavailable, ProtocolError, StateDamaged, Stat
 from protocol.history import fold
 from protocol.messages import Lease, ServerStatus, ServerStatusCode
 from protocol.servers import Server
-from protocol.streams import LEASE_WATCH
+from protocol.streams import LEASE_WATCH, LOST_ON_THE_WAY_SECONDS
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.lease_watch")
@@ -60,7 +60,8 @@ class LeaseWatch(Actor):
         return {"consumers": [consumer], "heartbeats": self.heartbeats, "lost": self.lost}
 
     async def _follow(self) -> None:
-        async for deliveries in PullConsumer(self._bus, LEASE_WATCH.stream, LEASE_WATCH.name):
+        consumer = PullConsumer(self._bus, LEASE_WATCH.stream, LEASE_WATCH.name, keep_alive=LOST_ON_THE_WAY_SECONDS / 4)
+        async for deliveries in consumer:
             for delivery in deliveries:
                 began, failed = time.perf_counter(), None
                 try:

@@ -16,7 +16,7 @@ from protocol.codec import Codec, encode
 from protocol.errors import BrokerUnavailable, ConsumerGone, NoResponders, ProtocolError
 from protocol.frames import Error
 from protocol.messages import QueueConfig, QueueCreate, QueueCreated
-from protocol.streams import queue_id
+from protocol.streams import LOST_ON_THE_WAY_SECONDS, queue_id
 
 log = logging.getLogger("examwire.server_queue")
 
@@ -114,7 +114,11 @@ class ServerQueue:
     def batches(self, consumer: str) -> AsyncGenerator[list[Delivery], None]:
         """What arrives on one of the queue's consumers. Raises `ConsumerGone`."""
         own = {"examwire.incarnation": self._incarnation}
-        return aiter(PullConsumer(self._bus, "SOCKET", consumer, max_messages=512, metadata=own))
+        return aiter(
+            PullConsumer(
+                self._bus, "SOCKET", consumer, max_messages=512, metadata=own, keep_alive=LOST_ON_THE_WAY_SECONDS / 4
+            )
+        )
 
     async def create_surely(self, *, reset: Sequence[str] = ()) -> None:
         """`create`, tried again until it succeeds: the queue is needed again while the server runs."""

@@ -106,6 +106,9 @@ CAPTURES_BUCKET = "captures"
 
 STREAMS: tuple[StreamSpec, ...] = (STATUS, SOCKET, LEASE, RECONNECT, ADVISORY, DEADLETTER, PHONE)
 
+LOST_ON_THE_WAY_SECONDS = 5.0
+"""What a node that died had on its way comes again after so long; a reader that is at work says so before."""
+
 STATE_MANAGER = ConsumerSpec(
     "STATUS",
     "state-manager",
@@ -114,7 +117,13 @@ STATE_MANAGER = ConsumerSpec(
     # What a killed one had in hand goes to another so soon; one that only waits for Redis says that it is at work.
     ack_wait=4.0,
 )
-LEASE_WATCH = ConsumerSpec("LEASE", "lease-watch", ("lease.*",), "The state managers, about servers that fell silent")
+LEASE_WATCH = ConsumerSpec(
+    "LEASE",
+    "lease-watch",
+    ("lease.*",),
+    "The state managers, about servers that fell silent",
+    ack_wait=LOST_ON_THE_WAY_SECONDS,
+)
 RECONNECT_EXHAUSTED = ConsumerSpec(
     "ADVISORY",
     "reconnect-exhausted",
@@ -198,6 +207,7 @@ def queue_consumers(request: QueueCreate) -> list[ConsumerSpec]:
             tuple(filters),
             description,
             max_deliver=-1,
+            ack_wait=LOST_ON_THE_WAY_SECONDS,
             max_ack_pending=-1,
             inactive_threshold=float(request.config.expire_time),
             deliver_new=True,
