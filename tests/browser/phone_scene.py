@@ -106,3 +106,11 @@ def photo(width: int = 3000, height: int = 2000, orientation: int = 6) -> bytes:
     target = io.BytesIO()
     image.save(target, "JPEG", exif=exif)
     return target.getvalue()
+
+
+async def choose(page: Page, content: bytes, name: str = "photo.jpg") -> None:
+    """Choose a file in the page's picker."""
+    from playwright.async_api import FilePayload
+
+    chosen = FilePayload(name=name, mimeType="image/jpeg", buffer=content)
+    await page.locator("#file").set_input_files([chosen])

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.conftest import IN_A_BROWSER
-from tests.browser.phone_scene import Scene, photo
+from tests.browser.phone_scene import Scene, choose, photo
 from tests.browser.site import Screens, Site, audit
 from tests.integration.system import RawClient, eventually
+from tests.integration.test_drain import drain, know_each_other
 from tests.integration.test_server_loss import ServerProcess
 
 playwright_api = pytest.importorskip("playwright.async_api", reason="Playwright is not installed: no browser tests")
@@ -68,7 +69,7 @@ async def headline(page: Page, text: str, seconds: float = 10) -> None:
 def client_of(site: Site, examinee_id: str = "E001") -> tuple[str, int] | None:
     """The clientId and connectionNo that a socket server has of an examinee."""
     for server_id in ("SOCK001", "SOCK002"):
-        for session in site.system.server(server_id).clients.examinees.values():
+        for session in site.system.server(server_id)._clients.examinees.values():
             if session.examinee_id == examinee_id:
                 details = session.details()
                 return str(details["clientId"]), int(details["connectionNo"])
@@ -153,7 +154,8 @@ async def test_a_server_that_is_drained_goes_unnoticed(site: Site, screens: Scre
           new MutationObserver(look).observe(title, {childList: true, characterData: true, subtree: true});
         }"""
     )
-    await site.system.stop("SOCK001")
+    await know_each_other(site.system)
+    await drain(site.system._buses["SOCK002"], "SOCK001")
 
     async def moved() -> bool:
         return (await site.system.progress()).get("serverId") == "SOCK002"
@@ -161,7 +163,6 @@ async def test_a_server_that_is_drained_goes_unnoticed(site: Site, screens: Scre
     await eventually(moved, "E001 on SOCK002")
     await headline(page, CONNECTED)
     assert set(await page.evaluate("window.seen")) <= {CONNECTED}
-    await site.system.start_server("SOCK001")  # for the end of the test
 
 
 async def test_a_server_that_is_killed_under_the_page_has_a_fallback(site: Site, screens: Screens) -> None:
@@ -317,7 +318,7 @@ async def test_where_phones_get_no_codes_the_picture_comes_from_the_computer(sit
     await page.locator("#mobile-start").click()
     await page.locator("#picker").wait_for()
     assert await audit(page) == []
-    await page.locator("#file").set_input_files([{"name": "p.jpg", "mimeType": "image/jpeg", "buffer": photo()}])
+    await choose(page, photo())
     await expect(page.locator("#mobile-chip")).to_have_text("Done")
     await expect(page.locator("#picture")).to_be_visible()
     assert Scene(site, screens).stored().size == (1365, 2048)

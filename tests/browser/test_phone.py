@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.conftest import IN_A_BROWSER
-from tests.browser.phone_scene import UPLOADS, BadNetwork, Scene, photo
+from tests.browser.phone_scene import UPLOADS, BadNetwork, Scene, choose, photo
 from tests.browser.site import Screens, Site, audit
 from tests.integration.system import eventually
 
@@ -175,8 +175,7 @@ async def test_a_refused_camera_is_explained_and_a_file_is_the_way_out(scene: Sc
     await expect(phone.locator("#trouble-title")).to_have_text("The camera is not allowed")
     await expect(phone.get_by_role("button", name="Try the camera again")).to_be_visible()
     assert await audit(phone) == []
-    chosen = {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": photo()}
-    await phone.locator("#file").set_input_files([chosen])
+    await choose(phone, photo())
     await phone.locator("#use").click()
     await expect(phone.locator("#step-done")).to_be_visible()
     await scene.recorded("COMPLETED")
@@ -190,11 +189,9 @@ async def test_a_refused_camera_is_explained_and_a_file_is_the_way_out(scene: Sc
 async def test_a_file_that_is_no_picture_is_told_and_the_next_one_counts(scene: Scene) -> None:
     phone = await scene.phone(await scene.waiting(), camera=False)
     await phone.locator("#trouble").wait_for()
-    no_picture = {"name": "letter.jpg", "mimeType": "image/jpeg", "buffer": b"Dear proctor"}
-    await phone.locator("#file").set_input_files([no_picture])
+    await choose(phone, b"Dear proctor")
     await expect(phone.locator("#trouble-title")).to_contain_text("cannot be read as a picture")
-    chosen = {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": photo(320, 240, 1)}
-    await phone.locator("#file").set_input_files([chosen])
+    await choose(phone, photo(320, 240, 1))
     await expect(phone.locator("#step-review")).to_be_visible()
 
 

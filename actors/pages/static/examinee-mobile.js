@@ -51,6 +51,8 @@ export class MobileStep {
     this._sender = this._makeSender();
     client.addEventListener("mobileSync", () => this._changed());
     for (const type of ["status", "state"]) client.addEventListener(type, () => this._goOn());
+    // What a page finds when it is opened is no news; from then on every change is said aloud.
+    client.addEventListener("state", () => (this._shownStatus ||= this._stage.status));
     languages.addEventListener("change", () => this.show());
     byId("mobile-start").addEventListener("click", () => this._begin());
     byId("file").addEventListener("change", (event) => void this._choose(event));
