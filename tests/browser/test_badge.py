@@ -1,0 +1,141 @@
+"""The badge on somebody else's exam page: another origin, a strict Content-Security-Policy, no script of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import pytest_asyncio
+
+from tests.browser.conftest import IN_A_BROWSER
+from tests.browser.site import Screens, Site, audit
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
+pytestmark = IN_A_BROWSER
+
+
+class ExamPlatform:
+    """A web server of somebody else; it really listens, for Chromium lets only local pages reach a local system."""
+
+    def __init__(self, site: Site, screens: Screens) -> None:
+        self._site = site
+        self._screens = screens
+        self._answers: dict[str, bytes] = {}
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        path = request.split(" ", 2)[1]
+        writer.write(self._answers.get(path, b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"))
+        await writer.drain()
+        writer.close()
+
+    async def open(self, *, token: str | None = None, lang: str = "en", **options: Any) -> Page:
+        """An exam page that embeds the badge for E001."""
+        assert self._server is not None
+        url = self._site.url
+        token = token or self._site.system.token("examinee", "E001")
+        body = (
+            f'<!doctype html><html lang="{lang}"><head><meta charset="utf-8"><title>Exam</title>'
+            f'<script type="module" src="{url}/static/examwire-badge.js"></script></head><body><main><h1>1</h1>'
+            f'<examwire-status endpoints="{url}/v1/endpoints" token="{token}"></examwire-status></main></body></html>'
+        ).encode()
+        policy = f"default-src 'none'; script-src {url}; connect-src {url} ws://127.0.0.1:*"
+        head = (
+            f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Security-Policy: {policy}\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        path = f"/exam/{len(self._answers)}"
+        self._answers[path] = head.encode() + body
+        port = self._server.sockets[0].getsockname()[1]
+        return await self._screens.open(f"http://127.0.0.1:{port}{path}", **options)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def platform(site: Site, screens: Screens) -> AsyncIterator[ExamPlatform]:
+    platform = ExamPlatform(site, screens)
+    await platform.start()
+    yield platform
+    await platform.stop()
+
+
+async def shows(page: Page, text: str) -> None:
+    await page.get_by_role("status").filter(has_text=text).wait_for()
+
+
+async def test_it_connects_from_another_origin_under_a_strict_policy(site: Site, platform: ExamPlatform) -> None:
+    page = await platform.open()
+    await shows(page, "Connected")
+    await site.system.status("E001", "CONNECTED")
+    assert await audit(page) == []
+    korean = await platform.open(token=site.system.token("examinee", "E002"), lang="ko")
+    await shows(korean, "연결되었습니다")
+    assert await audit(korean) == []
+
+
+async def test_a_reload_is_the_same_client_and_leaving_ends_the_connection(site: Site, platform: ExamPlatform) -> None:
+    page = await platform.open()
+    await shows(page, "Connected")
+    kept = "JSON.parse(sessionStorage.getItem('examwire.client'))"
+    before = await page.evaluate(kept)
+    await page.reload()
+    await shows(page, "Connected")
+    after = await page.evaluate(kept)
+    assert (after["clientId"], after["no"]) == (before["clientId"], before["no"] + 1)
+    await page.evaluate("document.querySelector('examwire-status').remove()")
+    await site.system.status("E001", "DISCONNECTED")
+
+
+async def test_the_words_follow_the_network_and_the_button_insists(screens: Screens, platform: ExamPlatform) -> None:
+    screens.complaints.expect("WebSocket connection to|ERR_")
+    page = await platform.open()
+    await shows(page, "Connected")
+    await page.context.set_offline(True)
+    await shows(page, "No network")
+    assert await audit(page) == []
+    await page.context.set_offline(False)
+    await shows(page, "Connected")
+    newer = await platform.open()
+    await shows(page, "another window")
+    assert await audit(page) == []
+    await page.get_by_role("button", name="Continue here").press("Enter")
+    await shows(page, "Connected")
+    await shows(newer, "another window")
+
+
+async def test_the_other_server_takes_over_without_an_alarm_that_stays(
+    site: Site, screens: Screens, platform: ExamPlatform
+) -> None:
+    screens.complaints.expect("WebSocket connection to|ERR_")
+    page = await platform.open()
+    await shows(page, "Connected")
+    first = await page.evaluate("document.querySelector('examwire-status').client.status.serverId")
+    await site.system.stop(first)
+    await page.wait_for_function(
+        "first => { const { state, serverId } = document.querySelector('examwire-status').client.status;"
+        " return state === 'connected' && serverId !== first; }",
+        arg=first,
+    )
+    await shows(page, "Connected")
+
+
+async def test_a_token_that_is_refused_is_asked_for_and_another_one_connects(
+    site: Site, platform: ExamPlatform
+) -> None:
+    page = await platform.open(token="no.such.token")
+    await shows(page, "Your sign-in has expired")
+    assert await page.get_by_role("button").count() == 0
+    token = site.system.token("examinee", "E001")
+    await page.evaluate("token => document.querySelector('examwire-status').setAttribute('token', token)", token)
+    await shows(page, "Connected")
