@@ -18,6 +18,7 @@ from starlette.routing import Route
 from actors.endpoints import Endpoints
 from actors.http_bodies import fresh_answer
 from actors.plan_log import Beginning, PlanLog
+from actors.plan_memory import PlanMemory
 from actors.problems import RETRY_AFTER, Problem
 from actors.runtime.bus import Bus
 from actors.runtime.settings import MobileSyncSettings
@@ -39,13 +40,14 @@ BREATH = 500  # entries at a stretch
 
 
 class PlanApi:
-    """Reads the log of record for proctors; a few requests at a time, for each goes through the plan's whole log."""
+    """Reads the log of record for proctors; a few requests at a time, for it may have to go through all of it."""
 
     def __init__(self, settings: MobileSyncSettings, bus: Bus, verifier: TokenVerifier, endpoints: Endpoints) -> None:
         self._settings = settings
         self._bus = bus
         self._verifier = verifier
         self._endpoints = endpoints
+        self._memory = PlanMemory(bus)
         self._readers = asyncio.Semaphore(READERS)
         self._waiting = 0
 
@@ -84,13 +86,12 @@ class PlanApi:
         limit = _whole_number(request, "limit", LIMIT, LARGEST_LIMIT)
         everything = _switch(request, "all")
         async with self._reading(f"timeline of {examinee_id} in {plan_id}"):
-            plan_log = PlanLog(self._bus, plan_id)
-            beginning = await plan_log.beginning()
+            beginning = await PlanLog(self._bus, plan_id).beginning()
             # Each folds by itself: a timeline is not told how the outages came about.
             timeline, outages = Timeline(cut=beginning.cut), Outages(cut=beginning.cut)
             newest: deque[Happening] = deque(maxlen=limit)
             count = 0
-            async for entry in plan_log.new_entries(examinee_id):
+            for entry in await self._memory.entries(plan_id, examinee_id):
                 outages.take(entry)
                 happening = timeline.take(entry)
                 if happening is not None and (happening.effect or everything):

@@ -14,15 +14,21 @@ import pytest
 from redis.asyncio import Redis
 from websockets.exceptions import InvalidStatus
 
-from actors.runtime.bus import Bus
+from actors.plan_memory import PlanMemory
+from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
+from actors.runtime.stream_admin import Stored
+from actors.runtime.stream_reading import read_stream
 from actors.web_pages import DIRECTORY, EMBEDDABLE, PAGES
 from actors.web_server import WebServer
-from protocol import keys
+from protocol import keys, subjects
+from protocol.codec import encode_batches
 from protocol.frames import Role
+from protocol.versions import version_of
 from tests.integration.phones import Site, open_site, problem
 from tests.integration.system import RawClient, System, eventually
+from tests.unit.facts import disconnected
 
 
 @pytest.fixture
@@ -278,3 +284,41 @@ async def test_a_page_of_the_web_server_may_connect_to_the_socket_servers_and_a_
     with pytest.raises(InvalidStatus) as refused:
         await RawClient.open(system.server("SOCK001").url, origin="https://evil.example")
     assert refused.value.response.status_code == 403
+
+
+# -- how much is read ------------------------------------------------------------------------------------
+
+
+async def test_a_panel_after_the_other_reads_only_what_is_new(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+
+    def reading(bus: Bus, stream: str, *, subject: str, first: int) -> AsyncIterator[Stored]:
+        reads.append(first)
+        return read_stream(bus, stream, subject=subject, first=first)
+
+    monkeypatch.setattr("actors.plan_memory.read_stream", reading)
+    now = [1000.0]
+    memory = PlanMemory(site.bus, clock=lambda: now[0])
+
+    async def told(plan_id: str, *examinee_ids: str) -> int:
+        """Their losses, in one message; its place in the log."""
+        told = [disconnected("S1").model_copy(update={"plan_id": plan_id, "examinee_id": one}) for one in examinee_ids]
+        (payload,) = encode_batches(told)
+        ack = await site.bus.publish(Outgoing(subjects.status_plan(plan_id), payload))
+        return ack.sequence
+
+    last = await told("P001", "E001", "E002")
+    await told("P002", "E001")
+    found = await memory.entries("P001", "E002")
+    assert [(one.version, one.fact.examinee_id) for one in found] == [(version_of(last, 1), "E002")]
+    assert await memory.entries("P001", "E003") == []
+    newer = await told("P001", "E002")
+    assert [one.version for one in await memory.entries("P001", "E002")] == [found[0].version, version_of(newer, 0)]
+    assert reads == [1, last + 1, last + 1]
+    now[0] += 601
+    await memory.entries("P002", "E001")  # nobody looks at the other plan any more
+    await memory.entries("P001", "E001")
+    assert reads[3:] == [1, 1]
+    small = PlanMemory(site.bus, most_bytes=1)
+    assert len(await small.entries("P001", "E002")) == 2  # too much to be kept, and read all the same
+    assert small.size == 0
