@@ -17,6 +17,8 @@ const SOON_SECONDS = 30;
 const CODE_RETRY_SECONDS = [2, 4, 8, 15];
 const PICTURE_RETRY_SECONDS = [1, 3, 9];
 const PATIENCE_SECONDS = 8;
+/** @type {Record<string, string>} */
+const TONES = { WAITING: "info", COMPLETED: "good", FAILED: "bad", TIMED_OUT: "bad" };
 
 /**
  * @typedef {{url: string, code: string, qrSvg: string, expiresAt: number}} PhoneCode
@@ -265,7 +267,7 @@ export class MobileStep {
     byId("mobile").hidden = status === "NONE" && (!known || this._client.status.state === "gaveUp");
     const chip = byId("mobile-chip");
     chip.textContent = status === "NONE" ? "" : t(`mobile.${status}`);
-    chip.dataset.tone = { WAITING: "info", COMPLETED: "good", FAILED: "bad", TIMED_OUT: "bad" }[status] ?? "quiet";
+    chip.dataset.tone = TONES[status] ?? "quiet";
     byId("mobile-text").textContent = t(`mobile.${status}.text`);
     this._showNote(status, reason);
     const start = /** @type {HTMLButtonElement} */ (byId("mobile-start"));

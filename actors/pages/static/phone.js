@@ -163,6 +163,7 @@ async function toCamera() {
   await openCamera();
 }
 
+/** @param {() => Promise<unknown>} [how] */
 async function openCamera(how = () => camera.start()) {
   trouble = hindrance(window);
   if (trouble === null) {
@@ -396,7 +397,7 @@ function listen() {
   on("redeem-again", "click", () => void useCode(code));
   for (const id of ["redeem-other", "upload-code"]) on(id, "click", () => enterCode());
   on("shutter", "click", () => void take(camera.video));
-  on("turn", "click", () => void openCamera(async () => void (await camera.turn())));
+  on("turn", "click", () => void openCamera(() => camera.turn()));
   on("reopen", "click", () => void openCamera());
   on("file", "change", (event) => {
     const input = /** @type {HTMLInputElement} */ (event.target);
