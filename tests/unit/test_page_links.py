@@ -1,0 +1,73 @@
+"""The links of `examwire up`, and what is said to whoever opens them elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from actors.runtime.settings import Settings, load_settings
+from actors.runtime.tokens import TokenVerifier
+from cli.certificates import trial_certificate
+from cli.page_links import advice, described, page_bases, page_links
+
+SECRET = "0123456789-abcdefghij-ABCDEFGHIJ"
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.page_links.lan_addresses", lambda: ["192.168.0.5", "2001:db8::5"])
+
+
+def settings(tmp_path: Path, **flags: str) -> Settings:
+    return load_settings(
+        data_dir=tmp_path, secret=SECRET, **{name.replace("__", "."): one for name, one in flags.items()}
+    )
+
+
+def test_what_listens_everywhere_is_opened_by_its_address_in_the_network(tmp_path: Path) -> None:
+    here = "https://127.0.0.1:8000"
+    assert page_bases(here, settings(tmp_path)) == [here]
+    assert page_bases(here, settings(tmp_path, web__host="0.0.0.0")) == ["https://192.168.0.5:8000", here]
+    everywhere = page_bases("https://[::1]:8000", settings(tmp_path, web__host="::"))
+    assert everywhere == ["https://192.168.0.5:8000", "https://[2001:db8::5]:8000", "https://[::1]:8000"]
+    proxied = settings(tmp_path, web__host="0.0.0.0", web__public_url="https://exam.example/")
+    assert page_bases(here, proxied) == ["https://exam.example"]
+
+
+def test_a_link_has_its_token_where_no_browser_sends_it(tmp_path: Path) -> None:
+    mine = settings(tmp_path)
+    links = page_links("https://exam.example", mine, "P007")
+    for role, subject in (("proctor", "T001"), ("examinee", "E001")):
+        parts = urlsplit(links[role])
+        assert (parts.path, parts.query) == (f"/{role}", "")
+        claims = TokenVerifier(mine).verify(parts.fragment.removeprefix("token="))
+        assert (claims.role, claims.plan, claims.sub) == (role, "P007", subject)
+    assert links["phone"] == "https://exam.example/phone"
+    assert all(any(link in line for line in described(links)) for link in links.values())
+
+
+def test_where_tokens_come_from_an_issuer_links_have_none(tmp_path: Path) -> None:
+    platform = load_settings(data_dir=tmp_path, **{"token.jwks_file": tmp_path / "jwks.json"})
+    assert not any("token" in link for link in page_links("https://exam.example", platform, "P001").values())
+
+
+def test_what_a_phone_needs_is_said(tmp_path: Path) -> None:
+    certificate = trial_certificate(tmp_path / "tls", ["localhost", "192.168.0.5"])
+    sockets = ["wss://192.168.0.5:9001/v1/connect"]
+    lan, loopback = ["https://192.168.0.5:8000", "https://127.0.0.1:8000"], ["https://127.0.0.1:8000"]
+
+    def said(bases: list[str], urls: list[str], *, tls: bool) -> str:
+        return "\n".join(advice(bases, settings(tmp_path), urls, certificate if tls else None))
+
+    trial = said(lan, sockets, tls=True)
+    assert "https://192.168.0.5:8000/" in trial
+    assert "Advanced, then Proceed" in trial
+    assert certificate.fingerprint in trial
+    assert "https://192.168.0.5:9001/healthz" in trial  # a browser that asks for each port
+    assert "--web-host 0.0.0.0" not in trial
+    assert "--web-host 0.0.0.0" in said(loopback, ["wss://127.0.0.1:9001"], tls=True)
+    assert said(["http://127.0.0.1:8000"], ["ws://127.0.0.1:9001"], tls=False) == ""
+    assert "--tls" in said(["http://192.168.0.5:8000"], ["ws://192.168.0.5:9001"], tls=False)
+    assert "--socket-host 0.0.0.0" in said(lan, ["wss://127.0.0.1:9001"], tls=True)
