@@ -221,9 +221,6 @@ export class Incidents {
     /** @type {Incident[]} */
     const found = [];
     const window = WINDOW_SECONDS * 1000;
-    for (const [id, loss] of this._single) {
-      if (loss.fate !== "lost" && loss.at < this._newest - window) this._single.delete(id);
-    }
     let singles = [...this._single.values()].sort((a, b) => a.at - b.at);
     let first = 0;
     let end = 0;
@@ -238,6 +235,9 @@ export class Incidents {
       for (const cause of causes) found.push(this._begin(cause, singles.slice(first)));
       singles = singles.filter((loss) => this._single.has(loss.id));
       end = 0; // whoever is left may have more in common without them, so the same window is looked at again
+    }
+    for (const [id, loss] of this._single) {
+      if (loss.fate !== "lost" && loss.at < this._newest - window) this._single.delete(id);
     }
     return found;
   }

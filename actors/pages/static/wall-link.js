@@ -6,6 +6,7 @@
  */
 
 import { hasText, t, time } from "./i18n.js";
+import { paintIcons } from "./wall-icons.js";
 import { STATES } from "./wall-people.js";
 
 const BROKEN = "M8 1 15.5 15H.5zM7.1 6l.3 4.4h1.2L8.9 6zM7.2 11.6v1.6h1.6v-1.6z";
@@ -85,7 +86,11 @@ export class Link {
     link.querySelector("path")?.setAttribute("d", path);
     setText(link.querySelector(".link-text"), text);
     const migrating = "migrating" in status && status.migrating;
-    document.documentElement.toggleAttribute("data-stale", !fresh && !migrating);
+    const root = document.documentElement;
+    if (root.hasAttribute("data-stale") !== (!fresh && !migrating)) {
+      root.toggleAttribute("data-stale");
+      paintIcons();
+    }
     const stale = element("stale");
     // The first moments of a page are no trouble yet.
     stale.hidden = fresh || migrating || (this._asOf === null && (status.state === "connecting" || status.state === "connected" || status.state === "idle"));

@@ -7,12 +7,12 @@
  * @typedef {import("./wall-people.js").Person} Person
  */
 
+import { t } from "./i18n.js";
 import { describe, nameOf } from "./wall-text.js";
 import { STATES } from "./wall-people.js";
 
 /** Rows above and below what can be seen. */
 const SPARE_ROWS = 2;
-const SVG = "http://www.w3.org/2000/svg";
 
 /** One tile; it writes only what differs from what it shows. */
 class Tile {
@@ -24,29 +24,24 @@ class Tile {
     this.button.type = "button";
     this.button.className = "tile";
     this.button.tabIndex = -1;
-    const icon = document.createElementNS(SVG, "svg");
-    icon.setAttribute("class", "icon");
-    icon.setAttribute("viewBox", "0 0 16 16");
-    icon.setAttribute("aria-hidden", "true");
-    this._path = document.createElementNS(SVG, "path");
-    icon.append(this._path);
+    this._icon = document.createElement("i");
+    this._icon.className = "icon";
     this._texts = ["id", "name", "word", "clock", "more"].map((part) => {
       const text = document.createElement("span");
       text.className = `tile-${part}`;
       return text;
     });
-    this.button.append(icon, ...this._texts);
+    this.button.append(this._icon, ...this._texts);
     this.slot.append(this.button);
     /** @type {string[]} */ this._shown = ["", "", "", "", ""];
-    this._place = "";
-    this._state = "";
+    this._x = this._y = -1;
+    this._state = this._title = "";
     this.id = "";
     this.at = -1;
   }
 
   /** @param {Person} person @param {number} now @param {boolean} titled whether the words do not fit on it */
   show(person, now, titled) {
-    const { word, clock, more } = describe(person, now);
     if (this.id !== person.id) {
       this.id = person.id;
       this.button.dataset.id = person.id;
@@ -55,29 +50,55 @@ class Tile {
       this._state = person.state;
       this.button.dataset.state = person.state;
       this.button.dataset.tone = STATES[person.state].tone;
-      this._path.setAttribute("d", STATES[person.state].path);
+      this._icon.style.backgroundImage = `var(--icon-${person.state})`;
     }
+    const title = titled ? `${nameOf(person)} · ${t(`state.${person.state}`)}` : "";
+    if (this._title !== title) this.button.title = this._title = title;
+    if (titled) return;
+    const { word, clock, more } = describe(person, now);
     [person.id, person.name ?? "", word, clock, more].forEach((text, k) => {
       if (this._shown[k] === text) return;
       this._shown[k] = text;
       this._texts[k].textContent = text;
     });
-    const title = titled ? [nameOf(person), word, clock].filter(Boolean).join(" · ") : "";
-    if (this.button.title !== title) this.button.title = title;
   }
 
   /** @param {number} at @param {number} of @param {number} x @param {number} y */
   put(at, of, x, y) {
-    const place = `translate(${x}px, ${y}px)`;
-    if (this._place !== place) {
-      this._place = place;
-      this.slot.style.transform = place;
-    }
+    // Not by `transform`: that makes each tile a thing of its own to whoever puts the layers together, in each frame.
+    if (this._x !== x) this.slot.style.left = `${x}px`;
+    if (this._y !== y) this.slot.style.top = `${y}px`;
+    [this._x, this._y] = [x, y];
     if (this.at !== at) this.slot.setAttribute("aria-posinset", String(at + 1));
     this.at = at;
     const size = String(of);
     if (this.slot.getAttribute("aria-setsize") !== size) this.slot.setAttribute("aria-setsize", size);
   }
+}
+
+/**
+ * The indices of a longest increasing run of numbers (not of neighbours): what need not be moved to sort them.
+ * @param {readonly number[]} numbers
+ * @returns {number[]}
+ */
+export function longestRun(numbers) {
+  /** Of each length, the index of the least number that a run of it ends with. @type {number[]} */
+  const ends = [];
+  /** @type {number[]} */
+  const previous = [];
+  numbers.forEach((number, index) => {
+    let [low, high] = [0, ends.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (numbers[ends[middle]] < number) low = middle + 1;
+      else high = middle;
+    }
+    previous[index] = low > 0 ? ends[low - 1] : -1;
+    ends[low] = index;
+  });
+  const run = [];
+  for (let index = ends.at(-1) ?? -1; index >= 0; index = previous[index]) run.push(index);
+  return run.reverse();
 }
 
 /** Fires `open` (detail: the examinee's id) when one is chosen. */
@@ -177,10 +198,8 @@ export class Tiles extends EventTarget {
       this._free.push(tile);
     }
     const now = this._now();
-    // The document has the order that is seen, for screen readers; the tile with the focus stays where it is.
-    let next = this._root.firstElementChild;
-    const inOrder = [...wanted].sort((a, b) => (this._places.get(a) ?? 0) - (this._places.get(b) ?? 0));
-    for (const id of inOrder) {
+    const before = [...this._tiles.values()];
+    for (const id of wanted) {
       const at = /** @type {number} */ (this._places.get(id));
       let tile = this._tiles.get(id);
       if (!tile) {
@@ -190,10 +209,26 @@ export class Tiles extends EventTarget {
       tile.show(this._people[at], now, this._dots);
       tile.put(at, this._people.length, (at % this._columns) * this._pitch, Math.floor(at / this._columns) * this._height);
       tile.button.tabIndex = id === this._current ? 0 : -1;
-      if (tile.slot === next) next = next.nextElementSibling;
-      else if (id !== kept || !tile.slot.isConnected) this._root.insertBefore(tile.slot, next);
     }
+    this._arrange(before, kept);
     if (this._free.length > 500) this._free.length = 500;
+  }
+
+  /**
+   * Give the document the order that is seen, for screen readers. Moving an element costs far more than changing it, so
+   * the longest run that is in order already stays, and with it the tile that has the focus (moved, it would lose it).
+   * @param {Tile[]} before those that are in the document, in its order
+   * @param {string | null} focused
+   */
+  _arrange(before, focused) {
+    const stay = new Set(longestRun(before.map((tile) => tile.at)).map((at) => before[at]));
+    const order = [...this._tiles.values()].sort((a, b) => a.at - b.at);
+    let next = null;
+    for (const tile of order.reverse()) {
+      if (!stay.has(tile) && (tile.id !== focused || !tile.slot.isConnected)) this._root.insertBefore(tile.slot, next);
+      next = tile.slot;
+    }
+    this._tiles = new Map(order.reverse().map((tile) => [tile.id, tile]));
   }
 
   // -- choosing ------------------------------------------------------------------------------------

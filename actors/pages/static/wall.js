@@ -13,6 +13,7 @@ import { forget, fromAddress, remember, said } from "./page-token.js";
 import { Actions } from "./wall-actions.js";
 import { Chime, Owed, SAY_EVERY_SECONDS, Summary } from "./wall-alerts.js";
 import { Controls } from "./wall-controls.js";
+import { keepIconsPainted } from "./wall-icons.js";
 import { IncidentList } from "./wall-incident-list.js";
 import { Incidents, networkOf } from "./wall-incidents.js";
 import { Door, element, Link, setText, whyText } from "./wall-link.js";
@@ -25,6 +26,8 @@ import { Tiles } from "./wall-tiles.js";
 /** @typedef {import("./wall-people.js").State} State */
 
 const ORDER_EVERY_MS = 250;
+/** A computer that is slow at it does it less often: it gets so many times as long a pause. */
+const ORDER_SHARE = 10;
 /** While somebody moves over the tiles they stay where they are, but not for longer than the second. */
 const HOLD_MS = 1500;
 const HOLD_AT_MOST_MS = 10_000;
@@ -50,6 +53,8 @@ class Wall {
     this._orderDue = false;
     this._orderedAt = -Infinity;
     this._orderWanted = 0;
+    this._orderPause = ORDER_EVERY_MS;
+    this._titled = "";
     this._sayAt = 0;
     this.client = new ProctorClient({ endpointsUrl: "/v1/endpoints", token });
     this.controls = new Controls();
@@ -69,6 +74,7 @@ class Wall {
   }
 
   start() {
+    keepIconsPainted();
     this.client.connect();
     this.link.show();
     setInterval(() => this._tick(), 1000);
@@ -191,7 +197,7 @@ class Wall {
     setText(element("plan"), title);
     const { alarms } = this.people;
     const whole = alarms > 0 ? t("title.alarms", { n: alarms, title }) : title;
-    if (document.title !== whole) document.title = whole;
+    if (this._titled !== whole) document.title = this._titled = whole;
   }
 
   /** Put the tiles in order, now or soon. @param {boolean} atOnce */
@@ -202,7 +208,7 @@ class Wall {
     if (!atOnce) {
       if (this._orderWanted === 0) this._orderWanted = at;
       const held = at - this.tiles.touched < HOLD_MS && at - this._orderWanted < HOLD_AT_MOST_MS;
-      if (held || at - this._orderedAt < ORDER_EVERY_MS) return; // the next change or tick comes back to it
+      if (held || at - this._orderedAt < this._orderPause) return; // the next change or tick comes back to it
     }
     this._orderDue = false;
     this._orderWanted = 0;
@@ -212,6 +218,7 @@ class Wall {
     const only = incident === null ? null : new Set(incident.members.keys());
     const shown = this.people.shown({ search, states, only, sort });
     this.tiles.order(shown);
+    this._orderPause = Math.max(ORDER_EVERY_MS, ORDER_SHARE * (performance.now() - at));
     const nobody = element("nobody");
     nobody.hidden = shown.length > 0;
     const known = this.people.all.size > 0 ? "nobody.found" : this._loaded ? "nobody.plan" : "nobody.waiting";

@@ -159,6 +159,16 @@ test("those who were back at once still count as lost together", () => {
   assert.deepEqual([incidents.all[0].size, incidents.all[0].back], [60, 30]);
 });
 
+test("a crowd that was back before it was looked at is told all the same, also after a later loss", () => {
+  const { incidents, people } = plan(...TWO_HALLS);
+  const lost = people[0].slice(0, 40);
+  lose(incidents, lost);
+  lost.slice(0, 25).forEach((id) => incidents.turned(id, "back", START + 2_000));
+  incidents.lost(people[1][0], START + 30_000, "SOCKET_CLOSED");
+  const [incident] = incidents.settle();
+  assert.deepEqual([incident.size, incident.back, incident.gone], [40, 25, 15]);
+});
+
 test("a snapshot in any order, with the times of the losses, gives the same incident", () => {
   const { incidents, people } = plan(...TWO_HALLS);
   people[0].map((id, k) => /** @type {const} */ ([id, START + k * 30])).reverse()

@@ -1,0 +1,135 @@
+"""How smooth the wall is: frame times in Chromium while the examinees of a large plan change all the time.
+
+    python -m tests.browser.measure_wall --examinees 2000 --changes 200 --seconds 20
+
+Counts the time between frames (`requestAnimationFrame`) and the long tasks (50 ms and more of the page's own work) for
+each size of the tiles, with the order by attention, while examinees are lost, try again and come back, and in the
+middle a hall of a fifth of the plan drops at once. For comparison: the same page while nothing happens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from playwright.async_api import CDPSession, Page, async_playwright
+
+from tests.browser.conftest import chromium
+from tests.browser.scripted_plan import Event, ScriptedPlan
+from tests.browser.site import CHROMIUM_FLAGS
+
+TICKS_PER_SECOND = 20
+
+WATCH = """() => {
+  const seen = { frames: [], tasks: [], work: [] };
+  new PerformanceObserver((list) => list.getEntries().forEach((one) => seen.tasks.push(one.duration)))
+    .observe({ type: "longtask" });
+  new PerformanceObserver((list) => list.getEntries().forEach((one) => seen.work.push(one.duration)))
+    .observe({ type: "long-animation-frame" });
+  let last = performance.now();
+  const frame = (now) => { seen.frames.push(now - last); last = now; window.seen && requestAnimationFrame(frame); };
+  window.seen = seen;
+  requestAnimationFrame(frame);
+}"""
+TAKE = "() => { const seen = window.seen; window.seen = null; return seen; }"
+
+
+async def changes(plan: ScriptedPlan, per_second: int, seconds: float, *, hall: bool) -> int:
+    """Say `per_second` events a second; returns how many were said."""
+    ids = list(plan.rows)
+    told, away = 0, set[str]()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    ticks = int(seconds * TICKS_PER_SECOND)
+    for tick in range(ticks):
+        events: list[Event] = []
+        if hall and tick == ticks // 2:
+            events += [plan.lost(one) for one in ids[: len(ids) // 5] if one not in away]
+        while len(events) < per_second / TICKS_PER_SECOND:
+            one = plan.random.choice(ids)
+            if one not in away:
+                events.append(plan.lost(one))
+                away.add(one)
+            elif plan.random.random() < 0.3:
+                events.append(plan.trying(one, 1))
+            else:
+                events.append(plan.back(one))
+                away.discard(one)
+        await plan.say(*events)
+        told += len(events)
+        await asyncio.sleep(max(0.0, began + (tick + 1) / TICKS_PER_SECOND - loop.time()))
+    return told
+
+
+def percentiles(values: Iterable[float]) -> dict[str, float]:
+    """p50, p95, p99 and the largest, in ms."""
+    ordered = sorted(values)
+    if not ordered:
+        return {}
+    at = {name: ordered[min(len(ordered) - 1, int(len(ordered) * share))] for name, share in _SHARES.items()}
+    return {**{name: round(value, 1) for name, value in at.items()}, "max": round(ordered[-1], 1)}
+
+
+_SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+async def watch(page: Page, work: Any) -> dict[str, Any]:
+    """Frame times (ms between frames) and long tasks (ms) of a page during `work`."""
+    devtools = await page.context.new_cdp_session(page)
+    await devtools.send("Performance.enable")
+    await page.evaluate(WATCH)
+    before = await _cpu_seconds(devtools)
+    told = await work
+    used = await _cpu_seconds(devtools) - before
+    seen = await page.evaluate(TAKE)
+    await devtools.detach()
+    tiles = await page.locator(".tile").count()
+    return {
+        "events": told,
+        "tilesDrawn": tiles,
+        "frames": len(seen["frames"]),
+        "cpuMsPerFrame": round(1000 * used / max(1, len(seen["frames"])), 1),
+        "frameMs": percentiles(seen["frames"][1:]),
+        "longTasks": len(seen["tasks"]),
+        "longTaskMs": percentiles(seen["tasks"]),
+    }
+
+
+async def _cpu_seconds(devtools: CDPSession) -> float:
+    """CPU time of the page's process with all its threads, drawing included: there is no graphics card here."""
+    metrics = (await devtools.send("Performance.getMetrics"))["metrics"]
+    return float(next(one["value"] for one in metrics if one["name"] == "ProcessTime"))
+
+
+async def measure(examinees: int, per_second: int, seconds: float, width: int, height: int) -> dict[str, Any]:
+    result: dict[str, Any] = {"examinees": examinees, "changesPerSecond": per_second, "viewport": [width, height]}
+    async with async_playwright() as playwright, ScriptedPlan(examinees) as plan:
+        browser = await playwright.chromium.launch(executable_path=chromium(), args=list(CHROMIUM_FLAGS))
+        page = await browser.new_page(viewport={"width": width, "height": height})
+        await page.goto(plan.link)
+        await page.locator(".tile").first.wait_for()
+        result["idle"] = await watch(page, asyncio.sleep(min(5.0, seconds), 0))
+        for size in ("large", "small", "dots"):
+            await page.select_option("#size", size)
+            result[size] = await watch(page, changes(plan, per_second, seconds, hall=True))
+        await browser.close()
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--examinees", type=int, default=2000)
+    parser.add_argument("--changes", type=int, default=200, help="events a second")
+    parser.add_argument("--seconds", type=float, default=15.0, help="for each size of the tiles")
+    parser.add_argument("--width", type=int, default=1920)
+    parser.add_argument("--height", type=int, default=1080)
+    given = parser.parse_args()
+    found = asyncio.run(measure(given.examinees, given.changes, given.seconds, given.width, given.height))
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
