@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "examinees": ("cli.examinees", "app"),
     "state": ("cli.state", "app"),
     "nats": ("cli.nats", "app"),
+    "spec": ("cli.spec", "app"),
     "config": ("cli.config", "app"),
     "doctor": ("cli.doctor", "doctor"),
     "version": ("cli.main", "version"),

@@ -30,8 +30,8 @@ class Inspection(Wire):
     handled: int
     failed: int
     restarts: int
-    last_error: str | None = None
-    last_error_at: str | None = None
+    last_error: str | None
+    last_error_at: str | None
     details: dict[str, Any]
 
 

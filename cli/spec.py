@@ -1,0 +1,43 @@
+"""`examwire spec`: the specifications of the wire, for whoever writes a client or wants to read along."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from actors.runtime import VERSION
+from cli.output import print_json
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+class SpecFormat(StrEnum):
+    """JSON, which is YAML as well."""
+
+    JSON = "json"
+
+
+FormatOption = Annotated[SpecFormat, typer.Option("-o", "--output", help="JSON, which is YAML as well.")]
+
+
+@app.callback()
+def spec() -> None:
+    """The specifications of the wire, made from the models. docs/protocol.md explains them."""
+
+
+@app.command("asyncapi")
+def print_asyncapi(output: FormatOption = SpecFormat.JSON) -> None:
+    """Print AsyncAPI 3.0 of the WebSocket and of NATS: channels, operations by role, messages, close codes."""
+    from protocol.spec.asyncapi import asyncapi
+
+    print_json(asyncapi(VERSION))
+
+
+@app.command("openapi")
+def print_openapi(output: FormatOption = SpecFormat.JSON) -> None:
+    """Print OpenAPI 3.1 of the web server: uploads, pictures, phone codes, timeline, report, health."""
+    from protocol.spec.openapi import openapi
+
+    print_json(openapi(VERSION))

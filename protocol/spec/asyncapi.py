@@ -1,0 +1,394 @@
+"""AsyncAPI 3.0 of the WebSocket (`examwire.v1`) and of NATS.
+
+https://www.asyncapi.com/docs/reference/specification/v3.0.0. An operation is seen from the role that its name begins
+with: `proctorSend` is what a proctor sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from protocol.close_codes import CLOSE_RULES
+from protocol.codec import MAX_BATCH_BYTES, MAX_BATCH_MESSAGES
+from protocol.frames import (
+    CLIENT_FRAMES,
+    CONNECT_PATH,
+    HELLO_SECONDS,
+    MAX_FRAME_BYTES,
+    SERVER_FRAMES,
+    SUBPROTOCOL,
+    ConfirmNotice,
+    EnterMobileSync,
+    ExtendMobileSyncFrame,
+    Hello,
+    NotifyFrame,
+    PlanSnapshot,
+    ReadmitFrame,
+    RemoveFrame,
+)
+from protocol.messages import Message, SessionState, Wire
+from protocol.spec.channels import (
+    EVENTS,
+    HEADERS,
+    PARAMETERS,
+    TO_EXAMINEES,
+    Bare,
+    NatsChannel,
+    Said,
+    nats_channels,
+)
+from protocol.spec.examples import BARE_EXAMPLES, EXAMPLES
+from protocol.spec.schemas import Components, Direction, Schema, array_of
+from protocol.spec.speakers import readers, speakers
+from protocol.streams import StreamSpec
+
+Document = dict[str, Any]
+
+_FROM_EXAMINEES: frozenset[type[Message]] = frozenset({EnterMobileSync, ConfirmNotice})
+_FROM_PROCTORS: frozenset[type[Message]] = frozenset({ReadmitFrame, RemoveFrame, ExtendMobileSyncFrame, NotifyFrame})
+
+DESCRIPTION = f"""\
+The connection fabric of a live online exam: examinees and proctors over WebSocket, the actors behind it over NATS.
+
+A payload is one message `{{"type": …, "data": {{…}}}}` or an array of at most {MAX_BATCH_MESSAGES} messages and
+{MAX_BATCH_BYTES // 1024} KiB. What is not known of a message is left out, never `null`; `null` is read as not there.
+Fields and types that a reader does not know are to be ignored: newer versions say more. Times are RFC 3339 in UTC. How
+it all fits together, for somebody who writes a client: docs/protocol.md.
+"""
+
+
+def frames_of(role: str) -> tuple[tuple[type[Message], ...], tuple[type[Message], ...]]:
+    """What a client of a role (`examinee` or `proctor`) sends, and what it is sent."""
+    not_sent = _FROM_PROCTORS if role == "examinee" else _FROM_EXAMINEES
+    sent = tuple(one for one in CLIENT_FRAMES.models.values() if one not in not_sent)
+    return sent, tuple(one for one in SERVER_FRAMES.models.values() if _is_for(role, one))
+
+
+def _is_for(role: str, frame: type[Message]) -> bool:
+    if role == "proctor":
+        return frame is not SessionState
+    return frame.type in TO_EXAMINEES or (frame not in EVENTS and frame is not PlanSnapshot)
+
+
+def asyncapi(version: str) -> Document:
+    """The document, JSON-ready. `version`: that of examwire."""
+    channels = nats_channels()
+    components = _components(channels)
+    book = _Book(components)
+    document: Document = {
+        "asyncapi": "3.0.0",
+        "id": "urn:examwire",
+        "info": {
+            "title": "examwire",
+            "version": version,
+            "description": DESCRIPTION,
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": _servers(),
+        "channels": {"connect": _websocket(book)},
+        "operations": {},
+        "components": {},
+        "x-jetstream": {one.stream.name: _stream(one.stream) for one in channels if one.stream is not None},
+    }
+    for channel in channels:
+        _add_channel(document, book, channel)
+    _add_client_operations(document)
+    document["components"] = {
+        "messages": book.messages,
+        "schemas": components.schemas,
+        "securitySchemes": _security_schemes(),
+    }
+    return document
+
+
+def _components(channels: Iterable[NatsChannel]) -> Components:
+    by: dict[Direction, list[type[Wire]]] = {
+        "read": [*CLIENT_FRAMES.models.values()],
+        "written": [*SERVER_FRAMES.models.values()],
+    }
+    for channel in channels:
+        for said in (channel.said, channel.reply):
+            if said is None:
+                continue
+            by[said.direction] += said.messages
+            for bare in said.bare:
+                if bare.model is not None:
+                    by[bare.direction].append(bare.model)
+    components = Components()
+    components.add(read=by["read"], written=by["written"])
+    return components
+
+
+class _Book:
+    """The messages of `components`, each put there once."""
+
+    def __init__(self, components: Components) -> None:
+        self.messages: dict[str, Document] = {}
+        self._components = components
+
+    def add(self, said: Said, headers: dict[str, bool], where: str) -> dict[str, Document]:
+        """What goes over a channel, for its `messages`. With `headers` a message is the channel's (`where`) own."""
+        found: dict[str, Document] = {}
+        payloads: list[Schema] = []
+        for model in said.messages:
+            payload = self._components.message(said.group, model, said.direction)
+            payloads.append(payload)
+            found[model.type] = self._put(
+                f"{where}.{model.type}", model.type, summary_of(model), payload, headers, examples=_examples(model)
+            )
+        for bare in said.bare:
+            found[bare.name] = self._put(
+                f"{where}.{bare.name}",
+                bare.name,
+                bare.summary,
+                self._schema(bare),
+                headers,
+                examples=_bare_examples(bare),
+                content_type=bare.content_type,
+            )
+        if said.arrays:
+            several = [_payload(EXAMPLES[model]) for model in said.messages if model in EXAMPLES][:2]
+            found["array"] = self._put(
+                f"{where}.array",
+                "array",
+                "Messages that were ready together, in their order.",
+                array_of(payloads),
+                headers,
+                examples=[{"name": "together", "payload": several}] if several else [],
+            )
+        return found
+
+    def _schema(self, bare: Bare) -> Schema:
+        if bare.model is not None:
+            return self._components.of(bare.model, bare.direction)
+        assert bare.schema is not None
+        return self._components.name(f"bare.{bare.name}", bare.schema)
+
+    def _put(
+        self,
+        key: str,
+        name: str,
+        summary: str,
+        payload: Schema,
+        headers: dict[str, bool],
+        *,
+        examples: list[Document],
+        content_type: str = "application/json",
+    ) -> Document:
+        message: Document = {"name": name, "summary": summary, "contentType": content_type, "payload": payload}
+        if headers:
+            message["headers"] = {
+                "type": "object",
+                "properties": {header: HEADERS[header] for header in headers},
+                **({"required": always} if (always := [one for one, there in headers.items() if there]) else {}),
+            }
+        if examples:
+            message["examples"] = examples
+        self.messages[key] = message
+        return {"$ref": f"#/components/messages/{key}"}
+
+
+def _payload(message: Message) -> Document:
+    return {"type": message.type, "data": message.data()}
+
+
+def _examples(model: type[Message]) -> list[Document]:
+    example = EXAMPLES.get(model)
+    return [{"name": model.type, "payload": _payload(example)}] if example is not None else []
+
+
+def _bare_examples(bare: Bare) -> list[Document]:
+    if bare.model in BARE_EXAMPLES:
+        example: object = BARE_EXAMPLES[bare.model].model_dump(mode="json", by_alias=True, exclude_none=True)
+    else:
+        example = bare.example
+    return [{"name": bare.name, "payload": example}] if example is not None else []
+
+
+def summary_of(model: type[Wire]) -> str:
+    """The first sentence or paragraph of what the model says of itself."""
+    return " ".join((model.__doc__ or model.__name__).strip().split("\n\n")[0].split())
+
+
+# -- servers --------------------------------------------------------------------------------------------------
+
+
+def _servers() -> Document:
+    return {
+        "socketServer": {
+            "host": "{host}",
+            "protocol": "wss",
+            "protocolVersion": "13",
+            "description": "A socket server; ws without a certificate. `GET /v1/endpoints` of the web server names the "
+            "READY ones, and so does each `welcome`.",
+            "variables": {"host": {"default": "sock1.exam.example", "examples": ["127.0.0.1:8001"]}},
+            "security": [{"$ref": "#/components/securitySchemes/token"}],
+            "bindings": {"ws": {}},
+        },
+        "nats": {
+            "host": "{host}",
+            "protocol": "nats",
+            "description": "NATS 2.12 or newer with JetStream. For the roles of examwire and for operators, never for "
+            "browsers. `examwire nats permissions` writes a user for each role with what it may do.",
+            "variables": {"host": {"default": "127.0.0.1:4222"}},
+            "security": [
+                {"$ref": "#/components/securitySchemes/natsUser"},
+                {"$ref": "#/components/securitySchemes/natsCertificate"},
+            ],
+            "bindings": {"nats": {}},
+        },
+    }
+
+
+def _security_schemes() -> Document:
+    return {
+        "token": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "In `hello.data.token`; a program may send it as `Authorization: Bearer` of the handshake "
+            "instead. Never in the URL. Claims: sub, role (examinee or proctor), plan, aud (examwire), exp.",
+        },
+        "natsUser": {"type": "userPassword", "description": "The role's user; see nats/permissions.conf."},
+        "natsCertificate": {"type": "X509", "description": "Where the broker asks clients for a certificate."},
+    }
+
+
+# -- the WebSocket --------------------------------------------------------------------------------------------
+
+
+def _websocket(book: _Book) -> Document:
+    greeting = (Hello,)
+    client = tuple(one for one in CLIENT_FRAMES.models.values() if one not in greeting)
+    server = tuple(SERVER_FRAMES.models.values())
+    messages = {
+        **_named("client", book.add(Said("client", greeting, "read"), {}, "client")),
+        **_named("client", book.add(Said("client", client, "read", arrays=True), {}, "client")),
+        **_named("server", book.add(Said("server", server, arrays=False), {}, "server")),
+        **_named("server", book.add(_arrays_of_events(), {}, "server")),
+    }
+    return {
+        "address": CONNECT_PATH,
+        "title": f"WebSocket {SUBPROTOCOL}",
+        "summary": "Text frames between a client (an examinee or a proctor) and a socket server.",
+        "description": f"The client says `hello` within {HELLO_SECONDS:g} s, alone in its frame; the server answers "
+        "`welcome`, or an `error` and a close code. Then an examinee gets `session_state`, a proctor `plan_snapshot` "
+        "and the events. The handshake is answered with 403 when the Origin may not connect, and with 503 and "
+        "`Retry-After` when the server cannot take a client now.",
+        "servers": [{"$ref": "#/servers/socketServer"}],
+        "messages": messages,
+        "bindings": {"ws": {"method": "GET", "headers": _handshake(), "bindingVersion": "0.1.0"}},
+        "x-close-codes": [
+            {"code": int(rule.code), "name": rule.name, "reconnect": rule.reconnect, "rule": rule.rule}
+            for rule in CLOSE_RULES.values()
+        ],
+        "x-limits": {
+            "helloSeconds": HELLO_SECONDS,
+            "maxClientFrameBytes": MAX_FRAME_BYTES,
+            "maxMessagesInArray": MAX_BATCH_MESSAGES,
+        },
+    }
+
+
+def _arrays_of_events() -> Said:
+    return Said("server", tuple(one for one in SERVER_FRAMES.models.values() if one in EVENTS), arrays=True)
+
+
+def _named(prefix: str, messages: dict[str, Document]) -> dict[str, Document]:
+    return {f"{prefix}.{name}": reference for name, reference in messages.items()}
+
+
+def _handshake() -> Schema:
+    return {
+        "type": "object",
+        "properties": {
+            "Sec-WebSocket-Protocol": {"const": SUBPROTOCOL},
+            "Authorization": {"type": "string", "description": "`Bearer` and the token, when `hello` has none."},
+            "Origin": {"type": "string", "description": "Browsers send it; it must be one of `socket.origins`."},
+        },
+        "required": ["Sec-WebSocket-Protocol"],
+    }
+
+
+def _add_client_operations(document: Document) -> None:
+    for role in ("examinee", "proctor"):
+        sent, told = frames_of(role)
+        arrays = ["server.array"] if role == "proctor" else []
+        for action, names in (
+            ("send", [*(f"client.{one.type}" for one in sent), "client.array"]),
+            ("receive", [*(f"server.{one.type}" for one in told), *arrays]),
+        ):
+            document["operations"][f"{role}{action.capitalize()}"] = {
+                "action": action,
+                "channel": {"$ref": "#/channels/connect"},
+                "summary": f"What {'an' if role == 'examinee' else 'a'} {role} {action}s.",
+                "messages": [{"$ref": f"#/channels/connect/messages/{name}"} for name in names],
+                "tags": [{"name": role}],
+            }
+
+
+# -- NATS -----------------------------------------------------------------------------------------------------
+
+
+def _add_channel(document: Document, book: _Book, channel: NatsChannel) -> None:
+    names = [part.split("}")[0] for part in channel.address.split("{")[1:]]
+    entry: Document = {
+        "address": channel.address,
+        "summary": channel.summary,
+        "servers": [{"$ref": "#/servers/nats"}],
+        "messages": book.add(channel.said, channel.headers, channel.key),
+    }
+    if names:
+        entry["parameters"] = {name: {"description": PARAMETERS[name]} for name in names}
+    if channel.stream is not None:
+        entry["x-stream"] = channel.stream.name
+    document["channels"][channel.key] = entry
+    reply: Document = {}
+    if channel.reply is not None:
+        key = f"{channel.key}Reply"
+        document["channels"][key] = {
+            "address": None,
+            "summary": f"Answers to what was asked on {channel.address}, on the request's reply subject.",
+            "servers": [{"$ref": "#/servers/nats"}],
+            "messages": book.add(channel.reply, {}, key),
+        }
+        address = {"location": "$message.header#/reply", "description": "NATS' own reply subject."}
+        reply = {"reply": {"address": address, "channel": {"$ref": f"#/channels/{key}"}}}
+    for role in speakers(channel):
+        _operation(document, channel, "send", role.value, reply)
+    for role, consumers in readers(channel).items():
+        more = {**reply, "x-consumers": consumers} if consumers else reply
+        _operation(document, channel, "receive", role.value, more)
+
+
+def _operation(document: Document, channel: NatsChannel, action: str, role: str, more: Document) -> None:
+    first, *rest = role.split("-")
+    name = first + "".join(word.capitalize() for word in rest)
+    document["operations"][f"{name}{action.capitalize()}{channel.key[0].upper()}{channel.key[1:]}"] = {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{channel.key}"},
+        "summary": channel.summary,
+        "tags": [{"name": role}],
+        **more,
+    }
+
+
+def _stream(stream: StreamSpec) -> Document:
+    told: Document = {
+        "description": stream.description,
+        "subjects": list(stream.subjects),
+        "duplicateWindowSeconds": stream.duplicate_window,
+    }
+    if stream.max_age > 0:
+        told["maxAgeSeconds"] = stream.max_age
+    if stream.max_msgs_per_subject > 0:
+        told["maxMessagesPerSubject"] = stream.max_msgs_per_subject
+    allowed = {
+        "messageTtl": stream.allow_msg_ttl,
+        "schedules": stream.allow_msg_schedules,
+        "atomicBatches": stream.allow_atomic,
+        "rollup": stream.allow_rollup,
+    }
+    return told | {"allows": [name for name, there in allowed.items() if there]}

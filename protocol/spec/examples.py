@@ -1,0 +1,316 @@
+"""One example of each message: a morning in plan P001, as it would be on the wire."""
+
+from __future__ import annotations
+
+from protocol.close_codes import CloseCode
+from protocol.control import Done, Drain, Handled, Kick, Stop, Tail
+from protocol.dead_letters import Letter, Source
+from protocol.errors import ErrorCode
+from protocol.frames import (
+    Accepted,
+    ConfirmNotice,
+    EnterMobileSync,
+    Error,
+    ExamineeRow,
+    ExtendMobileSyncFrame,
+    Heartbeat,
+    Hello,
+    HelloClientInfo,
+    Migrate,
+    NotifyFrame,
+    PlanSnapshot,
+    ReadmitFrame,
+    ReconnectPolicy,
+    RemoveFrame,
+    Welcome,
+)
+from protocol.messages import (
+    CaptureInfo,
+    ClientInfo,
+    ConnectionStatus,
+    ConnectionStatusCode,
+    ConnectionView,
+    DeviceInfo,
+    Enrol,
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeEnrolled,
+    ExamineeMigrating,
+    ExamineeReadmitted,
+    ExamineeReconnectExhausted,
+    ExamineeReconnecting,
+    ExamineeRemoved,
+    Lease,
+    LossReason,
+    Message,
+    MobileSyncCode,
+    MobileSyncCompleted,
+    MobileSyncExtend,
+    MobileSyncStatus,
+    MobileSyncTimeout,
+    MobileSyncView,
+    MobileSyncWait,
+    Notice,
+    NoticeConfirmed,
+    NoticesView,
+    NoticeView,
+    QueueCreate,
+    QueueCreated,
+    Readmit,
+    ReconnectAttempt,
+    ReconnectExhausted,
+    ReconnectView,
+    Remove,
+    Restate,
+    ServerStatus,
+    ServerStatusCode,
+    SessionClose,
+    SessionLost,
+    SessionState,
+    Wire,
+)
+from protocol.phone_codes import PhoneCode
+
+SOCKET_ID = "SOCK001-7c9e6679f3b1d04a5e8c2f"
+NEXT_SOCKET_ID = "SOCK002-51b0a8d4c2e97f6031ba4d"
+INCARNATION = "7c9e6679f3b1"
+VERSION = 451263979520000
+CAPTURE_ID = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+IMAGE_URL = "/captures/E001/sync_cap.jpg"
+ENDPOINTS = ["wss://sock1.exam.example/v1/connect", "wss://sock2.exam.example/v1/connect"]
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"
+ACTION_ID = "b6f1c2d49a7e"
+
+
+def _at(clock: str) -> str:
+    return f"2026-11-22T{clock}Z"
+
+
+_E001 = {"plan_id": "P001", "examinee_id": "E001"}
+_HERE = {"socket_id": SOCKET_ID, "server_id": "SOCK001"}
+_DECIDED = {"by": "proctor-1", "action_id": ACTION_ID}
+_CLIENT = ClientInfo(ip_address="203.0.113.7", browser_info=BROWSER)
+_CONNECTED = ConnectionView(
+    status="CONNECTED", socket_id=SOCKET_ID, server_id="SOCK001", since=_at("09:00:03.120"), version=VERSION
+)
+
+_CLIENT_FRAMES: tuple[Message, ...] = (
+    Hello(
+        token="eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl",
+        client_id="tab-5f0c9a",
+        connection_no=1,
+        client_info=HelloClientInfo(browser_info=BROWSER),
+    ),
+    Heartbeat(),
+    EnterMobileSync(**_E001),
+    ConfirmNotice(action_id=ACTION_ID),
+    ReadmitFrame(examinee_id="E001", request_id=ACTION_ID),
+    RemoveFrame(examinee_id="E001", request_id=ACTION_ID, reason="another person sat down"),
+    ExtendMobileSyncFrame(examinee_id="E001", request_id=ACTION_ID, seconds=120),
+    NotifyFrame(examinee_id="E001", request_id=ACTION_ID, text="Please turn the camera towards your desk."),
+)
+_SERVER_FRAMES: tuple[Message, ...] = (
+    Welcome(
+        role="examinee",
+        **_E001,
+        **_HERE,
+        heartbeat_seconds=5,
+        reconnect=ReconnectPolicy(max_attempts=5, backoff_seconds=[5, 10, 20, 40, 60], jitter=0.3),
+        endpoints=ENDPOINTS,
+    ),
+    SessionState(
+        **_E001,
+        socket_id=SOCKET_ID,
+        connection=_CONNECTED,
+        mobile_sync=MobileSyncView(),
+        reconnect=ReconnectView(count=1),
+        notices=[
+            NoticeView(action_id=ACTION_ID, text="Please sit closer.", by="proctor-1", sent_at=_at("09:05:00.000"))
+        ],
+        version=VERSION,
+    ),
+    PlanSnapshot(
+        plan_id="P001",
+        examinees=[
+            ExamineeRow(
+                examinee_id="E001",
+                name="김하늘",
+                status="CONNECTED",
+                last_active_time=_at("09:04:58.000"),
+                connection=_CONNECTED,
+                mobile_sync=MobileSyncView(),
+                reconnect=ReconnectView(count=1),
+                notices=NoticesView(unconfirmed=[ACTION_ID], sent=1, version=VERSION + 1024),
+                version=VERSION,
+            ),
+            ExamineeRow(
+                examinee_id="E002",
+                name="이바다",
+                status="NEVER",
+                connection=ConnectionView(version=VERSION - 256),
+                mobile_sync=MobileSyncView(),
+                reconnect=ReconnectView(),
+                version=VERSION - 256,
+            ),
+        ],
+    ),
+    Accepted(request_type="notify", request_id=ACTION_ID),
+    Error(code=ErrorCode.INVALID_FIELD, message="Field required", field="data.examineeId", request_type="remove"),
+    Migrate(endpoints=ENDPOINTS[1:]),
+)
+_EVENTS: tuple[Message, ...] = (
+    ExamineeConnected(
+        **_E001,
+        **_HERE,
+        name="김하늘",
+        version=VERSION,
+        timestamp=_at("09:00:03.120"),
+        client_info=_CLIENT,
+        recovered=True,
+        recovered_from=LossReason.SOCKET_CLOSED,
+        outage_seconds=3.4,
+    ),
+    ExamineeDisconnected(
+        **_E001, **_HERE, version=VERSION + 256, timestamp=_at("09:10:00.000"), reason=LossReason.PING_TIMEOUT
+    ),
+    ExamineeMigrating(**_E001, **_HERE, version=VERSION + 256, timestamp=_at("09:10:00.000")),
+    ExamineeReconnecting(
+        **_E001,
+        version=VERSION + 512,
+        attempt=1,
+        max_attempts=5,
+        next_attempt_at=_at("09:10:06.000"),
+        timestamp=_at("09:10:01.000"),
+    ),
+    ExamineeReconnectExhausted(
+        **_E001, version=VERSION + 768, attempt=5, max_attempts=5, timestamp=_at("09:12:15.000")
+    ),
+    ExamineeReadmitted(**_E001, **_DECIDED, version=VERSION + 1024, timestamp=_at("09:13:00.000")),
+    ExamineeRemoved(
+        **_E001, **_DECIDED, version=VERSION + 1280, reason="another person sat down", timestamp=_at("09:20:00.000")
+    ),
+    ExamineeEnrolled(
+        **_E001,
+        name="김하늘",
+        version=VERSION - 512,
+        by="operator",
+        connection=ConnectionView(version=VERSION - 512),
+        reconnect=ReconnectView(),
+        timestamp=_at("08:30:00.000"),
+    ),
+    MobileSyncStatus(
+        **_E001,
+        device_id="M001",
+        status=MobileSyncCode.COMPLETED,
+        capture_info=CaptureInfo(image_url=IMAGE_URL, device_info=DeviceInfo(model="iPhone 12", os_version="iOS 15.0")),
+        capture_id=CAPTURE_ID,
+        timestamp=_at("09:02:11.000"),
+    ),
+    MobileSyncCompleted(
+        **_E001, device_id="M001", timestamp=_at("09:02:11.000"), image_url=IMAGE_URL, version=VERSION + 512
+    ),
+    Notice(
+        **_E001,
+        **_DECIDED,
+        text="Please turn the camera towards your desk.",
+        timestamp=_at("09:05:00.000"),
+        unconfirmed=[ACTION_ID],
+        sent=1,
+        version=VERSION + 1024,
+    ),
+    NoticeConfirmed(**_E001, **_DECIDED, timestamp=_at("09:05:09.000"), unconfirmed=[], sent=1, version=VERSION + 1280),
+)
+_FACTS: tuple[Message, ...] = (
+    ConnectionStatus(
+        **_E001,
+        **_HERE,
+        status=ConnectionStatusCode.CONNECTED,
+        timestamp=_at("09:00:03.120"),
+        client_info=_CLIENT,
+        incarnation=INCARNATION,
+        client_id="tab-5f0c9a",
+        connection_no=1,
+    ),
+    ReconnectAttempt(
+        **_E001,
+        loss_version=VERSION + 256,
+        attempt=1,
+        max_attempts=5,
+        next_attempt_at=_at("09:10:06.000"),
+        timestamp=_at("09:10:01.000"),
+    ),
+    ReconnectExhausted(**_E001, loss_version=VERSION + 256, timestamp=_at("09:12:15.000")),
+    Enrol(**_E001, name="김하늘", by="operator", timestamp=_at("08:30:00.000")),
+    Readmit(**_E001, **_DECIDED, timestamp=_at("09:13:00.000")),
+    Remove(**_E001, **_DECIDED, reason="another person sat down", timestamp=_at("09:20:00.000")),
+    Restate(**_E001, timestamp=_at("09:10:02.000")),
+    MobileSyncWait(**_E001, timestamp=_at("09:01:00.000"), deadline=_at("09:03:00.000")),
+    MobileSyncExtend(**_E001, **_DECIDED, seconds=120, timestamp=_at("09:02:00.000")),
+    MobileSyncTimeout(**_E001, wait_version=VERSION + 256, timestamp=_at("09:03:00.000")),
+    ServerStatus(
+        server_id="SOCK001",
+        status=ServerStatusCode.READY,
+        incarnation=INCARNATION,
+        start_time=_at("08:00:00.000"),
+        timestamp=_at("08:00:00.350"),
+        queue_id="SOCK001_Q",
+        cpu_usage=12.5,
+        memory_usage=41.2,
+        network_status="GOOD",
+        url=ENDPOINTS[0],
+    ),
+)
+_TO_SERVERS: tuple[Message, ...] = (
+    SessionClose(socket_id=SOCKET_ID, code=CloseCode.REPLACED),
+    SessionLost(server_id="SOCK001", socket_ids=[SOCKET_ID]),
+    QueueCreate(
+        server_id="SOCK001",
+        queue_id="SOCK001_Q",
+        incarnation=INCARNATION,
+        proctor_plans=["P001"],
+        examinee_plans=["P001"],
+    ),
+    QueueCreated(
+        server_id="SOCK001", queue_id="SOCK001_Q", stream="SOCKET", consumers=["SOCK001_Q", "SOCK001_Q_BROADCAST"]
+    ),
+    Lease(
+        server_id="SOCK001",
+        incarnation=INCARNATION,
+        timestamp=_at("09:00:15.000"),
+        cpu_usage=12.5,
+        memory_usage=41.2,
+        network_status="GOOD",
+        sessions=1,
+        active=[("P001", "E001", SOCKET_ID, _at("09:00:14.800"))],
+    ),
+)
+_OPERATORS: tuple[Message, ...] = (
+    Drain(over_seconds=30),
+    Stop(),
+    Kick(socket_id=SOCKET_ID),
+    Tail(inbox="_INBOX.4qUCOFxPcR9b", seconds=10),
+    Done(text="SOCK001: 1 clients are sent to other servers within 30 s; then it ends"),
+    Handled(
+        address="socket.SOCK001",
+        time=_at("09:00:03.130"),
+        message="session_state",
+        about={"planId": "P001", "examineeId": "E001"},
+        took=0.412,
+    ),
+)
+
+EXAMPLES: dict[type[Message], Message] = {
+    type(one): one for one in (*_CLIENT_FRAMES, *_SERVER_FRAMES, *_EVENTS, *_FACTS, *_TO_SERVERS, *_OPERATORS)
+}
+"""By model."""
+
+BARE_EXAMPLES: dict[type[Wire], Wire] = {
+    Letter: Letter(
+        source=Source(stream="STATUS", subject="status.plan.P001", number=1762763201, index=0),
+        reason="data.timestamp: String should match pattern",
+        payload='{"type":"readmit","data":{"planId":"P001","examineeId":"E001","timestamp":"now","by":"x"}}',
+        size=90,
+    ),
+    PhoneCode: PhoneCode(plan_id="P001", examinee_id="E001", deadline=_at("09:03:00.000")),
+}
+"""Of what is no message with a `type`."""

@@ -1,0 +1,316 @@
+"""The routes of the web server as data: what they take, who may ask, what they answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from protocol.errors import ErrorCode
+from protocol.frames import Role
+from protocol.ids import ID_PATTERN
+from protocol.messages import DeviceInfo, MobileSyncCode, Wire
+from protocol.phone_codes import LENGTH, LONGEST_SECONDS
+from protocol.spec.examples import CAPTURE_ID, ENDPOINTS, IMAGE_URL
+from protocol.spec.http_bodies import (
+    Admission,
+    Alive,
+    Endpoints,
+    PhoneCodeMade,
+    PhoneToken,
+    Ready,
+    StoredCapture,
+    TimelineOfExaminee,
+)
+from protocol.timeline import Happening, What
+from protocol.times import TIMESTAMP_PATTERN
+
+Schema = dict[str, Any]
+
+INTERNAL_ERROR = "INTERNAL_ERROR"
+"""Of a 500, which any route may answer."""
+
+_ID: Schema = {"type": "string", "pattern": ID_PATTERN}
+_TIME: Schema = {"type": "string", "pattern": TIMESTAMP_PATTERN}
+_SWITCH: Schema = {"type": "string", "enum": ["true", "false"], "default": "false"}
+_TEXT: Schema = {"type": "string", "maxLength": 256}
+
+PATH_PARAMETERS: dict[str, tuple[str, Schema]] = {
+    "planId": ("The plan.", _ID),
+    "examineeId": ("The examinee.", _ID),
+    "code": (f"The code: {LENGTH} letters and digits; case, dashes and spaces do not matter.", {"type": "string"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A parameter of the query."""
+
+    name: str
+    description: str
+    schema: Schema
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A success. `model` of a JSON body, or the `media_type` of another one."""
+
+    status: int
+    description: str
+    model: type[Wire] | None = None
+    media_type: str = "application/json"
+    example: Wire | str | None = None
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRoute:
+    """One method of one address. `problems`: status to the codes that it may have.
+
+    `who`: the roles whose token is taken; none: no token is needed.
+    """
+
+    method: str
+    path: str
+    operation_id: str
+    summary: str
+    description: str
+    answer: Answer
+    who: tuple[Role, ...] = ()
+    query: tuple[Query, ...] = ()
+    body: tuple[str, ...] = ()
+    problems: tuple[tuple[int, tuple[str, ...]], ...] = ()
+
+
+_TOKEN = ((400, (ErrorCode.INVALID_FIELD,)), (401, (ErrorCode.UNAUTHORIZED,)), (403, (ErrorCode.FORBIDDEN,)))
+_AWAY = (503, (ErrorCode.UNAVAILABLE,))
+_EXAMINEE = "/v1/plans/{planId}/examinees/{examineeId}"
+_MOMENT = "2026-11-22T09:02:11.000Z"
+
+ROUTES: tuple[HttpRoute, ...] = (
+    HttpRoute(
+        "PUT",
+        f"{_EXAMINEE}/mobile-sync",
+        "uploadCapture",
+        "Upload the picture of the mobile sync stage",
+        "The body is the JPEG or PNG itself. 201 once the picture is stored and that is durably in the log; the waiting "
+        "examinee and the proctors are told then. The same request again (after a 408, a 503, or no answer at all) has "
+        "one effect. The token's `sub` is the examineeId.",
+        Answer(
+            201,
+            "Stored and announced.",
+            StoredCapture,
+            example=StoredCapture(
+                status=MobileSyncCode.COMPLETED,
+                device_id="M001",
+                timestamp=_MOMENT,
+                image_url=IMAGE_URL,
+                device_info=DeviceInfo(model="iPhone 12", os_version="iOS 15.0"),
+                capture_id=CAPTURE_ID,
+            ),
+            headers=("Location",),
+        ),
+        who=("mobile", "examinee"),
+        query=(
+            Query("deviceId", "Names the device.", _ID, required=True),
+            Query("model", "The device's model, for people.", _TEXT),
+            Query("osVersion", "Its system, for people.", _TEXT),
+        ),
+        body=("image/jpeg", "image/png", "application/octet-stream"),
+        problems=(
+            *_TOKEN,
+            (408, ("UPLOAD_STALLED",)),
+            (409, (ErrorCode.DEADLINE_PASSED,)),
+            (413, (ErrorCode.IMAGE_TOO_LARGE,)),
+            (415, (ErrorCode.NOT_AN_IMAGE,)),
+            _AWAY,
+            (507, (ErrorCode.STORE_FAILED,)),
+        ),
+    ),
+    HttpRoute(
+        "GET",
+        "/v1/plans/{planId}/captures/{examineeId}/sync_cap.jpg",
+        "getCapture",
+        "The picture that counts",
+        "For proctors of the plan, and for the examinee whose picture it is.",
+        Answer(200, "The picture.", media_type="image/jpeg"),
+        who=("proctor", "examinee"),
+        problems=(*_TOKEN, (404, (ErrorCode.NOT_FOUND,)), _AWAY, (507, (ErrorCode.STORE_FAILED,))),
+    ),
+    HttpRoute(
+        "POST",
+        f"{_EXAMINEE}/phone-code",
+        "makePhoneCode",
+        "A code with which a phone joins this examinee",
+        "By the examinee, while the mobile sync stage is open. A code lives until the stage ends, and at most "
+        f"{LONGEST_SECONDS / 60:g} minutes; 10 a minute for each examinee. 501 where tokens come from an issuer and no "
+        "secret is configured to sign those of phones.",
+        Answer(
+            201,
+            "The code.",
+            PhoneCodeMade,
+            example=PhoneCodeMade(
+                code="7KQM-2XWP",
+                url="https://exam.example/phone#code=7KQM2XWP",
+                expires_at="2026-11-22T09:03:00.000Z",
+                seconds_left=118,
+                qr_svg='<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 41 41"><path d="M4 4h7"/></svg>',
+            ),
+        ),
+        who=("examinee",),
+        problems=(
+            *_TOKEN,
+            (409, ("NOT_WAITING", ErrorCode.DEADLINE_PASSED)),
+            (429, ("TOO_MANY_REQUESTS",)),
+            (501, ("NO_SECRET",)),
+            _AWAY,
+        ),
+    ),
+    HttpRoute(
+        "POST",
+        "/v1/phone-codes/{code}",
+        "redeemPhoneCode",
+        "A phone's token for a code",
+        "Without a token: the code is what lets the phone in. It may be used more than once. 10 wrong codes a minute for "
+        "each address; only wrong ones are counted.",
+        Answer(
+            200,
+            "The token.",
+            PhoneToken,
+            example=PhoneToken(
+                token="eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl",
+                plan_id="P001",
+                examinee_id="E001",
+                deadline="2026-11-22T09:03:00.000Z",
+                seconds_left=97.214,
+            ),
+        ),
+        problems=(
+            (404, (ErrorCode.NOT_FOUND,)),
+            (410, ("EXPIRED",)),
+            (429, ("TOO_MANY_REQUESTS",)),
+            (501, ("NO_SECRET",)),
+            _AWAY,
+        ),
+    ),
+    HttpRoute(
+        "GET",
+        f"{_EXAMINEE}/admission",
+        "getAdmission",
+        "Whether the examinee may come back",
+        "By the examinee after 4504 or 4508: a client does not connect again by itself then, but asks here now and then, "
+        "and connects when a proctor has let it in.",
+        Answer(200, "What is recorded.", Admission, example=Admission(admitted=False)),
+        who=("examinee",),
+        problems=(*_TOKEN, _AWAY),
+    ),
+    HttpRoute(
+        "GET",
+        "/v1/endpoints",
+        "getEndpoints",
+        "Where to connect",
+        "For everybody, from any origin. Begin with the first, and try the others when it cannot be reached.",
+        Answer(
+            200,
+            "The READY socket servers.",
+            Endpoints,
+            example=Endpoints(socket_servers=ENDPOINTS, mobile_sync_seconds=120, max_picture_bytes=8 * 1024 * 1024),
+            headers=("Access-Control-Allow-Origin",),
+        ),
+        problems=(_AWAY,),
+    ),
+    HttpRoute(
+        "GET",
+        f"{_EXAMINEE}/timeline",
+        "getTimeline",
+        "What happened to an examinee",
+        "For proctors of the plan, from the log: what was decided, and the outages of all of it.",
+        Answer(
+            200,
+            "The newest entries.",
+            TimelineOfExaminee,
+            example=TimelineOfExaminee(
+                plan_id="P001",
+                examinee_id="E001",
+                as_of=_MOMENT,
+                log_since="2026-11-15T00:00:00.000Z",
+                complete=True,
+                older=12,
+                entries=[
+                    Happening(
+                        version=451263979520000,
+                        logged="2026-11-22T09:00:03.124Z",
+                        time="2026-11-22T09:00:03.120Z",
+                        plan_id="P001",
+                        examinee_id="E001",
+                        what=What.RECOVERED,
+                        effect=True,
+                        text="recovered after 3.4 s on SOCK001 (SOCKET_CLOSED)",
+                        status="CONNECTED",
+                        mobile_sync="NONE",
+                        seconds=3.4,
+                    )
+                ],
+                outages=None,
+            ),
+        ),
+        who=("proctor",),
+        query=(
+            Query(
+                "limit", "At most so many entries.", {"type": "integer", "minimum": 1, "maximum": 2000, "default": 200}
+            ),
+            Query("all", "Also facts that had no effect.", _SWITCH),
+        ),
+        problems=(*_TOKEN, (404, (ErrorCode.NOT_FOUND,)), _AWAY),
+    ),
+    HttpRoute(
+        "GET",
+        "/v1/plans/{planId}/report.csv",
+        "getReport",
+        "Outages and the time to be compensated",
+        "For proctors of the plan: RFC 4180 in UTF-8 with a header, one line an examinee.",
+        Answer(
+            200,
+            "The table.",
+            media_type="text/csv",
+            example="planId,examineeId,outages,outageSeconds\r\nP001,E001,1,3.400\r\n",
+            headers=("Content-Disposition",),
+        ),
+        who=("proctor",),
+        query=(
+            Query("from", "Begin of the window; default: the first fact.", _TIME),
+            Query("to", "End of the window; default, and at most: now.", _TIME),
+            Query(
+                "ignoreBelowSeconds", "Shorter outages do not count.", {"type": "number", "minimum": 0, "default": 0}
+            ),
+            Query("affected", "Only examinees with an outage.", _SWITCH),
+        ),
+        problems=(*_TOKEN, (404, (ErrorCode.NOT_FOUND,)), _AWAY),
+    ),
+    HttpRoute(
+        "GET",
+        "/healthz",
+        "getHealth",
+        "The process is alive",
+        "Every role has this, /readyz and /metrics on its metrics port as well.",
+        Answer(200, "Alive.", Alive, example=Alive(status="alive")),
+    ),
+    HttpRoute(
+        "GET",
+        "/readyz",
+        "getReadiness",
+        "Whether requests can be served",
+        "503 names what is missing: `nats`, `redis`.",
+        Answer(200, "Ready.", Ready, example=Ready(status="ready")),
+        problems=(_AWAY,),
+    ),
+    HttpRoute(
+        "GET",
+        "/metrics",
+        "getMetrics",
+        "What this process measures",
+        "Prometheus' text format.",
+        Answer(200, "The metrics.", media_type="text/plain"),
+    ),
+)
+"""All but the pages and their files."""
