@@ -114,13 +114,18 @@ async def test_the_three_scenarios_need_no_permission_that_is_not_there(
     await examinee.say("mobile_sync_wait", planId="P101", examineeId="E001")
     await proctor.expect("mobile_sync_status", status="WAITING")
     async with httpx.AsyncClient(base_url=web.url, trust_env=False) as http:
-        token = {"Authorization": f"Bearer {system.token('mobile', 'E001', 'P101')}"}
+        own = {"Authorization": f"Bearer {system.token('examinee', 'E001', 'P101')}"}
+        made = await http.post("/v1/plans/P101/examinees/E001/phone-code", headers=own)
+        joined = await http.post(f"/v1/phone-codes/{made.json()['code']}")
+        token = {"Authorization": f"Bearer {joined.json()['token']}"}
         stored = await http.put(upload_path("P101"), content=(content := picture()), headers=token)
         again = await http.put(upload_path("P101"), content=content, headers=token)
         proctors = {"Authorization": f"Bearer {system.token('proctor', 'T001', 'P101')}"}
         shown = await http.get(capture_path("P101"), headers=proctors)
+        timeline = await http.get("/v1/plans/P101/examinees/E001/timeline", headers=proctors)
     assert (stored.status_code, again.status_code) == (201, 201)
     assert (shown.status_code, shown.content) == (200, content)
+    assert {"JOINED", "SYNC_WAITING"} <= {one["what"] for one in timeline.json()["entries"]}
     await examinee.expect("mobile_sync_completed")
     # Loss, an attempt, recovery.
     examinee.abort()
