@@ -135,7 +135,8 @@ const STYLE = `
   .badge { display: flex; flex-wrap: wrap; align-items: center; gap: .25rem .5rem; padding: .375rem .75rem;
     color: var(--examwire-ink, var(--ink)); background: var(--examwire-surface, var(--surface));
     border: 1px solid var(--examwire-line, var(--line)); border-radius: .5rem; }
-  .words { display: flex; align-items: center; gap: .5rem; min-inline-size: 0; overflow-wrap: anywhere; }
+  .words { display: flex; align-items: center; gap: .5rem; min-inline-size: 0; overflow-wrap: anywhere;
+    word-break: keep-all; }
   svg { inline-size: 1.25em; block-size: 1.25em; flex: none; fill: none; stroke: var(--examwire-busy, var(--busy));
     stroke-width: 2; stroke-linecap: round; stroke-linejoin: round; }
   [data-look="connected"] svg { stroke: var(--examwire-good, var(--good)); }
