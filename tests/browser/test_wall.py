@@ -1,35 +1,58 @@
-"""The proctor's wall in a browser: what it shows, what can be done with it, and how it goes on after trouble."""
+"""The proctor's wall in a browser, on the real system: what it shows, what can be done, and how it survives trouble."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.site import Screens, Site, audit
+from tests.integration.system import RawClient
 
-playwright_api = pytest.importorskip("playwright.async_api", reason="Playwright is not installed: no browser tests")
-expect = playwright_api.expect
+if TYPE_CHECKING:
+    from playwright.async_api import Locator, Page
+
+expect = pytest.importorskip("playwright.async_api", reason="Playwright is not installed: no browser tests").expect
 
 pytestmark = IN_A_BROWSER
 
+REFUSED = r"WebSocket connection to .* failed"
 
-def tile(page: Any, examinee_id: str) -> Any:
+
+@pytest.fixture
+def changes() -> dict[str, Any]:
+    """A short ladder, so that its end is seen as well."""
+    return {"reconnect.max_attempts": 2, "reconnect.backoff_seconds": [1.0, 1.0], "mobile_sync.timeout_seconds": 60}
+
+
+def tile(page: Page, examinee_id: str) -> Locator:
     return page.locator(f'.tile[data-id="{examinee_id}"]')
+
+
+async def wall(site: Site, screens: Screens, **options: Any) -> Page:
+    """The wall of P001, up to date."""
+    page = await screens.open(site.link("proctor", "proctor", "kim"), **options)
+    await expect(page.locator("#link")).to_contain_text(re.compile("(Connected|연결됨) · SOCK00"))
+    return page
+
+
+async def shut_out(site: Site, page: Page, client: RawClient, examinee_id: str = "E001") -> None:
+    client.abort()
+    await expect(tile(page, examinee_id)).to_have_attribute("data-state", "exhausted", timeout=20_000)
 
 
 async def test_a_loss_and_a_recovery_are_seen_on_the_wall(site: Site, screens: Screens) -> None:
     first = await site.system.examinee("E001")
     await site.system.examinee("E002")
-    page = await screens.open(site.link("proctor", "proctor", "kim"))
-    await expect(page.locator("#link")).to_contain_text("Connected · SOCK00")
+    page = await wall(site, screens)
     await expect(tile(page, "E001")).to_have_attribute("data-state", "connected")
     assert "token" not in page.url
     first.abort()
     await expect(tile(page, "E001")).to_have_attribute("data-state", "lost")
-    await expect(tile(page, "E001")).to_contain_text("attempt 1 of 5")
-    await expect(page.locator('.tile[tabindex="0"]')).to_have_count(1)
+    await expect(tile(page, "E001")).to_contain_text("attempt 1 of 2")
     assert await page.locator(".tile").first.get_attribute("data-id") == "E001"
     await expect(page).to_have_title("(1) Plan P001")
     await expect(page.locator("#live")).to_contain_text("E001 lost")
@@ -37,4 +60,226 @@ async def test_a_loss_and_a_recovery_are_seen_on_the_wall(site: Site, screens: S
     await expect(tile(page, "E001")).to_have_attribute("data-state", "connected")
     await expect(tile(page, "E001")).to_contain_text("came back once")
     await expect(page).to_have_title("Plan P001")
+
+
+async def test_a_reload_in_the_middle_finds_everything_again(site: Site, screens: Screens) -> None:
+    client = await site.system.examinee("E001")
+    page = await wall(site, screens)
+    client.abort()
+    await expect(tile(page, "E001")).to_have_attribute("data-state", "lost")
+    await page.reload()
+    await expect(tile(page, "E001")).to_have_attribute("data-state", re.compile("lost|exhausted"))
+    assert await tile(page, "E001").locator(".tile-clock").text_content() != ""
+
+
+async def test_a_server_that_dies_under_the_page_costs_no_event(site: Site, screens: Screens) -> None:
+    screens.complaints.expect(REFUSED)
+    page = await wall(site, screens)
+    used = (await page.locator("#link").text_content() or "").split("· ")[-1].strip()
+    other = "SOCK002" if used == "SOCK001" else "SOCK001"
+    client = await site.system.examinee("E001", other)
+    await expect(tile(page, "E001")).to_have_attribute("data-state", "connected")
+    await page.evaluate(
+        "() => { window.stale = []; new MutationObserver(() => window.stale.push(document.querySelector('#stale')"
+        ".hidden)).observe(document.querySelector('#stale'), { attributes: true, attributeFilter: ['hidden'] }); }"
+    )
+    await site.system.stop(used)
+    client.abort()  # while nobody tells the page
+    await expect(page.locator("#link")).to_contain_text(f"Connected · {other}")
+    await expect(page.locator("#stale")).to_be_hidden()
+    await expect(tile(page, "E001")).to_have_attribute("data-state", re.compile("lost|exhausted"))
+    await site.system.start_server(used)
+
+
+async def test_a_wall_without_a_connection_says_so_and_fills_the_gap(site: Site, screens: Screens) -> None:
+    screens.complaints.expect(REFUSED)
+    client = await site.system.examinee("E001", "SOCK002")
+    page = await wall(site, screens)
+    for server in ("SOCK001", "SOCK002"):
+        await site.system.stop(server)
+    await expect(page.locator("#stale")).to_be_visible()
+    await expect(page.locator("#stale-what")).to_contain_text("This is how it was at")
+    await expect(page.locator("html")).to_have_attribute("data-stale", "")
+    await expect(page.locator("#link")).to_contain_text(re.compile("ttempt"))
+    assert await audit(page) == []
+    await client.closed()
+    for server in ("SOCK001", "SOCK002"):
+        await site.system.start_server(server)
+    await page.locator("#try-now").click(timeout=20_000)
+    await expect(page.locator("#stale")).to_be_hidden(timeout=20_000)
+    await expect(tile(page, "E001")).to_have_attribute("data-state", re.compile("lost|exhausted"))
+
+
+async def test_many_who_drop_together_are_one_incident(site: Site, screens: Screens) -> None:
+    here = [await site.system.examinee(f"A{k:02}", "SOCK001") for k in range(12)]
+    for k in range(12):
+        await site.system.examinee(f"B{k:02}", "SOCK002")
+    page = await wall(site, screens)
+    await expect(page.locator('#filters [data-state="all"]')).to_have_text("All 24")
+    for client in here[:10]:
+        client.abort()
+    line = page.locator(".incident")
+    await expect(line).to_contain_text(re.compile("Server SOCK001: 10 lost since .*, 0 back, 10 still gone"))
+    await site.system.examinee("A00", "SOCK002", connection_no=2)
+    await expect(line).to_contain_text("1 back, 9 still gone")
+    await line.locator("summary").click()
+    await expect(line.locator(".incident-who li")).to_have_count(10)
+    await line.get_by_role("button", name="Show these").click()
+    await expect(page.locator(".tile")).to_have_count(10)
+    assert await audit(page) == []
+    await page.keyboard.press("Escape")
+    await expect(page.locator(".tile")).to_have_count(24)
+    # All others are shut out by now or come back: nobody is left to wait for.
+    for k in range(1, 10):
+        await site.system.raw("SOCK002")
+        await expect(tile(page, f"A{k:02}")).to_have_attribute("data-state", "exhausted", timeout=20_000)
+    await expect(line).to_contain_text("0 still gone · 9 shut out · over after")
+
+
+async def test_who_is_shut_out_is_readmitted_by_keyboard_alone(site: Site, screens: Screens) -> None:
+    client = await site.system.examinee("E001")
+    await site.system.examinee("E002")
+    page = await wall(site, screens)
+    await shut_out(site, page, client)
+    await page.keyboard.press("/")
+    await expect(page.locator("#search")).to_be_focused()
+    await page.keyboard.type("e001")
+    await expect(page.locator(".tile")).to_have_count(1)
+    await page.keyboard.press("ArrowDown")
+    await expect(tile(page, "E001")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#panel-name")).to_be_focused()
+    await expect(page.locator("#timeline")).to_contain_text("Shut out: all attempts are used up")
+    await expect(page.locator("#outages")).to_contain_text("1 outage")
+    for _ in range(12):
+        await page.keyboard.press("Tab")
+        if await page.locator("#readmit").evaluate("(one) => one === document.activeElement"):
+            break
+    await page.keyboard.press("Enter")
+    await expect(page.locator('#actions [data-outcome="confirmed"]')).to_contain_text("Readmit")
+    await expect(page.locator("#actions")).to_contain_text("kim")
+    await expect(page.locator("#panel-state")).to_have_text("Readmitted")
+    await expect(page.locator("#timeline")).to_contain_text("by kim")
+    assert await audit(page) == []
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#panel")).to_be_hidden()
+    await expect(tile(page, "E001")).to_be_focused()
+
+
+async def test_a_message_is_confirmed_by_the_examinee(site: Site, screens: Screens) -> None:
+    client = await site.system.examinee("E001")
+    page = await wall(site, screens)
+    await tile(page, "E001").click()
+    await page.get_by_label("Message to the examinee").fill("Please look into the camera.")
+    await page.get_by_role("button", name="Send message").click()
+    await expect(page.locator("#actions li")).to_have_attribute("data-outcome", "accepted")
+    notice = await client.expect("notice", text="Please look into the camera.", by="kim")
+    await client.say("notice_confirm", actionId=notice["data"]["actionId"])
+    await expect(page.locator("#actions li")).to_contain_text("confirmed by the examinee")
+    await expect(page.locator("#timeline")).to_contain_text("Message: “Please look into the camera.”")
+
+
+async def test_the_phone_step_is_extended_and_an_examinee_removed(site: Site, screens: Screens) -> None:
+    client = await site.system.examinee("E001")
+    page = await wall(site, screens)
+    await client.say("mobile_sync_wait")
+    await expect(tile(page, "E001")).to_have_attribute("data-state", "waiting")
+    await expect(tile(page, "E001").locator(".tile-clock")).to_have_text(re.compile("0:5|1:00"))
+    await tile(page, "E001").click()
+    await page.get_by_label("Extend by").select_option("300")
+    await page.get_by_role("button", name="Extend phone step").click()
+    await expect(page.locator("#actions li")).to_have_attribute("data-outcome", "confirmed")
+    await expect(tile(page, "E001").locator(".tile-clock")).to_have_text(re.compile("^[56]:"))
+    await page.get_by_role("button", name="Remove from exam").click()
+    dialog = page.get_by_role("dialog", name="Remove E001 from the exam?")
+    await expect(dialog).to_be_visible()
+    assert await audit(page) == []
+    await dialog.get_by_role("button", name="Cancel").click()
+    await expect(page.locator("#actions li")).to_have_count(1)
+    await page.get_by_role("button", name="Remove from exam").click()
+    await dialog.get_by_label("Reason").fill("left the room")
+    await dialog.get_by_role("button", name="Remove", exact=True).click()
+    await expect(tile(page, "E001")).to_have_attribute("data-state", "removed")
+    assert await client.closed() == 4508
+    await expect(page.locator("#timeline")).to_contain_text("Removed from the exam: left the room")
+
+
+async def test_both_languages_are_complete_and_the_choice_is_remembered(site: Site, screens: Screens) -> None:
+    await site.system.examinee("E001")
+    page = await wall(site, screens, locale="ko-KR")
+    await expect(page.locator("html")).to_have_attribute("lang", "ko")
+    await expect(tile(page, "E001")).to_contain_text("연결됨")
+    await tile(page, "E001").click()
+    await expect(page.locator("#timeline")).to_contain_text("에 접속")
+    assert await audit(page) == []
+    await page.get_by_label("언어").select_option("en")
+    await expect(tile(page, "E001")).to_contain_text("Connected")
+    await expect(page.locator("#timeline")).to_contain_text("Joined on SOCK001")
+    await page.reload()
+    await expect(page.locator("html")).to_have_attribute("lang", "en")
+
+
+async def test_sound_goes_off_with_one_key_and_single_keys_can_be_switched_off(site: Site, screens: Screens) -> None:
+    page = await wall(site, screens)
+    sound = page.locator("#sound")
+    await expect(sound).to_have_attribute("aria-pressed", "true")
+    await page.keyboard.press("m")
+    await expect(sound).to_have_attribute("aria-pressed", "false")
+    await page.reload()
+    await expect(sound).to_have_attribute("aria-pressed", "false")
+    await page.keyboard.press("?")
+    dialog = page.get_by_role("dialog", name="Help")
+    await expect(dialog).to_be_visible()
+    assert await audit(page) == []
+    await dialog.get_by_role("checkbox").uncheck()
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_be_hidden()
+    await page.keyboard.press("m")
+    await page.keyboard.press("?")
+    await expect(sound).to_have_attribute("aria-pressed", "false")
+    await expect(dialog).to_be_hidden()
+
+
+async def test_what_needs_attention_is_heard_when_it_lasts(site: Site, screens: Screens) -> None:
+    client = await site.system.examinee("E001")
+    page = await screens.open(f"{site.url}/healthz")
+    await page.add_init_script(
+        "window.tones = 0; const made = AudioContext.prototype.createOscillator;"
+        "AudioContext.prototype.createOscillator = function () { window.tones += 1; return made.call(this); };"
+    )
+    await page.goto(site.link("proctor", "proctor", "kim"))
+    await expect(tile(page, "E001")).to_have_attribute("data-state", "connected")
+    await page.locator("#plan").click()  # browsers allow sound only then
+    client.abort()
+    await page.wait_for_function("window.tones > 0")
+
+
+async def test_without_a_good_token_it_asks_for_one(site: Site, screens: Screens) -> None:
+    page = await screens.open(f"{site.url}/proctor")
+    dialog = page.get_by_role("dialog", name="Proctor’s wall")
+    await expect(dialog).to_contain_text("A token is needed")
+    assert await audit(page) == []
+    await dialog.get_by_label("Access token").fill(site.system.token("examinee", "E001")[:-4] + "AAAA")
+    await dialog.get_by_role("button", name="Open the wall").click()
+    await expect(page.locator("#door-why")).to_contain_text("The token was not accepted")
+    await dialog.get_by_label("Access token").fill(site.system.token("proctor", "kim"))
+    await dialog.get_by_role("button", name="Open the wall").click()
+    await expect(page.locator("#link")).to_contain_text("Connected · SOCK00")
+    await expect(dialog).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(320, 568), (1280, 800)])
+async def test_nothing_hinders_anybody(site: Site, screens: Screens, scheme: str, size: tuple[int, int]) -> None:
+    clients = await asyncio.gather(*(site.system.examinee(f"E{k:03}") for k in range(1, 5)))
+    page = await wall(site, screens, color_scheme=scheme, viewport={"width": size[0], "height": size[1]})
+    await clients[1].say("mobile_sync_wait")
+    await shut_out(site, page, clients[0])
+    for tiles in ("large", "small", "dots"):
+        await page.get_by_label("Tiles").select_option(tiles)
+        assert await audit(page) == []
+        wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, f"{wide} px too wide with {tiles} tiles"
+    await tile(page, "E001").click()
+    await expect(page.locator("#timeline")).to_contain_text("Shut out")
     assert await audit(page) == []
