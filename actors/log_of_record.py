@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,12 +17,13 @@ from actors.runtime.state_store import SocketWrite
 from actors.runtime.stream_admin import Stored
 from actors.runtime.stream_reading import read_stream
 from actors.state_places import ENDED_SOCKET_SECONDS, Item, index_of, record_of, socket_writes
-from protocol import keys, log_entries, subjects
+from protocol import keys, log_entries, servers, subjects
 from protocol.codec import Malformed
 from protocol.errors import ConsumerGone
 from protocol.history import History, Rule
-from protocol.messages import Message
+from protocol.messages import Message, ServerStatus
 from protocol.records import RecordKind
+from protocol.servers import Server
 from protocol.streams import STATE_MANAGER, STATUS
 from protocol.times import parse_time
 from protocol.versions import floor_of, version_of
@@ -68,6 +69,21 @@ class StatusLog:
         for subject in [subjects.status_plan(plan_id)] if plan_id is not None else everything:
             async for stored in read_stream(self._bus, STATUS.name, subject=subject, first=first, last=last):
                 yield stored
+
+    async def server(self, server_id: str) -> Server:
+        """What the whole log says of a socket server by now, whatever the state managers have got to."""
+        state = Server()
+        async for stored in read_stream(self._bus, STATUS.name, subject=subjects.status_server(server_id)):
+            state = said_of_server(state, facts_of(stored))
+        return state
+
+
+def said_of_server(state: Server, facts: Iterable[Item | Malformed]) -> Server:
+    """The state of a server after more facts about it, in the order of the log."""
+    for fact in facts:
+        if isinstance(fact, Item) and isinstance(fact.message, ServerStatus):
+            state = servers.apply(state, fact.version, fact.message).state
+    return state
 
 
 def facts_of(stored: Stored) -> Iterator[Item | Malformed]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.log_of_record import StatusLog
 from actors.runtime.state_store import RecordWrite, StateStore, Stored
 from actors.state_places import Item, index_of, record_of, socket_writes
 from protocol import keys, records
@@ -63,10 +64,11 @@ class _Record:
 
 
 class Decisions:
-    """Reads, decides and writes. Raises `StateUnavailable`; may be repeated at any time."""
+    """Reads, decides and writes. Raises `StateUnavailable`, rarely `BrokerUnavailable`; may be repeated at any time."""
 
-    def __init__(self, store: StateStore) -> None:
+    def __init__(self, store: StateStore, log: StatusLog) -> None:
         self._store = store
+        self._log = log
         # Never a value that the record had before, not even before a Redis that lost its last writes came back.
         self._revs = itertools.count(secrets.randbits(52))
         self.floor = 0
@@ -176,9 +178,18 @@ class Decisions:
                     known[holder] = fold(records.SERVER.read(stored.history), records.SERVER.rule)
                 except ValueError as damage:  # says nothing about those who connect there
                     log.error("%s: %s", keys.server_status(holder), damage)
+        asked: dict[str, Server] = {}
         for version, message in connected.items():
-            server = known.get(server_of(message))
-            if server is not None and not server.holds_sessions_of(message.incarnation):
+            holder = server_of(message)
+            server = known.get(holder)
+            if server is None or server.holds_sessions_of(message.incarnation):
+                continue
+            # The record may lack a STARTING that another batch is at work with. Nobody is called lost on that: the log
+            # has everything that was said before this.
+            if holder not in asked:
+                asked[holder] = await self._log.server(holder)
+            server = asked[holder]
+            if not server.holds_sessions_of(message.incarnation):
                 restarted = server.incarnation != message.incarnation
                 reason = LossReason.SERVER_RESTARTED if restarted else LossReason.SERVER_LOST
                 ended = message.model_copy(

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from prometheus_client import Counter, Histogram
 
 from actors import traces
+from actors.log_of_record import StatusLog
 from actors.runtime import tracing
 from actors.runtime.actor import Actor, on
 from actors.runtime.bus import Bus
@@ -89,7 +90,7 @@ class StateManager(Actor):
         super().__init__(f"state-manager.{name}")
         self._bus = bus
         self._store = store
-        self._decisions = Decisions(store)
+        self._decisions = Decisions(store, StatusLog(bus))
         self._telling = Telling(bus, store)
         self._repair = StateRepair(bus, store)
         self._repairing = asyncio.Lock()
@@ -255,22 +256,23 @@ class StateManager(Actor):
         FACTS.labels("dead").inc()
 
     async def _surely(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a step until Redis answers; every write compares versions, so a repetition is harmless."""
+        """Repeat a step until the engines answer; every write compares versions, so a repetition is harmless."""
         delay = 0.05
         while True:
             try:
                 result = await step()
             except StateLost:
                 await self._make_whole()
-            except StateUnavailable as error:
+            except (StateUnavailable, BrokerUnavailable) as error:
+                engine = "Redis" if isinstance(error, StateUnavailable) else "NATS"
                 if self._waiting_for is None:
-                    log.warning("%s: waiting for Redis: %s", self.address, error)
-                self._waiting_for = "redis"
+                    log.warning("%s: waiting for %s: %s", self.address, engine, error)
+                self._waiting_for = engine.lower()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 1.0)
             else:
                 if self._waiting_for is not None:
-                    log.warning("%s: Redis is back", self.address)
+                    log.warning("%s: %s is back", self.address, self._waiting_for)
                 self._waiting_for = None
                 return result
 

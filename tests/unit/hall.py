@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import pydantic_core
 
-from actors.log_of_record import Extent, StatusLog
+from actors.log_of_record import Extent, StatusLog, said_of_server
+from actors.log_of_record import facts_of as facts_in
 from actors.runtime.bus import Bus, Outgoing, Sent
 from actors.runtime.state_store import Index, RecordWrite, Replacement, SocketWrite, StateStore, Stored
 from actors.runtime.state_store_mark import Mark, StateMark
@@ -23,7 +24,7 @@ from actors.state_decisions import Decisions
 from actors.state_places import Item
 from actors.state_repair import StateRepair
 from actors.state_telling import Telling
-from protocol import keys
+from protocol import keys, subjects
 from protocol.codec import SOCKET_CODEC, STATUS_CODEC, encode_batches
 from protocol.errors import StateDamaged, StateLost
 from protocol.history import fold
@@ -289,6 +290,13 @@ class MemoryLog(StatusLog):
                 await pause()
             yield Logged(self._broker.subjects[sequence - 1], sequence, self._broker.payloads[sequence - 1], {})
 
+    async def server(self, server_id: str) -> Server:
+        state = Server()
+        async for stored in self.read(1, len(self._broker.payloads)):
+            if stored.subject == subjects.status_server(server_id):
+                state = said_of_server(state, facts_in(stored))
+        return state
+
 
 class After:
     """Awaitable: the end of earlier batches of the same process."""
@@ -383,7 +391,7 @@ class Manager:
             if batch.work is not None:
                 batch.work.close()
         self.batches = []
-        self.decisions = Decisions(self._store)
+        self.decisions = Decisions(self._store, MemoryLog(self._broker))
         self.telling = Telling(self._broker, self._store)
         self.repair = StateRepair(self._broker, self._store, MemoryLog(self._broker))
         self.learned = 0

@@ -204,3 +204,34 @@ def test_a_stage_keeps_its_deadline_even_if_another_manager_tells_of_an_earlier_
     hall.other.finish()
     hall.one.finish()
     assert 768 in stages_timed(hall.broker, EXAMINEE)
+
+
+def test_who_connects_to_a_server_whose_start_another_manager_has_in_hand_is_not_called_lost() -> None:
+    old, new = "inc-1", "inc-2"
+    hall = Hall(
+        server(ServerStatusCode.READY, old),
+        server(ServerStatusCode.STARTING, new, 5),
+        connected(A, 6, incarnation=new),
+    )
+    hall.work_off(1)
+    starting = hall.other.take([2])  # begun with, and not written yet
+    hall.work_off(3)
+    assert hall.follow_ups(since=3) == []
+    hall.other.finish()
+    assert hall.other.idle
+    assert starting.told
+    hall.come_to_rest()
+    assert hall.follow_ups(since=3) == []
+
+
+def test_who_connects_to_a_process_that_the_log_knows_to_be_gone_is_ended() -> None:
+    old, new = "inc-1", "inc-2"
+    hall = Hall(
+        server(ServerStatusCode.READY, old),
+        server(ServerStatusCode.STARTING, new, 5),
+        connected(A, 6, incarnation=old),
+    )
+    hall.work_off(1, 2, 3)
+    (ended,) = hall.follow_ups(since=3)
+    assert isinstance(ended, ConnectionStatus)
+    assert (ended.socket_id, ended.reason) == (A, "SERVER_RESTARTED")
