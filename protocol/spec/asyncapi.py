@@ -201,7 +201,7 @@ def _examples(model: type[Message]) -> list[Document]:
 
 def _bare_examples(bare: Bare) -> list[Document]:
     if bare.model in BARE_EXAMPLES:
-        example: object = BARE_EXAMPLES[bare.model].model_dump(mode="json", by_alias=True, exclude_none=True)
+        example: object = BARE_EXAMPLES[bare.model].model_dump(mode="json", by_alias=True, exclude_unset=True)
     else:
         example = bare.example
     return [{"name": bare.name, "payload": example}] if example is not None else []

@@ -24,6 +24,7 @@ from protocol.frames import (
     RemoveFrame,
     Welcome,
 )
+from protocol.inspection import Inspection, ProcessFacts, SessionsPage
 from protocol.messages import (
     CaptureInfo,
     ClientInfo,
@@ -86,6 +87,7 @@ def _at(clock: str) -> str:
     return f"2026-11-22T{clock}Z"
 
 
+_WHO = {"planId": "P001", "examineeId": "E001", "socketId": SOCKET_ID, "serverId": "SOCK001"}
 _E001 = {"plan_id": "P001", "examinee_id": "E001"}
 _HERE = {"socket_id": SOCKET_ID, "server_id": "SOCK001"}
 _DECIDED = {"by": "proctor-1", "action_id": ACTION_ID}
@@ -304,13 +306,43 @@ EXAMPLES: dict[type[Message], Message] = {
 }
 """By model."""
 
+_INSPECTION = Inspection(
+    address="session.P001.E001",
+    kind="examinee-session",
+    since=_at("09:00:03.120"),
+    state="running",
+    mailbox_depth=0,
+    mailbox_capacity=64,
+    mailbox_peak=1,
+    mailbox_refused=0,
+    handled=3,
+    failed=0,
+    restarts=0,
+    last_error=None,
+    last_error_at=None,
+    details={**_WHO, "clientId": "tab-5f0c9a", "connectionNo": 1},
+)
+
 BARE_EXAMPLES: dict[type[Wire], Wire] = {
     Letter: Letter(
         source=Source(stream="STATUS", subject="status.plan.P001", number=1762763201, index=0),
         reason="data.timestamp: String should match pattern",
         payload='{"type":"readmit","data":{"planId":"P001","examineeId":"E001","timestamp":"now","by":"x"}}',
         size=90,
+        replays=0,
     ),
     PhoneCode: PhoneCode(plan_id="P001", examinee_id="E001", deadline=_at("09:03:00.000")),
+    Inspection: _INSPECTION,
+    SessionsPage: SessionsPage(total=1, next=None, sessions=[_INSPECTION]),
+    ProcessFacts: ProcessFacts(
+        host="exam-1",
+        pid=4711,
+        version="0.1.0",
+        time=_at("09:05:00.000"),
+        fds_open=61,
+        fd_limit=65536,
+        memory_bytes=88_000_000,
+        listens={"socket.host": "127.0.0.1"},
+    ),
 }
 """Of what is no message with a `type`."""

@@ -93,9 +93,9 @@ ROUTES: tuple[HttpRoute, ...] = (
         f"{_EXAMINEE}/mobile-sync",
         "uploadCapture",
         "Upload the picture of the mobile sync stage",
-        "The body is the JPEG or PNG itself. 201 once the picture is stored and that is durably in the log; the waiting "
-        "examinee and the proctors are told then. The same request again (after a 408, a 503, or no answer at all) has "
-        "one effect. The token's `sub` is the examineeId.",
+        "The body is the JPEG or PNG itself. 201 once the picture is stored and that is durably in the log; the "
+        "waiting examinee and the proctors are told then. The same request again (after a 408, a 503, or no answer at "
+        "all) has one effect. The token's `sub` is the examineeId.",
         Answer(
             201,
             "Stored and announced.",
@@ -171,8 +171,8 @@ ROUTES: tuple[HttpRoute, ...] = (
         "/v1/phone-codes/{code}",
         "redeemPhoneCode",
         "A phone's token for a code",
-        "Without a token: the code is what lets the phone in. It may be used more than once. 10 wrong codes a minute for "
-        "each address; only wrong ones are counted.",
+        "Without a token: the code is what lets the phone in. It may be used more than once. 10 wrong codes a minute "
+        "for each address; only wrong ones are counted.",
         Answer(
             200,
             "The token.",
@@ -198,8 +198,8 @@ ROUTES: tuple[HttpRoute, ...] = (
         f"{_EXAMINEE}/admission",
         "getAdmission",
         "Whether the examinee may come back",
-        "By the examinee after 4504 or 4508: a client does not connect again by itself then, but asks here now and then, "
-        "and connects when a proctor has let it in.",
+        "By the examinee after 4504 or 4508: a client does not connect again by itself then, but asks here now and "
+        "then, and connects when a proctor has let it in.",
         Answer(200, "What is recorded.", Admission, example=Admission(admitted=False)),
         who=("examinee",),
         problems=(*_TOKEN, _AWAY),

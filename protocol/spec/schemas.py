@@ -59,11 +59,14 @@ def _may_be_left_out(schema: CoreSchema) -> bool:
 
 
 def _without_null(schema: CoreSchema) -> CoreSchema:
-    if schema["type"] == "nullable":
-        return schema["schema"]
-    if schema["type"] == "function-before":
-        return _without_null(schema["schema"])
-    return schema
+    match schema["type"]:
+        case "nullable":
+            inner: CoreSchema = schema["schema"]
+            return inner
+        case "function-before":
+            return _without_null(schema["schema"])
+        case _:
+            return schema
 
 
 class Components:
@@ -73,11 +76,8 @@ class Components:
         self.schemas: dict[str, Schema] = {}
         self._references: dict[tuple[type[Wire], JsonSchemaMode], Schema] = {}
 
-    def add(self, *, read: Iterable[type[Wire]] = (), written: Iterable[type[Wire]] = (), nulls: bool = False) -> None:
-        """Take in models and what they consist of. `nulls`: what is `None` is written as `null`.
-
-        Raises `ValueError` when a name is taken by another schema.
-        """
+    def add(self, *, read: Iterable[type[Wire]] = (), written: Iterable[type[Wire]] = ()) -> None:
+        """Take in models and what they consist of. Raises `ValueError` when a name is taken by another schema."""
         wanted: list[tuple[type[Wire], JsonSchemaMode]] = []
         wanted += [(model, _MODES["read"]) for model in dict.fromkeys(read)]
         wanted += [(model, _MODES["written"]) for model in dict.fromkeys(written)]
