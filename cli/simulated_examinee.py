@@ -39,14 +39,22 @@ class Act(StrEnum):
     MOVES = "connects from another place"
     SYNCS = "uploads a picture by phone"
     NEVER_SYNCS = "never uploads a picture"
+    IS_TOLD = "is sent a message by a proctor and confirms it"
     STAYS_AWAY = "stays away past the limit"
 
 
-SHORT_ACTS = (Act.CLOSES, Act.BREAKS, Act.MOVES, Act.SYNCS)
+SHORT_ACTS = (Act.CLOSES, Act.BREAKS, Act.MOVES, Act.SYNCS, Act.IS_TOLD)
+MORE_SECONDS = 10
+MESSAGES = (
+    "Ten minutes are left.",
+    "Please put your phone where the camera sees it.",
+    "시험 종료 10분 전입니다.",
+    "책상 위를 정리해 주시기 바랍니다.",
+)
 
 
 def deal_stories(examinees: int, rng: random.Random) -> list[tuple[Act, ...]]:
-    """A story for each examinee, the same for the same seed; among any seven, every act is the first of one."""
+    """A story for each examinee, the same for the same seed; among any eight, every act is the first of one."""
     deck: list[Act] = []
     while len(deck) < examinees:
         deck += rng.sample(list(Act), len(Act))
@@ -77,7 +85,10 @@ class Truth:
 
 
 class SimulatedExaminee:
-    """One examinee and their story. `doing` and `attempt` are for the live view."""
+    """One examinee and their story. `doing` and `attempt` are for the live view.
+
+    `confirmed`: the messages of proctors that this one has confirmed; `unread`: those that the end came before.
+    """
 
     def __init__(
         self, examinee_id: str, place: Place, story: tuple[Act, ...], desk: SimulatedProctor, rng: random.Random
@@ -86,6 +97,8 @@ class SimulatedExaminee:
         self.story = story
         self.told = 0
         self.uploads = 0
+        self.confirmed: set[str] = set()
+        self.unread: set[str] = set()
         self.failures: list[str] = []
         self.doing = "not there yet"
         self.waiting: Wait | None = None
@@ -164,6 +177,8 @@ class SimulatedExaminee:
                 await self._sync()
             case Act.NEVER_SYNCS:
                 await self._never_sync()
+            case Act.IS_TOLD:
+                await self._be_told()
             case Act.STAYS_AWAY:
                 await self._stay_away()
 
@@ -210,6 +225,8 @@ class SimulatedExaminee:
         for may_repeat in (True, False):
             await client.enter_mobile_sync()
             await self._until(lambda: client.mobile_sync.status in ("WAITING", "COMPLETED"), GRACE_SECONDS)
+            if client.mobile_sync.status == "WAITING" and self._rng.random() < 0.5:
+                await self._ask_for_more_time(client)
             await self._pause(1.0, 3.0)
             try:
                 await asyncio.to_thread(self._upload, self._place.web_url, self._picture())
@@ -221,6 +238,28 @@ class SimulatedExaminee:
         await self._until(
             lambda: client.mobile_sync.status == "COMPLETED" and client.mobile_sync.version > before, GRACE_SECONDS
         )
+
+    async def _ask_for_more_time(self, client: ExamineeClient) -> None:
+        """The phone takes longer, and a proctor sees it."""
+        deadline = client.mobile_sync.deadline or ""
+        await self._desk.client.extend_mobile_sync(self.examinee_id, MORE_SECONDS)
+        await self._until(
+            lambda: client.mobile_sync.status != "WAITING" or (client.mobile_sync.deadline or "") > deadline,
+            GRACE_SECONDS,
+        )
+
+    async def _be_told(self) -> None:
+        client = self.client
+        action_id = await self._desk.notify(self.examinee_id, self._rng.choice(MESSAGES))
+        try:
+            await self._until(lambda: action_id in client.notices, GRACE_SECONDS)
+            await self._pause(0.5, 3.0)  # somebody reads it
+        except asyncio.CancelledError:
+            self.unread.add(action_id)
+            raise
+        await client.confirm_notice(action_id)
+        self.confirmed.add(action_id)
+        await self._desk.until(lambda _: self._desk.confirmed[action_id] > 0, GRACE_SECONDS)
 
     async def _never_sync(self) -> None:
         client = self.client

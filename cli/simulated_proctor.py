@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 from actors.client import GaveUp, ProctorClient
 from protocol.frames import Accepted, Error, PlanSnapshot, Welcome
-from protocol.messages import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating, Message
+from protocol.messages import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating, Message, NoticeConfirmed
 from protocol.plan_view import PlanView, Seen, Verdict
 
 SNAPSHOT_SECONDS = 15.0
@@ -23,7 +24,10 @@ class View(PlanView):
 
 
 class SimulatedProctor:
-    """One proctor. `opened` and `ended` are the sockets that events told of; `interrupted`: some may be unseen."""
+    """One proctor. `opened` and `ended` are the sockets that events told of; `interrupted`: some may be unseen.
+
+    `notices`: the actionIds of the messages that this one sent; `confirmed`: how often events told of a confirmation.
+    """
 
     def __init__(self, name: str, url: str, token: str, on_event: Callable[[Message], None] | None = None) -> None:
         self.name = name
@@ -32,6 +36,8 @@ class SimulatedProctor:
         self.client.view = self.view
         self.opened: set[str] = set()
         self.ended: set[str] = set()
+        self.notices: set[str] = set()
+        self.confirmed: Counter[str] = Counter()
         self.interrupted = False
         self.errors: list[str] = []
         self._on_event = on_event
@@ -74,6 +80,8 @@ class SimulatedProctor:
                 self.ended.add(message.socket_id)
             case ExamineeDisconnected() if message.socket_id is not None:
                 self.ended.add(message.socket_id)
+            case NoticeConfirmed(restated=None):
+                self.confirmed[message.action_id] += 1
         if self.client.verdict is Verdict.APPLIED and self._on_event is not None:
             self._on_event(message)
         if not isinstance(message, Accepted):
@@ -95,6 +103,12 @@ class SimulatedProctor:
                 await waiting
         finally:
             del self._waiting[waiting]
+
+    async def notify(self, examinee_id: str, text: str) -> str:
+        """Send an examinee a message. Returns its actionId. Raises `ConnectionLost`."""
+        action_id = await self.client.notify(examinee_id, text)
+        self.notices.add(action_id)
+        return action_id
 
     async def readmit(self, examinee_id: str) -> None:
         """Let an examinee in again and see it told. Raises `TimeoutError`."""

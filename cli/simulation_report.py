@@ -35,8 +35,9 @@ class SimulateReport(Wire):
 
     `ok`: all proctors agree with each other and with the truth, nothing is missing or doubled. `missing`: sockets that
     opened or ended without a proctor being told; `doubled`: events that came twice; `late`: older than one that came
-    before. `wrong`: where a view differs from the truth. `failures`: what examinees could not do; `unfinished`: acts
-    that were still to come.
+    before. `wrong`: where a view differs from the truth. `notices`: messages sent to examinees; `unconfirmed`: those
+    that did not come in time, `confirmed_twice`: told so more than once. `failures`: what examinees could not do;
+    `unfinished`: acts that were still to come.
     """
 
     plan_id: str
@@ -47,6 +48,9 @@ class SimulateReport(Wire):
     opened: int
     ended: int
     uploads: int
+    notices: int
+    unconfirmed: int
+    confirmed_twice: int
     events: dict[str, int]
     agree: bool
     missing: int
@@ -74,13 +78,14 @@ def wrong_in(proctor: SimulatedProctor, examinees: list[SimulatedExaminee]) -> l
 
 
 def missing_in(proctor: SimulatedProctor, examinees: list[SimulatedExaminee]) -> list[str]:
-    """Sockets whose beginning or end a proctor who was there all the time was not told of."""
+    """Sockets whose beginning or end, and confirmations, that a proctor who was always there was not told of."""
     if proctor.interrupted:
         return []
     missing = []
     for one in examinees:
         missing += [f"{one.examinee_id} connected on {socket}" for socket in one.truth.opened - proctor.opened]
         missing += [f"{one.examinee_id} lost on {socket}" for socket in one.ended() - proctor.ended]
+        missing += [f"{one.examinee_id} confirmed {action}" for action in one.confirmed - proctor.confirmed.keys()]
     return sorted(missing)
 
 
@@ -124,6 +129,9 @@ def report_of(
     events: Counter[str] = Counter()
     for one in told:
         events |= Counter(one.events)
+    sent = set[str]().union(*(proctor.notices for proctor in proctors))
+    unconfirmed = sent - set[str]().union(*(one.confirmed | one.unread for one in examinees))
+    twice = {action for action in sent if any(proctor.confirmed[action] > 1 for proctor in proctors)}
     failures = [failure for one in examinees for failure in one.failures]
     failures += [error for proctor in proctors for error in proctor.errors]
     return SimulateReport(
@@ -135,6 +143,9 @@ def report_of(
         opened=sum(len(one.truth.opened) for one in examinees),
         ended=sum(len(one.ended()) for one in examinees),
         uploads=sum(one.uploads for one in examinees),
+        notices=len(sent),
+        unconfirmed=len(unconfirmed),
+        confirmed_twice=len(twice),
         events=dict(sorted(events.items())),
         agree=agree,
         missing=missing,
@@ -143,7 +154,7 @@ def report_of(
         proctors=told,
         failures=failures,
         unfinished=sum(max(0, len(one.story) - one.told) for one in examinees),
-        ok=agree and not missing and not doubled and not late,
+        ok=agree and not missing and not doubled and not late and not twice and not unconfirmed,
     )
 
 
@@ -168,7 +179,8 @@ def draw_report(report: SimulateReport) -> RenderableType:
     )
     lines = [
         f"{report.examinees} examinees in {report.seconds:g} s (seed {report.seed}): {report.opened} connections, "
-        f"{report.ended} losses, {report.uploads} pictures; {report.connected} connected at the end",
+        f"{report.ended} losses, {report.uploads} pictures, {report.notices} messages "
+        f"({report.unconfirmed} not confirmed); {report.connected} connected at the end",
         *([f"{report.unfinished} acts were still to come"] if report.unfinished else []),
         verdict,
         *(f"  {proctor.name}: {line}" for proctor in report.proctors for line in [*proctor.wrong, *proctor.missing]),

@@ -15,13 +15,17 @@ from protocol.frames import PlanSnapshot
 from protocol.messages import (
     ExamineeConnected,
     ExamineeDisconnected,
+    ExamineeEnrolled,
     ExamineeMigrating,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
+    ExamineeRemoved,
     Message,
     MobileSyncCompleted,
     MobileSyncStatus,
+    Notice,
+    NoticeConfirmed,
 )
 from protocol.plan_view import Seen
 
@@ -66,10 +70,19 @@ def describe(message: Message) -> str | None:
             return f"used up all {message.max_attempts} attempts; a proctor must readmit"
         case ExamineeReadmitted():
             return f"readmitted by {message.by}"
+        case ExamineeRemoved():
+            return f"removed by {message.by}" + (f": {message.reason}" if message.reason else "")
+        case ExamineeEnrolled():
+            return "on the roster" + (f" as {message.name}" if message.name else "")
+        case Notice():
+            return f"is sent a message by {message.by}: {message.text}"
+        case NoticeConfirmed():
+            return f"has confirmed a message of {message.by}"
         case MobileSyncCompleted():
             return f"mobile sync completed: {message.image_url}"
         case MobileSyncStatus():
             until = f" until {message.deadline[11:19]}" if message.deadline and message.status == "WAITING" else ""
+            until += f", extended by {message.by}" if message.by else ""
             return f"mobile sync {message.status}{until}" + (f": {message.reason}" if message.reason else "")
         case _:
             return None

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -143,8 +144,14 @@ async def test_the_three_scenarios_need_no_permission_that_is_not_there(
 
 
 async def test_an_operator_sees_and_acts_with_the_operators_user(
-    system: System, secured: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    system: System,
+    secured: Settings,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
+    roster = tmp_path / "roster.csv"
+    roster.write_text("examineeId\nE001\nE009\n")
     examinee = await system.examinee("E001", plan_id="P102")
     welcome = await examinee.expect("welcome")
     spoilt = Outgoing("status.plan.P102", b"no status", "letter-P102")
@@ -172,6 +179,8 @@ async def test_an_operator_sees_and_acts_with_the_operators_user(
     assert await examwire("queues", "ls")
     assert await examwire("streams", "ls")
     assert {one["state"] for one in await examwire("streams", "diff")} == {"same"}
+    assert (await examwire("plans", "create", "P102", "--roster", str(roster)))["new"] == 2
+    assert await examwire("plans", "roster", "P102")
     assert await examwire("plans", "timeline", "P102")
     assert await examwire("plans", "report", "P102")
     assert await examwire("examinees", "show", "P102", "E001")

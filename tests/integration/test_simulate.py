@@ -42,10 +42,10 @@ async def test_every_act_is_shown_and_what_proctors_see_is_true(system: System) 
     assert isinstance(web, WebServer)
     urls = tuple(system.server(server_id).url for server_id in ("SOCK001", "SOCK002"))
     report = await simulate(
-        SimulateOptions(system.settings, urls, web.url, examinees=7, proctors=3, seed=11, speed=5.0)
+        SimulateOptions(system.settings, urls, web.url, examinees=8, proctors=3, seed=11, speed=5.0)
     )
     assert report.ok, report
-    assert (report.failures, report.unfinished, report.connected) == ([], 0, 7)
+    assert (report.failures, report.unfinished, report.connected) == ([], 0, 8)
     assert {
         "examinee_connected",
         "examinee_disconnected",
@@ -54,7 +54,10 @@ async def test_every_act_is_shown_and_what_proctors_see_is_true(system: System) 
         "examinee_readmitted",
         "mobile_sync_status",
         "mobile_sync_completed",
+        "notice",
+        "notice_confirmed",
     } == set(report.events)
+    assert report.notices == report.events["notice"] == report.events["notice_confirmed"] > 0
     assert [one.server_id for one in report.proctors] == ["SOCK001", "SOCK002", "SOCK001"]
     assert all(one.events["examinee_connected"] == report.opened for one in report.proctors)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,14 +12,18 @@ from protocol.messages import (
     ConnectionView,
     ExamineeConnected,
     ExamineeDisconnected,
+    ExamineeEnrolled,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
+    ExamineeRemoved,
     Message,
     MobileSyncCode,
     MobileSyncCompleted,
     MobileSyncStatus,
     MobileSyncView,
+    Notice,
+    NoticeConfirmed,
     ReconnectView,
 )
 from protocol.plan_view import PlanView, Verdict
@@ -52,6 +58,36 @@ def exhausted(examinee_id: str, version: int) -> ExamineeReconnectExhausted:
 
 def readmitted(examinee_id: str, version: int) -> ExamineeReadmitted:
     return ExamineeReadmitted(plan_id="P1", examinee_id=examinee_id, by="anna", timestamp=NOW, version=version)
+
+
+def removed(examinee_id: str, version: int) -> ExamineeRemoved:
+    return ExamineeRemoved(plan_id="P1", examinee_id=examinee_id, by="anna", timestamp=NOW, version=version)
+
+
+def enrolled(examinee_id: str, version: int) -> ExamineeEnrolled:
+    return ExamineeEnrolled(
+        plan_id="P1",
+        examinee_id=examinee_id,
+        name=f"Name {version}",
+        connection=ConnectionView(status="CONNECTED", socket_id="S-1", version=version),
+        reconnect=ReconnectView(),
+        timestamp=NOW,
+        version=version,
+    )
+
+
+def noticed(examinee_id: str, version: int, *unconfirmed: str) -> Notice:
+    return Notice(
+        plan_id="P1", examinee_id=examinee_id, action_id=f"a{version}", text="Look up.", by="anna", timestamp=NOW,
+        unconfirmed=list(unconfirmed), sent=version, version=version,
+    )  # fmt: skip
+
+
+def read(examinee_id: str, version: int, *unconfirmed: str) -> NoticeConfirmed:
+    return NoticeConfirmed(
+        plan_id="P1", examinee_id=examinee_id, action_id=f"a{version}", timestamp=NOW, unconfirmed=list(unconfirmed),
+        sent=version, version=version,
+    )  # fmt: skip
 
 
 def syncing(examinee_id: str, version: int, status: MobileSyncCode = MobileSyncCode.WAITING) -> MobileSyncStatus:
@@ -93,7 +129,11 @@ def view_of(*messages: Message) -> PlanView:
     return view
 
 
-kinds = st.sampled_from([connected, lost, trying, exhausted, readmitted, syncing, synced])
+KINDS: list[Callable[[str, int], Message]] = [
+    *(connected, lost, trying, exhausted, readmitted, removed, enrolled),
+    *(syncing, synced, noticed, read),
+]
+kinds = st.sampled_from(KINDS)
 
 
 @st.composite
@@ -105,18 +145,19 @@ def histories(draw: st.DrawFn) -> list[Message]:
 
 def end_of(view: PlanView) -> dict[str, tuple[object, ...]]:
     return {
-        seen.examinee_id: (seen.version, seen.connected, seen.mobile_sync_version, seen.mobile_sync)
+        seen.examinee_id: (
+            *(seen.version, seen.connected, seen.removed, seen.name),
+            *(seen.mobile_sync_version, seen.mobile_sync),
+            *(seen.notices_version, seen.notices),
+        )
         for seen in view.examinees.values()
     }
 
 
 @given(histories(), st.data())
 def test_any_order_and_any_repetition_ends_at_the_newest_of_each(history: list[Message], data: st.DataObject) -> None:
-    newest = view_of(*history)
     shuffled = data.draw(st.permutations(history + history))
-    for examinee_id, (version, _, sync_version, sync) in end_of(newest).items():
-        seen = view_of(*shuffled).examinees[examinee_id]
-        assert (seen.version, seen.mobile_sync_version, seen.mobile_sync) == (version, sync_version, sync)
+    assert end_of(view_of(*shuffled)) == end_of(view_of(*history))
 
 
 @given(histories())
@@ -162,6 +203,26 @@ def test_mobile_sync_has_versions_of_its_own() -> None:
     seen = view.examinees["E1"]
     assert (seen.version, seen.mobile_sync_version) == (100, 60)
     assert (seen.mobile_sync, seen.image_url) == ("COMPLETED", "/captures/E1/sync_cap.jpg")
+
+
+def test_notices_have_versions_of_their_own_and_the_newest_tells_all() -> None:
+    view = view_of(connected("E1", 100), noticed("E1", 50, "a50"), read("E1", 70), noticed("E1", 60, "a50", "a60"))
+    seen = view.examinees["E1"]
+    assert (seen.version, seen.notices_version, seen.notices, seen.unconfirmed) == (100, 70, 70, [])
+    assert view.late == 1
+
+
+def test_who_is_removed_is_gone_until_readmitted_and_connected() -> None:
+    view = view_of(enrolled("E1", 1), removed("E1", 2))
+    seen = view.examinees["E1"]
+    assert (seen.removed, seen.connected, seen.reason, seen.exhausted) == (True, False, "REMOVED", False)
+    view.apply(readmitted("E1", 3))
+    assert (seen.removed, seen.reason) == (False, "READMITTED")
+
+
+def test_who_tries_again_is_not_shut_out_although_what_came_between_was_never_seen() -> None:
+    view = view_of(exhausted("E1", 2), trying("E1", 9))
+    assert not view.examinees["E1"].exhausted
 
 
 def test_a_snapshot_is_complete_with_its_last_part() -> None:

@@ -17,6 +17,7 @@ from protocol.messages import (
     ExamineeMigrating,
     Message,
     MobileSyncView,
+    NoticeConfirmed,
     ReplacedSocket,
 )
 
@@ -69,8 +70,9 @@ def test_a_seed_replays_the_stories() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_seven_examinees_show_everything(seed: int) -> None:
-    assert {story[0] for story in deal_stories(7, random.Random(seed))} == set(Act)
+def test_eight_examinees_show_everything(seed: int) -> None:
+    assert {story[0] for story in deal_stories(len(Act), random.Random(seed))} == set(Act)
+    assert len(Act) == 8
 
 
 def test_a_loss_that_every_proctor_was_told_of_is_in_order() -> None:
@@ -136,6 +138,42 @@ def test_proctors_who_see_different_mobile_syncs_do_not_agree() -> None:
     here, there = proctor_of(connected("S-1", 1), lost("S-1", 2)), proctor_of(connected("S-1", 1), lost("S-1", 2))
     there.view.examinees["E001"].mobile_sync = MobileSyncView(status="COMPLETED").status
     assert not report(examinee_of(here, "S-1", current="S-1"), here, there).agree
+
+
+def confirmed(action: str, version: int) -> NoticeConfirmed:
+    return NoticeConfirmed(
+        plan_id="P001", examinee_id="E001", action_id=action, by="T1", timestamp=NOW, unconfirmed=[], sent=1,
+        version=version,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ([confirmed("a1", 3)], (True, 0, 0)),
+        ([], (False, 1, 0)),
+        ([confirmed("a1", 3), confirmed("a1", 4)], (False, 0, 1)),
+        ([confirmed("a2", 3)], (False, 1, 0)),
+    ],
+)
+def test_a_message_is_in_order_when_every_proctor_was_told_of_its_confirmation_once(
+    told: list[Message], expected: tuple[bool, int, int]
+) -> None:
+    proctor = proctor_of(connected("S-1", 1), lost("S-1", 2), *told)
+    proctor.notices.add("a1")
+    examinee = examinee_of(proctor, "S-1", current="S-1")
+    examinee.confirmed.add("a1")
+    found = report(examinee, proctor)
+    assert (found.ok, found.missing, found.confirmed_twice) == expected
+
+
+def test_a_message_that_never_came_is_not_in_order_unless_the_end_came_first() -> None:
+    proctor = proctor_of(connected("S-1", 1), lost("S-1", 2))
+    proctor.notices.add("a1")
+    examinee = examinee_of(proctor, "S-1", current="S-1")
+    assert (report(examinee, proctor).ok, report(examinee, proctor).unconfirmed) == (False, 1)
+    examinee.unread.add("a1")
+    assert (report(examinee, proctor).ok, report(examinee, proctor).unconfirmed) == (True, 0)
 
 
 def test_events_are_described_in_words() -> None:
