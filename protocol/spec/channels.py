@@ -95,7 +95,7 @@ HEADERS: dict[str, Schema] = {
         **TEXT,
         "description": "Names what is said: published again within the stream's duplicate window, it has no effect.",
     },
-    "Nats-TTL": {**TEXT, "pattern": "^[0-9]+s$", "description": "The message is gone after so long."},
+    "Nats-TTL": {**TEXT, "pattern": "^([0-9]+h)?([0-9]+m)?[0-9]+s$", "description": "It is gone after so long."},
     "Nats-Marker-Reason": {
         "enum": ["MaxAge", "Purge", "Remove"],
         "description": "NATS itself: the last message of the subject has expired (or was removed).",
@@ -125,6 +125,8 @@ NOTHING = Bare(
     example="",
     content_type="text/plain",
 )
+_EXPIRING = {"Nats-TTL": True, "Nats-Marker-Reason": False, "Nats-Rollup": False}
+"""The last two are of the marker that NATS leaves."""
 _STATUS_HEADERS = {
     "Nats-Msg-Id": False,
     "traceparent": False,
@@ -182,7 +184,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "A schedule: NATS publishes the message on `status.plan.{planId}` when its time has come.",
             Said("status", (MobileSyncTimeout,)),
             STATUS,
-            {"Nats-Schedule": True, "Nats-Schedule-Target": True, "Nats-Msg-Id": True},
+            {"Nats-Schedule": True, "Nats-Schedule-Target": True, "Nats-Msg-Id": True, "Nats-Rollup": False},
         ),
         *(
             NatsChannel(
@@ -225,7 +227,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "A socket server's heartbeat. It expires (`Nats-TTL`); then NATS leaves a marker without a payload.",
             Said("lease", (Lease,), bare=(NOTHING,)),
             LEASE,
-            {"Nats-TTL": False, "Nats-Expected-Last-Subject-Sequence": False, "Nats-Marker-Reason": False},
+            {"Nats-Expected-Last-Subject-Sequence": False, **_EXPIRING},
         ),
         NatsChannel(
             "reconnect",
@@ -321,7 +323,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "Whom a phone code is for. It expires; then NATS leaves a marker without a payload.",
             Said("phone", bare=(Bare("phone_code", "Whom the code is for.", model=PhoneCode), NOTHING)),
             PHONE,
-            {"Nats-TTL": False, "Nats-Marker-Reason": False},
+            _EXPIRING,
         ),
         *(
             NatsChannel(
