@@ -165,7 +165,8 @@ class ScriptedPlan:
         """The mobile sync stage: WAITING with `left` seconds, FAILED, TIMED_OUT; COMPLETED is `pictured`."""
         deadline = format_time(time.time() + left) if status == "WAITING" else None
         self.version += 1
-        data = {"planId": "P001", "examineeId": examinee_id, "status": status, "timestamp": format_time(time.time())}
+        told = format_time(time.time())
+        data: dict[str, Any] = {"planId": "P001", "examineeId": examinee_id, "status": status, "timestamp": told}
         data |= {"deadline": deadline, "version": self.version, **more}
         self.rows[examinee_id]["mobileSync"] = {
             "status": status,

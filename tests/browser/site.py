@@ -7,8 +7,10 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from actors.runtime.settings import Settings
+from actors.runtime.settings import Settings, load_settings
+from actors.socket_server import SocketServer
 from actors.web_server import WebServer
 from protocol.frames import Role
 from tests.integration.system import System
@@ -46,6 +48,13 @@ class Site:
     async def start_web_server(self) -> None:
         """Begin to serve; after a `stop("web-server")`, on another port."""
         await self.system.start("web-server", lambda bus: WebServer(self.settings, bus, self.system.store))
+
+    async def start_where_it_was(self, server_id: str, url: str) -> None:
+        """Start a socket server that was stopped, on the port of `url` as in production; a page knows no other."""
+        port = urlsplit(url).port
+        given = {"socket.port": port, "nats_url": self.settings.nats_url, "redis_url": self.settings.redis_url}
+        settings = load_settings(**{**given, "data_dir": self.settings.data_dir})
+        await self.system.start(server_id, lambda bus: SocketServer(settings, bus, self.system.store, server_id))
 
     @property
     def web(self) -> WebServer:

@@ -13,6 +13,7 @@ export const texts = {
   "sound.off": "Sound off",
   "sound.key": "Sound on or off (m)",
 
+  "link.name": "Connection of this page",
   "link.idle": "Not connected",
   "link.connecting": "Connecting …",
   "link.connected": "Connected · {server}",

@@ -13,6 +13,7 @@ export const texts = {
   "sound.off": "알림음 꺼짐",
   "sound.key": "알림음 켜기/끄기 (m)",
 
+  "link.name": "이 화면의 연결 상태",
   "link.idle": "연결되지 않음",
   "link.connecting": "연결하는 중…",
   "link.connected": "연결됨 · {server}",
