@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Event
 
 from actors.runtime.bus import Bus
+from protocol.control import Tail
 from protocol.streams import STREAMS
 from tests.integration.system import RawClient, System
 from tests.specs import AsyncApi, OpenApi
@@ -134,6 +136,8 @@ def check_messages(spec: AsyncApi, published: list[Published], nonsense: frozens
         channel = spec.channel_of(one.subject)
         if channel is not None and f"{channel}Reply" in spec.document["channels"]:
             replies[one.reply] = f"{channel}Reply"
+        if channel == "control" and (asked := json.loads(one.payload))["type"] == Tail.type:
+            replies[asked["data"]["inbox"]] = "tail"
     for one in published:
         channel = spec.channel_of(one.subject) or replies.get(one.subject)
         if one.payload in nonsense and one.payload:
