@@ -37,7 +37,7 @@ CHUNK = 500  # records a round trip: Redis serves others in between
 
 PROGRESS_FIELDS = (
     *("connStatusCode", "since", "lastActiveTime", "reason", "serverId", "socketId"),
-    *("reconnectAttempt", "exhausted", "version"),
+    *("reconnectAttempt", "exhausted", "name", "removed", "version"),
 )
 MOBILE_SYNC_FIELDS = ("status", "deviceId", "timestamp", "imageUrl", "reason", "version")
 
@@ -132,6 +132,8 @@ async def plan_of(store: StateStore, plan_id: str) -> dict[str, Any]:
             "disconnected": statuses["DISCONNECTED"],
             "migrating": statuses["MIGRATING"],
             "exhausted": sum(row["exhausted"] for row in rows),
+            "removed": sum(row["removed"] for row in rows),
+            "never": statuses["NEVER"],
             "mobileSync": dict(Counter(row["mobileSync"]["status"] for row in rows)),
         },
         "examinees": rows,
@@ -151,6 +153,7 @@ def row_of(examinee_id: str, progress: dict[str, str], mobile_sync: dict[str, st
     """An examinee from the two hashes of the documents without their empty fields; what is not recorded is `None`."""
     return {
         "examineeId": examinee_id,
+        "name": progress.get("name"),
         "status": progress.get("connStatusCode", "NEVER"),
         "since": progress.get("since"),
         "lastActiveTime": progress.get("lastActiveTime"),
@@ -159,6 +162,7 @@ def row_of(examinee_id: str, progress: dict[str, str], mobile_sync: dict[str, st
         "socketId": progress.get("socketId"),
         "reconnectAttempt": int(progress.get("reconnectAttempt", 0)),
         "exhausted": progress.get("exhausted") == "1",
+        "removed": progress.get("removed") == "1",
         "version": int(progress.get("version", 0)),
         "mobileSync": {
             "status": mobile_sync.get("status", "NONE"),
@@ -175,10 +179,11 @@ def _draw_plan(plan: dict[str, Any]) -> RenderableType:
     counts = plan["counts"]
     title = (
         f"plan {plan['planId']}: {counts['examinees']} examinees, {counts['connected']} connected, "
-        f"{counts['disconnected']} disconnected, {counts['migrating']} migrating, {counts['exhausted']} shut out; "
+        f"{counts['disconnected']} disconnected, {counts['migrating']} migrating, {counts['exhausted']} shut out, "
+        f"{counts['removed']} removed, {counts['never']} never came; "
         f"mobile sync {_counts(counts['mobileSync']) or 'none'}; times in {zone_name()}"
     )
-    columns = ["examinee", "status", "since", "last active", "reason", "server", "attempt", "mobile sync"]
+    columns = ["examinee", "name", "status", "since", "last active", "reason", "server", "attempt", "mobile sync"]
     return table(columns, [_cells(row) for row in plan["examinees"]], title=title)
 
 
@@ -187,6 +192,7 @@ def _cells(row: dict[str, Any]) -> tuple[object, ...]:
     attempt = row["reconnectAttempt"] if row["status"] == "DISCONNECTED" else 0
     return (
         row["examineeId"],
+        row["name"],
         row["status"],
         local(row["since"]),
         local(row["lastActiveTime"]),

@@ -140,6 +140,8 @@ async def test_a_plan_has_a_row_an_examinee_and_counts_on_top(invoke: Invoke, re
         "disconnected": 1,
         "migrating": 0,
         "exhausted": 0,
+        "removed": 0,
+        "never": 0,
         "mobileSync": {"COMPLETED": 1, "NONE": 1},
     }
     there, gone = plan["examinees"]
@@ -157,6 +159,7 @@ async def test_a_plan_has_a_row_an_examinee_and_counts_on_top(invoke: Invoke, re
     }
     assert gone | {"mobileSync": None} == {
         "examineeId": "E002",
+        "name": None,
         "status": "DISCONNECTED",
         "since": "2024-01-01T09:15:00.000Z",
         "lastActiveTime": "2024-01-01T09:15:00.000Z",
@@ -165,6 +168,7 @@ async def test_a_plan_has_a_row_an_examinee_and_counts_on_top(invoke: Invoke, re
         "socketId": "SOCK002-b",
         "reconnectAttempt": 2,
         "exhausted": False,
+        "removed": False,
         "version": 512,
         "mobileSync": None,
     }

@@ -130,6 +130,10 @@ def test_what_would_undo_something_newer_is_outdated() -> None:
     assert outdated([facts.uploaded("a")], [facts.uploaded("b")]) is not None
     assert outdated([facts.uploaded("a")], [facts.upload_failed(), newer]) is None
     assert outdated([facts.upload_failed()], [facts.uploaded("b")]) is None
+    assert outdated([facts.remove(1)], [facts.readmit(2)]) is not None
+    assert outdated([facts.readmit(1)], [facts.remove(2)]) is not None
+    assert outdated([facts.remove(1)], [newer, facts.notice()]) is None
+    assert outdated([facts.notice(), facts.enrol("Kim"), facts.extend()], [facts.remove(2)]) is None
 
 
 def test_reasons_that_differ_in_the_record_only_are_one() -> None:

@@ -37,6 +37,7 @@ def seen(*told: ExamineeFact, second: float = 124, record: bool = True) -> Seen:
             "maxAttempts": str(state.max_attempts or ""),
             "nextAttemptAt": state.next_attempt_at or "",
             "exhausted": str(int(state.exhausted)),
+            "removed": str(int(state.removed)),
             "version": str(state.version),
         }
         known.server = {"statusCode": "READY"}
@@ -72,6 +73,15 @@ def test_who_is_shut_out_hears_why_it_was_lost_and_who_can_help() -> None:
     assert "proctor readmits" in found.advice[0]
     found = diagnose(seen(JOINED, TIMED_OUT, facts.exhausted(20, 60), facts.readmit(70, by="kim")))
     assert "readmitted by kim, and not back yet" in found.headline
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_who_is_removed_hears_by_whom_and_why(record: bool) -> None:
+    found = diagnose(seen(JOINED, facts.remove(4, by="anna", reason="talking"), record=record))
+    assert found.headline == "E001 is removed from the exam for 2 min, by anna: talking."
+    assert "until a proctor readmits it" in found.advice[0]
+    never = diagnose(seen(facts.enrol("Kim"), facts.remove(4, by="anna"), record=record))
+    assert never.headline == "E001 is removed from the exam, and has never been connected, by anna."
 
 
 def test_the_others_have_their_words_too() -> None:
