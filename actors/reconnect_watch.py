@@ -15,17 +15,20 @@ from typing import Any
 
 import pydantic_core
 
+from actors.dead_letter import dead_letter
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.presence import Presence
 from actors.runtime.pull import Delivery, PullConsumer
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
+from actors.runtime.stream_admin import Stored
 from actors.state_metrics import ATTEMPTS, EXHAUSTED
 from protocol import keys, subjects
 from protocol.codec import encode, encode_batches
 from protocol.connection import READMITTED, REMOVED
-from protocol.errors import StateDamaged, StateUnavailable
+from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
+from protocol.ids import check_id
 from protocol.messages import ConnectionStatusCode, Message, ReconnectAttempt, ReconnectExhausted
 from protocol.streams import RECONNECT_EXHAUSTED, ladder_of, reconnect_watch
 from protocol.times import format_time
@@ -74,12 +77,30 @@ class ReconnectWatch(Actor):
 
     async def _count(self) -> None:
         async for deliveries in PullConsumer(self._bus, self._consumer.stream, self._consumer.name, max_messages=1024):
-            new = [delivery for delivery in deliveries if delivery.attempt == 1]
-            again = [delivery for delivery in deliveries if delivery.attempt > 1]
+            readable = await self._readable(deliveries)
+            new = [delivery for delivery in readable if delivery.attempt == 1]
+            again = [delivery for delivery in readable if delivery.attempt > 1]
             if again:
                 await self._attempts(again)
             if new:
                 self.spawn(self._after_grace(new), "grace")
+
+    async def _readable(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Those that say which loss they wait for; the others are put aside, or each would take its batch with it."""
+        readable = []
+        for delivery in deliveries:
+            try:
+                _loss_version(delivery)
+            except ProtocolError as error:
+                about = {"stream": self._consumer.stream, "sequence": delivery.sequence}
+                log.error("%s: %s goes to the dead letters: %s", self.address, delivery.subject, error, extra=about)
+                where = (self._consumer.stream, delivery.subject, delivery.sequence)
+                letter = dead_letter(*where, delivery.payload, str(error), headers=delivery.headers)
+                await self._bus.publish_surely([letter])
+                await delivery.ack()
+            else:
+                readable.append(delivery)
+        return readable
 
     async def _after_grace(self, deliveries: list[Delivery]) -> None:
         """Who is back at once was never away for anybody; and a hall's losses go before its attempts."""
@@ -104,7 +125,7 @@ class ReconnectWatch(Actor):
                 ReconnectAttempt(
                     plan_id=plan_id,
                     examinee_id=examinee_id,
-                    loss_version=_loss_version(delivery.payload),
+                    loss_version=_loss_version(delivery),
                     attempt=delivery.attempt,
                     max_attempts=self._max_attempts,
                     next_attempt_at=following,
@@ -132,7 +153,7 @@ class ReconnectWatch(Actor):
         over: list[bool] = []
         newer: list[Outgoing] = []
         for delivery, (status, current, exhausted, reason) in zip(deliveries, known, strict=True):
-            waited_for = _loss_version(delivery.payload)
+            waited_for = _loss_version(delivery)
             away = status in (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
             lost = away and exhausted != "1" and reason not in (READMITTED, REMOVED)
             if lost and int(current or 0) > waited_for:
@@ -157,7 +178,7 @@ class ReconnectWatch(Actor):
             message = ReconnectExhausted(
                 plan_id=plan_id,
                 examinee_id=examinee_id,
-                loss_version=_loss_version(stored.payload),
+                loss_version=_loss_version(stored),
                 timestamp=format_time(time.time()),
             )
             address = subjects.status_plan(plan_id)
@@ -169,8 +190,19 @@ class ReconnectWatch(Actor):
         await delivery.ack()
 
 
-def _loss_version(payload: bytes) -> int:
-    return int(pydantic_core.from_json(payload)["lossVersion"])
+def _loss_version(waiting: Delivery | Stored) -> int:
+    """The loss that is waited for. Raises `ProtocolError`: whatever lies there is none of the state manager's."""
+    plan_id, examinee_id = _examinee(waiting.subject)
+    check_id("planId", plan_id)
+    check_id("examineeId", examinee_id)
+    try:
+        found = pydantic_core.from_json(waiting.payload)
+    except ValueError as error:
+        raise ProtocolError(ErrorCode.INVALID_JSON, f"not JSON: {error}") from error
+    match found:
+        case {"lossVersion": int(version)}:
+            return version
+    raise ProtocolError(ErrorCode.INVALID_MESSAGE, 'not {"lossVersion": a version}')
 
 
 def _examinee(subject: str) -> tuple[str, str]:

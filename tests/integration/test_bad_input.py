@@ -249,6 +249,26 @@ async def test_a_dead_letter_too_large_for_the_broker_does_not_block_the_log(
     assert letter["payload"].startswith("\x01\x01")
 
 
+async def test_what_is_no_loss_goes_to_the_dead_letters_and_the_attempts_of_others_go_on(
+    system: System, bus: Bus, neighbours: Neighbours
+) -> None:
+    leaving = await system.examinee("E001")
+    bad = [
+        ("reconnect.P001.E009", b"nonsense"),
+        ("reconnect.P001.E010", b"{}"),
+        ("reconnect.P001.E011", b'{"lossVersion": "7"}'),
+        ("reconnect.P$1.E012", b'{"lossVersion": 7}'),
+    ]
+    await leaving.close()
+    await neighbours.proctor.expect("examinee_disconnected", examineeId="E001")
+    for subject, payload in bad:
+        await bus.publish(Outgoing(subject, payload))
+    await neighbours.proctor.expect("examinee_reconnecting", examineeId="E001")
+    letters = await dead_letters(bus, len(bad))
+    assert [letter["source"]["subject"] for letter in letters] == [subject for subject, _ in bad]
+    assert {letter["source"]["stream"] for letter in letters} == {"RECONNECT"}
+
+
 async def test_bad_messages_to_a_socket_server_go_to_the_dead_letters(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
