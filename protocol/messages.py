@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 from protocol.ids import Id, ServerId, SocketId
@@ -84,7 +84,11 @@ def _of_a_socket(status: ConnectionStatusCode) -> ConnectionStatusCode:
     return status
 
 
-SocketStatusCode = Annotated[ConnectionStatusCode, AfterValidator(_of_a_socket)]
+SocketStatusCode = Annotated[
+    ConnectionStatusCode,
+    AfterValidator(_of_a_socket),
+    WithJsonSchema({"type": "string", "enum": ["CONNECTED", "DISCONNECTED"]}),
+]
 
 
 class LossReason(StrEnum):
