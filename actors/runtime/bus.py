@@ -211,7 +211,8 @@ class Bus(Publishing, StreamAdmin):
         """Seconds to the server and back. Raises `BrokerUnavailable`."""
         try:
             return float(await self._nc.rtt(timeout=2))
-        except (TimeoutError, nats.errors.Error) as error:
+        except (TimeoutError, OSError, RuntimeError, nats.errors.Error) as error:
+            # nats-py writes the ping at once; uvloop calls a connection that has just broken a RuntimeError.
             raise BrokerUnavailable(f"NATS does not answer a ping: {error!r}") from error
 
     # -- publishing ----------------------------------------------------------------------------------

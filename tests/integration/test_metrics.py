@@ -30,7 +30,7 @@ from actors.runtime.vitals import Vitals
 from actors.state_manager import StateManager
 from cli.engines import NatsServer, RedisServer
 from protocol import subjects
-from protocol.errors import RoleFailed
+from protocol.errors import BrokerUnavailable, RoleFailed
 from protocol.messages import ServerStatusCode
 from protocol.streams import STATE_MANAGER, STREAMS
 from tests.integration.system import System, eventually
@@ -47,6 +47,17 @@ def sample(name: str, **labels: str) -> float:
 
 
 # -- one process ----------------------------------------------------------------------------------------
+
+
+async def test_a_ping_on_a_connection_that_has_just_broken_is_an_engine_that_is_away(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: object) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    monkeypatch.setattr(bus._nc, "_send_ping", broken)  # as uvloop says it, before nats-py has noticed
+    with pytest.raises(BrokerUnavailable):  # which the vitals count; anything else would end them
+        await bus.round_trip()
 
 
 async def test_a_role_says_what_it_lacks_and_is_alive_all_the_while(
