@@ -62,19 +62,26 @@ export class Link {
     this._said = "";
     const tryNow = element("try-now");
     tryNow.addEventListener("click", (event) => {
-      client.tryNow(event);
+      this._insist(event);
       this.show();
     });
     element("other-token").addEventListener("click", otherToken);
     element("link").addEventListener("click", (event) => {
       if (client.status.state === "gaveUp" && client.status.remedy === "TOKEN") otherToken();
-      else client.tryNow(event);
+      else this._insist(event);
     });
     client.addEventListener("status", () => this.show());
     client.addEventListener("fresh", () => {
       if (!client.fresh) this._asOf = Date.now();
       this.show();
     });
+  }
+
+  /** A try that follows another one within a second is not made: then it is made a second later. @param {Event} event */
+  _insist(event) {
+    const { state } = this._client.status;
+    if (state === "connected" || this._client.tryNow(event)) return;
+    setTimeout(() => this._client.tryNow(event), 1000);
   }
 
   /** Now, and again each second: it counts. */

@@ -20,10 +20,7 @@ const parameters = (text) => [...new Set(Object.values(typeof text === "string" 
 test("both languages have the same texts with the same parameters", () => {
   assert.deepEqual(Object.keys(ko).sort(), Object.keys(en).sort());
   for (const key of Object.keys(en)) {
-    const [inEnglish, inKorean] = [parameters(en[key]), parameters(ko[key])];
-    // A plural form may say "once" instead of the number; the numbers themselves are in both.
-    assert.deepEqual(inKorean.filter((name) => !inEnglish.includes(name)), [], key);
-    if (key !== "said.incident") assert.deepEqual(inEnglish, inKorean, key);
+    assert.deepEqual(parameters(ko[key]), parameters(en[key]), key);
   }
 });
 
