@@ -25,7 +25,22 @@ DIRECTORY = Path(__file__).parent / "pages"
 PAGES = {"/": "index.html", "/proctor": "proctor.html", "/examinee": "examinee.html", "/phone": "phone.html"}
 CAMERA_PAGE = "/phone"
 ICON = "wall-icon.svg"
-EMBEDDABLE = frozenset({"examwire.js", "examwire-badge.js"})
+EMBEDDABLE = frozenset(
+    {
+        "examwire.js",
+        "examwire-badge.js",
+        "examwire-browser.js",
+        "examwire-client.js",
+        "examwire-course.js",
+        "examwire-frames.js",
+        "examwire-keeper.js",
+        "examwire-line.js",
+        "examwire-plan.js",
+        "examwire-roles.js",
+        "examwire-rules.js",
+        "examwire-servers.js",
+    }
+)
 """What pages of somebody else may load; the rest of `static/` is for our own."""
 
 _TEXT = {

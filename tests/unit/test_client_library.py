@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.web_pages import DIRECTORY, EMBEDDABLE
 from tests.unit.client_rules_vectors import vectors
 
 SCRIPTS = sorted((Path(__file__).parent / "js").glob("*.test.js"))
@@ -50,11 +51,41 @@ def test_script(script: Path, tmp_path: Path) -> None:
         environment["EXAMWIRE_VECTORS"] = str(path)
     command = [str(node_binary()), "--test", "--test-reporter=tap", str(script)]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
-    passed = re.search(r"^# pass (\d+)$", ran.stdout, re.MULTILINE)
+    counts = {
+        name: int(count) for name, count in re.findall(r"^# (pass|skipped|todo) (\d+)$", ran.stdout, re.MULTILINE)
+    }
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert passed is not None, ran.stdout
-    assert int(passed[1]) > 0, ran.stdout
+    assert counts["pass"] > 0, ran.stdout
+    assert (counts["skipped"], counts["todo"]) == (0, 0), ran.stdout
 
 
 def test_there_are_scripts() -> None:
     assert {"parity.test.js", "client.test.js"} <= {path.name for path in SCRIPTS}
+
+
+# -- how the library is built ------------------------------------------------------------------------------
+
+
+def imports(module: str) -> set[str]:
+    """The modules that one of `static/` imports, its types aside."""
+    code = (DIRECTORY / "static" / module).read_text()
+    assert not re.search(r"\bimport\(\s*[\"'`]", re.sub(r"/\*\*.*?\*/", "", code, flags=re.DOTALL)), "imported late"
+    return set(re.findall(r'^(?:import|export)\b[^;]*?\bfrom\s+"\./([^"]+)"', code, re.MULTILINE))
+
+
+def test_the_rules_and_the_plan_import_nothing() -> None:
+    for module in ("examwire-rules.js", "examwire-plan.js"):
+        assert imports(module) == set()
+
+
+def test_no_module_of_the_library_imports_itself_over_others_and_all_belong_to_it() -> None:
+    seen: set[str] = set()
+
+    def follow(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path, module))
+        seen.add(module)
+        for other in imports(module):
+            follow(other, (*path, module))
+
+    follow("examwire-badge.js", ())
+    assert seen == EMBEDDABLE

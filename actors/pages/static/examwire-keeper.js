@@ -1,0 +1,457 @@
+// Keeps a connection: opens it, and opens it again when it is lost. What comes next is said by the pure rules, where the
+// servers are by `Servers`, what happens on one connection by `Line`, what is new on this side by the hints of the browser.
+
+import { BLOCKED, Course } from "./examwire-course.js";
+import { Line, OPEN_SECONDS } from "./examwire-line.js";
+import { mayReconnect, nameOf, remedyOf } from "./examwire-rules.js";
+import { ASK_SECONDS } from "./examwire-servers.js";
+
+/** @typedef {import("./examwire-browser.js").Hinted} Hinted */
+/** @typedef {import("./examwire-browser.js").Timers} Timers */
+/** @typedef {import("./examwire-plan.js").Message} Message */
+/** @typedef {import("./examwire-rules.js").GiveUp} GiveUp */
+/** @typedef {import("./examwire-rules.js").Happened} Happened */
+/** @typedef {import("./examwire-rules.js").Status} Status */
+/** @typedef {import("./examwire-rules.js").Wait} Wait */
+/** @typedef {import("./examwire-servers.js").Servers} Servers */
+
+/** A page that was hidden for longer looks at its connection at once when it is shown. */
+export const LONG_HIDDEN_SECONDS = 10;
+
+const QUICK_SECONDS = 1;
+
+/**
+ * What it stands on; `now` in ms since the epoch, `random` in [0, 1), `steps` and `beats` timers that are its alone.
+ * @typedef {object} Ground
+ * @property {Servers} servers
+ * @property {readonly string[]} urls those that are tried first
+ * @property {typeof WebSocket} WebSocket
+ * @property {Timers} steps
+ * @property {Timers} beats
+ * @property {() => number} now
+ * @property {() => number} random
+ * @property {{onLine?: boolean} | null} navigator
+ */
+
+/**
+ * Whose connection it is.
+ * @typedef {object} Owner
+ * @property {() => Record<string, unknown>} hello the data of the hello of a new connection
+ * @property {(status: Status) => void} status
+ * @property {(welcome: Record<string, any>) => void} welcomed
+ * @property {(message: Message) => void} message over a connection that was welcomed; no heartbeat, no `migrate`
+ * @property {(elements: number) => void} malformed
+ * @property {() => void} lost the connection is gone; the rules go on
+ * @property {(code: string, detail: string) => void} ended the server has ended it for good
+ * @property {(code: number) => void} tokenRefused
+ */
+
+/** @implements {Hinted} */
+export class Keeper {
+  /** The data of the last `welcome`. @type {Record<string, any> | null} */ welcome = null;
+  /** @type {Status} */ status = { state: "idle" };
+
+  /** @type {Ground} */ #ground;
+  /** @type {Owner} */ #owner;
+  /** @type {Course} */ #course;
+  /** @type {"idle" | "opening" | "connected" | "waiting" | "parked" | "ended"} */ #phase = "idle";
+  /** @type {Line | null} */ #line = null;
+  /** Grows with each try: an answer to an earlier one is ignored. */ #turn = 0;
+  /** The step that is waited for or under way. @type {Wait | null} */ #step = null;
+  /** What goes on when the network is back. @type {{step: Wait} | {happened: Happened} | null} */ #parked = null;
+  /** @type {GiveUp | null} */ #end = null;
+  /** @type {string | null} */ #complaint = null;
+  #offline = false;
+  #triedAt = -Infinity;
+  #tokenRefusals = 0;
+
+  /** @param {Ground} ground @param {Owner} owner */
+  constructor(ground, owner) {
+    this.#ground = ground;
+    this.#owner = owner;
+    this.#course = new Course(ground.servers, ground.urls, ground);
+  }
+
+  get connected() {
+    return this.#phase === "connected";
+  }
+
+  get idle() {
+    return this.#phase === "idle";
+  }
+
+  get url() {
+    return this.#course.url;
+  }
+
+  // -- what its owner asks for -----------------------------------------------------------------------------
+
+  begin() {
+    this.#open(this.#course.step());
+  }
+
+  /** Close, and come back no more; `begin()` goes on. */
+  stop() {
+    this.#letGo();
+    this.#phase = "idle";
+    this.#parked = this.#end = null;
+    this.#course.forgetLoss();
+  }
+
+  /** Say, after `stop`, that it is so. */
+  showIdle() {
+    this.#show({ state: "idle" });
+  }
+
+  /** @param {boolean} byUser whether a person insists @returns {boolean} whether a try begins */
+  tryNow(byUser) {
+    const since = this.#sinceTried();
+    if (since < QUICK_SECONDS) return false;
+    if (this.#phase === "waiting" || this.#phase === "parked") {
+      this.#open(this.#pendingStep());
+      return true;
+    }
+    const end = this.#end;
+    if (this.#phase !== "ended" || end === null) return false;
+    if (end.reason === "CLOSE_CODE") {
+      if (!byUser || remedyOf(end) !== "USER") return false;
+    } else if (!byUser && since < this.#course.policy.backoffSeconds[0]) return false;
+    this.#onceMore(0);
+    return true;
+  }
+
+  /** After the end, when the server is known to have changed its mind. @returns {boolean} whether a try begins */
+  comeBack() {
+    const end = this.#end;
+    if (this.#phase !== "ended" || end === null || ["TOKEN", "NONE"].includes(remedyOf(end))) return false;
+    if (this.#sinceTried() < this.#course.policy.backoffSeconds[0]) return false;
+    // Let in again, the attempts are counted anew, as the server does.
+    if (end.reason === "CLOSE_CODE") this.#course.anew();
+    this.#onceMore(0);
+    return true;
+  }
+
+  /** There is another token: go on, if the one before was refused. */
+  tokenChanged() {
+    if (this.#phase !== "ended" || this.#end === null || remedyOf(this.#end) !== "TOKEN") return;
+    const steps = this.#course.policy.backoffSeconds;
+    const seconds = this.#tokenRefusals > 1 ? steps[Math.min(this.#tokenRefusals - 2, steps.length - 1)] : 0;
+    this.#onceMore(seconds);
+  }
+
+  /** @param {string} type @param {Record<string, unknown>} data @returns {boolean} whether there was a connection */
+  send(type, data) {
+    if (this.#phase !== "connected") return false;
+    this.#line?.send(type, data);
+    return true;
+  }
+
+  /** Seconds since the last try began; a clock that was set back says nothing. */
+  #sinceTried() {
+    const since = (this.#now() - this.#triedAt) / 1000;
+    return since < 0 ? Infinity : since;
+  }
+
+  #now() {
+    return this.#ground.now();
+  }
+
+  // -- connecting --------------------------------------------------------------------------------------------
+
+  /** What would be tried next; a try that is made early is not a further attempt. @returns {Wait} */
+  #pendingStep() {
+    if (this.#phase === "waiting" && this.#step !== null) return this.#step;
+    const parked = this.#parked;
+    return parked !== null && "step" in parked ? parked.step : this.#course.step();
+  }
+
+  /** One more try after the end, at the next server. @param {number} seconds */
+  #onceMore(seconds) {
+    this.#end = null;
+    const step = { ...this.#course.onceMore(), seconds };
+    if (seconds > 0) this.#wait(step);
+    else this.#open(step);
+  }
+
+  /** @param {Wait} step */
+  #open(step) {
+    this.#letGo();
+    this.#phase = "opening";
+    this.#step = step;
+    this.#triedAt = this.#now();
+    this.#complaint = null;
+    const { attempt, maxAttempts } = step;
+    if (!this.#offline) {
+      this.#show({ state: "connecting", attempt, maxAttempts, migrating: this.#course.migrating });
+    }
+    if (this.#course.mustAsk) void this.#ask(step);
+    else this.#reach(step);
+  }
+
+  /** Ask the web server for the socket servers, then go on. @param {Wait} step */
+  async #ask(step) {
+    const turn = this.#turn;
+    // The web server may be away while the socket servers are not: whoever knows addresses does not wait for it for long.
+    this.#ground.steps.start("ask", step.url ? ASK_SECONDS : OPEN_SECONDS, () => this.#unanswered(step));
+    const { urls, why } = await this.#ground.servers.ask();
+    if (turn !== this.#turn) return;
+    if (!urls.length) {
+      this.#complaint = why;
+      this.#unanswered(step);
+      return;
+    }
+    const url = this.#course.listed(urls);
+    if (url === null) this.#giveUp(BLOCKED);
+    else this.#reach({ ...step, url });
+  }
+
+  /** @param {Wait} step */
+  #unanswered(step) {
+    if (step.url) this.#reach(step);
+    else this.#failed();
+  }
+
+  /** @param {Wait} step */
+  #reach(step) {
+    this.#letGo(); // and nothing is asked any more
+    this.#step = step;
+    if (!this.#ground.servers.allows(step.url)) {
+      this.#skip(step);
+      return;
+    }
+    this.#ground.servers.tries(step.url);
+    const line = new Line(step.url, { timers: this.#ground.beats, now: this.#ground.now }, this.#listener);
+    this.#line = line;
+    try {
+      line.open(this.#ground.WebSocket);
+    } catch (error) {
+      this.#complaint = String(error); // an address that is none, or one that the page may not use
+      if (/** @type {Error} */ (error).name === "SecurityError") this.refusedByPolicy(step.url);
+      else this.#failed();
+    }
+  }
+
+  #failed() {
+    this.#letGo();
+    this.#judge({ kind: "unreachable" });
+  }
+
+  /** The page may not connect to the server of this step. @param {Wait} step */
+  #skip(step) {
+    const next = this.#course.skip();
+    if (next === null) this.#giveUp(BLOCKED);
+    else this.#open({ ...step, url: next.url });
+  }
+
+  /** @param {string} url */
+  refusedByPolicy(url) {
+    if (!/^wss?:/i.test(url)) return; // something else on the page
+    this.#ground.servers.refuse(url);
+    const opening = this.#phase === "opening" && this.#line !== null && this.#step !== null;
+    if (opening && !this.#ground.servers.allows(this.#line?.url ?? "")) this.#skip(/** @type {Wait} */ (this.#step));
+  }
+
+  /** @type {import("./examwire-line.js").Listener} */
+  #listener = {
+    hello: () => this.#owner.hello(),
+    welcomed: (welcome) => this.#arrive(welcome),
+    message: (message) => this.#handle(message),
+    malformed: (elements) => this.#owner.malformed(elements),
+    heard: () => {
+      // Whatever the browser believes of the network: the server is heard.
+      if (this.#phase !== "connected" || this.status.state !== "offline") return;
+      this.#offline = false;
+      this.#showConnected();
+    },
+    ended: (happened, why) => {
+      const connected = this.#phase === "connected";
+      this.#letGo();
+      this.#complaint ??= why;
+      if (connected) {
+        this.#course.lost();
+        this.#owner.lost();
+      }
+      this.#judge(happened);
+    },
+  };
+
+  /** @param {Message} message */
+  #handle(message) {
+    const { type, data } = message;
+    if (type === "migrate") this.#course.sentAway(data.endpoints);
+    else if (this.#phase === "connected") this.#owner.message(message);
+    else if (type === "error") this.#complaint = `${data.code}: ${data.message}`;
+  }
+
+  /** @param {Record<string, any>} welcome */
+  #arrive(welcome) {
+    this.#phase = "connected";
+    this.#course.arrived(this.#step?.url ?? this.#course.url, welcome);
+    this.#parked = this.#end = null;
+    this.#offline = false;
+    this.#tokenRefusals = 0;
+    this.welcome = welcome;
+    this.#showConnected();
+    this.#owner.welcomed(welcome);
+  }
+
+  // -- losing ------------------------------------------------------------------------------------------------
+
+  /** @param {Happened} happened */
+  #judge(happened) {
+    const final = happened.kind === "lost" && !mayReconnect(happened.code);
+    if (!final && this.#noNetwork()) {
+      this.#park(this.#parked ?? { happened });
+      return;
+    }
+    const parked = this.#parked;
+    this.#parked = null;
+    if (!final && parked !== null && "step" in parked) this.#wait(parked.step);
+    else this.#goOn(final || parked === null || "step" in parked ? happened : parked.happened);
+  }
+
+  /** @param {Happened} happened */
+  #goOn(happened) {
+    const step = this.#course.next(happened);
+    if (step.kind === "giveUp") this.#giveUp(step);
+    else this.#wait(step);
+  }
+
+  /** @param {Wait} step */
+  #wait(step) {
+    this.#phase = "waiting";
+    this.#step = step;
+    const at = this.#now() + step.seconds * 1000;
+    const { seconds, attempt, maxAttempts } = step;
+    const left = Math.max(0, maxAttempts - attempt);
+    this.#show({ state: "waiting", seconds, at, attempt, maxAttempts, left, migrating: this.#course.migrating });
+    this.#ground.steps.startInSlices("wait", seconds, at, this.#ground.now, () => this.#open(step));
+  }
+
+  /** @param {GiveUp} end */
+  #giveUp(end) {
+    this.#letGo();
+    this.#phase = "ended";
+    this.#end = end;
+    const { reason, code } = end;
+    const name = nameOf(end);
+    if (reason === "CLOSE_CODE") this.#owner.ended(name, "the server ended the session");
+    this.#show({ state: "gaveUp", reason, code, name, remedy: remedyOf(end), detail: this.#complaint });
+    if (code === 4502) {
+      this.#tokenRefusals += 1;
+      this.#owner.tokenRefused(code);
+    }
+  }
+
+  /** Forget the line, and whatever is waited for. */
+  #letGo() {
+    this.#turn += 1;
+    this.#ground.steps.stopAll();
+    this.#line?.close();
+    this.#line = null;
+  }
+
+  // -- the browser's hints -----------------------------------------------------------------------------------
+
+  #noNetwork() {
+    this.#offline ||= this.#ground.navigator?.onLine === false;
+    return this.#offline;
+  }
+
+  offline() {
+    if (this.#phase === "ended") return;
+    this.#offline = true;
+    if (this.#phase === "waiting" && this.#step !== null) this.#park({ step: this.#step });
+    else this.#show({ state: "offline" });
+  }
+
+  /**
+   * Wait for the network without using up attempts. "No network" is sometimes wrong (virtual machines, some VPNs), so
+   * one try in the ladder's longest step goes on.
+   * @param {{step: Wait} | {happened: Happened}} parked
+   */
+  #park(parked) {
+    this.#letGo();
+    this.#phase = "parked";
+    this.#parked = parked;
+    this.#show({ state: "offline" });
+    const { policy } = this.#course;
+    const seconds = Math.max(...policy.backoffSeconds) * (1 + policy.jitter * (2 * this.#ground.random() - 1));
+    this.#ground.steps.start("park", seconds, () => this.#open(this.#pendingStep()));
+  }
+
+  online() {
+    this.#offline = false;
+    if (this.#phase === "connected") {
+      this.#line?.probe(); // the socket may be of the network that was; an answer shows "connected" again
+    } else if (this.#phase === "opening" && this.#step !== null) {
+      const { attempt, maxAttempts } = this.#step;
+      this.#show({ state: "connecting", attempt, maxAttempts, migrating: this.#course.migrating });
+    } else this.#hurry();
+  }
+
+  /** Something has changed for the better: try soon. All of a hall see it in the same moment, so not at once. */
+  #hurry() {
+    const { policy } = this.#course;
+    const soon = policy.jitter * policy.backoffSeconds[0] * this.#ground.random();
+    if (this.#phase === "waiting" && this.#step !== null) {
+      const at = this.status.state === "waiting" ? this.status.at : 0;
+      if (at - this.#now() > soon * 1000) this.#wait({ ...this.#step, seconds: soon });
+    } else if (this.#phase === "parked" && this.#parked !== null) {
+      const parked = this.#parked;
+      this.#parked = null;
+      if ("step" in parked) this.#wait({ ...parked.step, seconds: soon });
+      else this.#goOn(parked.happened);
+    } else if (this.#phase === "ended" && this.#end !== null && this.#end.reason !== "CLOSE_CODE") {
+      // Attempts that were used up while there was no network: what has changed is worth one more.
+      if (this.#sinceTried() >= policy.backoffSeconds[0]) this.#onceMore(soon);
+    }
+  }
+
+  /** @param {number} hiddenFor seconds */
+  shown(hiddenFor) {
+    if (hiddenFor < LONG_HIDDEN_SECONDS) return;
+    if (this.#phase === "connected") {
+      this.#line?.probe();
+      return;
+    }
+    this.#ground.servers.doubt();
+    if (!this.#noNetwork()) this.#hurry();
+  }
+
+  /** @param {boolean} persisted whether the page may come back from the bfcache */
+  leaving(persisted) {
+    if (!persisted || this.#phase === "ended" || this.#phase === "idle") return;
+    // A page that lies in the bfcache can answer nobody: leave now, instead of when the server notices.
+    const connected = this.#phase === "connected";
+    const lasted = connected ? (this.#line?.lasted() ?? 0) : 0;
+    this.#letGo();
+    if (connected) {
+      this.#course.lost();
+      this.#owner.lost();
+    }
+    const step = this.#step;
+    this.#parked ??= connected || step === null ? { happened: { kind: "lost", code: null, lasted } } : { step };
+    this.#phase = "parked";
+  }
+
+  backFromCache() {
+    if (this.#phase !== "parked") return;
+    this.#offline = this.#ground.navigator?.onLine === false;
+    this.#ground.servers.doubt();
+    this.#open(this.#pendingStep());
+  }
+
+  // -- telling -----------------------------------------------------------------------------------------------
+
+  #showConnected() {
+    this.#show({ state: "connected", serverId: String(this.welcome?.serverId ?? "") });
+  }
+
+  /** @param {Status} status */
+  #show(status) {
+    if (JSON.stringify(status) === JSON.stringify(this.status)) return;
+    this.status = status;
+    this.#owner.status(status);
+  }
+}

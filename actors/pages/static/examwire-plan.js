@@ -1,0 +1,355 @@
+// A plan as a proctor sees it, pure: no DOM, no timers, no WebSocket, no imports. It is what `protocol/plan_view.py` says; a
+// test gives the same frames in the same order to both and compares.
+
+/**
+ * A message of the wire.
+ * @typedef {{type: string, data: Record<string, any>}} Message
+ */
+
+/**
+ * What a frame did to the view. DOUBLED: the event that was applied last, once more. LATE: older than the event that
+ * was applied last. COVERED: not newer than a snapshot that was applied since; harmless. OTHER: not about the plan.
+ * @typedef {"APPLIED" | "DOUBLED" | "LATE" | "COVERED" | "OTHER"} Verdict
+ */
+
+/**
+ * One examinee as the proctor sees them. Versions are 0 until something was seen; times are RFC 3339.
+ *
+ * `since`: when the status began to be so. `recoveredAfter`: seconds of the outage that has just ended. `browserInfo` is
+ * known from the connection's event only, not from a snapshot. `notices`: how many messages were sent;
+ * `unconfirmed`: the actionIds of those that the examinee has not confirmed.
+ */
+export class Seen {
+  /** @param {string} examineeId */
+  constructor(examineeId) {
+    this.examineeId = examineeId;
+    /** @type {string | null} */ this.name = null;
+    /** @type {"CONNECTED" | "DISCONNECTED" | "MIGRATING" | "NEVER"} */ this.status = "NEVER";
+    /** @type {string | null} */ this.since = null;
+    /** @type {string | null} */ this.lastActiveTime = null;
+    /** @type {string | null} */ this.socketId = null;
+    /** @type {string | null} */ this.serverId = null;
+    /** @type {string | null} */ this.reason = null;
+    this.attempt = 0;
+    /** @type {number | null} */ this.maxAttempts = null;
+    /** @type {string | null} */ this.nextAttemptAt = null;
+    this.exhausted = false;
+    this.removed = false;
+    this.recoveries = 0;
+    /** @type {number | null} */ this.recoveredAfter = null;
+    /** @type {string | null} */ this.ipAddress = null;
+    /** @type {string | null} */ this.browserInfo = null;
+    this.version = 0;
+    /** @type {"NONE" | "WAITING" | "COMPLETED" | "FAILED" | "TIMED_OUT"} */ this.mobileSync = "NONE";
+    /** @type {string | null} */ this.mobileSyncReason = null;
+    /** @type {string | null} */ this.mobileSyncAt = null;
+    /** @type {string | null} */ this.deadline = null;
+    /** @type {string | null} */ this.deviceId = null;
+    /** @type {string | null} */ this.imageUrl = null;
+    this.mobileSyncVersion = 0;
+    this.notices = 0;
+    /** @type {string[]} */ this.unconfirmed = [];
+    this.noticesVersion = 0;
+    this.versionFromEvent = false;
+    this.mobileSyncFromEvent = false;
+    this.noticesFromEvent = false;
+  }
+
+  get connected() {
+    return this.status === "CONNECTED";
+  }
+}
+
+/**
+ * Every examinee of a plan by id (`examinees`), and counts of what came in.
+ *
+ * Connection events of an examinee share one line of versions, mobile sync events and notices have others. Whatever is
+ * not newer than what was seen changes nothing, so any order and any repetition of frames ends in the same view.
+ * `complete`: a whole snapshot has been applied. `events`: events applied, by type.
+ */
+export class PlanView {
+  constructor() {
+    /** @type {Map<string, Seen>} */ this.examinees = new Map();
+    this.complete = false;
+    this.snapshots = 0;
+    this.resyncs = 0;
+    this.doubled = 0;
+    this.late = 0;
+    this.covered = 0;
+    /** @type {Record<string, number>} */ this.events = {};
+    /** @type {Set<string>} */ this._changed = new Set();
+    /** @type {Set<string>} */ this._gone = new Set();
+    /** @type {Set<string> | null} */ this._sinceFirstPart = null;
+  }
+
+  /**
+   * Take in a frame.
+   * @param {Message} message
+   * @returns {Verdict}
+   */
+  apply(message) {
+    if (message.type === "plan_snapshot") return this._snapshot(message.data);
+    const change = CHANGES.get(message.type);
+    if (change === undefined) return "OTHER";
+    const verdict = change(this, message);
+    if (verdict === "APPLIED") {
+      this.events[message.type] = (this.events[message.type] ?? 0) + 1;
+      this._changed.add(message.data.examineeId);
+    } else if (verdict === "DOUBLED") this.doubled += 1;
+    else if (verdict === "LATE") this.late += 1;
+    else this.covered += 1;
+    return verdict;
+  }
+
+  /**
+   * Which examinees look different since the last call, and which are no longer in the plan.
+   * @returns {{changed: Set<string>, gone: Set<string>}}
+   */
+  takeChanges() {
+    const taken = { changed: this._changed, gone: this._gone };
+    this._changed = new Set();
+    this._gone = new Set();
+    return taken;
+  }
+
+  /** @param {string} examineeId */
+  _seen(examineeId) {
+    let seen = this.examinees.get(examineeId);
+    if (seen === undefined) {
+      seen = new Seen(examineeId);
+      this.examinees.set(examineeId, seen);
+      this._changed.add(examineeId);
+      this._gone.delete(examineeId);
+    }
+    this._sinceFirstPart?.add(examineeId);
+    return seen;
+  }
+
+  /** @param {Record<string, any>} data @returns {Verdict} */
+  _snapshot(data) {
+    const part = data.part ?? 1;
+    if (part === 1) this._sinceFirstPart = new Set();
+    for (const row of data.examinees) {
+      if (takeRow(this._seen(row.examineeId), row)) this._changed.add(row.examineeId);
+    }
+    if (part === (data.parts ?? 1)) {
+      // Events between the parts are newer than the snapshot, so whoever they name stays, too.
+      if (this._sinceFirstPart !== null) {
+        for (const examineeId of [...this.examinees.keys()]) {
+          if (!this._sinceFirstPart.has(examineeId)) this._forget(examineeId);
+        }
+        this.complete = true;
+      }
+      this._sinceFirstPart = null;
+      this.snapshots += 1;
+      if (data.resync) this.resyncs += 1;
+    }
+    return "APPLIED";
+  }
+
+  /** @param {string} examineeId */
+  _forget(examineeId) {
+    this.examinees.delete(examineeId);
+    this._changed.delete(examineeId);
+    this._gone.add(examineeId);
+  }
+}
+
+/** @param {number} version @param {number} seen @param {boolean} fromEvent @returns {Verdict} */
+function notNewer(version, seen, fromEvent) {
+  if (!fromEvent) return "COVERED";
+  return version === seen ? "DOUBLED" : "LATE";
+}
+
+const DATED = new Set(["examinee_connected", "examinee_disconnected", "examinee_migrating"]);
+
+/** @param {PlanView} view @param {Message} message @returns {Verdict} */
+function applyConnection(view, { type, data }) {
+  const seen = view._seen(data.examineeId);
+  if (data.version <= seen.version) {
+    const verdict = notNewer(data.version, seen.version, seen.versionFromEvent);
+    seen.versionFromEvent ||= data.version === seen.version; // from now on it would be doubled
+    return verdict;
+  }
+  seen.version = data.version;
+  seen.versionFromEvent = true;
+  const before = seen.status;
+  seen.name = data.name ?? null;
+  seen.removed = type === "examinee_removed";
+  seen.status = statusAfter(type, data);
+  if (seen.status === "NEVER") seen.since = null;
+  else if (DATED.has(type) || before !== seen.status || seen.since === null) seen.since = data.timestamp ?? null;
+  if (!data.restated) seen.nextAttemptAt = data.nextAttemptAt ?? null;
+  switch (type) {
+    case "examinee_connected":
+      setPlace(seen, data);
+      seen.ipAddress = data.clientInfo?.ipAddress ?? seen.ipAddress;
+      seen.browserInfo = data.clientInfo?.browserInfo ?? seen.browserInfo;
+      seen.recoveredAfter = data.recovered ? (data.outageSeconds ?? null) : null;
+      if (data.recovered && !data.restated) seen.recoveries += 1;
+      seen.reason = null;
+      seen.exhausted = false;
+      setAttempt(seen, 0, null);
+      break;
+    case "examinee_disconnected":
+      seen.reason = data.reason ?? null;
+      seen.exhausted = data.reason === "RECONNECT_LIMIT_EXCEEDED"; // told anew while shut out
+      if (!data.restated) setAttempt(seen, data.attempt ?? 0, data.maxAttempts); // else its ladder goes on
+      break;
+    case "examinee_migrating":
+      setPlace(seen, data);
+      seen.reason = "SERVER_DRAINING";
+      seen.exhausted = false;
+      setAttempt(seen, 0, null);
+      break;
+    case "examinee_reconnecting":
+      seen.exhausted = false;
+      setAttempt(seen, data.attempt, data.maxAttempts);
+      break;
+    case "examinee_reconnect_exhausted":
+      seen.exhausted = true;
+      seen.reason = "RECONNECT_LIMIT_EXCEEDED";
+      break;
+    case "examinee_readmitted":
+    case "examinee_removed":
+      seen.exhausted = false;
+      seen.reason = seen.status === "NEVER" ? null : type === "examinee_removed" ? "REMOVED" : "READMITTED";
+      setAttempt(seen, 0, null);
+      break;
+    case "examinee_enrolled":
+      takeConnection(seen, data.connection, data.reconnect, data.removed);
+      break;
+  }
+  return "APPLIED";
+}
+
+/** @param {string} type @param {Record<string, any>} data @returns {Seen["status"]} */
+function statusAfter(type, data) {
+  if (type === "examinee_connected") return "CONNECTED";
+  if (type === "examinee_migrating") return "MIGRATING";
+  if (type === "examinee_readmitted" || type === "examinee_removed") return data.status ?? "DISCONNECTED";
+  // Whoever reconnects or has used up the attempts is gone, even if the loss was never seen.
+  return "DISCONNECTED";
+}
+
+/**
+ * @param {Seen} seen
+ * @param {Record<string, any>} connection
+ * @param {Record<string, any>} reconnect
+ * @param {boolean | undefined} removed
+ */
+function takeConnection(seen, connection, reconnect, removed) {
+  seen.status = connection.status ?? "NEVER";
+  seen.since = connection.since ?? null;
+  setPlace(seen, connection);
+  seen.ipAddress = connection.ipAddress ?? seen.ipAddress;
+  seen.reason = connection.reason ?? null;
+  setAttempt(seen, reconnect.attempt ?? 0, reconnect.maxAttempts);
+  seen.nextAttemptAt = reconnect.nextAttemptAt ?? null;
+  seen.exhausted = reconnect.exhausted ?? false;
+  seen.recoveries = reconnect.count ?? 0;
+  seen.removed = removed ?? false;
+}
+
+/** @param {Seen} seen @param {Record<string, any>} data */
+function setPlace(seen, data) {
+  seen.socketId = data.socketId ?? null;
+  seen.serverId = data.serverId ?? null;
+}
+
+/** @param {Seen} seen @param {number} attempt @param {number | null | undefined} maxAttempts */
+function setAttempt(seen, attempt, maxAttempts) {
+  seen.attempt = attempt;
+  seen.maxAttempts = maxAttempts ?? null;
+}
+
+/** @param {PlanView} view @param {Message} message @returns {Verdict} */
+function applyMobileSync(view, { type, data }) {
+  const seen = view._seen(data.examineeId);
+  const version = data.version ?? 0;
+  if (version <= seen.mobileSyncVersion) {
+    const verdict = notNewer(version, seen.mobileSyncVersion, seen.mobileSyncFromEvent);
+    seen.mobileSyncFromEvent ||= version === seen.mobileSyncVersion;
+    return verdict;
+  }
+  seen.mobileSyncVersion = version;
+  seen.mobileSyncFromEvent = true;
+  const completed = type === "mobile_sync_completed";
+  seen.mobileSync = completed ? "COMPLETED" : data.status;
+  seen.mobileSyncReason = completed ? null : (data.reason ?? null);
+  seen.imageUrl = (completed ? data.imageUrl : data.captureInfo?.imageUrl) ?? null;
+  seen.mobileSyncAt = data.timestamp ?? null;
+  seen.deviceId = data.deviceId ?? null;
+  seen.deadline = completed ? null : (data.deadline ?? null);
+  return "APPLIED";
+}
+
+/** @param {PlanView} view @param {Message} message @returns {Verdict} */
+function applyNotices(view, { data }) {
+  const seen = view._seen(data.examineeId);
+  const version = data.version ?? 0;
+  if (version <= seen.noticesVersion) {
+    const verdict = notNewer(version, seen.noticesVersion, seen.noticesFromEvent);
+    seen.noticesFromEvent ||= version === seen.noticesVersion;
+    return verdict;
+  }
+  seen.noticesVersion = version;
+  seen.noticesFromEvent = true;
+  seen.notices = data.sent ?? 0;
+  seen.unconfirmed = [...(data.unconfirmed ?? [])];
+  return "APPLIED";
+}
+
+/** @param {Seen} seen @param {Record<string, any>} row @returns {boolean} whether it looks different now */
+function takeRow(seen, row) {
+  const { connection, mobileSync, reconnect, notices } = row;
+  let changed = false;
+  if (row.version > seen.version) {
+    seen.version = row.version;
+    seen.versionFromEvent = false;
+    seen.name = row.name ?? null;
+    seen.recoveredAfter = null;
+    takeConnection(seen, connection, reconnect, row.removed);
+    changed = true;
+  }
+  if (mobileSync.version > seen.mobileSyncVersion) {
+    seen.mobileSync = mobileSync.status;
+    seen.mobileSyncVersion = mobileSync.version;
+    seen.mobileSyncReason = mobileSync.reason ?? null;
+    seen.imageUrl = mobileSync.imageUrl ?? null;
+    seen.mobileSyncAt = mobileSync.timestamp ?? null;
+    seen.deviceId = mobileSync.deviceId ?? null;
+    seen.deadline = mobileSync.status === "COMPLETED" ? null : (mobileSync.deadline ?? null);
+    seen.mobileSyncFromEvent = false;
+    changed = true;
+  }
+  if (notices?.version > seen.noticesVersion) {
+    seen.notices = notices.sent ?? 0;
+    seen.unconfirmed = [...(notices.unconfirmed ?? [])];
+    seen.noticesVersion = notices.version;
+    seen.noticesFromEvent = false;
+    changed = true;
+  }
+  // Told by a snapshot only, without a version: it is the latest word.
+  seen.lastActiveTime = row.lastActiveTime ?? seen.lastActiveTime;
+  return changed;
+}
+
+/**
+ * What each event about an examinee does to the view.
+ * @type {ReadonlyMap<string, (view: PlanView, message: Message) => Verdict>}
+ */
+export const CHANGES = new Map([
+  ["examinee_connected", applyConnection],
+  ["examinee_disconnected", applyConnection],
+  ["examinee_migrating", applyConnection],
+  ["examinee_reconnecting", applyConnection],
+  ["examinee_reconnect_exhausted", applyConnection],
+  ["examinee_readmitted", applyConnection],
+  ["examinee_removed", applyConnection],
+  ["examinee_enrolled", applyConnection],
+  ["mobile_sync_status", applyMobileSync],
+  ["mobile_sync_completed", applyMobileSync],
+  ["notice", applyNotices],
+  ["notice_confirmed", applyNotices],
+]);

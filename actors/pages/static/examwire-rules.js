@@ -1,0 +1,357 @@
+// The rules of a client of `examwire.v1`, pure: no DOM, no timers, no WebSocket, no imports. They are what
+// `protocol/close_codes.py` and `protocol/client_rules.py` say; a test replays random walks of both and compares.
+
+export const SUBPROTOCOL = "examwire.v1";
+export const CONNECT_PATH = "/v1/connect";
+
+// -- close codes (protocol/close_codes.py) -----------------------------------------------------------------
+
+/**
+ * What a close code means: a stable word, and whether the client connects again by itself.
+ * @typedef {{name: string, reconnect: boolean}} CloseRule
+ */
+
+/** @type {ReadonlyMap<number, CloseRule>} */
+export const CLOSE_RULES = new Map([
+  [1000, { name: "NORMAL", reconnect: false }],
+  [1001, { name: "GOING_AWAY", reconnect: true }],
+  [1003, { name: "UNSUPPORTED_DATA", reconnect: false }],
+  [1009, { name: "TOO_LARGE", reconnect: false }],
+  [1011, { name: "INTERNAL_ERROR", reconnect: true }],
+  [1012, { name: "SERVICE_RESTART", reconnect: true }],
+  [4000, { name: "PING_TIMEOUT", reconnect: true }],
+  [4001, { name: "SLOW_CLIENT", reconnect: true }],
+  [4002, { name: "SERVER_ISOLATED", reconnect: true }],
+  [4003, { name: "SERVER_SUPERSEDED", reconnect: true }],
+  [4004, { name: "NOT_READY", reconnect: true }],
+  [4005, { name: "HELLO_TIMEOUT", reconnect: true }],
+  [4006, { name: "MIGRATE", reconnect: true }],
+  [4007, { name: "KICKED", reconnect: true }],
+  [4501, { name: "INVALID_HELLO", reconnect: false }],
+  [4502, { name: "INVALID_TOKEN", reconnect: false }],
+  [4503, { name: "REPLACED", reconnect: false }],
+  [4504, { name: "RECONNECT_LIMIT_EXCEEDED", reconnect: false }],
+  [4505, { name: "TOO_MANY_ERRORS", reconnect: false }],
+  [4506, { name: "FORBIDDEN", reconnect: false }],
+  [4508, { name: "REMOVED", reconnect: false }],
+]);
+
+/**
+ * Whether a client connects again by itself after `code` (`null`: the connection broke without one).
+ * @param {number | null} code
+ * @returns {boolean}
+ */
+export function mayReconnect(code) {
+  if (code === null) return true;
+  return CLOSE_RULES.get(code)?.reconnect ?? !(code >= 4500 && code <= 4999);
+}
+
+// -- how a client comes back (protocol/client_rules.py) ----------------------------------------------------
+
+/** A connection that lasted shorter (seconds) is not tried again at once: something is wrong with it. */
+export const STABLE_SECONDS = 1;
+/** After so many heartbeat intervals without a frame from the server, the connection is dead. */
+export const SILENT_INTERVALS = 2.5;
+/** A client that was told "later" so often in a row gives up. */
+export const MAX_POSTPONED = 100;
+/** Over so many seconds those spread that are sent away in the same moment. */
+export const MIGRATE_SPREAD_SECONDS = 0.2;
+/** A wait after a refused handshake is lengthened by up to this share of itself (see `spread`). */
+export const CROWD_SHARE = 0.5;
+
+/**
+ * How a client comes back: attempt 1 almost at once, attempt k+1 after `backoffSeconds[k-1]` × (1 ± `jitter`).
+ * @typedef {{maxAttempts: number, backoffSeconds: readonly number[], jitter: number}} Policy
+ */
+
+/**
+ * Where a client stands. `url` is the server of the last welcome (or the first one to try). `attempt`: attempts made
+ * since the last welcome. `position`: which URL of `ring` was tried last. `migrating`: the server of the last welcome
+ * is drained and comes last.
+ * @typedef {{url: string, endpoints: readonly string[], policy: Policy, attempt: number, position: number,
+ *   postponed: number, migrating: boolean}} Comeback
+ */
+
+/**
+ * `lost`: the connection ended with `code` (`null`: without one), `lasted` seconds after its welcome (0: before it).
+ * `refused`: the handshake was answered with an HTTP `status`; `retryAfter` in seconds (a browser cannot see either).
+ * `unreachable`: no connection, no answer in time, or an answer that is none.
+ * @typedef {{kind: "lost", code: number | null, lasted: number}
+ *   | {kind: "refused", status: number, retryAfter: number | null}
+ *   | {kind: "unreachable"}} Happened
+ */
+
+/**
+ * Wait `seconds`, then try `url`: attempt `attempt` of `maxAttempts`.
+ * @typedef {{kind: "wait", seconds: number, url: string, attempt: number, maxAttempts: number}} Wait
+ */
+
+/**
+ * Do not connect again; the close `code` or HTTP `status` that ended it, if one did. `BLOCKED` is no rule of Python's: the
+ * page's Content-Security-Policy, fixed when it was loaded, keeps it from the servers that are left.
+ * @typedef {{kind: "giveUp", reason: "CLOSE_CODE" | "HTTP_STATUS" | "ATTEMPTS_USED_UP" | "ALWAYS_BUSY" | "BLOCKED",
+ *   code: number | null, status: number | null}} GiveUp
+ */
+
+/** Until the first `welcome`; the defaults of the settings. @type {Policy} */
+export const DEFAULT_POLICY = Object.freeze({
+  maxAttempts: 5,
+  backoffSeconds: Object.freeze([5, 10, 20, 40, 60]),
+  jitter: 0.3,
+});
+
+const NEXT_ENDPOINT = new Set([1001, 1012, 4002, 4004]);
+const AFTER_BACKOFF = new Set([1001, 1011, 4003, 4007]);
+const LATER = new Set([429, 503]);
+const MIGRATE = 4006;
+
+/**
+ * A socket server's address as the URL to connect to: `/v1/connect` is added where there is no path.
+ * @param {string} url
+ */
+export function connectUrl(url) {
+  return /^[a-z][a-z0-9+.-]*:\/\/[^/?#]*\/?$/i.test(url) ? url.replace(/\/+$/, "") + CONNECT_PATH : url;
+}
+
+/** @param {readonly string[]} urls */
+const named = (urls) => [...new Set(urls.map(connectUrl))];
+
+/**
+ * Where a client stands that was never welcomed. `urls`: socket servers in the order to try them.
+ * @param {readonly string[]} urls
+ * @returns {Comeback}
+ */
+export function beginning(urls) {
+  const [url = "", ...endpoints] = named(urls);
+  return { url, endpoints, policy: DEFAULT_POLICY, attempt: 0, position: 0, postponed: 0, migrating: false };
+}
+
+/**
+ * The URLs that are tried in turn: the last server, then the endpoints in the order the server gave.
+ * @param {Comeback} state
+ */
+export function ring(state) {
+  const others = state.endpoints.filter((one) => one !== state.url);
+  return state.migrating ? [...others, state.url] : [state.url, ...others];
+}
+
+/**
+ * A `welcome` from the server at `url`: the attempts are counted anew, by its policy.
+ * @param {string} url
+ * @param {readonly string[]} endpoints
+ * @param {Policy} policy
+ * @returns {Comeback}
+ */
+export function welcomed(url, endpoints, policy) {
+  // A ladder without steps would be a loop without a pause.
+  const steps = policy.backoffSeconds.length ? policy.backoffSeconds : DEFAULT_POLICY.backoffSeconds;
+  const ours = { maxAttempts: policy.maxAttempts, backoffSeconds: steps, jitter: policy.jitter };
+  return { url, endpoints: named(endpoints), policy: ours, attempt: 0, position: 0, postponed: 0, migrating: false };
+}
+
+/**
+ * A `migrate` from the server: whatever ends the connection now, these are next (if it names none: those known).
+ * @param {Comeback} state
+ * @param {readonly string[]} endpoints
+ * @returns {Comeback}
+ */
+export function sentAway(state, endpoints) {
+  const given = named(endpoints);
+  return { ...state, endpoints: given.length ? given : state.endpoints, migrating: true, position: -1 };
+}
+
+/**
+ * Where a client stands whose page may not connect to `url`: that URL is no longer among those tried in turn, and whatever
+ * followed it is next. `null`: none is left.
+ * @param {Comeback} state
+ * @param {string} url
+ * @returns {Comeback | null}
+ */
+export function without(state, url) {
+  const urls = ring(state);
+  const at = urls.indexOf(url);
+  if (at < 0) return state;
+  const left = urls.filter((one) => one !== url);
+  if (!left.length) return null;
+  const current = state.position < 0 ? state.position : state.position % urls.length;
+  const position = current > at ? current - 1 : current;
+  const endpoints = state.migrating ? left.slice(0, -1) : left.slice(1);
+  return { ...state, url: state.migrating ? left[left.length - 1] : left[0], endpoints, position };
+}
+
+/**
+ * What to do next. `draw` is a random number in [-1, 1): the jitter, drawn by the caller.
+ * @param {Comeback} state
+ * @param {Happened} happened
+ * @param {number} draw
+ * @returns {[Comeback, Wait | GiveUp]}
+ */
+export function after(state, happened, draw) {
+  if (happened.kind === "lost") {
+    if (!mayReconnect(happened.code)) return [state, giveUp("CLOSE_CODE", happened.code)];
+    // Told to go elsewhere, and nothing was tried since.
+    const leaving = state.migrating && !state.attempt && !state.postponed;
+    if (happened.code === MIGRATE || leaving) return moving(state, draw);
+  }
+  if (happened.kind === "refused") {
+    if (LATER.has(happened.status)) return postponed(state, happened, draw);
+    if (happened.status < 500) return [state, giveUp("HTTP_STATUS", null, happened.status)];
+  }
+  if (state.attempt >= state.policy.maxAttempts) {
+    return [state, giveUp("ATTEMPTS_USED_UP", happened.kind === "lost" ? happened.code : null)];
+  }
+  const attempt = state.attempt + 1;
+  const position = state.position + (movesOn(state, happened) ? 1 : 0);
+  const moved = { ...state, attempt, postponed: 0, position };
+  return [moved, wait(moved, attempt, secondsBefore(state, attempt, happened, draw))];
+}
+
+/** @param {Comeback} state @param {number} draw @returns {[Comeback, Wait | GiveUp]} */
+function moving(state, draw) {
+  if (state.postponed >= MAX_POSTPONED) return [state, giveUp("ALWAYS_BUSY", MIGRATE)];
+  // Sent on by one server after another before any welcome: that is no attempt either, but then there is no hurry.
+  const atOnce = !state.attempt && !state.postponed;
+  const away = state.migrating ? state : sentAway(state, []);
+  const moved = { ...away, postponed: state.postponed + 1, position: away.position + 1 };
+  const seconds = atOnce ? (MIGRATE_SPREAD_SECONDS * (1 + draw)) / 2 : stepOf(state.policy, 0, draw);
+  return [moved, wait(moved, Math.max(1, state.attempt), seconds)];
+}
+
+/**
+ * @param {Comeback} state
+ * @param {{status: number, retryAfter: number | null}} refused
+ * @param {number} draw
+ * @returns {[Comeback, Wait | GiveUp]}
+ */
+function postponed(state, refused, draw) {
+  // "Later" uses up no attempt: a hall that comes back at once must not be locked out by its own size.
+  if (state.postponed >= MAX_POSTPONED) return [state, giveUp("ALWAYS_BUSY", null, refused.status)];
+  const least = refused.retryAfter ?? state.policy.backoffSeconds[0];
+  const seconds = least + (state.policy.jitter * Math.max(least, 1) * (1 + draw)) / 2;
+  const moved = { ...state, postponed: state.postponed + 1, position: state.position + 1 };
+  return [moved, wait(moved, Math.max(1, state.attempt), seconds)];
+}
+
+/** @param {GiveUp["reason"]} reason @param {number | null} code @param {number | null} [status] @returns {GiveUp} */
+function giveUp(reason, code, status = null) {
+  return { kind: "giveUp", reason, code, status };
+}
+
+/** @param {Comeback} state @param {number} attempt @param {number} seconds @returns {Wait} */
+function wait(state, attempt, seconds) {
+  return { kind: "wait", seconds, url: urlAt(state), attempt, maxAttempts: state.policy.maxAttempts };
+}
+
+/** The URL of `ring` that is next. @param {Comeback} state */
+export function urlAt(state) {
+  const urls = ring(state);
+  return urls[((state.position % urls.length) + urls.length) % urls.length];
+}
+
+/** @param {Comeback} state @param {Happened} happened */
+function movesOn(state, happened) {
+  if (happened.kind !== "lost" || state.attempt !== 0) return true;
+  return happened.code !== null && NEXT_ENDPOINT.has(happened.code);
+}
+
+/** @param {Comeback} state @param {number} attempt @param {Happened} happened @param {number} draw */
+function secondsBefore(state, attempt, happened, draw) {
+  const { policy } = state;
+  const lasted =
+    happened.kind === "lost" &&
+    happened.lasted >= STABLE_SECONDS &&
+    !(happened.code !== null && AFTER_BACKOFF.has(happened.code));
+  if (attempt === 1 && (lasted || state.migrating)) return (policy.jitter * policy.backoffSeconds[0] * (1 + draw)) / 2;
+  return stepOf(policy, Math.max(attempt - 2, 0), draw);
+}
+
+/** @param {Policy} policy @param {number} number @param {number} draw */
+function stepOf(policy, number, draw) {
+  const steps = policy.backoffSeconds;
+  return steps[Math.min(number, steps.length - 1)] * (1 + policy.jitter * draw);
+}
+
+/**
+ * How long after a loss the server refuses (RECONNECT_LIMIT_EXCEEDED), in seconds.
+ * @param {Policy} policy
+ */
+export function ladderSeconds(policy) {
+  let total = 0;
+  for (let k = 0; k < policy.maxAttempts; k += 1) total += stepOf(policy, k, 0);
+  return total;
+}
+
+/**
+ * How much time the ladder leaves for a wait, in seconds, so that the attempts after it begin before the server refuses.
+ * @param {Comeback} state
+ * @param {number} elapsed since the loss
+ */
+export function roomFor(state, elapsed) {
+  let later = 0;
+  for (let k = state.attempt + 1; k <= state.policy.maxAttempts; k += 1) later += stepOf(state.policy, k - 2, 1);
+  return ladderSeconds(state.policy) - elapsed - later;
+}
+
+/**
+ * The wait after a try that failed, lengthened so that a crowd spreads. A browser is not shown the 503 and its
+ * Retry-After with which a busy server refuses a handshake: to it that is an unreachable server and uses up an attempt.
+ * So that a hall is not locked out by its own size, each wait is spread over half of itself more, as far as
+ * `room` (see `roomFor`; `Infinity` when nobody counts) allows.
+ * @param {Wait} step
+ * @param {number} share in [0, 1), drawn by the caller
+ * @param {number} room
+ * @returns {Wait}
+ */
+export function spread(step, share, room) {
+  const longer = Math.min(step.seconds * (1 + CROWD_SHARE * share), room - 1);
+  return { ...step, seconds: Math.max(step.seconds, longer) };
+}
+
+// -- what a page is told of it -----------------------------------------------------------------------------
+
+/**
+ * What an application may do about the end of trying. `USER`: a person may try again (`tryNow(event)`). `TOKEN`: another
+ * token is needed (`setToken`). `RELOAD`: the page must be loaded anew; as it is, it may not connect to the servers that
+ * there are. `NONE`: nothing here helps, the client must be mended.
+ * @typedef {"USER" | "TOKEN" | "RELOAD" | "NONE"} Remedy
+ */
+
+/** @type {ReadonlyMap<number, Remedy>} */
+const REMEDIES = new Map([
+  [1003, "NONE"],
+  [1009, "NONE"],
+  [4501, "NONE"],
+  [4502, "TOKEN"],
+  [4506, "TOKEN"],
+]);
+
+/**
+ * Where the client stands, as one value for a page.
+ * - `idle`: `connect()` was not called yet, or `close()` was.
+ * - `connecting`: attempt `attempt` (0: the first connection) of `maxAttempts` is under way.
+ * - `connected`.
+ * - `waiting`: the next attempt begins at `at` (ms since the epoch), which is in `seconds`; `left`: attempts after it.
+ * - `offline`: the browser says that there is no network; no attempts are used up.
+ * - `gaveUp`: it does not connect again by itself; `name` is the word for the close `code`, `detail` the server's words.
+ *
+ * `migrating`: the server sent the client to another one, which is no loss: nothing that a page should shout about.
+ * @typedef {{state: "idle"}
+ *   | {state: "connecting", attempt: number, maxAttempts: number, migrating: boolean}
+ *   | {state: "connected", serverId: string}
+ *   | {state: "waiting", seconds: number, at: number, attempt: number, maxAttempts: number, left: number,
+ *      migrating: boolean}
+ *   | {state: "offline"}
+ *   | {state: "gaveUp", reason: GiveUp["reason"], code: number | null, name: string, remedy: Remedy,
+ *      detail: string | null}} Status
+ */
+
+/** @param {GiveUp} end @returns {Remedy} */
+export function remedyOf(end) {
+  if (end.reason === "BLOCKED") return "RELOAD";
+  return (end.code === null ? null : REMEDIES.get(end.code)) ?? "USER";
+}
+
+/** The word for an end: that of its close code, else its reason. @param {GiveUp} end */
+export function nameOf(end) {
+  return end.code === null ? end.reason : (CLOSE_RULES.get(end.code)?.name ?? `CLOSED_${end.code}`);
+}
