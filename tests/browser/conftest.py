@@ -1,5 +1,8 @@
 """Debian's Chromium, driven by Playwright, on real engines. All of these tests share one event loop and one browser.
 
+Its headless shell is preferred: the same engine without the browser's own windows, and a page in it opens in a fifth
+of the processor's time. Each test opens pages of several computers, so that this is what the tests' time depends on.
+
 A test module says `pytestmark = IN_A_BROWSER` (below); its tests are coroutines and take `site` and `screens`.
 """
 
@@ -8,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +24,7 @@ from actors.runtime.settings import Settings, load_settings
 from actors.runtime.state_store import StateStore
 from cli.engines import NatsServer, RedisServer
 from protocol.streams import STREAMS
-from tests.browser.site import CHROMIUM_FLAGS, Screens, Site
+from tests.browser.site import CAMERA_ALLOWED, CAMERA_REFUSED, CHROMIUM_FLAGS, Screens, Site
 from tests.integration.conftest import engines as engines  # the same fixture: real engines for the session
 
 if TYPE_CHECKING:
@@ -30,22 +34,39 @@ IN_A_BROWSER = pytest.mark.asyncio(loop_scope="session")
 
 
 def chromium() -> str | None:
-    """The browser's binary; `EXAMWIRE_TEST_CHROMIUM` names another one than that on the PATH."""
-    return os.environ.get("EXAMWIRE_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    """The browser's binary; `EXAMWIRE_TEST_CHROMIUM` names another one than those on the PATH."""
+    found = (shutil.which(name) for name in ("chromium-headless-shell", "chromium", "chromium-browser"))
+    return os.environ.get("EXAMWIRE_TEST_CHROMIUM") or next(filter(None, found), None)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """Chromium; where it or Playwright is missing the tests are skipped, and say so."""
+    """Chromium, in which pages that have the permission get a camera.
+
+    Where it or Playwright is missing the tests are skipped, and say so.
+    """
+    async with _launched(CAMERA_ALLOWED) as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def browser_that_refuses() -> AsyncIterator[Browser]:
+    """Chromium, in which whoever is asked for the camera says no."""
+    async with _launched(CAMERA_REFUSED) as browser:
+        yield browser
+
+
+@asynccontextmanager
+async def _launched(camera: str) -> AsyncIterator[Browser]:
     try:
         from playwright.async_api import async_playwright
     except ImportError:
         pytest.skip("Playwright is not installed (pip install -e '.[dev]'): no browser tests")
     binary = chromium()
     if binary is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium): no browser tests")
+        pytest.skip("Chromium is not installed (apt-get install chromium-headless-shell): no browser tests")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=binary, args=list(CHROMIUM_FLAGS))
+        browser = await playwright.chromium.launch(executable_path=binary, args=[*CHROMIUM_FLAGS, camera])
         yield browser
         await browser.close()
 

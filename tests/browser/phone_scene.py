@@ -14,7 +14,7 @@ from tests.browser.site import Screens, Site
 from tests.integration.system import eventually
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page, Route
+    from playwright.async_api import Browser, Page, Route
 
 UPLOADS = "**/mobile-sync?*"
 SMALL_PHONE = {"width": 320, "height": 568}
@@ -45,14 +45,15 @@ class Scene:
         code: str = await eventually(complete, "a code on the examinee's page")
         return code
 
-    async def phone(self, code: str | None = None, *, camera: bool = True, **options: Any) -> Page:
-        """The phone, with the camera allowed; opened by a QR code's link when a `code` is given."""
+    async def phone(self, code: str | None = None, *, refused_by: Browser | None = None, **options: Any) -> Page:
+        """The phone, with the camera allowed or `refused_by` a browser; with a `code`, opened as by its QR code."""
         options.setdefault("viewport", SMALL_PHONE)
         # The browser under test may not keep its screen on, and says so; the page goes on without.
         self.screens.complaints.expect("Wake Lock")
-        permissions = ["camera"] if camera else []
+        permissions = [] if refused_by else ["camera"]
         fragment = f"#code={code.replace('-', '')}" if code else ""
-        return await self.screens.open(f"{self.site.url}/phone{fragment}", permissions=permissions, **options)
+        url = f"{self.site.url}/phone{fragment}"
+        return await self.screens.open(url, browser=refused_by, permissions=permissions, **options)
 
     async def with_picture(self, **options: Any) -> Page:
         """A phone that has taken a picture which was not sent yet."""

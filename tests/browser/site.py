@@ -25,6 +25,8 @@ CHROMIUM_FLAGS = (
     "--disable-background-networking",
     "--use-fake-device-for-media-stream",
 )
+CAMERA_ALLOWED = "--use-fake-ui-for-media-stream"  # what a person would answer; a headless shell has nobody to ask
+CAMERA_REFUSED = "--use-fake-ui-for-media-stream=deny"
 WAIT_MS = 10_000
 
 
@@ -103,10 +105,10 @@ class Screens:
         self.complaints = Complaints()
         self._contexts: list[BrowserContext] = []
 
-    async def open(self, url: str, **options: Any) -> Page:
+    async def open(self, url: str, *, browser: Browser | None = None, **options: Any) -> Page:
         """A page; `options` as of Playwright's `new_context` (`locale`, `viewport`, `color_scheme`, …)."""
         options.setdefault("locale", "en-GB")
-        context = await self.browser.new_context(**options)
+        context = await (browser or self.browser).new_context(**options)
         context.set_default_timeout(WAIT_MS)
         self._contexts.append(context)
         page = await context.new_page()

@@ -16,7 +16,7 @@ playwright_api = pytest.importorskip("playwright.async_api", reason="Playwright 
 expect = playwright_api.expect
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page, Route
+    from playwright.async_api import Browser, Page, Route
 
 pytestmark = IN_A_BROWSER
 
@@ -170,8 +170,10 @@ async def test_a_phone_whose_permission_ended_goes_on_with_a_new_code_and_the_sa
     await expect(phone.locator("#step-done")).to_be_visible()
 
 
-async def test_a_refused_camera_is_explained_and_a_file_is_the_way_out(scene: Scene) -> None:
-    phone = await scene.phone(await scene.waiting(), camera=False)
+async def test_a_refused_camera_is_explained_and_a_file_is_the_way_out(
+    scene: Scene, browser_that_refuses: Browser
+) -> None:
+    phone = await scene.phone(await scene.waiting(), refused_by=browser_that_refuses)
     await expect(phone.locator("#trouble-title")).to_have_text("The camera is not allowed")
     await expect(phone.get_by_role("button", name="Try the camera again")).to_be_visible()
     assert await audit(phone) == []
@@ -186,8 +188,10 @@ async def test_a_refused_camera_is_explained_and_a_file_is_the_way_out(scene: Sc
     assert dict(stored.getexif()) == {}
 
 
-async def test_a_file_that_is_no_picture_is_told_and_the_next_one_counts(scene: Scene) -> None:
-    phone = await scene.phone(await scene.waiting(), camera=False)
+async def test_a_file_that_is_no_picture_is_told_and_the_next_one_counts(
+    scene: Scene, browser_that_refuses: Browser
+) -> None:
+    phone = await scene.phone(await scene.waiting(), refused_by=browser_that_refuses)
     await phone.locator("#trouble").wait_for()
     await choose(phone, b"Dear proctor")
     await expect(phone.locator("#trouble-title")).to_contain_text("cannot be read as a picture")
