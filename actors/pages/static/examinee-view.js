@@ -11,7 +11,8 @@ export const GRACE_MS = 1000;
  * @property {"good" | "info" | "warn" | "bad" | "ended" | "quiet"} tone
  * @property {"good" | "busy" | "lost" | "ended" | "elsewhere"} icon
  * @property {string} key of the texts: `{key}.title`, `{key}.text`
- * @property {"now" | "again" | "here" | null} button what the button says: try now, try again, use it here
+ * @property {"now" | "again" | "here" | "reload" | null} button what the button says: try now, try again, use it here,
+ *   load the page anew
  * @property {"in" | "now" | null} next what the line below says: in so many seconds, or at this moment
  * @property {boolean} asksToken
  * @property {"shut" | "dead" | null} asks ask the web server now and then whether to come back: the examinee is shut out
@@ -64,6 +65,7 @@ export function viewOf(status, settled, shutOut = false) {
 function endOf(status, shutOut) {
   if (status.reason !== "CLOSE_CODE") {
     if (shutOut) return { key: "exhausted", ...ENDS.RECONNECT_LIMIT_EXCEEDED };
+    if (status.remedy === "RELOAD") return { key: "outdated", button: "reload", asks: "dead" };
     return { key: "unreachable", button: "again", asks: "dead" };
   }
   const known = ENDS[status.name];

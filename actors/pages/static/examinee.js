@@ -46,7 +46,10 @@ byId("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   useToken(/** @type {HTMLInputElement} */ (byId("token")).value.trim());
 });
-byId("try-now").addEventListener("click", (event) => client?.tryNow(event));
+byId("try-now").addEventListener("click", (event) => {
+  if (client?.status.state === "gaveUp" && client.status.remedy === "RELOAD") location.reload();
+  else client?.tryNow(event);
+});
 addEventListener("hashchange", () => {
   const given = fromAddress(PAGE);
   if (given !== null && given !== token) useToken(given);
@@ -202,13 +205,9 @@ async function admission() {
   if (asking === undefined) return; // something has changed meanwhile
   asking = undefined;
   asked += 1;
-  if (admitted === true && client !== null) {
-    client.close();
-    client.connect();
-  } else {
-    shutOut = admitted === false || shutOut;
-    show();
-  }
+  if (admitted === true) client?.comeBack();
+  else shutOut = admitted === false || shutOut;
+  show();
 }
 
 /** For screen readers. @param {string} text */

@@ -42,6 +42,9 @@ test("every end has words in both languages, and a button only where pressing it
   assert.equal(appearance(gaveUp(4502, "INVALID_TOKEN", "TOKEN"), about("en")).button, "");
   assert.equal(appearance(gaveUp(4503, "REPLACED"), about("en")).button, "Continue here");
   assert.match(appearance(gaveUp(4504, "RECONNECT_LIMIT_EXCEEDED"), about("en")).text, /Ask the proctor/);
+  const blocked = appearance({ ...gaveUp(null, "BLOCKED", "RELOAD"), reason: "BLOCKED" }, about("en"));
+  assert.match(blocked.text, /load this page again/);
+  assert.equal(blocked.button, "", "it is somebody else's page");
   for (const reason of ["ATTEMPTS_USED_UP", "ALWAYS_BUSY"]) {
     const end = { ...gaveUp(null, reason), reason };
     assert.match(appearance(end, about("en")).text, /try again/);

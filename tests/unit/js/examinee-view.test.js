@@ -51,6 +51,8 @@ test("each end says what to do", () => {
     false,
     "dead",
   ]);
+  const blocked = { ...ended("BLOCKED"), reason: "BLOCKED", code: null, remedy: "RELOAD" };
+  assert.deepEqual(pick(blocked), ["outdated", "reload", false, "dead"]);
   assert.deepEqual(pick({ ...ended("TOO_LARGE", 1009), remedy: "NONE" }), ["broken", null, false, null]);
 });
 
@@ -74,6 +76,7 @@ test("every state and every close code has words in both languages", () => {
     { state: "connecting", ...trying },
     { state: "waiting", seconds: 1, at: 0, left: 1, ...trying },
     { state: "waiting", seconds: 1, at: 0, left: 1, ...trying, migrating: true },
+    { ...ended("BLOCKED"), reason: "BLOCKED", code: null, remedy: "RELOAD" },
     ...[...CLOSE_RULES.entries()].map(([code, { name }]) => ended(name, code)),
   ];
   for (const status of statuses) {

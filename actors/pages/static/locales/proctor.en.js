@@ -39,6 +39,7 @@ export const texts = {
   "why.TOO_MANY_ERRORS": "the server refused too many messages of this page.",
   "why.ATTEMPTS_USED_UP": "no server answered, all attempts are used up.",
   "why.ALWAYS_BUSY": "the servers have been busy for too long.",
+  "why.BLOCKED": "the servers have changed since this page was opened: load it again.",
   "why.HTTP_STATUS": "the server refused the connection.",
   "why.NORMAL": "the server ended the connection.",
   "why.other": "the server ended the connection ({name}).",

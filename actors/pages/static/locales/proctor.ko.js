@@ -39,6 +39,7 @@ export const texts = {
   "why.TOO_MANY_ERRORS": "이 화면이 보낸 메시지를 서버가 여러 번 거부했습니다.",
   "why.ATTEMPTS_USED_UP": "재연결을 모두 시도했지만 서버가 응답하지 않습니다.",
   "why.ALWAYS_BUSY": "서버가 오랫동안 혼잡합니다.",
+  "why.BLOCKED": "화면을 연 뒤에 서버가 변경되었습니다. 화면을 새로 고쳐 주세요.",
   "why.HTTP_STATUS": "서버가 연결을 거부했습니다.",
   "why.NORMAL": "서버가 연결을 종료했습니다.",
   "why.other": "서버가 연결을 종료했습니다({name}).",
