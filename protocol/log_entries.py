@@ -16,7 +16,6 @@ from protocol.errors import InvalidField
 from protocol.messages import ExamineeFact, Message, ServerStatus
 from protocol.versions import version_of
 
-
 SCHEDULER = "Nats-Scheduler"
 """The header of what NATS has published by a schedule: the subject that the schedule stands on."""
 
