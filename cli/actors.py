@@ -28,6 +28,7 @@ from cli.live import (
     session_at,
     session_ids,
     session_pages,
+    shown_state,
 )
 from cli.output import Format, OutputOption, WatchOption, run_until_interrupted, show, table, watch
 
@@ -139,7 +140,7 @@ def _draw(found: Sequence[Row]) -> RenderableType:
             (
                 one["address"],
                 one["kind"],
-                one["state"],
+                shown_state(one),
                 one.get("since"),
                 f"{one['mailboxDepth']}/{one['mailboxCapacity']}" if "mailboxDepth" in one else None,
                 one.get("mailboxPeak"),

@@ -13,7 +13,7 @@ import typer
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from cli.config import takes_settings
-from cli.live import Looks, Row, add_queue_lag, connected, inspections, kind_of
+from cli.live import Looks, Row, add_queue_lag, connected, inspections, kind_of, shown_state
 from cli.output import Format, OutputOption, run_until_interrupted, show, table, watch
 from protocol.times import format_time
 
@@ -132,7 +132,7 @@ def _cells(row: Row) -> tuple[object, ...]:
     new = row.get("newFailures", 0)
     return (
         row["address"],
-        row["state"] if not details.get("waitingFor") else f"waits for {details['waitingFor']}",
+        shown_state(row),
         row.get("ratePerSecond"),
         row["queueLag"] if row.get("queueLag") is not None else "?" if reads else None,
         row.get("queueUnacknowledged"),

@@ -79,6 +79,18 @@ async def inspection_of(bus: Bus, entry: ServiceEntry) -> Row:
     return {**known, **answer}
 
 
+def shown_state(row: Row) -> str:
+    """For people: an actor that runs may still wait for an engine, be drained, or let nobody in."""
+    details = row.get("details", {})
+    if details.get("waitingFor"):
+        return f"waits for {details['waitingFor']}"
+    if details.get("drain"):
+        return "draining"
+    if details.get("accepting") is False:
+        return "accepts nobody"
+    return str(row["state"])
+
+
 async def entry_at(bus: Bus, address: str) -> ServiceEntry:
     """The one actor at an address; a serverId, the id or the name of a micro service will do.
 

@@ -335,6 +335,7 @@ def _on_signals(keeper: Keeper) -> asyncio.Event:
             print("examwire: forced to stop", file=sys.stderr)
             keeper.kill()
             os._exit(ExitCode.FAILED)
+        print("examwire stops: clients are sent away, then roles and engines end; once more forces it", file=sys.stderr)
         stop.set()
 
     obeyed = [signal.SIGINT, signal.SIGTERM]

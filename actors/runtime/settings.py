@@ -253,7 +253,10 @@ def load_settings(**flags: Any) -> Settings:
     try:
         settings = read_settings(flags)
     except pydantic.ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        lines = [
+            f"{'.'.join(map(str, e['loc']))}: {'is no setting' if e['type'] == 'extra_forbidden' else e['msg']}"
+            for e in error.errors(include_url=False)
+        ]
         raise ConfigurationError("; ".join(lines)) from None
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"settings cannot be read: {error}") from None

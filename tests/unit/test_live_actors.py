@@ -9,7 +9,7 @@ import pytest
 
 from actors.runtime.stream_admin import ConsumerState
 from cli.actors_top import _KEYS, Order
-from cli.live import Looks, server_of_socket, session_ids
+from cli.live import Looks, server_of_socket, session_ids, shown_state
 from cli.queues import _is_called, _row
 from protocol.errors import ExamwireError
 from protocol.times import format_time
@@ -122,3 +122,20 @@ def test_a_queue_shows_its_settings_and_its_plans() -> None:
     assert (found["plans"], found["incarnation"], found["read"]) == (["P001", "P2"], "i1", False)
     assert found["ageSeconds"] == pytest.approx(30, abs=2)
     assert _row(state("state-manager", stream="STATUS"), [], read=True)["server"] is None
+
+
+@pytest.mark.parametrize(
+    ("details", "shown"),
+    [
+        ({}, "running"),
+        ({"accepting": True, "drain": None}, "running"),
+        ({"accepting": False, "drain": {"clients": 7, "left": 3}}, "draining"),
+        ({"accepting": False, "drain": None}, "accepts nobody"),
+        ({"waitingFor": "Redis"}, "waits for Redis"),
+    ],
+)
+def test_an_actor_that_runs_and_does_not_do_its_work_is_not_shown_as_running(
+    details: dict[str, Any], shown: str
+) -> None:
+    assert shown_state(row(details=details)) == shown
+    assert shown_state({"state": "silent"}) == "silent"
