@@ -41,8 +41,10 @@ class ExamPlatform:
         await writer.drain()
         writer.close()
 
-    async def open(self, *, token: str | None = None, lang: str = "en", **options: Any) -> Page:
-        """An exam page that embeds the badge for E001."""
+    async def open(
+        self, *, token: str | None = None, lang: str = "en", sockets: str = "ws://127.0.0.1:*", **options: Any
+    ) -> Page:
+        """An exam page that embeds the badge for E001; its policy lets it connect to `sockets`."""
         assert self._server is not None
         url = self._site.url
         token = token or self._site.system.token("examinee", "E001")
@@ -51,7 +53,7 @@ class ExamPlatform:
             f'<script type="module" src="{url}/static/examwire-badge.js"></script></head><body><main><h1>1</h1>'
             f'<examwire-status endpoints="{url}/v1/endpoints" token="{token}"></examwire-status></main></body></html>'
         ).encode()
-        policy = f"default-src 'none'; script-src {url}; connect-src {url} ws://127.0.0.1:*"
+        policy = f"default-src 'none'; script-src {url}; connect-src {url} {sockets}"
         head = (
             f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Security-Policy: {policy}\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -139,3 +141,19 @@ async def test_a_token_that_is_refused_is_asked_for_and_another_one_connects(
     token = site.system.token("examinee", "E001")
     await page.evaluate("token => document.querySelector('examwire-status').setAttribute('token', token)", token)
     await shows(page, "Connected")
+
+
+async def test_a_server_that_the_pages_policy_refuses_is_left_out_and_without_another_one_it_says_so(
+    site: Site, screens: Screens, platform: ExamPlatform
+) -> None:
+    screens.complaints.expect("WebSocket connection to|ERR_|Content Security Policy")
+    here, refused = (site.system.server(server_id) for server_id in ("SOCK001", "SOCK002"))
+    page = await platform.open(sockets=here.url.removesuffix("/v1/connect"))
+    await shows(page, "Connected")  # whichever of the two was first in the list
+    assert await page.evaluate("document.querySelector('examwire-status').client.url") == here.url
+    await site.system.stop("SOCK001")
+    await page.get_by_role("status").filter(has_text="load this page again").wait_for(timeout=30_000)
+    status = await page.evaluate("document.querySelector('examwire-status').client.status")
+    assert (status["reason"], status["remedy"]) == ("BLOCKED", "RELOAD")
+    assert refused._clients.examinees == {}
+    assert await audit(page) == []

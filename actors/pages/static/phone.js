@@ -2,10 +2,11 @@
  * The phone's page: code, camera, picture, sent. One step at a time; what each step shows is said here.
  *
  * Rules are elsewhere: `phone-queue.js` when a picture is sent again, `phone-camera.js` why there is no camera,
- * `phone-picture.js` what is sent of a picture, `phone-store.js` what a reload finds again.
+ * `phone-picture.js` what is sent of a picture, `phone-store.js` what a reload finds again. What the two long steps look
+ * like is in `phone-steps.js`.
  */
 
-import { hasText, languagePicker, languages, t, time, useTexts } from "./i18n.js";
+import { languagePicker, languages, t, time, useTexts } from "./i18n.js";
 import { texts as en } from "./locales/phone.en.js";
 import { texts as ko } from "./locales/phone.ko.js";
 import { fromAddress, remember } from "./page-token.js";
@@ -17,6 +18,7 @@ import { begin } from "./phone-queue.js";
 import { Sender } from "./phone-sender.js";
 import { PhoneStore } from "./phone-store.js";
 import { send, uploadUrl } from "./phone-upload.js";
+import { showCamera, showUpload } from "./phone-steps.js";
 import { Countdown, Thumbnail, byId, keepAwake, maxPictureBytes } from "./page-parts.js";
 
 const SOON_SECONDS = 30;
@@ -263,8 +265,8 @@ function show() {
   byId("who").textContent = t("who", { examinee: kept?.pass.examineeId ?? "" });
   if (step === "code") showCode();
   else if (step === "redeem") showRedeem();
-  else if (step === "camera") showCamera();
-  else if (step === "upload") showUpload();
+  else if (step === "camera") showCamera({ camera, opening, trouble, late });
+  else if (step === "upload" && sender.upload !== null) showUpload(sender.upload, sender.share, store.lasting);
   else if (step === "done") {
     const at = /** @type {any} */ (kept?.upload?.record)?.timestamp;
     byId("done-when").textContent = at ? t("done.when", { time: time(at) }) : "";
@@ -291,48 +293,6 @@ function showRedeem() {
   byId("redeem-other").hidden = failure === null;
   if (failure?.kind !== "BUSY") byId("redeem-text").textContent = t(failure === null ? "redeem.text" : `redeem.${failure.kind}`);
   if (failure !== null) announce(byId("redeem-title").textContent ?? "");
-}
-
-function showCamera() {
-  const live = camera.open && !opening;
-  byId("finder").hidden = trouble !== null && !live && !opening;
-  byId("camera-opening").hidden = !opening;
-  byId("video").classList.toggle("mirrored", camera.facesUser);
-  const said = trouble ?? (late ? "late" : null);
-  const title = said === null ? "" : hasText(`trouble.${said}`) ? `trouble.${said}` : `camera.${said}`;
-  byId("trouble").hidden = said === null;
-  byId("trouble-title").textContent = title && t(title);
-  byId("trouble-text").textContent = hasText(`${title}.do`) ? t(`${title}.do`) : "";
-  byId("camera-hint").hidden = said !== null;
-  byId("shutter").hidden = !live;
-  byId("turn").hidden = !live || !camera.several;
-  byId("reopen").hidden = live || opening || trouble === null || trouble === "INSECURE" || trouble === "UNSUPPORTED";
-  byId("picker").classList.toggle("primary", !live && !opening);
-  byId("picker").classList.toggle("large", !live && !opening);
-  byId("picker-label").textContent = t(live || opening ? "camera.file" : "camera.fileFirst");
-}
-
-function showUpload() {
-  const { upload } = sender;
-  if (upload === null) return;
-  const { state, cause, detail } = upload;
-  const first = state === "ready" && cause === null;
-  const going = state === "sending" || first;
-  const title = going ? "upload.sending" : state === "ready" ? "upload.waiting" : `upload.${state}`;
-  const text = going ? "upload.sending.text" : state === "late" ? "upload.late.text" : `upload.${cause}`;
-  byId("upload-title").textContent = t(title);
-  byId("upload-text").textContent = t(text, { detail: detail ?? "" });
-  byId("upload-progress").hidden = !going;
-  const percent = Math.round(sender.share * 100);
-  /** @type {HTMLProgressElement} */ (byId("progress")).value = percent;
-  byId("progress-text").textContent = percent < 100 ? t("upload.percent", { n: percent }) : t("upload.checking");
-  byId("next-try").hidden = state !== "ready" || first;
-  byId("keep-open").hidden = store.lasting || state === "refused";
-  byId("try-now").hidden = going || (state === "refused" && cause !== "REFUSED");
-  byId("try-now").textContent = t(state === "ready" ? "upload.tryNow" : "upload.again");
-  byId("upload-retake").hidden = state !== "refused" || cause === "TOKEN";
-  byId("upload-code").hidden = going || state === "ready";
-  byId("upload-code").classList.toggle("primary", cause === "TOKEN" && state === "refused");
 }
 
 let soon = false;
