@@ -87,7 +87,9 @@ async def test_head_answers_as_get_does_without_the_body(site: Site) -> None:
     assert (await site.http.head("/metrics")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/v1/plans", "/healthz/", "/v1/plans/P001/captures/E001/other.jpg", "/%ff"])
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/v1/plans", "/healthz/", "/v1/plans/P001/captures/E001/other.jpg", "/%ff"]
+)
 async def test_an_unknown_address_is_a_problem_document(site: Site, path: str) -> None:
     response = await site.http.get(path)
     assert (response.status_code, problem(response)["code"]) == (404, "NOT_FOUND")
