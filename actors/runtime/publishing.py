@@ -227,7 +227,9 @@ class Publishing:
         if future is None or future.done():
             return
         if msg.headers and msg.headers.get("Status") == "503":
-            future.set_exception(BrokerUnavailable("no stream takes this subject"))
+            future.set_exception(
+                BrokerUnavailable("no stream takes this subject: the queue server makes the streams, start it first")
+            )
         else:
             future.set_result(msg.data)
 
