@@ -79,8 +79,9 @@ export class Link {
 
   /** A try that follows another one within a second is not made: then it is made a second later. @param {Event} event */
   _insist(event) {
-    const { state } = this._client.status;
-    if (state === "connected" || this._client.tryNow(event)) return;
+    const { status } = this._client;
+    if (status.state === "gaveUp" && status.remedy === "RELOAD") return location.reload(); // only a new page may reach the servers
+    if (status.state === "connected" || this._client.tryNow(event)) return;
     setTimeout(() => this._client.tryNow(event), 1000);
   }
 
