@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from actors.client import GaveUp, ProctorClient
-from protocol.frames import Accepted, Error, PlanSnapshot, Welcome
+from protocol.frames import Accepted, Error, NotifyFrame, PlanSnapshot, Welcome
 from protocol.messages import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating, Message, NoticeConfirmed
 from protocol.plan_view import PlanView, Seen, Verdict
 
@@ -26,7 +26,7 @@ class View(PlanView):
 class SimulatedProctor:
     """One proctor. `opened` and `ended` are the sockets that events told of; `interrupted`: some may be unseen.
 
-    `notices`: the actionIds of the messages that this one sent; `confirmed`: how often events told of a confirmation.
+    `notices`: the actionIds of its messages that were accepted; `confirmed`: how often events told of a confirmation.
     """
 
     def __init__(self, name: str, url: str, token: str, on_event: Callable[[Message], None] | None = None) -> None:
@@ -70,6 +70,8 @@ class SimulatedProctor:
                 self.interrupted = True
             case PlanSnapshot(resync=True):
                 self.interrupted = True
+            case Accepted(request_type=NotifyFrame.type, request_id=str(action_id)):
+                self.notices.add(action_id)  # what a broken connection took along was sent to nobody
             case Error():
                 self.errors.append(f"{self.name}: {message.code} {message.message}")
             case ExamineeConnected():
@@ -106,9 +108,7 @@ class SimulatedProctor:
 
     async def notify(self, examinee_id: str, text: str) -> str:
         """Send an examinee a message. Returns its actionId. Raises `ConnectionLost`."""
-        action_id = await self.client.notify(examinee_id, text)
-        self.notices.add(action_id)
-        return action_id
+        return await self.client.notify(examinee_id, text)
 
     async def readmit(self, examinee_id: str) -> None:
         """Let an examinee in again and see it told. Raises `TimeoutError`."""

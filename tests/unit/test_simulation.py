@@ -10,7 +10,7 @@ from cli.simulated_examinee import Act, Place, SimulatedExaminee, deal_stories
 from cli.simulated_proctor import SimulatedProctor
 from cli.simulation_report import SimulateReport, report_of
 from cli.simulation_screen import describe
-from protocol.frames import ReconnectPolicy, Welcome
+from protocol.frames import Accepted, ReconnectPolicy, Welcome
 from protocol.messages import (
     ExamineeConnected,
     ExamineeDisconnected,
@@ -174,6 +174,12 @@ def test_a_message_that_never_came_is_not_in_order_unless_the_end_came_first() -
     assert (report(examinee, proctor).ok, report(examinee, proctor).unconfirmed) == (False, 1)
     examinee.unread.add("a1")
     assert (report(examinee, proctor).ok, report(examinee, proctor).unconfirmed) == (True, 0)
+
+
+def test_a_message_is_sent_once_it_was_accepted() -> None:
+    accepted = [Accepted(request_type="notify", request_id="a1"), Accepted(request_type="readmit", request_id="a2")]
+    assert proctor_of().notices == set()  # what goes down with the connection was sent to nobody
+    assert proctor_of(*accepted).notices == {"a1"}
 
 
 def test_events_are_described_in_words() -> None:
