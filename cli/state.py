@@ -15,7 +15,7 @@ from actors.runtime.state_store import StateStore
 from actors.state_audit import Audit, Report
 from actors.state_repair import Repair, StateRepair
 from cli.config import takes_settings
-from cli.output import ExitCode, Format, OutputOption, show, table
+from cli.output import ExitCode, Format, NotFound, OutputOption, show, table
 from protocol.ids import check_id
 
 if TYPE_CHECKING:
@@ -43,13 +43,16 @@ def state() -> None:
 def verify(settings: Settings, plan_id: PlanOption = None, output: OutputOption = Format.TABLE) -> None:
     """Replay the log and compare it with Redis, field by field. Changes nothing.
 
-    Exit code 0: they agree. 1: they differ, or Redis has lost its state. 4: the log or Redis cannot be read.
+    Exit code 0: they agree. 1: they differ, or Redis has lost its state. 3: nobody has
+    heard of the plan. 4: the log or Redis cannot be read.
     """
 
     async def work(bus: Bus, store: StateStore) -> Report:
         return await Audit(StatusLog(bus), store, _checked(plan_id)).run()
 
     report = _connected(settings, work)
+    if plan_id is not None and report.whole and not report.records and not report.differences:
+        raise NotFound(f"plan {plan_id} is neither in the log nor in Redis")
     show(_report(report), lambda: _draw(report), output)
     if not _agree(report):
         raise typer.Exit(ExitCode.FAILED)

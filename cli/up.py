@@ -335,7 +335,8 @@ def _on_signals(keeper: Keeper) -> asyncio.Event:
             print("examwire: forced to stop", file=sys.stderr)
             keeper.kill()
             os._exit(ExitCode.FAILED)
-        print("examwire stops: clients are sent away, then roles and engines end; once more forces it", file=sys.stderr)
+        if sys.stderr.isatty():  # for whoever waits; where logs go, each line may have to be JSON
+            print("examwire stops: clients are sent away, then roles and engines end; once more forces it", file=sys.stderr)
         stop.set()
 
     obeyed = [signal.SIGINT, signal.SIGTERM]
