@@ -336,7 +336,7 @@ def _on_signals(keeper: Keeper) -> asyncio.Event:
             keeper.kill()
             os._exit(ExitCode.FAILED)
         if sys.stderr.isatty():  # for whoever waits; where logs go, each line may have to be JSON
-            print("examwire stops: clients are sent away, then roles and engines end; once more forces it", file=sys.stderr)
+            print("examwire stops, in good order; once more forces it", file=sys.stderr)
         stop.set()
 
     obeyed = [signal.SIGINT, signal.SIGTERM]
