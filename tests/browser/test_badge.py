@@ -107,7 +107,7 @@ async def test_the_words_follow_the_network_and_the_button_insists(screens: Scre
     await shows(page, "No network")
     assert await audit(page) == []
     await page.context.set_offline(False)
-    await shows(page, "Connected")
+    await page.get_by_role("status").get_by_text("Connected", exact=True).wait_for()
     newer = await platform.open()
     await shows(page, "another window")
     assert await audit(page) == []

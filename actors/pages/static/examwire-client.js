@@ -148,7 +148,8 @@ export class Client extends EventTarget {
 
   /**
    * Do not wait any longer. After the server said "do not connect again" (a close code without reconnect), only a person
-   * may insist: pass the event of the click or key, which the browser marks as trusted. Returns whether a try begins.
+   * may insist: pass the event of the click or key, which the browser marks as trusted. A try that would follow another
+   * one within a second begins when that second is over. Returns whether there is one to come.
    * @param {Event | null} [userEvent]
    * @returns {boolean}
    */

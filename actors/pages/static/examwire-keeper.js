@@ -103,12 +103,13 @@ export class Keeper {
     this.#show({ state: "idle" });
   }
 
-  /** @param {boolean} byUser whether a person insists @returns {boolean} whether a try begins */
+  /** @param {boolean} byUser whether a person insists @returns {boolean} whether a try begins, at once or within a second */
   tryNow(byUser) {
     const since = this.#sinceTried();
-    if (since < QUICK_SECONDS) return false;
+    const rest = Math.max(0, QUICK_SECONDS - since);
     if (this.#phase === "waiting" || this.#phase === "parked") {
-      this.#open(this.#pendingStep());
+      if (rest > 0) this.#waitAtMost(rest, this.#pendingStep());
+      else this.#open(this.#pendingStep());
       return true;
     }
     const end = this.#end;
@@ -116,7 +117,7 @@ export class Keeper {
     if (end.reason === "CLOSE_CODE") {
       if (!byUser || remedyOf(end) !== "USER") return false;
     } else if (!byUser && since < this.#course.policy.backoffSeconds[0]) return false;
-    this.#onceMore(0);
+    this.#onceMore(rest);
     return true;
   }
 
@@ -171,6 +172,12 @@ export class Keeper {
     const step = { ...this.#course.onceMore(), seconds };
     if (seconds > 0) this.#wait(step);
     else this.#open(step);
+  }
+
+  /** In so many seconds, unless what is waited for comes sooner. @param {number} seconds @param {Wait} step */
+  #waitAtMost(seconds, step) {
+    const at = this.status.state === "waiting" ? this.status.at : Infinity;
+    if (at - this.#now() > seconds * 1000) this.#wait({ ...step, seconds });
   }
 
   /** @param {Wait} step */
@@ -394,10 +401,8 @@ export class Keeper {
   #hurry() {
     const { policy } = this.#course;
     const soon = policy.jitter * policy.backoffSeconds[0] * this.#ground.random();
-    if (this.#phase === "waiting" && this.#step !== null) {
-      const at = this.status.state === "waiting" ? this.status.at : 0;
-      if (at - this.#now() > soon * 1000) this.#wait({ ...this.#step, seconds: soon });
-    } else if (this.#phase === "parked" && this.#parked !== null) {
+    if (this.#phase === "waiting" && this.#step !== null) this.#waitAtMost(soon, this.#step);
+    else if (this.#phase === "parked" && this.#parked !== null) {
       const parked = this.#parked;
       this.#parked = null;
       if ("step" in parked) this.#wait({ ...parked.step, seconds: soon });

@@ -77,12 +77,11 @@ export class Link {
     });
   }
 
-  /** A try that follows another one within a second is not made: then it is made a second later. @param {Event} event */
+  /** @param {Event} event */
   _insist(event) {
     const { status } = this._client;
     if (status.state === "gaveUp" && status.remedy === "RELOAD") return location.reload(); // only a new page may reach the servers
-    if (status.state === "connected" || this._client.tryNow(event)) return;
-    setTimeout(() => this._client.tryNow(event), 1000);
+    this._client.tryNow(event);
   }
 
   /** Now, and again each second: it counts. */

@@ -278,6 +278,22 @@ test("somebody who hammers the button is one try a second", () => {
   assert.ok(browser.sockets.length - tries <= 6, `${browser.sockets.length - tries} tries in 5 s`);
 });
 
+test("a press soon after the last try is heard, and followed by a try when the second is over", () => {
+  const browser = new Browser();
+  const client = browser.client(Client);
+  client.connect();
+  browser.pass(0.3);
+  browser.socket.open().say(welcome());
+  browser.socket.end(4503);
+  const tries = browser.sockets.length;
+  assert.equal(client.tryNow(click), true);
+  assert.equal(client.status.state, "waiting", "it shows that it was heard");
+  browser.pass(0.6);
+  assert.equal(browser.sockets.length, tries);
+  browser.pass(0.2);
+  assert.equal(browser.sockets.length, tries + 1);
+});
+
 test("a program that asks again and again after the attempts were used up is held to the first step", () => {
   const { browser, client, socket } = connected({ reconnect: { maxAttempts: 1, backoffSeconds: [5], jitter: 0 } });
   socket.end();
