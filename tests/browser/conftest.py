@@ -24,7 +24,7 @@ from actors.runtime.settings import Settings, load_settings
 from actors.runtime.state_store import StateStore
 from cli.engines import NatsServer, RedisServer
 from protocol.streams import STREAMS
-from tests.browser.site import CAMERA_ALLOWED, CAMERA_REFUSED, CHROMIUM_FLAGS, Screens, Site
+from tests.browser.site import CAMERA_ALLOWED, CAMERA_REFUSED, CHROMIUM_FLAGS, WAIT_MS, Screens, Site
 from tests.integration.conftest import engines as engines  # the same fixture: real engines for the session
 
 if TYPE_CHECKING:
@@ -59,12 +59,13 @@ async def browser_that_refuses() -> AsyncIterator[Browser]:
 @asynccontextmanager
 async def _launched(camera: str) -> AsyncIterator[Browser]:
     try:
-        from playwright.async_api import async_playwright
+        from playwright.async_api import async_playwright, expect
     except ImportError:
         pytest.skip("Playwright is not installed (pip install -e '.[dev]'): no browser tests")
     binary = chromium()
     if binary is None:
         pytest.skip("Chromium is not installed (apt-get install chromium-headless-shell): no browser tests")
+    expect.set_options(timeout=WAIT_MS)  # of all assertions that wait; its own default is 5 s
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=binary, args=[*CHROMIUM_FLAGS, camera])
         yield browser

@@ -27,7 +27,8 @@ CHROMIUM_FLAGS = (
 )
 CAMERA_ALLOWED = "--use-fake-ui-for-media-stream"  # what a person would answer; a headless shell has nobody to ask
 CAMERA_REFUSED = "--use-fake-ui-for-media-stream=deny"
-WAIT_MS = 10_000
+WAIT_MS = 30_000
+"""The longest wait for anything: an upper limit for a machine that is busy, which no good run comes near."""
 
 
 class Site:
