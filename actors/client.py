@@ -37,6 +37,7 @@ from protocol.client_rules import (
     welcomed,
 )
 from protocol.errors import ExamwireError
+from protocol.facts import Notice
 from protocol.frames import (
     ConfirmNotice,
     EnterMobileSync,
@@ -51,8 +52,10 @@ from protocol.frames import (
     Welcome,
     encode_text,
 )
-from protocol.messages import Message, MobileSyncView, Notice, NoticeView, SessionState
 from protocol.plan_view import PlanView, Verdict
+from protocol.session_messages import SessionState
+from protocol.views import MobileSyncView, NoticeView
+from protocol.wire import Message
 
 __all__ = [
     "Change",

@@ -17,7 +17,7 @@ from protocol.client_rules import Happened, Lost, Refused, Unreachable, retry_af
 from protocol.codec import Malformed
 from protocol.errors import ExamwireError
 from protocol.frames import SERVER_FRAMES, SUBPROTOCOL, Error, Heartbeat, Hello, Migrate, Welcome, encode_text
-from protocol.messages import Message
+from protocol.wire import Message
 
 log = logging.getLogger("examwire.client")
 

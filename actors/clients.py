@@ -40,20 +40,13 @@ from protocol.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.codec import SOCKET_CODEC, Malformed, encode
 from protocol.errors import ExamwireError, StateDamaged, StateUnavailable
+from protocol.events import MobileSyncCompleted
+from protocol.facts import ClientInfo, LossReason, MobileSyncStatus, Notice
 from protocol.frames import CLIENT_FRAMES, Hello, Migrate, ReconnectPolicy, Welcome, refusal_of
-from protocol.messages import (
-    ClientInfo,
-    LossReason,
-    Message,
-    MobileSyncCompleted,
-    MobileSyncStatus,
-    Notice,
-    SessionClose,
-    SessionLost,
-    SessionState,
-)
+from protocol.session_messages import SessionClose, SessionLost, SessionState
 from protocol.streams import ladder_of
 from protocol.times import format_time
+from protocol.wire import Message
 
 log = logging.getLogger("examwire.clients")
 

@@ -14,8 +14,9 @@ from websockets.protocol import OPEN, Event
 
 from actors.socket_metrics import BREAKS, REFUSALS, count_close
 from protocol.close_codes import CLOSE_RULES, CloseCode
+from protocol.facts import LossReason
 from protocol.frames import CONNECT_PATH, Migrate, encode_text
-from protocol.messages import LossReason, Message
+from protocol.wire import Message
 
 _PROTOCOL_ERRORS = frozenset(
     {WireCode.PROTOCOL_ERROR, WireCode.UNSUPPORTED_DATA, WireCode.INVALID_DATA, WireCode.MESSAGE_TOO_BIG}

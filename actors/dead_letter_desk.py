@@ -33,11 +33,12 @@ from protocol.errors import (
     StateUnavailable,
     WrongLastSequence,
 )
+from protocol.facts import ExamineeFact
 from protocol.log_entries import entries, may_name
-from protocol.messages import ExamineeFact, Message
 from protocol.streams import DEADLETTER, STATE_MANAGER, STREAMS
 from protocol.times import format_time, parse_time
 from protocol.versions import version_of
+from protocol.wire import Message
 
 PUBLISH_ATTEMPTS = 3
 POLL_SECONDS = 0.05

@@ -7,7 +7,7 @@ import logging
 
 from actors.runtime.state_store import StateStore
 from protocol.errors import StateDamaged, StateUnavailable
-from protocol.messages import ServerStatusCode
+from protocol.server_messages import ServerStatusCode
 
 log = logging.getLogger("examwire.endpoints")
 

@@ -11,7 +11,7 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.state_store import StateStore
 from protocol import keys, subjects
 from protocol.codec import encode_batches
-from protocol.messages import Enrol
+from protocol.facts import Enrol
 from protocol.roster import Entry
 from protocol.times import format_time
 

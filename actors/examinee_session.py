@@ -14,6 +14,17 @@ from actors.socket_session import SocketSession
 from protocol import subjects
 from protocol.close_codes import CloseCode
 from protocol.errors import ErrorCode, ProtocolError
+from protocol.events import MobileSyncCompleted
+from protocol.facts import (
+    ClientInfo,
+    ConnectionStatus,
+    ConnectionStatusCode,
+    LossReason,
+    MobileSyncStatus,
+    MobileSyncWait,
+    Notice,
+    NoticeConfirmed,
+)
 from protocol.frames import (
     ConfirmNotice,
     EnterMobileSync,
@@ -24,19 +35,7 @@ from protocol.frames import (
     RemoveFrame,
     error_frame,
 )
-from protocol.messages import (
-    ClientInfo,
-    ConnectionStatus,
-    ConnectionStatusCode,
-    LossReason,
-    MobileSyncCompleted,
-    MobileSyncStatus,
-    MobileSyncWait,
-    Notice,
-    NoticeConfirmed,
-    SessionClose,
-    SessionState,
-)
+from protocol.session_messages import SessionClose, SessionState
 from protocol.times import format_time
 
 

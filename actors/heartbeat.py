@@ -14,7 +14,7 @@ from actors.runtime.bus import Bus, Outgoing
 from protocol import subjects
 from protocol.codec import encode
 from protocol.errors import BrokerUnavailable, WrongLastSequence
-from protocol.messages import Lease
+from protocol.server_messages import Lease
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.heartbeat")

@@ -19,7 +19,7 @@ from protocol import keys, records, subjects
 from protocol.codec import Codec, encode
 from protocol.errors import BrokerUnavailable, ProtocolError, StateDamaged, StateUnavailable
 from protocol.history import fold
-from protocol.messages import Lease, ServerStatus, ServerStatusCode
+from protocol.server_messages import Lease, ServerStatus, ServerStatusCode
 from protocol.servers import Server
 from protocol.streams import LEASE_WATCH, LOST_ON_THE_WAY_SECONDS
 from protocol.times import format_time

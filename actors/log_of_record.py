@@ -21,12 +21,13 @@ from protocol import keys, log_entries, servers, subjects
 from protocol.codec import Malformed
 from protocol.errors import ConsumerGone
 from protocol.history import History, Rule
-from protocol.messages import Message, ServerStatus
 from protocol.records import RecordKind
+from protocol.server_messages import ServerStatus
 from protocol.servers import Server
 from protocol.streams import STATE_MANAGER, STATUS
 from protocol.times import parse_time
 from protocol.versions import floor_of, version_of
+from protocol.wire import Message
 
 log = logging.getLogger("examwire.log_of_record")
 

@@ -14,7 +14,7 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.pace import Pace
 from protocol import subjects
 from protocol.codec import encode, join, split_batches
-from protocol.messages import ExamineeFact
+from protocol.facts import ExamineeFact
 
 ROUND = 2048
 ROUNDS_PER_SECOND = 250

@@ -15,8 +15,8 @@ from actors.runtime import tracing
 from actors.runtime.state_store import StateStore
 from actors.socket_metrics import observe_told
 from protocol import keys
+from protocol.facts import Aspect, LossReason
 from protocol.frames import ExamineeRow, PlanSnapshot
-from protocol.messages import Aspect, LossReason
 from protocol.rows import MOBILE_SYNC_FIELDS, NOTICES_FIELDS, PROGRESS_FIELDS, examinee_row
 
 log = logging.getLogger("examwire.plan_feed")

@@ -13,6 +13,7 @@ from actors.runtime.state_store import StateStore
 from actors.socket_session import SocketSession
 from protocol import keys
 from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
+from protocol.facts import ActionFact, Aspect, MobileSyncExtend, Notice, Readmit, Remove
 from protocol.frames import (
     ConfirmNotice,
     EnterMobileSync,
@@ -22,7 +23,6 @@ from protocol.frames import (
     RemoveFrame,
     error_frame,
 )
-from protocol.messages import ActionFact, Aspect, MobileSyncExtend, Notice, Readmit, Remove
 from protocol.plan_view import aspect
 from protocol.times import format_time
 

@@ -16,7 +16,7 @@ from protocol import subjects
 from protocol.codec import Codec, encode
 from protocol.errors import BrokerUnavailable, ErrorCode, ProtocolError
 from protocol.frames import error_frame
-from protocol.messages import Lease, QueueCreate, QueueCreated
+from protocol.server_messages import Lease, QueueCreate, QueueCreated
 from protocol.streams import (
     ADVISORY_WATCH,
     DAY,

@@ -28,10 +28,11 @@ from protocol import keys, subjects
 from protocol.codec import encode, encode_batches
 from protocol.connection import READMITTED, REMOVED
 from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
+from protocol.facts import ConnectionStatusCode, ReconnectAttempt, ReconnectExhausted
 from protocol.ids import check_id
-from protocol.messages import ConnectionStatusCode, Message, ReconnectAttempt, ReconnectExhausted
 from protocol.streams import RECONNECT_EXHAUSTED, ladder_of, reconnect_watch
 from protocol.times import format_time
+from protocol.wire import Message
 
 log = logging.getLogger("examwire.reconnect_watch")
 

@@ -15,7 +15,7 @@ from protocol import subjects
 from protocol.codec import Codec, encode
 from protocol.errors import BrokerUnavailable, ConsumerGone, NoResponders, ProtocolError
 from protocol.frames import Error
-from protocol.messages import QueueConfig, QueueCreate, QueueCreated
+from protocol.server_messages import QueueConfig, QueueCreate, QueueCreated
 from protocol.streams import LOST_ON_THE_WAY_SECONDS, queue_id
 
 log = logging.getLogger("examwire.server_queue")

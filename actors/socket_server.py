@@ -44,9 +44,10 @@ from protocol.errors import (
     ProtocolError,
     RoleFailed,
 )
+from protocol.facts import LossReason
 from protocol.frames import MAX_FRAME_BYTES, SUBPROTOCOL, error_frame
 from protocol.ids import check_server_id
-from protocol.messages import LossReason, QueueConfig, ServerStatus, ServerStatusCode
+from protocol.server_messages import QueueConfig, ServerStatus, ServerStatusCode
 from protocol.streams import broadcast_consumer, queue_id
 from protocol.times import format_time
 

@@ -7,8 +7,8 @@ from actors.outbox import Outbox
 from actors.runtime.actor import Actor, on
 from protocol.actions import message_id
 from protocol.errors import ErrorCode, ProtocolError
+from protocol.facts import ActionFact, Notice, NoticeConfirmed
 from protocol.frames import Accepted, Heartbeat, Hello, error_frame
-from protocol.messages import ActionFact, Notice, NoticeConfirmed
 
 
 class SocketSession(Actor):

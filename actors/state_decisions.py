@@ -16,20 +16,14 @@ from protocol import keys, records
 from protocol.connection import Connection, server_of
 from protocol.effects import Effect
 from protocol.errors import StateDamaged
+from protocol.events import Event
+from protocol.facts import ConnectionStatus, ConnectionStatusCode, ExamineeFact, LossReason, Restate
 from protocol.history import History, fold, insert
-from protocol.messages import (
-    ConnectionStatus,
-    ConnectionStatusCode,
-    Event,
-    ExamineeFact,
-    LossReason,
-    Message,
-    Restate,
-)
 from protocol.mobile_sync import MobileSync
 from protocol.notices import Notices
 from protocol.servers import Server
 from protocol.versions import floor_of
+from protocol.wire import Message
 
 log = logging.getLogger("examwire.state_manager")
 

@@ -35,7 +35,7 @@ from actors.state_telling import Telling, Told
 from protocol import log_entries
 from protocol.codec import Malformed
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted, StateDamaged, StateLost, StateUnavailable
-from protocol.messages import ExamineeFact
+from protocol.facts import ExamineeFact
 from protocol.streams import STATE_MANAGER
 from protocol.versions import version_of
 

@@ -13,7 +13,8 @@ from actors.runtime.census import CENSUS
 from actors.runtime.metrics import REGISTRY
 from protocol.close_codes import CLOSE_RULES
 from protocol.connection import READMITTED
-from protocol.messages import Event, ExamineeConnected, ExamineeDisconnected, ExamineeMigrating, LossReason
+from protocol.events import Event, ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
+from protocol.facts import LossReason
 
 LOSSES = Counter(
     "examwire_losses_total",

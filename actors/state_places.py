@@ -9,12 +9,11 @@ from typing import Any
 from actors.runtime.state_store import Index, SocketWrite
 from protocol import keys, records
 from protocol.connection import server_of
-from protocol.messages import (
+from protocol.facts import (
     ConnectionStatus,
     ConnectionStatusCode,
     Enrol,
     ExamineeFact,
-    Message,
     MobileSyncExtend,
     MobileSyncStatus,
     MobileSyncTimeout,
@@ -22,8 +21,9 @@ from protocol.messages import (
     Notice,
     NoticeConfirmed,
     Restate,
-    ServerStatus,
 )
+from protocol.server_messages import ServerStatus
+from protocol.wire import Message
 
 ENDED_SOCKET_SECONDS = 86400
 _ABOUT_PICTURES = (MobileSyncWait, MobileSyncStatus, MobileSyncExtend, MobileSyncTimeout)

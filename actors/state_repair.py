@@ -25,11 +25,12 @@ from actors.state_places import Item, index_of, record_of, socket_writes
 from protocol import subjects
 from protocol.codec import encode
 from protocol.errors import StateDamaged
+from protocol.facts import ExamineeFact, Restate
 from protocol.history import History, compact, fold, insert
-from protocol.messages import ExamineeFact, Message, Restate
 from protocol.records import RecordKind
 from protocol.times import format_time
 from protocol.versions import floor_of
+from protocol.wire import Message
 
 log = logging.getLogger("examwire.state_repair")
 

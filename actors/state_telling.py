@@ -32,23 +32,15 @@ from protocol.effects import (
     WatchReconnect,
 )
 from protocol.errors import BrokerUnavailable
-from protocol.messages import (
-    ConnectionStatus,
-    ConnectionStatusCode,
-    Event,
-    ExamineeFact,
-    Message,
-    MobileSyncStatus,
-    MobileSyncTimeout,
-    ServerStatus,
-    SessionClose,
-    SessionLost,
-    SessionState,
-)
+from protocol.events import Event
+from protocol.facts import ConnectionStatus, ConnectionStatusCode, ExamineeFact, MobileSyncStatus, MobileSyncTimeout
 from protocol.mobile_sync import MobileSync
 from protocol.notices import Notices
+from protocol.server_messages import ServerStatus
+from protocol.session_messages import SessionClose, SessionLost, SessionState
 from protocol.times import format_time, parse_time
 from protocol.versions import index_of, sequence_of
+from protocol.wire import Message
 
 log = logging.getLogger("examwire.state_manager")
 

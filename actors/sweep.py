@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from actors.connection import Connection
 from actors.runtime.settings import SocketSettings
-from protocol.messages import LossReason
+from protocol.facts import LossReason
 
 SLICE = 64
 

@@ -22,8 +22,9 @@ from actors.runtime import tracing
 from actors.runtime.tracing import Span
 from actors.state_decisions import Decided
 from actors.state_places import Item
-from protocol.messages import ExamineeFact, Message, Traced
+from protocol.facts import ExamineeFact
 from protocol.trace_context import parse_traceparent
+from protocol.wire import Message, Traced
 
 HEADER = "traceparent"
 _upload: ContextVar[str | None] = ContextVar("upload", default=None)

@@ -14,7 +14,7 @@ from cli.load_report import Ledger, Phase, Seen, Turn
 from cli.load_workers import examinee_id
 from protocol import keys
 from protocol.errors import RoleFailed, StateLost
-from protocol.messages import ConnectionStatusCode
+from protocol.facts import ConnectionStatusCode
 
 PATIENCE_SECONDS = 20.0
 """Nothing has happened for so long: what is outstanding will not come."""

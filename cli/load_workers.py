@@ -24,8 +24,7 @@ from actors.client import ClientClosed, ConnectRefused, ExamineeClient, GaveUp, 
 from actors.runtime.settings import load_settings
 from actors.runtime.tokens import issue_token
 from protocol.close_codes import CloseCode
-from protocol.frames import PlanSnapshot, Welcome
-from protocol.messages import (
+from protocol.events import (
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeMigrating,
@@ -33,6 +32,7 @@ from protocol.messages import (
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
 )
+from protocol.frames import PlanSnapshot, Welcome
 
 HANDSHAKES_AT_ONCE = 64
 MOVE_SECONDS = 20.0

@@ -22,7 +22,7 @@ from protocol.client_rules import GiveUp, GiveUpReason, Wait
 from protocol.close_codes import CloseCode
 from protocol.errors import ExamwireError
 from protocol.frames import ReconnectPolicy, Role, Welcome
-from protocol.messages import SessionState
+from protocol.session_messages import SessionState
 from protocol.times import parse_time
 
 UPLOAD_TRIES = 4

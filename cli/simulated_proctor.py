@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Callable
 
 from actors.client import GaveUp, ProctorClient
+from protocol.events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
+from protocol.facts import NoticeConfirmed
 from protocol.frames import Accepted, Error, NotifyFrame, PlanSnapshot, Welcome
-from protocol.messages import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating, Message, NoticeConfirmed
 from protocol.plan_view import PlanView, Seen, Verdict
+from protocol.wire import Message
 
 SNAPSHOT_SECONDS = 15.0
 READMIT_SECONDS = 15.0

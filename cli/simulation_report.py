@@ -10,8 +10,8 @@ from rich.text import Text
 from cli.output import table
 from cli.simulated_examinee import SimulatedExaminee
 from cli.simulated_proctor import SimulatedProctor
-from protocol.messages import Wire
 from protocol.plan_view import Seen
+from protocol.wire import Wire
 
 MAX_NAMED = 50
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from cli.simulated_examinee import SimulatedExaminee
 from cli.simulated_proctor import SimulatedProctor
-from protocol.frames import PlanSnapshot
-from protocol.messages import (
+from protocol.events import (
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeEnrolled,
@@ -21,13 +20,12 @@ from protocol.messages import (
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
     ExamineeRemoved,
-    Message,
     MobileSyncCompleted,
-    MobileSyncStatus,
-    Notice,
-    NoticeConfirmed,
 )
+from protocol.facts import MobileSyncStatus, Notice, NoticeConfirmed
+from protocol.frames import PlanSnapshot
 from protocol.plan_view import Seen
+from protocol.wire import Message
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from protocol.messages import ActionFact, Notice, NoticeConfirmed
+from protocol.facts import ActionFact, Notice, NoticeConfirmed
 
 REMEMBERED = 50
 """The newest actions that each record of an examinee remembers."""

@@ -9,7 +9,7 @@ import pydantic
 from protocol.errors import InvalidToken
 from protocol.frames import Role
 from protocol.ids import Id
-from protocol.messages import Wire
+from protocol.wire import Wire
 
 AUDIENCE = "examwire"
 

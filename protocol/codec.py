@@ -10,7 +10,9 @@ import pydantic
 import pydantic_core
 
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.messages import SOCKET_MESSAGES, STATUS_MESSAGES, Message
+from protocol.facts import STATUS_MESSAGES
+from protocol.session_messages import SOCKET_MESSAGES
+from protocol.wire import Message
 
 MAX_BATCH_MESSAGES = 256
 MAX_BATCH_BYTES = 256 * 1024

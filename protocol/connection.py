@@ -7,14 +7,7 @@ from dataclasses import dataclass, replace
 from protocol.actions import noted
 from protocol.close_codes import CloseCode
 from protocol.effects import CloseSocket, Effect, ReportLost, TellState, WatchReconnect
-from protocol.history import Outcome
-from protocol.messages import (
-    ClientInfo,
-    ConnectionFact,
-    ConnectionStatus,
-    ConnectionStatusCode,
-    ConnectionView,
-    Enrol,
+from protocol.events import (
     Event,
     ExamineeConnected,
     ExamineeDisconnected,
@@ -24,16 +17,24 @@ from protocol.messages import (
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
     ExamineeRemoved,
+    ReplacedSocket,
+)
+from protocol.facts import (
+    ClientInfo,
+    ConnectionFact,
+    ConnectionStatus,
+    ConnectionStatusCode,
+    Enrol,
     LossReason,
     Readmit,
     ReconnectAttempt,
     ReconnectExhausted,
-    ReconnectView,
     Remove,
-    ReplacedSocket,
     Restate,
 )
+from protocol.history import Outcome
 from protocol.times import parse_time
+from protocol.views import ConnectionView, ReconnectView
 
 _AWAY = (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from protocol.codec import Codec
 from protocol.frames import Error
 from protocol.ids import SocketId
-from protocol.messages import Message
+from protocol.wire import Message
 
 
 class Drain(Message):

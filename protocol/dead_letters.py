@@ -16,18 +16,17 @@ import pydantic_core
 
 from protocol.codec import SOCKET_CODEC, Malformed
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.log_entries import decode
-from protocol.messages import (
+from protocol.facts import (
     ConnectionStatus,
     ConnectionStatusCode,
     ExamineeFact,
-    Message,
     MobileSyncCode,
     MobileSyncStatus,
     Readmit,
     Remove,
-    Wire,
 )
+from protocol.log_entries import decode
+from protocol.wire import Message, Wire
 
 REPLAY_OF = "Examwire-Replay-Of"
 """Header of a replayed message: `DEADLETTER:17`."""

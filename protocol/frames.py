@@ -9,10 +9,7 @@ from pydantic import Field
 
 from protocol.codec import Codec, Malformed, encode
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.ids import Id
-from protocol.messages import (
-    ActionId,
-    ConnectionView,
+from protocol.events import (
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeEnrolled,
@@ -21,20 +18,13 @@ from protocol.messages import (
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
     ExamineeRemoved,
-    Message,
     MobileSyncCompleted,
-    MobileSyncStatus,
-    MobileSyncView,
-    Notice,
-    NoticeConfirmed,
-    NoticesView,
-    NoticeText,
-    ReconnectView,
-    SessionState,
-    Text,
-    Traced,
-    Wire,
 )
+from protocol.facts import MobileSyncStatus, Notice, NoticeConfirmed, NoticeText
+from protocol.ids import Id
+from protocol.session_messages import SessionState
+from protocol.views import ConnectionView, MobileSyncView, NoticesView, ReconnectView
+from protocol.wire import ActionId, Message, Text, Traced, Wire
 
 SUBPROTOCOL = "examwire.v1"
 CONNECT_PATH = "/v1/connect"

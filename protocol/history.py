@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from protocol.effects import Effect
-from protocol.messages import Event, Message, Restate
+from protocol.events import Event
+from protocol.facts import Restate
+from protocol.wire import Message
 
 S = TypeVar("S")
 F = TypeVar("F", bound=Message)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from protocol.ids import Id
-from protocol.messages import Wire
+from protocol.wire import Wire
 
 
 class Inspection(Wire):

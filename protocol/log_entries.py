@@ -13,8 +13,10 @@ import pydantic_core
 
 from protocol.codec import STATUS_CODEC, Malformed
 from protocol.errors import InvalidField
-from protocol.messages import ExamineeFact, Message, ServerStatus
+from protocol.facts import ExamineeFact
+from protocol.server_messages import ServerStatus
 from protocol.versions import version_of
+from protocol.wire import Message
 
 SCHEDULER = "Nats-Scheduler"
 """The header of what NATS has published by a schedule: the subject that the schedule stands on."""

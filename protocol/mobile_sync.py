@@ -6,20 +6,19 @@ from dataclasses import dataclass, replace
 
 from protocol.actions import noted
 from protocol.effects import ScheduleTimeout, TellMobileSync
-from protocol.history import Outcome
-from protocol.messages import (
-    Event,
+from protocol.events import Event, MobileSyncCompleted
+from protocol.facts import (
     MobileSyncCode,
-    MobileSyncCompleted,
     MobileSyncExtend,
     MobileSyncFact,
     MobileSyncStatus,
     MobileSyncTimeout,
-    MobileSyncView,
     MobileSyncWait,
     Restate,
 )
+from protocol.history import Outcome
 from protocol.times import format_time, parse_time
+from protocol.views import MobileSyncView
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from protocol.actions import noted
 from protocol.effects import TellNotice
+from protocol.facts import Notice, NoticeConfirmed, NoticeFact, Restate
 from protocol.history import Outcome
-from protocol.messages import Notice, NoticeConfirmed, NoticeFact, NoticesView, NoticeView, Restate
+from protocol.views import NoticesView, NoticeView
 
 KEPT = 20
 

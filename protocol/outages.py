@@ -17,10 +17,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from protocol.connection import Connection
+from protocol.facts import ConnectionStatusCode, Enrol
 from protocol.log_entries import LogEntry
-from protocol.messages import ConnectionStatusCode, Enrol, Wire
 from protocol.timeline import Timeline, What
 from protocol.times import format_time, parse_time
+from protocol.wire import Wire
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import hmac
 from collections.abc import Callable, Sequence
 
 from protocol.ids import Id
-from protocol.messages import Wire
+from protocol.wire import Wire
 
 ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
 """No 0 and O, no 1, I and L: what looks alike is mistyped."""

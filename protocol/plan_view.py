@@ -12,11 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from protocol.frames import ExamineeRow, PlanSnapshot
-from protocol.messages import (
-    Aspect,
+from protocol.events import (
     ConnectionEvent,
-    ConnectionView,
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeEnrolled,
@@ -25,14 +22,12 @@ from protocol.messages import (
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
     ExamineeRemoved,
-    LossReason,
-    Message,
     MobileSyncCompleted,
-    MobileSyncStatus,
-    Notice,
-    NoticeConfirmed,
-    ReconnectView,
 )
+from protocol.facts import Aspect, LossReason, MobileSyncStatus, Notice, NoticeConfirmed
+from protocol.frames import ExamineeRow, PlanSnapshot
+from protocol.views import ConnectionView, ReconnectView
+from protocol.wire import Message
 
 
 def aspect(event_type: str) -> Aspect:

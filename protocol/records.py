@@ -19,11 +19,13 @@ from protocol import connection, mobile_sync, notices, servers
 from protocol.codec import STATUS_CODEC
 from protocol.connection import Connection
 from protocol.errors import ProtocolError
+from protocol.facts import Aspect, ConnectionFact, MobileSyncFact, NoticeFact
 from protocol.history import History, Rule, compact
-from protocol.messages import Aspect, ConnectionFact, Message, MobileSyncFact, NoticeFact, ServerStatus
 from protocol.mobile_sync import MobileSync
 from protocol.notices import Notices
+from protocol.server_messages import ServerStatus
 from protocol.servers import Server
+from protocol.wire import Message
 
 S = TypeVar("S")
 F = TypeVar("F", bound=Message)

@@ -8,7 +8,7 @@ from typing import Literal, cast
 import pydantic_core
 
 from protocol.frames import ExamineeRow
-from protocol.messages import ConnectionView, MobileSyncView, NoticesView, ReconnectView
+from protocol.views import ConnectionView, MobileSyncView, NoticesView, ReconnectView
 
 PROGRESS_FIELDS: tuple[str, ...] = (
     "connStatusCode",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from protocol.effects import EndSessions
+from protocol.facts import LossReason
 from protocol.history import Outcome
-from protocol.messages import LossReason, ServerStatus, ServerStatusCode
+from protocol.server_messages import ServerStatus, ServerStatusCode
 
 _GONE = (ServerStatusCode.STOPPED, ServerStatusCode.FAILED, ServerStatusCode.LOST)
 

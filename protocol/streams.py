@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from protocol import subjects
-from protocol.messages import QueueCreate
+from protocol.server_messages import QueueCreate
 
 HOUR = 3600.0
 DAY = 24 * HOUR

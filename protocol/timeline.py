@@ -14,15 +14,13 @@ from typing import Any
 
 from protocol import connection, mobile_sync, notices
 from protocol.connection import Connection
-from protocol.history import Outcome
-from protocol.log_entries import LogEntry
-from protocol.messages import (
+from protocol.events import ExamineeConnected
+from protocol.facts import (
     ActionFact,
     Aspect,
     ConnectionStatus,
     ConnectionStatusCode,
     Enrol,
-    ExamineeConnected,
     ExamineeFact,
     MobileSyncCode,
     MobileSyncExtend,
@@ -36,11 +34,13 @@ from protocol.messages import (
     ReconnectExhausted,
     Remove,
     Restate,
-    Wire,
 )
+from protocol.history import Outcome
+from protocol.log_entries import LogEntry
 from protocol.mobile_sync import MobileSync
 from protocol.notices import Notices
 from protocol.times import format_time
+from protocol.wire import Wire
 
 
 class What(StrEnum):

@@ -20,9 +20,9 @@ from pydantic.alias_generators import to_camel
 from protocol.codec import encode_batches
 from protocol.control import Handled, Tail
 from protocol.errors import BrokerUnavailable, ErrorCode, ProtocolError
-from protocol.messages import Message
 from protocol.times import format_time
 from protocol.versions import version_of
+from protocol.wire import Message
 
 log = logging.getLogger("examwire.tap")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from protocol.close_codes import CLOSE_RULES
 from protocol.codec import MAX_BATCH_BYTES, MAX_BATCH_MESSAGES
+from protocol.events import EVENTS
 from protocol.frames import (
     CLIENT_FRAMES,
     CONNECT_PATH,
@@ -27,9 +28,8 @@ from protocol.frames import (
     ReadmitFrame,
     RemoveFrame,
 )
-from protocol.messages import Message, SessionState, Wire
+from protocol.session_messages import SessionState
 from protocol.spec.channels import (
-    EVENTS,
     HEADERS,
     PARAMETERS,
     TO_EXAMINEES,
@@ -42,6 +42,7 @@ from protocol.spec.examples import BARE_EXAMPLES, EXAMPLES
 from protocol.spec.schemas import Components, Direction, Schema, array_of
 from protocol.spec.speakers import readers, speakers
 from protocol.streams import StreamSpec
+from protocol.wire import Message, Wire
 
 Document = dict[str, Any]
 

@@ -6,28 +6,19 @@ Messages come from the codecs, addresses from `protocol.subjects`, who may speak
 
 from __future__ import annotations
 
-import typing
 from dataclasses import dataclass, field
 
 from protocol import subjects
 from protocol.control import ANSWERS, REQUESTS, Handled
 from protocol.dead_letters import REPLAY_OF, REPLAYS, Letter
+from protocol.events import EVENTS
+from protocol.facts import STATUS_MESSAGES, ExamineeFact, MobileSyncTimeout
 from protocol.frames import Error
 from protocol.inspection import Inspection, ProcessFacts, SessionsPage, SessionsRequest
 from protocol.log_entries import SCHEDULER
-from protocol.messages import (
-    SOCKET_MESSAGES,
-    STATUS_MESSAGES,
-    Event,
-    ExamineeFact,
-    Lease,
-    Message,
-    MobileSyncTimeout,
-    QueueCreate,
-    QueueCreated,
-    Wire,
-)
 from protocol.phone_codes import PhoneCode
+from protocol.server_messages import Lease, QueueCreate, QueueCreated
+from protocol.session_messages import SOCKET_MESSAGES
 from protocol.spec.schemas import Direction, Schema
 from protocol.streams import (
     ADVISORY,
@@ -41,8 +32,8 @@ from protocol.streams import (
     StreamSpec,
     captures_stream,
 )
+from protocol.wire import Message, Wire
 
-EVENTS: tuple[type[Message], ...] = typing.get_args(Event)
 TO_EXAMINEES = ("mobile_sync_status", "mobile_sync_completed", "notice")
 """Of the events, those that the examinee is told of as well."""
 

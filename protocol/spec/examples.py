@@ -6,6 +6,38 @@ from protocol.close_codes import CloseCode
 from protocol.control import Done, Drain, Handled, Kick, Stop, Tail
 from protocol.dead_letters import Letter, Source
 from protocol.errors import ErrorCode
+from protocol.events import (
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeEnrolled,
+    ExamineeMigrating,
+    ExamineeReadmitted,
+    ExamineeReconnectExhausted,
+    ExamineeReconnecting,
+    ExamineeRemoved,
+    MobileSyncCompleted,
+)
+from protocol.facts import (
+    CaptureInfo,
+    ClientInfo,
+    ConnectionStatus,
+    ConnectionStatusCode,
+    DeviceInfo,
+    Enrol,
+    LossReason,
+    MobileSyncCode,
+    MobileSyncExtend,
+    MobileSyncStatus,
+    MobileSyncTimeout,
+    MobileSyncWait,
+    Notice,
+    NoticeConfirmed,
+    Readmit,
+    ReconnectAttempt,
+    ReconnectExhausted,
+    Remove,
+    Restate,
+)
 from protocol.frames import (
     Accepted,
     ConfirmNotice,
@@ -25,52 +57,11 @@ from protocol.frames import (
     Welcome,
 )
 from protocol.inspection import Inspection, ProcessFacts, SessionsPage
-from protocol.messages import (
-    CaptureInfo,
-    ClientInfo,
-    ConnectionStatus,
-    ConnectionStatusCode,
-    ConnectionView,
-    DeviceInfo,
-    Enrol,
-    ExamineeConnected,
-    ExamineeDisconnected,
-    ExamineeEnrolled,
-    ExamineeMigrating,
-    ExamineeReadmitted,
-    ExamineeReconnectExhausted,
-    ExamineeReconnecting,
-    ExamineeRemoved,
-    Lease,
-    LossReason,
-    Message,
-    MobileSyncCode,
-    MobileSyncCompleted,
-    MobileSyncExtend,
-    MobileSyncStatus,
-    MobileSyncTimeout,
-    MobileSyncView,
-    MobileSyncWait,
-    Notice,
-    NoticeConfirmed,
-    NoticesView,
-    NoticeView,
-    QueueCreate,
-    QueueCreated,
-    Readmit,
-    ReconnectAttempt,
-    ReconnectExhausted,
-    ReconnectView,
-    Remove,
-    Restate,
-    ServerStatus,
-    ServerStatusCode,
-    SessionClose,
-    SessionLost,
-    SessionState,
-    Wire,
-)
 from protocol.phone_codes import PhoneCode
+from protocol.server_messages import Lease, QueueCreate, QueueCreated, ServerStatus, ServerStatusCode
+from protocol.session_messages import SessionClose, SessionLost, SessionState
+from protocol.views import ConnectionView, MobileSyncView, NoticesView, NoticeView, ReconnectView
+from protocol.wire import Message, Wire
 
 SOCKET_ID = "SOCK001-7c9e6679f3b1d04a5e8c2f"
 NEXT_SOCKET_ID = "SOCK002-51b0a8d4c2e97f6031ba4d"

@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json
 from pydantic_core import CoreSchema, core_schema
 
 from protocol.codec import MAX_BATCH_MESSAGES
-from protocol.messages import Message, Wire
+from protocol.wire import Message, Wire
 
 Schema = dict[str, Any]
 Direction = Literal["read", "written"]

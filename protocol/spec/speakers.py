@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from protocol.messages import QueueCreate
 from protocol.permissions import BrokerRole, permissions
+from protocol.server_messages import QueueCreate
 from protocol.spec.channels import NatsChannel
 from protocol.streams import (
     ADVISORY_WATCH,

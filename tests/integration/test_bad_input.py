@@ -20,8 +20,8 @@ from actors.runtime.settings import Settings, load_settings, token_secret
 from actors.runtime.tokens import issue_token
 from protocol import keys, subjects
 from protocol.errors import ConfigurationError, InvalidField
+from protocol.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.ids import check_server_id
-from protocol.messages import ConnectionStatus, ConnectionStatusCode
 from protocol.times import format_time
 from tests.integration.system import RawClient, System, eventually
 

@@ -23,7 +23,7 @@ from actors.runtime.state_store import StateStore
 from cli.main import app
 from protocol import keys
 from protocol.connection import Connection
-from protocol.messages import ConnectionStatusCode, MobileSyncCode
+from protocol.facts import ConnectionStatusCode, MobileSyncCode
 from protocol.mobile_sync import MobileSync
 from protocol.records import CONNECTION, MOBILE_SYNC
 

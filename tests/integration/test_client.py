@@ -29,6 +29,8 @@ from actors.runtime.settings import Settings, load_settings
 from protocol.client_rules import GiveUp, GiveUpReason, Lost, Refused, Unreachable, Wait
 from protocol.codec import encode, join
 from protocol.errors import ErrorCode
+from protocol.events import ExamineeConnected, ExamineeDisconnected, ExamineeReadmitted, ExamineeReconnectExhausted
+from protocol.facts import MobileSyncCode, MobileSyncStatus
 from protocol.frames import (
     CLIENT_FRAMES,
     Accepted,
@@ -41,18 +43,10 @@ from protocol.frames import (
     Welcome,
     encode_text,
 )
-from protocol.messages import (
-    ConnectionView,
-    ExamineeConnected,
-    ExamineeDisconnected,
-    ExamineeReadmitted,
-    ExamineeReconnectExhausted,
-    Message,
-    MobileSyncCode,
-    MobileSyncStatus,
-    SessionState,
-)
 from protocol.plan_view import Verdict
+from protocol.session_messages import SessionState
+from protocol.views import ConnectionView
+from protocol.wire import Message
 from tests.integration.system import System, eventually
 
 SECONDS = 10.0

@@ -17,8 +17,8 @@ from actors.runtime.state_store import StateStore
 from actors.runtime.stream_reading import read_stream
 from cli.streams import compare
 from protocol.errors import BrokerUnavailable, ConfigurationError
+from protocol.facts import ConnectionStatus
 from protocol.log_entries import entries
-from protocol.messages import ConnectionStatus
 from protocol.streams import LEASE, STATUS, STREAMS
 from tests.integration.nats_cluster import NatsCluster, logged_in, user_of_actor
 from tests.integration.system import System, eventually

@@ -14,7 +14,7 @@ from actors.runtime.settings import Settings, load_settings
 from actors.state_manager import StateManager
 from protocol import keys, subjects
 from protocol.codec import encode, join
-from protocol.messages import ConnectionStatus, ConnectionStatusCode
+from protocol.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.times import format_time
 from tests.integration.system import RawClient, System, eventually
 

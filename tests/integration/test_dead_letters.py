@@ -20,7 +20,8 @@ from actors.runtime.stream_reading import read_stream
 from cli.main import app
 from protocol.codec import encode
 from protocol.dead_letters import REPLAY_OF
-from protocol.messages import ConnectionStatus, ConnectionStatusCode, Readmit, ServerStatus, ServerStatusCode
+from protocol.facts import ConnectionStatus, ConnectionStatusCode, Readmit
+from protocol.server_messages import ServerStatus, ServerStatusCode
 from protocol.streams import ConsumerSpec
 from protocol.times import format_time
 from protocol.versions import version_of

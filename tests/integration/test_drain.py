@@ -18,18 +18,12 @@ from cli.output import NotFound
 from protocol import keys, subjects
 from protocol.codec import encode
 from protocol.control import Done, Drain, Kick
+from protocol.events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
+from protocol.facts import CaptureInfo, MobileSyncCode, MobileSyncStatus
 from protocol.frames import Welcome
-from protocol.messages import (
-    CaptureInfo,
-    ExamineeConnected,
-    ExamineeDisconnected,
-    ExamineeMigrating,
-    Message,
-    MobileSyncCode,
-    MobileSyncStatus,
-    SessionLost,
-)
+from protocol.session_messages import SessionLost
 from protocol.times import format_time
+from protocol.wire import Message
 from tests.integration.system import RawClient, System, eventually
 from tests.integration.test_server_loss import ServerProcess, join, story
 

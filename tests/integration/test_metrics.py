@@ -31,7 +31,7 @@ from actors.state_manager import StateManager
 from cli.engines import NatsServer, RedisServer
 from protocol import subjects
 from protocol.errors import BrokerUnavailable, RoleFailed
-from protocol.messages import ServerStatusCode
+from protocol.server_messages import ServerStatusCode
 from protocol.streams import STATE_MANAGER, STREAMS
 from tests.integration.system import System, eventually
 from tests.integration.test_up import Up, running

@@ -32,8 +32,9 @@ from cli.main import app
 from protocol import subjects
 from protocol.codec import encode
 from protocol.errors import BrokerUnavailable, NotPermitted, RoleFailed
-from protocol.messages import Message, QueueConfig, ServerStatus, ServerStatusCode
+from protocol.server_messages import QueueConfig, ServerStatus, ServerStatusCode
 from protocol.times import format_time
+from protocol.wire import Message
 from tests.certificates import Certificates, issue
 from tests.integration.nats_cluster import ConfiguredNats, logged_in, password_of, user_of_actor
 from tests.integration.phones import capture_path, picture, upload_path

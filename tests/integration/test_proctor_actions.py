@@ -17,17 +17,11 @@ from actors.state_audit import Audit
 from actors.state_places import Item
 from protocol import keys, subjects
 from protocol.codec import encode
+from protocol.facts import ExamineeFact, MobileSyncTimeout, Notice, NoticeConfirmed, Remove
 from protocol.frames import Accepted, Welcome
-from protocol.messages import (
-    ExamineeFact,
-    Message,
-    MobileSyncTimeout,
-    Notice,
-    NoticeConfirmed,
-    Remove,
-    SessionState,
-)
+from protocol.session_messages import SessionState
 from protocol.times import format_time, parse_time
+from protocol.wire import Message
 from tests.integration.system import RawClient, System, eventually
 
 

@@ -19,7 +19,7 @@ from cli.engines import NatsServer, RedisServer
 from protocol import keys, subjects
 from protocol.codec import encode
 from protocol.errors import RoleFailed
-from protocol.messages import QueueCreate
+from protocol.server_messages import QueueCreate
 from tests.integration.system import RawClient, System, eventually
 
 

@@ -22,7 +22,8 @@ from protocol import subjects
 from protocol.close_codes import CloseCode
 from protocol.codec import encode
 from protocol.control import Drain, Kick, Stop, Tail
-from protocol.messages import ConnectionStatus, ConnectionStatusCode, Enrol, LossReason, QueueCreate, Readmit
+from protocol.facts import ConnectionStatus, ConnectionStatusCode, Enrol, LossReason, Readmit
+from protocol.server_messages import QueueCreate
 from protocol.spec.asyncapi import asyncapi
 from protocol.spec.http_routes import ROUTES
 from protocol.spec.openapi import openapi

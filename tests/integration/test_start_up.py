@@ -23,8 +23,10 @@ from cli.engines import free_port
 from protocol import keys, subjects
 from protocol.codec import encode
 from protocol.errors import ErrorCode, RoleFailed
+from protocol.events import ExamineeConnected
 from protocol.frames import Error
-from protocol.messages import ExamineeConnected, QueueCreate, QueueCreated, SessionClose
+from protocol.server_messages import QueueCreate, QueueCreated
+from protocol.session_messages import SessionClose
 from tests.integration.system import RawClient, System, eventually
 
 FIELDS = {"serverType", "statusCode", "startTime", "queueId", "cpuUsage", "memoryUsage", "networkStatus"}

@@ -27,7 +27,7 @@ from cli.main import app
 from protocol import keys, subjects
 from protocol.codec import encode_batches
 from protocol.errors import StateLost
-from protocol.messages import ConnectionStatus
+from protocol.facts import ConnectionStatus
 from tests.integration.system import RawClient, System, eventually
 from tests.unit.facts import connected, disconnected
 

@@ -20,7 +20,7 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings, load_settings
 from cli.main import app
 from protocol.codec import encode
-from protocol.messages import ConnectionStatus, ConnectionStatusCode
+from protocol.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.times import format_time
 from tests.integration.system import System, eventually
 

@@ -33,9 +33,10 @@ from protocol.client_rules import (
 )
 from protocol.close_codes import CLOSE_RULES, CloseCode, may_reconnect
 from protocol.codec import encode
+from protocol.events import EVENTS
 from protocol.frames import Accepted, ExamineeRow, PlanSnapshot, ReconnectPolicy
-from protocol.messages import Event, Message
 from protocol.plan_view import PlanView
+from protocol.wire import Message
 
 Json = dict[str, Any]
 
@@ -205,7 +206,6 @@ def _view(rng: random.Random) -> Json:
     return {"messages": messages, "verdicts": verdicts, "looks": looks}
 
 
-EVENTS: tuple[type[Message], ...] = get_args(Event)
 _TOLD: tuple[type[Message], ...] = (*EVENTS, Accepted)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.messages import (
+from protocol.facts import (
     Aspect,
     CaptureInfo,
     ClientInfo,
@@ -22,9 +22,8 @@ from protocol.messages import (
     ReconnectExhausted,
     Remove,
     Restate,
-    ServerStatus,
-    ServerStatusCode,
 )
+from protocol.server_messages import ServerStatus, ServerStatusCode
 from protocol.times import format_time
 
 PLAN, EXAMINEE = "P001", "E001"

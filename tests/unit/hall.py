@@ -27,11 +27,9 @@ from actors.state_telling import Telling
 from protocol import keys, subjects
 from protocol.codec import SOCKET_CODEC, STATUS_CODEC, encode_batches
 from protocol.errors import StateDamaged, StateLost
-from protocol.history import fold
-from protocol.messages import (
+from protocol.facts import (
     ConnectionStatus,
     ConnectionStatusCode,
-    Message,
     MobileSyncExtend,
     MobileSyncStatus,
     MobileSyncTimeout,
@@ -39,12 +37,14 @@ from protocol.messages import (
     Notice,
     NoticeConfirmed,
     Restate,
-    ServerStatus,
 )
+from protocol.history import fold
 from protocol.plan_view import PlanView
 from protocol.records import CONNECTION, MOBILE_SYNC, NOTICES, SERVER
+from protocol.server_messages import ServerStatus
 from protocol.servers import Server
 from protocol.versions import sequence_of, version_of
+from protocol.wire import Message
 from tests.unit.facts import PLAN
 from tests.unit.logs import AnyKind, Log
 

@@ -12,21 +12,20 @@ from typing import Any, Protocol, TypeVar
 from hypothesis import strategies as st
 
 from protocol import records
-from protocol.messages import (
+from protocol.facts import (
     ConnectionFact,
     ConnectionStatus,
     ConnectionStatusCode,
-    Message,
     MobileSyncExtend,
     MobileSyncFact,
     MobileSyncWait,
     NoticeFact,
     Readmit,
     Remove,
-    ServerStatus,
-    ServerStatusCode,
 )
 from protocol.records import RecordKind
+from protocol.server_messages import ServerStatus, ServerStatusCode
+from protocol.wire import Message
 from tests.unit import facts
 
 T = TypeVar("T")

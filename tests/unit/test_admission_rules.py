@@ -6,19 +6,18 @@ import pytest
 
 from protocol.close_codes import CLOSE_RULES, CloseCode, may_reconnect
 from protocol.effects import CloseSocket
-from protocol.frames import PlanSnapshot
-from protocol.log_entries import LogEntry
-from protocol.messages import (
-    ConnectionFact,
+from protocol.events import (
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeEnrolled,
-    ExamineeFact,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
     ExamineeRemoved,
 )
+from protocol.facts import ConnectionFact, ExamineeFact
+from protocol.frames import PlanSnapshot
+from protocol.log_entries import LogEntry
 from protocol.outages import Outages, totals
 from protocol.plan_view import PlanView
 from protocol.records import CONNECTION

@@ -20,7 +20,9 @@ from protocol.codec import (
     split_batches,
 )
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.messages import ClientInfo, ConnectionStatus, Message, MobileSyncStatus, ServerStatus, ServerStatusCode
+from protocol.facts import ClientInfo, ConnectionStatus, MobileSyncStatus
+from protocol.server_messages import ServerStatus, ServerStatusCode
+from protocol.wire import Message
 from tests.unit import facts
 
 LOSS = {

@@ -7,9 +7,7 @@ import pytest
 from protocol.close_codes import CloseCode
 from protocol.connection import Connection, apply, server_of
 from protocol.effects import CloseSocket, Effect, ReportLost, TellState, WatchReconnect
-from protocol.messages import (
-    ClientInfo,
-    ConnectionFact,
+from protocol.events import (
     Event,
     ExamineeConnected,
     ExamineeDisconnected,
@@ -18,6 +16,7 @@ from protocol.messages import (
     ExamineeReconnecting,
     ReplacedSocket,
 )
+from protocol.facts import ClientInfo, ConnectionFact
 from tests.unit.facts import (
     EXAMINEE,
     PLAN,

@@ -18,7 +18,7 @@ from protocol.dead_letters import (
     subject_matches,
 )
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.messages import SessionClose
+from protocol.session_messages import SessionClose
 from tests.unit import facts
 
 PLAN = "status.plan.P001"

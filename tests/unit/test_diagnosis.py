@@ -9,8 +9,8 @@ import pytest
 
 from cli.diagnosis import MEANINGS, Seen, diagnose
 from protocol.connection import Connection
+from protocol.facts import ExamineeFact, LossReason
 from protocol.log_entries import LogEntry
-from protocol.messages import ExamineeFact, LossReason
 from protocol.outage_csv import COLUMNS, csv_of
 from protocol.outages import Outages
 from protocol.timeline import Timeline

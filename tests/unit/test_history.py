@@ -6,19 +6,14 @@ import pytest
 
 from protocol.connection import Connection
 from protocol.effects import WatchReconnect
+from protocol.events import ExamineeConnected, ExamineeDisconnected
+from protocol.facts import ConnectionFact, MobileSyncCode, MobileSyncFact
 from protocol.history import History, Insertion, compact, fold
 from protocol.history import insert as insert_fact
-from protocol.messages import (
-    ConnectionFact,
-    ExamineeConnected,
-    ExamineeDisconnected,
-    Message,
-    MobileSyncCode,
-    MobileSyncFact,
-)
 from protocol.mobile_sync import MobileSync
 from protocol.plan_view import PlanView
 from protocol.records import CONNECTION, MOBILE_SYNC, dump_history, load_history
+from protocol.wire import Message
 from tests.unit.facts import (
     EXAMINEE,
     PLAN,

@@ -10,9 +10,11 @@ from hypothesis import event as note
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.events import Event, ExamineeConnected, ExamineeDisconnected
+from protocol.facts import Aspect, MobileSyncCode
 from protocol.history import History, compact, fold, insert
-from protocol.messages import Aspect, Event, ExamineeConnected, ExamineeDisconnected, Message, MobileSyncCode
 from protocol.plan_view import PlanView
+from protocol.wire import Message
 from tests.unit import facts
 from tests.unit.logs import KINDS, AnyKind, Log, arrivals, in_order, logs
 

@@ -9,10 +9,7 @@ from protocol.codec import STATUS_CODEC, encode
 from protocol.connection import Connection, apply
 from protocol.effects import CloseSocket, Effect, TellState, WatchReconnect
 from protocol.errors import ProtocolError
-from protocol.frames import SERVER_FRAMES, ExamineeRow, Migrate
-from protocol.history import insert
-from protocol.messages import (
-    ConnectionFact,
+from protocol.events import (
     Event,
     ExamineeConnected,
     ExamineeDisconnected,
@@ -21,6 +18,9 @@ from protocol.messages import (
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
 )
+from protocol.facts import ConnectionFact
+from protocol.frames import SERVER_FRAMES, ExamineeRow, Migrate
+from protocol.history import insert
 from protocol.plan_view import PlanView
 from protocol.records import CONNECTION
 from protocol.rows import MOBILE_SYNC_FIELDS, NOTICES_FIELDS, PROGRESS_FIELDS, examinee_row

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from protocol.effects import Effect, ScheduleTimeout, TellMobileSync
-from protocol.messages import Event, MobileSyncCode, MobileSyncCompleted, MobileSyncFact, MobileSyncStatus
+from protocol.events import Event, MobileSyncCompleted
+from protocol.facts import MobileSyncCode, MobileSyncFact, MobileSyncStatus
 from protocol.mobile_sync import MobileSync, apply
 from tests.unit.facts import EXAMINEE, PLAN, at, extend, timed_out, upload_failed, uploaded, wait
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from protocol.actions import REMEMBERED, message_id
 from protocol.effects import Effect, TellNotice
-from protocol.messages import Event, Notice, NoticeConfirmed, NoticeFact
+from protocol.events import Event
+from protocol.facts import Notice, NoticeConfirmed, NoticeFact
 from protocol.notices import KEPT, Notices, apply
 from protocol.records import NOTICES
 from tests.unit.facts import EXAMINEE, PLAN, at, notice, notice_confirmed, readmit, restate

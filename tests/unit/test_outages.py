@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.facts import ExamineeFact
 from protocol.log_entries import LogEntry
-from protocol.messages import ExamineeFact
 from protocol.outages import OutageRow, Outages, totals, union
 from tests.unit import facts
 from tests.unit.facts import DAWN

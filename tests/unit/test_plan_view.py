@@ -7,9 +7,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.frames import Accepted, ExamineeRow, PlanSnapshot
-from protocol.messages import (
-    ConnectionView,
+from protocol.events import (
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeEnrolled,
@@ -17,16 +15,13 @@ from protocol.messages import (
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
     ExamineeRemoved,
-    Message,
-    MobileSyncCode,
     MobileSyncCompleted,
-    MobileSyncStatus,
-    MobileSyncView,
-    Notice,
-    NoticeConfirmed,
-    ReconnectView,
 )
+from protocol.facts import MobileSyncCode, MobileSyncStatus, Notice, NoticeConfirmed
+from protocol.frames import Accepted, ExamineeRow, PlanSnapshot
 from protocol.plan_view import PlanView, Verdict
+from protocol.views import ConnectionView, MobileSyncView, ReconnectView
+from protocol.wire import Message
 
 NOW = "2024-01-01T09:00:00Z"
 IDS = ("E1", "E2", "E3")

@@ -20,9 +20,9 @@ from protocol.close_codes import CLOSE_RULES
 from protocol.codec import MAX_BATCH_MESSAGES, Malformed
 from protocol.errors import ErrorCode
 from protocol.frames import CLIENT_FRAMES, HELLO_SECONDS, MAX_FRAME_BYTES, SERVER_FRAMES, SUBPROTOCOL, Welcome
-from protocol.messages import Message
 from protocol.plan_view import PlanView, Verdict
 from protocol.spec.asyncapi import asyncapi, frames_of
+from protocol.wire import Message
 from tests.specs import AsyncApi
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"

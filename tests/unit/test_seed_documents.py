@@ -9,16 +9,11 @@ import pytest
 
 from protocol import keys, records
 from protocol.codec import SOCKET_CODEC, STATUS_CODEC, Codec, Malformed, encode
+from protocol.events import MobileSyncCompleted
+from protocol.facts import ConnectionStatus, MobileSyncStatus
 from protocol.history import insert
-from protocol.messages import (
-    ConnectionStatus,
-    Message,
-    MobileSyncCompleted,
-    MobileSyncStatus,
-    QueueCreate,
-    ServerStatus,
-    ServerStatusCode,
-)
+from protocol.server_messages import QueueCreate, ServerStatus, ServerStatusCode
+from protocol.wire import Message
 from tests.unit import facts
 
 LOSS = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.effects import Effect, EndSessions
-from protocol.messages import ServerStatus, ServerStatusCode
+from protocol.server_messages import ServerStatus, ServerStatusCode
 from protocol.servers import Server, apply
 from tests.unit.facts import at, server
 

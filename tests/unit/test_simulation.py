@@ -10,16 +10,11 @@ from cli.simulated_examinee import Act, Place, SimulatedExaminee, deal_stories
 from cli.simulated_proctor import SimulatedProctor
 from cli.simulation_report import SimulateReport, report_of
 from cli.simulation_screen import describe
+from protocol.events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating, ReplacedSocket
+from protocol.facts import NoticeConfirmed
 from protocol.frames import Accepted, ReconnectPolicy, Welcome
-from protocol.messages import (
-    ExamineeConnected,
-    ExamineeDisconnected,
-    ExamineeMigrating,
-    Message,
-    MobileSyncView,
-    NoticeConfirmed,
-    ReplacedSocket,
-)
+from protocol.views import MobileSyncView
+from protocol.wire import Message
 
 NOW = "2024-01-01T09:00:00Z"
 PLACE = Place(("ws://a", "ws://b"), None, "P001", lambda role, subject: "token")

@@ -30,13 +30,14 @@ from protocol.codec import SOCKET_CODEC, STATUS_CODEC, encode, encode_batches
 from protocol.control import ANSWERS, REQUESTS, Handled
 from protocol.errors import ErrorCode
 from protocol.frames import CLIENT_FRAMES, SERVER_FRAMES, Heartbeat
-from protocol.messages import Lease, Message, QueueCreate, QueueCreated
+from protocol.server_messages import Lease, QueueCreate, QueueCreated
 from protocol.spec.asyncapi import asyncapi, frames_of
 from protocol.spec.channels import PARAMETERS, nats_channels
 from protocol.spec.examples import EXAMPLES
 from protocol.spec.http_routes import ROUTES
 from protocol.spec.openapi import openapi
 from protocol.streams import STREAMS
+from protocol.wire import Message
 from tests.specs import AsyncApi, OpenApi, SpecBroken, references, resolve
 
 Document = dict[str, Any]

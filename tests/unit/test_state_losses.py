@@ -9,7 +9,9 @@ import pytest
 from protocol import keys
 from protocol.connection import Connection
 from protocol.errors import StateLost
-from protocol.messages import ConnectionStatus, MobileSyncCode, ServerStatusCode, SessionState
+from protocol.facts import ConnectionStatus, MobileSyncCode
+from protocol.server_messages import ServerStatusCode
+from protocol.session_messages import SessionState
 from tests.unit.facts import EXAMINEE, PLAN, connected, disconnected, server, wait
 from tests.unit.hall import facts_of, is_open, kind_of, log_of, loss_waited_for, stored_state
 from tests.unit.logs import in_order

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protocol import keys
-from protocol.messages import ConnectionStatus, Message, MobileSyncCode, ServerStatus, ServerStatusCode
+from protocol.facts import ConnectionStatus, MobileSyncCode
 from protocol.mobile_sync import MobileSync
+from protocol.server_messages import ServerStatus, ServerStatusCode
+from protocol.wire import Message
 from tests.unit.facts import EXAMINEE, PLAN, connected, disconnected, server, upload_failed, wait
 from tests.unit.hall import (
     Broker,

@@ -11,18 +11,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from protocol import keys
 from protocol.connection import Connection, server_of
 from protocol.effects import CloseSocket, TellState
-from protocol.messages import (
-    ConnectionStatus,
-    Message,
-    MobileSyncCode,
-    Notice,
-    ServerStatusCode,
-    SessionClose,
-    SessionState,
-)
+from protocol.facts import ConnectionStatus, MobileSyncCode, Notice
 from protocol.mobile_sync import MobileSync
 from protocol.notices import Notices
+from protocol.server_messages import ServerStatusCode
+from protocol.session_messages import SessionClose, SessionState
 from protocol.versions import floor_of
+from protocol.wire import Message
 from tests.unit import facts
 from tests.unit.facts import EXAMINEE, PLAN
 from tests.unit.hall import (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.messages import QueueConfig, QueueCreate
+from protocol.server_messages import QueueConfig, QueueCreate
 from protocol.streams import (
     ADVISORY,
     LEASE,

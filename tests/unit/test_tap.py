@@ -14,8 +14,8 @@ from actors.runtime.actor import Actor, on
 from actors.runtime.tap import FIRST, MAX_TAILS, READ_BYTES, Tap, described
 from protocol.control import Tail
 from protocol.errors import BrokerUnavailable, ErrorCode, ProtocolError
+from protocol.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.frames import Hello
-from protocol.messages import ConnectionStatus, ConnectionStatusCode
 from protocol.versions import version_of
 from tests.unit.waiting import until
 

@@ -6,10 +6,12 @@ from hypothesis import given
 
 from protocol import records
 from protocol.codec import Malformed, encode
+from protocol.facts import ExamineeFact
 from protocol.log_entries import LogEntry, decode, entries, may_name
-from protocol.messages import ExamineeFact, Message, ServerStatusCode
+from protocol.server_messages import ServerStatusCode
 from protocol.timeline import Happening, Timeline, What, at_moment
 from protocol.times import parse_time
+from protocol.wire import Message
 from tests.unit import facts
 from tests.unit.facts import DAWN, at
 from tests.unit.logs import Log, in_order, logs

@@ -12,7 +12,7 @@ from actors.runtime import tracing
 from actors.runtime.settings import TracingSettings
 from protocol.codec import STATUS_CODEC, encode
 from protocol.errors import ConfigurationError
-from protocol.messages import ConnectionStatus
+from protocol.facts import ConnectionStatus
 from protocol.trace_context import parse_traceparent
 
 CLIENTS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
