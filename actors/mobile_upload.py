@@ -30,8 +30,8 @@ from protocol import keys, subjects
 from protocol.claims import Claims
 from protocol.codec import STATUS_CODEC, encode
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField, StateDamaged, StateUnavailable
+from protocol.facts import CaptureInfo, DeviceInfo, MobileSyncCode, MobileSyncStatus
 from protocol.ids import check_id
-from protocol.messages import CaptureInfo, DeviceInfo, MobileSyncCode, MobileSyncStatus
 from protocol.streams import STATUS
 from protocol.times import format_time, parse_time
 

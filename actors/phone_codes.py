@@ -31,8 +31,8 @@ from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import TokenVerifier, bearer, issue_token, signs_elsewhere
 from protocol import keys, subjects
 from protocol.errors import BrokerUnavailable, ErrorCode, StateDamaged, StateUnavailable
+from protocol.facts import MobileSyncCode
 from protocol.ids import check_id
-from protocol.messages import MobileSyncCode
 from protocol.phone_codes import LENGTH, LONGEST_SECONDS, PhoneCode, digest, new_code, normalised, shown
 from protocol.streams import PHONE
 from protocol.times import format_time, parse_time

@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from protocol.facts import DeviceInfo, MobileSyncCode
 from protocol.ids import Id
-from protocol.messages import DeviceInfo, MobileSyncCode, Wire
 from protocol.outages import OutageRow
 from protocol.timeline import Happening
 from protocol.times import Timestamp
+from protocol.wire import Wire
 
 
 class StoredCapture(Wire):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from protocol.errors import ErrorCode
+from protocol.facts import DeviceInfo, MobileSyncCode
 from protocol.frames import Role
 from protocol.ids import ID_PATTERN
-from protocol.messages import DeviceInfo, MobileSyncCode, Wire
 from protocol.phone_codes import LENGTH, LONGEST_SECONDS
 from protocol.spec.examples import CAPTURE_ID, ENDPOINTS, IMAGE_URL
 from protocol.spec.http_bodies import (
@@ -23,6 +23,7 @@ from protocol.spec.http_bodies import (
 )
 from protocol.timeline import Happening, What
 from protocol.times import TIMESTAMP_PATTERN
+from protocol.wire import Wire
 
 Schema = dict[str, Any]
 
