@@ -285,6 +285,21 @@ async def test_nothing_hinders_anybody(site: Site, screens: Screens, scheme: str
     assert await audit(page) == []
 
 
+async def test_a_long_name_covers_neither_the_id_nor_the_neighbour(screens: Screens) -> None:
+    async with ScriptedPlan(3) as plan:
+        plan.rows["E0002"]["name"] = "José María de la Santísima Trinidad Hernández-Rodríguez del Castillo y Fernández"
+        page = await screens.open(plan.link)
+        name = tile(page, "E0002").locator(".tile-name")
+        await expect(name).to_contain_text("José María")
+        boxes = [
+            await part.bounding_box() for part in (tile(page, "E0002").locator(".tile-id"), name, tile(page, "E0002"))
+        ]
+        of_id, of_name, of_tile = (box for box in boxes if box is not None)
+        assert of_id["x"] + of_id["width"] <= of_name["x"]
+        assert of_name["x"] + of_name["width"] <= of_tile["x"] + of_tile["width"]
+        assert of_id["width"] > 20, "the id gives way to nothing"
+
+
 async def test_2000_examinees_fit_on_the_wall_and_none_is_miscounted(screens: Screens) -> None:
     async with ScriptedPlan(2000) as plan:
         page = await screens.open(plan.link, viewport={"width": 1280, "height": 800})
