@@ -1,6 +1,6 @@
 """One upload of a phone's picture, from the token to the broker's ack (document 18; part of the web server).
 
-Token, ids, deadline, bytes, picture, file, announcement: in this order, each with its own refusal.
+Token, ids, removal, deadline, bytes, picture, file, announcement: in this order, each with its own refusal.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -21,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 from actors import traces
 from actors.captures import FILE_NAME, CaptureStore, Incoming, StoreFailed
+from actors.mobile_stage import MobileStage, MobileStages
 from actors.pictures import NotAPicture, PictureTooLarge
 from actors.problems import UPLOAD_STALLED, Problem
 from actors.runtime.bus import Bus, Outgoing
@@ -29,7 +29,7 @@ from actors.runtime.state_store import StateStore
 from protocol import keys, subjects
 from protocol.claims import Claims
 from protocol.codec import STATUS_CODEC, encode
-from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField, StateDamaged, StateUnavailable
+from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
 from protocol.facts import CaptureInfo, DeviceInfo, MobileSyncCode, MobileSyncStatus
 from protocol.ids import check_id
 from protocol.streams import STATUS
@@ -37,13 +37,8 @@ from protocol.times import format_time, parse_time
 
 log = logging.getLogger("examwire.web")
 
-Stage = Mapping[str, str]
-"""The examinee's mobile_sync record; empty when there is none or Redis does not answer."""
-
-REDIS_SECONDS = 2.0
 BEST_EFFORT_SECONDS = 1.0
 WRITE_BYTES = 256 * 1024
-_CAN_BE_LATE = (MobileSyncCode.WAITING, MobileSyncCode.FAILED, MobileSyncCode.TIMED_OUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +54,17 @@ class Upload:
         """For log lines."""
         return {"plan": self.plan_id, "examinee": self.examinee_id}
 
-    def message_id(self, stage: Stage, what: str, capture_id: str) -> str:
+    def message_id(self, stage: MobileStage, what: str, capture_id: str) -> str:
         """The same for a retry, so that it has one effect; another one for a deliberate new try.
 
         The `deadline` names the stage: it stays through WAITING, FAILED, TIMED_OUT and COMPLETED, and is another one
         when the stage is entered again. The picture that this one takes the place of keeps A, B, A apart.
         """
-        before = stage.get("captureId", "")
+        before = stage.capture_id or ""
         replaced = "" if before == capture_id else before
         owner = (self.plan_id, self.examinee_id, self.device_id)
-        parts = (*owner, what, capture_id, stage.get("deadline", ""), replaced)
+        parts = (*owner, what, capture_id, stage.record.get("deadline", ""), replaced)
         return "mobile-sync-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def deadline_passed(stage: Stage, moment: float) -> bool:
-    """Whether a picture that came at `moment` (seconds since the epoch) came too late for its stage."""
-    if stage.get("status") not in _CAN_BE_LATE:
-        return False
-    try:
-        return parse_time(stage.get("deadline", "")) < moment
-    except ValueError:
-        return False
 
 
 class MobileUploads:
@@ -88,10 +73,18 @@ class MobileUploads:
     stall_seconds: ClassVar[float] = 20.0
     upload_seconds: ClassVar[float] = 300.0
 
-    def __init__(self, settings: MobileSyncSettings, bus: Bus, store: StateStore, captures: CaptureStore) -> None:
+    def __init__(
+        self,
+        settings: MobileSyncSettings,
+        bus: Bus,
+        store: StateStore,
+        captures: CaptureStore,
+        stages: MobileStages,
+    ) -> None:
         self.settings = settings
         self.bus = bus
         self.store = store
+        self._stages = stages
         self.captures = captures
         self._decoders = ThreadPoolExecutor(2, "decode")
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -112,9 +105,11 @@ class MobileUploads:
             raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow uploads for this examinee")
         upload = Upload(plan_id, examinee_id, *_device(request))
 
-        stage = await self.stage(plan_id, examinee_id)
+        # What is not known is no reason to turn a phone away: the log decides.
+        stage = await self._stages.as_known(plan_id, examinee_id) or MobileStage()
+        stage.refuse_removed()
         # TIMED_OUT is the broker's clock; ours may not be there yet.
-        if stage.get("status") == MobileSyncCode.TIMED_OUT or deadline_passed(stage, time.time()):
+        if stage.status == MobileSyncCode.TIMED_OUT or stage.over(time.time()):
             raise _late(stage)
         incoming: Incoming | None = None
         try:
@@ -162,28 +157,21 @@ class MobileUploads:
         if size > self.settings.max_bytes:
             raise PictureTooLarge(f"more than {self.settings.max_bytes} bytes")
 
-    async def _accept(self, upload: Upload, stage: Stage, incoming: Incoming, received_at: float) -> MobileSyncStatus:
+    async def _accept(
+        self, upload: Upload, stage: MobileStage, incoming: Incoming, received_at: float
+    ) -> MobileSyncStatus:
         """Check, store, announce what was received; the message that stands in the log."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._decoders, incoming.keep_jpeg, self.settings.max_pixels)
         # One at a time for an examinee: of uploads here, the one that was stored last is the one announced last. Of
         # those on several web servers the log says which one counts (`actors.captures`).
         async with self._turns.setdefault((upload.plan_id, upload.examinee_id), asyncio.Lock()):
-            stage = await self.stage(upload.plan_id, upload.examinee_id) or stage
-            if deadline_passed(stage, received_at):  # ours to decide by its arrival, not by how long we took
+            stage = await self._stages.as_known(upload.plan_id, upload.examinee_id) or stage
+            stage.refuse_removed()
+            if stage.over(received_at):  # ours to decide by its arrival, not by how long we took
                 raise _late(stage)
             await self.captures.commit(incoming)
             return await self._announce(upload, stage, incoming.capture_id)
-
-    async def stage(self, plan_id: str, examinee_id: str) -> Stage:
-        """What is recorded about an examinee's mobile sync, as well as can be known now."""
-        try:
-            async with asyncio.timeout(REDIS_SECONDS):
-                return await self.store.entries(keys.mobile_sync(plan_id, examinee_id))
-        except (StateUnavailable, StateDamaged, TimeoutError) as error:
-            # Not a reason to turn a phone away: the log decides, and the state manager says what it made of it.
-            log.warning("plan %s, examinee %s: stage not known: %r", plan_id, examinee_id, error)
-            return {}
 
     async def counted(self, plan_id: str, examinee_id: str) -> tuple[str, float] | None:
         """The picture that counts by the log, and when it was announced. Raises `StateUnavailable`, `StateDamaged`."""
@@ -195,7 +183,7 @@ class MobileUploads:
         except ValueError:
             return None
 
-    async def _announce(self, upload: Upload, stage: Stage, capture_id: str) -> MobileSyncStatus:
+    async def _announce(self, upload: Upload, stage: MobileStage, capture_id: str) -> MobileSyncStatus:
         """Publish COMPLETED; for a retry, what the first try has published. Raises `BrokerUnavailable`."""
         image_url = f"/captures/{upload.examinee_id}/{FILE_NAME}"
         status = MobileSyncStatus(
@@ -223,7 +211,9 @@ class MobileUploads:
             return message
         return status
 
-    async def _announce_failure(self, upload: Upload, stage: Stage, reason: str, incoming: Incoming | None) -> None:
+    async def _announce_failure(
+        self, upload: Upload, stage: MobileStage, reason: str, incoming: Incoming | None
+    ) -> None:
         """Publish FAILED as well as can be: whoever waits for the picture should not wait for its answer."""
         status = MobileSyncStatus(
             plan_id=upload.plan_id,
@@ -254,8 +244,9 @@ def _device(request: Request) -> tuple[str, DeviceInfo]:
         raise InvalidField(str(wrong["loc"][0]), wrong["msg"]) from None
 
 
-def _late(stage: Stage) -> Problem:
-    detail = f"the mobile sync ended at {stage.get('deadline') or 'its deadline'}; have the examinee enter it again"
+def _late(stage: MobileStage) -> Problem:
+    ended = stage.record.get("deadline") or "its deadline"
+    detail = f"the mobile sync ended at {ended}; have the examinee enter it again"
     return Problem(409, ErrorCode.DEADLINE_PASSED, detail)
 
 

@@ -6,7 +6,6 @@ until the mobile sync stage ends, and may be used more than once: phones open li
 
 from __future__ import annotations
 
-import asyncio
 import io
 import ipaddress
 import logging
@@ -22,15 +21,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from actors.mobile_stage import MobileStage, MobileStages
 from actors.problems import EXPIRED, NO_SECRET, NOT_WAITING, RETRY_AFTER, TOO_MANY_REQUESTS, Problem
 from actors.rate_limit import RateLimit, client_address, is_trusted
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.local_addresses import LOOPBACK_NAMES, in_url, is_wildcard, lan_addresses
 from actors.runtime.settings import Settings, token_secret
-from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import TokenVerifier, bearer, issue_token, signs_elsewhere
-from protocol import keys, subjects
-from protocol.errors import BrokerUnavailable, ErrorCode, StateDamaged, StateUnavailable
+from protocol import subjects
+from protocol.errors import BrokerUnavailable, ErrorCode
 from protocol.facts import MobileSyncCode
 from protocol.ids import check_id
 from protocol.phone_codes import LENGTH, LONGEST_SECONDS, PhoneCode, digest, new_code, normalised, shown
@@ -39,7 +38,6 @@ from protocol.times import format_time, parse_time
 
 log = logging.getLogger("examwire.web")
 
-REDIS_SECONDS = 2.0
 CODES_A_MINUTE = 10
 WRONG_CODES_A_MINUTE = 10
 TOKEN_LASTS_ON = 3600.0
@@ -51,10 +49,10 @@ _OPEN = (MobileSyncCode.WAITING, MobileSyncCode.FAILED)
 class PhoneCodes:
     """Makes codes for examinees, and gives phones tokens for them."""
 
-    def __init__(self, settings: Settings, bus: Bus, store: StateStore, verifier: TokenVerifier) -> None:
+    def __init__(self, settings: Settings, bus: Bus, stages: MobileStages, verifier: TokenVerifier) -> None:
         self._settings = settings
         self._bus = bus
-        self._store = store
+        self._stages = stages
         self._verifier = verifier
         # With an issuer's public key only there is nothing that a phone's token could be signed with.
         self._secret = None if signs_elsewhere(settings) and settings.secret is None else token_secret(settings)
@@ -81,7 +79,9 @@ class PhoneCodes:
         whom = f"{plan_id}.{examinee_id}"
         _refuse_for(self._made.wait(whom), "too many codes were made for this examinee")
         now = time.time()
-        deadline = self._open_until(await self._stage(plan_id, examinee_id), now)
+        stage = await self._stages.read(plan_id, examinee_id)
+        stage.refuse_removed()
+        deadline = self._open_until(stage, now)
         self._made.count(whom)
         code = new_code(secrets.choice)
         lives = max(1, math.floor(min(deadline - now, LONGEST_SECONDS)))
@@ -103,14 +103,14 @@ class PhoneCodes:
         }
         return JSONResponse(told, 201, {"Cache-Control": "no-store"})
 
-    def _open_until(self, stage: dict[str, str], now: float) -> float:
+    def _open_until(self, stage: MobileStage, now: float) -> float:
         """The stage's deadline. Raises 409 when no phone is being waited for."""
-        if stage.get("status") == MobileSyncCode.COMPLETED:
+        if stage.status == MobileSyncCode.COMPLETED:
             raise Problem(409, NOT_WAITING, "the picture is there already")
-        if stage.get("status") not in (*_OPEN, MobileSyncCode.TIMED_OUT):
+        if stage.status not in (*_OPEN, MobileSyncCode.TIMED_OUT):
             raise Problem(409, NOT_WAITING, "enter the mobile sync stage first: nobody waits for a phone")
-        deadline = _deadline(stage)
-        if stage.get("status") == MobileSyncCode.TIMED_OUT or deadline is None or deadline - now < 1:
+        deadline = stage.deadline
+        if stage.status == MobileSyncCode.TIMED_OUT or deadline is None or deadline - now < 1:
             raise Problem(409, ErrorCode.DEADLINE_PASSED, "the mobile sync has ended; enter it again")
         return deadline
 
@@ -135,8 +135,9 @@ class PhoneCodes:
     # -- the phone's page ----------------------------------------------------------------------------
 
     async def redeem_code(self, request: Request) -> Response:
-        """`POST /v1/phone-codes/{code}`: 200 and a token of role mobile; 404 unknown, 410 over, 429 too many wrong.
+        """`POST /v1/phone-codes/{code}`: 200 and a token of role mobile.
 
+        403: the examinee was removed, 404: no such code, 410: it is over, 429: too many wrong ones came from there.
         Only wrong codes are counted: a whole hall of phones may have one address.
         """
         secret = self._signing_secret()
@@ -163,10 +164,10 @@ class PhoneCodes:
         except (pydantic.ValidationError, ValueError) as error:
             log.error("message %d of %s is no phone code: %s", stored.sequence, PHONE.name, error)
             raise over from None
-        try:  # it may have been extended meanwhile, or entered anew
-            deadline = _deadline(await self._stage(record.plan_id, record.examinee_id)) or deadline
-        except Problem:
-            log.info("plan %s, examinee %s: deadline as it was", record.plan_id, record.examinee_id)
+        # It may have been extended meanwhile, or entered anew; while nobody knows, it is as it was.
+        stage = await self._stages.as_known(record.plan_id, record.examinee_id) or MobileStage()
+        stage.refuse_removed()
+        deadline = stage.deadline or deadline
         left = deadline - time.time()
         if left <= 0:
             raise over
@@ -191,15 +192,6 @@ class PhoneCodes:
             raise Problem(501, NO_SECRET, detail)
         return self._secret
 
-    async def _stage(self, plan_id: str, examinee_id: str) -> dict[str, str]:
-        """The examinee's mobile_sync record. Raises 503."""
-        try:
-            async with asyncio.timeout(REDIS_SECONDS):
-                return await self._store.entries(keys.mobile_sync(plan_id, examinee_id))
-        except (StateUnavailable, StateDamaged, TimeoutError) as error:
-            log.warning("plan %s, examinee %s: stage not known: %r", plan_id, examinee_id, error)
-            raise _unavailable("what is recorded cannot be read") from None
-
 
 def qr_svg(url: str) -> str:
     """The QR code of an address as an SVG image, black on white with its quiet zone; no styles, for CSP's sake."""
@@ -207,13 +199,6 @@ def qr_svg(url: str) -> str:
     options: dict[str, Any] = {"xmldecl": False, "svgclass": None, "lineclass": None, "omitsize": True, "nl": False}
     segno.make(url, error="m", micro=False).save(target, kind="svg", dark="#000", light="#fff", border=4, **options)
     return target.getvalue().decode()
-
-
-def _deadline(stage: dict[str, str]) -> float | None:
-    try:
-        return parse_time(stage.get("deadline", ""))
-    except ValueError:
-        return None
 
 
 def _refuse_for(seconds: int, why: str) -> None:

@@ -1,8 +1,9 @@
 """The web server: pages for people, phones put camera pictures here, proctors fetch them, machines ask how it is.
 
-The pages and their files are in `actors.web_pages`, what they ask in `actors.plan_api` and `actors.phone_codes`. An
-upload (`actors.mobile_upload`) is checked to be a picture, stored, and only then announced in STATUS; the phone's 201
-comes after the broker's ack (document 18). Every error is a problem document (`actors.problems`).
+The pages and their files are in `actors.web_pages`, what they ask in `actors.plan_api`, `actors.examinee_api`,
+`actors.mobile_stage` and `actors.phone_codes`. An upload (`actors.mobile_upload`) is checked to be a picture, stored,
+and only then announced in STATUS; the phone's 201 comes after the broker's ack (document 18). Every error is a problem
+document (`actors.problems`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from actors import traces
 from actors.captures import FILE_NAME, StoreFailed, capture_store, keep_seconds
 from actors.endpoints import Endpoints
 from actors.examinee_api import ExamineeApi
+from actors.mobile_stage import MobileStages
 from actors.mobile_upload import MobileUploads
 from actors.phone_codes import PhoneCodes
 from actors.plan_api import PlanApi
@@ -92,14 +94,15 @@ class WebServer(Actor):
         self.store = store
         self.url = ""
         self.captures = capture_store(settings, bus)
-        self.uploads = MobileUploads(settings.mobile_sync, bus, store, self.captures)
         self.outcomes: Counter[str] = Counter()
         self._verifier = TokenVerifier(settings)
+        self._stages = MobileStages(store, self._verifier)
+        self.uploads = MobileUploads(settings.mobile_sync, bus, store, self.captures, self._stages)
         self._tls = ServerTls.of("web", settings.web.certificate_file, settings.web.key_file)
         self._endpoints = Endpoints(store)
         pages = Pages(lambda: self._endpoints.known, settings.web.connect_sources)
         api = PlanApi(settings.mobile_sync, bus, self._verifier, self._endpoints)
-        codes = PhoneCodes(settings, bus, store, self._verifier)
+        codes = PhoneCodes(settings, bus, self._stages, self._verifier)
         self._http: _HttpServer | None = None
         self._serving: asyncio.Task[None] | None = None
         self._presence = Presence(bus, self)
@@ -112,6 +115,7 @@ class WebServer(Actor):
                 Route(f"/v1/plans/{{plan_id:path}}/captures/{{examinee_id:path}}/{FILE_NAME}", self.capture),
                 *api.routes(),
                 *codes.routes(),
+                *self._stages.routes(),
                 *ExamineeApi(store, self._verifier).routes(),
                 *pages.routes(),
                 Route("/healthz", self.healthz),
@@ -258,9 +262,9 @@ class WebServer(Actor):
         if not claims.may_see_picture_of(plan_id, examinee_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow to see this picture")
         # The one that counts by the record; while nobody knows, the one that was stored last.
-        stage = await self.uploads.stage(plan_id, examinee_id)
+        stage = await self._stages.as_known(plan_id, examinee_id)
         try:
-            content = await self.captures.read(plan_id, examinee_id, stage.get("captureId"))
+            content = await self.captures.read(plan_id, examinee_id, stage.capture_id if stage is not None else None)
         except BrokerUnavailable as error:
             log.warning("plan %s, examinee %s: picture not fetched: %s", plan_id, examinee_id, error)
             detail = "the picture cannot be fetched now"

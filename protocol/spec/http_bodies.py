@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from protocol.facts import DeviceInfo, MobileSyncCode
+from protocol.happenings import Happening
 from protocol.ids import Id
 from protocol.outages import OutageRow
-from protocol.timeline import Happening
 from protocol.times import Timestamp
 from protocol.wire import Wire
 
@@ -77,6 +77,19 @@ class PhoneToken(Wire):
     examinee_id: Id
     deadline: Timestamp
     seconds_left: float
+
+
+class StageTold(Wire):
+    """How the mobile sync stage stands. `status` NONE: it was not entered yet.
+
+    `secondsLeft` until the `deadline`, negative after it, for a phone whose clock is wrong. `removed`: a proctor has
+    removed the examinee, and nothing is taken until one has let them in again.
+    """
+
+    status: MobileSyncCode | Literal["NONE"]
+    removed: bool
+    deadline: Timestamp | None = None
+    seconds_left: float | None = None
 
 
 class Admission(Wire):

@@ -8,6 +8,7 @@ from typing import Any
 from protocol.errors import ErrorCode
 from protocol.facts import DeviceInfo, MobileSyncCode
 from protocol.frames import Role
+from protocol.happenings import Happening, What
 from protocol.ids import ID_PATTERN
 from protocol.phone_codes import LENGTH, LONGEST_SECONDS
 from protocol.spec.examples import CAPTURE_ID, ENDPOINTS, IMAGE_URL
@@ -18,10 +19,10 @@ from protocol.spec.http_bodies import (
     PhoneCodeMade,
     PhoneToken,
     Ready,
+    StageTold,
     StoredCapture,
     TimelineOfExaminee,
 )
-from protocol.timeline import Happening, What
 from protocol.times import TIMESTAMP_PATTERN
 from protocol.wire import Wire
 
@@ -84,6 +85,7 @@ class HttpRoute:
 
 
 _TOKEN = ((400, (ErrorCode.INVALID_FIELD,)), (401, (ErrorCode.UNAUTHORIZED,)), (403, (ErrorCode.FORBIDDEN,)))
+_TOKEN_OR_REMOVED = (*_TOKEN[:2], (403, (ErrorCode.FORBIDDEN, "REMOVED")))
 _AWAY = (503, (ErrorCode.UNAVAILABLE,))
 _EXAMINEE = "/v1/plans/{planId}/examinees/{examineeId}"
 _MOMENT = "2026-11-22T09:02:11.000Z"
@@ -96,7 +98,8 @@ ROUTES: tuple[HttpRoute, ...] = (
         "Upload the picture of the mobile sync stage",
         "The body is the JPEG or PNG itself. 201 once the picture is stored and that is durably in the log; the "
         "waiting examinee and the proctors are told then. The same request again (after a 408, a 503, or no answer at "
-        "all) has one effect. The token's `sub` is the examineeId.",
+        "all) has one effect. The token's `sub` is the examineeId. 403 REMOVED: a proctor has removed the examinee; "
+        "nothing is taken until one has let them in again (`…/mobile-stage` says when).",
         Answer(
             201,
             "Stored and announced.",
@@ -119,7 +122,7 @@ ROUTES: tuple[HttpRoute, ...] = (
         ),
         body=("image/jpeg", "image/png", "application/octet-stream"),
         problems=(
-            *_TOKEN,
+            *_TOKEN_OR_REMOVED,
             (408, ("UPLOAD_STALLED",)),
             (409, (ErrorCode.DEADLINE_PASSED,)),
             (413, (ErrorCode.IMAGE_TOO_LARGE,)),
@@ -160,7 +163,7 @@ ROUTES: tuple[HttpRoute, ...] = (
         ),
         who=("examinee",),
         problems=(
-            *_TOKEN,
+            *_TOKEN_OR_REMOVED,
             (409, ("NOT_WAITING", ErrorCode.DEADLINE_PASSED)),
             (429, ("TOO_MANY_REQUESTS",)),
             (501, ("NO_SECRET",)),
@@ -187,12 +190,31 @@ ROUTES: tuple[HttpRoute, ...] = (
             ),
         ),
         problems=(
+            (403, ("REMOVED",)),
             (404, (ErrorCode.NOT_FOUND,)),
             (410, ("EXPIRED",)),
             (429, ("TOO_MANY_REQUESTS",)),
             (501, ("NO_SECRET",)),
             _AWAY,
         ),
+    ),
+    HttpRoute(
+        "GET",
+        f"{_EXAMINEE}/mobile-stage",
+        "getMobileStage",
+        "How the mobile sync stage stands",
+        "For the phone, which has no socket: how long there is, also after a proctor has given more time, and whether "
+        "the examinee was removed. Ask every 8 s at most.",
+        Answer(
+            200,
+            "What is recorded.",
+            StageTold,
+            example=StageTold(
+                status=MobileSyncCode.WAITING, removed=False, deadline="2026-11-22T09:03:00.000Z", seconds_left=97.214
+            ),
+        ),
+        who=("mobile", "examinee"),
+        problems=(*_TOKEN, _AWAY),
     ),
     HttpRoute(
         "GET",

@@ -212,6 +212,7 @@ class Exam:
         await proctor.say("remove", examineeId="E004", requestId="r4", reason="another person sat down")
         assert await examinee.closed() == CloseCode.REMOVED
         await proctor.expect("examinee_removed", examineeId="E004")
+        assert (await self.site.put(picture(), examinee_id="E004")).status_code == 403
 
     async def asked_by_http(self) -> None:
         """Each address, as it should be asked and as it should not."""
@@ -236,6 +237,9 @@ class Exam:
             ("GET", f"{report}?affected=true&ignoreBelowSeconds=0.5&from=2020-01-01T00:00:00Z", proctor, 200),
             ("GET", f"{report}?from=yesterday", proctor, 400),
             ("GET", report, {}, 401),
+            ("GET", "/v1/plans/P001/examinees/E001/mobile-stage", bearer(), 200),
+            ("GET", "/v1/plans/P001/examinees/E404/mobile-stage", bearer("mobile", "E404"), 200),
+            ("GET", "/v1/plans/P001/examinees/E001/mobile-stage", proctor, 403),
             ("GET", "/v1/endpoints", {}, 200),
             ("GET", "/healthz", {}, 200),
             ("GET", "/readyz", {}, 200),

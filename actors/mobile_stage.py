@@ -1,0 +1,115 @@
+"""How an examinee's mobile sync stage stands, as it is recorded: for uploads, for codes, and for phones that ask.
+
+A phone has no socket. It asks here now and then, so that what it counts down is what the proctor has given, and so that
+it learns that the examinee was removed, or let in again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from actors.problems import REMOVED, RETRY_AFTER, Problem
+from actors.runtime.state_store import StateStore
+from actors.runtime.tokens import TokenVerifier, bearer
+from protocol import keys
+from protocol.errors import ErrorCode, StateDamaged, StateUnavailable
+from protocol.facts import MobileSyncCode
+from protocol.ids import check_id
+from protocol.times import format_time, parse_time
+
+log = logging.getLogger("examwire.web")
+
+REDIS_SECONDS = 2.0
+_CAN_BE_LATE = (MobileSyncCode.WAITING, MobileSyncCode.FAILED, MobileSyncCode.TIMED_OUT)
+
+
+@dataclass(frozen=True, slots=True)
+class MobileStage:
+    """`record`: the examinee's mobile_sync record, empty when there is none. `removed`: a proctor has removed them."""
+
+    record: Mapping[str, str] = field(default_factory=dict)
+    removed: bool = False
+
+    @property
+    def status(self) -> str | None:
+        return self.record.get("status")
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds since the epoch."""
+        try:
+            return parse_time(self.record.get("deadline", ""))
+        except ValueError:
+            return None
+
+    @property
+    def capture_id(self) -> str | None:
+        """Of the picture that counts."""
+        return self.record.get("captureId")
+
+    def over(self, moment: float) -> bool:
+        """Whether a picture that came at `moment` (seconds since the epoch) came too late."""
+        if self.status not in _CAN_BE_LATE:
+            return False
+        deadline = self.deadline
+        return deadline is not None and deadline < moment
+
+    def refuse_removed(self) -> None:
+        """Whoever was removed is shut out, and so is their phone. Raises 403."""
+        if self.removed:
+            detail = "a proctor has removed this examinee from the exam; only a proctor can let them in again"
+            raise Problem(403, REMOVED, detail)
+
+
+class MobileStages:
+    """Reads stages from Redis, and tells phones of them."""
+
+    def __init__(self, store: StateStore, verifier: TokenVerifier) -> None:
+        self._store = store
+        self._verifier = verifier
+
+    def routes(self) -> list[Route]:
+        return [Route("/v1/plans/{plan_id:path}/examinees/{examinee_id:path}/mobile-stage", self.tell)]
+
+    async def read(self, plan_id: str, examinee_id: str) -> MobileStage:
+        """As it is recorded. Raises a 503 `Problem` when Redis does not answer in time, or not with the truth."""
+        wanted = [keys.mobile_sync(plan_id, examinee_id), keys.progress(plan_id, examinee_id)]
+        try:
+            async with asyncio.timeout(REDIS_SECONDS):
+                stage, progress = await self._store.hashes(wanted)
+        except (StateUnavailable, StateDamaged, TimeoutError) as error:
+            log.warning("plan %s, examinee %s: stage not known: %r", plan_id, examinee_id, error)
+            detail = "what is recorded cannot be read now"
+            raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=RETRY_AFTER) from None
+        return MobileStage(stage, progress.get("removed") == "1")
+
+    async def as_known(self, plan_id: str, examinee_id: str) -> MobileStage | None:
+        """As `read`; `None` while nobody knows, which is no reason to turn a phone away: the log decides."""
+        try:
+            return await self.read(plan_id, examinee_id)
+        except Problem:
+            return None
+
+    async def tell(self, request: Request) -> Response:
+        """`GET /v1/plans/{planId}/examinees/{examineeId}/mobile-stage`, by the phone or the examinee.
+
+        `status` (NONE: not entered yet), `deadline` and the `secondsLeft` until then (negative after it), `removed`.
+        """
+        claims = self._verifier.verify(bearer(request.headers.get("authorization")))
+        plan_id = check_id("planId", request.path_params["plan_id"])
+        examinee_id = check_id("examineeId", request.path_params["examinee_id"])
+        if not claims.may_upload_for(plan_id, examinee_id):
+            raise Problem(403, ErrorCode.FORBIDDEN, "the token is not for this examinee")
+        stage = await self.read(plan_id, examinee_id)
+        told: dict[str, object] = {"status": stage.status or "NONE", "removed": stage.removed}
+        if (deadline := stage.deadline) is not None:
+            told |= {"deadline": format_time(deadline), "secondsLeft": round(deadline - time.time(), 3)}
+        return JSONResponse(told, headers={"Cache-Control": "no-store"})
