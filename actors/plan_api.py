@@ -24,10 +24,11 @@ from actors.runtime.bus import Bus
 from actors.runtime.settings import MobileSyncSettings
 from actors.runtime.tokens import TokenVerifier, bearer
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
+from protocol.happenings import Happening
 from protocol.ids import check_id
 from protocol.outage_csv import csv_of
 from protocol.outages import Outages
-from protocol.timeline import Happening, Timeline
+from protocol.timeline import Timeline
 from protocol.times import format_time, parse_time
 
 log = logging.getLogger("examwire.web")

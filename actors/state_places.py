@@ -14,19 +14,14 @@ from protocol.facts import (
     ConnectionStatusCode,
     Enrol,
     ExamineeFact,
-    MobileSyncExtend,
     MobileSyncStatus,
-    MobileSyncTimeout,
     MobileSyncWait,
-    Notice,
-    NoticeConfirmed,
-    Restate,
+    aspect_of,
 )
 from protocol.server_messages import ServerStatus
 from protocol.wire import Message
 
 ENDED_SOCKET_SECONDS = 86400
-_ABOUT_PICTURES = (MobileSyncWait, MobileSyncStatus, MobileSyncExtend, MobileSyncTimeout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +37,13 @@ def record_of(message: Message) -> tuple[str, records.RecordKind[Any, Any]]:
     if isinstance(message, ServerStatus):
         return keys.server_status(message.server_id), records.SERVER
     assert isinstance(message, ExamineeFact)
-    aspect = message.aspect if isinstance(message, Restate) else "connection"
-    if aspect == "mobile_sync" or isinstance(message, _ABOUT_PICTURES):
-        return keys.mobile_sync(message.plan_id, message.examinee_id), records.MOBILE_SYNC
-    if aspect == "notices" or isinstance(message, Notice | NoticeConfirmed):
-        return keys.notices(message.plan_id, message.examinee_id), records.NOTICES
-    return keys.progress(message.plan_id, message.examinee_id), records.CONNECTION
+    match aspect_of(message):
+        case "mobile_sync":
+            return keys.mobile_sync(message.plan_id, message.examinee_id), records.MOBILE_SYNC
+        case "notices":
+            return keys.notices(message.plan_id, message.examinee_id), records.NOTICES
+        case "connection":
+            return keys.progress(message.plan_id, message.examinee_id), records.CONNECTION
 
 
 def socket_writes(items: Iterable[Item]) -> list[SocketWrite]:

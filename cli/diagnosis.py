@@ -7,7 +7,7 @@ from typing import Any
 
 from cli.moments import lasting, local
 from protocol.connection import READMITTED, Connection
-from protocol.timeline import Happening, What
+from protocol.happenings import Happening, What
 from protocol.times import parse_time
 
 MEANINGS: dict[str, tuple[str, str]] = {

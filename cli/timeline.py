@@ -13,8 +13,9 @@ from cli.config import takes_settings
 from cli.live import connected
 from cli.moments import MOMENT_HELP, lasting, local, parse_moment, zone_name
 from cli.output import Format, NotFound, OutputOption, console, print_json, run_until_interrupted, table
+from protocol.happenings import Happening, Moment, at_moment
 from protocol.ids import check_id
-from protocol.timeline import Happening, Moment, Timeline, at_moment
+from protocol.timeline import Timeline
 from protocol.times import format_time, parse_time
 
 if TYPE_CHECKING:

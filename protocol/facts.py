@@ -244,5 +244,19 @@ ConnectionFact = ConnectionStatus | ReconnectAttempt | ReconnectExhausted | Enro
 MobileSyncFact = MobileSyncWait | MobileSyncStatus | MobileSyncExtend | MobileSyncTimeout | Restate
 NoticeFact = Notice | NoticeConfirmed | Restate
 
+
+def aspect_of(fact: ExamineeFact) -> Aspect:
+    """What of an examinee a fact is about: which of the three records it changes."""
+    match fact:
+        case Restate():
+            return fact.aspect
+        case MobileSyncWait() | MobileSyncStatus() | MobileSyncExtend() | MobileSyncTimeout():
+            return "mobile_sync"
+        case Notice() | NoticeConfirmed():
+            return "notices"
+        case _:
+            return "connection"
+
+
 STATUS_MESSAGES: tuple[type[Message], ...] = get_args(ConnectionFact | MobileSyncFact | NoticeFact | ServerStatus)
 """What the state manager receives."""

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 
 from protocol.connection import Connection
 from protocol.facts import ConnectionStatusCode, Enrol
+from protocol.happenings import What
 from protocol.log_entries import LogEntry
-from protocol.timeline import Timeline, What
+from protocol.timeline import Timeline
 from protocol.times import format_time, parse_time
 from protocol.wire import Wire
 

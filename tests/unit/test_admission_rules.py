@@ -17,12 +17,12 @@ from protocol.events import (
 )
 from protocol.facts import ConnectionFact, ExamineeFact
 from protocol.frames import PlanSnapshot
+from protocol.happenings import What
 from protocol.log_entries import LogEntry
 from protocol.outages import Outages, totals
 from protocol.plan_view import PlanView
 from protocol.records import CONNECTION
 from protocol.rows import MOBILE_SYNC_FIELDS, PROGRESS_FIELDS, examinee_row
-from protocol.timeline import What
 from tests.unit.facts import (
     DAWN,
     EXAMINEE,

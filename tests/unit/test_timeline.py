@@ -7,9 +7,10 @@ from hypothesis import given
 from protocol import records
 from protocol.codec import Malformed, encode
 from protocol.facts import ExamineeFact
+from protocol.happenings import Happening, What, at_moment
 from protocol.log_entries import LogEntry, decode, entries, may_name
 from protocol.server_messages import ServerStatusCode
-from protocol.timeline import Happening, Timeline, What, at_moment
+from protocol.timeline import Timeline
 from protocol.times import parse_time
 from protocol.wire import Message
 from tests.unit import facts
