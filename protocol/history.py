@@ -3,7 +3,7 @@
 Each record in Redis holds the state up to a `floor` (every message up to there is acknowledged, so none can come
 late) and the few facts above it. A fact takes its place by version, and the state is the fold of the facts in
 that order, whatever the order they arrived in: a duplicate finds its place taken, a late one is put where it
-belongs. The rules (`connection`, `mobile_sync`, `servers`) only ever see facts in order.
+belongs. The rules (`connection_rules`, `mobile_sync`, `notices`, `servers`) only ever see facts in order.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_
 
 import pydantic_core
 
-from protocol import connection, mobile_sync, notices, servers
+from protocol import connection, connection_rules, mobile_sync, notices, servers
 from protocol.codec import STATUS_CODEC
 from protocol.connection import Connection
 from protocol.errors import ProtocolError
@@ -213,7 +213,7 @@ def _server_fields(state: Server) -> dict[str, str]:
 
 
 CONNECTION: RecordKind[Connection, ConnectionFact] = RecordKind(
-    Connection, connection.apply, connection.told, _connection_fields, "connection"
+    Connection, connection_rules.apply, connection.told, _connection_fields, "connection"
 )
 MOBILE_SYNC: RecordKind[MobileSync, MobileSyncFact] = RecordKind(
     MobileSync, mobile_sync.apply, mobile_sync.told, _mobile_sync_fields, "mobile_sync"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from protocol import connection, mobile_sync, notices
+from protocol import connection_rules, mobile_sync, notices
 from protocol.connection import Connection, server_of
 from protocol.facts import (
     ConnectionFact,
@@ -98,7 +98,7 @@ class Timeline:
                 before = person.connection
                 if before.status is None and self._cut and (seed := _before_the_log(fact)) is not None:
                     before, person.complete = replace(seed, name=before.name, enrolled=before.enrolled), False
-                outcome = connection.apply(before, version, fact)
+                outcome = connection_rules.apply(before, version, fact)
                 person.connection = outcome.state
                 return of_connection(before, outcome, fact)
 

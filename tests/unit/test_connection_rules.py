@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from protocol.close_codes import CloseCode
-from protocol.connection import Connection, apply, server_of
+from protocol.connection import Connection, server_of
+from protocol.connection_rules import apply
 from protocol.effects import CloseSocket, Effect, ReportLost, TellState, WatchReconnect
 from protocol.events import (
     Event,

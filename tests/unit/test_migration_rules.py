@@ -6,7 +6,8 @@ import pytest
 
 from protocol.close_codes import CloseCode
 from protocol.codec import STATUS_CODEC, encode
-from protocol.connection import Connection, apply
+from protocol.connection import Connection
+from protocol.connection_rules import apply
 from protocol.effects import CloseSocket, Effect, TellState, WatchReconnect
 from protocol.errors import ProtocolError
 from protocol.events import (
