@@ -19,14 +19,16 @@ from actors.runtime.stream_reading import read_stream
 from actors.state_places import ENDED_SOCKET_SECONDS, Item, index_of, record_of, socket_writes
 from protocol import keys, log_entries, servers, subjects
 from protocol.codec import Malformed
-from protocol.errors import ConsumerGone
+from protocol.dead_letters import Letter
+from protocol.errors import ConsumerGone, ProtocolError
 from protocol.history import History, Rule
 from protocol.records import RecordKind
 from protocol.server_messages import ServerStatus
 from protocol.servers import Server
-from protocol.streams import STATE_MANAGER, STATUS
+from protocol.streams import DEADLETTER, STATE_MANAGER, STATUS
 from protocol.times import parse_time
-from protocol.versions import floor_of, version_of
+from protocol.versions import floor_of, sequence_of, version_of
+from protocol.versions import index_of as place_of
 from protocol.wire import Message
 
 log = logging.getLogger("examwire.log_of_record")
@@ -45,6 +47,33 @@ class Extent:
     last: int
     acknowledged: int
     delivered: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """Which facts of STATUS are dead letters, by sequence and place in it (`None`: all of that message).
+
+    They had no effect when their turn came, and nobody was told.
+    """
+
+    places: frozenset[tuple[int, int | None]] = frozenset()
+
+    def __contains__(self, version: int) -> bool:
+        sequence = sequence_of(version)
+        return (sequence, place_of(version)) in self.places or (sequence, None) in self.places
+
+    @classmethod
+    def by(cls, letters: Iterable[bytes]) -> SetAside:
+        """From the letters as they are stored."""
+        places = set()
+        for stored in letters:
+            try:
+                source = Letter.read(stored).source
+            except ProtocolError:
+                continue  # not written by us: whatever it is about, it is no fact of the log
+            if source.stream == STATUS.name:
+                places.add((source.number, source.index))
+        return cls(frozenset(places))
 
 
 class StatusLog:
@@ -70,6 +99,11 @@ class StatusLog:
         for subject in [subjects.status_plan(plan_id)] if plan_id is not None else everything:
             async for stored in read_stream(self._bus, STATUS.name, subject=subject, first=first, last=last):
                 yield stored
+
+    async def set_aside(self) -> SetAside:
+        """The facts that are among the dead letters now. Raises `NotPermitted` also when only those may not be read."""
+        letters = read_stream(self._bus, DEADLETTER.name, subject=subjects.deadletter(STATUS.name))
+        return SetAside.by([stored.payload async for stored in letters])
 
     async def server(self, server_id: str) -> Server:
         """What the whole log says of a socket server by now, whatever the state managers have got to."""
@@ -98,7 +132,8 @@ def facts_of(stored: Stored) -> Iterator[Item | Malformed]:
 class Line:
     """A record by the log. `base`: the fold of what is acknowledged; `facts`: those after it; `head`: the fold of all.
 
-    `first` and `newest` are the versions of its first and last fact, `newest_told` of the last event.
+    `first` and `newest` are the versions of its first and last fact, `newest_told` of the last event. `untold`: some
+    of its facts are dead letters, so proctors were told something else.
     """
 
     kind: RecordKind[Any, Any]
@@ -109,6 +144,7 @@ class Line:
     first: int = 0
     newest: int = 0
     newest_told: int = 0
+    untold: bool = False
 
     def __post_init__(self) -> None:
         self.base = self.head = self.kind.state()
@@ -132,8 +168,9 @@ class Line:
 class Projection:
     """What Redis should hold, by the log up to where it was replayed; everything up to `floor` is acknowledged."""
 
-    def __init__(self, plan_id: str | None = None) -> None:
+    def __init__(self, plan_id: str | None = None, aside: SetAside | None = None) -> None:
         self.plan_id = plan_id
+        self._aside = aside or SetAside()
         self.lines: dict[str, Line] = {}
         self.sockets: dict[str, SocketWrite] = {}
         self.members: dict[str, dict[str, int]] = {}
@@ -204,6 +241,7 @@ class Projection:
         line = self.lines.get(key)
         if line is None:
             line = self.lines[key] = Line(kind, message, first=version)
+        line.untold = line.untold or version in self._aside
         try:
             rule: Rule[Any, Any] = kind.rule
             outcome = rule(line.head, version, message)

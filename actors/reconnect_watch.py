@@ -27,7 +27,7 @@ from actors.state_metrics import ATTEMPTS, EXHAUSTED
 from protocol import keys, subjects
 from protocol.codec import encode, encode_batches
 from protocol.connection import READMITTED, REMOVED
-from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
+from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateLost, StateUnavailable
 from protocol.facts import ConnectionStatusCode, ReconnectAttempt, ReconnectExhausted
 from protocol.ids import check_id
 from protocol.streams import RECONNECT_EXHAUSTED, ladder_of, reconnect_watch
@@ -149,7 +149,9 @@ class ReconnectWatch(Actor):
         try:
             known = await self._store.fields(wanted, ("connStatusCode", "lossVersion", "exhausted", "reason"))
         except (StateUnavailable, StateDamaged) as error:
-            log.warning("%s: attempts go on unseen: %s", self.address, error)
+            # What has to be repaired first is being repaired, after every restart of Redis: nobody need look.
+            level = logging.INFO if isinstance(error, StateLost) else logging.WARNING
+            log.log(level, "%s: attempts go on unseen: %s", self.address, error)
             return [False] * len(deliveries)
         over: list[bool] = []
         newer: list[Outgoing] = []

@@ -157,7 +157,8 @@ class StateManager(Actor):
                     break
             self._waiting_for = None
         if repair.messages:
-            log.warning(
+            log.log(
+                logging.WARNING if repair.alarming else logging.INFO,
                 "%s: Redis is whole again (it was %s): %d records written, %d restated, %d messages of the log, %.2f s",
                 self.address,
                 repair.found,

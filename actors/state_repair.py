@@ -2,7 +2,8 @@
 
 Everything here may be done by several processes at once, beside the state managers, and again after a crash: records
 are replaced only if nobody has written them meanwhile, and each fact takes its place by version. Nothing is told: what
-is acknowledged was told, the rest is still to be delivered and finds its place taken, which completes its effects.
+is acknowledged was told, the rest is still to be delivered and finds its place taken, which completes its effects. But
+a fact that had become a dead letter was told to nobody, and is in the record now: its examinee's state is told anew.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from prometheus_client import Counter
 
-from actors.log_of_record import Extent, Line, Projection, StatusLog, facts_of
+from actors.log_of_record import Extent, Line, Projection, SetAside, StatusLog, facts_of
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.metrics import REGISTRY
 from actors.runtime.state_store import Index, Replacement, SocketWrite, StateStore
@@ -24,7 +25,7 @@ from actors.state_audit import Difference, kind_of
 from actors.state_places import Item, index_of, record_of, socket_writes
 from protocol import subjects
 from protocol.codec import encode
-from protocol.errors import StateDamaged
+from protocol.errors import NotPermitted, StateDamaged
 from protocol.facts import ExamineeFact, Restate
 from protocol.history import History, compact, fold, insert
 from protocol.records import RecordKind
@@ -36,11 +37,12 @@ log = logging.getLogger("examwire.state_repair")
 
 REPAIRS = Counter(
     "examwire_state_repairs_total",
-    "Times that Redis was brought up to the log: it was new, lost its state, or was replaced",
+    "Times that Redis was brought up to the log: it was new, was restarted, lost its state, or was replaced",
     ["found"],
     registry=REGISTRY,
 )
-for _found in ("new", "lost", "replaced"):  # at 0 from the start: a counter that begins with 1 has not increased
+# At 0 from the start: a counter that begins with 1 has not increased.
+for _found in ("new", "restarted", "lost", "replaced"):
     REPAIRS.labels(_found)
 REPAIRED_RECORDS = Counter("examwire_state_repaired_records_total", "Records written by repairs", registry=REGISTRY)
 
@@ -50,13 +52,23 @@ FACTS_AT_ONCE = 2000
 
 @dataclass(slots=True)
 class Repair:
-    """What a repair found (`new`, `lost`, `replaced`, `whole`) and did. `restated`: examinees who are told anew."""
+    """What a repair found and did. `restated`: examinees who are told anew.
+
+    `found`: `whole`; `new`, nothing was ever in Redis; `restarted`, a process that holds all it was given; `replaced`,
+    one that does not: `missing` facts were not in, although they had been; `lost`, one that holds nothing.
+    """
 
     found: str
     messages: int = 0
     records: int = 0
     restated: int = 0
+    missing: int = 0
     seconds: float = 0.0
+
+    @property
+    def alarming(self) -> bool:
+        """Whether Redis had lost something; an ordinary restart has not."""
+        return self.found in ("lost", "replaced")
 
 
 class StateRepair:
@@ -79,7 +91,6 @@ class StateRepair:
             if mark.applied is None:
                 last = await self._rebuild(repair)
             else:
-                repair.found = "replaced"
                 last = await self._catch_up(mark.applied, repair)
             if await self._store.mark.end(name, last):
                 REPAIRS.labels(repair.found).inc()
@@ -110,7 +121,7 @@ class StateRepair:
     # -- nothing is known: everything by the log --------------------------------------------------------
 
     async def _rebuild(self, repair: Repair) -> int:
-        projection = Projection()
+        projection = Projection(aside=await self._set_aside())
         await projection.follow(self._status)
         # At the very first start the socket servers may have spoken before a state manager runs: nothing was lost then.
         lost = projection.messages > 0 and projection.extent.acknowledged >= projection.extent.first
@@ -179,7 +190,7 @@ class StateRepair:
                 by_log = projection.lines.get(key) or Line(kinds[key])
                 found = _read(kinds[key], key, seen[key])
                 wanted_history = restored(by_log, found, projection)
-                if wanted_history is not None and found is None and seen[key]:
+                if wanted_history is not None and found is None and (seen[key] or by_log.untold):
                     # What came while it could not be read is among the dead letters, and was told to nobody.
                     wanted_history = replace(wanted_history, owed=True)
                 if wanted_history is not None and (force or wanted_history != found):
@@ -195,7 +206,8 @@ class StateRepair:
 
     async def _catch_up(self, applied: int, repair: Repair) -> int:
         extent = await self._status.extent()
-        log.warning("Redis was replaced or restarted: applying STATUS from %d to %d", applied + 1, extent.last)
+        log.info("Redis was restarted or replaced: applying STATUS from %d to %d", applied + 1, extent.last)
+        aside = await self._set_aside()
         if applied + 1 < extent.first <= extent.last:
             log.error("STATUS begins at %d, later than Redis ends: what was between is nowhere", extent.first)
         # Facts above the ack floor must keep their places, also when they were in Redis before it was set back.
@@ -205,12 +217,15 @@ class StateRepair:
             repair.messages += 1
             items += [item for item in facts_of(stored) if isinstance(item, Item)]
             if len(items) >= FACTS_AT_ONCE:
-                await self._insert(items, settled, extent, repair)
+                await self._insert(items, settled, extent, aside, repair)
                 items = []
-        await self._insert(items, settled, extent, repair)
+        await self._insert(items, settled, extent, aside, repair)
+        repair.found = "replaced" if repair.missing else "restarted"
         return extent.last
 
-    async def _insert(self, items: Sequence[Item], settled: int, extent: Extent, repair: Repair) -> None:
+    async def _insert(
+        self, items: Sequence[Item], settled: int, extent: Extent, aside: SetAside, repair: Repair
+    ) -> None:
         """Put facts in their places. Everything up to `settled` is in Redis and acknowledged."""
         await self._store.save([], socket_writes(items), index_of(items))
         by_key: dict[str, list[Item]] = {}
@@ -227,13 +242,25 @@ class StateRepair:
                 found = _read(kinds[key], key, seen[key])
                 if found is None and seen[key]:
                     continue  # damaged, which is no matter of what came last: `state rebuild`
+                news = [item.version for item in by_key[key] if not _holds(found, item.version)]
+                repair.missing += sum(one <= floor_of(extent.acknowledged) and one not in aside for one in news)
                 history = _with(found, kinds[key], by_key[key], settled)
                 history = _in_flight(history, extent)
+                if any(one in aside for one in news):
+                    history = replace(history, owed=True)
                 if history != found:
                     histories[key] = history
             wanted += await self._write(histories, kinds, seen, repair)
             owed = [by_key[key][0].message for key, history in histories.items() if history.owed]
             await self._restate(owed, histories, repair)
+
+    async def _set_aside(self) -> SetAside:
+        try:
+            return await self._status.set_aside()
+        except NotPermitted as error:
+            # The permissions of an earlier release. That Redis comes back matters more than these few examinees.
+            log.error("what dead letters were about is not told anew: %s", error)
+            return SetAside()
 
     # -- writing ------------------------------------------------------------------------------------------
 
@@ -313,6 +340,11 @@ def _with(
     for item in items:
         grown = insert(grown, kind.rule, item.version, item.message, kind.told).history
     return grown
+
+
+def _holds(history: History[Any, Any] | None, version: int) -> bool:
+    """Whether a fact has its place in a history."""
+    return history is not None and (version <= history.floor or any(version == known for known, _ in history.facts))
 
 
 def _in_flight(history: History[Any, Any], extent: Extent) -> History[Any, Any]:

@@ -146,6 +146,9 @@ def _state_manager() -> tuple[list[str], list[str]]:
         f"{API}.STREAM.INFO.{STATUS.name}",
         f"{API}.CONSUMER.LIST.{STATUS.name}",
         f"{API}.STREAM.INFO.{LEASE.name}",
+        # What became a dead letter was told to nobody: a repair of Redis tells it.
+        _direct(DEADLETTER),
+        f"{API}.STREAM.INFO.{DEADLETTER.name}",
         *_to_operators(),
     ]
     kinds = ("state-manager", "reconnect-watch", "lease-watch", "advisory-watch")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pydantic_core
 
-from actors.log_of_record import Extent, StatusLog, said_of_server
+from actors.log_of_record import Extent, SetAside, StatusLog, said_of_server
 from actors.log_of_record import facts_of as facts_in
 from actors.runtime.bus import Bus, Outgoing, Sent
 from actors.runtime.state_store import Index, RecordWrite, Replacement, SocketWrite, StateStore, Stored
@@ -289,6 +289,10 @@ class MemoryLog(StatusLog):
             if sequence % 4 == 1:
                 await pause()
             yield Logged(self._broker.subjects[sequence - 1], sequence, self._broker.payloads[sequence - 1], {})
+
+    async def set_aside(self) -> SetAside:
+        await pause()
+        return SetAside.by(self._broker.dead)
 
     async def server(self, server_id: str) -> Server:
         state = Server()

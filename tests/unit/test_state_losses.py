@@ -6,6 +6,8 @@ from contextlib import suppress
 
 import pytest
 
+from actors.dead_letter import dead_letter
+from actors.state_repair import Repair
 from protocol import keys
 from protocol.connection import Connection
 from protocol.errors import StateLost
@@ -26,6 +28,27 @@ def exam(*facts: object) -> Hall:
     hall = Hall(*facts)  # type: ignore[arg-type]
     hall.broker.undelivered.clear()
     return hall
+
+
+def dead_letter_of(hall: Hall, sequence: int) -> None:
+    """Nobody could process this message: it was put aside, and acknowledged."""
+    about = f"status.plan.{PLAN}"
+    hall.broker.publish_now(dead_letter("STATUS", about, sequence, hall.broker.payloads[sequence - 1], "no record"))
+    hall.broker.acknowledge(sequence)
+
+
+def repaired(hall: Hall) -> Repair:
+    """What a repair found and did."""
+    repairs: list[Repair] = []
+
+    async def repair() -> None:
+        repairs.append(await hall.one.repair.make_whole())
+
+    work = repair()
+    with suppress(StopIteration):
+        for _ in range(1000):
+            work.send(None)
+    return repairs[0]
 
 
 def records_are_the_fold_of_the_log(hall: Hall) -> bool:
@@ -62,6 +85,45 @@ def test_nothing_is_told_again_by_a_repair() -> None:
         hall.one.repair_at_once()
         assert (hall.broker.proctors.events, len(hall.broker.payloads)) == (told, published)
         assert records_are_the_fold_of_the_log(hall)
+
+
+@pytest.mark.parametrize("loses", ["everything", "the last second"])
+def test_what_was_a_dead_letter_is_told_when_a_repair_has_put_it_into_the_record(loses: str) -> None:
+    hall = exam(connected(A), disconnected(A, 5), wait(9))
+    hall.store.save_snapshot()
+    hall.work_off(1, 3)
+    dead_letter_of(hall, 2)
+    assert hall.connection_seen() == ("CONNECTED", A)
+    if loses == "everything":
+        hall.store.lose_everything()
+    else:
+        hall.store.come_back_from_snapshot()
+    assert repaired(hall).restated == 1
+    hall.come_to_rest()
+    assert hall.connection_seen() == ("DISCONNECTED", A)
+    assert hall.broker.proctors.events["mobile_sync_status"] == 1, "the rest had been told"
+    assert records_are_the_fold_of_the_log(hall)
+
+
+def test_a_restart_of_redis_that_has_lost_nothing_alarms_nobody() -> None:
+    hall = exam(connected(A), wait(5), disconnected(A, 9))
+    hall.work_off(1, 2)
+    hall.store.save_snapshot()
+    hall.store.come_back_from_snapshot()
+    repair = repaired(hall)
+    assert (repair.found, repair.missing, repair.alarming) == ("restarted", 0, False)
+    hall.work_off(3)  # it had not been acknowledged
+    assert hall.connection_seen() == ("DISCONNECTED", A)
+
+
+def test_a_redis_that_lacks_what_was_acknowledged_is_called_replaced() -> None:
+    hall = exam(connected(A), disconnected(A, 9))
+    hall.work_off(1)
+    hall.store.save_snapshot()
+    hall.work_off(2)
+    hall.store.come_back_from_snapshot()
+    repair = repaired(hall)
+    assert (repair.found, repair.missing, repair.alarming) == ("replaced", 1, True)
 
 
 def test_nobody_reads_from_a_redis_that_lost_its_state_until_it_is_repaired() -> None:
