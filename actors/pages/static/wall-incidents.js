@@ -62,6 +62,8 @@ export class Incident {
     this.began = Infinity;
     this.last = -Infinity;
     /** @type {number | null} */ this.ended = null;
+    /** Whether it may be a server's end: by its name, or by the reason of one that it began with. */
+    this.ofTheServer = common === "server";
     this.back = 0;
     this.out = 0;
   }
@@ -80,6 +82,15 @@ export class Incident {
     if (this.ended !== null) return false;
     const near = loss.at >= this.began - WINDOW_SECONDS * 1000 && loss.at <= this.last + WINDOW_SECONDS * 1000;
     return near && (this.common === "moment" || loss[this.common] === this.name || this.members.has(loss.id));
+  }
+
+  /**
+   * Whether a later loss is told as a part of it. A server's end says so itself: it is news of its own, also while
+   * others trickle out for another reason.
+   * @param {Loss} loss
+   */
+  joinedBy(loss) {
+    return this.fits(loss) && (this.ofTheServer || !OF_THE_SERVER.has(loss.reason ?? ""));
   }
 
   /** @param {Loss} loss @param {Fate} fate */
@@ -169,7 +180,7 @@ export class Incidents {
     const place = this._place.get(id) ?? { server: null, network: null };
     const loss = { id, at, reason, ...place };
     this._newest = Math.max(this._newest, at);
-    const incident = mine?.fits(loss) ? mine : this.all.find((one) => one.fits(loss));
+    const incident = mine?.joinedBy(loss) ? mine : this.all.find((one) => one.joinedBy(loss));
     if (incident) {
       this._single.delete(id);
       incident.take(loss, "lost");
@@ -252,6 +263,7 @@ export class Incidents {
       if (!fits || !this._single.has(loss.id)) continue;
       this._single.delete(loss.id);
       incident.take(loss, loss.fate);
+      incident.ofTheServer ||= OF_THE_SERVER.has(loss.reason ?? "");
       if (loss.fate === "lost") this._of.set(loss.id, incident);
     }
     if (incident.gone === 0) incident.ended = incident.last;

@@ -112,6 +112,33 @@ test("later losses of the same kind join, others stay outside", () => {
   assert.equal(incidents.of(people[0][62]), null);
 });
 
+test("a server's end is an incident of its own, also while others trickle out for another reason", () => {
+  const { incidents, people } = plan(...TWO_HALLS);
+  const everybody = people.flat();
+  const here = everybody.filter((_, k) => k % 7 === 0);
+  lose(incidents, here, { every: 100 });
+  const [trickle] = incidents.settle();
+  assert.equal(trickle.common, "moment");
+  const there = everybody.filter((_, k) => k % 7 !== 0 && k % 2 === 0);
+  lose(incidents, there, { at: START + 8000, reason: "SERVER_LOST" });
+  const [end, ...more] = incidents.settle();
+  assert.equal(more.length, 0);
+  assert.deepEqual([end.common, end.name, end.size], ["server", "SOCK001", there.length]);
+  assert.equal(trickle.size, here.length);
+  const later = everybody.filter((_, k) => k % 7 !== 0 && k % 2 === 1).slice(0, 3);
+  lose(incidents, later, { at: START + 9000 });
+  assert.equal(trickle.size, here.length + 3, "what does not say that a server ended still belongs to the trickle");
+});
+
+test("the ends of two servers with few examinees each are told in one line, also when they come apart", () => {
+  const { incidents, people } = plan({ size: 12, network: "10.1.1.0/24", servers: ["SOCK001", "SOCK002"] });
+  lose(incidents, people[0].slice(0, 6), { reason: "SERVER_LOST" });
+  const [both] = incidents.settle();
+  lose(incidents, people[0].slice(6, 8), { at: START + 1000, reason: "SERVER_LOST" });
+  assert.deepEqual(incidents.settle(), []);
+  assert.deepEqual([both.common, both.size], ["moment", 8]);
+});
+
 test("it counts who is back and who will not be, and ends with the last of them", () => {
   const { incidents, people } = plan(...TWO_HALLS);
   const lost = people[0].slice(0, 20);
