@@ -1,4 +1,4 @@
-"""The typed Python client of `examwire.v1`: `ExamineeClient` and `ProctorClient`.
+"""The typed Python client of `examwire.v1`: what examinees' and proctors' have in common.
 
 A connection costs no task of its own: frames are received by whoever asks for them, heartbeats are a timer, pings of
 the server are answered by websockets. Thousands fit one process. When and where to connect again is decided in
@@ -37,24 +37,14 @@ from protocol.client_rules import (
     welcomed,
 )
 from protocol.errors import ExamwireError
-from protocol.facts import Notice
 from protocol.frames import (
-    ConfirmNotice,
-    EnterMobileSync,
-    ExtendMobileSyncFrame,
     Heartbeat,
     Hello,
     HelloClientInfo,
     Migrate,
-    NotifyFrame,
-    ReadmitFrame,
-    RemoveFrame,
     Welcome,
     encode_text,
 )
-from protocol.plan_view import PlanView, Verdict
-from protocol.session_messages import SessionState
-from protocol.views import MobileSyncView, NoticeView
 from protocol.wire import Message
 
 __all__ = [
@@ -64,9 +54,7 @@ __all__ = [
     "ClientOptions",
     "ConnectRefused",
     "ConnectionLost",
-    "ExamineeClient",
     "GaveUp",
-    "ProctorClient",
 ]
 
 log = logging.getLogger("examwire.client")
@@ -362,98 +350,3 @@ class Client:
     def _tell(self, change: Change) -> None:
         if self.on_change is not None:
             self.on_change(change)
-
-
-class ExamineeClient(Client):
-    """An examinee's connection. `session_state` and `mobile_sync` are the latest the server told (by version).
-
-    `notices`: the messages of proctors that this client has not confirmed, by actionId, in the order of their arrival.
-    """
-
-    __slots__ = ("_confirmed", "mobile_sync", "notices", "session_state")
-
-    def __init__(self, url: str, token: str, **options: Unpack[ClientOptions]) -> None:
-        super().__init__(url, token, **options)
-        self.session_state: SessionState | None = None
-        self.mobile_sync = MobileSyncView()
-        self.notices: dict[str, NoticeView] = {}
-        self._confirmed: set[str] = set()
-
-    async def confirm_notice(self, action_id: str) -> None:
-        """Say that a message was read: `accepted` follows once that is in the log. Saying it again does no harm.
-
-        Raises `ConnectionLost`, and then the message is still among `notices`.
-        """
-        await self.send(ConfirmNotice(action_id=action_id))
-        self._confirmed.add(action_id)
-        self.notices.pop(action_id, None)
-
-    async def enter_mobile_sync(self) -> None:
-        """Send `mobile_sync_wait`; a `mobile_sync_status` WAITING follows as a frame."""
-        await self.send(EnterMobileSync())
-
-    def _take_in(self, message: Message) -> None:
-        match message:
-            case SessionState():
-                self.session_state = message
-                for notice in message.notices:
-                    # What was confirmed on a connection that did not carry it is shown again.
-                    self._confirmed.discard(notice.action_id)
-                    self.notices.setdefault(notice.action_id, notice)
-                view = message.mobile_sync
-            case Notice():
-                if message.action_id not in self._confirmed:
-                    shown = NoticeView(
-                        action_id=message.action_id, text=message.text, by=message.by, sent_at=message.timestamp
-                    )
-                    self.notices.setdefault(message.action_id, shown)
-                return
-            case _ if message.type in ("mobile_sync_status", "mobile_sync_completed"):
-                view = MobileSyncView.model_validate(message.data())
-            case _:
-                return
-        if view.version >= self.mobile_sync.version:
-            self.mobile_sync = view
-
-
-class ProctorClient(Client):
-    """A proctor's connection; `view` is the plan as told so far. `verdict` is the view's on the last message.
-
-    Each action returns its requestId: `accepted` with it (or an `error`) follows as a frame, the effect as an event
-    with that `actionId`. Whoever does not know whether an action arrived repeats it with the same `request_id`, on
-    whatever connection: it has one effect.
-    """
-
-    __slots__ = ("verdict", "view")
-
-    def __init__(self, url: str, token: str, **options: Unpack[ClientOptions]) -> None:
-        super().__init__(url, token, **options)
-        self.view = PlanView()
-        self.verdict = Verdict.OTHER
-
-    async def readmit(self, examinee_id: str, *, request_id: str | None = None) -> str:
-        """Let an examinee in again after RECONNECT_LIMIT_EXCEEDED or a removal: `examinee_readmitted`."""
-        return await self._ask(ReadmitFrame(examinee_id=examinee_id, request_id=request_id or secrets.token_hex(12)))
-
-    async def remove(self, examinee_id: str, *, reason: str | None = None, request_id: str | None = None) -> str:
-        """End the examinee's connection, and let nobody in under this id until readmitted: `examinee_removed`."""
-        request_id = request_id or secrets.token_hex(12)
-        return await self._ask(RemoveFrame(examinee_id=examinee_id, request_id=request_id, reason=reason))
-
-    async def extend_mobile_sync(self, examinee_id: str, seconds: int, *, request_id: str | None = None) -> str:
-        """10 to 3600 `seconds` more for the picture: `mobile_sync_status` WAITING with the new deadline."""
-        request_id = request_id or secrets.token_hex(12)
-        return await self._ask(ExtendMobileSyncFrame(examinee_id=examinee_id, request_id=request_id, seconds=seconds))
-
-    async def notify(self, examinee_id: str, text: str, *, request_id: str | None = None) -> str:
-        """Show the examinee a message of at most 1000 characters: `notice`, and `notice_confirmed` once it is read."""
-        request_id = request_id or secrets.token_hex(12)
-        return await self._ask(NotifyFrame(examinee_id=examinee_id, request_id=request_id, text=text))
-
-    async def _ask(self, frame: ReadmitFrame | RemoveFrame | ExtendMobileSyncFrame | NotifyFrame) -> str:
-        await self.send(frame)
-        assert frame.request_id is not None
-        return frame.request_id
-
-    def _take_in(self, message: Message) -> None:
-        self.verdict = self.view.apply(message)

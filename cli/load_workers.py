@@ -20,7 +20,9 @@ from typing import Any
 
 import uvloop
 
-from actors.client import ClientClosed, ConnectRefused, ExamineeClient, GaveUp, ProctorClient
+from actors.client import ClientClosed, ConnectRefused, GaveUp
+from actors.examinee_client import ExamineeClient
+from actors.proctor_client import ProctorClient
 from actors.runtime.settings import load_settings
 from actors.runtime.tokens import issue_token
 from protocol.close_codes import CloseCode

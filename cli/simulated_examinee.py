@@ -16,7 +16,8 @@ from urllib.parse import urlencode, urlsplit
 
 from PIL import Image, ImageDraw
 
-from actors.client import Change, ConnectionLost, ConnectRefused, ExamineeClient, GaveUp
+from actors.client import Change, ConnectionLost, ConnectRefused, GaveUp
+from actors.examinee_client import ExamineeClient
 from cli.simulated_proctor import SimulatedProctor
 from protocol.client_rules import GiveUp, GiveUpReason, Wait
 from protocol.close_codes import CloseCode

@@ -6,7 +6,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from actors.client import GaveUp, ProctorClient
+from actors.client import GaveUp
+from actors.proctor_client import ProctorClient
 from protocol.events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
 from protocol.facts import NoticeConfirmed
 from protocol.frames import Accepted, Error, NotifyFrame, PlanSnapshot, Welcome

@@ -15,15 +15,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from actors.client import (
-    Change,
-    ClientClosed,
-    ConnectionLost,
-    ConnectRefused,
-    ExamineeClient,
-    GaveUp,
-    ProctorClient,
-)
+from actors.client import Change, ClientClosed, ConnectionLost, ConnectRefused, GaveUp
+from actors.examinee_client import ExamineeClient
+from actors.proctor_client import ProctorClient
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings, load_settings
 from protocol.client_rules import GiveUp, GiveUpReason, Lost, Refused, Unreachable, Wait

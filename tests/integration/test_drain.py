@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from actors.client import ClientClosed, ExamineeClient, ProctorClient
+from actors.client import ClientClosed
+from actors.examinee_client import ExamineeClient
+from actors.proctor_client import ProctorClient
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings, load_settings
 from cli.live import Refused, ask

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from actors.client import ExamineeClient, ProctorClient
+from actors.examinee_client import ExamineeClient
+from actors.proctor_client import ProctorClient
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import load_settings
 from actors.runtime.tokens import issue_token

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from actors.client import ExamineeClient, GaveUp, ProctorClient
+from actors.client import GaveUp
+from actors.examinee_client import ExamineeClient
 from actors.log_of_record import StatusLog, facts_of
+from actors.proctor_client import ProctorClient
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings, load_settings
 from actors.state_audit import Audit

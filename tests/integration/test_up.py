@@ -23,7 +23,7 @@ import httpx
 import psutil
 import pytest
 
-from actors.client import ExamineeClient
+from actors.examinee_client import ExamineeClient
 from actors.runtime.settings import load_settings
 from actors.runtime.tokens import issue_token
 from cli.engines import NatsServer, RedisServer
