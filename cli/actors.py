@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actors.runtime.settings import Settings
-from cli.actors_act import drain, stop
-from cli.actors_tail import tail
-from cli.actors_top import top
 from cli.config import takes_settings
 from cli.live import (
     SESSION_KINDS,
@@ -35,20 +32,12 @@ from cli.output import Format, OutputOption, WatchOption, run_until_interrupted,
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="At most so many sessions.", show_default=False)
 ]
 OffsetOption = Annotated[int, typer.Option("--offset", min=0, help="Leave out the first so many sessions.")]
 
 
-@app.callback()
-def actors() -> None:
-    """The actors that answer on the bus, by address."""
-
-
-@app.command("ls")
 @takes_settings("nats_url", "data_dir", running=True)
 def list_actors(
     settings: Settings,
@@ -86,7 +75,6 @@ def list_actors(
     run_until_interrupted(work())
 
 
-@app.command("show")
 @takes_settings("nats_url", "data_dir", running=True)
 def show_actor(
     settings: Settings,
@@ -124,12 +112,6 @@ def show_actor(
             show(found, lambda: draw(found), output)
 
     run_until_interrupted(work())
-
-
-app.command("top")(top)
-app.command("tail")(tail)
-app.command("drain")(drain)
-app.command("stop")(stop)
 
 
 def _draw(found: Sequence[Row]) -> RenderableType:

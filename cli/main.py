@@ -3,27 +3,61 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
-from typer.main import get_command
+from typer.main import get_command, get_group
 
 from actors.runtime.logs import configure_logging
 from actors.runtime.masking import masked
 from cli.output import exit_code_of
 from protocol.errors import ExamwireError
 
-# name -> where its Typer (a group) or its function (a command) is
-COMMANDS: dict[str, tuple[str, str]] = {
+Place = tuple[str, str]
+"""Module and attribute of a command's function, or of the Typer of a group whose commands are all in that module."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A group whose commands are in several modules, so that one of them does not load what the others need."""
+
+    help: str
+    commands: Mapping[str, Place]
+
+
+COMMANDS: dict[str, Place | Family] = {
     "up": ("cli.up", "up"),
     "run": ("cli.run", "app"),
     "simulate": ("cli.simulate", "app_command"),
     "load": ("cli.load", "app_command"),
     "token": ("cli.token", "token"),
-    "plans": ("cli.plans", "app"),
-    "actors": ("cli.actors", "app"),
+    "plans": Family(
+        "Exam plans and their examinees: what is so (Redis), what happened, and what is to be compensated (the log).",
+        {
+            "ls": ("cli.plans", "list_plans"),
+            "show": ("cli.plans", "show_plan"),
+            "watch": ("cli.plans", "watch_plan"),
+            "create": ("cli.plans_create", "create"),
+            "roster": ("cli.plans_create", "show_roster"),
+            "timeline": ("cli.timeline", "timeline"),
+            "report": ("cli.report", "report"),
+        },
+    ),
+    "actors": Family(
+        "The actors that answer on the bus, by address.",
+        {
+            "ls": ("cli.actors", "list_actors"),
+            "show": ("cli.actors", "show_actor"),
+            "top": ("cli.actors_top", "top"),
+            "tail": ("cli.actors_tail", "tail"),
+            "drain": ("cli.actors_act", "drain"),
+            "stop": ("cli.actors_act", "stop"),
+        },
+    ),
     "sessions": ("cli.sessions", "app"),
     "queues": ("cli.queues", "app"),
     "streams": ("cli.streams", "app"),
@@ -38,29 +72,46 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-class ExamwireGroup(TyperGroup):
-    """The top level: commands by name, and every `ExamwireError` as one line on stderr and an exit code.
+class LateGroup(TyperGroup):
+    """A group that finds its commands by name and imports one when it is used.
 
     Contexts and commands are `Any` here: typer brings its own click, whose classes are not public.
     """
 
+    places: Mapping[str, Place | Family]
+
+    @classmethod
+    def of(cls, name: str, family: Family) -> LateGroup:
+        group = cls(name=name, help=family.help, no_args_is_help=True, rich_markup_mode=None)
+        group.places = family.commands
+        return group
+
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
+        return list(self.places)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        place = COMMANDS.get(cmd_name)
+        place = self.places.get(cmd_name)
         if place is None:
             return None
+        if isinstance(place, Family):
+            return LateGroup.of(cmd_name, place)
         module, attribute = place
         found = getattr(import_module(module), attribute)
+        command: Any
         if isinstance(found, typer.Typer):
-            command = get_command(found)
+            command = get_group(found)
         else:
-            holder = typer.Typer(add_completion=False)
+            holder = typer.Typer(add_completion=False, rich_markup_mode=None)
             holder.command(cmd_name)(found)
             command = get_command(holder)
         command.name = cmd_name
         return command
+
+
+class ExamwireGroup(LateGroup):
+    """The top level; every `ExamwireError` of a command ends as one line on stderr and an exit code."""
+
+    places = COMMANDS
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from actors.runtime.local_addresses import in_url, is_wildcard, lan_addresses
 from actors.runtime.settings import Settings, is_loopback
 from actors.runtime.tokens import issue_token, signs_elsewhere
-from cli.certificates import TrialCertificate
+
+if TYPE_CHECKING:
+    from cli.certificates import TrialCertificate
 
 PROCTOR, EXAMINEE = "T001", "E001"
 

@@ -23,9 +23,6 @@ from cli.output import (
     table,
     watch,
 )
-from cli.plans_create import create, show_roster
-from cli.report import report
-from cli.timeline import timeline
 from protocol import keys
 from protocol.ids import check_id
 
@@ -41,15 +38,7 @@ PROGRESS_FIELDS = (
 )
 MOBILE_SYNC_FIELDS = ("status", "deviceId", "timestamp", "imageUrl", "reason", "version")
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
-
-@app.callback()
-def plans() -> None:
-    """Exam plans and their examinees: what is so (Redis), what happened, and what is to be compensated (the log)."""
-
-
-@app.command("ls")
 @takes_settings("redis_url", "data_dir", running=True)
 def list_plans(settings: Settings, watching: WatchOption = False, output: OutputOption = Format.TABLE) -> None:
     """List the plans that have ever been seen, with their counts."""
@@ -78,7 +67,6 @@ def list_plans(settings: Settings, watching: WatchOption = False, output: Output
     _show_or_watch(settings, fetch, draw, watching, output)
 
 
-@app.command("show")
 @takes_settings("redis_url", "data_dir", running=True)
 def show_plan(
     settings: Settings,
@@ -91,7 +79,6 @@ def show_plan(
     _show_or_watch(settings, lambda store: plan_of(store, plan_id), _draw_plan, watching, output)
 
 
-@app.command("watch")
 @takes_settings("redis_url", "data_dir", running=True)
 def watch_plan(
     settings: Settings,
@@ -101,12 +88,6 @@ def watch_plan(
     """Show every examinee of a plan again whenever something changes, until Ctrl-C: `show --watch`."""
     check_id("planId", plan_id)
     _show_or_watch(settings, lambda store: plan_of(store, plan_id), _draw_plan, True, output)
-
-
-app.command("create")(create)
-app.command("roster")(show_roster)
-app.command("timeline")(timeline)
-app.command("report")(report)
 
 
 async def plan_of(store: StateStore, plan_id: str) -> dict[str, Any]:

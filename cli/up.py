@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -19,7 +19,6 @@ import typer
 from actors.runtime.logs import Level, configure_logging
 from actors.runtime.settings import Settings, load_settings, require_secret_beyond_loopback, variable_of
 from actors.runtime.supervision import Intensity
-from cli.certificates import TrialCertificate, own_host_names, trial_certificate
 from cli.children import DataDirClaim, EngineProcess, Keeper, RoleProcess
 from cli.config import READY_FILE, as_environment, takes_settings
 from cli.engines import NatsServer, RedisServer
@@ -28,6 +27,9 @@ from cli.page_links import advice, described, page_bases, page_links
 from cli.run import ENGINES, LOGS, SERVER_SETTINGS, SOCKET_TLS, WEB_TLS, JsonOption
 from protocol.errors import ConfigurationError, RoleFailed, StateUnavailable
 from protocol.ids import check_id
+
+if TYPE_CHECKING:  # only --tls makes one, and loads what that takes
+    from cli.certificates import TrialCertificate
 
 SERVER_IDS = ("SOCK001", "SOCK002")
 RECORDED_SECONDS = 15.0
@@ -73,6 +75,8 @@ def up(
     check_id("planId", plan)
     certificate = None
     if tls:
+        from cli.certificates import own_host_names, trial_certificate
+
         if settings.web.certificate_file or settings.socket.certificate_file:
             raise ConfigurationError("--tls makes a certificate, but there is one: web.certificate_file")
         certificate = trial_certificate(settings.data_dir.absolute() / "tls", own_host_names())
