@@ -1,14 +1,11 @@
 /** What proctors have written to the examinee: shown until it was read, and kept to be read again. */
 
 import { languages, t, time } from "./i18n.js";
-import { byId } from "./page-parts.js";
+import { announce, byId } from "./page-parts.js";
 
 export class Messages {
-  /**
-   * @param {import("./examwire.js").ExamineeClient} client
-   * @param {(text: string) => void} announce for screen readers
-   */
-  constructor(client, announce) {
+  /** @param {import("./examwire.js").ExamineeClient} client */
+  constructor(client) {
     this._client = client;
     /** @type {Map<string, HTMLElement>} */ this._shown = new Map();
     client.addEventListener("notice", (event) => {

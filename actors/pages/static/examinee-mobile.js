@@ -7,7 +7,7 @@
 import { languages, t, time } from "./i18n.js";
 import { timesOf } from "./phone-code.js";
 import { thisDevice } from "./phone-device.js";
-import { Countdown, byId, maxPictureBytes } from "./page-parts.js";
+import { Countdown, announce, byId, maxPictureBytes } from "./page-parts.js";
 import { NotAPicture, jpegOf } from "./phone-picture.js";
 import { begin, retryAfterSeconds } from "./phone-queue.js";
 import { Sender } from "./phone-sender.js";
@@ -29,12 +29,10 @@ export class MobileStep {
   /**
    * @param {import("./examwire.js").ExamineeClient} client
    * @param {() => {plan: string, examinee: string, token: string}} who
-   * @param {(text: string) => void} announce
    */
-  constructor(client, who, announce) {
+  constructor(client, who) {
     this._client = client;
     this._who = who;
-    this._announce = announce;
     this._offset = 0;
     /** @type {Codes} */ this._codes = "idle";
     /** @type {PhoneCode | null} */ this._code = null;
@@ -106,7 +104,7 @@ export class MobileStep {
     const moved = this._shownStatus !== "" && this._shownStatus !== status;
     this.show();
     this._shownStatus = status;
-    if (moved && status !== "NONE") this._announce(`${byId("mobile-chip").textContent}. ${byId("mobile-text").textContent}`);
+    if (moved && status !== "NONE") announce(`${byId("mobile-chip").textContent}. ${byId("mobile-text").textContent}`);
   }
 
   // -- the code ---------------------------------------------------------------------------------------------
@@ -254,7 +252,7 @@ export class MobileStep {
     const text = key && t(key, { detail: upload?.detail ?? "" });
     if (byId("upload-text").textContent !== text) {
       byId("upload-text").textContent = text;
-      if (text) this._announce(text);
+      if (text) announce(text);
     }
   }
 
@@ -264,7 +262,10 @@ export class MobileStep {
     const stage = this._stage;
     const { status, reason } = stage;
     const known = this._client.state !== null;
-    byId("mobile").hidden = status === "NONE" && (!known || this._client.status.state === "gaveUp");
+    const { status: where } = this._client;
+    // Of whoever was removed no picture is taken; one that is there stays to be seen.
+    const removed = where.state === "gaveUp" && where.name === "REMOVED" && status !== "COMPLETED";
+    byId("mobile").hidden = removed || (status === "NONE" && (!known || where.state === "gaveUp"));
     const chip = byId("mobile-chip");
     chip.textContent = status === "NONE" ? "" : t(`mobile.${status}`);
     chip.dataset.tone = TONES[status] ?? "quiet";
@@ -272,7 +273,7 @@ export class MobileStep {
     this._showNote(status, reason);
     const start = /** @type {HTMLButtonElement} */ (byId("mobile-start"));
     // Whoever is shut out or replaced has nothing to begin here.
-    start.hidden = !(status === "NONE" || status === "TIMED_OUT") || this._client.status.state === "gaveUp";
+    start.hidden = !(status === "NONE" || status === "TIMED_OUT") || where.state === "gaveUp";
     start.textContent = t(this._begun ? "mobile.starting" : status === "NONE" ? "mobile.start" : "mobile.startAgain");
     start.setAttribute("aria-disabled", String(this._begun));
     byId("mobile-join").hidden = !this._open || this._codes === "none";
@@ -321,7 +322,7 @@ export class MobileStep {
     const soon = left <= SOON_SECONDS;
     if (soon) byId("left").dataset.tone = "warn";
     else delete byId("left").dataset.tone;
-    if (soon && !this._soon && left > 0) this._announce(t("mobile.soon"));
+    if (soon && !this._soon && left > 0) announce(t("mobile.soon"));
     this._soon = soon;
   }
 }

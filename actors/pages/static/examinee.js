@@ -12,7 +12,7 @@ import { languagePicker, languages, t, useTexts } from "./i18n.js";
 import { texts as en } from "./locales/examinee.en.js";
 import { texts as ko } from "./locales/examinee.ko.js";
 import { forget, fromAddress, remember, said } from "./page-token.js";
-import { byId } from "./page-parts.js";
+import { announce, byId } from "./page-parts.js";
 
 const PAGE = "examinee";
 /** A server tells whom it refuses right after its welcome; with Redis away it may say nothing for long. */
@@ -87,8 +87,8 @@ function useToken(one) {
 
 function begin() {
   client = new ExamineeClient({ endpointsUrl: new URL("/v1/endpoints", location.href).href, token });
-  messages = new Messages(client, announce);
-  new MobileStep(client, () => ({ plan, examinee, token }), announce);
+  messages = new Messages(client);
+  new MobileStep(client, () => ({ plan, examinee, token }));
   client.addEventListener("status", () => changed());
   client.addEventListener("state", () => settle());
   client.addEventListener("unread", () => showTitle());
@@ -208,9 +208,4 @@ async function admission() {
   if (admitted === true) client?.comeBack();
   else shutOut = admitted === false || shutOut;
   show();
-}
-
-/** For screen readers. @param {string} text */
-function announce(text) {
-  byId("said").textContent = text;
 }

@@ -1,14 +1,31 @@
-/** Small things of the examinee's and the phone's page: countdowns, a picture that is shown, the screen that stays on, the limit. */
+/**
+ * Small things of the examinee's and the phone's page: what is said aloud, countdowns, a picture that is shown, the screen
+ * that stays on, the limit.
+ */
 
 import { clock } from "./i18n.js";
 
 const DEFAULT_MAX_BYTES = 8 * 1024 * 1024;
+const LIMIT_SECONDS = 5;
+const SAID_SECONDS = 20;
 
 /** @param {string} id @returns {HTMLElement} */
 export function byId(id) {
   const found = document.getElementById(id);
   if (found === null) throw new Error(`the page has no #${id}`);
   return found;
+}
+
+/**
+ * For screen readers, once. What is said in the same moment stands beside it, not in its place; and nothing stays there,
+ * for who walks over the page must not come upon what is no longer so.
+ * @param {string} text
+ */
+export function announce(text) {
+  const line = document.createElement("span");
+  line.textContent = `${text} `;
+  byId("said").append(line);
+  setTimeout(() => line.remove(), SAID_SECONDS * 1000);
 }
 
 /** Moments that are counted down to; `tick` is called twice a second while there is one. */
@@ -95,7 +112,8 @@ export function keepAwake() {
 /** The largest picture that the server takes, in bytes; its default when it cannot be asked now. */
 export async function maxPictureBytes() {
   try {
-    const response = await fetch("/v1/endpoints", { cache: "no-store" });
+    const signal = AbortSignal.timeout?.(LIMIT_SECONDS * 1000);
+    const response = await fetch("/v1/endpoints", { cache: "no-store", signal });
     const { maxPictureBytes: limit } = await response.json();
     return Number.isSafeInteger(limit) && limit > 0 ? limit : DEFAULT_MAX_BYTES;
   } catch {

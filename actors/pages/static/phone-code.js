@@ -29,10 +29,14 @@ export function spaced(code) {
 
 /**
  * Why there is no pass. `UNKNOWN`: no such code, or it was used up. `EXPIRED`: its time is over. `BUSY`: too many codes
- * were tried from this network; `retryAfter` in seconds. `NETWORK`, `SERVER`: try again. `REFUSED`: the server says why.
- * @typedef {{kind: "UNKNOWN" | "EXPIRED" | "BUSY" | "NETWORK" | "SERVER" | "REFUSED", retryAfter: number,
+ * were tried from this network; `retryAfter` in seconds. `NETWORK`, `SERVER`: try again. `REMOVED`: a proctor has removed the
+ * examinee. `REFUSED`: the server says why.
+ * @typedef {{kind: "UNKNOWN" | "EXPIRED" | "BUSY" | "NETWORK" | "SERVER" | "REMOVED" | "REFUSED", retryAfter: number,
  *   detail: string | null}} NoPass
  */
+
+/** A network that swallows the question is a network that fails. */
+const ANSWER_SECONDS = 15;
 
 /**
  * Redeem a code: `POST /v1/phone-codes/{code}`.
@@ -44,7 +48,8 @@ export async function redeem(code, get = fetch) {
   let response;
   let body;
   try {
-    response = await get(`/v1/phone-codes/${encodeURIComponent(code)}`, { method: "POST", cache: "no-store" });
+    const signal = AbortSignal.timeout?.(ANSWER_SECONDS * 1000);
+    response = await get(`/v1/phone-codes/${encodeURIComponent(code)}`, { method: "POST", cache: "no-store", signal });
     body = await response.json();
   } catch {
     // No answer, or one that is none (a captive portal): both are the network.
@@ -57,15 +62,16 @@ export async function redeem(code, get = fetch) {
   const asked = Number(response.headers.get("Retry-After"));
   return {
     failure: {
-      kind: failureOf(response.status),
+      kind: failureOf(response.status, body?.code),
       retryAfter: Number.isFinite(asked) && asked > 0 ? asked : 5,
       detail: body?.detail ?? null,
     },
   };
 }
 
-/** @param {number} status @returns {NoPass["kind"]} */
-function failureOf(status) {
+/** @param {number} status @param {unknown} code of the problem document @returns {NoPass["kind"]} */
+function failureOf(status, code) {
+  if (status === 403 && code === "REMOVED") return "REMOVED";
   if (status === 404) return "UNKNOWN";
   if (status === 410) return "EXPIRED";
   if (status === 429) return "BUSY";

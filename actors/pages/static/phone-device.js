@@ -28,10 +28,12 @@ export async function thisDevice() {
   const said = deviceOf(navigator.userAgent);
   // Not in every browser, and not without https.
   const hints = /** @type {any} */ (navigator).userAgentData;
-  if (hints?.getHighEntropyValues) {
-    const { model, platform, platformVersion } = await hints.getHighEntropyValues(["model", "platformVersion"]);
+  try {
+    const { model, platform, platformVersion } = (await hints?.getHighEntropyValues?.(["model", "platformVersion"])) ?? {};
     if (model) said.model = model.slice(0, LONGEST);
     if (platform && platformVersion) said.osVersion = `${platform} ${platformVersion}`.slice(0, LONGEST);
+  } catch (error) {
+    console.info("examwire: this browser does not tell what device it is on:", String(error)); // its agent string says enough
   }
   return { deviceId: ownId(), ...said };
 }

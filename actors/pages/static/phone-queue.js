@@ -32,7 +32,8 @@ export const LAST_TRY_SECONDS = 3;
 /**
  * Why a try failed, as a stable word. The first six are tried again.
  *
- * @typedef {"OFFLINE"|"NETWORK"|"STALLED"|"BUSY"|"SERVER"|"STORE"|"TOKEN"|"TOO_LARGE"|"NOT_A_PICTURE"|"LATE"|"REFUSED"} Cause
+ * @typedef {"OFFLINE"|"NETWORK"|"STALLED"|"BUSY"|"SERVER"|"STORE"|"TOKEN"|"REMOVED"|"TOO_LARGE"|"NOT_A_PICTURE"|"LATE"
+ *   |"REFUSED"} Cause
  */
 
 /**
@@ -117,6 +118,22 @@ export function restored(upload, now) {
   return upload.state === "sending" || upload.state === "ready" ? { ...upload, state: "ready", nextAt: now } : upload;
 }
 
+/**
+ * Whether the server, as it tells of the stage, would take now what it has not taken: there is more time, or the examinee
+ * was let in again.
+ *
+ * @param {Upload} upload
+ * @param {{status: string, removed: boolean, deadline: number|null}} stage
+ * @param {number} now
+ * @returns {boolean}
+ */
+export function isWelcome(upload, stage, now) {
+  if (stage.removed) return false;
+  if (upload.state === "refused") return upload.cause === "REMOVED";
+  const open = stage.status === "WAITING" || stage.status === "FAILED";
+  return upload.state === "late" && open && stage.deadline !== null && stage.deadline > now;
+}
+
 /** Whether another try may succeed without anybody doing anything. @param {Cause} cause */
 export function isRetried(cause) {
   return ["OFFLINE", "NETWORK", "STALLED", "BUSY", "SERVER", "STORE"].includes(cause);
@@ -135,6 +152,7 @@ export function causeOf(result) {
   if (status === 425 || status === 429) return "BUSY";
   if (status === 507) return "STORE";
   if (status >= 500) return "SERVER";
+  if (status === 403 && result.body?.code === "REMOVED") return "REMOVED";
   if (status === 401 || status === 403) return "TOKEN";
   if (status === 409) return "LATE";
   if (status === 413) return "TOO_LARGE";

@@ -1,29 +1,100 @@
 /**
- * What the two steps of the phone's page look like that have many states: the camera and the upload. They are told where
- * things stand, and decide nothing.
+ * What the steps of the phone's page look like: the code, the camera, the upload, the end, and the bar above them. They are
+ * told where things stand, and decide nothing.
  */
 
-import { hasText, t } from "./i18n.js";
-import { byId } from "./page-parts.js";
+import { hasText, t, time } from "./i18n.js";
+import { Countdown, byId } from "./page-parts.js";
+import { spaced } from "./phone-code.js";
+
+/** The last seconds are shown as such. */
+export const SOON_SECONDS = 30;
+
+/** @typedef {"code" | "redeem" | "camera" | "review" | "upload" | "done"} Step */
+
+/** @type {readonly Step[]} */
+const STEPS = ["code", "redeem", "camera", "review", "upload", "done"];
+
+/** Show one step and hide the others. @param {Step} step */
+export function showStep(step) {
+  document.body.dataset.step = step;
+  for (const one of STEPS) byId(`step-${one}`).hidden = one !== step;
+}
+
+/** The keyboard's and the screen reader's place in a step that has just begun. @param {Step} step */
+export function enterStep(step) {
+  scrollTo(0, 0);
+  byId(step === "code" ? "code" : `${step}-title`).focus();
+}
+
+/** The time that is left, in the bar. @param {number | null} left seconds, negative when it is over; `null`: none is known */
+export function showLeft(left) {
+  byId("left").hidden = left === null;
+  if (left === null) return;
+  const over = left <= 0;
+  byId("left-label").textContent = t(over ? "left.over" : "left");
+  byId("left-time").textContent = over ? "" : Countdown.text(left);
+  const tone = over ? "bad" : left <= SOON_SECONDS ? "warn" : null;
+  if (tone === null) delete byId("left").dataset.tone;
+  else byId("left").dataset.tone = tone;
+}
+
+/**
+ * The code's step, with what was wrong with the last one.
+ * @param {import("./phone-code.js").NoPass | null} failure
+ * @param {string} code the one that was tried
+ */
+export function showCode(failure, code) {
+  const text = failure === null ? "" : t(`code.${failure.kind}`, { detail: failure.detail ?? "" });
+  const input = /** @type {HTMLInputElement} */ (byId("code"));
+  if (failure !== null && input.value === "") input.value = spaced(code);
+  showCodeError(text);
+}
+
+/** @param {string} text empty: nothing is wrong */
+export function showCodeError(text) {
+  byId("code-error").textContent = text;
+  byId("code").setAttribute("aria-invalid", String(text !== ""));
+}
+
+/** The step in which a code is looked up. @param {import("./phone-code.js").NoPass | null} failure */
+export function showRedeem(failure) {
+  byId("redeem-title").textContent = t(failure === null ? "redeem.title" : "redeem.failed");
+  byId("redeem-busy").hidden = failure !== null;
+  byId("redeem-again").hidden = failure === null;
+  byId("redeem-other").hidden = failure === null;
+  if (failure?.kind !== "BUSY") byId("redeem-text").textContent = t(failure === null ? "redeem.text" : `redeem.${failure.kind}`);
+}
+
+/** When another code may be tried. @param {number | null} seconds `null`: at once */
+export function showWait(seconds) {
+  /** @type {HTMLButtonElement} */ (byId("redeem-again")).disabled = seconds !== null && seconds > 0;
+  if (seconds !== null) byId("redeem-text").textContent = t("redeem.BUSY", { n: Math.max(0, Math.ceil(seconds)) });
+}
 
 /**
  * The camera's step: the finder, or why there is none and what to do about it.
- * @param {{camera: import("./phone-camera.js").Camera, opening: boolean, trouble: string | null, late: boolean}} state
+ * @param {{finder: import("./phone-finder.js").Finder, late: boolean, removed: boolean, again: boolean}} state `again`: a
+ *   picture has arrived already
  */
-export function showCamera({ camera, opening, trouble, late }) {
+export function showCamera({ finder, late, removed, again }) {
+  const { camera, opening, trouble } = finder;
   const live = camera.open && !opening;
-  byId("finder").hidden = trouble !== null && !live && !opening;
+  const said = removed ? null : (trouble ?? (late ? "late" : null));
+  byId("finder").hidden = removed || (trouble !== null && !live && !opening);
   byId("camera-opening").hidden = !opening;
   byId("video").classList.toggle("mirrored", camera.facesUser);
-  const said = trouble ?? (late ? "late" : null);
   const title = said === null ? "" : hasText(`trouble.${said}`) ? `trouble.${said}` : `camera.${said}`;
   byId("trouble").hidden = said === null;
   byId("trouble-title").textContent = title && t(title);
   byId("trouble-text").textContent = hasText(`${title}.do`) ? t(`${title}.do`) : "";
-  byId("camera-hint").hidden = said !== null;
-  byId("shutter").hidden = !live;
-  byId("turn").hidden = !live || !camera.several;
-  byId("reopen").hidden = live || opening || trouble === null || trouble === "INSECURE" || trouble === "UNSUPPORTED";
+  byId("camera-hint").hidden = removed || said !== null;
+  byId("camera-hint").textContent = t(again ? "camera.again" : "camera.hint");
+  byId("shutter").hidden = removed || !live;
+  byId("turn").hidden = removed || !live || !camera.several;
+  const hopeless = trouble === null || trouble === "INSECURE" || trouble === "UNSUPPORTED";
+  byId("reopen").hidden = removed || live || opening || hopeless;
+  byId("picker").hidden = removed;
   byId("picker").classList.toggle("primary", !live && !opening);
   byId("picker").classList.toggle("large", !live && !opening);
   byId("picker-label").textContent = t(live || opening ? "camera.file" : "camera.fileFirst");
@@ -39,7 +110,8 @@ export function showUpload(upload, share, lasting) {
   const { state, cause, detail } = upload;
   const first = state === "ready" && cause === null;
   const going = state === "sending" || first;
-  const title = going ? "upload.sending" : state === "ready" ? "upload.waiting" : `upload.${state}`;
+  const removed = state === "refused" && cause === "REMOVED";
+  const title = going ? "upload.sending" : state === "ready" ? "upload.waiting" : removed ? "upload.removed" : `upload.${state}`;
   const text = going ? "upload.sending.text" : state === "late" ? "upload.late.text" : `upload.${cause}`;
   byId("upload-title").textContent = t(title);
   byId("upload-text").textContent = t(text, { detail: detail ?? "" });
@@ -48,10 +120,21 @@ export function showUpload(upload, share, lasting) {
   /** @type {HTMLProgressElement} */ (byId("progress")).value = percent;
   byId("progress-text").textContent = percent < 100 ? t("upload.percent", { n: percent }) : t("upload.checking");
   byId("next-try").hidden = state !== "ready" || first;
-  byId("keep-open").hidden = lasting || state === "refused";
+  byId("keep-open").hidden = lasting || (state === "refused" && !removed);
   byId("try-now").hidden = going || (state === "refused" && cause !== "REFUSED");
   byId("try-now").textContent = t(state === "ready" ? "upload.tryNow" : "upload.again");
-  byId("upload-retake").hidden = state !== "refused" || cause === "TOKEN";
-  byId("upload-code").hidden = going || state === "ready";
+  byId("upload-retake").hidden = state !== "refused" || cause === "TOKEN" || removed;
+  byId("upload-code").hidden = going || state === "ready" || removed;
   byId("upload-code").classList.toggle("primary", cause === "TOKEN" && state === "refused");
+}
+
+/** When the next try begins. @param {number | null} seconds */
+export function showNext(seconds) {
+  if (seconds === null) return;
+  byId("next-try").textContent = seconds >= 1 ? t("upload.next", { n: Math.ceil(seconds) }) : t("upload.now");
+}
+
+/** The picture has arrived. @param {string | undefined} when RFC 3339 */
+export function showDone(when) {
+  byId("done-when").textContent = when ? t("done.when", { time: time(when) }) : "";
 }

@@ -1,57 +1,61 @@
 /**
- * The phone's page: code, camera, picture, sent. One step at a time; what each step shows is said here.
+ * The phone's page: code, camera, picture, sent. One step at a time; here is which one, and what leads on to the next.
  *
- * Rules are elsewhere: `phone-queue.js` when a picture is sent again, `phone-camera.js` why there is no camera,
- * `phone-picture.js` what is sent of a picture, `phone-store.js` what a reload finds again. What the two long steps look
- * like is in `phone-steps.js`.
+ * Rules are elsewhere: `phone-queue.js` when a picture is sent again, `phone-stage.js` when the server is asked how much time
+ * there is, `phone-finder.js` the camera and what is sent of a picture, `phone-store.js` what a reload finds again. What each
+ * step looks like is in `phone-steps.js`.
  */
 
-import { languagePicker, languages, t, time, useTexts } from "./i18n.js";
+import { languagePicker, languages, t, useTexts } from "./i18n.js";
 import { texts as en } from "./locales/phone.en.js";
 import { texts as ko } from "./locales/phone.ko.js";
 import { fromAddress, remember } from "./page-token.js";
-import { Camera, hindrance, troubleOf } from "./phone-camera.js";
-import { codeOf, redeem, spaced } from "./phone-code.js";
+import { codeOf, redeem } from "./phone-code.js";
 import { thisDevice } from "./phone-device.js";
-import { NotAPicture, jpegOf } from "./phone-picture.js";
-import { begin } from "./phone-queue.js";
+import { Finder } from "./phone-finder.js";
+import { begin, isWelcome } from "./phone-queue.js";
 import { Sender } from "./phone-sender.js";
+import { StageWatch, stageOf } from "./phone-stage.js";
+import * as steps from "./phone-steps.js";
 import { PhoneStore } from "./phone-store.js";
 import { send, uploadUrl } from "./phone-upload.js";
-import { showCamera, showUpload } from "./phone-steps.js";
-import { Countdown, Thumbnail, byId, keepAwake, maxPictureBytes } from "./page-parts.js";
-
-const SOON_SECONDS = 30;
-
-/** @typedef {"code" | "redeem" | "camera" | "review" | "upload" | "done"} Step */
+import { Countdown, Thumbnail, announce, byId, keepAwake, maxPictureBytes } from "./page-parts.js";
 
 const store = new PhoneStore();
-const camera = new Camera(/** @type {HTMLVideoElement} */ (byId("video")));
+const finder = new Finder(/** @type {HTMLVideoElement} */ (byId("video")), maxPictureBytes());
 const taken = new Thumbnail([byId("taken"), byId("sent")]);
 const awake = keepAwake();
-const sender = new Sender((progress) => sendOnce(progress), {
+const clock = {
   now: () => serverNow(),
   random: Math.random,
-  setTimeout: (work, ms) => setTimeout(work, ms),
-  clearTimeout: (timer) => clearTimeout(timer),
+  setTimeout: (/** @type {() => void} */ work, /** @type {number} */ ms) => setTimeout(work, ms),
+  clearTimeout: (/** @type {number} */ timer) => clearTimeout(timer),
+};
+const sender = new Sender((progress) => sendOnce(progress), clock);
+const watch = new StageWatch({
+  ...clock,
+  ask: async () => (kept === null ? null : stageOf(kept.pass)),
+  told: (told) => void staged(told),
+  urgent: () => removed || (left() ?? 1) <= 0,
 });
 
-/** @type {Step} */
+/** @type {import("./phone-steps.js").Step} */
 let step = "code";
 /** @type {import("./phone-store.js").Kept | null} */
 let kept = null;
 /** The picture that was taken and is looked at. @type {Blob | null} */
 let picture = null;
-/** Why there is no camera, or why a picture was none. @type {string | null} */
-let trouble = null;
+/** A proctor has removed the examinee. */
+let removed = false;
+/** A picture of this examinee has arrived, of this phone or another: no time is counted any more. */
+let arrived = false;
 /** The deadline has passed, as far as this phone knows; the server decides when a picture comes all the same. */
 let late = false;
+let soon = false;
 /** @type {import("./phone-code.js").NoPass | null} */
 let failure = null;
 /** The code that is being redeemed. */
 let code = "";
-let opening = false;
-let maxBytes = 0;
 /** @type {import("./phone-device.js").Device} */
 let device;
 
@@ -62,7 +66,7 @@ const countdown = new Countdown(() => tick());
 void start();
 
 async function start() {
-  [maxBytes, device] = await Promise.all([maxPictureBytes(), thisDevice()]);
+  device = await thisDevice();
   kept = await store.read();
   if (kept !== null && isOver(kept)) await forget();
   listen();
@@ -79,6 +83,7 @@ async function open(given) {
   const unsent = kept?.picture != null && kept.upload?.state !== "stored";
   if (kept !== null && (given === kept.code || (given === null && unsent))) {
     goOn();
+    watch.soon(); // what is kept may be of long ago
   } else if (given !== null) {
     await useCode(given);
   } else {
@@ -106,6 +111,7 @@ function goOn() {
 async function useCode(given) {
   code = given;
   failure = null;
+  countdown.until("retry", null);
   to("redeem");
   const outcome = await redeem(given);
   if (code !== given || step !== "redeem") return; // another one was entered meanwhile
@@ -114,14 +120,16 @@ async function useCode(given) {
     return;
   }
   failure = outcome.failure;
-  if (["UNKNOWN", "EXPIRED", "REFUSED"].includes(failure.kind)) to("code");
+  if (failure.kind === "BUSY") countdown.until("retry", Date.now() + failure.retryAfter * 1000);
+  if (["UNKNOWN", "EXPIRED", "REMOVED", "REFUSED"].includes(failure.kind)) to("code");
   else show();
-  countdown.until("retry", failure.kind === "BUSY" ? Date.now() + failure.retryAfter * 1000 : null);
+  if (step === "redeem") announce(`${byId("redeem-title").textContent}. ${byId("redeem-text").textContent}`);
 }
 
 /** @param {string} given @param {import("./phone-code.js").Pass} pass */
 async function admit(given, pass) {
   remember("phone", given, "code");
+  removed = arrived = false;
   const same = kept !== null && kept.pass.planId === pass.planId && kept.pass.examineeId === pass.examineeId;
   if (same && kept?.picture != null && kept.upload !== null && kept.upload.state !== "stored") {
     kept = { ...kept, code: given, pass };
@@ -136,68 +144,61 @@ async function admit(given, pass) {
   goOn();
 }
 
-/** Shortly before the deadline: a proctor may have given more time since the code was redeemed. */
-async function refresh() {
-  const before = kept;
-  if (before === null) return;
-  const outcome = await redeem(before.code);
-  if (!("pass" in outcome) || kept === null || kept.code !== before.code) return; // the deadline that is known stands
-  kept = { ...kept, pass: outcome.pass };
-  await store.write(kept);
-  if (sender.upload !== null && sender.upload.state !== "stored") sender.extend(outcome.pass.deadline);
-  show();
-}
-
 async function forget() {
   sender.stop();
   kept = null;
   await store.forget();
 }
 
-// -- the camera -------------------------------------------------------------------------------------------
+function enterCode() {
+  failure = null;
+  /** @type {HTMLInputElement} */ (byId("code")).value = "";
+  to("code");
+}
+
+// -- the stage --------------------------------------------------------------------------------------------
+
+/** The server has said how the stage stands. @param {import("./phone-stage.js").Stage} stage */
+async function staged({ status, removed: isRemoved, deadline, offset }) {
+  if (kept === null) return;
+  const { pass } = kept;
+  const before = removed;
+  removed = isRemoved;
+  arrived = status === "COMPLETED";
+  if (deadline !== null && deadline !== pass.deadline) {
+    kept = { ...kept, pass: { ...pass, deadline, offset } };
+    sender.extend(deadline);
+    await store.write(kept);
+  }
+  const { upload } = sender;
+  if (step === "upload" && upload !== null && isWelcome(upload, { status, removed, deadline }, serverNow())) {
+    sender.resume(deadline);
+  }
+  if (before !== removed) await barred();
+  show();
+}
+
+/** The examinee was removed, or let in again. */
+async function barred() {
+  if (step === "camera" && !removed) await finder.begin();
+  else finder.end();
+  if (removed && (step === "camera" || step === "review")) announce(`${t("removed")}. ${t("removed.text")}`);
+}
+
+// -- the picture ------------------------------------------------------------------------------------------
 
 async function toCamera() {
   taken.show(null);
   picture = null;
-  trouble = null;
-  late = false;
   to("camera");
-  await openCamera();
+  if (!removed) await finder.begin();
 }
 
-/** @param {() => Promise<unknown>} [how] */
-async function openCamera(how = () => camera.start()) {
-  trouble = hindrance(window);
-  if (trouble === null) {
-    opening = true;
-    show();
-    try {
-      await how();
-    } catch (error) {
-      console.info("examwire: no camera:", String(error));
-      trouble = troubleOf(error);
-    }
-    opening = false;
-    if (step !== "camera") camera.stop();
-  }
-  show();
-  if (trouble !== null) announce(`${t(`trouble.${trouble}`)}. ${t(`trouble.${trouble}.do`)}`);
-}
-
-/** @param {Blob | HTMLVideoElement} source */
-async function take(source) {
-  try {
-    const made = await jpegOf(source, maxBytes);
-    picture = made.blob;
-  } catch (error) {
-    if (!(error instanceof NotAPicture)) throw error;
-    console.info("examwire: not a picture:", error.message);
-    trouble = source instanceof Blob ? "notAPicture" : "notReady";
-    show();
-    announce(t(`camera.${trouble}`));
-    return;
-  }
-  camera.stop();
+/** @param {Blob} [file] instead of what the camera shows */
+async function take(file) {
+  const made = await finder.picture(file);
+  if (made === null || step !== "camera") return;
+  picture = made;
   taken.show(picture);
   to("review");
 }
@@ -230,9 +231,13 @@ async function sent() {
       to("done");
       return;
     }
-    if (said) announce(`${byId("upload-title").textContent} ${byId("upload-text").textContent}`);
-  }
-  show();
+    if (upload.state === "refused" && upload.cause === "REMOVED" && !removed) {
+      removed = true;
+      watch.soon(); // from now on it is asked more often whether they were let in again
+    }
+    show();
+    if (said) announce(`${byId("upload-title").textContent}. ${byId("upload-text").textContent}`);
+  } else show();
 }
 
 /** What of an upload is worth saying aloud. @param {import("./phone-queue.js").Upload | null} upload */
@@ -240,109 +245,81 @@ function sayingOf(upload) {
   return upload === null || upload.state === "sending" ? "" : `${upload.state} ${upload.cause}`;
 }
 
+function tryNow() {
+  // Too late by what this phone knows: whether there is more time now is for the server to say.
+  if (sender.upload?.state === "late" || sender.upload?.state === "refused") sender.resume(null);
+  else sender.hurry();
+}
+
 function serverNow() {
   return Date.now() + (kept?.pass.offset ?? 0);
 }
 
+/** Seconds until the deadline; `null`: none is known, or none matters any more. */
+function left() {
+  const deadline = step === "done" || arrived ? null : (kept?.pass.deadline ?? null);
+  return deadline === null ? null : (deadline - serverNow()) / 1000;
+}
+
 // -- what is shown ----------------------------------------------------------------------------------------
 
-/** @param {Step} next */
+/** @param {import("./phone-steps.js").Step} next */
 function to(next) {
   const moved = next !== step || document.body.dataset.step === "start";
-  if (step === "camera" && next !== "camera") camera.stop();
+  if (step === "camera" && next !== "camera") finder.end();
   step = next;
   show();
-  if (!moved) return;
-  scrollTo(0, 0);
-  if (step === "code") byId("code").focus();
-  else byId(`${step}-title`).focus();
+  watch.wanted(kept !== null && ["camera", "review", "upload"].includes(step));
+  if (moved) steps.enterStep(step);
 }
 
 function show() {
-  document.body.dataset.step = step;
-  for (const one of ["code", "redeem", "camera", "review", "upload", "done"]) byId(`step-${one}`).hidden = one !== step;
+  steps.showStep(step);
   byId("bar").hidden = kept === null || step === "code" || step === "redeem";
   byId("who").textContent = t("who", { examinee: kept?.pass.examineeId ?? "" });
-  if (step === "code") showCode();
-  else if (step === "redeem") showRedeem();
-  else if (step === "camera") showCamera({ camera, opening, trouble, late });
-  else if (step === "upload" && sender.upload !== null) showUpload(sender.upload, sender.share, store.lasting);
-  else if (step === "done") {
-    const at = /** @type {any} */ (kept?.upload?.record)?.timestamp;
-    byId("done-when").textContent = at ? t("done.when", { time: time(at) }) : "";
-  }
-  const deadline = step === "done" ? null : (kept?.pass.deadline ?? null);
-  byId("left").hidden = deadline === null;
-  countdown.until("deadline", deadline);
+  byId("removed").hidden = !removed || !["camera", "review"].includes(step);
+  if (step === "code") steps.showCode(failure, code);
+  else if (step === "redeem") steps.showRedeem(failure);
+  else if (step === "camera") steps.showCamera({ finder, late, removed, again: arrived });
+  else if (step === "review") byId("use").hidden = removed;
+  else if (step === "upload" && sender.upload !== null) steps.showUpload(sender.upload, sender.share, store.lasting);
+  else if (step === "done") steps.showDone(/** @type {any} */ (kept?.upload?.record)?.timestamp);
+  const counts = left();
+  countdown.until("deadline", counts === null ? null : serverNow() + counts * 1000);
   countdown.until("next", step === "upload" && sender.upload?.state === "ready" ? sender.upload.nextAt : null);
   tick();
 }
 
-function showCode() {
-  const text = failure === null ? "" : t(`code.${failure.kind}`, { detail: failure.detail ?? "" });
-  byId("code-error").textContent = text;
-  const input = /** @type {HTMLInputElement} */ (byId("code"));
-  input.setAttribute("aria-invalid", String(text !== ""));
-  if (failure !== null && input.value === "") input.value = spaced(code);
-}
-
-function showRedeem() {
-  byId("redeem-title").textContent = t(failure === null ? "redeem.title" : "redeem.failed");
-  byId("redeem-busy").hidden = failure !== null;
-  byId("redeem-again").hidden = failure === null;
-  byId("redeem-other").hidden = failure === null;
-  if (failure?.kind !== "BUSY") byId("redeem-text").textContent = t(failure === null ? "redeem.text" : `redeem.${failure.kind}`);
-  if (failure !== null) announce(byId("redeem-title").textContent ?? "");
-}
-
-let soon = false;
-
 /** Everything that counts seconds. */
 function tick() {
-  const left = countdown.left("deadline", serverNow());
-  if (left !== null) {
-    const over = left <= 0;
-    byId("left-label").textContent = t(over ? "left.over" : "left");
-    byId("left-time").textContent = over ? "" : Countdown.text(left);
-    const tone = over ? "bad" : left <= SOON_SECONDS ? "warn" : null;
-    if (tone === null) delete byId("left").dataset.tone;
-    else byId("left").dataset.tone = tone;
-    if (left <= SOON_SECONDS && !over && !soon) {
-      announce(t("left.soon"));
-      void refresh();
-    }
-    soon = left <= SOON_SECONDS;
-    if (over !== late && step === "camera") outOfTime(over);
+  const counts = left();
+  steps.showLeft(counts);
+  const near = counts !== null && counts > 0 && counts <= steps.SOON_SECONDS;
+  if (near && !soon) {
+    announce(t("left.soon"));
+    watch.soon(); // there may be more time by now
   }
-  const next = countdown.left("next", serverNow());
-  if (next !== null) byId("next-try").textContent = next >= 1 ? t("upload.next", { n: Math.ceil(next) }) : t("upload.now");
-  const retry = countdown.left("retry", Date.now());
-  if (retry !== null && failure?.kind === "BUSY") {
-    byId("redeem-text").textContent = t("redeem.BUSY", { n: Math.max(0, Math.ceil(retry)) });
-    /** @type {HTMLButtonElement} */ (byId("redeem-again")).disabled = retry > 0;
-  } else /** @type {HTMLButtonElement} */ (byId("redeem-again")).disabled = false;
+  soon = near;
+  const over = counts !== null && counts <= 0;
+  if (over !== late) outOfTime(over);
+  steps.showNext(countdown.left("next", serverNow()));
+  steps.showWait(failure?.kind === "BUSY" ? countdown.left("retry", Date.now()) : null);
 }
 
 /** @param {boolean} over */
 function outOfTime(over) {
   late = over;
+  if (over) watch.soon();
+  if (step !== "camera") return;
   if (over) announce(`${t("trouble.late")}. ${t("trouble.late.do")}`);
   show();
-}
-
-/** For screen readers; said once, and the same words again only after others. @param {string} text */
-function announce(text) {
-  const said = byId("said");
-  if (said.textContent !== text) said.textContent = text;
 }
 
 // -- what people and the phone do -------------------------------------------------------------------------
 
 function listen() {
   sender.addEventListener("change", () => void sent());
-  camera.addEventListener("ended", () => {
-    if (step === "camera" && document.visibilityState === "visible") void openCamera();
-  });
+  finder.addEventListener("change", () => show());
   on("code-form", "submit", (event) => {
     event.preventDefault();
     const typed = codeOf(/** @type {HTMLInputElement} */ (byId("code")).value);
@@ -350,27 +327,25 @@ function listen() {
       void useCode(typed);
       return;
     }
-    byId("code-error").textContent = t("code.incomplete");
-    byId("code").setAttribute("aria-invalid", "true");
+    steps.showCodeError(t("code.incomplete"));
     byId("code").focus();
   });
   on("redeem-again", "click", () => void useCode(code));
   for (const id of ["redeem-other", "upload-code"]) on(id, "click", () => enterCode());
-  on("shutter", "click", () => void take(camera.video));
-  on("turn", "click", () => void openCamera(() => camera.turn()));
-  on("reopen", "click", () => void openCamera());
+  on("shutter", "click", () => void take());
+  on("turn", "click", () => void finder.turn());
+  on("reopen", "click", () => void finder.open());
   on("file", "change", (event) => {
     const input = /** @type {HTMLInputElement} */ (event.target);
     const [file] = input.files ?? [];
     if (file) void take(file).finally(() => (input.value = "")); // so that the same file can be chosen again
   });
   on("use", "click", () => void use());
-  on("retake", "click", () => void toCamera());
+  for (const id of ["retake", "upload-retake", "done-other"]) on(id, "click", () => void toCamera());
   on("try-now", "click", () => tryNow());
-  on("upload-retake", "click", () => void toCamera());
-  on("done-other", "click", () => void toCamera());
   addEventListener("online", () => {
     sender.hurry();
+    watch.soon();
     if (step === "redeem" && failure?.kind === "NETWORK") void useCode(code);
   });
   addEventListener("hashchange", () => {
@@ -378,25 +353,13 @@ function listen() {
     if (given !== null && given !== kept?.code) void useCode(given); // another QR code was opened in this tab
   });
   document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "hidden") camera.stop(); // another app may want it, the phone's own camera first
-    else if (step === "camera" && trouble === null && !camera.open) void openCamera();
-    else sender.hurry();
+    if (document.visibilityState === "hidden") return;
+    watch.soon();
+    sender.hurry();
   });
   addEventListener("beforeunload", (event) => {
     if (step === "upload" && !store.lasting && sender.upload?.state !== "stored") event.preventDefault();
   });
-}
-
-function enterCode() {
-  failure = null;
-  /** @type {HTMLInputElement} */ (byId("code")).value = "";
-  to("code");
-}
-
-function tryNow() {
-  // Too late by what this phone knows: whether there is more time now is for the server to say.
-  if (sender.upload?.state === "late" || sender.upload?.state === "refused") sender.resume(null);
-  else sender.hurry();
 }
 
 /** @param {string} id @param {string} type @param {(event: Event) => void} work */

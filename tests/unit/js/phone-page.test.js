@@ -41,6 +41,8 @@ test("why a code was not redeemed, in one word", async () => {
     const { failure } = await redeem("ABCDEFGH", answering(Number(status), { detail: "why" }, { "Retry-After": "17" }));
     assert.deepEqual([failure.kind, failure.retryAfter, failure.detail], [kind, 17, "why"]);
   }
+  const removed = await redeem("ABCDEFGH", answering(403, { code: "REMOVED", detail: "why" }));
+  assert.equal(removed.failure.kind, "REMOVED");
   const dead = async () => {
     throw new TypeError("no network");
   };

@@ -82,6 +82,11 @@ for (const [status, cause] of [
   });
 }
 
+test("who was removed is told so, which is another thing than a token that has ended", () => {
+  const upload = failed(1, answer(403, { body: { code: "REMOVED", detail: "a proctor has removed this examinee" } }));
+  assert.deepEqual([upload.state, upload.cause], ["refused", "REMOVED"]);
+});
+
 test("409 means too late; with more time the same picture is sent again", () => {
   const upload = failed(1, answer(409), { deadline: NOW + 60_000 });
   assert.equal(upload.state, "late");
