@@ -286,6 +286,7 @@ async def test_nothing_hinders_anybody(site: Site, screens: Screens, scheme: str
 
 
 async def test_a_long_name_covers_neither_the_id_nor_the_neighbour(screens: Screens) -> None:
+    screens.complaints.expect(REFUSED)  # the plan may end before the page does
     async with ScriptedPlan(3) as plan:
         plan.rows["E0002"]["name"] = "José María de la Santísima Trinidad Hernández-Rodríguez del Castillo y Fernández"
         page = await screens.open(plan.link)
@@ -298,6 +299,21 @@ async def test_a_long_name_covers_neither_the_id_nor_the_neighbour(screens: Scre
         assert of_id["x"] + of_id["width"] <= of_name["x"]
         assert of_name["x"] + of_name["width"] <= of_tile["x"] + of_tile["width"]
         assert of_id["width"] > 20, "the id gives way to nothing"
+
+
+async def test_a_message_of_one_long_word_leaves_the_actions_in_view(screens: Screens) -> None:
+    screens.complaints.expect(REFUSED)  # the plan may end before the page does
+    screens.complaints.expect("timeline")  # the scripted plan has no log
+    async with ScriptedPlan(3) as plan:
+        page = await screens.open(plan.link)
+        await tile(page, "E0001").click()
+        plan.version += 1
+        notice = {"planId": "P001", "examineeId": "E0001", "timestamp": "2026-11-22T09:15:02.000Z", "actionId": "a1"}
+        notice |= {"unconfirmed": ["a1"], "sent": 1, "version": plan.version, "text": "W" * 1000, "by": "kim"}
+        await plan.say({"type": "notice", "data": notice})
+        await expect(page.locator("#timeline")).to_contain_text("WWW")
+        await expect(page.get_by_role("button", name="Remove from exam")).to_be_in_viewport(ratio=1)
+        assert await page.locator("#panel").evaluate("(panel) => panel.scrollWidth <= panel.clientWidth")
 
 
 async def test_2000_examinees_fit_on_the_wall_and_none_is_miscounted(screens: Screens) -> None:

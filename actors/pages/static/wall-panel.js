@@ -219,7 +219,6 @@ export class Panel extends EventTarget {
       ["fact.server", seen.serverId ?? ""],
       ["fact.address", seen.ipAddress ?? ""],
       ["fact.browser", seen.browserInfo ?? ""],
-      ["fact.active", at(seen.lastActiveTime)],
       ["fact.recoveries", seen.recoveries > 0 ? t("fact.times", { n: seen.recoveries }) : ""],
       ["fact.phone", [t(`phone.${seen.mobileSync}`), reasonText(seen.mobileSyncReason)].filter(Boolean).join(": ")],
       ["fact.deadline", seen.mobileSync === "WAITING" ? at(seen.deadline) : ""],
@@ -273,7 +272,9 @@ export class Panel extends EventTarget {
       }
       setText(when, entry.time ? time(entry.time) : "");
       setText(item.children[1], entryText(entry));
-      setText(item.children[2], entry.by ? t("timeline.by", { by: entry.by }) : "");
+      // Of a confirmation it is the proctor whose message it was: nothing that "by" may be said of.
+      const by = entry.what === "NOTICE_CONFIRMED" ? null : entry.by;
+      setText(item.children[2], by ? t("timeline.by", { by }) : "");
     });
     list.lang = language();
   }

@@ -56,6 +56,11 @@ export class Timeline {
   /** An event. @param {{type: string, data: Record<string, any>}} message */
   told(message) {
     const entry = entryOf(message);
+    // A confirmation names its message; the words are those of the message itself.
+    if (entry?.what === "NOTICE_CONFIRMED") {
+      const same = [...this._entries.values()].find((one) => one.what === "NOTICE" && one.actionId === entry.actionId);
+      entry.notice = same?.notice;
+    }
     if (entry && !this._entries.has(entry.version)) this._entries.set(entry.version, entry);
     return entry !== null;
   }
@@ -75,6 +80,7 @@ export function entryText(entry) {
   let key = `what.${what}`;
   if (what === "RECOVERED" && typeof entry.seconds !== "number") key += ".plain";
   if (what === "REMOVED" && entry.reason) key += ".reason";
+  if (what === "NOTICE_CONFIRMED" && !(entry.notice ?? entry.text)) key += ".plain";
   if (!hasText(key)) return entry.text ?? what;
   return t(key, {
     serverId: entry.serverId ?? "?",

@@ -101,6 +101,19 @@ test("what was told and what the log says of the same fact stand in the timeline
   assert.equal(entryText({ version: 1, time: "", what: "SOMETHING_NEW", text: "the server's words" }), "the server's words");
 });
 
+test("a confirmation is told with the words of its message, or without any", () => {
+  const timeline = new Timeline();
+  timeline.told({ type: "notice", data: { version: 256, timestamp: "2026-11-22T09:15:02.000Z", actionId: "a1", text: "Sit down.", by: "kim" } });
+  const confirmed = { version: 512, timestamp: "2026-11-22T09:15:09.000Z", by: "kim" };
+  timeline.told({ type: "notice_confirmed", data: { ...confirmed, actionId: "a1" } });
+  timeline.told({ type: "notice_confirmed", data: { ...confirmed, version: 768, actionId: "from before this page" } });
+  assert.deepEqual(timeline.entries.map(entryText), [
+    "The examinee confirmed a message",
+    "The examinee confirmed: “Sit down.”",
+    "Message: “Sit down.”",
+  ]);
+});
+
 test("what is said aloud is a summary: blips and members of an incident are not read out", () => {
   const summary = new Summary();
   summary.changed("E1", "connected", "lost");
