@@ -1,9 +1,8 @@
-"""The clients of one socket server: let in by role, served until their socket ends, handed what is for them."""
+"""The clients of one socket server: let in by role, served until their socket ends."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -14,8 +13,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from actors.connection import Connection, Doorkeeper
-from actors.dead_letter import dead_letter
+from actors.connection import Connection
+from actors.doorkeeper import Doorkeeper
 from actors.endpoints import Endpoints
 from actors.examinee_session import ExamineeSession
 from actors.greeting import Greeting, greet
@@ -23,13 +22,12 @@ from actors.heartbeat import Active
 from actors.outbox import Outbox
 from actors.plan_feed import PlanFeed
 from actors.proctor_session import ProctorSession
-from actors.runtime.actor import Actor, ActorStopped
+from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus
 from actors.runtime.local_addresses import own_names
 from actors.runtime.logs import Tally
 from actors.runtime.masking import masked
 from actors.runtime.pace import Pace
-from actors.runtime.pull import Delivery
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import TokenVerifier
@@ -38,15 +36,12 @@ from actors.socket_metrics import ACCEPTS
 from actors.socket_session import SocketSession
 from protocol.claims import Claims
 from protocol.close_codes import CloseCode
-from protocol.codec import SOCKET_CODEC, Malformed, encode
+from protocol.codec import Malformed
 from protocol.errors import ExamwireError, StateDamaged, StateUnavailable
-from protocol.events import MobileSyncCompleted
-from protocol.facts import ClientInfo, LossReason, MobileSyncStatus, Notice
+from protocol.facts import ClientInfo, LossReason
 from protocol.frames import CLIENT_FRAMES, Hello, Migrate, ReconnectPolicy, Welcome, refusal_of
-from protocol.session_messages import SessionClose, SessionLost, SessionState
 from protocol.streams import ladder_of
 from protocol.times import format_time
-from protocol.wire import Message
 
 log = logging.getLogger("examwire.clients")
 
@@ -59,9 +54,7 @@ _EXAMINEES, _PROCTORS = ACCEPTS.labels("examinee"), ACCEPTS.labels("proctor")
 
 
 class Clients:
-    """Who is here. `follow_queue` has the server read consumers that its queue has got; `say_ready` is said before
-    sessions that were declared lost are announced anew.
-    """
+    """Who is here. `follow_queue` has the server read consumers that its queue has got."""
 
     def __init__(
         self,
@@ -75,7 +68,6 @@ class Clients:
         server_id: str,
         incarnation: str,
         follow_queue: Callable[[], None],
-        say_ready: Callable[[], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._bus = bus
@@ -86,7 +78,6 @@ class Clients:
         self._server_id = server_id
         self._incarnation = incarnation
         self._follow_queue = follow_queue
-        self._say_ready = say_ready
         self._address = f"socket.{server_id}"
         self._tokens = TokenVerifier(settings)
         socket = settings.socket
@@ -122,6 +113,10 @@ class Clients:
         """Everybody who is here."""
         return [*self.examinees.values(), *(proctor for feed in self.feeds.values() for proctor in feed.proctors)]
 
+    def examinee(self, plan_id: str, examinee_id: str) -> ExamineeSession | None:
+        """The newest session of an examinee, if it is here."""
+        return self._by_examinee.get((plan_id, examinee_id))
+
     def session_of(self, socket_id: str) -> SocketSession | None:
         """The session that speaks for a socket, if it is here."""
         return next((session for session in self.sessions() if session.socket_id == socket_id), None)
@@ -135,7 +130,7 @@ class Clients:
         kind, _, rest = address.partition(".")
         plan_id, _, name = rest.partition(".")
         if kind == "session":
-            return self._by_examinee.get((plan_id, name))
+            return self.examinee(plan_id, name)
         feed = self.feeds.get(plan_id)
         return next((one for one in feed.proctors if one.address == address), None) if feed is not None else None
 
@@ -325,54 +320,6 @@ class Clients:
         assert isinstance(session, ExamineeSession | ProctorSession)
         self.last_error = masked(f"{session.address}: {error}")
         session.connection.break_off(LossReason.PROTOCOL_ERROR.value)
-
-    async def deliver(self, delivery: Delivery) -> None:
-        tokens = delivery.subject.split(".")
-        if tokens[1] == "plan" and tokens[3] == "proctors":
-            feed = self.feeds.get(tokens[2])
-            if feed is not None:
-                feed.broadcast(delivery.payload)
-            return
-        lost: set[str] = set()
-        for message in SOCKET_CODEC.decode_batch(delivery.payload):
-            if isinstance(message, Malformed):
-                await self.dead_letter(delivery, message.raw, str(message.error))
-                continue
-            match message:
-                case SessionState() | SessionClose():
-                    await self._hand_over(self.examinees.get(message.socket_id), message)
-                case MobileSyncCompleted() | MobileSyncStatus() | Notice():
-                    await self._hand_over(self._by_examinee.get((message.plan_id, message.examinee_id)), message)
-                case SessionLost():
-                    lost.update(message.socket_ids)
-                case _:
-                    await self.dead_letter(delivery, encode(message), f"{message.type} is not for a server")
-        if alive := [session for socket_id in lost if (session := self.examinees.get(socket_id)) is not None]:
-            log.warning("%s: %d sessions were declared lost, but are here", self._address, len(alive))
-            # READY first: while this server counts as lost, each announcement is answered by another loss.
-            await self._say_ready()
-            for session in alive:
-                session.announce()
-
-    async def _hand_over(self, session: ExamineeSession | None, message: Message) -> None:
-        if session is not None and session.running:
-            with contextlib.suppress(ActorStopped):  # it ended while its mailbox was full
-                await session.put(message)
-
-    async def dead_letter(self, delivery: Delivery, payload: bytes, reason: str) -> None:
-        about = {"server": self._server_id, "stream": "SOCKET", "sequence": delivery.sequence}
-        log.error("%s: message %d goes to the dead letters: %s", self._address, delivery.sequence, reason, extra=about)
-        letter = dead_letter(
-            "SOCKET",
-            delivery.subject,
-            delivery.sequence,
-            payload,
-            reason,
-            by=self._server_id,
-            headers=delivery.headers,
-            deliveries=delivery.attempt,
-        )
-        await self._bus.publish_surely([letter])
 
     def active(self) -> tuple[int, Active]:
         """How many sessions there are, and those whose activity is to be told again."""

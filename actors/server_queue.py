@@ -29,7 +29,7 @@ class QueueRefused(ProtocolError):
 
 
 class ServerQueue:
-    """`serve_proctors` and `serve_examinees` return when messages for that plan will arrive here."""
+    """Asks the queue server for what this server needs; one request at a time."""
 
     def __init__(self, bus: Bus, server_id: str, incarnation: str, config: QueueConfig) -> None:
         self._bus = bus

@@ -16,12 +16,14 @@ from websockets.typing import Subprotocol
 
 from actors.clients import Clients
 from actors.connection import Connection
+from actors.deliveries import Deliveries
 from actors.drain import Departure
 from actors.endpoints import Endpoints
 from actors.heartbeat import Heartbeat, Superseded
 from actors.outbox import Outbox
+from actors.own_status import OwnStatus
 from actors.runtime.actor import Actor, on
-from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.bus import Bus
 from actors.runtime.local_addresses import in_url, reachable_host
 from actors.runtime.presence import Presence
 from actors.runtime.pull import Delivery
@@ -47,9 +49,8 @@ from protocol.errors import (
 from protocol.facts import LossReason
 from protocol.frames import MAX_FRAME_BYTES, SUBPROTOCOL, error_frame
 from protocol.ids import check_server_id
-from protocol.server_messages import QueueConfig, ServerStatus, ServerStatusCode
+from protocol.server_messages import QueueConfig, ServerStatusCode
 from protocol.streams import broadcast_consumer, queue_id
-from protocol.times import format_time
 
 log = logging.getLogger("examwire.socket_server")
 
@@ -94,6 +95,7 @@ class SocketServer(Actor):
             lambda: self._clients.active(),
             self._announce_all,
         )
+        self._own = OwnStatus(bus, self._heartbeat, server_id, self.incarnation)
         self._presence = Presence(bus, self, inspect=self._inspected)
         self._tls = ServerTls.of("socket", settings.socket.certificate_file, settings.socket.key_file)
         self._server: Server | None = None
@@ -108,27 +110,30 @@ class SocketServer(Actor):
             server_id=server_id,
             incarnation=self.incarnation,
             follow_queue=self._reading.follow,
-            say_ready=self._say_ready,
         )
-        self._start_time = format_time(time.time())
-        self._status: ServerStatusCode | None = None
+        self._deliveries = Deliveries(self._clients, bus, server_id, self._own.say_again)
         self._departure: Departure | None = None
-        self.url = ""
+
+    @property
+    def url(self) -> str:
+        """The address that clients are given; empty until the port is open."""
+        return self._own.url
 
     # -- start-up (document 9.2) ---------------------------------------------------------------------
 
     async def on_start(self) -> None:
         # The lease comes first: a STARTING of ours must not meet the expiry of our predecessor's lease.
         await self._step("LEASE_FAILED", self._heartbeat.claim)
-        await self._step("STARTING_FAILED", lambda: self._publish_status(ServerStatusCode.STARTING))
+        await self._step("STARTING_FAILED", lambda: self._own.publish(ServerStatusCode.STARTING))
         await self._step("QUEUE_CREATE_FAILED", self._queue.create)
         await self._step("SUBSCRIBE_FAILED", self._subscribe)
-        await self._step("HANDLER_REGISTER_FAILED", self._register)
+        self.spawn(self._outbox.run(), "outbox")
+        await self._step("HANDLER_REGISTER_FAILED", self._presence.announce)
         await self._endpoints.read()
         await self._step("PORT_OPEN_FAILED", self._open_port)
         self._heartbeat.measure()
-        await self._step("READY_FAILED", lambda: self._publish_status(ServerStatusCode.READY))
-        self._status = ServerStatusCode.READY
+        await self._step("READY_FAILED", lambda: self._own.publish(ServerStatusCode.READY))
+        self._own.now = ServerStatusCode.READY
         self.spawn(self._watch_lease(), "lease")
         self.spawn(self._sweep(), "sweep")
         self.spawn(self._endpoints.follow(), "endpoints")
@@ -149,48 +154,18 @@ class SocketServer(Actor):
                     await asyncio.sleep(min(0.1 * 2**attempt, 2.0))
                     continue
                 try:
-                    await self._publish_status(ServerStatusCode.FAILED, reason)
+                    await self._own.publish(ServerStatusCode.FAILED, reason)
                 except (BrokerUnavailable, NotPermitted) as unheard:
                     log.error("%s: FAILED could not be recorded: %s", self.address, unheard)
                 raise RoleFailed(f"socket server {self.server_id} cannot start: {reason}: {error}") from error
             else:
                 return
 
-    async def _publish_status(self, status: ServerStatusCode, reason: str | None = None) -> None:
-        await self._bus.publish(self._status_message(status, reason))
-        log.info("%s: %s", self.address, status, extra={"server": self.server_id, "reason": reason})
-
-    def _status_message(self, status: ServerStatusCode, reason: str | None = None) -> Outgoing:
-        ready = status is not ServerStatusCode.STARTING
-        message = ServerStatus(
-            server_id=self.server_id,
-            status=status,
-            incarnation=self.incarnation,
-            start_time=self._start_time,
-            timestamp=format_time(time.time()),
-            queue_id=queue_id(self.server_id) if ready else None,
-            cpu_usage=self._heartbeat.cpu_usage if ready else None,
-            memory_usage=self._heartbeat.memory_usage if ready else None,
-            network_status=self._heartbeat.network_status if ready else None,
-            url=self.url or None,
-            reason=reason,
-        )
-        message_id = f"{self.incarnation}:{status}:{time.time_ns()}"
-        return Outgoing(subjects.status_server(self.server_id), encode(message), message_id)
-
     async def _subscribe(self) -> None:
         for consumer in self._queue.consumers:
             if await self._bus.consumer_config("SOCKET", consumer) is None:
                 raise ConsumerGone(f"consumer SOCKET/{consumer} does not exist")
         self._reading.follow()
-        if not self._outbox_runs():
-            self.spawn(self._outbox.run(), "outbox")
-
-    def _outbox_runs(self) -> bool:
-        return any(task.get_name().endswith(":outbox") for task in self._loops or ())
-
-    async def _register(self) -> None:
-        await self._presence.announce()
 
     async def _open_port(self) -> None:
         socket = self._settings.socket
@@ -214,20 +189,20 @@ class SocketServer(Actor):
         )
         port = self._server.sockets[0].getsockname()[1]
         scheme = "wss" if self._tls is not None else "ws"
-        self.url = socket.public_url or f"{scheme}://{in_url(reachable_host(socket.host))}:{port}/v1/connect"
-        self._endpoints.own = self.url
+        self._own.url = socket.public_url or f"{scheme}://{in_url(reachable_host(socket.host))}:{port}/v1/connect"
+        self._endpoints.own = self._own.url
 
     # -- shutdown ------------------------------------------------------------------------------------
 
     async def on_stop(self) -> None:
         """Stop accepting, 1012 to clients, what they left behind into the log, STOPPED."""
-        self._status = ServerStatusCode.STOPPING
+        self._own.now = ServerStatusCode.STOPPING
         deadline = time.monotonic() + DRAIN_SECONDS
         reader = asyncio.create_task(self._outbox.run())
         try:
             if self._server is not None:
                 if self._bus.connected and self.started_at is not None:
-                    await self._quietly(self._publish_status(ServerStatusCode.STOPPING))
+                    await self._own.publish_quietly(ServerStatusCode.STOPPING)
                 for connection in self._connections():
                     connection.end_reason = connection.end_reason or LossReason.SERVER_STOPPED.value
                 self._server.close(code=CloseCode.SERVICE_RESTART, reason="SERVICE_RESTART")
@@ -240,16 +215,10 @@ class SocketServer(Actor):
                 if not await self._outbox.flush(max(1.0, deadline - time.monotonic())):
                     log.error("%s: %d statuses could not be stored", self.address, len(self._outbox))
                 if self._server is not None and self.started_at is not None:
-                    await self._quietly(self._publish_status(ServerStatusCode.STOPPED))
+                    await self._own.publish_quietly(ServerStatusCode.STOPPED)
         finally:
             reader.cancel()
             await self._presence.withdraw()
-
-    async def _quietly(self, step: Awaitable[None]) -> None:
-        try:
-            await step
-        except BrokerUnavailable as error:
-            log.warning("%s: while stopping: %s", self.address, error)
 
     # -- from the queue ------------------------------------------------------------------------------
 
@@ -267,10 +236,7 @@ class SocketServer(Actor):
         oldest = time.time() - self._queue.config.expire_time
         for delivery in batch.deliveries:
             if delivery.stored_at >= oldest:
-                try:
-                    await self._clients.deliver(delivery)
-                except ValueError as error:
-                    await self._clients.dead_letter(delivery, delivery.payload, str(error))
+                await self._deliveries.hand_over(delivery)
             await delivery.ack()
         self.handled += len(batch.deliveries) - 1  # a batch counts as its messages
 
@@ -285,12 +251,8 @@ class SocketServer(Actor):
 
     async def _announce_all(self) -> None:
         """After an expired lease others may think that this server and its sessions are lost."""
-        await self._say_ready()
+        await self._own.say_again()
         self._clients.announce_all()
-
-    async def _say_ready(self) -> None:
-        if self._status in (ServerStatusCode.READY, ServerStatusCode.DRAINING):
-            await self._quietly(self._publish_status(self._status))
 
     async def _sweep(self) -> None:
         """Every second: look after the sockets, send clients elsewhere when NATS is away for long."""
@@ -332,27 +294,24 @@ class SocketServer(Actor):
     async def _begin_drain(self, request: Drain) -> Done:
         if self._departure is not None:
             return self._departure.asked_again(request)
-        if self._status is not ServerStatusCode.READY:
+        if self._own.now is not ServerStatusCode.READY:
             raise ProtocolError(ErrorCode.UNAVAILABLE, f"{self.server_id} is not READY")
         await self._endpoints.read()
         if not self._endpoints.others and not request.force:
             detail = f"no other server is READY: the clients of {self.server_id} would have nowhere to go"
             raise ProtocolError(ErrorCode.UNAVAILABLE, detail)
-        self._status = ServerStatusCode.DRAINING
+        self._own.now = ServerStatusCode.DRAINING
         self._departure = departure = Departure(
             request,
             self._clients,
             self._endpoints,
             self._outbox,
-            announce=self._announce_drain,
+            announce=lambda: self._own.publish_surely(ServerStatusCode.DRAINING),
             connections=self._connections,
             end=self._drained,
         )
         self.spawn(departure.run(), "drain")
         return Done(text=f"{self.server_id}: {departure.plan()}", details=departure.progress())
-
-    async def _announce_drain(self) -> None:
-        await self._bus.publish_surely([self._status_message(ServerStatusCode.DRAINING)])
 
     def _drained(self) -> None:
         if self.end_role is not None:
@@ -381,7 +340,7 @@ class SocketServer(Actor):
             "serverId": self.server_id,
             "incarnation": self.incarnation,
             "url": self.url,
-            "accepting": self._server is not None and self._bus.connected and self._status is ServerStatusCode.READY,
+            "accepting": self._server is not None and self._bus.connected and self._own.now is ServerStatusCode.READY,
             "sockets": self._clients.sockets,
             "examinees": len(self._clients.examinees),
             "proctors": sum(len(feed.proctors) for feed in self._clients.feeds.values()),

@@ -6,10 +6,10 @@ import asyncio
 
 
 class Pace:
-    """`wait` returns at once for up to `burst` turns, and lets through `per_second` in the long run.
+    """Up to `burst` turns at once, and `per_second` in the long run.
 
-    Used where handling a batch costs about as much as handling one message: a lone message never waits, and under
-    load a few of them share the cost.
+    `wait` is used where handling a batch costs about as much as handling one message: a lone message never waits, and
+    under load a few of them share the cost.
     """
 
     __slots__ = ("_burst", "_filled", "_rate", "_turns")
@@ -21,11 +21,22 @@ class Pace:
         self._filled: float | None = None
 
     async def wait(self) -> None:
-        """Take a turn."""
+        """Take a turn as soon as it is due."""
+        self._fill()
+        self._turns -= 1
+        if self._turns < 0:
+            await asyncio.sleep(-self._turns / self._rate)
+
+    def take(self) -> bool:
+        """Take a turn if it is due now."""
+        self._fill()
+        if self._turns < 1:
+            return False
+        self._turns -= 1
+        return True
+
+    def _fill(self) -> None:
         now = asyncio.get_running_loop().time()
         if self._filled is not None:
             self._turns = min(self._burst, self._turns + (now - self._filled) * self._rate)
         self._filled = now
-        self._turns -= 1
-        if self._turns < 0:
-            await asyncio.sleep(-self._turns / self._rate)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from actors.connection import Doorkeeper
+from actors.doorkeeper import Doorkeeper
 from actors.http_bodies import Body, takes_gzip
 from actors.runtime.local_addresses import lan_addresses, own_names
 from actors.runtime.settings import load_settings
