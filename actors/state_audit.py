@@ -181,7 +181,7 @@ class Audit:
         line = self.projection.lines.get(key)
         assert kind is not None
         if isinstance(found, StateDamaged):
-            look.differences.append(Difference(key, "", str(found), "a record" if line else None))
+            look.differences.append(Difference(key, "", _damage(key, found), "a record" if line else None))
             return
         if "history" not in found:
             if line is not None and line.first <= self.projection.floor:
@@ -209,7 +209,8 @@ class Audit:
         if word.version > self.projection.floor:
             look.unsettled.add(key)
         elif isinstance(found, StateDamaged) or not found:
-            look.differences.append(Difference(key, "", str(found) if found else None, word.fields["status"]))
+            there = _damage(key, found) if isinstance(found, StateDamaged) else None
+            look.differences.append(Difference(key, "", there, word.fields["status"]))
         elif found.get("version") != str(word.version):
             version = found.get("version", "")
             ahead = version.isascii() and version.isdigit() and word.version < int(version)
@@ -242,7 +243,7 @@ class Audit:
     def _compare_members(self, key: str, found: set[str] | StateDamaged, look: _Look) -> None:
         for value, version in self.projection.members[key].items():
             if isinstance(found, StateDamaged):
-                look.differences.append(Difference(key, "", str(found), "a set"))
+                look.differences.append(Difference(key, "", _damage(key, found), "a set"))
                 return
             if value in found:
                 continue
@@ -294,6 +295,11 @@ def kind_of(key: str) -> records.RecordKind[Any, Any] | None:
 
 def _portions(wanted: Sequence[str]) -> Iterable[Sequence[str]]:
     return (wanted[start : start + KEYS_A_TRIP] for start in range(0, len(wanted), KEYS_A_TRIP))
+
+
+def _damage(key: str, damage: StateDamaged) -> str:
+    """What is the matter with a key, without the key, which stands beside it."""
+    return str(damage).removeprefix(f"{key}: ")
 
 
 def _text(value: Any) -> str | None:

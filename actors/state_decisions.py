@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from actors.log_of_record import StatusLog
 from actors.runtime.state_store import RecordWrite, StateStore, Stored
@@ -97,7 +97,8 @@ class Decisions:
                         raise stored
                     outcome = self._decide(record, stored)
                 except (StateDamaged, ValueError) as damage:
-                    decided.damaged.extend((item, f"{record.key}: {damage}") for item in record.items)
+                    reason = str(damage) if isinstance(damage, StateDamaged) else f"{record.key}: {damage}"
+                    decided.damaged.extend((item, reason) for item in record.items)
                     continue
                 writable.append(record)
                 outcomes.append(outcome)
@@ -238,11 +239,17 @@ def _by_record(items: Iterable[Item]) -> list[_Record]:
     return list(found.values())
 
 
+def _asks_for_session_state(message: Message) -> TypeGuard[ConnectionStatus | Restate]:
+    if isinstance(message, Restate):
+        return message.aspect == "connection"
+    return isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED
+
+
 def _read_beside(items: Iterable[Item]) -> list[tuple[str, str]]:
     """Keys and examinees of the mobile syncs and notices that a `session_state` will speak of."""
     return [
         (key, f"{m.plan_id} {m.examinee_id}")
         for item in items
-        if isinstance(m := item.message, ConnectionStatus) and m.status is ConnectionStatusCode.CONNECTED
+        if _asks_for_session_state(m := item.message)
         for key in (keys.mobile_sync(m.plan_id, m.examinee_id), keys.notices(m.plan_id, m.examinee_id))
     ]

@@ -364,14 +364,14 @@ def _in_flight(history: History[Any, Any], extent: Extent) -> History[Any, Any]:
 def _read(kind: RecordKind[Any, Any], key: str, there: dict[str, str] | StateDamaged) -> History[Any, Any] | None:
     """The history in a record; `None` when there is none that can be read."""
     if isinstance(there, StateDamaged):
-        log.error("%s", there)
+        log.warning("%s", there)
         return None
     if "history" not in there:
         return None
     try:
         return kind.read(there["history"])
     except ValueError as error:
-        log.error("%s: %s", key, error)
+        log.warning("%s: %s", key, error)
         return None
 
 

@@ -206,7 +206,7 @@ def _to_servers(decided: Decided) -> list[Outgoing]:
                 if sent is not None and sent.confirmed_at is None:
                     address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
                     told_now = encode(notices.notice(sent, effect.version))
-                    examinees.append(Outgoing(address, told_now, f"no:{address}:{effect.version}"))
+                    examinees.append(Outgoing(address, told_now, f"no:{address}:{effect.version}:{effect.action_id}"))
             case _:
                 pass
     out = []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from protocol.admission import enrol, readmit, removal, remove, roster_entry
 from protocol.close_codes import CloseCode
-from protocol.connection import Connection, server_of
+from protocol.connection import READMITTED, Connection, server_of
 from protocol.effects import CloseSocket, Effect, ReportLost, TellState, WatchReconnect
 from protocol.events import (
     Event,
@@ -221,6 +222,10 @@ def _exhausted(state: Connection, version: int, fact: ReconnectExhausted) -> Out
 
 
 def _restated(state: Connection, version: int, fact: Restate) -> Outcome[Connection]:
+    """Tell the state, and ask again for what follows from it.
+
+    Whatever made it so may have been a dead letter, of which nothing followed; else it has no second effect.
+    """
     if not state.examinee_id:
         return Outcome(state)
     event: Event
@@ -241,7 +246,19 @@ def _restated(state: Connection, version: int, fact: Restate) -> Outcome[Connect
         )
     else:
         event = _away(state, version, restated=True)
-    return Outcome(replace(state, version=version), (event,))
+    return Outcome(replace(state, version=version), (event,), tuple(_owed_by(state, version)))
+
+
+def _owed_by(state: Connection, version: int) -> Iterator[Effect]:
+    """What follows from a state, however it came about."""
+    if state.socket_id is None or state.server_id is None:
+        return
+    if state.live:
+        yield TellState(state.plan_id, state.examinee_id, state.server_id, state.socket_id, version)
+    elif state.removed:
+        yield CloseSocket(state.server_id, state.socket_id, CloseCode.REMOVED, version)
+    elif not state.exhausted and state.reason != READMITTED and state.attempt == 0:
+        yield WatchReconnect(state.plan_id, state.examinee_id, state.loss_version)
 
 
 def _same_outage(state: Connection, loss_version: int) -> bool:

@@ -96,7 +96,7 @@ def apply(state: MobileSync, version: int, fact: MobileSyncFact) -> Outcome[Mobi
         case MobileSyncTimeout():
             return _timeout(state, version, fact)
         case Restate():
-            return _tell(replace(state, version=version)) if state.status is not None else Outcome(state)
+            return _restated(state, version)
 
 
 def _wait(state: MobileSync, version: int, fact: MobileSyncWait) -> Outcome[MobileSync]:
@@ -192,6 +192,16 @@ def _timeout(state: MobileSync, version: int, fact: MobileSyncTimeout) -> Outcom
             version=version,
         )
     )
+
+
+def _restated(state: MobileSync, version: int) -> Outcome[MobileSync]:
+    if state.status is None:
+        return Outcome(state)
+    state = replace(state, version=version)
+    if state.deadline is None or state.status not in (MobileSyncCode.WAITING, MobileSyncCode.FAILED):
+        return _tell(state)
+    # What began the stage may have been a dead letter, and nobody has set its timer; else that is set to the same time.
+    return _tell(state, ScheduleTimeout(state.plan_id, state.examinee_id, state.deadline, state.wait_version))
 
 
 def _tell(state: MobileSync, *timer: ScheduleTimeout) -> Outcome[MobileSync]:

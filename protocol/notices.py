@@ -136,6 +136,8 @@ def _restated(state: Notices, version: int) -> Outcome[Notices]:
         return Outcome(state)
     state = replace(state, version=version)
     newest = state.kept[-1]
+    # What was a dead letter was never shown; who has seen the others knows them by their actionId.
+    show = tuple(TellNotice(state.plan_id, state.examinee_id, one, version) for one in state.unconfirmed)
     if newest.confirmed_at is None:
-        return Outcome(state, (state.notice(newest, version, restated=True),))
-    return Outcome(state, (state.confirmation(newest, version, restated=True),))
+        return Outcome(state, (state.notice(newest, version, restated=True),), show)
+    return Outcome(state, (state.confirmation(newest, version, restated=True),), show)

@@ -360,7 +360,8 @@ def test_a_live_connection_is_told_anew_as_it_is() -> None:
     event = log.event()
     assert isinstance(event, ExamineeConnected)
     assert (event.socket_id, event.timestamp, event.restated, event.recovered) == (A, at(3), True, False)
-    assert log.effects == ()
+    # If the connection was a dead letter, the examinee still waits to hear that it stands.
+    assert log.effects == (TellState(PLAN, EXAMINEE, "SOCK001", A, 2),)
 
 
 def test_a_loss_is_told_anew_with_its_reason_and_its_ladder_goes_on() -> None:
@@ -368,8 +369,19 @@ def test_a_loss_is_told_anew_with_its_reason_and_its_ladder_goes_on() -> None:
     event = log.event()
     assert isinstance(event, ExamineeDisconnected)
     assert (event.reason, event.timestamp, event.restated) == ("PING_TIMEOUT", at(10), True)
+    assert log.effects == (), "it is being waited for"
     log.add(attempt(2, 2))
     assert isinstance(log.event(), ExamineeReconnecting)
+
+
+def test_a_loss_without_any_attempt_yet_is_waited_for_when_it_is_told_anew() -> None:
+    """It may have been a dead letter, of which nothing followed; the watch of another one is the same message."""
+    log = Log(connected(A), disconnected(A, 10), restate(50))
+    assert log.effects == (WatchReconnect(PLAN, EXAMINEE, 2),)
+
+
+def test_who_was_let_in_again_is_not_waited_for_when_that_is_told_anew() -> None:
+    assert shut_out().add(readmit()).add(restate(99)).effects == ()
 
 
 def test_who_is_shut_out_is_told_anew_as_shut_out() -> None:

@@ -8,7 +8,7 @@ from protocol.effects import Effect, ScheduleTimeout, TellMobileSync
 from protocol.events import Event, MobileSyncCompleted
 from protocol.facts import MobileSyncCode, MobileSyncFact, MobileSyncStatus
 from protocol.mobile_sync import MobileSync, apply
-from tests.unit.facts import EXAMINEE, PLAN, at, extend, timed_out, upload_failed, uploaded, wait
+from tests.unit.facts import EXAMINEE, PLAN, at, extend, restate, timed_out, upload_failed, uploaded, wait
 
 
 class Log:
@@ -202,3 +202,16 @@ def test_a_completion_without_a_device_or_picture_is_told_by_its_status() -> Non
     event = log.event()
     assert isinstance(event, MobileSyncStatus)
     assert event.status is MobileSyncCode.COMPLETED
+
+
+def test_a_stage_that_is_told_anew_has_its_timer() -> None:
+    """What began it may have been a dead letter; the schedule of a stage that has one is set to the same moment."""
+    log = Log(wait(0, 120), upload_failed(10), restate(50, "mobile_sync"))
+    log.event()
+    assert ScheduleTimeout(PLAN, EXAMINEE, at(120), 1) in log.effects
+
+
+def test_a_stage_that_is_over_is_told_anew_without_a_timer() -> None:
+    log = Log(wait(0, 120), uploaded(second=10), restate(50, "mobile_sync"))
+    log.event()
+    assert not any(isinstance(one, ScheduleTimeout) for one in log.effects)

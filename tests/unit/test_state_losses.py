@@ -9,12 +9,13 @@ import pytest
 from actors.dead_letter import dead_letter
 from actors.state_repair import Repair
 from protocol import keys
+from protocol.close_codes import CloseCode
 from protocol.connection import Connection
 from protocol.errors import StateLost
 from protocol.facts import ConnectionStatus, MobileSyncCode
 from protocol.server_messages import ServerStatusCode
-from protocol.session_messages import SessionState
-from tests.unit.facts import EXAMINEE, PLAN, connected, disconnected, server, wait
+from protocol.session_messages import SessionClose, SessionState
+from tests.unit.facts import EXAMINEE, PLAN, connected, disconnected, remove, server, wait
 from tests.unit.hall import facts_of, is_open, kind_of, log_of, loss_waited_for, stored_state
 from tests.unit.logs import in_order
 from tests.unit.test_state_manager_races import Hall
@@ -103,6 +104,28 @@ def test_what_was_a_dead_letter_is_told_when_a_repair_has_put_it_into_the_record
     assert hall.connection_seen() == ("DISCONNECTED", A)
     assert hall.broker.proctors.events["mobile_sync_status"] == 1, "the rest had been told"
     assert records_are_the_fold_of_the_log(hall)
+
+
+def test_who_was_removed_by_a_dead_letter_is_closed_when_a_repair_has_put_it_into_the_record() -> None:
+    hall = exam(connected(A), remove(5))
+    hall.work_off(1)
+    dead_letter_of(hall, 2)
+    hall.store.lose_everything()
+    hall.one.repair_at_once()
+    hall.come_to_rest()
+    assert stored_state(hall.store, PROGRESS).removed
+    assert SessionClose(socket_id=A, code=CloseCode.REMOVED) in hall.broker.to_servers
+
+
+def test_who_is_connected_by_a_dead_letter_hears_of_it_and_of_all_else_that_is_recorded() -> None:
+    hall = exam(connected(A), wait(5))
+    dead_letter_of(hall, 1)
+    hall.work_off(2)
+    hall.store.lose_everything()
+    hall.one.repair_at_once()
+    hall.come_to_rest()
+    (state,) = [one for one in hall.broker.to_servers if isinstance(one, SessionState)]
+    assert (state.socket_id, state.connection.status, state.mobile_sync.status) == (A, "CONNECTED", "WAITING")
 
 
 def test_a_restart_of_redis_that_has_lost_nothing_alarms_nobody() -> None:
