@@ -259,7 +259,7 @@ async def test_without_a_good_token_it_asks_for_one(site: Site, screens: Screens
     dialog = page.get_by_role("dialog", name="Proctor’s wall")
     await expect(dialog).to_contain_text("A token is needed")
     assert await audit(page) == []
-    await dialog.get_by_label("Access token").fill(site.system.token("examinee", "E001")[:-4] + "AAAA")
+    await dialog.get_by_label("Access token").fill(site.system.token("proctor", "kim")[:-4] + "AAAA")
     await dialog.get_by_role("button", name="Open the wall").click()
     await expect(page.locator("#door-why")).to_contain_text("The token was not accepted")
     await dialog.get_by_label("Access token").fill(site.system.token("proctor", "kim"))
@@ -283,6 +283,22 @@ async def test_nothing_hinders_anybody(site: Site, screens: Screens, scheme: str
     await tile(page, "E001").click()
     await expect(page.locator("#timeline")).to_contain_text("Shut out")
     assert await audit(page) == []
+
+
+async def test_an_examinees_token_opens_no_wall_and_does_not_push_the_examinee_aside(
+    site: Site, screens: Screens
+) -> None:
+    client = await site.system.examinee("E001")
+    page = await screens.open(site.link("proctor", "examinee", "E001"))
+    await expect(page.locator("#door-why")).to_contain_text("for the role “examinee”")
+    await page.get_by_label("Access token").fill(site.system.token("mobile", "E001", "P001"))
+    await page.get_by_role("button", name="Open the wall").click()
+    await expect(page.locator("#door")).to_be_visible()
+    await client.say("heartbeat")
+    await client.expect("heartbeat")
+    await page.get_by_label("Access token").fill(site.system.token("proctor", "kim", "P001"))
+    await page.get_by_role("button", name="Open the wall").click()
+    await expect(tile(page, "E001")).to_have_attribute("data-state", "connected")
 
 
 async def test_a_long_name_covers_neither_the_id_nor_the_neighbour(screens: Screens) -> None:

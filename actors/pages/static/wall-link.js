@@ -6,6 +6,7 @@
  */
 
 import { hasText, t, time } from "./i18n.js";
+import { said } from "./page-token.js";
 import { paintIcons } from "./wall-icons.js";
 import { STATES } from "./wall-people.js";
 
@@ -142,8 +143,9 @@ export class Door {
     element("door-form").addEventListener("submit", (event) => {
       event.preventDefault();
       const token = input.value.trim();
-      if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) {
-        input.setCustomValidity(t("door.notToken"));
+      const wrong = /^[\w-]+\.[\w-]+\.[\w-]+$/.test(token) ? otherRole(token) : t("door.notToken");
+      if (wrong) {
+        input.setCustomValidity(wrong);
         input.reportValidity();
         return;
       }
@@ -158,6 +160,16 @@ export class Door {
     setText(element("door-why"), why);
     if (!this._dialog.open) this._dialog.showModal();
   }
+}
+
+/**
+ * Why a token opens no wall, as a sentence; empty when its role does not speak against it. An examinee's must not get as
+ * far as the server: it would connect as that examinee, and push the examinee's own page aside.
+ * @param {string} token
+ */
+export function otherRole(token) {
+  const role = said(token)?.role || "proctor";
+  return role === "proctor" ? "" : t("door.role", { role });
 }
 
 /**

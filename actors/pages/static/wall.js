@@ -16,7 +16,7 @@ import { Controls } from "./wall-controls.js";
 import { keepIconsPainted } from "./wall-icons.js";
 import { IncidentList } from "./wall-incident-list.js";
 import { Incidents, networkOf } from "./wall-incidents.js";
-import { Door, element, Link, setText, whyText } from "./wall-link.js";
+import { Door, element, Link, otherRole, setText, whyText } from "./wall-link.js";
 import { Panel } from "./wall-panel.js";
 import { milliseconds, People, STATES } from "./wall-people.js";
 import { incidentName } from "./wall-text.js";
@@ -387,7 +387,9 @@ class Wall {
 addEventListener("hashchange", () => location.hash.startsWith("#token=") && location.reload());
 
 const token = fromAddress("proctor");
-if (token === null) {
+if (token === null || otherRole(token)) {
+  const why = () => (token === null ? t("door.none") : otherRole(token));
+  forget("proctor");
   new Controls();
   document.title = t("door");
   setText(element("plan"), t("door"));
@@ -395,8 +397,8 @@ if (token === null) {
     remember("proctor", given);
     location.reload();
   });
-  door.open(t("door.none"));
-  languages.addEventListener("change", () => door.open(t("door.none")));
+  door.open(why());
+  languages.addEventListener("change", () => door.open(why()));
   // Without a token there is nothing behind the form, so it cannot be closed.
   element("door").addEventListener("cancel", (event) => event.preventDefault());
 } else {

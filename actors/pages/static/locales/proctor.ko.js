@@ -246,5 +246,6 @@ export const texts = {
   "door.enter": "화면 열기",
   "door.none": "시험을 보려면 토큰이 필요합니다.",
   "door.refused": "토큰을 사용할 수 없습니다. {why}",
+  "door.role": "이 토큰은 “{role}” 역할용입니다. 감독관용 토큰이 필요합니다.",
   "door.notToken": "토큰이 아닙니다. “eyJ”부터 끝까지 모두 복사해 주십시오.",
 };
