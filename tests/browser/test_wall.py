@@ -198,7 +198,9 @@ async def test_the_phone_step_is_extended_and_an_examinee_removed(site: Site, sc
     await expect(page.locator("#actions li")).to_have_count(1)
     await page.get_by_role("button", name="Remove from exam").click()
     await dialog.get_by_label("Reason").fill("left the room")
-    await dialog.get_by_role("button", name="Remove", exact=True).click()
+    await page.keyboard.press("Enter")
+    await expect(dialog.get_by_role("button", name="Remove", exact=True)).to_be_focused()
+    await page.keyboard.press("Enter")
     await expect(tile(page, "E001")).to_have_attribute("data-state", "removed")
     assert await client.closed() == 4508
     await expect(page.locator("#timeline")).to_contain_text("Removed from the exam: left the room")

@@ -168,6 +168,12 @@ export class Panel extends EventTarget {
       setText(element("remove-question"), t("act.remove.question", { who: nameOf(this.person) }));
       dialog.showModal();
     });
+    reason.addEventListener("keydown", (event) => {
+      // A form's Enter presses its first button, which is Cancel: whoever typed a reason would believe that it was done.
+      if (event.key !== "Enter" || event.isComposing) return;
+      event.preventDefault();
+      if (!event.repeat) /** @type {HTMLElement} */ (dialog.querySelector('[value="yes"]')).focus();
+    });
     dialog.addEventListener("close", () => {
       // The panel may show somebody else by now: the one who was asked about is meant.
       const examineeId = dialog.dataset.id;
