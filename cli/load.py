@@ -26,10 +26,11 @@ from actors.runtime.state_store import StateStore
 from cli.load_baseline import BarePath
 from cli.load_fleet import Fleet
 from cli.load_hall import Hall
-from cli.load_report import Percentiles, Report
+from cli.load_report import Report
 from cli.load_scenarios import Run, hall_outage, one_by_one, rolling_restart, steady
 from cli.load_workers import raise_file_limit
 from cli.output import ExitCode, Format, OutputOption, show, table
+from cli.percentiles import Percentiles
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
 

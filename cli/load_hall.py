@@ -10,7 +10,7 @@ from typing import Any
 
 from actors.runtime.state_store import StateStore
 from cli.load_fleet import LoadProcess
-from cli.load_report import Ledger, Phase, Seen, Turn
+from cli.load_ledger import Ledger, Phase, Seen, Turn
 from cli.load_workers import examinee_id
 from protocol import keys
 from protocol.errors import RoleFailed, StateLost

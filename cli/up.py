@@ -19,9 +19,11 @@ import typer
 from actors.runtime.logs import Level, configure_logging
 from actors.runtime.settings import Settings, load_settings, require_secret_beyond_loopback, variable_of
 from actors.runtime.supervision import Intensity
-from cli.children import DataDirClaim, EngineProcess, Keeper, RoleProcess
+from cli.children import EngineProcess, RoleProcess
 from cli.config import READY_FILE, as_environment, takes_settings
+from cli.data_dir import DataDirClaim
 from cli.engines import NatsServer, RedisServer
+from cli.keeper import Keeper
 from cli.output import ExitCode, print_json
 from cli.page_links import advice, described, page_bases, page_links
 from cli.run import ENGINES, LOGS, SERVER_SETTINGS, SOCKET_TLS, WEB_TLS, JsonOption

@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from actors.runtime.supervision import Intensity
-from cli.children import Child, DataDirClaim, Keeper
+from cli.children import Child
+from cli.data_dir import DataDirClaim
+from cli.keeper import Keeper
 from protocol.errors import RoleFailed
 
 EAGER = Intensity(restarts=3, period=60.0, backoff=0.001, backoff_max=0.001)

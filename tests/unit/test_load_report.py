@@ -6,19 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.load_report import (
-    MIGRATING,
-    Baseline,
-    Ledger,
-    Percentiles,
-    Phase,
-    Report,
-    Seen,
-    Turn,
-    Verdict,
-    nearest_rank,
-    per_second,
-)
+from cli.load_ledger import MIGRATING, Ledger, Phase, Seen, Turn, Verdict
+from cli.load_report import Baseline, Report
+from cli.percentiles import Percentiles, nearest_rank, per_second
 
 NAMES_OF_THE_DESIGN = {
     "scenario",
