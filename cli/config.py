@@ -18,7 +18,7 @@ from actors.runtime.masking import masked
 from actors.runtime.settings import Settings, load_settings, settings_file, variable_of
 from cli.findings import State, show_findings, worst
 from cli.output import ExitCode, Format, OutputOption, show, table
-from protocol.errors import ConfigurationError
+from protocol.errors import BrokerUnavailable, ConfigurationError, StateUnavailable
 
 READY_FILE = "ready.json"
 
@@ -56,6 +56,10 @@ FLAGS: dict[str, str] = {
 """The settings that have a flag, and its help. The flag's name is the setting's, with dashes."""
 
 
+class NothingRuns(BrokerUnavailable):
+    """An engine cannot be reached, nobody has said where it is, and no `examwire up` has left word of it here."""
+
+
 def flag_of(setting: str) -> str:
     """`socket.public_url` -> `--socket-public-url`."""
     return "--" + setting.replace(".", "-").replace("_", "-")
@@ -65,8 +69,8 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
     """Give a command a flag for each of the settings `names`, and the loaded tree as its argument `settings`.
 
     A command with an argument `given` gets the flags' values by setting as well (or instead). `running`: where the
-    engines were not told, those of the `examwire up` on the data directory are taken. A value that does not fit ends
-    as `ConfigurationError` naming the setting.
+    engines were not told, those of the `examwire up` on the data directory are taken, and when these cannot be reached
+    it ends as `NothingRuns`. A value that does not fit ends as `ConfigurationError` naming the setting.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -81,10 +85,22 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
             }
             if wants_given:
                 arguments["given"] = given
-            if wants_settings:
-                settings = load_settings(**given)
-                arguments["settings"] = at_running_system(settings) if running else settings
-            command(**arguments)
+            if not wants_settings:
+                command(**arguments)
+                return
+            settings = load_settings(**given)
+            arguments["settings"] = at_running_system(settings) if running else settings
+            try:
+                command(**arguments)
+            except (BrokerUnavailable, StateUnavailable) as error:
+                engine = "redis_url" if isinstance(error, StateUnavailable) else "nats_url"
+                path = settings.data_dir / READY_FILE
+                if not running or engine in settings.model_fields_set or path.is_file():
+                    raise
+                raise NothingRuns(
+                    f"{str(error).rstrip('.')}; no `examwire up` runs on {settings.data_dir} (there is no {path}): "
+                    f"say --data-dir of the one that runs, or {flag_of(engine)}"
+                ) from error
 
         hints = get_type_hints(command, include_extras=True)
         own = [

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from actors.runtime.settings import load_settings
+from actors.runtime.settings import Settings, load_settings
 from actors.runtime.tokens import TokenVerifier
+from cli.config import NothingRuns, takes_settings
 from cli.main import app
 from cli.output import ExitCode, NotFound, exit_code_of
 from protocol.errors import (
@@ -235,6 +236,32 @@ def test_a_broker_that_is_not_there_is_exit_code_4_in_one_line(invoke: Invoke, c
     assert (result.exit_code, result.stdout) == (4, "")
     assert result.stderr.startswith("examwire: no NATS server at nats://127.0.0.1:1")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("away", "flag", "url"),
+    [
+        (BrokerUnavailable("no NATS."), "--nats-url", "nats://127.0.0.1:1"),
+        (StateUnavailable("no Redis"), "--redis-url", "redis://127.0.0.1:1/0"),
+    ],
+)
+def test_in_the_wrong_directory_it_is_said_what_was_looked_for_and_how_to_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: ExamwireError, flag: str, url: str
+) -> None:
+    @takes_settings("nats_url", "redis_url", "data_dir", running=True)
+    def command(settings: Settings) -> None:
+        raise away
+
+    monkeypatch.chdir(tmp_path)
+    untold: dict[str, str | None] = {"nats_url": None, "redis_url": None, "data_dir": None}
+    with pytest.raises(NothingRuns) as error:
+        command(**untold)
+    assert exit_code_of(error.value) is ExitCode.UNREACHABLE
+    for part in (str(away).rstrip("."), ".examwire/ready.json", "--data-dir", flag):
+        assert part in str(error.value)
+    # Who has said where it is knows what to look at.
+    with pytest.raises(type(away), match=f"^{away}$"):
+        command(**{**untold, flag.removeprefix("--").replace("-", "_"): url})
 
 
 def test_help_lists_every_command_and_the_exit_codes(invoke: Invoke) -> None:
