@@ -53,10 +53,12 @@ class ServerProcess:
 
     @classmethod
     async def start(cls, settings: Settings, server_id: str = "SOCK001") -> Self:
+        ladder = ",".join(map(str, settings.reconnect.backoff_seconds))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "cli.main", "run", "socket-server", "--server-id", server_id, "--json"),
             *("--nats-url", settings.nats_url, "--redis-url", settings.redis_url),
             *("--data-dir", str(settings.data_dir), "--server-lease-seconds", str(settings.server.lease_seconds)),
+            *("--reconnect-max-attempts", str(settings.reconnect.max_attempts), "--reconnect-backoff-seconds", ladder),
             stdout=PIPE,
             stderr=PIPE,
         )
