@@ -24,7 +24,8 @@ from actors.runtime.settings import Settings, load_settings
 from actors.runtime.state_store import StateStore
 from cli.engines import NatsServer, RedisServer
 from protocol.streams import STREAMS
-from tests.browser.site import CAMERA_ALLOWED, CAMERA_REFUSED, CHROMIUM_FLAGS, WAIT_MS, Screens, Site
+from tests.browser.phone_scene import Scene
+from tests.browser.site import CAMERA_ALLOWED, CAMERA_REFUSED, CHROMIUM_FLAGS, WAIT_SECONDS, Screens, Site
 from tests.integration.conftest import engines as engines  # the same fixture: real engines for the session
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ async def _launched(camera: str) -> AsyncIterator[Browser]:
     binary = chromium()
     if binary is None:
         pytest.skip("Chromium is not installed (apt-get install chromium-headless-shell): no browser tests")
-    expect.set_options(timeout=WAIT_MS)  # of all assertions that wait; its own default is 5 s
+    expect.set_options(timeout=WAIT_SECONDS * 1000)  # of all assertions that wait; its own default is 5 s
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=binary, args=[*CHROMIUM_FLAGS, camera])
         yield browser
@@ -99,6 +100,12 @@ async def screens(browser: Browser, site: Site) -> AsyncIterator[Screens]:
     yield screens
     await screens.close()
     assert screens.complaints.unexpected() == []
+
+
+@pytest.fixture
+def scene(site: Site, screens: Screens) -> Scene:
+    """E001's computer and phone."""
+    return Scene(site, screens)
 
 
 async def _empty(settings: Settings) -> None:

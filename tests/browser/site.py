@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ from actors.runtime.settings import Settings, load_settings
 from actors.socket_server import SocketServer
 from actors.web_server import WebServer
 from protocol.frames import Role
-from tests.integration.system import System
+from tests.integration.system import System, eventually
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page
@@ -27,7 +27,7 @@ CHROMIUM_FLAGS = (
 )
 CAMERA_ALLOWED = "--use-fake-ui-for-media-stream"  # what a person would answer; a headless shell has nobody to ask
 CAMERA_REFUSED = "--use-fake-ui-for-media-stream=deny"
-WAIT_MS = 30_000
+WAIT_SECONDS = 30.0
 """The longest wait for anything: an upper limit for a machine that is busy, which no good run comes near."""
 
 
@@ -58,6 +58,8 @@ class Site:
         given = {"socket.port": port, "nats_url": self.settings.nats_url, "redis_url": self.settings.redis_url}
         settings = load_settings(**{**given, "data_dir": self.settings.data_dir})
         await self.system.start(server_id, lambda bus: SocketServer(settings, bus, self.system.store, server_id))
+        # A page that has one try left must not meet a server that says "not yet".
+        await eventually(lambda: self.system.server_is(server_id, "READY"), f"{server_id} READY", WAIT_SECONDS)
 
     @property
     def web(self) -> WebServer:
@@ -106,14 +108,26 @@ class Screens:
         self.complaints = Complaints()
         self._contexts: list[BrowserContext] = []
 
-    async def open(self, url: str, *, browser: Browser | None = None, **options: Any) -> Page:
-        """A page; `options` as of Playwright's `new_context` (`locale`, `viewport`, `color_scheme`, …)."""
+    async def open(
+        self,
+        url: str,
+        *,
+        browser: Browser | None = None,
+        before: Callable[[Page], Awaitable[object]] | None = None,
+        **options: Any,
+    ) -> Page:
+        """A page; `options` as of Playwright's `new_context` (`locale`, `viewport`, `color_scheme`, …).
+
+        `before` is done with the page while it is still empty: routes, scripts, another clock.
+        """
         options.setdefault("locale", "en-GB")
         context = await (browser or self.browser).new_context(**options)
-        context.set_default_timeout(WAIT_MS)
+        context.set_default_timeout(WAIT_SECONDS * 1000)
         self._contexts.append(context)
         page = await context.new_page()
         self.complaints.watch(page)
+        if before is not None:
+            await before(page)
         await page.goto(url)
         return page
 

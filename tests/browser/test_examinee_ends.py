@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.browser.conftest import IN_A_BROWSER
-from tests.browser.site import Screens, Site, audit
-from tests.browser.test_examinee import CONNECTED, Cable, headline
+from tests.browser.examinee_scene import CONNECTED, Cable, connected, headline
+from tests.browser.site import WAIT_SECONDS, Screens, Site, audit
 
-pytest.importorskip("playwright.async_api", reason="Playwright is not installed: no browser tests")
+if TYPE_CHECKING:
+    from playwright.async_api import Page
 
 pytestmark = IN_A_BROWSER
 
 SHUT_OUT = "Your proctor has to let you in again"
+UNREACHABLE = "The exam server cannot be reached"
+UNTIL_IT_ASKS = 75_000
+"""More than the longest pause, in ms, after which a page asks whether it may come back."""
 
 
 @pytest.fixture
@@ -22,51 +26,74 @@ def changes() -> dict[str, Any]:
     return {"reconnect.max_attempts": 2, "reconnect.backoff_seconds": [1.0, 1.0]}
 
 
+async def with_own_clock(page: Page) -> None:
+    """Time passes in the page as everywhere, and can be put forward."""
+    await page.clock.install()
+
+
+async def comes_back(page: Page) -> None:
+    """Without a hand on it: the page asks by itself after a while, which is made short."""
+    await page.clock.fast_forward(UNTIL_IT_ASKS)
+    await headline(page, CONNECTED)
+
+
 async def test_whoever_used_up_the_attempts_is_told_so_and_is_back_when_readmitted(
     site: Site, screens: Screens
 ) -> None:
     proctor = await site.system.proctor()
-    page = await screens.open(f"{site.url}/examinee")
-    cable = await Cable.of(page)
-    await page.goto(site.link("examinee", "examinee", "E001"))
-    await page.reload()
-    await headline(page, CONNECTED)
+    cable = Cable()
+
+    async def prepared(page: Page) -> None:
+        await with_own_clock(page)
+        await cable.plug(page)
+
+    page = await connected(site, screens, before=prepared)
     await cable.cut()
-    await headline(page, "The exam server cannot be reached")
+    await headline(page, UNREACHABLE)
     assert await audit(page) == []
-    await proctor.expect("examinee_reconnect_exhausted", examineeId="E001")
+    await proctor.expect("examinee_reconnect_exhausted", seconds=WAIT_SECONDS, examineeId="E001")
     cable.mend()
     await page.get_by_role("button", name="Try again").click()  # it gets as far as the server, which refuses
     await headline(page, SHUT_OUT)
     assert await audit(page) == []
     await proctor.say("readmit", examineeId="E001", requestId="r1")
-    await headline(page, CONNECTED, seconds=20)  # without a hand on it
+    await proctor.expect("examinee_readmitted", seconds=WAIT_SECONDS, examineeId="E001")
+    await comes_back(page)
 
 
 async def test_a_page_that_gave_up_learns_by_itself_that_it_is_shut_out_and_let_in(
     site: Site, screens: Screens
 ) -> None:
     proctor = await site.system.proctor()
-    page = await screens.open(f"{site.url}/examinee")
-    cable = await Cable.of(page)
-    await page.goto(site.link("examinee", "examinee", "E001"))
-    await page.reload()
-    await headline(page, CONNECTED)
+    cable = Cable()
+
+    async def prepared(page: Page) -> None:
+        await with_own_clock(page)
+        await cable.plug(page)
+
+    page = await connected(site, screens, before=prepared)
     await cable.cut()
-    await proctor.expect("examinee_reconnect_exhausted", examineeId="E001")
+    await headline(page, UNREACHABLE)
+    await proctor.expect("examinee_reconnect_exhausted", seconds=WAIT_SECONDS, examineeId="E001")
     cable.mend()
-    await headline(page, SHUT_OUT, seconds=20)
+    await page.clock.fast_forward(UNTIL_IT_ASKS)
+    await headline(page, SHUT_OUT)
     await proctor.say("readmit", examineeId="E001", requestId="r1")
-    await headline(page, CONNECTED, seconds=20)
+    await proctor.expect("examinee_readmitted", seconds=WAIT_SECONDS, examineeId="E001")
+    await comes_back(page)
 
 
 async def test_whoever_is_removed_is_told_so_and_is_back_when_let_in(site: Site, screens: Screens) -> None:
     proctor = await site.system.proctor()
-    page = await screens.open(site.link("examinee", "examinee", "E001"))
-    await headline(page, CONNECTED)
+    page = await connected(site, screens, before=with_own_clock)
+    await page.locator("#mobile-start").click()
+    await page.locator("#qr-image").wait_for()
     await proctor.say("remove", examineeId="E001", requestId="x1")
     await headline(page, "You were removed from this exam")
     assert await audit(page) == []
     assert await page.locator("#try-now").is_hidden()
+    assert await page.locator("#mobile").is_hidden()  # no code is shown that lets no phone in
     await proctor.say("readmit", examineeId="E001", requestId="x2")
-    await headline(page, CONNECTED, seconds=20)
+    await proctor.expect("examinee_readmitted", seconds=WAIT_SECONDS, examineeId="E001")
+    await comes_back(page)
+    await page.locator("#qr-image").wait_for()
