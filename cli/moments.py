@@ -10,6 +10,7 @@ from protocol.errors import ConfigurationError
 from protocol.times import parse_time
 
 _AGO = re.compile(r"-((?P<d>[0-9]+)d)?((?P<h>[0-9]+)h)?((?P<m>[0-9]+)m)?((?P<s>[0-9]+)s)?")
+_WIRE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.][0-9]+)?Z")
 _CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?")
 
 MOMENT_HELP = "09:15, 2026-11-22T09:15:00Z, or -10m for ten minutes ago; today and the local zone unless said."
@@ -53,6 +54,11 @@ def local(moment: float | str | None, *, zone: tzinfo | None = None) -> str:
         return ""
     seconds = parse_time(moment) if isinstance(moment, str) else moment
     return datetime.fromtimestamp(seconds).astimezone(zone).isoformat(" ", "milliseconds")[:23]
+
+
+def in_local_times(text: str, *, zone: tzinfo | None = None) -> str:
+    """A sentence with its wire times (RFC 3339 UTC) as `local` shows them, beside columns that do the same."""
+    return _WIRE_TIME.sub(lambda found: local(found.group(), zone=zone), text)
 
 
 def zone_name(moment: float | None = None) -> str:

@@ -11,9 +11,9 @@ from actors.plan_log import Beginning, PlanLog
 from actors.runtime.settings import Settings
 from cli.config import takes_settings
 from cli.live import connected
-from cli.moments import MOMENT_HELP, lasting, local, parse_moment, zone_name
+from cli.moments import MOMENT_HELP, in_local_times, lasting, local, parse_moment, zone_name
 from cli.output import Format, NotFound, OutputOption, console, print_json, run_until_interrupted, table
-from protocol.happenings import Happening, Moment, at_moment
+from protocol.happenings import Happening, Moment, What, at_moment
 from protocol.ids import check_id
 from protocol.timeline import Timeline
 from protocol.times import format_time, parse_time
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FOLLOW_SECONDS = 0.5
 BREATH = 2000  # entries at a stretch
+_QUOTES = (What.NOTICE, What.NOTICE_CONFIRMED, What.REMOVED)
 COLUMNS = ["log time", "examinee", "what", "status", "socket", "address", "version"]
 
 
@@ -89,7 +90,8 @@ async def read(plan_log: PlanLog, reading: Timeline, examinee_id: str | None) ->
 def never_seen(plan_id: str, examinee_id: str | None, beginning: Beginning) -> str:
     """What is said of somebody about whom the log holds nothing."""
     who = f"examinee {examinee_id} of plan {plan_id}" if examinee_id is not None else f"plan {plan_id}"
-    reach = f"which goes back to {beginning.since}" if beginning.since is not None else "which is empty"
+    back = f"which goes back to {local(beginning.since)} {zone_name()}"
+    reach = back if beginning.since is not None else "which is empty"
     return f"{who} has never been seen by the log, {reach}"
 
 
@@ -97,11 +99,11 @@ def _say_what_is_missing(reading: Timeline, examinee_id: str | None, beginning: 
     missing = [one for one in reading.people.values() if not one.complete]
     if not missing:
         return
-    first = format_time(min(one.first_logged for one in missing))
+    first = local(min(one.first_logged for one in missing))
     who = examinee_id or f"{len(missing)} examinees"
     typer.echo(
-        f"the first facts about {who} have expired: the log goes back to {beginning.since}, and knows of them since "
-        f"{first}",
+        f"the first facts about {who} have expired: the log goes back to {local(beginning.since)}, and knows of them "
+        f"since {first} ({zone_name()})",
         err=True,
     )
 
@@ -119,7 +121,7 @@ def cells(one: Happening) -> tuple[object, ...]:
     return (
         local(one.logged),
         one.examinee_id,
-        one.text,
+        _words(one.what, one.text),
         one.mobile_sync if one.what.name.startswith("SYNC_") else one.status,
         one.socket_id,
         one.ip_address,
@@ -214,12 +216,17 @@ def _in_words(examinee_id: str, found: Moment, moment: float, beginning: Beginni
 
 
 def _line(one: Happening) -> str:
-    return f"{local(one.logged)}  {one.text}"
+    return f"{local(one.logged)}  {_words(one.what, one.text)}"
+
+
+def _words(what: str, text: str) -> str:
+    """The text with its times as the columns have them; what somebody has written stays as it was written."""
+    return text if what in _QUOTES else in_local_times(text)
 
 
 def _draw_moments(plan_id: str, found: list[dict[str, Any]], moment: float) -> RenderableType:
     def text(fact: dict[str, Any] | None) -> str | None:
-        return fact["text"] if fact is not None else None
+        return _words(fact["what"], fact["text"]) if fact is not None else None
 
     rows = [
         (

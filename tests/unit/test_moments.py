@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from cli.moments import lasting, local, parse_moment, zone_name
+from cli.moments import in_local_times, lasting, local, parse_moment, zone_name
 from protocol.errors import ConfigurationError
 
 SEOUL = timezone(timedelta(hours=9), "KST")
@@ -43,6 +43,13 @@ def test_today_is_the_day_of_the_zone_that_is_said() -> None:
 def test_what_is_no_moment_is_refused_naming_the_option(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--since"):
         parse_moment(text, "--since", now=NOON)
+
+
+def test_a_sentence_has_its_times_as_the_columns_have_them() -> None:
+    told = "extended by T001 from 2026-11-22T03:00:00Z to 2026-11-22T23:00:00.250Z"
+    here = "extended by T001 from 2026-11-22 12:00:00.000 to 2026-11-23 08:00:00.250"
+    assert in_local_times(told, zone=SEOUL) == here
+    assert in_local_times("lost: PING_TIMEOUT on SOCK001") == "lost: PING_TIMEOUT on SOCK001"
 
 
 def test_moments_are_shown_in_a_zone_that_is_named() -> None:

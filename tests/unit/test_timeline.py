@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given
 
+from cli.moments import local
+from cli.timeline import cells
 from protocol import records
 from protocol.codec import Malformed, encode
 from protocol.facts import ExamineeFact
@@ -247,3 +249,11 @@ def test_a_payload_that_cannot_name_an_examinee_is_left_out_unread() -> None:
     assert may_name(payload, "E001")
     assert not may_name(payload, "E002")
     assert may_name(payload.replace(b'"E001"', b'"\\u0045002"'), "E002")
+
+
+def test_in_a_table_all_times_are_local_and_what_people_wrote_stays() -> None:
+    told = read(facts.wait(), facts.extend(60, 5), facts.notice(text="Until 2026-11-22T03:00:00Z."))
+    waiting, extended, notice = (cells(one)[2] for one in told)
+    assert waiting == f"mobile sync: waiting for a picture until {local(at(120))}"
+    assert str(extended).endswith(f"from {local(at(120))} to {local(at(180))}")
+    assert notice == "notice by S001: Until 2026-11-22T03:00:00Z."
