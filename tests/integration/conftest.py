@@ -13,6 +13,7 @@ from actors.runtime.settings import Settings, load_settings
 from actors.runtime.state_store import StateStore
 from cli.engines import NatsServer, RedisServer
 from protocol.streams import STREAMS
+from tests.integration.command_line import Invoke, command_with
 
 
 @pytest.fixture(scope="session")
@@ -42,6 +43,22 @@ def own_engines(tmp_path: Path) -> Iterator[tuple[NatsServer, RedisServer]]:
 def settings(engines: tuple[NatsServer, RedisServer], tmp_path: Path) -> Settings:
     """Settings on the shared engines, with a data directory of the test's own."""
     return load_settings(nats_url=engines[0].url, redis_url=engines[1].url, data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+def variables(settings: Settings) -> dict[str, str]:
+    """What points `examwire` at the test's engines and data directory."""
+    return {
+        "EXAMWIRE_NATS_URL": settings.nats_url,
+        "EXAMWIRE_REDIS_URL": settings.redis_url,
+        "EXAMWIRE_DATA_DIR": str(settings.data_dir),
+    }
+
+
+@pytest.fixture
+def invoke(variables: dict[str, str]) -> Invoke:
+    """Run `examwire ...` on the test's engines."""
+    return command_with(variables)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from protocol.errors import ConfigurationError, InvalidField
 from protocol.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.ids import check_server_id
 from protocol.times import format_time
+from tests.integration.settings import changed
 from tests.integration.system import RawClient, System, eventually
 
 BAD_IDS = [
@@ -33,13 +34,11 @@ BAD_IDS = [
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return load_settings(
-        **{
-            "nats_url": settings.nats_url,
-            "redis_url": settings.redis_url,
-            "data_dir": settings.data_dir,
+    return changed(
+        settings,
+        {
             "socket.max_buffer_bytes": 128 * 1024,
-        }
+        },
     )
 
 

@@ -8,26 +8,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
-from typer.testing import CliRunner, Result
 
 from actors.queue_server import QueueServer
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
-from cli.main import app
 from protocol import keys
 from protocol.connection import Connection
 from protocol.facts import ConnectionStatusCode, MobileSyncCode
 from protocol.mobile_sync import MobileSync
 from protocol.records import CONNECTION, MOBILE_SYNC
-
-Invoke = Callable[..., Awaitable[Result]]
+from tests.integration.command_line import Invoke
 
 GONE = Connection(
     plan_id="P001",
@@ -51,17 +48,6 @@ PICTURE = MobileSync(
     image_url="/captures/E001/sync_cap.jpg",
     version=513,
 )
-
-
-@pytest.fixture
-def invoke(settings: Settings) -> Invoke:
-    """Run `examwire …` on the test's engines, beside the test's own event loop."""
-    variables = {"EXAMWIRE_NATS_URL": settings.nats_url, "EXAMWIRE_REDIS_URL": settings.redis_url}
-
-    async def run(*arguments: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, arguments, env=variables, catch_exceptions=False)
-
-    return run
 
 
 @pytest.fixture

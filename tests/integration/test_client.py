@@ -19,7 +19,7 @@ from actors.client import Change, ClientClosed, ConnectionLost, ConnectRefused, 
 from actors.examinee_client import ExamineeClient
 from actors.proctor_client import ProctorClient
 from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.settings import Settings
 from protocol.client_rules import GiveUp, GiveUpReason, Lost, Refused, Unreachable, Wait
 from protocol.codec import encode, join
 from protocol.errors import ErrorCode
@@ -41,6 +41,7 @@ from protocol.plan_view import Verdict
 from protocol.session_messages import SessionState
 from protocol.views import ConnectionView
 from protocol.wire import Message
+from tests.integration.settings import changed
 from tests.integration.system import System, eventually
 
 SECONDS = 10.0
@@ -365,8 +366,8 @@ async def test_close_says_1000_ends_the_frames_and_may_be_repeated(server: Scrip
         await client.send(Heartbeat())
 
 
-async def test_closing_while_waiting_for_the_next_try_makes_no_further_try(server: ScriptedServer) -> None:
-    server.policy = ReconnectPolicy(max_attempts=3, backoff_seconds=[0.1], jitter=0)
+async def test_closing_ends_the_waiting_for_the_next_try_and_makes_no_further_one(server: ScriptedServer) -> None:
+    server.policy = ReconnectPolicy(max_attempts=3, backoff_seconds=[3600], jitter=0)
     server.scripts = [server.break_off, server.stay]
     waiting = asyncio.Event()
     client = ExamineeClient(server.url, "t", on_change=lambda c: waiting.set() if isinstance(c, Wait) else None)
@@ -496,11 +497,9 @@ async def _is(fact: bool) -> bool:
 @pytest.fixture
 async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
     """A system whose ladder is short: two attempts, refused about 1.6 s after a loss."""
-    quick = load_settings(
-        nats_url=settings.nats_url,
-        redis_url=settings.redis_url,
-        data_dir=settings.data_dir,
-        **{
+    quick = changed(
+        settings,
+        {
             "reconnect.max_attempts": 2,
             "reconnect.backoff_seconds": [0.8, 0.8],
             "reconnect.jitter": 0.1,

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.settings import Settings
+from tests.integration.settings import changed
 from tests.integration.system import System
 from tests.unit.test_client_library import node_binary, why_no_node
 
@@ -22,13 +23,7 @@ SECONDS = 60.0
 async def test_pages_and_servers_understand_each_other(settings: Settings, bus: Bus) -> None:
     if (reason := why_no_node()) is not None:
         pytest.skip(reason)
-    quick = load_settings(
-        nats_url=settings.nats_url,
-        redis_url=settings.redis_url,
-        data_dir=settings.data_dir,
-        secret=settings.secret,
-        **{"reconnect.backoff_seconds": [1.0, 1.0, 2.0]},
-    )
+    quick = changed(settings, {"secret": settings.secret, "reconnect.backoff_seconds": [1.0, 1.0, 2.0]})
     async with System(quick) as system:
         live = {
             "urls": [system.server(server_id).url for server_id in ("SOCK001", "SOCK002")],

@@ -10,28 +10,27 @@ from collections.abc import AsyncIterator
 import pytest
 
 from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.settings import Settings
 from actors.state_manager import StateManager
 from protocol import keys, subjects
 from protocol.codec import encode, join
 from protocol.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.times import format_time
+from tests.integration.settings import changed
 from tests.integration.system import RawClient, System, eventually
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """Quick to notice silence, and a short ladder of attempts."""
-    return load_settings(
-        **{
-            "nats_url": settings.nats_url,
-            "redis_url": settings.redis_url,
-            "data_dir": settings.data_dir,
+    return changed(
+        settings,
+        {
             "socket.ping_interval_seconds": 0.4,
             "socket.ping_timeout_seconds": 0.4,
             "reconnect.max_attempts": 3,
             "reconnect.backoff_seconds": [0.4, 0.4, 0.4],
-        }
+        },
     )
 
 

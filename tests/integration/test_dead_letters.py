@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from actors.dead_letter import dead_letter
 from actors.dead_letter_desk import MAX_AGES, DeadLetterDesk, Filed, NoSuchLetter, NotReplayed, Replayed
 from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.settings import Settings
 from actors.runtime.stream_reading import read_stream
-from cli.main import app
 from protocol.codec import encode
 from protocol.dead_letters import REPLAY_OF
 from protocol.facts import ConnectionStatus, ConnectionStatusCode, Readmit
@@ -25,22 +24,21 @@ from protocol.server_messages import ServerStatus, ServerStatusCode
 from protocol.streams import ConsumerSpec
 from protocol.times import format_time
 from protocol.versions import version_of
+from tests.integration.command_line import Invoke
+from tests.integration.settings import changed
 from tests.integration.system import System, eventually
 
-Invoke = Callable[..., Awaitable[Result]]
 PLAN = "status.plan.P001"
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return load_settings(
-        **{
-            "nats_url": settings.nats_url,
-            "redis_url": settings.redis_url,
-            "data_dir": settings.data_dir,
+    return changed(
+        settings,
+        {
             "reconnect.max_attempts": 1,
             "reconnect.backoff_seconds": [0.2],
-        }
+        },
     )
 
 
@@ -57,15 +55,8 @@ def desk(bus: Bus) -> DeadLetterDesk:
 
 
 @pytest.fixture
-def invoke(settings: Settings) -> Invoke:
-    """Run `examwire dead-letters …` on the test's engines, beside the test's own event loop."""
-    variables = {"EXAMWIRE_NATS_URL": settings.nats_url, "EXAMWIRE_REDIS_URL": settings.redis_url}
-
-    async def run(*arguments: str, **options: Any) -> Result:
-        command = ("dead-letters", *arguments)
-        return await asyncio.to_thread(CliRunner().invoke, app, command, env=variables, **options)
-
-    return run
+def invoke(invoke: Invoke) -> Invoke:
+    return partial(invoke, "dead-letters")
 
 
 def status(
@@ -414,9 +405,9 @@ async def test_letters_are_listed_filtered_counted_paged_and_discarded(
     assert "1 to 5 of 5" in table
     assert "socket.SOCK001" in table
 
-    assert (await invoke("discard", "1", input="n\n")).exit_code == 1
+    assert (await invoke("discard", "1", answer="n\n")).exit_code == 1
     assert len(await letters(desk, 5)) == 5
-    assert (await invoke("discard", "1", input="y\n")).exit_code == 0
+    assert (await invoke("discard", "1", answer="y\n")).exit_code == 0
     assert (await invoke("discard", "1", "--yes")).exit_code == 3
     assert (await invoke("show", "1")).exit_code == 3
     assert (await invoke("discard", "--all", "--source", "STATUS", "--yes")).exit_code == 0

@@ -230,6 +230,20 @@ async def test_when_nats_writes_to_disk_is_seen_by_its_monitoring(
         assert states(await Examination(at, monitoring="http://127.0.0.1:1").run(), "nats.sync") == {UNKNOWN}
 
 
+@pytest.mark.parametrize(("sync", "state"), [("always", OK), ("2m", WARNING)])
+async def test_when_the_broker_of_up_writes_to_disk_is_seen_by_its_configuration(
+    settings: Settings, tmp_path: Path, sync: str, state: State
+) -> None:
+    unseen = "http://127.0.0.1:1"
+    with nats(tmp_path / "nats", more=f"# {sync}\n") as server:
+        at = settings.model_copy(update={"nats_url": server.url, "data_dir": tmp_path})
+        assert states(await Examination(at, monitoring=unseen).run(), "nats.sync") == {state}
+    # Another broker is there now: this data directory says nothing about it.
+    with nats(tmp_path / "other", more=f"# {sync}\n") as server:
+        at = at.model_copy(update={"nats_url": server.url})
+        assert states(await Examination(at, monitoring=unseen).run(), "nats.sync") == {UNKNOWN}
+
+
 async def test_a_broker_without_jetstream_and_with_small_messages(settings: Settings, tmp_path: Path) -> None:
     with nats(tmp_path / "small", replaced=("max_payload: 1MB", "max_payload: 64KB")) as server:
         findings = await Examination(settings.model_copy(update={"nats_url": server.url})).run()

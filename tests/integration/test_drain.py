@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -14,7 +13,7 @@ from actors.client import ClientClosed
 from actors.examinee_client import ExamineeClient
 from actors.proctor_client import ProctorClient
 from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.settings import Settings
 from cli.live import Refused, ask
 from cli.output import NotFound
 from protocol import keys, subjects
@@ -26,19 +25,15 @@ from protocol.frames import Welcome
 from protocol.session_messages import SessionLost
 from protocol.times import format_time
 from protocol.wire import Message
+from tests.integration.settings import changed
 from tests.integration.system import RawClient, System, eventually
 from tests.integration.test_server_loss import ServerProcess, join, story
-
-
-def with_changes(settings: Settings, **changes: Any) -> Settings:
-    known = {"nats_url": settings.nats_url, "redis_url": settings.redis_url, "data_dir": settings.data_dir}
-    return load_settings(**{**known, **{name.replace("__", "."): value for name, value in changes.items()}})
 
 
 @pytest.fixture
 async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
     """Two servers that know each other, and a short ladder."""
-    quick = with_changes(settings, reconnect__max_attempts=3, reconnect__backoff_seconds=[1.0, 1.0, 1.0])
+    quick = changed(settings, {"reconnect.max_attempts": 3, "reconnect.backoff_seconds": [1.0, 1.0, 1.0]})
     async with System(quick) as system:
         await know_each_other(system)
         yield system
@@ -246,7 +241,7 @@ async def test_a_snapshot_in_the_middle_shows_who_is_on_the_way(system: System, 
 async def test_a_server_killed_in_the_middle_of_its_drain_loses_only_whom_it_still_has(
     bus: Bus, settings: Settings
 ) -> None:
-    async with System(with_changes(settings, server__lease_seconds=1), servers=("SOCK002",)) as system:
+    async with System(changed(settings, {"server.lease_seconds": 1}), servers=("SOCK002",)) as system:
         system._buses["lease-watch"].connected_at -= 60
         proctor = await system.proctor("SOCK002")
         server = await ServerProcess.start(system.settings)

@@ -15,22 +15,21 @@ import pytest
 from PIL import Image
 
 from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.settings import Settings
 from actors.state_manager import StateManager
 from actors.web_server import WebServer
 from protocol import keys
+from tests.integration.settings import changed
 from tests.integration.system import System, eventually
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return load_settings(
-        **{
-            "nats_url": settings.nats_url,
-            "redis_url": settings.redis_url,
-            "data_dir": settings.data_dir,
+    return changed(
+        settings,
+        {
             "mobile_sync.timeout_seconds": 1.2,
-        }
+        },
     )
 
 

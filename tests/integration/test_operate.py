@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from datetime import datetime
 from functools import partialmethod
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from actors.queue_server import QueueServer
 from actors.runtime.bus import Bus
@@ -24,27 +24,12 @@ from actors.runtime.supervision import ChildSpec, Supervisor
 from actors.socket_server import SocketServer
 from cli import actors_act, actors_tail, queues
 from cli.live import add_queue_lag
-from cli.main import app
 from protocol import subjects
 from protocol.close_codes import CloseCode
 from protocol.control import Stop
 from protocol.streams import ConsumerSpec
+from tests.integration.command_line import Invoke
 from tests.integration.system import System, eventually
-
-Invoke = Callable[..., Coroutine[Any, Any, Result]]
-
-
-@pytest.fixture
-def invoke(settings: Settings) -> Invoke:
-    """Run `examwire ...` on the test's engines, beside the test's own event loop."""
-    variables = {"EXAMWIRE_NATS_URL": settings.nats_url, "EXAMWIRE_REDIS_URL": settings.redis_url}
-
-    async def run(*arguments: str, answer: str | None = None) -> Result:
-        return await asyncio.to_thread(
-            CliRunner().invoke, app, arguments, env=variables, input=answer, catch_exceptions=False
-        )
-
-    return run
 
 
 @pytest.fixture(autouse=True)

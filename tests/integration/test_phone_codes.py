@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import TokenVerifier, issue_token
 from protocol.errors import InvalidToken
@@ -21,6 +21,7 @@ from protocol.frames import Role
 from protocol.streams import PHONE
 from protocol.times import parse_time
 from tests.integration.phones import Site, open_site, picture, problem, record, seconds_from_now
+from tests.integration.settings import changed
 from tests.integration.system import eventually
 
 MAKE = "/v1/plans/P001/examinees/E001/phone-code"
@@ -201,8 +202,7 @@ def issuer(settings: Settings, directory: Path, **more: str) -> tuple[Settings, 
     key = Ed25519PrivateKey.generate()
     path = directory / "issuer.pem"
     path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    flags = {"nats_url": settings.nats_url, "redis_url": settings.redis_url, "data_dir": settings.data_dir}
-    return load_settings(**flags, **{"token.public_key_file": path}, **more), key
+    return changed(settings, {"token.public_key_file": path, **more}), key
 
 
 def examinee_token(key: Ed25519PrivateKey) -> dict[str, str]:

@@ -14,7 +14,7 @@ from actors.examinee_client import ExamineeClient
 from actors.log_of_record import StatusLog, facts_of
 from actors.proctor_client import ProctorClient
 from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.settings import Settings
 from actors.state_audit import Audit
 from actors.state_places import Item
 from protocol import keys, subjects
@@ -24,20 +24,19 @@ from protocol.frames import Accepted, Welcome
 from protocol.session_messages import SessionState
 from protocol.times import format_time, parse_time
 from protocol.wire import Message
+from tests.integration.settings import changed
 from tests.integration.system import RawClient, System, eventually
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return load_settings(
-        **{
-            "nats_url": settings.nats_url,
-            "redis_url": settings.redis_url,
-            "data_dir": settings.data_dir,
+    return changed(
+        settings,
+        {
             "reconnect.max_attempts": 2,
             "reconnect.backoff_seconds": [0.3, 0.3],
             "mobile_sync.timeout_seconds": 1.2,
-        }
+        },
     )
 
 

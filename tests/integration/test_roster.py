@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import json
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from actors.log_of_record import StatusLog
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.tokens import TokenVerifier
 from actors.state_audit import Audit
-from cli.main import app
+from tests.integration.command_line import Invoke
 from tests.integration.system import System, eventually
 
-Invoke = Callable[..., Awaitable[Result]]
 ROSTER = "\ufeffexamineeId,name,seat\r\nE001,김하나,A1\r\nE002,=Lee,A2\r\nE003,,A3\r\n"
 
 
@@ -36,19 +34,8 @@ async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
 
 
 @pytest.fixture
-def invoke(settings: Settings) -> Invoke:
-    variables = {
-        "EXAMWIRE_NATS_URL": settings.nats_url,
-        "EXAMWIRE_REDIS_URL": settings.redis_url,
-        "EXAMWIRE_DATA_DIR": str(settings.data_dir),
-    }
-
-    async def run(*arguments: str, **changed: str) -> Result:
-        return await asyncio.to_thread(
-            CliRunner().invoke, app, ["plans", *arguments], env={**variables, **changed}, catch_exceptions=False
-        )
-
-    return run
+def invoke(invoke: Invoke) -> Invoke:
+    return partial(invoke, "plans")
 
 
 @pytest.fixture

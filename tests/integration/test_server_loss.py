@@ -20,18 +20,17 @@ from protocol import keys, subjects
 from protocol.codec import encode
 from protocol.errors import RoleFailed
 from protocol.server_messages import QueueCreate
+from tests.integration.settings import changed
 from tests.integration.system import RawClient, System, eventually
 
 
 def with_lease(settings: Settings, lease_seconds: int) -> Settings:
-    return load_settings(
-        **{
-            "nats_url": settings.nats_url,
-            "redis_url": settings.redis_url,
-            "data_dir": settings.data_dir,
+    return changed(
+        settings,
+        {
             "server.lease_seconds": lease_seconds,
             "server.start_attempts": 2,
-        }
+        },
     )
 
 

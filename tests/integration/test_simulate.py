@@ -10,21 +10,20 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.settings import Settings
 from actors.web_server import WebServer
 from cli.engines import free_port
 from cli.main import app
 from cli.simulate import CannotConnect, SimulateOptions, simulate
+from tests.integration.settings import changed
 from tests.integration.system import System
 
 
 @pytest.fixture
 async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
-    quick = load_settings(
-        nats_url=settings.nats_url,
-        redis_url=settings.redis_url,
-        data_dir=settings.data_dir,
-        **{
+    quick = changed(
+        settings,
+        {
             "reconnect.max_attempts": 3,
             "reconnect.backoff_seconds": [0.5, 0.7, 0.9],
             "socket.ping_interval_seconds": 0.4,

@@ -13,7 +13,7 @@ import pytest
 
 from actors.dead_letter_desk import DeadLetterDesk
 from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.web_server import WebServer
 from cli.live import Refused, ask
@@ -37,6 +37,7 @@ from tests.integration.recording import (
     settled,
     socket_of,
 )
+from tests.integration.settings import changed
 from tests.integration.system import RawClient, eventually
 from tests.specs import AsyncApi, OpenApi, SpecBroken
 
@@ -54,16 +55,17 @@ NOT_IN_THIS_RUN = {
 @pytest.fixture
 def quick(settings: Settings) -> Settings:
     """A ladder of three seconds, a stage of two, pictures of at most 256 KiB, kept in NATS."""
-    known = {"nats_url": settings.nats_url, "redis_url": settings.redis_url, "data_dir": settings.data_dir}
-    changes = {
-        "reconnect.max_attempts": 2,
-        "reconnect.backoff_seconds": [1.0, 1.0],
-        "mobile_sync.timeout_seconds": 6.0,
-        "mobile_sync.max_bytes": 256 * 1024,
-        "server.lease_seconds": 1,
-        "captures.store": "nats",
-    }
-    return load_settings(**{**known, **changes})
+    return changed(
+        settings,
+        {
+            "reconnect.max_attempts": 2,
+            "reconnect.backoff_seconds": [1.0, 1.0],
+            "mobile_sync.timeout_seconds": 6.0,
+            "mobile_sync.max_bytes": 256 * 1024,
+            "server.lease_seconds": 1,
+            "captures.store": "nats",
+        },
+    )
 
 
 class Exam:

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from actors import server_queue
 from actors.queue_server import QueueServer
 from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.settings import Settings
 from actors.socket_server import QueueBatch, SocketServer
 from cli.engines import free_port
 from protocol import keys, subjects
@@ -27,6 +27,7 @@ from protocol.events import ExamineeConnected
 from protocol.frames import Error
 from protocol.server_messages import QueueCreate, QueueCreated
 from protocol.session_messages import SessionClose
+from tests.integration.settings import changed
 from tests.integration.system import RawClient, System, eventually
 
 FIELDS = {"serverType", "statusCode", "startTime", "queueId", "cpuUsage", "memoryUsage", "networkStatus"}
@@ -34,15 +35,13 @@ FIELDS = {"serverType", "statusCode", "startTime", "queueId", "cpuUsage", "memor
 
 def quick(settings: Settings, **changes: Any) -> Settings:
     """Settings with a short lease and few attempts, and what the test wants otherwise."""
-    return load_settings(
-        **{
-            "nats_url": settings.nats_url,
-            "redis_url": settings.redis_url,
-            "data_dir": settings.data_dir,
+    return changed(
+        settings,
+        {
             "server.lease_seconds": 1,
             "server.start_attempts": 2,
             **changes,
-        }
+        },
     )
 
 

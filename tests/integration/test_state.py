@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from typer.testing import CliRunner, Result
 
 from actors.endpoints import Endpoints
 from actors.log_of_record import StatusLog
@@ -23,16 +22,15 @@ from actors.state_audit import Audit, Report
 from actors.state_manager import StateManager
 from actors.state_repair import StateRepair
 from cli.engines import NatsServer, RedisServer
-from cli.main import app
 from protocol import keys, subjects
 from protocol.codec import encode_batches
 from protocol.errors import StateLost
 from protocol.facts import ConnectionStatus
+from tests.integration.command_line import Invoke
 from tests.integration.system import RawClient, System, eventually
 from tests.unit.facts import connected, disconnected
 
 EXAMINEES = [f"E{number:03}" for number in range(1, 301)]
-Invoke = Callable[..., Awaitable[Result]]
 
 
 @pytest.fixture
@@ -48,17 +46,6 @@ async def redis(settings: Settings) -> AsyncIterator[Redis]:
     """A connection of the test's own, to look and to do damage."""
     async with Redis.from_url(settings.redis_url, decode_responses=True) as redis:
         yield redis
-
-
-@pytest.fixture
-def invoke(settings: Settings) -> Invoke:
-    """Run `examwire …` on the test's engines, beside the test's own event loop."""
-    variables = {"EXAMWIRE_NATS_URL": settings.nats_url, "EXAMWIRE_REDIS_URL": settings.redis_url}
-
-    async def run(*arguments: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, arguments, env=variables, catch_exceptions=False)
-
-    return run
 
 
 async def whole(system: System) -> None:

@@ -10,34 +10,31 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings, load_settings
-from cli.main import app
+from actors.runtime.settings import Settings
 from protocol.codec import encode
 from protocol.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.times import format_time
+from tests.integration.command_line import Invoke
+from tests.integration.settings import changed
 from tests.integration.system import System, eventually
 
-Invoke = Callable[..., Awaitable[Result]]
 NOWHERE = {"EXAMWIRE_NATS_URL": "nats://127.0.0.1:1", "EXAMWIRE_REDIS_URL": "redis://127.0.0.1:1/0"}
 
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return load_settings(
-        **{
-            "nats_url": settings.nats_url,
-            "redis_url": settings.redis_url,
-            "data_dir": settings.data_dir,
+    return changed(
+        settings,
+        {
             "reconnect.max_attempts": 2,
             "reconnect.backoff_seconds": [0.3, 0.3],
-        }
+        },
     )
 
 
@@ -49,20 +46,8 @@ async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
 
 
 @pytest.fixture
-def variables(settings: Settings) -> dict[str, str]:
-    return {"EXAMWIRE_NATS_URL": settings.nats_url, "EXAMWIRE_REDIS_URL": settings.redis_url, "TZ": "UTC"}
-
-
-@pytest.fixture
-def invoke(variables: dict[str, str]) -> Invoke:
-    """Run `examwire …` on the test's engines, beside the test's own event loop."""
-
-    async def run(*arguments: str, **changed: str) -> Result:
-        return await asyncio.to_thread(
-            CliRunner().invoke, app, arguments, env={**variables, **changed}, catch_exceptions=False
-        )
-
-    return run
+def variables(variables: dict[str, str]) -> dict[str, str]:
+    return {**variables, "TZ": "UTC"}
 
 
 async def out(invoke: Invoke, *arguments: str) -> Any:
