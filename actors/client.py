@@ -13,6 +13,7 @@ the server are answered by websockets. Thousands fit one process. When and where
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
@@ -104,6 +105,7 @@ class Client:
     __slots__ = (
         "_beating",
         "_closed",
+        "_closing",
         "_comeback",
         "_happened",
         "_info",
@@ -144,6 +146,7 @@ class Client:
         self._happened: Happened | None = None
         self._wait: tuple[Wait, float] | None = None
         self._closed = True
+        self._closing: asyncio.Event | None = None  # wakes who waits for the next try
         self._silent = False
         self._welcomed_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -276,7 +279,10 @@ class Client:
                     raise GaveUp(step, happened)
                 self._wait = (step, loop.time() + step.seconds)
             step, due = self._wait  # kept when this is cancelled: the next receive() waits for the rest
-            await asyncio.sleep(due - loop.time())
+            self._closing = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._closing.wait()
             if self._closed:
                 raise ClientClosed("the client was closed while it waited")
             self._wait = None
@@ -334,6 +340,8 @@ class Client:
     async def close(self) -> None:
         """Close with 1000 and stop coming back. Harmless when repeated; `connect()` opens the client again."""
         ws, self._closed = self._ws, True
+        if self._closing is not None:
+            self._closing.set()
         self._drop()
         self._pending.clear()
         if ws is not None:
