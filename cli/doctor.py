@@ -41,6 +41,7 @@ from cli.doctor_checks import (
     judge_versions,
     merged,
 )
+from cli.engines import NatsServer
 from cli.findings import Finding, State, failed, ok, show_findings, unknown, warning, worst
 from cli.live import inspection_of
 from cli.output import ExitCode, Format, OutputOption, run_until_interrupted
@@ -221,9 +222,14 @@ class Examination:
             yield finding
         if not bus.server_info.get("jetstream"):
             return
-        yield judge_sync(await asyncio.to_thread(self._varz))
+        yield judge_sync(await asyncio.to_thread(self._varz), self._embedded_sync())
         for finding in judge_account(json.loads(await bus.request("$JS.API.INFO"))):
             yield finding
+
+    def _embedded_sync(self) -> str | None:
+        """The `sync_interval` of the broker that `examwire up` has started on the data directory, if it is this one."""
+        (url, *others) = login(self._settings.nats_url, self._settings.nats).urls
+        return NatsServer.synchronises(self._settings.data_dir / "nats", url) if not others else None
 
     def _varz(self) -> dict[str, Any] | None:
         """nats-server's monitoring, if it can be reached."""

@@ -74,20 +74,18 @@ def judge_account(account: Mapping[str, Any]) -> Iterator[Finding]:
     yield ok("nats.account", f"{account.get('streams', 0)} streams, {account.get('storage', 0)} bytes stored")
 
 
-def judge_sync(varz: Mapping[str, Any] | None) -> Finding:
-    """`/varz` of nats-server's monitoring, where it can be reached."""
+def judge_sync(varz: Mapping[str, Any] | None, configured: str | None = None) -> Finding:
+    """`/varz` of nats-server's monitoring, where it can be reached; else `sync_interval` of a server of ours."""
     advice = "set `sync_interval: always` in the jetstream block: then an ack means on disk"
-    if varz is None:
+    if varz is None and configured is None:
         return unknown(
             "nats.sync", "not visible: monitoring is not reachable (--nats-monitoring URL)", f"see that: {advice}"
         )
-    config = (varz.get("jetstream") or {}).get("config") or {}
-    if config.get("sync_always"):
+    config = ((varz or {}).get("jetstream") or {}).get("config") or {}
+    if config.get("sync_always") or (varz is None and configured == "always"):
         return ok("nats.sync", "an acknowledged message is on disk (sync_interval: always)")
-    seconds = int(config.get("sync_interval", 0)) / 1e9
-    return warning(
-        "nats.sync", f"disks are synchronised every {seconds:g} s: what was acknowledged may be lost", advice
-    )
+    interval = configured if varz is None else f"{int(config.get('sync_interval', 0)) / 1e9:g} s"
+    return warning("nats.sync", f"disks are synchronised every {interval}: what was acknowledged may be lost", advice)
 
 
 def judge_redis(name: str, info: Mapping[str, Any], saves: str | None) -> Iterator[Finding]:

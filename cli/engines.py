@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import socket
@@ -177,6 +178,18 @@ class NatsServer(Engine):
     @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
+
+    @staticmethod
+    def synchronises(directory: Path, url: str) -> str | None:
+        """The `sync_interval` of the server that runs on `directory`; `None`: the one at `url` is another one."""
+        try:
+            (ports,) = (directory / "ports").glob("*.ports")
+            here = json.loads(ports.read_text())["nats"]
+            config = (directory / "nats-server.conf").read_text()
+        except (OSError, ValueError, KeyError):
+            return None
+        found = re.search(r"sync_interval: (\w+)", config)
+        return found.group(1) if found is not None and url.rstrip("/") in here else None
 
 
 class RedisServer(Engine):

@@ -237,8 +237,8 @@ class Running:
             return cls(urls, str(ready["webUrl"]), str(ready["planId"]))
         except FileNotFoundError:
             raise CannotConnect(
-                f"no `examwire up` runs on {data_dir} (there is no {path}): start it, or say --data-dir of the one that "
-                "runs, or --socket-url and --web-url"
+                f"no `examwire up` runs on {data_dir} (there is no {path}): start it, or say --data-dir of "
+                "the one that runs, or --socket-url and --web-url"
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CannotConnect(f"{path} is not what `examwire up` writes: {error!r}") from None
