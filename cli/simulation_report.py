@@ -37,7 +37,7 @@ class SimulateReport(Wire):
     opened or ended without a proctor being told; `doubled`: events that came twice; `late`: older than one that came
     before. `wrong`: where a view differs from the truth. `notices`: messages sent to examinees; `unconfirmed`: those
     that did not come in time, `confirmed_twice`: told so more than once. `failures`: what examinees could not do;
-    `unfinished`: acts that were still to come.
+    `unfinished`: acts that were still to come. `messages`: those that were not confirmed, or more than once, by name.
     """
 
     plan_id: str
@@ -57,6 +57,7 @@ class SimulateReport(Wire):
     doubled: int
     late: int
     proctors: list[ProctorReport]
+    messages: list[str]
     failures: list[str]
     unfinished: int
     ok: bool
@@ -132,6 +133,8 @@ def report_of(
     sent = set[str]().union(*(proctor.notices for proctor in proctors))
     unconfirmed = sent - set[str]().union(*(one.confirmed | one.unread for one in examinees))
     twice = {action for action in sent if any(proctor.confirmed[action] > 1 for proctor in proctors)}
+    messages = [f"message {one} to {_addressee(one, proctors)} was not confirmed" for one in sorted(unconfirmed)]
+    messages += [f"message {one} was confirmed, and that was told more than once" for one in sorted(twice)]
     failures = [failure for one in examinees for failure in one.failures]
     failures += [error for proctor in proctors for error in proctor.errors]
     return SimulateReport(
@@ -152,10 +155,16 @@ def report_of(
         doubled=doubled,
         late=late,
         proctors=told,
+        messages=messages[:MAX_NAMED],
         failures=failures,
         unfinished=sum(max(0, len(one.story) - one.told) for one in examinees),
         ok=agree and not missing and not doubled and not late and not twice and not unconfirmed,
     )
+
+
+def _addressee(action_id: str, proctors: list[SimulatedProctor]) -> str:
+    seen = (one for proctor in proctors for one in proctor.view.examinees.values())
+    return next((one.examinee_id for one in seen if action_id in one.unconfirmed), "nobody that a proctor sees")
 
 
 def _is_connected(proctor: SimulatedProctor, examinee_id: str) -> bool:
@@ -184,6 +193,8 @@ def draw_report(report: SimulateReport) -> RenderableType:
         *([f"{report.unfinished} acts were still to come"] if report.unfinished else []),
         verdict,
         *(f"  {proctor.name}: {line}" for proctor in report.proctors for line in [*proctor.wrong, *proctor.missing]),
+        *([] if report.agree else ["  what the proctors see is not the same, or not what is true"]),
+        *(f"  {message}" for message in report.messages),
         *(f"  could not: {failure}" for failure in report.failures),
     ]
     return Group(table(["event", *heads], rows, title=f"plan {report.plan_id}"), Text("\n".join(lines)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from cli.simulated_examinee import Act, Place, SimulatedExaminee, deal_stories
 from cli.simulated_proctor import SimulatedProctor
-from cli.simulation_report import SimulateReport, report_of
+from cli.simulation_report import SimulateReport, draw_report, report_of
 from cli.simulation_screen import describe
 from protocol.events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating, ReplacedSocket
 from protocol.facts import NoticeConfirmed
@@ -56,6 +58,13 @@ def lost(socket: str, version: int) -> ExamineeDisconnected:
 
 def report(examinee: SimulatedExaminee, *proctors: SimulatedProctor) -> SimulateReport:
     return report_of("P001", 1, 1.0, [examinee], list(proctors))
+
+
+def drawn(found: SimulateReport) -> str:
+    """What people are shown of it."""
+    page = StringIO()
+    Console(file=page, width=200).print(draw_report(found))
+    return page.getvalue()
 
 
 def test_a_seed_replays_the_stories() -> None:
@@ -160,13 +169,17 @@ def test_a_message_is_in_order_when_every_proctor_was_told_of_its_confirmation_o
     examinee.confirmed.add("a1")
     found = report(examinee, proctor)
     assert (found.ok, found.missing, found.confirmed_twice) == expected
+    assert ("message a1 was confirmed, and that was told more than once" in drawn(found)) is (expected[2] > 0)
 
 
 def test_a_message_that_never_came_is_not_in_order_unless_the_end_came_first() -> None:
     proctor = proctor_of(connected("S-1", 1), lost("S-1", 2))
     proctor.notices.add("a1")
     examinee = examinee_of(proctor, "S-1", current="S-1")
-    assert (report(examinee, proctor).ok, report(examinee, proctor).unconfirmed) == (False, 1)
+    proctor.view.examinees["E001"].unconfirmed = ["a1"]
+    found = report(examinee, proctor)
+    assert (found.ok, found.unconfirmed) == (False, 1)
+    assert "message a1 to E001 was not confirmed" in drawn(found)
     examinee.unread.add("a1")
     assert (report(examinee, proctor).ok, report(examinee, proctor).unconfirmed) == (True, 0)
 
