@@ -33,13 +33,7 @@ PLAN = "status.plan.P001"
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return changed(
-        settings,
-        {
-            "reconnect.max_attempts": 1,
-            "reconnect.backoff_seconds": [0.2],
-        },
-    )
+    return changed(settings, {"reconnect.max_attempts": 1, "reconnect.backoff_seconds": [0.2]})
 
 
 @pytest.fixture

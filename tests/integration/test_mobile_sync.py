@@ -25,12 +25,7 @@ from tests.integration.system import System, eventually
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return changed(
-        settings,
-        {
-            "mobile_sync.timeout_seconds": 1.2,
-        },
-    )
+    return changed(settings, {"mobile_sync.timeout_seconds": 1.2})
 
 
 @pytest.fixture

@@ -25,13 +25,7 @@ from tests.integration.system import RawClient, System, eventually
 
 
 def with_lease(settings: Settings, lease_seconds: int) -> Settings:
-    return changed(
-        settings,
-        {
-            "server.lease_seconds": lease_seconds,
-            "server.start_attempts": 2,
-        },
-    )
+    return changed(settings, {"server.lease_seconds": lease_seconds, "server.start_attempts": 2})
 
 
 @pytest.fixture

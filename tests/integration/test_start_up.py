@@ -35,14 +35,7 @@ FIELDS = {"serverType", "statusCode", "startTime", "queueId", "cpuUsage", "memor
 
 def quick(settings: Settings, **changes: Any) -> Settings:
     """Settings with a short lease and few attempts, and what the test wants otherwise."""
-    return changed(
-        settings,
-        {
-            "server.lease_seconds": 1,
-            "server.start_attempts": 2,
-            **changes,
-        },
-    )
+    return changed(settings, {"server.lease_seconds": 1, "server.start_attempts": 2, **changes})
 
 
 @pytest.fixture

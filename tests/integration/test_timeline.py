@@ -29,13 +29,7 @@ NOWHERE = {"EXAMWIRE_NATS_URL": "nats://127.0.0.1:1", "EXAMWIRE_REDIS_URL": "red
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return changed(
-        settings,
-        {
-            "reconnect.max_attempts": 2,
-            "reconnect.backoff_seconds": [0.3, 0.3],
-        },
-    )
+    return changed(settings, {"reconnect.max_attempts": 2, "reconnect.backoff_seconds": [0.3, 0.3]})
 
 
 @pytest.fixture
