@@ -24,6 +24,7 @@ from cli.config import READY_FILE, as_environment, takes_settings
 from cli.data_dir import DataDirClaim
 from cli.engines import NatsServer, RedisServer
 from cli.keeper import Keeper
+from cli.kept_ports import KeptPorts
 from cli.output import ExitCode, print_json
 from cli.page_links import advice, described, page_bases, page_links
 from cli.run import ENGINES, LOGS, SERVER_SETTINGS, SOCKET_TLS, WEB_TLS, JsonOption
@@ -38,6 +39,7 @@ RECORDED_SECONDS = 15.0
 INTENSITY = Intensity(restarts=5, period=60.0, backoff=0.2, backoff_max=5.0)
 SAMPLE = "sample.jpg"
 TARGETS_FILE = "prometheus-targets.json"
+PORTS_FILE = "ports.json"
 
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 picks a free one.")]
 
@@ -71,8 +73,10 @@ def up(
 
     NATS and a Redis-protocol server (unless their URLs are given), the queue server, the state manager, the socket
     servers SOCK001 and SOCK002 and the web server, each a process of its own that is started again when it dies.
-    --socket-port and --metrics-port count up from one server to the next. Browsers give a phone's camera only to
-    pages over TLS: --tls makes a certificate for this machine's names and addresses, and says what browsers will ask.
+    --socket-port and --metrics-port count up from one server to the next; the pages and sockets whose ports are not
+    set get those that they had before in this data directory, so that open pages come back. Browsers give a phone's
+    camera only to pages over TLS: --tls makes a certificate for this machine's names and addresses, and says what
+    browsers will ask.
     """
     check_id("planId", plan)
     certificate = None
@@ -112,6 +116,7 @@ class System:
         self.engines: list[EngineProcess] = []
         self._engine_ports = engine_ports
         self._given = dict(given)
+        self._kept = KeptPorts(self.data_dir / PORTS_FILE)
         self._log_level = log_level
         self._certificate = certificate
 
@@ -140,6 +145,7 @@ class System:
         roles = await self._start(keeper)
         await self._recorded(roles)
         ready = self._ready_line(roles)
+        self._kept.keep({name: urlsplit(roles[name].ready["url"]).port or 0 for name in (*SERVER_IDS, "web-server")})
         self._write(TARGETS_FILE, targets(roles), 0o644)  # Prometheus is somebody else
         self._write(READY_FILE, ready)
         if json_ready:
@@ -181,13 +187,23 @@ class System:
             if metrics_port is not None:
                 own[variable_of("metrics.port")] = str(metrics_port and metrics_port + number)
             if name in SERVER_IDS:
-                port = self.settings.socket.port
-                own[variable_of("socket.port")] = str(port and port + SERVER_IDS.index(name))
+                own[variable_of("socket.port")] = str(self._socket_port(name))
                 ports["url"] = variable_of("socket.port")
             elif name == "web-server":
+                own[variable_of("web.port")] = str(self._web_port())
                 ports["url"] = variable_of("web.port")
             roles[name] = RoleProcess(name, command, own, ports)
         return roles
+
+    def _socket_port(self, server_id: str) -> int:
+        sockets = self.settings.socket
+        if "port" not in sockets.model_fields_set:
+            return self._kept.of(server_id, sockets.host)
+        return sockets.port and sockets.port + SERVER_IDS.index(server_id)
+
+    def _web_port(self) -> int:
+        web = self.settings.web
+        return web.port if "port" in web.model_fields_set else self._kept.of("web-server", web.host)
 
     async def _recorded(self, roles: Mapping[str, RoleProcess]) -> None:
         """Wait until Redis says READY of the socket servers: from then on a client is told of both."""

@@ -327,6 +327,13 @@ def test_after_kill_9_nothing_is_left_and_the_next_one_works_on_the_same_ports(t
     assert left_of(tmp_path / "data") == []
 
 
+def test_the_next_one_has_the_same_addresses_for_pages_that_are_open(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as first:
+        addresses = [first.ready["webUrl"], first.ready["socketServers"]]
+    with running(tmp_path / "data") as second:
+        assert [second.ready["webUrl"], second.ready["socketServers"]] == addresses
+
+
 def test_after_kill_9_the_kernel_ends_all_children(tmp_path: Path) -> None:
     with running(tmp_path / "data") as up:
         assert up.end(signal.SIGKILL) == -9
