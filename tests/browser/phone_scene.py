@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable
+import time
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from protocol import keys
-from tests.browser.site import Screens, Site
+from actors.runtime.bus import Outgoing
+from protocol import keys, subjects
+from protocol.codec import encode
+from protocol.facts import MobileSyncTimeout
+from protocol.times import format_time
+from tests.browser.site import WAIT_SECONDS, Screens, Site
 from tests.integration.system import eventually
 
 if TYPE_CHECKING:
@@ -42,7 +46,7 @@ class Scene:
             text = (await shown.text_content() or "").strip()
             return text if len(text) == 9 else None
 
-        code: str = await eventually(complete, "a code on the examinee's page")
+        code: str = await eventually(complete, "a code on the examinee's page", WAIT_SECONDS)
         return code
 
     async def phone(self, code: str | None = None, *, refused_by: Browser | None = None, **options: Any) -> Page:
@@ -72,8 +76,24 @@ class Scene:
             record = await self.record()
             return record if record.get("status") == status else None
 
-        found: dict[str, str] = await eventually(says, f"mobile sync {status}")
+        found: dict[str, str] = await eventually(says, f"mobile sync {status}", WAIT_SECONDS)
         return found
+
+    async def time_is_up(self) -> None:
+        """As the broker's schedule says it, which need not be when our clock or the phone's does."""
+        record = await self.record()
+        timeout = MobileSyncTimeout(
+            plan_id="P001",
+            examinee_id="E001",
+            wait_version=int(record["version"]),
+            timestamp=format_time(time.time()),
+        )
+        outgoing = Outgoing(subjects.status_plan("P001"), encode(timeout), "time-is-up")
+        await self.site.web.bus.publish(outgoing)
+
+    async def refused(self, code: str, times: int) -> bool:
+        """Whether the web server has refused so many uploads for this reason."""
+        return self.site.web.outcomes[code] >= times
 
     def stored(self) -> Image.Image:
         """The picture that the web server keeps."""
@@ -84,17 +104,24 @@ class Scene:
 class BadNetwork:
     """Uploads fail until `good`; `tries` counts them."""
 
-    def __init__(self, fails: Callable[[int], bool] = lambda _number: True) -> None:
+    def __init__(self) -> None:
         self.tries = 0
         self.good = asyncio.Event()
-        self._fails = fails
 
     async def __call__(self, route: Route) -> None:
         self.tries += 1
-        if self.good.is_set() or not self._fails(self.tries):
+        if self.good.is_set():
             await route.continue_()
         else:
             await route.abort("connectionreset")
+
+    async def tried(self, times: int) -> None:
+        """Wait until so many uploads were begun."""
+
+        async def enough() -> bool:
+            return self.tries >= times
+
+        await eventually(enough, f"{times} tries", WAIT_SECONDS)
 
 
 def photo(width: int = 3000, height: int = 2000, orientation: int = 6) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.phone_scene import UPLOADS, BadNetwork, Scene, choose, photo
-from tests.browser.site import Screens, Site, audit
+from tests.browser.site import WAIT_SECONDS, audit
 from tests.integration.system import eventually
 
 playwright_api = pytest.importorskip("playwright.async_api", reason="Playwright is not installed: no browser tests")
@@ -21,9 +21,17 @@ if TYPE_CHECKING:
 pytestmark = IN_A_BROWSER
 
 
-@pytest.fixture
-def scene(site: Site, screens: Screens) -> Scene:
-    return Scene(site, screens)
+UNTIL_IT_ASKS = 20_000
+"""More than the longest pause, in ms, after which a phone asks how its stage stands."""
+
+
+UNTIL_IT_SENDS = 12_000
+"""More than the pause, in ms, after each of the first four tries."""
+
+
+async def with_own_clock(page: Page) -> None:
+    """Time passes in the page as everywhere, and can be put forward."""
+    await page.clock.install()
 
 
 async def fits(page: Page) -> bool:
@@ -45,7 +53,7 @@ async def test_a_picture_goes_from_the_phone_to_the_examinee_and_the_proctor(sce
     await expect(phone.locator("#step-done")).to_contain_text("The picture has arrived")
     assert await audit(phone) == []
 
-    told = await proctor.expect("mobile_sync_completed", examineeId="E001")
+    told = await proctor.expect("mobile_sync_completed", seconds=WAIT_SECONDS, examineeId="E001")
     record = await scene.recorded("COMPLETED")
     assert record["deviceId"] == told["data"]["deviceId"]
     await expect(scene.computer.locator("#mobile-chip")).to_have_text("Done")
@@ -65,14 +73,16 @@ async def test_the_qr_code_opens_the_page_with_its_code_and_the_address_does_not
 
 
 async def test_a_picture_is_sent_again_on_a_bad_network_and_stored_once(scene: Scene) -> None:
-    phone = await scene.with_picture()
-    network = BadNetwork(lambda number: number <= 2)
+    phone = await scene.with_picture(before=with_own_clock)
+    network = BadNetwork()
     scene.screens.complaints.expect("net::ERR_CONNECTION_RESET")
     await phone.route(UPLOADS, network)
     await phone.locator("#use").click()
     await expect(phone.locator("#upload-text")).to_contain_text("Your picture is kept and is sent again by itself")
+    await network.tried(2)
+    network.good.set()
+    await phone.clock.fast_forward(UNTIL_IT_SENDS)
     await expect(phone.locator("#step-done")).to_be_visible()
-    assert network.tries == 3
     assert scene.site.web.outcomes["STORED"] == 1
     await scene.recorded("COMPLETED")
 
@@ -89,23 +99,21 @@ async def test_without_a_network_it_waits_and_goes_at_once_when_it_is_back(scene
 
 
 async def test_a_reload_keeps_the_picture_until_it_has_arrived(scene: Scene) -> None:
-    phone = await scene.with_picture()
+    phone = await scene.with_picture(before=with_own_clock)
     network = BadNetwork()
     scene.screens.complaints.expect("net::ERR_CONNECTION_RESET")
     await phone.route(UPLOADS, network)
     await phone.locator("#use").click()
     await expect(phone.locator("#try-now")).to_be_visible()
-    tried = network.tries
+    tries = network.tries
     await phone.reload()
     await expect(phone.locator("#step-upload")).to_be_visible()
     await expect(phone.locator("#sent")).to_have_js_property("complete", True)
-
-    async def again() -> bool:
-        return network.tries > tried
-
-    await eventually(again, "another try after the reload")
-    network.good.set()
+    await network.tried(tries + 1)
     await phone.locator("#try-now").click()
+    await network.tried(tries + 2)
+    network.good.set()
+    await phone.clock.fast_forward(UNTIL_IT_SENDS)
     await expect(phone.locator("#step-done")).to_be_visible()
     await phone.reload()  # and is not sent again
     await expect(phone.locator("#step-done")).to_be_visible()
@@ -130,23 +138,95 @@ async def test_a_busy_server_is_asked_again_when_it_said(scene: Scene) -> None:
     assert answers == []
 
 
-async def test_what_comes_too_late_is_kept_and_goes_when_there_is_more_time(scene: Scene) -> None:
-    phone = await scene.with_picture()
-    late = [True]
-
-    async def answer(route: Route) -> None:
-        if late.pop() if late else False:
-            await route.fulfill(status=409, json={"code": "DEADLINE_PASSED", "detail": "it ended"})
-        else:
-            await route.continue_()
-
+async def test_what_comes_too_late_is_kept_and_goes_by_itself_when_there_is_more_time(scene: Scene) -> None:
+    proctor = await scene.site.system.proctor()
+    phone = await scene.with_picture(before=with_own_clock)
+    await scene.time_is_up()
+    await proctor.expect("mobile_sync_status", seconds=WAIT_SECONDS, status="TIMED_OUT")
     scene.screens.complaints.expect("409")
-    await phone.route(UPLOADS, answer)
     await phone.locator("#use").click()
     await expect(phone.locator("#upload-title")).to_have_text("The time is over")
     await expect(phone.locator("#upload-text")).to_contain_text("tell the proctor")
     assert await audit(phone) == []
-    await phone.get_by_role("button", name="Send again").click()
+    again = phone.get_by_role("button", name="Send again")
+    await again.click()  # somebody who insists gets the same answer
+    await eventually(lambda: scene.refused("DEADLINE_PASSED", 2), "the second refusal", WAIT_SECONDS)
+    await expect(again).to_be_visible()
+    await proctor.say("extend_mobile_sync", examineeId="E001", requestId="x1", seconds=300)
+    await proctor.expect("mobile_sync_status", seconds=WAIT_SECONDS, status="WAITING", actionId="x1")
+    await phone.clock.fast_forward(UNTIL_IT_ASKS)
+    await expect(phone.locator("#step-done")).to_be_visible()
+
+
+async def test_time_that_is_over_is_said_and_so_is_more_of_it(scene: Scene) -> None:
+    proctor = await scene.site.system.proctor()
+    phone = await scene.phone(await scene.waiting(), before=with_own_clock)
+    await phone.locator("#shutter").wait_for()
+    scene.screens.complaints.expect("net::ERR_FAILED")
+    await phone.route("**/mobile-stage", lambda route: route.abort())  # so that it has only its own clock to go by
+    await phone.clock.fast_forward(125_000)
+    await expect(phone.locator("#left")).to_have_text(re.compile(r"^\s*Time is up\s*$"))
+    await expect(phone.locator("#trouble-title")).to_have_text("The time for this picture is over")
+    await expect(phone.locator("#said")).to_contain_text("The time for this picture is over")
+    assert await audit(phone) == []
+    await proctor.say("extend_mobile_sync", examineeId="E001", requestId="x1", seconds=600)
+    await proctor.expect("mobile_sync_status", seconds=WAIT_SECONDS, status="WAITING", actionId="x1")
+    await phone.unroute("**/mobile-stage")
+    await phone.clock.fast_forward(UNTIL_IT_ASKS)
+    await expect(phone.locator("#left-time")).to_have_text(re.compile(r"^1[0-2]:[0-5]\d$"))
+    await expect(phone.locator("#trouble")).to_be_hidden()
+
+
+async def test_more_time_that_a_proctor_gives_is_counted_down_on_the_phone(scene: Scene) -> None:
+    proctor = await scene.site.system.proctor()
+    phone = await scene.phone(await scene.waiting(), before=with_own_clock)
+    left = phone.locator("#left-time")
+    await expect(left).to_have_text(re.compile(r"^(2:00|[01]:[0-5]\d)$"))
+    await proctor.say("extend_mobile_sync", examineeId="E001", requestId="x1", seconds=600)
+    await proctor.expect("mobile_sync_status", seconds=WAIT_SECONDS, status="WAITING", actionId="x1")
+    await phone.clock.fast_forward(UNTIL_IT_ASKS)
+    await expect(left).to_have_text(re.compile(r"^1[0-2]:[0-5]\d$"))
+
+
+async def test_a_removed_examinees_phone_says_so_and_goes_on_when_they_are_let_in_again(scene: Scene) -> None:
+    proctor = await scene.site.system.proctor()
+    phone = await scene.with_picture(before=with_own_clock)
+    scene.screens.complaints.expect("403")
+    await proctor.say("remove", examineeId="E001", requestId="r1")
+    await proctor.expect("examinee_removed", seconds=WAIT_SECONDS, examineeId="E001")
+    await phone.locator("#use").click()
+    await expect(phone.locator("#upload-title")).to_have_text("You were removed from this exam")
+    await expect(phone.locator("#upload-text")).to_contain_text("this phone still has it. Please speak to the proctor")
+    await expect(phone.locator("#said")).to_contain_text("You were removed from this exam")
+    assert await audit(phone) == []
+    await phone.clock.fast_forward(UNTIL_IT_ASKS)  # it asks, and sends nothing
+    await expect(phone.locator("#upload-title")).to_have_text("You were removed from this exam")
+    assert scene.site.web.outcomes["REMOVED"] == 1
+    assert (await scene.record())["status"] == "WAITING"
+    await proctor.say("readmit", examineeId="E001", requestId="r2")
+    await proctor.expect("examinee_readmitted", seconds=WAIT_SECONDS, examineeId="E001")
+    await phone.clock.fast_forward(UNTIL_IT_ASKS)
+    await expect(phone.locator("#step-done")).to_be_visible()
+    await scene.recorded("COMPLETED")
+
+
+async def test_who_is_removed_before_there_is_a_picture_is_told_and_takes_it_when_let_in_again(scene: Scene) -> None:
+    proctor = await scene.site.system.proctor()
+    phone = await scene.phone(await scene.waiting(), before=with_own_clock)
+    await phone.locator("#shutter").wait_for()
+    await proctor.say("remove", examineeId="E001", requestId="r1")
+    await proctor.expect("examinee_removed", seconds=WAIT_SECONDS, examineeId="E001")
+    await phone.clock.fast_forward(UNTIL_IT_ASKS)
+    await expect(phone.locator("#removed")).to_contain_text("You were removed from this exam")
+    await expect(phone.locator("#shutter")).to_be_hidden()
+    await expect(phone.locator("#picker")).to_be_hidden()
+    assert await audit(phone) == []
+    await proctor.say("readmit", examineeId="E001", requestId="r2")
+    await proctor.expect("examinee_readmitted", seconds=WAIT_SECONDS, examineeId="E001")
+    await phone.clock.fast_forward(UNTIL_IT_ASKS)
+    await expect(phone.locator("#removed")).to_be_hidden()
+    await phone.locator("#shutter").click()
+    await phone.locator("#use").click()
     await expect(phone.locator("#step-done")).to_be_visible()
 
 
