@@ -1,39 +1,28 @@
-"""The client on real sockets: against a server that follows a script, and against the real system."""
+"""The typed Python client against a scripted server: connecting, coming back by the rules, ending."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from http import HTTPStatus
-from types import TracebackType
-from typing import Self, TypeVar
+from collections.abc import AsyncIterator
 
 import pytest
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
+from websockets.asyncio.server import ServerConnection
 
 from actors.client import Change, ClientClosed, ConnectionLost, ConnectRefused, GaveUp
 from actors.examinee_client import ExamineeClient
 from actors.proctor_client import ProctorClient
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
 from protocol.client_rules import GiveUp, GiveUpReason, Lost, Refused, Unreachable, Wait
 from protocol.codec import encode, join
 from protocol.errors import ErrorCode
-from protocol.events import ExamineeConnected, ExamineeDisconnected, ExamineeReadmitted, ExamineeReconnectExhausted
-from protocol.facts import MobileSyncCode, MobileSyncStatus
+from protocol.events import ExamineeConnected, ExamineeDisconnected
 from protocol.frames import (
     CLIENT_FRAMES,
-    Accepted,
     EnterMobileSync,
     Error,
     Heartbeat,
     Hello,
     ReconnectPolicy,
-    Role,
     Welcome,
     encode_text,
 )
@@ -41,108 +30,9 @@ from protocol.plan_view import Verdict
 from protocol.session_messages import SessionState
 from protocol.views import ConnectionView
 from protocol.wire import Message
-from tests.integration.settings import changed
-from tests.integration.system import System, eventually
-
-SECONDS = 10.0
-Script = Callable[[ServerConnection, Hello], Awaitable[None]]
-QUICK = ReconnectPolicy(max_attempts=3, backoff_seconds=[0.02, 0.04], jitter=0.3)
-
-
-class ScriptedServer:
-    """Each connection follows the next script; without one it is answered with 500.
-
-    A script is a coroutine (connection, hello), or the HTTP status (and Retry-After) to refuse with.
-    """
-
-    def __init__(self, *scripts: Script | tuple[int, str | None]) -> None:
-        self.scripts = list(scripts)
-        self.hellos: list[Hello] = []
-        self.requests = 0
-        self.heard: list[Message] = []
-        self.endpoints: list[str] = []
-        self.policy = QUICK
-        self.heartbeat_seconds = 30.0
-        self._server: Server | None = None
-
-    async def __aenter__(self) -> Self:
-        self._server = await serve(
-            self._handle,
-            "127.0.0.1",
-            0,
-            process_request=self._decide,
-            subprotocols=[Subprotocol("examwire.v1")],
-            compression=None,
-            ping_interval=None,
-            close_timeout=1,
-        )
-        self.url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1/connect"
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        for connection in self._server.connections:
-            connection.transport.abort()
-        self._server.close()
-        await self._server.wait_closed()
-
-    def _decide(self, connection: ServerConnection, request: Request) -> Response | None:
-        self.requests += 1
-        script = self.scripts[0] if self.scripts else (500, None)
-        if not isinstance(script, tuple):
-            return None
-        if self.scripts:
-            self.scripts.pop(0)
-        response = connection.respond(HTTPStatus(script[0]), "not now\n")
-        if script[1] is not None:
-            response.headers["Retry-After"] = script[1]
-        return response
-
-    async def _handle(self, connection: ServerConnection) -> None:
-        script = self.scripts.pop(0)
-        assert not isinstance(script, tuple)
-        try:
-            hello = CLIENT_FRAMES.decode_one(await connection.recv())
-            assert isinstance(hello, Hello)
-            self.hellos.append(hello)
-            await script(connection, hello)
-        except ConnectionClosed:
-            pass
-
-    def welcome(self, role: Role = "examinee") -> Welcome:
-        return Welcome(
-            role=role,
-            plan_id="P001",
-            examinee_id="E001" if role == "examinee" else None,
-            server_id="SOCK001",
-            socket_id=f"SOCK001-{len(self.hellos)}",
-            heartbeat_seconds=self.heartbeat_seconds,
-            reconnect=self.policy,
-            endpoints=self.endpoints,
-        )
-
-    async def stay(self, connection: ServerConnection, hello: Hello) -> None:
-        """Welcome the client, echo heartbeats, note what it says."""
-        await connection.send(encode_text(self.welcome()))
-        async for text in connection:
-            frame = CLIENT_FRAMES.decode_one(text)
-            self.heard.append(frame)
-            if isinstance(frame, Heartbeat):
-                await connection.send(encode_text(frame))
-
-    def close_with(self, code: int, reason: str = "", *, before_welcome: bool = False) -> Script:
-        async def script(connection: ServerConnection, hello: Hello) -> None:
-            if not before_welcome:
-                await connection.send(encode_text(self.welcome()))
-            await connection.close(code, reason)
-
-        return script
-
-    async def break_off(self, connection: ServerConnection, hello: Hello) -> None:
-        await connection.send(encode_text(self.welcome()))
-        connection.transport.abort()
+from tests.integration.scripted_server import QUICK, ScriptedServer
+from tests.integration.system import eventually
+from tests.integration.typed_clients import SECONDS, next_of
 
 
 @pytest.fixture
@@ -155,18 +45,6 @@ async def server() -> AsyncIterator[ScriptedServer]:
 async def other() -> AsyncIterator[ScriptedServer]:
     async with ScriptedServer() as server:
         yield server
-
-
-M = TypeVar("M", bound=Message)
-
-
-async def next_of(client: ExamineeClient | ProctorClient, kind: type[M]) -> M:
-    """The next message of a kind."""
-    async with asyncio.timeout(SECONDS):
-        while True:
-            message = await client.receive()
-            if isinstance(message, kind):
-                return message
 
 
 async def test_hello_names_the_client_and_welcome_is_returned(server: ScriptedServer) -> None:
@@ -489,136 +367,3 @@ async def test_an_idle_connection_costs_no_task(server: ScriptedServer) -> None:
 
 async def _is(fact: bool) -> bool:
     return fact
-
-
-# -- with the real system -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
-    """A system whose ladder is short: two attempts, refused about 1.6 s after a loss."""
-    quick = changed(
-        settings,
-        {
-            "reconnect.max_attempts": 2,
-            "reconnect.backoff_seconds": [0.8, 0.8],
-            "reconnect.jitter": 0.1,
-            "socket.ping_interval_seconds": 0.3,
-            "socket.ping_timeout_seconds": 0.3,
-        },
-    )
-    async with System(quick) as system:
-        yield system
-        assert system.failures == []
-
-
-def examinee_of(system: System, server_id: str = "SOCK001", examinee_id: str = "E001") -> ExamineeClient:
-    return ExamineeClient(system.server(server_id).url, system.token("examinee", examinee_id))
-
-
-async def proctor_of(system: System, server_id: str = "SOCK001", name: str = "T1") -> ProctorClient:
-    proctor = ProctorClient(system.server(server_id).url, system.token("proctor", name))
-    await proctor.connect()
-    async with asyncio.timeout(SECONDS):
-        while not proctor.view.complete:
-            await proctor.receive()
-    return proctor
-
-
-async def test_an_aborted_examinee_comes_back_and_proctors_of_both_servers_see_it(system: System) -> None:
-    proctors = [await proctor_of(system, "SOCK001", "T1"), await proctor_of(system, "SOCK002", "T2")]
-    examinee = examinee_of(system)
-    await examinee.connect()
-    assert (await next_of(examinee, SessionState)).reconnect.count == 0
-    examinee.abort()
-    assert (await next_of(examinee, SessionState)).reconnect.count == 1
-    for proctor in proctors:
-        assert not (await next_of(proctor, ExamineeConnected)).recovered
-        assert (await next_of(proctor, ExamineeDisconnected)).reason == "SOCKET_CLOSED"
-        assert (await next_of(proctor, ExamineeConnected)).recovered
-        assert (proctor.view.connected(), proctor.view.doubled, proctor.view.late) == ({"E001"}, 0, 0)
-        await proctor.close()
-    await examinee.close()
-
-
-async def test_a_silent_examinee_is_missed_by_its_pings_and_returns_when_it_wakes(system: System) -> None:
-    proctor, examinee = await proctor_of(system, "SOCK002"), examinee_of(system)
-    await examinee.connect()
-    await next_of(examinee, SessionState)
-    examinee.fall_silent()
-    assert (await next_of(proctor, ExamineeDisconnected)).reason == "PING_TIMEOUT"
-    examinee.wake()
-    await next_of(examinee, SessionState)
-    assert (await next_of(proctor, ExamineeConnected)).recovered
-    await examinee.close()
-    await proctor.close()
-
-
-async def test_a_newer_place_replaces_the_older_which_stays_away(system: System) -> None:
-    proctor, old, new = await proctor_of(system), examinee_of(system), examinee_of(system, "SOCK002")
-    await old.connect()
-    await next_of(old, SessionState)
-    await new.connect()
-    with pytest.raises(GaveUp, match="4503"):
-        await next_of(old, Welcome)
-    await next_of(proctor, ExamineeConnected)
-    assert (await next_of(proctor, ExamineeConnected)).replaced is not None
-    await new.close()
-    await proctor.close()
-
-
-async def test_past_the_limit_the_examinee_is_refused_until_a_proctor_readmits(system: System) -> None:
-    proctor, examinee = await proctor_of(system, "SOCK002"), examinee_of(system)
-    await examinee.connect()
-    await next_of(examinee, SessionState)
-    examinee.abort()  # and nobody receives, so it does not come back
-    await next_of(proctor, ExamineeReconnectExhausted)
-    assert proctor.view.examinees["E001"].exhausted
-    await examinee.close()
-    await examinee.connect()
-    with pytest.raises(GaveUp, match="4504"):
-        await next_of(examinee, SessionState)
-    request_id = await proctor.readmit("E001")
-    assert (await next_of(proctor, Accepted)).request_id == request_id
-    if proctor.view.examinees["E001"].exhausted:
-        await next_of(proctor, ExamineeReadmitted)
-    await examinee.connect()
-    await next_of(examinee, SessionState)
-    await examinee.close()
-    await proctor.close()
-
-
-async def test_mobile_sync_is_entered_and_told_to_both_sides(system: System) -> None:
-    proctor, examinee = await proctor_of(system), examinee_of(system)
-    await examinee.connect()
-    await next_of(examinee, SessionState)
-    await examinee.enter_mobile_sync()
-    assert (await next_of(examinee, MobileSyncStatus)).status is MobileSyncCode.WAITING
-    assert examinee.mobile_sync.status == "WAITING"
-    assert (await next_of(proctor, MobileSyncStatus)).examinee_id == "E001"
-    assert proctor.view.examinees["E001"].mobile_sync == "WAITING"
-    await examinee.close()
-    await proctor.close()
-
-
-async def test_a_stopping_server_hands_its_examinee_to_the_other(system: System) -> None:
-    examinee = examinee_of(system, "SOCK001")
-
-    async def knows_both() -> bool:
-        await examinee.close()
-        return len((await examinee.connect()).endpoints) == 2
-
-    await eventually(knows_both, "a welcome with both endpoints")
-    await next_of(examinee, SessionState)
-    stopping = asyncio.create_task(system.stop("SOCK001"))
-    assert (await next_of(examinee, Welcome)).server_id == "SOCK002"
-    await next_of(examinee, SessionState)
-    await stopping
-    await examinee.close()
-
-
-async def test_a_bad_token_is_refused_with_its_code(system: System) -> None:
-    client = ExamineeClient(system.server("SOCK001").url, "no-token")
-    with pytest.raises(ConnectRefused) as refused:
-        await client.connect()
-    assert refused.value.code == 4502
