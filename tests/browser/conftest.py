@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from playwright.async_api import Browser
 
 IN_A_BROWSER = pytest.mark.asyncio(loop_scope="session")
+QUICK_LADDER = pytest.mark.parametrize(
+    "changes", [{"reconnect.max_attempts": 10, "reconnect.backoff_seconds": [1.0] * 10}], ids=["quick"]
+)
+"""A test that waits for the next attempt, and not for the last one."""
 
 
 def chromium() -> str | None:

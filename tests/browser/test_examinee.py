@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.conftest import IN_A_BROWSER
+from tests.browser.conftest import IN_A_BROWSER, QUICK_LADDER
 from tests.browser.examinee_scene import CONNECTED, INTERRUPTED, Cable, connected, expect, headline
 from tests.browser.phone_scene import Scene, choose, photo
 from tests.browser.site import WAIT_SECONDS, Screens, Site, audit
@@ -116,7 +116,7 @@ async def test_a_server_that_is_drained_goes_unnoticed(site: Site, screens: Scre
     assert set(await page.evaluate("window.seen")) <= {CONNECTED, *MOVING}
 
 
-@pytest.mark.parametrize("changes", [{"reconnect.max_attempts": 10, "reconnect.backoff_seconds": [1.0] * 10}])
+@QUICK_LADDER
 async def test_a_server_that_is_killed_under_the_page_has_a_fallback(site: Site, screens: Screens) -> None:
     screens.complaints.expect("WebSocket connection to")
     killed = await ServerProcess.start(site.settings, "SOCK003")
