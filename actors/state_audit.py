@@ -122,7 +122,7 @@ class Audit:
         )
 
     async def _keys(self) -> set[str]:
-        """All keys that the log knows, and the records that Redis can find without it."""
+        """All keys that the log knows, and all records that there are."""
         projection = self.projection
         known = {*projection.lines, *projection.sockets, *projection.members, *projection.entries}
         if projection.plan_id is not None:
@@ -133,7 +133,18 @@ class Audit:
         for plan_id in plans:
             for examinee_id in await self._members(keys.plan_examinees(plan_id)):
                 known |= {make(plan_id, examinee_id) for make in _RECORDS}
-        return known
+        return known | await self._strays()
+
+    async def _strays(self) -> set[str]:
+        """Every record in Redis, also of those whom neither the log nor the index knows."""
+        one_plan = self.projection.plan_id
+        patterns = [f"plan:{one_plan or '*'}:examinee:*"] + (["SERVER_ID:*:status"] if one_plan is None else [])
+        try:
+            found = [await self._store.raw_keys(pattern) for pattern in patterns]
+        except StateDamaged as error:
+            log.warning("records that only a search would find are not compared: %s", error)
+            return set()
+        return {key for some in found for key in some if kind_of(key) is not None}
 
     async def _members(self, key: str) -> set[str]:
         (found,) = await self._store.raw_members([key])
@@ -165,13 +176,15 @@ class Audit:
         return look
 
     async def _nobodies(self, key: str, examinees: Collection[str]) -> list[Difference]:
-        """Examinees of a plan of whom neither the log nor a record knows anything."""
+        """Examinees of a plan of whom neither the log nor a record that holds anything knows."""
         plan_id = key.split(":")[1]
         found = []
         for some in _portions(sorted(examinees)):
             found_there = [await self._store.raw_hashes([make(plan_id, one) for one in some]) for make in _RECORDS]
             for one, *theirs in zip(some, *found_there, strict=True):
-                if not any(theirs):
+                if any(make(plan_id, one) in self.projection.lines for make in _RECORDS):
+                    continue
+                if not any(isinstance(record, StateDamaged) or _holds_something(record) for record in theirs):
                     found.append(Difference(key, one, "a member", None))
         return found
 
@@ -188,6 +201,8 @@ class Audit:
                 look.differences.append(Difference(key, "", None, "a record"))
             elif line is not None:
                 look.unsettled.add(key)
+            elif found:
+                look.differences.append(Difference(key, "", "not a record", None))
             return
         try:
             history = kind.read(found["history"])
@@ -201,6 +216,8 @@ class Audit:
             look.unsettled.add(key)  # ahead of what we have replayed
         elif 0 < history.first < self.projection.beginning:
             look.older.add(key)
+        elif line is None and (found.get("version") != "0" or fold(history, kind.rule) != kind.state()):
+            look.differences.append(Difference(key, "", "a record", None))
         else:
             look.differences += _record_differences(key, kind, line, found, history, self.projection)
 
@@ -291,6 +308,11 @@ def kind_of(key: str) -> records.RecordKind[Any, Any] | None:
         case ["SERVER_ID", _, "status"]:
             return records.SERVER
     return None
+
+
+def _holds_something(record: dict[str, str]) -> bool:
+    """Whether a fact has ever had an effect on a record."""
+    return record.get("version", "0") not in ("", "0")
 
 
 def _portions(wanted: Sequence[str]) -> Iterable[Sequence[str]]:

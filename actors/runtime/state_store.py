@@ -15,6 +15,8 @@ from actors.runtime.state_store_mark import StateMark
 from protocol import keys
 from protocol.errors import StateDamaged, StateUnavailable
 
+SCANNED = 1000
+
 # Fields travel as one JSON argument: redis-py packs each argument in Python, and a record has twenty of them twice.
 _SET_FIELDS = """
 local flat = {}
@@ -304,6 +306,19 @@ class StateStore:
             _damage(key, one) if isinstance(one, Exception) else set(one)
             for key, one in zip(set_keys, answers, strict=True)
         ]
+
+    async def raw_keys(self, pattern: str) -> list[str]:
+        """All keys of a glob pattern, by SCAN: it takes as long as there are keys, and holds Redis up for none of them.
+
+        For looking into what nothing else finds. Raises `StateDamaged` when this user may not.
+        """
+        found: list[str] = []
+        scan = self._redis.scan_iter(match=pattern, count=SCANNED)
+        while True:
+            try:
+                found.append(await self._run(anext(scan)))
+            except StopAsyncIteration:
+                return found
 
     async def replace(self, replacements: Sequence[Replacement]) -> list[bool]:
         """Write hashes whatever is there; per replacement whether it was still what had been seen."""

@@ -201,6 +201,32 @@ async def test_verify_and_rebuild_of_damaged_records_while_events_are_decided(
     assert (again.exit_code, json.loads(again.stdout)["repairs"]) == (0, [])
 
 
+async def test_records_that_the_log_knows_nothing_of_are_found_wherever_they_are(
+    system: System, redis: Redis, invoke: Invoke
+) -> None:
+    await arrive(system, EXAMINEES[:2])
+    copied = await redis.hgetall(keys.progress("P001", "E001"))
+    strays: dict[str, Any] = {
+        keys.progress("P001", "GHOST"): {"connStatusCode": "CONNECTED", "version": "77"},  # and in the index
+        keys.progress("P009", "E001"): copied,  # of a plan that nobody has heard of
+        keys.mobile_sync("P001", "NOBODY"): {"status": "COMPLETED"},
+    }
+    for key, fields in strays.items():
+        await redis.hset(key, mapping=fields)
+    await redis.sadd(keys.plan_examinees("P001"), "GHOST")
+
+    found = json.loads((await invoke("state", "verify", "-o", "json")).stdout)
+    assert {(one["key"], one["field"], one["log"]) for one in found["differences"]} == {
+        (key, "", None) for key in strays
+    }
+    of_the_plan = json.loads((await invoke("state", "verify", "--plan", "P009", "-o", "json")).stdout)
+    assert [one["key"] for one in of_the_plan["differences"]] == [keys.progress("P009", "E001")]
+    assert (await invoke("state", "rebuild", "--yes")).exit_code == 0
+    assert (await invoke("state", "verify")).exit_code == 0
+    assert await field(redis, keys.progress("P001", "GHOST"), "connStatusCode") == ""
+    assert await redis.smembers(keys.plan_examinees("P001")) == set(EXAMINEES[:2])
+
+
 async def test_rebuild_of_an_emptied_redis_without_any_state_manager(
     system: System, redis: Redis, invoke: Invoke
 ) -> None:
