@@ -20,7 +20,8 @@ from tests.integration.command_line import Invoke, command_with
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NatsServer, RedisServer]]:
     """Engines that tests share; a test that stops one starts its own (`own_engines`)."""
     directory = tmp_path_factory.mktemp("engines")
-    nats, redis = NatsServer(directory / "nats"), RedisServer(directory / "redis")
+    # No machine is switched off here: what is only in the page cache is as good as on a disk, which may be a slow one.
+    nats, redis = NatsServer(directory / "nats", sync_always=False), RedisServer(directory / "redis")
     nats.start()
     redis.start()
     yield nats, redis

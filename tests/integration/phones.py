@@ -73,7 +73,8 @@ class Site:
         self.server = server
         self.settings = settings
         self.bus = bus
-        self.http = httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False)
+        # Plain http: without `verify`, no certificates are loaded, which would take longer than most tests.
+        self.http = httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False, verify=False)
 
     async def close(self) -> None:
         await self.http.aclose()
