@@ -10,6 +10,9 @@ import { said } from "./page-token.js";
 import { paintIcons } from "./wall-icons.js";
 import { STATES } from "./wall-people.js";
 
+/** A wall that reached no server for all its attempts tries again so often, spread by a quarter either way. */
+const GO_ON_SECONDS = 8;
+const NO_SERVER = new Set(["ATTEMPTS_USED_UP", "ALWAYS_BUSY"]);
 const BROKEN = "M8 1 15.5 15H.5zM7.1 6l.3 4.4h1.2L8.9 6zM7.2 11.6v1.6h1.6v-1.6z";
 const TRYING = "M8 1a7 7 0 0 1 6.3 4H12a5 5 0 1 0 .9 4h2A7 7 0 1 1 8 1zM15.5 1v5.5H10z";
 
@@ -49,6 +52,11 @@ export function linkText(status, fresh, now) {
   }
 }
 
+/** No server has answered: nothing that a person would have to decide. @param {Status} status */
+function isOnlyAway(status) {
+  return status.state === "gaveUp" && NO_SERVER.has(status.reason);
+}
+
 /** Shows it, in the header and above a wall that is not up to date. */
 export class Link {
   /**
@@ -61,6 +69,7 @@ export class Link {
     this._say = say;
     /** When the wall was up to date last. @type {number | null} */ this._asOf = null;
     this._said = "";
+    /** @type {ReturnType<typeof setTimeout> | undefined} */ this._later = undefined;
     const tryNow = element("try-now");
     tryNow.addEventListener("click", (event) => {
       this._insist(event);
@@ -71,7 +80,10 @@ export class Link {
       if (client.status.state === "gaveUp" && client.status.remedy === "TOKEN") otherToken();
       else this._insist(event);
     });
-    client.addEventListener("status", () => this.show());
+    client.addEventListener("status", () => {
+      this._goOn();
+      this.show();
+    });
     client.addEventListener("fresh", () => {
       if (!client.fresh) this._asOf = Date.now();
       this.show();
@@ -83,6 +95,22 @@ export class Link {
     const { status } = this._client;
     if (status.state === "gaveUp" && status.remedy === "RELOAD") return location.reload(); // only a new page may reach the servers
     this._client.tryNow(event);
+  }
+
+  /**
+   * A wall hangs where nobody may be near to press the button, and nobody counts a proctor's attempts: when only the
+   * servers were away it comes back by itself.
+   */
+  _goOn() {
+    clearTimeout(this._later);
+    if (!isOnlyAway(this._client.status)) return;
+    this._later = setTimeout(
+      () => {
+        this._client.comeBack();
+        this._goOn();
+      },
+      GO_ON_SECONDS * (0.75 + Math.random() / 2) * 1000,
+    );
   }
 
   /** Now, and again each second: it counts. */
@@ -115,7 +143,7 @@ export class Link {
   _why(status) {
     if (status.state === "connected") return t("stale.loading");
     if (status.state === "offline") return t("stale.offline");
-    if (status.state === "gaveUp") return t("stale.gaveUp", { why: whyText(status) });
+    if (status.state === "gaveUp") return t(isOnlyAway(status) ? "stale.goesOn" : "stale.gaveUp", { why: whyText(status) });
     return t("stale.waiting");
   }
 
@@ -124,7 +152,7 @@ export class Link {
     let said = this._said;
     if (fresh) said = "connected";
     else if (status.state === "gaveUp") said = "gaveUp";
-    else if (this._asOf !== null && !migrating && status.state !== "connected") said = "lost";
+    else if (said !== "gaveUp" && this._asOf !== null && !migrating && status.state !== "connected") said = "lost";
     if (said === this._said) return;
     this._said = said;
     const why = status.state === "gaveUp" ? whyText(status) : "";

@@ -32,6 +32,7 @@ export const texts = {
   "stale.waiting": "Changes appear when this page is connected again. None is lost.",
   "stale.loading": "Connected again; the plan is being loaded.",
   "stale.offline": "This computer has no network. The page goes on by itself when it is back.",
+  "stale.goesOn": "It is tried again every few seconds: {why}",
   "stale.gaveUp": "The page does not connect again by itself: {why}",
   "why.INVALID_TOKEN": "the token is not valid or has expired.",
   "why.FORBIDDEN": "the token is not a proctor's.",

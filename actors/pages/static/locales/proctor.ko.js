@@ -32,6 +32,7 @@ export const texts = {
   "stale.waiting": "다시 연결되면 그동안의 변경 사항이 빠짐없이 표시됩니다.",
   "stale.loading": "다시 연결되었습니다. 응시자 정보를 불러오고 있습니다.",
   "stale.offline": "이 컴퓨터가 네트워크에 연결되어 있지 않습니다. 네트워크가 복구되면 자동으로 다시 연결합니다.",
+  "stale.goesOn": "몇 초 간격으로 계속 다시 시도합니다. {why}",
   "stale.gaveUp": "자동으로 다시 연결하지 않습니다. {why}",
   "why.INVALID_TOKEN": "토큰이 올바르지 않거나 만료되었습니다.",
   "why.FORBIDDEN": "감독관용 토큰이 아닙니다.",
