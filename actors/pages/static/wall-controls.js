@@ -4,6 +4,7 @@
  *
  * @typedef {import("./wall-people.js").State} State
  * @typedef {import("./wall-people.js").Sort} Sort
+ * @typedef {import("./wall-tile.js").Size} Size
  */
 
 import { languagePicker, t } from "./i18n.js";
@@ -14,24 +15,40 @@ import { counted } from "./wall-text.js";
 const REMEMBERED = "examwire.wall";
 const SOUND_ON = "M1 5h3l4-4v14l-4-4H1zM10 4.5a4.5 4.5 0 0 1 0 7zM10 1.5a7 7 0 0 1 0 13v-1.6a5.5 5.5 0 0 0 0-9.8z";
 const SOUND_OFF = "M1 5h3l4-4v14l-4-4H1zM10 5l1-1 1.5 1.5L14 4l1 1-1.5 1.5L15 8l-1 1-1.5-1.5L11 9l-1-1 1.5-1.5z";
+/** @type {readonly Sort[]} */
+const SORTS = ["attention", "id", "name", "since"];
+/**
+ * Each size has an order of its own. All of a plan at a glance is a map: everybody stays where they are, and one looks
+ * for the colours and shapes; where only the first hundred fit on the screen, those who need somebody come first.
+ * @type {Readonly<Record<Size, Sort>>}
+ */
+const SORTED = Object.freeze({ large: "attention", small: "attention", dots: "id" });
 /** These filters stand there even when nobody is in the state. @type {ReadonlySet<State>} */
 const ALWAYS = new Set(["exhausted", "lost", "waiting", "connected", "done", "never"]);
 
-/** Fires `change` when the wall is to be shown otherwise, `size` when the tiles are, `gesture` with a click or key. */
+/** Fires `change` when the wall is to be shown otherwise, `gesture` with a click or key. */
 export class Controls extends EventTarget {
   constructor() {
     super();
     const kept = read();
     /** @type {Set<State>} */ this.states = new Set();
     this.search = "";
-    this.sort = /** @type {Sort} */ (["id", "name", "since"].includes(kept.sort) ? kept.sort : "attention");
-    this.size = ["small", "dots"].includes(kept.size) ? kept.size : "large";
+    this.size = /** @type {Size} */ (Object.hasOwn(SORTED, kept.size) ? kept.size : "large");
+    /** @type {Record<Size, Sort>} */ this._sorts = { ...SORTED };
+    for (const size of /** @type {Size[]} */ (Object.keys(SORTED))) {
+      if (SORTS.includes(kept.sorts?.[size])) this._sorts[size] = kept.sorts[size];
+    }
     this.sound = kept.sound !== false;
     this.shortcuts = kept.shortcuts !== false;
     /** @type {Map<State | "all", HTMLButtonElement>} */ this._buttons = new Map();
     this._makeFilters();
     this._wire();
     this.translate();
+  }
+
+  /** The order of the tiles in the size they have. */
+  get sort() {
+    return this._sorts[this.size];
   }
 
   // -- filters ---------------------------------------------------------------------------------------
@@ -92,15 +109,16 @@ export class Controls extends EventTarget {
     const sort = /** @type {HTMLSelectElement} */ (element("sort"));
     sort.value = this.sort;
     sort.addEventListener("change", () => {
-      this.sort = /** @type {Sort} */ (sort.value);
+      this._sorts[this.size] = /** @type {Sort} */ (sort.value);
       this._changed();
     });
     const size = /** @type {HTMLSelectElement} */ (element("size"));
     size.value = this.size;
     size.addEventListener("change", () => {
-      this.size = size.value;
-      this._keep();
-      this._resize();
+      this.size = /** @type {Size} */ (size.value);
+      sort.value = this.sort;
+      document.documentElement.dataset.size = this.size;
+      this._changed();
     });
     document.documentElement.dataset.size = this.size;
     element("sound").addEventListener("click", () => this.toggleSound());
@@ -115,11 +133,6 @@ export class Controls extends EventTarget {
     for (const type of ["pointerdown", "keydown"]) {
       addEventListener(type, () => this.dispatchEvent(new Event("gesture")), { capture: true });
     }
-  }
-
-  _resize() {
-    document.documentElement.dataset.size = this.size;
-    this.dispatchEvent(new Event("size"));
   }
 
   _changed() {
@@ -170,9 +183,9 @@ export class Controls extends EventTarget {
   }
 
   _keep() {
-    const { sort, size, sound, shortcuts } = this;
+    const { size, _sorts: sorts, sound, shortcuts } = this;
     try {
-      localStorage.setItem(REMEMBERED, JSON.stringify({ sort, size, sound, shortcuts }));
+      localStorage.setItem(REMEMBERED, JSON.stringify({ size, sorts, sound, shortcuts }));
     } catch {
       // Storage is forbidden here: the settings last as long as the page.
     }

@@ -38,7 +38,6 @@ export const STATES = Object.freeze({
 
 /** @type {readonly State[]} */
 export const ORDER = Object.freeze(/** @type {State[]} */ (Object.keys(STATES)));
-const RANK = new Map(ORDER.map((state, at) => [state, at]));
 
 /** @param {string} tone @param {string} path @param {{alarm?: boolean, away?: boolean}} more @returns {Look} */
 function look(tone, path, { alarm = false, away = false }) {
@@ -78,10 +77,10 @@ export function milliseconds(timestamp) {
 }
 
 /**
- * One examinee on the wall. `key`: what the id sorts by; `text`: what is searched. `name` is a copy, for `seen` is the
- * view's own and changes in place.
- * @typedef {{id: string, key: string, name: string | null, seen: Seen, state: State, since: number | null,
- *   text: string}} Person
+ * One examinee on the wall. `key` and `nameKey`: what the id and the name sort by; `text`: what is searched. `name` is a
+ * copy, for `seen` is the view's own and changes in place.
+ * @typedef {{id: string, key: string, name: string | null, nameKey: string, text: string, seen: Seen, state: State,
+ *   since: number | null}} Person
  */
 
 /**
@@ -91,12 +90,14 @@ export class People {
   constructor() {
     /** @type {Map<string, Person>} */ this.all = new Map();
     /** @type {Record<State, number>} */ this.counts = noCounts();
+    /** All in the order of their ids, until somebody comes or goes. @type {Person[] | null} */ this._byId = null;
   }
 
   /**
    * Take in an examinee as they are now.
    * @param {Seen} seen
-   * @returns {{person: Person, before: State | null}} `before`: the state until now, `null` for a new one
+   * @returns {{person: Person, before: Pick<Person, "state" | "since" | "name"> | null}} `before`: until now, `null` for
+   *   a new one
    */
   put(seen) {
     const id = seen.examineeId;
@@ -105,17 +106,14 @@ export class People {
     const known = this.all.get(id);
     this.counts[state] += 1;
     if (known === undefined) {
-      const { name } = seen;
-      const person = { id, key: natural(id), name, seen, state, since, text: searchable(`${id} ${name ?? ""}`) };
+      const person = { id, key: natural(id), ...named(id, seen.name), seen, state, since };
       this.all.set(id, person);
+      this._byId = null;
       return { person, before: null };
     }
-    const before = known.state;
-    this.counts[before] -= 1;
-    if (known.name !== seen.name) {
-      known.name = seen.name;
-      known.text = searchable(`${id} ${seen.name ?? ""}`);
-    }
+    const before = { state: known.state, since: known.since, name: known.name };
+    this.counts[before.state] -= 1;
+    if (known.name !== seen.name) Object.assign(known, named(id, seen.name));
     known.seen = seen;
     known.state = state;
     known.since = since;
@@ -128,6 +126,7 @@ export class People {
     if (known === undefined) return;
     this.counts[known.state] -= 1;
     this.all.delete(id);
+    this._byId = null;
   }
 
   /** How many somebody must look after. */
@@ -137,41 +136,66 @@ export class People {
 
   /**
    * Whom the wall shows, in order.
-   * @param {{search?: string, states?: ReadonlySet<string>, only?: ReadonlySet<string> | null, sort?: Sort}} [how]
-   *   `search` in ids and names, all words of it; `states`: none means all; `only`: these examinees
+   * @param {How} [how]
    * @returns {Person[]}
    */
-  shown({ search = "", states = new Set(), only = null, sort = "attention" } = {}) {
+  shown({ search = "", states = NO_STATES, only = null, sort = "attention" } = {}) {
     const words = searchable(search).split(/\s+/).filter(Boolean);
-    const found = [];
-    for (const person of this.all.values()) {
-      if (states.size > 0 && !states.has(person.state)) continue;
-      if (only !== null && !only.has(person.id)) continue;
-      if (words.some((word) => !person.text.includes(word))) continue;
-      found.push(person);
-    }
-    return found.sort(COMPARE[sort]);
+    this._byId ??= [...this.all.values()].sort((a, b) => compare(a.key, b.key));
+    const found = this._byId.filter((person) => (
+      (states.size === 0 || states.has(person.state)) &&
+      (only === null || only.has(person.id)) &&
+      words.every((word) => person.text.includes(word))));
+    return sort === "id" ? found : IN_ORDER[sort](found);
   }
 }
 
-/** @typedef {"attention" | "id" | "name" | "since"} Sort */
+/** @type {ReadonlySet<string>} */
+const NO_STATES = new Set();
 
-/** Not `localeCompare`: with 2,000 examinees it takes longer than a frame. */
-const byId = (/** @type {Person} */ a, /** @type {Person} */ b) => compare(a.key, b.key);
+/**
+ * How the wall is shown: `search` in ids and names, all words of it; `states`: none means all; `only`: these examinees.
+ * @typedef {{search?: string, states?: ReadonlySet<string>, only?: {has: (id: string) => boolean} | null, sort?: Sort}} How
+ * @typedef {"attention" | "id" | "name" | "since"} Sort
+ */
 
-/** @type {Readonly<Record<Sort, (a: Person, b: Person) => number>>} */
-const COMPARE = Object.freeze({
+/**
+ * Whether a change of an examinee may change whom the wall shows, or in which order.
+ * @param {Person} person as they are now
+ * @param {Pick<Person, "state" | "since" | "name"> | null} before `null`: they are new
+ * @param {How} how
+ */
+export function reorders(person, before, { search = "", states = NO_STATES, only = null, sort = "attention" }) {
+  if (before === null) return true;
+  const state = before.state !== person.state;
+  const since = before.since !== person.since && (sort === "since" || counts(person.state));
+  if (before.name !== person.name && (search !== "" || sort === "name")) return true;
+  if (state && (states.size > 0 || only !== null)) return true;
+  return (state || since) && (sort === "attention" || sort === "since");
+}
+
+/** How long somebody is in the state matters: whoever waits longest comes first. @param {State} state */
+function counts(state) {
+  return STATES[state].alarm || STATES[state].away || state === "waiting";
+}
+
+/**
+ * Each takes people in the order of their ids and keeps it among equals. Not by `localeCompare`: with 2,000 examinees
+ * it takes longer than a frame.
+ * @type {Readonly<Record<Exclude<Sort, "id">, (people: Person[]) => Person[]>>}
+ */
+const IN_ORDER = Object.freeze({
   // Within a state, whoever waits longest; who is well stands by id, so that they do not move about.
-  attention: (a, b) => {
-    const rank = (RANK.get(a.state) ?? 0) - (RANK.get(b.state) ?? 0);
-    if (rank !== 0) return rank;
-    const { alarm, away } = STATES[a.state];
-    return (alarm || away || a.state === "waiting" ? difference(a.since ?? Infinity, b.since ?? Infinity) : 0) || byId(a, b);
+  attention: (people) => {
+    /** @type {Map<State, Person[]>} */
+    const groups = new Map(ORDER.map((state) => [state, []]));
+    for (const person of people) groups.get(person.state)?.push(person);
+    return [...groups].flatMap(([state, some]) => (
+      counts(state) ? some.sort((a, b) => difference(a.since ?? Infinity, b.since ?? Infinity)) : some));
   },
-  id: byId,
-  name: (a, b) => compare(searchable(a.name ?? "\uffff"), searchable(b.name ?? "\uffff")) || byId(a, b),
+  name: (people) => people.sort((a, b) => compare(a.nameKey, b.nameKey)),
   // The newest change first.
-  since: (a, b) => difference(b.since ?? -Infinity, a.since ?? -Infinity) || byId(a, b),
+  since: (people) => people.sort((a, b) => difference(b.since ?? -Infinity, a.since ?? -Infinity)),
 });
 
 /** Two infinities are equal. @param {number} a @param {number} b */
@@ -187,6 +211,11 @@ function compare(a, b) {
 /** What an id sorts by: numbers in it sort as numbers, E2 before E10. @param {string} id */
 function natural(id) {
   return id.replace(/\d+/g, (digits) => digits.padStart(16, "0"));
+}
+
+/** What depends on the name; those without one come last. @param {string} id @param {string | null} name */
+function named(id, name) {
+  return { name, nameKey: searchable(name ?? "\uffff"), text: searchable(`${id} ${name ?? ""}`) };
 }
 
 /** @param {string} text */

@@ -1,8 +1,9 @@
 /**
  * The proctor's wall: every examinee of a plan, as the socket server tells it.
  *
- * A frame of the screen takes in everything that came since the last one (`change` of the client, once a frame), writes
- * what differs to the tiles that can be seen, and at most every `ORDER_EVERY_MS` puts them in a new order.
+ * A frame of the screen takes in everything that came since the last one (`change` of the client, once a frame) and
+ * writes what differs to the tiles that can be seen. Numbers and lines that sum up follow every `COUNT_EVERY_MS`, and a
+ * new order every `ORDER_EVERY_MS`: faster than that nobody reads them. The first change after a pause shows at once.
  */
 
 import { ProctorClient } from "./examwire.js";
@@ -17,17 +18,17 @@ import { keepIconsPainted } from "./wall-icons.js";
 import { IncidentList } from "./wall-incident-list.js";
 import { Incidents, networkOf } from "./wall-incidents.js";
 import { Door, element, Link, otherRole, setText, whyText } from "./wall-link.js";
+import { Pace } from "./wall-pace.js";
 import { Panel } from "./wall-panel.js";
-import { milliseconds, People, STATES } from "./wall-people.js";
+import { milliseconds, People, reorders, STATES } from "./wall-people.js";
 import { incidentName } from "./wall-text.js";
 import { Tiles } from "./wall-tiles.js";
 
 /** @typedef {import("./wall-incidents.js").Incident} Incident */
 /** @typedef {import("./wall-people.js").State} State */
 
-const ORDER_EVERY_MS = 250;
-/** A computer that is slow at it does it less often: it gets so many times as long a pause. */
-const ORDER_SHARE = 10;
+const COUNT_EVERY_MS = 250;
+const ORDER_EVERY_MS = 1000;
 /** While somebody moves over the tiles they stay where they are, but not for longer than the second. */
 const HOLD_MS = 1500;
 const HOLD_AT_MOST_MS = 10_000;
@@ -50,16 +51,16 @@ class Wall {
     this._owed = new Owed();
     this._chime = new Chime();
     this._loaded = false;
-    this._orderDue = false;
-    this._orderedAt = -Infinity;
-    this._orderWanted = 0;
-    this._orderPause = ORDER_EVERY_MS;
+    this._asked = false;
     this._titled = "";
     this._sayAt = 0;
     this.client = new ProctorClient({ endpointsUrl: "/v1/endpoints", token });
     this.controls = new Controls();
     this.tiles = new Tiles(element("tiles"), () => this.now());
     this.list = new IncidentList(this.incidents);
+    this._sums = new Pace(() => this._sum(), COUNT_EVERY_MS);
+    const held = () => this.tiles.touched + HOLD_MS - performance.now();
+    this._order = new Pace(() => this._putInOrder(), ORDER_EVERY_MS, held, HOLD_AT_MOST_MS);
     this.link = new Link(this.client, (sentence) => this._say(sentence), () => this._askToken());
     this.panel = new Panel({
       actions: this.actions,
@@ -96,12 +97,11 @@ class Wall {
     client.addEventListener("fresh", () => this._fresh());
     client.addEventListener("status", () => panel.drawActions());
     client.addEventListener("tokenNeeded", () => this._askToken());
-    controls.addEventListener("change", () => this._order(true));
-    controls.addEventListener("size", () => tiles.measure());
+    controls.addEventListener("change", () => this._reorder());
     controls.addEventListener("gesture", () => void this._chime.allow());
     tiles.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
     list.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
-    list.addEventListener("only", () => this._order(true));
+    list.addEventListener("only", () => this._reorder());
     panel.addEventListener("close", () => this._closed());
     panel.addEventListener("act", (event) => void this._act(/** @type {CustomEvent} */ (event).detail));
     element("only-end").addEventListener("click", () => list.choose(null));
@@ -138,7 +138,7 @@ class Wall {
     // The snapshot itself comes with the next `change`, if it tells anything new: what is there at first is no news.
     setTimeout(() => {
       this._loaded = true;
-      this._order(true);
+      this._reorder();
       this._say(t("said.loaded", { n: this.people.all.size, alarms: this.people.alarms }));
     }, LOADED_AFTER_MS);
   }
@@ -150,33 +150,36 @@ class Wall {
       this.people.drop(id);
       this.incidents.drop(id, now);
       this._owed.changed(id, false, now);
-      this._orderDue = true;
     }
     const before = new Set(this.incidents.open);
-    for (const id of changed) this._person(id, now);
+    const how = this._how();
+    let moved = gone.size > 0;
+    for (const id of changed) moved = this._person(id, now, how) || moved;
     this._crowds(before);
     this.tiles.refresh(changed);
     if (this.panel.person !== null && changed.has(this.panel.person.id)) this.panel.refresh();
-    this.list.show(now);
-    this._counts();
-    this._order(false);
+    this._sums.ask();
+    if (moved) this._order.ask();
   }
 
-  /** @param {string} id @param {number} now */
-  _person(id, now) {
+  /**
+   * @param {string} id @param {number} now @param {import("./wall-people.js").How} how the wall is shown
+   * @returns {boolean} whether that may change the order
+   */
+  _person(id, now, how) {
     const seen = this.client.view.examinees.get(id);
-    if (!seen) return;
+    if (!seen) return false;
     const { person, before } = this.people.put(seen);
     const { state } = person;
-    if (before !== state) this._orderDue = true;
-    if (before !== null && before !== state && this._loaded) {
-      this._summary.changed(id, before, state);
+    if (before !== null && before.state !== state && this._loaded) {
+      this._summary.changed(id, before.state, state);
       this._owed.changed(id, STATES[state].alarm, now);
     }
     if (seen.status !== "NEVER") this.incidents.place(id, seen.serverId, networkOf(seen.ipAddress));
     if (state === "lost" && person.since !== null) this.incidents.lost(id, person.since, seen.reason);
     else if (state === "exhausted" || state === "removed") this.incidents.turned(id, "out", now);
     else if (seen.status === "CONNECTED") this.incidents.turned(id, "back", person.since ?? now);
+    return reorders(person, before, how);
   }
 
   /** @param {Set<Incident>} before those that were open */
@@ -187,7 +190,14 @@ class Wall {
 
   // -- what is shown ---------------------------------------------------------------------------------
 
-  _counts() {
+  _how() {
+    const { search, states, sort } = this.controls;
+    return { search, states, sort, only: this.list.only?.members ?? null };
+  }
+
+  /** Everything that sums up. */
+  _sum() {
+    this.list.show(this.now());
     this.controls.count(this.people.counts, this.people.all.size);
     this._title();
   }
@@ -200,33 +210,26 @@ class Wall {
     if (this._titled !== whole) document.title = this._titled = whole;
   }
 
-  /** Put the tiles in order, now or soon. @param {boolean} atOnce */
-  _order(atOnce) {
-    const at = performance.now();
-    if (atOnce) this._orderDue = true;
-    if (!this._orderDue) return;
-    if (!atOnce) {
-      if (this._orderWanted === 0) this._orderWanted = at;
-      const held = at - this.tiles.touched < HOLD_MS && at - this._orderWanted < HOLD_AT_MOST_MS;
-      if (held || at - this._orderedAt < this._orderPause) return; // the next change or tick comes back to it
-    }
-    this._orderDue = false;
-    this._orderWanted = 0;
-    this._orderedAt = at;
-    const { search, states, sort } = this.controls;
-    const incident = this.list.only;
-    const only = incident === null ? null : new Set(incident.members.keys());
-    const shown = this.people.shown({ search, states, only, sort });
+  /** Somebody has asked for it: at once, and what was found is said. */
+  _reorder() {
+    this._asked = true;
+    this._order.now();
+    this._sums.now();
+  }
+
+  _putInOrder() {
+    const how = this._how();
+    const shown = this.people.shown(how);
     this.tiles.order(shown);
-    this._orderPause = Math.max(ORDER_EVERY_MS, ORDER_SHARE * (performance.now() - at));
     const nobody = element("nobody");
     nobody.hidden = shown.length > 0;
     const known = this.people.all.size > 0 ? "nobody.found" : this._loaded ? "nobody.plan" : "nobody.waiting";
     setText(nobody, t(known));
+    const incident = this.list.only;
     element("only").hidden = incident === null;
     if (incident !== null) setText(element("only-text"), t("incident.only", { what: incidentName(incident) }));
-    this._counts();
-    if (atOnce && this._loaded && (search || states.size > 0 || only)) this._foundSoon(shown.length);
+    if (this._asked && this._loaded && (how.search || how.states.size > 0 || how.only)) this._foundSoon(shown.length);
+    this._asked = false;
   }
 
   /** What a search came to is said when the typing has stopped. @param {number} n */
@@ -243,8 +246,7 @@ class Wall {
     this.tiles.tick();
     this.panel.tick();
     this.link.show();
-    this.list.show(now);
-    this._order(false);
+    this._sums.ask();
     if (this._owed.due(now) && this.controls.sound) this._chime.play(now);
     if (Date.now() < this._sayAt) return;
     const sentence = this._summary.take();
@@ -268,7 +270,7 @@ class Wall {
     this.list.translate(this.now());
     this.link.show();
     this.tiles.tick();
-    this._order(true);
+    this._reorder();
   }
 
   // -- one examinee ----------------------------------------------------------------------------------

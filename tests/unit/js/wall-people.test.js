@@ -2,8 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Seen } from "../../../actors/pages/static/examwire.js";
-import { ORDER, People, STATES, stateOf } from "../../../actors/pages/static/wall-people.js";
-import { longestRun } from "../../../actors/pages/static/wall-tiles.js";
+import { ORDER, People, reorders, STATES, stateOf } from "../../../actors/pages/static/wall-people.js";
 
 /** @param {string} id @param {Partial<Seen>} [more] */
 function seen(id, more = {}) {
@@ -50,9 +49,9 @@ test("counts follow every change, also of one and the same object", () => {
   const all = people(one, seen("E2"));
   assert.deepEqual([all.counts.connected, all.counts.lost, all.alarms], [2, 0, 0]);
   one.status = "DISCONNECTED";
-  assert.equal(all.put(one).before, "connected");
+  assert.equal(all.put(one).before?.state, "connected");
   assert.deepEqual([all.counts.connected, all.counts.lost, all.alarms], [1, 1, 1]);
-  assert.equal(all.put(one).before, "lost");
+  assert.equal(all.put(one).before?.state, "lost");
   all.drop("E1");
   all.drop("E1");
   assert.deepEqual([all.counts.connected, all.counts.lost, all.all.size], [1, 0, 1]);
@@ -107,12 +106,56 @@ test("putting 2,000 in order takes less than a frame", () => {
   assert.ok(Math.min(...times) < 16, `${Math.min(...times)} ms`);
 });
 
-test("the longest run in order is what stays in the document", () => {
-  /** @param {number[]} numbers */
-  const kept = (numbers) => longestRun(numbers).map((at) => numbers[at]);
-  assert.deepEqual(kept([]), []);
-  assert.deepEqual(kept([1, 2, 3]), [1, 2, 3]);
-  assert.deepEqual(kept([9, 1, 2, 3]), [1, 2, 3]);
-  assert.deepEqual(kept([1, 2, 0, 3, 4]), [1, 2, 3, 4]);
-  assert.equal(kept([3, 2, 1]).length, 1);
+test("by name and by the latest change, equals stay in the order of their ids", () => {
+  const all = people(
+    seen("E3", { name: "Ada", since: "2026-11-22T09:02:00.000Z" }),
+    seen("E10", { name: null }),
+    seen("E2", { name: "ada" }),
+    seen("E1", { name: "Zoe", since: null }),
+  );
+  assert.deepEqual(ids(all.shown({ sort: "name" })), ["E2", "E3", "E1", "E10"]);
+  assert.deepEqual(ids(all.shown({ sort: "since" })), ["E3", "E2", "E10", "E1"]);
+});
+
+test("whoever comes later stands where the id belongs, and whoever goes is gone", () => {
+  const all = people(seen("E1"), seen("E3"));
+  assert.deepEqual(ids(all.shown({ sort: "id" })), ["E1", "E3"]);
+  all.put(seen("E2"));
+  assert.deepEqual(ids(all.shown({ sort: "id" })), ["E1", "E2", "E3"]);
+  all.drop("E1");
+  assert.deepEqual(ids(all.shown({ sort: "id" })), ["E2", "E3"]);
+});
+
+test("a change asks for a new order only where it may make one: what reorders says is what shown does", () => {
+  const [EARLY, LATE] = ["2026-11-22T09:00:00.000Z", "2026-11-22T09:30:00.000Z"];
+  /** @type {Partial<Seen>[]} */
+  const looks = [{ since: EARLY }, { since: LATE }, { since: LATE, status: "DISCONNECTED" }, { since: EARLY, name: "Zoe" },
+    { since: EARLY, status: "DISCONNECTED" }, { since: EARLY, mobileSync: "WAITING", mobileSyncAt: LATE }];
+  /** @type {import("../../../actors/pages/static/wall-people.js").How[]} */
+  const hows = ["attention", "id", "name", "since"].flatMap((sort) => [
+    { sort }, { sort, search: "zoe" }, { sort, states: new Set(["lost"]) }, { sort, only: new Set(["E2"]) }]);
+  let [asked, spared] = [0, 0];
+  for (const how of hows) {
+    for (const from of looks) {
+      for (const to of looks) {
+        const all = people(seen("E1", looks[2]), seen("E2", { name: "Bob", ...from }), seen("E3", { name: "Max" }));
+        const before = ids(all.shown(how));
+        const put = all.put(seen("E2", { name: "Bob", ...to }));
+        const asks = reorders(put.person, put.before, how);
+        if (asks) asked += 1;
+        else spared += 1;
+        if (!asks) assert.deepEqual(ids(all.shown(how)), before, JSON.stringify([how.sort, from, to]));
+      }
+    }
+  }
+  assert.ok(spared > asked / 4, `${spared} of ${asked + spared} were spared`);
+});
+
+test("where everybody has a fixed place, losses and comebacks ask for no new order", () => {
+  const all = people(seen("E1"), seen("E2"));
+  const lost = all.put(seen("E1", { status: "DISCONNECTED", since: "2026-11-22T09:10:00.000Z" }));
+  assert.equal(reorders(lost.person, lost.before, { sort: "id" }), false);
+  assert.equal(reorders(lost.person, lost.before, { sort: "attention" }), true);
+  const added = all.put(seen("E3"));
+  assert.equal(reorders(added.person, added.before, { sort: "id" }), true);
 });

@@ -1,0 +1,98 @@
+"""The wall's tiles before a scripted plan: their places, and where focus and tab order go while these change."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tests.browser.conftest import IN_A_BROWSER
+from tests.browser.scripted_plan import ScriptedPlan
+from tests.browser.site import Screens
+from tests.browser.test_wall import REFUSED, expect, tile
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
+pytestmark = IN_A_BROWSER
+
+
+async def test_the_focus_stays_with_its_examinee_while_the_order_changes(screens: Screens) -> None:
+    screens.complaints.expect(REFUSED)  # the plan may end before the page does
+    async with ScriptedPlan(120) as plan:
+        page = await screens.open(plan.link, viewport={"width": 1280, "height": 800})
+        await expect(page.locator("#live")).to_contain_text("120 examinees")
+        one = tile(page, "E0030")
+        await one.focus()
+        await one.evaluate(
+            "(tile) => { window.held = tile; window.left = 0; tile.onblur = () => { window.left += 1; }; }"
+        )
+        for happens, to_whom, place in (
+            (plan.lost, range(40, 100), 90),  # it goes down, by some rows and a column
+            (plan.lost, range(30, 31), 61),  # and up
+            (plan.back, range(40, 90), 11),
+        ):
+            await plan.say(*(happens(f"E{k:04}") for k in to_whom))
+            slot = page.locator(".slot", has=one)
+            await expect(slot).to_have_attribute("aria-posinset", str(place), timeout=15_000)
+            await expect(one).to_be_focused()
+            assert await places(page) == sorted(await places(page))
+        assert await one.evaluate("(tile) => tile === window.held && window.left === 0")
+        await expect(page.locator(".tile[tabindex='0']")).to_have_attribute("data-id", "E0030")
+        await expect(page.locator("#live")).to_contain_text("E0030 lost")
+
+
+async def test_who_has_the_focus_and_is_hidden_leaves_it_to_whoever_stands_there(screens: Screens) -> None:
+    screens.complaints.expect(REFUSED)  # the plan may end before the page does
+    async with ScriptedPlan(40) as plan:
+        page = await screens.open(plan.link, viewport={"width": 1280, "height": 800})
+        await plan.say(*(plan.lost(f"E{k:04}", ago=100 - k) for k in range(1, 11)))
+        await page.locator('#filters [data-state="lost"]').click()
+        await expect(page.locator(".tile")).to_have_count(10)
+        await tile(page, "E0003").focus()
+        await plan.say(plan.back("E0003"))
+        await expect(page.locator(".tile")).to_have_count(9, timeout=15_000)
+        await expect(tile(page, "E0004")).to_be_focused()
+        await plan.say(*(plan.back(f"E{k:04}") for k in (1, 2, *range(4, 11))))
+        await expect(page.locator("#nobody")).to_be_visible(timeout=15_000)
+        await expect(page.locator("#tiles")).to_be_focused()
+
+
+async def test_the_tab_key_finds_the_tiles_also_when_they_were_scrolled_away(screens: Screens) -> None:
+    screens.complaints.expect(REFUSED)  # the plan may end before the page does
+    async with ScriptedPlan(1000) as plan:
+        page = await screens.open(plan.link, viewport={"width": 1280, "height": 800})
+        await tile(page, "E0001").wait_for()
+        await page.evaluate("scrollTo(0, 5000)")
+        await expect(tile(page, "E0001")).not_to_be_in_viewport()
+        await page.locator('#filters [data-state="done"]').focus()
+        await page.keyboard.press("Tab")
+        await expect(tile(page, "E0001")).to_be_focused()
+        await expect(tile(page, "E0001")).to_be_in_viewport()
+
+
+async def test_at_a_glance_everybody_has_a_fixed_place(screens: Screens) -> None:
+    screens.complaints.expect(REFUSED)  # the plan may end before the page does
+    async with ScriptedPlan(300) as plan:
+        page = await screens.open(plan.link, viewport={"width": 1280, "height": 800})
+        sort = page.get_by_label("Sort")
+        await expect(sort).to_have_value("attention")
+        await page.get_by_label("Tiles").select_option("dots")
+        await expect(sort).to_have_value("id")
+        await plan.say(plan.lost("E0200"), plan.lost("E0300"))
+        await expect(tile(page, "E0200")).to_have_attribute("data-state", "lost")
+        assert await places(page) == list(range(1, 301))
+        assert await page.locator(".tile").nth(199).get_attribute("data-id") == "E0200"
+        await expect(tile(page, "E0200")).to_have_accessible_name(re.compile("E0200 .* · Lost"))
+        await sort.select_option("attention")
+        await expect(page.locator(".tile").first).to_have_attribute("data-id", "E0200")
+        await page.get_by_label("Tiles").select_option("small")
+        await expect(sort).to_have_value("attention")
+        await page.reload()
+        await page.get_by_label("Tiles").select_option("dots")
+        await expect(sort).to_have_value("attention")  # chosen once, kept
+
+
+async def places(page: Page) -> list[int]:
+    """The places of the tiles in the order of the document, as screen readers hear of them."""
+    found: list[int] = await page.locator(".slot").evaluate_all("(all) => all.map((one) => Number(one.ariaPosInSet))")
+    return found
