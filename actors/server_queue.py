@@ -137,7 +137,8 @@ class ServerQueue:
 class QueueReading:
     """Reads every consumer of a queue, by a loop each that `spawn` starts. `put` takes a batch.
 
-    `dropped` is awaited when the messages of a consumer were dropped: too many waited, or it had vanished.
+    `dropped` is awaited when the messages of a consumer were dropped, or may have been: too many waited, or one of
+    the queue's consumers had vanished.
     """
 
     def __init__(
@@ -178,7 +179,6 @@ class QueueReading:
                     return
                 log.error("%s; having it made again", gone)
                 await queue.create_surely()
-                await self._dropped(consumer)
-
-
-__all__ = ["ConsumerGone", "QueueReading", "QueueRefused", "ServerQueue"]
+                for one in queue.consumers:
+                    # Others may have vanished with it, and are there again before their readers have noticed.
+                    await self._dropped(one)

@@ -222,3 +222,18 @@ async def test_a_queue_that_vanishes_is_made_again_and_nobody_misses_anything(ba
     await bare.examinee("E001")
     await proctor.expect("examinee_connected", examineeId="E001")
     assert await filters_of(bus, "SOCK001_Q") == {"socket.SOCK001", "socket.plan.P001.examinee.*"}
+
+
+async def test_a_consumer_that_was_made_again_before_its_reader_looked_is_no_less_noticed(
+    bare: System, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await bare.start_server("SOCK001")
+    proctor = await bare.proctor()
+    gate = Gate(server, monkeypatch)
+    await bus.publish(event("X000", 1))
+    await gate.reached.wait()  # the reader of the broadcasts is busy
+    for consumer in ("SOCK001_Q_BROADCAST", "SOCK001_Q"):
+        await bus.delete_consumer("SOCKET", consumer)
+    await filters_become(bus, "SOCK001_Q_BROADCAST", {"socket.plan.P001.proctors"})
+    gate.open()
+    await proctor.expect("plan_snapshot", resync=True)
