@@ -223,7 +223,7 @@ class ScriptedPlan:
 
 
 def _welcome(url: str) -> Event:
-    policy = {"maxAttempts": 5, "backoffSeconds": [1, 2, 3, 4, 5], "jitter": 0.3}
+    policy = {"maxAttempts": 50, "backoffSeconds": [1, 2], "jitter": 0.3}  # a script is not in a hurry
     data = {"role": "proctor", "planId": "P001", "serverId": "SOCK001", "socketId": "SOCK001-script"}
     return {"type": "welcome", "data": {**data, "heartbeatSeconds": 5, "reconnect": policy, "endpoints": [url]}}
 
