@@ -12,7 +12,12 @@ STATE = "examwire:state"
 """Hash: what Redis is known to hold. `run`: the Redis process that a state manager found whole; `applied`: everything
 up to this sequence of STATUS is in; `wholeSince`: when that was found; `repair:{id}`: the process that is being
 repaired. Without it, or with the `run` of another process, nothing here may be believed: Redis was emptied, replaced or
-set back."""
+set back. In a cluster: `state_of_shard`."""
+
+
+def state_of_shard(number: int) -> str:
+    """Hash: what `STATE` is, for the shard of a cluster that holds it; the number decides which slot that is."""
+    return f"{STATE}:{{{number}}}"
 
 
 def server_status(server_id: str) -> str:

@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 from actors.runtime.settings import RedisSettings
 from actors.runtime.state_store_connection import RedisConnections, passing
 from actors.runtime.state_store_mark import StateMark
+from actors.runtime.state_store_shards import OneServer, Shards
 from protocol import keys
 from protocol.errors import StateDamaged, StateUnavailable
 
@@ -162,7 +163,8 @@ class StateStore:
         self._connections = RedisConnections(url, options or RedisSettings(), connections)
         self._redis = self._connections.client
         self._run = self._connections.run
-        self.mark = StateMark(self._redis, self._run, self._connections.name)
+        places = Shards(self._redis) if self._connections.of_a_cluster else OneServer()
+        self.mark = StateMark(self._redis, self._run, self._connections.name, places)
         self.url = url
 
     async def close(self) -> None:
@@ -194,7 +196,7 @@ class StateStore:
         for key in record_keys:
             pipe.hmget(key, "rev", "history")
         loaded: list[Stored | StateDamaged] = []
-        for key, answer in zip(record_keys, await self.mark.execute(pipe, checked=checked), strict=True):
+        for key, answer in zip(record_keys, await self.mark.execute(pipe, record_keys, checked=checked), strict=True):
             if isinstance(answer, Exception):
                 loaded.append(_damage(key, answer))
                 continue
@@ -277,7 +279,7 @@ class StateStore:
         return [{"serverId": server_id, **record} for server_id, record in zip(ids, records, strict=True) if record]
 
     async def _read(self, touched: Sequence[str], pipe: Any) -> list[Any]:
-        answers = await self.mark.execute(pipe, checked=True)
+        answers = await self.mark.execute(pipe, touched)
         for key, answer in zip(touched, answers, strict=True):
             if isinstance(answer, Exception):
                 raise _damage(key, answer)
@@ -290,7 +292,7 @@ class StateStore:
         pipe = self._redis.pipeline(transaction=False)
         for key in hash_keys:
             pipe.hgetall(key)
-        answers = await self.mark.execute(pipe, checked=False) if hash_keys else []
+        answers = await self._run(pipe.execute(raise_on_error=False)) if hash_keys else []
         return [
             _damage(key, one) if isinstance(one, Exception) else one
             for key, one in zip(hash_keys, answers, strict=True)
@@ -301,7 +303,7 @@ class StateStore:
         pipe = self._redis.pipeline(transaction=False)
         for key in set_keys:
             pipe.smembers(key)
-        answers = await self.mark.execute(pipe, checked=False) if set_keys else []
+        answers = await self._run(pipe.execute(raise_on_error=False)) if set_keys else []
         return [
             _damage(key, one) if isinstance(one, Exception) else set(one)
             for key, one in zip(set_keys, answers, strict=True)
@@ -325,7 +327,7 @@ class StateStore:
         pipe = self._redis.pipeline(transaction=False)
         for one in replacements:
             pipe.eval(_REPLACE, 1, one.key, one.guard, one.seen, one.keep_seconds, _json(one.fields))
-        answers = await self.mark.execute(pipe, checked=False) if replacements else []
+        answers = await self._run(pipe.execute(raise_on_error=False)) if replacements else []
         for one, answer in zip(replacements, answers, strict=True):
             if isinstance(answer, Exception):
                 raise _damage(one.key, answer)
@@ -348,7 +350,7 @@ class StateStore:
             await self._read_raw(list(members), pipe)
 
     async def _read_raw(self, touched: Sequence[str], pipe: Any) -> None:
-        for key, answer in zip(touched, await self.mark.execute(pipe, checked=False), strict=True):
+        for key, answer in zip(touched, await self._run(pipe.execute(raise_on_error=False)), strict=True):
             if isinstance(answer, Exception):
                 raise _damage(key, answer)
 

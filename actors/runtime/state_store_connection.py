@@ -68,11 +68,15 @@ class RedisConnections:
             "decode_responses": True,
         }
         self.client: Redis
-        if self._address.kind == "cluster":
+        if self.of_a_cluster:
             self.client = cast(Redis, _cluster(self._address, options, connections, common))
         else:
             common |= {"db": self._address.db, "retry": Retry(NoBackoff(), 1), "max_connections": connections}
             self.client = Redis(connection_pool=self._pool(options, common))
+
+    @property
+    def of_a_cluster(self) -> bool:
+        return self._address.kind == "cluster"
 
     async def run(self, command: Awaitable[Any]) -> Any:
         """The answer to a command or pipeline of `client`. Raises `StateUnavailable` or `StateDamaged`."""
@@ -91,13 +95,13 @@ class RedisConnections:
 
     async def ping(self) -> None:
         """Raises `StateUnavailable`. Of a cluster every master must answer."""
-        targets = {"target_nodes": RedisCluster.PRIMARIES} if self._address.kind == "cluster" else {}
+        targets = {"target_nodes": RedisCluster.PRIMARIES} if self.of_a_cluster else {}
         await self.run(cast(Any, self.client).execute_command("PING", **targets))
 
     async def close(self) -> None:
         """Close all connections. Harmless when repeated."""
         await self.client.aclose()
-        if self._address.kind != "cluster":
+        if not self.of_a_cluster:
             await self.client.connection_pool.disconnect()
         if self._sentinel is not None:
             await self._sentinel.aclose()

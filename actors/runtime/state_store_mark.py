@@ -1,22 +1,24 @@
-"""Whether Redis holds what it was given: a mark in one hash (`protocol.keys.STATE`), read last in every round trip.
+"""Whether Redis holds what it was given: a mark in a hash (`protocol.keys.STATE`), read last in every round trip.
 
 A state manager that has brought Redis up to the log leaves the Redis process' `run_id` and how much of the log is in.
 A Redis that was emptied has no mark; one that came back from a snapshot, an append-only file or a replica has the mark
 of another process. In both cases reading raises `StateLost` until a state manager has made it whole
 (`actors.state_repair`). The check costs 15 microseconds of Redis' time a round trip.
+
+A cluster has marks on every shard (`actors.runtime.state_store_shards`), and is whole when all of them say so.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import ResponseError
 
-from protocol import keys
-from protocol.errors import StateDamaged, StateLost, StateUnavailable
+from actors.runtime.state_store_shards import OneServer, Shards
+from protocol.errors import StateLost, StateUnavailable
 from protocol.times import format_time
 
 _RUN = "string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')"
@@ -45,9 +47,11 @@ if known[1] == run then return {{2, ''}} end
 redis.call('HSET', KEYS[1], 'repair:' .. ARGV[1], run)
 return {{known[1] and 1 or 0, known[2] or ''}}"""
 
-# A repair is done, if Redis still is the one that it began with. KEYS[1] mark; ARGV: name, sequence, time
+# A repair is done, if Redis still is the one that it began with; 2: it was whole before. KEYS[1] mark; ARGV: name,
+# sequence, time
 _END = f"""
 local run = {_RUN}
+if redis.call('HGET', KEYS[1], 'run') == run then return 2 end
 if redis.call('HGET', KEYS[1], 'repair:' .. ARGV[1]) ~= run then return 0 end
 local known = redis.call('HGET', KEYS[1], 'applied')
 local applied = ARGV[2]
@@ -70,51 +74,68 @@ class Mark:
 class StateMark:
     """The mark in Redis. Every method raises `StateUnavailable` when Redis does not answer."""
 
-    def __init__(self, redis: Any, run: Callable[[Awaitable[Any]], Awaitable[Any]], name: str) -> None:
+    def __init__(
+        self, redis: Any, run: Callable[[Awaitable[Any]], Awaitable[Any]], name: str, places: OneServer | Shards
+    ) -> None:
         self._redis = redis
         self._run = run
         self._name = name
+        self._places = places
 
-    async def execute(self, pipe: Any, *, checked: bool) -> list[Any]:
-        """The answers of a pipeline that reads; errors are values. `checked`: raises `StateLost` unless whole."""
-        if not checked:
-            return list(await self._run(pipe.execute(raise_on_error=False)))
-        # Last: if the mark still stands then, it stood while everything before it was read.
-        pipe.eval(_CHECK, 1, keys.STATE)
-        *answers, verdict = await self._run(pipe.execute(raise_on_error=False))
-        if verdict != _WHOLE:
-            raise self._lost(verdict)
-        return list(answers)
+    async def execute(self, pipe: Any, touched: Collection[str], *, checked: bool = True) -> list[Any]:
+        """The answers of a pipeline that reads the keys `touched`; errors are values.
+
+        `checked`: raises `StateLost` unless what was read is whole.
+        """
+        marks = self._places.marks_of(touched) if checked else ()
+        for mark in marks:
+            # Last: if the mark still stands then, it stood while everything before it was read.
+            pipe.eval(_CHECK, 1, mark)
+        answers = list(await self._run(pipe.execute(raise_on_error=False)))
+        verdicts = answers[len(answers) - len(marks) :]
+        for verdict in verdicts:
+            if verdict != _WHOLE:
+                raise self._lost(verdict)
+        return answers[: len(answers) - len(marks)]
 
     async def is_whole(self) -> bool:
         """Whether what Redis holds may be believed."""
-        return bool(await self._script(_CHECK) == _WHOLE)
+        return all(verdict == _WHOLE for verdict in await self._script(_CHECK))
 
     async def advance(self, sequence: int) -> bool:
         """Note that everything up to this sequence of STATUS is acknowledged, so Redis holds it. False: not whole."""
-        return bool(await self._script(_ADVANCE, sequence) == _WHOLE)
+        return all(verdict == _WHOLE for verdict in await self._script(_ADVANCE, sequence))
 
     async def begin(self, repair: str) -> Mark:
-        """A repair with a unique name begins; nothing is noted when Redis is whole."""
-        verdict, applied = await self._script(_BEGIN, repair)
-        return Mark(verdict == _WHOLE, int(applied) if verdict == 1 and applied else None)
+        """A repair with a unique name begins; nothing is noted where Redis is whole."""
+        found = [(verdict, applied) for verdict, applied in await self._script(_BEGIN, repair) if verdict != _WHOLE]
+        known = [int(applied) for verdict, applied in found if verdict == 1 and applied]
+        # The part that is furthest behind; one that knows nothing needs everything.
+        return Mark(whole=not found, applied=min(known) if known and len(known) == len(found) else None)
 
     async def end(self, repair: str, sequence: int) -> bool:
         """The repair has brought Redis up to this sequence. False: Redis was lost again, or somebody was quicker."""
-        return bool(await self._script(_END, repair, sequence, format_time(time.time())) == 1)
+        verdicts = await self._script(_END, repair, sequence, format_time(time.time()))
+        return 1 in verdicts and 0 not in verdicts
 
-    async def _script(self, script: str, *arguments: str | int) -> Any:
-        try:
-            return await self._run(self._redis.eval(script, 1, keys.STATE, *arguments))
-        except StateDamaged:  # of the wrong type: not ours
-            if script is _CHECK or script is _ADVANCE:
-                return 0
-            raise
+    async def _script(self, script: str, *arguments: str | int) -> list[Any]:
+        """What it answers on each mark. A mark of the wrong type is not ours, so it knows nothing: 0."""
+        pipe = self._redis.pipeline(transaction=False)
+        for mark in self._places.marks:
+            pipe.eval(script, 1, mark, *arguments)
+        verdicts = []
+        for verdict in await self._run(pipe.execute(raise_on_error=False)):
+            if isinstance(verdict, Exception) and not _is_wrong_type(verdict):
+                raise self._lost(verdict)
+            verdicts.append(0 if isinstance(verdict, Exception) else verdict)
+        return verdicts
 
     def _lost(self, verdict: Any) -> StateUnavailable:
         what = "was replaced or restarted" if verdict == 1 else "was emptied, or is new"
-        if isinstance(verdict, Exception) and not (
-            isinstance(verdict, ResponseError) and str(verdict).startswith("WRONGTYPE")
-        ):
+        if isinstance(verdict, Exception) and not _is_wrong_type(verdict):
             return StateUnavailable(f"Redis at {self._name} cannot say whether it is whole: {verdict}")
         return StateLost(f"Redis at {self._name} {what}: a state manager must bring it up to the log first")
+
+
+def _is_wrong_type(error: Exception) -> bool:
+    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")

@@ -11,9 +11,11 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from actors.log_of_record import StatusLog
 from actors.runtime.bus import Bus
 from actors.runtime.settings import RedisSettings, Settings, load_settings
 from actors.runtime.state_store import Index, RecordWrite, StateStore
+from actors.state_audit import Audit
 from actors.web_server import WebServer
 from cli.engines import NatsServer, RedisServer, free_port
 from protocol import keys
@@ -284,6 +286,30 @@ async def test_the_three_scenarios_on_a_cluster(nats: NatsServer, cluster: Clust
         for number in range(10, 22):
             seen = [frame["type"] for frame in proctor.about(f"E{number:03}")]
             assert seen.count("examinee_disconnected") == 1
+        assert system.failures == []
+
+
+async def test_a_shard_that_was_emptied_is_noticed_whichever_it_is_and_written_anew(
+    nats: NatsServer, cluster: Cluster, tmp_path: Path
+) -> None:
+    settings = load_settings(nats_url=nats.url, redis_url=cluster.url, data_dir=tmp_path / "data")
+    async with System(settings) as system:
+        proctor = await system.proctor("SOCK002")
+        clients = {f"E{number:03}": await system.examinee(f"E{number:03}") for number in range(1, 25)}
+        for examinee_id in clients:
+            await proctor.expect("examinee_connected", examineeId=examinee_id)
+        lost = list(clients)
+        for node in cluster.nodes:
+            held = await ask(node, "DBSIZE")
+            await ask(node, "FLUSHALL")
+            gone = [lost.pop() for _ in range(3)]
+            for examinee_id in gone:
+                clients[examinee_id].abort()
+            for examinee_id in gone:
+                await proctor.expect("examinee_disconnected", examineeId=examinee_id)
+            await eventually(system.store.mark.is_whole, "Redis is whole again")
+            assert (await Audit(StatusLog(system._buses["state-manager"]), system.store).run()).differences == []
+            assert await ask(node, "DBSIZE") >= held
         assert system.failures == []
 
 
