@@ -13,7 +13,7 @@ import pytest
 
 from actors.dead_letter_desk import DeadLetterDesk
 from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings
+from actors.runtime.settings import Settings, token_secret
 from actors.runtime.state_store import StateStore
 from actors.web_server import WebServer
 from cli.live import Refused, ask
@@ -22,11 +22,13 @@ from protocol import subjects
 from protocol.close_codes import CloseCode
 from protocol.codec import encode
 from protocol.control import Drain, Kick, Stop, Tail
-from protocol.facts import ConnectionStatus, ConnectionStatusCode, Enrol, LossReason, Readmit
+from protocol.facts import ConnectionStatus, ConnectionStatusCode, Enrol, LossReason, MobileSyncWait, Readmit
+from protocol.phone_codes import digest, normalised
 from protocol.server_messages import QueueCreate
 from protocol.spec.asyncapi import asyncapi
 from protocol.spec.http_routes import ROUTES
 from protocol.spec.openapi import openapi
+from protocol.streams import LEASE, PHONE, StreamSpec
 from protocol.times import format_time
 from tests.integration.phones import Site, capture_path, open_site, picture, upload_path
 from tests.integration.recording import (
@@ -60,7 +62,6 @@ def quick(settings: Settings) -> Settings:
         {
             "reconnect.max_attempts": 2,
             "reconnect.backoff_seconds": [1.0, 1.0],
-            "mobile_sync.timeout_seconds": 6.0,
             "mobile_sync.max_bytes": 256 * 1024,
             "server.lease_seconds": 1,
             "captures.store": "nats",
@@ -200,10 +201,23 @@ class Exam:
         await self.system.examinee("E003", connection_no=3)
 
     async def time_is_up(self, proctor: RawClient) -> None:
-        """A stage that ends without a picture, and is extended."""
-        examinee = await self.system.examinee("E002")
-        await examinee.say("mobile_sync_wait")
-        await proctor.expect("mobile_sync_status", examineeId="E002", status="TIMED_OUT", seconds=15)
+        """A stage that ends without a picture, and with it the code of its phone; and is extended."""
+        await self.system.examinee("E002")
+        now = time.time()
+        wait = MobileSyncWait(
+            plan_id="P001", examinee_id="E002", timestamp=format_time(now), deadline=format_time(now + 3)
+        )
+        await self.bus.publish(Outgoing(subjects.status_plan("P001"), encode(wait), "wait-2"))
+        await proctor.expect("mobile_sync_status", examineeId="E002", status="WAITING")
+        code_path = "/v1/plans/P001/examinees/E002/phone-code"
+        made = await self.http.post(code_path, headers=self.site.bearer("examinee", "E002"))
+        assert made.status_code == 201
+        await proctor.expect("mobile_sync_status", examineeId="E002", status="TIMED_OUT", seconds=20)
+
+        code = normalised(made.json()["code"])
+        assert code is not None
+        kept = subjects.phone_code(digest(code, token_secret(self.site.settings)))
+        await eventually(lambda: self.has_expired(PHONE, kept), "the code expires")
         late = await self.site.put(picture(), examinee_id="E002")
         assert late.status_code == 409
         await proctor.say("extend_mobile_sync", examineeId="E002", requestId="x2", seconds=60)
@@ -312,11 +326,12 @@ class Exam:
         await self.system.stop("SOCK001")
         await watching.close()
 
-        async def expired() -> bool:
-            newest = await self.bus.last_message("LEASE", subjects.lease("SOCK001"))
-            return newest is not None and "Nats-Marker-Reason" in newest.headers
+        await eventually(lambda: self.has_expired(LEASE, subjects.lease("SOCK001")), "the lease expires")
 
-        await eventually(expired, "the lease to expire")
+    async def has_expired(self, stream: StreamSpec, subject: str) -> bool:
+        """Whether NATS has left its marker."""
+        newest = await self.bus.last_message(stream.name, subject)
+        return newest is not None and "Nats-Marker-Reason" in newest.headers
 
 
 async def test_everything_that_goes_over_the_wire_is_specified(quick: Settings, bus: Bus, store: StateStore) -> None:
