@@ -23,6 +23,7 @@ from protocol.outages import Outages, totals
 from protocol.plan_view import PlanView
 from protocol.records import CONNECTION
 from protocol.rows import MOBILE_SYNC_FIELDS, PROGRESS_FIELDS, examinee_row
+from tests.unit.connection_log import A, B, Log, refusal, shut_out
 from tests.unit.facts import (
     DAWN,
     EXAMINEE,
@@ -43,7 +44,6 @@ from tests.unit.facts import (
     uploaded,
     wait,
 )
-from tests.unit.test_connection_rules import A, B, Log, refusal, shut_out
 from tests.unit.test_timeline import read
 
 # -- the roster -------------------------------------------------------------------------------------------

@@ -6,10 +6,8 @@ import pytest
 
 from protocol.close_codes import CloseCode
 from protocol.connection import Connection, server_of
-from protocol.connection_rules import apply
-from protocol.effects import CloseSocket, Effect, ReportLost, TellState, WatchReconnect
+from protocol.effects import ReportLost, TellState, WatchReconnect
 from protocol.events import (
-    Event,
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeReadmitted,
@@ -18,6 +16,7 @@ from protocol.events import (
     ReplacedSocket,
 )
 from protocol.facts import ClientInfo, ConnectionFact
+from tests.unit.connection_log import A, B, C, Log, refusal, shut_out, told_state
 from tests.unit.facts import (
     EXAMINEE,
     PLAN,
@@ -29,47 +28,6 @@ from tests.unit.facts import (
     readmit,
     restate,
 )
-
-A, B, C = "SOCK001-a", "SOCK002-b", "SOCK001-c"
-
-
-class Log:
-    """Facts in order, and what came of the last one."""
-
-    def __init__(self, *facts: ConnectionFact) -> None:
-        self.state = Connection()
-        self.version = 0
-        self.events: tuple[Event, ...] = ()
-        self.effects: tuple[Effect, ...] = ()
-        for fact in facts:
-            self.add(fact)
-
-    def add(self, fact: ConnectionFact) -> Log:
-        self.version += 1
-        outcome = apply(self.state, self.version, fact)
-        self.state, self.events, self.effects = outcome.state, outcome.events, outcome.effects
-        return self
-
-    def changes_nothing(self, fact: ConnectionFact) -> bool:
-        """Whether the fact leaves the state as it is and tells nobody anything."""
-        before = self.state
-        self.add(fact)
-        return self.state == before and self.events == () and self.effects == ()
-
-    def event(self) -> Event:
-        (event,) = self.events
-        assert event.version == self.version == self.state.version
-        assert (event.plan_id, event.examinee_id) == (PLAN, EXAMINEE)
-        return event
-
-
-def refusal(socket: str, code: CloseCode, version: int) -> CloseSocket:
-    return CloseSocket(socket.partition("-")[0], socket, code, version)
-
-
-def told_state(socket: str, version: int) -> TellState:
-    return TellState(PLAN, EXAMINEE, socket.partition("-")[0], socket, version)
-
 
 # -- loss and recovery ------------------------------------------------------------------------------------
 
@@ -292,10 +250,6 @@ def test_each_loss_begins_a_ladder_of_its_own() -> None:
 
 
 # -- exhaustion, refusal, readmission ---------------------------------------------------------------------
-
-
-def shut_out() -> Log:
-    return Log(connected(A), disconnected(A, 10), attempt(2, 1), attempt(2, 2), attempt(2, 3), exhausted(2, 60))
 
 
 def test_used_up_attempts_are_told_and_recorded() -> None:

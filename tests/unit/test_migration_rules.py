@@ -7,11 +7,9 @@ import pytest
 from protocol.close_codes import CloseCode
 from protocol.codec import STATUS_CODEC, encode
 from protocol.connection import Connection
-from protocol.connection_rules import apply
-from protocol.effects import CloseSocket, Effect, TellState, WatchReconnect
+from protocol.effects import CloseSocket, TellState, WatchReconnect
 from protocol.errors import ProtocolError
 from protocol.events import (
-    Event,
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeMigrating,
@@ -25,6 +23,7 @@ from protocol.history import insert
 from protocol.plan_view import PlanView
 from protocol.records import CONNECTION
 from protocol.rows import MOBILE_SYNC_FIELDS, NOTICES_FIELDS, PROGRESS_FIELDS, examinee_row
+from tests.unit.connection_log import A, B, C, Log
 from tests.unit.facts import (
     EXAMINEE,
     PLAN,
@@ -37,39 +36,6 @@ from tests.unit.facts import (
     restate,
     sent_away,
 )
-
-A, B, C = "SOCK001-a", "SOCK002-b", "SOCK001-c"
-
-
-class Log:
-    """Facts in order, what came of the last one, and what a proctor sees."""
-
-    def __init__(self, *facts: ConnectionFact) -> None:
-        self.state = Connection()
-        self.version = 0
-        self.events: tuple[Event, ...] = ()
-        self.effects: tuple[Effect, ...] = ()
-        self.view = PlanView()
-        for fact in facts:
-            self.add(fact)
-
-    def add(self, fact: ConnectionFact) -> Log:
-        self.version += 1
-        outcome = apply(self.state, self.version, fact)
-        self.state, self.events, self.effects = outcome.state, outcome.events, outcome.effects
-        for event in self.events:
-            self.view.apply(event)
-        return self
-
-    def event(self) -> Event:
-        (event,) = self.events
-        assert event.version == self.version == self.state.version
-        return event
-
-    @property
-    def seen(self) -> tuple[str, str | None, int]:
-        row = self.view.examinees[EXAMINEE]
-        return row.status, row.reason, row.attempt
 
 
 def on_the_way() -> Log:

@@ -4,41 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.effects import Effect, ScheduleTimeout, TellMobileSync
+from protocol.effects import ScheduleTimeout, TellMobileSync
 from protocol.events import Event, MobileSyncCompleted
 from protocol.facts import MobileSyncCode, MobileSyncFact, MobileSyncStatus
-from protocol.mobile_sync import MobileSync, apply
+from protocol.mobile_sync import MobileSync
+from protocol.records import MOBILE_SYNC
 from tests.unit.facts import EXAMINEE, PLAN, at, extend, restate, timed_out, upload_failed, uploaded, wait
+from tests.unit.scenario import Scenario
 
 
-class Log:
-    """Facts in order, and what came of the last one."""
+class Log(Scenario[MobileSync, MobileSyncFact]):
+    """Facts about one examinee's mobile sync in order."""
 
     def __init__(self, *facts: MobileSyncFact) -> None:
-        self.state = MobileSync()
-        self.version = 0
-        self.events: tuple[Event, ...] = ()
-        self.effects: tuple[Effect, ...] = ()
-        for fact in facts:
-            self.add(fact)
-
-    def add(self, fact: MobileSyncFact) -> Log:
-        self.version += 1
-        outcome = apply(self.state, self.version, fact)
-        self.state, self.events, self.effects = outcome.state, outcome.events, outcome.effects
-        return self
-
-    def changes_nothing(self, fact: MobileSyncFact) -> bool:
-        before = self.state
-        self.add(fact)
-        return self.state == before and self.events == () and self.effects == ()
+        super().__init__(MOBILE_SYNC, facts)
 
     def event(self) -> Event:
-        (event,) = self.events
-        assert event.version == self.version == self.state.version
-        assert (event.plan_id, event.examinee_id) == (PLAN, EXAMINEE)
         assert TellMobileSync(PLAN, EXAMINEE, self.version) in self.effects, "the examinee is told too"
-        return event
+        return super().event()
 
 
 def test_entering_the_stage_waits_with_a_deadline() -> None:

@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 from protocol.actions import REMEMBERED, message_id
-from protocol.effects import Effect, TellNotice
-from protocol.events import Event
+from protocol.effects import TellNotice
 from protocol.facts import Notice, NoticeConfirmed, NoticeFact
-from protocol.notices import KEPT, Notices, apply
+from protocol.notices import KEPT, Notices
 from protocol.records import NOTICES
 from tests.unit.facts import EXAMINEE, PLAN, at, notice, notice_confirmed, readmit, restate
+from tests.unit.scenario import Scenario
 
 
-class Log:
-    """Facts in order, and what came of the last one."""
+class Log(Scenario[Notices, NoticeFact]):
+    """Facts about the messages to one examinee in order."""
 
     def __init__(self, *facts: NoticeFact) -> None:
-        self.state = Notices()
-        self.version = 0
-        self.events: tuple[Event, ...] = ()
-        self.effects: tuple[Effect, ...] = ()
-        for fact in facts:
-            self.add(fact)
-
-    def add(self, fact: NoticeFact) -> Log:
-        self.version += 1
-        outcome = apply(self.state, self.version, fact)
-        self.state, self.events, self.effects = outcome.state, outcome.events, outcome.effects
-        return self
-
-    def changes_nothing(self, fact: NoticeFact) -> bool:
-        before = self.state
-        self.add(fact)
-        return self.state == before and self.events == () and self.effects == ()
+        super().__init__(NOTICES, facts)
 
     def event(self) -> Notice | NoticeConfirmed:
-        (event,) = self.events
+        event = super().event()
         assert isinstance(event, Notice | NoticeConfirmed)
-        assert event.version == self.version == self.state.version
-        assert (event.plan_id, event.examinee_id) == (PLAN, EXAMINEE)
         return event
 
 

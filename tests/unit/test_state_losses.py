@@ -16,9 +16,9 @@ from protocol.facts import ConnectionStatus, MobileSyncCode
 from protocol.server_messages import ServerStatusCode
 from protocol.session_messages import SessionClose, SessionState
 from tests.unit.facts import EXAMINEE, PLAN, connected, disconnected, remove, server, wait
-from tests.unit.hall import facts_of, is_open, kind_of, log_of, loss_waited_for, stored_state
+from tests.unit.hall import Hall, is_open, kind_of, log_of, loss_waited_for, stored_state
 from tests.unit.logs import in_order
-from tests.unit.test_state_manager_races import Hall
+from tests.unit.memory_broker import facts_of
 
 A, B = "SOCK001-a", "SOCK002-b"
 PROGRESS = keys.progress(PLAN, EXAMINEE)

@@ -1,78 +1,15 @@
-"""State managers between two steps of their work, by scenario. The expected failures name bugs."""
+"""State managers between two steps of their work, by scenario.."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from protocol import keys
 from protocol.facts import ConnectionStatus, MobileSyncCode
 from protocol.mobile_sync import MobileSync
-from protocol.server_messages import ServerStatus, ServerStatusCode
-from protocol.wire import Message
+from protocol.server_messages import ServerStatusCode
 from tests.unit.facts import EXAMINEE, PLAN, connected, disconnected, server, upload_failed, wait
-from tests.unit.hall import (
-    Broker,
-    Manager,
-    MemoryStore,
-    facts_of,
-    loss_waited_for,
-    publish,
-    stages_timed,
-    stored_state,
-)
+from tests.unit.hall import Hall, loss_waited_for, stages_timed, stored_state
 
 A, B = "SOCK001-a", "SOCK002-b"
-
-
-class Hall:
-    """Two managers and a log; each fact is a message of its own, and its sequence is its place in the arguments."""
-
-    def __init__(self, *facts: Message) -> None:
-        self.broker, self.store = Broker(), MemoryStore()
-        self.one, self.other = (Manager(self.broker, self.store) for _ in range(2))
-        for fact in facts:
-            self.happens(fact)
-
-    def happens(self, fact: Message) -> None:
-        about = f"server.{fact.server_id}" if isinstance(fact, ServerStatus) else f"plan.{PLAN}"
-        publish(self.broker, [fact], f"status.{about}")
-
-    def work_off(self, *sequences: int) -> None:
-        """A manager gets these messages and finishes."""
-        self.one.take(list(sequences))
-        self.one.finish()
-
-    def die_before_telling(self, *sequences: int) -> None:
-        batch = self.one.take(list(sequences))
-        while not batch.settled:
-            self.one.step()
-        self.one.crash()
-
-    def die_before_acknowledging(self, *sequences: int) -> None:
-        batch = self.one.take(list(sequences))
-        while not batch.told:
-            self.one.step()
-        self.one.crash()
-
-    def follow_ups(self, since: int) -> Sequence[Message]:
-        """What the managers themselves have put into the log after message `since`."""
-        return [
-            fact
-            for sequence in range(since + 1, len(self.broker.payloads) + 1)
-            for _, fact in facts_of(self.broker, sequence)
-        ]
-
-    def come_to_rest(self) -> None:
-        while sequences := [*sorted(self.broker.expired), *self._undelivered()]:
-            self.broker.expired.clear()
-            self.work_off(*sequences)
-
-    def _undelivered(self) -> list[int]:
-        return [one for one in self.broker.undelivered if one in self.broker.unacknowledged]
-
-    def connection_seen(self) -> tuple[str, str | None]:
-        seen = self.broker.proctors.examinees[EXAMINEE]
-        return seen.status, seen.socket_id
 
 
 def test_a_manager_that_dies_before_telling_is_completed_by_the_next() -> None:

@@ -21,21 +21,19 @@ from protocol.wire import Message
 from tests.unit import facts
 from tests.unit.facts import EXAMINEE, PLAN
 from tests.unit.hall import (
-    Broker,
-    Manager,
-    MemoryStore,
-    facts_of,
     is_open,
     kind_of,
     log_of,
     loss_waited_for,
     newest_words,
-    publish,
     server_state,
     stages_timed,
     stored_state,
 )
 from tests.unit.logs import connection_fact, in_order, mobile_sync_fact, notice_fact
+from tests.unit.memory_broker import Broker, facts_of, publish
+from tests.unit.memory_store import MemoryStore
+from tests.unit.stepped_manager import Manager
 
 PROGRESS, SYNC = keys.progress(PLAN, EXAMINEE), keys.mobile_sync(PLAN, EXAMINEE)
 NOTICES = keys.notices(PLAN, EXAMINEE)
