@@ -1,4 +1,4 @@
-"""Scenarios of the rules: facts in the order of the log (their versions are their places), and what came of the last."""
+"""Scenarios of the rules: facts in the order of the log, whose places are their versions, and what came of the last."""
 
 from __future__ import annotations
 

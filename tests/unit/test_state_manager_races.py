@@ -1,4 +1,4 @@
-"""State managers between two steps of their work, by scenario.."""
+"""State managers between two steps of their work, by scenario."""
 
 from __future__ import annotations
 
