@@ -13,9 +13,9 @@ from tests.browser.conftest import IN_A_BROWSER, QUICK_LADDER
 from tests.browser.examinee_scene import CONNECTED, INTERRUPTED, Cable, connected, expect, headline
 from tests.browser.phone_scene import Scene, choose, photo
 from tests.browser.site import WAIT_SECONDS, Screens, Site, audit
+from tests.integration.drains import drain, know_each_other
+from tests.integration.server_process import ServerProcess
 from tests.integration.system import RawClient, eventually
-from tests.integration.test_drain import drain, know_each_other
-from tests.integration.test_server_loss import ServerProcess
 
 if TYPE_CHECKING:
     from playwright.async_api import Page, Route

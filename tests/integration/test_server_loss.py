@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -20,8 +19,10 @@ from protocol import keys, subjects
 from protocol.codec import encode
 from protocol.errors import RoleFailed
 from protocol.server_messages import QueueCreate
+from tests.integration.cable import Cable
+from tests.integration.server_process import ServerProcess, join, story
 from tests.integration.settings import changed
-from tests.integration.system import RawClient, System, eventually
+from tests.integration.system import System, eventually
 
 
 def with_lease(settings: Settings, lease_seconds: int) -> Settings:
@@ -35,57 +36,6 @@ async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
         # As if it had been there for long: the lease watch gives servers time after the broker's own outage.
         system._buses["lease-watch"].connected_at -= 60
         yield system
-
-
-class ServerProcess:
-    """A socket server as a process of its own, to be killed."""
-
-    def __init__(self, process: Process, url: str) -> None:
-        self.process = process
-        self.url = url
-
-    @classmethod
-    async def start(cls, settings: Settings, server_id: str = "SOCK001") -> Self:
-        ladder = ",".join(map(str, settings.reconnect.backoff_seconds))
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cli.main", "run", "socket-server", "--server-id", server_id, "--json"),
-            *("--nats-url", settings.nats_url, "--redis-url", settings.redis_url),
-            *("--data-dir", str(settings.data_dir), "--server-lease-seconds", str(settings.server.lease_seconds)),
-            *("--reconnect-max-attempts", str(settings.reconnect.max_attempts), "--reconnect-backoff-seconds", ladder),
-            stdout=PIPE,
-            stderr=PIPE,
-        )
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), 20)
-        return cls(process, json.loads(line)["url"])
-
-    async def kill(self) -> None:
-        """As the kernel would."""
-        if self.process.returncode is None:
-            self.process.send_signal(signal.SIGKILL)
-        await self.process.communicate()
-
-    async def ended(self) -> tuple[int | None, str]:
-        """Wait for its end: the exit code and what it said on stderr."""
-        _, err = await asyncio.wait_for(self.process.communicate(), 20)
-        return self.process.returncode, err.decode()
-
-
-async def join(system: System, url: str, examinee_id: str, connection_no: int = 1) -> RawClient:
-    client = await RawClient.open(url)
-    system.clients.append(client)
-    await client.hello(system.token("examinee", examinee_id), f"browser-{examinee_id}", connection_no)
-    await client.expect("session_state")
-    return client
-
-
-def story(proctor: RawClient, examinee_id: str) -> list[tuple[str, str | None]]:
-    """What a proctor was told about an examinee: the kind of event and its reason."""
-    return [
-        (event["type"].removeprefix("examinee_"), event["data"].get("reason"))
-        for event in proctor.about(examinee_id)
-        if event["type"] != "examinee_reconnecting"
-    ]
 
 
 async def server_record(system: System, server_id: str = "SOCK001") -> dict[str, str]:
@@ -240,63 +190,6 @@ async def test_the_state_manager_role_watches_the_leases(system: System, bus: Bu
     finally:
         process.terminate()
         await asyncio.wait_for(process.communicate(), 20)
-
-
-class Cable:
-    """A TCP connection to NATS that can be pulled out and put back."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.connected = True
-        self.url = ""
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.url = f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.pull_out()
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def pull_out(self) -> None:
-        self.connected = False
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    def put_back(self) -> None:
-        self.connected = True
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self.connected:
-            writer.transport.abort()
-            return
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        self._writers |= {writer, far_writer}
-        for source, sink in ((reader, far_writer), (far_reader, writer)):
-            task = asyncio.create_task(self._copy(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    @staticmethod
-    async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            while data := await source.read(65536):
-                sink.write(data)
-                await sink.drain()
-        except OSError:
-            pass  # pulled out: the other direction ends as well
-        finally:
-            sink.close()
 
 
 async def test_a_server_cut_off_longer_than_its_lease_comes_back_with_all_its_sessions(
