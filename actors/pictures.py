@@ -21,7 +21,7 @@ _JPEG_START = b"\xff\xd8\xff"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 # In a JPEG's scan, 0xFF is data when a zero follows, and a restart marker belongs to the scan (T.81, B.1.1.5).
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_START_OF_SCAN, _END_OF_IMAGE, _SEQUENTIAL = 0xDA, 0xD9, (0xC0, 0xC1)
+_START_OF_SCAN, _END_OF_IMAGE, _SEQUENTIAL, _PROGRESSIVE = 0xDA, 0xD9, (0xC0, 0xC1), (0xC2, 0xCA)
 # Ones only: no code of a JPEG is made of them (T.81, C.2), so hardly a block can be decoded from these.
 _LOOK_AHEAD = b"\xff\x00" * 12
 
@@ -40,8 +40,9 @@ def jpeg_of(content: bytes, max_pixels: int) -> bytes:
     A JPEG comes back byte for byte, a PNG converted (over white where it is transparent). The pixel limit is applied
     to the header, before anything is decoded. Raises `NotAPicture` or `PictureTooLarge`, and nothing else.
 
-    A cut is always found, in a JPEG of one scan (what cameras make) also when somebody put an end marker behind it.
-    Damage within a scan that libjpeg can bridge (it fills with grey) is not.
+    A cut is always found, in a JPEG of one scan (what cameras make) also when somebody put an end marker behind it; in
+    a progressive one then only if whole scans are missing: what the last one lacks is fine detail. Damage within a
+    scan that libjpeg can bridge (it fills with grey) is not found.
     """
     if content.startswith(_JPEG_START):
         image = _opened(JpegImageFile, _without_end(content), max_pixels)
@@ -61,17 +62,51 @@ def _without_end(content: bytes) -> bytes:
     At an end marker libjpeg fills what is missing with grey and is content. Without one it asks for more, and Pillow
     says that the file is truncated; but with all pixels decoded, Pillow does not mind that the marker is missing. A few
     bytes stand in for those that the decoder likes to have ahead of what it uses. A JPEG of several scans
-    (progressive) stays as it is: its decoder reads up to the marker before it begins.
+    (progressive) stays as it is: its decoder reads up to the marker before it begins. Raises `NotAPicture`.
     """
     place, scans, sequential = 2, 0, False
+    progress: _Progress | None = None
     while (found := _MARKER.search(content, place)) is not None:
         marker = content[found.end() - 1]
         if marker == _END_OF_IMAGE:
+            if progress is not None and not progress.complete:
+                raise NotAPicture("the JPEG is cut off: not all of its scans are there")
             return content[: found.start()] + _LOOK_AHEAD if sequential and scans == 1 else content
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
         scans += marker == _START_OF_SCAN
         sequential = sequential or marker in _SEQUENTIAL
-        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+        if marker in _PROGRESSIVE and progress is None:
+            progress = _Progress(content[found.end() + 2 : place])
+        elif marker == _START_OF_SCAN and progress is not None:
+            progress.scan(content[found.end() + 2 : place])
     raise NotAPicture("the JPEG is cut off")
+
+
+class _Progress:
+    """How far the scans of a progressive JPEG have come (T.81, B.2.2, B.2.3 and G.1.1.1).
+
+    Each scan brings a band of coefficients of some components, up to a bit; later ones bring the lower bits. Encoders
+    end when all of each component is there: a picture without its last scans is one that was cut.
+    """
+
+    def __init__(self, frame: bytes) -> None:
+        components = frame[6::3][: frame[5]] if len(frame) > 5 else b""
+        # The lowest bit that has come of each coefficient; none has.
+        self._lowest = {component: [16] * 64 for component in components}
+
+    def scan(self, header: bytes) -> None:
+        """Take in what a scan brings. A header that is none is the decoder's to refuse."""
+        count = header[0] if header else 0
+        if len(header) < 4 + 2 * count:
+            return
+        first, last, bits = header[1 + 2 * count : 4 + 2 * count]
+        for component in header[1 : 1 + 2 * count : 2]:
+            for coefficient in range(first, min(last, 63) + 1):
+                self._lowest.setdefault(component, [0] * 64)[coefficient] = bits & 0x0F
+
+    @property
+    def complete(self) -> bool:
+        return not any(any(lowest) for lowest in self._lowest.values())
 
 
 def _opened(plugin: Callable[[io.BytesIO], ImageFile], content: bytes, max_pixels: int) -> ImageFile:

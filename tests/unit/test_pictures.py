@@ -99,6 +99,16 @@ def test_a_jpeg_cut_in_its_scan_is_none_though_an_end_marker_was_put_behind_it(
             jpeg_of(whole[:length] + b"\xff\xd9", MAX_PIXELS)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_progressive_jpeg_that_lacks_scans_is_none_though_an_end_marker_was_put_behind_it(mode: str) -> None:
+    whole = encoded(Image.effect_noise((48, 32), 60).convert(mode), "JPEG", progressive=True)
+    assert jpeg_of(whole, MAX_PIXELS) == whole
+    last = whole.rindex(b"\xff\xda")
+    for length in [*range(whole.index(b"\xff\xc2"), last, 7), last]:
+        with pytest.raises(NotAPicture):
+            jpeg_of(whole[:length] + b"\xff\xd9", MAX_PIXELS)
+
+
 def test_a_thumbnail_in_front_and_a_film_behind_do_not_hide_where_the_scan_ends() -> None:
     inside = encoded(Image.new("RGB", (160, 120), "navy"), "JPEG")
     marked = b"\xff\xe1" + struct.pack(">H", len(inside) + 8) + b"Exif\0\0" + inside
