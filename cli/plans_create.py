@@ -18,12 +18,13 @@ import typer
 from actors.enrolment import Enrolled, enrol
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
-from actors.runtime.tokens import issue_token, signs_elsewhere
+from actors.runtime.tokens import issue_token
 from cli.config import READY_FILE, takes_settings
 from cli.live import connected
 from cli.moments import local, zone_name
 from cli.output import Format, NotFound, OutputOption, show, table
 from cli.page_links import page_bases
+from cli.signing import require_taken_here
 from cli.token import seconds_of
 from protocol import keys
 from protocol.errors import ConfigurationError
@@ -47,7 +48,9 @@ def create(
     plan_id: PlanArgument,
     roster: Annotated[
         Path,
-        typer.Option("--roster", metavar="CSV", help="Who may come: examineeId[,name[,...]], one line an examinee."),
+        typer.Option(
+            "--roster", metavar="CSV", help="Who may come: a line `examineeId,name`, then one line an examinee; UTF-8."
+        ),
     ],
     tokens: Annotated[
         Path | None,
@@ -69,10 +72,8 @@ def create(
     check_id("planId", plan_id)
     entries = _entries(roster)
     seconds = seconds_of(valid)
-    if tokens is not None and signs_elsewhere(settings):
-        raise ConfigurationError(
-            "--tokens: the settings name an issuer's public key, so tokens signed here would be refused; ask the issuer"
-        )
+    if tokens is not None:
+        require_taken_here(settings)
     if tokens is not None and not (tokens.parent.is_dir() and os.access(tokens.parent, os.W_OK)):
         raise ConfigurationError(f"--tokens: {tokens.parent} is no directory that can be written to")
     base = _web_url(settings, web_url)

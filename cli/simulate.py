@@ -21,11 +21,12 @@ from actors.runtime.tokens import issue_token
 from cli.certificates import trusted_here
 from cli.config import READY_FILE, takes_settings
 from cli.output import ExitCode, Format, OutputOption, show
+from cli.signing import require_taken_here
 from cli.simulated_examinee import Place, SimulatedExaminee, deal_stories
 from cli.simulated_proctor import SimulatedProctor
 from cli.simulation_report import SimulateReport, draw_report, missing_in, report_of, wrong_in
 from cli.simulation_screen import Screen
-from protocol.errors import ConfigurationError, ExamwireError
+from protocol.errors import ExamwireError
 from protocol.frames import Role
 from protocol.ids import check_id
 
@@ -179,8 +180,7 @@ def app_command(
     proctor sees; the report says whether all proctors agree with each other and with what is true. Ctrl-C ends it
     early. Exit codes: 0 all agree and nothing is missing or doubled, 1 not so, 4 no system to connect to.
     """
-    if settings.token.public_key_file or settings.token.jwks_file:
-        raise ConfigurationError("token: the settings name an issuer's public key, so tokens signed here are refused")
+    require_taken_here(settings)
     try:
         options = _options(settings, socket_url, web_url, plan, examinees, proctors, duration, seed, speed)
         report = asyncio.run(_run(options, Screen(live=output is Format.TABLE and sys.stdout.isatty())))

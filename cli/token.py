@@ -11,7 +11,6 @@ import typer
 from actors.runtime.settings import Settings
 from cli.config import takes_settings
 from cli.output import Format, OutputOption, print_json
-from protocol.errors import ConfigurationError
 from protocol.frames import Role
 from protocol.times import format_time
 
@@ -49,16 +48,14 @@ def token(
 ) -> None:
     """Print a token signed with the configured secret, or with the one of the data directory (made when missing)."""
     from actors.runtime.tokens import issue_token
+    from cli.signing import require_taken_here
 
     seconds = seconds_of(expires)
     if subject is None:
         if role in ("examinee", "mobile"):
             raise typer.BadParameter(f"a token of role {role} needs SUBJECT, the examineeId")
         subject = role
-    if settings.token.public_key_file or settings.token.jwks_file:
-        raise ConfigurationError(
-            "token: the settings name an issuer's public key, so tokens signed here would be refused; ask the issuer"
-        )
+    require_taken_here(settings)
     issued = issue_token(settings, role, plan_id, subject, seconds=seconds)
     if output is Format.JSON:
         expires_at = format_time(int(time.time()) + int(seconds))

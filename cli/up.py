@@ -19,6 +19,7 @@ import typer
 from actors.runtime.logs import Level, configure_logging
 from actors.runtime.settings import Settings, load_settings, require_secret_beyond_loopback, variable_of
 from actors.runtime.supervision import Intensity
+from actors.runtime.tokens import signs_elsewhere
 from cli.children import EngineProcess, RoleProcess
 from cli.config import READY_FILE, as_environment, takes_settings
 from cli.data_dir import DataDirClaim
@@ -28,6 +29,7 @@ from cli.kept_ports import KeptPorts
 from cli.output import ExitCode, print_json
 from cli.page_links import advice, described, page_bases, page_links
 from cli.run import ENGINES, LOGS, SERVER_SETTINGS, SOCKET_TLS, WEB_TLS, JsonOption
+from cli.signing import SECRET_MARK, secret_mark
 from protocol.errors import ConfigurationError, RoleFailed, StateUnavailable
 from protocol.ids import check_id
 
@@ -147,7 +149,8 @@ class System:
         ready = self._ready_line(roles)
         self._kept.keep({name: urlsplit(roles[name].ready["url"]).port or 0 for name in (*SERVER_IDS, "web-server")})
         self._write(TARGETS_FILE, targets(roles), 0o644)  # Prometheus is somebody else
-        self._write(READY_FILE, ready)
+        mark = {} if signs_elsewhere(self.settings) else {SECRET_MARK: secret_mark(self.settings)}
+        self._write(READY_FILE, {**ready, **mark})
         if json_ready:
             print_json(ready, lines=True)
         else:

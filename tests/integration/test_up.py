@@ -137,9 +137,14 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         yield up
 
 
-def examwire(*arguments: str) -> subprocess.CompletedProcess[str]:
+def examwire(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **variables},
     )
 
 
@@ -179,7 +184,9 @@ def test_the_ready_line_says_where_everything_is(up: Up) -> None:
     assert (ready["event"], ready["planId"], ready["dataDir"]) == ("ready", "P007", str(up.data_dir))
     assert [list(one) for one in ready["socketServers"]] == [["serverId", "url"]] * 2
     assert [one["serverId"] for one in ready["socketServers"]] == ["SOCK001", "SOCK002"]
-    assert json.loads((up.data_dir / "ready.json").read_text()) == ready
+    written = json.loads((up.data_dir / "ready.json").read_text())
+    assert written.pop("secretMark")  # for commands that sign tokens, and nobody else
+    assert written == ready
     urls = [ready["natsUrl"], ready["redisUrl"], ready["webUrl"], *(one["url"] for one in ready["socketServers"])]
     assert [urlsplit(url).scheme for url in urls] == ["nats", "redis", "http", "ws", "ws"]
     assert all(answers(url) for url in urls)
@@ -194,6 +201,26 @@ def test_the_cli_finds_it_by_its_data_directory(up: Up) -> None:
     assert {one["kind"] for one in found} == KINDS
     assert {one["state"] for one in found} <= {"running", "listed"}  # nobody is silent
     assert {"socket.SOCK001", "socket.SOCK002"} <= {one["address"] for one in found}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("token", "proctor", "P007"),
+        ("simulate", "--duration", "1"),
+        ("plans", "create", "P007", "--roster", "roster.csv", "--tokens", "tokens.csv"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_no_token_is_made_that_it_would_refuse(up: Up, command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "roster.csv").write_text("examineeId\nE001\n")
+    arguments = [str(tmp_path / one) if one.endswith(".csv") else one for one in command]
+    other = "a secret that the terminal of `up` does not know"
+    done = examwire(*arguments, "--data-dir", str(up.data_dir), EXAMWIRE_SECRET=other)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "another secret" in done.stderr
+    assert "EXAMWIRE_SECRET" in done.stderr
+    assert not (tmp_path / "tokens.csv").exists()
 
 
 async def test_an_examinee_is_seen_by_the_cli_while_connected(up: Up) -> None:

@@ -1,0 +1,42 @@
+"""Whether tokens that are signed here are taken by the system they are for, found out before they are handed out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from actors.runtime.settings import Settings, token_secret, variable_of
+from actors.runtime.tokens import signs_elsewhere
+from cli.config import READY_FILE
+from protocol.errors import ConfigurationError
+
+SECRET_MARK = "secretMark"
+
+
+def secret_mark(settings: Settings) -> str:
+    """What tells two token secrets apart without saying either: `examwire up` leaves that of its own in its data."""
+    return hashlib.sha256(b"examwire token secret:" + token_secret(settings).encode()).hexdigest()[:16]
+
+
+def require_taken_here(settings: Settings) -> None:
+    """Raises `ConfigurationError` when tokens signed by these settings would be refused.
+
+    Because they come from an issuer of which only the public key is known, or because the `examwire up` that runs on
+    this data directory was started with another secret: a variable that only its own terminal has.
+    """
+    if signs_elsewhere(settings):
+        raise ConfigurationError(
+            "token: the settings name an issuer's public key, so tokens signed here would be refused; ask the issuer"
+        )
+    path = settings.data_dir / READY_FILE
+    try:
+        expected = json.loads(path.read_text()).get(SECRET_MARK)
+    except FileNotFoundError:
+        return  # nothing runs on it, or something else than `examwire up`
+    except (OSError, ValueError, AttributeError) as error:
+        raise ConfigurationError(f"{path} is not what `examwire up` writes ({error!r}): remove it") from None
+    if expected is not None and expected != secret_mark(settings):
+        raise ConfigurationError(
+            f"token: the `examwire up` on {settings.data_dir} was started with another secret, so tokens signed here "
+            f"would be refused: give this command the same {variable_of('secret')}"
+        )
