@@ -266,7 +266,8 @@ class Clients:
             async with asyncio.timeout(ADMIT_SECONDS):
                 await self._queue.serve(plan_id, proctors=proctors)
         except (ExamwireError, TimeoutError) as error:
-            log.error("%s: plan %s cannot be served: %s", self._address, plan_id, error, extra={"plan": plan_id})
+            why = str(error) or f"its queue did not get the plan's messages within {ADMIT_SECONDS:g} s"
+            log.error("%s: plan %s cannot be served: %s", self._address, plan_id, why, extra={"plan": plan_id})
             await connection.end(CloseCode.NOT_READY)
             return False
         self._follow_queue()
