@@ -158,14 +158,22 @@ def discard_letters(
         chosen = await _chosen(desk, numbers, every, source, reason)
         if chosen and not yes:
             typer.confirm(f"Throw {_some(chosen)} away for good?", abort=True, err=True)
-        results = []
-        for one in chosen:
-            gone = await desk.discard(one)
-            text = "discarded" if gone else "there is none"
-            results.append({"letter": one, "outcome": "discarded" if gone else "not found", "text": text})
-        _finish(results, output)
+        _finish([await _discard(desk, one) for one in chosen], output)
 
     _at_the_desk(settings, work)
+
+
+async def _discard(desk: DeadLetterDesk, number: int) -> dict[str, Any]:
+    try:
+        letter = (await desk.letter(number)).letter
+    except NoSuchLetter as error:
+        return {"letter": number, "outcome": "not found", "text": str(error)}
+    if not await desk.discard(number):
+        return {"letter": number, "outcome": "not found", "text": "somebody else has taken it out"}
+    text = "discarded"
+    if letter.stays_a_fact:
+        text += "; what it says stays in the log: `examwire state rebuild` applies it, if that was not done yet"
+    return {"letter": number, "outcome": "discarded", "text": text}
 
 
 # -- replaying --------------------------------------------------------------------------------------------

@@ -34,7 +34,8 @@ REPLAY_OF = "Examwire-Replay-Of"
 REPLAYS = "Examwire-Replays"
 """Header of a replayed message: how often what it carries has been replayed, this time included."""
 
-REPLAYABLE = ("STATUS", "SOCKET")
+STATUS = "STATUS"
+REPLAYABLE = (STATUS, "SOCKET")
 """The streams whose messages are replayed. What the others hold (leases, attempts, advisories) was true once only."""
 
 _ADMISSION = (Readmit, Remove)
@@ -91,6 +92,16 @@ class Letter(Wire):
         raise ProtocolError(
             ErrorCode.NOT_FOUND, f"only a part of the payload is here, and {where} does not hold the whole any more"
         )
+
+    @property
+    def stays_a_fact(self) -> bool:
+        """Whether the log holds what it says: then a rebuild of Redis applies it, whatever becomes of the letter."""
+        if self.source.stream != STATUS or not self.source.subject:
+            return False
+        try:
+            return any(not isinstance(one, Malformed) for one in decode(self.source.subject, self.whole()))
+        except ProtocolError:
+            return False  # cut: longer than any fact
 
     def speaks_of(self, plan_id: str, examinee_id: str) -> bool:
         """Whether this examinee is named in it: in the payload, the reason or the subject."""

@@ -44,6 +44,16 @@ def test_the_same_letter_has_the_same_message_id_and_another_place_another_one()
     assert dead_letter("STATUS", PLAN, 17, b"a", "why").message_id in ids
 
 
+def test_what_could_be_read_stays_a_fact_of_the_log_and_nonsense_does_not() -> None:
+    fact = encode(facts.connected("SOCK001-a"))
+    assert letter(fact).stays_a_fact
+    assert letter(b"[" + fact + b',{"type":"nonsense","data":{}}]').stays_a_fact
+    assert not letter(b'{"type":"nonsense","data":{}}').stays_a_fact
+    assert not letter(b"x" * (MAX_PAYLOAD_BYTES + 1)).stays_a_fact
+    elsewhere = dead_letter("SOCKET", "socket.SOCK001", 17, fact, "why").payload
+    assert not Letter.read(elsewhere).stays_a_fact
+
+
 def test_a_short_payload_is_whole_by_itself() -> None:
     assert letter(b'{"type":7}').whole() == b'{"type":7}'
 
