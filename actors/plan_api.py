@@ -37,7 +37,6 @@ LIMIT = 200
 LARGEST_LIMIT = 2000
 READERS = 2
 READERS_WAITING = 50
-BREATH = 500  # entries at a stretch
 
 
 class PlanApi:
@@ -124,15 +123,7 @@ class PlanApi:
         ignore_below = _seconds(request, "ignoreBelowSeconds")
         affected = _switch(request, "affected")
         async with self._reading(f"report of {plan_id}"):
-            plan_log = PlanLog(self._bus, plan_id)
-            beginning = await plan_log.beginning()
-            outages = Outages(cut=beginning.cut)
-            count = 0
-            async for entry in plan_log.new_entries():
-                outages.take(entry)
-                count += 1
-                if count % BREATH == 0:
-                    await asyncio.sleep(0)
+            beginning, outages = await PlanLog(self._bus, plan_id).outages()
         if outages.begin is None:
             raise _never_seen(f"plan {plan_id}", beginning)
         if first is not None and first > last:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,8 +12,11 @@ from actors.runtime.stream_admin import Stored
 from actors.runtime.stream_reading import read_stream
 from protocol import subjects
 from protocol.log_entries import LogEntry, entries, may_name
+from protocol.outages import Outages
 from protocol.streams import STATUS
 from protocol.times import format_time, parse_time
+
+BREATH = 500  # messages at a stretch: whoever reads here has other things to do beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +45,25 @@ class PlanLog:
 
     async def new_entries(self, examinee_id: str | None = None) -> AsyncIterator[LogEntry]:
         """The entries since this was read to its end before: at first all of them; of one examinee or of all."""
+        count = 0
         async for stored in read_stream(self._bus, STATUS.name, subject=self._subject, first=self._next):
             self._next = stored.sequence + 1
+            count += 1
+            if count % BREATH == 0:
+                await asyncio.sleep(0)
             if examinee_id is not None and not may_name(stored.payload, examinee_id):
                 continue
             for entry in entries(stored.subject, stored.sequence, stored_at(stored), stored.payload):
                 if examinee_id is None or entry.fact.examinee_id == examinee_id:
                     yield entry
+
+    async def outages(self) -> tuple[Beginning, Outages]:
+        """Where the log begins, and everybody's outages by all of it."""
+        beginning = await self.beginning()
+        outages = Outages(cut=beginning.cut)
+        async for entry in self.new_entries():
+            outages.take(entry)
+        return beginning, outages
 
 
 def stored_at(stored: Stored) -> float:

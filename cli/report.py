@@ -18,13 +18,11 @@ from cli.timeline import never_seen
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
 from protocol.outage_csv import csv_of, reasons
-from protocol.outages import OutageRow, Outages, OutageTotals, totals
+from protocol.outages import OutageRow, OutageTotals, totals
 from protocol.times import format_time
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-BREATH = 2000  # entries at a stretch
 
 
 @takes_settings("nats_url", "data_dir", running=True)
@@ -62,15 +60,7 @@ def report(
 
     async def work() -> None:
         async with connected(settings, "plans report") as bus:
-            plan_log = PlanLog(bus, plan_id)
-            beginning = await plan_log.beginning()
-            outages = Outages(cut=beginning.cut)
-            count = 0
-            async for entry in plan_log.new_entries():
-                outages.take(entry)
-                count += 1
-                if count % BREATH == 0:
-                    await asyncio.sleep(0)
+            beginning, outages = await PlanLog(bus, plan_id).outages()
         if outages.begin is None:
             raise NotFound(never_seen(plan_id, None, beginning))
         window = (outages.begin if first is None else first, last)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 FOLLOW_SECONDS = 0.5
-BREATH = 2000  # entries at a stretch
 _QUOTES = (What.NOTICE, What.NOTICE_CONFIRMED, What.REMOVED)
 COLUMNS = ["log time", "examinee", "what", "status", "socket", "address", "version"]
 
@@ -82,8 +81,6 @@ async def read(plan_log: PlanLog, reading: Timeline, examinee_id: str | None) ->
     async for entry in plan_log.new_entries(examinee_id):
         if (one := reading.take(entry)) is not None:
             happened.append(one)
-        if len(happened) % BREATH == 0:
-            await asyncio.sleep(0)
     return happened
 
 
