@@ -60,8 +60,23 @@ async def test_a_picture_goes_from_the_phone_to_the_examinee_and_the_proctor(sce
     picture = scene.computer.locator("#picture")
     await expect(picture).to_be_visible()
     await expect(picture).to_have_js_property("naturalWidth", scene.stored().width)
-    await expect(scene.computer.locator("#picture-when")).to_contain_text(record["deviceId"])
+    await expect(scene.computer.locator("#picture-when")).to_have_text(re.compile(r"^Arrived at \d\d:\d\d:\d\d\.$"))
     assert await audit(scene.computer) == []
+
+
+async def test_a_second_phone_learns_that_the_picture_is_there_and_counts_no_time_any_more(scene: Scene) -> None:
+    code = await scene.waiting()
+    second = await scene.phone(code, before=with_own_clock)
+    await second.locator("#shutter").wait_for()
+    first = await scene.phone(code)
+    await first.locator("#shutter").click()
+    await first.locator("#use").click()
+    await expect(first.locator("#step-done")).to_be_visible()
+    await scene.recorded("COMPLETED")
+    await expect(second.locator("#left")).to_be_visible()
+    await second.clock.fast_forward(UNTIL_IT_ASKS)
+    await expect(second.locator("#camera-hint")).to_contain_text("A picture has arrived already")
+    await expect(second.locator("#left")).to_be_hidden()
 
 
 async def test_the_qr_code_opens_the_page_with_its_code_and_the_address_does_not_keep_it(scene: Scene) -> None:
@@ -217,14 +232,15 @@ async def test_who_is_removed_before_there_is_a_picture_is_told_and_takes_it_whe
     await proctor.say("remove", examineeId="E001", requestId="r1")
     await proctor.expect("examinee_removed", seconds=WAIT_SECONDS, examineeId="E001")
     await phone.clock.fast_forward(UNTIL_IT_ASKS)
-    await expect(phone.locator("#removed")).to_contain_text("You were removed from this exam")
+    await expect(phone.locator("#camera-title")).to_have_text("You were removed from this exam")
+    await expect(phone.locator("#camera-hint")).to_contain_text("If you are let in again, you can go on here.")
     await expect(phone.locator("#shutter")).to_be_hidden()
     await expect(phone.locator("#picker")).to_be_hidden()
     assert await audit(phone) == []
     await proctor.say("readmit", examineeId="E001", requestId="r2")
     await proctor.expect("examinee_readmitted", seconds=WAIT_SECONDS, examineeId="E001")
     await phone.clock.fast_forward(UNTIL_IT_ASKS)
-    await expect(phone.locator("#removed")).to_be_hidden()
+    await expect(phone.locator("#camera-title")).to_have_text("Take the picture")
     await phone.locator("#shutter").click()
     await phone.locator("#use").click()
     await expect(phone.locator("#step-done")).to_be_visible()

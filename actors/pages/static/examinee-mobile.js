@@ -283,7 +283,7 @@ export class MobileStep {
     byId("mobile-picture").hidden = !done;
     byId("picture").hidden = !done || this._pictureUrl === null;
     byId("picture-when").textContent = done
-      ? t("mobile.when", { time: time(stage.timestamp ?? Date.now()), device: stage.deviceId ?? "?" })
+      ? t("mobile.when", { time: time(stage.timestamp ?? Date.now()) })
       : "";
     this._countdown.until("deadline", this._open && stage.deadline ? Date.parse(stage.deadline) : null);
     this._tick();

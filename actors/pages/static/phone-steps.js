@@ -73,14 +73,15 @@ export function showWait(seconds) {
 }
 
 /**
- * The camera's step: the finder, or why there is none and what to do about it.
+ * The camera's step: the finder, or why there is none and what to do about it; of who was removed, only that.
  * @param {{finder: import("./phone-finder.js").Finder, late: boolean, removed: boolean, again: boolean}} state `again`: a
  *   picture has arrived already
  */
 export function showCamera({ finder, late, removed, again }) {
   const { camera, opening, trouble } = finder;
   const live = camera.open && !opening;
-  const said = removed ? null : (trouble ?? (late ? "late" : null));
+  const said = removed ? null : late ? "late" : trouble;
+  byId("camera-title").textContent = t(removed ? "removed" : "camera.title");
   byId("finder").hidden = removed || (trouble !== null && !live && !opening);
   byId("camera-opening").hidden = !opening;
   byId("video").classList.toggle("mirrored", camera.facesUser);
@@ -88,8 +89,8 @@ export function showCamera({ finder, late, removed, again }) {
   byId("trouble").hidden = said === null;
   byId("trouble-title").textContent = title && t(title);
   byId("trouble-text").textContent = hasText(`${title}.do`) ? t(`${title}.do`) : "";
-  byId("camera-hint").hidden = removed || said !== null;
-  byId("camera-hint").textContent = t(again ? "camera.again" : "camera.hint");
+  byId("camera-hint").hidden = said !== null;
+  byId("camera-hint").textContent = t(removed ? "removed.text" : again ? "camera.again" : "camera.hint");
   byId("shutter").hidden = removed || !live;
   byId("turn").hidden = removed || !live || !camera.several;
   const hopeless = trouble === null || trouble === "INSECURE" || trouble === "UNSUPPORTED";
@@ -98,6 +99,13 @@ export function showCamera({ finder, late, removed, again }) {
   byId("picker").classList.toggle("primary", !live && !opening);
   byId("picker").classList.toggle("large", !live && !opening);
   byId("picker-label").textContent = t(live || opening ? "camera.file" : "camera.fileFirst");
+}
+
+/** The step in which the picture is looked at. @param {boolean} removed */
+export function showReview(removed) {
+  byId("review-title").textContent = t(removed ? "removed" : "review.title");
+  byId("review-hint").textContent = t(removed ? "removed.text" : "review.hint");
+  byId("use").hidden = byId("retake").hidden = removed;
 }
 
 /**
@@ -131,7 +139,7 @@ export function showUpload(upload, share, lasting) {
 /** When the next try begins. @param {number | null} seconds */
 export function showNext(seconds) {
   if (seconds === null) return;
-  byId("next-try").textContent = seconds >= 1 ? t("upload.next", { n: Math.ceil(seconds) }) : t("upload.now");
+  byId("next-try").textContent = seconds > 0 ? t("upload.next", { n: Math.ceil(seconds) }) : t("upload.now");
 }
 
 /** The picture has arrived. @param {string | undefined} when RFC 3339 */

@@ -21,6 +21,9 @@ import { PhoneStore } from "./phone-store.js";
 import { send, uploadUrl } from "./phone-upload.js";
 import { Countdown, Thumbnail, announce, byId, keepAwake, maxPictureBytes } from "./page-parts.js";
 
+/** A clock that is put right, or an answer that travelled for long: what differs by less is the same. */
+const CLOCK_MS = 2000;
+
 const store = new PhoneStore();
 const finder = new Finder(/** @type {HTMLVideoElement} */ (byId("video")), maxPictureBytes());
 const taken = new Thumbnail([byId("taken"), byId("sent")]);
@@ -165,9 +168,10 @@ async function staged({ status, removed: isRemoved, deadline, offset }) {
   const before = removed;
   removed = isRemoved;
   arrived = status === "COMPLETED";
-  if (deadline !== null && deadline !== pass.deadline) {
+  const moved = deadline !== null && deadline !== pass.deadline;
+  if (moved || (deadline !== null && Math.abs(offset - pass.offset) > CLOCK_MS)) {
     kept = { ...kept, pass: { ...pass, deadline, offset } };
-    sender.extend(deadline);
+    if (moved) sender.extend(deadline);
     await store.write(kept);
   }
   const { upload } = sender;
@@ -277,11 +281,10 @@ function show() {
   steps.showStep(step);
   byId("bar").hidden = kept === null || step === "code" || step === "redeem";
   byId("who").textContent = t("who", { examinee: kept?.pass.examineeId ?? "" });
-  byId("removed").hidden = !removed || !["camera", "review"].includes(step);
   if (step === "code") steps.showCode(failure, code);
   else if (step === "redeem") steps.showRedeem(failure);
   else if (step === "camera") steps.showCamera({ finder, late, removed, again: arrived });
-  else if (step === "review") byId("use").hidden = removed;
+  else if (step === "review") steps.showReview(removed);
   else if (step === "upload" && sender.upload !== null) steps.showUpload(sender.upload, sender.share, store.lasting);
   else if (step === "done") steps.showDone(/** @type {any} */ (kept?.upload?.record)?.timestamp);
   const counts = left();

@@ -76,7 +76,7 @@ export const texts = {
   "mobile.left": "Time left",
   "mobile.over": "Time is over",
   "mobile.soon": "30 seconds left for the picture.",
-  "mobile.when": "Arrived at {time} from device {device}.",
+  "mobile.when": "Arrived at {time}.",
   "mobile.picture": "The picture that was sent",
   "mobile.choose": "Choose a picture on this computer",
   "mobile.sending": "How much has been sent",

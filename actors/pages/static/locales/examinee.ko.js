@@ -73,7 +73,7 @@ export const texts = {
   "mobile.left": "남은 시간",
   "mobile.over": "시간이 종료되었습니다",
   "mobile.soon": "사진 전송 시간이 30초 남았습니다.",
-  "mobile.when": "{time}에 도착 · 기기 {device}",
+  "mobile.when": "{time}에 도착했습니다.",
   "mobile.picture": "전송된 사진",
   "mobile.choose": "이 컴퓨터에서 사진 선택",
   "mobile.sending": "전송 진행률",
