@@ -30,7 +30,7 @@ from protocol.codec import encode
 from protocol.control import Kick
 from tests.integration.phones import picture, upload_path
 from tests.integration.system import RawClient
-from tests.integration.test_up import Up
+from tests.integration.up import Up
 
 SECRET = "kWq7-never-to-be-read-in-any-log-9fZ"
 NATS_PASSWORD, REDIS_PASSWORD = "nats-pass-4711", "redis-pass-0815"

@@ -34,7 +34,7 @@ from protocol.errors import BrokerUnavailable, RoleFailed
 from protocol.server_messages import ServerStatusCode
 from protocol.streams import STATE_MANAGER, STREAMS
 from tests.integration.system import System, eventually
-from tests.integration.test_up import Up, running
+from tests.integration.up import Up, running
 
 DIRECTORY = Path(__file__).parents[2] / "docs" / "observability"
 prometheus_there = pytest.mark.skipif(

@@ -26,7 +26,7 @@ from actors.runtime.tokens import issue_token
 from protocol import keys
 from tests.integration.command_line import command_with
 from tests.integration.system import eventually
-from tests.integration.test_up import Up, left_of
+from tests.integration.up import Up, left_of
 
 ROOT = Path(__file__).parents[2]
 PLAN = "P001"

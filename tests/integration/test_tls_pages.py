@@ -26,7 +26,7 @@ from protocol.errors import ConfigurationError
 from tests.certificates import Certificates, issue
 from tests.integration.phones import Site
 from tests.integration.system import RawClient, System
-from tests.integration.test_up import running
+from tests.integration.up import running
 
 
 def over_tls(settings: Settings, certificates: Certificates) -> Settings:
