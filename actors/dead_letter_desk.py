@@ -41,6 +41,7 @@ from protocol.versions import version_of
 from protocol.wire import Message
 
 PUBLISH_ATTEMPTS = 3
+BECAME_SECONDS = 5.0
 POLL_SECONDS = 0.05
 MAX_AGES = {stream.name: stream.max_age for stream in STREAMS}
 
@@ -232,10 +233,10 @@ class DeadLetterDesk:
 
     # -- what became of it ---------------------------------------------------------------------------
 
-    async def became(self, replayed: Replayed, store: StateStore, *, seconds: float = 5.0) -> Became:
-        """Watch for `seconds` what a replay leads to."""
+    async def became(self, replayed: Replayed, store: StateStore) -> Became:
+        """Watch for a while what a replay leads to."""
         found = Became()
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + BECAME_SECONDS
         while not found.handled and time.monotonic() < deadline:
             found.handled, found.readers = await self._handled(replayed)
             if not found.handled:

@@ -77,13 +77,11 @@ class Pages:
     are origins that are allowed besides (`web.connect_sources`).
     """
 
-    def __init__(
-        self, connects_to: Callable[[], Iterable[str]], further: Sequence[str] = (), directory: Path = DIRECTORY
-    ) -> None:
+    def __init__(self, connects_to: Callable[[], Iterable[str]], further: Sequence[str] = ()) -> None:
         self._connects_to = connects_to
         self._further = tuple(further)
-        self._pages = {path: _page(directory / name) for path, name in PAGES.items() if (directory / name).is_file()}
-        self._static = dict(_static_files(directory / "static"))
+        self._pages = {path: _page(DIRECTORY / name) for path, name in PAGES.items()}
+        self._static = dict(_static_files(DIRECTORY / "static"))
 
     def routes(self) -> list[Route]:
         return [

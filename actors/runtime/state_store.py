@@ -155,12 +155,12 @@ class StateStore:
     """Redis, with our errors: `StateUnavailable` (try again) and `StateDamaged` (somebody must look).
 
     Whatever is read raises `StateLost` when Redis is not known to be whole (`actors.runtime.state_store_mark`);
-    `checked=False` and the methods `raw_*` are for those who look into that.
+    the methods `raw_*` are for those who look into that.
     """
 
-    def __init__(self, url: str, options: RedisSettings | None = None, *, connections: int = 16) -> None:
+    def __init__(self, url: str, options: RedisSettings | None = None) -> None:
         """`url`: see `actors.runtime.redis_url`; `options`: the settings `redis.*`. Raises `ConfigurationError`."""
-        self._connections = RedisConnections(url, options or RedisSettings(), connections)
+        self._connections = RedisConnections(url, options or RedisSettings())
         self._redis = self._connections.client
         self._run = self._connections.run
         places = Shards(self._redis) if self._connections.of_a_cluster else OneServer()
@@ -188,7 +188,7 @@ class StateStore:
             saves = None
         return cast(dict[str, Any], info), saves
 
-    async def load(self, record_keys: Sequence[str], *, checked: bool = True) -> list[Stored | StateDamaged]:
+    async def load(self, record_keys: Sequence[str]) -> list[Stored | StateDamaged]:
         """The records at `record_keys`, in order, in one round trip; a damaged one does not spoil the others."""
         if not record_keys:
             return []
@@ -196,7 +196,7 @@ class StateStore:
         for key in record_keys:
             pipe.hmget(key, "rev", "history")
         loaded: list[Stored | StateDamaged] = []
-        for key, answer in zip(record_keys, await self.mark.execute(pipe, record_keys, checked=checked), strict=True):
+        for key, answer in zip(record_keys, await self.mark.execute(pipe, record_keys), strict=True):
             if isinstance(answer, Exception):
                 loaded.append(_damage(key, answer))
                 continue
@@ -204,7 +204,7 @@ class StateStore:
             if rev.isascii() and rev.isdigit():
                 loaded.append(Stored(int(rev), answer[1]))
             else:
-                loaded.append(StateDamaged(f"{key}: {rev!r} is no rev"))
+                loaded.append(StateDamaged(f"{key}: {rev!r} is no rev", key))
         return loaded
 
     async def save(
@@ -378,5 +378,5 @@ def _flat(fields: Mapping[str, str]) -> list[str]:
 def _damage(key: str, error: Exception) -> StateDamaged:
     """An answer inside a pipeline: trouble with this key, or with Redis as a whole (then raised)."""
     if isinstance(error, ResponseError) and not passing(error):
-        return StateDamaged(f"{key}: {error}")
+        return StateDamaged(f"{key}: {error}", key)
     raise StateUnavailable(f"Redis refused {key}: {error!r}") from error

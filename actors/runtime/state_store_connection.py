@@ -1,6 +1,6 @@
 """How the state store reaches Redis: a server, a socket, the master that Sentinels name, or a cluster.
 
-However it is reached, at most `connections` commands are on their way, they are packed by hiredis, and trouble is one
+However it is reached, at most `CONNECTIONS` commands are on their way, they are packed by hiredis, and trouble is one
 of three: `StateUnavailable` (away: try again), `StateDamaged` (about a key), or a `ConfigurationError` at the start.
 """
 
@@ -39,6 +39,7 @@ from actors.runtime.redis_url import RedisAddress, parse_redis_url, without_pass
 from actors.runtime.settings import RedisSettings
 from protocol.errors import ConfigurationError, StateDamaged, StateUnavailable
 
+CONNECTIONS = 16
 ANSWER_SECONDS = 5.0
 CONNECT_SECONDS = 2
 SENTINEL_SECONDS = 1.0
@@ -51,14 +52,14 @@ class RedisConnections:
     Raises `ConfigurationError` when the URL is none. Nothing is connected before the first command.
     """
 
-    def __init__(self, url: str, options: RedisSettings, connections: int) -> None:
+    def __init__(self, url: str, options: RedisSettings) -> None:
         try:
             self._address = parse_redis_url(url)
         except ValueError as error:
             raise ConfigurationError(f"redis_url: {error}") from None
         self.name = without_password(url)
         # Neither the Sentinels' pool nor a cluster's node waits for a free connection; this does, for all of them.
-        self._turns = asyncio.Semaphore(connections)
+        self._turns = asyncio.Semaphore(CONNECTIONS)
         self._sentinel: Sentinel | None = None
         common: dict[str, Any] = {
             "username": self._address.username,
@@ -69,9 +70,9 @@ class RedisConnections:
         }
         self.client: Redis
         if self.of_a_cluster:
-            self.client = cast(Redis, _cluster(self._address, options, connections, common))
+            self.client = cast(Redis, _cluster(self._address, options, common))
         else:
-            common |= {"db": self._address.db, "retry": Retry(NoBackoff(), 1), "max_connections": connections}
+            common |= {"db": self._address.db, "retry": Retry(NoBackoff(), 1), "max_connections": CONNECTIONS}
             self.client = Redis(connection_pool=self._pool(options, common))
 
     @property
@@ -153,10 +154,10 @@ def _what(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _cluster(address: RedisAddress, options: RedisSettings, connections: int, common: dict[str, Any]) -> RedisCluster:
+def _cluster(address: RedisAddress, options: RedisSettings, common: dict[str, Any]) -> RedisCluster:
     client = RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in address.nodes],
-        max_connections=connections,
+        max_connections=CONNECTIONS,
         retry=Retry(NoBackoff(), 1),
         # A master that is away takes its slots with it; the others go on, and each key says for itself.
         require_full_coverage=False,

@@ -82,12 +82,12 @@ class StateMark:
         self._name = name
         self._places = places
 
-    async def execute(self, pipe: Any, touched: Collection[str], *, checked: bool = True) -> list[Any]:
+    async def execute(self, pipe: Any, touched: Collection[str]) -> list[Any]:
         """The answers of a pipeline that reads the keys `touched`; errors are values.
 
-        `checked`: raises `StateLost` unless what was read is whole.
+        Raises `StateLost` unless what was read is whole.
         """
-        marks = self._places.marks_of(touched) if checked else ()
+        marks = self._places.marks_of(touched)
         for mark in marks:
             # Last: if the mark still stands then, it stood while everything before it was read.
             pipe.eval(_CHECK, 1, mark)

@@ -14,7 +14,6 @@ import pydantic_core
 
 from actors.runtime.stream_admin import Stored
 from protocol.errors import BrokerUnavailable, NotPermitted
-from protocol.times import parse_time
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -27,21 +26,21 @@ ANSWER_SECONDS = 5.0
 
 
 async def read_stream(
-    bus: Bus, stream: str, *, subject: str = ">", first: int = 1, since: str | None = None, last: int | None = None
+    bus: Bus, stream: str, *, subject: str = ">", first: int = 1, last: int | None = None
 ) -> AsyncIterator[Stored]:
     """The messages of `stream` on `subject` (wildcards allowed), in order.
 
-    From sequence `first` on, or from the first one stored at `since` (RFC 3339) or later; up to sequence `last`, or
-    to what is the stream's last when this begins. Raises `BrokerUnavailable` or `NotPermitted`.
+    From sequence `first` on, up to sequence `last`, or to what is the stream's last when this begins. Raises
+    `BrokerUnavailable` or `NotPermitted`.
 
     Any copy of the stream may answer, and one may be a little behind: where the reading ends, its leader is asked.
     """
     if last is None:
         last = (await bus.stream_state(stream)).last
-    place: dict[str, Any] = {"start_time": since} if since is not None else {"seq": max(1, first)}
+    following = max(1, first)
     behind_since: float | None = None
     while True:
-        body = {**place, "next_by_subj": subject, "batch": BATCH, "max_bytes": BATCH_BYTES}
+        body = {"seq": following, "next_by_subj": subject, "batch": BATCH, "max_bytes": BATCH_BYTES}
         batch = await _direct_get(bus, stream, body)
         for stored in batch:
             if stored.sequence > last:
@@ -50,23 +49,16 @@ async def read_stream(
         if batch:
             if batch[-1].sequence >= last:
                 return
-            place, behind_since = {"seq": batch[-1].sequence + 1}, None
+            following, behind_since = batch[-1].sequence + 1, None
             continue
         newest = await bus.last_message(stream, subject)
-        if newest is None or not _follows(newest, place):
+        if newest is None or newest.sequence < following:
             return
         now = time.monotonic()
         behind_since = behind_since or now
         if now - behind_since > ANSWER_SECONDS:
             raise BrokerUnavailable(f"stream {stream}: the copy that answers has been behind for {ANSWER_SECONDS:g} s")
         await asyncio.sleep(0.1)
-
-
-def _follows(stored: Stored, place: dict[str, Any]) -> bool:
-    """Whether the message stands at the place or after it."""
-    if "seq" in place:
-        return stored.sequence >= int(place["seq"])
-    return stored.time is None or parse_time(stored.time) >= parse_time(place["start_time"])
 
 
 async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[Stored]:

@@ -64,7 +64,6 @@ from protocol.views import ConnectionView, MobileSyncView, NoticesView, NoticeVi
 from protocol.wire import Message, Wire
 
 SOCKET_ID = "SOCK001-7c9e6679f3b1d04a5e8c2f"
-NEXT_SOCKET_ID = "SOCK002-51b0a8d4c2e97f6031ba4d"
 INCARNATION = "7c9e6679f3b1"
 VERSION = 451263979520000
 CAPTURE_ID = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"

@@ -98,10 +98,9 @@ class MemoryStore(StateStore):
     def _snapshot(self) -> tuple[dict[str, dict[str, str]], dict[str, set[str]], Marked]:
         return deepcopy((self.rows, self.sets, self.marked))
 
-    async def load(self, record_keys: Sequence[str], *, checked: bool = True) -> list[Stored | StateDamaged]:
+    async def load(self, record_keys: Sequence[str]) -> list[Stored | StateDamaged]:
         await pause()
-        if checked:
-            self.mark.check()
+        self.mark.check()
         found = [self.rows.get(key, {}) for key in record_keys]
         return [Stored(int(one.get("rev", 0)), one.get("history")) for one in found]
 

@@ -14,7 +14,7 @@ from actors.runtime.refusals import Refusals
 from actors.runtime.stream_admin import Stored, StreamState
 from actors.runtime.stream_reading import read_stream
 from protocol.errors import BrokerUnavailable
-from protocol.times import format_time, parse_time
+from protocol.times import format_time
 
 
 class Reply:
@@ -51,8 +51,7 @@ class Cluster:
 
     async def publish_core(self, subject: str, payload: bytes, reply: str = "") -> None:
         asked = json.loads(payload)
-        first = asked.get("seq") or int(parse_time(asked["start_time"]))
-        found = [n for n in range(first, self.copy + 1) if n not in self.others][: asked["batch"]]
+        found = [n for n in range(asked["seq"], self.copy + 1) if n not in self.others][: asked["batch"]]
         for number in found:
             headers = {"Nats-Subject": "s", "Nats-Sequence": str(number), "Nats-Time-Stamp": format_time(number)}
             await self.handler(Reply(headers))
@@ -72,12 +71,6 @@ async def read(cluster: Cluster, **where: Any) -> list[int]:
 
 async def test_a_copy_that_is_behind_does_not_shorten_what_is_read() -> None:
     assert await read(Cluster(last=1000, copy=900, learns=60)) == list(range(1, 1001))
-
-
-async def test_from_a_time_on_too() -> None:
-    cluster = Cluster(last=20, copy=5, learns=10)
-    assert await read(cluster, since=format_time(10)) == list(range(10, 21))
-    assert await read(cluster, since=format_time(21)) == []
 
 
 async def test_where_the_rest_is_on_other_subjects_the_leader_is_asked_once() -> None:
