@@ -34,6 +34,7 @@ from actors.runtime.tokens import TokenVerifier
 from actors.server_queue import ServerQueue
 from actors.socket_metrics import ACCEPTS
 from actors.socket_session import SocketSession
+from actors.state_places import told_anew
 from protocol.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.codec import Malformed
@@ -246,13 +247,22 @@ class Clients:
         return True
 
     async def _snapshot(self, feed: PlanFeed, session: ProctorSession, *, resync: bool = False) -> None:
-        """However long Redis is away, the proctor gets the snapshot, and nothing before it."""
+        """However long Redis is away, the proctor gets the snapshot, and nothing before it.
+
+        One record that cannot be read would keep the whole plan from everybody: it is written anew by the log, on
+        demand.
+        """
         delay = 0.1
+        asked: set[str] = set()
         while not session.over:
             try:
                 await feed.snapshot(session, resync=resync)
-            except (StateUnavailable, StateDamaged, ValueError) as error:
+            except (StateUnavailable, StateDamaged) as error:
                 log.warning("%s: no snapshot yet: %s", session.address, error, extra=session.about())
+                if isinstance(error, StateDamaged) and error.key is not None and error.key not in asked:
+                    asked.add(error.key)
+                    if (fact := told_anew(error.key, format_time(time.time()))) is not None:
+                        self._outbox.add(fact)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
             else:

@@ -15,11 +15,21 @@ from actors.runtime import tracing
 from actors.runtime.state_store import StateStore
 from actors.socket_metrics import observe_told
 from protocol import keys
+from protocol.errors import StateDamaged
 from protocol.facts import Aspect, LossReason
 from protocol.frames import ExamineeRow, PlanSnapshot
-from protocol.rows import MOBILE_SYNC_FIELDS, NOTICES_FIELDS, PROGRESS_FIELDS, examinee_row
+from protocol.rows import (
+    MOBILE_SYNC_FIELDS,
+    NOTICES_FIELDS,
+    PROGRESS_FIELDS,
+    examinee_row,
+    mobile_sync_view,
+    notices_view,
+)
 
 log = logging.getLogger("examwire.plan_feed")
+
+Values = list[str | None]
 
 ROWS_A_FRAME = 500
 ROWS_A_READ = 250
@@ -114,8 +124,26 @@ class PlanFeed:
                 [keys.mobile_sync(self.plan_id, one) for one in some], MOBILE_SYNC_FIELDS
             )
             notices = await self._store.fields([keys.notices(self.plan_id, one) for one in some], NOTICES_FIELDS)
-            rows += [examinee_row(*one) for one in zip(some, progress, pictures, notices, strict=True)]
+            for one, *fields in zip(some, progress, pictures, notices, strict=True):
+                try:
+                    rows.append(examinee_row(one, *fields))
+                except ValueError as error:
+                    key = _garbled(self.plan_id, one, *fields[1:])
+                    raise StateDamaged(f"{key}: {error}", key) from error
         return rows
+
+
+def _garbled(plan_id: str, examinee_id: str, mobile_sync: Values, notices: Values) -> str:
+    """Which record of an examinee is to blame when no row can be made of the three."""
+    try:
+        mobile_sync_view(dict(zip(MOBILE_SYNC_FIELDS, mobile_sync, strict=True)))
+    except ValueError:
+        return keys.mobile_sync(plan_id, examinee_id)
+    try:
+        notices_view(dict(zip(NOTICES_FIELDS, notices, strict=True)))
+    except ValueError:
+        return keys.notices(plan_id, examinee_id)
+    return keys.progress(plan_id, examinee_id)
 
 
 def _is_event(parsed: Any) -> bool:

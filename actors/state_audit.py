@@ -15,6 +15,7 @@ from typing import Any
 
 from actors.log_of_record import Line, Projection, StatusLog
 from actors.runtime.state_store import StateStore
+from actors.state_places import kind_of
 from protocol import keys, records
 from protocol.errors import StateDamaged
 from protocol.history import History, fold
@@ -294,20 +295,6 @@ def _record_differences(
             continue
         if (there is None or there < value) if name in MOVING else there != value:
             yield Difference(key, name, there, value)
-
-
-def kind_of(key: str) -> records.RecordKind[Any, Any] | None:
-    """The kind of the record at a key; `None`: something else is there."""
-    match key.split(":"):
-        case ["plan", _, "examinee", _, "progress"]:
-            return records.CONNECTION
-        case ["plan", _, "examinee", _, "mobile_sync"]:
-            return records.MOBILE_SYNC
-        case ["plan", _, "examinee", _, "notices"]:
-            return records.NOTICES
-        case ["SERVER_ID", _, "status"]:
-            return records.SERVER
-    return None
 
 
 def _holds_something(record: dict[str, str]) -> bool:

@@ -32,18 +32,33 @@ CHUNK = 512
 
 @dataclass(slots=True)
 class Decided:
-    """What a batch comes to: what to tell, what to do, and what could not be processed."""
+    """What a batch comes to: what to tell, what to do, and what could not be processed.
+
+    `unreadable`: restatements of records that cannot be read, which are to be written anew by the log instead.
+    """
 
     events: list[Event] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     follow_ups: list[tuple[str, Message]] = field(default_factory=list)
     damaged: list[tuple[Item, str]] = field(default_factory=list)
+    unreadable: list[Restate] = field(default_factory=list)
     connections: dict[str, Connection] = field(default_factory=dict)
     mobile_syncs: dict[str, MobileSync] = field(default_factory=dict)
     notices: dict[str, Notices] = field(default_factory=dict)
     applied: int = 0
     repeated: int = 0
     late: int = 0
+
+    def add_damage(self, key: str, items: Sequence[Item], damage: StateDamaged | ValueError) -> None:
+        """These facts about a record could not be processed."""
+        for item in items:
+            if isinstance(damage, ValueError):
+                # Perhaps a newer process has written it: what that knows must not be lost.
+                self.damaged.append((item, f"{key}: {damage}"))
+            elif isinstance(item.message, Restate):
+                self.unreadable.append(item.message)
+            else:
+                self.damaged.append((item, str(damage)))
 
 
 @dataclass(slots=True)
@@ -97,8 +112,7 @@ class Decisions:
                         raise stored
                     outcome = self._decide(record, stored)
                 except (StateDamaged, ValueError) as damage:
-                    reason = str(damage) if isinstance(damage, StateDamaged) else f"{record.key}: {damage}"
-                    decided.damaged.extend((item, reason) for item in record.items)
+                    decided.add_damage(record.key, record.items, damage)
                     continue
                 writable.append(record)
                 outcomes.append(outcome)

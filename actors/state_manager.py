@@ -35,7 +35,7 @@ from actors.state_telling import Telling, Told
 from protocol import log_entries
 from protocol.codec import Malformed
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted, StateDamaged, StateLost, StateUnavailable
-from protocol.facts import ExamineeFact
+from protocol.facts import ExamineeFact, Restate
 from protocol.streams import STATE_MANAGER
 from protocol.versions import version_of
 
@@ -203,6 +203,8 @@ class StateManager(Actor):
             FACTS.labels("malformed").inc()
         try:
             decided = await self._surely(lambda: self._decisions.settle(work.items))
+            if decided.unreadable:
+                await self._surely(lambda: self._put_back(decided.unreadable))
         except NotPermitted:
             raise  # our user's fault, not the message's
         except Exception:
@@ -226,6 +228,10 @@ class StateManager(Actor):
         await self._in_flight.acquire()
         earlier, self._last = self._last, asyncio.get_running_loop().create_future()
         self.spawn(self._complete(told, work.deliveries, earlier, self._last), "complete")
+
+    async def _put_back(self, asked: list[Restate]) -> None:
+        repair = await self._repair.put_back(asked)
+        log.warning("%s: %d records that nobody could read are written anew by the log", self.address, repair.records)
 
     async def _complete(
         self,

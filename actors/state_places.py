@@ -16,6 +16,7 @@ from protocol.facts import (
     ExamineeFact,
     MobileSyncStatus,
     MobileSyncWait,
+    Restate,
     aspect_of,
 )
 from protocol.server_messages import ServerStatus
@@ -44,6 +45,29 @@ def record_of(message: Message) -> tuple[str, records.RecordKind[Any, Any]]:
             return keys.notices(message.plan_id, message.examinee_id), records.NOTICES
         case "connection":
             return keys.progress(message.plan_id, message.examinee_id), records.CONNECTION
+
+
+def kind_of(key: str) -> records.RecordKind[Any, Any] | None:
+    """The kind of the record at a key; `None`: something else is there."""
+    match key.split(":"):
+        case ["plan", _, "examinee", _, "progress"]:
+            return records.CONNECTION
+        case ["plan", _, "examinee", _, "mobile_sync"]:
+            return records.MOBILE_SYNC
+        case ["plan", _, "examinee", _, "notices"]:
+            return records.NOTICES
+        case ["SERVER_ID", _, "status"]:
+            return records.SERVER
+    return None
+
+
+def told_anew(key: str, timestamp: str) -> Restate | None:
+    """The fact that has the record at a key written and told anew; `None`: it is no examinee's."""
+    kind = kind_of(key)
+    if kind is None or kind.aspect is None:
+        return None
+    _, plan_id, _, examinee_id, _ = key.split(":")
+    return Restate(plan_id=plan_id, examinee_id=examinee_id, timestamp=timestamp, aspect=kind.aspect)
 
 
 def socket_writes(items: Iterable[Item]) -> list[SocketWrite]:

@@ -21,8 +21,8 @@ from actors.log_of_record import Extent, Line, Projection, SetAside, StatusLog, 
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.metrics import REGISTRY
 from actors.runtime.state_store import Index, Replacement, SocketWrite, StateStore
-from actors.state_audit import Difference, kind_of
-from actors.state_places import Item, index_of, record_of, socket_writes
+from actors.state_audit import Difference
+from actors.state_places import Item, index_of, kind_of, record_of, socket_writes
 from protocol import subjects
 from protocol.codec import encode
 from protocol.errors import NotPermitted, StateDamaged
@@ -116,6 +116,16 @@ class StateRepair:
         unknown = {key: kind for key in differing if (kind := kind_of(key)) is not None}
         await self._restore(projection, unknown, repair, force=True)
         repair.seconds = time.monotonic() - began
+        return repair
+
+    async def put_back(self, asked: Sequence[ExamineeFact]) -> Repair:
+        """Write the records of these facts anew by the log, where they cannot be read. Whom they are about is told."""
+        repair = Repair("whole")
+        for plan_id in sorted({fact.plan_id for fact in asked}):
+            projection = Projection(plan_id)
+            await projection.follow(self._status)
+            kinds = dict(record_of(fact) for fact in asked if fact.plan_id == plan_id)
+            await self._restore(projection, kinds, repair)
         return repair
 
     # -- nothing is known: everything by the log --------------------------------------------------------

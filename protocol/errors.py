@@ -97,7 +97,11 @@ class StateLost(StateUnavailable):
 
 
 class StateDamaged(ExamwireError):
-    """A record in Redis cannot be read (wrong type, not ours): look at the key that the text names."""
+    """A record in Redis cannot be read (wrong type, not ours): look at the `key` that the text names."""
+
+    def __init__(self, text: str, key: str | None = None) -> None:
+        super().__init__(text)
+        self.key = key
 
 
 class RoleFailed(ExamwireError):

@@ -201,6 +201,31 @@ async def test_verify_and_rebuild_of_damaged_records_while_events_are_decided(
     assert (again.exit_code, json.loads(again.stdout)["repairs"]) == (0, [])
 
 
+async def test_one_record_that_cannot_be_read_does_not_keep_the_plan_from_the_proctors(
+    system: System, bus: Bus, redis: Redis
+) -> None:
+    proctor = await system.proctor()
+    clients = await arrive(system, EXAMINEES[:5])
+    await clients["E004"].say("mobile_sync_wait")
+    await proctor.expect("mobile_sync_status", examineeId="E004", status="WAITING")
+    await redis.delete(keys.progress("P001", "E002"))
+    await redis.set(keys.progress("P001", "E002"), "no hash")
+    await redis.hset(keys.progress("P001", "E003"), mapping={"connStatusCode": "SOMEWHERE", "recoveries": "many"})
+    await redis.hset(keys.mobile_sync("P001", "E004"), "status", "BLURRED")
+    clients["E002"].abort()
+    await eventually(lambda: bus.last_message("DEADLETTER", "deadletter.STATUS"), "nobody can process its loss")
+
+    late = await system.proctor("SOCK002", name="proctor-2")
+    seen = statuses([frame for frame in late.frames if frame["type"] == "plan_snapshot"])
+    assert seen == {one: "DISCONNECTED" if one == "E002" else "CONNECTED" for one in EXAMINEES[:5]}
+    await proctor.expect("examinee_disconnected", examineeId="E002", restated=True)
+    await eventually(lambda: _agrees(system), "Redis and the log agree")
+
+
+async def _agrees(system: System) -> bool:
+    return (await audit(system)).differences == []
+
+
 async def test_records_that_the_log_knows_nothing_of_are_found_wherever_they_are(
     system: System, redis: Redis, invoke: Invoke
 ) -> None:
