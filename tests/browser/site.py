@@ -136,6 +136,11 @@ class Screens:
             await context.close()
 
 
+async def with_own_clock(page: Page) -> None:
+    """For `open(before=…)`: time passes in the page as everywhere, and can be put forward (`page.clock`)."""
+    await page.clock.install()
+
+
 async def audit(page: Page) -> list[str]:
     """The violations of WCAG 2.2 AA that axe-core finds, each with where.
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.examinee_scene import CONNECTED, Cable, connected, headline
-from tests.browser.site import WAIT_SECONDS, Screens, Site, audit
+from tests.browser.site import WAIT_SECONDS, Screens, Site, audit, with_own_clock
+from tests.integration.system import RawClient
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -26,9 +27,19 @@ def changes() -> dict[str, Any]:
     return {"reconnect.max_attempts": 2, "reconnect.backoff_seconds": [1.0, 1.0]}
 
 
-async def with_own_clock(page: Page) -> None:
-    """Time passes in the page as everywhere, and can be put forward."""
-    await page.clock.install()
+async def given_up(site: Site, screens: Screens, proctor: RawClient) -> tuple[Page, Cable]:
+    """A page that has used up its attempts, and the server knows; the cable is still cut."""
+    cable = Cable()
+
+    async def prepared(page: Page) -> None:
+        await with_own_clock(page)
+        await cable.plug(page)
+
+    page = await connected(site, screens, before=prepared)
+    await cable.cut()
+    await headline(page, UNREACHABLE)
+    await proctor.expect("examinee_reconnect_exhausted", seconds=WAIT_SECONDS, examineeId="E001")
+    return page, cable
 
 
 async def comes_back(page: Page) -> None:
@@ -41,17 +52,8 @@ async def test_whoever_used_up_the_attempts_is_told_so_and_is_back_when_readmitt
     site: Site, screens: Screens
 ) -> None:
     proctor = await site.system.proctor()
-    cable = Cable()
-
-    async def prepared(page: Page) -> None:
-        await with_own_clock(page)
-        await cable.plug(page)
-
-    page = await connected(site, screens, before=prepared)
-    await cable.cut()
-    await headline(page, UNREACHABLE)
+    page, cable = await given_up(site, screens, proctor)
     assert await audit(page) == []
-    await proctor.expect("examinee_reconnect_exhausted", seconds=WAIT_SECONDS, examineeId="E001")
     cable.mend()
     await page.get_by_role("button", name="Try again").click()  # it gets as far as the server, which refuses
     await headline(page, SHUT_OUT)
@@ -65,16 +67,7 @@ async def test_a_page_that_gave_up_learns_by_itself_that_it_is_shut_out_and_let_
     site: Site, screens: Screens
 ) -> None:
     proctor = await site.system.proctor()
-    cable = Cable()
-
-    async def prepared(page: Page) -> None:
-        await with_own_clock(page)
-        await cable.plug(page)
-
-    page = await connected(site, screens, before=prepared)
-    await cable.cut()
-    await headline(page, UNREACHABLE)
-    await proctor.expect("examinee_reconnect_exhausted", seconds=WAIT_SECONDS, examineeId="E001")
+    page, cable = await given_up(site, screens, proctor)
     cable.mend()
     await page.clock.fast_forward(UNTIL_IT_ASKS)
     await headline(page, SHUT_OUT)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.phone_scene import UPLOADS, BadNetwork, Scene, choose, photo
-from tests.browser.site import WAIT_SECONDS, audit
+from tests.browser.site import WAIT_SECONDS, audit, with_own_clock
 from tests.integration.system import eventually
 
 playwright_api = pytest.importorskip("playwright.async_api", reason="Playwright is not installed: no browser tests")
@@ -27,11 +27,6 @@ UNTIL_IT_ASKS = 20_000
 
 UNTIL_IT_SENDS = 12_000
 """More than the pause, in ms, after each of the first four tries."""
-
-
-async def with_own_clock(page: Page) -> None:
-    """Time passes in the page as everywhere, and can be put forward."""
-    await page.clock.install()
 
 
 async def fits(page: Page) -> bool:
