@@ -24,7 +24,6 @@ from protocol.dead_letters import (
     can_be_outdated,
     messages_of,
     outdated,
-    subject_matches,
 )
 from protocol.errors import (
     BrokerUnavailable,
@@ -252,7 +251,7 @@ class DeadLetterDesk:
             one
             for one in await self._bus.consumer_states(replayed.stream)
             if (one.name == STATE_MANAGER.name or one.pulls_waiting)
-            and any(subject_matches(pattern, replayed.subject) for pattern in one.filters)
+            and any(subjects.matches(pattern, replayed.subject) for pattern in one.filters)
             and (replayed.stream != STATE_MANAGER.stream or one.name == STATE_MANAGER.name)
         ]
         past = [

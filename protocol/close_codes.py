@@ -37,43 +37,46 @@ class CloseCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CloseRule:
-    """`name`: what happened, as a stable word. `reconnect`: whether the client connects again by itself."""
+    """`reconnect`: whether the client connects again by itself."""
 
     code: CloseCode
-    name: str
     reconnect: bool
     rule: str
+
+    @property
+    def name(self) -> str:
+        """What happened, as a stable word."""
+        return self.code.name
 
 
 CLOSE_RULES: dict[int, CloseRule] = {
     rule.code: rule
     for rule in (
-        CloseRule(CloseCode.NORMAL, "NORMAL", False, "The client asked for it. Nothing to do."),
-        CloseRule(CloseCode.GOING_AWAY, "GOING_AWAY", True, "Connect to the next endpoint after the backoff."),
-        CloseRule(CloseCode.UNSUPPORTED_DATA, "UNSUPPORTED_DATA", False, "Send text frames; mend the client."),
-        CloseRule(CloseCode.TOO_LARGE, "TOO_LARGE", False, "A frame was over 64 KiB; mend the client."),
-        CloseRule(CloseCode.INTERNAL_ERROR, "INTERNAL_ERROR", True, "Connect again after the backoff."),
-        CloseRule(CloseCode.SERVICE_RESTART, "SERVICE_RESTART", True, "Connect to the next endpoint."),
-        CloseRule(CloseCode.PING_TIMEOUT, "PING_TIMEOUT", True, "Nothing was heard from you; connect again."),
-        CloseRule(CloseCode.SLOW_CLIENT, "SLOW_CLIENT", True, "You read too slowly; connect again for a snapshot."),
-        CloseRule(CloseCode.SERVER_ISOLATED, "SERVER_ISOLATED", True, "Connect to the next endpoint at once."),
-        CloseRule(CloseCode.SERVER_SUPERSEDED, "SERVER_SUPERSEDED", True, "Connect again after the backoff."),
-        CloseRule(CloseCode.NOT_READY, "NOT_READY", True, "The server cannot serve this plan now; next endpoint."),
-        CloseRule(CloseCode.HELLO_TIMEOUT, "HELLO_TIMEOUT", True, "No hello came within 5 s; connect again."),
-        CloseRule(CloseCode.MIGRATE, "MIGRATE", True, "The server is drained; connect to the next endpoint at once."),
-        CloseRule(CloseCode.KICKED, "KICKED", True, "An operator ended this connection; connect after the backoff."),
-        CloseRule(CloseCode.INVALID_HELLO, "INVALID_HELLO", False, "The first frame was no valid hello."),
-        CloseRule(CloseCode.INVALID_TOKEN, "INVALID_TOKEN", False, "Fetch a new token, then connect."),
-        CloseRule(CloseCode.REPLACED, "REPLACED", False, "A newer connection of this examinee took over."),
+        CloseRule(CloseCode.NORMAL, False, "The client asked for it. Nothing to do."),
+        CloseRule(CloseCode.GOING_AWAY, True, "Connect to the next endpoint after the backoff."),
+        CloseRule(CloseCode.UNSUPPORTED_DATA, False, "Send text frames; mend the client."),
+        CloseRule(CloseCode.TOO_LARGE, False, "A frame was over 64 KiB; mend the client."),
+        CloseRule(CloseCode.INTERNAL_ERROR, True, "Connect again after the backoff."),
+        CloseRule(CloseCode.SERVICE_RESTART, True, "Connect to the next endpoint."),
+        CloseRule(CloseCode.PING_TIMEOUT, True, "Nothing was heard from you; connect again."),
+        CloseRule(CloseCode.SLOW_CLIENT, True, "You read too slowly; connect again for a snapshot."),
+        CloseRule(CloseCode.SERVER_ISOLATED, True, "Connect to the next endpoint at once."),
+        CloseRule(CloseCode.SERVER_SUPERSEDED, True, "Connect again after the backoff."),
+        CloseRule(CloseCode.NOT_READY, True, "The server cannot serve this plan now; next endpoint."),
+        CloseRule(CloseCode.HELLO_TIMEOUT, True, "No hello came within 5 s; connect again."),
+        CloseRule(CloseCode.MIGRATE, True, "The server is drained; connect to the next endpoint at once."),
+        CloseRule(CloseCode.KICKED, True, "An operator ended this connection; connect after the backoff."),
+        CloseRule(CloseCode.INVALID_HELLO, False, "The first frame was no valid hello."),
+        CloseRule(CloseCode.INVALID_TOKEN, False, "Fetch a new token, then connect."),
+        CloseRule(CloseCode.REPLACED, False, "A newer connection of this examinee took over."),
         CloseRule(
             CloseCode.RECONNECT_LIMIT_EXCEEDED,
-            "RECONNECT_LIMIT_EXCEEDED",
             False,
             "All attempts are used up; a proctor must readmit the examinee.",
         ),
-        CloseRule(CloseCode.TOO_MANY_ERRORS, "TOO_MANY_ERRORS", False, "Too many invalid frames; mend the client."),
-        CloseRule(CloseCode.FORBIDDEN, "FORBIDDEN", False, "The token's role has no place on this socket."),
-        CloseRule(CloseCode.REMOVED, "REMOVED", False, "A proctor has removed the examinee; a proctor must readmit."),
+        CloseRule(CloseCode.TOO_MANY_ERRORS, False, "Too many invalid frames; mend the client."),
+        CloseRule(CloseCode.FORBIDDEN, False, "The token's role has no place on this socket."),
+        CloseRule(CloseCode.REMOVED, False, "A proctor has removed the examinee; a proctor must readmit."),
     )
 }
 

@@ -26,6 +26,7 @@ from protocol.facts import (
     Remove,
 )
 from protocol.log_entries import decode
+from protocol.streams import SOCKET, STATUS
 from protocol.wire import Message, Wire
 
 REPLAY_OF = "Examwire-Replay-Of"
@@ -34,8 +35,7 @@ REPLAY_OF = "Examwire-Replay-Of"
 REPLAYS = "Examwire-Replays"
 """Header of a replayed message: how often what it carries has been replayed, this time included."""
 
-STATUS = "STATUS"
-REPLAYABLE = (STATUS, "SOCKET")
+REPLAYABLE = (STATUS.name, SOCKET.name)
 """The streams whose messages are replayed. What the others hold (leases, attempts, advisories) was true once only."""
 
 _ADMISSION = (Readmit, Remove)
@@ -96,7 +96,7 @@ class Letter(Wire):
     @property
     def stays_a_fact(self) -> bool:
         """Whether the log holds what it says: then a rebuild of Redis applies it, whatever becomes of the letter."""
-        if self.source.stream != STATUS or not self.source.subject:
+        if self.source.stream != STATUS.name or not self.source.subject:
             return False
         try:
             return any(not isinstance(one, Malformed) for one in decode(self.source.subject, self.whole()))
@@ -145,7 +145,7 @@ def messages_of(stream: str, subject: str, payload: bytes) -> list[Message]:
     """The messages of a payload that is to be sent to `subject`. Raises `ProtocolError` naming the field."""
     if stream not in REPLAYABLE:
         raise ProtocolError(ErrorCode.NOT_ALLOWED, f"nothing is replayed into {stream}")
-    decoded = decode(subject, payload) if stream == "STATUS" else SOCKET_CODEC.decode_batch(payload)
+    decoded = decode(subject, payload) if stream == STATUS.name else SOCKET_CODEC.decode_batch(payload)
     if not decoded:
         raise ProtocolError(ErrorCode.INVALID_MESSAGE, "holds no message")
     messages: list[Message] = []
@@ -185,17 +185,6 @@ def outdated(messages: Iterable[Message], later: Iterable[ExamineeFact]) -> str 
         ):
             return f"{message.examinee_id} has sent another picture since"
     return None
-
-
-def subject_matches(pattern: str, subject: str) -> bool:
-    """Whether a NATS filter (`*` one token, `>` the rest) takes a subject."""
-    wanted, tokens = pattern.split("."), subject.split(".")
-    for place, token in enumerate(wanted):
-        if token == ">":
-            return len(tokens) > place
-        if place >= len(tokens) or token not in ("*", tokens[place]):
-            return False
-    return len(wanted) == len(tokens)
 
 
 def _parts(source: bytes | None, index: int | None) -> list[bytes]:

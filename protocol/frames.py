@@ -9,18 +9,8 @@ from pydantic import Field
 
 from protocol.codec import Codec, Malformed, encode
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.events import (
-    ExamineeConnected,
-    ExamineeDisconnected,
-    ExamineeEnrolled,
-    ExamineeMigrating,
-    ExamineeReadmitted,
-    ExamineeReconnectExhausted,
-    ExamineeReconnecting,
-    ExamineeRemoved,
-    MobileSyncCompleted,
-)
-from protocol.facts import MobileSyncStatus, Notice, NoticeConfirmed, NoticeText
+from protocol.events import EVENTS
+from protocol.facts import NoticeText
 from protocol.ids import Id
 from protocol.session_messages import SessionState
 from protocol.views import ConnectionView, MobileSyncView, NoticesView, ReconnectView
@@ -32,7 +22,6 @@ HELLO_SECONDS = 5.0
 MAX_FRAME_BYTES = 64 * 1024
 
 Role = Literal["examinee", "proctor", "mobile", "operator"]
-RequestId = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class HelloClientInfo(Wire):
@@ -76,7 +65,7 @@ class ReadmitFrame(Message):
 
     type: ClassVar[str] = "readmit"
     examinee_id: Id
-    request_id: RequestId | None = None
+    request_id: ActionId | None = None
 
 
 class RemoveFrame(Message):
@@ -84,7 +73,7 @@ class RemoveFrame(Message):
 
     type: ClassVar[str] = "remove"
     examinee_id: Id
-    request_id: RequestId
+    request_id: ActionId
     reason: Text | None = None
 
 
@@ -93,7 +82,7 @@ class ExtendMobileSyncFrame(Message):
 
     type: ClassVar[str] = "extend_mobile_sync"
     examinee_id: Id
-    request_id: RequestId
+    request_id: ActionId
     seconds: Annotated[int, Field(ge=10, le=3600, strict=True)]
 
 
@@ -102,7 +91,7 @@ class NotifyFrame(Message):
 
     type: ClassVar[str] = "notify"
     examinee_id: Id
-    request_id: RequestId
+    request_id: ActionId
     text: NoticeText
 
 
@@ -216,18 +205,7 @@ SERVER_FRAMES = Codec.of(
         Error,
         Heartbeat,
         Migrate,
-        ExamineeConnected,
-        ExamineeDisconnected,
-        ExamineeMigrating,
-        ExamineeReconnecting,
-        ExamineeReconnectExhausted,
-        ExamineeReadmitted,
-        ExamineeRemoved,
-        ExamineeEnrolled,
-        MobileSyncStatus,
-        MobileSyncCompleted,
-        Notice,
-        NoticeConfirmed,
+        *EVENTS,
         SessionState,
     )
 )

@@ -13,7 +13,7 @@ ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 # A socketId is `{serverId}-{unique}`: one connection, not one server as in the documents' example.
 SOCKET_ID_PATTERN = r"^[A-Za-z0-9_-]{1,96}$"
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ID = re.compile(ID_PATTERN)
 _RESERVED_SERVER_IDS = frozenset({"plan"})  # `socket.plan.>` and `socket.{serverId}` share a subject space
 
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 from protocol.errors import ExamwireError, InvalidField
 from protocol.ids import check_id
+from protocol.wire import NAME_PATTERN
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_COMPLAINTS = 20
-_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
+_NAME = re.compile(NAME_PATTERN)
 
 
 class BadRoster(ExamwireError):

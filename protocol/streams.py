@@ -62,7 +62,7 @@ STATUS = StreamSpec(
 SOCKET = StreamSpec("SOCKET", ("socket.>",), "What socket servers are told", max_age=HOUR, allow_atomic=True)
 LEASE = StreamSpec(
     "LEASE",
-    ("lease.*",),
+    (subjects.lease("*"),),
     "Heartbeats of socket servers; an expired one leaves a marker",
     max_age=DAY,
     max_msgs_per_subject=1,
@@ -71,7 +71,7 @@ LEASE = StreamSpec(
 )
 RECONNECT = StreamSpec(
     "RECONNECT",
-    ("reconnect.*.*",),
+    (subjects.reconnect("*", "*"),),
     "Examinees that are being waited for; each delivery is one attempt",
     max_age=DAY,
     max_msgs_per_subject=1,
@@ -92,7 +92,7 @@ ADVISORY = StreamSpec(
 )
 PHONE = StreamSpec(
     "PHONE",
-    ("phone.*",),
+    (subjects.phone_code("*"),),
     "Codes that let a phone join an examinee; an expired one leaves a marker",
     max_age=HOUR,
     max_msgs_per_subject=1,
@@ -110,29 +110,29 @@ LOST_ON_THE_WAY_SECONDS = 5.0
 """What a node that died had on its way comes again after so long; a reader that is at work says so before."""
 
 STATE_MANAGER = ConsumerSpec(
-    "STATUS",
+    STATUS.name,
     "state-manager",
-    ("status.server.*", "status.plan.*"),
+    (subjects.status_server("*"), subjects.status_plan("*")),
     "The state managers",
     # What a killed one had in hand goes to another so soon; one that only waits for Redis says that it is at work.
     ack_wait=4.0,
 )
 LEASE_WATCH = ConsumerSpec(
-    "LEASE",
+    LEASE.name,
     "lease-watch",
-    ("lease.*",),
+    (subjects.lease("*"),),
     "The state managers, about servers that fell silent",
     ack_wait=LOST_ON_THE_WAY_SECONDS,
 )
 RECONNECT_EXHAUSTED = ConsumerSpec(
-    "ADVISORY",
+    ADVISORY.name,
     "reconnect-exhausted",
     (f"{subjects.MAX_DELIVERIES}.RECONNECT.reconnect-watch",),
     "The reconnect watch, about examinees whose attempts are used up",
 )
 
 ADVISORY_WATCH = ConsumerSpec(
-    "ADVISORY",
+    ADVISORY.name,
     "advisory-watch",
     GIVEN_UP,
     "The advisory watch: what consumers gave up goes to the dead letters",
@@ -165,9 +165,9 @@ def reconnect_watch(max_attempts: int, backoff_seconds: Sequence[float]) -> Cons
     """
     ladder = ladder_of(max_attempts, backoff_seconds)
     return ConsumerSpec(
-        "RECONNECT",
+        RECONNECT.name,
         "reconnect-watch",
-        ("reconnect.*.*",),
+        (subjects.reconnect("*", "*"),),
         "The reconnect watch: each delivery is one attempt",
         ack_wait=ladder[0],
         max_deliver=max_attempts,
@@ -202,7 +202,7 @@ def queue_consumers(request: QueueCreate) -> list[ConsumerSpec]:
 
     def spec(consumer: str, filters: list[str], description: str) -> ConsumerSpec:
         return ConsumerSpec(
-            "SOCKET",
+            SOCKET.name,
             consumer,
             tuple(filters),
             description,

@@ -75,3 +75,14 @@ def inspect(actor_id: str) -> str:
 def control(address: str) -> str:
     """What an operator asks of the actor at `address`; request and reply."""
     return f"control.{address}"
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a NATS filter (`*` one token, `>` the rest) takes a subject."""
+    wanted, tokens = pattern.split("."), subject.split(".")
+    for place, token in enumerate(wanted):
+        if token == ">":
+            return len(tokens) > place
+        if place >= len(tokens) or token not in ("*", tokens[place]):
+            return False
+    return len(wanted) == len(tokens)

@@ -17,8 +17,10 @@ from protocol.trace_context import Traceparent
 Text = Annotated[str, Field(max_length=256)]
 Reason = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
 
-# Shown to people on one line: no control characters, and no more of it than fits.
-Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
+NAME_PATTERN = r"^[^\x00-\x1f\x7f]{1,100}$"
+"""Shown to people on one line: no control characters, and no more of it than fits."""
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 ActionId = Annotated[str, Field(min_length=1, max_length=64)]
 """Made by whoever acts, the same for a retry: an action has one effect, however often it is said."""

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from actors.dead_letter import MAX_PAYLOAD_BYTES, dead_letter
+from protocol import subjects
 from protocol.codec import encode
 from protocol.dead_letters import (
     REPLAY_OF,
@@ -15,7 +16,6 @@ from protocol.dead_letters import (
     messages_of,
     outdated,
     reason_group,
-    subject_matches,
 )
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.session_messages import SessionClose
@@ -171,4 +171,4 @@ def test_reasons_that_differ_in_the_record_only_are_one() -> None:
     ],
 )
 def test_a_filter_takes_what_nats_says_it_takes(pattern: str, subject: str, matches: bool) -> None:
-    assert subject_matches(pattern, subject) is matches
+    assert subjects.matches(pattern, subject) is matches

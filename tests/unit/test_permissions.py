@@ -11,7 +11,7 @@ import pytest
 
 from cli.engines import nats_server_binary
 from cli.nats import SERVER_IDS, configuration
-from protocol.dead_letters import subject_matches
+from protocol import subjects
 from protocol.errors import ConfigurationError, InvalidField
 from protocol.permissions import (
     SYSTEM_USER,
@@ -31,7 +31,7 @@ SOCK001, SOCK002 = EVERYONE["socket-server-SOCK001"], EVERYONE["socket-server-SO
 
 
 def allowed(patterns: tuple[str, ...], subject: str) -> bool:
-    return any(subject_matches(pattern, subject) for pattern in patterns)
+    return any(subjects.matches(pattern, subject) for pattern in patterns)
 
 
 def those_who_may_publish(subject: str) -> set[str]:
