@@ -138,7 +138,10 @@ Aspect = Literal["connection", "mobile_sync", "notices"]
 
 
 class Restate(ExamineeFact):
-    """The state manager tells an examinee's state anew, after a late message has changed what was told before."""
+    """An examinee's state is told anew, with all that follows from it.
+
+    What was told before may not be true: a late message has changed it, or Redis was repaired.
+    """
 
     type: ClassVar[str] = "restate"
     aspect: Aspect = "connection"

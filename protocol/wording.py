@@ -65,7 +65,7 @@ def of_connection(before: Connection, outcome: Outcome[Connection], fact: Connec
         case Remove():
             return _on_remove(before, after, fact)
         case Restate():
-            return Wording(What.RESTATED, f"told anew after a late fact: {after.view().status}")
+            return Wording(What.RESTATED, f"told anew: {after.view().status}")
 
 
 def _on_connected(before: Connection, outcome: Outcome[Connection], fact: ConnectionStatus) -> Wording:
@@ -179,7 +179,7 @@ _OUTCOMES = {
 def of_mobile_sync(before: MobileSync, after: MobileSync, fact: MobileSyncFact) -> Wording:
     """What a fact about the mobile sync came to."""
     if isinstance(fact, Restate):
-        return Wording(What.RESTATED, f"mobile sync told anew after a late fact: {after.view().status}")
+        return Wording(What.RESTATED, f"mobile sync told anew: {after.view().status}")
     if after == before or after.status is None:
         return Wording(What.NO_EFFECT, _without_effect(before, fact))
     details = {
@@ -226,7 +226,7 @@ def of_notices(before: Notices, after: Notices, fact: NoticeFact) -> Wording:
     """What a fact about messages of proctors came to."""
     match fact:
         case Restate():
-            return Wording(What.RESTATED, "messages told anew after a late fact")
+            return Wording(What.RESTATED, "messages told anew")
         case Notice():
             details = {"by": fact.by, "action_id": fact.action_id, "notice": fact.text}
             if after == before:
