@@ -129,7 +129,7 @@ class PlanFeed:
                     rows.append(examinee_row(one, *fields))
                 except ValueError as error:
                     key = _garbled(self.plan_id, one, *fields[1:])
-                    raise StateDamaged(f"{key}: {error}", key) from error
+                    raise StateDamaged(f"{key}: {str(error).splitlines()[0]}", key) from error
         return rows
 
 
