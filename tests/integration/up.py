@@ -8,14 +8,26 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
+T = TypeVar("T")
 READY_SECONDS = 90.0
+
+
+def eventually(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
+    """Poll until `condition` returns something true, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.05)
+    return result
 
 
 class Up:
