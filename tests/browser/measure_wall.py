@@ -2,9 +2,12 @@
 
     python -m tests.browser.measure_wall --examinees 2000 --changes 200 --seconds 20
 
-Counts the time between frames (`requestAnimationFrame`) and the long tasks (50 ms and more of the page's own work) for
-each size of the tiles, with the order by attention, while examinees are lost, try again and come back, and in the
-middle a hall of a fifth of the plan drops at once. For comparison: the same page while nothing happens.
+Counts the time between frames (`requestAnimationFrame`) and the long tasks (50 ms and more of the page's work): while the
+whole plan arrives, while nothing happens, and for each size of the tiles (the overview in both its orders) while
+examinees are lost, try again and come back; then (`hall`) while a hall of a fifth of the plan drops at once.
+
+Frame times depend on what else the machine does: `load` is how many processes wanted a processor when a phase was over.
+`cpuMsPerSecond`, of the page's process with all its threads, depends on it much less.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,30 +28,29 @@ from tests.browser.site import CHROMIUM_FLAGS
 TICKS_PER_SECOND = 20
 
 WATCH = """() => {
-  const seen = { frames: [], tasks: [], work: [] };
+  const seen = { frames: [], tasks: [] };
   new PerformanceObserver((list) => list.getEntries().forEach((one) => seen.tasks.push(one.duration)))
     .observe({ type: "longtask" });
-  new PerformanceObserver((list) => list.getEntries().forEach((one) => seen.work.push(one.duration)))
-    .observe({ type: "long-animation-frame" });
   let last = performance.now();
   const frame = (now) => { seen.frames.push(now - last); last = now; window.seen && requestAnimationFrame(frame); };
   window.seen = seen;
   requestAnimationFrame(frame);
 }"""
 TAKE = "() => { const seen = window.seen; window.seen = null; return seen; }"
+COMPLETE = "(all) => document.querySelector('#filters [data-state=all]')?.textContent.replace(/\\D/g, '') === all"
+
+# A size of the tiles, an order of them
+VIEWS = (("large", "attention"), ("small", "attention"), ("dots", "id"), ("dots", "attention"))
 
 
-async def changes(plan: ScriptedPlan, per_second: int, seconds: float, *, hall: bool) -> int:
+async def changes(plan: ScriptedPlan, per_second: int, seconds: float) -> int:
     """Say `per_second` events a second; returns how many were said."""
     ids = list(plan.rows)
-    told, away = 0, set[str]()
+    told, away = 0, {one for one, row in plan.rows.items() if row["status"] != "CONNECTED"}
     loop = asyncio.get_running_loop()
     began = loop.time()
-    ticks = int(seconds * TICKS_PER_SECOND)
-    for tick in range(ticks):
+    for tick in range(int(seconds * TICKS_PER_SECOND)):
         events: list[Event] = []
-        if hall and tick == ticks // 2:
-            events += [plan.lost(one) for one in ids[: len(ids) // 5] if one not in away]
         while len(events) < per_second / TICKS_PER_SECOND:
             one = plan.random.choice(ids)
             if one not in away:
@@ -62,6 +65,21 @@ async def changes(plan: ScriptedPlan, per_second: int, seconds: float, *, hall: 
         told += len(events)
         await asyncio.sleep(max(0.0, began + (tick + 1) / TICKS_PER_SECOND - loop.time()))
     return told
+
+
+async def hall_drops(plan: ScriptedPlan, seconds: float) -> int:
+    """A fifth of the plan is lost in one moment, and tries again a second later."""
+    hall = [one for one, row in plan.rows.items() if row["status"] == "CONNECTED"][: len(plan.rows) // 5]
+    await plan.say(*(plan.lost(one) for one in hall))
+    await asyncio.sleep(1)
+    await plan.say(*(plan.trying(one, 1) for one in hall))
+    await asyncio.sleep(max(0.0, seconds - 1))
+    return 2 * len(hall)
+
+
+async def everybody_is_back(plan: ScriptedPlan) -> None:
+    await plan.say(*(plan.back(one) for one, row in plan.rows.items() if row["status"] != "CONNECTED"))
+    await asyncio.sleep(3)
 
 
 def percentiles(values: Iterable[float]) -> dict[str, float]:
@@ -81,21 +99,44 @@ async def watch(page: Page, work: Any) -> dict[str, Any]:
     devtools = await page.context.new_cdp_session(page)
     await devtools.send("Performance.enable")
     await page.evaluate(WATCH)
-    before = await _cpu_seconds(devtools)
+    loop = asyncio.get_running_loop()
+    began, before = loop.time(), await _cpu_seconds(devtools)
     told = await work
-    used = await _cpu_seconds(devtools) - before
-    seen = await page.evaluate(TAKE)
+    took, used = loop.time() - began, await _cpu_seconds(devtools) - before
+    frames = await _seen(page)
     await devtools.detach()
     tiles = await page.locator(".tile").count()
+    cpu = {
+        "cpuMsPerFrame": round(1000 * used / max(1, frames["frames"]), 1),
+        "cpuMsPerSecond": round(1000 * used / took),
+    }
+    return {"load": _load(), "events": told, "tilesDrawn": tiles, **cpu, **frames}
+
+
+async def arrive(page: Page, plan: ScriptedPlan) -> dict[str, Any]:
+    """From the click on the link until everybody is on the wall: loading, the snapshot, the first tiles."""
+    await page.add_init_script(f"({WATCH})()")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await page.goto(plan.link)
+    await page.wait_for_function(COMPLETE, arg=str(len(plan.rows)), polling="raf")
+    complete = round(1000 * (loop.time() - began))
+    await asyncio.sleep(1)  # what was put off comes, too
+    return {"load": _load(), "completeMs": complete, **await _seen(page)}
+
+
+async def _seen(page: Page) -> dict[str, Any]:
+    seen = await page.evaluate(TAKE)
     return {
-        "events": told,
-        "tilesDrawn": tiles,
         "frames": len(seen["frames"]),
-        "cpuMsPerFrame": round(1000 * used / max(1, len(seen["frames"])), 1),
         "frameMs": percentiles(seen["frames"][1:]),
         "longTasks": len(seen["tasks"]),
         "longTaskMs": percentiles(seen["tasks"]),
     }
+
+
+def _load() -> float:
+    return round(os.getloadavg()[0], 1)
 
 
 async def _cpu_seconds(devtools: CDPSession) -> float:
@@ -109,12 +150,16 @@ async def measure(examinees: int, per_second: int, seconds: float, width: int, h
     async with async_playwright() as playwright, ScriptedPlan(examinees) as plan:
         browser = await playwright.chromium.launch(executable_path=chromium(), args=list(CHROMIUM_FLAGS))
         page = await browser.new_page(viewport={"width": width, "height": height})
-        await page.goto(plan.link)
-        await page.locator(".tile").first.wait_for()
+        result["browser"] = browser.version
+        result["arrival"] = await arrive(page, plan)
         result["idle"] = await watch(page, asyncio.sleep(min(5.0, seconds), 0))
-        for size in ("large", "small", "dots"):
+        for size, order in VIEWS:
             await page.select_option("#size", size)
-            result[size] = await watch(page, changes(plan, per_second, seconds, hall=True))
+            await page.select_option("#sort", order)
+            await asyncio.sleep(2)
+            steady = await watch(page, changes(plan, per_second, seconds))
+            result[f"{size} by {order}"] = steady | {"hall": await watch(page, hall_drops(plan, 3.0))}
+            await everybody_is_back(plan)
         await browser.close()
     return result
 

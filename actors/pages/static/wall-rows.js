@@ -3,14 +3,19 @@
  *
  * A tile belongs to a place and shows whoever stands there: a new order changes what some tiles say, but moves no
  * element and lays nothing out anew. A row is a layer of its own to the browser, so a change in it paints this row and
- * no other. Only the tile that has the focus goes where its examinee goes, and what is around it makes room: taken out
- * of the document it would lose the focus.
+ * no other. When there is much to write it takes some frames, row by row, so that nothing on the page waits for it.
+ *
+ * Only the tile that has the focus goes where its examinee goes, and what is around it makes room: taken out of the
+ * document it would lose the focus.
  *
  * @typedef {import("./wall-people.js").Person} Person
  * @typedef {import("./wall-tile.js").Size} Size
  */
 
 import { Tile } from "./wall-tile.js";
+
+/** So many ms of a frame are for writing; what the browser makes of that takes some three times as long. */
+const WRITE_MS = 4;
 
 class Row {
   constructor() {
@@ -33,15 +38,18 @@ class Row {
 }
 
 export class Rows {
-  /** @param {HTMLElement} root */
-  constructor(root) {
+  /** @param {HTMLElement} root @param {() => number} now ms, by the servers' clock */
+  constructor(root, now) {
     this._root = root;
+    this._now = now;
     /** By their number. @type {Map<number, Row>} */ this._rows = new Map();
     /** @type {Size} */ this._size = "large";
     this._columns = 1;
     this._pitch = 1;
     /** @type {readonly Person[]} */ this._people = [];
     /** @type {Tile | null} */ this._stop = null;
+    /** Those that show an earlier order yet. @type {Set<Row>} */ this._late = new Set();
+    this._writing = false;
   }
 
   /**
@@ -54,6 +62,7 @@ export class Rows {
     if (size !== this._size) {
       for (const row of this._rows.values()) row.element.remove();
       this._rows.clear();
+      this._late.clear();
       this._stop = null;
     }
     [this._size, this._columns, this._pitch] = [size, columns, pitch];
@@ -65,22 +74,23 @@ export class Rows {
     return [...this._rows.values()].reduce((sum, row) => sum + row.tiles.length, 0);
   }
 
-  /** The tile at a place, if it is drawn. @param {number} at @returns {Tile | undefined} */
+  /** The tile at a place, if it is drawn; it shows who stands there now. @param {number} at @returns {Tile | undefined} */
   tile(at) {
-    return this._rows.get(Math.floor(at / this._columns))?.tiles[at % this._columns];
+    const row = this._rows.get(Math.floor(at / this._columns));
+    if (row && this._late.has(row)) this._fill(row);
+    return row?.tiles[at % this._columns];
   }
 
-  /** All that are drawn. @returns {Iterable<Tile>} */
+  /** All that show the latest order. @returns {Iterable<Tile>} */
   *tiles() {
-    for (const row of this._rows.values()) yield* row.tiles;
+    for (const row of this._rows.values()) if (!this._late.has(row)) yield* row.tiles;
   }
 
   /**
    * Draw these rows and no others. A row that is drawn already is left as it is.
    * @param {readonly number[]} wanted
-   * @param {number} now
    */
-  view(wanted, now) {
+  view(wanted) {
     const kept = new Set(wanted);
     const free = [...this._rows.values()].filter((row) => !kept.has(row.at));
     for (const row of free) this._rows.delete(row.at);
@@ -89,11 +99,15 @@ export class Rows {
       if (this._rows.has(at)) continue;
       const row = free.pop() ?? new Row();
       this._place(row, at);
-      this._fill(row, now);
+      this._late.add(row);
       moved = true;
     }
-    for (const row of free) row.element.remove();
+    for (const row of free) {
+      row.element.remove();
+      this._late.delete(row);
+    }
     if (moved) this._inOrder(null);
+    this._write();
   }
 
   /**
@@ -101,17 +115,30 @@ export class Rows {
    * @param {readonly Person[]} people
    * @param {readonly number[]} wanted
    * @param {number} current the place of the tile in the tab order; where the focus goes if it is on a tile
-   * @param {number} now
    */
-  show(people, wanted, current, now) {
+  show(people, wanted, current) {
     this._people = people;
     const focused = document.activeElement;
     const held = [...this._rows.values()].find((row) => row.tiles.some((tile) => tile.button === focused));
     if (held && people.length > 0) this._carry(held, held.tiles.findIndex((tile) => tile.button === focused), current);
-    const kept = new Set(wanted);
-    for (const row of this._rows.values()) if (kept.has(row.at)) this._fill(row, now);
-    this.view(wanted, now);
+    for (const row of this._rows.values()) this._late.add(row);
+    this.view(wanted);
     this.stopAt(current);
+  }
+
+  /** Write what fits into this frame, the rest in the next ones. */
+  _write() {
+    const began = performance.now();
+    for (const row of this._late) {
+      this._fill(row);
+      if (performance.now() - began > WRITE_MS) break;
+    }
+    if (this._late.size === 0 || this._writing) return;
+    this._writing = true;
+    requestAnimationFrame(() => {
+      this._writing = false;
+      this._write();
+    });
   }
 
   /** The tile at this place is the one in the tab order. @param {number} at */
@@ -129,8 +156,10 @@ export class Rows {
     this._rows.set(at, row);
   }
 
-  /** @param {Row} row @param {number} now */
-  _fill(row, now) {
+  /** @param {Row} row */
+  _fill(row) {
+    this._late.delete(row);
+    const now = this._now();
     const [first, of] = [row.at * this._columns, this._people.length];
     row.fit(Math.max(0, Math.min(this._columns, of - first)), this._size);
     row.tiles.forEach((tile, column) => {

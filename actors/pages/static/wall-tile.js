@@ -88,7 +88,7 @@ export class Tile {
     if (shown.state !== state) {
       this.button.dataset.state = state;
       this.button.dataset.tone = STATES[state].tone;
-      this._icon.style.backgroundImage = `var(--icon-${state})`;
+      this._icon.dataset.icon = state;
     }
     [shown.id, shown.state, this._name, shown.language] = [id, state, name, language()];
     if (this._size === "dots") {

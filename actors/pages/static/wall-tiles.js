@@ -18,11 +18,13 @@ export class Tiles extends EventTarget {
     super();
     this._root = root;
     this._now = now;
-    this._rows = new Rows(root);
+    this._rows = new Rows(root, now);
     /** @type {readonly Person[]} */ this._people = [];
     /** @type {Map<string, number>} */ this._places = new Map();
     /** @type {Size | null} */ this._size = null;
     this._space = 0;
+    /** Where the list begins, in px below the upper edge of the window. */
+    this._top = 0;
     this._columns = 1;
     this._height = 1;
     /** Whose tile is in the tab order. @type {string | null} */ this._current = null;
@@ -33,7 +35,7 @@ export class Tiles extends EventTarget {
     moved.observe(root);
     moved.observe(document.body);
     addEventListener("resize", () => this._measure(true), { passive: true });
-    addEventListener("scroll", () => this._view(), { passive: true });
+    addEventListener("scroll", () => this._look(), { passive: true });
     root.addEventListener("click", (event) => this._clicked(event));
     root.addEventListener("keydown", (event) => this._key(event));
     root.addEventListener("focusin", (event) => this._focused(event));
@@ -48,7 +50,7 @@ export class Tiles extends EventTarget {
 
   _moved() {
     if (this._root.clientWidth !== this._space) this._measure(true);
-    else this._view();
+    else this._look();
   }
 
   /** The size of a tile comes from the style sheet. @param {boolean} show whether to draw what is shown now */
@@ -58,6 +60,7 @@ export class Tiles extends EventTarget {
     const read = (/** @type {string} */ name) => parseFloat(style.getPropertyValue(name)) * rem;
     const [least, height, gap] = [read("--tile-width"), read("--tile-height"), read("--tile-gap")];
     this._space = this._root.clientWidth;
+    this._top = this._root.getBoundingClientRect().top;
     this._columns = Math.max(1, Math.floor((this._space + gap) / (least + gap)));
     this._height = height + gap;
     this._root.style.setProperty("--columns", String(this._columns));
@@ -97,22 +100,22 @@ export class Tiles extends EventTarget {
   _show() {
     const held = this._people.length === 0 && this._root.contains(document.activeElement);
     this._root.style.height = `${Math.ceil(this._people.length / this._columns) * this._height}px`;
-    this._rows.show(this._people, this._wanted(), this._currentAt(), this._now());
+    this._rows.show(this._people, this._wanted(), this._currentAt());
     if (held) this._root.focus({ preventScroll: true });
   }
 
-  /** It was scrolled, or moved. */
-  _view() {
-    this._rows.view(this._wanted(), this._now());
+  /** It was scrolled, or moved. Asking where it is makes the browser lay out everything: not while there is writing. */
+  _look() {
+    this._top = this._root.getBoundingClientRect().top;
+    this._rows.view(this._wanted());
   }
 
   /** The numbers of the rows to draw: those in view, and the one that has the tab order's tile. */
   _wanted() {
-    const { top } = this._root.getBoundingClientRect();
     const rows = Math.ceil(this._people.length / this._columns);
     const within = (/** @type {number} */ row) => Math.min(rows, Math.max(0, row));
-    const first = within(Math.floor(-top / this._height) - SPARE_ROWS);
-    const last = within(Math.ceil((innerHeight - top) / this._height) + SPARE_ROWS);
+    const first = within(Math.floor(-this._top / this._height) - SPARE_ROWS);
+    const last = within(Math.ceil((innerHeight - this._top) / this._height) + SPARE_ROWS);
     const wanted = Array.from({ length: Math.max(0, last - first) }, (_, k) => first + k);
     const current = Math.floor(this._currentAt() / this._columns);
     if (current < rows && (current < first || current >= last)) wanted.push(current);
@@ -187,7 +190,7 @@ export class Tiles extends EventTarget {
     const above = parseFloat(getComputedStyle(document.documentElement).scrollPaddingTop) || 0;
     if (top < above) scrollBy(0, top - above - 8);
     else if (top + this._height > innerHeight) scrollBy(0, top + this._height - innerHeight + 8);
-    this._view();
+    this._look();
     this._rows.stopAt(at);
     const tile = this._rows.tile(at);
     tile?.button.focus({ preventScroll: true });
