@@ -6,23 +6,17 @@ page asks here, now and then, and connects when a proctor has let the examinee i
 
 from __future__ import annotations
 
-import asyncio
-import logging
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from actors.problems import RETRY_AFTER, Problem
+from actors.examinee_requests import claims_of, ids_of, recorded
+from actors.problems import Problem
 from actors.runtime.state_store import StateStore
-from actors.runtime.tokens import TokenVerifier, bearer
+from actors.runtime.tokens import TokenVerifier
 from protocol import keys
-from protocol.errors import ErrorCode, StateDamaged, StateUnavailable
-from protocol.ids import check_id
+from protocol.errors import ErrorCode
 
-log = logging.getLogger("examwire.web")
-
-REDIS_SECONDS = 2.0
 SHUT_OUT = ("exhausted", "removed")
 """Fields of the progress record; `1` in one of them means that a connection would be refused."""
 
@@ -42,17 +36,10 @@ class ExamineeApi:
 
         `admitted`: a connection would be let in, as far as is recorded. 503 while nobody knows.
         """
-        claims = self._verifier.verify(bearer(request.headers.get("authorization")))
-        plan_id = check_id("planId", request.path_params["plan_id"])
-        examinee_id = check_id("examineeId", request.path_params["examinee_id"])
+        claims = claims_of(self._verifier, request)
+        plan_id, examinee_id = ids_of(request)
         if not claims.is_examinee(plan_id, examinee_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token is not this examinee's")
-        try:
-            async with asyncio.timeout(REDIS_SECONDS):
-                [found] = await self._store.fields([keys.progress(plan_id, examinee_id)], SHUT_OUT)
-        except (StateUnavailable, StateDamaged, TimeoutError) as error:
-            log.warning("plan %s, examinee %s: admission not known: %r", plan_id, examinee_id, error)
-            raise Problem(
-                503, ErrorCode.UNAVAILABLE, "what is recorded cannot be read now", headers=RETRY_AFTER
-            ) from None
+        reading = self._store.fields([keys.progress(plan_id, examinee_id)], SHUT_OUT)
+        [found] = await recorded(plan_id, examinee_id, reading)
         return JSONResponse({"admitted": "1" not in found}, headers={"Cache-Control": "no-store"})

@@ -15,6 +15,7 @@ from protocol import subjects
 from protocol.codec import encode
 from protocol.errors import BrokerUnavailable, WrongLastSequence
 from protocol.server_messages import Lease
+from protocol.streams import is_marker
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.heartbeat")
@@ -105,7 +106,7 @@ class Heartbeat:
         """Somebody published since: an ack of ours that was lost, the marker of our expired lease, or a successor."""
         try:
             newest = await self._bus.last_message("LEASE", subjects.lease(self._server_id))
-            if newest is None or "Nats-Marker-Reason" in newest.headers:
+            if newest is None or is_marker(newest.headers):
                 about = {"server": self._server_id}
                 log.error("%s: the lease had expired; announcing all sessions anew", self._server_id, extra=about)
                 await self.claim()

@@ -16,18 +16,16 @@ from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore, Touch
 from actors.state_metrics import LEASE_EXPIRIES
 from protocol import keys, records, subjects
-from protocol.codec import Codec, encode
+from protocol.codec import LEASE_CODEC, encode
 from protocol.errors import BrokerUnavailable, ProtocolError, StateDamaged, StateUnavailable
 from protocol.history import fold
 from protocol.server_messages import Lease, ServerStatus, ServerStatusCode
 from protocol.servers import Server
-from protocol.streams import LEASE_WATCH, LOST_ON_THE_WAY_SECONDS
+from protocol.streams import LEASE_WATCH, LOST_ON_THE_WAY_SECONDS, is_marker
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.lease_watch")
 
-LEASES = Codec.of((Lease,))
-MARKER = "Nats-Marker-Reason"
 TOUCHES = 64  # a pipeline so short does not hold up the state manager beside us
 ALIVE = (ServerStatusCode.STARTING, ServerStatusCode.READY, ServerStatusCode.DRAINING, ServerStatusCode.STOPPING)
 
@@ -65,7 +63,7 @@ class LeaseWatch(Actor):
             for delivery in deliveries:
                 began, failed = time.perf_counter(), None
                 try:
-                    if MARKER in delivery.headers:
+                    if is_marker(delivery.headers):
                         await self._expired(delivery)
                     else:
                         await self._heard(delivery)
@@ -77,7 +75,7 @@ class LeaseWatch(Actor):
 
     async def _heard(self, delivery: Delivery) -> None:
         try:
-            lease = LEASES.decode_one(delivery.payload)
+            lease = LEASE_CODEC.decode_one(delivery.payload)
         except ProtocolError as error:
             log.error("%s: %s: not a lease: %s", self.address, delivery.subject, error)
             await delivery.ack()
@@ -112,7 +110,7 @@ class LeaseWatch(Actor):
     async def _expired(self, delivery: Delivery) -> None:
         server_id = delivery.subject.removeprefix("lease.")
         newest = await self._bus.last_message(LEASE_WATCH.stream, delivery.subject)
-        if newest is not None and MARKER not in newest.headers:
+        if newest is not None and not is_marker(newest.headers):
             await delivery.ack()  # it was heard from again
             return
         # Nor could anybody while the stream had no leader.

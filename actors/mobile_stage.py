@@ -6,8 +6,6 @@ it learns that the examinee was removed, or let in again.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,18 +14,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from actors.problems import REMOVED, RETRY_AFTER, Problem
+from actors.examinee_requests import claims_of, ids_of, recorded
+from actors.problems import REMOVED, Problem
 from actors.runtime.state_store import StateStore
-from actors.runtime.tokens import TokenVerifier, bearer
+from actors.runtime.tokens import TokenVerifier
 from protocol import keys
-from protocol.errors import ErrorCode, StateDamaged, StateUnavailable
+from protocol.errors import ErrorCode
 from protocol.facts import MobileSyncCode
-from protocol.ids import check_id
 from protocol.times import format_time, parse_time
 
-log = logging.getLogger("examwire.web")
-
-REDIS_SECONDS = 2.0
 _CAN_BE_LATE = (MobileSyncCode.WAITING, MobileSyncCode.FAILED, MobileSyncCode.TIMED_OUT)
 
 
@@ -82,13 +77,7 @@ class MobileStages:
     async def read(self, plan_id: str, examinee_id: str) -> MobileStage:
         """As it is recorded. Raises a 503 `Problem` when Redis does not answer in time, or not with the truth."""
         wanted = [keys.mobile_sync(plan_id, examinee_id), keys.progress(plan_id, examinee_id)]
-        try:
-            async with asyncio.timeout(REDIS_SECONDS):
-                stage, progress = await self._store.hashes(wanted)
-        except (StateUnavailable, StateDamaged, TimeoutError) as error:
-            log.warning("plan %s, examinee %s: stage not known: %r", plan_id, examinee_id, error)
-            detail = "what is recorded cannot be read now"
-            raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=RETRY_AFTER) from None
+        stage, progress = await recorded(plan_id, examinee_id, self._store.hashes(wanted))
         return MobileStage(stage, progress.get("removed") == "1")
 
     async def as_known(self, plan_id: str, examinee_id: str) -> MobileStage | None:
@@ -103,9 +92,8 @@ class MobileStages:
 
         `status` (NONE: not entered yet), `deadline` and the `secondsLeft` until then (negative after it), `removed`.
         """
-        claims = self._verifier.verify(bearer(request.headers.get("authorization")))
-        plan_id = check_id("planId", request.path_params["plan_id"])
-        examinee_id = check_id("examineeId", request.path_params["examinee_id"])
+        claims = claims_of(self._verifier, request)
+        plan_id, examinee_id = ids_of(request)
         if not claims.may_upload_for(plan_id, examinee_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token is not for this examinee")
         stage = await self.read(plan_id, examinee_id)

@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 from actors import traces
 from actors.captures import FILE_NAME, CaptureStore, Incoming, StoreFailed
+from actors.examinee_requests import ids_of
 from actors.mobile_stage import MobileStage, MobileStages
 from actors.pictures import NotAPicture, PictureTooLarge
 from actors.problems import UPLOAD_STALLED, Problem
@@ -99,8 +100,7 @@ class MobileUploads:
         Raises `InvalidField`, `Problem`, `PictureTooLarge`, `NotAPicture`, `StoreFailed`, `BrokerUnavailable`, and
         Starlette's `ClientDisconnect`.
         """
-        plan_id = check_id("planId", request.path_params["plan_id"])
-        examinee_id = check_id("examineeId", request.path_params["examinee_id"])
+        plan_id, examinee_id = ids_of(request)
         if not claims.may_upload_for(plan_id, examinee_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow uploads for this examinee")
         upload = Upload(plan_id, examinee_id, *_device(request))

@@ -21,19 +21,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from actors.examinee_requests import claims_of, ids_of
 from actors.mobile_stage import MobileStage, MobileStages
 from actors.problems import EXPIRED, NO_SECRET, NOT_WAITING, RETRY_AFTER, TOO_MANY_REQUESTS, Problem
 from actors.rate_limit import RateLimit, client_address, is_trusted
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.local_addresses import LOOPBACK_NAMES, in_url, is_wildcard, lan_addresses
 from actors.runtime.settings import Settings, token_secret
-from actors.runtime.tokens import TokenVerifier, bearer, issue_token, signs_elsewhere
+from actors.runtime.tokens import TokenVerifier, issue_token, signs_elsewhere
 from protocol import subjects
 from protocol.errors import BrokerUnavailable, ErrorCode
 from protocol.facts import MobileSyncCode
-from protocol.ids import check_id
 from protocol.phone_codes import LENGTH, LONGEST_SECONDS, PhoneCode, digest, new_code, normalised, shown
-from protocol.streams import PHONE
+from protocol.streams import PHONE, is_marker
 from protocol.times import format_time, parse_time
 
 log = logging.getLogger("examwire.web")
@@ -70,9 +70,8 @@ class PhoneCodes:
 
     async def make_code(self, request: Request) -> Response:
         """`POST /v1/plans/{planId}/examinees/{examineeId}/phone-code`, by the examinee: 201 and a code."""
-        claims = self._verifier.verify(bearer(request.headers.get("authorization")))
-        plan_id = check_id("planId", request.path_params["plan_id"])
-        examinee_id = check_id("examineeId", request.path_params["examinee_id"])
+        claims = claims_of(self._verifier, request)
+        plan_id, examinee_id = ids_of(request)
         if not claims.may_pair_phone(plan_id, examinee_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow to pair a phone with this examinee")
         secret = self._signing_secret()
@@ -156,7 +155,7 @@ class PhoneCodes:
             detail = f"there is no such code; it has {LENGTH} letters and digits, and lives for some minutes"
             raise Problem(404, ErrorCode.NOT_FOUND, detail, field="code")
         over = Problem(410, EXPIRED, "this code is over; take the new one that the examinee's page shows")
-        if "Nats-Marker-Reason" in stored.headers:
+        if is_marker(stored.headers):
             raise over
         try:
             record = PhoneCode.model_validate_json(stored.payload)

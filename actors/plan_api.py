@@ -16,13 +16,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from actors.endpoints import Endpoints
+from actors.examinee_requests import claims_of
 from actors.http_bodies import fresh_answer
 from actors.plan_log import Beginning, PlanLog
 from actors.plan_memory import PlanMemory
 from actors.problems import RETRY_AFTER, Problem
 from actors.runtime.bus import Bus
 from actors.runtime.settings import MobileSyncSettings
-from actors.runtime.tokens import TokenVerifier, bearer
+from actors.runtime.tokens import TokenVerifier
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
 from protocol.happenings import Happening
 from protocol.ids import check_id
@@ -136,7 +137,7 @@ class PlanApi:
 
     def _watched_plan(self, request: Request) -> str:
         """The plan of the address, when the token allows to watch it. Raises `InvalidToken`, `InvalidField`, 403."""
-        claims = self._verifier.verify(bearer(request.headers.get("authorization")))
+        claims = claims_of(self._verifier, request)
         plan_id = check_id("planId", request.path_params["plan_id"])
         if not claims.may_watch(plan_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow to watch this plan")

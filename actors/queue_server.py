@@ -13,7 +13,7 @@ from actors.runtime.bus import Bus
 from actors.runtime.presence import Presence
 from actors.runtime.settings import Settings
 from protocol import subjects
-from protocol.codec import Codec, encode
+from protocol.codec import LEASE_CODEC, Codec, encode
 from protocol.errors import BrokerUnavailable, ErrorCode, ProtocolError
 from protocol.frames import error_frame
 from protocol.server_messages import Lease, QueueCreate, QueueCreated
@@ -28,6 +28,7 @@ from protocol.streams import (
     StreamSpec,
     broadcast_consumer,
     captures_stream,
+    is_marker,
     queue_consumers,
     queue_id,
     reconnect_watch,
@@ -36,7 +37,6 @@ from protocol.streams import (
 log = logging.getLogger("examwire.queue_server")
 
 REQUESTS = Codec.of((QueueCreate,))
-LEASES = Codec.of((Lease,))
 
 
 def topology_streams(settings: Settings) -> list[StreamSpec]:
@@ -132,10 +132,10 @@ class QueueServer(Actor):
     async def _lease_holder(self, server_id: str) -> str | None:
         """The incarnation that is alive as `server_id`; a server takes the lease before it asks for its queue."""
         newest = await self._bus.last_message("LEASE", subjects.lease(server_id))
-        if newest is None or "Nats-Marker-Reason" in newest.headers:
+        if newest is None or is_marker(newest.headers):
             return None
         try:
-            lease = LEASES.decode_one(newest.payload)
+            lease = LEASE_CODEC.decode_one(newest.payload)
         except ProtocolError:
             return None  # no server wrote that
         assert isinstance(lease, Lease)

@@ -30,6 +30,7 @@ from actors import traces
 from actors.captures import FILE_NAME, StoreFailed, capture_store, keep_seconds
 from actors.endpoints import Endpoints
 from actors.examinee_api import ExamineeApi
+from actors.examinee_requests import claims_of, ids_of
 from actors.mobile_stage import MobileStages
 from actors.mobile_upload import MobileUploads
 from actors.phone_codes import PhoneCodes
@@ -44,10 +45,9 @@ from actors.runtime.presence import Presence
 from actors.runtime.settings import Settings, require_secret_beyond_loopback
 from actors.runtime.state_store import StateStore
 from actors.runtime.tls import ServerTls
-from actors.runtime.tokens import TokenVerifier, bearer
+from actors.runtime.tokens import TokenVerifier
 from actors.web_metrics import REQUESTS, UPLOADS
 from actors.web_pages import Pages
-from protocol.claims import Claims
 from protocol.errors import (
     BrokerUnavailable,
     ErrorCode,
@@ -57,7 +57,6 @@ from protocol.errors import (
     StateDamaged,
     StateUnavailable,
 )
-from protocol.ids import check_id
 
 log = logging.getLogger("examwire.web")
 
@@ -231,14 +230,11 @@ class WebServer(Actor):
             ids = scope.get("path_params", {})
             self.account_for(HttpRequest(method, route, status, ids.get("plan_id"), ids.get("examinee_id")), began)
 
-    def _claims(self, request: Request) -> Claims:
-        return self._verifier.verify(bearer(request.headers.get("authorization")))
-
     async def upload(self, request: Request) -> Response:
         """`PUT /v1/plans/{planId}/examinees/{examineeId}/mobile-sync?deviceId&model&osVersion`, body JPEG or PNG."""
         outcome = "STOPPING"
         try:
-            claims = self._claims(request)
+            claims = claims_of(self._verifier, request)
             with traces.uploading(request.headers.get(traces.HEADER), plan=claims.plan, examinee=claims.sub):
                 response = await self.uploads.take(claims, request)
             outcome = "STORED"
@@ -256,9 +252,8 @@ class WebServer(Actor):
 
     async def capture(self, request: Request) -> Response:
         """`GET /v1/plans/{planId}/captures/{examineeId}/sync_cap.jpg`, for proctors of the plan and the examinee."""
-        claims = self._claims(request)
-        plan_id = check_id("planId", request.path_params["plan_id"])
-        examinee_id = check_id("examineeId", request.path_params["examinee_id"])
+        claims = claims_of(self._verifier, request)
+        plan_id, examinee_id = ids_of(request)
         if not claims.may_see_picture_of(plan_id, examinee_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow to see this picture")
         # The one that counts by the record; while nobody knows, the one that was stored last.

@@ -11,6 +11,7 @@ import pydantic_core
 
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.facts import STATUS_MESSAGES
+from protocol.server_messages import Lease
 from protocol.session_messages import SOCKET_MESSAGES
 from protocol.wire import Message
 
@@ -97,6 +98,7 @@ def field_error(error: pydantic.ValidationError, prefix: str = "data") -> Protoc
 
 STATUS_CODEC = Codec.of(STATUS_MESSAGES)
 SOCKET_CODEC = Codec.of(SOCKET_MESSAGES)
+LEASE_CODEC = Codec.of((Lease,))
 
 
 def encode(message: Message) -> bytes:

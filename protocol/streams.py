@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from protocol import subjects
@@ -137,6 +137,11 @@ ADVISORY_WATCH = ConsumerSpec(
     GIVEN_UP,
     "The advisory watch: what consumers gave up goes to the dead letters",
 )
+
+
+def is_marker(headers: Mapping[str, str]) -> bool:
+    """Whether NATS itself has left this message: the last one of its subject has expired, or was removed."""
+    return "Nats-Marker-Reason" in headers
 
 
 def bucket_stream(bucket: str) -> str:
