@@ -265,11 +265,19 @@ class StateManager(Actor):
     async def _surely(self, step: Callable[[], Awaitable[T]]) -> T:
         """Repeat a step until the engines answer; every write compares versions, so a repetition is harmless."""
         delay = 0.05
+        put_back: set[str] = set()
         while True:
             try:
                 result = await step()
             except StateLost:
                 await self._make_whole()
+            except StateDamaged as damage:
+                # Not of a record, which concerns one examinee: of what finds them, and so of everybody.
+                if damage.key is None or damage.key in put_back:
+                    raise
+                put_back.add(damage.key)
+                log.warning("%s: %s: written anew by the log", self.address, damage)
+                await self._repair.put_back_index(damage.key)
             except (StateUnavailable, BrokerUnavailable) as error:
                 engine = "Redis" if isinstance(error, StateUnavailable) else "NATS"
                 if self._waiting_for is None:

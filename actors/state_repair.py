@@ -128,6 +128,18 @@ class StateRepair:
             await self._restore(projection, kinds, repair)
         return repair
 
+    async def put_back_index(self, key: str) -> None:
+        """Write a key that finds records anew by the log, if something else lies in its place."""
+        match key.split(":"):
+            case ["plan", plan_id, "examinees"]:
+                projection = Projection(plan_id)
+            case _:
+                projection = Projection()
+        await projection.follow(self._status)
+        await self._store.clear_unless({key: "hash" if key.endswith(":sockets") else "set"})
+        members = {one: values for one, values in projection.members.items() if one == key}
+        await self._restore_index(members, {one: held for one, held in projection.entries.items() if one == key})
+
     # -- nothing is known: everything by the log --------------------------------------------------------
 
     async def _rebuild(self, repair: Repair) -> int:

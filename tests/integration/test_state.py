@@ -222,6 +222,24 @@ async def test_one_record_that_cannot_be_read_does_not_keep_the_plan_from_the_pr
     await eventually(lambda: _agrees(system), "Redis and the log agree")
 
 
+async def test_what_finds_the_records_is_written_anew_when_something_else_lies_in_its_place(
+    system: System, bus: Bus, redis: Redis
+) -> None:
+    proctor = await system.proctor()
+    clients = await arrive(system, EXAMINEES[:4])
+    for examinee_id in clients:
+        await proctor.expect("examinee_connected", examineeId=examinee_id)
+    for key in (keys.PLANS, keys.plan_examinees("P001"), keys.server_sockets("SOCK001")):
+        await redis.set(key, "no set and no hash")
+    await system.examinee("E009")
+    await proctor.expect("examinee_connected", examineeId="E009")
+    await eventually(lambda: _agrees(system), "Redis and the log agree")
+    assert await redis.smembers(keys.plan_examinees("P001")) == {*EXAMINEES[:4], "E009"}
+    late = await system.proctor("SOCK002", name="proctor-2")
+    assert len(statuses([frame for frame in late.frames if frame["type"] == "plan_snapshot"])) == 5
+    assert await bus.last_message("DEADLETTER", "deadletter.>") is None
+
+
 async def _agrees(system: System) -> bool:
     return (await audit(system)).differences == []
 
