@@ -23,11 +23,12 @@ from actors.runtime.metrics import REGISTRY
 from actors.runtime.state_store import Index, Replacement, SocketWrite, StateStore
 from actors.state_audit import Difference
 from actors.state_places import Item, index_of, kind_of, record_of, socket_writes
+from actors.state_restoring import heard_since, holds, in_flight, readable, restored, with_facts
 from protocol import subjects
 from protocol.codec import encode
 from protocol.errors import NotPermitted, StateDamaged
 from protocol.facts import ExamineeFact, Restate
-from protocol.history import History, compact, fold, insert
+from protocol.history import History, fold
 from protocol.records import RecordKind
 from protocol.times import format_time
 from protocol.versions import floor_of
@@ -210,7 +211,7 @@ class StateRepair:
             histories: dict[str, History[Any, Any]] = {}
             for key in some:
                 by_log = projection.lines.get(key) or Line(kinds[key])
-                found = _read(kinds[key], key, seen[key])
+                found = readable(kinds[key], key, seen[key])
                 wanted_history = restored(by_log, found, projection)
                 if wanted_history is not None and found is None and (seen[key] or by_log.untold):
                     # What came while it could not be read is among the dead letters, and was told to nobody.
@@ -261,13 +262,13 @@ class StateRepair:
             seen = dict(zip(some, await self._store.raw_hashes(some), strict=True))
             histories: dict[str, History[Any, Any]] = {}
             for key in some:
-                found = _read(kinds[key], key, seen[key])
+                found = readable(kinds[key], key, seen[key])
                 if found is None and seen[key]:
                     continue  # damaged, which is no matter of what came last: `state rebuild`
-                news = [item.version for item in by_key[key] if not _holds(found, item.version)]
+                news = [item.version for item in by_key[key] if not holds(found, item.version)]
                 repair.missing += sum(one <= floor_of(extent.acknowledged) and one not in aside for one in news)
-                history = _with(found, kinds[key], by_key[key], settled)
-                history = _in_flight(history, extent)
+                history = with_facts(found, kinds[key], by_key[key], settled)
+                history = in_flight(history, extent)
                 if any(one in aside for one in news):
                     history = replace(history, owed=True)
                 if history != found:
@@ -301,7 +302,7 @@ class StateRepair:
             kind = kinds[key]
             fields = kind.write(history, fold(history, kind.rule), secrets.randbits(52) + 1)
             replacements.append(
-                Replacement(key, "rev", known.get("rev", "0"), {**fields, **_heard_since(fields, known)})
+                Replacement(key, "rev", known.get("rev", "0"), {**fields, **heard_since(fields, known)})
             )
         verdicts = await self._store.replace(replacements)
         repair.records += sum(verdicts)
@@ -330,77 +331,3 @@ class StateRepair:
             out.append(Outgoing(subjects.status_plan(about.plan_id), encode(message), message_id))
         await self._bus.confirm(await self._bus.send(out))
         repair.restated += len(out)
-
-
-def restored(line: Line, found: History[Any, Any] | None, projection: Projection) -> History[Any, Any] | None:
-    """A record by the log, with what it holds beyond the log's replayed part; `None`: it is ahead of that part.
-
-    What the log has forgotten is taken from the record.
-    """
-    log_alone = line.history(projection.floor)
-    if found is None:
-        return _in_flight(log_alone, projection.extent)
-    if found.floor > projection.end:
-        return None
-    if 0 < found.first < projection.beginning:
-        items = [Item(version, fact) for version, fact in line.facts]
-        return _in_flight(_with(found, line.kind, items, found.floor), projection.extent)
-    newer = [Item(version, fact) for version, fact in found.facts if version > projection.end]
-    history = _with(log_alone, line.kind, newer, 0)
-    # Decided on what was not so: what proctors were told last may not be so either.
-    wrong = line.kind.told(fold(found, line.kind.rule)) != line.kind.told(line.state_of(found))
-    history = _in_flight(history, projection.extent)
-    newest_told = max(history.newest_told, found.newest_told)
-    return replace(history, newest_told=newest_told, owed=history.owed or found.owed or wrong)
-
-
-def _with(
-    history: History[Any, Any] | None, kind: RecordKind[Any, Any], items: Sequence[Item], settled: int
-) -> History[Any, Any]:
-    """A history with these facts in it, in their places."""
-    grown = compact(history if history is not None else kind.empty(), kind.rule, settled)
-    for item in items:
-        grown = insert(grown, kind.rule, item.version, item.message, kind.told).history
-    return grown
-
-
-def _holds(history: History[Any, Any] | None, version: int) -> bool:
-    """Whether a fact has its place in a history."""
-    return history is not None and (version <= history.floor or any(version == known for known, _ in history.facts))
-
-
-def _in_flight(history: History[Any, Any], extent: Extent) -> History[Any, Any]:
-    """Of several facts that are at work nobody knows in which order they were told: that was in the lost record.
-
-    Each of them asks again for all that may have followed from it. And if the last of them tells nothing, something
-    untrue may have been told by it, which nothing newer puts right: the state is told anew.
-    """
-    least, most = floor_of(extent.acknowledged), floor_of(extent.delivered)
-    at_work = [version for version, _ in history.facts if least < version <= most]
-    if len(at_work) < 2:
-        return history
-    late = tuple(sorted({*history.late, *at_work[:-1]}))
-    return replace(history, late=late, owed=history.owed or history.newest_told < at_work[-1])
-
-
-def _read(kind: RecordKind[Any, Any], key: str, there: dict[str, str] | StateDamaged) -> History[Any, Any] | None:
-    """The history in a record; `None` when there is none that can be read."""
-    if isinstance(there, StateDamaged):
-        log.warning("%s", there)
-        return None
-    if "history" not in there:
-        return None
-    try:
-        return kind.read(there["history"])
-    except ValueError as error:
-        log.warning("%s: %s", key, error)
-        return None
-
-
-def _heard_since(fields: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
-    """What leases have added to the record of the same socket or the same process, which is not in the log."""
-    if fields.get("liveSocketId") and all(fields[name] == known.get(name) for name in ("liveSocketId", "since")):
-        return {"lastActiveTime": max(fields["lastActiveTime"], known.get("lastActiveTime", ""))}
-    if fields.get("incarnation") and fields["incarnation"] == known.get("incarnation"):
-        return {name: known[name] for name in ("cpuUsage", "memoryUsage", "networkStatus") if known.get(name)}
-    return {}
