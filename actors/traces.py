@@ -14,17 +14,19 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic_core
 
 from actors.runtime import tracing
 from actors.runtime.tracing import Span
-from actors.state_decisions import Decided
-from actors.state_places import Item
 from protocol.facts import ExamineeFact
 from protocol.trace_context import parse_traceparent
 from protocol.wire import Message, Traced
+
+if TYPE_CHECKING:
+    from actors.state_decisions import Decided
+    from actors.state_places import Item
 
 HEADER = "traceparent"
 _upload: ContextVar[str | None] = ContextVar("upload", default=None)

@@ -18,6 +18,7 @@ from actors.queue_server import topology_streams
 from actors.runtime import VERSION
 from actors.runtime.broker_login import login
 from actors.runtime.bus import Bus, ServiceEntry
+from actors.runtime.local_addresses import in_url
 from actors.runtime.process_facts import process_facts
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
@@ -236,7 +237,7 @@ class Examination:
         url = self._monitoring
         if url is None:
             host = urlsplit(login(self._settings.nats_url, self._settings.nats).urls[0]).hostname or "127.0.0.1"
-            url = f"http://{f'[{host}]' if ':' in host else host}:8222"
+            url = f"http://{in_url(host)}:8222"
         try:
             with urlopen(f"{url.rstrip('/')}/varz", timeout=MONITORING_SECONDS) as answer:
                 found = json.load(answer)

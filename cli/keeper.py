@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from actors.runtime.supervision import Intensity
+from actors.runtime.supervision import Intensity, Restarts
 from cli.children import GOOD_END, Child
 from protocol.errors import RoleFailed
 
@@ -49,21 +47,17 @@ class Keeper:
         self._keeping[child] = asyncio.create_task(self._keep(child), name=f"keep:{child.name}")
 
     async def _keep(self, child: Child) -> None:
-        recent: deque[float] = deque()
+        restarts = Restarts(self.intensity)
         how = await child.ended()
         while True:
             if how == GOOD_END:  # somebody drained it, or asked it to end: a restart, and no failure
                 log.warning("%s ended in good order and is started again", child.name)
             else:
-                now = time.monotonic()
-                recent.append(now)
-                while recent[0] < now - self.intensity.period:
-                    recent.popleft()
-                if len(recent) > self.intensity.restarts:
-                    times, period = len(recent), self.intensity.period
+                delay = restarts.delay()
+                if delay is None:
+                    times, period = restarts.recent, self.intensity.period
                     self._give_up(f"{child.name} ended {times} times within {period:g} s, at last: {how}")
                     return
-                delay = min(self.intensity.backoff * 2 ** (len(recent) - 1), self.intensity.backoff_max)
                 log.warning("%s ended (%s) and is started again in %.1f s", child.name, how, delay)
                 await asyncio.sleep(delay)
             try:

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from actors.runtime.local_addresses import in_url
 from actors.runtime.settings import NatsSettings
 from protocol.errors import ConfigurationError
 from protocol.permissions import inbox_prefix
@@ -68,8 +69,7 @@ def _without_user(url: str) -> tuple[tuple[str, ...], str | None, str | None]:
             )
         if parts.username is not None:
             users.add((unquote(parts.username), unquote(parts.password) if parts.password is not None else None))
-        shown = f"[{host}]" if ":" in host else host
-        urls.append(urlunsplit((parts.scheme, f"{shown}:{port or 4222}", "", "", "")))
+        urls.append(urlunsplit((parts.scheme, f"{in_url(host)}:{port or 4222}", "", "", "")))
     if len(users) > 1:
         raise ConfigurationError("nats_url: its servers have different users; they are one cluster, with one user")
     user, password = users.pop() if users else (None, None)

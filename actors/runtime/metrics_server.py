@@ -16,6 +16,7 @@ from http import HTTPStatus
 from prometheus_client import Histogram, generate_latest
 
 from actors.runtime.bus import Bus
+from actors.runtime.local_addresses import in_url
 from actors.runtime.metrics import CONTENT_TYPE, REGISTRY
 from actors.runtime.state_store import StateStore
 from actors.runtime.supervision import Supervisor
@@ -63,7 +64,7 @@ class MetricsServer:
             raise RoleFailed(f"{role}: metrics cannot be served on {host}:{port}: {error.strerror or error}") from None
         host, port = self._listener.getsockname()[:2]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+        self.url = f"http://{in_url(host)}:{port}/metrics"
 
     async def start(self, supervisor: Supervisor) -> None:
         """Serve; until `watch` the role is alive and not ready."""

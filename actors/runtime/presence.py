@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 from actors.runtime import VERSION
 from actors.runtime.actor import Actor
-from actors.runtime.bus import Bus
+from actors.runtime.bus import Bus, Respond
 from actors.runtime.process_facts import answer_process_facts
 from actors.runtime.tap import Tap
 from protocol import subjects
@@ -21,7 +21,6 @@ from protocol.frames import error_frame
 log = logging.getLogger("examwire.presence")
 
 STOP_AFTER_SECONDS = 0.1  # the answer goes out first
-Respond = Callable[[bytes], Awaitable[bytes]]
 
 
 class Presence:

@@ -41,6 +41,29 @@ class Intensity:
     backoff_max: float = 5.0
 
 
+class Restarts:
+    """The latest restarts, held against an intensity; the wait before each doubles within a period."""
+
+    def __init__(self, intensity: Intensity) -> None:
+        self._intensity = intensity
+        self._recent: deque[float] = deque()
+
+    @property
+    def recent(self) -> int:
+        """How many there were within the period."""
+        return len(self._recent)
+
+    def delay(self) -> float | None:
+        """Count one more: the seconds to wait before it; `None`: that is too many."""
+        now = time.monotonic()
+        self._recent.append(now)
+        while self._recent[0] < now - self._intensity.period:
+            self._recent.popleft()
+        if len(self._recent) > self._intensity.restarts:
+            return None
+        return min(self._intensity.backoff * 2.0 ** (len(self._recent) - 1), self._intensity.backoff_max)
+
+
 class Supervisor:
     """Starts children in order, stops them in reverse, restarts the one that failed and leaves its siblings alone.
 
@@ -52,9 +75,9 @@ class Supervisor:
         self.intensity = intensity or Intensity()
         self.children: dict[str, Actor] = {}
         self._specs: dict[str, ChildSpec] = {}
-        self._restarts: dict[str, int] = {}
+        self._restarts = Restarts(self.intensity)
+        self._counts: dict[str, int] = {}
         self._failed: set[Actor] = set()
-        self._recent: deque[float] = deque()
         self._restarting: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
@@ -64,7 +87,7 @@ class Supervisor:
         actor = spec.factory()
         before = self.children.get(spec.name)
         if before is not None:  # it is told from its first inspection on what happened to the one before it
-            actor.restarts = self._restarts.get(spec.name, 0)
+            actor.restarts = self._counts.get(spec.name, 0)
             actor.failed, actor.last_error, actor.last_error_at = before.failed, before.last_error, before.last_error_at
         self._specs[spec.name] = spec
         self.children[spec.name] = actor
@@ -90,20 +113,16 @@ class Supervisor:
             if spec.restart == "transient" and isinstance(error, RoleFailed):
                 self._escalate(error)
                 return
-            now = time.monotonic()
-            self._recent.append(now)
-            while self._recent[0] < now - self.intensity.period:
-                self._recent.popleft()
-            if len(self._recent) > self.intensity.restarts:
+            delay = self._restarts.delay()
+            if delay is None:
                 self._escalate(
                     RoleFailed(
-                        f"{self.name}: {spec.name} failed {len(self._recent)} times within "
+                        f"{self.name}: {spec.name} failed {self._restarts.recent} times within "
                         f"{self.intensity.period:g} s, last with {type(error).__name__}: {error}"
                     )
                 )
                 return
-            count = self._restarts[spec.name] = self._restarts.get(spec.name, 0) + 1
-            delay = min(self.intensity.backoff * 2 ** (len(self._recent) - 1), self.intensity.backoff_max)
+            count = self._counts[spec.name] = self._counts.get(spec.name, 0) + 1
             RESTARTS.labels(failed.kind).inc()
             log.warning("%s: restarting %s in %.1f s (restart %d)", self.name, spec.name, delay, count)
             await asyncio.sleep(delay)
