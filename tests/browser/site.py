@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from actors.runtime.settings import Settings, load_settings
@@ -101,7 +102,10 @@ class Complaints:
 
 
 class Screens:
-    """Opens pages, each in a profile of its own as a computer of its own would have."""
+    """Opens pages, each in a profile of its own as a computer of its own would have.
+
+    `async with screens:` closes them at its end, for what they look at may end before the test does.
+    """
 
     def __init__(self, browser: Browser) -> None:
         self.browser = browser
@@ -132,8 +136,16 @@ class Screens:
         return page
 
     async def close(self) -> None:
-        for context in self._contexts:
-            await context.close()
+        while self._contexts:
+            await self._contexts.pop().close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
 
 async def with_own_clock(page: Page) -> None:

@@ -321,8 +321,7 @@ async def test_an_examinees_token_opens_no_wall_and_does_not_push_the_examinee_a
 
 
 async def test_a_long_name_covers_neither_the_id_nor_the_neighbour(screens: Screens) -> None:
-    screens.complaints.expect(REFUSED)  # the plan may end before the page does
-    async with ScriptedPlan(3) as plan:
+    async with ScriptedPlan(3) as plan, screens:
         plan.rows["E0002"]["name"] = "José María de la Santísima Trinidad Hernández-Rodríguez del Castillo y Fernández"
         page = await screens.open(plan.link)
         name = tile(page, "E0002").locator(".tile-name")
@@ -337,9 +336,8 @@ async def test_a_long_name_covers_neither_the_id_nor_the_neighbour(screens: Scre
 
 
 async def test_a_message_of_one_long_word_leaves_the_actions_in_view(screens: Screens) -> None:
-    screens.complaints.expect(REFUSED)  # the plan may end before the page does
     screens.complaints.expect("timeline")  # the scripted plan has no log
-    async with ScriptedPlan(3) as plan:
+    async with ScriptedPlan(3) as plan, screens:
         page = await screens.open(plan.link)
         await tile(page, "E0001").click()
         plan.version += 1
@@ -353,7 +351,7 @@ async def test_a_message_of_one_long_word_leaves_the_actions_in_view(screens: Sc
 
 
 async def test_2000_examinees_fit_on_the_wall_and_none_is_miscounted(screens: Screens) -> None:
-    async with ScriptedPlan(2000) as plan:
+    async with ScriptedPlan(2000) as plan, screens:
         page = await screens.open(plan.link, viewport={"width": 1280, "height": 800})
         all_of_them = page.locator('#filters [data-state="all"]')
         await expect(all_of_them).to_have_text("All 2,000")
@@ -385,7 +383,7 @@ async def test_2000_examinees_fit_on_the_wall_and_none_is_miscounted(screens: Sc
 async def test_what_is_asked_for_without_a_connection_goes_out_with_the_next_one(screens: Screens) -> None:
     screens.complaints.expect(REFUSED)
     screens.complaints.expect("timeline")  # the scripted plan has no log
-    async with ScriptedPlan(20) as plan:
+    async with ScriptedPlan(20) as plan, screens:
         page = await screens.open(plan.link)
         await tile(page, "E0001").click()
         await plan.close_socket()

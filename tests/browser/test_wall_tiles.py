@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.scripted_plan import ScriptedPlan
 from tests.browser.site import Screens
-from tests.browser.test_wall import REFUSED, expect, tile
+from tests.browser.test_wall import expect, tile
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -17,8 +17,7 @@ pytestmark = IN_A_BROWSER
 
 
 async def test_the_focus_stays_with_its_examinee_while_the_order_changes(screens: Screens) -> None:
-    screens.complaints.expect(REFUSED)  # the plan may end before the page does
-    async with ScriptedPlan(120) as plan:
+    async with ScriptedPlan(120) as plan, screens:
         page = await screens.open(plan.link, viewport={"width": 1280, "height": 800})
         await expect(page.locator("#live")).to_contain_text("120 examinees")
         one = tile(page, "E0030")
@@ -33,7 +32,7 @@ async def test_the_focus_stays_with_its_examinee_while_the_order_changes(screens
         ):
             await plan.say(*(happens(f"E{k:04}") for k in to_whom))
             slot = page.locator(".slot", has=one)
-            await expect(slot).to_have_attribute("aria-posinset", str(place), timeout=15_000)
+            await expect(slot).to_have_attribute("aria-posinset", str(place))
             await expect(one).to_be_focused()
             assert await places(page) == sorted(await places(page))
         assert await one.evaluate("(tile) => tile === window.held && window.left === 0")
@@ -42,15 +41,14 @@ async def test_the_focus_stays_with_its_examinee_while_the_order_changes(screens
 
 
 async def test_who_has_the_focus_and_is_hidden_leaves_it_to_whoever_stands_there(screens: Screens) -> None:
-    screens.complaints.expect(REFUSED)  # the plan may end before the page does
-    async with ScriptedPlan(40) as plan:
+    async with ScriptedPlan(40) as plan, screens:
         page = await screens.open(plan.link, viewport={"width": 1280, "height": 800})
         await plan.say(*(plan.lost(f"E{k:04}", ago=100 - k) for k in range(1, 11)))
         await page.locator('#filters [data-state="lost"]').click()
         await expect(page.locator(".tile")).to_have_count(10)
         await tile(page, "E0003").focus()
         await plan.say(plan.back("E0003"))
-        await expect(page.locator(".tile")).to_have_count(9, timeout=15_000)
+        await expect(page.locator(".tile")).to_have_count(9)
         await expect(tile(page, "E0004")).to_be_focused()
         await plan.say(*(plan.back(f"E{k:04}") for k in (1, 2, *range(4, 11))))
         await expect(page.locator("#nobody")).to_be_visible(timeout=15_000)
@@ -58,8 +56,7 @@ async def test_who_has_the_focus_and_is_hidden_leaves_it_to_whoever_stands_there
 
 
 async def test_the_tab_key_finds_the_tiles_also_when_they_were_scrolled_away(screens: Screens) -> None:
-    screens.complaints.expect(REFUSED)  # the plan may end before the page does
-    async with ScriptedPlan(1000) as plan:
+    async with ScriptedPlan(1000) as plan, screens:
         page = await screens.open(plan.link, viewport={"width": 1280, "height": 800})
         await tile(page, "E0001").wait_for()
         await page.evaluate("scrollTo(0, 5000)")
@@ -71,8 +68,7 @@ async def test_the_tab_key_finds_the_tiles_also_when_they_were_scrolled_away(scr
 
 
 async def test_at_a_glance_everybody_has_a_fixed_place(screens: Screens) -> None:
-    screens.complaints.expect(REFUSED)  # the plan may end before the page does
-    async with ScriptedPlan(300) as plan:
+    async with ScriptedPlan(300) as plan, screens:
         page = await screens.open(plan.link, viewport={"width": 1280, "height": 800})
         sort = page.get_by_label("Sort")
         await expect(sort).to_have_value("attention")
