@@ -180,12 +180,12 @@ def _run(
     from actors.runtime.metrics_server import MetricsServer
     from actors.runtime.role import run_role
 
+    host, port = settings.metrics.host, settings.metrics.port
+    require_secret_beyond_loopback(settings, f"{role} metrics", host)
     configure_logging(role, name, settings.log.level or "info", settings.log.format)
     for variable, meant in unknown_variables(os.environ).items():
         hint = f"; did you mean {meant}?" if meant else ""
         log.warning("%s: the variable %s is no setting, and nobody reads it%s", name, variable, hint)
-    host, port = settings.metrics.host, settings.metrics.port
-    require_secret_beyond_loopback(settings, f"{role} metrics", host)
     metrics = MetricsServer(role, host, port, needs_redis=role in NEEDS_REDIS)
 
     async def ready(supervisor: Supervisor) -> None:

@@ -132,12 +132,10 @@ def test_no_token_is_signed_here_when_an_issuer_is_configured(invoke: Invoke) ->
     ],
 )
 def test_a_role_without_a_configured_secret_does_not_listen_beyond_loopback(
-    tmp_path: Path, arguments: tuple[str]
+    invoke: Invoke, tmp_path: Path, arguments: tuple[str]
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stdout) == (2, "")
+    done = invoke(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
     assert "beyond loopback" in done.stderr
     assert list(tmp_path.iterdir()) == []  # it refused before it did anything
 
