@@ -90,6 +90,7 @@ export function showCamera({ finder, late, removed, again }) {
   byId("trouble-title").textContent = title && t(title);
   byId("trouble-text").textContent = hasText(`${title}.do`) ? t(`${title}.do`) : "";
   byId("camera-hint").hidden = said !== null;
+  byId("camera-hint").toggleAttribute("data-advice", !removed && !again); // which a tiny screen has no room for
   byId("camera-hint").textContent = t(removed ? "removed.text" : again ? "camera.again" : "camera.hint");
   byId("shutter").hidden = removed || !live;
   byId("turn").hidden = removed || !live || !camera.several;
