@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +26,7 @@ from cli.live import (
     session_pages,
     shown_state,
 )
-from cli.output import Format, OutputOption, WatchOption, run_until_interrupted, show, table, watch
+from cli.output import Format, OutputOption, WatchOption, cell, run_until_interrupted, show, table, watch
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -143,11 +142,7 @@ def _fields(found: dict[str, Any]) -> list[tuple[object, ...]]:
     fields: list[tuple[object, ...]] = []
     for name, value in found.items():
         if name == "details" and isinstance(value, dict):
-            fields += [(f"details.{one}", _cell(inner)) for one, inner in value.items()]
+            fields += [(f"details.{one}", cell(inner)) for one, inner in value.items()]
         else:
-            fields.append((name, _cell(value)))
+            fields.append((name, cell(value)))
     return fields
-
-
-def _cell(value: object) -> object:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value

@@ -18,9 +18,8 @@ from actors.runtime.masking import masked
 from actors.runtime.settings import Settings, load_settings, settings_file, variable_of
 from cli.findings import State, show_findings, worst
 from cli.output import ExitCode, Format, OutputOption, show, table
-from protocol.errors import BrokerUnavailable, ConfigurationError, StateUnavailable
-
-READY_FILE = "ready.json"
+from cli.running_up import READY_FILE, RunningUp
+from protocol.errors import BrokerUnavailable, StateUnavailable
 
 FLAGS: dict[str, str] = {
     "nats_url": "Where NATS is.",
@@ -179,14 +178,10 @@ def as_environment(values: Mapping[str, Any]) -> dict[str, str]:
 def at_running_system(settings: Settings) -> Settings:
     """The settings with the engines of the `examwire up` on this data directory, where they were not told."""
     untold = {"nats_url", "redis_url"} - settings.model_fields_set
-    path = settings.data_dir / READY_FILE
-    if not untold or not path.is_file():
+    running = RunningUp.on(settings.data_dir) if untold else None
+    if running is None:
         return settings
-    try:
-        ready = json.loads(path.read_text())
-        found = {"nats_url": str(ready["natsUrl"]), "redis_url": str(ready["redisUrl"])}
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigurationError(f"{path} is not what `examwire up` writes ({error!r}): remove it") from None
+    found = {"nats_url": running.nats_url, "redis_url": running.redis_url}
     return settings.model_copy(update={name: found[name] for name in untold})
 
 

@@ -86,6 +86,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     return drawn
 
 
+def cell(value: object) -> object:
+    """What a field shows in a table: lists and objects as JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+
+
 def console() -> Console:
     """stdout for rich. A pipe has no width that a table would have to fit into."""
     from rich.console import Console

@@ -6,7 +6,6 @@ import asyncio
 import csv
 import getpass
 import io
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -19,14 +18,16 @@ from actors.enrolment import Enrolled, enrol
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import issue_token
-from cli.config import READY_FILE, takes_settings
+from cli.config import takes_settings
 from cli.live import connected
 from cli.moments import local, zone_name
 from cli.output import Format, NotFound, OutputOption, show, table
 from cli.page_links import page_bases
+from cli.running_up import RunningUp
 from cli.signing import require_taken_here
 from cli.token import seconds_of
 from protocol import keys
+from protocol.csv_cells import plain_text
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
 from protocol.roster import BadRoster, Entry, read_roster
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 CHUNK = 500
 PROCTOR = "T001"
 _FIELDS = ("name", "enrolled", "removed", "connStatusCode", "since")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 PlanArgument = Annotated[str, typer.Argument(metavar="PLAN_ID", help="The plan.", show_default=False)]
 
@@ -207,12 +207,9 @@ def _web_url(settings: Settings, told: str | None) -> str:
         if not told.startswith(("http://", "https://")):
             raise typer.BadParameter(f"--web-url: {told!r} is no http:// or https:// address")
         return told.rstrip("/")
-    path = settings.data_dir / READY_FILE
-    if path.is_file():
-        try:
-            return page_bases(str(json.loads(path.read_text())["webUrl"]), settings)[0].rstrip("/")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigurationError(f"{path} is not what `examwire up` writes ({error!r}): remove it") from None
+    running = RunningUp.on(settings.data_dir)
+    if running is not None:
+        return page_bases(running.web_url, settings)[0].rstrip("/")
     scheme = "https" if settings.web.certificate_file is not None else "http"
     return page_bases(f"{scheme}://{settings.web.host}:{settings.web.port}", settings)[0]
 
@@ -241,9 +238,8 @@ def _tokens(settings: Settings, plan_id: str, entries: Sequence[Entry], seconds:
     writer.writerow(["role", "examineeId", "name", "token", "url"])
     for entry in entries:
         issued = issue_token(settings, "examinee", plan_id, entry.examinee_id, seconds=seconds)
-        # A name may begin with what a spreadsheet computes (OWASP, CSV injection).
-        name = f"'{entry.name}" if (entry.name or "").startswith(_FORMULA) else entry.name
-        writer.writerow(["examinee", entry.examinee_id, name or "", issued, f"{base}/examinee#token={issued}"])
+        name = plain_text(entry.name or "")
+        writer.writerow(["examinee", entry.examinee_id, name, issued, f"{base}/examinee#token={issued}"])
     issued = issue_token(settings, "proctor", plan_id, PROCTOR, seconds=seconds)
     writer.writerow(["proctor", "", PROCTOR, issued, f"{base}/proctor#token={issued}"])
     return text.getvalue()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +21,7 @@ from cli.output import (
     NotFound,
     OutputOption,
     WatchOption,
+    cell,
     run_until_interrupted,
     show,
     table,
@@ -231,13 +231,9 @@ def _age(seconds: float) -> str:
 def _draw_fields(found: Sequence[Row]) -> RenderableType:
     rows: list[tuple[object, ...]] = []
     for row in found:
-        rows += [(name, _cell(value)) for name, value in row.items()]
+        rows += [(name, cell(value)) for name, value in row.items()]
         rows.append(("", ""))
     return table(["field", "value"], rows[:-1])
-
-
-def _cell(value: Any) -> object:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
 # -- streams --------------------------------------------------------------------------------------------

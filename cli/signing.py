@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 
 from actors.runtime.settings import Settings, token_secret, variable_of
 from actors.runtime.tokens import signs_elsewhere
-from cli.config import READY_FILE
+from cli.running_up import RunningUp
 from protocol.errors import ConfigurationError
-
-SECRET_MARK = "secretMark"
 
 
 def secret_mark(settings: Settings) -> str:
@@ -28,13 +25,8 @@ def require_taken_here(settings: Settings) -> None:
         raise ConfigurationError(
             "token: the settings name an issuer's public key, so tokens signed here would be refused; ask the issuer"
         )
-    path = settings.data_dir / READY_FILE
-    try:
-        expected = json.loads(path.read_text()).get(SECRET_MARK)
-    except FileNotFoundError:
-        return  # nothing runs on it, or something else than `examwire up`
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigurationError(f"{path} is not what `examwire up` writes ({error!r}): remove it") from None
+    running = RunningUp.on(settings.data_dir)
+    expected = running.secret_mark if running is not None else None
     if expected is not None and expected != secret_mark(settings):
         raise ConfigurationError(
             f"token: the `examwire up` on {settings.data_dir} was started with another secret, so tokens signed here "

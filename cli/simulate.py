@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import secrets
 import signal
@@ -11,7 +10,6 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,8 +17,9 @@ import typer
 from actors.runtime.settings import Settings
 from actors.runtime.tokens import issue_token
 from cli.certificates import trusted_here
-from cli.config import READY_FILE, takes_settings
+from cli.config import takes_settings
 from cli.output import ExitCode, Format, OutputOption, show
+from cli.running_up import READY_FILE, RunningUp
 from cli.signing import require_taken_here
 from cli.simulated_examinee import Place, SimulatedExaminee, deal_stories
 from cli.simulated_proctor import SimulatedProctor
@@ -202,46 +201,25 @@ def _options(
     seed: int | None,
     speed: float,
 ) -> SimulateOptions:
-    running = Running.at(settings.data_dir) if not socket_urls else Running((), None, None)
-    plan_id = plan or running.plan_id or "P001"
+    running = RunningUp.on(settings.data_dir) if not socket_urls else None
+    if running is None and not socket_urls:
+        raise CannotConnect(
+            f"no `examwire up` runs on {settings.data_dir} (there is no {settings.data_dir / READY_FILE}): start it, "
+            "or say --data-dir of the one that runs, or --socket-url and --web-url"
+        )
+    if running is not None and running.certificate_file is not None:
+        trusted_here(running.certificate_file)
     return SimulateOptions(
         settings,
-        tuple(socket_urls or running.socket_urls),
-        web_url or running.web_url,
-        check_id("planId", plan_id),
+        tuple(socket_urls) if socket_urls else running.socket_urls if running is not None else (),
+        web_url or (running.web_url if running is not None else None),
+        check_id("planId", plan or (running.plan_id if running is not None else "P001")),
         examinees,
         proctors,
         duration,
         secrets.randbelow(1_000_000) if seed is None else seed,
         speed,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """Where the `examwire up` on a data directory is."""
-
-    socket_urls: tuple[str, ...]
-    web_url: str | None
-    plan_id: str | None
-
-    @classmethod
-    def at(cls, data_dir: Path) -> Running:
-        """From its ready line. Raises `CannotConnect`."""
-        path = data_dir / READY_FILE
-        try:
-            ready = json.loads(path.read_text())
-            if "certificateFile" in ready:
-                trusted_here(str(ready["certificateFile"]))
-            urls = tuple(str(one["url"]) for one in ready["socketServers"])
-            return cls(urls, str(ready["webUrl"]), str(ready["planId"]))
-        except FileNotFoundError:
-            raise CannotConnect(
-                f"no `examwire up` runs on {data_dir} (there is no {path}): start it, or say --data-dir of "
-                "the one that runs, or --socket-url and --web-url"
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CannotConnect(f"{path} is not what `examwire up` writes: {error!r}") from None
 
 
 async def _run(options: SimulateOptions, screen: Screen) -> SimulateReport:

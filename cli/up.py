@@ -21,7 +21,7 @@ from actors.runtime.settings import Settings, load_settings, require_secret_beyo
 from actors.runtime.supervision import Intensity
 from actors.runtime.tokens import signs_elsewhere
 from cli.children import EngineProcess, RoleProcess
-from cli.config import READY_FILE, as_environment, takes_settings
+from cli.config import as_environment, takes_settings
 from cli.data_dir import DataDirClaim
 from cli.engines import NatsServer, RedisServer
 from cli.keeper import Keeper
@@ -29,7 +29,8 @@ from cli.kept_ports import KeptPorts
 from cli.output import ExitCode, print_json
 from cli.page_links import advice, described, page_bases, page_links
 from cli.run import ENGINES, LOGS, SERVER_SETTINGS, SOCKET_TLS, WEB_TLS, JsonOption
-from cli.signing import SECRET_MARK, secret_mark
+from cli.running_up import READY_FILE, SECRET_MARK
+from cli.signing import secret_mark
 from protocol.errors import ConfigurationError, RoleFailed, StateUnavailable
 from protocol.ids import check_id
 

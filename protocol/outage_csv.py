@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
+from protocol.csv_cells import plain_text
 from protocol.outages import OutageRow
 
 COLUMNS = [
@@ -14,8 +15,6 @@ COLUMNS = [
     *("ongoingSeconds", "reasons", "attempts", "shutOut", "removals", "readmissions", "migrations"),
     *("mobileSync", "mobileSyncTime", "mobileSyncReason", "firstSeen", "complete"),
 ]
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def csv_of(plan_id: str, rows: Iterable[OutageRow]) -> bytes:
@@ -41,6 +40,4 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3f}"
-    shown = str(value)
-    # An examineeId may begin with a dash: a spreadsheet would compute it (OWASP, CSV injection).
-    return f"'{shown}" if isinstance(value, str) and shown.startswith(_FORMULA) else shown
+    return plain_text(value) if isinstance(value, str) else str(value)

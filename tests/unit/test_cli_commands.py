@@ -192,7 +192,13 @@ def test_a_file_that_is_not_there_is_a_usage_error(invoke: Invoke) -> None:
 def test_the_engines_of_a_running_up_are_found_by_its_data_dir_unless_told(invoke: Invoke, tmp_path: Path) -> None:
     # Ports 1 and 2 of loopback: nobody listens there, and the error names what was tried.
     (tmp_path / "data").mkdir()
-    ready = {"natsUrl": "nats://127.0.0.1:1", "redisUrl": "redis://127.0.0.1:1/0"}
+    ready = {
+        "natsUrl": "nats://127.0.0.1:1",
+        "redisUrl": "redis://127.0.0.1:1/0",
+        "webUrl": "http://127.0.0.1:1",
+        "planId": "P001",
+        "socketServers": [],
+    }
     (tmp_path / "data" / "ready.json").write_text(json.dumps(ready))
     found = invoke("plans", "ls", "--data-dir", "data")
     told = invoke("plans", "ls", "--data-dir", "data", "--redis-url", "redis://127.0.0.1:2/0")

@@ -1,0 +1,10 @@
+"""Cells of tables for spreadsheets."""
+
+from __future__ import annotations
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def plain_text(text: str) -> str:
+    """Text that no spreadsheet computes, though an id or a name may begin as a formula does (OWASP, CSV injection)."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
