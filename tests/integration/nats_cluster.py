@@ -105,7 +105,7 @@ class ConfiguredNats(Engine):
 
     def neighbours(self) -> set[str]:
         """The nodes that this one has a route to, by name."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/routez", timeout=1) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/routez", timeout=10) as answer:
             return {route["remote_name"] for route in json.load(answer)["routes"]}
 
     @property

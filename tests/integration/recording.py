@@ -169,7 +169,7 @@ class RecordedHttp:
         self.exchanges += 1
 
 
-async def settled(recorded: RecordedBroker, seconds: float = 10.0) -> None:
+async def settled(recorded: RecordedBroker, seconds: float = 20.0) -> None:
     """Wait until nothing but heartbeats has been said for a moment."""
 
     def news() -> int:

@@ -32,7 +32,7 @@ from protocol.frames import Role
 Frame = dict[str, Any]
 
 
-async def eventually(condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 10.0) -> Any:
+async def eventually(condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 20.0) -> Any:
     """Wait until `condition` returns something true, and return it."""
     deadline = time.monotonic() + seconds
     while not (result := await condition()):
@@ -75,7 +75,7 @@ class RawClient:
         await self.say("hello", token=token, clientId=client_id, connectionNo=connection_no)
         return await self.expect("welcome")
 
-    async def expect(self, kind: str, *, seconds: float = 10.0, after: int = 0, **fields: Any) -> Frame:
+    async def expect(self, kind: str, *, seconds: float = 20.0, after: int = 0, **fields: Any) -> Frame:
         """The first frame of a type with these data fields (from index `after`), waiting for it."""
         deadline = time.monotonic() + seconds
         while True:
@@ -96,7 +96,7 @@ class RawClient:
         """The events about one examinee, in the order of their arrival."""
         return [f for f in self.frames if "version" in f["data"] and f["data"].get("examineeId") == examinee_id]
 
-    async def closed(self, seconds: float = 10.0) -> int | None:
+    async def closed(self, seconds: float = 20.0) -> int | None:
         """Wait for the end; the close code, `None` when there was none."""
         await asyncio.wait_for(self.websocket.wait_closed(), seconds)
         await self._reader

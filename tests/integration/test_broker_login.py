@@ -73,5 +73,5 @@ async def test_an_end_that_the_broker_has_given_for_good_is_an_error_for_who_wai
     waiting = asyncio.create_task(bus.gone())
     await bus._nc._process_err("'User Authentication Expired'")
     with pytest.raises(BrokerUnavailable, match=r"ended the connection of cli for good.*Expired"):
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 20)
     await bus.close()

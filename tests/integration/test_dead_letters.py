@@ -138,14 +138,14 @@ async def test_what_a_consumer_gives_up_becomes_a_letter_and_a_used_up_ladder_do
     ack = await bus.publish(Outgoing("socket.nobody.here", b"hello"))
     audit = await bus._js.pull_subscribe_bind("audit", "SOCKET")
     for _ in range(2):
-        await audit.fetch(1, timeout=5)
+        await audit.fetch(1, timeout=20)
     with pytest.raises(TimeoutError):
         await audit.fetch(1, timeout=0.5)  # the advisory comes when it would be delivered once more
     archive = await bus._js.pull_subscribe_bind("archive", "SOCKET")
-    (message,) = await archive.fetch(1, timeout=5)
+    (message,) = await archive.fetch(1, timeout=20)
     # Deleted while somebody is at it: NATS calls that "terminated" as well, but nobody has given it up.
     deleted = await bus.publish(Outgoing("socket.nobody.here", b"gone"))
-    await archive.fetch(1, timeout=5)
+    await archive.fetch(1, timeout=20)
     assert await bus.delete_message("SOCKET", deleted.sequence)
     await message.term()
 

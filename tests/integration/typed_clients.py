@@ -9,7 +9,7 @@ from actors.examinee_client import ExamineeClient
 from actors.proctor_client import ProctorClient
 from protocol.wire import Message
 
-SECONDS = 10.0
+SECONDS = 20.0
 M = TypeVar("M", bound=Message)
 
 

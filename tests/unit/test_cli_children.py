@@ -163,7 +163,7 @@ def test_children_that_an_up_left_behind_are_ended(tmp_path: Path, sleeper: subp
     left = {"pid": 1, "children": [[sleeper.pid, psutil.Process(sleeper.pid).create_time()]]}
     (tmp_path / "up.lock").write_text(json.dumps(left))
     DataDirClaim(tmp_path).release()
-    assert sleeper.wait(timeout=5) == -15
+    assert sleeper.wait(timeout=20) == -15
 
 
 def test_a_process_that_has_the_pid_of_a_former_child_is_spared(

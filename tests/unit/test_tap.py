@@ -144,14 +144,14 @@ async def test_the_time_of_a_slow_handler_is_its_own_and_not_that_of_the_wait_be
     slow = Slow()
     clerk.tell(slow)
     clerk.tell(LOST)
-    asyncio.get_running_loop().call_later(0.05, slow.go.set)
+    asyncio.get_running_loop().call_later(0.5, slow.go.set)
     await until(lambda: clerk.handled == 2)
     assert clerk.tap is not None
     await clerk.tap.flush()
     slow_shown, quick_shown = mail.all
     assert (slow_shown["message"], quick_shown["message"]) == ("Slow", "connection_status")
-    assert slow_shown["took"] >= 45
-    assert quick_shown["took"] < 45
+    assert slow_shown["took"] >= 450
+    assert quick_shown["took"] < 450
 
 
 async def test_a_message_in_hand_when_the_tail_begins_is_timed_from_there(mail: Mail) -> None:
@@ -259,15 +259,15 @@ async def test_what_could_not_be_sent_is_counted(mail: Mail) -> None:
 async def test_a_tail_that_nobody_renews_ends_and_one_that_is_renewed_goes_on(mail: Mail) -> None:
     tap = Tap("clerk.1", mail.send)
     tap.watch(tail("_INBOX.forgotten", seconds=0.05))
-    tap.watch(tail("_INBOX.renewed", seconds=0.05))
+    tap.watch(tail("_INBOX.renewed", seconds=0.5))
     running = asyncio.create_task(tap.run())
-    deadline = time.monotonic() + 0.4
+    deadline = time.monotonic() + 0.7
     while time.monotonic() < deadline:
-        tap.watch(tail("_INBOX.renewed", seconds=0.2))
+        tap.watch(tail("_INBOX.renewed", seconds=0.5))
         await asyncio.sleep(0.02)
     tap.handled(LOST, time.perf_counter())
     assert not running.done()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         await running
     assert set(mail.by_inbox) == {"_INBOX.renewed"}
 
