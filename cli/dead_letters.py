@@ -18,7 +18,7 @@ from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from cli.config import takes_settings
 from cli.moments import local, zone_name
-from cli.output import ExitCode, Format, NotFound, OutputOption, console, print_json, show, table
+from cli.output import ExitCode, Format, NotFound, OutputOption, console, print_json, printable, show, table
 from protocol.dead_letters import reason_group
 from protocol.errors import ConfigurationError, ProtocolError
 from protocol.versions import version_of
@@ -94,9 +94,9 @@ def show_letter(
         target = console()
         target.print(table(["", f"dead letter {filed.number}"], lines))
         if cut is not None:
-            target.print(f"only the beginning of the payload: {cut}", markup=False)
+            target.print(f"only the beginning of the payload: {printable(cut)}", markup=False)
         text = payload if parsed is None else json.dumps(parsed, ensure_ascii=False, indent=2)
-        target.print(text, markup=False, highlight=False)
+        target.print(printable(text), markup=False, highlight=False)
 
     _at_the_desk(settings, work)
 

@@ -18,7 +18,7 @@ from cli.config import takes_settings
 from cli.diagnosis import Diagnosis, Seen, diagnose
 from cli.live import connected, session_at
 from cli.moments import local, zone_name
-from cli.output import ExitCode, Format, NotFound, OutputOption, console, print_json, table
+from cli.output import ExitCode, Format, NotFound, OutputOption, console, print_json, printable, table
 from cli.timeline import as_json, cells, read
 from protocol import keys, subjects
 from protocol.errors import BrokerUnavailable, StateDamaged, StateUnavailable
@@ -176,7 +176,7 @@ def _print(seen: Seen, found: Diagnosis) -> None:
     target = console()
 
     def say(text: str) -> None:
-        target.print(text, markup=False, highlight=False)
+        target.print(printable(text), markup=False, highlight=False)
 
     say(found.headline)
     for line in found.disagreements:

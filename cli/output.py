@@ -82,8 +82,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
     for column in drawn.columns:
         column.overflow = "fold"
     for row in rows:
-        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        drawn.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
     return drawn
+
+
+_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+def printable(text: str) -> str:
+    """What others wrote, for a terminal: control characters as escapes, so that no message can command the terminal."""
+    return text.translate(_UNPRINTABLE)
 
 
 def cell(value: object) -> object:

@@ -12,7 +12,7 @@ from actors.runtime.settings import Settings
 from cli.config import takes_settings
 from cli.live import connected
 from cli.moments import MOMENT_HELP, in_local_times, lasting, local, parse_moment, zone_name
-from cli.output import Format, NotFound, OutputOption, console, print_json, run_until_interrupted, table
+from cli.output import Format, NotFound, OutputOption, console, print_json, printable, run_until_interrupted, table
 from protocol.happenings import Happening, Moment, What, at_moment
 from protocol.ids import check_id
 from protocol.timeline import Timeline
@@ -188,7 +188,7 @@ def _show_moment(
             print_json([{**common, **one} for one in found.values()])
     elif examinee_id is not None:
         for line in _in_words(examinee_id, at_moment(by_examinee[examinee_id], moment), moment, beginning):
-            console().print(line, markup=False, highlight=False)
+            console().print(printable(line), markup=False, highlight=False)
     else:
         console().print(_draw_moments(plan_id, list(found.values()), moment))
 
