@@ -2,8 +2,8 @@
 
     python -m tests.browser.measure_wall --examinees 2000 --changes 200 --seconds 20
 
-Counts the time between frames (`requestAnimationFrame`) and the long tasks (50 ms and more of the page's work): while the
-whole plan arrives, while nothing happens, and for each size of the tiles (the overview in both its orders) while
+Counts the time between frames (`requestAnimationFrame`) and the long tasks (50 ms and more of the page's work): while
+the whole plan arrives, while nothing happens, and for each size of the tiles (the overview in both its orders) while
 examinees are lost, try again and come back; then (`hall`) while a hall of a fifth of the plan drops at once.
 
 Frame times depend on what else the machine does: `load` is how many processes wanted a processor when a phase was over.

@@ -8,7 +8,7 @@
  */
 
 import { languagePicker, t } from "./i18n.js";
-import { element, setText } from "./wall-link.js";
+import { element, setText } from "./wall-elements.js";
 import { ORDER, STATES } from "./wall-people.js";
 import { counted } from "./wall-text.js";
 

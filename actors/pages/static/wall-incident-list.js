@@ -6,7 +6,7 @@
  */
 
 import { duration, t, time } from "./i18n.js";
-import { element, setText } from "./wall-link.js";
+import { element, setText } from "./wall-elements.js";
 import { incidentName } from "./wall-text.js";
 
 /** An incident that is over stays for so long. */

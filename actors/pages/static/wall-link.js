@@ -6,7 +6,7 @@
  */
 
 import { hasText, t, time } from "./i18n.js";
-import { said } from "./page-token.js";
+import { element, setText } from "./wall-elements.js";
 import { paintIcons } from "./wall-icons.js";
 import { STATES } from "./wall-people.js";
 
@@ -158,60 +158,4 @@ export class Link {
     const why = status.state === "gaveUp" ? whyText(status) : "";
     this._say(t(`link.said.${said}`, { why }));
   }
-}
-
-/** The form that asks for a token, when a page was opened without one or with one that is refused. */
-export class Door {
-  /** @param {(token: string) => void} enter */
-  constructor(enter) {
-    this._dialog = /** @type {HTMLDialogElement} */ (element("door"));
-    this._why = "door.none";
-    const input = /** @type {HTMLTextAreaElement} */ (element("door-token"));
-    input.addEventListener("input", () => input.setCustomValidity(""));
-    element("door-form").addEventListener("submit", (event) => {
-      event.preventDefault();
-      const token = input.value.trim();
-      const wrong = /^[\w-]+\.[\w-]+\.[\w-]+$/.test(token) ? otherRole(token) : t("door.notToken");
-      if (wrong) {
-        input.setCustomValidity(wrong);
-        input.reportValidity();
-        return;
-      }
-      input.value = "";
-      this._dialog.close();
-      enter(token);
-    });
-  }
-
-  /** @param {string} why a sentence */
-  open(why) {
-    setText(element("door-why"), why);
-    if (!this._dialog.open) this._dialog.showModal();
-  }
-}
-
-/**
- * Why a token opens no wall, as a sentence; empty when its role does not speak against it. An examinee's must not get as
- * far as the server: it would connect as that examinee, and push the examinee's own page aside.
- * @param {string} token
- */
-export function otherRole(token) {
-  const role = said(token)?.role || "proctor";
-  return role === "proctor" ? "" : t("door.role", { role });
-}
-
-/**
- * An element of the page that is there by its id.
- * @param {string} id
- * @returns {HTMLElement}
- */
-export function element(id) {
-  const found = document.getElementById(id);
-  if (found === null) throw new Error(`proctor.html has no element #${id}`);
-  return found;
-}
-
-/** Write a text unless it stands there already. @param {Element | null} where @param {string} text */
-export function setText(where, text) {
-  if (where && where.textContent !== text) where.textContent = text;
 }

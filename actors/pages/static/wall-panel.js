@@ -1,45 +1,32 @@
 /**
- * The panel of one examinee: what is known, what happened, the picture, and what a proctor can do.
+ * The panel of one examinee: what is known and what a proctor can do; with what happened (`History`) and the picture.
  *
  * @typedef {import("./wall-people.js").Person} Person
  * @typedef {import("./wall-actions.js").Actions} Actions
+ * @typedef {import("./wall-web.js").Web} Web
  */
 
-import { clock, dateTime, duration, hasText, language, t, time } from "./i18n.js";
-import { element, setText } from "./wall-link.js";
+import { dateTime, duration, hasText, t, time } from "./i18n.js";
+import { element, parts, setText } from "./wall-elements.js";
+import { History } from "./wall-history.js";
 import { milliseconds, STATES } from "./wall-people.js";
+import { Picture } from "./wall-picture.js";
 import { describe, nameOf, reasonText } from "./wall-text.js";
-import { entryText, Timeline } from "./wall-timeline.js";
 
-const TIMELINE_ENTRIES = 200;
-/** What was told live is there at once; the log is read again this long after, for the outages and the exact words. */
-const READ_AGAIN_MS = 1500;
 const EXTENSIONS = [30, 60, 120, 300, 600];
-const NO_OUTAGES = Object.freeze({ outages: 0, stillDisconnected: false, compensateSeconds: 0 });
-
-/** A problem of the web server (RFC 9457), or what the browser says. */
-class Failed extends Error {}
 
 /** Fires `close`, and `act` (detail: `{kind, examineeId, text?, seconds?}`). */
 export class Panel extends EventTarget {
-  /**
-   * @param {{actions: Actions, now: () => number, online: () => boolean, fetch: (path: string) => Promise<Response>}} given
-   *   `fetch`: of the plan (`/examinees/…`), with the proctor's token
-   */
-  constructor({ actions, now, online, fetch }) {
+  /** @param {{actions: Actions, web: Web, online: () => boolean}} given */
+  constructor({ actions, web, online }) {
     super();
     this._root = element("panel");
     this._actions = actions;
-    this._now = now;
+    this._web = web;
     this._online = online;
-    this._fetch = fetch;
     /** @type {Person | null} */ this.person = null;
-    this._timeline = new Timeline();
-    /** @type {Record<string, any> | null} */ this._outages = null;
-    /** @type {"loading" | "there" | string} */ this._read = "loading";
-    this._picture = "";
-    this._turn = 0;
-    /** @type {ReturnType<typeof setTimeout> | undefined} */ this._timer = undefined;
+    this._history = new History(web);
+    this._picture = new Picture(web);
     element("panel-close").addEventListener("click", () => this.close());
     this._root.addEventListener("keydown", (event) => {
       if (event.key === "Escape") {
@@ -61,27 +48,20 @@ export class Panel extends EventTarget {
     this._root.hidden = false;
     document.documentElement.dataset.panel = "open";
     if (other) {
-      this._timeline = new Timeline();
-      this._outages = null;
-      this._read = "loading";
-      this._turn += 1;
-      this._forgetPicture();
+      this._picture.forget();
       /** @type {HTMLTextAreaElement} */ (element("notify-text")).value = "";
       this._root.scrollTop = 0;
-      this._readSoon(0);
+      this._history.begin(person);
     }
     this.refresh();
-    this._drawTimeline();
-    this._drawOutages();
     element("panel-name").focus({ preventScroll: true });
   }
 
   close() {
     if (this.person === null) return;
     this.person = null;
-    this._turn += 1;
-    clearTimeout(this._timer);
-    this._forgetPicture();
+    this._history.end();
+    this._picture.forget();
     this._root.hidden = true;
     delete document.documentElement.dataset.panel;
     this.dispatchEvent(new Event("close"));
@@ -89,16 +69,12 @@ export class Panel extends EventTarget {
 
   /** A message about anybody. @param {{type: string, data: Record<string, any>}} message */
   told(message) {
-    if (message.data.examineeId !== this.person?.id) return;
-    if (this._timeline.told(message)) {
-      this._drawTimeline();
-      this._readSoon(READ_AGAIN_MS);
-    }
+    if (message.data.examineeId === this.person?.id) this._history.told(message);
   }
 
   /** The page is up to date again: there may be more in the log. */
   readAgain() {
-    if (this.open) this._readSoon(0);
+    if (this.open) this._history.read();
   }
 
   /** The examinee has changed, or the language. */
@@ -117,24 +93,23 @@ export class Panel extends EventTarget {
     offer("extend", ["WAITING", "FAILED", "TIMED_OUT"].includes(seen.mobileSync), "act.extend.not");
     offer("remove", !seen.removed, "act.remove.means");
     this.drawActions();
-    this._drawPicture(person);
+    this._picture.show(person);
     this.tick();
   }
 
   /** Time has passed. */
   tick() {
     if (this.person === null) return;
-    const said = describe(this.person, this._now());
+    const said = describe(this.person, this._web.now());
     setText(element("panel-more"), [said.clock, said.more].filter(Boolean).join(" · "));
-    if (this._outages?.stillDisconnected) this._drawOutages();
+    this._history.tick();
   }
 
   /** The language has changed. */
   translate() {
     drawExtensions();
     this.refresh();
-    this._drawTimeline();
-    this._drawOutages();
+    this._history.draw();
   }
 
   // -- what can be done ------------------------------------------------------------------------------
@@ -238,144 +213,6 @@ export class Panel extends EventTarget {
       setText(line.children[1], value);
     });
   }
-
-  _drawOutages() {
-    const outages = this._outages;
-    if (outages === null) {
-      setText(element("outages"), this._read === "loading" ? t("timeline.loading") : "–");
-      return;
-    }
-    const said = [];
-    if (outages.outages === 0) said.push(t("outages.none"));
-    else {
-      const words = { n: outages.outages, total: duration(outages.outageSeconds), longest: duration(outages.longestSeconds) };
-      said.push(t("outages.sum", words));
-    }
-    if (outages.stillDisconnected && this.person?.since) {
-      said.push(t("outages.now", { now: clock((this._now() - this.person.since) / 1000) }));
-    }
-    if (outages.compensateSeconds > 0) said.push(t("outages.compensate", { compensate: duration(outages.compensateSeconds) }));
-    if (outages.complete === false) said.push(t("outages.cut"));
-    setText(element("outages"), said.join(" "));
-  }
-
-  _drawTimeline() {
-    const note = element("timeline-note");
-    const { entries } = this._timeline;
-    note.hidden = this._read === "there" && entries.length > 0;
-    if (this._read === "loading") setText(note, t("timeline.loading"));
-    else if (this._read === "there") setText(note, t("timeline.none"));
-    else setText(note, t("timeline.failed", { why: this._read }));
-    const list = element("timeline");
-    while (list.children.length > entries.length) list.lastElementChild?.remove();
-    entries.forEach((entry, at) => {
-      const item = list.children[at] ?? list.appendChild(parts("li", "time", "span", "small"));
-      item.setAttribute("data-what", entry.what);
-      const when = /** @type {HTMLTimeElement} */ (item.children[0]);
-      if (when.dateTime !== entry.time) {
-        when.dateTime = entry.time;
-        when.title = entry.time;
-      }
-      setText(when, entry.time ? time(entry.time) : "");
-      setText(item.children[1], entryText(entry));
-      // Of a confirmation it is the proctor whose message it was: nothing that "by" may be said of.
-      const by = entry.what === "NOTICE_CONFIRMED" ? null : entry.by;
-      setText(item.children[2], by ? t("timeline.by", { by }) : "");
-    });
-    list.lang = language();
-  }
-
-  /** @param {number} delay ms */
-  _readSoon(delay) {
-    clearTimeout(this._timer);
-    this._timer = setTimeout(() => void this._readLog(), delay);
-  }
-
-  async _readLog() {
-    const { person } = this;
-    const turn = this._turn;
-    if (person === null) return;
-    try {
-      const response = await this._fetch(`/examinees/${person.id}/timeline?limit=${TIMELINE_ENTRIES}`);
-      const body = await bodyOf(response);
-      if (!response.ok && response.status !== 404) throw new Failed(body.detail ?? String(response.status));
-      if (turn !== this._turn) return;
-      // 404: the log holds nothing about somebody who never came.
-      this._timeline.read(body.entries ?? []);
-      this._outages = body.outages ?? NO_OUTAGES;
-      this._read = "there";
-    } catch (error) {
-      if (turn !== this._turn) return;
-      this._read = error instanceof Failed ? error.message : String(/** @type {Error} */ (error).message);
-    }
-    this._drawTimeline();
-    this._drawOutages();
-  }
-
-  // -- the picture -----------------------------------------------------------------------------------
-
-  /** @param {Person} person */
-  _drawPicture(person) {
-    const { seen } = person;
-    const section = element("picture-section");
-    section.hidden = seen.imageUrl === null && seen.mobileSync !== "COMPLETED";
-    if (section.hidden) {
-      this._forgetPicture();
-      return;
-    }
-    const image = /** @type {HTMLImageElement} */ (element("picture"));
-    image.alt = t("picture.alt", { who: nameOf(person) });
-    const wanted = `${person.id} ${seen.mobileSyncVersion}`;
-    if (!image.hidden) setText(element("picture-text"), pictureText(person));
-    if (this._picture !== wanted) {
-      this._picture = wanted;
-      void this._loadPicture(person, wanted);
-    }
-  }
-
-  /** @param {Person} person @param {string} wanted */
-  async _loadPicture(person, wanted) {
-    const image = /** @type {HTMLImageElement} */ (element("picture"));
-    setText(element("picture-text"), t("picture.loading"));
-    try {
-      const response = await this._fetch(`/captures/${person.id}/sync_cap.jpg`);
-      if (!response.ok) throw new Failed((await bodyOf(response)).detail ?? String(response.status));
-      const url = URL.createObjectURL(await response.blob());
-      if (this._picture !== wanted) {
-        URL.revokeObjectURL(url);
-        return;
-      }
-      URL.revokeObjectURL(image.src);
-      image.src = url;
-      await image.decode();
-      image.hidden = false;
-      setText(element("picture-text"), pictureText(person));
-    } catch (error) {
-      if (this._picture !== wanted) return;
-      image.hidden = true;
-      setText(element("picture-text"), t("picture.failed", { why: String(/** @type {Error} */ (error).message) }));
-    }
-  }
-
-  _forgetPicture() {
-    const image = /** @type {HTMLImageElement} */ (element("picture"));
-    this._picture = "";
-    if (image.src) URL.revokeObjectURL(image.src);
-    image.removeAttribute("src");
-    image.hidden = true;
-  }
-}
-
-/** @param {Person} person */
-function pictureText({ seen }) {
-  return t("picture.from", { device: seen.deviceId ?? "?", time: seen.mobileSyncAt ? dateTime(seen.mobileSyncAt) : "?" });
-}
-
-/** An element with empty parts. @param {string} outer @param {...string} inner */
-function parts(outer, ...inner) {
-  const made = document.createElement(outer);
-  made.append(...inner.map((one) => document.createElement(one)));
-  return made;
 }
 
 /**
@@ -386,12 +223,6 @@ function offer(id, possible, why) {
   const button = element(id);
   button.setAttribute("aria-disabled", String(!possible));
   button.title = possible ? "" : t(why);
-}
-
-/** What the web server answered; a proxy's own words are none of it. @param {Response} response */
-async function bodyOf(response) {
-  const json = /[/+]json\b/.test(response.headers.get("Content-Type") ?? "");
-  return json ? response.json() : {};
 }
 
 /** @param {Event} event */

@@ -14,15 +14,19 @@ import { forget, fromAddress, remember, said } from "./page-token.js";
 import { Actions } from "./wall-actions.js";
 import { Chime, Owed, SAY_EVERY_SECONDS, Summary } from "./wall-alerts.js";
 import { Controls } from "./wall-controls.js";
+import { Door, otherRole } from "./wall-door.js";
+import { element, setText } from "./wall-elements.js";
 import { keepIconsPainted } from "./wall-icons.js";
 import { IncidentList } from "./wall-incident-list.js";
 import { Incidents, networkOf } from "./wall-incidents.js";
-import { Door, element, Link, otherRole, setText, whyText } from "./wall-link.js";
+import { listenForKeys } from "./wall-keys.js";
+import { Link, whyText } from "./wall-link.js";
 import { Pace } from "./wall-pace.js";
 import { Panel } from "./wall-panel.js";
 import { milliseconds, People, reorders, STATES } from "./wall-people.js";
 import { incidentName } from "./wall-text.js";
 import { Tiles } from "./wall-tiles.js";
+import { Web } from "./wall-web.js";
 
 /** @typedef {import("./wall-incidents.js").Incident} Incident */
 /** @typedef {import("./wall-people.js").State} State */
@@ -40,10 +44,8 @@ useTexts({ en, ko });
 class Wall {
   /** @param {string} token */
   constructor(token) {
-    this._token = token;
     this._claims = said(token);
-    this._plan = this._claims?.plan ?? "";
-    this._skew = 0;
+    this._web = new Web(token, this._claims?.plan ?? "");
     this.people = new People();
     this.incidents = new Incidents();
     this.actions = new Actions();
@@ -62,15 +64,10 @@ class Wall {
     const held = () => this.tiles.touched + HOLD_MS - performance.now();
     this._order = new Pace(() => this._putInOrder(), ORDER_EVERY_MS, held, HOLD_AT_MOST_MS);
     this.link = new Link(this.client, (sentence) => this._say(sentence), () => this._askToken());
-    this.panel = new Panel({
-      actions: this.actions,
-      now: () => this.now(),
-      online: () => this.client.connected,
-      fetch: (path) => this._get(`/v1/plans/${encodeURIComponent(this._plan)}${path}`),
-    });
+    this.panel = new Panel({ actions: this.actions, web: this._web, online: () => this.client.connected });
     this.door = new Door((given) => this._enter(given));
     this._wire();
-    this._keys();
+    listenForKeys(this);
     this._translated();
   }
 
@@ -79,12 +76,12 @@ class Wall {
     this.client.connect();
     this.link.show();
     setInterval(() => this._tick(), 1000);
-    void this._findSkew();
+    void this._web.findSkew();
   }
 
   /** Ms since the epoch by the servers' clock, which since and deadlines are told by. */
   now() {
-    return Date.now() + this._skew;
+    return this._web.now();
   }
 
   // -- what comes in ---------------------------------------------------------------------------------
@@ -110,7 +107,7 @@ class Wall {
 
   /** @param {Record<string, any>} welcome */
   _welcome(welcome) {
-    this._plan = welcome.planId;
+    this._web.plan = welcome.planId;
     this._title();
   }
 
@@ -203,7 +200,8 @@ class Wall {
   }
 
   _title() {
-    const title = this._plan ? t("title", { plan: this._plan }) : t("title.unknown");
+    const { plan } = this._web;
+    const title = plan ? t("title", { plan }) : t("title.unknown");
     setText(element("plan"), title);
     const { alarms } = this.people;
     const whole = alarms > 0 ? t("title.alarms", { n: alarms, title }) : title;
@@ -314,56 +312,7 @@ class Wall {
     this.panel.drawActions();
   }
 
-  // -- keys ------------------------------------------------------------------------------------------
-
-  _keys() {
-    addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-      const { target } = event;
-      const typing = target instanceof Element && target.matches("input:not([type=checkbox]), textarea, select");
-      if (event.key === "Escape") this._escape(target);
-      else if (!typing && this.controls.shortcuts && this._shortcut(event.key)) event.preventDefault();
-      else if (target === element("search") && event.key === "ArrowDown" && this.tiles.focus()) event.preventDefault();
-    });
-  }
-
-  /** @param {string} key @returns {boolean} */
-  _shortcut(key) {
-    if (key === "/") element("search").focus();
-    else if (key === "f") element("filters").querySelector("button")?.focus();
-    else if (key === "m") this.controls.toggleSound();
-    else if (key === "?") this.controls.help();
-    else return false;
-    return true;
-  }
-
-  /** Inmost first: what is typed, the panel, then what hides examinees. @param {EventTarget | null} target */
-  _escape(target) {
-    if (target === element("search") && this.controls.search) this.controls.clear();
-    else if (this.panel.open) this.panel.close();
-    else if (this.list.only !== null) this.list.choose(null);
-    else this.controls.clear();
-  }
-
-  // -- the web server --------------------------------------------------------------------------------
-
-  /** @param {string} path */
-  _get(path) {
-    return fetch(path, { headers: { Authorization: `Bearer ${this._token}` }, cache: "no-store", credentials: "omit" });
-  }
-
-  /** A computer whose clock is wrong would count wrongly; a second either way is what `Date` can tell. */
-  async _findSkew() {
-    const asked = Date.now();
-    try {
-      const response = await fetch("/healthz", { cache: "no-store" });
-      const told = Date.parse(response.headers.get("Date") ?? "");
-      const skew = told + 500 - (asked + Date.now()) / 2;
-      if (Math.abs(skew) > 2000) this._skew = skew;
-    } catch {
-      return; // the web server is away: this computer's clock is what there is
-    }
-  }
+  // -- tokens ----------------------------------------------------------------------------------------
 
   _askToken() {
     const { status } = this.client;
@@ -376,11 +325,11 @@ class Wall {
   _enter(token) {
     remember("proctor", token);
     // Another plan is another wall: begin anew rather than mix two.
-    if (said(token)?.plan !== this._plan || said(token)?.subject !== this._claims?.subject) {
+    if (said(token)?.plan !== this._web.plan || said(token)?.subject !== this._claims?.subject) {
       location.reload();
       return;
     }
-    this._token = token;
+    this._web.token = token;
     this.client.setToken(token);
   }
 }
