@@ -212,6 +212,7 @@ async def test_one_record_that_cannot_be_read_does_not_keep_the_plan_from_the_pr
     await redis.set(keys.progress("P001", "E002"), "no hash")
     await redis.hset(keys.progress("P001", "E003"), mapping={"connStatusCode": "SOMEWHERE", "recoveries": "many"})
     await redis.hset(keys.mobile_sync("P001", "E004"), "status", "BLURRED")
+    await redis.hset(keys.notices("P001", "E005"), mapping={"version": "5", "unconfirmed": "{"})
     clients["E002"].abort()
     await eventually(lambda: bus.last_message("DEADLETTER", "deadletter.STATUS"), "nobody can process its loss")
 
