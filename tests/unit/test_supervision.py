@@ -136,7 +136,8 @@ async def test_failures_far_apart_do_not_escalate(diary: Diary) -> None:
     for number in range(1, 4):
         supervisor.children["a"].tell(Fail(RuntimeError("boom")))
         await until(lambda expected=number: diary.count("a starts") == expected + 1)  # type: ignore[misc]
-        await until(lambda since=time.monotonic(): time.monotonic() - since > 0.03)  # type: ignore[misc]
+        restarted = time.monotonic()
+        await until(lambda since=restarted: time.monotonic() - since > 0.03)  # type: ignore[misc]
     assert supervisor.children["a"].restarts == 3
     await supervisor.stop()
     await supervisor.wait()
