@@ -34,27 +34,30 @@ class Shards:
 
     def __init__(self, cluster: Any) -> None:
         self._cluster = cluster
-        self.marks = _marks()
+        self._slots = _marks()
+        self.marks = tuple(self._slots)
 
     def marks_of(self, touched: Iterable[str]) -> tuple[str, ...]:
         """The marks to look at with these keys: one of each shard that is touched."""
         first: dict[str, str] = {}
-        for mark in self.marks:
-            first.setdefault(self._holder(mark), mark)
-        holders = {self._holder(key) for key in touched}
+        for mark, slot in self._slots.items():
+            first.setdefault(self._holder(slot), mark)
+        holders = {self._holder(key_slot(key.encode())) for key in touched}
         # Before anything was asked of a cluster nobody knows its shards; then they all say.
         return self.marks if "" in holders else tuple(first[one] for one in sorted(holders & first.keys()))
 
-    def _holder(self, key: str) -> str:
-        nodes = self._cluster.nodes_manager.slots_cache.get(key_slot(key.encode()))
+    def _holder(self, slot: int) -> str:
+        nodes = self._cluster.nodes_manager.slots_cache.get(slot)
         return str(nodes[0].name) if nodes else ""
 
 
 @cache
-def _marks() -> tuple[str, ...]:
-    found: dict[int, str] = {}
+def _marks() -> dict[str, int]:
+    """The marks, with their slots."""
+    found: dict[int, tuple[str, int]] = {}
     numbers = count()
     while len(found) < PARTS:
         mark = keys.state_of_shard(next(numbers))
-        found.setdefault(key_slot(mark.encode()) * PARTS // REDIS_CLUSTER_HASH_SLOTS, mark)
-    return tuple(found[part] for part in sorted(found))
+        slot = key_slot(mark.encode())
+        found.setdefault(slot * PARTS // REDIS_CLUSTER_HASH_SLOTS, (mark, slot))
+    return dict(found[part] for part in sorted(found))
