@@ -270,7 +270,6 @@ class DeadLetterDesk:
 
 
 def _filed(stored: Stored) -> Filed:
-    written = format_time(parse_time(str(stored.time).replace(" ", "T"))) if stored.time else format_time(0)
     try:
         letter = Letter.read(stored.payload)
     except ProtocolError as error:
@@ -280,7 +279,7 @@ def _filed(stored: Stored) -> Filed:
             payload=stored.payload.decode(errors="replace"),
             size=len(stored.payload),
         )
-    return Filed(stored.sequence, written, letter)
+    return Filed(stored.sequence, format_time(stored.time), letter)
 
 
 async def _applied(store: StateStore, replayed: Replayed, payload: bytes) -> list[str]:

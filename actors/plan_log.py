@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from actors.runtime.bus import Bus
-from actors.runtime.stream_admin import Stored
 from actors.runtime.stream_reading import read_stream
 from protocol import subjects
 from protocol.log_entries import LogEntry, entries, may_name
 from protocol.outages import Outages
 from protocol.streams import STATUS
-from protocol.times import format_time, parse_time
+from protocol.times import format_time
 
 BREATH = 500  # messages at a stretch: whoever reads here has other things to do beside
 
@@ -41,7 +40,7 @@ class PlanLog:
         first = await self._bus.message_at(STATUS.name, state.first) if state.messages else None
         # STATUS counts from the time of its creation in ms: a first sequence so long ago has seen others expire.
         cut = state.messages > 0 and time.time() * 1000 - state.first > STATUS.max_age * 1000
-        return Beginning(format_time(stored_at(first)) if first is not None else None, cut)
+        return Beginning(format_time(first.time) if first is not None else None, cut)
 
     async def new_entries(self, examinee_id: str | None = None) -> AsyncIterator[LogEntry]:
         """The entries since this was read to its end before: at first all of them; of one examinee or of all."""
@@ -53,7 +52,7 @@ class PlanLog:
                 await asyncio.sleep(0)
             if examinee_id is not None and not may_name(stored.payload, examinee_id):
                 continue
-            for entry in entries(stored.subject, stored.sequence, stored_at(stored), stored.payload):
+            for entry in entries(stored.subject, stored.sequence, stored.time, stored.payload):
                 if examinee_id is None or entry.fact.examinee_id == examinee_id:
                     yield entry
 
@@ -64,9 +63,3 @@ class PlanLog:
         async for entry in self.new_entries():
             outages.take(entry)
         return beginning, outages
-
-
-def stored_at(stored: Stored) -> float:
-    """When the broker took a message, in seconds since the epoch."""
-    # By direct get it is RFC 3339, by the API a datetime's text.
-    return parse_time(stored.time.replace(" ", "T")) if stored.time else 0.0

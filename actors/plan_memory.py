@@ -12,7 +12,6 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 
-from actors.plan_log import stored_at
 from actors.runtime.bus import Bus
 from actors.runtime.stream_admin import Stored
 from actors.runtime.stream_reading import read_stream
@@ -75,7 +74,7 @@ class PlanMemory:
         return [
             entry
             for stored in plan.about(examinee_id)
-            for entry in entries(stored.subject, stored.sequence, stored_at(stored), stored.payload)
+            for entry in entries(stored.subject, stored.sequence, stored.time, stored.payload)
             if entry.fact.examinee_id == examinee_id
         ]
 

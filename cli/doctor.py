@@ -58,7 +58,7 @@ from protocol.errors import (
 )
 from protocol.inspection import ProcessFacts
 from protocol.streams import DEADLETTER, SOCKET, STATUS
-from protocol.times import parse_time
+from protocol.times import format_time, parse_time
 
 CONNECT_SECONDS = 2.0
 MONITORING_SECONDS = 1.0
@@ -331,7 +331,7 @@ class Examination:
         assert self._bus is not None
         state = await self._bus.stream_state(DEADLETTER.name)
         newest = await self._bus.message_at(DEADLETTER.name, state.last) if state.messages else None
-        yield judge_dead_letters(state.messages, newest.time if newest is not None else None)
+        yield judge_dead_letters(state.messages, format_time(newest.time) if newest is not None else None)
 
     # -- clocks and permissions ----------------------------------------------------------------------
 

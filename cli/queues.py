@@ -1,4 +1,4 @@
-"""`examwire queues`: what waits for whom; and `examwire streams ls`: where it waits."""
+"""`examwire queues`: what waits for whom."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.queue_server import topology_streams
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
-from actors.runtime.stream_admin import ConsumerState, Stored
+from actors.runtime.stream_admin import ConsumerState
 from cli.config import takes_settings
 from cli.live import Row, connected, inspections
 from cli.output import (
@@ -29,7 +28,7 @@ from cli.output import (
 )
 from protocol.errors import BrokerUnavailable
 from protocol.streams import STREAMS, broadcast_consumer, queue_id
-from protocol.times import format_time, parse_time
+from protocol.times import format_time
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -193,11 +192,7 @@ async def _oldest_waiting(bus: Bus, row: Row) -> Row | None:
     if not waiting:
         return None
     oldest = min(waiting, key=lambda one: one.sequence)
-    return {"sequence": oldest.sequence, "subject": oldest.subject, "time": _time_of(oldest)}
-
-
-def _time_of(stored: Stored | None) -> str | None:
-    return format_time(parse_time(stored.time)) if stored is not None and stored.time is not None else None
+    return {"sequence": oldest.sequence, "subject": oldest.subject, "time": format_time(oldest.time)}
 
 
 def _draw(found: Sequence[Row]) -> RenderableType:
@@ -234,67 +229,3 @@ def _draw_fields(found: Sequence[Row]) -> RenderableType:
         rows += [(name, cell(value)) for name, value in row.items()]
         rows.append(("", ""))
     return table(["field", "value"], rows[:-1])
-
-
-# -- streams --------------------------------------------------------------------------------------------
-
-
-@takes_settings("nats_url", "data_dir", running=True)
-def list_streams(settings: Settings, watching: WatchOption = False, output: OutputOption = Format.TABLE) -> None:
-    """List the streams: how much they hold, from when to when, which node leads. Exit code 5 when one is missing."""
-
-    async def work() -> None:
-        async with connected(settings, "streams ls") as bus:
-
-            async def fetch() -> list[Row]:
-                return [await _stream(bus, one.name, one.description) for one in topology_streams(settings)]
-
-            if watching:
-                await watch(fetch, lambda found: found, _draw_streams, output, every=1.0)
-            found = await fetch()
-            show(found, lambda: _draw_streams(found), output)
-            if any(row["state"] != "there" for row in found):
-                raise typer.Exit(ExitCode.DEGRADED)
-
-    run_until_interrupted(work())
-
-
-async def _stream(bus: Bus, name: str, description: str) -> Row:
-    if await bus.stream_config(name) is None:
-        return {"stream": name, "description": description, "state": "missing"}
-    state = await bus.stream_state(name)
-    first = await bus.message_at(name, state.first) if state.messages else None
-    last = await bus.message_at(name, state.last) if state.messages else None
-    return {
-        "stream": name,
-        "description": description,
-        "state": "there",
-        "messages": state.messages,
-        "bytes": state.size,
-        "firstSequence": state.first,
-        "lastSequence": state.last,
-        "firstTime": _time_of(first),
-        "lastTime": _time_of(last),
-        "replicas": state.replicas,
-        "leader": state.leader,
-    }
-
-
-def _draw_streams(found: Sequence[Row]) -> RenderableType:
-    columns = ["stream", "messages", "KiB", "first", "last", "replicas", "leader", "what"]
-    return table(
-        columns,
-        [
-            (
-                row["stream"],
-                row.get("messages", row["state"]),
-                f"{row['bytes'] / 1024:.0f}" if "bytes" in row else None,
-                row.get("firstTime"),
-                row.get("lastTime"),
-                row.get("replicas"),
-                row.get("leader"),
-                row["description"],
-            )
-            for row in found
-        ],
-    )

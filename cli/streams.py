@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
@@ -14,10 +14,13 @@ from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.stream_admin import config_difference, consumer_config, stream_config
 from cli.config import takes_settings
-from cli.output import ExitCode, Format, OutputOption, run_until_interrupted, show, table
-from cli.queues import list_streams
+from cli.live import Row, connected
+from cli.output import ExitCode, Format, OutputOption, WatchOption, run_until_interrupted, show, table, watch
+from protocol.times import format_time
 
-CONNECT_SECONDS = 2.0
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 TOPOLOGY_SETTINGS = (
     "nats_url",
     "nats.replicas",
@@ -27,7 +30,6 @@ TOPOLOGY_SETTINGS = (
     "reconnect.backoff_seconds",
 )
 
-T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -50,17 +52,40 @@ def streams() -> None:
     """The JetStream streams and consumers that examwire declares. Queues of socket servers are not among them."""
 
 
-app.command("ls")(list_streams)
+@app.command("ls")
+@takes_settings("nats_url", "data_dir", running=True)
+def list_streams(settings: Settings, watching: WatchOption = False, output: OutputOption = Format.TABLE) -> None:
+    """List the streams: how much they hold, from when to when, which node leads. Exit code 5 when one is missing."""
+
+    async def work() -> None:
+        async with connected(settings, "streams ls") as bus:
+
+            async def fetch() -> list[Row]:
+                return [await _stream(bus, one.name, one.description) for one in topology_streams(settings)]
+
+            if watching:
+                await watch(fetch, lambda found: found, _draw_streams, output, every=1.0)
+            found = await fetch()
+            show(found, lambda: _draw_streams(found), output)
+            if any(row["state"] != "there" for row in found):
+                raise typer.Exit(ExitCode.DEGRADED)
+
+    run_until_interrupted(work())
 
 
 @app.command("diff")
 @takes_settings(*TOPOLOGY_SETTINGS, running=True)
 def diff(settings: Settings, output: OutputOption = Format.TABLE) -> None:
     """Compare the broker with the code. Exit code 5 when something is missing or differs."""
-    findings = _on_bus(settings, lambda bus: compare(bus, settings))
-    _show(findings, output)
-    if any(finding.state != "same" for finding in findings):
-        raise typer.Exit(ExitCode.DEGRADED)
+
+    async def work() -> None:
+        async with connected(settings, "streams diff") as bus:
+            findings = await compare(bus, settings)
+        _show(findings, output)
+        if any(finding.state != "same" for finding in findings):
+            raise typer.Exit(ExitCode.DEGRADED)
+
+    run_until_interrupted(work())
 
 
 @app.command("apply")
@@ -68,17 +93,18 @@ def diff(settings: Settings, output: OutputOption = Format.TABLE) -> None:
 def apply(settings: Settings, output: OutputOption = Format.TABLE) -> None:
     """Create what is missing and update what differs; prints what it found before. Exit code 5 if some of it stays."""
 
-    async def work(bus: Bus) -> tuple[list[Finding], list[Finding]]:
-        before = await compare(bus, settings)
-        await apply_topology(bus, settings)
-        return before, await compare(bus, settings)
+    async def work() -> None:
+        async with connected(settings, "streams apply") as bus:
+            before = await compare(bus, settings)
+            await apply_topology(bus, settings)
+            after = await compare(bus, settings)
+        _show(before, output)
+        remaining = [finding.name for finding in after if finding.state != "same"]
+        if remaining:
+            typer.echo(f"examwire: still not as declared: {', '.join(remaining)}", err=True)
+            raise typer.Exit(ExitCode.DEGRADED)
 
-    before, after = _on_bus(settings, work)
-    _show(before, output)
-    remaining = [finding.name for finding in after if finding.state != "same"]
-    if remaining:
-        typer.echo(f"examwire: still not as declared: {', '.join(remaining)}", err=True)
-        raise typer.Exit(ExitCode.DEGRADED)
+    run_until_interrupted(work())
 
 
 async def compare(bus: Bus, settings: Settings) -> list[Finding]:
@@ -106,22 +132,6 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def _on_bus(settings: Settings, work: Callable[[Bus], Awaitable[T]]) -> T:
-    results: list[T] = []
-
-    async def connected() -> None:
-        bus = await Bus.connect(settings, "examwire streams", wait=CONNECT_SECONDS)
-        try:
-            results.append(await work(bus))
-        finally:
-            await bus.close()
-
-    run_until_interrupted(connected())
-    if not results:
-        raise typer.Exit(ExitCode.FAILED)  # interrupted
-    return results[0]
-
-
 def _show(findings: list[Finding], output: Format) -> None:
     rows: list[tuple[object, ...]] = []
     for finding in findings:
@@ -132,3 +142,44 @@ def _show(findings: list[Finding], output: Format) -> None:
         ]
     columns = ["kind", "name", "state", "field", "found", "wanted"]
     show([finding.to_json() for finding in findings], lambda: table(columns, rows), output)
+
+
+async def _stream(bus: Bus, name: str, description: str) -> Row:
+    if await bus.stream_config(name) is None:
+        return {"stream": name, "description": description, "state": "missing"}
+    state = await bus.stream_state(name)
+    first = await bus.message_at(name, state.first) if state.messages else None
+    last = await bus.message_at(name, state.last) if state.messages else None
+    return {
+        "stream": name,
+        "description": description,
+        "state": "there",
+        "messages": state.messages,
+        "bytes": state.size,
+        "firstSequence": state.first,
+        "lastSequence": state.last,
+        "firstTime": format_time(first.time) if first is not None else None,
+        "lastTime": format_time(last.time) if last is not None else None,
+        "replicas": state.replicas,
+        "leader": state.leader,
+    }
+
+
+def _draw_streams(found: Sequence[Row]) -> RenderableType:
+    columns = ["stream", "messages", "KiB", "first", "last", "replicas", "leader", "what"]
+    return table(
+        columns,
+        [
+            (
+                row["stream"],
+                row.get("messages", row["state"]),
+                f"{row['bytes'] / 1024:.0f}" if "bytes" in row else None,
+                row.get("firstTime"),
+                row.get("lastTime"),
+                row.get("replicas"),
+                row.get("leader"),
+                row["description"],
+            )
+            for row in found
+        ],
+    )

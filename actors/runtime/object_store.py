@@ -21,7 +21,6 @@ from actors.runtime.stream_admin import Stored
 from actors.runtime.stream_reading import read_stream
 from protocol.errors import BrokerUnavailable
 from protocol.streams import bucket_stream
-from protocol.times import parse_time
 
 CHUNK_BYTES = 128 * 1024
 CHUNKS_AT_ONCE = 16
@@ -107,7 +106,7 @@ class ObjectStore:
             if subject.rpartition(".")[2] in known:
                 continue
             newest = await self._bus.last_message(self._stream, subject)
-            if newest is not None and newest.time is not None and parse_time(newest.time) < before:
+            if newest is not None and newest.time < before:
                 removed += await self._purge(subject)
         return removed
 
@@ -177,6 +176,6 @@ def _parsed(stored: Stored) -> StoredObject | None:
         about["nuid"],
         about.get("digest", ""),
         stored.sequence,
-        parse_time(stored.time) if stored.time is not None else 0.0,
+        stored.time,
         link.get("name") if link else None,
     )

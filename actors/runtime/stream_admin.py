@@ -32,13 +32,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A message read from a stream."""
+    """A message read from a stream; `time`: when the broker took it, in seconds since the epoch."""
 
     subject: str
     sequence: int
     payload: bytes
     headers: Mapping[str, str]
-    time: str | None = None
+    time: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,8 +304,8 @@ class StreamAdmin:
             return None
         except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"stream {stream}: {error}") from error
-        stored_at = str(raw.time) if raw.time is not None else None
-        return Stored(raw.subject or "", raw.seq or 0, raw.data or b"", raw.headers or {}, stored_at)
+        taken = raw.time.timestamp() if raw.time is not None else 0.0
+        return Stored(raw.subject or "", raw.seq or 0, raw.data or b"", raw.headers or {}, taken)
 
 
 def stream_config(spec: StreamSpec, replicas: int = 1) -> StreamConfig:

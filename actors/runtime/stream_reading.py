@@ -14,6 +14,7 @@ import pydantic_core
 
 from actors.runtime.stream_admin import Stored
 from protocol.errors import BrokerUnavailable, NotPermitted
+from protocol.times import parse_time
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -75,7 +76,7 @@ async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[Store
                     int(headers["Nats-Sequence"]),
                     msg.data,
                     headers,
-                    headers.get("Nats-Time-Stamp"),
+                    parse_time(headers["Nats-Time-Stamp"]),
                 )
             )
         elif end.done():

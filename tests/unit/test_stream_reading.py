@@ -62,7 +62,7 @@ class Cluster:
     async def last_message(self, stream: str, subject: str) -> Stored | None:
         self.asked_leader += 1
         number = max(n for n in range(1, self.last + 1) if n not in self.others)
-        return Stored("s", number, b"", {}, format_time(number))
+        return Stored("s", number, b"", {}, float(number))
 
 
 async def read(cluster: Cluster, **where: Any) -> list[int]:
