@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -146,6 +147,8 @@ def version() -> None:
 
 def main() -> None:
     """The console script."""
+    # What a command imports stays; to walk through it in the middle finds nothing, and costs a tenth of the start.
+    gc.set_threshold(50_000, 20, 1000)
     app()
 
 
