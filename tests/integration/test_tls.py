@@ -69,7 +69,7 @@ async def test_roles_as_processes_work_over_tls_and_copies_are_kept(
     )
     try:
         assert process.stdout is not None
-        ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
+        ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
         assert (ready["event"], ready["role"]) == ("ready", "queue-server")
         async with System(secured, settings_of=lambda name: logged_in(secured, user_of_actor(name))) as system:
             proctor = await system.proctor("SOCK002")
@@ -92,7 +92,7 @@ async def test_roles_as_processes_work_over_tls_and_copies_are_kept(
             assert {"queue-server.q1", "socket.SOCK001"} <= {one["address"] for one in json.loads(listed.stdout)}
             assert system.failures == []
         process.send_signal(signal.SIGTERM)
-        _, said = await asyncio.wait_for(process.communicate(), 10)
+        _, said = await asyncio.wait_for(process.communicate(), 30)
         assert process.returncode == 0, said.decode()
     finally:
         if process.returncode is None:
@@ -105,15 +105,15 @@ async def test_a_server_of_another_authority_is_refused(secured: Settings, tmp_p
     with pytest.raises(
         BrokerUnavailable, match=r"no TLS with NATS at tls://.*certificate verify failed.*nats\.ca_file"
     ):
-        await Bus.connect(logged_in(secured, "operator", ca_file=other.ca), "cli", wait=2)
+        await Bus.connect(logged_in(secured, "operator", ca_file=other.ca), "cli", wait=1)
     with pytest.raises(BrokerUnavailable, match="no TLS with NATS"):  # the machine's authorities know nothing of it
-        await Bus.connect(logged_in(secured, "operator", ca_file=None), "cli", wait=2)
+        await Bus.connect(logged_in(secured, "operator", ca_file=None), "cli", wait=1)
 
 
 async def test_a_url_without_tls_gets_no_plain_connection(secured: Settings, cluster: NatsCluster) -> None:
     plain = load_settings(nats_url=secured.nats_url.replace("tls://", "nats://"))
     with pytest.raises(BrokerUnavailable, match=r"no TLS with NATS at nats://.*nats\.ca_file"):
-        await Bus.connect(logged_in(plain, "operator"), "cli", wait=2)
+        await Bus.connect(logged_in(plain, "operator"), "cli", wait=1)
 
 
 async def test_a_node_of_another_authority_does_not_join(cluster: NatsCluster, tmp_path: Path) -> None:
