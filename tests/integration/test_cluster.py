@@ -22,7 +22,7 @@ from protocol.log_entries import entries
 from protocol.streams import LEASE, STATUS, STREAMS
 from tests.integration.nats_cluster import NatsCluster, logged_in, user_of_actor
 from tests.integration.system import System, eventually
-from tests.integration.test_outages import EXAMINEES, Exam
+from tests.integration.unsteady_exam import EXAMINEES, Exam
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from tests.integration.redis_servers import (
     tls_options,
 )
 from tests.integration.system import RawClient, System, eventually
-from tests.integration.test_outages import EXAMINEES, Exam
+from tests.integration.unsteady_exam import EXAMINEES, Exam
 
 
 @pytest.fixture
