@@ -1,0 +1,43 @@
+"""A page names all modules that it will load, so that the browser asks for them at once and not import by import."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from actors.web_pages import DIRECTORY, PAGES
+
+IMPORT = re.compile(r'^(?:import|export)\b[^;]*?\bfrom\s+"(\.{1,2}/[^"]+)"', re.MULTILINE)
+SCRIPT = re.compile(r'<script type="module" src="/static/([^"]+)"></script>')
+PRELOAD = re.compile(r'<link rel="modulepreload" href="/static/([^"]+)" />')
+
+
+def loaded(module: str, known: set[str]) -> set[str]:
+    """What a module of `static/` imports, with all that is imported there; paths within `static/`."""
+    static = (DIRECTORY / "static").resolve()
+    here = static / module
+    for name in IMPORT.findall(here.read_text()):
+        other = (here.parent / name).resolve().relative_to(static).as_posix()
+        if other not in known:
+            known.add(other)
+            loaded(other, known)
+    return known
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.values()))
+def test_a_page_preloads_exactly_the_modules_that_it_imports(page: str) -> None:
+    html = (DIRECTORY / page).read_text()
+    entries = SCRIPT.findall(html)
+    assert entries, "a page without a script"
+    wanted = set[str]().union(*(loaded(entry, set()) for entry in entries))
+    named = PRELOAD.findall(html)
+    assert len(named) == len(set(named)), "named twice"
+    add = [f'<link rel="modulepreload" href="/static/{one}" />' for one in sorted(wanted - set(named))]
+    assert (add, sorted(set(named) - wanted)) == ([], []), f"{page}: to be added, to be taken out"
+
+
+def test_the_modules_that_a_page_imports_are_found_over_others() -> None:
+    found = loaded("wall.js", set())
+    assert {"examwire.js", "examwire-rules.js", "i18n.js", "locales/proctor.ko.js", "wall-rows.js"} <= found
+    assert "wall.js" not in found
