@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.browser.conftest import IN_A_BROWSER, QUICK_LADDER
-from tests.browser.site import Screens, Site, audit
+from tests.browser.site import WAIT_SECONDS, Screens, Site, audit
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -137,6 +137,34 @@ async def test_the_other_server_takes_over_without_an_alarm_that_stays(
         arg=first,
     )
     await shows(page, "Connected")
+
+
+REMEMBER = """
+const attach = Element.prototype.attachShadow;
+Element.prototype.attachShadow = function (options) {
+  const root = attach.call(this, options);
+  const look = () => (window.seen ??= []).push(root.querySelector("[role=status]")?.textContent);
+  new MutationObserver(look).observe(root, { childList: true, subtree: true, characterData: true });
+  return root;
+};
+"""
+"""Whatever the badge has said, in `window.seen`."""
+
+
+async def test_whoever_is_shut_out_is_not_called_connected_for_a_moment(
+    site: Site, screens: Screens, platform: ExamPlatform
+) -> None:
+    proctor, examinee = await site.system.proctor(), await site.system.examinee()
+    await proctor.say("remove", examineeId="E001", requestId="r1")
+    assert await examinee.closed(WAIT_SECONDS) == 4508
+    page = await platform.open(before=lambda page: page.add_init_script(REMEMBER))
+    await shows(page, "A proctor has ended your exam. Ask the proctor.")
+    assert "Connected" not in await page.evaluate("window.seen")
+    await proctor.say("readmit", examineeId="E001", requestId="r2")
+    await proctor.expect("examinee_readmitted", seconds=WAIT_SECONDS, examineeId="E001")
+    await page.get_by_role("button", name="Try now").click()
+    await shows(page, "Connected")
+    assert "Connected" in await page.evaluate("window.seen")
 
 
 async def test_a_token_that_is_refused_is_asked_for_and_another_one_connects(

@@ -100,8 +100,9 @@ function begin() {
 function changed() {
   const status = client?.status;
   clearTimeout(settling);
-  if (status?.state !== "connected") settled = false;
-  else if (!settled) settling = setTimeout(() => settle(), SETTLED_MS);
+  // What the browser says of the network ends no connection: after "offline" it may be the same one.
+  if (status?.state !== "connected" && status?.state !== "offline") settled = false;
+  else if (status.state === "connected" && !settled) settling = setTimeout(() => settle(), SETTLED_MS);
   show();
 }
 

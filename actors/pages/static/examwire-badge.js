@@ -16,6 +16,10 @@ import { ExamineeClient } from "./examwire.js";
 
 /** A loss that is over sooner is not shown: whoever is moved to another server need not be told. */
 export const CALM_SECONDS = 1.5;
+/**
+ * A server says right after its welcome whether the examinee is in, or closes; while its state is away it may say nothing.
+ */
+export const SETTLED_SECONDS = 2;
 
 /** @typedef {"connecting" | "connected" | "waiting" | "offline" | "ended" | "idle"} Look */
 
@@ -169,7 +173,9 @@ export class ExamwireStatus extends Base {
   /** @type {Client | null} */ #client = null;
   #own = false;
   #wasConnected = false;
+  /** Whether the connection that stands is one of an examinee who is in. */ #settled = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #calm;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #settling;
   /** @type {ReturnType<typeof setInterval> | undefined} */ #count;
   /** @type {Record<"badge" | "text" | "aside", HTMLElement> & {path: SVGPathElement, button: HTMLButtonElement} | null} */
   #parts = null;
@@ -183,23 +189,24 @@ export class ExamwireStatus extends Base {
     if (client === this.#client) return;
     this.#leave();
     this.#client = client;
-    this.#wasConnected = client?.connected ?? false;
-    client?.addEventListener("status", this.#changed);
+    this.#wasConnected = this.#settled = client?.connected ?? false;
+    this.#listen();
     this.#show();
   }
 
   connectedCallback() {
     this.#build();
     this.#connectOwn();
-    this.#client?.addEventListener("status", this.#changed); // again, when the element was moved
-    this.#show();
+    this.#listen(); // again, when the element was moved
+    this.#changed();
   }
 
   disconnectedCallback() {
     if (this.isConnected) return; // moved within the page
     if (this.#own) this.#leave();
-    else this.#client?.removeEventListener("status", this.#changed);
+    else this.#ignore();
     clearTimeout(this.#calm);
+    clearTimeout(this.#settling);
     clearInterval(this.#count);
     this.#count = undefined;
   }
@@ -224,8 +231,18 @@ export class ExamwireStatus extends Base {
     client.connect();
   }
 
-  #leave() {
+  #listen() {
+    this.#client?.addEventListener("status", this.#changed);
+    this.#client?.addEventListener("state", this.#settle);
+  }
+
+  #ignore() {
     this.#client?.removeEventListener("status", this.#changed);
+    this.#client?.removeEventListener("state", this.#settle);
+  }
+
+  #leave() {
+    this.#ignore();
     if (this.#own) this.#client?.close();
     this.#client = null;
     this.#own = false;
@@ -263,17 +280,37 @@ export class ExamwireStatus extends Base {
   #changed = () => {
     const state = this.#client?.status.state;
     clearTimeout(this.#calm);
-    if (state === "connected") this.#wasConnected = true;
-    const brief = this.#wasConnected && (state === "waiting" || state === "connecting");
+    clearTimeout(this.#settling);
+    // What the browser says of the network ends no connection: after "offline" it may be the same one.
+    if (state !== "connected" && state !== "offline") this.#settled = false;
+    else if (state === "connected" && !this.#settled) this.#settling = setTimeout(this.#settle, SETTLED_SECONDS * 1000);
+    const under = state === "connected" && !this.#settled;
+    const brief = this.#wasConnected && (state === "waiting" || state === "connecting" || under);
     if (brief && this.#parts?.badge.dataset.look === "connected") {
       this.#calm = setTimeout(() => this.#show(), CALM_SECONDS * 1000);
     } else this.#show();
   };
 
+  /** The server has said that the examinee is in, or says nothing. */
+  #settle = () => {
+    clearTimeout(this.#calm);
+    clearTimeout(this.#settling);
+    if (this.#client?.status.state !== "connected") return;
+    this.#settled = this.#wasConnected = true;
+    this.#show();
+  };
+
+  /** @returns {Status} */
+  #status() {
+    const status = this.#client?.status ?? { state: /** @type {const} */ ("idle") };
+    if (status.state !== "connected" || this.#settled) return status;
+    return { state: "connecting", attempt: 0, maxAttempts: 0, migrating: false };
+  }
+
   #show() {
     const parts = this.#parts;
     if (parts === null) return;
-    const status = this.#client?.status ?? { state: /** @type {const} */ ("idle") };
+    const status = this.#status();
     const around = this.parentElement?.closest("[lang]")?.getAttribute("lang");
     const lang = languageOf([this.getAttribute("lang"), around, ...navigator.languages]);
     const now = this.#client?.now() ?? Date.now();
