@@ -2,6 +2,8 @@
 
 import assert from "node:assert/strict";
 
+import { Client } from "../../../actors/pages/static/examwire.js";
+
 export const START = Date.UTC(2026, 10, 22, 9, 0, 0);
 export const A = "ws://a:8001/v1/connect";
 export const B = "ws://b:8001/v1/connect";
@@ -185,3 +187,25 @@ export function welcome(more = {}) {
 
 /** A click or a key, as far as `isTrusted` goes: only a browser makes such an event. */
 export const click = { isTrusted: true };
+
+/** A client that has been connected for a minute, all heartbeats answered. */
+export function connected({ Class = Client, browser = new Browser(), options = {}, ...more } = {}) {
+  const client = browser.client(Class, options);
+  client.connect();
+  browser.socket.open().say(welcome(more));
+  live(browser, 60);
+  return { browser, client, socket: browser.socket };
+}
+
+/** Time passes on a network that works: every heartbeat is echoed. */
+export function live(browser, seconds) {
+  for (let second = 0; second < seconds; second += 1) {
+    const { socket } = browser;
+    const before = socket.sent.length;
+    browser.pass(1);
+    if (socket.sent.slice(before).some((one) => one.type === "heartbeat")) socket.say({ type: "heartbeat", data: {} });
+  }
+}
+
+/** Numbers that were computed in another order. */
+export const near = (actual, expected) => assert.ok(Math.abs(actual - expected) < 1e-6, `${actual} instead of ${expected}`);
