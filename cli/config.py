@@ -176,13 +176,25 @@ def as_environment(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def at_running_system(settings: Settings) -> Settings:
-    """The settings with the engines of the `examwire up` on this data directory, where they were not told."""
+    """The settings with the engines of the `examwire up` on this data directory, where they were not told.
+
+    Of its own engine the streams and consumers are as it was told to make them: where this command was told nothing
+    else, that is what they should be. By the defaults a short ladder would look like a mistake, to be undone mid-exam.
+    """
     untold = {"nats_url", "redis_url"} - settings.model_fields_set
     running = RunningUp.on(settings.data_dir) if untold else None
     if running is None:
         return settings
     found = {"nats_url": running.nats_url, "redis_url": running.redis_url}
-    return settings.model_copy(update={name: found[name] for name in untold})
+    settings = settings.model_copy(update={name: found[name] for name in untold})
+    if settings.nats_url == running.nats_url:
+        for name, value in running.topology.items():
+            section, _, field = name.partition(".")
+            told = getattr(settings, section)
+            # Which fields of a section were set cannot be asked for: one that was makes all of them count as set.
+            if getattr(told, field) == type(told).model_fields[field].get_default(call_default_factory=True):
+                settings = settings.model_copy(update={section: told.model_copy(update={field: value})})
+    return settings
 
 
 # -- examwire config show -------------------------------------------------------------------------------

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from protocol.errors import ConfigurationError
 
 READY_FILE = "ready.json"
 SECRET_MARK = "secretMark"
 """Beside what the ready line says: what tells its token secret apart (`cli.signing`)."""
+TOPOLOGY = "topology"
+TOPOLOGY_SETTINGS = ("nats.replicas", "captures.store", "reconnect.max_attempts", "reconnect.backoff_seconds")
+"""And the settings that its streams and consumers were made by, name to value: flags that only its own terminal has."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningUp:
-    """Where it is. `certificate_file`: of its trial certificate, `secret_mark`: unless an issuer signs its tokens."""
+    """Where it is. `certificate_file`: of its trial certificate, `secret_mark`: unless an issuer signs its tokens.
+
+    `topology`: the settings (`reconnect.max_attempts`) that its streams and consumers follow.
+    """
 
     nats_url: str
     redis_url: str
@@ -24,6 +32,7 @@ class RunningUp:
     socket_urls: tuple[str, ...]
     certificate_file: str | None
     secret_mark: str | None
+    topology: Mapping[str, Any]
 
     @classmethod
     def on(cls, data_dir: Path) -> RunningUp | None:
@@ -40,6 +49,7 @@ class RunningUp:
                 tuple(str(one["url"]) for one in ready["socketServers"]),
                 str(certificate) if certificate is not None else None,
                 str(mark) if mark is not None else None,
+                {name: value for name, value in ready.get(TOPOLOGY, {}).items() if name in TOPOLOGY_SETTINGS},
             )
         except FileNotFoundError:
             return None

@@ -16,19 +16,13 @@ from actors.runtime.stream_admin import config_difference, consumer_config, stre
 from cli.config import takes_settings
 from cli.live import Row, connected
 from cli.output import ExitCode, Format, OutputOption, WatchOption, run_until_interrupted, show, table, watch
+from cli.running_up import TOPOLOGY_SETTINGS
 from protocol.times import format_time
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-TOPOLOGY_SETTINGS = (
-    "nats_url",
-    "nats.replicas",
-    "captures.store",
-    "data_dir",
-    "reconnect.max_attempts",
-    "reconnect.backoff_seconds",
-)
+FLAGS = ("nats_url", "data_dir", *TOPOLOGY_SETTINGS)
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -74,7 +68,7 @@ def list_streams(settings: Settings, watching: WatchOption = False, output: Outp
 
 
 @app.command("diff")
-@takes_settings(*TOPOLOGY_SETTINGS, running=True)
+@takes_settings(*FLAGS, running=True)
 def diff(settings: Settings, output: OutputOption = Format.TABLE) -> None:
     """Compare the broker with the code. Exit code 5 when something is missing or differs."""
 
@@ -89,7 +83,7 @@ def diff(settings: Settings, output: OutputOption = Format.TABLE) -> None:
 
 
 @app.command("apply")
-@takes_settings(*TOPOLOGY_SETTINGS, running=True)
+@takes_settings(*FLAGS, running=True)
 def apply(settings: Settings, output: OutputOption = Format.TABLE) -> None:
     """Create what is missing and update what differs; prints what it found before. Exit code 5 if some of it stays."""
 

@@ -21,7 +21,7 @@ from actors.runtime.settings import Settings, load_settings, require_secret_beyo
 from actors.runtime.supervision import Intensity
 from actors.runtime.tokens import signs_elsewhere
 from cli.children import EngineProcess, RoleProcess
-from cli.config import as_environment, takes_settings
+from cli.config import as_environment, flattened, takes_settings
 from cli.data_dir import DataDirClaim
 from cli.engines import NatsServer, RedisServer
 from cli.keeper import Keeper
@@ -29,7 +29,7 @@ from cli.kept_ports import KeptPorts
 from cli.output import ExitCode, print_json
 from cli.page_links import advice, described, page_bases, page_links
 from cli.run import ENGINES, LOGS, SERVER_SETTINGS, SOCKET_TLS, WEB_TLS, JsonOption
-from cli.running_up import READY_FILE, SECRET_MARK
+from cli.running_up import READY_FILE, SECRET_MARK, TOPOLOGY, TOPOLOGY_SETTINGS
 from cli.signing import secret_mark
 from protocol.errors import ConfigurationError, RoleFailed, StateUnavailable
 from protocol.ids import check_id
@@ -151,7 +151,9 @@ class System:
         self._kept.keep({name: urlsplit(roles[name].ready["url"]).port or 0 for name in (*SERVER_IDS, "web-server")})
         self._write(TARGETS_FILE, targets(roles), 0o644)  # Prometheus is somebody else
         mark = {} if signs_elsewhere(self.settings) else {SECRET_MARK: secret_mark(self.settings)}
-        self._write(READY_FILE, {**ready, **mark})
+        values = flattened(self.settings.model_dump(mode="json"))
+        topology = {name: values[name] for name in TOPOLOGY_SETTINGS}
+        self._write(READY_FILE, {**ready, **mark, TOPOLOGY: topology})
         if json_ready:
             print_json(ready, lines=True)
         else:
@@ -201,13 +203,13 @@ class System:
 
     def _socket_port(self, server_id: str) -> int:
         sockets = self.settings.socket
-        if "port" not in sockets.model_fields_set:
+        if sockets.port == 0:
             return self._kept.of(server_id, sockets.host)
-        return sockets.port and sockets.port + SERVER_IDS.index(server_id)
+        return sockets.port + SERVER_IDS.index(server_id)
 
     def _web_port(self) -> int:
         web = self.settings.web
-        return web.port if "port" in web.model_fields_set else self._kept.of("web-server", web.host)
+        return web.port or self._kept.of("web-server", web.host)
 
     async def _recorded(self, roles: Mapping[str, RoleProcess]) -> None:
         """Wait until Redis says READY of the socket servers: from then on a client is told of both."""

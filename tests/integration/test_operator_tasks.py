@@ -119,6 +119,11 @@ def examinee(exam: Up, examinee_id: str, server_id: str = "SOCK001") -> Examinee
     return ExamineeClient(url_of(exam, server_id), token(exam, "examinee", examinee_id), reconnect=False)
 
 
+async def test_what_it_was_told_at_its_start_is_no_finding_in_another_terminal(exam: Up, operator: Operator) -> None:
+    assert "differs" not in await operator.run("examwire streams diff")
+    assert "max_deliver" in await operator.run("examwire streams diff --reconnect-max-attempts 3", code=5)
+
+
 async def test_why_e0042_is_red(exam: Up, operator: Operator) -> None:
     show, timeline = commands_of("Find out why E0042 is red")
     client = examinee(exam, "E0042")

@@ -85,7 +85,8 @@ def test_the_ready_line_says_where_everything_is(up: Up) -> None:
     assert [list(one) for one in ready["socketServers"]] == [["serverId", "url"]] * 2
     assert [one["serverId"] for one in ready["socketServers"]] == ["SOCK001", "SOCK002"]
     written = json.loads((up.data_dir / "ready.json").read_text())
-    assert written.pop("secretMark")  # for commands that sign tokens, and nobody else
+    for one in ("secretMark", "topology"):  # for commands beside it, and nobody else
+        assert written.pop(one)
     assert written == ready
     urls = [ready["natsUrl"], ready["redisUrl"], ready["webUrl"], *(one["url"] for one in ready["socketServers"])]
     assert [urlsplit(url).scheme for url in urls] == ["nats", "redis", "http", "ws", "ws"]
@@ -243,7 +244,8 @@ def test_after_kill_9_nothing_is_left_and_the_next_one_works_on_the_same_ports(t
 
 
 def test_a_second_ctrl_c_forces_and_the_next_one_has_the_same_addresses_for_pages_that_are_open(tmp_path: Path) -> None:
-    with running(tmp_path / "data") as first:
+    told = ("--socket-ping-interval-seconds", "4", "--web-public-url", "http://exam.localhost")  # but no ports
+    with running(tmp_path / "data", *told) as first:
         os.kill(first.pid_of("web-server"), signal.SIGSTOP)  # it will not drain
         first.process.send_signal(signal.SIGINT)
         eventually(lambda: not (first.data_dir / "ready.json").exists(), "it is stopping")
@@ -251,7 +253,7 @@ def test_a_second_ctrl_c_forces_and_the_next_one_has_the_same_addresses_for_page
         eventually(lambda: left_of(first.data_dir) == [], "no process is left")
         assert "forced to stop" in first.stderr
     before = first.stderr
-    with running(tmp_path / "data") as second:
+    with running(tmp_path / "data", *told) as second:
         addresses = [first.ready["webUrl"], first.ready["socketServers"]]
         assert [second.ready["webUrl"], second.ready["socketServers"]] == addresses
         # Redis has begun anew with all that it had: servers are ready only when that was found, and nobody need know.

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from actors.runtime.settings import Settings, load_settings
 from actors.runtime.tokens import TokenVerifier
-from cli.config import NothingRuns, takes_settings
+from cli.config import NothingRuns, at_running_system, takes_settings
 from cli.main import app
 from cli.output import ExitCode, NotFound, exit_code_of
 from protocol.errors import (
@@ -303,3 +303,27 @@ def test_a_command_starts_without_loading_what_only_others_need(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_the_ladder_of_a_running_up_holds_for_its_engine_unless_told(tmp_path: Path) -> None:
+    ready = {
+        "natsUrl": "nats://127.0.0.1:1",
+        "redisUrl": "redis://127.0.0.1:1/0",
+        "webUrl": "http://127.0.0.1:1",
+        "planId": "P001",
+        "socketServers": [],
+        "topology": {
+            "reconnect.max_attempts": 3,
+            "reconnect.backoff_seconds": [2.0, 2.0, 2.0],
+            "data_dir": "elsewhere",
+        },
+    }
+    (tmp_path / "ready.json").write_text(json.dumps(ready))
+    here = {"data_dir": tmp_path}
+    found = at_running_system(load_settings(**here))
+    assert (found.reconnect.max_attempts, found.reconnect.backoff_seconds) == (3, [2.0, 2.0, 2.0])
+    assert found.data_dir == tmp_path
+    told = at_running_system(load_settings(**here, **{"reconnect.max_attempts": 4}))
+    assert (told.reconnect.max_attempts, told.reconnect.backoff_seconds) == (4, [2.0, 2.0, 2.0])
+    other = at_running_system(load_settings(**here, nats_url="nats://127.0.0.1:2"))
+    assert other.reconnect.max_attempts == 5
