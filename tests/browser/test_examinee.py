@@ -18,7 +18,7 @@ from tests.integration.server_process import ServerProcess
 from tests.integration.system import RawClient, eventually
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page, Route
+    from playwright.async_api import Page, Route, WebSocketRoute
 
 pytestmark = IN_A_BROWSER
 
@@ -93,6 +93,32 @@ async def test_a_computer_without_a_network_is_told_and_comes_back_by_itself(sit
     assert await audit(page) == []
     await page.context.set_offline(False)
     await headline(page, CONNECTED)
+
+
+async def test_while_nothing_can_be_recorded_nobody_says_that_the_proctor_sees_it(site: Site, screens: Screens) -> None:
+    """As with Redis away: the connection stands, and what the server says of the session does not come."""
+    held: list[tuple[WebSocketRoute, str | bytes]] = []
+
+    async def plug(socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+
+        def from_server(text: str | bytes) -> None:
+            if "session_state" in str(text):
+                held.append((socket, text))
+            else:
+                socket.send(text)
+
+        server.on_message(from_server)
+
+    page = await connected(site, screens, before=lambda page: page.route_web_socket("**/v1/connect", plug))
+    text = page.locator("#connection-text")
+    await expect(text).to_have_text(
+        "You can go on with your exam. Your proctor will see in a moment that you are here."
+    )
+    await expect(page).to_have_title("Exam connection")
+    for socket, frame in held:
+        socket.send(frame)
+    await expect(text).to_have_text("Your proctor sees that you are here. You can go on with your exam.")
 
 
 async def test_a_server_that_is_drained_goes_unnoticed(site: Site, screens: Screens) -> None:

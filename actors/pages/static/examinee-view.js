@@ -32,15 +32,16 @@ const ENDS = {
 
 /**
  * @param {import("./examwire.js").Status} status
- * @param {boolean} settled whether the server has said, after its welcome, that the examinee is in
+ * @param {boolean} settled whether the server has said, after its welcome, that the examinee is in, or says nothing for long
  * @param {boolean} [shutOut] whether the web server has said that a connection would be refused
+ * @param {boolean} [recorded] whether the server has said it: then proctors see it as well
  * @returns {View}
  */
-export function viewOf(status, settled, shutOut = false) {
+export function viewOf(status, settled, shutOut = false, recorded = true) {
   switch (status.state) {
     case "connected":
       if (!settled) return { ...CALM, tone: "info", icon: "busy", key: "connecting" };
-      return { ...CALM, tone: "good", icon: "good", key: "connected" };
+      return { ...CALM, tone: "good", icon: "good", key: recorded ? "connected" : "unrecorded" };
     case "idle":
       return { ...CALM, tone: "quiet", icon: "busy", key: "idle", asksToken: true };
     case "offline":
@@ -75,9 +76,9 @@ function endOf(status, shutOut) {
 
 /**
  * Whether a view is shown at once or only if it lasts: what replaces "connected" may be over in a moment.
- * @param {string} before key that is shown
+ * @param {string} before the key that is shown
  * @param {View} view
  */
 export function isPatient(before, view) {
-  return before === "connected" && ["lost", "moving", "connecting"].includes(view.key);
+  return (before === "connected" || before === "unrecorded") && ["lost", "moving", "connecting"].includes(view.key);
 }

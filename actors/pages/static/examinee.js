@@ -30,6 +30,8 @@ let token = "";
 let plan = "";
 let examinee = "";
 let settled = false;
+/** The server has said so itself, on this connection. */
+let recorded = false;
 let shutOut = false;
 let asked = 0;
 /** @type {ReturnType<typeof setTimeout> | undefined} */ let settling;
@@ -90,7 +92,7 @@ function begin() {
   messages = new Messages(client);
   new MobileStep(client, () => ({ plan, examinee, token }));
   client.addEventListener("status", () => changed());
-  client.addEventListener("state", () => settle());
+  client.addEventListener("state", () => settle(true));
   client.addEventListener("unread", () => showTitle());
   client.connect();
   show(true);
@@ -101,15 +103,16 @@ function changed() {
   const status = client?.status;
   clearTimeout(settling);
   // What the browser says of the network ends no connection: after "offline" it may be the same one.
-  if (status?.state !== "connected" && status?.state !== "offline") settled = false;
-  else if (status.state === "connected" && !settled) settling = setTimeout(() => settle(), SETTLED_MS);
+  if (status?.state !== "connected" && status?.state !== "offline") settled = recorded = false;
+  else if (status.state === "connected" && !settled) settling = setTimeout(() => settle(false), SETTLED_MS);
   show();
 }
 
-/** The server has said that the examinee is in. */
-function settle() {
+/** The server has said that the examinee is in, or has not said otherwise for so long. @param {boolean} said */
+function settle(said) {
   clearTimeout(settling);
   settled = true;
+  recorded ||= said;
   shutOut = false;
   asked = 0;
   show();
@@ -118,7 +121,7 @@ function settle() {
 /** @param {boolean} [atOnce] without the patience that short interruptions are given */
 function show(atOnce = false) {
   const status = client?.status ?? { state: /** @type {const} */ ("idle") };
-  const view = viewOf(status, settled, shutOut);
+  const view = viewOf(status, settled, shutOut, recorded);
   const wait = !atOnce && isPatient(shownKey, view);
   if (!wait) {
     clearTimeout(patience);
@@ -178,7 +181,7 @@ function showNext(view) {
 /** The tab says it, too: the page may lie behind the exam. */
 function showTitle() {
   const unread = messages?.unread ?? 0;
-  const state = shownKey === "connected" || shownKey === "moving" ? "" : `${t(`${shownKey}.title`)} – `;
+  const state = ["connected", "unrecorded", "moving"].includes(shownKey) ? "" : `${t(`${shownKey}.title`)} – `;
   document.title = `${unread > 0 ? `(${unread}) ` : ""}${state}${t("title")}`;
 }
 

@@ -17,6 +17,10 @@ test("in means in: a welcome alone is not shown as connected", () => {
   assert.equal(viewOf({ state: "connected", serverId: "S" }, false).key, "connecting");
   const view = viewOf({ state: "connected", serverId: "S" }, true);
   assert.deepEqual([view.key, view.tone, view.icon], ["connected", "good", "good"]);
+  // A server whose state is away: the examinee may go on, but nobody says that the proctor sees it.
+  const silent = viewOf({ state: "connected", serverId: "S" }, true, false, false);
+  assert.deepEqual([silent.key, silent.tone], ["unrecorded", "good"]);
+  assert.ok(isPatient("unrecorded", viewOf({ state: "waiting", seconds: 1, at: 0, left: 4, ...trying }, true)));
 });
 
 test("a loss says when it is tried again, and lets a person try now", () => {

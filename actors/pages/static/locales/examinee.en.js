@@ -9,6 +9,8 @@ export const texts = {
   "connecting.text": "One moment, please.",
   "connected.title": "You are connected",
   "connected.text": "Your proctor sees that you are here. You can go on with your exam.",
+  "unrecorded.title": "You are connected",
+  "unrecorded.text": "You can go on with your exam. Your proctor will see in a moment that you are here.",
   "moving.title": "You are being moved to another server",
   "moving.text": "You do not have to do anything.",
   "lost.title": "The connection is interrupted",

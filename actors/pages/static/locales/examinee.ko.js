@@ -9,6 +9,8 @@ export const texts = {
   "connecting.text": "잠시만 기다려 주세요.",
   "connected.title": "정상적으로 연결되어 있습니다",
   "connected.text": "감독관이 접속 상태를 확인하고 있습니다. 시험을 계속 진행하세요.",
+  "unrecorded.title": "정상적으로 연결되어 있습니다",
+  "unrecorded.text": "시험을 계속 진행하세요. 접속 상태는 잠시 후 감독관 화면에 표시됩니다.",
   "moving.title": "다른 서버로 옮기는 중입니다",
   "moving.text": "별도로 하실 일은 없습니다.",
   "lost.title": "연결이 끊어졌습니다",
