@@ -214,22 +214,46 @@ test("who leaves the plan is not waited for", () => {
   assert.deepEqual([incident.out, incident.ended], [20, START + 1_000]);
 });
 
+/**
+ * The processor's time that `work` takes, in ms, at its best of some runs: other processes make it longer, never shorter.
+ * @param {() => Incidents} prepare what is to be settled, made anew for each run
+ * @param {(found: import("../../../actors/pages/static/wall-incidents.js").Incident[]) => void} check
+ */
+function settling(prepare, check) {
+  const times = Array.from({ length: 5 }, () => {
+    const incidents = prepare();
+    const began = process.cpuUsage();
+    const found = incidents.settle();
+    const { user, system } = process.cpuUsage(began);
+    check(found);
+    return (user + system) / 1000;
+  });
+  return Math.min(...times);
+}
+
 test("a batch of 2,000 losses is settled within a frame or two", () => {
-  const { incidents, people } = plan(...Array.from({ length: 10 }, (_, k) => (
-    { size: 200, network: `10.3.${k}.0/24`, servers: ["SOCK001", "SOCK002"] })));
-  lose(incidents, people.flat(), { every: 1 });
-  const began = performance.now();
-  const found = incidents.settle();
-  assert.equal(found.length, 1);
-  assert.ok(performance.now() - began < 100, `${performance.now() - began} ms`);
+  const took = settling(
+    () => {
+      const { incidents, people } = plan(...Array.from({ length: 10 }, (_, k) => (
+        { size: 200, network: `10.3.${k}.0/24`, servers: ["SOCK001", "SOCK002"] })));
+      lose(incidents, people.flat(), { every: 1 });
+      return incidents;
+    },
+    (found) => assert.equal(found.length, 1),
+  );
+  assert.ok(took < 100, `${took} ms`);
 });
 
 test("2,000 single losses that are no crowd cost no more", () => {
-  const { incidents, people } = plan({ size: 2000, network: "10.3.0.0/24", servers: ["SOCK001", "SOCK002"] });
-  lose(incidents, people.flat(), { every: 300 }); // 33 in 10 s: below 3 % of 2,000
-  const began = performance.now();
-  assert.deepEqual(incidents.settle(), []);
-  assert.ok(performance.now() - began < 250, `${performance.now() - began} ms`);
+  const took = settling(
+    () => {
+      const { incidents, people } = plan({ size: 2000, network: "10.3.0.0/24", servers: ["SOCK001", "SOCK002"] });
+      lose(incidents, people.flat(), { every: 300 }); // 33 in 10 s: below 3 % of 2,000
+      return incidents;
+    },
+    (found) => assert.deepEqual(found, []),
+  );
+  assert.ok(took < 250, `${took} ms`);
 });
 
 test("networks: /24 of IPv4, also mapped; /64 of IPv6, however it is written", () => {
