@@ -130,6 +130,27 @@ async def test_a_reload_keeps_the_picture_until_it_has_arrived(scene: Scene) -> 
     assert scene.site.web.outcomes["STORED"] == 1
 
 
+NO_STORAGE = "indexedDB.open = () => { throw new DOMException('not here', 'SecurityError'); };"
+
+
+async def test_a_browser_that_keeps_nothing_sends_all_the_same_and_says_to_stay(scene: Scene) -> None:
+    scene.screens.complaints.expect("nothing can be kept on this device|net::ERR_CONNECTION_RESET")
+
+    async def without_storage(page: Page) -> None:
+        await with_own_clock(page)
+        await page.add_init_script(NO_STORAGE)
+
+    phone = await scene.with_picture(before=without_storage)
+    network = BadNetwork()
+    await phone.route(UPLOADS, network)
+    await phone.locator("#use").click()
+    await expect(phone.locator("#keep-open")).to_contain_text("do not close or reload this page")
+    assert await audit(phone) == []
+    network.good.set()
+    await phone.clock.fast_forward(UNTIL_IT_SENDS)
+    await expect(phone.locator("#step-done")).to_be_visible()
+
+
 async def test_a_busy_server_is_asked_again_when_it_said(scene: Scene) -> None:
     phone = await scene.with_picture()
     answers = [(503, "1"), (429, "1")]
