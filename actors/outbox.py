@@ -105,7 +105,8 @@ class Outbox:
     async def flush(self, timeout: float) -> bool:
         """Wait until everything is stored; False when it was not within `timeout` seconds."""
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
         except TimeoutError:
             return False
         return True

@@ -207,7 +207,8 @@ class SocketServer(Actor):
                     connection.end_reason = connection.end_reason or LossReason.SERVER_STOPPED.value
                 self._server.close(code=CloseCode.SERVICE_RESTART, reason="SERVICE_RESTART")
                 try:
-                    await asyncio.wait_for(self._server.wait_closed(), max(0.1, deadline - time.monotonic()))
+                    async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                        await self._server.wait_closed()
                 except TimeoutError:
                     for connection in self._connections():
                         connection.transport.abort()

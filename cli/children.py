@@ -117,7 +117,8 @@ class RoleProcess(Child):
         )
         assert self._process.stdout is not None
         try:
-            line = await asyncio.wait_for(self._process.stdout.readline(), READY_SECONDS)
+            async with asyncio.timeout(READY_SECONDS):
+                line = await self._process.stdout.readline()
         except TimeoutError:
             await self.stop()
             raise RoleFailed(f"{self.name} was not ready within {READY_SECONDS:g} s; its log is on stderr") from None
@@ -151,7 +152,8 @@ class RoleProcess(Child):
             with contextlib.suppress(ProcessLookupError):  # it has ended by itself just now
                 process.terminate()
             try:
-                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+                async with asyncio.timeout(STOP_SECONDS):
+                    await process.wait()
             except TimeoutError:
                 log.warning("%s did not stop within %g s and is killed", self.name, STOP_SECONDS)
                 self.kill()

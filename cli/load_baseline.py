@@ -26,7 +26,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from actors.runtime.bus import Bus
-from cli.load_fleet import LoadProcess
+from cli.load_process import LoadProcess
 from cli.load_workers import each_command, raise_file_limit, say
 from protocol.codec import MAX_BATCH_MESSAGES
 from protocol.errors import RoleFailed
@@ -281,7 +281,8 @@ class BarePath:
                 raise RoleFailed(self._broken)
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), PATIENCE_SECONDS)
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await self._changed.wait()
             except TimeoutError:
                 raise RoleFailed(f"baseline: nothing arrived within {PATIENCE_SECONDS:g} s") from None
         at = self._sent[first]

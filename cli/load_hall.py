@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from actors.runtime.state_store import StateStore
-from cli.load_fleet import LoadProcess
 from cli.load_ledger import Ledger, Phase, Seen, Turn
+from cli.load_process import LoadProcess
 from cli.load_workers import examinee_id
 from protocol import keys
 from protocol.errors import RoleFailed, StateLost
@@ -157,7 +157,8 @@ class Hall:
                 raise RoleFailed(self._broken)
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), PATIENCE_SECONDS)
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    await self._changed.wait()
             except TimeoutError:
                 return False
         return True

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from actors.runtime.state_store import StateStore
 from cli.load_baseline import BarePath
-from cli.load_fleet import Fleet, cpu_times, resident_bytes, settled_bytes, spent
+from cli.load_fleet import Fleet
 from cli.load_hall import REDIS_PATIENCE_SECONDS, REDIS_POLL_SECONDS, REDIS_SAMPLE_POLL_SECONDS, Hall
 from cli.load_ledger import Phase, Turn
 from cli.load_report import Baseline, Report
 from cli.percentiles import Percentiles, per_second
+from cli.process_costs import cpu_times, resident_bytes, settled_bytes, spent
 
 PAUSE_SECONDS = 0.02
 """Between rounds, so that what follows a frame (acks, the examinee's own state) is done with."""

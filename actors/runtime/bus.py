@@ -165,7 +165,8 @@ class Bus(Publishing, StreamAdmin):
             **how.options,
         )
         try:
-            await asyncio.wait_for(connecting, wait)
+            async with asyncio.timeout(wait):
+                await connecting
         except (OSError, TimeoutError, nats.errors.Error) as error:
             shown = ", ".join(how.urls)
             if _unwanted(trouble):
@@ -190,7 +191,8 @@ class Bus(Publishing, StreamAdmin):
         self._closing = True
         try:
             if self.connected:
-                await asyncio.wait_for(self._nc.flush(), 2)
+                async with asyncio.timeout(2):
+                    await self._nc.flush()
         except (TimeoutError, nats.errors.Error):
             log.warning("%s: closed before everything was flushed", self.name)
         try:
@@ -261,7 +263,8 @@ class Bus(Publishing, StreamAdmin):
                 await self.publish_core(subject, b"", reply=inbox)
                 while not refused:
                     try:
-                        await asyncio.wait_for(arrived.wait(), wait)
+                        async with asyncio.timeout(wait):
+                            await arrived.wait()
                     except TimeoutError:
                         return answers
                     arrived.clear()

@@ -130,7 +130,8 @@ class PullConsumer:
                         await self._pull()
                     self._wake.clear()
                     try:
-                        await asyncio.wait_for(self._wake.wait(), HEARTBEAT_SECONDS)
+                        async with asyncio.timeout(HEARTBEAT_SECONDS):
+                            await self._wake.wait()
                     except TimeoutError:
                         if loop.time() - self._last_heard > HEARTBEAT_SECONDS * 2:
                             await self._pull_anew()  # the pull died silently

@@ -81,7 +81,8 @@ async def _run(name: str, settings: Settings, children: MakeChildren, ready: Rea
     finally:
         stopping.cancel()
         try:
-            await asyncio.wait_for(supervisor.stop(), DRAIN_SECONDS)
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await supervisor.stop()
         except TimeoutError:
             log.error("%s: did not stop within %g s", name, DRAIN_SECONDS)
             code = 1
