@@ -1,6 +1,6 @@
 """The state manager: from STATUS to Redis and to the socket servers. Any number of them share one consumer.
 
-Order of work for a batch (design, section 5): read the records, decide by the pure rules, write (compare and set),
+Order of work for a batch: read the records, decide by the pure rules, write (compare and set),
 tell, then ack. Whatever step it dies at, the redelivery completes the rest: a fact whose place is taken is not
 applied again, but what it asks for is done again under the same message ids.
 """

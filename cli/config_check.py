@@ -34,7 +34,7 @@ from protocol.client_rules import SILENT_INTERVALS
 from protocol.errors import ConfigurationError
 from protocol.streams import RECONNECT, STATUS, ladder_of
 
-HALF_OPEN_SECONDS = 10.0  # design, section 5: what a half-open socket may take to be noticed
+HALF_OPEN_SECONDS = 10.0  # what a half-open socket may take to be noticed, unless somebody wants it so
 WEAK_SECRET_CHARACTERS = 10
 UP_SOCKET_SERVERS, UP_ROLES = 2, 5
 KEY_FILES = ("nats.key_file", "nats.credentials_file", "redis.key_file", "socket.key_file", "web.key_file")

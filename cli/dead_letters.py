@@ -13,10 +13,10 @@ import pydantic_core
 import typer
 
 from actors.dead_letter_desk import Became, DeadLetterDesk, Filed, NoSuchLetter, NotReplayed, Replayed
-from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from cli.config import takes_settings
+from cli.live import connected
 from cli.moments import local, zone_name
 from cli.output import ExitCode, Format, NotFound, OutputOption, console, print_json, printable, show, table
 from protocol.dead_letters import reason_group
@@ -26,7 +26,6 @@ from protocol.versions import version_of
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-CONNECT_SECONDS = 2.0
 REASON_SHOWN = 160
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -354,12 +353,10 @@ def _shortened(text: str) -> str:
 
 def _at_the_desk(settings: Settings, work: Callable[[DeadLetterDesk], Awaitable[None]]) -> None:
     async def main() -> None:
-        bus = await Bus.connect(settings, "examwire dead-letters", wait=CONNECT_SECONDS)
-        try:
-            await work(DeadLetterDesk(bus))
-        except NoSuchLetter as error:
-            raise NotFound(str(error)) from error
-        finally:
-            await bus.close()
+        async with connected(settings, "dead-letters") as bus:
+            try:
+                await work(DeadLetterDesk(bus))
+            except NoSuchLetter as error:
+                raise NotFound(str(error)) from error
 
     asyncio.run(main())

@@ -93,7 +93,7 @@ class Report:
         self.baseline = baseline
 
     def as_json(self) -> dict[str, Any]:
-        """The object that `-o json` prints; the names are those of the design, section 7."""
+        """The object that `-o json` prints; programs know these names."""
         told = {
             "scenario": self.scenario,
             "planId": self.plan_id,

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class ExitCode(IntEnum):
-    """Design, section 7."""
+    """What a command ends with; scripts act on it, so a number never changes its meaning."""
 
     OK = 0
     FAILED = 1

@@ -17,7 +17,6 @@ from cli.output import (
     NotFound,
     OutputOption,
     WatchOption,
-    print_json,
     run_until_interrupted,
     show,
     table,
@@ -200,8 +199,6 @@ def _show_or_watch(
         try:
             if watching:
                 await watch(lambda: fetch(store), lambda found: found, draw, output)
-            elif output is Format.JSON:
-                print_json(await fetch(store))
             else:
                 found = await fetch(store)
                 show(found, lambda: draw(found), output)

@@ -69,7 +69,7 @@ def socket_server(
     from actors.socket_server import SocketServer
 
     def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
-        # A RoleFailed of its start-up sequence is final (design, section 5): it has been tried often enough.
+        # A RoleFailed of its start-up sequence is final: it has been tried often enough.
         return [ChildSpec("socket-server", lambda: SocketServer(settings, bus, store, server_id), "transient")]
 
     def describe(supervisor: Supervisor) -> dict[str, str]:

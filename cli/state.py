@@ -15,13 +15,13 @@ from actors.runtime.state_store import StateStore
 from actors.state_audit import Audit, Report
 from actors.state_repair import Repair, StateRepair
 from cli.config import takes_settings
+from cli.live import connected
 from cli.output import ExitCode, Format, NotFound, OutputOption, show, table
 from protocol.ids import check_id
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-CONNECT_SECONDS = 2.0
 SHOWN = 100
 PASSES = 3
 
@@ -187,12 +187,11 @@ def _or_none(value: str | None) -> str:
 
 def _connected(settings: Settings, work: Callable[[Bus, StateStore], Awaitable[T]]) -> T:
     async def main() -> T:
-        bus = await Bus.connect(settings, "examwire state", wait=CONNECT_SECONDS)
-        store = StateStore(settings.redis_url, settings.redis)
-        try:
-            return await work(bus, store)
-        finally:
-            await store.close()
-            await bus.close()
+        async with connected(settings, "state") as bus:
+            store = StateStore(settings.redis_url, settings.redis)
+            try:
+                return await work(bus, store)
+            finally:
+                await store.close()
 
     return asyncio.run(main())

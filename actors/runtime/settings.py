@@ -58,7 +58,7 @@ class SocketSettings(_TlsSection):
     activity_seconds: Positive = Field(15.0, description="how often lastHeartbeat is refreshed while nothing happens")
     queue_max_size: Annotated[int, Field(ge=1)] = 10000
     queue_expire_seconds: Annotated[int, Field(ge=1, le=7 * 86400)] = 3600
-    queue_priority: Annotated[str, Field(pattern="^(high|normal|low)$")] = "high"
+    queue_priority: Literal["high", "normal", "low"] = "high"
 
 
 class ReconnectSettings(_Section):
@@ -169,10 +169,10 @@ class TracingSettings(_Section):
 
 
 class Settings(BaseSettings):
-    """See docs/design: the names of section 7 are fixed, the others are ours."""
+    """The tree; `examwire config show` lists it with what holds and where it comes from."""
 
     model_config = SettingsConfigDict(
-        env_prefix="EXAMWIRE_", env_nested_delimiter="__", extra="forbid", nested_model_default_partial_update=True
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", nested_model_default_partial_update=True
     )
 
     nats_url: str = "nats://127.0.0.1:4222"

@@ -1,4 +1,4 @@
-"""A socket server that starts again, dies or is cut off: its sessions end as the design says, and nobody else's."""
+"""A socket server that starts again, dies or is cut off: its sessions end, and nobody else's."""
 
 from __future__ import annotations
 

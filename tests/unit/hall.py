@@ -93,7 +93,7 @@ def log_of(broker: Broker) -> dict[str, Log]:
 
 
 def record_key(fact: Message) -> str:
-    """The record that a fact is about (design, section 5)."""
+    """The record that a fact is about."""
     match fact:
         case ServerStatus():
             return keys.server_status(fact.server_id)

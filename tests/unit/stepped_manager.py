@@ -1,6 +1,6 @@
 """State managers driven step by step and by hand, on a log, a Redis and a broker in memory.
 
-They are the real thing (`Decisions` and `Telling`, in the order of work of the design's section 5); every access to the
+They are the real thing (`Decisions` and `Telling`, in the state manager's order of work); every access to the
 store and to the broker is a step, and between two steps anything can happen, a crash included.
 """
 

@@ -68,7 +68,7 @@ function jsonOf(text) {
 }
 
 /**
- * Where an examinee's picture goes (`PUT`, the design's section 4).
+ * Where an examinee's picture goes (`PUT`; docs/protocol.md).
  * @param {{planId: string, examineeId: string}} pass
  * @param {{deviceId: string, model: string, osVersion: string}} device
  */
