@@ -27,7 +27,7 @@ from tests.integration.system import RawClient, System, eventually
 @pytest.fixture
 async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
     """Two servers that know each other, and a short ladder."""
-    quick = changed(settings, {"reconnect.max_attempts": 3, "reconnect.backoff_seconds": [1.0, 1.0, 1.0]})
+    quick = changed(settings, {"reconnect.max_attempts": 3, "reconnect.backoff_seconds": [2.0, 2.0, 2.0]})
     async with System(quick) as system:
         await know_each_other(system)
         yield system
@@ -45,7 +45,7 @@ async def test_who_never_arrives_is_lost_after_the_first_step_and_since_the_begi
         assert await client.closed() == 4006
     left = await proctor.expect("examinee_migrating", examineeId="E001")
     await system.status("E001", "MIGRATING")
-    await asyncio.wait_for(ended.wait(), 10)
+    await asyncio.wait_for(ended.wait(), 20)
 
     await system.examinee("E002", "SOCK002", connection_no=2)
     lost = await proctor.expect("examinee_disconnected", examineeId="E001")
@@ -150,7 +150,7 @@ async def test_a_drained_server_lets_in_nobody_and_says_how_far_it_is(system: Sy
     assert again.text == "is being drained already: 1 of 2 clients are sent away"
     assert second.websocket.close_code is None
     assert [await second.closed(), await silent.closed()] == [4006, 4006]
-    await asyncio.wait_for(ended.wait(), 10)
+    await asyncio.wait_for(ended.wait(), 20)
     assert system.server("SOCK001").details()["drain"]["left"] == 0
     assert await system.progress("E003") == {}
 
@@ -165,7 +165,7 @@ async def test_the_last_server_is_not_drained_unless_forced(bus: Bus, settings: 
         await drain(bus, "SOCK001", force=True)
         assert (await client.expect("migrate"))["data"]["endpoints"] == []
         assert await client.closed() == 4006
-        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.wait_for(ended.wait(), 20)
 
 
 async def test_a_drain_waits_while_there_is_nowhere_to_go(system: System, bus: Bus) -> None:

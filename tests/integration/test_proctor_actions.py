@@ -32,7 +32,7 @@ from tests.integration.system import RawClient, System, eventually
 def settings(settings: Settings) -> Settings:
     return changed(
         settings,
-        {"reconnect.max_attempts": 2, "reconnect.backoff_seconds": [0.3, 0.3], "mobile_sync.timeout_seconds": 1.2},
+        {"reconnect.max_attempts": 2, "reconnect.backoff_seconds": [1.0, 5.0], "mobile_sync.timeout_seconds": 2.5},
     )
 
 
