@@ -388,6 +388,7 @@ async def test_what_is_asked_for_without_a_connection_goes_out_with_the_next_one
         await tile(page, "E0001").click()
         await plan.close_socket()
         await expect(page.locator("#stale")).to_be_visible()
+        await expect(page.locator("#panel-state")).to_have_css("border-top-style", "dashed")  # as its tile
         await page.get_by_label("Message to the examinee").fill("Still there?")
         await page.get_by_role("button", name="Send message").click()
         await expect(page.locator("#actions li")).to_contain_text("goes out when this page is connected again")
