@@ -33,14 +33,18 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _together(section: BaseModel, *names: str) -> None:
+    if len({getattr(section, name) is None for name in names}) > 1:
+        raise ValueError(f"{' and '.join(names)} go together")
+
+
 class _TlsSection(_Section):
     certificate_file: FilePath | None = Field(None, description="serve TLS with this certificate chain (PEM)")
     key_file: FilePath | None = Field(None, description="its private key (PEM)")
 
     @pydantic.model_validator(mode="after")
     def _key_with_certificate(self) -> Self:
-        if (self.certificate_file is None) != (self.key_file is None):
-            raise ValueError("certificate_file and key_file go together")
+        _together(self, "certificate_file", "key_file")
         return self
 
 
@@ -118,8 +122,7 @@ class RedisSettings(_Section):
 
     @pydantic.model_validator(mode="after")
     def _key_with_certificate(self) -> Self:
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file go together")
+        _together(self, "cert_file", "key_file")
         return self
 
 
@@ -137,10 +140,8 @@ class NatsSettings(_Section):
 
     @pydantic.model_validator(mode="after")
     def _what_goes_together(self) -> Self:
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file go together")
-        if (self.user is None) != (self.password is None):
-            raise ValueError("user and password go together")
+        _together(self, "cert_file", "key_file")
+        _together(self, "user", "password")
         if self.replicas % 2 == 0:
             raise ValueError("replicas: 1, 3 or 5; an even number survives no more than the one below it")
         if self.user is not None and self.credentials_file is not None:
