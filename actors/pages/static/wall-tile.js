@@ -42,13 +42,18 @@ export class Tile {
     }
     /** @type {[keyof ReturnType<typeof said>, Text][]} */
     this._texts = PARTS[size].map((part) => {
-      const element = document.createElement("span");
-      element.className = `tile-${part}`;
+      const element = span(`tile-${part}`);
       const text = document.createTextNode("");
       element.append(text);
       this.button.append(element);
       return [part, text];
     });
+    if (size === "large") {
+      // Id and name share a line, which is theirs alone: what is beside the other lines takes nothing from it.
+      const who = span("tile-who");
+      who.append(...this.button.querySelectorAll(".tile-id, .tile-name"));
+      this._icon.after(who);
+    }
     this._shown = { id: "", state: "", label: "", language: "", at: -1, of: -1, stop: false };
     /** @type {string | null} */ this._name = null;
   }
@@ -115,6 +120,11 @@ export class Tile {
 /** @param {Person} person @param {number} now */
 function said(person, now) {
   return { id: person.id, name: person.name ?? "", ...describe(person, now) };
+}
+
+/** @param {string} className */
+function span(className) {
+  return Object.assign(document.createElement("span"), { className });
 }
 
 /** @param {string} text */

@@ -49,7 +49,7 @@ export const texts = {
   "state.lost": "Lost",
   "state.syncFailed": "No picture",
   "state.migrating": "Moving",
-  "state.waiting": "Waiting for phone",
+  "state.waiting": "Awaiting phone",
   "state.readmitted": "Readmitted",
   "state.never": "Never came",
   "state.connected": "Connected",
