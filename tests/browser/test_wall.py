@@ -10,7 +10,7 @@ import pytest
 
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.scripted_plan import ScriptedPlan
-from tests.browser.site import WAIT_SECONDS, Screens, Site, audit
+from tests.browser.site import WAIT_SECONDS, Screens, Site, audit, with_own_clock
 from tests.integration.system import RawClient
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ async def test_a_wall_without_a_connection_says_so_and_fills_the_gap(site: Site,
     screens.complaints.expect(REFUSED)
     screens.complaints.expect("503 .*/v1/endpoints")  # while there is no server, that is the answer
     client = await site.system.examinee("E001", "SOCK002")
-    page = await wall(site, screens)
+    page = await wall(site, screens, before=with_own_clock)
     urls = {server: site.system.server(server).url for server in ("SOCK001", "SOCK002")}
     for server in urls:
         await site.system.stop(server)
@@ -112,6 +112,7 @@ async def test_a_wall_without_a_connection_says_so_and_fills_the_gap(site: Site,
     await expect(page.locator("#stale-why")).to_contain_text("all attempts are used up")
     for server, url in urls.items():
         await site.start_where_it_was(server, url)
+    await page.clock.fast_forward(75_000)  # more than the longest pause between two looks
     await expect(page.locator("#stale")).to_be_hidden()  # by itself: nobody may be near to press a button
     await expect(tile(page, "E001")).to_have_attribute("data-state", re.compile("lost|exhausted"))
 
