@@ -27,8 +27,8 @@ from actors.problems import EXPIRED, NO_SECRET, NOT_WAITING, RETRY_AFTER, TOO_MA
 from actors.rate_limit import RateLimit, client_address, is_trusted
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.local_addresses import LOOPBACK_NAMES, in_url, is_wildcard, lan_addresses
-from actors.runtime.settings import Settings, token_secret
-from actors.runtime.tokens import TokenVerifier, issue_token, signs_elsewhere
+from actors.runtime.settings import Settings, signs_elsewhere, token_secret
+from actors.runtime.tokens import TokenVerifier, issue_token
 from protocol import subjects
 from protocol.errors import BrokerUnavailable, ErrorCode
 from protocol.facts import MobileSyncCode

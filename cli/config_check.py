@@ -22,6 +22,7 @@ from actors.runtime.settings import (
     require_secret_beyond_loopback,
     setting_fields,
     settings_file,
+    signs_elsewhere,
     unknown_variables,
     value_of,
     variable_of,
@@ -142,7 +143,7 @@ def _file_mode(document: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
-    keys = settings.token.public_key_file or settings.token.jwks_file
+    keys = signs_elsewhere(settings)
     if settings.token.public_key_file and settings.token.jwks_file:
         found = "token.public_key_file is not used: token.jwks_file takes its place"
         yield warning("token.jwks_file", found, "remove one of them")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from actors.runtime.local_addresses import in_url, is_wildcard, lan_addresses
-from actors.runtime.settings import Settings, is_loopback
-from actors.runtime.tokens import issue_token, signs_elsewhere
+from actors.runtime.settings import Settings, is_loopback, signs_elsewhere
+from actors.runtime.tokens import issue_token
 
 if TYPE_CHECKING:
     from cli.certificates import TrialCertificate

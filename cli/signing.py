@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from actors.runtime.settings import Settings, token_secret, variable_of
-from actors.runtime.tokens import signs_elsewhere
+from actors.runtime.settings import Settings, signs_elsewhere, token_secret, variable_of
 from cli.running_up import RunningUp
 from protocol.errors import ConfigurationError
 

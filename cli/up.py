@@ -17,9 +17,14 @@ from urllib.parse import urlsplit
 import typer
 
 from actors.runtime.logs import Level, configure_logging
-from actors.runtime.settings import Settings, load_settings, require_secret_beyond_loopback, variable_of
+from actors.runtime.settings import (
+    Settings,
+    load_settings,
+    require_secret_beyond_loopback,
+    signs_elsewhere,
+    variable_of,
+)
 from actors.runtime.supervision import Intensity
-from actors.runtime.tokens import signs_elsewhere
 from cli.children import EngineProcess, RoleProcess
 from cli.config import as_environment, flattened, takes_settings
 from cli.data_dir import DataDirClaim
@@ -309,7 +314,7 @@ class System:
             f"  data      {ready['dataDir']}",
             "",
         ]
-        if self.settings.token.public_key_file or self.settings.token.jwks_file:
+        if signs_elsewhere(self.settings):
             return "\n".join([*lines, "Tokens come from the issuer whose public key is configured."])
         return "\n".join([*lines, *self._things_to_try(ready["webUrl"])])
 

@@ -327,14 +327,18 @@ def token_secret(settings: Settings) -> str:
         raise ConfigurationError(f"secret: {path} cannot be used: {error}") from error
 
 
+def signs_elsewhere(settings: Settings) -> bool:
+    """Whether tokens come from an exam platform of which only the public key is known here."""
+    return bool(settings.token.public_key_file or settings.token.jwks_file)
+
+
 listening: dict[str, str] = {}
 """What listens in this process, and on which host: everything that does asks `require_secret_beyond_loopback` first."""
 
 
 def require_secret_beyond_loopback(settings: Settings, name: str, host: str) -> None:
     """Refuse to listen on more than loopback with a secret that nobody configured."""
-    keys = settings.token.public_key_file or settings.token.jwks_file
-    if not is_loopback(host) and settings.secret is None and not keys:
+    if not is_loopback(host) and settings.secret is None and not signs_elsewhere(settings):
         raise ConfigurationError(
             f"{name}: {host!r} listens beyond loopback, so a secret must be configured "
             "(EXAMWIRE_SECRET, or token.public_key_file / token.jwks_file)"

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from actors.runtime.settings import Settings, token_secret
+from actors.runtime.settings import Settings, signs_elsewhere, token_secret
 from protocol.claims import AUDIENCE, Claims
 from protocol.errors import ConfigurationError, InvalidToken
 from protocol.frames import Role
@@ -76,11 +76,6 @@ class TokenVerifier:
         if own and claims.role != "mobile":
             raise InvalidToken("the token is not the issuer's, and only those of phones are signed here")
         return claims
-
-
-def signs_elsewhere(settings: Settings) -> bool:
-    """Whether tokens come from an exam platform of which only the public key is known here."""
-    return bool(settings.token.public_key_file or settings.token.jwks_file)
 
 
 def _secret_key(settings: Settings) -> jwt.PyJWK:
