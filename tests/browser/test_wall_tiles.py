@@ -92,3 +92,18 @@ async def places(page: Page) -> list[int]:
     """The places of the tiles in the order of the document, as screen readers hear of them."""
     found: list[int] = await page.locator(".slot").evaluate_all("(all) => all.map((one) => Number(one.ariaPosInSet))")
     return found
+
+
+async def test_sound_and_the_number_in_the_title_go_off_with_one_key(screens: Screens) -> None:
+    async with ScriptedPlan(20) as plan, screens:
+        page = await screens.open(plan.link)
+        await expect(tile(page, "E0001")).to_be_visible()
+        await plan.say(plan.lost("E0001"), plan.lost("E0002"))
+        await expect(page).to_have_title("(2) Plan P001")
+        await page.keyboard.press("m")
+        await expect(page).to_have_title("Plan P001")
+        await plan.say(plan.lost("E0003"))
+        await expect(page.locator('#filters [data-state="lost"]')).to_have_text("Lost 3")
+        await expect(page).to_have_title("Plan P001")
+        await page.keyboard.press("m")
+        await expect(page).to_have_title("(3) Plan P001")

@@ -26,7 +26,7 @@ const SORTED = Object.freeze({ large: "attention", small: "attention", dots: "id
 /** These filters stand there even when nobody is in the state. @type {ReadonlySet<State>} */
 const ALWAYS = new Set(["exhausted", "lost", "waiting", "connected", "done", "never"]);
 
-/** Fires `change` when the wall is to be shown otherwise, `gesture` with a click or key. */
+/** Fires `change` when the wall is to be shown otherwise, `sound` when that is switched, `gesture` with a click or key. */
 export class Controls extends EventTarget {
   constructor() {
     super();
@@ -38,6 +38,7 @@ export class Controls extends EventTarget {
     for (const size of /** @type {Size[]} */ (Object.keys(SORTED))) {
       if (SORTS.includes(kept.sorts?.[size])) this._sorts[size] = kept.sorts[size];
     }
+    /** Whether the wall makes itself noticed: by sound, and by a number in the title of the tab. */
     this.sound = kept.sound !== false;
     this.shortcuts = kept.shortcuts !== false;
     /** @type {Map<State | "all", HTMLButtonElement>} */ this._buttons = new Map();
@@ -144,6 +145,7 @@ export class Controls extends EventTarget {
     this.sound = !this.sound;
     this._keep();
     this._drawSound();
+    this.dispatchEvent(new Event("sound"));
   }
 
   _drawSound() {

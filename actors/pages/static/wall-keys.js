@@ -1,5 +1,5 @@
 /**
- * The keys of the wall that work wherever one is: `/` to the search, `f` to the filters, `m` for the sound, `?` for help,
+ * The keys of the wall that work wherever one is: `/` to the search, `f` to the filters, `m` for the alerts, `?` for help,
  * Escape for the way out. Single letters can be switched off (WCAG 2.1.4), and are letters where somebody types.
  *
  * @typedef {{controls: import("./wall-controls.js").Controls, tiles: import("./wall-tiles.js").Tiles,

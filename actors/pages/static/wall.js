@@ -95,6 +95,7 @@ class Wall {
     client.addEventListener("status", () => panel.drawActions());
     client.addEventListener("tokenNeeded", () => this._askToken());
     controls.addEventListener("change", () => this._reorder());
+    controls.addEventListener("sound", () => this._title());
     controls.addEventListener("gesture", () => void this._chime.allow());
     tiles.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
     list.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
@@ -204,7 +205,7 @@ class Wall {
     const title = plan ? t("title", { plan }) : t("title.unknown");
     setText(element("plan"), title);
     const { alarms } = this.people;
-    const whole = alarms > 0 ? t("title.alarms", { n: alarms, title }) : title;
+    const whole = alarms > 0 && this.controls.sound ? t("title.alarms", { n: alarms, title }) : title;
     if (this._titled !== whole) document.title = this._titled = whole;
   }
 

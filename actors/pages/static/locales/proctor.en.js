@@ -9,9 +9,9 @@ export const texts = {
   close: "Close",
   cancel: "Cancel",
 
-  "sound.on": "Sound on",
-  "sound.off": "Sound off",
-  "sound.key": "Sound on or off (m)",
+  "sound.on": "Alerts on",
+  "sound.off": "Alerts off",
+  "sound.key": "Sound, and the number in the tab’s title, on or off (m)",
 
   "link.name": "Connection of this page",
   "link.idle": "Not connected",
@@ -237,7 +237,7 @@ export const texts = {
   "key.enter": "open the examinee",
   "key.search": "search",
   "key.filter": "filters",
-  "key.sound": "sound on or off",
+  "key.sound": "sound, and the number in the tab’s title, on or off",
   "key.help": "this help",
   "key.escape": "close, clear the search",
 

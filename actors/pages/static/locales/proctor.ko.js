@@ -9,9 +9,9 @@ export const texts = {
   close: "닫기",
   cancel: "취소",
 
-  "sound.on": "알림음 켜짐",
-  "sound.off": "알림음 꺼짐",
-  "sound.key": "알림음 켜기/끄기 (m)",
+  "sound.on": "알림 켜짐",
+  "sound.off": "알림 꺼짐",
+  "sound.key": "알림음과 탭 제목의 숫자 켜기/끄기 (m)",
 
   "link.name": "이 화면의 연결 상태",
   "link.idle": "연결되지 않음",
@@ -237,7 +237,7 @@ export const texts = {
   "key.enter": "응시자 상세 열기",
   "key.search": "검색",
   "key.filter": "필터",
-  "key.sound": "알림음 켜기/끄기",
+  "key.sound": "알림음과 탭 제목의 숫자 켜기/끄기",
   "key.help": "도움말",
   "key.escape": "닫기, 검색어 지우기",
 
