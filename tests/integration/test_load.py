@@ -68,7 +68,9 @@ def test_one_by_one_accounts_for_every_loss_and_compares_with_the_bare_path(tmp_
     assert report["examinees"] == 30
     assert_percentiles(report["latencyMs"], 6)
     assert_percentiles(report["recoveryLatencyMs"], 6)
-    assert_percentiles(report["redisLatencyMs"], 2)
+    in_redis = report["redisLatencyMs"]
+    assert in_redis["samples"] in (1, 2)  # who is back before anybody has looked is in none
+    assert_percentiles(in_redis, in_redis["samples"])
     assert_percentiles(report["baseline"]["latencyMs"], 6)
     assert report["ratio"] == report["baseline"]["ratio"] > 0
     assert report["cpuSeconds"].keys() >= ROLES

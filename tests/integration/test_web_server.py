@@ -190,7 +190,8 @@ async def test_metrics_count_outcomes_and_name_no_examinee(site: Site) -> None:
     assert {name: value - before[name] for name, value in counted().items()} == dict.fromkeys(before, 1.0)
     assert 'examwire_web_uploads_total{outcome="STORED"}' in response.text
     assert any(line.startswith("process_resident_memory_bytes") for line in response.text.splitlines())
-    assert "4711" not in response.text
+    assert "E4711" not in response.text
+    assert "P4711" not in response.text
 
 
 # -- the actor -------------------------------------------------------------------------------------------
