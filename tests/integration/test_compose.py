@@ -68,7 +68,10 @@ class Services:
         async def says(name: str) -> bool:
             process = self.processes[name]
             assert process.returncode is None, f"{name} ended:\n{self.log(name)}"
-            return (await self._run(name, *health_command()))[0] == 0
+            if (await self._run(name, *health_command()))[0] == 0:
+                return True
+            await asyncio.sleep(0.2)  # a look is a process, and takes time from those that are starting
+            return False
 
         for name in names:
             await eventually(lambda name=name: says(name), f"{name} healthy", READY_SECONDS)  # type: ignore[misc]
