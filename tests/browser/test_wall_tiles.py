@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.scripted_plan import ScriptedPlan
 from tests.browser.site import Screens
@@ -107,3 +109,32 @@ async def test_sound_and_the_number_in_the_title_go_off_with_one_key(screens: Sc
         await expect(page).to_have_title("Plan P001")
         await page.keyboard.press("m")
         await expect(page).to_have_title("(3) Plan P001")
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (320, 568), (320, 256)])
+async def test_the_own_connection_is_in_view_wherever_one_has_scrolled_to(
+    screens: Screens, size: tuple[int, int]
+) -> None:
+    screens.complaints.expect("timeline")  # the scripted plan has no log
+    async with ScriptedPlan(1000) as plan, screens:
+        page = await screens.open(plan.link, viewport={"width": size[0], "height": size[1]})
+        await tile(page, "E0001").focus()
+        await page.keyboard.press("End")
+        await expect(tile(page, "E1000")).to_be_in_viewport(ratio=0.9)
+        for _ in range(3):
+            await page.keyboard.press("PageUp")
+            focused = page.locator(".tile:focus")
+            await expect(focused).to_be_in_viewport(ratio=0.9)
+            assert await focused.evaluate(SEEN), "the header lies over what has the focus"
+        link = page.locator("#link")
+        await expect(link).to_be_in_viewport(ratio=1)
+        assert await link.evaluate(SEEN)
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#panel")).to_be_visible()
+        assert await link.evaluate(SEEN)
+
+
+SEEN = """(one) => {
+  const { left, top, width, height } = one.getBoundingClientRect();
+  return one.contains(document.elementFromPoint(left + width / 2, top + height / 2));
+}"""

@@ -187,9 +187,11 @@ export class Tiles extends EventTarget {
     this._current = id;
     const y = Math.floor(at / this._columns) * this._height;
     const top = this._root.getBoundingClientRect().top + y;
-    const above = parseFloat(getComputedStyle(document.documentElement).scrollPaddingTop) || 0;
+    // Whatever stays in view while one scrolls must not lie over what has the focus.
+    const { scrollPaddingTop, scrollPaddingBottom } = getComputedStyle(document.documentElement);
+    const [above, below] = [scrollPaddingTop, scrollPaddingBottom].map((one) => parseFloat(one) || 0);
     if (top < above) scrollBy(0, top - above - 8);
-    else if (top + this._height > innerHeight) scrollBy(0, top + this._height - innerHeight + 8);
+    else if (top + this._height > innerHeight - below) scrollBy(0, top + this._height - innerHeight + below + 8);
     this._look();
     this._rows.stopAt(at);
     const tile = this._rows.tile(at);
