@@ -80,7 +80,6 @@ export class IncidentList extends EventTarget {
     show.addEventListener("click", () => this.choose(this.only === incident ? null : incident));
     show.setAttribute("aria-pressed", String(this.only === incident));
     const dismiss = /** @type {HTMLButtonElement} */ (line.querySelector(".incident-dismiss"));
-    dismiss.setAttribute("aria-label", t("incident.dismiss", { what: incidentName(incident) }));
     dismiss.addEventListener("click", () => {
       this._dismissed.add(incident);
       if (this.only === incident) this.choose(null);
@@ -100,7 +99,9 @@ export class IncidentList extends EventTarget {
   /** @param {HTMLElement} line @param {Incident} incident */
   _fill(line, incident) {
     line.dataset.tone = incident.ended === null ? "bad" : "quiet";
-    setText(line.querySelector("strong"), `${incidentName(incident)}:`);
+    const what = incidentName(incident);
+    setText(line.querySelector("strong"), `${what}:`);
+    line.querySelector(".incident-dismiss")?.setAttribute("aria-label", t("incident.dismiss", { what }));
     const parts = [t("incident.line", {
       lost: incident.size, back: incident.back, gone: incident.gone, time: time(incident.began) })];
     if (incident.out > 0) parts.push(t("incident.out", { n: incident.out }));

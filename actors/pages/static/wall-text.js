@@ -6,6 +6,7 @@
  */
 
 import { clock, hasText, number, t } from "./i18n.js";
+import { WINDOW_SECONDS } from "./wall-incidents.js";
 import { milliseconds, STATES } from "./wall-people.js";
 
 /**
@@ -62,8 +63,12 @@ export function reasonText(reason) {
   return hasText(`reason.${reason}`) ? t(`reason.${reason}`) : reason;
 }
 
-/** What the members of an incident have in common. @param {Incident} incident */
-export function incidentName({ common, name }) {
+/**
+ * What the members of an incident have in common. A moment to which others have kept being added is one no longer.
+ * @param {Incident} incident
+ */
+export function incidentName({ common, name, began, last }) {
+  if (common === "moment" && last - began > WINDOW_SECONDS * 1000) return t("incident.series");
   return t(`incident.${common}`, { name });
 }
 

@@ -7,7 +7,9 @@ import { texts as en } from "../../../actors/pages/static/locales/proctor.en.js"
 import { texts as ko } from "../../../actors/pages/static/locales/proctor.ko.js";
 import { Actions } from "../../../actors/pages/static/wall-actions.js";
 import { Owed, Summary } from "../../../actors/pages/static/wall-alerts.js";
+import { Incident, WINDOW_SECONDS } from "../../../actors/pages/static/wall-incidents.js";
 import { ORDER } from "../../../actors/pages/static/wall-people.js";
+import { incidentName } from "../../../actors/pages/static/wall-text.js";
 import { entryOf, entryText, Timeline } from "../../../actors/pages/static/wall-timeline.js";
 
 const PAGES = new URL("../../../actors/pages/", import.meta.url);
@@ -112,6 +114,18 @@ test("a confirmation is told with the words of its message, or without any", () 
     "The examinee confirmed: “Sit down.”",
     "Message: “Sit down.”",
   ]);
+});
+
+test("a crowd to which others have kept being added is not called one of a moment", () => {
+  const incident = new Incident(1, "moment", "");
+  const lost = (at) => incident.take({ id: `E${at}`, at, server: null, network: null, reason: null }, "lost");
+  lost(0);
+  lost(WINDOW_SECONDS * 1000);
+  assert.equal(incidentName(incident), "At the same time");
+  lost(WINDOW_SECONDS * 1000 + 1);
+  assert.equal(incidentName(incident), "One after another");
+  const server = Object.assign(new Incident(2, "server", "SOCK001"), { began: 0, last: 1e9 });
+  assert.equal(incidentName(server), "Server SOCK001");
 });
 
 test("what is said aloud is a summary: blips and members of an incident are not read out", () => {

@@ -100,6 +100,7 @@ export const texts = {
   "incident.server": "Server {name}",
   "incident.network": "Network {name}",
   "incident.moment": "At the same time",
+  "incident.series": "One after another",
   "incident.line": "{lost} lost since {time}, {back} back, {gone} still gone",
   "incident.out": "{n} shut out",
   "incident.over": "over after {duration}",

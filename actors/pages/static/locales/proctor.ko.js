@@ -100,6 +100,7 @@ export const texts = {
   "incident.server": "서버 {name}",
   "incident.network": "네트워크 {name}",
   "incident.moment": "동시 발생",
+  "incident.series": "잇따라 발생",
   "incident.line": "{time}부터 {lost}명 끊김, {back}명 복귀, {gone}명 미복귀",
   "incident.out": "차단 {n}명",
   "incident.over": "{duration} 만에 종료",
