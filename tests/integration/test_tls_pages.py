@@ -200,7 +200,8 @@ def test_up_with_tls_serves_pages_that_link_to_each_other(tmp_path: Path) -> Non
             servers = {one["url"] for one in ready["socketServers"]}
 
             def both_are_offered() -> bool:
-                return servers == set(http.get(f"{ready['webUrl']}/v1/endpoints").json()["socketServers"])
+                told = http.get(f"{ready['webUrl']}/v1/endpoints")  # 503 while none is READY
+                return told.status_code == 200 and servers == set(told.json()["socketServers"])
 
             eventually(both_are_offered, "both servers are offered")
             assert all(http.get(f"https://{urlsplit(url).netloc}/healthz").text == "ok\n" for url in servers)

@@ -101,7 +101,7 @@ async def test_a_drain_is_followed_until_the_server_has_ended(invoke: Invoke, sy
     draining = asyncio.create_task(invoke("actors", "drain", "SOCK001", "--over", "2s", "-o", "json"))
     for examinee in examinees:
         assert await examinee.closed() == CloseCode.MIGRATE
-    await asyncio.wait_for(ended.wait(), 15)
+    await asyncio.wait_for(ended.wait(), 30)
     await system.stop("SOCK001")
     result = await draining
     assert result.exit_code == 0, result.stderr
@@ -122,6 +122,7 @@ async def test_a_server_that_is_gone_without_a_word_was_not_drained(
     server = system.server("SOCK001")
     draining = asyncio.create_task(invoke("actors", "drain", "SOCK001", "--over", "60s"))
     await eventually(lambda: _is_draining(server), "the drain")
+    await eventually(lambda: system.server_is("SOCK001", "DRAINING"), "the log says so")
     await system._buses["SOCK001"]._nc.close()  # as if it had been killed
     result = await draining
     assert result.exit_code == 1
