@@ -36,6 +36,7 @@ EMBEDDABLE = frozenset(
         "examwire-keeper.js",
         "examwire-line.js",
         "examwire-plan.js",
+        "examwire-reach.js",
         "examwire-roles.js",
         "examwire-rules.js",
         "examwire-servers.js",

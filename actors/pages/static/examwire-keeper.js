@@ -1,37 +1,23 @@
 // Keeps a connection: opens it, and opens it again when it is lost. What comes next is said by the pure rules, where the
-// servers are by `Servers`, what happens on one connection by `Line`, what is new on this side by the hints of the browser.
+// servers are by `Servers`, how one is reached by `Reach`, what happens on one connection by `Line`, what is new on this side
+// by the hints of the browser.
 
 import { BLOCKED, Course } from "./examwire-course.js";
-import { Line, OPEN_SECONDS } from "./examwire-line.js";
+import { Reach } from "./examwire-reach.js";
 import { mayReconnect, nameOf, remedyOf } from "./examwire-rules.js";
-import { ASK_SECONDS } from "./examwire-servers.js";
 
 /** @typedef {import("./examwire-browser.js").Hinted} Hinted */
-/** @typedef {import("./examwire-browser.js").Timers} Timers */
 /** @typedef {import("./examwire-plan.js").Message} Message */
+/** @typedef {import("./examwire-reach.js").Ground} Ground */
 /** @typedef {import("./examwire-rules.js").GiveUp} GiveUp */
 /** @typedef {import("./examwire-rules.js").Happened} Happened */
 /** @typedef {import("./examwire-rules.js").Status} Status */
 /** @typedef {import("./examwire-rules.js").Wait} Wait */
-/** @typedef {import("./examwire-servers.js").Servers} Servers */
 
 /** A page that was hidden for longer looks at its connection at once when it is shown. */
 export const LONG_HIDDEN_SECONDS = 10;
 
 const QUICK_SECONDS = 1;
-
-/**
- * What it stands on; `now` in ms since the epoch, `random` in [0, 1), `steps` and `beats` timers that are its alone.
- * @typedef {object} Ground
- * @property {Servers} servers
- * @property {readonly string[]} urls those that are tried first
- * @property {typeof WebSocket} WebSocket
- * @property {Timers} steps
- * @property {Timers} beats
- * @property {() => number} now
- * @property {() => number} random
- * @property {{onLine?: boolean} | null} navigator
- */
 
 /**
  * Whose connection it is.
@@ -55,8 +41,7 @@ export class Keeper {
   /** @type {Owner} */ #owner;
   /** @type {Course} */ #course;
   /** @type {"idle" | "opening" | "connected" | "waiting" | "parked" | "ended"} */ #phase = "idle";
-  /** @type {Line | null} */ #line = null;
-  /** Grows with each try: an answer to an earlier one is ignored. */ #turn = 0;
+  /** @type {Reach} */ #reach;
   /** The step that is waited for or under way. @type {Wait | null} */ #step = null;
   /** What goes on when the network is back. @type {{step: Wait} | {happened: Happened} | null} */ #parked = null;
   /** @type {GiveUp | null} */ #end = null;
@@ -70,6 +55,7 @@ export class Keeper {
     this.#ground = ground;
     this.#owner = owner;
     this.#course = new Course(ground.servers, ground.urls, ground);
+    this.#reach = new Reach(ground, this.#course, this.#seeker, this.#listener);
   }
 
   get connected() {
@@ -143,7 +129,7 @@ export class Keeper {
   /** @param {string} type @param {Record<string, unknown>} data @returns {boolean} whether there was a connection */
   send(type, data) {
     if (this.#phase !== "connected") return false;
-    this.#line?.send(type, data);
+    this.#reach.line?.send(type, data);
     return true;
   }
 
@@ -191,72 +177,23 @@ export class Keeper {
     if (!this.#offline) {
       this.#show({ state: "connecting", attempt, maxAttempts, migrating: this.#course.migrating });
     }
-    if (this.#course.mustAsk) void this.#ask(step);
-    else this.#reach(step);
-  }
-
-  /** Ask the web server for the socket servers, then go on. @param {Wait} step */
-  async #ask(step) {
-    const turn = this.#turn;
-    // The web server may be away while the socket servers are not: whoever knows addresses does not wait for it for long.
-    this.#ground.steps.start("ask", step.url ? ASK_SECONDS : OPEN_SECONDS, () => this.#unanswered(step));
-    const { urls, why } = await this.#ground.servers.ask();
-    if (turn !== this.#turn) return;
-    if (!urls.length) {
-      this.#complaint = why;
-      this.#unanswered(step);
-      return;
-    }
-    const url = this.#course.listed(urls);
-    if (url === null) this.#giveUp(BLOCKED);
-    else this.#reach({ ...step, url });
-  }
-
-  /** @param {Wait} step */
-  #unanswered(step) {
-    if (step.url) this.#reach(step);
-    else this.#failed();
-  }
-
-  /** @param {Wait} step */
-  #reach(step) {
-    this.#letGo(); // and nothing is asked any more
-    this.#step = step;
-    if (!this.#ground.servers.allows(step.url)) {
-      this.#skip(step);
-      return;
-    }
-    this.#ground.servers.tries(step.url);
-    const line = new Line(step.url, { timers: this.#ground.beats, now: this.#ground.now }, this.#listener);
-    this.#line = line;
-    try {
-      line.open(this.#ground.WebSocket);
-    } catch (error) {
-      this.#complaint = String(error); // an address that is none, or one that the page may not use
-      if (/** @type {Error} */ (error).name === "SecurityError") this.refusedByPolicy(step.url);
-      else this.#failed();
-    }
-  }
-
-  #failed() {
-    this.#letGo();
-    this.#judge({ kind: "unreachable" });
-  }
-
-  /** The page may not connect to the server of this step. @param {Wait} step */
-  #skip(step) {
-    const next = this.#course.skip();
-    if (next === null) this.#giveUp(BLOCKED);
-    else this.#open({ ...step, url: next.url });
+    this.#reach.begin(step);
   }
 
   /** @param {string} url */
   refusedByPolicy(url) {
-    if (!/^wss?:/i.test(url)) return; // something else on the page
-    this.#ground.servers.refuse(url);
-    const opening = this.#phase === "opening" && this.#line !== null && this.#step !== null;
-    if (opening && !this.#ground.servers.allows(this.#line?.url ?? "")) this.#skip(/** @type {Wait} */ (this.#step));
+    this.#reach.refusedByPolicy(url);
   }
+
+  /** @type {import("./examwire-reach.js").Seeker} */
+  #seeker = {
+    failed: (why) => {
+      this.#letGo();
+      this.#complaint = why;
+      this.#judge({ kind: "unreachable" });
+    },
+    blocked: () => this.#giveUp(BLOCKED),
+  };
 
   /** @type {import("./examwire-line.js").Listener} */
   #listener = {
@@ -293,7 +230,7 @@ export class Keeper {
   /** @param {Record<string, any>} welcome */
   #arrive(welcome) {
     this.#phase = "connected";
-    this.#course.arrived(this.#step?.url ?? this.#course.url, welcome);
+    this.#course.arrived(this.#reach.line?.url ?? this.#course.url, welcome);
     this.#parked = this.#end = null;
     this.#offline = false;
     this.#tokenRefusals = 0;
@@ -352,10 +289,8 @@ export class Keeper {
 
   /** Forget the line, and whatever is waited for. */
   #letGo() {
-    this.#turn += 1;
     this.#ground.steps.stopAll();
-    this.#line?.close();
-    this.#line = null;
+    this.#reach.stop();
   }
 
   // -- the browser's hints -----------------------------------------------------------------------------------
@@ -390,7 +325,7 @@ export class Keeper {
   online() {
     this.#offline = false;
     if (this.#phase === "connected") {
-      this.#line?.probe(); // the socket may be of the network that was; an answer shows "connected" again
+      this.#reach.line?.probe(); // the socket may be of the network that was; an answer shows "connected" again
     } else if (this.#phase === "opening" && this.#step !== null) {
       const { attempt, maxAttempts } = this.#step;
       this.#show({ state: "connecting", attempt, maxAttempts, migrating: this.#course.migrating });
@@ -417,7 +352,7 @@ export class Keeper {
   shown(hiddenFor) {
     if (hiddenFor < LONG_HIDDEN_SECONDS) return;
     if (this.#phase === "connected") {
-      this.#line?.probe();
+      this.#reach.line?.probe();
       return;
     }
     this.#ground.servers.doubt();
@@ -429,7 +364,7 @@ export class Keeper {
     if (!persisted || this.#phase === "ended" || this.#phase === "idle") return;
     // A page that lies in the bfcache can answer nobody: leave now, instead of when the server notices.
     const connected = this.#phase === "connected";
-    const lasted = connected ? (this.#line?.lasted() ?? 0) : 0;
+    const lasted = connected ? (this.#reach.line?.lasted() ?? 0) : 0;
     this.#letGo();
     if (connected) {
       this.#course.lost();
