@@ -50,8 +50,13 @@ async def headline(page: Page, text: str) -> None:
     await expect(page.locator("#connection-title")).to_have_text(text)
 
 
-async def connected(site: Site, screens: Screens, *, before: Callable[[Page], Awaitable[object]] | None = None) -> Page:
-    """E001's page, once it is connected; what it does without a network is prepared by `before`."""
-    page = await screens.open(site.link("examinee", "examinee", "E001"), before=before)
+async def connected(site: Site, screens: Screens, *before: Callable[[Page], Awaitable[object]]) -> Page:
+    """E001's page, once it is connected; each of `before` is done with it while it is still empty."""
+
+    async def prepare(page: Page) -> None:
+        for one in before:
+            await one(page)
+
+    page = await screens.open(site.link("examinee", "examinee", "E001"), before=prepare)
     await headline(page, CONNECTED)
     return page

@@ -12,7 +12,7 @@ import pytest
 from tests.browser.conftest import IN_A_BROWSER, QUICK_LADDER
 from tests.browser.examinee_scene import CONNECTED, INTERRUPTED, Cable, connected, expect, headline
 from tests.browser.phone_scene import Scene, choose, photo
-from tests.browser.site import WAIT_SECONDS, Screens, Site, audit
+from tests.browser.site import WAIT_SECONDS, Screens, Site, audit, with_own_clock
 from tests.integration.drains import drain, know_each_other
 from tests.integration.server_process import ServerProcess
 from tests.integration.system import RawClient, eventually
@@ -68,7 +68,7 @@ async def test_without_a_token_one_is_asked_for_and_what_was_typed_stays(site: S
 async def test_a_loss_says_when_it_is_tried_again_and_a_button_tries_now(site: Site, screens: Screens) -> None:
     proctor = await site.system.proctor()
     cable = Cable()
-    page = await connected(site, screens, before=cable.plug)
+    page = await connected(site, screens, with_own_clock, cable.plug)
     await cable.cut()
     await headline(page, INTERRUPTED)
     await expect(page.locator("#said")).to_contain_text(INTERRUPTED)
@@ -78,8 +78,10 @@ async def test_a_loss_says_when_it_is_tried_again_and_a_button_tries_now(site: S
     await expect(page).to_have_title(re.compile(f"^{INTERRUPTED}"))
     assert await audit(page) == []
     lost = await proctor.expect("examinee_disconnected", seconds=WAIT_SECONDS, examineeId="E001")
+    await page.clock.pause_at(await page.evaluate("Date.now() + 5000"))  # from now on it tries nothing by itself
     cable.mend()
     await page.get_by_role("button", name="Try now").click()
+    await page.clock.run_for(1100)  # of two tries the second one waits until a second is over
     await headline(page, CONNECTED)
     back = await proctor.expect("examinee_connected", seconds=WAIT_SECONDS, examineeId="E001", recovered=True)
     assert back["data"]["version"] > lost["data"]["version"]
@@ -110,7 +112,7 @@ async def test_while_nothing_can_be_recorded_nobody_says_that_the_proctor_sees_i
 
         server.on_message(from_server)
 
-    page = await connected(site, screens, before=lambda page: page.route_web_socket("**/v1/connect", plug))
+    page = await connected(site, screens, lambda page: page.route_web_socket("**/v1/connect", plug))
     text = page.locator("#connection-text")
     await expect(text).to_have_text(
         "You can go on with your exam. Your proctor will see in a moment that you are here."
@@ -122,7 +124,7 @@ async def test_while_nothing_can_be_recorded_nobody_says_that_the_proctor_sees_i
 
 
 async def test_a_server_that_is_drained_goes_unnoticed(site: Site, screens: Screens) -> None:
-    page = await connected(site, screens, before=_only(site.system.server("SOCK001").url))
+    page = await connected(site, screens, _only(site.system.server("SOCK001").url))
     await page.evaluate(
         """() => {
           const title = document.getElementById("connection-title");
@@ -152,7 +154,7 @@ async def test_a_server_that_is_killed_under_the_page_has_a_fallback(site: Site,
             return killed.url in site.web._endpoints.known
 
         await eventually(known, "SOCK003 known to the web server", WAIT_SECONDS)
-        page = await connected(site, screens, before=_only(killed.url))
+        page = await connected(site, screens, _only(killed.url))
         await eventually(lambda: _is_on(site, "SOCK003"), "E001 on SOCK003", WAIT_SECONDS)
         await killed.kill()
         await eventually(lambda: _is_on(site, "SOCK001", "SOCK002"), "E001 on another server", WAIT_SECONDS)
@@ -280,7 +282,7 @@ async def test_where_phones_get_no_codes_the_picture_comes_from_the_computer(sit
     async def none(route: Route) -> None:
         await route.fulfill(status=501, json={"code": "NO_SECRET", "detail": "no codes here"})
 
-    page = await connected(site, screens, before=lambda page: page.route("**/phone-code", none))
+    page = await connected(site, screens, lambda page: page.route("**/phone-code", none))
     await page.locator("#mobile-start").click()
     await page.locator("#picker").wait_for()
     assert await audit(page) == []
@@ -300,7 +302,7 @@ async def test_a_code_that_cannot_be_fetched_is_fetched_again(site: Site, screen
         else:
             await route.continue_()
 
-    page = await connected(site, screens, before=lambda page: page.route("**/phone-code", answer))
+    page = await connected(site, screens, lambda page: page.route("**/phone-code", answer))
     await page.locator("#mobile-start").click()
     await expect(page.locator("#mobile-note")).to_contain_text("cannot be fetched at the moment")
     busy = False

@@ -30,12 +30,7 @@ def changes() -> dict[str, Any]:
 async def given_up(site: Site, screens: Screens, proctor: RawClient) -> tuple[Page, Cable]:
     """A page that has used up its attempts, and the server knows; the cable is still cut."""
     cable = Cable()
-
-    async def prepared(page: Page) -> None:
-        await with_own_clock(page)
-        await cable.plug(page)
-
-    page = await connected(site, screens, before=prepared)
+    page = await connected(site, screens, with_own_clock, cable.plug)
     await cable.cut()
     await headline(page, UNREACHABLE)
     await proctor.expect("examinee_reconnect_exhausted", seconds=WAIT_SECONDS, examineeId="E001")
@@ -78,7 +73,7 @@ async def test_a_page_that_gave_up_learns_by_itself_that_it_is_shut_out_and_let_
 
 async def test_whoever_is_removed_is_told_so_and_is_back_when_let_in(site: Site, screens: Screens) -> None:
     proctor = await site.system.proctor()
-    page = await connected(site, screens, before=with_own_clock)
+    page = await connected(site, screens, with_own_clock)
     await page.locator("#mobile-start").click()
     await page.locator("#qr-image").wait_for()
     await proctor.say("remove", examineeId="E001", requestId="x1")
