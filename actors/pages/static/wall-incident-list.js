@@ -13,12 +13,16 @@ import { incidentName } from "./wall-text.js";
 const STAYS_SECONDS = 120;
 const FATES = Object.freeze({ lost: "incident.gone", out: "incident.away", back: "incident.back" });
 
-/** Fires `only` (detail: the incident whose examinees are to be shown, or `null`) and `open` (detail: an id). */
+/**
+ * Fires `only` (detail: the incident whose examinees are to be shown, or `null`), `open` (detail: an id) and `readmit`
+ * (detail: the ids of an incident's examinees).
+ */
 export class IncidentList extends EventTarget {
-  /** @param {Incidents} incidents */
-  constructor(incidents) {
+  /** @param {Incidents} incidents @param {(ids: Iterable<string>) => string[]} shutOut who of them can be readmitted */
+  constructor(incidents, shutOut) {
     super();
     this._incidents = incidents;
+    this._shutOut = shutOut;
     this._root = element("incidents");
     /** @type {Map<Incident, HTMLElement>} */ this._lines = new Map();
     /** @type {Set<Incident>} */ this._dismissed = new Set();
@@ -73,12 +77,15 @@ export class IncidentList extends EventTarget {
       <p><strong></strong> <span class="incident-text"></span></p>
       <progress max="1" value="0" aria-hidden="true"></progress>
       <details><summary></summary><ul class="incident-who"></ul></details>
+      <button type="button" class="incident-readmit" aria-haspopup="dialog" hidden></button>
       <button type="button" class="incident-show" aria-pressed="false"></button>
       <button type="button" class="incident-dismiss quiet"><span aria-hidden="true">✕</span></button>`;
     const show = /** @type {HTMLButtonElement} */ (line.querySelector(".incident-show"));
     show.textContent = t("incident.show");
     show.addEventListener("click", () => this.choose(this.only === incident ? null : incident));
     show.setAttribute("aria-pressed", String(this.only === incident));
+    line.querySelector(".incident-readmit")?.addEventListener("click", () => (
+      this.dispatchEvent(new CustomEvent("readmit", { detail: [...incident.members.keys()] }))));
     const dismiss = /** @type {HTMLButtonElement} */ (line.querySelector(".incident-dismiss"));
     dismiss.addEventListener("click", () => {
       this._dismissed.add(incident);
@@ -110,7 +117,19 @@ export class IncidentList extends EventTarget {
     const progress = /** @type {HTMLProgressElement} */ (line.querySelector("progress"));
     progress.max = incident.size;
     progress.value = incident.back;
+    this._offer(line, incident);
     this._list(line, incident);
+  }
+
+  /** @param {HTMLElement} line @param {Incident} incident */
+  _offer(line, incident) {
+    const readmit = /** @type {HTMLButtonElement} */ (line.querySelector(".incident-readmit"));
+    const { length: n } = this._shutOut(incident.members.keys());
+    if (n === 0 && document.activeElement === readmit) {
+      /** @type {HTMLElement} */ (line.querySelector(".incident-show")).focus();
+    }
+    readmit.hidden = n === 0;
+    if (n > 0) setText(readmit, t("several.readmit", { n }));
   }
 
   /** Who is in it, those who are gone first; only while the list is open. @param {HTMLElement} line @param {Incident} incident */

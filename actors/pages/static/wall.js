@@ -23,8 +23,9 @@ import { listenForKeys } from "./wall-keys.js";
 import { Link, whyText } from "./wall-link.js";
 import { Pace } from "./wall-pace.js";
 import { Panel } from "./wall-panel.js";
-import { milliseconds, People, reorders, STATES } from "./wall-people.js";
-import { incidentName } from "./wall-text.js";
+import { milliseconds, People, reorders, stateOf, STATES } from "./wall-people.js";
+import { ReadmitMany } from "./wall-readmit.js";
+import { incidentName, nameOf } from "./wall-text.js";
 import { Tiles } from "./wall-tiles.js";
 import { Web } from "./wall-web.js";
 
@@ -59,7 +60,9 @@ class Wall {
     this.client = new ProctorClient({ endpointsUrl: "/v1/endpoints", token });
     this.controls = new Controls();
     this.tiles = new Tiles(element("tiles"), () => this.now());
-    this.list = new IncidentList(this.incidents);
+    this.several = this._several();
+    this.list = new IncidentList(this.incidents, (ids) => this.several.candidates(ids));
+    /** Whom the wall shows. @type {import("./wall-people.js").Person[]} */ this._shown = [];
     this._sums = new Pace(() => this._sum(), COUNT_EVERY_MS);
     const held = () => this.tiles.touched + HOLD_MS - performance.now();
     this._order = new Pace(() => this._putInOrder(), ORDER_EVERY_MS, held, HOLD_AT_MOST_MS);
@@ -100,6 +103,7 @@ class Wall {
     tiles.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
     list.addEventListener("open", (event) => this._open(/** @type {CustomEvent} */ (event).detail));
     list.addEventListener("only", () => this._reorder());
+    list.addEventListener("readmit", (event) => this.several.ask(/** @type {CustomEvent} */ (event).detail));
     panel.addEventListener("close", () => this._closed());
     panel.addEventListener("act", (event) => void this._act(/** @type {CustomEvent} */ (event).detail));
     element("only-end").addEventListener("click", () => list.choose(null));
@@ -131,6 +135,7 @@ class Wall {
   }
 
   _fresh() {
+    this.several.goOn();
     if (!this.client.fresh) return;
     this.panel.readAgain();
     // The snapshot itself comes with the next `change`, if it tells anything new: what is there at first is no news.
@@ -154,6 +159,7 @@ class Wall {
     let moved = gone.size > 0;
     for (const id of changed) moved = this._person(id, now, how) || moved;
     this._crowds(before);
+    this.several.goOn();
     this.tiles.refresh(changed);
     if (this.panel.person !== null && changed.has(this.panel.person.id)) this.panel.refresh();
     this._sums.ask();
@@ -197,6 +203,7 @@ class Wall {
   _sum() {
     this.list.show(this.now());
     this.controls.count(this.people.counts, this.people.all.size);
+    this.several.offer(isNarrowed(this._how()) ? this._shown.map((one) => one.id) : []);
     this._title();
   }
 
@@ -218,7 +225,7 @@ class Wall {
 
   _putInOrder() {
     const how = this._how();
-    const shown = this.people.shown(how);
+    const shown = (this._shown = this.people.shown(how));
     this.tiles.order(shown);
     const nobody = element("nobody");
     nobody.hidden = shown.length > 0;
@@ -227,7 +234,7 @@ class Wall {
     const incident = this.list.only;
     element("only").hidden = incident === null;
     if (incident !== null) setText(element("only-text"), t("incident.only", { what: incidentName(incident) }));
-    if (this._asked && this._loaded && (how.search || how.states.size > 0 || how.only)) this._foundSoon(shown.length);
+    if (this._asked && this._loaded && isNarrowed(how)) this._foundSoon(shown.length);
     this._asked = false;
   }
 
@@ -267,6 +274,7 @@ class Wall {
     this.controls.translate();
     this.panel.translate();
     this.list.translate(this.now());
+    this.several.show();
     this.link.show();
     this.tiles.tick();
     this._reorder();
@@ -289,9 +297,29 @@ class Wall {
     this._opened = null;
   }
 
-  /** @param {{kind: import("./wall-actions.js").Kind, examineeId: string, text?: string, seconds?: number}} what */
-  async _act({ kind, examineeId, text = "", seconds = 0 }) {
-    const requestId = crypto.getRandomValues(new Uint8Array(12)).reduce((id, one) => id + one.toString(16).padStart(2, "0"), "");
+  /** Many at once, each by an action of its own. */
+  _several() {
+    const { client } = this;
+    return new ReadmitMany({
+      ask: (examineeId, requestId) => this._act({ kind: "readmit", examineeId, requestId }),
+      state: (id) => {
+        const seen = client.view.examinees.get(id);
+        return seen ? stateOf(seen) : null;
+      },
+      ready: () => client.fresh,
+      newId: newActionId,
+      name: (id) => nameOf(this.people.all.get(id) ?? { id, name: null }),
+      say: (sentence) => this._say(sentence),
+      leave: () => this.tiles.focus() || element("search").focus(),
+    });
+  }
+
+  /**
+   * @param {{kind: import("./wall-actions.js").Kind, examineeId: string, text?: string, seconds?: number,
+   *   requestId?: string}} what
+   * @returns {Promise<import("./wall-readmission.js").Answer>}
+   */
+  async _act({ kind, examineeId, text = "", seconds = 0, requestId = newActionId() }) {
     const by = this._claims?.subject ?? "";
     this.actions.begin({ id: requestId, kind, examineeId, by, at: this.now(), text, seconds });
     this.panel.drawActions();
@@ -305,12 +333,17 @@ class Wall {
     try {
       await asked[kind]();
       this.actions.accepted(requestId);
+      return { outcome: "accepted", why: "" };
     } catch (error) {
       const { code, detail } = /** @type {{code?: string, detail?: string}} */ (error);
       if (code === undefined) throw error;
       this.actions.failed(requestId, code, detail ?? code);
+      // Only a server refuses: a connection that was given up leaves open what it carried.
+      const refused = code !== "TIMEOUT" && client.connected;
+      return { outcome: refused ? "refused" : "unknown", why: detail ?? code };
+    } finally {
+      this.panel.drawActions();
     }
-    this.panel.drawActions();
   }
 
   // -- tokens ----------------------------------------------------------------------------------------
@@ -333,6 +366,16 @@ class Wall {
     this._web.token = token;
     this.client.setToken(token);
   }
+}
+
+/** @returns {string} */
+function newActionId() {
+  return crypto.getRandomValues(new Uint8Array(12)).reduce((id, one) => id + one.toString(16).padStart(2, "0"), "");
+}
+
+/** Whether somebody is hidden on purpose. @param {import("./wall-people.js").How} how */
+function isNarrowed({ search = "", states, only }) {
+  return search !== "" || (states?.size ?? 0) > 0 || Boolean(only);
 }
 
 // Another link was opened in this tab.
