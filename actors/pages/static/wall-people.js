@@ -159,6 +159,11 @@ const NO_STATES = new Set();
  * @typedef {"attention" | "id" | "name" | "since"} Sort
  */
 
+/** Whether somebody may be hidden on purpose. @param {How} how */
+export function isNarrowed({ search = "", states = NO_STATES, only = null }) {
+  return search !== "" || states.size > 0 || only !== null;
+}
+
 /**
  * Whether a change of an examinee may change whom the wall shows, or in which order.
  * @param {Person} person as they are now

@@ -23,7 +23,7 @@ import { listenForKeys } from "./wall-keys.js";
 import { Link, whyText } from "./wall-link.js";
 import { Pace } from "./wall-pace.js";
 import { Panel } from "./wall-panel.js";
-import { milliseconds, People, reorders, stateOf, STATES } from "./wall-people.js";
+import { isNarrowed, milliseconds, People, reorders, stateOf, STATES } from "./wall-people.js";
 import { ReadmitMany } from "./wall-readmit.js";
 import { incidentName, nameOf } from "./wall-text.js";
 import { Tiles } from "./wall-tiles.js";
@@ -371,11 +371,6 @@ class Wall {
 /** @returns {string} */
 function newActionId() {
   return crypto.getRandomValues(new Uint8Array(12)).reduce((id, one) => id + one.toString(16).padStart(2, "0"), "");
-}
-
-/** Whether somebody is hidden on purpose. @param {import("./wall-people.js").How} how */
-function isNarrowed({ search = "", states, only }) {
-  return search !== "" || (states?.size ?? 0) > 0 || Boolean(only);
 }
 
 // Another link was opened in this tab.
