@@ -376,6 +376,7 @@ async def test_2000_examinees_fit_on_the_wall_and_none_is_miscounted(screens: Sc
         await page.locator('#filters [data-state="lost"]').click()
         for _ in range(len(gone) // 20):  # through all of them, by keyboard
             await page.keyboard.press("PageDown")
+        await page.set_viewport_size({"width": 1920, "height": 1080})  # where all of them are in view
         await page.locator("#size").select_option("dots")
         await expect(page.locator(".tile")).to_have_count(len(gone))
         assert set(await page.locator(".tile").evaluate_all("(all) => all.map((one) => one.dataset.id)")) == gone
