@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pydantic_core
 
+from actors.plan_log import read_plan
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.state_store import StateStore
 from actors.runtime.stream_admin import Stored
@@ -34,7 +35,7 @@ from protocol.errors import (
 )
 from protocol.facts import ExamineeFact
 from protocol.log_entries import entries, may_name
-from protocol.streams import DEADLETTER, STATE_MANAGER, STREAMS
+from protocol.streams import DEADLETTER, STATE_MANAGERS, STATUS, STREAMS
 from protocol.times import format_time, parse_time
 from protocol.versions import version_of
 from protocol.wire import Message
@@ -169,7 +170,7 @@ class DeadLetterDesk:
                 f"dead letter {filed.number} is older than what {source.stream} keeps ({kept / 3600:g} h): nobody can "
                 "know any more whether it was replayed before, and whom it was meant for has moved on; discard it"
             )
-        if source.stream != STATE_MANAGER.stream or force:
+        if source.stream != STATUS.name or force:
             return
         try:
             messages = messages_of(source.stream, source.subject, payload)
@@ -189,9 +190,8 @@ class DeadLetterDesk:
         about = {message.examinee_id for message in messages if isinstance(message, ExamineeFact)}
         dead = {(one.letter.source.number, one.letter.source.index) async for one in self.letters(source=source.stream)}
         later: list[ExamineeFact] = []
-        async for stored in read_stream(
-            self._bus, source.stream, subject=source.subject, first=max(1, source.number + 1)
-        ):
+        plan_id = next(message.plan_id for message in messages if isinstance(message, ExamineeFact))
+        async for stored in read_plan(self._bus, plan_id, max(1, source.number + 1)):
             if not any(may_name(stored.payload, examinee_id) for examinee_id in about):
                 continue
             for entry in entries(stored.subject, stored.sequence, 0.0, stored.payload):
@@ -241,18 +241,19 @@ class DeadLetterDesk:
             if not found.handled:
                 await asyncio.sleep(POLL_SECONDS)
         found.returned = await self._returned(replayed)
-        if found.returned is None and replayed.stream == STATE_MANAGER.stream and found.handled:
+        if found.returned is None and replayed.stream == STATUS.name and found.handled:
             stored = await self._bus.message_at(replayed.stream, replayed.sequence)
             found.applied = await _applied(store, replayed, stored.payload) if stored is not None else []
         return found
 
     async def _handled(self, replayed: Replayed) -> tuple[bool, int]:
+        managers = {spec.name for spec in STATE_MANAGERS}
         readers = [
             one
             for one in await self._bus.consumer_states(replayed.stream)
-            if (one.name == STATE_MANAGER.name or one.pulls_waiting)
+            if (one.name in managers or one.pulls_waiting)
             and any(subjects.matches(pattern, replayed.subject) for pattern in one.filters)
-            and (replayed.stream != STATE_MANAGER.stream or one.name == STATE_MANAGER.name)
+            and (replayed.stream != STATUS.name or one.name in managers)
         ]
         past = [
             one.ack_floor >= replayed.sequence or (one.delivered >= replayed.sequence and not one.unacknowledged)

@@ -50,6 +50,6 @@ async def enrol(bus: Bus, store: StateStore, plan_id: str, entries: Sequence[Ent
     outgoing = []
     for payload in encode_batches(facts):
         message_id = "enrol-" + hashlib.sha256(payload).hexdigest()
-        outgoing.append(Outgoing(subjects.status_plan(plan_id), payload, message_id))
+        outgoing.append(Outgoing(subjects.status_plan(plan_id, subjects.OPERATOR), payload, message_id))
     await bus.confirm(await bus.send(outgoing))
     return Enrolled(new, len(missing) - new, len(entries) - len(missing))

@@ -25,7 +25,7 @@ from protocol.history import History, Rule
 from protocol.records import RecordKind
 from protocol.server_messages import ServerStatus
 from protocol.servers import Server
-from protocol.streams import DEADLETTER, STATE_MANAGER, STATUS
+from protocol.streams import DEADLETTER, STATE_MANAGERS, STATUS
 from protocol.times import parse_time
 from protocol.versions import floor_of, sequence_of, version_of
 from protocol.versions import index_of as place_of
@@ -84,19 +84,25 @@ class StatusLog:
 
     async def extent(self) -> Extent:
         """What there is. The end is asked for last: everything that is acknowledged lies before it."""
-        for consumer in await self._bus.consumer_states(STATE_MANAGER.stream):
-            if consumer.name == STATE_MANAGER.name:
-                state = await self._bus.stream_state(STATUS.name)
-                return Extent(state.first, state.last, consumer.ack_floor, consumer.delivered)
-        raise ConsumerGone(f"consumer {STATE_MANAGER.stream}/{STATE_MANAGER.name} does not exist: run a queue server")
+        before = await self._bus.stream_state(STATUS.name)
+        states = {one.name: one for one in await self._bus.consumer_states(STATUS.name)}
+        acknowledged, delivered = before.last, 0
+        for spec in STATE_MANAGERS:
+            if (consumer := states.get(spec.name)) is None:
+                raise ConsumerGone(f"consumer {spec.stream}/{spec.name} does not exist: run a queue server")
+            delivered = max(delivered, consumer.delivered)
+            if consumer.pending or consumer.unacknowledged:  # else it has nothing to do up to where the stream ended
+                acknowledged = min(acknowledged, consumer.ack_floor)
+        state = await self._bus.stream_state(STATUS.name)
+        return Extent(state.first, state.last, acknowledged, max(delivered, acknowledged))
 
     async def read(self, first: int, last: int, plan_id: str | None = None) -> AsyncIterator[Stored]:
         """The messages from `first` to `last`, in order for each record; of one plan or of everything.
 
         Schedules (`status.timer.>`) are no facts.
         """
-        everything = [subjects.status_server("*"), subjects.status_plan("*")]
-        for subject in [subjects.status_plan(plan_id)] if plan_id is not None else everything:
+        plans = subjects.status_of_plan("*" if plan_id is None else plan_id)
+        for subject in plans if plan_id is not None else (subjects.status_server("*"), *plans):
             async for stored in read_stream(self._bus, STATUS.name, subject=subject, first=first, last=last):
                 yield stored
 

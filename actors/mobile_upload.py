@@ -199,7 +199,9 @@ class MobileUploads:
         status.traceparent = traces.uploaded()
         span = traces.publishing(status)
         payload = encode(status)
-        outgoing = Outgoing(subjects.status_plan(upload.plan_id), payload, message_id, traces.header([payload]))
+        outgoing = Outgoing(
+            subjects.status_plan(upload.plan_id, subjects.WEB), payload, message_id, traces.header([payload])
+        )
         try:
             ack = await self.bus.publish(outgoing)
         finally:
@@ -225,7 +227,7 @@ class MobileUploads:
         )
         status.traceparent = traces.uploaded()
         message_id = upload.message_id(stage, reason, incoming.capture_id if incoming is not None else "")
-        outgoing = Outgoing(subjects.status_plan(upload.plan_id), encode(status), message_id)
+        outgoing = Outgoing(subjects.status_plan(upload.plan_id, subjects.WEB), encode(status), message_id)
         try:
             await self.bus.publish(outgoing, BEST_EFFORT_SECONDS)
         except BrokerUnavailable as error:

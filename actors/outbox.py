@@ -14,7 +14,7 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.pace import Pace
 from protocol import subjects
 from protocol.codec import encode, join, split_batches
-from protocol.facts import ExamineeFact
+from protocol.facts import ActionFact, ExamineeFact
 
 ROUND = 2048
 ROUNDS_PER_SECOND = 250
@@ -23,9 +23,10 @@ ROUNDS_PER_SECOND = 250
 class Outbox:
     """`add` never blocks; `run` publishes until it is cancelled."""
 
-    def __init__(self, bus: Bus, incarnation: str) -> None:
+    def __init__(self, bus: Bus, server_id: str, incarnation: str) -> None:
         self._bus = bus
-        self._incarnation = incarnation
+        self._incarnation = f"{server_id}-{incarnation}"
+        self._of_sockets, self._of_people = subjects.of_sockets(server_id), subjects.of_people(server_id)
         self._waiting: deque[tuple[str, bytes, asyncio.Future[None] | None, str | None]] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -57,7 +58,8 @@ class Outbox:
         if (span := traces.publishing(fact)) is not None:
             stored = stored or asyncio.get_running_loop().create_future()
             stored.add_done_callback(lambda _: span.end())
-        self._waiting.append((fact.plan_id, encode(fact), stored, message_id))
+        origin = self._of_people if isinstance(fact, ActionFact) else self._of_sockets
+        self._waiting.append((subjects.status_plan(fact.plan_id, origin), encode(fact), stored, message_id))
         self._idle.clear()
         self._wake.set()
 
@@ -77,24 +79,24 @@ class Outbox:
 
     def _take(self) -> None:
         taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), ROUND))]
-        by_plan: dict[str, list[bytes]] = {}
-        for plan_id, encoded, _, message_id in taken:
+        by_subject: dict[str, list[bytes]] = {}
+        for subject, encoded, _, message_id in taken:
             if message_id is None:
-                by_plan.setdefault(plan_id, []).append(encoded)
+                by_subject.setdefault(subject, []).append(encoded)
                 continue
-            self._take_together(plan_id, by_plan.pop(plan_id, []))
-            self._in_hand.append(Outgoing(subjects.status_plan(plan_id), encoded, message_id, traces.header([encoded])))
-        for plan_id, encoded_facts in by_plan.items():
-            self._take_together(plan_id, encoded_facts)
+            self._take_together(subject, by_subject.pop(subject, []))
+            self._in_hand.append(Outgoing(subject, encoded, message_id, traces.header([encoded])))
+        for subject, encoded_facts in by_subject.items():
+            self._take_together(subject, encoded_facts)
         self._in_hand_futures = [stored for _, _, stored, _ in taken if stored is not None]
         self.stored += len(taken)
 
-    def _take_together(self, plan_id: str, encoded_facts: list[bytes]) -> None:
+    def _take_together(self, subject: str, encoded_facts: list[bytes]) -> None:
         for cut in split_batches([len(one) for one in encoded_facts]):
             self._number += 1
             message_id = f"{self._incarnation}:{self._number}"
             payload, headers = join(encoded_facts[cut]), traces.header(encoded_facts[cut])
-            self._in_hand.append(Outgoing(subjects.status_plan(plan_id), payload, message_id, headers))
+            self._in_hand.append(Outgoing(subject, payload, message_id, headers))
 
     def _settle(self) -> None:
         self._in_hand = []

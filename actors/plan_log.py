@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from actors.runtime.bus import Bus
+from actors.runtime.stream_admin import Stored
 from actors.runtime.stream_reading import read_stream
 from protocol import subjects
 from protocol.log_entries import LogEntry, entries, may_name
@@ -31,7 +32,7 @@ class PlanLog:
 
     def __init__(self, bus: Bus, plan_id: str) -> None:
         self._bus = bus
-        self._subject = subjects.status_plan(plan_id)
+        self._plan_id = plan_id
         self._next = 1
 
     async def beginning(self) -> Beginning:
@@ -45,7 +46,7 @@ class PlanLog:
     async def new_entries(self, examinee_id: str | None = None) -> AsyncIterator[LogEntry]:
         """The entries since this was read to its end before: at first all of them; of one examinee or of all."""
         count = 0
-        async for stored in read_stream(self._bus, STATUS.name, subject=self._subject, first=self._next):
+        async for stored in read_plan(self._bus, self._plan_id, self._next):
             self._next = stored.sequence + 1
             count += 1
             if count % BREATH == 0:
@@ -63,3 +64,11 @@ class PlanLog:
         async for entry in self.new_entries():
             outages.take(entry)
         return beginning, outages
+
+
+async def read_plan(bus: Bus, plan_id: str, first: int = 1) -> AsyncIterator[Stored]:
+    """All messages of the log about a plan from sequence `first` on, in order. Raises `BrokerUnavailable`."""
+    last = (await bus.stream_state(STATUS.name)).last
+    for subject in subjects.status_of_plan(plan_id):
+        async for stored in read_stream(bus, STATUS.name, subject=subject, first=first, last=last):
+            yield stored

@@ -12,12 +12,10 @@ import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 
+from actors.plan_log import read_plan
 from actors.runtime.bus import Bus
 from actors.runtime.stream_admin import Stored
-from actors.runtime.stream_reading import read_stream
-from protocol import subjects
 from protocol.log_entries import LogEntry, entries
-from protocol.streams import STATUS
 
 PLANS_KEPT = 4
 IDLE_SECONDS = 600.0
@@ -66,8 +64,7 @@ class PlanMemory:
         plan = self._plans.setdefault(plan_id, _Plan())
         self._plans.move_to_end(plan_id)
         async with plan.lock:  # who asks at the same time shares the reading
-            subject = subjects.status_plan(plan_id)
-            async for stored in read_stream(self._bus, STATUS.name, subject=subject, first=plan.next):
+            async for stored in read_plan(self._bus, plan_id, plan.next):
                 plan.take(stored)
             plan.used = self._clock()
         self.tidy()

@@ -22,7 +22,7 @@ from protocol.streams import (
     DAY,
     LEASE_WATCH,
     RECONNECT_EXHAUSTED,
-    STATE_MANAGER,
+    STATE_MANAGERS,
     STREAMS,
     ConsumerSpec,
     StreamSpec,
@@ -50,7 +50,7 @@ def topology_streams(settings: Settings) -> list[StreamSpec]:
 def topology_consumers(settings: Settings) -> list[ConsumerSpec]:
     """The durable consumers that do not belong to a socket server."""
     ladder = reconnect_watch(settings.reconnect.max_attempts, settings.reconnect.backoff_seconds)
-    return [STATE_MANAGER, LEASE_WATCH, ladder, RECONNECT_EXHAUSTED, ADVISORY_WATCH]
+    return [*STATE_MANAGERS, LEASE_WATCH, ladder, RECONNECT_EXHAUSTED, ADVISORY_WATCH]
 
 
 async def apply_topology(bus: Bus, settings: Settings) -> None:

@@ -135,7 +135,7 @@ class ReconnectWatch(Actor):
             )
         await self._bus.publish_surely(
             [
-                Outgoing(subjects.status_plan(plan_id), payload)
+                Outgoing(subjects.status_plan(plan_id, subjects.WATCH), payload)
                 for plan_id, messages in by_plan.items()
                 for payload in encode_batches(messages)
             ]
@@ -184,7 +184,7 @@ class ReconnectWatch(Actor):
                 loss_version=_loss_version(stored),
                 timestamp=format_time(time.time()),
             )
-            address = subjects.status_plan(plan_id)
+            address = subjects.status_plan(plan_id, subjects.WATCH)
             await self._bus.publish_surely([Outgoing(address, encode(message), f"exhausted:{message.loss_version}")])
             self.exhausted += 1
             about = {"plan": plan_id, "examinee": examinee_id, "version": message.loss_version}

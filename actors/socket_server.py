@@ -77,7 +77,7 @@ class SocketServer(Actor):
         self._settings = settings
         self._bus = bus
         self._store = store
-        self._outbox = Outbox(bus, f"{server_id}-{self.incarnation}")
+        self._outbox = Outbox(bus, server_id, self.incarnation)
         config = QueueConfig(
             max_size=settings.socket.queue_max_size,
             expire_time=settings.socket.queue_expire_seconds,

@@ -1,8 +1,9 @@
-"""The state manager: from STATUS to Redis and to the socket servers. Any number of them share one consumer.
+"""The state manager: from STATUS to Redis and to the socket servers. Any number of them may run.
 
-Order of work for a batch: read the records, decide by the pure rules, write (compare and set),
-tell, then ack. Whatever step it dies at, the redelivery completes the rest: a fact whose place is taken is not
-applied again, but what it asks for is done again under the same message ids.
+Plans are spread over partitions, and one manager at a time works off a partition, in the log's order
+(`actors.runtime.pinned`). Order of work for a batch: read the records, decide by the pure rules, write (compare and
+set), tell, then ack. Whatever step it dies at, whoever takes over completes the rest: a fact whose place is taken is
+not applied again, but what it asks for is done again under the same message ids.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from actors.runtime.bus import Bus
 from actors.runtime.metrics import REGISTRY
 from actors.runtime.pace import Pace
 from actors.runtime.presence import Presence
-from actors.runtime.pull import Delivery, PullConsumer
+from actors.runtime.pull import Delivery
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.state_decisions import Decided, Decisions
 from actors.state_metrics import count_told
+from actors.state_partitions import StatePartitions
 from actors.state_places import Item
 from actors.state_repair import StateRepair
 from actors.state_telling import Telling, Told
@@ -36,7 +38,7 @@ from protocol import log_entries
 from protocol.codec import Malformed
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted, StateDamaged, StateLost, StateUnavailable
 from protocol.facts import ExamineeFact, Restate
-from protocol.streams import STATE_MANAGER
+from protocol.streams import STATUS
 from protocol.versions import version_of
 
 log = logging.getLogger("examwire.state_manager")
@@ -56,7 +58,8 @@ STAGES = Histogram(
 FACTS = Counter("examwire_state_facts_total", "Facts by what became of them", ["outcome"], registry=REGISTRY)
 
 FLOOR_SECONDS = 1.0
-POISON_ATTEMPTS = 5
+POISON_ATTEMPTS = 3
+POISON_SECONDS = 0.1
 BATCHES_PER_SECOND = 200
 PORTION_BYTES = 64 * 1024
 IN_FLIGHT = 8
@@ -65,7 +68,7 @@ OVERLAP = 3
 
 @dataclass(frozen=True, slots=True)
 class StatusBatch:
-    """What one pull has brought."""
+    """What has arrived from the log, of any partition."""
 
     deliveries: list[Delivery]
 
@@ -90,7 +93,9 @@ class StateManager(Actor):
         super().__init__(f"state-manager.{name}")
         self._bus = bus
         self._store = store
-        self._decisions = Decisions(store, StatusLog(bus))
+        self._status = StatusLog(bus)
+        self._partitions = StatePartitions(bus)
+        self._decisions = Decisions(store, self._status)
         self._telling = Telling(bus, store)
         self._repair = StateRepair(bus, store)
         self._repairing = asyncio.Lock()
@@ -101,26 +106,31 @@ class StateManager(Actor):
         self._waiting_for: str | None = None
 
     async def on_start(self) -> None:
-        await self._bus.consumer_ready(STATE_MANAGER.stream, STATE_MANAGER.name)
+        await self._partitions.ready()
         await self._presence.announce()
-        self.spawn(self._read(), "read")
+        for reader in self._partitions.readers:
+            self.spawn(self._partitions.read(reader), f"read {reader.spec.name}")
+        self.spawn(self._collect(), "collect")
+        self.spawn(self._partitions.balance(), "balance")
         self.spawn(self._keep_whole(), "whole")
 
     async def on_stop(self) -> None:
+        await self._partitions.release()
         await self._presence.withdraw()
 
     def details(self) -> dict[str, Any]:
-        consumer = f"{STATE_MANAGER.stream}/{STATE_MANAGER.name}"
-        return {"consumers": [consumer], "floor": self._decisions.floor, "waitingFor": self._waiting_for}
+        consumers = [f"{reader.spec.stream}/{reader.spec.name}" for reader in self._partitions.readers]
+        return {
+            "consumers": consumers,
+            "held": self._partitions.held,
+            "floor": self._decisions.floor,
+            "waitingFor": self._waiting_for,
+        }
 
-    async def _read(self) -> None:
+    async def _collect(self) -> None:
         pace = Pace(BATCHES_PER_SECOND, burst=20)
-        # However long Redis is away, waiting does not use up a message's deliveries.
-        consumer = PullConsumer(
-            self._bus, STATE_MANAGER.stream, STATE_MANAGER.name, max_messages=64, keep_alive=STATE_MANAGER.ack_wait / 4
-        )
-        async for deliveries in consumer:
-            await self.put(StatusBatch(deliveries))
+        while True:
+            await self.put(StatusBatch(await self._partitions.arrived()))
             await pace.wait()
 
     async def _keep_whole(self) -> None:
@@ -132,7 +142,7 @@ class StateManager(Actor):
             try:
                 if self._floor_wanted.is_set():
                     self._floor_wanted.clear()
-                    floor = await self._bus.ack_floor(STATE_MANAGER.stream, STATE_MANAGER.name)
+                    floor = (await self._status.extent()).acknowledged
                     self._decisions.raise_floor(floor)
                     whole = await self._store.mark.advance(floor)
                 else:
@@ -194,7 +204,7 @@ class StateManager(Actor):
             for _, task in running:
                 task.cancel()
 
-    async def _work_off(self, work: _Work, before: asyncio.Task[None] | None) -> None:
+    async def _work_off(self, work: _Work, before: asyncio.Task[None] | None, attempt: int = 1) -> None:
         started, since = time.perf_counter(), traces.now()
         BATCHES.observe(len(work.items))
         self.handled += len(work.items)
@@ -209,7 +219,7 @@ class StateManager(Actor):
             raise  # our user's fault, not the message's
         except Exception:
             if len(work.deliveries) == 1:
-                await self._give_up(work.deliveries[0])
+                await self._give_up(work, before, attempt)
                 return
             log.exception("%s: a batch of %d failed; each message on its own now", self.address, len(work.deliveries))
             for delivery in work.deliveries:
@@ -219,6 +229,13 @@ class StateManager(Actor):
             traces.settled(work.items, decided, since)
         if before is not None:
             await before
+        ours = await self._partitions.ours(work.deliveries)
+        if len(ours) < len(work.deliveries):
+            # What was decided is in the records; whoever reads that partition now tells it.
+            log.info("%s: %d messages went to another one", self.address, len(work.deliveries) - len(ours))
+            if ours:
+                await self._work_off(_decoded(ours), before)
+            return
         settled = time.perf_counter()
         told = await self._surely(lambda: self._telling.tell(decided))
         STAGES.labels("settle").observe(settled - started)
@@ -244,22 +261,22 @@ class StateManager(Actor):
             await self._telling.complete(told, earlier)
             done.set_result(None)
             for delivery in deliveries:
-                await delivery.ack()
+                await self._partitions.ack(delivery)
         finally:
             self._in_flight.release()
 
-    async def _give_up(self, delivery: Delivery) -> None:
-        """A message that fails on its own: once more later in case the trouble passes, then to the dead letters."""
-        about = {"stream": STATE_MANAGER.stream, "sequence": delivery.sequence}
-        if delivery.attempt < POISON_ATTEMPTS:
-            attempt = delivery.attempt
-            log.exception("%s: message %d failed (delivery %d)", self.address, delivery.sequence, attempt, extra=about)
-            await delivery.nak(delay=min(2.0**delivery.attempt, 30.0))
+    async def _give_up(self, work: _Work, before: asyncio.Task[None] | None, attempt: int) -> None:
+        """Try a message that fails on its own again, in its place; then put it among the dead letters."""
+        (delivery,) = work.deliveries
+        about = {"stream": STATUS.name, "sequence": delivery.sequence}
+        if attempt < POISON_ATTEMPTS:
+            log.exception("%s: message %d failed (try %d)", self.address, delivery.sequence, attempt, extra=about)
+            await asyncio.sleep(POISON_SECONDS)
+            await self._work_off(work, before, attempt + 1)
             return
         log.exception("%s: message %d goes to the dead letters", self.address, delivery.sequence, extra=about)
-        reason = f"failed in {delivery.attempt} deliveries"
-        await self._telling.dead_letter(delivery, delivery.payload, reason)
-        await delivery.ack()
+        await self._telling.dead_letter(delivery, delivery.payload, f"failed {attempt} times")
+        await self._partitions.ack(delivery)
         FACTS.labels("dead").inc()
 
     async def _surely(self, step: Callable[[], Awaitable[T]]) -> T:

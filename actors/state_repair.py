@@ -328,6 +328,6 @@ class StateRepair:
                 aspect=kind.aspect,
             )
             message_id = f"repaired:{kind.aspect}:{about.plan_id}:{about.examinee_id}:{newest}"
-            out.append(Outgoing(subjects.status_plan(about.plan_id), encode(message), message_id))
+            out.append(Outgoing(subjects.status_plan(about.plan_id, subjects.MANAGER), encode(message), message_id))
         await self._bus.confirm(await self._bus.send(out))
         repair.restated += len(out)

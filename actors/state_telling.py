@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 
 from actors import traces
@@ -17,6 +17,7 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.in_order import InOrder, Parcel
 from actors.runtime.pull import Delivery
 from actors.runtime.state_store import StateStore
+from actors.runtime.stream_admin import Stored
 from actors.state_decisions import Decided
 from protocol import keys, subjects
 from protocol.codec import encode, encode_batches, join, split_batches
@@ -44,7 +45,7 @@ from protocol.wire import Message
 
 log = logging.getLogger("examwire.state_manager")
 
-HEADERS_AGAIN_SECONDS = 0.5
+READ_AGAIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +121,12 @@ class Telling:
             for plan_id, messages in by_plan.items():
                 for payload in encode_batches(messages):
                     message_id = f"end:{ending.version}:{_hash(payload)}"
-                    out.append(Outgoing(subjects.status_plan(plan_id), payload, message_id))
+                    out.append(Outgoing(subjects.status_plan(plan_id, subjects.MANAGER), payload, message_id))
         return out
 
     async def _dead_letters(self, decided: Decided) -> list[Outgoing]:
         out = []
-        headers: dict[int, Mapping[str, str]] = {}
+        stored: dict[int, Stored | None] = {}
         for item, reason in decided.damaged:
             about = {"version": item.version, "plan": getattr(item.message, "plan_id", None)}
             about |= {"examinee": getattr(item.message, "examinee_id", None)}
@@ -137,12 +138,14 @@ class Telling:
                 assert isinstance(message, ExamineeFact)
                 subject = subjects.status_plan(message.plan_id)
             sequence, index = sequence_of(item.version), index_of(item.version)
-            if sequence not in headers:
-                headers[sequence] = await self._headers_of(sequence)
-            payload = encode(message)
-            out.append(
-                dead_letter("STATUS", subject, sequence, payload, reason, index=index, headers=headers[sequence])
-            )
+            if sequence not in stored:
+                stored[sequence] = await self._message_at(sequence)
+            source = stored[sequence]
+            if source is not None:
+                subject = source.subject
+            headers = source.headers if source is not None else {}
+            letter = dead_letter("STATUS", subject, sequence, encode(message), reason, index=index, headers=headers)
+            out.append(letter)
             if isinstance(message, MobileSyncStatus):
                 # The phone has its 201; the people must know that nothing came of it.
                 failed = message.model_copy(update={"status": "FAILED", "reason": "STATE_CHANGE_FAILED"})
@@ -154,16 +157,14 @@ class Telling:
                     out.append(Outgoing(address, told, f"damage:{item.version}:{address}"))
         return out
 
-    async def _headers_of(self, sequence: int) -> Mapping[str, str]:
-        """Of a message in the log, which say whether it is a replayed one; however long the broker is away."""
+    async def _message_at(self, sequence: int) -> Stored | None:
+        """A message of the log, which says whether it is a replayed one; however long the broker is away."""
         while True:
             try:
-                stored = await self._bus.message_at("STATUS", sequence)
+                return await self._bus.message_at("STATUS", sequence)
             except BrokerUnavailable as error:
-                log.warning("version of message %d: %s; again", sequence, error)
-                await asyncio.sleep(HEADERS_AGAIN_SECONDS)
-            else:
-                return stored.headers if stored is not None else {}
+                log.warning("message %d of the log: %s; again", sequence, error)
+                await asyncio.sleep(READ_AGAIN_SECONDS)
 
 
 def _to_proctors(events: Sequence[Event]) -> list[Outgoing]:
@@ -267,7 +268,7 @@ def _timers(decided: Decided) -> Iterable[Outgoing]:
             f"timer:{effect.version}",
             {
                 "Nats-Schedule": f"@at {moment[:19]}Z",
-                "Nats-Schedule-Target": subjects.status_plan(effect.plan_id),
+                "Nats-Schedule-Target": subjects.status_plan(effect.plan_id, subjects.TIMER),
             },
         )
 
@@ -275,7 +276,7 @@ def _timers(decided: Decided) -> Iterable[Outgoing]:
 def _follow_ups(decided: Decided) -> Iterable[Outgoing]:
     for message_id, message in decided.follow_ups:
         assert isinstance(message, ExamineeFact)
-        yield Outgoing(subjects.status_plan(message.plan_id), encode(message), message_id)
+        yield Outgoing(subjects.status_plan(message.plan_id, subjects.MANAGER), encode(message), message_id)
 
 
 def _hash(payload: bytes) -> str:

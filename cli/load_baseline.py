@@ -30,14 +30,20 @@ from cli.load_process import LoadProcess
 from cli.load_workers import each_command, raise_file_limit, say
 from protocol.codec import MAX_BATCH_MESSAGES
 from protocol.errors import RoleFailed
-from protocol.streams import SOCKET, STATE_MANAGER, STATUS
+from protocol.streams import SOCKET, STATE_MANAGERS, STATUS
 
 IN = dataclasses.replace(
-    STATUS, name="LOADBASE_IN", subjects=("loadbase.in",), description="examwire load", first_seq_from_clock=False
+    STATUS,
+    name="LOADBASE_IN",
+    subjects=("loadbase.in",),
+    description="examwire load",
+    first_seq_from_clock=False,
+    subject_transform=None,
 )
 OUT = dataclasses.replace(SOCKET, name="LOADBASE_OUT", subjects=("loadbase.out",), description="examwire load")
-KEEPER = dataclasses.replace(STATE_MANAGER, stream=IN.name, name="keeper", filters=IN.subjects, description="")
-SENDER = dataclasses.replace(STATE_MANAGER, stream=OUT.name, name="sender", filters=OUT.subjects, description="")
+_READER = dataclasses.replace(STATE_MANAGERS[0], pin_seconds=None, max_ack_pending=10_000)
+KEEPER = dataclasses.replace(_READER, stream=IN.name, name="keeper", filters=IN.subjects, description="")
+SENDER = dataclasses.replace(_READER, stream=OUT.name, name="sender", filters=OUT.subjects, description="")
 
 PULL_SECONDS = 30
 PATIENCE_SECONDS = 20.0

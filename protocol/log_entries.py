@@ -14,6 +14,7 @@ import pydantic_core
 from protocol.codec import STATUS_CODEC, Malformed
 from protocol.errors import InvalidField
 from protocol.facts import ExamineeFact
+from protocol.partitions import partition_of
 from protocol.server_messages import ServerStatus
 from protocol.versions import version_of
 from protocol.wire import Message
@@ -38,12 +39,14 @@ def decode(subject: str, payload: bytes, *, scheduled: bool = False) -> list[Mes
     may write there itself. Nobody schedules what is said of a server.
     """
     decoded = STATUS_CODEC.decode_batch(payload)
-    _, about, named = subject.split(".") if subject.count(".") == 2 else ("", "", "")
+    _, about, named, *speaker = subject.split(".") if subject.count(".") in (2, 4) else ("", "", "")
     if about in ("plan", "server"):
         for index, message in enumerate(decoded):
             if isinstance(message, Malformed):
                 continue
             wrong = ("type", "a schedule") if scheduled and about == "server" else _misplaced(message, about, named)
+            if wrong is None and speaker and speaker[1] != str(partition_of(named)):
+                wrong = ("data.planId", named)  # in the partition of other plans its facts would have no order
             if wrong is not None:
                 error = InvalidField(wrong[0], f"{wrong[1]} has no place on {subject}")
                 decoded[index] = Malformed(index, error, _element(payload, index))

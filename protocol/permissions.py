@@ -28,7 +28,7 @@ from protocol.streams import (
     PHONE,
     RECONNECT_EXHAUSTED,
     SOCKET,
-    STATE_MANAGER,
+    STATE_MANAGERS,
     STATUS,
     STREAMS,
     ConsumerSpec,
@@ -116,7 +116,8 @@ def _socket_server(server_id: str) -> tuple[list[str], list[str]]:
     queue = queue_id(server_id)
     publish = [
         subjects.status_server(server_id),
-        subjects.status_plan("*"),
+        subjects.status_plans_from(subjects.of_sockets(server_id)),
+        subjects.status_plans_from(subjects.of_people(server_id)),
         subjects.lease(server_id),
         subjects.QUEUE_CREATE,
         subjects.deadletter(SOCKET.name),
@@ -136,11 +137,14 @@ def _state_manager() -> tuple[list[str], list[str]]:
         subjects.socket_proctors("*"),
         subjects.socket_examinee("*", "*"),
         subjects.status_server("*"),
-        subjects.status_plan("*"),
+        subjects.status_plans_from(subjects.MANAGER),
+        subjects.status_plans_from(subjects.WATCH),
         subjects.status_timer("*", "*", "*"),
         subjects.reconnect("*", "*"),
         subjects.deadletter(">"),
-        *_reads_all(STATE_MANAGER, LEASE_WATCH, reconnect_watch(1, [1.0]), RECONNECT_EXHAUSTED, ADVISORY_WATCH),
+        *_reads_all(*STATE_MANAGERS, LEASE_WATCH, reconnect_watch(1, [1.0]), RECONNECT_EXHAUSTED, ADVISORY_WATCH),
+        # One manager reads a partition of plans at a time; who takes over has it delivered again in order.
+        *(f"{API}.CONSUMER.{verb}.{one.stream}.{one.name}" for verb in ("RESET", "UNPIN") for one in STATE_MANAGERS),
         f"{API}.STREAM.MSG.GET.*",  # what an advisory is about may be in any, also in none of ours
         _direct(STATUS),
         f"{API}.STREAM.INFO.{STATUS.name}",
@@ -168,7 +172,7 @@ def _queue_server() -> tuple[list[str], list[str]]:
 
 def _web_server() -> tuple[list[str], list[str]]:
     publish = [
-        subjects.status_plan("*"),
+        subjects.status_plans_from(subjects.WEB),
         _message(STATUS),  # what the first try of a repeated upload has stored
         # What happened to an examinee, for the proctor's panel and the report.
         _direct(STATUS),
@@ -195,6 +199,7 @@ def _operator() -> tuple[list[str], list[str]]:
         *(subjects.replay_marker(stream, "*") for stream in sorted(REPLAYABLE)),
         subjects.status_server("*"),
         subjects.status_plan("*"),
+        subjects.status_plans_from("*"),  # a letter is replayed in its origin's name
         subjects.socket_server("*"),
         subjects.socket_proctors("*"),
         subjects.socket_examinee("*", "*"),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from protocol import subjects
+from protocol.partitions import PARTITIONS
 from protocol.server_messages import QueueCreate
 
 HOUR = 3600.0
@@ -30,6 +31,7 @@ class StreamSpec:
     first_seq_from_clock: bool = False
     max_bytes: int = -1
     refuse_when_full: bool = False
+    subject_transform: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class ConsumerSpec:
     inactive_threshold: float | None = None
     deliver_new: bool = False
     metadata: dict[str, str] = field(default_factory=dict)
+    pin_seconds: float | None = None
+    """One client at a time reads it; another one takes over when that one has not pulled for so long."""
 
 
 STATUS = StreamSpec(
@@ -58,6 +62,7 @@ STATUS = StreamSpec(
     allow_msg_schedules=True,
     allow_msg_ttl=True,
     first_seq_from_clock=True,
+    subject_transform=subjects.STATUS_TRANSFORM,
 )
 SOCKET = StreamSpec("SOCKET", ("socket.>",), "What socket servers are told", max_age=HOUR, allow_atomic=True)
 LEASE = StreamSpec(
@@ -109,14 +114,42 @@ STREAMS: tuple[StreamSpec, ...] = (STATUS, SOCKET, LEASE, RECONNECT, ADVISORY, D
 LOST_ON_THE_WAY_SECONDS = 5.0
 """What a node that died had on its way comes again after so long; a reader that is at work says so before."""
 
-STATE_MANAGER = ConsumerSpec(
-    STATUS.name,
-    "state-manager",
-    (subjects.status_server("*"), subjects.status_plan("*")),
-    "The state managers",
-    # What a killed one had in hand goes to another so soon; one that only waits for Redis says that it is at work.
-    ack_wait=4.0,
+PIN_SECONDS = 3.0
+"""A state manager that has not asked for messages for so long is replaced."""
+PIN_GROUP = "managers"
+
+
+def _state_manager(name: str, filters: tuple[str, ...], description: str) -> ConsumerSpec:
+    return ConsumerSpec(
+        STATUS.name,
+        name,
+        filters,
+        description,
+        # What a killed one had in hand goes to another so soon; one that only waits for Redis says that it is at work.
+        ack_wait=4.0,
+        # The backpressure: so many messages (of up to 256 facts) wait in one state manager.
+        max_ack_pending=128,
+        pin_seconds=PIN_SECONDS,
+    )
+
+
+STATE_MANAGERS: tuple[ConsumerSpec, ...] = (
+    _state_manager(
+        "state-manager",
+        (subjects.status_server("*"), subjects.status_plan("*")),
+        "The state managers, about servers, and what an earlier release has left",
+    ),
+    *(
+        _state_manager(
+            f"state-manager-{partition}",
+            (subjects.status_partition(partition),),
+            f"The state managers, about plans of partition {partition}",
+        )
+        for partition in range(PARTITIONS)
+    ),
 )
+"""Each is read by one state manager at a time, in the order of the log (`actors.runtime.pinned`)."""
+
 LEASE_WATCH = ConsumerSpec(
     LEASE.name,
     "lease-watch",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from protocol.partitions import PARTITIONS, partition_of
+
 QUEUE_CREATE = "queue.create"
 MAX_DELIVERIES = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 TERMINATED = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED"
@@ -12,9 +14,49 @@ def status_server(server_id: str) -> str:
     return f"status.server.{server_id}"
 
 
-def status_plan(plan_id: str) -> str:
-    """The state manager, about a plan's examinees."""
-    return f"status.plan.{plan_id}"
+def status_plan(plan_id: str, origin: str | None = None) -> str:
+    """The state manager that works off the plan's partition, about the plan's examinees; `origin` says who speaks.
+
+    Without an origin the broker adds both tokens (`STATUS_TRANSFORM`); the origin is `any` then.
+    """
+    if origin is None:
+        return f"status.plan.{plan_id}"
+    return f"status.plan.{plan_id}.{origin}.{partition_of(plan_id)}"
+
+
+def status_plans_from(origin: str) -> str:
+    """Whatever one origin says about any plan."""
+    return f"status.plan.*.{origin}.*"
+
+
+def status_partition(partition: int) -> str:
+    """Whatever is said about the plans of one partition."""
+    return f"status.plan.*.*.{partition}"
+
+
+def status_of_plan(plan_id: str) -> tuple[str, str]:
+    """All that is said about one plan, in the order of the log: the first form is from before there were partitions."""
+    return f"status.plan.{plan_id}", f"status.plan.{plan_id}.>"
+
+
+STATUS_TRANSFORM = (
+    "status.plan.*",
+    f"status.plan.{{{{wildcard(1)}}}}.any.{{{{partition({PARTITIONS},1)}}}}",
+)
+"""How the stream stores what is published on `status.plan.{planId}`: source and destination of a subject transform."""
+
+WEB, WATCH, MANAGER, TIMER, OPERATOR = "web", "watch", "manager", "timer", "operator"
+"""Origins: web servers, the reconnect watch, state managers, schedules of the broker, operators at the command."""
+
+
+def of_sockets(server_id: str) -> str:
+    """Origin: what a socket server says of its sockets and of the examinees on them."""
+    return f"socket-{server_id}"
+
+
+def of_people(server_id: str) -> str:
+    """Origin: what proctors on a socket server order."""
+    return f"people-{server_id}"
 
 
 def status_timer(plan_id: str, examinee_id: str, timer: str) -> str:

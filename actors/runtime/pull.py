@@ -39,6 +39,8 @@ class Delivery:
     stored_at: float
     _msg: Msg
     _unsettled: set[Delivery]
+    epoch: int = 0
+    """Of a pinned consumer: which of this client's terms as its reader it came in."""
 
     async def ack(self) -> None:
         """Done: it will not come again. Lost acks lead to a redelivery, which has no second effect."""
@@ -160,11 +162,7 @@ class PullConsumer:
     async def _pull(self) -> None:
         self._pull_no += 1
         self._outstanding = self._max
-        body: dict[str, Any] = {
-            "batch": self._max,
-            "expires": int(PULL_SECONDS * 1e9),
-            "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
-        }
+        body = self._request()
         self._last_heard = asyncio.get_running_loop().time()
         try:
             await self._bus.publish_core(self._next, json.dumps(body).encode(), reply=f"{self._inbox}.{self._pull_no}")
@@ -172,6 +170,18 @@ class PullConsumer:
             log.debug("%s/%s: %s", self._stream, self._consumer, error)
             self._outstanding = 0
             await asyncio.sleep(0.25)
+
+    def _request(self) -> dict[str, Any]:
+        """What a pull asks for."""
+        return {
+            "batch": self._max,
+            "expires": int(PULL_SECONDS * 1e9),
+            "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
+        }
+
+    async def _takes(self, delivery: Delivery, consumer_sequence: int) -> bool:
+        """Whether a delivery is to be handled; one that is not stays unacknowledged, unless it was settled here."""
+        return True
 
     async def _pull_anew(self) -> None:
         self._outstanding = 0
@@ -201,6 +211,11 @@ class PullConsumer:
             msg,
             self._unsettled,
         )
+        if msg.subject and self._outstanding > 0:
+            self._outstanding -= 1
+        if not await self._takes(delivery, metadata.sequence.consumer):
+            self._wake.set()
+            return
         if self._keep_alive is not None:
             self._unsettled.add(delivery)
         if delivery.attempt > 1:
@@ -208,8 +223,6 @@ class PullConsumer:
         elif not self._buffer:  # the oldest of its batch
             self._age.observe(max(0.0, time.time() - delivery.stored_at))
         self._buffer.append(delivery)
-        if msg.subject and self._outstanding > 0:
-            self._outstanding -= 1
         self._wake.set()
 
     async def _check(self) -> None:

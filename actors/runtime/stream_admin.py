@@ -12,11 +12,21 @@ from typing import Any, TypeVar
 
 import nats.errors
 import nats.js.errors
-from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
+import pydantic_core
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    ConsumerInfo,
+    DeliverPolicy,
+    DiscardPolicy,
+    StorageType,
+    StreamConfig,
+    SubjectTransform,
+)
 from nats.js.client import JetStreamContext
 
 from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone
-from protocol.streams import ConsumerSpec, StreamSpec
+from protocol.streams import PIN_GROUP, ConsumerSpec, StreamSpec
 from protocol.times import parse_time
 
 log = logging.getLogger("examwire.bus")
@@ -87,6 +97,25 @@ class ConsumerState:
     last_delivered: float | None = None
 
 
+@dataclass
+class _PinnedConfig(ConsumerConfig):
+    """A consumer's configuration with the priority group that nats-py does not know."""
+
+    priority_groups: list[str] | None = None
+    priority_policy: str | None = None
+    priority_timeout: int | None = None  # nanoseconds
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedState:
+    """Which client a pinned consumer is read by, and how far it is; `pending` messages wait to be delivered."""
+
+    pin: str | None
+    ack_floor: int
+    pending: int
+    unacknowledged: int
+
+
 class StreamAdmin:
     """The part of the bus that knows streams and consumers."""
 
@@ -150,13 +179,15 @@ class StreamAdmin:
 
     async def consumer_config(self, stream: str, name: str) -> dict[str, Any] | None:
         """The configuration of a durable consumer (times in seconds); `None`: there is none."""
+        subject = f"$JS.API.CONSUMER.INFO.{stream}.{name}"
         try:
-            info = await self._asked(f"consumer {stream}/{name}", lambda: self._js.consumer_info(stream, name))
+            what = f"consumer {stream}/{name}"
+            info = await self._asked(what, lambda: self._js._api_request(subject, timeout=API_SECONDS))
         except nats.js.errors.NotFoundError:
             return None
         except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"consumer {stream}/{name}: {error}") from error
-        return _plain(info.config)
+        return _plain(_PinnedConfig.from_response(info["config"]))
 
     async def consumer_ready(self, stream: str, name: str) -> None:
         """Wait until the consumer exists: the queue server makes it."""
@@ -184,6 +215,45 @@ class StreamAdmin:
             await self._asked(what, lambda: self._js.add_consumer(spec.stream, config))
         except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"consumer {spec.stream}/{spec.name}: not applied ({error})") from error
+
+    async def pinned_state(self, stream: str, name: str) -> PinnedState:
+        """Who reads a pinned consumer now. Asked once. Raises `BrokerUnavailable`, `ConsumerGone`."""
+        subject, what = f"$JS.API.CONSUMER.INFO.{stream}.{name}", f"consumer {stream}/{name}"
+        try:
+            info = await self._js._api_request(subject, timeout=API_SECONDS)
+        except nats.js.errors.NotFoundError as error:
+            raise ConsumerGone(f"{what} does not exist") from error
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"{what}: not answered ({error!r})") from error
+        groups = info.get("priority_groups") or [{}]
+        return PinnedState(
+            groups[0].get("pinned_client_id"),
+            info["ack_floor"]["stream_seq"],
+            info["num_pending"],
+            info["num_ack_pending"],
+        )
+
+    async def reset_consumer(self, stream: str, name: str) -> None:
+        """Have everything that is not acknowledged delivered again, from the ack floor on and in order.
+
+        Raises `BrokerUnavailable`, `ConsumerGone`.
+        """
+        subject, what = f"$JS.API.CONSUMER.RESET.{stream}.{name}", f"consumer {stream}/{name}"
+        try:
+            await self._asked(what, lambda: self._js._api_request(subject, b"", timeout=API_SECONDS))
+        except nats.js.errors.NotFoundError as error:
+            raise ConsumerGone(f"{what} does not exist") from error
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"{what}: not reset ({error})") from error
+
+    async def unpin_consumer(self, stream: str, name: str) -> None:
+        """Let another client of its priority group read the consumer. Raises `BrokerUnavailable`."""
+        subject, what = f"$JS.API.CONSUMER.UNPIN.{stream}.{name}", f"consumer {stream}/{name}"
+        body = pydantic_core.to_json({"group": PIN_GROUP})
+        try:
+            await self._js._api_request(subject, body, timeout=API_SECONDS)
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"{what}: not released ({error!r})") from error
 
     async def delete_consumer(self, stream: str, name: str) -> None:
         """Delete a consumer if it is there."""
@@ -328,12 +398,17 @@ def stream_config(spec: StreamSpec, replicas: int = 1) -> StreamConfig:
         allow_msg_schedules=spec.allow_msg_schedules or None,
         allow_atomic=spec.allow_atomic or None,
         subject_delete_marker_ttl=spec.delete_marker_ttl,
+        subject_transform=SubjectTransform(*spec.subject_transform) if spec.subject_transform else None,
     )
 
 
 def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
     """A spec in nats-py's terms."""
-    return ConsumerConfig(
+    pinned: dict[str, Any] = {}
+    if spec.pin_seconds is not None:
+        pinned = {"priority_groups": [PIN_GROUP], "priority_policy": "pinned_client"}
+        pinned["priority_timeout"] = int(spec.pin_seconds * 1e9)
+    return _PinnedConfig(
         durable_name=spec.name,
         name=spec.name,
         description=spec.description,
@@ -346,6 +421,7 @@ def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
         max_ack_pending=spec.max_ack_pending,
         inactive_threshold=spec.inactive_threshold,
         metadata=spec.metadata or None,
+        **pinned,
     )
 
 

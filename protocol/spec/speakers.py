@@ -11,7 +11,7 @@ from protocol.streams import (
     ADVISORY_WATCH,
     LEASE_WATCH,
     RECONNECT_EXHAUSTED,
-    STATE_MANAGER,
+    STATE_MANAGERS,
     ConsumerSpec,
     queue_consumers,
     queue_id,
@@ -21,7 +21,7 @@ from protocol.streams import (
 _SERVER = "SERVER"
 _CONSUMERS: dict[BrokerRole, tuple[ConsumerSpec, ...]] = {
     BrokerRole.STATE_MANAGER: (
-        STATE_MANAGER,
+        *STATE_MANAGERS,
         LEASE_WATCH,
         reconnect_watch(1, [1.0]),
         RECONNECT_EXHAUSTED,

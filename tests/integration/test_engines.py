@@ -8,7 +8,7 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.pull import Delivery, PullConsumer
 from actors.runtime.state_store import RecordWrite, SocketWrite, StateStore, Stored
 from cli.engines import NatsServer, RedisServer
-from protocol.streams import STATE_MANAGER, STATUS
+from protocol.streams import STATUS, ConsumerSpec
 
 
 async def _until(batches: AsyncIterator[list[Delivery]], payload: bytes) -> AsyncIterator[Delivery]:
@@ -25,12 +25,12 @@ async def test_an_acknowledged_publish_survives_kill_9_of_the_broker(
     nats, _ = own_engines
     bus = await Bus.connect(nats.url, "test")
     await bus.apply_stream(STATUS, first_seq=1_000_000)
-    await bus.apply_consumer(STATE_MANAGER)
+    await bus.apply_consumer(ConsumerSpec("STATUS", "reader", ("status.plan.>",)))
     first = await bus.publish(Outgoing("status.plan.P001", b"one", message_id="m1"))
     again = await bus.publish(Outgoing("status.plan.P001", b"one", message_id="m1"))
     assert (first.sequence, again.sequence, again.duplicate) == (1_000_000, 1_000_000, True)
 
-    batches = aiter(PullConsumer(bus, "STATUS", "state-manager"))
+    batches = aiter(PullConsumer(bus, "STATUS", "reader"))
     (delivery,) = await anext(batches)
     assert (delivery.payload, delivery.sequence, delivery.attempt) == (b"one", 1_000_000, 1)
     await delivery.ack()

@@ -21,7 +21,7 @@ from cli.engines import NatsServer, RedisServer
 from protocol import subjects
 from protocol.errors import BrokerUnavailable, RoleFailed
 from protocol.server_messages import ServerStatusCode
-from protocol.streams import STATE_MANAGER, STREAMS
+from protocol.streams import STATE_MANAGERS, STREAMS
 from tests.integration.system import System, eventually
 
 
@@ -110,7 +110,8 @@ async def test_a_role_whose_actor_has_ended_is_not_ready(settings: Settings, bus
     server.watch(bus, store)
     for spec in STREAMS:
         await bus.apply_stream(spec)
-    await bus.apply_consumer(STATE_MANAGER)
+    for consumer in STATE_MANAGERS:
+        await bus.apply_consumer(consumer)
     actor = await supervisor.start_child(ChildSpec("manager", lambda: StateManager(settings, bus, store, "sm1")))
     server.started = True
     async with httpx.AsyncClient(trust_env=False) as http:

@@ -14,7 +14,7 @@ from protocol.streams import (
     RECONNECT,
     RECONNECT_EXHAUSTED,
     SOCKET,
-    STATE_MANAGER,
+    STATE_MANAGERS,
     STATUS,
     STREAMS,
     ladder_of,
@@ -142,11 +142,18 @@ def test_the_streams_of_the_design() -> None:
 
 def test_every_consumer_reads_a_stream_that_keeps_what_it_filters() -> None:
     by_name = {stream.name: stream for stream in STREAMS}
-    for spec in (STATE_MANAGER, LEASE_WATCH, RECONNECT_EXHAUSTED, reconnect_watch(1, [1]), *queue_consumers(request())):
+    for spec in (
+        *STATE_MANAGERS,
+        LEASE_WATCH,
+        RECONNECT_EXHAUSTED,
+        reconnect_watch(1, [1]),
+        *queue_consumers(request()),
+    ):
         heads = {subject.rstrip(">*").rstrip(".").split(".*")[0] for subject in by_name[spec.stream].subjects}
         assert all(any(one.startswith(head) for head in heads) for one in spec.filters)
     assert RECONNECT_EXHAUSTED.stream == ADVISORY.name
 
 
 def test_the_state_managers_do_not_read_the_schedules_themselves() -> None:
-    assert not any(one.startswith("status.timer") or one == "status.>" for one in STATE_MANAGER.filters)
+    filters = [one for spec in STATE_MANAGERS for one in spec.filters]
+    assert not any(one.startswith("status.timer") or one == "status.>" for one in filters)

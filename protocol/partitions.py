@@ -1,0 +1,20 @@
+"""Partitions of plans: the facts of one plan are worked off by one state manager at a time, in the log's order."""
+
+from __future__ import annotations
+
+PARTITIONS = 8
+"""Fixed: another number would let two state managers work on one plan while both layouts are in the log."""
+
+_FNV_OFFSET, _FNV_PRIME = 2166136261, 16777619
+
+
+def partition_of(plan_id: str) -> int:
+    """Return the partition of a plan, from 0 to `PARTITIONS` - 1.
+
+    It is what nats-server computes for `{{partition(8,1)}}` in a subject transform (FNV-1a, 32 bits), so a message
+    that is published without a partition gets the same one from the broker.
+    """
+    digest = _FNV_OFFSET
+    for byte in plan_id.encode():
+        digest = (digest ^ byte) * _FNV_PRIME & 0xFFFFFFFF
+    return digest % PARTITIONS
