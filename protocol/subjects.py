@@ -60,7 +60,7 @@ def of_people(server_id: str) -> str:
 
 
 def status_timer(plan_id: str, examinee_id: str, timer: str) -> str:
-    """A schedule whose target is `status.plan.{planId}`."""
+    """A schedule whose target is the plan's subject with the origin `timer`."""
     return f"status.timer.{plan_id}.{examinee_id}.{timer}"
 
 

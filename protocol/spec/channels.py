@@ -162,9 +162,10 @@ def nats_channels() -> tuple[NatsChannel, ...]:
         ),
         NatsChannel(
             "statusPlan",
-            subjects.status_plan("{planId}"),
+            f"{subjects.status_plan('{planId}')}.{{origin}}.{{partition}}",
             "What happens to the examinees of a plan: the log of record. A message's place in it (stream sequence × "
-            "256 + index in its array) is its version. To the state managers.",
+            "256 + index in its array) is its version. To the one state manager that works off the partition. What is "
+            "published on `status.plan.{planId}` is stored here, with the origin `any`.",
             Said("status", facts, arrays=True),
             STATUS,
             _STATUS_HEADERS,
@@ -172,7 +173,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
         NatsChannel(
             "statusTimer",
             subjects.status_timer("{planId}", "{examineeId}", "{timer}"),
-            "A schedule: NATS publishes the message on `status.plan.{planId}` when its time has come.",
+            "A schedule: NATS publishes the message with the origin `timer` when its time has come.",
             Said("status", (MobileSyncTimeout,)),
             STATUS,
             {"Nats-Schedule": True, "Nats-Schedule-Target": True, "Nats-Msg-Id": True, "Nats-Rollup": False},
@@ -385,6 +386,9 @@ PARAMETERS: dict[str, str] = {
     "planId": "The plan: 1 to 64 of A-Z a-z 0-9 _ -",
     "examineeId": "The examinee: 1 to 64 of A-Z a-z 0-9 _ -",
     "serverId": "The socket server, such as SOCK001; not `plan`",
+    "origin": "Who speaks: `socket-{serverId}` of its sockets, `people-{serverId}` what proctors there order, `web`, "
+    "`watch`, `manager`, `timer`, `operator`, `any`",
+    "partition": "Of the plan: FNV-1a (32 bits) of its id, modulo 8",
     "timer": "`mobile_sync-{version of the wait}`",
     "letter": "`{number of the dead letter}-{its time in ms}`",
     "actor": "`{kind}-{unique}`",

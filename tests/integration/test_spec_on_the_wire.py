@@ -112,7 +112,7 @@ class Exam:
         enrol = Enrol(
             plan_id="P001", examinee_id="E009", name="김하늘", by="operator", timestamp=format_time(time.time())
         )
-        await self.bus.publish(Outgoing(subjects.status_plan("P001"), encode(enrol), "enrol-1"))
+        await self.bus.publish(Outgoing(subjects.status_plan("P001", subjects.OPERATOR), encode(enrol), "enrol-1"))
         await proctor.expect("examinee_enrolled", examineeId="E009")
 
     async def mobile_sync(self, proctor: RawClient) -> RawClient:
@@ -182,7 +182,9 @@ class Exam:
             timestamp=format_time(time.time()),
         )
         before = len(proctor.frames)
-        await self.bus.publish(Outgoing(subjects.status_plan("P001"), encode(mistaken), "mistaken-1"))
+        await self.bus.publish(
+            Outgoing(subjects.status_plan("P001", subjects.OPERATOR), encode(mistaken), "mistaken-1")
+        )
         await proctor.expect("examinee_connected", after=before, examineeId="E001")
 
     async def shut_out(self, proctor: RawClient) -> None:
@@ -207,7 +209,7 @@ class Exam:
         wait = MobileSyncWait(
             plan_id="P001", examinee_id="E002", timestamp=format_time(now), deadline=format_time(now + 3)
         )
-        await self.bus.publish(Outgoing(subjects.status_plan("P001"), encode(wait), "wait-2"))
+        await self.bus.publish(Outgoing(subjects.status_plan("P001", subjects.OPERATOR), encode(wait), "wait-2"))
         await proctor.expect("mobile_sync_status", examineeId="E002", status="WAITING")
         code_path = "/v1/plans/P001/examinees/E002/phone-code"
         made = await self.http.post(code_path, headers=self.site.bearer("examinee", "E002"))
@@ -298,7 +300,7 @@ class Exam:
 
     async def dead_letter(self) -> None:
         """A message that nobody can read is put aside, mended and replayed."""
-        await self.bus.publish(Outgoing(subjects.status_plan("P001"), GARBAGE))
+        await self.bus.publish(Outgoing(subjects.status_plan("P001", subjects.OPERATOR), GARBAGE))
         desk = DeadLetterDesk(self.bus)
 
         async def put_aside() -> int:

@@ -13,8 +13,9 @@ EXAMINEES = [f"E{number:03}" for number in range(24)]
 class Exam:
     """Examinees who keep dropping and coming back, and what is true about them."""
 
-    def __init__(self, system: System, seed: int) -> None:
+    def __init__(self, system: System, seed: int, plan_id: str = "P001") -> None:
         self.system = system
+        self.plan_id = plan_id
         self.random = random.Random(seed)
         self.clients: dict[str, RawClient] = {}
         self.numbers = dict.fromkeys(EXAMINEES, 0)
@@ -30,7 +31,7 @@ class Exam:
         while True:
             try:
                 client = await self.system.raw(server_id)
-                token = self.system.token("examinee", examinee_id)
+                token = self.system.token("examinee", examinee_id, self.plan_id)
                 await client.hello(token, f"browser-{examinee_id}", self.numbers[examinee_id])
             except Exception:  # refused while NATS is away: 503, come back
                 await asyncio.sleep(0.1)
@@ -54,7 +55,7 @@ class Exam:
         """Redis, the log and every proctor's screen, once things are quiet."""
         for examinee_id in EXAMINEES:
             wanted = "CONNECTED" if examinee_id in self.clients else "DISCONNECTED"
-            await self.system.status(examinee_id, wanted)
+            await self.system.status(examinee_id, wanted, self.plan_id)
 
             async def seen(examinee_id: str = examinee_id) -> bool:
                 return all(

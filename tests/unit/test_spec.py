@@ -25,6 +25,7 @@ from actors.runtime.state_store import StateStore
 from actors.web_pages import Pages
 from actors.web_server import WebServer
 from cli.main import app
+from protocol import subjects
 from protocol.close_codes import CLOSE_RULES
 from protocol.codec import SOCKET_CODEC, STATUS_CODEC, encode, encode_batches
 from protocol.control import ANSWERS, REQUESTS, Handled
@@ -222,7 +223,7 @@ def test_arrays_hold_whole_messages_of_the_channel_only(spoken: Document) -> Non
 def test_a_subject_finds_its_channel(spoken: Document) -> None:
     spec = AsyncApi(spoken)
     for subject, key in {
-        "status.plan.P001": "statusPlan",
+        subjects.status_plan("P001", subjects.WEB): "statusPlan",
         "status.timer.P001.E001.mobile_sync-17": "statusTimer",
         "status.replay.3-1700000000000": "statusReplay",
         "socket.SOCK001": "socketServer",

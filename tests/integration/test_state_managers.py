@@ -1,0 +1,190 @@
+"""Several state managers: each plan is worked off by one of them at a time, in the log's order, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.settings import Settings, load_settings
+from actors.state_manager import StateManager
+from cli.engines import NatsServer, RedisServer
+from protocol import subjects
+from protocol.codec import encode
+from protocol.facts import ConnectionStatus, ConnectionStatusCode
+from protocol.partitions import PARTITIONS, partition_of
+from protocol.streams import STATE_MANAGERS, STATUS
+from tests.integration.system import System, eventually
+from tests.integration.unsteady_exam import EXAMINEES, Exam
+
+PLANS = ("P001", "P002", "P003")
+
+
+@pytest.fixture
+def settings(own_engines: tuple[NatsServer, RedisServer], tmp_path: Path) -> Settings:
+    nats, redis = own_engines
+    return load_settings(nats_url=nats.url, redis_url=redis.url, data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+async def system(settings: Settings) -> AsyncIterator[System]:
+    async with System(settings) as system:
+        yield system
+        assert system.failures == []
+
+
+class Managers:
+    """State managers as processes, to be frozen and killed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.processes: list[Process] = []
+
+    async def start(self) -> Process:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "cli.main", "run", "state-manager"),
+            *("--nats-url", self._settings.nats_url, "--redis-url", self._settings.redis_url),
+            *("--data-dir", str(self._settings.data_dir), "--metrics-port", "0"),
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )
+        self.processes.append(process)
+        return process
+
+    async def end(self) -> None:
+        for process in self.processes:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+@pytest.fixture
+async def managers(settings: Settings) -> AsyncIterator[Managers]:
+    managers = Managers(settings)
+    yield managers
+    await managers.end()
+
+
+async def test_a_manager_frozen_and_thawed_and_one_killed_under_churn_change_nothing(
+    system: System, managers: Managers
+) -> None:
+    assert len({partition_of(plan_id) for plan_id in PLANS}) == len(PLANS)
+    frozen, killed, _ = [await managers.start() for _ in range(3)]
+    bus = system._buses["SOCK001"]
+
+    async def three_stand_by() -> bool:
+        states = {one.name: one for one in await bus.consumer_states(STATUS.name)}
+        return all(states[spec.name].pulls_waiting >= 4 for spec in STATE_MANAGERS)
+
+    await eventually(three_stand_by, "three more managers are there", 60)
+    await system.stop("state-manager")
+    exams = [Exam(system, seed, plan_id) for seed, plan_id in enumerate(PLANS)]
+    proctors = {plan: [await system.proctor(one, plan_id=plan) for one in ("SOCK001", "SOCK002")] for plan in PLANS}
+
+    async def churn(steps: int) -> None:
+        for _ in range(steps):
+            for exam in exams:
+                await exam.step()
+
+    for exam in exams:
+        await asyncio.gather(*(exam.join(examinee_id) for examinee_id in EXAMINEES))
+    await churn(15)
+    frozen.send_signal(signal.SIGSTOP)
+    await churn(15)
+    killed.kill()
+    await churn(15)
+    for exam in exams:
+        await exam.everybody_agrees(proctors[exam.plan_id])
+    frozen.send_signal(signal.SIGCONT)
+    await churn(15)
+    for exam in exams:
+        await exam.everybody_agrees(proctors[exam.plan_id])
+        for client in exam.clients.values():
+            assert client.websocket.close_code is None, "nobody who is connected was sent away"
+
+
+async def test_sockets_that_are_announced_anew_out_of_a_backlog_are_not_taken_for_replaced(system: System) -> None:
+    """Two managers, and facts of the same examinees on both sides of a backlog: nobody is closed with 4503."""
+    await system.start("sm2", lambda bus: StateManager(system.settings, bus, system.store, "sm2"))
+    clients = {
+        examinee_id: await system.examinee(examinee_id, "SOCK001" if number % 2 else "SOCK002")
+        for number, examinee_id in enumerate(EXAMINEES)
+    }
+    for _ in range(3):
+        for client in clients.values():
+            client.abort()
+        clients = {
+            examinee_id: await system.examinee(examinee_id, "SOCK002" if number % 2 else "SOCK001", connection_no=2)
+            for number, examinee_id in enumerate(EXAMINEES)
+        }
+        for server_id in ("SOCK001", "SOCK002"):
+            await system.server(server_id)._announce_all()
+    for examinee_id, client in clients.items():
+        await system.status(examinee_id, "CONNECTED")
+        await client.say("heartbeat")
+        assert client.websocket.close_code is None
+
+
+async def test_the_broker_gives_a_message_without_a_partition_the_one_of_its_plan(
+    settings: Settings, system: System
+) -> None:
+    bus = await Bus.connect(settings.nats_url, "test")
+    for number in range(PARTITIONS * 4):
+        plan_id = f"plan_{number}-X"
+        ended = ConnectionStatus(
+            plan_id=plan_id,
+            examinee_id="E001",
+            socket_id="SOCK001-1",
+            status=ConnectionStatusCode.DISCONNECTED,
+            timestamp="2026-11-22T09:00:00Z",
+        )
+        ack = await bus.publish(Outgoing(subjects.status_plan(plan_id), encode(ended)))
+        stored = await bus.message_at(STATUS.name, ack.sequence)
+        assert stored is not None
+        assert stored.subject == subjects.status_plan(plan_id, "any")
+    await bus.close()
+
+
+async def test_a_fact_in_the_partition_of_other_plans_is_put_aside(settings: Settings, system: System) -> None:
+    bus = await Bus.connect(settings.nats_url, "test")
+    ended = ConnectionStatus(
+        plan_id="P001",
+        examinee_id="E001",
+        socket_id="SOCK001-1",
+        status=ConnectionStatusCode.DISCONNECTED,
+        timestamp="2026-11-22T09:00:00Z",
+    )
+    wrong = (partition_of("P001") + 1) % PARTITIONS
+    await bus.publish(Outgoing(f"status.plan.P001.any.{wrong}", encode(ended)))
+
+    async def letter() -> bool:
+        return await bus.last_message("DEADLETTER", subjects.deadletter(STATUS.name)) is not None
+
+    await eventually(letter, "it is among the dead letters")
+    await bus.close()
+
+
+async def test_several_managers_share_the_partitions(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.state_partitions.BALANCE_SECONDS", 0.3)
+    await system.start("sm2", lambda bus: StateManager(system.settings, bus, system.store, "sm2"))
+    both = [system.actors["state-manager"], system.actors["sm2"]]
+    plans: dict[int, str] = {}
+    for number in range(100):
+        plans.setdefault(partition_of(f"P{number}"), f"P{number}")
+    numbers = iter(range(2, 10_000))
+
+    async def shared() -> bool:
+        for plan_id in plans.values():  # a partition belongs to whoever gets its next message
+            await system.examinee("E001", plan_id=plan_id, connection_no=next(numbers))
+        held = [set(manager.details()["held"]) for manager in both]
+        assert not held[0] & held[1]
+        return min(len(one) for one in held) >= 3
+
+    await eventually(shared, "both work", 60)
