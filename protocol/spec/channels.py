@@ -99,6 +99,7 @@ HEADERS: dict[str, Schema] = {
     "Nats-Schedule": {**TEXT, "pattern": "^@at ", "description": "When NATS is to publish it, as `@at <RFC 3339>`."},
     "Nats-Schedule-Target": {**TEXT, "description": "Where NATS is to publish it."},
     SCHEDULER: {**TEXT, "description": "NATS has published this by the schedule on that subject."},
+    "Nats-Pin-Id": {**TEXT, "description": "NATS: the client that reads the consumer now, and no other."},
     "Nats-Schedule-Next": {**TEXT, "description": "NATS: when the schedule fires next; `purge`: it was the last time."},
     "Nats-Batch-Id": {**TEXT, "description": "Stored together with the others of this batch, or not at all (ADR-50)."},
     "Nats-Batch-Sequence": {**TEXT, "pattern": "^[0-9]+$"},
@@ -128,8 +129,11 @@ _STATUS_HEADERS = {
     "Nats-Batch-Id": False,
     "Nats-Batch-Sequence": False,
     "Nats-Batch-Commit": False,
+    "Nats-Pin-Id": False,
 }
-_SOCKET_HEADERS = {name: False for name in _STATUS_HEADERS if name not in (SCHEDULER, "Nats-Schedule-Next")}
+_SOCKET_HEADERS = {
+    name: False for name in _STATUS_HEADERS if name not in (SCHEDULER, "Nats-Schedule-Next", "Nats-Pin-Id")
+}
 _REPLAY_MARKER = Bare(
     "replay_marker",
     "The dead letter has been replayed: a second replay finds this, and is refused by the broker.",

@@ -87,7 +87,7 @@ async def test_leaders_killed_under_load_lose_nothing_double_nothing_and_make_no
     await exam.everybody_agrees(proctors)
     logged = [
         entry.fact
-        async for stored in read_stream(operator, STATUS.name, subject="status.plan.P001")
+        async for stored in read_stream(operator, STATUS.name, subject="status.plan.P001.>")
         for entry in entries(stored.subject, stored.sequence, 0.0, stored.payload)
         if isinstance(entry.fact, ConnectionStatus)
     ]

@@ -17,6 +17,7 @@ from actors.dead_letter_desk import MAX_AGES, DeadLetterDesk, Filed, NoSuchLette
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings
 from actors.runtime.stream_reading import read_stream
+from protocol import subjects
 from protocol.codec import encode
 from protocol.dead_letters import REPLAY_OF
 from protocol.facts import ConnectionStatus, ConnectionStatusCode, Readmit
@@ -28,7 +29,7 @@ from tests.integration.command_line import Invoke
 from tests.integration.settings import changed
 from tests.integration.system import System, eventually
 
-PLAN = "status.plan.P001"
+PLAN = subjects.status_plan("P001", "any")
 
 
 @pytest.fixture
@@ -112,10 +113,10 @@ async def test_a_status_of_another_plan_or_server_than_its_address_changes_nothi
     filed = await letters(desk, 4)
     reasons = sorted(one.letter.reason for one in filed)
     assert reasons == [
-        "data.planId: P002 has no place on status.plan.P001",
+        f"data.planId: P002 has no place on {PLAN}",
         "data.serverId: SOCK001 has no place on status.server.SOCK002",
         "type: connection_status has no place on status.server.SOCK001",
-        "type: server_status has no place on status.plan.P001",
+        f"type: server_status has no place on {PLAN}",
     ]
     await system.status("E002", "CONNECTED")
     assert await system.progress("E001", "P002") == await system.progress("E001") == {}

@@ -161,7 +161,7 @@ async def test_the_deadline_counts_even_when_the_state_manager_was_down_at_that_
     await system.stop("state-manager")
 
     async def fired() -> bool:
-        newest = await system._buses["queue-server"].last_message("STATUS", "status.plan.P001")
+        newest = await system._buses["queue-server"].last_message("STATUS", "status.plan.P001.timer.*")
         return newest is not None and b"mobile_sync_timeout" in newest.payload
 
     await eventually(fired, "the broker's schedule has fired without anybody of ours")

@@ -18,6 +18,7 @@ from actors.captures import Incoming
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
+from protocol import subjects
 from protocol.frames import Role
 from protocol.times import format_time
 from tests.integration.phones import Site, open_site, picture, problem, record, seconds_from_now, upload_path
@@ -54,7 +55,7 @@ async def test_a_jpeg_is_stored_byte_for_byte_and_announced(site: Site, role: Ro
     assert await site.published() == [
         {
             "type": "mobile_sync_status",
-            "subject": "status.plan.P001",
+            "subject": subjects.status_plan("P001", subjects.WEB),
             "planId": "P001",
             "examineeId": "E001",
             "deviceId": "M001",

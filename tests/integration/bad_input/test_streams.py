@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from actors.runtime.bus import Bus, Outgoing
-from protocol import keys
+from protocol import keys, subjects
 from protocol.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.times import format_time
 from tests.integration.bad_input.doors import BAD_IDS, Neighbours
@@ -65,7 +65,7 @@ async def test_bad_messages_in_the_log_go_to_the_dead_letters_and_their_neighbou
     for letter in letters:
         assert letter["reason"]
         assert letter["source"]["stream"] == "STATUS"
-        assert letter["source"]["subject"] == "status.plan.P001"
+        assert letter["source"]["subject"] == subjects.status_plan("P001", "any")
     assert letters[0]["reason"].startswith("data.examineeId")
     assert await system.store.members(keys.PLANS) == ["P001"]
     assert await system.store.members(keys.plan_examinees("P001")) == ["E901", "E902", "N001"]

@@ -9,6 +9,8 @@ from datetime import datetime
 from typer.testing import Result
 
 from actors.runtime.bus import Bus
+from protocol import subjects
+from protocol.partitions import partition_of
 from tests.integration.command_line import Invoke
 from tests.integration.system import System, eventually
 
@@ -45,11 +47,12 @@ async def test_a_queue_that_nobody_reads_is_marked_and_its_oldest_message_is_tol
     result = await eventually(lambda: _with_backlog(invoke), "a backlog")
     assert result.exit_code == 5
     first = json.loads(result.stdout)[0]
-    assert (first["queue"], first["read"], first["readBy"]) == ("STATUS/state-manager", False, [])
+    queue = f"state-manager-{partition_of('P001')}"
+    assert (first["queue"], first["read"], first["readBy"]) == (f"STATUS/{queue}", False, [])
     assert "NOBODY" in (await invoke("queues", "ls")).stdout
-    (shown,) = json.loads((await invoke("queues", "show", "state-manager", "-o", "json")).stdout)
+    (shown,) = json.loads((await invoke("queues", "show", queue, "-o", "json")).stdout)
     oldest = shown["oldestWaiting"]
-    assert oldest["subject"] == "status.plan.P001"
+    assert oldest["subject"] == subjects.status_plan("P001", subjects.of_sockets("SOCK001"))
     assert abs(datetime.fromisoformat(oldest["time"]).timestamp() - time.time()) < 30
 
 
