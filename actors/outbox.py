@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 
 from actors import traces
 from actors.runtime.bus import Bus, Outgoing
@@ -70,7 +71,8 @@ class Outbox:
                 if not self._in_hand:
                     self._take()
                 # Kept until stored, under the same message ids: whoever runs this next goes on with it.
-                await self._bus.publish_surely(self._in_hand)
+                for messages in _one_of_each_subject(self._in_hand):
+                    await self._bus.publish_surely(messages)
                 self._settle()
                 await self._pace.wait()
             self._idle.set()
@@ -112,3 +114,15 @@ class Outbox:
         except TimeoutError:
             return False
         return True
+
+
+def _one_of_each_subject(messages: Sequence[Outgoing]) -> list[list[Outgoing]]:
+    """The messages in groups, to be stored one after the other: none is retried behind a later one of its subject."""
+    groups: list[list[Outgoing]] = []
+    count: dict[str, int] = {}
+    for message in messages:
+        number = count[message.subject] = count.get(message.subject, 0) + 1
+        if number > len(groups):
+            groups.append([])
+        groups[number - 1].append(message)
+    return groups

@@ -114,7 +114,7 @@ STREAMS: tuple[StreamSpec, ...] = (STATUS, SOCKET, LEASE, RECONNECT, ADVISORY, D
 LOST_ON_THE_WAY_SECONDS = 5.0
 """What a node that died had on its way comes again after so long; a reader that is at work says so before."""
 
-PIN_SECONDS = 3.0
+PIN_SECONDS = 2.5
 """A state manager that has not asked for messages for so long is replaced."""
 PIN_GROUP = "managers"
 

@@ -23,9 +23,9 @@ from protocol.streams import PIN_GROUP, ConsumerSpec
 
 log = logging.getLogger("examwire.pull")
 
-PULL_SECONDS = 1.0
+PULL_SECONDS = 0.75
 """How long a pinned client's pull lasts: each new one tells the broker that this client is alive."""
-CHECK_SECONDS = 1.0
+CHECK_SECONDS = 0.75
 RELEASED_SECONDS = 2.0
 """For so long a client that has released a consumer leaves it to the others."""
 _WRONG_PIN = "423"

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from actors.runtime.actor import on
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings, load_settings
-from actors.state_manager import StateManager
+from actors.state_manager import StateManager, StatusBatch
 from cli.engines import NatsServer, RedisServer
 from protocol import subjects
 from protocol.codec import encode
@@ -111,25 +112,34 @@ async def test_a_manager_frozen_and_thawed_and_one_killed_under_churn_change_not
 
 
 async def test_sockets_that_are_announced_anew_out_of_a_backlog_are_not_taken_for_replaced(system: System) -> None:
-    """Two managers, and facts of the same examinees on both sides of a backlog: nobody is closed with 4503."""
-    await system.start("sm2", lambda bus: StateManager(system.settings, bus, system.store, "sm2"))
-    clients = {
-        examinee_id: await system.examinee(examinee_id, "SOCK001" if number % 2 else "SOCK002")
-        for number, examinee_id in enumerate(EXAMINEES)
-    }
-    for _ in range(3):
-        for client in clients.values():
-            client.abort()
-        clients = {
-            examinee_id: await system.examinee(examinee_id, "SOCK002" if number % 2 else "SOCK001", connection_no=2)
-            for number, examinee_id in enumerate(EXAMINEES)
-        }
-        for server_id in ("SOCK001", "SOCK002"):
-            await system.server(server_id)._announce_all()
-    for examinee_id, client in clients.items():
-        await system.status(examinee_id, "CONNECTED")
-        await client.say("heartbeat")
-        assert client.websocket.close_code is None
+    """Two managers begin with a backlog of several facts of each examinee, one is slow: nobody is closed with 4503."""
+    crowd = [f"E{number:03}" for number in range(50)]
+    before = {one: await system.examinee(one, "SOCK001") for one in crowd}
+    await system.stop("state-manager")
+    clients = {}
+    for one in crowd:
+        before[one].abort()
+        client = clients[one] = await system.raw("SOCK002")
+        await client.hello(system.token("examinee", one), f"browser-{one}", 2)
+
+    class Slow(StateManager):
+        """A state manager that takes its time."""
+
+        @on(StatusBatch)
+        async def handle(self, batch: StatusBatch) -> None:
+            await asyncio.sleep(0.5)
+            await super().handle(batch)
+
+    await system.start("sm2", lambda bus: Slow(system.settings, bus, system.store, "sm2"))
+    await system.start("sm3", lambda bus: StateManager(system.settings, bus, system.store, "sm3"))
+    for _ in range(60):  # more than one manager takes at once
+        await system.server("SOCK002")._announce_all()
+        await asyncio.sleep(0.01)
+    for one, client in clients.items():
+        await client.expect("session_state")
+        await system.status(one, "CONNECTED")
+    closed = {one: client.websocket.close_code for one, client in clients.items() if client.websocket.close_code}
+    assert closed == {}
 
 
 async def test_the_broker_gives_a_message_without_a_partition_the_one_of_its_plan(
