@@ -14,13 +14,14 @@ from actors.runtime.presence import Presence
 from actors.runtime.settings import Settings
 from protocol import subjects
 from protocol.codec import LEASE_CODEC, Codec, encode
-from protocol.errors import BrokerUnavailable, ErrorCode, ProtocolError
+from protocol.errors import BrokerUnavailable, ConfigurationError, ErrorCode, ProtocolError
 from protocol.frames import error_frame
 from protocol.server_messages import Lease, QueueCreate, QueueCreated
 from protocol.streams import (
     ADVISORY_WATCH,
     DAY,
     LEASE_WATCH,
+    NATS_VERSION,
     RECONNECT_EXHAUSTED,
     STATE_MANAGERS,
     STREAMS,
@@ -56,8 +57,14 @@ def topology_consumers(settings: Settings) -> list[ConsumerSpec]:
 async def apply_topology(bus: Bus, settings: Settings) -> None:
     """Create or update all streams and their consumers. Harmless when repeated.
 
-    Raises `BrokerUnavailable`, `NotPermitted`, or `ConfigurationError` when there is no cluster for the copies.
+    Raises `BrokerUnavailable`, `NotPermitted`, or `ConfigurationError` when there is no cluster for the copies, or when
+    the broker is too old.
     """
+    version = str(bus.server_info.get("version", ""))
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < NATS_VERSION:
+        raise ConfigurationError(
+            f"nats-server {version} is too old: install {'.'.join(map(str, NATS_VERSION))} or newer"
+        )
     for stream in topology_streams(settings):
         # Versions of a stream that was lost and made anew never fall behind those in Redis.
         first = int(time.time() * 1000) if stream.first_seq_from_clock else None

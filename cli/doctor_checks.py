@@ -12,8 +12,9 @@ from cli.findings import Finding, State, failed, ok, unknown, warning
 from cli.streams import Finding as Difference
 from protocol.codec import MAX_BATCH_BYTES
 from protocol.inspection import ProcessFacts
+from protocol.streams import NATS_VERSION
 
-NATS_VERSION, REDIS_VERSION = (2, 12), (7, 0)
+REDIS_VERSION = (7, 0)
 MAX_PAYLOAD = 1024 * 1024
 CLOCK_SECONDS = 0.5
 FULL, NEARLY_FULL = 0.95, 0.8

@@ -9,6 +9,8 @@ from protocol import subjects
 from protocol.partitions import PARTITIONS
 from protocol.server_messages import QueueCreate
 
+NATS_VERSION = (2, 14)
+"""The oldest nats-server that does all that is asked of it here; consumers are reset since then."""
 HOUR = 3600.0
 DAY = 24 * HOUR
 

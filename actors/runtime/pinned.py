@@ -50,7 +50,8 @@ class PinnedConsumer(PullConsumer):
         self._following: int | None = None  # the consumer's next delivery; None: not in step with it
         self._newest = 0  # the newest message that was handed out in this epoch
         self._in_hand: set[int] = set()
-        self._confirmed = 0.0
+        self._pulled_at = 0.0  # when this client asked for messages under its pin, which lasts so long from then on
+        self._confirmed = 0.0  # the same, of a pull that the broker has surely had
         self._check_now = asyncio.Event()
         self._checked = asyncio.Event()
         self._reset_wanted = False
@@ -58,7 +59,7 @@ class PinnedConsumer(PullConsumer):
 
     @property
     def owned(self) -> bool:
-        """Whether this client is the pinned one, by the broker's last answer."""
+        """Whether this client is the pinned one: it has asked for messages lately, and the broker has said so since."""
         return self._pin is not None and asyncio.get_running_loop().time() - self._confirmed < self._pin_seconds
 
     async def surely_owned(self, epoch: int) -> bool:
@@ -73,16 +74,16 @@ class PinnedConsumer(PullConsumer):
 
     async def release(self) -> None:
         """Leave the consumer to another client. Harmless when this one is not pinned."""
-        if self._pin is None:
+        if self._pin is None or not self._bus.connected:
             return
+        pin = self._pin
         self._released_until = asyncio.get_running_loop().time() + RELEASED_SECONDS
-        mine = self.owned
         self._lose("released")
-        if mine:
-            try:
+        try:
+            if (await self._bus.pinned_state(self._stream, self._consumer)).pin == pin:
                 await self._bus.unpin_consumer(self._stream, self._consumer)
-            except BrokerUnavailable as error:
-                log.debug("%s/%s: %s", self._stream, self._consumer, error)
+        except (BrokerUnavailable, ConsumerGone) as error:
+            log.debug("%s/%s: %s", self._stream, self._consumer, error)
 
     def done(self, delivery: Delivery) -> None:
         """Note that a delivery was acknowledged."""
@@ -112,7 +113,10 @@ class PinnedConsumer(PullConsumer):
         pause = self._released_until - asyncio.get_running_loop().time()
         if pause > 0:
             await asyncio.sleep(pause)
+        pin, now = self._pin, asyncio.get_running_loop().time()
         await super()._pull()
+        if pin is not None and pin == self._pin:
+            self._pulled_at = now
 
     async def _received(self, msg: Msg) -> None:
         headers = msg.headers or {}
@@ -166,7 +170,7 @@ class PinnedConsumer(PullConsumer):
         self.epoch += 1
         self.state = None
         self._pin = self._following = None
-        self._confirmed = 0.0
+        self._pulled_at = self._confirmed = 0.0
         self._newest = 0
         self._reset_wanted = False
         self._in_hand.clear()
@@ -176,7 +180,6 @@ class PinnedConsumer(PullConsumer):
 
     async def _check_pin(self) -> None:
         """Ask the broker whose consumer it is, each second while it is ours and when somebody wants to know."""
-        loop = asyncio.get_running_loop()
         while True:
             try:
                 async with asyncio.timeout(CHECK_SECONDS):
@@ -187,7 +190,7 @@ class PinnedConsumer(PullConsumer):
             if self._pin is None:
                 self._checked.set()
                 continue
-            pin, asked = self._pin, loop.time()
+            pin, pulled_at = self._pin, self._pulled_at
             try:
                 if self._reset_wanted:
                     self._reset_wanted = False
@@ -201,7 +204,7 @@ class PinnedConsumer(PullConsumer):
             if pin != self._pin:
                 continue
             if state.pin == pin:
-                self._confirmed = max(self._confirmed, asked)
+                self._confirmed = pulled_at
                 self.state = state
                 self._checked.set()
             else:

@@ -231,7 +231,7 @@ def _servers() -> Document:
         "nats": {
             "host": "{host}",
             "protocol": "nats",
-            "description": "NATS 2.12 or newer with JetStream. For the roles of examwire and for operators, never for "
+            "description": "NATS 2.14 or newer with JetStream. For the roles of examwire and for operators, never for "
             "browsers. `examwire nats permissions` writes a user for each role with what it may do.",
             "variables": {"host": {"default": "127.0.0.1:4222"}},
             "security": [

@@ -362,7 +362,7 @@ FACTS = ProcessFacts(
     ("findings", "check", "state"),
     [
         (judge_nats({"version": "2.11.9", "jetstream": True, "max_payload": 1 << 20}, []), "nats.version", FAILED),
-        (judge_nats({"version": "2.12.0", "jetstream": True, "max_payload": 600_000}, []), "nats.max_payload", WARNING),
+        (judge_nats({"version": "2.14.0", "jetstream": True, "max_payload": 600_000}, []), "nats.max_payload", WARNING),
         (judge_nats({"version": "2.15.1"}, ["nats://broker:4222"]), "nats.users", WARNING),
         (judge_account({"error": {"code": 503, "description": "no"}}), "nats.jetstream", FAILED),
         (judge_account({"storage": 99, "limits": {"max_storage": 100}}), "nats.account", FAILED),
