@@ -7,34 +7,23 @@ NATS only says that it happened (`MAX_DELIVERIES`: delivered as often as allowed
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import pydantic
 
 from actors.dead_letter import dead_letter
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.presence import Presence
-from actors.runtime.pull import Delivery, PullConsumer
-from protocol.errors import BrokerUnavailable
+from actors.runtime.pull import PullConsumer
+from actors.runtime.subscriber import Received, Subscriber
+from protocol.codec import Malformed
+from protocol.stream_codecs import Advisory, decode_advisory
 from protocol.streams import ADVISORY_WATCH, DEADLETTER, RECONNECT_EXHAUSTED
 from protocol.subjects import TERMINATED
 
 log = logging.getLogger("examwire.advisory_watch")
 
-AGAIN_SECONDS = 1.0
 NORMAL = RECONNECT_EXHAUSTED.filters  # an examinee who did not come back: the reconnect watch deals with those
-
-
-class Advisory(pydantic.BaseModel):
-    """The fields of an advisory that matter here (`io.nats.jetstream.advisory.v1.max_deliver` and `.terminated`)."""
-
-    stream: str
-    consumer: str
-    stream_seq: int
-    deliveries: int
-    reason: str | None = None
 
 
 class AdvisoryWatch(Actor):
@@ -64,35 +53,28 @@ class AdvisoryWatch(Actor):
         }
 
     async def _follow(self) -> None:
-        async for deliveries in PullConsumer(self._bus, ADVISORY_WATCH.stream, ADVISORY_WATCH.name):
-            for delivery in deliveries:
-                began = time.perf_counter()
-                try:
-                    if delivery.subject in NORMAL:
-                        self.normal += 1
-                    elif (letter := await self._letter(delivery)) is not None:
-                        await self._bus.publish_surely([letter])
-                        self.put_aside += 1
-                except BrokerUnavailable as error:
-                    log.warning("%s: %s: later: %s", self.address, delivery.subject, error)
-                    await delivery.nak(delay=AGAIN_SECONDS)
-                else:
-                    await delivery.ack()
-                self.account_for(delivery, began)
+        consumer = PullConsumer(self._bus, ADVISORY_WATCH.stream, ADVISORY_WATCH.name)
+        await Subscriber(self, self._bus, ADVISORY_WATCH.stream, self._decode, self._given_up).follow(consumer)
 
-    async def _letter(self, delivery: Delivery) -> Outgoing | None:
-        try:
-            advisory = Advisory.model_validate_json(delivery.payload)
-        except pydantic.ValidationError as error:
-            log.error("%s: %s is no advisory: %s", self.address, delivery.subject, error)
-            reason = f"no advisory: {error.errors()[0]['msg']}"
-            return dead_letter("ADVISORY", delivery.subject, delivery.sequence, delivery.payload, reason)
+    def _decode(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> Sequence[Advisory | Malformed]:
+        if subject in NORMAL:
+            self.normal += 1
+            return []
+        return decode_advisory(subject, payload, headers)
+
+    async def _given_up(self, received: Received[Advisory]) -> None:
+        for advisory in received.messages:
+            if (letter := await self._letter(advisory, received.delivery.subject)) is not None:
+                await self._bus.publish_surely([letter])
+                self.put_aside += 1
+
+    async def _letter(self, advisory: Advisory, subject: str) -> Outgoing | None:
         who = f"consumer {advisory.consumer} of {advisory.stream}"
         if advisory.stream == DEADLETTER.name:
             return None  # a reader of the letters that fails with each would be given a new one for each
         reason = f"{who} gave up after {advisory.deliveries} deliveries"
         stored = await self._bus.message_at(advisory.stream, advisory.stream_seq)
-        if delivery.subject.startswith(f"{TERMINATED}."):
+        if subject.startswith(f"{TERMINATED}."):
             if stored is None:
                 return None  # it was deleted, or has expired, while somebody was at it: nobody has given it up
             reason = f"terminated by {who}: {advisory.reason or 'without a reason'}"

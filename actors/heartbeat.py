@@ -13,8 +13,9 @@ import psutil
 from actors.runtime.bus import Bus, Outgoing
 from protocol import subjects
 from protocol.codec import encode
-from protocol.errors import BrokerUnavailable, WrongLastSequence
+from protocol.errors import BrokerUnavailable, ProtocolError, WrongLastSequence
 from protocol.server_messages import Lease
+from protocol.stream_codecs import lease_of
 from protocol.streams import is_marker
 from protocol.times import format_time
 
@@ -102,6 +103,14 @@ class Heartbeat:
         self.network_status = "GOOD" if took < 0.1 else "SLOW" if took < 1.0 else "BAD"
         self._sequence = ack.sequence
 
+    def _holder(self, payload: bytes) -> str | None:
+        """The incarnation that a lease names; `None`: it is none, so nobody has taken over by it."""
+        try:
+            return lease_of(self._server_id, payload).incarnation
+        except ProtocolError as error:
+            log.error("%s: what lies in place of the lease is none: %s", self._server_id, error)
+            return None
+
     async def _recover(self) -> None:
         """Somebody published since: an ack of ours that was lost, the marker of our expired lease, or a successor."""
         try:
@@ -111,7 +120,7 @@ class Heartbeat:
                 log.error("%s: the lease had expired; announcing all sessions anew", self._server_id, extra=about)
                 await self.claim()
                 await self._expired()
-            elif f'"incarnation":"{self._incarnation}"'.encode() in newest.payload:
+            elif self._holder(newest.payload) in (self._incarnation, None):
                 self._sequence = newest.sequence
             else:
                 raise Superseded(f"another process has started as {self._server_id}")

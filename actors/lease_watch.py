@@ -6,21 +6,22 @@ import logging
 import time
 from typing import Any
 
-import pydantic
-
+from actors.log_of_record import StatusLog
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.presence import Presence
 from actors.runtime.pull import Delivery, PullConsumer
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore, Touch
+from actors.runtime.subscriber import Again, Received, Subscriber
 from actors.state_metrics import LEASE_EXPIRIES
 from protocol import keys, records, subjects
-from protocol.codec import LEASE_CODEC, encode
-from protocol.errors import BrokerUnavailable, ProtocolError, StateDamaged, StateUnavailable
+from protocol.codec import encode
+from protocol.errors import StateDamaged
 from protocol.history import fold
 from protocol.server_messages import Lease, ServerStatus, ServerStatusCode
 from protocol.servers import Server
+from protocol.stream_codecs import LeaseExpired, decode_lease
 from protocol.streams import LEASE_WATCH, LOST_ON_THE_WAY_SECONDS, is_marker
 from protocol.times import format_time
 
@@ -39,6 +40,7 @@ class LeaseWatch(Actor):
         super().__init__(f"lease-watch.{name}")
         self._bus = bus
         self._store = store
+        self._log = StatusLog(bus)
         # A broker that was away lets leases expire that nobody could renew: give the servers time to come back.
         self._grace = settings.server.lease_seconds + 2.0
         self._second_look = settings.server.lease_seconds / 3 + 0.3
@@ -59,28 +61,16 @@ class LeaseWatch(Actor):
 
     async def _follow(self) -> None:
         consumer = PullConsumer(self._bus, LEASE_WATCH.stream, LEASE_WATCH.name, keep_alive=LOST_ON_THE_WAY_SECONDS / 4)
-        async for deliveries in consumer:
-            for delivery in deliveries:
-                began, failed = time.perf_counter(), None
-                try:
-                    if is_marker(delivery.headers):
-                        await self._expired(delivery)
-                    else:
-                        await self._heard(delivery)
-                except (StateUnavailable, BrokerUnavailable) as error:
-                    failed = error
-                    log.warning("%s: %s: later: %s", self.address, delivery.subject, error)
-                    await delivery.nak(delay=1.0)
-                self.account_for(delivery, began, failed)
+        await Subscriber(self, self._bus, LEASE_WATCH.stream, decode_lease, self._told).follow(consumer)
 
-    async def _heard(self, delivery: Delivery) -> None:
-        try:
-            lease = LEASE_CODEC.decode_one(delivery.payload)
-        except ProtocolError as error:
-            log.error("%s: %s: not a lease: %s", self.address, delivery.subject, error)
-            await delivery.ack()
-            return
-        assert isinstance(lease, Lease)
+    async def _told(self, received: Received[Lease | LeaseExpired]) -> None:
+        for message in received.messages:
+            if isinstance(message, LeaseExpired):
+                await self._expired(message.server_id, received.delivery)
+            else:
+                await self._heard(message)
+
+    async def _heard(self, lease: Lease) -> None:
         measured = {
             "cpuUsage": f"{lease.cpu_usage:.1f}",
             "memoryUsage": f"{lease.memory_usage:.1f}",
@@ -105,24 +95,19 @@ class LeaseWatch(Actor):
         for start in range(0, len(touches), TOUCHES):
             await self._store.touch(touches[start : start + TOUCHES])
         self.heartbeats += 1
-        await delivery.ack()
 
-    async def _expired(self, delivery: Delivery) -> None:
-        server_id = delivery.subject.removeprefix("lease.")
+    async def _expired(self, server_id: str, delivery: Delivery) -> None:
         newest = await self._bus.last_message(LEASE_WATCH.stream, delivery.subject)
         if newest is not None and not is_marker(newest.headers):
-            await delivery.ack()  # it was heard from again
-            return
+            return  # it was heard from again
         # Nor could anybody while the stream had no leader.
         since = min(time.monotonic() - self._bus.connected_at, await self._bus.led_for(LEASE_WATCH.stream))
         if since < self._grace:
-            await delivery.nak(delay=1.0)
-            return
+            raise Again(1.0)
         if delivery.attempt == 1:
             # A machine that stood still (paused, swapping) wakes up to an expired lease and a server that renews it at
             # its next heartbeat: one more of those, before a whole hall is called disconnected.
-            await delivery.nak(delay=self._second_look)
-            return
+            raise Again(self._second_look)
         server = await self._server(server_id)
         if server.incarnation is not None and server.status in ALIVE:
             about = {"server": server_id}
@@ -140,13 +125,14 @@ class LeaseWatch(Actor):
             await self._bus.publish(Outgoing(subjects.status_server(server_id), encode(lost), message_id))
             self.lost += 1
             LEASE_EXPIRIES.inc()
-        await delivery.ack()
 
     async def _server(self, server_id: str) -> Server:
+        """What is known of a server; by the log when its record cannot be read."""
         (stored,) = await self._store.load([keys.server_status(server_id)])
-        if isinstance(stored, StateDamaged):
-            raise StateUnavailable(str(stored))
         try:
+            if isinstance(stored, StateDamaged):
+                raise stored
             return fold(records.SERVER.read(stored.history), records.SERVER.rule)
-        except (ValueError, pydantic.ValidationError) as error:
-            raise StateUnavailable(f"{server_id}: {error}") from error
+        except (ValueError, StateDamaged) as error:
+            log.warning("%s: %s: its record cannot be read: %s", self.address, server_id, error)
+            return await self._log.server(server_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from actors import traces
 from actors.runtime.bus import Bus, Outgoing
@@ -22,12 +22,19 @@ ROUNDS_PER_SECOND = 250
 
 
 class Outbox:
-    """`add` never blocks; `run` publishes until it is cancelled."""
+    """`add` never blocks; `run` publishes until it is cancelled. `stored_at` is told sequences that STATUS has got."""
 
-    def __init__(self, bus: Bus, server_id: str, incarnation: str) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        server_id: str,
+        incarnation: str,
+        stored_at: Callable[[int], None] = lambda _sequence: None,
+    ) -> None:
         self._bus = bus
         self._incarnation = f"{server_id}-{incarnation}"
         self._of_sockets, self._of_people = subjects.of_sockets(server_id), subjects.of_people(server_id)
+        self._stored_at = stored_at
         self._waiting: deque[tuple[str, bytes, asyncio.Future[None] | None, str | None]] = deque()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -72,7 +79,8 @@ class Outbox:
                     self._take()
                 # Kept until stored, under the same message ids: whoever runs this next goes on with it.
                 for messages in _one_of_each_subject(self._in_hand):
-                    await self._bus.publish_surely(messages)
+                    acks = await self._bus.publish_surely(messages)
+                    self._stored_at(max(ack.sequence for ack in acks))
                 self._settle()
                 await self._pace.wait()
             self._idle.set()

@@ -13,10 +13,11 @@ from actors.runtime.bus import Bus
 from actors.runtime.presence import Presence
 from actors.runtime.settings import Settings
 from protocol import subjects
-from protocol.codec import LEASE_CODEC, Codec, encode
+from protocol.codec import Codec, encode
 from protocol.errors import BrokerUnavailable, ConfigurationError, ErrorCode, ProtocolError
 from protocol.frames import error_frame
-from protocol.server_messages import Lease, QueueCreate, QueueCreated
+from protocol.server_messages import QueueCreate, QueueCreated
+from protocol.stream_codecs import lease_of
 from protocol.streams import (
     ADVISORY_WATCH,
     DAY,
@@ -133,6 +134,10 @@ class QueueServer(Actor):
             made = await self._make(name, request)
         except BrokerUnavailable as error:
             return ProtocolError(ErrorCode.UNAVAILABLE, str(error))
+        except Exception as error:  # whatever was asked for: the others' queues are made by this actor, too
+            self.remember(error)
+            log.exception("%s: the queue of %s is not made", self.address, request.server_id)
+            return ProtocolError(ErrorCode.UNAVAILABLE, f"not made: {type(error).__name__}: {error}"[:500])
         self._queues[name] = made
         return QueueCreated(server_id=request.server_id, queue_id=name, stream="SOCKET", consumers=made)
 
@@ -142,11 +147,9 @@ class QueueServer(Actor):
         if newest is None or is_marker(newest.headers):
             return None
         try:
-            lease = LEASE_CODEC.decode_one(newest.payload)
+            return lease_of(server_id, newest.payload).incarnation
         except ProtocolError:
             return None  # no server wrote that
-        assert isinstance(lease, Lease)
-        return lease.incarnation
 
     async def _make(self, name: str, request: QueueCreate) -> list[str]:
         specs = queue_consumers(request)

@@ -10,26 +10,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pydantic_core
-
-from actors.dead_letter import dead_letter
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.presence import Presence
 from actors.runtime.pull import Delivery, PullConsumer
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
-from actors.runtime.stream_admin import Stored
+from actors.runtime.subscriber import Received, Subscriber
 from actors.state_metrics import ATTEMPTS, EXHAUSTED
 from protocol import keys, subjects
 from protocol.codec import encode, encode_batches
 from protocol.connection import READMITTED, REMOVED
-from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateLost, StateUnavailable
+from protocol.errors import StateDamaged, StateLost, StateUnavailable
 from protocol.facts import ConnectionStatusCode, ReconnectAttempt, ReconnectExhausted
-from protocol.ids import check_id
+from protocol.stream_codecs import Advisory, Wait, decode_advisory, decode_wait, wait_of
 from protocol.streams import RECONNECT_EXHAUSTED, ladder_of, reconnect_watch
 from protocol.times import format_time
 from protocol.wire import Message
@@ -77,56 +75,41 @@ class ReconnectWatch(Actor):
         return {"consumers": consumers, "attempts": self.attempts, "exhausted": self.exhausted, "ladder": self._ladder}
 
     async def _count(self) -> None:
+        subscriber = Subscriber(self, self._bus, self._consumer.stream, decode_wait)
         async for deliveries in PullConsumer(self._bus, self._consumer.stream, self._consumer.name, max_messages=1024):
-            readable = await self._readable(deliveries)
-            new = [delivery for delivery in readable if delivery.attempt == 1]
-            again = [delivery for delivery in readable if delivery.attempt > 1]
+            readable = await subscriber.readable(deliveries)
+            new = [received for received in readable if received.delivery.attempt == 1]
+            again = [received for received in readable if received.delivery.attempt > 1]
             if again:
-                await self._attempts(again)
+                await subscriber.together(again, self._attempts)
             if new:
-                self.spawn(self._after_grace(new), "grace")
+                self.spawn(self._after_grace(subscriber, new), "grace")
 
-    async def _readable(self, deliveries: list[Delivery]) -> list[Delivery]:
-        """Those that say which loss they wait for; the others are put aside, or each would take its batch with it."""
-        readable = []
-        for delivery in deliveries:
-            try:
-                _loss_version(delivery)
-            except ProtocolError as error:
-                about = {"stream": self._consumer.stream, "sequence": delivery.sequence}
-                log.error("%s: %s goes to the dead letters: %s", self.address, delivery.subject, error, extra=about)
-                where = (self._consumer.stream, delivery.subject, delivery.sequence)
-                letter = dead_letter(*where, delivery.payload, str(error), headers=delivery.headers)
-                await self._bus.publish_surely([letter])
-                await delivery.ack()
-            else:
-                readable.append(delivery)
-        return readable
-
-    async def _after_grace(self, deliveries: list[Delivery]) -> None:
+    async def _after_grace(self, subscriber: Subscriber[Wait], received: list[Received[Wait]]) -> None:
         """Who is back at once was never away for anybody; and a hall's losses go before its attempts."""
         await asyncio.sleep(self._grace)
-        await self._attempts(deliveries)
+        await subscriber.together(received, self._attempts)
 
-    async def _attempts(self, deliveries: list[Delivery]) -> None:
+    async def _attempts(self, received: Sequence[Received[Wait]]) -> None:
+        """The next attempt of these has begun. Settled are those who were back; the others come again after it."""
         began = time.perf_counter()
         by_plan: dict[str, list[Message]] = {}
         now = time.time()
-        for delivery, over in zip(deliveries, await self._over(deliveries), strict=True):
+        waited_for = [(one.delivery, wait) for one in received for wait in one.messages]
+        for (delivery, wait), over in zip(waited_for, await self._over(waited_for), strict=True):
             if over:
                 await delivery.ack()
                 continue
             self.attempts += 1
             ATTEMPTS.inc()
-            plan_id, examinee_id = _examinee(delivery.subject)
             following = None
             if delivery.attempt < self._max_attempts:
                 following = format_time(now + self._ladder[delivery.attempt - 1])
-            by_plan.setdefault(plan_id, []).append(
+            by_plan.setdefault(wait.plan_id, []).append(
                 ReconnectAttempt(
-                    plan_id=plan_id,
-                    examinee_id=examinee_id,
-                    loss_version=_loss_version(delivery),
+                    plan_id=wait.plan_id,
+                    examinee_id=wait.examinee_id,
+                    loss_version=wait.loss_version,
                     attempt=delivery.attempt,
                     max_attempts=self._max_attempts,
                     next_attempt_at=following,
@@ -140,74 +123,52 @@ class ReconnectWatch(Actor):
                 for payload in encode_batches(messages)
             ]
         )
-        self.account_for(Attempts(deliveries), began)
-        self.handled += len(deliveries) - 1  # a batch counts as its messages
+        self.account_for(Attempts([one.delivery for one in received]), began)
+        self.handled += len(received) - 1  # a batch counts as its messages
 
-    async def _over(self, deliveries: list[Delivery]) -> list[bool]:
+    async def _over(self, waited_for: list[tuple[Delivery, Wait]]) -> list[bool]:
         """Which of these outages are over. With Redis away: none, as far as we know; the rules fence the attempt."""
-        wanted = [keys.progress(*_examinee(delivery.subject)) for delivery in deliveries]
+        wanted = [keys.progress(wait.plan_id, wait.examinee_id) for _, wait in waited_for]
         try:
             known = await self._store.fields(wanted, ("connStatusCode", "lossVersion", "exhausted", "reason"))
         except (StateUnavailable, StateDamaged) as error:
             # What has to be repaired first is being repaired, after every restart of Redis: nobody need look.
             level = logging.INFO if isinstance(error, StateLost) else logging.WARNING
             log.log(level, "%s: attempts go on unseen: %s", self.address, error)
-            return [False] * len(deliveries)
+            return [False] * len(waited_for)
         over: list[bool] = []
         newer: list[Outgoing] = []
-        for delivery, (status, current, exhausted, reason) in zip(deliveries, known, strict=True):
-            waited_for = _loss_version(delivery)
+        for (delivery, wait), (status, current, exhausted, reason) in zip(waited_for, known, strict=True):
             away = status in (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
             lost = away and exhausted != "1" and reason not in (READMITTED, REMOVED)
-            if lost and int(current or 0) > waited_for:
+            loss = int(current) if current is not None and current.isascii() and current.isdigit() else 0
+            if lost and loss > wait.loss_version:
                 # Two state managers told of two losses, the older one last, and it took the newer one's place here.
-                newer.append(Outgoing(delivery.subject, b'{"lossVersion":%d}' % int(current or 0), f"again:{current}"))
-            over.append(not lost or current != str(waited_for))
+                newer.append(Outgoing(delivery.subject, b'{"lossVersion":%d}' % loss, f"again:{loss}"))
+            over.append(not lost or loss != wait.loss_version)
         await self._bus.publish_surely(newer)
         return over
 
     async def _give_up(self) -> None:
-        async for deliveries in PullConsumer(self._bus, RECONNECT_EXHAUSTED.stream, RECONNECT_EXHAUSTED.name):
-            for delivery in deliveries:
-                began = time.perf_counter()
-                await self._exhausted(delivery)
-                self.account_for(delivery, began)
+        consumer = PullConsumer(self._bus, RECONNECT_EXHAUSTED.stream, RECONNECT_EXHAUSTED.name)
+        subscriber = Subscriber(self, self._bus, RECONNECT_EXHAUSTED.stream, decode_advisory, self._exhausted)
+        await subscriber.follow(consumer)
 
-    async def _exhausted(self, delivery: Delivery) -> None:
-        advisory = pydantic_core.from_json(delivery.payload)
-        stored = await self._bus.message_at(self._consumer.stream, advisory["stream_seq"])
-        if stored is not None and stored.payload:  # gone: a newer loss has replaced it, and has its own attempts
-            plan_id, examinee_id = _examinee(stored.subject)
-            message = ReconnectExhausted(
-                plan_id=plan_id,
-                examinee_id=examinee_id,
-                loss_version=_loss_version(stored),
-                timestamp=format_time(time.time()),
-            )
-            address = subjects.status_plan(plan_id, subjects.WATCH)
-            await self._bus.publish_surely([Outgoing(address, encode(message), f"exhausted:{message.loss_version}")])
-            self.exhausted += 1
-            about = {"plan": plan_id, "examinee": examinee_id, "version": message.loss_version}
-            log.info("%s: all attempts of %s are used up", self.address, examinee_id, extra=about)
-            EXHAUSTED.inc()
-        await delivery.ack()
-
-
-def _loss_version(waiting: Delivery | Stored) -> int:
-    """The loss that is waited for. Raises `ProtocolError`: whatever lies there is none of the state manager's."""
-    plan_id, examinee_id = _examinee(waiting.subject)
-    check_id("planId", plan_id)
-    check_id("examineeId", examinee_id)
-    try:
-        found = pydantic_core.from_json(waiting.payload)
-    except ValueError as error:
-        raise ProtocolError(ErrorCode.INVALID_JSON, f"not JSON: {error}") from error
-    match found:
-        case {"lossVersion": int(version)}:
-            return version
-    raise ProtocolError(ErrorCode.INVALID_MESSAGE, 'not {"lossVersion": a version}')
-
-
-def _examinee(subject: str) -> tuple[str, str]:
-    _, plan_id, examinee_id = subject.split(".")
-    return plan_id, examinee_id
+    async def _exhausted(self, received: Received[Advisory]) -> None:
+        (advisory,) = received.messages
+        stored = await self._bus.message_at(self._consumer.stream, advisory.stream_seq)
+        if stored is None or not stored.payload:
+            return  # gone: a newer loss has replaced it, and has its own attempts
+        wait = wait_of(stored.subject, stored.payload)
+        message = ReconnectExhausted(
+            plan_id=wait.plan_id,
+            examinee_id=wait.examinee_id,
+            loss_version=wait.loss_version,
+            timestamp=format_time(time.time()),
+        )
+        address = subjects.status_plan(wait.plan_id, subjects.WATCH)
+        await self._bus.publish_surely([Outgoing(address, encode(message), f"exhausted:{message.loss_version}")])
+        self.exhausted += 1
+        about = {"plan": wait.plan_id, "examinee": wait.examinee_id, "version": message.loss_version}
+        log.info("%s: all attempts of %s are used up", self.address, wait.examinee_id, extra=about)
+        EXHAUSTED.inc()

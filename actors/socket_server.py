@@ -20,6 +20,7 @@ from actors.deliveries import Deliveries
 from actors.drain import Departure
 from actors.endpoints import Endpoints
 from actors.heartbeat import Heartbeat, Superseded
+from actors.log_end import LogEnd
 from actors.outbox import Outbox
 from actors.own_status import OwnStatus
 from actors.runtime.actor import Actor, on
@@ -77,7 +78,8 @@ class SocketServer(Actor):
         self._settings = settings
         self._bus = bus
         self._store = store
-        self._outbox = Outbox(bus, server_id, self.incarnation)
+        log_end = LogEnd(bus)
+        self._outbox = Outbox(bus, server_id, self.incarnation, log_end.heard_of)
         config = QueueConfig(
             max_size=settings.socket.queue_max_size,
             expire_time=settings.socket.queue_expire_seconds,
@@ -111,7 +113,7 @@ class SocketServer(Actor):
             incarnation=self.incarnation,
             follow_queue=self._reading.follow,
         )
-        self._deliveries = Deliveries(self._clients, bus, server_id, self._own.say_again)
+        self._deliveries = Deliveries(self, self._clients, bus, log_end, self._own.say_again)
         self._departure: Departure | None = None
 
     @property
@@ -238,7 +240,8 @@ class SocketServer(Actor):
         for delivery in batch.deliveries:
             if delivery.stored_at >= oldest:
                 await self._deliveries.hand_over(delivery)
-            await delivery.ack()
+            else:
+                await delivery.ack()
         self.handled += len(batch.deliveries) - 1  # a batch counts as its messages
 
     # -- what goes on beside -------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic
 import pydantic_core
@@ -28,6 +28,13 @@ class Malformed:
     raw: bytes
 
 
+class Element(NamedTuple):
+    """A message, and the `{"type", "data"}` that it was parsed from, with fields that only newer readers know."""
+
+    message: Message
+    parsed: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Codec:
     """Decodes the messages of one direction, by `type`."""
@@ -40,6 +47,10 @@ class Codec:
 
     def decode_batch(self, payload: bytes | str) -> list[Message | Malformed]:
         """The messages of a payload in their order; an element's place is its `index` (see `versions`)."""
+        return [one if isinstance(one, Malformed) else one.message for one in self.decode_elements(payload)]
+
+    def decode_elements(self, payload: bytes | str) -> list[Element | Malformed]:
+        """As `decode_batch`, each message with what it was parsed from."""
         raw = _raw(payload)
         try:
             parsed = pydantic_core.from_json(raw, allow_inf_nan=False)
@@ -49,10 +60,10 @@ class Codec:
         if len(elements) > MAX_BATCH_MESSAGES:
             detail = f"an array of {len(elements)} messages; at most {MAX_BATCH_MESSAGES} travel together"
             return [Malformed(0, ProtocolError(ErrorCode.TOO_LARGE, detail), raw)]
-        decoded: list[Message | Malformed] = []
+        decoded: list[Element | Malformed] = []
         for index, element in enumerate(elements):
             try:
-                decoded.append(self.from_element(element))
+                decoded.append(Element(self.from_element(element), element))
             except ProtocolError as error:
                 decoded.append(Malformed(index, error, pydantic_core.to_json(element)))
         return decoded

@@ -16,7 +16,7 @@ from protocol.facts import (
 from protocol.ids import Id, SocketId
 from protocol.times import Timestamp
 from protocol.views import ConnectionView, ReconnectView
-from protocol.wire import ActionId, Message, Name, Traced, Wire
+from protocol.wire import ActionId, Message, Name, Traced, Version, Wire
 
 
 class ReplacedSocket(Wire):
@@ -30,7 +30,7 @@ class ConnectionEvent(Traced):
     plan_id: Id
     examinee_id: Id
     name: Name | None = None
-    version: int
+    version: Version
 
 
 class ExamineeConnected(ConnectionEvent):
@@ -162,7 +162,7 @@ class MobileSyncCompleted(Traced):
     status: Literal[MobileSyncCode.COMPLETED] = MobileSyncCode.COMPLETED
     timestamp: Timestamp
     image_url: str | None = None
-    version: int
+    version: Version
 
 
 Event = (

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from protocol.ids import Id, ServerId, SocketId
 from protocol.server_messages import ServerStatus
 from protocol.times import Timestamp
-from protocol.wire import ActionId, Message, Name, Reason, Text, Traced, Wire
+from protocol.wire import ActionId, Message, Name, Reason, Text, Traced, Version, Wire
 
 
 class ExamineeFact(Traced):
@@ -98,7 +98,7 @@ class ReconnectAttempt(ExamineeFact):
     """The reconnect watch: attempt `attempt` of `maxAttempts` after the loss `lossVersion` has begun."""
 
     type: ClassVar[str] = "reconnect_attempt"
-    loss_version: int
+    loss_version: Version
     attempt: Annotated[int, Field(ge=1)]
     max_attempts: Annotated[int, Field(ge=1)]
     next_attempt_at: Timestamp | None = None
@@ -108,7 +108,7 @@ class ReconnectExhausted(ExamineeFact):
     """The reconnect watch: the last attempt after the loss `lossVersion` went by without a recovery."""
 
     type: ClassVar[str] = "reconnect_exhausted"
-    loss_version: int
+    loss_version: Version
 
 
 class Enrol(ExamineeFact):
@@ -190,7 +190,7 @@ class MobileSyncStatus(ExamineeFact):
     deadline: Timestamp | None = None
     by: Text | None = None
     action_id: ActionId | None = None
-    version: int | None = None
+    version: Version | None = None
 
 
 class MobileSyncExtend(ActionFact):
@@ -204,7 +204,7 @@ class MobileSyncTimeout(ExamineeFact):
     """The schedule of a stage has fired: the wait of `waitVersion` is over."""
 
     type: ClassVar[str] = "mobile_sync_timeout"
-    wait_version: int
+    wait_version: Version
 
 
 # -- messages of proctors ---------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ class _AboutNotices(ExamineeFact):
     unconfirmed: list[ActionId] | None = None
     sent: int | None = None
     restated: bool | None = None
-    version: int | None = None
+    version: Version | None = None
 
 
 class Notice(_AboutNotices):

@@ -14,7 +14,7 @@ from protocol.facts import NoticeText
 from protocol.ids import Id
 from protocol.session_messages import SessionState
 from protocol.views import ConnectionView, MobileSyncView, NoticesView, ReconnectView
-from protocol.wire import ActionId, Message, Text, Traced, Wire
+from protocol.wire import ActionId, Message, Text, Traced, Version, Wire
 
 SUBPROTOCOL = "examwire.v1"
 CONNECT_PATH = "/v1/connect"
@@ -149,7 +149,7 @@ class ExamineeRow(Wire):
     reconnect: ReconnectView
     removed: bool = False
     notices: NoticesView | None = None
-    version: int
+    version: Version
 
 
 class PlanSnapshot(Message):

@@ -56,7 +56,7 @@ class QueueConfig(Wire):
     share one.
     """
 
-    max_size: Annotated[int, Field(ge=1)] = 10000
+    max_size: Annotated[int, Field(ge=1, lt=2**31)] = 10000
     expire_time: Annotated[int, Field(ge=1, le=7 * 86400)] = 3600
     priority: Literal["high", "normal", "low"] = "high"
 
@@ -102,5 +102,5 @@ class Lease(Message):
     cpu_usage: float
     memory_usage: float
     network_status: Literal["GOOD", "SLOW", "BAD"]
-    sessions: int = 0
+    sessions: Annotated[int, Field(ge=0, lt=2**31)] = 0
     active: list[tuple[Id, Id, SocketId, Timestamp]] = Field(default=[])

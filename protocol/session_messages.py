@@ -9,7 +9,7 @@ from pydantic import Field
 from protocol.events import EVENTS
 from protocol.ids import Id, ServerId, SocketId
 from protocol.views import ConnectionView, MobileSyncView, NoticeView, ReconnectView
-from protocol.wire import Message
+from protocol.wire import Message, Version
 
 
 class SessionState(Message):
@@ -26,7 +26,7 @@ class SessionState(Message):
     mobile_sync: MobileSyncView = MobileSyncView()
     reconnect: ReconnectView = ReconnectView()
     notices: list[NoticeView] = Field(default=[])
-    version: int
+    version: Version
 
 
 class SessionClose(Message):

@@ -106,7 +106,13 @@ PHONE = StreamSpec(
     allow_msg_ttl=True,
     delete_marker_ttl=HOUR,
 )
-DEADLETTER = StreamSpec("DEADLETTER", ("deadletter.>",), "What could not be processed, and why", max_age=30 * DAY)
+DEADLETTER = StreamSpec(
+    "DEADLETTER",
+    ("deadletter.>",),
+    "What could not be processed, and why",
+    max_age=30 * DAY,
+    duplicate_window=HOUR,  # a message that several read, or that comes again, is one letter
+)
 
 CAPTURES_BUCKET = "captures"
 """The object store bucket of the pictures, when `captures.store` is `nats`."""

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, StringConstraints
 
 # `Z` or an offset; the documents write whole seconds. Not \d: that means the digits of every script.
 _DATE, _CLOCK = "[0-9]{4}-[0-9]{2}-[0-9]{2}", "[0-9]{2}:[0-9]{2}:[0-9]{2}"
+YEAR_3000 = 32503680000.0
 TIMESTAMP_PATTERN = rf"^{_DATE}T{_CLOCK}([.][0-9]{{1,9}})?(Z|[+-][0-9]{{2}}:[0-9]{{2}})$"
 
 
@@ -26,8 +27,10 @@ def parse_time(text: str) -> float:
 
 
 def _shown_by_a_clock(text: str) -> str:
-    # The rules compute with times of a record: one that is none would spoil every later fact about the examinee.
-    parse_time(text)
+    # The rules compute with times of a record: one that is none, or whose sum with a minute is none, would spoil every
+    # later fact about the examinee.
+    if not 0 <= parse_time(text) < YEAR_3000:
+        raise ValueError("must be between the years 1970 and 3000")
     return text
 
 

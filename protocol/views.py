@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from protocol.wire import Wire
+from protocol.wire import Version, Wire
 
 
 class ConnectionView(Wire):
@@ -18,7 +18,7 @@ class ConnectionView(Wire):
     ip_address: str | None = None
     reason: str | None = None
     since: str | None = None
-    version: int = 0
+    version: Version = 0
 
 
 class MobileSyncView(Wire):
@@ -28,7 +28,7 @@ class MobileSyncView(Wire):
     image_url: str | None = None
     reason: str | None = None
     deadline: str | None = None
-    version: int = 0
+    version: Version = 0
 
 
 class ReconnectView(Wire):
@@ -56,4 +56,4 @@ class NoticesView(Wire):
 
     unconfirmed: list[str] = Field(default=[])
     sent: int = 0
-    version: int = 0
+    version: Version = 0

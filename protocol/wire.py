@@ -22,6 +22,9 @@ NAME_PATTERN = r"^[^\x00-\x1f\x7f]{1,100}$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
+Version = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
+"""A place in the log (`protocol.versions`); JavaScript counts exactly up to 2^53."""
+
 ActionId = Annotated[str, Field(min_length=1, max_length=64)]
 """Made by whoever acts, the same for a retry: an action has one effect, however often it is said."""
 

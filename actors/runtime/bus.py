@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
 import logging
 import ssl
 import time
@@ -15,6 +14,7 @@ from typing import Any, cast
 import nats
 import nats.errors
 import nats.js.errors
+import pydantic
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -44,6 +44,14 @@ class ServiceEntry:
     version: str
     metadata: dict[str, str]
     description: str = ""
+
+
+class _ServiceInfo(pydantic.BaseModel):
+    name: str
+    id: str
+    version: str
+    metadata: dict[str, str] | None = None
+    description: str | None = None
 
 
 class _Client(Client):
@@ -307,8 +315,12 @@ class Bus(Publishing, StreamAdmin):
 
     async def _answer_shared(self, msg: Msg) -> None:
         handler = self._shared_handlers.get(msg.sid)
-        if handler is not None and msg.reply:
+        if handler is None or not msg.reply:
+            return
+        try:
             await msg.respond(await handler(msg.data))
+        except Exception:  # one task answers for all of them
+            log.exception("%s: a request on %s failed", self.name, msg.subject)
 
     async def add_service(
         self,
@@ -369,11 +381,12 @@ class Bus(Publishing, StreamAdmin):
         """The actors that answer the NATS micro protocol's INFO right now."""
         entries = []
         for answer in await self.request_many("$SRV.INFO", wait):
-            info = json.loads(answer)
-            metadata = info.get("metadata") or {}
-            entries.append(
-                ServiceEntry(info["name"], info["id"], info["version"], metadata, info.get("description", ""))
-            )
+            try:
+                info = _ServiceInfo.model_validate_json(answer)
+            except pydantic.ValidationError as error:
+                log.warning("an answer to $SRV.INFO is none: %s", error.errors()[0]["msg"])
+                continue
+            entries.append(ServiceEntry(info.name, info.id, info.version, info.metadata or {}, info.description or ""))
         return sorted(entries, key=lambda entry: (entry.name, entry.metadata.get("address", ""), entry.id))
 
 

@@ -11,16 +11,22 @@ import asyncio
 import base64
 import hashlib
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import Field
 
 from actors.runtime.bus import Bus, Outgoing, PubAck
 from actors.runtime.stream_admin import Stored
 from actors.runtime.stream_reading import read_stream
 from protocol.errors import BrokerUnavailable
 from protocol.streams import bucket_stream
+
+log = logging.getLogger("examwire.object_store")
 
 CHUNK_BYTES = 128 * 1024
 CHUNKS_AT_ONCE = 16
@@ -164,18 +170,42 @@ class ObjectStore:
         return f"$O.{self._bucket}.C.{nuid}"
 
 
+class _Link(pydantic.BaseModel):
+    name: str | None = None
+
+
+class _Options(pydantic.BaseModel):
+    link: _Link | None = None
+
+
+class _Info(pydantic.BaseModel):
+    """The message about an object, as far as it matters here."""
+
+    name: str
+    nuid: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    size: Annotated[int, Field(ge=0, lt=2**53)]
+    digest: str = ""
+    deleted: bool = False
+    options: _Options | None = None
+
+
 def _parsed(stored: Stored) -> StoredObject | None:
-    """The message about an object; `None` for one that another client has marked as deleted."""
-    about = json.loads(stored.payload)
-    if about.get("deleted"):
+    """The message about an object; `None` for one that another client has marked as deleted, or that is none."""
+    try:
+        about = _Info.model_validate_json(stored.payload)
+    except pydantic.ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)[0]["msg"]
+        log.warning("%s %d is about no object, and passed over: %s", stored.subject, stored.sequence, wrong)
         return None
-    link = (about.get("options") or {}).get("link")
+    if about.deleted:
+        return None
+    link = about.options.link if about.options is not None else None
     return StoredObject(
-        about["name"],
-        about["size"],
-        about["nuid"],
-        about.get("digest", ""),
+        about.name,
+        about.size,
+        about.nuid,
+        about.digest,
         stored.sequence,
         stored.time,
-        link.get("name") if link else None,
+        link.name if link is not None else None,
     )

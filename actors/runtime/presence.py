@@ -45,17 +45,18 @@ class Presence:
     async def announce(self) -> None:
         """Be listed and answer, until `withdraw`."""
         actor = self._actor
+        endpoints: dict[str, tuple[str, Respond]] = {
+            "inspect": (self.subject, self._inspect),
+            "control": (subjects.control(actor.address), self._control),
+            "process": (f"{self.subject}.process", answer_process_facts),
+            **self._endpoints,
+        }
         self._service = await self._bus.add_service(
             actor.kind,
             version=VERSION,
             description=(type(actor).__doc__ or "").strip().splitlines()[0],
             metadata={"address": actor.address, "kind": actor.kind, "inspect": self.subject},
-            endpoints={
-                "inspect": (self.subject, self._inspect),
-                "control": (subjects.control(actor.address), self._control),
-                "process": (f"{self.subject}.process", answer_process_facts),
-                **self._endpoints,
-            },
+            endpoints={name: (subject, self._safe(respond)) for name, (subject, respond) in endpoints.items()},
             details=lambda: actor.inspection().model_dump(mode="json", by_alias=True),
         )
 
@@ -74,6 +75,19 @@ class Presence:
                 await self._bus.remove_service(service)
         except TimeoutError:
             log.debug("%s: left without a word: NATS is away", self._actor.address)
+
+    def _safe(self, respond: Respond) -> Respond:
+        """Whatever is asked, the asker gets an answer and the actor goes on."""
+
+        async def answer(payload: bytes) -> bytes:
+            try:
+                return await respond(payload)
+            except Exception as error:
+                self._actor.remember(error)
+                log.exception("%s: a request failed: %r", self._actor.address, payload[:200])
+                return encode(error_frame(ProtocolError(ErrorCode.UNAVAILABLE, f"failed: {type(error).__name__}")))
+
+        return answer
 
     async def _control(self, payload: bytes) -> bytes:
         try:

@@ -106,6 +106,7 @@ class Publishing:
         for number, message in enumerate(messages, sent.first):
             token = str(number)
             future: asyncio.Future[bytes] = loop.create_future()
+            future.add_done_callback(_looked_at)
             sent.waiting.append(future)
             if self.refusals.lasting is not None:
                 future.set_exception(self.refusals.lasting)
@@ -252,6 +253,12 @@ class Publishing:
         return True
 
 
+def _looked_at(future: asyncio.Future[bytes]) -> None:
+    """Nobody may be waiting for this ack any more; asyncio would complain of an exception that nobody has seen."""
+    if not future.cancelled():
+        future.exception()
+
+
 def _raise_refusal(results: Sequence[Result]) -> None:
     for result in results:
         if isinstance(result, NotPermitted):
@@ -266,10 +273,13 @@ def _result(message: Outgoing, future: asyncio.Future[bytes]) -> Result:
         if isinstance(failure, NotPermitted):
             return failure
         return BrokerUnavailable(f"{message.subject}: {failure}")
-    ack = json.loads(future.result())
-    if "error" in ack:
-        return _publish_error(message.subject, ack["error"].get("err_code"), ack["error"].get("description", ""))
-    return PubAck(ack["stream"], ack["seq"], ack.get("duplicate", False))
+    try:
+        ack = json.loads(future.result())
+        if "error" in ack:
+            return _publish_error(message.subject, ack["error"].get("err_code"), ack["error"].get("description", ""))
+        return PubAck(str(ack["stream"]), int(ack["seq"]), bool(ack.get("duplicate", False)))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return BrokerUnavailable(f"{message.subject}: not an ack: {error!r}")
 
 
 def _publish_error(subject: str, code: int | None, text: str) -> Result:

@@ -77,6 +77,7 @@ async def test_a_proctor_who_does_not_read_is_ended_and_the_others_get_everythin
         number += 1
         padding = "x" * 40_000
         data = {"planId": "P001", "examineeId": f"E{number}", "version": number, "padding": padding}
+        data |= {"socketId": "SOCK001-1", "timestamp": "2026-01-01T09:00:00.000Z"}
         started = time.monotonic()
         await bus.publish(
             Outgoing("socket.plan.P001.proctors", json.dumps({"type": "examinee_connected", "data": data}).encode())

@@ -169,7 +169,8 @@ async def test_a_bad_message_among_good_ones_to_a_socket_server_spoils_only_itse
     (letter,) = await dead_letters(bus, 1)
     assert "nonsense" in letter["reason"]
     assert json.loads(letter["payload"]) == {"type": "nonsense"}
-    event = {"type": "examinee_connected", "data": {"planId": "P001", "examineeId": "E950", "version": 5}}
+    about = {"planId": "P001", "examineeId": "E950", "socketId": "SOCK001-1", "timestamp": "2026-01-01T09:00:00.000Z"}
+    event = {"type": "examinee_connected", "data": {**about, "version": 5}}
     await bus.publish(Outgoing("socket.plan.P001.proctors", json.dumps([{"type": "nonsense"}, event]).encode()))
     await neighbours.proctor.expect("examinee_connected", examineeId="E950")
     assert len(await dead_letters(bus, 2)) == 2

@@ -1,0 +1,63 @@
+"""The end of the log as a socket server knows it: no version can lie beyond it.
+
+What is told with a version from the future would be the newest word about an examinee for ever; so it is compared
+before it counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from actors.runtime.bus import Bus
+from protocol.errors import BrokerUnavailable, NotPermitted
+from protocol.streams import STATUS
+from protocol.versions import sequence_of
+
+log = logging.getLogger("examwire.log_end")
+
+ASK_SECONDS = 0.05
+GROWTH = 2000
+"""So many messages may have come since it was asked within the last `ASK_SECONDS`: a storm need not ask for each."""
+AHEAD_SECONDS = 3600
+
+
+class LogEnd:
+    """Asks the broker only for versions beyond what is known already; the acks of what this server stores tell most."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._known = 0
+        self._asked = -ASK_SECONDS
+        self._complained = False
+
+    def heard_of(self, sequence: int) -> None:
+        """The log holds a message at this place."""
+        self._known = max(self._known, sequence)
+
+    async def has_reached(self, version: int) -> bool:
+        """Whether the log holds the message of this version. While the broker is away, the answer waits for it."""
+        sequence = sequence_of(version)
+        if sequence <= self._known:
+            return True
+        if time.monotonic() - self._asked < ASK_SECONDS and sequence <= self._known + GROWTH:
+            return True
+        while True:
+            try:
+                self.heard_of((await self._bus.stream_state(STATUS.name)).last)
+            except NotPermitted as error:
+                return self._by_the_clock(sequence, error)
+            except BrokerUnavailable as error:
+                log.debug("the end of the log is not known: %s", error)
+                await asyncio.sleep(0.2)
+            else:
+                self._asked = time.monotonic()
+                return sequence <= self._known
+
+    def _by_the_clock(self, sequence: int, error: NotPermitted) -> bool:
+        """With the permissions of an earlier release: the log began at its creation time in ms and has grown since."""
+        if not self._complained:
+            self._complained = True
+            log.warning("versions are held against the clock only: %s", error)
+        return sequence <= (time.time() + AHEAD_SECONDS) * 1000
