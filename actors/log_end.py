@@ -11,8 +11,8 @@ import logging
 import time
 
 from actors.runtime.bus import Bus
-from protocol.errors import BrokerUnavailable, NotPermitted
-from protocol.streams import STATUS
+from protocol import subjects
+from protocol.errors import BrokerUnavailable
 from protocol.versions import sequence_of
 
 log = logging.getLogger("examwire.log_end")
@@ -20,17 +20,18 @@ log = logging.getLogger("examwire.log_end")
 ASK_SECONDS = 0.05
 GROWTH = 2000
 """So many messages may have come since it was asked within the last `ASK_SECONDS`: a storm need not ask for each."""
-AHEAD_SECONDS = 3600
+TRIES = 20
+AHEAD_SECONDS = 3600.0
 
 
 class LogEnd:
     """Asks the broker only for versions beyond what is known already; the acks of what this server stores tell most."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, server_id: str) -> None:
         self._bus = bus
+        self._subject = subjects.status_server(server_id)
         self._known = 0
         self._asked = -ASK_SECONDS
-        self._complained = False
 
     def heard_of(self, sequence: int) -> None:
         """The log holds a message at this place."""
@@ -43,21 +44,18 @@ class LogEnd:
             return True
         if time.monotonic() - self._asked < ASK_SECONDS and sequence <= self._known + GROWTH:
             return True
-        while True:
+        tries = 0
+        while tries < TRIES:
             try:
-                self.heard_of((await self._bus.stream_state(STATUS.name)).last)
-            except NotPermitted as error:
-                return self._by_the_clock(sequence, error)
+                # Other than the end, nothing of the log is a socket server's to see.
+                self.heard_of(await self._bus.last_sequence(self._subject))
             except BrokerUnavailable as error:
+                tries += self._bus.connected
                 log.debug("the end of the log is not known: %s", error)
                 await asyncio.sleep(0.2)
             else:
                 self._asked = time.monotonic()
                 return sequence <= self._known
-
-    def _by_the_clock(self, sequence: int, error: NotPermitted) -> bool:
-        """With the permissions of an earlier release: the log began at its creation time in ms and has grown since."""
-        if not self._complained:
-            self._complained = True
-            log.warning("versions are held against the clock only: %s", error)
+        # Better than to hold everything up: the log began with the time of its creation, in ms.
+        log.warning("the end of the log is not to be had: version %d is held against the clock", version)
         return sequence <= (time.time() + AHEAD_SECONDS) * 1000

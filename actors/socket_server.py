@@ -78,7 +78,7 @@ class SocketServer(Actor):
         self._settings = settings
         self._bus = bus
         self._store = store
-        log_end = LogEnd(bus)
+        log_end = LogEnd(bus, server_id)
         self._outbox = Outbox(bus, server_id, self.incarnation, log_end.heard_of)
         config = QueueConfig(
             max_size=settings.socket.queue_max_size,

@@ -121,7 +121,6 @@ def _socket_server(server_id: str) -> tuple[list[str], list[str]]:
         subjects.lease(server_id),
         subjects.QUEUE_CREATE,
         subjects.deadletter(SOCKET.name),
-        f"{API}.STREAM.INFO.{STATUS.name}",  # no version lies beyond the end of the log
         *_reads(SOCKET.name, queue),
         *_reads(SOCKET.name, broadcast_consumer(queue)),
         # Its own lease. NATS cannot narrow this down to a subject; the cheaper read that could be does not go to the

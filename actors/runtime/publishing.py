@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from protocol.errors import BrokerUnavailable, NotPermitted, StreamFull, WrongLa
 log = logging.getLogger("examwire.bus")
 
 WRONG_LAST_SEQUENCE = 10071
+_LAST_SEQUENCE = re.compile(r"wrong last sequence: ([0-9]+)$")
 STORE_FAILED = 10077
 PUBLISH_SECONDS = 5.0
 ATOMIC_MESSAGES = 500
@@ -86,6 +88,20 @@ class Publishing:
         if isinstance(result, PubAck):
             return result
         raise result
+
+    async def last_sequence(self, subject: str) -> int:
+        """Where the stream of a subject ends, for whoever may publish there and not look at the stream.
+
+        A publish that expects a sequence that cannot be: nothing is stored, and the refusal names the last one. Raises
+        `BrokerUnavailable` or `NotPermitted`.
+        """
+        try:
+            await self.publish(Outgoing(subject, b"", headers={"Nats-Expected-Last-Sequence": str(2**63 - 1)}))
+        except WrongLastSequence as refusal:
+            if found := _LAST_SEQUENCE.search(str(refusal)):
+                return int(found[1])
+            raise BrokerUnavailable(f"{refusal}: which is the last one is not said") from refusal
+        raise BrokerUnavailable(f"{subject}: the broker does not compare sequences")
 
     async def publish_many(self, messages: Sequence[Outgoing], timeout: float = PUBLISH_SECONDS) -> list[Result]:
         """Publish all at once and wait for all acks: one result a message, in order; an error is a value here.
