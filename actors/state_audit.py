@@ -130,7 +130,7 @@ class Audit:
             plans = {projection.plan_id}
         else:
             plans, servers = await self._members(keys.PLANS), await self._members(keys.SERVERS)
-            known.update(keys.server_status(server_id) for server_id in servers)
+            known |= {make(server_id) for server_id in servers for make in (keys.server_status, keys.server_sockets)}
         for plan_id in plans:
             for examinee_id in await self._members(keys.plan_examinees(plan_id)):
                 known |= {make(plan_id, examinee_id) for make in _RECORDS}
@@ -163,7 +163,7 @@ class Audit:
         for some in _portions([key for key in sorted(wanted) if key in projection.sockets]):
             for key, found in zip(some, await self._store.raw_hashes(some), strict=True):
                 self._compare_socket(key, found, look)
-        for some in _portions([key for key in sorted(wanted) if key in projection.entries]):
+        for some in _portions([key for key in sorted(wanted) if _of_sockets(key)]):
             acknowledged = projection.floor
             hashes = await self._store.raw_hashes(some)
             await projection.follow(self._status)  # what took an entry out before it was read is in the log by now
@@ -243,8 +243,22 @@ class Audit:
                     look.differences.append(Difference(key, name, there, value))
 
     def _compare_entries(self, key: str, found: Hash, acknowledged: int, look: _Look) -> None:
-        """Of those that a server is known to hold none may be missing; that one is there too long does no harm."""
-        for name, (version, value) in self.projection.entries[key].items():
+        """Of those that a server is known to hold none may be missing, and none may stay that has ended."""
+        held = self.projection.entries.get(key, {})
+        for name, entry in ({} if isinstance(found, StateDamaged) else found).items():
+            number, _, about = entry.partition(" ")
+            plan_id = about.partition(" ")[0]
+            if name in held or self.projection.plan_id not in (None, plan_id):
+                continue
+            at = int(number) if number.isascii() and number.isdigit() else 0
+            last_word = self.projection.sockets.get(keys.socket(plan_id, name))
+            if at > self.projection.end or (last_word is not None and last_word.version > acknowledged):
+                look.unsettled.add(key)
+            elif 0 < at < self.projection.beginning:
+                look.older.add(key)
+            else:
+                look.differences.append(Difference(key, name, entry, None))
+        for name, (version, value) in held.items():
             if version > acknowledged:
                 look.unsettled.add(key)
                 continue
@@ -295,6 +309,11 @@ def _record_differences(
             continue
         if (there is None or there < value) if name in MOVING else there != value:
             yield Difference(key, name, there, value)
+
+
+def _of_sockets(key: str) -> bool:
+    """Whether what a server holds lies there."""
+    return key.startswith("SERVER_ID:") and key.endswith(":sockets")
 
 
 def _holds_something(record: dict[str, str]) -> bool:

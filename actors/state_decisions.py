@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from actors.log_of_record import StatusLog
 from actors.runtime.state_store import RecordWrite, StateStore, Stored
-from actors.state_places import Item, index_of, record_of, socket_writes
+from actors.state_places import Item, record_of, save_places
 from protocol import keys, records
 from protocol.connection import Connection, server_of
 from protocol.effects import Effect
@@ -119,9 +119,7 @@ class Decisions:
                 if outcome.write is not None:
                     writes.append(outcome.write)
             # The index goes before the records: what is in a record can be found, whatever happens in between.
-            written, _ = await self._store.save(
-                writes, socket_writes(items) if first else [], index_of(items) if first else None
-            )
+            written = await save_places(self._store, items if first else [], writes)
             verdicts = iter(written)
             conflicts: list[_Record] = []
             for record, outcome in zip(writable, outcomes, strict=True):

@@ -22,12 +22,12 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.metrics import REGISTRY
 from actors.runtime.state_store import Index, Replacement, SocketWrite, StateStore
 from actors.state_audit import Difference
-from actors.state_places import Item, index_of, kind_of, record_of, socket_writes
+from actors.state_places import Item, kind_of, record_of, save_places
 from actors.state_restoring import heard_since, holds, in_flight, readable, restored, with_facts
-from protocol import subjects
+from protocol import keys, subjects
 from protocol.codec import encode
 from protocol.errors import NotPermitted, StateDamaged
-from protocol.facts import ExamineeFact, Restate
+from protocol.facts import ConnectionStatusCode, ExamineeFact, Restate
 from protocol.history import History, fold
 from protocol.records import RecordKind
 from protocol.times import format_time
@@ -108,6 +108,12 @@ class StateRepair:
         members = {key: values for key, values in projection.members.items() if key in differing}
         entries = {key: values for key, values in projection.entries.items() if key in differing}
         await self._restore_index(members, entries)
+        stale = Index()
+        for one in differences:
+            if one.key.endswith(":sockets") and one.log is None and one.redis is not None:
+                version = one.redis.partition(" ")[0]
+                stale.set_entry(one.key, one.field, int(version) if version.isdecimal() else 0, None)
+        await self._store.save([], [], stale)
         nobodies: dict[str, list[str]] = {}
         for one in differences:
             if one.key in members and one.log is None and one.field:
@@ -169,6 +175,22 @@ class StateRepair:
             await self._store.save([], [], Index(members={key: set(values)}))
         for key, held in entries.items():
             await self._store.save([], [], Index(entries={key: {name: (*entry,) for name, entry in held.items()}}))
+            await self._take_back(key, held)
+
+    async def _take_back(self, key: str, held: Mapping[str, tuple[int, str]]) -> None:
+        """Take out entries of sockets that have ended while the log was being replayed."""
+        names = sorted(held)
+        for start in range(0, len(names), RECORDS_A_TRIP):
+            some = names[start : start + RECORDS_A_TRIP]
+            wanted = [keys.socket(held[name][1].split(" ")[0], name) for name in some]
+            ended = Index()
+            for name, socket in zip(some, await self._store.raw_hashes(wanted), strict=True):
+                if isinstance(socket, StateDamaged) or socket.get("status") != ConnectionStatusCode.DISCONNECTED:
+                    continue
+                if int(socket.get("version", "0")) > held[name][0]:
+                    ended.set_entry(key, name, held[name][0], None)
+            if ended.entries:
+                await self._store.save([], [], ended)
 
     async def _replace_sockets(self, sockets: Sequence[SocketWrite]) -> None:
         for start in range(0, len(sockets), RECORDS_A_TRIP):
@@ -250,7 +272,7 @@ class StateRepair:
         self, items: Sequence[Item], settled: int, extent: Extent, aside: SetAside, repair: Repair
     ) -> None:
         """Put facts in their places. Everything up to `settled` is in Redis and acknowledged."""
-        await self._store.save([], socket_writes(items), index_of(items))
+        await save_places(self._store, items)
         by_key: dict[str, list[Item]] = {}
         kinds: dict[str, RecordKind[Any, Any]] = {}
         for item in items:

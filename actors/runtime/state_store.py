@@ -48,7 +48,7 @@ return 1"""
 _INDEX = """
 for _, entry in ipairs(cjson.decode(ARGV[1])) do
   local known = redis.call('HGET', KEYS[1], entry[1])
-  if not known or tonumber(string.match(known, '^%d+')) <= entry[2] then
+  if not known or tonumber(string.match(known, '^%d+') or '0') <= entry[2] then
     if entry[3] == '' then
       redis.call('HDEL', KEYS[1], entry[1])
     else
@@ -210,7 +210,7 @@ class StateStore:
     async def save(
         self, records: Sequence[RecordWrite], sockets: Sequence[SocketWrite] = (), index: Index | None = None
     ) -> tuple[list[bool | StateDamaged], list[bool | StateDamaged]]:
-        """Write in one round trip, the index first.
+        """Write in one round trip: what finds things first, and what finds them no more last.
 
         Per write: True written, False somebody was quicker, or the damage.
         """
@@ -220,13 +220,15 @@ class StateStore:
             pipe.eval(_COMPARE_AND_SET, 1, record.key, record.expected_rev, _json(record.fields))
         for socket in sockets:
             pipe.eval(_SET_IF_NEWER, 1, socket.key, socket.version, socket.keep_seconds, _json(socket.fields))
+        forgotten = _take_out(pipe, index) if index is not None else []
         if not len(pipe):
             return [], []
         answers = await self._run(pipe.execute(raise_on_error=False))
-        for key, answer in zip(indexed, answers, strict=False):
+        last = len(answers) - len(forgotten)
+        for key, answer in zip([*indexed, *forgotten], [*answers[: len(indexed)], *answers[last:]], strict=True):
             if isinstance(answer, Exception):
                 raise _damage(key, answer)
-        answers = answers[len(indexed) :]
+        answers = answers[len(indexed) : last]
         touched = [*(record.key for record in records), *(socket.key for socket in sockets)]
         results = [
             _damage(key, answer) if isinstance(answer, Exception) else answer == 1
@@ -361,9 +363,20 @@ def _add_index(pipe: Any, index: Index) -> list[str]:
         pipe.sadd(key, *values)
         touched.append(key)
     for key, entries in index.entries.items():
-        listed = [[name, version, value or ""] for name, (version, value) in entries.items()]
-        pipe.eval(_INDEX, 1, key, pydantic_core.to_json(listed))
-        touched.append(key)
+        listed = [[name, version, value] for name, (version, value) in entries.items() if value is not None]
+        if listed:
+            pipe.eval(_INDEX, 1, key, pydantic_core.to_json(listed))
+            touched.append(key)
+    return touched
+
+
+def _take_out(pipe: Any, index: Index) -> list[str]:
+    touched = []
+    for key, entries in index.entries.items():
+        listed = [[name, version, ""] for name, (version, value) in entries.items() if value is None]
+        if listed:
+            pipe.eval(_INDEX, 1, key, pydantic_core.to_json(listed))
+            touched.append(key)
     return touched
 
 

@@ -13,13 +13,15 @@ import pytest
 from redis.asyncio import Redis
 
 from actors.endpoints import Endpoints
-from actors.log_of_record import StatusLog
+from actors.log_of_record import StatusLog, facts_of
 from actors.plan_feed import PlanFeed
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings, load_settings
 from actors.runtime.state_store import StateStore
 from actors.state_audit import Audit, Report
+from actors.state_decisions import Decisions
 from actors.state_manager import StateManager
+from actors.state_places import Item
 from actors.state_repair import StateRepair
 from cli.engines import NatsServer, RedisServer
 from protocol import keys, subjects
@@ -199,6 +201,56 @@ async def test_verify_and_rebuild_of_damaged_records_while_events_are_decided(
     assert await field(redis, e3, "connStatusCode") == "CONNECTED"
     again = await invoke("state", "rebuild", "--yes", "-o", "json")
     assert (again.exit_code, json.loads(again.stdout)["repairs"]) == (0, [])
+
+
+async def test_entries_of_sockets_that_have_ended_are_found_and_taken_out(
+    system: System, bus: Bus, redis: Redis, invoke: Invoke
+) -> None:
+    proctor = await system.proctor()
+    clients = await arrive(system, EXAMINEES[:4])
+    holder = keys.server_sockets("SOCK001")
+    before = await redis.hgetall(holder)
+    for client in clients.values():
+        client.abort()
+    for examinee_id in clients:
+        await proctor.expect("examinee_disconnected", examineeId=examinee_id)
+    await eventually(lambda: _agrees(system), "Redis and the log agree")
+    assert before
+    assert await redis.hgetall(holder) == {}
+
+    # As a state manager of an earlier release has left them after an outage of Redis or of the broker.
+    await redis.hset(holder, "garbage", "garbage")
+    for name, value in before.items():
+        await redis.hset(holder, str(name), str(value))
+    found = await invoke("state", "verify", "-o", "json")
+    assert found.exit_code == 1
+    assert {(one["key"], one["field"]) for one in json.loads(found.stdout)["differences"]} == {
+        (holder, name) for name in (*before, "garbage")
+    }
+    assert (await invoke("state", "rebuild", "--yes")).exit_code == 0
+    assert await redis.hgetall(holder) == {}
+
+
+async def test_a_message_that_comes_again_after_an_outage_brings_back_no_socket(
+    system: System, bus: Bus, redis: Redis
+) -> None:
+    proctor = await system.proctor()
+    client = await system.examinee("E001")
+    first = await bus.last_message("STATUS", "status.plan.P001.>")
+    assert first is not None
+    client.abort()
+    await proctor.expect("examinee_disconnected", examineeId="E001")
+    await eventually(lambda: _agrees(system), "Redis and the log agree")
+    status = StatusLog(system._buses["state-manager"])
+    items = [
+        fact
+        async for stored in status.read(first.sequence, first.sequence)
+        for fact in facts_of(stored)
+        if isinstance(fact, Item)
+    ]
+    await Decisions(system.store, status).settle(items)  # its acknowledgement was lost, and it is worked off again
+    assert items
+    assert await redis.hgetall(keys.server_sockets("SOCK001")) == {}
 
 
 async def test_one_record_that_cannot_be_read_does_not_keep_the_plan_from_the_proctors(

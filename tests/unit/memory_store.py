@@ -110,15 +110,7 @@ class MemoryStore(StateStore):
         await pause()
         for key, members in (index.members if index else {}).items():
             self.sets.setdefault(key, set()).update(members)
-        for key, entries in (index.entries if index else {}).items():
-            held = self.rows.setdefault(key, {})
-            for name, (version, value) in entries.items():
-                if name in held and int(held[name].split(" ")[0]) > version:
-                    continue
-                if value is None:
-                    held.pop(name, None)
-                else:
-                    held[name] = f"{version} {value}"
+        self._index(index, keep=True)
         verdicts: list[bool | StateDamaged] = []
         for record in records:
             await pause()  # a pipeline is no transaction
@@ -127,12 +119,28 @@ class MemoryStore(StateStore):
             if quickest:
                 known.update(record.fields)
             verdicts.append(quickest)
+        of_sockets: list[bool | StateDamaged] = []
         for socket in sockets:
+            await pause()
             known = self.rows.setdefault(socket.key, {})
-            if int(known.get("version", 0)) <= socket.version:
+            newest = int(known.get("version", 0)) <= socket.version
+            if newest:
                 known.update({"version": str(socket.version), **socket.fields})
+            of_sockets.append(newest)
         await pause()
-        return verdicts, [True] * len(sockets)
+        self._index(index, keep=False)
+        return verdicts, of_sockets
+
+    def _index(self, index: Index | None, *, keep: bool) -> None:
+        for key, entries in (index.entries if index else {}).items():
+            held = self.rows.setdefault(key, {})
+            for name, (version, value) in entries.items():
+                if (value is not None) != keep or (name in held and int(held[name].split(" ")[0]) > version):
+                    continue
+                if value is None:
+                    held.pop(name, None)
+                else:
+                    held[name] = f"{version} {value}"
 
     async def entries(self, key: str) -> dict[str, str]:
         await pause()

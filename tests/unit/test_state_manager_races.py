@@ -174,3 +174,23 @@ def test_who_connects_to_a_process_that_the_log_knows_to_be_gone_is_ended() -> N
     (ended,) = hall.follow_ups(since=3)
     assert isinstance(ended, ConnectionStatus)
     assert (ended.socket_id, ended.reason) == (A, "SERVER_RESTARTED")
+
+
+def test_a_connected_that_comes_again_brings_back_no_entry_of_a_socket_that_has_ended() -> None:
+    hall = Hall(connected(A), disconnected(A, 5))
+    hall.die_before_acknowledging(1)
+    hall.work_off(2)
+    hall.work_off(1)  # redelivered: its acknowledgement was lost
+    assert A not in hall.store.rows[keys.server_sockets("SOCK001")]
+
+
+def test_of_two_managers_the_one_that_ended_a_socket_leaves_no_entry_whoever_writes_last() -> None:
+    for steps in range(1, 8):
+        hall = Hall(connected(A), disconnected(A, 5))
+        hall.one.take([1])
+        for _ in range(steps):
+            hall.one.step()
+        hall.other.take([2])
+        hall.other.finish()
+        hall.one.finish()
+        assert A not in hall.store.rows[keys.server_sockets("SOCK001")], f"after {steps} steps"
