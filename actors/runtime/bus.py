@@ -22,7 +22,7 @@ from nats.micro.request import Request as MicroRequest
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
 from actors.runtime.broker_login import login
-from actors.runtime.publishing import Outgoing, PubAck, Publishing, Sent
+from actors.runtime.publishing import Outgoing, PubAck, Publishing, Sent, looked_at
 from actors.runtime.refusals import Refusals
 from actors.runtime.settings import NatsSettings, Settings
 from actors.runtime.stream_admin import API_SECONDS, StreamAdmin
@@ -73,6 +73,7 @@ class _Client(Client):
         if self.refusals.lasting is not None:
             raise self.refusals.lasting
         asking = asyncio.ensure_future(super().request(subject, payload, timeout, old_style, headers))
+        asking.add_done_callback(looked_at)
         refused: list[NotPermitted] = []
 
         def refuse(refusal: NotPermitted) -> None:

@@ -53,6 +53,7 @@ class MetricsServer:
         self._bus: Bus | None = None
         self._store: StateStore | None = None
         self._server: asyncio.Server | None = None
+        self._answering: set[asyncio.Task[None]] = set()
         self.started = False
         """Set when all actors of the role have started."""
         try:
@@ -69,7 +70,7 @@ class MetricsServer:
     async def start(self, supervisor: Supervisor) -> None:
         """Serve; until `watch` the role is alive and not ready."""
         self._supervisor = supervisor
-        self._server = await asyncio.start_server(self._serve, sock=self._listener, limit=REQUEST_BYTES)
+        self._server = await asyncio.start_server(self._accept, sock=self._listener, limit=REQUEST_BYTES)
 
     def watch(self, bus: Bus, store: StateStore) -> None:
         """These are the role's engines."""
@@ -79,7 +80,15 @@ class MetricsServer:
         """Answer no more. Harmless when repeated, or when it never started."""
         if self._server is not None:
             self._server.close()
+        for task in list(self._answering):
+            task.cancel()
         self._listener.close()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: of one that asyncio's streams have made, a cancellation is logged as an error of theirs.
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name=f"{self._role}:metrics")
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -95,6 +104,8 @@ class MetricsServer:
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             log.debug("%s: a request came to nothing: %r", self._role, error)
+        except Exception:
+            log.exception("%s: a request could not be answered", self._role)
         finally:
             writer.close()
 

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
@@ -122,7 +123,7 @@ class Publishing:
         for number, message in enumerate(messages, sent.first):
             token = str(number)
             future: asyncio.Future[bytes] = loop.create_future()
-            future.add_done_callback(_looked_at)
+            future.add_done_callback(looked_at)
             sent.waiting.append(future)
             if self.refusals.lasting is not None:
                 future.set_exception(self.refusals.lasting)
@@ -269,8 +270,8 @@ class Publishing:
         return True
 
 
-def _looked_at(future: asyncio.Future[bytes]) -> None:
-    """Nobody may be waiting for this ack any more; asyncio would complain of an exception that nobody has seen."""
+def looked_at(future: asyncio.Future[Any]) -> None:
+    """For `add_done_callback`: nobody may be waiting any more, and asyncio would complain of an exception unseen."""
     if not future.cancelled():
         future.exception()
 

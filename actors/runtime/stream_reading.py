@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic_core
 
+from actors.runtime.publishing import looked_at
 from actors.runtime.stream_admin import Stored
 from protocol.errors import BrokerUnavailable, NotPermitted
 from protocol.times import parse_time
@@ -65,6 +66,7 @@ async def read_stream(
 async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[Stored]:
     found: list[Stored] = []
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    end.add_done_callback(looked_at)
 
     async def collect(msg: Msg) -> None:
         headers = msg.headers or {}
