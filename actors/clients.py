@@ -38,7 +38,7 @@ from actors.state_places import told_anew
 from protocol.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.codec import Malformed
-from protocol.errors import ExamwireError, StateDamaged, StateUnavailable
+from protocol.errors import ExamwireError
 from protocol.facts import ClientInfo, LossReason
 from protocol.frames import CLIENT_FRAMES, Hello, Migrate, ReconnectPolicy, Welcome, refusal_of
 from protocol.streams import ladder_of
@@ -104,11 +104,10 @@ class Clients:
         for session in list(self.examinees.values()):
             session.announce()
 
-    async def resynchronise(self) -> None:
+    def resynchronise(self) -> None:
         """Messages were dropped: what proctors must know comes from Redis instead."""
-        for feed in list(self.feeds.values()):
-            for proctor in list(feed.proctors):
-                await self._snapshot(feed, proctor, resync=True)
+        for feed in self.feeds.values():
+            feed.resynchronise()
 
     def sessions(self) -> list[SocketSession]:
         """Everybody who is here."""
@@ -221,20 +220,19 @@ class Clients:
             return
         feed = self.feeds.get(claims.plan)
         if feed is None:
-            feed = PlanFeed(claims.plan, self._store, self._settings.socket.max_buffer_bytes)
+            feed = PlanFeed(claims.plan, self._store, self._settings.socket.max_buffer_bytes, self._heal)
             self.feeds[claims.plan] = feed
-        feed.proctors.add(session)
         connection.session = session
-        snapshot = asyncio.create_task(self._snapshot(feed, session))
+        connection.keep_near()
         try:
             connection.tell(self._welcome(claims, socket_id, None))
+            feed.join(session)
             _PROCTORS.inc()
             self._tally.count("proctors let in")
             await self._read(connection, session)
         finally:
-            snapshot.cancel()
             self._tally.count("proctors gone", connection.reason())
-            feed.proctors.discard(session)
+            feed.leave(session)
             if not feed.proctors and self.feeds.get(claims.plan) is feed:
                 del self.feeds[claims.plan]
             await session.stop()
@@ -246,27 +244,10 @@ class Clients:
         await connection.send_away(self._away())
         return True
 
-    async def _snapshot(self, feed: PlanFeed, session: ProctorSession, *, resync: bool = False) -> None:
-        """However long Redis is away, the proctor gets the snapshot, and nothing before it.
-
-        One record that cannot be read would keep the whole plan from everybody: it is written anew by the log, on
-        demand.
-        """
-        delay = 0.1
-        asked: set[str] = set()
-        while not session.over:
-            try:
-                await feed.snapshot(session, resync=resync)
-            except (StateUnavailable, StateDamaged) as error:
-                log.warning("%s: no snapshot yet: %s", session.address, error, extra=session.about())
-                if isinstance(error, StateDamaged) and error.key is not None and error.key not in asked:
-                    asked.add(error.key)
-                    if (fact := told_anew(error.key, format_time(time.time()))) is not None:
-                        self._outbox.add(fact)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 2.0)
-            else:
-                return
+    def _heal(self, key: str) -> None:
+        """One record that cannot be read would keep the whole plan from everybody: the log writes it anew."""
+        if (fact := told_anew(key, format_time(time.time()))) is not None:
+            self._outbox.add(fact)
 
     async def _admitted(self, connection: Connection, plan_id: str, *, proctors: bool) -> bool:
         """Whether messages for the plan reach this server; only the first client of a plan waits for that."""
@@ -319,9 +300,8 @@ class Clients:
             if errors > MAX_ERRORS:
                 await connection.end(CloseCode.TOO_MANY_ERRORS, LossReason.PROTOCOL_ERROR.value)
                 return
-            if connection.unsent > self._settings.socket.max_buffer_bytes:
+            if (wait := connection.piled_up) > self._settings.socket.max_buffer_bytes:
                 # It asks and never reads the answers: they would pile up without end.
-                wait = connection.unsent
                 log.warning("%s reads too slowly: %d bytes wait", session.address, wait, extra=session.about())
                 connection.break_off(LossReason.SLOW_CLIENT.value)
                 return

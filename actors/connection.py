@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from http import HTTPStatus
+from socket import IPPROTO_TCP, TCP_NOTSENT_LOWAT
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
@@ -11,13 +13,16 @@ from websockets.protocol import OPEN, Event
 
 from actors.socket_metrics import BREAKS, count_close
 from protocol.close_codes import CLOSE_RULES, CloseCode
+from protocol.codec import encode
 from protocol.facts import LossReason
-from protocol.frames import Migrate, encode_text
+from protocol.frames import Migrate
 from protocol.wire import Message
 
 _PROTOCOL_ERRORS = frozenset(
     {WireCode.PROTOCOL_ERROR, WireCode.UNSUPPORTED_DATA, WireCode.INVALID_DATA, WireCode.MESSAGE_TOO_BIG}
 )
+
+NOT_SENT_BYTES = 64 * 1024
 
 
 class Connection(ServerConnection):
@@ -30,6 +35,11 @@ class Connection(ServerConnection):
         self.pinged = False
         self.end_reason: str | None = None
         self.session: Any = None
+        self._buffered = 0  # bytes that ever had to wait for the client
+        self._largest = 0  # of the frames that may still wait
+        self._seen_taken = 0
+        self.last_taken = self.last_heard
+        self.looks_without_taking = 0
 
     def process_event(self, event: Event) -> None:
         self.last_heard = self.loop.time()  # any inbound frame counts as life, and only inbound
@@ -66,15 +76,15 @@ class Connection(ServerConnection):
     def is_open(self) -> bool:
         return self.protocol.state is OPEN
 
-    def send_now(self, text: str) -> None:
+    def send_now(self, text: bytes) -> None:
         """Write a frame without waiting for the client; a client that does not read is ended by its server."""
         if self.protocol.state is OPEN:
-            self.protocol.send_text(text.encode())
+            self.protocol.send_text(text)
             self.send_data()
 
     def tell(self, message: Message) -> None:
         """`send_now` of a message."""
-        self.send_now(encode_text(message))
+        self.send_now(encode(message))
 
     def ping_now(self) -> None:
         """Ask for a sign of life."""
@@ -83,10 +93,37 @@ class Connection(ServerConnection):
             self.protocol.send_ping(b"")
             self.send_data()
 
+    def send_data(self) -> None:
+        before = self.unsent
+        super().send_data()
+        if (waits := self.unsent - before) > 0:
+            self._buffered += waits
+            self._largest = max(self._largest, waits) if before else waits
+
     @property
     def unsent(self) -> int:
         """Bytes that the client has not taken yet."""
         return self.transport.get_write_buffer_size()
+
+    @property
+    def piled_up(self) -> int:
+        """Bytes that the client has not taken yet, without the largest frame: one frame may be of any size."""
+        return max(0, self.unsent - self._largest)
+
+    def look(self, now: float) -> None:
+        """Note whether the client has taken something since the last look, if anything waits for it."""
+        unsent = self.unsent
+        if (taken := self._buffered - unsent) > self._seen_taken:
+            # What waits here leaves only when the other side acknowledges what is on the way: somebody is there.
+            self._seen_taken, self.last_taken = taken, now
+            self.looks_without_taking = 0
+        else:
+            self.looks_without_taking = self.looks_without_taking + 1 if unsent else 0
+
+    def keep_near(self) -> None:
+        """Keep what waits out of the kernel: there it cannot be counted, and pings stand behind it."""
+        with suppress(OSError):
+            self.transport.get_extra_info("socket").setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
 
     def break_off(self, reason: str) -> None:
         """End it now: there is nobody to shake hands with."""

@@ -5,71 +5,66 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
-import pydantic_core
+from websockets.exceptions import ConnectionClosed
 
 from actors import traces
-from actors.proctor_session import Parsed, ProctorSession, aspect_of
+from actors.plan_snapshot import OVERLAP_SECONDS, REUSE_SECONDS, Parsed, SharedSnapshot, aspect_of, text_of
+from actors.proctor_session import ProctorSession
 from actors.runtime import tracing
 from actors.runtime.state_store import StateStore
 from actors.socket_metrics import observe_told
-from protocol import keys
-from protocol.errors import StateDamaged
 from protocol.facts import Aspect, LossReason
-from protocol.frames import ExamineeRow, PlanSnapshot
-from protocol.rows import (
-    MOBILE_SYNC_FIELDS,
-    NOTICES_FIELDS,
-    PROGRESS_FIELDS,
-    examinee_row,
-    mobile_sync_view,
-    notices_view,
-)
 
 log = logging.getLogger("examwire.plan_feed")
 
-Values = list[str | None]
-
-ROWS_A_FRAME = 500
-ROWS_A_READ = 250
-OVERLAP_SECONDS = 15.0
-
 
 class PlanFeed:
-    """Drops what a newer version has overtaken and sends the rest to every proctor, encoded once."""
+    """Drops what a newer version has overtaken and sends the rest to every proctor, encoded once.
 
-    def __init__(self, plan_id: str, store: StateStore, max_buffer_bytes: int) -> None:
+    A proctor who comes is sent a snapshot, as fast as the socket takes it, then the events since its reading began, and
+    is live from then on. Those who come while one is read, or soon after, share it. `heal` has the record at a key
+    written anew.
+    """
+
+    def __init__(
+        self, plan_id: str, store: StateStore, max_buffer_bytes: int, heal: Callable[[str], None] = lambda _key: None
+    ) -> None:
         self.plan_id = plan_id
         self.proctors: set[ProctorSession] = set()
         self._store = store
         self._max_buffer = max_buffer_bytes
+        self._heal = heal
         self._versions: dict[tuple[str, Aspect], int] = {}
-        self.sent = self.dropped = 0
+        self._snapshots: dict[SharedSnapshot, asyncio.Task[None]] = {}
+        self.sent = self.dropped = self.read = 0
+
+    # -- events --------------------------------------------------------------------------------------
 
     def broadcast(self, events: list[Parsed], payload: bytes | None = None) -> None:
         """Send events of the plan on, each checked to be one; `payload` holds these and no others."""
         news = [event for event in events if self._is_news(event)]
         self.dropped += len(events) - len(news)
         if news:
-            self._send(news, payload.decode() if payload is not None and len(news) == len(events) else _text(news))
+            self._send(news, payload if payload is not None and len(news) == len(events) else text_of(news))
 
-    def _send(self, news: list[Parsed], text: str) -> None:
+    def _send(self, news: list[Parsed], payload: bytes) -> None:
         self.sent += len(news)
         since = traces.now()
-        for proctor in self.proctors:
-            if proctor.held_back is not None:
-                proctor.held_back.extend(news)
-                continue
-            connection = proctor.connection
-            if proctor.known is None:
-                connection.send_now(text)
-            elif unknown := proctor.not_in_snapshot(news):
-                connection.send_now(_text(unknown))
-            if connection.unsent > self._max_buffer:
-                wait = connection.unsent
+        told: dict[SharedSnapshot | None, bytes] = {one: one.add(news, payload) for one in self._snapshots}
+        for proctor in list(self.proctors):
+            if proctor.live and (text := told.get(proctor.snapshot, payload)):
+                proctor.connection.send_now(text)
+            if (wait := proctor.piled_up) > self._max_buffer:
                 log.warning("%s reads too slowly: %d bytes wait", proctor.address, wait, extra=proctor.about())
-                connection.break_off(LossReason.SLOW_CLIENT.value)
-        if any(proctor.held_back is None for proctor in self.proctors):
+                self.leave(proctor)
+                proctor.connection.break_off(LossReason.SLOW_CLIENT.value)
+        for snapshot in list(self._snapshots):
+            if not snapshot.complete and snapshot.since_bytes > self._max_buffer:
+                self._read_anew(snapshot)
+        if any(proctor.live for proctor in self.proctors):
             observe_told(news, time.time())
         if tracing.on():
             traces.told(news, len(self.proctors), since)
@@ -82,63 +77,98 @@ class PlanFeed:
         self._versions[aspect] = version
         return True
 
-    async def snapshot(self, proctor: ProctorSession, *, resync: bool = False) -> None:
-        """Send every examinee of the plan, then what was held back meanwhile. Raises `StateUnavailable`."""
-        proctor.held_back = proctor.held_back if proctor.held_back is not None else []
-        rows = await self._rows()
-        known: dict[tuple[str, Aspect], int] = {}
-        for row in rows:
-            known[row.examinee_id, "connection"] = row.version
-            known[row.examinee_id, "mobile_sync"] = row.mobile_sync.version
-            known[row.examinee_id, "notices"] = row.notices.version if row.notices is not None else 0
-        parts = max(1, -(-len(rows) // ROWS_A_FRAME))
-        for part in range(parts):
-            proctor.connection.tell(
-                PlanSnapshot(
-                    plan_id=self.plan_id,
-                    examinees=rows[part * ROWS_A_FRAME : (part + 1) * ROWS_A_FRAME],
-                    part=part + 1,
-                    parts=parts,
-                    resync=True if resync else None,
-                )
-            )
-        held, proctor.held_back, proctor.known = proctor.held_back or [], None, known
-        if unknown := proctor.not_in_snapshot(held):
-            proctor.connection.send_now(_text(unknown))
+    # -- snapshots -----------------------------------------------------------------------------------
+
+    def join(self, proctor: ProctorSession) -> None:
+        """Send a proctor every examinee of the plan, then what is told since, as the socket takes it."""
+        self.proctors.add(proctor)
+        self._give(proctor, next((one for one in self._snapshots if one.joinable), None) or self._open())
+
+    def leave(self, proctor: ProctorSession) -> None:
+        """Send this proctor nothing more."""
+        self.proctors.discard(proctor)
+        if proctor.taking is not None:
+            proctor.taking.cancel()
+
+    def resynchronise(self) -> None:
+        """Send everybody a new snapshot: events were dropped."""
+        for snapshot in self._snapshots:
+            snapshot.fresh = False
+        fresh = self._open(resync=True)
+        for proctor in self.proctors:
+            self._give(proctor, fresh)
+
+    def _read_anew(self, snapshot: SharedSnapshot) -> None:
+        """Begin again: more was told while this snapshot was read than may wait for a client."""
+        log.warning("plan %s: the snapshot is read anew: %d bytes of events wait", self.plan_id, snapshot.since_bytes)
+        snapshot.fresh = False
+        fresh = self._open(resync=snapshot.resync)
+        for proctor in self.proctors:
+            if proctor.snapshot is snapshot:
+                self._give(proctor, fresh)
+
+    def _open(self, *, resync: bool = False) -> SharedSnapshot:
+        snapshot = SharedSnapshot(self.plan_id, self._store, self._heal, resync=resync)
+        reading = asyncio.create_task(snapshot.read(), name=f"snapshot.{self.plan_id}")
+        self._snapshots[snapshot] = reading
+        reading.add_done_callback(lambda _: self._was_read(snapshot, reading))
+        return snapshot
+
+    def _was_read(self, snapshot: SharedSnapshot, reading: asyncio.Task[None]) -> None:
+        if reading.cancelled():
+            self._snapshots.pop(snapshot, None)
+            return
+        if (error := reading.exception()) is not None:
+            snapshot.fail(error)
+            return
+        self.read += 1
+        loop = asyncio.get_running_loop()
+        loop.call_later(REUSE_SECONDS, self._no_longer_fresh, snapshot)
         # Events that the snapshot contains are on their way for a moment only.
-        asyncio.get_running_loop().call_later(OVERLAP_SECONDS, proctor.forget_snapshot)
+        loop.call_later(OVERLAP_SECONDS, self._no_longer_overlaps, snapshot)
 
-    async def _rows(self) -> list[ExamineeRow]:
-        examinees = await self._store.members(keys.plan_examinees(self.plan_id))
-        rows: list[ExamineeRow] = []
-        for start in range(0, len(examinees), ROWS_A_READ):
-            some = examinees[start : start + ROWS_A_READ]
-            progress = await self._store.fields([keys.progress(self.plan_id, one) for one in some], PROGRESS_FIELDS)
-            pictures = await self._store.fields(
-                [keys.mobile_sync(self.plan_id, one) for one in some], MOBILE_SYNC_FIELDS
-            )
-            notices = await self._store.fields([keys.notices(self.plan_id, one) for one in some], NOTICES_FIELDS)
-            for one, *fields in zip(some, progress, pictures, notices, strict=True):
-                try:
-                    rows.append(examinee_row(one, *fields))
-                except ValueError as error:
-                    key = _garbled(self.plan_id, one, *fields[1:])
-                    raise StateDamaged(f"{key}: {str(error).splitlines()[0]}", key) from error
-        return rows
+    def _no_longer_fresh(self, snapshot: SharedSnapshot) -> None:
+        snapshot.fresh = False
+        self._tidy(snapshot)
 
+    def _no_longer_overlaps(self, snapshot: SharedSnapshot) -> None:
+        snapshot.known = {}
+        self._tidy(snapshot)
 
-def _garbled(plan_id: str, examinee_id: str, mobile_sync: Values, notices: Values) -> str:
-    """Which record of an examinee is to blame when no row can be made of the three."""
-    try:
-        mobile_sync_view(dict(zip(MOBILE_SYNC_FIELDS, mobile_sync, strict=True)))
-    except ValueError:
-        return keys.mobile_sync(plan_id, examinee_id)
-    try:
-        notices_view(dict(zip(NOTICES_FIELDS, notices, strict=True)))
-    except ValueError:
-        return keys.notices(plan_id, examinee_id)
-    return keys.progress(plan_id, examinee_id)
+    def _tidy(self, snapshot: SharedSnapshot) -> None:
+        """Give back what nobody needs any more."""
+        if snapshot.takers or snapshot not in self._snapshots:
+            return
+        if not snapshot.complete:
+            self._snapshots.pop(snapshot).cancel()
+        elif not snapshot.fresh:
+            snapshot.forget_frames()
+            if not snapshot.known:
+                del self._snapshots[snapshot]
 
+    def _give(self, proctor: ProctorSession, snapshot: SharedSnapshot) -> None:
+        if proctor.taking is not None:
+            proctor.taking.cancel()
+        proctor.snapshot, proctor.caught_up = snapshot, 0
+        snapshot.takers += 1
+        proctor.taking = taking = proctor.spawn(self._send_snapshot(proctor, snapshot), "snapshot")
+        taking.add_done_callback(lambda _: self._taken(proctor, snapshot, taking))
 
-def _text(events: list[Parsed]) -> str:
-    return pydantic_core.to_json(events if len(events) > 1 else events[0]).decode()
+    def _taken(self, proctor: ProctorSession, snapshot: SharedSnapshot, taking: asyncio.Task[None]) -> None:
+        if proctor.taking is taking:
+            proctor.taking = None
+        snapshot.takers -= 1
+        self._tidy(snapshot)
+
+    async def _send_snapshot(self, proctor: ProctorSession, snapshot: SharedSnapshot) -> None:
+        connection = proctor.connection
+        with suppress(ConnectionClosed):
+            async for frame in snapshot.frames():
+                await connection.send(frame, text=True)
+            waited = len(snapshot.since)
+            for events in snapshot.since[:waited]:
+                proctor.caught_up += len(events)
+                await connection.send(events, text=True)
+            for events in snapshot.since[waited:]:
+                connection.send_now(events)
+            proctor.taking = None

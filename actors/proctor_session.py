@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
 
 from actors.connection import Connection
 from actors.outbox import Outbox
+from actors.plan_snapshot import SharedSnapshot
 from actors.runtime.actor import on
 from actors.runtime.state_store import StateStore
 from actors.socket_session import SocketSession
 from protocol import keys
 from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
-from protocol.facts import ActionFact, Aspect, MobileSyncExtend, Notice, Readmit, Remove
+from protocol.facts import ActionFact, MobileSyncExtend, Notice, Readmit, Remove
 from protocol.frames import (
     ConfirmNotice,
     EnterMobileSync,
@@ -23,22 +25,14 @@ from protocol.frames import (
     RemoveFrame,
     error_frame,
 )
-from protocol.plan_view import aspect
 from protocol.times import format_time
-
-Parsed = dict[str, Any]
-
-
-def aspect_of(event: Parsed) -> tuple[str, Aspect]:
-    """What an event's version counts for, of which examinee."""
-    return event["data"]["examineeId"], aspect(str(event["type"]))
 
 
 class ProctorSession(SocketSession):
     """Speaks for one proctor's socket.
 
-    `held_back` collects events while the snapshot is being read; `known` are the versions that it told, until
-    everything that is older has passed.
+    `snapshot` is the one that it was sent last, `taking` sends it; `caught_up` are the bytes of the events since the
+    snapshot that were sent while it was taken.
     """
 
     kind = "proctor-session"
@@ -50,19 +44,25 @@ class ProctorSession(SocketSession):
         super().__init__(address, connection, outbox, plan_id=plan_id, socket_id=socket_id)
         self.name = name
         self._store = store
-        self.held_back: list[Parsed] | None = []
-        self.known: dict[tuple[str, Aspect], int] | None = None
+        self.snapshot: SharedSnapshot | None = None
+        self.taking: asyncio.Task[None] | None = None
+        self.caught_up = 0
 
     def details(self) -> dict[str, Any]:
         return {"planId": self.plan_id, "proctor": self.name, "socketId": self.socket_id}
 
-    def not_in_snapshot(self, events: list[Parsed]) -> list[Parsed]:
-        """The events that tell more than the snapshot did."""
-        known = self.known or {}
-        return [event for event in events if event["data"]["version"] > known.get(aspect_of(event), 0)]
+    @property
+    def live(self) -> bool:
+        """Whether it is sent events as they come: it has its snapshot."""
+        return self.snapshot is not None and self.taking is None
 
-    def forget_snapshot(self) -> None:
-        self.known = None
+    @property
+    def piled_up(self) -> int:
+        """Bytes that wait for the client to read, beside the frame and the snapshot that it is being sent."""
+        waits = self.connection.piled_up
+        if self.taking is not None and self.snapshot is not None and self.snapshot.complete:
+            waits += self.snapshot.since_bytes - self.caught_up
+        return waits
 
     def ended(self, _reason: str) -> None:
         """The socket is gone; its server forgets this session."""

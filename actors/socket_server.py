@@ -229,7 +229,7 @@ class SocketServer(Actor):
         """Messages of one consumer were dropped: what clients must know comes from Redis instead."""
         broadcasts = broadcast_consumer(queue_id(self.server_id))
         if consumer == broadcasts or broadcasts not in self._queue.consumers:
-            await self._clients.resynchronise()
+            self._clients.resynchronise()
         if consumer != broadcasts:
             # A session_state answers each, which tells what is recorded, or the close of who was replaced or shut out.
             await self._announce_all()

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from actors.endpoints import Endpoints
 from actors.log_of_record import StatusLog, facts_of
-from actors.plan_feed import PlanFeed
+from actors.plan_snapshot import read_rows
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings, load_settings
 from actors.runtime.state_store import StateStore
@@ -139,7 +139,7 @@ async def test_a_state_manager_says_what_it_waits_for_and_decides_nothing_meanwh
     with pytest.raises(StateLost):
         await system.progress()
     with pytest.raises(StateLost):
-        await PlanFeed("P001", system.store, 65536)._rows()
+        await read_rows(system.store, "P001", ["E001"])
     ready = list(endpoints.ready)
     await endpoints.read()
     assert endpoints.ready == ready != [], "what Redis has lost is not what there is"

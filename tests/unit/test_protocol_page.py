@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from actors.clients import FRAMES_AT_ONCE, FRAMES_PER_SECOND, MAX_ERRORS
-from actors.plan_feed import ROWS_A_FRAME
+from actors.plan_snapshot import ROWS_A_FRAME
 from actors.runtime.settings import SocketSettings
 from protocol import client_rules
 from protocol.actions import REMEMBERED
