@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from contextlib import suppress
 from http import HTTPStatus
-from socket import IPPROTO_TCP, TCP_NOTSENT_LOWAT
+from socket import IPPROTO_TCP, TCP_INFO, TCP_NOTSENT_LOWAT
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
@@ -23,6 +24,7 @@ _PROTOCOL_ERRORS = frozenset(
 )
 
 NOT_SENT_BYTES = 64 * 1024
+_TCP_INFO = struct.Struct("=120xQ16xI")  # of linux/tcp.h: tcpi_bytes_acked and tcpi_notsent_bytes
 
 
 class Connection(ServerConnection):
@@ -37,7 +39,7 @@ class Connection(ServerConnection):
         self.session: Any = None
         self._buffered = 0  # bytes that ever had to wait for the client
         self._largest = 0  # of the frames that may still wait
-        self._seen_taken = 0
+        self._taken: int | None = None
         self.last_taken = self.last_heard
         self.looks_without_taking = 0
 
@@ -102,23 +104,36 @@ class Connection(ServerConnection):
 
     @property
     def unsent(self) -> int:
-        """Bytes that the client has not taken yet."""
+        """Bytes that wait here for the client."""
         return self.transport.get_write_buffer_size()
 
     @property
     def piled_up(self) -> int:
-        """Bytes that the client has not taken yet, without the largest frame: one frame may be of any size."""
+        """Bytes that wait behind the frame that is being taken: that one may be of any size."""
         return max(0, self.unsent - self._largest)
 
     def look(self, now: float) -> None:
-        """Note whether the client has taken something since the last look, if anything waits for it."""
+        """Note whether the client has taken something since the last look, if something waited then and does now."""
         unsent = self.unsent
-        if (taken := self._buffered - unsent) > self._seen_taken:
-            # What waits here leaves only when the other side acknowledges what is on the way: somebody is there.
-            self._seen_taken, self.last_taken = taken, now
+        acknowledged, held_up = self._in_kernel() if unsent or self.pinged else (0, 0)
+        if not unsent and not held_up:
+            self._taken, self.looks_without_taking = None, 0
+            return
+        before, self._taken = self._taken, self._buffered - unsent + acknowledged
+        if before is None or self._taken > before:
             self.looks_without_taking = 0
+            if before is not None:
+                self.last_taken = now
         else:
-            self.looks_without_taking = self.looks_without_taking + 1 if unsent else 0
+            self.looks_without_taking += 1
+
+    def _in_kernel(self) -> tuple[int, int]:
+        """Bytes that the other side has acknowledged, and bytes that wait in the kernel until it has room for them."""
+        try:
+            info = self.transport.get_extra_info("socket").getsockopt(IPPROTO_TCP, TCP_INFO, _TCP_INFO.size)
+            return _TCP_INFO.unpack(info)
+        except (OSError, struct.error):  # it has just broken; or a kernel that tells less
+            return 0, 0
 
     def keep_near(self) -> None:
         """Keep what waits out of the kernel: there it cannot be counted, and pings stand behind it."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from websockets.exceptions import ConnectionClosed
 
 from actors import traces
-from actors.plan_snapshot import OVERLAP_SECONDS, REUSE_SECONDS, Parsed, SharedSnapshot, aspect_of, text_of
+from actors.plan_snapshot import OVERLAP_SECONDS, REUSE, Parsed, SharedSnapshot, aspect_of, text_of
 from actors.proctor_session import ProctorSession
 from actors.runtime import tracing
 from actors.runtime.state_store import StateStore
@@ -101,7 +101,7 @@ class PlanFeed:
     def _read_anew(self, snapshot: SharedSnapshot) -> None:
         """Begin again: more was told while this snapshot was read than may wait for a client."""
         log.warning("plan %s: the snapshot is read anew: %d bytes of events wait", self.plan_id, snapshot.since_bytes)
-        snapshot.fresh = False
+        self._snapshots.pop(snapshot).cancel()
         fresh = self._open(resync=snapshot.resync)
         for proctor in self.proctors:
             if proctor.snapshot is snapshot:
@@ -109,12 +109,13 @@ class PlanFeed:
 
     def _open(self, *, resync: bool = False) -> SharedSnapshot:
         snapshot = SharedSnapshot(self.plan_id, self._store, self._heal, resync=resync)
+        begun = time.monotonic()
         reading = asyncio.create_task(snapshot.read(), name=f"snapshot.{self.plan_id}")
         self._snapshots[snapshot] = reading
-        reading.add_done_callback(lambda _: self._was_read(snapshot, reading))
+        reading.add_done_callback(lambda _: self._was_read(snapshot, reading, time.monotonic() - begun))
         return snapshot
 
-    def _was_read(self, snapshot: SharedSnapshot, reading: asyncio.Task[None]) -> None:
+    def _was_read(self, snapshot: SharedSnapshot, reading: asyncio.Task[None], seconds: float) -> None:
         if reading.cancelled():
             self._snapshots.pop(snapshot, None)
             return
@@ -123,7 +124,7 @@ class PlanFeed:
             return
         self.read += 1
         loop = asyncio.get_running_loop()
-        loop.call_later(REUSE_SECONDS, self._no_longer_fresh, snapshot)
+        loop.call_later(seconds * REUSE, self._no_longer_fresh, snapshot)
         # Events that the snapshot contains are on their way for a moment only.
         loop.call_later(OVERLAP_SECONDS, self._no_longer_overlaps, snapshot)
 

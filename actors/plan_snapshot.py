@@ -35,7 +35,7 @@ Versions = dict[tuple[str, Aspect], int]
 
 ROWS_A_FRAME = 500
 ROWS_A_READ = 250
-REUSE_SECONDS = 2.0
+REUSE = 2.0  # times as long as the reading took: however proctors come, a third of the time at most is spent on it
 OVERLAP_SECONDS = 15.0
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 2.0

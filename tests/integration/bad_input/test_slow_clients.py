@@ -5,50 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import struct
 import time
+from contextlib import suppress
 
 import pytest
+from redis.asyncio import Redis
 
 from actors import clients
 from actors.runtime.bus import Bus, Outgoing
-from protocol import subjects
+from actors.runtime.settings import Settings
+from actors.socket_session import SocketSession
+from protocol import keys, subjects
+from protocol.frames import Role
 from tests.integration.bad_input.doors import Neighbours
+from tests.integration.settings import changed
+from tests.integration.slow_reader import SlowReader
 from tests.integration.system import System, eventually
-
-
-class Deaf:
-    """A client on a bare TCP socket with a tiny receive buffer, which reads only what the test reads."""
-
-    def __init__(self, port: int) -> None:
-        self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
-        self._socket.setblocking(False)
-        self._port = port
-
-    async def hello(self, token: str) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(self._socket, ("127.0.0.1", self._port))
-        await loop.sock_sendall(
-            self._socket,
-            b"GET /v1/connect HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        )
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            answer += await loop.sock_recv(self._socket, 1)
-        assert answer.startswith(b"HTTP/1.1 101")
-        hello = {"type": "hello", "data": {"token": token, "clientId": "deaf", "connectionNo": 1}}
-        await self.send(json.dumps(hello))
-
-    async def send(self, text: str) -> None:
-        body = text.encode()
-        length = struct.pack("!BH", 0x80 | 126, len(body)) if len(body) > 125 else bytes([0x80 | len(body)])
-        frame = b"\x81" + length + b"\x00\x00\x00\x00" + body  # masked with zeros
-        await asyncio.get_running_loop().sock_sendall(self._socket, frame)
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 def port_of(system: System) -> int:
@@ -58,7 +30,7 @@ def port_of(system: System) -> int:
 async def test_a_proctor_who_does_not_read_is_ended_and_the_others_get_everything_at_once(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
-    deaf = Deaf(port_of(system))
+    deaf = SlowReader(port_of(system))
     await deaf.hello(system.token("proctor", "deaf"))
 
     def proctors() -> int:
@@ -95,7 +67,7 @@ async def test_an_examinee_who_talks_and_never_reads_is_ended(
     system: System, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clients, "FRAMES_PER_SECOND", 1_000_000)  # else it takes an hour to fill the buffer
-    deaf = Deaf(port_of(system))
+    deaf = SlowReader(port_of(system))
     await deaf.hello(system.token("examinee", "E001"))
     await neighbours.proctor.expect("examinee_connected", examineeId="E001")
     many = "[" + ",".join(['{"type":"heartbeat"}'] * 256) + "]"
@@ -128,3 +100,116 @@ async def test_an_examinee_who_floods_is_read_at_a_pace_and_the_log_does_not_not
     assert not [one for one in flooding.frames if one["type"] == "heartbeat"], "others do not wait for its turn"
     await flooding.expect("heartbeat")
     assert time.monotonic() - started > 1.0, "forty frames at twenty a second, ten of them at once"
+
+
+async def test_a_snapshot_larger_than_the_buffer_reaches_a_proctor_on_a_slow_line(
+    system: System, neighbours: Neighbours, settings: Settings
+) -> None:
+    redis = Redis.from_url(settings.redis_url)
+    names = [f"X{number:04d}" for number in range(1600)]
+    pipe = redis.pipeline(transaction=False)
+    for name in names:
+        pipe.sadd(keys.plan_examinees("P001"), name)
+        pipe.hset(keys.progress("P001", name), items=["examineeId", name, "reason", "r" * 250, "version", "1"])
+    await pipe.execute()
+    await redis.aclose()
+    slow = SlowReader(port_of(system))
+    await slow.hello(system.token("proctor", "slow"))
+    took = 0
+    while not (slow.frames and slow.frames[-1]["data"].get("part") == 4):
+        before = took
+        took += await slow.read()
+        assert not slow.ended, f"ended after {took} bytes and {len(slow.frames)} frames"
+        if took // 100_000 > before // 100_000:
+            # Something happens meanwhile, to the plan and on this line: that is when one looks at what waits.
+            await system.examinee("X0002", connection_no=took)
+            await slow.say("heartbeat")
+    assert took > 4 * 128 * 1024
+    rows = [row for one in slow.frames if one["type"] == "plan_snapshot" for row in one["data"]["examinees"]]
+    assert [row["examineeId"] for row in rows] == ["N001", *names]
+    await system.examinee("X0001")
+    while not any(one["data"].get("examineeId") == "X0001" for one in slow.frames):
+        await slow.read()
+        assert not slow.ended
+    slow.close()
+
+
+@pytest.mark.parametrize("role", ["proctor", "examinee"])
+async def test_who_says_that_it_is_there_and_takes_nothing_for_long_is_ended(
+    bus: Bus, settings: Settings, role: Role
+) -> None:
+    quick = changed(settings, {"socket.ping_interval_seconds": 0.5, "socket.ping_timeout_seconds": 0.5})
+    async with System(quick, servers=("SOCK001",)) as system:
+        server = system.server("SOCK001")
+        deaf = SlowReader(port_of(system))
+        await deaf.hello(system.token(role, "E001"))
+
+        async def there() -> SocketSession | None:
+            return next(iter(server._clients.sessions()), None)
+
+        session = await eventually(there, "the deaf one is in")
+        session.connection.send_now(b'{"type":"note","data":"%s"}' % (b"x" * 8_000_000))  # more than the kernel takes
+        with suppress(OSError):
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and session.connection.is_open:
+                await deaf.say("heartbeat")
+                await asyncio.sleep(0.02)
+        assert session.connection.reason() == "SLOW_CLIENT"
+        deaf.close()
+
+
+async def test_who_takes_what_waits_is_not_taken_for_dead_although_no_ping_comes_through(
+    bus: Bus, settings: Settings
+) -> None:
+    quick = changed(settings, {"socket.ping_interval_seconds": 0.4, "socket.ping_timeout_seconds": 0.4})
+    async with System(quick, servers=("SOCK001",)) as system:
+        server = system.server("SOCK001")
+        slow = SlowReader(port_of(system))
+        await slow.hello(system.token("proctor", "slow"))
+
+        async def there() -> SocketSession | None:
+            return next(iter(server._clients.sessions()), None)
+
+        session = await eventually(there, "the slow one is in")
+        session.connection.send_now(b'{"type":"note","data":"%s"}' % (b"x" * 6_000_000))
+        begun = time.monotonic()
+        while time.monotonic() - begun < 3.0:
+            await slow.read()
+            assert not slow.ended, f"ended after {time.monotonic() - begun:.1f} s: {session.connection.reason()}"
+            await asyncio.sleep(0.005)  # the line: a piece each 5 ms
+        assert session.connection.unsent > 0
+        slow.close()
+
+
+async def test_a_session_state_with_many_messages_is_not_what_ends_a_slow_examinee(
+    bus: Bus, settings: Settings
+) -> None:
+    small = changed(settings, {"socket.max_buffer_bytes": 64 * 1024})
+    async with System(small, servers=("SOCK001",)) as system:
+        proctor = await system.proctor()
+        await (await system.examinee("E001")).close()
+        for number in range(20):
+            await proctor.say(
+                "notify", examineeId="E001", requestId=f"n{number}", text=f"{number} " + "\U0001f442" * 990
+            )
+            await proctor.expect("notice", actionId=f"n{number}")
+        slow = SlowReader(port_of(system))
+        await slow.hello(system.token("examinee", "E001"))
+        await proctor.expect("examinee_connected", recovered=True)
+        session = system.server("SOCK001")._clients.examinee("P001", "E001")
+        assert session is not None
+
+        # What the kernel takes is not seen by the server: here it takes nothing more.
+        session.connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        session.announce()
+
+        async def waits() -> bool:
+            return session.connection.unsent > 64 * 1024
+
+        await eventually(waits, "the state waits for the examinee")
+        states: list[str] = []
+        while len(states) < 2:
+            await slow.say("heartbeat")
+            assert await slow.read(), "ended in the middle of its state"
+            states = [one["type"] for one in slow.frames if one["type"] == "session_state"]
+        slow.close()
