@@ -14,7 +14,7 @@ from actors.runtime.presence import Presence
 from actors.runtime.settings import Settings
 from protocol import subjects
 from protocol.codec import Codec, encode
-from protocol.errors import BrokerUnavailable, ConfigurationError, ErrorCode, ProtocolError
+from protocol.errors import BrokerUnavailable, ConfigurationError, ErrorCode, NotAnswered, ProtocolError
 from protocol.frames import error_frame
 from protocol.server_messages import QueueCreate, QueueCreated
 from protocol.stream_codecs import lease_of
@@ -98,14 +98,19 @@ class QueueServer(Actor):
         return {"queues": self._queues}
 
     async def _apply_topology(self) -> None:
-        for attempt in range(1, self._settings.server.start_attempts + 1):
+        attempt = 1
+        while True:
             try:
                 await apply_topology(self._bus, self._settings)
+            except NotAnswered as error:  # a cluster that forms, or has lost its majority: that passes
+                log.warning("%s: the start waits for NATS: %s", self.address, error)
+                await asyncio.sleep(1.0)
             except BrokerUnavailable as error:
                 if attempt == self._settings.server.start_attempts:
                     raise
                 log.warning("%s: %s; trying again", self.address, error)
                 await asyncio.sleep(min(0.2 * 2**attempt, 2.0))
+                attempt += 1
             else:
                 return
 

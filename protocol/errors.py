@@ -57,6 +57,10 @@ class BrokerUnavailable(ExamwireError):
     """NATS did not take or answer in time. Nothing is known to be stored: try again with the same message id."""
 
 
+class NotAnswered(BrokerUnavailable):
+    """NATS has said nothing: it is away, nobody leads the stream, or there is none. It may be stored all the same."""
+
+
 class StreamFull(BrokerUnavailable):
     """The stream holds as much as it may: nothing more is stored until something goes, or its limit is raised."""
 

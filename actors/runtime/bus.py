@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import ssl
 import time
@@ -15,14 +14,14 @@ import nats
 import nats.errors
 import nats.js.errors
 import pydantic
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.micro.request import Request as MicroRequest
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
 from actors.runtime.broker_login import login
-from actors.runtime.publishing import Outgoing, PubAck, Publishing, Sent, looked_at
+from actors.runtime.nats_client import NatsClient
+from actors.runtime.publishing import Outgoing, PubAck, Publishing, Sent
 from actors.runtime.refusals import Refusals
 from actors.runtime.settings import NatsSettings, Settings
 from actors.runtime.stream_admin import API_SECONDS, StreamAdmin
@@ -31,6 +30,8 @@ from protocol.errors import BrokerUnavailable, NoResponders, NotPermitted
 __all__ = ["Bus", "Outgoing", "PubAck", "Respond", "Sent", "ServiceEntry"]
 
 log = logging.getLogger("examwire.bus")
+
+CLOSE_SECONDS = 2.0
 
 Respond = Callable[[bytes], Awaitable[bytes]]
 
@@ -54,45 +55,10 @@ class _ServiceInfo(pydantic.BaseModel):
     description: str | None = None
 
 
-class _Client(Client):
-    """nats-py's client; a request that the broker refuses fails at once instead of after its timeout."""
-
-    def __init__(self, refusals: Refusals) -> None:
-        super().__init__()
-        self.refusals = refusals
-
-    async def request(
-        self,
-        subject: str,
-        payload: bytes = b"",
-        timeout: float = 0.5,
-        old_style: bool = False,
-        headers: dict[str, Any] | None = None,
-    ) -> Msg:
-        """Raises `NotPermitted` besides what nats-py raises."""
-        if self.refusals.lasting is not None:
-            raise self.refusals.lasting
-        asking = asyncio.ensure_future(super().request(subject, payload, timeout, old_style, headers))
-        asking.add_done_callback(looked_at)
-        refused: list[NotPermitted] = []
-
-        def refuse(refusal: NotPermitted) -> None:
-            refused.append(refusal)
-            asking.cancel()
-
-        with self.refusals.told(subject, refuse):
-            try:
-                return await asking
-            except asyncio.CancelledError:
-                if refused:
-                    raise refused[0] from None
-                raise
-
-
 class Bus(Publishing, StreamAdmin):
     """A connection to NATS that keeps trying. `connected` tells whether it is there now."""
 
-    def __init__(self, client: _Client, name: str) -> None:
+    def __init__(self, client: NatsClient, name: str) -> None:
         super().__init__(client, client.refusals, name)
         self._js = client.jetstream(timeout=API_SECONDS)
         self.connected_at = time.monotonic()
@@ -115,7 +81,7 @@ class Bus(Publishing, StreamAdmin):
         """
         url, settings = (at, NatsSettings()) if isinstance(at, str) else (at.nats_url, at.nats)
         how = login(url, settings)
-        client = _Client(Refusals(name, how.user, how.inbox_prefix))
+        client = NatsClient(Refusals(name, how.user, how.inbox_prefix))
         bus: Bus | None = None
         trouble: Exception | None = None
         complained = False
@@ -124,6 +90,7 @@ class Bus(Publishing, StreamAdmin):
             if bus is not None and bus.disconnected_at is None and not bus._closing:
                 bus.disconnected_at = time.monotonic()
                 bus._fail_unacknowledged("the connection to NATS broke before the ack")
+                client.fail_requests()
                 client.refusals.forget()
                 log.warning("%s: cut off from NATS", name)
 
@@ -163,8 +130,6 @@ class Bus(Publishing, StreamAdmin):
             max_reconnect_attempts=-1,
             reconnect_time_wait=cast(Any, 0.25),  # annotated int, used as seconds for sleep()
             connect_timeout=2,
-            ping_interval=5,
-            max_outstanding_pings=2,
             pending_size=16 * 1024 * 1024,
             inbox_prefix=how.inbox_prefix,
             disconnected_cb=disconnected,
@@ -199,27 +164,48 @@ class Bus(Publishing, StreamAdmin):
             return
         self._closing = True
         try:
-            if self.connected:
-                async with asyncio.timeout(2):
-                    await self._nc.flush()
-        except (TimeoutError, nats.errors.Error):
-            log.warning("%s: closed before everything was flushed", self.name)
-        try:
-            await self._nc.close()
+            if not self.connected or not await self._flushed():
+                await self._nc.abandon()
+                return
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._nc.close()
+        except TimeoutError:
+            self._nc.abort()
         except (OSError, nats.errors.Error) as error:  # in the middle of a reconnect
             log.debug("%s: closed while NATS was away: %r", self.name, error)
+
+    async def _flushed(self) -> bool:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._nc.flush()
+        except (OSError, RuntimeError, TimeoutError, nats.errors.Error):
+            log.warning("%s: closed before everything was flushed", self.name)
+            return False
+        return True
 
     @property
     def connected(self) -> bool:
         return self._nc.is_connected and self.disconnected_at is None
 
     @property
+    def steady_for(self) -> float:
+        """For how many seconds the connection has been there and has answered without a stall, ours or the broker's.
+
+        What should have come from others meanwhile may have been held up before that.
+        """
+        if not self.connected:
+            return 0.0
+        return min(time.monotonic() - self.connected_at, asyncio.get_running_loop().time() - self._nc.stalled_at)
+
+    @property
     def server_info(self) -> dict[str, Any]:
         """What the server that we are connected to says of itself: version, max_payload, jetstream, auth_required …"""
-        return dict(self._nc._server_info)
+        return self._nc.server_info
 
     async def round_trip(self) -> float:
         """Seconds to the server and back. Raises `BrokerUnavailable`."""
+        if not self.connected:
+            raise BrokerUnavailable("NATS is away")
         try:
             return float(await self._nc.rtt(timeout=2))
         except (TimeoutError, OSError, RuntimeError, nats.errors.Error) as error:
@@ -297,22 +283,17 @@ class Bus(Publishing, StreamAdmin):
         A subscription of nats-py has a queue and a task of its own (5 KiB, 45 µs), too much for one an examinee.
         These differ only in subject and id, and survive a reconnect like any other. Returns a handle for `hush`.
         """
-        nc = self._nc
         if self._shared is None:
-            self._shared = await nc.subscribe(f"{nc.new_inbox()}.shared", cb=self._answer_shared)
-        nc._sid += 1
-        light = copy.copy(self._shared)
-        light._id, light._subject = nc._sid, subject
-        nc._subs[light._id] = light
-        self._shared_handlers[light._id] = handler
-        await nc._send_subscribe(light)
-        return light._id
+            self._shared = await self._nc.subscribe(f"{self._nc.new_inbox()}.shared", cb=self._answer_shared)
+        handle = self._nc.subscription_like(self._shared, subject)
+        self._shared_handlers[handle] = handler
+        await self._nc.subscribe_id(handle)
+        return handle
 
     async def hush(self, handle: int) -> None:
         """Stop answering on the subject of a handle of `answer`."""
         self._shared_handlers.pop(handle, None)
-        if self._nc._subs.pop(handle, None) is not None and self.connected:
-            await self._nc._send_unsubscribe(handle)
+        await self._nc.unsubscribe_id(handle)
 
     async def _answer_shared(self, msg: Msg) -> None:
         handler = self._shared_handlers.get(msg.sid)

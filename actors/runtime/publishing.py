@@ -10,15 +10,14 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from actors.runtime.metrics import PUBLISH_FAILURES, PUBLISHES
+from actors.runtime.nats_client import NatsClient, looked_at
 from actors.runtime.refusals import Refusals
-from protocol.errors import BrokerUnavailable, NotPermitted, StreamFull, WrongLastSequence
+from protocol.errors import BrokerUnavailable, NotAnswered, NotPermitted, StreamFull, WrongLastSequence
 
 log = logging.getLogger("examwire.bus")
 
@@ -70,7 +69,7 @@ Result = PubAck | BrokerUnavailable | WrongLastSequence | NotPermitted
 class Publishing:
     """The part of the bus that publishes into streams."""
 
-    def __init__(self, client: Client, refusals: Refusals, name: str) -> None:
+    def __init__(self, client: NatsClient, refusals: Refusals, name: str) -> None:
         self._nc = client
         self.name = name
         self.refusals = refusals
@@ -270,12 +269,6 @@ class Publishing:
         return True
 
 
-def looked_at(future: asyncio.Future[Any]) -> None:
-    """For `add_done_callback`: nobody may be waiting any more, and asyncio would complain of an exception unseen."""
-    if not future.cancelled():
-        future.exception()
-
-
 def _raise_refusal(results: Sequence[Result]) -> None:
     for result in results:
         if isinstance(result, NotPermitted):
@@ -285,11 +278,11 @@ def _raise_refusal(results: Sequence[Result]) -> None:
 def _result(message: Outgoing, future: asyncio.Future[bytes]) -> Result:
     if not future.done():
         future.cancel()
-        return BrokerUnavailable(f"{message.subject}: not acknowledged in time")
+        return NotAnswered(f"{message.subject}: not acknowledged in time")
     if (failure := future.exception()) is not None:
         if isinstance(failure, NotPermitted):
             return failure
-        return BrokerUnavailable(f"{message.subject}: {failure}")
+        return NotAnswered(f"{message.subject}: {failure}")
     try:
         ack = json.loads(future.result())
         if "error" in ack:

@@ -25,7 +25,7 @@ from nats.js.api import (
 )
 from nats.js.client import JetStreamContext
 
-from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone
+from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone, NotAnswered, NotPermitted
 from protocol.streams import PIN_GROUP, ConsumerSpec, StreamSpec
 from protocol.times import parse_time
 
@@ -35,6 +35,7 @@ PAGE = 256  # consumers in one answer of the server
 API_SECONDS = 2.0
 ELECTION_SECONDS = 5.0
 """For so long a question is asked again while nobody leads: an election, a cluster that forms."""
+NOT_ENABLED = (10076, 10039)
 NO_PEERS, NO_CLUSTER = 10005, 10074  # not enough nodes yet; more than one copy on a server that is alone
 
 T = TypeVar("T")
@@ -125,7 +126,7 @@ class StreamAdmin:
     async def _asked(self, what: str, ask: Callable[[], Awaitable[T]], *, repeat: bool = True) -> T:
         """The JetStream API's answer. `repeat`: asking twice does no harm, so silence is not an answer either.
 
-        Raises `BrokerUnavailable`, and what nats-py raises when the server has said no (`APIError`).
+        Raises `NotAnswered`, and what nats-py raises when the server has said no (`APIError`).
         """
         ends = time.monotonic() + ELECTION_SECONDS
         delay = 0.1
@@ -133,6 +134,8 @@ class StreamAdmin:
             try:
                 return await ask()
             except nats.js.errors.ServiceUnavailableError as error:
+                if error.err_code in NOT_ENABLED:
+                    raise BrokerUnavailable(f"{what}: {error.description}: start nats-server with JetStream") from error
                 trouble: Exception = error
             except nats.js.errors.APIError as error:
                 if error.err_code != NO_PEERS:
@@ -143,7 +146,7 @@ class StreamAdmin:
                 if not repeat or not isinstance(error, TimeoutError):
                     ends = 0.0
             if time.monotonic() + delay > ends:
-                raise BrokerUnavailable(f"{what}: not answered ({trouble!r})") from trouble
+                raise NotAnswered(f"{what}: not answered ({trouble!r})") from trouble
             await asyncio.sleep(delay)
             delay = min(delay * 2, 1.0)
 
@@ -309,6 +312,24 @@ class StreamAdmin:
             raise BrokerUnavailable(f"stream {stream}: {error}") from error
         since = (info.get("cluster") or {}).get("leader_since")
         return parse_time(info["ts"]) - parse_time(since) if since else math.inf
+
+    async def no_leader(self, stream: str, subject: str) -> str | None:
+        """What keeps the broker from answering about a stream now; `None`: it answers, if only that there is none.
+
+        `subject`: one of the stream that may be read.
+        """
+        try:
+            await self._js.get_msg(stream, subject=subject)
+        except (nats.js.errors.NotFoundError, NotPermitted):
+            return None
+        except nats.js.errors.ServiceUnavailableError as error:
+            why = error.description or "nobody answers for JetStream: is it enabled?"
+            return f"nobody leads the stream {stream} ({why})"
+        except nats.js.errors.APIError:
+            return None
+        except (TimeoutError, nats.errors.Error) as error:
+            return f"NATS does not answer about the stream {stream} ({type(error).__name__})"
+        return None
 
     async def consumer_states(self, stream: str) -> list[ConsumerState]:
         """How far each consumer of a stream is, by name. Raises `BrokerUnavailable`."""

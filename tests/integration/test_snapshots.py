@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -239,7 +238,7 @@ async def test_more_events_than_may_wait_while_a_snapshot_is_read_have_it_read_a
     feed._max_buffer = 64 * 1024
     for number in range(1, 30):
         data: dict[str, Any] = {"planId": "P001", "examineeId": "X0001", "version": 2**40 + number, "pad": "x" * 4000}
-        feed.broadcast(json.dumps({"type": "examinee_connected", "data": data}).encode())
+        feed.broadcast([{"type": "examinee_connected", "data": data}])
     held.go_on.set()
     for proctor in proctors:
         await proctor.expect("plan_snapshot", part=3)
