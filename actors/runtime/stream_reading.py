@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic_core
 
-from actors.runtime.publishing import looked_at
+from actors.runtime.nats_client import looked_at
 from actors.runtime.stream_admin import Stored
 from protocol.errors import BrokerUnavailable, NotPermitted
 from protocol.times import parse_time
