@@ -32,7 +32,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from actors.pictures import jpeg_of
 from actors.runtime.bus import Bus
 from actors.runtime.object_store import ObjectStore, StoredObject
 from actors.runtime.settings import Settings
@@ -94,15 +93,12 @@ class Incoming:
         with store_errors(self._aside):
             self._file.write(content)
 
-    def keep_jpeg(self, max_pixels: int) -> None:
-        """Check what was received and convert it if need be. Raises as `jpeg_of`, and `StoreFailed`."""
-        received = self.content()
-        jpeg = jpeg_of(received, max_pixels)
-        if jpeg is not received:
-            with store_errors(self._aside):
-                self._file.seek(0)
-                self._file.truncate()
-                self._file.write(jpeg)
+    def replace(self, jpeg: bytes) -> None:
+        """Keep this instead of what was received; the captureId stays. Raises `StoreFailed`."""
+        with store_errors(self._aside):
+            self._file.seek(0)
+            self._file.truncate()
+            self._file.write(jpeg)
 
     def content(self) -> bytes:
         """What is in the file aside. Raises `StoreFailed`."""

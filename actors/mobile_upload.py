@@ -1,6 +1,6 @@
 """One upload of a phone's picture, from the token to the broker's ack (document 18; part of the web server).
 
-Token, ids, removal, deadline, bytes, picture, file, announcement: in this order, each with its own refusal.
+Token, ids, removal, deadline, bytes, quota, picture, file, announcement: in this order, each with its own refusal.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
@@ -22,8 +22,11 @@ from actors import traces
 from actors.captures import FILE_NAME, CaptureStore, Incoming, StoreFailed
 from actors.examinee_requests import ids_of
 from actors.mobile_stage import MobileStage, MobileStages
+from actors.picture_decoders import DecodersBusy, PictureDecoders
+from actors.picture_verdicts import PictureVerdicts
 from actors.pictures import NotAPicture, PictureTooLarge
-from actors.problems import UPLOAD_STALLED, Problem
+from actors.problems import TOO_MANY_REQUESTS, UPLOAD_STALLED, Problem
+from actors.rate_limit import RateLimit
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import MobileSyncSettings
 from actors.runtime.state_store import StateStore
@@ -40,6 +43,12 @@ log = logging.getLogger("examwire.web")
 
 BEST_EFFORT_SECONDS = 1.0
 WRITE_BYTES = 256 * 1024
+UPLOADS_AT_ONCE = 8
+"""Of one examinee: a phone that lost its network sends again before we know that it has gone."""
+UPLOADS_AT_ONCE_WAIT = 5
+BUSY_RETRY_AFTER = {"Retry-After": "10"}
+UPLOADS_A_MINUTE = 120
+"""Of one examinee, retries included; a picture that is new to us counts as one of `pictures_per_minute` as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,11 @@ class Upload:
     examinee_id: str
     device_id: str
     device_info: DeviceInfo
+
+    @property
+    def owner(self) -> str:
+        """The examinee, among those of all plans."""
+        return f"{self.plan_id}.{self.examinee_id}"
 
     def about(self) -> dict[str, str]:
         """For log lines."""
@@ -87,12 +101,16 @@ class MobileUploads:
         self.store = store
         self._stages = stages
         self.captures = captures
-        self._decoders = ThreadPoolExecutor(2, "decode")
+        self.decoders = PictureDecoders(settings)
+        self._verdicts = PictureVerdicts()
+        self._at_once: Counter[str] = Counter()
+        self._uploads = RateLimit(UPLOADS_A_MINUTE, 60.0)
+        self._new_pictures = RateLimit(settings.pictures_per_minute, 60.0)
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
-    def close(self) -> None:
-        """Let the threads end; what they have begun they finish."""
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+    async def close(self) -> None:
+        """End the processes that decode."""
+        await self.decoders.close()
 
     async def take(self, claims: Claims, request: Request) -> Response:
         """201 and the stored record once it is durably announced.
@@ -104,9 +122,25 @@ class MobileUploads:
         if not claims.may_upload_for(plan_id, examinee_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow uploads for this examinee")
         upload = Upload(plan_id, examinee_id, *_device(request))
+        if self._at_once[upload.owner] >= UPLOADS_AT_ONCE:
+            raise _too_many("uploads of this examinee are under way", UPLOADS_AT_ONCE_WAIT)
+        if seconds := self._uploads.wait(upload.owner):
+            raise _too_many("uploads came for this examinee", seconds)
+        self._uploads.count(upload.owner)
+        self._at_once[upload.owner] += 1
+        try:
+            stored = await self._taken(upload, request)
+        finally:
+            self._at_once[upload.owner] -= 1
+            if not self._at_once[upload.owner]:
+                del self._at_once[upload.owner]
+        location = f"/v1/plans/{plan_id}/captures/{examinee_id}/{FILE_NAME}"
+        return JSONResponse(_record(stored), 201, {"Location": location, "Cache-Control": "no-store"})
 
+    async def _taken(self, upload: Upload, request: Request) -> MobileSyncStatus:
+        """Receive, check, store, announce; the message that stands in the log."""
         # What is not known is no reason to turn a phone away: the log decides.
-        stage = await self._stages.as_known(plan_id, examinee_id) or MobileStage()
+        stage = await self._stages.as_known(upload.plan_id, upload.examinee_id) or MobileStage()
         stage.refuse_removed()
         # TIMED_OUT is the broker's clock; ours may not be there yet.
         if stage.status == MobileSyncCode.TIMED_OUT or stage.over(time.time()):
@@ -114,9 +148,9 @@ class MobileUploads:
         incoming: Incoming | None = None
         try:
             self._check_size(int(request.headers.get("content-length", "0")))
-            incoming = await self.captures.begin(plan_id, examinee_id)
+            incoming = await self.captures.begin(upload.plan_id, upload.examinee_id)
             await self._receive(request, incoming)
-            stored = await self._accept(upload, stage, incoming, time.time())
+            return await self._accept(upload, stage, incoming, time.time())
         except (NotAPicture, PictureTooLarge) as error:
             log.info("upload refused: %s", error, extra=upload.about())
             await self._announce_failure(upload, stage, "IMAGE_UPLOAD_FAILED", incoming)
@@ -128,8 +162,6 @@ class MobileUploads:
         finally:
             if incoming is not None:
                 incoming.discard()
-        location = f"/v1/plans/{plan_id}/captures/{examinee_id}/{FILE_NAME}"
-        return JSONResponse(_record(stored), 201, {"Location": location, "Cache-Control": "no-store"})
 
     async def _receive(self, request: Request, incoming: Incoming) -> None:
         """The body into the file aside; it is counted here, for a Content-Length may be missing."""
@@ -161,17 +193,50 @@ class MobileUploads:
         self, upload: Upload, stage: MobileStage, incoming: Incoming, received_at: float
     ) -> MobileSyncStatus:
         """Check, store, announce what was received; the message that stands in the log."""
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._decoders, incoming.keep_jpeg, self.settings.max_pixels)
-        # One at a time for an examinee: of uploads here, the one that was stored last is the one announced last. Of
-        # those on several web servers the log says which one counts (`actors.captures`).
+        # One at a time for an examinee, so that nobody's pictures keep those of others from their turn, and so that of
+        # uploads here the one that was stored last is the one announced last. Of those on several web servers the log
+        # says which one counts (`actors.captures`).
         async with self._turns.setdefault((upload.plan_id, upload.examinee_id), asyncio.Lock()):
+            await self._check(upload, incoming)
             stage = await self._stages.as_known(upload.plan_id, upload.examinee_id) or stage
             stage.refuse_removed()
             if stage.over(received_at):  # ours to decide by its arrival, not by how long we took
                 raise _late(stage)
             await self.captures.commit(incoming)
             return await self._announce(upload, stage, incoming.capture_id)
+
+    async def _check(self, upload: Upload, incoming: Incoming) -> None:
+        """Have the picture decoded, unless it was before; then it is in the form in which it is kept.
+
+        Raises `NotAPicture`, `PictureTooLarge`, `StoreFailed`, and a `Problem` (429, 503).
+        """
+        picture = incoming.capture_id
+        if self._verdicts.sound(picture):
+            return
+        if self._verdicts.converted(picture) and (kept := await self._kept(upload, picture)) is not None:
+            await self.captures.in_thread(incoming.replace, kept)
+            return
+        if seconds := self._new_pictures.wait(upload.owner):
+            raise _too_many("new pictures came for this examinee", seconds)
+        self._new_pictures.count(upload.owner)
+        try:
+            jpeg = await self.decoders.check(lambda: self.captures.in_thread(incoming.content))
+        except (NotAPicture, PictureTooLarge) as error:
+            self._verdicts.refused(picture, error)
+            raise
+        except DecodersBusy as error:
+            detail = f"{error}; send it again"
+            raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=BUSY_RETRY_AFTER) from None
+        self._verdicts.accepted(picture, converted=jpeg is not None)
+        if jpeg is not None:
+            await self.captures.in_thread(incoming.replace, jpeg)
+
+    async def _kept(self, upload: Upload, capture_id: str) -> bytes | None:
+        """A picture of the examinee that was stored before, when it can be read."""
+        try:
+            return await self.captures.read(upload.plan_id, upload.examinee_id, capture_id)
+        except (StoreFailed, BrokerUnavailable):
+            return None
 
     async def counted(self, plan_id: str, examinee_id: str) -> tuple[str, float] | None:
         """The picture that counts by the log, and when it was announced. Raises `StateUnavailable`, `StateDamaged`."""
@@ -244,6 +309,11 @@ def _device(request: Request) -> tuple[str, DeviceInfo]:
     except pydantic.ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False)[0]
         raise InvalidField(str(wrong["loc"][0]), wrong["msg"]) from None
+
+
+def _too_many(what: str, seconds: int) -> Problem:
+    detail = f"too many {what}; wait {seconds} s"
+    return Problem(429, TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(seconds)})
 
 
 def _late(stage: MobileStage) -> Problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from actors.runtime.metrics import REGISTRY
 
@@ -14,5 +14,16 @@ REQUESTS = Histogram(
     registry=REGISTRY,
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
+PICTURES_WAITING = Gauge(
+    "examwire_web_pictures_waiting", "Pictures that were received and wait to be decoded", registry=REGISTRY
+)
+DECODERS_ENDED = Counter(
+    "examwire_web_decoders_ended_total",
+    "Processes that decoded a picture and were ended by it: too_costly (processor time), too_slow (time), crashed",
+    ["reason"],
+    registry=REGISTRY,
+)
+for _reason in ("too_costly", "too_slow", "crashed"):
+    DECODERS_ENDED.labels(_reason)
 for _outcome in ("STORED", "STORE_FAILED", "UNAVAILABLE", "INTERNAL_ERROR"):
     UPLOADS.labels(_outcome)

@@ -177,7 +177,7 @@ class WebServer(Actor):
             # Those that were cancelled at the drain's deadline are still telling their clients.
             if self._http.server_state.tasks:
                 await asyncio.wait(set(self._http.server_state.tasks), timeout=1)
-        self.uploads.close()
+        await self.uploads.close()
         self.captures.close()
         await self._presence.withdraw()
 

@@ -37,6 +37,7 @@ from protocol.streams import RECONNECT, STATUS, ladder_of
 
 HALF_OPEN_SECONDS = 10.0  # what a half-open socket may take to be noticed, unless somebody wants it so
 WEAK_SECRET_CHARACTERS = 10
+DECODED_PIXEL_BYTES = 10  # a progressive JPEG in CMYK, or a PNG and what it becomes, and some for the rest
 UP_SOCKET_SERVERS, UP_ROLES = 2, 5
 KEY_FILES = ("nats.key_file", "nats.credentials_file", "redis.key_file", "socket.key_file", "web.key_file")
 
@@ -70,6 +71,7 @@ def contradictions(settings: Settings) -> Iterator[Finding]:
     yield from _times(settings)
     yield from _ports(settings)
     yield from _addresses(settings)
+    yield from _pictures(settings)
     yield from _key_files(settings)
     yield from certificate_findings(settings)
 
@@ -275,6 +277,14 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query:
             yield failed("socket.origins", f"{origin!r} is no origin", "write it as https://HOST, without a path")
+
+
+def _pictures(settings: Settings) -> Iterator[Finding]:
+    sync = settings.mobile_sync
+    needed = sync.max_pixels * DECODED_PIXEL_BYTES
+    if sync.decode_memory_bytes < needed:
+        found = f"is too little for a picture of {sync.max_pixels} pixels, which may take {needed} bytes"
+        yield failed("mobile_sync.decode_memory_bytes", found, "raise it, or lower mobile_sync.max_pixels")
 
 
 def _key_files(settings: Settings) -> Iterator[Finding]:

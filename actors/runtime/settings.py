@@ -74,7 +74,20 @@ class ReconnectSettings(_Section):
 class MobileSyncSettings(_Section):
     timeout_seconds: Positive = 120.0
     max_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
-    max_pixels: Annotated[int, Field(ge=1)] = 50_000_000
+    max_pixels: Annotated[int, Field(ge=1)] = Field(
+        52_000_000, description="of a picture; phones of 50 megapixels send up to 8192 x 6144"
+    )
+    max_scans: Annotated[int, Field(ge=1)] = Field(100, description="of a progressive JPEG; encoders make about ten")
+    decoders: Annotated[int, Field(ge=1, le=64)] = Field(2, description="processes that decode pictures")
+    decode_seconds: Annotated[int, Field(ge=1)] = Field(
+        10, description="processor time that one picture may take; by the clock six times that"
+    )
+    decode_memory_bytes: Annotated[int, Field(ge=64 * 1024 * 1024)] = Field(
+        512 * 1024 * 1024, description="memory that one picture may take, in each of the processes"
+    )
+    pictures_per_minute: Annotated[int, Field(ge=1)] = Field(
+        10, description="new pictures of one examinee on one web server; sending one again is not counted"
+    )
 
 
 class ServerSettings(_Section):

@@ -99,7 +99,9 @@ ROUTES: tuple[HttpRoute, ...] = (
         "The body is the JPEG or PNG itself. 201 once the picture is stored and that is durably in the log; the "
         "waiting examinee and the proctors are told then. The same request again (after a 408, a 503, or no answer at "
         "all) has one effect. The token's `sub` is the examineeId. 403 REMOVED: a proctor has removed the examinee; "
-        "nothing is taken until one has let them in again (`…/mobile-stage` says when).",
+        "nothing is taken until one has let them in again (`…/mobile-stage` says when). 413: too many bytes, pixels or "
+        "scans, or too much time or memory to decode. 429: too many new pictures of this examinee (10 a minute by "
+        "default; sending one again is not counted), or too many uploads at once.",
         Answer(
             201,
             "Stored and announced.",
@@ -127,6 +129,7 @@ ROUTES: tuple[HttpRoute, ...] = (
             (409, (ErrorCode.DEADLINE_PASSED,)),
             (413, (ErrorCode.IMAGE_TOO_LARGE,)),
             (415, (ErrorCode.NOT_AN_IMAGE,)),
+            (429, ("TOO_MANY_REQUESTS",)),
             _AWAY,
             (507, (ErrorCode.STORE_FAILED,)),
         ),

@@ -7,7 +7,6 @@ import ctypes
 import errno
 import hashlib
 import os
-import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -72,40 +71,6 @@ async def test_an_upload_that_comes_to_a_halt_is_ended(site: Site, monkeypatch: 
     assert (status, document["code"]) == (408, "UPLOAD_STALLED")
     await site.nothing_left()
     await upload.close()
-
-
-async def test_decoders_are_few_and_nobody_else_waits_for_them(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    await site.put(picture())
-    at_work, go_on = threading.Semaphore(0), threading.Event()
-    most = working = 0
-    counting = threading.Lock()
-    really = Incoming.keep_jpeg
-
-    def slow(incoming: Incoming, max_pixels: int) -> None:
-        nonlocal most, working
-        with counting:
-            working += 1
-            most = max(most, working)
-        at_work.release()
-        assert go_on.wait(20)
-        with counting:
-            working -= 1
-        really(incoming, max_pixels)
-
-    monkeypatch.setattr(Incoming, "keep_jpeg", slow)
-    uploads = [asyncio.create_task(site.put(picture(), examinee_id=f"E1{number}")) for number in range(6)]
-    for _ in range(2):
-        assert await asyncio.to_thread(at_work.acquire, timeout=10)
-
-    async def all_received() -> bool:
-        return len(site.leftovers()) == 6
-
-    await eventually(all_received, "six uploads received or waiting")
-    assert (await site.http.get("/healthz")).status_code == 200
-    assert (await site.get()).status_code == 200
-    go_on.set()
-    assert {response.status_code for response in await asyncio.gather(*uploads)} == {201}
-    assert most == 2
 
 
 # -- disk, broker, Redis ---------------------------------------------------------------------------------

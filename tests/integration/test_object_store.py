@@ -73,7 +73,6 @@ async def store_picture(captures: CaptureStore, content: bytes, examinee_id: str
     try:
         incoming.write(content[:100])
         incoming.write(content[100:])
-        incoming.keep_jpeg(5_000_000)
         await captures.commit(incoming)
     finally:
         incoming.discard()
@@ -99,7 +98,6 @@ async def test_a_picture_appears_when_it_is_committed_and_not_before(captures: C
     content = picture()
     incoming = await captures.begin(*OWNER)
     incoming.write(content)
-    incoming.keep_jpeg(5_000_000)
     assert await captures.read(*OWNER, None) is None
     await captures.commit(incoming)
     incoming.discard()

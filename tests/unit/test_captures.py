@@ -45,7 +45,6 @@ def store(tmp_path: Path) -> Iterator[DirectoryCaptures]:
 async def keep(store: DirectoryCaptures, content: bytes) -> str:
     incoming = await store.begin("P001", "E001")
     incoming.write(content)
-    incoming.keep_jpeg(MAX_PIXELS)
     await store.commit(incoming)
     incoming.discard()
     return incoming.capture_id

@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from actors import pictures
-from actors.pictures import NotAPicture, PictureTooLarge, jpeg_of
+from actors.pictures import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge
+from actors.runtime.settings import MobileSyncSettings
 
 MAX_PIXELS = 1_000_000
+
+
+def jpeg_of(content: bytes, max_pixels: int, **more: int) -> bytes:
+    return pictures.jpeg_of(content, PictureLimits(max_pixels, **more))
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -162,6 +167,108 @@ def test_the_pixel_limit_is_exact_and_may_be_above_that_of_pillow() -> None:
         jpeg_of(JPEG, 48 * 32 - 1)
     with pytest.raises(NotAPicture):  # 144 megapixels announced and allowed, but they are not there
         jpeg_of(png_announcing(12_000, 12_000), 10**9)
+
+
+@pytest.mark.parametrize("size", [(8160, 6144), (8192, 6144), (6144, 8192)])
+def test_pictures_of_phones_of_50_megapixels_are_taken_by_default(size: tuple[int, int]) -> None:
+    content = encoded(Image.new("RGB", size, "navy"), "JPEG")
+    assert jpeg_of(content, MobileSyncSettings().max_pixels) == content
+
+
+def with_scans(scans: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again, until there are so many."""
+    last = PROGRESSIVE.rindex(b"\xff\xda")
+    return PROGRESSIVE[:last] + PROGRESSIVE[last:-2] * (scans - PROGRESSIVE.count(b"\xff\xda") + 1) + b"\xff\xd9"
+
+
+def test_a_jpeg_may_have_a_hundred_scans_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert jpeg_of(with_scans(100), MAX_PIXELS) == with_scans(100)
+
+    def decoded(_image: object) -> None:
+        pytest.fail("the bomb went off")
+
+    monkeypatch.setattr(pictures, "_loaded", decoded)
+    for scans in (101, 3000):
+        with pytest.raises(PictureTooLarge, match="more than 100 scans"):
+            jpeg_of(with_scans(scans), MAX_PIXELS)
+
+
+@pytest.mark.parametrize("lone", [b"\x01", b"\xd0", b"\xff\x01"], ids=["TEM", "restart", "filled"])
+def test_no_marker_that_stands_alone_hides_the_scans_behind_it(lone: bytes) -> None:
+    bomb = with_scans(3000)
+    place = bomb.index(b"\xff\xda")
+    with pytest.raises(PictureTooLarge, match="scans"):
+        jpeg_of(bomb[:place] + b"\xff" + lone + b"\xff\xff" + bomb[place:], MAX_PIXELS)
+
+
+def test_what_will_take_long_is_known_before_it_is_decoded() -> None:
+    scans = PROGRESSIVE.count(b"\xff\xda")
+    for content, cost in ((JPEG, 48 * 32), (PROGRESSIVE, 48 * 32 * scans), (PNG, 48 * 32 * pictures.PNG_COST)):
+        assert jpeg_of(content, MAX_PIXELS, cost=cost).startswith(b"\xff\xd8\xff")
+        with pytest.raises(CostlyPicture):
+            jpeg_of(content, MAX_PIXELS, cost=cost - 1)
+
+
+def test_what_a_png_carries_beside_its_pixels_is_never_unpacked() -> None:
+    bomb = zlib.compress(bytes(50_000_000), 9)
+    text = png_chunk(b"zTXt", b"Comment\0\0" + bomb)
+    profile = png_chunk(b"iCCP", b"profile\0\0" + bomb)
+    unicode = png_chunk(b"iTXt", b"Comment\0\1\0\0\0" + bomb)
+    inflate, unpacked = zlib.decompressobj, []
+
+    class Watched:
+        def __init__(self, *arguments: object) -> None:
+            self._inflater = inflate()
+
+        def decompress(self, content: bytes, *arguments: int) -> bytes:
+            unpacked.append(len(content))
+            return self._inflater.decompress(content, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zlib, "decompressobj", Watched)
+        for chunks in (text * 200, profile, unicode * 200):
+            assert opened(jpeg_of(PNG[:33] + chunks + PNG[33:], MAX_PIXELS)).size == (48, 32)
+    assert unpacked == []
+
+
+def test_an_animated_png_is_the_picture_that_stands_for_it() -> None:
+    frames = [Image.new("RGB", (48, 32), (shade, 0, 0)) for shade in range(100)]
+    content = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
+    assert opened(jpeg_of(content, MAX_PIXELS)).size == (48, 32)
+
+
+def test_pictures_behind_the_first_of_a_jpeg_are_not_decoded() -> None:
+    content = encoded(NOISE, "MPO", save_all=True, append_images=[NOISE] * 50)
+    assert jpeg_of(content, 48 * 32, scans=1) == content
+
+
+def test_a_png_that_would_be_too_large_as_a_jpeg_is_refused() -> None:
+    checks = Image.effect_noise((256, 256), 200).convert("1")
+    assert len(jpeg_of(encoded(checks, "PNG"), MAX_PIXELS)) > 20_000
+    with pytest.raises(PictureTooLarge, match="more than 20000 bytes as a JPEG"):
+        jpeg_of(encoded(checks, "PNG"), MAX_PIXELS, jpeg_bytes=20_000)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "I;16", "P"])
+def test_a_png_of_many_bands_is_converted_like_one_of_a_single_band(mode: str) -> None:
+    size = (40, 2 * pictures.BAND_ROWS + 7)
+    source = Image.linear_gradient("L").resize(size)
+    if mode == "I;16":
+        source = source.convert("I").point(lambda value: value * 256).convert("I;16")
+    else:
+        source = source.convert(mode)
+        if mode != "P":
+            source.putalpha(Image.linear_gradient("L").rotate(90).resize(size))
+    kept = opened(jpeg_of(encoded(source, "PNG"), MAX_PIXELS))
+    for row in (0, pictures.BAND_ROWS - 1, pictures.BAND_ROWS, size[1] - 1):
+        strip = source.crop((0, row, 40, row + 1))
+        strip.load()
+        alone = opened(jpeg_of(encoded(strip, "PNG"), MAX_PIXELS))
+        for column in (0, 20, 39):
+            seen, meant = kept.getpixel((column, row)), alone.getpixel((column, 0))
+            assert isinstance(seen, tuple)
+            assert isinstance(meant, tuple)
+            assert all(abs(one - other) <= 6 for one, other in zip(seen, meant, strict=True)), (row, column)
 
 
 def test_a_picture_without_pixels_is_none() -> None:
