@@ -6,6 +6,7 @@ until the mobile sync stage ends, and may be used more than once: phones open li
 
 from __future__ import annotations
 
+import asyncio
 import io
 import ipaddress
 import logging
@@ -22,13 +23,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from actors.examinee_requests import claims_of, ids_of
+from actors.guess_budget import GuessBudget, TooManyGuesses
 from actors.mobile_stage import MobileStage, MobileStages
-from actors.problems import EXPIRED, NO_SECRET, NOT_WAITING, RETRY_AFTER, TOO_MANY_REQUESTS, Problem
+from actors.problems import EXPIRED, NO_SECRET, NOT_WAITING, RETRY_AFTER, TOO_MANY_REQUESTS, Problem, problem_of
 from actors.rate_limit import RateLimit, client_address, is_trusted
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.local_addresses import LOOPBACK_NAMES, in_url, is_wildcard, lan_addresses
 from actors.runtime.settings import Settings, signs_elsewhere, token_secret
+from actors.runtime.stream_admin import Stored
 from actors.runtime.tokens import TokenVerifier, issue_token
+from actors.web_metrics import CODES
 from protocol import subjects
 from protocol.errors import BrokerUnavailable, ErrorCode
 from protocol.facts import MobileSyncCode
@@ -39,7 +43,12 @@ from protocol.times import format_time, parse_time
 log = logging.getLogger("examwire.web")
 
 CODES_A_MINUTE = 10
-WRONG_CODES_A_MINUTE = 10
+WRONG_A_SECOND, WRONG_AT_ONCE = 50, 1000
+"""Of all phones together, on one web server. docs/decisions.md says what a guesser comes to with them."""
+LONGEST_WAIT = 10.0
+"""Seconds for a turn when these are used up; the phone's page waits 15 s for an answer."""
+WRONG_SECONDS = 0.5
+"""How long the answer to a wrong code takes."""
 TOKEN_LASTS_ON = 3600.0
 """Seconds after the deadline: a proctor may extend the stage by so much, and the phone should not have to ask anew."""
 
@@ -58,7 +67,7 @@ class PhoneCodes:
         self._secret = None if signs_elsewhere(settings) and settings.secret is None else token_secret(settings)
         self._proxies = [ipaddress.ip_network(one, strict=False) for one in settings.web.trusted_proxies]
         self._made = RateLimit(CODES_A_MINUTE, 60.0)
-        self._wrong = RateLimit(WRONG_CODES_A_MINUTE, 60.0)
+        self._guesses = GuessBudget(WRONG_A_SECOND, WRONG_AT_ONCE, LONGEST_WAIT)
 
     def routes(self) -> list[Route]:
         return [
@@ -136,22 +145,23 @@ class PhoneCodes:
     async def redeem_code(self, request: Request) -> Response:
         """`POST /v1/phone-codes/{code}`: 200 and a token of role mobile.
 
-        403: the examinee was removed, 404: no such code, 410: it is over, 429: too many wrong ones came from there.
-        Only wrong codes are counted: a whole hall of phones may have one address.
+        403: the examinee was removed, 404: no such code, 410: it is over, 429: too many wrong ones are tried.
+        Only wrong codes are delayed and counted: a whole hall of phones may have one address.
         """
+        outcome = "FOUND"
+        try:
+            return await self._redeemed(request)
+        except Exception as error:
+            outcome = problem_of(error).code
+            raise
+        finally:
+            CODES.labels(outcome).inc()
+
+    async def _redeemed(self, request: Request) -> Response:
         secret = self._signing_secret()
-        address = client_address(request, self._proxies)
-        _refuse_for(self._wrong.wait(address), "too many wrong codes")
-        code = normalised(request.path_params["code"])
-        stored = None
-        if code is not None:
-            try:
-                stored = await self._bus.last_message(PHONE.name, subjects.phone_code(digest(code, secret)))
-            except BrokerUnavailable as error:
-                log.warning("a phone code cannot be looked up: %s", error)
-                raise _unavailable("the code cannot be looked up") from None
+        stored = await self._looked_up(request, secret)
         if stored is None:
-            self._wrong.count(address)
+            await asyncio.sleep(WRONG_SECONDS)
             detail = f"there is no such code; it has {LENGTH} letters and digits, and lives for some minutes"
             raise Problem(404, ErrorCode.NOT_FOUND, detail, field="code")
         over = Problem(410, EXPIRED, "this code is over; take the new one that the examinee's page shows")
@@ -179,6 +189,30 @@ class PhoneCodes:
             "secondsLeft": round(left, 3),
         }
         return JSONResponse(told, headers={"Cache-Control": "no-store"})
+
+    async def _looked_up(self, request: Request, secret: str) -> Stored | None:
+        """What is kept of the code. Raises a `Problem`: 503, or 429 when its turn would not come soon."""
+        code = normalised(request.path_params["code"])
+        if code is None:
+            return None  # nothing was guessed by it
+        address = client_address(request, self._proxies)
+        try:
+            await self._guesses.turn(address)
+        except TooManyGuesses as error:
+            _refuse_for(error.seconds, "too many wrong codes are tried")
+        try:
+            stored = await self._bus.last_message(PHONE.name, subjects.phone_code(digest(code, secret)))
+        except BaseException as error:
+            self._guesses.give_back()
+            if not isinstance(error, BrokerUnavailable):
+                raise
+            log.warning("a phone code cannot be looked up: %s", error)
+            raise _unavailable("the code cannot be looked up") from None
+        if stored is None:
+            self._guesses.wrong(address)
+        else:
+            self._guesses.give_back()
+        return stored
 
     # -- both ----------------------------------------------------------------------------------------
 

@@ -14,6 +14,15 @@ REQUESTS = Histogram(
     registry=REGISTRY,
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
+CODES = Counter(
+    "examwire_web_phone_codes_total",
+    "Codes that phones gave, by the outcome; NOT_FOUND are wrong ones",
+    ["outcome"],
+    registry=REGISTRY,
+)
+CROSS_SITE = Counter(
+    "examwire_web_cross_site_requests_total", "Requests of other sites' pages that were refused", registry=REGISTRY
+)
 PICTURES_WAITING = Gauge(
     "examwire_web_pictures_waiting", "Pictures that were received and wait to be decoded", registry=REGISTRY
 )
@@ -25,5 +34,7 @@ DECODERS_ENDED = Counter(
 )
 for _reason in ("too_costly", "too_slow", "crashed"):
     DECODERS_ENDED.labels(_reason)
+for _outcome in ("FOUND", "NOT_FOUND", "TOO_MANY_REQUESTS"):
+    CODES.labels(_outcome)
 for _outcome in ("STORED", "STORE_FAILED", "UNAVAILABLE", "INTERNAL_ERROR"):
     UPLOADS.labels(_outcome)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import socket
 import time
@@ -21,6 +22,7 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -28,6 +30,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from actors import traces
 from actors.captures import FILE_NAME, StoreFailed, capture_store, keep_seconds
+from actors.cross_site import is_cross_site
 from actors.endpoints import Endpoints
 from actors.examinee_api import ExamineeApi
 from actors.examinee_requests import claims_of, ids_of
@@ -35,7 +38,7 @@ from actors.mobile_stage import MobileStages
 from actors.mobile_upload import MobileUploads
 from actors.phone_codes import PhoneCodes
 from actors.plan_api import PlanApi
-from actors.problems import PROBLEM_HANDLERS, RETRY_AFTER, Problem, problem_of
+from actors.problems import CROSS_SITE_REQUEST, PROBLEM_HANDLERS, RETRY_AFTER, Problem, problem_of
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus
 from actors.runtime.local_addresses import in_url, is_wildcard
@@ -46,7 +49,7 @@ from actors.runtime.settings import Settings, require_secret_beyond_loopback
 from actors.runtime.state_store import StateStore
 from actors.runtime.tls import ServerTls
 from actors.runtime.tokens import TokenVerifier
-from actors.web_metrics import REQUESTS, UPLOADS
+from actors.web_metrics import CROSS_SITE, REQUESTS, UPLOADS
 from actors.web_pages import Pages
 from protocol.errors import (
     BrokerUnavailable,
@@ -98,10 +101,11 @@ class WebServer(Actor):
         self._stages = MobileStages(store, self._verifier)
         self.uploads = MobileUploads(settings.mobile_sync, bus, store, self.captures, self._stages)
         self._tls = ServerTls.of("web", settings.web.certificate_file, settings.web.key_file)
+        self._proxies = [ipaddress.ip_network(one, strict=False) for one in settings.web.trusted_proxies]
         self._endpoints = Endpoints(store)
         pages = Pages(lambda: self._endpoints.known, settings.web.connect_sources)
         api = PlanApi(settings.mobile_sync, bus, self._verifier, self._endpoints)
-        codes = PhoneCodes(settings, bus, self._stages, self._verifier)
+        self.codes = PhoneCodes(settings, bus, self._stages, self._verifier)
         self._http: _HttpServer | None = None
         self._serving: asyncio.Task[None] | None = None
         self._presence = Presence(bus, self)
@@ -113,7 +117,7 @@ class WebServer(Actor):
                 ),
                 Route(f"/v1/plans/{{plan_id:path}}/captures/{{examinee_id:path}}/{FILE_NAME}", self.capture),
                 *api.routes(),
-                *codes.routes(),
+                *self.codes.routes(),
                 *self._stages.routes(),
                 *ExamineeApi(store, self._verifier).routes(),
                 *pages.routes(),
@@ -214,6 +218,12 @@ class WebServer(Actor):
             await send(message)
 
         try:
+            if self._is_cross_site(scope):
+                CROSS_SITE.inc()
+                detail = "a page of another site may not do this; open the page of this server"
+                refused = Problem(403, CROSS_SITE_REQUEST, detail)
+                await refused.response()(scope, receive, sent)
+                return
             await self._app(scope, receive, sent)
         except asyncio.CancelledError:
             # The drain's deadline. Nobody awaits this task any more, so it ends here, with a word to the client.
@@ -229,6 +239,10 @@ class WebServer(Actor):
             REQUESTS.labels(route, method, str(status)).observe(time.perf_counter() - began)
             ids = scope.get("path_params", {})
             self.account_for(HttpRequest(method, route, status, ids.get("plan_id"), ids.get("examinee_id")), began)
+
+    def _is_cross_site(self, scope: Scope) -> bool:
+        peer = scope["client"][0] if scope.get("client") else ""
+        return is_cross_site(scope["method"], Headers(scope=scope), peer, self.settings.web.public_url, self._proxies)
 
     async def upload(self, request: Request) -> Response:
         """`PUT /v1/plans/{planId}/examinees/{examineeId}/mobile-sync?deviceId&model&osVersion`, body JPEG or PNG."""

@@ -85,7 +85,7 @@ class HttpRoute:
 
 
 _TOKEN = ((400, (ErrorCode.INVALID_FIELD,)), (401, (ErrorCode.UNAUTHORIZED,)), (403, (ErrorCode.FORBIDDEN,)))
-_TOKEN_OR_REMOVED = (*_TOKEN[:2], (403, (ErrorCode.FORBIDDEN, "REMOVED")))
+_TOKEN_OR_REMOVED = (*_TOKEN[:2], (403, (ErrorCode.FORBIDDEN, "REMOVED", "CROSS_SITE_REQUEST")))
 _AWAY = (503, (ErrorCode.UNAVAILABLE,))
 _EXAMINEE = "/v1/plans/{planId}/examinees/{examineeId}"
 _MOMENT = "2026-11-22T09:02:11.000Z"
@@ -178,8 +178,9 @@ ROUTES: tuple[HttpRoute, ...] = (
         "/v1/phone-codes/{code}",
         "redeemPhoneCode",
         "A phone's token for a code",
-        "Without a token: the code is what lets the phone in. It may be used more than once. 10 wrong codes a minute "
-        "for each address; only wrong ones are counted.",
+        "Without a token: the code is what lets the phone in. It may be used more than once. Only wrong codes are "
+        "delayed and counted: 1000 at once and 50 a second, of all phones together; beyond that answers take "
+        "up to 10 s, and then there is a 429. 403 CROSS_SITE_REQUEST: a page of another site asks.",
         Answer(
             200,
             "The token.",
@@ -193,7 +194,7 @@ ROUTES: tuple[HttpRoute, ...] = (
             ),
         ),
         problems=(
-            (403, ("REMOVED",)),
+            (403, ("REMOVED", "CROSS_SITE_REQUEST")),
             (404, (ErrorCode.NOT_FOUND,)),
             (410, ("EXPIRED",)),
             (429, ("TOO_MANY_REQUESTS",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import AsyncIterator
@@ -12,7 +13,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from actors import phone_codes
+from actors.guess_budget import GuessBudget
 from actors.runtime.bus import Bus
+from actors.runtime.metrics import REGISTRY
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import TokenVerifier, issue_token
@@ -20,7 +24,7 @@ from protocol.errors import InvalidToken
 from protocol.frames import Role
 from protocol.streams import PHONE
 from protocol.times import parse_time
-from tests.integration.phones import Site, open_site, picture, problem, record, seconds_from_now
+from tests.integration.phones import Site, open_site, picture, problem, record, seconds_from_now, upload_path
 from tests.integration.settings import changed
 from tests.integration.system import eventually
 
@@ -32,6 +36,10 @@ async def site(settings: Settings, bus: Bus, store: StateStore) -> AsyncIterator
     await bus.apply_stream(PHONE)
     async with open_site(settings, bus, store) as site:
         yield site
+
+
+def told(**labels: str) -> float:
+    return REGISTRY.get_sample_value("examwire_web_phone_codes_total", labels) or 0.0
 
 
 async def waiting(site: Site, seconds: float = 60.0, status: str = "WAITING") -> None:
@@ -166,18 +174,118 @@ async def test_a_code_lives_a_quarter_of_an_hour_at_most(site: Site) -> None:
     assert (await made(site))["secondsLeft"] == 900
 
 
-async def test_wrong_codes_are_counted_right_ones_are_not(site: Site) -> None:
+async def test_a_hall_behind_one_address_gets_in_with_its_typos(site: Site) -> None:
     await waiting(site)
     code = (await made(site))["code"]
-    for _ in range(15):  # a hall of phones behind one address
+
+    async def phone(number: int) -> list[int]:
+        typed = [code] if number % 20 else [f"ZZZZZZ{code[-2:]}", "ABCDEFG0", code]  # 5 % of them take three tries
+        return [(await site.http.post(f"/v1/phone-codes/{one}")).status_code for one in typed]
+
+    answers = await asyncio.gather(*(phone(number) for number in range(500)))
+    assert [tried[-1] for tried in answers] == [200] * 500
+    assert sum(tried == [404, 404, 200] for tried in answers) == 25
+
+
+async def test_wrong_codes_lock_nobody_out_whoever_tries_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(phone_codes, "WRONG_SECONDS", 0.0)
+    before = told(outcome="NOT_FOUND")
+    await waiting(site)
+    code = (await made(site))["code"]
+
+    async def guess(number: int) -> int:
+        wrong = f"ZZ{chr(65 + number % 8)}{chr(65 + number // 8 % 8)}{chr(65 + number // 64)}ZZZ"
+        return (await site.http.post(f"/v1/phone-codes/{wrong}")).status_code
+
+    for start in range(0, 400, 100):
+        assert set(await asyncio.gather(*(guess(start + number) for number in range(100)))) == {404}
+    for _ in range(3):
         assert (await site.http.post(f"/v1/phone-codes/{code}")).status_code == 200
-    for wrong in ("ABCDEFGH", "x", "ABCDEFG0", *["ZZZZZZZZ"] * 7):
-        response = await site.http.post(f"/v1/phone-codes/{wrong}")
-        assert (response.status_code, problem(response)["code"]) == (404, "NOT_FOUND")
-    for tried in ("ZZZZZZZZ", code):  # a guesser learns nothing more
-        response = await site.http.post(f"/v1/phone-codes/{tried}")
-        assert (response.status_code, problem(response)["code"]) == (429, "TOO_MANY_REQUESTS")
-        assert 1 <= int(response.headers["retry-after"]) <= 60
+    assert told(outcome="NOT_FOUND") == before + 400
+    assert "300 wrong phone codes within a minute, 300 of them from 127.0.0.1" in caplog.text
+
+
+async def test_beyond_the_budget_a_right_code_waits_for_its_turn_and_is_taken(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phone_codes, "WRONG_SECONDS", 0.0)
+    await waiting(site)
+    code = (await made(site))["code"]
+    site.server.codes._guesses = GuessBudget(20.0, 5, 5.0)
+    guesses = [asyncio.create_task(site.http.post("/v1/phone-codes/ZZZZZZZZ")) for _ in range(30)]
+
+    async def waits() -> bool:
+        return site.server.codes._guesses.waiting >= 20
+
+    await eventually(waits, "guesses that wait for their turn")
+    assert (await site.http.post(f"/v1/phone-codes/{code}")).status_code == 200
+    assert {answer.status_code for answer in await asyncio.gather(*guesses)} == {404}
+
+
+async def test_when_no_turn_will_come_soon_it_is_said_when_to_try_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phone_codes, "WRONG_SECONDS", 0.0)
+    await waiting(site)
+    code = (await made(site))["code"]
+    site.server.codes._guesses = GuessBudget(0.5, 1, 3.0)
+    answers = await asyncio.gather(*(site.http.post("/v1/phone-codes/ZZZZZZZZ") for _ in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [404, 404, 429, 429]
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert problem(refused)["code"] == "TOO_MANY_REQUESTS"
+    assert 1 <= int(refused.headers["retry-after"]) <= 3
+    assert (await site.http.post(f"/v1/phone-codes/{code}")).status_code == 200
+
+
+# -- pages of other sites --------------------------------------------------------------------------------
+
+FOREIGN = [
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1:1"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site", "Origin": "https://other.exam.example"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example", "X-Forwarded-Host": "evil.example"},
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+async def test_a_page_of_another_site_can_do_nothing(site: Site, headers: dict[str, str]) -> None:
+    await waiting(site)
+    code = (await made(site))["code"]
+    before = told(outcome="NOT_FOUND")
+    for method, path, more in (
+        ("POST", f"/v1/phone-codes/{code}", {}),
+        ("POST", "/v1/phone-codes/ZZZZZZZZ", {}),
+        ("POST", MAKE, site.bearer("examinee")),
+        ("PUT", upload_path(), site.bearer()),
+    ):
+        response = await site.http.request(method, path, headers={**headers, **more}, content=b"")
+        assert (response.status_code, problem(response)["code"]) == (403, "CROSS_SITE_REQUEST"), (method, path)
+    assert told(outcome="NOT_FOUND") == before
+    assert await site.published() == []
+    assert (await site.http.get("/v1/endpoints", headers=headers)).status_code == 503  # as for everybody: none is READY
+
+
+async def test_our_own_pages_and_programs_are_no_other_site(settings: Settings, bus: Bus, store: StateStore) -> None:
+    await bus.apply_stream(PHONE)
+    web = settings.web.model_copy(update={"public_url": "https://exam.example/", "trusted_proxies": ["127.0.0.1"]})
+    async with open_site(settings.model_copy(update={"web": web}), bus, store) as site:
+        await waiting(site)
+        code = (await made(site))["code"]
+        for headers in (
+            {},
+            {"Origin": site.server.url},
+            {"Sec-Fetch-Site": "same-origin", "Origin": site.server.url},
+            {"Sec-Fetch-Site": "none"},
+            {"Origin": "https://exam.example"},
+            {"Origin": "https://exam.example:443", "Sec-Fetch-Site": "same-site"},
+            {"Origin": "https://pages.example", "X-Forwarded-Host": "pages.example"},
+        ):
+            response = await site.http.post(f"/v1/phone-codes/{code}", headers=headers)
+            assert response.status_code == 200, headers
 
 
 async def test_an_examinee_makes_so_many_codes_a_minute(site: Site) -> None:

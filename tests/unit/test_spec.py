@@ -277,7 +277,8 @@ def test_numbers_that_are_told_are_those_of_the_code(served: Document) -> None:
     made = served["paths"]["/v1/plans/{planId}/examinees/{examineeId}/phone-code"]["post"]["description"]
     assert f"{phone_codes.CODES_A_MINUTE} a minute" in made
     redeemed = served["paths"]["/v1/phone-codes/{code}"]["post"]["description"]
-    assert f"{phone_codes.WRONG_CODES_A_MINUTE} wrong codes a minute" in redeemed
+    assert f"{phone_codes.WRONG_AT_ONCE} at once and {phone_codes.WRONG_A_SECOND} a second" in redeemed
+    assert f"up to {phone_codes.LONGEST_WAIT:g} s" in redeemed
 
 
 def test_examples_of_answers_are_valid(served: Document) -> None:
