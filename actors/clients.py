@@ -7,17 +7,20 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
+from typing import Any
 
-from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import Server, ServerConnection
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 
+from actors.address_limits import Limits
+from actors.client_addresses import networks_of
 from actors.connection import Connection
 from actors.doorkeeper import Doorkeeper
 from actors.endpoints import Endpoints
 from actors.examinee_session import ExamineeSession
 from actors.greeting import Greeting, greet
+from actors.handshake import Handshake
 from actors.heartbeat import Active
 from actors.outbox import Outbox
 from actors.plan_feed import PlanFeed
@@ -82,10 +85,16 @@ class Clients:
         self._address = f"socket.{server_id}"
         self._tokens = TokenVerifier(settings)
         socket = settings.socket
-        self._door = Doorkeeper(
-            socket.origins, socket.accept_per_second, socket.max_connections, own_names(socket.host)
-        )
         self._tally = Tally(log, self._address, server=server_id)
+        self.door = Doorkeeper(
+            socket.origins,
+            Limits.of(socket),
+            own_names(socket.host),
+            tokens=self._tokens,
+            trusted_proxies=networks_of(socket.trusted_proxies),
+            closed=self._closed,
+            count=lambda answer: self._tally.count("refused", answer),
+        )
         self._by_examinee: dict[tuple[str, str], ExamineeSession] = {}
         self._tidying = asyncio.Semaphore(16)
         self.examinees: dict[str, ExamineeSession] = {}
@@ -97,7 +106,7 @@ class Clients:
     @property
     def refused(self) -> int:
         """Handshakes that were answered with 503."""
-        return self._door.refused
+        return self.door.refused
 
     def announce_all(self) -> None:
         """CONNECTED into the log for everybody who is here."""
@@ -134,17 +143,28 @@ class Clients:
         feed = self.feeds.get(plan_id)
         return next((one for one in feed.proctors if one.address == address), None) if feed is not None else None
 
-    def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        assert self._door is not None
-        closed = None
+    def _closed(self) -> str | None:
+        """Why nobody is let in now."""
         if not self._bus.connected:
-            closed = "this server is cut off from NATS"
-        elif self._away is not None:
-            closed = "this server is drained; connect to another one"
-        response = self._door.refuse(connection, request, open_now=self.sockets, closed=closed)
-        if response is not None and response.status_code != HTTPStatus.OK:
-            self._tally.count("refused", str(response.status_code))
-        return response
+            return "this server is cut off from NATS"
+        if self._away is not None:
+            return "this server is drained; connect to another one"
+        return None
+
+    def let_in(
+        self,
+        server: Server,
+        options: dict[str, Any],
+        handshake: Handshake,
+        transport: asyncio.Transport,
+        request: Request,
+    ) -> None:
+        """A WebSocket for a client that the door lets in."""
+        connection = Connection(handshake.protocol, server, **options)
+        connection.begin(self.door, handshake)
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        connection.process_event(request)
 
     async def handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, Connection)
@@ -154,6 +174,8 @@ class Clients:
             if greeting is None:
                 self._tally.count("turned away", connection.reason())
                 return
+            socket = self._settings.socket
+            connection.greeted(socket.bytes_per_second, socket.frames_per_second)
             if greeting.claims.role == "examinee":
                 await self._serve_examinee(connection, greeting)
             else:
@@ -338,7 +360,4 @@ def _inspector(session: ExamineeSession) -> Callable[[bytes], Awaitable[bytes]]:
 def _client_info(connection: Connection, hello: Hello) -> ClientInfo:
     said = hello.client_info.browser_info if hello.client_info else None
     agent = connection.request.headers.get("User-Agent") if connection.request else None
-    address = connection.remote_address
-    return ClientInfo(
-        ip_address=str(address[0])[:256] if address else None, browser_info=said or (agent[:256] if agent else None)
-    )
+    return ClientInfo(ip_address=connection.address or None, browser_info=said or (agent[:256] if agent else None))

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from contextlib import suppress
 from http import HTTPStatus
 from socket import IPPROTO_TCP, TCP_INFO, TCP_NOTSENT_LOWAT
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode as WireCode
 from websockets.protocol import OPEN, Event
 
+from actors.handshake import Handshake
+from actors.inbound_budget import READ_COST, InboundBudget
 from actors.socket_metrics import BREAKS, count_close
 from protocol.close_codes import CLOSE_RULES, CloseCode
 from protocol.codec import encode
 from protocol.facts import LossReason
 from protocol.frames import Migrate
 from protocol.wire import Message
+
+if TYPE_CHECKING:
+    from actors.address_limits import Place
+    from actors.doorkeeper import Doorkeeper, Shown
+
+SLICE, STRANGERS_SLICE = 1024, 128
+"""Bytes that are read before it is looked whether more may be: some 170 frames at most, about a millisecond; or 21."""
+
+LINGER_SECONDS = 1.0
+"""So long whoever has sent too much may take to read the close frame. Nothing of theirs is read any more."""
 
 _PROTOCOL_ERRORS = frozenset(
     {WireCode.PROTOCOL_ERROR, WireCode.UNSUPPORTED_DATA, WireCode.INVALID_DATA, WireCode.MESSAGE_TOO_BIG}
@@ -42,14 +55,105 @@ class Connection(ServerConnection):
         self._taken: int | None = None
         self.last_taken = self.last_heard
         self.looks_without_taking = 0
+        self.address = ""
+        self.shown: Shown | None = None
+        self._door: Doorkeeper | None = None
+        self._place: Place | None = None
+        self._budget = InboundBudget()
+        self._frames = 0
+        self._held: bytes | None = None
+        self._reading_on: asyncio.TimerHandle | None = None
+
+    # -- from the door -------------------------------------------------------------------------------
+
+    def begin(self, door: Doorkeeper, handshake: Handshake) -> None:
+        """Take over from the handshake of a client that is let in. Its request follows as an event."""
+        self._door = door
+        self._place = handshake.place
+        self.address = handshake.address
+        self.shown = handshake.shown
+
+    def greeted(self, bytes_per_second: float, frames_per_second: float) -> None:
+        """The client has said a valid hello: it is no stranger any more."""
+        self._budget.open(bytes_per_second, frames_per_second, self.loop.time())
+        if self._door is not None and self._place is not None:
+            self._door.greeted(self._place)
+
+    # -- what it sends, within its budget ------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # When frames wait unreceived, `data_received` sees it: it alone pauses reading, for either reason.
+        self.recv_messages.pause = _nothing
+        self.recv_messages.resume = self._received
+
+    def data_received(self, data: bytes) -> None:
+        if self._held is not None:
+            self._held += data
+            return
+        budget = self._budget
+        most = SLICE if budget.refills else STRANGERS_SLICE
+        at, size = 0, len(data)
+        while at < size:
+            if budget.fill(self.loop.time()) <= 0 or self.recv_messages.paused:
+                self._hold(data[at:])
+                return
+            part = data if size <= most else data[at : at + most]
+            self._frames = 0
+            super().data_received(part)
+            at += len(part)
+            budget.left -= len(part) + READ_COST + budget.frame_cost * self._frames
+        if self.recv_messages.paused:
+            self._hold(b"")
+
+    def _hold(self, rest: bytes) -> None:
+        """It has sent more than it may, or than is being worked off: read no more for now, or end it."""
+        self._held = rest
+        if self.transport.is_closing():
+            return
+        self.transport.pause_reading()
+        if self.recv_messages.paused:
+            return
+        if self._budget.refills and self.protocol.state is OPEN:
+            self._hit("paused")
+            self._reading_on = self.loop.call_later(self._budget.wait(), self._read_on)
+            return
+        if self.protocol.state is OPEN:
+            self._hit("before_hello")
+            self.end_reason = self.end_reason or LossReason.PROTOCOL_ERROR.value
+            self.protocol.fail(CloseCode.POLICY_VIOLATION, CLOSE_RULES[CloseCode.POLICY_VIOLATION].name)
+            self.send_data()
+        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def _received(self) -> None:
+        """Whoever receives has taken most of what waited."""
+        self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._reading_on is not None:
+            self._reading_on.cancel()
+            self._reading_on = None
+        if self._held is None or self.recv_messages.paused or self.transport.is_closing():
+            return
+        rest, self._held = self._held, None
+        self.data_received(rest)
+        if self._held is None:
+            self.transport.resume_reading()
+
+    def _hit(self, limit: str) -> None:
+        if self._door is not None and self._place is not None:
+            self._door.hit(self._place, limit)
 
     def process_event(self, event: Event) -> None:
+        self._frames += 1
         self.last_heard = self.loop.time()  # any inbound frame counts as life, and only inbound
         self.pinged = False
         super().process_event(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._door is not None and self._place is not None:
+            self._door.leave(self._place)
         if self.opened:
             count_close(self.first_close_code())
         if self.session is not None:
@@ -156,3 +260,7 @@ class Connection(ServerConnection):
         """Tell the client where to go, and close."""
         self.tell(frame)
         await self.end(CloseCode.MIGRATE, LossReason.SERVER_DRAINING.value)
+
+
+def _nothing() -> None:
+    pass

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-from actors.rate_limit import Network, is_trusted
+from actors.client_addresses import Network, is_trusted
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OWN_SITE = ("same-origin", "none")

@@ -2,63 +2,165 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from websockets.asyncio.server import ServerConnection
-from websockets.http11 import Request, Response
+from websockets.frames import Close, Frame, Opcode
+from websockets.http11 import Request
 
-from actors.runtime.pace import Pace
+from actors.address_limits import AddressLimits, Limits, Place
+from actors.client_addresses import Network, client_address, is_trusted
+from actors.handshake import Handshake
+from actors.rate_limit import RateLimit
+from actors.runtime.tokens import TokenVerifier, bearer
+from actors.single_headers import repeated
 from actors.socket_metrics import REFUSALS
-from protocol.frames import CONNECT_PATH
+from protocol.claims import Claims
+from protocol.close_codes import CLOSE_RULES, CloseCode
+from protocol.errors import InvalidToken
+from protocol.frames import CONNECT_PATH, TOKEN_SUBPROTOCOL
+
+IDENTITY_TIMES, IDENTITY_SECONDS = 10, 10.0
+"""So often within so many seconds one token's owner goes before strangers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a client is answered that is not let in, whole. `half_close`: it gets time to read a close frame."""
+
+    content: bytes
+    half_close: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """The token that a handshake showed, and what it says."""
+
+    token: str
+    claims: Claims
 
 
 class Doorkeeper:
     """Looks at the path, the origin, whether there is room, and how fast they come.
 
     Without `origins`, pages of the server's own host may connect, whatever port or scheme they have; `own_names` are
-    different spellings of that host.
+    different spellings of that host. `closed`: why nobody is let in now. `count` is told each refusal.
     """
 
     def __init__(
         self,
         origins: list[str],
-        accept_per_second: float,
-        max_connections: int,
+        limits: Limits,
         own_names: frozenset[str] = frozenset(),
+        *,
+        tokens: TokenVerifier | None = None,
+        trusted_proxies: Sequence[Network] = (),
+        closed: Callable[[], str | None] = lambda: None,
+        count: Callable[[str], None] = lambda _what: None,
     ) -> None:
         self._origins = origins
         self._own_names = own_names
-        self._pace = Pace(accept_per_second, max(1.0, accept_per_second))  # less than one a second still lets one in
-        self._max = max_connections
+        self._tokens = tokens
+        self._trusted = trusted_proxies
+        self._closed = closed
+        self._count = count
+        self._identities = RateLimit(IDENTITY_TIMES, IDENTITY_SECONDS)
+        self._limits = AddressLimits(limits)
         self.refused = 0
 
-    def refuse(
-        self, connection: ServerConnection, request: Request, *, open_now: int, closed: str | None
-    ) -> Response | None:
-        """A response when the client is not let in. `closed`: why nobody is let in now."""
+    # -- connections come and go ---------------------------------------------------------------------
+
+    def arrive(self, address: str, transport: asyncio.Transport) -> Place | None:
+        """See `AddressLimits.arrive`."""
+        return self._limits.arrive(address, transport, proxy=is_trusted(address, self._trusted))
+
+    def greeted(self, place: Place) -> None:
+        """The client has said a valid hello."""
+        self._limits.greeted(place)
+
+    def leave(self, place: Place) -> None:
+        """The connection has ended."""
+        self._limits.leave(place)
+
+    def hit(self, place: Place, limit: str) -> None:
+        """The client has hit a limit of its connection."""
+        self._limits.hit(place, limit)
+
+    def close(self) -> None:
+        """The server stops: nobody's request is waited for."""
+        self._limits.close()
+
+    # -- what they ask -------------------------------------------------------------------------------
+
+    def refuse(self, handshake: Handshake, request: Request) -> Refusal | None:
+        """The answer when the client is not let in."""
+        place = handshake.place
+        assert place is not None
+        headers = request.headers
+        if (name := repeated(name for name, _ in headers.raw_items())) is not None:
+            return Refusal(self.bad_request(place, HTTPStatus.BAD_REQUEST, f"more than one {name}\n"))
         path = request.path.partition("?")[0]
         if path == "/healthz":
-            return connection.respond(HTTPStatus.OK, "ok\n")
+            return Refusal(_answer(HTTPStatus.OK, "ok\n"))
         if path != CONNECT_PATH:
-            return connection.respond(HTTPStatus.NOT_FOUND, f"connect to {CONNECT_PATH}\n")
-        origin = request.headers.get("Origin")
-        if origin is not None and not self._allowed(origin, request.headers.get("Host", "")):
-            return connection.respond(HTTPStatus.FORBIDDEN, "this Origin may not connect; see socket.origins\n")
-        if closed is not None:
-            return self._later(connection, closed, 2, "closed")
-        if open_now >= self._max:
-            return self._later(connection, "this server is full", 5, "full")
-        if not self._pace.take():
-            return self._later(connection, "too many connect at once", 1, "too_fast")
-        return None
+            return self._refusal(HTTPStatus.NOT_FOUND, f"connect to {CONNECT_PATH}\n")
+        origin = headers.get("Origin")
+        if origin is not None and not self._allowed(origin, headers.get("Host", "")):
+            return self._refusal(HTTPStatus.FORBIDDEN, "this Origin may not connect; see socket.origins\n")
+        if (forwarded := headers.get_all("X-Forwarded-For")) and is_trusted(handshake.address, self._trusted):
+            handshake.address = client_address(handshake.address, forwarded, self._trusted)
+            self._limits.belongs_to(place, handshake.address)
+        if (why := self._closed()) is not None:
+            return self._later(handshake, request, why, 2, "closed")
+        reason = self._limits.refuse(place, known=False)
+        if reason is not None and self._is_known(handshake, request):
+            reason = self._limits.refuse(place, known=True)
+        if reason is None:
+            return None
+        return self._later(handshake, request, *_LATER[reason], reason)
 
-    def _later(self, connection: ServerConnection, why: str, seconds: int, reason: str) -> Response:
+    def bad_request(self, place: Place, status: HTTPStatus, text: str) -> bytes:
+        """The answer to a request that is none."""
+        self._limits.hit(place, "bad_request")
+        return self._refusal(status, text).content
+
+    def _is_known(self, handshake: Handshake, request: Request) -> bool:
+        """Whether it shows a valid token, of somebody who does not come all the time."""
+        token = shown_token(request)
+        assert handshake.place is not None
+        if token is None or self._tokens is None or not self._limits.may_check(handshake.place):
+            return False
+        try:
+            claims = self._tokens.verify(token)
+        except InvalidToken:
+            return False
+        identity = f"{claims.plan}/{claims.sub}"
+        if self._identities.wait(identity):
+            return False
+        self._identities.count(identity)
+        handshake.shown = Shown(token, claims)
+        return True
+
+    def _later(self, handshake: Handshake, request: Request, why: str, seconds: int, reason: str) -> Refusal:
         self.refused += 1
         REFUSALS.labels(reason).inc()
-        response = connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, why + "\n")
-        response.headers["Retry-After"] = str(seconds)
-        return response
+        assert handshake.place is not None
+        # A browser is not shown the status of a handshake that is refused: it would take it for a failed attempt.
+        if "Origin" in request.headers and self._limits.may_check(handshake.place):
+            accepted = handshake.protocol.accept(request)
+            if accepted.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+                self._count(str(int(CloseCode.TRY_AGAIN_LATER)))
+                return Refusal(accepted.serialize() + _TRY_AGAIN_LATER, half_close=True)
+        self._count(str(int(HTTPStatus.SERVICE_UNAVAILABLE)))
+        return Refusal(_answer(HTTPStatus.SERVICE_UNAVAILABLE, why + "\n", seconds))
+
+    def _refusal(self, status: HTTPStatus, text: str) -> Refusal:
+        self._count(str(int(status)))
+        return Refusal(_answer(status, text))
 
     def _allowed(self, origin: str, host: str) -> bool:
         if self._origins:
@@ -68,3 +170,35 @@ class Doorkeeper:
         except ValueError:  # brackets that hold no address
             return False
         return own is not None and (page == own or {own, page} <= self._own_names)
+
+
+_LATER = {
+    "full": ("this server is full", 5),
+    "address_full": ("too many connections from this address", 5),
+    "too_fast": ("too many connect at once", 1),
+    "address_too_fast": ("too many connect at once from this address", 1),
+}
+_TRY_AGAIN_LATER = Frame(
+    Opcode.CLOSE, Close(CloseCode.TRY_AGAIN_LATER, CLOSE_RULES[CloseCode.TRY_AGAIN_LATER].name).serialize()
+).serialize(mask=False)
+
+
+def shown_token(request: Request) -> str | None:
+    """The token that a handshake shows: `Authorization: Bearer`, or a browser's second subprotocol."""
+    if (token := bearer(request.headers.get("Authorization"))) is not None:
+        return token
+    for line in request.headers.get_all("Sec-WebSocket-Protocol"):
+        for offered in line.split(","):
+            name, prefix, token = offered.strip().partition(TOKEN_SUBPROTOCOL)
+            if prefix and not name and token:
+                return token
+    return None
+
+
+@cache
+def _answer(status: HTTPStatus, text: str, retry_after: int | None = None) -> bytes:
+    later = f"Retry-After: {retry_after}\r\n" if retry_after is not None else ""
+    return (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\nContent-Length: {len(text.encode())}\r\n"
+        f"Content-Type: text/plain; charset=utf-8\r\n{later}\r\n{text}"
+    ).encode()

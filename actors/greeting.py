@@ -6,7 +6,8 @@ import asyncio
 from dataclasses import dataclass
 
 from actors.connection import Connection
-from actors.runtime.tokens import TokenVerifier, bearer
+from actors.doorkeeper import shown_token
+from actors.runtime.tokens import TokenVerifier
 from protocol.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.errors import ErrorCode, InvalidToken, ProtocolError
@@ -19,6 +20,14 @@ class Greeting:
 
     claims: Claims
     hello: Hello
+
+
+def _claims(connection: Connection, hello: Hello, tokens: TokenVerifier) -> Claims:
+    """What the token says: that of the hello, or one that the handshake showed. Raises `InvalidToken`."""
+    shown = connection.shown
+    if shown is not None and hello.token in (None, shown.token):
+        return shown.claims  # checked a moment ago
+    return tokens.verify(hello.token or (shown_token(connection.request) if connection.request else None))
 
 
 async def greet(connection: Connection, tokens: TokenVerifier) -> Greeting | None:
@@ -40,9 +49,8 @@ async def greet(connection: Connection, tokens: TokenVerifier) -> Greeting | Non
         connection.tell(error_frame(error))
         await connection.end(CloseCode.INVALID_HELLO)
         return None
-    header = connection.request.headers.get("Authorization") if connection.request else None
     try:
-        claims = tokens.verify(hello.token or bearer(header))
+        claims = _claims(connection, hello, tokens)
     except InvalidToken as error:
         connection.tell(error_frame(ProtocolError(ErrorCode.UNAUTHORIZED, str(error), "data.token"), hello.type))
         await connection.end(CloseCode.INVALID_TOKEN)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import ipaddress
 import logging
 import math
 import secrets
@@ -22,11 +21,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from actors.client_addresses import is_trusted, networks_of
 from actors.examinee_requests import claims_of, ids_of
 from actors.guess_budget import GuessBudget, TooManyGuesses
 from actors.mobile_stage import MobileStage, MobileStages
 from actors.problems import EXPIRED, NO_SECRET, NOT_WAITING, RETRY_AFTER, TOO_MANY_REQUESTS, Problem, problem_of
-from actors.rate_limit import RateLimit, client_address, is_trusted
+from actors.rate_limit import RateLimit, client_address
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.local_addresses import LOOPBACK_NAMES, in_url, is_wildcard, lan_addresses
 from actors.runtime.settings import Settings, signs_elsewhere, token_secret
@@ -65,7 +65,7 @@ class PhoneCodes:
         self._verifier = verifier
         # With an issuer's public key only there is nothing that a phone's token could be signed with.
         self._secret = None if signs_elsewhere(settings) and settings.secret is None else token_secret(settings)
-        self._proxies = [ipaddress.ip_network(one, strict=False) for one in settings.web.trusted_proxies]
+        self._proxies = networks_of(settings.web.trusted_proxies)
         self._made = RateLimit(CODES_A_MINUTE, 60.0)
         self._guesses = GuessBudget(WRONG_A_SECOND, WRONG_AT_ONCE, LONGEST_WAIT)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import time
 from collections import deque
@@ -10,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 from starlette.requests import Request
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from actors import client_addresses
+from actors.client_addresses import Network, counted_as
 
 MOST_KEYS = 50_000
 
@@ -57,27 +57,8 @@ class RateLimit:
 
 
 def client_address(request: Request, trusted_proxies: Sequence[Network]) -> str:
-    """Who asks: the peer, or behind trusted proxies the last address in X-Forwarded-For that is none of them.
-
-    An IPv6 address counts as its /64, for that is what one customer has.
-    """
-    address = request.client.host if request.client is not None else ""
-    hops = [one.strip() for one in ",".join(request.headers.getlist("x-forwarded-for")).split(",") if one.strip()]
-    while hops and is_trusted(address, trusted_proxies):
-        address = hops.pop()
-    try:
-        known = ipaddress.ip_address(address)
-    except ValueError:
-        return "unknown"
-    if known.version == 6 and known.ipv4_mapped is None:
-        return str(ipaddress.ip_network((known, 64), strict=False))
-    return str(known.ipv4_mapped or known) if known.version == 6 else str(known)
-
-
-def is_trusted(address: str, trusted_proxies: Sequence[Network]) -> bool:
-    """Whether what this peer forwards is believed (`web.trusted_proxies`)."""
-    try:
-        known = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(known in network for network in trusted_proxies)
+    """Who asks, as what they count as: see `actors.client_addresses`."""
+    peer = request.client.host if request.client is not None else ""
+    return counted_as(
+        client_addresses.client_address(peer, request.headers.getlist("x-forwarded-for"), trusted_proxies)
+    )

@@ -17,7 +17,17 @@ from protocol.times import parse_time
 
 ACCEPTS = Counter("examwire_socket_accepts_total", "Clients let in after their hello", ["client"], registry=REGISTRY)
 REFUSALS = Counter(
-    "examwire_socket_refusals_total", "Handshakes answered with 503, by the reason", ["reason"], registry=REGISTRY
+    "examwire_socket_refusals_total",
+    "Handshakes answered with 503, or with close code 1013 when they are a browser's, by the reason",
+    ["reason"],
+    registry=REGISTRY,
+)
+LIMITS_HIT = Counter(
+    "examwire_socket_limits_hit_total",
+    "Connections that were dropped (connects, idle, request_late), answered 400 or 431 (bad_request), closed with 1008 "
+    "before their hello (before_hello), or read more slowly after it (paused)",
+    ["limit"],
+    registry=REGISTRY,
 )
 CLOSES = Counter(
     "examwire_socket_closes_total",
@@ -48,8 +58,10 @@ _LATENCY_OF = {
 _KNOWN_CODES = {code: CLOSES.labels(str(code)) for code in (*CLOSE_RULES, 1002, 1005, 1006, 1007, 1008)}
 _OTHER_CODE = CLOSES.labels("other")
 # At 0 from the start: a counter that begins with 1 has not increased.
-for _reason in ("closed", "full", "too_fast"):
+for _reason in ("closed", "full", "too_fast", "address_full", "address_too_fast"):
     REFUSALS.labels(_reason)
+for _limit in ("connects", "idle", "request_late", "bad_request", "before_hello", "paused"):
+    LIMITS_HIT.labels(_limit)
 for _reason in (LossReason.PING_TIMEOUT, LossReason.SLOW_CLIENT, LossReason.PROTOCOL_ERROR):
     BREAKS.labels(_reason)
 

@@ -8,10 +8,12 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pydantic_core
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from actors.clients import Clients
@@ -19,6 +21,7 @@ from actors.connection import Connection
 from actors.deliveries import Deliveries
 from actors.drain import Departure
 from actors.endpoints import Endpoints
+from actors.handshake import Handshake
 from actors.heartbeat import Heartbeat, Superseded
 from actors.log_end import LogEnd
 from actors.outbox import Outbox
@@ -176,7 +179,6 @@ class SocketServer(Actor):
             socket.host,
             socket.port,
             ssl=self._tls.context if self._tls is not None else None,
-            process_request=self._clients.process_request,
             select_subprotocol=_select_subprotocol,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
@@ -186,13 +188,16 @@ class SocketServer(Actor):
             max_size=MAX_FRAME_BYTES,
             max_queue=4,
             server_header=None,
-            create_connection=Connection,
+            create_connection=cast(Any, self._handshake),
             backlog=4096,
         )
         port = self._server.sockets[0].getsockname()[1]
         scheme = "wss" if self._tls is not None else "ws"
         self._own.url = socket.public_url or f"{scheme}://{in_url(reachable_host(socket.host))}:{port}/v1/connect"
         self._endpoints.own = self._own.url
+
+    def _handshake(self, protocol: ServerProtocol, server: Server, **options: Any) -> Handshake:
+        return Handshake(self._clients.door, protocol, partial(self._clients.let_in, server, options))
 
     # -- shutdown ------------------------------------------------------------------------------------
 
@@ -207,6 +212,7 @@ class SocketServer(Actor):
                     await self._own.publish_quietly(ServerStatusCode.STOPPING)
                 for connection in self._connections():
                     connection.end_reason = connection.end_reason or LossReason.SERVER_STOPPED.value
+                self._clients.door.close()
                 self._server.close(code=CloseCode.SERVICE_RESTART, reason="SERVICE_RESTART")
                 try:
                     async with asyncio.timeout(max(0.1, deadline - time.monotonic())):

@@ -15,9 +15,11 @@ class CloseCode(IntEnum):
     NORMAL = 1000
     GOING_AWAY = 1001
     UNSUPPORTED_DATA = 1003
+    POLICY_VIOLATION = 1008
     TOO_LARGE = 1009
     INTERNAL_ERROR = 1011
     SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
     PING_TIMEOUT = 4000
     SLOW_CLIENT = 4001
     SERVER_ISOLATED = 4002
@@ -55,9 +57,15 @@ CLOSE_RULES: dict[int, CloseRule] = {
         CloseRule(CloseCode.NORMAL, False, "The client asked for it. Nothing to do."),
         CloseRule(CloseCode.GOING_AWAY, True, "Connect to the next endpoint after the backoff."),
         CloseRule(CloseCode.UNSUPPORTED_DATA, False, "Send text frames; mend the client."),
+        CloseRule(CloseCode.POLICY_VIOLATION, False, "Too much was sent before hello (16 KiB, 16 frames); mend it."),
         CloseRule(CloseCode.TOO_LARGE, False, "A frame was over 64 KiB; mend the client."),
         CloseRule(CloseCode.INTERNAL_ERROR, True, "Connect again after the backoff."),
         CloseRule(CloseCode.SERVICE_RESTART, True, "Connect to the next endpoint."),
+        CloseRule(
+            CloseCode.TRY_AGAIN_LATER,
+            True,
+            "Not now; connect to the next endpoint after the backoff. This is no attempt.",
+        ),
         CloseRule(CloseCode.PING_TIMEOUT, True, "Nothing was heard from you; connect again."),
         CloseRule(CloseCode.SLOW_CLIENT, True, "You read too slowly; connect again for a snapshot."),
         CloseRule(CloseCode.SERVER_ISOLATED, True, "Connect to the next endpoint at once."),

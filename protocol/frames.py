@@ -17,8 +17,17 @@ from protocol.views import ConnectionView, MobileSyncView, NoticesView, Reconnec
 from protocol.wire import ActionId, Message, Text, Traced, Version, Wire
 
 SUBPROTOCOL = "examwire.v1"
+TOKEN_SUBPROTOCOL = "examwire.token."
+"""With the token behind it, a second subprotocol to offer: how a browser shows its token in the handshake."""
 CONNECT_PATH = "/v1/connect"
+REQUEST_BYTES = 16 * 1024
+"""The handshake's request, all of it."""
 HELLO_SECONDS = 5.0
+HELLO_BYTES = 16 * 1024
+HELLO_FRAMES = 16
+"""What a client may send up to its hello, that included."""
+BURST_SECONDS = 5.0
+"""A greeted client may send what it may send in so long at once."""
 MAX_FRAME_BYTES = 64 * 1024
 
 Role = Literal["examinee", "proctor", "mobile", "operator"]

@@ -38,6 +38,12 @@ def _together(section: BaseModel, *names: str) -> None:
         raise ValueError(f"{' and '.join(names)} go together")
 
 
+def _checked_networks(networks: list[str]) -> list[str]:
+    for network in networks:
+        ipaddress.ip_network(network, strict=False)
+    return networks
+
+
 class _TlsSection(_Section):
     certificate_file: FilePath | None = Field(None, description="serve TLS with this certificate chain (PEM)")
     key_file: FilePath | None = Field(None, description="its private key (PEM)")
@@ -56,13 +62,38 @@ class SocketSettings(_TlsSection):
     ping_timeout_seconds: Positive = 5.0
     origins: list[str] = Field([], description="allowed Origin values; empty: the server's own host only; '*': any")
     accept_per_second: Positive = Field(2000.0, description="handshakes a second before 503 with Retry-After")
+    accept_per_address: Positive = Field(
+        1000.0,
+        description="those of one address that show no valid token; whoever shows one goes before them",
+    )
+    trusted_proxies: list[str] = Field(
+        [], description="addresses or networks whose X-Forwarded-For is believed: limits are by the address in it"
+    )
     max_buffer_bytes: Annotated[int, Field(ge=65536)] = Field(4 * 1024 * 1024, description="unsent bytes per client")
     max_connections: Annotated[int, Field(ge=1)] = 15_000
+    max_connections_per_address: Annotated[int, Field(ge=1)] = Field(
+        15_000, description="clients of one address; a hall of thousands may share one"
+    )
+    max_strangers_per_address: Annotated[int, Field(ge=1)] = Field(
+        1000, description="connections of one address that have not said a valid hello"
+    )
+    bytes_per_second: Annotated[float, Field(ge=16384)] = Field(
+        65536.0,
+        description="what a client may send, 5 s worth of it at once; beyond, it is read more slowly",
+    )
+    frames_per_second: Annotated[float, Field(ge=10)] = Field(
+        100.0, description="the same in frames, pings and fragments among them"
+    )
     isolation_seconds: Positive = Field(30.0, description="cut off from NATS so long, clients are sent elsewhere")
     activity_seconds: Positive = Field(15.0, description="how often lastHeartbeat is refreshed while nothing happens")
     queue_max_size: Annotated[int, Field(ge=1)] = 10000
     queue_expire_seconds: Annotated[int, Field(ge=1, le=7 * 86400)] = 3600
     queue_priority: Literal["high", "normal", "low"] = "high"
+
+    @pydantic.field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, networks: list[str]) -> list[str]:
+        return _checked_networks(networks)
 
 
 class ReconnectSettings(_Section):
@@ -111,9 +142,7 @@ class WebSettings(_TlsSection):
     @pydantic.field_validator("trusted_proxies")
     @classmethod
     def _are_networks(cls, networks: list[str]) -> list[str]:
-        for network in networks:
-            ipaddress.ip_network(network, strict=False)
-        return networks
+        return _checked_networks(networks)
 
 
 class MetricsSettings(_Section):

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
+from actors.address_limits import Limits
 from actors.doorkeeper import Doorkeeper
 from actors.http_bodies import Body, takes_gzip
 from actors.runtime.local_addresses import lan_addresses, own_names
-from actors.runtime.settings import load_settings
+from actors.runtime.settings import SocketSettings, load_settings
 from actors.web_pages import DIRECTORY, EMBEDDABLE, PAGES, connect_source, content_security_policy
 from protocol.errors import ConfigurationError
+
+LIMITS = Limits.of(SocketSettings())
 
 
 @pytest.mark.parametrize(
@@ -155,7 +158,7 @@ def test_modules_import_only_files_that_are_there_and_what_others_embed_imports_
 async def test_pages_of_the_same_host_may_connect_whatever_their_port(
     listens: str, origin: str, host: str, allowed: bool
 ) -> None:
-    assert Doorkeeper([], 1.0, 1, own_names(listens))._allowed(origin, host) is allowed
+    assert Doorkeeper([], LIMITS, own_names(listens))._allowed(origin, host) is allowed
 
 
 async def test_a_page_opened_on_this_machine_may_connect_to_its_address_in_the_network() -> None:
@@ -163,5 +166,5 @@ async def test_a_page_opened_on_this_machine_may_connect_to_its_address_in_the_n
     if not lan:
         pytest.skip("this machine is in no network")
     host = f"[{lan[0]}]" if ":" in lan[0] else lan[0]
-    assert Doorkeeper([], 1.0, 1, own_names("0.0.0.0"))._allowed("http://localhost:8000", f"{host}:9001")
-    assert not Doorkeeper([], 1.0, 1, own_names("127.0.0.1"))._allowed("http://localhost:8000", f"{host}:9001")
+    assert Doorkeeper([], LIMITS, own_names("0.0.0.0"))._allowed("http://localhost:8000", f"{host}:9001")
+    assert not Doorkeeper([], LIMITS, own_names("127.0.0.1"))._allowed("http://localhost:8000", f"{host}:9001")
