@@ -16,7 +16,17 @@ from websockets.typing import Subprotocol
 from protocol.client_rules import Happened, Lost, Refused, Unreachable, retry_after_seconds
 from protocol.codec import Malformed
 from protocol.errors import ExamwireError
-from protocol.frames import SERVER_FRAMES, SUBPROTOCOL, Error, Heartbeat, Hello, Migrate, Welcome, encode_text
+from protocol.frames import (
+    SERVER_FRAMES,
+    SUBPROTOCOL,
+    TOKEN_IN_HANDSHAKE,
+    Error,
+    Heartbeat,
+    Hello,
+    Migrate,
+    Welcome,
+    encode_text,
+)
 from protocol.wire import Message
 
 log = logging.getLogger("examwire.client")
@@ -106,7 +116,7 @@ class Opened:
 
 async def open_session(url: str, hello: Hello) -> Opened:
     """Connect to `url` and greet. Raises `ConnectRefused`."""
-    connection = await _handshake(url)
+    connection = await _handshake(url, hello.token)
     complaint = ""
     endpoints: list[str] | None = None
     try:
@@ -133,11 +143,13 @@ async def open_session(url: str, hello: Hello) -> Opened:
         raise
 
 
-async def _handshake(url: str) -> Connection:
+async def _handshake(url: str, token: str | None) -> Connection:
     try:
         connection = await connect(
             url,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
+            # Shown here as well, so that a busy server sees that this is no stranger.
+            additional_headers={"Authorization": f"Bearer {token}"} if _fits_a_header(token) else None,
             compression=None,
             proxy=None,
             open_timeout=OPEN_SECONDS,
@@ -160,6 +172,10 @@ async def _handshake(url: str) -> Connection:
         connection.transport.abort()
         raise ConnectRefused(url, f"is no socket server: it does not speak {SUBPROTOCOL}")
     return connection
+
+
+def _fits_a_header(token: str | None) -> bool:
+    return token is not None and len(token) <= TOKEN_IN_HANDSHAKE and token.isascii() and token.isprintable()
 
 
 def decode(payload: bytes) -> tuple[list[Message], int]:

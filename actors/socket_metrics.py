@@ -26,7 +26,7 @@ LIMITS_HIT = Counter(
     "examwire_socket_limits_hit_total",
     "Connections that were dropped (connects, idle, request_late), answered 400 or 431 (bad_request), closed with 1008 "
     "before their hello (before_hello), or read more slowly after it (paused)",
-    ["limit"],
+    ["reason"],
     registry=REGISTRY,
 )
 CLOSES = Counter(

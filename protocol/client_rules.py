@@ -29,7 +29,7 @@ SILENT_INTERVALS = 2.5
 """After so many heartbeat intervals without a byte from the server, the connection is dead (heartbeats are echoed)."""
 
 MAX_POSTPONED = 100
-"""A client that was told "later" (503, 429) so often in a row gives up."""
+"""A client that was told "later" (503, 429, 1013) so often in a row gives up."""
 
 DEFAULT_POLICY = ReconnectPolicy(max_attempts=5, backoff_seconds=[5.0, 10.0, 20.0, 40.0, 60.0], jitter=0.3)
 """Until the first `welcome`; the defaults of the settings."""
@@ -140,8 +140,10 @@ def after(state: Comeback, happened: Happened, draw: float) -> tuple[Comeback, W
         return state, GiveUp(GiveUpReason.CLOSE_CODE, code=happened.code)
     if isinstance(happened, Lost) and (happened.code == CloseCode.MIGRATE or _leaving(state)):
         return _moving(state, draw)
+    if isinstance(happened, Lost) and happened.code == CloseCode.TRY_AGAIN_LATER:
+        return _postponed(state, None, draw, code=happened.code)
     if isinstance(happened, Refused) and happened.status in _LATER:
-        return _postponed(state, happened, draw)
+        return _postponed(state, happened.retry_after, draw, status=happened.status)
     if isinstance(happened, Refused) and happened.status < 500:
         return state, GiveUp(GiveUpReason.HTTP_STATUS, status=happened.status)
     if state.attempt >= state.policy.max_attempts:
@@ -168,12 +170,14 @@ def _moving(state: Comeback, draw: float) -> tuple[Comeback, Wait | GiveUp]:
     return moved, _wait(moved, max(1, state.attempt), seconds)
 
 
-def _postponed(state: Comeback, refused: Refused, draw: float) -> tuple[Comeback, Wait | GiveUp]:
+def _postponed(
+    state: Comeback, retry_after: float | None, draw: float, *, code: int | None = None, status: int | None = None
+) -> tuple[Comeback, Wait | GiveUp]:
     # "Later" uses up no attempt: a hall that comes back at once must not be locked out by its own size.
     if state.postponed >= MAX_POSTPONED:
-        return state, GiveUp(GiveUpReason.ALWAYS_BUSY, status=refused.status)
+        return state, GiveUp(GiveUpReason.ALWAYS_BUSY, code=code, status=status)
     policy = state.policy
-    least = policy.backoff_seconds[0] if refused.retry_after is None else refused.retry_after
+    least = policy.backoff_seconds[0] if retry_after is None else retry_after
     # Spread over what follows Retry-After, never before it, and over a second at least: it often says "1".
     seconds = least + policy.jitter * max(least, 1.0) * (1 + draw) / 2
     moved = replace(state, postponed=state.postponed + 1, position=state.position + 1)

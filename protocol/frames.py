@@ -19,6 +19,8 @@ from protocol.wire import ActionId, Message, Text, Traced, Version, Wire
 SUBPROTOCOL = "examwire.v1"
 TOKEN_SUBPROTOCOL = "examwire.token."
 """With the token behind it, a second subprotocol to offer: how a browser shows its token in the handshake."""
+TOKEN_IN_HANDSHAKE = 4096
+"""A handshake's headers are limited; a longer token is shown in the hello only."""
 CONNECT_PATH = "/v1/connect"
 REQUEST_BYTES = 16 * 1024
 """The handshake's request, all of it."""

@@ -6,6 +6,7 @@ with: `proctorSend` is what a proctor sends.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,10 +16,14 @@ from protocol.events import EVENTS
 from protocol.frames import (
     CLIENT_FRAMES,
     CONNECT_PATH,
+    HELLO_BYTES,
+    HELLO_FRAMES,
     HELLO_SECONDS,
     MAX_FRAME_BYTES,
+    REQUEST_BYTES,
     SERVER_FRAMES,
     SUBPROTOCOL,
+    TOKEN_SUBPROTOCOL,
     ConfirmNotice,
     EnterMobileSync,
     ExtendMobileSyncFrame,
@@ -277,7 +282,8 @@ def _websocket(book: _Book) -> Document:
         "description": f"The client says `hello` within {HELLO_SECONDS:g} s, alone in its frame; the server answers "
         "`welcome`, or an `error` and a close code. Then an examinee gets `session_state`, a proctor `plan_snapshot` "
         "and the events. The handshake is answered with 403 when the Origin may not connect, and with 503 and "
-        "`Retry-After` when the server cannot take a client now.",
+        "`Retry-After` when the server cannot take a client now (a browser's is accepted and closed with 1013). Show "
+        "the token in the handshake: then a busy server lets the client in before strangers.",
         "servers": [{"$ref": "#/servers/socketServer"}],
         "messages": messages,
         "bindings": {"ws": {"method": "GET", "headers": _handshake(), "bindingVersion": "0.1.0"}},
@@ -286,7 +292,10 @@ def _websocket(book: _Book) -> Document:
             for rule in CLOSE_RULES.values()
         ],
         "x-limits": {
+            "maxRequestBytes": REQUEST_BYTES,
             "helloSeconds": HELLO_SECONDS,
+            "maxBytesUpToHello": HELLO_BYTES,
+            "maxFramesUpToHello": HELLO_FRAMES,
             "maxClientFrameBytes": MAX_FRAME_BYTES,
             "maxMessagesInArray": MAX_BATCH_MESSAGES,
         },
@@ -305,8 +314,15 @@ def _handshake() -> Schema:
     return {
         "type": "object",
         "properties": {
-            "Sec-WebSocket-Protocol": {"const": SUBPROTOCOL},
-            "Authorization": {"type": "string", "description": "`Bearer` and the token, when `hello` has none."},
+            "Sec-WebSocket-Protocol": {
+                "type": "string",
+                "pattern": rf"^{re.escape(SUBPROTOCOL)}(, *{re.escape(TOKEN_SUBPROTOCOL)}[A-Za-z0-9._~-]+)?$",
+                "description": f"`{SUBPROTOCOL}`, and from a browser `{TOKEN_SUBPROTOCOL}` with its token behind it.",
+            },
+            "Authorization": {
+                "type": "string",
+                "description": "`Bearer` and the token, from a program; `hello` may leave it out then.",
+            },
             "Origin": {"type": "string", "description": "Browsers send it; it must be one of `socket.origins`."},
         },
         "required": ["Sec-WebSocket-Protocol"],

@@ -113,7 +113,7 @@ def _happened(rng: random.Random, kind: str) -> Happened:
     lasted = rng.choice((0.0, 0.5, client_rules.STABLE_SECONDS, rng.uniform(0, 1e4)))
     match kind:
         case "later":
-            return later
+            return rng.choice((later, later, Lost(int(CloseCode.TRY_AGAIN_LATER), lasted)))
         case "migrate":
             return Lost(int(CloseCode.MIGRATE), lasted)
         case "down":

@@ -30,7 +30,8 @@ from protocol.frames import ReconnectPolicy
 A, B, C = (f"ws://server-{name}:8001/v1/connect" for name in "abc")
 LONG = 60.0
 
-LOSSES = [None, 1006, *(code for code in CLOSE_RULES if may_reconnect(code) and code != CloseCode.MIGRATE)]
+NO_ATTEMPTS = (CloseCode.MIGRATE, CloseCode.TRY_AGAIN_LATER)
+LOSSES = [None, 1006, *(code for code in CLOSE_RULES if may_reconnect(code) and code not in NO_ATTEMPTS)]
 draws = st.floats(-1, 1, exclude_max=True)
 policies = st.builds(  # by their names: hypothesis would add the aliases of the signature
     lambda most, steps, jitter: ReconnectPolicy(max_attempts=most, backoff_seconds=steps, jitter=jitter),
@@ -191,6 +192,18 @@ def test_being_told_later_for_ever_ends() -> None:
         state, step = after(state, Refused(503, 1.0), 0.0)
         assert isinstance(step, Wait)
     assert after(state, Refused(503, 1.0), 0.0)[1] == GiveUp(GiveUpReason.ALWAYS_BUSY, status=503)
+
+
+@pytest.mark.parametrize("lasted", [0.0, LONG])
+def test_a_browser_that_is_told_later_by_a_close_code_uses_up_no_attempt(lasted: float) -> None:
+    state = at()
+    for number in range(MAX_POSTPONED):
+        state, step = after(state, Lost(1013, lasted), 0.0)
+        assert isinstance(step, Wait)
+        assert step.url == (A, B, C)[(number + 1) % 3]
+        assert 5 <= step.seconds <= 6.5
+        assert state.attempt == 0
+    assert after(state, Lost(1013), 0.0)[1] == GiveUp(GiveUpReason.ALWAYS_BUSY, code=1013)
 
 
 # -- sent away by a server that is drained -----------------------------------------------------------------

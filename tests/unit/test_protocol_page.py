@@ -19,7 +19,18 @@ from protocol.actions import REMEMBERED
 from protocol.close_codes import CLOSE_RULES
 from protocol.codec import MAX_BATCH_MESSAGES, Malformed
 from protocol.errors import ErrorCode
-from protocol.frames import CLIENT_FRAMES, HELLO_SECONDS, MAX_FRAME_BYTES, SERVER_FRAMES, SUBPROTOCOL, Welcome
+from protocol.frames import (
+    BURST_SECONDS,
+    CLIENT_FRAMES,
+    HELLO_BYTES,
+    HELLO_FRAMES,
+    HELLO_SECONDS,
+    MAX_FRAME_BYTES,
+    REQUEST_BYTES,
+    SERVER_FRAMES,
+    SUBPROTOCOL,
+    Welcome,
+)
 from protocol.plan_view import PlanView, Verdict
 from protocol.spec.asyncapi import asyncapi, frames_of
 from protocol.wire import Message
@@ -66,13 +77,19 @@ def error_codes() -> str:
 
 
 def numbers() -> str:
-    buffer = SocketSettings.model_fields["max_buffer_bytes"].default
+    socket = SocketSettings()
+    buffer, rate, frames = socket.max_buffer_bytes, socket.bytes_per_second, socket.frames_per_second
+    at_once, frames_at_once = rate * BURST_SECONDS, frames * BURST_SECONDS
     rows = {
         "subprotocol": f"`{SUBPROTOCOL}`",
         "`hello` within": f"{HELLO_SECONDS:g} s",
+        "the request of the handshake, at most": f"{REQUEST_BYTES // 1024} KiB",
+        "before `hello`, that included, at most": f"{HELLO_BYTES // 1024} KiB, {HELLO_FRAMES} frames",
+        "a client's bytes that are read": f"{rate // 1024:g} KiB a second, {at_once // 1024:g} KiB at once; the rest waits",
+        "the same in frames, pings and fragments among them": f"{frames:g} a second, {frames_at_once:g} at once",
         "a frame of a client, at most": f"{MAX_FRAME_BYTES // 1024} KiB",
         "messages in an array, at most": MAX_BATCH_MESSAGES,
-        "frames of a client that are read": f"{FRAMES_PER_SECOND} a second, {FRAMES_AT_ONCE} at once; the rest waits",
+        "messages of a client that are read": f"{FRAMES_PER_SECOND} a second, {FRAMES_AT_ONCE} at once; the rest waits",
         "frames that are none, before 4505": MAX_ERRORS,
         "unread bytes before the connection is dropped": f"{buffer // 1024 // 1024} MiB",
         "rows in one `plan_snapshot`, at most": ROWS_A_FRAME,
@@ -80,7 +97,7 @@ def numbers() -> str:
         "a connection counts as stable after": f"{client_rules.STABLE_SECONDS:g} s",
         "a connection counts as dead after": f"{client_rules.SILENT_INTERVALS:g} × `heartbeatSeconds` without a byte",
         "spread of a migration": f"0 to {client_rules.MIGRATE_SPREAD_SECONDS:g} s",
-        '"later" (503, 429) in a row, at most': client_rules.MAX_POSTPONED,
+        '"later" (503, 429, 1013) in a row, at most': client_rules.MAX_POSTPONED,
         "ladder before the first `welcome`": f"{client_rules.DEFAULT_POLICY.max_attempts} attempts; "
         + ", ".join(f"{step:g}" for step in client_rules.DEFAULT_POLICY.backoff_seconds)
         + f" s; jitter {client_rules.DEFAULT_POLICY.jitter:g}",

@@ -67,6 +67,7 @@ export class Client extends EventTarget {
       navigator,
     };
     this.#keeper = new Keeper(ground, {
+      token: () => this.#token,
       hello: () => this.#hello(),
       status: (status) => this._emit("status", status),
       welcomed: (welcome) => {

@@ -22,6 +22,7 @@ const QUICK_SECONDS = 1;
 /**
  * Whose connection it is.
  * @typedef {object} Owner
+ * @property {() => string} token of a new connection
  * @property {() => Record<string, unknown>} hello the data of the hello of a new connection
  * @property {(status: Status) => void} status
  * @property {(welcome: Record<string, any>) => void} welcomed
@@ -197,6 +198,7 @@ export class Keeper {
 
   /** @type {import("./examwire-line.js").Listener} */
   #listener = {
+    token: () => this.#owner.token(),
     hello: () => this.#owner.hello(),
     welcomed: (welcome) => this.#arrive(welcome),
     message: (message) => this.#handle(message),

@@ -2,7 +2,7 @@
 // happened; what to do about it is the client's.
 
 import { decode } from "./examwire-frames.js";
-import { SILENT_INTERVALS, STABLE_SECONDS, SUBPROTOCOL } from "./examwire-rules.js";
+import { SILENT_INTERVALS, STABLE_SECONDS, SUBPROTOCOL, subprotocols } from "./examwire-rules.js";
 
 /** @typedef {import("./examwire-browser.js").Timers} Timers */
 /** @typedef {import("./examwire-plan.js").Message} Message */
@@ -18,6 +18,7 @@ const HEARTBEAT = '{"type":"heartbeat","data":{}}';
 /**
  * Who is told. None of it after `close()`.
  * @typedef {object} Listener
+ * @property {() => string} token what the hello will hold
  * @property {() => Record<string, unknown>} hello the data of the hello; the socket has opened
  * @property {(welcome: Record<string, any>) => void} welcomed
  * @property {(message: Message) => void} message every other frame but heartbeats; before the welcome, too
@@ -57,7 +58,7 @@ export class Line {
    * @param {typeof WebSocket} WebSocket
    */
   open(WebSocket) {
-    const ws = new WebSocket(this.url, SUBPROTOCOL);
+    const ws = new WebSocket(this.url, subprotocols(this.#listener.token()));
     this.#ws = ws;
     this.#limit();
     ws.onopen = () => this.#greet(ws);

@@ -2,6 +2,10 @@
 // `protocol/close_codes.py` and `protocol/client_rules.py` say; a test replays random walks of both and compares.
 
 export const SUBPROTOCOL = "examwire.v1";
+/** With the token behind it: a second subprotocol that is offered, so that a busy server sees that this is no stranger. */
+export const TOKEN_SUBPROTOCOL = "examwire.token.";
+/** A handshake's headers are limited; a longer token is shown in the hello only. */
+export const TOKEN_IN_HANDSHAKE = 4096;
 export const CONNECT_PATH = "/v1/connect";
 
 // -- close codes (protocol/close_codes.py) -----------------------------------------------------------------
@@ -16,9 +20,11 @@ export const CLOSE_RULES = new Map([
   [1000, { name: "NORMAL", reconnect: false }],
   [1001, { name: "GOING_AWAY", reconnect: true }],
   [1003, { name: "UNSUPPORTED_DATA", reconnect: false }],
+  [1008, { name: "POLICY_VIOLATION", reconnect: false }],
   [1009, { name: "TOO_LARGE", reconnect: false }],
   [1011, { name: "INTERNAL_ERROR", reconnect: true }],
   [1012, { name: "SERVICE_RESTART", reconnect: true }],
+  [1013, { name: "TRY_AGAIN_LATER", reconnect: true }],
   [4000, { name: "PING_TIMEOUT", reconnect: true }],
   [4001, { name: "SLOW_CLIENT", reconnect: true }],
   [4002, { name: "SERVER_ISOLATED", reconnect: true }],
@@ -104,6 +110,16 @@ const NEXT_ENDPOINT = new Set([1001, 1012, 4002, 4004]);
 const AFTER_BACKOFF = new Set([1001, 1011, 4003, 4007]);
 const LATER = new Set([429, 503]);
 const MIGRATE = 4006;
+const TRY_AGAIN_LATER = 1013;
+
+/**
+ * The subprotocols to offer with a token: the second one shows it to the server before the hello.
+ * @param {string} token
+ */
+export function subprotocols(token) {
+  const fits = typeof token === "string" && token.length <= TOKEN_IN_HANDSHAKE && /^[A-Za-z0-9._~-]+$/.test(token);
+  return fits ? [SUBPROTOCOL, TOKEN_SUBPROTOCOL + token] : [SUBPROTOCOL];
+}
 
 /**
  * A socket server's address as the URL to connect to: `/v1/connect` is added where there is no path.
@@ -192,6 +208,7 @@ export function after(state, happened, draw) {
     // Told to go elsewhere, and nothing was tried since.
     const leaving = state.migrating && !state.attempt && !state.postponed;
     if (happened.code === MIGRATE || leaving) return moving(state, draw);
+    if (happened.code === TRY_AGAIN_LATER) return postponed(state, { ...happened, retryAfter: null }, draw);
   }
   if (happened.kind === "refused") {
     if (LATER.has(happened.status)) return postponed(state, happened, draw);
@@ -219,13 +236,13 @@ function moving(state, draw) {
 
 /**
  * @param {Comeback} state
- * @param {{status: number, retryAfter: number | null}} refused
+ * @param {{status?: number, code?: number | null, retryAfter: number | null}} refused
  * @param {number} draw
  * @returns {[Comeback, Wait | GiveUp]}
  */
 function postponed(state, refused, draw) {
   // "Later" uses up no attempt: a hall that comes back at once must not be locked out by its own size.
-  if (state.postponed >= MAX_POSTPONED) return [state, giveUp("ALWAYS_BUSY", null, refused.status)];
+  if (state.postponed >= MAX_POSTPONED) return [state, giveUp("ALWAYS_BUSY", refused.code ?? null, refused.status ?? null)];
   const least = refused.retryAfter ?? state.policy.backoffSeconds[0];
   const seconds = least + (state.policy.jitter * Math.max(least, 1) * (1 + draw)) / 2;
   const moved = { ...state, postponed: state.postponed + 1, position: state.position + 1 };
@@ -294,8 +311,8 @@ export function roomFor(state, elapsed) {
 
 /**
  * The wait after a try that failed, lengthened so that a crowd spreads. A browser is not shown the 503 and its
- * Retry-After with which a busy server refuses a handshake: to it that is an unreachable server and uses up an attempt.
- * So that a hall is not locked out by its own size, each wait is spread over half of itself more, as far as
+ * Retry-After with which a proxy, or a server that is overrun, refuses a handshake: to it that is an unreachable server and
+ * uses up an attempt. (A socket server that is busy closes a browser's connection with 1013 instead.) So that a hall is not locked out by its own size, each wait is spread over half of itself more, as far as
  * `room` (see `roomFor`; `Infinity` when nobody counts) allows.
  * @param {Wait} step
  * @param {number} share in [0, 1), drawn by the caller
@@ -319,6 +336,7 @@ export function spread(step, share, room) {
 /** @type {ReadonlyMap<number, Remedy>} */
 const REMEDIES = new Map([
   [1003, "NONE"],
+  [1008, "NONE"],
   [1009, "NONE"],
   [4501, "NONE"],
   [4502, "TOKEN"],

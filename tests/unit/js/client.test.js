@@ -12,7 +12,7 @@ test("the first frame is hello, with the token, the client and the number of the
   const browser = new Browser();
   browser.client(Client).connect();
   assert.equal(browser.socket.url, A);
-  assert.equal(browser.socket.asked, "examwire.v1");
+  assert.deepEqual(browser.socket.asked, ["examwire.v1", "examwire.token.token-1"]);
   browser.socket.open();
   const [{ type, data }] = browser.socket.sent;
   assert.equal(type, "hello");
@@ -63,6 +63,25 @@ test("a server that knows of no other does not make the client forget those it w
   socket.end(1012);
   browser.pass(browser.statuses.at(-1).seconds + 0.01);
   assert.equal(browser.socket.url, B);
+});
+
+test("a token that fits no header is shown in the hello only", () => {
+  for (const token of ["", "a token", "토큰", "x".repeat(5000)]) {
+    const browser = new Browser();
+    browser.client(Client, { token }).connect();
+    assert.deepEqual(browser.socket.asked, ["examwire.v1"]);
+    assert.equal(browser.socket.open().sent[0].data.token, token);
+  }
+});
+
+test("whoever is told to come later uses up no attempt", () => {
+  const browser = new Browser();
+  browser.client(Client).connect();
+  for (let number = 0; number < 12; number += 1) {
+    browser.socket.open().end(1013, "TRY_AGAIN_LATER");
+    browser.pass(10);
+  }
+  assert.equal(browser.sockets.length, 13);
 });
 
 test("whoever answers without the subprotocol is no socket server", () => {
