@@ -15,6 +15,7 @@ from actors.client_addresses import counted_as
 from actors.runtime.pace import Pace
 from actors.runtime.settings import SocketSettings
 from actors.socket_metrics import LIMITS_HIT
+from protocol.claims import Claims
 
 log = logging.getLogger("examwire.address_limits")
 
@@ -68,16 +69,35 @@ class Address:
 class Place:
     """The place of one connection in the counts of its address.
 
-    It waits for its request to be answered, then is a stranger, then has greeted.
+    It waits for its request to be answered, then is a stranger, then has greeted. `ip`: the client's address as it is.
+    `shown`: the valid token that its handshake has shown, and what it says, until then.
     """
 
-    __slots__ = ("address", "greeted", "since", "transport")
+    __slots__ = ("_limits", "address", "greeted", "ip", "shown", "since", "transport")
 
-    def __init__(self, address: Address, transport: asyncio.Transport, since: float) -> None:
+    def __init__(
+        self, limits: AddressLimits, address: Address, ip: str, transport: asyncio.Transport, since: float
+    ) -> None:
+        self._limits = limits
         self.address = address
+        self.ip = ip
         self.transport = transport
         self.since = since
         self.greeted = False
+        self.shown: tuple[str, Claims] | None = None
+
+    def greet(self) -> None:
+        """The client has said a valid hello."""
+        self.shown = None
+        self._limits.greeted(self)
+
+    def leave(self) -> None:
+        """The connection has ended, or is being ended."""
+        self._limits.leave(self)
+
+    def hit(self, limit: str) -> None:
+        """The client has hit a limit of its own; the log names its address."""
+        self._limits.hit(self, limit)
 
 
 class AddressLimits:
@@ -109,7 +129,7 @@ class AddressLimits:
             if not source.connects.take() or (len(source.waiting) >= most and not self._make_room(source.waiting)):
                 self._drop(source, "connects")
                 return None
-        place = Place(source, transport, loop.time())
+        place = Place(self, source, address, transport, loop.time())
         source.waiting[place] = None
         self._waiting[place] = None
         if self._timer is None:
@@ -118,6 +138,7 @@ class AddressLimits:
 
     def belongs_to(self, place: Place, address: str) -> None:
         """The trusted proxy has said whose connection it is."""
+        place.ip = address
         place.address.waiting.pop(place, None)
         place.address = self._address(address)
         place.address.waiting[place] = None
@@ -165,7 +186,7 @@ class AddressLimits:
         return place.address.checks.take()
 
     def greeted(self, place: Place) -> None:
-        """The client has said a valid hello."""
+        """See `Place.greet`."""
         self.leave(place)
         place.greeted = True
         source = place.address
@@ -174,7 +195,7 @@ class AddressLimits:
         self._greeted += 1
 
     def leave(self, place: Place) -> None:
-        """The connection has ended, or is being ended."""
+        """See `Place.leave`."""
         source = place.address
         if place.greeted:
             place.greeted = False
@@ -185,7 +206,7 @@ class AddressLimits:
             places.pop(place, None)
 
     def hit(self, place: Place, limit: str) -> None:
-        """A limit of its own was hit by the client; the log names its address."""
+        """See `Place.hit`."""
         self._drop(place.address, limit)
 
     def close(self) -> None:

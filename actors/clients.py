@@ -12,8 +12,9 @@ from typing import Any
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request
+from websockets.server import ServerProtocol
 
-from actors.address_limits import Limits
+from actors.address_limits import Limits, Place
 from actors.client_addresses import networks_of
 from actors.connection import Connection
 from actors.doorkeeper import Doorkeeper
@@ -151,20 +152,17 @@ class Clients:
             return "this server is drained; connect to another one"
         return None
 
-    def let_in(
-        self,
-        server: Server,
-        options: dict[str, Any],
-        handshake: Handshake,
-        transport: asyncio.Transport,
-        request: Request,
-    ) -> None:
-        """A WebSocket for a client that the door lets in."""
-        connection = Connection(handshake.protocol, server, **options)
-        connection.begin(self.door, handshake)
-        transport.set_protocol(connection)
-        connection.connection_made(transport)
-        connection.process_event(request)
+    def handshake(self, protocol: ServerProtocol, server: Server, **options: Any) -> Handshake:
+        """The begin of each connection; see `websockets.asyncio.server.serve`, `create_connection`."""
+
+        def let_in(protocol: ServerProtocol, place: Place, request: Request) -> None:
+            connection = Connection(protocol, server, **options)
+            connection.place = place
+            place.transport.set_protocol(connection)
+            connection.connection_made(place.transport)
+            connection.process_event(request)
+
+        return Handshake(self.door, protocol, let_in)
 
     async def handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, Connection)
@@ -202,6 +200,7 @@ class Clients:
             client_info=_client_info(connection, hello),
             mobile_sync_seconds=self._settings.mobile_sync.timeout_seconds,
         )
+        connection.forget_request()
         await session.start(self._session_failed)
         if not connection.is_open or await self._sent_away(connection):
             return
@@ -237,6 +236,7 @@ class Clients:
         session = ProctorSession(
             connection, self._outbox, self._store, plan_id=claims.plan, name=claims.sub, socket_id=socket_id
         )
+        connection.forget_request()
         await session.start(self._session_failed)
         if await self._sent_away(connection):
             return
@@ -360,4 +360,5 @@ def _inspector(session: ExamineeSession) -> Callable[[bytes], Awaitable[bytes]]:
 def _client_info(connection: Connection, hello: Hello) -> ClientInfo:
     said = hello.client_info.browser_info if hello.client_info else None
     agent = connection.request.headers.get("User-Agent") if connection.request else None
-    return ClientInfo(ip_address=connection.address or None, browser_info=said or (agent[:256] if agent else None))
+    address = connection.place.ip if connection.place is not None else None
+    return ClientInfo(ip_address=address or None, browser_info=said or (agent[:256] if agent else None))

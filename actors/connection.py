@@ -13,7 +13,6 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode as WireCode
 from websockets.protocol import OPEN, Event
 
-from actors.handshake import Handshake
 from actors.inbound_budget import READ_COST, InboundBudget
 from actors.socket_metrics import BREAKS, count_close
 from protocol.close_codes import CLOSE_RULES, CloseCode
@@ -24,10 +23,6 @@ from protocol.wire import Message
 
 if TYPE_CHECKING:
     from actors.address_limits import Place
-    from actors.doorkeeper import Doorkeeper, Shown
-
-SLICE, STRANGERS_SLICE = 1024, 128
-"""Bytes that are read before it is looked whether more may be: some 170 frames at most, about a millisecond; or 21."""
 
 LINGER_SECONDS = 1.0
 """So long whoever has sent too much may take to read the close frame. Nothing of theirs is read any more."""
@@ -55,29 +50,19 @@ class Connection(ServerConnection):
         self._taken: int | None = None
         self.last_taken = self.last_heard
         self.looks_without_taking = 0
-        self.address = ""
-        self.shown: Shown | None = None
-        self._door: Doorkeeper | None = None
-        self._place: Place | None = None
-        self._budget = InboundBudget()
-        self._frames = 0
-        self._held: bytes | None = None
-        self._reading_on: asyncio.TimerHandle | None = None
-
-    # -- from the door -------------------------------------------------------------------------------
-
-    def begin(self, door: Doorkeeper, handshake: Handshake) -> None:
-        """Take over from the handshake of a client that is let in. Its request follows as an event."""
-        self._door = door
-        self._place = handshake.place
-        self.address = handshake.address
-        self.shown = handshake.shown
+        self.place: Place | None = None
+        self._budget = InboundBudget(self.last_heard)
 
     def greeted(self, bytes_per_second: float, frames_per_second: float) -> None:
         """The client has said a valid hello: it is no stranger any more."""
         self._budget.open(bytes_per_second, frames_per_second, self.loop.time())
-        if self._door is not None and self._place is not None:
-            self._door.greeted(self._place)
+        if self.place is not None:
+            self.place.greet()
+
+    def forget_request(self) -> None:
+        """The headers of its request, token and all, are needed no more."""
+        if self.request is not None:
+            self.request.headers.clear()
 
     # -- what it sends, within its budget ------------------------------------------------------------
 
@@ -88,27 +73,26 @@ class Connection(ServerConnection):
         self.recv_messages.resume = self._received
 
     def data_received(self, data: bytes) -> None:
-        if self._held is not None:
-            self._held += data
-            return
         budget = self._budget
-        most = SLICE if budget.refills else STRANGERS_SLICE
-        at, size = 0, len(data)
+        if budget.held is not None:
+            budget.held += data
+            return
+        at, size, most = 0, len(data), budget.at_once
         while at < size:
             if budget.fill(self.loop.time()) <= 0 or self.recv_messages.paused:
                 self._hold(data[at:])
                 return
             part = data if size <= most else data[at : at + most]
-            self._frames = 0
+            budget.frames = 0
             super().data_received(part)
             at += len(part)
-            budget.left -= len(part) + READ_COST + budget.frame_cost * self._frames
+            budget.left -= len(part) + READ_COST + budget.frame_cost * budget.frames
         if self.recv_messages.paused:
             self._hold(b"")
 
     def _hold(self, rest: bytes) -> None:
         """It has sent more than it may, or than is being worked off: read no more for now, or end it."""
-        self._held = rest
+        self._budget.held = rest
         if self.transport.is_closing():
             return
         self.transport.pause_reading()
@@ -116,7 +100,7 @@ class Connection(ServerConnection):
             return
         if self._budget.refills and self.protocol.state is OPEN:
             self._hit("paused")
-            self._reading_on = self.loop.call_later(self._budget.wait(), self._read_on)
+            self._budget.timer = self.loop.call_later(self._budget.wait(), self._read_on)
             return
         if self.protocol.state is OPEN:
             self._hit("before_hello")
@@ -130,30 +114,31 @@ class Connection(ServerConnection):
         self.loop.call_soon(self._read_on)
 
     def _read_on(self) -> None:
-        if self._reading_on is not None:
-            self._reading_on.cancel()
-            self._reading_on = None
-        if self._held is None or self.recv_messages.paused or self.transport.is_closing():
+        budget = self._budget
+        if budget.timer is not None:
+            budget.timer.cancel()
+            budget.timer = None
+        if budget.held is None or self.recv_messages.paused or self.transport.is_closing():
             return
-        rest, self._held = self._held, None
+        rest, budget.held = budget.held, None
         self.data_received(rest)
-        if self._held is None:
+        if budget.held is None:
             self.transport.resume_reading()
 
     def _hit(self, limit: str) -> None:
-        if self._door is not None and self._place is not None:
-            self._door.hit(self._place, limit)
+        if self.place is not None:
+            self.place.hit(limit)
 
     def process_event(self, event: Event) -> None:
-        self._frames += 1
-        self.last_heard = self.loop.time()  # any inbound frame counts as life, and only inbound
+        self._budget.frames += 1
+        self.last_heard = self._budget.now  # any inbound frame counts as life, and only inbound
         self.pinged = False
         super().process_event(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self._door is not None and self._place is not None:
-            self._door.leave(self._place)
+        if self.place is not None:
+            self.place.leave()
         if self.opened:
             count_close(self.first_close_code())
         if self.session is not None:

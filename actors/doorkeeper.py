@@ -19,7 +19,6 @@ from actors.rate_limit import RateLimit
 from actors.runtime.tokens import TokenVerifier, bearer
 from actors.single_headers import repeated
 from actors.socket_metrics import REFUSALS
-from protocol.claims import Claims
 from protocol.close_codes import CLOSE_RULES, CloseCode
 from protocol.errors import InvalidToken
 from protocol.frames import CONNECT_PATH, TOKEN_SUBPROTOCOL
@@ -34,14 +33,6 @@ class Refusal:
 
     content: bytes
     half_close: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """The token that a handshake showed, and what it says."""
-
-    token: str
-    claims: Claims
 
 
 class Doorkeeper:
@@ -78,18 +69,6 @@ class Doorkeeper:
         """See `AddressLimits.arrive`."""
         return self._limits.arrive(address, transport, proxy=is_trusted(address, self._trusted))
 
-    def greeted(self, place: Place) -> None:
-        """The client has said a valid hello."""
-        self._limits.greeted(place)
-
-    def leave(self, place: Place) -> None:
-        """The connection has ended."""
-        self._limits.leave(place)
-
-    def hit(self, place: Place, limit: str) -> None:
-        """The client has hit a limit of its connection."""
-        self._limits.hit(place, limit)
-
     def close(self) -> None:
         """The server stops: nobody's request is waited for."""
         self._limits.close()
@@ -111,13 +90,12 @@ class Doorkeeper:
         origin = headers.get("Origin")
         if origin is not None and not self._allowed(origin, headers.get("Host", "")):
             return self._refusal(HTTPStatus.FORBIDDEN, "this Origin may not connect; see socket.origins\n")
-        if (forwarded := headers.get_all("X-Forwarded-For")) and is_trusted(handshake.address, self._trusted):
-            handshake.address = client_address(handshake.address, forwarded, self._trusted)
-            self._limits.belongs_to(place, handshake.address)
+        if (forwarded := headers.get_all("X-Forwarded-For")) and is_trusted(place.ip, self._trusted):
+            self._limits.belongs_to(place, client_address(place.ip, forwarded, self._trusted))
         if (why := self._closed()) is not None:
             return self._later(handshake, request, why, 2, "closed")
         reason = self._limits.refuse(place, known=False)
-        if reason is not None and self._is_known(handshake, request):
+        if reason is not None and self._is_known(place, request):
             reason = self._limits.refuse(place, known=True)
         if reason is None:
             return None
@@ -125,14 +103,13 @@ class Doorkeeper:
 
     def bad_request(self, place: Place, status: HTTPStatus, text: str) -> bytes:
         """The answer to a request that is none."""
-        self._limits.hit(place, "bad_request")
+        place.hit("bad_request")
         return self._refusal(status, text).content
 
-    def _is_known(self, handshake: Handshake, request: Request) -> bool:
+    def _is_known(self, place: Place, request: Request) -> bool:
         """Whether it shows a valid token, of somebody who does not come all the time."""
         token = shown_token(request)
-        assert handshake.place is not None
-        if token is None or self._tokens is None or not self._limits.may_check(handshake.place):
+        if token is None or self._tokens is None or not self._limits.may_check(place):
             return False
         try:
             claims = self._tokens.verify(token)
@@ -142,7 +119,7 @@ class Doorkeeper:
         if self._identities.wait(identity):
             return False
         self._identities.count(identity)
-        handshake.shown = Shown(token, claims)
+        place.shown = (token, claims)
         return True
 
     def _later(self, handshake: Handshake, request: Request, why: str, seconds: int, reason: str) -> Refusal:

@@ -24,9 +24,9 @@ class Greeting:
 
 def _claims(connection: Connection, hello: Hello, tokens: TokenVerifier) -> Claims:
     """What the token says: that of the hello, or one that the handshake showed. Raises `InvalidToken`."""
-    shown = connection.shown
-    if shown is not None and hello.token in (None, shown.token):
-        return shown.claims  # checked a moment ago
+    shown = connection.place.shown if connection.place is not None else None
+    if shown is not None and hello.token in (None, shown[0]):
+        return shown[1]  # checked a moment ago
     return tokens.verify(hello.token or (shown_token(connection.request) if connection.request else None))
 
 

@@ -18,7 +18,7 @@ from protocol.frames import REQUEST_BYTES
 
 if TYPE_CHECKING:
     from actors.address_limits import Place
-    from actors.doorkeeper import Doorkeeper, Shown
+    from actors.doorkeeper import Doorkeeper
 
 LINGER_SECONDS = 2.0
 """So long a client that was answered with a close frame may take to read it."""
@@ -29,18 +29,16 @@ _END = b"\r\n\r\n"
 class Handshake(asyncio.Protocol):
     """Speaks with a client until its request is whole. `hand_over` gets the connection of one that is let in."""
 
-    __slots__ = ("_door", "_hand_over", "_head", "_transport", "address", "place", "protocol", "shown")
+    __slots__ = ("_door", "_hand_over", "_head", "_transport", "place", "protocol")
 
     def __init__(
         self,
         door: Doorkeeper,
         protocol: ServerProtocol,
-        hand_over: Callable[[Handshake, asyncio.Transport, Request], None],
+        hand_over: Callable[[ServerProtocol, Place, Request], None],
     ) -> None:
         self.protocol = protocol
-        self.address = ""
         self.place: Place | None = None
-        self.shown: Shown | None = None
         self._door = door
         self._hand_over = hand_over
         self._head = bytearray()
@@ -49,8 +47,7 @@ class Handshake(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's are none
         peer = transport.get_extra_info("peername")
-        self.address = str(peer[0]) if peer else ""
-        self.place = self._door.arrive(self.address, transport)
+        self.place = self._door.arrive(str(peer[0]) if peer else "", transport)
         if self.place is None:
             transport.abort()
         else:
@@ -58,7 +55,7 @@ class Handshake(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.place is not None:
-            self._door.leave(self.place)
+            self.place.leave()
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():
@@ -88,7 +85,8 @@ class Handshake(asyncio.Protocol):
         request: Request = events[0]
         refusal = self._door.refuse(self, request)
         if refusal is None:
-            self._hand_over(self, transport, request)
+            self._head = bytearray()  # websockets keeps a reference to what it has made for as long as the connection
+            self._hand_over(self.protocol, self.place, request)
         elif refusal.half_close and transport.can_write_eof():
             transport.write(refusal.content)
             transport.write_eof()

@@ -8,12 +8,10 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import pydantic_core
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from actors.clients import Clients
@@ -21,7 +19,6 @@ from actors.connection import Connection
 from actors.deliveries import Deliveries
 from actors.drain import Departure
 from actors.endpoints import Endpoints
-from actors.handshake import Handshake
 from actors.heartbeat import Heartbeat, Superseded
 from actors.log_end import LogEnd
 from actors.outbox import Outbox
@@ -188,16 +185,13 @@ class SocketServer(Actor):
             max_size=MAX_FRAME_BYTES,
             max_queue=4,
             server_header=None,
-            create_connection=cast(Any, self._handshake),
+            create_connection=cast(Any, self._clients.handshake),
             backlog=4096,
         )
         port = self._server.sockets[0].getsockname()[1]
         scheme = "wss" if self._tls is not None else "ws"
         self._own.url = socket.public_url or f"{scheme}://{in_url(reachable_host(socket.host))}:{port}/v1/connect"
         self._endpoints.own = self._own.url
-
-    def _handshake(self, protocol: ServerProtocol, server: Server, **options: Any) -> Handshake:
-        return Handshake(self._clients.door, protocol, partial(self._clients.let_in, server, options))
 
     # -- shutdown ------------------------------------------------------------------------------------
 

@@ -85,7 +85,8 @@ def numbers() -> str:
         "`hello` within": f"{HELLO_SECONDS:g} s",
         "the request of the handshake, at most": f"{REQUEST_BYTES // 1024} KiB",
         "before `hello`, that included, at most": f"{HELLO_BYTES // 1024} KiB, {HELLO_FRAMES} frames",
-        "a client's bytes that are read": f"{rate // 1024:g} KiB a second, {at_once // 1024:g} KiB at once; the rest waits",
+        "a client's bytes that are read": f"{rate // 1024:g} KiB a second, {at_once // 1024:g} KiB at once; "
+        "the rest waits",
         "the same in frames, pings and fragments among them": f"{frames:g} a second, {frames_at_once:g} at once",
         "a frame of a client, at most": f"{MAX_FRAME_BYTES // 1024} KiB",
         "messages in an array, at most": MAX_BATCH_MESSAGES,
