@@ -42,6 +42,7 @@ from actors.problems import CROSS_SITE_REQUEST, PROBLEM_HANDLERS, RETRY_AFTER, P
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus
 from actors.runtime.local_addresses import in_url, is_wildcard
+from actors.runtime.logs import Tally
 from actors.runtime.metrics import CONTENT_TYPE
 from actors.runtime.metrics_server import exposition
 from actors.runtime.presence import Presence
@@ -49,6 +50,7 @@ from actors.runtime.settings import Settings, require_secret_beyond_loopback
 from actors.runtime.state_store import StateStore
 from actors.runtime.tls import ServerTls
 from actors.runtime.tokens import TokenVerifier
+from actors.single_headers import repeated
 from actors.web_metrics import CROSS_SITE, REQUESTS, UPLOADS
 from actors.web_pages import Pages
 from protocol.errors import (
@@ -106,6 +108,7 @@ class WebServer(Actor):
         pages = Pages(lambda: self._endpoints.known, settings.web.connect_sources)
         api = PlanApi(settings.mobile_sync, bus, self._verifier, self._endpoints)
         self.codes = PhoneCodes(settings, bus, self._stages, self._verifier)
+        self._tally = Tally(log, self.address)
         self._http: _HttpServer | None = None
         self._serving: asyncio.Task[None] | None = None
         self._presence = Presence(bus, self)
@@ -218,13 +221,16 @@ class WebServer(Actor):
             await send(message)
 
         try:
-            if self._is_cross_site(scope):
+            if (name := repeated(name.decode("latin-1") for name, _ in scope["headers"])) is not None:
+                self._tally.count("refused", f"400 more than one {name}")
+                refused = Problem(400, ErrorCode.INVALID_MESSAGE, "comes more than once", field=name)
+                await refused.response()(scope, receive, sent)
+            elif self._is_cross_site(scope):
                 CROSS_SITE.inc()
                 detail = "a page of another site may not do this; open the page of this server"
-                refused = Problem(403, CROSS_SITE_REQUEST, detail)
-                await refused.response()(scope, receive, sent)
-                return
-            await self._app(scope, receive, sent)
+                await Problem(403, CROSS_SITE_REQUEST, detail).response()(scope, receive, sent)
+            else:
+                await self._app(scope, receive, sent)
         except asyncio.CancelledError:
             # The drain's deadline. Nobody awaits this task any more, so it ends here, with a word to the client.
             if not status:

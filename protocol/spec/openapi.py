@@ -17,7 +17,8 @@ DESCRIPTION = """\
 Phones put camera pictures here, pages ask where to connect and what happened, machines ask how it is. What is not here:
 the pages themselves. Every error is a problem document (RFC 9457) whose `code` is for programs; besides those that are
 named with a route, an unknown address is 404 `NOT_FOUND`, a method that it does not take 405 `NOT_ALLOWED`, and any
-request may be answered 500 `INTERNAL_ERROR`, or 503 `UNAVAILABLE` while the server stops. Where GET is, HEAD is too.
+request may be answered 400 `INVALID_MESSAGE` (two of a header that comes once, such as `Authorization`), 500
+`INTERNAL_ERROR`, or 503 `UNAVAILABLE` while the server stops. Where GET is, HEAD is too.
 Fields that a client does not know are to be ignored: newer versions say more. Times are RFC 3339 in UTC.
 """
 
