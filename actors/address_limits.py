@@ -62,7 +62,7 @@ class Address:
         self.greeted = 0
         self.greeted_at: float | None = None
         self.handshakes = _pace(limits.accept_per_address)
-        self.checks = _pace(limits.accept_per_address)
+        self.checks = _pace(limits.accept_per_second / 2)
         self.connects = _pace(max(100.0, 2 * limits.accept_per_second))
 
 

@@ -84,7 +84,8 @@ def numbers() -> str:
         "subprotocol": f"`{SUBPROTOCOL}`",
         "`hello` within": f"{HELLO_SECONDS:g} s",
         "the request of the handshake, at most": f"{REQUEST_BYTES // 1024} KiB",
-        "before `hello`, that included, at most": f"{HELLO_BYTES // 1024} KiB, {HELLO_FRAMES} frames",
+        "before `hello`, that included, at most": f"{HELLO_BYTES // 1024} KiB, "
+        f"each frame counts as {HELLO_BYTES // HELLO_FRAMES // 1024} KiB more",
         "a client's bytes that are read": f"{rate // 1024:g} KiB a second, {at_once // 1024:g} KiB at once; "
         "the rest waits",
         "the same in frames, pings and fragments among them": f"{frames:g} a second, {frames_at_once:g} at once",
