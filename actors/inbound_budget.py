@@ -12,6 +12,9 @@ SLICE, STRANGERS_SLICE = 1024, 128
 READ_COST = 64
 """In bytes: what comes byte by byte costs no less than what comes together."""
 
+PAUSE_SECONDS = 0.1
+"""Reading is paused for so long at least."""
+
 
 class InboundBudget:
     """A token bucket in bytes. Each frame counts as `frame_cost` bytes more, and each arrival of data as `READ_COST`.
@@ -55,5 +58,5 @@ class InboundBudget:
         return self.left
 
     def wait(self) -> float:
-        """Seconds until a frame may be read again. Only of a budget that refills."""
-        return max(0.0, (self.frame_cost - self.left) / self._rate)
+        """Seconds until it is worth reading again. Only of a budget that refills."""
+        return max(0.0, PAUSE_SECONDS - self.left / self._rate)
