@@ -43,6 +43,7 @@ from protocol.frames import (
     Hello,
     HelloClientInfo,
     Migrate,
+    ViewStatus,
     Welcome,
     encode_text,
 )
@@ -100,6 +101,7 @@ class Client:
     """A connection to a socket server that comes back by itself. Not thread-safe; one receiver at a time.
 
     `url`: ws:// address of a socket server, with or without `/v1/connect`. The other arguments: `ClientOptions`.
+    `view_status`: what the server has said last, over the connection that stands, of whether what it tells is so now.
     """
 
     __slots__ = (
@@ -124,6 +126,7 @@ class Client:
         "on_change",
         "on_end",
         "reconnect",
+        "view_status",
         "welcome",
     )
 
@@ -135,6 +138,7 @@ class Client:
         self.on_change = options.get("on_change")
         self.on_end = options.get("on_end")
         self.welcome: Welcome | None = None
+        self.view_status: ViewStatus | None = None
         self.malformed = 0
         self._token = token
         browser_info = options.get("browser_info")
@@ -165,6 +169,11 @@ class Client:
     def connected(self) -> bool:
         """Whether the connection stands, as far as this side knows."""
         return self._ws is not None and self._ws.state is State.OPEN and not self._ws.transport.is_closing()
+
+    @property
+    def current(self) -> bool:
+        """Whether the connection stands, and what comes over it is so now: recorded, and shown to proctors."""
+        return self.connected and (self.view_status is None or self.view_status.current)
 
     @property
     def url(self) -> str:
@@ -204,6 +213,7 @@ class Client:
             ws.transport.abort()
             raise ClientClosed("the client was closed while it connected")
         self._ws, self.welcome, self._happened, self._silent = ws, welcome, None, False
+        self.view_status = None
         ws.on_end = self.on_end
         self._pending = opened.rest[::-1]
         self._comeback = welcomed(url, welcome.endpoints, welcome.reconnect)
@@ -236,6 +246,8 @@ class Client:
                 message = self._pending.pop()
                 if type(message) is Migrate:
                     self._comeback = sent_away(self._comeback, message.endpoints)
+                elif type(message) is ViewStatus:
+                    self.view_status = message
                 self._take_in(message)
                 if type(message) is not Heartbeat:
                     return message

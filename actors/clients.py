@@ -39,6 +39,7 @@ from actors.server_queue import ServerQueue
 from actors.socket_metrics import ACCEPTS
 from actors.socket_session import SocketSession
 from actors.state_places import told_anew
+from actors.view_watch import ViewWatch
 from protocol.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.codec import Malformed
@@ -69,6 +70,7 @@ class Clients:
         outbox: Outbox,
         queue: ServerQueue,
         endpoints: Endpoints,
+        view: ViewWatch,
         *,
         server_id: str,
         incarnation: str,
@@ -80,6 +82,7 @@ class Clients:
         self._outbox = outbox
         self._queue = queue
         self._endpoints = endpoints
+        self._view = view
         self._server_id = server_id
         self._incarnation = incarnation
         self._follow_queue = follow_queue
@@ -209,6 +212,8 @@ class Clients:
         connection.session = session
         try:
             connection.tell(self._welcome(claims, socket_id, claims.sub))
+            if not (view := self._view.status(claims.plan)).current:
+                connection.tell(view)
             _EXAMINEES.inc()
             self._tally.count("examinees let in")
             log.debug("%s is let in", session.address, extra=session.about())
@@ -248,6 +253,7 @@ class Clients:
         connection.keep_near()
         try:
             connection.tell(self._welcome(claims, socket_id, None))
+            connection.tell(self._view.status(claims.plan))
             feed.join(session)
             _PROCTORS.inc()
             self._tally.count("proctors let in")

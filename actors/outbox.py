@@ -7,6 +7,7 @@ a few statuses a session, since no new client is let in meanwhile.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -44,6 +45,8 @@ class Outbox:
         self._pace = Pace(ROUNDS_PER_SECOND, burst=20)
         self._number = 0
         self.stored = 0
+        self.publishing_since: float | None = None
+        """Since when (`time.monotonic`) the round that is in hand has not been stored."""
 
     def __len__(self) -> int:
         """Statuses that are not known to be stored (a payload in hand counts as one)."""
@@ -88,6 +91,7 @@ class Outbox:
             self._wake.clear()
 
     def _take(self) -> None:
+        self.publishing_since = time.monotonic()
         taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), ROUND))]
         by_subject: dict[str, list[bytes]] = {}
         for subject, encoded, _, message_id in taken:
@@ -109,6 +113,7 @@ class Outbox:
             self._in_hand.append(Outgoing(subject, payload, message_id, headers))
 
     def _settle(self) -> None:
+        self.publishing_since = None
         self._in_hand = []
         for stored in self._in_hand_futures:
             if not stored.done():

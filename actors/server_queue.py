@@ -12,6 +12,7 @@ from typing import Any
 from actors.runtime.bus import Bus
 from actors.runtime.pull import Delivery, PullConsumer
 from protocol import subjects
+from protocol.applied import InHand
 from protocol.codec import Codec, encode
 from protocol.errors import BrokerUnavailable, ConsumerGone, NoResponders, ProtocolError
 from protocol.frames import Error
@@ -41,6 +42,7 @@ class ServerQueue:
         self._asked: tuple[frozenset[str], frozenset[str]] | None = None
         self._asking = asyncio.Lock()
         self._idle_since: dict[tuple[str, bool], float] = {}
+        self._readers: dict[str, PullConsumer] = {}
         self.consumers: list[str] = []
 
     @property
@@ -114,11 +116,15 @@ class ServerQueue:
     def batches(self, consumer: str) -> AsyncGenerator[list[Delivery], None]:
         """What arrives on one of the queue's consumers. Raises `ConsumerGone`."""
         own = {"examwire.incarnation": self._incarnation}
-        return aiter(
-            PullConsumer(
-                self._bus, "SOCKET", consumer, max_messages=512, metadata=own, keep_alive=LOST_ON_THE_WAY_SECONDS / 4
-            )
+        reader = self._readers[consumer] = PullConsumer(
+            self._bus, "SOCKET", consumer, max_messages=512, metadata=own, keep_alive=LOST_ON_THE_WAY_SECONDS / 4
         )
+        return aiter(reader)
+
+    def in_hand(self, consumer: str) -> InHand:
+        """What is delivered of one of the queue's consumers and not handed over yet."""
+        reader = self._readers.get(consumer)
+        return reader.in_hand() if reader is not None else InHand()
 
     async def create_surely(self, *, reset: Sequence[str] = ()) -> None:
         """`create`, tried again until it succeeds: the queue is needed again while the server runs."""

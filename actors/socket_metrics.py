@@ -95,13 +95,17 @@ class _SocketServers(Collector):
         )
         accepting = GaugeMetricFamily("examwire_socket_accepting", "Whether new clients are let in: READY")
         outbox = GaugeMetricFamily("examwire_socket_outbox_messages", "Statuses that are not known to be in the log")
+        not_current = GaugeMetricFamily(
+            "examwire_socket_plans_not_current", "Plans with clients here of which they see an older state"
+        )
         details = [server.details() for server in CENSUS.living("socket-server")]
         sockets.add_metric([], sum(one["sockets"] for one in details))
         sessions.add_metric(["examinee"], sum(one["examinees"] for one in details))
         sessions.add_metric(["proctor"], sum(one["proctors"] for one in details))
         accepting.add_metric([], sum(one["accepting"] for one in details))
         outbox.add_metric([], sum(one["outbox"] for one in details))
-        yield from (sockets, sessions, accepting, outbox)
+        not_current.add_metric([], sum(len(one["plansNotCurrent"]) for one in details))
+        yield from (sockets, sessions, accepting, outbox, not_current)
 
 
 REGISTRY.register(_SocketServers())

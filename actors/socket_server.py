@@ -34,6 +34,7 @@ from actors.runtime.tls import ServerTls
 from actors.server_queue import QueueReading, ServerQueue
 from actors.session_list import page_of
 from actors.sweep import Sweep
+from actors.view_watch import ViewWatch
 from protocol import subjects
 from protocol.close_codes import CloseCode
 from protocol.codec import encode
@@ -102,6 +103,7 @@ class SocketServer(Actor):
         self._tls = ServerTls.of("socket", settings.socket.certificate_file, settings.socket.key_file)
         self._server: Server | None = None
         self._endpoints = Endpoints(store)
+        self._view = ViewWatch(bus, self._queue, self._outbox)
         self._clients = Clients(
             settings,
             bus,
@@ -109,6 +111,7 @@ class SocketServer(Actor):
             self._outbox,
             self._queue,
             self._endpoints,
+            self._view,
             server_id=server_id,
             incarnation=self.incarnation,
             follow_queue=self._reading.follow,
@@ -129,6 +132,7 @@ class SocketServer(Actor):
         await self._step("STARTING_FAILED", lambda: self._own.publish(ServerStatusCode.STARTING))
         await self._step("QUEUE_CREATE_FAILED", self._queue.create)
         await self._step("SUBSCRIBE_FAILED", self._subscribe)
+        self.spawn(self._view.run(self._clients.sessions), "view")
         self.spawn(self._outbox.run(), "outbox")
         await self._step("HANDLER_REGISTER_FAILED", self._presence.announce)
         await self._endpoints.read()
@@ -353,6 +357,7 @@ class SocketServer(Actor):
             "refused": self._clients.refused,
             "lastSessionError": self._clients.last_error,
             "plans": self._queue.plans,
+            "plansNotCurrent": self._view.not_current,
             "drain": self._departure.progress() if self._departure is not None else None,
         }
 

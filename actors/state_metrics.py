@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import Counter, Histogram, Metric
+from prometheus_client import Counter, Gauge, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -46,6 +46,11 @@ EXHAUSTED = Counter(
 )
 LEASE_EXPIRIES = Counter(
     "examwire_lease_expiries_total", "Socket servers declared lost, for their heartbeat had stopped", registry=REGISTRY
+)
+BEHIND = Gauge(
+    "examwire_state_behind_seconds",
+    "For how long the oldest of what is not applied yet, or what it takes to apply it, has been waited for",
+    registry=REGISTRY,
 )
 
 _REASONS = {*LossReason, *(rule.name for rule in CLOSE_RULES.values()), READMITTED}

@@ -7,12 +7,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import pydantic_core
 from pydantic import Field
 
+from protocol.applied import WaitingFor
 from protocol.codec import Codec, Malformed, encode
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.events import EVENTS
 from protocol.facts import NoticeText
 from protocol.ids import Id
 from protocol.session_messages import SessionState
+from protocol.times import Timestamp
 from protocol.views import ConnectionView, MobileSyncView, NoticesView, ReconnectView
 from protocol.wire import ActionId, Message, Text, Traced, Version, Wire
 
@@ -177,6 +179,20 @@ class PlanSnapshot(Message):
     resync: bool | None = None
 
 
+class ViewStatus(Message):
+    """Whether what the server tells of the plan is so now: after the welcome, and whenever it changes.
+
+    `current` false: what has happened since `since` may not have been told, or recorded, yet; `waitingFor` says what
+    that takes. Nothing is lost: it follows. `current` true: it is so again, since then. Examinees are told of false,
+    and of its end.
+    """
+
+    type: ClassVar[str] = "view_status"
+    current: bool
+    since: Timestamp
+    waiting_for: WaitingFor | None = None
+
+
 class Accepted(Message):
     """A client's frame is durably in the log; its effect follows as an event."""
 
@@ -212,6 +228,7 @@ SERVER_FRAMES = Codec.of(
     (
         Welcome,
         PlanSnapshot,
+        ViewStatus,
         Accepted,
         Error,
         Heartbeat,

@@ -128,7 +128,8 @@ def _socket_server(server_id: str) -> tuple[list[str], list[str]]:
         _message(LEASE),
         *_to_operators(),
     ]
-    return publish, [*_answers(subjects.socket_server(server_id)), subjects.session("*", "*")]
+    subscribe = [*_answers(subjects.socket_server(server_id)), subjects.session("*", "*"), subjects.applied("*")]
+    return publish, subscribe
 
 
 def _state_manager() -> tuple[list[str], list[str]]:
@@ -141,6 +142,7 @@ def _state_manager() -> tuple[list[str], list[str]]:
         subjects.status_plans_from(subjects.WATCH),
         subjects.status_timer("*", "*", "*"),
         subjects.reconnect("*", "*"),
+        subjects.applied("*"),
         subjects.deadletter(">"),
         *_reads_all(*STATE_MANAGERS, LEASE_WATCH, reconnect_watch(1, [1.0]), RECONNECT_EXHAUSTED, ADVISORY_WATCH),
         # One manager reads a partition of plans at a time; who takes over has it delivered again in order.

@@ -25,7 +25,7 @@ from protocol.events import (
     MobileSyncCompleted,
 )
 from protocol.facts import Aspect, LossReason, MobileSyncStatus, Notice, NoticeConfirmed
-from protocol.frames import ExamineeRow, PlanSnapshot
+from protocol.frames import ExamineeRow, PlanSnapshot, ViewStatus
 from protocol.views import ConnectionView, ReconnectView
 from protocol.wire import Message
 
@@ -93,12 +93,16 @@ _SAYS_STATUS = (ExamineeConnected, ExamineeMigrating, ExamineeReadmitted, Examin
 class PlanView:
     """Every examinee of a plan by id (`examinees`), and counts of what came in.
 
-    `complete`: a whole snapshot has been applied. `events`: events applied, by type.
+    `complete`: a whole snapshot has been applied. `events`: events applied, by type. `current`: what is told is so now;
+    else it is how it was at `current_until`, and the server waits for `waiting_for`.
     """
 
     def __init__(self) -> None:
         self.examinees: dict[str, Seen] = {}
         self.complete = False
+        self.current = True
+        self.current_until: str | None = None
+        self.waiting_for: str | None = None
         self.snapshots = 0
         self.resyncs = 0
         self.doubled = 0
@@ -115,6 +119,8 @@ class PlanView:
         """Take in a frame."""
         if isinstance(message, PlanSnapshot):
             return self._snapshot(message)
+        if isinstance(message, ViewStatus):
+            return self._status(message)
         change = _CHANGES.get(type(message))
         if change is None:
             return Verdict.OTHER
@@ -151,6 +157,11 @@ class PlanView:
             self._since_first_part = None
             self.snapshots += 1
             self.resyncs += bool(message.resync)
+        return Verdict.APPLIED
+
+    def _status(self, message: ViewStatus) -> Verdict:
+        self.current, self.waiting_for = message.current, message.waiting_for
+        self.current_until = None if message.current else message.since
         return Verdict.APPLIED
 
     def _connection(self, message: ConnectionEvent) -> Verdict:

@@ -84,6 +84,11 @@ def lease(server_id: str) -> str:
     return f"lease.{server_id}"
 
 
+def applied(state_manager: str) -> str:
+    """Every socket server: up to where a state manager has applied the log."""
+    return f"applied.{state_manager}"
+
+
 def reconnect(plan_id: str, examinee_id: str) -> str:
     """The reconnect watch of one examinee."""
     return f"reconnect.{plan_id}.{examinee_id}"

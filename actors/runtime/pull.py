@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 
 from actors.runtime.bus import Bus
 from actors.runtime.metrics import DELIVERY_AGE, REDELIVERIES
+from protocol.applied import InHand
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted
 
 log = logging.getLogger("examwire.pull")
@@ -105,6 +106,11 @@ class PullConsumer:
 
     def __aiter__(self) -> AsyncGenerator[list[Delivery], None]:
         return self._batches()
+
+    def in_hand(self) -> InHand:
+        """What is delivered and not settled; known with `keep_alive` only."""
+        oldest = min((one.stored_at for one in self._unsettled), default=None)
+        return InHand(len(self._unsettled), oldest)
 
     def _refused(self, refusal: NotPermitted) -> None:
         self._gone = refusal

@@ -25,6 +25,7 @@ from nats.js.api import (
 )
 from nats.js.client import JetStreamContext
 
+from protocol.applied import ConsumerProgress
 from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone, NotAnswered, NotPermitted
 from protocol.streams import PIN_GROUP, ConsumerSpec, StreamSpec
 from protocol.times import parse_time
@@ -276,6 +277,26 @@ class StreamAdmin:
         except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"consumer {stream}/{consumer}: {error}") from error
         return info.ack_floor.stream_seq if info.ack_floor else 0
+
+    async def consumer_progress(self, stream: str, consumer: str) -> ConsumerProgress | None:
+        """How far a consumer is, as the broker says it now; `None`: there is none. Raises `BrokerUnavailable`."""
+        subject = f"$JS.API.CONSUMER.INFO.{stream}.{consumer}"
+        try:
+            # As the server says it: by its clock, not by ours.
+            info = await self._asked(
+                f"consumer {stream}/{consumer}", lambda: self._js._api_request(subject, timeout=API_SECONDS)
+            )
+        except nats.js.errors.NotFoundError:
+            return None
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"consumer {stream}/{consumer}: {error}") from error
+        return ConsumerProgress(
+            parse_time(info["ts"]),
+            info["num_pending"],
+            info["num_ack_pending"],
+            info["ack_floor"]["stream_seq"],
+            info["delivered"]["consumer_seq"],
+        )
 
     async def stream_state(self, name: str) -> StreamState:
         """What a stream holds. Raises `BrokerUnavailable`, also when there is no such stream."""

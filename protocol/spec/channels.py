@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from protocol import subjects
+from protocol.applied import Applied
 from protocol.control import ANSWERS, REQUESTS, Handled
 from protocol.dead_letters import REPLAY_OF, REPLAYS, Letter
 from protocol.events import EVENTS
@@ -248,6 +249,13 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             {"Nats-Msg-Id": True, "Nats-Batch-Id": False, "Nats-Batch-Sequence": False, "Nats-Batch-Commit": False},
         ),
         NatsChannel(
+            "applied",
+            subjects.applied("{stateManager}"),
+            "A state manager, each second, to every socket server: up to where it has applied the log, and what it "
+            "waits for. One that is not heard for 3 s does not work.",
+            Said("applied", (Applied,)),
+        ),
+        NatsChannel(
             "queueCreate",
             subjects.QUEUE_CREATE,
             "Have the queue server make or change a socket server's queue.",
@@ -393,6 +401,7 @@ PARAMETERS: dict[str, str] = {
     "origin": "Who speaks: `socket-{serverId}` of its sockets, `people-{serverId}` what proctors there order, `web`, "
     "`watch`, `manager`, `timer`, `operator`, `any`",
     "partition": "Of the plan: FNV-1a (32 bits) of its id, modulo 8",
+    "stateManager": "A state manager's name",
     "timer": "`mobile_sync-{version of the wait}`",
     "letter": "`{number of the dead letter}-{its time in ms}`",
     "actor": "`{kind}-{unique}`",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protocol.applied import Applied, PartitionApplied
 from protocol.close_codes import CloseCode
 from protocol.control import Done, Drain, Handled, Kick, Stop, Tail
 from protocol.dead_letters import Letter, Source
@@ -54,6 +55,7 @@ from protocol.frames import (
     ReadmitFrame,
     ReconnectPolicy,
     RemoveFrame,
+    ViewStatus,
     Welcome,
 )
 from protocol.inspection import Inspection, ProcessFacts, SessionsPage
@@ -146,6 +148,7 @@ _SERVER_FRAMES: tuple[Message, ...] = (
             ),
         ],
     ),
+    ViewStatus(current=False, since=_at("09:15:00.000"), waiting_for="redis"),
     Accepted(request_type="notify", request_id=ACTION_ID),
     Error(code=ErrorCode.INVALID_FIELD, message="Field required", field="data.examineeId", request_type="remove"),
     Migrate(endpoints=ENDPOINTS[1:]),
@@ -274,6 +277,12 @@ _TO_SERVERS: tuple[Message, ...] = (
         network_status="GOOD",
         sessions=1,
         active=[("P001", "E001", SOCKET_ID, _at("09:00:14.800"))],
+    ),
+    Applied(
+        state_manager="SM1",
+        partitions={"0": PartitionApplied(up_to=1762735400078, pending=12, oldest_seconds=3.2, still_seconds=3.1)},
+        waiting_for="redis",
+        waiting_seconds=3.4,
     ),
 )
 _OPERATORS: tuple[Message, ...] = (

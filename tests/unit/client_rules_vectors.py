@@ -34,7 +34,7 @@ from protocol.client_rules import (
 from protocol.close_codes import CLOSE_RULES, CloseCode, may_reconnect
 from protocol.codec import encode
 from protocol.events import EVENTS
-from protocol.frames import Accepted, ExamineeRow, PlanSnapshot, ReconnectPolicy
+from protocol.frames import Accepted, ExamineeRow, PlanSnapshot, ReconnectPolicy, ViewStatus
 from protocol.plan_view import PlanView
 from protocol.wire import Message
 
@@ -206,7 +206,7 @@ def _view(rng: random.Random) -> Json:
     return {"messages": messages, "verdicts": verdicts, "looks": looks}
 
 
-_TOLD: tuple[type[Message], ...] = (*EVENTS, Accepted)
+_TOLD: tuple[type[Message], ...] = (*EVENTS, ViewStatus, Accepted)
 
 
 def _snapshot(rng: random.Random) -> list[Message]:
@@ -270,6 +270,9 @@ def _look(view: PlanView) -> Json:
     """All of a view, in the spelling of the wire."""
     return {
         "complete": view.complete,
+        "current": view.current,
+        "currentUntil": view.current_until,
+        "waitingFor": view.waiting_for,
         "snapshots": view.snapshots,
         "resyncs": view.resyncs,
         "doubled": view.doubled,

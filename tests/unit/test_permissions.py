@@ -85,6 +85,11 @@ def test_the_log_is_read_by_those_who_work_with_it() -> None:
         assert those_who_may_subscribe(subject) == set()
 
 
+def test_how_far_the_log_is_applied_is_said_by_state_managers_and_heard_by_socket_servers() -> None:
+    assert those_who_may_publish("applied.sm1") == {"state-manager"}
+    assert {SOCK001.user, SOCK002.user} <= those_who_may_subscribe("applied.sm1")
+
+
 def test_nobody_listens_on_the_replies_of_another() -> None:
     for name in EVERYONE:
         assert those_who_may_subscribe(f"{inbox_prefix(name)}.abc") == {name}

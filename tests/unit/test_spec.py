@@ -26,6 +26,7 @@ from actors.web_pages import Pages
 from actors.web_server import WebServer
 from cli.main import app
 from protocol import subjects
+from protocol.applied import Applied
 from protocol.close_codes import CLOSE_RULES
 from protocol.codec import SOCKET_CODEC, STATUS_CODEC, encode, encode_batches
 from protocol.control import ANSWERS, REQUESTS, Handled
@@ -51,6 +52,7 @@ SPOKEN: dict[str, tuple[type[Message], ...]] = {
     "control": (*REQUESTS.models.values(), *ANSWERS.models.values(), Handled),
     "queue": (QueueCreate, QueueCreated),
     "lease": (Lease,),
+    "applied": (Applied,),
 }
 
 

@@ -35,11 +35,13 @@ const ENDS = {
  * @param {boolean} settled whether the server has said, after its welcome, that the examinee is in, or says nothing for long
  * @param {boolean} [shutOut] whether the web server has said that a connection would be refused
  * @param {boolean} [recorded] whether the server has said it: then proctors see it as well
+ * @param {boolean} [current] whether what happens now is recorded now, and shown to proctors
  * @returns {View}
  */
-export function viewOf(status, settled, shutOut = false, recorded = true) {
+export function viewOf(status, settled, shutOut = false, recorded = true, current = true) {
   switch (status.state) {
     case "connected":
+      if (!current) return { ...CALM, tone: "warn", icon: "busy", key: "behind" };
       if (!settled) return { ...CALM, tone: "info", icon: "busy", key: "connecting" };
       return { ...CALM, tone: "good", icon: "good", key: recorded ? "connected" : "unrecorded" };
     case "idle":
@@ -80,5 +82,5 @@ function endOf(status, shutOut) {
  * @param {View} view
  */
 export function isPatient(before, view) {
-  return (before === "connected" || before === "unrecorded") && ["lost", "moving", "connecting"].includes(view.key);
+  return ["connected", "unrecorded", "behind"].includes(before) && ["lost", "moving", "connecting"].includes(view.key);
 }

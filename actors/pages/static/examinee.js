@@ -93,6 +93,7 @@ function begin() {
   new MobileStep(client, () => ({ plan, examinee, token }));
   client.addEventListener("status", () => changed());
   client.addEventListener("state", () => settle(true));
+  client.addEventListener("viewStatus", () => show());
   client.addEventListener("unread", () => showTitle());
   client.connect();
   show(true);
@@ -121,7 +122,7 @@ function settle(said) {
 /** @param {boolean} [atOnce] without the patience that short interruptions are given */
 function show(atOnce = false) {
   const status = client?.status ?? { state: /** @type {const} */ ("idle") };
-  const view = viewOf(status, settled, shutOut, recorded);
+  const view = viewOf(status, settled, shutOut, recorded, client?.viewStatus.current);
   const wait = !atOnce && isPatient(shownKey, view);
   if (!wait) {
     clearTimeout(patience);
@@ -181,7 +182,7 @@ function showNext(view) {
 /** The tab says it, too: the page may lie behind the exam. */
 function showTitle() {
   const unread = messages?.unread ?? 0;
-  const state = ["connected", "unrecorded", "moving"].includes(shownKey) ? "" : `${t(`${shownKey}.title`)} – `;
+  const state = ["connected", "unrecorded", "behind", "moving"].includes(shownKey) ? "" : `${t(`${shownKey}.title`)} – `;
   document.title = `${unread > 0 ? `(${unread}) ` : ""}${state}${t("title")}`;
 }
 

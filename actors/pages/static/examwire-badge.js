@@ -21,7 +21,7 @@ export const CALM_SECONDS = 1.5;
  */
 export const SETTLED_SECONDS = 2;
 
-/** @typedef {"connecting" | "connected" | "waiting" | "offline" | "ended" | "idle"} Look */
+/** @typedef {"connecting" | "connected" | "behind" | "waiting" | "offline" | "ended" | "idle"} Look */
 
 /** @type {Record<string, Record<string, string>>} */
 const TEXTS = {
@@ -30,6 +30,7 @@ const TEXTS = {
     idle: "Not connected",
     connecting: "Connecting…",
     connected: "Connected",
+    behind: "Connected. It will be recorded in a moment.",
     again: "Connection lost. Connecting again…",
     offline: "No network. You are connected again as soon as it is back.",
     attempt: "Attempt {attempt} of {maxAttempts}",
@@ -52,6 +53,7 @@ const TEXTS = {
     idle: "연결되어 있지 않습니다",
     connecting: "연결하고 있습니다…",
     connected: "연결되었습니다",
+    behind: "연결되었습니다. 접속 상태는 잠시 후 기록됩니다.",
     again: "연결이 끊어져 다시 연결하고 있습니다…",
     offline: "네트워크가 끊어졌습니다. 복구되면 바로 다시 연결합니다.",
     attempt: "{maxAttempts}회 중 {attempt}회째 시도",
@@ -74,17 +76,21 @@ const TEXTS = {
 /**
  * What a status looks like: the icon and the words, what is said beside it (not read out: it counts), and the button.
  * @param {Status} status
- * @param {{lang: string, now: number, wasConnected: boolean}} about `now` in ms since the epoch
+ * @param {{lang: string, now: number, wasConnected: boolean, current?: boolean}} about `now` in ms since the epoch;
+ *   `current`: what happens now is recorded now
  * @returns {{look: Look, text: string, aside: string, button: string}}
  */
-export function appearance(status, { lang, now, wasConnected }) {
+export function appearance(status, { lang, now, wasConnected, current = true }) {
   const texts = TEXTS[lang] ?? TEXTS.en;
   /** @param {string} key @param {Record<string, number>} values */
   const fill = (key, values) => texts[key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
   const plain = { aside: "", button: "" };
   switch (status.state) {
+    case "connected": {
+      const look = current ? "connected" : "behind";
+      return { ...plain, look, text: texts[look] };
+    }
     case "idle":
-    case "connected":
     case "offline":
       return { ...plain, look: status.state, text: texts[status.state] };
     case "connecting": {
@@ -120,10 +126,11 @@ export function languageOf(wanted) {
   return "en";
 }
 
-// Shapes that differ without colour: a tick, a broken ring, a clock, a struck-out wave, a cross, a bar.
+// Shapes that differ without colour: a tick, a tick in a ring, a broken ring, a clock, a struck-out wave, a cross, a bar.
 /** @type {Record<Look, string>} */
 const SHAPES = {
   connected: "M4 10.5l4 4 8-9",
+  behind: "M10 3a7 7 0 1 0 .01 0M6.5 10.5l2.5 2.5 4.5-5",
   connecting: "M10 3a7 7 0 1 1-6.6 4.7",
   waiting: "M10 3a7 7 0 1 0 .01 0M10 6v4.5l3 2",
   offline: "M3 8.5a10 10 0 0 1 14 0M6 12a6 6 0 0 1 8 0M10 15.5v.01M4 17L16 3",
@@ -234,11 +241,13 @@ export class ExamwireStatus extends Base {
   #listen() {
     this.#client?.addEventListener("status", this.#changed);
     this.#client?.addEventListener("state", this.#settle);
+    this.#client?.addEventListener("viewStatus", this.#changed);
   }
 
   #ignore() {
     this.#client?.removeEventListener("status", this.#changed);
     this.#client?.removeEventListener("state", this.#settle);
+    this.#client?.removeEventListener("viewStatus", this.#changed);
   }
 
   #leave() {
@@ -286,7 +295,7 @@ export class ExamwireStatus extends Base {
     else if (state === "connected" && !this.#settled) this.#settling = setTimeout(this.#settle, SETTLED_SECONDS * 1000);
     const under = state === "connected" && !this.#settled;
     const brief = this.#wasConnected && (state === "waiting" || state === "connecting" || under);
-    if (brief && this.#parts?.badge.dataset.look === "connected") {
+    if (brief && ["connected", "behind"].includes(this.#parts?.badge.dataset.look ?? "")) {
       this.#calm = setTimeout(() => this.#show(), CALM_SECONDS * 1000);
     } else this.#show();
   };
@@ -314,7 +323,9 @@ export class ExamwireStatus extends Base {
     const around = this.parentElement?.closest("[lang]")?.getAttribute("lang");
     const lang = languageOf([this.getAttribute("lang"), around, ...navigator.languages]);
     const now = this.#client?.now() ?? Date.now();
-    const { look, text, aside, button } = appearance(status, { lang, now, wasConnected: this.#wasConnected });
+    const current = this.#client?.viewStatus.current ?? true;
+    const about = { lang, now, wasConnected: this.#wasConnected, current };
+    const { look, text, aside, button } = appearance(status, about);
     parts.badge.lang = lang;
     parts.badge.dataset.look = look;
     parts.badge.setAttribute("aria-label", TEXTS[lang].label);

@@ -30,11 +30,20 @@ import { Servers } from "./examwire-servers.js";
  * @property {(url: string, init: RequestInit) => Promise<Response>} [fetch]
  */
 /**
+ * Whether what the server tells is so now: recorded, and shown to proctors. A connection may stand while it is not; then
+ * `since` says how long it has not been so (RFC 3339), `waitingFor` what that takes.
+ * @typedef {{current: boolean, since: string | null, waitingFor: string | null}} ViewStatus
+ */
+
+/** @type {ViewStatus} */
+const CURRENT = Object.freeze({ current: true, since: null, waitingFor: null });
+
+/**
  * A connection to a socket server that comes back by itself.
  *
  * Events (`CustomEvent`, what is said is in `detail`): `status` (a `Status`), `welcome` (the frame's data), `message`
  * (`{type, data, verdict?}`, every other frame but heartbeats, `welcome` and `migrate`), `tokenNeeded` (`{code}`: the
- * server did not accept the token; `setToken` goes on).
+ * server did not accept the token; `setToken` goes on), `viewStatus` (a `ViewStatus`, when it is another one).
  */
 export class Client extends EventTarget {
   /** @param {ClientOptions} options */
@@ -71,10 +80,12 @@ export class Client extends EventTarget {
       hello: () => this.#hello(),
       status: (status) => this._emit("status", status),
       welcomed: (welcome) => {
+        this.#setViewStatus(CURRENT);
         this._welcomed();
         this._emit("welcome", welcome);
       },
       message: (message) => {
+        if (message.type === "view_status") this.#setViewStatus({ ...CURRENT, ...message.data });
         const more = this._takeIn(message);
         this._emit("message", { ...message, ...more });
       },
@@ -88,6 +99,8 @@ export class Client extends EventTarget {
     this.#hints = new Hints({ window, document: this._document, now: this.now }, this.#hinted());
     /** Elements of frames that were no message to use. */
     this.malformed = 0;
+    /** What the server has said last, over the connection that stands. @type {ViewStatus} */
+    this.viewStatus = CURRENT;
   }
 
   /** @type {string} */ #token;
@@ -245,6 +258,13 @@ export class Client extends EventTarget {
   /** @protected */
   _randomId() {
     return randomId(this.#random);
+  }
+
+  /** @param {ViewStatus} said */
+  #setViewStatus(said) {
+    const before = this.viewStatus;
+    this.viewStatus = said;
+    if (before.current !== said.current || before.waitingFor !== said.waitingFor) this._emit("viewStatus", said);
   }
 
   // -- who it is ---------------------------------------------------------------------------------------------

@@ -65,12 +65,16 @@ export class Seen {
  *
  * Connection events of an examinee share one line of versions, mobile sync events and notices have others. Whatever is
  * not newer than what was seen changes nothing, so any order and any repetition of frames ends in the same view.
- * `complete`: a whole snapshot has been applied. `events`: events applied, by type.
+ * `complete`: a whole snapshot has been applied. `events`: events applied, by type. `current`: what is told is so now; else
+ * it is how it was at `currentUntil`, and the server waits for `waitingFor`.
  */
 export class PlanView {
   constructor() {
     /** @type {Map<string, Seen>} */ this.examinees = new Map();
     this.complete = false;
+    this.current = true;
+    /** @type {string | null} */ this.currentUntil = null;
+    /** @type {string | null} */ this.waitingFor = null;
     this.snapshots = 0;
     this.resyncs = 0;
     this.doubled = 0;
@@ -89,6 +93,7 @@ export class PlanView {
    */
   apply(message) {
     if (message.type === "plan_snapshot") return this._snapshot(message.data);
+    if (message.type === "view_status") return this._status(message.data);
     const change = CHANGES.get(message.type);
     if (change === undefined) return "OTHER";
     const verdict = change(this, message);
@@ -144,6 +149,14 @@ export class PlanView {
       this.snapshots += 1;
       if (data.resync) this.resyncs += 1;
     }
+    return "APPLIED";
+  }
+
+  /** @param {Record<string, any>} data @returns {Verdict} */
+  _status({ current, since, waitingFor }) {
+    this.current = current;
+    this.currentUntil = current ? null : since;
+    this.waitingFor = waitingFor ?? null;
     return "APPLIED";
   }
 

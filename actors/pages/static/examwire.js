@@ -52,4 +52,5 @@ export { ExamineeClient, ProctorClient, REQUEST_SECONDS, RequestFailed } from ".
 /** @typedef {import("./examwire-plan.js").Message} Message */
 /** @typedef {import("./examwire-plan.js").Verdict} Verdict */
 /** @typedef {import("./examwire-client.js").ClientOptions} ClientOptions */
+/** @typedef {import("./examwire-client.js").ViewStatus} ViewStatus */
 /** @typedef {import("./examwire-roles.js").Notice} Notice */

@@ -27,13 +27,15 @@ export function whyText({ name, reason }) {
  * @param {Status} status
  * @param {boolean} fresh whether a snapshot has come over the connection that stands
  * @param {number} now ms, by this computer's clock
+ * @param {boolean} [current] whether what the server tells is so now
  * @returns {{text: string, tone: string, path: string}}
  */
-export function linkText(status, fresh, now) {
+export function linkText(status, fresh, now, current = true) {
   const trying = (/** @type {string} */ text) => ({ text, tone: "warn", path: TRYING });
   const broken = (/** @type {string} */ text) => ({ text, tone: "bad", path: BROKEN });
   switch (status.state) {
     case "connected":
+      if (!current) return broken(t("link.behind"));
       if (!fresh) return trying(t("link.loading"));
       return { text: t("link.connected", { server: status.serverId }), tone: "good", path: STATES.connected.path };
     case "connecting":
@@ -50,6 +52,12 @@ export function linkText(status, fresh, now) {
     default:
       return broken(t("link.idle"));
   }
+}
+
+/** Why what the server tells is not so now, as a sentence. @param {string | null} waitingFor */
+export function behindText(waitingFor) {
+  const key = `behind.${waitingFor}`;
+  return t("stale.behind", { what: t(hasText(key) ? key : "behind.other") });
 }
 
 /** No server has answered: nothing that a person would have to decide. @param {Status} status */
@@ -84,8 +92,10 @@ export class Link {
       this._goOn();
       this.show();
     });
+    client.addEventListener("viewStatus", () => this.show());
     client.addEventListener("fresh", () => {
-      if (!client.fresh) this._asOf = Date.now();
+      const { current, since } = client.viewStatus;
+      if (!client.fresh) this._asOf = current || since === null ? Date.now() : Date.parse(since);
       this.show();
     });
   }
@@ -115,8 +125,10 @@ export class Link {
 
   /** Now, and again each second: it counts. */
   show() {
-    const { status, fresh } = this._client;
-    const { text, tone, path } = linkText(status, fresh, Date.now());
+    const { status, viewStatus } = this._client;
+    const behind = status.state === "connected" && !viewStatus.current;
+    const fresh = this._client.fresh && viewStatus.current;
+    const { text, tone, path } = linkText(status, this._client.fresh, Date.now(), viewStatus.current);
     const link = element("link");
     link.dataset.tone = tone;
     link.querySelector("path")?.setAttribute("d", path);
@@ -129,14 +141,15 @@ export class Link {
     }
     const stale = element("stale");
     // The first moments of a page are no trouble yet.
-    stale.hidden = fresh || migrating || (this._asOf === null && (status.state === "connecting" || status.state === "connected" || status.state === "idle"));
-    stale.dataset.tone = status.state === "gaveUp" || status.state === "offline" ? "bad" : "warn";
-    setText(element("stale-what"), this._asOf === null ? t("stale.never") : t("stale.since", { time: time(this._asOf) }));
-    setText(element("stale-why"), this._why(status));
+    stale.hidden = fresh || migrating || (!behind && this._asOf === null && (status.state === "connecting" || status.state === "connected" || status.state === "idle"));
+    stale.dataset.tone = behind || status.state === "gaveUp" || status.state === "offline" ? "bad" : "warn";
+    const asOf = this._client.fresh ? viewStatus.since : this._asOf;
+    setText(element("stale-what"), asOf === null ? t("stale.never") : t("stale.since", { time: time(asOf) }));
+    setText(element("stale-why"), behind ? behindText(viewStatus.waitingFor) : this._why(status));
     const token = status.state === "gaveUp" && status.remedy === "TOKEN";
     element("other-token").hidden = !token;
     element("try-now").hidden = token || !(status.state === "waiting" || status.state === "gaveUp" || status.state === "offline");
-    this._announce(status, fresh, migrating);
+    this._announce(status, fresh, migrating, behind);
   }
 
   /** @param {Status} status */
@@ -147,10 +160,14 @@ export class Link {
     return t("stale.waiting");
   }
 
-  /** Once for each turn, not for each attempt. @param {Status} status @param {boolean} fresh @param {boolean} migrating */
-  _announce(status, fresh, migrating) {
+  /**
+   * Once for each turn, not for each attempt.
+   * @param {Status} status @param {boolean} fresh @param {boolean} migrating @param {boolean} behind
+   */
+  _announce(status, fresh, migrating, behind) {
     let said = this._said;
-    if (fresh) said = "connected";
+    if (behind) said = "behind";
+    else if (fresh) said = "connected";
     else if (status.state === "gaveUp") said = "gaveUp";
     else if (said !== "gaveUp" && this._asOf !== null && !migrating && status.state !== "connected") said = "lost";
     if (said === this._said) return;

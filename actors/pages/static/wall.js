@@ -95,6 +95,7 @@ class Wall {
     client.addEventListener("message", (event) => this._message(/** @type {CustomEvent} */ (event).detail));
     client.addEventListener("welcome", (event) => this._welcome(/** @type {CustomEvent} */ (event).detail));
     client.addEventListener("fresh", () => this._fresh());
+    client.addEventListener("viewStatus", () => this.several.goOn());
     client.addEventListener("status", () => panel.drawActions());
     client.addEventListener("tokenNeeded", () => this._askToken());
     controls.addEventListener("change", () => this._reorder());
@@ -306,7 +307,7 @@ class Wall {
         const seen = client.view.examinees.get(id);
         return seen ? stateOf(seen) : null;
       },
-      ready: () => client.fresh,
+      ready: () => client.fresh && client.viewStatus.current,
       newId: newActionId,
       name: (id) => nameOf(this.people.all.get(id) ?? { id, name: null }),
       say: (sentence) => this._say(sentence),

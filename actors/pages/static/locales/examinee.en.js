@@ -11,6 +11,8 @@ export const texts = {
   "connected.text": "Your proctor sees that you are here. You can go on with your exam.",
   "unrecorded.title": "You are connected",
   "unrecorded.text": "You can go on with your exam. Your proctor will see in a moment that you are here.",
+  "behind.title": "You are connected; the exam system is delayed",
+  "behind.text": "Nothing can be recorded at the moment, so your proctor may not see what happens here yet. You do not have to do anything: it is recorded by itself as soon as that is possible. Please leave this page open and go on with your exam.",
   "moving.title": "You are being moved to another server",
   "moving.text": "You do not have to do anything.",
   "lost.title": "The connection is interrupted",

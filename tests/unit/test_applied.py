@@ -1,0 +1,148 @@
+"""When a view of a plan is current: by what the broker says of a consumer, and state managers of the log."""
+
+from __future__ import annotations
+
+from protocol.applied import (
+    LATE_SECONDS,
+    SILENT_SECONDS,
+    STILL_SECONDS,
+    Applied,
+    AppliedWords,
+    Behind,
+    ConsumerProgress,
+    InHand,
+    Lag,
+    PartitionApplied,
+    WaitingFor,
+    is_current,
+)
+
+NOTHING = InHand()
+
+
+def consumer(
+    at: float, pending: int = 0, unacknowledged: int = 0, floor: int = 0, delivered: int = 0
+) -> ConsumerProgress:
+    return ConsumerProgress(at, pending, unacknowledged, floor, delivered)
+
+
+def word(name: str, *partitions: int, still: float | None = None, waits: WaitingFor | None = None) -> Applied:
+    return Applied(
+        state_manager=name,
+        partitions={str(one): PartitionApplied(up_to=7, still_seconds=still) for one in partitions},
+        waiting_for=waits,
+        waiting_seconds=None if waits is None else 4.0,
+    )
+
+
+# -- how late the reading of a consumer is -------------------------------------------------------------------
+
+
+def still(lag: Lag, *looks: tuple[ConsumerProgress, InHand]) -> float:
+    """How long nothing has gone on, at the last of these looks."""
+    return [lag.look(seen, in_hand) for seen, in_hand in looks][-1].still_seconds or 0.0
+
+
+def test_where_nothing_waits_nothing_is_late_however_long_it_is_quiet() -> None:
+    told = [Lag().look(consumer(float(at), floor=9, delivered=9), NOTHING) for at in range(5)]
+    assert {(one.oldest_seconds, one.still_seconds, one.pending) for one in told} == {(None, None, 0)}
+
+
+def test_what_is_in_hand_waits_since_it_was_stored() -> None:
+    assert Lag().look(consumer(110.0, unacknowledged=3), InHand(3, oldest=106.5)).oldest_seconds == 3.5
+
+
+def test_what_nobody_fetches_waits_since_it_was_seen_there() -> None:
+    lag = Lag()
+    assert still(lag, *((consumer(float(at), pending=1 + at), NOTHING) for at in range(4))) == 3.0
+    assert still(lag, (consumer(4.0, pending=1, floor=3, delivered=3), NOTHING)) == 0.0  # somebody has begun
+
+
+def test_a_hall_that_is_worked_off_does_not_stand_still() -> None:
+    lag = Lag()
+    for at in range(1, 20):
+        told = lag.look(consumer(float(at), 500, 64, floor=at * 900, delivered=at * 964), InHand(64, oldest=at - 4.0))
+        assert told.still_seconds == 0.0
+        assert told.oldest_seconds == 4.0
+
+
+def test_what_a_reader_that_died_has_in_hand_waits_also_while_another_goes_on() -> None:
+    looks = ((consumer(float(at), 0, 5, floor=100, delivered=at * 50), InHand(2, oldest=at - 0.1)) for at in range(5))
+    assert still(Lag(), *looks) == 4.0
+
+
+def test_what_failed_alone_and_comes_again_later_holds_up_nothing() -> None:
+    back = InHand(put_back=1)
+    quiet = ((consumer(float(at), 0, 1, floor=100, delivered=100), back) for at in range(30))
+    busy = ((consumer(float(at), 3, 9, floor=100, delivered=at), back) for at in range(30, 60))
+    assert still(Lag(), *quiet, *busy) == 0.0
+
+
+# -- what state managers have said --------------------------------------------------------------------------
+
+
+def test_a_listener_that_has_just_begun_waits_for_the_first_word() -> None:
+    words = AppliedWords(100.0)
+    assert words.behind(0, 100.0 + SILENT_SECONDS) is None
+    silent = words.behind(0, 100.1 + SILENT_SECONDS)
+    assert silent is not None
+    assert silent.waiting_for == "state-manager"
+
+
+def test_a_partition_that_nobody_speaks_for_is_behind_after_three_seconds() -> None:
+    words = AppliedWords(0.0)
+    words.heard(word("sm1", 0, 1), 10.0)
+    words.heard(word("sm2", 2), 10.0)
+    for second in (11.0, 12.0, 13.0, 13.5):
+        words.heard(word("sm2", 2), second)
+    silent = words.behind(1, 13.5)
+    assert silent is not None
+    assert silent.waiting_for == "state-manager"
+    assert words.behind(2, 13.5) is None
+
+
+def test_a_restart_with_another_one_standing_by_is_not_noticed() -> None:
+    words = AppliedWords(0.0)
+    words.heard(word("sm1", 0), 10.0)
+    words.heard(word("sm2"), 10.5)
+    words.heard(word("sm1"), 11.0)  # it has let go
+    assert words.behind(0, 12.9) is None
+    words.heard(word("sm2", 0), 13.0)
+    assert words.behind(0, 15.0) is None
+
+
+def test_of_two_who_work_at_a_partition_the_one_that_is_behind_counts() -> None:
+    words = AppliedWords(0.0)
+    words.heard(word("sm1", 0, still=4.5, waits="redis"), 10.0)
+    words.heard(word("sm2", 0), 10.5)
+    assert words.behind(0, 11.0) == Behind("redis", 4.5)
+    assert words.behind(0, 10.1 + SILENT_SECONDS) is None  # what it said is old; the other one goes on
+
+
+def test_what_is_waited_for_counts_also_while_nothing_happens() -> None:
+    words = AppliedWords(0.0)
+    words.heard(word("sm1", 0, waits="redis"), 10.0)
+    assert words.behind(0, 10.2) == Behind("redis", 4.0)
+
+
+def test_a_listener_that_stood_still_itself_reads_first() -> None:
+    words = AppliedWords(0.0)
+    words.heard(word("sm1", 0), 10.0)
+    words.stood_still(20.0)
+    assert words.behind(0, 31.0) is None
+
+
+def test_a_view_does_not_flicker_around_the_limit() -> None:
+    for moves, scale in ((False, 1.0), (True, LATE_SECONDS / STILL_SECONDS)):
+        current, turns = True, 0
+        for seconds in (0.2, 2.4, 2.6, 2.4, 2.6, 1.8, 2.4, 1.0, 1.8, 2.4):
+            before, current = current, is_current(Behind("log", seconds * scale, moves), was_current=current)
+            turns += before is not current
+        assert turns == 2
+    assert is_current(None, was_current=False)
+
+
+def test_what_goes_on_may_be_late_for_longer_than_what_stands_still() -> None:
+    assert not is_current(Behind("log", 3.0), was_current=True)
+    assert is_current(Behind("log", 5.5, moves=True), was_current=True)
+    assert not is_current(Behind("log", 6.5, moves=True), was_current=True)
