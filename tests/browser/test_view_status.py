@@ -1,0 +1,80 @@
+"""What people are told while the connection stands and the picture behind it does not (Redis stands still)."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from cli.engines import NatsServer, RedisServer
+from tests.browser.conftest import IN_A_BROWSER
+from tests.browser.examinee_scene import CONNECTED, connected, headline
+from tests.browser.site import Screens, Site, audit
+
+expect = pytest.importorskip("playwright.async_api", reason="Playwright is not installed: no browser tests").expect
+
+pytestmark = IN_A_BROWSER
+
+PHONE_SIZE = {"width": 360, "height": 740}
+
+
+@asynccontextmanager
+async def standing_still(engines: tuple[NatsServer, RedisServer]) -> AsyncIterator[None]:
+    """Redis does not answer meanwhile."""
+    pid = engines[1].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_wall_whose_picture_stands_still_says_so_and_is_not_green(
+    site: Site, screens: Screens, engines: tuple[NatsServer, RedisServer]
+) -> None:
+    await site.system.examinee("E001")
+    wall = await screens.open(site.link("proctor", "proctor", "kim"))
+    small = await screens.open(site.link("proctor", "proctor", "lee"), viewport=PHONE_SIZE, locale="ko-KR")
+    await expect(wall.locator("#link")).to_have_attribute("data-tone", "good")
+    await expect(small.locator("#link")).to_have_attribute("data-tone", "good")
+    async with standing_still(engines):
+        await expect(wall.locator("#stale")).to_contain_text(re.compile(r"This is how it was at \d\d:\d\d:\d\d"))
+        await expect(wall.locator("#stale")).to_contain_text("Redis does not answer")
+        await expect(wall.locator("#link")).to_have_text("Connected · not up to date")
+        await expect(wall.locator("#link")).to_have_attribute("data-tone", "bad")
+        await expect(wall.locator("html[data-stale]")).to_be_attached()
+        await expect(wall.locator("#live")).to_contain_text("an earlier state")
+        await expect(small.locator("#stale")).to_contain_text("Redis가 응답하지 않습니다")
+        for page in (wall, small):
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert await audit(page) == []
+    for page in (wall, small):
+        await expect(page.locator("#stale")).to_be_hidden()
+        await expect(page.locator("html[data-stale]")).not_to_be_attached()
+        await expect(page.locator("#link")).to_have_attribute("data-tone", "good")
+    await expect(wall.locator("#live")).to_contain_text("up to date")
+
+
+async def test_an_examinee_is_not_told_that_the_proctor_sees_them_while_nothing_is_recorded(
+    site: Site, screens: Screens, engines: tuple[NatsServer, RedisServer]
+) -> None:
+    page = await connected(site, screens)
+    text = page.locator("#connection-text")
+    await expect(text).to_contain_text("Your proctor sees that you are here")
+    async with standing_still(engines):
+        await headline(page, "You are connected; the exam system is delayed")
+        await expect(text).not_to_contain_text("sees that you are here")
+        await expect(page.locator("#connection")).to_have_attribute("data-tone", "warn")
+        assert await audit(page) == []
+        # Whoever comes now hears the same, and not that all is well.
+        another = await screens.open(site.link("examinee", "examinee", "E002"), locale="ko-KR", viewport=PHONE_SIZE)
+        await headline(another, "연결되어 있으나 시험 시스템이 지연되고 있습니다")
+        assert await another.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await headline(page, CONNECTED)
+    await expect(text).to_contain_text("Your proctor sees that you are here")
+    await headline(another, "정상적으로 연결되어 있습니다")
