@@ -17,7 +17,7 @@ from websockets.server import ServerProtocol
 from actors.address_limits import Limits, Place
 from actors.client_addresses import networks_of
 from actors.connection import Connection
-from actors.doorkeeper import Doorkeeper
+from actors.doorkeeper import Doorkeeper, page_hosts
 from actors.endpoints import Endpoints
 from actors.examinee_session import ExamineeSession
 from actors.greeting import Greeting, greet
@@ -94,6 +94,7 @@ class Clients:
             socket.origins,
             Limits.of(socket),
             own_names(socket.host),
+            page_hosts=page_hosts(settings),
             tokens=self._tokens,
             trusted_proxies=networks_of(socket.trusted_proxies),
             closed=self._closed,

@@ -42,6 +42,7 @@ from cli.doctor_checks import (
     judge_versions,
     merged,
 )
+from cli.doctor_pages import page_doors
 from cli.engines import NatsServer
 from cli.findings import Finding, State, failed, ok, show_findings, unknown, warning, worst
 from cli.live import inspection_of
@@ -304,6 +305,8 @@ class Examination:
             return
         servers = await self._store.servers()
         for finding in judge_roles(self._actors, servers):
+            yield finding
+        async for finding in page_doors(self._actors, servers, self._settings):
             yield finding
         yield ok("state", "Redis is known to hold what the log says")
 

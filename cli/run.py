@@ -55,7 +55,9 @@ def run() -> None:
 
 
 @app.command("socket-server")
-@takes_settings(*ENGINES, *LOGS, "socket.host", "socket.port", "socket.public_url", *SOCKET_TLS, *SERVER_SETTINGS)
+@takes_settings(
+    *ENGINES, *LOGS, "socket.host", "socket.port", "socket.public_url", "web.public_url", *SOCKET_TLS, *SERVER_SETTINGS
+)
 def socket_server(
     settings: Settings,
     server_id: Annotated[str, typer.Option("--server-id", help="Its serverId, such as SOCK001.", show_default=False)],

@@ -60,7 +60,7 @@ class SocketSettings(_TlsSection):
     public_url: str | None = Field(None, description="ws(s):// address given to clients; default: from host and port")
     ping_interval_seconds: Positive = 5.0
     ping_timeout_seconds: Positive = 5.0
-    origins: list[str] = Field([], description="allowed Origin values; empty: the server's own host only; '*': any")
+    origins: list[str] = Field([], description="Origin values of pages besides our own that may connect; '*': any")
     accept_per_second: Positive = Field(2000.0, description="handshakes a second before 503 with Retry-After")
     accept_per_address: Positive = Field(
         1000.0,

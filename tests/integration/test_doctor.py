@@ -25,6 +25,7 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.process_facts import process_facts
 from actors.runtime.settings import NatsSettings, Settings, load_settings
 from actors.runtime.state_store import StateStore
+from actors.web_server import WebServer
 from cli.doctor import Examination
 from cli.doctor_checks import (
     GIB,
@@ -41,6 +42,7 @@ from cli.findings import Finding, State, worst
 from cli.main import app
 from protocol import keys, subjects
 from protocol.inspection import ProcessFacts
+from tests.integration.settings import changed
 from tests.integration.system import System
 
 PERMISSIONS = Path(__file__).parents[2] / "nats" / "permissions.conf"
@@ -107,6 +109,28 @@ async def redis_with(url: str, **options: str) -> AsyncIterator[None]:
 
 
 # -- a whole system -------------------------------------------------------------------------------------
+
+
+async def test_own_pages_that_a_socket_server_refuses_are_found(
+    settings: Settings, bus: Bus, store: StateStore
+) -> None:
+    """Every socket server is tried as a page of the running web server would, whatever its settings say."""
+
+    async with System(settings) as system:
+        web = await system.start("web-server", lambda bus: WebServer(settings, bus, store))
+        assert isinstance(web, WebServer)
+        findings = await Examination(settings).run()
+        assert "SOCK001, SOCK002" in told(findings, "pages", OK)
+        assert web.url in told(findings, "pages", OK)
+        # Other addresses of the pages than the socket servers know: a proxy that nobody has told them of.
+        public = changed(settings, {"web.public_url": "https://exam.example:443/"})
+        findings = await Examination(public).run()
+        refused = told(findings, "pages", FAILED)
+        assert "SOCK001 refuses our own pages at https://exam.example" in refused
+        assert "SOCK002" in refused
+    async with System(public, servers=("SOCK001",)) as system:
+        await system.start("web-server", lambda bus: WebServer(public, bus, store))
+        assert "https://exam.example" in told(await Examination(public).run(), "pages", OK)
 
 
 async def test_a_system_that_is_well_is_told_to_be(settings: Settings, bus: Bus, store: StateStore) -> None:

@@ -27,6 +27,7 @@ from protocol.codec import encode_batches
 from protocol.frames import Role
 from protocol.versions import version_of
 from tests.integration.phones import Site, open_site, problem
+from tests.integration.settings import changed
 from tests.integration.system import RawClient, System, eventually
 from tests.unit.facts import disconnected
 
@@ -284,6 +285,21 @@ async def test_a_page_of_the_web_server_may_connect_to_the_socket_servers_and_a_
     with pytest.raises(InvalidStatus) as refused:
         await RawClient.open(system.server("SOCK001").url, origin="https://evil.example")
     assert refused.value.response.status_code == 403
+
+
+async def test_the_own_pages_may_connect_beside_the_origins_that_were_named(
+    settings: Settings, bus: Bus, store: StateStore
+) -> None:
+    platform = "https://platform.example"
+    named = changed(settings, {"socket.origins": [platform]})
+    async with System(named, servers=("SOCK001",)) as system:
+        server = await system.start("web-server", lambda bus: WebServer(named, bus, store))
+        assert isinstance(server, WebServer)
+        for origin in (platform, server.url, server.url.replace("127.0.0.1", "localhost")):
+            client = await system.raw("SOCK001", origin=origin)
+            await client.hello(system.token("examinee", "E001"))
+        with pytest.raises(InvalidStatus):
+            await RawClient.open(system.server("SOCK001").url, origin="https://evil.example")
 
 
 # -- how much is read ------------------------------------------------------------------------------------

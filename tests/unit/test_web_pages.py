@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
+<<<<<<< HEAD
 from actors.address_limits import Limits
 from actors.doorkeeper import Doorkeeper
+=======
+from actors.doorkeeper import Doorkeeper, page_hosts
+>>>>>>> 383ac53 (socket_server: let own pages in where socket.origins is set)
 from actors.http_bodies import Body, takes_gzip
 from actors.runtime.local_addresses import lan_addresses, own_names
 from actors.runtime.settings import SocketSettings, load_settings
@@ -159,6 +163,33 @@ async def test_pages_of_the_same_host_may_connect_whatever_their_port(
     listens: str, origin: str, host: str, allowed: bool
 ) -> None:
     assert Doorkeeper([], LIMITS, own_names(listens))._allowed(origin, host) is allowed
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed"),
+    [
+        ("https://platform.example", "sock1.exam.example", True),  # the one that was added
+        ("https://exam.example", "sock1.exam.example", True),  # the web server's own
+        ("https://sock1.exam.example", "10.0.0.7:8001", True),  # behind a proxy that names another host
+        ("http://10.1.2.3:8000", "sock1.exam.example", True),
+        ("http://sock1.exam.example:8000", "sock1.exam.example", True),
+        ("https://evil.example", "sock1.exam.example", False),
+        ("https://exam.example.evil.example", "sock1.exam.example", False),
+        ("null", "sock1.exam.example", False),
+        ("", "", False),
+    ],
+)
+def test_own_pages_may_connect_also_where_origins_are_named(origin: str, host: str, allowed: bool) -> None:
+    settings = load_settings(
+        **{
+            "socket.origins": ["https://platform.example"],
+            "socket.public_url": "wss://sock1.exam.example/v1/connect",
+            "web.public_url": "https://exam.example",
+            "web.host": "10.1.2.3",
+        }
+    )
+    door = Doorkeeper(settings.socket.origins, 1.0, 1, own_names("0.0.0.0"), page_hosts(settings))
+    assert door._allowed(origin, host) is allowed
 
 
 async def test_a_page_opened_on_this_machine_may_connect_to_its_address_in_the_network() -> None:
