@@ -12,18 +12,14 @@ from urllib.parse import urlsplit
 from websockets.frames import Close, Frame, Opcode
 from websockets.http11 import Request
 
-<<<<<<< HEAD
 from actors.address_limits import AddressLimits, Limits, Place
 from actors.client_addresses import Network, client_address, is_trusted
 from actors.handshake import Handshake
 from actors.rate_limit import RateLimit
 from actors.runtime.tokens import TokenVerifier, bearer
 from actors.single_headers import repeated
-=======
 from actors.runtime.local_addresses import is_wildcard
-from actors.runtime.pace import Pace
 from actors.runtime.settings import Settings, is_loopback
->>>>>>> 383ac53 (socket_server: let own pages in where socket.origins is set)
 from actors.socket_metrics import REFUSALS
 from protocol.close_codes import CLOSE_RULES, CloseCode
 from protocol.errors import InvalidToken
@@ -44,13 +40,9 @@ class Refusal:
 class Doorkeeper:
     """Looks at the path, the origin, whether there is room, and how fast they come.
 
-<<<<<<< HEAD
-    Without `origins`, pages of the server's own host may connect, whatever port or scheme they have; `own_names` are
-    different spellings of that host. `closed`: why nobody is let in now. `count` is told each refusal.
-=======
     Own pages may always connect, beside those of `origins`: the pages of the server's own host, whatever port or scheme
-    they have, and those of `page_hosts`. `own_names` are different spellings of the own host.
->>>>>>> 383ac53 (socket_server: let own pages in where socket.origins is set)
+    they have, and those of `page_hosts`. `own_names` are different spellings of the own host. `closed`: why nobody is let
+    in now. `count` is told each refusal.
     """
 
     def __init__(
@@ -58,8 +50,8 @@ class Doorkeeper:
         origins: list[str],
         limits: Limits,
         own_names: frozenset[str] = frozenset(),
-<<<<<<< HEAD
         *,
+        page_hosts: frozenset[str] = frozenset(),
         tokens: TokenVerifier | None = None,
         trusted_proxies: Sequence[Network] = (),
         closed: Callable[[], str | None] = lambda: None,
@@ -67,21 +59,13 @@ class Doorkeeper:
     ) -> None:
         self._origins = origins
         self._own_names = own_names
+        self._page_hosts = page_hosts
         self._tokens = tokens
         self._trusted = trusted_proxies
         self._closed = closed
         self._count = count
         self._identities = RateLimit(IDENTITY_TIMES, IDENTITY_SECONDS)
         self._limits = AddressLimits(limits)
-=======
-        page_hosts: frozenset[str] = frozenset(),
-    ) -> None:
-        self._origins = origins
-        self._own_names = own_names
-        self._page_hosts = page_hosts
-        self._pace = Pace(accept_per_second, max(1.0, accept_per_second))  # less than one a second still lets one in
-        self._max = max_connections
->>>>>>> 383ac53 (socket_server: let own pages in where socket.origins is set)
         self.refused = 0
 
     # -- connections come and go ---------------------------------------------------------------------
@@ -167,8 +151,20 @@ class Doorkeeper:
             own, page = urlsplit(f"//{host}").hostname, urlsplit(origin).hostname
         except ValueError:  # brackets that hold no address
             return False
-<<<<<<< HEAD
-        return own is not None and (page == own or {own, page} <= self._own_names)
+        if page is None:
+            return False
+        return page in self._page_hosts or page == own or {own, page} <= self._own_names
+
+
+def page_hosts(settings: Settings) -> frozenset[str]:
+    """The hosts of the web server's pages, and of the address that clients are given, as the settings have them.
+
+    A proxy in front may have put another `Host` into the request.
+    """
+    known = {urlsplit(url).hostname for url in (settings.web.public_url, settings.socket.public_url) if url is not None}
+    if not is_wildcard(settings.web.host) and not is_loopback(settings.web.host):
+        known.add(settings.web.host.lower())
+    return frozenset(host for host in known if host)
 
 
 _LATER = {
@@ -201,19 +197,3 @@ def _answer(status: HTTPStatus, text: str, retry_after: int | None = None) -> by
         f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\nContent-Length: {len(text.encode())}\r\n"
         f"Content-Type: text/plain; charset=utf-8\r\n{later}\r\n{text}"
     ).encode()
-=======
-        if page is None:
-            return False
-        return page in self._page_hosts or page == own or {own, page} <= self._own_names
-
-
-def page_hosts(settings: Settings) -> frozenset[str]:
-    """The hosts of the web server's pages, and of the address that clients are given, as the settings have them.
-
-    A proxy in front may have put another `Host` into the request.
-    """
-    known = {urlsplit(url).hostname for url in (settings.web.public_url, settings.socket.public_url) if url is not None}
-    if not is_wildcard(settings.web.host) and not is_loopback(settings.web.host):
-        known.add(settings.web.host.lower())
-    return frozenset(host for host in known if host)
->>>>>>> 383ac53 (socket_server: let own pages in where socket.origins is set)

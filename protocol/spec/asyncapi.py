@@ -314,7 +314,6 @@ def _handshake() -> Schema:
     return {
         "type": "object",
         "properties": {
-<<<<<<< HEAD
             "Sec-WebSocket-Protocol": {
                 "type": "string",
                 "pattern": rf"^{re.escape(SUBPROTOCOL)}(, *{re.escape(TOKEN_SUBPROTOCOL)}[A-Za-z0-9._~-]+)?$",
@@ -324,12 +323,7 @@ def _handshake() -> Schema:
                 "type": "string",
                 "description": "`Bearer` and the token, from a program; `hello` may leave it out then.",
             },
-            "Origin": {"type": "string", "description": "Browsers send it; it must be one of `socket.origins`."},
-=======
-            "Sec-WebSocket-Protocol": {"const": SUBPROTOCOL},
-            "Authorization": {"type": "string", "description": "`Bearer` and the token, when `hello` has none."},
             "Origin": {"type": "string", "description": "Browsers send it; our own pages' or one of `socket.origins`."},
->>>>>>> 383ac53 (socket_server: let own pages in where socket.origins is set)
         },
         "required": ["Sec-WebSocket-Protocol"],
     }

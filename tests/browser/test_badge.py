@@ -170,9 +170,11 @@ async def test_whoever_is_shut_out_is_not_called_connected_for_a_moment(
 async def test_a_token_that_is_refused_is_asked_for_and_another_one_connects(
     site: Site, platform: ExamPlatform
 ) -> None:
-    page = await platform.open(token="no.such.token")
+    listening = "window.asked = []; addEventListener('tokenNeeded', (event) => asked.push(event.detail.code))"
+    page = await platform.open(token="no.such.token", before=lambda page: page.add_init_script(listening))
     await shows(page, "Your sign-in has expired. Sign in again.")
     assert await page.get_by_role("button").count() == 0
+    assert await page.evaluate("window.asked") == [4502]  # the exam platform need not know of the client
     token = site.system.token("examinee", "E001")
     await page.evaluate("token => document.querySelector('examwire-status').setAttribute('token', token)", token)
     await shows(page, "Connected")

@@ -9,12 +9,8 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-<<<<<<< HEAD
 from actors.address_limits import Limits
-from actors.doorkeeper import Doorkeeper
-=======
 from actors.doorkeeper import Doorkeeper, page_hosts
->>>>>>> 383ac53 (socket_server: let own pages in where socket.origins is set)
 from actors.http_bodies import Body, takes_gzip
 from actors.runtime.local_addresses import lan_addresses, own_names
 from actors.runtime.settings import SocketSettings, load_settings
@@ -188,7 +184,7 @@ def test_own_pages_may_connect_also_where_origins_are_named(origin: str, host: s
             "web.host": "10.1.2.3",
         }
     )
-    door = Doorkeeper(settings.socket.origins, 1.0, 1, own_names("0.0.0.0"), page_hosts(settings))
+    door = Doorkeeper(settings.socket.origins, LIMITS, own_names("0.0.0.0"), page_hosts=page_hosts(settings))
     assert door._allowed(origin, host) is allowed
 
 

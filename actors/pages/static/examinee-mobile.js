@@ -22,7 +22,8 @@ const TONES = { WAITING: "info", COMPLETED: "good", FAILED: "bad", TIMED_OUT: "b
 
 /**
  * @typedef {{url: string, code: string, qrSvg: string, expiresAt: number}} PhoneCode
- * @typedef {"idle" | "asking" | "shown" | "failed" | "none"} Codes none: there are no codes here, upload from here
+ * @typedef {"idle" | "asking" | "shown" | "failed" | "expired" | "none"} Codes expired: not without a new token; none:
+ *   there are no codes here, upload from here
  */
 
 export class MobileStep {
@@ -43,6 +44,7 @@ export class MobileStep {
     this._soon = false;
     this._shownStatus = "";
     this._pictureOf = -1;
+    /** The version of the picture that is shown as soon as there is a new token; -1: none. */ this._pictureMissing = -1;
     /** @type {string | null} */ this._qrUrl = null;
     /** @type {string | null} */ this._pictureUrl = null;
     /** @type {Blob | null} */ this._chosen = null;
@@ -50,6 +52,9 @@ export class MobileStep {
     this._countdown = new Countdown(() => this._tick());
     this._sender = this._makeSender();
     client.addEventListener("mobileSync", () => this._changed());
+    client.addEventListener("token", () => this._renewed());
+    client.addEventListener("tokenNeeded", () => this.show());
+    byId("mobile-token").addEventListener("click", () => byId("token").focus());
     for (const type of ["status", "state"]) client.addEventListener(type, () => this._goOn());
     // What a page finds when it is opened is no news; from then on every change is said aloud.
     client.addEventListener("state", () => (this._shownStatus ||= this._stage.status));
@@ -81,6 +86,15 @@ export class MobileStep {
   /** A connection is back: what was begun without one is begun now. */
   _goOn() {
     if (this._client.connected && this._begun && !this._open) this._client.enterMobileSync();
+    this.show();
+  }
+
+  /** There is another token: what was not given for the old one is asked for again. */
+  _renewed() {
+    if (this._codes === "expired") void this._askForCode();
+    if (this._pictureMissing >= 0) void this._fetchPicture(this._pictureMissing);
+    const { upload } = this._sender;
+    if (upload?.state === "refused" && upload.cause === "TOKEN") this._sender.resume(upload.deadline);
     this.show();
   }
 
@@ -127,6 +141,9 @@ export class MobileStep {
       this._takeCode(body);
     } else if (response?.status === 501) {
       this._codes = "none";
+    } else if (response?.status === 401) {
+      this._codes = "expired";
+      this._refused(token);
     } else {
       this._codes = "failed";
       const step = CODE_RETRY_SECONDS[Math.min(this._codeTries, CODE_RETRY_SECONDS.length - 1)];
@@ -135,6 +152,12 @@ export class MobileStep {
       this._askAgainIn(Math.max(step * (0.8 + 0.4 * Math.random()), asked));
     }
     this.show();
+  }
+
+  /** The web server does not accept this token, unless there is another one by now. @param {string} token */
+  _refused(token) {
+    if (token === this._who().token) this._client.tokenRefused();
+    else this._renewed();
   }
 
   /** @param {any} body */
@@ -187,6 +210,8 @@ export class MobileStep {
     const place = `/v1/plans/${encodeURIComponent(plan)}/captures/${encodeURIComponent(examinee)}/sync_cap.jpg`;
     try {
       const response = await fetch(place, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store" });
+      this._pictureMissing = response.status === 401 ? version : -1;
+      if (response.status === 401) return this._refused(token);
       if (!response.ok) throw new Error(`${response.status}`);
       const blob = await response.blob();
       if (version !== this._stage.version) return;
@@ -244,11 +269,13 @@ export class MobileStep {
 
   _showUpload() {
     const { upload, share } = this._sender;
+    const expired = upload?.state === "refused" && upload.cause === "TOKEN";
+    if (expired) this._client.tokenRefused();
     const going = upload?.state === "sending" || upload?.state === "ready";
     const progress = /** @type {HTMLProgressElement} */ (byId("upload-progress"));
     progress.hidden = !going;
     progress.value = Math.round(share * 100);
-    const key = this._uploadError || (upload === null ? "" : upload.cause && upload.state !== "sending" ? `upload.${upload.state}` : going ? "upload.sending" : "");
+    const key = this._uploadError || (upload === null ? "" : expired ? "upload.TOKEN" : upload.cause && upload.state !== "sending" ? `upload.${upload.state}` : going ? "upload.sending" : "");
     const text = key && t(key, { detail: upload?.detail ?? "" });
     if (byId("upload-text").textContent !== text) {
       byId("upload-text").textContent = text;
@@ -276,7 +303,7 @@ export class MobileStep {
     start.hidden = !(status === "NONE" || status === "TIMED_OUT") || where.state === "gaveUp";
     start.textContent = t(this._begun ? "mobile.starting" : status === "NONE" ? "mobile.start" : "mobile.startAgain");
     start.setAttribute("aria-disabled", String(this._begun));
-    byId("mobile-join").hidden = !this._open || this._codes === "none";
+    byId("mobile-join").hidden = !this._open || this._codes === "none" || this._codes === "expired";
     byId("mobile-upload").hidden = !this._open || this._codes !== "none";
     this._showCode();
     const done = status === "COMPLETED";
@@ -293,10 +320,13 @@ export class MobileStep {
   _showNote(status, reason) {
     let text = "";
     if (status === "FAILED") text = t(reason === "IMAGE_STORE_FAILED" ? "mobile.failed.store" : "mobile.failed.upload");
+    else if (this._open && this._codes === "expired") text = t("mobile.expired");
     else if (this._open && this._codes === "failed") text = t("mobile.noCode");
     else if (this._begun && !this._client.connected) text = t("mobile.later");
     byId("mobile-note").hidden = text === "";
     byId("mobile-note").textContent = text;
+    const { state } = this._client.status;
+    byId("mobile-token").hidden = !this._client.tokenNeeded || (state !== "connected" && state !== "gaveUp");
   }
 
   _showCode() {

@@ -36,11 +36,13 @@ const ENDS = {
  * @param {boolean} [shutOut] whether the web server has said that a connection would be refused
  * @param {boolean} [recorded] whether the server has said it: then proctors see it as well
  * @param {boolean} [current] whether what happens now is recorded now, and shown to proctors
+ * @param {boolean} [expired] whether the web server no longer accepts the token: then it says nothing more either
  * @returns {View}
  */
-export function viewOf(status, settled, shutOut = false, recorded = true, current = true) {
+export function viewOf(status, settled, shutOut = false, recorded = true, current = true, expired = false) {
   switch (status.state) {
     case "connected":
+      if (expired) return { ...CALM, tone: "warn", icon: "ended", key: "renew", asksToken: true };
       if (!current) return { ...CALM, tone: "warn", icon: "busy", key: "behind" };
       if (!settled) return { ...CALM, tone: "info", icon: "busy", key: "connecting" };
       return { ...CALM, tone: "good", icon: "good", key: recorded ? "connected" : "unrecorded" };
@@ -55,8 +57,12 @@ export function viewOf(status, settled, shutOut = false, recorded = true, curren
     case "waiting":
       if (status.migrating) return { ...CALM, tone: "info", icon: "busy", key: "moving" };
       return { ...CALM, tone: "bad", icon: "lost", key: "lost", button: "now", next: "in" };
-    case "gaveUp":
-      return { ...CALM, tone: "bad", icon: "lost", ...endOf(status, shutOut) };
+    case "gaveUp": {
+      const end = endOf(status, shutOut);
+      // What is asked for now and then is not told without a token: waiting for it would be waiting for ever.
+      if (expired && end.asks) return { ...CALM, tone: "warn", icon: "ended", key: "token", asksToken: true };
+      return { ...CALM, tone: "bad", icon: "lost", ...end };
+    }
   }
 }
 
@@ -82,5 +88,5 @@ function endOf(status, shutOut) {
  * @param {View} view
  */
 export function isPatient(before, view) {
-  return ["connected", "unrecorded", "behind"].includes(before) && ["lost", "moving", "connecting"].includes(view.key);
+  return ["connected", "unrecorded", "behind", "renew"].includes(before) && ["lost", "moving", "connecting"].includes(view.key);
 }

@@ -94,6 +94,8 @@ function begin() {
   client.addEventListener("status", () => changed());
   client.addEventListener("state", () => settle(true));
   client.addEventListener("viewStatus", () => show());
+  client.addEventListener("tokenNeeded", () => show());
+  client.addEventListener("token", () => renewed());
   client.addEventListener("unread", () => showTitle());
   client.connect();
   show(true);
@@ -122,7 +124,7 @@ function settle(said) {
 /** @param {boolean} [atOnce] without the patience that short interruptions are given */
 function show(atOnce = false) {
   const status = client?.status ?? { state: /** @type {const} */ ("idle") };
-  const view = viewOf(status, settled, shutOut, recorded, client?.viewStatus.current);
+  const view = viewOf(status, settled, shutOut, recorded, client?.viewStatus.current, client?.tokenNeeded);
   const wait = !atOnce && isPatient(shownKey, view);
   if (!wait) {
     clearTimeout(patience);
@@ -130,6 +132,14 @@ function show(atOnce = false) {
     render(view);
   } else patience ??= setTimeout(() => show(true), GRACE_MS);
   ask(view.asks);
+}
+
+/** There is another token: what was not told by the old one is asked for at once. */
+function renewed() {
+  ask(null);
+  asked = 0;
+  show(true);
+  if (asking !== undefined) void admission();
 }
 
 /** @param {import("./examinee-view.js").View} view */
@@ -148,7 +158,7 @@ function render(view) {
   if (view.button !== null) button.textContent = t(`button.${view.button}`);
   if (had && button.hidden) focusHeading();
   byId("token-form").hidden = !view.asksToken;
-  if (view.asksToken && client !== null) forget(PAGE);
+  if (view.asksToken && client !== null && !client.connected) forget(PAGE);
   clearInterval(counting);
   if (view.next !== null) counting = setInterval(() => showNext(view), 500);
   showNext(view);
@@ -198,16 +208,19 @@ function ask(why) {
 }
 
 async function admission() {
+  clearTimeout(asking);
   const place = `/v1/plans/${encodeURIComponent(plan)}/examinees/${encodeURIComponent(examinee)}/admission`;
+  const used = token;
   /** @type {boolean | null} */
   let admitted = null;
   try {
-    const response = await fetch(place, { headers: { Authorization: `Bearer ${token}` }, cache: "no-store" });
+    const response = await fetch(place, { headers: { Authorization: `Bearer ${used}` }, cache: "no-store" });
     if (response.ok) ({ admitted } = await response.json());
+    else if (response.status === 401 && used === token) client?.tokenRefused();
   } catch {
     admitted = null; // no network: asked again
   }
-  if (asking === undefined) return; // something has changed meanwhile
+  if (asking === undefined || used !== token) return; // something has changed meanwhile
   asking = undefined;
   asked += 1;
   if (admitted === true) client?.comeBack();

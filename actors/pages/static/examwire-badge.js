@@ -173,6 +173,8 @@ const Base = globalThis.HTMLElement ?? /** @type {typeof HTMLElement} */ (/** @t
  * Attributes: `token`, `endpoints` (an address of `GET /v1/endpoints`, or ws: addresses of socket servers, separated by
  * spaces), `lang` (`en`, `ko`). With both of the first it makes an `ExamineeClient` and connects; it closes that one
  * when it leaves the page. `client`: the client that it shows, to listen to or to replace by one's own.
+ *
+ * Event `tokenNeeded` (it bubbles): a server did not accept the token; set the attribute to a new one.
  */
 export class ExamwireStatus extends Base {
   static observedAttributes = ["token", "endpoints", "lang"];
@@ -242,12 +244,14 @@ export class ExamwireStatus extends Base {
     this.#client?.addEventListener("status", this.#changed);
     this.#client?.addEventListener("state", this.#settle);
     this.#client?.addEventListener("viewStatus", this.#changed);
+    this.#client?.addEventListener("tokenNeeded", this.#needToken);
   }
 
   #ignore() {
     this.#client?.removeEventListener("status", this.#changed);
     this.#client?.removeEventListener("state", this.#settle);
     this.#client?.removeEventListener("viewStatus", this.#changed);
+    this.#client?.removeEventListener("tokenNeeded", this.#needToken);
   }
 
   #leave() {
@@ -298,6 +302,11 @@ export class ExamwireStatus extends Base {
     if (brief && ["connected", "behind"].includes(this.#parts?.badge.dataset.look ?? "")) {
       this.#calm = setTimeout(() => this.#show(), CALM_SECONDS * 1000);
     } else this.#show();
+  };
+
+  #needToken = (/** @type {Event} */ event) => {
+    const { detail } = /** @type {CustomEvent} */ (event);
+    this.dispatchEvent(new CustomEvent("tokenNeeded", { detail, bubbles: true }));
   };
 
   /** The server has said that the examinee is in, or says nothing. */

@@ -42,8 +42,9 @@ const CURRENT = Object.freeze({ current: true, since: null, waitingFor: null });
  * A connection to a socket server that comes back by itself.
  *
  * Events (`CustomEvent`, what is said is in `detail`): `status` (a `Status`), `welcome` (the frame's data), `message`
- * (`{type, data, verdict?}`, every other frame but heartbeats, `welcome` and `migrate`), `tokenNeeded` (`{code}`: the
- * server did not accept the token; `setToken` goes on), `viewStatus` (a `ViewStatus`, when it is another one).
+ * (`{type, data, verdict?}`, every other frame but heartbeats, `welcome` and `migrate`), `tokenNeeded` (`{code}`: a
+ * server did not accept the token; `setToken` goes on), `token` (another one was given), `viewStatus` (a `ViewStatus`, when
+ * it is another one).
  */
 export class Client extends EventTarget {
   /** @param {ClientOptions} options */
@@ -80,6 +81,7 @@ export class Client extends EventTarget {
       hello: () => this.#hello(),
       status: (status) => this._emit("status", status),
       welcomed: (welcome) => {
+        this.tokenNeeded = false;
         this.#setViewStatus(CURRENT);
         this._welcomed();
         this._emit("welcome", welcome);
@@ -94,11 +96,13 @@ export class Client extends EventTarget {
       },
       lost: () => this._lost(),
       ended: (code, detail) => this._ended(code, detail),
-      tokenRefused: (code) => this._emit("tokenNeeded", { code }),
+      tokenRefused: (code) => this.#needToken(code),
     });
     this.#hints = new Hints({ window, document: this._document, now: this.now }, this.#hinted());
     /** Elements of frames that were no message to use. */
     this.malformed = 0;
+    /** A server has not accepted the token that it has; `setToken` changes that. */
+    this.tokenNeeded = false;
     /** What the server has said last, over the connection that stands. @type {ViewStatus} */
     this.viewStatus = CURRENT;
   }
@@ -190,7 +194,18 @@ export class Client extends EventTarget {
   setToken(token) {
     if (token === this.#token) return;
     this.#token = token;
+    this.tokenNeeded = false;
     this.#keeper.tokenChanged();
+    this._emit("token", {});
+  }
+
+  /**
+   * The application was told elsewhere, by HTTP (401), that the token is not accepted any more: `tokenNeeded`, once for
+   * each token. A connection that stands goes on.
+   * @param {number} [code]
+   */
+  tokenRefused(code = 401) {
+    if (!this.tokenNeeded) this.#needToken(code);
   }
 
   /**
@@ -258,6 +273,12 @@ export class Client extends EventTarget {
   /** @protected */
   _randomId() {
     return randomId(this.#random);
+  }
+
+  /** @param {number} code */
+  #needToken(code) {
+    this.tokenNeeded = true;
+    this._emit("tokenNeeded", { code });
   }
 
   /** @param {ViewStatus} said */

@@ -108,6 +108,17 @@ export function resume(upload, now, deadline) {
 }
 
 /**
+ * The permission of this phone has ended: what waits for the proctor's word would wait for ever.
+ *
+ * @param {Upload} upload
+ * @returns {Upload}
+ */
+export function expired(upload) {
+  const waits = upload.state === "late" || (upload.state === "refused" && upload.cause === "REMOVED");
+  return waits ? { ...upload, state: "refused", cause: "TOKEN", detail: null } : upload;
+}
+
+/**
  * After a reload: a try that was under way has an unknown end, so it is made again; the server knows the picture.
  *
  * @param {Upload} upload

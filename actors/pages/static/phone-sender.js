@@ -2,7 +2,7 @@
  * Sends one picture until its end, by the rules of `phone-queue.js`: the timers and the network around them.
  */
 
-import { after, hurry, restored, resume, sending } from "./phone-queue.js";
+import { after, expired, hurry, restored, resume, sending } from "./phone-queue.js";
 
 /** @typedef {import("./phone-queue.js").Upload} Upload */
 /** @typedef {{result: Promise<import("./phone-queue.js").Result>, stop: () => void}} Try */
@@ -53,6 +53,11 @@ export class Sender extends EventTarget {
     if (this.upload === null) return;
     if (this.upload.state === "late") this.resume(deadline);
     else this._to({ ...this.upload, deadline });
+  }
+
+  /** The permission of this phone has ended. */
+  expire() {
+    if (this.upload !== null) this._to(expired(this.upload));
   }
 
   /** Forget it: nothing more is sent. */

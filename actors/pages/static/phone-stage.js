@@ -14,6 +14,8 @@ export const SPREAD = 0.25;
 /** What happens on the page may ask at once, but not twice within so many seconds. */
 export const LEAST_SECONDS = 2;
 const ANSWER_SECONDS = 10;
+/** The token is not accepted any more: nothing will be told by it. */
+export const EXPIRED = "EXPIRED";
 
 /**
  * `status` as of the mobile sync (NONE: not entered). `deadline`: ms since the epoch, by the server's clock, which is
@@ -22,10 +24,10 @@ const ANSWER_SECONDS = 10;
  */
 
 /**
- * Ask once. `null`: nobody knows now, and what was known stands.
+ * Ask once. `null`: nobody knows now, and what was known stands; `EXPIRED`: ask no more with this token.
  * @param {{token: string, planId: string, examineeId: string}} pass
  * @param {typeof fetch} [get] for tests
- * @returns {Promise<Stage | null>}
+ * @returns {Promise<Stage | typeof EXPIRED | null>}
  */
 export async function stageOf({ token, planId, examineeId }, get = fetch) {
   const place = `/v1/plans/${encodeURIComponent(planId)}/examinees/${encodeURIComponent(examineeId)}/mobile-stage`;
@@ -33,6 +35,7 @@ export async function stageOf({ token, planId, examineeId }, get = fetch) {
     const headers = { Authorization: `Bearer ${token}` };
     const signal = AbortSignal.timeout?.(ANSWER_SECONDS * 1000);
     const response = await get(place, { headers, cache: "no-store", signal });
+    if (response.status === 401) return EXPIRED;
     if (!response.ok) return null;
     const { status, removed, deadline, secondsLeft } = await response.json();
     if (typeof status !== "string" || typeof removed !== "boolean") return null;
@@ -44,8 +47,9 @@ export async function stageOf({ token, planId, examineeId }, get = fetch) {
 
 /**
  * @typedef {object} Around what the page and a test give
- * @property {() => Promise<Stage | null>} ask
+ * @property {() => Promise<Stage | typeof EXPIRED | null>} ask
  * @property {(stage: Stage) => void} told
+ * @property {() => void} expired nothing is asked any more, until it is `wanted` anew
  * @property {() => boolean} urgent whether somebody waits for the proctor
  * @property {() => number} now ms since the epoch
  * @property {() => number} random in [0, 1)
@@ -95,6 +99,11 @@ export class StageWatch {
     const stage = await this._around.ask();
     this._asking = false;
     if (!this._wanted) return;
+    if (stage === EXPIRED) {
+      this._wanted = false;
+      this._around.expired();
+      return;
+    }
     if (stage !== null) this._around.told(stage);
     this._later();
   }

@@ -74,14 +74,15 @@ export function showWait(seconds) {
 
 /**
  * The camera's step: the finder, or why there is none and what to do about it; of who was removed, only that.
- * @param {{finder: import("./phone-finder.js").Finder, late: boolean, removed: boolean, again: boolean}} state `again`: a
- *   picture has arrived already
+ * @param {{finder: import("./phone-finder.js").Finder, late: boolean, expired: boolean, removed: boolean,
+ *   again: boolean}} state `again`: a picture has arrived already
  */
-export function showCamera({ finder, late, removed, again }) {
+export function showCamera({ finder, late, expired, removed, again }) {
   const { camera, opening, trouble } = finder;
   const live = camera.open && !opening;
-  const said = removed ? null : late ? "late" : trouble;
+  const said = expired ? "expired" : removed ? null : late ? "late" : trouble;
   byId("camera-title").textContent = t(removed ? "removed" : "camera.title");
+  byId("camera-code").hidden = !expired;
   byId("finder").hidden = removed || (trouble !== null && !live && !opening);
   byId("camera-opening").hidden = !opening;
   byId("video").classList.toggle("mirrored", camera.facesUser);

@@ -39,6 +39,7 @@ const watch = new StageWatch({
   ...clock,
   ask: async () => (kept === null ? null : stageOf(kept.pass)),
   told: (told) => void staged(told),
+  expired: () => expire(),
   urgent: () => removed || (left() ?? 1) <= 0,
 });
 
@@ -50,6 +51,8 @@ let kept = null;
 let picture = null;
 /** A proctor has removed the examinee. */
 let removed = false;
+/** The server does not accept this phone's token any more. */
+let expired = false;
 /** A picture of this examinee has arrived, of this phone or another: no time is counted any more. */
 let arrived = false;
 /** The deadline has passed, as far as this phone knows; the server decides when a picture comes all the same. */
@@ -132,7 +135,7 @@ async function useCode(given) {
 /** @param {string} given @param {import("./phone-code.js").Pass} pass */
 async function admit(given, pass) {
   remember("phone", given, "code");
-  removed = arrived = false;
+  removed = arrived = expired = false;
   const same = kept !== null && kept.pass.planId === pass.planId && kept.pass.examineeId === pass.examineeId;
   if (same && kept?.picture != null && kept.upload !== null && kept.upload.state !== "stored") {
     kept = { ...kept, code: given, pass };
@@ -180,6 +183,15 @@ async function staged({ status, removed: isRemoved, deadline, offset }) {
   }
   if (before !== removed) await barred();
   show();
+}
+
+/** Another code is needed; until then nothing is asked, and nothing goes by itself. */
+function expire() {
+  if (expired) return;
+  expired = true;
+  sender.expire();
+  show();
+  if (step === "camera") announce(`${t("trouble.expired")}. ${t("trouble.expired.do")}`);
 }
 
 /** The examinee was removed, or let in again. */
@@ -235,6 +247,10 @@ async function sent() {
       to("done");
       return;
     }
+    if (upload.state === "refused" && upload.cause === "TOKEN") {
+      expired = true;
+      watch.wanted(false);
+    }
     if (upload.state === "refused" && upload.cause === "REMOVED" && !removed) {
       removed = true;
       watch.soon(); // from now on it is asked more often whether they were let in again
@@ -273,7 +289,7 @@ function to(next) {
   if (step === "camera" && next !== "camera") finder.end();
   step = next;
   show();
-  watch.wanted(kept !== null && ["camera", "review", "upload"].includes(step));
+  watch.wanted(kept !== null && !expired && ["camera", "review", "upload"].includes(step));
   if (moved) steps.enterStep(step);
 }
 
@@ -283,7 +299,7 @@ function show() {
   byId("who").textContent = t("who", { examinee: kept?.pass.examineeId ?? "" });
   if (step === "code") steps.showCode(failure, code);
   else if (step === "redeem") steps.showRedeem(failure);
-  else if (step === "camera") steps.showCamera({ finder, late, removed, again: arrived });
+  else if (step === "camera") steps.showCamera({ finder, late, expired, removed, again: arrived });
   else if (step === "review") steps.showReview(removed);
   else if (step === "upload" && sender.upload !== null) steps.showUpload(sender.upload, sender.share, store.lasting);
   else if (step === "done") steps.showDone(/** @type {any} */ (kept?.upload?.record)?.timestamp);
@@ -334,7 +350,7 @@ function listen() {
     byId("code").focus();
   });
   on("redeem-again", "click", () => void useCode(code));
-  for (const id of ["redeem-other", "upload-code"]) on(id, "click", () => enterCode());
+  for (const id of ["redeem-other", "camera-code", "upload-code"]) on(id, "click", () => enterCode());
   on("shutter", "click", () => void take());
   on("turn", "click", () => void finder.turn());
   on("reopen", "click", () => void finder.open());

@@ -23,6 +23,7 @@ export class History {
     this._timeline = new Timeline();
     /** @type {Record<string, any> | null} */ this._outages = null;
     /** "loading", "there", or why it could not be read. */ this._state = "loading";
+    /** The token is not accepted any more. */ this._expired = false;
     /** Grows with each examinee: an answer about an earlier one is ignored. */ this._turn = 0;
     /** @type {ReturnType<typeof setTimeout> | undefined} */ this._timer = undefined;
   }
@@ -68,6 +69,7 @@ export class History {
       body = error instanceof Refused && error.status === 404 ? {} : /** @type {Error} */ (error);
     }
     if (turn !== this._turn) return;
+    this._expired = body instanceof Refused && body.status === 401;
     if (body instanceof Error) this._state = body.message;
     else {
       this._timeline.read(body.entries ?? []);
@@ -109,6 +111,7 @@ export class History {
   }
 
   _drawTimeline() {
+    element("timeline-token").hidden = !this._expired;
     const note = element("timeline-note");
     const { entries } = this._timeline;
     note.hidden = this._state === "there" && entries.length > 0;

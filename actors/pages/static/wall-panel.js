@@ -72,9 +72,11 @@ export class Panel extends EventTarget {
     if (message.data.examineeId === this.person?.id) this._history.told(message);
   }
 
-  /** The page is up to date again: there may be more in the log. */
+  /** The page is up to date again, or has another token: there may be more in the log. */
   readAgain() {
-    if (this.open) this._history.read();
+    if (this.person === null) return;
+    this._history.read();
+    this._picture.again(this.person);
   }
 
   /** The examinee has changed, or the language. */

@@ -59,6 +59,12 @@ export class Picture {
     }
   }
 
+  /** Load it, if it could not be loaded before. @param {Person} person */
+  again(person) {
+    if (this._image.hidden) this._wanted = "";
+    this.show(person);
+  }
+
   forget() {
     this._wanted = "";
     if (this._image.src) URL.revokeObjectURL(this._image.src);

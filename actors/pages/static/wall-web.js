@@ -17,6 +17,7 @@ export class Web {
   constructor(token, plan) {
     this.token = token;
     this.plan = plan;
+    /** What to do when the token is not accepted any more. */ this.expired = () => {};
     this._skew = 0;
   }
 
@@ -25,10 +26,12 @@ export class Web {
    * @param {string} path of the plan (`/examinees/…`)
    */
   async get(path) {
-    const headers = { Authorization: `Bearer ${this.token}` };
+    const { token } = this;
+    const headers = { Authorization: `Bearer ${token}` };
     const url = `/v1/plans/${encodeURIComponent(this.plan)}${path}`;
     const response = await fetch(url, { headers, cache: "no-store", credentials: "omit" });
     if (response.ok) return response;
+    if (response.status === 401 && token === this.token) this.expired();
     // What a proxy says instead is none of it.
     const json = /[/+]json\b/.test(response.headers.get("Content-Type") ?? "");
     throw new Refused(response.status, (json ? (await response.json()).detail : null) ?? String(response.status));

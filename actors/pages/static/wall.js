@@ -98,6 +98,9 @@ class Wall {
     client.addEventListener("viewStatus", () => this.several.goOn());
     client.addEventListener("status", () => panel.drawActions());
     client.addEventListener("tokenNeeded", () => this._askToken());
+    client.addEventListener("token", () => panel.readAgain());
+    this._web.expired = () => client.tokenRefused();
+    element("timeline-token").addEventListener("click", () => this._askToken());
     controls.addEventListener("change", () => this._reorder());
     controls.addEventListener("sound", () => this._title());
     controls.addEventListener("gesture", () => void this._chime.allow());
@@ -350,9 +353,10 @@ class Wall {
   // -- tokens ----------------------------------------------------------------------------------------
 
   _askToken() {
-    const { status } = this.client;
-    const why = status.state === "gaveUp" ? t("door.refused", { why: whyText(status) }) : t("door.none");
-    forget("proctor");
+    const { status, connected, tokenNeeded } = this.client;
+    const refused = status.state === "gaveUp" ? t("door.refused", { why: whyText(status) }) : t("door.none");
+    const why = connected && tokenNeeded ? t("door.expired") : refused;
+    if (!connected) forget("proctor");
     this.door.open(why);
   }
 

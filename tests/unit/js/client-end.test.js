@@ -107,6 +107,20 @@ test("a token that is refused is asked for, and another one connects", () => {
   assert.equal(client.connected, true);
 });
 
+test("a token that a web server refuses is asked for once, and the connection goes on", () => {
+  const { browser, client } = connected();
+  client.tokenRefused();
+  client.tokenRefused();
+  assert.deepEqual(browser.told("tokenNeeded"), [{ code: 401 }]);
+  assert.deepEqual([client.tokenNeeded, client.connected], [true, true]);
+  let given = 0;
+  client.addEventListener("token", () => (given += 1));
+  client.setToken("token-2");
+  assert.deepEqual([client.tokenNeeded, given], [false, 1]);
+  client.tokenRefused();
+  assert.equal(browser.told("tokenNeeded").length, 2, "another one may be refused as well");
+});
+
 test("a page whose tokens are all refused does not hammer", () => {
   const browser = new Browser();
   const client = browser.client(Client);

@@ -44,6 +44,23 @@ test("a short loss is not shown, an end at once", () => {
   assert.ok(!isPatient("connected", viewOf({ state: "offline" }, true)));
 });
 
+test("while nothing can be recorded nobody says that the proctor sees it", () => {
+  const view = viewOf({ state: "connected", serverId: "S" }, true, false, true, false);
+  assert.deepEqual([view.key, view.tone], ["behind", "warn"]);
+  assert.ok(isPatient("behind", viewOf({ state: "waiting", seconds: 1, at: 0, left: 4, ...trying }, true)));
+});
+
+test("whoever is asked for by a token that has expired waits for nothing, but gives another one", () => {
+  const expired = (status) => viewOf(status, true, false, true, true, true);
+  for (const status of [ended("REMOVED"), ended("RECONNECT_LIMIT_EXCEEDED"), { ...ended("X"), reason: "ATTEMPTS_USED_UP" }]) {
+    const { key, asksToken, asks } = expired(status);
+    assert.deepEqual([key, asksToken, asks], ["token", true, null]);
+  }
+  assert.equal(expired(ended("REPLACED")).key, "replaced");
+  assert.deepEqual([expired({ state: "connected", serverId: "S" }).key, expired({ state: "connected" }).asksToken], ["renew", true]);
+  assert.equal(expired({ state: "connecting", ...trying }).key, "lost");
+});
+
 test("each end says what to do", () => {
   assert.deepEqual(pick(ended("RECONNECT_LIMIT_EXCEEDED")), ["exhausted", "again", false, "shut"]);
   assert.deepEqual(pick(ended("REMOVED")), ["removed", null, false, "shut"]);

@@ -10,6 +10,7 @@ import {
   after,
   begin,
   causeOf,
+  expired,
   hurry,
   restored,
   resume,
@@ -32,6 +33,17 @@ test("a stored picture is the end, with what the server has recorded", () => {
   assert.equal(upload.state, "stored");
   assert.deepEqual(upload.record, { status: "COMPLETED" });
   assert.deepEqual(resume(upload, NOW, null).state, "stored");
+});
+
+test("what waits for a proctor waits no more when the permission has ended; what is under way goes on", () => {
+  const late = failed(1, answer(409));
+  assert.equal(late.state, "late");
+  for (const upload of [late, failed(1, answer(403, { body: { code: "REMOVED" } }))]) {
+    assert.deepEqual([expired(upload).state, expired(upload).cause], ["refused", "TOKEN"]);
+  }
+  for (const upload of [sending(begin(NOW, null)), failed(1, broken), failed(1, answer(415))]) {
+    assert.deepEqual(expired(upload), upload);
+  }
 });
 
 test("a broken network is tried again, each time a little later, and the last wait repeats", () => {

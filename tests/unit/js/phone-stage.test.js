@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { isWelcome } from "../../../actors/pages/static/phone-queue.js";
-import { CALM_SECONDS, LEAST_SECONDS, SPREAD, StageWatch, URGENT_SECONDS, stageOf } from "../../../actors/pages/static/phone-stage.js";
+import { CALM_SECONDS, EXPIRED, LEAST_SECONDS, SPREAD, StageWatch, URGENT_SECONDS, stageOf } from "../../../actors/pages/static/phone-stage.js";
 
 const PASS = { token: "t", planId: "P001", examineeId: "E001" };
 
@@ -45,6 +45,7 @@ function watched({ urgent = () => false, answers = [] } = {}) {
       return answers.shift() ?? null;
     },
     told: (stage) => scene.told.push(stage),
+    expired: () => (scene.expired = (scene.expired ?? 0) + 1),
     urgent,
     now: () => scene.now,
     random: () => 0.5,
@@ -66,6 +67,18 @@ function watched({ urgent = () => false, answers = [] } = {}) {
   };
   return scene;
 }
+
+test("a token that has expired is asked with no more", async () => {
+  assert.equal(await stageOf(PASS, answering(401, { code: "UNAUTHORIZED" })), EXPIRED);
+  const scene = watched({ answers: [EXPIRED] });
+  scene.watch.wanted(true);
+  await scene.pass();
+  assert.deepEqual([scene.expired, scene.due, scene.told], [1, null, []]);
+  scene.watch.soon();
+  assert.equal(scene.due, null);
+  scene.watch.wanted(true); // there is another one
+  assert.notEqual(scene.due, null);
+});
 
 test("it is asked calmly, and more often while somebody waits for the proctor", async () => {
   let urgent = false;

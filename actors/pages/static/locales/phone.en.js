@@ -56,6 +56,8 @@ export const texts = {
   "trouble.FAILED.do": "Please try again, or use the button below.",
   "trouble.late": "The time for this picture is over",
   "trouble.late.do": "Please tell the proctor. If you are given more time, you can go on here.",
+  "trouble.expired": "The permission of this phone has ended",
+  "trouble.expired.do": "Please have a new code shown on the exam computer and enter it here.",
   "review.title": "Is everything sharp and easy to see?",
   "review.hint": "If not, take it again.",
   "review.picture": "The picture that you took",

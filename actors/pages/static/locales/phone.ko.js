@@ -53,6 +53,8 @@ export const texts = {
   "trouble.FAILED.do": "다시 시도하거나 아래 버튼을 이용해 주세요.",
   "trouble.late": "촬영 시간이 종료되었습니다",
   "trouble.late.do": "감독관에게 알려 주세요. 시간이 연장되면 여기서 계속 진행할 수 있습니다.",
+  "trouble.expired": "이 휴대전화의 권한이 만료되었습니다",
+  "trouble.expired.do": "시험용 컴퓨터에서 새 코드를 발급받아 여기에 입력해 주세요.",
   "review.title": "사진이 선명하게 잘 보입니까?",
   "review.hint": "잘 보이지 않으면 다시 찍어 주세요.",
   "review.picture": "촬영한 사진",

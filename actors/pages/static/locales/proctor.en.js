@@ -274,6 +274,7 @@ export const texts = {
   "door.enter": "Open the wall",
   "door.none": "A token is needed to see a plan.",
   "door.refused": "The token was not accepted: {why}",
+  "door.expired": "Your access has expired: timelines and pictures cannot be fetched with it any more. The wall itself goes on.",
   "door.role": "This token is for the role “{role}”. The wall needs one for a proctor.",
   "door.notToken": "This is not a token. Copy all of it, from “eyJ” to the end.",
 };

@@ -274,6 +274,7 @@ export const texts = {
   "door.enter": "화면 열기",
   "door.none": "시험을 보려면 토큰이 필요합니다.",
   "door.refused": "토큰을 사용할 수 없습니다. {why}",
+  "door.expired": "접속 권한이 만료되어 타임라인과 사진을 불러올 수 없습니다. 응시자 현황은 계속 표시됩니다.",
   "door.role": "이 토큰은 “{role}” 역할용입니다. 감독관용 토큰이 필요합니다.",
   "door.notToken": "토큰이 아닙니다. “eyJ”부터 끝까지 모두 복사해 주십시오.",
 };
