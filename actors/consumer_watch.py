@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
 
 from actors.runtime.bus import Bus
-from protocol.applied import Behind, InHand, Lag, PartitionApplied
+from protocol.applied import InHand, Lag, PartitionApplied
 from protocol.errors import BrokerUnavailable, NotPermitted
 
 log = logging.getLogger("examwire.consumer_watch")
@@ -16,10 +17,10 @@ log = logging.getLogger("examwire.consumer_watch")
 class ConsumerWatch:
     """Watches one consumer whose reader has `in_hand()` of it.
 
-    watch = ConsumerWatch(bus, "STATUS", "state-manager", reader.in_hand)
+    watch = ConsumerWatch(bus, "STATUS", "state-manager-0", reader.in_hand)
     await watch.look()
     watch.progress  # up to where it is acknowledged, what waits, for how long
-    watch.trouble()  # None, or that it is missing, or that the broker does not answer
+    watch.missing_for(), watch.unanswered_for()  # None, or the seconds
     """
 
     def __init__(self, bus: Bus, stream: str, consumer: str, in_hand: Callable[[], InHand]) -> None:
@@ -33,7 +34,7 @@ class ConsumerWatch:
         self.progress = PartitionApplied(up_to=0)
 
     async def look(self) -> None:
-        """Ask the broker once; what it does not answer is `trouble`."""
+        """Ask the broker once. No answer, and none to ask about, are noted as such."""
         if self._asked_since is None:
             self._asked_since = time.monotonic()
         try:
@@ -49,16 +50,21 @@ class ConsumerWatch:
         self._missing_since = None
         self.progress = self._lag.look(seen, self._in_hand())
 
+    async def run(self, pause: Callable[[], float]) -> None:
+        """Look time and again, `pause()` seconds apart, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(pause())
+
     def stood_still(self, seconds: float) -> None:
         """This process was late by so much: an answer may lie there unread."""
         if self._asked_since is not None:
             self._asked_since += seconds
 
-    def trouble(self) -> Behind | None:
-        """What keeps the consumer from being read at all, since how many seconds."""
-        now = time.monotonic()
-        if self._asked_since is not None:
-            return Behind("nats", now - self._asked_since)
-        if self._missing_since is not None:
-            return Behind("consumer", now - self._missing_since)
-        return None
+    def unanswered_for(self) -> float | None:
+        """For how many seconds the broker has not answered; `None`: it has."""
+        return None if self._asked_since is None else time.monotonic() - self._asked_since
+
+    def missing_for(self) -> float | None:
+        """For how many seconds there has been no such consumer; `None`: there is one."""
+        return None if self._missing_since is None else time.monotonic() - self._missing_since

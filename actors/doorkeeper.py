@@ -16,10 +16,10 @@ from actors.address_limits import AddressLimits, Limits, Place
 from actors.client_addresses import Network, client_address, is_trusted
 from actors.handshake import Handshake
 from actors.rate_limit import RateLimit
-from actors.runtime.tokens import TokenVerifier, bearer
-from actors.single_headers import repeated
 from actors.runtime.local_addresses import is_wildcard
 from actors.runtime.settings import Settings, is_loopback
+from actors.runtime.tokens import TokenVerifier, bearer
+from actors.single_headers import repeated
 from actors.socket_metrics import REFUSALS
 from protocol.close_codes import CLOSE_RULES, CloseCode
 from protocol.errors import InvalidToken
@@ -41,8 +41,8 @@ class Doorkeeper:
     """Looks at the path, the origin, whether there is room, and how fast they come.
 
     Own pages may always connect, beside those of `origins`: the pages of the server's own host, whatever port or scheme
-    they have, and those of `page_hosts`. `own_names` are different spellings of the own host. `closed`: why nobody is let
-    in now. `count` is told each refusal.
+    they have, and those of `page_hosts`. `own_names` are different spellings of the own host. `closed`: why nobody is
+    let in now. `count` is told each refusal.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ class Outbox:
         self._number = 0
         self.stored = 0
         self.publishing_since: float | None = None
-        """Since when (`time.monotonic`) the round that is in hand has not been stored."""
+        """Since when (`time.monotonic`) nothing of the round that is in hand was stored."""
 
     def __len__(self) -> int:
         """Statuses that are not known to be stored (a payload in hand counts as one)."""
@@ -83,6 +83,7 @@ class Outbox:
                 # Kept until stored, under the same message ids: whoever runs this next goes on with it.
                 for messages in _one_of_each_subject(self._in_hand):
                     acks = await self._bus.publish_surely(messages)
+                    self.publishing_since = time.monotonic()
                     self._stored_at(max(ack.sequence for ack in acks))
                 self._settle()
                 await self._pace.wait()

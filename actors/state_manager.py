@@ -32,11 +32,10 @@ from actors.state_decisions import Decided, Decisions
 from actors.state_metrics import count_told
 from actors.state_partitions import StatePartitions
 from actors.state_places import Item
-from actors.state_progress import Reading, StateProgress
+from actors.state_progress import StateProgress
 from actors.state_repair import StateRepair
 from actors.state_telling import Telling, Told
 from protocol import log_entries
-from protocol.applied import InHand
 from protocol.codec import Malformed
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted, StateDamaged, StateLost, StateUnavailable
 from protocol.facts import ExamineeFact, Restate
@@ -106,8 +105,7 @@ class StateManager(Actor):
         self._in_flight = asyncio.Semaphore(IN_FLIGHT)
         self._last: asyncio.Future[None] | None = None
         self._waiting_for: str | None = None
-        self._reader: PullConsumer | None = None
-        self._progress = StateProgress(bus, store, name, self.progress, lambda: self._waiting_for)
+        self._progress = StateProgress(bus, store, name, self._partitions.parts(), lambda: self._waiting_for)
 
     async def on_start(self) -> None:
         self.spawn(self._progress.run(), "progress")
@@ -131,10 +129,6 @@ class StateManager(Actor):
             "floor": self._decisions.floor,
             "waitingFor": self._waiting_for,
         }
-
-    def progress(self) -> dict[str, Reading]:
-        """The partitions of the log that this one works off, and what it has in hand of each."""
-        return self._partitions.progress()
 
     async def _collect(self) -> None:
         pace = Pace(BATCHES_PER_SECOND, burst=20)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Sequence
 
 from actors.runtime.bus import Bus
 from actors.runtime.pinned import PinnedConsumer
 from actors.runtime.pull import Delivery
+from actors.state_progress import Reading
+from protocol.applied import SERVERS
 from protocol.errors import BrokerUnavailable, ConsumerGone
 from protocol.streams import STATE_MANAGERS, STATUS
 
@@ -42,6 +45,13 @@ class StatePartitions:
     def held(self) -> list[str]:
         """The names of the consumers that this manager reads now."""
         return [name for name, reader in self._readers.items() if reader.owned]
+
+    def parts(self) -> dict[str, Reading]:
+        """What there is to say of each part of the log (`protocol.applied`)."""
+        return {
+            _part_of(name): Reading(name, functools.partial(_reads, reader), reader.in_hand)
+            for name, reader in self._readers.items()
+        }
 
     async def ready(self) -> None:
         """Wait until the queue server has made the consumers."""
@@ -110,3 +120,13 @@ class StatePartitions:
         if len(tokens) == 5 and (reader := self._readers.get(f"{STATE_MANAGERS[0].name}-{tokens[4]}")) is not None:
             return reader
         return self._readers[STATE_MANAGERS[0].name]
+
+
+def _part_of(consumer: str) -> str:
+    """`state-manager-3`: 3; the first one is about servers."""
+    return consumer.removeprefix(STATE_MANAGERS[0].name).removeprefix("-") or SERVERS
+
+
+def _reads(reader: PinnedConsumer) -> bool:
+    # Not `owned`: a broker that does not answer leaves it with its reader, who is to say what it waits for.
+    return reader.state is not None

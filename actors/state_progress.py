@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from actors.consumer_watch import ConsumerWatch
@@ -13,7 +13,7 @@ from actors.runtime.bus import Bus
 from actors.runtime.state_store import StateStore
 from actors.state_metrics import BEHIND
 from protocol import subjects
-from protocol.applied import SAY_SECONDS, SAY_SOON_SECONDS, Applied, Behind, InHand, WaitingFor
+from protocol.applied import SAY_SECONDS, SAY_SOON_SECONDS, Applied, Behind, InHand, PartitionApplied, WaitingFor
 from protocol.codec import encode
 from protocol.errors import BrokerUnavailable, StateDamaged, StateUnavailable
 from protocol.streams import LEASE_WATCH, STATUS, reconnect_watch
@@ -24,17 +24,18 @@ _OWN_WORDS: tuple[WaitingFor, ...] = ("redis", "nats", "state")
 
 
 class Reading(NamedTuple):
-    """The consumer of a partition, and what its reader has in hand."""
+    """A part of the log: its consumer, whether this state manager reads it now, and what it has in hand of it."""
 
     consumer: str
+    reads: Callable[[], bool]
     in_hand: Callable[[], InHand]
 
 
 class StateProgress:
-    """Speaks for the state manager `name`, whose `partitions()` are those that it works off now.
+    """Speaks for the state manager `name` of the `parts` of the log that it reads.
 
-    `waiting_for()`: what it waits for by its own word ("redis", "nats", "state"), if anything: the reason that is given
-    when something has been waiting for long.
+    `waiting_for()`: what it waits for by its own word, if anything: the reason that is given when something has been
+    waiting for long.
     """
 
     def __init__(
@@ -42,15 +43,17 @@ class StateProgress:
         bus: Bus,
         store: StateStore,
         name: str,
-        partitions: Callable[[], Mapping[int, Reading]],
+        parts: Mapping[str, Reading],
         waiting_for: Callable[[], str | None],
     ) -> None:
         self._bus = bus
         self._store = store
         self._name = name
-        self._partitions = partitions
+        self._parts = parts
         self._waiting_for = waiting_for
-        self._watches: dict[int, ConsumerWatch] = {}
+        self._watches = {
+            part: ConsumerWatch(bus, STATUS.name, reading.consumer, reading.in_hand) for part, reading in parts.items()
+        }
         # Without these, servers that are lost and attempts that are used up are never told of.
         beside = (LEASE_WATCH, reconnect_watch(1, [1.0]))
         self._beside = [ConsumerWatch(bus, one.stream, one.name, InHand) for one in beside]
@@ -60,25 +63,10 @@ class StateProgress:
     async def run(self) -> None:
         """Look and speak until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._look_at_consumers())
+            for watch in self._all_watches():
+                group.create_task(watch.run(self._pause))
             group.create_task(self._look_at_redis())
             group.create_task(self._say())
-
-    async def _look_at_consumers(self) -> None:
-        while True:
-            self._follow_partitions()
-            await asyncio.gather(*(watch.look() for watch in (*self._watches.values(), *self._beside)))
-            await asyncio.sleep(self._pause_seconds())
-
-    def _follow_partitions(self) -> None:
-        partitions = self._partitions()
-        for partition in self._watches.keys() - partitions.keys():
-            del self._watches[partition]
-        for partition, reading in partitions.items():
-            known = self._watches.get(partition)
-            if known is None or known.consumer != reading.consumer:
-                watch = ConsumerWatch(self._bus, STATUS.name, reading.consumer, reading.in_hand)
-                self._watches[partition] = watch
 
     async def _look_at_redis(self) -> None:
         """Also while nothing happens: what could not be recorded now is no current view either."""
@@ -95,32 +83,41 @@ class StateProgress:
             await asyncio.sleep(SAY_SECONDS if whole else SAY_SOON_SECONDS)
 
     async def _say(self) -> None:
-        paused, pause = time.monotonic(), 0.0
+        """Each second; sooner when it reads another part of the log, or when something waits."""
+        reads, said_at, woke_at = self._reads(), -SAY_SECONDS, time.monotonic()
         while True:
-            if (late := time.monotonic() - paused - pause) > SAY_SECONDS:
+            now = time.monotonic()
+            if (late := now - woke_at - SAY_SOON_SECONDS) > SAY_SECONDS:
                 self._stood_still(late)
-            if self._bus.connected:  # what is said without a connection would be heard when it is no longer so
-                try:
-                    await self._bus.publish_core(subjects.applied(self._name), encode(self.word()))
-                except BrokerUnavailable as error:
-                    log.debug("%s: %s", self._name, error)
-            BEHIND.set(self._seconds())
-            paused, pause = time.monotonic(), self._pause_seconds()
-            await asyncio.sleep(pause)
+            before, reads = reads, self._reads()
+            if now - said_at >= self._pause() or reads != before:
+                said_at = now
+                await self._speak()
+            woke_at = time.monotonic()
+            await asyncio.sleep(SAY_SOON_SECONDS)
+
+    async def _speak(self) -> None:
+        BEHIND.set(self._seconds())
+        if not self._bus.connected:
+            return  # what is said without a connection would be heard when it is no longer so
+        try:
+            await self._bus.publish_core(subjects.applied(self._name), encode(self.word()))
+        except BrokerUnavailable as error:
+            log.debug("%s: %s", self._name, error)
 
     def _stood_still(self, seconds: float) -> None:
         """This process was late by so much: answers may lie there unread, and are no silence of the engines."""
-        for watch in (*self._watches.values(), *self._beside):
+        for watch in self._all_watches():
             watch.stood_still(seconds)
         if self._redis_asked_since is not None:
             self._redis_asked_since += seconds
 
-    def _pause_seconds(self) -> float:
+    def _pause(self) -> float:
         return SAY_SOON_SECONDS if self._seconds() > SAY_SECONDS else SAY_SECONDS
 
     def word(self) -> Applied:
         """What is so now."""
-        partitions = {str(number): watch.progress for number, watch in sorted(self._watches.items())}
+        partitions = dict(self._progress())
         trouble = self._trouble()
         if trouble is not None and trouble.seconds > SAY_SECONDS:
             return Applied(
@@ -133,11 +130,25 @@ class StateProgress:
         waiting_for = next((one for one in _OWN_WORDS if one == own_word), None)
         return Applied(state_manager=self._name, partitions=partitions, waiting_for=waiting_for)
 
+    def _progress(self) -> Iterator[tuple[str, PartitionApplied]]:
+        """Of what this one reads; of what nobody can read, because there is no consumer, everyone speaks."""
+        reads = self._reads()
+        for part, watch in self._watches.items():
+            missing = watch.missing_for()
+            if missing is not None:
+                seconds = round(missing, 3)
+                yield part, PartitionApplied(up_to=0, still_seconds=seconds, waiting_for="consumer")
+            elif part in reads:
+                yield part, watch.progress
+
+    def _reads(self) -> set[str]:
+        return {part for part, reading in self._parts.items() if reading.reads()}
+
     def _trouble(self) -> Behind | None:
         """What it cannot go on without, longest waited for."""
         now = time.monotonic()
-        watches = (*self._watches.values(), *self._beside)
-        troubles = [trouble for watch in watches if (trouble := watch.trouble()) is not None]
+        troubles = [Behind("nats", age) for watch in self._all_watches() if (age := watch.unanswered_for()) is not None]
+        troubles += [Behind("consumer", age) for watch in self._beside if (age := watch.missing_for()) is not None]
         redis = [since for since in (self._redis_asked_since, self._not_whole_since) if since is not None]
         if redis:
             unanswered = self._redis_asked_since is not None and now - self._redis_asked_since > SAY_SECONDS
@@ -148,6 +159,9 @@ class StateProgress:
     def _seconds(self) -> float:
         """For how long the log, or what it takes to apply it, has been waited for."""
         trouble = self._trouble()
-        progress = [watch.progress for watch in self._watches.values()]
+        progress = dict(self._progress()).values()
         ages = [seconds for one in progress for seconds in (one.oldest_seconds, one.still_seconds) if seconds]
         return max([trouble.seconds if trouble is not None else 0.0, *ages])
+
+    def _all_watches(self) -> list[ConsumerWatch]:
+        return [*self._watches.values(), *self._beside]

@@ -20,10 +20,10 @@ from actors.runtime.listening import listening
 from actors.server_queue import ServerQueue
 from actors.socket_session import SocketSession
 from protocol import subjects
-from protocol.applied import SAY_SECONDS, SAY_SOON_SECONDS, Applied, AppliedWords, Behind, is_current, lateness
-from protocol.codec import Codec
+from protocol.applied import SAY_SECONDS, SAY_SOON_SECONDS, SERVERS, Applied, AppliedWords, Behind, is_current, lateness
+from protocol.codec import Codec, encode
 from protocol.errors import ProtocolError
-from protocol.frames import ViewStatus, encode_text
+from protocol.frames import ViewStatus
 from protocol.partitions import partition_of
 from protocol.streams import SOCKET
 from protocol.times import format_time
@@ -132,7 +132,7 @@ class ViewWatch:
         now = time.monotonic()
         before = self._states.get(partition)
         was_current = before is None or before.current
-        for behind in (*self._own_trouble(now), self._words.behind(partition, now)):
+        for behind in (*self._own_trouble(now), *(self._words.behind(part, now) for part in (str(partition), SERVERS))):
             if behind is None or is_current(behind, was_current=was_current):
                 continue
             if before is not None and not before.current:
@@ -151,14 +151,15 @@ class ViewWatch:
         if self._outbox.publishing_since is not None:
             yield Behind("nats", now - self._outbox.publishing_since)
         for watch in self._watches.values():
-            trouble = watch.trouble()
-            if trouble is not None:
-                yield trouble if trouble.waiting_for == "nats" else Behind("queue", trouble.seconds)
+            if (seconds := watch.unanswered_for()) is not None:
+                yield Behind("nats", seconds)
+            elif (seconds := watch.missing_for()) is not None:
+                yield Behind("queue", seconds)
             else:
                 yield from lateness(watch.progress, "queue", "queue")
 
     async def _tell(self, changed: dict[int, ViewStatus], sessions: Sequence[SocketSession]) -> None:
-        frames = {number: encode_text(state) for number, state in changed.items()}
+        frames = {number: encode(state) for number, state in changed.items()}
         for number, session in enumerate(sessions):
             frame = frames.get(partition_of(session.plan_id))
             if frame is not None:

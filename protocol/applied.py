@@ -7,7 +7,8 @@ appear one after another, and a wall that turns grey over it helps nobody.
 
     words = AppliedWords(now)
     words.heard(applied, now)
-    words.behind(partition_of("P001"), now)  # None, or what it waits for and since how many seconds
+    words.behind(str(partition_of("P001")), now)  # None, or what it waits for and since how many seconds
+    words.behind(SERVERS, now)
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ STILL_SECONDS, MOVES_SECONDS = 2.5, 1.5
 LATE_SECONDS, IN_TIME_SECONDS = 6.0, 3.0
 """The same of how old the oldest is that is not applied yet, while work goes on."""
 
+SERVERS = "servers"
+"""The part of the log that tells of socket servers: who is lost with them depends on it."""
+
 WaitingFor = Literal["nats", "redis", "state", "log", "consumer", "queue", "state-manager"]
 """What a view that is not current waits for.
 
@@ -43,17 +47,19 @@ state-manager: one is heard.
 
 class PartitionApplied(Wire):
     """How far one partition is: applied up to the stream sequence `upTo`; `pending` messages wait, the oldest of them
-    for `oldestSeconds`, and for `stillSeconds` none was applied. By the broker's clock.
+    for `oldestSeconds`, and for `stillSeconds` none was applied. By the broker's clock. `waitingFor`: what this one
+    cannot go on without.
     """
 
     up_to: Annotated[int, Field(ge=0)]
     pending: Annotated[int, Field(ge=0)] = 0
     oldest_seconds: Annotated[float, Field(ge=0)] | None = None
     still_seconds: Annotated[float, Field(ge=0)] | None = None
+    waiting_for: WaitingFor | None = None
 
 
 class Applied(Message):
-    """A state manager about the partitions that it works off, each second.
+    """A state manager about the partitions of the log that it works off (0 to 7, and `servers`), each second.
 
     `waitingFor`: what it cannot go on without, for `waitingSeconds` already.
     """
@@ -81,26 +87,21 @@ class Behind(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class ConsumerProgress:
     """A durable consumer as the broker tells it: `at` by the broker's clock; `pending` are not delivered yet,
-    `unacknowledged` are. `delivered` counts deliveries; up to the stream sequence `ack_floor` all is acknowledged.
+    `unacknowledged` are. Up to the stream sequence `ack_floor` all is acknowledged.
     """
 
     at: float
     pending: int
     unacknowledged: int
     ack_floor: int
-    delivered: int
 
 
 @dataclass(frozen=True, slots=True)
 class InHand:
-    """What a reader of a consumer has: `count` deliveries, the `oldest` stored at that time by the broker's clock.
-
-    `put_back`: given back for later, because they alone failed; nothing else waits for them.
-    """
+    """What a reader of a consumer has: `count` deliveries, the `oldest` stored at that time by the broker's clock."""
 
     count: int = 0
     oldest: float | None = None
-    put_back: int = 0
 
 
 class Lag:
@@ -116,12 +117,9 @@ class Lag:
         Those that nobody fetches, or that a reader has who died, wait at least since the first look that found them.
         """
         last, self._last = self._last, now
-        # While one that failed alone keeps the floor down, what is delivered besides shows that work goes on.
-        floor = now.delivered if in_hand.put_back else now.ack_floor
-        moved = last is None or floor != (last.delivered if in_hand.put_back else last.ack_floor)
-        if now.pending + now.unacknowledged <= in_hand.put_back:
+        if now.pending + now.unacknowledged == 0:
             self._still_since = None
-        elif moved or self._still_since is None:
+        elif last is None or now.ack_floor != last.ack_floor or self._still_since is None:
             self._still_since = now.at
         return PartitionApplied(
             up_to=now.ack_floor,
@@ -162,20 +160,20 @@ class AppliedWords:
         self._words = {name: (at + seconds, word) for name, (at, word) in self._words.items()}
         self._spoken_of = {name: at + seconds for name, at in self._spoken_of.items()}
 
-    def behind(self, partition: int, now: float) -> Behind | None:
-        """What a partition waits for, however short the time; `None`: it is applied.
+    def behind(self, part: str, now: float) -> Behind | None:
+        """What a part of the log waits for, however short the time; `None`: it is applied.
 
         Of several that work it off (one has just taken over from another), the one that is worst off counts.
         """
-        spoken_of = self._spoken_of.get(str(partition), self._listens_since)
+        spoken_of = self._spoken_of.get(part, self._listens_since)
         if now - spoken_of > SILENT_SECONDS:
             return Behind("state-manager", now - spoken_of)
         waiting: list[Behind] = []
         for at, word in self._words.values():
-            progress = word.partitions.get(str(partition))
+            progress = word.partitions.get(part)
             if progress is None or now - at > SILENT_SECONDS:
                 continue
-            waiting += lateness(progress, word.waiting_for or "log", "log")
+            waiting += lateness(progress, progress.waiting_for or word.waiting_for or "log", "log")
             if word.waiting_for is not None:
                 waiting.append(Behind(word.waiting_for, word.waiting_seconds or 0.0))
         return max(waiting, key=lambda one: one.share, default=None)

@@ -282,8 +282,8 @@ def _websocket(book: _Book) -> Document:
         "description": f"The client says `hello` within {HELLO_SECONDS:g} s, alone in its frame; the server answers "
         "`welcome`, or an `error` and a close code. Then an examinee gets `session_state`, a proctor `view_status`, "
         "`plan_snapshot` and the events. The handshake is answered with 403 when the Origin may not connect, and with "
-        "503 and `Retry-After` when the server cannot take a client now (a browser's is accepted and closed with 1013). Show "
-        "the token in the handshake: then a busy server lets the client in before strangers.",
+        "503 and `Retry-After` when the server cannot take a client now (a browser's is accepted and closed with "
+        "1013). Show the token in the handshake: then a busy server lets the client in before strangers.",
         "servers": [{"$ref": "#/servers/socketServer"}],
         "messages": messages,
         "bindings": {"ws": {"method": "GET", "headers": _handshake(), "bindingVersion": "0.1.0"}},

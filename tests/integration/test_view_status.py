@@ -28,7 +28,8 @@ from actors.state_repair import Repair, StateRepair
 from cli.engines import NatsServer, RedisServer
 from protocol.applied import SAY_SECONDS, SILENT_SECONDS
 from protocol.frames import ViewStatus
-from protocol.streams import STATE_MANAGER
+from protocol.partitions import partition_of
+from protocol.streams import STATE_MANAGERS
 from tests.integration.system import Frame, RawClient, System, eventually
 from tests.integration.typed_clients import next_of
 
@@ -187,10 +188,11 @@ async def test_it_shows_that_a_state_manager_stands_still_or_finds_no_consumer(o
 
             bus = system._buses["SOCK001"]
             await system.stop("queue-server")  # which would make it again
-            await bus.delete_consumer(STATE_MANAGER.stream, STATE_MANAGER.name)
+            consumer = STATE_MANAGERS[1 + partition_of("P001")]
+            await bus.delete_consumer(consumer.stream, consumer.name)
             told = await watched.told(current=False)
             assert told["data"]["waitingFor"] == "consumer"
-            await bus.apply_consumer(STATE_MANAGER)
+            await bus.apply_consumer(consumer)
             await watched.told(current=True)
 
 
