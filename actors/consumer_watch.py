@@ -32,17 +32,20 @@ class ConsumerWatch:
         self._asked_since: float | None = None
         self._missing_since: float | None = None
         self.progress = PartitionApplied(up_to=0)
+        self.as_of = 0.0
+        """When (`time.monotonic`) the broker was asked what is known now."""
 
     async def look(self) -> None:
         """Ask the broker once. No answer, and none to ask about, are noted as such."""
+        asked = time.monotonic()
         if self._asked_since is None:
-            self._asked_since = time.monotonic()
+            self._asked_since = asked
         try:
             seen = await self._bus.consumer_progress(self._stream, self.consumer)
         except (BrokerUnavailable, NotPermitted) as error:
             log.debug("%s/%s: %s", self._stream, self.consumer, error)
             return
-        self._asked_since = None
+        self._asked_since, self.as_of = None, asked
         if seen is None:
             self._missing_since = self._missing_since or time.monotonic()
             self._lag = Lag()

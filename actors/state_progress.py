@@ -32,7 +32,7 @@ class Reading(NamedTuple):
 
 
 class StateProgress:
-    """Speaks for the state manager `name` of the `parts` of the log that it reads.
+    """Speaks for the state manager `name` of the `parts` of the log.
 
     `waiting_for()`: what it waits for by its own word, if anything: the reason that is given when something has been
     waiting for long.
@@ -83,14 +83,16 @@ class StateProgress:
             await asyncio.sleep(SAY_SECONDS if whole else SAY_SOON_SECONDS)
 
     async def _say(self) -> None:
-        """Each second; sooner when it reads another part of the log, or when something waits."""
-        reads, said_at, woke_at = self._reads(), -SAY_SECONDS, time.monotonic()
+        """Each second, and sooner while something waits."""
+        said_at, woke_at = -SAY_SECONDS, time.monotonic()
+        looks_first = 0.0
         while True:
             now = time.monotonic()
             if (late := now - woke_at - SAY_SOON_SECONDS) > SAY_SECONDS:
                 self._stood_still(late)
-            before, reads = reads, self._reads()
-            if now - said_at >= self._pause() or reads != before:
+                looks_first = now  # what it knows is of before
+            known = now - looks_first > 2 * SAY_SECONDS or all(one.as_of >= looks_first for one in self._all_watches())
+            if known and now - said_at >= self._pause():
                 said_at = now
                 await self._speak()
             woke_at = time.monotonic()
@@ -131,18 +133,13 @@ class StateProgress:
         return Applied(state_manager=self._name, partitions=partitions, waiting_for=waiting_for)
 
     def _progress(self) -> Iterator[tuple[str, PartitionApplied]]:
-        """Of what this one reads; of what nobody can read, because there is no consumer, everyone speaks."""
-        reads = self._reads()
+        """Also of what another one reads, or nobody, because there is nothing to do: this one stands by."""
         for part, watch in self._watches.items():
             missing = watch.missing_for()
             if missing is not None:
-                seconds = round(missing, 3)
-                yield part, PartitionApplied(up_to=0, still_seconds=seconds, waiting_for="consumer")
-            elif part in reads:
-                yield part, watch.progress
-
-    def _reads(self) -> set[str]:
-        return {part for part, reading in self._parts.items() if reading.reads()}
+                yield part, PartitionApplied(up_to=0, still_seconds=round(missing, 3), waiting_for="consumer")
+            else:
+                yield part, watch.progress.model_copy(update={"reads": self._parts[part].reads()})
 
     def _trouble(self) -> Behind | None:
         """What it cannot go on without, longest waited for."""

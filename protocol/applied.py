@@ -47,19 +47,20 @@ state-manager: one is heard.
 
 class PartitionApplied(Wire):
     """How far one partition is: applied up to the stream sequence `upTo`; `pending` messages wait, the oldest of them
-    for `oldestSeconds`, and for `stillSeconds` none was applied. By the broker's clock. `waitingFor`: what this one
-    cannot go on without.
+    for `oldestSeconds`, and for `stillSeconds` none was applied. By the broker's clock. `reads`: this state manager
+    works it off now; else it stands by. `waitingFor`: what this partition cannot go on without.
     """
 
     up_to: Annotated[int, Field(ge=0)]
     pending: Annotated[int, Field(ge=0)] = 0
     oldest_seconds: Annotated[float, Field(ge=0)] | None = None
     still_seconds: Annotated[float, Field(ge=0)] | None = None
+    reads: bool = False
     waiting_for: WaitingFor | None = None
 
 
 class Applied(Message):
-    """A state manager about the partitions of the log that it works off (0 to 7, and `servers`), each second.
+    """A state manager about the partitions of the log (0 to 7, and `servers`) that it works off or stands by for.
 
     `waitingFor`: what it cannot go on without, for `waitingSeconds` already.
     """
@@ -163,19 +164,24 @@ class AppliedWords:
     def behind(self, part: str, now: float) -> Behind | None:
         """What a part of the log waits for, however short the time; `None`: it is applied.
 
-        Of several that work it off (one has just taken over from another), the one that is worst off counts.
+        What a state manager cannot go on without counts for what it works off; where nobody does, because there is
+        nothing to do, it counts of everybody.
         """
         spoken_of = self._spoken_of.get(part, self._listens_since)
         if now - spoken_of > SILENT_SECONDS:
             return Behind("state-manager", now - spoken_of)
-        waiting: list[Behind] = []
-        for at, word in self._words.values():
-            progress = word.partitions.get(part)
-            if progress is None or now - at > SILENT_SECONDS:
-                continue
-            waiting += lateness(progress, progress.waiting_for or word.waiting_for or "log", "log")
-            if word.waiting_for is not None:
-                waiting.append(Behind(word.waiting_for, word.waiting_seconds or 0.0))
+        said = [
+            (word, progress)
+            for at, word in self._words.values()
+            if now - at <= SILENT_SECONDS and (progress := word.partitions.get(part)) is not None
+        ]
+        readers = [word for word, progress in said if progress.reads] or [word for word, _ in said]
+        waiting = [
+            Behind(word.waiting_for, word.waiting_seconds or 0.0) for word in readers if word.waiting_for is not None
+        ]
+        reason = max(waiting, key=lambda one: one.seconds).waiting_for if waiting else "log"
+        for _, progress in said:
+            waiting += lateness(progress, progress.waiting_for or reason, "log")
         return max(waiting, key=lambda one: one.share, default=None)
 
     def forget(self, now: float, after: float = 60.0) -> None:

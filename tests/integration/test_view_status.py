@@ -75,10 +75,10 @@ class Watched:
         proctor = await system.proctor("SOCK002")
         return cls(await system.examinee("E001", "SOCK001"), proctor)
 
-    async def told(self, *, current: bool) -> Frame:
+    async def told(self, *, current: bool, **fields: str) -> Frame:
         """Wait until both are told so; what the proctor was told."""
         for client, after in list(self._read.items()):
-            frame = await client.expect("view_status", after=after, current=current)
+            frame = await client.expect("view_status", after=after, current=current, **fields)
             self._read[client] = client.frames.index(frame, after) + 1
         return frame
 
@@ -190,8 +190,7 @@ async def test_it_shows_that_a_state_manager_stands_still_or_finds_no_consumer(o
             await system.stop("queue-server")  # which would make it again
             consumer = STATE_MANAGERS[1 + partition_of("P001")]
             await bus.delete_consumer(consumer.stream, consumer.name)
-            told = await watched.told(current=False)
-            assert told["data"]["waitingFor"] == "consumer"
+            await watched.told(current=False, waitingFor="consumer")
             await bus.apply_consumer(consumer)
             await watched.told(current=True)
 

@@ -26,10 +26,12 @@ def consumer(
     return ConsumerProgress(at, pending, unacknowledged, floor)
 
 
-def word(name: str, *partitions: int, still: float | None = None, waits: WaitingFor | None = None) -> Applied:
+def word(
+    name: str, *partitions: int, still: float | None = None, waits: WaitingFor | None = None, reads: bool = True
+) -> Applied:
     return Applied(
         state_manager=name,
-        partitions={str(one): PartitionApplied(up_to=7, still_seconds=still) for one in partitions},
+        partitions={str(one): PartitionApplied(up_to=7, still_seconds=still, reads=reads) for one in partitions},
         waiting_for=waits,
         waiting_seconds=None if waits is None else 4.0,
     )
@@ -119,6 +121,22 @@ def test_of_a_consumer_that_is_missing_only_those_hear_who_depend_on_it() -> Non
     words.heard(said, 10.0)
     assert words.behind("0", 10.5) == Behind("consumer", 3.0)
     assert words.behind("1", 10.5) is None
+
+
+def test_what_somebody_lacks_who_only_stands_by_holds_up_nothing() -> None:
+    words = AppliedWords(0.0)
+    words.heard(word("sm1", 0), 10.0)
+    words.heard(word("sm2", 0, waits="redis", reads=False), 10.0)
+    assert words.behind("0", 10.5) is None
+    words.heard(word("sm1", 0, reads=False), 11.0)  # nothing has happened since it began: nobody works it off
+    assert words.behind("0", 11.5) == Behind("redis", 4.0)
+
+
+def test_what_waits_for_a_reader_that_has_fallen_silent_is_seen_by_who_stands_by() -> None:
+    words = AppliedWords(0.0)
+    words.heard(word("sm1", 0), 10.0)
+    words.heard(word("sm2", 0, still=2.9, reads=False), 12.9)
+    assert words.behind("0", 13.2) == Behind("log", 2.9)
 
 
 def test_what_is_waited_for_counts_also_while_nothing_happens() -> None:
