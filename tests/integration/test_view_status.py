@@ -15,6 +15,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -75,7 +76,7 @@ class Watched:
         proctor = await system.proctor("SOCK002")
         return cls(await system.examinee("E001", "SOCK001"), proctor)
 
-    async def told(self, *, current: bool, **fields: str) -> Frame:
+    async def told(self, *, current: bool, **fields: Any) -> Frame:
         """Wait until both are told so; what the proctor was told."""
         for client, after in list(self._read.items()):
             frame = await client.expect("view_status", after=after, current=current, **fields)
