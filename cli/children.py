@@ -81,8 +81,8 @@ class Child(ABC):
 class RoleProcess(Child):
     """`examwire run ROLE …` with its ready line in `ready`. Its logs go to our stderr.
 
-    `ports` maps a key of the ready line that holds a URL to the setting of its port: what was picked at the first
-    start is asked for at the next one, since clients know it by then.
+    `ports` maps a key of the ready line that holds a port, or a URL with one, to the setting of the port: what was
+    picked at the first start is asked for at the next one, since clients, or a proxy before it, know it by then.
     """
 
     def __init__(
@@ -103,6 +103,11 @@ class RoleProcess(Child):
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
+
+    def port_of(self, key: str) -> int:
+        """The port that the ready line tells under a key."""
+        told = self.ready[key]
+        return told if isinstance(told, int) else urlsplit(told).port or 0
 
     async def start(self) -> None:
         # -P: a folder `cli` or `protocol` where somebody happens to stand must not be taken for ours.
@@ -132,7 +137,7 @@ class RoleProcess(Child):
             raise RoleFailed(f"{self.name} began with {line[:200]!r} instead of its ready line") from None
         for key, setting in self._ports.items():
             if key in self.ready:
-                self._environment[setting] = str(urlsplit(self.ready[key]).port)
+                self._environment[setting] = str(self.port_of(key))
         self._reading = asyncio.create_task(self._read_on(self._process.stdout), name=f"stdout:{self.name}")
 
     async def _read_on(self, stdout: asyncio.StreamReader) -> None:

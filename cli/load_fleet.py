@@ -66,8 +66,8 @@ class Fleet:
         await self._start("queue-server", self._role("queue-server", ["queue-server"]))
         await self._start("state-manager", self._role("state-manager", ["state-manager"]))
         self.servers = [
-            self._role(f"LOAD{number:03d}", ["socket-server", "--server-id", f"LOAD{number:03d}"], {"url": SOCKET_PORT})
-            for number in range(1, self._server_count + 1)
+            self._role(name, ["socket-server", "--server-id", name], {"port": SOCKET_PORT})
+            for name in (f"LOAD{number:03d}" for number in range(1, self._server_count + 1))
         ]
         await self._start("socket-server", *self.servers)
         self.socket_urls = [server.ready["url"] for server in self.servers]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -74,10 +74,10 @@ def socket_server(
         # A RoleFailed of its start-up sequence is final: it has been tried often enough.
         return [ChildSpec("socket-server", lambda: SocketServer(settings, bus, store, server_id), "transient")]
 
-    def describe(supervisor: Supervisor) -> dict[str, str]:
+    def describe(supervisor: Supervisor) -> dict[str, Any]:
         server = supervisor.children["socket-server"]
         assert isinstance(server, SocketServer)
-        return {"serverId": server.server_id, "url": server.url}
+        return {"serverId": server.server_id, "url": server.url, "port": server.port}
 
     _run("socket-server", server_id, settings, children, describe, json_ready)
 
@@ -175,7 +175,7 @@ def _run(
     name: str,
     settings: Settings,
     children: Callable[[Bus, StateStore], Sequence[ChildSpec]],
-    describe: Callable[[Supervisor], dict[str, str]],
+    describe: Callable[[Supervisor], Mapping[str, Any]],
     json_ready: bool,
 ) -> None:
     """Run the role and end the process. `describe` gives the ready line's fields besides event, role and metricsUrl."""

@@ -13,6 +13,8 @@ from protocol.errors import ConfigurationError
 READY_FILE = "ready.json"
 SECRET_MARK = "secretMark"
 """Beside what the ready line says: what tells its token secret apart (`cli.signing`)."""
+ISSUER_KEYS = "issuerKeys"
+"""Or, true: its tokens are those of an issuer of which it has the public key only."""
 TOPOLOGY = "topology"
 TOPOLOGY_SETTINGS = ("nats.replicas", "captures.store", "reconnect.max_attempts", "reconnect.backoff_seconds")
 """And the settings that its streams and consumers were made by, name to value: flags that only its own terminal has."""
@@ -20,7 +22,8 @@ TOPOLOGY_SETTINGS = ("nats.replicas", "captures.store", "reconnect.max_attempts"
 
 @dataclass(frozen=True, slots=True)
 class RunningUp:
-    """Where it is. `certificate_file`: of its trial certificate, `secret_mark`: unless an issuer signs its tokens.
+    """Where it is. `certificate_file`: of its trial certificate. `issuer_keys`: its tokens are an issuer's; else there
+    is a `secret_mark`.
 
     `topology`: the settings (`reconnect.max_attempts`) that its streams and consumers follow.
     """
@@ -32,6 +35,7 @@ class RunningUp:
     socket_urls: tuple[str, ...]
     certificate_file: str | None
     secret_mark: str | None
+    issuer_keys: bool
     topology: Mapping[str, Any]
 
     @classmethod
@@ -49,6 +53,7 @@ class RunningUp:
                 tuple(str(one["url"]) for one in ready["socketServers"]),
                 str(certificate) if certificate is not None else None,
                 str(mark) if mark is not None else None,
+                ready.get(ISSUER_KEYS) is True,
                 {name: value for name, value in ready.get(TOPOLOGY, {}).items() if name in TOPOLOGY_SETTINGS},
             )
         except FileNotFoundError:

@@ -17,14 +17,20 @@ def secret_mark(settings: Settings) -> str:
 def require_taken_here(settings: Settings) -> None:
     """Raises `ConfigurationError` when tokens signed by these settings would be refused.
 
-    Because they come from an issuer of which only the public key is known, or because the `examwire up` that runs on
-    this data directory was started with another secret: a variable that only its own terminal has.
+    Because they come from an issuer of which only the public key is known, by these settings or by those of the
+    `examwire up` that runs on this data directory; or because that was started with another secret: a variable that
+    only its own terminal has.
     """
     if signs_elsewhere(settings):
         raise ConfigurationError(
             "token: the settings name an issuer's public key, so tokens signed here would be refused; ask the issuer"
         )
     running = RunningUp.on(settings.data_dir)
+    if running is not None and running.issuer_keys:
+        raise ConfigurationError(
+            f"token: the `examwire up` on {settings.data_dir} was started with an issuer's public key, so tokens "
+            "signed here would be refused; ask the issuer"
+        )
     expected = running.secret_mark if running is not None else None
     if expected is not None and expected != secret_mark(settings):
         raise ConfigurationError(

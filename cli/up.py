@@ -34,7 +34,7 @@ from cli.kept_ports import KeptPorts
 from cli.output import ExitCode, print_json
 from cli.page_links import advice, described, page_bases, page_links
 from cli.run import ENGINES, LOGS, SERVER_SETTINGS, SOCKET_TLS, WEB_TLS, JsonOption
-from cli.running_up import READY_FILE, SECRET_MARK, TOPOLOGY, TOPOLOGY_SETTINGS
+from cli.running_up import ISSUER_KEYS, READY_FILE, SECRET_MARK, TOPOLOGY, TOPOLOGY_SETTINGS
 from cli.signing import secret_mark
 from protocol.errors import ConfigurationError, RoleFailed, StateUnavailable
 from protocol.ids import check_id
@@ -48,6 +48,8 @@ INTENSITY = Intensity(restarts=5, period=60.0, backoff=0.2, backoff_max=5.0)
 SAMPLE = "sample.jpg"
 TARGETS_FILE = "prometheus-targets.json"
 PORTS_FILE = "ports.json"
+_PORTS = {**dict.fromkeys(SERVER_IDS, "port"), "web-server": "url"}
+"""What of its ready line says where a role listens; the URL of a socket server may be that of a proxy."""
 
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 picks a free one.")]
 
@@ -153,9 +155,9 @@ class System:
         roles = await self._start(keeper)
         await self._recorded(roles)
         ready = self._ready_line(roles)
-        self._kept.keep({name: urlsplit(roles[name].ready["url"]).port or 0 for name in (*SERVER_IDS, "web-server")})
+        self._kept.keep({name: roles[name].port_of(key) for name, key in _PORTS.items()})
         self._write(TARGETS_FILE, targets(roles), 0o644)  # Prometheus is somebody else
-        mark = {} if signs_elsewhere(self.settings) else {SECRET_MARK: secret_mark(self.settings)}
+        mark = {ISSUER_KEYS: True} if signs_elsewhere(self.settings) else {SECRET_MARK: secret_mark(self.settings)}
         values = flattened(self.settings.model_dump(mode="json"))
         topology = {name: values[name] for name in TOPOLOGY_SETTINGS}
         self._write(READY_FILE, {**ready, **mark, TOPOLOGY: topology})
@@ -199,10 +201,10 @@ class System:
                 own[variable_of("metrics.port")] = str(metrics_port and metrics_port + number)
             if name in SERVER_IDS:
                 own[variable_of("socket.port")] = str(self._socket_port(name))
-                ports["url"] = variable_of("socket.port")
+                ports[_PORTS[name]] = variable_of("socket.port")
             elif name == "web-server":
                 own[variable_of("web.port")] = str(self._web_port())
-                ports["url"] = variable_of("web.port")
+                ports[_PORTS[name]] = variable_of("web.port")
             roles[name] = RoleProcess(name, command, own, ports)
         return roles
 
