@@ -15,9 +15,18 @@ REMEMBERED = 50
 """The newest actions that each record of an examinee remembers."""
 
 
-def noted(actions: tuple[str, ...], action_id: str | None) -> tuple[str, ...]:
+def has_had_its_effect(actions: tuple[str, ...], fact: ActionFact | Notice) -> bool:
+    """Whether this action was applied before. Actions of different kinds may have the same actionId."""
+    return fact.action_id is not None and _name(fact) in actions
+
+
+def noted(actions: tuple[str, ...], fact: ActionFact | Notice) -> tuple[str, ...]:
     """The actions that have had their effect, with this one."""
-    return actions if action_id is None else (*actions, action_id)[-REMEMBERED:]
+    return actions if fact.action_id is None else (*actions, _name(fact))[-REMEMBERED:]
+
+
+def _name(fact: ActionFact | Notice) -> str:
+    return f"{fact.type} {fact.action_id}"
 
 
 def message_id(fact: ActionFact | Notice | NoticeConfirmed) -> str | None:

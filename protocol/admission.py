@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from protocol.actions import noted
+from protocol.actions import has_had_its_effect, noted
 from protocol.close_codes import CloseCode
 from protocol.connection import READMITTED, REMOVED, Connection
 from protocol.effects import CloseSocket, Effect
@@ -51,7 +51,7 @@ def roster_entry(
 
 def readmit(state: Connection, version: int, fact: Readmit) -> Outcome[Connection]:
     """Whoever was shut out or removed is let in again; nobody else needs to be."""
-    if not (state.exhausted or state.removed) or fact.action_id in state.actions:
+    if not (state.exhausted or state.removed) or has_had_its_effect(state.actions, fact):
         return Outcome(state)
     # No new ladder: whoever was let in by a person may take the time it takes. What is still said about the old
     # ladder, which can be long after the message ids of its messages are forgotten, finds its outage gone.
@@ -65,7 +65,7 @@ def readmit(state: Connection, version: int, fact: Readmit) -> Outcome[Connectio
         loss_version=version,
         attempt=0,
         max_attempts=None,
-        actions=noted(state.actions, fact.action_id),
+        actions=noted(state.actions, fact),
         version=version,
     )
     event = ExamineeReadmitted(
@@ -83,7 +83,7 @@ def readmit(state: Connection, version: int, fact: Readmit) -> Outcome[Connectio
 
 def remove(state: Connection, version: int, fact: Remove) -> Outcome[Connection]:
     """Nobody is let in under this id any more, and who is connected is closed."""
-    if state.removed or fact.action_id in state.actions:
+    if state.removed or has_had_its_effect(state.actions, fact):
         return Outcome(state)
     been_there = state.status is not None
     # What is still said about an outage of before finds it gone: nobody is waited for any more.
@@ -102,7 +102,7 @@ def remove(state: Connection, version: int, fact: Remove) -> Outcome[Connection]
         removed=True,
         removed_by=fact.by,
         removed_why=fact.reason,
-        actions=noted(state.actions, fact.action_id),
+        actions=noted(state.actions, fact),
         version=version,
     )
     effects: tuple[Effect, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from protocol.actions import noted
+from protocol.actions import has_had_its_effect, noted
 from protocol.effects import ScheduleTimeout, TellMobileSync
 from protocol.events import Event, MobileSyncCompleted
 from protocol.facts import (
@@ -156,7 +156,7 @@ def _reported(state: MobileSync, version: int, fact: MobileSyncStatus) -> Outcom
 
 
 def _extended(state: MobileSync, version: int, fact: MobileSyncExtend) -> Outcome[MobileSync]:
-    if fact.action_id in state.actions or state.status in (None, MobileSyncCode.COMPLETED):
+    if has_had_its_effect(state.actions, fact) or state.status in (None, MobileSyncCode.COMPLETED):
         return Outcome(state)
     until = max(parse_time(fact.timestamp), parse_time(state.deadline or fact.timestamp)) + fact.seconds
     waiting = replace(
@@ -168,7 +168,7 @@ def _extended(state: MobileSync, version: int, fact: MobileSyncExtend) -> Outcom
         deadline=format_time(until),
         reason=None,
         wait_version=version,
-        actions=noted(state.actions, fact.action_id),
+        actions=noted(state.actions, fact),
         version=version,
     )
     assert waiting.deadline is not None

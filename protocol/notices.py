@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from protocol.actions import noted
+from protocol.actions import has_had_its_effect, noted
 from protocol.effects import TellNotice
 from protocol.facts import Notice, NoticeConfirmed, NoticeFact, Restate
 from protocol.history import Outcome
@@ -107,7 +107,7 @@ def apply(state: Notices, version: int, fact: NoticeFact) -> Outcome[Notices]:
 
 
 def _sent(state: Notices, version: int, fact: Notice) -> Outcome[Notices]:
-    if fact.action_id in state.actions:
+    if has_had_its_effect(state.actions, fact):
         return Outcome(state)
     one = Kept(fact.action_id, fact.text, fact.by, fact.timestamp)
     sent = Notices(
@@ -115,7 +115,7 @@ def _sent(state: Notices, version: int, fact: Notice) -> Outcome[Notices]:
         examinee_id=fact.examinee_id,
         kept=(*state.kept, one)[-KEPT:],
         sent=state.sent + 1,
-        actions=noted(state.actions, fact.action_id),
+        actions=noted(state.actions, fact),
         version=version,
     )
     tell = TellNotice(fact.plan_id, fact.examinee_id, fact.action_id, version)

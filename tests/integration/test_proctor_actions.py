@@ -252,6 +252,33 @@ async def test_an_action_that_comes_again_when_the_broker_has_forgotten_it_has_o
     ]  # fmt: skip
 
 
+async def test_actions_of_different_kinds_with_one_request_id_each_have_their_effect(system: System) -> None:
+    proctor, examinee = await system.proctor(), await system.examinee("E001")
+    await examinee.say("mobile_sync_wait")
+    await proctor.expect("mobile_sync_status", status="WAITING")
+    kinds: dict[str, dict[str, Any]] = {
+        "notify": {"text": "x"},
+        "extend_mobile_sync": {"seconds": 60},
+        "remove": {},
+        "readmit": {},
+    }
+    for kind, data in kinds.items():
+        await proctor.say(kind, examineeId="E001", requestId="one", **data)
+        await proctor.expect("accepted", requestType=kind, requestId="one")
+    for event in ("notice", "mobile_sync_status", "examinee_removed", "examinee_readmitted"):
+        await proctor.expect(event, examineeId="E001", actionId="one")
+    # And the other way round, for somebody else; said again, nothing happens.
+    await system.examinee("E002")
+    for kind in ("remove", "readmit", "remove", "readmit", "remove"):
+        await proctor.say(kind, examineeId="E002", requestId="one")
+    await proctor.expect("examinee_readmitted", examineeId="E002")
+    await proctor.say("notify", examineeId="E002", requestId="two", text="the end")
+    await proctor.expect("notice", examineeId="E002")
+    assert [one["type"] for one in proctor.about("E002")] == [
+        "examinee_connected", "examinee_removed", "examinee_readmitted", "notice",
+    ]  # fmt: skip
+
+
 # -- refused ----------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,11 @@ import { PlanView } from "./examwire-plan.js";
 
 /** @typedef {import("./examwire-client.js").ClientOptions} ClientOptions */
 /** @typedef {import("./examwire-plan.js").Message} Message */
+/**
+ * A proctor's action that waits for its answer.
+ * @typedef {{type: string, data: Record<string, unknown> & {requestId: string}, timer: string,
+ *   resolve: (answer: Record<string, any>) => void, reject: (error: Error) => void}} Request
+ */
 
 /** What a proctor asks for fails when it is not answered within so long. */
 export const REQUEST_SECONDS = 30;
@@ -125,9 +130,9 @@ export class ProctorClient extends Client {
     this.view = new PlanView();
     /** A whole snapshot has come over the connection that stands. */
     this.fresh = false;
-    /** @type {Map<string, {type: string, data: Record<string, unknown>,
-     *   resolve: (answer: Record<string, any>) => void, reject: (error: Error) => void}>} */
-    this._requests = new Map();
+    /** @type {Set<Request>} */
+    this._requests = new Set();
+    this._asked = 0;
     /** @type {number | null} */
     this._frame = null;
     this._flushing = false;
@@ -182,28 +187,37 @@ export class ProctorClient extends Client {
   _request(type, data, given) {
     const requestId = given ?? this._randomId();
     return new Promise((resolve, reject) => {
-      const request = { type, data: { ...data, requestId }, resolve, reject };
-      this._requests.set(requestId, request);
-      this._timer(`_request ${requestId}`, REQUEST_SECONDS, () => {
-        this._answer(requestId, new RequestFailed("TIMEOUT", "no answer; it may have had its effect", requestId));
+      const request = { type, data: { ...data, requestId }, timer: `_request ${++this._asked}`, resolve, reject };
+      this._requests.add(request);
+      this._timer(request.timer, REQUEST_SECONDS, () => {
+        this._answer(request, new RequestFailed("TIMEOUT", "no answer; it may have had its effect", requestId));
       });
       this.send(type, request.data);
     });
   }
 
-  /** @param {string} requestId @param {Record<string, any> | Error} answer */
-  _answer(requestId, answer) {
-    const request = this._requests.get(requestId);
-    if (!request) return;
-    this._requests.delete(requestId);
-    this._stopTimer(`_request ${requestId}`);
+  /**
+   * What an answer is to: the first of its type that is waiting, for a session handles its frames in their order. Requests
+   * of different types, or about different examinees, may have the same requestId.
+   * @param {unknown} type
+   * @param {string | undefined} requestId of a frame that could not be read there is none
+   */
+  _asking(type, requestId) {
+    const waiting = [...this._requests].filter((one) => requestId === undefined || one.data.requestId === requestId);
+    return waiting.find((one) => one.type === type) ?? (requestId === undefined ? undefined : waiting[0]);
+  }
+
+  /** @param {Request | undefined} request @param {Record<string, any> | Error} answer */
+  _answer(request, answer) {
+    if (!request || !this._requests.delete(request)) return;
+    this._stopTimer(request.timer);
     if (answer instanceof Error) request.reject(answer);
     else request.resolve(answer);
   }
 
   /** @protected */
   _welcomed() {
-    for (const { type, data } of this._requests.values()) this.send(type, data);
+    for (const { type, data } of this._requests) this.send(type, data);
   }
 
   /** @protected */
@@ -214,7 +228,7 @@ export class ProctorClient extends Client {
   /** @protected @param {string} code @param {string} detail */
   _ended(code, detail) {
     this._setFresh(false);
-    for (const id of [...this._requests.keys()]) this._answer(id, new RequestFailed(code, detail, id));
+    for (const one of [...this._requests]) this._answer(one, new RequestFailed(code, detail, one.data.requestId));
   }
 
   /** @param {boolean} fresh */
@@ -227,7 +241,9 @@ export class ProctorClient extends Client {
   /** @protected @param {Message} message */
   _takeIn(message) {
     const { type, data } = message;
-    if (type === "accepted" && typeof data.requestId === "string") this._answer(data.requestId, data);
+    if (type === "accepted" && typeof data.requestId === "string") {
+      this._answer(this._asking(data.requestType, data.requestId), data);
+    }
     else if (type === "error") this._refused(data);
     const verdict = this.view.apply(message);
     if (type === "plan_snapshot" && (data.part ?? 1) === (data.parts ?? 1)) this._setFresh(true);
@@ -237,11 +253,11 @@ export class ProctorClient extends Client {
 
   /** @param {Record<string, any>} data of an `error` frame */
   _refused(data) {
-    // An error that names no request answers the first of its type: a session handles its frames in their order.
-    const first = [...this._requests].find(([, request]) => request.type === data.requestType)?.[0];
-    const id = typeof data.requestId === "string" ? data.requestId : first;
-    if (id !== undefined) {
-      this._answer(id, new RequestFailed(String(data.code), String(data.message), id, data.field ?? null));
+    const named = typeof data.requestId === "string" ? data.requestId : undefined;
+    const request = this._asking(data.requestType, named);
+    if (request) {
+      const { requestId } = request.data;
+      this._answer(request, new RequestFailed(String(data.code), String(data.message), requestId, data.field ?? null));
     }
   }
 

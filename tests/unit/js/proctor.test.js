@@ -154,6 +154,20 @@ test("an action resolves when it is accepted, each by its own id", async () => {
   assert.deepEqual(types, ["readmit", "extend_mobile_sync", "notify", "remove"]);
 });
 
+test("actions of different kinds may have the same requestId, and each has its own answer", async () => {
+  const { client, socket } = proctor();
+  const one = { requestId: "one" };
+  const removed = client.remove("E1", one);
+  const readmitted = client.readmit("E1", one);
+  const refused = assert.rejects(client.readmit("E2", one), { code: "NOT_FOUND" });
+  socket.say({ type: "accepted", data: { requestType: "readmit", requestId: "one" } });
+  socket.say({ type: "error", data: { requestType: "readmit", requestId: "one", code: "NOT_FOUND", message: "no E2" } });
+  socket.say({ type: "accepted", data: { requestType: "remove", requestId: "one" } });
+  assert.equal((await readmitted).requestType, "readmit");
+  assert.equal((await removed).requestType, "remove");
+  await refused;
+});
+
 test("an action that is refused says why", async () => {
   const { client, socket } = proctor();
   const refused = client.extend("E9", 5);
