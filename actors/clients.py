@@ -307,7 +307,7 @@ class Clients:
                 backoff_seconds=ladder_of(reconnect.max_attempts, reconnect.backoff_seconds),
                 jitter=reconnect.jitter,
             ),
-            endpoints=[self._endpoints.own, *self._endpoints.others],
+            endpoints=self._endpoints.all,
         )
 
     async def _read(self, connection: Connection, session: ExamineeSession | ProctorSession) -> None:

@@ -102,7 +102,8 @@ class SocketServer(Actor):
         self._presence = Presence(bus, self, inspect=self._inspected)
         self._tls = ServerTls.of("socket", settings.socket.certificate_file, settings.socket.key_file)
         self._server: Server | None = None
-        self._endpoints = Endpoints(store)
+        self.port = 0  # where it listens, once it does
+        self._endpoints = Endpoints(store, server_id)
         self._view = ViewWatch(bus, self._queue, self._outbox)
         self._clients = Clients(
             settings,
@@ -192,9 +193,9 @@ class SocketServer(Actor):
             create_connection=cast(Any, self._clients.handshake),
             backlog=4096,
         )
-        port = self._server.sockets[0].getsockname()[1]
+        self.port = self._server.sockets[0].getsockname()[1]
         scheme = "wss" if self._tls is not None else "ws"
-        self._own.url = socket.public_url or f"{scheme}://{in_url(reachable_host(socket.host))}:{port}/v1/connect"
+        self._own.url = socket.public_url or f"{scheme}://{in_url(reachable_host(socket.host))}:{self.port}/v1/connect"
         self._endpoints.own = self._own.url
 
     # -- shutdown ------------------------------------------------------------------------------------
