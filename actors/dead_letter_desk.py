@@ -23,6 +23,7 @@ from protocol.dead_letters import (
     Letter,
     Source,
     can_be_outdated,
+    holds,
     messages_of,
     outdated,
 )
@@ -56,10 +57,15 @@ class NotReplayed(ExamwireError):
 
 @dataclass(frozen=True, slots=True)
 class Filed:
-    """A letter in its place: `number` is its sequence in DEADLETTER, `time` (RFC 3339) when it was written."""
+    """A letter in its place: `number` is its sequence in DEADLETTER, `time` (RFC 3339) when it was written.
+
+    `stream` is the one whose letters it lies among. Who may write there, the broker knows; what else a letter says of
+    its source is its writer's word.
+    """
 
     number: int
     time: str
+    stream: str
     letter: Letter
 
 
@@ -129,8 +135,9 @@ class DeadLetterDesk:
     async def replay(self, number: int, payload: bytes | None = None, *, force: bool = False) -> Replayed:
         """Publish a letter's payload (or a mended one) on its source subject again, and take the letter out.
 
-        One effect, whoever does it how often: see `protocol.dead_letters`. `force`: also when the examinee has moved
-        on since. Raises `NoSuchLetter`, `NotReplayed`, and `ProtocolError` about the payload, naming the field.
+        One effect, whoever does it how often: see `protocol.dead_letters`. Its source must be as the broker has stored
+        it: a letter is the word of whoever wrote it. `force`: also when the examinee has moved on since. Raises
+        `NoSuchLetter`, `NotReplayed`, and `ProtocolError` about the payload, naming the field.
         """
         filed = await self.letter(number)
         source = filed.letter.source
@@ -142,17 +149,42 @@ class DeadLetterDesk:
             raise NotReplayed(
                 f"dead letter {number}: its message was gone already, so nobody knows its subject: discard it"
             )
+        if source.stream != filed.stream:
+            raise NotReplayed(
+                f"dead letter {number} says that it came from {source.stream}, but lies among the letters of "
+                f"{filed.stream}: whoever wrote it may not speak for {source.stream}; discard it"
+            )
         marker = subjects.replay_marker(source.stream, f"{number}-{round(parse_time(filed.time) * 1000)}")
         done = await self._marked(filed, marker)
         if done is None:
-            if payload is None:
-                payload = await self.payload(filed)
-            else:
+            stored = await self._source_of(filed)
+            if payload is not None:
                 messages_of(source.stream, source.subject, payload)
+            elif not holds(stored.payload, payload := filed.letter.whole(stored.payload), source.index):
+                raise NotReplayed(
+                    f"dead letter {number} does not say what {source.stream} {source.number} holds: look at both "
+                    "(`examwire dead-letters show`, `nats stream get`); --payload sends what you want said"
+                )
             await self._may_be_replayed(filed, payload, force)
             done = await self._publish(filed, marker, payload)
         await self.discard(number)
         return done
+
+    async def _source_of(self, filed: Filed) -> Stored:
+        """The message that a letter is about, as the broker has stored it. Raises `NotReplayed`."""
+        source = filed.letter.source
+        stored = await self._bus.message_at(source.stream, source.number) if source.number > 0 else None
+        if stored is None:
+            raise NotReplayed(
+                f"dead letter {filed.number}: {source.stream} does not hold message {source.number} any more, so "
+                "nobody can tell whether it was what the letter says; discard it"
+            )
+        if stored.subject != source.subject:
+            raise NotReplayed(
+                f"dead letter {filed.number} says that message {source.number} of {source.stream} was sent to "
+                f"{source.subject}, but it was sent to {stored.subject}: discard it"
+            )
+        return stored
 
     async def _marked(self, filed: Filed, marker: str) -> Replayed | None:
         source = filed.letter.source
@@ -280,7 +312,7 @@ def _filed(stored: Stored) -> Filed:
             payload=stored.payload.decode(errors="replace"),
             size=len(stored.payload),
         )
-    return Filed(stored.sequence, format_time(stored.time), letter)
+    return Filed(stored.sequence, format_time(stored.time), stored.subject.partition(".")[2], letter)
 
 
 async def _applied(store: StateStore, replayed: Replayed, payload: bytes) -> list[str]:

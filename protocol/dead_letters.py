@@ -187,6 +187,18 @@ def outdated(messages: Iterable[Message], later: Iterable[ExamineeFact]) -> str 
     return None
 
 
+def holds(stored: bytes, payload: bytes, index: int | None) -> bool:
+    """Whether a stored message is a payload, or holds it: as its `index`th message, or as any of them (`None`)."""
+    if payload == stored:
+        return True
+    try:
+        said, parsed = pydantic_core.from_json(payload), pydantic_core.from_json(stored)
+    except ValueError:
+        return False
+    messages = parsed if isinstance(parsed, list) else [parsed]
+    return said in (messages if index is None else messages[index : index + 1])
+
+
 def _parts(source: bytes | None, index: int | None) -> list[bytes]:
     if source is None:
         return []

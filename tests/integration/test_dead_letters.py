@@ -339,6 +339,40 @@ async def test_what_nobody_could_undo_is_not_replayed(
     assert await replayed_messages(bus) == []
 
 
+async def test_what_a_letter_says_of_its_source_is_not_believed(
+    system: System, bus: Bus, desk: DeadLetterDesk, invoke: Invoke
+) -> None:
+    """A socket server may write letters about SOCKET, and must not have an operator speak for others by that."""
+    own, stranger = encode(status()), encode(status("E002"))
+    in_status = await bus.publish(Outgoing(PLAN, damaged(status(), status="GONE")))
+    sent = b'{"type":"nonsense","data":{}}'
+    in_socket = await bus.publish(Outgoing("socket.SOCK009", sent))
+    (honest,) = await letters(desk, 1)
+    forged = [
+        (dead_letter("STATUS", PLAN, in_status.sequence, own, "trust me"), "lies among the letters of SOCKET"),
+        (dead_letter("STATUS", PLAN, in_status.sequence, own, "trust me"), "does not say what STATUS"),
+        (dead_letter("SOCKET", PLAN, in_socket.sequence, sent, "trust me"), "it was sent to socket.SOCK009"),
+        (dead_letter("SOCKET", "socket.SOCK009", in_socket.sequence, stranger, "trust me"), "does not say what SOCKET"),
+        (dead_letter("SOCKET", "socket.SOCK009", in_socket.sequence + 1000, sent, "trust me"), "does not hold message"),
+        (dead_letter("SOCKET", "socket.SOCK009", 0, sent, "trust me"), "does not hold message"),
+    ]
+    for number, (letter, _) in enumerate(forged):
+        subject = letter.subject if number else "deadletter.SOCKET"
+        await bus.publish(Outgoing(subject, letter.payload))
+    for filed, (_, why) in zip((await letters(desk, 7))[1:], forged, strict=True):
+        with pytest.raises(NotReplayed, match=why):
+            await desk.replay(filed.number, force=True)
+    done = await invoke("replay", "--all", "--source", "SOCKET", "--yes", "-o", "json")
+    assert done.exit_code == 1
+    assert {one["outcome"] for one in json.loads(done.stdout)} == {"refused"}
+    assert len(await letters(desk, 7)) == 7
+    assert await replayed_messages(bus) == []
+    # What an operator says in its own name needs a true source as well, and has its effect then.
+    assert isinstance(await desk.replay(honest.number, own), Replayed)
+    await system.status("E001", "CONNECTED")
+    assert await system.progress("E002") == {}
+
+
 async def test_a_payload_that_was_cut_is_replayed_whole(
     system: System, bus: Bus, desk: DeadLetterDesk, invoke: Invoke
 ) -> None:
