@@ -67,9 +67,11 @@ class SocketSettings(_TlsSection):
         description="those of one address that show no valid token; whoever shows one goes before them",
     )
     trusted_proxies: list[str] = Field(
-        [], description="addresses or networks whose X-Forwarded-For is believed: limits are by the address in it"
+        [], description="addresses or networks whose X-Forwarded-For is believed: the address of a client"
     )
-    max_buffer_bytes: Annotated[int, Field(ge=65536)] = Field(4 * 1024 * 1024, description="unsent bytes per client")
+    max_buffer_bytes: Annotated[int, Field(ge=65536)] = Field(
+        4 * 1024 * 1024, description="what may wait for a client besides the frame or snapshot that it is being sent"
+    )
     max_connections: Annotated[int, Field(ge=1)] = 15_000
     max_connections_per_address: Annotated[int, Field(ge=1)] = Field(
         15_000, description="clients of one address; a hall of thousands may share one"
