@@ -83,9 +83,10 @@ class Upload:
 
 
 class MobileUploads:
-    """Takes uploads. `stall_seconds` without a byte, or `upload_seconds` in all, end one with 408."""
+    """Takes uploads. Less than `stall_bytes` within `stall_seconds`, or `upload_seconds` in all, end one with 408."""
 
     stall_seconds: ClassVar[float] = 20.0
+    stall_bytes: ClassVar[int] = 16 * 1024
     upload_seconds: ClassVar[float] = 300.0
 
     def __init__(
@@ -168,15 +169,20 @@ class MobileUploads:
         body = request.stream()
         received = 0
         pending = bytearray()
-        ends = time.monotonic() + self.upload_seconds
+        started = time.monotonic()
+        recently, began = 0, started
         while True:
+            ends = min(began + self.stall_seconds, started + self.upload_seconds)
             try:
-                async with asyncio.timeout(min(self.stall_seconds, ends - time.monotonic())):
+                async with asyncio.timeout(ends - time.monotonic()):
                     chunk = await anext(body, None)
             except TimeoutError:
                 raise Problem(408, UPLOAD_STALLED, "the upload came to a halt; send it again") from None
             if chunk is not None:
                 received += len(chunk)
+                recently += len(chunk)
+                if recently >= self.stall_bytes:
+                    recently, began = 0, time.monotonic()
                 self._check_size(received)
                 pending += chunk
             if pending and (chunk is None or len(pending) >= WRITE_BYTES):

@@ -14,6 +14,16 @@ REQUESTS = Histogram(
     registry=REGISTRY,
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
+CONNECTIONS = Gauge("examwire_web_connections", "Connections to the web server", registry=REGISTRY)
+CONNECTIONS_ENDED = Counter(
+    "examwire_web_connections_ended_total",
+    "Connections that the web server ended: no_request_in_time, crowded_out (the longest idle one made room), "
+    "reads_too_slowly, refused (all there may be had a request in hand)",
+    ["reason"],
+    registry=REGISTRY,
+)
+for _reason in ("no_request_in_time", "crowded_out", "reads_too_slowly", "refused"):
+    CONNECTIONS_ENDED.labels(_reason)
 CODES = Counter(
     "examwire_web_phone_codes_total",
     "Codes that phones gave, by the outcome; NOT_FOUND are wrong ones",

@@ -1,9 +1,10 @@
-"""The web server: pages for people, phones put camera pictures here, proctors fetch them, machines ask how it is.
+"""The web server: pages for people, phones put camera pictures here, proctors fetch them.
 
 The pages and their files are in `actors.web_pages`, what they ask in `actors.plan_api`, `actors.examinee_api`,
 `actors.mobile_stage` and `actors.phone_codes`. An upload (`actors.mobile_upload`) is checked to be a picture, stored,
 and only then announced in STATUS; the phone's 201 comes after the broker's ack (document 18). Every error is a problem
-document (`actors.problems`).
+document (`actors.problems`). That the process is alive is all that is said of it here; what it measures and what it
+misses is served on an address of its own (`actors.runtime.metrics_server`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +33,8 @@ from actors.cross_site import is_cross_site
 from actors.endpoints import Endpoints
 from actors.examinee_api import ExamineeApi
 from actors.examinee_requests import claims_of, ids_of
+from actors.http_connections import Connections, GuardedProtocol
+from actors.http_server import HttpServer, listen, url_of
 from actors.mobile_stage import MobileStages
 from actors.mobile_upload import MobileUploads
 from actors.phone_codes import PhoneCodes
@@ -41,10 +42,7 @@ from actors.plan_api import PlanApi
 from actors.problems import CROSS_SITE_REQUEST, PROBLEM_HANDLERS, RETRY_AFTER, Problem, problem_of
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus
-from actors.runtime.local_addresses import in_url, is_wildcard
 from actors.runtime.logs import Tally
-from actors.runtime.metrics import CONTENT_TYPE
-from actors.runtime.metrics_server import exposition
 from actors.runtime.presence import Presence
 from actors.runtime.settings import Settings, require_secret_beyond_loopback
 from actors.runtime.state_store import StateStore
@@ -109,7 +107,7 @@ class WebServer(Actor):
         api = PlanApi(settings.mobile_sync, bus, self._verifier, self._endpoints)
         self.codes = PhoneCodes(settings, bus, self._stages, self._verifier)
         self._tally = Tally(log, self.address)
-        self._http: _HttpServer | None = None
+        self._http: HttpServer | None = None
         self._serving: asyncio.Task[None] | None = None
         self._presence = Presence(bus, self)
         self._app = Starlette(
@@ -125,8 +123,6 @@ class WebServer(Actor):
                 *ExamineeApi(store, self._verifier).routes(),
                 *pages.routes(),
                 Route("/healthz", self.healthz),
-                Route("/readyz", self.readyz),
-                Route("/metrics", self.metrics),
             ],
             exception_handlers=PROBLEM_HANDLERS,
         )
@@ -140,23 +136,22 @@ class WebServer(Actor):
         with contextlib.suppress(TimeoutError):  # with Redis away it serves all the same
             async with asyncio.timeout(PING_SECONDS):
                 await self._endpoints.read()
-        listener = await _listen(host, port)
+        listener = await listen(host, port)
         tls = self._tls
-        self._http = _HttpServer(
-            uvicorn.Config(
-                self._serve,
-                interface="asgi3",  # uvicorn takes a bound method for ASGI 2
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_graceful_shutdown=DRAIN_SECONDS,
-                ssl_context_factory=(lambda _config, _default: tls.context) if tls is not None else None,
-            )
+        config = uvicorn.Config(
+            self._serve,
+            interface="asgi3",  # uvicorn takes a bound method for ASGI 2
+            http=GuardedProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
         )
+        self.connections = Connections(self.settings.web, self._proxies)
+        self._http = HttpServer(config, self.settings.web, self.connections, tls.context if tls is not None else None)
         # Not by `spawn`: the actor's stop cancels those at once, and requests in hand are to be finished.
         self._serving = asyncio.create_task(self._http.serve([listener]), name=f"{self.address}:http")
         self.spawn(self._watch(self._serving), "watch")
@@ -166,7 +161,7 @@ class WebServer(Actor):
         if self._serving.done():
             listener.close()
             raise RoleFailed(f"the web server on {host}:{port} did not start: {self._serving.exception()!r}")
-        self.url = _url_of(listener, "https" if tls is not None else "http")
+        self.url = url_of(listener, "https" if tls is not None else "http")
         self.spawn(self._tidy(), "tidy")
         self.spawn(self._endpoints.follow(), "endpoints")
         if tls is not None:
@@ -292,58 +287,3 @@ class WebServer(Actor):
     async def healthz(self, _request: Request) -> Response:
         """The process is alive."""
         return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
-
-    async def readyz(self, _request: Request) -> Response:
-        """200 when uploads can be served: NATS and Redis are there; else 503 and `missing`."""
-        missing = [] if self.bus.connected else ["nats"]
-        try:
-            async with asyncio.timeout(PING_SECONDS):
-                await self.store.ping()
-        except (StateUnavailable, TimeoutError):
-            missing.append("redis")
-        if missing:
-            detail = f"not reachable: {', '.join(missing)}"
-            raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=RETRY_AFTER, more={"missing": missing})
-        return JSONResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
-
-    async def metrics(self, _request: Request) -> Response:
-        """What this process measures; the metrics port serves the same."""
-        return Response(exposition(), headers={"Content-Type": CONTENT_TYPE})
-
-
-class _HttpServer(uvicorn.Server):
-    """uvicorn without signal handlers (the role obeys signals), which says when it serves."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.serves = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.serves.set()
-
-
-async def _listen(host: str, port: int) -> socket.socket:
-    """A bound socket, so that a port that is taken is our error and not the end of the process inside uvicorn."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, _, _, _, address = found[0]
-        return socket.create_server((str(address[0]), int(address[1])), family=family, backlog=2048)
-    except OSError as error:
-        raise RoleFailed(
-            f"the web server cannot listen on {host}:{port} ({error.strerror or error}): "
-            "stop what uses the port, or set web.port (0 picks a free one)"
-        ) from error
-
-
-def _url_of(listener: socket.socket, scheme: str) -> str:
-    host, port = listener.getsockname()[:2]
-    if is_wildcard(host):  # everywhere: loopback is where it can be reached from here
-        host = "::1" if ":" in host else "127.0.0.1"
-    return f"{scheme}://{in_url(host)}:{port}"

@@ -149,7 +149,7 @@ def queue_server(
     "captures.store",
 )
 def web_server(settings: Settings, json_ready: JsonOption = False) -> None:
-    """Take pictures by HTTP; serve the pages, the pictures, /healthz, /readyz and /metrics."""
+    """Take pictures by HTTP; serve the pages and the pictures."""
     require_secret_beyond_loopback(settings, "web-server", settings.web.host)
 
     from actors.runtime.supervision import ChildSpec

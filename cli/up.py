@@ -271,15 +271,13 @@ class System:
         """The ready line of the design (section 7)."""
         web = roles["web-server"].ready
         web_url = web["url"]
-        # Over TLS with a certificate that nobody knows, a program had better ask the metrics port.
-        metrics_url = f"{web_url}/metrics" if self.settings.web.certificate_file is None else web["metricsUrl"]
         trial = {"certificateFile": str(self._certificate.certificate_file)} if self._certificate is not None else {}
         return {
             "event": "ready",
             "natsUrl": self.nats_url,
             "redisUrl": self.redis_url,
             "webUrl": web_url,
-            "metricsUrl": metrics_url,
+            "metricsUrl": web["metricsUrl"],
             "dataDir": str(self.data_dir),
             "socketServers": [{"serverId": name, "url": roles[name].ready["url"]} for name in SERVER_IDS],
             "planId": self.plan,

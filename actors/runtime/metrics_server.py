@@ -26,6 +26,7 @@ log = logging.getLogger("examwire.metrics")
 
 REQUEST_SECONDS = 5.0
 REQUEST_BYTES = 16 * 1024
+MOST_CONNECTIONS = 64
 PING_SECONDS = 2.0
 
 SCRAPES = Histogram(
@@ -85,6 +86,9 @@ class MetricsServer:
         self._listener.close()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._answering) >= MOST_CONNECTIONS:
+            writer.transport.abort()
+            return
         # A task of our own: of one that asyncio's streams have made, a cancellation is logged as an error of theirs.
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name=f"{self._role}:metrics")
         self._answering.add(task)
@@ -104,6 +108,7 @@ class MetricsServer:
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             log.debug("%s: a request came to nothing: %r", self._role, error)
+            writer.transport.abort()  # what was not taken in time is not waited for
         except Exception:
             log.exception("%s: a request could not be answered", self._role)
         finally:

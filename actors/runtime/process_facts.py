@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
@@ -39,3 +40,10 @@ def fd_limit() -> int:
     """How many files and sockets this process may have open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else os.sysconf("SC_OPEN_MAX")
+
+
+def raise_fd_limit() -> None:
+    """Allow this process as many files and sockets as it may allow itself: a connection is a file."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some kernels have no limit, but a highest value
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

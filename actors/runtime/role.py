@@ -14,6 +14,7 @@ import uvloop
 
 from actors.runtime.bus import Bus
 from actors.runtime.metrics_server import MetricsServer
+from actors.runtime.process_facts import raise_fd_limit
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.supervision import ChildSpec, Supervisor
@@ -34,6 +35,7 @@ def run_role(name: str, settings: Settings, children: MakeChildren, ready: Ready
     0 when drained, 1 when something did not stop in time; raises what the role had to give up with (an
     `ExamwireError`), after everything has been stopped.
     """
+    raise_fd_limit()
     # What a role holds lives long: thousands of sessions are not to be walked through again and again while more of
     # them arrive. Measured: full collections of 140 to 290 ms while a hall connects.
     gc.set_threshold(50_000, 20, 1000)

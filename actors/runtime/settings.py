@@ -141,6 +141,14 @@ class WebSettings(_TlsSection):
         [], description="further origins that pages may connect to, such as wss://*.exam.example"
     )
 
+    max_connections: Annotated[int, Field(ge=16)] = Field(
+        10_000, description="in all; beyond it the one that has been idle longest makes room"
+    )
+    max_connections_per_address: Annotated[int, Field(ge=1)] = Field(
+        3000, description="of one address, a school behind one included; trusted proxies have no such limit"
+    )
+    header_seconds: Positive = Field(10.0, description="for the TLS handshake, and then for a request's headers")
+
     @pydantic.field_validator("trusted_proxies")
     @classmethod
     def _are_networks(cls, networks: list[str]) -> list[str]:

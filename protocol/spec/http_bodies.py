@@ -104,14 +104,8 @@ class Alive(Wire):
     status: Literal["alive"]
 
 
-class Ready(Wire):
-    """NATS and Redis are there."""
-
-    status: Literal["ready"]
-
-
 class ProblemDocument(Wire):
-    """RFC 9457. `code` is for programs; `field` names the culprit, where there is one; `missing`: of /readyz."""
+    """RFC 9457. `code` is for programs; `field` names the culprit, where there is one."""
 
     type: Literal["about:blank"]
     title: str
@@ -119,4 +113,3 @@ class ProblemDocument(Wire):
     detail: str
     code: str
     field: str | None = None
-    missing: list[str] | None = None

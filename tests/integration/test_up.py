@@ -73,6 +73,11 @@ def answers(url: str) -> bool:
         return False
 
 
+def readiness(up: Up) -> str:
+    """Where the web server says whether it is ready."""
+    return str(up.ready["metricsUrl"]).replace("/metrics", "/readyz")
+
+
 # -- what there is --------------------------------------------------------------------------------------
 
 
@@ -91,8 +96,11 @@ def test_the_ready_line_says_where_everything_is(up: Up) -> None:
     urls = [ready["natsUrl"], ready["redisUrl"], ready["webUrl"], *(one["url"] for one in ready["socketServers"])]
     assert [urlsplit(url).scheme for url in urls] == ["nats", "redis", "http", "ws", "ws"]
     assert all(answers(url) for url in urls)
-    for url in (f"{ready['webUrl']}/healthz", f"{ready['webUrl']}/readyz", ready["metricsUrl"]):
+    for url in (f"{ready['webUrl']}/healthz", readiness(up), ready["metricsUrl"]):
         assert httpx.get(url).status_code == 200
+    # What the process measures is nobody's business who can reach the pages.
+    for path in ("/metrics", "/readyz"):
+        assert httpx.get(ready["webUrl"] + path).status_code == 404
 
 
 def test_the_cli_finds_it_by_its_data_directory(up: Up) -> None:
@@ -160,7 +168,7 @@ def test_a_second_one_on_the_same_data_directory_is_refused(up: Up) -> None:
     assert (second.returncode, second.stdout) == (1, "")
     assert f"another `examwire up` (pid {up.process.pid}) is using {up.data_dir}" in second.stderr
     assert "Traceback" not in second.stderr
-    assert httpx.get(f"{up.ready['webUrl']}/readyz").status_code == 200
+    assert httpx.get(readiness(up)).status_code == 200
     assert (up.data_dir / "ready.json").exists()
 
 
@@ -208,7 +216,7 @@ def test_a_killed_engine_is_back_on_its_port_and_the_roles_find_it(up: Up, engin
     here = ("--data-dir", str(up.data_dir))
     for command in (("streams", "diff"), ("plans", "ls")):  # roles and state need a moment to find out, and to repair
         eventually(lambda asked=command: examwire(*asked, *here).exit_code == 0, " ".join(command))  # type: ignore[misc]
-    eventually(lambda: httpx.get(f"{up.ready['webUrl']}/readyz").status_code == 200, "the web server is ready again")
+    eventually(lambda: httpx.get(readiness(up)).status_code == 200, "the web server is ready again")
 
 
 # -- how it ends ----------------------------------------------------------------------------------------
@@ -237,7 +245,7 @@ def test_after_kill_9_nothing_is_left_and_the_next_one_works_on_the_same_ports(t
                 assert second.ready["pages"][name].partition("#")[0] == address.partition("#")[0]
             assert {name: one for name, one in second.ready.items() if name != "pages"} == first.ready
             assert second.ready["socketServers"][1]["url"].startswith(f"ws://127.0.0.1:{int(ports[3]) + 1}/")
-            assert httpx.get(f"{second.ready['webUrl']}/readyz").status_code == 200
+            assert httpx.get(readiness(second)).status_code == 200
             assert b"process_cpu_seconds_total" in httpx.get(f"http://127.0.0.1:{int(ports[4]) + 4}/metrics").content
             assert second.end(signal.SIGKILL) == -9
             eventually(lambda: left_of(second.data_dir) == [], "the kernel ends all children")

@@ -28,9 +28,9 @@ export function spaced(code) {
  */
 
 /**
- * Why there is no pass. `UNKNOWN`: no such code, or it was used up. `EXPIRED`: its time is over. `BUSY`: too many codes
- * were tried from this network; `retryAfter` in seconds. `NETWORK`, `SERVER`: try again. `REMOVED`: a proctor has removed the
- * examinee. `REFUSED`: the server says why.
+ * Why there is no pass. `UNKNOWN`: no such code, or it was used up. `EXPIRED`: its time is over. `BUSY`: too many wrong
+ * codes are tried at the moment, by whomever; `retryAfter` in seconds. `NETWORK`, `SERVER`: try again. `REMOVED`: a
+ * proctor has removed the examinee. `REFUSED`: the server says why.
  * @typedef {{kind: "UNKNOWN" | "EXPIRED" | "BUSY" | "NETWORK" | "SERVER" | "REMOVED" | "REFUSED", retryAfter: number,
  *   detail: string | null}} NoPass
  */

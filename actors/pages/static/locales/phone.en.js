@@ -27,8 +27,8 @@ export const texts = {
   "redeem.NETWORK": "The phone cannot reach the exam server. Is it on the right network? It will be tried again as soon as the network is back.",
   "redeem.SERVER": "The exam server cannot answer at the moment. Please try again in a few seconds.",
   "redeem.BUSY": {
-    one: "Too many codes were tried from this network. You can try again in {n} second.",
-    other: "Too many codes were tried from this network. You can try again in {n} seconds.",
+    one: "Too many wrong codes are being tried at the moment. You can try again in {n} second.",
+    other: "Too many wrong codes are being tried at the moment. You can try again in {n} seconds.",
   },
   "camera.title": "Take the picture",
   "camera.hint": "Hold the phone still. What the exam asks for should fill the picture and be easy to see.",
