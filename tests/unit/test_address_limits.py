@@ -1,0 +1,169 @@
+"""How many may connect from one address, and how fast."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from actors import address_limits
+from actors.address_limits import AddressLimits, Limits, Place
+from actors.client_addresses import client_address, counted_as, networks_of
+
+LIMITS = Limits(
+    accept_per_second=1000.0,
+    accept_per_address=1000.0,
+    max_connections=1000,
+    max_connections_per_address=1000,
+    max_strangers_per_address=50,
+)
+
+
+class Wire:
+    """A transport that is only ever dropped."""
+
+    def __init__(self) -> None:
+        self.dropped = False
+
+    def abort(self) -> None:
+        self.dropped = True
+
+
+def wire() -> Any:
+    return cast(Any, Wire())
+
+
+def stranger(limits: AddressLimits, address: str = "192.0.2.1") -> Place | str:
+    """A connection that is let in, or why it is not."""
+    place = limits.arrive(address, wire(), proxy=False)
+    if place is None:
+        return "dropped"
+    reason = limits.refuse(place, known=False)
+    if reason is not None:
+        place.leave()
+    return reason or place
+
+
+def let_in(limits: AddressLimits, address: str = "192.0.2.1") -> Place:
+    place = stranger(limits, address)
+    assert isinstance(place, Place), place
+    return place
+
+
+async def test_a_hall_behind_one_address_gets_in_and_greets() -> None:
+    limits = AddressLimits(LIMITS)
+    for _ in range(500):
+        let_in(limits).greet()
+    limits.close()
+
+
+async def test_strangers_of_one_address_are_few_whoever_is_greeted_there() -> None:
+    limits = AddressLimits(LIMITS)
+    for _ in range(100):
+        let_in(limits).greet()
+    strangers = [let_in(limits) for _ in range(50)]
+    assert stranger(limits) == "address_full"
+    assert isinstance(stranger(limits, "192.0.2.2"), Place)
+    strangers[0].leave()
+    let_in(limits)
+    strangers[1].greet()
+    let_in(limits)
+    limits.close()
+
+
+async def test_strangers_take_a_quarter_of_the_places_from_however_many_addresses() -> None:
+    limits = AddressLimits(LIMITS)
+    answers = [stranger(limits, f"192.0.{number // 200}.{number % 200}") for number in range(400)]
+    assert sum(isinstance(one, Place) for one in answers) == 250
+    assert set(answers[250:]) == {"full"}
+    known = limits.arrive("198.51.100.1", wire(), proxy=False)
+    assert known is not None
+    assert limits.refuse(known, known=True) is None
+    limits.close()
+
+
+async def test_whoever_is_known_takes_the_place_of_a_stranger_when_the_server_is_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = AddressLimits(Limits(1000.0, 1000.0, 2, 1000, 50))
+    let_in(limits).greet()
+    idle = let_in(limits)
+    assert stranger(limits) == "full"
+    monkeypatch.setattr(address_limits, "YOUNG_SECONDS", 0.0)
+    known = limits.arrive("192.0.2.7", wire(), proxy=False)
+    assert known is not None
+    assert limits.refuse(known, known=True) is None
+    assert cast(Any, idle.transport).dropped
+    known.greet()
+    monkeypatch.setattr(address_limits, "YOUNG_SECONDS", 100.0)
+    another = limits.arrive("192.0.2.7", wire(), proxy=False)
+    assert another is not None
+    assert limits.refuse(another, known=True) == "full"
+    limits.close()
+
+
+async def test_counts_end_at_nought_in_whatever_order_connections_end() -> None:
+    limits = AddressLimits(LIMITS)
+    places = [let_in(limits, f"192.0.2.{number % 7}") for number in range(100)]
+    for place in places[::2]:
+        place.greet()
+    for place in [*places, *places[::3]]:  # some are told twice
+        place.leave()
+    assert limits._greeted == 0
+    assert not limits._strangers
+    assert not limits._waiting
+    assert all(not one.strangers and not one.waiting and one.greeted == 0 for one in limits._addresses.values())
+    limits.close()
+
+
+async def test_who_connects_faster_than_can_be_answered_is_dropped_at_once() -> None:
+    limits = AddressLimits(Limits(50.0, 50.0, 1000, 1000, 1000))
+    answers = [stranger(limits) for _ in range(300)]
+    assert answers.count("address_too_fast") + answers.count("too_fast") > 10
+    assert answers[-1] == "dropped"
+    assert isinstance(stranger(limits, "192.0.2.2"), Place) or stranger(limits, "192.0.2.2") == "too_fast"
+    limits.close()
+
+
+async def test_an_address_where_somebody_has_greeted_goes_before_those_where_nobody_has() -> None:
+    limits = AddressLimits(Limits(100.0, 100.0, 1000, 1000, 1000))
+    let_in(limits, "192.0.2.1").greet()
+    answers = [stranger(limits, f"198.51.100.{number}") for number in range(80)]
+    assert "too_fast" in answers
+    assert isinstance(stranger(limits, "192.0.2.1"), Place)
+    limits.close()
+
+
+async def test_memory_is_not_for_strangers_to_fill(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address_limits, "MOST_ADDRESSES", 100)
+    limits = AddressLimits(LIMITS)
+    kept = let_in(limits, "203.0.113.1")
+    for number in range(1000):
+        place = limits.arrive(f"2001:db8:{number:x}::1", wire(), proxy=False)
+        assert place is not None
+        place.leave()
+    assert len(limits._addresses) <= 100
+    assert kept.address is limits._addresses["203.0.113.1"]
+    await asyncio.sleep(0)
+    limits.close()
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address", "counted"),
+    [
+        ("192.0.2.7", [], "192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7", ["203.0.113.9"], "192.0.2.7", "192.0.2.7"),
+        ("10.0.0.1", ["1.1.1.1, 203.0.113.9, 10.0.0.2"], "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", ["203.0.113.9:4711"], "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", ["[2001:db8::1]:4711"], "2001:db8::1", "2001:db8::/64"),
+        ("::ffff:10.0.0.1", ["203.0.113.9"], "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", ["nonsense"], "unknown", "unknown"),
+        ("10.0.0.1", [" , "], "10.0.0.1", "10.0.0.1"),
+        ("fe80::1%eth0", [], "fe80::1%eth0", "fe80::/64"),
+        ("", [], "unknown", "unknown"),
+    ],
+)
+def test_whose_connection_it_is(peer: str, forwarded: list[str], address: str, counted: str) -> None:
+    found = client_address(peer, forwarded, networks_of(["10.0.0.0/8"]))
+    assert (found, counted_as(found)) == (address, counted)
