@@ -10,7 +10,9 @@ import asyncio
 import logging
 from collections import Counter
 from dataclasses import dataclass
+from typing import Protocol
 
+from actors import handshake
 from actors.client_addresses import counted_as
 from actors.runtime.pace import Pace
 from actors.runtime.settings import SocketSettings
@@ -18,9 +20,6 @@ from actors.socket_metrics import LIMITS_HIT
 from protocol.claims import Claims
 
 log = logging.getLogger("examwire.address_limits")
-
-REQUEST_SECONDS = 5.0
-"""From the connection to the end of its request."""
 
 YOUNG_SECONDS = 1.0
 """A client that is on its way says hello sooner. Older ones that have not make room for a newer one."""
@@ -50,6 +49,12 @@ class Limits:
         return cls(**{name: getattr(socket, name) for name in cls.__dataclass_fields__})
 
 
+class Transport(Protocol):
+    """What can be dropped."""
+
+    def abort(self) -> None: ...
+
+
 class Address:
     """One address, with what it has used up. `greeted`: connections that have said a valid hello."""
 
@@ -75,9 +80,7 @@ class Place:
 
     __slots__ = ("_limits", "address", "greeted", "ip", "shown", "since", "transport")
 
-    def __init__(
-        self, limits: AddressLimits, address: Address, ip: str, transport: asyncio.Transport, since: float
-    ) -> None:
+    def __init__(self, limits: AddressLimits, address: Address, ip: str, transport: Transport, since: float) -> None:
         self._limits = limits
         self.address = address
         self.ip = ip
@@ -116,7 +119,7 @@ class AddressLimits:
         self._hit: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
-    def arrive(self, address: str, transport: asyncio.Transport, *, proxy: bool) -> Place | None:
+    def arrive(self, address: str, transport: Transport, *, proxy: bool) -> Place | None:
         """A place for a new connection; `None`: its address makes so many that it is to be dropped at once.
 
         `proxy`: it is a trusted one's, and the client's address is not known yet (`belongs_to`).
@@ -252,7 +255,7 @@ class AddressLimits:
     def _look(self) -> None:
         """Once a second while somebody waits: drop those whose request does not come, and say who has hit limits."""
         loop = asyncio.get_running_loop()
-        late = loop.time() - REQUEST_SECONDS
+        late = loop.time() - handshake.REQUEST_SECONDS
         for place in list(self._waiting):
             if place.since > late:
                 break

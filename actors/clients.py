@@ -34,6 +34,7 @@ from actors.runtime.masking import masked
 from actors.runtime.pace import Pace
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
+from actors.runtime.tls import ServerTls
 from actors.runtime.tokens import TokenVerifier
 from actors.server_queue import ServerQueue
 from actors.socket_metrics import ACCEPTS
@@ -156,17 +157,17 @@ class Clients:
             return "this server is drained; connect to another one"
         return None
 
-    def handshake(self, protocol: ServerProtocol, server: Server, **options: Any) -> Handshake:
+    def handshake(self, tls: ServerTls | None, protocol: ServerProtocol, server: Server, **options: Any) -> Handshake:
         """The begin of each connection; see `websockets.asyncio.server.serve`, `create_connection`."""
 
-        def let_in(protocol: ServerProtocol, place: Place, request: Request) -> None:
+        def let_in(protocol: ServerProtocol, transport: asyncio.Transport, place: Place, request: Request) -> None:
             connection = Connection(protocol, server, **options)
             connection.place = place
-            place.transport.set_protocol(connection)
-            connection.connection_made(place.transport)
+            transport.set_protocol(connection)
+            connection.connection_made(transport)
             connection.process_event(request)
 
-        return Handshake(self.door, protocol, let_in)
+        return Handshake(self.door, protocol, let_in, tls.context if tls is not None else None)
 
     async def handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, Connection)

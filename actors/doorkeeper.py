@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 from websockets.frames import Close, Frame, Opcode
 from websockets.http11 import Request
 
-from actors.address_limits import AddressLimits, Limits, Place
+from actors.address_limits import AddressLimits, Limits, Place, Transport
 from actors.client_addresses import Network, client_address, is_trusted
 from actors.handshake import Handshake
 from actors.rate_limit import RateLimit
@@ -70,8 +69,10 @@ class Doorkeeper:
 
     # -- connections come and go ---------------------------------------------------------------------
 
-    def arrive(self, address: str, transport: asyncio.Transport) -> Place | None:
+    def arrive(self, address: str, transport: Transport) -> Place | None:
         """See `AddressLimits.arrive`."""
+        if ":" in address:
+            address = client_address(address, (), ())  # a listener for both kinds shows IPv4 addresses in IPv6 ones
         return self._limits.arrive(address, transport, proxy=is_trusted(address, self._trusted))
 
     def close(self) -> None:

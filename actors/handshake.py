@@ -7,6 +7,10 @@ only for whoever is let in.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
+import ssl
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
@@ -23,19 +27,36 @@ if TYPE_CHECKING:
 LINGER_SECONDS = 2.0
 """So long a client that was answered with a close frame may take to read it."""
 
+REQUEST_SECONDS = 5.0
+"""From the connection to the end of its request."""
+
 _END = b"\r\n\r\n"
+
+
+class _Starting:
+    """Stands for the transport of a connection whose TLS is being started."""
+
+    __slots__ = ("_accepted",)
+
+    def __init__(self, accepted: socket.socket) -> None:
+        self._accepted = accepted
+
+    def abort(self) -> None:
+        with contextlib.suppress(OSError):
+            self._accepted.shutdown(socket.SHUT_RDWR)
 
 
 class Handshake(asyncio.Protocol):
     """Speaks with a client until its request is whole. `hand_over` gets the connection of one that is let in."""
 
-    __slots__ = ("_door", "_hand_over", "_head", "_transport", "place", "protocol")
+    __slots__ = ("_door", "_hand_over", "_head", "_tls", "_transport", "place", "protocol", "secured")
 
     def __init__(
         self,
         door: Doorkeeper,
         protocol: ServerProtocol,
-        hand_over: Callable[[ServerProtocol, Place, Request], None],
+        hand_over: Callable[[ServerProtocol, asyncio.Transport, Place, Request], None],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.protocol = protocol
         self.place: Place | None = None
@@ -43,15 +64,43 @@ class Handshake(asyncio.Protocol):
         self._hand_over = hand_over
         self._head = bytearray()
         self._transport: asyncio.Transport | None = None
+        self._tls = tls
+        self.secured: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's are none
-        peer = transport.get_extra_info("peername")
-        self.place = self._door.arrive(str(peer[0]) if peer else "", transport)
+        if self.place is None:
+            peer = transport.get_extra_info("peername")
+            self.place = self._door.arrive(str(peer[0]) if peer else "", transport)
         if self.place is None:
             transport.abort()
+        elif self._tls is None:
+            self._transport = self.place.transport = transport
         else:
-            self._transport = transport
+            # Not by the listener: to shake hands costs more than anything else here, so addresses are looked at before.
+            # Nor by `start_tls`: uvloop reads on after `connection_made`, and what comes early would be lost. So the
+            # connection goes on under another number, and this transport lets go of it before it has read anything.
+            secured = Handshake(self._door, self.protocol, self._hand_over)
+            secured.place, self.place = self.place, None
+            accepted = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+            accepted.setblocking(False)
+            transport.abort()
+            self.secured = asyncio.create_task(secured.start_tls(accepted, self._tls))
+
+    async def start_tls(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
+        """Go on with a connection that its listener has let go of."""
+        assert self.place is not None
+        self.place.transport = _Starting(accepted)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self,
+                accepted,
+                ssl=context,
+                ssl_handshake_timeout=REQUEST_SECONDS,
+                ssl_shutdown_timeout=LINGER_SECONDS,
+            )
+        except OSError:  # it speaks no TLS, is too late, or is gone
+            self.place.leave()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.place is not None:
@@ -86,7 +135,7 @@ class Handshake(asyncio.Protocol):
         refusal = self._door.refuse(self, request)
         if refusal is None:
             self._head = bytearray()  # websockets keeps a reference to what it has made for as long as the connection
-            self._hand_over(self.protocol, self.place, request)
+            self._hand_over(self.protocol, transport, self.place, request)
         elif refusal.half_close and transport.can_write_eof():
             transport.write(refusal.content)
             transport.write_eof()

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import pydantic_core
@@ -180,7 +181,6 @@ class SocketServer(Actor):
             self._clients.handle,
             socket.host,
             socket.port,
-            ssl=self._tls.context if self._tls is not None else None,
             select_subprotocol=_select_subprotocol,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             compression=None,
@@ -190,7 +190,7 @@ class SocketServer(Actor):
             max_size=MAX_FRAME_BYTES,
             max_queue=4,
             server_header=None,
-            create_connection=cast(Any, self._clients.handshake),
+            create_connection=cast(Any, partial(self._clients.handshake, self._tls)),
             backlog=4096,
         )
         self.port = self._server.sockets[0].getsockname()[1]

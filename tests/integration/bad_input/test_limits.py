@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from actors import address_limits
+from actors import address_limits, handshake
 from actors.runtime.bus import Bus
 from actors.runtime.metrics import REGISTRY
 from actors.runtime.settings import Settings
@@ -131,7 +131,7 @@ async def test_a_greeted_client_may_close_while_it_is_read_more_slowly(slow_syst
 async def test_a_request_that_does_not_come_ends_the_connection(
     system: System, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(address_limits, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(handshake, "REQUEST_SECONDS", 0.5)
     silent, slow = await Bare.open(system), await Bare.open(system)
 
     async def trickle() -> None:
