@@ -107,6 +107,7 @@ class Connection(ServerConnection):
             self.end_reason = self.end_reason or LossReason.PROTOCOL_ERROR.value
             self.protocol.fail(CloseCode.POLICY_VIOLATION, CLOSE_RULES[CloseCode.POLICY_VIOLATION].name)
             self.send_data()
+        self._budget.held = b""
         self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
     def _received(self) -> None:

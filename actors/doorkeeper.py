@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +26,9 @@ from actors.socket_metrics import REFUSALS
 from protocol.close_codes import CLOSE_RULES, CloseCode
 from protocol.errors import InvalidToken
 from protocol.frames import CONNECT_PATH, TOKEN_SUBPROTOCOL
+
+TURN_SECONDS = 0.003
+"""So long handshakes are answered before it is the turn of those who are connected."""
 
 IDENTITY_TIMES, IDENTITY_SECONDS = 10, 10.0
 """So often within so many seconds one token's owner goes before strangers."""
@@ -65,6 +71,7 @@ class Doorkeeper:
         self._count = count
         self._identities = RateLimit(IDENTITY_TIMES, IDENTITY_SECONDS)
         self._limits = AddressLimits(limits)
+        self._queue: deque[Handshake] = deque()
         self.refused = 0
 
     # -- connections come and go ---------------------------------------------------------------------
@@ -74,6 +81,21 @@ class Doorkeeper:
         if ":" in address:
             address = client_address(address, (), ())  # a listener for both kinds shows IPv4 addresses in IPv6 ones
         return self._limits.arrive(address, transport, proxy=is_trusted(address, self._trusted))
+
+    def enqueue(self, handshake: Handshake) -> None:
+        """Have a request answered. A few at a time: nobody who is here waits for all that come at once."""
+        self._queue.append(handshake)
+        if len(self._queue) == 1:
+            asyncio.get_running_loop().call_soon(self._work)
+
+    def _work(self) -> None:
+        until = time.perf_counter() + TURN_SECONDS
+        while self._queue:
+            self._queue[0].answer()
+            self._queue.popleft()
+            if self._queue and time.perf_counter() > until:
+                asyncio.get_running_loop().call_soon(self._work)
+                return
 
     def close(self) -> None:
         """The server stops: nobody's request is waited for."""

@@ -49,7 +49,7 @@ class _Starting:
 class Handshake(asyncio.Protocol):
     """Speaks with a client until its request is whole. `hand_over` gets the connection of one that is let in."""
 
-    __slots__ = ("_door", "_hand_over", "_head", "_tls", "_transport", "place", "protocol", "secured")
+    __slots__ = ("_door", "_end", "_hand_over", "_head", "_tls", "_transport", "place", "protocol", "secured")
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class Handshake(asyncio.Protocol):
         self._door = door
         self._hand_over = hand_over
         self._head = bytearray()
+        self._end = 0
         self._transport: asyncio.Transport | None = None
         self._tls = tls
         self.secured: asyncio.Task[None] | None = None
@@ -105,19 +106,30 @@ class Handshake(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.place is not None:
             self.place.leave()
+        if self.secured is None:
+            # It refers to itself, by its parser: thousands of them would be one long collection of garbage.
+            vars(self.protocol).clear()
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():
+            return
+        if self._end:
+            self._head += data[:1]  # it goes on before it was answered
             return
         searched = max(0, len(self._head) - len(_END) + 1)
         self._head += data
         end = self._head.find(_END, searched) + len(_END)
         if end >= len(_END):
-            self._answer(self._transport, end)
+            self._end = end
+            self._door.enqueue(self)
         elif len(self._head) > REQUEST_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a request has {REQUEST_BYTES} bytes at most\n")
 
-    def _answer(self, transport: asyncio.Transport, end: int) -> None:
+    def answer(self) -> None:
+        """Say what follows from the request, which is whole."""
+        transport, end = self._transport, self._end
+        if transport is None or transport.is_closing():
+            return
         assert self.place is not None
         if end > REQUEST_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a request has {REQUEST_BYTES} bytes at most\n")
