@@ -34,7 +34,11 @@ function isMessage(element) {
   if (element.type === "migrate") return isUrls(data.endpoints);
   if (element.type === "plan_snapshot") return Array.isArray(data.examinees) && data.examinees.every(isRow);
   if (element.type === "examinee_enrolled" && !(isObject(data.connection) && isObject(data.reconnect))) return false;
-  if (CHANGES.has(element.type)) return typeof data.examineeId === "string" && Number.isSafeInteger(data.version ?? 0);
+  if (CHANGES.has(element.type)) {
+    // Of a connection there is no event without a version: it would count as newer than any.
+    const version = element.type.startsWith("examinee_") ? data.version : (data.version ?? 0);
+    return typeof data.examineeId === "string" && Number.isSafeInteger(version) && version >= 0;
+  }
   return true;
 }
 
