@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection
@@ -20,6 +20,7 @@ from actors.connection import Connection
 from actors.doorkeeper import Doorkeeper, page_hosts
 from actors.endpoints import Endpoints
 from actors.examinee_session import ExamineeSession
+from actors.fact_budget import CONNECTIONS, EXAMINEE, LOOKUPS, PROCTOR, FactBudgets
 from actors.greeting import Greeting, greet
 from actors.handshake import Handshake
 from actors.heartbeat import Active
@@ -103,6 +104,9 @@ class Clients:
         )
         self._by_examinee: dict[tuple[str, str], ExamineeSession] = {}
         self._tidying = asyncio.Semaphore(16)
+        self._facts, self._lookups = FactBudgets(EXAMINEE), FactBudgets(LOOKUPS)
+        self._actions, self._connects = FactBudgets(PROCTOR), FactBudgets(CONNECTIONS)
+        self._beside: set[asyncio.Task[None]] = set()
         self.examinees: dict[str, ExamineeSession] = {}
         self.feeds: dict[str, PlanFeed] = {}
         self._away: Callable[[], Migrate] | None = None
@@ -190,6 +194,8 @@ class Clients:
 
     async def _serve_examinee(self, connection: Connection, greeting: Greeting) -> None:
         claims, hello = greeting.claims, greeting.hello
+        if not await self._in_turn(connection, claims):
+            return
         if not await self._admitted(connection, claims.plan, proctors=False):
             return
         socket_id = f"{self._server_id}-{self._incarnation}{secrets.token_hex(5)}"
@@ -204,6 +210,9 @@ class Clients:
             hello=hello,
             client_info=_client_info(connection, hello),
             mobile_sync_seconds=self._settings.mobile_sync.timeout_seconds,
+            store=self._store,
+            budget=self._facts.of(claims.plan, claims.sub),
+            lookups=self._lookups.of(claims.plan, claims.sub),
         )
         connection.forget_request()
         await session.start(self._session_failed)
@@ -241,7 +250,14 @@ class Clients:
             return
         socket_id = f"{self._server_id}-{self._incarnation}{secrets.token_hex(5)}"
         session = ProctorSession(
-            connection, self._outbox, self._store, plan_id=claims.plan, name=claims.sub, socket_id=socket_id
+            connection,
+            self._outbox,
+            self._store,
+            plan_id=claims.plan,
+            name=claims.sub,
+            socket_id=socket_id,
+            budget=self._actions.of(claims.plan, claims.sub),
+            beside=self._begin_beside,
         )
         connection.forget_request()
         await session.start(self._session_failed)
@@ -266,6 +282,32 @@ class Clients:
             if not feed.proctors and self.feeds.get(claims.plan) is feed:
                 del self.feeds[claims.plan]
             await session.stop()
+
+    async def _in_turn(self, connection: Connection, claims: Claims) -> bool:
+        """Whether it is let in: whoever connects again and again waits, and nothing is told of those who do not stay.
+
+        Each that is let in is a CONNECTED, and a DISCONNECTED that must not be missed.
+        """
+        budget = self._connects.of(claims.plan, claims.sub)
+        if budget.take_now():
+            return True
+        turn = asyncio.create_task(budget.turn("connection"))
+        closed = asyncio.create_task(connection.wait_closed())
+        await asyncio.wait({turn, closed}, return_when=asyncio.FIRST_COMPLETED)
+        closed.cancel()
+        if not turn.done():
+            turn.cancel()
+            return False
+        if not turn.result():
+            await connection.end(CloseCode.TOO_OFTEN)
+            return False
+        return connection.is_open
+
+    def _begin_beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin what goes on when the session that asked for it has ended."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     async def _sent_away(self, connection: Connection) -> bool:
         """Whether this one came while the server is drained."""

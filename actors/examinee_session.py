@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
-from typing import Any
+from typing import Any, Literal
+
+import pydantic_core
 
 from actors import traces
 from actors.connection import Connection
+from actors.fact_budget import FactBudget
 from actors.outbox import Outbox
 from actors.runtime import tracing
 from actors.runtime.actor import on
+from actors.runtime.state_store import StateStore
 from actors.socket_session import SocketSession
-from protocol import subjects
+from protocol import keys, subjects
 from protocol.close_codes import CloseCode
-from protocol.errors import ErrorCode, ProtocolError
+from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
 from protocol.events import MobileSyncCompleted
 from protocol.facts import (
     ClientInfo,
     ConnectionStatus,
     ConnectionStatusCode,
     LossReason,
+    MobileSyncCode,
     MobileSyncStatus,
     MobileSyncWait,
     Notice,
     NoticeConfirmed,
 )
 from protocol.frames import (
+    Accepted,
     ConfirmNotice,
     EnterMobileSync,
     ExtendMobileSyncFrame,
@@ -37,6 +45,15 @@ from protocol.frames import (
 )
 from protocol.session_messages import SessionClose, SessionState
 from protocol.times import format_time
+
+log = logging.getLogger("examwire.examinee_session")
+
+MOST_NOTICES = 64
+ANSWER_SECONDS = 5.0
+"""So long after a `mobile_sync_wait` its answer is still to come."""
+
+Step = Literal["open", "asked", "confirmed", "unknown"]
+"""What is known of a message of a proctor: shown, its confirmation on its way, in the log, or never heard of."""
 
 
 class ExamineeSession(SocketSession):
@@ -57,6 +74,9 @@ class ExamineeSession(SocketSession):
         hello: Hello,
         client_info: ClientInfo,
         mobile_sync_seconds: float,
+        store: StateStore,
+        budget: FactBudget,
+        lookups: FactBudget,
     ) -> None:
         address = subjects.session(plan_id, examinee_id)
         super().__init__(address, connection, outbox, plan_id=plan_id, socket_id=socket_id)
@@ -70,6 +90,12 @@ class ExamineeSession(SocketSession):
         self._announced = False
         self._given_trace = hello.traceparent
         self.answering: int | None = None
+        self._store = store
+        self._budget = budget
+        self._lookups = lookups
+        self._notices: dict[str, Step] = {}
+        self._stage: MobileSyncStatus | MobileSyncCompleted | None = None
+        self._stage_asked = -ANSWER_SECONDS
 
     def about(self) -> dict[str, str]:
         return {"plan": self.plan_id, "examinee": self.examinee_id, "socket": self.socket_id}
@@ -150,14 +176,73 @@ class ExamineeSession(SocketSession):
 
     @on(ConfirmNotice)
     def confirm_notice(self, frame: ConfirmNotice) -> None:
-        confirmed = NoticeConfirmed(
-            plan_id=self.plan_id,
-            examinee_id=self.examinee_id,
-            action_id=frame.action_id,
-            timestamp=format_time(time.time()),
-        )
-        # Beside: while the log is away, this session still hears that it is to close, say.
-        self.spawn(self.act(confirmed, frame.type, frame.action_id), "confirm")
+        step = self._notices.get(frame.action_id)
+        if step == "confirmed":
+            self.connection.tell(Accepted(request_type=frame.type, request_id=frame.action_id))
+        elif step != "asked":
+            self._notices[frame.action_id] = "asked"
+            # Beside: while the log is away, this session still hears that it is to close, say.
+            self.spawn(self._confirm(frame, known=step == "open"), "confirm")
+
+    async def _confirm(self, frame: ConfirmNotice, *, known: bool) -> None:
+        """Into the log what changes something: the confirmation of a message that was sent and not confirmed yet."""
+        action_id = frame.action_id
+        recorded: Step = "open" if known else "unknown"
+        may = True
+        if not known and (may := self._lookups.take(frame.type)):
+            recorded = await self._recorded(action_id)
+            if recorded == "asked":  # nobody knows
+                may = self._budget.take(frame.type)
+        if may and recorded == "open":
+            may = await self._budget.turn(frame.type)
+        if not may:
+            self._forget(action_id, known=known)
+            self.refuse_for_now(frame.type, action_id, "data.actionId")
+        elif recorded == "unknown":
+            self._forget(action_id, known=known)
+            error = ProtocolError(ErrorCode.NOT_FOUND, "there is no such message for you", "data.actionId")
+            self.connection.tell(error_frame(error, frame.type, action_id))
+        else:
+            if recorded == "confirmed":
+                self.connection.tell(Accepted(request_type=frame.type, request_id=action_id))
+            else:
+                confirmed = NoticeConfirmed(
+                    plan_id=self.plan_id,
+                    examinee_id=self.examinee_id,
+                    action_id=action_id,
+                    timestamp=format_time(time.time()),
+                )
+                await self.act(confirmed, frame.type, action_id)
+            self._note(action_id, "confirmed")
+
+    async def _recorded(self, action_id: str) -> Step:
+        """Of a message that this session was not told of. `asked`: Redis is away, so the examinee is believed."""
+        try:
+            ((kept,),) = await self._store.fields([keys.notices(self.plan_id, self.examinee_id)], ("notices",))
+            for one in pydantic_core.from_json(kept or "[]"):
+                if one["actionId"] == action_id:
+                    return "confirmed" if one.get("confirmedAt") else "open"
+        except (StateUnavailable, StateDamaged, ValueError, TypeError, KeyError, AttributeError) as error:
+            log.debug("%s: %s: not known whether it was sent: %s", self.address, action_id, error)
+            return "asked"
+        return "unknown"
+
+    def _forget(self, action_id: str, *, known: bool) -> None:
+        """A confirmation came to nothing: it may be said again."""
+        if known:
+            self._notices[action_id] = "open"
+        else:
+            self._notices.pop(action_id, None)
+
+    def _note(self, action_id: str, step: Step) -> None:
+        self._notices.pop(action_id, None)
+        self._notices[action_id] = step
+        while len(self._notices) > MOST_NOTICES:
+            del self._notices[next(iter(self._notices))]
+
+    def _shown(self, action_id: str) -> None:
+        if self._notices.get(action_id) not in ("asked", "confirmed"):
+            self._note(action_id, "open")
 
     @on(EnterMobileSync)
     def enter_mobile_sync(self, frame: EnterMobileSync) -> None:
@@ -168,6 +253,16 @@ class ExamineeSession(SocketSession):
             if said is not None and said != own:
                 self.connection.tell(error_frame(ProtocolError(ErrorCode.FORBIDDEN, "is not yours", field), frame.type))
                 return
+        if self._stage is not None and self._stage.status in (MobileSyncCode.WAITING, MobileSyncCode.COMPLETED):
+            self.connection.tell(self._stage)  # a reload of the page: the stage goes on, a picture stays
+            return
+        asked = asyncio.get_running_loop().time()
+        if asked - self._stage_asked < ANSWER_SECONDS:
+            return  # it is in the log, or on its way there; the answer to it comes
+        if not self._budget.take(frame.type):
+            self.refuse_for_now(frame.type)
+            return
+        self._stage_asked = asked
         now = time.time()
         self._outbox.add(
             MobileSyncWait(
@@ -185,20 +280,51 @@ class ExamineeSession(SocketSession):
 
     @on(SessionState)
     def state(self, message: SessionState) -> None:
+        for notice in message.notices:
+            self._shown(notice.action_id)
+        if (stage := stage_of(message)) is not None:
+            self._remember(stage)
         self.connection.tell(message)
 
     @on(MobileSyncCompleted)
     def mobile_sync_completed(self, message: MobileSyncCompleted) -> None:
+        self._remember(message)
         self.connection.tell(message)
 
     @on(MobileSyncStatus)
     def mobile_sync_status(self, message: MobileSyncStatus) -> None:
+        self._remember(message)
         self.connection.tell(message)
+
+    def _remember(self, stage: MobileSyncStatus | MobileSyncCompleted) -> None:
+        if self._stage is None or (stage.version or 0) >= (self._stage.version or 0):
+            self._stage, self._stage_asked = stage, -ANSWER_SECONDS
 
     @on(Notice)
     def notice(self, message: Notice) -> None:
+        self._shown(message.action_id)
         self.connection.tell(message)
 
     @on(SessionClose)
     async def close(self, message: SessionClose) -> None:
         await self.connection.end(CloseCode(message.code))
+
+
+def stage_of(state: SessionState) -> MobileSyncStatus | MobileSyncCompleted | None:
+    """The mobile sync stage as it is told, from what is recorded; `None`: it was never entered."""
+    view = state.mobile_sync
+    if view.status == "NONE" or view.timestamp is None:
+        return None
+    about: dict[str, Any] = {
+        "plan_id": state.plan_id,
+        "examinee_id": state.examinee_id,
+        "timestamp": view.timestamp,
+        "device_id": view.device_id,
+        "version": view.version,
+    }
+    try:
+        if view.status == "COMPLETED" and view.device_id is not None:
+            return MobileSyncCompleted(**about, image_url=view.image_url)
+        return MobileSyncStatus(**about, status=MobileSyncCode(view.status), reason=view.reason, deadline=view.deadline)
+    except ValueError:
+        return None  # nothing that could be told again

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
 
 from actors.connection import Connection
+from actors.fact_budget import FactBudget
 from actors.outbox import Outbox
 from actors.plan_snapshot import SharedSnapshot
 from actors.runtime.actor import on
@@ -17,6 +18,7 @@ from protocol import keys
 from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
 from protocol.facts import ActionFact, MobileSyncExtend, Notice, Readmit, Remove
 from protocol.frames import (
+    Accepted,
     ConfirmNotice,
     EnterMobileSync,
     ExtendMobileSyncFrame,
@@ -26,6 +28,10 @@ from protocol.frames import (
     error_frame,
 )
 from protocol.times import format_time
+
+ActionFrame = ReadmitFrame | RemoveFrame | ExtendMobileSyncFrame | NotifyFrame
+
+MOST_ACTIONS = 1000
 
 
 class ProctorSession(SocketSession):
@@ -38,7 +44,16 @@ class ProctorSession(SocketSession):
     kind = "proctor-session"
 
     def __init__(
-        self, connection: Connection, outbox: Outbox, store: StateStore, *, plan_id: str, name: str, socket_id: str
+        self,
+        connection: Connection,
+        outbox: Outbox,
+        store: StateStore,
+        *,
+        plan_id: str,
+        name: str,
+        socket_id: str,
+        budget: FactBudget,
+        beside: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         address = f"proctor.{plan_id}.{socket_id}"
         super().__init__(address, connection, outbox, plan_id=plan_id, socket_id=socket_id)
@@ -47,6 +62,9 @@ class ProctorSession(SocketSession):
         self.snapshot: SharedSnapshot | None = None
         self.taking: asyncio.Task[None] | None = None
         self.caught_up = 0
+        self._budget = budget
+        self._beside = beside
+        self._acted: dict[tuple[str, str, str], Literal["asked", "stored"]] = {}
 
     def details(self) -> dict[str, Any]:
         return {"planId": self.plan_id, "proctor": self.name, "socketId": self.socket_id}
@@ -88,7 +106,7 @@ class ProctorSession(SocketSession):
 
     async def _decide(
         self,
-        frame: ReadmitFrame | RemoveFrame | ExtendMobileSyncFrame | NotifyFrame,
+        frame: ActionFrame,
         fact: Callable[[dict[str, Any]], ActionFact | Notice],
     ) -> None:
         """The fact into the log, if there is such an examinee. What it changes is the rules', and told as events."""
@@ -97,6 +115,14 @@ class ProctorSession(SocketSession):
             error = ProtocolError(ErrorCode.NOT_FOUND, detail, "data.examineeId")
             self.connection.tell(error_frame(error, frame.type, frame.request_id))
             return
+        # A page says it again when it does not know whether it arrived: what is in hand or in the log is not repeated.
+        action = (frame.type, frame.examinee_id, frame.request_id or "")
+        step = self._acted.get(action) if frame.request_id is not None else None
+        if step is not None:
+            if step == "stored":
+                self.connection.tell(Accepted(request_type=frame.type, request_id=frame.request_id))
+            return
+        self._acted[action] = "asked"
         common = {
             "plan_id": self.plan_id,
             "examinee_id": frame.examinee_id,
@@ -104,8 +130,20 @@ class ProctorSession(SocketSession):
             "action_id": frame.request_id,
             "timestamp": format_time(time.time()),
         }
-        # Beside: however long the log is away, heartbeats are answered. The outbox keeps the order.
-        self.spawn(self.act(fact(common), frame.type, frame.request_id), "act")
+        # Beside: however long the log is away, heartbeats are answered; and what was ordered is done, also when the
+        # proctor has gone. The outbox keeps the order.
+        self._beside(self._act_in_turn(fact(common), frame, action))
+
+    async def _act_in_turn(self, fact: ActionFact | Notice, frame: ActionFrame, action: tuple[str, str, str]) -> None:
+        if not await self._budget.turn("action"):
+            self._acted.pop(action, None)
+            self.refuse_for_now(frame.type, frame.request_id)
+            return
+        await self.act(fact, frame.type, frame.request_id)
+        self._acted.pop(action, None)
+        self._acted[action] = "stored"
+        while len(self._acted) > MOST_ACTIONS:
+            del self._acted[next(iter(self._acted))]
 
     async def _unknown(self, examinee_id: str) -> bool:
         """Whether Redis is sure that there is no such examinee; with Redis away, the log takes the proctor's word."""

@@ -79,16 +79,19 @@ class Broker(Collector):
         by_stream = ["stream"]
         messages = GaugeMetricFamily("examwire_stream_messages", "Messages that the stream holds", labels=by_stream)
         size = GaugeMetricFamily("examwire_stream_size_bytes", "What they take on disk", labels=by_stream)
+        limit = GaugeMetricFamily("examwire_stream_limit_bytes", "What they may take, if limited", labels=by_stream)
         last = GaugeMetricFamily("examwire_stream_last_sequence", "The place of its newest message", labels=by_stream)
         wanted = GaugeMetricFamily("examwire_stream_replicas", "Copies that it should have", labels=by_stream)
         current = GaugeMetricFamily("examwire_stream_replicas_current", "Copies up to date", labels=by_stream)
         for name, state in self._streams.items():
             messages.add_metric([name], state.messages)
             size.add_metric([name], state.size)
+            if state.limit is not None:
+                limit.add_metric([name], state.limit)
             last.add_metric([name], state.last)
             wanted.add_metric([name], state.replicas)
             current.add_metric([name], state.current)
-        yield from (messages, size, last, wanted, current)
+        yield from (messages, size, limit, last, wanted, current)
 
     def _of_consumers(self) -> Iterator[Metric]:
         labels = ["stream", "consumer"]

@@ -34,6 +34,7 @@ from protocol.streams import (
     queue_consumers,
     queue_id,
     reconnect_watch,
+    status_stream,
 )
 
 log = logging.getLogger("examwire.queue_server")
@@ -44,9 +45,11 @@ REQUESTS = Codec.of((QueueCreate,))
 def topology_streams(settings: Settings) -> list[StreamSpec]:
     """All streams, with the bucket of the pictures when they are kept in NATS."""
     captures = settings.captures
-    if captures.store != "nats":
-        return list(STREAMS)
-    return [*STREAMS, captures_stream(captures.keep_days * DAY, captures.max_total_bytes)]
+    log_of_record = status_stream(settings.nats.status_max_bytes)
+    streams = [log_of_record if one.name == log_of_record.name else one for one in STREAMS]
+    if captures.store == "nats":
+        streams.append(captures_stream(captures.keep_days * DAY, captures.max_total_bytes))
+    return streams
 
 
 def topology_consumers(settings: Settings) -> list[ConsumerSpec]:
@@ -66,7 +69,8 @@ async def apply_topology(bus: Bus, settings: Settings) -> None:
         raise ConfigurationError(
             f"nats-server {version} is too old: install {'.'.join(map(str, NATS_VERSION))} or newer"
         )
-    for stream in topology_streams(settings):
+    # What a safeguard reserves comes after what is needed.
+    for stream in sorted(topology_streams(settings), key=lambda one: one.safeguard):
         # Versions of a stream that was lost and made anew never fall behind those in Redis.
         first = int(time.time() * 1000) if stream.first_seq_from_clock else None
         await bus.apply_stream(stream, first_seq=first, replicas=settings.nats.replicas)

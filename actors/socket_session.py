@@ -39,6 +39,12 @@ class SocketSession(Actor):
     async def leave(self) -> None:
         """The server is drained: return when the client may be told to go."""
 
+    def refuse_for_now(self, kind: str, request_id: str | None = None, field: str | None = None) -> None:
+        """Answer a frame of somebody who has had their share; it may be said again."""
+        detail = "too many of these at once; say it again in some seconds"
+        error = ProtocolError(ErrorCode.TOO_MANY_REQUESTS, detail, field)
+        self.connection.tell(error_frame(error, kind, request_id))
+
     def not_allowed(self, kind: str, detail: str, request_id: str | None = None) -> None:
         """Answer a frame of a type that is not for this role."""
         self.connection.tell(error_frame(ProtocolError(ErrorCode.NOT_ALLOWED, detail), kind, request_id))

@@ -24,6 +24,7 @@ from protocol.errors import BrokerUnavailable, StateUnavailable
 FLAGS: dict[str, str] = {
     "nats_url": "Where NATS is.",
     "nats.replicas": "How many copies of each stream a cluster keeps: 1, 3 or 5.",
+    "nats.status_max_bytes": "The most that the log of record holds, in bytes.",
     "redis_url": "Where Redis is.",
     "data_dir": "Where files go: pictures, the token secret, the embedded engines' data.",
     "socket.host": "Where a socket server listens.",

@@ -32,6 +32,7 @@ from cli.doctor_checks import (
     judge_clock,
     judge_dead_letters,
     judge_disk,
+    judge_fill,
     judge_memory,
     judge_nats,
     judge_process,
@@ -261,6 +262,8 @@ class Examination:
             if state.current < state.replicas:
                 found = f"stream {spec.name}: {state.current} of {state.replicas} copies are up to date"
                 yield warning("streams", found, "see that all nodes of NATS run; a node that was away catches up")
+            if (fill := judge_fill(spec.name, state)) is not None:
+                yield fill
 
     # -- roles ---------------------------------------------------------------------------------------
 

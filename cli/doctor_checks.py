@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from actors.runtime.settings import is_loopback
-from actors.runtime.stream_admin import ConsumerState
+from actors.runtime.stream_admin import ConsumerState, StreamState
 from cli.findings import Finding, State, failed, ok, unknown, warning
 from cli.streams import Finding as Difference
 from protocol.codec import MAX_BATCH_BYTES
@@ -144,6 +144,9 @@ def judge_clock(whose: str, offset: float, uncertain: float) -> Finding:
 # -- streams and consumers ------------------------------------------------------------------------------
 
 
+FILLED = 0.5
+
+
 def judge_streams(differences: Sequence[Difference]) -> Iterator[Finding]:
     """What `streams diff` says."""
     wrong = [one for one in differences if one.state != "same"]
@@ -154,6 +157,14 @@ def judge_streams(differences: Sequence[Difference]) -> Iterator[Finding]:
         yield judge("streams", found, "start a queue server, or `examwire streams apply`")
     if not wrong:
         yield ok("streams", f"{len(differences)} streams and consumers are as declared")
+
+
+def judge_fill(name: str, state: StreamState) -> Finding | None:
+    """How full a stream is that may hold so many bytes only; the oldest messages go at the bound."""
+    if state.limit is None or state.size <= state.limit * FILLED:
+        return None
+    found = f"stream {name}: {state.size / 2**20:,.0f} of {state.limit / 2**20:,.0f} MiB are used"
+    return warning("streams", found, "who fills it? (runbook: StreamNearItsBound); or raise nats.status_max_bytes")
 
 
 def judge_backlog(consumer: ConsumerState, stuck: bool) -> Finding | None:

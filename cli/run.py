@@ -113,6 +113,7 @@ def state_manager(
 @takes_settings(
     *ENGINES,
     "nats.replicas",
+    "nats.status_max_bytes",
     "captures.store",
     *LOGS,
     "reconnect.max_attempts",

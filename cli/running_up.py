@@ -16,7 +16,13 @@ SECRET_MARK = "secretMark"
 ISSUER_KEYS = "issuerKeys"
 """Or, true: its tokens are those of an issuer of which it has the public key only."""
 TOPOLOGY = "topology"
-TOPOLOGY_SETTINGS = ("nats.replicas", "captures.store", "reconnect.max_attempts", "reconnect.backoff_seconds")
+TOPOLOGY_SETTINGS = (
+    "nats.replicas",
+    "nats.status_max_bytes",
+    "captures.store",
+    "reconnect.max_attempts",
+    "reconnect.backoff_seconds",
+)
 """And the settings that its streams and consumers were made by, name to value: flags that only its own terminal has."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -106,6 +106,8 @@ async def compare(bus: Bus, settings: Settings) -> list[Finding]:
     findings = []
     for stream in topology_streams(settings):
         found = await bus.stream_config(stream.name)
+        if stream.safeguard and found is not None and 0 < found.get("max_bytes", -1) < stream.max_bytes:
+            stream = replace(stream, max_bytes=found["max_bytes"])  # all that could be had
         findings.append(_finding("stream", stream.name, stream_config(stream, settings.nats.replicas), found))
     for consumer in topology_consumers(settings):
         name = f"{consumer.stream}/{consumer.name}"

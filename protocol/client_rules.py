@@ -41,7 +41,13 @@ _NEXT_ENDPOINT = frozenset(
     {CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART, CloseCode.SERVER_ISOLATED, CloseCode.NOT_READY}
 )
 _AFTER_BACKOFF = frozenset(
-    {CloseCode.GOING_AWAY, CloseCode.INTERNAL_ERROR, CloseCode.SERVER_SUPERSEDED, CloseCode.KICKED}
+    {
+        CloseCode.GOING_AWAY,
+        CloseCode.INTERNAL_ERROR,
+        CloseCode.SERVER_SUPERSEDED,
+        CloseCode.KICKED,
+        CloseCode.TOO_OFTEN,
+    }
 )
 _LATER = frozenset({429, 503})
 

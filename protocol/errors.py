@@ -23,6 +23,7 @@ class ErrorCode(StrEnum):
     DEADLINE_PASSED = "DEADLINE_PASSED"
     STORE_FAILED = "STORE_FAILED"
     UNAVAILABLE = "UNAVAILABLE"
+    TOO_MANY_REQUESTS = "TOO_MANY_REQUESTS"
 
 
 class ExamwireError(Exception):

@@ -109,7 +109,10 @@ class NotifyFrame(Message):
 
 
 class ConfirmNotice(Message):
-    """`notice_confirm` of an examinee: the message `actionId` was read. `accepted` follows once that is in the log."""
+    """`notice_confirm` of an examinee: the message `actionId` was read. `accepted` follows once that is in the log.
+
+    A message that was never sent is an `error` (NOT_FOUND, `data.actionId`).
+    """
 
     type: ClassVar[str] = "notice_confirm"
     action_id: ActionId

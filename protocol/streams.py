@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from protocol import subjects
 from protocol.partitions import PARTITIONS
@@ -13,6 +13,7 @@ NATS_VERSION = (2, 14)
 """The oldest nats-server that does all that is asked of it here; consumers are reset since then."""
 HOUR = 3600.0
 DAY = 24 * HOUR
+GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class StreamSpec:
     delete_marker_ttl: float | None = None
     first_seq_from_clock: bool = False
     max_bytes: int = -1
+    safeguard: bool = False
+    """`max_bytes` only keeps a flood from the disk: the oldest goes then, and less will do where less can be had."""
     refuse_when_full: bool = False
     subject_transform: tuple[str, str] | None = None
 
@@ -112,7 +115,15 @@ DEADLETTER = StreamSpec(
     "What could not be processed, and why",
     max_age=30 * DAY,
     duplicate_window=HOUR,  # a message that several read, or that comes again, is one letter
+    max_bytes=GIB,
+    safeguard=True,
 )
+
+
+def status_stream(max_bytes: int) -> StreamSpec:
+    """STATUS, bounded: beyond that the oldest facts go before their age, never the newest."""
+    return replace(STATUS, max_bytes=max_bytes, safeguard=True)
+
 
 CAPTURES_BUCKET = "captures"
 """The object store bucket of the pictures, when `captures.store` is `nats`."""

@@ -27,6 +27,12 @@ class Pace:
         if self._turns < 0:
             await asyncio.sleep(-self._turns / self._rate)
 
+    @property
+    def turns(self) -> float:
+        """How many turns are left; below 0: how many wait for theirs."""
+        self._fill()
+        return self._turns
+
     def take(self) -> bool:
         """Take a turn if it is due now."""
         self._fill()

@@ -189,6 +189,9 @@ class NatsSettings(_Section):
     replicas: Annotated[int, Field(ge=1, le=5)] = Field(
         1, description="copies of each stream; 3 or 5 need a cluster of as many nodes"
     )
+    status_max_bytes: Annotated[int, Field(ge=64 * 1024 * 1024)] = Field(
+        8 * 1024**3, description="the most that the log holds; beyond it the oldest facts go before their 7 days"
+    )
 
     @pydantic.model_validator(mode="after")
     def _what_goes_together(self) -> Self:

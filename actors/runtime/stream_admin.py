@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import nats.errors
@@ -39,7 +39,14 @@ ELECTION_SECONDS = 5.0
 NOT_ENABLED = (10076, 10039)
 NO_PEERS, NO_CLUSTER = 10005, 10074  # not enough nodes yet; more than one copy on a server that is alone
 
+NO_STORAGE = 10047
+LEAST_SAFEGUARD = 64 * 1024 * 1024
+
 T = TypeVar("T")
+
+
+class NoStorage(BrokerUnavailable):
+    """The server cannot reserve what the stream may hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ class Stored:
 class StreamState:
     """What a stream holds: sequences of its first and last message, how many, how many bytes.
 
-    Of `replicas` copies that it should have, `current` are up to date.
+    Of `replicas` copies that it should have, `current` are up to date. `limit`: bytes that it may hold (`None`: any).
     """
 
     first: int
@@ -67,6 +74,7 @@ class StreamState:
     replicas: int = 1
     leader: str | None = None
     current: int = 1
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +172,22 @@ class StreamAdmin:
     async def apply_stream(self, spec: StreamSpec, *, first_seq: int | None = None, replicas: int = 1) -> None:
         """Create a stream with so many copies, or bring an existing one to that.
 
-        `first_seq` counts only at its creation. Raises `BrokerUnavailable`, or `ConfigurationError` when a server that
-        is alone is to keep copies.
+        `first_seq` counts only at its creation. Where the server cannot reserve the bytes of a safeguard, half of them
+        will do, and so on. Raises `BrokerUnavailable`, or `ConfigurationError` when a server that is alone is to keep
+        copies.
         """
+        while True:
+            try:
+                await self._apply_stream(spec, first_seq, replicas)
+            except NoStorage as error:
+                if not spec.safeguard or spec.max_bytes <= LEAST_SAFEGUARD:
+                    raise
+                log.warning("%s: may not hold %d bytes, trying half of them: %s", spec.name, spec.max_bytes, error)
+                spec = replace(spec, max_bytes=max(LEAST_SAFEGUARD, spec.max_bytes // 2))
+            else:
+                return
+
+    async def _apply_stream(self, spec: StreamSpec, first_seq: int | None, replicas: int) -> None:
         config = stream_config(spec, replicas)
         try:
             if await self.stream_config(spec.name) is None:
@@ -179,6 +200,8 @@ class StreamAdmin:
                 raise ConfigurationError(
                     f"nats.replicas: {replicas} copies need a cluster: {error.description}"
                 ) from error
+            if error.err_code == NO_STORAGE:
+                raise NoStorage(f"stream {spec.name}: NATS cannot reserve {spec.max_bytes} bytes") from error
             raise BrokerUnavailable(f"stream {spec.name}: not applied ({error})") from error
 
     async def consumer_config(self, stream: str, name: str) -> dict[str, Any] | None:
@@ -308,7 +331,10 @@ class StreamAdmin:
         replicas = info.config.num_replicas or 1
         others = (info.cluster.replicas or []) if info.cluster else []
         current = 1 + sum(bool(one.current) and not one.offline for one in others)
-        return StreamState(state.first_seq, state.last_seq, state.messages, state.bytes, replicas, leader, current)
+        limit = info.config.max_bytes if (info.config.max_bytes or -1) > 0 else None
+        return StreamState(
+            state.first_seq, state.last_seq, state.messages, state.bytes, replicas, leader, current, limit
+        )
 
     async def storage_state(self) -> StorageState:
         """What the streams of this account take on disk. Raises `BrokerUnavailable`."""

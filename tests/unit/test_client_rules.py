@@ -146,7 +146,7 @@ def test_a_server_that_is_the_only_one_is_tried_again_even_when_it_went_away() -
     assert ladder(at(endpoints=(A,)), Lost(1012, LONG))[0].url == A
 
 
-@pytest.mark.parametrize("code", [1001, 1011, 4003, 4007])
+@pytest.mark.parametrize("code", [1001, 1011, 4003, 4007, 4009])
 def test_a_code_that_asks_for_the_backoff_gets_it(code: int) -> None:
     assert ladder(at(), Lost(code, LONG))[0].seconds == 5
 

@@ -33,6 +33,7 @@ export const CLOSE_RULES = new Map([
   [4005, { name: "HELLO_TIMEOUT", reconnect: true }],
   [4006, { name: "MIGRATE", reconnect: true }],
   [4007, { name: "KICKED", reconnect: true }],
+  [4009, { name: "TOO_OFTEN", reconnect: true }],
   [4501, { name: "INVALID_HELLO", reconnect: false }],
   [4502, { name: "INVALID_TOKEN", reconnect: false }],
   [4503, { name: "REPLACED", reconnect: false }],
@@ -107,7 +108,7 @@ export const DEFAULT_POLICY = Object.freeze({
 });
 
 const NEXT_ENDPOINT = new Set([1001, 1012, 4002, 4004]);
-const AFTER_BACKOFF = new Set([1001, 1011, 4003, 4007]);
+const AFTER_BACKOFF = new Set([1001, 1011, 4003, 4007, 4009]);
 const LATER = new Set([429, 503]);
 const MIGRATE = 4006;
 const TRY_AGAIN_LATER = 1013;
