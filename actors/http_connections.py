@@ -59,7 +59,8 @@ class Connections:
 
     def __init__(self, settings: WebSettings, trusted_proxies: Sequence[Network]) -> None:
         # An upload has a file beside its connection.
-        self._most = max(16, min(settings.max_connections, (fd_limit() - FD_RESERVE) // 2))
+        files = fd_limit()
+        self._most = max(1, min(settings.max_connections, (files - min(FD_RESERVE, files // 4)) // 2))
         self._most_of_one = settings.max_connections_per_address
         self._header_seconds = settings.header_seconds
         self._proxies = trusted_proxies

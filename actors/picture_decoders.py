@@ -34,6 +34,8 @@ COSTLY = 600_000_000
 WALL_FACTOR = 6
 """A picture may take so many times its processor time by the clock: other programs want the processor too."""
 TRIES = 2
+LARGE_BLOCK = 1024 * 1024
+"""Bytes; blocks of memory from this size on go back to the kernel as soon as they are free."""
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 
 ReadPicture = Callable[[], Awaitable[bytes]]
@@ -221,7 +223,7 @@ class _Worker:
                 stdin=PIPE,
                 stdout=PIPE,
                 stderr=DEVNULL,
-                env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
+                env=_environment(),
                 start_new_session=True,  # Ctrl-C is for the role, which finishes what it has in hand
             )
         except OSError as error:
@@ -264,6 +266,12 @@ class _Worker:
 
     async def ended(self) -> None:
         await self._process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what is secret in it. glibc gives what a large picture took back when the picture is done."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return {**kept, "MALLOC_MMAP_THRESHOLD_": str(LARGE_BLOCK)}
 
 
 def _settle(done: asyncio.Future[bytes | None], answer: Answer, jpeg: bytes) -> None:
