@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode as WireCode
-from websockets.protocol import OPEN, Event
+from websockets.protocol import CLOSED, OPEN, Event
 
 from actors.inbound_budget import READ_COST, InboundBudget
 from actors.socket_metrics import BREAKS, count_close
@@ -42,7 +42,8 @@ class Connection(ServerConnection):
         super().__init__(*args, **kwargs)
         self.last_heard = self.loop.time()
         self.reported_at = self.last_heard
-        self.pinged = False
+        self.pinged_at: float | None = None
+        """When it was pinged, if nothing was heard since; by the clock of whoever pings."""
         self.end_reason: str | None = None
         self.session: Any = None
         self._buffered = 0  # bytes that ever had to wait for the client
@@ -133,7 +134,7 @@ class Connection(ServerConnection):
     def process_event(self, event: Event) -> None:
         self._budget.frames += 1
         self.last_heard = self._budget.now  # any inbound frame counts as life, and only inbound
-        self.pinged = False
+        self.pinged_at = None
         super().process_event(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -178,12 +179,21 @@ class Connection(ServerConnection):
         """`send_now` of a message."""
         self.send_now(encode(message))
 
-    def ping_now(self) -> None:
+    def ping_now(self, now: float) -> None:
         """Ask for a sign of life."""
+        self.pinged_at = now
         if self.protocol.state is OPEN:
-            self.pinged = True
             self.protocol.send_ping(b"")
             self.send_data()
+
+    @property
+    def is_over(self) -> bool:
+        return self.protocol.state is CLOSED
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing is read from it for now; what it has sent waits in the socket."""
+        return self._budget.held is not None and not self.transport.is_closing()
 
     def send_data(self) -> None:
         before = self.unsent
@@ -205,7 +215,7 @@ class Connection(ServerConnection):
     def look(self, now: float) -> None:
         """Note whether the client has taken something since the last look, if something waited then and does now."""
         unsent = self.unsent
-        acknowledged, held_up = self._in_kernel() if unsent or self.pinged else (0, 0)
+        acknowledged, held_up = self._in_kernel() if unsent or self.pinged_at is not None else (0, 0)
         if not unsent and not held_up:
             self._taken, self.looks_without_taking = None, 0
             return

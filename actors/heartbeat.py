@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -51,6 +52,7 @@ class Heartbeat:
         self._active = active
         self._expired = expired
         self._sequence: int | None = None
+        self._lapsed = False
         self.cpu_usage = 0.0
         self.memory_usage = 0.0
         self.network_status: Literal["GOOD", "SLOW", "BAD"] = "GOOD"
@@ -68,17 +70,32 @@ class Heartbeat:
         await self._publish()
 
     async def run(self) -> None:
-        """Renew until cancelled. Raises `Superseded`."""
-        while True:
-            await asyncio.sleep(self._seconds / 3)
-            self.measure()
-            try:
-                await self._publish()
-            except BrokerUnavailable as error:
-                self.network_status = "BAD"
-                log.debug("%s: heartbeat not stored: %s", self._server_id, error)
-            except WrongLastSequence:
-                await self._recover()
+        """Renew until cancelled; at once when NATS is back. Raises `Superseded`."""
+        back = asyncio.Event()
+
+        async def is_back() -> None:
+            back.set()
+
+        self._bus.on_reconnected.append(is_back)
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._seconds / 3):
+                        await back.wait()
+                back.clear()
+                await self._renew()
+        finally:
+            self._bus.on_reconnected.remove(is_back)
+
+    async def _renew(self) -> None:
+        self.measure()
+        try:
+            await self._publish()
+        except BrokerUnavailable as error:
+            self.network_status = "BAD"
+            log.debug("%s: heartbeat not stored: %s", self._server_id, error)
+        except WrongLastSequence:
+            await self._recover()
 
     async def _publish(self) -> None:
         sessions, active = self._active()
@@ -102,6 +119,9 @@ class Heartbeat:
         took = time.monotonic() - started
         self.network_status = "GOOD" if took < 0.1 else "SLOW" if took < 1.0 else "BAD"
         self._sequence = ack.sequence
+        if self._lapsed:
+            self._lapsed = False
+            await self._expired()
 
     def _holder(self, payload: bytes) -> str | None:
         """The incarnation that a lease names; `None`: it is none, so nobody has taken over by it."""
@@ -118,8 +138,8 @@ class Heartbeat:
             if newest is None or is_marker(newest.headers):
                 about = {"server": self._server_id}
                 log.error("%s: the lease had expired; announcing all sessions anew", self._server_id, extra=about)
+                self._lapsed = True  # owed until the lease is held again, also when this try fails
                 await self.claim()
-                await self._expired()
             elif self._holder(newest.payload) in (self._incarnation, None):
                 self._sequence = newest.sequence
             else:

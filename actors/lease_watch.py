@@ -43,6 +43,8 @@ class LeaseWatch(Actor):
         self._log = StatusLog(bus)
         # A broker that was away lets leases expire that nobody could renew: give the servers time to come back.
         self._grace = settings.server.lease_seconds + 2.0
+        self._looks = round(3 * self._grace)
+        """Trouble that never ends makes nobody immortal: so many looks, a second apart, are enough in any case."""
         self._second_look = settings.server.lease_seconds / 3 + 0.3
         self._presence = Presence(bus, self)
         self.heartbeats = self.lost = 0
@@ -100,9 +102,10 @@ class LeaseWatch(Actor):
         newest = await self._bus.last_message(LEASE_WATCH.stream, delivery.subject)
         if newest is not None and not is_marker(newest.headers):
             return  # it was heard from again
-        # Nor could anybody while the stream had no leader.
-        since = min(time.monotonic() - self._bus.connected_at, await self._bus.led_for(LEASE_WATCH.stream))
-        if since < self._grace:
+        # What stood still for us (the broker, the path to it, this machine) may have held up the servers' renewals as
+        # well. Nor could anybody renew while the stream had no leader.
+        since = min(self._bus.steady_for, await self._bus.led_for(LEASE_WATCH.stream))
+        if since < self._grace and delivery.attempt < self._looks:
             raise Again(1.0)
         if delivery.attempt == 1:
             # A machine that stood still (paused, swapping) wakes up to an expired lease and a server that renews it at

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -33,6 +32,7 @@ from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.tls import ServerTls
 from actors.server_queue import QueueReading, ServerQueue
+from actors.server_start import ServerStart
 from actors.session_list import page_of
 from actors.sweep import Sweep
 from actors.view_watch import ViewWatch
@@ -41,11 +41,9 @@ from protocol.close_codes import CloseCode
 from protocol.codec import encode
 from protocol.control import Done, Drain, Kick, Request
 from protocol.errors import (
-    BrokerUnavailable,
     ConsumerGone,
     ErrorCode,
     ExamwireError,
-    NotPermitted,
     ProtocolError,
     RoleFailed,
 )
@@ -58,6 +56,7 @@ from protocol.streams import broadcast_consumer, queue_id
 log = logging.getLogger("examwire.socket_server")
 
 DRAIN_SECONDS = 8.0
+SHRINK_SWEEPS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +99,7 @@ class SocketServer(Actor):
             self._announce_all,
         )
         self._own = OwnStatus(bus, self._heartbeat, server_id, self.incarnation)
+        self._start = ServerStart(bus, self._own, server_id, settings.server.start_attempts)
         self._presence = Presence(bus, self, inspect=self._inspected)
         self._tls = ServerTls.of("socket", settings.socket.certificate_file, settings.socket.key_file)
         self._server: Server | None = None
@@ -130,44 +130,23 @@ class SocketServer(Actor):
 
     async def on_start(self) -> None:
         # The lease comes first: a STARTING of ours must not meet the expiry of our predecessor's lease.
-        await self._step("LEASE_FAILED", self._heartbeat.claim)
-        await self._step("STARTING_FAILED", lambda: self._own.publish(ServerStatusCode.STARTING))
-        await self._step("QUEUE_CREATE_FAILED", self._queue.create)
-        await self._step("SUBSCRIBE_FAILED", self._subscribe)
+        await self._start.step("LEASE_FAILED", self._heartbeat.claim)
+        await self._start.step("STARTING_FAILED", lambda: self._own.publish(ServerStatusCode.STARTING))
+        await self._start.step("QUEUE_CREATE_FAILED", self._queue.create)
+        await self._start.step("SUBSCRIBE_FAILED", self._subscribe)
         self.spawn(self._view.run(self._clients.sessions), "view")
         self.spawn(self._outbox.run(), "outbox")
-        await self._step("HANDLER_REGISTER_FAILED", self._presence.announce)
+        await self._start.step("HANDLER_REGISTER_FAILED", self._presence.announce)
         await self._endpoints.read()
-        await self._step("PORT_OPEN_FAILED", self._open_port)
+        await self._start.step("PORT_OPEN_FAILED", self._open_port)
         self._heartbeat.measure()
-        await self._step("READY_FAILED", lambda: self._own.publish(ServerStatusCode.READY))
+        await self._start.step("READY_FAILED", lambda: self._own.publish(ServerStatusCode.READY))
         self._own.now = ServerStatusCode.READY
         self.spawn(self._watch_lease(), "lease")
         self.spawn(self._sweep(), "sweep")
         self.spawn(self._endpoints.follow(), "endpoints")
         if self._tls is not None:
             self.spawn(self._tls.follow(), "certificate")
-
-    async def _step(self, reason: str, step: Callable[[], Awaitable[None]]) -> None:
-        """One step of the start: tried a bounded number of times, then FAILED for `reason`, and the end."""
-        attempts = self._settings.server.start_attempts
-        for attempt in range(1, attempts + 1):
-            try:
-                await step()
-            except (ExamwireError, OSError, TimeoutError) as error:
-                about = {"server": self.server_id, "reason": reason}
-                what = f"{reason} (attempt {attempt} of {attempts}): {error}"
-                log.warning("%s: %s", self.address, what, extra=about)
-                if attempt < attempts:
-                    await asyncio.sleep(min(0.1 * 2**attempt, 2.0))
-                    continue
-                try:
-                    await self._own.publish(ServerStatusCode.FAILED, reason)
-                except (BrokerUnavailable, NotPermitted) as unheard:
-                    log.error("%s: FAILED could not be recorded: %s", self.address, unheard)
-                raise RoleFailed(f"socket server {self.server_id} cannot start: {reason}: {error}") from error
-            else:
-                return
 
     async def _subscribe(self) -> None:
         for consumer in self._queue.consumers:
@@ -264,7 +243,7 @@ class SocketServer(Actor):
         self._clients.announce_all()
 
     async def _sweep(self) -> None:
-        """Every second: look after the sockets, send clients elsewhere when NATS is away for long."""
+        """Look after the sockets all the time; send clients elsewhere when NATS is away for long."""
         sweep = Sweep(self._settings.socket, self._connections)
         swept = 0
         while True:
@@ -274,8 +253,8 @@ class SocketServer(Actor):
                 await self._end_all(CloseCode.SERVER_ISOLATED, LossReason.SERVER_ISOLATED.value)
             self._reading.follow()
             swept += 1
-            if swept % 20 == 0 and self._bus.connected:
-                await self._shrink_queue()
+            if swept % SHRINK_SWEEPS == 0 and self._bus.connected:
+                self.spawn(self._shrink_queue(), "shrink")
 
     async def _shrink_queue(self) -> None:
         examinee_plans = {session.plan_id for session in self._clients.examinees.values()}

@@ -60,7 +60,10 @@ def apply(state: Connection, version: int, fact: ConnectionFact) -> Outcome[Conn
 
 def _connected(state: Connection, version: int, fact: ConnectionStatus) -> Outcome[Connection]:
     server_id = server_of(fact)
-    if state.exhausted or state.removed:
+    # Announced again: it was its server that others called lost, and it has been there all along. Nobody tried to
+    # come back meanwhile, whoever counted the attempts.
+    was_there = bool(fact.again) and fact.socket_id == state.socket_id
+    if state.removed or (state.exhausted and not was_there):
         why = CloseCode.REMOVED if state.removed else CloseCode.RECONNECT_LIMIT_EXCEEDED
         return Outcome(state, effects=(CloseSocket(server_id, fact.socket_id, why, version),))
     tell = TellState(fact.plan_id, fact.examinee_id, server_id, fact.socket_id, version)

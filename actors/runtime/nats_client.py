@@ -155,6 +155,11 @@ class NatsClient(Client):
         await self.close()
 
     async def _connect_to_server(self, server: Srv) -> None:
+        task = asyncio.current_task()
+        if self.is_closed or (task is not None and task.cancelling()):
+            # `wait_for` may have swallowed the cancellation of the try before this one (decision 49), and nats-py would
+            # go on trying for ever.
+            raise asyncio.CancelledError
         # nats-py leaves the tasks of a connection at work whose first flush failed; they would read the next one, too.
         for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
             if task is not None:

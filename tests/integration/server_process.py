@@ -28,12 +28,22 @@ class ServerProcess:
             *("--nats-url", settings.nats_url, "--redis-url", settings.redis_url),
             *("--data-dir", str(settings.data_dir), "--server-lease-seconds", str(settings.server.lease_seconds)),
             *("--reconnect-max-attempts", str(settings.reconnect.max_attempts), "--reconnect-backoff-seconds", ladder),
+            *("--socket-ping-interval-seconds", str(settings.socket.ping_interval_seconds)),
+            *("--socket-ping-timeout-seconds", str(settings.socket.ping_timeout_seconds)),
             stdout=PIPE,
             stderr=PIPE,
         )
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), 20)
         return cls(process, json.loads(line)["url"])
+
+    def stand_still(self) -> None:
+        """Stop the process where it is, until `go_on`."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on."""
+        self.process.send_signal(signal.SIGCONT)
 
     async def kill(self) -> None:
         """As the kernel would."""

@@ -318,3 +318,29 @@ async def test_a_lease_that_is_renewed_before_the_second_look_makes_nobody_lost(
     await system.examinee("E002", "SOCK002")
     await proctor.expect("examinee_connected", examineeId="E002")
     assert [frame["type"] for frame in proctor.about("E001")] == ["examinee_connected"]
+
+
+async def test_a_lease_that_expired_while_all_stood_still_makes_nobody_lost_at_once_but_not_never(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What held up the lease watch's own connection may have held up the servers' renewals as well."""
+    await system.examinee("E001", "SOCK002")
+    watch: Any = system.actors["lease-watch"]
+    looks = 0
+
+    def steady_for(_bus: Bus) -> float:
+        nonlocal looks
+        looks += 1
+        return 0.0
+
+    monkeypatch.setattr(Bus, "steady_for", property(steady_for))
+    await system._buses["SOCK002"]._nc.close()
+
+    async def looked_often() -> bool:
+        return looks >= 3
+
+    await eventually(looked_often, "the expiry has been looked at three times")
+    assert watch.lost == 0
+    watch._looks = 5  # trouble without end makes nobody immortal
+    await system.status("E001", "DISCONNECTED")
+    assert (await system.progress("E001"))["reason"] == "SERVER_LOST"

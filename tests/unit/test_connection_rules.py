@@ -273,6 +273,23 @@ def test_a_recovery_after_that_is_refused() -> None:
     assert log.changes_nothing(disconnected(B, 71))
 
 
+def test_who_was_there_all_along_is_not_shut_out_when_the_server_is_back() -> None:
+    """Its server was called lost, and nobody could count but the ladder: the socket was open all the time."""
+    log = shut_out().add(connected(A, 70, again=True))
+    event = log.event()
+    assert isinstance(event, ExamineeConnected)
+    assert (event.recovered, event.recovered_from) == (True, "RECONNECT_LIMIT_EXCEEDED")
+    assert log.effects == (told_state(A, 7),)
+    assert (log.state.live, log.state.exhausted) == (True, False)
+
+
+def test_any_other_socket_that_is_announced_again_is_refused_like_a_new_one() -> None:
+    log = shut_out()
+    log.add(connected(B, 70, again=True))
+    assert log.effects == (refusal(B, CloseCode.RECONNECT_LIMIT_EXCEEDED, 7),)
+    assert log.state.exhausted
+
+
 def test_a_readmitted_examinee_may_come_back() -> None:
     log = shut_out().add(readmit(80, by="S007"))
     event = log.event()
