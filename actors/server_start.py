@@ -39,7 +39,7 @@ class ServerStart:
             try:
                 await step()
             except (ExamwireError, OSError, TimeoutError) as error:
-                held_up_by = await self._held_up_by(reason, error)
+                held_up_by = await self._held_up_by(error)
                 if held_up_by is not None:
                     if waited >= said:
                         log.warning("%s: the start waits for NATS: %s", address, held_up_by, extra=about)
@@ -63,14 +63,17 @@ class ServerStart:
                     log.warning("%s: NATS is there, the start goes on", address, extra=about)
                 return
 
-    async def _held_up_by(self, reason: str, error: Exception) -> str | None:
+    async def _held_up_by(self, error: Exception) -> str | None:
         """What keeps NATS from doing its part in a step that failed; `None`: the failure is the step's own."""
         if not isinstance(error, BrokerUnavailable | NoResponders | QueueRefused):
             return None
         if not self._bus.connected:
             return "the connection is lost"
-        trouble = await self._bus.no_leader("LEASE", subjects.lease(self._server_id))
-        if trouble is None and reason in ("STARTING_FAILED", "READY_FAILED") and isinstance(error, NotAnswered):
-            # There is a log: whoever made the stream of the lease that we hold has made it, too.
-            return f"nobody leads the log ({error})"
-        return trouble
+        try:
+            made = await self._bus.answers_about("LEASE", subjects.lease(self._server_id))
+        except NotAnswered as silence:
+            return str(silence)
+        except NotPermitted:
+            return None
+        # Whoever made this stream made the others, too: what is not answered lacks a leader, or that one its majority.
+        return str(error) if made and isinstance(error, NotAnswered) else None

@@ -26,7 +26,7 @@ from nats.js.api import (
 from nats.js.client import JetStreamContext
 
 from protocol.applied import ConsumerProgress
-from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone, NotAnswered, NotPermitted
+from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone, NotAnswered
 from protocol.streams import PIN_GROUP, ConsumerSpec, StreamSpec
 from protocol.times import parse_time
 
@@ -36,7 +36,7 @@ PAGE = 256  # consumers in one answer of the server
 API_SECONDS = 2.0
 ELECTION_SECONDS = 5.0
 """For so long a question is asked again while nobody leads: an election, a cluster that forms."""
-NOT_ENABLED = (10076, 10039)
+NOT_ENABLED, NO_STREAM = (10076, 10039), 10059
 NO_PEERS, NO_CLUSTER = 10005, 10074  # not enough nodes yet; more than one copy on a server that is alone
 
 NO_STORAGE = 10047
@@ -359,23 +359,21 @@ class StreamAdmin:
         since = (info.get("cluster") or {}).get("leader_since")
         return parse_time(info["ts"]) - parse_time(since) if since else math.inf
 
-    async def no_leader(self, stream: str, subject: str) -> str | None:
-        """What keeps the broker from answering about a stream now; `None`: it answers, if only that there is none.
+    async def answers_about(self, stream: str, subject: str) -> bool:
+        """Whether there is the stream, as its leader says. `subject`: one of the stream that may be read.
 
-        `subject`: one of the stream that may be read.
+        Raises `NotAnswered` at once when nobody leads it or NATS does not answer.
         """
         try:
             await self._js.get_msg(stream, subject=subject)
-        except (nats.js.errors.NotFoundError, NotPermitted):
-            return None
         except nats.js.errors.ServiceUnavailableError as error:
             why = error.description or "nobody answers for JetStream: is it enabled?"
-            return f"nobody leads the stream {stream} ({why})"
-        except nats.js.errors.APIError:
-            return None
+            raise NotAnswered(f"nobody leads the stream {stream} ({why})") from error
+        except nats.js.errors.APIError as error:
+            return error.err_code != NO_STREAM
         except (TimeoutError, nats.errors.Error) as error:
-            return f"NATS does not answer about the stream {stream} ({type(error).__name__})"
-        return None
+            raise NotAnswered(f"NATS does not answer about the stream {stream} ({type(error).__name__})") from error
+        return True
 
     async def consumer_states(self, stream: str) -> list[ConsumerState]:
         """How far each consumer of a stream is, by name. Raises `BrokerUnavailable`."""
