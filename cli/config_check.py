@@ -71,6 +71,7 @@ def contradictions(settings: Settings) -> Iterator[Finding]:
     yield from _times(settings)
     yield from _ports(settings)
     yield from _addresses(settings)
+    yield from _proxies(settings)
     yield from _pictures(settings)
     yield from _key_files(settings)
     yield from certificate_findings(settings)
@@ -277,6 +278,16 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
         parts = urlsplit(origin)
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query:
             yield failed("socket.origins", f"{origin!r} is no origin", "write it as https://HOST, without a path")
+
+
+def _proxies(settings: Settings) -> Iterator[Finding]:
+    for name, door, other in (
+        ("socket.trusted_proxies", settings.socket, settings.web),
+        ("web.trusted_proxies", settings.web, settings.socket),
+    ):
+        if door.public_url is not None and other.trusted_proxies and not door.trusted_proxies:
+            found = "is empty, but the other door believes a proxy: here everybody has the address of that proxy"
+            yield warning(name, found, "name the proxy here as well, for limits and incidents by network")
 
 
 def _pictures(settings: Settings) -> Iterator[Finding]:

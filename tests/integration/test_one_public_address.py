@@ -62,6 +62,24 @@ async def proxy() -> AsyncIterator[Proxy]:
     await proxy.stop()
 
 
+@pytest.mark.parametrize(("trusted", "address"), [(["127.0.0.0/8"], "198.51.100.7"), ([], "127.0.0.1")])
+async def test_the_address_that_a_trusted_proxy_forwards_is_recorded(
+    bus: Bus, settings: Settings, proxy: Proxy, trusted: list[str], address: str
+) -> None:
+    """Incidents by network go by it: behind a proxy all would have one address."""
+    public_url = f"ws://127.0.0.1:{await proxy.start()}/v1/connect"
+    told = changed(settings, {"socket.public_url": public_url, "socket.trusted_proxies": trusted})
+    async with System(told, servers=("SOCK001",)) as system:
+        proxy.target = lambda: system.server("SOCK001").port
+        client = await system.raw(additional_headers={"X-Forwarded-For": "203.0.113.1, 198.51.100.7"})
+        await client.hello(system.token("examinee", "E001"))
+        await client.expect("session_state")
+        assert (await system.progress("E001"))["ipAddress"] == address
+        proctor = await system.proctor()
+        (row,) = (await proctor.expect("plan_snapshot"))["data"]["examinees"]
+        assert row["connection"]["ipAddress"] == address
+
+
 async def test_clients_of_a_drained_server_find_the_other_one_behind_the_same_address(
     bus: Bus, settings: Settings, proxy: Proxy
 ) -> None:

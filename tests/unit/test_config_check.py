@@ -137,6 +137,16 @@ def test_a_secret_in_a_file_that_others_may_read_is_a_warning(check: Check, tmp_
         ({"EXAMWIRE_SOCKET__PUBLIC_URL": "https://exam"}, "socket.public_url", "failed"),
         ({"EXAMWIRE_SOCKET__PUBLIC_URL": "wss://exam/v1/connect?token=x"}, "socket.public_url", "failed"),
         ({"EXAMWIRE_SOCKET__PUBLIC_URL": "ws://exam.example"}, "socket.public_url", "warning"),
+        (
+            {"EXAMWIRE_SOCKET__PUBLIC_URL": "wss://exam/v1/connect", "EXAMWIRE_WEB__TRUSTED_PROXIES": '["192.0.2.1"]'},
+            "socket.trusted_proxies",
+            "warning",
+        ),
+        (
+            {"EXAMWIRE_WEB__PUBLIC_URL": "https://exam", "EXAMWIRE_SOCKET__TRUSTED_PROXIES": '["192.0.2.1"]'},
+            "web.trusted_proxies",
+            "warning",
+        ),
         ({"EXAMWIRE_SOCKET__ORIGINS": '["exam.example"]'}, "socket.origins", "failed"),
         ({"EXAMWIRE_SOCKET__ORIGINS": '["*"]'}, "socket.origins", "warning"),
     ],
