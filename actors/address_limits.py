@@ -27,6 +27,9 @@ YOUNG_SECONDS = 1.0
 KNOWN_SECONDS = 3600.0
 """An address from which somebody has greeted goes so long before those from which nobody has."""
 
+CONNECTS_PER_SECOND = 4000.0
+"""More of one address are dropped unread. Each costs about 0.1 ms, and may be of one who has a token to show."""
+
 WAITING_FOR_STRANGERS = 4
 """Times `max_strangers_per_address`: so many may wait for the answer to their request, whatever it will be."""
 
@@ -68,7 +71,7 @@ class Address:
         self.greeted_at: float | None = None
         self.handshakes = _pace(limits.accept_per_address)
         self.checks = _pace(limits.accept_per_second / 2)
-        self.connects = _pace(max(100.0, 2 * limits.accept_per_second))
+        self.connects = _pace(CONNECTS_PER_SECOND)
 
 
 class Place:
@@ -110,6 +113,7 @@ class AddressLimits:
         self._limits = limits
         # Strangers may take half of what is accepted in a second, and a quarter of the places.
         self._handshakes = _pace(limits.accept_per_second)
+        self._connects = _pace(2 * CONNECTS_PER_SECOND)
         self._strangers_handshakes = _pace(limits.accept_per_second / 2)
         self._most_strangers = max(100, limits.max_connections // 4)
         self._addresses: dict[str, Address] = {}
@@ -129,7 +133,8 @@ class AddressLimits:
         if not proxy:
             # Generous: one who has a token must be able to show it.
             most = WAITING_FOR_STRANGERS * self._limits.max_strangers_per_address
-            if not source.connects.take() or (len(source.waiting) >= most and not self._make_room(source.waiting)):
+            too_fast = not source.connects.take() or not (self._is_known(source) or self._connects.take())
+            if too_fast or (len(source.waiting) >= most and not self._make_room(source.waiting)):
                 self._drop(source, "connects")
                 return None
         place = Place(self, source, address, transport, loop.time())

@@ -103,19 +103,19 @@ async def slow_system(bus: Bus, slow: Settings) -> AsyncIterator[System]:
 
 async def test_a_greeted_client_who_sends_too_much_is_read_more_slowly_and_loses_nothing(slow_system: System) -> None:
     flooding, other = await slow_system.examinee("E001"), await slow_system.examinee("E002")
-    before, at_once = hits("paused"), int(10 * BURST_SECONDS)
+    before, many = hits("paused"), int(10 * BURST_SECONDS) + 60
     started = time.monotonic()
-    for _ in range(at_once + 15):
+    for _ in range(many):
         await flooding.say("heartbeat")
     await other.say("heartbeat")
     await other.expect("heartbeat")
-    assert len([one for one in flooding.frames if one["type"] == "heartbeat"]) <= at_once + 1
+    assert len([one for one in flooding.frames if one["type"] == "heartbeat"]) < many
 
     async def all_answered() -> bool:
-        return len([one for one in flooding.frames if one["type"] == "heartbeat"]) == at_once + 15
+        return len([one for one in flooding.frames if one["type"] == "heartbeat"]) == many
 
     await eventually(all_answered, "an answer to each")
-    assert time.monotonic() - started > 1.0, "fifteen more than it may send at once, at ten a second"
+    assert time.monotonic() - started > 1.0, "sixty more than it may send at once; ten a second, and some owed"
     assert hits("paused") > before
     await slow_system.status("E001", "CONNECTED")
 
