@@ -7,13 +7,11 @@ view. Each event tells all that must be right of its aspect, so that one that ov
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from protocol.codec import MAX_BATCH_MESSAGES
 from protocol.events import (
     ConnectionEvent,
     ExamineeConnected,
@@ -43,15 +41,13 @@ class Verdict(StrEnum):
     """What a frame did to the view.
 
     DOUBLED: the event that was applied last, once more. LATE: older than the event that was applied last.
-    COVERED: not newer than a snapshot that was applied since; harmless. AHEAD: beyond what the log can have reached
-    since the newest version was seen; ignored, for it would outlive whatever is told later. OTHER: not about the plan.
+    COVERED: not newer than a snapshot that was applied since; harmless. OTHER: not about the plan.
     """
 
     APPLIED = "APPLIED"
     DOUBLED = "DOUBLED"
     LATE = "LATE"
     COVERED = "COVERED"
-    AHEAD = "AHEAD"
     OTHER = "OTHER"
 
 
@@ -91,10 +87,6 @@ class Seen:
         return self.status == "CONNECTED"
 
 
-GROWTH = 2000 * MAX_BATCH_MESSAGES
-"""The log gets at most so many versions a second."""
-AHEAD_SECONDS = 60.0
-
 _SAYS_STATUS = (ExamineeConnected, ExamineeMigrating, ExamineeReadmitted, ExamineeRemoved)
 
 
@@ -102,14 +94,10 @@ class PlanView:
     """Every examinee of a plan by id (`examinees`), and counts of what came in.
 
     `complete`: a whole snapshot has been applied. `events`: events applied, by type. `current`: what is told is so now;
-    else it is how it was at `current_until`, and the server waits for `waiting_for`. `clock`: seconds of any clock that
-    only goes on.
+    else it is how it was at `current_until`, and the server waits for `waiting_for`.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._newest = 0
-        self._newest_at = 0.0
+    def __init__(self) -> None:
         self.examinees: dict[str, Seen] = {}
         self.complete = False
         self.current = True
@@ -120,7 +108,6 @@ class PlanView:
         self.doubled = 0
         self.late = 0
         self.covered = 0
-        self.ahead = 0
         self.events: dict[str, int] = {}
         self._since_first_part: set[str] | None = None
 
@@ -137,11 +124,6 @@ class PlanView:
         change = _CHANGES.get(type(message))
         if change is None:
             return Verdict.OTHER
-        version = getattr(message, "version", None) or 0
-        if self._newest and version > self._newest + (AHEAD_SECONDS + self._clock() - self._newest_at) * GROWTH:
-            self.ahead += 1
-            return Verdict.AHEAD
-        self._reached(version)
         verdict = change(self, message)
         if verdict is Verdict.APPLIED:
             self.events[message.type] = self.events.get(message.type, 0) + 1
@@ -152,10 +134,6 @@ class PlanView:
         else:
             self.covered += 1
         return verdict
-
-    def _reached(self, version: int) -> None:
-        if version > self._newest:
-            self._newest, self._newest_at = version, self._clock()
 
     def _seen(self, examinee_id: str) -> Seen:
         seen = self.examinees.get(examinee_id)
@@ -169,7 +147,6 @@ class PlanView:
         if message.part == 1:
             self._since_first_part = set()
         for row in message.examinees:
-            self._reached(max(row.version, row.mobile_sync.version, row.notices.version if row.notices else 0))
             _take_row(self._seen(row.examinee_id), row)
         if message.part == message.parts:
             # Events between the parts are newer than the snapshot, so whoever they name stays, too.

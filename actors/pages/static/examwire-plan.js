@@ -8,15 +8,9 @@
 
 /**
  * What a frame did to the view. DOUBLED: the event that was applied last, once more. LATE: older than the event that
- * was applied last. COVERED: not newer than a snapshot that was applied since; harmless. AHEAD: beyond what the log can
- * have reached since the newest version was seen; ignored, for it would outlive whatever is told later. OTHER: not about
- * the plan.
- * @typedef {"APPLIED" | "DOUBLED" | "LATE" | "COVERED" | "AHEAD" | "OTHER"} Verdict
+ * was applied last. COVERED: not newer than a snapshot that was applied since; harmless. OTHER: not about the plan.
+ * @typedef {"APPLIED" | "DOUBLED" | "LATE" | "COVERED" | "OTHER"} Verdict
  */
-
-/** The log gets at most so many versions a second. */
-const GROWTH = 2000 * 256;
-const AHEAD_SECONDS = 60;
 
 /**
  * One examinee as the proctor sees them. Versions are 0 until something was seen; times are RFC 3339.
@@ -72,15 +66,10 @@ export class Seen {
  * Connection events of an examinee share one line of versions, mobile sync events and notices have others. Whatever is
  * not newer than what was seen changes nothing, so any order and any repetition of frames ends in the same view.
  * `complete`: a whole snapshot has been applied. `events`: events applied, by type. `current`: what is told is so now; else
- * it is how it was at `currentUntil`, and the server waits for `waitingFor`. `clock`: seconds of any clock that only goes
- * on.
+ * it is how it was at `currentUntil`, and the server waits for `waitingFor`.
  */
 export class PlanView {
-  /** @param {() => number} clock */
-  constructor(clock = () => performance.now() / 1000) {
-    this._clock = clock;
-    this._newest = 0;
-    this._newestAt = 0;
+  constructor() {
     /** @type {Map<string, Seen>} */ this.examinees = new Map();
     this.complete = false;
     this.current = true;
@@ -91,7 +80,6 @@ export class PlanView {
     this.doubled = 0;
     this.late = 0;
     this.covered = 0;
-    this.ahead = 0;
     /** @type {Record<string, number>} */ this.events = {};
     /** @type {Set<string>} */ this._changed = new Set();
     /** @type {Set<string>} */ this._gone = new Set();
@@ -108,12 +96,6 @@ export class PlanView {
     if (message.type === "view_status") return this._status(message.data);
     const change = CHANGES.get(message.type);
     if (change === undefined) return "OTHER";
-    const version = message.data.version ?? 0;
-    if (this._newest > 0 && version > this._newest + (AHEAD_SECONDS + this._clock() - this._newestAt) * GROWTH) {
-      this.ahead += 1;
-      return "AHEAD";
-    }
-    this._reached(version);
     const verdict = change(this, message);
     if (verdict === "APPLIED") {
       this.events[message.type] = (this.events[message.type] ?? 0) + 1;
@@ -135,14 +117,6 @@ export class PlanView {
     return taken;
   }
 
-  /** @param {number} version */
-  _reached(version) {
-    if (version > this._newest) {
-      this._newest = version;
-      this._newestAt = this._clock();
-    }
-  }
-
   /** @param {string} examineeId */
   _seen(examineeId) {
     let seen = this.examinees.get(examineeId);
@@ -161,7 +135,6 @@ export class PlanView {
     const part = data.part ?? 1;
     if (part === 1) this._sinceFirstPart = new Set();
     for (const row of data.examinees) {
-      this._reached(Math.max(row.version, row.mobileSync.version, row.notices?.version ?? 0));
       if (takeRow(this._seen(row.examineeId), row)) this._changed.add(row.examineeId);
     }
     if (part === (data.parts ?? 1)) {
