@@ -320,8 +320,10 @@ class Client:
         if ws is None or welcome is None or ws.state is not State.OPEN:
             return
         loop = asyncio.get_running_loop()
+        late = loop.time() - self._timer.when() if self._timer is not None else 0.0
         self._timer = loop.call_later(welcome.heartbeat_seconds, self._beat)
-        if not ws.transport.is_reading():  # nobody receives, so nothing is heard: that is no sign of death
+        if not ws.transport.is_reading() or late > welcome.heartbeat_seconds:
+            # Nobody receives, or this process stood still: that nothing was heard is no sign of death.
             ws.heard_at = loop.time()
         elif loop.time() - ws.heard_at > SILENT_INTERVALS * welcome.heartbeat_seconds:
             log.info("%s: nothing heard from %s, dropping the connection", self.client_id, self.url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -294,6 +295,35 @@ async def test_a_server_that_answers_nothing_any_more_is_left(server: ScriptedSe
     again = await next_of(client, Welcome)
     assert again.socket_id == "SOCK001-2"
     await client.close()
+
+
+async def test_a_client_that_stood_still_itself_keeps_a_server_that_answers(server: ScriptedServer) -> None:
+    async def answer(connection: ServerConnection, hello: Hello) -> None:
+        await connection.send(encode_text(server.welcome()))
+        async for _ in connection:
+            server.heard.append(Heartbeat())
+            await connection.send(encode_text(Heartbeat()))
+
+    server.heartbeat_seconds = 0.1
+    server.scripts = [answer]
+    client = ExamineeClient(server.url, "t")
+    await client.connect()
+    receiving = asyncio.create_task(client.receive())
+    for _ in range(3):
+        before = len(server.heard)
+        _stand_still(0.4)  # its timer is late, and the answers lie in its socket
+
+        async def beats_again(before: int = before) -> bool:
+            return len(server.heard) > before + 1
+
+        await eventually(beats_again, "it sends heartbeats on the same connection")
+    assert server.requests == 1
+    receiving.cancel()
+    await client.close()
+
+
+def _stand_still(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 async def test_a_client_that_has_fallen_silent_answers_no_ping_until_it_wakes(server: ScriptedServer) -> None:

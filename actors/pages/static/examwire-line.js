@@ -154,7 +154,7 @@ export class Line {
     const late = now - this.#beatDue;
     this.#scheduleBeat();
     if (now < this.#heardAt) this.#heardAt = now; // the clock was set back
-    if (late > 2 * interval) {
+    if (late > interval) {
       // The laptop slept, or the browser slowed a hidden page down: silence proves nothing, so ask.
       this.probe();
     } else if (now - this.#heardAt > SILENT_INTERVALS * interval) {

@@ -40,6 +40,17 @@ test("a connection that survived the sleep is kept", () => {
   assert.equal(browser.sockets.length, 1);
 });
 
+test("a stand-still that is hardly longer than a heartbeat ends nothing", () => {
+  const { browser, socket } = connected();
+  browser.pass(4.9);
+  browser.sleep(9); // 13.9 s after the last answer, which is more than two and a half heartbeats
+  browser.pass(0.2);
+  assert.equal(browser.statuses.at(-1).state, "connected");
+  socket.say({ type: "heartbeat", data: {} });
+  live(browser, 30);
+  assert.equal(browser.sockets.length, 1);
+});
+
 test("timers of a hidden page that run once a minute end nothing", () => {
   const { browser, socket } = connected();
   browser.show(false);
