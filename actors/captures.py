@@ -45,7 +45,7 @@ FILE_NAME = "sync_cap.jpg"
 STALE_SECONDS = 3600.0
 """An upload takes minutes; what is older and not finished belongs to a process that was killed."""
 REPLACED_SECONDS = 60.0
-"""From storing a picture to its announcement it is seconds, and clocks may differ by some."""
+"""From storing a picture to its announcement it is seconds, by one clock."""
 _CAPTURE_ID = re.compile(r"[0-9a-f]{64}")
 
 Counted = Callable[[str, str], Awaitable[tuple[str, float] | None]]
@@ -67,12 +67,16 @@ class Kept:
 
 
 class Incoming:
-    """An upload on its way: written to a file aside, hashed as it comes. End it with `discard`. Everything blocks."""
+    """An upload on its way: written to a file aside, hashed as it comes. End it with `discard`. Everything blocks.
 
-    def __init__(self, directory: Path, plan_id: str, examinee_id: str) -> None:
+    `now`: the clock by which the file's age counts; those of the machines that share the directory may differ.
+    """
+
+    def __init__(self, directory: Path, plan_id: str, examinee_id: str, now: Callable[[], float] = time.time) -> None:
         """`directory`: where the file aside is. Raises `StoreFailed`."""
         self.plan_id = plan_id
         self.examinee_id = examinee_id
+        self._now = now
         self._digest = hashlib.sha256()
         with store_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
@@ -80,7 +84,8 @@ class Incoming:
             self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115
                 "w+b", dir=directory, prefix=".upload-", suffix=".part", delete=False
             )
-        self._aside = Path(self._file.name)
+            self._aside = Path(self._file.name)
+            self._touch()
 
     @property
     def capture_id(self) -> str:
@@ -92,6 +97,7 @@ class Incoming:
         self._digest.update(content)
         with store_errors(self._aside):
             self._file.write(content)
+            self._touch()
 
     def replace(self, jpeg: bytes) -> None:
         """Keep this instead of what was received; the captureId stays. Raises `StoreFailed`."""
@@ -99,11 +105,13 @@ class Incoming:
             self._file.seek(0)
             self._file.truncate()
             self._file.write(jpeg)
+            self._touch()
 
     def content(self) -> bytes:
         """What is in the file aside. Raises `StoreFailed`."""
         with store_errors(self._aside):
             self._file.seek(0)
+            self._touch()
             return self._file.read()
 
     def move_to(self, target: Path) -> None:
@@ -112,8 +120,12 @@ class Incoming:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            os.utime(self._aside)  # its age counts from here, not from when it came
+            self._touch()  # its age counts from here, not from when it came
             os.replace(self._aside, target)
+
+    def _touch(self) -> None:
+        moment = self._now()
+        os.utime(self._aside, (moment, moment))
 
     def discard(self) -> None:
         """Remove the file aside; nothing happens after `move_to`. Raises nothing: there is nobody to act on it."""
@@ -126,9 +138,10 @@ class Incoming:
 class CaptureStore(ABC):
     """The captures of all plans. Ids are checked before they get here (`protocol.ids`)."""
 
-    def __init__(self, uploads: Path) -> None:
-        """`uploads`: the directory under which files aside are."""
+    def __init__(self, uploads: Path, now: Callable[[], float] = time.time) -> None:
+        """`uploads`: the directory under which files aside are. `now`: the clock of the log (the broker's)."""
         self._uploads = uploads
+        self._now = now
         # Threads of their own, so that nobody waits behind a decoder.
         self._threads = ThreadPoolExecutor(4, "files")
 
@@ -142,7 +155,7 @@ class CaptureStore(ABC):
 
     async def begin(self, plan_id: str, examinee_id: str) -> Incoming:
         """A new upload of an examinee. Raises `StoreFailed`."""
-        return await self.in_thread(Incoming, self._aside_of(plan_id, examinee_id), plan_id, examinee_id)
+        return await self.in_thread(Incoming, self._aside_of(plan_id, examinee_id), plan_id, examinee_id, self._now)
 
     async def sweep(self, counted: Counted, keep_seconds: float) -> int:
         """Remove what killed processes left, what is replaced, and what is older than `keep_seconds`; how many.
@@ -150,11 +163,11 @@ class CaptureStore(ABC):
         A picture is replaced when another one was announced well after this one was stored: its own announcement, if
         there ever was one, stands before that in the log. Raises `StoreFailed` and what the store and `counted` raise.
         """
-        removed = await self._sweep_leftovers(time.time() - STALE_SECONDS)
+        removed = await self._sweep_leftovers(self._now() - STALE_SECONDS)
         by_examinee: dict[tuple[str, str], list[Kept]] = defaultdict(list)
         for kept in await self._kept():
             by_examinee[kept.plan_id, kept.examinee_id].append(kept)
-        oldest = time.time() - keep_seconds
+        oldest = self._now() - keep_seconds
         for (plan_id, examinee_id), pictures in by_examinee.items():
             counts = await counted(plan_id, examinee_id) if len(pictures) > 1 else None
             for kept in pictures:
@@ -191,8 +204,8 @@ class CaptureStore(ABC):
 class DirectoryCaptures(CaptureStore):
     """Under one directory, which several web servers may share."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path, now: Callable[[], float] = time.time) -> None:
+        super().__init__(directory, now)
         self.directory = directory
 
     async def commit(self, incoming: Incoming) -> None:
@@ -254,7 +267,7 @@ class NatsCaptures(CaptureStore):
     """In a bucket that the queue server has made, for any number of web servers. `uploads`: a directory of our own."""
 
     def __init__(self, bus: Bus, uploads: Path) -> None:
-        super().__init__(uploads)
+        super().__init__(uploads, bus.clock.now)
         self._objects = ObjectStore(bus, CAPTURES_BUCKET)
         self._found: dict[Kept, StoredObject] = {}
         self._links: dict[str, StoredObject] = {}
@@ -298,7 +311,7 @@ def capture_store(settings: Settings, bus: Bus) -> CaptureStore:
     """The store that the settings ask for."""
     if settings.captures.store == "nats":
         return NatsCaptures(bus, settings.data_dir / "uploads")
-    return DirectoryCaptures(settings.data_dir / "captures")
+    return DirectoryCaptures(settings.data_dir / "captures", lambda: bus.clock.now())
 
 
 def keep_seconds(settings: Settings) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -89,7 +88,7 @@ class Clients:
         self._incarnation = incarnation
         self._follow_queue = follow_queue
         self._address = f"socket.{server_id}"
-        self._tokens = TokenVerifier(settings)
+        self._tokens = TokenVerifier(settings, bus.clock.now)
         socket = settings.socket
         self._tally = Tally(log, self._address, server=server_id)
         self.door = Doorkeeper(
@@ -265,7 +264,9 @@ class Clients:
             return
         feed = self.feeds.get(claims.plan)
         if feed is None:
-            feed = PlanFeed(claims.plan, self._store, self._settings.socket.max_buffer_bytes, self._heal)
+            feed = PlanFeed(
+                claims.plan, self._store, self._settings.socket.max_buffer_bytes, self._heal, self._bus.clock.now
+            )
             self.feeds[claims.plan] = feed
         connection.session = session
         connection.keep_near()
@@ -318,7 +319,7 @@ class Clients:
 
     def _heal(self, key: str) -> None:
         """One record that cannot be read would keep the whole plan from everybody: the log writes it anew."""
-        if (fact := told_anew(key, format_time(time.time()))) is not None:
+        if (fact := told_anew(key, format_time(self._bus.clock.now()))) is not None:
             self._outbox.add(fact)
 
     async def _admitted(self, connection: Connection, plan_id: str, *, proctors: bool) -> bool:
@@ -386,7 +387,7 @@ class Clients:
 
     def active(self) -> tuple[int, Active]:
         """How many sessions there are, and those whose activity is to be told again."""
-        now, wall = asyncio.get_running_loop().time(), time.time()
+        now, wall = asyncio.get_running_loop().time(), self._bus.clock.now()
         due = now - self._settings.socket.activity_seconds
         active: Active = []
         for session in self.examinees.values():

@@ -196,7 +196,7 @@ class DeadLetterDesk:
 
     async def _may_be_replayed(self, filed: Filed, payload: bytes, force: bool) -> None:
         source = filed.letter.source
-        age, kept = time.time() - parse_time(filed.time), MAX_AGES[source.stream]
+        age, kept = self._bus.clock.now() - parse_time(filed.time), MAX_AGES[source.stream]
         if age > kept:
             raise NotReplayed(
                 f"dead letter {filed.number} is older than what {source.stream} keeps ({kept / 3600:g} h): nobody can "
@@ -226,7 +226,7 @@ class DeadLetterDesk:
         async for stored in read_plan(self._bus, plan_id, max(1, source.number + 1)):
             if not any(may_name(stored.payload, examinee_id) for examinee_id in about):
                 continue
-            for entry in entries(stored.subject, stored.sequence, 0.0, stored.payload):
+            for entry in entries(stored.subject, stored.sequence, stored.time, stored.payload):
                 index = entry.version - version_of(stored.sequence)
                 if not {(stored.sequence, index), (stored.sequence, None)} & dead:
                     later.append(entry.fact)
@@ -237,7 +237,7 @@ class DeadLetterDesk:
         batch = [
             Outgoing(
                 marker,
-                pydantic_core.to_json({"letter": filed.number, "time": format_time(time.time())}),
+                pydantic_core.to_json({"letter": filed.number, "time": format_time(self._bus.clock.now())}),
                 headers={"Nats-Expected-Last-Subject-Sequence": "0"},
             ),
             Outgoing(

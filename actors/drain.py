@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -54,7 +53,7 @@ class Departure:
         self._announce = announce
         self._connections = connections
         self._end = end
-        self._began_at = format_time(time.time())
+        self._began_at = format_time(outbox.clock.now())
         self._total = len(clients.sessions())
         self._sent_away = 0
         self._frames = 0

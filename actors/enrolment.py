@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,7 +42,7 @@ async def enrol(bus: Bus, store: StateStore, plan_id: str, entries: Sequence[Ent
                 missing.append(entry)
             elif entry.name is not None and entry.name != name:
                 missing.append(entry)
-    now = format_time(time.time())
+    now = format_time(bus.clock.now())
     facts = [
         Enrol(plan_id=plan_id, examinee_id=one.examinee_id, name=one.name, by=by, timestamp=now) for one in missing
     ]

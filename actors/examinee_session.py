@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import Any, Literal
 
 import pydantic_core
@@ -138,7 +137,7 @@ class ExamineeSession(SocketSession):
             examinee_id=self.examinee_id,
             socket_id=self.socket_id,
             status=status,
-            timestamp=format_time(time.time()),
+            timestamp=format_time(self._outbox.clock.now()),
             reason=reason,
             client_info=self._client_info if status is ConnectionStatusCode.CONNECTED else None,
             server_id=self._server_id,
@@ -210,7 +209,7 @@ class ExamineeSession(SocketSession):
                     plan_id=self.plan_id,
                     examinee_id=self.examinee_id,
                     action_id=action_id,
-                    timestamp=format_time(time.time()),
+                    timestamp=format_time(self._outbox.clock.now()),
                 )
                 await self.act(confirmed, frame.type, action_id)
             self._note(action_id, "confirmed")
@@ -263,13 +262,14 @@ class ExamineeSession(SocketSession):
             self.refuse_for_now(frame.type)
             return
         self._stage_asked = asked
-        now = time.time()
+        now = self._outbox.clock.now()
         self._outbox.add(
             MobileSyncWait(
                 plan_id=self.plan_id,
                 examinee_id=self.examinee_id,
                 timestamp=format_time(now),
                 deadline=format_time(now + self._mobile_sync_seconds),
+                by_log_time=True,
                 traceparent=traces.noticed(
                     "mobile sync entered", frame.traceparent, plan=self.plan_id, examinee=self.examinee_id
                 ),

@@ -10,7 +10,7 @@ from actors.doorkeeper import shown_token
 from actors.runtime.tokens import TokenVerifier
 from protocol.claims import Claims
 from protocol.close_codes import CloseCode
-from protocol.errors import ErrorCode, InvalidToken, ProtocolError
+from protocol.errors import ErrorCode, InvalidToken, ProtocolError, TokenNotYetValid
 from protocol.frames import CLIENT_FRAMES, HELLO_SECONDS, Hello, error_frame
 
 LATE_SECONDS = 0.5
@@ -54,7 +54,8 @@ async def greet(connection: Connection, tokens: TokenVerifier) -> Greeting | Non
         claims = _claims(connection, hello, tokens)
     except InvalidToken as error:
         connection.tell(error_frame(ProtocolError(ErrorCode.UNAUTHORIZED, str(error), "data.token"), hello.type))
-        await connection.end(CloseCode.INVALID_TOKEN)
+        early = isinstance(error, TokenNotYetValid)
+        await connection.end(CloseCode.TOKEN_NOT_YET_VALID if early else CloseCode.INVALID_TOKEN)
         return None
     if claims.role not in ("examinee", "proctor"):
         detail = f"the role {claims.role} has no place on this socket"

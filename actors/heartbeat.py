@@ -102,7 +102,7 @@ class Heartbeat:
         lease = Lease.model_construct(
             server_id=self._server_id,
             incarnation=self._incarnation,
-            timestamp=format_time(time.time()),
+            timestamp=format_time(self._bus.clock.now()),
             cpu_usage=self.cpu_usage,
             memory_usage=self.memory_usage,
             network_status=self.network_status,

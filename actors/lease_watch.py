@@ -115,7 +115,7 @@ class LeaseWatch(Actor):
         if server.incarnation is not None and server.status in ALIVE:
             about = {"server": server_id}
             log.error("%s: %s (%s) is lost: no heartbeat", self.address, server_id, server.incarnation, extra=about)
-            now = format_time(time.time())
+            now = format_time(self._bus.clock.now())
             lost = ServerStatus(
                 server_id=server_id,
                 status=ServerStatusCode.LOST,

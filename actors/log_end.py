@@ -58,4 +58,4 @@ class LogEnd:
                 return sequence <= self._known
         # Better than to hold everything up: the log began with the time of its creation, in ms.
         log.warning("the end of the log is not to be had: version %d is held against the clock", version)
-        return sequence <= (time.time() + AHEAD_SECONDS) * 1000
+        return sequence <= (self._bus.clock.now() + AHEAD_SECONDS) * 1000

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -82,6 +81,10 @@ class StatusLog:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
+    def now(self) -> float:
+        """The time by the log's own clock, seconds since the epoch."""
+        return self._bus.clock.now()
+
     async def extent(self) -> Extent:
         """What there is. The end is asked for last: everything that is acknowledged lies before it."""
         before = await self._bus.stream_state(STATUS.name)
@@ -130,7 +133,9 @@ def said_of_server(state: Server, facts: Iterable[Item | Malformed]) -> Server:
 def facts_of(stored: Stored) -> Iterator[Item | Malformed]:
     """The facts in a message of STATUS as the state managers read it."""
     scheduled = log_entries.SCHEDULER in stored.headers
-    for index, message in enumerate(log_entries.decode(stored.subject, stored.payload, scheduled=scheduled)):
+    for index, message in enumerate(
+        log_entries.decode(stored.subject, stored.payload, stored.time, scheduled=scheduled)
+    ):
         yield message if isinstance(message, Malformed) else Item(version_of(stored.sequence, index), message)
 
 
@@ -212,7 +217,7 @@ class Projection:
             if self.facts - done >= BREATH:
                 done = self.facts
                 await asyncio.sleep(0)
-        horizon = time.time() - ENDED_SOCKET_SECONDS + 3600
+        horizon = status.now() - ENDED_SOCKET_SECONDS + 3600
         for key in [key for key, one in self.sockets.items() if one.keep_seconds and _heard(one) < horizon]:
             del self.sockets[key]  # expired in Redis, or about to
 

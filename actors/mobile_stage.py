@@ -6,8 +6,7 @@ it learns that the examinee was removed, or let in again.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -67,8 +66,10 @@ class MobileStage:
 class MobileStages:
     """Reads stages from Redis, and tells phones of them."""
 
-    def __init__(self, store: StateStore, verifier: TokenVerifier) -> None:
+    def __init__(self, store: StateStore, verifier: TokenVerifier, now: Callable[[], float]) -> None:
+        """`now`: seconds since the epoch, by the clock that deadlines go by (the broker's)."""
         self._store = store
+        self._now = now
         self._verifier = verifier
 
     def routes(self) -> list[Route]:
@@ -99,5 +100,5 @@ class MobileStages:
         stage = await self.read(plan_id, examinee_id)
         told: dict[str, object] = {"status": stage.status or "NONE", "removed": stage.removed}
         if (deadline := stage.deadline) is not None:
-            told |= {"deadline": format_time(deadline), "secondsLeft": round(deadline - time.time(), 3)}
+            told |= {"deadline": format_time(deadline), "secondsLeft": round(deadline - self._now(), 3)}
         return JSONResponse(told, headers={"Cache-Control": "no-store"})

@@ -23,7 +23,10 @@ ROUNDS_PER_SECOND = 250
 
 
 class Outbox:
-    """`add` never blocks; `run` publishes until it is cancelled. `stored_at` is told sequences that STATUS has got."""
+    """`add` never blocks; `run` publishes until it is cancelled. `stored_at` is told sequences that STATUS has got.
+
+    `clock`: by which facts are given their times.
+    """
 
     def __init__(
         self,
@@ -33,6 +36,7 @@ class Outbox:
         stored_at: Callable[[int], None] = lambda _sequence: None,
     ) -> None:
         self._bus = bus
+        self.clock = bus.clock
         self._incarnation = f"{server_id}-{incarnation}"
         self._of_sockets, self._of_people = subjects.of_sockets(server_id), subjects.of_people(server_id)
         self._stored_at = stored_at

@@ -25,7 +25,7 @@ class OwnStatus:
         self._heartbeat = heartbeat
         self._server_id = server_id
         self._incarnation = incarnation
-        self._start_time = format_time(time.time())
+        self._start_time: str | None = None
         self.now: ServerStatusCode | None = None
         self.url = ""
 
@@ -53,12 +53,14 @@ class OwnStatus:
 
     def _message(self, status: ServerStatusCode, reason: str | None = None) -> Outgoing:
         started = status is not ServerStatusCode.STARTING
+        now = format_time(self._bus.clock.now())
+        self._start_time = self._start_time or now
         message = ServerStatus(
             server_id=self._server_id,
             status=status,
             incarnation=self._incarnation,
             start_time=self._start_time,
-            timestamp=format_time(time.time()),
+            timestamp=now,
             queue_id=queue_id(self._server_id) if started else None,
             cpu_usage=self._heartbeat.cpu_usage if started else None,
             memory_usage=self._heartbeat.memory_usage if started else None,

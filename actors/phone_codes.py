@@ -11,7 +11,6 @@ import io
 import logging
 import math
 import secrets
-import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -86,7 +85,7 @@ class PhoneCodes:
         secret = self._signing_secret()
         whom = f"{plan_id}.{examinee_id}"
         _refuse_for(self._made.wait(whom), "too many codes were made for this examinee")
-        now = time.time()
+        now = self._bus.clock.now()
         stage = await self._stages.read(plan_id, examinee_id)
         stage.refuse_removed()
         deadline = self._open_until(stage, now)
@@ -177,10 +176,12 @@ class PhoneCodes:
         stage = await self._stages.as_known(record.plan_id, record.examinee_id) or MobileStage()
         stage.refuse_removed()
         deadline = stage.deadline or deadline
-        left = deadline - time.time()
+        now = self._bus.clock.now()
+        left = deadline - now
         if left <= 0:
             raise over
-        token = issue_token(self._settings, "mobile", record.plan_id, record.examinee_id, seconds=left + TOKEN_LASTS_ON)
+        owner = (record.plan_id, record.examinee_id)
+        token = issue_token(self._settings, "mobile", *owner, seconds=left + TOKEN_LASTS_ON, issued_at=now)
         told = {
             "token": token,
             "planId": record.plan_id,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -100,11 +99,11 @@ class PlanApi:
                     count += 1
         if outages.begin is None:
             raise _never_seen(f"examinee {examinee_id} of plan {plan_id}", beginning)
-        (row,) = outages.rows(outages.begin, max(time.time(), outages.begin)) or (None,)
+        (row,) = outages.rows(outages.begin, max(self._bus.clock.now(), outages.begin)) or (None,)
         told = {
             "planId": plan_id,
             "examineeId": examinee_id,
-            "asOf": format_time(time.time()),
+            "asOf": format_time(self._bus.clock.now()),
             "logSince": beginning.since,
             "complete": timeline.people[examinee_id].complete,
             "older": count - len(newest),
@@ -119,7 +118,7 @@ class PlanApi:
         The window is that of `examwire plans report`: from the first fact up to now unless it is told (RFC 3339).
         """
         plan_id = self._watched_plan(request)
-        now = time.time()
+        now = self._bus.clock.now()
         first, last = _moment(request, "from"), min(_moment(request, "to") or now, now)
         ignore_below = _seconds(request, "ignoreBelowSeconds")
         affected = _switch(request, "affected")

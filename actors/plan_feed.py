@@ -30,13 +30,19 @@ class PlanFeed:
     """
 
     def __init__(
-        self, plan_id: str, store: StateStore, max_buffer_bytes: int, heal: Callable[[str], None] = lambda _key: None
+        self,
+        plan_id: str,
+        store: StateStore,
+        max_buffer_bytes: int,
+        heal: Callable[[str], None] = lambda _key: None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.plan_id = plan_id
         self.proctors: set[ProctorSession] = set()
         self._store = store
         self._max_buffer = max_buffer_bytes
         self._heal = heal
+        self._now = now
         self._versions: dict[tuple[str, Aspect], int] = {}
         self._snapshots: dict[SharedSnapshot, asyncio.Task[None]] = {}
         self.sent = self.dropped = self.read = 0
@@ -65,7 +71,7 @@ class PlanFeed:
             if not snapshot.complete and snapshot.since_bytes > self._max_buffer:
                 self._read_anew(snapshot)
         if any(proctor.live for proctor in self.proctors):
-            observe_told(news, time.time())
+            observe_told(news, self._now())
         if tracing.on():
             traces.told(news, len(self.proctors), since)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -40,7 +39,7 @@ class PlanLog:
         state = await self._bus.stream_state(STATUS.name)
         first = await self._bus.message_at(STATUS.name, state.first) if state.messages else None
         # STATUS counts from the time of its creation in ms: a first sequence so long ago has seen others expire.
-        cut = state.messages > 0 and time.time() * 1000 - state.first > STATUS.max_age * 1000
+        cut = state.messages > 0 and self._bus.clock.now() * 1000 - state.first > STATUS.max_age * 1000
         return Beginning(format_time(first.time) if first is not None else None, cut)
 
     async def new_entries(self, examinee_id: str | None = None) -> AsyncIterator[LogEntry]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
@@ -98,7 +97,7 @@ class ProctorSession(SocketSession):
 
     @on(ExtendMobileSyncFrame)
     async def extend_mobile_sync(self, frame: ExtendMobileSyncFrame) -> None:
-        await self._decide(frame, lambda common: MobileSyncExtend(**common, seconds=frame.seconds))
+        await self._decide(frame, lambda common: MobileSyncExtend(**common, seconds=frame.seconds, by_log_time=True))
 
     @on(NotifyFrame)
     async def notify(self, frame: NotifyFrame) -> None:
@@ -128,7 +127,7 @@ class ProctorSession(SocketSession):
             "examinee_id": frame.examinee_id,
             "by": self.name,
             "action_id": frame.request_id,
-            "timestamp": format_time(time.time()),
+            "timestamp": format_time(self._outbox.clock.now()),
         }
         # Beside: however long the log is away, heartbeats are answered; and what was ordered is done, also when the
         # proctor has gone. The outbox keeps the order.

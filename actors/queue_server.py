@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import Any
 
 from actors.queue_metrics import BROKER
@@ -70,9 +69,13 @@ async def apply_topology(bus: Bus, settings: Settings) -> None:
             f"nats-server {version} is too old: install {'.'.join(map(str, NATS_VERSION))} or newer"
         )
     # What a safeguard reserves comes after what is needed.
-    for stream in sorted(topology_streams(settings), key=lambda one: one.safeguard):
-        # Versions of a stream that was lost and made anew never fall behind those in Redis.
-        first = int(time.time() * 1000) if stream.first_seq_from_clock else None
+    for stream in sorted(topology_streams(settings), key=lambda one: (one.safeguard, one.first_seq_from_clock)):
+        first = None
+        if stream.first_seq_from_clock:
+            # Versions of a stream that was lost and made anew never fall behind those in Redis, whichever machine makes
+            # it: it begins by the broker's clock, which the other streams tell.
+            await bus.clock.measure()
+            first = int(bus.clock.now() * 1000)
         await bus.apply_stream(stream, first_seq=first, replicas=settings.nats.replicas)
     for consumer in topology_consumers(settings):
         await bus.apply_consumer(consumer)

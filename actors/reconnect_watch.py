@@ -94,7 +94,7 @@ class ReconnectWatch(Actor):
         """The next attempt of these has begun. Settled are those who were back; the others come again after it."""
         began = time.perf_counter()
         by_plan: dict[str, list[Message]] = {}
-        now = time.time()
+        now = self._bus.clock.now()
         waited_for = [(one.delivery, wait) for one in received for wait in one.messages]
         for (delivery, wait), over in zip(waited_for, await self._over(waited_for), strict=True):
             if over:
@@ -164,7 +164,7 @@ class ReconnectWatch(Actor):
             plan_id=wait.plan_id,
             examinee_id=wait.examinee_id,
             loss_version=wait.loss_version,
-            timestamp=format_time(time.time()),
+            timestamp=format_time(self._bus.clock.now()),
         )
         address = subjects.status_plan(wait.plan_id, subjects.WATCH)
         await self._bus.publish_surely([Outgoing(address, encode(message), f"exhausted:{message.loss_version}")])

@@ -41,10 +41,15 @@ BREAKS = Counter(
     ["reason"],
     registry=REGISTRY,
 )
+EXPIRED = Counter(
+    "examwire_socket_expired_messages_total",
+    "Messages of the server's queue that were older than its expireTime and were not delivered",
+    registry=REGISTRY,
+)
 LATENCY = Histogram(
     "examwire_proctor_latency_seconds",
-    "From the socket's begin or end to the frame for the proctors of its plan. The clocks of the two socket servers "
-    "count: see examwire_clock_offset_seconds",
+    "From the socket's begin or end to the frame for the proctors of its plan. By the broker's clock, as each of the "
+    "two socket servers knows it",
     ["event"],
     registry=REGISTRY,
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),

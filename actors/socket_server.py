@@ -34,6 +34,7 @@ from actors.runtime.tls import ServerTls
 from actors.server_queue import QueueReading, ServerQueue
 from actors.server_start import ServerStart
 from actors.session_list import page_of
+from actors.socket_metrics import EXPIRED
 from actors.sweep import Sweep
 from actors.view_watch import ViewWatch
 from protocol import subjects
@@ -130,7 +131,7 @@ class SocketServer(Actor):
 
     async def on_start(self) -> None:
         # The lease comes first: a STARTING of ours must not meet the expiry of our predecessor's lease.
-        await self._start.step("LEASE_FAILED", self._heartbeat.claim)
+        await self._start.step("LEASE_FAILED", self._claim)
         await self._start.step("STARTING_FAILED", lambda: self._own.publish(ServerStatusCode.STARTING))
         await self._start.step("QUEUE_CREATE_FAILED", self._queue.create)
         await self._start.step("SUBSCRIBE_FAILED", self._subscribe)
@@ -147,6 +148,10 @@ class SocketServer(Actor):
         self.spawn(self._endpoints.follow(), "endpoints")
         if self._tls is not None:
             self.spawn(self._tls.follow(), "certificate")
+
+    async def _claim(self) -> None:
+        await self._bus.clock.measure()  # from the first message on, all times go by the broker's clock
+        await self._heartbeat.claim()
 
     async def _subscribe(self) -> None:
         for consumer in self._queue.consumers:
@@ -220,13 +225,31 @@ class SocketServer(Actor):
 
     @on(QueueBatch)
     async def deliver(self, batch: QueueBatch) -> None:
-        oldest = time.time() - self._queue.config.expire_time
+        expired = await self._expired(batch.deliveries)
         for delivery in batch.deliveries:
-            if delivery.stored_at >= oldest:
+            if delivery not in expired:
                 await self._deliveries.hand_over(delivery)
             else:
                 await delivery.ack()
         self.handled += len(batch.deliveries) - 1  # a batch counts as its messages
+
+    async def _expired(self, deliveries: list[Delivery]) -> set[Delivery]:
+        """Those that are older than the queue keeps them, by the clock that has stamped them; said if there are any."""
+        keeps, clock = self._queue.config.expire_time, self._bus.clock
+        if not any(clock.now() - delivery.stored_at > keeps for delivery in deliveries):
+            return set()
+        try:
+            await clock.measure()  # it may have been set since
+        except BrokerUnavailable as error:
+            log.debug("%s: %s", self.address, error)
+        if not clock.known:
+            return set()
+        expired = {delivery for delivery in deliveries if clock.now() - delivery.stored_at > keeps}
+        if expired:
+            EXPIRED.inc(len(expired))
+            text = "%s: %d messages are older than %d s (expireTime) and are not delivered"
+            log.warning(text, self.address, len(expired), keeps, extra={"server": self.server_id})
+        return expired
 
     # -- what goes on beside -------------------------------------------------------------------------
 

@@ -346,7 +346,7 @@ class StateRepair:
             message = Restate(
                 plan_id=about.plan_id,
                 examinee_id=about.examinee_id,
-                timestamp=format_time(time.time()),
+                timestamp=format_time(self._bus.clock.now()),
                 aspect=kind.aspect,
             )
             message_id = f"repaired:{kind.aspect}:{about.plan_id}:{about.examinee_id}:{newest}"

@@ -138,11 +138,11 @@ class ViewWatch:
             if before is not None and not before.current:
                 same = before.waiting_for == behind.waiting_for
                 return before if same else before.model_copy(update={"waiting_for": behind.waiting_for})
-            since = format_time(time.time() - behind.seconds)
+            since = format_time(self._bus.clock.now() - behind.seconds)
             return ViewStatus(current=False, since=since, waiting_for=behind.waiting_for)
         if before is not None and before.current:
             return before
-        return ViewStatus(current=True, since=format_time(time.time()))
+        return ViewStatus(current=True, since=format_time(self._bus.clock.now()))
 
     def _own_trouble(self, now: float) -> Iterator[Behind]:
         """What keeps this server from telling, or its clients' facts from the log, since how many seconds."""

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 
 import uvicorn
@@ -97,8 +98,8 @@ class WebServer(Actor):
         self.url = ""
         self.captures = capture_store(settings, bus)
         self.outcomes: Counter[str] = Counter()
-        self._verifier = TokenVerifier(settings)
-        self._stages = MobileStages(store, self._verifier)
+        self._verifier = TokenVerifier(settings, self._time)
+        self._stages = MobileStages(store, self._verifier, self._time)
         self.uploads = MobileUploads(settings.mobile_sync, bus, store, self.captures, self._stages)
         self._tls = ServerTls.of("web", settings.web.certificate_file, settings.web.key_file)
         self._proxies = [ipaddress.ip_network(one, strict=False) for one in settings.web.trusted_proxies]
@@ -128,6 +129,10 @@ class WebServer(Actor):
         )
         self._app.router.redirect_slashes = False
 
+    def _time(self) -> float:
+        """By the broker's clock."""
+        return self.bus.clock.now()
+
     # -- life ----------------------------------------------------------------------------------------
 
     async def on_start(self) -> None:
@@ -136,6 +141,8 @@ class WebServer(Actor):
         with contextlib.suppress(TimeoutError):  # with Redis away it serves all the same
             async with asyncio.timeout(PING_SECONDS):
                 await self._endpoints.read()
+        with contextlib.suppress(BrokerUnavailable):  # and with the broker away
+            await self.bus.clock.measure()
         listener = await listen(host, port)
         tls = self._tls
         config = uvicorn.Config(
@@ -148,6 +155,7 @@ class WebServer(Actor):
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            date_header=False,  # ours goes by the broker's clock: pages measure theirs by it
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
         self.connections = Connections(self.settings.web, self._proxies)
@@ -213,6 +221,8 @@ class WebServer(Actor):
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                date = formatdate(self._time(), usegmt=True).encode()
+                message = {**message, "headers": [*message["headers"], (b"date", date)]}
             await send(message)
 
         try:

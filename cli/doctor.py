@@ -109,6 +109,7 @@ class Examination:
         self._clock = clock
         self._refused: list[str] = []
         self._bus: Bus | None = None
+        self._broker: tuple[float, float] | None = None  # its clock: how far ahead of ours, give or take
         self._store: StateStore | None = None
         self._entries: list[ServiceEntry] = []
         self._actors: list[dict[str, Any]] = []
@@ -145,11 +146,12 @@ class Examination:
         if self._store is not None:
             yield self._redis
         if self._bus is not None:
+            if jetstream:
+                yield self._nats_clock
             yield self._actors_here
             yield self._roles
         if jetstream:
             yield self._lag
-            yield self._nats_clock
         if self._store is not None:
             yield self._redis_clock
 
@@ -300,7 +302,8 @@ class Examination:
             holds = self._settings.socket.max_connections if entry.metadata.get("kind") == "socket-server" else None
             for finding in judge_process(address, facts, holds):
                 yield finding
-            yield judge_clock(address, parse_time(facts.time) - (before + after) / 2, (after - before) / 2)
+            offset, uncertain = parse_time(facts.time) - (before + after) / 2, (after - before) / 2
+            yield judge_clock(address, offset, uncertain, self._off_broker(offset, uncertain))
 
     async def _roles(self) -> AsyncIterator[Finding]:
         if self._store is None:
@@ -349,7 +352,15 @@ class Examination:
         if "ts" in answer:
             # RFC 3339 with nanoseconds, which are more digits than Python reads.
             theirs = parse_time(answer["ts"][:26].rstrip("Z") + "Z")
-            yield judge_clock("NATS", theirs - (before + after) / 2, (after - before) / 2)
+            self._broker = theirs - (before + after) / 2, (after - before) / 2
+            yield judge_clock("NATS", *self._broker)
+
+    def _off_broker(self, offset: float, uncertain: float) -> float:
+        """How far a clock that is `offset` ahead of ours is ahead of the broker's at least; 0: it may be right."""
+        if self._broker is None:
+            return 0.0
+        apart, unsure = offset - self._broker[0], uncertain + self._broker[1]
+        return 0.0 if abs(apart) <= unsure else apart - unsure if apart > 0 else apart + unsure
 
     async def _redis_clock(self) -> AsyncIterator[Finding]:
         assert self._store is not None

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from actors.runtime.broker_clock import TOLERATED_SECONDS
 from actors.runtime.settings import is_loopback
 from actors.runtime.stream_admin import ConsumerState, StreamState
 from cli.findings import Finding, State, failed, ok, unknown, warning
@@ -131,12 +132,19 @@ def judge_redis(name: str, info: Mapping[str, Any], saves: str | None) -> Iterat
 # -- clocks ---------------------------------------------------------------------------------------------
 
 
-def judge_clock(whose: str, offset: float, uncertain: float) -> Finding:
-    """`offset`: how far ahead of ours that clock is, give or take `uncertain` (half the round trip), in seconds."""
+def judge_clock(whose: str, offset: float, uncertain: float, off_broker: float = 0.0) -> Finding:
+    """`offset`: how far ahead of ours that clock is, give or take `uncertain` (half the round trip), in seconds.
+
+    `off_broker`: how far ahead of the broker's it is at least.
+    """
+    if abs(off_broker) > TOLERATED_SECONDS:
+        side = "ahead of" if off_broker > 0 else "behind"
+        found = f"the clock of {whose} is {_seconds(off_broker)} {side} the broker's, by which the exam goes"
+        return warning("clocks", found, "synchronise the clocks (NTP): its log lines and certificates go by it")
     far = abs(offset) - uncertain
     side = "ahead of" if offset > 0 else "behind"
     if far > CLOCK_SECONDS:
-        found = f"the clock of {whose} is {abs(offset):.3g} s {side} this machine's"
+        found = f"the clock of {whose} is {_seconds(offset)} {side} this machine's"
         return warning("clocks", found, "synchronise the clocks (NTP): outages and deadlines are measured with them")
     return ok("clocks", f"{whose} {abs(offset) + uncertain:.3f} s")
 
@@ -291,6 +299,10 @@ def merged(findings: Iterable[Finding], check: str, begins: str) -> list[Finding
     well = [one for one in everything if one.check == check and one.state is State.OK]
     rest = [one for one in everything if one not in well]
     return [*rest, ok(check, f"{begins} {', '.join(one.found for one in well)}")] if well else rest
+
+
+def _seconds(apart: float) -> str:
+    return f"{abs(apart):.3g} s" if abs(apart) < 1000 else f"{abs(apart):.0f} s"
 
 
 def _version(text: str) -> tuple[int, ...]:

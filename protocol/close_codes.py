@@ -29,6 +29,7 @@ class CloseCode(IntEnum):
     MIGRATE = 4006
     KICKED = 4007
     TOO_OFTEN = 4009
+    TOKEN_NOT_YET_VALID = 4010
     INVALID_HELLO = 4501
     INVALID_TOKEN = 4502
     REPLACED = 4503
@@ -76,6 +77,7 @@ CLOSE_RULES: dict[int, CloseRule] = {
         CloseRule(CloseCode.MIGRATE, True, "The server is drained; connect to the next endpoint at once."),
         CloseRule(CloseCode.KICKED, True, "An operator ended this connection; connect after the backoff."),
         CloseRule(CloseCode.TOO_OFTEN, True, "You have connected too often lately; connect after the backoff."),
+        CloseRule(CloseCode.TOKEN_NOT_YET_VALID, True, "The token is valid later; connect after the backoff."),
         CloseRule(CloseCode.INVALID_HELLO, False, "The first frame was no valid hello."),
         CloseRule(CloseCode.INVALID_TOKEN, False, "Fetch a new token, then connect."),
         CloseRule(CloseCode.REPLACED, False, "A newer connection of this examinee took over."),

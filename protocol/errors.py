@@ -54,6 +54,10 @@ class InvalidToken(ExamwireError):
     """The token is missing, malformed, expired, of another audience, or signed by somebody else."""
 
 
+class TokenNotYetValid(InvalidToken):
+    """The token's `nbf` or `iat` lies in the future: it will be valid, or the clock of who issued it is ahead."""
+
+
 class BrokerUnavailable(ExamwireError):
     """NATS did not take or answer in time. Nothing is known to be stored: try again with the same message id."""
 

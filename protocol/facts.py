@@ -168,10 +168,14 @@ class CaptureInfo(Wire):
 
 
 class MobileSyncWait(ExamineeFact):
-    """An examinee entered the mobile sync stage (document 18.3), until `deadline`."""
+    """An examinee entered the mobile sync stage (document 18.3), until `deadline`.
+
+    `byLogTime`: it begins when the log takes it, and lasts as long as its sender says, whatever clock that one has.
+    """
 
     type: ClassVar[str] = "mobile_sync_wait"
     deadline: Timestamp
+    by_log_time: bool | None = None
 
 
 class MobileSyncStatus(ExamineeFact):
@@ -194,10 +198,14 @@ class MobileSyncStatus(ExamineeFact):
 
 
 class MobileSyncExtend(ActionFact):
-    """A proctor gives an examinee `seconds` more for the picture, also when the stage has ended without one."""
+    """A proctor gives an examinee `seconds` more for the picture, also when the stage has ended without one.
+
+    `byLogTime`: as of `mobile_sync_wait`.
+    """
 
     type: ClassVar[str] = "mobile_sync_extend"
     seconds: Annotated[int, Field(ge=10, le=3600, strict=True)]
+    by_log_time: bool | None = None
 
 
 class MobileSyncTimeout(ExamineeFact):

@@ -13,9 +13,10 @@ import pydantic_core
 
 from protocol.codec import STATUS_CODEC, Malformed
 from protocol.errors import InvalidField
-from protocol.facts import ExamineeFact
+from protocol.facts import ExamineeFact, MobileSyncExtend, MobileSyncWait
 from protocol.partitions import partition_of
 from protocol.server_messages import ServerStatus
+from protocol.times import format_time, parse_time
 from protocol.versions import version_of
 from protocol.wire import Message
 
@@ -32,9 +33,13 @@ class LogEntry:
     fact: ExamineeFact
 
 
-def decode(subject: str, payload: bytes, *, scheduled: bool = False) -> list[Message | Malformed]:
+def decode(
+    subject: str, payload: bytes, logged: float | None = None, *, scheduled: bool = False
+) -> list[Message | Malformed]:
     """The messages of a payload that came on `subject`; what speaks of somebody else's plan or server is malformed.
 
+    `logged`: when the log took it, seconds since the epoch; what says `byLogTime` has its times moved there (`None`:
+    they stay, for who only looks whether it can be read).
     `scheduled`: NATS has published it for somebody (it has the header `SCHEDULER`), and does not ask whether that one
     may write there itself. Nobody schedules what is said of a server.
     """
@@ -50,12 +55,14 @@ def decode(subject: str, payload: bytes, *, scheduled: bool = False) -> list[Mes
             if wrong is not None:
                 error = InvalidField(wrong[0], f"{wrong[1]} has no place on {subject}")
                 decoded[index] = Malformed(index, error, _element(payload, index))
+            elif isinstance(message, MobileSyncWait | MobileSyncExtend) and message.by_log_time and logged:
+                decoded[index] = _moved(message, logged)
     return decoded
 
 
 def entries(subject: str, sequence: int, logged: float, payload: bytes) -> Iterator[LogEntry]:
     """The facts about examinees in the message `sequence` of STATUS, in order."""
-    for index, message in enumerate(decode(subject, payload)):
+    for index, message in enumerate(decode(subject, payload, logged)):
         if isinstance(message, ExamineeFact):
             yield LogEntry(version_of(sequence, index), logged, message)
 
@@ -77,6 +84,15 @@ def _misplaced(message: Message, about: str, named: str) -> tuple[str, str] | No
     if about != "plan":
         return "type", message.type
     return None if message.plan_id == named else ("data.planId", message.plan_id)
+
+
+def _moved(fact: MobileSyncWait | MobileSyncExtend, logged: float) -> MobileSyncWait | MobileSyncExtend:
+    """The fact with its times moved to when the log took it: the sender's clock says only how long the wait is."""
+    begins = format_time(logged)
+    if isinstance(fact, MobileSyncExtend):
+        return fact.model_copy(update={"timestamp": begins})
+    lasts = parse_time(fact.deadline) - parse_time(fact.timestamp)
+    return fact.model_copy(update={"timestamp": begins, "deadline": format_time(parse_time(begins) + lasts)})
 
 
 def _element(payload: bytes, index: int) -> bytes:

@@ -126,6 +126,7 @@ def _socket_server(server_id: str) -> tuple[list[str], list[str]]:
         # Its own lease. NATS cannot narrow this down to a subject; the cheaper read that could be does not go to the
         # leader, and an old answer would break the fence.
         _message(LEASE),
+        _time(),
         *_to_operators(),
     ]
     subscribe = [*_answers(subjects.socket_server(server_id)), subjects.session("*", "*"), subjects.applied("*")]
@@ -151,7 +152,7 @@ def _state_manager() -> tuple[list[str], list[str]]:
         _direct(STATUS),
         f"{API}.STREAM.INFO.{STATUS.name}",
         f"{API}.CONSUMER.LIST.{STATUS.name}",
-        f"{API}.STREAM.INFO.{LEASE.name}",
+        _time(),
         # What became a dead letter was told to nobody: a repair of Redis tells it.
         _direct(DEADLETTER),
         f"{API}.STREAM.INFO.{DEADLETTER.name}",
@@ -179,6 +180,7 @@ def _web_server() -> tuple[list[str], list[str]]:
         # What happened to an examinee, for the proctor's panel and the report.
         _direct(STATUS),
         f"{API}.STREAM.INFO.{STATUS.name}",
+        _time(),
         subjects.phone_code("*"),
         _message(PHONE),
         # The pictures, where they are kept in NATS.
@@ -234,6 +236,11 @@ def _message(stream: StreamSpec) -> str:
 def _direct(stream: StreamSpec) -> str:
     """Read a stream from any of its copies (`actors.runtime.stream_reading`)."""
     return f"{API}.DIRECT.GET.{stream.name}"
+
+
+def _time() -> str:
+    """Hear from the broker what time it is (`actors.runtime.broker_clock`), and how long LEASE has had its leader."""
+    return f"{API}.STREAM.INFO.{LEASE.name}"
 
 
 def _looking() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import time
@@ -19,6 +20,7 @@ from nats.aio.subscription import Subscription
 from nats.micro.request import Request as MicroRequest
 from nats.micro.service import EndpointConfig, Service, ServiceConfig
 
+from actors.runtime.broker_clock import BrokerClock
 from actors.runtime.broker_login import login
 from actors.runtime.nats_client import NatsClient
 from actors.runtime.publishing import Outgoing, PubAck, Publishing, Sent
@@ -61,6 +63,7 @@ class Bus(Publishing, StreamAdmin):
     def __init__(self, client: NatsClient, name: str) -> None:
         super().__init__(client, client.refusals, name)
         self._js = client.jetstream(timeout=API_SECONDS)
+        self.clock = BrokerClock(name, lambda subject, seconds: self.request(subject, timeout=seconds))
         self.connected_at = time.monotonic()
         self.disconnected_at: float | None = None
         self.on_reconnected: list[Callable[[], Awaitable[None]]] = []
@@ -150,6 +153,8 @@ class Bus(Publishing, StreamAdmin):
                 raise BrokerUnavailable(f"no TLS with NATS at {shown}: {trouble}; see nats.ca_file") from error
             raise BrokerUnavailable(f"no NATS server at {shown} within {wait:g} s: start it or set nats_url") from error
         bus = cls(client, name)
+        with contextlib.suppress(BrokerUnavailable):  # without streams yet, or without JetStream
+            await bus.clock.measure()
         return bus
 
     async def gone(self) -> None:

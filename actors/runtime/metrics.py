@@ -73,6 +73,11 @@ CLOCK_OFFSET = Gauge(
     "This machine's clock minus that of the machine Redis runs on, give or take half a round trip",
     registry=REGISTRY,
 )
+BROKER_CLOCK_OFFSET = Gauge(
+    "examwire_broker_clock_offset_seconds",
+    "This machine's clock minus the broker's, which ages, deadlines and the times in the log go by",
+    registry=REGISTRY,
+)
 PUBLISHES = Histogram(
     "examwire_publish_seconds",
     "From handing messages to the stream to the broker's last ack, which means they are on its disk",

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import nats.errors
@@ -213,7 +211,7 @@ class PullConsumer:
             metadata.sequence.stream,
             metadata.num_delivered or 1,
             metadata.num_pending or 0,
-            _seconds(metadata.timestamp),
+            stored_at(msg.reply),
             msg,
             self._unsettled,
         )
@@ -227,7 +225,7 @@ class PullConsumer:
         if delivery.attempt > 1:
             self._redelivered.inc()
         elif not self._buffer:  # the oldest of its batch
-            self._age.observe(max(0.0, time.time() - delivery.stored_at))
+            self._age.observe(max(0.0, self._bus.clock.now() - delivery.stored_at))
         self._buffer.append(delivery)
         self._wake.set()
 
@@ -244,5 +242,12 @@ class PullConsumer:
             log.debug("%s/%s: %s", self._stream, self._consumer, error)
 
 
-def _seconds(moment: datetime) -> float:
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+def stored_at(reply: str) -> float:
+    """When the broker took a message, by the subject its ack goes to: seconds, in whole microseconds.
+
+    As `parse_time` reads the same moment in an answer of the broker: a deadline made from either is the same.
+    """
+    tokens = reply.split(".")
+    # $JS.ACK, perhaps a domain and an account, stream, consumer, deliveries, two sequences, the time in ns, pending, …
+    nanoseconds = int(tokens[7 if len(tokens) == 9 else Msg.Ack.Timestamp])
+    return nanoseconds // 1000 / 1e6

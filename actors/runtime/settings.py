@@ -163,6 +163,9 @@ class MetricsSettings(_Section):
 class TokenSettings(_Section):
     public_key_file: Path | None = Field(None, description="PEM of an RS256 or EdDSA issuer")
     jwks_file: Path | None = Field(None, description="JWKS file of the issuer's public keys")
+    leeway_seconds: float = Field(
+        10.0, ge=0, le=600, description="by how much the issuer's clock may differ: for exp, nbf and iat of a token"
+    )
 
 
 class RedisSettings(_Section):

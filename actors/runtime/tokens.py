@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -14,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from actors.runtime.settings import Settings, signs_elsewhere, token_secret
 from protocol.claims import AUDIENCE, Claims
-from protocol.errors import ConfigurationError, InvalidToken
+from protocol.errors import ConfigurationError, InvalidToken, TokenNotYetValid
 from protocol.frames import Role
 from protocol.ids import check_id
 
@@ -25,10 +27,12 @@ class TokenVerifier:
     """Verifies tokens by the keys of the settings. An issuer's public key replaces the shared secret.
 
     With both, the secret is that of our own web servers: it is good for tokens of phones (`actors.phone_codes`), and
-    for nothing else.
+    for nothing else. `now`: the broker's clock, seconds since the epoch.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._leeway = settings.token.leeway_seconds
         # Parsed once: a key that is none fails at the start, and a hall that comes back does not pay for it.
         self._key: Any = None
         self._algorithms = _ASYMMETRIC
@@ -49,7 +53,10 @@ class TokenVerifier:
             raise ConfigurationError(f"token: the issuer's keys cannot be read: {error}") from error
 
     def verify(self, token: str | None) -> Claims:
-        """The claims of a token. Raises `InvalidToken` saying what is wrong, never repeating the token."""
+        """The claims of a token.
+
+        Raises `InvalidToken` saying what is wrong, never repeating the token; `TokenNotYetValid` when time mends it.
+        """
         if not token:
             raise InvalidToken("no token was given")
         key, algorithms, own = self._key, self._algorithms, False
@@ -64,18 +71,53 @@ class TokenVerifier:
                 key,
                 algorithms=algorithms,
                 audience=AUDIENCE,
-                options={"require": ["exp", "aud", "sub"]},
+                # The times are checked below, by our clocks.
+                options={
+                    "require": ["exp", "aud", "sub"],
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
             )
-        except jwt.ExpiredSignatureError:
-            raise InvalidToken("the token has expired") from None
         except KeyError:
             raise InvalidToken("the token names a key that the issuer does not have") from None
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise InvalidToken(f"the token is not valid: {error}") from None
         claims = Claims.read(payload)
+        self._check_times(payload)
         if own and claims.role != "mobile":
             raise InvalidToken("the token is not the issuer's, and only those of phones are signed here")
         return claims
+
+    def _check_times(self, payload: dict[str, Any]) -> None:
+        """Raise `InvalidToken` when the token has expired, `TokenNotYetValid` when it is not valid yet.
+
+        The issuer's clock is a third one. A token is refused only when this machine's clock and the broker's both say
+        so: one of them that is wrong must not lock out everybody (that it is wrong is told, see `BrokerClock`).
+        """
+        earliest, latest = sorted((time.time(), self._now()))
+        if _moment(payload, "exp", math.inf) <= earliest - self._leeway:
+            raise InvalidToken("the token has expired")
+        begins = max(_moment(payload, "nbf", 0.0), _moment(payload, "iat", 0.0))
+        if begins > latest + self._leeway:
+            raise TokenNotYetValid(
+                f"the token is not yet valid: it begins {math.ceil(begins - latest)} s from now; the clock of who "
+                "issued it may be ahead"
+            )
+
+
+def _moment(payload: dict[str, Any], claim: str, missing: float) -> float:
+    """A NumericDate (RFC 7519). Raises `InvalidToken`."""
+    value = payload.get(claim)
+    if value is None:
+        return missing
+    try:
+        moment = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        moment = math.nan
+    if not math.isfinite(moment):
+        raise InvalidToken(f"claim {claim}: must be a number of seconds")
+    return moment
 
 
 def _secret_key(settings: Settings) -> jwt.PyJWK:
@@ -83,11 +125,22 @@ def _secret_key(settings: Settings) -> jwt.PyJWK:
     return jwt.PyJWK({"kty": "oct", "k": secret}, "HS256")
 
 
-def issue_token(settings: Settings, role: Role, plan_id: str, subject: str, *, seconds: float = 12 * 3600.0) -> str:
-    """A token signed with the shared secret. Raises `InvalidField` for a bad id."""
+def issue_token(
+    settings: Settings,
+    role: Role,
+    plan_id: str,
+    subject: str,
+    *,
+    seconds: float = 12 * 3600.0,
+    issued_at: float | None = None,
+) -> str:
+    """A token signed with the shared secret, as of `issued_at` (default: now, by this machine).
+
+    Raises `InvalidField` for a bad id.
+    """
     check_id("planId", plan_id)
     check_id("sub", subject)
-    now = int(time.time())
+    now = int(time.time() if issued_at is None else issued_at)
     claims = {"sub": subject, "role": role, "plan": plan_id, "aud": AUDIENCE, "iat": now, "exp": int(now + seconds)}
     return jwt.encode(claims, token_secret(settings), algorithm="HS256")
 

@@ -39,7 +39,8 @@ class Vitals:
         """Begin to measure. A measurement that fails is logged; the role goes on without it."""
         loop = asyncio.get_running_loop()
         self._bus.on_reconnected.append(self._reconnected)
-        for name, work in (("lag", _lag()), ("nats", self._nats()), ("redis", self._redis())):
+        probes = (("lag", _lag()), ("nats", self._nats()), ("redis", self._redis()), ("clock", self._clock()))
+        for name, work in probes:
             task = loop.create_task(work, name=f"vitals:{name}")
             task.add_done_callback(_ended)
             self._tasks.append(task)
@@ -85,6 +86,15 @@ class Vitals:
                 up.set(1)
                 CLOCK_OFFSET.set(wall + seconds / 2 - theirs)
             await asyncio.sleep(PROBE_SECONDS)
+
+    async def _clock(self) -> None:
+        """Compare this machine's clock with the broker's, soon after the first stream is there."""
+        while True:
+            try:
+                await self._bus.clock.measure()
+            except BrokerUnavailable as error:
+                log.debug("the broker's clock: %s", error)
+            await asyncio.sleep(PROBE_SECONDS if self._bus.clock.known else TICK_SECONDS)
 
 
 async def _lag() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
 from typing import Self
 
 from actors.runtime.settings import Settings
@@ -21,7 +23,9 @@ class ServerProcess:
         self.url = url
 
     @classmethod
-    async def start(cls, settings: Settings, server_id: str = "SOCK001") -> Self:
+    async def start(
+        cls, settings: Settings, server_id: str = "SOCK001", variables: Mapping[str, str] | None = None
+    ) -> Self:
         ladder = ",".join(map(str, settings.reconnect.backoff_seconds))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "cli.main", "run", "socket-server", "--server-id", server_id, "--json"),
@@ -32,6 +36,7 @@ class ServerProcess:
             *("--socket-ping-timeout-seconds", str(settings.socket.ping_timeout_seconds)),
             stdout=PIPE,
             stderr=PIPE,
+            env={**os.environ, **(variables or {})},
         )
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), 20)

@@ -172,7 +172,7 @@ async def test_of_uploads_at_the_same_time_the_stored_one_is_the_one_announced_l
 
 async def test_without_a_valid_token_nothing_is_read(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    expired = site.bearer(seconds=-10)
+    expired = site.bearer(seconds=-11)
     valid = site.bearer()["Authorization"]
     for headers in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": valid + "x"}, expired):
         response = await site.put(picture(), headers=headers)

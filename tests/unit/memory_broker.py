@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from actors.log_of_record import Extent, SetAside, StatusLog, said_of_server
 from actors.log_of_record import facts_of as facts_in
+from actors.runtime.broker_clock import BrokerClock
 from actors.runtime.bus import Bus, Outgoing, Sent
 from actors.runtime.stream_admin import Stored as Logged
 from protocol import subjects
@@ -33,6 +34,10 @@ class Broker(Bus):
         self.reconnects: dict[str, bytes] = {}
         self.timers: dict[str, bytes] = {}
         self.dead: list[bytes] = []
+        self.clock = BrokerClock("memory", self._nobody)  # this machine's, until somebody answers
+
+    async def _nobody(self, subject: str, _seconds: float) -> bytes:
+        raise AssertionError(f"nobody answers on {subject}")
 
     async def send(self, messages: Sequence[Outgoing]) -> Sent:
         for message in messages:
@@ -94,6 +99,9 @@ class MemoryLog(StatusLog):
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+
+    def now(self) -> float:
+        return self._broker.clock.now()
 
     async def extent(self) -> Extent:
         await pause()

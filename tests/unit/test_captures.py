@@ -9,6 +9,7 @@ import errno
 import hashlib
 import io
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,3 +136,26 @@ async def test_a_picture_that_was_stored_again_while_the_sweep_looked_stays(
 
     await store.sweep(counted, 1e12)
     assert await store.read("P001", "E001", kept) == jpeg("navy")
+
+
+@pytest.mark.parametrize("ahead", [90.0, -7200.0])
+async def test_a_pictures_age_goes_by_the_clock_that_the_store_is_given(tmp_path: Path, ahead: float) -> None:
+    now = time.time() + ahead
+    store = DirectoryCaptures(tmp_path / "captures", lambda: now)
+    incoming = await store.begin("P001", "E001")
+    content = jpeg()
+    for part in (content[:100], content[100:]):
+        incoming.write(part)
+        (aside,) = store.directory.rglob("*.part")
+        assert aside.stat().st_mtime == pytest.approx(now, abs=0.01)
+    incoming.replace(content)
+    assert aside.stat().st_mtime == pytest.approx(now, abs=0.01)
+    await store.commit(incoming)
+    (kept,) = await store._kept()
+    assert kept.stored_at == pytest.approx(now, abs=0.01)
+
+    async def another(_plan_id: str, _examinee_id: str) -> tuple[str, float]:
+        return "f" * 64, now  # announced at this moment, by the same clock
+
+    await keep(store, jpeg("red"))
+    assert await store.sweep(another, 1e12) == 0, "both may be on their way to being announced"

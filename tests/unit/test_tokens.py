@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from actors.runtime.settings import Settings, load_settings, require_secret_beyond_loopback, token_secret
 from actors.runtime.tokens import TokenVerifier, bearer, issue_token
 from protocol.claims import Claims
-from protocol.errors import ConfigurationError, InvalidField, InvalidToken
+from protocol.errors import ConfigurationError, InvalidField, InvalidToken, TokenNotYetValid
 
 SECRET = "a secret of at least thirty-two characters"
 PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
@@ -98,7 +98,7 @@ def test_no_token_is_no_entry(settings: Settings) -> None:
 
 
 def test_an_expired_token_is_refused_as_expired(settings: Settings) -> None:
-    assert refusal(settings, issue_token(settings, "examinee", "P001", "E001", seconds=-1)) == "the token has expired"
+    assert refusal(settings, issue_token(settings, "examinee", "P001", "E001", seconds=-11)) == "the token has expired"
 
 
 @pytest.mark.parametrize(
@@ -311,3 +311,43 @@ def test_beyond_loopback_a_secret_or_a_key_must_be_configured(
     require_secret_beyond_loopback(load_settings(secret=SECRET), "socket.host", host)
     require_secret_beyond_loopback(with_public_key(tmp_path, rsa_key), "socket.host", host)
     require_secret_beyond_loopback(with_jwks(tmp_path, one=rsa_key), "socket.host", host)
+
+
+# -- clocks ------------------------------------------------------------------------------------------------
+
+
+def with_claim(claim: str, value: object) -> str:
+    changes: dict[str, Any] = {claim: value}
+    return signed(**changes)
+
+
+@pytest.mark.parametrize(("claim", "accepted", "refused"), [("iat", 5, 30), ("nbf", 5, 30), ("exp", -5, -30)])
+def test_the_issuers_clock_may_differ_by_the_leeway(
+    settings: Settings, claim: str, accepted: int, refused: int
+) -> None:
+    now = int(time.time())
+    assert TokenVerifier(settings).verify(with_claim(claim, now + accepted)).sub == "E001"
+    with pytest.raises(InvalidToken) as raised:
+        TokenVerifier(settings).verify(with_claim(claim, now + refused))
+    assert isinstance(raised.value, TokenNotYetValid) is (claim != "exp")
+    assert ("expired" in str(raised.value)) is (claim == "exp")
+    wide = settings.model_copy(update={"token": settings.token.model_copy(update={"leeway_seconds": 60.0})})
+    assert TokenVerifier(wide).verify(with_claim(claim, now + refused)).sub == "E001"
+
+
+@pytest.mark.parametrize("broker_ahead", [7200.0, -7200.0, 150.0, -150.0])
+def test_a_token_is_refused_only_when_both_clocks_say_so(settings: Settings, broker_ahead: float) -> None:
+    verifier = TokenVerifier(settings, lambda: time.time() + broker_ahead)
+    by_broker, by_this_machine = time.time() + broker_ahead, time.time()
+    for issued_at in (by_broker, by_this_machine):
+        assert verifier.verify(signed(iat=int(issued_at), exp=int(issued_at) + 60)).sub == "E001"
+    with pytest.raises(InvalidToken, match="has expired"):
+        verifier.verify(signed(exp=int(min(by_broker, by_this_machine)) - 30))
+    with pytest.raises(TokenNotYetValid):
+        verifier.verify(signed(iat=int(max(by_broker, by_this_machine)) + 30, exp=2**40))
+
+
+@pytest.mark.parametrize("claim", ["iat", "nbf", "exp"])
+@pytest.mark.parametrize("value", ["soon", True, [], {}, 1e308 * 10])
+def test_a_time_that_is_none_is_refused(settings: Settings, claim: str, value: object) -> None:
+    assert claim in refusal(settings, with_claim(claim, value))

@@ -28,6 +28,7 @@ const ENDS = {
   REPLACED: { tone: "warn", icon: "elsewhere", key: "replaced", button: "here" },
   INVALID_TOKEN: { tone: "warn", icon: "ended", key: "token", asksToken: true },
   FORBIDDEN: { icon: "ended", key: "forbidden", asksToken: true },
+  TOKEN_NOT_YET_VALID: { tone: "warn", icon: "ended", key: "early", button: "again", asksToken: true },
 };
 
 /**
@@ -72,13 +73,14 @@ export function viewOf(status, settled, shutOut = false, recorded = true, curren
  * @returns {Partial<View> & {key: string}}
  */
 function endOf(status, shutOut) {
+  const known = /** @type {Partial<View> & {key: string} | undefined} */ (ENDS[status.name]);
+  if (status.name === "TOKEN_NOT_YET_VALID" && known) return known; // after the last attempt, as after each before it
   if (status.reason !== "CLOSE_CODE") {
     if (shutOut) return { key: "exhausted", ...ENDS.RECONNECT_LIMIT_EXCEEDED };
     if (status.remedy === "RELOAD") return { key: "outdated", button: "reload", asks: "dead" };
     return { key: "unreachable", button: "again", asks: "dead" };
   }
-  const known = ENDS[status.name];
-  if (known?.key) return /** @type {Partial<View> & {key: string}} */ (known);
+  if (known) return known;
   return { icon: "ended", key: "broken", button: status.remedy === "USER" ? "again" : null };
 }
 

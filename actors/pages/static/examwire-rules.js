@@ -34,6 +34,7 @@ export const CLOSE_RULES = new Map([
   [4006, { name: "MIGRATE", reconnect: true }],
   [4007, { name: "KICKED", reconnect: true }],
   [4009, { name: "TOO_OFTEN", reconnect: true }],
+  [4010, { name: "TOKEN_NOT_YET_VALID", reconnect: true }],
   [4501, { name: "INVALID_HELLO", reconnect: false }],
   [4502, { name: "INVALID_TOKEN", reconnect: false }],
   [4503, { name: "REPLACED", reconnect: false }],

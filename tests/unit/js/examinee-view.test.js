@@ -66,6 +66,8 @@ test("each end says what to do", () => {
   assert.deepEqual(pick(ended("REMOVED")), ["removed", null, false, "shut"]);
   assert.deepEqual(pick(ended("REPLACED")), ["replaced", "here", false, null]);
   assert.deepEqual(pick(ended("INVALID_TOKEN")), ["token", null, true, null]);
+  const early = { ...ended("TOKEN_NOT_YET_VALID", 4010), reason: "ATTEMPTS_USED_UP" };
+  assert.deepEqual(pick(early), ["early", "again", true, null]);
   assert.deepEqual(pick({ ...ended("ATTEMPTS_USED_UP"), reason: "ATTEMPTS_USED_UP", code: null }), [
     "unreachable",
     "again",

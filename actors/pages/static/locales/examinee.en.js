@@ -31,6 +31,8 @@ export const texts = {
   "token.text": "Please open this page again from your exam platform, or enter a new access token. What you have done so far stays.",
   "forbidden.title": "This access is not for this page",
   "forbidden.text": "Please open the page by the link that is meant for you. If that does not help, tell your proctor: {code}",
+  "early.title": "Your access is not valid yet",
+  "early.text": "Please try again in a moment. If it stays so, tell your proctor: a clock of the exam platform may be wrong.",
   "unreachable.title": "The exam server cannot be reached",
   "unreachable.text": "It was tried several times. Please check your network and tell your proctor, then try again.",
   "outdated.title": "This page must be loaded again",

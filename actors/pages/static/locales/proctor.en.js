@@ -46,6 +46,7 @@ export const texts = {
   "stale.goesOn": "It is tried again every few seconds: {why}",
   "stale.gaveUp": "The page does not connect again by itself: {why}",
   "why.INVALID_TOKEN": "the token is not valid or has expired.",
+  "why.TOKEN_NOT_YET_VALID": "the token is not valid yet; the clock of who issued it may be ahead.",
   "why.FORBIDDEN": "the token is not a proctor's.",
   "why.REPLACED": "this page was opened elsewhere.",
   "why.TOO_MANY_ERRORS": "the server refused too many messages of this page.",

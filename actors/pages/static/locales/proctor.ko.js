@@ -46,6 +46,7 @@ export const texts = {
   "stale.goesOn": "몇 초 간격으로 계속 다시 시도합니다. {why}",
   "stale.gaveUp": "자동으로 다시 연결하지 않습니다. {why}",
   "why.INVALID_TOKEN": "토큰이 올바르지 않거나 만료되었습니다.",
+  "why.TOKEN_NOT_YET_VALID": "아직 유효하지 않은 토큰입니다. 토큰을 발급한 서버의 시계가 빠를 수 있습니다.",
   "why.FORBIDDEN": "감독관용 토큰이 아닙니다.",
   "why.REPLACED": "다른 곳에서 이 화면을 열었습니다.",
   "why.TOO_MANY_ERRORS": "이 화면이 보낸 메시지를 서버가 여러 번 거부했습니다.",

@@ -1,0 +1,86 @@
+"""Times that begin when the log takes a message, read alike by all who read the log."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.log_of_record import facts_of
+from actors.runtime.pull import stored_at
+from actors.runtime.stream_admin import Stored
+from actors.state_places import Item
+from protocol import subjects
+from protocol.codec import encode
+from protocol.facts import MobileSyncExtend, MobileSyncWait
+from protocol.log_entries import decode, entries
+from protocol.times import format_time, parse_time
+from protocol.wire import Message
+
+LOGGED = 1_796_000_000.25
+PLAN = subjects.status_plan("P001")
+
+
+def wait(began: float, seconds: float, by_log_time: bool | None = True) -> MobileSyncWait:
+    return MobileSyncWait(
+        plan_id="P001",
+        examinee_id="E001",
+        timestamp=format_time(began),
+        deadline=format_time(began + seconds),
+        by_log_time=by_log_time,
+    )
+
+
+def only(decoded: list[object]) -> object:
+    (one,) = decoded
+    return one
+
+
+@pytest.mark.parametrize("ahead", [7200.0, -150.0, 90.0, 0.0, -0.004])
+def test_a_stage_begins_when_the_log_takes_it_and_lasts_as_long_as_was_said(ahead: float) -> None:
+    read = only([*decode(PLAN, encode(wait(LOGGED + ahead, 120.0)), LOGGED)])
+    assert isinstance(read, MobileSyncWait)
+    assert (read.timestamp, read.deadline) == (format_time(LOGGED), format_time(LOGGED + 120))
+
+
+def test_more_time_counts_from_when_the_log_takes_it() -> None:
+    fact = MobileSyncExtend(
+        plan_id="P001",
+        examinee_id="E001",
+        by="kim",
+        action_id="a1",
+        seconds=60,
+        timestamp=format_time(LOGGED - 150),
+        by_log_time=True,
+    )
+    read = only([*decode(PLAN, encode(fact), LOGGED)])
+    assert isinstance(read, MobileSyncExtend)
+    assert (read.timestamp, read.seconds) == (format_time(LOGGED), 60)
+
+
+@pytest.mark.parametrize("by_log_time", [None, False])
+def test_what_an_older_release_has_written_stays_as_it_was_decided_on(by_log_time: bool | None) -> None:
+    said = wait(LOGGED - 150, 120.0, by_log_time)
+    assert only([*decode(PLAN, encode(said), LOGGED)]) == said
+
+
+def test_all_who_read_the_log_read_the_same() -> None:
+    payload = encode(wait(LOGGED - 150, 120.0))
+    stored = Stored(PLAN, 7, payload, {}, LOGGED)
+    (item,) = facts_of(stored)
+    (entry,) = entries(PLAN, 7, LOGGED, payload)
+    assert isinstance(item, Item)
+    read: list[Message | object] = [item.message, entry.fact, only([*decode(PLAN, payload, LOGGED)])]
+    assert read[0] == read[1] == read[2]
+
+
+@given(st.integers(1_700_000_000_000_000_000, 2_000_000_000_000_000_000), st.booleans())
+def test_the_moment_of_a_delivery_is_that_of_a_reading_to_the_last_digit(nanoseconds: int, with_domain: bool) -> None:
+    old = f"$JS.ACK.STATUS.state-manager.1.7.7.{nanoseconds}.0"
+    new = f"$JS.ACK.hub.ACCOUNT.STATUS.state-manager.1.7.7.{nanoseconds}.0.x1"
+    seconds, fraction = divmod(nanoseconds, 10**9)
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    text = f"{moment:%Y-%m-%dT%H:%M:%S}.{fraction:09d}".rstrip("0").rstrip(".") + "Z"
+    assert stored_at(new if with_domain else old) == parse_time(text)
