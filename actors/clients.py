@@ -48,6 +48,7 @@ from protocol.errors import ExamwireError
 from protocol.facts import ClientInfo, LossReason
 from protocol.frames import CLIENT_FRAMES, Hello, Migrate, ReconnectPolicy, Welcome, refusal_of
 from protocol.streams import ladder_of
+from protocol.texts import clean_line
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.clients")
@@ -412,4 +413,11 @@ def _client_info(connection: Connection, hello: Hello) -> ClientInfo:
     said = hello.client_info.browser_info if hello.client_info else None
     agent = connection.request.headers.get("User-Agent") if connection.request else None
     address = connection.place.ip if connection.place is not None else None
-    return ClientInfo(ip_address=address or None, browser_info=said or (agent[:256] if agent else None))
+    return ClientInfo(
+        ip_address=address or None, browser_info=said or (clean_line(_utf8(agent))[:256] if agent else None)
+    )
+
+
+def _utf8(header: str) -> str:
+    """A header as people mean it: websockets reads it as Latin-1, which is each byte as a character (RFC 9110, 5.5)."""
+    return header.encode("latin-1", "replace").decode(errors="replace")

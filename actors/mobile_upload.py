@@ -37,6 +37,7 @@ from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
 from protocol.facts import CaptureInfo, DeviceInfo, MobileSyncCode, MobileSyncStatus
 from protocol.ids import check_id
 from protocol.streams import STATUS
+from protocol.texts import clean_line
 from protocol.times import format_time, parse_time
 
 log = logging.getLogger("examwire.web")
@@ -311,7 +312,7 @@ def _device(request: Request) -> tuple[str, DeviceInfo]:
         raise InvalidField("deviceId", "is missing from the query")
     device_id = check_id("deviceId", query["deviceId"])
     try:
-        return device_id, DeviceInfo.model_validate(dict(query))
+        return device_id, DeviceInfo.model_validate({name: clean_line(said) for name, said in query.items()})
     except pydantic.ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False)[0]
         raise InvalidField(str(wrong["loc"][0]), wrong["msg"]) from None

@@ -16,7 +16,7 @@ from actors.runtime.settings import Settings
 from actors.runtime.stream_reading import read_stream
 from cli.config import takes_settings
 from cli.live import Row, address_of, ask, connected, entry_at, inspection_of, kind_of
-from cli.output import ExitCode, Format, OutputOption, print_json, run_until_interrupted
+from cli.output import ExitCode, Format, OutputOption, print_json, run_until_interrupted, say
 from cli.token import seconds_of
 from protocol import subjects
 from protocol.control import Drain, Stop
@@ -62,7 +62,7 @@ def drain(
                 raise ConfigurationError(f"{address_of(entry)} is a {kind_of(entry)}: only socket servers are drained")
             before = await inspection_of(bus, entry)
             done = await ask(bus, address_of(entry), Drain(over_seconds=seconds, force=force))
-            typer.echo(done.text, err=True)
+            say(done.text, err=True)
             clients = done.details.get("clients", _clients(before))
             result: Row = {"address": address_of(entry), "overSeconds": seconds, "clients": clients}
             if wait:
@@ -79,7 +79,7 @@ def drain(
             if output is Format.JSON:
                 print_json(result)
             else:
-                typer.echo(f"{address_of(entry)}: {result['state']}: {text}")
+                say(f"{address_of(entry)}: {result['state']}: {text}")
 
     _to_the_end(work, "the drain, if it has begun, goes on")
 
@@ -106,14 +106,14 @@ def stop(
                 # In a thread: the connection is kept alive while somebody thinks.
                 await asyncio.to_thread(typer.confirm, _warning(entry, before), abort=True, err=True)
             done = await ask(bus, address_of(entry), Stop())
-            typer.echo(done.text, err=True)
+            say(done.text, err=True)
             if wait:
                 await _ended(bus, entry, ENDING_SECONDS, lambda _: True)
             result = {"address": address_of(entry), "state": "ended" if wait else "ending"}
             if output is Format.JSON:
                 print_json(result)
             else:
-                typer.echo(f"{address_of(entry)}: {result['state']}")
+                say(f"{address_of(entry)}: {result['state']}")
 
     _to_the_end(work, "what was asked for goes on")
 
@@ -129,7 +129,7 @@ def _to_the_end(work: Callable[[], Awaitable[None]], otherwise: str) -> None:
 
     run_until_interrupted(whole())
     if not done:
-        typer.echo(f"examwire: not waited for: {otherwise}", err=True)
+        say(f"examwire: not waited for: {otherwise}", err=True)
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -212,5 +212,6 @@ class _Progress:
             text += ", waiting for another server to become READY"
         if text != self._said:
             self._said = text
+            # The escapes are ours; the rest is an address and numbers.
             typer.echo(f"\r\033[K{text}" if self._in_place else text, err=True, nl=not self._in_place)
         return not waiting

@@ -13,7 +13,7 @@ from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from cli.config import takes_settings
 from cli.live import address_of, ask, connected, entry_at, is_session, session_at, session_ids
-from cli.output import Format, NotFound, OutputOption, print_json, run_until_interrupted
+from cli.output import Format, NotFound, OutputOption, print_json, run_until_interrupted, say
 from cli.token import seconds_of
 from protocol.codec import Codec, Malformed
 from protocol.control import Handled, Tail
@@ -60,7 +60,7 @@ def tail(
                 if output is Format.JSON:
                     print_json(handled.data(), lines=True)
                 else:
-                    typer.echo(line_of(handled))
+                    say(line_of(handled))
 
     run_until_interrupted(work())
 
@@ -125,11 +125,11 @@ async def _renew(bus: Bus, address: str, tail: Tail, place: str | None) -> None:
             found = await _begin(bus, address, tail)
         except (NotFound, NoResponders, BrokerUnavailable) as error:
             if place is not None:
-                typer.echo(f"examwire: {error}; waiting for it", err=True)
+                say(f"examwire: {error}; waiting for it", err=True)
             place = None
         else:
             if found != place:
-                typer.echo(f"examwire: {address} is at {found} now", err=True)
+                say(f"examwire: {address} is at {found} now", err=True)
             place = found
 
 

@@ -18,7 +18,7 @@ from actors.runtime.state_store import StateStore
 from cli.config import takes_settings
 from cli.live import connected
 from cli.moments import local, zone_name
-from cli.output import ExitCode, Format, NotFound, OutputOption, console, print_json, printable, show, table
+from cli.output import ExitCode, Format, NotFound, OutputOption, console, print_json, say, show, table, text
 from protocol.dead_letters import reason_group
 from protocol.errors import ConfigurationError, ProtocolError
 from protocol.versions import version_of
@@ -93,9 +93,9 @@ def show_letter(
         target = console()
         target.print(table(["", f"dead letter {filed.number}"], lines))
         if cut is not None:
-            target.print(f"only the beginning of the payload: {printable(cut)}", markup=False)
-        text = payload if parsed is None else json.dumps(parsed, ensure_ascii=False, indent=2)
-        target.print(printable(text), markup=False, highlight=False)
+            target.print(text(f"only the beginning of the payload: {cut}"))
+        shown = json.dumps(parsed, ensure_ascii=False, indent=2) if parsed is not None else payload
+        target.print(text(shown, lines=parsed is not None))
 
     _at_the_desk(settings, work)
 
@@ -227,7 +227,7 @@ def _finish(results: list[dict[str, Any]], output: Format) -> None:
     for one in results:
         bad = one["outcome"] in ("not found", "refused", "returned", "pending")
         if output is not Format.JSON or bad:
-            typer.echo(f"{one['letter']}: {one['text']}", err=bad)
+            say(f"{one['letter']}: {one['text']}", err=bad)
     outcomes = {one["outcome"] for one in results}
     for outcome, code in (
         ("refused", ExitCode.FAILED),

@@ -18,7 +18,7 @@ from cli.config import takes_settings
 from cli.diagnosis import Diagnosis, Seen, diagnose
 from cli.live import connected, session_at
 from cli.moments import local, zone_name
-from cli.output import ExitCode, Format, NotFound, OutputOption, console, print_json, printable, table
+from cli.output import ExitCode, Format, NotFound, OutputOption, console, print_json, say, table, text
 from cli.timeline import as_json, cells, read
 from protocol import keys, subjects
 from protocol.errors import BrokerUnavailable, StateDamaged, StateUnavailable
@@ -66,7 +66,7 @@ def show_examinee(
         else:
             _print(seen, found)
         for trouble in seen.unavailable:
-            typer.echo(f"examwire: {trouble}", err=True)
+            say(f"examwire: {trouble}", err=True)
         return ExitCode.DEGRADED if seen.unavailable else ExitCode.OK
 
     code = asyncio.run(work())
@@ -175,15 +175,15 @@ def _as_json(seen: Seen, found: Diagnosis) -> dict[str, Any]:
 def _print(seen: Seen, found: Diagnosis) -> None:
     target = console()
 
-    def say(text: str) -> None:
-        target.print(printable(text), markup=False, highlight=False)
+    def tell(line: str) -> None:
+        target.print(text(line))
 
-    say(found.headline)
+    tell(found.headline)
     for line in found.disagreements:
-        say(f"  note: {line}")
+        tell(f"  note: {line}")
     for line in found.advice:
-        say(f"  what to do: {line}")
-    say("")
+        tell(f"  what to do: {line}")
+    tell("")
     for title, values in (
         ("record", _visible(seen.record)),
         ("live session", _session_lines(seen.session)),
@@ -193,7 +193,8 @@ def _print(seen: Seen, found: Diagnosis) -> None:
         if values:
             target.print(table([title, ""], [(name, value) for name, value in values.items() if value]))
         elif values is not None:
-            say(f"{title}: none\n")
+            tell(f"{title}: none")
+            tell("")
     if seen.happened is not None:
         shown = [one for one in seen.happened if one.effect][-LAST:]
         title = f"the last {len(shown)} of {len(seen.happened)} happenings; times in {zone_name()}"

@@ -59,14 +59,12 @@ def show_findings(findings: Sequence[Finding], output: Format) -> None:
     if output is Format.JSON:
         print_json({"state": worst(findings).value, "findings": [finding.to_json() for finding in findings]})
         return
-    from rich.text import Text
-
-    from cli.output import console, table
+    from cli.output import console, table, text
 
     drawn = table(["check", "", "found", "what to do"], [])
     styles = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "bold red", State.UNKNOWN: "dim"}
     for one in findings:
-        drawn.add_row(Text(one.check), Text(one.state.value, styles[one.state]), Text(one.found), Text(one.advice))
+        drawn.add_row(text(one.check), text(one.state.value, styles[one.state]), text(one.found), text(one.advice))
     target = console()
     target.print(drawn)
     counts = Counter(finding.state for finding in findings)

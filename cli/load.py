@@ -29,7 +29,7 @@ from cli.load_hall import Hall
 from cli.load_report import Report
 from cli.load_scenarios import Run, hall_outage, one_by_one, rolling_restart, steady
 from cli.load_workers import raise_file_limit
-from cli.output import ExitCode, Format, OutputOption, show, table
+from cli.output import ExitCode, Format, OutputOption, say, show, table
 from cli.percentiles import Percentiles
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
@@ -268,4 +268,4 @@ def machine() -> dict[str, Any]:
 
 
 def _progress(text: str) -> None:
-    typer.echo(f"load: {text}", err=True)
+    say(f"load: {text}", err=True)

@@ -35,6 +35,7 @@ from protocol.events import (
     ExamineeReconnecting,
 )
 from protocol.frames import PlanSnapshot, Welcome
+from protocol.texts import escaped
 
 HANDSHAKES_AT_ONCE = 64
 MOVE_SECONDS = 20.0
@@ -142,7 +143,7 @@ class Seats:
             while not isinstance(await client.receive(), Welcome):
                 pass
         except GaveUp as gave_up:
-            print(f"{examinee_id(number)}: {gave_up}", file=sys.stderr)
+            print(escaped(f"{examinee_id(number)}: {gave_up}"), file=sys.stderr)
         else:
             assert client.welcome is not None
             say("moved", number=number, left=left, welcomed=time.time(), socketId=client.welcome.socket_id)
@@ -178,7 +179,7 @@ class Seats:
                     self._refusals += 1
                     final = refused.code is not None and refused.code >= 4500
                     if final or loop.time() > deadline:
-                        print(f"{name}: {refused}", file=sys.stderr)
+                        print(escaped(f"{name}: {refused}"), file=sys.stderr)
                         return None
                     wait = refused.retry_after or RETRY_SECONDS
                 else:

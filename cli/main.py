@@ -15,8 +15,9 @@ from typer.main import get_command, get_group
 
 from actors.runtime.logs import configure_logging
 from actors.runtime.masking import masked
-from cli.output import exit_code_of
-from protocol.errors import ExamwireError
+from cli.output import exit_code_of, say
+from protocol.errors import ConfigurationError, ExamwireError
+from protocol.roster import BadRoster
 
 Place = tuple[str, str]
 """Module and attribute of a command's function, or of the Typer of a group whose commands are all in that module."""
@@ -118,7 +119,9 @@ class ExamwireGroup(LateGroup):
         try:
             return super().invoke(ctx)
         except ExamwireError as error:
-            typer.echo(f"examwire: {masked(str(error))}", err=True)
+            # A roster's complaints and the settings' are lines of ours; in any other error, a line break is somebody's.
+            several = isinstance(error, BadRoster | ConfigurationError)
+            say(f"examwire: {masked(str(error))}", err=True, lines=several)
             raise typer.Exit(exit_code_of(error)) from None
 
 
@@ -142,7 +145,7 @@ def version() -> None:
     """Print the version of examwire."""
     from importlib.metadata import version as version_of
 
-    typer.echo(version_of("examwire"))
+    say(version_of("examwire"))
 
 
 def main() -> None:

@@ -20,10 +20,12 @@ from protocol.errors import (
     ProtocolError,
     StateUnavailable,
 )
+from protocol.texts import escaped, escaped_in_json
 
 if TYPE_CHECKING:  # rich is imported when something is drawn: `examwire token` draws nothing
     from rich.console import Console, RenderableType
     from rich.table import Table
+    from rich.text import Text
 
 T = TypeVar("T")
 
@@ -69,29 +71,46 @@ def exit_code_of(error: ExamwireError) -> ExitCode:
 
 def print_json(value: Any, *, lines: bool = False) -> None:
     """JSON on stdout, at once; `lines`: one value a line, for streams of them."""
-    print(json.dumps(value, ensure_ascii=False, indent=None if lines else 2), flush=True)
+    print(escaped_in_json(json.dumps(value, ensure_ascii=False, indent=None if lines else 2)), flush=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:
     """A table; `None` shows as nothing. Cells are text, never markup: they hold what others wrote."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
-    drawn = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    above = text(title) if title is not None else None
+    drawn = Table(*columns, title=above, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in drawn.columns:
         column.overflow = "fold"
     for row in rows:
-        drawn.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
+        drawn.add_row(*(text("" if cell is None else cell) for cell in row))
     return drawn
 
 
-_UNPRINTABLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+def printable(text: str, *, lines: bool = True) -> str:
+    """What others wrote, for a terminal: what it would obey, and what cannot be seen, as escapes.
+
+    Without `lines` line breaks, too: nobody forges a line.
+    """
+    return escaped(text, lines=lines)
 
 
-def printable(text: str) -> str:
-    """What others wrote, for a terminal: control characters as escapes, so that no message can command the terminal."""
-    return text.translate(_UNPRINTABLE)
+def text(value: object, style: str = "", *, lines: bool = False) -> Text:
+    """What rich draws as it is, never markup, with escapes for what a terminal would obey. `lines`: as of `say`."""
+    from rich.text import Text
+
+    return Text(printable(str(value), lines=lines), style)
+
+
+def paragraph(lines: Iterable[str]) -> Text:
+    """Lines of text for rich."""
+    return text("\n".join(map(escaped, lines)), lines=True)
+
+
+def say(line: str, *, err: bool = False, lines: bool = False) -> None:
+    """One line on stdout or stderr, whoever wrote what is in it; with `lines`, several that we have put together."""
+    typer.echo(printable(line, lines=lines), err=err)
 
 
 def cell(value: object) -> object:

@@ -21,7 +21,7 @@ from actors.runtime.tokens import issue_token
 from cli.config import takes_settings
 from cli.live import connected
 from cli.moments import local, zone_name
-from cli.output import Format, NotFound, OutputOption, show, table
+from cli.output import Format, NotFound, OutputOption, paragraph, show, table
 from cli.page_links import page_bases
 from cli.running_up import RunningUp
 from cli.signing import require_taken_here
@@ -215,7 +215,6 @@ def _web_url(settings: Settings, told: str | None) -> str:
 
 
 def _told(value: dict[str, Any]) -> RenderableType:
-    from rich.text import Text
 
     lines = [
         f"plan {value['planId']}: {value['examinees']} examinees on the roster: {value['new']} enrolled now, "
@@ -225,7 +224,7 @@ def _told(value: dict[str, Any]) -> RenderableType:
         lines.append(
             f"tokens and links are in {value['tokens']}, which only you may read: they let in whoever has them"
         )
-    return Text("\n".join(lines))
+    return paragraph(lines)
 
 
 # -- tokens -----------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from actors.runtime.settings import Settings
 from cli.config import takes_settings
 from cli.live import connected
 from cli.moments import MOMENT_HELP, lasting, local, parse_moment, zone_name
-from cli.output import Format, NotFound, OutputOption, show, table
+from cli.output import Format, NotFound, OutputOption, say, show, table
 from cli.timeline import never_seen
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
@@ -69,12 +69,12 @@ def report(
         rows = outages.rows(*window, ignore_below=ignore_below)
         missing = sum(not row.complete for row in rows)
         if missing:
-            typer.echo(f"the first facts about {missing} examinees have expired from the log", err=True)
+            say(f"the first facts about {missing} examinees have expired from the log", err=True)
         sums = totals(rows)
         if affected:
             rows = [row for row in rows if row.outages]
         if as_csv:
-            typer.echo(csv_of(plan_id, rows), nl=False)
+            typer.echo(csv_of(plan_id, rows), nl=False)  # its cells are escaped
             return
         value = {
             "planId": plan_id,

@@ -20,7 +20,7 @@ from cli.live import (
     session_at,
     session_pages,
 )
-from cli.output import ExitCode, Format, OutputOption, print_json, run_until_interrupted, show, table
+from cli.output import ExitCode, Format, OutputOption, print_json, run_until_interrupted, say, show, table
 from protocol import subjects
 from protocol.control import Kick
 from protocol.ids import check_id
@@ -72,9 +72,9 @@ def list_sessions(
                 show(found, lambda: _draw(found), output)
             if offset + len(found) < total and not everyone:
                 more = f"--offset {offset + len(found)} for the next ones, --all for all"
-                typer.echo(f"examwire: {len(found)} of {total} sessions; {more}", err=True)
+                say(f"examwire: {len(found)} of {total} sessions; {more}", err=True)
             if silent:
-                typer.echo(f"examwire: no answer from {', '.join(silent)}: its sessions are missing", err=True)
+                say(f"examwire: no answer from {', '.join(silent)}: its sessions are missing", err=True)
                 raise typer.Exit(ExitCode.DEGRADED)
 
     run_until_interrupted(work())
@@ -116,7 +116,7 @@ def kick(
             if output is Format.JSON:
                 print_json({"server": server, "socketId": socket_id, "text": done.text, **done.details})
             else:
-                typer.echo(done.text)
+                say(done.text)
 
     run_until_interrupted(work())
 

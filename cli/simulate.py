@@ -18,7 +18,7 @@ from actors.runtime.settings import Settings
 from actors.runtime.tokens import issue_token
 from cli.certificates import trusted_here
 from cli.config import takes_settings
-from cli.output import ExitCode, Format, OutputOption, show
+from cli.output import ExitCode, Format, OutputOption, say, show
 from cli.running_up import READY_FILE, RunningUp
 from cli.signing import require_taken_here
 from cli.simulated_examinee import Place, SimulatedExaminee, deal_stories
@@ -184,7 +184,7 @@ def app_command(
         options = _options(settings, socket_url, web_url, plan, examinees, proctors, duration, seed, speed)
         report = asyncio.run(_run(options, Screen(live=output is Format.TABLE and sys.stdout.isatty())))
     except CannotConnect as error:
-        typer.echo(f"examwire: {error}", err=True)
+        say(f"examwire: {error}", err=True)
         raise typer.Exit(ExitCode.UNREACHABLE) from None
     show(report.model_dump(by_alias=True), lambda: draw_report(report), output)
     raise typer.Exit(ExitCode.OK if report.ok else ExitCode.FAILED)

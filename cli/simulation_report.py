@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from rich.console import Group, RenderableType
-from rich.text import Text
 
-from cli.output import table
+from cli.output import paragraph, table
 from cli.simulated_examinee import SimulatedExaminee
 from cli.simulated_proctor import SimulatedProctor
 from protocol.plan_view import Seen
@@ -197,4 +196,4 @@ def draw_report(report: SimulateReport) -> RenderableType:
         *(f"  {message}" for message in report.messages),
         *(f"  could not: {failure}" for failure in report.failures),
     ]
-    return Group(table(["event", *heads], rows, title=f"plan {report.plan_id}"), Text("\n".join(lines)))
+    return Group(table(["event", *heads], rows, title=f"plan {report.plan_id}"), paragraph(lines))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cli.output import say, text
 from cli.simulated_examinee import SimulatedExaminee
 from cli.simulated_proctor import SimulatedProctor
 from protocol.events import (
@@ -25,6 +25,7 @@ from protocol.events import (
 from protocol.facts import MobileSyncStatus, Notice, NoticeConfirmed
 from protocol.frames import PlanSnapshot
 from protocol.plan_view import Seen
+from protocol.texts import escaped
 from protocol.wire import Message
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Screen:
         line = f"{time.monotonic() - self._began:7.1f} s  {text}"
         self._log.append(line)
         if not self.live:
-            print(line, file=sys.stderr, flush=True)
+            say(line, err=True)
 
     async def draw(self, title: str, examinees: Sequence[SimulatedExaminee], proctor: SimulatedProctor) -> None:
         """Draw until cancelled."""
@@ -135,7 +136,6 @@ class Screen:
         from rich import box
         from rich.console import Group
         from rich.table import Table
-        from rich.text import Text
 
         room = max(3, height - LOG_LINES - 8)
         # Those with whom something is going on come first when not all fit.
@@ -143,35 +143,39 @@ class Screen:
         table = Table(
             "examinee", "status", "server", "attempt", "mobile sync", "does", "last event", box=box.SIMPLE_HEAD
         )
-        table.title, table.title_justify = Text(title), "left"
+        table.title, table.title_justify = text(title), "left"
         for one in sorted(shown, key=lambda one: one.examinee_id):
             seen = proctor.view.examinees.get(one.examinee_id) or Seen(one.examinee_id)
             table.add_row(
-                Text(one.examinee_id),
+                text(one.examinee_id),
                 _styled(seen.status),
-                Text(seen.server_id or "" if seen.connected else ""),
+                text(seen.server_id or "" if seen.connected else ""),
                 _attempt(seen),
                 _styled("" if seen.mobile_sync == "NONE" else seen.mobile_sync),
-                Text(one.doing, style="italic"),
-                Text(self._last.get(one.examinee_id, ""), overflow="ellipsis", no_wrap=True),
+                text(one.doing, "italic"),
+                _cut(escaped(self._last.get(one.examinee_id, ""))),
             )
         connected = len(proctor.view.connected())
         rest = f" ({len(examinees) - len(shown)} more not shown)" if len(shown) < len(examinees) else ""
         told = f"{proctor.name} sees {connected} of {len(proctor.view.examinees)} connected{rest}; Ctrl-C ends"
-        return Group(table, Text("\n".join(self._log), style="dim", overflow="ellipsis", no_wrap=True), Text(told))
+        return Group(table, _cut("\n".join(map(escaped, self._log)), "dim"), text(told))
 
 
 def _styled(status: str) -> Text:
-    from rich.text import Text
 
-    return Text(status, style=_STYLES.get(status, ""))
+    return text(status, _STYLES.get(status, ""))
 
 
 def _attempt(seen: Seen) -> Text:
-    from rich.text import Text
 
     if seen.exhausted:
-        return Text("used up", style="red")
+        return text("used up", "red")
     if seen.connected or not seen.attempt:
-        return Text("")
-    return Text(f"{seen.attempt} of {seen.max_attempts}", style="yellow")
+        return text("")
+    return text(f"{seen.attempt} of {seen.max_attempts}", "yellow")
+
+
+def _cut(shown: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(shown, style, overflow="ellipsis", no_wrap=True)

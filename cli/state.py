@@ -16,7 +16,7 @@ from actors.state_audit import Audit, Report
 from actors.state_repair import Repair, StateRepair
 from cli.config import takes_settings
 from cli.live import connected
-from cli.output import ExitCode, Format, NotFound, OutputOption, show, table
+from cli.output import ExitCode, Format, NotFound, OutputOption, paragraph, show, table, text
 from protocol.ids import check_id
 
 if TYPE_CHECKING:
@@ -146,7 +146,6 @@ def _report(report: Report) -> dict[str, Any]:
 
 def _draw(report: Report) -> RenderableType:
     from rich.console import Group
-    from rich.text import Text
 
     lines = [
         f"{report.messages} messages of the log, {report.facts} facts: {report.records} records, "
@@ -163,22 +162,21 @@ def _draw(report: Report) -> RenderableType:
     found = report.differences
     if not found:
         lines.append("no differences")
-        return Text("\n".join(lines))
+        return paragraph(lines)
     left_out = f", {SHOWN} of them shown (all: -o json)" if len(found) > SHOWN else ""
     lines.append(f"{len(found)} differences in {len({one.key for one in found})} keys{left_out}")
     rows = [(one.key, one.field, _or_none(one.redis), _or_none(one.log)) for one in found[:SHOWN]]
-    return Group(Text("\n".join(lines)), table(["key", "field", "in Redis", "by the log"], rows))
+    return Group(paragraph(lines), table(["key", "field", "in Redis", "by the log"], rows))
 
 
 def _draw_rebuild(before: Report, repairs: list[Repair], after: Report) -> RenderableType:
     from rich.console import Group
-    from rich.text import Text
 
     written = sum(one.records for one in repairs)
     restated = sum(one.restated for one in repairs)
     seconds = sum(one.seconds for one in repairs)
     done = f"{written} records written by the log, {restated} examinees told anew, {seconds:.1f} s"
-    return Group(_draw(before), Text(done), Text("afterwards:"), _draw(after)) if repairs else _draw(before)
+    return Group(_draw(before), text(done), text("afterwards:"), _draw(after)) if repairs else _draw(before)
 
 
 def _or_none(value: str | None) -> str:

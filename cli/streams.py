@@ -15,7 +15,7 @@ from actors.runtime.settings import Settings
 from actors.runtime.stream_admin import config_difference, consumer_config, stream_config
 from cli.config import takes_settings
 from cli.live import Row, connected
-from cli.output import ExitCode, Format, OutputOption, WatchOption, run_until_interrupted, show, table, watch
+from cli.output import ExitCode, Format, OutputOption, WatchOption, run_until_interrupted, say, show, table, watch
 from cli.running_up import TOPOLOGY_SETTINGS
 from protocol.times import format_time
 
@@ -95,7 +95,7 @@ def apply(settings: Settings, output: OutputOption = Format.TABLE) -> None:
         _show(before, output)
         remaining = [finding.name for finding in after if finding.state != "same"]
         if remaining:
-            typer.echo(f"examwire: still not as declared: {', '.join(remaining)}", err=True)
+            say(f"examwire: still not as declared: {', '.join(remaining)}", err=True)
             raise typer.Exit(ExitCode.DEGRADED)
 
     run_until_interrupted(work())

@@ -12,7 +12,17 @@ from actors.runtime.settings import Settings
 from cli.config import takes_settings
 from cli.live import connected
 from cli.moments import MOMENT_HELP, in_local_times, lasting, local, parse_moment, zone_name
-from cli.output import Format, NotFound, OutputOption, console, print_json, printable, run_until_interrupted, table
+from cli.output import (
+    Format,
+    NotFound,
+    OutputOption,
+    console,
+    print_json,
+    run_until_interrupted,
+    say,
+    table,
+    text,
+)
 from protocol.happenings import Happening, Moment, What, at_moment
 from protocol.ids import check_id
 from protocol.timeline import Timeline
@@ -98,7 +108,7 @@ def _say_what_is_missing(reading: Timeline, examinee_id: str | None, beginning: 
         return
     first = local(min(one.first_logged for one in missing))
     who = examinee_id or f"{len(missing)} examinees"
-    typer.echo(
+    say(
         f"the first facts about {who} have expired: the log goes back to {local(beginning.since)}, and knows of them "
         f"since {first} ({zone_name()})",
         err=True,
@@ -141,7 +151,7 @@ def _show_more(happened: list[Happening], output: Format) -> None:
         if output is Format.JSON:
             print_json(as_json(one), lines=True)
         else:
-            print("  ".join(str(cell) for cell in cells(one) if cell), flush=True)
+            say("  ".join(str(cell) for cell in cells(one) if cell))
 
 
 # -- at a moment ------------------------------------------------------------------------------------------
@@ -188,7 +198,7 @@ def _show_moment(
             print_json([{**common, **one} for one in found.values()])
     elif examinee_id is not None:
         for line in _in_words(examinee_id, at_moment(by_examinee[examinee_id], moment), moment, beginning):
-            console().print(printable(line), markup=False, highlight=False)
+            console().print(text(line))
     else:
         console().print(_draw_moments(plan_id, list(found.values()), moment))
 

@@ -10,7 +10,7 @@ import typer
 
 from actors.runtime.settings import Settings
 from cli.config import takes_settings
-from cli.output import Format, OutputOption, print_json
+from cli.output import Format, OutputOption, print_json, say
 from protocol.frames import Role
 from protocol.times import format_time
 
@@ -61,4 +61,4 @@ def token(
         expires_at = format_time(int(time.time()) + int(seconds))
         print_json({"token": issued, "role": role, "planId": plan_id, "subject": subject, "expiresAt": expires_at})
     else:
-        typer.echo(issued)
+        say(issued)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,10 +11,11 @@ from typing import Any, NamedTuple
 import pydantic
 import pydantic_core
 
-from protocol.errors import ErrorCode, ProtocolError
+from protocol.errors import ErrorCode, InvalidField, ProtocolError
 from protocol.facts import STATUS_MESSAGES
 from protocol.server_messages import Lease
 from protocol.session_messages import SOCKET_MESSAGES
+from protocol.texts import has_lone_surrogate
 from protocol.wire import Message
 
 MAX_BATCH_MESSAGES = 256
@@ -53,7 +56,7 @@ class Codec:
         """As `decode_batch`, each message with what it was parsed from."""
         raw = _raw(payload)
         try:
-            parsed = pydantic_core.from_json(raw, allow_inf_nan=False)
+            parsed = parse(raw)
         except ValueError as error:
             return [Malformed(0, ProtocolError(ErrorCode.INVALID_JSON, f"not JSON: {error}"), raw)]
         elements = parsed if isinstance(parsed, list) else [parsed]
@@ -65,19 +68,21 @@ class Codec:
             try:
                 decoded.append(Element(self.from_element(element), element))
             except ProtocolError as error:
-                decoded.append(Malformed(index, error, pydantic_core.to_json(element)))
+                decoded.append(Malformed(index, error, element_json(element)))
         return decoded
 
     def decode_one(self, payload: bytes | str) -> Message:
         """The single message of a payload. Raises `ProtocolError` with the code, the field and what was wrong."""
         try:
-            parsed = pydantic_core.from_json(_raw(payload), allow_inf_nan=False)
+            parsed = parse(_raw(payload))
         except ValueError as error:
             raise ProtocolError(ErrorCode.INVALID_JSON, f"not JSON: {error}") from None
         return self.from_element(parsed)
 
     def from_element(self, element: Any) -> Message:
         """A message from its parsed `{"type", "data"}`. Raises `ProtocolError`."""
+        if isinstance(element, _Halves):
+            raise element.error
         if not isinstance(element, dict):
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, 'a message is an object {"type", "data"}')
         kind = element.get("type")
@@ -93,6 +98,73 @@ class Codec:
             return model.model_validate(data)
         except pydantic.ValidationError as error:
             raise field_error(error) from None
+
+
+def parse(raw: bytes) -> Any:
+    """JSON as Python values. Raises `ValueError`.
+
+    Half of a surrogate pair in a string is JSON (RFC 8259, 8.2) and no text. pydantic's parser refuses all of a payload
+    for it and does not say where. Here it spoils only its own element of an array (`from_element` refuses it by the
+    field's name), so that whoever sent it is told which of their messages that was.
+    """
+    try:
+        return pydantic_core.from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        if not _HALF.search(raw):
+            raise
+        try:
+            parsed = json.loads(raw.decode(), parse_constant=_no_number)
+            return [_marked(one) for one in parsed] if isinstance(parsed, list) else _marked(parsed)
+        except (ValueError, RecursionError):
+            raise error from None
+
+
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class _Halves(dict[str, Any]):
+    """A parsed object in which there are halves of surrogate pairs, and what is said of it."""
+
+    def __init__(self, element: dict[str, Any], error: ProtocolError) -> None:
+        super().__init__(element)
+        self.error = error
+
+
+def _marked(element: Any) -> Any:
+    """The element, as `_Halves` if there are any in it."""
+    where = _half_in(element)
+    if where is None:
+        return element
+    what = "has half of a surrogate pair, which is no character"
+    if not isinstance(element, dict) or where == "type":
+        unnamed = ProtocolError(ErrorCode.INVALID_JSON, f"not JSON: {what}")
+        return _Halves(element if isinstance(element, dict) else {"element": element}, unnamed)
+    return _Halves(element, InvalidField(where, what))
+
+
+def _half_in(value: Any, path: str = "") -> str | None:
+    """Where a string of parsed JSON holds half of a surrogate pair (`data.text`)."""
+    if isinstance(value, str):
+        return path if has_lone_surrogate(value) else None
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inner:
+        if isinstance(name, str) and has_lone_surrogate(name):
+            return path or "data"
+        if (found := _half_in(one, f"{path}.{name}" if path else str(name))) is not None:
+            return found
+    return None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def element_json(element: Any) -> bytes:
+    """Parsed JSON as JSON again, whatever `parse` has let through."""
+    try:
+        return pydantic_core.to_json(element)
+    except ValueError:
+        return json.dumps(element).encode()
 
 
 def _raw(payload: bytes | str) -> bytes:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from protocol.texts import escaped
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def plain_text(text: str) -> str:
-    """Text that no spreadsheet computes, though an id or a name may begin as a formula does (OWASP, CSV injection)."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    """Text that no spreadsheet computes, though an id or a name may begin as a formula does (OWASP, CSV injection).
+
+    What would command a terminal, or cannot be seen, is written as an escape.
+    """
+    return escaped(f"'{text}" if text.startswith(_FORMULA) else text)

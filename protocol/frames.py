@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-import pydantic_core
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from protocol.applied import WaitingFor
-from protocol.codec import Codec, Malformed, encode
+from protocol.codec import Codec, Malformed, encode, parse
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.events import EVENTS
-from protocol.facts import NoticeText
 from protocol.ids import Id
 from protocol.session_messages import SessionState
+from protocol.texts import clean_line, has_lone_surrogate, plain_token, readable_lines
 from protocol.times import Timestamp
 from protocol.views import ConnectionView, MobileSyncView, NoticesView, ReconnectView
 from protocol.wire import ActionId, Message, Text, Traced, Version, Wire
@@ -37,8 +36,14 @@ MAX_FRAME_BYTES = 64 * 1024
 Role = Literal["examinee", "proctor", "mobile", "operator"]
 
 
+# What people and their programs write is cleaned here, at the door: the log keeps it as it came in.
+Line = Annotated[Text, AfterValidator(clean_line)]
+NoticeWords = Annotated[str, AfterValidator(readable_lines), Field(max_length=1000)]
+RequestId = Annotated[ActionId, AfterValidator(plain_token)]
+
+
 class HelloClientInfo(Wire):
-    browser_info: Text | None = None
+    browser_info: Line | None = None
 
 
 class Hello(Traced):
@@ -78,7 +83,7 @@ class ReadmitFrame(Message):
 
     type: ClassVar[str] = "readmit"
     examinee_id: Id
-    request_id: ActionId | None = None
+    request_id: RequestId | None = None
 
 
 class RemoveFrame(Message):
@@ -86,8 +91,8 @@ class RemoveFrame(Message):
 
     type: ClassVar[str] = "remove"
     examinee_id: Id
-    request_id: ActionId
-    reason: Text | None = None
+    request_id: RequestId
+    reason: Line | None = None
 
 
 class ExtendMobileSyncFrame(Message):
@@ -95,7 +100,7 @@ class ExtendMobileSyncFrame(Message):
 
     type: ClassVar[str] = "extend_mobile_sync"
     examinee_id: Id
-    request_id: ActionId
+    request_id: RequestId
     seconds: Annotated[int, Field(ge=10, le=3600, strict=True)]
 
 
@@ -104,8 +109,8 @@ class NotifyFrame(Message):
 
     type: ClassVar[str] = "notify"
     examinee_id: Id
-    request_id: ActionId
-    text: NoticeText
+    request_id: RequestId
+    text: NoticeWords
 
 
 class ConfirmNotice(Message):
@@ -115,7 +120,7 @@ class ConfirmNotice(Message):
     """
 
     type: ClassVar[str] = "notice_confirm"
-    action_id: ActionId
+    action_id: RequestId
 
 
 class ReconnectPolicy(Wire):
@@ -257,16 +262,16 @@ def error_frame(error: ProtocolError, request_type: str | None = None, request_i
 def refusal_of(bad: Malformed) -> Error:
     """The `error` frame for a frame that is none we know, naming what it was meant to be where that can be read."""
     try:
-        parsed = pydantic_core.from_json(bad.raw)
+        parsed = parse(bad.raw)
     except ValueError:
         return error_frame(bad.error)
     data = parsed.get("data") if isinstance(parsed, dict) else None
     request_id = data.get("requestId") if isinstance(data, dict) else None
-    known = isinstance(request_id, str) and 1 <= len(request_id) <= 64
+    known = isinstance(request_id, str) and 1 <= len(request_id) <= 64 and not has_lone_surrogate(request_id)
     return error_frame(bad.error, frame_type(parsed), request_id if known else None)
 
 
 def frame_type(parsed: Any) -> str | None:
     """The `type` of a parsed frame, if it has one worth repeating in an error."""
     kind = parsed.get("type") if isinstance(parsed, dict) else None
-    return kind[:64] if isinstance(kind, str) else None
+    return kind[:64] if isinstance(kind, str) and not has_lone_surrogate(kind) else None

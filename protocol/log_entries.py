@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import pydantic_core
-
-from protocol.codec import STATUS_CODEC, Malformed
+from protocol.codec import STATUS_CODEC, Malformed, element_json, parse
 from protocol.errors import InvalidField
 from protocol.facts import ExamineeFact, MobileSyncExtend, MobileSyncWait
 from protocol.partitions import partition_of
@@ -96,5 +94,5 @@ def _moved(fact: MobileSyncWait | MobileSyncExtend, logged: float) -> MobileSync
 
 
 def _element(payload: bytes, index: int) -> bytes:
-    parsed = pydantic_core.from_json(payload)
-    return pydantic_core.to_json(parsed[index] if isinstance(parsed, list) else parsed)
+    parsed = parse(payload)
+    return element_json(parsed[index] if isinstance(parsed, list) else parsed)

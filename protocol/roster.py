@@ -1,7 +1,8 @@
 """The roster of a plan as a CSV file (RFC 4180, UTF-8 with or without a BOM): who may come.
 
 The first line is a header: `examineeId`, then `name` if there are names, then whatever else the file has, which is
-ignored. Everything that is wrong is said with its line and column; a file with one mistake is no roster.
+ignored. Everything that is wrong is said with its line and column; a file with one mistake is no roster. Of names, what
+cannot be seen is taken out (`protocol.texts`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from dataclasses import dataclass
 
 from protocol.errors import ExamwireError, InvalidField
 from protocol.ids import check_id
-from protocol.wire import NAME_PATTERN
+from protocol.texts import clean_line, is_readable
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_COMPLAINTS = 20
-_NAME = re.compile(NAME_PATTERN)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class BadRoster(ExamwireError):
@@ -62,12 +63,16 @@ def read_roster(content: bytes) -> list[Entry]:
             continue
         seen[examinee_id] = line
         name = row[1].strip() if has_name and len(row) > 1 else ""
-        if name and not _NAME.fullmatch(name):
-            complaints.append(
-                f"line {line}, column name: {name[:80]!r} must be at most 100 characters without control characters"
-            )
+        cleaned = clean_line(name).strip()
+        wrong = None
+        if _CONTROL.search(name) or len(cleaned) > 100:
+            wrong = "must be at most 100 characters without control characters"
+        elif name and not is_readable(cleaned):
+            wrong = "must have something that can be read"
+        if wrong is not None:
+            complaints.append(f"line {line}, column name: {name[:80]!r} {wrong}")
             continue
-        entries.append(Entry(examinee_id, name or None, line))
+        entries.append(Entry(examinee_id, cleaned or None, line))
     if not entries and not complaints:
         complaints.append("there is nobody in it: one line an examinee after the header")
     if complaints:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from actors.runtime.masking import masked
+from protocol.texts import escaped, escaped_in_json
 from protocol.times import format_time
 
 FIELDS = ("plan", "examinee", "socket", "server", "version", "reason", "stream", "sequence")
@@ -48,9 +49,11 @@ class TextFormatter(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         about = " ".join(f"{name}={masked(str(value))}" for name, value in _fields(record).items())
-        line = f"{self.formatTime(record)} {record.levelname:<7} {self._name} {record.name}: {self.text_of(record)}"
+        said = f"{self.text_of(record)} [{about}]" if about else self.text_of(record)
+        # Whatever others have written into it, a message is one line.
+        line = f"{self.formatTime(record)} {record.levelname:<7} {self._name} {record.name}: {escaped(said)}"
         trouble = self.trouble_of(record)
-        return line + (f" [{about}]" if about else "") + (f"\n{trouble}" if trouble else "")
+        return f"{line}\n{escaped(trouble, lines=True)}" if trouble else line
 
 
 class JsonFormatter(_Formatter):
@@ -69,7 +72,7 @@ class JsonFormatter(_Formatter):
             line[name] = value if isinstance(value, int) else masked(str(value))
         if (trouble := self.trouble_of(record)) is not None:
             line["traceback"] = trouble
-        return json.dumps(line, ensure_ascii=False)
+        return escaped_in_json(json.dumps(line, ensure_ascii=False))
 
 
 def configure_logging(role: str, name: str, level: Level, form: Format = "text") -> None:

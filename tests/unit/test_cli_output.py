@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import io
+import json
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from cli.output import printable, table
+from cli.output import paragraph, print_json, printable, say, table, text
 
 COMMANDS_TO_A_TERMINAL = "\x1b[2J\x1b]0;owned\x07 \x9b31m \r\x00\x7f"
 
@@ -20,6 +23,69 @@ def test_a_table_lets_nobody_command_the_terminal() -> None:
     assert r"\x1b[2J\x1b]0;owned\x07 \x9b31m \x0d\x00\x7f" in written
 
 
-@pytest.mark.parametrize("text", ["자리를 지켜 주십시오.\n두 번째 줄", "a\tb", "👩‍🚀 [bold]"])
-def test_what_people_write_stays_as_it_is(text: str) -> None:
-    assert printable(text) == text
+@pytest.mark.parametrize("written", ["자리를 지켜 주십시오.\n두 번째 줄", "a\tb", "👩‍🚀 [bold]"])
+def test_what_people_write_stays_as_it_is(written: str) -> None:
+    assert printable(written) == written
+
+
+FORGED = "seen\nexamwire: all is well\r\u2028\u202efdp.exe\u2069 \x1b[1A\ud800 \u200b end"
+
+
+def drawn(what: object) -> str:
+    target = io.StringIO()
+    Console(file=target, width=300).print(what)
+    return target.getvalue()
+
+
+def lines_of(written: str) -> list[str]:
+    return [line for line in written.splitlines() if line.strip()]
+
+
+def test_nobody_forges_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    say(FORGED)
+    say(f"examwire: {FORGED}", err=True)
+    out, err = capsys.readouterr()
+    table_of_one = drawn(table(["what"], [[FORGED]], title=FORGED))
+    for written, count in ((out, 1), (err, 1), (drawn(text(FORGED)), 1), (drawn(paragraph([FORGED, "b"])), 2)):
+        assert len(lines_of(written)) == count
+        assert all(one.isprintable() or one == "\n" for one in written)
+    assert len(lines_of(table_of_one)) == 4  # title, head, rule, row
+    assert all(one.isprintable() or one == "\n" for one in table_of_one)
+    assert r"seen\nexamwire: all is well\x0d\u2028\u202efdp.exe\u2069 \x1b[1A\ud800 \u200b end" in table_of_one
+
+
+def test_json_for_programs_holds_the_very_text_and_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"text": FORGED, "한": "글"})
+    print_json({"text": FORGED}, lines=True)
+    out = capsys.readouterr().out
+    assert '"한": "글"' in out
+    assert all(one.isprintable() or one == "\n" for one in out)
+    assert json.loads(out.splitlines()[-1])["text"] == FORGED
+
+
+OWN_WAYS = {
+    "cli/output.py": "the way itself",
+    "cli/actors_act.py": "moves the cursor over its own line: an address and numbers",
+    "cli/load_workers.py": "a worker's stderr, escaped there",
+    "cli/nats.py": "a file, of ids",
+    "cli/report.py": "a CSV file, whose cells are escaped",
+    "cli/run.py": "the ready line: ids and addresses of ours",
+    "cli/simulation_screen.py": "cut to a width; escaped before",
+    "cli/up.py": "addresses and tokens of ours",
+}
+"""Who writes to a terminal otherwise than by `say`, `text`, `table` or `print_json`, and what."""
+
+
+def test_every_command_writes_by_what_escapes() -> None:
+    root = Path(__file__).parents[2]
+    others = set()
+    for path in sorted((root / "cli").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "print",
+                "typer.echo",
+                "Text",
+                "sys.stdout.write",
+            ):
+                others.add(str(path.relative_to(root)))
+    assert others == set(OWN_WAYS)

@@ -21,6 +21,7 @@ from protocol.codec import (
 )
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.facts import ClientInfo, ConnectionStatus, MobileSyncStatus
+from protocol.frames import CLIENT_FRAMES, NotifyFrame, refusal_of
 from protocol.server_messages import ServerStatus, ServerStatusCode
 from protocol.wire import Message
 from tests.unit import facts
@@ -312,3 +313,39 @@ def test_every_fact_of_the_log_comes_back_as_it_was(message: Message) -> None:
 def test_the_log_knows_every_fact_by_one_type() -> None:
     assert {MobileSyncStatus.type, ServerStatus.type, ConnectionStatus.type} < set(STATUS_CODEC.models)
     assert all(model.type == kind for kind, model in STATUS_CODEC.models.items())
+
+
+@pytest.mark.parametrize(
+    ("element", "code", "field"),
+    [
+        (
+            '{"type":"notify","data":{"examineeId":"E1","requestId":"r1","text":"\\ud800"}}',
+            "INVALID_FIELD",
+            "data.text",
+        ),
+        ('{"type":"notify","data":{"more":[1,{"deep":"\\udfff"}],"text":"x"}}', "INVALID_FIELD", "data.more.1.deep"),
+        ('{"type":"notify","data":{"\\ud800":1}}', "INVALID_FIELD", "data"),
+        ('{"type":"\\udead","data":{}}', "INVALID_JSON", None),
+        ('"\\ud800"', "INVALID_JSON", None),
+        ('["\\ud800"]', "INVALID_JSON", None),
+    ],
+)
+def test_half_of_a_surrogate_pair_spoils_its_own_message_only(element: str, code: str, field: str | None) -> None:
+    good = '{"type":"notify","data":{"examineeId":"E1","requestId":"r2","text":"\\ud83d\\ude00 \\u0041"}}'
+    first, bad, last = CLIENT_FRAMES.decode_batch(f"[{good},{element},{good}]")
+    for frame in (first, last):
+        assert isinstance(frame, NotifyFrame)
+        assert frame.text == "\U0001f600 A"
+    assert isinstance(bad, Malformed)
+    assert (bad.index, bad.error.code, bad.error.field) == (1, code, field)
+    bad.raw.decode()
+    refusal = encode(refusal_of(bad))
+    assert (b'"requestId":"r1"' in refusal) is ("r1" in element)
+    (alone,) = CLIENT_FRAMES.decode_batch(element)
+    assert isinstance(alone, Malformed)
+    assert alone.error.code in (code, "INVALID_JSON")
+
+
+@pytest.mark.parametrize("payload", ['{"a":"\\ud800"', '[NaN,"\\ud800"]', "[" * 100_000 + '"\\ud800"'])
+def test_what_is_no_json_besides_stays_none(payload: str) -> None:
+    assert refused(payload).code == ErrorCode.INVALID_JSON

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jwt
 import pytest
@@ -193,3 +193,16 @@ def test_only_at_debug_is_each_connection_a_line(level: str, lines: int) -> None
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert len(done.stderr.splitlines()) == lines
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_others_wrote_forges_no_line_and_commands_no_terminal(form: Literal["text", "json"]) -> None:
+    written = "bad frame: hello\n2026-01-05 09:00:00,123 ERROR forged\r\x1b[2J\u202e\u200b\ud800"
+    formatter = JsonFormatter("role", "name") if form == "json" else TextFormatter("role", "name")
+    record = logging.makeLogRecord(
+        {"name": "x", "levelname": "INFO", "msg": "%s", "args": (written,), "reason": written}
+    )
+    line = formatter.format(record)
+    assert all(one.isprintable() for one in line)
+    if form == "json":
+        assert json.loads(line)["message"] == written

@@ -1,0 +1,284 @@
+"""People's words at each door, and on the terminals of those who read them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from actors.runtime.bus import Bus, Outgoing
+from actors.web_server import WebServer
+from protocol import keys, subjects
+from protocol.codec import encode
+from protocol.facts import ClientInfo, ConnectionStatus, ConnectionStatusCode, Enrol, Notice, Remove
+from protocol.times import format_time
+from tests.integration.bad_input.doors import Neighbours
+from tests.integration.command_line import Invoke
+from tests.integration.phones import picture, upload_path
+from tests.integration.system import System, eventually
+
+NOTIFY = '{"type":"notify","data":{"examineeId":"E001","requestId":"%s","text":"%s"}}'
+REMOVE = '{"type":"remove","data":{"examineeId":"E404","requestId":"%s","reason":"%s"}}'
+SAID = subjects.status_plan("P001", subjects.of_sockets("SOCK001"))
+HIDING = "a\u202eb\u2066c\u200b\u0000d\u001b[31m\u009be\u2028f"
+FORGED = "hello\n2026-11-30 09:00:00.000  E002  lost: PING_TIMEOUT\r\x1b[2J\u202e\u200bend"
+
+
+async def test_half_a_character_is_refused_by_the_name_of_the_request(system: System, neighbours: Neighbours) -> None:
+    proctor, examinee = await system.proctor(name="kim"), await system.examinee("E001")
+    for number, (frame, field) in enumerate(
+        [
+            (NOTIFY % ("r0", "look \\ud83d"), "data.text"),
+            (NOTIFY % ("r1", "\\udc00\\ud800"), "data.text"),
+            (REMOVE % ("r2", "\\uD800"), "data.reason"),
+            ('{"data":{"text":"x","examineeId":"\\ud800","requestId":"r3"},"type":"notify"}', "data.examineeId"),
+        ]
+    ):
+        await proctor.websocket.send(frame)
+        error = (await proctor.expect("error", requestId=f"r{number}"))["data"]
+        assert (error["code"], error["field"]) == ("INVALID_FIELD", field)
+        assert error["requestType"] in ("notify", "remove")
+    # Its neighbours in the same frame count; where the name itself is half a character, it is not repeated.
+    before = len(proctor.frames)
+    frames = [
+        NOTIFY % ("r4", "\\ud800"),
+        '{"type":"heartbeat"}',
+        NOTIFY % ("\\ud800", "hello"),
+        NOTIFY % ("r5", "well"),
+    ]
+    await proctor.websocket.send(f"[{','.join(frames)}]")
+    await proctor.expect("error", requestId="r4")
+    await proctor.expect("accepted", requestId="r5")
+    errors = [one["data"] for one in proctor.frames[before:] if one["type"] == "error"]
+    assert [(one["field"], one.get("requestId")) for one in errors] == [("data.text", "r4"), ("data.requestId", None)]
+    assert "heartbeat" in [one["type"] for one in proctor.frames[before:]]
+    assert (await examinee.expect("notice", actionId="r5"))["data"]["text"] == "well"
+
+
+async def test_what_hides_is_taken_out_of_messages_and_an_empty_one_is_refused(
+    system: System, neighbours: Neighbours, bus: Bus
+) -> None:
+    proctor, examinee = await system.proctor(name="kim"), await system.examinee("E001")
+    await proctor.say("notify", examineeId="E001", requestId="n1", text=HIDING)
+    shown = await examinee.expect("notice", actionId="n1")
+    assert shown["data"]["text"] == "abcd[31me\nf"
+    kept = "두 줄로\n쓴 글 👩‍👩‍👧 می‌خواهم \u200fABC\u200e"
+    await proctor.say("notify", examineeId="E001", requestId="n2", text=kept)
+    assert (await examinee.expect("notice", actionId="n2"))["data"]["text"] == kept
+    for number, text in enumerate(["\u200b\u2060", "\u202e\u202c", "\x00", " \n ", "\u3164", ""]):
+        await proctor.say("notify", examineeId="E001", requestId=f"e{number}", text=text)
+        error = await proctor.expect("error", requestId=f"e{number}")
+        assert (error["data"]["code"], error["data"]["field"]) == ("INVALID_FIELD", "data.text")
+    for kind in ("notify", "readmit", "remove", "extend_mobile_sync"):
+        before = len(proctor.frames)
+        await proctor.say(kind, examineeId="E001", requestId="a\nb\u202e", text="x", seconds=60)
+        error = await proctor.expect("error", after=before)
+        assert (error["data"]["code"], error["data"]["field"]) == ("INVALID_FIELD", "data.requestId")
+    await system.examinee("E009")
+    await proctor.say("remove", examineeId="E009", requestId="m1", reason=HIDING)
+    await proctor.expect("accepted", requestId="m1")
+
+    async def removed() -> bool:
+        return (await system.progress("E009")).get("removed") == "1"
+
+    await eventually(removed, "E009 removed")
+    stored = await bus.last_message("STATUS", subjects.status_plan("P001", subjects.of_people("SOCK001")))
+    assert stored is not None
+    assert json.loads(stored.payload)["data"]["reason"] == "abcd[31me f"
+
+
+@asynccontextmanager
+async def upgraded(url: str, agent: bytes) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A WebSocket whose handshake says `agent`, whatever bytes these are."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    key = base64.b64encode(os.urandom(16))
+    writer.write(
+        b"GET /v1/connect HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Protocol: examwire.v1\r\nUser-Agent: %s\r\n\r\n" % (parts.netloc.encode(), key, agent)
+    )
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b" 101 " in head, head
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+def masked_frame(text: str) -> bytes:
+    payload = text.encode()
+    return b"\x81" + bytes([0x80 | 126]) + len(payload).to_bytes(2, "big") + b"\x00\x00\x00\x00" + payload
+
+
+@pytest.mark.parametrize(
+    ("agent", "shown"),
+    [
+        ("브라우저/1.0 \u202e".encode(), "브라우저/1.0 "),
+        (b"Browser \xff\xfe\xed\xa0\x80 1", "Browser \ufffd\ufffd\ufffd\ufffd\ufffd 1"),
+        (b"Mozilla/5.0 (X11)", "Mozilla/5.0 (X11)"),
+    ],
+)
+async def test_a_browser_that_calls_itself_anything_is_let_in(
+    system: System, neighbours: Neighbours, bus: Bus, agent: bytes, shown: str
+) -> None:
+    hello = {"token": system.token("examinee", "E007"), "clientId": "browser-7", "connectionNo": 1}
+    async with upgraded(system.server("SOCK001").url, agent) as (_, writer):
+        writer.write(masked_frame(json.dumps({"type": "hello", "data": hello})))
+        await neighbours.proctor.expect("examinee_connected", examineeId="E007")
+        stored = await bus.last_message("STATUS", SAID)
+        assert stored is not None
+        assert json.loads(stored.payload)["data"]["clientInfo"]["browserInfo"].strip() == shown.strip()
+
+
+async def test_a_client_that_calls_its_browser_anything_is_let_in(
+    system: System, neighbours: Neighbours, bus: Bus
+) -> None:
+    client = await system.raw()
+    token = system.token("examinee", "E007")
+    await client.say(
+        "hello", token=token, clientId="c", connectionNo=1, clientInfo={"browserInfo": "Fire\u0000fox\n\u202e 1"}
+    )
+    await client.expect("session_state")
+    stored = await bus.last_message("STATUS", SAID)
+    assert stored is not None
+    assert json.loads(stored.payload)["data"]["clientInfo"]["browserInfo"] == "Firefox  1"
+
+
+async def test_a_phone_that_calls_itself_anything_is_taken(system: System, neighbours: Neighbours) -> None:
+    await system.start("web-server", lambda bus: WebServer(system.settings, bus, system.store))
+    server = system.actors["web-server"]
+    assert isinstance(server, WebServer)
+    await system.examinee("E001")
+    path = upload_path(model="Pho\x00ne\u202e\n12", osVersion="\u200b안드로이드 15\x1b[2J")
+    bearer = {"Authorization": f"Bearer {system.token('mobile', 'E001')}"}
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        stored = await http.put(path, content=picture(), headers=bearer)
+        assert stored.status_code == 201, stored.text
+        device = stored.json()["deviceInfo"]
+        assert device == {"model": "Phone 12", "osVersion": "안드로이드 15[2J"}
+        raw = path.replace("model=", "model=%ED%A0%80%FF")
+        assert (await http.put(raw, content=picture(), headers=bearer)).status_code == 201
+
+    async def recorded() -> bool:
+        kept = await system.store.entries(keys.mobile_sync("P001", "E001"))
+        return "\ufffd" in kept.get("deviceInfo", "")
+
+    await eventually(recorded, "the picture")
+
+
+async def test_a_roster_is_cleaned_or_refused_by_its_line(
+    system: System, neighbours: Neighbours, invoke: Invoke, tmp_path: Path
+) -> None:
+    roster = tmp_path / "roster.csv"
+    roster.write_text("examineeId,name\nE001,\u2068김하나\u2069\nE002,\u200b\u202e\nE003,a\x00b\n", encoding="utf-8")
+    refused = await invoke("plans", "create", "P001", "--roster", str(roster))
+    assert refused.exit_code != 0
+    lines = refused.stderr.splitlines()
+    assert len(lines) == 3, lines
+    assert "line 3, column name" in lines[1]
+    assert "something that can be read" in lines[1]
+    assert "line 4, column name" in lines[2]
+    assert all(one.isprintable() for line in lines for one in line)
+    roster.write_text("examineeId,name\nE001,\u2068김하나\u2069\nE002,O\u200bne \u200fمرحبا\n", encoding="utf-8")
+    made = await invoke("plans", "create", "P001", "--roster", str(roster), "-o", "json")
+    assert made.exit_code == 0, made.stderr
+    for examinee_id, name in (("E001", "김하나"), ("E002", "One \u200fمرحبا")):
+        await neighbours.proctor.expect("examinee_enrolled", examineeId=examinee_id, name=name)
+
+
+# -- what is in the log all the same, of an older release or of a server that was taken over ------------------
+
+
+async def put_into_the_log(bus: Bus) -> None:
+    now = format_time(bus.clock.now())
+    who = {"plan_id": "P001", "examinee_id": "E001", "timestamp": now}
+    opened = ConnectionStatus(
+        **who,
+        socket_id="SOCK001-x",
+        status=ConnectionStatusCode.CONNECTED,
+        client_info=ClientInfo(ip_address=FORGED, browser_info=FORGED),
+        server_id="SOCK001",
+    )
+    for fact in (
+        Enrol(**who, name="Kim\u202e\u009b31m", by=FORGED),
+        opened,
+        Notice(**who, action_id="n\n1", text=FORGED, by=FORGED),
+        Remove(**who, action_id="m1", by=FORGED, reason=FORGED),
+    ):
+        await bus.publish(Outgoing(subjects.status_plan("P001"), encode(fact)))
+    broken = b'{"type":"notice","data":{"text":"%s"}}' % FORGED.encode("unicode_escape").replace(b"\\x", b"\\u00")
+    await bus.publish(Outgoing(subjects.status_plan("P001"), broken))
+
+
+def harmless(shown: str) -> None:
+    assert all(one.isprintable() or one == "\n" for one in shown), ascii(shown)
+    assert not [line for line in shown.splitlines() if line.startswith("2026-11-30 09:00:00.000")]
+
+
+async def test_no_command_passes_on_what_would_command_a_terminal_or_forge_a_line(
+    system: System, bus: Bus, invoke: Invoke
+) -> None:
+    await put_into_the_log(bus)
+
+    async def worked_off() -> bool:
+        return (await system.progress("E001")).get("removed") == "1"
+
+    await eventually(worked_off, "the facts in Redis")
+    said = {}
+    for command in (
+        ["plans", "timeline", "P001", "--all"],
+        ["plans", "timeline", "P001", "E001", "--all", "-o", "json"],
+        ["plans", "timeline", "P001", "E001", "--at", "2030-01-01T00:00:00Z"],
+        ["plans", "show", "P001"],
+        ["plans", "roster", "P001"],
+        ["plans", "report", "P001"],
+        ["plans", "report", "P001", "--csv"],
+        ["examinees", "show", "P001", "E001"],
+        ["examinees", "show", "P001", "E001", "-o", "json"],
+        ["dead-letters", "ls"],
+        ["dead-letters", "show", "1"],
+        ["state", "verify"],
+        ["sessions", "ls"],
+        ["doctor"],
+        ["plans", "show", FORGED],
+        ["actors", "show", f"socket.{FORGED}"],
+    ):
+        result = await invoke(*command)
+        harmless(result.stdout.replace("\r\n", "\n") + result.stderr)
+        said[" ".join(command)] = result.stdout
+    assert r"hello\n2026-11-30" in said["plans timeline P001 --all"]
+    assert r"\x1b[2J\u202e\u200bend" in said["plans timeline P001 --all"]
+    told = [json.loads(said["plans timeline P001 E001 --all -o json"])][0]
+    assert FORGED in [one.get("notice") for one in told]
+
+
+async def test_a_timeline_that_is_followed_forges_no_line(system: System, bus: Bus, variables: dict[str, str]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cli.main", "plans", "timeline", "P001", "--follow"),
+        stdout=PIPE,
+        env={**os.environ, **variables, "PYTHONIOENCODING": "utf-8"},
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            await process.stdout.readline()  # it reads
+            await put_into_the_log(bus)
+            shown = ""
+            while "removed by" not in shown:
+                shown += (await process.stdout.readline()).decode()
+    finally:
+        process.terminate()
+        await process.wait()
+    harmless(shown)
+    assert r"notice by hello\n2026-11-30" in shown

@@ -1,0 +1,140 @@
+"""People's words: taken in without what commands or hides, shown with escapes for what is left."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.texts import (
+    clean_line,
+    clean_lines,
+    escaped,
+    escaped_in_json,
+    has_lone_surrogate,
+    is_readable,
+    plain_token,
+    readable_line,
+    readable_lines,
+)
+
+ANYTHING = st.text(st.characters(blacklist_categories=()))  # lone surrogates as well
+NASTY = st.text(
+    st.sampled_from("a한\x00\x07\x1b\x7f\x85\x9b\n\r\t\v\f\u2028\u2029\u202e\u2066\u2069\u200b\u200d\ufeff\ud800\ue000")
+)
+TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+LEGITIMATE = [
+    "자리를 지켜 주십시오.",
+    "두 줄로\n쓴 글\n\n- 하나\t둘",
+    "👩‍👩‍👧 👨🏽‍🚀 🏳️‍🌈 1️⃣ 🏴󠁧󠁢󠁥󠁮󠁧󠁿 ❤️",
+    "مرحبا بكم\u200f! (\u200eA1\u200e)",
+    "می‌خواهم",
+    "हिन्दी क्‍ष",
+    "Zoë Ångström",
+    "Zoe\u0308",
+    "ᄒ\u1161ᆫ",
+    "深い 𠮷野家",
+    "—  «»  \u00a0 · ½",
+]
+
+
+def harmful(text: str) -> list[str]:
+    return [
+        one
+        for one in text
+        if (unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") and one not in "\n\t") or one in TURNING
+    ]
+
+
+@pytest.mark.parametrize("text", LEGITIMATE)
+def test_what_people_really_write_stays_as_it_is(text: str) -> None:
+    assert clean_lines(text) == readable_lines(text) == text
+    assert clean_line(text) == text.replace("\n", " ").replace("\t", " ")
+    assert escaped(text, lines=True) == text
+    assert escaped_in_json(json.dumps(text, ensure_ascii=False)) == json.dumps(text, ensure_ascii=False)
+
+
+@given(ANYTHING | NASTY)
+def test_what_is_taken_in_commands_nothing_and_is_taken_in_once(text: str) -> None:
+    for clean in (clean_line, clean_lines):
+        cleaned = clean(text)
+        assert harmful(cleaned) == []
+        assert clean(cleaned) == cleaned
+        cleaned.encode()
+    assert "\n" not in clean_line(text)
+    assert "\t" not in clean_line(text)
+
+
+@given(ANYTHING | NASTY)
+def test_what_is_shown_commands_nothing_and_forges_no_line(text: str) -> None:
+    shown = escaped(text)
+    assert harmful(shown) == []
+    assert not {"\n", "\t"} & set(shown)
+    assert len(shown.splitlines()) <= 1
+    shown.encode()
+    several = escaped(text, lines=True)
+    assert harmful(several) == []
+    assert several.count("\n") == text.count("\n")
+    if not harmful(text) and escaped(text) == text:
+        assert several == text
+
+
+@given(st.recursive(st.text() | NASTY | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(NASTY, inner)))
+def test_json_for_a_terminal_is_the_same_json(value: object) -> None:
+    for indent in (None, 2):
+        written = escaped_in_json(json.dumps(value, ensure_ascii=False, indent=indent))
+        assert json.loads(written) == value
+        assert harmful(written) == []
+        written.encode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "\n\t ",
+        "\u200b",
+        "\u200b\u200d\u2060\ufeff",
+        "\u202e\u202c",
+        "\x00\x07",
+        "\u3164\u115f",
+        "\u00ad",
+        "\u0301",
+    ],
+)
+def test_a_text_of_which_nothing_can_be_read_is_refused(text: str) -> None:
+    assert not is_readable(clean_lines(text))
+    for read in (readable_line, readable_lines):
+        with pytest.raises(ValueError, match="something that can be read"):
+            read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "lines"),
+    [
+        ("a\r\nb\rc\u2028d\x85e", "a b c d e", "a\nb\nc\nd\ne"),
+        ("\x1b[31mred\x1b[0m", "[31mred[0m", "[31mred[0m"),
+        ("file\u202egpj.exe", "filegpj.exe", "filegpj.exe"),
+        ("\u2068김\u2069", "김", "김"),
+        ("half \ud83d", "half \ufffd", "half \ufffd"),
+        ("a\x00b\ufeffc\ufffe", "abc", "abc"),
+    ],
+)
+def test_what_hides_is_taken_out(text: str, line: str, lines: str) -> None:
+    assert (clean_line(text), clean_lines(text)) == (line, lines)
+
+
+def test_programs_names_are_taken_as_they_are_or_not_at_all() -> None:
+    assert plain_token("a1b2-한 글") == "a1b2-한 글"
+    for bad in ("a\nb", "a\x00", "\u202ea", "\u200b", "\ud800"):
+        with pytest.raises(ValueError, match="must not have"):
+            plain_token(bad)
+
+
+def test_half_a_character_is_found() -> None:
+    assert has_lone_surrogate("a\ud800")
+    assert not has_lone_surrogate("a\U0001f600")
