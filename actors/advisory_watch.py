@@ -53,7 +53,7 @@ class AdvisoryWatch(Actor):
         }
 
     async def _follow(self) -> None:
-        consumer = PullConsumer(self._bus, ADVISORY_WATCH.stream, ADVISORY_WATCH.name)
+        consumer = PullConsumer(self._bus, ADVISORY_WATCH.stream, ADVISORY_WATCH.name, made_again=True)
         await Subscriber(self, self._bus, ADVISORY_WATCH.stream, self._decode, self._given_up).follow(consumer)
 
     def _decode(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> Sequence[Advisory | Malformed]:

@@ -61,7 +61,13 @@ class LeaseWatch(Actor):
         return {"consumers": [consumer], "heartbeats": self.heartbeats, "lost": self.lost}
 
     async def _follow(self) -> None:
-        consumer = PullConsumer(self._bus, LEASE_WATCH.stream, LEASE_WATCH.name, keep_alive=LOST_ON_THE_WAY_SECONDS / 4)
+        consumer = PullConsumer(
+            self._bus,
+            LEASE_WATCH.stream,
+            LEASE_WATCH.name,
+            keep_alive=LOST_ON_THE_WAY_SECONDS / 4,
+            made_again=True,
+        )
         await Subscriber(self, self._bus, LEASE_WATCH.stream, decode_lease, self._told).follow(consumer)
 
     async def _told(self, received: Received[Lease | LeaseExpired]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Sequence
 
-from prometheus_client import Metric
+from prometheus_client import Counter, Gauge, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -19,6 +19,20 @@ from protocol.streams import STREAMS
 log = logging.getLogger("examwire.queue_server")
 
 ASK_SECONDS = 5.0
+
+CONSUMER_UP = Gauge(
+    "examwire_consumer_up",
+    "Whether a consumer that the system works by is there",
+    ["stream", "consumer"],
+    registry=REGISTRY,
+)
+MADE_AGAIN = Counter(
+    "examwire_topology_made_again_total",
+    "Streams and consumers that had vanished and were made again",
+    ["kind", "name"],
+    registry=REGISTRY,
+)
+WRITABLE = Gauge("examwire_jetstream_writable", "Whether the broker has stored the latest probe", registry=REGISTRY)
 
 
 class Broker(Collector):

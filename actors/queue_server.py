@@ -6,14 +6,23 @@ import asyncio
 import logging
 from typing import Any
 
+from actors.checkpoints import Checkpoints
 from actors.queue_metrics import BROKER
 from actors.runtime.actor import Actor, on
 from actors.runtime.bus import Bus
 from actors.runtime.presence import Presence
 from actors.runtime.settings import Settings
+from actors.runtime.state_store import StateStore
+from actors.topology_watch import Topology, TopologyWatch
 from protocol import subjects
 from protocol.codec import Codec, encode
-from protocol.errors import BrokerUnavailable, ConfigurationError, ErrorCode, NotAnswered, ProtocolError
+from protocol.errors import (
+    BrokerUnavailable,
+    ErrorCode,
+    NotAnswered,
+    ProtocolError,
+    StateUnavailable,
+)
 from protocol.frames import error_frame
 from protocol.server_messages import QueueCreate, QueueCreated
 from protocol.stream_codecs import lease_of
@@ -21,7 +30,6 @@ from protocol.streams import (
     ADVISORY_WATCH,
     DAY,
     LEASE_WATCH,
-    NATS_VERSION,
     RECONNECT_EXHAUSTED,
     STATE_MANAGERS,
     STREAMS,
@@ -57,39 +65,38 @@ def topology_consumers(settings: Settings) -> list[ConsumerSpec]:
     return [*STATE_MANAGERS, LEASE_WATCH, ladder, RECONNECT_EXHAUSTED, ADVISORY_WATCH]
 
 
+def topology(bus: Bus, settings: Settings, checkpoints: Checkpoints) -> Topology:
+    """What the settings declare, on a broker."""
+    streams, consumers = topology_streams(settings), topology_consumers(settings)
+    return Topology(bus, streams, consumers, settings.nats.replicas, checkpoints)
+
+
 async def apply_topology(bus: Bus, settings: Settings) -> None:
     """Create or update all streams and their consumers. Harmless when repeated.
 
     Raises `BrokerUnavailable`, `NotPermitted`, or `ConfigurationError` when there is no cluster for the copies, or when
     the broker is too old.
     """
-    version = str(bus.server_info.get("version", ""))
-    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < NATS_VERSION:
-        raise ConfigurationError(
-            f"nats-server {version} is too old: install {'.'.join(map(str, NATS_VERSION))} or newer"
-        )
-    # What a safeguard reserves comes after what is needed.
-    for stream in sorted(topology_streams(settings), key=lambda one: (one.safeguard, one.first_seq_from_clock)):
-        first = None
-        if stream.first_seq_from_clock:
-            # Versions of a stream that was lost and made anew never fall behind those in Redis, whichever machine makes
-            # it: it begins by the broker's clock, which the other streams tell.
-            await bus.clock.measure()
-            first = int(bus.clock.now() * 1000)
-        await bus.apply_stream(stream, first_seq=first, replicas=settings.nats.replicas)
-    for consumer in topology_consumers(settings):
-        await bus.apply_consumer(consumer)
+    await topology(bus, settings, Checkpoints(bus)).apply()
 
 
 class QueueServer(Actor):
-    """Makes queues on request. Two of them may run: every step can be repeated by either."""
+    """Makes queues on request, and again what vanishes. Two of them may run: every step can be repeated by either.
+
+    `store`: where Redis is, which may know how far a consumer was that has vanished.
+    """
 
     kind = "queue-server"
 
-    def __init__(self, settings: Settings, bus: Bus, name: str = "queue-server") -> None:
+    def __init__(
+        self, settings: Settings, bus: Bus, name: str = "queue-server", store: StateStore | None = None
+    ) -> None:
         super().__init__(f"queue-server.{name}")
         self._settings = settings
         self._bus = bus
+        checkpoints = Checkpoints(bus, store)
+        self._topology = topology(bus, settings, checkpoints)
+        self._watch = TopologyWatch(bus, self._topology, checkpoints)
         self._queues: dict[str, list[str]] = {}
         self._presence = Presence(bus, self, endpoints={"queue-create": (subjects.QUEUE_CREATE, self._requested)})
 
@@ -97,8 +104,11 @@ class QueueServer(Actor):
         await self._apply_topology()
         await self._presence.announce()
         self.spawn(BROKER.follow(self._bus), "metrics")
+        self.spawn(self._watch.follow(), "topology")
 
     async def on_stop(self) -> None:
+        if self.started_at is not None and self._bus.connected:
+            await self._watch.save()
         await self._presence.withdraw()
 
     def details(self) -> dict[str, Any]:
@@ -108,7 +118,10 @@ class QueueServer(Actor):
         attempt = 1
         while True:
             try:
-                await apply_topology(self._bus, self._settings)
+                await self._topology.apply()
+            except StateUnavailable as error:
+                log.warning("%s: a consumer waits until Redis says how far it was: %s", self.address, error)
+                return  # the watch makes it; everybody else has what they need
             except NotAnswered as error:  # a cluster that forms, or has lost its majority: that passes
                 log.warning("%s: the start waits for NATS: %s", self.address, error)
                 await asyncio.sleep(1.0)

@@ -76,7 +76,10 @@ class ReconnectWatch(Actor):
 
     async def _count(self) -> None:
         subscriber = Subscriber(self, self._bus, self._consumer.stream, decode_wait)
-        async for deliveries in PullConsumer(self._bus, self._consumer.stream, self._consumer.name, max_messages=1024):
+        consumer = PullConsumer(
+            self._bus, self._consumer.stream, self._consumer.name, max_messages=1024, made_again=True
+        )
+        async for deliveries in consumer:
             readable = await subscriber.readable(deliveries)
             new = [received for received in readable if received.delivery.attempt == 1]
             again = [received for received in readable if received.delivery.attempt > 1]
@@ -150,7 +153,7 @@ class ReconnectWatch(Actor):
         return over
 
     async def _give_up(self) -> None:
-        consumer = PullConsumer(self._bus, RECONNECT_EXHAUSTED.stream, RECONNECT_EXHAUSTED.name)
+        consumer = PullConsumer(self._bus, RECONNECT_EXHAUSTED.stream, RECONNECT_EXHAUSTED.name, made_again=True)
         subscriber = Subscriber(self, self._bus, RECONNECT_EXHAUSTED.stream, decode_advisory, self._exhausted)
         await subscriber.follow(consumer)
 

@@ -41,7 +41,8 @@ from protocol import subjects
 from protocol.close_codes import CloseCode
 from protocol.codec import encode
 from protocol.control import Done, Drain, Kick, Request
-from protocol.errors import BrokerUnavailable, (
+from protocol.errors import (
+    BrokerUnavailable,
     ConsumerGone,
     ErrorCode,
     ExamwireError,

@@ -22,6 +22,7 @@ from protocol.ids import check_server_id
 from protocol.streams import (
     ADVISORY_WATCH,
     CAPTURES_BUCKET,
+    CHECKPOINT,
     DEADLETTER,
     LEASE,
     LEASE_WATCH,
@@ -163,7 +164,7 @@ def _state_manager() -> tuple[list[str], list[str]]:
 
 
 def _queue_server() -> tuple[list[str], list[str]]:
-    publish = [_message(LEASE), *_looking(), *_to_operators()]
+    publish = [subjects.CHECKPOINT, _message(CHECKPOINT), _message(LEASE), *_looking(), *_to_operators()]
     publish += [f"{API}.STREAM.{verb}.{CAPTURES}" for verb in ("CREATE", "UPDATE")]
     for stream in STREAMS:
         publish += [f"{API}.STREAM.{verb}.{stream.name}" for verb in ("CREATE", "UPDATE")]
@@ -196,6 +197,7 @@ def _operator() -> tuple[list[str], list[str]]:
         subjects.control(">"),
         subjects.inspect(">"),
         subjects.session("*", "*"),
+        subjects.PROBE,
         *_looking(),
         *(_message(stream) for stream in STREAMS),
         *(_direct(stream) for stream in STREAMS),

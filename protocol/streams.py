@@ -18,7 +18,11 @@ GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """A JetStream stream; times in seconds. `first_seq_from_clock`: see versions."""
+    """A JetStream stream; times in seconds.
+
+    `first_seq_from_clock`: a stream that was lost and made anew goes on above the old one's numbers. Versions need
+    it, and so do checkpoints, and acks that are still on their way.
+    """
 
     name: str
     subjects: tuple[str, ...]
@@ -69,7 +73,14 @@ STATUS = StreamSpec(
     first_seq_from_clock=True,
     subject_transform=subjects.STATUS_TRANSFORM,
 )
-SOCKET = StreamSpec("SOCKET", ("socket.>",), "What socket servers are told", max_age=HOUR, allow_atomic=True)
+SOCKET = StreamSpec(
+    "SOCKET",
+    ("socket.>",),
+    "What socket servers are told",
+    max_age=HOUR,
+    allow_atomic=True,
+    first_seq_from_clock=True,
+)
 LEASE = StreamSpec(
     "LEASE",
     (subjects.lease("*"),),
@@ -78,6 +89,7 @@ LEASE = StreamSpec(
     max_msgs_per_subject=1,
     allow_msg_ttl=True,
     delete_marker_ttl=HOUR,
+    first_seq_from_clock=True,
 )
 RECONNECT = StreamSpec(
     "RECONNECT",
@@ -86,6 +98,7 @@ RECONNECT = StreamSpec(
     max_age=DAY,
     max_msgs_per_subject=1,
     allow_atomic=True,
+    first_seq_from_clock=True,
 )
 GIVEN_UP: tuple[str, ...] = (
     f"{subjects.MAX_DELIVERIES}.>",
@@ -99,6 +112,7 @@ ADVISORY = StreamSpec(
     GIVEN_UP,
     "Deliveries that were given up, as NATS reports them",
     max_age=DAY,
+    first_seq_from_clock=True,
 )
 PHONE = StreamSpec(
     "PHONE",
@@ -118,6 +132,13 @@ DEADLETTER = StreamSpec(
     max_bytes=GIB,
     safeguard=True,
 )
+CHECKPOINT = StreamSpec(
+    "CHECKPOINT",
+    (subjects.CHECKPOINT, subjects.PROBE),
+    "How far the consumers of the core are, for when one has to be made again",
+    max_age=0.0,
+    max_msgs_per_subject=1,
+)
 
 
 def status_stream(max_bytes: int) -> StreamSpec:
@@ -128,7 +149,7 @@ def status_stream(max_bytes: int) -> StreamSpec:
 CAPTURES_BUCKET = "captures"
 """The object store bucket of the pictures, when `captures.store` is `nats`."""
 
-STREAMS: tuple[StreamSpec, ...] = (STATUS, SOCKET, LEASE, RECONNECT, ADVISORY, DEADLETTER, PHONE)
+STREAMS: tuple[StreamSpec, ...] = (STATUS, SOCKET, LEASE, RECONNECT, ADVISORY, DEADLETTER, PHONE, CHECKPOINT)
 
 LOST_ON_THE_WAY_SECONDS = 5.0
 """What a node that died had on its way comes again after so long; a reader that is at work says so before."""

@@ -7,6 +7,9 @@ from protocol.partitions import PARTITIONS, partition_of
 QUEUE_CREATE = "queue.create"
 MAX_DELIVERIES = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 TERMINATED = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED"
+CHECKPOINT = "checkpoint.core"
+PROBE = "checkpoint.probe"
+"""Where a write is tried, to see whether the broker takes any."""
 
 
 def status_server(server_id: str) -> str:

@@ -69,6 +69,9 @@ class PullConsumer:
     reconnects and broker restarts; it ends with `ConsumerGone` when the consumer no longer exists, or is another one
     of the same name: one without this `metadata`; with `NotPermitted` when the broker does not let this user read it.
 
+    With `made_again` the queue server makes a consumer that has vanished again (`actors.topology_watch`): the
+    iteration waits for that and goes on.
+
     With `keep_alive` (seconds, well below the consumer's ack wait) everything that was delivered and is not settled
     yet is reported as in progress: a short ack wait then means "this process is gone", not "this takes long".
     """
@@ -82,6 +85,7 @@ class PullConsumer:
         max_messages: int = 256,
         metadata: Mapping[str, str] | None = None,
         keep_alive: float | None = None,
+        made_again: bool = False,
     ) -> None:
         self._bus = bus
         self._stream = stream
@@ -89,6 +93,8 @@ class PullConsumer:
         self._max = max_messages
         self._metadata = metadata or {}
         self._keep_alive = keep_alive
+        self._made_again = made_again
+        self._missing = False
         self._unsettled: set[Delivery] = set()
         self._age, self._redelivered = DELIVERY_AGE.labels(consumer), REDELIVERIES.labels(consumer)
         self._buffer: deque[Delivery] = deque()
@@ -234,10 +240,18 @@ class PullConsumer:
         await asyncio.sleep(min(0.1 * self._complaints, 1.0))
         try:
             config = await self._bus.consumer_config(self._stream, self._consumer)
-            if config is None:
+            if config is None and self._made_again:
+                if not self._missing:
+                    log.error("%s/%s does not exist: waiting for a queue server", self._stream, self._consumer)
+                self._missing = True
+            elif config is None:
                 self._gone = ConsumerGone(f"consumer {self._stream}/{self._consumer} does not exist")
             elif not self._metadata.items() <= (config.get("metadata") or {}).items():
                 self._gone = ConsumerGone(f"consumer {self._stream}/{self._consumer} is somebody else's now")
+            else:
+                if self._missing:
+                    log.warning("%s/%s is there again", self._stream, self._consumer)
+                self._missing, self._complaints = False, 0
         except BrokerUnavailable as error:
             log.debug("%s/%s: %s", self._stream, self._consumer, error)
 

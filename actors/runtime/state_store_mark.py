@@ -38,6 +38,13 @@ if known[1] ~= {_RUN} then return 1 end
 if tonumber(known[2] or '0') < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'applied', ARGV[1]) end
 return 2"""
 
+# Whether Redis is whole, as _CHECK says it, and up to where it holds the log. KEYS[1] mark
+_APPLIED = f"""
+local known = redis.call('HMGET', KEYS[1], 'run', 'applied')
+if not known[1] then return {{0, ''}} end
+if known[1] ~= {_RUN} then return {{1, ''}} end
+return {{2, known[2] or ''}}"""
+
 # A repair begins: its name, beside the process that it repairs. KEYS[1] mark; ARGV: name
 _BEGIN = f"""
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
@@ -101,6 +108,14 @@ class StateMark:
     async def is_whole(self) -> bool:
         """Whether what Redis holds may be believed."""
         return all(verdict == _WHOLE for verdict in await self._script(_CHECK))
+
+    async def applied(self) -> int | None:
+        """The sequence of STATUS up to which Redis holds the log; `None`: it is not whole, so nobody knows."""
+        # A mark of the wrong type, which is nobody's, answers with 0 alone.
+        answers = [answer if isinstance(answer, list) else [answer, ""] for answer in await self._script(_APPLIED)]
+        if any(verdict != _WHOLE for verdict, _ in answers):
+            return None
+        return min(int(applied or 0) for _, applied in answers)
 
     async def advance(self, sequence: int) -> bool:
         """Note that everything up to this sequence of STATUS is acknowledged, so Redis holds it. False: not whole."""

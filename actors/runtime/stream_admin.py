@@ -37,6 +37,7 @@ API_SECONDS = 2.0
 ELECTION_SECONDS = 5.0
 """For so long a question is asked again while nobody leads: an election, a cluster that forms."""
 NOT_ENABLED, NO_STREAM = (10076, 10039), 10059
+BEGINNING = ("deliver_policy", "opt_start_seq", "opt_start_time")
 NO_PEERS, NO_CLUSTER = 10005, 10074  # not enough nodes yet; more than one copy on a server that is alone
 
 NO_STORAGE = 10047
@@ -232,16 +233,27 @@ class StreamAdmin:
                 log.warning("%s: waiting for consumer %s/%s: does the queue server run?", self.name, stream, name)
             await asyncio.sleep(delay)
 
-    async def apply_consumer(self, spec: ConsumerSpec, *, anew: bool = False) -> None:
-        """Create a durable consumer or update it in place; `anew` deletes it first, and with it its backlog."""
-        try:
-            if anew:
-                await self.delete_consumer(spec.stream, spec.name)
-            config = consumer_config(spec)
-            what = f"consumer {spec.stream}/{spec.name}"
-            await self._asked(what, lambda: self._js.add_consumer(spec.stream, config))
-        except nats.js.errors.APIError as error:
-            raise BrokerUnavailable(f"consumer {spec.stream}/{spec.name}: not applied ({error})") from error
+    async def apply_consumer(self, spec: ConsumerSpec, *, anew: bool = False, first: int | None = None) -> None:
+        """Create a durable consumer or update it in place; `anew` deletes it first, and with it its backlog.
+
+        `first`: the sequence that one which is created begins with; by default as the spec says.
+        """
+        what = f"consumer {spec.stream}/{spec.name}"
+        if anew:
+            await self.delete_consumer(spec.stream, spec.name)
+        existing = None if anew else await self.consumer_config(spec.stream, spec.name)
+        while True:
+            config = _beginning(consumer_config(spec), existing, first)
+            try:
+                await self._asked(what, lambda config=config: self._js.add_consumer(spec.stream, config))  # type: ignore[misc]
+            except nats.js.errors.APIError as error:
+                if existing is None:  # somebody else may have made it meanwhile, with a beginning of its own
+                    existing = await self.consumer_config(spec.stream, spec.name)
+                    if existing is not None:
+                        continue
+                raise BrokerUnavailable(f"{what}: not applied ({error})") from error
+            else:
+                return
 
     async def pinned_state(self, stream: str, name: str) -> PinnedState:
         """Who reads a pinned consumer now. Asked once. Raises `BrokerUnavailable`, `ConsumerGone`."""
@@ -344,20 +356,28 @@ class StreamAdmin:
             raise BrokerUnavailable(f"JetStream tells nothing of its storage ({error!r})") from error
         return StorageState(info.storage, info.limits.max_storage if info.limits.max_storage > 0 else None)
 
+    async def broker_time(self, stream: str) -> float:
+        """The clock of the server that leads the stream, in seconds since the epoch. Raises `BrokerUnavailable`."""
+        return parse_time((await self._stream_info(stream))["ts"])
+
     async def led_for(self, stream: str) -> float:
         """For how many seconds the stream has had its leader; infinite where there are no elections.
 
         Without a leader nothing could be published, and nothing that expired meanwhile says anything. Raises
         `BrokerUnavailable`.
         """
+        info = await self._stream_info(stream)
+        since = (info.get("cluster") or {}).get("leader_since")
+        return parse_time(info["ts"]) - parse_time(since) if since else math.inf
+
+    async def _stream_info(self, stream: str) -> dict[str, Any]:
+        """What the server says of a stream, as it says it: with its own clock's time in `ts`."""
         subject = f"$JS.API.STREAM.INFO.{stream}"
         try:
-            # As the server says it: by its clock, not by ours.
             info = await self._asked(f"stream {stream}", lambda: self._js._api_request(subject, timeout=API_SECONDS))
         except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"stream {stream}: {error}") from error
-        since = (info.get("cluster") or {}).get("leader_since")
-        return parse_time(info["ts"]) - parse_time(since) if since else math.inf
+        return dict(info)
 
     async def answers_about(self, stream: str, subject: str) -> bool:
         """Whether there is the stream, as its leader says. `subject`: one of the stream that may be read.
@@ -490,10 +510,21 @@ def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
     )
 
 
+def _beginning(config: ConsumerConfig, existing: Mapping[str, Any] | None, first: int | None) -> ConsumerConfig:
+    """A consumer's configuration with where it begins, which the server never changes afterwards."""
+    if existing is not None:
+        return config.evolve(**{name: existing.get(name) for name in BEGINNING})
+    if first is not None:
+        return config.evolve(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=first)
+    return config
+
+
 def config_difference(wanted: StreamConfig | ConsumerConfig, found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Fields of a spec that the server has otherwise: name -> (found, wanted)."""
+    """Fields of a spec that the server has otherwise: name -> (found, wanted). Where a consumer began is none."""
     difference = {}
     for name, value in _plain(wanted).items():
+        if name in BEGINNING:
+            continue
         actual = found.get(name)
         if name == "metadata":
             actual = {key: actual.get(key) for key in value} if actual else actual

@@ -24,6 +24,7 @@ from protocol.spec.schemas import Direction, Schema
 from protocol.streams import (
     ADVISORY,
     CAPTURES_BUCKET,
+    CHECKPOINT,
     DEADLETTER,
     LEASE,
     PHONE,
@@ -254,6 +255,34 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "A state manager, each second, to every socket server: up to where it has applied the log, and what it "
             "waits for. One that is not heard for 3 s does not work.",
             Said("applied", (Applied,)),
+        ),
+        NatsChannel(
+            "checkpoint",
+            subjects.CHECKPOINT,
+            "How far the consumers of the core are. One that has vanished is made again from there.",
+            Said(
+                "checkpoint",
+                bare=(
+                    Bare(
+                        "checkpoint",
+                        "By consumer, the sequence up to which everything is acknowledged.",
+                        schema={
+                            "type": "object",
+                            "properties": {"acknowledged": {"type": "object", "additionalProperties": INTEGER}},
+                            "required": ["acknowledged"],
+                        },
+                        example={"acknowledged": {"STATUS/state-manager": 1700000000123}},
+                    ),
+                ),
+            ),
+            CHECKPOINT,
+        ),
+        NatsChannel(
+            "probe",
+            subjects.PROBE,
+            "`examwire doctor` tries whether the broker takes a write.",
+            Said("probe", bare=(NOTHING,)),
+            CHECKPOINT,
         ),
         NatsChannel(
             "queueCreate",

@@ -288,6 +288,7 @@ class Exam:
                 assert json.loads(page)["sessions"]
                 await self.bus.request(entry.metadata["inspect"], BAD_PAGE)
         await self.bus.request(subjects.session("P001", "E005"))
+        await self.bus.publish(Outgoing(subjects.PROBE, b""))  # as the doctor does
         for request in (Kick(socket_id="SOCK002-none"), Stop()):  # it has no process of its own to end here
             with pytest.raises((NotFound, Refused)):
                 await ask(self.bus, "socket.SOCK002", request)

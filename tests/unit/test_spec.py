@@ -114,8 +114,9 @@ def test_every_channel_of_nats_has_somebody_who_reads_it_or_is_a_record(spoken: 
         one["channel"]["$ref"].rpartition("/")[2] for one in spoken["operations"].values() if one["action"] == "send"
     }
     keys = {channel.key for channel in nats_channels()}
-    # Looked up message by message (codes, pictures, letters, markers of replays), or fired by NATS itself.
+    # Looked up message by message (codes, pictures, letters, markers of replays, checkpoints), or fired by NATS itself.
     looked_up = {"phone", "capturesChunk", "capturesMeta", "deadletter", "statusReplay", "socketReplay", "statusTimer"}
+    looked_up |= {"checkpoint", "probe"}
     assert keys - read == looked_up
     assert keys - sent == {"maxDeliveries", "terminated"}  # by NATS
 

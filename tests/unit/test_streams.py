@@ -130,7 +130,7 @@ def test_the_attempt_limit_is_the_engines() -> None:
 
 def test_the_streams_of_the_design() -> None:
     assert [stream.name for stream in STREAMS] == [
-        *("STATUS", "SOCKET", "LEASE", "RECONNECT", "ADVISORY", "DEADLETTER", "PHONE")
+        *("STATUS", "SOCKET", "LEASE", "RECONNECT", "ADVISORY", "DEADLETTER", "PHONE", "CHECKPOINT")
     ]
     assert STATUS.max_age >= 86400, "it is the log of record"
     assert STATUS.first_seq_from_clock
