@@ -7,11 +7,14 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from actors.runtime.ending import end_tasks
 from actors.runtime.supervision import Intensity, Restarts
 from cli.children import GOOD_END, Child
 from protocol.errors import RoleFailed
 
 log = logging.getLogger("examwire.children")
+
+END_SECONDS = 10.0
 
 
 class Keeper:
@@ -80,10 +83,7 @@ class Keeper:
 
     async def stop(self, *order: Sequence[Child]) -> None:
         """Stop keeping, and stop the children group after group; those of a group together."""
-        for task in self._keeping.values():
-            task.cancel()
-        if self._keeping:
-            await asyncio.wait(self._keeping.values())
+        await end_tasks(self._keeping.values(), END_SECONDS)
         for group in order:
             await _all(child.stop() for child in group)
         if self._gave_up.done():

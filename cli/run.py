@@ -12,6 +12,7 @@ import typer
 
 from actors.runtime.logs import configure_logging
 from actors.runtime.settings import Settings, require_secret_beyond_loopback, unknown_variables
+from actors.runtime.tls import check_tls
 from actors.runtime.tracing import configure_tracing, end_tracing
 from cli.config import takes_settings
 from cli.output import print_json
@@ -43,6 +44,8 @@ SERVER_SETTINGS = (
 # Whose work stands still without Redis; the others go on, and stay ready.
 NEEDS_REDIS = ("state-manager", "web-server")
 
+CHECKS_TOKENS = ("socket-server", "web-server")
+
 JsonOption = Annotated[bool, typer.Option("--json", help="The first line on stdout is a ready line in JSON.")]
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Names this process among those of its role. [default: random]")
@@ -65,6 +68,7 @@ def socket_server(
 ) -> None:
     """Hold the WebSockets of examinees and proctors."""
     check_server_id(server_id)
+    check_tls("socket", settings.socket)
     require_secret_beyond_loopback(settings, "socket-server", settings.socket.host)
 
     from actors.runtime.supervision import ChildSpec
@@ -131,8 +135,8 @@ def queue_server(
     from actors.queue_server import QueueServer
     from actors.runtime.supervision import ChildSpec
 
-    def children(bus: Bus, _store: StateStore) -> list[ChildSpec]:
-        return [ChildSpec("queue-server", lambda: QueueServer(settings, bus, own_name))]
+    def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
+        return [ChildSpec("queue-server", lambda: QueueServer(settings, bus, own_name, store))]
 
     _run("queue-server", own_name, settings, children, lambda _: {"name": own_name}, json_ready)
 
@@ -151,6 +155,7 @@ def queue_server(
 )
 def web_server(settings: Settings, json_ready: JsonOption = False) -> None:
     """Take pictures by HTTP; serve the pages and the pictures."""
+    check_tls("web", settings.web)
     require_secret_beyond_loopback(settings, "web-server", settings.web.host)
 
     from actors.runtime.supervision import ChildSpec
@@ -182,9 +187,11 @@ def _run(
     """Run the role and end the process. `describe` gives the ready line's fields besides event, role and metricsUrl."""
     from actors.runtime.metrics_server import MetricsServer
     from actors.runtime.role import run_role
+    from actors.runtime.tokens import check_token_keys
 
     host, port = settings.metrics.host, settings.metrics.port
     require_secret_beyond_loopback(settings, f"{role} metrics", host)
+    check_token_keys(settings, needed=role in CHECKS_TOKENS)
     configure_logging(role, name, settings.log.level or "info", settings.log.format)
     for variable, meant in unknown_variables(os.environ).items():
         hint = f"; did you mean {meant}?" if meant else ""

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from actors.runtime.ending import end_tasks
 from actors.runtime.logs import Level, configure_logging
 from actors.runtime.settings import (
     Settings,
@@ -25,11 +26,12 @@ from actors.runtime.settings import (
     variable_of,
 )
 from actors.runtime.supervision import Intensity
+from actors.runtime.tls import check_tls
 from cli.children import EngineProcess, RoleProcess
 from cli.config import as_environment, flattened, takes_settings
 from cli.data_dir import DataDirClaim
 from cli.engines import NatsServer, RedisServer
-from cli.keeper import Keeper
+from cli.keeper import END_SECONDS, Keeper
 from cli.kept_ports import KeptPorts
 from cli.output import ExitCode, print_json
 from cli.page_links import advice, described, page_bases, page_links
@@ -102,6 +104,11 @@ def up(
     require_secret_beyond_loopback(settings, "socket servers", settings.socket.host)
     require_secret_beyond_loopback(settings, "web-server", settings.web.host)
     require_secret_beyond_loopback(settings, "metrics", settings.metrics.host)
+    from actors.runtime.tokens import check_token_keys
+
+    check_token_keys(settings)
+    check_tls("socket", settings.socket)
+    check_tls("web", settings.web)
     log_level = settings.log.level or "warning"
     configure_logging("up", "up", log_level, settings.log.format)
     system = System(settings, given, plan, (nats_port, redis_port), log_level, certificate)
@@ -143,9 +150,7 @@ class System:
             if working.done():
                 await working
         finally:
-            working.cancel()
-            stopping.cancel()
-            await asyncio.wait({stopping, working})
+            await end_tasks([stopping, working], END_SECONDS)
             self._remove_files()
             await keeper.stop(*self._stop_order(keeper))
             claim.release()

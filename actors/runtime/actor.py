@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from actors.runtime.census import CENSUS
+from actors.runtime.ending import end_tasks
 from actors.runtime.mailbox import Mailbox
 from actors.runtime.masking import masked
 from actors.runtime.metrics import FAILURES
@@ -26,6 +27,8 @@ from protocol.inspection import Inspection
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.actor")
+
+STOP_SECONDS = 10.0
 
 Handler = Callable[[Any, Any], Any]
 H = TypeVar("H", bound=Handler)
@@ -152,10 +155,8 @@ class Actor:
         CENSUS.leave(self)
         current = asyncio.current_task()
         tasks = [task for task in (self._work, *(self._loops or ())) if task is not None and task is not current]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=10)
+        if not await end_tasks(tasks, STOP_SECONDS):
+            log.error("%s: something that it does goes on after a stop", self.address)
         unanswered = self.mailbox.drain()
         if self._in_hand is not None and self._work is not current:
             unanswered.append(self._in_hand)

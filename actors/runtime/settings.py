@@ -25,6 +25,8 @@ PREFIX = "EXAMWIRE_"
 CONFIG_VARIABLE = "EXAMWIRE_CONFIG"
 """Where the TOML file is; by default `examwire.toml` in the working directory."""
 
+SECRET_CHARACTERS = 32
+
 Positive = Annotated[float, Field(gt=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -364,8 +366,10 @@ def token_secret(settings: Settings) -> str:
     """The configured secret, or the one of the data directory, made at its first use (mode 0600)."""
     if settings.secret is not None:
         secret = settings.secret.get_secret_value()
-        if len(secret) < 32:
-            raise ConfigurationError("secret: must have at least 32 characters (RFC 7518, section 3.2)")
+        if len(secret) < SECRET_CHARACTERS:
+            raise ConfigurationError(
+                f"secret: must have at least {SECRET_CHARACTERS} characters (RFC 7518, section 3.2)"
+            )
         return secret
     path = settings.data_dir / "secret"
     try:
@@ -379,10 +383,12 @@ def token_secret(settings: Settings) -> str:
                 os.link(aside, path)
             aside.unlink()
         secret = path.read_text().strip()
-        hide(secret)
-        return secret
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"secret: {path} cannot be used: {error}") from error
+    if len(secret) < SECRET_CHARACTERS:
+        raise ConfigurationError(f"secret: {path} holds less than {SECRET_CHARACTERS} characters: remove it")
+    hide(secret)
+    return secret
 
 
 def signs_elsewhere(settings: Settings) -> bool:

@@ -6,12 +6,23 @@ import asyncio
 import logging
 import ssl
 from pathlib import Path
+from typing import Protocol
 
 from protocol.errors import ConfigurationError
 
 log = logging.getLogger("examwire.tls")
 
 LOOK_SECONDS = 60.0
+
+
+class TlsFiles(Protocol):
+    """A section of the settings that names them."""
+
+    @property
+    def certificate_file(self) -> Path | None: ...
+
+    @property
+    def key_file(self) -> Path | None: ...
 
 
 class ServerTls:
@@ -85,3 +96,8 @@ def _state_of(path: Path) -> tuple[int, int] | None:
 
 def _no_passphrase() -> str:
     raise ValueError("the key has a passphrase; store it without one, readable by the role's user only")
+
+
+def check_tls(name: str, section: TlsFiles) -> None:
+    """Refuse files that are no certificate with its key before anything is started. Raises `ConfigurationError`."""
+    ServerTls.of(name, section.certificate_file, section.key_file)

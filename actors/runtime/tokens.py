@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import time
 from collections.abc import Callable
@@ -42,7 +43,7 @@ class TokenVerifier:
             if signs_elsewhere(settings) and settings.secret is not None:
                 self._own = _secret_key(settings)
             if settings.token.jwks_file is not None:
-                self._key_set = jwt.PyJWKSet.from_json(settings.token.jwks_file.read_text())
+                self._key_set = _key_set(settings.token.jwks_file.read_text())
             elif settings.token.public_key_file is not None:
                 self._key = load_pem_public_key(settings.token.public_key_file.read_bytes())
                 if not isinstance(self._key, RSAPublicKey | Ed25519PublicKey):
@@ -50,7 +51,9 @@ class TokenVerifier:
             else:
                 self._key, self._algorithms = _secret_key(settings), ["HS256"]
         except (OSError, ValueError, UnsupportedAlgorithm, jwt.PyJWTError) as error:
-            raise ConfigurationError(f"token: the issuer's keys cannot be read: {error}") from error
+            path = settings.token.jwks_file or settings.token.public_key_file
+            said = f"{path}: {str(error).partition('. ')[0]}" if path is not None else str(error)
+            raise ConfigurationError(f"token: the issuer's keys cannot be read: {said}") from error
 
     def verify(self, token: str | None) -> Claims:
         """The claims of a token.
@@ -118,6 +121,30 @@ def _moment(payload: dict[str, Any], claim: str, missing: float) -> float:
     if not math.isfinite(moment):
         raise InvalidToken(f"claim {claim}: must be a number of seconds")
     return moment
+
+
+def check_token_keys(settings: Settings, *, needed: bool = True) -> None:
+    """Refuse keys that are none before anything is started with them. Raises `ConfigurationError`.
+
+    `needed`: this process checks or signs tokens. One that does not has none made for it.
+    """
+    if needed or settings.secret is not None or signs_elsewhere(settings):
+        TokenVerifier(settings)
+
+
+def _key_set(text: str) -> jwt.PyJWKSet:
+    """The public keys of a JWKS document. Raises `ValueError` or `PyJWTError`."""
+    document = json.loads(text)
+    keys = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
+        raise ValueError('not a JWKS: {"keys": [...]} is expected')
+    try:
+        found = jwt.PyJWKSet.from_dict(document)
+    except (TypeError, AttributeError, KeyError) as error:  # of a key whose fields are not what they should be
+        raise ValueError(f"not a JWKS: {error!r}") from error
+    if not any(key.key_type in ("RSA", "OKP") for key in found.keys):
+        raise ValueError("the JWKS holds neither an RSA nor an Ed25519 public key")
+    return found
 
 
 def _secret_key(settings: Settings) -> jwt.PyJWK:

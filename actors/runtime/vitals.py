@@ -8,6 +8,7 @@ import time
 from collections import deque
 
 from actors.runtime.bus import Bus
+from actors.runtime.ending import end_tasks
 from actors.runtime.metrics import (
     CLOCK_OFFSET,
     ENGINE_UP,
@@ -25,6 +26,7 @@ log = logging.getLogger("examwire.vitals")
 TICK_SECONDS = 0.1
 WINDOW_SECONDS = 60.0
 PROBE_SECONDS = 3.0
+STOP_SECONDS = 2.0
 
 
 class Vitals:
@@ -46,10 +48,9 @@ class Vitals:
             self._tasks.append(task)
 
     async def stop(self) -> None:
-        """Harmless when repeated."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Harmless when repeated; takes some seconds at most."""
+        if not await end_tasks(self._tasks, STOP_SECONDS, again=0.1):
+            log.error("a measurement does not end")
         self._tasks.clear()
         if self._reconnected in self._bus.on_reconnected:
             self._bus.on_reconnected.remove(self._reconnected)

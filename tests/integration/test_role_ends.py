@@ -1,0 +1,168 @@
+"""A role ends: when it cannot start, when a signal comes at whatever moment, and when something does not stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from actors.runtime import role as role_module
+from actors.runtime.actor import Actor
+from actors.runtime.bus import Bus
+from actors.runtime.ending import end_tasks
+from actors.runtime.metrics_server import MetricsServer
+from actors.runtime.role import run_role
+from actors.runtime.settings import Settings
+from actors.runtime.state_store import StateStore
+from actors.runtime.supervision import ChildSpec, Supervisor
+from actors.runtime.vitals import Vitals
+from cli.engines import free_port
+from protocol.errors import ConfigurationError
+
+PATIENCE = 60.0
+"""For what takes a second on a machine that has nothing else to do."""
+
+
+def run(settings: Settings, make: Callable[[], Actor], then: Callable[[Supervisor], Awaitable[None]]) -> int:
+    metrics = MetricsServer("test", "127.0.0.1", 0, needs_redis=False)
+    return run_role("test", settings, lambda _bus, _store: [ChildSpec("child", make)], then, metrics)
+
+
+def test_actors_that_cannot_be_made_end_the_role_at_once(settings: Settings) -> None:
+    def make() -> Actor:
+        raise ConfigurationError("a setting that does not fit")
+
+    async def never(_: Supervisor) -> None:
+        raise AssertionError("it cannot be ready")
+
+    began = time.monotonic()
+    for _ in range(5):
+        with pytest.raises(ConfigurationError, match="does not fit"):
+            run(settings, make, never)
+    assert time.monotonic() - began < PATIENCE
+
+
+class Stubborn(Actor):
+    """Cares neither for a stop nor for being cancelled."""
+
+    async def on_stop(self) -> None:
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                if not role_over.is_set():
+                    continue
+                raise
+
+
+role_over = asyncio.Event()
+
+
+def test_what_does_not_stop_does_not_keep_the_role(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(role_module, "DRAIN_SECONDS", 0.3)
+    closed: list[str] = []
+    close = Bus.close
+
+    async def closing(bus: Bus) -> None:
+        await close(bus)
+        closed.append(bus.name)
+        role_over.set()  # else asyncio itself would wait for it
+
+    monkeypatch.setattr(Bus, "close", closing)
+
+    async def end(supervisor: Supervisor) -> None:
+        supervisor.end()
+
+    role_over.clear()
+    assert run(settings, lambda: Stubborn("test.stubborn"), end) == 1
+    assert closed == ["test"], "the rest is stopped all the same"
+
+
+async def test_vitals_stop_at_any_moment_of_a_probe(bus: Bus, store: StateStore) -> None:
+    for moment in range(60):
+        vitals = Vitals(bus, store)
+        vitals.start()
+        # In whatever step the probes are: before their first one, on their way, in the very turn of the answer.
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE):
+            await vitals.stop()
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("vitals:")], moment
+
+
+async def test_a_swallowed_cancellation_is_repeated() -> None:
+    swallowed = 0
+
+    async def swallowing() -> None:
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                swallowed += 1
+                if swallowed == 3:
+                    raise
+
+    task = asyncio.create_task(swallowing())
+    await asyncio.sleep(0)
+    assert await end_tasks([task], PATIENCE, again=0.01)
+    assert (task.cancelled(), swallowed) == (True, 3)
+
+
+async def test_what_never_ends_is_given_up() -> None:
+    over = False
+
+    async def never() -> None:
+        while not over:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                continue
+
+    task = asyncio.create_task(never())
+    await asyncio.sleep(0)
+    assert not await end_tasks([task], 0.1, again=0.01)
+    over = True
+    assert await end_tasks([task], PATIENCE)
+
+
+@pytest.mark.parametrize("command", [("state-manager",), ("socket-server", "--server-id", "SOCK001")])
+async def test_sigterm_is_obeyed_while_nats_is_waited_for(settings: Settings, command: tuple[str, ...]) -> None:
+    metrics = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cli.main", "run", *command, "--data-dir", str(settings.data_dir)),
+        *(
+            "--nats-url",
+            f"nats://127.0.0.1:{free_port()}",
+            "--redis-url",
+            settings.redis_url,
+            "--metrics-port",
+            str(metrics),
+        ),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "EXAMWIRE_LOG__LEVEL": "info"},
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:  # until it is at it: its metrics are served before
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", metrics)
+                except OSError:
+                    await asyncio.sleep(0.02)
+                else:
+                    writer.close()
+                    break
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(PATIENCE):
+            _, err = await process.communicate()
+        assert process.returncode == 0, f"it has waited for NATS: {err.decode()}"
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
