@@ -17,12 +17,13 @@ import typer
 from actors.queue_server import topology_streams
 from actors.runtime import VERSION
 from actors.runtime.broker_login import login
-from actors.runtime.bus import Bus, ServiceEntry
+from actors.runtime.bus import Bus, Outgoing, ServiceEntry
 from actors.runtime.local_addresses import in_url
 from actors.runtime.process_facts import process_facts
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.stream_admin import ConsumerState
+from actors.runtime.tokens import check_token_keys
 from cli.config import takes_settings
 from cli.config_check import contradictions
 from cli.doctor_checks import (
@@ -38,6 +39,8 @@ from cli.doctor_checks import (
     judge_process,
     judge_redis,
     judge_roles,
+    judge_storage,
+    judge_stream_room,
     judge_streams,
     judge_sync,
     judge_versions,
@@ -49,6 +52,7 @@ from cli.findings import Finding, State, failed, ok, show_findings, unknown, war
 from cli.live import inspection_of
 from cli.output import ExitCode, Format, OutputOption, run_until_interrupted
 from cli.streams import compare
+from protocol import subjects
 from protocol.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -57,9 +61,10 @@ from protocol.errors import (
     StateDamaged,
     StateLost,
     StateUnavailable,
+    StreamFull,
 )
 from protocol.inspection import ProcessFacts
-from protocol.streams import DEADLETTER, SOCKET, STATUS
+from protocol.streams import CHECKPOINT, DEADLETTER, SOCKET, STATUS
 from protocol.times import format_time, parse_time
 
 CONNECT_SECONDS = 2.0
@@ -81,8 +86,9 @@ def doctor(
 ) -> None:
     """Check engines, clocks, streams, permissions, roles, lag, file descriptors, secrets; say what to do.
 
-    Nothing is changed, and a running exam does not notice. Exit code 0 when all is well, 5 for warnings only, 1 when
-    something has failed, 4 when neither NATS nor Redis can be reached.
+    A running exam does not notice: nothing is changed, but for one probe of whether the broker takes a write. Exit
+    code 0 when all is well, 5 for warnings only, 1 when something has failed, 4 when neither NATS nor Redis can be
+    reached.
     """
     examination = Examination(settings, monitoring=nats_monitoring)
     findings: list[Finding] = []
@@ -141,6 +147,7 @@ class Examination:
         if self._bus is not None:
             yield self._nats
         if jetstream:
+            yield self._writes
             yield self._streams
             yield self._letters
         if self._store is not None:
@@ -192,6 +199,10 @@ class Examination:
     def _secret(self) -> Finding:
         settings = self._settings
         path: Path | None = settings.token.jwks_file or settings.token.public_key_file
+        try:
+            check_token_keys(settings, needed=(settings.data_dir / "secret").is_file())
+        except ConfigurationError as error:
+            return failed("secrets", str(error), "`examwire config check`: no role starts with it")
         if path is not None:
             return ok("secrets", f"tokens are checked by the issuer's key in {path}")
         if settings.secret is not None:
@@ -227,9 +238,27 @@ class Examination:
             yield finding
         if not bus.server_info.get("jetstream"):
             return
-        yield judge_sync(await asyncio.to_thread(self._varz), self._embedded_sync())
+        varz = await asyncio.to_thread(self._varz)
+        yield judge_sync(varz, self._embedded_sync())
+        if (storage := judge_storage(varz)) is not None:
+            yield storage
         for finding in judge_account(json.loads(await bus.request("$JS.API.INFO"))):
             yield finding
+
+    async def _writes(self) -> AsyncIterator[Finding]:
+        """A limit of the whole server shows to nobody but who writes."""
+        assert self._bus is not None
+        if await self._bus.stream_config(CHECKPOINT.name) is None:
+            return  # a missing stream is told elsewhere
+        try:
+            await self._bus.publish(Outgoing(subjects.PROBE, b""), CONNECT_SECONDS)
+        except StreamFull as error:
+            advice = "raise max_file_store of nats-server or the account's limit, or make room on its disk"
+            yield failed("nats.writes", f"a probe was refused: {error}", advice)
+        except BrokerUnavailable as error:
+            yield failed("nats.writes", f"a probe was not stored: {error}", "look at nats-server's log and its disk")
+        else:
+            yield ok("nats.writes", "a probe was stored")
 
     def _embedded_sync(self) -> str | None:
         """The `sync_interval` of the broker that `examwire up` has started on the data directory, if it is this one."""
@@ -261,6 +290,11 @@ class Examination:
             yield finding
         for spec in topology_streams(self._settings):
             state = await self._bus.stream_state(spec.name)
+            config = await self._bus.stream_config(spec.name) or {}
+            refuses = config.get("discard") == "new"
+            room = judge_stream_room(spec.name, state.size, int(config.get("max_bytes") or -1), refuses)
+            if room is not None:
+                yield room
             if state.current < state.replicas:
                 found = f"stream {spec.name}: {state.current} of {state.replicas} copies are up to date"
                 yield warning("streams", found, "see that all nodes of NATS run; a node that was away catches up")

@@ -63,16 +63,19 @@ def judge_account(account: Mapping[str, Any]) -> Iterator[Finding]:
     if error := account.get("error"):
         yield failed("nats.jetstream", str(error.get("description", error)), "enable JetStream for this account")
         return
-    limits = account.get("limits", {})
-    for used, limit, what in (
-        ("storage", "max_storage", "bytes of storage"),
-        ("streams", "max_streams", "streams"),
-        ("consumers", "max_consumers", "consumers"),
-    ):
-        most, there = int(limits.get(limit, -1)), int(account.get(used, 0))
-        if most > 0 and there >= NEARLY_FULL * most:
-            judge = failed if there >= FULL * most else warning
-            yield judge("nats.account", f"{there} of {most} {what} in use", f"raise {limit} of the account")
+    # An account may have limits for each number of copies (`R1`, `R3`) instead of one for all.
+    for tier, usage in {"": account, **(account.get("tiers") or {})}.items():
+        limits = usage.get("limits", {})
+        for used, limit, what in (
+            ("storage", "max_storage", "bytes of storage"),
+            ("streams", "max_streams", "streams"),
+            ("consumers", "max_consumers", "consumers"),
+        ):
+            most, there = int(limits.get(limit, -1)), int(usage.get(used, 0))
+            if most > 0 and there >= NEARLY_FULL * most:
+                judge = failed if there >= FULL * most else warning
+                found = f"{there} of {most} {what} in use{tier and f' by streams of {tier}'}"
+                yield judge("nats.account", found, f"raise {limit} of the account")
     yield ok("nats.account", f"{account.get('streams', 0)} streams, {account.get('storage', 0)} bytes stored")
 
 
@@ -88,6 +91,29 @@ def judge_sync(varz: Mapping[str, Any] | None, configured: str | None = None) ->
         return ok("nats.sync", "an acknowledged message is on disk (sync_interval: always)")
     interval = configured if varz is None else f"{int(config.get('sync_interval', 0)) / 1e9:g} s"
     return warning("nats.sync", f"disks are synchronised every {interval}: what was acknowledged may be lost", advice)
+
+
+def judge_storage(varz: Mapping[str, Any] | None) -> Finding | None:
+    """`/varz` of nats-server's monitoring: what all accounts together may store on that server."""
+    jetstream = (varz or {}).get("jetstream") or {}
+    most = int((jetstream.get("config") or {}).get("max_storage", 0))
+    used = int((jetstream.get("stats") or {}).get("storage", 0))
+    if most <= 0 or used < NEARLY_FULL * most:
+        return None
+    judge = failed if used >= FULL * most else warning
+    advice = "raise max_file_store of nats-server, or make room: when it is full every write is refused"
+    return judge("nats.storage", f"{used} of {most} bytes that the server may store are in use", advice)
+
+
+def judge_stream_room(name: str, used: int, most: int, refuses: bool) -> Finding | None:
+    """A stream with a limit in bytes; `refuses`: at it new messages are refused, else the oldest go."""
+    if most <= 0 or used < NEARLY_FULL * most:
+        return None
+    found = f"stream {name}: {used} of {most} bytes in use"
+    if not refuses:
+        return warning("streams", f"{found}: the oldest messages go", "raise its limit, if they are still needed")
+    judge = failed if used >= FULL * most else warning
+    return judge("streams", f"{found}: then it refuses what is new", "raise its limit, or make room")
 
 
 def judge_redis(name: str, info: Mapping[str, Any], saves: str | None) -> Iterator[Finding]:

@@ -67,7 +67,10 @@ class NotAnswered(BrokerUnavailable):
 
 
 class StreamFull(BrokerUnavailable):
-    """The stream holds as much as it may: nothing more is stored until something goes, or its limit is raised."""
+    """The stream, its account or the server holds as much as it may.
+
+    Nothing more is stored until something goes, or the limit is raised.
+    """
 
 
 class NoResponders(ExamwireError):

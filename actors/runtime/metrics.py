@@ -87,6 +87,12 @@ PUBLISHES = Histogram(
 PUBLISH_FAILURES = Counter(
     "examwire_publish_failures_total", "Messages that were not acknowledged and had to be sent again", registry=REGISTRY
 )
+PUBLISH_REFUSALS = Counter(
+    "examwire_publish_refusals_total",
+    "Messages that the broker refused to store; full: the stream, the account or the server holds what it may",
+    ["stream", "reason"],
+    registry=REGISTRY,
+)
 
 # -- what arrives ---------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import nats.errors
 from nats.aio.msg import Msg
 
-from actors.runtime.metrics import PUBLISH_FAILURES, PUBLISHES
+from actors.runtime.metrics import PUBLISH_FAILURES, PUBLISH_REFUSALS, PUBLISHES
 from actors.runtime.nats_client import NatsClient, looked_at
 from actors.runtime.refusals import Refusals
 from protocol.errors import BrokerUnavailable, NotAnswered, NotPermitted, StreamFull, WrongLastSequence
@@ -24,6 +24,8 @@ log = logging.getLogger("examwire.bus")
 WRONG_LAST_SEQUENCE = 10071
 _LAST_SEQUENCE = re.compile(r"wrong last sequence: ([0-9]+)$")
 STORE_FAILED = 10077
+FULL = frozenset({10002, 10023, 10028, 10047})
+"""What the account (10002) or the whole server may store is used up: no stream takes anything."""
 PUBLISH_SECONDS = 5.0
 ATOMIC_MESSAGES = 500
 
@@ -286,10 +288,17 @@ def _result(message: Outgoing, future: asyncio.Future[bytes]) -> Result:
     try:
         ack = json.loads(future.result())
         if "error" in ack:
-            return _publish_error(message.subject, ack["error"].get("err_code"), ack["error"].get("description", ""))
+            code, text = ack["error"].get("err_code"), ack["error"].get("description", "")
+            return _counted(str(ack.get("stream", "")), _publish_error(message.subject, code, text))
         return PubAck(str(ack["stream"]), int(ack["seq"]), bool(ack.get("duplicate", False)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         return BrokerUnavailable(f"{message.subject}: not an ack: {error!r}")
+
+
+def _counted(stream: str, refused: Result) -> Result:
+    if isinstance(refused, BrokerUnavailable):
+        PUBLISH_REFUSALS.labels(stream, "full" if isinstance(refused, StreamFull) else "other").inc()
+    return refused
 
 
 def _publish_error(subject: str, code: int | None, text: str) -> Result:
@@ -297,4 +306,6 @@ def _publish_error(subject: str, code: int | None, text: str) -> Result:
         return WrongLastSequence(f"{subject}: {text}")
     if code == STORE_FAILED and text in ("maximum bytes exceeded", "maximum messages exceeded"):
         return StreamFull(f"{subject}: {text}")
+    if code in FULL:
+        return StreamFull(f"{subject}: JetStream is full and refuses every write ({text})")
     return BrokerUnavailable(f"{subject}: not stored ({text})")

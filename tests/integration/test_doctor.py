@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.js.api import DiscardPolicy
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from typer.testing import CliRunner
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 from actors.dead_letter import dead_letter
 from actors.queue_server import QueueServer, apply_topology
 from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.metrics import REGISTRY
 from actors.runtime.process_facts import process_facts
 from actors.runtime.settings import NatsSettings, Settings, load_settings
 from actors.runtime.state_store import StateStore
@@ -41,9 +43,10 @@ from cli.engines import NatsServer, free_port
 from cli.findings import Finding, State, worst
 from cli.main import app
 from protocol import keys, subjects
+from protocol.errors import StreamFull
 from protocol.inspection import ProcessFacts
 from tests.integration.settings import changed
-from tests.integration.system import System
+from tests.integration.system import System, eventually
 
 PERMISSIONS = Path(__file__).parents[2] / "nats" / "permissions.conf"
 OK, WARNING, FAILED, UNKNOWN = State.OK, State.WARNING, State.FAILED, State.UNKNOWN
@@ -275,6 +278,74 @@ async def test_a_broker_without_jetstream_and_with_small_messages(settings: Sett
     with nats(tmp_path / "core", replaced=("jetstream {", "lame_duck_duration: 30s #")) as server:
         findings = await Examination(settings.model_copy(update={"nats_url": server.url})).run()
         assert "not enabled" in told(findings, "nats.jetstream", FAILED)
+
+
+FULL_ACCOUNT = (
+    'accounts { A { users: [{user: u, password: "the-password"}], jetstream: {max_file: 3000000} } }\nno_auth_user: u\n'
+)
+
+
+@pytest.mark.parametrize(
+    "limited",
+    [{"replaced": ("jetstream {", "jetstream { max_file_store: 3000000,")}, {"more": FULL_ACCOUNT}],
+    ids=["server", "account"],
+)
+async def test_a_broker_that_is_full_is_seen_by_the_doctor_and_by_the_queue_server(
+    settings: Settings, store: StateStore, tmp_path: Path, limited: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.topology_watch.SAVE_SECONDS", 0.0)
+    port = free_port()
+    limited = {**limited, "more": f"http: 127.0.0.1:{port}\n{limited.get('more', '')}"}
+    with nats(tmp_path / "nats", **limited) as server:
+        at = settings.model_copy(update={"nats_url": server.url})
+        bus = await Bus.connect(at, "test")
+        queue_server = QueueServer(at, bus)
+        await queue_server.start()
+        try:
+            await see_it_full(bus, at, f"http://127.0.0.1:{port}" if "replaced" in limited else None)
+        finally:
+            await queue_server.stop()
+            await bus.close()
+
+
+async def see_it_full(bus: Bus, at: Settings, monitoring: str | None) -> None:
+    async def writable(wanted: float) -> bool:
+        return REGISTRY.get_sample_value("examwire_jetstream_writable") == wanted
+
+    await eventually(lambda: writable(1.0), "probes are stored")
+    assert states(await Examination(at).run(), "nats.writes") == {OK}
+    refused = {"stream": "DEADLETTER", "reason": "full"}
+    before = REGISTRY.get_sample_value("examwire_publish_refusals_total", refused) or 0.0
+    results = []
+    for size in (100_000, 10_000, 1000, 0):  # to the last byte: the account's limit counts each message
+        results += await bus.publish_many([Outgoing("deadletter.TEST", bytes(size)) for _ in range(30)])
+    assert isinstance(results[-1], StreamFull)
+    refusals = sum(isinstance(result, StreamFull) for result in results)
+    assert REGISTRY.get_sample_value("examwire_publish_refusals_total", refused) == before + refusals
+    findings = await Examination(at).run()
+    assert "JetStream is full and refuses every write" in told(findings, "nats.writes", FAILED)
+    await eventually(lambda: writable(0.0), "the queue server's probe is refused")
+    if monitoring is not None:  # who may look at the server itself sees it coming
+        findings = await Examination(at, monitoring=monitoring).run()
+        assert "bytes that the server may store" in told(findings, "nats.storage", FAILED)
+    await bus._js.purge_stream("DEADLETTER")
+    await eventually(lambda: writable(1.0), "there is room again")
+    assert states(await Examination(at).run(), "nats.writes") == {OK}
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+async def test_a_stream_that_is_nearly_full_is_seen(
+    settings: Settings, bus: Bus, store: StateStore, refuses: bool
+) -> None:
+    await apply_topology(bus, settings)
+    config = (await bus._js.stream_info("DEADLETTER")).config
+    discard = DiscardPolicy.NEW if refuses else DiscardPolicy.OLD
+    await bus._js.update_stream(config.evolve(max_bytes=100_000, discard=discard))
+    for _ in range(9):
+        await bus.publish(Outgoing("deadletter.TEST", bytes(9_700)))
+    text = told(await Examination(settings).run(), "streams", WARNING)
+    assert "stream DEADLETTER" in text
+    assert ("refuses what is new" if refuses else "the oldest messages go") in text
 
 
 async def test_what_the_user_may_not_do_is_named(settings: Settings, tmp_path: Path) -> None:
