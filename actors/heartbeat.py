@@ -12,6 +12,7 @@ from typing import Literal
 import psutil
 
 from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.stream_admin import Stored
 from protocol import subjects
 from protocol.codec import encode
 from protocol.errors import BrokerUnavailable, ProtocolError, WrongLastSequence
@@ -63,10 +64,37 @@ class Heartbeat:
         self.cpu_usage = psutil.cpu_percent()
         self.memory_usage = psutil.virtual_memory().percent
 
-    async def claim(self) -> None:
-        """Take the lease, from whoever holds it. Raises `BrokerUnavailable`."""
+    async def claim(self, *, takeover: bool = True) -> None:
+        """Take the lease, from whoever holds it; without `takeover` only from who is not alive.
+
+        Raises `BrokerUnavailable`, and `Superseded` when another process is alive and is to keep it.
+        """
         self.measure()
         self._sequence = None
+        if takeover:
+            await self._publish()
+            return
+        held: int | None = None
+        while True:
+            newest = await self._newest()
+            if newest is None or is_marker(newest.headers):
+                try:
+                    await self._take_after(newest)
+                except WrongLastSequence:
+                    continue  # somebody else was quicker
+                return
+            if held is not None and newest.sequence != held:
+                raise Superseded(f"another process runs as {self._server_id}")
+            # One that is alive renews it; that of one that is not expires.
+            held = newest.sequence
+            await asyncio.sleep(self._seconds / 6)
+
+    async def _newest(self) -> Stored | None:
+        return await self._bus.last_message("LEASE", subjects.lease(self._server_id))
+
+    async def _take_after(self, newest: Stored | None) -> None:
+        """Take the lease, unless somebody has published since."""
+        self._sequence = newest.sequence if newest is not None else 0
         await self._publish()
 
     async def run(self) -> None:
@@ -134,15 +162,16 @@ class Heartbeat:
     async def _recover(self) -> None:
         """Somebody published since: an ack of ours that was lost, the marker of our expired lease, or a successor."""
         try:
-            newest = await self._bus.last_message("LEASE", subjects.lease(self._server_id))
+            newest = await self._newest()
             if newest is None or is_marker(newest.headers):
                 about = {"server": self._server_id}
                 log.error("%s: the lease had expired; announcing all sessions anew", self._server_id, extra=about)
                 self._lapsed = True  # owed until the lease is held again, also when this try fails
-                await self.claim()
+                self.measure()
+                await self._take_after(newest)
             elif self._holder(newest.payload) in (self._incarnation, None):
                 self._sequence = newest.sequence
             else:
                 raise Superseded(f"another process has started as {self._server_id}")
-        except BrokerUnavailable as error:
+        except (BrokerUnavailable, WrongLastSequence) as error:  # the next heartbeat finds out
             log.debug("%s: lease not recovered: %s", self._server_id, error)

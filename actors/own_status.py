@@ -35,10 +35,10 @@ class OwnStatus:
         about = {"server": self._server_id, "reason": reason}
         log.info("socket.%s: %s", self._server_id, status, extra=about)
 
-    async def publish_quietly(self, status: ServerStatusCode) -> None:
+    async def publish_quietly(self, status: ServerStatusCode, reason: str | None = None) -> None:
         """Say it if that is possible."""
         try:
-            await self.publish(status)
+            await self.publish(status, reason)
         except BrokerUnavailable as error:
             log.warning("socket.%s: %s could not be recorded: %s", self._server_id, status, error)
 

@@ -10,7 +10,15 @@ from actors.own_status import OwnStatus
 from actors.runtime.bus import Bus
 from actors.server_queue import QueueRefused
 from protocol import subjects
-from protocol.errors import BrokerUnavailable, ExamwireError, NoResponders, NotAnswered, NotPermitted, RoleFailed
+from protocol.errors import (
+    BrokerUnavailable,
+    ExamwireError,
+    NoResponders,
+    NotAnswered,
+    NotPermitted,
+    RoleFailed,
+    RoleSuperseded,
+)
 from protocol.server_messages import ServerStatusCode
 
 log = logging.getLogger("examwire.socket_server")
@@ -31,6 +39,8 @@ class ServerStart:
     async def step(self, reason: str, step: Callable[[], Awaitable[None]]) -> None:
         """Run a step. When its tries are used up: FAILED for `reason` into the log, and `RoleFailed`.
 
+        `RoleSuperseded` is raised at once.
+
         While NATS is away or has no leader the step waits, says so, and uses up no try.
         """
         address, about = subjects.socket_server(self._server_id), {"server": self._server_id, "reason": reason}
@@ -38,6 +48,8 @@ class ServerStart:
         while True:
             try:
                 await step()
+            except RoleSuperseded:
+                raise
             except (ExamwireError, OSError, TimeoutError) as error:
                 held_up_by = await self._held_up_by(error)
                 if held_up_by is not None:

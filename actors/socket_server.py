@@ -47,12 +47,12 @@ from protocol.errors import (
     ErrorCode,
     ExamwireError,
     ProtocolError,
-    RoleFailed,
+    RoleSuperseded,
 )
 from protocol.facts import LossReason
 from protocol.frames import MAX_FRAME_BYTES, SUBPROTOCOL, error_frame
 from protocol.ids import check_server_id
-from protocol.server_messages import QueueConfig, ServerStatusCode
+from protocol.server_messages import SUPERSEDED, QueueConfig, ServerStatusCode
 from protocol.streams import broadcast_consumer, queue_id
 
 log = logging.getLogger("examwire.socket_server")
@@ -122,6 +122,7 @@ class SocketServer(Actor):
         )
         self._deliveries = Deliveries(self, self._clients, bus, log_end, self._own.say_again)
         self._departure: Departure | None = None
+        self._stopped_because: str | None = None
 
     @property
     def url(self) -> str:
@@ -152,7 +153,10 @@ class SocketServer(Actor):
 
     async def _claim(self) -> None:
         await self._bus.clock.measure()  # from the first message on, all times go by the broker's clock
-        await self._heartbeat.claim()
+        try:
+            await self._heartbeat.claim(takeover=self._settings.server.takeover)
+        except Superseded as superseded:
+            raise RoleSuperseded(f"{superseded}, and server.takeover is off: this one ends") from superseded
 
     async def _subscribe(self) -> None:
         for consumer in self._queue.consumers:
@@ -208,7 +212,7 @@ class SocketServer(Actor):
                 if not await self._outbox.flush(max(1.0, deadline - time.monotonic())):
                     log.error("%s: %d statuses could not be stored", self.address, len(self._outbox))
                 if self._server is not None and self.started_at is not None:
-                    await self._own.publish_quietly(ServerStatusCode.STOPPED)
+                    await self._own.publish_quietly(ServerStatusCode.STOPPED, self._stopped_because)
         finally:
             reader.cancel()
             await self._presence.withdraw()
@@ -258,8 +262,9 @@ class SocketServer(Actor):
         try:
             await self._heartbeat.run()
         except Superseded as superseded:
+            self._stopped_because = SUPERSEDED
             await self._end_all(CloseCode.SERVER_SUPERSEDED, LossReason.SERVER_RESTARTED.value)
-            raise RoleFailed(f"{superseded}: this one ends") from superseded
+            raise RoleSuperseded(f"{superseded}: this one ends, and must not be started again") from superseded
 
     async def _announce_all(self) -> None:
         """After an expired lease others may think that this server and its sessions are lost."""

@@ -29,7 +29,7 @@ from actors.runtime.pull import Delivery
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.state_decisions import Decided, Decisions
-from actors.state_metrics import count_told
+from actors.state_metrics import count_superseded, count_told
 from actors.state_partitions import StatePartitions
 from actors.state_places import Item
 from actors.state_progress import StateProgress
@@ -244,6 +244,7 @@ class StateManager(Actor):
         STAGES.labels("settle").observe(settled - started)
         STAGES.labels("tell").observe(time.perf_counter() - settled)
         self._count(decided)
+        count_superseded(item.message for item in work.items)
         # The next batch need not wait for the broker's acks of this one; this one is acknowledged only after them.
         await self._in_flight.acquire()
         earlier, self._last = self._last, asyncio.get_running_loop().create_future()

@@ -15,6 +15,8 @@ from protocol.close_codes import CLOSE_RULES
 from protocol.connection import READMITTED
 from protocol.events import Event, ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
 from protocol.facts import LossReason
+from protocol.server_messages import SUPERSEDED, ServerStatus
+from protocol.wire import Message
 
 LOSSES = Counter(
     "examwire_losses_total",
@@ -52,12 +54,24 @@ BEHIND = Gauge(
     "For how long the oldest of what is not applied yet, or what it takes to apply it, has been waited for",
     registry=REGISTRY,
 )
+SUPERSEDED_SERVERS = Counter(
+    "examwire_servers_superseded_total",
+    "Socket servers that ended because another process had started under their serverId",
+    registry=REGISTRY,
+)
 
 _REASONS = {*LossReason, *(rule.name for rule in CLOSE_RULES.values()), READMITTED}
 _SENT, _ARRIVED, _LOST = (MIGRATIONS.labels(step) for step in ("sent", "arrived", "lost"))
 for _reason in LossReason:  # at 0 from the start: a counter that begins with 1 has not increased
     LOSSES.labels(_reason.value)
     RECOVERIES.labels(_reason.value)
+
+
+def count_superseded(messages: Iterable[Message]) -> None:
+    """Of these messages of the log, the last words of servers that were superseded."""
+    for message in messages:
+        if isinstance(message, ServerStatus) and message.reason == SUPERSEDED:
+            SUPERSEDED_SERVERS.inc()
 
 
 def count_told(events: Iterable[Event]) -> None:

@@ -20,8 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from actors.runtime.settings import variable_of
 from cli.engines import Engine
-from protocol.errors import RoleFailed
+from cli.output import ExitCode
+from protocol.errors import RoleFailed, RoleSuperseded
 
 T = TypeVar("T")
 log = logging.getLogger("examwire.children")
@@ -77,6 +79,9 @@ class Child(ABC):
     def kill(self) -> None:
         """SIGKILL, now."""
 
+    def give_way(self) -> None:  # noqa: B027 - most have no rivals
+        """From now on start only when no other process does the same under the same name."""
+
 
 class RoleProcess(Child):
     """`examwire run ROLE …` with its ready line in `ready`. Its logs go to our stderr.
@@ -129,6 +134,10 @@ class RoleProcess(Child):
             raise RoleFailed(f"{self.name} was not ready within {READY_SECONDS:g} s; its log is on stderr") from None
         if not line:
             how = await self.ended()
+            if how == SUPERSEDED_END:
+                raise RoleSuperseded(
+                    f"{self.name}: another process runs under its name; the reason is above, on stderr"
+                )
             raise RoleFailed(f"{self.name} ended with {how} before it was ready; the reason is above, on stderr")
         try:
             self.ready = json.loads(line)
@@ -144,6 +153,9 @@ class RoleProcess(Child):
         """Keep the pipe empty: a full one would block the role."""
         while line := await stdout.readline():
             log.info("%s: %s", self.name, line.decode(errors="replace").rstrip())
+
+    def give_way(self) -> None:
+        self._environment[variable_of("server.takeover")] = "false"
 
     async def ended(self) -> str:
         assert self._process is not None
@@ -214,3 +226,4 @@ def _how(code: int) -> str:
 
 
 GOOD_END = _how(0)
+SUPERSEDED_END = _how(ExitCode.SUPERSEDED)

@@ -40,6 +40,7 @@ FLAGS: dict[str, str] = {
     "mobile_sync.timeout_seconds": "How long the mobile sync stage lasts.",
     "mobile_sync.max_bytes": "The largest picture.",
     "server.lease_seconds": "How long after its last heartbeat a server counts as lost.",
+    "server.takeover": "false: leave the serverId to a process that is alive, and end with exit code 6.",
     "web.host": "Where the web server listens.",
     "web.port": "The port it listens on; 0 picks a free one.",
     "web.public_url": "The http(s):// address of the pages, when it is not the listening one.",

@@ -134,7 +134,8 @@ app = typer.Typer(
 def examwire() -> None:
     """The connection fabric of a live online exam: distributed actors on NATS JetStream, state in Redis.
 
-    Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 cannot reach, 5 degraded.
+    Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 cannot reach, 5 degraded,
+    6 another process runs as this server.
     """
     # A command says itself what went wrong. Roles, which log, configure it anew.
     if not logging.getLogger().handlers:

@@ -18,6 +18,7 @@ from protocol.errors import (
     ExamwireError,
     NoResponders,
     ProtocolError,
+    RoleSuperseded,
     StateUnavailable,
 )
 from protocol.texts import escaped, escaped_in_json
@@ -39,6 +40,8 @@ class ExitCode(IntEnum):
     NOT_FOUND = 3
     UNREACHABLE = 4
     DEGRADED = 5
+    SUPERSEDED = 6
+    """Another process runs as the same server: supervisors must not start this one again."""
 
 
 class NotFound(ExamwireError):
@@ -61,6 +64,8 @@ def exit_code_of(error: ExamwireError) -> ExitCode:
     match error:
         case NotFound():
             return ExitCode.NOT_FOUND
+        case RoleSuperseded():
+            return ExitCode.SUPERSEDED
         case BrokerUnavailable() | StateUnavailable() | NoResponders():
             return ExitCode.UNREACHABLE
         case ConfigurationError() | ProtocolError():  # a ProtocolError here is about an id on the command line

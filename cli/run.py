@@ -59,7 +59,15 @@ def run() -> None:
 
 @app.command("socket-server")
 @takes_settings(
-    *ENGINES, *LOGS, "socket.host", "socket.port", "socket.public_url", "web.public_url", *SOCKET_TLS, *SERVER_SETTINGS
+    *ENGINES,
+    *LOGS,
+    "socket.host",
+    "socket.port",
+    "socket.public_url",
+    "web.public_url",
+    *SOCKET_TLS,
+    *SERVER_SETTINGS,
+    "server.takeover",
 )
 def socket_server(
     settings: Settings,

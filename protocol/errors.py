@@ -120,5 +120,9 @@ class RoleFailed(ExamwireError):
     """A role could not start or had to give up; the process ends with a non-zero code."""
 
 
+class RoleSuperseded(RoleFailed):
+    """Another process runs as the same server: this one ends and must not be started again while the other runs."""
+
+
 class ConfigurationError(ExamwireError):
     """A setting is missing or does not fit; the text names it."""

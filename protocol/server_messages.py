@@ -24,11 +24,15 @@ class ServerStatusCode(StrEnum):
     LOST = "LOST"
 
 
+SUPERSEDED = "SUPERSEDED"
+
+
 class ServerStatus(Message):
     """A socket server about itself (document 9.3, 9.5); `incarnation` names the process.
 
     `cpuUsage` and `memoryUsage` are percent of the machine, `networkStatus` is GOOD, SLOW or BAD by the
-    round trip to NATS. `reason` says why a start FAILED. `url` is the address for clients.
+    round trip to NATS. `reason` says why a start FAILED, or that one that STOPPED was SUPERSEDED by another process of
+    the same serverId. `url` is the address for clients.
     """
 
     type: ClassVar[str] = "server_status"

@@ -127,6 +127,9 @@ class MobileSyncSettings(_Section):
 
 class ServerSettings(_Section):
     lease_seconds: Annotated[int, Field(ge=1)] = 3
+    takeover: bool = Field(
+        True, description="a new process takes the serverId from one that is alive; false: it ends with exit code 6"
+    )
     start_attempts: Annotated[int, Field(ge=1)] = Field(5, description="tries of each start-up step before FAILED")
 
 

@@ -17,7 +17,7 @@ from actors.socket_server import SocketServer
 from cli.engines import NatsServer, RedisServer
 from protocol import keys, subjects
 from protocol.codec import encode
-from protocol.errors import RoleFailed
+from protocol.errors import RoleSuperseded
 from protocol.server_messages import QueueCreate
 from tests.integration.cable import Cable
 from tests.integration.server_process import ServerProcess, join, story
@@ -87,7 +87,7 @@ async def test_a_second_process_of_the_same_server_ends_the_first_and_its_sessio
         second = await ServerProcess.start(system.settings)
         assert await here.closed() == 4003
         code, said = await first.ended()
-        assert code == 1
+        assert code == 6
         assert "another process has started as SOCK001" in said.strip().splitlines()[-1]
 
         lost = await proctor.expect("examinee_disconnected", examineeId="E001")
@@ -152,7 +152,7 @@ async def test_the_first_of_two_is_superseded_and_takes_nothing_from_the_second(
 
     await eventually(said, "the first has ended itself")
     (failure,) = system.failures
-    assert isinstance(failure, RoleFailed)
+    assert isinstance(failure, RoleSuperseded)
     assert "another process has started as SOCK001" in str(failure)
     await system.stop("SOCK001")
     assert await system.server_is("SOCK001", "READY")  # the word of the old process about itself does not count
