@@ -28,8 +28,8 @@ log = logging.getLogger("examwire.role")
 
 DRAIN_SECONDS = 20.0
 WORK_SECONDS = 5.0
-CLOSE_SECONDS = 3.0
-GUARD_SECONDS = 40.0
+CLOSE_SECONDS = 5.0
+GUARD_SECONDS = 45.0
 """More than all deadlines together; what has not stopped by then never will."""
 
 MakeChildren = Callable[[Bus, StateStore], Sequence[ChildSpec]]

@@ -15,8 +15,8 @@ import pytest
 from actors.runtime.supervision import Intensity
 from cli.children import Child
 from cli.data_dir import DataDirClaim
-from cli.keeper import Keeper
-from protocol.errors import RoleFailed
+from cli.keeper import Keeper, Rivalry
+from protocol.errors import RoleFailed, RoleSuperseded
 
 EAGER = Intensity(restarts=3, period=60.0, backoff=0.001, backoff_max=0.001)
 
@@ -177,3 +177,48 @@ def test_a_process_that_has_the_pid_of_a_former_child_is_spared(
 def test_half_a_lock_file_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "up.lock").write_text('{"pid": 12, "chil')
     DataDirClaim(tmp_path).release()
+
+
+class Rivalled(FakeChild):
+    """A child whose name another process has."""
+
+    def __init__(self, name: str, journal: list[str]) -> None:
+        super().__init__(name, journal)
+        self.gives_way = False
+
+    def give_way(self) -> None:
+        self.gives_way = True
+
+    async def start(self) -> None:
+        if self.broken:
+            self.starts += 1
+            raise RoleSuperseded(f"{self.name} is held by another process")
+        await super().start()
+
+
+async def test_a_superseded_child_stays_down_and_does_not_make_its_keeper_give_up() -> None:
+    child = Rivalled("SOCK001", [])
+    delays: list[float] = []
+    keeper = Keeper(EAGER, lambda _: None, Rivalry(0.001, 0.004))
+    sleep = asyncio.sleep
+
+    async def slept(seconds: float) -> None:
+        if seconds > 0:
+            delays.append(seconds)
+        await sleep(0)
+
+    await keeper.start(child)
+    assert not child.gives_way
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cli.keeper.asyncio.sleep", slept)
+        child.broken = True
+        child.die(6)
+        while child.starts < 8:  # more often than a keeper lets a child fail
+            await sleep(0)
+        assert child.gives_way
+        child.broken = False
+        await child.started.wait()
+    assert delays[:5] == [0.001, 0.002, 0.004, 0.004, 0.004]
+    assert not keeper._gave_up.done()
+    await keeper.stop([child])
+    await keeper.stop([child])  # harmless

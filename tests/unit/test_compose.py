@@ -173,6 +173,15 @@ def test_nothing_starts_before_what_it_needs_and_everything_comes_back(file: dic
         assert services[name]["healthcheck"]["test"]
 
 
+def test_a_second_container_of_a_socket_server_leaves_the_first_alone(file: dict[str, Any]) -> None:
+    servers = [service for service in roles(file).values() if "socket-server" in service["command"]]
+    assert len(servers) == 2
+    for service in servers:
+        # Docker would start it again whatever its exit code says.
+        assert service["restart"] == "unless-stopped"
+        assert service["environment"]["EXAMWIRE_SERVER__TAKEOVER"] == "false"
+
+
 def test_no_engine_has_a_port_outside(file: dict[str, Any]) -> None:
     published = {name: one["ports"] for name, one in file["services"].items() if "ports" in one}
     assert set(published) == {"sock001", "sock002", "web-server", "prometheus", "grafana"}
