@@ -12,7 +12,7 @@ from actors.runtime.pinned import PinnedConsumer
 from actors.runtime.pull import Delivery
 from actors.state_progress import Reading
 from protocol.applied import SERVERS
-from protocol.errors import BrokerUnavailable, ConsumerGone
+from protocol.errors import BrokerUnavailable
 from protocol.streams import STATE_MANAGERS, STATUS
 
 log = logging.getLogger("examwire.state_manager")
@@ -59,15 +59,10 @@ class StatePartitions:
             await self._bus.consumer_ready(spec.stream, spec.name)
 
     async def read(self, reader: PinnedConsumer) -> None:
-        """Read one partition until cancelled; a consumer that is missing is waited for."""
-        while True:
-            try:
-                async for deliveries in reader:
-                    self._arrived.extend(deliveries)
-                    self._wake.set()
-            except ConsumerGone as error:
-                log.warning("%s; waiting until the queue server has made it again", error)
-                await self._bus.consumer_ready(reader.spec.stream, reader.spec.name)
+        """Read one partition until cancelled."""
+        async for deliveries in reader:
+            self._arrived.extend(deliveries)
+            self._wake.set()
 
     async def arrived(self) -> list[Delivery]:
         """Wait for deliveries; all that have arrived, each partition in the order of the log."""

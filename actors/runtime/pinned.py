@@ -39,7 +39,9 @@ class PinnedConsumer(PullConsumer):
     """
 
     def __init__(self, bus: Bus, spec: ConsumerSpec, *, max_messages: int = 64) -> None:
-        super().__init__(bus, spec.stream, spec.name, max_messages=max_messages, keep_alive=spec.ack_wait / 4)
+        super().__init__(
+            bus, spec.stream, spec.name, max_messages=max_messages, keep_alive=spec.ack_wait / 4, made_again=True
+        )
         assert spec.pin_seconds is not None
         self.spec = spec
         self.epoch = 0

@@ -152,12 +152,15 @@ async def test_sigterm_is_obeyed_while_nats_is_waited_for(settings: Settings, co
         async with asyncio.timeout(PATIENCE):
             while True:  # until it is at it: its metrics are served before
                 try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", metrics)
-                except OSError:
-                    await asyncio.sleep(0.02)
-                else:
+                    reader, writer = await asyncio.open_connection("127.0.0.1", metrics)
+                    writer.write(b"GET /healthz HTTP/1.1\r\n\r\n")
+                    answer = await reader.readline()
                     writer.close()
+                except OSError:
+                    answer = b""
+                if answer:
                     break
+                await asyncio.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE):
             _, err = await process.communicate()
