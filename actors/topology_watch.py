@@ -16,7 +16,7 @@ from actors.checkpoints import Checkpoints
 from actors.queue_metrics import CONSUMER_UP, MADE_AGAIN, WRITABLE
 from actors.runtime.bus import Bus
 from protocol.errors import BrokerUnavailable, ConfigurationError, StateUnavailable
-from protocol.streams import NATS_VERSION, ConsumerSpec, StreamSpec
+from protocol.streams import LEASE, NATS_VERSION, ConsumerSpec, StreamSpec
 
 log = logging.getLogger("examwire.queue_server")
 
@@ -52,8 +52,8 @@ class Topology:
         if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < NATS_VERSION:
             needed = ".".join(map(str, NATS_VERSION))
             raise ConfigurationError(f"nats-server {version} is too old: install {needed} or newer")
-        # What a safeguard reserves comes after what is needed.
-        for stream in sorted(self.streams, key=lambda one: (one.safeguard, one.first_seq_from_clock)):
+        # LEASE tells the broker's time to the others; what a safeguard reserves comes after what is needed.
+        for stream in sorted(self.streams, key=lambda one: (one.name != LEASE.name, one.safeguard)):
             await self.apply_stream(stream)
         unknown: StateUnavailable | None = None
         for consumer in self.consumers:
@@ -69,8 +69,9 @@ class Topology:
         first = None
         if stream.first_seq_from_clock:
             # Versions of a stream that was lost and made anew never fall behind those in Redis, whichever machine makes
-            # it: it begins by the broker's clock, which the other streams tell.
-            await self._bus.clock.measure()
+            # it: it begins by the broker's clock.
+            if stream.name != LEASE.name:
+                await self._bus.clock.measure()
             first = int(self._bus.clock.now() * 1000)
         await self._bus.apply_stream(stream, first_seq=first, replicas=self._replicas)
 
