@@ -26,10 +26,13 @@ log = logging.getLogger("examwire.deliveries")
 
 
 class Deliveries:
-    """Knows what is for whom. `say_ready` is said before sessions that were declared lost are announced anew."""
+    """Knows what is for whom. `say_ready` is said before sessions that were declared lost are announced anew.
+
+    It returns False when they are lost indeed: another process has taken this server's place.
+    """
 
     def __init__(
-        self, server: Actor, clients: Clients, bus: Bus, log_end: LogEnd, say_ready: Callable[[], Awaitable[None]]
+        self, server: Actor, clients: Clients, bus: Bus, log_end: LogEnd, say_ready: Callable[[], Awaitable[bool]]
     ) -> None:
         self._address = server.address
         self._clients = clients
@@ -74,9 +77,9 @@ class Deliveries:
         if alive := [session for socket_id in lost if (session := here.get(socket_id)) is not None]:
             log.warning("%s: %d sessions were declared lost, but are here", self._address, len(alive))
             # READY first: while this server counts as lost, each announcement is answered by another loss.
-            await self._say_ready()
-            for session in alive:
-                session.announce()
+            if await self._say_ready():
+                for session in alive:
+                    session.announce()
 
 
 async def _put(session: ExamineeSession | None, message: Message) -> None:

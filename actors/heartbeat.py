@@ -54,6 +54,8 @@ class Heartbeat:
         self._expired = expired
         self._sequence: int | None = None
         self._lapsed = False
+        self._soon = asyncio.Event()
+        """Set when the lease is to be renewed at once."""
         self.cpu_usage = 0.0
         self.memory_usage = 0.0
         self.network_status: Literal["GOOD", "SLOW", "BAD"] = "GOOD"
@@ -75,14 +77,18 @@ class Heartbeat:
             await self._publish()
             return
         held: int | None = None
+        expired = time.monotonic() + 2 * self._seconds
         while True:
             newest = await self._newest()
-            if newest is None or is_marker(newest.headers):
+            holder = self._holder_of(newest)
+            unrenewed = newest is not None and newest.sequence == held and time.monotonic() > expired
+            if holder in (None, self._incarnation) or unrenewed:
                 try:
                     await self._take_after(newest)
                 except WrongLastSequence:
                     continue  # somebody else was quicker
                 return
+            assert newest is not None
             if held is not None and newest.sequence != held:
                 raise Superseded(f"another process runs as {self._server_id}")
             # One that is alive renews it; that of one that is not expires.
@@ -92,25 +98,39 @@ class Heartbeat:
     async def _newest(self) -> Stored | None:
         return await self._bus.last_message("LEASE", subjects.lease(self._server_id))
 
+    async def is_ours(self) -> bool:
+        """Whether no other process has taken the lease; else `run` is about to raise. Raises `BrokerUnavailable`."""
+        ours = self._holder_of(await self._newest()) in (None, self._incarnation)
+        if not ours:
+            self.renew_soon()
+        return ours
+
+    def renew_soon(self) -> None:
+        """Have `run` renew the lease at once: somebody says that it is another's."""
+        self._soon.set()
+
+    def _holder_of(self, newest: Stored | None) -> str | None:
+        """The incarnation that holds the lease; `None`: nobody does."""
+        return None if newest is None or is_marker(newest.headers) else self._holder(newest.payload)
+
     async def _take_after(self, newest: Stored | None) -> None:
         """Take the lease, unless somebody has published since."""
         self._sequence = newest.sequence if newest is not None else 0
         await self._publish()
 
     async def run(self) -> None:
-        """Renew until cancelled; at once when NATS is back. Raises `Superseded`."""
-        back = asyncio.Event()
+        """Renew until cancelled; at once when NATS is back, or the lease seems lost. Raises `Superseded`."""
 
         async def is_back() -> None:
-            back.set()
+            self._soon.set()
 
         self._bus.on_reconnected.append(is_back)
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._seconds / 3):
-                        await back.wait()
-                back.clear()
+                        await self._soon.wait()
+                self._soon.clear()
                 await self._renew()
         finally:
             self._bus.on_reconnected.remove(is_back)

@@ -14,7 +14,7 @@ from actors.runtime.pull import Delivery, PullConsumer
 from protocol import subjects
 from protocol.applied import InHand
 from protocol.codec import Codec, encode
-from protocol.errors import BrokerUnavailable, ConsumerGone, NoResponders, ProtocolError
+from protocol.errors import BrokerUnavailable, ConsumerGone, ErrorCode, NoResponders, ProtocolError
 from protocol.frames import Error
 from protocol.server_messages import QueueConfig, QueueCreate, QueueCreated
 from protocol.streams import LOST_ON_THE_WAY_SECONDS, queue_id
@@ -30,15 +30,26 @@ class QueueRefused(ProtocolError):
 
 
 class ServerQueue:
-    """Asks the queue server for what this server needs; one request at a time."""
+    """Asks the queue server for what this server needs; one request at a time.
 
-    def __init__(self, bus: Bus, server_id: str, incarnation: str, config: QueueConfig) -> None:
+    `not_ours` is called when it refuses, for another process holds the lease.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        server_id: str,
+        incarnation: str,
+        config: QueueConfig,
+        not_ours: Callable[[], None] = lambda: None,
+    ) -> None:
         self._bus = bus
         self._server_id = server_id
         self._incarnation = incarnation
         self.config = config
         self._proctor_plans: set[str] = set()
         self._examinee_plans: set[str] = set()
+        self._not_ours = not_ours
         self._asked: tuple[frozenset[str], frozenset[str]] | None = None
         self._asking = asyncio.Lock()
         self._idle_since: dict[tuple[str, bool], float] = {}
@@ -70,6 +81,8 @@ class ServerQueue:
         )
         answer = ANSWERS.decode_one(await self._bus.request(subjects.QUEUE_CREATE, encode(request), timeout=5.0))
         if isinstance(answer, Error):
+            if answer.code == ErrorCode.NOT_ALLOWED:
+                self._not_ours()
             raise QueueRefused(answer.code, answer.message, answer.field)
         assert isinstance(answer, QueueCreated)
         self._asked = wanted

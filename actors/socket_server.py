@@ -88,7 +88,7 @@ class SocketServer(Actor):
             expire_time=settings.socket.queue_expire_seconds,
             priority=settings.socket.queue_priority,
         )
-        self._queue = ServerQueue(bus, server_id, self.incarnation, config)
+        self._queue = ServerQueue(bus, server_id, self.incarnation, config, lambda: self._heartbeat.renew_soon())
         self._reading = QueueReading(
             self._queue, self.spawn, lambda deliveries: self.put(QueueBatch(deliveries)), self._resynchronise
         )
@@ -120,7 +120,7 @@ class SocketServer(Actor):
             incarnation=self.incarnation,
             follow_queue=self._reading.follow,
         )
-        self._deliveries = Deliveries(self, self._clients, bus, log_end, self._own.say_again)
+        self._deliveries = Deliveries(self, self._clients, bus, log_end, self._say_ready)
         self._departure: Departure | None = None
         self._stopped_because: str | None = None
 
@@ -265,6 +265,16 @@ class SocketServer(Actor):
             self._stopped_because = SUPERSEDED
             await self._end_all(CloseCode.SERVER_SUPERSEDED, LossReason.SERVER_RESTARTED.value)
             raise RoleSuperseded(f"{superseded}: this one ends, and must not be started again") from superseded
+
+    async def _say_ready(self) -> bool:
+        """That it is there, to those who think otherwise; False: another process has taken its place, and it ends."""
+        try:
+            if not await self._heartbeat.is_ours():
+                return False
+        except BrokerUnavailable as error:
+            log.debug("%s: whose the lease is cannot be seen: %s", self.address, error)
+        await self._own.say_again()
+        return True
 
     async def _announce_all(self) -> None:
         """After an expired lease others may think that this server and its sessions are lost."""

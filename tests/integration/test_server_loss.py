@@ -131,6 +131,27 @@ async def test_a_restart_after_a_crash_ends_the_old_sessions_without_waiting_for
         assert system.failures == []
 
 
+async def test_the_superseded_one_ends_as_soon_as_its_sessions_are_told_to_be_lost(
+    bus: Bus, settings: Settings
+) -> None:
+    # Its next heartbeat comes in 40 s; until then it would announce its sessions anew, and each would be lost again.
+    async with System(with_lease(settings, 120), servers=("SOCK001", "SOCK002")) as system:
+        proctor = await system.proctor("SOCK002")
+        first = await system.examinee("E001", "SOCK001")
+        other = system._buses["second"] = await Bus.connect(system.settings.nats_url, "second")
+        second = system.actors["second"] = SocketServer(system.settings, other, system.store, "SOCK001")
+        await second.start()
+        assert await first.closed() == 4003
+        await join(system, second.url, "E001", connection_no=2)
+        await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
+        assert story(proctor, "E001") == [
+            ("connected", None),
+            ("disconnected", "SERVER_RESTARTED"),
+            ("connected", None),
+        ]
+        assert [type(failure) for failure in system.failures] == [RoleSuperseded]
+
+
 async def test_the_first_of_two_is_superseded_and_takes_nothing_from_the_second(system: System, bus: Bus) -> None:
     first = await system.start_server("SOCK001")
     old = await system.examinee("E001", "SOCK001")
