@@ -280,14 +280,16 @@ async def test_a_broker_without_jetstream_and_with_small_messages(settings: Sett
         assert "not enabled" in told(findings, "nats.jetstream", FAILED)
 
 
-FULL_ACCOUNT = (
-    'accounts { A { users: [{user: u, password: "the-password"}], jetstream: {max_file: 3000000} } }\nno_auth_user: u\n'
-)
+# 64 MiB each are reserved for the log and the dead letters.
+FULL_ACCOUNT = """
+accounts { A { users: [{user: u, password: "the-password"}], jetstream: {max_file: 140000000} } }
+no_auth_user: u
+"""
 
 
 @pytest.mark.parametrize(
     "limited",
-    [{"replaced": ("jetstream {", "jetstream { max_file_store: 3000000,")}, {"more": FULL_ACCOUNT}],
+    [{"replaced": ("jetstream {", "jetstream { max_file_store: 140000000,")}, {"more": FULL_ACCOUNT}],
     ids=["server", "account"],
 )
 async def test_a_broker_that_is_full_is_seen_by_the_doctor_and_by_the_queue_server(
@@ -297,7 +299,8 @@ async def test_a_broker_that_is_full_is_seen_by_the_doctor_and_by_the_queue_serv
     port = free_port()
     limited = {**limited, "more": f"http: 127.0.0.1:{port}\n{limited.get('more', '')}"}
     with nats(tmp_path / "nats", **limited) as server:
-        at = settings.model_copy(update={"nats_url": server.url})
+        little = settings.nats.model_copy(update={"status_max_bytes": 64 * 1024 * 1024})
+        at = settings.model_copy(update={"nats_url": server.url, "nats": little})
         bus = await Bus.connect(at, "test")
         queue_server = QueueServer(at, bus)
         await queue_server.start()
@@ -314,11 +317,15 @@ async def see_it_full(bus: Bus, at: Settings, monitoring: str | None) -> None:
 
     await eventually(lambda: writable(1.0), "probes are stored")
     assert states(await Examination(at).run(), "nats.writes") == {OK}
-    refused = {"stream": "DEADLETTER", "reason": "full"}
+    refused = {"stream": "SOCKET", "reason": "full"}
     before = REGISTRY.get_sample_value("examwire_publish_refusals_total", refused) or 0.0
     results = []
-    for size in (100_000, 10_000, 1000, 0):  # to the last byte: the account's limit counts each message
-        results += await bus.publish_many([Outgoing("deadletter.TEST", bytes(size)) for _ in range(30)])
+    for size in (900_000, 100_000, 10_000, 1000, 0):  # to the last byte: the account's limit counts each message
+        results += [
+            result
+            for _ in range(18)
+            for result in await bus.publish_many([Outgoing("socket.TEST", bytes(size)) for _ in range(10)])
+        ]
     assert isinstance(results[-1], StreamFull)
     refusals = sum(isinstance(result, StreamFull) for result in results)
     assert REGISTRY.get_sample_value("examwire_publish_refusals_total", refused) == before + refusals
@@ -328,7 +335,7 @@ async def see_it_full(bus: Bus, at: Settings, monitoring: str | None) -> None:
     if monitoring is not None:  # who may look at the server itself sees it coming
         findings = await Examination(at, monitoring=monitoring).run()
         assert "bytes that the server may store" in told(findings, "nats.storage", FAILED)
-    await bus._js.purge_stream("DEADLETTER")
+    await bus._js.purge_stream("SOCKET")
     await eventually(lambda: writable(1.0), "there is room again")
     assert states(await Examination(at).run(), "nats.writes") == {OK}
 
