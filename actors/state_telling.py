@@ -35,6 +35,7 @@ from protocol.effects import (
 from protocol.errors import BrokerUnavailable
 from protocol.events import Event
 from protocol.facts import ConnectionStatus, ConnectionStatusCode, ExamineeFact, MobileSyncStatus, MobileSyncTimeout
+from protocol.log_entries import element
 from protocol.mobile_sync import MobileSync
 from protocol.notices import Notices
 from protocol.server_messages import ServerStatus
@@ -144,7 +145,9 @@ class Telling:
             if source is not None:
                 subject = source.subject
             headers = source.headers if source is not None else {}
-            letter = dead_letter("STATUS", subject, sequence, encode(message), reason, index=index, headers=headers)
+            # As it was sent: a replay compares the two.
+            payload = element(source.payload, index) if source is not None else encode(message)
+            letter = dead_letter("STATUS", subject, sequence, payload, reason, index=index, headers=headers)
             out.append(letter)
             if isinstance(message, MobileSyncStatus):
                 # The phone has its 201; the people must know that nothing came of it.

@@ -52,7 +52,7 @@ def decode(
                 wrong = ("data.planId", named)  # in the partition of other plans its facts would have no order
             if wrong is not None:
                 error = InvalidField(wrong[0], f"{wrong[1]} has no place on {subject}")
-                decoded[index] = Malformed(index, error, _element(payload, index))
+                decoded[index] = Malformed(index, error, element(payload, index))
             elif isinstance(message, MobileSyncWait | MobileSyncExtend) and message.by_log_time and logged:
                 decoded[index] = _moved(message, logged)
     return decoded
@@ -93,6 +93,7 @@ def _moved(fact: MobileSyncWait | MobileSyncExtend, logged: float) -> MobileSync
     return fact.model_copy(update={"timestamp": begins, "deadline": format_time(parse_time(begins) + lasts)})
 
 
-def _element(payload: bytes, index: int) -> bytes:
+def element(payload: bytes, index: int) -> bytes:
+    """One message of a payload, as it was sent."""
     parsed = parse(payload)
     return element_json(parsed[index] if isinstance(parsed, list) else parsed)

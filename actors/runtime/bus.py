@@ -144,7 +144,10 @@ class Bus(Publishing, StreamAdmin):
         try:
             async with asyncio.timeout(wait):
                 await connecting
-        except (OSError, TimeoutError, nats.errors.Error) as error:
+        except (OSError, TimeoutError, asyncio.CancelledError, nats.errors.Error) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # else the client was closed for good, because the broker refuses it
             shown = ", ".join(how.urls)
             if _unwanted(trouble):
                 who = f"the user {how.user!r}" if how.user else "a connection without a user"
