@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from actors.runtime.bus import Outgoing
 from actors.runtime.masking import masked
 from actors.runtime.metrics import DEAD_LETTERS
+from actors.runtime.pull import Delivery
 from protocol import subjects
 from protocol.dead_letters import Letter, Source, digest_of, replays_of
 
@@ -51,3 +52,17 @@ def dead_letter(
     message_id = f"dead:{stream}:{number}{place}:{by}:{digest[:16]}"
     body = letter.model_dump_json(by_alias=True, exclude_none=True)
     return Outgoing(subjects.deadletter(stream), body.encode(), message_id)
+
+
+def letter_of(delivery: Delivery, stream: str, payload: bytes, reason: str, index: int | None = None) -> Outgoing:
+    """A letter for a delivery that cannot be processed, or for the message `payload` at `index` of it."""
+    return dead_letter(
+        stream,
+        delivery.subject,
+        delivery.sequence,
+        payload,
+        reason,
+        index=index,
+        headers=delivery.headers,
+        deliveries=delivery.attempt,
+    )

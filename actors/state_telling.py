@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 
 from actors import traces
-from actors.dead_letter import dead_letter
+from actors.dead_letter import dead_letter, letter_of
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.in_order import InOrder, Parcel
 from actors.runtime.pull import Delivery
@@ -20,7 +20,7 @@ from actors.runtime.state_store import StateStore
 from actors.runtime.stream_admin import Stored
 from actors.state_decisions import Decided
 from protocol import keys, subjects
-from protocol.codec import encode, encode_batches, join, split_batches
+from protocol.codec import element_of, encode, encode_batches, join, split_batches
 from protocol.connection import Connection
 from protocol.effects import (
     CloseSocket,
@@ -35,7 +35,6 @@ from protocol.effects import (
 from protocol.errors import BrokerUnavailable
 from protocol.events import Event
 from protocol.facts import ConnectionStatus, ConnectionStatusCode, ExamineeFact, MobileSyncStatus, MobileSyncTimeout
-from protocol.log_entries import element
 from protocol.mobile_sync import MobileSync
 from protocol.notices import Notices
 from protocol.server_messages import ServerStatus
@@ -85,17 +84,7 @@ class Telling:
 
     async def dead_letter(self, delivery: Delivery, payload: bytes, reason: str, *, index: int | None = None) -> None:
         """Put aside what can never be processed, with its reason and where it came from."""
-        letter = dead_letter(
-            "STATUS",
-            delivery.subject,
-            delivery.sequence,
-            payload,
-            reason,
-            index=index,
-            headers=delivery.headers,
-            deliveries=delivery.attempt,
-        )
-        await self._bus.publish_surely([letter])
+        await self._bus.publish_surely([letter_of(delivery, "STATUS", payload, reason, index)])
 
     async def _endings(self, decided: Decided) -> list[Outgoing]:
         """A DISCONNECTED in the log for each session of a process that is no more."""
@@ -146,7 +135,7 @@ class Telling:
                 subject = source.subject
             headers = source.headers if source is not None else {}
             # As it was sent: a replay compares the two.
-            payload = element(source.payload, index) if source is not None else encode(message)
+            payload = element_of(source.payload, index) if source is not None else encode(message)
             letter = dead_letter("STATUS", subject, sequence, payload, reason, index=index, headers=headers)
             out.append(letter)
             if isinstance(message, MobileSyncStatus):

@@ -167,6 +167,15 @@ def element_json(element: Any) -> bytes:
         return json.dumps(element).encode()
 
 
+def element_of(payload: bytes, index: int) -> bytes:
+    """One message of a payload, as it was sent; all of it, when it is no array or not JSON."""
+    try:
+        parsed = parse(payload)
+    except ValueError:
+        return payload
+    return element_json(parsed[index]) if isinstance(parsed, list) else payload
+
+
 def _raw(payload: bytes | str) -> bytes:
     # A lone surrogate has no UTF-8: encoded all the same, the parser refuses it like any other bad payload.
     return payload if isinstance(payload, bytes) else payload.encode(errors="surrogatepass")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from protocol.codec import STATUS_CODEC, Malformed, element_json, parse
+from protocol.codec import STATUS_CODEC, Malformed, element_of
 from protocol.errors import InvalidField
 from protocol.facts import ExamineeFact, MobileSyncExtend, MobileSyncWait
 from protocol.partitions import partition_of
@@ -52,7 +52,7 @@ def decode(
                 wrong = ("data.planId", named)  # in the partition of other plans its facts would have no order
             if wrong is not None:
                 error = InvalidField(wrong[0], f"{wrong[1]} has no place on {subject}")
-                decoded[index] = Malformed(index, error, element(payload, index))
+                decoded[index] = Malformed(index, error, element_of(payload, index))
             elif isinstance(message, MobileSyncWait | MobileSyncExtend) and message.by_log_time and logged:
                 decoded[index] = _moved(message, logged)
     return decoded
@@ -91,9 +91,3 @@ def _moved(fact: MobileSyncWait | MobileSyncExtend, logged: float) -> MobileSync
         return fact.model_copy(update={"timestamp": begins})
     lasts = parse_time(fact.deadline) - parse_time(fact.timestamp)
     return fact.model_copy(update={"timestamp": begins, "deadline": format_time(parse_time(begins) + lasts)})
-
-
-def element(payload: bytes, index: int) -> bytes:
-    """One message of a payload, as it was sent."""
-    parsed = parse(payload)
-    return element_json(parsed[index] if isinstance(parsed, list) else parsed)

@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 from actors.runtime.bus import Bus
 from actors.runtime.pull import Delivery, PullConsumer
 from actors.runtime.stream_admin import PinnedState
-from protocol.errors import BrokerUnavailable, ConsumerGone
+from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted
 from protocol.streams import PIN_GROUP, ConsumerSpec
 
 log = logging.getLogger("examwire.pull")
@@ -203,6 +203,9 @@ class PinnedConsumer(PullConsumer):
                 self._reset_wanted = self._following is None
                 await asyncio.sleep(0.1)
                 continue
+            except NotPermitted as refusal:
+                self._refused(refusal)
+                return
             if pin != self._pin:
                 continue
             if state.pin == pin:

@@ -14,13 +14,11 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-import pydantic_core
-
-from actors.dead_letter import dead_letter
+from actors.dead_letter import letter_of
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus
 from actors.runtime.pull import Delivery
-from protocol.codec import Malformed
+from protocol.codec import Malformed, element_of
 from protocol.errors import BrokerUnavailable, NoResponders, NotPermitted, StateUnavailable
 from protocol.stream_codecs import Decode
 
@@ -171,30 +169,11 @@ class Subscriber(Generic[T]):
         log.error("%s: %s", self._actor.address, error, exc_info=error)
         payload, (place,) = received.delivery.payload, received.places
         reason = f"{self._actor.kind} failed with {type(error).__name__}: {error}"
-        await self._dead_letter(received.delivery, _element(payload, place), reason, place)
+        await self._dead_letter(received.delivery, element_of(payload, place), reason, place)
 
     async def _dead_letter(self, delivery: Delivery, payload: bytes, reason: str, index: int) -> None:
         """One letter, whoever else reads the same message, and however often it comes."""
         about = {**self._actor.about(), "stream": self._stream, "sequence": delivery.sequence}
         text = "%s: message %d of %s goes to the dead letters: %s"
         log.error(text, self._actor.address, delivery.sequence, self._stream, reason, extra=about)
-        letter = dead_letter(
-            self._stream,
-            delivery.subject,
-            delivery.sequence,
-            payload,
-            reason,
-            index=index,
-            headers=delivery.headers,
-            deliveries=delivery.attempt,
-        )
-        await self._bus.publish_surely([letter])
-
-
-def _element(payload: bytes, index: int) -> bytes:
-    """The element of an array, or the payload when it is none."""
-    try:
-        parsed = pydantic_core.from_json(payload)
-    except ValueError:
-        return payload
-    return pydantic_core.to_json(parsed[index]) if isinstance(parsed, list) else payload
+        await self._bus.publish_surely([letter_of(delivery, self._stream, payload, reason, index)])

@@ -12,6 +12,7 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.pinned import PinnedConsumer
 from actors.runtime.pull import Delivery
 from actors.runtime.settings import Settings
+from protocol.errors import NotPermitted
 from protocol.streams import ConsumerSpec, StreamSpec
 from tests.integration.system import eventually
 
@@ -164,3 +165,23 @@ async def test_a_client_that_leaves_is_followed_at_once(bus: Bus, readers: list[
     await say(bus, "b")
     await second.has("a", "b")
     assert first.payloads == ["a"]
+
+
+async def test_a_user_who_may_not_have_it_delivered_again_is_told_so(
+    bus: Bus, readers: list[Reader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The permissions of an earlier release: the reader ends, and does not wait for ever."""
+    first, second = readers
+    await say(bus, "a")
+    await first.has("a")
+    await first.consumer.release()
+
+    async def refused(_stream: str, _name: str) -> None:
+        raise NotPermitted("NATS does not let user 'state-manager' publish to $JS.API.CONSUMER.RESET")
+
+    monkeypatch.setattr(second.bus, "reset_consumer", refused)
+    await say(bus, "b")
+    with pytest.raises(NotPermitted, match="RESET"):
+        await asyncio.wait_for(second.task, 20)
+    assert not await second.consumer.surely_owned(1)
+    second.task = asyncio.create_task(asyncio.sleep(0))
