@@ -13,18 +13,10 @@ from typing import Any, TypeVar
 import nats.errors
 import nats.js.errors
 import pydantic_core
-from nats.js.api import (
-    AckPolicy,
-    ConsumerConfig,
-    ConsumerInfo,
-    DeliverPolicy,
-    DiscardPolicy,
-    StorageType,
-    StreamConfig,
-    SubjectTransform,
-)
+from nats.js.api import ConsumerInfo
 from nats.js.client import JetStreamContext
 
+from actors.runtime.stream_specs import PinnedConfig, beginning, consumer_config, plain, stream_config
 from protocol.applied import ConsumerProgress
 from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone, NotAnswered
 from protocol.streams import PIN_GROUP, ConsumerSpec, StreamSpec
@@ -37,7 +29,6 @@ API_SECONDS = 2.0
 ELECTION_SECONDS = 5.0
 """For so long a question is asked again while nobody leads: an election, a cluster that forms."""
 NOT_ENABLED, NO_STREAM = (10076, 10039), 10059
-BEGINNING = ("deliver_policy", "opt_start_seq", "opt_start_time")
 NO_PEERS, NO_CLUSTER = 10005, 10074  # not enough nodes yet; more than one copy on a server that is alone
 
 NO_STORAGE = 10047
@@ -108,15 +99,6 @@ class ConsumerState:
     last_delivered: float | None = None
 
 
-@dataclass
-class _PinnedConfig(ConsumerConfig):
-    """A consumer's configuration with the priority group that nats-py does not know."""
-
-    priority_groups: list[str] | None = None
-    priority_policy: str | None = None
-    priority_timeout: int | None = None  # nanoseconds
-
-
 @dataclass(frozen=True, slots=True)
 class PinnedState:
     """Which client a pinned consumer is read by, and how far it is; `pending` messages wait to be delivered."""
@@ -168,7 +150,7 @@ class StreamAdmin:
             return None
         except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"stream {name}: {error}") from error
-        return _plain(info.config)
+        return plain(info.config)
 
     async def apply_stream(self, spec: StreamSpec, *, first_seq: int | None = None, replicas: int = 1) -> None:
         """Create a stream with so many copies, or bring an existing one to that.
@@ -215,7 +197,7 @@ class StreamAdmin:
             return None
         except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"consumer {stream}/{name}: {error}") from error
-        return _plain(_PinnedConfig.from_response(info["config"]))
+        return plain(PinnedConfig.from_response(info["config"]))
 
     async def consumer_ready(self, stream: str, name: str) -> None:
         """Wait until the consumer exists: the queue server makes it."""
@@ -243,7 +225,7 @@ class StreamAdmin:
             await self.delete_consumer(spec.stream, spec.name)
         existing = None if anew else await self.consumer_config(spec.stream, spec.name)
         while True:
-            config = _beginning(consumer_config(spec), existing, first)
+            config = beginning(consumer_config(spec), existing, first)
             try:
                 await self._asked(what, lambda config=config: self._js.add_consumer(spec.stream, config))  # type: ignore[misc]
             except nats.js.errors.APIError as error:
@@ -461,79 +443,3 @@ class StreamAdmin:
             raise BrokerUnavailable(f"stream {stream}: {error}") from error
         taken = raw.time.timestamp() if raw.time is not None else 0.0
         return Stored(raw.subject or "", raw.seq or 0, raw.data or b"", raw.headers or {}, taken)
-
-
-def stream_config(spec: StreamSpec, replicas: int = 1) -> StreamConfig:
-    """A spec in nats-py's terms, with so many copies."""
-    return StreamConfig(
-        name=spec.name,
-        description=spec.description,
-        subjects=list(spec.subjects),
-        storage=StorageType.FILE,
-        num_replicas=replicas,
-        max_age=spec.max_age,
-        duplicate_window=min(spec.duplicate_window, spec.max_age or spec.duplicate_window),
-        max_msgs_per_subject=spec.max_msgs_per_subject,
-        allow_direct=True,
-        # The server switches this on by itself for what needs it; said here so that a comparison finds no difference.
-        allow_rollup_hdrs=spec.allow_rollup or spec.allow_msg_schedules or spec.delete_marker_ttl is not None,
-        max_bytes=spec.max_bytes,
-        discard=DiscardPolicy.NEW if spec.refuse_when_full else DiscardPolicy.OLD,
-        allow_msg_ttl=spec.allow_msg_ttl or None,
-        allow_msg_schedules=spec.allow_msg_schedules or None,
-        allow_atomic=spec.allow_atomic or None,
-        subject_delete_marker_ttl=spec.delete_marker_ttl,
-        subject_transform=SubjectTransform(*spec.subject_transform) if spec.subject_transform else None,
-    )
-
-
-def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
-    """A spec in nats-py's terms."""
-    pinned: dict[str, Any] = {}
-    if spec.pin_seconds is not None:
-        pinned = {"priority_groups": [PIN_GROUP], "priority_policy": "pinned_client"}
-        pinned["priority_timeout"] = int(spec.pin_seconds * 1e9)
-    return _PinnedConfig(
-        durable_name=spec.name,
-        name=spec.name,
-        description=spec.description,
-        deliver_policy=DeliverPolicy.NEW if spec.deliver_new else DeliverPolicy.ALL,
-        ack_policy=AckPolicy.EXPLICIT,
-        ack_wait=spec.ack_wait,
-        max_deliver=spec.max_deliver,
-        backoff=list(spec.backoff) or None,
-        filter_subjects=list(spec.filters),
-        max_ack_pending=spec.max_ack_pending,
-        inactive_threshold=spec.inactive_threshold,
-        metadata=spec.metadata or None,
-        **pinned,
-    )
-
-
-def _beginning(config: ConsumerConfig, existing: Mapping[str, Any] | None, first: int | None) -> ConsumerConfig:
-    """A consumer's configuration with where it begins, which the server never changes afterwards."""
-    if existing is not None:
-        return config.evolve(**{name: existing.get(name) for name in BEGINNING})
-    if first is not None:
-        return config.evolve(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=first)
-    return config
-
-
-def config_difference(wanted: StreamConfig | ConsumerConfig, found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Fields of a spec that the server has otherwise: name -> (found, wanted). Where a consumer began is none."""
-    difference = {}
-    for name, value in _plain(wanted).items():
-        if name in BEGINNING:
-            continue
-        actual = found.get(name)
-        if name == "metadata":
-            actual = {key: actual.get(key) for key in value} if actual else actual
-        if name == "filter_subjects" and actual is None and found.get("filter_subject"):
-            actual = [found["filter_subject"]]
-        if actual != value:
-            difference[name] = (actual, value)
-    return difference
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    return {name: value for name, value in vars(config).items() if value is not None and name != "first_seq"}
