@@ -58,6 +58,7 @@ class PinnedConsumer(PullConsumer):
         self._checked = asyncio.Event()
         self._reset_wanted = False
         self._released_until = 0.0
+        self._left: str | None = None  # the pin that this client had when its iteration ended
 
     @property
     def owned(self) -> bool:
@@ -75,10 +76,10 @@ class PinnedConsumer(PullConsumer):
         return False
 
     async def release(self) -> None:
-        """Leave the consumer to another client. Harmless when this one is not pinned."""
-        if self._pin is None or not self._bus.connected:
+        """Leave the consumer to another client, also after the iteration has ended. Harmless when it is not pinned."""
+        pin = self._pin or self._left
+        if pin is None or not self._bus.connected:
             return
-        pin = self._pin
         self._released_until = asyncio.get_running_loop().time() + RELEASED_SECONDS
         self._lose("released")
         try:
@@ -102,6 +103,7 @@ class PinnedConsumer(PullConsumer):
                     yield current
         finally:
             checks.cancel()
+            self._left = self._pin
             self._forget()
 
     def _request(self) -> dict[str, Any]:

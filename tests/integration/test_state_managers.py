@@ -181,6 +181,15 @@ async def test_a_fact_in_the_partition_of_other_plans_is_put_aside(settings: Set
     await bus.close()
 
 
+async def test_a_manager_that_stops_leaves_its_partitions_to_others_at_once(system: System) -> None:
+    await system.examinee("E001")
+    name = f"state-manager-{partition_of('P001')}"
+    bus = system._buses["SOCK001"]
+    assert (await bus.pinned_state(STATUS.name, name)).pin is not None
+    await system.stop("state-manager")
+    assert (await bus.pinned_state(STATUS.name, name)).pin is None
+
+
 async def test_several_managers_share_the_partitions(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.state_partitions.BALANCE_SECONDS", 0.3)
     await system.start("sm2", lambda bus: StateManager(system.settings, bus, system.store, "sm2"))
