@@ -26,6 +26,7 @@ from actors.heartbeat import Active
 from actors.outbox import Outbox
 from actors.plan_feed import PlanFeed
 from actors.proctor_session import ProctorSession
+from actors.reading_turns import ReadingTurns
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus
 from actors.runtime.local_addresses import own_names
@@ -107,6 +108,7 @@ class Clients:
         self._facts, self._lookups = FactBudgets(EXAMINEE), FactBudgets(LOOKUPS)
         self._actions, self._connects = FactBudgets(PROCTOR), FactBudgets(CONNECTIONS)
         self._beside: set[asyncio.Task[None]] = set()
+        self._turns = ReadingTurns()
         self.examinees: dict[str, ExamineeSession] = {}
         self.feeds: dict[str, PlanFeed] = {}
         self._away: Callable[[], Migrate] | None = None
@@ -165,7 +167,7 @@ class Clients:
         """The begin of each connection; see `websockets.asyncio.server.serve`, `create_connection`."""
 
         def let_in(protocol: ServerProtocol, transport: asyncio.Transport, place: Place, request: Request) -> None:
-            connection = Connection(protocol, server, **options)
+            connection = Connection(protocol, server, turns=self._turns, **options)
             connection.place = place
             transport.set_protocol(connection)
             connection.connection_made(transport)
@@ -364,6 +366,7 @@ class Clients:
                 connection.end_reason = LossReason.PROTOCOL_ERROR.value
                 await connection.end(CloseCode.UNSUPPORTED_DATA)
                 return
+            await connection.turn(text)
             for frame in CLIENT_FRAMES.decode_batch(text):
                 await pace.wait()  # who floods is read more slowly; the log and the others do not notice
                 if isinstance(frame, Malformed):

@@ -13,7 +13,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode as WireCode
 from websockets.protocol import CLOSED, OPEN, Event
 
-from actors.inbound_budget import READ_COST, InboundBudget
+from actors.inbound_budget import READ_COST, TURN_BYTES, InboundBudget
+from actors.reading_turns import ReadingTurns
 from actors.socket_metrics import BREAKS, count_close
 from protocol.close_codes import CLOSE_RULES, CloseCode
 from protocol.codec import encode
@@ -38,8 +39,9 @@ _TCP_INFO = struct.Struct("=120xQ16xI")  # of linux/tcp.h: tcpi_bytes_acked and 
 class Connection(ServerConnection):
     """A `ServerConnection` that knows when it was last heard from and tells its session at once when it ends."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, turns: ReadingTurns, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._turns = turns
         self.last_heard = self.loop.time()
         self.reported_at = self.last_heard
         self.pinged_at: float | None = None
@@ -74,22 +76,52 @@ class Connection(ServerConnection):
         self.recv_messages.resume = self._received
 
     def data_received(self, data: bytes) -> None:
+        if self._budget.held is not None:
+            self._budget.held += data
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes, *, in_turn: bool = False) -> None:
+        """Read what the client may send now: a quick share at once, a part of the rest whenever it is its turn."""
         budget = self._budget
-        if budget.held is not None:
-            budget.held += data
-            return
         at, size, most = 0, len(data), budget.at_once
         while at < size:
             if budget.fill(self.loop.time()) <= 0 or self.recv_messages.paused:
                 self._hold(data[at:])
                 return
-            part = data if size <= most else data[at : at + most]
+            if at >= TURN_BYTES if in_turn else not budget.quick:
+                self._queue_up(data[at:])
+                return
+            part = data[at : at + most]
             budget.frames = 0
             super().data_received(part)
             at += len(part)
             budget.left -= len(part) + READ_COST + budget.frame_cost * budget.frames
         if self.recv_messages.paused:
             self._hold(b"")
+
+    def _queue_up(self, rest: bytes) -> None:
+        """It has sent more than its quick share: others come before the rest."""
+        self._budget.held = rest
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+            self._budget.queued = True
+            self._turns.read(self._take_turn)
+
+    def _take_turn(self) -> None:
+        budget = self._budget
+        budget.queued = False
+        rest, budget.held = budget.held, None
+        if rest is None or self.transport.is_closing():
+            return
+        self._take(rest, in_turn=True)
+        if budget.held is None:
+            self.transport.resume_reading()
+
+    async def turn(self, text: str | bytes) -> None:
+        """Wait until a message that was received may be handled: at once, if the client has sent little lately."""
+        if not self._budget.quick:
+            await self._turns.handle(len(text))
 
     def _hold(self, rest: bytes) -> None:
         """It has sent more than it may, or than is being worked off: read no more for now, or end it."""
@@ -120,7 +152,7 @@ class Connection(ServerConnection):
         if budget.timer is not None:
             budget.timer.cancel()
             budget.timer = None
-        if budget.held is None or self.recv_messages.paused or self.transport.is_closing():
+        if budget.held is None or budget.queued or self.recv_messages.paused or self.transport.is_closing():
             return
         rest, budget.held = budget.held, None
         self.data_received(rest)

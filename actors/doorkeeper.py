@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -26,6 +27,8 @@ from actors.socket_metrics import REFUSALS
 from protocol.close_codes import CLOSE_RULES, CloseCode
 from protocol.errors import InvalidToken
 from protocol.frames import CONNECT_PATH, TOKEN_SUBPROTOCOL
+
+log = logging.getLogger("examwire.doorkeeper")
 
 TURN_SECONDS = 0.003
 """So long handshakes are answered before it is the turn of those who are connected."""
@@ -91,7 +94,11 @@ class Doorkeeper:
     def _work(self) -> None:
         until = time.perf_counter() + TURN_SECONDS
         while self._queue:
-            self._queue[0].answer()
+            try:
+                self._queue[0].answer()
+            except Exception:
+                log.exception("a request could not be answered")
+                self._queue[0].drop()
             self._queue.popleft()
             if self._queue and time.perf_counter() > until:
                 asyncio.get_running_loop().call_soon(self._work)

@@ -125,6 +125,11 @@ class Handshake(asyncio.Protocol):
         elif len(self._head) > REQUEST_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a request has {REQUEST_BYTES} bytes at most\n")
 
+    def drop(self) -> None:
+        """End it without an answer."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def answer(self) -> None:
         """Say what follows from the request, which is whole."""
         transport, end = self._transport, self._end

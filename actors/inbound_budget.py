@@ -12,6 +12,12 @@ SLICE, STRANGERS_SLICE = 1024, 128
 READ_COST = 64
 """In bytes: what comes byte by byte costs no less than what comes together."""
 
+QUICK_BYTES = 4096
+"""So much is read at once of a client that has sent little lately. What is beyond waits for its turn."""
+
+TURN_BYTES = 4096
+"""So much is read in one turn."""
+
 PAUSE_SECONDS = 0.1
 """Reading is paused for so long at least."""
 
@@ -22,10 +28,10 @@ class InboundBudget:
     Before hello nothing is filled in again: a stranger has `HELLO_BYTES` and `HELLO_FRAMES` in all. `now`: when it was
     filled last, which is when the data came that is being read. `at_once`: so many bytes are read before it is looked
     again. The connection keeps here as well, in one small object: the `frames` of that data, what is `held` while
-    nothing more is read, and the `timer` that ends that.
+    nothing more is read, and the `timer` that ends that, or `queued`: its turn does.
     """
 
-    __slots__ = ("_burst", "_rate", "at_once", "frame_cost", "frames", "held", "left", "now", "timer")
+    __slots__ = ("_burst", "_rate", "at_once", "frame_cost", "frames", "held", "left", "now", "queued", "timer")
 
     def __init__(self, now: float) -> None:
         self.left = float(HELLO_BYTES)
@@ -35,6 +41,7 @@ class InboundBudget:
         self.frames = 0
         self.held: bytes | None = None
         self.timer: asyncio.TimerHandle | None = None
+        self.queued = False
         self._rate = 0.0
         self._burst = self.left
 
@@ -49,6 +56,11 @@ class InboundBudget:
     @property
     def refills(self) -> bool:
         return self._rate > 0
+
+    @property
+    def quick(self) -> bool:
+        """Whether it has sent little lately."""
+        return self._burst - self.left < QUICK_BYTES
 
     def fill(self, now: float) -> float:
         """What is left at `now`; above 0, something may be read. It may be read to below 0, and is then owed."""
