@@ -1,12 +1,14 @@
-"""What people are told while the connection stands and the picture behind it does not (Redis stands still)."""
+"""What people are told while the connection stands and what is behind it stands still (a server, an engine)."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +16,9 @@ from cli.engines import NatsServer, RedisServer
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.examinee_scene import CONNECTED, connected, headline
 from tests.browser.site import Screens, Site, audit
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page, WebSocketRoute
 
 expect = pytest.importorskip("playwright.async_api", reason="Playwright is not installed: no browser tests").expect
 
@@ -78,3 +83,41 @@ async def test_an_examinee_is_not_told_that_the_proctor_sees_them_while_nothing_
     await headline(page, CONNECTED)
     await expect(text).to_contain_text("Your proctor sees that you are here")
     await headline(another, "정상적으로 연결되어 있습니다")
+
+
+async def test_a_wall_whose_server_does_not_answer_says_so_long_before_it_gives_the_connection_up(
+    site: Site, screens: Screens
+) -> None:
+    heard = asyncio.Event()
+    heard.set()
+
+    async def between(page: Page) -> None:
+        def connect(client: WebSocketRoute) -> None:
+            server = client.connect_to_server()
+            server.on_message(lambda frame: client.send(frame) if heard.is_set() else None)
+
+        await page.route_web_socket(re.compile("/v1/connect"), connect)
+
+    await site.system.examinee("E001")
+    wall = await screens.open(site.link("proctor", "proctor", "kim"), before=between)
+    small = await screens.open(
+        site.link("proctor", "proctor", "lee"), before=between, viewport=PHONE_SIZE, locale="ko-KR"
+    )
+    for page in (wall, small):
+        await expect(page.locator("#link")).to_have_attribute("data-tone", "good")
+    heard.clear()
+    # The server's heartbeat interval is longer than a test waits: it is the wall that asks.
+    await expect(wall.locator("#link")).to_have_text("The server does not answer")
+    await expect(wall.locator("#stale")).to_contain_text(re.compile(r"This is how it was at \d\d:\d\d:\d\d"))
+    await expect(wall.locator("#stale")).to_contain_text("The server does not answer at the moment")
+    await expect(wall.locator("html[data-stale]")).to_be_attached()
+    await expect(wall.locator("#live")).to_contain_text("an earlier state")
+    await expect(small.locator("#link")).to_have_text("서버 응답 없음")
+    for page in (wall, small):
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert await audit(page) == []
+    heard.set()
+    for page in (wall, small):
+        await expect(page.locator("#stale")).to_be_hidden()
+        await expect(page.locator("html[data-stale]")).not_to_be_attached()
+        await expect(page.locator("#link")).to_have_attribute("data-tone", "good")

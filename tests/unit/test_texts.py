@@ -122,6 +122,7 @@ def test_a_text_of_which_nothing_can_be_read_is_refused(text: str) -> None:
         ("\u2068김\u2069", "김", "김"),
         ("half \ud83d", "half \ufffd", "half \ufffd"),
         ("a\x00b\ufeffc\ufffe", "abc", "abc"),
+        ("Kim\u00adMin", "KimMin", "KimMin"),
     ],
 )
 def test_what_hides_is_taken_out(text: str, line: str, lines: str) -> None:

@@ -31,7 +31,8 @@ import { Servers } from "./examwire-servers.js";
  */
 /**
  * Whether what the server tells is so now: recorded, and shown to proctors. A connection may stand while it is not; then
- * `since` says how long it has not been so (RFC 3339), `waitingFor` what that takes.
+ * `since` says how long it has not been so (RFC 3339), `waitingFor` what that takes: what the server names, or `server`
+ * when the server itself does not answer (only proctors ask it that often).
  * @typedef {{current: boolean, since: string | null, waitingFor: string | null}} ViewStatus
  */
 
@@ -82,18 +83,23 @@ export class Client extends EventTarget {
       status: (status) => this._emit("status", status),
       welcomed: (welcome) => {
         this.tokenNeeded = false;
-        this.#setViewStatus(CURRENT);
+        this.#told = CURRENT;
+        this._viewStatusIs(CURRENT);
         this._welcomed();
         this._emit("welcome", welcome);
       },
       message: (message) => {
-        if (message.type === "view_status") this.#setViewStatus({ ...CURRENT, ...message.data });
+        if (message.type === "view_status") {
+          this.#told = { ...CURRENT, ...message.data };
+          this._viewStatusIs(this.#told);
+        }
         const more = this._takeIn(message);
         this._emit("message", { ...message, ...more });
       },
       malformed: (elements) => {
         this.malformed += elements;
       },
+      heard: () => this._heard(),
       lost: () => this._lost(),
       ended: (code, detail) => this._ended(code, detail),
       tokenRefused: (code) => this.#needToken(code),
@@ -103,9 +109,11 @@ export class Client extends EventTarget {
     this.malformed = 0;
     /** A server has not accepted the token that it has; `setToken` changes that. */
     this.tokenNeeded = false;
-    /** What the server has said last, over the connection that stands. @type {ViewStatus} */
+    /** What the server has said last, over the connection that stands; or that it does not answer. @type {ViewStatus} */
     this.viewStatus = CURRENT;
   }
+
+  /** What the server has said last. @type {ViewStatus} */ #told = CURRENT;
 
   /** @type {string} */ #token;
   /** @type {() => number} */ #random;
@@ -236,6 +244,9 @@ export class Client extends EventTarget {
     return {};
   }
 
+  /** @protected A frame was dealt with, whatever it was. */
+  _heard() {}
+
   /** @protected The connection is gone; the rules go on. */
   _lost() {}
 
@@ -281,11 +292,15 @@ export class Client extends EventTarget {
     this._emit("tokenNeeded", { code });
   }
 
-  /** @param {ViewStatus} said */
-  #setViewStatus(said) {
+  /**
+   * By default what the server has said last.
+   * @protected
+   * @param {ViewStatus} [status]
+   */
+  _viewStatusIs(status = this.#told) {
     const before = this.viewStatus;
-    this.viewStatus = said;
-    if (before.current !== said.current || before.waitingFor !== said.waitingFor) this._emit("viewStatus", said);
+    this.viewStatus = status;
+    if (before.current !== status.current || before.waitingFor !== status.waitingFor) this._emit("viewStatus", status);
   }
 
   // -- who it is ---------------------------------------------------------------------------------------------

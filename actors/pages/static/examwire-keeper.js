@@ -28,6 +28,7 @@ const QUICK_SECONDS = 1;
  * @property {(welcome: Record<string, any>) => void} welcomed
  * @property {(message: Message) => void} message over a connection that was welcomed; no heartbeat, no `migrate`
  * @property {(elements: number) => void} malformed
+ * @property {() => void} heard a frame was dealt with, whatever it was
  * @property {() => void} lost the connection is gone; the rules go on
  * @property {(code: string, detail: string) => void} ended the server has ended it for good
  * @property {(code: number) => void} tokenRefused
@@ -204,6 +205,7 @@ export class Keeper {
     message: (message) => this.#handle(message),
     malformed: (elements) => this.#owner.malformed(elements),
     heard: () => {
+      this.#owner.heard();
       // Whatever the browser believes of the network: the server is heard.
       if (this.#phase !== "connected" || this.status.state !== "offline") return;
       this.#offline = false;

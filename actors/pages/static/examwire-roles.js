@@ -12,6 +12,11 @@ import { PlanView } from "./examwire-plan.js";
  *   resolve: (answer: Record<string, any>) => void, reject: (error: Error) => void}} Request
  */
 
+/** A proctor's client asks its server so often whether it is there. */
+export const ASK_AGAIN_SECONDS = 1;
+/** Without an answer for so long, what a proctor sees is no longer known to be so now. */
+export const UNANSWERED_SECONDS = 3;
+
 /** What a proctor asks for fails when it is not answered within so long. */
 export const REQUEST_SECONDS = 30;
 
@@ -121,7 +126,8 @@ export class ExamineeClient extends Client {
  *
  * More events: `change` (`{changed, gone}`: sets of examineeIds, once a frame of the screen; after a reconnect the
  * snapshot tells exactly what happened meanwhile), `fresh` (`{fresh}`: whether the view is the plan as it is now, or
- * as it was before the connection was lost). `message` has the view's `verdict`: an event with APPLIED is new.
+ * as it was before the connection was lost). A server that does not answer for `UNANSWERED_SECONDS` makes `viewStatus`
+ * another one long before the connection counts as lost. `message` has the view's `verdict`: an event with APPLIED is new.
  */
 export class ProctorClient extends Client {
   /** @param {ClientOptions} options */
@@ -133,6 +139,8 @@ export class ProctorClient extends Client {
     /** @type {Set<Request>} */
     this._requests = new Set();
     this._asked = 0;
+    /** An answer to a heartbeat is awaited. */
+    this._awaits = false;
     /** @type {number | null} */
     this._frame = null;
     this._flushing = false;
@@ -217,17 +225,55 @@ export class ProctorClient extends Client {
 
   /** @protected */
   _welcomed() {
+    this._timer("_ask", ASK_AGAIN_SECONDS, () => this._ask());
     for (const { type, data } of this._requests) this.send(type, data);
+  }
+
+  /** Whether the server is there: a heartbeat each second, and the answer to each. */
+  _ask() {
+    if (!this.send("heartbeat")) return;
+    this._awaits = true;
+    this._awaitAnswer(this.now(), UNANSWERED_SECONDS);
+  }
+
+  /** @param {number} askedAt @param {number} seconds how long to wait for it */
+  _awaitAnswer(askedAt, seconds) {
+    const due = this.now() + seconds * 1000;
+    this._timer("_answer", seconds, () => {
+      const late = this.now() - due;
+      // The page stood still, or is hidden and slowed down: an answer may lie there unread.
+      if (late < 0 || late > 1000 * ASK_AGAIN_SECONDS) this._awaitAnswer(askedAt, UNANSWERED_SECONDS);
+      else this._viewStatusIs({ current: false, since: new Date(askedAt).toISOString(), waitingFor: "server" });
+    });
+  }
+
+  /** @protected */
+  _heard() {
+    if (!this._awaits) return;
+    this._awaits = false;
+    this._stopTimer("_answer");
+    this._viewStatusIs();
+    this._timer("_ask", ASK_AGAIN_SECONDS, () => this._ask());
+  }
+
+  /** The connection is gone: nothing is asked over it any more. */
+  _askNoMore() {
+    this._awaits = false;
+    this._stopTimer("_ask");
+    this._stopTimer("_answer");
+    this._viewStatusIs();
   }
 
   /** @protected */
   _lost() {
     this._setFresh(false);
+    this._askNoMore();
   }
 
   /** @protected @param {string} code @param {string} detail */
   _ended(code, detail) {
     this._setFresh(false);
+    this._askNoMore();
     for (const one of [...this._requests]) this._answer(one, new RequestFailed(code, detail, one.data.requestId));
   }
 

@@ -12,6 +12,8 @@ import { STATES } from "./wall-people.js";
 
 /** A wall that reached no server for all its attempts tries again so often, spread by a quarter either way. */
 const GO_ON_SECONDS = 8;
+/** A wall that changes servers is not called out of date unless it takes longer. */
+const MOVE_SECONDS = 4;
 const NO_SERVER = new Set(["ATTEMPTS_USED_UP", "ALWAYS_BUSY"]);
 const BROKEN = "M8 1 15.5 15H.5zM7.1 6l.3 4.4h1.2L8.9 6zM7.2 11.6v1.6h1.6v-1.6z";
 const TRYING = "M8 1a7 7 0 0 1 6.3 4H12a5 5 0 1 0 .9 4h2A7 7 0 1 1 8 1zM15.5 1v5.5H10z";
@@ -28,20 +30,24 @@ export function whyText({ name, reason }) {
  * @param {boolean} fresh whether a snapshot has come over the connection that stands
  * @param {number} now ms, by this computer's clock
  * @param {boolean} [current] whether what the server tells is so now
+ * @param {string | null} [waitingFor] and if not, why
  * @returns {{text: string, tone: string, path: string}}
  */
-export function linkText(status, fresh, now, current = true) {
+export function linkText(status, fresh, now, current = true, waitingFor = null) {
   const trying = (/** @type {string} */ text) => ({ text, tone: "warn", path: TRYING });
   const broken = (/** @type {string} */ text) => ({ text, tone: "bad", path: BROKEN });
   switch (status.state) {
     case "connected":
+      if (waitingFor === "server") return broken(t("link.silent"));
       if (!current) return broken(t("link.behind"));
       if (!fresh) return trying(t("link.loading"));
       return { text: t("link.connected", { server: status.serverId }), tone: "good", path: STATES.connected.path };
     case "connecting":
+      if (status.migrating && status.attempt <= 1) return trying(t("link.moving"));
       if (status.attempt === 0) return trying(t("link.connecting"));
       return trying(t("link.retry", { attempt: status.attempt, most: status.maxAttempts }));
     case "waiting": {
+      if (status.migrating && status.attempt <= 1) return trying(t("link.moving"));
       const seconds = Math.max(0, Math.ceil((status.at - now) / 1000));
       return trying(t("link.waiting", { attempt: status.attempt, most: status.maxAttempts, seconds }));
     }
@@ -56,6 +62,7 @@ export function linkText(status, fresh, now, current = true) {
 
 /** Why what the server tells is not so now, as a sentence. @param {string | null} waitingFor */
 export function behindText(waitingFor) {
+  if (waitingFor === "server") return t("stale.silent");
   const key = `behind.${waitingFor}`;
   return t("stale.behind", { what: t(hasText(key) ? key : "behind.other") });
 }
@@ -76,6 +83,7 @@ export class Link {
     this._client = client;
     this._say = say;
     /** When the wall was up to date last. @type {number | null} */ this._asOf = null;
+    /** When it began to change servers, until the plan has come from the new one. @type {number | null} */ this._movesSince = null;
     this._said = "";
     /** @type {ReturnType<typeof setTimeout> | undefined} */ this._later = undefined;
     const tryNow = element("try-now");
@@ -128,12 +136,12 @@ export class Link {
     const { status, viewStatus } = this._client;
     const behind = status.state === "connected" && !viewStatus.current;
     const fresh = this._client.fresh && viewStatus.current;
-    const { text, tone, path } = linkText(status, this._client.fresh, Date.now(), viewStatus.current);
+    const { text, tone, path } = linkText(status, this._client.fresh, Date.now(), viewStatus.current, viewStatus.waitingFor);
     const link = element("link");
     link.dataset.tone = tone;
     link.querySelector("path")?.setAttribute("d", path);
     setText(link.querySelector(".link-text"), text);
-    const migrating = "migrating" in status && status.migrating;
+    const migrating = !behind && this._moves(status);
     const root = document.documentElement;
     if (root.hasAttribute("data-stale") !== (!fresh && !migrating)) {
       root.toggleAttribute("data-stale");
@@ -149,7 +157,17 @@ export class Link {
     const token = status.state === "gaveUp" && status.remedy === "TOKEN";
     element("other-token").hidden = !token;
     element("try-now").hidden = token || !(status.state === "waiting" || status.state === "gaveUp" || status.state === "offline");
-    this._announce(status, fresh, migrating, behind);
+    this._announce(status, fresh, migrating, behind ? (viewStatus.waitingFor === "server" ? "silent" : "behind") : null);
+  }
+
+  /** Whether the wall is between two servers, and has not been for long. @param {Status} status */
+  _moves(status) {
+    const away = "migrating" in status && status.migrating;
+    if (away) this._movesSince ??= Date.now();
+    else if (status.state !== "connected" || this._client.fresh) this._movesSince = null;
+    if (this._movesSince === null) return false;
+    const seconds = (Date.now() - this._movesSince) / 1000;
+    return seconds >= 0 && seconds < MOVE_SECONDS;
   }
 
   /** @param {Status} status */
@@ -162,11 +180,12 @@ export class Link {
 
   /**
    * Once for each turn, not for each attempt.
-   * @param {Status} status @param {boolean} fresh @param {boolean} migrating @param {boolean} behind
+   * @param {Status} status @param {boolean} fresh @param {boolean} migrating
+   * @param {"silent" | "behind" | null} behind
    */
   _announce(status, fresh, migrating, behind) {
     let said = this._said;
-    if (behind) said = "behind";
+    if (behind !== null) said = behind;
     else if (fresh) said = "connected";
     else if (status.state === "gaveUp") said = "gaveUp";
     else if (said !== "gaveUp" && this._asOf !== null && !migrating && status.state !== "connected") said = "lost";

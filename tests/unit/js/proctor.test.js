@@ -213,3 +213,55 @@ test("closing rejects what waits, and leaves no timer behind", async () => {
   browser.pass(0.3);
   assert.equal(browser.timers.length, 0);
 });
+
+test("a server that stops answering makes the view one that is not current, long before the connection counts as lost", () => {
+  const { browser, client, socket } = proctor();
+  const answers = (seconds) => {
+    for (let passed = 0; passed < seconds; passed += 1) {
+      browser.pass(1);
+      socket.say({ type: "heartbeat", data: {} });
+    }
+  };
+  socket.say(snapshot([row("E1", 1)]));
+  answers(60);
+  assert.deepEqual(browser.told("viewStatus"), [], "nothing flickers while it answers");
+  browser.pass(4.1);
+  const [silent, ...more] = browser.told("viewStatus");
+  assert.deepEqual(more, []);
+  assert.equal(silent.current, false);
+  assert.equal(silent.waitingFor, "server");
+  assert.equal(client.connected, true);
+  browser.pass(1);
+  socket.say(lost("E1", 2));
+  assert.deepEqual(client.viewStatus, { current: true, since: null, waitingFor: null });
+  // What the server has said itself counts again when it is heard again.
+  socket.say({ type: "view_status", data: { current: false, since: AT, waitingFor: "redis" } });
+  browser.pass(4.1);
+  assert.equal(client.viewStatus.waitingFor, "server");
+  socket.say({ type: "heartbeat", data: {} });
+  assert.equal(client.viewStatus.waitingFor, "redis");
+});
+
+test("a page that stood still asks again before it says that the server does not answer", () => {
+  const { browser, client, socket } = proctor();
+  socket.say(snapshot([row("E1", 1)]));
+  browser.pass(1.1); // it has asked
+  browser.sleep(30);
+  browser.pass(0.1);
+  assert.equal(client.viewStatus.current, true);
+  socket.say({ type: "heartbeat", data: {} });
+  browser.pass(3);
+  assert.equal(client.viewStatus.current, true);
+});
+
+test("a connection that is lost while its server is silent leaves no silence behind", () => {
+  const { browser, client, socket } = proctor();
+  socket.say(snapshot([row("E1", 1)]));
+  browser.pass(5);
+  assert.equal(client.viewStatus.current, false);
+  socket.end();
+  assert.equal(client.viewStatus.current, true);
+  assert.equal(client.fresh, false);
+  browser.pass(10);
+  assert.equal(client.viewStatus.current, true);
+});
