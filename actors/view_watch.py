@@ -20,7 +20,17 @@ from actors.runtime.listening import listening
 from actors.server_queue import ServerQueue
 from actors.socket_session import SocketSession
 from protocol import subjects
-from protocol.applied import SAY_SECONDS, SAY_SOON_SECONDS, SERVERS, Applied, AppliedWords, Behind, is_current, lateness
+from protocol.applied import (
+    SAY_SECONDS,
+    SAY_SOON_SECONDS,
+    SERVERS,
+    SILENT_SECONDS,
+    Applied,
+    AppliedWords,
+    Behind,
+    is_current,
+    lateness,
+)
 from protocol.codec import Codec, encode
 from protocol.errors import ProtocolError
 from protocol.frames import ViewStatus
@@ -50,6 +60,7 @@ class ViewWatch:
         self._words = AppliedWords(time.monotonic())
         self._watches: dict[str, ConsumerWatch] = {}
         self._states: dict[int, ViewStatus] = {}
+        self._nats_away_at = -SILENT_SECONDS  # when it was last seen not to answer
         self._wake = asyncio.Event()
         self.not_current: list[str] = []
 
@@ -132,14 +143,20 @@ class ViewWatch:
         now = time.monotonic()
         before = self._states.get(partition)
         was_current = before is None or before.current
-        for behind in (*self._own_trouble(now), *(self._words.behind(part, now) for part in (str(partition), SERVERS))):
+        own_trouble = [*self._own_trouble(now)]
+        if any(one.waiting_for == "nats" and one.seconds > SAY_SECONDS / 2 for one in own_trouble):
+            self._nats_away_at = now
+        for behind in (*own_trouble, *(self._words.behind(part, now) for part in (str(partition), SERVERS))):
             if behind is None or is_current(behind, was_current=was_current):
                 continue
+            waiting_for = behind.waiting_for
+            if waiting_for == "state-manager" and now - self._nats_away_at < SILENT_SECONDS:
+                waiting_for = "nats"  # whoever is not heard over a NATS that does not answer may well work
             if before is not None and not before.current:
-                same = before.waiting_for == behind.waiting_for
-                return before if same else before.model_copy(update={"waiting_for": behind.waiting_for})
+                same = before.waiting_for == waiting_for
+                return before if same else before.model_copy(update={"waiting_for": waiting_for})
             since = format_time(self._bus.clock.now() - behind.seconds)
-            return ViewStatus(current=False, since=since, waiting_for=behind.waiting_for)
+            return ViewStatus(current=False, since=since, waiting_for=waiting_for)
         if before is not None and before.current:
             return before
         return ViewStatus(current=True, since=format_time(self._bus.clock.now()))
