@@ -31,6 +31,7 @@ from cli.load_scenarios import Run, hall_outage, one_by_one, rolling_restart, st
 from cli.load_workers import raise_file_limit
 from cli.output import ExitCode, Format, OutputOption, say, show, table
 from cli.percentiles import Percentiles
+from cli.signing import require_taken_here
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
 
@@ -238,6 +239,8 @@ async def _system(asked: Plan, stack: AsyncExitStack) -> tuple[Fleet | None, lis
         settings = load_settings(data_dir=asked.data_dir)
         if settings.token.public_key_file or settings.token.jwks_file:
             raise ConfigurationError("token: the system takes an issuer's tokens only; the load cannot sign its own")
+        if asked.data_dir is not None:
+            require_taken_here(settings)
         return None, list(asked.socket_urls), {**os.environ, "EXAMWIRE_SECRET": token_secret(settings)}
     directory = Path(tempfile.mkdtemp(prefix="examwire-load-"))
     stack.callback(shutil.rmtree, directory, ignore_errors=True)

@@ -26,6 +26,7 @@ from actors.proctor_client import ProctorClient
 from actors.runtime.settings import load_settings
 from actors.runtime.tokens import issue_token
 from protocol.close_codes import CloseCode
+from protocol.errors import ExamwireError
 from protocol.events import (
     ExamineeConnected,
     ExamineeDisconnected,
@@ -289,7 +290,11 @@ def main() -> None:
 
 
 async def _run(work: Callable[..., Awaitable[None]], config: dict[str, Any]) -> None:
-    await work(**config)
+    try:
+        await work(**config)
+    except ExamwireError as error:
+        print(escaped(f"{type(error).__name__}: {error}"), file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

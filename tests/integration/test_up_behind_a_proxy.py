@@ -68,6 +68,7 @@ def test_one_of_its_servers_can_be_drained(up: Up) -> None:
         ("token", "proctor", "P001"),
         ("simulate", "--duration", "1"),
         ("plans", "create", "P001", "--roster", "roster.csv", "--tokens", "tokens.csv"),
+        ("load", "one-by-one", "--socket-url", "ws://127.0.0.1:9/v1/connect", "--redis-url", "redis://127.0.0.1:9/0"),
     ],
     ids=lambda command: command[0],
 )
