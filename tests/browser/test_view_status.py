@@ -15,7 +15,8 @@ import pytest
 from cli.engines import NatsServer, RedisServer
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.examinee_scene import CONNECTED, connected, headline
-from tests.browser.site import Screens, Site, audit
+from tests.browser.site import WAIT_SECONDS, Screens, Site, audit
+from tests.integration.drains import drain, end_of, know_each_other
 
 if TYPE_CHECKING:
     from playwright.async_api import Page, WebSocketRoute
@@ -121,3 +122,35 @@ async def test_a_wall_whose_server_does_not_answer_says_so_long_before_it_gives_
         await expect(page.locator("#stale")).to_be_hidden()
         await expect(page.locator("html[data-stale]")).not_to_be_attached()
         await expect(page.locator("#link")).to_have_attribute("data-tone", "good")
+
+
+NOTES_STALE = """() => {
+  window.staleFrames = [];
+  const note = () => {
+    if (document.documentElement.hasAttribute("data-stale")) {
+      window.staleFrames.push(document.querySelector("#link").textContent.trim());
+    }
+    requestAnimationFrame(note);
+  };
+  requestAnimationFrame(note);
+}"""
+
+
+async def test_a_wall_that_is_sent_to_another_server_is_not_called_out_of_date_on_the_way(
+    site: Site, screens: Screens
+) -> None:
+    await know_each_other(site.system)
+    await site.system.examinee("E001", "SOCK001")
+    wall = await screens.open(site.link("proctor", "proctor", "kim"))
+    link = wall.locator("#link")
+    await expect(link).to_have_attribute("data-tone", "good")
+    here = re.compile("SOCK00[12]").search(await link.inner_text())
+    assert here is not None
+    await wall.evaluate(NOTES_STALE)
+    ended = end_of(site.system, here[0])
+    other = {"SOCK001": "SOCK002", "SOCK002": "SOCK001"}[here[0]]
+    await drain(site.system._buses[other], here[0])
+    await expect(link).to_contain_text(f"Connected · {other}")
+    assert await wall.evaluate("window.staleFrames") == []
+    async with asyncio.timeout(WAIT_SECONDS):
+        await ended.wait()
