@@ -132,6 +132,9 @@ class TopologyWatch:
                 MADE_AGAIN.labels("stream", stream.name).inc()
             await self._look_at_consumers(stream)
         except (BrokerUnavailable, ConfigurationError, StateUnavailable) as error:
+            if not self._bus.connected:  # which is said once, and not of each stream
+                log.debug("%s: %s", stream.name, error)
+                return
             self._trouble(stream.name, f"{stream.name} and its consumers cannot be looked after: {error}")
         else:
             self._trouble(stream.name, None)
