@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequ
 from typing import Any
 
 from actors.runtime.bus import Bus
-from actors.runtime.pull import Delivery, PullConsumer
+from actors.runtime.ordered import OrderedConsumer
+from actors.runtime.pull import Delivery
 from protocol import subjects
 from protocol.applied import InHand
 from protocol.codec import Codec, encode
@@ -53,7 +54,7 @@ class ServerQueue:
         self._asked: tuple[frozenset[str], frozenset[str]] | None = None
         self._asking = asyncio.Lock()
         self._idle_since: dict[tuple[str, bool], float] = {}
-        self._readers: dict[str, PullConsumer] = {}
+        self._readers: dict[str, OrderedConsumer] = {}
         self.consumers: list[str] = []
 
     @property
@@ -127,9 +128,9 @@ class ServerQueue:
             await self.create()
 
     def batches(self, consumer: str) -> AsyncGenerator[list[Delivery], None]:
-        """What arrives on one of the queue's consumers. Raises `ConsumerGone`."""
+        """What arrives on one of the queue's consumers, in order. Raises `ConsumerGone`."""
         own = {"examwire.incarnation": self._incarnation}
-        reader = self._readers[consumer] = PullConsumer(
+        reader = self._readers[consumer] = OrderedConsumer(
             self._bus, "SOCKET", consumer, max_messages=512, metadata=own, keep_alive=LOST_ON_THE_WAY_SECONDS / 4
         )
         return aiter(reader)

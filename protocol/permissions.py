@@ -124,6 +124,8 @@ def _socket_server(server_id: str) -> tuple[list[str], list[str]]:
         subjects.deadletter(SOCKET.name),
         *_reads(SOCKET.name, queue),
         *_reads(SOCKET.name, broadcast_consumer(queue)),
+        # What a broken connection has swallowed is delivered again before what is newer.
+        *(f"{API}.CONSUMER.RESET.{SOCKET.name}.{consumer}" for consumer in (queue, broadcast_consumer(queue))),
         # Its own lease. NATS cannot narrow this down to a subject; the cheaper read that could be does not go to the
         # leader, and an old answer would break the fence.
         _message(LEASE),
@@ -160,7 +162,7 @@ def _state_manager() -> tuple[list[str], list[str]]:
         *_to_operators(),
     ]
     kinds = ("state-manager", "reconnect-watch", "lease-watch", "advisory-watch")
-    return publish, _answers(*(f"{kind}.*" for kind in kinds))
+    return publish, [*_answers(*(f"{kind}.*" for kind in kinds)), subjects.applied("*")]
 
 
 def _queue_server() -> tuple[list[str], list[str]]:
