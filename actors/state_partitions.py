@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Sequence
 
 from actors.runtime.bus import Bus
+from actors.runtime.listening import listening
 from actors.runtime.pinned import PinnedConsumer
 from actors.runtime.pull import Delivery
 from actors.state_progress import Reading
-from protocol.applied import SERVERS
-from protocol.errors import BrokerUnavailable
-from protocol.streams import STATE_MANAGERS, STATUS
+from protocol import subjects
+from protocol.applied import SERVERS, SILENT_SECONDS, Applied
+from protocol.codec import Codec
+from protocol.errors import ProtocolError
+from protocol.streams import STATE_MANAGERS
 
 log = logging.getLogger("examwire.state_manager")
+
+_WORDS = Codec.of((Applied,))
 
 BALANCE_SECONDS = 5.0
 
@@ -35,6 +41,7 @@ class StatePartitions:
         self._readers = {spec.name: PinnedConsumer(bus, spec) for spec in STATE_MANAGERS}
         self._arrived: list[Delivery] = []
         self._wake = asyncio.Event()
+        self._heard_at: dict[str, float] = {}
 
     @property
     def readers(self) -> Sequence[PinnedConsumer]:
@@ -88,23 +95,35 @@ class StatePartitions:
         await delivery.ack()
 
     async def balance(self) -> None:
-        """Leave partitions to managers that have fewer, one at a time, until cancelled."""
-        while True:
-            await asyncio.sleep(BALANCE_SECONDS)
-            held = [reader for reader in self._readers.values() if reader.owned]
-            if len(held) < 2:
-                continue
-            try:
-                states = await self._bus.consumer_states(STATUS.name)
-            except BrokerUnavailable as error:
-                log.debug("partitions are not balanced: %s", error)
-                continue
-            managers = max((one.pulls_waiting for one in states if one.name in self._readers), default=1)
-            share = -(-len(self._readers) // max(1, managers))
-            if len(held) > share:
-                idlest = min(held, key=lambda reader: reader.pending)
-                log.info("%s goes to another state manager: %d of %d are here", idlest.spec.name, len(held), managers)
-                await idlest.release()
+        """Leave partitions to managers that have fewer, one at a time, until cancelled.
+
+        Managers count who speak. Waiting pulls do not tell: after a stall one manager has several of them.
+        """
+        async with listening(self._bus, subjects.applied("*"), self._heard):
+            while True:
+                await asyncio.sleep(BALANCE_SECONDS)
+                held = [reader for reader in self._readers.values() if reader.owned]
+                managers = self._managers()
+                if len(held) > -(-len(self._readers) // managers):
+                    idlest = min(held, key=lambda reader: reader.pending)
+                    where = "%s goes to another state manager: of %d that are here, with %d managers"
+                    log.info(where, idlest.spec.name, len(held), managers)
+                    await idlest.release()
+
+    def _heard(self, payload: bytes) -> None:
+        try:
+            word = _WORDS.decode_one(payload)
+        except ProtocolError as error:
+            log.debug("%s: not understood: %s", subjects.applied("*"), error)
+            return
+        assert isinstance(word, Applied)
+        self._heard_at[word.state_manager] = time.monotonic()
+
+    def _managers(self) -> int:
+        """How many state managers were heard lately; with ourselves."""
+        now = time.monotonic()
+        self._heard_at = {name: at for name, at in self._heard_at.items() if now - at <= SILENT_SECONDS}
+        return max(1, len(self._heard_at))
 
     async def release(self) -> None:
         """Leave all partitions to the other managers at once, before this one stops."""

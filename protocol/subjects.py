@@ -88,7 +88,7 @@ def lease(server_id: str) -> str:
 
 
 def applied(state_manager: str) -> str:
-    """Every socket server: up to where a state manager has applied the log."""
+    """Every socket server and state manager: up to where a state manager has applied the log."""
     return f"applied.{state_manager}"
 
 

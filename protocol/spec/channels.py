@@ -252,8 +252,8 @@ def nats_channels() -> tuple[NatsChannel, ...]:
         NatsChannel(
             "applied",
             subjects.applied("{stateManager}"),
-            "A state manager, each second, to every socket server: up to where it has applied the log, and what it "
-            "waits for. One that is not heard for 3 s does not work.",
+            "A state manager, each second, to every socket server and state manager: up to where it has applied the "
+            "log, and what it waits for. One that is not heard for 3 s does not work.",
             Said("applied", (Applied,)),
         ),
         NatsChannel(

@@ -6,11 +6,12 @@ import asyncio
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
 from actors.runtime.actor import on
 from actors.runtime.bus import Bus, Outgoing
@@ -21,7 +22,7 @@ from protocol import subjects
 from protocol.codec import encode
 from protocol.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.partitions import PARTITIONS, partition_of
-from protocol.streams import STATE_MANAGERS, STATUS
+from protocol.streams import PIN_GROUP, STATE_MANAGERS, STATUS
 from tests.integration.system import System, eventually
 from tests.integration.unsteady_exam import EXAMINEES, Exam
 
@@ -207,3 +208,61 @@ async def test_several_managers_share_the_partitions(system: System, monkeypatch
         return min(len(one) for one in held) >= 3
 
     await eventually(shared, "both work", 60)
+
+
+async def test_pulls_that_a_stall_has_left_are_not_taken_for_managers(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a NATS that stood still each consumer has several pulls of one manager; a release stops its partition."""
+    manager = system.actors["state-manager"]
+    assert isinstance(manager, StateManager)
+    plans: dict[int, str] = {}
+    for number in range(100):
+        plans.setdefault(partition_of(f"P{number}"), f"P{number}")
+    for plan_id in plans.values():
+        await system.examinee("E001", plan_id=plan_id)
+
+    async def holds_all() -> bool:
+        return len(manager.details()["held"]) == len(STATE_MANAGERS)
+
+    await eventually(holds_all, "all partitions are its own")
+    released: list[str] = []
+    for reader in manager._partitions.readers:
+
+        async def release(name: str = reader.spec.name) -> None:
+            released.append(name)
+
+        monkeypatch.setattr(reader, "release", release)
+    bus = system._buses["SOCK001"]
+    pull = b'{"batch": 1, "expires": 60000000000, "group": "%s"}' % PIN_GROUP.encode()
+    inbox = bus.new_inbox()
+
+    async def ignore(_msg: Msg) -> None:
+        """Nothing comes: somebody else reads."""
+
+    await bus.subscribe(f"{inbox}.*", ignore)
+    for spec in STATE_MANAGERS:
+        for number in range(12):
+            address = f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}"
+            await bus.publish_core(address, pull, reply=f"{inbox}.{number}")
+
+    async def many_pulls() -> bool:
+        states = {one.name: one for one in await bus.consumer_states(STATUS.name)}
+        return all(states[spec.name].pulls_waiting >= 12 for spec in STATE_MANAGERS)
+
+    await eventually(many_pulls, "pulls wait")
+    looks = 0
+
+    def managers(count: Callable[[], int] = manager._partitions._managers) -> int:
+        nonlocal looks
+        looks += 1
+        return count()
+
+    monkeypatch.setattr(manager._partitions, "_managers", managers)
+    monkeypatch.setattr("actors.state_partitions.BALANCE_SECONDS", 0.05)
+
+    async def has_looked() -> bool:
+        return looks >= 5
+
+    await eventually(has_looked, "it has looked whether to leave some to others", 30)
+    assert released == []
