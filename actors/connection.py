@@ -19,7 +19,7 @@ from actors.socket_metrics import BREAKS, count_close
 from protocol.close_codes import CLOSE_RULES, CloseCode
 from protocol.codec import encode
 from protocol.facts import LossReason
-from protocol.frames import Migrate
+from protocol.frames import HELLO_BYTES, Migrate
 from protocol.wire import Message
 
 if TYPE_CHECKING:
@@ -102,10 +102,12 @@ class Connection(ServerConnection):
 
     def _queue_up(self, rest: bytes) -> None:
         """It has sent more than its quick share: others come before the rest."""
-        self._budget.held = rest
+        budget = self._budget
+        # Of a stranger, what is beyond its budget is never read.
+        budget.held = rest if budget.refills else rest[: HELLO_BYTES + 1]
         if not self.transport.is_closing():
             self.transport.pause_reading()
-            self._budget.queued = True
+            budget.queued = True
             self._turns.read(self._take_turn)
 
     def _take_turn(self) -> None:
@@ -118,10 +120,10 @@ class Connection(ServerConnection):
         if budget.held is None:
             self.transport.resume_reading()
 
-    async def turn(self, text: str | bytes) -> None:
-        """Wait until a message that was received may be handled: at once, if the client has sent little lately."""
+    async def turn(self, size: int) -> None:
+        """Wait until a message of this size may be handled: at once, if the client has sent little lately."""
         if not self._budget.quick:
-            await self._turns.handle(len(text))
+            await self._turns.handle(size)
 
     def _hold(self, rest: bytes) -> None:
         """It has sent more than it may, or than is being worked off: read no more for now, or end it."""

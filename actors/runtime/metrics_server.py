@@ -54,7 +54,7 @@ class MetricsServer:
         self._bus: Bus | None = None
         self._store: StateStore | None = None
         self._server: asyncio.Server | None = None
-        self._answering: set[asyncio.Task[None]] = set()
+        self._answering: dict[asyncio.Task[None], asyncio.WriteTransport] = {}  # the oldest first
         self.started = False
         """Set when all actors of the role have started."""
         try:
@@ -87,12 +87,14 @@ class MetricsServer:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._answering) >= MOST_CONNECTIONS:
-            writer.transport.abort()
-            return
+            # An answer takes a moment: who is here longest is idle, and makes room.
+            oldest = next(iter(self._answering))
+            self._answering.pop(oldest).abort()
+            oldest.cancel()
         # A task of our own: of one that asyncio's streams have made, a cancellation is logged as an error of theirs.
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name=f"{self._role}:metrics")
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
+        self._answering[task] = writer.transport
+        task.add_done_callback(lambda done: self._answering.pop(done, None))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
