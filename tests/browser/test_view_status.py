@@ -141,7 +141,25 @@ async def test_a_wall_that_is_sent_to_another_server_is_not_called_out_of_date_o
 ) -> None:
     await know_each_other(site.system)
     await site.system.examinee("E001", "SOCK001")
-    wall = await screens.open(site.link("proctor", "proctor", "kim"))
+    held: list[tuple[WebSocketRoute, str | bytes]] = []
+    connections: list[WebSocketRoute] = []
+
+    async def between(page: Page) -> None:
+        def connect(client: WebSocketRoute) -> None:
+            connections.append(client)
+            server, second = client.connect_to_server(), len(connections) > 1
+
+            def passed_on(frame: str | bytes) -> None:
+                if second and "plan_snapshot" in str(frame):
+                    held.append((client, frame))
+                else:
+                    client.send(frame)
+
+            server.on_message(passed_on)
+
+        await page.route_web_socket(re.compile("/v1/connect"), connect)
+
+    wall = await screens.open(site.link("proctor", "proctor", "kim"), before=between)
     link = wall.locator("#link")
     await expect(link).to_have_attribute("data-tone", "good")
     here = re.compile("SOCK00[12]").search(await link.inner_text())
@@ -150,6 +168,10 @@ async def test_a_wall_that_is_sent_to_another_server_is_not_called_out_of_date_o
     ended = end_of(site.system, here[0])
     other = {"SOCK001": "SOCK002", "SOCK002": "SOCK001"}[here[0]]
     await drain(site.system._buses[other], here[0])
+    await expect(link).to_contain_text("loading the plan")
+    await wall.evaluate("new Promise((shown) => requestAnimationFrame(() => requestAnimationFrame(shown)))")
+    for client, frame in held:
+        client.send(frame)
     await expect(link).to_contain_text(f"Connected · {other}")
     assert await wall.evaluate("window.staleFrames") == []
     async with asyncio.timeout(WAIT_SECONDS):
