@@ -58,6 +58,7 @@ class ReconnectWatch(Actor):
         self._consumer = reconnect_watch(self._max_attempts, settings.reconnect.backoff_seconds)
         self._grace = min(GRACE_SECONDS, self._ladder[0] / 4)
         self._presence = Presence(bus, self)
+        self._unseen: type[Exception] | None = None
         self.attempts = self.exhausted = 0
 
     async def on_start(self) -> None:
@@ -137,8 +138,11 @@ class ReconnectWatch(Actor):
         except (StateUnavailable, StateDamaged) as error:
             # What has to be repaired first is being repaired, after every restart of Redis: nobody need look.
             level = logging.INFO if isinstance(error, StateLost) else logging.WARNING
-            log.log(level, "%s: attempts go on unseen: %s", self.address, error)
+            if type(error) is not self._unseen:  # once, not at each attempt of each examinee
+                log.log(level, "%s: attempts go on unseen: %s", self.address, error)
+            self._unseen = type(error)
             return [False] * len(waited_for)
+        self._unseen = None
         over: list[bool] = []
         newer: list[Outgoing] = []
         for (delivery, wait), (status, current, exhausted, reason) in zip(waited_for, known, strict=True):

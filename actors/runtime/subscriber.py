@@ -82,6 +82,7 @@ class Subscriber(Generic[T]):
         self._decode = decode
         self._handle = handle
         self._counted = counted
+        self._waits_for: type[Exception] | None = None
 
     async def follow(self, deliveries: AsyncIterable[list[Delivery]]) -> None:
         """Take whatever a consumer brings, one after the other."""
@@ -102,8 +103,12 @@ class Subscriber(Generic[T]):
                 await delivery.nak(again.delay)
             except PASSING as error:
                 failed = error
-                log.warning("%s: %s: later: %s", self._actor.address, delivery.subject, error)
+                if type(error) is not self._waits_for:  # once, not at each message of each second
+                    log.warning("%s: %s: later: %s", self._actor.address, delivery.subject, error)
+                self._waits_for = type(error)
                 await delivery.nak(AGAIN_SECONDS)
+            else:
+                self._waits_for = None
             if self._counted:
                 self._actor.account_for(delivery, began, failed)
 

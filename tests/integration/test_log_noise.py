@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,10 +14,12 @@ import pytest
 from actors.queue_server import apply_topology
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.metrics_server import MetricsServer
-from actors.runtime.settings import Settings
+from actors.runtime.settings import Settings, load_settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.stream_reading import read_stream
 from actors.runtime.supervision import Supervisor
+from cli.engines import NatsServer, RedisServer
+from tests.integration.system import System, eventually
 
 
 @pytest.fixture
@@ -82,3 +85,40 @@ async def test_a_reader_who_is_gone_when_the_answer_comes_leaves_no_complaint(
         asking.cancel()
         await asyncio.gather(reading, asking, return_exceptions=True)
     await bus._nc.flush()
+
+
+async def test_a_redis_that_is_away_is_named_once_by_those_who_wait_for_it(
+    own_engines: tuple[NatsServer, RedisServer], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not at each heartbeat of each server, nor at each attempt of each examinee."""
+    nats, redis = own_engines
+    settings = load_settings(
+        nats_url=nats.url,
+        redis_url=redis.url,
+        data_dir=tmp_path / "data",
+        reconnect={"max_attempts": 20, "backoff_seconds": [0.5] * 20},
+    )
+    async with System(settings) as system:
+        for number in range(5):
+            (await system.examinee(f"E{number}")).abort()
+            await system.status(f"E{number}", "DISCONNECTED")
+        watch, lease = system.actors["reconnect-watch"], system.actors["lease-watch"]
+        redis.stop()
+
+        def of(logger: str) -> list[str]:
+            return [one.getMessage() for one in caplog.records if one.name == logger and one.levelno >= logging.WARNING]
+
+        async def all_wait() -> bool:
+            return bool(of("examwire.reconnect_watch") and [one for one in of("examwire.subscriber") if "later" in one])
+
+        await eventually(all_wait, "they say so")
+        attempts, heartbeats = watch.handled, lease.handled
+
+        async def go_on() -> bool:
+            return watch.handled >= attempts + 10 and lease.handled >= heartbeats + 3
+
+        await eventually(go_on, "attempts and heartbeats go on")
+        assert len(of("examwire.reconnect_watch")) == 1
+        assert len([one for one in of("examwire.subscriber") if lease.address in one]) == 1
+        redis.start()
+        await system.status("E0", "DISCONNECTED")
