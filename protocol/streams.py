@@ -168,7 +168,7 @@ def _state_manager(name: str, filters: tuple[str, ...], description: str) -> Con
         # What a killed one had in hand goes to another so soon; one that only waits for Redis says that it is at work.
         ack_wait=4.0,
         # The backpressure: so many messages (of up to 256 facts) wait in one state manager.
-        max_ack_pending=128,
+        max_ack_pending=512,
         pin_seconds=PIN_SECONDS,
     )
 

@@ -92,6 +92,7 @@ async def test_a_stage_that_is_entered_again_and_again_is_stored_once(
     for _ in range(50):
         await examinee.say("mobile_sync_wait")
     await examinee.expect("mobile_sync_status", status="WAITING")
+    await heartbeat(examinee)  # all of them are answered
     seen = len(examinee.frames)
     for _ in range(50):
         await examinee.say("mobile_sync_wait")
