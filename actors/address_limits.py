@@ -17,7 +17,7 @@ from actors.client_addresses import counted_as
 from actors.runtime.pace import Pace
 from actors.runtime.settings import SocketSettings
 from actors.socket_metrics import LIMITS_HIT
-from protocol.claims import Claims
+from protocol.access.claims import Claims
 
 log = logging.getLogger("examwire.address_limits")
 

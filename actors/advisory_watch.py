@@ -16,10 +16,10 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.presence import Presence
 from actors.runtime.pull import PullConsumer
 from actors.runtime.subscriber import Received, Subscriber
-from protocol.codec import Malformed
-from protocol.stream_codecs import Advisory, decode_advisory
-from protocol.streams import ADVISORY_WATCH, DEADLETTER, RECONNECT_EXHAUSTED
-from protocol.subjects import TERMINATED
+from protocol.broker.stream_codecs import Advisory, decode_advisory
+from protocol.broker.streams import ADVISORY_WATCH, DEADLETTER, RECONNECT_EXHAUSTED
+from protocol.broker.subjects import TERMINATED
+from protocol.messages.codec import Malformed
 
 log = logging.getLogger("examwire.advisory_watch")
 

@@ -35,8 +35,8 @@ from typing import TypeVar
 from actors.runtime.bus import Bus
 from actors.runtime.object_store import ObjectStore, StoredObject
 from actors.runtime.settings import Settings
+from protocol.broker.streams import CAPTURES_BUCKET, DAY
 from protocol.errors import ExamwireError, NotPermitted, StreamFull
-from protocol.streams import CAPTURES_BUCKET, DAY
 
 log = logging.getLogger("examwire.captures")
 T = TypeVar("T")

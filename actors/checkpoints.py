@@ -16,8 +16,8 @@ import pydantic
 from actors.runtime.bus import Bus, Outgoing, PubAck
 from actors.runtime.state_store import StateStore
 from actors.runtime.stream_admin import ConsumerState
-from protocol import subjects
-from protocol.streams import CHECKPOINT, STATUS, ConsumerSpec
+from protocol.broker import subjects
+from protocol.broker.streams import CHECKPOINT, STATUS, ConsumerSpec
 
 FRESH_SECONDS = 30.0
 """What is repeated from so long ago has no second effect: the broker still knows its message ids."""

@@ -2,7 +2,7 @@
 
 A connection costs no task of its own: frames are received by whoever asks for them, heartbeats are a timer, pings of
 the server are answered by websockets. Thousands fit one process. When and where to connect again is decided in
-`protocol.client_rules`; this is the shell around it.
+`protocol.client.reconnect`; this is the shell around it.
 
     client = ExamineeClient("ws://127.0.0.1:8001", token)
     welcome = await client.connect()
@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from actors.client_session import Connection, ConnectionLost, ConnectRefused, decode, end_of, open_session
-from protocol.client_rules import (
+from protocol.client.reconnect import (
     SILENT_INTERVALS,
     Comeback,
     GiveUp,
@@ -38,7 +38,8 @@ from protocol.client_rules import (
     welcomed,
 )
 from protocol.errors import ExamwireError
-from protocol.frames import (
+from protocol.messages.base import Message
+from protocol.messages.frames import (
     Heartbeat,
     Hello,
     HelloClientInfo,
@@ -47,7 +48,6 @@ from protocol.frames import (
     Welcome,
     encode_text,
 )
-from protocol.wire import Message
 
 __all__ = [
     "Change",

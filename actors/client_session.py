@@ -13,10 +13,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
-from protocol.client_rules import Happened, Lost, Refused, Unreachable, retry_after_seconds
-from protocol.codec import Malformed
+from protocol.client.reconnect import Happened, Lost, Refused, Unreachable, retry_after_seconds
 from protocol.errors import ExamwireError
-from protocol.frames import (
+from protocol.messages.base import Message
+from protocol.messages.codec import Malformed
+from protocol.messages.frames import (
     SERVER_FRAMES,
     SUBPROTOCOL,
     TOKEN_IN_HANDSHAKE,
@@ -27,7 +28,6 @@ from protocol.frames import (
     Welcome,
     encode_text,
 )
-from protocol.wire import Message
 
 log = logging.getLogger("examwire.client")
 

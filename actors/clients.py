@@ -42,13 +42,13 @@ from actors.socket_metrics import ACCEPTS
 from actors.socket_session import SocketSession
 from actors.state_places import told_anew
 from actors.view_watch import ViewWatch
-from protocol.claims import Claims
+from protocol.access.claims import Claims
+from protocol.broker.streams import ladder_of
 from protocol.close_codes import CloseCode
-from protocol.codec import Malformed
 from protocol.errors import ExamwireError
-from protocol.facts import ClientInfo, LossReason
-from protocol.frames import CLIENT_FRAMES, Hello, Migrate, ReconnectPolicy, Welcome, refusal_of
-from protocol.streams import ladder_of
+from protocol.messages.codec import Malformed
+from protocol.messages.facts import ClientInfo, LossReason
+from protocol.messages.frames import CLIENT_FRAMES, Hello, Migrate, ReconnectPolicy, Welcome, refusal_of
 from protocol.texts import clean_line
 from protocol.times import format_time
 

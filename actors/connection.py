@@ -17,10 +17,10 @@ from actors.inbound_budget import READ_COST, TURN_BYTES, InboundBudget
 from actors.reading_turns import ReadingTurns
 from actors.socket_metrics import BREAKS, count_close
 from protocol.close_codes import CLOSE_RULES, CloseCode
-from protocol.codec import encode
-from protocol.facts import LossReason
-from protocol.frames import HELLO_BYTES, Migrate
-from protocol.wire import Message
+from protocol.messages.base import Message
+from protocol.messages.codec import encode
+from protocol.messages.facts import LossReason
+from protocol.messages.frames import HELLO_BYTES, Migrate
 
 if TYPE_CHECKING:
     from actors.address_limits import Place

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 from actors.runtime.bus import Bus
-from protocol.applied import InHand, Lag, PartitionApplied
 from protocol.errors import BrokerUnavailable, NotPermitted
+from protocol.messages.applied import InHand, Lag, PartitionApplied
 
 log = logging.getLogger("examwire.consumer_watch")
 

@@ -8,8 +8,8 @@ from actors.runtime.bus import Outgoing
 from actors.runtime.masking import masked
 from actors.runtime.metrics import DEAD_LETTERS
 from actors.runtime.pull import Delivery
-from protocol import subjects
-from protocol.dead_letters import Letter, Source, digest_of, replays_of
+from protocol.broker import subjects
+from protocol.broker.dead_letters import Letter, Source, digest_of, replays_of
 
 MAX_PAYLOAD_BYTES = 64 * 1024
 """Of the payload, so much is kept: written as JSON it may grow sixfold, and must pass the broker's limit of 1 MB."""

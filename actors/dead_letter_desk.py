@@ -15,8 +15,8 @@ from actors.runtime.state_store import StateStore
 from actors.runtime.stream_admin import Stored
 from actors.runtime.stream_reading import read_stream
 from actors.state_places import record_of
-from protocol import subjects
-from protocol.dead_letters import (
+from protocol.broker import subjects
+from protocol.broker.dead_letters import (
     REPLAY_OF,
     REPLAYABLE,
     REPLAYS,
@@ -27,6 +27,7 @@ from protocol.dead_letters import (
     messages_of,
     outdated,
 )
+from protocol.broker.streams import DEADLETTER, STATE_MANAGERS, STATUS, STREAMS
 from protocol.errors import (
     BrokerUnavailable,
     ExamwireError,
@@ -34,12 +35,11 @@ from protocol.errors import (
     StateUnavailable,
     WrongLastSequence,
 )
-from protocol.facts import ExamineeFact
-from protocol.log_entries import entries, may_name
-from protocol.streams import DEADLETTER, STATE_MANAGERS, STATUS, STREAMS
+from protocol.log.entries import entries, may_name
+from protocol.log.version import version_of
+from protocol.messages.base import Message
+from protocol.messages.facts import ExamineeFact
 from protocol.times import format_time, parse_time
-from protocol.versions import version_of
-from protocol.wire import Message
 
 PUBLISH_ATTEMPTS = 3
 BECAME_SECONDS = 5.0
@@ -135,7 +135,7 @@ class DeadLetterDesk:
     async def replay(self, number: int, payload: bytes | None = None, *, force: bool = False) -> Replayed:
         """Publish a letter's payload (or a mended one) on its source subject again, and take the letter out.
 
-        One effect, whoever does it how often: see `protocol.dead_letters`. Its source must be as the broker has stored
+        One effect, whoever does it how often: see `protocol.broker.dead_letters`. Its source must be as the broker has stored
         it: a letter is the word of whoever wrote it. `force`: also when the examinee has moved on since. Raises
         `NoSuchLetter`, `NotReplayed`, and `ProtocolError` about the payload, naming the field.
         """

@@ -13,14 +13,14 @@ from actors.runtime.actor import Actor, ActorStopped
 from actors.runtime.bus import Bus
 from actors.runtime.pull import Delivery
 from actors.runtime.subscriber import Received, Subscriber
-from protocol.codec import Element
+from protocol.broker.stream_codecs import decode_socket, version_in
+from protocol.broker.streams import SOCKET
 from protocol.errors import InvalidField
-from protocol.events import MobileSyncCompleted
-from protocol.facts import MobileSyncStatus, Notice
-from protocol.session_messages import SessionClose, SessionLost, SessionState
-from protocol.stream_codecs import decode_socket, version_in
-from protocol.streams import SOCKET
-from protocol.wire import Message
+from protocol.messages.base import Message
+from protocol.messages.codec import Element
+from protocol.messages.facts import MobileSyncStatus, Notice
+from protocol.messages.proctor_events import MobileSyncCompleted
+from protocol.messages.session_messages import SessionClose, SessionLost, SessionState
 
 log = logging.getLogger("examwire.deliveries")
 

@@ -26,7 +26,7 @@ from actors.single_headers import repeated
 from actors.socket_metrics import REFUSALS
 from protocol.close_codes import CLOSE_RULES, CloseCode
 from protocol.errors import InvalidToken
-from protocol.frames import CONNECT_PATH, TOKEN_SUBPROTOCOL
+from protocol.messages.frames import CONNECT_PATH, TOKEN_SUBPROTOCOL
 
 log = logging.getLogger("examwire.doorkeeper")
 

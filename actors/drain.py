@@ -12,8 +12,8 @@ from actors.connection import Connection
 from actors.endpoints import Endpoints
 from actors.outbox import Outbox
 from actors.socket_session import SocketSession
-from protocol.control import Done, Drain
-from protocol.frames import Migrate
+from protocol.messages.frames import Migrate
+from protocol.messages.operator_requests import Done, Drain
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.drain")

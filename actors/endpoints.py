@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from actors.runtime.state_store import StateStore
 from protocol.errors import StateDamaged, StateUnavailable
-from protocol.server_messages import ServerStatusCode
+from protocol.messages.server_messages import ServerStatusCode
 
 log = logging.getLogger("examwire.endpoints")
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.state_store import StateStore
-from protocol import keys, subjects
-from protocol.codec import encode_batches
-from protocol.facts import Enrol
-from protocol.roster import Entry
+from protocol.access.roster import Entry
+from protocol.broker import subjects
+from protocol.messages.codec import encode_batches
+from protocol.messages.facts import Enrol
+from protocol.records import keys
 from protocol.times import format_time
 
 CHUNK = 500

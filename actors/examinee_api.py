@@ -14,8 +14,8 @@ from actors.examinee_requests import claims_of, ids_of, recorded
 from actors.problems import Problem
 from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import TokenVerifier
-from protocol import keys
 from protocol.errors import ErrorCode
+from protocol.records import keys
 
 SHUT_OUT = ("exhausted", "removed")
 """Fields of the progress record; `1` in one of them means that a connection would be refused."""

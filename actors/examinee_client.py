@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Unpack
 
 from actors.client import Client, ClientOptions
-from protocol.facts import Notice
-from protocol.frames import ConfirmNotice, EnterMobileSync
-from protocol.session_messages import SessionState
-from protocol.views import MobileSyncView, NoticeView
-from protocol.wire import Message
+from protocol.messages.base import Message
+from protocol.messages.facts import Notice
+from protocol.messages.frames import ConfirmNotice, EnterMobileSync
+from protocol.messages.session_messages import SessionState
+from protocol.messages.views import MobileSyncView, NoticeView
 
 
 class ExamineeClient(Client):

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from actors.problems import RETRY_AFTER, Problem
 from actors.runtime.tokens import TokenVerifier, bearer
-from protocol.claims import Claims
+from protocol.access.claims import Claims
 from protocol.errors import ErrorCode, StateDamaged, StateUnavailable
 from protocol.ids import check_id
 

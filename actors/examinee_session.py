@@ -16,11 +16,10 @@ from actors.runtime import tracing
 from actors.runtime.actor import on
 from actors.runtime.state_store import StateStore
 from actors.socket_session import SocketSession
-from protocol import keys, subjects
+from protocol.broker import subjects
 from protocol.close_codes import CloseCode
 from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
-from protocol.events import MobileSyncCompleted
-from protocol.facts import (
+from protocol.messages.facts import (
     ClientInfo,
     ConnectionStatus,
     ConnectionStatusCode,
@@ -31,7 +30,7 @@ from protocol.facts import (
     Notice,
     NoticeConfirmed,
 )
-from protocol.frames import (
+from protocol.messages.frames import (
     Accepted,
     ConfirmNotice,
     EnterMobileSync,
@@ -42,7 +41,9 @@ from protocol.frames import (
     RemoveFrame,
     error_frame,
 )
-from protocol.session_messages import SessionClose, SessionState
+from protocol.messages.proctor_events import MobileSyncCompleted
+from protocol.messages.session_messages import SessionClose, SessionState
+from protocol.records import keys
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.examinee_session")

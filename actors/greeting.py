@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from actors.connection import Connection
 from actors.doorkeeper import shown_token
 from actors.runtime.tokens import TokenVerifier
-from protocol.claims import Claims
+from protocol.access.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.errors import ErrorCode, InvalidToken, ProtocolError, TokenNotYetValid
-from protocol.frames import CLIENT_FRAMES, HELLO_SECONDS, Hello, error_frame
+from protocol.messages.frames import CLIENT_FRAMES, HELLO_SECONDS, Hello, error_frame
 
 LATE_SECONDS = 0.5
 

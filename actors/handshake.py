@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from protocol.frames import REQUEST_BYTES
+from protocol.messages.frames import REQUEST_BYTES
 
 if TYPE_CHECKING:
     from actors.address_limits import Place

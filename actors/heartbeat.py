@@ -13,12 +13,12 @@ import psutil
 
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.stream_admin import Stored
-from protocol import subjects
-from protocol.codec import encode
+from protocol.broker import subjects
+from protocol.broker.stream_codecs import lease_of
+from protocol.broker.streams import is_marker
 from protocol.errors import BrokerUnavailable, ProtocolError, WrongLastSequence
-from protocol.server_messages import Lease
-from protocol.stream_codecs import lease_of
-from protocol.streams import is_marker
+from protocol.messages.codec import encode
+from protocol.messages.server_messages import Lease
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.heartbeat")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from protocol.frames import BURST_SECONDS, HELLO_BYTES, HELLO_FRAMES
+from protocol.messages.frames import BURST_SECONDS, HELLO_BYTES, HELLO_FRAMES
 
 SLICE, STRANGERS_SLICE = 1024, 128
 """Bytes that are read before it is looked whether more may be: some 170 frames at most, about a millisecond; or 21."""

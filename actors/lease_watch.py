@@ -14,14 +14,16 @@ from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore, Touch
 from actors.runtime.subscriber import Again, Received, Subscriber
 from actors.state_metrics import LEASE_EXPIRIES
-from protocol import keys, records, subjects
-from protocol.codec import encode
+from protocol.broker import subjects
+from protocol.broker.stream_codecs import LeaseExpired, decode_lease
+from protocol.broker.streams import LEASE_WATCH, LOST_ON_THE_WAY_SECONDS, is_marker
 from protocol.errors import StateDamaged
-from protocol.history import fold
-from protocol.server_messages import Lease, ServerStatus, ServerStatusCode
-from protocol.servers import Server
-from protocol.stream_codecs import LeaseExpired, decode_lease
-from protocol.streams import LEASE_WATCH, LOST_ON_THE_WAY_SECONDS, is_marker
+from protocol.messages.codec import encode
+from protocol.messages.server_messages import Lease, ServerStatus, ServerStatusCode
+from protocol.records import keys
+from protocol.records import kinds as records
+from protocol.rules.history import fold
+from protocol.rules.socket_server import Server
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.lease_watch")

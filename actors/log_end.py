@@ -11,9 +11,9 @@ import logging
 import time
 
 from actors.runtime.bus import Bus
-from protocol import subjects
+from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable
-from protocol.versions import sequence_of
+from protocol.log.version import sequence_of
 
 log = logging.getLogger("examwire.log_end")
 

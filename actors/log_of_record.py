@@ -16,19 +16,22 @@ from actors.runtime.state_store import SocketWrite
 from actors.runtime.stream_admin import Stored
 from actors.runtime.stream_reading import read_stream
 from actors.state_places import ENDED_SOCKET_SECONDS, Item, index_of, record_of, socket_writes
-from protocol import keys, log_entries, servers, subjects
-from protocol.codec import Malformed
-from protocol.dead_letters import Letter
+from protocol.broker import subjects
+from protocol.broker.dead_letters import Letter
+from protocol.broker.streams import DEADLETTER, STATE_MANAGERS, STATUS
 from protocol.errors import ConsumerGone, ProtocolError
-from protocol.history import History, Rule
-from protocol.records import RecordKind
-from protocol.server_messages import ServerStatus
-from protocol.servers import Server
-from protocol.streams import DEADLETTER, STATE_MANAGERS, STATUS
+from protocol.log import entries as log_entries
+from protocol.log.version import floor_of, sequence_of, version_of
+from protocol.log.version import index_of as place_of
+from protocol.messages.base import Message
+from protocol.messages.codec import Malformed
+from protocol.messages.server_messages import ServerStatus
+from protocol.records import keys
+from protocol.records.kinds import RecordKind
+from protocol.rules import socket_server as servers
+from protocol.rules.history import History, Rule
+from protocol.rules.socket_server import Server
 from protocol.times import parse_time
-from protocol.versions import floor_of, sequence_of, version_of
-from protocol.versions import index_of as place_of
-from protocol.wire import Message
 
 log = logging.getLogger("examwire.log_of_record")
 

@@ -17,9 +17,9 @@ from actors.examinee_requests import claims_of, ids_of, recorded
 from actors.problems import REMOVED, Problem
 from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import TokenVerifier
-from protocol import keys
 from protocol.errors import ErrorCode
-from protocol.facts import MobileSyncCode
+from protocol.messages.facts import MobileSyncCode
+from protocol.records import keys
 from protocol.times import format_time, parse_time
 
 _CAN_BE_LATE = (MobileSyncCode.WAITING, MobileSyncCode.FAILED, MobileSyncCode.TIMED_OUT)

@@ -30,13 +30,14 @@ from actors.rate_limit import RateLimit
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import MobileSyncSettings
 from actors.runtime.state_store import StateStore
-from protocol import keys, subjects
-from protocol.claims import Claims
-from protocol.codec import STATUS_CODEC, encode
+from protocol.access.claims import Claims
+from protocol.broker import subjects
+from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
-from protocol.facts import CaptureInfo, DeviceInfo, MobileSyncCode, MobileSyncStatus
 from protocol.ids import check_id
-from protocol.streams import STATUS
+from protocol.messages.codec import STATUS_CODEC, encode
+from protocol.messages.facts import CaptureInfo, DeviceInfo, MobileSyncCode, MobileSyncStatus
+from protocol.records import keys
 from protocol.texts import clean_line
 from protocol.times import format_time, parse_time
 

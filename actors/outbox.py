@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from actors import traces
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.pace import Pace
-from protocol import subjects
-from protocol.codec import encode, join, split_batches
-from protocol.facts import ActionFact, ExamineeFact
+from protocol.broker import subjects
+from protocol.messages.codec import encode, join, split_batches
+from protocol.messages.facts import ActionFact, ExamineeFact
 
 ROUND = 2048
 ROUNDS_PER_SECOND = 250

@@ -7,11 +7,11 @@ import time
 
 from actors.heartbeat import Heartbeat
 from actors.runtime.bus import Bus, Outgoing
-from protocol import subjects
-from protocol.codec import encode
+from protocol.broker import subjects
+from protocol.broker.streams import queue_id
 from protocol.errors import BrokerUnavailable
-from protocol.server_messages import ServerStatus, ServerStatusCode
-from protocol.streams import queue_id
+from protocol.messages.codec import encode
+from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.socket_server")

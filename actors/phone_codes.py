@@ -32,11 +32,11 @@ from actors.runtime.settings import Settings, signs_elsewhere, token_secret
 from actors.runtime.stream_admin import Stored
 from actors.runtime.tokens import TokenVerifier, issue_token
 from actors.web_metrics import CODES
-from protocol import subjects
+from protocol.access.phone_codes import LENGTH, LONGEST_SECONDS, PhoneCode, digest, new_code, normalised, shown
+from protocol.broker import subjects
+from protocol.broker.streams import PHONE, is_marker
 from protocol.errors import BrokerUnavailable, ErrorCode
-from protocol.facts import MobileSyncCode
-from protocol.phone_codes import LENGTH, LONGEST_SECONDS, PhoneCode, digest, new_code, normalised, shown
-from protocol.streams import PHONE, is_marker
+from protocol.messages.facts import MobileSyncCode
 from protocol.times import format_time, parse_time
 
 log = logging.getLogger("examwire.web")

@@ -24,11 +24,11 @@ from actors.runtime.bus import Bus
 from actors.runtime.settings import MobileSyncSettings
 from actors.runtime.tokens import TokenVerifier
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
-from protocol.happenings import Happening
 from protocol.ids import check_id
-from protocol.outage_csv import csv_of
-from protocol.outages import Outages
-from protocol.timeline import Timeline
+from protocol.log.outage_csv import csv_of
+from protocol.log.outages import Outages
+from protocol.log.timeline import Timeline
+from protocol.log.timeline_entry import Happening
 from protocol.times import format_time, parse_time
 
 log = logging.getLogger("examwire.web")

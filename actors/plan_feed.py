@@ -16,7 +16,7 @@ from actors.proctor_session import ProctorSession
 from actors.runtime import tracing
 from actors.runtime.state_store import StateStore
 from actors.socket_metrics import observe_told
-from protocol.facts import Aspect, LossReason
+from protocol.messages.facts import Aspect, LossReason
 
 log = logging.getLogger("examwire.plan_feed")
 

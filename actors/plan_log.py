@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from actors.runtime.bus import Bus
 from actors.runtime.stream_admin import Stored
 from actors.runtime.stream_reading import read_stream
-from protocol import subjects
-from protocol.log_entries import LogEntry, entries, may_name
-from protocol.outages import Outages
-from protocol.streams import STATUS
+from protocol.broker import subjects
+from protocol.broker.streams import STATUS
+from protocol.log.entries import LogEntry, entries, may_name
+from protocol.log.outages import Outages
 from protocol.times import format_time
 
 BREATH = 500  # messages at a stretch: whoever reads here has other things to do beside

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from actors.plan_log import read_plan
 from actors.runtime.bus import Bus
 from actors.runtime.stream_admin import Stored
-from protocol.log_entries import LogEntry, entries
+from protocol.log.entries import LogEntry, entries
 
 PLANS_KEPT = 4
 IDLE_SECONDS = 600.0

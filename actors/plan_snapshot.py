@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import pydantic_core
 
 from actors.runtime.state_store import StateStore
-from protocol import keys
-from protocol.codec import encode
+from protocol.client.plan_view import aspect
 from protocol.errors import StateDamaged, StateUnavailable
-from protocol.facts import Aspect
-from protocol.frames import ExamineeRow, PlanSnapshot
-from protocol.plan_view import aspect
-from protocol.rows import (
+from protocol.messages.codec import encode
+from protocol.messages.facts import Aspect
+from protocol.messages.frames import ExamineeRow, PlanSnapshot
+from protocol.records import keys
+from protocol.records.snapshot_rows import (
     MOBILE_SYNC_FIELDS,
     NOTICES_FIELDS,
     PROGRESS_FIELDS,

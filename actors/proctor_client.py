@@ -6,9 +6,9 @@ import secrets
 from typing import Unpack
 
 from actors.client import Client, ClientOptions
-from protocol.frames import ExtendMobileSyncFrame, NotifyFrame, ReadmitFrame, RemoveFrame
-from protocol.plan_view import PlanView, Verdict
-from protocol.wire import Message
+from protocol.client.plan_view import PlanView, Verdict
+from protocol.messages.base import Message
+from protocol.messages.frames import ExtendMobileSyncFrame, NotifyFrame, ReadmitFrame, RemoveFrame
 
 
 class ProctorClient(Client):

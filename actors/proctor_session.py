@@ -13,10 +13,9 @@ from actors.plan_snapshot import SharedSnapshot
 from actors.runtime.actor import on
 from actors.runtime.state_store import StateStore
 from actors.socket_session import SocketSession
-from protocol import keys
 from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
-from protocol.facts import ActionFact, MobileSyncExtend, Notice, Readmit, Remove
-from protocol.frames import (
+from protocol.messages.facts import ActionFact, MobileSyncExtend, Notice, Readmit, Remove
+from protocol.messages.frames import (
     Accepted,
     ConfirmNotice,
     EnterMobileSync,
@@ -26,6 +25,7 @@ from protocol.frames import (
     RemoveFrame,
     error_frame,
 )
+from protocol.records import keys
 from protocol.times import format_time
 
 ActionFrame = ReadmitFrame | RemoveFrame | ExtendMobileSyncFrame | NotifyFrame

@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 from actors.runtime.bus import Bus
 from actors.runtime.metrics import REGISTRY
 from actors.runtime.stream_admin import ConsumerState, StorageState, StreamState
+from protocol.broker.streams import STREAMS
 from protocol.errors import BrokerUnavailable
-from protocol.streams import STREAMS
 
 log = logging.getLogger("examwire.queue_server")
 

@@ -14,19 +14,9 @@ from actors.runtime.presence import Presence
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.topology_watch import Topology, TopologyWatch
-from protocol import subjects
-from protocol.codec import Codec, encode
-from protocol.errors import (
-    BrokerUnavailable,
-    ErrorCode,
-    NotAnswered,
-    ProtocolError,
-    StateUnavailable,
-)
-from protocol.frames import error_frame
-from protocol.server_messages import QueueCreate, QueueCreated
-from protocol.stream_codecs import lease_of
-from protocol.streams import (
+from protocol.broker import subjects
+from protocol.broker.stream_codecs import lease_of
+from protocol.broker.streams import (
     ADVISORY_WATCH,
     DAY,
     LEASE_WATCH,
@@ -43,6 +33,16 @@ from protocol.streams import (
     reconnect_watch,
     status_stream,
 )
+from protocol.errors import (
+    BrokerUnavailable,
+    ErrorCode,
+    NotAnswered,
+    ProtocolError,
+    StateUnavailable,
+)
+from protocol.messages.codec import Codec, encode
+from protocol.messages.frames import error_frame
+from protocol.messages.server_messages import QueueCreate, QueueCreated
 
 log = logging.getLogger("examwire.queue_server")
 

@@ -22,15 +22,16 @@ from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.subscriber import Received, Subscriber
 from actors.state_metrics import ATTEMPTS, EXHAUSTED
-from protocol import keys, subjects
-from protocol.codec import encode, encode_batches
-from protocol.connection import READMITTED, REMOVED
+from protocol.broker import subjects
+from protocol.broker.stream_codecs import Advisory, Wait, decode_advisory, decode_wait, wait_of
+from protocol.broker.streams import RECONNECT_EXHAUSTED, ladder_of, reconnect_watch
 from protocol.errors import StateDamaged, StateLost, StateUnavailable
-from protocol.facts import ConnectionStatusCode, ReconnectAttempt, ReconnectExhausted
-from protocol.stream_codecs import Advisory, Wait, decode_advisory, decode_wait, wait_of
-from protocol.streams import RECONNECT_EXHAUSTED, ladder_of, reconnect_watch
+from protocol.messages.base import Message
+from protocol.messages.codec import encode, encode_batches
+from protocol.messages.facts import ConnectionStatusCode, ReconnectAttempt, ReconnectExhausted
+from protocol.records import keys
+from protocol.rules.connection_state import READMITTED, REMOVED
 from protocol.times import format_time
-from protocol.wire import Message
 
 log = logging.getLogger("examwire.reconnect_watch")
 

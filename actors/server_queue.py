@@ -12,13 +12,13 @@ from typing import Any
 from actors.runtime.bus import Bus
 from actors.runtime.ordered import OrderedConsumer
 from actors.runtime.pull import Delivery
-from protocol import subjects
-from protocol.applied import InHand
-from protocol.codec import Codec, encode
+from protocol.broker import subjects
+from protocol.broker.streams import LOST_ON_THE_WAY_SECONDS, queue_id
 from protocol.errors import BrokerUnavailable, ConsumerGone, ErrorCode, NoResponders, ProtocolError
-from protocol.frames import Error
-from protocol.server_messages import QueueConfig, QueueCreate, QueueCreated
-from protocol.streams import LOST_ON_THE_WAY_SECONDS, queue_id
+from protocol.messages.applied import InHand
+from protocol.messages.codec import Codec, encode
+from protocol.messages.frames import Error
+from protocol.messages.server_messages import QueueConfig, QueueCreate, QueueCreated
 
 log = logging.getLogger("examwire.server_queue")
 

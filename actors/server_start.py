@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from actors.own_status import OwnStatus
 from actors.runtime.bus import Bus
 from actors.server_queue import QueueRefused
-from protocol import subjects
+from protocol.broker import subjects
 from protocol.errors import (
     BrokerUnavailable,
     ExamwireError,
@@ -19,7 +19,7 @@ from protocol.errors import (
     RoleFailed,
     RoleSuperseded,
 )
-from protocol.server_messages import ServerStatusCode
+from protocol.messages.server_messages import ServerStatusCode
 
 log = logging.getLogger("examwire.socket_server")
 

@@ -13,8 +13,8 @@ from typing import Any
 import pydantic
 
 from actors.runtime.actor import Actor
-from protocol.codec import field_error
-from protocol.inspection import SessionsAsked
+from protocol.messages.codec import field_error
+from protocol.messages.inspection import SessionsAsked
 
 MAX_PAGE = 500
 SLICE = 25

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from actors.runtime.census import CENSUS
 from actors.runtime.metrics import REGISTRY
 from protocol.close_codes import CLOSE_RULES
-from protocol.facts import LossReason
+from protocol.messages.facts import LossReason
 from protocol.times import parse_time
 
 ACCEPTS = Counter("examwire_socket_accepts_total", "Clients let in after their hello", ["client"], registry=REGISTRY)

@@ -37,10 +37,9 @@ from actors.session_list import page_of
 from actors.socket_metrics import EXPIRED
 from actors.sweep import Sweep
 from actors.view_watch import ViewWatch
-from protocol import subjects
+from protocol.broker import subjects
+from protocol.broker.streams import broadcast_consumer, queue_id
 from protocol.close_codes import CloseCode
-from protocol.codec import encode
-from protocol.control import Done, Drain, Kick, Request
 from protocol.errors import (
     BrokerUnavailable,
     ConsumerGone,
@@ -49,11 +48,12 @@ from protocol.errors import (
     ProtocolError,
     RoleSuperseded,
 )
-from protocol.facts import LossReason
-from protocol.frames import MAX_FRAME_BYTES, SUBPROTOCOL, error_frame
 from protocol.ids import check_server_id
-from protocol.server_messages import SUPERSEDED, QueueConfig, ServerStatusCode
-from protocol.streams import broadcast_consumer, queue_id
+from protocol.messages.codec import encode
+from protocol.messages.facts import LossReason
+from protocol.messages.frames import MAX_FRAME_BYTES, SUBPROTOCOL, error_frame
+from protocol.messages.operator_requests import Done, Drain, Kick, Request
+from protocol.messages.server_messages import SUPERSEDED, QueueConfig, ServerStatusCode
 
 log = logging.getLogger("examwire.socket_server")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from actors.connection import Connection
 from actors.outbox import Outbox
 from actors.runtime.actor import Actor, on
-from protocol.actions import message_id
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.facts import ActionFact, Notice, NoticeConfirmed
-from protocol.frames import Accepted, Heartbeat, Hello, error_frame
+from protocol.messages.facts import ActionFact, Notice, NoticeConfirmed
+from protocol.messages.frames import Accepted, Heartbeat, Hello, error_frame
+from protocol.rules.action_ids import message_id
 
 
 class SocketSession(Actor):

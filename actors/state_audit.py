@@ -16,10 +16,11 @@ from typing import Any
 from actors.log_of_record import Line, Projection, StatusLog
 from actors.runtime.state_store import StateStore
 from actors.state_places import kind_of
-from protocol import keys, records
 from protocol.errors import StateDamaged
-from protocol.history import History, fold
-from protocol.versions import floor_of, sequence_of
+from protocol.log.version import floor_of, sequence_of
+from protocol.records import keys
+from protocol.records import kinds as records
+from protocol.rules.history import History, fold
 
 log = logging.getLogger("examwire.state_audit")
 

@@ -12,18 +12,19 @@ from typing import Any, TypeGuard
 from actors.log_of_record import StatusLog
 from actors.runtime.state_store import RecordWrite, StateStore, Stored
 from actors.state_places import Item, record_of, save_places
-from protocol import keys, records
-from protocol.connection import Connection, server_of
-from protocol.effects import Effect
 from protocol.errors import StateDamaged
-from protocol.events import Event
-from protocol.facts import ConnectionStatus, ConnectionStatusCode, ExamineeFact, LossReason, Restate
-from protocol.history import History, fold, insert
-from protocol.mobile_sync import MobileSync
-from protocol.notices import Notices
-from protocol.servers import Server
-from protocol.versions import floor_of
-from protocol.wire import Message
+from protocol.log.version import floor_of
+from protocol.messages.base import Message
+from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, ExamineeFact, LossReason, Restate
+from protocol.messages.proctor_events import Event
+from protocol.records import keys
+from protocol.records import kinds as records
+from protocol.rules.connection_state import Connection, server_of
+from protocol.rules.effects import Effect
+from protocol.rules.history import History, fold, insert
+from protocol.rules.mobile_sync import MobileSync
+from protocol.rules.notices import Notices
+from protocol.rules.socket_server import Server
 
 log = logging.getLogger("examwire.state_manager")
 

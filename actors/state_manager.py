@@ -35,12 +35,12 @@ from actors.state_places import Item
 from actors.state_progress import StateProgress
 from actors.state_repair import StateRepair
 from actors.state_telling import Telling, Told
-from protocol import log_entries
-from protocol.codec import Malformed
+from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted, StateDamaged, StateLost, StateUnavailable
-from protocol.facts import ExamineeFact, Restate
-from protocol.streams import STATUS
-from protocol.versions import version_of
+from protocol.log import entries as log_entries
+from protocol.log.version import version_of
+from protocol.messages.codec import Malformed
+from protocol.messages.facts import ExamineeFact, Restate
 
 log = logging.getLogger("examwire.state_manager")
 

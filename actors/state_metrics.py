@@ -12,11 +12,11 @@ from prometheus_client.registry import Collector
 from actors.runtime.census import CENSUS
 from actors.runtime.metrics import REGISTRY
 from protocol.close_codes import CLOSE_RULES
-from protocol.connection import READMITTED
-from protocol.events import Event, ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
-from protocol.facts import LossReason
-from protocol.server_messages import SUPERSEDED, ServerStatus
-from protocol.wire import Message
+from protocol.messages.base import Message
+from protocol.messages.facts import LossReason
+from protocol.messages.proctor_events import Event, ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
+from protocol.messages.server_messages import SUPERSEDED, ServerStatus
+from protocol.rules.connection_state import READMITTED
 
 LOSSES = Counter(
     "examwire_losses_total",

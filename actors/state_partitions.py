@@ -13,11 +13,11 @@ from actors.runtime.listening import listening
 from actors.runtime.pinned import PinnedConsumer
 from actors.runtime.pull import Delivery
 from actors.state_progress import Reading
-from protocol import subjects
-from protocol.applied import SERVERS, SILENT_SECONDS, Applied
-from protocol.codec import Codec
+from protocol.broker import subjects
+from protocol.broker.streams import STATE_MANAGERS
 from protocol.errors import ProtocolError
-from protocol.streams import STATE_MANAGERS
+from protocol.messages.applied import SERVERS, SILENT_SECONDS, Applied
+from protocol.messages.codec import Codec
 
 log = logging.getLogger("examwire.state_manager")
 
@@ -54,7 +54,7 @@ class StatePartitions:
         return [name for name, reader in self._readers.items() if reader.owned]
 
     def parts(self) -> dict[str, Reading]:
-        """What there is to say of each part of the log (`protocol.applied`)."""
+        """What there is to say of each part of the log (`protocol.messages.applied`)."""
         return {
             _part_of(name): Reading(name, functools.partial(_reads, reader), reader.in_hand)
             for name, reader in self._readers.items()

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.runtime.state_store import Index, RecordWrite, SocketWrite, StateStore
-from protocol import keys, records
-from protocol.connection import server_of
-from protocol.facts import (
+from protocol.messages.base import Message
+from protocol.messages.facts import (
     ConnectionStatus,
     ConnectionStatusCode,
     Enrol,
@@ -19,8 +18,10 @@ from protocol.facts import (
     Restate,
     aspect_of,
 )
-from protocol.server_messages import ServerStatus
-from protocol.wire import Message
+from protocol.messages.server_messages import ServerStatus
+from protocol.records import keys
+from protocol.records import kinds as records
+from protocol.rules.connection_state import server_of
 
 ENDED_SOCKET_SECONDS = 86400
 

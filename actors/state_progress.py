@@ -1,4 +1,4 @@
-"""What a state manager says each second: up to where the log is applied, and what it waits for (`protocol.applied`)."""
+"""What a state manager says each second: up to where the log is applied, and what it waits for (`protocol.messages.applied`)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ from actors.consumer_watch import ConsumerWatch
 from actors.runtime.bus import Bus
 from actors.runtime.state_store import StateStore
 from actors.state_metrics import BEHIND
-from protocol import subjects
-from protocol.applied import SAY_SECONDS, SAY_SOON_SECONDS, Applied, Behind, InHand, PartitionApplied, WaitingFor
-from protocol.codec import encode
+from protocol.broker import subjects
+from protocol.broker.streams import LEASE_WATCH, STATUS, reconnect_watch
 from protocol.errors import BrokerUnavailable, StateDamaged, StateUnavailable
-from protocol.streams import LEASE_WATCH, STATUS, reconnect_watch
+from protocol.messages.applied import (
+    SAY_SECONDS,
+    SAY_SOON_SECONDS,
+    Applied,
+    Behind,
+    InHand,
+    PartitionApplied,
+    WaitingFor,
+)
+from protocol.messages.codec import encode
 
 log = logging.getLogger("examwire.state_progress")
 

@@ -24,15 +24,16 @@ from actors.runtime.state_store import Index, Replacement, SocketWrite, StateSto
 from actors.state_audit import Difference
 from actors.state_places import Item, kind_of, record_of, save_places
 from actors.state_restoring import heard_since, holds, in_flight, readable, restored, with_facts
-from protocol import keys, subjects
-from protocol.codec import encode
+from protocol.broker import subjects
 from protocol.errors import NotPermitted, StateDamaged
-from protocol.facts import ConnectionStatusCode, ExamineeFact, Restate
-from protocol.history import History, fold
-from protocol.records import RecordKind
+from protocol.log.version import floor_of
+from protocol.messages.base import Message
+from protocol.messages.codec import encode
+from protocol.messages.facts import ConnectionStatusCode, ExamineeFact, Restate
+from protocol.records import keys
+from protocol.records.kinds import RecordKind
+from protocol.rules.history import History, fold
 from protocol.times import format_time
-from protocol.versions import floor_of
-from protocol.wire import Message
 
 log = logging.getLogger("examwire.state_repair")
 

@@ -10,9 +10,9 @@ from typing import Any
 from actors.log_of_record import Extent, Line, Projection
 from actors.state_places import Item
 from protocol.errors import StateDamaged
-from protocol.history import History, compact, fold, insert
-from protocol.records import RecordKind
-from protocol.versions import floor_of
+from protocol.log.version import floor_of
+from protocol.records.kinds import RecordKind
+from protocol.rules.history import History, compact, fold, insert
 
 log = logging.getLogger("examwire.state_repair")
 

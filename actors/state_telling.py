@@ -19,10 +19,24 @@ from actors.runtime.pull import Delivery
 from actors.runtime.state_store import StateStore
 from actors.runtime.stream_admin import Stored
 from actors.state_decisions import Decided
-from protocol import keys, subjects
-from protocol.codec import element_of, encode, encode_batches, join, split_batches
-from protocol.connection import Connection
-from protocol.effects import (
+from protocol.broker import subjects
+from protocol.errors import BrokerUnavailable
+from protocol.log.version import index_of, sequence_of
+from protocol.messages.base import Message
+from protocol.messages.codec import element_of, encode, encode_batches, join, split_batches
+from protocol.messages.facts import (
+    ConnectionStatus,
+    ConnectionStatusCode,
+    ExamineeFact,
+    MobileSyncStatus,
+    MobileSyncTimeout,
+)
+from protocol.messages.proctor_events import Event
+from protocol.messages.server_messages import ServerStatus
+from protocol.messages.session_messages import SessionClose, SessionLost, SessionState
+from protocol.records import keys
+from protocol.rules.connection_state import Connection
+from protocol.rules.effects import (
     CloseSocket,
     EndSessions,
     ReportLost,
@@ -32,16 +46,9 @@ from protocol.effects import (
     TellState,
     WatchReconnect,
 )
-from protocol.errors import BrokerUnavailable
-from protocol.events import Event
-from protocol.facts import ConnectionStatus, ConnectionStatusCode, ExamineeFact, MobileSyncStatus, MobileSyncTimeout
-from protocol.mobile_sync import MobileSync
-from protocol.notices import Notices
-from protocol.server_messages import ServerStatus
-from protocol.session_messages import SessionClose, SessionLost, SessionState
+from protocol.rules.mobile_sync import MobileSync
+from protocol.rules.notices import Notices
 from protocol.times import format_time, parse_time
-from protocol.versions import index_of, sequence_of
-from protocol.wire import Message
 
 log = logging.getLogger("examwire.state_manager")
 

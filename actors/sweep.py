@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from actors.connection import Connection
 from actors.runtime.settings import SocketSettings
-from protocol.facts import LossReason
+from protocol.messages.facts import LossReason
 
 SLICE = 64
 TURNS = 8

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from actors.checkpoints import Checkpoints
 from actors.queue_metrics import CONSUMER_UP, MADE_AGAIN, WRITABLE
 from actors.runtime.bus import Bus
+from protocol.broker.streams import LEASE, NATS_VERSION, ConsumerSpec, StreamSpec
 from protocol.errors import BrokerUnavailable, ConfigurationError, StateUnavailable
-from protocol.streams import LEASE, NATS_VERSION, ConsumerSpec, StreamSpec
 
 log = logging.getLogger("examwire.queue_server")
 

@@ -20,9 +20,9 @@ import pydantic_core
 
 from actors.runtime import tracing
 from actors.runtime.tracing import Span
-from protocol.facts import ExamineeFact
-from protocol.trace_context import parse_traceparent
-from protocol.wire import Message, Traced
+from protocol.messages.base import Message, Traced
+from protocol.messages.facts import ExamineeFact
+from protocol.messages.trace_context import parse_traceparent
 
 if TYPE_CHECKING:
     from actors.state_decisions import Decided

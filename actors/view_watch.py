@@ -19,8 +19,11 @@ from actors.runtime.bus import Bus
 from actors.runtime.listening import listening
 from actors.server_queue import ServerQueue
 from actors.socket_session import SocketSession
-from protocol import subjects
-from protocol.applied import (
+from protocol.broker import subjects
+from protocol.broker.streams import SOCKET
+from protocol.errors import ProtocolError
+from protocol.log.partitions import partition_of
+from protocol.messages.applied import (
     SAY_SECONDS,
     SAY_SOON_SECONDS,
     SERVERS,
@@ -31,11 +34,8 @@ from protocol.applied import (
     is_current,
     lateness,
 )
-from protocol.codec import Codec, encode
-from protocol.errors import ProtocolError
-from protocol.frames import ViewStatus
-from protocol.partitions import partition_of
-from protocol.streams import SOCKET
+from protocol.messages.codec import Codec, encode
+from protocol.messages.frames import ViewStatus
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.view_watch")

@@ -18,9 +18,9 @@ from cli.config import takes_settings
 from cli.live import Row, address_of, ask, connected, entry_at, inspection_of, kind_of
 from cli.output import ExitCode, Format, OutputOption, print_json, run_until_interrupted, say
 from cli.token import seconds_of
-from protocol import subjects
-from protocol.control import Drain, Stop
+from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, ConfigurationError, ExamwireError, NoResponders
+from protocol.messages.operator_requests import Drain, Stop
 
 LOOK_SECONDS = 0.5
 ENDING_SECONDS = 60.0  # beyond the pace of a drain: the last clients, the outbox, the end of the process

@@ -15,9 +15,9 @@ from cli.config import takes_settings
 from cli.live import address_of, ask, connected, entry_at, is_session, session_at, session_ids
 from cli.output import Format, NotFound, OutputOption, print_json, run_until_interrupted, say
 from cli.token import seconds_of
-from protocol.codec import Codec, Malformed
-from protocol.control import Handled, Tail
 from protocol.errors import BrokerUnavailable, NoResponders
+from protocol.messages.codec import Codec, Malformed
+from protocol.messages.operator_requests import Handled, Tail
 
 TAIL_SECONDS = 10.0  # so long an actor goes on for a command that has gone
 RENEW_SECONDS = 2.0

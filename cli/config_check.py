@@ -31,9 +31,9 @@ from actors.runtime.tokens import TokenVerifier
 from actors.runtime.tracing import traces_url
 from cli.certificate_check import certificate_findings
 from cli.findings import Finding, State, failed, ok, warning
-from protocol.client_rules import SILENT_INTERVALS
+from protocol.broker.streams import RECONNECT, STATUS, ladder_of
+from protocol.client.reconnect import SILENT_INTERVALS
 from protocol.errors import ConfigurationError
-from protocol.streams import RECONNECT, STATUS, ladder_of
 
 HALF_OPEN_SECONDS = 10.0  # what a half-open socket may take to be noticed, unless somebody wants it so
 WEAK_SECRET_CHARACTERS = 10

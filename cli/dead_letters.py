@@ -19,9 +19,9 @@ from cli.config import takes_settings
 from cli.live import connected
 from cli.moments import local, zone_name
 from cli.output import ExitCode, Format, NotFound, OutputOption, console, print_json, say, show, table, text
-from protocol.dead_letters import reason_group
+from protocol.broker.dead_letters import reason_group
 from protocol.errors import ConfigurationError, ProtocolError
-from protocol.versions import version_of
+from protocol.log.version import version_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cli.moments import lasting, local
-from protocol.connection import READMITTED, Connection
-from protocol.happenings import Happening, What
+from protocol.log.timeline_entry import Happening, What
+from protocol.rules.connection_state import READMITTED, Connection
 from protocol.times import parse_time
 
 MEANINGS: dict[str, tuple[str, str]] = {

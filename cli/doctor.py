@@ -52,7 +52,8 @@ from cli.findings import Finding, State, failed, ok, show_findings, unknown, war
 from cli.live import inspection_of
 from cli.output import ExitCode, Format, OutputOption, run_until_interrupted
 from cli.streams import compare
-from protocol import subjects
+from protocol.broker import subjects
+from protocol.broker.streams import CHECKPOINT, DEADLETTER, SOCKET, STATUS
 from protocol.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -63,8 +64,7 @@ from protocol.errors import (
     StateUnavailable,
     StreamFull,
 )
-from protocol.inspection import ProcessFacts
-from protocol.streams import CHECKPOINT, DEADLETTER, SOCKET, STATUS
+from protocol.messages.inspection import ProcessFacts
 from protocol.times import format_time, parse_time
 
 CONNECT_SECONDS = 2.0

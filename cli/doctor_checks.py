@@ -11,9 +11,9 @@ from actors.runtime.settings import is_loopback
 from actors.runtime.stream_admin import ConsumerState, StreamState
 from cli.findings import Finding, State, failed, ok, unknown, warning
 from cli.streams import Finding as Difference
-from protocol.codec import MAX_BATCH_BYTES
-from protocol.inspection import ProcessFacts
-from protocol.streams import NATS_VERSION
+from protocol.broker.streams import NATS_VERSION
+from protocol.messages.codec import MAX_BATCH_BYTES
+from protocol.messages.inspection import ProcessFacts
 
 REDIS_VERSION = (7, 0)
 MAX_PAYLOAD = 1024 * 1024

@@ -15,7 +15,7 @@ from websockets.typing import Origin, Subprotocol
 from actors.runtime.settings import Settings
 from cli.findings import Finding, failed, ok, unknown
 from cli.page_links import page_bases
-from protocol.frames import SUBPROTOCOL
+from protocol.messages.frames import SUBPROTOCOL
 
 ANSWER_SECONDS = 3.0
 FORBIDDEN = 403

@@ -20,10 +20,11 @@ from cli.live import connected, session_at
 from cli.moments import local, zone_name
 from cli.output import ExitCode, Format, NotFound, OutputOption, console, print_json, say, table, text
 from cli.timeline import as_json, cells, read
-from protocol import keys, subjects
+from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, StateDamaged, StateUnavailable
 from protocol.ids import check_id
-from protocol.timeline import Timeline
+from protocol.log.timeline import Timeline
+from protocol.records import keys
 
 LAST = 10
 CHUNK = 500

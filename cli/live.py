@@ -14,9 +14,7 @@ from actors.runtime.bus import Bus, ServiceEntry
 from actors.runtime.settings import Settings
 from actors.runtime.stream_admin import ConsumerState
 from cli.output import NotFound
-from protocol import subjects
-from protocol.codec import encode
-from protocol.control import ANSWERS, Done, Request
+from protocol.broker import subjects
 from protocol.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -24,8 +22,10 @@ from protocol.errors import (
     ExamwireError,
     NoResponders,
 )
-from protocol.frames import Error
 from protocol.ids import check_id, check_server_id
+from protocol.messages.codec import encode
+from protocol.messages.frames import Error
+from protocol.messages.operator_requests import ANSWERS, Done, Request
 from protocol.times import parse_time
 
 CONNECT_SECONDS = 2.0

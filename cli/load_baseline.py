@@ -28,9 +28,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from actors.runtime.bus import Bus
 from cli.load_process import LoadProcess
 from cli.load_workers import each_command, raise_file_limit, say
-from protocol.codec import MAX_BATCH_MESSAGES
+from protocol.broker.streams import SOCKET, STATE_MANAGERS, STATUS
 from protocol.errors import RoleFailed
-from protocol.streams import SOCKET, STATE_MANAGERS, STATUS
+from protocol.messages.codec import MAX_BATCH_MESSAGES
 
 IN = dataclasses.replace(
     STATUS,

@@ -12,9 +12,9 @@ from actors.runtime.state_store import StateStore
 from cli.children import GOOD_END, Child, EngineProcess, RoleProcess
 from cli.engines import NatsServer, RedisServer
 from cli.live import ask
-from protocol import subjects
-from protocol.control import Drain
+from protocol.broker import subjects
 from protocol.errors import RoleFailed
+from protocol.messages.operator_requests import Drain
 
 log = logging.getLogger("examwire.load")
 

@@ -12,9 +12,9 @@ from actors.runtime.state_store import StateStore
 from cli.load_ledger import Ledger, Phase, Seen, Turn
 from cli.load_process import LoadProcess
 from cli.load_workers import examinee_id
-from protocol import keys
 from protocol.errors import RoleFailed, StateLost
-from protocol.facts import ConnectionStatusCode
+from protocol.messages.facts import ConnectionStatusCode
+from protocol.records import keys
 
 PATIENCE_SECONDS = 20.0
 """Nothing has happened for so long: what is outstanding will not come."""

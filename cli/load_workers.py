@@ -27,7 +27,8 @@ from actors.runtime.settings import load_settings
 from actors.runtime.tokens import issue_token
 from protocol.close_codes import CloseCode
 from protocol.errors import ExamwireError
-from protocol.events import (
+from protocol.messages.frames import PlanSnapshot, Welcome
+from protocol.messages.proctor_events import (
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeMigrating,
@@ -35,7 +36,6 @@ from protocol.events import (
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
 )
-from protocol.frames import PlanSnapshot, Welcome
 from protocol.texts import escaped
 
 HANDSHAKES_AT_ONCE = 64

@@ -16,8 +16,8 @@ from typer.main import get_command, get_group
 from actors.runtime.logs import configure_logging
 from actors.runtime.masking import masked
 from cli.output import exit_code_of, say
+from protocol.access.roster import BadRoster
 from protocol.errors import ConfigurationError, ExamwireError
-from protocol.roster import BadRoster
 
 Place = tuple[str, str]
 """Module and attribute of a command's function, or of the Typer of a group whose commands are all in that module."""

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from protocol.broker.permissions import SYSTEM_USER, Permissions, password_variable, users
 from protocol.errors import ConfigurationError
-from protocol.permissions import SYSTEM_USER, Permissions, password_variable, users
 
 SERVER_IDS = ("SOCK001", "SOCK002")
 
@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 HEAD = """\
 # Who may do what: the users of examwire and their permissions. Made by
 #   examwire nats permissions {arguments}
-# from protocol/permissions.py; a change here is lost, and a test compares.
+# from protocol/broker/permissions.py; a change here is lost, and a test compares.
 #
 # One user a role, and one for each socket server. Passwords come from the environment of nats-server, which does not
 # start when one is missing. Give each at least one letter: a value that reads as a number is taken for one.

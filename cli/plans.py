@@ -22,8 +22,8 @@ from cli.output import (
     table,
     watch,
 )
-from protocol import keys
 from protocol.ids import check_id
+from protocol.records import keys
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -26,11 +26,11 @@ from cli.page_links import page_bases
 from cli.running_up import RunningUp
 from cli.signing import require_taken_here
 from cli.token import seconds_of
-from protocol import keys
-from protocol.csv_cells import plain_text
+from protocol.access.roster import BadRoster, Entry, read_roster
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
-from protocol.roster import BadRoster, Entry, read_roster
+from protocol.log.csv_cells import plain_text
+from protocol.records import keys
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -26,8 +26,8 @@ from cli.output import (
     table,
     watch,
 )
+from protocol.broker.streams import STREAMS, broadcast_consumer, queue_id
 from protocol.errors import BrokerUnavailable
-from protocol.streams import STREAMS, broadcast_consumer, queue_id
 from protocol.times import format_time
 
 if TYPE_CHECKING:

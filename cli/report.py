@@ -17,8 +17,8 @@ from cli.output import Format, NotFound, OutputOption, say, show, table
 from cli.timeline import never_seen
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
-from protocol.outage_csv import csv_of, reasons
-from protocol.outages import OutageRow, OutageTotals, totals
+from protocol.log.outage_csv import csv_of, reasons
+from protocol.log.outages import OutageRow, OutageTotals, totals
 from protocol.times import format_time
 
 if TYPE_CHECKING:

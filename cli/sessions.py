@@ -21,9 +21,9 @@ from cli.live import (
     session_pages,
 )
 from cli.output import ExitCode, Format, OutputOption, print_json, run_until_interrupted, say, show, table
-from protocol import subjects
-from protocol.control import Kick
+from protocol.broker import subjects
 from protocol.ids import check_id
+from protocol.messages.operator_requests import Kick
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

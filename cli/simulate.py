@@ -26,8 +26,8 @@ from cli.simulated_proctor import SimulatedProctor
 from cli.simulation_report import SimulateReport, draw_report, missing_in, report_of, wrong_in
 from cli.simulation_screen import Screen
 from protocol.errors import ExamwireError
-from protocol.frames import Role
 from protocol.ids import check_id
+from protocol.messages.frames import Role
 
 SETTLE_SECONDS = 20.0
 

@@ -19,11 +19,11 @@ from PIL import Image, ImageDraw
 from actors.client import Change, ConnectionLost, ConnectRefused, GaveUp
 from actors.examinee_client import ExamineeClient
 from cli.simulated_proctor import SimulatedProctor
-from protocol.client_rules import GiveUp, GiveUpReason, Wait
+from protocol.client.reconnect import GiveUp, GiveUpReason, Wait
 from protocol.close_codes import CloseCode
 from protocol.errors import ExamwireError
-from protocol.frames import ReconnectPolicy, Role, Welcome
-from protocol.session_messages import SessionState
+from protocol.messages.frames import ReconnectPolicy, Role, Welcome
+from protocol.messages.session_messages import SessionState
 from protocol.times import parse_time
 
 UPLOAD_TRIES = 4

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from actors.client import GaveUp
 from actors.proctor_client import ProctorClient
-from protocol.events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
-from protocol.facts import NoticeConfirmed
-from protocol.frames import Accepted, Error, NotifyFrame, PlanSnapshot, Welcome
-from protocol.plan_view import PlanView, Seen, Verdict
-from protocol.wire import Message
+from protocol.client.plan_view import PlanView, Seen, Verdict
+from protocol.messages.base import Message
+from protocol.messages.facts import NoticeConfirmed
+from protocol.messages.frames import Accepted, Error, NotifyFrame, PlanSnapshot, Welcome
+from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
 
 SNAPSHOT_SECONDS = 15.0
 READMIT_SECONDS = 15.0

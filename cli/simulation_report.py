@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from cli.output import paragraph, table
 from cli.simulated_examinee import SimulatedExaminee
 from cli.simulated_proctor import SimulatedProctor
-from protocol.plan_view import Seen
-from protocol.wire import Wire
+from protocol.client.plan_view import Seen
+from protocol.messages.base import Wire
 
 MAX_NAMED = 50
 

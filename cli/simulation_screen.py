@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING
 from cli.output import say, text
 from cli.simulated_examinee import SimulatedExaminee
 from cli.simulated_proctor import SimulatedProctor
-from protocol.events import (
+from protocol.client.plan_view import Seen
+from protocol.messages.base import Message
+from protocol.messages.facts import MobileSyncStatus, Notice, NoticeConfirmed
+from protocol.messages.frames import PlanSnapshot
+from protocol.messages.proctor_events import (
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeEnrolled,
@@ -22,11 +26,7 @@ from protocol.events import (
     ExamineeRemoved,
     MobileSyncCompleted,
 )
-from protocol.facts import MobileSyncStatus, Notice, NoticeConfirmed
-from protocol.frames import PlanSnapshot
-from protocol.plan_view import Seen
 from protocol.texts import escaped
-from protocol.wire import Message
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -23,9 +23,9 @@ from cli.output import (
     table,
     text,
 )
-from protocol.happenings import Happening, Moment, What, at_moment
 from protocol.ids import check_id
-from protocol.timeline import Timeline
+from protocol.log.timeline import Timeline
+from protocol.log.timeline_entry import Happening, Moment, What, at_moment
 from protocol.times import format_time, parse_time
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import typer
 from actors.runtime.settings import Settings
 from cli.config import takes_settings
 from cli.output import Format, OutputOption, print_json, say
-from protocol.frames import Role
+from protocol.messages.frames import Role
 from protocol.times import format_time
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

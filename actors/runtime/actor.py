@@ -21,9 +21,9 @@ from actors.runtime.mailbox import Mailbox
 from actors.runtime.masking import masked
 from actors.runtime.metrics import FAILURES
 from actors.runtime.tap import Tap
-from protocol.control import Done, Request
 from protocol.errors import ErrorCode, ExamwireError, ProtocolError
-from protocol.inspection import Inspection
+from protocol.messages.inspection import Inspection
+from protocol.messages.operator_requests import Done, Request
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.actor")
@@ -134,7 +134,7 @@ class Actor:
         return None
 
     async def control(self, request: Request) -> Done:
-        """Do what an operator asks (`protocol.control`). Raises `ProtocolError` for what this actor does not do."""
+        """Do what an operator asks (`protocol.messages.operator_requests`). Raises `ProtocolError` for what this actor does not do."""
         raise ProtocolError(ErrorCode.NOT_ALLOWED, f"a {self.kind} does not {request.type}", "type")
 
     # -- life ----------------------------------------------------------------------------------------

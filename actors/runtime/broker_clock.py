@@ -8,8 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 
 from actors.runtime.metrics import BROKER_CLOCK_OFFSET
+from protocol.broker.streams import LEASE
 from protocol.errors import BrokerUnavailable, NoResponders, NotPermitted
-from protocol.streams import LEASE
 from protocol.times import parse_time
 
 log = logging.getLogger("examwire.clock")

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from actors.runtime.local_addresses import in_url
 from actors.runtime.settings import NatsSettings
+from protocol.broker.permissions import inbox_prefix
 from protocol.errors import ConfigurationError
-from protocol.permissions import inbox_prefix
 
 _SEED_BYTES = slice(2, 34)  # two of prefix, the seed, two of checksum
 _BLOCK = re.compile(r"-----BEGIN ([A-Z ]+?)-----\s*(\S+)\s*-+END ")

@@ -23,8 +23,8 @@ from pydantic import Field
 from actors.runtime.bus import Bus, Outgoing, PubAck
 from actors.runtime.stream_admin import Stored
 from actors.runtime.stream_reading import read_stream
+from protocol.broker.streams import bucket_stream
 from protocol.errors import BrokerUnavailable
-from protocol.streams import bucket_stream
 
 log = logging.getLogger("examwire.object_store")
 

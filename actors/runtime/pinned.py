@@ -18,8 +18,8 @@ from nats.aio.msg import Msg
 from actors.runtime.bus import Bus
 from actors.runtime.pull import Delivery, PullConsumer
 from actors.runtime.stream_admin import PinnedState
+from protocol.broker.streams import PIN_GROUP, ConsumerSpec
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted
-from protocol.streams import PIN_GROUP, ConsumerSpec
 
 log = logging.getLogger("examwire.pull")
 

@@ -12,11 +12,11 @@ from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus, Respond
 from actors.runtime.process_facts import answer_process_facts
 from actors.runtime.tap import Tap
-from protocol import subjects
-from protocol.codec import encode
-from protocol.control import REQUESTS, Done, Drain, Kick, Stop, Tail
+from protocol.broker import subjects
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.frames import error_frame
+from protocol.messages.codec import encode
+from protocol.messages.frames import error_frame
+from protocol.messages.operator_requests import REQUESTS, Done, Drain, Kick, Stop, Tail
 
 log = logging.getLogger("examwire.presence")
 

@@ -12,7 +12,7 @@ import psutil
 
 from actors.runtime import VERSION
 from actors.runtime.settings import listening
-from protocol.inspection import ProcessFacts
+from protocol.messages.inspection import ProcessFacts
 from protocol.times import format_time
 
 

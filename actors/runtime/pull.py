@@ -15,8 +15,8 @@ from nats.aio.msg import Msg
 
 from actors.runtime.bus import Bus
 from actors.runtime.metrics import DELIVERY_AGE, REDELIVERIES
-from protocol.applied import InHand
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted
+from protocol.messages.applied import InHand
 
 log = logging.getLogger("examwire.pull")
 

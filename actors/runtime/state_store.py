@@ -13,8 +13,8 @@ from actors.runtime.settings import RedisSettings
 from actors.runtime.state_store_connection import RedisConnections, passing
 from actors.runtime.state_store_mark import StateMark
 from actors.runtime.state_store_shards import OneServer, Shards
-from protocol import keys
 from protocol.errors import StateDamaged, StateUnavailable
+from protocol.records import keys
 
 SCANNED = 1000
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from protocol import keys
+from protocol.records import keys
 
 PARTS = 64
 """A shard that holds no 1/64 of all slots in one piece may go unwatched."""

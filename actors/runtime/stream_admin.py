@@ -1,4 +1,4 @@
-"""Streams and consumers of JetStream: made, compared and read, for the bus and by the specs of `protocol.streams`."""
+"""Streams and consumers of JetStream: made, compared and read, for the bus and by the specs of `protocol.broker.streams`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from nats.js.api import ConsumerInfo
 from nats.js.client import JetStreamContext
 
 from actors.runtime.stream_specs import PinnedConfig, beginning, consumer_config, plain, stream_config
-from protocol.applied import ConsumerProgress
+from protocol.broker.streams import PIN_GROUP, ConsumerSpec, StreamSpec
 from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone, NotAnswered
-from protocol.streams import PIN_GROUP, ConsumerSpec, StreamSpec
+from protocol.messages.applied import ConsumerProgress
 from protocol.times import parse_time
 
 log = logging.getLogger("examwire.bus")

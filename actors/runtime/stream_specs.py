@@ -1,4 +1,4 @@
-"""The specs of `protocol.streams` in nats-py's terms, and how they differ from what the server has."""
+"""The specs of `protocol.broker.streams` in nats-py's terms, and how they differ from what the server has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nats.js.api import (
     SubjectTransform,
 )
 
-from protocol.streams import PIN_GROUP, ConsumerSpec, StreamSpec
+from protocol.broker.streams import PIN_GROUP, ConsumerSpec, StreamSpec
 
 BEGINNING = ("deliver_policy", "opt_start_seq", "opt_start_time")
 

@@ -18,9 +18,9 @@ from actors.dead_letter import letter_of
 from actors.runtime.actor import Actor
 from actors.runtime.bus import Bus
 from actors.runtime.pull import Delivery
-from protocol.codec import Malformed, element_of
+from protocol.broker.stream_codecs import Decode
 from protocol.errors import BrokerUnavailable, NoResponders, NotPermitted, StateUnavailable
-from protocol.stream_codecs import Decode
+from protocol.messages.codec import Malformed, element_of
 
 log = logging.getLogger("examwire.subscriber")
 

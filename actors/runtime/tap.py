@@ -1,6 +1,6 @@
 """A tap: what an actor handles, shown to operators as it happens. An actor that nobody tails has none.
 
-A tail is asked for (`protocol.control.Tail`), renewed while somebody looks, and expires by itself. What is shown are
+A tail is asked for (`protocol.messages.operator_requests.Tail`), renewed while somebody looks, and expires by itself. What is shown are
 the ids of a message, never what is in it: no token, no name, no picture.
 """
 
@@ -17,12 +17,12 @@ from typing import Any
 import pydantic_core
 from pydantic.alias_generators import to_camel
 
-from protocol.codec import encode_batches
-from protocol.control import Handled, Tail
 from protocol.errors import BrokerUnavailable, ErrorCode, ProtocolError
+from protocol.log.version import version_of
+from protocol.messages.base import Message
+from protocol.messages.codec import encode_batches
+from protocol.messages.operator_requests import Handled, Tail
 from protocol.times import format_time
-from protocol.versions import version_of
-from protocol.wire import Message
 
 log = logging.getLogger("examwire.tap")
 

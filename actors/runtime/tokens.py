@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from actors.runtime.settings import Settings, signs_elsewhere, token_secret
-from protocol.claims import AUDIENCE, Claims
+from protocol.access.claims import AUDIENCE, Claims
 from protocol.errors import ConfigurationError, InvalidToken, TokenNotYetValid
-from protocol.frames import Role
 from protocol.ids import check_id
+from protocol.messages.frames import Role
 
 _ASYMMETRIC = ["RS256", "EdDSA"]
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from actors.runtime import VERSION
 from actors.runtime.settings import TracingSettings
 from protocol.errors import ConfigurationError
-from protocol.trace_context import TraceContext, parse_traceparent
+from protocol.messages.trace_context import TraceContext, parse_traceparent
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

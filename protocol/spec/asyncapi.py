@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from protocol.broker.streams import StreamSpec
 from protocol.close_codes import CLOSE_RULES
-from protocol.codec import MAX_BATCH_BYTES, MAX_BATCH_MESSAGES
-from protocol.events import EVENTS
-from protocol.frames import (
+from protocol.messages.base import Message, Wire
+from protocol.messages.codec import MAX_BATCH_BYTES, MAX_BATCH_MESSAGES
+from protocol.messages.frames import (
     CLIENT_FRAMES,
     CONNECT_PATH,
     HELLO_BYTES,
@@ -33,7 +34,8 @@ from protocol.frames import (
     ReadmitFrame,
     RemoveFrame,
 )
-from protocol.session_messages import SessionState
+from protocol.messages.proctor_events import EVENTS
+from protocol.messages.session_messages import SessionState
 from protocol.spec.channels import (
     HEADERS,
     PARAMETERS,
@@ -46,8 +48,6 @@ from protocol.spec.channels import (
 from protocol.spec.examples import BARE_EXAMPLES, EXAMPLES
 from protocol.spec.schemas import Components, Direction, Schema, array_of
 from protocol.spec.speakers import readers, speakers
-from protocol.streams import StreamSpec
-from protocol.wire import Message, Wire
 
 Document = dict[str, Any]
 

@@ -1,27 +1,17 @@
 """The NATS side as data: what is said on which subject, with which headers, in which stream, and by whom.
 
-Messages come from the codecs, addresses from `protocol.subjects`, who may speak and who reads from
-`protocol.permissions` and `protocol.streams`: nothing of that is listed again here.
+Messages come from the codecs, addresses from `protocol.broker.subjects`, who may speak and who reads from
+`protocol.broker.permissions` and `protocol.broker.streams`: nothing of that is listed again here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from protocol import subjects
-from protocol.applied import Applied
-from protocol.control import ANSWERS, REQUESTS, Handled
-from protocol.dead_letters import REPLAY_OF, REPLAYS, Letter
-from protocol.events import EVENTS
-from protocol.facts import STATUS_MESSAGES, ExamineeFact, MobileSyncTimeout
-from protocol.frames import Error
-from protocol.inspection import Inspection, ProcessFacts, SessionsPage, SessionsRequest
-from protocol.log_entries import SCHEDULER
-from protocol.phone_codes import PhoneCode
-from protocol.server_messages import Lease, QueueCreate, QueueCreated
-from protocol.session_messages import SOCKET_MESSAGES
-from protocol.spec.schemas import Direction, Schema
-from protocol.streams import (
+from protocol.access.phone_codes import PhoneCode
+from protocol.broker import subjects
+from protocol.broker.dead_letters import REPLAY_OF, REPLAYS, Letter
+from protocol.broker.streams import (
     ADVISORY,
     CAPTURES_BUCKET,
     CHECKPOINT,
@@ -34,7 +24,17 @@ from protocol.streams import (
     StreamSpec,
     captures_stream,
 )
-from protocol.wire import Message, Wire
+from protocol.log.entries import SCHEDULER
+from protocol.messages.applied import Applied
+from protocol.messages.base import Message, Wire
+from protocol.messages.facts import STATUS_MESSAGES, ExamineeFact, MobileSyncTimeout
+from protocol.messages.frames import Error
+from protocol.messages.inspection import Inspection, ProcessFacts, SessionsPage, SessionsRequest
+from protocol.messages.operator_requests import ANSWERS, REQUESTS, Handled
+from protocol.messages.proctor_events import EVENTS
+from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated
+from protocol.messages.session_messages import SOCKET_MESSAGES
+from protocol.spec.schemas import Direction, Schema
 
 TO_EXAMINEES = ("mobile_sync_status", "mobile_sync_completed", "notice")
 """Of the events, those that the examinee is told of as well."""

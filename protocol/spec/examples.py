@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from protocol.applied import Applied, PartitionApplied
+from protocol.access.phone_codes import PhoneCode
+from protocol.broker.dead_letters import Letter, Source
 from protocol.close_codes import CloseCode
-from protocol.control import Done, Drain, Handled, Kick, Stop, Tail
-from protocol.dead_letters import Letter, Source
 from protocol.errors import ErrorCode
-from protocol.events import (
-    ExamineeConnected,
-    ExamineeDisconnected,
-    ExamineeEnrolled,
-    ExamineeMigrating,
-    ExamineeReadmitted,
-    ExamineeReconnectExhausted,
-    ExamineeReconnecting,
-    ExamineeRemoved,
-    MobileSyncCompleted,
-)
-from protocol.facts import (
+from protocol.messages.applied import Applied, PartitionApplied
+from protocol.messages.base import Message, Wire
+from protocol.messages.facts import (
     CaptureInfo,
     ClientInfo,
     ConnectionStatus,
@@ -39,7 +29,7 @@ from protocol.facts import (
     Remove,
     Restate,
 )
-from protocol.frames import (
+from protocol.messages.frames import (
     Accepted,
     ConfirmNotice,
     EnterMobileSync,
@@ -58,12 +48,22 @@ from protocol.frames import (
     ViewStatus,
     Welcome,
 )
-from protocol.inspection import Inspection, ProcessFacts, SessionsPage
-from protocol.phone_codes import PhoneCode
-from protocol.server_messages import Lease, QueueCreate, QueueCreated, ServerStatus, ServerStatusCode
-from protocol.session_messages import SessionClose, SessionLost, SessionState
-from protocol.views import ConnectionView, MobileSyncView, NoticesView, NoticeView, ReconnectView
-from protocol.wire import Message, Wire
+from protocol.messages.inspection import Inspection, ProcessFacts, SessionsPage
+from protocol.messages.operator_requests import Done, Drain, Handled, Kick, Stop, Tail
+from protocol.messages.proctor_events import (
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeEnrolled,
+    ExamineeMigrating,
+    ExamineeReadmitted,
+    ExamineeReconnectExhausted,
+    ExamineeReconnecting,
+    ExamineeRemoved,
+    MobileSyncCompleted,
+)
+from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated, ServerStatus, ServerStatusCode
+from protocol.messages.session_messages import SessionClose, SessionLost, SessionState
+from protocol.messages.views import ConnectionView, MobileSyncView, NoticesView, NoticeView, ReconnectView
 
 SOCKET_ID = "SOCK001-7c9e6679f3b1d04a5e8c2f"
 INCARNATION = "7c9e6679f3b1"

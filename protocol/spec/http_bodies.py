@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from protocol.facts import DeviceInfo, MobileSyncCode
-from protocol.happenings import Happening
 from protocol.ids import Id
-from protocol.outages import OutageRow
+from protocol.log.outages import OutageRow
+from protocol.log.timeline_entry import Happening
+from protocol.messages.base import Wire
+from protocol.messages.facts import DeviceInfo, MobileSyncCode
 from protocol.times import Timestamp
-from protocol.wire import Wire
 
 
 class StoredCapture(Wire):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from protocol.access.phone_codes import LENGTH, LONGEST_SECONDS
 from protocol.errors import ErrorCode
-from protocol.facts import DeviceInfo, MobileSyncCode
-from protocol.frames import Role
-from protocol.happenings import Happening, What
 from protocol.ids import ID_PATTERN
-from protocol.phone_codes import LENGTH, LONGEST_SECONDS
+from protocol.log.timeline_entry import Happening, What
+from protocol.messages.base import Wire
+from protocol.messages.facts import DeviceInfo, MobileSyncCode
+from protocol.messages.frames import Role
 from protocol.spec.examples import CAPTURE_ID, ENDPOINTS, IMAGE_URL
 from protocol.spec.http_bodies import (
     Admission,
@@ -23,7 +24,6 @@ from protocol.spec.http_bodies import (
     TimelineOfExaminee,
 )
 from protocol.times import TIMESTAMP_PATTERN
-from protocol.wire import Wire
 
 Schema = dict[str, Any]
 

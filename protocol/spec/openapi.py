@@ -6,10 +6,10 @@ from http import HTTPStatus
 from typing import Any
 
 from protocol.errors import ErrorCode
+from protocol.messages.base import Wire
 from protocol.spec.http_bodies import ProblemDocument
 from protocol.spec.http_routes import INTERNAL_ERROR, PATH_PARAMETERS, ROUTES, Answer, HttpRoute
 from protocol.spec.schemas import Components, Schema
-from protocol.wire import Wire
 
 Document = dict[str, Any]
 

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 from pydantic_core import CoreSchema, core_schema
 
-from protocol.codec import MAX_BATCH_MESSAGES
-from protocol.wire import Message, Wire
+from protocol.messages.base import Message, Wire
+from protocol.messages.codec import MAX_BATCH_MESSAGES
 
 Schema = dict[str, Any]
 Direction = Literal["read", "written"]
@@ -120,5 +120,5 @@ class Components:
 
 
 def array_of(messages: Iterable[Schema]) -> Schema:
-    """What is ready together travels together (`protocol.codec`)."""
+    """What is ready together travels together (`protocol.messages.codec`)."""
     return {"type": "array", "minItems": 1, "maxItems": MAX_BATCH_MESSAGES, "items": {"oneOf": list(messages)}}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from protocol.permissions import BrokerRole, permissions
-from protocol.server_messages import QueueCreate
-from protocol.spec.channels import NatsChannel
-from protocol.streams import (
+from protocol.broker.permissions import BrokerRole, permissions
+from protocol.broker.streams import (
     ADVISORY_WATCH,
     LEASE_WATCH,
     RECONNECT_EXHAUSTED,
@@ -17,6 +15,8 @@ from protocol.streams import (
     queue_id,
     reconnect_watch,
 )
+from protocol.messages.server_messages import QueueCreate
+from protocol.spec.channels import NatsChannel
 
 _SERVER = "SERVER"
 _CONSUMERS: dict[BrokerRole, tuple[ConsumerSpec, ...]] = {

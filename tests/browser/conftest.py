@@ -23,7 +23,7 @@ from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings, load_settings
 from actors.runtime.state_store import StateStore
 from cli.engines import NatsServer, RedisServer
-from protocol.streams import STREAMS
+from protocol.broker.streams import STREAMS
 from tests.browser.phone_scene import Scene
 from tests.browser.site import CAMERA_ALLOWED, CAMERA_REFUSED, CHROMIUM_FLAGS, WAIT_SECONDS, Screens, Site
 from tests.integration.conftest import engines as engines  # the same fixture: real engines for the session

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from actors.runtime.bus import Outgoing
-from protocol import keys, subjects
-from protocol.codec import encode
-from protocol.facts import MobileSyncTimeout
+from protocol.broker import subjects
+from protocol.messages.codec import encode
+from protocol.messages.facts import MobileSyncTimeout
+from protocol.records import keys
 from protocol.times import format_time
 from tests.browser.site import WAIT_SECONDS, Screens, Site
 from tests.integration.system import eventually

@@ -25,7 +25,7 @@ from websockets.typing import Subprotocol
 from actors.runtime.settings import load_settings
 from actors.runtime.tokens import issue_token
 from actors.web_pages import Pages
-from protocol.frames import SUBPROTOCOL
+from protocol.messages.frames import SUBPROTOCOL
 from protocol.times import format_time
 
 Row = dict[str, Any]

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from actors.runtime.settings import Settings, load_settings
 from actors.socket_server import SocketServer
 from actors.web_server import WebServer
-from protocol.frames import Role
+from protocol.messages.frames import Role
 from tests.integration.system import System, eventually
 
 if TYPE_CHECKING:

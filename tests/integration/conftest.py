@@ -12,7 +12,7 @@ from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings, load_settings
 from actors.runtime.state_store import StateStore
 from cli.engines import NatsServer, RedisServer
-from protocol.streams import STREAMS
+from protocol.broker.streams import STREAMS
 from tests.integration.command_line import Invoke, command_with
 
 

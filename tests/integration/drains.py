@@ -6,8 +6,8 @@ import asyncio
 
 from actors.runtime.bus import Bus
 from cli.live import ask
-from protocol import subjects
-from protocol.control import Done, Drain
+from protocol.broker import subjects
+from protocol.messages.operator_requests import Done, Drain
 from tests.integration.system import System, eventually
 
 

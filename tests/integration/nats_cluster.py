@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from actors.runtime.settings import Settings
 from cli.engines import Engine, _greets, nats_server_binary, wait_until
 from cli.nats import SERVER_IDS
-from protocol.permissions import SYSTEM_USER, BrokerRole, password_variable, user_of, users
+from protocol.broker.permissions import SYSTEM_USER, BrokerRole, password_variable, user_of, users
 from tests.certificates import Certificates
 
 CONFIGURATIONS = Path(__file__).parents[2] / "nats"

@@ -22,9 +22,9 @@ from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import issue_token
 from actors.web_server import WebServer
-from protocol import keys
-from protocol.frames import Role
-from protocol.streams import STATUS
+from protocol.broker.streams import STATUS
+from protocol.messages.frames import Role
+from protocol.records import keys
 from protocol.times import format_time
 from tests.integration.system import eventually
 

@@ -16,8 +16,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Event
 
 from actors.runtime.bus import Bus
-from protocol.control import Tail
-from protocol.streams import STREAMS
+from protocol.broker.streams import STREAMS
+from protocol.messages.operator_requests import Tail
 from tests.integration.system import RawClient, System
 from tests.specs import AsyncApi, OpenApi
 

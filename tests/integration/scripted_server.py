@@ -12,7 +12,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from protocol.frames import (
+from protocol.messages.base import Message
+from protocol.messages.frames import (
     CLIENT_FRAMES,
     Heartbeat,
     Hello,
@@ -21,7 +22,6 @@ from protocol.frames import (
     Welcome,
     encode_text,
 )
-from protocol.wire import Message
 
 Script = Callable[[ServerConnection, Hello], Awaitable[None]]
 QUICK = ReconnectPolicy(max_attempts=3, backoff_seconds=[0.02, 0.04], jitter=0.3)

@@ -25,9 +25,9 @@ from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import issue_token
 from actors.socket_server import SocketServer
 from actors.state_manager import StateManager
-from protocol import keys
 from protocol.errors import StateUnavailable
-from protocol.frames import Role
+from protocol.messages.frames import Role
+from protocol.records import keys
 
 Frame = dict[str, Any]
 

@@ -19,11 +19,11 @@ from actors.queue_server import QueueServer
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
-from protocol import keys
-from protocol.connection import Connection
-from protocol.facts import ConnectionStatusCode, MobileSyncCode
-from protocol.mobile_sync import MobileSync
-from protocol.records import CONNECTION, MOBILE_SYNC
+from protocol.messages.facts import ConnectionStatusCode, MobileSyncCode
+from protocol.records import keys
+from protocol.records.kinds import CONNECTION, MOBILE_SYNC
+from protocol.rules.connection_state import Connection
+from protocol.rules.mobile_sync import MobileSync
 from tests.integration.command_line import Invoke
 
 GONE = Connection(

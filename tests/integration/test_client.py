@@ -13,11 +13,12 @@ from websockets.asyncio.server import ServerConnection
 from actors.client import Change, ClientClosed, ConnectionLost, ConnectRefused, GaveUp
 from actors.examinee_client import ExamineeClient
 from actors.proctor_client import ProctorClient
-from protocol.client_rules import GiveUp, GiveUpReason, Lost, Refused, Unreachable, Wait
-from protocol.codec import encode, join
+from protocol.client.plan_view import Verdict
+from protocol.client.reconnect import GiveUp, GiveUpReason, Lost, Refused, Unreachable, Wait
 from protocol.errors import ErrorCode
-from protocol.events import ExamineeConnected, ExamineeDisconnected
-from protocol.frames import (
+from protocol.messages.base import Message
+from protocol.messages.codec import encode, join
+from protocol.messages.frames import (
     CLIENT_FRAMES,
     EnterMobileSync,
     Error,
@@ -27,10 +28,9 @@ from protocol.frames import (
     Welcome,
     encode_text,
 )
-from protocol.plan_view import Verdict
-from protocol.session_messages import SessionState
-from protocol.views import ConnectionView
-from protocol.wire import Message
+from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected
+from protocol.messages.session_messages import SessionState
+from protocol.messages.views import ConnectionView
 from tests.integration.scripted_server import QUICK, ScriptedServer
 from tests.integration.system import eventually
 from tests.integration.typed_clients import SECONDS, next_of

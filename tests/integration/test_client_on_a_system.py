@@ -12,13 +12,18 @@ from actors.examinee_client import ExamineeClient
 from actors.proctor_client import ProctorClient
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
-from protocol.events import ExamineeConnected, ExamineeDisconnected, ExamineeReadmitted, ExamineeReconnectExhausted
-from protocol.facts import MobileSyncCode, MobileSyncStatus
-from protocol.frames import (
+from protocol.messages.facts import MobileSyncCode, MobileSyncStatus
+from protocol.messages.frames import (
     Accepted,
     Welcome,
 )
-from protocol.session_messages import SessionState
+from protocol.messages.proctor_events import (
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeReadmitted,
+    ExamineeReconnectExhausted,
+)
+from protocol.messages.session_messages import SessionState
 from tests.integration.settings import changed
 from tests.integration.system import System, eventually
 from tests.integration.typed_clients import SECONDS, next_of

@@ -22,9 +22,9 @@ from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.socket_metrics import EXPIRED
-from protocol import keys
+from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable
-from protocol.streams import STATUS
+from protocol.records import keys
 from protocol.times import parse_time
 from tests.faked_clock import clock_ahead, needs_faketime
 from tests.integration.bad_input.doors import crafted

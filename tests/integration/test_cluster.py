@@ -16,10 +16,10 @@ from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.stream_reading import read_stream
 from cli.streams import compare
+from protocol.broker.streams import LEASE, STATUS, STREAMS
 from protocol.errors import BrokerUnavailable, ConfigurationError
-from protocol.facts import ConnectionStatus
-from protocol.log_entries import entries
-from protocol.streams import LEASE, STATUS, STREAMS
+from protocol.log.entries import entries
+from protocol.messages.facts import ConnectionStatus
 from tests.integration.nats_cluster import NatsCluster, logged_in, user_of_actor
 from tests.integration.system import System, eventually
 from tests.integration.unsteady_exam import EXAMINEES, Exam

@@ -12,9 +12,10 @@ import pytest
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings
 from actors.state_manager import StateManager
-from protocol import keys, subjects
-from protocol.codec import encode, join
-from protocol.facts import ConnectionStatus, ConnectionStatusCode
+from protocol.broker import subjects
+from protocol.messages.codec import encode, join
+from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
+from protocol.records import keys
 from protocol.times import format_time
 from tests.integration.settings import changed
 from tests.integration.system import RawClient, System, eventually

@@ -17,14 +17,14 @@ from actors.dead_letter_desk import MAX_AGES, DeadLetterDesk, Filed, NoSuchLette
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings
 from actors.runtime.stream_reading import read_stream
-from protocol import subjects
-from protocol.codec import encode
-from protocol.dead_letters import REPLAY_OF
-from protocol.facts import ConnectionStatus, ConnectionStatusCode, Readmit
-from protocol.server_messages import ServerStatus, ServerStatusCode
-from protocol.streams import ConsumerSpec
+from protocol.broker import subjects
+from protocol.broker.dead_letters import REPLAY_OF
+from protocol.broker.streams import ConsumerSpec
+from protocol.log.version import version_of
+from protocol.messages.codec import encode
+from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, Readmit
+from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from protocol.times import format_time
-from protocol.versions import version_of
 from tests.integration.command_line import Invoke
 from tests.integration.settings import changed
 from tests.integration.system import System, eventually

@@ -42,9 +42,10 @@ from cli.doctor_checks import (
 from cli.engines import NatsServer, free_port
 from cli.findings import Finding, State, worst
 from cli.main import app
-from protocol import keys, subjects
+from protocol.broker import subjects
 from protocol.errors import StreamFull
-from protocol.inspection import ProcessFacts
+from protocol.messages.inspection import ProcessFacts
+from protocol.records import keys
 from tests.integration.settings import changed
 from tests.integration.system import System, eventually
 

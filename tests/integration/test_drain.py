@@ -13,11 +13,12 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings
 from cli.live import Refused, ask
 from cli.output import NotFound
-from protocol import keys, subjects
-from protocol.codec import encode
-from protocol.control import Kick
-from protocol.frames import Welcome
-from protocol.session_messages import SessionLost
+from protocol.broker import subjects
+from protocol.messages.codec import encode
+from protocol.messages.frames import Welcome
+from protocol.messages.operator_requests import Kick
+from protocol.messages.session_messages import SessionLost
+from protocol.records import keys
 from tests.integration.drains import drain, end_of, know_each_other
 from tests.integration.server_process import ServerProcess, join, story
 from tests.integration.settings import changed

@@ -10,13 +10,14 @@ from actors.examinee_client import ExamineeClient
 from actors.proctor_client import ProctorClient
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings
-from protocol import keys, subjects
-from protocol.codec import encode
-from protocol.events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
-from protocol.facts import CaptureInfo, MobileSyncCode, MobileSyncStatus
-from protocol.frames import Welcome
+from protocol.broker import subjects
+from protocol.messages.base import Message
+from protocol.messages.codec import encode
+from protocol.messages.facts import CaptureInfo, MobileSyncCode, MobileSyncStatus
+from protocol.messages.frames import Welcome
+from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
+from protocol.records import keys
 from protocol.times import format_time
-from protocol.wire import Message
 from tests.integration.drains import drain, end_of, know_each_other
 from tests.integration.system import System, eventually
 

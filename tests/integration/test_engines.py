@@ -8,7 +8,7 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.pull import Delivery, PullConsumer
 from actors.runtime.state_store import RecordWrite, SocketWrite, StateStore, Stored
 from cli.engines import NatsServer, RedisServer
-from protocol.streams import STATUS, ConsumerSpec
+from protocol.broker.streams import STATUS, ConsumerSpec
 
 
 async def _until(batches: AsyncIterator[list[Delivery]], payload: bytes) -> AsyncIterator[Delivery]:

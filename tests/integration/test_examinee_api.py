@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
-from protocol import keys
-from protocol.frames import Role
+from protocol.messages.frames import Role
+from protocol.records import keys
 from tests.integration.phones import Site, capture_path, open_site, picture, problem
 
 ADMISSION = "/v1/plans/P001/examinees/E001/admission"

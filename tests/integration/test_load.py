@@ -21,7 +21,7 @@ from actors.runtime.state_store import StateStore
 from cli.engines import NatsServer, RedisServer, wait_until
 from cli.load_fleet import Fleet
 from cli.main import app
-from protocol.keys import PLANS
+from protocol.records.keys import PLANS
 
 SECRET = "a secret of the load's tests, long enough"
 EXAMINEES = "30"

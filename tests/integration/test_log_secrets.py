@@ -25,9 +25,9 @@ from actors.runtime.stream_reading import read_stream
 from actors.runtime.tokens import issue_token
 from cli.engines import NatsServer, RedisServer
 from cli.main import app
-from protocol import subjects
-from protocol.codec import encode
-from protocol.control import Kick
+from protocol.broker import subjects
+from protocol.messages.codec import encode
+from protocol.messages.operator_requests import Kick
 from tests.integration.phones import picture, upload_path
 from tests.integration.system import RawClient
 from tests.integration.up import Up

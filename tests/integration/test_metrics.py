@@ -18,10 +18,10 @@ from actors.runtime.supervision import ChildSpec, Supervisor
 from actors.runtime.vitals import Vitals
 from actors.state_manager import StateManager
 from cli.engines import NatsServer, RedisServer
-from protocol import subjects
+from protocol.broker import subjects
+from protocol.broker.streams import STATE_MANAGERS, STREAMS
 from protocol.errors import BrokerUnavailable, RoleFailed
-from protocol.server_messages import ServerStatusCode
-from protocol.streams import STATE_MANAGERS, STREAMS
+from protocol.messages.server_messages import ServerStatusCode
 from tests.integration.system import System, eventually
 
 

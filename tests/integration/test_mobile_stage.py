@@ -13,9 +13,9 @@ from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.web_server import WebServer
-from protocol import keys
-from protocol.frames import Role
-from protocol.streams import PHONE
+from protocol.broker.streams import PHONE
+from protocol.messages.frames import Role
+from protocol.records import keys
 from tests.integration.phones import Site, open_site, picture, problem, record, seconds_from_now
 from tests.integration.system import RawClient, System, eventually
 

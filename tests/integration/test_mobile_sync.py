@@ -18,7 +18,7 @@ from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.state_manager import StateManager
 from actors.web_server import WebServer
-from protocol import keys
+from protocol.records import keys
 from tests.integration.settings import changed
 from tests.integration.system import System, eventually
 

@@ -18,8 +18,8 @@ from PIL import Image
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
-from protocol import subjects
-from protocol.frames import Role
+from protocol.broker import subjects
+from protocol.messages.frames import Role
 from protocol.times import format_time
 from tests.integration.phones import Site, open_site, picture, problem, record, seconds_from_now, upload_path
 from tests.integration.system import eventually

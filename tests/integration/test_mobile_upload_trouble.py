@@ -20,8 +20,8 @@ from actors.runtime.settings import Settings, load_settings
 from actors.runtime.state_store import StateStore
 from actors.web_server import WebServer
 from cli.engines import NatsServer, RedisServer
-from protocol import keys
-from protocol.streams import STATUS
+from protocol.broker.streams import STATUS
+from protocol.records import keys
 from tests.integration.phones import RawUpload, Site, open_site, picture, problem
 from tests.integration.system import eventually
 

@@ -29,9 +29,9 @@ from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.web_server import WebServer
 from cli.streams import compare
-from protocol import keys
+from protocol.broker.streams import CAPTURES_BUCKET, captures_stream
 from protocol.errors import BrokerUnavailable
-from protocol.streams import CAPTURES_BUCKET, captures_stream
+from protocol.records import keys
 from tests.integration.phones import Site, open_site, picture, problem
 from tests.integration.system import System, eventually
 

@@ -10,7 +10,7 @@ import pytest
 from actors.examinee_client import ExamineeClient
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
-from protocol.frames import Welcome
+from protocol.messages.frames import Welcome
 from tests.integration.drains import drain, end_of, know_each_other
 from tests.integration.settings import changed
 from tests.integration.system import System

@@ -23,7 +23,7 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import load_settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import issue_token
-from protocol import keys
+from protocol.records import keys
 from tests.integration.command_line import command_with
 from tests.integration.system import eventually
 from tests.integration.up import Up, left_of

@@ -12,7 +12,7 @@ import pytest
 from actors.runtime.settings import Settings, load_settings
 from actors.state_manager import StateManager
 from cli.engines import NatsServer, RedisServer
-from protocol.streams import STATE_MANAGERS, STATUS
+from protocol.broker.streams import STATE_MANAGERS, STATUS
 from tests.integration.system import System, eventually
 from tests.integration.unsteady_exam import EXAMINEES, Exam
 

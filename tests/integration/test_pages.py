@@ -22,10 +22,11 @@ from actors.runtime.stream_admin import Stored
 from actors.runtime.stream_reading import read_stream
 from actors.web_pages import DIRECTORY, EMBEDDABLE, PAGES
 from actors.web_server import WebServer
-from protocol import keys, subjects
-from protocol.codec import encode_batches
-from protocol.frames import Role
-from protocol.versions import version_of
+from protocol.broker import subjects
+from protocol.log.version import version_of
+from protocol.messages.codec import encode_batches
+from protocol.messages.frames import Role
+from protocol.records import keys
 from tests.integration.phones import Site, open_site, problem
 from tests.integration.settings import changed
 from tests.integration.system import RawClient, System, eventually

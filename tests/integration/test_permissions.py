@@ -29,12 +29,12 @@ from actors.socket_server import SocketServer
 from actors.web_server import WebServer
 from cli.config import as_environment
 from cli.main import app
-from protocol import subjects
-from protocol.codec import encode
+from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, NotPermitted, RoleFailed
-from protocol.server_messages import QueueConfig, ServerStatus, ServerStatusCode
+from protocol.messages.base import Message
+from protocol.messages.codec import encode
+from protocol.messages.server_messages import QueueConfig, ServerStatus, ServerStatusCode
 from protocol.times import format_time
-from protocol.wire import Message
 from tests.certificates import Certificates, issue
 from tests.integration.nats_cluster import ConfiguredNats, logged_in, password_of, user_of_actor
 from tests.integration.phones import capture_path, picture, upload_path

@@ -20,9 +20,9 @@ from actors.runtime.metrics import REGISTRY
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.runtime.tokens import TokenVerifier, issue_token
+from protocol.broker.streams import PHONE
 from protocol.errors import InvalidToken
-from protocol.frames import Role
-from protocol.streams import PHONE
+from protocol.messages.frames import Role
 from protocol.times import parse_time
 from tests.integration.phones import Site, open_site, picture, problem, record, seconds_from_now, upload_path
 from tests.integration.settings import changed

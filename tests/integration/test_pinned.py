@@ -12,8 +12,8 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.pinned import PinnedConsumer
 from actors.runtime.pull import Delivery
 from actors.runtime.settings import Settings
+from protocol.broker.streams import ConsumerSpec, StreamSpec
 from protocol.errors import NotPermitted
-from protocol.streams import ConsumerSpec, StreamSpec
 from tests.integration.system import eventually
 
 STREAM = StreamSpec("ORDERED", ("ordered.>",), "Of this test", max_age=3600.0)

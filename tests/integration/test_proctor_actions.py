@@ -17,13 +17,14 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings
 from actors.state_audit import Audit
 from actors.state_places import Item
-from protocol import keys, subjects
-from protocol.codec import encode
-from protocol.facts import ExamineeFact, MobileSyncTimeout, Notice, NoticeConfirmed, Remove
-from protocol.frames import Accepted, Welcome
-from protocol.session_messages import SessionState
+from protocol.broker import subjects
+from protocol.messages.base import Message
+from protocol.messages.codec import encode
+from protocol.messages.facts import ExamineeFact, MobileSyncTimeout, Notice, NoticeConfirmed, Remove
+from protocol.messages.frames import Accepted, Welcome
+from protocol.messages.session_messages import SessionState
+from protocol.records import keys
 from protocol.times import format_time, parse_time
-from protocol.wire import Message
 from tests.integration.settings import changed
 from tests.integration.system import RawClient, System, eventually
 

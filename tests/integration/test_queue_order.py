@@ -13,9 +13,9 @@ from actors.runtime.bus import Bus
 from actors.runtime.ordered import OrderedConsumer
 from actors.runtime.settings import Settings
 from cli.engines import NatsServer, RedisServer
-from protocol import subjects
+from protocol.broker import subjects
+from protocol.broker.streams import SOCKET, ConsumerSpec
 from protocol.errors import NotPermitted
-from protocol.streams import SOCKET, ConsumerSpec
 from tests.integration.cable import Cable
 from tests.integration.system import System, eventually
 

@@ -18,8 +18,8 @@ from actors.runtime.state_store import Index, RecordWrite, StateStore
 from actors.state_audit import Audit
 from actors.web_server import WebServer
 from cli.engines import NatsServer, RedisServer, free_port
-from protocol import keys
 from protocol.errors import StateUnavailable
+from protocol.records import keys
 from tests.certificates import Certificates, issue
 from tests.integration.phones import capture_path, picture, upload_path
 from tests.integration.redis_servers import (

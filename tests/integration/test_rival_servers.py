@@ -16,9 +16,9 @@ from actors.runtime.supervision import Intensity
 from actors.socket_server import SocketServer
 from cli.children import RoleProcess
 from cli.keeper import Keeper, Rivalry
-from protocol import subjects
+from protocol.broker import subjects
+from protocol.broker.streams import LEASE, STATUS
 from protocol.errors import RoleSuperseded
-from protocol.streams import LEASE, STATUS
 from tests.integration.server_process import join, story
 from tests.integration.settings import changed
 from tests.integration.start_up.parts import quick, record_of

@@ -15,10 +15,11 @@ from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings, load_settings
 from actors.socket_server import SocketServer
 from cli.engines import NatsServer, RedisServer
-from protocol import keys, subjects
-from protocol.codec import encode
+from protocol.broker import subjects
 from protocol.errors import RoleSuperseded
-from protocol.server_messages import QueueCreate
+from protocol.messages.codec import encode
+from protocol.messages.server_messages import QueueCreate
+from protocol.records import keys
 from tests.integration.cable import Cable
 from tests.integration.server_process import ServerProcess, join, story
 from tests.integration.settings import changed

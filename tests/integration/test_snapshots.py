@@ -15,9 +15,9 @@ from actors.plan_feed import PlanFeed
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
-from protocol import keys
-from protocol.frames import SERVER_FRAMES, ExamineeRow
-from protocol.plan_view import PlanView
+from protocol.client.plan_view import PlanView
+from protocol.messages.frames import SERVER_FRAMES, ExamineeRow
+from protocol.records import keys
 from tests.integration.settings import changed
 from tests.integration.system import RawClient, System, eventually
 

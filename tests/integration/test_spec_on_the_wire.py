@@ -18,17 +18,17 @@ from actors.runtime.state_store import StateStore
 from actors.web_server import WebServer
 from cli.live import Refused, ask
 from cli.output import NotFound
-from protocol import subjects
+from protocol.access.phone_codes import digest, normalised
+from protocol.broker import subjects
+from protocol.broker.streams import LEASE, PHONE, StreamSpec
 from protocol.close_codes import CloseCode
-from protocol.codec import encode
-from protocol.control import Drain, Kick, Stop, Tail
-from protocol.facts import ConnectionStatus, ConnectionStatusCode, Enrol, LossReason, MobileSyncWait, Readmit
-from protocol.phone_codes import digest, normalised
-from protocol.server_messages import QueueCreate
+from protocol.messages.codec import encode
+from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, Enrol, LossReason, MobileSyncWait, Readmit
+from protocol.messages.operator_requests import Drain, Kick, Stop, Tail
+from protocol.messages.server_messages import QueueCreate
 from protocol.spec.asyncapi import asyncapi
 from protocol.spec.http_routes import ROUTES
 from protocol.spec.openapi import openapi
-from protocol.streams import LEASE, PHONE, StreamSpec
 from protocol.times import format_time
 from tests.integration.phones import Site, capture_path, open_site, picture, upload_path
 from tests.integration.recording import (

@@ -13,8 +13,8 @@ from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings, load_settings
 from actors.socket_server import SocketServer
 from cli.engines import NatsServer, RedisServer
-from protocol import keys
-from protocol.frames import HELLO_SECONDS
+from protocol.messages.frames import HELLO_SECONDS
+from protocol.records import keys
 from tests.integration.cable import Cable
 from tests.integration.server_process import ServerProcess, join, story
 from tests.integration.settings import changed

@@ -24,10 +24,11 @@ from actors.state_manager import StateManager
 from actors.state_places import Item
 from actors.state_repair import StateRepair
 from cli.engines import NatsServer, RedisServer
-from protocol import keys, subjects
-from protocol.codec import encode_batches
+from protocol.broker import subjects
 from protocol.errors import StateLost
-from protocol.facts import ConnectionStatus
+from protocol.messages.codec import encode_batches
+from protocol.messages.facts import ConnectionStatus
+from protocol.records import keys
 from tests.integration.command_line import Invoke
 from tests.integration.system import RawClient, System, eventually
 from tests.unit.facts import connected, disconnected

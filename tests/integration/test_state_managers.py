@@ -18,11 +18,11 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings, load_settings
 from actors.state_manager import StateManager, StatusBatch
 from cli.engines import NatsServer, RedisServer
-from protocol import subjects
-from protocol.codec import encode
-from protocol.facts import ConnectionStatus, ConnectionStatusCode
-from protocol.partitions import PARTITIONS, partition_of
-from protocol.streams import PIN_GROUP, STATE_MANAGERS, STATUS
+from protocol.broker import subjects
+from protocol.broker.streams import PIN_GROUP, STATE_MANAGERS, STATUS
+from protocol.log.partitions import PARTITIONS, partition_of
+from protocol.messages.codec import encode
+from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
 from tests.integration.system import System, eventually
 from tests.integration.unsteady_exam import EXAMINEES, Exam
 

@@ -17,7 +17,7 @@ from actors.runtime.stream_admin import LEAST_SAFEGUARD
 from cli.doctor_checks import judge_fill
 from cli.engines import nats_server_binary
 from cli.streams import compare
-from protocol.streams import STATUS, status_stream
+from protocol.broker.streams import STATUS, status_stream
 from tests.integration.system import eventually
 
 KIB = 1024

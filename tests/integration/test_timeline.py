@@ -18,8 +18,8 @@ import pytest
 
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings
-from protocol.codec import encode
-from protocol.facts import ConnectionStatus, ConnectionStatusCode
+from protocol.messages.codec import encode
+from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.times import format_time
 from tests.integration.command_line import Invoke
 from tests.integration.settings import changed

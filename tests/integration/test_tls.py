@@ -17,8 +17,8 @@ from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings, load_settings
 from actors.runtime.state_store import StateStore
 from cli.config import as_environment
+from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable
-from protocol.streams import STATUS
 from tests.certificates import Certificates, issue
 from tests.integration.nats_cluster import (
     ConfiguredNats,

@@ -13,11 +13,11 @@ from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings, load_settings
 from actors.runtime.state_store import StateStore
 from actors.topology_watch import Topology
-from protocol import subjects
-from protocol.codec import encode
+from protocol.broker import subjects
+from protocol.broker.streams import CHECKPOINT, STATUS, ConsumerSpec
 from protocol.errors import StateUnavailable
-from protocol.facts import Enrol
-from protocol.streams import CHECKPOINT, STATUS, ConsumerSpec
+from protocol.messages.codec import encode
+from protocol.messages.facts import Enrol
 from tests.integration.system import RawClient, System, eventually
 
 DECLARED = load_settings()

@@ -20,8 +20,8 @@ from actors.runtime.state_store import StateStore
 from actors.runtime.stream_reading import read_stream
 from actors.state_manager import StateManager
 from actors.web_server import WebServer
-from protocol import keys
-from protocol.trace_context import parse_traceparent
+from protocol.messages.trace_context import parse_traceparent
+from protocol.records import keys
 from tests.integration.phones import Site, picture, upload_path
 from tests.integration.system import RawClient, System, eventually
 

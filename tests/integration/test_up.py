@@ -28,7 +28,7 @@ from actors.runtime.settings import load_settings
 from actors.runtime.tokens import issue_token
 from cli.engines import NatsServer, RedisServer
 from cli.main import app
-from protocol.frames import Welcome
+from protocol.messages.frames import Welcome
 from tests.integration.up import Up, eventually, left_of, role_and_name, running
 
 ROLES = {"queue-server", "state-manager", "SOCK001", "SOCK002", "web-server"}

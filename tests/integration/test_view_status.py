@@ -27,10 +27,10 @@ from actors.runtime.settings import Settings, load_settings
 from actors.state_manager import StateManager
 from actors.state_repair import Repair, StateRepair
 from cli.engines import NatsServer, RedisServer
-from protocol.applied import SAY_SECONDS, SILENT_SECONDS
-from protocol.frames import ViewStatus
-from protocol.partitions import partition_of
-from protocol.streams import STATE_MANAGERS
+from protocol.broker.streams import STATE_MANAGERS
+from protocol.log.partitions import partition_of
+from protocol.messages.applied import SAY_SECONDS, SILENT_SECONDS
+from protocol.messages.frames import ViewStatus
 from tests.integration.system import Frame, RawClient, System, eventually
 from tests.integration.typed_clients import next_of
 

@@ -19,9 +19,9 @@ from actors.runtime.settings import Settings, load_settings
 from actors.runtime.state_store import StateStore
 from actors.web_server import WebServer
 from cli.engines import NatsServer, RedisServer
-from protocol import keys
 from protocol.errors import ConfigurationError, NoResponders, RoleFailed
-from protocol.frames import Role
+from protocol.messages.frames import Role
+from protocol.records import keys
 from tests.integration.phones import Site, capture_path, open_site, picture, problem, upload_path
 from tests.integration.system import System, eventually
 

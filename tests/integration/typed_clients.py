@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from actors.examinee_client import ExamineeClient
 from actors.proctor_client import ProctorClient
-from protocol.wire import Message
+from protocol.messages.base import Message
 
 SECONDS = 20.0
 M = TypeVar("M", bound=Message)

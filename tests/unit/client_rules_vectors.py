@@ -17,8 +17,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pydantic
 from pydantic.alias_generators import to_camel
 
-from protocol import client_rules
-from protocol.client_rules import (
+from protocol.client import reconnect as client_rules
+from protocol.client.plan_view import PlanView
+from protocol.client.reconnect import (
     Comeback,
     GiveUp,
     Happened,
@@ -32,11 +33,10 @@ from protocol.client_rules import (
     welcomed,
 )
 from protocol.close_codes import CLOSE_RULES, CloseCode, may_reconnect
-from protocol.codec import encode
-from protocol.events import EVENTS
-from protocol.frames import Accepted, ExamineeRow, PlanSnapshot, ReconnectPolicy, ViewStatus
-from protocol.plan_view import PlanView
-from protocol.wire import Message
+from protocol.messages.base import Message
+from protocol.messages.codec import encode
+from protocol.messages.frames import Accepted, ExamineeRow, PlanSnapshot, ReconnectPolicy, ViewStatus
+from protocol.messages.proctor_events import EVENTS
 
 Json = dict[str, Any]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from protocol.close_codes import CloseCode
-from protocol.connection import Connection
-from protocol.effects import CloseSocket, TellState
-from protocol.facts import ConnectionFact
-from protocol.records import CONNECTION
+from protocol.messages.facts import ConnectionFact
+from protocol.records.kinds import CONNECTION
+from protocol.rules.connection_state import Connection
+from protocol.rules.effects import CloseSocket, TellState
 from tests.unit.facts import EXAMINEE, PLAN, attempt, connected, disconnected, exhausted
 from tests.unit.scenario import Scenario
 

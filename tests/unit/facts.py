@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.facts import (
+from protocol.messages.facts import (
     Aspect,
     CaptureInfo,
     ClientInfo,
@@ -23,7 +23,7 @@ from protocol.facts import (
     Remove,
     Restate,
 )
-from protocol.server_messages import ServerStatus, ServerStatusCode
+from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from protocol.times import format_time
 
 PLAN, EXAMINEE = "P001", "E001"

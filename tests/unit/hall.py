@@ -7,8 +7,9 @@ from typing import Any
 
 import pydantic_core
 
-from protocol import keys
-from protocol.facts import (
+from protocol.log.version import sequence_of
+from protocol.messages.base import Message
+from protocol.messages.facts import (
     ConnectionStatus,
     ConnectionStatusCode,
     MobileSyncExtend,
@@ -19,12 +20,11 @@ from protocol.facts import (
     NoticeConfirmed,
     Restate,
 )
-from protocol.history import fold
-from protocol.records import CONNECTION, MOBILE_SYNC, NOTICES, SERVER
-from protocol.server_messages import ServerStatus
-from protocol.servers import Server
-from protocol.versions import sequence_of
-from protocol.wire import Message
+from protocol.messages.server_messages import ServerStatus
+from protocol.records import keys
+from protocol.records.kinds import CONNECTION, MOBILE_SYNC, NOTICES, SERVER
+from protocol.rules.history import fold
+from protocol.rules.socket_server import Server
 from tests.unit.facts import EXAMINEE, PLAN
 from tests.unit.logs import AnyKind, Log
 from tests.unit.memory_broker import Broker, facts_of, publish

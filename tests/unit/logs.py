@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 from hypothesis import strategies as st
 
-from protocol import records
-from protocol.facts import (
+from protocol.messages.base import Message
+from protocol.messages.facts import (
     ConnectionFact,
     ConnectionStatus,
     ConnectionStatusCode,
@@ -23,9 +23,9 @@ from protocol.facts import (
     Readmit,
     Remove,
 )
-from protocol.records import RecordKind
-from protocol.server_messages import ServerStatus, ServerStatusCode
-from protocol.wire import Message
+from protocol.messages.server_messages import ServerStatus, ServerStatusCode
+from protocol.records import kinds as records
+from protocol.records.kinds import RecordKind
 from tests.unit import facts
 
 T = TypeVar("T")

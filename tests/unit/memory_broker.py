@@ -9,12 +9,12 @@ from actors.log_of_record import facts_of as facts_in
 from actors.runtime.broker_clock import BrokerClock
 from actors.runtime.bus import Bus, Outgoing, Sent
 from actors.runtime.stream_admin import Stored as Logged
-from protocol import subjects
-from protocol.codec import SOCKET_CODEC, STATUS_CODEC, encode_batches
-from protocol.plan_view import PlanView
-from protocol.servers import Server
-from protocol.versions import version_of
-from protocol.wire import Message
+from protocol.broker import subjects
+from protocol.client.plan_view import PlanView
+from protocol.log.version import version_of
+from protocol.messages.base import Message
+from protocol.messages.codec import SOCKET_CODEC, STATUS_CODEC, encode_batches
+from protocol.rules.socket_server import Server
 from tests.unit.logs import Log
 from tests.unit.memory_store import pause
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Generic, Protocol, Self, TypeVar
 
-from protocol.effects import Effect
-from protocol.events import Event
-from protocol.plan_view import PlanView
-from protocol.records import RecordKind
-from protocol.wire import Message
+from protocol.client.plan_view import PlanView
+from protocol.messages.base import Message
+from protocol.messages.proctor_events import Event
+from protocol.records.kinds import RecordKind
+from protocol.rules.effects import Effect
 from tests.unit.facts import EXAMINEE, PLAN
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from protocol import keys, subjects
-from protocol.streams import LEASE, RECONNECT, SOCKET, STATUS, STREAMS, StreamSpec
+from protocol.broker import subjects
+from protocol.broker.streams import LEASE, RECONNECT, SOCKET, STATUS, STREAMS, StreamSpec
+from protocol.records import keys
 
 
 def test_the_subjects_of_the_design() -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from protocol.client.plan_view import PlanView
 from protocol.close_codes import CLOSE_RULES, CloseCode, may_reconnect
-from protocol.effects import CloseSocket
-from protocol.events import (
+from protocol.log.entries import LogEntry
+from protocol.log.outages import Outages, totals
+from protocol.log.timeline_entry import What
+from protocol.messages.facts import ConnectionFact, ExamineeFact
+from protocol.messages.frames import PlanSnapshot
+from protocol.messages.proctor_events import (
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeEnrolled,
@@ -15,14 +20,9 @@ from protocol.events import (
     ExamineeReconnecting,
     ExamineeRemoved,
 )
-from protocol.facts import ConnectionFact, ExamineeFact
-from protocol.frames import PlanSnapshot
-from protocol.happenings import What
-from protocol.log_entries import LogEntry
-from protocol.outages import Outages, totals
-from protocol.plan_view import PlanView
-from protocol.records import CONNECTION
-from protocol.rows import MOBILE_SYNC_FIELDS, PROGRESS_FIELDS, examinee_row
+from protocol.records.kinds import CONNECTION
+from protocol.records.snapshot_rows import MOBILE_SYNC_FIELDS, PROGRESS_FIELDS, examinee_row
+from protocol.rules.effects import CloseSocket
 from tests.unit.connection_log import A, B, Log, refusal, shut_out
 from tests.unit.facts import (
     DAWN,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.applied import (
+from protocol.messages.applied import (
     LATE_SECONDS,
     SILENT_SECONDS,
     STILL_SECONDS,

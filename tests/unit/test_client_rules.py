@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.client_rules import (
+from protocol.client.reconnect import (
     MAX_POSTPONED,
     MIGRATE_SPREAD_SECONDS,
     STABLE_SECONDS,
@@ -25,7 +25,7 @@ from protocol.client_rules import (
     welcomed,
 )
 from protocol.close_codes import CLOSE_RULES, CloseCode, may_reconnect
-from protocol.frames import ReconnectPolicy
+from protocol.messages.frames import ReconnectPolicy
 
 A, B, C = (f"ws://server-{name}:8001/v1/connect" for name in "abc")
 LONG = 60.0

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.codec import (
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.messages.base import Message
+from protocol.messages.codec import (
     MAX_BATCH_BYTES,
     MAX_BATCH_MESSAGES,
     STATUS_CODEC,
@@ -19,11 +21,9 @@ from protocol.codec import (
     join,
     split_batches,
 )
-from protocol.errors import ErrorCode, ProtocolError
-from protocol.facts import ClientInfo, ConnectionStatus, MobileSyncStatus
-from protocol.frames import CLIENT_FRAMES, NotifyFrame, refusal_of
-from protocol.server_messages import ServerStatus, ServerStatusCode
-from protocol.wire import Message
+from protocol.messages.facts import ClientInfo, ConnectionStatus, MobileSyncStatus
+from protocol.messages.frames import CLIENT_FRAMES, NotifyFrame, refusal_of
+from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from tests.unit import facts
 
 LOSS = {

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from actors.runtime.settings import load_settings, setting_fields, variable_of
 from cli.engines import nats_server_binary
 from cli.main import app
-from protocol.permissions import password_variable
+from protocol.broker.permissions import password_variable
 from tests.unit.deployment import (
     COMPOSE,
     OWN_IMAGE,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from protocol.close_codes import CloseCode
-from protocol.connection import Connection, server_of
-from protocol.effects import ReportLost, TellState, WatchReconnect
-from protocol.events import (
+from protocol.messages.facts import ClientInfo, ConnectionFact
+from protocol.messages.proctor_events import (
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeReadmitted,
@@ -15,7 +14,8 @@ from protocol.events import (
     ExamineeReconnecting,
     ReplacedSocket,
 )
-from protocol.facts import ClientInfo, ConnectionFact
+from protocol.rules.connection_state import Connection, server_of
+from protocol.rules.effects import ReportLost, TellState, WatchReconnect
 from tests.unit.connection_log import A, B, C, Log, refusal, shut_out, told_state
 from tests.unit.facts import (
     EXAMINEE,

@@ -7,9 +7,8 @@ import json
 import pytest
 
 from actors.dead_letter import MAX_PAYLOAD_BYTES, dead_letter
-from protocol import subjects
-from protocol.codec import encode
-from protocol.dead_letters import (
+from protocol.broker import subjects
+from protocol.broker.dead_letters import (
     REPLAY_OF,
     REPLAYS,
     Letter,
@@ -18,7 +17,8 @@ from protocol.dead_letters import (
     reason_group,
 )
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.session_messages import SessionClose
+from protocol.messages.codec import encode
+from protocol.messages.session_messages import SessionClose
 from tests.unit import facts
 
 PLAN = "status.plan.P001"

@@ -8,12 +8,12 @@ import io
 import pytest
 
 from cli.diagnosis import MEANINGS, Seen, diagnose
-from protocol.connection import Connection
-from protocol.facts import ExamineeFact, LossReason
-from protocol.log_entries import LogEntry
-from protocol.outage_csv import COLUMNS, csv_of
-from protocol.outages import Outages
-from protocol.timeline import Timeline
+from protocol.log.entries import LogEntry
+from protocol.log.outage_csv import COLUMNS, csv_of
+from protocol.log.outages import Outages
+from protocol.log.timeline import Timeline
+from protocol.messages.facts import ExamineeFact, LossReason
+from protocol.rules.connection_state import Connection
 from protocol.times import parse_time
 from tests.unit import facts
 from tests.unit.facts import DAWN, at

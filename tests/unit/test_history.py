@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.connection import Connection
-from protocol.effects import WatchReconnect
-from protocol.events import ExamineeConnected, ExamineeDisconnected
-from protocol.facts import ConnectionFact, MobileSyncCode, MobileSyncFact
-from protocol.history import History, Insertion, compact, fold
-from protocol.history import insert as insert_fact
-from protocol.mobile_sync import MobileSync
-from protocol.plan_view import PlanView
-from protocol.records import CONNECTION, MOBILE_SYNC, dump_history, load_history
-from protocol.wire import Message
+from protocol.client.plan_view import PlanView
+from protocol.messages.base import Message
+from protocol.messages.facts import ConnectionFact, MobileSyncCode, MobileSyncFact
+from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected
+from protocol.records.kinds import CONNECTION, MOBILE_SYNC, dump_history, load_history
+from protocol.rules.connection_state import Connection
+from protocol.rules.effects import WatchReconnect
+from protocol.rules.history import History, Insertion, compact, fold
+from protocol.rules.history import insert as insert_fact
+from protocol.rules.mobile_sync import MobileSync
 from tests.unit.facts import (
     EXAMINEE,
     PLAN,

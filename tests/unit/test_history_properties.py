@@ -10,11 +10,11 @@ from hypothesis import event as note
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.events import Event, ExamineeConnected, ExamineeDisconnected
-from protocol.facts import Aspect, MobileSyncCode
-from protocol.history import History, compact, fold, insert
-from protocol.plan_view import PlanView
-from protocol.wire import Message
+from protocol.client.plan_view import PlanView
+from protocol.messages.base import Message
+from protocol.messages.facts import Aspect, MobileSyncCode
+from protocol.messages.proctor_events import Event, ExamineeConnected, ExamineeDisconnected
+from protocol.rules.history import History, compact, fold, insert
 from tests.unit import facts
 from tests.unit.logs import KINDS, AnyKind, Log, arrivals, in_order, logs
 

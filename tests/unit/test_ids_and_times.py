@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from protocol.errors import InvalidField
 from protocol.ids import Id, ServerId, SocketId, check_id, check_server_id
+from protocol.log.version import floor_of, sequence_of, version_of
 from protocol.times import Timestamp, format_time, parse_time
-from protocol.versions import floor_of, sequence_of, version_of
 
 BAD_IDS = ["", "a.b", "*", ">", "a:b", "a/b", "..", "a b", " a", "a\n", "\x00", "é", "시험", "١", "a\u200b"]
 BAD_IDS.append("a" * 65)

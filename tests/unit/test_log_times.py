@@ -12,12 +12,12 @@ from actors.log_of_record import facts_of
 from actors.runtime.pull import stored_at
 from actors.runtime.stream_admin import Stored
 from actors.state_places import Item
-from protocol import subjects
-from protocol.codec import encode
-from protocol.facts import MobileSyncExtend, MobileSyncWait
-from protocol.log_entries import decode, entries
+from protocol.broker import subjects
+from protocol.log.entries import decode, entries
+from protocol.messages.base import Message
+from protocol.messages.codec import encode
+from protocol.messages.facts import MobileSyncExtend, MobileSyncWait
 from protocol.times import format_time, parse_time
-from protocol.wire import Message
 
 LOGGED = 1_796_000_000.25
 PLAN = subjects.status_plan("P001")

@@ -20,8 +20,8 @@ from actors.runtime.supervision import ChildSpec, Intensity, Supervisor
 from actors.runtime.vitals import _lag
 from actors.socket_metrics import count_close, observe_told
 from actors.state_metrics import count_told
-from protocol.events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
-from protocol.facts import LossReason
+from protocol.messages.facts import LossReason
+from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
 from protocol.times import format_time
 from tests.unit.waiting import until
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from protocol.client.plan_view import PlanView
 from protocol.close_codes import CloseCode
-from protocol.codec import STATUS_CODEC, encode
-from protocol.connection import Connection
-from protocol.effects import CloseSocket, TellState, WatchReconnect
 from protocol.errors import ProtocolError
-from protocol.events import (
+from protocol.messages.codec import STATUS_CODEC, encode
+from protocol.messages.facts import ConnectionFact
+from protocol.messages.frames import SERVER_FRAMES, ExamineeRow, Migrate
+from protocol.messages.proctor_events import (
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeMigrating,
@@ -17,12 +18,11 @@ from protocol.events import (
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
 )
-from protocol.facts import ConnectionFact
-from protocol.frames import SERVER_FRAMES, ExamineeRow, Migrate
-from protocol.history import insert
-from protocol.plan_view import PlanView
-from protocol.records import CONNECTION
-from protocol.rows import MOBILE_SYNC_FIELDS, NOTICES_FIELDS, PROGRESS_FIELDS, examinee_row
+from protocol.records.kinds import CONNECTION
+from protocol.records.snapshot_rows import MOBILE_SYNC_FIELDS, NOTICES_FIELDS, PROGRESS_FIELDS, examinee_row
+from protocol.rules.connection_state import Connection
+from protocol.rules.effects import CloseSocket, TellState, WatchReconnect
+from protocol.rules.history import insert
 from tests.unit.connection_log import A, B, C, Log
 from tests.unit.facts import (
     EXAMINEE,

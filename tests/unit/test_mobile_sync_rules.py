@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.effects import ScheduleTimeout, TellMobileSync
-from protocol.events import Event, MobileSyncCompleted
-from protocol.facts import MobileSyncCode, MobileSyncFact, MobileSyncStatus
-from protocol.mobile_sync import MobileSync
-from protocol.records import MOBILE_SYNC
+from protocol.messages.facts import MobileSyncCode, MobileSyncFact, MobileSyncStatus
+from protocol.messages.proctor_events import Event, MobileSyncCompleted
+from protocol.records.kinds import MOBILE_SYNC
+from protocol.rules.effects import ScheduleTimeout, TellMobileSync
+from protocol.rules.mobile_sync import MobileSync
 from tests.unit.facts import EXAMINEE, PLAN, at, extend, restate, timed_out, upload_failed, uploaded, wait
 from tests.unit.scenario import Scenario
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from protocol.actions import REMEMBERED, message_id
-from protocol.effects import TellNotice
-from protocol.facts import Notice, NoticeConfirmed, NoticeFact
-from protocol.notices import KEPT, Notices
-from protocol.records import NOTICES
+from protocol.messages.facts import Notice, NoticeConfirmed, NoticeFact
+from protocol.records.kinds import NOTICES
+from protocol.rules.action_ids import REMEMBERED, message_id
+from protocol.rules.effects import TellNotice
+from protocol.rules.notices import KEPT, Notices
 from tests.unit.facts import EXAMINEE, PLAN, at, notice, notice_confirmed, readmit, restate
 from tests.unit.scenario import Scenario
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.facts import ExamineeFact
-from protocol.log_entries import LogEntry
-from protocol.outages import OutageRow, Outages, totals, union
+from protocol.log.entries import LogEntry
+from protocol.log.outages import OutageRow, Outages, totals, union
+from protocol.messages.facts import ExamineeFact
 from tests.unit import facts
 from tests.unit.facts import DAWN
 from tests.unit.logs import Log, logs

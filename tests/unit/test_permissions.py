@@ -11,9 +11,8 @@ import pytest
 
 from cli.engines import nats_server_binary
 from cli.nats import SERVER_IDS, configuration
-from protocol import subjects
-from protocol.errors import ConfigurationError, InvalidField
-from protocol.permissions import (
+from protocol.broker import subjects
+from protocol.broker.permissions import (
     SYSTEM_USER,
     BrokerRole,
     Permissions,
@@ -22,7 +21,8 @@ from protocol.permissions import (
     permissions,
     users,
 )
-from protocol.streams import STREAMS
+from protocol.broker.streams import STREAMS
+from protocol.errors import ConfigurationError, InvalidField
 from tests.certificates import issue
 
 NATS = Path(__file__).parents[2] / "nats"

@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import Request
 
 from actors.rate_limit import MOST_KEYS, RateLimit, client_address
-from protocol.phone_codes import ALPHABET, LENGTH, digest, new_code, normalised, shown
+from protocol.access.phone_codes import ALPHABET, LENGTH, digest, new_code, normalised, shown
 
 SECRET = "0123456789-abcdefghij-ABCDEFGHIJ"
 

@@ -7,7 +7,11 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.events import (
+from protocol.client.plan_view import PlanView, Verdict
+from protocol.messages.base import Message
+from protocol.messages.facts import MobileSyncCode, MobileSyncStatus, Notice, NoticeConfirmed
+from protocol.messages.frames import Accepted, ExamineeRow, PlanSnapshot
+from protocol.messages.proctor_events import (
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeEnrolled,
@@ -17,11 +21,7 @@ from protocol.events import (
     ExamineeRemoved,
     MobileSyncCompleted,
 )
-from protocol.facts import MobileSyncCode, MobileSyncStatus, Notice, NoticeConfirmed
-from protocol.frames import Accepted, ExamineeRow, PlanSnapshot
-from protocol.plan_view import PlanView, Verdict
-from protocol.views import ConnectionView, MobileSyncView, ReconnectView
-from protocol.wire import Message
+from protocol.messages.views import ConnectionView, MobileSyncView, ReconnectView
 
 NOW = "2024-01-01T09:00:00Z"
 IDS = ("E1", "E2", "E3")

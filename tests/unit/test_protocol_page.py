@@ -14,12 +14,13 @@ import pytest
 from actors.clients import FRAMES_AT_ONCE, FRAMES_PER_SECOND, MAX_ERRORS
 from actors.plan_snapshot import ROWS_A_FRAME
 from actors.runtime.settings import SocketSettings
-from protocol import client_rules
-from protocol.actions import REMEMBERED
+from protocol.client import reconnect as client_rules
+from protocol.client.plan_view import PlanView, Verdict
 from protocol.close_codes import CLOSE_RULES
-from protocol.codec import MAX_BATCH_MESSAGES, Malformed
 from protocol.errors import ErrorCode
-from protocol.frames import (
+from protocol.messages.base import Message
+from protocol.messages.codec import MAX_BATCH_MESSAGES, Malformed
+from protocol.messages.frames import (
     BURST_SECONDS,
     CLIENT_FRAMES,
     HELLO_BYTES,
@@ -31,9 +32,8 @@ from protocol.frames import (
     SUBPROTOCOL,
     Welcome,
 )
-from protocol.plan_view import PlanView, Verdict
+from protocol.rules.action_ids import REMEMBERED
 from protocol.spec.asyncapi import asyncapi, frames_of
-from protocol.wire import Message
 from tests.specs import AsyncApi
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.roster import MAX_COMPLAINTS, BadRoster, read_roster
+from protocol.access.roster import MAX_COMPLAINTS, BadRoster, read_roster
 
 
 def complaints(text: str | bytes) -> list[str]:

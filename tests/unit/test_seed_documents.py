@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from protocol import keys, records
-from protocol.codec import SOCKET_CODEC, STATUS_CODEC, Codec, Malformed, encode
-from protocol.events import MobileSyncCompleted
-from protocol.facts import ConnectionStatus, MobileSyncStatus
-from protocol.history import insert
-from protocol.server_messages import QueueCreate, ServerStatus, ServerStatusCode
-from protocol.wire import Message
+from protocol.messages.base import Message
+from protocol.messages.codec import SOCKET_CODEC, STATUS_CODEC, Codec, Malformed, encode
+from protocol.messages.facts import ConnectionStatus, MobileSyncStatus
+from protocol.messages.proctor_events import MobileSyncCompleted
+from protocol.messages.server_messages import QueueCreate, ServerStatus, ServerStatusCode
+from protocol.records import keys
+from protocol.records import kinds as records
+from protocol.rules.history import insert
 from tests.unit import facts
 
 LOSS = """

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.effects import Effect, EndSessions
-from protocol.server_messages import ServerStatus, ServerStatusCode
-from protocol.servers import Server, apply
+from protocol.messages.server_messages import ServerStatus, ServerStatusCode
+from protocol.rules.effects import Effect, EndSessions
+from protocol.rules.socket_server import Server, apply
 from tests.unit.facts import at, server
 
 STARTING, READY, DRAINING, STOPPING, STOPPED, FAILED, LOST = ServerStatusCode

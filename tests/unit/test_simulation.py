@@ -12,11 +12,11 @@ from cli.simulated_examinee import Act, Place, SimulatedExaminee, deal_stories
 from cli.simulated_proctor import SimulatedProctor
 from cli.simulation_report import SimulateReport, draw_report, report_of
 from cli.simulation_screen import describe
-from protocol.events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating, ReplacedSocket
-from protocol.facts import NoticeConfirmed
-from protocol.frames import Accepted, ReconnectPolicy, Welcome
-from protocol.views import MobileSyncView
-from protocol.wire import Message
+from protocol.messages.base import Message
+from protocol.messages.facts import NoticeConfirmed
+from protocol.messages.frames import Accepted, ReconnectPolicy, Welcome
+from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating, ReplacedSocket
+from protocol.messages.views import MobileSyncView
 
 NOW = "2024-01-01T09:00:00Z"
 PLACE = Place(("ws://a", "ws://b"), None, "P001", lambda role, subject: "token")

@@ -25,21 +25,21 @@ from actors.runtime.state_store import StateStore
 from actors.web_pages import Pages
 from actors.web_server import WebServer
 from cli.main import app
-from protocol import subjects
-from protocol.applied import Applied
+from protocol.broker import subjects
+from protocol.broker.streams import STREAMS
 from protocol.close_codes import CLOSE_RULES
-from protocol.codec import SOCKET_CODEC, STATUS_CODEC, encode, encode_batches
-from protocol.control import ANSWERS, REQUESTS, Handled
 from protocol.errors import ErrorCode
-from protocol.frames import CLIENT_FRAMES, SERVER_FRAMES, Heartbeat
-from protocol.server_messages import Lease, QueueCreate, QueueCreated
+from protocol.messages.applied import Applied
+from protocol.messages.base import Message
+from protocol.messages.codec import SOCKET_CODEC, STATUS_CODEC, encode, encode_batches
+from protocol.messages.frames import CLIENT_FRAMES, SERVER_FRAMES, Heartbeat
+from protocol.messages.operator_requests import ANSWERS, REQUESTS, Handled
+from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated
 from protocol.spec.asyncapi import asyncapi, frames_of
 from protocol.spec.channels import PARAMETERS, nats_channels
 from protocol.spec.examples import EXAMPLES
 from protocol.spec.http_routes import ROUTES
 from protocol.spec.openapi import openapi
-from protocol.streams import STREAMS
-from protocol.wire import Message
 from tests.specs import AsyncApi, OpenApi, SpecBroken, references, resolve
 
 Document = dict[str, Any]

@@ -8,13 +8,13 @@ import pytest
 
 from actors.dead_letter import dead_letter
 from actors.state_repair import Repair
-from protocol import keys
 from protocol.close_codes import CloseCode
-from protocol.connection import Connection
 from protocol.errors import StateLost
-from protocol.facts import ConnectionStatus, MobileSyncCode
-from protocol.server_messages import ServerStatusCode
-from protocol.session_messages import SessionClose, SessionState
+from protocol.messages.facts import ConnectionStatus, MobileSyncCode
+from protocol.messages.server_messages import ServerStatusCode
+from protocol.messages.session_messages import SessionClose, SessionState
+from protocol.records import keys
+from protocol.rules.connection_state import Connection
 from tests.unit.facts import EXAMINEE, PLAN, connected, disconnected, remove, server, wait
 from tests.unit.hall import Hall, is_open, kind_of, log_of, loss_waited_for, stored_state
 from tests.unit.logs import in_order

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from protocol import keys
-from protocol.facts import ConnectionStatus, MobileSyncCode
-from protocol.mobile_sync import MobileSync
-from protocol.server_messages import ServerStatusCode
+from protocol.messages.facts import ConnectionStatus, MobileSyncCode
+from protocol.messages.server_messages import ServerStatusCode
+from protocol.records import keys
+from protocol.rules.mobile_sync import MobileSync
 from tests.unit.facts import EXAMINEE, PLAN, connected, disconnected, server, upload_failed, wait
 from tests.unit.hall import Hall, loss_waited_for, stages_timed, stored_state
 

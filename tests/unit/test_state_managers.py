@@ -8,16 +8,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from protocol import keys
-from protocol.connection import Connection, server_of
-from protocol.effects import CloseSocket, TellState
-from protocol.facts import ConnectionStatus, MobileSyncCode, Notice
-from protocol.mobile_sync import MobileSync
-from protocol.notices import Notices
-from protocol.server_messages import ServerStatusCode
-from protocol.session_messages import SessionClose, SessionState
-from protocol.versions import floor_of
-from protocol.wire import Message
+from protocol.log.version import floor_of
+from protocol.messages.base import Message
+from protocol.messages.facts import ConnectionStatus, MobileSyncCode, Notice
+from protocol.messages.server_messages import ServerStatusCode
+from protocol.messages.session_messages import SessionClose, SessionState
+from protocol.records import keys
+from protocol.rules.connection_state import Connection, server_of
+from protocol.rules.effects import CloseSocket, TellState
+from protocol.rules.mobile_sync import MobileSync
+from protocol.rules.notices import Notices
 from tests.unit import facts
 from tests.unit.facts import EXAMINEE, PLAN
 from tests.unit.hall import (

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.server_messages import QueueConfig, QueueCreate
-from protocol.streams import (
+from protocol.broker.streams import (
     ADVISORY,
     LEASE,
     LEASE_WATCH,
@@ -22,6 +21,7 @@ from protocol.streams import (
     queue_id,
     reconnect_watch,
 )
+from protocol.messages.server_messages import QueueConfig, QueueCreate
 
 plans = st.lists(st.sampled_from(["P001", "P002", "P003", "P004"]), max_size=8)
 priorities = st.sampled_from(["high", "normal", "low"])

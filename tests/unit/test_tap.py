@@ -12,11 +12,11 @@ import pytest
 
 from actors.runtime.actor import Actor, on
 from actors.runtime.tap import FIRST, MAX_TAILS, READ_BYTES, Tap, described
-from protocol.control import Tail
 from protocol.errors import BrokerUnavailable, ErrorCode, ProtocolError
-from protocol.facts import ConnectionStatus, ConnectionStatusCode
-from protocol.frames import Hello
-from protocol.versions import version_of
+from protocol.log.version import version_of
+from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
+from protocol.messages.frames import Hello
+from protocol.messages.operator_requests import Tail
 from tests.unit.waiting import until
 
 LOST = ConnectionStatus(

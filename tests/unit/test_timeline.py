@@ -6,15 +6,15 @@ from hypothesis import given
 
 from cli.moments import local
 from cli.timeline import cells
-from protocol import records
-from protocol.codec import Malformed, encode
-from protocol.facts import ExamineeFact
-from protocol.happenings import Happening, What, at_moment
-from protocol.log_entries import LogEntry, decode, entries, may_name
-from protocol.server_messages import ServerStatusCode
-from protocol.timeline import Timeline
+from protocol.log.entries import LogEntry, decode, entries, may_name
+from protocol.log.timeline import Timeline
+from protocol.log.timeline_entry import Happening, What, at_moment
+from protocol.messages.base import Message
+from protocol.messages.codec import Malformed, encode
+from protocol.messages.facts import ExamineeFact
+from protocol.messages.server_messages import ServerStatusCode
+from protocol.records import kinds as records
 from protocol.times import parse_time
-from protocol.wire import Message
 from tests.unit import facts
 from tests.unit.facts import DAWN, at
 from tests.unit.logs import Log, in_order, logs

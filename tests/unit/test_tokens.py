@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from actors.runtime.settings import Settings, load_settings, require_secret_beyond_loopback, token_secret
 from actors.runtime.tokens import TokenVerifier, bearer, issue_token
-from protocol.claims import Claims
+from protocol.access.claims import Claims
 from protocol.errors import ConfigurationError, InvalidField, InvalidToken, TokenNotYetValid
 
 SECRET = "a secret of at least thirty-two characters"

@@ -10,10 +10,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from actors.runtime import tracing
 from actors.runtime.settings import TracingSettings
-from protocol.codec import STATUS_CODEC, encode
 from protocol.errors import ConfigurationError
-from protocol.facts import ConnectionStatus
-from protocol.trace_context import parse_traceparent
+from protocol.messages.codec import STATUS_CODEC, encode
+from protocol.messages.facts import ConnectionStatus
+from protocol.messages.trace_context import parse_traceparent
 
 CLIENTS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

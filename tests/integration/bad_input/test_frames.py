@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actors import clients, greeting
-from protocol import keys
+from protocol.records import keys
 from tests.integration.bad_input.doors import Neighbours, refused
 from tests.integration.system import System
 

@@ -14,7 +14,7 @@ from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.state_store import StateStore
 from actors.single_headers import SINGLE
-from protocol.frames import CONNECT_PATH, REQUEST_BYTES
+from protocol.messages.frames import CONNECT_PATH, REQUEST_BYTES
 from tests.integration.bad_input.doors import Neighbours
 from tests.integration.phones import open_site
 from tests.integration.system import System, eventually

@@ -9,7 +9,7 @@ import pytest
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from actors.runtime.tokens import issue_token
-from protocol import subjects
+from protocol.broker import subjects
 from protocol.errors import InvalidField
 from protocol.ids import check_server_id
 from tests.integration.bad_input.doors import BAD_IDS, Neighbours, crafted, refused

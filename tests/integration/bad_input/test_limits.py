@@ -16,7 +16,7 @@ from actors import address_limits, handshake
 from actors.runtime.bus import Bus
 from actors.runtime.metrics import REGISTRY
 from actors.runtime.settings import Settings
-from protocol.frames import BURST_SECONDS, CONNECT_PATH, HELLO_BYTES, HELLO_FRAMES, TOKEN_SUBPROTOCOL
+from protocol.messages.frames import BURST_SECONDS, CONNECT_PATH, HELLO_BYTES, HELLO_FRAMES, TOKEN_SUBPROTOCOL
 from tests.integration.attacker import ATTACKS, HANDSHAKE
 from tests.integration.bad_input.doors import Neighbours
 from tests.integration.bad_input.test_headers import answer_to, head_of

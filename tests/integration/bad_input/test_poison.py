@@ -12,10 +12,10 @@ import pytest
 
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings
-from protocol import subjects
-from protocol.codec import Codec
-from protocol.frames import Error
-from protocol.server_messages import QueueCreated
+from protocol.broker import subjects
+from protocol.messages.codec import Codec
+from protocol.messages.frames import Error
+from protocol.messages.server_messages import QueueCreated
 from protocol.times import format_time
 from tests.integration.bad_input.doors import Neighbours
 from tests.integration.system import System, eventually

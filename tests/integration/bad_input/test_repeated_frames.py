@@ -8,7 +8,7 @@ import time
 
 from actors.runtime.bus import Bus
 from actors.runtime.stream_reading import read_stream
-from protocol import keys
+from protocol.records import keys
 from tests.integration.bad_input.doors import Neighbours
 from tests.integration.system import RawClient, System, eventually
 

@@ -15,8 +15,9 @@ from actors import clients
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings
 from actors.socket_session import SocketSession
-from protocol import keys, subjects
-from protocol.frames import Role
+from protocol.broker import subjects
+from protocol.messages.frames import Role
+from protocol.records import keys
 from tests.integration.bad_input.doors import Neighbours
 from tests.integration.settings import changed
 from tests.integration.slow_reader import SlowReader

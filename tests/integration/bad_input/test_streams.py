@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 from actors.runtime.bus import Bus, Outgoing
-from protocol import keys, subjects
-from protocol.facts import ConnectionStatus, ConnectionStatusCode
+from protocol.broker import subjects
+from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
+from protocol.records import keys
 from protocol.times import format_time
 from tests.integration.bad_input.doors import BAD_IDS, Neighbours
 from tests.integration.system import System, eventually

@@ -18,9 +18,10 @@ import pytest
 
 from actors.runtime.bus import Bus, Outgoing
 from actors.web_server import WebServer
-from protocol import keys, subjects
-from protocol.codec import encode
-from protocol.facts import ClientInfo, ConnectionStatus, ConnectionStatusCode, Enrol, Notice, Remove
+from protocol.broker import subjects
+from protocol.messages.codec import encode
+from protocol.messages.facts import ClientInfo, ConnectionStatus, ConnectionStatusCode, Enrol, Notice, Remove
+from protocol.records import keys
 from protocol.times import format_time
 from tests.integration.bad_input.doors import Neighbours
 from tests.integration.command_line import Invoke

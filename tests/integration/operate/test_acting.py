@@ -17,9 +17,9 @@ from actors.runtime.settings import Settings
 from actors.runtime.supervision import ChildSpec, Supervisor
 from actors.socket_server import SocketServer
 from cli import actors_act
-from protocol import subjects
+from protocol.broker import subjects
 from protocol.close_codes import CloseCode
-from protocol.control import Stop
+from protocol.messages.operator_requests import Stop
 from tests.integration.command_line import Invoke
 from tests.integration.system import System, eventually
 

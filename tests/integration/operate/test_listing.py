@@ -13,7 +13,7 @@ from typing import Any
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from cli.live import add_queue_lag
-from protocol.streams import ConsumerSpec
+from protocol.broker.streams import ConsumerSpec
 from tests.integration.command_line import Invoke
 from tests.integration.system import System
 

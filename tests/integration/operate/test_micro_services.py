@@ -8,7 +8,7 @@ import time
 from datetime import datetime
 
 from actors.runtime.bus import Bus
-from protocol import subjects
+from protocol.broker import subjects
 from tests.integration.system import System
 
 NAME = re.compile(r"^[a-zA-Z0-9_-]+$")

@@ -9,8 +9,8 @@ from datetime import datetime
 from typer.testing import Result
 
 from actors.runtime.bus import Bus
-from protocol import subjects
-from protocol.partitions import partition_of
+from protocol.broker import subjects
+from protocol.log.partitions import partition_of
 from tests.integration.command_line import Invoke
 from tests.integration.system import System, eventually
 

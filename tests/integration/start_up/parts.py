@@ -6,7 +6,7 @@ from typing import Any
 
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
-from protocol import keys
+from protocol.records import keys
 from tests.integration.settings import changed
 from tests.integration.system import System
 

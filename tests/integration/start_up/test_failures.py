@@ -14,11 +14,11 @@ from nats.aio.msg import Msg
 
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
-from protocol import subjects
-from protocol.codec import encode
+from protocol.broker import subjects
 from protocol.errors import ErrorCode, RoleFailed
-from protocol.frames import Error
-from protocol.server_messages import QueueCreate, QueueCreated
+from protocol.messages.codec import encode
+from protocol.messages.frames import Error
+from protocol.messages.server_messages import QueueCreate, QueueCreated
 from tests.integration.start_up.parts import quick, record_of
 from tests.integration.system import RawClient, System, eventually
 

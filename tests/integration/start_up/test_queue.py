@@ -11,10 +11,10 @@ from actors import server_queue
 from actors.runtime.bus import Bus, Outgoing
 from actors.runtime.settings import Settings
 from actors.socket_server import QueueBatch, SocketServer
-from protocol import subjects
-from protocol.codec import encode
-from protocol.events import ExamineeConnected
-from protocol.session_messages import SessionClose
+from protocol.broker import subjects
+from protocol.messages.codec import encode
+from protocol.messages.proctor_events import ExamineeConnected
+from protocol.messages.session_messages import SessionClose
 from tests.integration.start_up.parts import filters_of, quick
 from tests.integration.system import RawClient, System, eventually
 

@@ -13,7 +13,7 @@ from actors.queue_server import QueueServer
 from actors.runtime.bus import Bus
 from actors.runtime.settings import Settings
 from cli.engines import free_port
-from protocol import subjects
+from protocol.broker import subjects
 from tests.integration.start_up.parts import filters_of, quick, record_of
 from tests.integration.system import System, eventually
 

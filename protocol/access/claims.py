@@ -1,0 +1,53 @@
+"""The claims of a token, and what a role may do. Signatures are checked in `actors.runtime.tokens`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pydantic
+
+from protocol.errors import InvalidToken
+from protocol.ids import Id
+from protocol.messages.base import Wire
+from protocol.messages.frames import Role
+
+AUDIENCE = "examwire"
+
+
+class Claims(Wire):
+    """`sub` is the examineeId for the roles examinee and mobile, a name for the others."""
+
+    sub: Id
+    role: Role
+    plan: Id
+    aud: str | list[str] = AUDIENCE
+    exp: int
+
+    @classmethod
+    def read(cls, payload: dict[str, Any]) -> Claims:
+        """Claims from a verified payload. Raises `InvalidToken` naming the claim."""
+        try:
+            return cls.model_validate(payload)
+        except pydantic.ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise InvalidToken(f"claim {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+    def may_upload_for(self, plan_id: str, examinee_id: str) -> bool:
+        """Whether the bearer may upload this examinee's picture."""
+        return self.role in ("mobile", "examinee") and self.plan == plan_id and self.sub == examinee_id
+
+    def may_pair_phone(self, plan_id: str, examinee_id: str) -> bool:
+        """Whether the bearer may ask for a code with which a phone joins this examinee."""
+        return self.is_examinee(plan_id, examinee_id)
+
+    def is_examinee(self, plan_id: str, examinee_id: str) -> bool:
+        """Whether the bearer is this examinee, and not only a phone of theirs."""
+        return self.role == "examinee" and self.plan == plan_id and self.sub == examinee_id
+
+    def may_see_picture_of(self, plan_id: str, examinee_id: str) -> bool:
+        """Whether the bearer may look at this examinee's picture: a proctor of the plan, and whose it is."""
+        return self.may_watch(plan_id) or self.is_examinee(plan_id, examinee_id)
+
+    def may_watch(self, plan_id: str) -> bool:
+        """Whether the bearer may see a plan's examinees and pictures."""
+        return self.role == "proctor" and self.plan == plan_id

@@ -1,0 +1,230 @@
+"""How a client comes back, as pure rules: given what happened, which URL to try when, or why to give up.
+
+The ladder is the one that the reconnect watch counts (`protocol.broker.streams.reconnect_watch`): attempt 1 begins with the
+loss, attempt k+1 follows `backoffSeconds[k-1]` later, and one more step after the last attempt the server refuses
+(RECONNECT_LIMIT_EXCEEDED). So attempt 1 comes almost at once, on the same server: most losses are one broken TCP
+connection, and the server that held it is still there. It is spread over `jitter` × `backoffSeconds[0]` (1.5 s by
+default), so that a hall that lost its Wi-Fi does not return in one instant. A connection that broke as soon as it
+was made, and a close code that asks for the backoff, wait the first step instead.
+
+A server that is drained sends its clients away one after another (`migrate`, 4006). Each goes to another server at
+once, which is no attempt: when it arrives within the first step of the ladder, nobody calls it a loss.
+"""
+
+from __future__ import annotations
+
+import email.utils
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+from protocol.close_codes import CloseCode, may_reconnect
+from protocol.messages.frames import CONNECT_PATH, ReconnectPolicy
+
+STABLE_SECONDS = 1.0
+"""A connection that lasted shorter is not tried again at once: something is wrong with it."""
+
+SILENT_INTERVALS = 2.5
+"""After so many heartbeat intervals without a byte from the server, the connection is dead (heartbeats are echoed)."""
+
+MAX_POSTPONED = 100
+"""A client that was told "later" (503, 429, 1013) so often in a row gives up."""
+
+DEFAULT_POLICY = ReconnectPolicy(max_attempts=5, backoff_seconds=[5.0, 10.0, 20.0, 40.0, 60.0], jitter=0.3)
+"""Until the first `welcome`; the defaults of the settings."""
+
+MIGRATE_SPREAD_SECONDS = 0.2
+"""Over so long those spread that are sent away in the same moment."""
+
+_NEXT_ENDPOINT = frozenset(
+    {CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART, CloseCode.SERVER_ISOLATED, CloseCode.NOT_READY}
+)
+_AFTER_BACKOFF = frozenset(
+    {
+        CloseCode.GOING_AWAY,
+        CloseCode.INTERNAL_ERROR,
+        CloseCode.SERVER_SUPERSEDED,
+        CloseCode.KICKED,
+        CloseCode.TOO_OFTEN,
+    }
+)
+_LATER = frozenset({429, 503})
+
+
+class GiveUpReason(StrEnum):
+    """Why a client does not connect again by itself."""
+
+    CLOSE_CODE = "CLOSE_CODE"
+    HTTP_STATUS = "HTTP_STATUS"
+    ATTEMPTS_USED_UP = "ATTEMPTS_USED_UP"
+    ALWAYS_BUSY = "ALWAYS_BUSY"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The connection ended with `code` (`None`: without one), `lasted` seconds after its welcome (0: before it)."""
+
+    code: int | None
+    lasted: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The handshake was answered with an HTTP `status`; `retry_after` in seconds."""
+
+    status: int
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """No TCP connection, no answer in time, or an answer that is none."""
+
+
+Happened = Lost | Refused | Unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait `seconds`, then try `url`: attempt `attempt` of `max_attempts`."""
+
+    seconds: float
+    url: str
+    attempt: int
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Do not connect again; the close `code` or HTTP `status` that ended it, if one did."""
+
+    reason: GiveUpReason
+    code: int | None = None
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comeback:
+    """Where a client stands. `url` is the server of the last welcome (or the first one to try).
+
+    `attempt`: attempts made since the last welcome. `position`: which URL of `ring` was tried last. `migrating`: the
+    server of the last welcome is drained and comes last.
+    """
+
+    url: str
+    endpoints: tuple[str, ...] = ()
+    policy: ReconnectPolicy = field(default_factory=lambda: DEFAULT_POLICY)
+    attempt: int = 0
+    position: int = 0
+    postponed: int = 0
+    migrating: bool = False
+
+    @property
+    def ring(self) -> tuple[str, ...]:
+        """The URLs that are tried in turn: the last server, then the endpoints in the order the server gave."""
+        others = tuple(one for one in self.endpoints if one != self.url)
+        return (*others, self.url) if self.migrating else (self.url, *others)
+
+
+def welcomed(url: str, endpoints: list[str], policy: ReconnectPolicy) -> Comeback:
+    """A `welcome` from the server at `url`: the attempts are counted anew, by its policy."""
+    if not policy.backoff_seconds:  # a ladder without steps would be a loop without a pause
+        policy = policy.model_copy(update={"backoff_seconds": DEFAULT_POLICY.backoff_seconds})
+    return Comeback(url, tuple(dict.fromkeys(connect_url(one) for one in endpoints)), policy)
+
+
+def sent_away(state: Comeback, endpoints: Sequence[str]) -> Comeback:
+    """A `migrate` from the server: whatever ends the connection now, these are next (if it names none: those known)."""
+    named = tuple(dict.fromkeys(connect_url(one) for one in endpoints))
+    return replace(state, endpoints=named or state.endpoints, migrating=True, position=-1)
+
+
+def after(state: Comeback, happened: Happened, draw: float) -> tuple[Comeback, Wait | GiveUp]:
+    """What to do next. `draw` is a random number in [-1, 1): the jitter, drawn by the caller."""
+    if isinstance(happened, Lost) and not may_reconnect(happened.code):
+        return state, GiveUp(GiveUpReason.CLOSE_CODE, code=happened.code)
+    if isinstance(happened, Lost) and (happened.code == CloseCode.MIGRATE or _leaving(state)):
+        return _moving(state, draw)
+    if isinstance(happened, Lost) and happened.code == CloseCode.TRY_AGAIN_LATER:
+        return _postponed(state, None, draw, code=happened.code)
+    if isinstance(happened, Refused) and happened.status in _LATER:
+        return _postponed(state, happened.retry_after, draw, status=happened.status)
+    if isinstance(happened, Refused) and happened.status < 500:
+        return state, GiveUp(GiveUpReason.HTTP_STATUS, status=happened.status)
+    if state.attempt >= state.policy.max_attempts:
+        return state, GiveUp(GiveUpReason.ATTEMPTS_USED_UP, code=getattr(happened, "code", None))
+    attempt = state.attempt + 1
+    moved = replace(state, attempt=attempt, postponed=0, position=state.position + _moves_on(state, happened))
+    return moved, _wait(moved, attempt, _seconds(state, attempt, happened, draw))
+
+
+def _leaving(state: Comeback) -> bool:
+    """Told to go elsewhere, and nothing was tried since."""
+    return state.migrating and not state.attempt and not state.postponed
+
+
+def _moving(state: Comeback, draw: float) -> tuple[Comeback, Wait | GiveUp]:
+    if state.postponed >= MAX_POSTPONED:
+        return state, GiveUp(GiveUpReason.ALWAYS_BUSY, code=CloseCode.MIGRATE)
+    # Sent on by one server after another before any welcome: that is no attempt either, but then there is no hurry.
+    at_once = not state.attempt and not state.postponed
+    away = state if state.migrating else sent_away(state, ())
+    moved = replace(away, postponed=state.postponed + 1, position=away.position + 1)
+    policy = state.policy
+    seconds = MIGRATE_SPREAD_SECONDS * (1 + draw) / 2 if at_once else _step(policy, 0, draw)
+    return moved, _wait(moved, max(1, state.attempt), seconds)
+
+
+def _postponed(
+    state: Comeback, retry_after: float | None, draw: float, *, code: int | None = None, status: int | None = None
+) -> tuple[Comeback, Wait | GiveUp]:
+    # "Later" uses up no attempt: a hall that comes back at once must not be locked out by its own size.
+    if state.postponed >= MAX_POSTPONED:
+        return state, GiveUp(GiveUpReason.ALWAYS_BUSY, code=code, status=status)
+    policy = state.policy
+    least = policy.backoff_seconds[0] if retry_after is None else retry_after
+    # Spread over what follows Retry-After, never before it, and over a second at least: it often says "1".
+    seconds = least + policy.jitter * max(least, 1.0) * (1 + draw) / 2
+    moved = replace(state, postponed=state.postponed + 1, position=state.position + 1)
+    return moved, _wait(moved, max(1, state.attempt), seconds)
+
+
+def _wait(state: Comeback, attempt: int, seconds: float) -> Wait:
+    return Wait(seconds, state.ring[state.position % len(state.ring)], attempt, state.policy.max_attempts)
+
+
+def _moves_on(state: Comeback, happened: Happened) -> bool:
+    fresh_loss = isinstance(happened, Lost) and state.attempt == 0
+    return not fresh_loss or (isinstance(happened, Lost) and happened.code in _NEXT_ENDPOINT)
+
+
+def _seconds(state: Comeback, attempt: int, happened: Happened, draw: float) -> float:
+    policy = state.policy
+    lasted = isinstance(happened, Lost) and happened.lasted >= STABLE_SECONDS and happened.code not in _AFTER_BACKOFF
+    if attempt == 1 and (lasted or state.migrating):
+        return policy.jitter * policy.backoff_seconds[0] * (1 + draw) / 2
+    return _step(policy, max(attempt - 2, 0), draw)
+
+
+def _step(policy: ReconnectPolicy, number: int, draw: float) -> float:
+    steps = policy.backoff_seconds
+    return steps[min(number, len(steps) - 1)] * (1 + policy.jitter * draw)
+
+
+def connect_url(url: str) -> str:
+    """A socket server's address as the URL to connect to: `/v1/connect` is added where there is no path."""
+    return url.rstrip("/") + CONNECT_PATH if urlsplit(url).path in ("", "/") else url
+
+
+def retry_after_seconds(header: str | None, now: float) -> float | None:
+    """`Retry-After` (RFC 9110, 10.2.3: seconds or an HTTP date) as seconds from `now` (epoch); `None`: not given."""
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - now)
+    except ValueError:
+        return None

@@ -1,0 +1,93 @@
+"""What STATUS says: its payloads as messages with their versions, each held to the address it came on.
+
+NATS permissions are by subject, so a message counts only where it belongs: `status.plan.P001` speaks of plan P001 and
+`status.server.SOCK001` of server SOCK001.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from protocol.errors import InvalidField
+from protocol.log.partitions import partition_of
+from protocol.log.version import version_of
+from protocol.messages.base import Message
+from protocol.messages.codec import STATUS_CODEC, Malformed, element_of
+from protocol.messages.facts import ExamineeFact, MobileSyncExtend, MobileSyncWait
+from protocol.messages.server_messages import ServerStatus
+from protocol.times import format_time, parse_time
+
+SCHEDULER = "Nats-Scheduler"
+"""The header of what NATS has published by a schedule: the subject that the schedule stands on."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A fact about an examinee with its place in the log; `logged`: when the log took it, seconds since the epoch."""
+
+    version: int
+    logged: float
+    fact: ExamineeFact
+
+
+def decode(
+    subject: str, payload: bytes, logged: float | None = None, *, scheduled: bool = False
+) -> list[Message | Malformed]:
+    """The messages of a payload that came on `subject`; what speaks of somebody else's plan or server is malformed.
+
+    `logged`: when the log took it, seconds since the epoch; what says `byLogTime` has its times moved there (`None`:
+    they stay, for who only looks whether it can be read).
+    `scheduled`: NATS has published it for somebody (it has the header `SCHEDULER`), and does not ask whether that one
+    may write there itself. Nobody schedules what is said of a server.
+    """
+    decoded = STATUS_CODEC.decode_batch(payload)
+    _, about, named, *speaker = subject.split(".") if subject.count(".") in (2, 4) else ("", "", "")
+    if about in ("plan", "server"):
+        for index, message in enumerate(decoded):
+            if isinstance(message, Malformed):
+                continue
+            wrong = ("type", "a schedule") if scheduled and about == "server" else _misplaced(message, about, named)
+            if wrong is None and speaker and speaker[1] != str(partition_of(named)):
+                wrong = ("data.planId", named)  # in the partition of other plans its facts would have no order
+            if wrong is not None:
+                error = InvalidField(wrong[0], f"{wrong[1]} has no place on {subject}")
+                decoded[index] = Malformed(index, error, element_of(payload, index))
+            elif isinstance(message, MobileSyncWait | MobileSyncExtend) and message.by_log_time and logged:
+                decoded[index] = _moved(message, logged)
+    return decoded
+
+
+def entries(subject: str, sequence: int, logged: float, payload: bytes) -> Iterator[LogEntry]:
+    """The facts about examinees in the message `sequence` of STATUS, in order."""
+    for index, message in enumerate(decode(subject, payload, logged)):
+        if isinstance(message, ExamineeFact):
+            yield LogEntry(version_of(sequence, index), logged, message)
+
+
+def may_name(payload: bytes, examinee_id: str) -> bool:
+    """Whether a payload can speak of this examinee: a quick no without decoding (an id is ASCII, so only an escape
+    could hide it).
+    """
+    return examinee_id.encode() in payload or b"\\" in payload
+
+
+def _misplaced(message: Message, about: str, named: str) -> tuple[str, str] | None:
+    """The field that does not fit the address, and what it says."""
+    if isinstance(message, ServerStatus):
+        if about != "server":
+            return "type", message.type
+        return None if message.server_id == named else ("data.serverId", message.server_id)
+    assert isinstance(message, ExamineeFact)
+    if about != "plan":
+        return "type", message.type
+    return None if message.plan_id == named else ("data.planId", message.plan_id)
+
+
+def _moved(fact: MobileSyncWait | MobileSyncExtend, logged: float) -> MobileSyncWait | MobileSyncExtend:
+    """The fact with its times moved to when the log took it: the sender's clock says only how long the wait is."""
+    begins = format_time(logged)
+    if isinstance(fact, MobileSyncExtend):
+        return fact.model_copy(update={"timestamp": begins})
+    lasts = parse_time(fact.deadline) - parse_time(fact.timestamp)
+    return fact.model_copy(update={"timestamp": begins, "deadline": format_time(parse_time(begins) + lasts)})

@@ -1,0 +1,59 @@
+"""What is recorded about an examinee, as clients are shown it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from protocol.messages.base import Version, Wire
+
+
+class ConnectionView(Wire):
+    """`connection` of a session_state or of a row of a plan_snapshot; `ipAddress` in the latter only."""
+
+    status: Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "NEVER"] = "NEVER"
+    socket_id: str | None = None
+    server_id: str | None = None
+    ip_address: str | None = None
+    reason: str | None = None
+    since: str | None = None
+    version: Version = 0
+
+
+class MobileSyncView(Wire):
+    status: Literal["NONE", "WAITING", "COMPLETED", "FAILED", "TIMED_OUT"] = "NONE"
+    device_id: str | None = None
+    timestamp: str | None = None
+    image_url: str | None = None
+    reason: str | None = None
+    deadline: str | None = None
+    version: Version = 0
+
+
+class ReconnectView(Wire):
+    """`count`: how often the examinee came back; `attempt` of `maxAttempts` is under way while disconnected."""
+
+    count: int = 0
+    attempt: int = 0
+    max_attempts: int | None = None
+    next_attempt_at: str | None = None
+    exhausted: bool = False
+
+
+class NoticeView(Wire):
+    """A message of a proctor that is recorded."""
+
+    action_id: str
+    text: str
+    by: str
+    sent_at: str
+    confirmed_at: str | None = None
+
+
+class NoticesView(Wire):
+    """`notices` of a row of a plan_snapshot: see `notice`."""
+
+    unconfirmed: list[str] = Field(default=[])
+    sent: int = 0
+    version: Version = 0

@@ -1,0 +1,225 @@
+"""How records look in Redis: the documents' fields for everybody, and what the state manager needs to go on.
+
+`rev` names the last write of a record, differently each time (compare and set), `version` is the version that last
+changed it, `history` is the JSON of its `History`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, is_dataclass
+from enum import StrEnum
+from types import NoneType, UnionType
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import pydantic_core
+
+from protocol.errors import ProtocolError
+from protocol.messages.base import Message
+from protocol.messages.codec import STATUS_CODEC
+from protocol.messages.facts import Aspect, ConnectionFact, MobileSyncFact, NoticeFact
+from protocol.messages.server_messages import ServerStatus
+from protocol.rules import connection as connection_rules
+from protocol.rules import connection_state as connection
+from protocol.rules import mobile_sync, notices
+from protocol.rules import socket_server as servers
+from protocol.rules.connection_state import Connection
+from protocol.rules.history import History, Rule, compact
+from protocol.rules.mobile_sync import MobileSync
+from protocol.rules.notices import Notices
+from protocol.rules.socket_server import Server
+
+S = TypeVar("S")
+F = TypeVar("F", bound=Message)
+
+
+@dataclass(frozen=True)
+class RecordKind(Generic[S, F]):
+    """One kind of record: its state, its rule, and its fields in Redis; `aspect`: what of an examinee it holds."""
+
+    state: type[S]
+    rule: Rule[S, F]
+    told: Callable[[S], Any]
+    fields: Callable[[S], dict[str, str]]
+    aspect: Aspect | None = None
+
+    def empty(self) -> History[S, F]:
+        return History(self.state())
+
+    def write(self, history: History[S, F], state: S, rev: int) -> dict[str, str]:
+        """All fields of the record in Redis."""
+        return {**self.fields(state), "rev": str(rev), "history": dump_history(history)}
+
+    def read(self, stored: str | bytes | None, floor: int = 0) -> History[S, F]:
+        """The history in a record's `history` field, compacted up to `floor`. Raises `ValueError` if it is not one."""
+        if stored is None:
+            return self.empty()
+        return compact(load_history(self.state, stored, floor), self.rule, floor)
+
+
+def dump_history(history: History[Any, Any]) -> str:
+    """A history as JSON, without what is at its default."""
+    stored: dict[str, Any] = {
+        "base": history.base,
+        "floor": history.floor,
+        "facts": [(version, fact.type, fact) for version, fact in history.facts],
+    }
+    if history.facts and history.head is not None:
+        stored["head"] = history.head
+    if history.late:
+        stored["late"] = history.late
+    if history.newest_told:
+        stored["newestTold"] = history.newest_told
+    if history.owed:
+        stored["owed"] = True
+    if history.first:
+        stored["first"] = history.first
+    return pydantic_core.to_json(stored, by_alias=True, exclude_none=True).decode()
+
+
+def load_history(state: type[S], stored: str | bytes, floor: int = 0) -> History[S, Any]:
+    """The inverse of `dump_history`. Raises `ValueError`.
+
+    When every fact is up to `floor`, which is how most records are found, the facts are not even looked at.
+    """
+    try:
+        parsed = pydantic_core.from_json(stored)
+        newest_told, owed = int(parsed.get("newestTold", 0)), bool(parsed.get("owed", False))
+        first = int(parsed.get("first", 0))
+        head = _revive(state, parsed["head"]) if "head" in parsed else None
+        if head is not None and parsed["facts"][-1][0] <= floor:
+            return History(head, floor, newest_told=newest_told, owed=owed, first=first)
+        facts = tuple(
+            (int(version), STATUS_CODEC.from_element({"type": kind, "data": data}))
+            for version, kind, data in parsed["facts"]
+        )
+        late = tuple(int(version) for version in parsed.get("late", ()))
+        base = _revive(state, parsed["base"])
+        return History(base, int(parsed["floor"]), facts, late, newest_told, owed, first, head)
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ProtocolError) as error:
+        raise ValueError(f"not a history: {error!r}") from error
+
+
+def _revive(state: type[S], lean: dict[str, Any]) -> S:
+    for name, enum in _enums(state).items():
+        if lean.get(name) is not None:
+            lean[name] = enum(lean[name])
+    for name, element in _tuples(state).items():
+        if name in lean:
+            found = lean[name]
+            lean[name] = tuple(element(**one) for one in found) if element is not None else tuple(found)
+    return state(**lean)
+
+
+_ENUMS: dict[type, Mapping[str, type[StrEnum]]] = {}
+
+
+def _enums(state: type) -> Mapping[str, type[StrEnum]]:
+    """The fields of a state that hold a member of an enum."""
+    if state in _ENUMS:
+        return _ENUMS[state]
+    found = {}
+    for name, hint in get_type_hints(state).items():
+        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        for option in options:
+            if option is not NoneType and isinstance(option, type) and issubclass(option, StrEnum):
+                found[name] = option
+    _ENUMS[state] = found
+    return found
+
+
+_TUPLES: dict[type, Mapping[str, type[Any] | None]] = {}
+
+
+def _tuples(state: type) -> Mapping[str, type[Any] | None]:
+    """The fields of a state that hold a tuple, and the dataclass that its elements are."""
+    if state in _TUPLES:
+        return _TUPLES[state]
+    found: dict[str, type[Any] | None] = {}
+    for name, hint in get_type_hints(state).items():
+        if get_origin(hint) is tuple:
+            element = get_args(hint)[0]
+            found[name] = element if isinstance(element, type) and is_dataclass(element) else None
+    _TUPLES[state] = found
+    return found
+
+
+def _texts(**values: Any) -> dict[str, str]:
+    return {name: "" if value is None else str(value) for name, value in values.items()}
+
+
+def _connection_fields(state: Connection) -> dict[str, str]:
+    return _texts(
+        connStatusCode=state.status.value if state.status else "",
+        lastActiveTime=state.since,
+        examineeId=state.examinee_id,
+        socketId=state.socket_id,
+        liveSocketId=state.socket_id if state.live else None,
+        serverId=state.server_id,
+        ipAddress=state.ip_address,
+        reason=state.reason,
+        since=state.since,
+        reconnectAttempt=state.attempt,
+        maxAttempts=state.max_attempts,
+        nextAttemptAt=state.next_attempt_at,
+        recoveries=state.recoveries,
+        exhausted=int(state.exhausted),
+        lossVersion=state.loss_version,
+        name=state.name,
+        enrolled=int(state.enrolled),
+        removed=int(state.removed),
+        removedBy=state.removed_by,
+        version=state.version,
+    )
+
+
+def _mobile_sync_fields(state: MobileSync) -> dict[str, str]:
+    info = {"model": state.model, "osVersion": state.os_version}
+    return _texts(
+        status=state.status.value if state.status else "",
+        deviceId=state.device_id,
+        timestamp=state.timestamp,
+        imageUrl=state.image_url,
+        deviceInfo=json.dumps({key: value for key, value in info.items() if value is not None}, ensure_ascii=False),
+        reason=state.reason,
+        deadline=state.deadline,
+        captureId=state.capture_id,
+        version=state.version,
+    )
+
+
+def _notices_fields(state: Notices) -> dict[str, str]:
+    kept = [one.view().model_dump(by_alias=True, exclude_none=True) for one in state.kept]
+    return _texts(
+        notices=json.dumps(kept, ensure_ascii=False),
+        unconfirmed=json.dumps(state.unconfirmed),
+        sent=state.sent,
+        version=state.version,
+    )
+
+
+def _server_fields(state: Server) -> dict[str, str]:
+    return _texts(
+        serverType=state.server_type,
+        statusCode=state.status.value if state.status else "",
+        startTime=state.start_time,
+        queueId=state.queue_id,
+        cpuUsage=state.cpu_usage,
+        memoryUsage=state.memory_usage,
+        networkStatus=state.network_status,
+        incarnation=state.incarnation,
+        url=state.url,
+        reason=state.reason,
+        version=state.version,
+    )
+
+
+CONNECTION: RecordKind[Connection, ConnectionFact] = RecordKind(
+    Connection, connection_rules.apply, connection.told, _connection_fields, "connection"
+)
+MOBILE_SYNC: RecordKind[MobileSync, MobileSyncFact] = RecordKind(
+    MobileSync, mobile_sync.apply, mobile_sync.told, _mobile_sync_fields, "mobile_sync"
+)
+NOTICES: RecordKind[Notices, NoticeFact] = RecordKind(Notices, notices.apply, notices.told, _notices_fields, "notices")
+SERVER: RecordKind[Server, ServerStatus] = RecordKind(Server, servers.apply, servers.told, _server_fields)

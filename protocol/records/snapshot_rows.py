@@ -1,0 +1,106 @@
+"""Rows of a plan_snapshot from the fields that records have in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+import pydantic_core
+
+from protocol.messages.frames import ExamineeRow
+from protocol.messages.views import ConnectionView, MobileSyncView, NoticesView, ReconnectView
+
+PROGRESS_FIELDS: tuple[str, ...] = (
+    "connStatusCode",
+    "lastActiveTime",
+    "socketId",
+    "serverId",
+    "ipAddress",
+    "reason",
+    "since",
+    "reconnectAttempt",
+    "maxAttempts",
+    "nextAttemptAt",
+    "exhausted",
+    "recoveries",
+    "name",
+    "removed",
+    "version",
+)
+MOBILE_SYNC_FIELDS: tuple[str, ...] = ("status", "deviceId", "timestamp", "imageUrl", "reason", "deadline", "version")
+NOTICES_FIELDS: tuple[str, ...] = ("unconfirmed", "sent", "version")
+
+Fields = Mapping[str, str | None]
+
+
+def examinee_row(
+    examinee_id: str,
+    progress: Sequence[str | None],
+    mobile_sync: Sequence[str | None],
+    notices: Sequence[str | None],
+) -> ExamineeRow:
+    """A row from the values of `PROGRESS_FIELDS`, `MOBILE_SYNC_FIELDS` and `NOTICES_FIELDS`."""
+    connection = dict(zip(PROGRESS_FIELDS, progress, strict=True))
+    picture = dict(zip(MOBILE_SYNC_FIELDS, mobile_sync, strict=True))
+    view = connection_view(connection)
+    return ExamineeRow(
+        examinee_id=examinee_id,
+        name=connection["name"] or None,
+        status=view.status,
+        last_active_time=connection["lastActiveTime"] or None,
+        connection=view,
+        mobile_sync=mobile_sync_view(picture),
+        reconnect=reconnect_view(connection),
+        removed=connection["removed"] == "1",
+        notices=notices_view(dict(zip(NOTICES_FIELDS, notices, strict=True))),
+        version=view.version,
+    )
+
+
+def connection_view(fields: Fields) -> ConnectionView:
+    """`connection` from the fields of a progress record."""
+    status = cast(Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "NEVER"], fields.get("connStatusCode") or "NEVER")
+    return ConnectionView(
+        status=status,
+        socket_id=fields.get("socketId") or None,
+        server_id=fields.get("serverId") or None,
+        ip_address=fields.get("ipAddress") or None,
+        reason=fields.get("reason") or None,
+        since=fields.get("since") or None,
+        version=int(fields.get("version") or 0),
+    )
+
+
+def mobile_sync_view(fields: Fields) -> MobileSyncView:
+    """`mobileSync` from the fields of a mobile_sync record."""
+    status = cast(Literal["NONE", "WAITING", "COMPLETED", "FAILED", "TIMED_OUT"], fields.get("status") or "NONE")
+    return MobileSyncView(
+        status=status,
+        device_id=fields.get("deviceId") or None,
+        timestamp=fields.get("timestamp") or None,
+        image_url=fields.get("imageUrl") or None,
+        reason=fields.get("reason") or None,
+        deadline=fields.get("deadline") or None,
+        version=int(fields.get("version") or 0),
+    )
+
+
+def reconnect_view(fields: Fields) -> ReconnectView:
+    """`reconnect` from the fields of a progress record."""
+    most = fields.get("maxAttempts")
+    return ReconnectView(
+        count=int(fields.get("recoveries") or 0),
+        attempt=int(fields.get("reconnectAttempt") or 0),
+        max_attempts=int(most) if most else None,
+        next_attempt_at=fields.get("nextAttemptAt") or None,
+        exhausted=fields.get("exhausted") == "1",
+    )
+
+
+def notices_view(fields: Fields) -> NoticesView | None:
+    """`notices` from the fields of a notices record; `None`: none was ever sent."""
+    version = int(fields.get("version") or 0)
+    if not version:
+        return None
+    unconfirmed = pydantic_core.from_json(fields.get("unconfirmed") or "[]")
+    return NoticesView(unconfirmed=unconfirmed, sent=int(fields.get("sent") or 0), version=version)

@@ -1,0 +1,273 @@
+"""Connection loss and recovery (document 10): the rules of one examinee's connection, with fencing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from protocol.close_codes import CloseCode
+from protocol.messages.facts import (
+    ClientInfo,
+    ConnectionFact,
+    ConnectionStatus,
+    ConnectionStatusCode,
+    Enrol,
+    LossReason,
+    Readmit,
+    ReconnectAttempt,
+    ReconnectExhausted,
+    Remove,
+    Restate,
+)
+from protocol.messages.proctor_events import (
+    Event,
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeMigrating,
+    ExamineeReconnectExhausted,
+    ExamineeReconnecting,
+    ReplacedSocket,
+)
+from protocol.rules.admission import enrol, readmit, removal, remove, roster_entry
+from protocol.rules.connection_state import READMITTED, Connection, server_of
+from protocol.rules.effects import CloseSocket, Effect, ReportLost, TellState, WatchReconnect
+from protocol.rules.history import Outcome
+from protocol.times import parse_time
+
+_AWAY = (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
+
+
+def apply(state: Connection, version: int, fact: ConnectionFact) -> Outcome[Connection]:
+    """The transition of one fact; facts come in the order of their versions (`protocol.rules.history`)."""
+    match fact:
+        case ConnectionStatus(status=ConnectionStatusCode.CONNECTED):
+            return _connected(state, version, fact)
+        case ConnectionStatus():
+            return _disconnected(state, version, fact)
+        case ReconnectAttempt():
+            return _attempt(state, version, fact)
+        case ReconnectExhausted():
+            return _exhausted(state, version, fact)
+        case Enrol():
+            return enrol(state, version, fact)
+        case Readmit():
+            return readmit(state, version, fact)
+        case Remove():
+            return remove(state, version, fact)
+        case Restate():
+            return _restated(state, version, fact)
+
+
+def _connected(state: Connection, version: int, fact: ConnectionStatus) -> Outcome[Connection]:
+    server_id = server_of(fact)
+    # Announced again: it was its server that others called lost, and it has been there all along. Nobody tried to
+    # come back meanwhile, whoever counted the attempts.
+    was_there = bool(fact.again) and fact.socket_id == state.socket_id
+    if state.removed or (state.exhausted and not was_there):
+        why = CloseCode.REMOVED if state.removed else CloseCode.RECONNECT_LIMIT_EXCEEDED
+        return Outcome(state, effects=(CloseSocket(server_id, fact.socket_id, why, version),))
+    tell = TellState(fact.plan_id, fact.examinee_id, server_id, fact.socket_id, version)
+    if state.live and fact.socket_id == state.socket_id:  # announced again by its server
+        return Outcome(state, effects=(tell,))
+    same_client = fact.client_id is not None and fact.client_id == state.client_id
+    if state.live and (fact.again or (same_client and fact.connection_no < state.connection_no)):
+        # A newer connection was opened since: this one is abandoned and reached us late, or its server had not heard.
+        return Outcome(state, effects=(CloseSocket(server_id, fact.socket_id, CloseCode.REPLACED, version),))
+    info = fact.client_info or ClientInfo()
+    recovered = state.status is ConnectionStatusCode.DISCONNECTED
+    migrated = state.status is ConnectionStatusCode.MIGRATING
+    connected = Connection(
+        plan_id=fact.plan_id,
+        examinee_id=fact.examinee_id,
+        status=ConnectionStatusCode.CONNECTED,
+        socket_id=fact.socket_id,
+        server_id=server_id,
+        incarnation=fact.incarnation,
+        client_id=fact.client_id,
+        connection_no=fact.connection_no,
+        since=fact.timestamp,
+        ip_address=info.ip_address,
+        browser_info=info.browser_info,
+        loss_version=state.loss_version,
+        recoveries=state.recoveries + recovered,
+        name=state.name,
+        enrolled=state.enrolled,
+        actions=state.actions,
+        version=version,
+    )
+    effects: tuple[Effect, ...] = (tell,)
+    replaced = None
+    if state.live and state.socket_id is not None and state.server_id is not None:
+        replaced = ReplacedSocket(socket_id=state.socket_id, server_id=state.server_id)
+        effects += (CloseSocket(state.server_id, state.socket_id, CloseCode.REPLACED, version),)
+    event = ExamineeConnected(
+        plan_id=fact.plan_id,
+        examinee_id=fact.examinee_id,
+        socket_id=fact.socket_id,
+        server_id=server_id,
+        timestamp=fact.timestamp,
+        client_info=fact.client_info,
+        recovered=recovered,
+        recovered_from=state.reason if recovered else None,
+        migrated=migrated or None,
+        outage_seconds=_seconds_between(state.since, fact.timestamp) if recovered or migrated else None,
+        replaced=replaced,
+        name=state.name,
+        version=version,
+    )
+    return Outcome(connected, (event,), effects)
+
+
+def _disconnected(state: Connection, version: int, fact: ConnectionStatus) -> Outcome[Connection]:
+    if not state.live or fact.socket_id != state.socket_id:
+        return Outcome(state)  # fenced: the examinee has moved on, only that socket has ended
+    reason = fact.reason or LossReason.SOCKET_CLOSED.value
+    # Its own server has sent it elsewhere: no loss, unless it has not arrived when the watch looks for it again.
+    migrating = reason == LossReason.SERVER_DRAINING
+    gone = replace(
+        state,
+        status=ConnectionStatusCode.MIGRATING if migrating else ConnectionStatusCode.DISCONNECTED,
+        reason=reason,
+        since=fact.timestamp,
+        loss_version=version,
+        attempt=0,
+        max_attempts=None,
+        next_attempt_at=None,
+        version=version,
+    )
+    event = _away(gone, version)
+    effects: tuple[Effect, ...] = (WatchReconnect(fact.plan_id, fact.examinee_id, version),)
+    if reason in (LossReason.SERVER_LOST, LossReason.SERVER_RESTARTED) and state.server_id is not None:
+        # Said about the server by others: if it is alive after all, it announces the socket anew.
+        effects += (ReportLost(state.server_id, fact.socket_id, version),)
+    return Outcome(gone, (event,), effects)
+
+
+def _away(state: Connection, version: int, *, restated: bool | None = None) -> Event:
+    """The event that tells that an examinee is not connected, since when, and why."""
+    assert state.socket_id is not None
+    assert state.since is not None
+    if state.status is ConnectionStatusCode.MIGRATING:
+        return ExamineeMigrating(
+            plan_id=state.plan_id,
+            examinee_id=state.examinee_id,
+            socket_id=state.socket_id,
+            server_id=state.server_id,
+            timestamp=state.since,
+            restated=restated,
+            name=state.name,
+            version=version,
+        )
+    return ExamineeDisconnected(
+        plan_id=state.plan_id,
+        examinee_id=state.examinee_id,
+        socket_id=state.socket_id,
+        server_id=state.server_id,
+        timestamp=state.since,
+        reason=state.reason,
+        attempt=state.attempt or None,
+        max_attempts=state.max_attempts,
+        restated=restated,
+        name=state.name,
+        version=version,
+    )
+
+
+def _attempt(state: Connection, version: int, fact: ReconnectAttempt) -> Outcome[Connection]:
+    if not _same_outage(state, fact.loss_version) or fact.attempt <= state.attempt:
+        return Outcome(state)
+    trying = replace(
+        state,
+        attempt=fact.attempt,
+        max_attempts=fact.max_attempts,
+        next_attempt_at=fact.next_attempt_at,
+        version=version,
+    )
+    if state.status is ConnectionStatusCode.MIGRATING:
+        if fact.attempt == 1:
+            return Outcome(trying)  # on the way: nothing that proctors need to know
+        late = replace(trying, status=ConnectionStatusCode.DISCONNECTED)
+        return Outcome(late, (_away(late, version),))
+    event = ExamineeReconnecting(
+        plan_id=fact.plan_id,
+        examinee_id=fact.examinee_id,
+        attempt=fact.attempt,
+        max_attempts=fact.max_attempts,
+        next_attempt_at=fact.next_attempt_at,
+        timestamp=fact.timestamp,
+        name=state.name,
+        version=version,
+    )
+    return Outcome(trying, (event,))
+
+
+def _exhausted(state: Connection, version: int, fact: ReconnectExhausted) -> Outcome[Connection]:
+    if not _same_outage(state, fact.loss_version):
+        return Outcome(state)
+    refused = replace(
+        state,
+        status=ConnectionStatusCode.DISCONNECTED,
+        exhausted=True,
+        reason=LossReason.RECONNECT_LIMIT_EXCEEDED.value,
+        next_attempt_at=None,
+        version=version,
+    )
+    event = ExamineeReconnectExhausted(
+        plan_id=fact.plan_id,
+        examinee_id=fact.examinee_id,
+        attempt=state.attempt,
+        max_attempts=state.max_attempts or state.attempt,
+        timestamp=fact.timestamp,
+        name=state.name,
+        version=version,
+    )
+    return Outcome(refused, (event,))
+
+
+def _restated(state: Connection, version: int, fact: Restate) -> Outcome[Connection]:
+    """Tell the state, and ask again for what follows from it.
+
+    Whatever made it so may have been a dead letter, of which nothing followed; else it has no second effect.
+    """
+    if not state.examinee_id:
+        return Outcome(state)
+    event: Event
+    if state.removed:
+        event = removal(state, version, state.since or fact.timestamp, restated=True)
+    elif state.status is None or state.socket_id is None:
+        event = roster_entry(state, version, fact.timestamp, restated=True)
+    elif state.live:
+        event = ExamineeConnected(
+            plan_id=fact.plan_id,
+            examinee_id=fact.examinee_id,
+            socket_id=state.socket_id,
+            server_id=state.server_id,
+            timestamp=state.since or fact.timestamp,
+            restated=True,
+            name=state.name,
+            version=version,
+        )
+    else:
+        event = _away(state, version, restated=True)
+    return Outcome(replace(state, version=version), (event,), tuple(_owed_by(state, version)))
+
+
+def _owed_by(state: Connection, version: int) -> Iterator[Effect]:
+    """What follows from a state, however it came about."""
+    if state.socket_id is None or state.server_id is None:
+        return
+    if state.live:
+        yield TellState(state.plan_id, state.examinee_id, state.server_id, state.socket_id, version)
+    elif state.removed:
+        yield CloseSocket(state.server_id, state.socket_id, CloseCode.REMOVED, version)
+    elif not state.exhausted and state.reason != READMITTED and state.attempt == 0:
+        yield WatchReconnect(state.plan_id, state.examinee_id, state.loss_version)
+
+
+def _same_outage(state: Connection, loss_version: int) -> bool:
+    shut_out = state.exhausted or state.removed
+    return state.status in _AWAY and state.loss_version == loss_version and not shut_out
+
+
+def _seconds_between(start: str | None, end: str) -> float | None:
+    return round(max(0.0, parse_time(end) - parse_time(start)), 3) if start else None

@@ -1,0 +1,85 @@
+"""What is recorded of one examinee's connection (document 10). The rules: `connection_rules` and `admission`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protocol.close_codes import CloseCode
+from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
+from protocol.messages.views import ConnectionView, ReconnectView
+
+READMITTED = "READMITTED"
+"""`reason` of a disconnected examinee whom a proctor let in again; nobody counts attempts for them."""
+
+REMOVED = CloseCode.REMOVED.name
+"""`reason` of an examinee whom a proctor has removed; nobody counts attempts for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What is known of an examinee's connection.
+
+    `version` is the version that last changed it; `loss_version` names the current or latest outage
+    (its loss or migration, or what a proctor has decided since). `socket_id` is the current socket, or the last one
+    while disconnected or migrating. `enrolled`: the roster has them, as `name`. `removed_by` and `removed_why`: who
+    has `removed` them last, and the reason given. `actions`: those of proctors that had an effect.
+    """
+
+    plan_id: str = ""
+    examinee_id: str = ""
+    status: ConnectionStatusCode | None = None
+    socket_id: str | None = None
+    server_id: str | None = None
+    incarnation: str | None = None
+    client_id: str | None = None
+    connection_no: int = 0
+    reason: str | None = None
+    since: str | None = None
+    ip_address: str | None = None
+    browser_info: str | None = None
+    loss_version: int = 0
+    attempt: int = 0
+    max_attempts: int | None = None
+    next_attempt_at: str | None = None
+    exhausted: bool = False
+    recoveries: int = 0
+    name: str | None = None
+    enrolled: bool = False
+    removed: bool = False
+    removed_by: str | None = None
+    removed_why: str | None = None
+    actions: tuple[str, ...] = ()
+    version: int = 0
+
+    @property
+    def live(self) -> bool:
+        return self.status is ConnectionStatusCode.CONNECTED
+
+    def view(self) -> ConnectionView:
+        return ConnectionView(
+            status=self.status.value if self.status else "NEVER",
+            socket_id=self.socket_id,
+            server_id=self.server_id,
+            reason=self.reason,
+            since=self.since,
+            version=self.version,
+        )
+
+    def reconnect_view(self) -> ReconnectView:
+        return ReconnectView(
+            count=self.recoveries,
+            attempt=self.attempt,
+            max_attempts=self.max_attempts,
+            next_attempt_at=self.next_attempt_at,
+            exhausted=self.exhausted,
+        )
+
+
+def told(state: Connection) -> tuple[ConnectionStatusCode | None, str | None, bool, bool, str | None]:
+    """The part of a connection that proctors must have right."""
+    return (state.status, state.socket_id if state.live else None, state.exhausted, state.removed, state.name)
+
+
+def server_of(fact: ConnectionStatus) -> str:
+    """The server that holds the socket: said, or by the rule socketId = `{serverId}-{unique}`."""
+    return fact.server_id or fact.socket_id.rpartition("-")[0] or fact.socket_id

@@ -1,0 +1,209 @@
+"""Mobile sync (document 18): the rules of one examinee's camera picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from protocol.messages.facts import (
+    MobileSyncCode,
+    MobileSyncExtend,
+    MobileSyncFact,
+    MobileSyncStatus,
+    MobileSyncTimeout,
+    MobileSyncWait,
+    Restate,
+)
+from protocol.messages.proctor_events import Event, MobileSyncCompleted
+from protocol.messages.views import MobileSyncView
+from protocol.rules.action_ids import has_had_its_effect, noted
+from protocol.rules.effects import ScheduleTimeout, TellMobileSync
+from protocol.rules.history import Outcome
+from protocol.times import format_time, parse_time
+
+
+@dataclass(frozen=True, slots=True)
+class MobileSync:
+    """`wait_version` names the stage that was entered or given more time: a timer of an older one has no effect.
+
+    `actions`: the extensions that were applied.
+    """
+
+    plan_id: str = ""
+    examinee_id: str = ""
+    status: MobileSyncCode | None = None
+    device_id: str | None = None
+    timestamp: str | None = None
+    image_url: str | None = None
+    model: str | None = None
+    os_version: str | None = None
+    capture_id: str | None = None
+    reason: str | None = None
+    deadline: str | None = None
+    wait_version: int = 0
+    actions: tuple[str, ...] = ()
+    version: int = 0
+
+    def view(self) -> MobileSyncView:
+        return MobileSyncView(
+            status=self.status.value if self.status else "NONE",
+            device_id=self.device_id,
+            timestamp=self.timestamp,
+            image_url=self.image_url,
+            reason=self.reason,
+            deadline=self.deadline,
+            version=self.version,
+        )
+
+    def event(self) -> Event:
+        """The message that tells this state: `mobile_sync_completed`, or `mobile_sync_status` before that."""
+        assert self.status is not None
+        assert self.timestamp is not None
+        if self.status is MobileSyncCode.COMPLETED and self.device_id is not None:
+            return MobileSyncCompleted(
+                plan_id=self.plan_id,
+                examinee_id=self.examinee_id,
+                device_id=self.device_id,
+                timestamp=self.timestamp,
+                image_url=self.image_url,
+                version=self.version,
+            )
+        return MobileSyncStatus(
+            plan_id=self.plan_id,
+            examinee_id=self.examinee_id,
+            device_id=self.device_id,
+            status=self.status,
+            timestamp=self.timestamp,
+            reason=self.reason,
+            deadline=self.deadline,
+            version=self.version,
+        )
+
+
+def told(state: MobileSync) -> tuple[MobileSyncCode | None, str | None, str | None]:
+    """The part of a mobile sync that people must have right."""
+    return (state.status, state.capture_id, state.deadline)
+
+
+def apply(state: MobileSync, version: int, fact: MobileSyncFact) -> Outcome[MobileSync]:
+    """The transition of one fact; facts come in the order of their versions (`protocol.rules.history`)."""
+    match fact:
+        case MobileSyncWait():
+            return _wait(state, version, fact)
+        case MobileSyncStatus():
+            return _reported(state, version, fact)
+        case MobileSyncExtend():
+            return _extended(state, version, fact)
+        case MobileSyncTimeout():
+            return _timeout(state, version, fact)
+        case Restate():
+            return _restated(state, version)
+
+
+def _wait(state: MobileSync, version: int, fact: MobileSyncWait) -> Outcome[MobileSync]:
+    if state.status in (MobileSyncCode.WAITING, MobileSyncCode.COMPLETED):
+        # A reload of the page in the middle: the stage goes on, its deadline stands, a picture stays.
+        return Outcome(state, effects=(TellMobileSync(fact.plan_id, fact.examinee_id, version),))
+    waiting = MobileSync(
+        plan_id=fact.plan_id,
+        examinee_id=fact.examinee_id,
+        status=MobileSyncCode.WAITING,
+        timestamp=fact.timestamp,
+        deadline=fact.deadline,
+        wait_version=version,
+        actions=state.actions,
+        version=version,
+    )
+    timer = ScheduleTimeout(fact.plan_id, fact.examinee_id, fact.deadline, version)
+    return _tell(waiting, timer)
+
+
+def _reported(state: MobileSync, version: int, fact: MobileSyncStatus) -> Outcome[MobileSync]:
+    completed = state.status is MobileSyncCode.COMPLETED
+    if fact.status is MobileSyncCode.COMPLETED:
+        if completed and fact.capture_id is not None and fact.capture_id == state.capture_id:
+            return Outcome(state)  # the same upload, tried again
+        info = fact.capture_info
+        return _tell(
+            replace(
+                state,
+                plan_id=fact.plan_id,
+                examinee_id=fact.examinee_id,
+                status=MobileSyncCode.COMPLETED,
+                device_id=fact.device_id,
+                timestamp=fact.timestamp,
+                image_url=info.image_url if info else None,
+                model=info.device_info.model if info else None,
+                os_version=info.device_info.os_version if info else None,
+                capture_id=fact.capture_id,
+                reason=None,
+                version=version,
+            )
+        )
+    if completed or fact.status is not MobileSyncCode.FAILED:
+        return Outcome(state)  # a failed second upload does not undo the picture that is there
+    return _tell(
+        replace(
+            state,
+            plan_id=fact.plan_id,
+            examinee_id=fact.examinee_id,
+            status=MobileSyncCode.FAILED,
+            device_id=fact.device_id or state.device_id,
+            timestamp=fact.timestamp,
+            reason=fact.reason or "IMAGE_UPLOAD_FAILED",
+            version=version,
+        )
+    )
+
+
+def _extended(state: MobileSync, version: int, fact: MobileSyncExtend) -> Outcome[MobileSync]:
+    if has_had_its_effect(state.actions, fact) or state.status in (None, MobileSyncCode.COMPLETED):
+        return Outcome(state)
+    until = max(parse_time(fact.timestamp), parse_time(state.deadline or fact.timestamp)) + fact.seconds
+    waiting = replace(
+        state,
+        plan_id=fact.plan_id,
+        examinee_id=fact.examinee_id,
+        status=MobileSyncCode.WAITING,
+        timestamp=fact.timestamp,
+        deadline=format_time(until),
+        reason=None,
+        wait_version=version,
+        actions=noted(state.actions, fact),
+        version=version,
+    )
+    assert waiting.deadline is not None
+    outcome = _tell(waiting, ScheduleTimeout(fact.plan_id, fact.examinee_id, waiting.deadline, version))
+    (event,) = outcome.events
+    who = {"by": fact.by, "action_id": fact.action_id}
+    return replace(outcome, events=(event.model_copy(update=who),))
+
+
+def _timeout(state: MobileSync, version: int, fact: MobileSyncTimeout) -> Outcome[MobileSync]:
+    # A failed upload may be repeated until the deadline, so FAILED can still run out of time.
+    open_stage = state.status in (MobileSyncCode.WAITING, MobileSyncCode.FAILED)
+    if not open_stage or state.wait_version != fact.wait_version:
+        return Outcome(state)
+    return _tell(
+        replace(
+            state,
+            status=MobileSyncCode.TIMED_OUT,
+            timestamp=fact.timestamp,
+            reason="SYNC_TIMEOUT",
+            version=version,
+        )
+    )
+
+
+def _restated(state: MobileSync, version: int) -> Outcome[MobileSync]:
+    if state.status is None:
+        return Outcome(state)
+    state = replace(state, version=version)
+    if state.deadline is None or state.status not in (MobileSyncCode.WAITING, MobileSyncCode.FAILED):
+        return _tell(state)
+    # What began the stage may have been a dead letter, and nobody has set its timer; else that is set to the same time.
+    return _tell(state, ScheduleTimeout(state.plan_id, state.examinee_id, state.deadline, state.wait_version))
+
+
+def _tell(state: MobileSync, *timer: ScheduleTimeout) -> Outcome[MobileSync]:
+    tell = TellMobileSync(state.plan_id, state.examinee_id, state.version)
+    return Outcome(state, (state.event(),), (*timer, tell))

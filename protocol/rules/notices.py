@@ -1,0 +1,143 @@
+"""Messages of proctors to an examinee: sent, and confirmed by whoever reads them.
+
+The record keeps the newest 20. Every event tells the whole of what proctors must have right (which of them are not
+confirmed), so one that overtakes others makes them superfluous.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from protocol.messages.facts import Notice, NoticeConfirmed, NoticeFact, Restate
+from protocol.messages.views import NoticesView, NoticeView
+from protocol.rules.action_ids import has_had_its_effect, noted
+from protocol.rules.effects import TellNotice
+from protocol.rules.history import Outcome
+
+KEPT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One message."""
+
+    action_id: str
+    text: str
+    by: str
+    sent_at: str
+    confirmed_at: str | None = None
+
+    def view(self) -> NoticeView:
+        return NoticeView(
+            action_id=self.action_id, text=self.text, by=self.by, sent_at=self.sent_at, confirmed_at=self.confirmed_at
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Notices:
+    """`kept`: the newest, the oldest first; `sent`: how many there ever were; `actions`: those that were applied."""
+
+    plan_id: str = ""
+    examinee_id: str = ""
+    kept: tuple[Kept, ...] = ()
+    sent: int = 0
+    actions: tuple[str, ...] = ()
+    version: int = 0
+
+    @property
+    def unconfirmed(self) -> list[str]:
+        """The actionIds of those that the examinee has not confirmed."""
+        return [one.action_id for one in self.kept if one.confirmed_at is None]
+
+    def find(self, action_id: str) -> Kept | None:
+        """The message of an action; `None`: not known any more, or never."""
+        return next((one for one in self.kept if one.action_id == action_id), None)
+
+    def open(self) -> list[NoticeView]:
+        """What the examinee has yet to confirm."""
+        return [one.view() for one in self.kept if one.confirmed_at is None]
+
+    def view(self) -> NoticesView:
+        return NoticesView(unconfirmed=self.unconfirmed, sent=self.sent, version=self.version)
+
+    def notice(self, one: Kept, version: int, *, restated: bool | None = None) -> Notice:
+        """A message as it is told."""
+        return Notice(
+            plan_id=self.plan_id,
+            examinee_id=self.examinee_id,
+            timestamp=one.sent_at,
+            action_id=one.action_id,
+            text=one.text,
+            by=one.by,
+            unconfirmed=self.unconfirmed,
+            sent=self.sent,
+            restated=restated,
+            version=version,
+        )
+
+    def confirmation(self, one: Kept, version: int, *, restated: bool | None = None) -> NoticeConfirmed:
+        """That a message was confirmed, as it is told."""
+        return NoticeConfirmed(
+            plan_id=self.plan_id,
+            examinee_id=self.examinee_id,
+            timestamp=one.confirmed_at or one.sent_at,
+            action_id=one.action_id,
+            by=one.by,
+            unconfirmed=self.unconfirmed,
+            sent=self.sent,
+            restated=restated,
+            version=version,
+        )
+
+
+def told(state: Notices) -> tuple[int, tuple[str, ...]]:
+    """The part that proctors must have right."""
+    return (state.sent, tuple(state.unconfirmed))
+
+
+def apply(state: Notices, version: int, fact: NoticeFact) -> Outcome[Notices]:
+    """The transition of one fact; facts come in the order of their versions (`protocol.rules.history`)."""
+    match fact:
+        case Notice():
+            return _sent(state, version, fact)
+        case NoticeConfirmed():
+            return _confirmed(state, version, fact)
+        case Restate():
+            return _restated(state, version)
+
+
+def _sent(state: Notices, version: int, fact: Notice) -> Outcome[Notices]:
+    if has_had_its_effect(state.actions, fact):
+        return Outcome(state)
+    one = Kept(fact.action_id, fact.text, fact.by, fact.timestamp)
+    sent = Notices(
+        plan_id=fact.plan_id,
+        examinee_id=fact.examinee_id,
+        kept=(*state.kept, one)[-KEPT:],
+        sent=state.sent + 1,
+        actions=noted(state.actions, fact),
+        version=version,
+    )
+    tell = TellNotice(fact.plan_id, fact.examinee_id, fact.action_id, version)
+    return Outcome(sent, (sent.notice(one, version),), (tell,))
+
+
+def _confirmed(state: Notices, version: int, fact: NoticeConfirmed) -> Outcome[Notices]:
+    one = state.find(fact.action_id)
+    if one is None or one.confirmed_at is not None:
+        return Outcome(state)
+    read = replace(one, confirmed_at=fact.timestamp)
+    confirmed = replace(state, kept=tuple(read if other is one else other for other in state.kept), version=version)
+    return Outcome(confirmed, (confirmed.confirmation(read, version),))
+
+
+def _restated(state: Notices, version: int) -> Outcome[Notices]:
+    if not state.kept:
+        return Outcome(state)
+    state = replace(state, version=version)
+    newest = state.kept[-1]
+    # What was a dead letter was never shown; who has seen the others knows them by their actionId.
+    show = tuple(TellNotice(state.plan_id, state.examinee_id, one, version) for one in state.unconfirmed)
+    if newest.confirmed_at is None:
+        return Outcome(state, (state.notice(newest, version, restated=True),), show)
+    return Outcome(state, (state.confirmation(newest, version, restated=True),), show)

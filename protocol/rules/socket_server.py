@@ -1,0 +1,90 @@
+"""Socket server start-up (document 9): the rules of one server's record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from protocol.messages.facts import LossReason
+from protocol.messages.server_messages import ServerStatus, ServerStatusCode
+from protocol.rules.effects import EndSessions
+from protocol.rules.history import Outcome
+
+_GONE = (ServerStatusCode.STOPPED, ServerStatusCode.FAILED, ServerStatusCode.LOST)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What is known of a socket server; `incarnation` names its process."""
+
+    server_id: str = ""
+    server_type: str = "SOCKET"
+    status: ServerStatusCode | None = None
+    incarnation: str | None = None
+    start_time: str | None = None
+    queue_id: str | None = None
+    cpu_usage: float | None = None
+    memory_usage: float | None = None
+    network_status: str | None = None
+    url: str | None = None
+    reason: str | None = None
+    version: int = 0
+
+    def holds_sessions_of(self, incarnation: str | None) -> bool:
+        """Whether sessions of that process can be alive, as far as the log knows."""
+        if self.status is None or incarnation is None:
+            return True  # nobody has said otherwise
+        return incarnation == self.incarnation and self.status not in _GONE
+
+
+def told(state: Server) -> tuple[ServerStatusCode | None, str | None]:
+    """The part of a server that endpoints depend on."""
+    return (state.status, state.incarnation)
+
+
+def apply(state: Server, version: int, fact: ServerStatus) -> Outcome[Server]:
+    """The transition of one fact; facts come in the order of their versions (`protocol.rules.history`)."""
+    same = fact.incarnation == state.incarnation
+    if fact.status is ServerStatusCode.STARTING:
+        started = Server(
+            server_id=fact.server_id,
+            server_type=fact.server_type,
+            status=fact.status,
+            incarnation=fact.incarnation,
+            start_time=fact.start_time,
+            queue_id=fact.queue_id,
+            cpu_usage=fact.cpu_usage,
+            memory_usage=fact.memory_usage,
+            network_status=fact.network_status,
+            url=fact.url,
+            version=version,
+        )
+        if same:
+            return Outcome(started)
+        return Outcome(started, effects=(_end(fact, LossReason.SERVER_RESTARTED, version),))
+    if state.incarnation is not None and not same:
+        return Outcome(state)  # an older process of this serverId has no say any more
+    if fact.status is ServerStatusCode.LOST and state.status in (None, *_GONE):
+        return Outcome(state)
+    changed = replace(
+        state,
+        server_id=fact.server_id,
+        status=fact.status,
+        incarnation=fact.incarnation,
+        start_time=state.start_time or fact.start_time,
+        queue_id=fact.queue_id or state.queue_id,
+        cpu_usage=state.cpu_usage if fact.cpu_usage is None else fact.cpu_usage,
+        memory_usage=state.memory_usage if fact.memory_usage is None else fact.memory_usage,
+        network_status=fact.network_status or state.network_status,
+        url=fact.url or state.url,
+        reason=fact.reason,
+        version=version,
+    )
+    if fact.status is ServerStatusCode.LOST:
+        return Outcome(changed, effects=(_end(fact, LossReason.SERVER_LOST, version),))
+    if fact.status in (ServerStatusCode.STOPPED, ServerStatusCode.FAILED):
+        return Outcome(changed, effects=(_end(fact, LossReason.SERVER_STOPPED, version),))
+    return Outcome(changed)
+
+
+def _end(fact: ServerStatus, reason: LossReason, version: int) -> EndSessions:
+    return EndSessions(fact.server_id, reason.value, fact.timestamp, version)
