@@ -14,8 +14,8 @@ from typing import Protocol
 
 from actors import handshake
 from actors.client_addresses import counted_as
-from actors.runtime.pace import Pace
-from actors.runtime.settings import SocketSettings
+from actors.runtime.config.settings import SocketSettings
+from actors.runtime.token_bucket import Pace
 from actors.socket_metrics import LIMITS_HIT
 from protocol.access.claims import Claims
 

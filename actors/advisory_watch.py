@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.dead_letter import dead_letter
-from actors.runtime.actor import Actor
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.presence import Presence
-from actors.runtime.pull import PullConsumer
-from actors.runtime.subscriber import Received, Subscriber
+from actors.runtime.actor.actor import Actor
+from actors.runtime.actor.micro_service import Presence
+from actors.runtime.actor.subscriber import Received, Subscriber
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.consumer import PullConsumer
 from protocol.broker.stream_codecs import Advisory, decode_advisory
 from protocol.broker.streams import ADVISORY_WATCH, DEADLETTER, RECONNECT_EXHAUSTED
 from protocol.broker.subjects import TERMINATED

@@ -32,9 +32,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from actors.runtime.bus import Bus
-from actors.runtime.object_store import ObjectStore, StoredObject
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.object_store import ObjectStore, StoredObject
+from actors.runtime.config.settings import Settings
 from protocol.broker.streams import CAPTURES_BUCKET, DAY
 from protocol.errors import ExamwireError, NotPermitted, StreamFull
 

@@ -3,7 +3,7 @@
 With a consumer the broker forgets what was acknowledged. The queue server looks every second and remembers; every few
 seconds it also stores what it has seen in the stream CHECKPOINT, for the next queue server. When nobody has looked for
 a while, the mark in Redis knows more of STATUS: state managers keep it up themselves
-(`actors.runtime.state_store_mark`).
+(`actors.runtime.store.whole_mark`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Iterable
 
 import pydantic
 
-from actors.runtime.bus import Bus, Outgoing, PubAck
-from actors.runtime.state_store import StateStore
-from actors.runtime.stream_admin import ConsumerState
+from actors.runtime.broker.connection import Bus, Outgoing, PubAck
+from actors.runtime.broker.stream_admin import ConsumerState
+from actors.runtime.store.state_store import StateStore
 from protocol.broker import subjects
 from protocol.broker.streams import CHECKPOINT, STATUS, ConsumerSpec
 

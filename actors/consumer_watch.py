@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from actors.runtime.bus import Bus
+from actors.runtime.broker.connection import Bus
 from protocol.errors import BrokerUnavailable, NotPermitted
 from protocol.messages.applied import InHand, Lag, PartitionApplied
 

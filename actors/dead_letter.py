@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from actors.runtime.bus import Outgoing
-from actors.runtime.masking import masked
-from actors.runtime.metrics import DEAD_LETTERS
-from actors.runtime.pull import Delivery
+from actors.runtime.broker.connection import Outgoing
+from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.config.masking import masked
+from actors.runtime.telemetry.metrics import DEAD_LETTERS
 from protocol.broker import subjects
 from protocol.broker.dead_letters import Letter, Source, digest_of, replays_of
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import pydantic_core
 
 from actors.plan_log import read_plan
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.state_store import StateStore
-from actors.runtime.stream_admin import Stored
-from actors.runtime.stream_reading import read_stream
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.store.state_store import StateStore
 from actors.state_places import record_of
 from protocol.broker import subjects
 from protocol.broker.dead_letters import (

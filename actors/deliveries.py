@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from actors.clients import Clients
 from actors.examinee_session import ExamineeSession
 from actors.log_end import LogEnd
-from actors.runtime.actor import Actor, ActorStopped
-from actors.runtime.bus import Bus
-from actors.runtime.pull import Delivery
-from actors.runtime.subscriber import Received, Subscriber
+from actors.runtime.actor.actor import Actor, ActorStopped
+from actors.runtime.actor.subscriber import Received, Subscriber
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.consumer import Delivery
 from protocol.broker.stream_codecs import decode_socket, version_in
 from protocol.broker.streams import SOCKET
 from protocol.errors import InvalidField

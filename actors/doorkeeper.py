@@ -19,9 +19,9 @@ from actors.address_limits import AddressLimits, Limits, Place, Transport
 from actors.client_addresses import Network, client_address, is_trusted
 from actors.handshake import Handshake
 from actors.rate_limit import RateLimit
-from actors.runtime.local_addresses import is_wildcard
-from actors.runtime.settings import Settings, is_loopback
-from actors.runtime.tokens import TokenVerifier, bearer
+from actors.runtime.config.local_addresses import is_wildcard
+from actors.runtime.config.settings import Settings, is_loopback
+from actors.runtime.config.tokens import TokenVerifier, bearer
 from actors.single_headers import repeated
 from actors.socket_metrics import REFUSALS
 from protocol.close_codes import CLOSE_RULES, CloseCode

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from actors.runtime.state_store import StateStore
+from actors.runtime.store.state_store import StateStore
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.messages.server_messages import ServerStatusCode
 

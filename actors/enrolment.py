@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.store.state_store import StateStore
 from protocol.access.roster import Entry
 from protocol.broker import subjects
 from protocol.messages.codec import encode_batches

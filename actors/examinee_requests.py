@@ -10,7 +10,7 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from actors.problems import RETRY_AFTER, Problem
-from actors.runtime.tokens import TokenVerifier, bearer
+from actors.runtime.config.tokens import TokenVerifier, bearer
 from protocol.access.claims import Claims
 from protocol.errors import ErrorCode, StateDamaged, StateUnavailable
 from protocol.ids import check_id

@@ -12,9 +12,9 @@ from actors import traces
 from actors.connection import Connection
 from actors.fact_budget import FactBudget
 from actors.outbox import Outbox
-from actors.runtime import tracing
-from actors.runtime.actor import on
-from actors.runtime.state_store import StateStore
+from actors.runtime.actor.actor import on
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry import tracing
 from actors.socket_session import SocketSession
 from protocol.broker import subjects
 from protocol.close_codes import CloseCode

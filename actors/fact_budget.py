@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter
 
-from actors.runtime.metrics import REGISTRY
-from actors.runtime.pace import Pace
+from actors.runtime.telemetry.metrics import REGISTRY
+from actors.runtime.token_bucket import Pace
 
 HELD = Counter(
     "examwire_facts_held_total",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from actors.connection import Connection
 from actors.doorkeeper import shown_token
-from actors.runtime.tokens import TokenVerifier
+from actors.runtime.config.tokens import TokenVerifier
 from protocol.access.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.errors import ErrorCode, InvalidToken, ProtocolError, TokenNotYetValid

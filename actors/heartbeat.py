@@ -11,8 +11,8 @@ from typing import Literal
 
 import psutil
 
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.stream_admin import Stored
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.stream_admin import Stored
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import lease_of
 from protocol.broker.streams import is_marker

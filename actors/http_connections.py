@@ -22,8 +22,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from actors.client_addresses import Network, client_address, counted_as, is_trusted
-from actors.runtime.process_facts import fd_limit
-from actors.runtime.settings import WebSettings
+from actors.runtime.actor.process_facts import fd_limit
+from actors.runtime.config.settings import WebSettings
 from actors.web_metrics import CONNECTIONS, CONNECTIONS_ENDED
 
 log = logging.getLogger("examwire.web")

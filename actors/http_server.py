@@ -17,8 +17,8 @@ from collections.abc import Iterator
 import uvicorn
 
 from actors.http_connections import Connections, GuardedProtocol, Slot, short_answer
-from actors.runtime.local_addresses import in_url, is_wildcard
-from actors.runtime.settings import WebSettings
+from actors.runtime.config.local_addresses import in_url, is_wildcard
+from actors.runtime.config.settings import WebSettings
 from protocol.errors import RoleFailed
 
 log = logging.getLogger("examwire.web")

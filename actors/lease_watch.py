@@ -6,13 +6,13 @@ import logging
 from typing import Any
 
 from actors.log_of_record import StatusLog
-from actors.runtime.actor import Actor
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.presence import Presence
-from actors.runtime.pull import Delivery, PullConsumer
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore, Touch
-from actors.runtime.subscriber import Again, Received, Subscriber
+from actors.runtime.actor.actor import Actor
+from actors.runtime.actor.micro_service import Presence
+from actors.runtime.actor.subscriber import Again, Received, Subscriber
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore, Touch
 from actors.state_metrics import LEASE_EXPIRIES
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import LeaseExpired, decode_lease

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 
-from actors.runtime.bus import Bus
+from actors.runtime.broker.connection import Bus
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable
 from protocol.log.version import sequence_of

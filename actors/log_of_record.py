@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from actors.runtime.bus import Bus
-from actors.runtime.state_store import SocketWrite
-from actors.runtime.stream_admin import Stored
-from actors.runtime.stream_reading import read_stream
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.store.state_store import SocketWrite
 from actors.state_places import ENDED_SOCKET_SECONDS, Item, index_of, record_of, socket_writes
 from protocol.broker import subjects
 from protocol.broker.dead_letters import Letter

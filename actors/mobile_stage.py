@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from actors.examinee_requests import claims_of, ids_of, recorded
 from actors.problems import REMOVED, Problem
-from actors.runtime.state_store import StateStore
-from actors.runtime.tokens import TokenVerifier
+from actors.runtime.config.tokens import TokenVerifier
+from actors.runtime.store.state_store import StateStore
 from protocol.errors import ErrorCode
 from protocol.messages.facts import MobileSyncCode
 from protocol.records import keys

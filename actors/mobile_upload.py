@@ -27,9 +27,9 @@ from actors.picture_verdicts import PictureVerdicts
 from actors.pictures import NotAPicture, PictureTooLarge
 from actors.problems import TOO_MANY_REQUESTS, UPLOAD_STALLED, Problem
 from actors.rate_limit import RateLimit
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import MobileSyncSettings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import MobileSyncSettings
+from actors.runtime.store.state_store import StateStore
 from protocol.access.claims import Claims
 from protocol.broker import subjects
 from protocol.broker.streams import STATUS

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from actors import traces
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.pace import Pace
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.token_bucket import Pace
 from protocol.broker import subjects
 from protocol.messages.codec import encode, join, split_batches
 from protocol.messages.facts import ActionFact, ExamineeFact

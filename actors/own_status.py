@@ -6,7 +6,7 @@ import logging
 import time
 
 from actors.heartbeat import Heartbeat
-from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.broker.connection import Bus, Outgoing
 from protocol.broker import subjects
 from protocol.broker.streams import queue_id
 from protocol.errors import BrokerUnavailable

@@ -26,11 +26,11 @@ from actors.guess_budget import GuessBudget, TooManyGuesses
 from actors.mobile_stage import MobileStage, MobileStages
 from actors.problems import EXPIRED, NO_SECRET, NOT_WAITING, RETRY_AFTER, TOO_MANY_REQUESTS, Problem, problem_of
 from actors.rate_limit import RateLimit, client_address
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.local_addresses import LOOPBACK_NAMES, in_url, is_wildcard, lan_addresses
-from actors.runtime.settings import Settings, signs_elsewhere, token_secret
-from actors.runtime.stream_admin import Stored
-from actors.runtime.tokens import TokenVerifier, issue_token
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.config.local_addresses import LOOPBACK_NAMES, in_url, is_wildcard, lan_addresses
+from actors.runtime.config.settings import Settings, signs_elsewhere, token_secret
+from actors.runtime.config.tokens import TokenVerifier, issue_token
 from actors.web_metrics import CODES
 from protocol.access.phone_codes import LENGTH, LONGEST_SECONDS, PhoneCode, digest, new_code, normalised, shown
 from protocol.broker import subjects

@@ -22,7 +22,7 @@ from typing import Self, cast
 
 from actors.picture_worker import Answer, Job
 from actors.pictures import NotAPicture, PictureTooLarge
-from actors.runtime.settings import PREFIX, MobileSyncSettings
+from actors.runtime.config.settings import PREFIX, MobileSyncSettings
 from actors.web_metrics import DECODERS_ENDED, PICTURES_WAITING
 from protocol.errors import ExamwireError
 

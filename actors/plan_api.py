@@ -20,9 +20,9 @@ from actors.http_bodies import fresh_answer
 from actors.plan_log import Beginning, PlanLog
 from actors.plan_memory import PlanMemory
 from actors.problems import RETRY_AFTER, Problem
-from actors.runtime.bus import Bus
-from actors.runtime.settings import MobileSyncSettings
-from actors.runtime.tokens import TokenVerifier
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import MobileSyncSettings
+from actors.runtime.config.tokens import TokenVerifier
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
 from protocol.ids import check_id
 from protocol.log.outage_csv import csv_of

@@ -13,8 +13,8 @@ from websockets.exceptions import ConnectionClosed
 from actors import traces
 from actors.plan_snapshot import OVERLAP_SECONDS, REUSE, Parsed, SharedSnapshot, aspect_of, text_of
 from actors.proctor_session import ProctorSession
-from actors.runtime import tracing
-from actors.runtime.state_store import StateStore
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry import tracing
 from actors.socket_metrics import observe_told
 from protocol.messages.facts import Aspect, LossReason
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from actors.runtime.bus import Bus
-from actors.runtime.stream_admin import Stored
-from actors.runtime.stream_reading import read_stream
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.broker.stream_admin import Stored
 from protocol.broker import subjects
 from protocol.broker.streams import STATUS
 from protocol.log.entries import LogEntry, entries, may_name

@@ -13,8 +13,8 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 
 from actors.plan_log import read_plan
-from actors.runtime.bus import Bus
-from actors.runtime.stream_admin import Stored
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.stream_admin import Stored
 from protocol.log.entries import LogEntry, entries
 
 PLANS_KEPT = 4

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pydantic_core
 
-from actors.runtime.state_store import StateStore
+from actors.runtime.store.state_store import StateStore
 from protocol.client.plan_view import aspect
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.messages.codec import encode

@@ -10,8 +10,8 @@ from actors.connection import Connection
 from actors.fact_budget import FactBudget
 from actors.outbox import Outbox
 from actors.plan_snapshot import SharedSnapshot
-from actors.runtime.actor import on
-from actors.runtime.state_store import StateStore
+from actors.runtime.actor.actor import on
+from actors.runtime.store.state_store import StateStore
 from actors.socket_session import SocketSession
 from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
 from protocol.messages.facts import ActionFact, MobileSyncExtend, Notice, Readmit, Remove

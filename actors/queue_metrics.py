@@ -10,9 +10,9 @@ from prometheus_client import Counter, Gauge, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from actors.runtime.bus import Bus
-from actors.runtime.metrics import REGISTRY
-from actors.runtime.stream_admin import ConsumerState, StorageState, StreamState
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.stream_admin import ConsumerState, StorageState, StreamState
+from actors.runtime.telemetry.metrics import REGISTRY
 from protocol.broker.streams import STREAMS
 from protocol.errors import BrokerUnavailable
 

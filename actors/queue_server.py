@@ -8,11 +8,11 @@ from typing import Any
 
 from actors.checkpoints import Checkpoints
 from actors.queue_metrics import BROKER
-from actors.runtime.actor import Actor, on
-from actors.runtime.bus import Bus
-from actors.runtime.presence import Presence
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.actor.actor import Actor, on
+from actors.runtime.actor.micro_service import Presence
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from actors.topology_watch import Topology, TopologyWatch
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import lease_of

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.runtime.actor import Actor
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.presence import Presence
-from actors.runtime.pull import Delivery, PullConsumer
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.subscriber import Received, Subscriber
+from actors.runtime.actor.actor import Actor
+from actors.runtime.actor.micro_service import Presence
+from actors.runtime.actor.subscriber import Received, Subscriber
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from actors.state_metrics import ATTEMPTS, EXHAUSTED
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import Advisory, Wait, decode_advisory, decode_wait, wait_of

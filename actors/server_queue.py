@@ -9,9 +9,9 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from actors.runtime.bus import Bus
-from actors.runtime.ordered import OrderedConsumer
-from actors.runtime.pull import Delivery
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.broker.consumers.ordered import OrderedConsumer
 from protocol.broker import subjects
 from protocol.broker.streams import LOST_ON_THE_WAY_SECONDS, queue_id
 from protocol.errors import BrokerUnavailable, ConsumerGone, ErrorCode, NoResponders, ProtocolError

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from actors.own_status import OwnStatus
-from actors.runtime.bus import Bus
+from actors.runtime.broker.connection import Bus
 from actors.server_queue import QueueRefused
 from protocol.broker import subjects
 from protocol.errors import (

@@ -12,7 +12,7 @@ from typing import Any
 
 import pydantic
 
-from actors.runtime.actor import Actor
+from actors.runtime.actor.actor import Actor
 from protocol.messages.codec import field_error
 from protocol.messages.inspection import SessionsAsked
 

@@ -23,14 +23,14 @@ from actors.heartbeat import Heartbeat, Superseded
 from actors.log_end import LogEnd
 from actors.outbox import Outbox
 from actors.own_status import OwnStatus
-from actors.runtime.actor import Actor, on
-from actors.runtime.bus import Bus
-from actors.runtime.local_addresses import in_url, reachable_host
-from actors.runtime.presence import Presence
-from actors.runtime.pull import Delivery
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.tls import ServerTls
+from actors.runtime.actor.actor import Actor, on
+from actors.runtime.actor.micro_service import Presence
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.config.local_addresses import in_url, reachable_host
+from actors.runtime.config.settings import Settings
+from actors.runtime.config.tls import ServerTls
+from actors.runtime.store.state_store import StateStore
 from actors.server_queue import QueueReading, ServerQueue
 from actors.server_start import ServerStart
 from actors.session_list import page_of

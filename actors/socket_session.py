@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.connection import Connection
 from actors.outbox import Outbox
-from actors.runtime.actor import Actor, on
+from actors.runtime.actor.actor import Actor, on
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.messages.facts import ActionFact, Notice, NoticeConfirmed
 from protocol.messages.frames import Accepted, Heartbeat, Hello, error_frame

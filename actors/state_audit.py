@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from actors.log_of_record import Line, Projection, StatusLog
-from actors.runtime.state_store import StateStore
+from actors.runtime.store.state_store import StateStore
 from actors.state_places import kind_of
 from protocol.errors import StateDamaged
 from protocol.log.version import floor_of, sequence_of

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from actors.log_of_record import StatusLog
-from actors.runtime.state_store import RecordWrite, StateStore, Stored
+from actors.runtime.store.state_store import RecordWrite, StateStore, Stored
 from actors.state_places import Item, record_of, save_places
 from protocol.errors import StateDamaged
 from protocol.log.version import floor_of

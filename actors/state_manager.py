@@ -1,7 +1,7 @@
 """The state manager: from STATUS to Redis and to the socket servers. Any number of them may run.
 
 Plans are spread over partitions, and one manager at a time works off a partition, in the log's order
-(`actors.runtime.pinned`). Order of work for a batch: read the records, decide by the pure rules, write (compare and
+(`actors.runtime.broker.consumers.pinned`). Order of work for a batch: read the records, decide by the pure rules, write (compare and
 set), tell, then ack. Whatever step it dies at, whoever takes over completes the rest: a fact whose place is taken is
 not applied again, but what it asks for is done again under the same message ids.
 """
@@ -19,15 +19,15 @@ from prometheus_client import Counter, Histogram
 
 from actors import traces
 from actors.log_of_record import StatusLog
-from actors.runtime import tracing
-from actors.runtime.actor import Actor, on
-from actors.runtime.bus import Bus
-from actors.runtime.metrics import REGISTRY
-from actors.runtime.pace import Pace
-from actors.runtime.presence import Presence
-from actors.runtime.pull import Delivery
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.actor.actor import Actor, on
+from actors.runtime.actor.micro_service import Presence
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry import tracing
+from actors.runtime.telemetry.metrics import REGISTRY
+from actors.runtime.token_bucket import Pace
 from actors.state_decisions import Decided, Decisions
 from actors.state_metrics import count_superseded, count_told
 from actors.state_partitions import StatePartitions

@@ -9,8 +9,8 @@ from prometheus_client import Counter, Gauge, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from actors.runtime.census import CENSUS
-from actors.runtime.metrics import REGISTRY
+from actors.runtime.actor.registry import CENSUS
+from actors.runtime.telemetry.metrics import REGISTRY
 from protocol.close_codes import CLOSE_RULES
 from protocol.messages.base import Message
 from protocol.messages.facts import LossReason

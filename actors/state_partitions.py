@@ -8,10 +8,10 @@ import logging
 import time
 from collections.abc import Sequence
 
-from actors.runtime.bus import Bus
-from actors.runtime.listening import listening
-from actors.runtime.pinned import PinnedConsumer
-from actors.runtime.pull import Delivery
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.broker.consumers.listener import listening
+from actors.runtime.broker.consumers.pinned import PinnedConsumer
 from actors.state_progress import Reading
 from protocol.broker import subjects
 from protocol.broker.streams import STATE_MANAGERS

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.runtime.state_store import Index, RecordWrite, SocketWrite, StateStore
+from actors.runtime.store.state_store import Index, RecordWrite, SocketWrite, StateStore
 from protocol.messages.base import Message
 from protocol.messages.facts import (
     ConnectionStatus,

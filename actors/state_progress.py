@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from actors.consumer_watch import ConsumerWatch
-from actors.runtime.bus import Bus
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.store.state_store import StateStore
 from actors.state_metrics import BEHIND
 from protocol.broker import subjects
 from protocol.broker.streams import LEASE_WATCH, STATUS, reconnect_watch

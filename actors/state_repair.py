@@ -18,9 +18,9 @@ from typing import Any
 from prometheus_client import Counter
 
 from actors.log_of_record import Extent, Line, Projection, SetAside, StatusLog, facts_of
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.metrics import REGISTRY
-from actors.runtime.state_store import Index, Replacement, SocketWrite, StateStore
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.store.state_store import Index, Replacement, SocketWrite, StateStore
+from actors.runtime.telemetry.metrics import REGISTRY
 from actors.state_audit import Difference
 from actors.state_places import Item, kind_of, record_of, save_places
 from actors.state_restoring import heard_since, holds, in_flight, readable, restored, with_facts

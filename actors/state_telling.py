@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from actors import traces
 from actors.dead_letter import dead_letter, letter_of
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.in_order import InOrder, Parcel
-from actors.runtime.pull import Delivery
-from actors.runtime.state_store import StateStore
-from actors.runtime.stream_admin import Stored
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.broker.ordered_publisher import InOrder, Parcel
+from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.store.state_store import StateStore
 from actors.state_decisions import Decided
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from actors.connection import Connection
-from actors.runtime.settings import SocketSettings
+from actors.runtime.config.settings import SocketSettings
 from protocol.messages.facts import LossReason
 
 SLICE = 64

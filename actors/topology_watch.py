@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from actors.checkpoints import Checkpoints
 from actors.queue_metrics import CONSUMER_UP, MADE_AGAIN, WRITABLE
-from actors.runtime.bus import Bus
+from actors.runtime.broker.connection import Bus
 from protocol.broker.streams import LEASE, NATS_VERSION, ConsumerSpec, StreamSpec
 from protocol.errors import BrokerUnavailable, ConfigurationError, StateUnavailable
 

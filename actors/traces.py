@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic_core
 
-from actors.runtime import tracing
-from actors.runtime.tracing import Span
+from actors.runtime.telemetry import tracing
+from actors.runtime.telemetry.tracing import Span
 from protocol.messages.base import Message, Traced
 from protocol.messages.facts import ExamineeFact
 from protocol.messages.trace_context import parse_traceparent

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from actors.consumer_watch import ConsumerWatch
 from actors.outbox import Outbox
-from actors.runtime.bus import Bus
-from actors.runtime.listening import listening
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.listener import listening
 from actors.server_queue import ServerQueue
 from actors.socket_session import SocketSession
 from protocol.broker import subjects

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from actors.runtime.metrics import REGISTRY
+from actors.runtime.telemetry.metrics import REGISTRY
 
 UPLOADS = Counter("examwire_web_uploads_total", "Uploads of pictures, by the outcome", ["outcome"], registry=REGISTRY)
 REQUESTS = Histogram(

@@ -4,7 +4,7 @@ The pages and their files are in `actors.web_pages`, what they ask in `actors.pl
 `actors.mobile_stage` and `actors.phone_codes`. An upload (`actors.mobile_upload`) is checked to be a picture, stored,
 and only then announced in STATUS; the phone's 201 comes after the broker's ack (document 18). Every error is a problem
 document (`actors.problems`). That the process is alive is all that is said of it here; what it measures and what it
-misses is served on an address of its own (`actors.runtime.metrics_server`).
+misses is served on an address of its own (`actors.runtime.role.metrics_server`).
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from actors.mobile_upload import MobileUploads
 from actors.phone_codes import PhoneCodes
 from actors.plan_api import PlanApi
 from actors.problems import CROSS_SITE_REQUEST, PROBLEM_HANDLERS, RETRY_AFTER, Problem, problem_of
-from actors.runtime.actor import Actor
-from actors.runtime.bus import Bus
-from actors.runtime.logs import Tally
-from actors.runtime.presence import Presence
-from actors.runtime.settings import Settings, require_secret_beyond_loopback
-from actors.runtime.state_store import StateStore
-from actors.runtime.tls import ServerTls
-from actors.runtime.tokens import TokenVerifier
+from actors.runtime.actor.actor import Actor
+from actors.runtime.actor.micro_service import Presence
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings, require_secret_beyond_loopback
+from actors.runtime.config.tls import ServerTls
+from actors.runtime.config.tokens import TokenVerifier
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry.logs import Tally
 from actors.single_headers import repeated
 from actors.web_metrics import CROSS_SITE, REQUESTS, UPLOADS
 from actors.web_pages import Pages

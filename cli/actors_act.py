@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from actors.runtime.bus import Bus, ServiceEntry
-from actors.runtime.settings import Settings
-from actors.runtime.stream_reading import read_stream
+from actors.runtime.broker.connection import Bus, ServiceEntry
+from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.config.settings import Settings
 from cli.config import takes_settings
 from cli.live import Row, address_of, ask, connected, entry_at, inspection_of, kind_of
 from cli.output import ExitCode, Format, OutputOption, print_json, run_until_interrupted, say

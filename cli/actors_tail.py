@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from cli.config import takes_settings
 from cli.live import address_of, ask, connected, entry_at, is_session, session_at, session_ids
 from cli.output import Format, NotFound, OutputOption, print_json, run_until_interrupted, say

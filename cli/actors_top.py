@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from cli.config import takes_settings
 from cli.live import Looks, Row, add_queue_lag, connected, inspections, kind_of, shown_state
 from cli.output import Format, OutputOption, run_until_interrupted, show, table, watch

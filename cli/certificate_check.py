@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 
-from actors.runtime.settings import Settings, is_loopback
-from actors.runtime.tls import ServerTls
+from actors.runtime.config.settings import Settings, is_loopback
+from actors.runtime.config.tls import ServerTls
 from cli.certificates import is_for, names_of
 from cli.findings import Finding, failed, warning
 from protocol.errors import ConfigurationError

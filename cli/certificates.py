@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from actors.runtime.local_addresses import LOOPBACK_NAMES, lan_addresses
+from actors.runtime.config.local_addresses import LOOPBACK_NAMES, lan_addresses
 from protocol.errors import ConfigurationError
 
 # Phones refuse what is valid for more than 825 days (Apple, HT210176); 398 is what a public CA would give.

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from actors.runtime.settings import variable_of
+from actors.runtime.config.settings import variable_of
 from cli.engines import Engine
 from cli.output import ExitCode
 from protocol.errors import RoleFailed, RoleSuperseded

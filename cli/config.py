@@ -14,8 +14,8 @@ import typer
 from pydantic import BaseModel
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
-from actors.runtime.masking import masked
-from actors.runtime.settings import Settings, load_settings, settings_file, variable_of
+from actors.runtime.config.masking import masked
+from actors.runtime.config.settings import Settings, load_settings, settings_file, variable_of
 from cli.findings import State, show_findings, worst
 from cli.output import ExitCode, Format, OutputOption, show, table
 from cli.running_up import READY_FILE, RunningUp

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import pydantic
 
-from actors.runtime.broker_login import login
-from actors.runtime.redis_url import parse_redis_url
-from actors.runtime.settings import (
+from actors.runtime.broker.login import login
+from actors.runtime.config.redis_url import parse_redis_url
+from actors.runtime.config.settings import (
     CONFIG_VARIABLE,
     Settings,
     is_loopback,
@@ -27,8 +27,8 @@ from actors.runtime.settings import (
     value_of,
     variable_of,
 )
-from actors.runtime.tokens import TokenVerifier
-from actors.runtime.tracing import traces_url
+from actors.runtime.config.tokens import TokenVerifier
+from actors.runtime.telemetry.tracing import traces_url
 from cli.certificate_check import certificate_findings
 from cli.findings import Finding, State, failed, ok, warning
 from protocol.broker.streams import RECONNECT, STATUS, ladder_of

@@ -13,8 +13,8 @@ import pydantic_core
 import typer
 
 from actors.dead_letter_desk import Became, DeadLetterDesk, Filed, NoSuchLetter, NotReplayed, Replayed
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from cli.config import takes_settings
 from cli.live import connected
 from cli.moments import local, zone_name

@@ -16,14 +16,14 @@ import typer
 
 from actors.queue_server import topology_streams
 from actors.runtime import VERSION
-from actors.runtime.broker_login import login
-from actors.runtime.bus import Bus, Outgoing, ServiceEntry
-from actors.runtime.local_addresses import in_url
-from actors.runtime.process_facts import process_facts
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.stream_admin import ConsumerState
-from actors.runtime.tokens import check_token_keys
+from actors.runtime.actor.process_facts import process_facts
+from actors.runtime.broker.connection import Bus, Outgoing, ServiceEntry
+from actors.runtime.broker.login import login
+from actors.runtime.broker.stream_admin import ConsumerState
+from actors.runtime.config.local_addresses import in_url
+from actors.runtime.config.settings import Settings
+from actors.runtime.config.tokens import check_token_keys
+from actors.runtime.store.state_store import StateStore
 from cli.config import takes_settings
 from cli.config_check import contradictions
 from cli.doctor_checks import (

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from actors.runtime.broker_clock import TOLERATED_SECONDS
-from actors.runtime.settings import is_loopback
-from actors.runtime.stream_admin import ConsumerState, StreamState
+from actors.runtime.broker.clock import TOLERATED_SECONDS
+from actors.runtime.broker.stream_admin import ConsumerState, StreamState
+from actors.runtime.config.settings import is_loopback
 from cli.findings import Finding, State, failed, ok, unknown, warning
 from cli.streams import Finding as Difference
 from protocol.broker.streams import NATS_VERSION

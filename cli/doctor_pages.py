@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.typing import Origin, Subprotocol
 
-from actors.runtime.settings import Settings
+from actors.runtime.config.settings import Settings
 from cli.findings import Finding, failed, ok, unknown
 from cli.page_links import page_bases
 from protocol.messages.frames import SUBPROTOCOL

@@ -11,9 +11,9 @@ import typer
 
 from actors.dead_letter_desk import DeadLetterDesk
 from actors.plan_log import PlanLog
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from cli.config import takes_settings
 from cli.diagnosis import Diagnosis, Seen, diagnose
 from cli.live import connected, session_at

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.runtime.ending import end_tasks
-from actors.runtime.supervision import Intensity, Restarts
+from actors.runtime.actor.ending import end_tasks
+from actors.runtime.actor.supervisor import Intensity, Restarts
 from cli.children import GOOD_END, SUPERSEDED_END, Child
 from protocol.errors import RoleFailed, RoleSuperseded
 

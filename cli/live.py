@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from actors.runtime.bus import Bus, ServiceEntry
-from actors.runtime.settings import Settings
-from actors.runtime.stream_admin import ConsumerState
+from actors.runtime.broker.connection import Bus, ServiceEntry
+from actors.runtime.broker.stream_admin import ConsumerState
+from actors.runtime.config.settings import Settings
 from cli.output import NotFound
 from protocol.broker import subjects
 from protocol.errors import (

@@ -21,8 +21,8 @@ import psutil
 import typer
 import uvloop
 
-from actors.runtime.settings import load_settings, token_secret
-from actors.runtime.state_store import StateStore
+from actors.runtime.config.settings import load_settings, token_secret
+from actors.runtime.store.state_store import StateStore
 from cli.load_baseline import BarePath
 from cli.load_fleet import Fleet
 from cli.load_hall import Hall

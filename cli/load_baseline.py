@@ -25,7 +25,7 @@ from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
-from actors.runtime.bus import Bus
+from actors.runtime.broker.connection import Bus
 from cli.load_process import LoadProcess
 from cli.load_workers import each_command, raise_file_limit, say
 from protocol.broker.streams import SOCKET, STATE_MANAGERS, STATUS

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from actors.runtime.bus import Bus
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.store.state_store import StateStore
 from cli.children import GOOD_END, Child, EngineProcess, RoleProcess
 from cli.engines import NatsServer, RedisServer
 from cli.live import ask

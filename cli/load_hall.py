@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from actors.runtime.state_store import StateStore
+from actors.runtime.store.state_store import StateStore
 from cli.load_ledger import Ledger, Phase, Seen, Turn
 from cli.load_process import LoadProcess
 from cli.load_workers import examinee_id

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from actors.runtime.state_store import StateStore
+from actors.runtime.store.state_store import StateStore
 from cli.load_baseline import BarePath
 from cli.load_fleet import Fleet
 from cli.load_hall import REDIS_PATIENCE_SECONDS, REDIS_POLL_SECONDS, REDIS_SAMPLE_POLL_SECONDS, Hall

@@ -23,8 +23,8 @@ import uvloop
 from actors.client import ClientClosed, ConnectRefused, GaveUp
 from actors.examinee_client import ExamineeClient
 from actors.proctor_client import ProctorClient
-from actors.runtime.settings import load_settings
-from actors.runtime.tokens import issue_token
+from actors.runtime.config.settings import load_settings
+from actors.runtime.config.tokens import issue_token
 from protocol.close_codes import CloseCode
 from protocol.errors import ExamwireError
 from protocol.messages.frames import PlanSnapshot, Welcome

@@ -13,8 +13,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
-from actors.runtime.logs import configure_logging
-from actors.runtime.masking import masked
+from actors.runtime.config.masking import masked
+from actors.runtime.telemetry.logs import configure_logging
 from cli.output import exit_code_of, say
 from protocol.access.roster import BadRoster
 from protocol.errors import ConfigurationError, ExamwireError

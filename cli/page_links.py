@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from actors.runtime.local_addresses import in_url, is_wildcard, lan_addresses
-from actors.runtime.settings import Settings, is_loopback, signs_elsewhere
-from actors.runtime.tokens import issue_token
+from actors.runtime.config.local_addresses import in_url, is_wildcard, lan_addresses
+from actors.runtime.config.settings import Settings, is_loopback, signs_elsewhere
+from actors.runtime.config.tokens import issue_token
 
 if TYPE_CHECKING:
     from cli.certificates import TrialCertificate

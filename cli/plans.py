@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from cli.config import takes_settings
 from cli.moments import local, zone_name
 from cli.output import (

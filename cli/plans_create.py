@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actors.enrolment import Enrolled, enrol
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.tokens import issue_token
+from actors.runtime.config.settings import Settings
+from actors.runtime.config.tokens import issue_token
+from actors.runtime.store.state_store import StateStore
 from cli.config import takes_settings
 from cli.live import connected
 from cli.moments import local, zone_name

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.stream_admin import ConsumerState
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.stream_admin import ConsumerState
+from actors.runtime.config.settings import Settings
 from cli.config import takes_settings
 from cli.live import Row, connected, inspections
 from cli.output import (

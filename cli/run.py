@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.runtime.logs import configure_logging
-from actors.runtime.settings import Settings, require_secret_beyond_loopback, unknown_variables
-from actors.runtime.tls import check_tls
-from actors.runtime.tracing import configure_tracing, end_tracing
+from actors.runtime.config.settings import Settings, require_secret_beyond_loopback, unknown_variables
+from actors.runtime.config.tls import check_tls
+from actors.runtime.telemetry.logs import configure_logging
+from actors.runtime.telemetry.tracing import configure_tracing, end_tracing
 from cli.config import takes_settings
 from cli.output import print_json
 from protocol.ids import check_id, check_server_id
 
 if TYPE_CHECKING:  # a role imports what it needs only
-    from actors.runtime.bus import Bus
-    from actors.runtime.state_store import StateStore
-    from actors.runtime.supervision import ChildSpec, Supervisor
+    from actors.runtime.actor.supervisor import ChildSpec, Supervisor
+    from actors.runtime.broker.connection import Bus
+    from actors.runtime.store.state_store import StateStore
 
 log = logging.getLogger("examwire.run")
 
@@ -79,7 +79,7 @@ def socket_server(
     check_tls("socket", settings.socket)
     require_secret_beyond_loopback(settings, "socket-server", settings.socket.host)
 
-    from actors.runtime.supervision import ChildSpec
+    from actors.runtime.actor.supervisor import ChildSpec
     from actors.socket_server import SocketServer
 
     def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
@@ -107,7 +107,7 @@ def state_manager(
     from actors.advisory_watch import AdvisoryWatch
     from actors.lease_watch import LeaseWatch
     from actors.reconnect_watch import ReconnectWatch
-    from actors.runtime.supervision import ChildSpec
+    from actors.runtime.actor.supervisor import ChildSpec
     from actors.state_manager import StateManager
 
     def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
@@ -141,7 +141,7 @@ def queue_server(
     own_name = _name_of("queue-server", name)
 
     from actors.queue_server import QueueServer
-    from actors.runtime.supervision import ChildSpec
+    from actors.runtime.actor.supervisor import ChildSpec
 
     def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
         return [ChildSpec("queue-server", lambda: QueueServer(settings, bus, own_name, store))]
@@ -166,7 +166,7 @@ def web_server(settings: Settings, json_ready: JsonOption = False) -> None:
     check_tls("web", settings.web)
     require_secret_beyond_loopback(settings, "web-server", settings.web.host)
 
-    from actors.runtime.supervision import ChildSpec
+    from actors.runtime.actor.supervisor import ChildSpec
     from actors.web_server import WebServer
 
     def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
@@ -193,9 +193,9 @@ def _run(
     json_ready: bool,
 ) -> None:
     """Run the role and end the process. `describe` gives the ready line's fields besides event, role and metricsUrl."""
-    from actors.runtime.metrics_server import MetricsServer
-    from actors.runtime.role import run_role
-    from actors.runtime.tokens import check_token_keys
+    from actors.runtime.config.tokens import check_token_keys
+    from actors.runtime.role.metrics_server import MetricsServer
+    from actors.runtime.role.role import run_role
 
     host, port = settings.metrics.host, settings.metrics.port
     require_secret_beyond_loopback(settings, f"{role} metrics", host)

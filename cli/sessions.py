@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.runtime.settings import Settings
+from actors.runtime.config.settings import Settings
 from cli.config import takes_settings
 from cli.live import (
     Row,

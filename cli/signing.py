@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from actors.runtime.settings import Settings, signs_elsewhere, token_secret, variable_of
+from actors.runtime.config.settings import Settings, signs_elsewhere, token_secret, variable_of
 from cli.running_up import RunningUp
 from protocol.errors import ConfigurationError
 

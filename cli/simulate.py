@@ -14,8 +14,8 @@ from typing import Annotated
 
 import typer
 
-from actors.runtime.settings import Settings
-from actors.runtime.tokens import issue_token
+from actors.runtime.config.settings import Settings
+from actors.runtime.config.tokens import issue_token
 from cli.certificates import trusted_here
 from cli.config import takes_settings
 from cli.output import ExitCode, Format, OutputOption, say, show

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from actors.queue_server import apply_topology, topology_consumers, topology_streams
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.stream_specs import config_difference, consumer_config, stream_config
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.stream_specs import config_difference, consumer_config, stream_config
+from actors.runtime.config.settings import Settings
 from cli.config import takes_settings
 from cli.live import Row, connected
 from cli.output import ExitCode, Format, OutputOption, WatchOption, run_until_interrupted, say, show, table, watch

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from actors.runtime.settings import Settings
+from actors.runtime.config.settings import Settings
 from cli.config import takes_settings
 from cli.output import Format, OutputOption, print_json, say
 from protocol.messages.frames import Role
@@ -47,7 +47,7 @@ def token(
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Print a token signed with the configured secret, or with the one of the data directory (made when missing)."""
-    from actors.runtime.tokens import issue_token
+    from actors.runtime.config.tokens import issue_token
     from cli.signing import require_taken_here
 
     seconds = seconds_of(expires)

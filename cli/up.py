@@ -16,17 +16,17 @@ from urllib.parse import urlsplit
 
 import typer
 
-from actors.runtime.ending import end_tasks
-from actors.runtime.logs import Level, configure_logging
-from actors.runtime.settings import (
+from actors.runtime.actor.ending import end_tasks
+from actors.runtime.actor.supervisor import Intensity
+from actors.runtime.config.settings import (
     Settings,
     load_settings,
     require_secret_beyond_loopback,
     signs_elsewhere,
     variable_of,
 )
-from actors.runtime.supervision import Intensity
-from actors.runtime.tls import check_tls
+from actors.runtime.config.tls import check_tls
+from actors.runtime.telemetry.logs import Level, configure_logging
 from cli.children import EngineProcess, RoleProcess
 from cli.config import as_environment, flattened, takes_settings
 from cli.data_dir import DataDirClaim
@@ -104,7 +104,7 @@ def up(
     require_secret_beyond_loopback(settings, "socket servers", settings.socket.host)
     require_secret_beyond_loopback(settings, "web-server", settings.web.host)
     require_secret_beyond_loopback(settings, "metrics", settings.metrics.host)
-    from actors.runtime.tokens import check_token_keys
+    from actors.runtime.config.tokens import check_token_keys
 
     check_token_keys(settings)
     check_tls("socket", settings.socket)
@@ -225,7 +225,7 @@ class System:
 
     async def _recorded(self, roles: Mapping[str, RoleProcess]) -> None:
         """Wait until Redis says READY of the socket servers: from then on a client is told of both."""
-        from actors.runtime.state_store import StateStore
+        from actors.runtime.store.state_store import StateStore
 
         wanted = {(server_id, roles[server_id].ready["url"]) for server_id in SERVER_IDS}
         store = StateStore(self.redis_url, self.settings.redis)
@@ -324,7 +324,7 @@ class System:
         return "\n".join([*lines, *self._things_to_try(ready["webUrl"])])
 
     def _things_to_try(self, web_url: str) -> list[str]:
-        from actors.runtime.tokens import issue_token
+        from actors.runtime.config.tokens import issue_token
 
         mobile = issue_token(self.settings, "mobile", self.plan, "E001")
         trusting = f"--cacert {self._certificate.certificate_file} " if self._certificate is not None else ""

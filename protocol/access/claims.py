@@ -1,4 +1,4 @@
-"""The claims of a token, and what a role may do. Signatures are checked in `actors.runtime.tokens`."""
+"""The claims of a token, and what a role may do. Signatures are checked in `actors.runtime.config.tokens`."""
 
 from __future__ import annotations
 

@@ -238,12 +238,12 @@ def _message(stream: StreamSpec) -> str:
 
 
 def _direct(stream: StreamSpec) -> str:
-    """Read a stream from any of its copies (`actors.runtime.stream_reading`)."""
+    """Read a stream from any of its copies (`actors.runtime.broker.consumers.stream_reader`)."""
     return f"{API}.DIRECT.GET.{stream.name}"
 
 
 def _time() -> str:
-    """Hear from the broker what time it is (`actors.runtime.broker_clock`), and how long LEASE has had its leader."""
+    """Hear from the broker what time it is (`actors.runtime.broker.clock`), and how long LEASE has had its leader."""
     return f"{API}.STREAM.INFO.{LEASE.name}"
 
 

@@ -188,7 +188,7 @@ STATE_MANAGERS: tuple[ConsumerSpec, ...] = (
         for partition in range(PARTITIONS)
     ),
 )
-"""Each is read by one state manager at a time, in the order of the log (`actors.runtime.pinned`)."""
+"""Each is read by one state manager at a time, in the order of the log (`actors.runtime.broker.consumers.pinned`)."""
 
 LEASE_WATCH = ConsumerSpec(
     LEASE.name,

@@ -19,9 +19,9 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings, load_settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.store.state_store import StateStore
 from cli.engines import NatsServer, RedisServer
 from protocol.broker.streams import STREAMS
 from tests.browser.phone_scene import Scene

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from actors.runtime.bus import Outgoing
+from actors.runtime.broker.connection import Outgoing
 from protocol.broker import subjects
 from protocol.messages.codec import encode
 from protocol.messages.facts import MobileSyncTimeout

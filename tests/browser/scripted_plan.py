@@ -22,8 +22,8 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from actors.runtime.settings import load_settings
-from actors.runtime.tokens import issue_token
+from actors.runtime.config.settings import load_settings
+from actors.runtime.config.tokens import issue_token
 from actors.web_pages import Pages
 from protocol.messages.frames import SUBPROTOCOL
 from protocol.times import format_time

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.config.settings import Settings, load_settings
 from actors.socket_server import SocketServer
 from actors.web_server import WebServer
 from protocol.messages.frames import Role

@@ -218,7 +218,7 @@ async def test_another_tab_takes_over_and_this_one_says_so(site: Site, screens: 
 
 
 async def test_a_token_that_has_expired_is_replaced_without_losing_the_page(site: Site, screens: Screens) -> None:
-    from actors.runtime.tokens import issue_token
+    from actors.runtime.config.tokens import issue_token
 
     old = issue_token(site.settings, "examinee", "P001", "E001", seconds=-60)
     page = await screens.open(f"{site.url}/examinee#token={old}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from actors.runtime.tokens import issue_token
+from actors.runtime.config.tokens import issue_token
 from protocol.messages.frames import Role
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.examinee_scene import CONNECTED, connected, headline

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings, load_settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.store.state_store import StateStore
 from cli.engines import NatsServer, RedisServer
 from protocol.broker.streams import STREAMS
 from tests.integration.command_line import Invoke, command_with

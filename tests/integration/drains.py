@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from actors.runtime.bus import Bus
+from actors.runtime.broker.connection import Bus
 from cli.live import ask
 from protocol.broker import subjects
 from protocol.messages.operator_requests import Done, Drain

@@ -17,10 +17,10 @@ import httpx
 from PIL import Image
 from redis.asyncio import Redis
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.tokens import issue_token
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.config.tokens import issue_token
+from actors.runtime.store.state_store import StateStore
 from actors.web_server import WebServer
 from protocol.broker.streams import STATUS
 from protocol.messages.frames import Role

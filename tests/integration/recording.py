@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event
 
-from actors.runtime.bus import Bus
+from actors.runtime.broker.connection import Bus
 from protocol.broker.streams import STREAMS
 from protocol.messages.operator_requests import Tail
 from tests.integration.system import RawClient, System

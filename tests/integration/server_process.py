@@ -11,7 +11,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
 from typing import Self
 
-from actors.runtime.settings import Settings
+from actors.runtime.config.settings import Settings
 from tests.integration.system import RawClient, System
 
 

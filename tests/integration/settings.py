@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.config.settings import Settings, load_settings
 
 
 def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:

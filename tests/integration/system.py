@@ -18,11 +18,11 @@ from actors.advisory_watch import AdvisoryWatch
 from actors.lease_watch import LeaseWatch
 from actors.queue_server import QueueServer
 from actors.reconnect_watch import ReconnectWatch
-from actors.runtime.actor import Actor
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.tokens import issue_token
+from actors.runtime.actor.actor import Actor
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.config.tokens import issue_token
+from actors.runtime.store.state_store import StateStore
 from actors.socket_server import SocketServer
 from actors.state_manager import StateManager
 from protocol.errors import StateUnavailable

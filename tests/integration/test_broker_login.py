@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.bus import Bus
+from actors.runtime.broker.connection import Bus
 from cli.engines import NatsServer
 from protocol.errors import BrokerUnavailable
 from tests.integration.system import eventually

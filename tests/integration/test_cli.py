@@ -16,9 +16,9 @@ import pytest
 from redis.asyncio import Redis
 
 from actors.queue_server import QueueServer
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from protocol.messages.facts import ConnectionStatusCode, MobileSyncCode
 from protocol.records import keys
 from protocol.records.kinds import CONNECTION, MOBILE_SYNC

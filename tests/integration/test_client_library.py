@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from tests.integration.settings import changed
 from tests.integration.system import System
 from tests.unit.test_client_library import node_binary, why_no_node

@@ -10,8 +10,8 @@ import pytest
 from actors.client import ConnectRefused, GaveUp
 from actors.examinee_client import ExamineeClient
 from actors.proctor_client import ProctorClient
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from protocol.messages.facts import MobileSyncCode, MobileSyncStatus
 from protocol.messages.frames import (
     Accepted,

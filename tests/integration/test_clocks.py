@@ -18,9 +18,9 @@ from unittest.mock import AsyncMock
 import httpx
 import pytest
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from actors.socket_metrics import EXPIRED
 from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from actors.queue_server import QueueServer, apply_topology
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.stream_reading import read_stream
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from cli.streams import compare
 from protocol.broker.streams import LEASE, STATUS, STREAMS
 from protocol.errors import BrokerUnavailable, ConfigurationError

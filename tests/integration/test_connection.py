@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import Settings
 from actors.state_manager import StateManager
 from protocol.broker import subjects
 from protocol.messages.codec import encode, join

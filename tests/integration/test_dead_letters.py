@@ -14,9 +14,9 @@ import pytest
 
 from actors.dead_letter import dead_letter
 from actors.dead_letter_desk import MAX_AGES, DeadLetterDesk, Filed, NoSuchLetter, NotReplayed, Replayed
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings
-from actors.runtime.stream_reading import read_stream
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.config.settings import Settings
 from protocol.broker import subjects
 from protocol.broker.dead_letters import REPLAY_OF
 from protocol.broker.streams import ConsumerSpec

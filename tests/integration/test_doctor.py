@@ -22,11 +22,11 @@ from typer.testing import CliRunner
 
 from actors.dead_letter import dead_letter
 from actors.queue_server import QueueServer, apply_topology
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.metrics import REGISTRY
-from actors.runtime.process_facts import process_facts
-from actors.runtime.settings import NatsSettings, Settings, load_settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.actor.process_facts import process_facts
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import NatsSettings, Settings, load_settings
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry.metrics import REGISTRY
 from actors.web_server import WebServer
 from cli.doctor import Examination
 from cli.doctor_checks import (

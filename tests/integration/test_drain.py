@@ -9,8 +9,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from actors.examinee_client import ExamineeClient
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import Settings
 from cli.live import Refused, ask
 from cli.output import NotFound
 from protocol.broker import subjects

@@ -8,8 +8,8 @@ import time
 from actors.client import ClientClosed
 from actors.examinee_client import ExamineeClient
 from actors.proctor_client import ProctorClient
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import Settings
 from protocol.broker import subjects
 from protocol.messages.base import Message
 from protocol.messages.codec import encode

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.pull import Delivery, PullConsumer
-from actors.runtime.state_store import RecordWrite, SocketWrite, StateStore, Stored
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
+from actors.runtime.store.state_store import RecordWrite, SocketWrite, StateStore, Stored
 from cli.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATUS, ConsumerSpec
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from protocol.messages.frames import Role
 from protocol.records import keys
 from tests.integration.phones import Site, capture_path, open_site, picture, problem

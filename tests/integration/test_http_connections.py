@@ -19,13 +19,13 @@ import pytest
 
 from actors import http_connections
 from actors.mobile_upload import MobileUploads
-from actors.runtime import metrics_server
-from actors.runtime.bus import Bus
-from actors.runtime.metrics import REGISTRY
-from actors.runtime.metrics_server import MOST_CONNECTIONS, MetricsServer
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.supervision import Supervisor
+from actors.runtime.actor.supervisor import Supervisor
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.role import metrics_server
+from actors.runtime.role.metrics_server import MOST_CONNECTIONS, MetricsServer
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry.metrics import REGISTRY
 from tests.certificates import issue
 from tests.integration.phones import Site, capture_path, open_site, picture, upload_path
 from tests.integration.settings import changed

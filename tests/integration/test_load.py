@@ -16,8 +16,8 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from cli.engines import NatsServer, RedisServer, wait_until
 from cli.load_fleet import Fleet
 from cli.main import app

@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from actors.queue_server import apply_topology
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.metrics_server import MetricsServer
-from actors.runtime.settings import Settings, load_settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.stream_reading import read_stream
-from actors.runtime.supervision import Supervisor
+from actors.runtime.actor.supervisor import Supervisor
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.role.metrics_server import MetricsServer
+from actors.runtime.store.state_store import StateStore
 from cli.engines import NatsServer, RedisServer
 from tests.integration.system import System, eventually
 

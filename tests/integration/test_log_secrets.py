@@ -19,10 +19,10 @@ import pytest
 from typer.testing import CliRunner
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings, load_settings
-from actors.runtime.stream_reading import read_stream
-from actors.runtime.tokens import issue_token
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.config.tokens import issue_token
 from cli.engines import NatsServer, RedisServer
 from cli.main import app
 from protocol.broker import subjects

@@ -9,13 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
-from actors.runtime.bus import Bus
-from actors.runtime.metrics import REGISTRY
-from actors.runtime.metrics_server import REQUEST_BYTES, MetricsServer
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.supervision import ChildSpec, Supervisor
-from actors.runtime.vitals import Vitals
+from actors.runtime.actor.supervisor import ChildSpec, Supervisor
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.role.metrics_server import REQUEST_BYTES, MetricsServer
+from actors.runtime.role.vitals import Vitals
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry.metrics import REGISTRY
 from actors.state_manager import StateManager
 from cli.engines import NatsServer, RedisServer
 from protocol.broker import subjects
@@ -43,7 +43,7 @@ async def test_a_ping_on_a_connection_that_has_just_broken_is_an_engine_that_is_
 async def test_a_role_says_what_it_lacks_and_is_alive_all_the_while(
     own_engines: tuple[NatsServer, RedisServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.runtime.vitals.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("actors.runtime.role.vitals.PROBE_SECONDS", 0.2)
     nats, redis = own_engines
     supervisor = Supervisor("role")
     needing, degrading = (MetricsServer("role", "127.0.0.1", 0, needs_redis=needs) for needs in (True, False))

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from actors.state_manager import StateManager
 from actors.web_server import WebServer
 from protocol.records import keys

@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator
 import pytest
 from PIL import Image
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from protocol.broker import subjects
 from protocol.messages.frames import Role
 from protocol.times import format_time

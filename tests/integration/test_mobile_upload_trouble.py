@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 
 from actors.captures import Incoming
 from actors.mobile_upload import MobileUploads
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings, load_settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.store.state_store import StateStore
 from actors.web_server import WebServer
 from cli.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATUS

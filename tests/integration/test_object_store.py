@@ -22,11 +22,11 @@ from actors.captures import (
     StoreFailed,
 )
 from actors.queue_server import apply_topology
-from actors.runtime import object_store
-from actors.runtime.bus import Bus
-from actors.runtime.object_store import ObjectStore
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker import object_store
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.object_store import ObjectStore
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from actors.web_server import WebServer
 from cli.streams import compare
 from protocol.broker.streams import CAPTURES_BUCKET, captures_stream

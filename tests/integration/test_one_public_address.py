@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from actors.examinee_client import ExamineeClient
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from protocol.messages.frames import Welcome
 from tests.integration.drains import drain, end_of, know_each_other
 from tests.integration.settings import changed

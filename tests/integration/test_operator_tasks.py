@@ -19,10 +19,10 @@ from typer.testing import Result
 
 from actors.examinee_client import ExamineeClient
 from actors.proctor_client import ProctorClient
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import load_settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.tokens import issue_token
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import load_settings
+from actors.runtime.config.tokens import issue_token
+from actors.runtime.store.state_store import StateStore
 from protocol.records import keys
 from tests.integration.command_line import command_with
 from tests.integration.system import eventually

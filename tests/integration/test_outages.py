@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.config.settings import Settings, load_settings
 from actors.state_manager import StateManager
 from cli.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATE_MANAGERS, STATUS

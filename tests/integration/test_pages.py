@@ -15,11 +15,11 @@ from redis.asyncio import Redis
 from websockets.exceptions import InvalidStatus
 
 from actors.plan_memory import PlanMemory
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.stream_admin import Stored
-from actors.runtime.stream_reading import read_stream
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from actors.web_pages import DIRECTORY, EMBEDDABLE, PAGES
 from actors.web_server import WebServer
 from protocol.broker import subjects

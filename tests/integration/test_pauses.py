@@ -11,8 +11,8 @@ import nats.errors
 import pytest
 from nats.aio.msg import Msg
 
-from actors.runtime import nats_client
-from actors.runtime.bus import Bus
+from actors.runtime.broker import nats_client
+from actors.runtime.broker.connection import Bus
 from cli.engines import NatsServer, RedisServer
 from protocol.errors import BrokerUnavailable, NoResponders
 from tests.integration.cable import Cable

@@ -19,11 +19,11 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from actors.queue_server import apply_topology
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.pull import PullConsumer
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.stream_reading import read_stream
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.consumer import PullConsumer
+from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from actors.server_queue import QueueRefused, ServerQueue
 from actors.socket_server import SocketServer
 from actors.web_server import WebServer

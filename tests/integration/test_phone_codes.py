@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from actors import phone_codes
 from actors.guess_budget import GuessBudget
-from actors.runtime.bus import Bus
-from actors.runtime.metrics import REGISTRY
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.tokens import TokenVerifier, issue_token
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.config.tokens import TokenVerifier, issue_token
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry.metrics import REGISTRY
 from protocol.broker.streams import PHONE
 from protocol.errors import InvalidToken
 from protocol.messages.frames import Role

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from actors import picture_decoders
-from actors.runtime.bus import Bus
-from actors.runtime.metrics import REGISTRY
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry.metrics import REGISTRY
 from tests.integration.phones import Site, open_site, picture, problem
 from tests.integration.settings import changed
 from tests.integration.system import eventually

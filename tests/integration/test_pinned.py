@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import pytest
 
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.pinned import PinnedConsumer
-from actors.runtime.pull import Delivery
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.broker.consumers.pinned import PinnedConsumer
+from actors.runtime.config.settings import Settings
 from protocol.broker.streams import ConsumerSpec, StreamSpec
 from protocol.errors import NotPermitted
 from tests.integration.system import eventually

@@ -13,8 +13,8 @@ from actors.client import GaveUp
 from actors.examinee_client import ExamineeClient
 from actors.log_of_record import StatusLog, facts_of
 from actors.proctor_client import ProctorClient
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import Settings
 from actors.state_audit import Audit
 from actors.state_places import Item
 from protocol.broker import subjects

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from actors.queue_server import apply_topology
-from actors.runtime import nats_client
-from actors.runtime.bus import Bus
-from actors.runtime.ordered import OrderedConsumer
-from actors.runtime.settings import Settings
+from actors.runtime.broker import nats_client
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.ordered import OrderedConsumer
+from actors.runtime.config.settings import Settings
 from cli.engines import NatsServer, RedisServer
 from protocol.broker import subjects
 from protocol.broker.streams import SOCKET, ConsumerSpec

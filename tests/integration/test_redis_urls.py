@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from actors.log_of_record import StatusLog
-from actors.runtime.bus import Bus
-from actors.runtime.settings import RedisSettings, Settings, load_settings
-from actors.runtime.state_store import Index, RecordWrite, StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import RedisSettings, Settings, load_settings
+from actors.runtime.store.state_store import Index, RecordWrite, StateStore
 from actors.state_audit import Audit
 from actors.web_server import WebServer
 from cli.engines import NatsServer, RedisServer, free_port

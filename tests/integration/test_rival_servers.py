@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.bus import Bus
-from actors.runtime.metrics import REGISTRY
-from actors.runtime.settings import Settings
-from actors.runtime.supervision import Intensity
+from actors.runtime.actor.supervisor import Intensity
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.telemetry.metrics import REGISTRY
 from actors.socket_server import SocketServer
 from cli.children import RoleProcess
 from cli.keeper import Keeper, Rivalry

@@ -11,16 +11,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from actors.runtime import role as role_module
-from actors.runtime.actor import Actor
-from actors.runtime.bus import Bus
-from actors.runtime.ending import end_tasks
-from actors.runtime.metrics_server import MetricsServer
-from actors.runtime.role import run_role
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.supervision import ChildSpec, Supervisor
-from actors.runtime.vitals import Vitals
+from actors.runtime.actor.actor import Actor
+from actors.runtime.actor.ending import end_tasks
+from actors.runtime.actor.supervisor import ChildSpec, Supervisor
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.role import role as role_module
+from actors.runtime.role.metrics_server import MetricsServer
+from actors.runtime.role.role import run_role
+from actors.runtime.role.vitals import Vitals
+from actors.runtime.store.state_store import StateStore
 from cli.engines import free_port
 from protocol.errors import ConfigurationError
 

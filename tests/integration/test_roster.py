@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from actors.log_of_record import StatusLog
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.tokens import TokenVerifier
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.config.tokens import TokenVerifier
 from actors.state_audit import Audit
 from tests.integration.command_line import Invoke
 from tests.integration.system import System, eventually

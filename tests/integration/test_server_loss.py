@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings, load_settings
 from actors.socket_server import SocketServer
 from cli.engines import NatsServer, RedisServer
 from protocol.broker import subjects

@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 from actors import plan_feed, plan_snapshot
 from actors.clients import Clients
 from actors.plan_feed import PlanFeed
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from protocol.client.plan_view import PlanView
 from protocol.messages.frames import SERVER_FRAMES, ExamineeRow
 from protocol.records import keys

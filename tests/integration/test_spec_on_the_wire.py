@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from actors.dead_letter_desk import DeadLetterDesk
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings, token_secret
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import Settings, token_secret
+from actors.runtime.store.state_store import StateStore
 from actors.web_server import WebServer
 from cli.live import Refused, ask
 from cli.output import NotFound

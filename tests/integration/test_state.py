@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 from actors.endpoints import Endpoints
 from actors.log_of_record import StatusLog, facts_of
 from actors.plan_snapshot import read_rows
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings, load_settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.store.state_store import StateStore
 from actors.state_audit import Audit, Report
 from actors.state_decisions import Decisions
 from actors.state_manager import StateManager

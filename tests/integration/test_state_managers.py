@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from nats.aio.msg import Msg
 
-from actors.runtime.actor import on
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.actor.actor import on
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import Settings, load_settings
 from actors.state_manager import StateManager, StatusBatch
 from cli.engines import NatsServer, RedisServer
 from protocol.broker import subjects

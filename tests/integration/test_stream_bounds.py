@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from actors.queue_server import apply_topology
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings
-from actors.runtime.stream_admin import LEAST_SAFEGUARD
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.stream_admin import LEAST_SAFEGUARD
+from actors.runtime.config.settings import Settings
 from cli.doctor_checks import judge_fill
 from cli.engines import nats_server_binary
 from cli.streams import compare

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import Settings
 from protocol.messages.codec import encode
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.times import format_time

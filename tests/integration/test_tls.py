@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings, load_settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.store.state_store import StateStore
 from cli.config import as_environment
 from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable

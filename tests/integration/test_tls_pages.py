@@ -13,11 +13,11 @@ import httpx
 import pytest
 from cryptography import x509
 
-from actors.runtime.bus import Bus
-from actors.runtime.local_addresses import lan_addresses
-from actors.runtime.settings import Settings, load_settings
-from actors.runtime.state_store import StateStore
-from actors.runtime.tls import ServerTls
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.local_addresses import lan_addresses
+from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.config.tls import ServerTls
+from actors.runtime.store.state_store import StateStore
 from actors.web_server import WebServer
 from cli.certificate_check import certificate_findings
 from cli.certificates import is_for, own_host_names, trial_certificate

@@ -9,9 +9,9 @@ import pytest
 
 from actors.checkpoints import Checkpoints
 from actors.queue_server import QueueServer, topology_consumers, topology_streams
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings, load_settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.store.state_store import StateStore
 from actors.topology_watch import Topology
 from protocol.broker import subjects
 from protocol.broker.streams import CHECKPOINT, STATUS, ConsumerSpec

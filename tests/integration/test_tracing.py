@@ -13,11 +13,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from actors.runtime import tracing
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings, TracingSettings
-from actors.runtime.state_store import StateStore
-from actors.runtime.stream_reading import read_stream
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.config.settings import Settings, TracingSettings
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry import tracing
 from actors.state_manager import StateManager
 from actors.web_server import WebServer
 from protocol.messages.trace_context import parse_traceparent

@@ -24,8 +24,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from actors.examinee_client import ExamineeClient
-from actors.runtime.settings import load_settings
-from actors.runtime.tokens import issue_token
+from actors.runtime.config.settings import load_settings
+from actors.runtime.config.tokens import issue_token
 from cli.engines import NatsServer, RedisServer
 from cli.main import app
 from protocol.messages.frames import Welcome

@@ -22,8 +22,8 @@ from redis.asyncio import Redis
 
 from actors.examinee_client import ExamineeClient
 from actors.proctor_client import ProctorClient
-from actors.runtime.metrics import REGISTRY
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.telemetry.metrics import REGISTRY
 from actors.state_manager import StateManager
 from actors.state_repair import Repair, StateRepair
 from cli.engines import NatsServer, RedisServer

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from actors.runtime.bus import Bus
-from actors.runtime.metrics import REGISTRY
-from actors.runtime.metrics_server import exposition
-from actors.runtime.settings import Settings, load_settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.role.metrics_server import exposition
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry.metrics import REGISTRY
 from actors.web_server import WebServer
 from cli.engines import NatsServer, RedisServer
 from protocol.errors import ConfigurationError, NoResponders, RoleFailed

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 
 from actors.log_of_record import Extent, SetAside, StatusLog, said_of_server
 from actors.log_of_record import facts_of as facts_in
-from actors.runtime.broker_clock import BrokerClock
-from actors.runtime.bus import Bus, Outgoing, Sent
-from actors.runtime.stream_admin import Stored as Logged
+from actors.runtime.broker.clock import BrokerClock
+from actors.runtime.broker.connection import Bus, Outgoing, Sent
+from actors.runtime.broker.stream_admin import Stored as Logged
 from protocol.broker import subjects
 from protocol.client.plan_view import PlanView
 from protocol.log.version import version_of

@@ -7,8 +7,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.runtime.state_store import Index, RecordWrite, Replacement, SocketWrite, StateStore, Stored
-from actors.runtime.state_store_mark import Mark, StateMark
+from actors.runtime.store.state_store import Index, RecordWrite, Replacement, SocketWrite, StateStore, Stored
+from actors.runtime.store.whole_mark import Mark, StateMark
 from protocol.errors import StateDamaged, StateLost
 
 

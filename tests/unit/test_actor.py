@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from actors.runtime.actor import Actor, ActorStopped, on
-from actors.runtime.mailbox import MailboxFull
+from actors.runtime.actor.actor import Actor, ActorStopped, on
+from actors.runtime.actor.mailbox import MailboxFull
 from tests.unit.waiting import until
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.broker_clock import BrokerClock
-from actors.runtime.metrics import BROKER_CLOCK_OFFSET
+from actors.runtime.broker.clock import BrokerClock
+from actors.runtime.telemetry.metrics import BROKER_CLOCK_OFFSET
 from protocol.errors import BrokerUnavailable, NoResponders, NotPermitted
 from protocol.times import format_time
 
@@ -127,14 +127,14 @@ OWN_CLOCK = {
     "actors/own_status.py": "a message id, which need only be another one each time",
     "actors/plan_feed.py": "the default for tests",
     "actors/traces.py": "spans go by the clocks of their processes, as all tracing does",
-    "actors/runtime/tracing.py": "the same",
-    "actors/runtime/actor.py": "since when this process's actors run, and when they failed last",
-    "actors/runtime/broker_clock.py": "what the broker's is compared with",
-    "actors/runtime/process_facts.py": "what the doctor compares",
-    "actors/runtime/state_store_mark.py": "a note for people in Redis",
-    "actors/runtime/tap.py": "what a tailed actor's own log would say",
-    "actors/runtime/tokens.py": "the issuer's clock is a third one: both are asked",
-    "actors/runtime/vitals.py": "what Redis' clock is compared with",
+    "actors/runtime/telemetry/tracing.py": "the same",
+    "actors/runtime/actor/actor.py": "since when this process's actors run, and when they failed last",
+    "actors/runtime/broker/clock.py": "what the broker's is compared with",
+    "actors/runtime/actor/process_facts.py": "what the doctor compares",
+    "actors/runtime/store/whole_mark.py": "a note for people in Redis",
+    "actors/runtime/actor/tail.py": "what a tailed actor's own log would say",
+    "actors/runtime/config/tokens.py": "the issuer's clock is a third one: both are asked",
+    "actors/runtime/role/vitals.py": "what Redis' clock is compared with",
     "actors/client_session.py": "an HTTP date of a proxy, as seconds from now",
 }
 """Where a process may ask its own clock, and why; everything else goes by the broker's (`bus.clock`)."""

@@ -11,9 +11,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from actors.runtime.broker_login import login
-from actors.runtime.refusals import Refusals
-from actors.runtime.settings import NatsSettings, load_settings
+from actors.runtime.broker.login import login
+from actors.runtime.broker.refusals import Refusals
+from actors.runtime.config.settings import NatsSettings, load_settings
 from protocol.errors import ConfigurationError, NotPermitted
 from tests.certificates import issue
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from actors.runtime.supervision import Intensity
+from actors.runtime.actor.supervisor import Intensity
 from cli.children import Child
 from cli.data_dir import DataDirClaim
 from cli.keeper import Keeper, Rivalry

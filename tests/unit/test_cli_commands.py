@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from actors.runtime.settings import Settings, load_settings
-from actors.runtime.tokens import TokenVerifier
+from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.config.tokens import TokenVerifier
 from cli.config import NothingRuns, at_running_system, takes_settings
 from cli.main import app
 from cli.output import ExitCode, NotFound, exit_code_of

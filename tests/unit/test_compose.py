@@ -16,7 +16,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from actors.runtime.settings import load_settings, setting_fields, variable_of
+from actors.runtime.config.settings import load_settings, setting_fields, variable_of
 from cli.engines import nats_server_binary
 from cli.main import app
 from protocol.broker.permissions import password_variable

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typer.testing import CliRunner
 
-from actors.runtime.settings import unknown_variables
+from actors.runtime.config.settings import unknown_variables
 from cli.main import app
 
 SECRET = "0123456789-abcdefghij-ABCDEFGHIJ"

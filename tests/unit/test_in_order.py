@@ -8,9 +8,9 @@ from typing import cast
 
 import pytest
 
-import actors.runtime.in_order as in_order
-from actors.runtime.in_order import InOrder
-from actors.runtime.publishing import Outgoing, PubAck, Publishing, Sent
+import actors.runtime.broker.ordered_publisher as in_order
+from actors.runtime.broker.ordered_publisher import InOrder
+from actors.runtime.broker.publisher import Outgoing, PubAck, Publishing, Sent
 from protocol.errors import BrokerUnavailable, NotPermitted
 
 ACK = b'{"stream":"SOCKET","seq":1}'

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.runtime.stream_admin import ConsumerState
+from actors.runtime.broker.stream_admin import ConsumerState
 from cli.actors_top import _KEYS, Order
 from cli.live import Looks, server_of_socket, session_ids, shown_state
 from cli.queues import _is_called, _row

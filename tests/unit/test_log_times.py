@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.log_of_record import facts_of
-from actors.runtime.pull import stored_at
-from actors.runtime.stream_admin import Stored
+from actors.runtime.broker.consumers.consumer import stored_at
+from actors.runtime.broker.stream_admin import Stored
 from actors.state_places import Item
 from protocol.broker import subjects
 from protocol.log.entries import decode, entries

@@ -16,10 +16,10 @@ import jwt
 import pytest
 from websockets.frames import Frame, Opcode
 
-from actors.runtime import masking
-from actors.runtime.logs import JsonFormatter, Tally, TextFormatter
-from actors.runtime.masking import hide, masked
-from actors.runtime.settings import load_settings, token_secret
+from actors.runtime.config import masking
+from actors.runtime.config.masking import hide, masked
+from actors.runtime.config.settings import load_settings, token_secret
+from actors.runtime.telemetry.logs import JsonFormatter, Tally, TextFormatter
 
 TOKEN = jwt.encode({"sub": "E001", "role": "examinee", "plan": "P001", "exp": 2_000_000_000}, "k" * 32)
 SPACED = "ewogICJhbGciOiAiSFMyNTYiCn0." + TOKEN.partition(".")[2]  # another library's JSON, with spaces
@@ -156,7 +156,7 @@ def test_frames_are_logged_by_their_size(log: Log) -> None:
 
 def test_a_process_that_dies_of_an_error_masks_it() -> None:
     script = (
-        "from actors.runtime.logs import configure_logging\n"
+        "from actors.runtime.telemetry.logs import configure_logging\n"
         "configure_logging('web-server', 'w', 'info', 'json')\n"
         f"raise RuntimeError({TOKEN!r})"
     )
@@ -186,7 +186,7 @@ async def test_a_tally_is_one_line_for_thousands(log: Log, monkeypatch: pytest.M
 def test_only_at_debug_is_each_connection_a_line(level: str, lines: int) -> None:
     script = (
         "import logging\n"
-        "from actors.runtime.logs import configure_logging\n"
+        "from actors.runtime.telemetry.logs import configure_logging\n"
         f"configure_logging('socket-server', 'SOCK001', {level!r})\n"
         "logging.getLogger('websockets.server').info('connection closed')\n"
         "logging.getLogger('examwire.clients').info('one line a second')\n"

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from actors.runtime.mailbox import Mailbox, MailboxFull, MailboxStatistics
+from actors.runtime.actor.mailbox import Mailbox, MailboxFull, MailboxStatistics
 
 
 def test_first_in_first_out() -> None:

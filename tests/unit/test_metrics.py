@@ -13,11 +13,11 @@ from prometheus_client import Metric
 import actors.queue_metrics
 import actors.state_manager
 import actors.web_metrics
-from actors.runtime.actor import Actor, on
-from actors.runtime.census import CENSUS, Census
-from actors.runtime.metrics import REGISTRY
-from actors.runtime.supervision import ChildSpec, Intensity, Supervisor
-from actors.runtime.vitals import _lag
+from actors.runtime.actor.actor import Actor, on
+from actors.runtime.actor.registry import CENSUS, Census
+from actors.runtime.actor.supervisor import ChildSpec, Intensity, Supervisor
+from actors.runtime.role.vitals import _lag
+from actors.runtime.telemetry.metrics import REGISTRY
 from actors.socket_metrics import count_close, observe_told
 from actors.state_metrics import count_told
 from protocol.messages.facts import LossReason

@@ -14,8 +14,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 
-from actors.runtime.nats_client import DEAD_SECONDS, PING_SECONDS, PRIVATE, NatsClient
-from actors.runtime.refusals import Refusals
+from actors.runtime.broker.nats_client import DEAD_SECONDS, PING_SECONDS, PRIVATE, NatsClient
+from actors.runtime.broker.refusals import Refusals
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES: dict[str, object] = {
@@ -25,7 +25,10 @@ EXAMPLES: dict[str, object] = {
     "nats.aio.msg.Msg": Msg(Client()),
     "nats.js.client.JetStreamContext": Client().jetstream(),
 }
-ELSEWHERE = {"actors/runtime/pull.py": {"_client"}, "actors/runtime/stream_admin.py": {"_api_request"}}
+ELSEWHERE = {
+    "actors/runtime/broker/consumers/consumer.py": {"_client"},
+    "actors/runtime/broker/stream_admin.py": {"_api_request"},
+}
 
 
 @pytest.mark.parametrize("kind", PRIVATE)

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from actors.runtime.settings import Settings, load_settings
-from actors.runtime.tokens import TokenVerifier
+from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.config.tokens import TokenVerifier
 from cli.certificates import trial_certificate
 from cli.page_links import advice, described, page_bases, page_links
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from actors import pictures
 from actors.pictures import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge
-from actors.runtime.settings import MobileSyncSettings
+from actors.runtime.config.settings import MobileSyncSettings
 
 MAX_PIXELS = 1_000_000
 

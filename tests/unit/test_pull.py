@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from actors.runtime.bus import Bus
-from actors.runtime.pull import PullConsumer
-from actors.runtime.refusals import Refusals
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.consumer import PullConsumer
+from actors.runtime.broker.refusals import Refusals
 from tests.unit.waiting import until
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.redis_url import RedisAddress, parse_redis_url, without_password
-from actors.runtime.settings import load_settings
+from actors.runtime.config.redis_url import RedisAddress, parse_redis_url, without_password
+from actors.runtime.config.settings import load_settings
 from protocol.errors import ConfigurationError
 
 TAKEN = {

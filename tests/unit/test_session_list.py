@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from actors.runtime.actor import Actor
+from actors.runtime.actor.actor import Actor
 from actors.session_list import MAX_PAGE, page_of
 from protocol.errors import ProtocolError
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.config.settings import Settings, load_settings
 from protocol.errors import ConfigurationError
 
 FIXED = {

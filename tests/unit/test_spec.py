@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 from actors import phone_codes, plan_api, problems
 from actors.examinee_session import ExamineeSession
 from actors.proctor_session import ProctorSession
-from actors.runtime.actor import Actor
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings, load_settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.actor.actor import Actor
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.store.state_store import StateStore
 from actors.web_pages import Pages
 from actors.web_server import WebServer
 from cli.main import app

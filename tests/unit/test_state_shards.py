@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from actors.runtime.state_store_shards import PARTS, OneServer, Shards
+from actors.runtime.store.shards import PARTS, OneServer, Shards
 from protocol.records import keys
 
 

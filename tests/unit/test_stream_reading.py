@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-import actors.runtime.stream_reading as stream_reading
-from actors.runtime.bus import Bus
-from actors.runtime.refusals import Refusals
-from actors.runtime.stream_admin import Stored, StreamState
-from actors.runtime.stream_reading import read_stream
+import actors.runtime.broker.consumers.stream_reader as stream_reading
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.broker.refusals import Refusals
+from actors.runtime.broker.stream_admin import Stored, StreamState
 from protocol.errors import BrokerUnavailable
 from protocol.times import format_time
 

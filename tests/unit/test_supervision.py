@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from actors.runtime.actor import Actor, on
-from actors.runtime.supervision import ChildSpec, Intensity, Restart, Supervisor
+from actors.runtime.actor.actor import Actor, on
+from actors.runtime.actor.supervisor import ChildSpec, Intensity, Restart, Supervisor
 from protocol.errors import RoleFailed
 from tests.unit.waiting import until
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from actors.connection import Connection
-from actors.runtime.settings import SocketSettings
+from actors.runtime.config.settings import SocketSettings
 from actors.sweep import SLICE, TURNS, Sweep
 
 TIMEOUT = 0.16

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from actors.runtime.actor import Actor, on
-from actors.runtime.tap import FIRST, MAX_TAILS, READ_BYTES, Tap, described
+from actors.runtime.actor.actor import Actor, on
+from actors.runtime.actor.tail import FIRST, MAX_TAILS, READ_BYTES, Tap, described
 from protocol.errors import BrokerUnavailable, ErrorCode, ProtocolError
 from protocol.log.version import version_of
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode

@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
-from actors.runtime.settings import Settings, load_settings, require_secret_beyond_loopback, token_secret
-from actors.runtime.tokens import TokenVerifier, bearer, issue_token
+from actors.runtime.config.settings import Settings, load_settings, require_secret_beyond_loopback, token_secret
+from actors.runtime.config.tokens import TokenVerifier, bearer, issue_token
 from protocol.access.claims import Claims
 from protocol.errors import ConfigurationError, InvalidField, InvalidToken, TokenNotYetValid
 

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from actors.address_limits import Limits
 from actors.doorkeeper import Doorkeeper, page_hosts
 from actors.http_bodies import Body, takes_gzip
-from actors.runtime.local_addresses import lan_addresses, own_names
-from actors.runtime.settings import SocketSettings, load_settings
+from actors.runtime.config.local_addresses import lan_addresses, own_names
+from actors.runtime.config.settings import SocketSettings, load_settings
 from actors.web_pages import DIRECTORY, EMBEDDABLE, PAGES, connect_source, content_security_policy
 from protocol.errors import ConfigurationError
 

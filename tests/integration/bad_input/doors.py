@@ -7,7 +7,7 @@ from typing import Any
 
 import jwt
 
-from actors.runtime.settings import Settings, token_secret
+from actors.runtime.config.settings import Settings, token_secret
 from tests.integration.system import RawClient, System
 
 BAD_IDS = [

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings, load_settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings, load_settings
 from protocol.errors import ConfigurationError
 from tests.integration.bad_input.doors import Neighbours
 from tests.integration.system import RawClient, System, eventually

@@ -10,8 +10,8 @@ from contextlib import suppress
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from tests.integration.attacker import start_attack
 from tests.integration.server_process import ServerProcess, join, story
 from tests.integration.system import RawClient, System, eventually

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.state_store import StateStore
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
 from actors.single_headers import SINGLE
 from protocol.messages.frames import CONNECT_PATH, REQUEST_BYTES
 from tests.integration.bad_input.doors import Neighbours

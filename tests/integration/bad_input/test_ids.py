@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.tokens import issue_token
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.config.tokens import issue_token
 from protocol.broker import subjects
 from protocol.errors import InvalidField
 from protocol.ids import check_server_id

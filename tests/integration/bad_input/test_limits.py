@@ -13,9 +13,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from actors import address_limits, handshake
-from actors.runtime.bus import Bus
-from actors.runtime.metrics import REGISTRY
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.telemetry.metrics import REGISTRY
 from protocol.messages.frames import BURST_SECONDS, CONNECT_PATH, HELLO_BYTES, HELLO_FRAMES, TOKEN_SUBPROTOCOL
 from tests.integration.attacker import ATTACKS, HANDSHAKE
 from tests.integration.bad_input.doors import Neighbours

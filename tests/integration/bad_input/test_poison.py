@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import Settings
 from protocol.broker import subjects
 from protocol.messages.codec import Codec
 from protocol.messages.frames import Error

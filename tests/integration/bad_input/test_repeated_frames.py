@@ -6,8 +6,8 @@ import asyncio
 import json
 import time
 
-from actors.runtime.bus import Bus
-from actors.runtime.stream_reading import read_stream
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.stream_reader import read_stream
 from protocol.records import keys
 from tests.integration.bad_input.doors import Neighbours
 from tests.integration.system import RawClient, System, eventually

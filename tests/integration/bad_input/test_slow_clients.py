@@ -12,8 +12,8 @@ import pytest
 from redis.asyncio import Redis
 
 from actors import clients
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import Settings
 from actors.socket_session import SocketSession
 from protocol.broker import subjects
 from protocol.messages.frames import Role

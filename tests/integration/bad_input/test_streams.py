@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.broker.connection import Bus, Outgoing
 from protocol.broker import subjects
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.records import keys

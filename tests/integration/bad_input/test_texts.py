@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from actors.runtime.bus import Bus, Outgoing
+from actors.runtime.broker.connection import Bus, Outgoing
 from actors.web_server import WebServer
 from protocol.broker import subjects
 from protocol.messages.codec import encode

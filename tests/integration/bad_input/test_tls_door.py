@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from actors import handshake
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from tests.certificates import Certificates, issue
 from tests.integration.bad_input.test_limits import Bare
 from tests.integration.server_process import ServerProcess

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from actors.runtime.settings import token_secret
+from actors.runtime.config.settings import token_secret
 from protocol.records import keys
 from tests.integration.bad_input.doors import Neighbours, crafted, refused
 from tests.integration.system import RawClient, System

@@ -7,8 +7,8 @@ from functools import partialmethod
 
 import pytest
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from cli import actors_act, queues
 from tests.integration.system import System
 

@@ -12,9 +12,9 @@ import sys
 import pytest
 
 from actors.queue_server import QueueServer
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
-from actors.runtime.supervision import ChildSpec, Supervisor
+from actors.runtime.actor.supervisor import ChildSpec, Supervisor
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from actors.socket_server import SocketServer
 from cli import actors_act
 from protocol.broker import subjects

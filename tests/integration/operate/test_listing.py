@@ -10,8 +10,8 @@ import subprocess
 import sys
 from typing import Any
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from cli.live import add_queue_lag
 from protocol.broker.streams import ConsumerSpec
 from tests.integration.command_line import Invoke

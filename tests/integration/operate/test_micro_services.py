@@ -7,7 +7,7 @@ import re
 import time
 from datetime import datetime
 
-from actors.runtime.bus import Bus
+from actors.runtime.broker.connection import Bus
 from protocol.broker import subjects
 from tests.integration.system import System
 

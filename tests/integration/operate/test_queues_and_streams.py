@@ -8,7 +8,7 @@ from datetime import datetime
 
 from typer.testing import Result
 
-from actors.runtime.bus import Bus
+from actors.runtime.broker.connection import Bus
 from protocol.broker import subjects
 from protocol.log.partitions import partition_of
 from tests.integration.command_line import Invoke

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from tests.integration.start_up.parts import quick
 from tests.integration.system import System
 

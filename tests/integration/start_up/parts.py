@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from protocol.records import keys
 from tests.integration.settings import changed
 from tests.integration.system import System

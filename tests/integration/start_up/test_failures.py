@@ -12,8 +12,8 @@ import nats.errors
 import pytest
 from nats.aio.msg import Msg
 
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from protocol.broker import subjects
 from protocol.errors import ErrorCode, RoleFailed
 from protocol.messages.codec import encode

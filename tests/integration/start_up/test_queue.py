@@ -8,8 +8,8 @@ import time
 import pytest
 
 from actors import server_queue
-from actors.runtime.bus import Bus, Outgoing
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import Settings
 from actors.socket_server import QueueBatch, SocketServer
 from protocol.broker import subjects
 from protocol.messages.codec import encode

@@ -10,8 +10,8 @@ from typing import Any
 from nats.aio.msg import Msg
 
 from actors.queue_server import QueueServer
-from actors.runtime.bus import Bus
-from actors.runtime.settings import Settings
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
 from cli.engines import free_port
 from protocol.broker import subjects
 from tests.integration.start_up.parts import filters_of, quick, record_of

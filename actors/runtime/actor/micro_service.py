@@ -1,0 +1,131 @@
+"""An actor's presence on the bus: a NATS micro service that answers an inspection and does what an operator asks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Mapping
+
+from actors.runtime import VERSION
+from actors.runtime.actor.actor import Actor
+from actors.runtime.actor.process_facts import answer_process_facts
+from actors.runtime.actor.tail import Tap
+from actors.runtime.broker.connection import Bus, Respond
+from protocol.broker import subjects
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.messages.codec import encode
+from protocol.messages.frames import error_frame
+from protocol.messages.operator_requests import REQUESTS, Done, Drain, Kick, Stop, Tail
+
+log = logging.getLogger("examwire.presence")
+
+STOP_AFTER_SECONDS = 0.1  # the answer goes out first
+
+
+class Presence:
+    """Announces one actor. `inspect` overrides the plain answer; `endpoints`: name to (subject, handler)."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        actor: Actor,
+        *,
+        inspect: Respond | None = None,
+        endpoints: Mapping[str, tuple[str, Respond]] | None = None,
+    ) -> None:
+        self._bus = bus
+        self._actor = actor
+        self._inspect = inspect or self._plain
+        self._endpoints = endpoints or {}
+        self._service: object | None = None
+        self._tails: set[asyncio.Task[None]] = set()
+        self.subject = subjects.inspect(f"{actor.kind}-{secrets.token_hex(6)}")
+
+    async def announce(self) -> None:
+        """Be listed and answer, until `withdraw`."""
+        actor = self._actor
+        endpoints: dict[str, tuple[str, Respond]] = {
+            "inspect": (self.subject, self._inspect),
+            "control": (subjects.control(actor.address), self._control),
+            "process": (f"{self.subject}.process", answer_process_facts),
+            **self._endpoints,
+        }
+        self._service = await self._bus.add_service(
+            actor.kind,
+            version=VERSION,
+            description=(type(actor).__doc__ or "").strip().splitlines()[0],
+            metadata={"address": actor.address, "kind": actor.kind, "inspect": self.subject},
+            endpoints={name: (subject, self._safe(respond)) for name, (subject, respond) in endpoints.items()},
+            details=lambda: actor.inspection().model_dump(mode="json", by_alias=True),
+        )
+
+    async def withdraw(self) -> None:
+        """Be listed no more. Harmless when repeated or cut off."""
+        service, self._service = self._service, None
+        tap = self._actor.tap
+        for task in self._tails:
+            task.cancel()
+        if service is None:
+            return
+        try:
+            async with asyncio.timeout(2):
+                if tap is not None:
+                    await tap.flush()  # what it has failed with, if it has
+                await self._bus.remove_service(service)
+        except TimeoutError:
+            log.debug("%s: left without a word: NATS is away", self._actor.address)
+
+    def _safe(self, respond: Respond) -> Respond:
+        """Whatever is asked, the asker gets an answer and the actor goes on."""
+
+        async def answer(payload: bytes) -> bytes:
+            try:
+                return await respond(payload)
+            except Exception as error:
+                self._actor.remember(error)
+                log.exception("%s: a request failed: %r", self._actor.address, payload[:200])
+                return encode(error_frame(ProtocolError(ErrorCode.UNAVAILABLE, f"failed: {type(error).__name__}")))
+
+        return answer
+
+    async def _control(self, payload: bytes) -> bytes:
+        try:
+            request = REQUESTS.decode_one(payload)
+            assert isinstance(request, Drain | Stop | Kick | Tail)
+            if isinstance(request, Tail):
+                return encode(self._tail(request))
+            log.warning("%s: an operator asks: %s", self._actor.address, payload.decode(errors="replace")[:200])
+            return encode(self._stop() if isinstance(request, Stop) else await self._actor.control(request))
+        except ProtocolError as error:
+            return encode(error_frame(error))
+
+    def _stop(self) -> Done:
+        if self._actor.end_role is None:
+            raise ProtocolError(ErrorCode.NOT_ALLOWED, f"{self._actor.address} is not the actor of a process", "type")
+        asyncio.get_running_loop().call_later(STOP_AFTER_SECONDS, self._actor.end_role)
+        return Done(text=f"the process of {self._actor.address} ends")
+
+    def _tail(self, request: Tail) -> Done:
+        actor = self._actor if request.session is None else self._actor.child(request.session)
+        if actor is None:
+            detail = f"{self._actor.address} holds no {request.session}"
+            raise ProtocolError(ErrorCode.NOT_FOUND, detail, "data.session")
+        tap = actor.tap or Tap(actor.address, self._bus.publish_core)
+        tap.watch(request)
+        if actor.tap is None:
+            log.info("%s: an operator tails %s", self._actor.address, actor.address)
+            actor.tap = tap
+            task = asyncio.get_running_loop().create_task(self._run(actor, tap), name=f"{actor.address}:tap")
+            self._tails.add(task)
+            task.add_done_callback(self._tails.discard)
+        return Done(text=f"{actor.address} is tailed", details={"kind": actor.kind, "handled": actor.handled})
+
+    async def _run(self, actor: Actor, tap: Tap) -> None:
+        try:
+            await tap.run()
+        finally:
+            actor.tap = None
+
+    async def _plain(self, _request: bytes) -> bytes:
+        return self._actor.inspection().model_dump_json(by_alias=True).encode()

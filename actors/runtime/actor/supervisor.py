@@ -1,0 +1,171 @@
+"""Supervision in the manner of Erlang/OTP: child specs, restart with backoff, intensity in a period, escalation."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from actors.runtime.actor.actor import Actor
+from actors.runtime.telemetry.metrics import RESTARTS
+from protocol.errors import RoleFailed
+
+log = logging.getLogger("examwire.supervisor")
+
+Restart = Literal["permanent", "transient", "temporary"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """How to make an actor and when to make it again.
+
+    permanent: always restarted. transient: restarted unless the error is a `RoleFailed`. temporary: never.
+    """
+
+    name: str
+    factory: Callable[[], Actor]
+    restart: Restart = "permanent"
+
+
+@dataclass(frozen=True, slots=True)
+class Intensity:
+    """More than `restarts` within `period` seconds is no passing trouble: the supervisor gives up."""
+
+    restarts: int = 5
+    period: float = 60.0
+    backoff: float = 0.1
+    backoff_max: float = 5.0
+
+
+class Restarts:
+    """The latest restarts, held against an intensity; the wait before each doubles within a period."""
+
+    def __init__(self, intensity: Intensity) -> None:
+        self._intensity = intensity
+        self._recent: deque[float] = deque()
+
+    @property
+    def recent(self) -> int:
+        """How many there were within the period."""
+        return len(self._recent)
+
+    def delay(self) -> float | None:
+        """Count one more: the seconds to wait before it; `None`: that is too many."""
+        now = time.monotonic()
+        self._recent.append(now)
+        while self._recent[0] < now - self._intensity.period:
+            self._recent.popleft()
+        if len(self._recent) > self._intensity.restarts:
+            return None
+        return min(self._intensity.backoff * 2.0 ** (len(self._recent) - 1), self._intensity.backoff_max)
+
+
+class Supervisor:
+    """Starts children in order, stops them in reverse, restarts the one that failed and leaves its siblings alone.
+
+    `wait()` returns when `stop()` was called and raises `RoleFailed` when the intensity was exceeded.
+    """
+
+    def __init__(self, name: str, intensity: Intensity | None = None) -> None:
+        self.name = name
+        self.intensity = intensity or Intensity()
+        self.children: dict[str, Actor] = {}
+        self._specs: dict[str, ChildSpec] = {}
+        self._restarts = Restarts(self.intensity)
+        self._counts: dict[str, int] = {}
+        self._failed: set[Actor] = set()
+        self._restarting: set[asyncio.Task[None]] = set()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stopping = False
+
+    async def start_child(self, spec: ChildSpec) -> Actor:
+        """Start a child; an error in its start is the caller's (it is not restarted)."""
+        actor = spec.factory()
+        before = self.children.get(spec.name)
+        if before is not None:  # it is told from its first inspection on what happened to the one before it
+            actor.restarts = self._counts.get(spec.name, 0)
+            actor.failed, actor.last_error, actor.last_error_at = before.failed, before.last_error, before.last_error_at
+        self._specs[spec.name] = spec
+        self.children[spec.name] = actor
+        actor.end_role = self.end
+        await actor.start(lambda failed, error: self._child_failed(spec, failed, error))
+        return actor
+
+    def _child_failed(self, spec: ChildSpec, actor: Actor, error: BaseException) -> None:
+        if self._stopping or self.children.get(spec.name) is not actor or actor in self._failed:
+            return
+        self._failed.add(actor)  # it keeps its place in the order until the next one takes it
+        task = asyncio.get_running_loop().create_task(self._replace(spec, actor, error), name=f"restart:{spec.name}")
+        self._restarting.add(task)
+        task.add_done_callback(self._restarting.discard)
+
+    async def _replace(self, spec: ChildSpec, failed: Actor, error: BaseException) -> None:
+        while True:
+            await self._stop_child(spec.name, failed)
+            self._failed.discard(failed)
+            if spec.restart == "temporary":
+                self.children.pop(spec.name, None)
+                return
+            if spec.restart == "transient" and isinstance(error, RoleFailed):
+                self._escalate(error)
+                return
+            delay = self._restarts.delay()
+            if delay is None:
+                self._escalate(
+                    RoleFailed(
+                        f"{self.name}: {spec.name} failed {self._restarts.recent} times within "
+                        f"{self.intensity.period:g} s, last with {type(error).__name__}: {error}"
+                    )
+                )
+                return
+            count = self._counts[spec.name] = self._counts.get(spec.name, 0) + 1
+            RESTARTS.labels(failed.kind).inc()
+            log.warning("%s: restarting %s in %.1f s (restart %d)", self.name, spec.name, delay, count)
+            await asyncio.sleep(delay)
+            if self._stopping:
+                return
+            try:
+                await self.start_child(spec)
+            except Exception as start_error:
+                log.exception("%s: %s did not start", self.name, spec.name)
+                failed, error = self.children[spec.name], start_error
+                failed.remember(error)
+                continue
+            return
+
+    async def _stop_child(self, name: str, actor: Actor) -> None:
+        try:
+            await actor.stop()
+        except Exception:
+            log.exception("%s: %s did not stop cleanly", self.name, name)
+
+    def _escalate(self, error: BaseException) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    def end(self) -> None:
+        """Have `wait()` return: somebody asked for a good end. The children go on until `stop()`."""
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    async def wait(self) -> None:
+        """Until the supervisor is stopped or asked to end; raises what it gave up with."""
+        await asyncio.shield(self._ended)
+
+    async def stop(self) -> None:
+        """Stop the children in reverse order of their start. Harmless when repeated."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for task in list(self._restarting):
+            task.cancel()
+        for name in reversed(list(self.children)):
+            await self._stop_child(name, self.children[name])
+        if not self._ended.done():
+            self._ended.set_result(None)
+        elif not self._ended.cancelled():
+            self._ended.exception()  # retrieved, so that asyncio does not complain when nobody waits

@@ -1,0 +1,396 @@
+"""The bus: the one place that touches nats-py. Everything above it speaks subjects, bytes and our errors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import nats
+import nats.errors
+import nats.js.errors
+import pydantic
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.micro.request import Request as MicroRequest
+from nats.micro.service import EndpointConfig, Service, ServiceConfig
+
+from actors.runtime.broker.clock import BrokerClock
+from actors.runtime.broker.login import login
+from actors.runtime.broker.nats_client import NatsClient
+from actors.runtime.broker.publisher import Outgoing, PubAck, Publishing, Sent
+from actors.runtime.broker.refusals import Refusals
+from actors.runtime.broker.stream_admin import API_SECONDS, StreamAdmin
+from actors.runtime.config.settings import NatsSettings, Settings
+from protocol.errors import BrokerUnavailable, NoResponders, NotPermitted
+
+__all__ = ["Bus", "Outgoing", "PubAck", "Respond", "Sent", "ServiceEntry"]
+
+log = logging.getLogger("examwire.bus")
+
+CLOSE_SECONDS = 2.0
+
+Respond = Callable[[bytes], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEntry:
+    """One actor as the NATS micro protocol lists it."""
+
+    name: str
+    id: str
+    version: str
+    metadata: dict[str, str]
+    description: str = ""
+
+
+class _ServiceInfo(pydantic.BaseModel):
+    name: str
+    id: str
+    version: str
+    metadata: dict[str, str] | None = None
+    description: str | None = None
+
+
+class Bus(Publishing, StreamAdmin):
+    """A connection to NATS that keeps trying. `connected` tells whether it is there now."""
+
+    def __init__(self, client: NatsClient, name: str) -> None:
+        super().__init__(client, client.refusals, name)
+        self._js = client.jetstream(timeout=API_SECONDS)
+        self.clock = BrokerClock(name, lambda subject, seconds: self.request(subject, timeout=seconds))
+        self.connected_at = time.monotonic()
+        self.disconnected_at: float | None = None
+        self.on_reconnected: list[Callable[[], Awaitable[None]]] = []
+        self.ended: BrokerUnavailable | None = None
+        """Set when there will be no further try to connect."""
+        self._gone = asyncio.Event()
+        self._closing = False
+        self._shared: Subscription | None = None
+        self._shared_handlers: dict[int, Respond] = {}
+
+    # -- connection ----------------------------------------------------------------------------------
+
+    @classmethod
+    async def connect(cls, at: Settings | str, name: str, *, wait: float = 30.0) -> Bus:
+        """Connect, trying for `wait` seconds. `at`: settings, or the URL of a broker without users.
+
+        Raises `BrokerUnavailable` naming the servers and what went wrong, `ConfigurationError`.
+        """
+        url, settings = (at, NatsSettings()) if isinstance(at, str) else (at.nats_url, at.nats)
+        how = login(url, settings)
+        client = NatsClient(Refusals(name, how.user, how.inbox_prefix))
+        bus: Bus | None = None
+        trouble: Exception | None = None
+        complained = False
+
+        async def disconnected() -> None:
+            if bus is not None and bus.disconnected_at is None and not bus._closing:
+                bus.disconnected_at = time.monotonic()
+                bus._fail_unacknowledged("the connection to NATS broke before the ack")
+                client.fail_requests()
+                client.refusals.forget()
+                log.warning("%s: cut off from NATS", name)
+
+        async def reconnected() -> None:
+            nonlocal complained
+            complained = False
+            if bus is None:
+                return
+            away = time.monotonic() - (bus.disconnected_at or time.monotonic())
+            bus.disconnected_at, bus.connected_at = None, time.monotonic()
+            where = client.connected_url.netloc if client.connected_url is not None else "closed again"
+            log.warning("%s: NATS is back after %.1f s (%s)", name, away, where)
+            for callback in bus.on_reconnected:
+                await callback()
+
+        async def failed(error: Exception) -> None:
+            nonlocal trouble, complained
+            if _unwanted(error) and not complained:
+                complained = True
+                log.error("%s: NATS refuses the connection, still trying: %s", name, error)
+            if _telling(error) or not _telling(trouble):
+                trouble = error
+            if bus is None or not bus._refused(error):
+                log.debug("%s: nats: %r", name, error)
+
+        async def closed() -> None:
+            if bus is not None and not bus._closing:
+                # nats-py gives up on what the server says about us: the user is gone, its credentials have expired.
+                bus.ended = BrokerUnavailable(f"NATS has ended the connection of {name} for good: {client.last_error}")
+                log.error("%s", bus.ended)
+                bus._fail_unacknowledged(str(bus.ended))
+                bus._gone.set()
+
+        connecting = client.connect(
+            servers=list(how.urls),
+            name=name,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=cast(Any, 0.25),  # annotated int, used as seconds for sleep()
+            connect_timeout=2,
+            pending_size=16 * 1024 * 1024,
+            inbox_prefix=how.inbox_prefix,
+            disconnected_cb=disconnected,
+            reconnected_cb=reconnected,
+            error_cb=failed,
+            closed_cb=closed,
+            **how.options,
+        )
+        try:
+            async with asyncio.timeout(wait):
+                await connecting
+        except (OSError, TimeoutError, asyncio.CancelledError, nats.errors.Error) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # else the client was closed for good, because the broker refuses it
+            shown = ", ".join(how.urls)
+            if _unwanted(trouble):
+                who = f"the user {how.user!r}" if how.user else "a connection without a user"
+                raise BrokerUnavailable(f"NATS at {shown} refuses {who}: set nats.user and nats.password") from error
+            if isinstance(trouble, ssl.SSLError):
+                raise BrokerUnavailable(f"no TLS with NATS at {shown}: {trouble}; see nats.ca_file") from error
+            raise BrokerUnavailable(f"no NATS server at {shown} within {wait:g} s: start it or set nats_url") from error
+        bus = cls(client, name)
+        with contextlib.suppress(BrokerUnavailable):  # without streams yet, or without JetStream
+            await bus.clock.measure()
+        return bus
+
+    async def gone(self) -> None:
+        """Wait for the end that nobody here has asked for; raises `BrokerUnavailable` then, and never returns."""
+        await self._gone.wait()
+        assert self.ended is not None
+        raise self.ended
+
+    async def close(self) -> None:
+        """Flush what was published and close. Harmless when repeated or cut off."""
+        if self._closing:
+            return
+        self._closing = True
+        try:
+            if not self.connected or not await self._flushed():
+                await self._nc.abandon()
+                return
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._nc.close()
+        except TimeoutError:
+            self._nc.abort()
+        except (OSError, nats.errors.Error) as error:  # in the middle of a reconnect
+            log.debug("%s: closed while NATS was away: %r", self.name, error)
+
+    async def _flushed(self) -> bool:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._nc.flush()
+        except (OSError, RuntimeError, TimeoutError, nats.errors.Error):
+            log.warning("%s: closed before everything was flushed", self.name)
+            return False
+        return True
+
+    @property
+    def connected(self) -> bool:
+        return self._nc.is_connected and self.disconnected_at is None
+
+    @property
+    def steady_for(self) -> float:
+        """For how many seconds the connection has been there and has answered without a stall, ours or the broker's.
+
+        What should have come from others meanwhile may have been held up before that.
+        """
+        if not self.connected:
+            return 0.0
+        return min(time.monotonic() - self.connected_at, asyncio.get_running_loop().time() - self._nc.stalled_at)
+
+    @property
+    def server_info(self) -> dict[str, Any]:
+        """What the server that we are connected to says of itself: version, max_payload, jetstream, auth_required …"""
+        return self._nc.server_info
+
+    async def round_trip(self) -> float:
+        """Seconds to the server and back. Raises `BrokerUnavailable`."""
+        if not self.connected:
+            raise BrokerUnavailable("NATS is away")
+        try:
+            return float(await self._nc.rtt(timeout=2))
+        except (TimeoutError, OSError, RuntimeError, nats.errors.Error) as error:
+            # nats-py writes the ping at once; uvloop calls a connection that has just broken a RuntimeError.
+            raise BrokerUnavailable(f"NATS does not answer a ping: {error!r}") from error
+
+    # -- publishing ----------------------------------------------------------------------------------
+
+    async def publish_core(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Publish without waiting for anybody. Raises `BrokerUnavailable` when not even buffered."""
+        try:
+            await self._nc.publish(subject, payload, reply=reply)
+        except nats.errors.Error as error:
+            raise BrokerUnavailable(f"{subject}: not sent ({type(error).__name__})") from error
+
+    async def request(self, subject: str, payload: bytes = b"", timeout: float = 5.0) -> bytes:
+        """Ask and wait.
+
+        Raises `NoResponders` when nobody listens, `BrokerUnavailable` when nobody answers, `NotPermitted`.
+        """
+        try:
+            return (await self._nc.request(subject, payload, timeout=timeout)).data
+        except nats.errors.NoRespondersError as error:
+            raise NoResponders(f"nobody listens on {subject}") from error
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"{subject}: no answer within {timeout:g} s ({type(error).__name__})") from error
+
+    async def request_many(self, subject: str, wait: float = 0.5) -> list[bytes]:
+        """Ask everybody; whoever answers within `wait` seconds of the last answer is in the list.
+
+        Raises `BrokerUnavailable` or `NotPermitted`.
+        """
+        answers: list[bytes] = []
+        refused: list[NotPermitted] = []
+        arrived = asyncio.Event()
+
+        def refuse(refusal: NotPermitted) -> None:
+            refused.append(refusal)
+            arrived.set()
+
+        async def collect(msg: Msg) -> None:
+            if not (msg.headers and msg.headers.get("Status") == "503"):
+                answers.append(msg.data)
+            arrived.set()
+
+        inbox = self._nc.new_inbox()
+        sub = await self._nc.subscribe(inbox, cb=collect)
+        try:
+            with self.refusals.told(subject, refuse):
+                await self.publish_core(subject, b"", reply=inbox)
+                while not refused:
+                    try:
+                        async with asyncio.timeout(wait):
+                            await arrived.wait()
+                    except TimeoutError:
+                        return answers
+                    arrived.clear()
+            raise refused[0]
+        finally:
+            await sub.unsubscribe()
+
+    def new_inbox(self) -> str:
+        """A subject that only this connection listens on."""
+        return str(self._nc.new_inbox())
+
+    # -- answering -----------------------------------------------------------------------------------
+
+    async def subscribe(self, subject: str, handler: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Core subscription with a task of its own (`actors.runtime.broker.consumers.consumer` and tests use it)."""
+        return await self._nc.subscribe(subject, cb=handler)
+
+    async def answer(self, subject: str, handler: Respond) -> int:
+        """Answer requests on a subject, by the thousand: all of these share one queue and one task.
+
+        A subscription of nats-py has a queue and a task of its own (5 KiB, 45 µs), too much for one an examinee.
+        These differ only in subject and id, and survive a reconnect like any other. Returns a handle for `hush`.
+        """
+        if self._shared is None:
+            self._shared = await self._nc.subscribe(f"{self._nc.new_inbox()}.shared", cb=self._answer_shared)
+        handle = self._nc.subscription_like(self._shared, subject)
+        self._shared_handlers[handle] = handler
+        await self._nc.subscribe_id(handle)
+        return handle
+
+    async def hush(self, handle: int) -> None:
+        """Stop answering on the subject of a handle of `answer`."""
+        self._shared_handlers.pop(handle, None)
+        await self._nc.unsubscribe_id(handle)
+
+    async def _answer_shared(self, msg: Msg) -> None:
+        handler = self._shared_handlers.get(msg.sid)
+        if handler is None or not msg.reply:
+            return
+        try:
+            await msg.respond(await handler(msg.data))
+        except Exception:  # one task answers for all of them
+            log.exception("%s: a request on %s failed", self.name, msg.subject)
+
+    async def add_service(
+        self,
+        name: str,
+        *,
+        version: str,
+        description: str,
+        metadata: dict[str, str],
+        endpoints: Mapping[str, tuple[str, Respond]],
+        details: Callable[[], dict[str, Any]],
+    ) -> object:
+        """Announce an actor as a NATS micro service, so that `nats service ls|info|stats` sees it too.
+
+        `endpoints` maps a name to (subject, handler). `details` goes into the stats of every endpoint.
+        Raises `BrokerUnavailable` or `NotPermitted`; nothing is left half announced then.
+        """
+        refused: list[NotPermitted] = []
+
+        def stats(_endpoint: Any) -> dict[str, Any]:
+            return details()  # nats-py calls it and takes the result as it is
+
+        service = Service(
+            self._nc,
+            ServiceConfig(name=name, version=version, description=description, metadata=metadata, stats_handler=stats),
+        )
+        try:
+            with self.refusals.all_told(refused.append):
+                await self._announce(service, endpoints)
+        except (TimeoutError, nats.errors.Error) as error:
+            await self.remove_service(service)
+            raise BrokerUnavailable(f"{name}: not announced ({type(error).__name__})") from error
+        deaf = [refusal for refusal in refused if refusal.verb == "subscription"]
+        if deaf:
+            await self.remove_service(service)
+            raise deaf[0]
+        return service
+
+    async def _announce(self, service: Service, endpoints: Mapping[str, tuple[str, Respond]]) -> None:
+        await service.start()
+        for endpoint, (subject, handler) in endpoints.items():
+            await service.add_endpoint(
+                EndpointConfig(name=endpoint, subject=subject, handler=_micro_handler(handler), metadata={})
+            )
+        await self._nc.flush(timeout=5)  # what is refused has been said by then
+
+    async def remove_service(self, service: object) -> None:
+        """Take back what `add_service` announced."""
+        assert isinstance(service, Service)
+        if not self.connected:
+            # Its subscriptions end with this connection; asking would wait for a broker that is not there.
+            return
+        try:
+            await service.stop()
+        except nats.errors.Error as error:
+            log.debug("%s: service not taken back: %r", self.name, error)
+
+    async def services(self, wait: float = 0.5) -> list[ServiceEntry]:
+        """The actors that answer the NATS micro protocol's INFO right now."""
+        entries = []
+        for answer in await self.request_many("$SRV.INFO", wait):
+            try:
+                info = _ServiceInfo.model_validate_json(answer)
+            except pydantic.ValidationError as error:
+                log.warning("an answer to $SRV.INFO is none: %s", error.errors()[0]["msg"])
+                continue
+            entries.append(ServiceEntry(info.name, info.id, info.version, info.metadata or {}, info.description or ""))
+        return sorted(entries, key=lambda entry: (entry.name, entry.metadata.get("address", ""), entry.id))
+
+
+def _telling(error: Exception | None) -> bool:
+    """What explains the others: a server that refuses us breaks the connection, too."""
+    return _unwanted(error) or isinstance(error, ssl.SSLError)
+
+
+def _unwanted(error: Exception | None) -> bool:
+    return "authorization violation" in str(error).lower()
+
+
+def _micro_handler(handler: Respond) -> Callable[[MicroRequest], Awaitable[None]]:
+    async def handle(request: MicroRequest) -> None:
+        await request.respond(await handler(request.data))
+
+    return handle

@@ -1,0 +1,267 @@
+"""Reading a durable consumer: one long pull stays open, and whatever has arrived is handled as one batch."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from actors.runtime.broker.connection import Bus
+from actors.runtime.telemetry.metrics import DELIVERY_AGE, REDELIVERIES
+from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted
+from protocol.messages.applied import InHand
+
+log = logging.getLogger("examwire.pull")
+
+PULL_SECONDS = 30.0
+HEARTBEAT_SECONDS = 2.0  # a pull that died with its leader is noticed after two of them
+_TERMINAL = frozenset({"404", "408", "409", "503"})
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """One delivered message. `attempt` counts its deliveries from 1; `pending` messages wait behind it."""
+
+    subject: str
+    payload: bytes
+    headers: dict[str, str]
+    sequence: int
+    attempt: int
+    pending: int
+    stored_at: float
+    _msg: Msg
+    _unsettled: set[Delivery]
+    epoch: int = 0
+    """Of a pinned consumer: which of this client's terms as its reader it came in."""
+
+    async def ack(self) -> None:
+        """Done: it will not come again. Lost acks lead to a redelivery, which has no second effect."""
+        self._unsettled.discard(self)
+        await self._settle(b"+ACK")
+
+    async def nak(self, delay: float) -> None:
+        """Deliver it again after `delay` seconds."""
+        self._unsettled.discard(self)
+        await self._settle(b'-NAK {"delay": %d}' % int(delay * 1e9))
+
+    async def in_progress(self) -> None:
+        """Still at work: start its ack wait anew."""
+        await self._settle(b"+WPI")
+
+    async def _settle(self, verdict: bytes) -> None:
+        try:
+            await self._msg._client.publish(self._msg.reply, verdict)
+        except nats.errors.Error as error:
+            log.debug("%s not settled: %r", self.subject, error)
+
+
+class PullConsumer:
+    """An async iterator of batches (never empty) from a durable consumer.
+
+    At most `max_messages` are on their way or waiting here: that is the backpressure. The iteration survives
+    reconnects and broker restarts; it ends with `ConsumerGone` when the consumer no longer exists, or is another one
+    of the same name: one without this `metadata`; with `NotPermitted` when the broker does not let this user read it.
+
+    With `made_again` the queue server makes a consumer that has vanished again (`actors.topology_watch`): the
+    iteration waits for that and goes on.
+
+    With `keep_alive` (seconds, well below the consumer's ack wait) everything that was delivered and is not settled
+    yet is reported as in progress: a short ack wait then means "this process is gone", not "this takes long".
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        stream: str,
+        consumer: str,
+        *,
+        max_messages: int = 256,
+        metadata: Mapping[str, str] | None = None,
+        keep_alive: float | None = None,
+        made_again: bool = False,
+    ) -> None:
+        self._bus = bus
+        self._stream = stream
+        self._consumer = consumer
+        self._max = max_messages
+        self._metadata = metadata or {}
+        self._keep_alive = keep_alive
+        self._made_again = made_again
+        self._missing = False
+        self._unsettled: set[Delivery] = set()
+        self._age, self._redelivered = DELIVERY_AGE.labels(consumer), REDELIVERIES.labels(consumer)
+        self._buffer: deque[Delivery] = deque()
+        self._wake = asyncio.Event()
+        self._outstanding = 0
+        self._pull_no = 0
+        self._last_heard = 0.0
+        self._complaints = 0
+        self._inbox = ""
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._gone: ConsumerGone | NotPermitted | None = None
+        self.pending = 0
+
+    def __aiter__(self) -> AsyncGenerator[list[Delivery], None]:
+        return self._batches()
+
+    def in_hand(self) -> InHand:
+        """What is delivered and not settled; known with `keep_alive` only."""
+        oldest = min((one.stored_at for one in self._unsettled), default=None)
+        return InHand(len(self._unsettled), oldest)
+
+    def _refused(self, refusal: NotPermitted) -> None:
+        self._gone = refusal
+        self._wake.set()
+
+    async def _batches(self) -> AsyncGenerator[list[Delivery], None]:
+        with self._bus.refusals.told(self._next, self._refused):
+            async for batch in self._pulled():
+                yield batch
+
+    async def _pulled(self) -> AsyncGenerator[list[Delivery], None]:
+        loop = asyncio.get_running_loop()
+        self._inbox = self._bus.new_inbox()
+        sub = await self._bus.subscribe(f"{self._inbox}.*", self._received)
+        self._bus.on_reconnected.append(self._pull_anew)
+        keeper = loop.create_task(self._keep_alive_loop(self._keep_alive)) if self._keep_alive is not None else None
+        try:
+            while True:
+                if self._complaints:
+                    await self._check()  # before the next pull: it might take what is somebody else's
+                if self._gone is not None:
+                    raise self._gone
+                if not self._buffer:
+                    if self._outstanding <= 0:
+                        await self._pull()
+                    self._wake.clear()
+                    try:
+                        async with asyncio.timeout(HEARTBEAT_SECONDS):
+                            await self._wake.wait()
+                    except TimeoutError:
+                        if loop.time() - self._last_heard > HEARTBEAT_SECONDS * 2:
+                            await self._pull_anew()  # the pull died silently
+                    continue
+                batch = list(self._buffer)
+                self._buffer.clear()
+                self.pending = batch[-1].pending
+                if self._outstanding <= 0:
+                    await self._pull()
+                yield batch
+        finally:
+            if keeper is not None:
+                keeper.cancel()
+            self._bus.on_reconnected.remove(self._pull_anew)
+            try:
+                await sub.unsubscribe()
+            except nats.errors.Error:
+                log.debug("%s/%s: connection is closed already", self._stream, self._consumer)
+
+    async def _keep_alive_loop(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            for delivery in list(self._unsettled):
+                await delivery.in_progress()
+
+    async def _pull(self) -> None:
+        self._pull_no += 1
+        self._outstanding = self._max
+        body = self._request()
+        self._last_heard = asyncio.get_running_loop().time()
+        try:
+            await self._bus.publish_core(self._next, json.dumps(body).encode(), reply=f"{self._inbox}.{self._pull_no}")
+        except BrokerUnavailable as error:
+            log.debug("%s/%s: %s", self._stream, self._consumer, error)
+            self._outstanding = 0
+            await asyncio.sleep(0.25)
+
+    def _request(self) -> dict[str, Any]:
+        """What a pull asks for."""
+        return {
+            "batch": self._max,
+            "expires": int(PULL_SECONDS * 1e9),
+            "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
+        }
+
+    async def _takes(self, delivery: Delivery, consumer_sequence: int) -> bool:
+        """Whether a delivery is to be handled; one that is not stays unacknowledged, unless it was settled here."""
+        return True
+
+    async def _pull_anew(self) -> None:
+        self._outstanding = 0
+        self._wake.set()
+
+    async def _received(self, msg: Msg) -> None:
+        self._last_heard = asyncio.get_running_loop().time()
+        if not msg.reply or not msg.reply.startswith("$JS.ACK"):
+            status = (msg.headers or {}).get("Status")
+            if status in _TERMINAL and msg.subject.endswith(f".{self._pull_no}"):
+                self._outstanding = 0
+                description = (msg.headers or {}).get("Description", "")
+                if status == "503" or "Deleted" in description or "No Responders" in description:
+                    self._complaints += 1
+                self._wake.set()
+            return
+        metadata = msg.metadata
+        self._complaints = 0
+        delivery = Delivery(
+            msg.subject,
+            msg.data,
+            msg.headers or {},
+            metadata.sequence.stream,
+            metadata.num_delivered or 1,
+            metadata.num_pending or 0,
+            stored_at(msg.reply),
+            msg,
+            self._unsettled,
+        )
+        if msg.subject and self._outstanding > 0:
+            self._outstanding -= 1
+        if not await self._takes(delivery, metadata.sequence.consumer):
+            self._wake.set()
+            return
+        if self._keep_alive is not None:
+            self._unsettled.add(delivery)
+        if delivery.attempt > 1:
+            self._redelivered.inc()
+        elif not self._buffer:  # the oldest of its batch
+            self._age.observe(max(0.0, self._bus.clock.now() - delivery.stored_at))
+        self._buffer.append(delivery)
+        self._wake.set()
+
+    async def _check(self) -> None:
+        """The server refused a pull: is the consumer gone, or is JetStream not up yet?"""
+        await asyncio.sleep(min(0.1 * self._complaints, 1.0))
+        try:
+            config = await self._bus.consumer_config(self._stream, self._consumer)
+            if config is None and self._made_again:
+                if not self._missing:
+                    log.error("%s/%s does not exist: waiting for a queue server", self._stream, self._consumer)
+                self._missing = True
+            elif config is None:
+                self._gone = ConsumerGone(f"consumer {self._stream}/{self._consumer} does not exist")
+            elif not self._metadata.items() <= (config.get("metadata") or {}).items():
+                self._gone = ConsumerGone(f"consumer {self._stream}/{self._consumer} is somebody else's now")
+            else:
+                if self._missing:
+                    log.warning("%s/%s is there again", self._stream, self._consumer)
+                self._missing, self._complaints = False, 0
+        except BrokerUnavailable as error:
+            log.debug("%s/%s: %s", self._stream, self._consumer, error)
+
+
+def stored_at(reply: str) -> float:
+    """When the broker took a message, by the subject its ack goes to: seconds, in whole microseconds.
+
+    As `parse_time` reads the same moment in an answer of the broker: a deadline made from either is the same.
+    """
+    tokens = reply.split(".")
+    # $JS.ACK, perhaps a domain and an account, stream, consumer, deliveries, two sequences, the time in ns, pending, …
+    nanoseconds = int(tokens[7 if len(tokens) == 9 else Msg.Ack.Timestamp])
+    return nanoseconds // 1000 / 1e6

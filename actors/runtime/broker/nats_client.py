@@ -1,0 +1,240 @@
+"""nats-py's client, made to notice within seconds that its connection is dead, and never to stay deaf.
+
+What nats-py keeps to itself is used here, but for two names; `PRIVATE` lists it, and a test holds nats-py to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import math
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client, Srv
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from actors.runtime.broker.refusals import Refusals
+from protocol.errors import NotPermitted
+
+log = logging.getLogger("examwire.bus")
+
+PING_SECONDS = 0.5
+"""How often the server is asked for a sign of life; one ping at a time."""
+DEAD_SECONDS = 3.5
+"""A connection counts as lost when a ping has gone unanswered for so long on an event loop that was not late."""
+STALL_SECONDS = 0.5
+"""An answer that takes longer, or a loop that stands still for longer, is a stall (`stalled_at`)."""
+BACKLOG_BYTES = 64 * 1024
+"""So much data within one ping interval may hold up the answer, in either direction, and is a sign of life itself."""
+DEAF, MUTE = "nobody reads from the connection any more", "nobody writes to the connection any more"
+
+PRIVATE = {
+    "nats.aio.client.Client": (
+        # overridden
+        *("_process_pong", "_read_loop", "_flusher", "_ping_interval", "_connect_to_server"),
+        # called or read
+        *("_process_op_err", "_send_ping", "_send_subscribe", "_send_unsubscribe"),
+        *("_reading_task", "_ping_interval_task", "_flusher_task", "_transport", "_server_info"),
+        *("_pongs", "_pings_outstanding", "_pending", "_pending_data_size", "_subs", "_sid"),
+    ),
+    "nats.aio.transport.TcpTransport": ("_io_writer",),
+    "nats.aio.subscription.Subscription": ("_id", "_subject"),
+    "nats.aio.msg.Msg": ("_client",),  # used in pull.py
+    "nats.js.client.JetStreamContext": ("_api_request",),  # used in stream_admin.py
+}
+"""What we need of nats-py that it does not promise to keep."""
+
+
+def looked_at(future: asyncio.Future[Any]) -> None:
+    """For `add_done_callback`: nobody may be waiting any more, and asyncio would complain of an exception unseen."""
+    if not future.cancelled():
+        future.exception()
+
+
+class ConnectionBroke(nats.errors.TimeoutError):
+    """The connection broke before the answer to a request came."""
+
+    def __str__(self) -> str:
+        return "the connection to NATS broke before the answer"
+
+
+class NatsClient(Client):
+    """A `Client` for which a late PONG is harmless, and whose dead or half-open connection leads to the next one.
+
+    A request that the broker refuses fails at once instead of after its timeout; so does one whose connection breaks.
+    """
+
+    def __init__(self, refusals: Refusals) -> None:
+        super().__init__()
+        self.refusals = refusals
+        self.stalled_at = -math.inf
+        """When the server or this process last stood still, by `loop.time()`."""
+        self._requests: dict[asyncio.Task[Msg], Exception | None] = {}
+
+    # -- requests ------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 0.5,
+        old_style: bool = False,
+        headers: dict[str, Any] | None = None,
+    ) -> Msg:
+        """Raises `NotPermitted` and `ConnectionBroke` besides what nats-py raises."""
+        if self.refusals.lasting is not None:
+            raise self.refusals.lasting
+        asking = asyncio.ensure_future(super().request(subject, payload, timeout, old_style, headers))
+        asking.add_done_callback(looked_at)
+        self._requests[asking] = None
+
+        def refuse(refusal: NotPermitted) -> None:
+            self._fail_request(asking, refusal)
+
+        with self.refusals.told(subject, refuse):
+            try:
+                return await asking
+            except asyncio.CancelledError:
+                if (why := self._requests[asking]) is not None:
+                    raise why from None
+                raise
+            finally:
+                del self._requests[asking]
+
+    def _fail_request(self, asking: asyncio.Task[Msg], why: Exception) -> None:
+        self._requests[asking] = why
+        asking.cancel()
+
+    def fail_requests(self) -> None:
+        """Fail what waits for an answer: those that were on their way went down with the connection."""
+        for asking in list(self._requests):
+            self._fail_request(asking, ConnectionBroke())
+
+    # -- subscriptions by the thousand ---------------------------------------------------------------
+
+    def subscription_like(self, pattern: Subscription, subject: str) -> int:
+        """Prepare a subscription to `subject` with the queue and the task of `pattern`; `subscribe_id` makes it.
+
+        It survives a reconnect: nats-py subscribes whatever is in `_subs`.
+        """
+        self._sid += 1
+        light = copy.copy(pattern)
+        light._id, light._subject = self._sid, subject
+        self._subs[light._id] = light
+        return int(light._id)
+
+    async def subscribe_id(self, sid: int) -> None:
+        """Tell the server of a subscription that `subscription_like` has prepared."""
+        await self._send_subscribe(self._subs[sid])
+
+    async def unsubscribe_id(self, sid: int) -> None:
+        """Give up a subscription. Harmless when repeated or cut off."""
+        if self._subs.pop(sid, None) is not None and self.is_connected:
+            await self._send_unsubscribe(sid)
+
+    # -- the life of a connection --------------------------------------------------------------------
+
+    @property
+    def server_info(self) -> dict[str, Any]:
+        """What the server says of itself."""
+        return dict(self._server_info)
+
+    def abort(self) -> None:
+        """Break the connection without waiting until the peer has taken what is still to be sent."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    async def abandon(self) -> None:
+        """Close without sending what still waits to be sent."""
+        self.abort()
+        self._pending, self._pending_data_size = [], 0
+        await self.close()
+
+    async def _connect_to_server(self, server: Srv) -> None:
+        task = asyncio.current_task()
+        if self.is_closed or (task is not None and task.cancelling()):
+            # `wait_for` may have swallowed the cancellation of the try before this one (decision 49), and nats-py would
+            # go on trying for ever.
+            raise asyncio.CancelledError
+        # nats-py leaves the tasks of a connection at work whose first flush failed; they would read the next one, too.
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
+        self.abort()
+        await super()._connect_to_server(server)
+
+    async def _process_pong(self) -> None:
+        # Whoever waited for it may have given up (`rtt`, `flush`); nats-py would set a result and end its read loop.
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+            return
+        await super()._process_pong()
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        # nats-py ends it after an unexpected error without a word to anybody.
+        if self._reading_task is asyncio.current_task():
+            await self._lost(DEAF)
+
+    async def _flusher(self) -> None:
+        await super()._flusher()
+        if self._flusher_task is asyncio.current_task():  # as above
+            await self._lost(MUTE)
+
+    async def _lost(self, why: str) -> None:
+        """Have nats-py connect again, unless it does so already or the client is closed."""
+        if self.is_connected or self.is_connecting:
+            log.warning("the connection to NATS is lost: %s", why)
+            self.abort()  # closing would wait until the dead peer has taken everything
+            await self._process_op_err(nats.errors.StaleConnectionError())
+
+    async def _ping_interval(self) -> None:
+        """Replaces the task of nats-py that pings: notices a stall, a dead peer, a task of nats-py that has ended."""
+        loop = asyncio.get_running_loop()
+        began = asked_at = loop.time()
+        patience = DEAD_SECONDS
+        pong: asyncio.Future[bool] | None = None
+        read, unsent = self.stats["in_bytes"], 0
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            now = loop.time()
+            elapsed, began = now - began, now
+            if self._reading_task is None or self._reading_task.done():
+                return await self._lost(DEAF)
+            if self._flusher_task is None or self._flusher_task.done():
+                return await self._lost(MUTE)
+            if elapsed > PING_SECONDS + STALL_SECONDS:
+                self.stalled_at = now  # it was us that stood still
+            if pong is None or pong.done():
+                pong = loop.create_future()
+                pong.add_done_callback(lambda _, asked=now: self._answered(asked))  # type: ignore[misc]
+                asked_at, patience = now, DEAD_SECONDS
+                try:
+                    await self._send_ping(pong)
+                except (OSError, RuntimeError) as error:  # uvloop's word for a connection that has just broken
+                    return await self._lost(str(error))
+            else:
+                if now - asked_at > STALL_SECONDS:
+                    self.stalled_at = now
+                # What we were late for ourselves lies in the socket's buffer, and is read before the next look.
+                patience -= min(elapsed, 2 * PING_SECONDS)
+                left = self._unsent()
+                if self.stats["in_bytes"] - read > BACKLOG_BYTES or unsent - left > BACKLOG_BYTES:
+                    patience = DEAD_SECONDS
+                elif patience <= 0:
+                    return await self._lost(f"it has not answered for {now - asked_at:.1f} s")
+            read, unsent = self.stats["in_bytes"], self._unsent()
+
+    def _answered(self, asked_at: float) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - asked_at > STALL_SECONDS:
+            self.stalled_at = now
+
+    def _unsent(self) -> int:
+        writer = getattr(self._transport, "_io_writer", None)
+        return int(writer.transport.get_write_buffer_size()) if writer is not None else 0

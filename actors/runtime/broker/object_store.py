@@ -1,0 +1,211 @@
+"""Objects of many kilobytes in a JetStream stream, by the rules of the NATS object store (NATS ADR-20).
+
+An object is chunks on a subject of their own and then one message about it, which replaces the one before: so it is
+there whole or not at all, and no reader mixes up two of them. `nats object ls` and every client library read it. What a
+put leaves behind (chunks of what it replaced, or of one that was cut off) is taken out by `sweep`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import logging
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import Field
+
+from actors.runtime.broker.connection import Bus, Outgoing, PubAck
+from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.broker.stream_admin import Stored
+from protocol.broker.streams import bucket_stream
+from protocol.errors import BrokerUnavailable
+
+log = logging.getLogger("examwire.object_store")
+
+CHUNK_BYTES = 128 * 1024
+CHUNKS_AT_ONCE = 16
+PUT_SECONDS = 20.0
+GET_ATTEMPTS = 5
+_DIGEST = "SHA-256="
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What the message about an object says. `stored_at`: the broker's clock, seconds; `link`: what it points to."""
+
+    name: str
+    size: int
+    nuid: str
+    digest: str
+    sequence: int
+    stored_at: float
+    link: str | None = None
+
+
+class ObjectStore:
+    """A bucket, which the queue server has made. Names are text; every method raises `BrokerUnavailable` and
+    `NotPermitted`."""
+
+    def __init__(self, bus: Bus, bucket: str) -> None:
+        self._bus = bus
+        self._bucket = bucket
+        self._stream = bucket_stream(bucket)
+
+    async def put(self, name: str, content: bytes) -> None:
+        """Store an object; it takes the place of one of the same name. Raises `StreamFull` as well."""
+        nuid = secrets.token_hex(11)
+        chunks = [content[start : start + CHUNK_BYTES] for start in range(0, len(content), CHUNK_BYTES)]
+        for first in range(0, len(chunks), CHUNKS_AT_ONCE):
+            await self._publish([Outgoing(self._chunks(nuid), one) for one in chunks[first : first + CHUNKS_AT_ONCE]])
+        digest = _DIGEST + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode()
+        about = {"nuid": nuid, "size": len(content), "chunks": len(chunks), "digest": digest}
+        await self._tell(name, {**about, "options": {"max_chunk_size": CHUNK_BYTES}})
+
+    async def link(self, name: str, target: str) -> None:
+        """Have `name` point to another object of the bucket."""
+        link = {"link": {"bucket": self._bucket, "name": target}}
+        await self._tell(name, {"nuid": secrets.token_hex(11), "size": 0, "chunks": 0, "options": link})
+
+    async def get(self, name: str) -> bytes | None:
+        """The object, whole, or `None`. A link is followed once."""
+        for attempt in range(GET_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(0.05 * 2**attempt)  # it was replaced while we read, or a copy is behind
+            found = await self._about(name)
+            if found is not None and found.link is not None:
+                found = await self._about(found.link)
+            if found is None or found.link is not None:
+                await self._there()
+                return None
+            content = b"".join([chunk async for chunk in self._read(found)])
+            if _DIGEST + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode() == found.digest:
+                return content
+        raise BrokerUnavailable(f"object {name} of {self._bucket}: not whole within {GET_ATTEMPTS} attempts")
+
+    async def objects(self) -> list[StoredObject]:
+        """All objects and links."""
+        found: dict[str, StoredObject] = {}
+        async for stored in read_stream(self._bus, self._stream, subject=f"$O.{self._bucket}.M.>"):
+            about = _parsed(stored)
+            if about is not None:
+                found[stored.subject] = about
+        return list(found.values())
+
+    async def remove(self, found: StoredObject) -> bool:
+        """Take out an object if it still is the one that was found; False: it is another one now, or none."""
+        removed = await self._purge(self._meta(found.name), up_to=found.sequence)
+        if removed and found.link is None:
+            await self._purge(self._chunks(found.nuid))
+        return removed
+
+    async def sweep(self, before: float) -> int:
+        """Take out chunks that no object has and that were stored `before` (seconds); how many objects' worth."""
+        known = {one.nuid for one in await self.objects()}
+        removed = 0
+        async for subject in self._chunk_subjects():
+            if subject.rpartition(".")[2] in known:
+                continue
+            newest = await self._bus.last_message(self._stream, subject)
+            if newest is not None and newest.time < before:
+                removed += await self._purge(subject)
+        return removed
+
+    async def _tell(self, name: str, about: Mapping[str, Any]) -> None:
+        payload = json.dumps({"name": name, "bucket": self._bucket, **about}).encode()
+        await self._publish([Outgoing(self._meta(name), payload, headers={"Nats-Rollup": "sub"})])
+
+    async def _publish(self, messages: list[Outgoing]) -> None:
+        for result in await self._bus.publish_many(messages, PUT_SECONDS):
+            if not isinstance(result, PubAck):
+                raise result
+
+    async def _about(self, name: str) -> StoredObject | None:
+        stored = await self._bus.last_message(self._stream, self._meta(name))  # of the leader: nobody is ahead of it
+        return _parsed(stored) if stored is not None else None
+
+    async def _there(self) -> None:
+        """A bucket that is not there is no empty one."""
+        if await self._bus.stream_config(self._stream) is None:
+            raise BrokerUnavailable(f"there is no bucket {self._bucket}: the queue server makes it when it is told to")
+
+    async def _read(self, found: StoredObject) -> AsyncIterator[bytes]:
+        async for stored in read_stream(self._bus, self._stream, subject=self._chunks(found.nuid), last=found.sequence):
+            yield stored.payload
+
+    async def _chunk_subjects(self) -> AsyncIterator[str]:
+        offset = 0
+        while True:
+            asked = {"subjects_filter": self._chunks("*"), "offset": offset}
+            answer = await self._ask(f"$JS.API.STREAM.INFO.{self._stream}", asked)
+            for subject in answer["state"].get("subjects") or {}:
+                yield subject
+            offset += int(answer.get("limit") or 0)  # the server's page; without one this is all
+            if not answer.get("limit") or offset >= int(answer.get("total") or 0):
+                return
+
+    async def _purge(self, subject: str, *, up_to: int | None = None) -> bool:
+        """Take out what is on a subject, up to a sequence; False: there was nothing."""
+        asked: dict[str, Any] = {"filter": subject}
+        if up_to is not None:
+            asked["seq"] = up_to + 1  # the first one that stays
+        answer = await self._ask(f"$JS.API.STREAM.PURGE.{self._stream}", asked)
+        return bool(answer.get("purged"))
+
+    async def _ask(self, subject: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(await self._bus.request(subject, json.dumps(asked).encode()))
+        if "error" in answer:
+            raise BrokerUnavailable(f"bucket {self._bucket}: {answer['error'].get('description', 'refused')}")
+        return answer
+
+    def _meta(self, name: str) -> str:
+        return f"$O.{self._bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+
+    def _chunks(self, nuid: str) -> str:
+        return f"$O.{self._bucket}.C.{nuid}"
+
+
+class _Link(pydantic.BaseModel):
+    name: str | None = None
+
+
+class _Options(pydantic.BaseModel):
+    link: _Link | None = None
+
+
+class _Info(pydantic.BaseModel):
+    """The message about an object, as far as it matters here."""
+
+    name: str
+    nuid: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    size: Annotated[int, Field(ge=0, lt=2**53)]
+    digest: str = ""
+    deleted: bool = False
+    options: _Options | None = None
+
+
+def _parsed(stored: Stored) -> StoredObject | None:
+    """The message about an object; `None` for one that another client has marked as deleted, or that is none."""
+    try:
+        about = _Info.model_validate_json(stored.payload)
+    except pydantic.ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)[0]["msg"]
+        log.warning("%s %d is about no object, and passed over: %s", stored.subject, stored.sequence, wrong)
+        return None
+    if about.deleted:
+        return None
+    link = about.options.link if about.options is not None else None
+    return StoredObject(
+        about.name,
+        about.size,
+        about.nuid,
+        about.digest,
+        stored.sequence,
+        stored.time,
+        link.name if link is not None else None,
+    )

@@ -1,0 +1,311 @@
+"""Publishing into streams: acks of our own on nats-py's connection, so that what breaks or is refused fails at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from actors.runtime.broker.nats_client import NatsClient, looked_at
+from actors.runtime.broker.refusals import Refusals
+from actors.runtime.telemetry.metrics import PUBLISH_FAILURES, PUBLISH_REFUSALS, PUBLISHES
+from protocol.errors import BrokerUnavailable, NotAnswered, NotPermitted, StreamFull, WrongLastSequence
+
+log = logging.getLogger("examwire.bus")
+
+WRONG_LAST_SEQUENCE = 10071
+_LAST_SEQUENCE = re.compile(r"wrong last sequence: ([0-9]+)$")
+STORE_FAILED = 10077
+FULL = frozenset({10002, 10023, 10028, 10047})
+"""What the account (10002) or the whole server may store is used up: no stream takes anything."""
+PUBLISH_SECONDS = 5.0
+ATOMIC_MESSAGES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class PubAck:
+    """The broker's word that a message is stored; `duplicate`: it was there already."""
+
+    stream: str
+    sequence: int
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to publish. `message_id` makes a retry within the stream's duplicate window have no effect."""
+
+    subject: str
+    payload: bytes
+    message_id: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def all_headers(self) -> dict[str, str] | None:
+        headers = dict(self.headers)
+        if self.message_id is not None:
+            headers["Nats-Msg-Id"] = self.message_id
+        return headers or None
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Messages on their way: `waiting` are their acks."""
+
+    messages: Sequence[Outgoing]
+    first: int
+    waiting: list[asyncio.Future[bytes]]
+
+
+Result = PubAck | BrokerUnavailable | WrongLastSequence | NotPermitted
+"""What became of one published message; an error is a value here."""
+
+
+class Publishing:
+    """The part of the bus that publishes into streams."""
+
+    def __init__(self, client: NatsClient, refusals: Refusals, name: str) -> None:
+        self._nc = client
+        self.name = name
+        self.refusals = refusals
+        self._ack_inbox = ""
+        self._ack_no = 0
+        self._batch_no = 0
+        self._batch_prefix = f"{secrets.token_hex(8)}-"
+        self._unacknowledged: dict[str, tuple[str, asyncio.Future[bytes]]] = {}
+
+    async def publish(self, message: Outgoing, timeout: float = PUBLISH_SECONDS) -> PubAck:
+        """Publish into a stream and wait for its ack.
+
+        Raises `BrokerUnavailable` (retry with the same message id), `WrongLastSequence` or `NotPermitted`.
+        """
+        (result,) = await self.publish_many([message], timeout)
+        if isinstance(result, PubAck):
+            return result
+        raise result
+
+    async def last_sequence(self, subject: str) -> int:
+        """Where the stream of a subject ends, for whoever may publish there and not look at the stream.
+
+        A publish that expects a sequence that cannot be: nothing is stored, and the refusal names the last one. Raises
+        `BrokerUnavailable` or `NotPermitted`.
+        """
+        try:
+            await self.publish(Outgoing(subject, b"", headers={"Nats-Expected-Last-Sequence": str(2**63 - 1)}))
+        except WrongLastSequence as refusal:
+            if found := _LAST_SEQUENCE.search(str(refusal)):
+                return int(found[1])
+            raise BrokerUnavailable(f"{refusal}: which is the last one is not said") from refusal
+        raise BrokerUnavailable(f"{subject}: the broker does not compare sequences")
+
+    async def publish_many(self, messages: Sequence[Outgoing], timeout: float = PUBLISH_SECONDS) -> list[Result]:
+        """Publish all at once and wait for all acks: one result a message, in order; an error is a value here.
+
+        When the connection breaks, what is not acknowledged fails at once instead of after `timeout` seconds.
+        """
+        began = time.perf_counter()
+        results = await self._collect(await self.send(messages), timeout)
+        PUBLISHES.observe(time.perf_counter() - began)
+        return results
+
+    async def send(self, messages: Sequence[Outgoing]) -> Sent:
+        """Put messages on their way, in order, without waiting for the acks; `confirm` does that."""
+        await self._listen_for_acks()
+        loop = asyncio.get_running_loop()
+        sent = Sent(messages, self._ack_no + 1, [])
+        self._ack_no += len(messages)
+        for number, message in enumerate(messages, sent.first):
+            token = str(number)
+            future: asyncio.Future[bytes] = loop.create_future()
+            future.add_done_callback(looked_at)
+            sent.waiting.append(future)
+            if self.refusals.lasting is not None:
+                future.set_exception(self.refusals.lasting)
+                continue
+            self._unacknowledged[token] = message.subject, future
+            try:
+                await self._nc.publish(
+                    message.subject, message.payload, reply=self._ack_inbox + token, headers=message.all_headers()
+                )
+            except nats.errors.Error as error:
+                self._unacknowledged.pop(token, None)
+                future.set_exception(BrokerUnavailable(f"{message.subject}: not sent ({type(error).__name__})"))
+        return sent
+
+    async def _collect(self, sent: Sent, timeout: float) -> list[Result]:
+        if sent.waiting:
+            await asyncio.wait(sent.waiting, timeout=timeout)
+        for number in range(sent.first, sent.first + len(sent.messages)):
+            self._unacknowledged.pop(str(number), None)
+        return [_result(message, future) for message, future in zip(sent.messages, sent.waiting, strict=True)]
+
+    async def confirm(self, sent: Sent) -> None:
+        """Wait until everything that was sent is stored; what is not is published again with the same message id.
+
+        Raises `NotPermitted`.
+        """
+        if missing := await self.settle(sent):
+            await self.publish_surely(missing)
+
+    async def settle(self, sent: Sent) -> list[Outgoing]:
+        """Wait for the acks; what is not known to be stored. Raises `NotPermitted`."""
+        results = await self._collect(sent, PUBLISH_SECONDS)
+        _raise_refusal(results)
+        return [
+            message for message, result in zip(sent.messages, results, strict=True) if not isinstance(result, PubAck)
+        ]
+
+    async def publish_together(self, messages: Sequence[Outgoing]) -> None:
+        """`publish_surely` for many messages of one stream with `allow_atomic`: one ack and one flush for all.
+
+        The broker refuses a batch as a whole when one of its message ids is known already; then, or when anything
+        else is wrong, they go one by one.
+        """
+        for start in range(0, len(messages), ATOMIC_MESSAGES):
+            some = messages[start : start + ATOMIC_MESSAGES]
+            if len(some) >= 3:
+                try:
+                    await self.publish_atomic(some)
+                except (BrokerUnavailable, WrongLastSequence) as error:
+                    log.debug("%s: atomic batch refused: %s", self.name, error)
+                else:
+                    continue
+            await self.publish_surely(some)
+
+    async def publish_atomic(self, messages: Sequence[Outgoing]) -> PubAck:
+        """Store all messages, of one stream with `allow_atomic`, or none; the ack is that of the last one.
+
+        Raises `WrongLastSequence` when one of them expects another (nothing is stored then), `BrokerUnavailable`, or
+        `NotPermitted`.
+        """
+        refused: list[NotPermitted] = []
+        with self.refusals.all_told(refused.append):
+            try:
+                return await self._publish_atomic(messages)
+            except BrokerUnavailable:
+                # Only the last one of a batch has an answer; what was refused before it leaves a gap.
+                subjects = {message.subject.lower(): message.subject for message in messages}
+                for refusal in refused:
+                    if refusal.verb == "publish" and refusal.subject in subjects:
+                        raise self.refusals.refusal("publish", subjects[refusal.subject]) from None
+                raise
+
+    async def _publish_atomic(self, messages: Sequence[Outgoing]) -> PubAck:
+        self._batch_no += 1
+        batch = f"{self._batch_prefix}{self._batch_no}"
+        try:
+            for number, message in enumerate(messages[:-1], 1):
+                headers = message.all_headers() or {}
+                headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+                await self._nc.publish(message.subject, message.payload, headers=headers)
+        except nats.errors.Error as error:
+            raise BrokerUnavailable(f"{messages[0].subject}: not sent ({type(error).__name__})") from error
+        last = messages[-1]
+        commit = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(len(messages)), "Nats-Batch-Commit": "1"}
+        return await self.publish(Outgoing(last.subject, last.payload, last.message_id, {**last.headers, **commit}))
+
+    async def publish_surely(self, messages: Sequence[Outgoing]) -> list[PubAck]:
+        """`publish_many`, tried again with the same message ids until every one is stored, however long it takes.
+
+        Raises `NotPermitted`: that does not pass.
+        """
+        acks: dict[int, PubAck] = {}
+        missing = list(range(len(messages)))
+        delay = 0.05
+        while missing:
+            results = await self.publish_many([messages[index] for index in missing])
+            _raise_refusal(results)
+            failures = {}
+            for index, result in zip(missing, results, strict=True):
+                if isinstance(result, PubAck):
+                    acks[index] = result
+                else:
+                    failures[index] = result
+            if failures:
+                PUBLISH_FAILURES.inc(len(failures))
+                log.warning("%s: %d messages to publish again: %s", self.name, len(failures), failures[min(failures)])
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 1.0)
+            missing = list(failures)
+        return [acks[index] for index in range(len(messages))]
+
+    async def _listen_for_acks(self) -> None:
+        if not self._ack_inbox:
+            self._ack_inbox = f"{self._nc.new_inbox()}."
+            await self._nc.subscribe(f"{self._ack_inbox}*", cb=self._acknowledged)
+
+    async def _acknowledged(self, msg: Msg) -> None:
+        _, future = self._unacknowledged.pop(msg.subject[len(self._ack_inbox) :], ("", None))
+        if future is None or future.done():
+            return
+        if msg.headers and msg.headers.get("Status") == "503":
+            future.set_exception(
+                BrokerUnavailable("no stream takes this subject: the queue server makes the streams, start it first")
+            )
+        else:
+            future.set_result(msg.data)
+
+    def _fail_unacknowledged(self, why: str) -> None:
+        for _, future in self._unacknowledged.values():
+            if not future.done():
+                future.set_exception(BrokerUnavailable(why))
+        self._unacknowledged.clear()
+
+    def _refused(self, error: Exception) -> bool:
+        """Whether the error is that of a missing permission; then whoever waits for it has been told."""
+        subject = self.refusals.heard(error)
+        lasting = self.refusals.lasting
+        if subject is None and lasting is None:
+            return "permissions violation" in str(error).lower()
+        for token, (asked, future) in list(self._unacknowledged.items()):
+            if (lasting is not None or asked.lower() == subject) and not future.done():
+                future.set_exception(lasting or self.refusals.refusal("publish", asked))
+                del self._unacknowledged[token]
+        return True
+
+
+def _raise_refusal(results: Sequence[Result]) -> None:
+    for result in results:
+        if isinstance(result, NotPermitted):
+            raise result
+
+
+def _result(message: Outgoing, future: asyncio.Future[bytes]) -> Result:
+    if not future.done():
+        future.cancel()
+        return NotAnswered(f"{message.subject}: not acknowledged in time")
+    if (failure := future.exception()) is not None:
+        if isinstance(failure, NotPermitted):
+            return failure
+        return NotAnswered(f"{message.subject}: {failure}")
+    try:
+        ack = json.loads(future.result())
+        if "error" in ack:
+            code, text = ack["error"].get("err_code"), ack["error"].get("description", "")
+            return _counted(str(ack.get("stream", "")), _publish_error(message.subject, code, text))
+        return PubAck(str(ack["stream"]), int(ack["seq"]), bool(ack.get("duplicate", False)))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return BrokerUnavailable(f"{message.subject}: not an ack: {error!r}")
+
+
+def _counted(stream: str, refused: Result) -> Result:
+    if isinstance(refused, BrokerUnavailable):
+        PUBLISH_REFUSALS.labels(stream, "full" if isinstance(refused, StreamFull) else "other").inc()
+    return refused
+
+
+def _publish_error(subject: str, code: int | None, text: str) -> Result:
+    if code == WRONG_LAST_SEQUENCE:
+        return WrongLastSequence(f"{subject}: {text}")
+    if code == STORE_FAILED and text in ("maximum bytes exceeded", "maximum messages exceeded"):
+        return StreamFull(f"{subject}: {text}")
+    if code in FULL:
+        return StreamFull(f"{subject}: JetStream is full and refuses every write ({text})")
+    return BrokerUnavailable(f"{subject}: not stored ({text})")

@@ -1,0 +1,445 @@
+"""Streams and consumers of JetStream: made, compared and read, for the bus and by the specs of `protocol.broker.streams`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import nats.errors
+import nats.js.errors
+import pydantic_core
+from nats.js.api import ConsumerInfo
+from nats.js.client import JetStreamContext
+
+from actors.runtime.broker.stream_specs import PinnedConfig, beginning, consumer_config, plain, stream_config
+from protocol.broker.streams import PIN_GROUP, ConsumerSpec, StreamSpec
+from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone, NotAnswered
+from protocol.messages.applied import ConsumerProgress
+from protocol.times import parse_time
+
+log = logging.getLogger("examwire.bus")
+
+PAGE = 256  # consumers in one answer of the server
+API_SECONDS = 2.0
+ELECTION_SECONDS = 5.0
+"""For so long a question is asked again while nobody leads: an election, a cluster that forms."""
+NOT_ENABLED, NO_STREAM = (10076, 10039), 10059
+NO_PEERS, NO_CLUSTER = 10005, 10074  # not enough nodes yet; more than one copy on a server that is alone
+
+NO_STORAGE = 10047
+LEAST_SAFEGUARD = 64 * 1024 * 1024
+
+T = TypeVar("T")
+
+
+class NoStorage(BrokerUnavailable):
+    """The server cannot reserve what the stream may hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message read from a stream; `time`: when the broker took it, in seconds since the epoch."""
+
+    subject: str
+    sequence: int
+    payload: bytes
+    headers: Mapping[str, str]
+    time: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """What a stream holds: sequences of its first and last message, how many, how many bytes.
+
+    Of `replicas` copies that it should have, `current` are up to date. `limit`: bytes that it may hold (`None`: any).
+    """
+
+    first: int
+    last: int
+    messages: int
+    size: int
+    replicas: int = 1
+    leader: str | None = None
+    current: int = 1
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StorageState:
+    """Bytes on disk that the account's streams use, and may use (`None`: no limit but the disk)."""
+
+    used: int
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerState:
+    """How far a durable consumer is: `pending` wait to be delivered, `unacknowledged` are out, `redelivered` again.
+
+    `created` and `last_delivered` in seconds since the epoch.
+    """
+
+    stream: str
+    name: str
+    description: str
+    filters: tuple[str, ...]
+    metadata: Mapping[str, str]
+    pending: int
+    unacknowledged: int
+    redelivered: int
+    pulls_waiting: int
+    ack_floor: int
+    delivered: int
+    created: float = 0.0
+    last_delivered: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedState:
+    """Which client a pinned consumer is read by, and how far it is; `pending` messages wait to be delivered."""
+
+    pin: str | None
+    ack_floor: int
+    pending: int
+    unacknowledged: int
+
+
+class StreamAdmin:
+    """The part of the bus that knows streams and consumers."""
+
+    _js: JetStreamContext
+    name: str
+
+    async def _asked(self, what: str, ask: Callable[[], Awaitable[T]], *, repeat: bool = True) -> T:
+        """The JetStream API's answer. `repeat`: asking twice does no harm, so silence is not an answer either.
+
+        Raises `NotAnswered`, and what nats-py raises when the server has said no (`APIError`).
+        """
+        ends = time.monotonic() + ELECTION_SECONDS
+        delay = 0.1
+        while True:
+            try:
+                return await ask()
+            except nats.js.errors.ServiceUnavailableError as error:
+                if error.err_code in NOT_ENABLED:
+                    raise BrokerUnavailable(f"{what}: {error.description}: start nats-server with JetStream") from error
+                trouble: Exception = error
+            except nats.js.errors.APIError as error:
+                if error.err_code != NO_PEERS:
+                    raise
+                trouble = error
+            except (TimeoutError, nats.errors.Error) as error:
+                trouble = error
+                if not repeat or not isinstance(error, TimeoutError):
+                    ends = 0.0
+            if time.monotonic() + delay > ends:
+                raise NotAnswered(f"{what}: not answered ({trouble!r})") from trouble
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 1.0)
+
+    async def stream_config(self, name: str) -> dict[str, Any] | None:
+        """The configuration of a stream as the server has it (times in seconds); `None`: there is none."""
+        try:
+            info = await self._asked(f"stream {name}", lambda: self._js.stream_info(name))
+        except nats.js.errors.NotFoundError:
+            return None
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"stream {name}: {error}") from error
+        return plain(info.config)
+
+    async def apply_stream(self, spec: StreamSpec, *, first_seq: int | None = None, replicas: int = 1) -> None:
+        """Create a stream with so many copies, or bring an existing one to that.
+
+        `first_seq` counts only at its creation. Where the server cannot reserve the bytes of a safeguard, half of them
+        will do, and so on. Raises `BrokerUnavailable`, or `ConfigurationError` when a server that is alone is to keep
+        copies.
+        """
+        while True:
+            try:
+                await self._apply_stream(spec, first_seq, replicas)
+            except NoStorage as error:
+                if not spec.safeguard or spec.max_bytes <= LEAST_SAFEGUARD:
+                    raise
+                log.warning("%s: may not hold %d bytes, trying half of them: %s", spec.name, spec.max_bytes, error)
+                spec = replace(spec, max_bytes=max(LEAST_SAFEGUARD, spec.max_bytes // 2))
+            else:
+                return
+
+    async def _apply_stream(self, spec: StreamSpec, first_seq: int | None, replicas: int) -> None:
+        config = stream_config(spec, replicas)
+        try:
+            if await self.stream_config(spec.name) is None:
+                made = config.evolve(first_seq=first_seq) if first_seq else config
+                await self._asked(f"stream {spec.name}", lambda: self._js.add_stream(made))
+            else:
+                await self._asked(f"stream {spec.name}", lambda: self._js.update_stream(config))
+        except nats.js.errors.APIError as error:
+            if error.err_code == NO_CLUSTER:
+                raise ConfigurationError(
+                    f"nats.replicas: {replicas} copies need a cluster: {error.description}"
+                ) from error
+            if error.err_code == NO_STORAGE:
+                raise NoStorage(f"stream {spec.name}: NATS cannot reserve {spec.max_bytes} bytes") from error
+            raise BrokerUnavailable(f"stream {spec.name}: not applied ({error})") from error
+
+    async def consumer_config(self, stream: str, name: str) -> dict[str, Any] | None:
+        """The configuration of a durable consumer (times in seconds); `None`: there is none."""
+        subject = f"$JS.API.CONSUMER.INFO.{stream}.{name}"
+        try:
+            what = f"consumer {stream}/{name}"
+            info = await self._asked(what, lambda: self._js._api_request(subject, timeout=API_SECONDS))
+        except nats.js.errors.NotFoundError:
+            return None
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"consumer {stream}/{name}: {error}") from error
+        return plain(PinnedConfig.from_response(info["config"]))
+
+    async def consumer_ready(self, stream: str, name: str) -> None:
+        """Wait until the consumer exists: the queue server makes it."""
+        delay = 0.05
+        complained = False
+        while True:
+            try:
+                if await self.consumer_config(stream, name) is not None:
+                    return
+            except BrokerUnavailable as error:
+                log.debug("%s: %s", self.name, error)
+            delay = min(delay * 1.5, 1.0)
+            if delay == 1.0 and not complained:
+                complained = True
+                log.warning("%s: waiting for consumer %s/%s: does the queue server run?", self.name, stream, name)
+            await asyncio.sleep(delay)
+
+    async def apply_consumer(self, spec: ConsumerSpec, *, anew: bool = False, first: int | None = None) -> None:
+        """Create a durable consumer or update it in place; `anew` deletes it first, and with it its backlog.
+
+        `first`: the sequence that one which is created begins with; by default as the spec says.
+        """
+        what = f"consumer {spec.stream}/{spec.name}"
+        if anew:
+            await self.delete_consumer(spec.stream, spec.name)
+        existing = None if anew else await self.consumer_config(spec.stream, spec.name)
+        while True:
+            config = beginning(consumer_config(spec), existing, first)
+            try:
+                await self._asked(what, lambda config=config: self._js.add_consumer(spec.stream, config))  # type: ignore[misc]
+            except nats.js.errors.APIError as error:
+                if existing is None:  # somebody else may have made it meanwhile, with a beginning of its own
+                    existing = await self.consumer_config(spec.stream, spec.name)
+                    if existing is not None:
+                        continue
+                raise BrokerUnavailable(f"{what}: not applied ({error})") from error
+            else:
+                return
+
+    async def pinned_state(self, stream: str, name: str) -> PinnedState:
+        """Who reads a pinned consumer now. Asked once. Raises `BrokerUnavailable`, `ConsumerGone`."""
+        subject, what = f"$JS.API.CONSUMER.INFO.{stream}.{name}", f"consumer {stream}/{name}"
+        try:
+            info = await self._js._api_request(subject, timeout=API_SECONDS)
+        except nats.js.errors.NotFoundError as error:
+            raise ConsumerGone(f"{what} does not exist") from error
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"{what}: not answered ({error!r})") from error
+        groups = info.get("priority_groups") or [{}]
+        return PinnedState(
+            groups[0].get("pinned_client_id"),
+            info["ack_floor"]["stream_seq"],
+            info["num_pending"],
+            info["num_ack_pending"],
+        )
+
+    async def reset_consumer(self, stream: str, name: str) -> None:
+        """Have everything that is not acknowledged delivered again, from the ack floor on and in order.
+
+        Raises `BrokerUnavailable`, `ConsumerGone`.
+        """
+        subject, what = f"$JS.API.CONSUMER.RESET.{stream}.{name}", f"consumer {stream}/{name}"
+        try:
+            await self._asked(what, lambda: self._js._api_request(subject, b"", timeout=API_SECONDS))
+        except nats.js.errors.NotFoundError as error:
+            raise ConsumerGone(f"{what} does not exist") from error
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"{what}: not reset ({error})") from error
+
+    async def unpin_consumer(self, stream: str, name: str) -> None:
+        """Let another client of its priority group read the consumer. Raises `BrokerUnavailable`."""
+        subject, what = f"$JS.API.CONSUMER.UNPIN.{stream}.{name}", f"consumer {stream}/{name}"
+        body = pydantic_core.to_json({"group": PIN_GROUP})
+        try:
+            await self._js._api_request(subject, body, timeout=API_SECONDS)
+        except (TimeoutError, nats.errors.Error) as error:
+            raise BrokerUnavailable(f"{what}: not released ({error!r})") from error
+
+    async def delete_consumer(self, stream: str, name: str) -> None:
+        """Delete a consumer if it is there."""
+        try:
+            await self._asked(f"consumer {stream}/{name}", lambda: self._js.delete_consumer(stream, name))
+        except nats.js.errors.NotFoundError:
+            return
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"consumer {stream}/{name}: not deleted ({error})") from error
+
+    async def ack_floor(self, stream: str, consumer: str) -> int:
+        """The stream sequence up to which everything the consumer was given is acknowledged."""
+        try:
+            info = await self._asked(f"consumer {stream}/{consumer}", lambda: self._js.consumer_info(stream, consumer))
+        except nats.js.errors.NotFoundError as error:
+            raise ConsumerGone(f"consumer {stream}/{consumer} does not exist") from error
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"consumer {stream}/{consumer}: {error}") from error
+        return info.ack_floor.stream_seq if info.ack_floor else 0
+
+    async def consumer_progress(self, stream: str, consumer: str) -> ConsumerProgress | None:
+        """How far a consumer is, as the broker says it now; `None`: there is none. Raises `BrokerUnavailable`."""
+        subject = f"$JS.API.CONSUMER.INFO.{stream}.{consumer}"
+        try:
+            # As the server says it: by its clock, not by ours.
+            info = await self._asked(
+                f"consumer {stream}/{consumer}", lambda: self._js._api_request(subject, timeout=API_SECONDS)
+            )
+        except nats.js.errors.NotFoundError:
+            return None
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"consumer {stream}/{consumer}: {error}") from error
+        return ConsumerProgress(
+            parse_time(info["ts"]),
+            info["num_pending"],
+            info["num_ack_pending"],
+            info["ack_floor"]["stream_seq"],
+        )
+
+    async def stream_state(self, name: str) -> StreamState:
+        """What a stream holds. Raises `BrokerUnavailable`, also when there is no such stream."""
+        try:
+            info = await self._asked(f"stream {name}", lambda: self._js.stream_info(name))
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"stream {name}: {error}") from error
+        state = info.state
+        leader = info.cluster.leader if info.cluster else None
+        replicas = info.config.num_replicas or 1
+        others = (info.cluster.replicas or []) if info.cluster else []
+        current = 1 + sum(bool(one.current) and not one.offline for one in others)
+        limit = info.config.max_bytes if (info.config.max_bytes or -1) > 0 else None
+        return StreamState(
+            state.first_seq, state.last_seq, state.messages, state.bytes, replicas, leader, current, limit
+        )
+
+    async def storage_state(self) -> StorageState:
+        """What the streams of this account take on disk. Raises `BrokerUnavailable`."""
+        try:
+            info = await self._asked("JetStream", self._js.account_info)
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"JetStream tells nothing of its storage ({error!r})") from error
+        return StorageState(info.storage, info.limits.max_storage if info.limits.max_storage > 0 else None)
+
+    async def broker_time(self, stream: str) -> float:
+        """The clock of the server that leads the stream, in seconds since the epoch. Raises `BrokerUnavailable`."""
+        return parse_time((await self._stream_info(stream))["ts"])
+
+    async def led_for(self, stream: str) -> float:
+        """For how many seconds the stream has had its leader; infinite where there are no elections.
+
+        Without a leader nothing could be published, and nothing that expired meanwhile says anything. Raises
+        `BrokerUnavailable`.
+        """
+        info = await self._stream_info(stream)
+        since = (info.get("cluster") or {}).get("leader_since")
+        return parse_time(info["ts"]) - parse_time(since) if since else math.inf
+
+    async def _stream_info(self, stream: str) -> dict[str, Any]:
+        """What the server says of a stream, as it says it: with its own clock's time in `ts`."""
+        subject = f"$JS.API.STREAM.INFO.{stream}"
+        try:
+            info = await self._asked(f"stream {stream}", lambda: self._js._api_request(subject, timeout=API_SECONDS))
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"stream {stream}: {error}") from error
+        return dict(info)
+
+    async def answers_about(self, stream: str, subject: str) -> bool:
+        """Whether there is the stream, as its leader says. `subject`: one of the stream that may be read.
+
+        Raises `NotAnswered` at once when nobody leads it or NATS does not answer.
+        """
+        try:
+            await self._js.get_msg(stream, subject=subject)
+        except nats.js.errors.ServiceUnavailableError as error:
+            why = error.description or "nobody answers for JetStream: is it enabled?"
+            raise NotAnswered(f"nobody leads the stream {stream} ({why})") from error
+        except nats.js.errors.APIError as error:
+            return error.err_code != NO_STREAM
+        except (TimeoutError, nats.errors.Error) as error:
+            raise NotAnswered(f"NATS does not answer about the stream {stream} ({type(error).__name__})") from error
+        return True
+
+    async def consumer_states(self, stream: str) -> list[ConsumerState]:
+        """How far each consumer of a stream is, by name. Raises `BrokerUnavailable`."""
+        found: dict[str, ConsumerState] = {}
+        offset = 0
+        while True:
+            try:
+                page = await self._page(stream, offset)
+            except nats.js.errors.APIError as error:
+                raise BrokerUnavailable(f"consumers of {stream}: {error}") from error
+            for info in page:
+                config = info.config
+                filters = config.filter_subjects or ([config.filter_subject] if config.filter_subject else [])
+                found[info.name] = ConsumerState(
+                    stream,
+                    info.name,
+                    config.description or "",
+                    tuple(filters),
+                    config.metadata or {},
+                    info.num_pending or 0,
+                    info.num_ack_pending or 0,
+                    info.num_redelivered or 0,
+                    info.num_waiting or 0,
+                    info.ack_floor.stream_seq if info.ack_floor else 0,
+                    info.delivered.stream_seq if info.delivered else 0,
+                    info.created.timestamp(),
+                    info.delivered.last_active.timestamp() if info.delivered and info.delivered.last_active else None,
+                )
+            offset += len(page)
+            if len(page) < PAGE:
+                return [found[name] for name in sorted(found)]
+
+    async def _page(self, stream: str, offset: int) -> list[ConsumerInfo]:
+        return await self._asked(f"consumers of {stream}", lambda: self._js.consumers_info(stream, offset=offset))
+
+    async def delete_message(self, stream: str, sequence: int) -> bool:
+        """Take one message out of a stream; False when it was not there. Raises `BrokerUnavailable`."""
+        try:
+            what = f"stream {stream}, message {sequence}"
+            return bool(await self._asked(what, lambda: self._js.delete_msg(stream, sequence), repeat=False))
+        except nats.js.errors.APIError as error:
+            if await self.message_at(stream, sequence) is None:
+                return False
+            raise BrokerUnavailable(f"stream {stream}: {sequence} not deleted ({error})") from error
+
+    async def last_message(self, stream: str, subject: str) -> Stored | None:
+        """The newest message on a subject of a stream."""
+        return await self._get(stream, subject=subject)
+
+    async def message_at(self, stream: str, sequence: int) -> Stored | None:
+        """The message at a sequence, if it is still there."""
+        return await self._get(stream, seq=sequence)
+
+    async def next_message(self, stream: str, subject: str, first: int) -> Stored | None:
+        """The oldest message on a subject (wildcards allowed) from sequence `first` on."""
+        return await self._get(stream, seq=first, subject=subject, next=True)
+
+    async def _get(self, stream: str, **where: Any) -> Stored | None:
+        try:
+            # Not a direct get: the leader answers this one, so it is never behind.
+            raw = await self._asked(f"stream {stream}", lambda: self._js.get_msg(stream, **where))
+        except nats.js.errors.NotFoundError:
+            return None
+        except nats.js.errors.APIError as error:
+            raise BrokerUnavailable(f"stream {stream}: {error}") from error
+        taken = raw.time.timestamp() if raw.time is not None else 0.0
+        return Stored(raw.subject or "", raw.seq or 0, raw.data or b"", raw.headers or {}, taken)

@@ -1,0 +1,191 @@
+"""How the state store reaches Redis: a server, a socket, the master that Sentinels name, or a cluster.
+
+However it is reached, at most `CONNECTIONS` commands are on their way, they are packed by hiredis, and trouble is one
+of three: `StateUnavailable` (away: try again), `StateDamaged` (about a key), or a `ConfigurationError` at the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Iterable
+from typing import Any, cast
+
+import hiredis
+from redis.asyncio import Connection, ConnectionPool, Redis, RedisCluster, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AskError,
+    ClusterError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from actors.runtime.config.redis_url import RedisAddress, parse_redis_url, without_password
+from actors.runtime.config.settings import RedisSettings
+from protocol.errors import ConfigurationError, StateDamaged, StateUnavailable
+
+CONNECTIONS = 16
+ANSWER_SECONDS = 5.0
+CONNECT_SECONDS = 2
+SENTINEL_SECONDS = 1.0
+_PASSING = (OutOfMemoryError, ReadOnlyError, TryAgainError, AskError, ClusterError, RedisClusterException)
+
+
+class RedisConnections:
+    """The connections of a process. `client` is a `Redis`, or a `RedisCluster`, which has the same commands.
+
+    Raises `ConfigurationError` when the URL is none. Nothing is connected before the first command.
+    """
+
+    def __init__(self, url: str, options: RedisSettings) -> None:
+        try:
+            self._address = parse_redis_url(url)
+        except ValueError as error:
+            raise ConfigurationError(f"redis_url: {error}") from None
+        self.name = without_password(url)
+        # Neither the Sentinels' pool nor a cluster's node waits for a free connection; this does, for all of them.
+        self._turns = asyncio.Semaphore(CONNECTIONS)
+        self._sentinel: Sentinel | None = None
+        common: dict[str, Any] = {
+            "username": self._address.username,
+            "password": self._address.password,
+            "socket_timeout": None,  # one deadline for a whole pipeline (`run`) instead of one for each answer
+            "socket_connect_timeout": CONNECT_SECONDS,
+            "decode_responses": True,
+        }
+        self.client: Redis
+        if self.of_a_cluster:
+            self.client = cast(Redis, _cluster(self._address, options, common))
+        else:
+            common |= {"db": self._address.db, "retry": Retry(NoBackoff(), 1), "max_connections": CONNECTIONS}
+            self.client = Redis(connection_pool=self._pool(options, common))
+
+    @property
+    def of_a_cluster(self) -> bool:
+        return self._address.kind == "cluster"
+
+    async def run(self, command: Awaitable[Any]) -> Any:
+        """The answer to a command or pipeline of `client`. Raises `StateUnavailable` or `StateDamaged`."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS), self._turns:
+                return await command
+        except (ResponseError, RedisClusterException) as error:
+            if passing(error):
+                raise StateUnavailable(f"Redis at {self.name} cannot serve now: {error}") from error
+            raise StateDamaged(str(error)) from error
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StateUnavailable(f"Redis at {self.name} does not answer: {_what(error)}") from error
+        finally:
+            if inspect.iscoroutine(command):
+                command.close()  # of one that never had its turn
+
+    async def ping(self) -> None:
+        """Raises `StateUnavailable`. Of a cluster every master must answer."""
+        targets = {"target_nodes": RedisCluster.PRIMARIES} if self.of_a_cluster else {}
+        await self.run(cast(Any, self.client).execute_command("PING", **targets))
+
+    async def close(self) -> None:
+        """Close all connections. Harmless when repeated."""
+        await self.client.aclose()
+        if not self.of_a_cluster:
+            await self.client.connection_pool.disconnect()
+        if self._sentinel is not None:
+            await self._sentinel.aclose()
+
+    def _pool(self, options: RedisSettings, common: dict[str, Any]) -> ConnectionPool:
+        address = self._address
+        if address.kind == "sentinel":
+            secret = options.sentinel_password
+            credentials = {
+                "username": options.sentinel_username,
+                "password": secret.get_secret_value() if secret is not None else None,
+            }
+            limits = {"socket_timeout": SENTINEL_SECONDS, "socket_connect_timeout": SENTINEL_SECONDS}
+            tls = {"ssl": True, **_tls(options)} if address.tls else {}
+            self._sentinel = Sentinel(  # type: ignore[no-untyped-call]
+                address.nodes, sentinel_kwargs={**credentials, **limits, **tls, "retry": Retry(NoBackoff(), 0)}
+            )
+            managed = SentinelManagedSSLConnection if address.tls else SentinelManagedConnection
+            return SentinelConnectionPool(  # type: ignore[no-untyped-call]
+                address.service,
+                self._sentinel,
+                connection_class=_quick(managed),
+                **common,
+                **(_tls(options) if address.tls else {}),
+            )
+        if address.kind == "unix":
+            return ConnectionPool(connection_class=_quick(UnixDomainSocketConnection), path=address.path, **common)
+        ((host, port),) = address.nodes
+        if address.tls:
+            return ConnectionPool(
+                connection_class=_quick(SSLConnection), host=host, port=port, **common, **_tls(options)
+            )
+        return ConnectionPool(connection_class=_quick(Connection), host=host, port=port, **common)
+
+
+def passing(error: Exception) -> bool:
+    """Whether an answer is about Redis at this moment and not about the key.
+
+    Out of memory, a replica, a failover, a slot on its way, a script that runs too long, a cluster that is not whole.
+    """
+    return isinstance(error, _PASSING) or str(error).split(" ", 1)[0] in ("BUSY", "MISCONF")
+
+
+def _what(error: Exception) -> str:
+    if isinstance(error, MasterNotFoundError):  # its own text lists all there is to know about each Sentinel's pool
+        return "no Sentinel can be reached that knows a living master of this name"
+    if isinstance(error, TimeoutError):
+        return f"nothing within {ANSWER_SECONDS:g} s"
+    return f"{type(error).__name__}: {error}"
+
+
+def _cluster(address: RedisAddress, options: RedisSettings, common: dict[str, Any]) -> RedisCluster:
+    client = RedisCluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in address.nodes],
+        max_connections=CONNECTIONS,
+        retry=Retry(NoBackoff(), 1),
+        # A master that is away takes its slots with it; the others go on, and each key says for itself.
+        require_full_coverage=False,
+        ssl=address.tls,
+        **(_tls(options) if address.tls else {}),
+        **common,
+    )
+    quick = _quick(SSLConnection if address.tls else Connection)
+    client.connection_kwargs["connection_class"] = quick  # of nodes that are found later
+    for node in client.nodes_manager.startup_nodes.values():
+        node.connection_class = quick
+    return client
+
+
+def _tls(options: RedisSettings) -> dict[str, Any]:
+    """The server's name is checked against its certificate; without a CA file, against those the machine trusts."""
+    files = {"ssl_ca_certs": options.ca_file, "ssl_certfile": options.cert_file, "ssl_keyfile": options.key_file}
+    return {name: str(path) for name, path in files.items() if path is not None} | {"ssl_check_hostname": True}
+
+
+def _quick(connection_class: type[AbstractConnection]) -> type[Any]:
+    """The connection with hiredis' packer: the asyncio side of redis-py packs in Python, ten times slower."""
+
+    class QuickConnection(connection_class):  # type: ignore[misc,valid-type]
+        def pack_command(self, *args: Any) -> list[bytes]:
+            return [hiredis.pack_command((*str(args[0]).split(), *args[1:]))]
+
+        def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
+            return [b"".join(piece for command in commands for piece in self.pack_command(*command))]
+
+    return QuickConnection

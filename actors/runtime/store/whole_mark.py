@@ -1,0 +1,156 @@
+"""Whether Redis holds what it was given: a mark in a hash (`protocol.records.keys.STATE`), read last in every round trip.
+
+A state manager that has brought Redis up to the log leaves the Redis process' `run_id` and how much of the log is in.
+A Redis that was emptied has no mark; one that came back from a snapshot, an append-only file or a replica has the mark
+of another process. In both cases reading raises `StateLost` until a state manager has made it whole
+(`actors.state_repair`). The check costs 15 microseconds of Redis' time a round trip.
+
+A cluster has marks on every shard (`actors.runtime.store.shards`), and is whole when all of them say so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from actors.runtime.store.shards import OneServer, Shards
+from protocol.errors import StateLost, StateUnavailable
+from protocol.times import format_time
+
+_RUN = "string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')"
+
+# 2 whole, 1 another process was, 0 nobody knows. KEYS[1] mark
+_CHECK = """
+local run = redis.call('HGET', KEYS[1], 'run')
+if not run then return 0 end
+if not string.find(redis.call('INFO', 'server'), 'run_id:' .. run, 1, true) then return 1 end
+return 2"""
+
+# Note that Redis holds the log up to a sequence, if it is whole. KEYS[1] mark; ARGV: sequence
+_ADVANCE = f"""
+local known = redis.call('HMGET', KEYS[1], 'run', 'applied')
+if not known[1] then return 0 end
+if known[1] ~= {_RUN} then return 1 end
+if tonumber(known[2] or '0') < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'applied', ARGV[1]) end
+return 2"""
+
+# Whether Redis is whole, as _CHECK says it, and up to where it holds the log. KEYS[1] mark
+_APPLIED = f"""
+local known = redis.call('HMGET', KEYS[1], 'run', 'applied')
+if not known[1] then return {{0, ''}} end
+if known[1] ~= {_RUN} then return {{1, ''}} end
+return {{2, known[2] or ''}}"""
+
+# A repair begins: its name, beside the process that it repairs. KEYS[1] mark; ARGV: name
+_BEGIN = f"""
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
+local known = redis.call('HMGET', KEYS[1], 'run', 'applied')
+local run = {_RUN}
+if known[1] == run then return {{2, ''}} end
+redis.call('HSET', KEYS[1], 'repair:' .. ARGV[1], run)
+return {{known[1] and 1 or 0, known[2] or ''}}"""
+
+# A repair is done, if Redis still is the one that it began with; 2: it was whole before. KEYS[1] mark; ARGV: name,
+# sequence, time
+_END = f"""
+local run = {_RUN}
+if redis.call('HGET', KEYS[1], 'run') == run then return 2 end
+if redis.call('HGET', KEYS[1], 'repair:' .. ARGV[1]) ~= run then return 0 end
+local known = redis.call('HGET', KEYS[1], 'applied')
+local applied = ARGV[2]
+if known and tonumber(known) > tonumber(applied) then applied = known end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'run', run, 'applied', applied, 'wholeSince', ARGV[3])
+return 1"""
+
+_WHOLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a repair finds: Redis whole, or `applied`, the sequence up to which it holds the log (`None`: unknown)."""
+
+    whole: bool
+    applied: int | None = None
+
+
+class StateMark:
+    """The mark in Redis. Every method raises `StateUnavailable` when Redis does not answer."""
+
+    def __init__(
+        self, redis: Any, run: Callable[[Awaitable[Any]], Awaitable[Any]], name: str, places: OneServer | Shards
+    ) -> None:
+        self._redis = redis
+        self._run = run
+        self._name = name
+        self._places = places
+
+    async def execute(self, pipe: Any, touched: Collection[str]) -> list[Any]:
+        """The answers of a pipeline that reads the keys `touched`; errors are values.
+
+        Raises `StateLost` unless what was read is whole.
+        """
+        marks = self._places.marks_of(touched)
+        for mark in marks:
+            # Last: if the mark still stands then, it stood while everything before it was read.
+            pipe.eval(_CHECK, 1, mark)
+        answers = list(await self._run(pipe.execute(raise_on_error=False)))
+        verdicts = answers[len(answers) - len(marks) :]
+        for verdict in verdicts:
+            if verdict != _WHOLE:
+                raise self._lost(verdict)
+        return answers[: len(answers) - len(marks)]
+
+    async def is_whole(self) -> bool:
+        """Whether what Redis holds may be believed."""
+        return all(verdict == _WHOLE for verdict in await self._script(_CHECK))
+
+    async def applied(self) -> int | None:
+        """The sequence of STATUS up to which Redis holds the log; `None`: it is not whole, so nobody knows."""
+        # A mark of the wrong type, which is nobody's, answers with 0 alone.
+        answers = [answer if isinstance(answer, list) else [answer, ""] for answer in await self._script(_APPLIED)]
+        if any(verdict != _WHOLE for verdict, _ in answers):
+            return None
+        return min(int(applied or 0) for _, applied in answers)
+
+    async def advance(self, sequence: int) -> bool:
+        """Note that everything up to this sequence of STATUS is acknowledged, so Redis holds it. False: not whole."""
+        return all(verdict == _WHOLE for verdict in await self._script(_ADVANCE, sequence))
+
+    async def begin(self, repair: str) -> Mark:
+        """A repair with a unique name begins; nothing is noted where Redis is whole."""
+        found = [(verdict, applied) for verdict, applied in await self._script(_BEGIN, repair) if verdict != _WHOLE]
+        known = [int(applied) for verdict, applied in found if verdict == 1 and applied]
+        # The part that is furthest behind; one that knows nothing needs everything.
+        return Mark(whole=not found, applied=min(known) if known and len(known) == len(found) else None)
+
+    async def end(self, repair: str, sequence: int) -> bool:
+        """The repair has brought Redis up to this sequence. False: Redis was lost again, or somebody was quicker."""
+        verdicts = await self._script(_END, repair, sequence, format_time(time.time()))
+        return 1 in verdicts and 0 not in verdicts
+
+    async def _script(self, script: str, *arguments: str | int) -> list[Any]:
+        """What it answers on each mark. A mark of the wrong type is not ours, so it knows nothing: 0."""
+        pipe = self._redis.pipeline(transaction=False)
+        for mark in self._places.marks:
+            pipe.eval(script, 1, mark, *arguments)
+        verdicts = []
+        for verdict in await self._run(pipe.execute(raise_on_error=False)):
+            if isinstance(verdict, Exception) and not _is_wrong_type(verdict):
+                raise self._lost(verdict)
+            verdicts.append(0 if isinstance(verdict, Exception) else verdict)
+        return verdicts
+
+    def _lost(self, verdict: Any) -> StateUnavailable:
+        what = "was replaced or restarted" if verdict == 1 else "was emptied, or is new"
+        if isinstance(verdict, Exception) and not _is_wrong_type(verdict):
+            return StateUnavailable(f"Redis at {self._name} cannot say whether it is whole: {verdict}")
+        return StateLost(f"Redis at {self._name} {what}: a state manager must bring it up to the log first")
+
+
+def _is_wrong_type(error: Exception) -> bool:
+    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")
