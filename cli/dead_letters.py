@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pydantic_core
 import typer
 
-from actors.dead_letter_desk import Became, DeadLetterDesk, Filed, NoSuchLetter, NotReplayed, Replayed
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from cli.config import takes_settings
 from cli.live import connected
 from cli.moments import local, zone_name
+from cli.operate.dead_letter_desk import Became, DeadLetterDesk, Filed, NoSuchLetter, NotReplayed, Replayed
 from cli.output import ExitCode, Format, NotFound, OutputOption, console, print_json, say, show, table, text
 from protocol.broker.dead_letters import reason_group
 from protocol.errors import ConfigurationError, ProtocolError

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import psutil
 import typer
 
-from actors.queue_server import topology_streams
+from actors.queue_server.server import topology_streams
 from actors.runtime import VERSION
 from actors.runtime.actor.process_facts import process_facts
 from actors.runtime.broker.connection import Bus, Outgoing, ServiceEntry

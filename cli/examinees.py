@@ -9,15 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from actors.dead_letter_desk import DeadLetterDesk
-from actors.plan_log import PlanLog
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
+from actors.status_log.plan_log import PlanLog
 from cli.config import takes_settings
 from cli.diagnosis import Diagnosis, Seen, diagnose
 from cli.live import connected, session_at
 from cli.moments import local, zone_name
+from cli.operate.dead_letter_desk import DeadLetterDesk
 from cli.output import ExitCode, Format, NotFound, OutputOption, console, print_json, say, table, text
 from cli.timeline import as_json, cells, read
 from protocol.broker import subjects

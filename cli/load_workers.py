@@ -20,9 +20,9 @@ from typing import Any
 
 import uvloop
 
-from actors.client import ClientClosed, ConnectRefused, GaveUp
-from actors.examinee_client import ExamineeClient
-from actors.proctor_client import ProctorClient
+from actors.client.client import ClientClosed, ConnectRefused, GaveUp
+from actors.client.examinee import ExamineeClient
+from actors.client.proctor import ProctorClient
 from actors.runtime.config.settings import load_settings
 from actors.runtime.config.tokens import issue_token
 from protocol.close_codes import CloseCode

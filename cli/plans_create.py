@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.enrolment import Enrolled, enrol
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import issue_token
 from actors.runtime.store.state_store import StateStore
@@ -23,6 +22,7 @@ from cli.live import connected
 from cli.moments import local, zone_name
 from cli.output import Format, NotFound, OutputOption, paragraph, show, table
 from cli.page_links import page_bases
+from cli.plans.enrolment import Enrolled, enrol
 from cli.running_up import RunningUp
 from cli.signing import require_taken_here
 from cli.token import seconds_of

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.plan_log import PlanLog
 from actors.runtime.config.settings import Settings
+from actors.status_log.plan_log import PlanLog
 from cli.config import takes_settings
 from cli.live import connected
 from cli.moments import MOMENT_HELP, lasting, local, parse_moment, zone_name

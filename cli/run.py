@@ -80,7 +80,7 @@ def socket_server(
     require_secret_beyond_loopback(settings, "socket-server", settings.socket.host)
 
     from actors.runtime.actor.supervisor import ChildSpec
-    from actors.socket_server import SocketServer
+    from actors.socket_server.server import SocketServer
 
     def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
         # A RoleFailed of its start-up sequence is final: it has been tried often enough.
@@ -104,11 +104,11 @@ def state_manager(
     """Write the state to Redis and tell proctors, with the reconnect and lease watches beside it. Several may run."""
     own_name = _name_of("state-manager", name)
 
-    from actors.advisory_watch import AdvisoryWatch
-    from actors.lease_watch import LeaseWatch
-    from actors.reconnect_watch import ReconnectWatch
     from actors.runtime.actor.supervisor import ChildSpec
-    from actors.state_manager import StateManager
+    from actors.state_manager.manager import StateManager
+    from actors.watches.dead_letter_watch import AdvisoryWatch
+    from actors.watches.lease_watch import LeaseWatch
+    from actors.watches.reconnect_watch import ReconnectWatch
 
     def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
         return [
@@ -140,7 +140,7 @@ def queue_server(
     """Make the streams, their consumers and the queues of the socket servers. Several may run."""
     own_name = _name_of("queue-server", name)
 
-    from actors.queue_server import QueueServer
+    from actors.queue_server.server import QueueServer
     from actors.runtime.actor.supervisor import ChildSpec
 
     def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
@@ -167,7 +167,7 @@ def web_server(settings: Settings, json_ready: JsonOption = False) -> None:
     require_secret_beyond_loopback(settings, "web-server", settings.web.host)
 
     from actors.runtime.actor.supervisor import ChildSpec
-    from actors.web_server import WebServer
+    from actors.web_server.server import WebServer
 
     def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
         return [ChildSpec("web-server", lambda: WebServer(settings, bus, store))]

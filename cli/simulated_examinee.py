@@ -16,8 +16,8 @@ from urllib.parse import urlencode, urlsplit
 
 from PIL import Image, ImageDraw
 
-from actors.client import Change, ConnectionLost, ConnectRefused, GaveUp
-from actors.examinee_client import ExamineeClient
+from actors.client.client import Change, ConnectionLost, ConnectRefused, GaveUp
+from actors.client.examinee import ExamineeClient
 from cli.simulated_proctor import SimulatedProctor
 from protocol.client.reconnect import GiveUp, GiveUpReason, Wait
 from protocol.close_codes import CloseCode

@@ -6,8 +6,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from actors.client import GaveUp
-from actors.proctor_client import ProctorClient
+from actors.client.client import GaveUp
+from actors.client.proctor import ProctorClient
 from protocol.client.plan_view import PlanView, Seen, Verdict
 from protocol.messages.base import Message
 from protocol.messages.facts import NoticeConfirmed

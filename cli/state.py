@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from actors.log_of_record import StatusLog
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.state_audit import Audit, Report
-from actors.state_repair import Repair, StateRepair
+from actors.state_manager.audit import Audit, Report
+from actors.state_manager.repair import Repair, StateRepair
+from actors.status_log.status_log import StatusLog
 from cli.config import takes_settings
 from cli.live import connected
 from cli.output import ExitCode, Format, NotFound, OutputOption, paragraph, show, table, text

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from actors.plan_log import Beginning, PlanLog
 from actors.runtime.config.settings import Settings
+from actors.status_log.plan_log import Beginning, PlanLog
 from cli.config import takes_settings
 from cli.live import connected
 from cli.moments import MOMENT_HELP, in_local_times, lasting, local, parse_moment, zone_name

@@ -24,7 +24,7 @@ from websockets.typing import Subprotocol
 
 from actors.runtime.config.settings import load_settings
 from actors.runtime.config.tokens import issue_token
-from actors.web_pages import Pages
+from actors.web_server.pages import Pages
 from protocol.messages.frames import SUBPROTOCOL
 from protocol.times import format_time
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from actors.runtime.config.settings import Settings, load_settings
-from actors.socket_server import SocketServer
-from actors.web_server import WebServer
+from actors.socket_server.server import SocketServer
+from actors.web_server.server import WebServer
 from protocol.messages.frames import Role
 from tests.integration.system import System, eventually
 

@@ -21,7 +21,7 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import issue_token
 from actors.runtime.store.state_store import StateStore
-from actors.web_server import WebServer
+from actors.web_server.server import WebServer
 from protocol.broker.streams import STATUS
 from protocol.messages.frames import Role
 from protocol.records import keys

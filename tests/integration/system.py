@@ -14,17 +14,17 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from actors.advisory_watch import AdvisoryWatch
-from actors.lease_watch import LeaseWatch
-from actors.queue_server import QueueServer
-from actors.reconnect_watch import ReconnectWatch
+from actors.queue_server.server import QueueServer
 from actors.runtime.actor.actor import Actor
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import issue_token
 from actors.runtime.store.state_store import StateStore
-from actors.socket_server import SocketServer
-from actors.state_manager import StateManager
+from actors.socket_server.server import SocketServer
+from actors.state_manager.manager import StateManager
+from actors.watches.dead_letter_watch import AdvisoryWatch
+from actors.watches.lease_watch import LeaseWatch
+from actors.watches.reconnect_watch import ReconnectWatch
 from protocol.errors import StateUnavailable
 from protocol.messages.frames import Role
 from protocol.records import keys

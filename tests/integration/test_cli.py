@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from actors.queue_server import QueueServer
+from actors.queue_server.server import QueueServer
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from actors.client import Change, ClientClosed, ConnectionLost, ConnectRefused, GaveUp
-from actors.examinee_client import ExamineeClient
-from actors.proctor_client import ProctorClient
+from actors.client.client import Change, ClientClosed, ConnectionLost, ConnectRefused, GaveUp
+from actors.client.examinee import ExamineeClient
+from actors.client.proctor import ProctorClient
 from protocol.client.plan_view import Verdict
 from protocol.client.reconnect import GiveUp, GiveUpReason, Lost, Refused, Unreachable, Wait
 from protocol.errors import ErrorCode

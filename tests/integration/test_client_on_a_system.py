@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from actors.client import ConnectRefused, GaveUp
-from actors.examinee_client import ExamineeClient
-from actors.proctor_client import ProctorClient
+from actors.client.client import ConnectRefused, GaveUp
+from actors.client.examinee import ExamineeClient
+from actors.client.proctor import ProctorClient
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from protocol.messages.facts import MobileSyncCode, MobileSyncStatus

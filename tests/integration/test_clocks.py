@@ -21,7 +21,7 @@ import pytest
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.socket_metrics import EXPIRED
+from actors.socket_server.metrics import EXPIRED
 from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable
 from protocol.records import keys

@@ -11,7 +11,7 @@ import pytest
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
-from actors.state_manager import StateManager
+from actors.state_manager.manager import StateManager
 from protocol.broker import subjects
 from protocol.messages.codec import encode, join
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode

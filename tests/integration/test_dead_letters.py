@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from actors.dead_letter import dead_letter
-from actors.dead_letter_desk import MAX_AGES, DeadLetterDesk, Filed, NoSuchLetter, NotReplayed, Replayed
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.stream_reader import read_stream
+from actors.runtime.broker.dead_letter import dead_letter
 from actors.runtime.config.settings import Settings
+from cli.operate.dead_letter_desk import MAX_AGES, DeadLetterDesk, Filed, NoSuchLetter, NotReplayed, Replayed
 from protocol.broker import subjects
 from protocol.broker.dead_letters import REPLAY_OF
 from protocol.broker.streams import ConsumerSpec

@@ -20,14 +20,14 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from typer.testing import CliRunner
 
-from actors.dead_letter import dead_letter
-from actors.queue_server import QueueServer, apply_topology
+from actors.queue_server.server import QueueServer, apply_topology
 from actors.runtime.actor.process_facts import process_facts
 from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.dead_letter import dead_letter
 from actors.runtime.config.settings import NatsSettings, Settings, load_settings
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
-from actors.web_server import WebServer
+from actors.web_server.server import WebServer
 from cli.doctor import Examination
 from cli.doctor_checks import (
     GIB,
@@ -296,7 +296,7 @@ no_auth_user: u
 async def test_a_broker_that_is_full_is_seen_by_the_doctor_and_by_the_queue_server(
     settings: Settings, store: StateStore, tmp_path: Path, limited: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.topology_watch.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("actors.queue_server.topology_watch.SAVE_SECONDS", 0.0)
     port = free_port()
     limited = {**limited, "more": f"http: 127.0.0.1:{port}\n{limited.get('more', '')}"}
     with nats(tmp_path / "nats", **limited) as server:

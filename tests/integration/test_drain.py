@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from actors.examinee_client import ExamineeClient
+from actors.client.examinee import ExamineeClient
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
 from cli.live import Refused, ask

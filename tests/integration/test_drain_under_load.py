@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from actors.client import ClientClosed
-from actors.examinee_client import ExamineeClient
-from actors.proctor_client import ProctorClient
+from actors.client.client import ClientClosed
+from actors.client.examinee import ExamineeClient
+from actors.client.proctor import ProctorClient
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
 from protocol.broker import subjects

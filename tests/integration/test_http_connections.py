@@ -17,8 +17,6 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from actors import http_connections
-from actors.mobile_upload import MobileUploads
 from actors.runtime.actor.supervisor import Supervisor
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
@@ -26,6 +24,8 @@ from actors.runtime.role import metrics_server
 from actors.runtime.role.metrics_server import MOST_CONNECTIONS, MetricsServer
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
+from actors.web_server.api.mobile_upload import MobileUploads
+from actors.web_server.http import connections as http_connections
 from tests.certificates import issue
 from tests.integration.phones import Site, capture_path, open_site, picture, upload_path
 from tests.integration.settings import changed

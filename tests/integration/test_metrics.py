@@ -16,7 +16,7 @@ from actors.runtime.role.metrics_server import REQUEST_BYTES, MetricsServer
 from actors.runtime.role.vitals import Vitals
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
-from actors.state_manager import StateManager
+from actors.state_manager.manager import StateManager
 from cli.engines import NatsServer, RedisServer
 from protocol.broker import subjects
 from protocol.broker.streams import STATE_MANAGERS, STREAMS
@@ -163,7 +163,7 @@ def test_a_port_that_is_taken_is_told_with_its_address() -> None:
 async def test_what_happens_to_examinees_is_counted_where_it_happens(
     settings: Settings, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.queue_metrics.ASK_SECONDS", 0.2)
+    monkeypatch.setattr("actors.queue_server.metrics.ASK_SECONDS", 0.2)
 
     def counted() -> dict[str, float]:
         return {

@@ -16,8 +16,8 @@ from PIL import Image
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from actors.state_manager import StateManager
-from actors.web_server import WebServer
+from actors.state_manager.manager import StateManager
+from actors.web_server.server import WebServer
 from protocol.records import keys
 from tests.integration.settings import changed
 from tests.integration.system import System, eventually

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from actors.captures import Incoming
-from actors.mobile_upload import MobileUploads
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
-from actors.web_server import WebServer
+from actors.web_server.api.mobile_upload import MobileUploads
+from actors.web_server.pictures.store import Incoming
+from actors.web_server.server import WebServer
 from cli.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATUS
 from protocol.records import keys
@@ -227,7 +227,7 @@ async def test_a_stop_finishes_the_upload_that_is_in_hand(settings: Settings, bu
 async def test_a_stop_does_not_wait_for_an_upload_that_never_ends(
     settings: Settings, bus: Bus, store: StateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.web_server.DRAIN_SECONDS", 1)
+    monkeypatch.setattr("actors.web_server.server.DRAIN_SECONDS", 1)
     server = WebServer(settings, bus, store)
     await server.start()
     site = Site(server, settings, bus)

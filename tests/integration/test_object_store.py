@@ -13,7 +13,13 @@ from typing import Any
 
 import pytest
 
-from actors.captures import (
+from actors.queue_server.server import apply_topology
+from actors.runtime.broker import object_store
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.object_store import ObjectStore
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
+from actors.web_server.pictures.store import (
     REPLACED_SECONDS,
     STALE_SECONDS,
     CaptureStore,
@@ -21,13 +27,7 @@ from actors.captures import (
     NatsCaptures,
     StoreFailed,
 )
-from actors.queue_server import apply_topology
-from actors.runtime.broker import object_store
-from actors.runtime.broker.connection import Bus
-from actors.runtime.broker.object_store import ObjectStore
-from actors.runtime.config.settings import Settings
-from actors.runtime.store.state_store import StateStore
-from actors.web_server import WebServer
+from actors.web_server.server import WebServer
 from cli.streams import compare
 from protocol.broker.streams import CAPTURES_BUCKET, captures_stream
 from protocol.errors import BrokerUnavailable

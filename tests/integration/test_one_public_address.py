@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from actors.examinee_client import ExamineeClient
+from actors.client.examinee import ExamineeClient
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from protocol.messages.frames import Welcome

@@ -17,8 +17,8 @@ import pytest
 from redis.asyncio import Redis
 from typer.testing import Result
 
-from actors.examinee_client import ExamineeClient
-from actors.proctor_client import ProctorClient
+from actors.client.examinee import ExamineeClient
+from actors.client.proctor import ProctorClient
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import load_settings
 from actors.runtime.config.tokens import issue_token

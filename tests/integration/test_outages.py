@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from actors.runtime.config.settings import Settings, load_settings
-from actors.state_manager import StateManager
+from actors.state_manager.manager import StateManager
 from cli.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATE_MANAGERS, STATUS
 from tests.integration.system import System, eventually

@@ -14,14 +14,14 @@ import pytest
 from redis.asyncio import Redis
 from websockets.exceptions import InvalidStatus
 
-from actors.plan_memory import PlanMemory
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.broker.stream_admin import Stored
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.web_pages import DIRECTORY, EMBEDDABLE, PAGES
-from actors.web_server import WebServer
+from actors.web_server.api.plan_log_cache import PlanMemory
+from actors.web_server.pages import DIRECTORY, EMBEDDABLE, PAGES
+from actors.web_server.server import WebServer
 from protocol.broker import subjects
 from protocol.log.version import version_of
 from protocol.messages.codec import encode_batches
@@ -314,7 +314,7 @@ async def test_a_panel_after_the_other_reads_only_what_is_new(site: Site, monkey
             reads.append(first)
         return read_stream(bus, stream, subject=subject, first=first, last=last)
 
-    monkeypatch.setattr("actors.plan_log.read_stream", reading)
+    monkeypatch.setattr("actors.status_log.plan_log.read_stream", reading)
     now = [1000.0]
     memory = PlanMemory(site.bus, clock=lambda: now[0])
 

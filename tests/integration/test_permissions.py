@@ -18,15 +18,15 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from actors.queue_server import apply_topology
+from actors.queue_server.server import apply_topology
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import PullConsumer
 from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.server_queue import QueueRefused, ServerQueue
-from actors.socket_server import SocketServer
-from actors.web_server import WebServer
+from actors.socket_server.delivery.queue import QueueRefused, ServerQueue
+from actors.socket_server.server import SocketServer
+from actors.web_server.server import WebServer
 from cli.config import as_environment
 from cli.main import app
 from protocol.broker import subjects

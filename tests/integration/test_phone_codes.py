@@ -13,13 +13,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from actors import phone_codes
-from actors.guess_budget import GuessBudget
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import TokenVerifier, issue_token
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
+from actors.web_server.api import phone_codes
+from actors.web_server.api.guess_budget import GuessBudget
 from protocol.broker.streams import PHONE
 from protocol.errors import InvalidToken
 from protocol.messages.frames import Role

@@ -14,11 +14,11 @@ import psutil
 import pytest
 from PIL import Image
 
-from actors import picture_decoders
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
+from actors.web_server.pictures import decoders as picture_decoders
 from tests.integration.phones import Site, open_site, picture, problem
 from tests.integration.settings import changed
 from tests.integration.system import eventually

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from actors.client import GaveUp
-from actors.examinee_client import ExamineeClient
-from actors.log_of_record import StatusLog, facts_of
-from actors.proctor_client import ProctorClient
+from actors.client.client import GaveUp
+from actors.client.examinee import ExamineeClient
+from actors.client.proctor import ProctorClient
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
-from actors.state_audit import Audit
-from actors.state_places import Item
+from actors.state_manager.audit import Audit
+from actors.status_log.status_log import StatusLog, facts_of
 from protocol.broker import subjects
 from protocol.messages.base import Message
 from protocol.messages.codec import encode
@@ -24,6 +23,7 @@ from protocol.messages.facts import ExamineeFact, MobileSyncTimeout, Notice, Not
 from protocol.messages.frames import Accepted, Welcome
 from protocol.messages.session_messages import SessionState
 from protocol.records import keys
+from protocol.records.placement import Item
 from protocol.times import format_time, parse_time
 from tests.integration.settings import changed
 from tests.integration.system import RawClient, System, eventually

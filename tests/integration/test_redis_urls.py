@@ -11,12 +11,12 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from actors.log_of_record import StatusLog
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import RedisSettings, Settings, load_settings
 from actors.runtime.store.state_store import Index, RecordWrite, StateStore
-from actors.state_audit import Audit
-from actors.web_server import WebServer
+from actors.state_manager.audit import Audit
+from actors.status_log.status_log import StatusLog
+from actors.web_server.server import WebServer
 from cli.engines import NatsServer, RedisServer, free_port
 from protocol.errors import StateUnavailable
 from protocol.records import keys

@@ -13,7 +13,7 @@ from actors.runtime.actor.supervisor import Intensity
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.telemetry.metrics import REGISTRY
-from actors.socket_server import SocketServer
+from actors.socket_server.server import SocketServer
 from cli.children import RoleProcess
 from cli.keeper import Keeper, Rivalry
 from protocol.broker import subjects

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from actors.log_of_record import StatusLog
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import TokenVerifier
-from actors.state_audit import Audit
+from actors.state_manager.audit import Audit
+from actors.status_log.status_log import StatusLog
 from tests.integration.command_line import Invoke
 from tests.integration.system import System, eventually
 

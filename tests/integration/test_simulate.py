@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from actors.web_server import WebServer
+from actors.web_server.server import WebServer
 from cli.engines import free_port
 from cli.main import app
 from cli.simulate import CannotConnect, SimulateOptions, simulate

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from actors import plan_feed, plan_snapshot
-from actors.clients import Clients
-from actors.plan_feed import PlanFeed
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
+from actors.sessions import plan_feed, plan_snapshot
+from actors.sessions.plan_feed import PlanFeed
+from actors.socket_server.clients import Clients
 from protocol.client.plan_view import PlanView
 from protocol.messages.frames import SERVER_FRAMES, ExamineeRow
 from protocol.records import keys

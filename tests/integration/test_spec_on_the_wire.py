@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from actors.dead_letter_desk import DeadLetterDesk
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings, token_secret
 from actors.runtime.store.state_store import StateStore
-from actors.web_server import WebServer
+from actors.web_server.server import WebServer
 from cli.live import Refused, ask
+from cli.operate.dead_letter_desk import DeadLetterDesk
 from cli.output import NotFound
 from protocol.access.phone_codes import digest, normalised
 from protocol.broker import subjects

@@ -11,7 +11,7 @@ import pytest
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, load_settings
-from actors.socket_server import SocketServer
+from actors.socket_server.server import SocketServer
 from cli.engines import NatsServer, RedisServer
 from protocol.messages.frames import HELLO_SECONDS
 from protocol.records import keys

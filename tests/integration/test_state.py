@@ -12,23 +12,23 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from actors.endpoints import Endpoints
-from actors.log_of_record import StatusLog, facts_of
-from actors.plan_snapshot import read_rows
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.store.ready_servers import Endpoints
 from actors.runtime.store.state_store import StateStore
-from actors.state_audit import Audit, Report
-from actors.state_decisions import Decisions
-from actors.state_manager import StateManager
-from actors.state_places import Item
-from actors.state_repair import StateRepair
+from actors.sessions.plan_snapshot import read_rows
+from actors.state_manager.audit import Audit, Report
+from actors.state_manager.decisions import Decisions
+from actors.state_manager.manager import StateManager
+from actors.state_manager.repair import StateRepair
+from actors.status_log.status_log import StatusLog, facts_of
 from cli.engines import NatsServer, RedisServer
 from protocol.broker import subjects
 from protocol.errors import StateLost
 from protocol.messages.codec import encode_batches
 from protocol.messages.facts import ConnectionStatus
 from protocol.records import keys
+from protocol.records.placement import Item
 from tests.integration.command_line import Invoke
 from tests.integration.system import RawClient, System, eventually
 from tests.unit.facts import connected, disconnected

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from actors.runtime.actor.actor import on
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings, load_settings
-from actors.state_manager import StateManager, StatusBatch
+from actors.state_manager.manager import StateManager, StatusBatch
 from cli.engines import NatsServer, RedisServer
 from protocol.broker import subjects
 from protocol.broker.streams import PIN_GROUP, STATE_MANAGERS, STATUS
@@ -192,7 +192,7 @@ async def test_a_manager_that_stops_leaves_its_partitions_to_others_at_once(syst
 
 
 async def test_several_managers_share_the_partitions(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.state_partitions.BALANCE_SECONDS", 0.3)
+    monkeypatch.setattr("actors.state_manager.partitions.BALANCE_SECONDS", 0.3)
     await system.start("sm2", lambda bus: StateManager(system.settings, bus, system.store, "sm2"))
     both = [system.actors["state-manager"], system.actors["sm2"]]
     plans: dict[int, str] = {}
@@ -259,7 +259,7 @@ async def test_pulls_that_a_stall_has_left_are_not_taken_for_managers(
         return count()
 
     monkeypatch.setattr(manager._partitions, "_managers", managers)
-    monkeypatch.setattr("actors.state_partitions.BALANCE_SECONDS", 0.05)
+    monkeypatch.setattr("actors.state_manager.partitions.BALANCE_SECONDS", 0.05)
 
     async def has_looked() -> bool:
         return looks >= 5

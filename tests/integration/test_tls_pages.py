@@ -18,7 +18,7 @@ from actors.runtime.config.local_addresses import lan_addresses
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.config.tls import ServerTls
 from actors.runtime.store.state_store import StateStore
-from actors.web_server import WebServer
+from actors.web_server.server import WebServer
 from cli.certificate_check import certificate_findings
 from cli.certificates import is_for, own_host_names, trial_certificate
 from cli.findings import State

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from actors.checkpoints import Checkpoints
-from actors.queue_server import QueueServer, topology_consumers, topology_streams
+from actors.queue_server.checkpoints import Checkpoints
+from actors.queue_server.server import QueueServer, topology_consumers, topology_streams
+from actors.queue_server.topology_watch import Topology
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
-from actors.topology_watch import Topology
 from protocol.broker import subjects
 from protocol.broker.streams import CHECKPOINT, STATUS, ConsumerSpec
 from protocol.errors import StateUnavailable
@@ -129,7 +129,7 @@ async def test_where_nobody_looked_for_long_the_mark_in_redis_knows_more(
     await bus.publish(Outgoing(subjects.CHECKPOINT, json.dumps({"acknowledged": old}).encode()))
     await store.mark.advance(sequences[5])
     assert await checkpoints.acknowledged(consumer) == sequences[1], "it is fresh"
-    monkeypatch.setattr("actors.checkpoints.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("actors.queue_server.checkpoints.FRESH_SECONDS", 0.0)
     assert await checkpoints.acknowledged(consumer) == sequences[5]
     await bus._js.purge_stream(CHECKPOINT.name)
     assert await checkpoints.acknowledged(consumer) == sequences[5], "there is none"

@@ -18,8 +18,8 @@ from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.config.settings import Settings, TracingSettings
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import tracing
-from actors.state_manager import StateManager
-from actors.web_server import WebServer
+from actors.state_manager.manager import StateManager
+from actors.web_server.server import WebServer
 from protocol.messages.trace_context import parse_traceparent
 from protocol.records import keys
 from tests.integration.phones import Site, picture, upload_path

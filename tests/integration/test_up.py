@@ -23,7 +23,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner, Result
 
-from actors.examinee_client import ExamineeClient
+from actors.client.examinee import ExamineeClient
 from actors.runtime.config.settings import load_settings
 from actors.runtime.config.tokens import issue_token
 from cli.engines import NatsServer, RedisServer

@@ -20,12 +20,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from actors.examinee_client import ExamineeClient
-from actors.proctor_client import ProctorClient
+from actors.client.examinee import ExamineeClient
+from actors.client.proctor import ProctorClient
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.telemetry.metrics import REGISTRY
-from actors.state_manager import StateManager
-from actors.state_repair import Repair, StateRepair
+from actors.state_manager.manager import StateManager
+from actors.state_manager.repair import Repair, StateRepair
 from cli.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATE_MANAGERS
 from protocol.log.partitions import partition_of

@@ -17,7 +17,7 @@ from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.role.metrics_server import exposition
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
-from actors.web_server import WebServer
+from actors.web_server.server import WebServer
 from cli.engines import NatsServer, RedisServer
 from protocol.errors import ConfigurationError, NoResponders, RoleFailed
 from protocol.messages.frames import Role

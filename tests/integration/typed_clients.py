@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TypeVar
 
-from actors.examinee_client import ExamineeClient
-from actors.proctor_client import ProctorClient
+from actors.client.examinee import ExamineeClient
+from actors.client.proctor import ProctorClient
 from protocol.messages.base import Message
 
 SECONDS = 20.0

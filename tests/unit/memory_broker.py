@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from actors.log_of_record import Extent, SetAside, StatusLog, said_of_server
-from actors.log_of_record import facts_of as facts_in
 from actors.runtime.broker.clock import BrokerClock
 from actors.runtime.broker.connection import Bus, Outgoing, Sent
 from actors.runtime.broker.stream_admin import Stored as Logged
+from actors.status_log.status_log import Extent, SetAside, StatusLog, said_of_server
+from actors.status_log.status_log import facts_of as facts_in
 from protocol.broker import subjects
 from protocol.client.plan_view import PlanView
 from protocol.log.version import version_of

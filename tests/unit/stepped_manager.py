@@ -11,11 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from actors.state_decisions import Decisions
-from actors.state_places import Item
-from actors.state_repair import StateRepair
-from actors.state_telling import Telling
+from actors.state_manager.decisions import Decisions
+from actors.state_manager.effects import Telling
+from actors.state_manager.repair import StateRepair
 from protocol.errors import StateLost
+from protocol.records.placement import Item
 from tests.unit.memory_broker import Broker, MemoryLog, facts_of
 from tests.unit.memory_store import MemoryStore, pause
 

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from actors import address_limits
-from actors.address_limits import AddressLimits, Limits, Place
-from actors.client_addresses import client_address, counted_as, networks_of
+from actors.runtime.http.client_addresses import client_address, counted_as, networks_of
+from actors.sessions.limits import address_limits
+from actors.sessions.limits.address_limits import AddressLimits, Limits, Place
 
 LIMITS = Limits(
     accept_per_second=1000.0,

@@ -123,10 +123,10 @@ async def test_a_user_that_may_not_ask_goes_by_its_own_clock_and_says_so_once(
 
 OWN = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow"), ("date", "today")}
 OWN_CLOCK = {
-    "actors/captures.py": "the default for tests; a store is given the broker's",
-    "actors/own_status.py": "a message id, which need only be another one each time",
-    "actors/plan_feed.py": "the default for tests",
-    "actors/traces.py": "spans go by the clocks of their processes, as all tracing does",
+    "actors/web_server/pictures/store.py": "the default for tests; a store is given the broker's",
+    "actors/socket_server/status.py": "a message id, which need only be another one each time",
+    "actors/sessions/plan_feed.py": "the default for tests",
+    "actors/runtime/telemetry/spans.py": "spans go by the clocks of their processes, as all tracing does",
     "actors/runtime/telemetry/tracing.py": "the same",
     "actors/runtime/actor/actor.py": "since when this process's actors run, and when they failed last",
     "actors/runtime/broker/clock.py": "what the broker's is compared with",
@@ -135,7 +135,7 @@ OWN_CLOCK = {
     "actors/runtime/actor/tail.py": "what a tailed actor's own log would say",
     "actors/runtime/config/tokens.py": "the issuer's clock is a third one: both are asked",
     "actors/runtime/role/vitals.py": "what Redis' clock is compared with",
-    "actors/client_session.py": "an HTTP date of a proxy, as seconds from now",
+    "actors/client/connection.py": "an HTTP date of a proxy, as seconds from now",
 }
 """Where a process may ask its own clock, and why; everything else goes by the broker's (`bus.clock`)."""
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from actors import captures
-from actors.captures import DirectoryCaptures, StoreFailed
+from actors.web_server.pictures import store as captures
+from actors.web_server.pictures.store import DirectoryCaptures, StoreFailed
 
 MAX_PIXELS = 1_000_000
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.web_pages import DIRECTORY, EMBEDDABLE
+from actors.web_server.pages import DIRECTORY, EMBEDDABLE
 from tests.unit.client_rules_vectors import vectors
 
 SCRIPTS = sorted((Path(__file__).parent / "js").glob("*.test.js"))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from actors.dead_letter import MAX_PAYLOAD_BYTES, dead_letter
+from actors.runtime.broker.dead_letter import MAX_PAYLOAD_BYTES, dead_letter
 from protocol.broker import subjects
 from protocol.broker.dead_letters import (
     REPLAY_OF,

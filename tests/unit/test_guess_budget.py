@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from actors.guess_budget import GuessBudget, TooManyGuesses
+from actors.web_server.api.guess_budget import GuessBudget, TooManyGuesses
 from tests.unit.waiting import until
 
 

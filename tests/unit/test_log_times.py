@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.log_of_record import facts_of
 from actors.runtime.broker.consumers.consumer import stored_at
 from actors.runtime.broker.stream_admin import Stored
-from actors.state_places import Item
+from actors.status_log.status_log import facts_of
 from protocol.broker import subjects
 from protocol.log.entries import decode, entries
 from protocol.messages.base import Message
 from protocol.messages.codec import encode
 from protocol.messages.facts import MobileSyncExtend, MobileSyncWait
+from protocol.records.placement import Item
 from protocol.times import format_time, parse_time
 
 LOGGED = 1_796_000_000.25

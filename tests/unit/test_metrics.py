@@ -10,16 +10,16 @@ from dataclasses import dataclass
 import pytest
 from prometheus_client import Metric
 
-import actors.queue_metrics
-import actors.state_manager
-import actors.web_metrics
+import actors.queue_server.metrics
+import actors.state_manager.manager
+import actors.web_server.metrics
 from actors.runtime.actor.actor import Actor, on
 from actors.runtime.actor.registry import CENSUS, Census
 from actors.runtime.actor.supervisor import ChildSpec, Intensity, Supervisor
 from actors.runtime.role.vitals import _lag
 from actors.runtime.telemetry.metrics import REGISTRY
-from actors.socket_metrics import count_close, observe_told
-from actors.state_metrics import count_told
+from actors.socket_server.metrics import count_close, observe_told
+from actors.state_manager.metrics import count_told
 from protocol.messages.facts import LossReason
 from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
 from protocol.times import format_time
@@ -220,9 +220,9 @@ def test_losses_and_recoveries_count_by_reason_and_what_is_told_anew_does_not() 
 
 
 def test_no_label_can_name_an_examinee() -> None:
-    assert actors.queue_metrics.BROKER is not None  # every module that has metrics is loaded
-    assert actors.state_manager.FACTS is not None
-    assert actors.web_metrics.UPLOADS is not None
+    assert actors.queue_server.metrics.BROKER is not None  # every module that has metrics is loaded
+    assert actors.state_manager.manager.FACTS is not None
+    assert actors.web_server.metrics.UPLOADS is not None
     used = {label for family in families().values() for one in family.samples for label in one.labels}
     assert used <= LABELS
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from actors.web_pages import DIRECTORY, PAGES
+from actors.web_server.pages import DIRECTORY, PAGES
 
 IMPORT = re.compile(r'^(?:import|export)\b[^;]*?\bfrom\s+"(\.{1,2}/[^"]+)"', re.MULTILINE)
 SCRIPT = re.compile(r'<script type="module" src="/static/([^"]+)"></script>')

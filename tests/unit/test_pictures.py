@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from actors import pictures
-from actors.pictures import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge
 from actors.runtime.config.settings import MobileSyncSettings
+from actors.web_server.pictures import check as pictures
+from actors.web_server.pictures.check import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge
 
 MAX_PIXELS = 1_000_000
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from actors.clients import FRAMES_AT_ONCE, FRAMES_PER_SECOND, MAX_ERRORS
-from actors.plan_snapshot import ROWS_A_FRAME
 from actors.runtime.config.settings import SocketSettings
+from actors.sessions.plan_snapshot import ROWS_A_FRAME
+from actors.socket_server.clients import FRAMES_AT_ONCE, FRAMES_PER_SECOND, MAX_ERRORS
 from protocol.client import reconnect as client_rules
 from protocol.client.plan_view import PlanView, Verdict
 from protocol.close_codes import CLOSE_RULES

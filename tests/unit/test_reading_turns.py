@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from actors.reading_turns import HANDLED_BYTES, TURN_SECONDS, ReadingTurns
+from actors.sessions.limits.reading_turns import HANDLED_BYTES, TURN_SECONDS, ReadingTurns
 
 
 async def test_so_much_is_read_in_one_turn_of_the_loop_and_nothing_is_forgotten() -> None:

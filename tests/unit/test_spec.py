@@ -15,15 +15,17 @@ from openapi_spec_validator import validate as validate_openapi
 from starlette.routing import Route
 from typer.testing import CliRunner
 
-from actors import phone_codes, plan_api, problems
-from actors.examinee_session import ExamineeSession
-from actors.proctor_session import ProctorSession
 from actors.runtime.actor.actor import Actor
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
-from actors.web_pages import Pages
-from actors.web_server import WebServer
+from actors.sessions.examinee_session import ExamineeSession
+from actors.sessions.proctor_session import ProctorSession
+from actors.web_server import problems
+from actors.web_server.api import phone_codes
+from actors.web_server.api import plan as plan_api
+from actors.web_server.pages import Pages
+from actors.web_server.server import WebServer
 from cli.main import app
 from protocol.broker import subjects
 from protocol.broker.streams import STREAMS

@@ -6,8 +6,8 @@ from contextlib import suppress
 
 import pytest
 
-from actors.dead_letter import dead_letter
-from actors.state_repair import Repair
+from actors.runtime.broker.dead_letter import dead_letter
+from actors.state_manager.repair import Repair
 from protocol.close_codes import CloseCode
 from protocol.errors import StateLost
 from protocol.messages.facts import ConnectionStatus, MobileSyncCode

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from actors.connection import Connection
 from actors.runtime.config.settings import SocketSettings
-from actors.sweep import SLICE, TURNS, Sweep
+from actors.sessions.websocket import Connection
+from actors.socket_server.keepalive import SLICE, TURNS, Sweep
 
 TIMEOUT = 0.16
 QUICK = SocketSettings(ping_interval_seconds=TIMEOUT, ping_timeout_seconds=TIMEOUT)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from actors.address_limits import Limits
-from actors.doorkeeper import Doorkeeper, page_hosts
-from actors.http_bodies import Body, takes_gzip
 from actors.runtime.config.local_addresses import lan_addresses, own_names
 from actors.runtime.config.settings import SocketSettings, load_settings
-from actors.web_pages import DIRECTORY, EMBEDDABLE, PAGES, connect_source, content_security_policy
+from actors.sessions.limits.address_limits import Limits
+from actors.socket_server.handshake.handshake import Doorkeeper, page_hosts
+from actors.web_server.bodies import Body, takes_gzip
+from actors.web_server.pages import DIRECTORY, EMBEDDABLE, PAGES, connect_source, content_security_policy
 from protocol.errors import ConfigurationError
 
 LIMITS = Limits.of(SocketSettings())

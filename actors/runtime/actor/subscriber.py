@@ -14,10 +14,10 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from actors.dead_letter import letter_of
 from actors.runtime.actor.actor import Actor
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.broker.dead_letter import letter_of
 from protocol.broker.stream_codecs import Decode
 from protocol.errors import BrokerUnavailable, NoResponders, NotPermitted, StateUnavailable
 from protocol.messages.codec import Malformed, element_of

@@ -3,7 +3,7 @@
 A state manager that has brought Redis up to the log leaves the Redis process' `run_id` and how much of the log is in.
 A Redis that was emptied has no mark; one that came back from a snapshot, an append-only file or a replica has the mark
 of another process. In both cases reading raises `StateLost` until a state manager has made it whole
-(`actors.state_repair`). The check costs 15 microseconds of Redis' time a round trip.
+(`actors.state_manager.repair`). The check costs 15 microseconds of Redis' time a round trip.
 
 A cluster has marks on every shard (`actors.runtime.store.shards`), and is whole when all of them say so.
 """

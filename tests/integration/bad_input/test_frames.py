@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from actors import clients, greeting
+from actors.socket_server import clients
+from actors.socket_server.handshake import hello as greeting
 from protocol.records import keys
 from tests.integration.bad_input.doors import Neighbours, refused
 from tests.integration.system import System

@@ -12,8 +12,8 @@ import pytest
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
+from actors.runtime.http.single_headers import SINGLE
 from actors.runtime.store.state_store import StateStore
-from actors.single_headers import SINGLE
 from protocol.messages.frames import CONNECT_PATH, REQUEST_BYTES
 from tests.integration.bad_input.doors import Neighbours
 from tests.integration.phones import open_site

@@ -12,10 +12,11 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from actors import address_limits, handshake
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.telemetry.metrics import REGISTRY
+from actors.sessions.limits import address_limits
+from actors.socket_server.handshake import request_head as handshake
 from protocol.messages.frames import BURST_SECONDS, CONNECT_PATH, HELLO_BYTES, HELLO_FRAMES, TOKEN_SUBPROTOCOL
 from tests.integration.attacker import ATTACKS, HANDSHAKE
 from tests.integration.bad_input.doors import Neighbours

@@ -11,10 +11,10 @@ from contextlib import suppress
 import pytest
 from redis.asyncio import Redis
 
-from actors import clients
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
-from actors.socket_session import SocketSession
+from actors.sessions.session import SocketSession
+from actors.socket_server import clients
 from protocol.broker import subjects
 from protocol.messages.frames import Role
 from protocol.records import keys

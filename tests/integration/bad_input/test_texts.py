@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from actors.runtime.broker.connection import Bus, Outgoing
-from actors.web_server import WebServer
+from actors.web_server.server import WebServer
 from protocol.broker import subjects
 from protocol.messages.codec import encode
 from protocol.messages.facts import ClientInfo, ConnectionStatus, ConnectionStatusCode, Enrol, Notice, Remove

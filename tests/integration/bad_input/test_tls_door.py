@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from actors import handshake
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
+from actors.socket_server.handshake import request_head as handshake
 from tests.certificates import Certificates, issue
 from tests.integration.bad_input.test_limits import Bare
 from tests.integration.server_process import ServerProcess

@@ -11,11 +11,11 @@ import sys
 
 import pytest
 
-from actors.queue_server import QueueServer
+from actors.queue_server.server import QueueServer
 from actors.runtime.actor.supervisor import ChildSpec, Supervisor
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from actors.socket_server import SocketServer
+from actors.socket_server.server import SocketServer
 from cli import actors_act
 from protocol.broker import subjects
 from protocol.close_codes import CloseCode

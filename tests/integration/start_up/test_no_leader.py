@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.queue_server import QueueServer
+from actors.queue_server.server import QueueServer
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.socket_server import SocketServer
+from actors.socket_server.server import SocketServer
 from tests.integration.nats_cluster import NatsCluster, logged_in, user_of_actor
 from tests.integration.system import eventually
 

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from actors import server_queue
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
-from actors.socket_server import QueueBatch, SocketServer
+from actors.socket_server.delivery import queue as server_queue
+from actors.socket_server.server import QueueBatch, SocketServer
 from protocol.broker import subjects
 from protocol.messages.codec import encode
 from protocol.messages.proctor_events import ExamineeConnected

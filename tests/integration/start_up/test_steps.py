@@ -9,7 +9,7 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from actors.queue_server import QueueServer
+from actors.queue_server.server import QueueServer
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from cli.engines import free_port

@@ -1,0 +1,374 @@
+"""The typed Python client of `examwire.v1`: what examinees' and proctors' have in common.
+
+A connection costs no task of its own: frames are received by whoever asks for them, heartbeats are a timer, pings of
+the server are answered by websockets. Thousands fit one process. When and where to connect again is decided in
+`protocol.client.reconnect`; this is the shell around it.
+
+    client = ExamineeClient("ws://127.0.0.1:8001", token)
+    welcome = await client.connect()
+    async for frame in client.frames():  # comes back by itself after a loss; a new Welcome tells that it did
+        ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable
+from typing import Self, TypedDict, Unpack
+
+from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
+
+from actors.client.connection import Connection, ConnectionLost, ConnectRefused, decode, end_of, open_session
+from protocol.client.reconnect import (
+    SILENT_INTERVALS,
+    Comeback,
+    GiveUp,
+    Happened,
+    Lost,
+    Unreachable,
+    Wait,
+    after,
+    connect_url,
+    sent_away,
+    welcomed,
+)
+from protocol.errors import ExamwireError
+from protocol.messages.base import Message
+from protocol.messages.frames import (
+    Heartbeat,
+    Hello,
+    HelloClientInfo,
+    Migrate,
+    ViewStatus,
+    Welcome,
+    encode_text,
+)
+
+__all__ = [
+    "Change",
+    "Client",
+    "ClientClosed",
+    "ClientOptions",
+    "ConnectRefused",
+    "ConnectionLost",
+    "GaveUp",
+]
+
+log = logging.getLogger("examwire.client")
+
+Change = Welcome | Happened | Wait | GiveUp
+"""What `on_change` is told: a welcome, a loss or a failed try, the wait before the next try, the end of trying."""
+
+
+class GaveUp(ExamwireError):
+    """The client does not connect again by itself; `step` says why, `last` what happened last."""
+
+    def __init__(self, step: GiveUp, last: Happened) -> None:
+        number = step.code if step.code is not None else step.status
+        super().__init__(f"gave up: {step.reason}" + (f" {number}" if number is not None else ""))
+        self.step, self.last = step, last
+
+
+class ClientClosed(ExamwireError):
+    """There is no connection: `connect()` was not called yet, or `close()` was."""
+
+
+class ClientOptions(TypedDict, total=False):
+    """`client_id` (an id) names the client over its connections and is made up when not given; `connection_no` is the
+    number of the next try (default 1) and grows with each one: pass on both to let another process take over.
+    `reconnect=False`: one connection only. `heartbeats=False` sends none: the server's pings suffice for a client that
+    answers them. `browser_info` is shown to proctors. `on_change` is called with each welcome, loss, wait and end.
+    `on_end` is called with the close code (`None`: without one) at once when a connection has ended, also while nobody
+    receives. `rng` draws the jitter.
+    """
+
+    client_id: str | None
+    connection_no: int
+    reconnect: bool
+    heartbeats: bool
+    browser_info: str | None
+    on_change: Callable[[Change], None] | None
+    on_end: Callable[[int | None], None] | None
+    rng: random.Random | None
+
+
+class Client:
+    """A connection to a socket server that comes back by itself. Not thread-safe; one receiver at a time.
+
+    `url`: ws:// address of a socket server, with or without `/v1/connect`. The other arguments: `ClientOptions`.
+    `view_status`: what the server has said last, over the connection that stands, of whether what it tells is so now.
+    """
+
+    __slots__ = (
+        "_beating",
+        "_closed",
+        "_closing",
+        "_comeback",
+        "_happened",
+        "_info",
+        "_pending",
+        "_rng",
+        "_silent",
+        "_timer",
+        "_token",
+        "_wait",
+        "_welcomed_at",
+        "_ws",
+        "client_id",
+        "connection_no",
+        "heartbeats",
+        "malformed",
+        "on_change",
+        "on_end",
+        "reconnect",
+        "view_status",
+        "welcome",
+    )
+
+    def __init__(self, url: str, token: str, **options: Unpack[ClientOptions]) -> None:
+        self.client_id = options.get("client_id") or secrets.token_hex(8)
+        self.connection_no = options.get("connection_no", 1)
+        self.reconnect = options.get("reconnect", True)
+        self.heartbeats = options.get("heartbeats", True)
+        self.on_change = options.get("on_change")
+        self.on_end = options.get("on_end")
+        self.welcome: Welcome | None = None
+        self.view_status: ViewStatus | None = None
+        self.malformed = 0
+        self._token = token
+        browser_info = options.get("browser_info")
+        self._info = HelloClientInfo(browser_info=browser_info) if browser_info else None
+        self._rng = options.get("rng")
+        self._comeback = Comeback(connect_url(url))
+        self._ws: Connection | None = None
+        self._pending: list[Message] = []  # the last is the next
+        self._happened: Happened | None = None
+        self._wait: tuple[Wait, float] | None = None
+        self._closed = True
+        self._closing: asyncio.Event | None = None  # wakes who waits for the next try
+        self._silent = False
+        self._welcomed_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._beating: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    # -- connecting ----------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as this side knows."""
+        return self._ws is not None and self._ws.state is State.OPEN and not self._ws.transport.is_closing()
+
+    @property
+    def current(self) -> bool:
+        """Whether the connection stands, and what comes over it is so now: recorded, and shown to proctors."""
+        return self.connected and (self.view_status is None or self.view_status.current)
+
+    @property
+    def url(self) -> str:
+        """The server of the last welcome; before that, the one to try first."""
+        return self._comeback.url
+
+    async def connect(self, url: str | None = None) -> Welcome:
+        """Connect to `url` (default: the last server), one try. Raises `ConnectRefused`.
+
+        After a failure `frames()` goes on by the rules. After `close()` this opens the client again.
+        """
+        if self.connected:
+            raise ExamwireError(f"{self.client_id} is connected already: close() first")
+        self._closed, self._wait, self._pending = False, None, []
+        try:
+            return await self._open(connect_url(url) if url is not None else self._comeback.url)
+        except ConnectRefused:
+            self._closed = not self.reconnect
+            raise
+
+    async def _open(self, url: str) -> Welcome:
+        hello = Hello(
+            token=self._token, client_id=self.client_id, connection_no=self.connection_no, client_info=self._info
+        )
+        self.connection_no += 1
+        self._drop()
+        try:
+            opened = await open_session(url, hello)
+        except ConnectRefused as refused:
+            self._happened = refused.happened
+            if refused.endpoints is not None:
+                self._comeback = sent_away(self._comeback, refused.endpoints)
+            self._tell(self._happened)
+            raise
+        ws, welcome = opened.connection, opened.welcome
+        if self._closed:
+            ws.transport.abort()
+            raise ClientClosed("the client was closed while it connected")
+        self._ws, self.welcome, self._happened, self._silent = ws, welcome, None, False
+        self.view_status = None
+        ws.on_end = self.on_end
+        self._pending = opened.rest[::-1]
+        self._comeback = welcomed(url, welcome.endpoints, welcome.reconnect)
+        loop = asyncio.get_running_loop()
+        self._welcomed_at = loop.time()
+        if self.heartbeats:
+            self._timer = loop.call_later(welcome.heartbeat_seconds, self._beat)
+        self._tell(welcome)
+        return welcome
+
+    # -- receiving -----------------------------------------------------------------------------------
+
+    async def frames(self) -> AsyncIterator[Message]:
+        """The server's messages one by one, until `close()`; heartbeat echoes are left out.
+
+        With `reconnect`, a loss is followed by the `Welcome` of the next connection, or raises `GaveUp`; without it,
+        it raises `ConnectionLost`. Nothing is received while nobody iterates.
+        """
+        while True:
+            try:
+                message = await self.receive()
+            except ClientClosed:
+                return
+            yield message
+
+    async def receive(self) -> Message:
+        """The next message. Raises what `frames()` raises, and `ClientClosed`. Safe to cancel."""
+        while True:
+            while self._pending:
+                message = self._pending.pop()
+                if type(message) is Migrate:
+                    self._comeback = sent_away(self._comeback, message.endpoints)
+                elif type(message) is ViewStatus:
+                    self.view_status = message
+                self._take_in(message)
+                if type(message) is not Heartbeat:
+                    return message
+            ws = self._ws
+            if self._closed:
+                raise ClientClosed("the client is closed")
+            if ws is None:
+                return await self._come_back()
+            try:
+                payload = await ws.recv(decode=False)
+            except ConnectionClosed as closed:
+                self._lose(ws, *end_of(closed))
+            else:
+                messages, malformed = decode(payload)
+                self._pending = messages[::-1]
+                self.malformed += malformed
+
+    def _take_in(self, message: Message) -> None:
+        """Subclasses keep what they need of a message before it is handed out."""
+
+    def _lose(self, ws: Connection, code: int | None, reason: str) -> None:
+        if self._closed or self._ws is not ws:
+            return  # by close(): the loop above says so
+        self._drop()
+        self._happened = Lost(code, asyncio.get_running_loop().time() - self._welcomed_at)
+        self._tell(self._happened)
+        if not self.reconnect:
+            self._closed = True
+            raise ConnectionLost(code, reason)
+
+    async def _come_back(self) -> Welcome:
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._wait is None:
+                happened = self._happened or Unreachable()
+                draw = (self._rng or random).uniform(-1.0, 1.0)
+                self._comeback, step = after(self._comeback, happened, draw)
+                self._tell(step)
+                if isinstance(step, GiveUp):
+                    self._closed = True
+                    raise GaveUp(step, happened)
+                self._wait = (step, loop.time() + step.seconds)
+            step, due = self._wait  # kept when this is cancelled: the next receive() waits for the rest
+            self._closing = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._closing.wait()
+            if self._closed:
+                raise ClientClosed("the client was closed while it waited")
+            self._wait = None
+            try:
+                return await self._open(step.url)
+            except ConnectRefused as refused:
+                log.debug("%s: %s", self.client_id, refused)
+
+    # -- sending -------------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """Send one frame. Raises `ConnectionLost` when there is no connection; `frames()` will tell why."""
+        ws = self._ws
+        if ws is None:
+            raise ConnectionLost(None, "")
+        try:
+            await ws.send(encode_text(message))
+        except ConnectionClosed as closed:
+            raise ConnectionLost(*end_of(closed)) from closed
+
+    def _beat(self) -> None:
+        ws, welcome = self._ws, self.welcome
+        if ws is None or welcome is None or ws.state is not State.OPEN:
+            return
+        loop = asyncio.get_running_loop()
+        late = loop.time() - self._timer.when() if self._timer is not None else 0.0
+        self._timer = loop.call_later(welcome.heartbeat_seconds, self._beat)
+        if not ws.transport.is_reading() or late > welcome.heartbeat_seconds:
+            # Nobody receives, or this process stood still: that nothing was heard is no sign of death.
+            ws.heard_at = loop.time()
+        elif loop.time() - ws.heard_at > SILENT_INTERVALS * welcome.heartbeat_seconds:
+            log.info("%s: nothing heard from %s, dropping the connection", self.client_id, self.url)
+            ws.transport.abort()
+            return
+        if not self._silent and (self._beating is None or self._beating.done()):
+            self._beating = loop.create_task(ws.beat())
+
+    # -- ending --------------------------------------------------------------------------------------
+
+    def abort(self) -> None:
+        """Drop the TCP connection without a close frame, as a failing network does; the rules go on as after a loss."""
+        if self._ws is not None:
+            self._ws.transport.abort()
+
+    def fall_silent(self) -> None:
+        """Stop reading, sending and answering pings, as a machine that hangs: for trials of half-open connections."""
+        if self._ws is not None:
+            self._silent = True
+            self._ws.transport.pause_reading()
+
+    def wake(self) -> None:
+        """Undo `fall_silent`; a close by the server in the meantime shows now."""
+        if self._silent and self._ws is not None:
+            self._silent = False
+            self._ws.transport.resume_reading()
+
+    async def close(self) -> None:
+        """Close with 1000 and stop coming back. Harmless when repeated; `connect()` opens the client again."""
+        ws, self._closed = self._ws, True
+        if self._closing is not None:
+            self._closing.set()
+        self._drop()
+        self._pending.clear()
+        if ws is not None:
+            if self._silent:
+                ws.transport.abort()
+            await ws.close()
+
+    def _drop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._ws = None
+
+    def _tell(self, change: Change) -> None:
+        if self.on_change is not None:
+            self.on_change(change)

@@ -1,0 +1,190 @@
+"""The queue server: makes the streams, the consumers and the queues of the socket servers (document 9)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from actors.queue_server.checkpoints import Checkpoints
+from actors.queue_server.metrics import BROKER
+from actors.queue_server.topology_watch import Topology, TopologyWatch
+from actors.runtime.actor.actor import Actor, on
+from actors.runtime.actor.micro_service import Presence
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
+from protocol.broker import subjects
+from protocol.broker.stream_codecs import lease_of
+from protocol.broker.streams import (
+    ADVISORY_WATCH,
+    DAY,
+    LEASE_WATCH,
+    RECONNECT_EXHAUSTED,
+    STATE_MANAGERS,
+    STREAMS,
+    ConsumerSpec,
+    StreamSpec,
+    broadcast_consumer,
+    captures_stream,
+    is_marker,
+    queue_consumers,
+    queue_id,
+    reconnect_watch,
+    status_stream,
+)
+from protocol.errors import (
+    BrokerUnavailable,
+    ErrorCode,
+    NotAnswered,
+    ProtocolError,
+    StateUnavailable,
+)
+from protocol.messages.codec import Codec, encode
+from protocol.messages.frames import error_frame
+from protocol.messages.server_messages import QueueCreate, QueueCreated
+
+log = logging.getLogger("examwire.queue_server")
+
+REQUESTS = Codec.of((QueueCreate,))
+
+
+def topology_streams(settings: Settings) -> list[StreamSpec]:
+    """All streams, with the bucket of the pictures when they are kept in NATS."""
+    captures = settings.captures
+    log_of_record = status_stream(settings.nats.status_max_bytes)
+    streams = [log_of_record if one.name == log_of_record.name else one for one in STREAMS]
+    if captures.store == "nats":
+        streams.append(captures_stream(captures.keep_days * DAY, captures.max_total_bytes))
+    return streams
+
+
+def topology_consumers(settings: Settings) -> list[ConsumerSpec]:
+    """The durable consumers that do not belong to a socket server."""
+    ladder = reconnect_watch(settings.reconnect.max_attempts, settings.reconnect.backoff_seconds)
+    return [*STATE_MANAGERS, LEASE_WATCH, ladder, RECONNECT_EXHAUSTED, ADVISORY_WATCH]
+
+
+def topology(bus: Bus, settings: Settings, checkpoints: Checkpoints) -> Topology:
+    """What the settings declare, on a broker."""
+    streams, consumers = topology_streams(settings), topology_consumers(settings)
+    return Topology(bus, streams, consumers, settings.nats.replicas, checkpoints)
+
+
+async def apply_topology(bus: Bus, settings: Settings) -> None:
+    """Create or update all streams and their consumers. Harmless when repeated.
+
+    Raises `BrokerUnavailable`, `NotPermitted`, or `ConfigurationError` when there is no cluster for the copies, or when
+    the broker is too old.
+    """
+    await topology(bus, settings, Checkpoints(bus)).apply()
+
+
+class QueueServer(Actor):
+    """Makes queues on request, and again what vanishes. Two of them may run: every step can be repeated by either.
+
+    `store`: where Redis is, which may know how far a consumer was that has vanished.
+    """
+
+    kind = "queue-server"
+
+    def __init__(
+        self, settings: Settings, bus: Bus, name: str = "queue-server", store: StateStore | None = None
+    ) -> None:
+        super().__init__(f"queue-server.{name}")
+        self._settings = settings
+        self._bus = bus
+        checkpoints = Checkpoints(bus, store)
+        self._topology = topology(bus, settings, checkpoints)
+        self._watch = TopologyWatch(bus, self._topology, checkpoints)
+        self._queues: dict[str, list[str]] = {}
+        self._presence = Presence(bus, self, endpoints={"queue-create": (subjects.QUEUE_CREATE, self._requested)})
+
+    async def on_start(self) -> None:
+        await self._apply_topology()
+        await self._presence.announce()
+        self.spawn(BROKER.follow(self._bus), "metrics")
+        self.spawn(self._watch.follow(), "topology")
+
+    async def on_stop(self) -> None:
+        if self.started_at is not None and self._bus.connected:
+            await self._watch.save()
+        await self._presence.withdraw()
+
+    def details(self) -> dict[str, Any]:
+        return {"queues": self._queues}
+
+    async def _apply_topology(self) -> None:
+        attempt = 1
+        while True:
+            try:
+                await self._topology.apply()
+            except StateUnavailable as error:
+                log.warning("%s: a consumer waits until Redis says how far it was: %s", self.address, error)
+                return  # the watch makes it; everybody else has what they need
+            except NotAnswered as error:  # a cluster that forms, or has lost its majority: that passes
+                log.warning("%s: the start waits for NATS: %s", self.address, error)
+                await asyncio.sleep(1.0)
+            except BrokerUnavailable as error:
+                if attempt == self._settings.server.start_attempts:
+                    raise
+                log.warning("%s: %s; trying again", self.address, error)
+                await asyncio.sleep(min(0.2 * 2**attempt, 2.0))
+                attempt += 1
+            else:
+                return
+
+    async def _requested(self, payload: bytes) -> bytes:
+        try:
+            request = REQUESTS.decode_one(payload)
+            assert isinstance(request, QueueCreate)
+            answer = await self.ask(request, timeout=10.0)
+        except ProtocolError as error:
+            answer = error
+        except TimeoutError:
+            answer = ProtocolError(ErrorCode.UNAVAILABLE, "not done within 10 s; ask again")
+        return encode(error_frame(answer, QueueCreate.type) if isinstance(answer, ProtocolError) else answer)
+
+    @on(QueueCreate)
+    async def create(self, request: QueueCreate) -> QueueCreated | ProtocolError:
+        """Create the queue, or bring an existing one to what is asked for. A refusal is an answer, not a failure."""
+        name = queue_id(request.server_id)
+        if request.queue_id != name:
+            return ProtocolError(ErrorCode.INVALID_FIELD, f"must be {name}", "data.queueId")
+        try:
+            holder = await self._lease_holder(request.server_id)
+            if holder is not None and holder != request.incarnation:
+                detail = f"another process holds the lease of {request.server_id}: its queue is not yours"
+                return ProtocolError(ErrorCode.NOT_ALLOWED, detail, "data.incarnation")
+            made = await self._make(name, request)
+        except BrokerUnavailable as error:
+            return ProtocolError(ErrorCode.UNAVAILABLE, str(error))
+        except Exception as error:  # whatever was asked for: the others' queues are made by this actor, too
+            self.remember(error)
+            log.exception("%s: the queue of %s is not made", self.address, request.server_id)
+            return ProtocolError(ErrorCode.UNAVAILABLE, f"not made: {type(error).__name__}: {error}"[:500])
+        self._queues[name] = made
+        return QueueCreated(server_id=request.server_id, queue_id=name, stream="SOCKET", consumers=made)
+
+    async def _lease_holder(self, server_id: str) -> str | None:
+        """The incarnation that is alive as `server_id`; a server takes the lease before it asks for its queue."""
+        newest = await self._bus.last_message("LEASE", subjects.lease(server_id))
+        if newest is None or is_marker(newest.headers):
+            return None
+        try:
+            return lease_of(server_id, newest.payload).incarnation
+        except ProtocolError:
+            return None  # no server wrote that
+
+    async def _make(self, name: str, request: QueueCreate) -> list[str]:
+        specs = queue_consumers(request)
+        for spec in specs:
+            found = await self._bus.consumer_config(spec.stream, spec.name)
+            metadata = (found or {}).get("metadata") or {}
+            other = metadata.get("examwire.incarnation") != spec.metadata["examwire.incarnation"]
+            # A process that starts has no clients yet: what waited for the one before it is for nobody.
+            await self._bus.apply_consumer(spec, anew=found is not None and (other or spec.name in request.reset))
+        made = [spec.name for spec in specs]
+        if broadcast_consumer(name) not in made:
+            await self._bus.delete_consumer("SOCKET", broadcast_consumer(name))
+        return made

@@ -1,0 +1,283 @@
+"""The state manager's second half: tell the proctors and the socket servers, start timers, follow up in the log.
+
+Every message id is made from a version and what is said, so telling again after a crash has no second effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass
+
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.broker.dead_letter import dead_letter, letter_of
+from actors.runtime.broker.ordered_publisher import InOrder, Parcel
+from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry import spans as traces
+from actors.state_manager.decisions import Decided
+from protocol.broker import subjects
+from protocol.errors import BrokerUnavailable
+from protocol.log.version import index_of, sequence_of
+from protocol.messages.base import Message
+from protocol.messages.codec import element_of, encode, encode_batches, join, split_batches
+from protocol.messages.facts import (
+    ConnectionStatus,
+    ConnectionStatusCode,
+    ExamineeFact,
+    MobileSyncStatus,
+    MobileSyncTimeout,
+)
+from protocol.messages.proctor_events import Event
+from protocol.messages.server_messages import ServerStatus
+from protocol.messages.session_messages import SessionClose, SessionLost, SessionState
+from protocol.records import keys
+from protocol.rules.connection_state import Connection
+from protocol.rules.effects import (
+    CloseSocket,
+    EndSessions,
+    ReportLost,
+    ScheduleTimeout,
+    TellMobileSync,
+    TellNotice,
+    TellState,
+    WatchReconnect,
+)
+from protocol.rules.mobile_sync import MobileSync
+from protocol.rules.notices import Notices
+from protocol.times import format_time, parse_time
+
+log = logging.getLogger("examwire.state_manager")
+
+READ_AGAIN_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a batch has led to: messages on their way, and the examinees to be watched for after that."""
+
+    sent: Parcel
+    watches: list[Outgoing]
+
+
+class Telling:
+    """Publishes what a batch was decided to come to."""
+
+    def __init__(self, bus: Bus, store: StateStore) -> None:
+        self._bus = bus
+        self._in_order = InOrder(bus)
+        self._store = store
+
+    async def tell(self, decided: Decided) -> Told:
+        """Put everything of a batch on its way, in order. Raises `StateUnavailable` (only when sessions are ended)."""
+        urgent = [*_to_proctors(decided.events), *_to_servers(decided)]
+        later = [*_timers(decided), *_follow_ups(decided), *await self._endings(decided)]
+        later += await self._dead_letters(decided)
+        return Told(await self._in_order.send([*urgent, *later]), list(_watches(decided)))
+
+    async def complete(self, told: Told, before: Awaitable[object] | None) -> None:
+        """Return when all of it is stored, however long the broker is away.
+
+        The watches of a batch go after those of the one `before`: a newer loss replaces an older one, never the
+        other way round.
+        """
+        await self._in_order.confirm(told.sent)
+        if before is not None:
+            await before
+        await self._bus.publish_together(told.watches)
+
+    async def dead_letter(self, delivery: Delivery, payload: bytes, reason: str, *, index: int | None = None) -> None:
+        """Put aside what can never be processed, with its reason and where it came from."""
+        await self._bus.publish_surely([letter_of(delivery, "STATUS", payload, reason, index)])
+
+    async def _endings(self, decided: Decided) -> list[Outgoing]:
+        """A DISCONNECTED in the log for each session of a process that is no more."""
+        out: list[Outgoing] = []
+        for ending in (effect for effect in decided.effects if isinstance(effect, EndSessions)):
+            held = await self._store.entries(keys.server_sockets(ending.server_id))
+            by_plan: dict[str, list[Message]] = {}
+            for socket_id, entry in sorted(held.items()):
+                version, plan_id, examinee_id, incarnation = entry.split(" ")
+                if int(version) > ending.version:
+                    continue  # of the next process, or announced again by this one
+                by_plan.setdefault(plan_id, []).append(
+                    ConnectionStatus(
+                        plan_id=plan_id,
+                        examinee_id=examinee_id,
+                        socket_id=socket_id,
+                        server_id=ending.server_id,
+                        incarnation=incarnation or None,
+                        status=ConnectionStatusCode.DISCONNECTED,
+                        timestamp=ending.timestamp,
+                        reason=ending.reason,
+                    )
+                )
+            for plan_id, messages in by_plan.items():
+                for payload in encode_batches(messages):
+                    message_id = f"end:{ending.version}:{_hash(payload)}"
+                    out.append(Outgoing(subjects.status_plan(plan_id, subjects.MANAGER), payload, message_id))
+        return out
+
+    async def _dead_letters(self, decided: Decided) -> list[Outgoing]:
+        out = []
+        stored: dict[int, Stored | None] = {}
+        for item, reason in decided.damaged:
+            about = {"version": item.version, "plan": getattr(item.message, "plan_id", None)}
+            about |= {"examinee": getattr(item.message, "examinee_id", None)}
+            log.error("version %d goes to the dead letters: %s", item.version, reason, extra=about)
+            message = item.message
+            if isinstance(message, ServerStatus):
+                subject = subjects.status_server(message.server_id)
+            else:
+                assert isinstance(message, ExamineeFact)
+                subject = subjects.status_plan(message.plan_id)
+            sequence, index = sequence_of(item.version), index_of(item.version)
+            if sequence not in stored:
+                stored[sequence] = await self._message_at(sequence)
+            source = stored[sequence]
+            if source is not None:
+                subject = source.subject
+            headers = source.headers if source is not None else {}
+            # As it was sent: a replay compares the two.
+            payload = element_of(source.payload, index) if source is not None else encode(message)
+            letter = dead_letter("STATUS", subject, sequence, payload, reason, index=index, headers=headers)
+            out.append(letter)
+            if isinstance(message, MobileSyncStatus):
+                # The phone has its 201; the people must know that nothing came of it.
+                failed = message.model_copy(update={"status": "FAILED", "reason": "STATE_CHANGE_FAILED"})
+                told = encode(failed.model_copy(update={"version": item.version}))
+                for address in (
+                    subjects.socket_proctors(message.plan_id),
+                    subjects.socket_examinee(message.plan_id, message.examinee_id),
+                ):
+                    out.append(Outgoing(address, told, f"damage:{item.version}:{address}"))
+        return out
+
+    async def _message_at(self, sequence: int) -> Stored | None:
+        """A message of the log, which says whether it is a replayed one; however long the broker is away."""
+        while True:
+            try:
+                return await self._bus.message_at("STATUS", sequence)
+            except BrokerUnavailable as error:
+                log.warning("message %d of the log: %s; again", sequence, error)
+                await asyncio.sleep(READ_AGAIN_SECONDS)
+
+
+def _to_proctors(events: Sequence[Event]) -> list[Outgoing]:
+    by_plan: dict[str, list[Event]] = {}
+    for event in events:
+        by_plan.setdefault(event.plan_id, []).append(event)
+    out = []
+    for plan_id, told in by_plan.items():
+        encoded = [encode(event) for event in told]
+        for cut in split_batches([len(one) for one in encoded]):
+            payload = join(encoded[cut])
+            message_id = f"ev:{told[cut][0].version}:{_hash(payload)}"
+            address = subjects.socket_proctors(plan_id)
+            out.append(Outgoing(address, payload, message_id, traces.header(encoded[cut])))
+    return out
+
+
+def _to_servers(decided: Decided) -> list[Outgoing]:
+    by_server: dict[str, list[tuple[int, Message]]] = {}
+    examinees: list[Outgoing] = []
+    for effect in decided.effects:
+        match effect:
+            case TellState():
+                message = _session_state(effect, decided)
+                by_server.setdefault(effect.server_id, []).append((effect.version, message))
+            case CloseSocket():
+                close = SessionClose(socket_id=effect.socket_id, code=effect.code)
+                by_server.setdefault(effect.server_id, []).append((effect.version, close))
+            case ReportLost():
+                lost = SessionLost(server_id=effect.server_id, socket_ids=[effect.socket_id])
+                by_server.setdefault(effect.server_id, []).append((effect.version, lost))
+            case TellMobileSync():
+                state = decided.mobile_syncs.get(f"{effect.plan_id} {effect.examinee_id}")
+                if state is not None and state.status is not None:
+                    address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
+                    examinees.append(Outgoing(address, encode(state.event()), f"ms:{address}:{effect.version}"))
+            case TellNotice():
+                notices = decided.notices.get(f"{effect.plan_id} {effect.examinee_id}", Notices())
+                sent = notices.find(effect.action_id)
+                if sent is not None and sent.confirmed_at is None:
+                    address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
+                    told_now = encode(notices.notice(sent, effect.version))
+                    examinees.append(Outgoing(address, told_now, f"no:{address}:{effect.version}:{effect.action_id}"))
+            case _:
+                pass
+    out = []
+    for server_id, told in by_server.items():
+        encoded = [encode(message) for _, message in told]
+        for cut in split_batches([len(one) for one in encoded]):
+            payload = join(encoded[cut])
+            message_id = f"se:{told[cut][0][0]}:{_hash(payload)}"
+            out.append(Outgoing(subjects.socket_server(server_id), payload, message_id))
+    return out + examinees
+
+
+def _session_state(effect: TellState, decided: Decided) -> SessionState:
+    examinee = f"{effect.plan_id} {effect.examinee_id}"
+    connection = decided.connections.get(examinee, Connection())
+    return SessionState(
+        plan_id=effect.plan_id,
+        examinee_id=effect.examinee_id,
+        socket_id=effect.socket_id,
+        connection=connection.view(),
+        mobile_sync=decided.mobile_syncs.get(examinee, MobileSync()).view(),
+        reconnect=connection.reconnect_view(),
+        notices=decided.notices.get(examinee, Notices()).open(),
+        version=connection.version,
+    )
+
+
+def _watches(decided: Decided) -> Iterable[Outgoing]:
+    for effect in decided.effects:
+        if not isinstance(effect, WatchReconnect):
+            continue
+        state = decided.connections.get(f"{effect.plan_id} {effect.examinee_id}")
+        if state is not None and (state.live or state.loss_version != effect.version):
+            continue  # came back within the same batch: there is nothing to wait for
+        yield Outgoing(
+            subjects.reconnect(effect.plan_id, effect.examinee_id),
+            b'{"lossVersion":%d}' % effect.version,
+            f"loss:{effect.version}",
+        )
+
+
+def _timers(decided: Decided) -> Iterable[Outgoing]:
+    for effect in decided.effects:
+        if not isinstance(effect, ScheduleTimeout):
+            continue
+        # NATS takes whole seconds; rounding up never ends a stage early.
+        moment = format_time(-(-parse_time(effect.deadline) // 1))
+        fired = MobileSyncTimeout(
+            plan_id=effect.plan_id,
+            examinee_id=effect.examinee_id,
+            wait_version=effect.version,
+            timestamp=effect.deadline,
+        )
+        yield Outgoing(
+            # A schedule for each stage: that of an earlier one, told late, must not replace the current one's.
+            subjects.status_timer(effect.plan_id, effect.examinee_id, f"mobile_sync-{effect.version}"),
+            encode(fired),
+            f"timer:{effect.version}",
+            {
+                "Nats-Schedule": f"@at {moment[:19]}Z",
+                "Nats-Schedule-Target": subjects.status_plan(effect.plan_id, subjects.TIMER),
+            },
+        )
+
+
+def _follow_ups(decided: Decided) -> Iterable[Outgoing]:
+    for message_id, message in decided.follow_ups:
+        assert isinstance(message, ExamineeFact)
+        yield Outgoing(subjects.status_plan(message.plan_id, subjects.MANAGER), encode(message), message_id)
+
+
+def _hash(payload: bytes) -> str:
+    """A short name for a payload, the same in every process."""
+    return hashlib.sha256(payload).hexdigest()[:16]

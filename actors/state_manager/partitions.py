@@ -1,0 +1,146 @@
+"""What a state manager reads: of each partition of plans it is the only reader, or stands by."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Sequence
+
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.broker.consumers.listener import listening
+from actors.runtime.broker.consumers.pinned import PinnedConsumer
+from actors.state_manager.progress import Reading
+from protocol.broker import subjects
+from protocol.broker.streams import STATE_MANAGERS
+from protocol.errors import ProtocolError
+from protocol.messages.applied import SERVERS, SILENT_SECONDS, Applied
+from protocol.messages.codec import Codec
+
+log = logging.getLogger("examwire.state_manager")
+
+_WORDS = Codec.of((Applied,))
+
+BALANCE_SECONDS = 5.0
+
+
+class StatePartitions:
+    """The consumers of the log, one for each partition. `arrived` returns what has come from all of them.
+
+    Example::
+
+        deliveries = await partitions.arrived()
+        for delivery in await partitions.ours(deliveries):  # nobody else has taken over meanwhile
+            await partitions.ack(delivery)
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._readers = {spec.name: PinnedConsumer(bus, spec) for spec in STATE_MANAGERS}
+        self._arrived: list[Delivery] = []
+        self._wake = asyncio.Event()
+        self._heard_at: dict[str, float] = {}
+
+    @property
+    def readers(self) -> Sequence[PinnedConsumer]:
+        """All of them, also those that another manager reads now."""
+        return list(self._readers.values())
+
+    @property
+    def held(self) -> list[str]:
+        """The names of the consumers that this manager reads now."""
+        return [name for name, reader in self._readers.items() if reader.owned]
+
+    def parts(self) -> dict[str, Reading]:
+        """What there is to say of each part of the log (`protocol.messages.applied`)."""
+        return {
+            _part_of(name): Reading(name, functools.partial(_reads, reader), reader.in_hand)
+            for name, reader in self._readers.items()
+        }
+
+    async def ready(self) -> None:
+        """Wait until the queue server has made the consumers."""
+        for spec in STATE_MANAGERS:
+            await self._bus.consumer_ready(spec.stream, spec.name)
+
+    async def read(self, reader: PinnedConsumer) -> None:
+        """Read one partition until cancelled."""
+        async for deliveries in reader:
+            self._arrived.extend(deliveries)
+            self._wake.set()
+
+    async def arrived(self) -> list[Delivery]:
+        """Wait for deliveries; all that have arrived, each partition in the order of the log."""
+        while not self._arrived:
+            self._wake.clear()
+            await self._wake.wait()
+        deliveries, self._arrived = self._arrived, []
+        return deliveries
+
+    async def ours(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Those of which this manager surely is still the reader. The others are worked off by somebody else."""
+        surely: dict[tuple[str, int], bool] = {}
+        for delivery in deliveries:
+            reader = self._reader_of(delivery)
+            term = (reader.spec.name, delivery.epoch)
+            if term not in surely:
+                surely[term] = await reader.surely_owned(delivery.epoch)
+        return [one for one in deliveries if surely[self._reader_of(one).spec.name, one.epoch]]
+
+    async def ack(self, delivery: Delivery) -> None:
+        """Acknowledge a delivery: all that it leads to is stored."""
+        self._reader_of(delivery).done(delivery)
+        await delivery.ack()
+
+    async def balance(self) -> None:
+        """Leave partitions to managers that have fewer, one at a time, until cancelled.
+
+        Managers count who speak. Waiting pulls do not tell: after a stall one manager has several of them.
+        """
+        async with listening(self._bus, subjects.applied("*"), self._heard):
+            while True:
+                await asyncio.sleep(BALANCE_SECONDS)
+                held = [reader for reader in self._readers.values() if reader.owned]
+                managers = self._managers()
+                if len(held) > -(-len(self._readers) // managers):
+                    idlest = min(held, key=lambda reader: reader.pending)
+                    where = "%s goes to another state manager: of %d that are here, with %d managers"
+                    log.info(where, idlest.spec.name, len(held), managers)
+                    await idlest.release()
+
+    def _heard(self, payload: bytes) -> None:
+        try:
+            word = _WORDS.decode_one(payload)
+        except ProtocolError as error:
+            log.debug("%s: not understood: %s", subjects.applied("*"), error)
+            return
+        assert isinstance(word, Applied)
+        self._heard_at[word.state_manager] = time.monotonic()
+
+    def _managers(self) -> int:
+        """How many state managers were heard lately; with ourselves."""
+        now = time.monotonic()
+        self._heard_at = {name: at for name, at in self._heard_at.items() if now - at <= SILENT_SECONDS}
+        return max(1, len(self._heard_at))
+
+    async def release(self) -> None:
+        """Leave all partitions to the other managers at once, before this one stops."""
+        await asyncio.gather(*(reader.release() for reader in self._readers.values()))
+
+    def _reader_of(self, delivery: Delivery) -> PinnedConsumer:
+        tokens = delivery.subject.split(".")
+        if len(tokens) == 5 and (reader := self._readers.get(f"{STATE_MANAGERS[0].name}-{tokens[4]}")) is not None:
+            return reader
+        return self._readers[STATE_MANAGERS[0].name]
+
+
+def _part_of(consumer: str) -> str:
+    """`state-manager-3`: 3; the first one is about servers."""
+    return consumer.removeprefix(STATE_MANAGERS[0].name).removeprefix("-") or SERVERS
+
+
+def _reads(reader: PinnedConsumer) -> bool:
+    # Not `owned`: a broker that does not answer leaves it with its reader, who is to say what it waits for.
+    return reader.state is not None

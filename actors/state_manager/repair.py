@@ -1,0 +1,356 @@
+"""Bringing Redis up to the log: after it was emptied, replaced or set back, and record by record where it is damaged.
+
+Everything here may be done by several processes at once, beside the state managers, and again after a crash: records
+are replaced only if nobody has written them meanwhile, and each fact takes its place by version. Nothing is told: what
+is acknowledged was told, the rest is still to be delivered and finds its place taken, which completes its effects. But
+a fact that had become a dead letter was told to nobody, and is in the record now: its examinee's state is told anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prometheus_client import Counter
+
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.store.state_store import Index, Replacement, SocketWrite, StateStore
+from actors.runtime.telemetry.metrics import REGISTRY
+from actors.state_manager.audit import Difference
+from actors.state_manager.restored_record import heard_since, holds, in_flight, readable, restored, with_facts
+from actors.status_log.status_log import Extent, Line, Projection, SetAside, StatusLog, facts_of
+from protocol.broker import subjects
+from protocol.errors import NotPermitted, StateDamaged
+from protocol.log.version import floor_of
+from protocol.messages.base import Message
+from protocol.messages.codec import encode
+from protocol.messages.facts import ConnectionStatusCode, ExamineeFact, Restate
+from protocol.records import keys
+from protocol.records.kinds import RecordKind
+from protocol.records.placement import Item, kind_of, record_of, save_places
+from protocol.rules.history import History, fold
+from protocol.times import format_time
+
+log = logging.getLogger("examwire.state_repair")
+
+REPAIRS = Counter(
+    "examwire_state_repairs_total",
+    "Times that Redis was brought up to the log: it was new, was restarted, lost its state, or was replaced",
+    ["found"],
+    registry=REGISTRY,
+)
+# At 0 from the start: a counter that begins with 1 has not increased.
+for _found in ("new", "restarted", "lost", "replaced"):
+    REPAIRS.labels(_found)
+REPAIRED_RECORDS = Counter("examwire_state_repaired_records_total", "Records written by repairs", registry=REGISTRY)
+
+RECORDS_A_TRIP = 200
+FACTS_AT_ONCE = 2000
+
+
+@dataclass(slots=True)
+class Repair:
+    """What a repair found and did. `restated`: examinees who are told anew.
+
+    `found`: `whole`; `new`, nothing was ever in Redis; `restarted`, a process that holds all it was given; `replaced`,
+    one that does not: `missing` facts were not in, although they had been; `lost`, one that holds nothing.
+    """
+
+    found: str
+    messages: int = 0
+    records: int = 0
+    restated: int = 0
+    missing: int = 0
+    seconds: float = 0.0
+
+    @property
+    def alarming(self) -> bool:
+        """Whether Redis had lost something; an ordinary restart has not."""
+        return self.found in ("lost", "replaced")
+
+
+class StateRepair:
+    """Repairs Redis. Raises `StateUnavailable`, `BrokerUnavailable`, `ConsumerGone`; may be repeated at any time."""
+
+    def __init__(self, bus: Bus, store: StateStore, status: StatusLog | None = None) -> None:
+        self._bus = bus
+        self._store = store
+        self._status = status or StatusLog(bus)
+
+    async def make_whole(self) -> Repair:
+        """Return when Redis holds the log. Until the very end nobody reads from it."""
+        began = time.monotonic()
+        repair = Repair("whole")
+        while True:
+            name = secrets.token_hex(8)
+            mark = await self._store.mark.begin(name)
+            if mark.whole:
+                break
+            if mark.applied is None:
+                last = await self._rebuild(repair)
+            else:
+                last = await self._catch_up(mark.applied, repair)
+            if await self._store.mark.end(name, last):
+                REPAIRS.labels(repair.found).inc()
+                break
+            # Emptied or replaced in the middle of it; or somebody else was quicker, then the next look says so.
+        repair.seconds = time.monotonic() - began
+        return repair
+
+    async def put_right(self, projection: Projection, differences: Sequence[Difference]) -> Repair:
+        """Write by the log what was found to differ from it, each key as a whole."""
+        began = time.monotonic()
+        repair = Repair("whole")
+        differing = {one.key for one in differences}
+        members = {key: values for key, values in projection.members.items() if key in differing}
+        entries = {key: values for key, values in projection.entries.items() if key in differing}
+        await self._restore_index(members, entries)
+        stale = Index()
+        for one in differences:
+            if one.key.endswith(":sockets") and one.log is None and one.redis is not None:
+                version = one.redis.partition(" ")[0]
+                stale.set_entry(one.key, one.field, int(version) if version.isdecimal() else 0, None)
+        await self._store.save([], [], stale)
+        nobodies: dict[str, list[str]] = {}
+        for one in differences:
+            if one.key in members and one.log is None and one.field:
+                nobodies.setdefault(one.key, []).append(one.field)
+        await self._store.drop_members(nobodies)
+        await self._replace_sockets([projection.sockets[key] for key in sorted(differing & projection.sockets.keys())])
+        unknown = {key: kind for key in differing if (kind := kind_of(key)) is not None}
+        await self._restore(projection, unknown, repair, force=True)
+        repair.seconds = time.monotonic() - began
+        return repair
+
+    async def put_back(self, asked: Sequence[ExamineeFact]) -> Repair:
+        """Write the records of these facts anew by the log, where they cannot be read. Whom they are about is told."""
+        repair = Repair("whole")
+        for plan_id in sorted({fact.plan_id for fact in asked}):
+            projection = Projection(plan_id)
+            await projection.follow(self._status)
+            kinds = dict(record_of(fact) for fact in asked if fact.plan_id == plan_id)
+            await self._restore(projection, kinds, repair)
+        return repair
+
+    async def put_back_index(self, key: str) -> None:
+        """Write a key that finds records anew by the log, if something else lies in its place."""
+        match key.split(":"):
+            case ["plan", plan_id, "examinees"]:
+                projection = Projection(plan_id)
+            case _:
+                projection = Projection()
+        await projection.follow(self._status)
+        await self._store.clear_unless({key: "hash" if key.endswith(":sockets") else "set"})
+        members = {one: values for one, values in projection.members.items() if one == key}
+        await self._restore_index(members, {one: held for one, held in projection.entries.items() if one == key})
+
+    # -- nothing is known: everything by the log --------------------------------------------------------
+
+    async def _rebuild(self, repair: Repair) -> int:
+        projection = Projection(aside=await self._set_aside())
+        await projection.follow(self._status)
+        # At the very first start the socket servers may have spoken before a state manager runs: nothing was lost then.
+        lost = projection.messages > 0 and projection.extent.acknowledged >= projection.extent.first
+        repair.found = "lost" if lost else "new"
+        repair.messages += projection.messages
+        if lost:
+            log.error("Redis has lost its state: writing %d records by the log", len(projection.lines))
+        # As in the state manager the index goes before the records: what is in a record can be found.
+        await self._restore_index(projection.members, projection.entries)
+        await self._restore_sockets(projection)
+        kinds = {key: line.kind for key, line in projection.lines.items()}
+        await self._restore(projection, kinds, repair, watch=True)
+        return projection.extent.last
+
+    async def _restore_index(
+        self, members: Mapping[str, Mapping[str, int]], entries: Mapping[str, Mapping[str, tuple[int, str]]]
+    ) -> None:
+        """Write what is missing; what is newer there stays."""
+        await self._store.clear_unless(dict.fromkeys(members, "set"))
+        await self._store.clear_unless(dict.fromkeys(entries, "hash"))
+        for key, values in members.items():
+            await self._store.save([], [], Index(members={key: set(values)}))
+        for key, held in entries.items():
+            await self._store.save([], [], Index(entries={key: {name: (*entry,) for name, entry in held.items()}}))
+            await self._take_back(key, held)
+
+    async def _take_back(self, key: str, held: Mapping[str, tuple[int, str]]) -> None:
+        """Take out entries of sockets that have ended while the log was being replayed."""
+        names = sorted(held)
+        for start in range(0, len(names), RECORDS_A_TRIP):
+            some = names[start : start + RECORDS_A_TRIP]
+            wanted = [keys.socket(held[name][1].split(" ")[0], name) for name in some]
+            ended = Index()
+            for name, socket in zip(some, await self._store.raw_hashes(wanted), strict=True):
+                if isinstance(socket, StateDamaged) or socket.get("status") != ConnectionStatusCode.DISCONNECTED:
+                    continue
+                if int(socket.get("version", "0")) > held[name][0]:
+                    ended.set_entry(key, name, held[name][0], None)
+            if ended.entries:
+                await self._store.save([], [], ended)
+
+    async def _replace_sockets(self, sockets: Sequence[SocketWrite]) -> None:
+        for start in range(0, len(sockets), RECORDS_A_TRIP):
+            some = sockets[start : start + RECORDS_A_TRIP]
+            replacements = []
+            for one, there in zip(some, await self._store.raw_hashes([one.key for one in some]), strict=True):
+                known = {} if isinstance(there, StateDamaged) else there
+                heard = max(one.fields["lastHeartbeat"], known.get("lastHeartbeat", ""))
+                written = {**one.fields, "lastHeartbeat": heard, "version": str(one.version)}
+                seen = known.get("version", "0")
+                replacements.append(Replacement(one.key, "version", seen, written, one.keep_seconds))
+            await self._store.replace(replacements)  # whoever was quicker has newer words
+
+    async def _restore_sockets(self, projection: Projection) -> None:
+        sockets = list(projection.sockets.values())
+        for start in range(0, len(sockets), RECORDS_A_TRIP):
+            some = sockets[start : start + RECORDS_A_TRIP]
+            _, written = await self._store.save([], some)
+            damaged = [one.key for one, verdict in zip(some, written, strict=True) if isinstance(verdict, StateDamaged)]
+            if damaged:
+                await self._store.clear_unless(dict.fromkeys(damaged, "hash"))
+                await self._store.save([], [one for one in some if one.key in damaged])
+
+    async def _restore(
+        self,
+        projection: Projection,
+        kinds: Mapping[str, RecordKind[Any, Any]],
+        repair: Repair,
+        *,
+        force: bool = False,
+        watch: bool = False,
+    ) -> None:
+        """Write these records where they differ; with `force` also those that differ only in what others read."""
+        wanted = sorted(kinds)
+        while wanted:
+            some, wanted = wanted[:RECORDS_A_TRIP], wanted[RECORDS_A_TRIP:]
+            if watch and await self._store.mark.is_whole():
+                return  # somebody else was quicker
+            seen = dict(zip(some, await self._store.raw_hashes(some), strict=True))
+            histories: dict[str, History[Any, Any]] = {}
+            for key in some:
+                by_log = projection.lines.get(key) or Line(kinds[key])
+                found = readable(kinds[key], key, seen[key])
+                wanted_history = restored(by_log, found, projection)
+                if wanted_history is not None and found is None and (seen[key] or by_log.untold):
+                    # What came while it could not be read is among the dead letters, and was told to nobody.
+                    wanted_history = replace(wanted_history, owed=True)
+                if wanted_history is not None and (force or wanted_history != found):
+                    histories[key] = wanted_history
+                elif found is not None and found.owed:
+                    histories[key] = found  # written before, by one who died before it was restated
+            wanted += await self._write(histories, kinds, seen, repair)
+            about = {key: line.about for key in histories if (line := projection.lines.get(key)) is not None}
+            owed = [fact for key, fact in about.items() if fact is not None and histories[key].owed]
+            await self._restate(owed, histories, repair)
+
+    # -- something is known: what came after it ---------------------------------------------------------
+
+    async def _catch_up(self, applied: int, repair: Repair) -> int:
+        extent = await self._status.extent()
+        log.info("Redis was restarted or replaced: applying STATUS from %d to %d", applied + 1, extent.last)
+        aside = await self._set_aside()
+        if applied + 1 < extent.first <= extent.last:
+            log.error("STATUS begins at %d, later than Redis ends: what was between is nowhere", extent.first)
+        # Facts above the ack floor must keep their places, also when they were in Redis before it was set back.
+        settled = floor_of(min(applied, extent.acknowledged))
+        items: list[Item] = []
+        async for stored in self._status.read(max(applied + 1, extent.first), extent.last):
+            repair.messages += 1
+            items += [item for item in facts_of(stored) if isinstance(item, Item)]
+            if len(items) >= FACTS_AT_ONCE:
+                await self._insert(items, settled, extent, aside, repair)
+                items = []
+        await self._insert(items, settled, extent, aside, repair)
+        repair.found = "replaced" if repair.missing else "restarted"
+        return extent.last
+
+    async def _insert(
+        self, items: Sequence[Item], settled: int, extent: Extent, aside: SetAside, repair: Repair
+    ) -> None:
+        """Put facts in their places. Everything up to `settled` is in Redis and acknowledged."""
+        await save_places(self._store, items)
+        by_key: dict[str, list[Item]] = {}
+        kinds: dict[str, RecordKind[Any, Any]] = {}
+        for item in items:
+            key, kinds[key] = record_of(item.message)
+            by_key.setdefault(key, []).append(item)
+        wanted = list(by_key)
+        while wanted:
+            some, wanted = wanted[:RECORDS_A_TRIP], wanted[RECORDS_A_TRIP:]
+            seen = dict(zip(some, await self._store.raw_hashes(some), strict=True))
+            histories: dict[str, History[Any, Any]] = {}
+            for key in some:
+                found = readable(kinds[key], key, seen[key])
+                if found is None and seen[key]:
+                    continue  # damaged, which is no matter of what came last: `state rebuild`
+                news = [item.version for item in by_key[key] if not holds(found, item.version)]
+                repair.missing += sum(one <= floor_of(extent.acknowledged) and one not in aside for one in news)
+                history = with_facts(found, kinds[key], by_key[key], settled)
+                history = in_flight(history, extent)
+                if any(one in aside for one in news):
+                    history = replace(history, owed=True)
+                if history != found:
+                    histories[key] = history
+            wanted += await self._write(histories, kinds, seen, repair)
+            owed = [by_key[key][0].message for key, history in histories.items() if history.owed]
+            await self._restate(owed, histories, repair)
+
+    async def _set_aside(self) -> SetAside:
+        try:
+            return await self._status.set_aside()
+        except NotPermitted as error:
+            # The permissions of an earlier release. That Redis comes back matters more than these few examinees.
+            log.error("what dead letters were about is not told anew: %s", error)
+            return SetAside()
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    async def _write(
+        self,
+        histories: Mapping[str, History[Any, Any]],
+        kinds: Mapping[str, RecordKind[Any, Any]],
+        seen: Mapping[str, dict[str, str] | StateDamaged],
+        repair: Repair,
+    ) -> list[str]:
+        """Replace records; the keys of those that somebody else has written meanwhile."""
+        replacements = []
+        for key, history in histories.items():
+            there = seen[key]
+            known = {} if isinstance(there, StateDamaged) else there
+            kind = kinds[key]
+            fields = kind.write(history, fold(history, kind.rule), secrets.randbits(52) + 1)
+            replacements.append(
+                Replacement(key, "rev", known.get("rev", "0"), {**fields, **heard_since(fields, known)})
+            )
+        verdicts = await self._store.replace(replacements)
+        repair.records += sum(verdicts)
+        REPAIRED_RECORDS.inc(sum(verdicts))
+        return [one.key for one, written in zip(replacements, verdicts, strict=True) if not written]
+
+    async def _restate(
+        self, owed: Sequence[Message], histories: Mapping[str, History[Any, Any]], repair: Repair
+    ) -> None:
+        """Have these examinees' states told anew: what proctors were told last may not be true."""
+        out = []
+        for about in owed:
+            if not isinstance(about, ExamineeFact):
+                continue
+            key, kind = record_of(about)
+            history = histories[key]
+            newest = history.facts[-1][0] if history.facts else history.floor
+            assert kind.aspect is not None
+            message = Restate(
+                plan_id=about.plan_id,
+                examinee_id=about.examinee_id,
+                timestamp=format_time(self._bus.clock.now()),
+                aspect=kind.aspect,
+            )
+            message_id = f"repaired:{kind.aspect}:{about.plan_id}:{about.examinee_id}:{newest}"
+            out.append(Outgoing(subjects.status_plan(about.plan_id, subjects.MANAGER), encode(message), message_id))
+        await self._bus.confirm(await self._bus.send(out))
+        repair.restated += len(out)

@@ -1,0 +1,94 @@
+"""The advisory watch: a message that a consumer has given up goes to the dead letters.
+
+NATS only says that it happened (`MAX_DELIVERIES`: delivered as often as allowed and never acknowledged;
+`MSG_TERMINATED`: a reader said "never again"); a stream keeps these advisories for us.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from actors.runtime.actor.actor import Actor
+from actors.runtime.actor.micro_service import Presence
+from actors.runtime.actor.subscriber import Received, Subscriber
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.consumer import PullConsumer
+from actors.runtime.broker.dead_letter import dead_letter
+from protocol.broker.stream_codecs import Advisory, decode_advisory
+from protocol.broker.streams import ADVISORY_WATCH, DEADLETTER, RECONNECT_EXHAUSTED
+from protocol.broker.subjects import TERMINATED
+from protocol.messages.codec import Malformed
+
+log = logging.getLogger("examwire.advisory_watch")
+
+NORMAL = RECONNECT_EXHAUSTED.filters  # an examinee who did not come back: the reconnect watch deals with those
+
+
+class AdvisoryWatch(Actor):
+    """Puts what consumers gave up aside, with who gave up and why. Several may run: they share the consumer."""
+
+    kind = "advisory-watch"
+
+    def __init__(self, bus: Bus, name: str) -> None:
+        super().__init__(f"advisory-watch.{name}")
+        self._bus = bus
+        self._presence = Presence(bus, self)
+        self.put_aside = self.normal = 0
+
+    async def on_start(self) -> None:
+        await self._bus.consumer_ready(ADVISORY_WATCH.stream, ADVISORY_WATCH.name)
+        await self._presence.announce()
+        self.spawn(self._follow(), "follow")
+
+    async def on_stop(self) -> None:
+        await self._presence.withdraw()
+
+    def details(self) -> dict[str, Any]:
+        return {
+            "consumers": [f"{ADVISORY_WATCH.stream}/{ADVISORY_WATCH.name}"],
+            "putAside": self.put_aside,
+            "normal": self.normal,
+        }
+
+    async def _follow(self) -> None:
+        consumer = PullConsumer(self._bus, ADVISORY_WATCH.stream, ADVISORY_WATCH.name, made_again=True)
+        await Subscriber(self, self._bus, ADVISORY_WATCH.stream, self._decode, self._given_up).follow(consumer)
+
+    def _decode(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> Sequence[Advisory | Malformed]:
+        if subject in NORMAL:
+            self.normal += 1
+            return []
+        return decode_advisory(subject, payload, headers)
+
+    async def _given_up(self, received: Received[Advisory]) -> None:
+        for advisory in received.messages:
+            if (letter := await self._letter(advisory, received.delivery.subject)) is not None:
+                await self._bus.publish_surely([letter])
+                self.put_aside += 1
+
+    async def _letter(self, advisory: Advisory, subject: str) -> Outgoing | None:
+        who = f"consumer {advisory.consumer} of {advisory.stream}"
+        if advisory.stream == DEADLETTER.name:
+            return None  # a reader of the letters that fails with each would be given a new one for each
+        reason = f"{who} gave up after {advisory.deliveries} deliveries"
+        stored = await self._bus.message_at(advisory.stream, advisory.stream_seq)
+        if subject.startswith(f"{TERMINATED}."):
+            if stored is None:
+                return None  # it was deleted, or has expired, while somebody was at it: nobody has given it up
+            reason = f"terminated by {who}: {advisory.reason or 'without a reason'}"
+        elif stored is None:
+            reason += "; the message is not in the stream any more"
+        log.error("%s: message %d: %s", self.address, advisory.stream_seq, reason)
+        return dead_letter(
+            advisory.stream,
+            stored.subject if stored is not None else "",
+            advisory.stream_seq,
+            stored.payload if stored is not None else b"",
+            reason,
+            by=advisory.consumer,
+            headers=stored.headers if stored is not None else None,
+            consumer=advisory.consumer,
+            deliveries=advisory.deliveries,
+        )

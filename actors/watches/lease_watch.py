@@ -1,0 +1,148 @@
+"""The lease watch: heartbeats into Redis, and a LOST into the log when a server's last one has expired."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from actors.runtime.actor.actor import Actor
+from actors.runtime.actor.micro_service import Presence
+from actors.runtime.actor.subscriber import Again, Received, Subscriber
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore, Touch
+from actors.state_manager.metrics import LEASE_EXPIRIES
+from actors.status_log.status_log import StatusLog
+from protocol.broker import subjects
+from protocol.broker.stream_codecs import LeaseExpired, decode_lease
+from protocol.broker.streams import LEASE_WATCH, LOST_ON_THE_WAY_SECONDS, is_marker
+from protocol.errors import StateDamaged
+from protocol.messages.codec import encode
+from protocol.messages.server_messages import Lease, ServerStatus, ServerStatusCode
+from protocol.records import keys
+from protocol.records import kinds as records
+from protocol.rules.history import fold
+from protocol.rules.socket_server import Server
+from protocol.times import format_time
+
+log = logging.getLogger("examwire.lease_watch")
+
+TOUCHES = 64  # a pipeline so short does not hold up the state manager beside us
+ALIVE = (ServerStatusCode.STARTING, ServerStatusCode.READY, ServerStatusCode.DRAINING, ServerStatusCode.STOPPING)
+
+
+class LeaseWatch(Actor):
+    """Follows the heartbeats of all socket servers. Several may run: they share the consumer."""
+
+    kind = "lease-watch"
+
+    def __init__(self, settings: Settings, bus: Bus, store: StateStore, name: str) -> None:
+        super().__init__(f"lease-watch.{name}")
+        self._bus = bus
+        self._store = store
+        self._log = StatusLog(bus)
+        # A broker that was away lets leases expire that nobody could renew: give the servers time to come back.
+        self._grace = settings.server.lease_seconds + 2.0
+        self._looks = round(3 * self._grace)
+        """Trouble that never ends makes nobody immortal: so many looks, a second apart, are enough in any case."""
+        self._second_look = settings.server.lease_seconds / 3 + 0.3
+        self._presence = Presence(bus, self)
+        self.heartbeats = self.lost = 0
+
+    async def on_start(self) -> None:
+        await self._bus.consumer_ready(LEASE_WATCH.stream, LEASE_WATCH.name)
+        await self._presence.announce()
+        self.spawn(self._follow(), "follow")
+
+    async def on_stop(self) -> None:
+        await self._presence.withdraw()
+
+    def details(self) -> dict[str, Any]:
+        consumer = f"{LEASE_WATCH.stream}/{LEASE_WATCH.name}"
+        return {"consumers": [consumer], "heartbeats": self.heartbeats, "lost": self.lost}
+
+    async def _follow(self) -> None:
+        consumer = PullConsumer(
+            self._bus,
+            LEASE_WATCH.stream,
+            LEASE_WATCH.name,
+            keep_alive=LOST_ON_THE_WAY_SECONDS / 4,
+            made_again=True,
+        )
+        await Subscriber(self, self._bus, LEASE_WATCH.stream, decode_lease, self._told).follow(consumer)
+
+    async def _told(self, received: Received[Lease | LeaseExpired]) -> None:
+        for message in received.messages:
+            if isinstance(message, LeaseExpired):
+                await self._expired(message.server_id, received.delivery)
+            else:
+                await self._heard(message)
+
+    async def _heard(self, lease: Lease) -> None:
+        measured = {
+            "cpuUsage": f"{lease.cpu_usage:.1f}",
+            "memoryUsage": f"{lease.memory_usage:.1f}",
+            "networkStatus": lease.network_status,
+            "sessions": str(lease.sessions),
+        }
+        touches = [
+            Touch(
+                keys.server_status(lease.server_id),
+                "incarnation",
+                lease.incarnation,
+                "lastHeartbeat",
+                lease.timestamp,
+                measured,
+            )
+        ]
+        for plan_id, examinee_id, socket_id, heard in lease.active:
+            touches.append(Touch(keys.socket(plan_id, socket_id), "status", "CONNECTED", "lastHeartbeat", heard))
+            touches.append(
+                Touch(keys.progress(plan_id, examinee_id), "liveSocketId", socket_id, "lastActiveTime", heard)
+            )
+        for start in range(0, len(touches), TOUCHES):
+            await self._store.touch(touches[start : start + TOUCHES])
+        self.heartbeats += 1
+
+    async def _expired(self, server_id: str, delivery: Delivery) -> None:
+        newest = await self._bus.last_message(LEASE_WATCH.stream, delivery.subject)
+        if newest is not None and not is_marker(newest.headers):
+            return  # it was heard from again
+        # What stood still for us (the broker, the path to it, this machine) may have held up the servers' renewals as
+        # well. Nor could anybody renew while the stream had no leader.
+        since = min(self._bus.steady_for, await self._bus.led_for(LEASE_WATCH.stream))
+        if since < self._grace and delivery.attempt < self._looks:
+            raise Again(1.0)
+        if delivery.attempt == 1:
+            # A machine that stood still (paused, swapping) wakes up to an expired lease and a server that renews it at
+            # its next heartbeat: one more of those, before a whole hall is called disconnected.
+            raise Again(self._second_look)
+        server = await self._server(server_id)
+        if server.incarnation is not None and server.status in ALIVE:
+            about = {"server": server_id}
+            log.error("%s: %s (%s) is lost: no heartbeat", self.address, server_id, server.incarnation, extra=about)
+            now = format_time(self._bus.clock.now())
+            lost = ServerStatus(
+                server_id=server_id,
+                status=ServerStatusCode.LOST,
+                incarnation=server.incarnation,
+                start_time=server.start_time or now,
+                timestamp=now,
+                reason="SERVER_LOST",
+            )
+            message_id = f"lost:{server_id}:{delivery.sequence}"
+            await self._bus.publish(Outgoing(subjects.status_server(server_id), encode(lost), message_id))
+            self.lost += 1
+            LEASE_EXPIRIES.inc()
+
+    async def _server(self, server_id: str) -> Server:
+        """What is known of a server; by the log when its record cannot be read."""
+        (stored,) = await self._store.load([keys.server_status(server_id)])
+        try:
+            if isinstance(stored, StateDamaged):
+                raise stored
+            return fold(records.SERVER.read(stored.history), records.SERVER.rule)
+        except (ValueError, StateDamaged) as error:
+            log.warning("%s: %s: its record cannot be read: %s", self.address, server_id, error)
+            return await self._log.server(server_id)

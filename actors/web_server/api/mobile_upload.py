@@ -1,0 +1,342 @@
+"""One upload of a phone's picture, from the token to the broker's ack (document 18; part of the web server).
+
+Token, ids, removal, deadline, bytes, quota, picture, file, announcement: in this order, each with its own refusal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
+
+import pydantic
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import MobileSyncSettings
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry import spans as traces
+from actors.web_server.api.mobile_stage import MobileStage, MobileStages
+from actors.web_server.pictures.check import NotAPicture, PictureTooLarge
+from actors.web_server.pictures.decoders import DecodersBusy, PictureDecoders
+from actors.web_server.pictures.store import FILE_NAME, CaptureStore, Incoming, StoreFailed
+from actors.web_server.pictures.verdicts import PictureVerdicts
+from actors.web_server.problems import TOO_MANY_REQUESTS, UPLOAD_STALLED, Problem
+from actors.web_server.rate_limit import RateLimit
+from actors.web_server.requests import ids_of
+from protocol.access.claims import Claims
+from protocol.broker import subjects
+from protocol.broker.streams import STATUS
+from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
+from protocol.ids import check_id
+from protocol.messages.codec import STATUS_CODEC, encode
+from protocol.messages.facts import CaptureInfo, DeviceInfo, MobileSyncCode, MobileSyncStatus
+from protocol.records import keys
+from protocol.texts import clean_line
+from protocol.times import format_time, parse_time
+
+log = logging.getLogger("examwire.web")
+
+BEST_EFFORT_SECONDS = 1.0
+WRITE_BYTES = 256 * 1024
+UPLOADS_AT_ONCE = 8
+"""Of one examinee: a phone that lost its network sends again before we know that it has gone."""
+UPLOADS_AT_ONCE_WAIT = 5
+BUSY_RETRY_AFTER = {"Retry-After": "10"}
+UPLOADS_A_MINUTE = 120
+"""Of one examinee, retries included; a picture that is new to us counts as one of `pictures_per_minute` as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Who uploads for whom, with what."""
+
+    plan_id: str
+    examinee_id: str
+    device_id: str
+    device_info: DeviceInfo
+
+    @property
+    def owner(self) -> str:
+        """The examinee, among those of all plans."""
+        return f"{self.plan_id}.{self.examinee_id}"
+
+    def about(self) -> dict[str, str]:
+        """For log lines."""
+        return {"plan": self.plan_id, "examinee": self.examinee_id}
+
+    def message_id(self, stage: MobileStage, what: str, capture_id: str) -> str:
+        """The same for a retry, so that it has one effect; another one for a deliberate new try.
+
+        The `deadline` names the stage: it stays through WAITING, FAILED, TIMED_OUT and COMPLETED, and is another one
+        when the stage is entered again. The picture that this one takes the place of keeps A, B, A apart.
+        """
+        before = stage.capture_id or ""
+        replaced = "" if before == capture_id else before
+        owner = (self.plan_id, self.examinee_id, self.device_id)
+        parts = (*owner, what, capture_id, stage.record.get("deadline", ""), replaced)
+        return "mobile-sync-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+class MobileUploads:
+    """Takes uploads. Less than `stall_bytes` within `stall_seconds`, or `upload_seconds` in all, end one with 408."""
+
+    stall_seconds: ClassVar[float] = 20.0
+    stall_bytes: ClassVar[int] = 16 * 1024
+    upload_seconds: ClassVar[float] = 300.0
+
+    def __init__(
+        self,
+        settings: MobileSyncSettings,
+        bus: Bus,
+        store: StateStore,
+        captures: CaptureStore,
+        stages: MobileStages,
+    ) -> None:
+        self.settings = settings
+        self.bus = bus
+        self.store = store
+        self._stages = stages
+        self.captures = captures
+        self.decoders = PictureDecoders(settings)
+        self._verdicts = PictureVerdicts()
+        self._at_once: Counter[str] = Counter()
+        self._uploads = RateLimit(UPLOADS_A_MINUTE, 60.0)
+        self._new_pictures = RateLimit(settings.pictures_per_minute, 60.0)
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    async def close(self) -> None:
+        """End the processes that decode."""
+        await self.decoders.close()
+
+    async def take(self, claims: Claims, request: Request) -> Response:
+        """201 and the stored record once it is durably announced.
+
+        Raises `InvalidField`, `Problem`, `PictureTooLarge`, `NotAPicture`, `StoreFailed`, `BrokerUnavailable`, and
+        Starlette's `ClientDisconnect`.
+        """
+        plan_id, examinee_id = ids_of(request)
+        if not claims.may_upload_for(plan_id, examinee_id):
+            raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow uploads for this examinee")
+        upload = Upload(plan_id, examinee_id, *_device(request))
+        if self._at_once[upload.owner] >= UPLOADS_AT_ONCE:
+            raise _too_many("uploads of this examinee are under way", UPLOADS_AT_ONCE_WAIT)
+        if seconds := self._uploads.wait(upload.owner):
+            raise _too_many("uploads came for this examinee", seconds)
+        self._uploads.count(upload.owner)
+        self._at_once[upload.owner] += 1
+        try:
+            stored = await self._taken(upload, request)
+        finally:
+            self._at_once[upload.owner] -= 1
+            if not self._at_once[upload.owner]:
+                del self._at_once[upload.owner]
+        location = f"/v1/plans/{plan_id}/captures/{examinee_id}/{FILE_NAME}"
+        return JSONResponse(_record(stored), 201, {"Location": location, "Cache-Control": "no-store"})
+
+    async def _taken(self, upload: Upload, request: Request) -> MobileSyncStatus:
+        """Receive, check, store, announce; the message that stands in the log."""
+        # What is not known is no reason to turn a phone away: the log decides.
+        stage = await self._stages.as_known(upload.plan_id, upload.examinee_id) or MobileStage()
+        stage.refuse_removed()
+        # TIMED_OUT comes by the broker's timer; what we know of its clock may be some milliseconds behind.
+        if stage.status == MobileSyncCode.TIMED_OUT or stage.over(self.bus.clock.now()):
+            raise _late(stage)
+        incoming: Incoming | None = None
+        try:
+            self._check_size(int(request.headers.get("content-length", "0")))
+            incoming = await self.captures.begin(upload.plan_id, upload.examinee_id)
+            await self._receive(request, incoming)
+            return await self._accept(upload, stage, incoming, self.bus.clock.now())
+        except (NotAPicture, PictureTooLarge) as error:
+            log.info("upload refused: %s", error, extra=upload.about())
+            await self._announce_failure(upload, stage, "IMAGE_UPLOAD_FAILED", incoming)
+            raise
+        except StoreFailed as error:
+            log.error("capture not stored: %s", error, extra=upload.about())
+            await self._announce_failure(upload, stage, "IMAGE_STORE_FAILED", incoming)
+            raise
+        finally:
+            if incoming is not None:
+                incoming.discard()
+
+    async def _receive(self, request: Request, incoming: Incoming) -> None:
+        """The body into the file aside; it is counted here, for a Content-Length may be missing."""
+        body = request.stream()
+        received = 0
+        pending = bytearray()
+        started = time.monotonic()
+        recently, began = 0, started
+        while True:
+            ends = min(began + self.stall_seconds, started + self.upload_seconds)
+            try:
+                async with asyncio.timeout(ends - time.monotonic()):
+                    chunk = await anext(body, None)
+            except TimeoutError:
+                raise Problem(408, UPLOAD_STALLED, "the upload came to a halt; send it again") from None
+            if chunk is not None:
+                received += len(chunk)
+                recently += len(chunk)
+                if recently >= self.stall_bytes:
+                    recently, began = 0, time.monotonic()
+                self._check_size(received)
+                pending += chunk
+            if pending and (chunk is None or len(pending) >= WRITE_BYTES):
+                await self.captures.in_thread(incoming.write, bytes(pending))
+                pending.clear()
+            if chunk is None:
+                return
+
+    def _check_size(self, size: int) -> None:
+        if size > self.settings.max_bytes:
+            raise PictureTooLarge(f"more than {self.settings.max_bytes} bytes")
+
+    async def _accept(
+        self, upload: Upload, stage: MobileStage, incoming: Incoming, received_at: float
+    ) -> MobileSyncStatus:
+        """Check, store, announce what was received; the message that stands in the log."""
+        # One at a time for an examinee, so that nobody's pictures keep those of others from their turn, and so that of
+        # uploads here the one that was stored last is the one announced last. Of those on several web servers the log
+        # says which one counts (`actors.web_server.pictures.store`).
+        async with self._turns.setdefault((upload.plan_id, upload.examinee_id), asyncio.Lock()):
+            await self._check(upload, incoming)
+            stage = await self._stages.as_known(upload.plan_id, upload.examinee_id) or stage
+            stage.refuse_removed()
+            if stage.over(received_at):  # ours to decide by its arrival, not by how long we took
+                raise _late(stage)
+            await self.captures.commit(incoming)
+            return await self._announce(upload, stage, incoming.capture_id)
+
+    async def _check(self, upload: Upload, incoming: Incoming) -> None:
+        """Have the picture decoded, unless it was before; then it is in the form in which it is kept.
+
+        Raises `NotAPicture`, `PictureTooLarge`, `StoreFailed`, and a `Problem` (429, 503).
+        """
+        picture = incoming.capture_id
+        if self._verdicts.sound(picture):
+            return
+        if self._verdicts.converted(picture) and (kept := await self._kept(upload, picture)) is not None:
+            await self.captures.in_thread(incoming.replace, kept)
+            return
+        if seconds := self._new_pictures.wait(upload.owner):
+            raise _too_many("new pictures came for this examinee", seconds)
+        self._new_pictures.count(upload.owner)
+        try:
+            jpeg = await self.decoders.check(lambda: self.captures.in_thread(incoming.content))
+        except (NotAPicture, PictureTooLarge) as error:
+            self._verdicts.refused(picture, error)
+            raise
+        except DecodersBusy as error:
+            detail = f"{error}; send it again"
+            raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=BUSY_RETRY_AFTER) from None
+        self._verdicts.accepted(picture, converted=jpeg is not None)
+        if jpeg is not None:
+            await self.captures.in_thread(incoming.replace, jpeg)
+
+    async def _kept(self, upload: Upload, capture_id: str) -> bytes | None:
+        """A picture of the examinee that was stored before, when it can be read."""
+        try:
+            return await self.captures.read(upload.plan_id, upload.examinee_id, capture_id)
+        except (StoreFailed, BrokerUnavailable):
+            return None
+
+    async def counted(self, plan_id: str, examinee_id: str) -> tuple[str, float] | None:
+        """The picture that counts by the log, and when it was announced. Raises `StateUnavailable`, `StateDamaged`."""
+        stage = await self.store.entries(keys.mobile_sync(plan_id, examinee_id))
+        if not (capture_id := stage.get("captureId")):
+            return None
+        try:
+            return capture_id, parse_time(stage.get("timestamp", ""))
+        except ValueError:
+            return None
+
+    async def _announce(self, upload: Upload, stage: MobileStage, capture_id: str) -> MobileSyncStatus:
+        """Publish COMPLETED; for a retry, what the first try has published. Raises `BrokerUnavailable`."""
+        image_url = f"/captures/{upload.examinee_id}/{FILE_NAME}"
+        status = MobileSyncStatus(
+            plan_id=upload.plan_id,
+            examinee_id=upload.examinee_id,
+            device_id=upload.device_id,
+            status=MobileSyncCode.COMPLETED,
+            timestamp=format_time(self.bus.clock.now()),
+            capture_info=CaptureInfo(image_url=image_url, device_info=upload.device_info),
+            capture_id=capture_id,
+        )
+        message_id = upload.message_id(stage, status.status, capture_id)
+        status.traceparent = traces.uploaded()
+        span = traces.publishing(status)
+        payload = encode(status)
+        outgoing = Outgoing(
+            subjects.status_plan(upload.plan_id, subjects.WEB), payload, message_id, traces.header([payload])
+        )
+        try:
+            ack = await self.bus.publish(outgoing)
+        finally:
+            if span is not None:
+                span.end()
+        if ack.duplicate and (first := await self.bus.message_at(STATUS.name, ack.sequence)) is not None:
+            message = STATUS_CODEC.decode_one(first.payload)
+            assert isinstance(message, MobileSyncStatus)
+            return message
+        return status
+
+    async def _announce_failure(
+        self, upload: Upload, stage: MobileStage, reason: str, incoming: Incoming | None
+    ) -> None:
+        """Publish FAILED as well as can be: whoever waits for the picture should not wait for its answer."""
+        status = MobileSyncStatus(
+            plan_id=upload.plan_id,
+            examinee_id=upload.examinee_id,
+            device_id=upload.device_id,
+            status=MobileSyncCode.FAILED,
+            timestamp=format_time(self.bus.clock.now()),
+            reason=reason,
+        )
+        status.traceparent = traces.uploaded()
+        message_id = upload.message_id(stage, reason, incoming.capture_id if incoming is not None else "")
+        outgoing = Outgoing(subjects.status_plan(upload.plan_id, subjects.WEB), encode(status), message_id)
+        try:
+            await self.bus.publish(outgoing, BEST_EFFORT_SECONDS)
+        except BrokerUnavailable as error:
+            log.warning("%s not announced: %s", reason, error, extra={**upload.about(), "reason": reason})
+
+
+def _device(request: Request) -> tuple[str, DeviceInfo]:
+    query = request.query_params
+    if "deviceId" not in query:
+        raise InvalidField("deviceId", "is missing from the query")
+    device_id = check_id("deviceId", query["deviceId"])
+    try:
+        return device_id, DeviceInfo.model_validate({name: clean_line(said) for name, said in query.items()})
+    except pydantic.ValidationError as error:
+        wrong = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidField(str(wrong["loc"][0]), wrong["msg"]) from None
+
+
+def _too_many(what: str, seconds: int) -> Problem:
+    detail = f"too many {what}; wait {seconds} s"
+    return Problem(429, TOO_MANY_REQUESTS, detail, headers={"Retry-After": str(seconds)})
+
+
+def _late(stage: MobileStage) -> Problem:
+    ended = stage.record.get("deadline") or "its deadline"
+    detail = f"the mobile sync ended at {ended}; have the examinee enter it again"
+    return Problem(409, ErrorCode.DEADLINE_PASSED, detail)
+
+
+def _record(stored: MobileSyncStatus) -> dict[str, Any]:
+    """The record as the document has it (18.5), and the `captureId`."""
+    assert stored.capture_info is not None
+    return {
+        "status": stored.status.value,
+        "deviceId": stored.device_id,
+        "timestamp": stored.timestamp,
+        **stored.capture_info.model_dump(by_alias=True, exclude_none=True),
+        "captureId": stored.capture_id,
+    }

@@ -1,0 +1,204 @@
+"""What pages ask by HTTP about a plan: where to connect, what happened to an examinee, the outage report."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pydantic_core
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import MobileSyncSettings
+from actors.runtime.config.tokens import TokenVerifier
+from actors.runtime.store.ready_servers import Endpoints
+from actors.status_log.plan_log import Beginning, PlanLog
+from actors.web_server.api.plan_log_cache import PlanMemory
+from actors.web_server.bodies import fresh_answer
+from actors.web_server.problems import RETRY_AFTER, Problem
+from actors.web_server.requests import claims_of
+from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
+from protocol.ids import check_id
+from protocol.log.outage_csv import csv_of
+from protocol.log.outages import Outages
+from protocol.log.timeline import Timeline
+from protocol.log.timeline_entry import Happening
+from protocol.times import format_time, parse_time
+
+log = logging.getLogger("examwire.web")
+
+LIMIT = 200
+LARGEST_LIMIT = 2000
+READERS = 2
+READERS_WAITING = 50
+
+
+class PlanApi:
+    """Reads the log of record for proctors; a few requests at a time, for it may have to go through all of it."""
+
+    def __init__(self, settings: MobileSyncSettings, bus: Bus, verifier: TokenVerifier, endpoints: Endpoints) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._verifier = verifier
+        self._endpoints = endpoints
+        self._memory = PlanMemory(bus)
+        self._readers = asyncio.Semaphore(READERS)
+        self._waiting = 0
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/v1/endpoints", self.endpoints),
+            Route("/v1/plans/{plan_id:path}/examinees/{examinee_id:path}/timeline", self.timeline),
+            Route("/v1/plans/{plan_id:path}/report.csv", self.report),
+        ]
+
+    async def endpoints(self, _request: Request) -> Response:
+        """`GET /v1/endpoints`: the READY socket servers, and what a mobile sync may take. For everybody, everywhere.
+
+        In another order each time: clients begin with the first, and should not all begin with the same.
+        """
+        ready = self._endpoints.ready
+        if not ready:
+            detail = "no socket server is READY"
+            headers = {**RETRY_AFTER, "Access-Control-Allow-Origin": "*"}
+            raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=headers)
+        told = {
+            "socketServers": random.sample(ready, len(ready)),
+            "mobileSyncSeconds": self._settings.timeout_seconds,
+            "maxPictureBytes": self._settings.max_bytes,
+        }
+        return JSONResponse(told, headers={"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"})
+
+    async def timeline(self, request: Request) -> Response:
+        """`GET /v1/plans/{planId}/examinees/{examineeId}/timeline?limit&all`, for proctors of the plan.
+
+        The newest `limit` happenings in their order (by default only those with an effect), how many older ones there
+        are, and the outages of all of them together, up to now.
+        """
+        plan_id = self._watched_plan(request)
+        examinee_id = check_id("examineeId", request.path_params["examinee_id"])
+        limit = _whole_number(request, "limit", LIMIT, LARGEST_LIMIT)
+        everything = _switch(request, "all")
+        async with self._reading(f"timeline of {examinee_id} in {plan_id}"):
+            beginning = await PlanLog(self._bus, plan_id).beginning()
+            # Each folds by itself: a timeline is not told how the outages came about.
+            timeline, outages = Timeline(cut=beginning.cut), Outages(cut=beginning.cut)
+            newest: deque[Happening] = deque(maxlen=limit)
+            count = 0
+            for entry in await self._memory.entries(plan_id, examinee_id):
+                outages.take(entry)
+                happening = timeline.take(entry)
+                if happening is not None and (happening.effect or everything):
+                    newest.append(happening)
+                    count += 1
+        if outages.begin is None:
+            raise _never_seen(f"examinee {examinee_id} of plan {plan_id}", beginning)
+        (row,) = outages.rows(outages.begin, max(self._bus.clock.now(), outages.begin)) or (None,)
+        told = {
+            "planId": plan_id,
+            "examineeId": examinee_id,
+            "asOf": format_time(self._bus.clock.now()),
+            "logSince": beginning.since,
+            "complete": timeline.people[examinee_id].complete,
+            "older": count - len(newest),
+            "entries": [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in newest],
+            "outages": row.model_dump(mode="json", by_alias=True) if row is not None else None,
+        }
+        return await fresh_answer(request, pydantic_core.to_json(told), "application/json", {})
+
+    async def report(self, request: Request) -> Response:
+        """`GET /v1/plans/{planId}/report.csv?from&to&ignoreBelowSeconds&affected`, for proctors of the plan.
+
+        The window is that of `examwire plans report`: from the first fact up to now unless it is told (RFC 3339).
+        """
+        plan_id = self._watched_plan(request)
+        now = self._bus.clock.now()
+        first, last = _moment(request, "from"), min(_moment(request, "to") or now, now)
+        ignore_below = _seconds(request, "ignoreBelowSeconds")
+        affected = _switch(request, "affected")
+        async with self._reading(f"report of {plan_id}"):
+            beginning, outages = await PlanLog(self._bus, plan_id).outages()
+        if outages.begin is None:
+            raise _never_seen(f"plan {plan_id}", beginning)
+        if first is not None and first > last:
+            raise InvalidField("from", "must not be later than `to`, or than now")
+        begin = min(outages.begin, last) if first is None else first
+        rows = outages.rows(begin, last, ignore_below=ignore_below)
+        content = csv_of(plan_id, [row for row in rows if row.outages or not affected])
+        headers = {"Content-Disposition": f'attachment; filename="outages-{plan_id}.csv"'}
+        return await fresh_answer(request, content, "text/csv; charset=utf-8", headers)
+
+    def _watched_plan(self, request: Request) -> str:
+        """The plan of the address, when the token allows to watch it. Raises `InvalidToken`, `InvalidField`, 403."""
+        claims = claims_of(self._verifier, request)
+        plan_id = check_id("planId", request.path_params["plan_id"])
+        if not claims.may_watch(plan_id):
+            raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow to watch this plan")
+        return plan_id
+
+    @asynccontextmanager
+    async def _reading(self, what: str) -> AsyncIterator[None]:
+        """One of few at a time; 503 when too many wait, or when NATS does not answer."""
+        if self._waiting >= READERS_WAITING:
+            raise Problem(503, ErrorCode.UNAVAILABLE, "too many ask for what happened", headers=RETRY_AFTER)
+        self._waiting += 1
+        try:
+            async with self._readers:
+                yield
+        except BrokerUnavailable as error:
+            log.warning("%s: not read: %s", what, error)
+            detail = "the log cannot be read now"
+            raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=RETRY_AFTER) from None
+        finally:
+            self._waiting -= 1
+
+
+def _never_seen(who: str, beginning: Beginning) -> Problem:
+    reach = f"which goes back to {beginning.since}" if beginning.since is not None else "which is empty"
+    return Problem(404, ErrorCode.NOT_FOUND, f"{who} has never been seen by the log, {reach}")
+
+
+# -- what the query says ------------------------------------------------------------------------------------
+
+
+def _whole_number(request: Request, name: str, default: int, largest: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= largest):
+        raise InvalidField(name, f"must be a whole number from 1 to {largest}")
+    return int(text)
+
+
+def _seconds(request: Request, name: str) -> float:
+    text = request.query_params.get(name, "0")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:  # nan as well
+        raise InvalidField(name, "must be a number of seconds")
+    return seconds
+
+
+def _moment(request: Request, name: str) -> float | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    try:
+        return parse_time(text)
+    except ValueError:
+        raise InvalidField(name, "must be a time as RFC 3339 has it, such as 2026-11-22T09:00:00Z") from None
+
+
+def _switch(request: Request, name: str) -> bool:
+    text = request.query_params.get(name, "false")
+    if text not in ("true", "false"):
+        raise InvalidField(name, "must be true or false")
+    return text == "true"

@@ -1,0 +1,250 @@
+"""Is it a picture? What phones send is decoded, within limits, before anybody hears of it. Everything here blocks.
+
+What a header cannot tell (a picture that takes minutes or gigabytes to decode) is limited by the process that this runs
+in: `actors.web_server.pictures.decoder_process`.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from protocol.errors import ExamwireError
+
+JPEG_QUALITY = 90
+MAX_SCANS = 100
+"""Encoders make about ten. Each scan of a progressive JPEG may be a few bytes and takes a walk over all its pixels."""
+BAND_ROWS = 256
+"""A PNG is converted in bands of so many rows, so that there are never more than two pictures in memory."""
+PNG_COST = 20
+"""Decoding a pixel of a PNG and encoding it takes about as long as so many scans over one of a JPEG."""
+_JPEG_START = b"\xff\xd8\xff"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+# In a JPEG's scan, 0xFF is data when a zero follows, and a restart marker belongs to the scan (T.81, B.1.1.5). TEM
+# (0x01) stands alone as well: what follows is no length, and nothing may be hidden behind one.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+_START_OF_SCAN, _END_OF_IMAGE, _SEQUENTIAL, _PROGRESSIVE = 0xDA, 0xD9, (0xC0, 0xC1), (0xC2, 0xCA)
+# Ones only: no code of a JPEG is made of them (T.81, C.2), so hardly a block can be decoded from these.
+_LOOK_AHEAD = b"\xff\x00" * 12
+
+
+class NotAPicture(ExamwireError):
+    """The bytes are no complete JPEG or PNG; the text says what is wrong with them."""
+
+
+class PictureTooLarge(ExamwireError):
+    """More bytes, pixels, scans, time or memory than are allowed."""
+
+
+class CostlyPicture(ExamwireError):
+    """Within the limits, but it will take longer than the caller wants to wait now; nothing of it was decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureLimits:
+    """What a picture may have. `cost`: pixels times scans; beyond it a picture is a `CostlyPicture`."""
+
+    pixels: int
+    scans: int = MAX_SCANS
+    jpeg_bytes: int | None = None
+    """The most that a PNG may take as a JPEG."""
+    cost: int | None = None
+
+
+def jpeg_of(content: bytes, limits: PictureLimits) -> bytes:
+    """Check that `content` is a whole JPEG or PNG picture; the JPEG to keep.
+
+    A JPEG comes back byte for byte, a PNG converted (over white where it is transparent; of an animated one the
+    picture that stands for it). The limits are applied to the header and the markers, before anything is decoded.
+    Raises `NotAPicture`, `PictureTooLarge` or `CostlyPicture`, and nothing else.
+
+    A cut is always found, in a JPEG of one scan (what cameras make) also when somebody put an end marker behind it; in
+    a progressive one then only if whole scans are missing: what the last one lacks is fine detail. Damage within a
+    scan that libjpeg can bridge (it fills with grey) is not found.
+    """
+    if content.startswith(_JPEG_START):
+        sound, scans = _without_end(content, limits.scans)
+        image = _opened(JpegImageFile, sound, limits.pixels)
+        _check_cost(image.width * image.height * scans, limits)
+        # Decoding at an eighth still reads every coefficient, so a cut is found, in half the time and 1/64 the memory.
+        image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
+        _loaded(image)
+        return content
+    if content.startswith(_PNG_START):
+        image = _opened(PngImageFile, _essential_chunks(content), limits.pixels)
+        _check_cost(image.width * image.height * PNG_COST, limits)
+        return _converted(_loaded(image), limits.jpeg_bytes)
+    raise NotAPicture("neither a JPEG nor a PNG" if content else "the body is empty")
+
+
+def _check_cost(cost: int, limits: PictureLimits) -> None:
+    if limits.cost is not None and cost > limits.cost:
+        raise CostlyPicture(f"takes {cost} steps")
+
+
+def _without_end(content: bytes, max_scans: int) -> tuple[bytes, int]:
+    """A JPEG whose end marker is taken off, so that the decoder has to find all pixels before it; how many scans.
+
+    At an end marker libjpeg fills what is missing with grey and is content. Without one it asks for more, and Pillow
+    says that the file is truncated; but with all pixels decoded, Pillow does not mind that the marker is missing. A few
+    bytes stand in for those that the decoder likes to have ahead of what it uses. A JPEG of several scans
+    (progressive) stays as it is: its decoder reads up to the marker before it begins. Raises `NotAPicture`, and
+    `PictureTooLarge` for too many scans.
+    """
+    place, scans, sequential = 2, 0, False
+    progress: _Progress | None = None
+    while (found := _MARKER.search(content, place)) is not None:
+        marker = content[found.end() - 1]
+        if marker == _END_OF_IMAGE:
+            if progress is not None and not progress.complete:
+                raise NotAPicture("the JPEG is cut off: not all of its scans are there")
+            cut = sequential and scans == 1
+            return (content[: found.start()] + _LOOK_AHEAD if cut else content), scans
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+        scans += marker == _START_OF_SCAN
+        if scans > max_scans:
+            raise PictureTooLarge(f"a JPEG of more than {max_scans} scans")
+        sequential = sequential or marker in _SEQUENTIAL
+        if marker in _PROGRESSIVE and progress is None:
+            progress = _Progress(content[found.end() + 2 : place])
+        elif marker == _START_OF_SCAN and progress is not None:
+            progress.scan(content[found.end() + 2 : place])
+    raise NotAPicture("the JPEG is cut off")
+
+
+class _Progress:
+    """How far the scans of a progressive JPEG have come (T.81, B.2.2, B.2.3 and G.1.1.1).
+
+    Each scan brings a band of coefficients of some components, up to a bit; later ones bring the lower bits. Encoders
+    end when all of each component is there: a picture without its last scans is one that was cut.
+    """
+
+    def __init__(self, frame: bytes) -> None:
+        components = frame[6::3][: frame[5]] if len(frame) > 5 else b""
+        # The lowest bit that has come of each coefficient; none has.
+        self._lowest = {component: [16] * 64 for component in components}
+
+    def scan(self, header: bytes) -> None:
+        """Take in what a scan brings. A header that is none is the decoder's to refuse."""
+        count = header[0] if header else 0
+        if len(header) < 4 + 2 * count:
+            return
+        first, last, bits = header[1 + 2 * count : 4 + 2 * count]
+        for component in header[1 : 1 + 2 * count : 2]:
+            for coefficient in range(first, min(last, 63) + 1):
+                self._lowest.setdefault(component, [0] * 64)[coefficient] = bits & 0x0F
+
+    @property
+    def complete(self) -> bool:
+        return not any(any(lowest) for lowest in self._lowest.values())
+
+
+def _opened(plugin: Callable[[io.BytesIO], ImageFile], content: bytes, max_pixels: int) -> ImageFile:
+    # The plugin itself instead of Image.open: no other format can be meant, and Image.open has a pixel limit of its
+    # own that warns or raises by a global variable.
+    with _only_our_errors():
+        image = plugin(io.BytesIO(content))
+    if image.width < 1 or image.height < 1:
+        raise NotAPicture(f"{image.width} x {image.height} pixels are no picture")
+    if image.width * image.height > max_pixels:
+        raise PictureTooLarge(f"{image.width} x {image.height} pixels; at most {max_pixels} are allowed")
+    return image
+
+
+def _loaded(image: ImageFile) -> ImageFile:
+    with _only_our_errors():
+        image.load()
+    return image
+
+
+def _converted(picture: Image.Image, max_bytes: int | None) -> bytes:
+    target = _Bounded(max_bytes)
+    try:
+        with _only_our_errors():
+            _opaque(picture).save(target, "JPEG", quality=JPEG_QUALITY)
+    except NotAPicture:
+        if target.full:
+            raise PictureTooLarge(f"more than {max_bytes} bytes as a JPEG") from None
+        raise
+    return target.getvalue()
+
+
+class _Bounded(io.BytesIO):
+    """Takes at most so many bytes; `full` when there would have been more."""
+
+    def __init__(self, most: int | None) -> None:
+        super().__init__()
+        self._most = most
+        self.full = False
+
+    def write(self, content: Any, /) -> int:
+        if self._most is not None and self.tell() + len(content) > self._most:
+            self.full = True
+            raise OSError("more bytes than are allowed")
+        return super().write(content)
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    """The picture in RGB, over white where it is transparent."""
+    if picture.mode == "RGB" and not picture.has_transparency_data:
+        return picture
+    paper = Image.new("RGB", picture.size, "white")
+    for top in range(0, picture.height, BAND_ROWS):
+        band = picture.crop((0, top, picture.width, min(top + BAND_ROWS, picture.height)))
+        if band.mode.startswith("I"):  # 16 bits a pixel: convert() would clip instead of scaling
+            band = band.point(lambda value: value / 256).convert("L")
+        if band.has_transparency_data:
+            band = band.convert("RGBA")
+            paper.paste(band, (0, top), mask=band.getchannel("A"))
+        else:
+            paper.paste(band.convert("RGB"), (0, top))
+    return paper
+
+
+@contextmanager
+def _only_our_errors() -> Iterator[None]:
+    """Pillow answers bad input with OSError, SyntaxError, ValueError, struct.error, zlib.error, ..."""
+    try:
+        yield
+    except MemoryError as error:
+        raise PictureTooLarge("it takes more memory to decode than is allowed") from error
+    except Exception as error:
+        raise NotAPicture(f"it cannot be decoded ({type(error).__name__}: {error})"[:300]) from error
+
+
+def _essential_chunks(content: bytes) -> bytes:
+    """A PNG with nothing but what its pixels are made of: no text, profile or animation is ever unpacked.
+
+    Pillow is content when the pixels are there; the end of a PNG may be missing. So this walks to IEND, checking CRCs.
+    Raises `NotAPicture`.
+    """
+    kept = bytearray(_PNG_START)
+    view = memoryview(content)
+    place = len(_PNG_START)
+    while True:
+        if len(content) < place + 12:
+            raise NotAPicture("the PNG is cut off")
+        (length,) = struct.unpack_from(">I", content, place)
+        end = place + 8 + length
+        if len(content) < end + 4:
+            raise NotAPicture("the PNG is cut off")
+        if zlib.crc32(view[place + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
+            raise NotAPicture("a chunk of the PNG is damaged")
+        kind = content[place + 4 : place + 8]
+        # Chunks whose name begins with a capital are critical: a decoder that does not know one has to refuse it.
+        if kind == b"tRNS" or kind[:1].isupper():
+            kept += view[place : end + 4]
+        if kind == b"IEND":
+            return bytes(kept)
+        place = end + 4

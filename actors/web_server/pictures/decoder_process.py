@@ -1,0 +1,115 @@
+"""The process in which pictures are decoded: what a hostile one can cost is its time and its memory, and then its life.
+
+It is started by `actors.web_server.pictures.decoders` as `python -m actors.web_server.pictures.decoder_process`, knows no secret, opens no file and no
+connection. On stdin comes a job: a line of JSON (`Job`) and the picture's bytes; on stdout goes an answer: a line of
+JSON (`Answer`) and, for a PNG, the JPEG's bytes. It ends with its stdin. The kernel ends it (SIGXCPU) when a picture
+takes more processor time than the job allows; more memory than allowed is a refusal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import resource
+import sys
+from typing import BinaryIO, Literal, TypedDict
+
+from PIL import Image
+
+from actors.web_server.pictures.check import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge, jpeg_of
+
+FILES = 16
+"""Open ones: a picture needs none, and what Python still wants to import some."""
+
+
+class Job(TypedDict):
+    """`size`: bytes that follow. `seconds`: of processor time, whole. The rest: `PictureLimits`."""
+
+    size: int
+    seconds: int
+    pixels: int
+    scans: int
+    jpeg_bytes: int
+    cost: int | None
+
+
+class Answer(TypedDict):
+    """`size`: bytes of a JPEG that follow; 0 when the picture itself is kept. `detail`: why it is not."""
+
+    outcome: Literal["KEEP", "CONVERTED", "NOT_A_PICTURE", "TOO_LARGE", "COSTLY"]
+    detail: str
+    size: int
+
+
+def main() -> None:
+    """Work off jobs until stdin ends. The argument: bytes of memory beyond what the process has at its start."""
+    Image.preinit()
+    confine(int(sys.argv[1]))
+    jobs, answers = sys.stdin.buffer, sys.stdout.buffer
+    while line := jobs.readline():
+        job: Job = json.loads(line)
+        content = jobs.read(job["size"])
+        if len(content) < job["size"]:
+            return
+        answer, jpeg = work(job, content)
+        del content
+        send(answers, answer, jpeg)
+
+
+def confine(memory: int) -> None:
+    """Give up what decoding does not need, and be the first to go when the machine runs out of memory."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("800")
+    for limit, most in (
+        (resource.RLIMIT_AS, address_space() + memory),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, FILES),
+    ):
+        _, hard = resource.getrlimit(limit)
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        resource.setrlimit(limit, (most, most))
+    with contextlib.suppress(OSError):
+        os.nice(5)  # who waits for an answer of the web server comes before who waits for a picture
+
+
+def address_space() -> int:
+    """Bytes that this process has mapped."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def work(job: Job, content: bytes) -> tuple[Answer, bytes]:
+    """Check one picture within the job's limits; the answer, and the JPEG that a PNG became."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    until = math.ceil(used.ru_utime + used.ru_stime) + job["seconds"]
+    resource.setrlimit(resource.RLIMIT_CPU, (until, hard))
+    limits = PictureLimits(job["pixels"], job["scans"], job["jpeg_bytes"], job["cost"])
+    try:
+        jpeg = jpeg_of(content, limits)
+    except CostlyPicture as error:
+        return {"outcome": "COSTLY", "detail": str(error), "size": 0}, b""
+    except PictureTooLarge as error:
+        return {"outcome": "TOO_LARGE", "detail": str(error), "size": 0}, b""
+    except NotAPicture as error:
+        return {"outcome": "NOT_A_PICTURE", "detail": str(error), "size": 0}, b""
+    except MemoryError:  # outside of the decoder: copies of the picture
+        return {"outcome": "TOO_LARGE", "detail": "it takes more memory to decode than is allowed", "size": 0}, b""
+    if jpeg is content:
+        return {"outcome": "KEEP", "detail": "", "size": 0}, b""
+    return {"outcome": "CONVERTED", "detail": "", "size": len(jpeg)}, jpeg
+
+
+def send(answers: BinaryIO, answer: Answer, jpeg: bytes) -> None:
+    """One answer, whole."""
+    answers.write(json.dumps(answer).encode() + b"\n" + jpeg)
+    answers.flush()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):  # the web server is gone, and nobody waits
+        main()

@@ -1,0 +1,298 @@
+"""The few processes that decode pictures, and who is next (part of the web server).
+
+First come, first served; since the caller brings one picture of an examinee at a time, that is in turn among examinees.
+A picture that will take long waits for others of its kind: of several processes one is always left for ordinary
+pictures. What exceeds its time is killed with its process, and a new one is started for the next picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Self, cast
+
+from actors.runtime.config.settings import PREFIX, MobileSyncSettings
+from actors.web_server.metrics import DECODERS_ENDED, PICTURES_WAITING
+from actors.web_server.pictures.check import NotAPicture, PictureTooLarge
+from actors.web_server.pictures.decoder_process import Answer, Job
+from protocol.errors import ExamwireError
+
+log = logging.getLogger("examwire.web")
+
+MOST_WAITING = 5000
+COSTLY = 600_000_000
+"""Pixels times scans, 0.3 to 1 s: a progressive JPEG of 50 million pixels, or a PNG of 30 million."""
+WALL_FACTOR = 6
+"""A picture may take so many times its processor time by the clock: other programs want the processor too."""
+TRIES = 2
+LARGE_BLOCK = 1024 * 1024
+"""Bytes; blocks of memory from this size on go back to the kernel as soon as they are free."""
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
+
+ReadPicture = Callable[[], Awaitable[bytes]]
+
+
+class DecodersBusy(ExamwireError):
+    """The picture could not be looked at now; nothing is known about it."""
+
+
+class _Ended(Exception):
+    """The process ended instead of answering. `code`: its exit code, negative for a signal."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(_how(code))
+        self.code = code
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A picture to be checked. `costly`: found to be."""
+
+    read: ReadPicture
+    done: asyncio.Future[bytes | None]
+    costly: bool = False
+
+
+class PictureDecoders:
+    """Checks pictures in processes that are started when they are needed. `close` ends them.
+
+    decoders = PictureDecoders(settings.mobile_sync)
+    jpeg = await decoders.check(read)   # None: what was read is the JPEG to keep
+    """
+
+    def __init__(self, settings: MobileSyncSettings) -> None:
+        self._settings = settings
+        self._ordinary: deque[_Waiting] = deque()
+        self._costly: deque[_Waiting] = deque()
+        self._at_work: dict[asyncio.Task[None], _Waiting] = {}
+        self._workers: set[_Worker] = set()
+        self._idle: list[_Worker] = []
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that there are."""
+        return [worker.pid for worker in self._workers]
+
+    async def check(self, read: ReadPicture) -> bytes | None:
+        """Check the picture that `read` brings when its turn has come; the JPEG to keep instead, or `None`.
+
+        Raises `NotAPicture`, `PictureTooLarge`, `DecodersBusy`, and what `read` raises.
+        """
+        if len(self._ordinary) + len(self._costly) >= MOST_WAITING:
+            raise DecodersBusy("too many pictures wait to be checked")
+        waiting = _Waiting(read, asyncio.get_running_loop().create_future())
+        self._ordinary.append(waiting)
+        self._begin_next()
+        return await waiting.done  # cancelled with its caller; a turn without anybody waiting is passed over
+
+    async def close(self) -> None:
+        """End the processes, whatever they are at."""
+        for waiting in (*self._ordinary, *self._costly):
+            waiting.done.cancel()
+        tasks = list(self._at_work)
+        for task in tasks:
+            task.cancel()
+        for worker in self._workers:
+            worker.kill()
+        await asyncio.gather(*tasks, *(worker.ended() for worker in self._workers), return_exceptions=True)
+        self._workers.clear()
+        self._idle.clear()
+
+    # -- whose turn it is ----------------------------------------------------------------------------
+
+    def _begin_next(self) -> None:
+        while len(self._at_work) < self._settings.decoders and (waiting := self._next()) is not None:
+            task = asyncio.create_task(self._take_turn(waiting), name="picture")
+            self._at_work[task] = waiting
+            task.add_done_callback(self._turn_ended)
+        PICTURES_WAITING.set(len(self._ordinary) + len(self._costly))
+
+    def _next(self) -> _Waiting | None:
+        for queue in (self._ordinary, self._costly):
+            while queue and queue[0].done.done():
+                queue.popleft()
+        # Costly ones always have one process and never the last one; with a single process they come after the others.
+        several = self._settings.decoders > 1
+        at_work = sum(waiting.costly for waiting in self._at_work.values())
+        if self._costly and several and not at_work:
+            return self._costly.popleft()
+        if self._ordinary:
+            return self._ordinary.popleft()
+        if self._costly and at_work < max(1, self._settings.decoders - 1):
+            return self._costly.popleft()
+        return None
+
+    async def _take_turn(self, waiting: _Waiting) -> None:
+        try:
+            answer, jpeg = await self._answer(waiting, await waiting.read())
+        except asyncio.CancelledError:
+            waiting.done.cancel()
+            raise
+        except Exception as error:  # whoever waits gets it
+            if not waiting.done.done():
+                waiting.done.set_exception(error)
+            return
+        if answer["outcome"] == "COSTLY":
+            waiting.costly = True
+            self._costly.append(waiting)
+        elif not waiting.done.done():
+            _settle(waiting.done, answer, jpeg)
+
+    def _turn_ended(self, task: asyncio.Task[None]) -> None:
+        del self._at_work[task]
+        if not task.cancelled():
+            self._begin_next()
+
+    # -- asking a process ----------------------------------------------------------------------------
+
+    async def _answer(self, waiting: _Waiting, content: bytes) -> tuple[Answer, bytes]:
+        settings = self._settings
+        seconds = settings.decode_seconds
+        job: Job = {
+            "size": len(content),
+            "seconds": seconds,
+            "pixels": settings.max_pixels,
+            "scans": settings.max_scans,
+            "jpeg_bytes": settings.max_bytes,
+            "cost": None if waiting.costly else COSTLY,
+        }
+        for attempt in range(1, TRIES + 1):
+            worker = await self._worker(fresh=attempt > 1)
+            try:
+                async with asyncio.timeout(WALL_FACTOR * seconds):
+                    return await worker.ask(job, content)
+            except TimeoutError:
+                DECODERS_ENDED.labels("too_slow").inc()
+                log.warning("a picture was not decoded within %d s; its process is killed", WALL_FACTOR * seconds)
+                raise DecodersBusy("checking the picture took too long") from None
+            except _Ended as end:
+                if end.code == -signal.SIGXCPU:
+                    DECODERS_ENDED.labels("too_costly").inc()
+                    log.warning("a picture took more than %d s of processor time to decode", seconds)
+                    raise PictureTooLarge(f"it takes more than {seconds} s to decode") from None
+                DECODERS_ENDED.labels("crashed").inc()
+                log.warning("the process that decoded a picture ended with %s", end)
+                if attempt == TRIES and -end.code in _CRASHES:
+                    raise NotAPicture("the decoder fails at it") from None
+            finally:
+                await self._give_back(worker)
+        raise DecodersBusy("the picture could not be checked")
+
+    async def _worker(self, *, fresh: bool) -> _Worker:
+        while self._idle and not fresh:
+            worker = self._idle.pop()
+            if worker.running:
+                return worker
+            self._workers.discard(worker)
+        worker = await _Worker.start(self._settings.decode_memory_bytes)
+        self._workers.add(worker)
+        return worker
+
+    async def _give_back(self, worker: _Worker) -> None:
+        """Into the pool, when it is between two pictures; else it ends."""
+        if worker.ready:
+            self._idle.append(worker)
+            return
+        worker.kill()
+        self._workers.discard(worker)
+        await worker.ended()
+
+
+class _Worker:
+    """One process (`actors.web_server.pictures.decoder_process`), and one question at a time."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._asked = False
+
+    @classmethod
+    async def start(cls, memory: int) -> Self:
+        """Raises `DecodersBusy` when there can be no further process now."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(
+                    sys.executable,
+                    "-P",
+                    "-W",
+                    "ignore",
+                    "-m",
+                    "actors.web_server.pictures.decoder_process",
+                    str(memory),
+                ),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=DEVNULL,
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C is for the role, which finishes what it has in hand
+            )
+        except OSError as error:
+            raise DecodersBusy(f"no process to decode pictures can be started: {error}") from error
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None
+
+    @property
+    def ready(self) -> bool:
+        """It lives, and owes no answer."""
+        return self.running and not self._asked
+
+    async def ask(self, job: Job, content: bytes) -> tuple[Answer, bytes]:
+        """Raises `_Ended`."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        self._asked = True
+        try:
+            stdin.write(json.dumps(job).encode() + b"\n")
+            stdin.write(content)
+            await stdin.drain()
+            answer = cast(Answer, json.loads(await stdout.readuntil(b"\n")))
+            jpeg = await stdout.readexactly(answer["size"])
+        except (OSError, asyncio.IncompleteReadError):
+            raise _Ended(await self._process.wait()) from None
+        self._asked = False
+        return answer, jpeg
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def ended(self) -> None:
+        await self._process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what is secret in it. glibc gives what a large picture took back when the picture is done."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return {**kept, "MALLOC_MMAP_THRESHOLD_": str(LARGE_BLOCK)}
+
+
+def _settle(done: asyncio.Future[bytes | None], answer: Answer, jpeg: bytes) -> None:
+    match answer["outcome"]:
+        case "NOT_A_PICTURE":
+            done.set_exception(NotAPicture(answer["detail"]))
+        case "TOO_LARGE":
+            done.set_exception(PictureTooLarge(answer["detail"]))
+        case "CONVERTED":
+            done.set_result(jpeg)
+        case _:
+            done.set_result(None)
+
+
+def _how(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -1,0 +1,64 @@
+"""How often somebody may do something: so many times within so many seconds, by any key."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from starlette.requests import Request
+
+from actors.runtime.http import client_addresses
+from actors.runtime.http.client_addresses import Network, counted_as
+
+MOST_KEYS = 50_000
+
+
+class RateLimit:
+    """`limit` times within any `seconds`, for each key; `clock` in seconds. In this process only."""
+
+    def __init__(self, limit: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._clock = clock
+        self._times: dict[str, deque[float]] = {}
+
+    def wait(self, key: str) -> int:
+        """Whole seconds until it may be done (again); 0: now."""
+        times = self._recent(key)
+        if times is None or len(times) < self._limit:
+            return 0
+        return max(1, math.ceil(times[0] + self._seconds - self._clock()))
+
+    def count(self, key: str) -> None:
+        """It was done. Once more than allowed does not prolong the wait."""
+        times = self._recent(key)
+        if times is None:
+            if len(self._times) >= MOST_KEYS:
+                self._forget()
+            times = self._times[key] = deque(maxlen=self._limit)
+        if len(times) < self._limit:
+            times.append(self._clock())
+
+    def _recent(self, key: str) -> deque[float] | None:
+        times = self._times.get(key)
+        while times and times[0] <= self._clock() - self._seconds:
+            times.popleft()
+        return times
+
+    def _forget(self) -> None:
+        """Those who have done nothing lately; when all have, the oldest half: memory is not for guessers to fill."""
+        for key in list(self._times):
+            if not self._recent(key):
+                del self._times[key]
+        for key in list(self._times)[: max(0, len(self._times) - MOST_KEYS // 2)]:
+            del self._times[key]
+
+
+def client_address(request: Request, trusted_proxies: Sequence[Network]) -> str:
+    """Who asks, as what they count as: see `actors.runtime.http.client_addresses`."""
+    peer = request.client.host if request.client is not None else ""
+    return counted_as(
+        client_addresses.client_address(peer, request.headers.getlist("x-forwarded-for"), trusted_proxies)
+    )

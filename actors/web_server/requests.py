@@ -1,0 +1,45 @@
+"""What HTTP requests about an examinee have in common: who asks, about whom, and what is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from actors.runtime.config.tokens import TokenVerifier, bearer
+from actors.web_server.problems import RETRY_AFTER, Problem
+from protocol.access.claims import Claims
+from protocol.errors import ErrorCode, StateDamaged, StateUnavailable
+from protocol.ids import check_id
+
+log = logging.getLogger("examwire.web")
+T = TypeVar("T")
+
+REDIS_SECONDS = 2.0
+
+
+def claims_of(verifier: TokenVerifier, request: Request) -> Claims:
+    """Those of the token in the header. Raises `InvalidToken`."""
+    return verifier.verify(bearer(request.headers.get("authorization")))
+
+
+def ids_of(request: Request) -> tuple[str, str]:
+    """planId and examineeId of the address. Raises `InvalidField`."""
+    return (
+        check_id("planId", request.path_params["plan_id"]),
+        check_id("examineeId", request.path_params["examinee_id"]),
+    )
+
+
+async def recorded(plan_id: str, examinee_id: str, reading: Awaitable[T]) -> T:
+    """What Redis says of an examinee. Raises a 503 `Problem` when it does not answer in time, or not with the truth."""
+    try:
+        async with asyncio.timeout(REDIS_SECONDS):
+            return await reading
+    except (StateUnavailable, StateDamaged, TimeoutError) as error:
+        log.warning("plan %s, examinee %s: not known: %r", plan_id, examinee_id, error)
+        detail = "what is recorded cannot be read now"
+        raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=RETRY_AFTER) from None

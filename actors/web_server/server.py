@@ -1,0 +1,299 @@
+"""The web server: pages for people, phones put camera pictures here, proctors fetch them.
+
+The pages and their files are in `actors.web_server.pages`, what they ask in `actors.web_server.api.plan`, `actors.web_server.api.admission`,
+`actors.web_server.api.mobile_stage` and `actors.web_server.api.phone_codes`. An upload (`actors.web_server.api.mobile_upload`) is checked to be a picture, stored,
+and only then announced in STATUS; the phone's 201 comes after the broker's ack (document 18). Every error is a problem
+document (`actors.web_server.problems`). That the process is alive is all that is said of it here; what it measures and what it
+misses is served on an address of its own (`actors.runtime.role.metrics_server`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from actors.runtime.actor.actor import Actor
+from actors.runtime.actor.micro_service import Presence
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings, require_secret_beyond_loopback
+from actors.runtime.config.tls import ServerTls
+from actors.runtime.config.tokens import TokenVerifier
+from actors.runtime.http.single_headers import repeated
+from actors.runtime.store.ready_servers import Endpoints
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry import spans as traces
+from actors.runtime.telemetry.logs import Tally
+from actors.web_server.api.admission import ExamineeApi
+from actors.web_server.api.mobile_stage import MobileStages
+from actors.web_server.api.mobile_upload import MobileUploads
+from actors.web_server.api.phone_codes import PhoneCodes
+from actors.web_server.api.plan import PlanApi
+from actors.web_server.http.connections import Connections, GuardedProtocol
+from actors.web_server.http.cross_site import is_cross_site
+from actors.web_server.http.server import HttpServer, listen, url_of
+from actors.web_server.metrics import CROSS_SITE, REQUESTS, UPLOADS
+from actors.web_server.pages import Pages
+from actors.web_server.pictures.store import FILE_NAME, StoreFailed, capture_store, keep_seconds
+from actors.web_server.problems import CROSS_SITE_REQUEST, PROBLEM_HANDLERS, RETRY_AFTER, Problem, problem_of
+from actors.web_server.requests import claims_of, ids_of
+from protocol.errors import (
+    BrokerUnavailable,
+    ErrorCode,
+    ExamwireError,
+    NotPermitted,
+    RoleFailed,
+    StateDamaged,
+    StateUnavailable,
+)
+
+log = logging.getLogger("examwire.web")
+
+DRAIN_SECONDS = 5
+PING_SECONDS = 2.0
+TIDY_SECONDS = 3600.0
+_METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request that was answered, for those who tail this actor."""
+
+    method: str
+    route: str
+    status: int
+    plan_id: str | None
+    examinee_id: str | None
+
+
+class WebServer(Actor):
+    """Serves HTTP on `web.host`:`web.port`; `.url` is its address once started.
+
+    Raises `RoleFailed` from its start when the port is taken, `ConfigurationError` when it would listen beyond
+    loopback without a configured secret.
+    """
+
+    kind = "web-server"
+
+    def __init__(self, settings: Settings, bus: Bus, store: StateStore) -> None:
+        super().__init__(f"web-server.{uuid.uuid4().hex[:8]}")
+        self.settings = settings
+        self.bus = bus
+        self.store = store
+        self.url = ""
+        self.captures = capture_store(settings, bus)
+        self.outcomes: Counter[str] = Counter()
+        self._verifier = TokenVerifier(settings, self._time)
+        self._stages = MobileStages(store, self._verifier, self._time)
+        self.uploads = MobileUploads(settings.mobile_sync, bus, store, self.captures, self._stages)
+        self._tls = ServerTls.of("web", settings.web.certificate_file, settings.web.key_file)
+        self._proxies = [ipaddress.ip_network(one, strict=False) for one in settings.web.trusted_proxies]
+        self._endpoints = Endpoints(store)
+        pages = Pages(lambda: self._endpoints.known, settings.web.connect_sources)
+        api = PlanApi(settings.mobile_sync, bus, self._verifier, self._endpoints)
+        self.codes = PhoneCodes(settings, bus, self._stages, self._verifier)
+        self._tally = Tally(log, self.address)
+        self._http: HttpServer | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._presence = Presence(bus, self)
+        self._app = Starlette(
+            routes=[
+                # `:path`, so that an id with a slash in it is told what is wrong with it instead of "not found".
+                Route(
+                    "/v1/plans/{plan_id:path}/examinees/{examinee_id:path}/mobile-sync", self.upload, methods=["PUT"]
+                ),
+                Route(f"/v1/plans/{{plan_id:path}}/captures/{{examinee_id:path}}/{FILE_NAME}", self.capture),
+                *api.routes(),
+                *self.codes.routes(),
+                *self._stages.routes(),
+                *ExamineeApi(store, self._verifier).routes(),
+                *pages.routes(),
+                Route("/healthz", self.healthz),
+            ],
+            exception_handlers=PROBLEM_HANDLERS,
+        )
+        self._app.router.redirect_slashes = False
+
+    def _time(self) -> float:
+        """By the broker's clock."""
+        return self.bus.clock.now()
+
+    # -- life ----------------------------------------------------------------------------------------
+
+    async def on_start(self) -> None:
+        host, port = self.settings.web.host, self.settings.web.port
+        require_secret_beyond_loopback(self.settings, "web.host", host)
+        with contextlib.suppress(TimeoutError):  # with Redis away it serves all the same
+            async with asyncio.timeout(PING_SECONDS):
+                await self._endpoints.read()
+        with contextlib.suppress(BrokerUnavailable):  # and with the broker away
+            await self.bus.clock.measure()
+        listener = await listen(host, port)
+        tls = self._tls
+        config = uvicorn.Config(
+            self._serve,
+            interface="asgi3",  # uvicorn takes a bound method for ASGI 2
+            http=GuardedProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,  # ours goes by the broker's clock: pages measure theirs by it
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+        self.connections = Connections(self.settings.web, self._proxies)
+        self._http = HttpServer(config, self.settings.web, self.connections, tls.context if tls is not None else None)
+        # Not by `spawn`: the actor's stop cancels those at once, and requests in hand are to be finished.
+        self._serving = asyncio.create_task(self._http.serve([listener]), name=f"{self.address}:http")
+        self.spawn(self._watch(self._serving), "watch")
+        started = asyncio.create_task(self._http.serves.wait())
+        await asyncio.wait({started, self._serving}, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        if self._serving.done():
+            listener.close()
+            raise RoleFailed(f"the web server on {host}:{port} did not start: {self._serving.exception()!r}")
+        self.url = url_of(listener, "https" if tls is not None else "http")
+        self.spawn(self._tidy(), "tidy")
+        self.spawn(self._endpoints.follow(), "endpoints")
+        if tls is not None:
+            self.spawn(tls.follow(), "certificate")
+        await self._presence.announce()
+        log.info("%s serves on %s", self.address, self.url)
+
+    async def on_stop(self) -> None:
+        if self._http is not None and self._serving is not None:
+            self._http.should_exit = True
+            await asyncio.wait({self._serving}, timeout=DRAIN_SECONDS + 2)
+            if not self._serving.done():
+                log.error("%s: the HTTP server did not end in time", self.address)
+                self._serving.cancel()
+            # Those that were cancelled at the drain's deadline are still telling their clients.
+            if self._http.server_state.tasks:
+                await asyncio.wait(set(self._http.server_state.tasks), timeout=1)
+        await self.uploads.close()
+        self.captures.close()
+        await self._presence.withdraw()
+
+    async def _tidy(self) -> None:
+        """Now and then: remove leftovers, pictures that were replaced, and those that are too old."""
+        while True:
+            try:
+                removed = await self.captures.sweep(self.uploads.counted, keep_seconds(self.settings))
+                if removed:
+                    log.info("%s: %d pictures and leftovers of uploads removed", self.address, removed)
+            except (StoreFailed, BrokerUnavailable, NotPermitted, StateUnavailable, StateDamaged) as error:
+                log.warning("%s: replaced pictures and leftovers of uploads stay for now: %s", self.address, error)
+            await asyncio.sleep(TIDY_SECONDS)
+
+    async def _watch(self, serving: asyncio.Task[None]) -> None:
+        await asyncio.wait({serving})
+        if not self._stopping:
+            raise ExamwireError(f"the HTTP server on {self.url} ended by itself: {serving.exception()!r}")
+
+    def details(self) -> dict[str, Any]:
+        return {"url": self.url, "uploads": dict(self.outcomes)}
+
+    # -- requests ------------------------------------------------------------------------------------
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Every request, around Starlette: what it cost, and what it means for the actor."""
+        began = time.perf_counter()
+        status = 0
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                date = formatdate(self._time(), usegmt=True).encode()
+                message = {**message, "headers": [*message["headers"], (b"date", date)]}
+            await send(message)
+
+        try:
+            if (name := repeated(name.decode("latin-1") for name, _ in scope["headers"])) is not None:
+                self._tally.count("refused", f"400 more than one {name}")
+                refused = Problem(400, ErrorCode.INVALID_MESSAGE, "comes more than once", field=name)
+                await refused.response()(scope, receive, sent)
+            elif self._is_cross_site(scope):
+                CROSS_SITE.inc()
+                detail = "a page of another site may not do this; open the page of this server"
+                await Problem(403, CROSS_SITE_REQUEST, detail).response()(scope, receive, sent)
+            else:
+                await self._app(scope, receive, sent)
+        except asyncio.CancelledError:
+            # The drain's deadline. Nobody awaits this task any more, so it ends here, with a word to the client.
+            if not status:
+                stopping = Problem(503, ErrorCode.UNAVAILABLE, "the web server is stopping", headers=RETRY_AFTER)
+                await stopping.response()(scope, receive, sent)
+        except Exception as error:  # Starlette has answered it with our 500, and raised it again for us to see
+            self.remember(error)
+            log.exception("%s: a request failed", self.address)
+        finally:
+            route = getattr(scope.get("endpoint"), "__name__", "other")
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            REQUESTS.labels(route, method, str(status)).observe(time.perf_counter() - began)
+            ids = scope.get("path_params", {})
+            self.account_for(HttpRequest(method, route, status, ids.get("plan_id"), ids.get("examinee_id")), began)
+
+    def _is_cross_site(self, scope: Scope) -> bool:
+        peer = scope["client"][0] if scope.get("client") else ""
+        return is_cross_site(scope["method"], Headers(scope=scope), peer, self.settings.web.public_url, self._proxies)
+
+    async def upload(self, request: Request) -> Response:
+        """`PUT /v1/plans/{planId}/examinees/{examineeId}/mobile-sync?deviceId&model&osVersion`, body JPEG or PNG."""
+        outcome = "STOPPING"
+        try:
+            claims = claims_of(self._verifier, request)
+            with traces.uploading(request.headers.get(traces.HEADER), plan=claims.plan, examinee=claims.sub):
+                response = await self.uploads.take(claims, request)
+            outcome = "STORED"
+        except ClientDisconnect:
+            # Whether to try again is the phone's decision, so nothing is announced, and nobody reads this answer.
+            outcome = "CLIENT_GONE"
+            response = Response(status_code=400)
+        except Exception as error:
+            outcome = problem_of(error).code
+            raise
+        finally:
+            self.outcomes[outcome] += 1
+            UPLOADS.labels(outcome).inc()
+        return response
+
+    async def capture(self, request: Request) -> Response:
+        """`GET /v1/plans/{planId}/captures/{examineeId}/sync_cap.jpg`, for proctors of the plan and the examinee."""
+        claims = claims_of(self._verifier, request)
+        plan_id, examinee_id = ids_of(request)
+        if not claims.may_see_picture_of(plan_id, examinee_id):
+            raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow to see this picture")
+        # The one that counts by the record; while nobody knows, the one that was stored last.
+        stage = await self._stages.as_known(plan_id, examinee_id)
+        try:
+            content = await self.captures.read(plan_id, examinee_id, stage.capture_id if stage is not None else None)
+        except BrokerUnavailable as error:
+            log.warning("plan %s, examinee %s: picture not fetched: %s", plan_id, examinee_id, error)
+            detail = "the picture cannot be fetched now"
+            raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=RETRY_AFTER) from None
+        if content is None:
+            raise Problem(404, ErrorCode.NOT_FOUND, "there is no picture of this examinee")
+        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        return Response(content, headers=headers, media_type="image/jpeg")
+
+    async def healthz(self, _request: Request) -> Response:
+        """The process is alive."""
+        return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
