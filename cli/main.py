@@ -15,7 +15,7 @@ from typer.main import get_command, get_group
 
 from actors.runtime.config.masking import masked
 from actors.runtime.telemetry.logs import configure_logging
-from cli.output import exit_code_of, say
+from cli.shared.output import exit_code_of, say
 from protocol.access.roster import BadRoster
 from protocol.errors import ConfigurationError, ExamwireError
 
@@ -32,44 +32,44 @@ class Family:
 
 
 COMMANDS: dict[str, Place | Family] = {
-    "up": ("cli.up", "up"),
+    "up": ("cli.local.up", "up"),
     "run": ("cli.run", "app"),
-    "simulate": ("cli.simulate", "app_command"),
-    "load": ("cli.load", "app_command"),
+    "simulate": ("cli.simulate.simulate", "app_command"),
+    "load": ("cli.load.load", "app_command"),
     "token": ("cli.token", "token"),
     "plans": Family(
         "Exam plans and their examinees: what is so (Redis), what happened, and what is to be compensated (the log).",
         {
-            "ls": ("cli.plans", "list_plans"),
-            "show": ("cli.plans", "show_plan"),
-            "watch": ("cli.plans", "watch_plan"),
-            "create": ("cli.plans_create", "create"),
-            "roster": ("cli.plans_create", "show_roster"),
-            "timeline": ("cli.timeline", "timeline"),
-            "report": ("cli.report", "report"),
+            "ls": ("cli.plans.plans", "list_plans"),
+            "show": ("cli.plans.plans", "show_plan"),
+            "watch": ("cli.plans.plans", "watch_plan"),
+            "create": ("cli.plans.create", "create"),
+            "roster": ("cli.plans.create", "show_roster"),
+            "timeline": ("cli.plans.timeline", "timeline"),
+            "report": ("cli.plans.report", "report"),
         },
     ),
     "actors": Family(
         "The actors that answer on the bus, by address.",
         {
-            "ls": ("cli.actors", "list_actors"),
-            "show": ("cli.actors", "show_actor"),
-            "top": ("cli.actors_top", "top"),
-            "tail": ("cli.actors_tail", "tail"),
-            "drain": ("cli.actors_act", "drain"),
-            "stop": ("cli.actors_act", "stop"),
+            "ls": ("cli.operate.actors", "list_actors"),
+            "show": ("cli.operate.actors", "show_actor"),
+            "top": ("cli.operate.top", "top"),
+            "tail": ("cli.operate.tail", "tail"),
+            "drain": ("cli.operate.drain_and_stop", "drain"),
+            "stop": ("cli.operate.drain_and_stop", "stop"),
         },
     ),
-    "sessions": ("cli.sessions", "app"),
-    "queues": ("cli.queues", "app"),
-    "streams": ("cli.streams", "app"),
-    "dead-letters": ("cli.dead_letters", "app"),
-    "examinees": ("cli.examinees", "app"),
-    "state": ("cli.state", "app"),
+    "sessions": ("cli.operate.sessions", "app"),
+    "queues": ("cli.operate.queues", "app"),
+    "streams": ("cli.operate.streams", "app"),
+    "dead-letters": ("cli.operate.dead_letters", "app"),
+    "examinees": ("cli.plans.examinees", "app"),
+    "state": ("cli.operate.state", "app"),
     "nats": ("cli.nats", "app"),
     "spec": ("cli.spec", "app"),
-    "config": ("cli.config", "app"),
-    "doctor": ("cli.doctor", "doctor"),
+    "config": ("cli.check.config", "app"),
+    "doctor": ("cli.check.doctor", "doctor"),
     "version": ("cli.main", "version"),
 }
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from actors.runtime import VERSION
-from cli.output import print_json
+from cli.shared.output import print_json
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from actors.runtime.config.settings import Settings
-from cli.config import takes_settings
-from cli.output import Format, OutputOption, print_json, say
+from cli.check.config import takes_settings
+from cli.shared.output import Format, OutputOption, print_json, say
 from protocol.messages.frames import Role
 from protocol.times import format_time
 
@@ -48,7 +48,7 @@ def token(
 ) -> None:
     """Print a token signed with the configured secret, or with the one of the data directory (made when missing)."""
     from actors.runtime.config.tokens import issue_token
-    from cli.signing import require_taken_here
+    from cli.shared.signing import require_taken_here
 
     seconds = seconds_of(expires)
     if subject is None:

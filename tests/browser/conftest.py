@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STREAMS
 from tests.browser.phone_scene import Scene
 from tests.browser.site import CAMERA_ALLOWED, CAMERA_REFUSED, CHROMIUM_FLAGS, WAIT_SECONDS, Screens, Site

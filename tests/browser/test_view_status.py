@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from tests.browser.conftest import IN_A_BROWSER
 from tests.browser.examinee_scene import CONNECTED, connected, headline
 from tests.browser.site import WAIT_SECONDS, Screens, Site, audit

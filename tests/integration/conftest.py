@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STREAMS
 from tests.integration.command_line import Invoke, command_with
 

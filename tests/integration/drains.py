@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from actors.runtime.broker.connection import Bus
-from cli.live import ask
+from cli.shared.live_actors import ask
 from protocol.broker import subjects
 from protocol.messages.operator_requests import Done, Drain
 from tests.integration.system import System, eventually

@@ -16,7 +16,7 @@ from typing import Any, Self
 from pydantic import SecretStr
 
 from actors.runtime.config.settings import Settings
-from cli.engines import Engine, _greets, nats_server_binary, wait_until
+from cli.local.engines import Engine, _greets, nats_server_binary, wait_until
 from cli.nats import SERVER_IDS
 from protocol.broker.permissions import SYSTEM_USER, BrokerRole, password_variable, user_of, users
 from tests.certificates import Certificates

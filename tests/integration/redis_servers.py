@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 
 from redis.asyncio import Redis
 
-from cli.engines import RedisServer, redis_server_binary
+from cli.local.engines import RedisServer, redis_server_binary
 from tests.certificates import Certificates
 from tests.integration.nats_cluster import settled_port
 from tests.integration.system import eventually

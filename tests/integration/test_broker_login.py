@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.runtime.broker.connection import Bus
-from cli.engines import NatsServer
+from cli.local.engines import NatsServer
 from protocol.errors import BrokerUnavailable
 from tests.integration.system import eventually
 

@@ -15,7 +15,7 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from cli.streams import compare
+from cli.operate.streams import compare
 from protocol.broker.streams import LEASE, STATUS, STREAMS
 from protocol.errors import BrokerUnavailable, ConfigurationError
 from protocol.log.entries import entries

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cli.engines import die_with_parent
+from cli.local.engines import die_with_parent
 from tests.integration.nats_cluster import ConfiguredNats, settled_port
 from tests.integration.phones import capture_path, picture, upload_path
 from tests.integration.redis_servers import Node, ask

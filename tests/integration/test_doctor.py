@@ -28,8 +28,8 @@ from actors.runtime.config.settings import NatsSettings, Settings, load_settings
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.web_server.server import WebServer
-from cli.doctor import Examination
-from cli.doctor_checks import (
+from cli.check.doctor import Examination
+from cli.check.doctor_checks import (
     GIB,
     judge_account,
     judge_clock,
@@ -39,9 +39,9 @@ from cli.doctor_checks import (
     judge_process,
     judge_redis,
 )
-from cli.engines import NatsServer, free_port
-from cli.findings import Finding, State, worst
+from cli.local.engines import NatsServer, free_port
 from cli.main import app
+from cli.shared.findings import Finding, State, worst
 from protocol.broker import subjects
 from protocol.errors import StreamFull
 from protocol.messages.inspection import ProcessFacts

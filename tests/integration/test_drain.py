@@ -11,8 +11,8 @@ from websockets.exceptions import InvalidStatus
 from actors.client.examinee import ExamineeClient
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
-from cli.live import Refused, ask
-from cli.output import NotFound
+from cli.shared.live_actors import Refused, ask
+from cli.shared.output import NotFound
 from protocol.broker import subjects
 from protocol.messages.codec import encode
 from protocol.messages.frames import Welcome

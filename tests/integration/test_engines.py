@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
 from actors.runtime.store.state_store import RecordWrite, SocketWrite, StateStore, Stored
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATUS, ConsumerSpec
 
 

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from cli.engines import NatsServer, RedisServer, wait_until
-from cli.load_fleet import Fleet
+from cli.load.fleet import Fleet
+from cli.local.engines import NatsServer, RedisServer, wait_until
 from cli.main import app
 from protocol.records.keys import PLANS
 

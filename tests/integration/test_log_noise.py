@@ -18,7 +18,7 @@ from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.role.metrics_server import MetricsServer
 from actors.runtime.store.state_store import StateStore
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from tests.integration.system import System, eventually
 
 

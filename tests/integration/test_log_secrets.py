@@ -23,7 +23,7 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.config.tokens import issue_token
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from cli.main import app
 from protocol.broker import subjects
 from protocol.messages.codec import encode

@@ -17,7 +17,7 @@ from actors.runtime.role.vitals import Vitals
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.state_manager.manager import StateManager
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from protocol.broker import subjects
 from protocol.broker.streams import STATE_MANAGERS, STREAMS
 from protocol.errors import BrokerUnavailable, RoleFailed

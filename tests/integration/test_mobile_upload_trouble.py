@@ -19,7 +19,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.web_server.api.mobile_upload import MobileUploads
 from actors.web_server.pictures.store import Incoming
 from actors.web_server.server import WebServer
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATUS
 from protocol.records import keys
 from tests.integration.phones import RawUpload, Site, open_site, picture, problem

@@ -28,7 +28,7 @@ from actors.web_server.pictures.store import (
     StoreFailed,
 )
 from actors.web_server.server import WebServer
-from cli.streams import compare
+from cli.operate.streams import compare
 from protocol.broker.streams import CAPTURES_BUCKET, captures_stream
 from protocol.errors import BrokerUnavailable
 from protocol.records import keys

@@ -11,7 +11,7 @@ import pytest
 
 from actors.runtime.config.settings import Settings, load_settings
 from actors.state_manager.manager import StateManager
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATE_MANAGERS, STATUS
 from tests.integration.system import System, eventually
 from tests.integration.unsteady_exam import EXAMINEES, Exam

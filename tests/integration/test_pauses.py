@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 
 from actors.runtime.broker import nats_client
 from actors.runtime.broker.connection import Bus
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from protocol.errors import BrokerUnavailable, NoResponders
 from tests.integration.cable import Cable
 from tests.integration.system import eventually

@@ -27,7 +27,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.socket_server.delivery.queue import QueueRefused, ServerQueue
 from actors.socket_server.server import SocketServer
 from actors.web_server.server import WebServer
-from cli.config import as_environment
+from cli.check.config import as_environment
 from cli.main import app
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, NotPermitted, RoleFailed

@@ -12,7 +12,7 @@ from actors.runtime.broker import nats_client
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.ordered import OrderedConsumer
 from actors.runtime.config.settings import Settings
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from protocol.broker import subjects
 from protocol.broker.streams import SOCKET, ConsumerSpec
 from protocol.errors import NotPermitted

@@ -17,7 +17,7 @@ from actors.runtime.store.state_store import Index, RecordWrite, StateStore
 from actors.state_manager.audit import Audit
 from actors.status_log.status_log import StatusLog
 from actors.web_server.server import WebServer
-from cli.engines import NatsServer, RedisServer, free_port
+from cli.local.engines import NatsServer, RedisServer, free_port
 from protocol.errors import StateUnavailable
 from protocol.records import keys
 from tests.certificates import Certificates, issue

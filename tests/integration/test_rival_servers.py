@@ -14,8 +14,8 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.socket_server.server import SocketServer
-from cli.children import RoleProcess
-from cli.keeper import Keeper, Rivalry
+from cli.local.process_keeper import Keeper, Rivalry
+from cli.local.processes import RoleProcess
 from protocol.broker import subjects
 from protocol.broker.streams import LEASE, STATUS
 from protocol.errors import RoleSuperseded

@@ -21,7 +21,7 @@ from actors.runtime.role.metrics_server import MetricsServer
 from actors.runtime.role.role import run_role
 from actors.runtime.role.vitals import Vitals
 from actors.runtime.store.state_store import StateStore
-from cli.engines import free_port
+from cli.local.engines import free_port
 from protocol.errors import ConfigurationError
 
 PATIENCE = 60.0

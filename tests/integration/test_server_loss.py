@@ -14,7 +14,7 @@ import pytest
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, load_settings
 from actors.socket_server.server import SocketServer
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from protocol.broker import subjects
 from protocol.errors import RoleSuperseded
 from protocol.messages.codec import encode

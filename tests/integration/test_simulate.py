@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.web_server.server import WebServer
-from cli.engines import free_port
+from cli.local.engines import free_port
 from cli.main import app
-from cli.simulate import CannotConnect, SimulateOptions, simulate
+from cli.simulate.simulate import CannotConnect, SimulateOptions, simulate
 from tests.integration.settings import changed
 from tests.integration.system import System
 

@@ -15,9 +15,9 @@ from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings, token_secret
 from actors.runtime.store.state_store import StateStore
 from actors.web_server.server import WebServer
-from cli.live import Refused, ask
 from cli.operate.dead_letter_desk import DeadLetterDesk
-from cli.output import NotFound
+from cli.shared.live_actors import Refused, ask
+from cli.shared.output import NotFound
 from protocol.access.phone_codes import digest, normalised
 from protocol.broker import subjects
 from protocol.broker.streams import LEASE, PHONE, StreamSpec

@@ -12,7 +12,7 @@ import pytest
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, load_settings
 from actors.socket_server.server import SocketServer
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from protocol.messages.frames import HELLO_SECONDS
 from protocol.records import keys
 from tests.integration.cable import Cable

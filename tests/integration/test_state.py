@@ -22,7 +22,7 @@ from actors.state_manager.decisions import Decisions
 from actors.state_manager.manager import StateManager
 from actors.state_manager.repair import StateRepair
 from actors.status_log.status_log import StatusLog, facts_of
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from protocol.broker import subjects
 from protocol.errors import StateLost
 from protocol.messages.codec import encode_batches

@@ -17,7 +17,7 @@ from actors.runtime.actor.actor import on
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings, load_settings
 from actors.state_manager.manager import StateManager, StatusBatch
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from protocol.broker import subjects
 from protocol.broker.streams import PIN_GROUP, STATE_MANAGERS, STATUS
 from protocol.log.partitions import PARTITIONS, partition_of

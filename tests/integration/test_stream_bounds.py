@@ -14,9 +14,9 @@ from actors.queue_server.server import apply_topology
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.stream_admin import LEAST_SAFEGUARD
 from actors.runtime.config.settings import Settings
-from cli.doctor_checks import judge_fill
-from cli.engines import nats_server_binary
-from cli.streams import compare
+from cli.check.doctor_checks import judge_fill
+from cli.local.engines import nats_server_binary
+from cli.operate.streams import compare
 from protocol.broker.streams import STATUS, status_stream
 from tests.integration.system import eventually
 

@@ -19,9 +19,9 @@ from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.config.tls import ServerTls
 from actors.runtime.store.state_store import StateStore
 from actors.web_server.server import WebServer
-from cli.certificate_check import certificate_findings
-from cli.certificates import is_for, own_host_names, trial_certificate
-from cli.findings import State
+from cli.check.certificate_check import certificate_findings
+from cli.local.trial_certificate import is_for, own_host_names, trial_certificate
+from cli.shared.findings import State
 from protocol.errors import ConfigurationError
 from tests.certificates import Certificates, issue
 from tests.integration.phones import Site

@@ -26,7 +26,7 @@ from typer.testing import CliRunner, Result
 from actors.client.examinee import ExamineeClient
 from actors.runtime.config.settings import load_settings
 from actors.runtime.config.tokens import issue_token
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from cli.main import app
 from protocol.messages.frames import Welcome
 from tests.integration.up import Up, eventually, left_of, role_and_name, running

@@ -26,7 +26,7 @@ from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.state_manager.manager import StateManager
 from actors.state_manager.repair import Repair, StateRepair
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATE_MANAGERS
 from protocol.log.partitions import partition_of
 from protocol.messages.applied import SAY_SECONDS, SILENT_SECONDS

@@ -18,7 +18,7 @@ from actors.runtime.role.metrics_server import exposition
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.web_server.server import WebServer
-from cli.engines import NatsServer, RedisServer
+from cli.local.engines import NatsServer, RedisServer
 from protocol.errors import ConfigurationError, NoResponders, RoleFailed
 from protocol.messages.frames import Role
 from protocol.records import keys

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from actors.runtime.actor.supervisor import Intensity
-from cli.children import Child
-from cli.data_dir import DataDirClaim
-from cli.keeper import Keeper, Rivalry
+from cli.local.data_dir import DataDirClaim
+from cli.local.process_keeper import Keeper, Rivalry
+from cli.local.processes import Child
 from protocol.errors import RoleFailed, RoleSuperseded
 
 EAGER = Intensity(restarts=3, period=60.0, backoff=0.001, backoff_max=0.001)
@@ -210,7 +210,7 @@ async def test_a_superseded_child_stays_down_and_does_not_make_its_keeper_give_u
     await keeper.start(child)
     assert not child.gives_way
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cli.keeper.asyncio.sleep", slept)
+        patch.setattr("cli.local.process_keeper.asyncio.sleep", slept)
         child.broken = True
         child.die(6)
         while child.starts < 8:  # more often than a keeper lets a child fail

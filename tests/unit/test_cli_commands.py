@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.config.tokens import TokenVerifier
-from cli.config import NothingRuns, at_running_system, takes_settings
+from cli.check.config import NothingRuns, at_running_system, takes_settings
 from cli.main import app
-from cli.output import ExitCode, NotFound, exit_code_of
+from cli.shared.output import ExitCode, NotFound, exit_code_of
 from protocol.errors import (
     BrokerUnavailable,
     ConfigurationError,
@@ -287,7 +287,7 @@ def test_the_version_is_printed(invoke: Invoke) -> None:
         (("plans", "ls", "--help"), {"nats", "prometheus_client", "jwt", "PIL", "rich"}),
         (("plans", "timeline", "--help"), {"redis", "jwt", "PIL", "rich"}),
         (("run", "queue-server", "--help"), {"nats", "redis", "websockets", "starlette", "PIL", "rich"}),
-        (("up", "--help"), {"nats", "redis", "websockets", "starlette", "cli.certificates", "PIL", "rich"}),
+        (("up", "--help"), {"nats", "redis", "websockets", "starlette", "cli.local.trial_certificate", "PIL", "rich"}),
     ],
 )
 def test_a_command_starts_without_loading_what_only_others_need(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cli.output import paragraph, print_json, printable, say, table, text
+from cli.shared.output import paragraph, print_json, printable, say, table, text
 
 COMMANDS_TO_A_TERMINAL = "\x1b[2J\x1b]0;owned\x07 \x9b31m \r\x00\x7f"
 
@@ -64,14 +64,14 @@ def test_json_for_programs_holds_the_very_text_and_commands_no_terminal(capsys: 
 
 
 OWN_WAYS = {
-    "cli/output.py": "the way itself",
-    "cli/actors_act.py": "moves the cursor over its own line: an address and numbers",
-    "cli/load_workers.py": "a worker's stderr, escaped there",
+    "cli/shared/output.py": "the way itself",
+    "cli/operate/drain_and_stop.py": "moves the cursor over its own line: an address and numbers",
+    "cli/load/workers.py": "a worker's stderr, escaped there",
     "cli/nats.py": "a file, of ids",
-    "cli/report.py": "a CSV file, whose cells are escaped",
+    "cli/plans/report.py": "a CSV file, whose cells are escaped",
     "cli/run.py": "the ready line: ids and addresses of ours",
-    "cli/simulation_screen.py": "cut to a width; escaped before",
-    "cli/up.py": "addresses and tokens of ours",
+    "cli/simulate/screen.py": "cut to a width; escaped before",
+    "cli/local/up.py": "addresses and tokens of ours",
 }
 """Who writes to a terminal otherwise than by `say`, `text`, `table` or `print_json`, and what."""
 

@@ -17,7 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from actors.runtime.config.settings import load_settings, setting_fields, variable_of
-from cli.engines import nats_server_binary
+from cli.local.engines import nats_server_binary
 from cli.main import app
 from protocol.broker.permissions import password_variable
 from tests.unit.deployment import (

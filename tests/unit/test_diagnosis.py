@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from cli.diagnosis import MEANINGS, Seen, diagnose
+from cli.plans.diagnosis import MEANINGS, Seen, diagnose
 from protocol.log.entries import LogEntry
 from protocol.log.outage_csv import COLUMNS, csv_of
 from protocol.log.outages import Outages

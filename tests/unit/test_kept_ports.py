@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.engines import free_port
-from cli.kept_ports import KeptPorts
+from cli.local.engines import free_port
+from cli.local.kept_ports import KeptPorts
 
 HOST = "127.0.0.1"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nats
 
-from cli.engines import nats_server_binary
+from cli.local.engines import nats_server_binary
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from actors.runtime.broker.stream_admin import ConsumerState
-from cli.actors_top import _KEYS, Order
-from cli.live import Looks, server_of_socket, session_ids, shown_state
-from cli.queues import _is_called, _row
+from cli.operate.queues import _is_called, _row
+from cli.operate.top import _KEYS, Order
+from cli.shared.live_actors import Looks, server_of_socket, session_ids, shown_state
 from protocol.errors import ExamwireError
 from protocol.times import format_time
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.load_ledger import MIGRATING, Ledger, Phase, Seen, Turn, Verdict
-from cli.load_report import Baseline, Report
-from cli.percentiles import Percentiles, nearest_rank, per_second
+from cli.load.ledger import MIGRATING, Ledger, Phase, Seen, Turn, Verdict
+from cli.load.percentiles import Percentiles, nearest_rank, per_second
+from cli.load.report import Baseline, Report
 
 NAMES_OF_THE_DESIGN = {
     "scenario",

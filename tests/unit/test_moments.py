@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from cli.moments import in_local_times, lasting, local, parse_moment, zone_name
+from cli.shared.times import in_local_times, lasting, local, parse_moment, zone_name
 from protocol.errors import ConfigurationError
 
 SEOUL = timezone(timedelta(hours=9), "KST")

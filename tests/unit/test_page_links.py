@@ -9,15 +9,15 @@ import pytest
 
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.config.tokens import TokenVerifier
-from cli.certificates import trial_certificate
-from cli.page_links import advice, described, page_bases, page_links
+from cli.local.page_links import advice, described, page_bases, page_links
+from cli.local.trial_certificate import trial_certificate
 
 SECRET = "0123456789-abcdefghij-ABCDEFGHIJ"
 
 
 @pytest.fixture(autouse=True)
 def network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.page_links.lan_addresses", lambda: ["192.168.0.5", "2001:db8::5"])
+    monkeypatch.setattr("cli.local.page_links.lan_addresses", lambda: ["192.168.0.5", "2001:db8::5"])
 
 
 def settings(tmp_path: Path, **flags: str) -> Settings:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.engines import nats_server_binary
+from cli.local.engines import nats_server_binary
 from cli.nats import SERVER_IDS, configuration
 from protocol.broker import subjects
 from protocol.broker.permissions import (

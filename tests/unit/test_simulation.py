@@ -8,10 +8,10 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cli.simulated_examinee import Act, Place, SimulatedExaminee, deal_stories
-from cli.simulated_proctor import SimulatedProctor
-from cli.simulation_report import SimulateReport, draw_report, report_of
-from cli.simulation_screen import describe
+from cli.simulate.examinee import Act, Place, SimulatedExaminee, deal_stories
+from cli.simulate.proctor import SimulatedProctor
+from cli.simulate.report import SimulateReport, draw_report, report_of
+from cli.simulate.screen import describe
 from protocol.messages.base import Message
 from protocol.messages.facts import NoticeConfirmed
 from protocol.messages.frames import Accepted, ReconnectPolicy, Welcome

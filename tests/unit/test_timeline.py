@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given
 
-from cli.moments import local
-from cli.timeline import cells
+from cli.plans.timeline import cells
+from cli.shared.times import local
 from protocol.log.entries import LogEntry, decode, entries, may_name
 from protocol.log.timeline import Timeline
 from protocol.log.timeline_entry import Happening, What, at_moment

@@ -9,7 +9,8 @@ import pytest
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from cli import actors_act, queues
+from cli.operate import drain_and_stop as actors_act
+from cli.operate import queues
 from tests.integration.system import System
 
 

@@ -16,7 +16,7 @@ from actors.runtime.actor.supervisor import ChildSpec, Supervisor
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.socket_server.server import SocketServer
-from cli import actors_act
+from cli.operate import drain_and_stop as actors_act
 from protocol.broker import subjects
 from protocol.close_codes import CloseCode
 from protocol.messages.operator_requests import Stop

@@ -12,7 +12,7 @@ from typing import Any
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from cli.live import add_queue_lag
+from cli.shared.live_actors import add_queue_lag
 from protocol.broker.streams import ConsumerSpec
 from tests.integration.command_line import Invoke
 from tests.integration.system import System

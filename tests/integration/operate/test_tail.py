@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from actors.runtime.config.settings import Settings
-from cli import actors_tail
+from cli.operate import tail as actors_tail
 from tests.integration.command_line import Invoke
 from tests.integration.system import System, eventually
 

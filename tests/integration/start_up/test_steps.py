@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from actors.queue_server.server import QueueServer
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from cli.engines import free_port
+from cli.local.engines import free_port
 from protocol.broker import subjects
 from tests.integration.start_up.parts import filters_of, quick, record_of
 from tests.integration.system import System, eventually

@@ -1,0 +1,413 @@
+"""`examwire doctor`: is everything as it should be, and if not, what to do now?"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import psutil
+import typer
+
+from actors.queue_server.server import topology_streams
+from actors.runtime import VERSION
+from actors.runtime.actor.process_facts import process_facts
+from actors.runtime.broker.connection import Bus, Outgoing, ServiceEntry
+from actors.runtime.broker.login import login
+from actors.runtime.broker.stream_admin import ConsumerState
+from actors.runtime.config.local_addresses import in_url
+from actors.runtime.config.settings import Settings
+from actors.runtime.config.tokens import check_token_keys
+from actors.runtime.store.state_store import StateStore
+from cli.check.config import takes_settings
+from cli.check.config_check import contradictions
+from cli.check.doctor_checks import (
+    judge_account,
+    judge_actor,
+    judge_backlog,
+    judge_clock,
+    judge_dead_letters,
+    judge_disk,
+    judge_fill,
+    judge_memory,
+    judge_nats,
+    judge_process,
+    judge_redis,
+    judge_roles,
+    judge_storage,
+    judge_stream_room,
+    judge_streams,
+    judge_sync,
+    judge_versions,
+    merged,
+)
+from cli.check.doctor_pages import page_doors
+from cli.local.engines import NatsServer
+from cli.operate.streams import compare
+from cli.shared.findings import Finding, State, failed, ok, show_findings, unknown, warning, worst
+from cli.shared.live_actors import inspection_of
+from cli.shared.output import ExitCode, Format, OutputOption, run_until_interrupted
+from protocol.broker import subjects
+from protocol.broker.streams import CHECKPOINT, DEADLETTER, SOCKET, STATUS
+from protocol.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    NoResponders,
+    NotPermitted,
+    StateDamaged,
+    StateLost,
+    StateUnavailable,
+    StreamFull,
+)
+from protocol.messages.inspection import ProcessFacts
+from protocol.times import format_time, parse_time
+
+CONNECT_SECONDS = 2.0
+MONITORING_SECONDS = 1.0
+STUCK_SECONDS = 1.0
+SETTINGS = ("nats_url", "redis_url", "data_dir", "reconnect.max_attempts", "reconnect.backoff_seconds")
+
+
+@takes_settings(*SETTINGS, running=True)
+def doctor(
+    settings: Settings,
+    nats_monitoring: Annotated[
+        str | None,
+        typer.Option(
+            "--nats-monitoring", metavar="URL", help="nats-server's monitoring. [default: port 8222 of its host]"
+        ),
+    ] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Check engines, clocks, streams, permissions, roles, lag, file descriptors, secrets; say what to do.
+
+    A running exam does not notice: nothing is changed, but for one probe of whether the broker takes a write. Exit
+    code 0 when all is well, 5 for warnings only, 1 when something has failed, 4 when neither NATS nor Redis can be
+    reached.
+    """
+    examination = Examination(settings, monitoring=nats_monitoring)
+    findings: list[Finding] = []
+
+    async def work() -> None:
+        findings.extend(await examination.run())
+
+    run_until_interrupted(work())
+    show_findings(findings, output)
+    if examination.nothing_reached:
+        raise typer.Exit(ExitCode.UNREACHABLE)
+    if (state := worst(findings)) is not State.OK:
+        raise typer.Exit(ExitCode.FAILED if state is State.FAILED else ExitCode.DEGRADED)
+
+
+class Examination:
+    """One round of all checks. `clock`: seconds since the epoch, by this machine."""
+
+    def __init__(
+        self, settings: Settings, *, monitoring: str | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._settings = settings
+        self._monitoring = monitoring
+        self._clock = clock
+        self._refused: list[str] = []
+        self._bus: Bus | None = None
+        self._broker: tuple[float, float] | None = None  # its clock: how far ahead of ours, give or take
+        self._store: StateStore | None = None
+        self._entries: list[ServiceEntry] = []
+        self._actors: list[dict[str, Any]] = []
+
+    @property
+    def nothing_reached(self) -> bool:
+        return self._bus is None and self._store is None
+
+    async def run(self) -> list[Finding]:
+        """Every check, each on its own: one that cannot look says so, and the others go on."""
+        findings = [*self._settings_and_machine()]
+        try:
+            findings += await self._reach()
+            for check in self._checks():
+                findings += [finding async for finding in self._examined(check)]
+        finally:
+            if self._bus is not None:
+                await self._bus.close()
+            if self._store is not None:
+                await self._store.close()
+        if self._bus is not None:
+            findings += self._permissions()
+        findings = merged(findings, "clocks", "at most so far from this machine's:")
+        return merged(findings, "fds", "in use:")
+
+    def _checks(self) -> Iterator[Callable[[], AsyncIterator[Finding]]]:
+        """Those for which what they ask is there."""
+        jetstream = self._bus is not None and bool(self._bus.server_info.get("jetstream"))
+        if self._bus is not None:
+            yield self._nats
+        if jetstream:
+            yield self._writes
+            yield self._streams
+            yield self._letters
+        if self._store is not None:
+            yield self._redis
+        if self._bus is not None:
+            if jetstream:
+                yield self._nats_clock
+            yield self._actors_here
+            yield self._roles
+        if jetstream:
+            yield self._lag
+        if self._store is not None:
+            yield self._redis_clock
+
+    async def _examined(self, check: Callable[[], AsyncIterator[Finding]]) -> AsyncIterator[Finding]:
+        name = check.__name__.strip("_").replace("_", " ")
+        try:
+            async for finding in check():
+                yield finding
+        except NotPermitted as error:
+            self._refused.append(str(error))
+            yield unknown(name, "this user may not look")
+        except (BrokerUnavailable, NoResponders) as error:
+            yield failed(name, str(error), "see that NATS and its JetStream are well")
+        except StateLost as error:
+            yield failed(
+                "state", str(error), "see that a state manager runs; `examwire state verify` says what is left"
+            )
+        except (StateUnavailable, StateDamaged) as error:
+            yield failed(name, str(error), "see that Redis is well; `examwire state verify`")
+
+    # -- here ----------------------------------------------------------------------------------------
+
+    def _settings_and_machine(self) -> Iterator[Finding]:
+        wrong = [finding for finding in contradictions(self._settings) if finding.state is not State.OK]
+        for finding in wrong:
+            yield Finding("settings", finding.state, f"{finding.check}: {finding.found}", finding.advice)
+        if not wrong:
+            yield ok("settings", "the settings fit together")
+        yield self._secret()
+        directory = self._settings.data_dir.absolute()
+        while not directory.exists():
+            directory = directory.parent
+        disk, memory = psutil.disk_usage(str(directory)), psutil.virtual_memory()
+        yield judge_disk(str(directory), disk.free, disk.total)
+        yield judge_memory(memory.available, memory.total)
+        yield from judge_process("this command", process_facts(), None)
+
+    def _secret(self) -> Finding:
+        settings = self._settings
+        path: Path | None = settings.token.jwks_file or settings.token.public_key_file
+        try:
+            check_token_keys(settings, needed=(settings.data_dir / "secret").is_file())
+        except ConfigurationError as error:
+            return failed("secrets", str(error), "`examwire config check`: no role starts with it")
+        if path is not None:
+            return ok("secrets", f"tokens are checked by the issuer's key in {path}")
+        if settings.secret is not None:
+            return ok("secrets", "the token secret is configured")
+        path = settings.data_dir / "secret"
+        if not path.is_file():
+            return unknown("secrets", f"no secret is configured, and {path} is not made yet")
+        return ok("secrets", f"the token secret was made in {path}; other machines need the same one")
+
+    # -- engines -------------------------------------------------------------------------------------
+
+    async def _reach(self) -> list[Finding]:
+        findings = []
+        try:
+            self._bus = await Bus.connect(self._settings, "examwire doctor", wait=CONNECT_SECONDS)
+            findings.append(ok("nats", f"{self._settings.nats_url.rpartition('@')[2]} answers"))
+        except (BrokerUnavailable, ConfigurationError) as error:
+            findings.append(failed("nats", str(error), "start it, or set nats_url"))
+        store = StateStore(self._settings.redis_url, self._settings.redis)
+        try:
+            await store.ping()
+            self._store = store
+            findings.append(ok("redis", f"{self._settings.redis_url.rpartition('@')[2]} answers"))
+        except (StateUnavailable, StateDamaged) as error:
+            await store.close()
+            findings.append(failed("redis", str(error), "start it, or set redis_url"))
+        return findings
+
+    async def _nats(self) -> AsyncIterator[Finding]:
+        bus = self._bus
+        assert bus is not None
+        for finding in judge_nats(bus.server_info, login(self._settings.nats_url, self._settings.nats).urls):
+            yield finding
+        if not bus.server_info.get("jetstream"):
+            return
+        varz = await asyncio.to_thread(self._varz)
+        yield judge_sync(varz, self._embedded_sync())
+        if (storage := judge_storage(varz)) is not None:
+            yield storage
+        for finding in judge_account(json.loads(await bus.request("$JS.API.INFO"))):
+            yield finding
+
+    async def _writes(self) -> AsyncIterator[Finding]:
+        """A limit of the whole server shows to nobody but who writes."""
+        assert self._bus is not None
+        if await self._bus.stream_config(CHECKPOINT.name) is None:
+            return  # a missing stream is told elsewhere
+        try:
+            await self._bus.publish(Outgoing(subjects.PROBE, b""), CONNECT_SECONDS)
+        except StreamFull as error:
+            advice = "raise max_file_store of nats-server or the account's limit, or make room on its disk"
+            yield failed("nats.writes", f"a probe was refused: {error}", advice)
+        except BrokerUnavailable as error:
+            yield failed("nats.writes", f"a probe was not stored: {error}", "look at nats-server's log and its disk")
+        else:
+            yield ok("nats.writes", "a probe was stored")
+
+    def _embedded_sync(self) -> str | None:
+        """The `sync_interval` of the broker that `examwire up` has started on the data directory, if it is this one."""
+        (url, *others) = login(self._settings.nats_url, self._settings.nats).urls
+        return NatsServer.synchronises(self._settings.data_dir / "nats", url) if not others else None
+
+    def _varz(self) -> dict[str, Any] | None:
+        """nats-server's monitoring, if it can be reached."""
+        url = self._monitoring
+        if url is None:
+            host = urlsplit(login(self._settings.nats_url, self._settings.nats).urls[0]).hostname or "127.0.0.1"
+            url = f"http://{in_url(host)}:8222"
+        try:
+            with urlopen(f"{url.rstrip('/')}/varz", timeout=MONITORING_SECONDS) as answer:
+                found = json.load(answer)
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) and "jetstream" in found else None
+
+    async def _redis(self) -> AsyncIterator[Finding]:
+        assert self._store is not None
+        info, saves = await self._store.about()
+        for finding in judge_redis(self._settings.redis_url.rpartition("@")[2], info, saves):
+            yield finding
+
+    async def _streams(self) -> AsyncIterator[Finding]:
+        assert self._bus is not None
+        for finding in judge_streams(await compare(self._bus, self._settings)):
+            yield finding
+        for spec in topology_streams(self._settings):
+            state = await self._bus.stream_state(spec.name)
+            config = await self._bus.stream_config(spec.name) or {}
+            refuses = config.get("discard") == "new"
+            room = judge_stream_room(spec.name, state.size, int(config.get("max_bytes") or -1), refuses)
+            if room is not None:
+                yield room
+            if state.current < state.replicas:
+                found = f"stream {spec.name}: {state.current} of {state.replicas} copies are up to date"
+                yield warning("streams", found, "see that all nodes of NATS run; a node that was away catches up")
+            if (fill := judge_fill(spec.name, state)) is not None:
+                yield fill
+
+    # -- roles ---------------------------------------------------------------------------------------
+
+    async def _actors_here(self) -> AsyncIterator[Finding]:
+        bus = self._bus
+        assert bus is not None
+        self._entries = await bus.services()
+        self._actors = list(await asyncio.gather(*(inspection_of(bus, entry) for entry in self._entries)))
+        versions: dict[str, set[str]] = {}
+        for entry, actor in zip(self._entries, self._actors, strict=True):
+            versions.setdefault(entry.version, set()).add(str(actor["address"]))
+            for finding in judge_actor(actor):
+                yield finding
+        yield judge_versions(versions, VERSION)
+        async for finding in self._processes(bus):
+            yield finding
+
+    async def _processes(self, bus: Bus) -> AsyncIterator[Finding]:
+        asked: set[tuple[str, int]] = set()
+        for entry in self._entries:
+            if (subject := entry.metadata.get("inspect")) is None:
+                continue
+            before = self._clock()
+            try:
+                answer = await bus.request(f"{subject}.process", timeout=CONNECT_SECONDS)
+            except (NoResponders, BrokerUnavailable):
+                continue  # of an older version, or silent, which has been told
+            after = self._clock()
+            facts = ProcessFacts.model_validate_json(answer)
+            if (facts.host, facts.pid) in asked:
+                continue
+            asked.add((facts.host, facts.pid))
+            address = entry.metadata.get("address", entry.name)
+            holds = self._settings.socket.max_connections if entry.metadata.get("kind") == "socket-server" else None
+            for finding in judge_process(address, facts, holds):
+                yield finding
+            offset, uncertain = parse_time(facts.time) - (before + after) / 2, (after - before) / 2
+            yield judge_clock(address, offset, uncertain, self._off_broker(offset, uncertain))
+
+    async def _roles(self) -> AsyncIterator[Finding]:
+        if self._store is None:
+            yield unknown("roles", "which servers are READY is in Redis, which is away")
+            return
+        servers = await self._store.servers()
+        for finding in judge_roles(self._actors, servers):
+            yield finding
+        async for finding in page_doors(self._actors, servers, self._settings):
+            yield finding
+        yield ok("state", "Redis is known to hold what the log says")
+
+    async def _lag(self) -> AsyncIterator[Finding]:
+        first = {(one.stream, one.name): one for one in await self._consumers()}
+        idle = {key for key, one in first.items() if _unread(one)}
+        if idle:  # between two pulls of a busy reader there is such a moment, too
+            await asyncio.sleep(STUCK_SECONDS)
+        second = {(one.stream, one.name): one for one in await self._consumers()} if idle else first
+        told = False
+        for key, consumer in second.items():
+            still = key in idle and _unread(consumer) and consumer.delivered == first[key].delivered
+            if (finding := judge_backlog(consumer, still)) is not None:
+                told = True
+                yield finding
+        if not told:
+            waiting = sum(one.pending + one.unacknowledged for one in second.values())
+            yield ok("lag", f"{waiting} messages wait in {len(second)} consumers")
+
+    async def _consumers(self) -> list[ConsumerState]:
+        assert self._bus is not None
+        return [one for stream in (STATUS, SOCKET) for one in await self._bus.consumer_states(stream.name)]
+
+    async def _letters(self) -> AsyncIterator[Finding]:
+        assert self._bus is not None
+        state = await self._bus.stream_state(DEADLETTER.name)
+        newest = await self._bus.message_at(DEADLETTER.name, state.last) if state.messages else None
+        yield judge_dead_letters(state.messages, format_time(newest.time) if newest is not None else None)
+
+    # -- clocks and permissions ----------------------------------------------------------------------
+
+    async def _nats_clock(self) -> AsyncIterator[Finding]:
+        assert self._bus is not None
+        before = self._clock()
+        answer = json.loads(await self._bus.request(f"$JS.API.STREAM.INFO.{STATUS.name}"))
+        after = self._clock()
+        if "ts" in answer:
+            # RFC 3339 with nanoseconds, which are more digits than Python reads.
+            theirs = parse_time(answer["ts"][:26].rstrip("Z") + "Z")
+            self._broker = theirs - (before + after) / 2, (after - before) / 2
+            yield judge_clock("NATS", *self._broker)
+
+    def _off_broker(self, offset: float, uncertain: float) -> float:
+        """How far a clock that is `offset` ahead of ours is ahead of the broker's at least; 0: it may be right."""
+        if self._broker is None:
+            return 0.0
+        apart, unsure = offset - self._broker[0], uncertain + self._broker[1]
+        return 0.0 if abs(apart) <= unsure else apart - unsure if apart > 0 else apart + unsure
+
+    async def _redis_clock(self) -> AsyncIterator[Finding]:
+        assert self._store is not None
+        before = self._clock()
+        theirs = await self._store.time()
+        after = self._clock()
+        yield judge_clock("Redis", theirs - (before + after) / 2, (after - before) / 2)
+
+    def _permissions(self) -> list[Finding]:
+        advice = "log in as the operator: EXAMWIRE_NATS__USER=operator and its password"
+        refused = [warning("permissions", one, advice) for one in dict.fromkeys(self._refused)]
+        return refused or [ok("permissions", "NATS lets this user see all that was asked for")]
+
+
+def _unread(consumer: ConsumerState) -> bool:
+    return consumer.pending > 0 and consumer.pulls_waiting == 0

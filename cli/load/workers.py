@@ -1,0 +1,301 @@
+"""The load's own processes: some hold the examinees' sockets, one or two are proctors.
+
+Run as `python -m cli.load.workers KIND CONFIG`; JSON lines in on stdin, JSON lines out on stdout. They end when stdin
+does, so none outlives `examwire load`. The token secret comes in the environment, like any setting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import json
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+import uvloop
+
+from actors.client.client import ClientClosed, ConnectRefused, GaveUp
+from actors.client.examinee import ExamineeClient
+from actors.client.proctor import ProctorClient
+from actors.runtime.config.settings import load_settings
+from actors.runtime.config.tokens import issue_token
+from protocol.close_codes import CloseCode
+from protocol.errors import ExamwireError
+from protocol.messages.frames import PlanSnapshot, Welcome
+from protocol.messages.proctor_events import (
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeMigrating,
+    ExamineeReadmitted,
+    ExamineeReconnectExhausted,
+    ExamineeReconnecting,
+)
+from protocol.texts import escaped
+
+HANDSHAKES_AT_ONCE = 64
+MOVE_SECONDS = 20.0
+CONNECT_SECONDS = 60.0
+"""How long an examinee that is refused or cannot reach the server keeps trying."""
+RETRY_SECONDS = 0.25
+ROWS_A_LINE = 500
+FLUSH_SECONDS = 0.005
+
+_CONNECTION_EVENTS = (
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeMigrating,
+    ExamineeReconnecting,
+    ExamineeReconnectExhausted,
+    ExamineeReadmitted,
+)
+
+
+def examinee_id(number: int) -> str:
+    """The id of the examinee `number`."""
+    return f"E{number:05d}"
+
+
+def raise_file_limit() -> None:
+    """A process that holds thousands of sockets needs its soft limit of descriptors at the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def say(event: str, **data: Any) -> None:
+    """One line to `examwire load`."""
+    sys.stdout.write(json.dumps({"event": event, **data}, separators=(",", ":")) + "\n")
+    sys.stdout.flush()
+
+
+async def each_command(obey: Callable[[dict[str, Any]], None]) -> None:
+    """Obey every line of stdin until it ends."""
+    reader = asyncio.StreamReader(limit=2**24)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        obey(json.loads(line))
+
+
+class Seats:
+    """The examinees of one process. `plan_id`, `urls` of the socket servers, `first` number and `count`.
+
+    Commands: `connect` (`numbers`, `connectionNo`, `phase`), `drop` (`number`, `phase`), `check`. Who is sent away by a
+    server that is drained moves without being asked, as every client does (`moved`); nobody else comes back unasked.
+    """
+
+    def __init__(self, plan_id: str, urls: Sequence[str], first: int, count: int) -> None:
+        settings = load_settings()
+        self._urls = urls
+        # Before the run: signing a token costs as much as a handshake's share of Python.
+        self._tokens = {
+            number: issue_token(settings, "examinee", plan_id, examinee_id(number))
+            for number in range(first, first + count)
+        }
+        self._clients: dict[int, ExamineeClient] = {}
+        self._room = asyncio.Semaphore(HANDSHAKES_AT_ONCE)
+        self._refusals = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._moves: dict[int, asyncio.Task[None]] = {}
+
+    def obey(self, command: dict[str, Any]) -> None:
+        match command["do"]:
+            case "connect":
+                self._begin(self._connect(command["numbers"], command["connectionNo"], command["phase"]))
+            case "drop":
+                self._begin(self._drop(command["number"], command["phase"]))
+            case "check":
+                self._begin(self._check())
+            case other:
+                raise ValueError(f"no such command: {other}")
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _drop(self, number: int, phase: str) -> None:
+        if number in self._moves:  # between two servers, there is nothing to drop
+            await asyncio.wait({self._moves[number]})
+        client = self._clients.pop(number)
+        at = time.time()
+        client.abort()
+        say("dropped", number=number, at=at, phase=phase)
+
+    async def _check(self) -> None:
+        if self._moves:
+            await asyncio.wait(self._moves.values(), timeout=MOVE_SECONDS)
+        say("checked", gone=[number for number, client in self._clients.items() if not client.connected])
+
+    def _ended(self, number: int, code: int | None) -> None:
+        client = self._clients.get(number)
+        if client is not None and code == CloseCode.MIGRATE:
+            self._moves[number] = self._begin(self._move(number, client))
+
+    async def _move(self, number: int, client: ExamineeClient) -> None:
+        """Nobody receives from an idle examinee: now somebody does, until the client has found its new server."""
+        left = time.time()
+        try:
+            while not isinstance(await client.receive(), Welcome):
+                pass
+        except GaveUp as gave_up:
+            print(escaped(f"{examinee_id(number)}: {gave_up}"), file=sys.stderr)
+        else:
+            assert client.welcome is not None
+            say("moved", number=number, left=left, welcomed=time.time(), socketId=client.welcome.socket_id)
+        finally:
+            del self._moves[number]
+
+    async def _connect(self, numbers: Sequence[int], connection_no: int, phase: str) -> None:
+        self._refusals = 0
+        rows = await asyncio.gather(*(self._one(number, connection_no) for number in numbers))
+        said = [row for row in rows if row is not None]
+        failed = [number for number, row in zip(numbers, rows, strict=True) if row is None]
+        say("connected", rows=said, failed=failed, refusals=self._refusals, phase=phase)
+
+    async def _one(self, number: int, connection_no: int) -> tuple[int, float, float, str] | None:
+        """Number, start of the successful try, welcome, socketId; `None`: not let in."""
+        name = examinee_id(number)
+        client = ExamineeClient(
+            self._urls[number % len(self._urls)],
+            self._tokens[number],
+            client_id=f"load-{name}",
+            connection_no=connection_no,
+            heartbeats=False,
+            on_end=partial(self._ended, number),
+        )
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CONNECT_SECONDS
+        for turn in itertools.count(number):
+            async with self._room:
+                started = time.time()
+                try:
+                    welcome = await client.connect(self._urls[turn % len(self._urls)])
+                except ConnectRefused as refused:
+                    self._refusals += 1
+                    final = refused.code is not None and refused.code >= 4500
+                    if final or loop.time() > deadline:
+                        print(escaped(f"{name}: {refused}"), file=sys.stderr)
+                        return None
+                    wait = refused.retry_after or RETRY_SECONDS
+                else:
+                    self._clients[number] = client
+                    return number, started, time.time(), welcome.socket_id
+            await asyncio.sleep(wait)
+        return None
+
+
+async def hold_seats(plan_id: str, urls: Sequence[str], first: int, count: int) -> None:
+    """Hold examinees' sockets until stdin ends."""
+    seats = Seats(plan_id, urls, first, count)
+    say("ready")
+    await each_command(seats.obey)
+
+
+class Proctor:
+    """Notes every event of the plan with the time at which the client handed it out, and passes them on in lines."""
+
+    def __init__(self, plan_id: str, url: str, name: str) -> None:
+        token = issue_token(load_settings(), "proctor", plan_id, name)
+        self._client = ProctorClient(url, token, client_id=name)
+        self._rows: list[tuple[str, str, int, float, bool]] = []
+        self._flushing: asyncio.TimerHandle | None = None
+        self._ready = False
+
+    async def watch(self) -> None:
+        """Until the client is closed."""
+        await self._client.connect()
+        loop = asyncio.get_running_loop()
+        try:
+            async for frame in self._client.frames():
+                at = time.time()
+                if isinstance(frame, _CONNECTION_EVENTS):
+                    restated = bool(getattr(frame, "restated", None))
+                    self._rows.append((frame.type, frame.examinee_id, frame.version, at, restated))
+                    if self._flushing is None:
+                        self._flushing = loop.call_later(FLUSH_SECONDS, self._flush)
+                elif isinstance(frame, PlanSnapshot):
+                    self._snapshot(frame, at)
+        except ClientClosed:
+            return
+
+    def _snapshot(self, frame: PlanSnapshot, at: float) -> None:
+        if self._client.view.complete and not self._ready:
+            self._ready = True
+            say("ready")
+        elif self._ready:
+            # Events were dropped in favour of this, or the proctor came back: what it says counts as told.
+            self._flush()
+            types = {
+                "CONNECTED": ExamineeConnected.type,
+                "DISCONNECTED": ExamineeDisconnected.type,
+                "MIGRATING": ExamineeMigrating.type,
+            }
+            rows = [
+                (types[row.status], row.examinee_id, row.connection.version, at, True)
+                for row in frame.examinees
+                if row.status in types
+            ]
+            say("snapshot", rows=rows, last=frame.part == frame.parts)
+
+    def _flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        rows, self._rows = self._rows, []
+        for start in range(0, len(rows), ROWS_A_LINE):
+            say("seen", rows=rows[start : start + ROWS_A_LINE])
+
+    def obey(self, command: dict[str, Any]) -> None:
+        """`view`: tell who is seen on which socket."""
+        match command["do"]:
+            case "view":
+                seen = self._client.view.examinees.values()
+                say("view", rows=[(one.examinee_id, one.socket_id if one.connected else None) for one in seen])
+            case other:
+                raise ValueError(f"no such command: {other}")
+
+    async def leave(self) -> None:
+        await self._client.close()
+
+
+async def watch_plan(plan_id: str, url: str, name: str) -> None:
+    """Be a proctor until stdin ends."""
+    proctor = Proctor(plan_id, url, name)
+    watching = asyncio.create_task(proctor.watch())
+    waiting = asyncio.create_task(each_command(proctor.obey))
+    await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if watching.done():
+        await watching  # raises why it could not go on
+    await proctor.leave()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
+
+
+KINDS: dict[str, Callable[..., Awaitable[None]]] = {"seats": hold_seats, "proctor": watch_plan}
+
+
+def main() -> None:
+    """`KIND` and `CONFIG`, the JSON of the kind's arguments."""
+    _, kind, config = sys.argv
+    raise_file_limit()
+    # A full collection over thousands of connections takes a quarter of a second, in which this measures nothing.
+    gc.set_threshold(50_000, 20, 1000)
+    uvloop.run(_run(KINDS[kind], json.loads(config)))
+
+
+async def _run(work: Callable[..., Awaitable[None]], config: dict[str, Any]) -> None:
+    try:
+        await work(**config)
+    except ExamwireError as error:
+        print(escaped(f"{type(error).__name__}: {error}"), file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

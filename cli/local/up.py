@@ -1,0 +1,385 @@
+"""`examwire up`: the whole system on this machine, engines included, with one command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from actors.runtime.actor.ending import end_tasks
+from actors.runtime.actor.supervisor import Intensity
+from actors.runtime.config.settings import (
+    Settings,
+    load_settings,
+    require_secret_beyond_loopback,
+    signs_elsewhere,
+    variable_of,
+)
+from actors.runtime.config.tls import check_tls
+from actors.runtime.telemetry.logs import Level, configure_logging
+from cli.check.config import as_environment, flattened, takes_settings
+from cli.local.data_dir import DataDirClaim
+from cli.local.engines import NatsServer, RedisServer
+from cli.local.kept_ports import KeptPorts
+from cli.local.page_links import advice, described, page_bases, page_links
+from cli.local.process_keeper import END_SECONDS, Keeper
+from cli.local.processes import EngineProcess, RoleProcess
+from cli.run import ENGINES, LOGS, SERVER_SETTINGS, SOCKET_TLS, WEB_TLS, JsonOption
+from cli.shared.output import ExitCode, print_json
+from cli.shared.running_system import ISSUER_KEYS, READY_FILE, SECRET_MARK, TOPOLOGY, TOPOLOGY_SETTINGS
+from cli.shared.signing import secret_mark
+from protocol.errors import ConfigurationError, RoleFailed, StateUnavailable
+from protocol.ids import check_id
+
+if TYPE_CHECKING:  # only --tls makes one, and loads what that takes
+    from cli.local.trial_certificate import TrialCertificate
+
+SERVER_IDS = ("SOCK001", "SOCK002")
+RECORDED_SECONDS = 15.0
+INTENSITY = Intensity(restarts=5, period=60.0, backoff=0.2, backoff_max=5.0)
+SAMPLE = "sample.jpg"
+TARGETS_FILE = "prometheus-targets.json"
+PORTS_FILE = "ports.json"
+_PORTS = {**dict.fromkeys(SERVER_IDS, "port"), "web-server": "url"}
+"""What of its ready line says where a role listens; the URL of a socket server may be that of a proxy."""
+
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 picks a free one.")]
+
+
+@takes_settings(
+    *ENGINES,
+    *LOGS,
+    "socket.host",
+    "socket.port",
+    "web.host",
+    "web.port",
+    "web.public_url",
+    *SOCKET_TLS,
+    *WEB_TLS,
+    "mobile_sync.max_bytes",
+    "captures.store",
+    *SERVER_SETTINGS,
+)
+def up(
+    settings: Settings,
+    given: dict[str, Any],
+    plan: Annotated[str, typer.Option("--plan", help="The plan of the tokens to try it with.")] = "P001",
+    nats_port: PortOption = 0,
+    redis_port: PortOption = 0,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Serve TLS with a self-signed certificate, for a trial with phones.")
+    ] = False,
+    json_ready: JsonOption = False,
+) -> None:
+    """Run everything on this machine until Ctrl-C; a second Ctrl-C forces.
+
+    NATS and a Redis-protocol server (unless their URLs are given), the queue server, the state manager, the socket
+    servers SOCK001 and SOCK002 and the web server, each a process of its own that is started again when it dies.
+    --socket-port and --metrics-port count up from one server to the next; the pages and sockets whose ports are not
+    set get those that they had before in this data directory, so that open pages come back. Browsers give a phone's
+    camera only to pages over TLS: --tls makes a certificate for this machine's names and addresses, and says what
+    browsers will ask.
+    """
+    check_id("planId", plan)
+    certificate = None
+    if tls:
+        from cli.local.trial_certificate import own_host_names, trial_certificate
+
+        if settings.web.certificate_file or settings.socket.certificate_file:
+            raise ConfigurationError("--tls makes a certificate, but there is one: web.certificate_file")
+        certificate = trial_certificate(settings.data_dir.absolute() / "tls", own_host_names())
+        pair = (str(certificate.certificate_file), str(certificate.key_file))
+        given |= dict(zip((*SOCKET_TLS, *WEB_TLS), pair * 2, strict=True))
+        settings = load_settings(**given)
+    require_secret_beyond_loopback(settings, "socket servers", settings.socket.host)
+    require_secret_beyond_loopback(settings, "web-server", settings.web.host)
+    require_secret_beyond_loopback(settings, "metrics", settings.metrics.host)
+    from actors.runtime.config.tokens import check_token_keys
+
+    check_token_keys(settings)
+    check_tls("socket", settings.socket)
+    check_tls("web", settings.web)
+    log_level = settings.log.level or "warning"
+    configure_logging("up", "up", log_level, settings.log.format)
+    system = System(settings, given, plan, (nats_port, redis_port), log_level, certificate)
+    raise typer.Exit(asyncio.run(system.run(json_ready)))
+
+
+class System:
+    """The processes of one `examwire up`, and their data directory."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        given: Mapping[str, Any],
+        plan: str,
+        engine_ports: tuple[int, int],
+        log_level: Level,
+        certificate: TrialCertificate | None = None,
+    ) -> None:
+        self.settings = settings
+        self.plan = plan
+        self.data_dir = settings.data_dir.absolute()
+        self.engines: list[EngineProcess] = []
+        self._engine_ports = engine_ports
+        self._given = dict(given)
+        self._kept = KeptPorts(self.data_dir / PORTS_FILE)
+        self._log_level = log_level
+        self._certificate = certificate
+
+    async def run(self, json_ready: bool) -> int:
+        """Until a signal (0), or until a process cannot be kept (`RoleFailed`)."""
+        claim = DataDirClaim(self.data_dir)
+        self._remove_files()  # of one that was killed
+        keeper = Keeper(INTENSITY, claim.record)
+        stop = _on_signals(keeper)
+        stopping = asyncio.create_task(stop.wait())
+        working = asyncio.create_task(self._work(keeper, json_ready))
+        try:
+            await asyncio.wait({stopping, working}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                await working
+        finally:
+            await end_tasks([stopping, working], END_SECONDS)
+            self._remove_files()
+            await keeper.stop(*self._stop_order(keeper))
+            claim.release()
+        return ExitCode.OK
+
+    async def _work(self, keeper: Keeper, json_ready: bool) -> None:
+        roles = await self._start(keeper)
+        await self._recorded(roles)
+        ready = self._ready_line(roles)
+        self._kept.keep({name: roles[name].port_of(key) for name, key in _PORTS.items()})
+        self._write(TARGETS_FILE, targets(roles), 0o644)  # Prometheus is somebody else
+        mark = {ISSUER_KEYS: True} if signs_elsewhere(self.settings) else {SECRET_MARK: secret_mark(self.settings)}
+        values = flattened(self.settings.model_dump(mode="json"))
+        topology = {name: values[name] for name in TOPOLOGY_SETTINGS}
+        self._write(READY_FILE, {**ready, **mark, TOPOLOGY: topology})
+        if json_ready:
+            print_json(ready, lines=True)
+        else:
+            print(self._description(ready), flush=True)
+        await keeper.wait()
+
+    # -- starting and stopping -----------------------------------------------------------------------
+
+    async def _start(self, keeper: Keeper) -> dict[str, RoleProcess]:
+        nats_port, redis_port = self._engine_ports
+        if "nats_url" not in self.settings.model_fields_set:
+            self.engines.append(EngineProcess(NatsServer(self.data_dir / "nats", nats_port)))
+        if "redis_url" not in self.settings.model_fields_set:
+            self.engines.append(EngineProcess(RedisServer(self.data_dir / "redis", redis_port)))
+        await keeper.start(*self.engines)
+        roles = self._roles()
+        # Everybody else reads streams that the queue server makes.
+        await keeper.start(roles["queue-server"])
+        await keeper.start(*(role for name, role in roles.items() if name != "queue-server"))
+        return roles
+
+    def _roles(self) -> dict[str, RoleProcess]:
+        addresses = {"nats_url": self.nats_url, "redis_url": self.redis_url, "data_dir": str(self.data_dir)}
+        environment = as_environment({**self._given, **addresses})
+        level = ["--log-level", self._log_level]
+        commands = {
+            "queue-server": ["queue-server", "--name", "queue-server", *level],
+            "state-manager": ["state-manager", "--name", "state-manager", *level],
+            **{server_id: ["socket-server", "--server-id", server_id, *level] for server_id in SERVER_IDS},
+            "web-server": ["web-server", *level],
+        }
+        metrics_port = self.settings.metrics.port if "port" in self.settings.metrics.model_fields_set else None
+        roles = {}
+        for number, (name, command) in enumerate(commands.items()):
+            own = dict(environment)
+            ports = {"metricsUrl": variable_of("metrics.port")}
+            if metrics_port is not None:
+                own[variable_of("metrics.port")] = str(metrics_port and metrics_port + number)
+            if name in SERVER_IDS:
+                own[variable_of("socket.port")] = str(self._socket_port(name))
+                ports[_PORTS[name]] = variable_of("socket.port")
+            elif name == "web-server":
+                own[variable_of("web.port")] = str(self._web_port())
+                ports[_PORTS[name]] = variable_of("web.port")
+            roles[name] = RoleProcess(name, command, own, ports)
+        return roles
+
+    def _socket_port(self, server_id: str) -> int:
+        sockets = self.settings.socket
+        if sockets.port == 0:
+            return self._kept.of(server_id, sockets.host)
+        return sockets.port + SERVER_IDS.index(server_id)
+
+    def _web_port(self) -> int:
+        web = self.settings.web
+        return web.port or self._kept.of("web-server", web.host)
+
+    async def _recorded(self, roles: Mapping[str, RoleProcess]) -> None:
+        """Wait until Redis says READY of the socket servers: from then on a client is told of both."""
+        from actors.runtime.store.state_store import StateStore
+
+        wanted = {(server_id, roles[server_id].ready["url"]) for server_id in SERVER_IDS}
+        store = StateStore(self.redis_url, self.settings.redis)
+        missing = wanted
+        try:
+            async with asyncio.timeout(RECORDED_SECONDS):
+                while missing:
+                    with contextlib.suppress(StateUnavailable):  # an external Redis that comes up late
+                        records = await store.servers()
+                        ready = {
+                            (one["serverId"], one.get("url")) for one in records if one.get("statusCode") == "READY"
+                        }
+                        missing = wanted - ready
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            names = ", ".join(sorted(server_id for server_id, _ in missing))
+            raise RoleFailed(
+                f"{names} announced READY, but it did not reach Redis within {RECORDED_SECONDS:g} s: "
+                "look at the state manager's log on stderr"
+            ) from None
+        finally:
+            await store.close()
+
+    def _stop_order(self, keeper: Keeper) -> list[list[Any]]:
+        """Who depends on others goes first; engines last."""
+        by_name = {child.name: child for child in keeper.children}
+        order = [["web-server"], list(SERVER_IDS), ["state-manager"], ["queue-server"]]
+        groups = [[by_name[name] for name in names if name in by_name] for names in order]
+        return [*groups, self.engines]
+
+    # -- what is told --------------------------------------------------------------------------------
+
+    @property
+    def nats_url(self) -> str:
+        for process in self.engines:
+            if isinstance(process.engine, NatsServer):
+                return process.engine.url
+        return self.settings.nats_url
+
+    @property
+    def redis_url(self) -> str:
+        for process in self.engines:
+            if isinstance(process.engine, RedisServer):
+                return process.engine.url
+        return self.settings.redis_url
+
+    def _ready_line(self, roles: Mapping[str, RoleProcess]) -> dict[str, Any]:
+        """The ready line of the design (section 7)."""
+        web = roles["web-server"].ready
+        web_url = web["url"]
+        trial = {"certificateFile": str(self._certificate.certificate_file)} if self._certificate is not None else {}
+        return {
+            "event": "ready",
+            "natsUrl": self.nats_url,
+            "redisUrl": self.redis_url,
+            "webUrl": web_url,
+            "metricsUrl": web["metricsUrl"],
+            "dataDir": str(self.data_dir),
+            "socketServers": [{"serverId": name, "url": roles[name].ready["url"]} for name in SERVER_IDS],
+            "planId": self.plan,
+            "pages": page_links(page_bases(web_url, self.settings)[0], self.settings, self.plan),
+            **trial,
+        }
+
+    def _write(self, name: str, value: object, mode: int = 0o600) -> None:
+        """Atomically, and for the owner only: an external engine's URL may hold a password."""
+        descriptor, aside = tempfile.mkstemp(dir=self.data_dir, prefix=f".{name}.")
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, mode)
+            json.dump(value, file, indent=2)
+        Path(aside).replace(self.data_dir / name)
+
+    def _remove_files(self) -> None:
+        for name in (READY_FILE, TARGETS_FILE):
+            (self.data_dir / name).unlink(missing_ok=True)
+
+    def _description(self, ready: Mapping[str, Any]) -> str:
+        servers = [f"  {one['serverId']:<9} {one['url']}" for one in ready["socketServers"]]
+        sockets = [one["url"] for one in ready["socketServers"]]
+        lines = [
+            "examwire is up; Ctrl-C stops it.",
+            "",
+            *described(ready["pages"]),
+            *advice(page_bases(ready["webUrl"], self.settings), self.settings, sockets, self._certificate),
+            "Where everything is:",
+            f"  web       {ready['webUrl']}",
+            *servers,
+            f"  metrics   {ready['metricsUrl']}; of every process: {self.data_dir / TARGETS_FILE}",
+            f"  NATS      {ready['natsUrl']}",
+            f"  Redis     {ready['redisUrl']}",
+            f"  data      {ready['dataDir']}",
+            "",
+        ]
+        if signs_elsewhere(self.settings):
+            return "\n".join([*lines, "Tokens come from the issuer whose public key is configured."])
+        return "\n".join([*lines, *self._things_to_try(ready["webUrl"])])
+
+    def _things_to_try(self, web_url: str) -> list[str]:
+        from actors.runtime.config.tokens import issue_token
+
+        mobile = issue_token(self.settings, "mobile", self.plan, "E001")
+        trusting = f"--cacert {self._certificate.certificate_file} " if self._certificate is not None else ""
+        where = f"{web_url}/v1/plans/{self.plan}/examinees/E001/mobile-sync?deviceId=M001&model=Pixel&osVersion=15"
+        return [
+            f"Tokens for plan {self.plan}, valid for 12 h:",
+            f"  examinee E001  {issue_token(self.settings, 'examinee', self.plan, 'E001')}",
+            f"  proctor T001   {issue_token(self.settings, 'proctor', self.plan, 'T001')}",
+            f"  mobile E001    {mobile}",
+            "",
+            "Try it, in another terminal:",
+            f"  examwire simulate --data-dir {self.settings.data_dir}",
+            f"  examwire plans show {self.plan} --watch --data-dir {self.settings.data_dir}",
+            "",
+            "Upload a picture for E001, once E001 waits for mobile sync:",
+            f"  curl -sS {trusting}-T {self._sample()} -H 'Authorization: Bearer {mobile}' '{where}'",
+        ]
+
+    def _sample(self) -> Path:
+        """A JPEG to upload, so that the line can be pasted as it is."""
+        from PIL import Image
+
+        path = self.settings.data_dir / SAMPLE
+        if not path.exists():
+            Image.linear_gradient("L").resize((640, 480)).convert("RGB").save(path, "JPEG")
+        return path
+
+
+def targets(roles: Mapping[str, RoleProcess]) -> list[dict[str, Any]]:
+    """Where every role's metrics are, for Prometheus' `file_sd_configs`; `instance` is the name of the process."""
+    return [
+        {
+            "targets": [urlsplit(role.ready["metricsUrl"]).netloc],
+            "labels": {"role": role.ready["role"], "instance": name},
+        }
+        for name, role in roles.items()
+    ]
+
+
+def _on_signals(keeper: Keeper) -> asyncio.Event:
+    """Set at the first SIGINT, SIGTERM or SIGHUP; the second one kills everything and ends the process."""
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            print("examwire: forced to stop", file=sys.stderr)
+            keeper.kill()
+            os._exit(ExitCode.FAILED)
+        if sys.stderr.isatty():  # for whoever waits; where logs go, each line may have to be JSON
+            print("examwire stops, in good order; once more forces it", file=sys.stderr)
+        stop.set()
+
+    obeyed = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        obeyed.append(signal.SIGHUP)
+    for number in obeyed:
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    return stop

@@ -1,0 +1,142 @@
+"""`examwire sessions`: who is connected right now, and ending a connection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from actors.runtime.config.settings import Settings
+from cli.check.config import takes_settings
+from cli.shared.live_actors import (
+    Row,
+    address_of,
+    ask,
+    connected,
+    count_sessions,
+    entry_at,
+    server_of_socket,
+    session_at,
+    session_pages,
+)
+from cli.shared.output import ExitCode, Format, OutputOption, print_json, run_until_interrupted, say, show, table
+from protocol.broker import subjects
+from protocol.ids import check_id
+from protocol.messages.operator_requests import Kick
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def sessions() -> None:
+    """The live sessions of examinees and proctors, as their socket servers hold them."""
+
+
+@app.command("ls")
+@takes_settings("nats_url", "data_dir", running=True)
+def list_sessions(
+    settings: Settings,
+    plan: Annotated[str | None, typer.Option("--plan", help="Only this plan.", show_default=False)] = None,
+    server: Annotated[str | None, typer.Option("--server", help="Only this server.", show_default=False)] = None,
+    proctors: Annotated[bool, typer.Option("--proctors", help="Only proctors.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 100,
+    offset: Annotated[int, typer.Option("--offset", min=0, help="Leave out the first so many.")] = 0,
+    everyone: Annotated[bool, typer.Option("--all", help="However many there are.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """List sessions, server by server, in the order of their arrival.
+
+    Exit code 3 when there is no such server, 5 when a server does not answer: its sessions are missing then.
+    """
+    if plan is not None:
+        check_id("planId", plan)
+
+    async def work() -> None:
+        async with connected(settings, "sessions ls") as bus:
+            entries = [await entry_at(bus, server)] if server is not None else await bus.services()
+            kind = "proctor-session" if proctors else None
+            counted, silent = await count_sessions(bus, entries, plan=plan, kind=kind)
+            total = sum(count for _, count in counted)
+            found: list[Row] = []
+            async for page in session_pages(
+                bus, counted, plan=plan, kind=kind, offset=offset, limit=None if everyone else limit
+            ):
+                found += page
+            if output is Format.JSON:
+                print_json({"total": total, "offset": offset, "sessions": found, "silent": silent})
+            else:
+                show(found, lambda: _draw(found), output)
+            if offset + len(found) < total and not everyone:
+                more = f"--offset {offset + len(found)} for the next ones, --all for all"
+                say(f"examwire: {len(found)} of {total} sessions; {more}", err=True)
+            if silent:
+                say(f"examwire: no answer from {', '.join(silent)}: its sessions are missing", err=True)
+                raise typer.Exit(ExitCode.DEGRADED)
+
+    run_until_interrupted(work())
+
+
+@app.command("kick")
+@takes_settings("nats_url", "data_dir", running=True)
+def kick(
+    settings: Settings,
+    who: Annotated[
+        str,
+        typer.Argument(metavar="PLAN_ID|SOCKET_ID", help="The examinee's plan, or a socketId.", show_default=False),
+    ],
+    examinee_id: Annotated[
+        str | None, typer.Argument(metavar="EXAMINEE_ID", help="After a plan: the examinee.", show_default=False)
+    ] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """End the connection of an examinee (PLAN_ID EXAMINEE_ID) or of whoever is behind a socket, proctors too.
+
+    The client may come back, and does so by itself after its backoff. Exit code 3 when nobody is connected there.
+    """
+    if examinee_id is not None:
+        check_id("planId", who)
+        check_id("examineeId", examinee_id)
+        address = subjects.session(who, examinee_id)
+    else:
+        server_of_socket(who)
+
+    async def work() -> None:
+        async with connected(settings, "sessions kick") as bus:
+            if examinee_id is not None:
+                session = await session_at(bus, address)
+                server, socket_id = session.server, session.socket_id
+            else:
+                socket_id = who
+                server = address_of(await entry_at(bus, server_of_socket(who)))
+            done = await ask(bus, server, Kick(socket_id=socket_id))
+            if output is Format.JSON:
+                print_json({"server": server, "socketId": socket_id, "text": done.text, **done.details})
+            else:
+                say(done.text)
+
+    run_until_interrupted(work())
+
+
+def _draw(found: Sequence[Row]) -> RenderableType:
+    columns = ["plan", "who", "role", "server", "socket", "since", "mailbox", "handled", "state"]
+    return table(columns, [_cells(row) for row in found])
+
+
+def _cells(row: Row) -> tuple[object, ...]:
+    details = row["details"]
+    socket_id = details["socketId"]
+    return (
+        details["planId"],
+        details.get("examineeId", details.get("proctor")),
+        row["kind"].removesuffix("-session"),
+        server_of_socket(socket_id).partition(".")[2],
+        socket_id,
+        row["since"],
+        row["mailboxDepth"],
+        row["handled"],
+        row["state"],
+    )

@@ -1,0 +1,195 @@
+"""`examwire state`: what Redis holds beside the log of record, and writing it anew from there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
+from actors.state_manager.audit import Audit, Report
+from actors.state_manager.repair import Repair, StateRepair
+from actors.status_log.status_log import StatusLog
+from cli.check.config import takes_settings
+from cli.shared.live_actors import connected
+from cli.shared.output import ExitCode, Format, NotFound, OutputOption, paragraph, show, table, text
+from protocol.ids import check_id
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SHOWN = 100
+PASSES = 3
+
+T = TypeVar("T")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+PlanOption = Annotated[
+    str | None, typer.Option("--plan", metavar="PLAN_ID", help="Only this plan's examinees and their sockets.")
+]
+
+
+@app.callback()
+def state() -> None:
+    """The state in Redis, which is a projection of the log STATUS: compare it, and write it anew. All while it runs."""
+
+
+@app.command("verify")
+@takes_settings("nats_url", "redis_url", "data_dir", running=True)
+def verify(settings: Settings, plan_id: PlanOption = None, output: OutputOption = Format.TABLE) -> None:
+    """Replay the log and compare it with Redis, field by field. Changes nothing.
+
+    Exit code 0: they agree. 1: they differ, or Redis has lost its state. 3: nobody has
+    heard of the plan. 4: the log or Redis cannot be read.
+    """
+
+    async def work(bus: Bus, store: StateStore) -> Report:
+        return await Audit(StatusLog(bus), store, _checked(plan_id)).run()
+
+    report = _connected(settings, work)
+    if plan_id is not None and report.whole and not report.records and not report.differences:
+        raise NotFound(f"plan {plan_id} is neither in the log nor in Redis")
+    show(_report(report), lambda: _draw(report), output)
+    if not _agree(report):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command("rebuild")
+@takes_settings("nats_url", "redis_url", "data_dir", running=True)
+def rebuild(
+    settings: Settings,
+    plan_id: PlanOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Write by the log what Redis has lost or has otherwise, and have proctors told anew where they may be wrong.
+
+    Safe while everything runs, to interrupt, to repeat, and for several at once. Exit code 0: they agree now.
+    """
+
+    async def work(bus: Bus, store: StateStore) -> tuple[Report, list[Repair], Report]:
+        repairs = []
+        repair = StateRepair(bus, store)
+        if not await store.mark.is_whole():
+            # Before anything else: what a state manager would do, and does if one runs.
+            await _ask(yes, "Redis has lost its state or was replaced. Write it anew by the log?")
+            repairs.append(await repair.make_whole())
+        audit = Audit(StatusLog(bus), store, _checked(plan_id))
+        before = after = await audit.run()
+        if before.differences:
+            keys = len({one.key for one in before.differences})
+            await _ask(yes, f"{len(before.differences)} differences in {keys} keys. Write these by the log?")
+        for _ in range(PASSES):  # a record that is being written meanwhile takes another one
+            if not after.differences:
+                break
+            repairs.append(await repair.put_right(audit.projection, after.differences))
+            after = await audit.run()
+        return before, repairs, after
+
+    before, repairs, after = _connected(settings, work)
+    summary = {
+        "found": _report(before),
+        "repairs": [_repair(one) for one in repairs],
+        "left": _report(after),
+    }
+    show(summary, lambda: _draw_rebuild(before, repairs, after), output)
+    if not _agree(after):
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _agree(report: Report) -> bool:
+    return report.whole and not report.differences
+
+
+def _checked(plan_id: str | None) -> str | None:
+    return None if plan_id is None else check_id("planId", plan_id)
+
+
+async def _ask(yes: bool, question: str) -> None:
+    if not yes:
+        await asyncio.to_thread(typer.confirm, question, abort=True, err=True)
+
+
+def _repair(repair: Repair) -> dict[str, Any]:
+    return {
+        "found": repair.found,
+        "messages": repair.messages,
+        "records": repair.records,
+        "restated": repair.restated,
+        "seconds": round(repair.seconds, 3),
+    }
+
+
+def _report(report: Report) -> dict[str, Any]:
+    return {
+        "agree": _agree(report),
+        "whole": report.whole,
+        "planId": report.plan_id,
+        "messages": report.messages,
+        "facts": report.facts,
+        "records": report.records,
+        "sockets": report.sockets,
+        "indexEntries": report.index_entries,
+        "older": report.older,
+        "inFlight": report.in_flight,
+        "unprocessable": report.unprocessable,
+        "differences": [
+            {"key": one.key, "field": one.field, "redis": one.redis, "log": one.log} for one in report.differences
+        ],
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def _draw(report: Report) -> RenderableType:
+    from rich.console import Group
+
+    lines = [
+        f"{report.messages} messages of the log, {report.facts} facts: {report.records} records, "
+        f"{report.sockets} sockets, {report.index_entries} entries of the index compared in {report.seconds:.1f} s"
+    ]
+    if not report.whole:
+        lines.append("Redis has lost its state or was replaced, and no state manager has repaired it yet")
+    if report.older:
+        lines.append(f"{report.older} records began before the log does: they cannot be compared")
+    if report.in_flight:
+        lines.append(f"{report.in_flight} keys have facts that the state managers have not acknowledged yet")
+    if report.unprocessable:
+        lines.append(f"{report.unprocessable} facts cannot be processed: see `examwire dead-letters ls`")
+    found = report.differences
+    if not found:
+        lines.append("no differences")
+        return paragraph(lines)
+    left_out = f", {SHOWN} of them shown (all: -o json)" if len(found) > SHOWN else ""
+    lines.append(f"{len(found)} differences in {len({one.key for one in found})} keys{left_out}")
+    rows = [(one.key, one.field, _or_none(one.redis), _or_none(one.log)) for one in found[:SHOWN]]
+    return Group(paragraph(lines), table(["key", "field", "in Redis", "by the log"], rows))
+
+
+def _draw_rebuild(before: Report, repairs: list[Repair], after: Report) -> RenderableType:
+    from rich.console import Group
+
+    written = sum(one.records for one in repairs)
+    restated = sum(one.restated for one in repairs)
+    seconds = sum(one.seconds for one in repairs)
+    done = f"{written} records written by the log, {restated} examinees told anew, {seconds:.1f} s"
+    return Group(_draw(before), text(done), text("afterwards:"), _draw(after)) if repairs else _draw(before)
+
+
+def _or_none(value: str | None) -> str:
+    return "(nothing)" if value is None else value
+
+
+def _connected(settings: Settings, work: Callable[[Bus, StateStore], Awaitable[T]]) -> T:
+    async def main() -> T:
+        async with connected(settings, "state") as bus:
+            store = StateStore(settings.redis_url, settings.redis)
+            try:
+                return await work(bus, store)
+            finally:
+                await store.close()
+
+    return asyncio.run(main())

@@ -1,0 +1,191 @@
+"""`examwire streams`: what the broker has, beside what the code declares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+
+from actors.queue_server.server import apply_topology, topology_consumers, topology_streams
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.stream_specs import config_difference, consumer_config, stream_config
+from actors.runtime.config.settings import Settings
+from cli.check.config import takes_settings
+from cli.shared.live_actors import Row, connected
+from cli.shared.output import (
+    ExitCode,
+    Format,
+    OutputOption,
+    WatchOption,
+    run_until_interrupted,
+    say,
+    show,
+    table,
+    watch,
+)
+from cli.shared.running_system import TOPOLOGY_SETTINGS
+from protocol.times import format_time
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+FLAGS = ("nats_url", "data_dir", *TOPOLOGY_SETTINGS)
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A stream or a consumer (`STREAM/consumer`) on the broker. `fields`: name -> (found, wanted)."""
+
+    kind: Literal["stream", "consumer"]
+    name: str
+    state: Literal["same", "differs", "missing"]
+    fields: dict[str, tuple[Any, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        fields = {name: {"found": found, "wanted": wanted} for name, (found, wanted) in self.fields.items()}
+        return {"kind": self.kind, "name": self.name, "state": self.state, "fields": fields}
+
+
+@app.callback()
+def streams() -> None:
+    """The JetStream streams and consumers that examwire declares. Queues of socket servers are not among them."""
+
+
+@app.command("ls")
+@takes_settings("nats_url", "data_dir", running=True)
+def list_streams(settings: Settings, watching: WatchOption = False, output: OutputOption = Format.TABLE) -> None:
+    """List the streams: how much they hold, from when to when, which node leads. Exit code 5 when one is missing."""
+
+    async def work() -> None:
+        async with connected(settings, "streams ls") as bus:
+
+            async def fetch() -> list[Row]:
+                return [await _stream(bus, one.name, one.description) for one in topology_streams(settings)]
+
+            if watching:
+                await watch(fetch, lambda found: found, _draw_streams, output, every=1.0)
+            found = await fetch()
+            show(found, lambda: _draw_streams(found), output)
+            if any(row["state"] != "there" for row in found):
+                raise typer.Exit(ExitCode.DEGRADED)
+
+    run_until_interrupted(work())
+
+
+@app.command("diff")
+@takes_settings(*FLAGS, running=True)
+def diff(settings: Settings, output: OutputOption = Format.TABLE) -> None:
+    """Compare the broker with the code. Exit code 5 when something is missing or differs."""
+
+    async def work() -> None:
+        async with connected(settings, "streams diff") as bus:
+            findings = await compare(bus, settings)
+        _show(findings, output)
+        if any(finding.state != "same" for finding in findings):
+            raise typer.Exit(ExitCode.DEGRADED)
+
+    run_until_interrupted(work())
+
+
+@app.command("apply")
+@takes_settings(*FLAGS, running=True)
+def apply(settings: Settings, output: OutputOption = Format.TABLE) -> None:
+    """Create what is missing and update what differs; prints what it found before. Exit code 5 if some of it stays."""
+
+    async def work() -> None:
+        async with connected(settings, "streams apply") as bus:
+            before = await compare(bus, settings)
+            await apply_topology(bus, settings)
+            after = await compare(bus, settings)
+        _show(before, output)
+        remaining = [finding.name for finding in after if finding.state != "same"]
+        if remaining:
+            say(f"examwire: still not as declared: {', '.join(remaining)}", err=True)
+            raise typer.Exit(ExitCode.DEGRADED)
+
+    run_until_interrupted(work())
+
+
+async def compare(bus: Bus, settings: Settings) -> list[Finding]:
+    """Every declared stream and consumer as the broker has it. Raises `BrokerUnavailable`."""
+    findings = []
+    for stream in topology_streams(settings):
+        found = await bus.stream_config(stream.name)
+        if stream.safeguard and found is not None and 0 < found.get("max_bytes", -1) < stream.max_bytes:
+            stream = replace(stream, max_bytes=found["max_bytes"])  # all that could be had
+        findings.append(_finding("stream", stream.name, stream_config(stream, settings.nats.replicas), found))
+    for consumer in topology_consumers(settings):
+        name = f"{consumer.stream}/{consumer.name}"
+        found = await bus.consumer_config(consumer.stream, consumer.name)
+        findings.append(_finding("consumer", name, consumer_config(consumer), found))
+    return findings
+
+
+def _finding(kind: Literal["stream", "consumer"], name: str, wanted: Any, found: dict[str, Any] | None) -> Finding:
+    if found is None:
+        return Finding(kind, name, "missing", {})
+    difference = config_difference(wanted, found)
+    fields = {field: (_plain(there), _plain(here)) for field, (there, here) in difference.items()}
+    return Finding(kind, name, "differs" if fields else "same", fields)
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
+
+
+def _show(findings: list[Finding], output: Format) -> None:
+    rows: list[tuple[object, ...]] = []
+    for finding in findings:
+        fields = finding.fields or {"": (None, None)}
+        rows += [
+            (finding.kind, finding.name, finding.state, field, found, wanted)
+            for field, (found, wanted) in fields.items()
+        ]
+    columns = ["kind", "name", "state", "field", "found", "wanted"]
+    show([finding.to_json() for finding in findings], lambda: table(columns, rows), output)
+
+
+async def _stream(bus: Bus, name: str, description: str) -> Row:
+    if await bus.stream_config(name) is None:
+        return {"stream": name, "description": description, "state": "missing"}
+    state = await bus.stream_state(name)
+    first = await bus.message_at(name, state.first) if state.messages else None
+    last = await bus.message_at(name, state.last) if state.messages else None
+    return {
+        "stream": name,
+        "description": description,
+        "state": "there",
+        "messages": state.messages,
+        "bytes": state.size,
+        "firstSequence": state.first,
+        "lastSequence": state.last,
+        "firstTime": format_time(first.time) if first is not None else None,
+        "lastTime": format_time(last.time) if last is not None else None,
+        "replicas": state.replicas,
+        "leader": state.leader,
+    }
+
+
+def _draw_streams(found: Sequence[Row]) -> RenderableType:
+    columns = ["stream", "messages", "KiB", "first", "last", "replicas", "leader", "what"]
+    return table(
+        columns,
+        [
+            (
+                row["stream"],
+                row.get("messages", row["state"]),
+                f"{row['bytes'] / 1024:.0f}" if "bytes" in row else None,
+                row.get("firstTime"),
+                row.get("lastTime"),
+                row.get("replicas"),
+                row.get("leader"),
+                row["description"],
+            )
+            for row in found
+        ],
+    )

@@ -1,0 +1,144 @@
+"""`examwire actors top`: the busiest actors first, again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from cli.check.config import takes_settings
+from cli.shared.live_actors import Looks, Row, add_queue_lag, connected, inspections, kind_of, shown_state
+from cli.shared.output import Format, OutputOption, run_until_interrupted, show, table, watch
+from protocol.times import format_time
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class Order(StrEnum):
+    """`--sort`."""
+
+    BUSY = "busy"
+    RATE = "rate"
+    MAILBOX = "mailbox"
+    LAG = "lag"
+    FAILED = "failed"
+    ADDRESS = "address"
+
+
+@takes_settings("nats_url", "data_dir", running=True)
+def top(
+    settings: Settings,
+    kind: Annotated[str | None, typer.Option("--kind", help="Only actors of this kind.", show_default=False)] = None,
+    order: Annotated[
+        Order, typer.Option("--sort", help="busy: trouble first (silent, failing, lag, full mailboxes), then rates.")
+    ] = Order.BUSY,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most so many actors.", show_default=False)
+    ] = None,
+    every: Annotated[float, typer.Option("--every", min=0.5, max=60, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Two looks, a second apart, and the end.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show the busiest actors first, until Ctrl-C; rates are those between two looks. -o json: one object a look."""
+    looks = Looks()
+
+    async def work() -> None:
+        async with connected(settings, "actors top") as bus:
+
+            async def fetch() -> Row:
+                found = await _look(bus, looks, kind)
+                found["actors"] = sorted(found["actors"], key=_KEYS[order])[:limit]
+                return found
+
+            await fetch()
+            await asyncio.sleep(min(1.0, every))
+            if once:
+                found = await fetch()
+                show(found, lambda: _draw(found), output)
+            else:
+                await watch(fetch, lambda found: found, _draw, output, every)
+
+    run_until_interrupted(work())
+
+
+async def _look(bus: Bus, looks: Looks, kind: str | None) -> Row:
+    entries = await bus.services()
+    round_trip = await bus.round_trip()
+    rows = await inspections(bus, (entry for entry in entries if kind is None or kind_of(entry) == kind))
+    looks.compare(rows)
+    await add_queue_lag(bus, rows)
+    details = [row.get("details", {}) for row in rows]
+    return {
+        "time": format_time(time.time()),
+        "natsRoundTripMs": round(round_trip * 1000, 2),
+        "actors": rows,
+        "totals": {
+            "actors": len(rows),
+            "silent": sum(row["state"] == "silent" for row in rows),
+            "servers": sum("sockets" in one for one in details),
+            "examinees": sum(one.get("examinees", 0) for one in details if "sockets" in one),
+            "proctors": sum(one.get("proctors", 0) for one in details if "sockets" in one),
+        },
+    }
+
+
+def _busy(row: Row) -> tuple[Any, ...]:
+    """Trouble first: who does not answer, who fails, what waits; then who works most."""
+    return (
+        row["state"] != "silent",
+        -row.get("newFailures", 0),
+        -(row.get("queueLag") or 0),
+        -_fill(row),
+        -row.get("ratePerSecond", 0.0),
+        row["address"],
+    )
+
+
+def _fill(row: Row) -> float:
+    return float(row.get("mailboxDepth", 0) / row.get("mailboxCapacity", 1))
+
+
+_KEYS: dict[Order, Callable[[Row], tuple[Any, ...]]] = {
+    Order.BUSY: _busy,
+    Order.RATE: lambda row: (-row.get("ratePerSecond", 0.0), row["address"]),
+    Order.MAILBOX: lambda row: (-_fill(row), row["address"]),
+    Order.LAG: lambda row: (-(row.get("queueLag") or 0), row["address"]),
+    Order.FAILED: lambda row: (-row.get("failed", 0), row["address"]),
+    Order.ADDRESS: lambda row: (row["address"],),
+}
+
+
+def _draw(found: Row) -> RenderableType:
+    totals = found["totals"]
+    silent = f" ({totals['silent']} silent)" if totals["silent"] else ""
+    title = (
+        f"{found['time'][11:19]} UTC  {totals['actors']} actors{silent}, {totals['examinees']} examinees and "
+        f"{totals['proctors']} proctors on {totals['servers']} servers, NATS {found['natsRoundTripMs']:g} ms"
+    )
+    columns = ["address", "state", "per s", "lag", "unacked", "mailbox", "sessions", "failed", "restarts", "last error"]
+    return table(columns, [_cells(row) for row in found["actors"]], title=title)
+
+
+def _cells(row: Row) -> tuple[object, ...]:
+    details = row.get("details", {})
+    reads = "consumers" in details
+    new = row.get("newFailures", 0)
+    return (
+        row["address"],
+        shown_state(row),
+        row.get("ratePerSecond"),
+        row["queueLag"] if row.get("queueLag") is not None else "?" if reads else None,
+        row.get("queueUnacknowledged"),
+        f"{row['mailboxDepth']}/{row['mailboxCapacity']}" if "mailboxDepth" in row else None,
+        details["examinees"] + details["proctors"] if "sockets" in details else None,
+        f"{row['failed']} (+{new})" if new else row.get("failed"),
+        row.get("restarts"),
+        row.get("lastError"),
+    )

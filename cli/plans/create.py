@@ -1,0 +1,259 @@
+"""`examwire plans create` and `plans roster`: who may come to an exam, and who never came."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import getpass
+import io
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from actors.runtime.config.settings import Settings
+from actors.runtime.config.tokens import issue_token
+from actors.runtime.store.state_store import StateStore
+from cli.check.config import takes_settings
+from cli.local.page_links import page_bases
+from cli.plans.plans.enrolment import Enrolled, enrol
+from cli.shared.live_actors import connected
+from cli.shared.output import Format, NotFound, OutputOption, paragraph, show, table
+from cli.shared.running_system import RunningUp
+from cli.shared.signing import require_taken_here
+from cli.shared.times import local, zone_name
+from cli.token import seconds_of
+from protocol.access.roster import BadRoster, Entry, read_roster
+from protocol.errors import ConfigurationError
+from protocol.ids import check_id
+from protocol.log.csv_cells import plain_text
+from protocol.records import keys
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+CHUNK = 500
+PROCTOR = "T001"
+_FIELDS = ("name", "enrolled", "removed", "connStatusCode", "since")
+
+PlanArgument = Annotated[str, typer.Argument(metavar="PLAN_ID", help="The plan.", show_default=False)]
+
+
+@takes_settings("nats_url", "redis_url", "data_dir", running=True)
+def create(
+    settings: Settings,
+    plan_id: PlanArgument,
+    roster: Annotated[
+        Path,
+        typer.Option(
+            "--roster", metavar="CSV", help="Who may come: a line `examineeId,name`, then one line an examinee; UTF-8."
+        ),
+    ],
+    tokens: Annotated[
+        Path | None,
+        typer.Option("--tokens", metavar="CSV", help="Write a token and a link for each of them, and for a proctor."),
+    ] = None,
+    valid: Annotated[str, typer.Option("--valid", metavar="DURATION", help="How long the tokens are valid.")] = "12h",
+    web_url: Annotated[
+        str | None,
+        typer.Option("--web-url", metavar="URL", help="Where browsers reach the pages; default: as `examwire up`."),
+    ] = None,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Enrol everybody of a roster in a plan, durably, so that the proctors see who has not come.
+
+    The file is checked as a whole first: nothing is written when a line is wrong. Said again, it has no second effect;
+    new lines are added, other names are taken over, and nobody is taken out. Tokens go to the file only (mode 0600),
+    never to the terminal. Exit code 2: the file is no roster, each mistake with its line.
+    """
+    check_id("planId", plan_id)
+    entries = _entries(roster)
+    seconds = seconds_of(valid)
+    if tokens is not None:
+        require_taken_here(settings)
+    if tokens is not None and not (tokens.parent.is_dir() and os.access(tokens.parent, os.W_OK)):
+        raise ConfigurationError(f"--tokens: {tokens.parent} is no directory that can be written to")
+    base = _web_url(settings, web_url)
+
+    async def work() -> Enrolled:
+        async with connected(settings, "plans create") as bus:
+            store = StateStore(settings.redis_url, settings.redis)
+            try:
+                return await enrol(bus, store, plan_id, entries, _operator())
+            finally:
+                await store.close()
+
+    done = asyncio.run(work())
+    if tokens is not None:
+        _write_secret(tokens, _tokens(settings, plan_id, entries, seconds, base))
+    value = {
+        "planId": plan_id,
+        "examinees": len(entries),
+        "new": done.new,
+        "renamed": done.renamed,
+        "known": done.known,
+        "tokens": str(tokens) if tokens is not None else None,
+    }
+    show(value, lambda: _told(value), output)
+
+
+@takes_settings("redis_url", "data_dir", running=True)
+def show_roster(
+    settings: Settings,
+    plan_id: PlanArgument,
+    never: Annotated[bool, typer.Option("--never", help="Only those who never came.")] = False,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Show a plan's roster: who came, and who never came. Exit code 3 when the plan has never been seen."""
+    check_id("planId", plan_id)
+
+    async def work() -> dict[str, Any]:
+        store = StateStore(settings.redis_url, settings.redis)
+        try:
+            return await roster_of(store, plan_id)
+        finally:
+            await store.close()
+
+    found = asyncio.run(work())
+    if never:
+        found["examinees"] = [row for row in found["examinees"] if row["enrolled"] and not row["came"]]
+    show(found, lambda: _draw(found), output)
+
+
+async def roster_of(store: StateStore, plan_id: str) -> dict[str, Any]:
+    """`{planId, counts, examinees: [...]}`, those who never came first.
+
+    Raises `NotFound`, `StateUnavailable`, `StateDamaged`.
+    """
+    if plan_id not in await store.members(keys.PLANS):
+        raise NotFound(f"plan {plan_id} has never been seen: `examwire plans create {plan_id} --roster FILE`")
+    ids = await store.members(keys.plan_examinees(plan_id))
+    rows = []
+    for start in range(0, len(ids), CHUNK):
+        some = ids[start : start + CHUNK]
+        known = await store.fields([keys.progress(plan_id, one) for one in some], _FIELDS)
+        rows += [_row(one, dict(zip(_FIELDS, values, strict=True))) for one, values in zip(some, known, strict=True)]
+    rows.sort(key=lambda row: (row["came"], row["examineeId"]))
+    return {
+        "planId": plan_id,
+        "counts": {
+            "enrolled": sum(row["enrolled"] for row in rows),
+            "came": sum(row["enrolled"] and row["came"] for row in rows),
+            "neverCame": sum(row["enrolled"] and not row["came"] for row in rows),
+            "notOnRoster": sum(not row["enrolled"] for row in rows),
+        },
+        "examinees": rows,
+    }
+
+
+def _row(examinee_id: str, known: dict[str, str | None]) -> dict[str, Any]:
+    return {
+        "examineeId": examinee_id,
+        "name": known["name"] or None,
+        "enrolled": known["enrolled"] == "1",
+        "came": bool(known["connStatusCode"]),
+        "status": known["connStatusCode"] or "NEVER",
+        "since": known["since"] or None,
+        "removed": known["removed"] == "1",
+    }
+
+
+def _draw(found: dict[str, Any]) -> RenderableType:
+    counts = found["counts"]
+    title = (
+        f"plan {found['planId']}: {counts['enrolled']} enrolled, {counts['came']} of them came, "
+        f"{counts['neverCame']} never came; {counts['notOnRoster']} not on the roster; times in {zone_name()}"
+    )
+    rows = [
+        (
+            row["examineeId"],
+            row["name"],
+            "never came" if not row["came"] else row["status"],
+            local(row["since"]),
+            "removed" if row["removed"] else None,
+            None if row["enrolled"] else "not on the roster",
+        )
+        for row in found["examinees"]
+    ]
+    return table(["examinee", "name", "status", "since", "", ""], rows, title=title)
+
+
+# -- the roster -------------------------------------------------------------------------------------------
+
+
+def _entries(path: Path) -> list[Entry]:
+    try:
+        return read_roster(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    except BadRoster as bad:
+        lines = "\n".join(f"  {line}" for line in str(bad).splitlines())
+        raise ConfigurationError(f"{path} is no roster, and nothing was written:\n{lines}") from None
+
+
+def _operator() -> str | None:
+    """Who does it, for the timeline; `None` where the machine does not know."""
+    try:
+        return f"{getpass.getuser()} (plans create)"[:256]
+    except (KeyError, OSError):
+        return None
+
+
+def _web_url(settings: Settings, told: str | None) -> str:
+    if told is not None:
+        if not told.startswith(("http://", "https://")):
+            raise typer.BadParameter(f"--web-url: {told!r} is no http:// or https:// address")
+        return told.rstrip("/")
+    running = RunningUp.on(settings.data_dir)
+    if running is not None:
+        return page_bases(running.web_url, settings)[0].rstrip("/")
+    scheme = "https" if settings.web.certificate_file is not None else "http"
+    return page_bases(f"{scheme}://{settings.web.host}:{settings.web.port}", settings)[0]
+
+
+def _told(value: dict[str, Any]) -> RenderableType:
+
+    lines = [
+        f"plan {value['planId']}: {value['examinees']} examinees on the roster: {value['new']} enrolled now, "
+        f"{value['renamed']} named otherwise than before, {value['known']} known already"
+    ]
+    if value["tokens"] is not None:
+        lines.append(
+            f"tokens and links are in {value['tokens']}, which only you may read: they let in whoever has them"
+        )
+    return paragraph(lines)
+
+
+# -- tokens -----------------------------------------------------------------------------------------------
+
+
+def _tokens(settings: Settings, plan_id: str, entries: Sequence[Entry], seconds: float, base: str) -> str:
+    """`role,examineeId,name,token,url`: the examinees of the roster in its order, and a proctor."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(["role", "examineeId", "name", "token", "url"])
+    for entry in entries:
+        issued = issue_token(settings, "examinee", plan_id, entry.examinee_id, seconds=seconds)
+        name = plain_text(entry.name or "")
+        writer.writerow(["examinee", entry.examinee_id, name, issued, f"{base}/examinee#token={issued}"])
+    issued = issue_token(settings, "proctor", plan_id, PROCTOR, seconds=seconds)
+    writer.writerow(["proctor", "", PROCTOR, issued, f"{base}/proctor#token={issued}"])
+    return text.getvalue()
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """Atomically, readable by its owner alone from the first byte on, whatever was there."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise ConfigurationError(f"--tokens: {path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,393 @@
+"""Examinees that behave like real ones: what they do is drawn beforehand, how they come back is the client's rules."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import io
+import random
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from PIL import Image, ImageDraw
+
+from actors.client.client import Change, ConnectionLost, ConnectRefused, GaveUp
+from actors.client.examinee import ExamineeClient
+from cli.simulate.proctor import SimulatedProctor
+from protocol.client.reconnect import GiveUp, GiveUpReason, Wait
+from protocol.close_codes import CloseCode
+from protocol.errors import ExamwireError
+from protocol.messages.frames import ReconnectPolicy, Role, Welcome
+from protocol.messages.session_messages import SessionState
+from protocol.times import parse_time
+
+UPLOAD_TRIES = 4
+UPLOAD_SECONDS = 10.0
+GRACE_SECONDS = 20.0
+
+
+class Act(StrEnum):
+    """One thing an examinee does; the value is what the live view says."""
+
+    CLOSES = "closes and reopens the page"
+    BREAKS = "loses the TCP connection"
+    HANGS = "hangs and answers no ping"
+    MOVES = "connects from another place"
+    SYNCS = "uploads a picture by phone"
+    NEVER_SYNCS = "never uploads a picture"
+    IS_TOLD = "is sent a message by a proctor and confirms it"
+    STAYS_AWAY = "stays away past the limit"
+
+
+SHORT_ACTS = (Act.CLOSES, Act.BREAKS, Act.MOVES, Act.SYNCS, Act.IS_TOLD)
+MORE_SECONDS = 10
+MESSAGES = (
+    "Ten minutes are left.",
+    "Please put your phone where the camera sees it.",
+    "시험 종료 10분 전입니다.",
+    "책상 위를 정리해 주시기 바랍니다.",
+)
+
+
+def deal_stories(examinees: int, rng: random.Random) -> list[tuple[Act, ...]]:
+    """A story for each examinee, the same for the same seed; among any eight, every act is the first of one."""
+    deck: list[Act] = []
+    while len(deck) < examinees:
+        deck += rng.sample(list(Act), len(Act))
+    return [(first, *rng.sample(SHORT_ACTS, rng.randint(0, 2))) for first in deck[:examinees]]
+
+
+class DeadlinePassed(ExamwireError):
+    """The web server takes no picture any more: the stage is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The system that is tried: addresses, plan, who makes tokens, and how many times as quick as people are."""
+
+    socket_urls: tuple[str, ...]
+    web_url: str | None
+    plan_id: str
+    token: Callable[[Role, str], str]
+    speed: float = 1.0
+
+
+@dataclass(slots=True)
+class Truth:
+    """What really happened to an examinee: the sockets that the system has recorded (`session_state` came)."""
+
+    opened: set[str] = field(default_factory=set)
+    current: str | None = None
+
+
+class SimulatedExaminee:
+    """One examinee and their story. `doing` and `attempt` are for the live view.
+
+    `confirmed`: the messages of proctors that this one has confirmed; `unread`: those that the end came before.
+    """
+
+    def __init__(
+        self, examinee_id: str, place: Place, story: tuple[Act, ...], desk: SimulatedProctor, rng: random.Random
+    ) -> None:
+        self.examinee_id = examinee_id
+        self.story = story
+        self.told = 0
+        self.uploads = 0
+        self.confirmed: set[str] = set()
+        self.unread: set[str] = set()
+        self.failures: list[str] = []
+        self.doing = "not there yet"
+        self.waiting: Wait | None = None
+        self.truth = Truth()
+        self._place = place
+        self._desk = desk
+        self._rng = rng
+        self._first = rng.randrange(len(place.socket_urls))
+        self._places = 0
+        self._bell = asyncio.Event()
+        self._gave_up: GiveUp | None = None
+        self._readers: set[asyncio.Task[None]] = set()
+        self._reader: asyncio.Task[None] | None = None
+        self.client = self._new_client()
+
+    @property
+    def present(self) -> bool:
+        """Whether the examinee is connected and the system has said so."""
+        welcome = self.client.welcome
+        return self.client.connected and welcome is not None and welcome.socket_id == self.truth.current
+
+    @property
+    def away(self) -> bool:
+        """Whether there is no connection at all, so that proctors must see a loss."""
+        return not self.client.connected
+
+    def ended(self) -> set[str]:
+        """The sockets that are gone."""
+        return self.truth.opened - ({self.truth.current} if self.client.connected else set())
+
+    # -- the story -----------------------------------------------------------------------------------
+
+    async def live(self, *, endless: bool) -> None:
+        """Join, then act by act; `endless`: go on with short acts until cancelled."""
+        await self._pause(0.0, 2.0)
+        await self._attempt("joins", self._join())
+        acts = list(self.story)
+        while acts or endless:
+            self.doing = ""
+            await self._pause(1.0, 6.0)
+            act = acts.pop(0) if acts else self._rng.choice(SHORT_ACTS)
+            if not self.present:  # a server has died: nobody does anything on a page that is not there
+                await self._attempt("waits for the connection", self._come_back())
+            await self._attempt(act.value, self._perform(act))
+            self.told += 1
+        self.doing = ""
+
+    async def _attempt(self, what: str, act: Coroutine[Any, Any, None]) -> None:
+        self.doing = what
+        try:
+            await act
+        except (ExamwireError, OSError) as error:  # OSError: a TimeoutError, too
+            self.failures.append(f"{self.examinee_id} {what}: {error if str(error) else 'not in time'}")
+
+    async def _perform(self, act: Act) -> None:
+        match act:
+            case Act.CLOSES:
+                await self.client.close()
+                await self._pause(1.0, 4.0)
+                await self._join()
+            case Act.BREAKS:
+                self.client.abort()
+                await self._come_back()
+            case Act.HANGS:
+                self.client.fall_silent()
+                # Silent for longer than a ping's interval and timeout, which `heartbeatSeconds` follows.
+                interval = self._policy()[1]
+                await asyncio.sleep(3 * interval + 1)
+                self.client.wake()
+                with contextlib.suppress(TimeoutError):  # a server with a longer ping timeout has not noticed
+                    await self._until(lambda: not self.client.connected, interval)
+                await self._come_back()
+            case Act.MOVES:
+                await self._move()
+            case Act.SYNCS:
+                await self._sync()
+            case Act.NEVER_SYNCS:
+                await self._never_sync()
+            case Act.IS_TOLD:
+                await self._be_told()
+            case Act.STAYS_AWAY:
+                await self._stay_away()
+
+    async def _join(self) -> None:
+        """Connect with the client at hand, and be let in again by a proctor where that is needed."""
+        self._read(connect=True)
+        await self._come_back()
+
+    async def _come_back(self) -> None:
+        """Until the system has recorded a connection that the client's rules made."""
+        while True:
+            known = self._policy()[0]
+            limit = sum(known.backoff_seconds) * (1 + known.jitter) + GRACE_SECONDS
+            await self._until(lambda: self.present or self._gave_up is not None, limit)
+            if self._gave_up is None:
+                return
+            if self._gave_up.code != CloseCode.RECONNECT_LIMIT_EXCEEDED:
+                if self._gave_up.reason is GiveUpReason.ATTEMPTS_USED_UP:
+                    self._read(connect=True)  # a person reloads the page
+                    continue
+                raise TimeoutError(f"gave up: {self._gave_up.reason} {self._gave_up.code or self._gave_up.status}")
+            self.doing = "asks a proctor to be let in"
+            await self._desk.readmit(self.examinee_id)
+            self._read(connect=True)
+
+    async def _move(self) -> None:
+        old, old_reader = self.client, self._reader
+        # Nobody sits at the old place any more: whatever ends its connection, it must not take over again.
+        old.reconnect = False
+        self.client = self._new_client()
+        self._read(connect=True)
+        await self._come_back()
+        if old_reader is not None:  # REPLACED, after which the old place stays away
+            await asyncio.wait({old_reader}, timeout=GRACE_SECONDS)
+            if not old_reader.done():
+                await old.close()
+                raise TimeoutError("the older connection was not closed")
+
+    async def _sync(self) -> None:
+        client = self.client
+        if self._place.web_url is None:
+            raise OSError("there is no web server to upload to (--web-url)")
+        before = client.mobile_sync.version
+        for may_repeat in (True, False):
+            await client.enter_mobile_sync()
+            await self._until(lambda: client.mobile_sync.status in ("WAITING", "COMPLETED"), GRACE_SECONDS)
+            if client.mobile_sync.status == "WAITING" and self._rng.random() < 0.5:
+                await self._ask_for_more_time(client)
+            await self._pause(1.0, 3.0)
+            try:
+                await asyncio.to_thread(self._upload, self._place.web_url, self._picture())
+                break
+            except DeadlinePassed:  # the stage had been entered long before, as after a reload: once more
+                if not may_repeat:
+                    raise
+        self.uploads += 1
+        await self._until(
+            lambda: client.mobile_sync.status == "COMPLETED" and client.mobile_sync.version > before, GRACE_SECONDS
+        )
+
+    async def _ask_for_more_time(self, client: ExamineeClient) -> None:
+        """The phone takes longer, and a proctor sees it."""
+        deadline = client.mobile_sync.deadline or ""
+        await self._desk.client.extend_mobile_sync(self.examinee_id, MORE_SECONDS)
+        await self._until(
+            lambda: client.mobile_sync.status != "WAITING" or (client.mobile_sync.deadline or "") > deadline,
+            GRACE_SECONDS,
+        )
+
+    async def _be_told(self) -> None:
+        client = self.client
+        action_id = await self._desk.notify(self.examinee_id, self._rng.choice(MESSAGES))
+        try:
+            await self._until(lambda: action_id in client.notices, GRACE_SECONDS)
+            await self._pause(0.5, 3.0)  # somebody reads it
+        except asyncio.CancelledError:
+            self.unread.add(action_id)
+            raise
+        await client.confirm_notice(action_id)
+        self.confirmed.add(action_id)
+        await self._desk.until(lambda _: self._desk.confirmed[action_id] > 0, GRACE_SECONDS)
+
+    async def _never_sync(self) -> None:
+        client = self.client
+        await client.enter_mobile_sync()
+        await self._until(lambda: client.mobile_sync.status in ("WAITING", "COMPLETED"), GRACE_SECONDS)
+        deadline = client.mobile_sync.deadline
+        if client.mobile_sync.status == "COMPLETED" or deadline is None:
+            return  # in an earlier run; a picture that is there stays
+        left = parse_time(deadline) - parse_time(client.mobile_sync.timestamp or deadline)
+        await self._until(lambda: client.mobile_sync.status == "TIMED_OUT", left + GRACE_SECONDS)
+
+    async def _stay_away(self) -> None:
+        await self._stop_reading()
+        self.client.abort()
+        steps = self._policy()[0].backoff_seconds
+        await self._desk.until(lambda view: view.is_exhausted(self.examinee_id), sum(steps) + GRACE_SECONDS)
+        await self._pause(0.5, 2.0)
+        await self._join()
+
+    # -- the client ----------------------------------------------------------------------------------
+
+    def _new_client(self) -> ExamineeClient:
+        urls = self._place.socket_urls
+        url = urls[(self._first + self._places) % len(urls)]  # the next place is on another server
+        self._places += 1
+        return ExamineeClient(
+            url,
+            self._place.token("examinee", self.examinee_id),
+            client_id=f"{self.examinee_id[:40]}-place-{self._places}-{self._rng.randrange(16**6):06x}",
+            browser_info="examwire simulate",
+            on_change=self._changed,
+            rng=random.Random(self._rng.random()),
+        )
+
+    def _policy(self) -> tuple[ReconnectPolicy, float]:
+        welcome = self.client.welcome or self._desk.welcome
+        return welcome.reconnect, welcome.heartbeat_seconds
+
+    def _changed(self, change: Change) -> None:
+        self.waiting = change if isinstance(change, Wait) else None
+        self._bell.set()
+
+    def _read(self, *, connect: bool) -> None:
+        self._gave_up = None
+        self._reader = asyncio.create_task(self._receive(self.client, connect=connect))
+        self._readers.add(self._reader)
+        self._reader.add_done_callback(self._readers.discard)
+
+    async def _receive(self, client: ExamineeClient, *, connect: bool) -> None:
+        try:
+            if connect:
+                with contextlib.suppress(ConnectRefused):  # frames() goes on by the rules
+                    await client.connect()
+            async for frame in client.frames():
+                if isinstance(frame, SessionState) and client is self.client:
+                    self.truth.opened.add(frame.socket_id)
+                    self.truth.current = frame.socket_id
+                elif isinstance(frame, Welcome):
+                    client.session_state = None
+                self._bell.set()
+        except ConnectionLost:
+            return  # an old place, see _move
+        except GaveUp as gave_up:
+            if client is self.client:
+                self._gave_up = gave_up.step
+                self._bell.set()
+
+    async def _stop_reading(self) -> None:
+        for reader in list(self._readers):
+            reader.cancel()
+        if self._readers:
+            await asyncio.wait(self._readers)
+
+    async def _until(self, holds: Callable[[], bool], seconds: float) -> None:
+        async with asyncio.timeout(seconds):
+            while not holds():
+                self._bell.clear()
+                await self._bell.wait()
+
+    async def _pause(self, least: float, most: float) -> None:
+        await asyncio.sleep(self._rng.uniform(least, most) / self._place.speed)
+
+    async def leave(self) -> None:
+        """Close for good."""
+        await self.client.close()
+        await self._stop_reading()
+
+    # -- the phone -----------------------------------------------------------------------------------
+
+    def _picture(self) -> bytes:
+        size = (self._rng.choice((640, 800, 1024)), self._rng.choice((480, 600, 768)))
+        image = Image.effect_noise(size, self._rng.uniform(10, 60)).convert("RGB")
+        # No two pictures are the same, whatever the seed: the same one again would be a retry without effect.
+        label = f"{self._place.plan_id} {self.examinee_id} {time.time_ns()}"
+        ImageDraw.Draw(image).text((20, 20), label, fill=(255, 240, 0))
+        content = io.BytesIO()
+        image.save(content, "JPEG", quality=80)
+        return content.getvalue()
+
+    def _upload(self, web_url: str, picture: bytes) -> None:
+        """As a phone does: PUT, and again after Retry-After when the server says 503. Raises `OSError`."""
+        plan_id, token = self._place.plan_id, self._place.token("mobile", self.examinee_id)
+        query = urlencode({"deviceId": f"M-{self.examinee_id}"[:64], "model": "Simulated", "osVersion": "1"})
+        path = f"/v1/plans/{plan_id}/examinees/{self.examinee_id}/mobile-sync?{query}"
+        for _ in range(UPLOAD_TRIES):
+            status, retry_after, body = _put(web_url, path, token, picture)
+            if status == 201:
+                return
+            if status == 409:
+                raise DeadlinePassed(body[:200])
+            if status != 503:
+                break
+            time.sleep(retry_after)  # a thread of the phone's own
+        raise OSError(f"the upload was answered with {status}: {body[:200]}")
+
+
+def _put(web_url: str, path: str, token: str, body: bytes) -> tuple[int, float, str]:
+    parts = urlsplit(web_url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=UPLOAD_SECONDS)
+    try:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "image/jpeg"}
+        connection.request("PUT", parts.path.rstrip("/") + path, body, headers)
+        response = connection.getresponse()
+        later = response.getheader("Retry-After") or ""
+        return response.status, float(later) if later.isdigit() else 1.0, response.read().decode(errors="replace")
+    except http.client.HTTPException as error:
+        raise OSError(f"the web server at {web_url} does not speak HTTP: {error!r}") from error
+    finally:
+        connection.close()

@@ -1,0 +1,181 @@
+"""What one sees of a simulation: a live table of the examinees as a proctor sees them, or plain lines."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cli.shared.output import say, text
+from cli.simulate.examinee import SimulatedExaminee
+from cli.simulate.proctor import SimulatedProctor
+from protocol.client.plan_view import Seen
+from protocol.messages.base import Message
+from protocol.messages.facts import MobileSyncStatus, Notice, NoticeConfirmed
+from protocol.messages.frames import PlanSnapshot
+from protocol.messages.proctor_events import (
+    ExamineeConnected,
+    ExamineeDisconnected,
+    ExamineeEnrolled,
+    ExamineeMigrating,
+    ExamineeReadmitted,
+    ExamineeReconnectExhausted,
+    ExamineeReconnecting,
+    ExamineeRemoved,
+    MobileSyncCompleted,
+)
+from protocol.texts import escaped
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+LOG_LINES = 12
+EVERY_SECONDS = 0.25
+
+_STYLES = {
+    "CONNECTED": "green",
+    "DISCONNECTED": "red",
+    "MIGRATING": "cyan",
+    "COMPLETED": "green",
+    "FAILED": "red",
+    "TIMED_OUT": "yellow",
+}
+
+
+def describe(message: Message) -> str | None:
+    """An event in words; `None` for what is not about one examinee."""
+    match message:
+        case ExamineeConnected(replaced=replaced, recovered=recovered, outage_seconds=seconds):
+            extra = ""
+            if replaced is not None:
+                extra = f", replacing its connection on {replaced.server_id}"
+            elif message.migrated:
+                extra = " as it was told to"
+            elif recovered:
+                extra = f" again, after {seconds:.1f} s" if seconds is not None else " again"
+            return f"connected on {message.server_id}{extra}" + (" (restated)" if message.restated else "")
+        case ExamineeMigrating():
+            return f"sent away by {message.server_id}, which is drained" + (" (restated)" if message.restated else "")
+        case ExamineeDisconnected():
+            return f"disconnected from {message.server_id}: {message.reason}" + (
+                " (restated)" if message.restated else ""
+            )
+        case ExamineeReconnecting():
+            return f"reconnecting, attempt {message.attempt} of {message.max_attempts}"
+        case ExamineeReconnectExhausted():
+            return f"used up all {message.max_attempts} attempts; a proctor must readmit"
+        case ExamineeReadmitted():
+            return f"readmitted by {message.by}"
+        case ExamineeRemoved():
+            return f"removed by {message.by}" + (f": {message.reason}" if message.reason else "")
+        case ExamineeEnrolled():
+            return "on the roster" + (f" as {message.name}" if message.name else "")
+        case Notice():
+            return f"is sent a message by {message.by}: {message.text}"
+        case NoticeConfirmed():
+            return f"has confirmed a message of {message.by}"
+        case MobileSyncCompleted():
+            return f"mobile sync completed: {message.image_url}"
+        case MobileSyncStatus():
+            until = f" until {message.deadline[11:19]}" if message.deadline and message.status == "WAITING" else ""
+            until += f", extended by {message.by}" if message.by else ""
+            return f"mobile sync {message.status}{until}" + (f": {message.reason}" if message.reason else "")
+        case _:
+            return None
+
+
+class Screen:
+    """`live`: a table that is drawn anew on stdout; else one line an event on stderr."""
+
+    def __init__(self, *, live: bool) -> None:
+        self.live = live
+        self._began = time.monotonic()
+        self._log: deque[str] = deque(maxlen=LOG_LINES)
+        self._last: dict[str, str] = {}
+
+    def event(self, message: Message) -> None:
+        """An event that the first proctor has seen."""
+        if isinstance(message, PlanSnapshot):
+            self.note(f"a snapshot of {len(message.examinees)} examinees" + (" (resync)" if message.resync else ""))
+            return
+        words = describe(message)
+        if words is not None:
+            examinee_id = str(getattr(message, "examinee_id", ""))
+            self._last[examinee_id] = words
+            self.note(f"{examinee_id} {words}")
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+        line = f"{time.monotonic() - self._began:7.1f} s  {text}"
+        self._log.append(line)
+        if not self.live:
+            say(line, err=True)
+
+    async def draw(self, title: str, examinees: Sequence[SimulatedExaminee], proctor: SimulatedProctor) -> None:
+        """Draw until cancelled."""
+        if not self.live:
+            return
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console()
+        with Live(console=console, auto_refresh=False) as live:
+            try:
+                while True:
+                    live.update(self._drawn(title, examinees, proctor, console.height), refresh=True)
+                    await asyncio.sleep(EVERY_SECONDS)
+            finally:
+                live.update(self._drawn(title, examinees, proctor, console.height), refresh=True)
+
+    def _drawn(
+        self, title: str, examinees: Sequence[SimulatedExaminee], proctor: SimulatedProctor, height: int
+    ) -> RenderableType:
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table
+
+        room = max(3, height - LOG_LINES - 8)
+        # Those with whom something is going on come first when not all fit.
+        shown = sorted(examinees, key=lambda one: (one.present and not one.doing, one.examinee_id))[:room]
+        table = Table(
+            "examinee", "status", "server", "attempt", "mobile sync", "does", "last event", box=box.SIMPLE_HEAD
+        )
+        table.title, table.title_justify = text(title), "left"
+        for one in sorted(shown, key=lambda one: one.examinee_id):
+            seen = proctor.view.examinees.get(one.examinee_id) or Seen(one.examinee_id)
+            table.add_row(
+                text(one.examinee_id),
+                _styled(seen.status),
+                text(seen.server_id or "" if seen.connected else ""),
+                _attempt(seen),
+                _styled("" if seen.mobile_sync == "NONE" else seen.mobile_sync),
+                text(one.doing, "italic"),
+                _cut(escaped(self._last.get(one.examinee_id, ""))),
+            )
+        connected = len(proctor.view.connected())
+        rest = f" ({len(examinees) - len(shown)} more not shown)" if len(shown) < len(examinees) else ""
+        told = f"{proctor.name} sees {connected} of {len(proctor.view.examinees)} connected{rest}; Ctrl-C ends"
+        return Group(table, _cut("\n".join(map(escaped, self._log)), "dim"), text(told))
+
+
+def _styled(status: str) -> Text:
+
+    return text(status, _STYLES.get(status, ""))
+
+
+def _attempt(seen: Seen) -> Text:
+
+    if seen.exhausted:
+        return text("used up", "red")
+    if seen.connected or not seen.attempt:
+        return text("")
+    return text(f"{seen.attempt} of {seen.max_attempts}", "yellow")
+
+
+def _cut(shown: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(shown, style, overflow="ellipsis", no_wrap=True)

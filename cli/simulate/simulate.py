@@ -1,0 +1,239 @@
+"""`examwire simulate`: examinees and proctors that behave like real ones, against a running system."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from actors.runtime.config.settings import Settings
+from actors.runtime.config.tokens import issue_token
+from cli.check.config import takes_settings
+from cli.local.trial_certificate import trusted_here
+from cli.shared.output import ExitCode, Format, OutputOption, say, show
+from cli.shared.running_system import READY_FILE, RunningUp
+from cli.shared.signing import require_taken_here
+from cli.simulate.examinee import Place, SimulatedExaminee, deal_stories
+from cli.simulate.proctor import SimulatedProctor
+from cli.simulate.report import SimulateReport, draw_report, missing_in, report_of, wrong_in
+from cli.simulate.screen import Screen
+from protocol.errors import ExamwireError
+from protocol.ids import check_id
+from protocol.messages.frames import Role
+
+SETTLE_SECONDS = 20.0
+
+
+class CannotConnect(ExamwireError):
+    """There is no system to try, or it does not let us in."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulateOptions:
+    """What to try, and on which system.
+
+    `socket_urls`: ws:// addresses of the socket servers, over which proctors and examinees are spread. `settings`: for
+    signing tokens. `duration` (s): go on with short acts until then; `None`: until every story is told. `speed`: how
+    many times as quick as people the examinees are.
+    """
+
+    settings: Settings
+    socket_urls: tuple[str, ...]
+    web_url: str | None = None
+    plan_id: str = "P001"
+    examinees: int = 12
+    proctors: int = 2
+    duration: float | None = None
+    seed: int = 0
+    speed: float = 1.0
+
+
+async def simulate(
+    options: SimulateOptions, *, screen: Screen | None = None, stop: asyncio.Event | None = None
+) -> SimulateReport:
+    """Run the simulation; `stop` ends it early, with its report. Raises `CannotConnect` when proctors cannot join."""
+    began = time.monotonic()
+    screen = screen or Screen(live=False)
+    rng = random.Random(options.seed)
+    place = Place(
+        options.socket_urls,
+        options.web_url,
+        options.plan_id,
+        partial(_token, options.settings, options.plan_id),
+        options.speed,
+    )
+    proctors = await _join_proctors(options, place, screen)
+    examinees = [
+        SimulatedExaminee(f"E{number:03}", place, story, proctors[0], random.Random(rng.random()))
+        for number, story in enumerate(deal_stories(options.examinees, rng), start=1)
+    ]
+    title = f"plan {options.plan_id} on {len(options.socket_urls)} socket servers, seed {options.seed}"
+    background = [asyncio.create_task(proctor.watch()) for proctor in proctors]
+    background.append(asyncio.create_task(screen.draw(title, examinees, proctors[0])))
+    stories = [asyncio.create_task(one.live(endless=options.duration is not None)) for one in examinees]
+    try:
+        await _until_told(stories, options.duration, stop)
+        await _end(stories)
+        for one in examinees:
+            one.doing = ""
+            one.client.wake()
+        screen.note("the stories end; what the proctors see is compared with what is true")
+        await _settle(examinees, proctors, began_stop=stop is not None and stop.is_set())
+        report = report_of(options.plan_id, options.seed, time.monotonic() - began, examinees, proctors)
+    finally:
+        await _end(stories)
+        await _end(background)
+        await asyncio.gather(*(one.leave() for one in examinees), *(one.client.close() for one in proctors))
+    for task in stories + background:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+    return report
+
+
+def _token(settings: Settings, plan_id: str, role: Role, subject: str) -> str:
+    return issue_token(settings, role, plan_id, subject)
+
+
+async def _join_proctors(options: SimulateOptions, place: Place, screen: Screen) -> list[SimulatedProctor]:
+    proctors = []
+    for number in range(max(1, options.proctors)):
+        url = options.socket_urls[number % len(options.socket_urls)]
+        name = f"T{number + 1:03}"
+        proctors.append(
+            SimulatedProctor(name, url, place.token("proctor", name), screen.event if number == 0 else None)
+        )
+    try:
+        await asyncio.gather(*(proctor.join() for proctor in proctors))
+    except (ExamwireError, TimeoutError) as error:
+        for proctor in proctors:
+            await proctor.client.close()
+        raise CannotConnect(f"no proctor can watch plan {options.plan_id}: {error or 'no snapshot came'}") from error
+    return proctors
+
+
+async def _until_told(stories: list[asyncio.Task[None]], duration: float | None, stop: asyncio.Event | None) -> None:
+    async def told() -> None:
+        await asyncio.wait(stories)
+
+    ends = {asyncio.create_task(told()), asyncio.create_task((stop or asyncio.Event()).wait())}
+    try:
+        await asyncio.wait(ends, timeout=duration, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for end in ends:
+            end.cancel()
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+
+
+async def _settle(examinees: list[SimulatedExaminee], proctors: list[SimulatedProctor], *, began_stop: bool) -> None:
+    """Wait until those on their way are back and the proctors have been told, for a while."""
+    deadline = time.monotonic() + (SETTLE_SECONDS / 2 if began_stop else SETTLE_SECONDS)
+    while time.monotonic() < deadline:
+        quiet = all(one.present or one.away for one in examinees)
+        if quiet and not any(wrong_in(one, examinees) or missing_in(one, examinees) for one in proctors):
+            return
+        await asyncio.sleep(0.05)
+
+
+# -- the command ----------------------------------------------------------------------------------------
+
+
+@takes_settings("data_dir")
+def app_command(
+    settings: Settings,
+    socket_url: Annotated[
+        list[str] | None,
+        typer.Option("--socket-url", help="A socket server (repeatable); default: those of `examwire up`."),
+    ] = None,
+    web_url: Annotated[str | None, typer.Option("--web-url", help="The web server that phones upload to.")] = None,
+    plan: Annotated[str | None, typer.Option("--plan", help="The plan; default: that of `examwire up`.")] = None,
+    examinees: Annotated[int, typer.Option("--examinees", min=1, max=2000, help="How many examinees.")] = 12,
+    proctors: Annotated[int, typer.Option("--proctors", min=1, max=100, help="Spread over the servers.")] = 2,
+    duration: Annotated[
+        float | None,
+        typer.Option("--duration", min=1, help="Seconds; default: until every examinee's story is told."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Replays a choice of behaviour.")] = None,
+    speed: Annotated[
+        float, typer.Option("--speed", min=0.1, max=100, help="How many times as quick as people they are.")
+    ] = 1.0,
+    output: OutputOption = Format.TABLE,
+) -> None:
+    """Examinees and proctors that behave like real ones, against a running system.
+
+    Examinees join, close and reopen the page, lose their TCP connection, hang, connect from another place, upload a
+    picture by phone or never do, and stay away until a proctor readmits them. The live view shows what the first
+    proctor sees; the report says whether all proctors agree with each other and with what is true. Ctrl-C ends it
+    early. Exit codes: 0 all agree and nothing is missing or doubled, 1 not so, 4 no system to connect to.
+    """
+    require_taken_here(settings)
+    try:
+        options = _options(settings, socket_url, web_url, plan, examinees, proctors, duration, seed, speed)
+        report = asyncio.run(_run(options, Screen(live=output is Format.TABLE and sys.stdout.isatty())))
+    except CannotConnect as error:
+        say(f"examwire: {error}", err=True)
+        raise typer.Exit(ExitCode.UNREACHABLE) from None
+    show(report.model_dump(by_alias=True), lambda: draw_report(report), output)
+    raise typer.Exit(ExitCode.OK if report.ok else ExitCode.FAILED)
+
+
+def _options(
+    settings: Settings,
+    socket_urls: list[str] | None,
+    web_url: str | None,
+    plan: str | None,
+    examinees: int,
+    proctors: int,
+    duration: float | None,
+    seed: int | None,
+    speed: float,
+) -> SimulateOptions:
+    running = RunningUp.on(settings.data_dir) if not socket_urls else None
+    if running is None and not socket_urls:
+        raise CannotConnect(
+            f"no `examwire up` runs on {settings.data_dir} (there is no {settings.data_dir / READY_FILE}): start it, "
+            "or say --data-dir of the one that runs, or --socket-url and --web-url"
+        )
+    if running is not None and running.certificate_file is not None:
+        trusted_here(running.certificate_file)
+    return SimulateOptions(
+        settings,
+        tuple(socket_urls) if socket_urls else running.socket_urls if running is not None else (),
+        web_url or (running.web_url if running is not None else None),
+        check_id("planId", plan or (running.plan_id if running is not None else "P001")),
+        examinees,
+        proctors,
+        duration,
+        secrets.randbelow(1_000_000) if seed is None else seed,
+        speed,
+    )
+
+
+async def _run(options: SimulateOptions, screen: Screen) -> SimulateReport:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def interrupted() -> None:
+        if stop.is_set():  # the second time: at once
+            loop.remove_signal_handler(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    try:
+        return await simulate(options, screen=screen, stop=stop)
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
