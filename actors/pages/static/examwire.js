@@ -32,25 +32,25 @@ export {
   spread,
   welcomed,
   without,
-} from "./examwire-rules.js";
-export { PlanView, Seen } from "./examwire-plan.js";
-export { decode } from "./examwire-frames.js";
-export { ASK_SECONDS } from "./examwire-servers.js";
-export { OPEN_SECONDS, PROBE_SECONDS } from "./examwire-line.js";
-export { LONG_HIDDEN_SECONDS } from "./examwire-keeper.js";
-export { Client } from "./examwire-client.js";
-export { ExamineeClient, ProctorClient, REQUEST_SECONDS, RequestFailed } from "./examwire-roles.js";
+} from "./client/reconnect-rules.js";
+export { PlanView, Seen } from "./client/plan-view.js";
+export { decode } from "./client/frames.js";
+export { ASK_SECONDS } from "./client/server-list.js";
+export { OPEN_SECONDS, PROBE_SECONDS } from "./client/connection.js";
+export { LONG_HIDDEN_SECONDS } from "./client/connection-keeper.js";
+export { Client } from "./client/client.js";
+export { ExamineeClient, ProctorClient, REQUEST_SECONDS, RequestFailed } from "./client/roles.js";
 
-/** @typedef {import("./examwire-rules.js").Comeback} Comeback */
-/** @typedef {import("./examwire-rules.js").CloseRule} CloseRule */
-/** @typedef {import("./examwire-rules.js").GiveUp} GiveUp */
-/** @typedef {import("./examwire-rules.js").Happened} Happened */
-/** @typedef {import("./examwire-rules.js").Policy} Policy */
-/** @typedef {import("./examwire-rules.js").Remedy} Remedy */
-/** @typedef {import("./examwire-rules.js").Status} Status */
-/** @typedef {import("./examwire-rules.js").Wait} Wait */
-/** @typedef {import("./examwire-plan.js").Message} Message */
-/** @typedef {import("./examwire-plan.js").Verdict} Verdict */
-/** @typedef {import("./examwire-client.js").ClientOptions} ClientOptions */
-/** @typedef {import("./examwire-client.js").ViewStatus} ViewStatus */
-/** @typedef {import("./examwire-roles.js").Notice} Notice */
+/** @typedef {import("./client/reconnect-rules.js").Comeback} Comeback */
+/** @typedef {import("./client/reconnect-rules.js").CloseRule} CloseRule */
+/** @typedef {import("./client/reconnect-rules.js").GiveUp} GiveUp */
+/** @typedef {import("./client/reconnect-rules.js").Happened} Happened */
+/** @typedef {import("./client/reconnect-rules.js").Policy} Policy */
+/** @typedef {import("./client/reconnect-rules.js").Remedy} Remedy */
+/** @typedef {import("./client/reconnect-rules.js").Status} Status */
+/** @typedef {import("./client/reconnect-rules.js").Wait} Wait */
+/** @typedef {import("./client/plan-view.js").Message} Message */
+/** @typedef {import("./client/plan-view.js").Verdict} Verdict */
+/** @typedef {import("./client/client.js").ClientOptions} ClientOptions */
+/** @typedef {import("./client/client.js").ViewStatus} ViewStatus */
+/** @typedef {import("./client/roles.js").Notice} Notice */

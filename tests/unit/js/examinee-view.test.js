@@ -4,11 +4,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { CLOSE_RULES } from "../../../actors/pages/static/examwire.js";
-import { isPatient, viewOf } from "../../../actors/pages/static/examinee-view.js";
-import { texts as examineeEn } from "../../../actors/pages/static/locales/examinee.en.js";
-import { texts as examineeKo } from "../../../actors/pages/static/locales/examinee.ko.js";
-import { texts as phoneEn } from "../../../actors/pages/static/locales/phone.en.js";
-import { texts as phoneKo } from "../../../actors/pages/static/locales/phone.ko.js";
+import { isPatient, viewOf } from "../../../actors/pages/static/examinee/connection-texts.js";
+import { texts as examineeEn } from "../../../actors/pages/static/examinee/texts.en.js";
+import { texts as examineeKo } from "../../../actors/pages/static/examinee/texts.ko.js";
+import { texts as phoneEn } from "../../../actors/pages/static/phone/texts.en.js";
+import { texts as phoneKo } from "../../../actors/pages/static/phone/texts.ko.js";
 
 const trying = { attempt: 2, maxAttempts: 5, migrating: false };
 const ended = (name, code = 4500) => ({ state: "gaveUp", reason: "CLOSE_CODE", code, name, remedy: "USER", detail: null });

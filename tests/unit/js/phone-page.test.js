@@ -3,11 +3,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { hindrance, troubleOf } from "../../../actors/pages/static/phone-camera.js";
-import { codeOf, redeem, spaced, timesOf } from "../../../actors/pages/static/phone-code.js";
-import { deviceOf } from "../../../actors/pages/static/phone-device.js";
-import { LONG_EDGE, QUALITY, attempts, fitted } from "../../../actors/pages/static/phone-picture.js";
-import { uploadUrl } from "../../../actors/pages/static/phone-upload.js";
+import { hindrance, troubleOf } from "../../../actors/pages/static/phone/camera.js";
+import { codeOf, redeem, spaced, timesOf } from "../../../actors/pages/static/mobile/code.js";
+import { deviceOf } from "../../../actors/pages/static/mobile/device.js";
+import { LONG_EDGE, QUALITY, attempts, fitted } from "../../../actors/pages/static/mobile/picture.js";
+import { uploadUrl } from "../../../actors/pages/static/mobile/upload-request.js";
 
 test("a code is the same however it is typed or pasted", () => {
   for (const typed of ["ABCD-EFGH", "abcdefgh", " abcd efgh ", "AbCd–eFgH", "https://exam.example/phone#code=ABCDEFGH"]) {

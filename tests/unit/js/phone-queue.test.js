@@ -16,7 +16,7 @@ import {
   resume,
   retryAfterSeconds,
   sending,
-} from "../../../actors/pages/static/phone-queue.js";
+} from "../../../actors/pages/static/mobile/upload-rules.js";
 
 const NOW = Date.UTC(2026, 0, 1, 9, 0, 0);
 const broken = { kind: "network" };

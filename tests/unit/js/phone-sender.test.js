@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { BACKOFF_SECONDS, begin } from "../../../actors/pages/static/phone-queue.js";
-import { Sender } from "../../../actors/pages/static/phone-sender.js";
+import { BACKOFF_SECONDS, begin } from "../../../actors/pages/static/mobile/upload-rules.js";
+import { Sender } from "../../../actors/pages/static/mobile/upload-driver.js";
 
 /** A clock, and a network that answers when it is told to. */
 class World {

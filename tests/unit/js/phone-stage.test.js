@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { isWelcome } from "../../../actors/pages/static/phone-queue.js";
-import { CALM_SECONDS, EXPIRED, LEAST_SECONDS, SPREAD, StageWatch, URGENT_SECONDS, stageOf } from "../../../actors/pages/static/phone-stage.js";
+import { isWelcome } from "../../../actors/pages/static/mobile/upload-rules.js";
+import { CALM_SECONDS, EXPIRED, LEAST_SECONDS, SPREAD, StageWatch, URGENT_SECONDS, stageOf } from "../../../actors/pages/static/phone/stage.js";
 
 const PASS = { token: "t", planId: "P001", examineeId: "E001" };
 

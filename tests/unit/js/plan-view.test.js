@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { decode } from "../../../actors/pages/static/examwire-frames.js";
+import { decode } from "../../../actors/pages/static/client/frames.js";
 
 const event = (type, version, more = {}) => ({ type, data: { planId: "P001", examineeId: "E1", version, ...more } });
 

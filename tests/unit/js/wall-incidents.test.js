@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Incidents, LEAST, networkOf, WINDOW_SECONDS } from "../../../actors/pages/static/wall-incidents.js";
+import { Incidents, LEAST, networkOf, WINDOW_SECONDS } from "../../../actors/pages/static/proctor/incidents/detection.js";
 
 const START = Date.parse("2026-11-22T09:15:02Z");
 
@@ -217,7 +217,7 @@ test("who leaves the plan is not waited for", () => {
 /**
  * The processor's time that `work` takes, in ms, at its best of some runs: other processes make it longer, never shorter.
  * @param {() => Incidents} prepare what is to be settled, made anew for each run
- * @param {(found: import("../../../actors/pages/static/wall-incidents.js").Incident[]) => void} check
+ * @param {(found: import("../../../actors/pages/static/proctor/incidents/detection.js").Incident[]) => void} check
  */
 function settling(prepare, check) {
   const times = Array.from({ length: 5 }, () => {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 
-import { Pace } from "../../../actors/pages/static/wall-pace.js";
+import { Pace } from "../../../actors/pages/static/proctor/throttle.js";
 
 /** @param {import("node:test").TestContext} context */
 function clock(context) {

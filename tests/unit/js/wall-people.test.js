@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { Seen } from "../../../actors/pages/static/examwire.js";
-import { ORDER, People, reorders, STATES, stateOf } from "../../../actors/pages/static/wall-people.js";
+import { ORDER, People, reorders, STATES, stateOf } from "../../../actors/pages/static/proctor/examinees.js";
 
 /** @param {string} id @param {Partial<Seen>} [more] */
 function seen(id, more = {}) {
@@ -16,7 +16,7 @@ function people(...some) {
   return all;
 }
 
-/** @param {import("../../../actors/pages/static/wall-people.js").Person[]} persons */
+/** @param {import("../../../actors/pages/static/proctor/examinees.js").Person[]} persons */
 const ids = (persons) => persons.map((one) => one.id);
 
 test("each state of the connection and the phone is one state of the wall", () => {
@@ -131,7 +131,7 @@ test("a change asks for a new order only where it may make one: what reorders sa
   /** @type {Partial<Seen>[]} */
   const looks = [{ since: EARLY }, { since: LATE }, { since: LATE, status: "DISCONNECTED" }, { since: EARLY, name: "Zoe" },
     { since: EARLY, status: "DISCONNECTED" }, { since: EARLY, mobileSync: "WAITING", mobileSyncAt: LATE }];
-  /** @type {import("../../../actors/pages/static/wall-people.js").How[]} */
+  /** @type {import("../../../actors/pages/static/proctor/examinees.js").How[]} */
   const hows = ["attention", "id", "name", "since"].flatMap((sort) => [
     { sort }, { sort, search: "zoe" }, { sort, states: new Set(["lost"]) }, { sort, only: new Set(["E2"]) }]);
   let [asked, spared] = [0, 0];

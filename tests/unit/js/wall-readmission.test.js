@@ -3,14 +3,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { useTexts } from "../../../actors/pages/static/i18n.js";
-import { texts as en } from "../../../actors/pages/static/locales/proctor.en.js";
-import { AT_ONCE, PER_SECOND, Readmission } from "../../../actors/pages/static/wall-readmission.js";
-import { lineOf, someOf } from "../../../actors/pages/static/wall-readmit.js";
+import { useTexts } from "../../../actors/pages/static/common/i18n.js";
+import { texts as en } from "../../../actors/pages/static/proctor/locales/en.js";
+import { AT_ONCE, PER_SECOND, Readmission } from "../../../actors/pages/static/proctor/readmit/batch.js";
+import { lineOf, someOf } from "../../../actors/pages/static/proctor/readmit/readmit.js";
 
 useTexts({ en });
 
-/** @typedef {import("../../../actors/pages/static/wall-readmission.js").Answer} Answer */
+/** @typedef {import("../../../actors/pages/static/proctor/readmit/batch.js").Answer} Answer */
 
 const ids = (/** @type {number} */ n) => Array.from({ length: n }, (_, k) => `E${k + 1}`);
 const settled = () => new Promise((resolve) => setImmediate(resolve));

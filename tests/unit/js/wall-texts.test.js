@@ -2,20 +2,20 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { chosen, clock, duration, t, useTexts } from "../../../actors/pages/static/i18n.js";
-import { texts as en } from "../../../actors/pages/static/locales/proctor.en.js";
-import { texts as ko } from "../../../actors/pages/static/locales/proctor.ko.js";
-import { Actions } from "../../../actors/pages/static/wall-actions.js";
-import { Owed, Summary } from "../../../actors/pages/static/wall-alerts.js";
-import { Incident, WINDOW_SECONDS } from "../../../actors/pages/static/wall-incidents.js";
-import { ORDER } from "../../../actors/pages/static/wall-people.js";
-import { incidentName } from "../../../actors/pages/static/wall-text.js";
-import { entryOf, entryText, Timeline } from "../../../actors/pages/static/wall-timeline.js";
+import { chosen, clock, duration, t, useTexts } from "../../../actors/pages/static/common/i18n.js";
+import { texts as en } from "../../../actors/pages/static/proctor/locales/en.js";
+import { texts as ko } from "../../../actors/pages/static/proctor/locales/ko.js";
+import { Actions } from "../../../actors/pages/static/proctor/panel/actions.js";
+import { Owed, Summary } from "../../../actors/pages/static/proctor/incidents/alerts.js";
+import { Incident, WINDOW_SECONDS } from "../../../actors/pages/static/proctor/incidents/detection.js";
+import { ORDER } from "../../../actors/pages/static/proctor/examinees.js";
+import { incidentName } from "../../../actors/pages/static/proctor/texts.js";
+import { entryOf, entryText, Timeline } from "../../../actors/pages/static/proctor/panel/timeline.js";
 
 const PAGES = new URL("../../../actors/pages/", import.meta.url);
 useTexts({ en, ko });
 
-/** @param {import("../../../actors/pages/static/i18n.js").Text} text */
+/** @param {import("../../../actors/pages/static/common/i18n.js").Text} text */
 const parameters = (text) => [...new Set(Object.values(typeof text === "string" ? { text } : text)
   .flatMap((form) => [...form.matchAll(/\{(\w+)\}/g)].map((found) => found[1])))].sort();
 

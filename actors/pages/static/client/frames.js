@@ -1,0 +1,71 @@
+// What comes over the wire, as messages that can be used: the door of the client. Pure.
+
+import { CHANGES } from "./plan-view.js";
+
+/** @typedef {import("./plan-view.js").Message} Message */
+
+/**
+ * The messages of a frame, and how many of its elements are none that can be used: a newer server may say things that
+ * we do not know.
+ * @param {unknown} text
+ * @returns {{messages: Message[], malformed: number}}
+ */
+export function decode(text) {
+  let parsed;
+  try {
+    parsed = typeof text === "string" ? JSON.parse(text) : null;
+  } catch {
+    parsed = null;
+  }
+  const elements = Array.isArray(parsed) ? parsed : [parsed];
+  const messages = elements.filter(isMessage).map((one) => ({ type: one.type, data: one.data ?? {} }));
+  return { messages, malformed: elements.length - messages.length };
+}
+
+/** @param {any} value */
+export const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** @param {any} element @returns {boolean} */
+function isMessage(element) {
+  if (!isObject(element) || typeof element.type !== "string") return false;
+  const data = element.data ?? {};
+  if (!isObject(data)) return false;
+  if (element.type === "welcome") return isWelcome(data);
+  if (element.type === "migrate") return isUrls(data.endpoints);
+  if (element.type === "plan_snapshot") return Array.isArray(data.examinees) && data.examinees.every(isRow);
+  if (element.type === "examinee_enrolled" && !(isObject(data.connection) && isObject(data.reconnect))) return false;
+  if (CHANGES.has(element.type)) {
+    // Of a connection there is no event without a version: it would count as newer than any.
+    const version = element.type.startsWith("examinee_") ? data.version : (data.version ?? 0);
+    return typeof data.examineeId === "string" && Number.isSafeInteger(version) && version >= 0;
+  }
+  return true;
+}
+
+/** @param {any} data */
+function isWelcome(data) {
+  const { reconnect: policy, heartbeatSeconds } = data;
+  /** @param {any} value */
+  const isNumber = (value) => Number.isFinite(value) && value >= 0;
+  return (
+    heartbeatSeconds > 0 &&
+    Number.isFinite(heartbeatSeconds) &&
+    isUrls(data.endpoints) &&
+    isObject(policy) &&
+    isNumber(policy.maxAttempts) &&
+    isNumber(policy.jitter) &&
+    Array.isArray(policy.backoffSeconds) &&
+    policy.backoffSeconds.every(isNumber)
+  );
+}
+
+/** @param {any} value @returns {value is string[]} */
+export const isUrls = (value) => Array.isArray(value) && value.every((one) => typeof one === "string");
+
+/** @param {any} row */
+const isRow = (row) =>
+  isObject(row) &&
+  typeof row.examineeId === "string" &&
+  Number.isSafeInteger(row.version) &&
+  [row.connection, row.mobileSync, row.reconnect].every(isObject) &&
+  Number.isSafeInteger(row.mobileSync.version);

@@ -1,0 +1,229 @@
+/**
+ * The examinee's page: the state of the connection in plain words, messages of proctors, the mobile step.
+ *
+ * What is said in which state is in `examinee-view.js`; the connection itself is `examwire.js`.
+ */
+
+import { ExamineeClient } from "../examwire.js";
+import { viewOf, isPatient, GRACE_MS } from "./connection-texts.js";
+import { Messages } from "./messages.js";
+import { MobileStep } from "./mobile-step.js";
+import { languagePicker, languages, t, useTexts } from "../common/i18n.js";
+import { texts as en } from "./texts.en.js";
+import { texts as ko } from "./texts.ko.js";
+import { forget, fromAddress, remember, said } from "../common/token.js";
+import { announce, byId } from "../common/parts.js";
+
+const PAGE = "examinee";
+/** A server tells whom it refuses right after its welcome; with Redis away it may say nothing for long. */
+const SETTLED_MS = 2000;
+/** How often a page that is shut out asks whether it may come back, in seconds; spread, for a hall may be shut out. */
+const SHUT_OUT_SECONDS = 8;
+/** How often one asks that reached no socket server any more: ever more rarely, for each answer means one more try. */
+const DEAD_SECONDS = [8, 8, 15, 30, 60];
+
+/** @type {ExamineeClient | null} */
+let client = null;
+/** @type {Messages | null} */
+let messages = null;
+let token = "";
+let plan = "";
+let examinee = "";
+let settled = false;
+/** The server has said so itself, on this connection. */
+let recorded = false;
+let shutOut = false;
+let asked = 0;
+/** @type {ReturnType<typeof setTimeout> | undefined} */ let settling;
+/** @type {ReturnType<typeof setTimeout> | undefined} */ let patience;
+/** @type {ReturnType<typeof setTimeout> | undefined} */ let asking;
+/** @type {ReturnType<typeof setInterval> | undefined} */ let counting;
+let shownKey = "";
+/** @type {string} */ let saidKey = "";
+
+useTexts({ en, ko });
+languagePicker(/** @type {HTMLSelectElement} */ (byId("language")));
+languages.addEventListener("change", () => show(true));
+byId("token-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  useToken(/** @type {HTMLInputElement} */ (byId("token")).value.trim());
+});
+byId("try-now").addEventListener("click", (event) => {
+  if (client?.status.state === "gaveUp" && client.status.remedy === "RELOAD") location.reload();
+  else client?.tryNow(event);
+});
+addEventListener("hashchange", () => {
+  const given = fromAddress(PAGE);
+  if (given !== null && given !== token) useToken(given);
+});
+const given = fromAddress(PAGE);
+if (given === null) show(true);
+else useToken(given);
+
+/** Connect with a token, or say what is wrong with it. @param {string} one */
+function useToken(one) {
+  const claims = said(one);
+  const wrong = claims === null ? "token.none" : claims.role !== "examinee" ? "token.role" : "";
+  byId("token-error").textContent = wrong && t(wrong, { role: claims?.role ?? "" });
+  byId("token").setAttribute("aria-invalid", String(wrong !== ""));
+  if (claims === null || wrong) {
+    show(true);
+    byId("token").focus();
+    return;
+  }
+  const another = claims.plan !== plan || claims.subject !== examinee;
+  token = one;
+  remember(PAGE, token);
+  /** @type {HTMLInputElement} */ (byId("token")).value = "";
+  if (client !== null && !another) {
+    client.setToken(token);
+    return;
+  }
+  if (client !== null) {
+    location.reload(); // somebody else: nothing of the one before may stay on the page
+    return;
+  }
+  ({ plan, subject: examinee } = claims);
+  begin();
+}
+
+function begin() {
+  client = new ExamineeClient({ endpointsUrl: new URL("/v1/endpoints", location.href).href, token });
+  messages = new Messages(client);
+  new MobileStep(client, () => ({ plan, examinee, token }));
+  client.addEventListener("status", () => changed());
+  client.addEventListener("state", () => settle(true));
+  client.addEventListener("viewStatus", () => show());
+  client.addEventListener("tokenNeeded", () => show());
+  client.addEventListener("token", () => renewed());
+  client.addEventListener("unread", () => showTitle());
+  client.connect();
+  show(true);
+}
+
+/** The client stands elsewhere. */
+function changed() {
+  const status = client?.status;
+  clearTimeout(settling);
+  // What the browser says of the network ends no connection: after "offline" it may be the same one.
+  if (status?.state !== "connected" && status?.state !== "offline") settled = recorded = false;
+  else if (status.state === "connected" && !settled) settling = setTimeout(() => settle(false), SETTLED_MS);
+  show();
+}
+
+/** The server has said that the examinee is in, or has not said otherwise for so long. @param {boolean} said */
+function settle(said) {
+  clearTimeout(settling);
+  settled = true;
+  recorded ||= said;
+  shutOut = false;
+  asked = 0;
+  show();
+}
+
+/** @param {boolean} [atOnce] without the patience that short interruptions are given */
+function show(atOnce = false) {
+  const status = client?.status ?? { state: /** @type {const} */ ("idle") };
+  const view = viewOf(status, settled, shutOut, recorded, client?.viewStatus.current, client?.tokenNeeded);
+  const wait = !atOnce && isPatient(shownKey, view);
+  if (!wait) {
+    clearTimeout(patience);
+    patience = undefined;
+    render(view);
+  } else patience ??= setTimeout(() => show(true), GRACE_MS);
+  ask(view.asks);
+}
+
+/** There is another token: what was not told by the old one is asked for at once. */
+function renewed() {
+  ask(null);
+  asked = 0;
+  show(true);
+  if (asking !== undefined) void admission();
+}
+
+/** @param {import("./connection-texts.js").View} view */
+function render(view) {
+  shownKey = view.key;
+  byId("connection").dataset.tone = view.tone;
+  byId("connection-icon").dataset.shown = view.icon;
+  byId("who").textContent = examinee && t("who", { plan, examinee });
+  const status = client?.status;
+  const code = status?.state === "gaveUp" ? `${status.name}${status.detail ? `: ${status.detail}` : ""}` : "";
+  byId("connection-title").textContent = t(`${view.key}.title`);
+  byId("connection-text").textContent = t(`${view.key}.text`, { code });
+  const button = byId("try-now");
+  const had = document.activeElement === button;
+  button.hidden = view.button === null;
+  if (view.button !== null) button.textContent = t(`button.${view.button}`);
+  if (had && button.hidden) focusHeading();
+  byId("token-form").hidden = !view.asksToken;
+  if (view.asksToken && client !== null && !client.connected) forget(PAGE);
+  clearInterval(counting);
+  if (view.next !== null) counting = setInterval(() => showNext(view), 500);
+  showNext(view);
+  showTitle();
+  if (saidKey !== view.key) {
+    const first = saidKey === "";
+    saidKey = view.key;
+    if (!first) announce(`${byId("connection-title").textContent}. ${byId("connection-text").textContent}`);
+  }
+}
+
+/** The keyboard's place is kept when the button under it goes. */
+function focusHeading() {
+  const heading = byId("connection-title");
+  heading.tabIndex = -1;
+  heading.focus();
+}
+
+/** @param {import("./connection-texts.js").View} view */
+function showNext(view) {
+  const status = client?.status;
+  let text = "";
+  if (view.next !== null && (status?.state === "waiting" || status?.state === "connecting")) {
+    const { attempt, maxAttempts } = status;
+    const left = status.state === "waiting" ? Math.ceil((status.at - Date.now()) / 1000) : 0;
+    text = left > 0 ? t("next.in", { n: left, attempt, max: maxAttempts }) : t("next.now", { attempt, max: maxAttempts });
+  }
+  byId("connection-next").textContent = text;
+}
+
+/** The tab says it, too: the page may lie behind the exam. */
+function showTitle() {
+  const unread = messages?.unread ?? 0;
+  const state = ["connected", "unrecorded", "behind", "moving"].includes(shownKey) ? "" : `${t(`${shownKey}.title`)} – `;
+  document.title = `${unread > 0 ? `(${unread}) ` : ""}${state}${t("title")}`;
+}
+
+/** Ask the web server now and then whether to come back, and do so when it says yes. @param {"shut" | "dead" | null} why */
+function ask(why) {
+  if (why === null) {
+    clearTimeout(asking);
+    asking = undefined;
+    return;
+  }
+  const seconds = why === "shut" ? SHUT_OUT_SECONDS : DEAD_SECONDS[Math.min(asked, DEAD_SECONDS.length - 1)];
+  asking ??= setTimeout(() => void admission(), seconds * (0.75 + Math.random() / 2) * 1000);
+}
+
+async function admission() {
+  clearTimeout(asking);
+  const place = `/v1/plans/${encodeURIComponent(plan)}/examinees/${encodeURIComponent(examinee)}/admission`;
+  const used = token;
+  /** @type {boolean | null} */
+  let admitted = null;
+  try {
+    const response = await fetch(place, { headers: { Authorization: `Bearer ${used}` }, cache: "no-store" });
+    if (response.ok) ({ admitted } = await response.json());
+    else if (response.status === 401 && used === token) client?.tokenRefused();
+  } catch {
+    admitted = null; // no network: asked again
+  }
+  if (asking === undefined || used !== token) return; // something has changed meanwhile
+  asking = undefined;
+  asked += 1;
+  if (admitted === true) client?.comeBack();
+  else shutOut = admitted === false || shutOut;
+  show();
+}

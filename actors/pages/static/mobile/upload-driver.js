@@ -1,0 +1,102 @@
+/**
+ * Sends one picture until its end, by the rules of `phone-queue.js`: the timers and the network around them.
+ */
+
+import { after, expired, hurry, restored, resume, sending } from "./upload-rules.js";
+
+/** @typedef {import("./upload-rules.js").Upload} Upload */
+/** @typedef {{result: Promise<import("./upload-rules.js").Result>, stop: () => void}} Try */
+
+/**
+ * @typedef {object} Surroundings what a test replaces
+ * @property {() => number} now ms since the epoch, by the server's clock
+ * @property {() => number} random in [0, 1)
+ * @property {(callback: () => void, ms: number) => any} setTimeout
+ * @property {(timer: any) => void} clearTimeout
+ */
+
+/** Event `change`: `upload` or `share` is another one. */
+export class Sender extends EventTarget {
+  /**
+   * @param {(progress: (share: number) => void) => Try} send begins one try
+   * @param {Surroundings} around
+   */
+  constructor(send, around) {
+    super();
+    this._send = send;
+    this._around = around;
+    /** @type {Upload | null} */ this.upload = null;
+    /** How much of the try that is under way has left the phone, 0 to 1. */
+    this.share = 0;
+    this._timer = null;
+    /** @type {Try | null} */ this._try = null;
+  }
+
+  /** Begin, or go on after a reload. @param {Upload} upload */
+  start(upload) {
+    this.stop();
+    this._to(restored(upload, this._around.now()));
+  }
+
+  /** The network is back, or somebody looks at the page. */
+  hurry() {
+    if (this.upload !== null) this._to(hurry(this.upload, this._around.now()));
+  }
+
+  /** There is a new token, or a person who says "again". @param {number | null} deadline */
+  resume(deadline) {
+    if (this.upload !== null) this._to(resume(this.upload, this._around.now(), deadline));
+  }
+
+  /** There is more time. @param {number | null} deadline */
+  extend(deadline) {
+    if (this.upload === null) return;
+    if (this.upload.state === "late") this.resume(deadline);
+    else this._to({ ...this.upload, deadline });
+  }
+
+  /** The permission of this phone has ended. */
+  expire() {
+    if (this.upload !== null) this._to(expired(this.upload));
+  }
+
+  /** Forget it: nothing more is sent. */
+  stop() {
+    this._around.clearTimeout(this._timer);
+    this._timer = null;
+    const ended = this._try;
+    this._try = null;
+    ended?.stop();
+    this.upload = null;
+    this.share = 0;
+  }
+
+  /** @param {Upload} upload */
+  _to(upload) {
+    const same = upload === this.upload;
+    this.upload = upload;
+    this._around.clearTimeout(this._timer);
+    this._timer = null;
+    if (upload.state === "ready") {
+      this._timer = this._around.setTimeout(() => this._begin(), Math.max(0, upload.nextAt - this._around.now()));
+    }
+    if (!same) this.dispatchEvent(new Event("change"));
+  }
+
+  _begin() {
+    if (this.upload === null) return;
+    this.share = 0;
+    const begun = this._send((share) => {
+      if (this._try !== begun) return;
+      this.share = share;
+      this.dispatchEvent(new Event("change"));
+    });
+    this._try = begun;
+    this._to(sending(this.upload));
+    void begun.result.then((result) => {
+      if (this._try !== begun || this.upload === null) return;
+      this._try = null;
+      this._to(after(this.upload, result, this._around.now(), this._around.random() * 2 - 1));
+    });
+  }
+}

@@ -1,0 +1,387 @@
+/**
+ * The phone's page: code, camera, picture, sent. One step at a time; here is which one, and what leads on to the next.
+ *
+ * Rules are elsewhere: `phone-queue.js` when a picture is sent again, `phone-stage.js` when the server is asked how much time
+ * there is, `phone-finder.js` the camera and what is sent of a picture, `phone-store.js` what a reload finds again. What each
+ * step looks like is in `phone-steps.js`.
+ */
+
+import { languagePicker, languages, t, useTexts } from "../common/i18n.js";
+import { texts as en } from "./texts.en.js";
+import { texts as ko } from "./texts.ko.js";
+import { fromAddress, remember } from "../common/token.js";
+import { codeOf, redeem } from "../mobile/code.js";
+import { thisDevice } from "../mobile/device.js";
+import { Finder } from "./viewfinder.js";
+import { begin, isWelcome } from "../mobile/upload-rules.js";
+import { Sender } from "../mobile/upload-driver.js";
+import { StageWatch, stageOf } from "./stage.js";
+import * as steps from "./steps.js";
+import { PhoneStore } from "./picture-store.js";
+import { send, uploadUrl } from "../mobile/upload-request.js";
+import { Countdown, Thumbnail, announce, byId, keepAwake, maxPictureBytes } from "../common/parts.js";
+
+/** A clock that is put right, or an answer that travelled for long: what differs by less is the same. */
+const CLOCK_MS = 2000;
+
+const store = new PhoneStore();
+const finder = new Finder(/** @type {HTMLVideoElement} */ (byId("video")), maxPictureBytes());
+const taken = new Thumbnail([byId("taken"), byId("sent")]);
+const awake = keepAwake();
+const clock = {
+  now: () => serverNow(),
+  random: Math.random,
+  setTimeout: (/** @type {() => void} */ work, /** @type {number} */ ms) => setTimeout(work, ms),
+  clearTimeout: (/** @type {number} */ timer) => clearTimeout(timer),
+};
+const sender = new Sender((progress) => sendOnce(progress), clock);
+const watch = new StageWatch({
+  ...clock,
+  ask: async () => (kept === null ? null : stageOf(kept.pass)),
+  told: (told) => void staged(told),
+  expired: () => expire(),
+  urgent: () => removed || (left() ?? 1) <= 0,
+});
+
+/** @type {import("./steps.js").Step} */
+let step = "code";
+/** @type {import("./picture-store.js").Kept | null} */
+let kept = null;
+/** The picture that was taken and is looked at. @type {Blob | null} */
+let picture = null;
+/** A proctor has removed the examinee. */
+let removed = false;
+/** The server does not accept this phone's token any more. */
+let expired = false;
+/** A picture of this examinee has arrived, of this phone or another: no time is counted any more. */
+let arrived = false;
+/** The deadline has passed, as far as this phone knows; the server decides when a picture comes all the same. */
+let late = false;
+let soon = false;
+/** @type {import("../mobile/code.js").NoPass | null} */
+let failure = null;
+/** The code that is being redeemed. */
+let code = "";
+/** @type {import("../mobile/device.js").Device} */
+let device;
+
+useTexts({ en, ko });
+languagePicker(/** @type {HTMLSelectElement} */ (byId("language")));
+languages.addEventListener("change", () => show());
+const countdown = new Countdown(() => tick());
+void start();
+
+async function start() {
+  device = await thisDevice();
+  kept = await store.read();
+  if (kept !== null && isOver(kept)) await forget();
+  listen();
+  await open(codeOf(fromAddress("phone", "code") ?? ""));
+}
+
+/** What was kept for an exam long ago is nobody's business any more. @param {import("./picture-store.js").Kept} one */
+function isOver(one) {
+  return one.pass.deadline !== null && one.pass.deadline < Date.now() - 3_600_000;
+}
+
+/** Go on where this phone was, or with the code it was given. @param {string | null} given */
+async function open(given) {
+  const unsent = kept?.picture != null && kept.upload?.state !== "stored";
+  if (kept !== null && (given === kept.code || (given === null && unsent))) {
+    goOn();
+    watch.soon(); // what is kept may be of long ago
+  } else if (given !== null) {
+    await useCode(given);
+  } else {
+    to("code");
+  }
+}
+
+/** To the step that fits what is kept. */
+function goOn() {
+  if (kept?.picture != null && kept.upload !== null) {
+    picture = new Blob([kept.picture], { type: "image/jpeg" });
+    taken.show(picture);
+    sender.start({ ...kept.upload, deadline: kept.pass.deadline });
+    to("upload");
+  } else if (kept?.upload?.state === "stored") {
+    to("done");
+  } else {
+    void toCamera();
+  }
+}
+
+// -- the code ---------------------------------------------------------------------------------------------
+
+/** Redeem a code; with a pass, go on with a picture that waits for it or to the camera. @param {string} given */
+async function useCode(given) {
+  code = given;
+  failure = null;
+  countdown.until("retry", null);
+  to("redeem");
+  const outcome = await redeem(given);
+  if (code !== given || step !== "redeem") return; // another one was entered meanwhile
+  if ("pass" in outcome) {
+    await admit(given, outcome.pass);
+    return;
+  }
+  failure = outcome.failure;
+  if (failure.kind === "BUSY") countdown.until("retry", Date.now() + failure.retryAfter * 1000);
+  if (["UNKNOWN", "EXPIRED", "REMOVED", "REFUSED"].includes(failure.kind)) to("code");
+  else show();
+  if (step === "redeem") announce(`${byId("redeem-title").textContent}. ${byId("redeem-text").textContent}`);
+}
+
+/** @param {string} given @param {import("../mobile/code.js").Pass} pass */
+async function admit(given, pass) {
+  remember("phone", given, "code");
+  removed = arrived = expired = false;
+  const same = kept !== null && kept.pass.planId === pass.planId && kept.pass.examineeId === pass.examineeId;
+  if (same && kept?.picture != null && kept.upload !== null && kept.upload.state !== "stored") {
+    kept = { ...kept, code: given, pass };
+    await store.write(kept);
+    goOn();
+    sender.resume(pass.deadline);
+    return;
+  }
+  sender.stop();
+  kept = { code: given, pass, picture: null, upload: null };
+  await store.write(kept);
+  goOn();
+}
+
+async function forget() {
+  sender.stop();
+  kept = null;
+  await store.forget();
+}
+
+function enterCode() {
+  failure = null;
+  /** @type {HTMLInputElement} */ (byId("code")).value = "";
+  to("code");
+}
+
+// -- the stage --------------------------------------------------------------------------------------------
+
+/** The server has said how the stage stands. @param {import("./stage.js").Stage} stage */
+async function staged({ status, removed: isRemoved, deadline, offset }) {
+  if (kept === null) return;
+  const { pass } = kept;
+  const before = removed;
+  removed = isRemoved;
+  arrived = status === "COMPLETED";
+  const moved = deadline !== null && deadline !== pass.deadline;
+  if (moved || (deadline !== null && Math.abs(offset - pass.offset) > CLOCK_MS)) {
+    kept = { ...kept, pass: { ...pass, deadline, offset } };
+    if (moved) sender.extend(deadline);
+    await store.write(kept);
+  }
+  const { upload } = sender;
+  if (step === "upload" && upload !== null && isWelcome(upload, { status, removed, deadline }, serverNow())) {
+    sender.resume(deadline);
+  }
+  if (before !== removed) await barred();
+  show();
+}
+
+/** Another code is needed; until then nothing is asked, and nothing goes by itself. */
+function expire() {
+  if (expired) return;
+  expired = true;
+  sender.expire();
+  show();
+  if (step === "camera") announce(`${t("trouble.expired")}. ${t("trouble.expired.do")}`);
+}
+
+/** The examinee was removed, or let in again. */
+async function barred() {
+  if (step === "camera" && !removed) await finder.begin();
+  else finder.end();
+  if (removed && (step === "camera" || step === "review")) announce(`${t("removed")}. ${t("removed.text")}`);
+}
+
+// -- the picture ------------------------------------------------------------------------------------------
+
+async function toCamera() {
+  taken.show(null);
+  picture = null;
+  to("camera");
+  if (!removed) await finder.begin();
+}
+
+/** @param {Blob} [file] instead of what the camera shows */
+async function take(file) {
+  const made = await finder.picture(file);
+  if (made === null || step !== "camera") return;
+  picture = made;
+  taken.show(picture);
+  to("review");
+}
+
+// -- sending ----------------------------------------------------------------------------------------------
+
+async function use() {
+  if (picture === null || kept === null) return;
+  kept = { ...kept, picture: await picture.arrayBuffer(), upload: begin(serverNow(), kept.pass.deadline) };
+  await store.write(kept);
+  sender.start(/** @type {import("../mobile/upload-rules.js").Upload} */ (kept.upload));
+  to("upload");
+}
+
+/** @param {(share: number) => void} progress */
+function sendOnce(progress) {
+  if (kept === null || picture === null) throw new Error("there is nothing to send");
+  return send({ url: uploadUrl(kept.pass, device), token: kept.pass.token, picture, progress });
+}
+
+async function sent() {
+  const { upload } = sender;
+  if (kept === null || upload === null || step === "code" || step === "redeem") return;
+  if (kept.upload !== upload) {
+    const said = sayingOf(kept.upload) !== sayingOf(upload);
+    kept = { ...kept, upload, picture: upload.state === "stored" ? null : kept.picture };
+    void awake.wanted(upload.state === "ready" || upload.state === "sending");
+    await store.write(kept);
+    if (upload.state === "stored") {
+      to("done");
+      return;
+    }
+    if (upload.state === "refused" && upload.cause === "TOKEN") {
+      expired = true;
+      watch.wanted(false);
+    }
+    if (upload.state === "refused" && upload.cause === "REMOVED" && !removed) {
+      removed = true;
+      watch.soon(); // from now on it is asked more often whether they were let in again
+    }
+    show();
+    if (said) announce(`${byId("upload-title").textContent}. ${byId("upload-text").textContent}`);
+  } else show();
+}
+
+/** What of an upload is worth saying aloud. @param {import("../mobile/upload-rules.js").Upload | null} upload */
+function sayingOf(upload) {
+  return upload === null || upload.state === "sending" ? "" : `${upload.state} ${upload.cause}`;
+}
+
+function tryNow() {
+  // Too late by what this phone knows: whether there is more time now is for the server to say.
+  if (sender.upload?.state === "late" || sender.upload?.state === "refused") sender.resume(null);
+  else sender.hurry();
+}
+
+function serverNow() {
+  return Date.now() + (kept?.pass.offset ?? 0);
+}
+
+/** Seconds until the deadline; `null`: none is known, or none matters any more. */
+function left() {
+  const deadline = step === "done" || arrived ? null : (kept?.pass.deadline ?? null);
+  return deadline === null ? null : (deadline - serverNow()) / 1000;
+}
+
+// -- what is shown ----------------------------------------------------------------------------------------
+
+/** @param {import("./steps.js").Step} next */
+function to(next) {
+  const moved = next !== step || document.body.dataset.step === "start";
+  if (step === "camera" && next !== "camera") finder.end();
+  step = next;
+  show();
+  watch.wanted(kept !== null && !expired && ["camera", "review", "upload"].includes(step));
+  if (moved) steps.enterStep(step);
+}
+
+function show() {
+  steps.showStep(step);
+  byId("bar").hidden = kept === null || step === "code" || step === "redeem";
+  byId("who").textContent = t("who", { examinee: kept?.pass.examineeId ?? "" });
+  if (step === "code") steps.showCode(failure, code);
+  else if (step === "redeem") steps.showRedeem(failure);
+  else if (step === "camera") steps.showCamera({ finder, late, expired, removed, again: arrived });
+  else if (step === "review") steps.showReview(removed);
+  else if (step === "upload" && sender.upload !== null) steps.showUpload(sender.upload, sender.share, store.lasting);
+  else if (step === "done") steps.showDone(/** @type {any} */ (kept?.upload?.record)?.timestamp);
+  const counts = left();
+  countdown.until("deadline", counts === null ? null : serverNow() + counts * 1000);
+  countdown.until("next", step === "upload" && sender.upload?.state === "ready" ? sender.upload.nextAt : null);
+  tick();
+}
+
+/** Everything that counts seconds. */
+function tick() {
+  const counts = left();
+  steps.showLeft(counts);
+  const near = counts !== null && counts > 0 && counts <= steps.SOON_SECONDS;
+  if (near && !soon) {
+    announce(t("left.soon"));
+    watch.soon(); // there may be more time by now
+  }
+  soon = near;
+  const over = counts !== null && counts <= 0;
+  if (over !== late) outOfTime(over);
+  steps.showNext(countdown.left("next", serverNow()));
+  steps.showWait(failure?.kind === "BUSY" ? countdown.left("retry", Date.now()) : null);
+}
+
+/** @param {boolean} over */
+function outOfTime(over) {
+  late = over;
+  if (over) watch.soon();
+  if (step !== "camera") return;
+  if (over) announce(`${t("trouble.late")}. ${t("trouble.late.do")}`);
+  show();
+}
+
+// -- what people and the phone do -------------------------------------------------------------------------
+
+function listen() {
+  sender.addEventListener("change", () => void sent());
+  finder.addEventListener("change", () => show());
+  on("code-form", "submit", (event) => {
+    event.preventDefault();
+    const typed = codeOf(/** @type {HTMLInputElement} */ (byId("code")).value);
+    if (typed !== null) {
+      void useCode(typed);
+      return;
+    }
+    steps.showCodeError(t("code.incomplete"));
+    byId("code").focus();
+  });
+  on("redeem-again", "click", () => void useCode(code));
+  for (const id of ["redeem-other", "camera-code", "upload-code"]) on(id, "click", () => enterCode());
+  on("shutter", "click", () => void take());
+  on("turn", "click", () => void finder.turn());
+  on("reopen", "click", () => void finder.open());
+  on("file", "change", (event) => {
+    const input = /** @type {HTMLInputElement} */ (event.target);
+    const [file] = input.files ?? [];
+    if (file) void take(file).finally(() => (input.value = "")); // so that the same file can be chosen again
+  });
+  on("use", "click", () => void use());
+  for (const id of ["retake", "upload-retake", "done-other"]) on(id, "click", () => void toCamera());
+  on("try-now", "click", () => tryNow());
+  addEventListener("online", () => {
+    sender.hurry();
+    watch.soon();
+    if (step === "redeem" && failure?.kind === "NETWORK") void useCode(code);
+  });
+  addEventListener("hashchange", () => {
+    const given = codeOf(fromAddress("phone", "code") ?? "");
+    if (given !== null && given !== kept?.code) void useCode(given); // another QR code was opened in this tab
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "hidden") return;
+    watch.soon();
+    sender.hurry();
+  });
+  addEventListener("beforeunload", (event) => {
+    if (step === "upload" && !store.lasting && sender.upload?.state !== "stored") event.preventDefault();
+  });
+}
+
+/** @param {string} id @param {string} type @param {(event: Event) => void} work */
+function on(id, type, work) {
+  byId(id).addEventListener(type, work);
+}

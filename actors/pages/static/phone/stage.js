@@ -1,0 +1,110 @@
+/**
+ * How the stage stands that a phone takes its picture for, as the server has it. A phone has no socket, so it asks now and
+ * then: for more time that a proctor has given, and whether the examinee was removed or let in again.
+ */
+
+import { timesOf } from "../mobile/code.js";
+
+/** Seconds between two questions while all goes its way. A hall of phones asks one server: not more often. */
+export const CALM_SECONDS = 15;
+/** While somebody waits for the proctor: the time is over, or the examinee was removed. */
+export const URGENT_SECONDS = 8;
+/** Each wait is spread by this share. */
+export const SPREAD = 0.25;
+/** What happens on the page may ask at once, but not twice within so many seconds. */
+export const LEAST_SECONDS = 2;
+const ANSWER_SECONDS = 10;
+/** The token is not accepted any more: nothing will be told by it. */
+export const EXPIRED = "EXPIRED";
+
+/**
+ * `status` as of the mobile sync (NONE: not entered). `deadline`: ms since the epoch, by the server's clock, which is
+ * `offset` ms ahead of ours; `null`: none.
+ * @typedef {{status: string, removed: boolean, deadline: number | null, offset: number}} Stage
+ */
+
+/**
+ * Ask once. `null`: nobody knows now, and what was known stands; `EXPIRED`: ask no more with this token.
+ * @param {{token: string, planId: string, examineeId: string}} pass
+ * @param {typeof fetch} [get] for tests
+ * @returns {Promise<Stage | typeof EXPIRED | null>}
+ */
+export async function stageOf({ token, planId, examineeId }, get = fetch) {
+  const place = `/v1/plans/${encodeURIComponent(planId)}/examinees/${encodeURIComponent(examineeId)}/mobile-stage`;
+  try {
+    const headers = { Authorization: `Bearer ${token}` };
+    const signal = AbortSignal.timeout?.(ANSWER_SECONDS * 1000);
+    const response = await get(place, { headers, cache: "no-store", signal });
+    if (response.status === 401) return EXPIRED;
+    if (!response.ok) return null;
+    const { status, removed, deadline, secondsLeft } = await response.json();
+    if (typeof status !== "string" || typeof removed !== "boolean") return null;
+    return { status, removed, ...timesOf(deadline, secondsLeft, Date.now()) };
+  } catch {
+    return null; // no network, or something in between that is not the server
+  }
+}
+
+/**
+ * @typedef {object} Around what the page and a test give
+ * @property {() => Promise<Stage | typeof EXPIRED | null>} ask
+ * @property {(stage: Stage) => void} told
+ * @property {() => void} expired nothing is asked any more, until it is `wanted` anew
+ * @property {() => boolean} urgent whether somebody waits for the proctor
+ * @property {() => number} now ms since the epoch
+ * @property {() => number} random in [0, 1)
+ * @property {(callback: () => void, ms: number) => any} setTimeout
+ * @property {(timer: any) => void} clearTimeout
+ */
+
+/** Asks while it is `wanted`. */
+export class StageWatch {
+  /** @param {Around} around */
+  constructor(around) {
+    this._around = around;
+    this._wanted = false;
+    this._timer = null;
+    this._askedAt = -Infinity;
+    this._asking = false;
+  }
+
+  /** @param {boolean} wanted */
+  wanted(wanted) {
+    if (wanted === this._wanted) return;
+    this._wanted = wanted;
+    if (wanted) this._later();
+    else this._around.clearTimeout(this._timer);
+  }
+
+  /** Something has happened that makes an answer of now worth more than one of a moment ago. */
+  soon() {
+    const since = (this._around.now() - this._askedAt) / 1000;
+    if (this._wanted && !this._asking) this._in(Math.max(0, LEAST_SECONDS - Math.abs(since)));
+  }
+
+  _later() {
+    const seconds = this._around.urgent() ? URGENT_SECONDS : CALM_SECONDS;
+    this._in(seconds * (1 + SPREAD * (2 * this._around.random() - 1)));
+  }
+
+  /** @param {number} seconds */
+  _in(seconds) {
+    this._around.clearTimeout(this._timer);
+    this._timer = this._around.setTimeout(() => void this._ask(), seconds * 1000);
+  }
+
+  async _ask() {
+    this._asking = true;
+    this._askedAt = this._around.now();
+    const stage = await this._around.ask();
+    this._asking = false;
+    if (!this._wanted) return;
+    if (stage === EXPIRED) {
+      this._wanted = false;
+      this._around.expired();
+      return;
+    }
+    if (stage !== null) this._around.told(stage);
+    this._later();
+  }
+}

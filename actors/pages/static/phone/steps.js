@@ -1,0 +1,150 @@
+/**
+ * What the steps of the phone's page look like: the code, the camera, the upload, the end, and the bar above them. They are
+ * told where things stand, and decide nothing.
+ */
+
+import { hasText, t, time } from "../common/i18n.js";
+import { Countdown, byId } from "../common/parts.js";
+import { spaced } from "../mobile/code.js";
+
+/** The last seconds are shown as such. */
+export const SOON_SECONDS = 30;
+
+/** @typedef {"code" | "redeem" | "camera" | "review" | "upload" | "done"} Step */
+
+/** @type {readonly Step[]} */
+const STEPS = ["code", "redeem", "camera", "review", "upload", "done"];
+
+/** Show one step and hide the others. @param {Step} step */
+export function showStep(step) {
+  document.body.dataset.step = step;
+  for (const one of STEPS) byId(`step-${one}`).hidden = one !== step;
+}
+
+/** The keyboard's and the screen reader's place in a step that has just begun. @param {Step} step */
+export function enterStep(step) {
+  scrollTo(0, 0);
+  byId(step === "code" ? "code" : `${step}-title`).focus();
+}
+
+/** The time that is left, in the bar. @param {number | null} left seconds, negative when it is over; `null`: none is known */
+export function showLeft(left) {
+  byId("left").hidden = left === null;
+  if (left === null) return;
+  const over = left <= 0;
+  byId("left-label").textContent = t(over ? "left.over" : "left");
+  byId("left-time").textContent = over ? "" : Countdown.text(left);
+  const tone = over ? "bad" : left <= SOON_SECONDS ? "warn" : null;
+  if (tone === null) delete byId("left").dataset.tone;
+  else byId("left").dataset.tone = tone;
+}
+
+/**
+ * The code's step, with what was wrong with the last one.
+ * @param {import("../mobile/code.js").NoPass | null} failure
+ * @param {string} code the one that was tried
+ */
+export function showCode(failure, code) {
+  const text = failure === null ? "" : t(`code.${failure.kind}`, { detail: failure.detail ?? "" });
+  const input = /** @type {HTMLInputElement} */ (byId("code"));
+  if (failure !== null && input.value === "") input.value = spaced(code);
+  showCodeError(text);
+}
+
+/** @param {string} text empty: nothing is wrong */
+export function showCodeError(text) {
+  byId("code-error").textContent = text;
+  byId("code").setAttribute("aria-invalid", String(text !== ""));
+}
+
+/** The step in which a code is looked up. @param {import("../mobile/code.js").NoPass | null} failure */
+export function showRedeem(failure) {
+  byId("redeem-title").textContent = t(failure === null ? "redeem.title" : "redeem.failed");
+  byId("redeem-busy").hidden = failure !== null;
+  byId("redeem-again").hidden = failure === null;
+  byId("redeem-other").hidden = failure === null;
+  if (failure?.kind !== "BUSY") byId("redeem-text").textContent = t(failure === null ? "redeem.text" : `redeem.${failure.kind}`);
+}
+
+/** When another code may be tried. @param {number | null} seconds `null`: at once */
+export function showWait(seconds) {
+  /** @type {HTMLButtonElement} */ (byId("redeem-again")).disabled = seconds !== null && seconds > 0;
+  if (seconds !== null) byId("redeem-text").textContent = t("redeem.BUSY", { n: Math.max(0, Math.ceil(seconds)) });
+}
+
+/**
+ * The camera's step: the finder, or why there is none and what to do about it; of who was removed, only that.
+ * @param {{finder: import("./viewfinder.js").Finder, late: boolean, expired: boolean, removed: boolean,
+ *   again: boolean}} state `again`: a picture has arrived already
+ */
+export function showCamera({ finder, late, expired, removed, again }) {
+  const { camera, opening, trouble } = finder;
+  const live = camera.open && !opening;
+  const said = expired ? "expired" : removed ? null : late ? "late" : trouble;
+  byId("camera-title").textContent = t(removed ? "removed" : "camera.title");
+  byId("camera-code").hidden = !expired;
+  byId("finder").hidden = removed || (trouble !== null && !live && !opening);
+  byId("camera-opening").hidden = !opening;
+  byId("video").classList.toggle("mirrored", camera.facesUser);
+  const title = said === null ? "" : hasText(`trouble.${said}`) ? `trouble.${said}` : `camera.${said}`;
+  byId("trouble").hidden = said === null;
+  byId("trouble-title").textContent = title && t(title);
+  byId("trouble-text").textContent = hasText(`${title}.do`) ? t(`${title}.do`) : "";
+  byId("camera-hint").hidden = said !== null;
+  byId("camera-hint").toggleAttribute("data-advice", !removed && !again); // which a tiny screen has no room for
+  byId("camera-hint").textContent = t(removed ? "removed.text" : again ? "camera.again" : "camera.hint");
+  byId("shutter").hidden = removed || !live;
+  byId("turn").hidden = removed || !live || !camera.several;
+  const hopeless = trouble === null || trouble === "INSECURE" || trouble === "UNSUPPORTED";
+  byId("reopen").hidden = removed || live || opening || hopeless;
+  byId("picker").hidden = removed;
+  byId("picker").classList.toggle("primary", !live && !opening);
+  byId("picker").classList.toggle("large", !live && !opening);
+  byId("picker-label").textContent = t(live || opening ? "camera.file" : "camera.fileFirst");
+}
+
+/** The step in which the picture is looked at. @param {boolean} removed */
+export function showReview(removed) {
+  byId("review-title").textContent = t(removed ? "removed" : "review.title");
+  byId("review-hint").textContent = t(removed ? "removed.text" : "review.hint");
+  byId("use").hidden = byId("retake").hidden = removed;
+}
+
+/**
+ * The upload's step: how far it is, why it waits, what can be done.
+ * @param {import("../mobile/upload-rules.js").Upload} upload
+ * @param {number} share of the picture that was sent, in [0, 1]
+ * @param {boolean} lasting whether the picture outlives a page that is closed
+ */
+export function showUpload(upload, share, lasting) {
+  const { state, cause, detail } = upload;
+  const first = state === "ready" && cause === null;
+  const going = state === "sending" || first;
+  const removed = state === "refused" && cause === "REMOVED";
+  const title = going ? "upload.sending" : state === "ready" ? "upload.waiting" : removed ? "upload.removed" : `upload.${state}`;
+  const text = going ? "upload.sending.text" : state === "late" ? "upload.late.text" : `upload.${cause}`;
+  byId("upload-title").textContent = t(title);
+  byId("upload-text").textContent = t(text, { detail: detail ?? "" });
+  byId("upload-progress").hidden = !going;
+  const percent = Math.round(share * 100);
+  /** @type {HTMLProgressElement} */ (byId("progress")).value = percent;
+  byId("progress-text").textContent = percent < 100 ? t("upload.percent", { n: percent }) : t("upload.checking");
+  byId("next-try").hidden = state !== "ready" || first;
+  byId("keep-open").hidden = lasting || (state === "refused" && !removed);
+  byId("try-now").hidden = going || (state === "refused" && cause !== "REFUSED");
+  byId("try-now").textContent = t(state === "ready" ? "upload.tryNow" : "upload.again");
+  byId("upload-retake").hidden = state !== "refused" || cause === "TOKEN" || removed;
+  byId("upload-code").hidden = going || state === "ready" || removed;
+  byId("upload-code").classList.toggle("primary", cause === "TOKEN" && state === "refused");
+}
+
+/** When the next try begins. @param {number | null} seconds */
+export function showNext(seconds) {
+  if (seconds === null) return;
+  byId("next-try").textContent = seconds > 0 ? t("upload.next", { n: Math.ceil(seconds) }) : t("upload.now");
+}
+
+/** The picture has arrived. @param {string | undefined} when RFC 3339 */
+export function showDone(when) {
+  byId("done-when").textContent = when ? t("done.when", { time: time(when) }) : "";
+}

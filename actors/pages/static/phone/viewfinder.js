@@ -1,0 +1,91 @@
+/**
+ * The finder of the phone's page: the camera while it is wanted on the screen, why there is none, and the picture that is
+ * made of what it shows or of a file.
+ */
+
+import { t } from "../common/i18n.js";
+import { announce } from "../common/parts.js";
+import { Camera, hindrance, troubleOf } from "./camera.js";
+import { NotAPicture, jpegOf } from "../mobile/picture.js";
+
+/** Event `change`: it is shown differently now. */
+export class Finder extends EventTarget {
+  /**
+   * @param {HTMLVideoElement} video
+   * @param {Promise<number>} limit the largest picture that the server takes, in bytes
+   */
+  constructor(video, limit) {
+    super();
+    this.camera = new Camera(video);
+    /** Why there is no camera, or why a picture was none; a key of the texts. @type {string | null} */
+    this.trouble = null;
+    this.opening = false;
+    this._limit = limit;
+    this._wanted = false;
+    this.camera.addEventListener("ended", () => {
+      if (this._wanted && document.visibilityState === "visible") void this.open();
+    });
+    document.addEventListener("visibilitychange", () => {
+      if (document.visibilityState === "hidden") this.camera.stop(); // another app may want it, the phone's own camera first
+      else if (this._wanted && this.trouble === null && !this.camera.open) void this.open();
+    });
+  }
+
+  /** It is wanted on the screen. */
+  async begin() {
+    this._wanted = true;
+    this.trouble = null;
+    await this.open();
+  }
+
+  /** It is not wanted any more. */
+  end() {
+    this._wanted = false;
+    this.camera.stop();
+  }
+
+  /** Try, once more, to have a camera. @param {() => Promise<unknown>} [how] */
+  async open(how = () => this.camera.start()) {
+    this.trouble = hindrance(window);
+    if (this.trouble === null) {
+      this.opening = true;
+      this._changed();
+      try {
+        await how();
+      } catch (error) {
+        console.info("examwire: no camera:", String(error));
+        this.trouble = troubleOf(error);
+      }
+      this.opening = false;
+      if (!this._wanted) this.camera.stop();
+    }
+    this._changed();
+    if (this.trouble !== null && this._wanted) announce(`${t(`trouble.${this.trouble}`)}. ${t(`trouble.${this.trouble}.do`)}`);
+  }
+
+  async turn() {
+    await this.open(() => this.camera.turn());
+  }
+
+  /**
+   * The picture to send of what the camera shows now, or of a file. `null`: it is none, and `trouble` says why.
+   * @param {Blob} [file]
+   * @returns {Promise<Blob | null>}
+   */
+  async picture(file) {
+    try {
+      return (await jpegOf(file ?? this.camera.video, await this._limit)).blob;
+    } catch (error) {
+      if (!(error instanceof NotAPicture)) throw error;
+      console.info("examwire: not a picture:", error.message);
+      this.trouble = file ? "notAPicture" : "notReady";
+      this._changed();
+      announce(t(`camera.${this.trouble}`));
+      return null;
+    }
+  }
+
+  _changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+}

@@ -1,0 +1,234 @@
+/**
+ * What the wall makes of an examinee (a `Seen` of examwire.js): one state out of a closed list, what it asks of the
+ * proctor, and how the wall is searched, filtered and sorted. Pure: no DOM, no clock of its own.
+ *
+ * @typedef {import("../examwire.js").Seen} Seen
+ *
+ * @typedef {"exhausted" | "lost" | "syncFailed" | "migrating" | "waiting" | "readmitted" | "never" | "connected" | "done"
+ *   | "removed"} State
+ *
+ * `tone`: the colours (examwire.css). `path`: the icon's shape in a box of 16 × 16, one that no other state has.
+ * `alarm`: somebody must look. `away`: the examinee is not connected, and how long matters.
+ * @typedef {{tone: string, path: string, alarm: boolean, away: boolean}} Look
+ */
+
+/** The states in the order in which they need attention. @type {Readonly<Record<State, Look>>} */
+export const STATES = Object.freeze({
+  // an octagon with a bar, as the sign at the road's end
+  exhausted: look("bad", "M5 1h6l4 4v6l-4 4H5l-4-4V5zM4 7v2.2h8V7z", { alarm: true, away: true }),
+  // a triangle with an exclamation mark
+  lost: look("bad", "M8 1 15.5 15H.5zM7.1 6l.3 4.4h1.2L8.9 6zM7.2 11.6v1.6h1.6v-1.6z", { alarm: true, away: true }),
+  // a phone with a cross
+  syncFailed: look("warn", "M4 0h8v16H4zM5.2 5.6 6.9 7.3 8 8.4 6 10.4l1 1 2-2 2 2 1-1-2-2 2-2-1-1-2 2-2-2z", { alarm: true }),
+  // an arrow to the right
+  migrating: look("warn", "M1 6h7V2l7 6-7 6v-4H1z", { away: true }),
+  // an hourglass
+  waiting: look("info", "M2 0h12v2.5L9.5 8l4.5 5.5V16H2v-2.5L6.5 8 2 2.5z", {}),
+  // a door that is open
+  readmitted: look("info", "M2 1h8v14H2zM4 3v10h4V3zM11 6h2V4l3 4-3 4v-2h-2z", { away: true }),
+  // a ring
+  never: look("quiet", "M8 1a7 7 0 1 0 0 14A7 7 0 0 0 8 1zM8 3.2a4.8 4.8 0 1 1 0 9.6A4.8 4.8 0 0 1 8 3.2z", {}),
+  // a disc
+  connected: look("good", "M8 2a6 6 0 1 1 0 12A6 6 0 0 1 8 2z", {}),
+  // a tick
+  done: look("good", "M13.6 2 16 4.3 6.3 14 0 7.9l2.3-2.3 4 3.8z", {}),
+  // a cross
+  removed: look("ended", "M3 1 8 6l5-5 2 2-5 5 5 5-2 2-5-5-5 5-2-2 5-5-5-5z", {}),
+});
+
+/** @type {readonly State[]} */
+export const ORDER = Object.freeze(/** @type {State[]} */ (Object.keys(STATES)));
+
+/** @param {string} tone @param {string} path @param {{alarm?: boolean, away?: boolean}} more @returns {Look} */
+function look(tone, path, { alarm = false, away = false }) {
+  return Object.freeze({ tone, path, alarm, away });
+}
+
+/**
+ * The state of an examinee. The connection comes first: a phone matters once its examinee is there.
+ * @param {Seen} seen
+ * @returns {State}
+ */
+export function stateOf(seen) {
+  if (seen.removed) return "removed";
+  if (seen.exhausted) return "exhausted";
+  if (seen.status === "DISCONNECTED") return seen.reason === "READMITTED" ? "readmitted" : "lost";
+  if (seen.status === "MIGRATING") return "migrating";
+  if (seen.status === "NEVER") return "never";
+  if (seen.mobileSync === "WAITING") return "waiting";
+  if (seen.mobileSync === "FAILED" || seen.mobileSync === "TIMED_OUT") return "syncFailed";
+  return seen.mobileSync === "COMPLETED" ? "done" : "connected";
+}
+
+/**
+ * Since when the state is so, in ms since the epoch; `null`: unknown.
+ * @param {Seen} seen
+ * @param {State} state
+ */
+export function sinceOf(seen, state) {
+  const phone = state === "waiting" || state === "syncFailed" || state === "done";
+  return milliseconds(phone ? (seen.mobileSyncAt ?? seen.since) : seen.since);
+}
+
+/** @param {string | null | undefined} timestamp RFC 3339 */
+export function milliseconds(timestamp) {
+  const parsed = timestamp ? Date.parse(timestamp) : NaN;
+  return Number.isNaN(parsed) ? null : parsed;
+}
+
+/**
+ * One examinee on the wall. `key` and `nameKey`: what the id and the name sort by; `text`: what is searched. `name` is a
+ * copy, for `seen` is the view's own and changes in place.
+ * @typedef {{id: string, key: string, name: string | null, nameKey: string, text: string, seen: Seen, state: State,
+ *   since: number | null}} Person
+ */
+
+/**
+ * Everybody on the wall, and how many are in each state.
+ */
+export class People {
+  constructor() {
+    /** @type {Map<string, Person>} */ this.all = new Map();
+    /** @type {Record<State, number>} */ this.counts = noCounts();
+    /** All in the order of their ids, until somebody comes or goes. @type {Person[] | null} */ this._byId = null;
+  }
+
+  /**
+   * Take in an examinee as they are now.
+   * @param {Seen} seen
+   * @returns {{person: Person, before: Pick<Person, "state" | "since" | "name"> | null}} `before`: until now, `null` for
+   *   a new one
+   */
+  put(seen) {
+    const id = seen.examineeId;
+    const state = stateOf(seen);
+    const since = sinceOf(seen, state);
+    const known = this.all.get(id);
+    this.counts[state] += 1;
+    if (known === undefined) {
+      const person = { id, key: natural(id), ...named(id, seen.name), seen, state, since };
+      this.all.set(id, person);
+      this._byId = null;
+      return { person, before: null };
+    }
+    const before = { state: known.state, since: known.since, name: known.name };
+    this.counts[before.state] -= 1;
+    if (known.name !== seen.name) Object.assign(known, named(id, seen.name));
+    known.seen = seen;
+    known.state = state;
+    known.since = since;
+    return { person: known, before };
+  }
+
+  /** They are no longer in the plan. @param {string} id */
+  drop(id) {
+    const known = this.all.get(id);
+    if (known === undefined) return;
+    this.counts[known.state] -= 1;
+    this.all.delete(id);
+    this._byId = null;
+  }
+
+  /** How many somebody must look after. */
+  get alarms() {
+    return ORDER.reduce((sum, state) => sum + (STATES[state].alarm ? this.counts[state] : 0), 0);
+  }
+
+  /**
+   * Whom the wall shows, in order.
+   * @param {How} [how]
+   * @returns {Person[]}
+   */
+  shown({ search = "", states = NO_STATES, only = null, sort = "attention" } = {}) {
+    const words = searchable(search).split(/\s+/).filter(Boolean);
+    this._byId ??= [...this.all.values()].sort((a, b) => compare(a.key, b.key));
+    const found = this._byId.filter((person) => (
+      (states.size === 0 || states.has(person.state)) &&
+      (only === null || only.has(person.id)) &&
+      words.every((word) => person.text.includes(word))));
+    return sort === "id" ? found : IN_ORDER[sort](found);
+  }
+}
+
+/** @type {ReadonlySet<string>} */
+const NO_STATES = new Set();
+
+/**
+ * How the wall is shown: `search` in ids and names, all words of it; `states`: none means all; `only`: these examinees.
+ * @typedef {{search?: string, states?: ReadonlySet<string>, only?: {has: (id: string) => boolean} | null, sort?: Sort}} How
+ * @typedef {"attention" | "id" | "name" | "since"} Sort
+ */
+
+/** Whether somebody may be hidden on purpose. @param {How} how */
+export function isNarrowed({ search = "", states = NO_STATES, only = null }) {
+  return search !== "" || states.size > 0 || only !== null;
+}
+
+/**
+ * Whether a change of an examinee may change whom the wall shows, or in which order.
+ * @param {Person} person as they are now
+ * @param {Pick<Person, "state" | "since" | "name"> | null} before `null`: they are new
+ * @param {How} how
+ */
+export function reorders(person, before, { search = "", states = NO_STATES, only = null, sort = "attention" }) {
+  if (before === null) return true;
+  const state = before.state !== person.state;
+  const since = before.since !== person.since && (sort === "since" || counts(person.state));
+  if (before.name !== person.name && (search !== "" || sort === "name")) return true;
+  if (state && (states.size > 0 || only !== null)) return true;
+  return (state || since) && (sort === "attention" || sort === "since");
+}
+
+/** How long somebody is in the state matters: whoever waits longest comes first. @param {State} state */
+function counts(state) {
+  return STATES[state].alarm || STATES[state].away || state === "waiting";
+}
+
+/**
+ * Each takes people in the order of their ids and keeps it among equals. Not by `localeCompare`: with 2,000 examinees
+ * it takes longer than a frame.
+ * @type {Readonly<Record<Exclude<Sort, "id">, (people: Person[]) => Person[]>>}
+ */
+const IN_ORDER = Object.freeze({
+  // Within a state, whoever waits longest; who is well stands by id, so that they do not move about.
+  attention: (people) => {
+    /** @type {Map<State, Person[]>} */
+    const groups = new Map(ORDER.map((state) => [state, []]));
+    for (const person of people) groups.get(person.state)?.push(person);
+    return [...groups].flatMap(([state, some]) => (
+      counts(state) ? some.sort((a, b) => difference(a.since ?? Infinity, b.since ?? Infinity)) : some));
+  },
+  name: (people) => people.sort((a, b) => compare(a.nameKey, b.nameKey)),
+  // The newest change first.
+  since: (people) => people.sort((a, b) => difference(b.since ?? -Infinity, a.since ?? -Infinity)),
+});
+
+/** Two infinities are equal. @param {number} a @param {number} b */
+function difference(a, b) {
+  return a === b ? 0 : a - b;
+}
+
+/** @param {string} a @param {string} b */
+function compare(a, b) {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+/** What an id sorts by: numbers in it sort as numbers, E2 before E10. @param {string} id */
+function natural(id) {
+  return id.replace(/\d+/g, (digits) => digits.padStart(16, "0"));
+}
+
+/** What depends on the name; those without one come last. @param {string} id @param {string | null} name */
+function named(id, name) {
+  return { name, nameKey: searchable(name ?? "\uffff"), text: searchable(`${id} ${name ?? ""}`) };
+}
+
+/** @param {string} text */
+function searchable(text) {
+  return text.normalize("NFC").toLowerCase();
+}
+
+/** @returns {Record<State, number>} */
+function noCounts() {
+  return /** @type {Record<State, number>} */ (Object.fromEntries(ORDER.map((state) => [state, 0])));
+}

@@ -1,0 +1,134 @@
+/**
+ * How the wall makes itself noticed: one sentence now and then for screen readers, a sound, the title of the tab.
+ */
+
+import { t } from "../../common/i18n.js";
+import { incidentName } from "../texts.js";
+
+/** @typedef {import("../examinees.js").State} State */
+/** @typedef {import("./detection.js").Incident} Incident */
+
+/** A live region that speaks more often than this (seconds) is switched off by those who need it. */
+export const SAY_EVERY_SECONDS = 5;
+/** Who is lost for a shorter time (seconds) makes no sound: many come back at once. */
+export const SOUND_AFTER_SECONDS = 2;
+/** The sound comes at most this often (seconds). */
+export const SOUND_EVERY_SECONDS = 5;
+
+/** @typedef {"exhausted" | "lost" | "syncFailed" | "back"} Change */
+
+/** Collects what has happened since something was said last. Pure but for the language. */
+export class Summary {
+  constructor() {
+    /** @type {Map<string, Change>} */ this._changes = new Map();
+    /** @type {Set<Incident>} */ this._began = new Set();
+    /** @type {Set<Incident>} */ this._over = new Set();
+    /** @type {string[]} */ this._first = [];
+  }
+
+  /** Something to be said as it is, before the rest. @param {string} sentence */
+  say(sentence) {
+    this._first.push(sentence);
+  }
+
+  /**
+   * An examinee's state has changed. Who was lost and is back before anything was said is not mentioned.
+   * @param {string} id
+   * @param {State} before
+   * @param {State} state
+   */
+  changed(id, before, state) {
+    if (state === "lost" || state === "exhausted" || state === "syncFailed") {
+      this._changes.set(id, state);
+    } else if (before === "lost" || before === "exhausted") {
+      if (this._changes.get(id) === "lost") this._changes.delete(id);
+      else if (state !== "removed" && state !== "readmitted") this._changes.set(id, "back");
+    }
+  }
+
+  /** @param {Incident} incident */
+  began(incident) {
+    this._began.add(incident);
+    for (const id of incident.members.keys()) if (this._changes.get(id) === "lost") this._changes.delete(id);
+  }
+
+  /** @param {Incident} incident */
+  over(incident) {
+    this._over.add(incident);
+  }
+
+  /** What is to be said now, and begin anew; empty: nothing. */
+  take() {
+    const said = this._first;
+    for (const one of this._began) said.push(t("said.incident", { what: incidentName(one), n: one.size }));
+    for (const change of /** @type {const} */ (["exhausted", "lost", "syncFailed", "back"])) {
+      const ids = [...this._changes].filter(([, what]) => what === change).map(([id]) => id);
+      if (ids.length === 1) said.push(t(`said.one.${change}`, { id: ids[0] }));
+      else if (ids.length > 1) said.push(t(`said.${change}`, { n: ids.length }));
+    }
+    for (const one of this._over) said.push(t("said.over", { what: incidentName(one) }));
+    this._first = [];
+    this._changes.clear();
+    this._began.clear();
+    this._over.clear();
+    return said.join(" ");
+  }
+}
+
+/** Two soft tones, made here: nothing is loaded. Browsers allow sound only once the page was clicked or typed in. */
+export class Chime {
+  constructor() {
+    /** @type {AudioContext | null} */ this._audio = null;
+    this._last = -Infinity;
+  }
+
+  /** Call it from a click or key: from then on there can be sound. */
+  async allow() {
+    if (typeof AudioContext === "undefined") return;
+    this._audio ??= new AudioContext();
+    if (this._audio.state === "suspended") await this._audio.resume();
+  }
+
+  /** @param {number} now ms @returns {boolean} whether it was to be heard */
+  play(now) {
+    const audio = this._audio;
+    if (!audio || audio.state !== "running" || now - this._last < SOUND_EVERY_SECONDS * 1000) return false;
+    this._last = now;
+    for (const [delay, pitch] of [[0, 660], [0.18, 880]]) {
+      const [tone, volume] = [audio.createOscillator(), audio.createGain()];
+      const at = audio.currentTime + delay;
+      tone.frequency.value = pitch;
+      volume.gain.setValueAtTime(0, at);
+      volume.gain.linearRampToValueAtTime(0.2, at + 0.02);
+      volume.gain.exponentialRampToValueAtTime(0.001, at + 0.35);
+      tone.connect(volume).connect(audio.destination);
+      tone.start(at);
+      tone.stop(at + 0.4);
+    }
+    return true;
+  }
+}
+
+/** Whom a sound is owed: who needs attention for a while already, and has not been heard of. Pure. */
+export class Owed {
+  constructor() {
+    /** @type {Map<string, number>} */ this._since = new Map();
+  }
+
+  /** @param {string} id @param {boolean} alarm whether they need attention now @param {number} now ms */
+  changed(id, alarm, now) {
+    if (!alarm) this._since.delete(id);
+    else if (!this._since.has(id)) this._since.set(id, now);
+  }
+
+  /** Whether it is time; whoever was waited for is settled then. @param {number} now ms */
+  due(now) {
+    let due = false;
+    for (const [id, since] of this._since) {
+      if (now - since < SOUND_AFTER_SECONDS * 1000) continue;
+      due = true;
+      this._since.delete(id);
+    }
+    return due;
+  }
+}

@@ -1,0 +1,139 @@
+/**
+ * What happened to one examinee, in the panel: the timeline of the log and of what is told live, and the outages.
+ *
+ * @typedef {import("../examinees.js").Person} Person
+ * @typedef {import("../session/web-api.js").Web} Web
+ */
+
+import { clock, duration, language, t, time } from "../../common/i18n.js";
+import { element, parts, setText } from "../../common/elements.js";
+import { entryText, Timeline } from "./timeline.js";
+import { Refused } from "../session/web-api.js";
+
+const ENTRIES = 200;
+/** What was told live is there at once; the log is read again this long after, for the outages and the exact words. */
+const READ_AGAIN_MS = 1500;
+const NO_OUTAGES = Object.freeze({ outages: 0, stillDisconnected: false, compensateSeconds: 0 });
+
+export class History {
+  /** @param {Web} web */
+  constructor(web) {
+    this._web = web;
+    /** @type {Person | null} */ this._person = null;
+    this._timeline = new Timeline();
+    /** @type {Record<string, any> | null} */ this._outages = null;
+    /** "loading", "there", or why it could not be read. */ this._state = "loading";
+    /** The token is not accepted any more. */ this._expired = false;
+    /** Grows with each examinee: an answer about an earlier one is ignored. */ this._turn = 0;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */ this._timer = undefined;
+  }
+
+  /** @param {Person} person whose panel it is from now on */
+  begin(person) {
+    this._turn += 1;
+    this._person = person;
+    this._timeline = new Timeline();
+    this._outages = null;
+    this._state = "loading";
+    this.read();
+    this.draw();
+  }
+
+  end() {
+    this._turn += 1;
+    this._person = null;
+    clearTimeout(this._timer);
+  }
+
+  /** An event about them. @param {{type: string, data: Record<string, any>}} message */
+  told(message) {
+    if (!this._timeline.told(message)) return;
+    this._drawTimeline();
+    this.read(READ_AGAIN_MS);
+  }
+
+  /** Read the log. @param {number} [delay] ms */
+  read(delay = 0) {
+    clearTimeout(this._timer);
+    this._timer = setTimeout(() => void this._read(), delay);
+  }
+
+  async _read() {
+    const [person, turn] = [this._person, this._turn];
+    if (person === null) return;
+    let body;
+    try {
+      body = await (await this._web.get(`/examinees/${person.id}/timeline?limit=${ENTRIES}`)).json();
+    } catch (error) {
+      // 404: the log holds nothing about somebody who never came.
+      body = error instanceof Refused && error.status === 404 ? {} : /** @type {Error} */ (error);
+    }
+    if (turn !== this._turn) return;
+    this._expired = body instanceof Refused && body.status === 401;
+    if (body instanceof Error) this._state = body.message;
+    else {
+      this._timeline.read(body.entries ?? []);
+      this._outages = body.outages ?? NO_OUTAGES;
+      this._state = "there";
+    }
+    this.draw();
+  }
+
+  /** Time has passed. */
+  tick() {
+    if (this._outages?.stillDisconnected) this._drawOutages();
+  }
+
+  /** Also when the language has changed. */
+  draw() {
+    this._drawTimeline();
+    this._drawOutages();
+  }
+
+  _drawOutages() {
+    const outages = this._outages;
+    if (outages === null) {
+      setText(element("outages"), this._state === "loading" ? t("timeline.loading") : "–");
+      return;
+    }
+    const said = [];
+    if (outages.outages === 0) said.push(t("outages.none"));
+    else {
+      const words = { n: outages.outages, total: duration(outages.outageSeconds), longest: duration(outages.longestSeconds) };
+      said.push(t("outages.sum", words));
+    }
+    if (outages.stillDisconnected && this._person?.since) {
+      said.push(t("outages.now", { now: clock((this._web.now() - this._person.since) / 1000) }));
+    }
+    if (outages.compensateSeconds > 0) said.push(t("outages.compensate", { compensate: duration(outages.compensateSeconds) }));
+    if (outages.complete === false) said.push(t("outages.cut"));
+    setText(element("outages"), said.join(" "));
+  }
+
+  _drawTimeline() {
+    element("timeline-token").hidden = !this._expired;
+    const note = element("timeline-note");
+    const { entries } = this._timeline;
+    note.hidden = this._state === "there" && entries.length > 0;
+    if (this._state === "loading") setText(note, t("timeline.loading"));
+    else if (this._state === "there") setText(note, t("timeline.none"));
+    else setText(note, t("timeline.failed", { why: this._state }));
+    const list = element("timeline");
+    while (list.children.length > entries.length) list.lastElementChild?.remove();
+    entries.forEach((entry, at) => {
+      const item = list.children[at] ?? list.appendChild(parts("li", "time", "span", "small"));
+      item.setAttribute("data-what", entry.what);
+      const when = /** @type {HTMLTimeElement} */ (item.children[0]);
+      if (when.dateTime !== entry.time) {
+        when.dateTime = entry.time;
+        when.title = entry.time;
+      }
+      setText(when, entry.time ? time(entry.time) : "");
+      setText(item.children[1], entryText(entry));
+      // Of a confirmation it is the proctor whose message it was: nothing that "by" may be said of.
+      const by = entry.what === "NOTICE_CONFIRMED" ? null : entry.by;
+      setText(item.children[2], by ? t("timeline.by", { by }) : "");
+    });
+    list.lang = language();
+  }
+}

@@ -1,0 +1,79 @@
+/**
+ * The picture from an examinee's phone, in the panel.
+ *
+ * @typedef {import("../examinees.js").Person} Person
+ * @typedef {import("../session/web-api.js").Web} Web
+ */
+
+import { dateTime, t } from "../../common/i18n.js";
+import { element, setText } from "../../common/elements.js";
+import { nameOf } from "../texts.js";
+
+export class Picture {
+  /** @param {Web} web */
+  constructor(web) {
+    this._web = web;
+    this._image = /** @type {HTMLImageElement} */ (element("picture"));
+    /** Whose, and which of them. */ this._wanted = "";
+  }
+
+  /** The examinee as they are now; the picture is loaded when it is another one. @param {Person} person */
+  show(person) {
+    const { seen } = person;
+    const section = element("picture-section");
+    section.hidden = seen.imageUrl === null && seen.mobileSync !== "COMPLETED";
+    if (section.hidden) {
+      this.forget();
+      return;
+    }
+    this._image.alt = t("picture.alt", { who: nameOf(person) });
+    const wanted = `${person.id} ${seen.mobileSyncVersion}`;
+    if (!this._image.hidden) setText(element("picture-text"), from(person));
+    if (this._wanted !== wanted) {
+      this._wanted = wanted;
+      void this._load(person, wanted);
+    }
+  }
+
+  /** @param {Person} person @param {string} wanted */
+  async _load(person, wanted) {
+    const image = this._image;
+    setText(element("picture-text"), t("picture.loading"));
+    try {
+      const response = await this._web.get(`/captures/${person.id}/sync_cap.jpg`);
+      const url = URL.createObjectURL(await response.blob());
+      if (this._wanted !== wanted) {
+        URL.revokeObjectURL(url);
+        return;
+      }
+      URL.revokeObjectURL(image.src);
+      image.src = url;
+      await image.decode();
+      if (this._wanted !== wanted) return;
+      image.hidden = false;
+      setText(element("picture-text"), from(person));
+    } catch (error) {
+      if (this._wanted !== wanted) return;
+      image.hidden = true;
+      setText(element("picture-text"), t("picture.failed", { why: String(/** @type {Error} */ (error).message) }));
+    }
+  }
+
+  /** Load it, if it could not be loaded before. @param {Person} person */
+  again(person) {
+    if (this._image.hidden) this._wanted = "";
+    this.show(person);
+  }
+
+  forget() {
+    this._wanted = "";
+    if (this._image.src) URL.revokeObjectURL(this._image.src);
+    this._image.removeAttribute("src");
+    this._image.hidden = true;
+  }
+}
+
+/** @param {Person} person */
+function from({ seen }) {
+  return t("picture.from", { device: seen.deviceId ?? "?", time: seen.mobileSyncAt ? dateTime(seen.mobileSyncAt) : "?" });
+}

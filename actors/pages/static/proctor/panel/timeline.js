@@ -1,0 +1,95 @@
+/**
+ * An examinee's timeline: what the web server read from the log (`GET /v1/plans/{P}/examinees/{E}/timeline`), and what
+ * was told meanwhile. Both name the place in the log (`version`), so nothing stands there twice. Pure but for the
+ * language.
+ *
+ * An entry has the fields of `Happening` (protocol/happenings.py), as far as they are known.
+ * @typedef {{version: number, time: string, what: string, text?: string, effect?: boolean} & Record<string, any>} Entry
+ */
+
+import { duration, hasText, t, time } from "../../common/i18n.js";
+import { reasonText } from "../texts.js";
+
+/** @type {Readonly<Record<string, string>>} */
+const WHAT = Object.freeze({
+  examinee_disconnected: "LOST",
+  examinee_migrating: "MIGRATING",
+  examinee_reconnecting: "RECONNECTING",
+  examinee_reconnect_exhausted: "SHUT_OUT",
+  examinee_readmitted: "READMITTED",
+  examinee_removed: "REMOVED",
+  examinee_enrolled: "ENROLLED",
+  notice: "NOTICE",
+  notice_confirmed: "NOTICE_CONFIRMED",
+  mobile_sync_completed: "SYNC_COMPLETED",
+});
+
+/**
+ * The entry that an event comes to; `null` for what is none, or is told anew.
+ * @param {{type: string, data: Record<string, any>}} message
+ * @returns {Entry | null}
+ */
+export function entryOf({ type, data }) {
+  if (typeof data.version !== "number" || data.restated) return null;
+  const base = { ...data, version: data.version, time: data.timestamp ?? data.confirmedAt ?? "" };
+  if (type === "examinee_connected") {
+    const what = data.recovered ? "RECOVERED" : data.migrated ? "ARRIVED" : data.replaced ? "REPLACED" : "JOINED";
+    return { ...base, what, seconds: data.outageSeconds ?? null };
+  }
+  if (type === "notice") return { ...base, what: "NOTICE", notice: data.text };
+  if (type === "mobile_sync_status" && data.actionId) return { ...base, what: "SYNC_EXTENDED" };
+  if (type === "mobile_sync_status") return { ...base, what: `SYNC_${data.status}` };
+  return WHAT[type] ? { ...base, what: WHAT[type] } : null;
+}
+
+/** The entries of one examinee, by their place in the log. */
+export class Timeline {
+  constructor() {
+    /** @type {Map<number, Entry>} */ this._entries = new Map();
+  }
+
+  /** What the log holds; its words are better than ours. @param {readonly Entry[]} entries */
+  read(entries) {
+    for (const entry of entries) this._entries.set(entry.version, entry);
+  }
+
+  /** An event. @param {{type: string, data: Record<string, any>}} message */
+  told(message) {
+    const entry = entryOf(message);
+    // A confirmation names its message; the words are those of the message itself.
+    if (entry?.what === "NOTICE_CONFIRMED") {
+      const same = [...this._entries.values()].find((one) => one.what === "NOTICE" && one.actionId === entry.actionId);
+      entry.notice = same?.notice;
+    }
+    if (entry && !this._entries.has(entry.version)) this._entries.set(entry.version, entry);
+    return entry !== null;
+  }
+
+  /** The newest first; without what had no effect. @returns {Entry[]} */
+  get entries() {
+    return [...this._entries.values()].filter((one) => one.effect !== false).sort((a, b) => b.version - a.version);
+  }
+}
+
+/**
+ * What an entry says, in the language in use; what we have no words for is said in the server's.
+ * @param {Entry} entry
+ */
+export function entryText(entry) {
+  const { what } = entry;
+  let key = `what.${what}`;
+  if (what === "RECOVERED" && typeof entry.seconds !== "number") key += ".plain";
+  if (what === "REMOVED" && entry.reason) key += ".reason";
+  if (what === "NOTICE_CONFIRMED" && !(entry.notice ?? entry.text)) key += ".plain";
+  if (!hasText(key)) return entry.text ?? what;
+  return t(key, {
+    serverId: entry.serverId ?? "?",
+    reason: reasonText(entry.reason) || "?",
+    attempt: entry.attempt ?? "?",
+    maxAttempts: entry.maxAttempts ?? "?",
+    duration: duration(entry.seconds ?? 0),
+    until: entry.deadline ? time(entry.deadline) : "?",
+    deviceId: entry.deviceId ?? "?",
+    text: entry.notice ?? entry.text ?? "",
+  });
+}

@@ -1,0 +1,153 @@
+/**
+ * What a proctor sees of readmitting many at once: the question before it, how far it is, and what became of it.
+ *
+ * @typedef {import("./batch.js").One} One
+ */
+
+import { t } from "../../common/i18n.js";
+import { element, setText } from "../../common/elements.js";
+import { Readmission } from "./batch.js";
+
+/** So many are named; the others are counted. */
+const NAMED = 5;
+
+/**
+ * Some names, and how many more there are.
+ * @param {string[]} names
+ */
+export function someOf(names) {
+  const first = names.slice(0, NAMED).join(", ");
+  return names.length > NAMED ? t("several.more", { who: first, n: names.length - NAMED }) : first;
+}
+
+/**
+ * How it stands, as one line.
+ * @param {Readmission} readmission
+ * @param {boolean} ready whether the page is connected and up to date
+ */
+export function lineOf(readmission, ready) {
+  const done = readmission.those("done").length;
+  const [refused, open, recorded] = [readmission.those("refused"), readmission.those("open"), readmission.those("recorded")];
+  const spared = readmission.those("spared").length;
+  const counted = { done, n: readmission.size };
+  if (!readmission.answered) return t(ready ? "several.going" : "several.paused", counted);
+  const parts = [t("several.done", { n: done })];
+  if (recorded.length > 0) parts.push(t("several.recorded", { n: recorded.length }));
+  if (refused.length > 0) parts.push(t("several.refused", { n: refused.length, who: withReasons(refused) }));
+  if (open.length > 0) parts.push(t("several.open", { n: open.length, who: someOf(open.map((one) => one.examineeId)) }));
+  if (spared > 0) parts.push(t("several.spared", { n: spared }));
+  return parts.join(", ");
+}
+
+/** Those with the same reason together: it is mostly one for all. @param {One[]} refused */
+function withReasons(refused) {
+  const reasons = [...new Set(refused.map((one) => one.why))];
+  return reasons.map((why) => {
+    const who = someOf(refused.filter((one) => one.why === why).map((one) => one.examineeId));
+    return why ? `${who} (${why})` : who;
+  }).join("; ");
+}
+
+export class ReadmitMany {
+  /**
+   * @param {Omit<import("./batch.js").Given, "changed"> & {
+   *   name: (id: string) => string, say: (sentence: string) => void, leave: () => void}} given `name`: of an examinee.
+   *   `leave`: give the focus to something else, for what had it is no longer there
+   */
+  constructor(given) {
+    this._given = given;
+    this._readmission = new Readmission({ ...given, changed: () => this.show() });
+    /** @type {string[]} */ this._listed = [];
+    /** @type {string[]} */ this._asked = [];
+    /** A run that is not over yet: its end is said. */
+    this._running = false;
+    this._wire();
+  }
+
+  /** @param {Iterable<string>} ids */
+  candidates(ids) {
+    return this._readmission.candidates(ids);
+  }
+
+  /** The plan has changed, or the page is up to date again. */
+  goOn() {
+    if (this._readmission.size > 0) this._readmission.goOn();
+  }
+
+  /** These are listed on the wall now, chosen by a search or filter. @param {string[]} ids */
+  offer(ids) {
+    this._listed = ids;
+    const { length: n } = this.candidates(ids);
+    const row = element("several");
+    const focused = row.contains(document.activeElement);
+    row.hidden = n === 0;
+    if (n > 0) setText(element("readmit-listed"), t("several.readmit", { n }));
+    else if (focused) this._given.leave();
+  }
+
+  /** Ask whether these are to be readmitted. @param {Iterable<string>} ids */
+  ask(ids) {
+    const wanted = this.candidates(ids);
+    if (wanted.length === 0) return;
+    this._asked = wanted;
+    const dialog = /** @type {HTMLDialogElement} */ (element("several-dialog"));
+    dialog.returnValue = "no";
+    setText(element("several-question"), t("several.question", { n: wanted.length }));
+    setText(element("several-who"), someOf(wanted.map(this._given.name)));
+    dialog.showModal();
+  }
+
+  _wire() {
+    const dialog = /** @type {HTMLDialogElement} */ (element("several-dialog"));
+    dialog.addEventListener("close", () => {
+      const ids = this._asked;
+      this._asked = [];
+      if (dialog.returnValue === "yes") this._begin(() => this._readmission.add(ids));
+      else if (document.activeElement === null || document.activeElement === document.body) this._given.leave();
+    });
+    element("readmit-listed").addEventListener("click", () => this.ask(this._listed));
+    element("several-again").addEventListener("click", () => this._begin(() => this._readmission.again()));
+    element("several-dismiss").addEventListener("click", () => {
+      this._readmission.dismiss();
+      this.show();
+      this._given.leave();
+    });
+  }
+
+  /** The focus goes to the line that tells how far it is: the button that was pressed goes. @param {() => void} what */
+  _begin(what) {
+    this._running = true;
+    what();
+    this.offer(this._listed);
+    if (!element("several-line").hidden) element("several-line").focus();
+    else this._given.leave();
+  }
+
+  /** The language has changed, too. */
+  show() {
+    const readmission = this._readmission;
+    const line = element("several-line");
+    line.hidden = readmission.size === 0;
+    if (line.hidden) {
+      this._running = false;
+      return;
+    }
+    const text = lineOf(readmission, this._given.ready());
+    const again = readmission.those("refused").length + readmission.those("open").length;
+    line.dataset.tone = again > 0 && readmission.answered ? "warn" : readmission.over ? "good" : "info";
+    setText(element("several-text"), text);
+    const progress = /** @type {HTMLProgressElement} */ (element("several-progress"));
+    progress.hidden = readmission.over;
+    progress.max = readmission.size;
+    progress.value = readmission.those("done").length;
+    const button = element("several-again");
+    button.hidden = again === 0 || !readmission.answered;
+    setText(button, t("several.again", { n: again }));
+    const dismiss = element("several-dismiss");
+    dismiss.hidden = !readmission.answered;
+    if (readmission.over && this._running) {
+      this._running = false;
+      this._given.say(`${text}.`);
+    }
+  }
+}

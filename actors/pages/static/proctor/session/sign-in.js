@@ -1,0 +1,46 @@
+/**
+ * The door of the wall: the form that asks for a token, when the page was opened without one or with one that is refused.
+ */
+
+import { t } from "../../common/i18n.js";
+import { said } from "../../common/token.js";
+import { element, setText } from "../../common/elements.js";
+
+export class Door {
+  /** @param {(token: string) => void} enter */
+  constructor(enter) {
+    this._dialog = /** @type {HTMLDialogElement} */ (element("door"));
+    this._why = "door.none";
+    const input = /** @type {HTMLTextAreaElement} */ (element("door-token"));
+    input.addEventListener("input", () => input.setCustomValidity(""));
+    element("door-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      const token = input.value.trim();
+      const wrong = /^[\w-]+\.[\w-]+\.[\w-]+$/.test(token) ? otherRole(token) : t("door.notToken");
+      if (wrong) {
+        input.setCustomValidity(wrong);
+        input.reportValidity();
+        return;
+      }
+      input.value = "";
+      this._dialog.close();
+      enter(token);
+    });
+  }
+
+  /** @param {string} why a sentence */
+  open(why) {
+    setText(element("door-why"), why);
+    if (!this._dialog.open) this._dialog.showModal();
+  }
+}
+
+/**
+ * Why a token opens no wall, as a sentence; empty when its role does not speak against it. An examinee's must not get as
+ * far as the server: it would connect as that examinee, and push the examinee's own page aside.
+ * @param {string} token
+ */
+export function otherRole(token) {
+  const role = said(token)?.role || "proctor";
+  return role === "proctor" ? "" : t("door.role", { role });
+}

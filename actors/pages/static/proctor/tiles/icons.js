@@ -1,0 +1,35 @@
+/**
+ * The tiles' icons as images, in the colours of the tokens.
+ *
+ * An inline SVG is a coordinate system of its own to the browser, and with 2,000 of them each frame costs 50 ms more.
+ * An image is drawn once and copied. A style sheet names them, not each tile: what all tiles of a state have in common
+ * the browser works out once.
+ */
+
+import { ORDER, STATES } from "../examinees.js";
+
+const sheet = new CSSStyleSheet();
+
+/** Draw them for the colour scheme that is in use, or without colours for a wall that is not up to date. */
+export function paintIcons() {
+  const root = document.documentElement;
+  const style = getComputedStyle(root);
+  const forced = matchMedia("(forced-colors: active)").matches;
+  const rules = ORDER.map((state) => {
+    const { tone, path } = STATES[state];
+    const token = root.hasAttribute("data-stale") ? "--ink-soft" : `--${tone}`;
+    const colour = forced ? getComputedStyle(document.body).color : style.getPropertyValue(token).trim();
+    const image = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="${colour}" d="${path}"/></svg>`;
+    return `[data-icon="${state}"] { background-image: url("data:image/svg+xml,${encodeURIComponent(image)}") !important }`;
+  });
+  sheet.replaceSync(rules.join("\n"));
+}
+
+/** Paint them now, and again when the colours change. */
+export function keepIconsPainted() {
+  document.adoptedStyleSheets.push(sheet);
+  paintIcons();
+  for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"]) {
+    matchMedia(query).addEventListener("change", paintIcons);
+  }
+}

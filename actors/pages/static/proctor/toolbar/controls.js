@@ -1,0 +1,205 @@
+/**
+ * What a proctor sets on the wall: filters, search, order, size of the tiles, sound, keys. Remembered, except for the
+ * filters and the search: a wall that hides somebody since yesterday would be a trap.
+ *
+ * @typedef {import("../examinees.js").State} State
+ * @typedef {import("../examinees.js").Sort} Sort
+ * @typedef {import("../tiles/tile.js").Size} Size
+ */
+
+import { languagePicker, t } from "../../common/i18n.js";
+import { element, setText } from "../../common/elements.js";
+import { ORDER, STATES } from "../examinees.js";
+import { counted } from "../texts.js";
+
+const REMEMBERED = "examwire.wall";
+const SOUND_ON = "M1 5h3l4-4v14l-4-4H1zM10 4.5a4.5 4.5 0 0 1 0 7zM10 1.5a7 7 0 0 1 0 13v-1.6a5.5 5.5 0 0 0 0-9.8z";
+const SOUND_OFF = "M1 5h3l4-4v14l-4-4H1zM10 5l1-1 1.5 1.5L14 4l1 1-1.5 1.5L15 8l-1 1-1.5-1.5L11 9l-1-1 1.5-1.5z";
+/** @type {readonly Sort[]} */
+const SORTS = ["attention", "id", "name", "since"];
+/**
+ * Each size has an order of its own. All of a plan at a glance is a map: everybody stays where they are, and one looks
+ * for the colours and shapes; where only the first hundred fit on the screen, those who need somebody come first.
+ * @type {Readonly<Record<Size, Sort>>}
+ */
+const SORTED = Object.freeze({ large: "attention", small: "attention", dots: "id" });
+/** These filters stand there even when nobody is in the state. @type {ReadonlySet<State>} */
+const ALWAYS = new Set(["exhausted", "lost", "waiting", "connected", "done", "never"]);
+
+/** Fires `change` when the wall is to be shown otherwise, `sound` when that is switched, `gesture` with a click or key. */
+export class Controls extends EventTarget {
+  constructor() {
+    super();
+    const kept = read();
+    /** @type {Set<State>} */ this.states = new Set();
+    this.search = "";
+    this.size = /** @type {Size} */ (Object.hasOwn(SORTED, kept.size) ? kept.size : "large");
+    /** @type {Record<Size, Sort>} */ this._sorts = { ...SORTED };
+    for (const size of /** @type {Size[]} */ (Object.keys(SORTED))) {
+      if (SORTS.includes(kept.sorts?.[size])) this._sorts[size] = kept.sorts[size];
+    }
+    /** Whether the wall makes itself noticed: by sound, and by a number in the title of the tab. */
+    this.sound = kept.sound !== false;
+    this.shortcuts = kept.shortcuts !== false;
+    /** @type {Map<State | "all", HTMLButtonElement>} */ this._buttons = new Map();
+    this._makeFilters();
+    this._wire();
+    this.translate();
+  }
+
+  /** The order of the tiles in the size they have. */
+  get sort() {
+    return this._sorts[this.size];
+  }
+
+  // -- filters ---------------------------------------------------------------------------------------
+
+  _makeFilters() {
+    const group = element("filters");
+    for (const state of /** @type {(State | "all")[]} */ (["all", ...ORDER])) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "filter";
+      button.dataset.state = state;
+      if (state !== "all") {
+        button.dataset.tone = STATES[state].tone;
+        button.innerHTML = `<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="${STATES[state].path}" /></svg>`;
+      }
+      button.append(document.createElement("span"));
+      button.addEventListener("click", () => this._toggle(state));
+      this._buttons.set(state, button);
+      group.append(button);
+    }
+  }
+
+  /** @param {State | "all"} state */
+  _toggle(state) {
+    if (state === "all") this.states.clear();
+    else if (!this.states.delete(state)) this.states.add(state);
+    this._changed();
+  }
+
+  /** @param {Readonly<Record<State, number>>} counts @param {number} total */
+  count(counts, total) {
+    for (const [state, button] of this._buttons) {
+      const pressed = state === "all" ? this.states.size === 0 : this.states.has(state);
+      const count = state === "all" ? total : counts[state];
+      button.setAttribute("aria-pressed", String(pressed));
+      button.hidden = state !== "all" && count === 0 && !pressed && !ALWAYS.has(state);
+      button.classList.toggle("none", count === 0);
+      const word = state === "all" ? t("filter.all") : t(`state.${state}`);
+      setText(button.querySelector("span"), counted(word, count));
+    }
+  }
+
+  /** Show everybody that the filters hide. */
+  clear() {
+    this.states.clear();
+    this.search = /** @type {HTMLInputElement} */ (element("search")).value = "";
+    this._changed();
+  }
+
+  // -- the rest --------------------------------------------------------------------------------------
+
+  _wire() {
+    const search = /** @type {HTMLInputElement} */ (element("search"));
+    search.addEventListener("input", () => {
+      this.search = search.value;
+      this._changed();
+    });
+    const sort = /** @type {HTMLSelectElement} */ (element("sort"));
+    sort.value = this.sort;
+    sort.addEventListener("change", () => {
+      this._sorts[this.size] = /** @type {Sort} */ (sort.value);
+      this._changed();
+    });
+    const size = /** @type {HTMLSelectElement} */ (element("size"));
+    size.value = this.size;
+    size.addEventListener("change", () => {
+      this.size = /** @type {Size} */ (size.value);
+      sort.value = this.sort;
+      document.documentElement.dataset.size = this.size;
+      this._changed();
+    });
+    document.documentElement.dataset.size = this.size;
+    element("sound").addEventListener("click", () => this.toggleSound());
+    const shortcuts = /** @type {HTMLInputElement} */ (element("shortcuts"));
+    shortcuts.checked = this.shortcuts;
+    shortcuts.addEventListener("change", () => {
+      this.shortcuts = shortcuts.checked;
+      this._keep();
+    });
+    element("help-button").addEventListener("click", () => this.help());
+    languagePicker(/** @type {HTMLSelectElement} */ (element("language")));
+    for (const type of ["pointerdown", "keydown"]) {
+      addEventListener(type, () => this.dispatchEvent(new Event("gesture")), { capture: true });
+    }
+  }
+
+  _changed() {
+    this._keep();
+    this.dispatchEvent(new Event("change"));
+  }
+
+  toggleSound() {
+    this.sound = !this.sound;
+    this._keep();
+    this._drawSound();
+    this.dispatchEvent(new Event("sound"));
+  }
+
+  _drawSound() {
+    const button = element("sound");
+    button.setAttribute("aria-pressed", String(this.sound));
+    button.title = t("sound.key");
+    button.querySelector("path")?.setAttribute("d", this.sound ? SOUND_ON : SOUND_OFF);
+    setText(button.querySelector(".tool-word"), t(this.sound ? "sound.on" : "sound.off"));
+  }
+
+  help() {
+    const dialog = /** @type {HTMLDialogElement} */ (element("help"));
+    if (!dialog.open) dialog.showModal();
+  }
+
+  /** The language has changed. */
+  translate() {
+    this._drawSound();
+    const keys = [["← ↑ ↓ →", "arrows"], ["Enter", "enter"], ["/", "search"], ["f", "filter"], ["m", "sound"], ["?", "help"], ["Esc", "escape"]];
+    element("keys").replaceChildren(...keys.map(([key, what]) => {
+      const row = document.createElement("tr");
+      const [name, meaning] = [document.createElement("th"), document.createElement("td")];
+      name.scope = "row";
+      name.append(Object.assign(document.createElement("kbd"), { textContent: key }));
+      meaning.textContent = t(`key.${what}`);
+      row.append(name, meaning);
+      return row;
+    }));
+    element("legend").replaceChildren(...ORDER.map((state) => {
+      const item = document.createElement("li");
+      item.dataset.tone = STATES[state].tone;
+      item.innerHTML = `<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="${STATES[state].path}" /></svg><span><strong></strong> <span></span></span>`;
+      setText(item.querySelector("strong"), t(`state.${state}`));
+      setText(item.querySelector("span > span"), t(`means.${state}`));
+      return item;
+    }));
+  }
+
+  _keep() {
+    const { size, _sorts: sorts, sound, shortcuts } = this;
+    try {
+      localStorage.setItem(REMEMBERED, JSON.stringify({ size, sorts, sound, shortcuts }));
+    } catch {
+      // Storage is forbidden here: the settings last as long as the page.
+    }
+  }
+}
+
+/** @returns {Record<string, any>} what was remembered; nothing of it is trusted */
+function read() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(REMEMBERED) ?? "{}");
+    return typeof kept === "object" && kept !== null ? kept : {};
+  } catch {
+    return {};
+  }
+}
