@@ -24,8 +24,8 @@ from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
 from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STREAMS
-from tests.browser.phone_scene import Scene
-from tests.browser.site import CAMERA_ALLOWED, CAMERA_REFUSED, CHROMIUM_FLAGS, WAIT_SECONDS, Screens, Site
+from tests.browser.support.phone_scene import Scene
+from tests.browser.support.site import CAMERA_ALLOWED, CAMERA_REFUSED, CHROMIUM_FLAGS, WAIT_SECONDS, Screens, Site
 from tests.integration.conftest import engines as engines  # the same fixture: real engines for the session
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from typing import Any
 from playwright.async_api import CDPSession, Page, async_playwright
 
 from tests.browser.conftest import chromium
-from tests.browser.scripted_plan import Event, ScriptedPlan
-from tests.browser.site import CHROMIUM_FLAGS
+from tests.browser.support.scripted_plan import Event, ScriptedPlan
+from tests.browser.support.site import CHROMIUM_FLAGS
 
 TICKS_PER_SECOND = 20
 

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.browser.conftest import IN_A_BROWSER, QUICK_LADDER
-from tests.browser.site import WAIT_SECONDS, Screens, Site, audit
+from tests.browser.support.site import WAIT_SECONDS, Screens, Site, audit
 
 if TYPE_CHECKING:
     from playwright.async_api import Page

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.conftest import IN_A_BROWSER, QUICK_LADDER
-from tests.browser.examinee_scene import CONNECTED, INTERRUPTED, Cable, connected, expect, headline
-from tests.browser.phone_scene import Scene, choose, photo
-from tests.browser.site import WAIT_SECONDS, Screens, Site, audit, with_own_clock
-from tests.integration.drains import drain, know_each_other
-from tests.integration.server_process import ServerProcess
-from tests.integration.system import RawClient, eventually
+from tests.browser.support.examinee_scene import CONNECTED, INTERRUPTED, Cable, connected, expect, headline
+from tests.browser.support.phone_scene import Scene, choose, photo
+from tests.browser.support.site import WAIT_SECONDS, Screens, Site, audit, with_own_clock
+from tests.integration.support.drains import drain, know_each_other
+from tests.integration.support.server_process import ServerProcess
+from tests.integration.support.system import RawClient, eventually
 
 if TYPE_CHECKING:
     from playwright.async_api import Page, Route, WebSocketRoute

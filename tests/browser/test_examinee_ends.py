@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.conftest import IN_A_BROWSER
-from tests.browser.examinee_scene import CONNECTED, Cable, connected, headline
-from tests.browser.site import WAIT_SECONDS, Screens, Site, audit, with_own_clock
-from tests.integration.system import RawClient
+from tests.browser.support.examinee_scene import CONNECTED, Cable, connected, headline
+from tests.browser.support.site import WAIT_SECONDS, Screens, Site, audit, with_own_clock
+from tests.integration.support.system import RawClient
 
 if TYPE_CHECKING:
     from playwright.async_api import Page

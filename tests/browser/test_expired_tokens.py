@@ -9,10 +9,10 @@ import pytest
 from actors.runtime.config.tokens import issue_token
 from protocol.messages.frames import Role
 from tests.browser.conftest import IN_A_BROWSER
-from tests.browser.examinee_scene import CONNECTED, connected, headline
-from tests.browser.phone_scene import Scene, choose, photo
-from tests.browser.site import WAIT_SECONDS, Screens, Site, audit, with_own_clock
-from tests.integration.system import eventually
+from tests.browser.support.examinee_scene import CONNECTED, connected, headline
+from tests.browser.support.phone_scene import Scene, choose, photo
+from tests.browser.support.site import WAIT_SECONDS, Screens, Site, audit, with_own_clock
+from tests.integration.support.system import eventually
 
 expect = pytest.importorskip("playwright.async_api", reason="Playwright is not installed: no browser tests").expect
 

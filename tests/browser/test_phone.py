@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.conftest import IN_A_BROWSER
-from tests.browser.phone_scene import UPLOADS, BadNetwork, Scene, choose, photo
-from tests.browser.site import WAIT_SECONDS, audit, with_own_clock
-from tests.integration.system import eventually
+from tests.browser.support.phone_scene import UPLOADS, BadNetwork, Scene, choose, photo
+from tests.browser.support.site import WAIT_SECONDS, audit, with_own_clock
+from tests.integration.support.system import eventually
 
 playwright_api = pytest.importorskip("playwright.async_api", reason="Playwright is not installed: no browser tests")
 expect = playwright_api.expect

@@ -14,9 +14,9 @@ import pytest
 
 from cli.local.engines import NatsServer, RedisServer
 from tests.browser.conftest import IN_A_BROWSER
-from tests.browser.examinee_scene import CONNECTED, connected, headline
-from tests.browser.site import WAIT_SECONDS, Screens, Site, audit
-from tests.integration.drains import drain, end_of, know_each_other
+from tests.browser.support.examinee_scene import CONNECTED, connected, headline
+from tests.browser.support.site import WAIT_SECONDS, Screens, Site, audit
+from tests.integration.support.drains import drain, end_of, know_each_other
 
 if TYPE_CHECKING:
     from playwright.async_api import Page, WebSocketRoute

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.conftest import IN_A_BROWSER
-from tests.browser.scripted_plan import ScriptedPlan
-from tests.browser.site import WAIT_SECONDS, Screens, Site, audit, with_own_clock
-from tests.integration.system import RawClient
+from tests.browser.support.scripted_plan import ScriptedPlan
+from tests.browser.support.site import WAIT_SECONDS, Screens, Site, audit, with_own_clock
+from tests.integration.support.system import RawClient
 
 if TYPE_CHECKING:
     from playwright.async_api import Locator, Page

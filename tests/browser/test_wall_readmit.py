@@ -10,10 +10,10 @@ import pytest
 
 from protocol.times import format_time
 from tests.browser.conftest import IN_A_BROWSER
-from tests.browser.scripted_plan import Event, ScriptedPlan
-from tests.browser.site import WAIT_SECONDS, Screens, Site, audit
+from tests.browser.support.scripted_plan import Event, ScriptedPlan
+from tests.browser.support.site import WAIT_SECONDS, Screens, Site, audit
 from tests.browser.test_wall import REFUSED, expect, shut_out, tile, wall
-from tests.integration.system import eventually
+from tests.integration.support.system import eventually
 
 if TYPE_CHECKING:
     from playwright.async_api import Page

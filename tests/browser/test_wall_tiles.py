@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.browser.conftest import IN_A_BROWSER
-from tests.browser.scripted_plan import ScriptedPlan
-from tests.browser.site import Screens
+from tests.browser.support.scripted_plan import ScriptedPlan
+from tests.browser.support.site import Screens
 from tests.browser.test_wall import expect, tile
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
 from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STREAMS
-from tests.integration.command_line import Invoke, command_with
+from tests.integration.support.command_line import Invoke, command_with
 
 
 @pytest.fixture(scope="session")

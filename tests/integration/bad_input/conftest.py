@@ -8,9 +8,9 @@ import pytest
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from tests.integration.bad_input.doors import Neighbours
-from tests.integration.settings import changed
-from tests.integration.system import System
+from tests.integration.bad_input.support import Neighbours
+from tests.integration.support.settings import changed
+from tests.integration.support.system import System
 
 
 @pytest.fixture

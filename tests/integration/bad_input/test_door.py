@@ -11,8 +11,8 @@ from websockets.exceptions import InvalidStatus
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, load_settings
 from protocol.errors import ConfigurationError
-from tests.integration.bad_input.doors import Neighbours
-from tests.integration.system import RawClient, System, eventually
+from tests.integration.bad_input.support import Neighbours
+from tests.integration.support.system import RawClient, System, eventually
 
 
 async def status_of(url: str, **options: Any) -> tuple[int, str | None]:

@@ -7,8 +7,8 @@ import pytest
 from actors.socket_server import clients
 from actors.socket_server.handshake import hello as greeting
 from protocol.records import keys
-from tests.integration.bad_input.doors import Neighbours, refused
-from tests.integration.system import System
+from tests.integration.bad_input.support import Neighbours, refused
+from tests.integration.support.system import System
 
 BAD_FRAMES: list[tuple[str, str, str | None]] = [
     ("", "INVALID_JSON", None),

@@ -15,9 +15,9 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.http.single_headers import SINGLE
 from actors.runtime.store.state_store import StateStore
 from protocol.messages.frames import CONNECT_PATH, REQUEST_BYTES
-from tests.integration.bad_input.doors import Neighbours
-from tests.integration.phones import open_site
-from tests.integration.system import System, eventually
+from tests.integration.bad_input.support import Neighbours
+from tests.integration.support.clients.phones import open_site
+from tests.integration.support.system import System, eventually
 
 HANDSHAKE = {
     "Host": "127.0.0.1",

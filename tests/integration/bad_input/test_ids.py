@@ -12,8 +12,8 @@ from actors.runtime.config.tokens import issue_token
 from protocol.broker import subjects
 from protocol.errors import InvalidField
 from protocol.ids import check_server_id
-from tests.integration.bad_input.doors import BAD_IDS, Neighbours, crafted, refused
-from tests.integration.system import System
+from tests.integration.bad_input.support import BAD_IDS, Neighbours, crafted, refused
+from tests.integration.support.system import System
 
 
 def test_no_token_is_issued_for_a_bad_id(settings: Settings) -> None:

@@ -17,8 +17,8 @@ from protocol.messages.codec import Codec
 from protocol.messages.frames import Error
 from protocol.messages.server_messages import QueueCreated
 from protocol.times import format_time
-from tests.integration.bad_input.doors import Neighbours
-from tests.integration.system import System, eventually
+from tests.integration.bad_input.support import Neighbours
+from tests.integration.support.system import System, eventually
 
 HUGE = b"9" * 5000
 ADVISORY = "$JS.EVENT.ADVISORY.CONSUMER"

@@ -11,8 +11,8 @@ from protocol.broker import subjects
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.records import keys
 from protocol.times import format_time
-from tests.integration.bad_input.doors import BAD_IDS, Neighbours
-from tests.integration.system import System, eventually
+from tests.integration.bad_input.support import BAD_IDS, Neighbours
+from tests.integration.support.system import System, eventually
 
 
 async def dead_letters(bus: Bus, count: int) -> list[dict[str, Any]]:

@@ -23,10 +23,10 @@ from protocol.messages.codec import encode
 from protocol.messages.facts import ClientInfo, ConnectionStatus, ConnectionStatusCode, Enrol, Notice, Remove
 from protocol.records import keys
 from protocol.times import format_time
-from tests.integration.bad_input.doors import Neighbours
-from tests.integration.command_line import Invoke
-from tests.integration.phones import picture, upload_path
-from tests.integration.system import System, eventually
+from tests.integration.bad_input.support import Neighbours
+from tests.integration.support.clients.phones import picture, upload_path
+from tests.integration.support.command_line import Invoke
+from tests.integration.support.system import System, eventually
 
 NOTIFY = '{"type":"notify","data":{"examineeId":"E001","requestId":"%s","text":"%s"}}'
 REMOVE = '{"type":"remove","data":{"examineeId":"E404","requestId":"%s","reason":"%s"}}'

@@ -6,8 +6,8 @@ import time
 
 from actors.runtime.config.settings import token_secret
 from protocol.records import keys
-from tests.integration.bad_input.doors import Neighbours, crafted, refused
-from tests.integration.system import RawClient, System
+from tests.integration.bad_input.support import Neighbours, crafted, refused
+from tests.integration.support.system import RawClient, System
 
 
 async def test_a_token_that_is_none_expired_forged_or_for_others_opens_nothing(

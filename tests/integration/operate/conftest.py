@@ -11,7 +11,7 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from cli.operate import drain_and_stop as actors_act
 from cli.operate import queues
-from tests.integration.system import System
+from tests.integration.support.system import System
 
 
 @pytest.fixture(autouse=True)

@@ -20,8 +20,8 @@ from cli.operate import drain_and_stop as actors_act
 from protocol.broker import subjects
 from protocol.close_codes import CloseCode
 from protocol.messages.operator_requests import Stop
-from tests.integration.command_line import Invoke
-from tests.integration.system import System, eventually
+from tests.integration.support.command_line import Invoke
+from tests.integration.support.system import System, eventually
 
 
 async def test_a_process_is_asked_to_end_and_its_end_is_waited_for(

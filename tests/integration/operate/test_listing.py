@@ -14,8 +14,8 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from cli.shared.live_actors import add_queue_lag
 from protocol.broker.streams import ConsumerSpec
-from tests.integration.command_line import Invoke
-from tests.integration.system import System
+from tests.integration.support.command_line import Invoke
+from tests.integration.support.system import System
 
 
 async def test_all_actors_are_listed_with_what_waits_for_them(invoke: Invoke, system: System) -> None:

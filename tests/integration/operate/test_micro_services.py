@@ -9,7 +9,7 @@ from datetime import datetime
 
 from actors.runtime.broker.connection import Bus
 from protocol.broker import subjects
-from tests.integration.system import System
+from tests.integration.support.system import System
 
 NAME = re.compile(r"^[a-zA-Z0-9_-]+$")
 SEMVER = re.compile(r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$")

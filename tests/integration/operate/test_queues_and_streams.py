@@ -11,8 +11,8 @@ from typer.testing import Result
 from actors.runtime.broker.connection import Bus
 from protocol.broker import subjects
 from protocol.log.partitions import partition_of
-from tests.integration.command_line import Invoke
-from tests.integration.system import System, eventually
+from tests.integration.support.command_line import Invoke
+from tests.integration.support.system import System, eventually
 
 
 async def test_queues_are_listed_with_who_reads_them(invoke: Invoke, system: System) -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from actors.runtime.config.settings import Settings
 from cli.operate import tail as actors_tail
-from tests.integration.command_line import Invoke
-from tests.integration.system import System, eventually
+from tests.integration.support.command_line import Invoke
+from tests.integration.support.system import System, eventually
 
 
 def lines(text: str) -> list[dict[str, Any]]:

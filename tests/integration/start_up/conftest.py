@@ -8,8 +8,8 @@ import pytest
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from tests.integration.start_up.parts import quick
-from tests.integration.system import System
+from tests.integration.start_up.support import quick
+from tests.integration.support.system import System
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from protocol.errors import ErrorCode, RoleFailed
 from protocol.messages.codec import encode
 from protocol.messages.frames import Error
 from protocol.messages.server_messages import QueueCreate, QueueCreated
-from tests.integration.start_up.parts import quick, record_of
-from tests.integration.system import RawClient, System, eventually
+from tests.integration.start_up.support import quick, record_of
+from tests.integration.support.system import RawClient, System, eventually
 
 
 async def fails(system: System, reason: str) -> RoleFailed:

@@ -13,8 +13,8 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.socket_server.server import SocketServer
-from tests.integration.nats_cluster import NatsCluster, logged_in, user_of_actor
-from tests.integration.system import eventually
+from tests.integration.support.nats_cluster import NatsCluster, logged_in, user_of_actor
+from tests.integration.support.system import eventually
 
 
 async def test_servers_that_start_without_a_leader_wait_for_one(

@@ -15,8 +15,8 @@ from protocol.broker import subjects
 from protocol.messages.codec import encode
 from protocol.messages.proctor_events import ExamineeConnected
 from protocol.messages.session_messages import SessionClose
-from tests.integration.start_up.parts import filters_of, quick
-from tests.integration.system import RawClient, System, eventually
+from tests.integration.start_up.support import filters_of, quick
+from tests.integration.support.system import RawClient, System, eventually
 
 
 async def filters_become(bus: Bus, consumer: str, wanted: set[str] | None) -> None:

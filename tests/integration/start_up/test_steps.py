@@ -14,8 +14,8 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from cli.local.engines import free_port
 from protocol.broker import subjects
-from tests.integration.start_up.parts import filters_of, quick, record_of
-from tests.integration.system import System, eventually
+from tests.integration.start_up.support import filters_of, quick, record_of
+from tests.integration.support.system import System, eventually
 
 FIELDS = {"serverType", "statusCode", "startTime", "queueId", "cpuUsage", "memoryUsage", "networkStatus"}
 

@@ -1,0 +1,399 @@
+"""The typed Python client against a scripted server: connecting, coming back by the rules, ending."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+
+from actors.client.client import Change, ClientClosed, ConnectionLost, ConnectRefused, GaveUp
+from actors.client.examinee import ExamineeClient
+from actors.client.proctor import ProctorClient
+from protocol.client.plan_view import Verdict
+from protocol.client.reconnect import GiveUp, GiveUpReason, Lost, Refused, Unreachable, Wait
+from protocol.errors import ErrorCode
+from protocol.messages.base import Message
+from protocol.messages.codec import encode, join
+from protocol.messages.frames import (
+    CLIENT_FRAMES,
+    EnterMobileSync,
+    Error,
+    Heartbeat,
+    Hello,
+    ReconnectPolicy,
+    Welcome,
+    encode_text,
+)
+from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected
+from protocol.messages.session_messages import SessionState
+from protocol.messages.views import ConnectionView
+from tests.integration.support.clients.scripted_server import QUICK, ScriptedServer
+from tests.integration.support.clients.typed_clients import SECONDS, next_of
+from tests.integration.support.system import eventually
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer() as server:
+        yield server
+
+
+async def test_hello_names_the_client_and_welcome_is_returned(server: ScriptedServer) -> None:
+    server.scripts = [server.stay]
+    client = ExamineeClient(server.url, "a-token", client_id="browser-7", connection_no=4, browser_info="Firefox")
+    welcome = await client.connect()
+    assert (welcome.server_id, welcome.examinee_id, client.connected) == ("SOCK001", "E001", True)
+    (hello,) = server.hellos
+    assert (hello.token, hello.client_id, hello.connection_no) == ("a-token", "browser-7", 4)
+    assert hello.client_info is not None
+    assert hello.client_info.browser_info == "Firefox"
+    await client.close()
+    assert not client.connected
+
+
+async def test_every_try_has_a_higher_connection_no_and_the_same_client_id(server: ScriptedServer) -> None:
+    server.scripts = [(503, "0"), server.stay, server.stay]
+    client = ExamineeClient(server.url, "t")
+    with pytest.raises(ConnectRefused):
+        await client.connect()
+    await client.connect()
+    await client.close()
+    await client.connect()
+    assert [hello.connection_no for hello in server.hellos] == [2, 3]
+    assert len({hello.client_id for hello in server.hellos}) == 1
+    await client.close()
+
+
+async def test_after_a_broken_connection_the_next_welcome_comes_as_a_frame(server: ScriptedServer) -> None:
+    server.scripts = [server.break_off, server.stay]
+    changes: list[Change] = []
+    client = ExamineeClient(server.url, "t", on_change=changes.append)
+    await client.connect()
+    again = await next_of(client, Welcome)
+    assert again.socket_id == "SOCK001-2"
+    first, lost, wait, second = changes
+    assert isinstance(first, Welcome)
+    assert isinstance(lost, Lost)
+    assert lost.code is None
+    assert isinstance(wait, Wait)
+    assert (wait.url, wait.attempt, wait.max_attempts) == (server.url, 1, 3)
+    assert second == again
+    await client.close()
+
+
+@pytest.mark.parametrize("code", [4503, 4504, 4599])
+async def test_after_a_45xx_the_client_stays_away(server: ScriptedServer, code: int) -> None:
+    server.scripts = [server.close_with(code), server.stay]
+    client = ExamineeClient(server.url, "t")
+    await client.connect()
+    with pytest.raises(GaveUp) as ended:
+        await next_of(client, Welcome)
+    assert ended.value.step == GiveUp(GiveUpReason.CLOSE_CODE, code=code)
+    with pytest.raises(ClientClosed):
+        await client.receive()
+    assert server.requests == 1
+
+
+async def test_a_server_that_goes_away_sends_the_client_to_the_next_endpoint(
+    server: ScriptedServer, other: ScriptedServer
+) -> None:
+    server.endpoints = other.endpoints = [server.url, other.url]
+    server.scripts, other.scripts = [server.close_with(1012)], [other.stay]
+    client = ExamineeClient(server.url, "t")
+    await client.connect()
+    await next_of(client, Welcome)
+    assert (client.url, len(server.hellos), len(other.hellos)) == (other.url, 1, 1)
+    await client.close()
+
+
+async def test_while_one_server_is_down_the_endpoints_are_tried_in_turn(
+    server: ScriptedServer, other: ScriptedServer
+) -> None:
+    server.endpoints = [server.url, other.url]
+    server.scripts, other.scripts = [server.break_off, (500, None)], [other.stay]
+    changes: list[Change] = []
+    client = ExamineeClient(server.url, "t", on_change=changes.append)
+    await client.connect()
+    await next_of(client, Welcome)
+    assert [change.url for change in changes if isinstance(change, Wait)] == [server.url, other.url]
+    assert Refused(500) in changes
+    await client.close()
+
+
+async def test_retry_after_is_obeyed_and_uses_up_no_attempt(server: ScriptedServer) -> None:
+    server.policy = ReconnectPolicy(max_attempts=1, backoff_seconds=[0.01], jitter=0)
+    server.scripts = [server.break_off, (503, "1"), server.stay]
+    changes: list[Change] = []
+    client = ExamineeClient(server.url, "t", on_change=changes.append)
+    await client.connect()
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    await next_of(client, Welcome)
+    assert loop.time() - before >= 1.0
+    assert Refused(503, 1.0) in changes
+    await client.close()
+
+
+async def test_a_refused_handshake_tells_its_status_and_retry_after(server: ScriptedServer) -> None:
+    server.scripts = [(503, "7")]
+    with pytest.raises(ConnectRefused, match="503") as refused:
+        await ExamineeClient(server.url, "t").connect()
+    assert (refused.value.status, refused.value.retry_after, refused.value.code) == (503, 7.0, None)
+
+
+async def test_a_close_before_the_welcome_tells_its_code_and_what_was_wrong(server: ScriptedServer) -> None:
+    async def refuse(connection: ServerConnection, hello: Hello) -> None:
+        await connection.send(encode_text(Error(code=ErrorCode.UNAUTHORIZED, message="the token has expired")))
+        await connection.close(4502, "INVALID_TOKEN")
+
+    server.scripts = [refuse]
+    client = ExamineeClient(server.url, "t")
+    with pytest.raises(ConnectRefused, match=r"4502 INVALID_TOKEN .*the token has expired") as refused:
+        await client.connect()
+    assert refused.value.code == 4502
+    with pytest.raises(GaveUp):  # going on by the rules: not after this code
+        await client.receive()
+
+
+async def test_attempts_that_all_fail_end_it(server: ScriptedServer) -> None:
+    server.scripts = [server.break_off]
+    client = ExamineeClient(server.url, "t", rng=random.Random(1))
+    await client.connect()
+    with pytest.raises(GaveUp, match="ATTEMPTS_USED_UP") as ended:
+        await next_of(client, Welcome)
+    assert ended.value.last == Refused(500)
+    assert server.requests == 1 + QUICK.max_attempts
+
+
+async def test_nobody_there_is_unreachable_and_worth_a_retry(server: ScriptedServer) -> None:
+    async with ScriptedServer() as gone:
+        url = gone.url
+    changes: asyncio.Queue[Change] = asyncio.Queue()
+    client = ExamineeClient(url, "t", on_change=changes.put_nowait)
+    with pytest.raises(ConnectRefused, match="unreachable"):
+        await client.connect()
+    receiving = asyncio.create_task(client.receive())
+    assert await changes.get() == Unreachable()
+    assert isinstance(await changes.get(), Wait)
+    await client.close()
+    receiving.cancel()
+    await asyncio.wait({receiving})
+
+
+async def test_without_reconnect_a_loss_is_raised_with_its_code(server: ScriptedServer) -> None:
+    server.scripts = [server.close_with(1012, "SERVICE_RESTART"), server.stay]
+    client = ExamineeClient(server.url, "t", reconnect=False)
+    await client.connect()
+    with pytest.raises(ConnectionLost, match="1012 SERVICE_RESTART") as lost:
+        await client.receive()
+    assert (lost.value.code, server.requests) == (1012, 1)
+
+
+async def test_a_client_without_reconnect_that_was_refused_does_not_try_again(server: ScriptedServer) -> None:
+    server.scripts = [(503, "0"), server.stay]
+    client = ExamineeClient(server.url, "t", reconnect=False)
+    with pytest.raises(ConnectRefused):
+        await client.connect()
+    with pytest.raises(ClientClosed):
+        await client.receive()
+    assert server.requests == 1
+
+
+async def test_abort_drops_the_connection_without_a_close_frame(server: ScriptedServer) -> None:
+    ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+    async def watch(connection: ServerConnection, hello: Hello) -> None:
+        await connection.send(encode_text(server.welcome()))
+        await connection.wait_closed()
+        ended.set_result(connection.close_code)
+
+    server.scripts = [watch]
+    client = ExamineeClient(server.url, "t", reconnect=False)
+    await client.connect()
+    client.abort()
+    assert not client.connected
+    assert await asyncio.wait_for(ended, SECONDS) == 1006
+    with pytest.raises(ConnectionLost) as lost:
+        await client.receive()
+    assert lost.value.code is None
+
+
+async def test_close_says_1000_ends_the_frames_and_may_be_repeated(server: ScriptedServer) -> None:
+    server.scripts = [server.stay]
+    client = ExamineeClient(server.url, "t")
+    await client.connect()
+
+    async def all_frames() -> list[Message]:
+        return [frame async for frame in client.frames()]
+
+    receiving = asyncio.create_task(all_frames())
+    await asyncio.sleep(0)
+    await client.close()
+    await client.close()
+    assert await asyncio.wait_for(receiving, SECONDS) == []
+    with pytest.raises(ConnectionLost):
+        await client.send(Heartbeat())
+
+
+async def test_closing_ends_the_waiting_for_the_next_try_and_makes_no_further_one(server: ScriptedServer) -> None:
+    server.policy = ReconnectPolicy(max_attempts=3, backoff_seconds=[3600], jitter=0)
+    server.scripts = [server.break_off, server.stay]
+    waiting = asyncio.Event()
+    client = ExamineeClient(server.url, "t", on_change=lambda c: waiting.set() if isinstance(c, Wait) else None)
+    await client.connect()
+    receiving = asyncio.create_task(client.receive())
+    await asyncio.wait_for(waiting.wait(), SECONDS)
+    await client.close()
+    with pytest.raises(ClientClosed):
+        await asyncio.wait_for(receiving, SECONDS)
+    assert server.requests == 1
+
+
+async def test_heartbeats_are_sent_and_their_echo_is_not_handed_out(server: ScriptedServer) -> None:
+    server.heartbeat_seconds = 0.02
+    state = SessionState(
+        plan_id="P001", examinee_id="E001", socket_id="S-1", connection=ConnectionView(status="CONNECTED"), version=9
+    )
+
+    async def echo_three(connection: ServerConnection, hello: Hello) -> None:
+        await connection.send(encode_text(server.welcome()))
+        for _ in range(3):
+            server.heard.append(CLIENT_FRAMES.decode_one(await connection.recv()))
+            await connection.send(encode_text(Heartbeat()))
+        await connection.send(encode_text(state))
+        await connection.wait_closed()
+
+    server.scripts = [echo_three]
+    client = ExamineeClient(server.url, "t")
+    await client.connect()
+    async with asyncio.timeout(SECONDS):
+        assert await client.receive() == state
+    assert server.heard == [Heartbeat()] * 3
+    assert client.session_state == state
+    await client.close()
+
+
+async def test_a_server_that_answers_nothing_any_more_is_left(server: ScriptedServer) -> None:
+    async def hang(connection: ServerConnection, hello: Hello) -> None:
+        await connection.send(encode_text(server.welcome()))
+        await connection.wait_closed()
+
+    server.heartbeat_seconds = 0.05
+    server.scripts = [hang, server.stay]
+    client = ExamineeClient(server.url, "t")
+    await client.connect()
+    again = await next_of(client, Welcome)
+    assert again.socket_id == "SOCK001-2"
+    await client.close()
+
+
+async def test_a_client_that_stood_still_itself_keeps_a_server_that_answers(server: ScriptedServer) -> None:
+    async def answer(connection: ServerConnection, hello: Hello) -> None:
+        await connection.send(encode_text(server.welcome()))
+        async for _ in connection:
+            server.heard.append(Heartbeat())
+            await connection.send(encode_text(Heartbeat()))
+
+    server.heartbeat_seconds = 0.1
+    server.scripts = [answer]
+    client = ExamineeClient(server.url, "t")
+    await client.connect()
+    receiving = asyncio.create_task(client.receive())
+    for _ in range(3):
+        before = len(server.heard)
+        _stand_still(0.4)  # its timer is late, and the answers lie in its socket
+
+        async def beats_again(before: int = before) -> bool:
+            return len(server.heard) > before + 1
+
+        await eventually(beats_again, "it sends heartbeats on the same connection")
+    assert server.requests == 1
+    receiving.cancel()
+    await client.close()
+
+
+def _stand_still(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def test_a_client_that_has_fallen_silent_answers_no_ping_until_it_wakes(server: ScriptedServer) -> None:
+    unanswered = asyncio.Event()
+
+    async def ping(connection: ServerConnection, hello: Hello) -> None:
+        await connection.send(encode_text(server.welcome()))
+        async for _ in connection:
+            pong = await connection.ping()
+            done, _ = await asyncio.wait({asyncio.ensure_future(pong)}, timeout=0.1)
+            assert not done
+            unanswered.set()
+            await connection.close(4000, "PING_TIMEOUT")
+
+    server.scripts = [ping, server.stay]
+    changes: list[Change] = []
+    client = ExamineeClient(server.url, "t", on_change=changes.append)
+    await client.connect()
+    await client.send(EnterMobileSync())
+    client.fall_silent()
+    await asyncio.wait_for(unanswered.wait(), SECONDS)
+    client.wake()
+    await next_of(client, Welcome)
+    assert [change.code for change in changes if isinstance(change, Lost)] == [4000]
+    await client.close()
+
+
+async def test_what_comes_in_one_frame_is_handed_out_in_its_order_also_behind_the_welcome(
+    server: ScriptedServer,
+) -> None:
+    lost = ExamineeDisconnected(plan_id="P001", examinee_id="E1", timestamp="2024-01-01T09:00:00Z", version=2)
+    there = ExamineeConnected(
+        plan_id="P001", examinee_id="E1", socket_id="S-1", timestamp="2024-01-01T09:00:00Z", version=1
+    )
+
+    async def together(connection: ServerConnection, hello: Hello) -> None:
+        news = b'{"type":"from_the_future","data":{}}'
+        batch = join([encode(server.welcome("proctor")), encode(there), news, encode(lost)])
+        await connection.send(batch.decode())
+        await connection.send(join([encode(lost), encode(there)]).decode())
+        await connection.wait_closed()
+
+    server.scripts = [together]
+    proctor = ProctorClient(server.url, "t")
+    await proctor.connect()
+    seen = []
+    for _ in range(4):
+        message = await asyncio.wait_for(proctor.receive(), SECONDS)
+        seen.append((message, proctor.verdict))
+    assert seen == [
+        (there, Verdict.APPLIED),
+        (lost, Verdict.APPLIED),
+        (lost, Verdict.DOUBLED),
+        (there, Verdict.LATE),
+    ]
+    assert (proctor.view.doubled, proctor.view.late, proctor.view.connected()) == (1, 1, set())
+    await proctor.close()
+
+
+async def test_an_idle_connection_costs_no_task(server: ScriptedServer) -> None:
+    server.scripts = [server.stay] * 20
+    clients = [ExamineeClient(server.url, "t") for _ in range(20)]
+    for client in clients:
+        await client.connect()
+    await eventually(lambda: _is(len(server.hellos) == 20), "20 hellos")
+    ours = [task for task in asyncio.all_tasks() if "client" in repr(task.get_coro()).lower()]
+    assert ours == []
+    for client in clients:
+        await client.close()
+
+
+async def _is(fact: bool) -> bool:
+    return fact

@@ -1,0 +1,217 @@
+"""`examwire plans create` and `plans roster` on real engines: who may come, and who never came."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import stat
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.config.tokens import TokenVerifier
+from actors.state_manager.audit import Audit
+from actors.status_log.status_log import StatusLog
+from tests.integration.support.command_line import Invoke
+from tests.integration.support.system import System, eventually
+
+ROSTER = "\ufeffexamineeId,name,seat\r\nE001,김하나,A1\r\nE002,=Lee,A2\r\nE003,,A3\r\n"
+
+
+@pytest.fixture
+async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
+    async with System(settings) as system:
+        yield system
+        report = await Audit(StatusLog(system._buses["state-manager"]), system.store).run()
+        assert (report.differences, report.whole) == ([], True)
+        assert system.failures == []
+
+
+@pytest.fixture
+def invoke(invoke: Invoke) -> Invoke:
+    return partial(invoke, "plans")
+
+
+@pytest.fixture
+def roster(tmp_path: Path) -> Path:
+    path = tmp_path / "roster.csv"
+    path.write_text(ROSTER, encoding="utf-8", newline="")
+    return path
+
+
+def write(path: Path, *lines: str) -> None:
+    """A roster by hand."""
+    path.write_text("".join(f"{line}\n" for line in ("examineeId,name", *lines)), encoding="utf-8")
+
+
+async def create(invoke: Invoke, roster: Path, *more: str) -> dict[str, Any]:
+    result = await invoke("create", "P001", "--roster", str(roster), *more, "-o", "json")
+    assert result.exit_code == 0, result.stderr
+    created: dict[str, Any] = json.loads(result.stdout)
+    return created
+
+
+async def roster_of(invoke: Invoke, *more: str) -> dict[str, Any]:
+    result = await invoke("roster", "P001", *more, "-o", "json")
+    assert result.exit_code == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+async def enrolled(invoke: Invoke, number: int) -> dict[str, Any]:
+    """The roster once so many are on it."""
+
+    async def there() -> dict[str, Any] | None:
+        result = await invoke("roster", "P001", "-o", "json")
+        found = json.loads(result.stdout) if result.exit_code == 0 else None
+        return found if found and found["counts"]["enrolled"] == number else None
+
+    found: dict[str, Any] = await eventually(there, f"{number} are enrolled")
+    return found
+
+
+async def test_everybody_of_a_roster_is_on_the_wall_and_those_who_come_are_known_by_name(
+    system: System, invoke: Invoke, roster: Path
+) -> None:
+    watching = await system.proctor("SOCK001")
+    created = await create(invoke, roster)
+    assert (created["examinees"], created["new"], created["renamed"], created["known"]) == (3, 3, 0, 0)
+    told = await watching.expect("examinee_enrolled", examineeId="E001")
+    assert (told["data"]["name"], told["data"]["connection"]["status"]) == ("김하나", "NEVER")
+    await watching.expect("examinee_enrolled", examineeId="E003")
+    examinee = await system.examinee("E002", "SOCK002")
+    assert (await watching.expect("examinee_connected", examineeId="E002"))["data"]["name"] == "=Lee"
+    late = await system.proctor("SOCK002", name="proctor-2")
+    rows = (await late.expect("plan_snapshot"))["data"]["examinees"]
+    assert [(row["examineeId"], row.get("name"), row["status"]) for row in rows] == [
+        ("E001", "김하나", "NEVER"),
+        ("E002", "=Lee", "CONNECTED"),
+        ("E003", None, "NEVER"),
+    ]
+    await examinee.close()
+    await watching.expect("examinee_disconnected", examineeId="E002")
+    found = await roster_of(invoke)
+    assert found["counts"] == {"enrolled": 3, "came": 1, "neverCame": 2, "notOnRoster": 0}
+    never = await roster_of(invoke, "--never")
+    assert [(row["examineeId"], row["name"]) for row in never["examinees"]] == [("E001", "김하나"), ("E003", None)]
+
+
+async def test_a_proctor_reaches_also_those_who_never_came(system: System, invoke: Invoke, roster: Path) -> None:
+    proctor = await system.proctor()
+    await create(invoke, roster)
+    await proctor.expect("examinee_enrolled", examineeId="E001")
+    await proctor.say("notify", examineeId="E001", requestId="n-1", text="Welcome.")
+    await proctor.expect("notice", actionId="n-1")
+    await proctor.say("remove", examineeId="E003", requestId="r-1")
+    await proctor.expect("examinee_removed", examineeId="E003", status="NEVER")
+    examinee = await system.examinee("E001")
+    state = (await examinee.expect("session_state"))["data"]
+    assert [one["actionId"] for one in state["notices"]] == ["n-1"]
+    client = await system.raw("SOCK002")
+    await client.say("hello", token=system.token("examinee", "E003"), clientId="c", connectionNo=1)
+    assert await client.closed() == 4508
+
+
+async def test_said_again_it_has_no_second_effect_and_new_lines_and_names_are_taken_over(
+    system: System, invoke: Invoke, roster: Path
+) -> None:
+    proctor = await system.proctor()
+    await create(invoke, roster)
+    await enrolled(invoke, 3)
+    bus = system._buses["state-manager"]
+    before = (await bus.stream_state("STATUS")).last
+    again = await create(invoke, roster)
+    assert (again["new"], again["renamed"], again["known"]) == (0, 0, 3)
+    assert (await bus.stream_state("STATUS")).last == before, "what is known already is not said again"
+    write(roster, "E001,김하나", "E002,Lee", "E003,", "E004,Park")
+    more = await create(invoke, roster)
+    assert (more["new"], more["renamed"], more["known"]) == (1, 1, 2)
+    await proctor.expect("examinee_enrolled", examineeId="E004", name="Park")
+    await proctor.expect("examinee_enrolled", examineeId="E002", name="Lee")
+    told = [one["data"]["examineeId"] for one in proctor.frames if one["type"] == "examinee_enrolled"]
+    assert sorted(told) == ["E001", "E002", "E002", "E003", "E004"]
+
+
+async def test_a_large_roster_is_enrolled_in_batches(system: System, invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "hall.csv"
+    write(path, *(f"E{number:04},Name {number}" for number in range(2000)))
+    created = await create(invoke, path)
+    assert created["new"] == 2000
+    found = await enrolled(invoke, 2000)
+    assert found["counts"]["neverCame"] == 2000
+
+
+async def test_tokens_and_links_go_to_a_file_that_only_its_owner_may_read(
+    system: System, invoke: Invoke, roster: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "tokens.csv"
+    path.write_text("of an earlier run")
+    path.chmod(0o644)
+    result = await invoke(
+        "create", "P001", "--roster", str(roster), "--tokens", str(path), "--valid", "2h",
+        "--web-url", "https://exam.example/",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+    assert [(row["role"], row["examineeId"], row["name"]) for row in rows] == [
+        ("examinee", "E001", "김하나"),
+        ("examinee", "E002", "'=Lee"),
+        ("examinee", "E003", ""),
+        ("proctor", "", "T001"),
+    ]
+    verifier = TokenVerifier(system.settings)
+    for row in rows:
+        claims = verifier.verify(row["token"])
+        assert (claims.role, claims.plan) == (row["role"], "P001")
+        assert row["url"] == f"https://exam.example/{row['role']}#token={row['token']}"
+        assert row["token"] not in result.stdout + result.stderr
+    assert verifier.verify(rows[1]["token"]).sub == "E002"
+
+
+async def test_a_file_with_a_mistake_writes_nothing(
+    system: System, invoke: Invoke, roster: Path, tmp_path: Path
+) -> None:
+    write(roster, "E001,Kim", "E 2,Lee", "E001,Park")
+    tokens = tmp_path / "tokens.csv"
+    result = await invoke("create", "P001", "--roster", str(roster), "--tokens", str(tokens))
+    assert result.exit_code == 2
+    assert "line 3, column examineeId: 'E 2'" in result.stderr
+    assert "line 4, column examineeId: E001 again, as on line 2" in result.stderr
+    assert not tokens.exists()
+    assert (await invoke("roster", "P001")).exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("create", "P 1", "--roster", "ROSTER"), 2, "planId"),
+        (("create", "P001", "--roster", "/nowhere/roster.csv"), 2, "cannot be read"),
+        (("create", "P001", "--roster", "ROSTER", "--tokens", "/nowhere/tokens.csv"), 2, "no directory"),
+        (("create", "P001", "--roster", "ROSTER", "--valid", "soon"), 2, "no duration"),
+        (("create", "P001", "--roster", "ROSTER", "--web-url", "exam.example"), 2, "http://"),
+        (("roster", "P404"), 3, "never been seen"),
+    ],
+)
+async def test_what_cannot_be_done_is_said_before_anything_is_written(
+    system: System, invoke: Invoke, roster: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    before = (await system._buses["state-manager"].stream_state("STATUS")).last
+    result = await invoke(*(str(roster) if one == "ROSTER" else one for one in arguments))
+    assert result.exit_code == code, result.stderr
+    assert said in result.stderr
+    assert (await system._buses["state-manager"].stream_state("STATUS")).last == before
+
+
+async def test_without_a_broker_nobody_is_enrolled_and_it_says_so(
+    settings: Settings, invoke: Invoke, roster: Path
+) -> None:
+    result = await invoke("create", "P001", "--roster", str(roster), EXAMWIRE_NATS_URL="nats://127.0.0.1:1")
+    assert result.exit_code == 4
+    assert "no NATS server" in result.stderr

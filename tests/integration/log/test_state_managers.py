@@ -1,0 +1,268 @@
+"""Several state managers: each plan is worked off by one of them at a time, in the log's order, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from nats.aio.msg import Msg
+
+from actors.runtime.actor.actor import on
+from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.config.settings import Settings, load_settings
+from actors.state_manager.manager import StateManager, StatusBatch
+from cli.local.engines import NatsServer, RedisServer
+from protocol.broker import subjects
+from protocol.broker.streams import PIN_GROUP, STATE_MANAGERS, STATUS
+from protocol.log.partitions import PARTITIONS, partition_of
+from protocol.messages.codec import encode
+from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
+from tests.integration.support.system import System, eventually
+from tests.integration.support.unsteady_exam import EXAMINEES, Exam
+
+PLANS = ("P001", "P002", "P003")
+
+
+@pytest.fixture
+def settings(own_engines: tuple[NatsServer, RedisServer], tmp_path: Path) -> Settings:
+    nats, redis = own_engines
+    return load_settings(nats_url=nats.url, redis_url=redis.url, data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+async def system(settings: Settings) -> AsyncIterator[System]:
+    async with System(settings) as system:
+        yield system
+        assert system.failures == []
+
+
+class Managers:
+    """State managers as processes, to be frozen and killed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.processes: list[Process] = []
+
+    async def start(self) -> Process:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "cli.main", "run", "state-manager"),
+            *("--nats-url", self._settings.nats_url, "--redis-url", self._settings.redis_url),
+            *("--data-dir", str(self._settings.data_dir), "--metrics-port", "0"),
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )
+        self.processes.append(process)
+        return process
+
+    async def end(self) -> None:
+        for process in self.processes:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+@pytest.fixture
+async def managers(settings: Settings) -> AsyncIterator[Managers]:
+    managers = Managers(settings)
+    yield managers
+    await managers.end()
+
+
+async def test_a_manager_frozen_and_thawed_and_one_killed_under_churn_change_nothing(
+    system: System, managers: Managers
+) -> None:
+    assert len({partition_of(plan_id) for plan_id in PLANS}) == len(PLANS)
+    frozen, killed, _ = [await managers.start() for _ in range(3)]
+    bus = system._buses["SOCK001"]
+
+    async def three_stand_by() -> bool:
+        states = {one.name: one for one in await bus.consumer_states(STATUS.name)}
+        return all(states[spec.name].pulls_waiting >= 4 for spec in STATE_MANAGERS)
+
+    await eventually(three_stand_by, "three more managers are there", 60)
+    await system.stop("state-manager")
+    exams = [Exam(system, seed, plan_id) for seed, plan_id in enumerate(PLANS)]
+    proctors = {plan: [await system.proctor(one, plan_id=plan) for one in ("SOCK001", "SOCK002")] for plan in PLANS}
+
+    async def churn(steps: int) -> None:
+        for _ in range(steps):
+            for exam in exams:
+                await exam.step()
+
+    for exam in exams:
+        await asyncio.gather(*(exam.join(examinee_id) for examinee_id in EXAMINEES))
+    await churn(15)
+    frozen.send_signal(signal.SIGSTOP)
+    await churn(15)
+    killed.kill()
+    await churn(15)
+    for exam in exams:
+        await exam.everybody_agrees(proctors[exam.plan_id])
+    frozen.send_signal(signal.SIGCONT)
+    await churn(15)
+    for exam in exams:
+        await exam.everybody_agrees(proctors[exam.plan_id])
+        for client in exam.clients.values():
+            assert client.websocket.close_code is None, "nobody who is connected was sent away"
+
+
+async def test_sockets_that_are_announced_anew_out_of_a_backlog_are_not_taken_for_replaced(system: System) -> None:
+    """Two managers begin with a backlog of several facts of each examinee, one is slow: nobody is closed with 4503."""
+    crowd = [f"E{number:03}" for number in range(50)]
+    before = {one: await system.examinee(one, "SOCK001") for one in crowd}
+    await system.stop("state-manager")
+    clients = {}
+    for one in crowd:
+        before[one].abort()
+        client = clients[one] = await system.raw("SOCK002")
+        await client.hello(system.token("examinee", one), f"browser-{one}", 2)
+
+    class Slow(StateManager):
+        """A state manager that takes its time."""
+
+        @on(StatusBatch)
+        async def handle(self, batch: StatusBatch) -> None:
+            await asyncio.sleep(0.5)
+            await super().handle(batch)
+
+    await system.start("sm2", lambda bus: Slow(system.settings, bus, system.store, "sm2"))
+    await system.start("sm3", lambda bus: StateManager(system.settings, bus, system.store, "sm3"))
+    for _ in range(60):  # more than one manager takes at once
+        await system.server("SOCK002")._announce_all()
+        await asyncio.sleep(0.01)
+    for one, client in clients.items():
+        await client.expect("session_state")
+        await system.status(one, "CONNECTED")
+    closed = {one: client.websocket.close_code for one, client in clients.items() if client.websocket.close_code}
+    assert closed == {}
+
+
+async def test_the_broker_gives_a_message_without_a_partition_the_one_of_its_plan(
+    settings: Settings, system: System
+) -> None:
+    bus = await Bus.connect(settings.nats_url, "test")
+    for number in range(PARTITIONS * 4):
+        plan_id = f"plan_{number}-X"
+        ended = ConnectionStatus(
+            plan_id=plan_id,
+            examinee_id="E001",
+            socket_id="SOCK001-1",
+            status=ConnectionStatusCode.DISCONNECTED,
+            timestamp="2026-11-22T09:00:00Z",
+        )
+        ack = await bus.publish(Outgoing(subjects.status_plan(plan_id), encode(ended)))
+        stored = await bus.message_at(STATUS.name, ack.sequence)
+        assert stored is not None
+        assert stored.subject == subjects.status_plan(plan_id, "any")
+    await bus.close()
+
+
+async def test_a_fact_in_the_partition_of_other_plans_is_put_aside(settings: Settings, system: System) -> None:
+    bus = await Bus.connect(settings.nats_url, "test")
+    ended = ConnectionStatus(
+        plan_id="P001",
+        examinee_id="E001",
+        socket_id="SOCK001-1",
+        status=ConnectionStatusCode.DISCONNECTED,
+        timestamp="2026-11-22T09:00:00Z",
+    )
+    wrong = (partition_of("P001") + 1) % PARTITIONS
+    await bus.publish(Outgoing(f"status.plan.P001.any.{wrong}", encode(ended)))
+
+    async def letter() -> bool:
+        return await bus.last_message("DEADLETTER", subjects.deadletter(STATUS.name)) is not None
+
+    await eventually(letter, "it is among the dead letters")
+    await bus.close()
+
+
+async def test_a_manager_that_stops_leaves_its_partitions_to_others_at_once(system: System) -> None:
+    await system.examinee("E001")
+    name = f"state-manager-{partition_of('P001')}"
+    bus = system._buses["SOCK001"]
+    assert (await bus.pinned_state(STATUS.name, name)).pin is not None
+    await system.stop("state-manager")
+    assert (await bus.pinned_state(STATUS.name, name)).pin is None
+
+
+async def test_several_managers_share_the_partitions(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.state_manager.partitions.BALANCE_SECONDS", 0.3)
+    await system.start("sm2", lambda bus: StateManager(system.settings, bus, system.store, "sm2"))
+    both = [system.actors["state-manager"], system.actors["sm2"]]
+    plans: dict[int, str] = {}
+    for number in range(100):
+        plans.setdefault(partition_of(f"P{number}"), f"P{number}")
+    numbers = iter(range(2, 10_000))
+
+    async def shared() -> bool:
+        for plan_id in plans.values():  # a partition belongs to whoever gets its next message
+            await system.examinee("E001", plan_id=plan_id, connection_no=next(numbers))
+        held = [set(manager.details()["held"]) for manager in both]
+        assert not held[0] & held[1]
+        return min(len(one) for one in held) >= 3
+
+    await eventually(shared, "both work", 60)
+
+
+async def test_pulls_that_a_stall_has_left_are_not_taken_for_managers(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a NATS that stood still each consumer has several pulls of one manager; a release stops its partition."""
+    manager = system.actors["state-manager"]
+    assert isinstance(manager, StateManager)
+    plans: dict[int, str] = {}
+    for number in range(100):
+        plans.setdefault(partition_of(f"P{number}"), f"P{number}")
+    for plan_id in plans.values():
+        await system.examinee("E001", plan_id=plan_id)
+
+    async def holds_all() -> bool:
+        return len(manager.details()["held"]) == len(STATE_MANAGERS)
+
+    await eventually(holds_all, "all partitions are its own")
+    released: list[str] = []
+    for reader in manager._partitions.readers:
+
+        async def release(name: str = reader.spec.name) -> None:
+            released.append(name)
+
+        monkeypatch.setattr(reader, "release", release)
+    bus = system._buses["SOCK001"]
+    pull = b'{"batch": 1, "expires": 60000000000, "group": "%s"}' % PIN_GROUP.encode()
+    inbox = bus.new_inbox()
+
+    async def ignore(_msg: Msg) -> None:
+        """Nothing comes: somebody else reads."""
+
+    await bus.subscribe(f"{inbox}.*", ignore)
+    for spec in STATE_MANAGERS:
+        for number in range(12):
+            address = f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}"
+            await bus.publish_core(address, pull, reply=f"{inbox}.{number}")
+
+    async def many_pulls() -> bool:
+        states = {one.name: one for one in await bus.consumer_states(STATUS.name)}
+        return all(states[spec.name].pulls_waiting >= 12 for spec in STATE_MANAGERS)
+
+    await eventually(many_pulls, "pulls wait")
+    looks = 0
+
+    def managers(count: Callable[[], int] = manager._partitions._managers) -> int:
+        nonlocal looks
+        looks += 1
+        return count()
+
+    monkeypatch.setattr(manager._partitions, "_managers", managers)
+    monkeypatch.setattr("actors.state_manager.partitions.BALANCE_SECONDS", 0.05)
+
+    async def has_looked() -> bool:
+        return looks >= 5
+
+    await eventually(has_looked, "it has looked whether to leave some to others", 30)
+    assert released == []

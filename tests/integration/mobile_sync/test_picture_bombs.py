@@ -1,0 +1,251 @@
+"""Pictures that would cost minutes or gigabytes, and what becomes of everybody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import zlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry.metrics import REGISTRY
+from actors.web_server.pictures import decoders as picture_decoders
+from tests.integration.support.clients.phones import Site, open_site, picture, problem
+from tests.integration.support.settings import changed
+from tests.integration.support.system import eventually
+
+
+@pytest.fixture
+async def site(settings: Settings, bus: Bus, store: StateStore) -> AsyncIterator[Site]:
+    async with open_site(settings, bus, store) as site:
+        yield site
+    assert site.server.failed == 0
+
+
+def flat(kind: str, size: tuple[int, int], *, progressive: bool = False) -> bytes:
+    """Few bytes, many pixels."""
+    target = io.BytesIO()
+    Image.new("RGB", size, "navy").save(target, kind, progressive=progressive)
+    return target.getvalue()
+
+
+def with_scans(scans: int, size: tuple[int, int]) -> bytes:
+    """A progressive JPEG whose last scan comes again and again."""
+    whole = flat("JPEG", size, progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    return whole[:last] + whole[last:-2] * (scans - whole.count(b"\xff\xda") + 1) + b"\xff\xd9"
+
+
+def ended(reason: str) -> float:
+    return REGISTRY.get_sample_value("examwire_web_decoders_ended_total", {"reason": reason}) or 0.0
+
+
+async def process_of(site: Site) -> int:
+    """The process that has decoded somebody's picture, and waits for the next one."""
+    assert (await site.put(picture(), examinee_id="E999")).status_code == 201
+    (pid,) = site.server.uploads.decoders.pids
+    return pid
+
+
+# -- what is refused, and what is welcome ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "progressive"), [((8160, 6144), False), ((8192, 6144), True)])
+async def test_a_phone_of_50_megapixels_is_welcome(site: Site, size: tuple[int, int], progressive: bool) -> None:
+    content = flat("JPEG", size, progressive=progressive)
+    assert (await site.put(content)).status_code == 201
+    assert site.stored() == content
+
+
+async def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded(site: Site) -> None:
+    response = await site.put(with_scans(3000, (1280, 1024)))
+    assert (response.status_code, problem(response)["code"]) == (413, "IMAGE_TOO_LARGE")
+    assert "100 scans" in response.json()["detail"]
+
+
+async def test_what_takes_more_processor_time_than_allowed_is_killed_and_the_next_picture_is_taken(
+    settings: Settings, bus: Bus, store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture_decoders, "WALL_FACTOR", 60)
+    limits = {"mobile_sync.max_scans": 1_000_000, "mobile_sync.decode_seconds": 1, "mobile_sync.decoders": 1}
+    bomb = with_scans(5000, (2048, 2048))
+    before = ended("too_costly")
+    async with open_site(changed(settings, limits), bus, store) as site:
+        first = await process_of(site)
+        response = await site.put(bomb)
+        assert (response.status_code, problem(response)["code"]) == (413, "IMAGE_TOO_LARGE")
+        assert "1 s" in response.json()["detail"]
+        assert ended("too_costly") == before + 1
+        told = (await site.published())[-1]
+        assert (told["status"], told["reason"]) == ("FAILED", "IMAGE_UPLOAD_FAILED")
+        # Known by now: it costs nobody anything any more.
+        assert (await site.put(bomb, examinee_id="E002")).status_code == 413
+        assert ended("too_costly") == before + 1
+        assert (await site.put(picture())).status_code == 201
+        assert first not in site.server.uploads.decoders.pids
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+async def test_what_takes_more_memory_than_allowed_is_refused_and_the_next_picture_is_taken(
+    settings: Settings, bus: Bus, store: StateStore, kind: str
+) -> None:
+    small = changed(settings, {"mobile_sync.decode_memory_bytes": 64 * 1024 * 1024})
+    async with open_site(small, bus, store) as site:
+        response = await site.put(flat(kind, (8000, 5000), progressive=True))
+        if kind == "PNG":
+            assert (response.status_code, problem(response)["code"]) == (413, "IMAGE_TOO_LARGE")
+            assert "memory" in response.json()["detail"]
+        else:  # libjpeg does not say what it lacks
+            assert (response.status_code, problem(response)["code"]) == (415, "NOT_AN_IMAGE")
+        assert (await site.put(picture())).status_code == 201
+
+
+# -- everybody else --------------------------------------------------------------------------------------
+
+
+async def test_an_innocent_picture_is_taken_while_costly_ones_wait_for_one_another(site: Site) -> None:
+    bomb = flat("PNG", (8000, 4000))
+    bombs = []
+    for number in range(4):
+        text = b"tEXt" + bytes([65 + number])
+        content = bomb[:-12] + b"\0\0\0\1" + text + zlib.crc32(text).to_bytes(4, "big") + bomb[-12:]
+        bombs.append(asyncio.create_task(site.put(content, examinee_id=f"E10{number}")))
+
+    async def all_received() -> bool:
+        return len(site.leftovers()) >= 4 or any(one.done() for one in bombs)
+
+    await eventually(all_received, "four costly pictures on their way")
+    for number in range(3):
+        assert (await site.put(picture(), examinee_id=f"E20{number}")).status_code == 201
+    assert not all(one.done() for one in bombs)
+    assert {response.status_code for response in await asyncio.gather(*bombs)} == {201}
+    assert len(site.server.uploads.decoders.pids) == 2
+
+
+async def test_pictures_of_one_examinee_are_decoded_one_after_the_other(site: Site) -> None:
+    pid = await process_of(site)
+    os.kill(pid, signal.SIGSTOP)
+    one = [asyncio.create_task(site.put(picture(), examinee_id="E001")) for _ in range(4)]
+
+    async def all_received() -> bool:
+        return len(site.leftovers()) == 4
+
+    await eventually(all_received, "four pictures of one examinee")
+    # Only one of them is at the process that hangs; the other process is there for everybody else.
+    assert (await site.put(picture(), examinee_id="E002")).status_code == 201
+    assert not any(upload.done() for upload in one)
+    assert (await site.http.get("/healthz")).status_code == 200
+    os.kill(pid, signal.SIGCONT)
+    assert {response.status_code for response in await asyncio.gather(*one)} == {201}
+
+
+async def test_an_examinee_has_so_many_uploads_at_once(site: Site) -> None:
+    pid = await process_of(site)
+    os.kill(pid, signal.SIGSTOP)
+    uploads = [asyncio.create_task(site.put(picture())) for _ in range(8)]
+
+    async def all_received() -> bool:
+        return len(site.leftovers()) == 8
+
+    await eventually(all_received, "eight uploads")
+    one_more = await site.put(picture())
+    assert (one_more.status_code, problem(one_more)["code"]) == (429, "TOO_MANY_REQUESTS")
+    assert int(one_more.headers["retry-after"]) > 0
+    os.kill(pid, signal.SIGCONT)
+    assert {response.status_code for response in await asyncio.gather(*uploads)} == {201}
+
+
+# -- processes that die or hang --------------------------------------------------------------------------
+
+
+async def test_a_process_that_is_killed_while_it_decodes_costs_nobody_the_picture(site: Site) -> None:
+    pid = await process_of(site)
+    os.kill(pid, signal.SIGSTOP)
+    upload = asyncio.create_task(site.put(picture()))
+    await site.on_its_way()
+    os.kill(pid, signal.SIGKILL)
+    assert (await upload).status_code == 201
+
+
+async def test_a_process_that_was_killed_between_two_pictures_is_replaced(site: Site) -> None:
+    os.kill(await process_of(site), signal.SIGKILL)
+    assert (await site.put(picture())).status_code == 201
+
+
+async def test_a_picture_at_which_the_decoder_crashes_each_time_is_none(site: Site) -> None:
+    killed: set[int] = set()
+    upload = asyncio.create_task(site.put(picture()))
+
+    async def crashed() -> bool:
+        for pid in site.server.uploads.decoders.pids:
+            if pid not in killed:
+                killed.add(pid)
+                os.kill(pid, signal.SIGSEGV)  # while it still starts
+        return upload.done()
+
+    await eventually(crashed, "an answer")
+    response = await upload
+    assert (response.status_code, problem(response)["code"]) == (415, "NOT_AN_IMAGE")
+    assert len(killed) == 2
+    assert (await site.put(picture())).status_code == 201
+
+
+async def test_a_process_that_hangs_is_killed_and_the_phone_is_told_to_try_again(
+    settings: Settings, bus: Bus, store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_site(settings, bus, store) as site:
+        pid = await process_of(site)
+        content = picture()
+        with monkeypatch.context() as patch:
+            patch.setattr(picture_decoders, "WALL_FACTOR", 0.02)
+            os.kill(pid, signal.SIGSTOP)
+            response = await site.put(content)
+        assert (response.status_code, problem(response)["code"]) == (503, "UNAVAILABLE")
+        assert int(response.headers["retry-after"]) > 0
+        assert (await site.put(content)).status_code == 201
+        assert pid not in site.server.uploads.decoders.pids
+
+
+async def test_processes_know_no_secret_and_end_with_the_web_server(
+    settings: Settings, bus: Bus, store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXAMWIRE_SECRET", "not for those who decode pictures")
+    async with open_site(settings, bus, store) as site:
+        pid = await process_of(site)
+        environment = await asyncio.to_thread(Path(f"/proc/{pid}/environ").read_bytes)
+        assert b"PATH=" in environment
+        assert b"EXAMWIRE" not in environment
+    assert not psutil.pid_exists(pid)
+
+
+# -- the quota -------------------------------------------------------------------------------------------
+
+
+async def test_an_examinee_sends_so_many_new_pictures_a_minute_and_retries_are_free(
+    settings: Settings, bus: Bus, store: StateStore
+) -> None:
+    few = changed(settings, {"mobile_sync.pictures_per_minute": 3})
+    async with open_site(few, bus, store) as site:
+        known = [picture(), picture("PNG"), b"not a picture"]
+        statuses = [(await site.put(content)).status_code for content in known]
+        assert statuses == [201, 201, 415]
+        refused = await site.put(picture())
+        assert (refused.status_code, problem(refused)["code"]) == (429, "TOO_MANY_REQUESTS")
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        (pid,) = site.server.uploads.decoders.pids
+        os.kill(pid, signal.SIGSTOP)  # nothing of this is decoded again
+        for _ in range(3):
+            assert [(await site.put(content)).status_code for content in known] == statuses
+        assert (await site.get()).content[:3] == b"\xff\xd8\xff"
+        os.kill(pid, signal.SIGCONT)
+        assert (await site.put(picture(), examinee_id="E002")).status_code == 201
+        assert [message["status"] for message in await site.published()].count("FAILED") == 1

@@ -1,0 +1,328 @@
+"""Pictures in a directory and in NATS: one suite against both, and what several web servers make of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.queue_server.server import apply_topology
+from actors.runtime.broker import object_store
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.object_store import ObjectStore
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
+from actors.web_server.pictures.store import (
+    REPLACED_SECONDS,
+    STALE_SECONDS,
+    CaptureStore,
+    DirectoryCaptures,
+    NatsCaptures,
+    StoreFailed,
+)
+from actors.web_server.server import WebServer
+from cli.operate.streams import compare
+from protocol.broker.streams import CAPTURES_BUCKET, captures_stream
+from protocol.errors import BrokerUnavailable
+from protocol.records import keys
+from tests.integration.support.clients.phones import Site, open_site, picture, problem
+from tests.integration.support.system import System, eventually
+
+OWNER = ("P001", "E001")
+KEPT_FOREVER = 1e9
+
+
+@pytest.fixture
+def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
+    """With pictures in NATS, unless the test is one of both."""
+    kind = request.getfixturevalue("kind") if "kind" in request.fixturenames else "nats"
+    return settings.model_copy(update={"captures": settings.captures.model_copy(update={"store": kind})})
+
+
+@pytest.fixture(params=["directory", "nats"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def objects(bus: Bus) -> AsyncIterator[ObjectStore]:
+    """An empty bucket."""
+    spec = captures_stream(KEPT_FOREVER)
+    await bus.apply_stream(spec)
+    yield ObjectStore(bus, CAPTURES_BUCKET)
+    await bus._js.delete_stream(spec.name)
+
+
+@pytest.fixture
+async def captures(kind: str, bus: Bus, objects: ObjectStore, tmp_path: Path) -> AsyncIterator[CaptureStore]:
+    made: CaptureStore
+    made = DirectoryCaptures(tmp_path / "captures") if kind == "directory" else NatsCaptures(bus, tmp_path / "uploads")
+    yield made
+    made.close()
+
+
+async def store_picture(captures: CaptureStore, content: bytes, examinee_id: str = "E001") -> str:
+    incoming = await captures.begin("P001", examinee_id)
+    try:
+        incoming.write(content[:100])
+        incoming.write(content[100:])
+        await captures.commit(incoming)
+    finally:
+        incoming.discard()
+    return incoming.capture_id
+
+
+def aside(directory: Path) -> list[str]:
+    """The uploads on their way."""
+    return [path.name for path in directory.rglob("*.part")]
+
+
+def counting(capture_id: str | None, announced_at: float) -> Callable[[str, str], Awaitable[tuple[str, float] | None]]:
+    async def counted(_plan_id: str, _examinee_id: str) -> tuple[str, float] | None:
+        return (capture_id, announced_at) if capture_id is not None else None
+
+    return counted
+
+
+# -- both stores -----------------------------------------------------------------------------------------
+
+
+async def test_a_picture_appears_when_it_is_committed_and_not_before(captures: CaptureStore, tmp_path: Path) -> None:
+    content = picture()
+    incoming = await captures.begin(*OWNER)
+    incoming.write(content)
+    assert await captures.read(*OWNER, None) is None
+    await captures.commit(incoming)
+    incoming.discard()
+    assert incoming.capture_id == hashlib.sha256(content).hexdigest()
+    assert await captures.read(*OWNER, incoming.capture_id) == content
+    assert await captures.read(*OWNER, None) == content
+    assert aside(tmp_path) == []
+
+
+async def test_each_picture_is_kept_under_its_own_name_and_the_last_one_is_the_last_one(
+    captures: CaptureStore,
+) -> None:
+    first, second = picture(), picture(size=(1600, 1200))  # of several chunks
+    names = [await store_picture(captures, content) for content in (first, second)]
+    assert [await captures.read(*OWNER, name) for name in names] == [first, second]
+    assert await captures.read(*OWNER, None) == second
+    await store_picture(captures, first)  # sent again
+    assert await captures.read(*OWNER, None) == first
+    assert await captures.read("P002", "E001", names[0]) is None
+
+
+async def test_a_discarded_upload_leaves_nothing(captures: CaptureStore, tmp_path: Path) -> None:
+    kept = await store_picture(captures, picture())
+    before = await captures.read(*OWNER, kept)
+    incoming = await captures.begin(*OWNER)
+    incoming.write(picture())
+    incoming.discard()
+    incoming.discard()
+    assert (await captures.read(*OWNER, None), aside(tmp_path)) == (before, [])
+
+
+async def test_what_the_log_has_moved_on_from_is_removed_a_while_later(captures: CaptureStore) -> None:
+    old, new, racing = [await store_picture(captures, picture()) for _ in range(3)]
+    now = time.time()
+    # Announced just now: an earlier picture may be one whose announcement is still on its way.
+    assert await captures.sweep(counting(new, now), KEPT_FOREVER) == 0
+    assert await captures.sweep(counting(None, now), KEPT_FOREVER) == 0, "nobody knows which one counts"
+    assert await captures.sweep(counting(new, now + REPLACED_SECONDS + 5), KEPT_FOREVER) == 2
+    assert [await captures.read(*OWNER, name) is not None for name in (old, new, racing)] == [False, True, False]
+    assert await captures.read(*OWNER, None) is None, "the last one was removed, and its second name with it"
+
+
+async def test_pictures_go_when_they_are_too_old(captures: CaptureStore) -> None:
+    kept = await store_picture(captures, picture())
+    assert await captures.sweep(counting(kept, time.time()), KEPT_FOREVER) == 0
+    assert await captures.sweep(counting(kept, time.time()), -5.0) == 1
+    assert await captures.read(*OWNER, kept) is None
+
+
+async def test_leftovers_of_killed_processes_go_and_uploads_on_their_way_stay(
+    captures: CaptureStore, kind: str, tmp_path: Path
+) -> None:
+    abandoned, going_on = [await captures.begin(*OWNER) for _ in range(2)]
+    long_ago = time.time() - STALE_SECONDS - 60
+    os.utime(abandoned._aside, (long_ago, long_ago))
+    assert await captures.sweep(counting(None, 0), KEPT_FOREVER) == 1
+    assert aside(tmp_path) == [going_on._aside.name]
+    for incoming in (abandoned, going_on):
+        incoming.discard()
+
+
+# -- the bucket ------------------------------------------------------------------------------------------
+
+
+async def test_the_client_library_of_nats_reads_what_we_store_and_we_what_it_stores(
+    objects: ObjectStore, bus: Bus
+) -> None:
+    content = os.urandom(300_000)
+    await objects.put("P001/E001/ours.jpg", content)
+    await objects.link("P001/E001/sync_cap.jpg", "P001/E001/ours.jpg")
+    theirs = await bus._js.object_store(CAPTURES_BUCKET)
+    assert (await theirs.get("P001/E001/ours.jpg")).data == content
+    assert (await theirs.get("P001/E001/sync_cap.jpg")).data == content
+    await theirs.put("theirs", content[:1000])
+    assert await objects.get("theirs") == content[:1000]
+    await theirs.delete("theirs")
+    assert await objects.get("theirs") is None
+    assert {one.name for one in await objects.objects()} == {"P001/E001/ours.jpg", "P001/E001/sync_cap.jpg"}
+
+
+async def test_chunks_that_belong_to_no_object_are_swept_when_they_are_old(
+    objects: ObjectStore, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await objects.put("whole", os.urandom(200_000))
+    await objects.put("replaced", os.urandom(200_000))
+    await objects.put("replaced", b"now")
+
+    async def killed(_name: str, _about: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(objects, "_tell", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await objects.put("cut off", os.urandom(200_000))
+    assert await objects.sweep(time.time() - 60) == 0, "an upload that is on its way looks the same"
+    assert await objects.sweep(time.time() + 60) == 2
+    state = await bus.stream_state("OBJ_captures")
+    assert state.messages == 2 + 2 + 1, "two chunks and one, and what tells of them"
+    assert [await objects.get(name) for name in ("replaced", "cut off")] == [b"now", None]
+
+
+async def test_an_object_that_was_stored_again_is_not_removed_for_the_old_one(objects: ObjectStore) -> None:
+    await objects.put("one", b"first")
+    (found,) = await objects.objects()
+    await objects.put("one", b"second")
+    assert await objects.remove(found) is False
+    assert await objects.get("one") == b"second"
+
+
+async def test_a_reader_gets_one_version_or_the_other_while_it_is_replaced(objects: ObjectStore) -> None:
+    versions = [bytes([number]) * 400_000 for number in range(8)]
+    await objects.put("one", versions[0])
+
+    async def replace() -> None:
+        for version in versions[1:]:
+            await objects.put("one", version)
+            await objects.sweep(time.time() + 60)  # takes the chunks away under the reader
+
+    replacing = asyncio.create_task(replace())
+    seen = set()
+    while not replacing.done():
+        content = await objects.get("one")
+        assert content in versions
+        seen.add(content)
+    await replacing
+    assert await objects.get("one") == versions[-1]
+    assert len(seen) > 1
+
+
+async def test_an_object_whose_chunks_are_gone_is_an_error_and_not_half_a_picture(
+    objects: ObjectStore, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_store, "GET_ATTEMPTS", 2)
+    await objects.put("one", os.urandom(400_000))
+    (found,) = await objects.objects()
+    await bus.delete_message("OBJ_captures", found.sequence - 2)
+    with pytest.raises(BrokerUnavailable, match="not whole"):
+        await objects.get("one")
+
+
+async def test_a_full_bucket_is_a_store_that_failed(settings: Settings, bus: Bus, tmp_path: Path) -> None:
+    await bus.apply_stream(captures_stream(KEPT_FOREVER, 1024 * 1024))
+    captures = NatsCaptures(bus, tmp_path / "uploads")
+    try:
+        first = await store_picture(captures, picture())
+        with pytest.raises(StoreFailed, match="maximum bytes exceeded"):
+            await store_picture(captures, picture(size=(2000, 1500)))
+        assert await captures.read(*OWNER, None) is not None
+        assert await captures.read(*OWNER, first) is not None
+    finally:
+        captures.close()
+        await bus._js.delete_stream("OBJ_captures")
+
+
+async def test_the_queue_server_makes_the_bucket_as_it_is_declared(settings: Settings, bus: Bus) -> None:
+    assert ("OBJ_captures", "missing") in [(one.name, one.state) for one in await compare(bus, settings)]
+    await apply_topology(bus, settings)
+    assert {one.state for one in await compare(bus, settings)} == {"same"}
+    config = await bus.stream_config("OBJ_captures")
+    assert config is not None
+    assert config["max_age"] == settings.captures.keep_days * 86400
+    elsewhere = settings.model_copy(update={"captures": settings.captures.model_copy(update={"store": "directory"})})
+    assert "OBJ_captures" not in {one.name for one in await compare(bus, elsewhere)}
+    await bus._js.delete_stream("OBJ_captures")
+
+
+# -- web servers -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def sites(kind: str, settings: Settings, bus: Bus) -> AsyncIterator[tuple[Site, Site, System]]:
+    """Two web servers, on one directory or one bucket, and all the other roles."""
+    async with AsyncExitStack() as stack:
+        system = await stack.enter_async_context(System(settings, servers=("SOCK001",)))
+        found = []
+        for name in ("web-1", "web-2"):
+            web = await system.start(name, lambda bus: WebServer(settings, bus, system.store))
+            assert isinstance(web, WebServer)
+            site = Site(web, settings, system._buses[name])
+            stack.push_async_callback(site.http.aclose)
+            found.append(site)
+        yield found[0], found[1], system
+        assert system.failures == []
+    if await bus.stream_config("OBJ_captures") is not None:
+        await bus._js.delete_stream("OBJ_captures")
+
+
+async def test_two_web_servers_racing_for_one_examinee_serve_what_the_log_came_to(
+    sites: tuple[Site, Site, System],
+) -> None:
+    here, there, system = sites
+    contents = [picture() for _ in range(12)]
+    answers = await asyncio.gather(
+        *((here if number % 2 else there).put(content) for number, content in enumerate(contents))
+    )
+    assert {answer.status_code for answer in answers} == {201}
+    last = (await _completed(here))[-1]["captureId"]
+
+    async def settled() -> bool:
+        return bool((await system.store.entries(keys.mobile_sync(*OWNER))).get("captureId") == last)
+
+    await eventually(settled, "the record names the last one of the log")
+    wanted = next(content for content in contents if hashlib.sha256(content).hexdigest() == last)
+    assert [(await site.get()).content for site in (here, there)] == [wanted, wanted]
+
+
+async def test_a_retry_at_the_other_web_server_has_one_effect(sites: tuple[Site, Site, System]) -> None:
+    here, there, _ = sites
+    content = picture()
+    first, second = await here.put(content), await there.put(content)
+    assert (first.status_code, second.status_code, second.json()) == (201, 201, first.json())
+    assert len(await _completed(here)) == 1
+    assert (await there.get()).content == content
+
+
+async def _completed(site: Site) -> list[dict[str, Any]]:
+    return [one for one in await site.published() if one.get("status") == "COMPLETED"]
+
+
+async def test_without_the_bucket_the_phone_is_told_to_try_again(
+    settings: Settings, bus: Bus, store: StateStore
+) -> None:
+    async with open_site(settings, bus, store) as site:
+        answer = await site.put(picture())
+        assert (answer.status_code, problem(answer)["code"]) == (503, "UNAVAILABLE")
+        assert await site.published() == []
+        fetched = await site.get()
+        assert (fetched.status_code, problem(fetched)["code"]) == (503, "UNAVAILABLE")

@@ -1,0 +1,249 @@
+"""A role's metrics and health, and what is counted where it happens."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import httpx
+import pytest
+
+from actors.runtime.actor.supervisor import ChildSpec, Supervisor
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.role.metrics_server import REQUEST_BYTES, MetricsServer
+from actors.runtime.role.vitals import Vitals
+from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry.metrics import REGISTRY
+from actors.state_manager.manager import StateManager
+from cli.local.engines import NatsServer, RedisServer
+from protocol.broker import subjects
+from protocol.broker.streams import STATE_MANAGERS, STREAMS
+from protocol.errors import BrokerUnavailable, RoleFailed
+from protocol.messages.server_messages import ServerStatusCode
+from tests.integration.support.system import System, eventually
+
+
+def sample(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def test_a_ping_on_a_connection_that_has_just_broken_is_an_engine_that_is_away(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: object) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    monkeypatch.setattr(bus._nc, "_send_ping", broken)  # as uvloop says it, before nats-py has noticed
+    with pytest.raises(BrokerUnavailable):  # which the vitals count; anything else would end them
+        await bus.round_trip()
+
+
+async def test_a_role_says_what_it_lacks_and_is_alive_all_the_while(
+    own_engines: tuple[NatsServer, RedisServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.runtime.role.vitals.PROBE_SECONDS", 0.2)
+    nats, redis = own_engines
+    supervisor = Supervisor("role")
+    needing, degrading = (MetricsServer("role", "127.0.0.1", 0, needs_redis=needs) for needs in (True, False))
+
+    async def readiness(server: MetricsServer) -> tuple[int, list[str], list[str]]:
+        told = await http.get(server.url.replace("/metrics", "/readyz"))
+        body = told.json()
+        return told.status_code, body.get("missing", []), body.get("degraded", [])
+
+    async def becomes(server: MetricsServer, *wanted: Any) -> None:
+        async def so() -> bool:
+            return await readiness(server) == wanted
+
+        await eventually(so, f"{wanted}")
+
+    async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
+        for server in (needing, degrading):
+            await server.start(supervisor)
+            assert await readiness(server) == (503, ["start", "nats", *(["redis"] if server is needing else [])], (
+                [] if server is needing else ["redis"]
+            ))  # fmt: skip
+        bus, store = await Bus.connect(nats.url, "role"), StateStore(redis.url)
+        vitals = Vitals(bus, store)
+        vitals.start()
+        for server in (needing, degrading):
+            server.watch(bus, store)
+            server.started = True
+            assert await readiness(server) == (200, [], [])
+        errors = sample("examwire_engine_round_trip_errors_total", engine="redis")
+        redis.stop()
+        await becomes(needing, 503, ["redis"], [])
+        await becomes(degrading, 200, [], ["redis"])
+
+        async def redis_is(up: float) -> bool:
+            return sample("examwire_engine_up", engine="redis") == up
+
+        await eventually(lambda: redis_is(0.0), "Redis down in the metrics")
+        assert sample("examwire_engine_round_trip_errors_total", engine="redis") > errors
+        reconnects = sample("examwire_nats_reconnects_total")
+        nats.stop()
+        await becomes(needing, 503, ["nats", "redis"], [])
+        assert (await http.get(needing.url.replace("/metrics", "/healthz"))).status_code == 200
+        nats.start()
+        redis.start()
+        await becomes(needing, 200, [], [])
+        await eventually(lambda: redis_is(1.0), "Redis up in the metrics")
+        assert sample("examwire_nats_reconnects_total") == reconnects + 1
+        assert sample("examwire_engine_round_trip_seconds_count", engine="redis") > 0
+        assert abs(sample("examwire_clock_offset_seconds")) < 0.5  # the same machine
+        await vitals.stop()
+        for server in (needing, degrading):
+            server.stop()
+            server.stop()
+        with pytest.raises(httpx.ConnectError):
+            await http.get(needing.url)
+    await bus.close()
+    await store.close()
+
+
+async def test_a_role_whose_actor_has_ended_is_not_ready(settings: Settings, bus: Bus, store: StateStore) -> None:
+    supervisor = Supervisor("role")
+    server = MetricsServer("state-manager", "127.0.0.1", 0, needs_redis=True)
+    await server.start(supervisor)
+    server.watch(bus, store)
+    for spec in STREAMS:
+        await bus.apply_stream(spec)
+    for consumer in STATE_MANAGERS:
+        await bus.apply_consumer(consumer)
+    actor = await supervisor.start_child(ChildSpec("manager", lambda: StateManager(settings, bus, store, "sm1")))
+    server.started = True
+    async with httpx.AsyncClient(trust_env=False) as http:
+        ready = server.url.replace("/metrics", "/readyz")
+        assert (await http.get(ready)).status_code == 200
+        await actor.stop()
+        told = await http.get(ready)
+        assert (told.status_code, told.json()["missing"]) == (503, ["manager"])
+    server.stop()
+    await supervisor.stop()
+
+
+async def test_what_is_no_request_for_metrics_gets_a_plain_answer_or_none() -> None:
+    server = MetricsServer("role", "127.0.0.1", 0, needs_redis=False)
+    await server.start(Supervisor("role"))
+    port = int(server.url.split(":")[2].partition("/")[0])
+
+    async def ask(request: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        writer.write_eof()
+        try:
+            return await asyncio.wait_for(reader.read(), 10)
+        except ConnectionResetError:
+            return b""
+        finally:
+            writer.close()
+
+    head = await ask(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert head.endswith(b"\r\n\r\n")
+    assert b"examwire_build_info" in await ask(b"GET /metrics?x=1 HTTP/1.0\r\n\r\n")
+    assert (await ask(b"POST /metrics HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 405 ")
+    assert (await ask(b"GET / HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
+    assert (await ask(b"\r\n\r\n")).startswith(b"HTTP/1.1 405 ")
+    assert await ask(b"GET /metrics HTTP/1.1\r\n") == b""  # no end of it
+    assert await ask(b"GET /" + b"x" * REQUEST_BYTES * 2) == b""
+    assert (await ask(b"GET /healthz HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 ")  # none of it did harm
+    server.stop()
+
+
+def test_a_port_that_is_taken_is_told_with_its_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RoleFailed, match=f"role: metrics cannot be served on 127.0.0.1:{port}"):
+            MetricsServer("role", "127.0.0.1", port, needs_redis=False)
+
+
+async def test_what_happens_to_examinees_is_counted_where_it_happens(
+    settings: Settings, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.queue_server.metrics.ASK_SECONDS", 0.2)
+
+    def counted() -> dict[str, float]:
+        return {
+            "accepts": sample("examwire_socket_accepts_total", client="examinee"),
+            "broken": sample("examwire_socket_closes_total", code="1006"),
+            "normal": sample("examwire_socket_closes_total", code="1000"),
+            "losses": sample("examwire_losses_total", reason="SOCKET_CLOSED"),
+            "recoveries": sample("examwire_recoveries_total", reason="SOCKET_CLOSED"),
+            "outages": sample("examwire_outage_seconds_count"),
+            "told": sample("examwire_proctor_latency_seconds_count", event="loss"),
+            "late": sample("examwire_proctor_latency_seconds_count", event="loss")
+            - sample("examwire_proctor_latency_seconds_bucket", event="loss", le="10.0"),
+            "applied": sample("examwire_state_facts_total", outcome="applied"),
+            "published": sample("examwire_publish_seconds_count"),
+        }
+
+    async with System(settings) as system:
+        before = counted()
+        proctor = await system.proctor("SOCK002")
+        first = await system.examinee("E001", "SOCK001")
+        await system.examinee("E002", "SOCK002")
+        assert sample("examwire_socket_connections", client="examinee") == 2
+        assert sample("examwire_socket_connections", client="proctor") == 1
+        assert sample("examwire_socket_accepting") == 2  # of the two servers of this process
+        first.abort()
+        await proctor.expect("examinee_disconnected", examineeId="E001")
+        await system.examinee("E001", "SOCK002", connection_no=2)
+        await proctor.expect("examinee_connected", examineeId="E001", recovered=True, recoveredFrom="SOCKET_CLOSED")
+        await proctor.close()
+        assert sample("examwire_socket_connections", client="examinee") == 2
+
+        async def seen() -> dict[str, float]:
+            now = {name: value - before[name] for name, value in counted().items()}
+            return now if now["normal"] and now["recoveries"] else {}
+
+        now = await eventually(seen, "the proctor's close and the recovery are counted")
+        assert now.pop("published") > 0
+        assert now.pop("applied") >= 4
+        assert now == {
+            "accepts": 3,
+            "broken": 1,
+            "normal": 1,
+            "losses": 1,
+            "recoveries": 1,
+            "outages": 1,
+            "told": 1,
+            "late": 0,
+        }
+
+        async def streams() -> bool:
+            # The queue server asks every few seconds.
+            queue = {"stream": "SOCKET", "consumer": "SOCK001_Q"}
+            return (
+                sample("examwire_stream_messages", stream="STATUS") > 4
+                and sample("examwire_stream_up", stream="DEADLETTER") == 1
+                and sample("examwire_consumer_waiting_pulls", **queue) == 1
+                and sample("examwire_consumer_pending_messages", **queue) == 0
+                and sample("examwire_jetstream_storage_bytes") > 0
+            )
+
+        await eventually(streams, "what the broker has is told")
+        dead = sample("examwire_dead_letters_total", stream="STATUS")
+        await bus.publish_core(subjects.status_plan("P001"), b'{"type":"nonsense"}')
+
+        async def put_aside() -> bool:
+            return sample("examwire_dead_letters_total", stream="STATUS") == dead + 1
+
+        await eventually(put_aside, "a dead letter is counted")
+    assert sample("examwire_stream_up", stream="STATUS") == 0  # nobody asks any more, so nobody knows
+    assert REGISTRY.get_sample_value("examwire_stream_up", {"stream": "STATUS"}) is None
+
+
+async def test_a_refused_handshake_counts_by_its_reason_and_is_no_close(settings: Settings, bus: Bus) -> None:
+    few = settings.model_copy(update={"socket": settings.socket.model_copy(update={"max_connections": 1})})
+    refused = sample("examwire_socket_refusals_total", reason="full")
+    async with System(few, servers=("SOCK001",)) as system:
+        await system.examinee("E001")
+        closes = {code: sample("examwire_socket_closes_total", code=code) for code in ("1006", "1000", "other")}
+        with pytest.raises(Exception, match="503"):
+            await system.raw()
+        assert sample("examwire_socket_refusals_total", reason="full") == refused + 1
+        assert closes == {code: sample("examwire_socket_closes_total", code=code) for code in closes}
+        assert await system.server_is("SOCK001", ServerStatusCode.READY)

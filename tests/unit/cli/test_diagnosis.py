@@ -1,0 +1,160 @@
+"""Why somebody is red, in plain words; and the report as CSV by the book."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from cli.plans.diagnosis import MEANINGS, Seen, diagnose
+from protocol.log.entries import LogEntry
+from protocol.log.outage_csv import COLUMNS, csv_of
+from protocol.log.outages import Outages
+from protocol.log.timeline import Timeline
+from protocol.messages.facts import ExamineeFact, LossReason
+from protocol.rules.connection_state import Connection
+from protocol.times import parse_time
+from tests.unit.support import facts
+from tests.unit.support.facts import DAWN, at
+
+
+def seen(*told: ExamineeFact, second: float = 124, record: bool = True) -> Seen:
+    """What is known `second` seconds after the morning began, when Redis is as the log says."""
+    timeline = Timeline()
+    taken = [timeline.take(LogEntry(10 * n, DAWN, fact)) for n, fact in enumerate(told, 1)]
+    state = timeline.people["E001"].connection if told else Connection()
+    known = Seen("P001", "E001", DAWN + second, happened=[one for one in taken if one is not None], by_log=state)
+    if record:
+        known.record = {
+            "connStatusCode": state.status.value if state.status else "",
+            "lastActiveTime": state.since or "",
+            "socketId": state.socket_id or "",
+            "serverId": state.server_id or "",
+            "reason": state.reason or "",
+            "since": state.since or "",
+            "reconnectAttempt": str(state.attempt),
+            "maxAttempts": str(state.max_attempts or ""),
+            "nextAttemptAt": state.next_attempt_at or "",
+            "exhausted": str(int(state.exhausted)),
+            "removed": str(int(state.removed)),
+            "version": str(state.version),
+        }
+        known.server = {"statusCode": "READY"}
+    known.session = {"details": {"socketId": state.socket_id}} if state.live else {}
+    return known
+
+
+JOINED = facts.connected("SOCK001-a")
+TIMED_OUT = facts.disconnected("SOCK001-a", 0, "PING_TIMEOUT")
+
+
+def test_a_loss_is_told_with_its_length_meaning_attempt_and_server() -> None:
+    known = seen(JOINED, TIMED_OUT, facts.attempt(20, 3, 120, of=5))
+    known.others_gone, known.others_of_server = 12, 11
+    found = diagnose(known)
+    assert found.headline.startswith("E001 is DISCONNECTED for 2 min 4 s: PING_TIMEOUT - nothing was heard")
+    assert "Attempt 3 of 5, the next at" in found.headline
+    assert "It was on SOCK001, which is READY." in found.headline
+    assert "12 others of the plan are disconnected, too, 11 of them from the same server." in found.headline
+    assert found.advice == [MEANINGS["PING_TIMEOUT"][1]]
+    assert found.disagreements == []
+
+
+def test_without_redis_the_log_says_the_same() -> None:
+    told = (JOINED, TIMED_OUT, facts.attempt(20, 3, 120, of=5))
+    from_log = diagnose(seen(*told, record=False)).headline
+    assert from_log == diagnose(seen(*told)).headline.replace(", which is READY", "")
+
+
+def test_who_is_shut_out_hears_why_it_was_lost_and_who_can_help() -> None:
+    found = diagnose(seen(JOINED, TIMED_OUT, facts.exhausted(20, 60)))
+    assert "shut out: all attempts to come back are used up. It was lost by PING_TIMEOUT" in found.headline
+    assert "proctor readmits" in found.advice[0]
+    found = diagnose(seen(JOINED, TIMED_OUT, facts.exhausted(20, 60), facts.readmit(70, by="kim")))
+    assert "readmitted by kim, and not back yet" in found.headline
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_who_is_removed_hears_by_whom_and_why(record: bool) -> None:
+    found = diagnose(seen(JOINED, facts.remove(4, by="anna", reason="talking"), record=record))
+    assert found.headline == "E001 is removed from the exam for 2 min, by anna: talking."
+    assert "until a proctor readmits it" in found.advice[0]
+    never = diagnose(seen(facts.enrol("Kim"), facts.remove(4, by="anna"), record=record))
+    assert never.headline == "E001 is removed from the exam, and has never been connected, by anna."
+
+
+def test_the_others_have_their_words_too() -> None:
+    assert diagnose(seen(JOINED)).headline.startswith("E001 is CONNECTED since")
+    migrating = diagnose(seen(JOINED, facts.disconnected("SOCK001-a", 122, "SERVER_DRAINING")))
+    assert "MIGRATING for 2.0 s" in migrating.headline
+    assert "never been connected" in diagnose(seen(facts.wait(0))).headline
+    nothing = Seen("P001", "E001", DAWN)
+    assert nothing.never_seen
+    assert "cannot be seen" in diagnose(nothing).headline
+
+
+def test_a_picture_that_is_awaited_or_went_wrong_is_said() -> None:
+    for picture, word in (
+        ({"status": "WAITING", "deadline": at(200)}, "waits for a picture"),
+        ({"status": "FAILED", "reason": "IMAGE_STORE_FAILED"}, "IMAGE_STORE_FAILED"),
+        ({"status": "TIMED_OUT"}, "timed out"),
+    ):
+        known = seen(JOINED)
+        known.picture = picture
+        assert word in diagnose(known).advice[0]
+
+
+def test_every_reason_of_a_loss_has_a_meaning() -> None:
+    assert set(LossReason) - {LossReason.RECONNECT_LIMIT_EXCEEDED} <= set(MEANINGS)
+    odd = diagnose(seen(JOINED, facts.disconnected("SOCK001-a", 0, "CAT_ON_KEYBOARD")))
+    assert "CAT_ON_KEYBOARD" in odd.headline
+
+
+@pytest.mark.parametrize(
+    ("session", "version", "word"),
+    [
+        ({}, "10", "no live session answers"),
+        ({"details": {"socketId": "SOCK001-z"}}, "10", "is just replacing the other"),
+        ({"details": {"socketId": "SOCK001-a"}}, "9", "the state managers are behind"),
+    ],
+)
+def test_sources_that_disagree_are_told_apart(session: dict[str, object], version: str, word: str) -> None:
+    known = seen(JOINED)
+    assert diagnose(known).disagreements == []
+    known.session = session
+    assert known.record is not None
+    known.record["version"] = version
+    (said,) = diagnose(known).disagreements
+    assert word in said
+    assert "state verify" in said
+
+
+def test_a_live_session_of_somebody_who_is_disconnected_is_a_disagreement() -> None:
+    known = seen(JOINED, TIMED_OUT)
+    known.session = {"details": {"socketId": "SOCK001-b"}}
+    assert "a live session answers (SOCK001-b)" in diagnose(known).disagreements[0]
+
+
+# -- CSV --------------------------------------------------------------------------------------------------
+
+
+def test_the_csv_is_by_the_book_and_no_cell_is_a_formula() -> None:
+    outages = Outages()
+    named = JOINED.model_copy(update={"examinee_id": "-E1"})
+    gone = TIMED_OUT.model_copy(update={"examinee_id": "-E1", "timestamp": at(10)})
+    for number, fact in enumerate((named, gone, facts.wait(3)), 1):
+        outages.take(LogEntry(10 * number, DAWN, fact))
+    written = csv_of("P001", outages.rows(DAWN, parse_time(at(70.5)))).decode()
+    assert written.endswith("\r\n")
+    assert written.count("\n") == written.count("\r\n") == 3
+    header, *body = csv.reader(io.StringIO(written, newline=""))
+    assert header == COLUMNS
+    rows = {row[1]: dict(zip(header, row, strict=True)) for row in body}
+    assert set(rows) == {"'-E1", "E001"}
+    assert rows["'-E1"]["outageSeconds"] == "60.500"
+    assert rows["'-E1"]["compensateSeconds"] == "61"
+    assert rows["'-E1"]["stillDisconnected"] == "yes"
+    assert rows["'-E1"]["reasons"] == "PING_TIMEOUT 1"
+    assert rows["E001"]["mobileSync"] == "WAITING"
+    assert rows["E001"]["mobileSyncReason"] == ""

@@ -1,0 +1,161 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Seen } from "../../../../actors/pages/static/examwire.js";
+import { ORDER, People, reorders, STATES, stateOf } from "../../../../actors/pages/static/proctor/examinees.js";
+
+/** @param {string} id @param {Partial<Seen>} [more] */
+function seen(id, more = {}) {
+  return Object.assign(new Seen(id), { status: "CONNECTED", since: "2026-11-22T09:00:00.000Z" }, more);
+}
+
+/** @param {...Seen} some */
+function people(...some) {
+  const all = new People();
+  some.forEach((one) => all.put(one));
+  return all;
+}
+
+/** @param {import("../../../../actors/pages/static/proctor/examinees.js").Person[]} persons */
+const ids = (persons) => persons.map((one) => one.id);
+
+test("each state of the connection and the phone is one state of the wall", () => {
+  /** @type {[Partial<Seen>, string][]} */
+  const cases = [
+    [{}, "connected"],
+    [{ mobileSync: "WAITING" }, "waiting"],
+    [{ mobileSync: "COMPLETED" }, "done"],
+    [{ mobileSync: "FAILED" }, "syncFailed"],
+    [{ mobileSync: "TIMED_OUT" }, "syncFailed"],
+    [{ status: "NEVER" }, "never"],
+    [{ status: "MIGRATING" }, "migrating"],
+    [{ status: "DISCONNECTED" }, "lost"],
+    [{ status: "DISCONNECTED", mobileSync: "WAITING" }, "lost"],
+    [{ status: "DISCONNECTED", exhausted: true }, "exhausted"],
+    [{ status: "DISCONNECTED", reason: "READMITTED" }, "readmitted"],
+    [{ status: "DISCONNECTED", exhausted: true, removed: true }, "removed"],
+    [{ status: "NEVER", removed: true }, "removed"],
+  ];
+  for (const [more, state] of cases) assert.equal(stateOf(seen("E1", more)), state, JSON.stringify(more));
+  assert.deepEqual(new Set(cases.map(([, state]) => state)), new Set(ORDER));
+});
+
+test("no two states have the same shape: colour is never all there is", () => {
+  assert.equal(new Set(ORDER.map((state) => STATES[state].path)).size, ORDER.length);
+});
+
+test("counts follow every change, also of one and the same object", () => {
+  const one = seen("E1");
+  const all = people(one, seen("E2"));
+  assert.deepEqual([all.counts.connected, all.counts.lost, all.alarms], [2, 0, 0]);
+  one.status = "DISCONNECTED";
+  assert.equal(all.put(one).before?.state, "connected");
+  assert.deepEqual([all.counts.connected, all.counts.lost, all.alarms], [1, 1, 1]);
+  assert.equal(all.put(one).before?.state, "lost");
+  all.drop("E1");
+  all.drop("E1");
+  assert.deepEqual([all.counts.connected, all.counts.lost, all.all.size], [1, 0, 1]);
+});
+
+test("by attention: the worst first, the longest of each, the well by number", () => {
+  const all = people(
+    seen("E10"),
+    seen("E2"),
+    seen("E3", { status: "DISCONNECTED", since: "2026-11-22T09:05:00.000Z" }),
+    seen("E4", { status: "DISCONNECTED", since: "2026-11-22T09:01:00.000Z" }),
+    seen("E5", { status: "DISCONNECTED", since: null }),
+    seen("E6", { status: "DISCONNECTED", exhausted: true }),
+    seen("E7", { status: "NEVER", since: null }),
+  );
+  assert.deepEqual(ids(all.shown()), ["E6", "E4", "E3", "E5", "E7", "E2", "E10"]);
+  assert.deepEqual(ids(all.shown({ sort: "id" })), ["E2", "E3", "E4", "E5", "E6", "E7", "E10"]);
+  assert.deepEqual(ids(all.shown({ sort: "since" })).slice(0, 2), ["E3", "E4"]);
+});
+
+test("search finds ids and names by all words, whatever their case and composition", () => {
+  const all = people(seen("E1", { name: "김민준" }), seen("E2", { name: "Ada Lovelace" }), seen("E12", { name: null }));
+  assert.deepEqual(ids(all.shown({ search: "e1" })), ["E1", "E12"]);
+  assert.deepEqual(ids(all.shown({ search: "  LOVE e2 " })), ["E2"]);
+  assert.deepEqual(ids(all.shown({ search: "김민준".normalize("NFD") })), ["E1"]);
+  assert.deepEqual(ids(all.shown({ search: "nobody" })), []);
+});
+
+test("a roster that comes later names those who are there, and is found", () => {
+  const one = seen("E1");
+  const all = people(one);
+  one.name = "박서연";
+  all.put(one);
+  assert.deepEqual(ids(all.shown({ search: "서연" })), ["E1"]);
+});
+
+test("filters by states and by an incident's members narrow each other", () => {
+  const all = people(seen("E1"), seen("E2", { status: "DISCONNECTED" }), seen("E3", { status: "DISCONNECTED" }));
+  assert.deepEqual(ids(all.shown({ states: new Set(["lost"]) })), ["E2", "E3"]);
+  assert.deepEqual(ids(all.shown({ states: new Set(["lost"]), only: new Set(["E1", "E3"]) })), ["E3"]);
+});
+
+test("putting 2,000 in order takes less than a frame", () => {
+  const all = people(...Array.from({ length: 2000 }, (_, k) => (
+    seen(`E${(k * 7919) % 2000}`, { status: k % 3 ? "CONNECTED" : "DISCONNECTED" }))));
+  for (let warm = 0; warm < 5; warm += 1) all.shown();
+  const times = Array.from({ length: 9 }, () => {
+    const began = performance.now();
+    all.shown();
+    return performance.now() - began;
+  });
+  assert.ok(Math.min(...times) < 16, `${Math.min(...times)} ms`);
+});
+
+test("by name and by the latest change, equals stay in the order of their ids", () => {
+  const all = people(
+    seen("E3", { name: "Ada", since: "2026-11-22T09:02:00.000Z" }),
+    seen("E10", { name: null }),
+    seen("E2", { name: "ada" }),
+    seen("E1", { name: "Zoe", since: null }),
+  );
+  assert.deepEqual(ids(all.shown({ sort: "name" })), ["E2", "E3", "E1", "E10"]);
+  assert.deepEqual(ids(all.shown({ sort: "since" })), ["E3", "E2", "E10", "E1"]);
+});
+
+test("whoever comes later stands where the id belongs, and whoever goes is gone", () => {
+  const all = people(seen("E1"), seen("E3"));
+  assert.deepEqual(ids(all.shown({ sort: "id" })), ["E1", "E3"]);
+  all.put(seen("E2"));
+  assert.deepEqual(ids(all.shown({ sort: "id" })), ["E1", "E2", "E3"]);
+  all.drop("E1");
+  assert.deepEqual(ids(all.shown({ sort: "id" })), ["E2", "E3"]);
+});
+
+test("a change asks for a new order only where it may make one: what reorders says is what shown does", () => {
+  const [EARLY, LATE] = ["2026-11-22T09:00:00.000Z", "2026-11-22T09:30:00.000Z"];
+  /** @type {Partial<Seen>[]} */
+  const looks = [{ since: EARLY }, { since: LATE }, { since: LATE, status: "DISCONNECTED" }, { since: EARLY, name: "Zoe" },
+    { since: EARLY, status: "DISCONNECTED" }, { since: EARLY, mobileSync: "WAITING", mobileSyncAt: LATE }];
+  /** @type {import("../../../../actors/pages/static/proctor/examinees.js").How[]} */
+  const hows = ["attention", "id", "name", "since"].flatMap((sort) => [
+    { sort }, { sort, search: "zoe" }, { sort, states: new Set(["lost"]) }, { sort, only: new Set(["E2"]) }]);
+  let [asked, spared] = [0, 0];
+  for (const how of hows) {
+    for (const from of looks) {
+      for (const to of looks) {
+        const all = people(seen("E1", looks[2]), seen("E2", { name: "Bob", ...from }), seen("E3", { name: "Max" }));
+        const before = ids(all.shown(how));
+        const put = all.put(seen("E2", { name: "Bob", ...to }));
+        const asks = reorders(put.person, put.before, how);
+        if (asks) asked += 1;
+        else spared += 1;
+        if (!asks) assert.deepEqual(ids(all.shown(how)), before, JSON.stringify([how.sort, from, to]));
+      }
+    }
+  }
+  assert.ok(spared > asked / 4, `${spared} of ${asked + spared} were spared`);
+});
+
+test("where everybody has a fixed place, losses and comebacks ask for no new order", () => {
+  const all = people(seen("E1"), seen("E2"));
+  const lost = all.put(seen("E1", { status: "DISCONNECTED", since: "2026-11-22T09:10:00.000Z" }));
+  assert.equal(reorders(lost.person, lost.before, { sort: "id" }), false);
+  assert.equal(reorders(lost.person, lost.before, { sort: "attention" }), true);
+  const added = all.put(seen("E3"));
+  assert.equal(reorders(added.person, added.before, { sort: "id" }), true);
+});

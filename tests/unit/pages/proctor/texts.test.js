@@ -1,0 +1,153 @@
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { chosen, clock, duration, t, useTexts } from "../../../../actors/pages/static/common/i18n.js";
+import { texts as en } from "../../../../actors/pages/static/proctor/locales/en.js";
+import { texts as ko } from "../../../../actors/pages/static/proctor/locales/ko.js";
+import { Actions } from "../../../../actors/pages/static/proctor/panel/actions.js";
+import { Owed, Summary } from "../../../../actors/pages/static/proctor/incidents/alerts.js";
+import { Incident, WINDOW_SECONDS } from "../../../../actors/pages/static/proctor/incidents/detection.js";
+import { ORDER } from "../../../../actors/pages/static/proctor/examinees.js";
+import { incidentName } from "../../../../actors/pages/static/proctor/texts.js";
+import { entryOf, entryText, Timeline } from "../../../../actors/pages/static/proctor/panel/timeline.js";
+
+const PAGES = new URL("../../../actors/pages/", import.meta.url);
+useTexts({ en, ko });
+
+/** @param {import("../../../../actors/pages/static/common/i18n.js").Text} text */
+const parameters = (text) => [...new Set(Object.values(typeof text === "string" ? { text } : text)
+  .flatMap((form) => [...form.matchAll(/\{(\w+)\}/g)].map((found) => found[1])))].sort();
+
+test("both languages have the same texts with the same parameters", () => {
+  assert.deepEqual(Object.keys(ko).sort(), Object.keys(en).sort());
+  for (const key of Object.keys(en)) {
+    assert.deepEqual(parameters(ko[key]), parameters(en[key]), key);
+  }
+});
+
+test("every text that the wall asks for is there, and no other", () => {
+  const sources = readdirSync(new URL("static/", PAGES)).filter((name) => /^wall.*\.js$/.test(name))
+    .map((name) => readFileSync(new URL(`static/${name}`, PAGES), "utf8"));
+  const html = readFileSync(new URL("proctor.html", PAGES), "utf8");
+  const asked = new Set([
+    ...sources.flatMap((text) => [...text.matchAll(/"((?:[a-z]+)(?:\.[\w.]+)?)"/gi)].map((found) => found[1])),
+    ...[...html.matchAll(/data-i18n="([^"]+)"/g)].map((found) => found[1]),
+    ...[...html.matchAll(/data-i18n-attr="([^"]+)"/g)].flatMap((found) => found[1].split(";").map((one) => one.split(":")[1].trim())),
+    ...ORDER.flatMap((state) => [`state.${state}`, `means.${state}`]),
+  ]);
+  const families = /^(what|reason|why|key|phone|did|said\.one|said|more|link\.said|incident|behind)\./;
+  for (const key of Object.keys(en)) assert.ok(asked.has(key) || families.test(key), `${key} is used by nobody`);
+  for (const [, key] of html.matchAll(/data-i18n="([^"]+)"/g)) assert.ok(key in en, `${key} is missing`);
+  for (const text of sources) {
+    for (const [, key] of text.matchAll(/\bt\("([^"]+)"/g)) assert.ok(key in en, `${key} is missing`);
+  }
+});
+
+test("languages are chosen by their main subtag, and the first that we have wins", () => {
+  assert.equal(chosen(["fr-FR", "ko-KR", "en"]), "ko");
+  assert.equal(chosen([null, undefined, "", "EN-gb"]), "en");
+  assert.equal(chosen(["constructor", "fr"]), "en");
+});
+
+test("numbers choose their plural form, and are written as the language does", () => {
+  assert.equal(t("more.recoveries", { n: 1 }), "came back once");
+  assert.equal(t("more.recoveries", { n: 2000 }), "came back 2,000 times");
+  assert.equal(t("no such text"), "no such text");
+});
+
+test("a time that counts has a steady form, and words for screen readers", () => {
+  assert.deepEqual([clock(-3), clock(7.9), clock(750), clock(3723)], ["0:00", "0:07", "12:30", "1:02:03"]);
+  assert.deepEqual([duration(0), duration(59.6), duration(3723)], ["0 sec", "1 min", "1 hr 2 min 3 sec"]);
+});
+
+test("an action is pending, in the log, in effect; late words change nothing", () => {
+  const actions = new Actions();
+  const begin = (/** @type {string} */ id, /** @type {any} */ kind) => actions.begin({ id, kind, examineeId: "E1", by: "kim", at: 0 });
+  const readmit = begin("a", "readmit");
+  assert.equal(readmit.outcome, "pending");
+  assert.equal(actions.told({ type: "examinee_readmitted", data: { actionId: "another" } }), null);
+  actions.told({ type: "examinee_readmitted", data: { actionId: "a" } });
+  actions.accepted("a");
+  actions.failed("a", "TIMEOUT", "late");
+  assert.equal(readmit.outcome, "confirmed");
+  const notice = begin("b", "notify");
+  actions.accepted("b");
+  actions.told({ type: "notice", data: { actionId: "b" } });
+  assert.equal(notice.outcome, "accepted", "sent is not read");
+  actions.told({ type: "notice_confirmed", data: { actionId: "b" } });
+  assert.equal(notice.outcome, "confirmed");
+  const extension = begin("c", "extend_mobile_sync");
+  actions.failed("c", "TIMEOUT", "no answer");
+  assert.equal(extension.outcome, "unknown");
+  actions.accepted("c");
+  assert.equal(extension.outcome, "accepted");
+  assert.equal(actions.failed("c", "NOT_FOUND", "nobody")?.outcome, "refused");
+  assert.deepEqual(actions.of("E1").map((one) => one.id), ["c", "b", "a"]);
+});
+
+test("what was told and what the log says of the same fact stand in the timeline once, the log's words first", () => {
+  const timeline = new Timeline();
+  const lost = { type: "examinee_disconnected", data: { version: 512, timestamp: "2026-11-22T09:15:02.000Z", reason: "PING_TIMEOUT" } };
+  assert.ok(timeline.told(lost));
+  assert.equal(entryText(timeline.entries[0]), "Lost (no answer)");
+  timeline.read([
+    { version: 256, time: "2026-11-22T09:00:00.000Z", what: "JOINED", serverId: "SOCK001", effect: true },
+    { version: 512, time: "2026-11-22T09:15:02.000Z", what: "LOST", reason: "PING_TIMEOUT", effect: true, serverId: "SOCK001" },
+    { version: 600, time: "2026-11-22T09:15:03.000Z", what: "NO_EFFECT", effect: false },
+  ]);
+  timeline.told(lost);
+  assert.deepEqual(timeline.entries.map((one) => [one.version, one.serverId]), [[512, "SOCK001"], [256, "SOCK001"]]);
+  assert.equal(entryOf({ type: "examinee_connected", data: { version: 1, restated: true } }), null);
+  assert.equal(entryOf({ type: "accepted", data: {} }), null);
+  assert.equal(entryText({ version: 1, time: "", what: "SOMETHING_NEW", text: "the server's words" }), "the server's words");
+});
+
+test("a confirmation is told with the words of its message, or without any", () => {
+  const timeline = new Timeline();
+  timeline.told({ type: "notice", data: { version: 256, timestamp: "2026-11-22T09:15:02.000Z", actionId: "a1", text: "Sit down.", by: "kim" } });
+  const confirmed = { version: 512, timestamp: "2026-11-22T09:15:09.000Z", by: "kim" };
+  timeline.told({ type: "notice_confirmed", data: { ...confirmed, actionId: "a1" } });
+  timeline.told({ type: "notice_confirmed", data: { ...confirmed, version: 768, actionId: "from before this page" } });
+  assert.deepEqual(timeline.entries.map(entryText), [
+    "The examinee confirmed a message",
+    "The examinee confirmed: “Sit down.”",
+    "Message: “Sit down.”",
+  ]);
+});
+
+test("a crowd to which others have kept being added is not called one of a moment", () => {
+  const incident = new Incident(1, "moment", "");
+  const lost = (at) => incident.take({ id: `E${at}`, at, server: null, network: null, reason: null }, "lost");
+  lost(0);
+  lost(WINDOW_SECONDS * 1000);
+  assert.equal(incidentName(incident), "At the same time");
+  lost(WINDOW_SECONDS * 1000 + 1);
+  assert.equal(incidentName(incident), "One after another");
+  const server = Object.assign(new Incident(2, "server", "SOCK001"), { began: 0, last: 1e9 });
+  assert.equal(incidentName(server), "Server SOCK001");
+});
+
+test("what is said aloud is a summary: blips and members of an incident are not read out", () => {
+  const summary = new Summary();
+  summary.changed("E1", "connected", "lost");
+  assert.equal(summary.take(), "E1 lost.");
+  assert.equal(summary.take(), "");
+  summary.changed("E1", "lost", "connected");
+  for (const id of ["E2", "E3", "E4"]) summary.changed(id, "connected", "lost");
+  summary.changed("E4", "lost", "connected");
+  assert.equal(summary.take(), "2 lost. E1 back.");
+  summary.changed("E5", "lost", "exhausted");
+  summary.say("First of all.");
+  assert.equal(summary.take(), "First of all. E5 shut out.");
+});
+
+test("a sound is owed to who stays lost, once", () => {
+  const owed = new Owed();
+  owed.changed("E1", true, 0);
+  owed.changed("E2", true, 0);
+  owed.changed("E1", false, 1_000);
+  assert.equal(owed.due(1_999), false);
+  assert.equal(owed.due(2_000), true);
+  assert.equal(owed.due(9_000), false);
+});

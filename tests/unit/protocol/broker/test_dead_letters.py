@@ -1,0 +1,174 @@
+"""What a dead letter says, when its payload is whole, and what may be replayed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from actors.runtime.broker.dead_letter import MAX_PAYLOAD_BYTES, dead_letter
+from protocol.broker import subjects
+from protocol.broker.dead_letters import (
+    REPLAY_OF,
+    REPLAYS,
+    Letter,
+    messages_of,
+    outdated,
+    reason_group,
+)
+from protocol.errors import ErrorCode, ProtocolError
+from protocol.messages.codec import encode
+from protocol.messages.session_messages import SessionClose
+from tests.unit.support import facts
+
+PLAN = "status.plan.P001"
+
+
+def letter(payload: bytes, *, index: int | None = None, headers: dict[str, str] | None = None) -> Letter:
+    return Letter.read(dead_letter("STATUS", PLAN, 17, payload, "why", index=index, headers=headers).payload)
+
+
+def test_the_same_letter_has_the_same_message_id_and_another_place_another_one() -> None:
+    ids = {
+        dead_letter("STATUS", PLAN, number, payload, "why", by=by, index=index).message_id
+        for number, payload, by, index in (
+            (17, b"a", "", 0),
+            (17, b"a", "", 1),
+            (17, b"a", "", None),
+            (17, b"a", "SOCK001", None),
+            (17, b"b", "", 0),
+            (18, b"a", "", 0),
+        )
+    }
+    assert len(ids) == 6
+    assert dead_letter("STATUS", PLAN, 17, b"a", "why").message_id in ids
+
+
+def test_what_could_be_read_stays_a_fact_of_the_log_and_nonsense_does_not() -> None:
+    fact = encode(facts.connected("SOCK001-a"))
+    assert letter(fact).stays_a_fact
+    assert letter(b"[" + fact + b',{"type":"nonsense","data":{}}]').stays_a_fact
+    assert not letter(b'{"type":"nonsense","data":{}}').stays_a_fact
+    assert not letter(b"x" * (MAX_PAYLOAD_BYTES + 1)).stays_a_fact
+    elsewhere = dead_letter("SOCKET", "socket.SOCK001", 17, fact, "why").payload
+    assert not Letter.read(elsewhere).stays_a_fact
+
+
+def test_a_short_payload_is_whole_by_itself() -> None:
+    assert letter(b'{"type":7}').whole() == b'{"type":7}'
+
+
+def test_a_payload_that_was_cut_is_found_at_its_source_also_as_one_of_several() -> None:
+    long = json.dumps({"type": "x" * MAX_PAYLOAD_BYTES}, separators=(",", ":")).encode()
+    cut = letter(long, index=1)
+    assert cut.size == len(long)
+    with pytest.raises(ProtocolError, match="STATUS 17 does not hold the whole"):
+        cut.whole()
+    assert cut.whole(b"[7," + long + b"]") == long
+    assert cut.whole(long) == long
+    for other in (b"[7,8]", b"[7]", b"{", long + b" x", b""):
+        with pytest.raises(ProtocolError):
+            cut.whole(other)
+
+
+def test_a_payload_that_is_no_text_is_found_at_its_source() -> None:
+    broken = letter(b"\xff\xfe")
+    with pytest.raises(ProtocolError):
+        broken.whole()
+    assert broken.whole(b"\xff\xfe") == b"\xff\xfe"
+
+
+def test_a_letter_of_an_older_version_is_read_and_whole_unless_it_was_cut() -> None:
+    old = {"source": {"stream": "STATUS", "subject": PLAN, "number": 3}, "reason": "r", "payload": "{", "size": 1}
+    assert Letter.read(json.dumps(old).encode()).whole() == b"{"
+    with pytest.raises(ProtocolError):
+        Letter.read(json.dumps({**old, "size": 2}).encode()).whole()
+    for none in (b"", b"7", b"{}"):
+        with pytest.raises(ProtocolError, match="not a dead letter"):
+            Letter.read(none)
+
+
+def test_a_replayed_message_that_fails_says_so_and_foreign_headers_do_not_count() -> None:
+    again = letter(b"{", headers={REPLAYS: "2", REPLAY_OF: "DEADLETTER:16"})
+    assert (again.replays, again.replay_of) == (2, 16)
+    for headers in ({REPLAYS: "many", REPLAY_OF: "DEADLETTER:1"}, {REPLAYS: "²", REPLAY_OF: "1"}, {REPLAYS: "2"}):
+        assert letter(b"{", headers=headers).replays == 0
+
+
+def test_a_letter_speaks_of_whom_its_payload_reason_or_subject_names() -> None:
+    lone, several = encode(facts.connected("SOCK001-a")), b"[7," + encode(facts.connected("SOCK001-a")) + b"]"
+    for payload in (lone, several, lone[:-20]):  # the last one was cut
+        assert letter(payload).speaks_of("P001", "E001")
+        assert not letter(payload).speaks_of("P001", "E00")
+        assert not letter(payload).speaks_of("P00", "E001")
+    for payload in (b"", b"{", b"7", b"[7]", b'{"data":7}'):
+        assert not letter(payload).speaks_of("P001", "E001")
+    damaged = letter(b"{").model_copy(update={"reason": "plan:P001:examinee:E001:progress: WRONGTYPE"})
+    assert damaged.speaks_of("P001", "E001")
+    watched = dead_letter("RECONNECT", "reconnect.P001.E001", 3, b"{}", "why")
+    assert Letter.read(watched.payload).speaks_of("P001", "E001")
+
+
+def test_a_mended_payload_must_be_one_that_its_reader_understands() -> None:
+    joined = encode(facts.connected("SOCK001-a"))
+    assert messages_of("STATUS", PLAN, joined) == [facts.connected("SOCK001-a")]
+    close = SessionClose(socket_id="SOCK001-a", code=4503)
+    assert messages_of("SOCKET", "socket.SOCK001", encode(close)) == [close]
+    for stream, subject, payload, code, field in (
+        ("STATUS", "status.plan.P002", joined, ErrorCode.INVALID_FIELD, "data.planId"),
+        ("STATUS", PLAN, encode(close), ErrorCode.UNKNOWN_TYPE, "type"),
+        ("SOCKET", "socket.SOCK001", joined, ErrorCode.UNKNOWN_TYPE, "type"),
+        ("STATUS", PLAN, b"{", ErrorCode.INVALID_JSON, None),
+        ("STATUS", PLAN, b"[]", ErrorCode.INVALID_MESSAGE, None),
+        ("STATUS", PLAN, b"[" + joined + b",7]", ErrorCode.INVALID_MESSAGE, None),
+        ("RECONNECT", "reconnect.P001.E001", b"{}", ErrorCode.NOT_ALLOWED, None),
+    ):
+        with pytest.raises(ProtocolError) as refused:
+            messages_of(stream, subject, payload)
+        assert (refused.value.code, refused.value.field) == (code, field)
+
+
+def test_what_would_undo_something_newer_is_outdated() -> None:
+    joined, ended = facts.connected("SOCK001-a"), facts.disconnected("SOCK001-a")
+    newer = facts.connected("SOCK001-b", 9)
+    other = newer.model_copy(update={"examinee_id": "E002"})
+    assert outdated([joined], [newer]) is not None
+    assert outdated([joined], [ended]) is not None
+    assert outdated([joined], [other, facts.wait(1)]) is None
+    assert outdated([joined], []) is None
+    assert outdated([ended, facts.attempt(10, 1), facts.exhausted(10), facts.readmit()], [newer]) is None
+    assert outdated([facts.uploaded("a")], [facts.uploaded("b")]) is not None
+    assert outdated([facts.uploaded("a")], [facts.upload_failed(), newer]) is None
+    assert outdated([facts.upload_failed()], [facts.uploaded("b")]) is None
+    assert outdated([facts.remove(1)], [facts.readmit(2)]) is not None
+    assert outdated([facts.readmit(1)], [facts.remove(2)]) is not None
+    assert outdated([facts.remove(1)], [newer, facts.notice()]) is None
+    assert outdated([facts.notice(), facts.enrol("Kim"), facts.extend()], [facts.remove(2)]) is None
+
+
+def test_reasons_that_differ_in_the_record_only_are_one() -> None:
+    groups = {
+        reason_group(reason)
+        for reason in (
+            "plan:P001:examinee:E001:progress: WRONGTYPE of it",
+            "plan:P001:examinee:E002:progress: WRONGTYPE of it",
+        )
+    }
+    assert groups == {"plan:…: WRONGTYPE of it"}
+    assert reason_group("data.planId: must be an id") == "data.planId: must be an id"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "matches"),
+    [
+        ("status.plan.*", "status.plan.P001", True),
+        ("status.plan.*", "status.plan", False),
+        ("status.plan.*", "status.plan.P001.x", False),
+        ("status.>", "status.plan.P001", True),
+        ("status.>", "status", False),
+        ("socket.SOCK001", "socket.SOCK001", True),
+        ("socket.SOCK001", "socket.SOCK002", False),
+    ],
+)
+def test_a_filter_takes_what_nats_says_it_takes(pattern: str, subject: str, matches: bool) -> None:
+    assert subjects.matches(pattern, subject) is matches

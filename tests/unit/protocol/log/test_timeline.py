@@ -1,0 +1,259 @@
+"""The log in words: every fact says what was decided, and what was not."""
+
+from __future__ import annotations
+
+from hypothesis import given
+
+from cli.plans.timeline import cells
+from cli.shared.times import local
+from protocol.log.entries import LogEntry, decode, entries, may_name
+from protocol.log.timeline import Timeline
+from protocol.log.timeline_entry import Happening, What, at_moment
+from protocol.messages.base import Message
+from protocol.messages.codec import Malformed, encode
+from protocol.messages.facts import ExamineeFact
+from protocol.messages.server_messages import ServerStatusCode
+from protocol.records import kinds as records
+from protocol.times import parse_time
+from tests.unit.support import facts
+from tests.unit.support.fact_logs import Log, in_order, logs
+from tests.unit.support.facts import DAWN, at
+
+
+def read(*told: ExamineeFact, cut: bool = False) -> list[Happening]:
+    """Facts that the log took in this order, one a second, with the versions 10, 20, 30, ..."""
+    timeline = Timeline(cut=cut)
+    taken = [timeline.take(LogEntry(10 * (n + 1), DAWN + n, fact)) for n, fact in enumerate(told)]
+    return [one for one in taken if one is not None]
+
+
+def words(*told: ExamineeFact, cut: bool = False) -> list[tuple[What, bool]]:
+    return [(one.what, one.effect) for one in read(*told, cut=cut)]
+
+
+def test_a_loss_its_attempts_and_the_recovery_are_told_with_their_reason_and_length() -> None:
+    told = read(
+        facts.connected("SOCK001-a"),
+        facts.disconnected("SOCK001-a", 10, "PING_TIMEOUT"),
+        facts.attempt(20, 1, 11, of=5),
+        facts.attempt(20, 2, 15, of=5),
+        facts.connected("SOCK002-b", 17.5),
+    )
+    assert [one.what for one in told] == [
+        What.JOINED,
+        What.LOST,
+        What.RECONNECTING,
+        What.RECONNECTING,
+        What.RECOVERED,
+    ]
+    joined, lost, _, second, back = told
+    assert joined.text == "joined on SOCK001"
+    assert (lost.reason, lost.server_id, lost.status) == ("PING_TIMEOUT", "SOCK001", "DISCONNECTED")
+    assert (second.attempt, second.max_attempts) == (2, 5)
+    assert (back.seconds, back.reason, back.server_id) == (7.5, "PING_TIMEOUT", "SOCK002")
+    assert back.text == "recovered after 7.5 s on SOCK002 (PING_TIMEOUT)"
+    assert [one.logged for one in told] == [at(n) for n in range(5)]
+    assert lost.time == at(10)
+
+
+def test_what_was_fenced_is_told_as_without_effect() -> None:
+    told = read(
+        facts.connected("SOCK001-a", client="c", number=1),
+        facts.connected("SOCK002-b", 1, client="c", number=2),
+        facts.disconnected("SOCK001-a", 2),
+        facts.connected("SOCK001-c", 3, client="c", number=1),
+        facts.connected("SOCK002-b", 4),
+        facts.attempt(10, 1, 5),
+        facts.exhausted(10, 6),
+        facts.readmit(7),
+        facts.restate(8),
+        facts.disconnected("SOCK002-b", 9),
+        facts.disconnected("SOCK002-b", 10),
+    )
+    assert [(one.what, one.effect) for one in told] == [
+        (What.JOINED, True),
+        (What.REPLACED, True),
+        *[(What.NO_EFFECT, False)] * 6,
+        (What.RESTATED, False),
+        (What.LOST, True),
+        (What.NO_EFFECT, False),
+    ]
+    assert told[2].text == "late disconnect of a replaced socket: no effect"
+    assert {one.status for one in told[:9]} == {"CONNECTED"}
+
+
+def test_who_is_shut_out_is_refused_until_somebody_readmits_them() -> None:
+    told = read(
+        facts.connected("SOCK001-a"),
+        facts.disconnected("SOCK001-a", 1),
+        facts.exhausted(20, 2),
+        facts.connected("SOCK001-b", 3),
+        facts.readmit(4, by="proctor-7"),
+        facts.connected("SOCK001-c", 5),
+    )
+    assert [one.what for one in told[2:]] == [What.SHUT_OUT, What.REFUSED, What.READMITTED, What.RECOVERED]
+    assert told[3].status == "DISCONNECTED"
+    assert told[3].effect
+    assert told[4].by == "proctor-7"
+
+
+def test_a_migration_is_no_loss_unless_it_does_not_arrive() -> None:
+    arrived = read(
+        facts.connected("SOCK001-a"),
+        facts.disconnected("SOCK001-a", 1, "SERVER_DRAINING"),
+        facts.attempt(20, 1, 2),
+        facts.connected("SOCK002-b", 3),
+    )
+    assert [one.what for one in arrived] == [What.JOINED, What.MIGRATING, What.NO_EFFECT, What.ARRIVED]
+    assert [one.status for one in arrived] == ["CONNECTED", "MIGRATING", "MIGRATING", "CONNECTED"]
+    assert arrived[-1].seconds == 2
+    straggler = read(
+        facts.connected("SOCK001-a"),
+        facts.disconnected("SOCK001-a", 1, "SERVER_DRAINING"),
+        facts.attempt(20, 1, 2),
+        facts.attempt(20, 2, 7),
+        facts.connected("SOCK002-b", 9),
+    )
+    assert [one.what for one in straggler[3:]] == [What.LOST, What.RECOVERED]
+    assert straggler[-1].seconds == 8
+
+
+def test_mobile_sync_is_told_beside_the_connection() -> None:
+    assert words(
+        facts.wait(0),
+        facts.wait(1),
+        facts.upload_failed(2),
+        facts.uploaded("a", 3),
+        facts.uploaded("a", 4),
+        facts.timed_out(10),
+        facts.uploaded("b", 5),
+    ) == [
+        (What.SYNC_WAITING, True),
+        (What.NO_EFFECT, False),
+        (What.SYNC_FAILED, True),
+        (What.SYNC_COMPLETED, True),
+        (What.NO_EFFECT, False),
+        (What.NO_EFFECT, False),
+        (What.SYNC_COMPLETED, True),
+    ]
+    assert [one.what for one in read(facts.wait(0), facts.timed_out(10))] == [What.SYNC_WAITING, What.SYNC_TIMED_OUT]
+    assert [one.mobile_sync for one in read(facts.wait(0), facts.connected("SOCK001-a"))] == ["WAITING", "WAITING"]
+
+
+def test_in_a_log_whose_beginning_has_expired_a_loss_that_comes_first_is_believed() -> None:
+    assert words(facts.disconnected("SOCK001-a")) == [(What.NO_EFFECT, False)]
+    timeline = Timeline(cut=True)
+    for number, fact in enumerate((facts.disconnected("SOCK001-a"), facts.attempt(10, 1, 1), facts.restate(2))):
+        happening = timeline.take(LogEntry(10 * (number + 1), DAWN, fact))
+        assert happening is not None
+        assert happening.status == "DISCONNECTED"
+    assert not timeline.people["E001"].complete
+    assert words(facts.attempt(5, 2), cut=True) == [(What.RECONNECTING, True)]
+    assert words(facts.exhausted(5), cut=True) == [(What.SHUT_OUT, True)]
+    assert words(facts.readmit(), facts.connected("SOCK001-b", 1), cut=True)[1] == (What.RECOVERED, True)
+    complete = Timeline(cut=True)
+    complete.take(LogEntry(10, DAWN, facts.connected("SOCK001-a")))
+    assert complete.people["E001"].complete
+
+
+@given(logs("connection"))
+def test_the_timeline_ends_where_the_rules_end(log: Log) -> None:
+    state, _ = in_order(records.CONNECTION, log)
+    timeline = Timeline()
+    for version, fact in log:
+        assert isinstance(fact, ExamineeFact)
+        assert timeline.take(LogEntry(version, DAWN, fact)) is not None
+        assert timeline.take(LogEntry(version, DAWN, fact)) is None  # delivered again
+    assert timeline.people["E001"].connection == state
+
+
+@given(logs("connection"))
+def test_what_changes_the_status_is_never_said_to_be_without_effect(log: Log) -> None:
+    status: str | None = None
+    for one in _taken(log):
+        if (one.status if one.status != "NEVER" else None) != status:
+            assert one.effect
+        status = one.status if one.status != "NEVER" else None
+
+
+@given(logs("mobile_sync"))
+def test_the_mobile_sync_ends_where_the_rules_end(log: Log) -> None:
+    state, _ = in_order(records.MOBILE_SYNC, log)
+    taken = _taken(log)
+    assert taken[-1].mobile_sync == state.view().status
+
+
+def _taken(log: Log) -> list[Happening]:
+    timeline = Timeline()
+    taken = [timeline.take(LogEntry(version, DAWN, fact)) for version, fact in log if isinstance(fact, ExamineeFact)]
+    return [one for one in taken if one is not None]
+
+
+# -- at a moment ------------------------------------------------------------------------------------------
+
+
+def test_the_status_at_a_moment_is_the_one_decided_by_then_with_what_made_it_so_and_what_came_next() -> None:
+    told = read(
+        facts.connected("SOCK001-a"),
+        facts.disconnected("SOCK001-a", 1),
+        facts.attempt(20, 1, 2),
+        facts.disconnected("SOCK001-a", 3),
+        facts.wait(4),
+        facts.connected("SOCK001-b", 5),
+    )
+    before = at_moment(told, DAWN - 0.001)
+    assert (before.status, before.made, before.following) == ("NEVER", None, told[0])
+    assert at_moment(told, DAWN).status == "CONNECTED"
+    gone = at_moment(told, DAWN + 3.9)
+    assert (gone.status, gone.made, gone.latest) == ("DISCONNECTED", told[1], told[2])
+    assert (gone.mobile_sync, gone.following) == ("NONE", told[4])
+    waiting = at_moment(told, DAWN + 4)
+    assert (waiting.status, waiting.mobile_sync, waiting.picture) == ("DISCONNECTED", "WAITING", told[4])
+    now = at_moment(told, parse_time(at(3600)))
+    assert (now.status, now.made, now.following) == ("CONNECTED", told[5], None)
+
+
+def test_a_replacement_is_what_made_the_connection_so() -> None:
+    told = read(facts.connected("SOCK001-a"), facts.connected("SOCK001-b", 1))
+    assert at_moment(told, DAWN + 1).made == told[1]
+
+
+# -- the log's payloads -----------------------------------------------------------------------------------
+
+
+def test_the_entries_of_a_payload_have_the_versions_of_their_places_and_bad_neighbours_do_not_matter() -> None:
+    good = [facts.connected("SOCK001-a"), facts.disconnected("SOCK001-a", 1)]
+    payload = b"[" + encode(good[0]) + b',{"type":"nonsense"},' + encode(good[1]) + b"]"
+    found = list(entries("status.plan.P001", 7, DAWN, payload))
+    assert [(one.version, one.fact) for one in found] == [(7 * 256, good[0]), (7 * 256 + 2, good[1])]
+
+
+def test_a_message_counts_only_on_the_address_it_speaks_of() -> None:
+    joined, ready = facts.connected("SOCK001-a"), facts.server(ServerStatusCode.READY)
+
+    def fields(subject: str, *messages: Message) -> list[str | None]:
+        payload = b"[" + b",".join(encode(one) for one in messages) + b"]"
+        return [one.error.field if isinstance(one, Malformed) else "" for one in decode(subject, payload)]
+
+    assert fields("status.plan.P001", joined, ready) == ["", "type"]
+    assert fields("status.plan.P002", joined) == ["data.planId"]
+    assert fields("status.server.SOCK001", ready, joined) == ["", "type"]
+    assert fields("status.server.SOCK002", ready) == ["data.serverId"]
+    (lone,) = decode("status.plan.P002", encode(joined))
+    assert isinstance(lone, Malformed)
+    assert lone.raw == encode(joined)
+
+
+def test_a_payload_that_cannot_name_an_examinee_is_left_out_unread() -> None:
+    payload = encode(facts.connected("SOCK001-a"))
+    assert may_name(payload, "E001")
+    assert not may_name(payload, "E002")
+    assert may_name(payload.replace(b'"E001"', b'"\\u0045002"'), "E002")
+
+
+def test_in_a_table_all_times_are_local_and_what_people_wrote_stays() -> None:
+    told = read(facts.wait(), facts.extend(60, 5), facts.notice(text="Until 2026-11-22T03:00:00Z."))
+    waiting, extended, notice = (cells(one)[2] for one in told)
+    assert waiting == f"mobile sync: waiting for a picture until {local(at(120))}"
+    assert str(extended).endswith(f"from {local(at(120))} to {local(at(180))}")
+    assert notice == "notice by S001: Until 2026-11-22T03:00:00Z."

@@ -1,0 +1,203 @@
+"""Every JSON message of the three documents, copied to the letter, is understood and comes back with all its fields."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from protocol.messages.base import Message
+from protocol.messages.codec import SOCKET_CODEC, STATUS_CODEC, Codec, Malformed, encode
+from protocol.messages.facts import ConnectionStatus, MobileSyncStatus
+from protocol.messages.proctor_events import MobileSyncCompleted
+from protocol.messages.server_messages import QueueCreate, ServerStatus, ServerStatusCode
+from protocol.records import keys
+from protocol.records import kinds as records
+from protocol.rules.history import insert
+from tests.unit.support import facts
+
+LOSS = """
+{
+    "type": "connection_status",
+    "data": {
+        "planId": "P001",
+        "examineeId": "E001",
+        "socketId": "SOCK001",
+        "status": "DISCONNECTED",
+        "timestamp": "2024-01-01T09:15:00Z",
+        "reason": "SOCKET_CLOSED"
+    }
+}
+"""
+
+RECOVERY = """
+{
+    "type": "connection_status",
+    "data": {
+        "planId": "P001",
+        "examineeId": "E001",
+        "socketId": "SOCK001",
+        "status": "CONNECTED",
+        "timestamp": "2024-01-01T09:17:00Z",
+        "clientInfo": {
+            "ipAddress": "192.168.1.100",
+            "browserInfo": "Chrome 120.0"
+        }
+    }
+}
+"""
+
+SYNC_STATUS = """
+{
+    "type": "mobile_sync_status",
+    "data": {
+        "planId": "P001",
+        "examineeId": "E001",
+        "deviceId": "M001",
+        "status": "COMPLETED",
+        "timestamp": "2024-01-01T09:00:00Z",
+        "captureInfo": {
+            "imageUrl": "/captures/E001/sync_cap.jpg",
+            "deviceInfo": {
+                "model": "iPhone 12",
+                "osVersion": "iOS 15.0"
+            }
+        }
+    }
+}
+"""
+
+SYNC_COMPLETED = """
+{
+    "type": "mobile_sync_completed",
+    "data": {
+        "planId": "P001",
+        "examineeId": "E001",
+        "deviceId": "M001",
+        "status": "COMPLETED",
+        "timestamp": "2024-01-01T09:00:00Z"
+    }
+}
+"""
+
+CREATE_QUEUE = """
+{
+    "type": "queue_create",
+    "data": {
+        "serverId": "SOCK001",
+        "queueId": "SOCK001_Q",
+        "queueType": "socket_message",
+        "config": {
+            "maxSize": 10000,
+            "expireTime": 3600,
+            "priority": "high"
+        }
+    }
+}
+"""
+
+QUEUE_CODEC = Codec.of((QueueCreate,))
+
+
+def _contains(whole: Any, part: Any) -> bool:
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(key in whole and _contains(whole[key], part[key]) for key in part)
+    return bool(whole == part)
+
+
+@pytest.mark.parametrize(
+    ("document", "codec", "model"),
+    [
+        (LOSS, STATUS_CODEC, ConnectionStatus),
+        (RECOVERY, STATUS_CODEC, ConnectionStatus),
+        (SYNC_STATUS, STATUS_CODEC, MobileSyncStatus),
+        (SYNC_STATUS, SOCKET_CODEC, MobileSyncStatus),
+        (CREATE_QUEUE, QUEUE_CODEC, QueueCreate),
+    ],
+)
+def test_a_message_of_the_documents_is_understood_and_loses_nothing(
+    document: str, codec: Codec, model: type[Message]
+) -> None:
+    (decoded,) = codec.decode_batch(document)
+    assert type(decoded) is model
+    assert _contains(json.loads(encode(decoded)), json.loads(document))
+    assert codec.decode_one(encode(decoded)) == decoded
+
+
+def test_the_completion_of_the_documents_is_what_we_send_plus_a_version() -> None:
+    """`version` is ours and is required of every event; all that the document shows is kept."""
+    (refused,) = SOCKET_CODEC.decode_batch(SYNC_COMPLETED)
+    assert isinstance(refused, Malformed)
+    assert refused.error.field == "data.version"
+
+    document = json.loads(SYNC_COMPLETED)
+    sent = {**document, "data": {**document["data"], "version": 7}}
+    decoded = SOCKET_CODEC.decode_one(json.dumps(sent))
+    assert isinstance(decoded, MobileSyncCompleted)
+    assert json.loads(encode(decoded)) == sent
+
+
+def test_the_upload_of_the_documents_leads_to_the_record_and_the_completion_of_the_documents() -> None:
+    upload = STATUS_CODEC.decode_one(SYNC_STATUS)
+    assert isinstance(upload, MobileSyncStatus)
+    kind = records.MOBILE_SYNC
+    done = insert(kind.empty(), kind.rule, 7, upload, kind.told)
+    fields = kind.fields(done.state)
+    assert {name: fields[name] for name in ("status", "deviceId", "timestamp", "imageUrl")} == {
+        "status": "COMPLETED",
+        "deviceId": "M001",
+        "timestamp": "2024-01-01T09:00:00Z",
+        "imageUrl": "/captures/E001/sync_cap.jpg",
+    }
+    assert json.loads(fields["deviceInfo"]) == {"model": "iPhone 12", "osVersion": "iOS 15.0"}
+    assert keys.mobile_sync("P001", "E001") == "plan:P001:examinee:E001:mobile_sync"
+    (event,) = done.events
+    assert _contains(json.loads(encode(event)), json.loads(SYNC_COMPLETED))
+
+
+def test_loss_and_recovery_of_the_documents_lead_to_the_records_of_the_documents() -> None:
+    kind = records.CONNECTION
+    recovery, loss = STATUS_CODEC.decode_one(RECOVERY), STATUS_CODEC.decode_one(LOSS)
+    assert isinstance(recovery, ConnectionStatus)
+    assert isinstance(loss, ConnectionStatus)
+    first = insert(kind.empty(), kind.rule, 1, facts.connected("SOCK001"), kind.told)
+    lost = insert(first.history, kind.rule, 2, loss, kind.told)
+    fields = kind.fields(lost.state)
+    assert (fields["connStatusCode"], fields["lastActiveTime"]) == ("DISCONNECTED", "2024-01-01T09:15:00Z")
+    assert [event.type for event in lost.events] == ["examinee_disconnected"]
+
+    back = insert(lost.history, kind.rule, 3, recovery, kind.told)
+    fields = kind.fields(back.state)
+    assert (fields["connStatusCode"], fields["lastActiveTime"]) == ("CONNECTED", "2024-01-01T09:17:00Z")
+    (event,) = back.events
+    told = json.loads(encode(event))
+    assert told["type"] == "examinee_connected"
+    assert told["data"]["clientInfo"] == json.loads(RECOVERY)["data"]["clientInfo"]
+    assert (told["data"]["recovered"], told["data"]["outageSeconds"]) == (True, 120.0)
+
+
+def test_a_server_record_has_the_seven_fields_of_the_documents() -> None:
+    ready = ServerStatus(
+        server_id="SOCK001",
+        status=ServerStatusCode.READY,
+        incarnation="i1",
+        start_time="2024-01-01T08:50:00Z",
+        timestamp="2024-01-01T08:50:01Z",
+        queue_id="SOCK001_Q",
+        cpu_usage=0.0,
+        memory_usage=0.0,
+        network_status="GOOD",
+    )
+    kind = records.SERVER
+    fields = kind.fields(insert(kind.empty(), kind.rule, 1, ready, kind.told).state)
+    documented = {
+        "serverType": "SOCKET",
+        "statusCode": "READY",
+        "startTime": "2024-01-01T08:50:00Z",
+        "queueId": "SOCK001_Q",
+        "cpuUsage": "0.0",
+        "memoryUsage": "0.0",
+        "networkStatus": "GOOD",
+    }
+    assert {name: fields[name] for name in documented} == documented

@@ -1,0 +1,245 @@
+"""The place of a late, repeated or settled fact, by scenario; the properties are in test_history_properties.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.client.plan_view import PlanView
+from protocol.messages.base import Message
+from protocol.messages.facts import ConnectionFact, MobileSyncCode, MobileSyncFact
+from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected
+from protocol.records.kinds import CONNECTION, MOBILE_SYNC, dump_history, load_history
+from protocol.rules.connection_state import Connection
+from protocol.rules.effects import WatchReconnect
+from protocol.rules.history import History, Insertion, compact, fold
+from protocol.rules.history import insert as insert_fact
+from protocol.rules.mobile_sync import MobileSync
+from tests.unit.support.facts import (
+    EXAMINEE,
+    PLAN,
+    attempt,
+    connected,
+    disconnected,
+    exhausted,
+    restate,
+    timed_out,
+    uploaded,
+    wait,
+)
+
+A, B = "SOCK001-a", "SOCK002-b"
+Story = History[Connection, ConnectionFact]
+Told = Insertion[Connection, ConnectionFact]
+
+
+def insert(history: Story, version: int, fact: ConnectionFact) -> Told:
+    return insert_fact(history, CONNECTION.rule, version, fact, CONNECTION.told)
+
+
+def story(*placed: tuple[int, ConnectionFact]) -> tuple[Story, list[Told]]:
+    """Facts inserted in the order given, and what came of each."""
+    history, told = CONNECTION.empty(), []
+    for version, fact in placed:
+        told.append(insert(history, version, fact))
+        history = told[-1].history
+    return history, told
+
+
+def view(*told: Told) -> tuple[str, str | None, bool]:
+    """What a proctor sees after these."""
+    seen = PlanView()
+    for one in told:
+        for event in one.events:
+            seen.apply(event)
+    row = seen.examinees[EXAMINEE]
+    return row.status, row.socket_id, row.exhausted
+
+
+def test_a_fact_delivered_again_changes_nothing_and_asks_for_the_same_once_more() -> None:
+    history, (_, lost) = story((10, connected(A)), (20, disconnected(A, 5)))
+    again = insert(history, 20, disconnected(A, 5))
+    assert (again.history, again.changed, again.late, again.restate) == (history, False, False, False)
+    assert (again.events, again.effects) == (lost.events, lost.effects)
+    first = insert(history, 10, connected(A))
+    assert isinstance(first.events[0], ExamineeConnected)
+    assert first.state == lost.state, "its state is that of the record, not of its place"
+
+
+def test_a_fact_below_the_floor_is_done_with() -> None:
+    history, _ = story((10, connected(A)), (20, disconnected(A, 5)))
+    settled = compact(history, CONNECTION.rule, 25)
+    assert settled.facts == ()
+    for version, fact in ((10, connected(A)), (20, disconnected(A, 5)), (25, connected(B, 9))):
+        done = insert(settled, version, fact)
+        assert (done.history, done.events, done.effects, done.changed) == (settled, (), (), False)
+        assert done.state == fold(history, CONNECTION.rule)
+
+
+@pytest.mark.parametrize("floor", [0, 5, 9])
+def test_a_floor_below_all_facts_settles_nothing(floor: int) -> None:
+    history, _ = story((10, connected(A)))
+    assert compact(history, CONNECTION.rule, floor) is history
+
+
+def test_a_floor_never_falls() -> None:
+    history, _ = story((10, connected(A)), (20, disconnected(A, 5)))
+    settled = compact(history, CONNECTION.rule, 15)
+    assert (settled.floor, len(settled.facts)) == (15, 1)
+    assert compact(settled, CONNECTION.rule, 12) is settled
+
+
+def test_a_late_connection_makes_an_untold_loss_known() -> None:
+    history, (unheard, late) = story((20, disconnected(A, 5)), (10, connected(A)))
+    assert unheard.events == ()
+    assert [type(event) for event in late.events] == [ExamineeConnected, ExamineeDisconnected]
+    assert late.effects[-1] == WatchReconnect(PLAN, EXAMINEE, 20)
+    assert (late.late, late.restate) == (True, False)
+    assert fold(history, CONNECTION.rule) == late.state
+    assert view(unheard, late) == ("DISCONNECTED", A, False)
+
+
+def test_a_late_loss_of_a_replaced_socket_is_told_as_what_it_was() -> None:
+    """In between, the proctors saw a replacement where there was a loss and a recovery."""
+    _, told = story((10, connected(A)), (30, connected(B, 9)), (20, disconnected(A, 5)))
+    late = told[-1]
+    loss, recovery = late.events
+    assert isinstance(loss, ExamineeDisconnected)
+    assert isinstance(recovery, ExamineeConnected)
+    assert (recovery.recovered, recovery.outage_seconds, recovery.replaced) == (True, 4, None)
+    assert not late.restate, "who is connected where was right all the time"
+    assert late.state.recoveries == 1
+
+
+def test_a_late_recovery_that_undoes_a_told_loss_is_restated() -> None:
+    history, told = story((10, connected(A)), (30, disconnected(A, 9)), (20, connected(B, 5)))
+    assert told[-1].restate
+    assert view(*told) == ("DISCONNECTED", A, False), "the clients have seen something newer"
+    restated = insert(history, 40, restate(10))
+    assert view(*told, restated) == ("CONNECTED", B, False)
+    assert not restated.history.owed
+
+
+def test_a_restatement_is_owed_until_something_newer_tells_it() -> None:
+    """The manager may die before it has published the restatement: the redelivery asks for it again."""
+    history, _ = story((10, connected(A)), (30, disconnected(A, 9)), (20, connected(B, 5)))
+    assert insert(history, 20, connected(B, 5)).restate
+    unheard = insert(history, 35, disconnected(A, 12)).history
+    assert insert(unheard, 20, connected(B, 5)).restate, "a fact that tells nothing settles nothing"
+    told = insert(unheard, 40, disconnected(B, 20)).history
+    assert not insert(told, 20, connected(B, 5)).restate
+
+
+def test_an_untrue_event_that_was_told_is_not_forgotten_when_another_fact_has_undone_it() -> None:
+    """The loss told at 60 was at 40; what comes at 50 is older than what the clients have seen."""
+    placed: list[tuple[int, ConnectionFact]] = [
+        (20, connected(A)),
+        (60, disconnected(A, 50)),
+        (40, disconnected(A, 30)),
+        (50, exhausted(40, 40)),
+    ]
+    history, told = story(*placed)
+    assert told[-1].restate
+    assert view(*told, insert(history, 70, restate(60))) == ("DISCONNECTED", A, True)
+
+
+def test_a_crash_after_a_late_fact_loses_no_event_even_if_another_fact_would_explain_it() -> None:
+    """Connected at 10 (late, crash before telling) and announced again at 12: the loss at 20 is still to be told."""
+    history, (_, crashed, reannounced) = story((20, disconnected(A, 9)), (10, connected(A)), (12, connected(A)))
+    assert ExamineeDisconnected in [type(event) for event in crashed.events]
+    assert reannounced.events == ()
+    redelivered = insert(history, 10, connected(A))
+    assert redelivered.events == crashed.events
+    assert redelivered.effects[0] == crashed.effects[0]
+    assert WatchReconnect(PLAN, EXAMINEE, 20) in redelivered.effects
+
+
+def test_settling_older_facts_forgets_no_late_one_that_is_still_to_be_acknowledged() -> None:
+    history, _ = story((5, disconnected(B)), (20, disconnected(A, 9)), (10, connected(A)))
+    settled = compact(history, CONNECTION.rule, 7)
+    assert [version for version, _ in settled.facts] == [10, 20]
+    redelivered = insert(settled, 10, connected(A))
+    assert [type(event) for event in redelivered.events] == [ExamineeConnected, ExamineeDisconnected]
+
+
+def test_the_same_state_by_an_earlier_fact_is_restated_when_something_else_was_told_in_between() -> None:
+    """Completed at 60 (crash, untold), waiting at 40 (told), the same picture at 30 (late): who waits must know."""
+    history: History[MobileSync, MobileSyncFact] = MOBILE_SYNC.empty()
+    told: list[Insertion[MobileSync, MobileSyncFact]] = []
+    placed: list[tuple[int, MobileSyncFact]] = [
+        (10, wait()),
+        (20, timed_out(10)),
+        (60, uploaded("a", 60)),
+        (40, wait(40)),
+        (30, uploaded("a", 30)),
+    ]
+    for version, fact in placed:
+        told.append(insert_fact(history, MOBILE_SYNC.rule, version, fact, MOBILE_SYNC.told))
+        history = told[-1].history
+    assert told[-1].state.status is MobileSyncCode.COMPLETED
+    assert insert_fact(history, MOBILE_SYNC.rule, 60, uploaded("a", 60), MOBILE_SYNC.told).events == ()
+    assert told[-1].restate
+
+
+# -- the history in Redis ---------------------------------------------------------------------------------
+
+
+def test_a_history_is_read_as_it_was_written() -> None:
+    history, _ = story(
+        (10, connected(A, client="c1", number=3)),
+        (20, disconnected(A, 5)),
+        (40, attempt(20, 1)),
+        (60, disconnected(A, 50)),
+        (30, connected(B, 7)),
+    )
+    for floor in (0, 15, 25, 100):
+        settled = compact(history, CONNECTION.rule, floor)
+        assert load_history(Connection, dump_history(settled)) == settled
+
+
+def test_a_record_that_is_not_there_has_an_empty_history() -> None:
+    assert CONNECTION.read(None) == History(Connection())
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "",
+        "nope",
+        "[]",
+        '"x"',
+        "7",
+        "null",
+        "{}",
+        '{"base": [], "floor": 0, "facts": []}',
+        '{"base": {}, "floor": Infinity, "facts": []}',
+        '{"base": {}, "floor": null, "facts": []}',
+        '{"base": {}, "floor": 0, "facts": 7}',
+        '{"base": {}, "floor": 0, "facts": [1]}',
+        '{"base": {}, "floor": 0, "facts": [[1, "connection_status", {}]]}',
+        '{"base": {}, "floor": 0, "facts": [[1, "nope", {}]]}',
+        '{"base": {}, "floor": 0, "facts": [[null, "restate", {}]]}',
+        '{"base": {}, "floor": 0, "facts": [], "late": 7}',
+        '{"base": {}, "floor": 0, "facts": [], "newestTold": []}',
+        '{"base": {"status": "GONE"}, "floor": 0, "facts": []}',
+        '{"base": {"unheard": 1}, "floor": 0, "facts": []}',
+    ],
+)
+def test_what_is_no_history_is_a_value_error_whatever_it_is(stored: str) -> None:
+    """The state manager puts the facts of a damaged record aside; any other error would stop the whole batch."""
+    with pytest.raises(ValueError, match=r".") as raised:
+        load_history(Connection, stored)
+    assert not isinstance(raised.value, UnicodeError)
+
+
+def test_a_record_has_its_fields_its_revision_and_its_history() -> None:
+    history, told = story((10, connected(A)))
+    fields = CONNECTION.write(history, told[-1].state, 3)
+    assert (fields["rev"], fields["version"], fields["connStatusCode"]) == ("3", "10", "CONNECTED")
+    assert CONNECTION.read(fields["history"]) == history
+    assert all(isinstance(value, str) for value in fields.values())
+    assert "None" not in fields.values()
+
+
+def test_facts_are_messages_of_the_log() -> None:
+    history, _ = story((10, connected(A)))
+    assert all(isinstance(fact, Message) for _, fact in history.facts)

@@ -1,0 +1,200 @@
+"""Mobile sync (document 18), by scenario. Versions are the places in the log."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.messages.facts import MobileSyncCode, MobileSyncFact, MobileSyncStatus
+from protocol.messages.proctor_events import Event, MobileSyncCompleted
+from protocol.records.kinds import MOBILE_SYNC
+from protocol.rules.effects import ScheduleTimeout, TellMobileSync
+from protocol.rules.mobile_sync import MobileSync
+from tests.unit.support.facts import EXAMINEE, PLAN, at, extend, restate, timed_out, upload_failed, uploaded, wait
+from tests.unit.support.scenario import Scenario
+
+
+class Log(Scenario[MobileSync, MobileSyncFact]):
+    """Facts about one examinee's mobile sync in order."""
+
+    def __init__(self, *facts: MobileSyncFact) -> None:
+        super().__init__(MOBILE_SYNC, facts)
+
+    def event(self) -> Event:
+        assert TellMobileSync(PLAN, EXAMINEE, self.version) in self.effects, "the examinee is told too"
+        return super().event()
+
+
+def test_entering_the_stage_waits_with_a_deadline() -> None:
+    log = Log(wait(0, 120))
+    event = log.event()
+    assert isinstance(event, MobileSyncStatus)
+    assert (event.status, event.deadline) == (MobileSyncCode.WAITING, at(120))
+    assert ScheduleTimeout(PLAN, EXAMINEE, at(120), 1) in log.effects
+    assert log.state.view().status == "WAITING"
+    assert MobileSync().view().status == "NONE"
+
+
+def test_entering_again_while_waiting_moves_no_deadline_and_only_tells_where_things_are() -> None:
+    log = Log(wait(0, 120))
+    before = log.state
+    log.add(wait(60, 120))
+    assert log.state == before
+    assert log.events == ()
+    assert log.effects == (TellMobileSync(PLAN, EXAMINEE, 2),)
+
+
+def test_an_upload_completes_the_stage() -> None:
+    log = Log(wait(), uploaded("a", 30))
+    event = log.event()
+    assert isinstance(event, MobileSyncCompleted)
+    assert (event.device_id, event.timestamp, event.image_url) == ("M001", at(30), "/captures/E001/sync_cap.jpg")
+    assert (log.state.model, log.state.os_version, log.state.capture_id) == ("iPhone 12", "iOS 15.0", "a" * 64)
+    assert log.effects == (TellMobileSync(PLAN, EXAMINEE, 2),)
+
+
+def test_an_upload_before_the_stage_counts() -> None:
+    log = Log(uploaded())
+    assert isinstance(log.event(), MobileSyncCompleted)
+    log.add(wait(10))
+    assert log.state.status is MobileSyncCode.COMPLETED
+    assert log.events == ()
+    assert log.effects == (TellMobileSync(PLAN, EXAMINEE, 2),), "the examinee learns that there is nothing to wait for"
+
+
+def test_a_retry_of_the_same_upload_has_one_effect() -> None:
+    log = Log(wait(), uploaded("a", 30))
+    assert log.changes_nothing(uploaded("a", 31))
+    assert log.state.timestamp == at(30)
+
+
+def test_another_picture_replaces_the_first() -> None:
+    log = Log(wait(), uploaded("a", 30), uploaded("b", 40))
+    assert isinstance(log.event(), MobileSyncCompleted)
+    assert (log.state.capture_id, log.state.timestamp) == ("b" * 64, at(40))
+
+
+def test_a_failed_upload_is_told_with_its_reason_and_may_be_repeated() -> None:
+    log = Log(wait(), upload_failed(20, "IMAGE_STORE_FAILED"))
+    event = log.event()
+    assert isinstance(event, MobileSyncStatus)
+    assert (event.status, event.reason) == (MobileSyncCode.FAILED, "IMAGE_STORE_FAILED")
+    assert log.state.deadline == at(120)
+    log.add(uploaded("a", 30))
+    assert isinstance(log.event(), MobileSyncCompleted)
+    assert log.state.reason is None
+
+
+def test_a_failure_without_a_reason_is_an_upload_that_failed() -> None:
+    assert Log(wait(), upload_failed(20, None)).state.reason == "IMAGE_UPLOAD_FAILED"
+
+
+def test_a_failed_second_upload_does_not_undo_the_picture_that_is_there() -> None:
+    assert Log(wait(), uploaded()).changes_nothing(upload_failed(40))
+
+
+@pytest.mark.parametrize("before", [(wait(),), (wait(), upload_failed(20))])
+def test_the_deadline_ends_a_stage_without_a_picture(before: tuple[MobileSyncFact, ...]) -> None:
+    log = Log(*before, timed_out(1, 120))
+    event = log.event()
+    assert isinstance(event, MobileSyncStatus)
+    assert (event.status, event.reason, event.timestamp) == (MobileSyncCode.TIMED_OUT, "SYNC_TIMEOUT", at(120))
+
+
+def test_the_deadline_does_not_undo_a_picture() -> None:
+    assert Log(wait(), uploaded()).changes_nothing(timed_out(1))
+
+
+def test_a_deadline_that_fires_twice_ends_the_stage_once() -> None:
+    log = Log(wait(), timed_out(1))
+    assert log.changes_nothing(timed_out(1, 121))
+
+
+def test_a_timer_of_an_earlier_stage_has_no_effect() -> None:
+    log = Log(wait(0), timed_out(1), wait(200))
+    assert (log.state.status, log.state.wait_version) == (MobileSyncCode.WAITING, 3)
+    assert ScheduleTimeout(PLAN, EXAMINEE, at(320), 3) in log.effects
+    assert log.changes_nothing(timed_out(1, 201))
+    log.add(timed_out(3, 320))
+    assert log.state.status is MobileSyncCode.TIMED_OUT
+
+
+def test_a_timer_without_a_stage_has_no_effect() -> None:
+    assert Log().changes_nothing(timed_out(1))
+    assert Log(uploaded()).changes_nothing(timed_out(0))
+    assert Log(upload_failed()).changes_nothing(timed_out(1))
+
+
+def test_a_stage_that_failed_or_ran_out_is_entered_anew() -> None:
+    for ended in (upload_failed(20), timed_out(1)):
+        log = Log(wait(), ended, wait(200))
+        assert (log.state.status, log.state.reason, log.state.deadline) == (MobileSyncCode.WAITING, None, at(320))
+
+
+def test_a_picture_that_comes_after_the_deadline_is_recorded() -> None:
+    log = Log(wait(), timed_out(1), uploaded("a", 130))
+    assert isinstance(log.event(), MobileSyncCompleted)
+
+
+# -- more time --------------------------------------------------------------------------------------------
+
+
+def test_more_time_moves_the_deadline_and_has_a_timer_of_its_own() -> None:
+    log = Log(wait(0, 120), extend(60, 30, by="S007", action="x1"))
+    event = log.event()
+    assert isinstance(event, MobileSyncStatus)
+    assert (event.status, event.deadline, event.by, event.action_id) == (MobileSyncCode.WAITING, at(180), "S007", "x1")
+    assert ScheduleTimeout(PLAN, EXAMINEE, at(180), 2) in log.effects
+    assert TellMobileSync(PLAN, EXAMINEE, 2) in log.effects
+    assert log.changes_nothing(timed_out(1, 120)), "the old timer fires and changes nothing"
+    assert log.add(timed_out(2, 180)).state.status is MobileSyncCode.TIMED_OUT
+
+
+@pytest.mark.parametrize("ended", [timed_out(1, 120), upload_failed(20)])
+def test_more_time_opens_a_stage_again_that_ended_without_a_picture(ended: MobileSyncFact) -> None:
+    log = Log(wait(0, 120), ended, extend(60, 300))
+    assert (log.state.status, log.state.reason, log.state.deadline) == (MobileSyncCode.WAITING, None, at(360))
+    assert isinstance(log.add(uploaded("a", 310)).event(), MobileSyncCompleted)
+
+
+def test_the_same_extension_again_gives_no_more_time() -> None:
+    log = Log(wait(0, 120), extend(60, 30, action="x1"))
+    assert log.changes_nothing(extend(60, 31, action="x1"))
+    assert log.add(extend(60, 32, action="x2")).state.deadline == at(240)
+
+
+def test_an_extension_is_remembered_when_the_stage_is_entered_anew() -> None:
+    log = Log(wait(0, 120), extend(60, 30, action="x1"), timed_out(2, 180), wait(200, 120))
+    assert log.changes_nothing(extend(60, 210, action="x1"))
+
+
+def test_there_is_no_more_time_for_what_was_never_entered_or_is_done() -> None:
+    assert Log().changes_nothing(extend())
+    assert Log(wait(), uploaded()).changes_nothing(extend())
+
+
+@pytest.mark.parametrize("status", [MobileSyncCode.WAITING, MobileSyncCode.TIMED_OUT])
+def test_only_uploads_are_reported_from_outside(status: MobileSyncCode) -> None:
+    claimed = upload_failed().model_copy(update={"status": status})
+    assert Log().changes_nothing(claimed)
+    assert Log(wait()).changes_nothing(claimed)
+
+
+def test_a_completion_without_a_device_or_picture_is_told_by_its_status() -> None:
+    bare = uploaded(device=None).model_copy(update={"capture_info": None})
+    log = Log(wait(), bare)
+    event = log.event()
+    assert isinstance(event, MobileSyncStatus)
+    assert event.status is MobileSyncCode.COMPLETED
+
+
+def test_a_stage_that_is_told_anew_has_its_timer() -> None:
+    """What began it may have been a dead letter; the schedule of a stage that has one is set to the same moment."""
+    log = Log(wait(0, 120), upload_failed(10), restate(50, "mobile_sync"))
+    log.event()
+    assert ScheduleTimeout(PLAN, EXAMINEE, at(120), 1) in log.effects
+
+
+def test_a_stage_that_is_over_is_told_anew_without_a_timer() -> None:
+    log = Log(wait(0, 120), uploaded(second=10), restate(50, "mobile_sync"))
+    log.event()
+    assert not any(isinstance(one, ScheduleTimeout) for one in log.effects)

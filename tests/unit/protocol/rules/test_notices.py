@@ -1,0 +1,102 @@
+"""Messages of proctors, by scenario: each is shown, confirmed once, and told in full by its newest event."""
+
+from __future__ import annotations
+
+from protocol.messages.facts import Notice, NoticeConfirmed, NoticeFact
+from protocol.records.kinds import NOTICES
+from protocol.rules.action_ids import REMEMBERED, message_id
+from protocol.rules.effects import TellNotice
+from protocol.rules.notices import KEPT, Notices
+from tests.unit.support.facts import EXAMINEE, PLAN, at, notice, notice_confirmed, readmit, restate
+from tests.unit.support.scenario import Scenario
+
+
+class Log(Scenario[Notices, NoticeFact]):
+    """Facts about the messages to one examinee in order."""
+
+    def __init__(self, *facts: NoticeFact) -> None:
+        super().__init__(NOTICES, facts)
+
+    def event(self) -> Notice | NoticeConfirmed:
+        event = super().event()
+        assert isinstance(event, Notice | NoticeConfirmed)
+        return event
+
+
+def test_a_message_is_shown_to_the_examinee_and_told_to_the_proctors() -> None:
+    log = Log(notice("a1", "Please look up.", 5, by="S007"))
+    event = log.event()
+    assert isinstance(event, Notice)
+    assert (event.action_id, event.text, event.by, event.timestamp) == ("a1", "Please look up.", "S007", at(5))
+    assert (event.unconfirmed, event.sent) == (["a1"], 1)
+    assert log.effects == (TellNotice(PLAN, EXAMINEE, "a1", 1),)
+    (shown,) = log.state.open()
+    assert (shown.action_id, shown.sent_at, shown.confirmed_at) == ("a1", at(5), None)
+
+
+def test_a_confirmation_says_whose_message_it_was_and_asks_nothing_of_the_examinee() -> None:
+    log = Log(notice("a1", by="S007"), notice("a2"), notice_confirmed("a1", 9))
+    event = log.event()
+    assert isinstance(event, NoticeConfirmed)
+    assert (event.action_id, event.by, event.timestamp) == ("a1", "S007", at(9))
+    assert (event.unconfirmed, event.sent) == (["a2"], 2)
+    assert log.effects == ()
+    assert [one.action_id for one in log.state.open()] == ["a2"]
+
+
+def test_the_same_action_again_has_no_second_effect() -> None:
+    log = Log(notice("a1"))
+    assert log.changes_nothing(notice("a1", "another text", 60))
+    log.add(notice_confirmed("a1", 70))
+    assert log.changes_nothing(notice("a1"))
+    assert log.changes_nothing(notice_confirmed("a1", 80))
+
+
+def test_a_confirmation_of_what_was_never_sent_changes_nothing() -> None:
+    assert Log().changes_nothing(notice_confirmed("a1"))
+    assert Log(notice("a1")).changes_nothing(notice_confirmed("a2"))
+
+
+def test_only_the_newest_are_kept_and_the_older_actions_are_remembered_for_longer() -> None:
+    log = Log(*(notice(f"a{number}") for number in range(1, KEPT + 6)))
+    assert len(log.state.kept) == KEPT
+    assert log.state.kept[0].action_id == "a6"
+    assert log.state.sent == KEPT + 5
+    assert log.changes_nothing(notice("a1"))
+    assert log.changes_nothing(notice_confirmed("a1"))
+    for number in range(REMEMBERED):
+        log.add(notice(f"b{number}"))
+    assert len(log.state.actions) == REMEMBERED
+
+
+def test_the_newest_message_is_told_anew_as_it_is() -> None:
+    log = Log(notice("a1"), notice("a2"), restate(50, "notices"))
+    event = log.event()
+    assert isinstance(event, Notice)
+    assert (event.action_id, event.restated, event.unconfirmed) == ("a2", True, ["a1", "a2"])
+    # They may never have been shown.
+    assert log.effects == tuple(TellNotice(PLAN, EXAMINEE, one, 3) for one in ("a1", "a2"))
+    log.add(notice_confirmed("a2", 60)).add(restate(70, "notices"))
+    confirmed = log.event()
+    assert isinstance(confirmed, NoticeConfirmed)
+    assert (confirmed.restated, confirmed.unconfirmed) == (True, ["a1"])
+
+
+def test_there_is_nothing_to_tell_anew_where_nothing_was_sent() -> None:
+    assert Log().changes_nothing(restate(50, "notices"))
+
+
+def test_the_record_holds_the_messages_for_others_to_read() -> None:
+    state = Log(notice("a1", "시험지를 확인하십시오."), notice_confirmed("a1", 9), notice("a2")).state
+    fields = NOTICES.fields(state)
+    assert '"text": "시험지를 확인하십시오."' in fields["notices"]
+    assert (fields["unconfirmed"], fields["sent"], fields["version"]) == ('["a2"]', "2", "3")
+
+
+def test_a_retry_has_the_message_id_of_the_first_try_and_nothing_else_has() -> None:
+    first, again = message_id(notice("a1", second=1)), message_id(notice("a1", second=9))
+    others = {message_id(notice("a2")), message_id(notice_confirmed("a1")), message_id(readmit(action="a1"))}
+    assert first is not None
+    assert first == again
+    assert first not in others
+    assert message_id(readmit()) is None

@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from actors.runtime.actor.actor import Actor, ActorStopped, on
+from actors.runtime.actor.mailbox import MailboxFull
+from tests.unit.support.waiting import until
+
+
+@dataclass(frozen=True)
+class Note:
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Handled when `go` is set."""
+
+    name: str = ""
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True)
+class Broken:
+    error: type[BaseException] = RuntimeError
+
+
+@dataclass(frozen=True)
+class Unknown:
+    pass
+
+
+class Clerk(Actor):
+    """Writes down what it does."""
+
+    kind = "clerk"
+    mailbox_capacity = 4
+
+    def __init__(self, address: str = "clerk.1") -> None:
+        super().__init__(address)
+        self.book: list[str] = []
+
+    async def on_start(self) -> None:
+        self.book.append("start")
+
+    async def on_stop(self) -> None:
+        self.book.append("stop")
+
+    @on(Note)
+    def note(self, message: Note) -> str:
+        self.book.append(message.text)
+        return message.text.upper()
+
+    @on(Slow)
+    async def slow(self, message: Slow) -> str:
+        self.book.append(f"{message.name} begins")
+        await message.go.wait()
+        self.book.append(f"{message.name} ends")
+        return message.name
+
+    @on(Broken)
+    async def broken(self, message: Broken) -> None:
+        raise message.error("it broke")
+
+
+# -- declarations -----------------------------------------------------------------------------------------
+
+
+def test_a_second_handler_for_a_type_fails_when_the_class_is_made() -> None:
+    with pytest.raises(TypeError, match=r"Twice\.second: a second handler for Note"):
+
+        class Twice(Actor):
+            @on(Note)
+            def first(self, message: Note) -> None: ...
+
+            @on(Note)
+            def second(self, message: Note) -> None: ...
+
+
+def test_an_annotation_that_says_something_else_fails_when_the_class_is_made() -> None:
+    with pytest.raises(TypeError, match="declared on Note, annotated"):
+
+        class Other(Actor):
+            @on(Note)
+            def handle(self, message: Slow) -> None: ...
+
+
+def test_a_handler_that_does_not_take_one_message_fails_when_the_class_is_made() -> None:
+    with pytest.raises(TypeError, match="takes self and one message"):
+
+        class Two(Actor):
+            @on(Note)  # type: ignore[type-var]
+            def handle(self, message: Note, more: int) -> None: ...
+
+    with pytest.raises(TypeError, match="takes self and one message"):
+
+        class Nothing(Actor):
+            @on(Note)  # type: ignore[type-var]
+            def handle(self) -> None: ...
+
+
+async def test_a_subclass_inherits_handlers_and_may_declare_them_anew() -> None:
+    class Junior(Clerk):
+        @on(Note)
+        def note_more(self, message: Note) -> str:
+            return f"junior {message.text}"
+
+    junior, senior = Junior(), Clerk()
+    await junior.start()
+    await senior.start()
+    assert await junior.ask(Note("a")) == "junior a"
+    assert await senior.ask(Note("a")) == "A"
+    slow = Slow("x")
+    slow.go.set()
+    assert await junior.ask(slow) == "x"
+
+
+async def test_a_message_without_a_handler_is_the_senders_error() -> None:
+    clerk = Clerk()
+    await clerk.start()
+    with pytest.raises(TypeError, match="clerk has no handler for Unknown"):
+        clerk.tell(Unknown())
+    with pytest.raises(TypeError):
+        await clerk.ask(Unknown())
+    assert clerk.failed == 0
+
+
+# -- messages ---------------------------------------------------------------------------------------------
+
+
+async def test_messages_are_handled_in_order_after_the_start() -> None:
+    clerk = Clerk()
+    clerk.tell(Note("early"))
+    await asyncio.sleep(0)
+    assert clerk.book == []
+    await clerk.start()
+    clerk.tell(Note("late"))
+    assert await clerk.ask(Note("asked")) == "ASKED"
+    assert clerk.book == ["start", "early", "late", "asked"]
+    assert (clerk.handled, clerk.failed) == (3, 0)
+
+
+async def test_handlers_of_one_actor_never_overlap() -> None:
+    clerk = Clerk()
+    await clerk.start()
+    one, two = Slow("one"), Slow("two")
+    clerk.tell(one)
+    clerk.tell(two)
+    clerk.tell(Note("after"))
+    await until(lambda: "one begins" in clerk.book)
+    two.go.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert clerk.book == ["start", "one begins"]
+    one.go.set()
+    await until(lambda: "after" in clerk.book)
+    assert clerk.book == ["start", "one begins", "one ends", "two begins", "two ends", "after"]
+
+
+async def test_a_full_mailbox_refuses_a_tell_and_makes_a_put_wait() -> None:
+    clerk = Clerk()
+    await clerk.start()
+    slow = Slow("s")
+    clerk.tell(slow)
+    await until(lambda: "s begins" in clerk.book)
+    for number in range(4):
+        clerk.tell(Note(str(number)))
+    with pytest.raises(MailboxFull):
+        clerk.tell(Note("too much"))
+    with pytest.raises(MailboxFull):
+        await clerk.ask(Note("too much"))
+    patient = asyncio.create_task(clerk.put(Note("patient")))
+    await asyncio.sleep(0)
+    assert not patient.done()
+    slow.go.set()
+    async with asyncio.timeout(20):
+        await patient
+    await until(lambda: "patient" in clerk.book)
+    assert clerk.book[-5:] == ["0", "1", "2", "3", "patient"]
+    inspection = clerk.inspection()
+    assert (inspection.mailbox_peak, inspection.mailbox_refused) == (4, 2)
+
+
+async def test_an_ask_gets_the_handlers_error() -> None:
+    clerk = Clerk()
+    failures: list[BaseException] = []
+    await clerk.start(lambda _, error: failures.append(error))
+    with pytest.raises(RuntimeError, match="it broke"):
+        await clerk.ask(Broken())
+    assert [str(error) for error in failures] == ["it broke"]
+
+
+async def test_an_ask_has_a_deadline_and_the_actor_goes_on() -> None:
+    clerk = Clerk()
+    await clerk.start()
+    slow = Slow("s")
+    with pytest.raises(TimeoutError):
+        await clerk.ask(slow, timeout=0.01)
+    slow.go.set()
+    assert await clerk.ask(Note("next")) == "NEXT"
+
+
+# -- failures ---------------------------------------------------------------------------------------------
+
+
+async def test_a_failure_is_counted_kept_and_given_to_the_supervisor() -> None:
+    clerk = Clerk()
+    told: list[tuple[Actor, str]] = []
+    await clerk.start(lambda actor, error: told.append((actor, str(error))))
+    clerk.tell(Broken(ValueError))
+    await until(lambda: bool(told))
+    assert told == [(clerk, "it broke")]
+    inspection = clerk.inspection()
+    assert (inspection.handled, inspection.failed, inspection.last_error) == (0, 1, "ValueError: it broke")
+
+
+async def test_a_loop_that_raises_fails_its_actor() -> None:
+    clerk = Clerk()
+    told: list[str] = []
+    await clerk.start(lambda _, error: told.append(str(error)))
+
+    async def loop() -> None:
+        raise RuntimeError("the loop broke")
+
+    clerk.spawn(loop(), "loop")
+    await until(lambda: bool(told))
+    assert told == ["the loop broke"]
+
+
+async def test_a_loop_that_ends_is_no_failure() -> None:
+    clerk = Clerk()
+    told: list[str] = []
+    await clerk.start(lambda _, error: told.append(str(error)))
+
+    async def loop() -> None:
+        clerk.book.append("looped")
+
+    await clerk.spawn(loop(), "loop")
+    assert clerk.book[-1] == "looped"
+    assert (told, clerk.failed) == ([], 0)
+
+
+async def test_a_handler_that_awaits_something_cancelled_fails_instead_of_falling_silent() -> None:
+    clerk = Clerk()
+    told: list[BaseException] = []
+    await clerk.start(lambda _, error: told.append(error))
+    clerk.tell(Broken(asyncio.CancelledError))
+    clerk.tell(Note("next"))
+    await until(lambda: bool(told) or "next" in clerk.book, 0.2)
+
+
+# -- the end ----------------------------------------------------------------------------------------------
+
+
+async def test_stopping_fails_pending_asks_and_cancels_the_handler_at_work() -> None:
+    clerk = Clerk()
+    await clerk.start()
+    asked = [asyncio.create_task(clerk.ask(message)) for message in (Slow("at work"), Note("waiting"))]
+    await until(lambda: "at work begins" in clerk.book)
+    await clerk.stop()
+    for result in await asyncio.gather(*asked, return_exceptions=True):
+        assert isinstance(result, ActorStopped)
+        assert "clerk.1" in str(result)
+    assert clerk.book == ["start", "at work begins", "stop"]
+
+
+async def test_stopping_before_the_handlers_first_step_fails_its_ask() -> None:
+    clerk = Clerk()
+    await clerk.start()
+    asked = asyncio.create_task(clerk.ask(Slow("never begun"), timeout=20))
+    await until(lambda: clerk._work is not None)
+    await clerk.stop()
+    answer = (await asyncio.gather(asked, return_exceptions=True))[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the handler that was never awaited
+        clerk._work = None
+        gc.collect()
+    assert isinstance(answer, ActorStopped)
+
+
+async def test_stopping_twice_or_at_once_is_harmless() -> None:
+    clerk = Clerk()
+    await clerk.start()
+    await asyncio.gather(clerk.stop(), clerk.stop())
+    await clerk.stop()
+    assert clerk.book == ["start", "stop"]
+
+
+async def test_stopping_ends_the_loops() -> None:
+    clerk = Clerk()
+    told: list[BaseException] = []
+    await clerk.start(lambda _, error: told.append(error))
+    forever = clerk.spawn(_forever(), "forever")
+    await asyncio.sleep(0)
+    await clerk.stop()
+    assert forever.cancelled()
+    assert told == []
+
+
+async def _forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_an_actor_may_stop_itself() -> None:
+    class Leaver(Clerk):
+        @on(Note)
+        async def leave(self, message: Note) -> str:
+            await self.stop()
+            return "left"
+
+    leaver = Leaver()
+    await leaver.start()
+    assert await leaver.ask(Note()) == "left"
+    assert leaver.book == ["start", "stop"]
+    assert not leaver.running
+
+
+async def test_what_is_sent_after_the_end_is_refused() -> None:
+    clerk = Clerk()
+    await clerk.start()
+    await clerk.stop()
+    with pytest.raises(ActorStopped):
+        clerk.tell(Note())
+    with pytest.raises(ActorStopped):
+        await clerk.put(Note())
+    with pytest.raises(ActorStopped):
+        await clerk.ask(Note())
+
+
+async def test_whoever_waits_for_room_learns_of_the_end() -> None:
+    clerk = Clerk()
+    await clerk.start()
+    clerk.tell(Slow("s"))
+    await until(lambda: "s begins" in clerk.book)
+    for _ in range(4):
+        clerk.tell(Note())
+    waiting = asyncio.create_task(clerk.put(Note()))
+    await asyncio.sleep(0)
+    await clerk.stop()
+    with pytest.raises(ActorStopped):
+        await waiting
+
+
+# -- inspection -------------------------------------------------------------------------------------------
+
+
+async def test_an_inspection_says_what_it_is_and_how_it_is_doing() -> None:
+    class Detailed(Clerk):
+        def details(self) -> dict[str, Any]:
+            return {"plans": 2}
+
+    clerk = Detailed()
+    assert clerk.inspection().state == "starting"
+    await clerk.start()
+    await clerk.ask(Note())
+    seen = clerk.inspection()
+    assert (seen.address, seen.kind, seen.state, seen.handled, seen.failed, seen.restarts) == (
+        "clerk.1",
+        "clerk",
+        "running",
+        1,
+        0,
+        0,
+    )
+    assert (seen.mailbox_depth, seen.mailbox_capacity, seen.details) == (0, 4, {"plans": 2})
+    assert seen.since.endswith("Z")
+    assert "mailboxDepth" in seen.model_dump(by_alias=True)
+    await clerk.stop()
+    assert clerk.inspection().state == "stopping"
+
+
+async def test_what_is_handled_without_the_mailbox_counts_as_well() -> None:
+    clerk = Clerk()
+    await clerk.start()
+    clerk.account_for(Note(), 0.0)
+    await clerk.ask(Note())
+    assert clerk.inspection().handled == 2
+
+
+async def test_actors_have_growing_serials_in_the_order_in_which_they_were_made() -> None:
+    serials = [Clerk().serial for _ in range(3)]
+    assert serials == sorted(set(serials))

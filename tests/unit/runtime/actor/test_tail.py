@@ -1,0 +1,301 @@
+"""A tail of an actor: what it shows, how much of it, and how it ends. Without a bus: what it sends is collected."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from actors.runtime.actor.actor import Actor, on
+from actors.runtime.actor.tail import FIRST, MAX_TAILS, READ_BYTES, Tap, described
+from protocol.errors import BrokerUnavailable, ErrorCode, ProtocolError
+from protocol.log.version import version_of
+from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
+from protocol.messages.frames import Hello
+from protocol.messages.operator_requests import Tail
+from tests.unit.support.waiting import until
+
+LOST = ConnectionStatus(
+    plan_id="P001",
+    examinee_id="E001",
+    socket_id="SOCK001-a",
+    status=ConnectionStatusCode.DISCONNECTED,
+    reason="PING_TIMEOUT",
+    timestamp="2026-01-01T09:15:00.000Z",
+)
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Handled when `go` is set."""
+
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True)
+class Broken:
+    plan_id: str = "P009"
+
+
+class Clerk(Actor):
+    kind = "clerk"
+
+    @on(ConnectionStatus)
+    def lost(self, message: ConnectionStatus) -> None: ...
+
+    @on(Slow)
+    async def slow(self, message: Slow) -> None:
+        await message.go.wait()
+
+    @on(Broken)
+    def broken(self, message: Broken) -> None:
+        raise ValueError("it broke")
+
+
+class Mail:
+    """What a tap has sent, by inbox."""
+
+    def __init__(self) -> None:
+        self.by_inbox: dict[str, list[dict[str, Any]]] = {}
+        self.away = False
+
+    async def send(self, inbox: str, payload: bytes) -> None:
+        if self.away:
+            raise BrokerUnavailable("not even buffered")
+        parsed = json.loads(payload)
+        messages = parsed if isinstance(parsed, list) else [parsed]
+        self.by_inbox.setdefault(inbox, []).extend(one["data"] for one in messages)
+
+    @property
+    def all(self) -> list[dict[str, Any]]:
+        return [one for some in self.by_inbox.values() for one in some]
+
+
+@pytest.fixture
+def mail() -> Mail:
+    return Mail()
+
+
+def tail(inbox: str = "_INBOX.one", *, per_second: int = 1000, seconds: float = 10.0) -> Tail:
+    return Tail(inbox=inbox, per_second=per_second, seconds=seconds)
+
+
+async def tapped(mail: Mail, *tails: Tail) -> Clerk:
+    clerk = Clerk("clerk.1")
+    await clerk.start()
+    clerk.tap = Tap(clerk.address, mail.send)
+    for one in tails or (tail(),):
+        clerk.tap.watch(one)
+    return clerk
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """What a tap sees of a delivery of the broker."""
+
+    payload: bytes
+    subject: str = "status.plan.P001"
+    sequence: int = 7
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    deliveries: list[Arrived]
+
+
+def payload(*examinees: str, pad: int = 0) -> bytes:
+    return json.dumps(
+        [
+            {"type": "connection_status", "data": {"planId": "P001", "examineeId": one, "pad": "x" * pad}}
+            for one in examinees
+        ]
+    ).encode()
+
+
+# -- what is shown ----------------------------------------------------------------------------------------
+
+
+async def test_a_handled_message_is_shown_with_its_ids_and_how_long_it_took(mail: Mail) -> None:
+    clerk = await tapped(mail)
+    await clerk.ask(LOST)
+    assert clerk.tap is not None
+    await clerk.tap.flush()
+    (shown,) = mail.all
+    assert shown["address"] == "clerk.1"
+    assert shown["message"] == "connection_status"
+    assert shown["about"] == {
+        "planId": "P001",
+        "examineeId": "E001",
+        "socketId": "SOCK001-a",
+        "status": "DISCONNECTED",
+        "reason": "PING_TIMEOUT",
+    }
+    assert 0 <= shown["took"] < 1000
+    assert "error" not in shown
+
+
+async def test_the_time_of_a_slow_handler_is_its_own_and_not_that_of_the_wait_before_it(mail: Mail) -> None:
+    clerk = await tapped(mail)
+    slow = Slow()
+    clerk.tell(slow)
+    clerk.tell(LOST)
+    asyncio.get_running_loop().call_later(0.5, slow.go.set)
+    await until(lambda: clerk.handled == 2)
+    assert clerk.tap is not None
+    await clerk.tap.flush()
+    slow_shown, quick_shown = mail.all
+    assert (slow_shown["message"], quick_shown["message"]) == ("Slow", "connection_status")
+    assert slow_shown["took"] >= 450
+    assert quick_shown["took"] < 450
+
+
+async def test_a_message_in_hand_when_the_tail_begins_is_timed_from_there(mail: Mail) -> None:
+    clerk = Clerk("clerk.1")
+    await clerk.start()
+    slow = Slow()
+    clerk.tell(slow)
+    await until(lambda: clerk._work is not None)
+    clerk.tap = Tap(clerk.address, mail.send)
+    clerk.tap.watch(tail())
+    slow.go.set()
+    await until(lambda: clerk.handled == 1)
+    await clerk.tap.flush()
+    assert 0 <= mail.all[0]["took"] < 1000
+
+
+async def test_a_failure_is_shown_with_its_error(mail: Mail) -> None:
+    clerk = await tapped(mail)
+    clerk.tell(Broken())
+    await until(lambda: clerk.failed)
+    assert clerk.tap is not None
+    await clerk.tap.flush()
+    (shown,) = mail.all
+    assert (shown["message"], shown["about"], shown["error"]) == ("Broken", {"planId": "P009"}, "ValueError: it broke")
+
+
+def test_a_token_is_never_shown() -> None:
+    _, about = described(Hello(token="eyJhbGciOi.secret.x", client_id="browser-1", connection_no=1))
+    assert about == {}
+
+
+def test_of_a_batch_the_counts_and_the_first_messages_with_their_versions_are_shown() -> None:
+    batch = Batch([Arrived(payload("E001", "E002")), Arrived(payload("E003", "E004"), sequence=8, attempt=2)])
+    name, about = described(batch)
+    assert name == "Batch"
+    assert (about["deliveries"], about["messages"], about["redelivered"]) == (2, 4, 1)
+    assert about["types"] == {"connection_status": 4}
+    assert [one["about"]["examineeId"] for one in about["first"]] == ["E001", "E002", "E003"][:FIRST]
+    assert [one["about"]["version"] for one in about["first"]] == [version_of(7, 0), version_of(7, 1), version_of(8, 0)]
+    assert "notRead" not in about
+
+
+def test_a_great_batch_is_looked_into_only_so_far() -> None:
+    great = payload(*(f"E{number:03}" for number in range(200)), pad=400)
+    assert len(great) > READ_BYTES
+    _, about = described(Batch([Arrived(great)] * 5))
+    assert (about["deliveries"], about["messages"], about["notRead"]) == (5, 200, 4)
+
+
+def test_one_delivery_with_one_message_is_shown_as_that_message() -> None:
+    name, about = described(Arrived(payload("E001"), subject="socket.SOCK001"))
+    assert (name, about) == ("connection_status", {"planId": "P001", "examineeId": "E001"})
+    name, about = described(Arrived(payload("E001", "E002")))
+    assert (name, about["messages"]) == ("batch", 2)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"", b"{", b"[]", b"null", b"7", b'["a", {"type": 5}, {"type": "x", "data": 3}]', b"[" + b"1," * 400 + b"1]"],
+)
+def test_what_cannot_be_read_is_shown_as_malformed_and_harms_nobody(broken: bytes) -> None:
+    _, about = described(Batch([Arrived(broken)]))
+    assert about["deliveries"] == 1
+    assert set(about["types"]) <= {"malformed", "x"}
+    described(Arrived(broken))
+
+
+# -- how much, and to whom ----------------------------------------------------------------------------------
+
+
+async def test_more_than_so_many_a_second_are_counted_instead_of_shown(mail: Mail) -> None:
+    clerk = await tapped(mail, tail(per_second=20))
+    for _ in range(50):
+        await clerk.ask(LOST)
+    assert clerk.tap is not None
+    await clerk.tap.flush()
+    assert len(mail.all) == 20
+    assert [one["leftOut"] for one in mail.all] == [0] * 19 + [30]
+    await clerk.ask(LOST)
+    await clerk.tap.flush()
+    assert mail.all[-1]["leftOut"] == 0, "those have been told"
+
+
+async def test_each_tail_has_its_own_pace(mail: Mail) -> None:
+    clerk = await tapped(mail, tail("_INBOX.slow", per_second=5), tail("_INBOX.quick"))
+    for _ in range(10):
+        await clerk.ask(LOST)
+    assert clerk.tap is not None
+    await clerk.tap.flush()
+    assert {inbox: len(shown) for inbox, shown in mail.by_inbox.items()} == {"_INBOX.slow": 5, "_INBOX.quick": 10}
+
+
+async def test_what_could_not_be_sent_is_counted(mail: Mail) -> None:
+    clerk = await tapped(mail)
+    assert clerk.tap is not None
+    mail.away = True
+    await clerk.ask(LOST)
+    await clerk.tap.flush()
+    mail.away = False
+    await clerk.ask(LOST)
+    await clerk.tap.flush()
+    assert [one["leftOut"] for one in mail.all] == [1]
+
+
+async def test_a_tail_that_nobody_renews_ends_and_one_that_is_renewed_goes_on(mail: Mail) -> None:
+    tap = Tap("clerk.1", mail.send)
+    tap.watch(tail("_INBOX.forgotten", seconds=0.05))
+    tap.watch(tail("_INBOX.renewed", seconds=0.5))
+    running = asyncio.create_task(tap.run())
+    deadline = time.monotonic() + 0.7
+    while time.monotonic() < deadline:
+        tap.watch(tail("_INBOX.renewed", seconds=0.5))
+        await asyncio.sleep(0.02)
+    tap.handled(LOST, time.perf_counter())
+    assert not running.done()
+    async with asyncio.timeout(20):
+        await running
+    assert set(mail.by_inbox) == {"_INBOX.renewed"}
+
+
+async def test_only_so_many_look_at_once(mail: Mail) -> None:
+    tap = Tap("clerk.1", mail.send)
+    for number in range(MAX_TAILS):
+        tap.watch(tail(f"_INBOX.{number}"))
+    tap.watch(tail("_INBOX.0"))  # it looks already
+    with pytest.raises(ProtocolError) as refused:
+        tap.watch(tail("_INBOX.more"))
+    assert refused.value.code is ErrorCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("inbox", ["status.plan.P001", "_INBOX.>", "_INBOX.a b", "", "$JS.API.STREAM.DELETE.STATUS"])
+def test_a_tail_goes_to_an_inbox_and_nowhere_else(inbox: str) -> None:
+    with pytest.raises(ValueError, match="inbox"):
+        tail(inbox)
+
+
+async def test_an_actor_that_nobody_tails_takes_no_times() -> None:
+    clerk = Clerk("clerk.1")
+    await clerk.start()
+    slow = Slow()
+    clerk.tell(slow)
+    await until(lambda: clerk._in_hand is not None)
+    assert clerk._in_hand is not None
+    assert clerk._in_hand.began == 0.0
+    assert "tap" not in vars(clerk)
+    slow.go.set()
+    await until(lambda: clerk.handled == 1)

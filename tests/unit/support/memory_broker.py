@@ -1,0 +1,141 @@
+"""STATUS and the other streams for the state managers, in memory; every access is a step."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from actors.runtime.broker.clock import BrokerClock
+from actors.runtime.broker.connection import Bus, Outgoing, Sent
+from actors.runtime.broker.stream_admin import Stored as Logged
+from actors.status_log.status_log import Extent, SetAside, StatusLog, said_of_server
+from actors.status_log.status_log import facts_of as facts_in
+from protocol.broker import subjects
+from protocol.client.plan_view import PlanView
+from protocol.log.version import version_of
+from protocol.messages.base import Message
+from protocol.messages.codec import SOCKET_CODEC, STATUS_CODEC, encode_batches
+from protocol.rules.socket_server import Server
+from tests.unit.support.fact_logs import Log
+from tests.unit.support.memory_store import pause
+
+
+class Broker(Bus):
+    """STATUS with its one durable consumer, and what was published on the other streams."""
+
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+        self.subjects: list[str] = []
+        self.ids: set[str] = set()
+        self.undelivered: list[int] = []
+        self.expired: set[int] = set()
+        self.unacknowledged: set[int] = set()
+        self.proctors = PlanView()
+        self.to_servers: list[Message] = []
+        self.reconnects: dict[str, bytes] = {}
+        self.timers: dict[str, bytes] = {}
+        self.dead: list[bytes] = []
+        self.clock = BrokerClock("memory", self._nobody)  # this machine's, until somebody answers
+
+    async def _nobody(self, subject: str, _seconds: float) -> bytes:
+        raise AssertionError(f"nobody answers on {subject}")
+
+    async def send(self, messages: Sequence[Outgoing]) -> Sent:
+        for message in messages:
+            await pause()
+            self.publish_now(message)
+        return Sent(messages, 1, [])
+
+    async def settle(self, sent: Sent) -> list[Outgoing]:
+        await pause()
+        return []
+
+    async def publish_together(self, messages: Sequence[Outgoing]) -> None:
+        await self.send(messages)
+
+    def publish_now(self, message: Outgoing) -> None:
+        """Store a message, unless its id is known."""
+        if message.message_id is not None:
+            if message.message_id in self.ids:
+                return
+            self.ids.add(message.message_id)
+        match message.subject.split("."):
+            case ["status", "timer", *_]:
+                self.timers[message.subject] = message.payload
+            case ["status", *_]:
+                self.payloads.append(message.payload)
+                self.subjects.append(message.subject)
+                self.undelivered.append(len(self.payloads))
+                self.unacknowledged.add(len(self.payloads))
+            case ["reconnect", *_]:
+                self.reconnects[message.subject] = message.payload
+            case ["deadletter", *_]:
+                self.dead.append(message.payload)
+            case ["socket", "plan", _, "proctors"]:
+                for event in _decoded(message.payload):
+                    self.proctors.apply(event)
+            case ["socket", *_]:
+                self.to_servers.extend(_decoded(message.payload))
+            case _:
+                raise AssertionError(f"nobody listens on {message.subject}")
+
+    def acknowledge(self, sequence: int) -> None:
+        self.unacknowledged.discard(sequence)
+        self.expired.discard(sequence)
+
+    @property
+    def acknowledged_up_to(self) -> int:
+        """The sequence up to which everything is acknowledged."""
+        return min(self.unacknowledged) - 1 if self.unacknowledged else len(self.payloads)
+
+
+def _decoded(payload: bytes) -> list[Message]:
+    decoded = SOCKET_CODEC.decode_batch(payload)
+    assert all(isinstance(one, Message) for one in decoded), decoded
+    return [one for one in decoded if isinstance(one, Message)]
+
+
+class MemoryLog(StatusLog):
+    """The log of a broker in memory."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def now(self) -> float:
+        return self._broker.clock.now()
+
+    async def extent(self) -> Extent:
+        await pause()
+        acknowledged = self._broker.acknowledged_up_to
+        await pause()
+        last = len(self._broker.payloads)
+        delivered = min(self._broker.undelivered) - 1 if self._broker.undelivered else last
+        return Extent(1, last, acknowledged, delivered)
+
+    async def read(self, first: int, last: int, plan_id: str | None = None) -> AsyncIterator[Logged]:
+        for sequence in range(first, last + 1):
+            if sequence % 4 == 1:
+                await pause()
+            yield Logged(self._broker.subjects[sequence - 1], sequence, self._broker.payloads[sequence - 1], {})
+
+    async def set_aside(self) -> SetAside:
+        await pause()
+        return SetAside.by(self._broker.dead)
+
+    async def server(self, server_id: str) -> Server:
+        state = Server()
+        async for stored in self.read(1, len(self._broker.payloads)):
+            if stored.subject == subjects.status_server(server_id):
+                state = said_of_server(state, facts_in(stored))
+        return state
+
+
+def facts_of(broker: Broker, sequence: int) -> Log:
+    """The facts of a message of the log with their versions."""
+    decoded = STATUS_CODEC.decode_batch(broker.payloads[sequence - 1])
+    return [(version_of(sequence, index), one) for index, one in enumerate(decoded) if isinstance(one, Message)]
+
+
+def publish(broker: Broker, facts: Sequence[Message], subject: str) -> None:
+    """What a socket server or a web server does: facts into the log, those that are ready together together."""
+    for payload in encode_batches(facts):
+        broker.publish_now(Outgoing(subject, payload))

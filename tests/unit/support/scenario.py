@@ -1,0 +1,59 @@
+"""Scenarios of the rules: facts in the order of the log, whose places are their versions, and what came of the last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Generic, Protocol, Self, TypeVar
+
+from protocol.client.plan_view import PlanView
+from protocol.messages.base import Message
+from protocol.messages.proctor_events import Event
+from protocol.records.kinds import RecordKind
+from protocol.rules.effects import Effect
+from tests.unit.support.facts import EXAMINEE, PLAN
+
+
+class Recorded(Protocol):
+    """The state of a record."""
+
+    @property
+    def version(self) -> int: ...
+
+
+S = TypeVar("S", bound=Recorded)
+F = TypeVar("F", bound=Message)
+
+
+class Scenario(Generic[S, F]):
+    """One record; `view` is what a proctor sees."""
+
+    def __init__(self, kind: RecordKind[S, F], facts: Iterable[F]) -> None:
+        self._rule = kind.rule
+        self.state = kind.state()
+        self.version = 0
+        self.events: tuple[Event, ...] = ()
+        self.effects: tuple[Effect, ...] = ()
+        self.view = PlanView()
+        for fact in facts:
+            self.add(fact)
+
+    def add(self, fact: F) -> Self:
+        self.version += 1
+        outcome = self._rule(self.state, self.version, fact)
+        self.state, self.events, self.effects = outcome.state, outcome.events, outcome.effects
+        for event in self.events:
+            self.view.apply(event)
+        return self
+
+    def changes_nothing(self, fact: F) -> bool:
+        """Whether the fact leaves the state as it is and tells nobody anything."""
+        before = self.state
+        self.add(fact)
+        return self.state == before and self.events == () and self.effects == ()
+
+    def event(self) -> Event:
+        """The one event of the last fact."""
+        (event,) = self.events
+        assert event.version == self.version == self.state.version
+        assert (event.plan_id, event.examinee_id) == (PLAN, EXAMINEE)
+        return event

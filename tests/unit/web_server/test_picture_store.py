@@ -1,0 +1,161 @@
+"""How a picture's file gets to its place, and what a disk that fails leaves behind.
+
+What holds for every store is in tests/integration/mobile_sync/test_picture_stores.py, against the directory and against NATS.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from actors.web_server.pictures import store as captures
+from actors.web_server.pictures.store import DirectoryCaptures, StoreFailed
+
+MAX_PIXELS = 1_000_000
+
+
+def jpeg(colour: str = "navy") -> bytes:
+    target = io.BytesIO()
+    Image.new("RGB", (48, 32), colour).save(target, "JPEG")
+    return target.getvalue()
+
+
+def name_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def files_in(directory: Path) -> list[str]:
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[DirectoryCaptures]:
+    store = DirectoryCaptures(tmp_path / "captures")
+    yield store
+    store.close()
+
+
+async def keep(store: DirectoryCaptures, content: bytes) -> str:
+    incoming = await store.begin("P001", "E001")
+    incoming.write(content)
+    await store.commit(incoming)
+    incoming.discard()
+    return incoming.capture_id
+
+
+async def test_a_picture_has_its_own_name_and_the_last_one_that_of_the_document(store: DirectoryCaptures) -> None:
+    first, second = await keep(store, jpeg("navy")), await keep(store, jpeg("red"))
+    directory = store.directory / "P001" / "E001"
+    assert files_in(directory) == sorted([f"{first}.jpg", f"{second}.jpg", "sync_cap.jpg"])
+    assert (directory / "sync_cap.jpg").samefile(directory / f"{second}.jpg"), "one file, two names"
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace", "link"])
+async def test_a_disk_that_fails_at_the_last_moment_leaves_the_earlier_picture(
+    step: str, store: DirectoryCaptures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    kept = await keep(store, jpeg("navy"))
+    incoming = await store.begin("P001", "E001")
+    incoming.write(jpeg("red"))
+    with monkeypatch.context() as broken:
+        broken.setattr(os, step, full)
+        with pytest.raises(StoreFailed, match="No space left on device"):
+            await store.commit(incoming)
+    incoming.discard()
+    assert await store.read("P001", "E001", kept) == jpeg("navy")
+    assert await store.read("P001", "E001", None) == jpeg("navy")
+    left = set(files_in(store.directory / "P001" / "E001")) - {f"{kept}.jpg", "sync_cap.jpg"}
+    # With its file in place and the second name missing, the picture is there, and known to nobody: the sweep's.
+    assert left == ({f"{name_of(jpeg('red'))}.jpg"} if step == "link" else set())
+
+
+async def test_the_file_and_the_directories_above_it_are_synced(
+    store: DirectoryCaptures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    really = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        really(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    await keep(store, jpeg())
+    assert Path(synced[0]).name.startswith(".upload-")
+    above = store.directory
+    assert synced[1:] == [str(above / "P001" / "E001"), str(above / "P001"), str(above)]
+
+
+async def test_a_directory_that_cannot_be_made_is_a_store_that_failed(store: DirectoryCaptures) -> None:
+    store.directory.mkdir()
+    (store.directory / "P001").write_text("in the way")
+    with pytest.raises(StoreFailed):
+        await store.begin("P001", "E001")
+
+
+async def test_a_capture_that_cannot_be_read_is_not_taken_for_none(store: DirectoryCaptures) -> None:
+    (store.directory / "P001" / "E001" / "sync_cap.jpg").mkdir(parents=True)
+    with pytest.raises(StoreFailed):
+        await store.read("P001", "E001", None)
+
+
+async def test_a_captureid_from_elsewhere_never_names_another_file(store: DirectoryCaptures) -> None:
+    kept = await keep(store, jpeg())
+    (store.directory / "secret.jpg").write_text("not yours")
+    assert await store.read("P001", "E001", "../../secret") == jpeg(), "no captureId: the last picture"
+    assert await store.read("P001", "E001", kept[:-1] + ("0" if kept[-1] != "0" else "1")) is None
+
+
+async def test_a_picture_that_was_stored_again_while_the_sweep_looked_stays(
+    store: DirectoryCaptures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, other = await keep(store, jpeg("navy")), await keep(store, jpeg("red"))
+    directory = store.directory / "P001" / "E001"
+    os.utime(directory / f"{kept}.jpg", (0, 0))
+    really = store._remove
+
+    async def stored_again(found: captures.Kept) -> bool:
+        await keep(store, jpeg("navy"))
+        return await really(found)
+
+    monkeypatch.setattr(store, "_remove", stored_again)
+
+    async def counted(_plan_id: str, _examinee_id: str) -> tuple[str, float]:
+        return other, 2e9
+
+    await store.sweep(counted, 1e12)
+    assert await store.read("P001", "E001", kept) == jpeg("navy")
+
+
+@pytest.mark.parametrize("ahead", [90.0, -7200.0])
+async def test_a_pictures_age_goes_by_the_clock_that_the_store_is_given(tmp_path: Path, ahead: float) -> None:
+    now = time.time() + ahead
+    store = DirectoryCaptures(tmp_path / "captures", lambda: now)
+    incoming = await store.begin("P001", "E001")
+    content = jpeg()
+    for part in (content[:100], content[100:]):
+        incoming.write(part)
+        (aside,) = store.directory.rglob("*.part")
+        assert aside.stat().st_mtime == pytest.approx(now, abs=0.01)
+    incoming.replace(content)
+    assert aside.stat().st_mtime == pytest.approx(now, abs=0.01)
+    await store.commit(incoming)
+    (kept,) = await store._kept()
+    assert kept.stored_at == pytest.approx(now, abs=0.01)
+
+    async def another(_plan_id: str, _examinee_id: str) -> tuple[str, float]:
+        return "f" * 64, now  # announced at this moment, by the same clock
+
+    await keep(store, jpeg("red"))
+    assert await store.sweep(another, 1e12) == 0, "both may be on their way to being announced"
