@@ -1,6 +1,7 @@
 """Whether the declared streams and consumers are there: the queue server looks every second and makes what is missing.
 
-A consumer goes on from where its stream was acknowledged (`actors.queue_server.checkpoints`), so nothing is missed and nothing from
+A consumer goes on from where its stream was acknowledged (`actors.queue_server.checkpoints`), so nothing is missed
+and nothing from
 long before comes again. A stream begins empty, above the old one's sequences; what it held is gone: see
 docs/runbook.md#streammadeagain.
 """

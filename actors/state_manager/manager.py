@@ -1,7 +1,8 @@
 """The state manager: from STATUS to Redis and to the socket servers. Any number of them may run.
 
 Plans are spread over partitions, and one manager at a time works off a partition, in the log's order
-(`actors.runtime.broker.consumers.pinned`). Order of work for a batch: read the records, decide by the pure rules, write (compare and
+(`actors.runtime.broker.consumers.pinned`). Order of work for a batch: read the records, decide by the pure rules,
+write (compare and
 set), tell, then ack. Whatever step it dies at, whoever takes over completes the rest: a fact whose place is taken is
 not applied again, but what it asks for is done again under the same message ids.
 """

@@ -1,4 +1,5 @@
-"""What a state manager says each second: up to where the log is applied, and what it waits for (`protocol.messages.applied`)."""
+"""What a state manager says each second: up to where the log is applied, and what it waits for
+(`protocol.messages.applied`)."""
 
 from __future__ import annotations
 

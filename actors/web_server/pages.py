@@ -21,25 +21,25 @@ from actors.web_server.bodies import Body
 from actors.web_server.problems import Problem
 from protocol.errors import ErrorCode
 
-DIRECTORY = Path(__file__).parent / "pages"
+DIRECTORY = Path(__file__).parents[1] / "pages"
 PAGES = {"/": "index.html", "/proctor": "proctor.html", "/examinee": "examinee.html", "/phone": "phone.html"}
 CAMERA_PAGE = "/phone"
-ICON = "wall-icon.svg"
+ICON = "common/icon.svg"
 EMBEDDABLE = frozenset(
     {
         "examwire.js",
         "examwire-badge.js",
-        "examwire-browser.js",
-        "examwire-client.js",
-        "examwire-course.js",
-        "examwire-frames.js",
-        "examwire-keeper.js",
-        "examwire-line.js",
-        "examwire-plan.js",
-        "examwire-reach.js",
-        "examwire-roles.js",
-        "examwire-rules.js",
-        "examwire-servers.js",
+        "client/browser.js",
+        "client/client.js",
+        "client/next-server.js",
+        "client/frames.js",
+        "client/connection-keeper.js",
+        "client/connection.js",
+        "client/plan-view.js",
+        "client/connect-attempt.js",
+        "client/roles.js",
+        "client/reconnect-rules.js",
+        "client/server-list.js",
     }
 )
 """What pages of somebody else may load; the rest of `static/` is for our own."""

@@ -1,9 +1,12 @@
 """The web server: pages for people, phones put camera pictures here, proctors fetch them.
 
-The pages and their files are in `actors.web_server.pages`, what they ask in `actors.web_server.api.plan`, `actors.web_server.api.admission`,
-`actors.web_server.api.mobile_stage` and `actors.web_server.api.phone_codes`. An upload (`actors.web_server.api.mobile_upload`) is checked to be a picture, stored,
+The pages and their files are in `actors.web_server.pages`, what they ask in `actors.web_server.api.plan`,
+`actors.web_server.api.admission`,
+`actors.web_server.api.mobile_stage` and `actors.web_server.api.phone_codes`. An upload
+(`actors.web_server.api.mobile_upload`) is checked to be a picture, stored,
 and only then announced in STATUS; the phone's 201 comes after the broker's ack (document 18). Every error is a problem
-document (`actors.web_server.problems`). That the process is alive is all that is said of it here; what it measures and what it
+document (`actors.web_server.problems`). That the process is alive is all that is said of it here; what it measures
+and what it
 misses is served on an address of its own (`actors.runtime.role.metrics_server`).
 """
 

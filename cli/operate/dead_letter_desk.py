@@ -135,7 +135,8 @@ class DeadLetterDesk:
     async def replay(self, number: int, payload: bytes | None = None, *, force: bool = False) -> Replayed:
         """Publish a letter's payload (or a mended one) on its source subject again, and take the letter out.
 
-        One effect, whoever does it how often: see `protocol.broker.dead_letters`. Its source must be as the broker has stored
+        One effect, whoever does it how often: see `protocol.broker.dead_letters`. Its source must be as the broker
+        has stored
         it: a letter is the word of whoever wrote it. `force`: also when the examinee has moved on since. Raises
         `NoSuchLetter`, `NotReplayed`, and `ProtocolError` about the payload, naming the field.
         """

@@ -19,7 +19,7 @@ from actors.runtime.config.tokens import issue_token
 from actors.runtime.store.state_store import StateStore
 from cli.check.config import takes_settings
 from cli.local.page_links import page_bases
-from cli.plans.plans.enrolment import Enrolled, enrol
+from cli.plans.enrolment import Enrolled, enrol
 from cli.shared.live_actors import connected
 from cli.shared.output import Format, NotFound, OutputOption, paragraph, show, table
 from cli.shared.running_system import RunningUp

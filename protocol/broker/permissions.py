@@ -267,7 +267,8 @@ def _answers(*addresses: str) -> list[str]:
 
 
 def _to_operators() -> list[str]:
-    """A tailed actor (`protocol.messages.operator_requests.Tail`) tells more than the one reply that is allowed anyway."""
+    """A tailed actor (`protocol.messages.operator_requests.Tail`) tells more than the one reply that is allowed
+    anyway."""
     return [f"{inbox_prefix(user_of(BrokerRole.OPERATOR))}.>"]
 
 

@@ -1,6 +1,7 @@
 """How a client comes back, as pure rules: given what happened, which URL to try when, or why to give up.
 
-The ladder is the one that the reconnect watch counts (`protocol.broker.streams.reconnect_watch`): attempt 1 begins with the
+The ladder is the one that the reconnect watch counts (`protocol.broker.streams.reconnect_watch`): attempt 1 begins
+with the
 loss, attempt k+1 follows `backoffSeconds[k-1]` later, and one more step after the last attempt the server refuses
 (RECONNECT_LIMIT_EXCEEDED). So attempt 1 comes almost at once, on the same server: most losses are one broken TCP
 connection, and the server that held it is still there. It is spread over `jitter` × `backoffSeconds[0]` (1.5 s by

@@ -6,10 +6,10 @@
 //   client.addEventListener("status", (event) => show(event.detail));
 //   client.connect();
 //
-// Pure, without imports: `examwire-rules.js` (close codes, how a client comes back) and `examwire-plan.js` (a plan as a
-// proctor sees it). The shell around them: `examwire-line.js` (one connection), `examwire-servers.js` (where to connect),
-// `examwire-browser.js` (timers, hints, storage), `examwire-keeper.js` (coming back), `examwire-client.js` (its face) and
-// `examwire-roles.js` (examinee and proctor).
+// Pure, without imports: `client/reconnect-rules.js` (close codes, how a client comes back) and `client/plan-view.js` (a plan as a
+// proctor sees it). The shell around them: `client/connection.js` (one connection), `client/server-list.js` (where to connect),
+// `client/browser.js` (timers, hints, storage), `client/connection-keeper.js` (coming back), `client/client.js` (its face) and
+// `client/roles.js` (examinee and proctor).
 
 export {
   CLOSE_RULES,

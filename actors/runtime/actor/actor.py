@@ -134,7 +134,8 @@ class Actor:
         return None
 
     async def control(self, request: Request) -> Done:
-        """Do what an operator asks (`protocol.messages.operator_requests`). Raises `ProtocolError` for what this actor does not do."""
+        """Do what an operator asks (`protocol.messages.operator_requests`). Raises `ProtocolError` for what this
+        actor does not do."""
         raise ProtocolError(ErrorCode.NOT_ALLOWED, f"a {self.kind} does not {request.type}", "type")
 
     # -- life ----------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A tap: what an actor handles, shown to operators as it happens. An actor that nobody tails has none.
 
-A tail is asked for (`protocol.messages.operator_requests.Tail`), renewed while somebody looks, and expires by itself. What is shown are
+A tail is asked for (`protocol.messages.operator_requests.Tail`), renewed while somebody looks, and expires by itself.
+What is shown are
 the ids of a message, never what is in it: no token, no name, no picture.
 """
 

@@ -1,4 +1,5 @@
-"""Streams and consumers of JetStream: made, compared and read, for the bus and by the specs of `protocol.broker.streams`."""
+"""Streams and consumers of JetStream: made, compared and read, for the bus and by the specs of
+`protocol.broker.streams`."""
 
 from __future__ import annotations
 

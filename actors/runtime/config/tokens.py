@@ -27,7 +27,8 @@ _ASYMMETRIC = ["RS256", "EdDSA"]
 class TokenVerifier:
     """Verifies tokens by the keys of the settings. An issuer's public key replaces the shared secret.
 
-    With both, the secret is that of our own web servers: it is good for tokens of phones (`actors.web_server.api.phone_codes`), and
+    With both, the secret is that of our own web servers: it is good for tokens of phones
+    (`actors.web_server.api.phone_codes`), and
     for nothing else. `now`: the broker's clock, seconds since the epoch.
     """
 

@@ -159,7 +159,8 @@ class StateStore:
     """
 
     def __init__(self, url: str, options: RedisSettings | None = None) -> None:
-        """`url`: see `actors.runtime.config.redis_url`; `options`: the settings `redis.*`. Raises `ConfigurationError`."""
+        """`url`: see `actors.runtime.config.redis_url`; `options`: the settings `redis.*`. Raises
+        `ConfigurationError`."""
         self._connections = RedisConnections(url, options or RedisSettings())
         self._redis = self._connections.client
         self._run = self._connections.run

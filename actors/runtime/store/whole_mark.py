@@ -1,4 +1,5 @@
-"""Whether Redis holds what it was given: a mark in a hash (`protocol.records.keys.STATE`), read last in every round trip.
+"""Whether Redis holds what it was given: a mark in a hash (`protocol.records.keys.STATE`), read last in every round
+trip.
 
 A state manager that has brought Redis up to the log leaves the Redis process' `run_id` and how much of the log is in.
 A Redis that was emptied has no mark; one that came back from a snapshot, an append-only file or a replica has the mark

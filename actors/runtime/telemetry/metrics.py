@@ -2,7 +2,8 @@
 
 Names and units follow Prometheus' conventions. No examinee, plan or socket is ever a label: those are told by
 `examwire examinees show` and the log. Who is measured (role, server) is a label of the scraped target, not of the
-metric. What one kind of actor measures stands beside it (`actors.socket_server.metrics`, `actors.state_manager.metrics`, ...), so
+metric. What one kind of actor measures stands beside it (`actors.socket_server.metrics`,
+`actors.state_manager.metrics`, ...), so
 that a role exports its own and nothing else.
 
 A child of a labelled metric is looked up once and kept where it is used often: `labels()` costs about 0.5 µs.

@@ -1,7 +1,8 @@
 """uvicorn behind a door of our own: connections are accepted here, so that they are counted before anything else.
 
 With TLS a connection has a protocol only after its handshake, which whoever says nothing never ends. So the limits of
-`actors.web_server.http.connections` hold from the moment of acceptance, and the handshake has the deadline that headers have.
+`actors.web_server.http.connections` hold from the moment of acceptance, and the handshake has the deadline that
+headers have.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The process in which pictures are decoded: what a hostile one can cost is its time and its memory, and then its life.
 
-It is started by `actors.web_server.pictures.decoders` as `python -m actors.web_server.pictures.decoder_process`, knows no secret, opens no file and no
+It is started by `actors.web_server.pictures.decoders` as `python -m actors.web_server.pictures.decoder_process`,
+knows no secret, opens no file and no
 connection. On stdin comes a job: a line of JSON (`Job`) and the picture's bytes; on stdout goes an answer: a line of
 JSON (`Answer`) and, for a PNG, the JPEG's bytes. It ends with its stdin. The kernel ends it (SIGXCPU) when a picture
 takes more processor time than the job allows; more memory than allowed is a refusal.

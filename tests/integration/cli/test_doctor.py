@@ -49,7 +49,7 @@ from protocol.records import keys
 from tests.integration.support.settings import changed
 from tests.integration.support.system import System, eventually
 
-PERMISSIONS = Path(__file__).parents[2] / "nats" / "permissions.conf"
+PERMISSIONS = Path(__file__).parents[3] / "nats" / "permissions.conf"
 OK, WARNING, FAILED, UNKNOWN = State.OK, State.WARNING, State.FAILED, State.UNKNOWN
 
 

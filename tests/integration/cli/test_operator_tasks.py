@@ -28,7 +28,7 @@ from tests.integration.support.command_line import command_with
 from tests.integration.support.system import eventually
 from tests.integration.support.up import Up, left_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PLAN = "P001"
 
 

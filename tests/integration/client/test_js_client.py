@@ -16,7 +16,7 @@ from tests.integration.support.settings import changed
 from tests.integration.support.system import System
 from tests.unit.pages.test_js import node_binary, why_no_node
 
-SCRIPT = Path(__file__).parent / "client_library_live.mjs"
+SCRIPT = Path(__file__).parents[1] / "support" / "clients" / "client_library_live.mjs"
 SECONDS = 60.0
 
 

@@ -21,7 +21,7 @@ from cli.nats import SERVER_IDS
 from protocol.broker.permissions import SYSTEM_USER, BrokerRole, password_variable, user_of, users
 from tests.support.certificates import Certificates
 
-CONFIGURATIONS = Path(__file__).parents[2] / "nats"
+CONFIGURATIONS = Path(__file__).parents[3] / "nats"
 EVERYONE = [one.user for one in users(SERVER_IDS)] + [SYSTEM_USER]
 
 

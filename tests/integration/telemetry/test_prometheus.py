@@ -21,7 +21,7 @@ import pytest
 
 from tests.integration.support.up import Up, running
 
-DIRECTORY = Path(__file__).parents[2] / "docs" / "observability"
+DIRECTORY = Path(__file__).parents[3] / "docs" / "observability"
 prometheus_there = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)"
 )

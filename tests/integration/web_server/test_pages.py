@@ -117,7 +117,7 @@ async def test_without_a_ready_server_endpoints_say_so(site: Site) -> None:
 
 
 async def test_files_are_packed_tagged_and_not_sent_twice(site: Site) -> None:
-    path, content = "/static/common/base.css", (DIRECTORY / "static" / "examwire.css").read_bytes()
+    path, content = "/static/common/base.css", (DIRECTORY / "static" / "common/base.css").read_bytes()
     plain = await site.http.get(path, headers={"Accept-Encoding": "identity"})
     assert (plain.content, plain.headers["content-type"]) == (content, "text/css; charset=utf-8")
     assert plain.headers["cache-control"] == "no-cache"

@@ -77,7 +77,7 @@ OWN_WAYS = {
 
 
 def test_every_command_writes_by_what_escapes() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     others = set()
     for path in sorted((root / "cli").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DIRECTORY = ROOT / "docs" / "observability"
 ALERTS = (DIRECTORY / "alerts.yml").read_text()
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()

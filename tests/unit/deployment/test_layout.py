@@ -10,7 +10,7 @@ import nats
 
 from cli.local.engines import nats_server_binary
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_folder_nats_holds_no_python_for_it_would_join_the_package_of_nats_py() -> None:

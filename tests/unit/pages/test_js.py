@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import json
 import os
+import posixpath
 import re
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from actors.web_server.pages import DIRECTORY, EMBEDDABLE
 from tests.unit.support.reconnect_vectors import vectors
 
-SCRIPTS = sorted((Path(__file__).parent / "js").glob("*.test.js"))
+SCRIPTS = sorted(Path(__file__).parent.rglob("*.test.js"))
 OLDEST = (20, 19)  # takes a .js file with imports for a module
 
 
@@ -70,11 +71,12 @@ def imports(module: str) -> set[str]:
     """The modules that one of `static/` imports, its types aside."""
     code = (DIRECTORY / "static" / module).read_text()
     assert not re.search(r"\bimport\(\s*[\"'`]", re.sub(r"/\*\*.*?\*/", "", code, flags=re.DOTALL)), "imported late"
-    return set(re.findall(r'^(?:import|export)\b[^;]*?\bfrom\s+"\./([^"]+)"', code, re.MULTILINE))
+    names = re.findall(r'^(?:import|export)\b[^;]*?\bfrom\s+"(\.{1,2}/[^"]+)"', code, re.MULTILINE)
+    return {posixpath.normpath(posixpath.join(posixpath.dirname(module), name)) for name in names}
 
 
 def test_the_rules_and_the_plan_import_nothing() -> None:
-    for module in ("examwire-rules.js", "examwire-plan.js"):
+    for module in ("client/reconnect-rules.js", "client/plan-view.js"):
         assert imports(module) == set()
 
 

@@ -38,6 +38,7 @@ def test_a_page_preloads_exactly_the_modules_that_it_imports(page: str) -> None:
 
 
 def test_the_modules_that_a_page_imports_are_found_over_others() -> None:
-    found = loaded("wall.js", set())
-    assert {"examwire.js", "examwire-rules.js", "i18n.js", "locales/proctor.ko.js", "wall-rows.js"} <= found
-    assert "wall.js" not in found
+    found = loaded("proctor/wall.js", set())
+    expected = {"examwire.js", "client/reconnect-rules.js", "common/i18n.js", "proctor/locales/ko.js"}
+    assert expected | {"proctor/tiles/rows.js"} <= found
+    assert "proctor/wall.js" not in found

@@ -1,4 +1,5 @@
-"""What the Python rules of a client say, as vectors that examwire.js must repeat (`tests/unit/pages/client/parity.test.js`).
+"""What the Python rules of a client say, as vectors that examwire.js must repeat
+(`tests/unit/pages/client/parity.test.js`).
 
 Random walks: through the rules of coming back (losses, refusals, migrations, welcomes, with their draws), and through a
 plan's snapshots and events in any order, with repetitions. The same seed makes the same vectors.

@@ -126,8 +126,9 @@ def test_modules_import_only_files_that_are_there_and_what_others_embed_imports_
             address = "".join(imported)
             target = Path(module.parent / address).resolve() if address.startswith(".") else DIRECTORY / address[1:]
             assert target.is_file(), f"{module.name}: {address}"
-            if module.name in EMBEDDABLE:
-                assert target.name in EMBEDDABLE, f"{module.name} is for other sites, {target.name} is not"
+            if (name := module.relative_to(static).as_posix()) in EMBEDDABLE:
+                imported_name = target.relative_to(static.resolve()).as_posix()
+                assert imported_name in EMBEDDABLE, f"{name}: {address} is not for other sites"
 
 
 # -- which pages may connect -----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """How a picture's file gets to its place, and what a disk that fails leaves behind.
 
-What holds for every store is in tests/integration/mobile_sync/test_picture_stores.py, against the directory and against NATS.
+What holds for every store is in tests/integration/mobile_sync/test_picture_stores.py, against the directory and
+against NATS.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 /**
  * The examinee's page: the state of the connection in plain words, messages of proctors, the mobile step.
  *
- * What is said in which state is in `examinee-view.js`; the connection itself is `examwire.js`.
+ * What is said in which state is in `examinee/connection-texts.js`; the connection itself is `examwire.js`.
  */
 
 import { ExamineeClient } from "../examwire.js";

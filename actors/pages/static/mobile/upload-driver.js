@@ -1,5 +1,5 @@
 /**
- * Sends one picture until its end, by the rules of `phone-queue.js`: the timers and the network around them.
+ * Sends one picture until its end, by the rules of `mobile/upload-rules.js`: the timers and the network around them.
  */
 
 import { after, expired, hurry, restored, resume, sending } from "./upload-rules.js";

@@ -1,4 +1,4 @@
-// The rules of one picture's upload, pure: no DOM, no network, no clock. `phone.js` drives them.
+// The rules of one picture's upload, pure: no DOM, no network, no clock. `phone/phone.js` drives them.
 //
 // A picture is sent until the server has it for good (201), says that it never will (4xx), or the deadline has passed.
 // The server recognises a repeated upload, so sending once too often is harmless, and giving up too early is not.

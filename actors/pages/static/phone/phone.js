@@ -1,9 +1,9 @@
 /**
  * The phone's page: code, camera, picture, sent. One step at a time; here is which one, and what leads on to the next.
  *
- * Rules are elsewhere: `phone-queue.js` when a picture is sent again, `phone-stage.js` when the server is asked how much time
- * there is, `phone-finder.js` the camera and what is sent of a picture, `phone-store.js` what a reload finds again. What each
- * step looks like is in `phone-steps.js`.
+ * Rules are elsewhere: `mobile/upload-rules.js` when a picture is sent again, `phone/stage.js` when the server is asked how much time
+ * there is, `phone/viewfinder.js` the camera and what is sent of a picture, `phone/picture-store.js` what a reload finds again. What each
+ * step looks like is in `phone/steps.js`.
  */
 
 import { languagePicker, languages, t, useTexts } from "../common/i18n.js";

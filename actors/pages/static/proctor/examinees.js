@@ -7,7 +7,7 @@
  * @typedef {"exhausted" | "lost" | "syncFailed" | "migrating" | "waiting" | "readmitted" | "never" | "connected" | "done"
  *   | "removed"} State
  *
- * `tone`: the colours (examwire.css). `path`: the icon's shape in a box of 16 × 16, one that no other state has.
+ * `tone`: the colours (common/base.css). `path`: the icon's shape in a box of 16 × 16, one that no other state has.
  * `alarm`: somebody must look. `away`: the examinee is not connected, and how long matters.
  * @typedef {{tone: string, path: string, alarm: boolean, away: boolean}} Look
  */

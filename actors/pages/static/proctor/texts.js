@@ -1,5 +1,5 @@
 /**
- * What the wall says about an examinee, in the language in use. Pure but for the language (`i18n.js`).
+ * What the wall says about an examinee, in the language in use. Pure but for the language (`common/i18n.js`).
  *
  * @typedef {import("./examinees.js").Person} Person
  * @typedef {import("./incidents/detection.js").Incident} Incident

@@ -69,7 +69,8 @@ class PullConsumer:
     reconnects and broker restarts; it ends with `ConsumerGone` when the consumer no longer exists, or is another one
     of the same name: one without this `metadata`; with `NotPermitted` when the broker does not let this user read it.
 
-    With `made_again` the queue server makes a consumer that has vanished again (`actors.queue_server.topology_watch`): the
+    With `made_again` the queue server makes a consumer that has vanished again
+    (`actors.queue_server.topology_watch`): the
     iteration waits for that and goes on.
 
     With `keep_alive` (seconds, well below the consumer's ack wait) everything that was delivered and is not settled

@@ -1,6 +1,7 @@
 """Somebody without a token who sends what the machine can, as a process of its own.
 
-`python -m tests.integration.support.clients.attacker HOST PORT KIND CONNECTIONS SECONDS [SOURCE]` prints how often it connected and how
+`python -m tests.integration.support.clients.attacker HOST PORT KIND CONNECTIONS SECONDS [SOURCE]` prints how often it
+connected and how
 many bytes it got rid of, as JSON. `KIND` is one of `ATTACKS`.
 """
 

@@ -1,4 +1,4 @@
-// What an examinee is told in which state of the connection (`examinee-view.js`), and that both languages have words.
+// What an examinee is told in which state of the connection (`examinee/connection-texts.js`), and that both languages have words.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

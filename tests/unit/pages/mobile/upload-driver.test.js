@@ -1,4 +1,4 @@
-// The timers and the network around the rules of an upload (`phone-sender.js`), on a clock turned by hand.
+// The timers and the network around the rules of an upload (`mobile/upload-driver.js`), on a clock turned by hand.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -1,4 +1,4 @@
-// The rules of one picture's upload (`phone-queue.js`): what is tried again, when, and what ends it.
+// The rules of one picture's upload (`mobile/upload-rules.js`): what is tried again, when, and what ends it.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

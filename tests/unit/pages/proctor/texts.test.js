@@ -12,7 +12,7 @@ import { ORDER } from "../../../../actors/pages/static/proctor/examinees.js";
 import { incidentName } from "../../../../actors/pages/static/proctor/texts.js";
 import { entryOf, entryText, Timeline } from "../../../../actors/pages/static/proctor/panel/timeline.js";
 
-const PAGES = new URL("../../../actors/pages/", import.meta.url);
+const PAGES = new URL("../../../../actors/pages/", import.meta.url);
 useTexts({ en, ko });
 
 /** @param {import("../../../../actors/pages/static/common/i18n.js").Text} text */
@@ -27,8 +27,9 @@ test("both languages have the same texts with the same parameters", () => {
 });
 
 test("every text that the wall asks for is there, and no other", () => {
-  const sources = readdirSync(new URL("static/", PAGES)).filter((name) => /^wall.*\.js$/.test(name))
-    .map((name) => readFileSync(new URL(`static/${name}`, PAGES), "utf8"));
+  const sources = readdirSync(new URL("static/proctor/", PAGES), { recursive: true })
+    .filter((name) => name.endsWith(".js") && !name.startsWith("locales/"))
+    .map((name) => readFileSync(new URL(`static/proctor/${name}`, PAGES), "utf8"));
   const html = readFileSync(new URL("proctor.html", PAGES), "utf8");
   const asked = new Set([
     ...sources.flatMap((text) => [...text.matchAll(/"((?:[a-z]+)(?:\.[\w.]+)?)"/gi)].map((found) => found[1])),

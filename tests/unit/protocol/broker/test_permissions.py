@@ -25,7 +25,7 @@ from protocol.broker.streams import STREAMS
 from protocol.errors import ConfigurationError, InvalidField
 from tests.support.certificates import issue
 
-NATS = Path(__file__).parents[2] / "nats"
+NATS = Path(__file__).parents[4] / "nats"
 EVERYONE = {one.user: one for one in users(SERVER_IDS)}
 SOCK001, SOCK002 = EVERYONE["socket-server-SOCK001"], EVERYONE["socket-server-SOCK002"]
 

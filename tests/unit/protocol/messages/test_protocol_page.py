@@ -36,7 +36,7 @@ from protocol.rules.action_ids import REMEMBERED
 from protocol.spec.asyncapi import asyncapi, frames_of
 from tests.support.specs import AsyncApi
 
-PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
+PAGE = Path(__file__).parents[4] / "docs" / "protocol.md"
 
 LINE = re.compile(r"^(examinee|proctor) (→|←) (.+)$", re.MULTILINE)
 

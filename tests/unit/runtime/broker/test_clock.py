@@ -141,7 +141,7 @@ OWN_CLOCK = {
 
 
 def test_nothing_of_an_exam_goes_by_a_processes_own_clock() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[4]
     asking = set()
     for folder in ("actors", "protocol"):
         for path in (root / folder).rglob("*.py"):

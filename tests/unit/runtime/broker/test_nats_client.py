@@ -17,7 +17,7 @@ from nats.aio.transport import TcpTransport
 from actors.runtime.broker.nats_client import DEAD_SECONDS, PING_SECONDS, PRIVATE, NatsClient
 from actors.runtime.broker.refusals import Refusals
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 EXAMPLES: dict[str, object] = {
     "nats.aio.client.Client": Client(),
     "nats.aio.transport.TcpTransport": TcpTransport(),  # type: ignore[no-untyped-call]
