@@ -14,7 +14,7 @@ from actors.runtime.config.settings import Settings, require_secret_beyond_loopb
 from actors.runtime.config.tls import check_tls
 from actors.runtime.telemetry.logs import configure_logging
 from actors.runtime.telemetry.tracing import configure_tracing, end_tracing
-from cli.check.config import takes_settings
+from cli.shared.options import takes_settings
 from cli.shared.output import print_json
 from protocol.ids import check_id, check_server_id
 

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Annotated
 
 import typer
 
 from actors.runtime.config.settings import Settings
-from cli.check.config import takes_settings
+from cli.shared.options import takes_settings
 from cli.shared.output import Format, OutputOption, print_json, say
+from cli.shared.times import seconds_of
 from protocol.messages.frames import Role
 from protocol.times import format_time
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
-
-
-def seconds_of(text: str) -> float:
-    """`90`, `90s`, `30m`, `12h`, `2d` as seconds. Raises `typer.BadParameter`."""
-    match = _DURATION.fullmatch(text.strip())
-    seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
-    if seconds < 1:
-        raise typer.BadParameter(f"{text!r} is no duration such as 90s, 30m, 12h or 2d")
-    if seconds > 3650 * 86400:
-        raise typer.BadParameter(f"{text!r} is more than ten years")
-    return seconds
 
 
 @takes_settings("data_dir")

@@ -8,7 +8,8 @@ from typing import Any
 
 from actors.queue_server.checkpoints import Checkpoints
 from actors.queue_server.metrics import BROKER
-from actors.queue_server.topology_watch import Topology, TopologyWatch
+from actors.queue_server.topology import topology
+from actors.queue_server.topology_watch import TopologyWatch
 from actors.runtime.actor.actor import Actor, on
 from actors.runtime.actor.micro_service import Presence
 from actors.runtime.broker.connection import Bus
@@ -17,21 +18,10 @@ from actors.runtime.store.state_store import StateStore
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import lease_of
 from protocol.broker.streams import (
-    ADVISORY_WATCH,
-    DAY,
-    LEASE_WATCH,
-    RECONNECT_EXHAUSTED,
-    STATE_MANAGERS,
-    STREAMS,
-    ConsumerSpec,
-    StreamSpec,
     broadcast_consumer,
-    captures_stream,
     is_marker,
     queue_consumers,
     queue_id,
-    reconnect_watch,
-    status_stream,
 )
 from protocol.errors import (
     BrokerUnavailable,
@@ -47,37 +37,6 @@ from protocol.messages.server_messages import QueueCreate, QueueCreated
 log = logging.getLogger("examwire.queue_server")
 
 REQUESTS = Codec.of((QueueCreate,))
-
-
-def topology_streams(settings: Settings) -> list[StreamSpec]:
-    """All streams, with the bucket of the pictures when they are kept in NATS."""
-    captures = settings.captures
-    log_of_record = status_stream(settings.nats.status_max_bytes)
-    streams = [log_of_record if one.name == log_of_record.name else one for one in STREAMS]
-    if captures.store == "nats":
-        streams.append(captures_stream(captures.keep_days * DAY, captures.max_total_bytes))
-    return streams
-
-
-def topology_consumers(settings: Settings) -> list[ConsumerSpec]:
-    """The durable consumers that do not belong to a socket server."""
-    ladder = reconnect_watch(settings.reconnect.max_attempts, settings.reconnect.backoff_seconds)
-    return [*STATE_MANAGERS, LEASE_WATCH, ladder, RECONNECT_EXHAUSTED, ADVISORY_WATCH]
-
-
-def topology(bus: Bus, settings: Settings, checkpoints: Checkpoints) -> Topology:
-    """What the settings declare, on a broker."""
-    streams, consumers = topology_streams(settings), topology_consumers(settings)
-    return Topology(bus, streams, consumers, settings.nats.replicas, checkpoints)
-
-
-async def apply_topology(bus: Bus, settings: Settings) -> None:
-    """Create or update all streams and their consumers. Harmless when repeated.
-
-    Raises `BrokerUnavailable`, `NotPermitted`, or `ConfigurationError` when there is no cluster for the copies, or when
-    the broker is too old.
-    """
-    await topology(bus, settings, Checkpoints(bus)).apply()
 
 
 class QueueServer(Actor):

@@ -13,9 +13,10 @@ from websockets.exceptions import ConnectionClosed
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import spans as traces
 from actors.runtime.telemetry import tracing
-from actors.sessions.plan_snapshot import OVERLAP_SECONDS, REUSE, Parsed, SharedSnapshot, aspect_of, text_of
+from actors.sessions.metrics import observe_told
+from actors.sessions.plan_snapshot import OVERLAP_SECONDS, REUSE, SharedSnapshot, text_of
 from actors.sessions.proctor_session import ProctorSession
-from actors.socket_server.metrics import observe_told
+from protocol.client.plan_view import Parsed, aspect_of
 from protocol.messages.facts import Aspect, LossReason
 
 log = logging.getLogger("examwire.plan_feed")

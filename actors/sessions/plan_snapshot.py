@@ -6,12 +6,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pydantic_core
 
 from actors.runtime.store.state_store import StateStore
-from protocol.client.plan_view import aspect
+from protocol.client.plan_view import Parsed, aspect_of
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.messages.codec import encode
 from protocol.messages.facts import Aspect
@@ -28,7 +28,6 @@ from protocol.records.snapshot_rows import (
 
 log = logging.getLogger("examwire.plan_snapshot")
 
-Parsed = dict[str, Any]
 Values = list[str | None]
 T = TypeVar("T")
 Versions = dict[tuple[str, Aspect], int]
@@ -159,11 +158,6 @@ class SharedSnapshot:
                     self._heal(error.key)
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_SECONDS)
-
-
-def aspect_of(event: Parsed) -> tuple[str, Aspect]:
-    """What an event's version counts for, of which examinee."""
-    return event["data"]["examineeId"], aspect(str(event["type"]))
 
 
 def text_of(events: list[Parsed]) -> bytes:

@@ -15,7 +15,7 @@ from websockets.protocol import CLOSED, OPEN, Event
 
 from actors.sessions.limits.inbound_budget import READ_COST, TURN_BYTES, InboundBudget
 from actors.sessions.limits.reading_turns import ReadingTurns
-from actors.socket_server.metrics import BREAKS, count_close
+from actors.sessions.metrics import BREAKS, count_close
 from protocol.close_codes import CLOSE_RULES, CloseCode
 from protocol.messages.base import Message
 from protocol.messages.codec import encode

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from actors.runtime.store.state_store import StateStore
-from actors.status_log.status_log import Line, Projection, StatusLog
+from actors.status_log.projection import Line, Projection
+from actors.status_log.status_log import StatusLog
 from protocol.errors import StateDamaged
 from protocol.log.version import floor_of, sequence_of
 from protocol.records import keys

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from actors.runtime.store.state_store import RecordWrite, StateStore, Stored
+from actors.runtime.store.state_store import StateStore
+from actors.state_manager.places import save_places
 from actors.status_log.status_log import StatusLog
 from protocol.errors import StateDamaged
 from protocol.log.version import floor_of
@@ -18,7 +19,8 @@ from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, Exam
 from protocol.messages.proctor_events import Event
 from protocol.records import keys
 from protocol.records import kinds as records
-from protocol.records.placement import Item, record_of, save_places
+from protocol.records.placement import Item, record_of
+from protocol.records.writes import RecordWrite, Stored
 from protocol.rules.connection_state import Connection, server_of
 from protocol.rules.effects import Effect
 from protocol.rules.history import History, fold, insert

@@ -28,6 +28,7 @@ from actors.runtime.telemetry import spans as traces
 from actors.runtime.telemetry import tracing
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.runtime.token_bucket import Pace
+from actors.state_manager import spans
 from actors.state_manager.decisions import Decided, Decisions
 from actors.state_manager.effects import Telling, Told
 from actors.state_manager.metrics import count_superseded, count_told
@@ -230,7 +231,7 @@ class StateManager(Actor):
                 await self._work_off(_decoded([delivery]), before)
             return
         if tracing.on():
-            traces.settled(work.items, decided, since)
+            spans.settled(work.items, decided, since)
         if before is not None:
             await before
         ours = await self._partitions.ours(work.deliveries)

@@ -42,13 +42,6 @@ MIGRATIONS = Counter(
     ["step"],
     registry=REGISTRY,
 )
-ATTEMPTS = Counter("examwire_reconnect_attempts_total", "Attempts to come back that were counted", registry=REGISTRY)
-EXHAUSTED = Counter(
-    "examwire_reconnect_exhausted_total", "Examinees who used up all attempts and wait for a proctor", registry=REGISTRY
-)
-LEASE_EXPIRIES = Counter(
-    "examwire_lease_expiries_total", "Socket servers declared lost, for their heartbeat had stopped", registry=REGISTRY
-)
 BEHIND = Gauge(
     "examwire_state_behind_seconds",
     "For how long the oldest of what is not applied yet, or what it takes to apply it, has been waited for",

@@ -18,11 +18,13 @@ from typing import Any
 from prometheus_client import Counter
 
 from actors.runtime.broker.connection import Bus, Outgoing
-from actors.runtime.store.state_store import Index, Replacement, SocketWrite, StateStore
+from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.state_manager.audit import Difference
+from actors.state_manager.places import save_places
 from actors.state_manager.restored_record import heard_since, holds, in_flight, readable, restored, with_facts
-from actors.status_log.status_log import Extent, Line, Projection, SetAside, StatusLog, facts_of
+from actors.status_log.projection import Line, Projection
+from actors.status_log.status_log import Extent, SetAside, StatusLog, facts_of
 from protocol.broker import subjects
 from protocol.errors import NotPermitted, StateDamaged
 from protocol.log.version import floor_of
@@ -31,7 +33,8 @@ from protocol.messages.codec import encode
 from protocol.messages.facts import ConnectionStatusCode, ExamineeFact, Restate
 from protocol.records import keys
 from protocol.records.kinds import RecordKind
-from protocol.records.placement import Item, kind_of, record_of, save_places
+from protocol.records.placement import Item, kind_of, record_of
+from protocol.records.writes import Index, Replacement, SocketWrite
 from protocol.rules.history import History, fold
 from protocol.times import format_time
 

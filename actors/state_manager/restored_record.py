@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from actors.status_log.status_log import Extent, Line, Projection
+from actors.status_log.projection import Line, Projection
+from actors.status_log.status_log import Extent
 from protocol.errors import StateDamaged
 from protocol.log.version import floor_of
 from protocol.records.kinds import RecordKind

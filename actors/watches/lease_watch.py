@@ -11,9 +11,9 @@ from actors.runtime.actor.subscriber import Again, Received, Subscriber
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
 from actors.runtime.config.settings import Settings
-from actors.runtime.store.state_store import StateStore, Touch
-from actors.state_manager.metrics import LEASE_EXPIRIES
+from actors.runtime.store.state_store import StateStore
 from actors.status_log.status_log import StatusLog
+from actors.watches.metrics import LEASE_EXPIRIES
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import LeaseExpired, decode_lease
 from protocol.broker.streams import LEASE_WATCH, LOST_ON_THE_WAY_SECONDS, is_marker
@@ -22,6 +22,7 @@ from protocol.messages.codec import encode
 from protocol.messages.server_messages import Lease, ServerStatus, ServerStatusCode
 from protocol.records import keys
 from protocol.records import kinds as records
+from protocol.records.writes import Touch
 from protocol.rules.history import fold
 from protocol.rules.socket_server import Server
 from protocol.times import format_time

@@ -21,7 +21,7 @@ from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.state_manager.metrics import ATTEMPTS, EXHAUSTED
+from actors.watches.metrics import ATTEMPTS, EXHAUSTED
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import Advisory, Wait, decode_advisory, decode_wait, wait_of
 from protocol.broker.streams import RECONNECT_EXHAUSTED, ladder_of, reconnect_watch

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from actors.web_server.pictures.check import NotAPicture, PictureTooLarge
-from actors.web_server.pictures.store import StoreFailed
+from actors.web_server.pictures.incoming import StoreFailed
 from protocol.errors import BrokerUnavailable, ErrorCode, ExamwireError, InvalidField, InvalidToken
 
 INTERNAL_ERROR = "INTERNAL_ERROR"

@@ -52,7 +52,10 @@ from actors.web_server.http.cross_site import is_cross_site
 from actors.web_server.http.server import HttpServer, listen, url_of
 from actors.web_server.metrics import CROSS_SITE, REQUESTS, UPLOADS
 from actors.web_server.pages import Pages
-from actors.web_server.pictures.store import FILE_NAME, StoreFailed, capture_store, keep_seconds
+from actors.web_server.pictures.directory_store import DirectoryCaptures
+from actors.web_server.pictures.incoming import StoreFailed
+from actors.web_server.pictures.nats_store import NatsCaptures
+from actors.web_server.pictures.store import FILE_NAME, CaptureStore, keep_seconds
 from actors.web_server.problems import CROSS_SITE_REQUEST, PROBLEM_HANDLERS, RETRY_AFTER, Problem, problem_of
 from actors.web_server.requests import claims_of, ids_of
 from protocol.errors import (
@@ -300,3 +303,10 @@ class WebServer(Actor):
     async def healthz(self, _request: Request) -> Response:
         """The process is alive."""
         return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
+
+
+def capture_store(settings: Settings, bus: Bus) -> CaptureStore:
+    """The store that the settings ask for."""
+    if settings.captures.store == "nats":
+        return NatsCaptures(bus, settings.data_dir / "uploads")
+    return DirectoryCaptures(settings.data_dir / "captures", lambda: bus.clock.now())

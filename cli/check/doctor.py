@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import psutil
 import typer
 
-from actors.queue_server.server import topology_streams
+from actors.queue_server.topology import topology_streams
 from actors.runtime import VERSION
 from actors.runtime.actor.process_facts import process_facts
 from actors.runtime.broker.connection import Bus, Outgoing, ServiceEntry
@@ -24,7 +24,6 @@ from actors.runtime.config.local_addresses import in_url
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import check_token_keys
 from actors.runtime.store.state_store import StateStore
-from cli.check.config import takes_settings
 from cli.check.config_check import contradictions
 from cli.check.doctor_checks import (
     judge_account,
@@ -51,6 +50,7 @@ from cli.local.engines import NatsServer
 from cli.operate.streams import compare
 from cli.shared.findings import Finding, State, failed, ok, show_findings, unknown, warning, worst
 from cli.shared.live_actors import inspection_of
+from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, OutputOption, run_until_interrupted
 from protocol.broker import subjects
 from protocol.broker.streams import CHECKPOINT, DEADLETTER, SOCKET, STATUS

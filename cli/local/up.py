@@ -27,7 +27,6 @@ from actors.runtime.config.settings import (
 )
 from actors.runtime.config.tls import check_tls
 from actors.runtime.telemetry.logs import Level, configure_logging
-from cli.check.config import as_environment, flattened, takes_settings
 from cli.local.data_dir import DataDirClaim
 from cli.local.engines import NatsServer, RedisServer
 from cli.local.kept_ports import KeptPorts
@@ -35,6 +34,7 @@ from cli.local.page_links import advice, described, page_bases, page_links
 from cli.local.process_keeper import END_SECONDS, Keeper
 from cli.local.processes import EngineProcess, RoleProcess
 from cli.run import ENGINES, LOGS, SERVER_SETTINGS, SOCKET_TLS, WEB_TLS, JsonOption
+from cli.shared.options import as_environment, flattened, takes_settings
 from cli.shared.output import ExitCode, print_json
 from cli.shared.running_system import ISSUER_KEYS, READY_FILE, SECRET_MARK, TOPOLOGY, TOPOLOGY_SETTINGS
 from cli.shared.signing import secret_mark

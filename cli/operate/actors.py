@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from actors.runtime.config.settings import Settings
-from cli.check.config import takes_settings
 from cli.shared.live_actors import (
     SESSION_KINDS,
     Looks,
@@ -26,6 +25,7 @@ from cli.shared.live_actors import (
     session_pages,
     shown_state,
 )
+from cli.shared.options import takes_settings
 from cli.shared.output import Format, OutputOption, WatchOption, cell, run_until_interrupted, show, table, watch
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import typer
 
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from cli.check.config import takes_settings
 from cli.operate.dead_letter_desk import Became, DeadLetterDesk, Filed, NoSuchLetter, NotReplayed, Replayed
 from cli.shared.live_actors import connected
+from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, NotFound, OutputOption, console, print_json, say, show, table, text
 from cli.shared.times import local, zone_name
 from protocol.broker.dead_letters import reason_group

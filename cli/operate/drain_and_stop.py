@@ -14,10 +14,10 @@ import typer
 from actors.runtime.broker.connection import Bus, ServiceEntry
 from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.config.settings import Settings
-from cli.check.config import takes_settings
 from cli.shared.live_actors import Row, address_of, ask, connected, entry_at, inspection_of, kind_of
+from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, OutputOption, print_json, run_until_interrupted, say
-from cli.token import seconds_of
+from cli.shared.times import seconds_of
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, ConfigurationError, ExamwireError, NoResponders
 from protocol.messages.operator_requests import Drain, Stop

@@ -12,8 +12,8 @@ import typer
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.stream_admin import ConsumerState
 from actors.runtime.config.settings import Settings
-from cli.check.config import takes_settings
 from cli.shared.live_actors import Row, connected, inspections
+from cli.shared.options import takes_settings
 from cli.shared.output import (
     ExitCode,
     Format,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from actors.runtime.config.settings import Settings
-from cli.check.config import takes_settings
 from cli.shared.live_actors import (
     Row,
     address_of,
@@ -20,6 +19,7 @@ from cli.shared.live_actors import (
     session_at,
     session_pages,
 )
+from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, OutputOption, print_json, run_until_interrupted, say, show, table
 from protocol.broker import subjects
 from protocol.ids import check_id

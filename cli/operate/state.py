@@ -14,8 +14,8 @@ from actors.runtime.store.state_store import StateStore
 from actors.state_manager.audit import Audit, Report
 from actors.state_manager.repair import Repair, StateRepair
 from actors.status_log.status_log import StatusLog
-from cli.check.config import takes_settings
 from cli.shared.live_actors import connected
+from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, NotFound, OutputOption, paragraph, show, table, text
 from protocol.ids import check_id
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from actors.queue_server.server import apply_topology, topology_consumers, topology_streams
+from actors.queue_server.topology import apply_topology, topology_consumers, topology_streams
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.stream_specs import config_difference, consumer_config, stream_config
 from actors.runtime.config.settings import Settings
-from cli.check.config import takes_settings
 from cli.shared.live_actors import Row, connected
+from cli.shared.options import takes_settings
 from cli.shared.output import (
     ExitCode,
     Format,

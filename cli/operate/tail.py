@@ -11,10 +11,10 @@ import typer
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from cli.check.config import takes_settings
 from cli.shared.live_actors import address_of, ask, connected, entry_at, is_session, session_at, session_ids
+from cli.shared.options import takes_settings
 from cli.shared.output import Format, NotFound, OutputOption, print_json, run_until_interrupted, say
-from cli.token import seconds_of
+from cli.shared.times import seconds_of
 from protocol.errors import BrokerUnavailable, NoResponders
 from protocol.messages.codec import Codec, Malformed
 from protocol.messages.operator_requests import Handled, Tail

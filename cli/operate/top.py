@@ -12,8 +12,8 @@ import typer
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from cli.check.config import takes_settings
 from cli.shared.live_actors import Looks, Row, add_queue_lag, connected, inspections, kind_of, shown_state
+from cli.shared.options import takes_settings
 from cli.shared.output import Format, OutputOption, run_until_interrupted, show, table, watch
 from protocol.times import format_time
 

@@ -17,15 +17,14 @@ import typer
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import issue_token
 from actors.runtime.store.state_store import StateStore
-from cli.check.config import takes_settings
 from cli.local.page_links import page_bases
 from cli.plans.enrolment import Enrolled, enrol
 from cli.shared.live_actors import connected
+from cli.shared.options import takes_settings
 from cli.shared.output import Format, NotFound, OutputOption, paragraph, show, table
 from cli.shared.running_system import RunningUp
 from cli.shared.signing import require_taken_here
-from cli.shared.times import local, zone_name
-from cli.token import seconds_of
+from cli.shared.times import local, seconds_of, zone_name
 from protocol.access.roster import BadRoster, Entry, read_roster
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id

@@ -13,11 +13,11 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.status_log.plan_log import PlanLog
-from cli.check.config import takes_settings
 from cli.operate.dead_letter_desk import DeadLetterDesk
 from cli.plans.diagnosis import Diagnosis, Seen, diagnose
 from cli.plans.timeline import as_json, cells, read
 from cli.shared.live_actors import connected, session_at
+from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, NotFound, OutputOption, console, print_json, say, table, text
 from cli.shared.times import local, zone_name
 from protocol.broker import subjects

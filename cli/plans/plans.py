@@ -10,7 +10,7 @@ import typer
 
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from cli.check.config import takes_settings
+from cli.shared.options import takes_settings
 from cli.shared.output import (
     Format,
     NotFound,

@@ -10,9 +10,9 @@ import typer
 
 from actors.runtime.config.settings import Settings
 from actors.status_log.plan_log import PlanLog
-from cli.check.config import takes_settings
 from cli.plans.timeline import never_seen
 from cli.shared.live_actors import connected
+from cli.shared.options import takes_settings
 from cli.shared.output import Format, NotFound, OutputOption, say, show, table
 from cli.shared.times import MOMENT_HELP, lasting, local, parse_moment, zone_name
 from protocol.errors import ConfigurationError

@@ -9,8 +9,8 @@ import typer
 
 from actors.runtime.config.settings import Settings
 from actors.status_log.plan_log import Beginning, PlanLog
-from cli.check.config import takes_settings
 from cli.shared.live_actors import connected
+from cli.shared.options import takes_settings
 from cli.shared.output import (
     Format,
     NotFound,

@@ -6,6 +6,8 @@ import re
 import time
 from datetime import datetime, timedelta, tzinfo
 
+import typer
+
 from protocol.errors import ConfigurationError
 from protocol.times import parse_time
 
@@ -77,3 +79,20 @@ def lasting(seconds: float) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (whole % 60, "s")]
     named = [f"{number} {unit}" for number, unit in parts if number]
     return " ".join(named[:2]) or "0 s"
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+
+
+def seconds_of(text: str) -> float:
+    """`90`, `90s`, `30m`, `12h`, `2d` as seconds. Raises `typer.BadParameter`."""
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
+    if seconds < 1:
+        raise typer.BadParameter(f"{text!r} is no duration such as 90s, 30m, 12h or 2d")
+    if seconds > 3650 * 86400:
+        raise typer.BadParameter(f"{text!r} is more than ten years")
+    return seconds

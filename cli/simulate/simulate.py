@@ -16,8 +16,8 @@ import typer
 
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import issue_token
-from cli.check.config import takes_settings
 from cli.local.trial_certificate import trusted_here
+from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, OutputOption, say, show
 from cli.shared.running_system import READY_FILE, RunningUp
 from cli.shared.signing import require_taken_here

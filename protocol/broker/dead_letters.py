@@ -18,7 +18,7 @@ from protocol.broker.streams import SOCKET, STATUS
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.log.entries import decode
 from protocol.messages.base import Message, Wire
-from protocol.messages.codec import SOCKET_CODEC, Malformed
+from protocol.messages.codec import Malformed
 from protocol.messages.facts import (
     ConnectionStatus,
     ConnectionStatusCode,
@@ -28,6 +28,7 @@ from protocol.messages.facts import (
     Readmit,
     Remove,
 )
+from protocol.messages.session_messages import SOCKET_CODEC
 
 REPLAY_OF = "Examwire-Replay-Of"
 """Header of a replayed message: `DEADLETTER:17`."""

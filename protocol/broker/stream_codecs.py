@@ -19,11 +19,11 @@ from protocol.broker.streams import is_marker
 from protocol.errors import ErrorCode, InvalidField, ProtocolError
 from protocol.ids import check_id, check_server_id
 from protocol.messages.base import Message, Version, Wire
-from protocol.messages.codec import LEASE_CODEC, SOCKET_CODEC, Element, Malformed, field_error
+from protocol.messages.codec import Element, Malformed, field_error
 from protocol.messages.facts import MobileSyncStatus, Notice
 from protocol.messages.proctor_events import EVENTS, MobileSyncCompleted
-from protocol.messages.server_messages import Lease
-from protocol.messages.session_messages import SessionClose, SessionLost, SessionState
+from protocol.messages.server_messages import LEASE_CODEC, Lease
+from protocol.messages.session_messages import SOCKET_CODEC, SessionClose, SessionLost, SessionState
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Wire)

@@ -271,3 +271,11 @@ _CHANGES: dict[type[Message], Callable[[PlanView, Any], Verdict]] = {
     Notice: PlanView._notices,
     NoticeConfirmed: PlanView._notices,
 }
+
+
+Parsed = dict[str, Any]
+
+
+def aspect_of(event: Parsed) -> tuple[str, Aspect]:
+    """What an event's version counts for, of which examinee."""
+    return event["data"]["examineeId"], aspect(str(event["type"]))

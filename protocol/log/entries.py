@@ -13,8 +13,8 @@ from protocol.errors import InvalidField
 from protocol.log.partitions import partition_of
 from protocol.log.version import version_of
 from protocol.messages.base import Message
-from protocol.messages.codec import STATUS_CODEC, Malformed, element_of
-from protocol.messages.facts import ExamineeFact, MobileSyncExtend, MobileSyncWait
+from protocol.messages.codec import Malformed, element_of
+from protocol.messages.facts import STATUS_CODEC, ExamineeFact, MobileSyncExtend, MobileSyncWait
 from protocol.messages.server_messages import ServerStatus
 from protocol.times import format_time, parse_time
 

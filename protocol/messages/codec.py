@@ -13,9 +13,6 @@ import pydantic_core
 
 from protocol.errors import ErrorCode, InvalidField, ProtocolError
 from protocol.messages.base import Message
-from protocol.messages.facts import STATUS_MESSAGES
-from protocol.messages.server_messages import Lease
-from protocol.messages.session_messages import SOCKET_MESSAGES
 from protocol.texts import has_lone_surrogate
 
 MAX_BATCH_MESSAGES = 256
@@ -186,11 +183,6 @@ def field_error(error: pydantic.ValidationError, prefix: str = "data") -> Protoc
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     path = ".".join([prefix, *(str(part) for part in first["loc"])] if prefix else [str(p) for p in first["loc"]])
     return ProtocolError(ErrorCode.INVALID_FIELD, first["msg"], path)
-
-
-STATUS_CODEC = Codec.of(STATUS_MESSAGES)
-SOCKET_CODEC = Codec.of(SOCKET_MESSAGES)
-LEASE_CODEC = Codec.of((Lease,))
 
 
 def encode(message: Message) -> bytes:

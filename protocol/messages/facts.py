@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from protocol.ids import Id, ServerId, SocketId
 from protocol.messages.base import ActionId, Message, Name, Reason, Text, Traced, Version, Wire
+from protocol.messages.codec import Codec
 from protocol.messages.server_messages import ServerStatus
 from protocol.times import Timestamp
 
@@ -271,3 +272,6 @@ def aspect_of(fact: ExamineeFact) -> Aspect:
 
 STATUS_MESSAGES: tuple[type[Message], ...] = get_args(ConnectionFact | MobileSyncFact | NoticeFact | ServerStatus)
 """What the state manager receives."""
+
+
+STATUS_CODEC = Codec.of(STATUS_MESSAGES)

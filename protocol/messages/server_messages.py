@@ -9,6 +9,7 @@ from pydantic import Field
 
 from protocol.ids import Id, ServerId, SocketId
 from protocol.messages.base import Message, Reason, Text, Wire
+from protocol.messages.codec import Codec
 from protocol.times import Timestamp
 
 
@@ -108,3 +109,6 @@ class Lease(Message):
     network_status: Literal["GOOD", "SLOW", "BAD"]
     sessions: Annotated[int, Field(ge=0, lt=2**31)] = 0
     active: list[tuple[Id, Id, SocketId, Timestamp]] = Field(default=[])
+
+
+LEASE_CODEC = Codec.of((Lease,))

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from protocol.ids import Id, ServerId, SocketId
 from protocol.messages.base import Message, Version
+from protocol.messages.codec import Codec
 from protocol.messages.proctor_events import EVENTS
 from protocol.messages.views import ConnectionView, MobileSyncView, NoticeView, ReconnectView
 
@@ -48,3 +49,6 @@ class SessionLost(Message):
 
 SOCKET_MESSAGES: tuple[type[Message], ...] = (*EVENTS, SessionState, SessionClose, SessionLost)
 """What a socket server receives (`socket_message` of the document)."""
+
+
+SOCKET_CODEC = Codec.of(SOCKET_MESSAGES)

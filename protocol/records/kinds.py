@@ -17,8 +17,7 @@ import pydantic_core
 
 from protocol.errors import ProtocolError
 from protocol.messages.base import Message
-from protocol.messages.codec import STATUS_CODEC
-from protocol.messages.facts import Aspect, ConnectionFact, MobileSyncFact, NoticeFact
+from protocol.messages.facts import STATUS_CODEC, Aspect, ConnectionFact, MobileSyncFact, NoticeFact
 from protocol.messages.server_messages import ServerStatus
 from protocol.rules import connection as connection_rules
 from protocol.rules import connection_state as connection

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from actors.runtime.store.state_store import Index, RecordWrite, SocketWrite, StateStore
 from protocol.messages.base import Message
 from protocol.messages.facts import (
     ConnectionStatus,
@@ -21,6 +20,7 @@ from protocol.messages.facts import (
 from protocol.messages.server_messages import ServerStatus
 from protocol.records import keys
 from protocol.records import kinds as records
+from protocol.records.writes import Index, SocketWrite
 from protocol.rules.connection_state import server_of
 
 ENDED_SOCKET_SECONDS = 86400
@@ -87,25 +87,6 @@ def socket_writes(items: Iterable[Item]) -> list[SocketWrite]:
             if key not in newest or newest[key].version < item.version:
                 newest[key] = SocketWrite(key, item.version, fields, ENDED_SOCKET_SECONDS if ended else 0)
     return list(newest.values())
-
-
-async def save_places(store: StateStore, items: Sequence[Item], records: Sequence[RecordWrite] = ()) -> list[Any]:
-    """Write records with the sockets and the index of these facts; per record what `StateStore.save` says.
-
-    A CONNECTED that comes late, or again, must not bring back the entry of a socket that has ended since: whoever
-    ended it wrote the socket's record before taking out the entry, so the one that is refused there takes its own back.
-    """
-    sockets = socket_writes(items)
-    written, verdicts = await store.save(records, sockets, index_of(items))
-    refused = {one.key for one, verdict in zip(sockets, verdicts, strict=True) if verdict is False}
-    overtaken = Index()
-    for item in items:
-        message = item.message
-        if isinstance(message, ConnectionStatus) and keys.socket(message.plan_id, message.socket_id) in refused:
-            overtaken.set_entry(keys.server_sockets(server_of(message)), message.socket_id, item.version, None)
-    if overtaken.entries:
-        await store.save([], [], overtaken)
-    return written
 
 
 def index_of(items: Iterable[Item]) -> Index:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pydantic_core
@@ -15,6 +14,7 @@ from actors.runtime.store.shards import OneServer, Shards
 from actors.runtime.store.whole_mark import StateMark
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.records import keys
+from protocol.records.writes import Index, RecordWrite, Replacement, SocketWrite, Stored, Touch
 
 SCANNED = 1000
 
@@ -82,73 +82,6 @@ local known = redis.call('HGET', KEYS[1], ARGV[3])
 if known and known > ARGV[4] then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 3))
 return 1"""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A record as it was read: `rev` 0 and `history` None when there is none."""
-
-    rev: int
-    history: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class RecordWrite:
-    """Write a record if its `rev` is still `expected_rev`."""
-
-    key: str
-    expected_rev: int
-    fields: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class SocketWrite:
-    """Write a socket's record unless a newer version is there; ended ones expire after `keep_seconds`."""
-
-    key: str
-    version: int
-    fields: Mapping[str, str]
-    keep_seconds: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Replacement:
-    """Write `fields` into a hash whose field `guard` still has the value `seen` ("0": it has none, or is no hash)."""
-
-    key: str
-    guard: str
-    seen: str
-    fields: Mapping[str, str]
-    keep_seconds: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Touch:
-    """Set `fields` on a record whose `guard` field equals `value`, if `time` is not older than what is there."""
-
-    key: str
-    guard: str
-    value: str
-    time_field: str
-    time: str
-    fields: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Index:
-    """What finds records without SCAN: sets of ids, and hashes of what a server holds, each entry with its version."""
-
-    members: dict[str, set[str]] = field(default_factory=dict)
-    entries: dict[str, dict[str, tuple[int, str | None]]] = field(default_factory=dict)
-
-    def add_member(self, key: str, value: str) -> None:
-        self.members.setdefault(key, set()).add(value)
-
-    def set_entry(self, key: str, name: str, version: int, value: str | None) -> None:
-        """`None` takes the entry out; what is newer than `version` stays as it is."""
-        entries = self.entries.setdefault(key, {})
-        if name not in entries or entries[name][0] <= version:
-            entries[name] = (version, value)
 
 
 class StateStore:

@@ -25,8 +25,7 @@ from protocol.messages.facts import ExamineeFact
 from protocol.messages.trace_context import parse_traceparent
 
 if TYPE_CHECKING:
-    from actors.state_manager.decisions import Decided
-    from protocol.records.placement import Item
+    pass
 
 HEADER = "traceparent"
 _upload: ContextVar[str | None] = ContextVar("upload", default=None)
@@ -43,7 +42,10 @@ def noticed(name: str, given: str | None = None, **about: str | None) -> str | N
 
 def publishing(fact: ExamineeFact) -> Span | None:
     """A fact of a trace is on its way into the log; it is to be encoded after this. `end` the span at its ack."""
-    if fact.traceparent is None or (span := tracing.begin("status published", fact.traceparent, _about(fact))) is None:
+    if (
+        fact.traceparent is None
+        or (span := tracing.begin("status published", fact.traceparent, fact_attributes(fact))) is None
+    ):
         return None
     fact.traceparent = span.traceparent
     return span
@@ -83,25 +85,6 @@ def header(encoded: Sequence[bytes]) -> dict[str, str]:
     return {HEADER: found} if found is not None else {}
 
 
-def settled(items: Iterable[Item], decided: Decided, since: float) -> None:
-    """Facts have been settled: what follows from each is told as part of its trace. `since`: when that began."""
-    spans: dict[int, str] = {}
-    for item in items:
-        fact = item.message
-        if not isinstance(fact, ExamineeFact) or fact.traceparent is None:
-            continue
-        version = str(item.version)
-        span = tracing.begin(
-            "state settled", fact.traceparent, {**_about(fact), "version": version}, key=version, since=since
-        )
-        if span is not None:
-            span.end()
-            spans[item.version] = span.traceparent
-    for event in decided.events if spans else ():
-        if event.version is not None and event.version in spans:
-            event.traceparent = spans[event.version]
-
-
 def told(events: Iterable[Mapping[str, Any]], proctors: int, since: float) -> None:
     """Events (as they were parsed) have been written to the sockets of so many proctors."""
     for event in events:
@@ -127,7 +110,7 @@ def now() -> float:
     return time.time() if tracing.on() else 0.0
 
 
-def _about(fact: ExamineeFact) -> dict[str, str | None]:
+def fact_attributes(fact: ExamineeFact) -> dict[str, str | None]:
     return {
         "plan": fact.plan_id,
         "examinee": fact.examinee_id,

@@ -15,11 +15,13 @@ from typing import Protocol
 from actors.runtime.config.settings import SocketSettings
 from actors.runtime.http.client_addresses import counted_as
 from actors.runtime.token_bucket import Pace
-from actors.socket_server.handshake import request_head as handshake
-from actors.socket_server.metrics import LIMITS_HIT
+from actors.sessions.metrics import LIMITS_HIT
 from protocol.access.claims import Claims
 
 log = logging.getLogger("examwire.address_limits")
+
+REQUEST_SECONDS = 5.0
+"""From the connection to the end of its request."""
 
 YOUNG_SECONDS = 1.0
 """A client that is on its way says hello sooner. Older ones that have not make room for a newer one."""
@@ -260,7 +262,7 @@ class AddressLimits:
     def _look(self) -> None:
         """Once a second while somebody waits: drop those whose request does not come, and say who has hit limits."""
         loop = asyncio.get_running_loop()
-        late = loop.time() - handshake.REQUEST_SECONDS
+        late = loop.time() - REQUEST_SECONDS
         for place in list(self._waiting):
             if place.since > late:
                 break

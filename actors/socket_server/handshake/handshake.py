@@ -19,11 +19,11 @@ from actors.runtime.config.local_addresses import is_wildcard
 from actors.runtime.config.settings import Settings, is_loopback
 from actors.runtime.config.tokens import TokenVerifier, bearer
 from actors.runtime.http.client_addresses import Network, client_address, is_trusted
+from actors.runtime.http.rate_limit import RateLimit
 from actors.runtime.http.single_headers import repeated
 from actors.sessions.limits.address_limits import AddressLimits, Limits, Place, Transport
 from actors.socket_server.handshake.request_head import Handshake
 from actors.socket_server.metrics import REFUSALS
-from actors.web_server.rate_limit import RateLimit
 from protocol.close_codes import CLOSE_RULES, CloseCode
 from protocol.errors import InvalidToken
 from protocol.messages.frames import CONNECT_PATH, TOKEN_SUBPROTOCOL

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from actors.sessions.limits.address_limits import REQUEST_SECONDS
 from protocol.messages.frames import REQUEST_BYTES
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 LINGER_SECONDS = 2.0
 """So long a client that was answered with a close frame may take to read it."""
 
-REQUEST_SECONDS = 5.0
-"""From the connection to the end of its request."""
 
 _END = b"\r\n\r\n"
 

@@ -20,23 +20,24 @@ from starlette.responses import JSONResponse, Response
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import MobileSyncSettings
+from actors.runtime.http.rate_limit import RateLimit
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import spans as traces
 from actors.web_server.api.mobile_stage import MobileStage, MobileStages
 from actors.web_server.pictures.check import NotAPicture, PictureTooLarge
 from actors.web_server.pictures.decoders import DecodersBusy, PictureDecoders
-from actors.web_server.pictures.store import FILE_NAME, CaptureStore, Incoming, StoreFailed
+from actors.web_server.pictures.incoming import Incoming, StoreFailed
+from actors.web_server.pictures.store import FILE_NAME, CaptureStore
 from actors.web_server.pictures.verdicts import PictureVerdicts
 from actors.web_server.problems import TOO_MANY_REQUESTS, UPLOAD_STALLED, Problem
-from actors.web_server.rate_limit import RateLimit
 from actors.web_server.requests import ids_of
 from protocol.access.claims import Claims
 from protocol.broker import subjects
 from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
 from protocol.ids import check_id
-from protocol.messages.codec import STATUS_CODEC, encode
-from protocol.messages.facts import CaptureInfo, DeviceInfo, MobileSyncCode, MobileSyncStatus
+from protocol.messages.codec import encode
+from protocol.messages.facts import STATUS_CODEC, CaptureInfo, DeviceInfo, MobileSyncCode, MobileSyncStatus
 from protocol.records import keys
 from protocol.texts import clean_line
 from protocol.times import format_time, parse_time

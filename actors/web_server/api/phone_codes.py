@@ -26,6 +26,7 @@ from actors.runtime.config.local_addresses import LOOPBACK_NAMES, in_url, is_wil
 from actors.runtime.config.settings import Settings, signs_elsewhere, token_secret
 from actors.runtime.config.tokens import TokenVerifier, issue_token
 from actors.runtime.http.client_addresses import is_trusted, networks_of
+from actors.runtime.http.rate_limit import RateLimit, client_address
 from actors.web_server.api.guess_budget import GuessBudget, TooManyGuesses
 from actors.web_server.api.mobile_stage import MobileStage, MobileStages
 from actors.web_server.metrics import CODES
@@ -38,7 +39,6 @@ from actors.web_server.problems import (
     Problem,
     problem_of,
 )
-from actors.web_server.rate_limit import RateLimit, client_address
 from actors.web_server.requests import claims_of, ids_of
 from protocol.access.phone_codes import LENGTH, LONGEST_SECONDS, PhoneCode, digest, new_code, normalised, shown
 from protocol.broker import subjects

@@ -20,7 +20,8 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from typer.testing import CliRunner
 
-from actors.queue_server.server import QueueServer, apply_topology
+from actors.queue_server.server import QueueServer
+from actors.queue_server.topology import apply_topology
 from actors.runtime.actor.process_facts import process_facts
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.dead_letter import dead_letter

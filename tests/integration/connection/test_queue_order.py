@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from actors.queue_server.server import apply_topology
+from actors.queue_server.topology import apply_topology
 from actors.runtime.broker import nats_client
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.ordered import OrderedConsumer

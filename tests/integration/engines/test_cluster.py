@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.queue_server.server import QueueServer, apply_topology
+from actors.queue_server.server import QueueServer
+from actors.queue_server.topology import apply_topology
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.config.settings import Settings

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
-from actors.runtime.store.state_store import RecordWrite, SocketWrite, StateStore, Stored
+from actors.runtime.store.state_store import StateStore
 from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATUS, ConsumerSpec
+from protocol.records.writes import RecordWrite, SocketWrite, Stored
 
 
 async def _until(batches: AsyncIterator[list[Delivery]], payload: bytes) -> AsyncIterator[Delivery]:

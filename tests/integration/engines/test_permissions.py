@@ -18,7 +18,7 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from actors.queue_server.server import apply_topology
+from actors.queue_server.topology import apply_topology
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import PullConsumer
 from actors.runtime.broker.consumers.stream_reader import read_stream
@@ -27,8 +27,8 @@ from actors.runtime.store.state_store import StateStore
 from actors.socket_server.delivery.queue import QueueRefused, ServerQueue
 from actors.socket_server.server import SocketServer
 from actors.web_server.server import WebServer
-from cli.check.config import as_environment
 from cli.main import app
+from cli.shared.options import as_environment
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, NotPermitted, RoleFailed
 from protocol.messages.base import Message

@@ -13,13 +13,14 @@ from redis.exceptions import ResponseError
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import RedisSettings, Settings, load_settings
-from actors.runtime.store.state_store import Index, RecordWrite, StateStore
+from actors.runtime.store.state_store import StateStore
 from actors.state_manager.audit import Audit
 from actors.status_log.status_log import StatusLog
 from actors.web_server.server import WebServer
 from cli.local.engines import NatsServer, RedisServer, free_port
 from protocol.errors import StateUnavailable
 from protocol.records import keys
+from protocol.records.writes import Index, RecordWrite
 from tests.integration.support.clients.phones import capture_path, picture, upload_path
 from tests.integration.support.redis_servers import (
     MASTER,

@@ -16,7 +16,7 @@ import pytest
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
-from cli.check.config import as_environment
+from cli.shared.options import as_environment
 from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable
 from tests.integration.support.nats_cluster import (

@@ -17,7 +17,7 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
 from actors.web_server.api.mobile_upload import MobileUploads
-from actors.web_server.pictures.store import Incoming
+from actors.web_server.pictures.incoming import Incoming
 from actors.web_server.server import WebServer
 from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATUS

@@ -13,20 +13,16 @@ from typing import Any
 
 import pytest
 
-from actors.queue_server.server import apply_topology
+from actors.queue_server.topology import apply_topology
 from actors.runtime.broker import object_store
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.object_store import ObjectStore
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.web_server.pictures.store import (
-    REPLACED_SECONDS,
-    STALE_SECONDS,
-    CaptureStore,
-    DirectoryCaptures,
-    NatsCaptures,
-    StoreFailed,
-)
+from actors.web_server.pictures.directory_store import DirectoryCaptures
+from actors.web_server.pictures.incoming import STALE_SECONDS, StoreFailed
+from actors.web_server.pictures.nats_store import NatsCaptures
+from actors.web_server.pictures.store import REPLACED_SECONDS, CaptureStore
 from actors.web_server.server import WebServer
 from cli.operate.streams import compare
 from protocol.broker.streams import CAPTURES_BUCKET, captures_stream

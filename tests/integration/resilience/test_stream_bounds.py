@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.queue_server.server import apply_topology
+from actors.queue_server.topology import apply_topology
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.stream_admin import LEAST_SAFEGUARD
 from actors.runtime.config.settings import Settings

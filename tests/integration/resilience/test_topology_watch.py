@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from actors.queue_server.checkpoints import Checkpoints
-from actors.queue_server.server import QueueServer, topology_consumers, topology_streams
+from actors.queue_server.server import QueueServer
+from actors.queue_server.topology import topology_consumers, topology_streams
 from actors.queue_server.topology_watch import Topology
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings, load_settings

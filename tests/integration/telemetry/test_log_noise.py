@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from actors.queue_server.server import apply_topology
+from actors.queue_server.topology import apply_topology
 from actors.runtime.actor.supervisor import Supervisor
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.stream_reader import read_stream

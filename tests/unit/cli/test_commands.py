@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.config.tokens import TokenVerifier
-from cli.check.config import NothingRuns, at_running_system, takes_settings
 from cli.main import app
+from cli.shared.options import NothingRuns, at_running_system, takes_settings
 from cli.shared.output import ExitCode, NotFound, exit_code_of
 from protocol.errors import (
     BrokerUnavailable,

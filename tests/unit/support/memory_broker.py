@@ -13,7 +13,9 @@ from protocol.broker import subjects
 from protocol.client.plan_view import PlanView
 from protocol.log.version import version_of
 from protocol.messages.base import Message
-from protocol.messages.codec import SOCKET_CODEC, STATUS_CODEC, encode_batches
+from protocol.messages.codec import encode_batches
+from protocol.messages.facts import STATUS_CODEC
+from protocol.messages.session_messages import SOCKET_CODEC
 from protocol.rules.socket_server import Server
 from tests.unit.support.fact_logs import Log
 from tests.unit.support.memory_store import pause

@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from actors.web_server.pictures import store as captures
-from actors.web_server.pictures.store import DirectoryCaptures, StoreFailed
+from actors.web_server.pictures.directory_store import DirectoryCaptures
+from actors.web_server.pictures.incoming import StoreFailed
 
 MAX_PIXELS = 1_000_000
 

@@ -16,7 +16,6 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.sessions.limits import address_limits
-from actors.socket_server.handshake import request_head as handshake
 from protocol.messages.frames import BURST_SECONDS, CONNECT_PATH, HELLO_BYTES, HELLO_FRAMES, TOKEN_SUBPROTOCOL
 from tests.integration.bad_input.support import Neighbours
 from tests.integration.bad_input.test_headers import answer_to, head_of
@@ -132,7 +131,7 @@ async def test_a_greeted_client_may_close_while_it_is_read_more_slowly(slow_syst
 async def test_a_request_that_does_not_come_ends_the_connection(
     system: System, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handshake, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(address_limits, "REQUEST_SECONDS", 0.5)
     silent, slow = await Bare.open(system), await Bare.open(system)
 
     async def trickle() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 from starlette.requests import Request
 
-from actors.web_server.rate_limit import MOST_KEYS, RateLimit, client_address
+from actors.runtime.http.rate_limit import MOST_KEYS, RateLimit, client_address
 from protocol.access.phone_codes import ALPHABET, LENGTH, digest, new_code, normalised, shown
 
 SECRET = "0123456789-abcdefghij-ABCDEFGHIJ"

@@ -14,14 +14,13 @@ from protocol.messages.base import Message
 from protocol.messages.codec import (
     MAX_BATCH_BYTES,
     MAX_BATCH_MESSAGES,
-    STATUS_CODEC,
     Malformed,
     encode,
     encode_batches,
     join,
     split_batches,
 )
-from protocol.messages.facts import ClientInfo, ConnectionStatus, MobileSyncStatus
+from protocol.messages.facts import STATUS_CODEC, ClientInfo, ConnectionStatus, MobileSyncStatus
 from protocol.messages.frames import CLIENT_FRAMES, NotifyFrame, refusal_of
 from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from tests.unit.support import facts

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from protocol.messages.base import Message
-from protocol.messages.codec import SOCKET_CODEC, STATUS_CODEC, Codec, Malformed, encode
-from protocol.messages.facts import ConnectionStatus, MobileSyncStatus
+from protocol.messages.codec import Codec, Malformed, encode
+from protocol.messages.facts import STATUS_CODEC, ConnectionStatus, MobileSyncStatus
 from protocol.messages.proctor_events import MobileSyncCompleted
 from protocol.messages.server_messages import QueueCreate, ServerStatus, ServerStatusCode
+from protocol.messages.session_messages import SOCKET_CODEC
 from protocol.records import keys
 from protocol.records import kinds as records
 from protocol.rules.history import insert

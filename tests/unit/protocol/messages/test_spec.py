@@ -33,10 +33,12 @@ from protocol.close_codes import CLOSE_RULES
 from protocol.errors import ErrorCode
 from protocol.messages.applied import Applied
 from protocol.messages.base import Message
-from protocol.messages.codec import SOCKET_CODEC, STATUS_CODEC, encode, encode_batches
+from protocol.messages.codec import encode, encode_batches
+from protocol.messages.facts import STATUS_CODEC
 from protocol.messages.frames import CLIENT_FRAMES, SERVER_FRAMES, Heartbeat
 from protocol.messages.operator_requests import ANSWERS, REQUESTS, Handled
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated
+from protocol.messages.session_messages import SOCKET_CODEC
 from protocol.spec.asyncapi import asyncapi, frames_of
 from protocol.spec.channels import PARAMETERS, nats_channels
 from protocol.spec.examples import EXAMPLES

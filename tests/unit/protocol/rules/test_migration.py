@@ -7,8 +7,8 @@ import pytest
 from protocol.client.plan_view import PlanView
 from protocol.close_codes import CloseCode
 from protocol.errors import ProtocolError
-from protocol.messages.codec import STATUS_CODEC, encode
-from protocol.messages.facts import ConnectionFact
+from protocol.messages.codec import encode
+from protocol.messages.facts import STATUS_CODEC, ConnectionFact
 from protocol.messages.frames import SERVER_FRAMES, ExamineeRow, Migrate
 from protocol.messages.proctor_events import (
     ExamineeConnected,

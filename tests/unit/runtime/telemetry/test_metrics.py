@@ -18,7 +18,7 @@ from actors.runtime.actor.registry import CENSUS, Census
 from actors.runtime.actor.supervisor import ChildSpec, Intensity, Supervisor
 from actors.runtime.role.vitals import _lag
 from actors.runtime.telemetry.metrics import REGISTRY
-from actors.socket_server.metrics import count_close, observe_told
+from actors.sessions.metrics import count_close, observe_told
 from actors.state_manager.metrics import count_told
 from protocol.messages.facts import LossReason
 from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating

@@ -11,8 +11,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from actors.runtime.config.settings import TracingSettings
 from actors.runtime.telemetry import tracing
 from protocol.errors import ConfigurationError
-from protocol.messages.codec import STATUS_CODEC, encode
-from protocol.messages.facts import ConnectionStatus
+from protocol.messages.codec import encode
+from protocol.messages.facts import STATUS_CODEC, ConnectionStatus
 from protocol.messages.trace_context import parse_traceparent
 
 CLIENTS = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

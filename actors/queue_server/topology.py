@@ -1,0 +1,52 @@
+"""The declared streams and consumers, made where they are missing."""
+
+from __future__ import annotations
+
+from actors.queue_server.checkpoints import Checkpoints
+from actors.queue_server.topology_watch import Topology
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from protocol.broker.streams import (
+    ADVISORY_WATCH,
+    DAY,
+    LEASE_WATCH,
+    RECONNECT_EXHAUSTED,
+    STATE_MANAGERS,
+    STREAMS,
+    ConsumerSpec,
+    StreamSpec,
+    captures_stream,
+    reconnect_watch,
+    status_stream,
+)
+
+
+def topology_streams(settings: Settings) -> list[StreamSpec]:
+    """All streams, with the bucket of the pictures when they are kept in NATS."""
+    captures = settings.captures
+    log_of_record = status_stream(settings.nats.status_max_bytes)
+    streams = [log_of_record if one.name == log_of_record.name else one for one in STREAMS]
+    if captures.store == "nats":
+        streams.append(captures_stream(captures.keep_days * DAY, captures.max_total_bytes))
+    return streams
+
+
+def topology_consumers(settings: Settings) -> list[ConsumerSpec]:
+    """The durable consumers that do not belong to a socket server."""
+    ladder = reconnect_watch(settings.reconnect.max_attempts, settings.reconnect.backoff_seconds)
+    return [*STATE_MANAGERS, LEASE_WATCH, ladder, RECONNECT_EXHAUSTED, ADVISORY_WATCH]
+
+
+async def apply_topology(bus: Bus, settings: Settings) -> None:
+    """Create or update all streams and their consumers. Harmless when repeated.
+
+    Raises `BrokerUnavailable`, `NotPermitted`, or `ConfigurationError` when there is no cluster for the copies, or when
+    the broker is too old.
+    """
+    await topology(bus, settings, Checkpoints(bus)).apply()
+
+
+def topology(bus: Bus, settings: Settings, checkpoints: Checkpoints) -> Topology:
+    """What the settings declare, on a broker."""
+    streams, consumers = topology_streams(settings), topology_consumers(settings)
+    return Topology(bus, streams, consumers, settings.nats.replicas, checkpoints)

@@ -1,0 +1,83 @@
+"""Metrics of client sessions: how they end, and how long an event takes to reach a screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+
+from actors.runtime.telemetry.metrics import REGISTRY
+from protocol.close_codes import CLOSE_RULES
+from protocol.times import parse_time
+
+CLOSES = Counter(
+    "examwire_socket_closes_total",
+    "WebSockets that ended, by the close code of whoever closed first; 1006: broke without one",
+    ["code"],
+    registry=REGISTRY,
+)
+
+
+BREAKS = Counter(
+    "examwire_socket_breaks_total",
+    "WebSockets that the server broke off: PING_TIMEOUT, SLOW_CLIENT, ...",
+    ["reason"],
+    registry=REGISTRY,
+)
+
+
+LATENCY = Histogram(
+    "examwire_proctor_latency_seconds",
+    "From the socket's begin or end to the frame for the proctors of its plan. By the broker's clock, as each of the "
+    "two socket servers knows it",
+    ["event"],
+    registry=REGISTRY,
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
+)
+
+
+_LATENCY_OF = {
+    "examinee_disconnected": LATENCY.labels("loss"),
+    "examinee_connected": LATENCY.labels("connection"),
+}
+
+
+# Codes that RFC 6455 names and browsers may send; any other 4 digits of a client's choice are one series.
+_KNOWN_CODES = {code: CLOSES.labels(str(code)) for code in (*CLOSE_RULES, 1002, 1005, 1006, 1007, 1008)}
+
+
+_OTHER_CODE = CLOSES.labels("other")
+
+
+def count_close(code: int) -> None:
+    """A WebSocket that was open has ended with `code`."""
+    _KNOWN_CODES.get(code, _OTHER_CODE).inc()
+
+
+def observe_told(events: Iterable[Mapping[str, Any]], now: float) -> None:
+    """Proctors are sent these events `now` (seconds since the epoch). What is told anew took no time to speak of."""
+    for event in events:
+        latency = _LATENCY_OF.get(str(event.get("type")))
+        data = event["data"]
+        if latency is None or data.get("restated"):
+            continue
+        try:
+            happened = parse_time(data["timestamp"])
+        except (KeyError, TypeError, ValueError):
+            continue  # the proctors judge it; there is nothing to measure
+        latency.observe(max(0.0, now - happened))
+
+
+LIMITS_HIT = Counter(
+    "examwire_socket_limits_hit_total",
+    "Connections that were dropped (connects, idle, request_late), answered 400 or 431 (bad_request), closed with 1008 "
+    "before their hello (before_hello), or read more slowly after it (paused)",
+    ["reason"],
+    registry=REGISTRY,
+)
+
+
+# At 0 from the start: a counter that begins with 1 has not increased.
+for _limit in ("connects", "idle", "request_late", "bad_request", "before_hello", "paused"):
+    LIMITS_HIT.labels(_limit)

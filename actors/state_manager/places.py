@@ -1,0 +1,34 @@
+"""Writing records together with their sockets and the index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from actors.runtime.store.state_store import StateStore
+from protocol.messages.facts import (
+    ConnectionStatus,
+)
+from protocol.records import keys
+from protocol.records.placement import Item, index_of, socket_writes
+from protocol.records.writes import Index, RecordWrite
+from protocol.rules.connection_state import server_of
+
+
+async def save_places(store: StateStore, items: Sequence[Item], records: Sequence[RecordWrite] = ()) -> list[Any]:
+    """Write records with the sockets and the index of these facts; per record what `StateStore.save` says.
+
+    A CONNECTED that comes late, or again, must not bring back the entry of a socket that has ended since: whoever
+    ended it wrote the socket's record before taking out the entry, so the one that is refused there takes its own back.
+    """
+    sockets = socket_writes(items)
+    written, verdicts = await store.save(records, sockets, index_of(items))
+    refused = {one.key for one, verdict in zip(sockets, verdicts, strict=True) if verdict is False}
+    overtaken = Index()
+    for item in items:
+        message = item.message
+        if isinstance(message, ConnectionStatus) and keys.socket(message.plan_id, message.socket_id) in refused:
+            overtaken.set_entry(keys.server_sockets(server_of(message)), message.socket_id, item.version, None)
+    if overtaken.entries:
+        await store.save([], [], overtaken)
+    return written

@@ -1,0 +1,103 @@
+"""Pictures as files of a directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from actors.web_server.pictures.incoming import Incoming, store_errors
+from actors.web_server.pictures.store import CAPTURE_ID, FILE_NAME, CaptureStore, Kept, file_name
+
+
+class DirectoryCaptures(CaptureStore):
+    """Under one directory, which several web servers may share."""
+
+    def __init__(self, directory: Path, now: Callable[[], float] = time.time) -> None:
+        super().__init__(directory, now)
+        self.directory = directory
+
+    async def commit(self, incoming: Incoming) -> None:
+        await self.in_thread(self._commit, incoming)
+
+    def _commit(self, incoming: Incoming) -> None:
+        directory = self.directory / incoming.plan_id / incoming.examinee_id
+        picture = directory / f"{incoming.capture_id}.jpg"
+        with store_errors(picture), _locked(directory):
+            incoming.move_to(picture)
+            with tempfile.TemporaryDirectory(prefix=".link-", dir=directory) as aside:
+                os.link(picture, Path(aside) / FILE_NAME)
+                os.replace(Path(aside) / FILE_NAME, directory / FILE_NAME)
+            # The directories above may be as new as the file.
+            for one in (directory, directory.parent, directory.parent.parent):
+                _sync_directory(one)
+
+    async def read(self, plan_id: str, examinee_id: str, capture_id: str | None) -> bytes | None:
+        directory = self.directory / plan_id / examinee_id
+        return await self.in_thread(_read, directory / file_name(capture_id))
+
+    async def _kept(self) -> list[Kept]:
+        return await self.in_thread(self._list)
+
+    def _list(self) -> list[Kept]:
+        found = []
+        with store_errors(self.directory):
+            for path in self.directory.glob("*/*/*.jpg"):
+                if CAPTURE_ID.fullmatch(path.stem) is None:
+                    continue
+                with suppress(FileNotFoundError):  # another web server on the same files was quicker
+                    found.append(Kept(path.parts[-3], path.parts[-2], path.stem, path.stat().st_mtime))
+        return found
+
+    async def _remove(self, kept: Kept) -> bool:
+        return await self.in_thread(self._unlink, kept)
+
+    def _unlink(self, kept: Kept) -> bool:
+        directory = self.directory / kept.plan_id / kept.examinee_id
+        picture, last = directory / f"{kept.capture_id}.jpg", directory / FILE_NAME
+        with store_errors(picture), _locked(directory):
+            try:
+                found = picture.stat()
+                if found.st_mtime != kept.stored_at:
+                    return False
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(last.stat(), found):
+                        last.unlink()
+                picture.unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
+    def _aside_of(self, plan_id: str, examinee_id: str) -> Path:
+        return self.directory / plan_id / examinee_id  # a rename works within one file system only
+
+
+def _read(path: Path) -> bytes | None:
+    with store_errors(path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """One at a time in an examinee's directory, also among processes: storing a picture again, and removing it."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
