@@ -124,6 +124,8 @@ async def test_a_user_that_may_not_ask_goes_by_its_own_clock_and_says_so_once(
 OWN = {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "utcnow"), ("date", "today")}
 OWN_CLOCK = {
     "actors/web_server/pictures/store.py": "the default for tests; a store is given the broker's",
+    "actors/web_server/pictures/directory_store.py": "the same",
+    "actors/web_server/pictures/incoming.py": "the same",
     "actors/socket_server/status.py": "a message id, which need only be another one each time",
     "actors/sessions/plan_feed.py": "the default for tests",
     "actors/runtime/telemetry/spans.py": "spans go by the clocks of their processes, as all tracing does",
