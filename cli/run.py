@@ -106,7 +106,7 @@ def state_manager(
 
     from actors.runtime.actor.supervisor import ChildSpec
     from actors.state_manager.manager import StateManager
-    from actors.watches.dead_letter_watch import AdvisoryWatch
+    from actors.watches.dead_letter_watch import DeadLetterWatch
     from actors.watches.lease_watch import LeaseWatch
     from actors.watches.reconnect_watch import ReconnectWatch
 
@@ -115,7 +115,7 @@ def state_manager(
             ChildSpec("state-manager", lambda: StateManager(settings, bus, store, own_name)),
             ChildSpec("reconnect-watch", lambda: ReconnectWatch(settings, bus, store, own_name)),
             ChildSpec("lease-watch", lambda: LeaseWatch(settings, bus, store, own_name)),
-            ChildSpec("advisory-watch", lambda: AdvisoryWatch(bus, own_name)),
+            ChildSpec("advisory-watch", lambda: DeadLetterWatch(bus, own_name)),
         ]
 
     _run("state-manager", own_name, settings, children, lambda _: {"name": own_name}, json_ready)

@@ -23,7 +23,7 @@ from typing import Self, TypedDict, Unpack
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
-from actors.client.connection import Connection, ConnectionLost, ConnectRefused, decode, end_of, open_session
+from actors.client.connection import ConnectionLost, ConnectRefused, TimedConnection, decode, end_of, open_session
 from protocol.client.reconnect import (
     SILENT_INTERVALS,
     Comeback,
@@ -145,7 +145,7 @@ class Client:
         self._info = HelloClientInfo(browser_info=browser_info) if browser_info else None
         self._rng = options.get("rng")
         self._comeback = Comeback(connect_url(url))
-        self._ws: Connection | None = None
+        self._ws: TimedConnection | None = None
         self._pending: list[Message] = []  # the last is the next
         self._happened: Happened | None = None
         self._wait: tuple[Wait, float] | None = None
@@ -268,7 +268,7 @@ class Client:
     def _take_in(self, message: Message) -> None:
         """Subclasses keep what they need of a message before it is handed out."""
 
-    def _lose(self, ws: Connection, code: int | None, reason: str) -> None:
+    def _lose(self, ws: TimedConnection, code: int | None, reason: str) -> None:
         if self._closed or self._ws is not ws:
             return  # by close(): the loop above says so
         self._drop()

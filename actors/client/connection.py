@@ -80,7 +80,7 @@ class ConnectionLost(ExamwireError):
         self.code, self.reason = code, reason
 
 
-class Connection(ClientConnection):
+class TimedConnection(ClientConnection):
     """Notes when the server was last heard (pings included), for the heartbeat to tell a dead connection.
 
     `on_end` is called with the close code that the server sent, if any, when it is over.
@@ -109,7 +109,7 @@ class Connection(ClientConnection):
 class Opened:
     """A connection after its `welcome`; `rest`: messages that came along with it, in their order."""
 
-    connection: Connection
+    connection: TimedConnection
     welcome: Welcome
     rest: list[Message]
 
@@ -143,7 +143,7 @@ async def open_session(url: str, hello: Hello) -> Opened:
         raise
 
 
-async def _handshake(url: str, token: str | None) -> Connection:
+async def _handshake(url: str, token: str | None) -> TimedConnection:
     try:
         connection = await connect(
             url,
@@ -157,7 +157,7 @@ async def _handshake(url: str, token: str | None) -> Connection:
             ping_interval=None,  # the server pings
             max_queue=MAX_QUEUE,
             max_size=MAX_FRAME_BYTES,
-            create_connection=Connection,
+            create_connection=TimedConnection,
         )
     except InvalidStatus as error:
         response = error.response
@@ -166,7 +166,7 @@ async def _handshake(url: str, token: str | None) -> Connection:
         raise ConnectRefused(url, detail, status=response.status_code, retry_after=later) from error
     except (OSError, WebSocketException) as error:  # OSError: a TimeoutError, too
         raise ConnectRefused(url, f"unreachable: {error}") from error
-    assert isinstance(connection, Connection)
+    assert isinstance(connection, TimedConnection)
     connection.heard_at = connection.loop.time()
     if connection.subprotocol != SUBPROTOCOL:
         connection.transport.abort()

@@ -11,7 +11,7 @@ from actors.queue_server.metrics import BROKER
 from actors.queue_server.topology import topology
 from actors.queue_server.topology_watch import TopologyWatch
 from actors.runtime.actor.actor import Actor, on
-from actors.runtime.actor.micro_service import Presence
+from actors.runtime.actor.micro_service import MicroService
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
@@ -57,18 +57,20 @@ class QueueServer(Actor):
         self._topology = topology(bus, settings, checkpoints)
         self._watch = TopologyWatch(bus, self._topology, checkpoints)
         self._queues: dict[str, list[str]] = {}
-        self._presence = Presence(bus, self, endpoints={"queue-create": (subjects.QUEUE_CREATE, self._requested)})
+        self._micro_service = MicroService(
+            bus, self, endpoints={"queue-create": (subjects.QUEUE_CREATE, self._requested)}
+        )
 
     async def on_start(self) -> None:
         await self._apply_topology()
-        await self._presence.announce()
+        await self._micro_service.announce()
         self.spawn(BROKER.follow(self._bus), "metrics")
         self.spawn(self._watch.follow(), "topology")
 
     async def on_stop(self) -> None:
         if self.started_at is not None and self._bus.connected:
             await self._watch.save()
-        await self._presence.withdraw()
+        await self._micro_service.withdraw()
 
     def details(self) -> dict[str, Any]:
         return {"queues": self._queues}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Pace:
+class TokenBucket:
     """Up to `burst` turns at once, and `per_second` in the long run.
 
     `wait` is used where handling a batch costs about as much as handling one message: a lone message never waits, and

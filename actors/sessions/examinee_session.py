@@ -15,7 +15,7 @@ from actors.runtime.telemetry import tracing
 from actors.sessions.limits.fact_budget import FactBudget
 from actors.sessions.outbox import Outbox
 from actors.sessions.session import SocketSession
-from actors.sessions.websocket import Connection
+from actors.sessions.websocket import WebSocketConnection
 from protocol.broker import subjects
 from protocol.close_codes import CloseCode
 from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
@@ -63,7 +63,7 @@ class ExamineeSession(SocketSession):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: WebSocketConnection,
         outbox: Outbox,
         *,
         plan_id: str,

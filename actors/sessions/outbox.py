@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.telemetry import spans as traces
-from actors.runtime.token_bucket import Pace
+from actors.runtime.token_bucket import TokenBucket
 from protocol.broker import subjects
 from protocol.messages.codec import encode, join, split_batches
 from protocol.messages.facts import ActionFact, ExamineeFact
@@ -46,7 +46,7 @@ class Outbox:
         self._idle.set()
         self._in_hand: list[Outgoing] = []
         self._in_hand_futures: list[asyncio.Future[None]] = []
-        self._pace = Pace(ROUNDS_PER_SECOND, burst=20)
+        self._pace = TokenBucket(ROUNDS_PER_SECOND, burst=20)
         self._number = 0
         self.stored = 0
         self.publishing_since: float | None = None

@@ -12,7 +12,7 @@ from actors.sessions.limits.fact_budget import FactBudget
 from actors.sessions.outbox import Outbox
 from actors.sessions.plan_snapshot import SharedSnapshot
 from actors.sessions.session import SocketSession
-from actors.sessions.websocket import Connection
+from actors.sessions.websocket import WebSocketConnection
 from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
 from protocol.messages.facts import ActionFact, MobileSyncExtend, Notice, Readmit, Remove
 from protocol.messages.frames import (
@@ -44,7 +44,7 @@ class ProctorSession(SocketSession):
 
     def __init__(
         self,
-        connection: Connection,
+        connection: WebSocketConnection,
         outbox: Outbox,
         store: StateStore,
         *,

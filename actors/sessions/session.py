@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actors.runtime.actor.actor import Actor, on
 from actors.sessions.outbox import Outbox
-from actors.sessions.websocket import Connection
+from actors.sessions.websocket import WebSocketConnection
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.messages.facts import ActionFact, Notice, NoticeConfirmed
 from protocol.messages.frames import Accepted, Heartbeat, Hello, error_frame
@@ -16,7 +16,9 @@ class SocketSession(Actor):
 
     mailbox_capacity = 64
 
-    def __init__(self, address: str, connection: Connection, outbox: Outbox, *, plan_id: str, socket_id: str) -> None:
+    def __init__(
+        self, address: str, connection: WebSocketConnection, outbox: Outbox, *, plan_id: str, socket_id: str
+    ) -> None:
         super().__init__(address)
         self.connection = connection
         self._outbox = outbox

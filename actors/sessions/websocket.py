@@ -23,7 +23,7 @@ from protocol.messages.facts import LossReason
 from protocol.messages.frames import HELLO_BYTES, Migrate
 
 if TYPE_CHECKING:
-    from actors.sessions.limits.address_limits import Place
+    from actors.sessions.limits.address_limits import AddressSlot
 
 LINGER_SECONDS = 1.0
 """So long whoever has sent too much may take to read the close frame. Nothing of theirs is read any more."""
@@ -36,7 +36,7 @@ NOT_SENT_BYTES = 64 * 1024
 _TCP_INFO = struct.Struct("=120xQ16xI")  # of linux/tcp.h: tcpi_bytes_acked and tcpi_notsent_bytes
 
 
-class Connection(ServerConnection):
+class WebSocketConnection(ServerConnection):
     """A `ServerConnection` that knows when it was last heard from and tells its session at once when it ends."""
 
     def __init__(self, *args: Any, turns: ReadingTurns, **kwargs: Any) -> None:
@@ -53,7 +53,7 @@ class Connection(ServerConnection):
         self._taken: int | None = None
         self.last_taken = self.last_heard
         self.looks_without_taking = 0
-        self.place: Place | None = None
+        self.place: AddressSlot | None = None
         self._budget = InboundBudget(self.last_heard)
 
     def greeted(self, bytes_per_second: float, frames_per_second: float) -> None:

@@ -21,23 +21,23 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.config.tls import ServerTls
 from actors.runtime.config.tokens import TokenVerifier
 from actors.runtime.http.client_addresses import networks_of
-from actors.runtime.store.ready_servers import Endpoints
+from actors.runtime.store.ready_servers import ReadyServers
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.logs import Tally
-from actors.runtime.token_bucket import Pace
+from actors.runtime.token_bucket import TokenBucket
 from actors.sessions.examinee_session import ExamineeSession
-from actors.sessions.limits.address_limits import Limits, Place
+from actors.sessions.limits.address_limits import AddressSlot, Limits
 from actors.sessions.limits.fact_budget import CONNECTIONS, EXAMINEE, LOOKUPS, PROCTOR, FactBudgets
 from actors.sessions.limits.reading_turns import ReadingTurns
 from actors.sessions.outbox import Outbox
 from actors.sessions.plan_feed import PlanFeed
 from actors.sessions.proctor_session import ProctorSession
 from actors.sessions.session import SocketSession
-from actors.sessions.websocket import Connection
+from actors.sessions.websocket import WebSocketConnection
 from actors.socket_server.delivery.queue import ServerQueue
-from actors.socket_server.handshake.handshake import Doorkeeper, page_hosts
+from actors.socket_server.handshake.handshake import HandshakeChecks, page_hosts
 from actors.socket_server.handshake.hello import Greeting, greet
-from actors.socket_server.handshake.request_head import Handshake
+from actors.socket_server.handshake.request_head import HandshakeProtocol
 from actors.socket_server.lease import Active
 from actors.socket_server.metrics import ACCEPTS
 from actors.socket_server.view_status import ViewWatch
@@ -72,7 +72,7 @@ class Clients:
         store: StateStore,
         outbox: Outbox,
         queue: ServerQueue,
-        endpoints: Endpoints,
+        endpoints: ReadyServers,
         view: ViewWatch,
         *,
         server_id: str,
@@ -93,7 +93,7 @@ class Clients:
         self._tokens = TokenVerifier(settings, bus.clock.now)
         socket = settings.socket
         self._tally = Tally(log, self._address, server=server_id)
-        self.door = Doorkeeper(
+        self.door = HandshakeChecks(
             socket.origins,
             Limits.of(socket),
             own_names(socket.host),
@@ -163,20 +163,24 @@ class Clients:
             return "this server is drained; connect to another one"
         return None
 
-    def handshake(self, tls: ServerTls | None, protocol: ServerProtocol, server: Server, **options: Any) -> Handshake:
+    def handshake(
+        self, tls: ServerTls | None, protocol: ServerProtocol, server: Server, **options: Any
+    ) -> HandshakeProtocol:
         """The begin of each connection; see `websockets.asyncio.server.serve`, `create_connection`."""
 
-        def let_in(protocol: ServerProtocol, transport: asyncio.Transport, place: Place, request: Request) -> None:
-            connection = Connection(protocol, server, turns=self._turns, **options)
+        def let_in(
+            protocol: ServerProtocol, transport: asyncio.Transport, place: AddressSlot, request: Request
+        ) -> None:
+            connection = WebSocketConnection(protocol, server, turns=self._turns, **options)
             connection.place = place
             transport.set_protocol(connection)
             connection.connection_made(transport)
             connection.process_event(request)
 
-        return Handshake(self.door, protocol, let_in, tls.context if tls is not None else None)
+        return HandshakeProtocol(self.door, protocol, let_in, tls.context if tls is not None else None)
 
     async def handle(self, connection: ServerConnection) -> None:
-        assert isinstance(connection, Connection)
+        assert isinstance(connection, WebSocketConnection)
         self.sockets += 1
         try:
             greeting = await greet(connection, self._tokens)
@@ -194,7 +198,7 @@ class Clients:
         finally:
             self.sockets -= 1
 
-    async def _serve_examinee(self, connection: Connection, greeting: Greeting) -> None:
+    async def _serve_examinee(self, connection: WebSocketConnection, greeting: Greeting) -> None:
         claims, hello = greeting.claims, greeting.hello
         if not await self._in_turn(connection, claims):
             return
@@ -246,7 +250,7 @@ class Clients:
                     await self._bus.hush(session.answering)
                 await session.stop()
 
-    async def _serve_proctor(self, connection: Connection, greeting: Greeting) -> None:
+    async def _serve_proctor(self, connection: WebSocketConnection, greeting: Greeting) -> None:
         claims = greeting.claims
         if not await self._admitted(connection, claims.plan, proctors=True):
             return
@@ -287,7 +291,7 @@ class Clients:
                 del self.feeds[claims.plan]
             await session.stop()
 
-    async def _in_turn(self, connection: Connection, claims: Claims) -> bool:
+    async def _in_turn(self, connection: WebSocketConnection, claims: Claims) -> bool:
         """Whether it is let in: whoever connects again and again waits, and nothing is told of those who do not stay.
 
         Each that is let in is a CONNECTED, and a DISCONNECTED that must not be missed.
@@ -313,7 +317,7 @@ class Clients:
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
 
-    async def _sent_away(self, connection: Connection) -> bool:
+    async def _sent_away(self, connection: WebSocketConnection) -> bool:
         """Whether this one came while the server is drained."""
         if self._away is None:
             return False
@@ -325,7 +329,7 @@ class Clients:
         if (fact := told_anew(key, format_time(self._bus.clock.now()))) is not None:
             self._outbox.add(fact)
 
-    async def _admitted(self, connection: Connection, plan_id: str, *, proctors: bool) -> bool:
+    async def _admitted(self, connection: WebSocketConnection, plan_id: str, *, proctors: bool) -> bool:
         """Whether messages for the plan reach this server; only the first client of a plan waits for that."""
         if self._queue.serves(plan_id, proctors=proctors):
             return True
@@ -357,9 +361,9 @@ class Clients:
             endpoints=self._endpoints.all,
         )
 
-    async def _read(self, connection: Connection, session: ExamineeSession | ProctorSession) -> None:
+    async def _read(self, connection: WebSocketConnection, session: ExamineeSession | ProctorSession) -> None:
         errors = 0
-        pace = Pace(FRAMES_PER_SECOND, FRAMES_AT_ONCE)
+        pace = TokenBucket(FRAMES_PER_SECOND, FRAMES_AT_ONCE)
         while True:
             text = await connection.recv()
             if not isinstance(text, str):
@@ -414,7 +418,7 @@ def _inspector(session: ExamineeSession) -> Callable[[bytes], Awaitable[bytes]]:
     return answer
 
 
-def _client_info(connection: Connection, hello: Hello) -> ClientInfo:
+def _client_info(connection: WebSocketConnection, hello: Hello) -> ClientInfo:
     said = hello.client_info.browser_info if hello.client_info else None
     agent = connection.request.headers.get("User-Agent") if connection.request else None
     address = connection.place.ip if connection.place is not None else None

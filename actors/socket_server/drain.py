@@ -7,10 +7,10 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from actors.runtime.store.ready_servers import Endpoints
+from actors.runtime.store.ready_servers import ReadyServers
 from actors.sessions.outbox import Outbox
 from actors.sessions.session import SocketSession
-from actors.sessions.websocket import Connection
+from actors.sessions.websocket import WebSocketConnection
 from actors.socket_server.clients import Clients
 from protocol.messages.frames import Migrate
 from protocol.messages.operator_requests import Done, Drain
@@ -37,11 +37,11 @@ class Departure:
         self,
         request: Drain,
         clients: Clients,
-        endpoints: Endpoints,
+        endpoints: ReadyServers,
         outbox: Outbox,
         *,
         announce: Callable[[], Awaitable[None]],
-        connections: Callable[[], Iterable[Connection]],
+        connections: Callable[[], Iterable[WebSocketConnection]],
         end: Callable[[], None],
     ) -> None:
         self.over_seconds = request.over_seconds
@@ -130,7 +130,7 @@ class Departure:
         self._frames += 1
         return Migrate(endpoints=[*others[turn:], *others[:turn]])
 
-    def _close(self, connection: Connection) -> None:
+    def _close(self, connection: WebSocketConnection) -> None:
         # Beside the pace: a client that does not answer a close takes some seconds.
         task = asyncio.get_running_loop().create_task(connection.send_away(self.frame()))
         self._closing.add(task)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from actors.runtime.config.settings import SocketSettings
-from actors.sessions.websocket import Connection
+from actors.sessions.websocket import WebSocketConnection
 from protocol.messages.facts import LossReason
 
 SLICE = 64
@@ -15,7 +15,7 @@ TURNS = 8
 """At least so many turns of the event loop lie between a ping and the end of a connection that did not answer it."""
 
 
-class Sweep:
+class Keepalive:
     """`once` goes over all `connections` and takes half a second, or an eighth of the shorter of the two limits.
 
     A few connections at a time, spread over the period: nobody's loss waits behind four thousand pings.
@@ -25,7 +25,7 @@ class Sweep:
     the ping timeout at most, however long it took.
     """
 
-    def __init__(self, settings: SocketSettings, connections: Callable[[], Sequence[Connection]]) -> None:
+    def __init__(self, settings: SocketSettings, connections: Callable[[], Sequence[WebSocketConnection]]) -> None:
         self._interval = settings.ping_interval_seconds
         self._timeout = settings.ping_timeout_seconds
         self._period = min(0.5, settings.ping_interval_seconds / 8, settings.ping_timeout_seconds / 8)
@@ -55,7 +55,7 @@ class Sweep:
                 if not connection.is_over:
                     self._look_at(connection, now)
 
-    def _look_at(self, connection: Connection, now: float) -> None:
+    def _look_at(self, connection: WebSocketConnection, now: float) -> None:
         connection.look(now)
         if connection.last_taken == now:
             connection.pinged_at = None

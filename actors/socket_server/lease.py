@@ -12,7 +12,7 @@ from typing import Literal
 import psutil
 
 from actors.runtime.broker.connection import Bus, Outgoing
-from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.broker.stream_admin import StoredMessage
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import lease_of
 from protocol.broker.streams import is_marker
@@ -30,7 +30,7 @@ class Superseded(Exception):
     """Another process holds the lease of this serverId now."""
 
 
-class Heartbeat:
+class LeaseKeeper:
     """Renews `lease.{serverId}`; each renewal expects to follow the one before, so two processes cannot both hold it.
 
     `active` gives the sessions to report. `expired` is awaited when the lease had run out and is held again: others
@@ -95,7 +95,7 @@ class Heartbeat:
             held = newest.sequence
             await asyncio.sleep(self._seconds / 6)
 
-    async def _newest(self) -> Stored | None:
+    async def _newest(self) -> StoredMessage | None:
         return await self._bus.last_message("LEASE", subjects.lease(self._server_id))
 
     async def is_ours(self) -> bool:
@@ -109,11 +109,11 @@ class Heartbeat:
         """Have `run` renew the lease at once: somebody says that it is another's."""
         self._soon.set()
 
-    def _holder_of(self, newest: Stored | None) -> str | None:
+    def _holder_of(self, newest: StoredMessage | None) -> str | None:
         """The incarnation that holds the lease; `None`: nobody does."""
         return None if newest is None or is_marker(newest.headers) else self._holder(newest.payload)
 
-    async def _take_after(self, newest: Stored | None) -> None:
+    async def _take_after(self, newest: StoredMessage | None) -> None:
         """Take the lease, unless somebody has published since."""
         self._sequence = newest.sequence if newest is not None else 0
         await self._publish()

@@ -8,7 +8,7 @@ from prometheus_client import Counter, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from actors.runtime.actor.registry import CENSUS
+from actors.runtime.actor.registry import ACTORS
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.sessions.metrics import BREAKS
 from protocol.messages.facts import LossReason
@@ -46,7 +46,7 @@ class _SocketServers(Collector):
         not_current = GaugeMetricFamily(
             "examwire_socket_plans_not_current", "Plans with clients here of which they see an older state"
         )
-        details = [server.details() for server in CENSUS.living("socket-server")]
+        details = [server.details() for server in ACTORS.living("socket-server")]
         sockets.add_metric([], sum(one["sockets"] for one in details))
         sessions.add_metric(["examinee"], sum(one["examinees"] for one in details))
         sessions.add_metric(["proctor"], sum(one["proctors"] for one in details))

@@ -15,23 +15,23 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from actors.runtime.actor.actor import Actor, on
-from actors.runtime.actor.micro_service import Presence
+from actors.runtime.actor.micro_service import MicroService
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.config.local_addresses import in_url, reachable_host
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tls import ServerTls
-from actors.runtime.store.ready_servers import Endpoints
+from actors.runtime.store.ready_servers import ReadyServers
 from actors.runtime.store.state_store import StateStore
 from actors.sessions.outbox import Outbox
-from actors.sessions.websocket import Connection
+from actors.sessions.websocket import WebSocketConnection
 from actors.socket_server.clients import Clients
-from actors.socket_server.delivery.dispatch import Deliveries
+from actors.socket_server.delivery.dispatch import Dispatcher
 from actors.socket_server.delivery.log_end import LogEnd
-from actors.socket_server.delivery.queue import QueueReading, ServerQueue
+from actors.socket_server.delivery.queue import QueueReader, ServerQueue
 from actors.socket_server.drain import Departure
-from actors.socket_server.keepalive import Sweep
-from actors.socket_server.lease import Heartbeat, Superseded
+from actors.socket_server.keepalive import Keepalive
+from actors.socket_server.lease import LeaseKeeper, Superseded
 from actors.socket_server.metrics import EXPIRED
 from actors.socket_server.session_list import page_of
 from actors.socket_server.start import ServerStart
@@ -89,10 +89,10 @@ class SocketServer(Actor):
             priority=settings.socket.queue_priority,
         )
         self._queue = ServerQueue(bus, server_id, self.incarnation, config, lambda: self._heartbeat.renew_soon())
-        self._reading = QueueReading(
+        self._reading = QueueReader(
             self._queue, self.spawn, lambda deliveries: self.put(QueueBatch(deliveries)), self._resynchronise
         )
-        self._heartbeat = Heartbeat(
+        self._heartbeat = LeaseKeeper(
             bus,
             server_id,
             self.incarnation,
@@ -102,11 +102,11 @@ class SocketServer(Actor):
         )
         self._own = OwnStatus(bus, self._heartbeat, server_id, self.incarnation)
         self._start = ServerStart(bus, self._own, server_id, settings.server.start_attempts)
-        self._presence = Presence(bus, self, inspect=self._inspected)
+        self._micro_service = MicroService(bus, self, inspect=self._inspected)
         self._tls = ServerTls.of("socket", settings.socket.certificate_file, settings.socket.key_file)
         self._server: Server | None = None
         self.port = 0  # where it listens, once it does
-        self._endpoints = Endpoints(store, server_id)
+        self._endpoints = ReadyServers(store, server_id)
         self._view = ViewWatch(bus, self._queue, self._outbox)
         self._clients = Clients(
             settings,
@@ -120,7 +120,7 @@ class SocketServer(Actor):
             incarnation=self.incarnation,
             follow_queue=self._reading.follow,
         )
-        self._deliveries = Deliveries(self, self._clients, bus, log_end, self._say_ready)
+        self._deliveries = Dispatcher(self, self._clients, bus, log_end, self._say_ready)
         self._departure: Departure | None = None
         self._stopped_because: str | None = None
 
@@ -139,7 +139,7 @@ class SocketServer(Actor):
         await self._start.step("SUBSCRIBE_FAILED", self._subscribe)
         self.spawn(self._view.run(self._clients.sessions), "view")
         self.spawn(self._outbox.run(), "outbox")
-        await self._start.step("HANDLER_REGISTER_FAILED", self._presence.announce)
+        await self._start.step("HANDLER_REGISTER_FAILED", self._micro_service.announce)
         await self._endpoints.read()
         await self._start.step("PORT_OPEN_FAILED", self._open_port)
         self._heartbeat.measure()
@@ -215,7 +215,7 @@ class SocketServer(Actor):
                     await self._own.publish_quietly(ServerStatusCode.STOPPED, self._stopped_because)
         finally:
             reader.cancel()
-            await self._presence.withdraw()
+            await self._micro_service.withdraw()
 
     # -- from the queue ------------------------------------------------------------------------------
 
@@ -283,7 +283,7 @@ class SocketServer(Actor):
 
     async def _sweep(self) -> None:
         """Look after the sockets all the time; send clients elsewhere when NATS is away for long."""
-        sweep = Sweep(self._settings.socket, self._connections)
+        sweep = Keepalive(self._settings.socket, self._connections)
         swept = 0
         while True:
             await sweep.once()
@@ -352,9 +352,9 @@ class SocketServer(Actor):
         self.spawn(session.connection.end(CloseCode.KICKED, LossReason.KICKED.value), "kick")
         return Done(text=f"{session.address} is closed with {CloseCode.KICKED:d}", details=session.details())
 
-    def _connections(self) -> list[Connection]:
+    def _connections(self) -> list[WebSocketConnection]:
         connections = self._server.all_connections if self._server is not None else ()
-        return [connection for connection in connections if isinstance(connection, Connection)]
+        return [connection for connection in connections if isinstance(connection, WebSocketConnection)]
 
     # -- inspection ----------------------------------------------------------------------------------
 

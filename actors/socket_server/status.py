@@ -6,7 +6,7 @@ import logging
 import time
 
 from actors.runtime.broker.connection import Bus, Outgoing
-from actors.socket_server.lease import Heartbeat
+from actors.socket_server.lease import LeaseKeeper
 from protocol.broker import subjects
 from protocol.broker.streams import queue_id
 from protocol.errors import BrokerUnavailable
@@ -20,7 +20,7 @@ log = logging.getLogger("examwire.socket_server")
 class OwnStatus:
     """`now`: READY, DRAINING or STOPPING (`None` while it starts). `url`: the address for clients, once it is known."""
 
-    def __init__(self, bus: Bus, heartbeat: Heartbeat, server_id: str, incarnation: str) -> None:
+    def __init__(self, bus: Bus, heartbeat: LeaseKeeper, server_id: str, incarnation: str) -> None:
         self._bus = bus
         self._heartbeat = heartbeat
         self._server_id = server_id

@@ -50,7 +50,7 @@ class Difference:
 
 
 @dataclass(slots=True)
-class Report:
+class AuditReport:
     """What was compared, and what differs. `older`: records that began before the log does, so nobody can tell.
 
     `in_flight`: keys with facts that are not acknowledged yet, and that did not come to rest while we looked.
@@ -92,7 +92,7 @@ class Audit:
         self._store = store
         self.projection = Projection(plan_id)
 
-    async def run(self) -> Report:
+    async def run(self) -> AuditReport:
         """Replay the log, compare everything, and look again at what differs."""
         began = time.monotonic()
         projection = self.projection
@@ -109,7 +109,7 @@ class Audit:
             wanted = look.again
             if not wanted:
                 break
-        return Report(
+        return AuditReport(
             whole=await self._store.mark.is_whole(),
             plan_id=projection.plan_id,
             messages=projection.messages,

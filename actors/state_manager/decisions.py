@@ -20,8 +20,8 @@ from protocol.messages.proctor_events import Event
 from protocol.records import keys
 from protocol.records import kinds as records
 from protocol.records.placement import Item, record_of
-from protocol.records.writes import RecordWrite, Stored
-from protocol.rules.connection_state import Connection, server_of
+from protocol.records.writes import RecordWrite, StoredRecord
+from protocol.rules.connection_state import ConnectionState, server_of
 from protocol.rules.effects import Effect
 from protocol.rules.history import History, fold, insert
 from protocol.rules.mobile_sync import MobileSync
@@ -45,7 +45,7 @@ class Decided:
     follow_ups: list[tuple[str, Message]] = field(default_factory=list)
     damaged: list[tuple[Item, str]] = field(default_factory=list)
     unreadable: list[Restate] = field(default_factory=list)
-    connections: dict[str, Connection] = field(default_factory=dict)
+    connections: dict[str, ConnectionState] = field(default_factory=dict)
     mobile_syncs: dict[str, MobileSync] = field(default_factory=dict)
     notices: dict[str, Notices] = field(default_factory=dict)
     applied: int = 0
@@ -136,7 +136,7 @@ class Decisions:
             work, first = conflicts, False
         await self._check_servers(items, decided)
 
-    def _decide(self, record: _Record, stored: Stored) -> _Outcome:
+    def _decide(self, record: _Record, stored: StoredRecord) -> _Outcome:
         kind = record.kind
         history = kind.read(stored.history, self.floor)
         outcome = _Outcome(key=record.key, kind=kind)
@@ -158,10 +158,10 @@ class Decisions:
         return outcome
 
     def _keep_beside(
-        self, wanted: Sequence[tuple[str, str]], loaded: Sequence[Stored | StateDamaged], decided: Decided
+        self, wanted: Sequence[tuple[str, str]], loaded: Sequence[StoredRecord | StateDamaged], decided: Decided
     ) -> None:
         for (key, examinee), stored in zip(wanted, loaded, strict=True):
-            if isinstance(stored, Stored):
+            if isinstance(stored, StoredRecord):
                 try:
                     if key.endswith(":notices"):
                         notices = fold(records.NOTICES.read(stored.history), records.NOTICES.rule)
@@ -183,7 +183,7 @@ class Decisions:
         known: dict[str, Server] = {}
         stored_servers = await self._store.load([keys.server_status(holder) for holder in holders])
         for holder, stored in zip(holders, stored_servers, strict=True):
-            if isinstance(stored, Stored):
+            if isinstance(stored, StoredRecord):
                 try:
                     known[holder] = fold(records.SERVER.read(stored.history), records.SERVER.rule)
                 except ValueError as damage:  # says nothing about those who connect there
@@ -238,7 +238,7 @@ class _Outcome:
                     aspect=self.kind.aspect,
                 )
                 decided.follow_ups.append((f"restate:{version}", restate))
-        if isinstance(self.state, Connection):
+        if isinstance(self.state, ConnectionState):
             decided.connections[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
         elif isinstance(self.state, MobileSync):
             decided.mobile_syncs[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.dead_letter import dead_letter, letter_of
-from actors.runtime.broker.ordered_publisher import InOrder, Parcel
-from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.broker.ordered_publisher import OrderedPublisher, Parcel
+from actors.runtime.broker.stream_admin import StoredMessage
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import spans as traces
 from actors.state_manager.decisions import Decided
@@ -35,7 +35,7 @@ from protocol.messages.proctor_events import Event
 from protocol.messages.server_messages import ServerStatus
 from protocol.messages.session_messages import SessionClose, SessionLost, SessionState
 from protocol.records import keys
-from protocol.rules.connection_state import Connection
+from protocol.rules.connection_state import ConnectionState
 from protocol.rules.effects import (
     CloseSocket,
     EndSessions,
@@ -56,29 +56,29 @@ READ_AGAIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class PublishResult:
     """What a batch has led to: messages on their way, and the examinees to be watched for after that."""
 
     sent: Parcel
     watches: list[Outgoing]
 
 
-class Telling:
+class EffectPublisher:
     """Publishes what a batch was decided to come to."""
 
     def __init__(self, bus: Bus, store: StateStore) -> None:
         self._bus = bus
-        self._in_order = InOrder(bus)
+        self._in_order = OrderedPublisher(bus)
         self._store = store
 
-    async def tell(self, decided: Decided) -> Told:
+    async def tell(self, decided: Decided) -> PublishResult:
         """Put everything of a batch on its way, in order. Raises `StateUnavailable` (only when sessions are ended)."""
         urgent = [*_to_proctors(decided.events), *_to_servers(decided)]
         later = [*_timers(decided), *_follow_ups(decided), *await self._endings(decided)]
         later += await self._dead_letters(decided)
-        return Told(await self._in_order.send([*urgent, *later]), list(_watches(decided)))
+        return PublishResult(await self._in_order.send([*urgent, *later]), list(_watches(decided)))
 
-    async def complete(self, told: Told, before: Awaitable[object] | None) -> None:
+    async def complete(self, told: PublishResult, before: Awaitable[object] | None) -> None:
         """Return when all of it is stored, however long the broker is away.
 
         The watches of a batch go after those of the one `before`: a newer loss replaces an older one, never the
@@ -123,7 +123,7 @@ class Telling:
 
     async def _dead_letters(self, decided: Decided) -> list[Outgoing]:
         out = []
-        stored: dict[int, Stored | None] = {}
+        stored: dict[int, StoredMessage | None] = {}
         for item, reason in decided.damaged:
             about = {"version": item.version, "plan": getattr(item.message, "plan_id", None)}
             about |= {"examinee": getattr(item.message, "examinee_id", None)}
@@ -156,7 +156,7 @@ class Telling:
                     out.append(Outgoing(address, told, f"damage:{item.version}:{address}"))
         return out
 
-    async def _message_at(self, sequence: int) -> Stored | None:
+    async def _message_at(self, sequence: int) -> StoredMessage | None:
         """A message of the log, which says whether it is a replayed one; however long the broker is away."""
         while True:
             try:
@@ -221,7 +221,7 @@ def _to_servers(decided: Decided) -> list[Outgoing]:
 
 def _session_state(effect: TellState, decided: Decided) -> SessionState:
     examinee = f"{effect.plan_id} {effect.examinee_id}"
-    connection = decided.connections.get(examinee, Connection())
+    connection = decided.connections.get(examinee, ConnectionState())
     return SessionState(
         plan_id=effect.plan_id,
         examinee_id=effect.examinee_id,

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from prometheus_client import Counter, Histogram
 
 from actors.runtime.actor.actor import Actor, on
-from actors.runtime.actor.micro_service import Presence
+from actors.runtime.actor.micro_service import MicroService
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.config.settings import Settings
@@ -27,10 +27,10 @@ from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import spans as traces
 from actors.runtime.telemetry import tracing
 from actors.runtime.telemetry.metrics import REGISTRY
-from actors.runtime.token_bucket import Pace
+from actors.runtime.token_bucket import TokenBucket
 from actors.state_manager import spans
 from actors.state_manager.decisions import Decided, Decisions
-from actors.state_manager.effects import Telling, Told
+from actors.state_manager.effects import EffectPublisher, PublishResult
 from actors.state_manager.metrics import count_superseded, count_told
 from actors.state_manager.partitions import StatePartitions
 from actors.state_manager.progress import StateProgress
@@ -99,10 +99,10 @@ class StateManager(Actor):
         self._status = StatusLog(bus)
         self._partitions = StatePartitions(bus)
         self._decisions = Decisions(store, self._status)
-        self._telling = Telling(bus, store)
+        self._telling = EffectPublisher(bus, store)
         self._repair = StateRepair(bus, store)
         self._repairing = asyncio.Lock()
-        self._presence = Presence(bus, self)
+        self._micro_service = MicroService(bus, self)
         self._floor_wanted = asyncio.Event()
         self._in_flight = asyncio.Semaphore(IN_FLIGHT)
         self._last: asyncio.Future[None] | None = None
@@ -112,7 +112,7 @@ class StateManager(Actor):
     async def on_start(self) -> None:
         self.spawn(self._progress.run(), "progress")
         await self._partitions.ready()
-        await self._presence.announce()
+        await self._micro_service.announce()
         for reader in self._partitions.readers:
             self.spawn(self._partitions.read(reader), f"read {reader.spec.name}")
         self.spawn(self._collect(), "collect")
@@ -121,7 +121,7 @@ class StateManager(Actor):
 
     async def on_stop(self) -> None:
         await self._partitions.release()
-        await self._presence.withdraw()
+        await self._micro_service.withdraw()
 
     def details(self) -> dict[str, Any]:
         consumers = [f"{reader.spec.stream}/{reader.spec.name}" for reader in self._partitions.readers]
@@ -133,7 +133,7 @@ class StateManager(Actor):
         }
 
     async def _collect(self) -> None:
-        pace = Pace(BATCHES_PER_SECOND, burst=20)
+        pace = TokenBucket(BATCHES_PER_SECOND, burst=20)
         while True:
             await self.put(StatusBatch(await self._partitions.arrived()))
             await pace.wait()
@@ -258,7 +258,7 @@ class StateManager(Actor):
 
     async def _complete(
         self,
-        told: Told,
+        told: PublishResult,
         deliveries: list[Delivery],
         earlier: asyncio.Future[None] | None,
         done: asyncio.Future[None],

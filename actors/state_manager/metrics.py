@@ -9,7 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from actors.runtime.actor.registry import CENSUS
+from actors.runtime.actor.registry import ACTORS
 from actors.runtime.telemetry.metrics import REGISTRY
 from protocol.close_codes import CLOSE_RULES
 from protocol.messages.base import Message
@@ -107,7 +107,7 @@ class _StateManagers(Collector):
             "Whether the state manager stands still: redis, until it answers; state, until it is brought up to the log",
             labels=["reason"],
         )
-        details = [manager.details() for manager in CENSUS.living("state-manager")]
+        details = [manager.details() for manager in ACTORS.living("state-manager")]
         for reason in ("redis", "state"):
             waiting.add_metric([reason], max((one["waitingFor"] == reason for one in details), default=0))
         yield waiting

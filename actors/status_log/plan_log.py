@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.stream_reader import read_stream
-from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.broker.stream_admin import StoredMessage
 from protocol.broker import subjects
 from protocol.broker.streams import STATUS
 from protocol.log.entries import LogEntry, entries, may_name
@@ -65,7 +65,7 @@ class PlanLog:
         return beginning, outages
 
 
-async def read_plan(bus: Bus, plan_id: str, first: int = 1) -> AsyncIterator[Stored]:
+async def read_plan(bus: Bus, plan_id: str, first: int = 1) -> AsyncIterator[StoredMessage]:
     """All messages of the log about a plan from sequence `first` on, in order. Raises `BrokerUnavailable`."""
     last = (await bus.stream_state(STATUS.name)).last
     for subject in subjects.status_of_plan(plan_id):

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.broker.stream_admin import StoredMessage
 from actors.status_log.status_log import Extent, SetAside, StatusLog, facts_of
 from protocol.log.version import floor_of, version_of
 from protocol.messages.base import Message
@@ -117,7 +117,7 @@ class Projection:
                 line.base = line.head
                 del self._open[key]
 
-    def _add(self, stored: Stored) -> None:
+    def _add(self, stored: StoredMessage) -> None:
         self.messages += 1
         items: list[Item] = []
         for item in facts_of(stored):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.stream_reader import read_stream
-from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.broker.stream_admin import StoredMessage
 from protocol.broker import subjects
 from protocol.broker.dead_letters import Letter
 from protocol.broker.streams import DEADLETTER, STATE_MANAGERS, STATUS
@@ -92,7 +92,7 @@ class StatusLog:
         state = await self._bus.stream_state(STATUS.name)
         return Extent(state.first, state.last, acknowledged, max(delivered, acknowledged))
 
-    async def read(self, first: int, last: int, plan_id: str | None = None) -> AsyncIterator[Stored]:
+    async def read(self, first: int, last: int, plan_id: str | None = None) -> AsyncIterator[StoredMessage]:
         """The messages from `first` to `last`, in order for each record; of one plan or of everything.
 
         Schedules (`status.timer.>`) are no facts.
@@ -123,7 +123,7 @@ def said_of_server(state: Server, facts: Iterable[Item | Malformed]) -> Server:
     return state
 
 
-def facts_of(stored: Stored) -> Iterator[Item | Malformed]:
+def facts_of(stored: StoredMessage) -> Iterator[Item | Malformed]:
     """The facts in a message of STATUS as the state managers read it."""
     scheduled = log_entries.SCHEDULER in stored.headers
     for index, message in enumerate(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.runtime.actor.actor import Actor
-from actors.runtime.actor.micro_service import Presence
+from actors.runtime.actor.micro_service import MicroService
 from actors.runtime.actor.subscriber import Received, Subscriber
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import PullConsumer
@@ -26,7 +26,7 @@ log = logging.getLogger("examwire.advisory_watch")
 NORMAL = RECONNECT_EXHAUSTED.filters  # an examinee who did not come back: the reconnect watch deals with those
 
 
-class AdvisoryWatch(Actor):
+class DeadLetterWatch(Actor):
     """Puts what consumers gave up aside, with who gave up and why. Several may run: they share the consumer."""
 
     kind = "advisory-watch"
@@ -34,16 +34,16 @@ class AdvisoryWatch(Actor):
     def __init__(self, bus: Bus, name: str) -> None:
         super().__init__(f"advisory-watch.{name}")
         self._bus = bus
-        self._presence = Presence(bus, self)
+        self._micro_service = MicroService(bus, self)
         self.put_aside = self.normal = 0
 
     async def on_start(self) -> None:
         await self._bus.consumer_ready(ADVISORY_WATCH.stream, ADVISORY_WATCH.name)
-        await self._presence.announce()
+        await self._micro_service.announce()
         self.spawn(self._follow(), "follow")
 
     async def on_stop(self) -> None:
-        await self._presence.withdraw()
+        await self._micro_service.withdraw()
 
     def details(self) -> dict[str, Any]:
         return {

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from actors.runtime.actor.actor import Actor
-from actors.runtime.actor.micro_service import Presence
+from actors.runtime.actor.micro_service import MicroService
 from actors.runtime.actor.subscriber import Again, Received, Subscriber
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
@@ -48,16 +48,16 @@ class LeaseWatch(Actor):
         self._looks = round(3 * self._grace)
         """Trouble that never ends makes nobody immortal: so many looks, a second apart, are enough in any case."""
         self._second_look = settings.server.lease_seconds / 3 + 0.3
-        self._presence = Presence(bus, self)
+        self._micro_service = MicroService(bus, self)
         self.heartbeats = self.lost = 0
 
     async def on_start(self) -> None:
         await self._bus.consumer_ready(LEASE_WATCH.stream, LEASE_WATCH.name)
-        await self._presence.announce()
+        await self._micro_service.announce()
         self.spawn(self._follow(), "follow")
 
     async def on_stop(self) -> None:
-        await self._presence.withdraw()
+        await self._micro_service.withdraw()
 
     def details(self) -> dict[str, Any]:
         consumer = f"{LEASE_WATCH.stream}/{LEASE_WATCH.name}"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.runtime.actor.actor import Actor
-from actors.runtime.actor.micro_service import Presence
+from actors.runtime.actor.micro_service import MicroService
 from actors.runtime.actor.subscriber import Received, Subscriber
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
@@ -23,7 +23,7 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.watches.metrics import ATTEMPTS, EXHAUSTED
 from protocol.broker import subjects
-from protocol.broker.stream_codecs import Advisory, Wait, decode_advisory, decode_wait, wait_of
+from protocol.broker.stream_codecs import Advisory, ReconnectWait, decode_advisory, decode_wait, wait_of
 from protocol.broker.streams import RECONNECT_EXHAUSTED, ladder_of, reconnect_watch
 from protocol.errors import StateDamaged, StateLost, StateUnavailable
 from protocol.messages.base import Message
@@ -58,19 +58,19 @@ class ReconnectWatch(Actor):
         self._ladder = ladder_of(self._max_attempts, settings.reconnect.backoff_seconds)
         self._consumer = reconnect_watch(self._max_attempts, settings.reconnect.backoff_seconds)
         self._grace = min(GRACE_SECONDS, self._ladder[0] / 4)
-        self._presence = Presence(bus, self)
+        self._micro_service = MicroService(bus, self)
         self._unseen: type[Exception] | None = None
         self.attempts = self.exhausted = 0
 
     async def on_start(self) -> None:
         await self._bus.consumer_ready(self._consumer.stream, self._consumer.name)
         await self._bus.consumer_ready(RECONNECT_EXHAUSTED.stream, RECONNECT_EXHAUSTED.name)
-        await self._presence.announce()
+        await self._micro_service.announce()
         self.spawn(self._count(), "attempts")
         self.spawn(self._give_up(), "exhausted")
 
     async def on_stop(self) -> None:
-        await self._presence.withdraw()
+        await self._micro_service.withdraw()
 
     def details(self) -> dict[str, Any]:
         consumers = [f"{one.stream}/{one.name}" for one in (self._consumer, RECONNECT_EXHAUSTED)]
@@ -90,12 +90,14 @@ class ReconnectWatch(Actor):
             if new:
                 self.spawn(self._after_grace(subscriber, new), "grace")
 
-    async def _after_grace(self, subscriber: Subscriber[Wait], received: list[Received[Wait]]) -> None:
+    async def _after_grace(
+        self, subscriber: Subscriber[ReconnectWait], received: list[Received[ReconnectWait]]
+    ) -> None:
         """Who is back at once was never away for anybody; and a hall's losses go before its attempts."""
         await asyncio.sleep(self._grace)
         await subscriber.together(received, self._attempts)
 
-    async def _attempts(self, received: Sequence[Received[Wait]]) -> None:
+    async def _attempts(self, received: Sequence[Received[ReconnectWait]]) -> None:
         """The next attempt of these has begun. Settled are those who were back; the others come again after it."""
         began = time.perf_counter()
         by_plan: dict[str, list[Message]] = {}
@@ -131,7 +133,7 @@ class ReconnectWatch(Actor):
         self.account_for(Attempts([one.delivery for one in received]), began)
         self.handled += len(received) - 1  # a batch counts as its messages
 
-    async def _over(self, waited_for: list[tuple[Delivery, Wait]]) -> list[bool]:
+    async def _over(self, waited_for: list[tuple[Delivery, ReconnectWait]]) -> list[bool]:
         """Which of these outages are over. With Redis away: none, as far as we know; the rules fence the attempt."""
         wanted = [keys.progress(wait.plan_id, wait.examinee_id) for _, wait in waited_for]
         try:

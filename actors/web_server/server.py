@@ -32,13 +32,13 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from actors.runtime.actor.actor import Actor
-from actors.runtime.actor.micro_service import Presence
+from actors.runtime.actor.micro_service import MicroService
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, require_secret_beyond_loopback
 from actors.runtime.config.tls import ServerTls
 from actors.runtime.config.tokens import TokenVerifier
 from actors.runtime.http.single_headers import repeated
-from actors.runtime.store.ready_servers import Endpoints
+from actors.runtime.store.ready_servers import ReadyServers
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import spans as traces
 from actors.runtime.telemetry.logs import Tally
@@ -109,14 +109,14 @@ class WebServer(Actor):
         self.uploads = MobileUploads(settings.mobile_sync, bus, store, self.captures, self._stages)
         self._tls = ServerTls.of("web", settings.web.certificate_file, settings.web.key_file)
         self._proxies = [ipaddress.ip_network(one, strict=False) for one in settings.web.trusted_proxies]
-        self._endpoints = Endpoints(store)
+        self._endpoints = ReadyServers(store)
         pages = Pages(lambda: self._endpoints.known, settings.web.connect_sources)
         api = PlanApi(settings.mobile_sync, bus, self._verifier, self._endpoints)
         self.codes = PhoneCodes(settings, bus, self._stages, self._verifier)
         self._tally = Tally(log, self.address)
         self._http: HttpServer | None = None
         self._serving: asyncio.Task[None] | None = None
-        self._presence = Presence(bus, self)
+        self._micro_service = MicroService(bus, self)
         self._app = Starlette(
             routes=[
                 # `:path`, so that an id with a slash in it is told what is wrong with it instead of "not found".
@@ -180,7 +180,7 @@ class WebServer(Actor):
         self.spawn(self._endpoints.follow(), "endpoints")
         if tls is not None:
             self.spawn(tls.follow(), "certificate")
-        await self._presence.announce()
+        await self._micro_service.announce()
         log.info("%s serves on %s", self.address, self.url)
 
     async def on_stop(self) -> None:
@@ -195,7 +195,7 @@ class WebServer(Actor):
                 await asyncio.wait(set(self._http.server_state.tasks), timeout=1)
         await self.uploads.close()
         self.captures.close()
-        await self._presence.withdraw()
+        await self._micro_service.withdraw()
 
     async def _tidy(self) -> None:
         """Now and then: remove leftovers, pictures that were replaced, and those that are too old."""

@@ -9,7 +9,7 @@ from typing import Any
 from actors.runtime.broker.clock import TOLERATED_SECONDS
 from actors.runtime.broker.stream_admin import ConsumerState, StreamState
 from actors.runtime.config.settings import is_loopback
-from cli.operate.streams import Finding as Difference
+from cli.operate.streams import StreamFinding as Difference
 from cli.shared.findings import Finding, State, failed, ok, unknown, warning
 from protocol.broker.streams import NATS_VERSION
 from protocol.messages.codec import MAX_BATCH_BYTES

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from actors.runtime.store.state_store import StateStore
-from cli.load.ledger import Ledger, Phase, Seen, Turn
+from cli.load.ledger import Ledger, ObservedEvent, Phase, Turn
 from cli.load.process import LoadProcess
 from cli.load.workers import examinee_id
 from protocol.errors import RoleFailed, StateLost
@@ -119,10 +119,10 @@ class Hall:
         match event["event"]:
             case "seen":
                 for row in event["rows"]:
-                    self.ledger.see(Seen(*row), process.name)
+                    self.ledger.see(ObservedEvent(*row), process.name)
             case "snapshot":
                 for row in event["rows"]:
-                    self.ledger.cover(Seen(*row), process.name)
+                    self.ledger.cover(ObservedEvent(*row), process.name)
                 self.resyncs += event["last"]
             case "connected":
                 phase = Phase(event["phase"])

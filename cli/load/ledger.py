@@ -35,7 +35,7 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ObservedEvent:
     """One event as the proctor received it, `at` that time. `type`: on the wire."""
 
     type: str
@@ -57,7 +57,7 @@ class _Course:
     """One examinee's losses or recoveries, migrations among them: caused, and told (each version once)."""
 
     caused: list[_Cause] = field(default_factory=list)
-    told: list[Seen] = field(default_factory=list)
+    told: list[ObservedEvent] = field(default_factory=list)
 
     @property
     def matched(self) -> int:
@@ -65,7 +65,7 @@ class _Course:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class LedgerVerdict:
     """`restated`: told anew by the state manager because a late message changed what was told; no fault.
 
     `false_alarms`: losses told of examinees who had only migrated.
@@ -109,7 +109,7 @@ class Ledger:
         course.caused.append(_Cause(at, phase, migrated))
         self._outstanding += 1 - (course.matched - before)
 
-    def see(self, event: Seen, by: str = "") -> None:
+    def see(self, event: ObservedEvent, by: str = "") -> None:
         """Note a connection event; of any type, since all share an examinee's version."""
         identity = (event.type, event.examinee_id, event.version)
         if (by, *identity) in self._heard:
@@ -129,7 +129,7 @@ class Ledger:
             self._outstanding -= course.matched - before
             self._last[event.examinee_id] = event.type
 
-    def cover(self, event: Seen, by: str = "") -> None:
+    def cover(self, event: ObservedEvent, by: str = "") -> None:
         """Take in a row of a later snapshot: it stands for an event only when it says something new."""
         newest = self._newest_of_all.get(event.examinee_id, 0)
         if event.version > newest and event.type != self._last.get(event.examinee_id):
@@ -144,7 +144,7 @@ class Ledger:
         """How many of these the proctor was told."""
         return len(self._course(examinee_id, turn).told)
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> LedgerVerdict:
         """What is wrong. More losses (or recoveries) told than caused are doubled, whatever their versions."""
         missing = excess = restated = false_alarms = 0
         for course in self._courses.values():
@@ -155,7 +155,7 @@ class Ledger:
             missing += max(0, len(course.caused) - len(course.told))
             excess += max(0, len(course.told) - again - len(course.caused))
             restated += again
-        return Verdict(missing, self.repeated + excess, self.out_of_order, restated, false_alarms)
+        return LedgerVerdict(missing, self.repeated + excess, self.out_of_order, restated, false_alarms)
 
     @property
     def migrated(self) -> int:
@@ -172,7 +172,7 @@ class Ledger:
         """When the proctor was told those of the phase."""
         return [event.at for _, event in self._pairs(turn, phase)]
 
-    def _pairs(self, turn: Turn, phase: Phase) -> Iterable[tuple[_Cause, Seen]]:
+    def _pairs(self, turn: Turn, phase: Phase) -> Iterable[tuple[_Cause, ObservedEvent]]:
         for (_, kind), course in self._courses.items():
             if kind is turn:
                 told = sorted(course.told, key=lambda event: event.version)

@@ -27,7 +27,7 @@ from cli.load.baseline import BarePath
 from cli.load.fleet import Fleet
 from cli.load.hall import Hall
 from cli.load.percentiles import Percentiles
-from cli.load.report import Report
+from cli.load.report import LoadReport
 from cli.load.scenarios import Run, hall_outage, one_by_one, rolling_restart, steady
 from cli.load.workers import raise_file_limit
 from cli.shared.output import ExitCode, Format, OutputOption, say, show, table
@@ -162,7 +162,7 @@ def app_command(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _drawn(report: Report) -> Any:
+def _drawn(report: LoadReport) -> Any:
     machine = report.machine
     title = (
         f"{report.scenario}, {report.examinees} examinees, {report.servers} socket server(s), "
@@ -171,7 +171,7 @@ def _drawn(report: Report) -> Any:
     return table(["figure", ""], report.rows(), title=title)
 
 
-async def _until_signalled(asked: Plan) -> Report:
+async def _until_signalled(asked: Plan) -> LoadReport:
     """The run; SIGTERM ends it as Ctrl-C does, with everything stopped."""
     running = asyncio.current_task()
     assert running is not None
@@ -184,7 +184,7 @@ async def _until_signalled(asked: Plan) -> Report:
         raise
 
 
-async def _load(asked: Plan) -> Report:
+async def _load(asked: Plan) -> LoadReport:
     found = machine()
     async with AsyncExitStack() as stack:
         fleet, urls, environment = await _system(asked, stack)
@@ -202,7 +202,7 @@ async def _load(asked: Plan) -> Report:
             stack.push_async_callback(bare.stop)
             await bare.start()
 
-        report = Report(asked.scenario, asked.plan_id, asked.examinees, len(urls), found)
+        report = LoadReport(asked.scenario, asked.plan_id, asked.examinees, len(urls), found)
 
         def processes() -> Mapping[str, Sequence[int]]:
             own = {**hall.processes(), "load: itself": [os.getpid()]}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cli.load.ledger import Verdict
+from cli.load.ledger import LedgerVerdict
 from cli.load.percentiles import Percentiles
 
 
@@ -14,7 +14,7 @@ from cli.load.percentiles import Percentiles
 class Baseline:
     """The bare engine path. `losses_per_second` counts its messages; `ratio`: how many times as long ours takes.
 
-    `losses_per_second_overall`: as in `Report`, from before the publish.
+    `losses_per_second_overall`: as in `LoadReport`, from before the publish.
     """
 
     latency: Percentiles | None = None
@@ -32,7 +32,7 @@ class Baseline:
 
 
 @dataclass(slots=True)
-class Report:
+class LoadReport:
     """The figures of one run; `None`: the scenario does not measure it. `notes` say how figures were taken.
 
     `losses_per_second`: count / (last frame - first frame). `losses_per_second_overall`, of a hall outage: count /
@@ -51,7 +51,7 @@ class Report:
     latency: Percentiles | None = None
     redis_latency: Percentiles | None = None
     recovery_latency: Percentiles | None = None
-    verdict: Verdict = field(default_factory=Verdict)
+    verdict: LedgerVerdict = field(default_factory=LedgerVerdict)
     redis_disagrees: int = 0
     unexpected_losses: int = 0
     not_admitted: int = 0

@@ -18,7 +18,7 @@ from cli.load.hall import REDIS_PATIENCE_SECONDS, REDIS_POLL_SECONDS, REDIS_SAMP
 from cli.load.ledger import Phase, Turn
 from cli.load.percentiles import Percentiles, per_second
 from cli.load.process_costs import cpu_times, resident_bytes, settled_bytes, spent
-from cli.load.report import Baseline, Report
+from cli.load.report import Baseline, LoadReport
 
 PAUSE_SECONDS = 0.02
 """Between rounds, so that what follows a frame (acks, the examinee's own state) is done with."""
@@ -36,7 +36,7 @@ class Run:
 
     hall: Hall
     store: StateStore
-    report: Report
+    report: LoadReport
     processes: Callable[[], Mapping[str, Sequence[int]]]
     bare: BarePath | None
     progress: Callable[[str], None]

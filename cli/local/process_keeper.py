@@ -29,7 +29,7 @@ class Rivalry:
 RIVALRY = Rivalry()
 
 
-class Keeper:
+class ProcessKeeper:
     """Keeps children running. More than `intensity.restarts` within its period: `wait` raises `RoleFailed`.
 
     A child that has ended in good order (exit code 0) is started again as well; that is no failure and not counted.

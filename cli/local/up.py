@@ -31,7 +31,7 @@ from cli.local.data_dir import DataDirClaim
 from cli.local.engines import NatsServer, RedisServer
 from cli.local.kept_ports import KeptPorts
 from cli.local.page_links import advice, described, page_bases, page_links
-from cli.local.process_keeper import END_SECONDS, Keeper
+from cli.local.process_keeper import END_SECONDS, ProcessKeeper
 from cli.local.processes import EngineProcess, RoleProcess
 from cli.run import ENGINES, LOGS, SERVER_SETTINGS, SOCKET_TLS, WEB_TLS, JsonOption
 from cli.shared.options import as_environment, flattened, takes_settings
@@ -141,7 +141,7 @@ class System:
         """Until a signal (0), or until a process cannot be kept (`RoleFailed`)."""
         claim = DataDirClaim(self.data_dir)
         self._remove_files()  # of one that was killed
-        keeper = Keeper(INTENSITY, claim.record)
+        keeper = ProcessKeeper(INTENSITY, claim.record)
         stop = _on_signals(keeper)
         stopping = asyncio.create_task(stop.wait())
         working = asyncio.create_task(self._work(keeper, json_ready))
@@ -156,7 +156,7 @@ class System:
             claim.release()
         return ExitCode.OK
 
-    async def _work(self, keeper: Keeper, json_ready: bool) -> None:
+    async def _work(self, keeper: ProcessKeeper, json_ready: bool) -> None:
         roles = await self._start(keeper)
         await self._recorded(roles)
         ready = self._ready_line(roles)
@@ -174,7 +174,7 @@ class System:
 
     # -- starting and stopping -----------------------------------------------------------------------
 
-    async def _start(self, keeper: Keeper) -> dict[str, RoleProcess]:
+    async def _start(self, keeper: ProcessKeeper) -> dict[str, RoleProcess]:
         nats_port, redis_port = self._engine_ports
         if "nats_url" not in self.settings.model_fields_set:
             self.engines.append(EngineProcess(NatsServer(self.data_dir / "nats", nats_port)))
@@ -249,7 +249,7 @@ class System:
         finally:
             await store.close()
 
-    def _stop_order(self, keeper: Keeper) -> list[list[Any]]:
+    def _stop_order(self, keeper: ProcessKeeper) -> list[list[Any]]:
         """Who depends on others goes first; engines last."""
         by_name = {child.name: child for child in keeper.children}
         order = [["web-server"], list(SERVER_IDS), ["state-manager"], ["queue-server"]]
@@ -364,7 +364,7 @@ def targets(roles: Mapping[str, RoleProcess]) -> list[dict[str, Any]]:
     ]
 
 
-def _on_signals(keeper: Keeper) -> asyncio.Event:
+def _on_signals(keeper: ProcessKeeper) -> asyncio.Event:
     """Set at the first SIGINT, SIGTERM or SIGHUP; the second one kills everything and ends the process."""
     stop = asyncio.Event()
 

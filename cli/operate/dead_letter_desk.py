@@ -11,7 +11,7 @@ import pydantic_core
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.stream_reader import read_stream
-from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.broker.stream_admin import StoredMessage
 from actors.runtime.store.state_store import StateStore
 from actors.status_log.plan_log import read_plan
 from protocol.broker import subjects
@@ -171,7 +171,7 @@ class DeadLetterDesk:
         await self.discard(number)
         return done
 
-    async def _source_of(self, filed: Filed) -> Stored:
+    async def _source_of(self, filed: Filed) -> StoredMessage:
         """The message that a letter is about, as the broker has stored it. Raises `NotReplayed`."""
         source = filed.letter.source
         stored = await self._bus.message_at(source.stream, source.number) if source.number > 0 else None
@@ -303,7 +303,7 @@ class DeadLetterDesk:
         return None
 
 
-def _filed(stored: Stored) -> Filed:
+def _filed(stored: StoredMessage) -> Filed:
     try:
         letter = Letter.read(stored.payload)
     except ProtocolError as error:

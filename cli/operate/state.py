@@ -11,7 +11,7 @@ import typer
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.state_manager.audit import Audit, Report
+from actors.state_manager.audit import Audit, AuditReport
 from actors.state_manager.repair import Repair, StateRepair
 from actors.status_log.status_log import StatusLog
 from cli.shared.live_actors import connected
@@ -47,7 +47,7 @@ def verify(settings: Settings, plan_id: PlanOption = None, output: OutputOption 
     heard of the plan. 4: the log or Redis cannot be read.
     """
 
-    async def work(bus: Bus, store: StateStore) -> Report:
+    async def work(bus: Bus, store: StateStore) -> AuditReport:
         return await Audit(StatusLog(bus), store, _checked(plan_id)).run()
 
     report = _connected(settings, work)
@@ -71,7 +71,7 @@ def rebuild(
     Safe while everything runs, to interrupt, to repeat, and for several at once. Exit code 0: they agree now.
     """
 
-    async def work(bus: Bus, store: StateStore) -> tuple[Report, list[Repair], Report]:
+    async def work(bus: Bus, store: StateStore) -> tuple[AuditReport, list[Repair], AuditReport]:
         repairs = []
         repair = StateRepair(bus, store)
         if not await store.mark.is_whole():
@@ -101,7 +101,7 @@ def rebuild(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _agree(report: Report) -> bool:
+def _agree(report: AuditReport) -> bool:
     return report.whole and not report.differences
 
 
@@ -124,7 +124,7 @@ def _repair(repair: Repair) -> dict[str, Any]:
     }
 
 
-def _report(report: Report) -> dict[str, Any]:
+def _report(report: AuditReport) -> dict[str, Any]:
     return {
         "agree": _agree(report),
         "whole": report.whole,
@@ -144,7 +144,7 @@ def _report(report: Report) -> dict[str, Any]:
     }
 
 
-def _draw(report: Report) -> RenderableType:
+def _draw(report: AuditReport) -> RenderableType:
     from rich.console import Group
 
     lines = [
@@ -169,7 +169,7 @@ def _draw(report: Report) -> RenderableType:
     return Group(paragraph(lines), table(["key", "field", "in Redis", "by the log"], rows))
 
 
-def _draw_rebuild(before: Report, repairs: list[Repair], after: Report) -> RenderableType:
+def _draw_rebuild(before: AuditReport, repairs: list[Repair], after: AuditReport) -> RenderableType:
     from rich.console import Group
 
     written = sum(one.records for one in repairs)

@@ -38,7 +38,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class StreamFinding:
     """A stream or a consumer (`STREAM/consumer`) on the broker. `fields`: name -> (found, wanted)."""
 
     kind: Literal["stream", "consumer"]
@@ -111,7 +111,7 @@ def apply(settings: Settings, output: OutputOption = Format.TABLE) -> None:
     run_until_interrupted(work())
 
 
-async def compare(bus: Bus, settings: Settings) -> list[Finding]:
+async def compare(bus: Bus, settings: Settings) -> list[StreamFinding]:
     """Every declared stream and consumer as the broker has it. Raises `BrokerUnavailable`."""
     findings = []
     for stream in topology_streams(settings):
@@ -126,19 +126,21 @@ async def compare(bus: Bus, settings: Settings) -> list[Finding]:
     return findings
 
 
-def _finding(kind: Literal["stream", "consumer"], name: str, wanted: Any, found: dict[str, Any] | None) -> Finding:
+def _finding(
+    kind: Literal["stream", "consumer"], name: str, wanted: Any, found: dict[str, Any] | None
+) -> StreamFinding:
     if found is None:
-        return Finding(kind, name, "missing", {})
+        return StreamFinding(kind, name, "missing", {})
     difference = config_difference(wanted, found)
     fields = {field: (_plain(there), _plain(here)) for field, (there, here) in difference.items()}
-    return Finding(kind, name, "differs" if fields else "same", fields)
+    return StreamFinding(kind, name, "differs" if fields else "same", fields)
 
 
 def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def _show(findings: list[Finding], output: Format) -> None:
+def _show(findings: list[StreamFinding], output: Format) -> None:
     rows: list[tuple[object, ...]] = []
     for finding in findings:
         fields = finding.fields or {"": (None, None)}

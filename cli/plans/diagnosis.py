@@ -7,7 +7,7 @@ from typing import Any
 
 from cli.shared.times import lasting, local
 from protocol.log.timeline_entry import Happening, What
-from protocol.rules.connection_state import READMITTED, Connection
+from protocol.rules.connection_state import READMITTED, ConnectionState
 from protocol.times import parse_time
 
 MEANINGS: dict[str, tuple[str, str]] = {
@@ -53,7 +53,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
 
 
 @dataclass(slots=True)
-class Seen:
+class ExamineeEvidence:
     """What is known of an examinee; `None`: whoever knows it did not answer.
 
     `record`, `picture`, `server`: hashes of Redis. `session`: the live session's inspection, empty when there is none.
@@ -69,7 +69,7 @@ class Seen:
     server: dict[str, str] | None = None
     session: dict[str, Any] | None = None
     happened: list[Happening] | None = None
-    by_log: Connection | None = None
+    by_log: ConnectionState | None = None
     letters: list[int] | None = None
     others_gone: int = 0
     others_of_server: int = 0
@@ -97,7 +97,7 @@ class Diagnosis:
     disagreements: list[str] = field(default_factory=list)
 
 
-def diagnose(seen: Seen) -> Diagnosis:
+def diagnose(seen: ExamineeEvidence) -> Diagnosis:
     """What to tell an operator."""
     found = _by_status(seen)
     _compare(seen, found)
@@ -109,7 +109,7 @@ def diagnose(seen: Seen) -> Diagnosis:
     return found
 
 
-def _by_status(seen: Seen) -> Diagnosis:
+def _by_status(seen: ExamineeEvidence) -> Diagnosis:
     who = seen.examinee_id
     match seen.status:
         case "CONNECTED":
@@ -131,7 +131,7 @@ def _by_status(seen: Seen) -> Diagnosis:
             return Diagnosis(f"what {who} is cannot be seen now.")
 
 
-def _gone(seen: Seen) -> Diagnosis:
+def _gone(seen: ExamineeEvidence) -> Diagnosis:
     who, reason = seen.examinee_id, _value(seen, "reason") or "UNKNOWN"
     lost = _lost(seen)
     if _value(seen, "exhausted") == "1":
@@ -167,7 +167,7 @@ def _gone(seen: Seen) -> Diagnosis:
     return found
 
 
-def _removed(seen: Seen, text: str) -> Diagnosis:
+def _removed(seen: ExamineeEvidence, text: str) -> Diagnosis:
     last = next((one for one in reversed(seen.happened or ()) if one.what is What.REMOVED), None)
     by = f", by {last.by}" if last is not None else ""
     why = f": {last.reason}" if last is not None and last.reason else ""
@@ -177,7 +177,7 @@ def _removed(seen: Seen, text: str) -> Diagnosis:
     )
 
 
-def _picture_advice(seen: Seen) -> list[str]:
+def _picture_advice(seen: ExamineeEvidence) -> list[str]:
     picture = seen.picture or {}
     match picture.get("status"):
         case "WAITING":
@@ -190,7 +190,7 @@ def _picture_advice(seen: Seen) -> list[str]:
             return []
 
 
-def _compare(seen: Seen, found: Diagnosis) -> None:
+def _compare(seen: ExamineeEvidence, found: Diagnosis) -> None:
     verify = f"if it stays so: `examwire state verify --plan {seen.plan_id}`"
     if seen.record is not None and seen.by_log is not None:
         known = int(seen.record.get("version") or 0)
@@ -218,11 +218,11 @@ def _compare(seen: Seen, found: Diagnosis) -> None:
         )
 
 
-def _value(seen: Seen, name: str) -> str | None:
+def _value(seen: ExamineeEvidence, name: str) -> str | None:
     """A field of the record, or what the log comes to in its place."""
     if seen.record is not None:
         return seen.record.get(name) or None
-    state = seen.by_log or Connection()
+    state = seen.by_log or ConnectionState()
     return {
         "reason": state.reason,
         "since": state.since,
@@ -235,7 +235,7 @@ def _value(seen: Seen, name: str) -> str | None:
     }.get(name)
 
 
-def _lost(seen: Seen) -> Happening | None:
+def _lost(seen: ExamineeEvidence) -> Happening | None:
     return next((one for one in reversed(seen.happened or ()) if one.what in (What.LOST, What.MIGRATING)), None)
 
 
@@ -243,7 +243,7 @@ def _meaning(reason: str | None) -> tuple[str, str]:
     return MEANINGS.get(reason or "UNKNOWN", ("a reason that this command does not know", "Look at the server's log."))
 
 
-def _where(seen: Seen) -> str:
+def _where(seen: ExamineeEvidence) -> str:
     server_id = _value(seen, "serverId")
     if server_id is None:
         return "a server that is not known any more"
@@ -253,15 +253,15 @@ def _where(seen: Seen) -> str:
     return f"{server_id}, which is {status}" if status else f"{server_id}, of which nothing is recorded"
 
 
-def _since(seen: Seen) -> str:
+def _since(seen: ExamineeEvidence) -> str:
     since = _value(seen, "since")
     return f"{local(since)} ({_long(seen)})" if since else "a time that is not known"
 
 
-def _long(seen: Seen) -> str:
+def _long(seen: ExamineeEvidence) -> str:
     since = _value(seen, "since")
     return _ago(seen, since) if since else "an unknown time"
 
 
-def _ago(seen: Seen, moment: str) -> str:
+def _ago(seen: ExamineeEvidence, moment: str) -> str:
     return lasting(seen.now - parse_time(moment))

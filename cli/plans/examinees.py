@@ -14,7 +14,7 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.status_log.plan_log import PlanLog
 from cli.operate.dead_letter_desk import DeadLetterDesk
-from cli.plans.diagnosis import Diagnosis, Seen, diagnose
+from cli.plans.diagnosis import Diagnosis, ExamineeEvidence, diagnose
 from cli.plans.timeline import as_json, cells, read
 from cli.shared.live_actors import connected, session_at
 from cli.shared.options import takes_settings
@@ -55,7 +55,7 @@ def show_examinee(
     check_id("examineeId", examinee_id)
 
     async def work() -> ExitCode:
-        seen = Seen(plan_id, examinee_id, time.time())
+        seen = ExamineeEvidence(plan_id, examinee_id, time.time())
         both = await asyncio.gather(_from_redis(settings, seen), _from_nats(settings, seen))
         if all(error is not None for error in both):
             raise both[1] or both[0] or AssertionError
@@ -78,7 +78,7 @@ def show_examinee(
 # -- asking -----------------------------------------------------------------------------------------------
 
 
-async def _from_redis(settings: Settings, seen: Seen) -> StateUnavailable | None:
+async def _from_redis(settings: Settings, seen: ExamineeEvidence) -> StateUnavailable | None:
     store = StateStore(settings.redis_url, settings.redis)
     try:
         progress = await _readable(seen, store.entries, keys.progress(seen.plan_id, seen.examinee_id))
@@ -97,7 +97,7 @@ async def _from_redis(settings: Settings, seen: Seen) -> StateUnavailable | None
 
 
 async def _readable(
-    seen: Seen, read_hash: Callable[[str], Awaitable[dict[str, str]]], key: str
+    seen: ExamineeEvidence, read_hash: Callable[[str], Awaitable[dict[str, str]]], key: str
 ) -> dict[str, str] | None:
     try:
         return await read_hash(key)
@@ -106,7 +106,7 @@ async def _readable(
         return None
 
 
-async def _count_others(store: StateStore, seen: Seen, server_id: str | None) -> None:
+async def _count_others(store: StateStore, seen: ExamineeEvidence, server_id: str | None) -> None:
     ids = [one for one in await store.members(keys.plan_examinees(seen.plan_id)) if one != seen.examinee_id]
     for start in range(0, len(ids), CHUNK):
         wanted = [keys.progress(seen.plan_id, one) for one in ids[start : start + CHUNK]]
@@ -116,7 +116,7 @@ async def _count_others(store: StateStore, seen: Seen, server_id: str | None) ->
                 seen.others_of_server += server == server_id
 
 
-async def _from_nats(settings: Settings, seen: Seen) -> BrokerUnavailable | None:
+async def _from_nats(settings: Settings, seen: ExamineeEvidence) -> BrokerUnavailable | None:
     try:
         async with connected(settings, "examinees show") as bus:
             await asyncio.gather(_ask_session(bus, seen), _read_log(bus, seen), _find_letters(bus, seen))
@@ -126,7 +126,7 @@ async def _from_nats(settings: Settings, seen: Seen) -> BrokerUnavailable | None
     return None
 
 
-async def _ask_session(bus: Bus, seen: Seen) -> None:
+async def _ask_session(bus: Bus, seen: ExamineeEvidence) -> None:
     try:
         found = await session_at(bus, subjects.session(seen.plan_id, seen.examinee_id))
     except NotFound:
@@ -135,7 +135,7 @@ async def _ask_session(bus: Bus, seen: Seen) -> None:
         seen.session = found.inspection
 
 
-async def _read_log(bus: Bus, seen: Seen) -> None:
+async def _read_log(bus: Bus, seen: ExamineeEvidence) -> None:
     plan_log = PlanLog(bus, seen.plan_id)
     reading = Timeline(cut=(await plan_log.beginning()).cut)
     seen.happened = await read(plan_log, reading, seen.examinee_id)
@@ -143,7 +143,7 @@ async def _read_log(bus: Bus, seen: Seen) -> None:
     seen.by_log = person.connection if person is not None else None
 
 
-async def _find_letters(bus: Bus, seen: Seen) -> None:
+async def _find_letters(bus: Bus, seen: ExamineeEvidence) -> None:
     desk = DeadLetterDesk(bus)
     about = [
         one.number
@@ -155,7 +155,7 @@ async def _find_letters(bus: Bus, seen: Seen) -> None:
 # -- showing ----------------------------------------------------------------------------------------------
 
 
-def _as_json(seen: Seen, found: Diagnosis) -> dict[str, Any]:
+def _as_json(seen: ExamineeEvidence, found: Diagnosis) -> dict[str, Any]:
     return {
         "planId": seen.plan_id,
         "examineeId": seen.examinee_id,
@@ -173,7 +173,7 @@ def _as_json(seen: Seen, found: Diagnosis) -> dict[str, Any]:
     }
 
 
-def _print(seen: Seen, found: Diagnosis) -> None:
+def _print(seen: ExamineeEvidence, found: Diagnosis) -> None:
     target = console()
 
     def tell(line: str) -> None:

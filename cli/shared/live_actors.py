@@ -36,7 +36,7 @@ SESSION_KINDS = ("examinee-session", "proctor-session")
 Row = dict[str, Any]
 
 
-class Refused(ExamwireError):
+class RequestRefused(ExamwireError):
     """An actor does not do what was asked of it; the text is its own."""
 
 
@@ -221,7 +221,7 @@ async def _page(
     request = json.dumps({"sessions": wanted}).encode()
     answer: Row = json.loads(await bus.request(entry.metadata["inspect"], request, timeout=ANSWER_SECONDS))
     if "sessions" not in answer:
-        raise Refused(f"{address_of(entry)}: {answer.get('data', answer)}")
+        raise RequestRefused(f"{address_of(entry)}: {answer.get('data', answer)}")
     return answer
 
 
@@ -229,13 +229,13 @@ async def _page(
 
 
 async def ask(bus: Bus, address: str, request: Request) -> Done:
-    """Have an actor do something. Raises `NotFound`, `Refused` with the actor's words, `BrokerUnavailable`."""
+    """Have an actor do something. Raises `NotFound`, `RequestRefused` with the actor's words, `BrokerUnavailable`."""
     try:
         answer = ANSWERS.decode_one(await bus.request(subjects.control(address), encode(request), ANSWER_SECONDS))
     except NoResponders:
         raise NotFound(f"no actor at {address}: `examwire actors ls` shows those that there are") from None
     if isinstance(answer, Error):
-        error = NotFound if answer.code is ErrorCode.NOT_FOUND else Refused
+        error = NotFound if answer.code is ErrorCode.NOT_FOUND else RequestRefused
         raise error(answer.message)
     assert isinstance(answer, Done)
     return answer

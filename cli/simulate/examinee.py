@@ -67,7 +67,7 @@ class DeadlinePassed(ExamwireError):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Seat:
     """The system that is tried: addresses, plan, who makes tokens, and how many times as quick as people are."""
 
     socket_urls: tuple[str, ...]
@@ -92,7 +92,7 @@ class SimulatedExaminee:
     """
 
     def __init__(
-        self, examinee_id: str, place: Place, story: tuple[Act, ...], desk: SimulatedProctor, rng: random.Random
+        self, examinee_id: str, place: Seat, story: tuple[Act, ...], desk: SimulatedProctor, rng: random.Random
     ) -> None:
         self.examinee_id = examinee_id
         self.story = story

@@ -21,7 +21,7 @@ from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, OutputOption, say, show
 from cli.shared.running_system import READY_FILE, RunningUp
 from cli.shared.signing import require_taken_here
-from cli.simulate.examinee import Place, SimulatedExaminee, deal_stories
+from cli.simulate.examinee import Seat, SimulatedExaminee, deal_stories
 from cli.simulate.proctor import SimulatedProctor
 from cli.simulate.report import SimulateReport, draw_report, missing_in, report_of, wrong_in
 from cli.simulate.screen import Screen
@@ -63,7 +63,7 @@ async def simulate(
     began = time.monotonic()
     screen = screen or Screen(live=False)
     rng = random.Random(options.seed)
-    place = Place(
+    place = Seat(
         options.socket_urls,
         options.web_url,
         options.plan_id,
@@ -102,7 +102,7 @@ def _token(settings: Settings, plan_id: str, role: Role, subject: str) -> str:
     return issue_token(settings, role, plan_id, subject)
 
 
-async def _join_proctors(options: SimulateOptions, place: Place, screen: Screen) -> list[SimulatedProctor]:
+async def _join_proctors(options: SimulateOptions, place: Seat, screen: Screen) -> list[SimulatedProctor]:
     proctors = []
     for number in range(max(1, options.proctors)):
         url = options.socket_urls[number % len(options.socket_urls)]

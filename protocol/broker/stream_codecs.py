@@ -73,7 +73,7 @@ class _Wait(Wire):
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class ReconnectWait:
     """Of `reconnect.{planId}.{examineeId}`: the examinee is waited for since the loss of this version."""
 
     plan_id: str
@@ -81,15 +81,15 @@ class Wait:
     loss_version: int
 
 
-def decode_wait(subject: str, payload: bytes, _headers: Mapping[str, str]) -> Sequence[Wait | Malformed]:
+def decode_wait(subject: str, payload: bytes, _headers: Mapping[str, str]) -> Sequence[ReconnectWait | Malformed]:
     """What a loss has put there."""
     return one_of(payload, lambda: wait_of(subject, payload))
 
 
-def wait_of(subject: str, payload: bytes) -> Wait:
+def wait_of(subject: str, payload: bytes) -> ReconnectWait:
     """Raises `ProtocolError`: whatever lies there is none of the state manager's."""
     _, plan_id, examinee_id = subject.split(".")
-    return Wait(
+    return ReconnectWait(
         check_id("planId", plan_id),
         check_id("examineeId", examinee_id),
         _validated(_Wait, payload).loss_version,

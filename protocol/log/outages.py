@@ -21,7 +21,7 @@ from protocol.log.timeline import Timeline
 from protocol.log.timeline_entry import What
 from protocol.messages.base import Wire
 from protocol.messages.facts import ConnectionStatusCode, Enrol
-from protocol.rules.connection_state import Connection
+from protocol.rules.connection_state import ConnectionState
 from protocol.times import format_time, parse_time
 
 
@@ -102,7 +102,7 @@ class Outages:
         """One entry; one that was taken before changes nothing."""
         fact = entry.fact
         known = self._timeline.people.get(fact.examinee_id)
-        before = known.connection if known is not None else Connection()
+        before = known.connection if known is not None else ConnectionState()
         happening = self._timeline.take(entry)
         if happening is None or isinstance(fact, Enrol):
             return  # who is only on the roster was never seen
@@ -203,7 +203,7 @@ def union(parts: Iterable[tuple[int, int]]) -> int:
     return covered
 
 
-def _away(state: Connection) -> bool:
+def _away(state: ConnectionState) -> bool:
     return state.status is ConnectionStatusCode.DISCONNECTED and not state.removed
 
 

@@ -26,7 +26,7 @@ from protocol.messages.facts import (
 )
 from protocol.rules import connection as connection_rules
 from protocol.rules import mobile_sync, notices
-from protocol.rules.connection_state import Connection, server_of
+from protocol.rules.connection_state import ConnectionState, server_of
 from protocol.rules.mobile_sync import MobileSync
 from protocol.rules.notices import Notices
 from protocol.times import format_time
@@ -39,7 +39,7 @@ class Person:
     `complete`: the log holds how the connection began. `last` is the version that was read last.
     """
 
-    connection: Connection = field(default_factory=Connection)
+    connection: ConnectionState = field(default_factory=ConnectionState)
     mobile_sync: MobileSync = field(default_factory=MobileSync)
     notices: Notices = field(default_factory=Notices)
     complete: bool = True
@@ -104,9 +104,9 @@ class Timeline:
                 return of_connection(before, outcome, fact)
 
 
-def _before_the_log(fact: ExamineeFact) -> Connection | None:
+def _before_the_log(fact: ExamineeFact) -> ConnectionState | None:
     """What must have been so before a fact that comes first in a log whose beginning has expired."""
-    gone = Connection(
+    gone = ConnectionState(
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
         status=ConnectionStatusCode.DISCONNECTED,

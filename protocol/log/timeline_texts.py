@@ -28,7 +28,7 @@ from protocol.messages.facts import (
     Restate,
 )
 from protocol.messages.proctor_events import ExamineeConnected
-from protocol.rules.connection_state import Connection, server_of
+from protocol.rules.connection_state import ConnectionState, server_of
 from protocol.rules.history import Outcome
 from protocol.rules.mobile_sync import MobileSync
 from protocol.rules.notices import Notices
@@ -46,7 +46,7 @@ class Wording:
 # -- the connection ---------------------------------------------------------------------------------------
 
 
-def of_connection(before: Connection, outcome: Outcome[Connection], fact: ConnectionFact) -> Wording:
+def of_connection(before: ConnectionState, outcome: Outcome[ConnectionState], fact: ConnectionFact) -> Wording:
     """What a fact about the connection came to, which stood as `before`."""
     after = outcome.state
     match fact:
@@ -68,7 +68,7 @@ def of_connection(before: Connection, outcome: Outcome[Connection], fact: Connec
             return Wording(What.RESTATED, f"told anew: {after.view().status}")
 
 
-def _on_connected(before: Connection, outcome: Outcome[Connection], fact: ConnectionStatus) -> Wording:
+def _on_connected(before: ConnectionState, outcome: Outcome[ConnectionState], fact: ConnectionStatus) -> Wording:
     info = fact.client_info
     server_id = server_of(fact)
     where = {"socket_id": fact.socket_id, "server_id": server_id, "ip_address": info.ip_address if info else None}
@@ -94,7 +94,7 @@ def _on_connected(before: Connection, outcome: Outcome[Connection], fact: Connec
     return Wording(What.JOINED, f"joined on {server_id}", where)
 
 
-def _on_disconnected(before: Connection, after: Connection, fact: ConnectionStatus) -> Wording:
+def _on_disconnected(before: ConnectionState, after: ConnectionState, fact: ConnectionStatus) -> Wording:
     server_id = server_of(fact)
     details = {"socket_id": fact.socket_id, "server_id": server_id, "reason": fact.reason}
     if after == before:
@@ -111,7 +111,7 @@ def _on_disconnected(before: Connection, after: Connection, fact: ConnectionStat
     return Wording(What.LOST, f"lost: {after.reason} on {server_id}", details)
 
 
-def _on_attempt(before: Connection, after: Connection, fact: ReconnectAttempt) -> Wording:
+def _on_attempt(before: ConnectionState, after: ConnectionState, fact: ReconnectAttempt) -> Wording:
     details = {
         "attempt": fact.attempt,
         "max_attempts": fact.max_attempts,
@@ -130,21 +130,21 @@ def _on_attempt(before: Connection, after: Connection, fact: ReconnectAttempt) -
     return Wording(What.RECONNECTING, f"reconnecting: {count}", details)
 
 
-def _on_exhausted(before: Connection, after: Connection) -> Wording:
+def _on_exhausted(before: ConnectionState, after: ConnectionState) -> Wording:
     details = {"attempt": before.attempt, "max_attempts": before.max_attempts, "reason": before.reason}
     if after == before:
         return Wording(What.NO_EFFECT, "the attempts of an outage that is over are used up: no effect", details)
     return Wording(What.SHUT_OUT, "shut out: all attempts are used up", {**details, "reason": after.reason})
 
 
-def _on_readmit(before: Connection, after: Connection, fact: Readmit) -> Wording:
+def _on_readmit(before: ConnectionState, after: ConnectionState, fact: Readmit) -> Wording:
     if after == before:
         return Wording(What.NO_EFFECT, f"readmitted by {fact.by}, but not shut out: no effect", _who(fact))
     undone = " after the removal" if before.removed else ""
     return Wording(What.READMITTED, f"readmitted by {fact.by}{undone}", _who(fact))
 
 
-def _on_remove(before: Connection, after: Connection, fact: Remove) -> Wording:
+def _on_remove(before: ConnectionState, after: ConnectionState, fact: Remove) -> Wording:
     details = {**_who(fact), "reason": fact.reason}
     if after == before:
         return Wording(What.NO_EFFECT, f"removed by {fact.by}, which was so already: no effect", details)
@@ -152,7 +152,7 @@ def _on_remove(before: Connection, after: Connection, fact: Remove) -> Wording:
     return Wording(What.REMOVED, f"removed by {fact.by}{why}", details)
 
 
-def _on_enrol(before: Connection, after: Connection, fact: Enrol) -> Wording:
+def _on_enrol(before: ConnectionState, after: ConnectionState, fact: Enrol) -> Wording:
     details = {"by": fact.by, "action_id": fact.action_id, "name": after.name}
     by = f" by {fact.by}" if fact.by else ""
     name = f" as {after.name}" if after.name else ""

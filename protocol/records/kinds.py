@@ -23,7 +23,7 @@ from protocol.rules import connection as connection_rules
 from protocol.rules import connection_state as connection
 from protocol.rules import mobile_sync, notices
 from protocol.rules import socket_server as servers
-from protocol.rules.connection_state import Connection
+from protocol.rules.connection_state import ConnectionState
 from protocol.rules.history import History, Rule, compact
 from protocol.rules.mobile_sync import MobileSync
 from protocol.rules.notices import Notices
@@ -148,7 +148,7 @@ def _texts(**values: Any) -> dict[str, str]:
     return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
-def _connection_fields(state: Connection) -> dict[str, str]:
+def _connection_fields(state: ConnectionState) -> dict[str, str]:
     return _texts(
         connStatusCode=state.status.value if state.status else "",
         lastActiveTime=state.since,
@@ -214,8 +214,8 @@ def _server_fields(state: Server) -> dict[str, str]:
     )
 
 
-CONNECTION: RecordKind[Connection, ConnectionFact] = RecordKind(
-    Connection, connection_rules.apply, connection.told, _connection_fields, "connection"
+CONNECTION: RecordKind[ConnectionState, ConnectionFact] = RecordKind(
+    ConnectionState, connection_rules.apply, connection.told, _connection_fields, "connection"
 )
 MOBILE_SYNC: RecordKind[MobileSync, MobileSyncFact] = RecordKind(
     MobileSync, mobile_sync.apply, mobile_sync.told, _mobile_sync_fields, "mobile_sync"

@@ -8,12 +8,12 @@ from protocol.close_codes import CloseCode
 from protocol.messages.facts import ConnectionStatusCode, Enrol, Readmit, Remove
 from protocol.messages.proctor_events import ExamineeEnrolled, ExamineeReadmitted, ExamineeRemoved
 from protocol.rules.action_ids import has_had_its_effect, noted
-from protocol.rules.connection_state import READMITTED, REMOVED, Connection
+from protocol.rules.connection_state import READMITTED, REMOVED, ConnectionState
 from protocol.rules.effects import CloseSocket, Effect
 from protocol.rules.history import Outcome
 
 
-def enrol(state: Connection, version: int, fact: Enrol) -> Outcome[Connection]:
+def enrol(state: ConnectionState, version: int, fact: Enrol) -> Outcome[ConnectionState]:
     """The roster names the examinee; told only when that says something new."""
     name = fact.name or state.name
     if state.enrolled and name == state.name:
@@ -25,7 +25,7 @@ def enrol(state: Connection, version: int, fact: Enrol) -> Outcome[Connection]:
 
 
 def roster_entry(
-    state: Connection,
+    state: ConnectionState,
     version: int,
     timestamp: str,
     *,
@@ -49,7 +49,7 @@ def roster_entry(
     )
 
 
-def readmit(state: Connection, version: int, fact: Readmit) -> Outcome[Connection]:
+def readmit(state: ConnectionState, version: int, fact: Readmit) -> Outcome[ConnectionState]:
     """Whoever was shut out or removed is let in again; nobody else needs to be."""
     if not (state.exhausted or state.removed) or has_had_its_effect(state.actions, fact):
         return Outcome(state)
@@ -81,7 +81,7 @@ def readmit(state: Connection, version: int, fact: Readmit) -> Outcome[Connectio
     return Outcome(readmitted, (event,))
 
 
-def remove(state: Connection, version: int, fact: Remove) -> Outcome[Connection]:
+def remove(state: ConnectionState, version: int, fact: Remove) -> Outcome[ConnectionState]:
     """Nobody is let in under this id any more, and who is connected is closed."""
     if state.removed or has_had_its_effect(state.actions, fact):
         return Outcome(state)
@@ -112,7 +112,7 @@ def remove(state: Connection, version: int, fact: Remove) -> Outcome[Connection]
 
 
 def removal(
-    state: Connection, version: int, timestamp: str, *, action_id: str | None = None, restated: bool | None = None
+    state: ConnectionState, version: int, timestamp: str, *, action_id: str | None = None, restated: bool | None = None
 ) -> ExamineeRemoved:
     """The event that tells that an examinee is shut out, by whom and why."""
     return ExamineeRemoved(

@@ -29,7 +29,7 @@ from protocol.messages.proctor_events import (
     ReplacedSocket,
 )
 from protocol.rules.admission import enrol, readmit, removal, remove, roster_entry
-from protocol.rules.connection_state import READMITTED, Connection, server_of
+from protocol.rules.connection_state import READMITTED, ConnectionState, server_of
 from protocol.rules.effects import CloseSocket, Effect, ReportLost, TellState, WatchReconnect
 from protocol.rules.history import Outcome
 from protocol.times import parse_time
@@ -37,7 +37,7 @@ from protocol.times import parse_time
 _AWAY = (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
 
 
-def apply(state: Connection, version: int, fact: ConnectionFact) -> Outcome[Connection]:
+def apply(state: ConnectionState, version: int, fact: ConnectionFact) -> Outcome[ConnectionState]:
     """The transition of one fact; facts come in the order of their versions (`protocol.rules.history`)."""
     match fact:
         case ConnectionStatus(status=ConnectionStatusCode.CONNECTED):
@@ -58,7 +58,7 @@ def apply(state: Connection, version: int, fact: ConnectionFact) -> Outcome[Conn
             return _restated(state, version, fact)
 
 
-def _connected(state: Connection, version: int, fact: ConnectionStatus) -> Outcome[Connection]:
+def _connected(state: ConnectionState, version: int, fact: ConnectionStatus) -> Outcome[ConnectionState]:
     server_id = server_of(fact)
     # Announced again: it was its server that others called lost, and it has been there all along. Nobody tried to
     # come back meanwhile, whoever counted the attempts.
@@ -76,7 +76,7 @@ def _connected(state: Connection, version: int, fact: ConnectionStatus) -> Outco
     info = fact.client_info or ClientInfo()
     recovered = state.status is ConnectionStatusCode.DISCONNECTED
     migrated = state.status is ConnectionStatusCode.MIGRATING
-    connected = Connection(
+    connected = ConnectionState(
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
         status=ConnectionStatusCode.CONNECTED,
@@ -118,7 +118,7 @@ def _connected(state: Connection, version: int, fact: ConnectionStatus) -> Outco
     return Outcome(connected, (event,), effects)
 
 
-def _disconnected(state: Connection, version: int, fact: ConnectionStatus) -> Outcome[Connection]:
+def _disconnected(state: ConnectionState, version: int, fact: ConnectionStatus) -> Outcome[ConnectionState]:
     if not state.live or fact.socket_id != state.socket_id:
         return Outcome(state)  # fenced: the examinee has moved on, only that socket has ended
     reason = fact.reason or LossReason.SOCKET_CLOSED.value
@@ -143,7 +143,7 @@ def _disconnected(state: Connection, version: int, fact: ConnectionStatus) -> Ou
     return Outcome(gone, (event,), effects)
 
 
-def _away(state: Connection, version: int, *, restated: bool | None = None) -> Event:
+def _away(state: ConnectionState, version: int, *, restated: bool | None = None) -> Event:
     """The event that tells that an examinee is not connected, since when, and why."""
     assert state.socket_id is not None
     assert state.since is not None
@@ -173,7 +173,7 @@ def _away(state: Connection, version: int, *, restated: bool | None = None) -> E
     )
 
 
-def _attempt(state: Connection, version: int, fact: ReconnectAttempt) -> Outcome[Connection]:
+def _attempt(state: ConnectionState, version: int, fact: ReconnectAttempt) -> Outcome[ConnectionState]:
     if not _same_outage(state, fact.loss_version) or fact.attempt <= state.attempt:
         return Outcome(state)
     trying = replace(
@@ -201,7 +201,7 @@ def _attempt(state: Connection, version: int, fact: ReconnectAttempt) -> Outcome
     return Outcome(trying, (event,))
 
 
-def _exhausted(state: Connection, version: int, fact: ReconnectExhausted) -> Outcome[Connection]:
+def _exhausted(state: ConnectionState, version: int, fact: ReconnectExhausted) -> Outcome[ConnectionState]:
     if not _same_outage(state, fact.loss_version):
         return Outcome(state)
     refused = replace(
@@ -224,7 +224,7 @@ def _exhausted(state: Connection, version: int, fact: ReconnectExhausted) -> Out
     return Outcome(refused, (event,))
 
 
-def _restated(state: Connection, version: int, fact: Restate) -> Outcome[Connection]:
+def _restated(state: ConnectionState, version: int, fact: Restate) -> Outcome[ConnectionState]:
     """Tell the state, and ask again for what follows from it.
 
     Whatever made it so may have been a dead letter, of which nothing followed; else it has no second effect.
@@ -252,7 +252,7 @@ def _restated(state: Connection, version: int, fact: Restate) -> Outcome[Connect
     return Outcome(replace(state, version=version), (event,), tuple(_owed_by(state, version)))
 
 
-def _owed_by(state: Connection, version: int) -> Iterator[Effect]:
+def _owed_by(state: ConnectionState, version: int) -> Iterator[Effect]:
     """What follows from a state, however it came about."""
     if state.socket_id is None or state.server_id is None:
         return
@@ -264,7 +264,7 @@ def _owed_by(state: Connection, version: int) -> Iterator[Effect]:
         yield WatchReconnect(state.plan_id, state.examinee_id, state.loss_version)
 
 
-def _same_outage(state: Connection, loss_version: int) -> bool:
+def _same_outage(state: ConnectionState, loss_version: int) -> bool:
     shut_out = state.exhausted or state.removed
     return state.status in _AWAY and state.loss_version == loss_version and not shut_out
 

@@ -16,7 +16,7 @@ REMOVED = CloseCode.REMOVED.name
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class ConnectionState:
     """What is known of an examinee's connection.
 
     `version` is the version that last changed it; `loss_version` names the current or latest outage
@@ -75,7 +75,7 @@ class Connection:
         )
 
 
-def told(state: Connection) -> tuple[ConnectionStatusCode | None, str | None, bool, bool, str | None]:
+def told(state: ConnectionState) -> tuple[ConnectionStatusCode | None, str | None, bool, bool, str | None]:
     """The part of a connection that proctors must have right."""
     return (state.status, state.socket_id if state.live else None, state.exhausted, state.removed, state.name)
 

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, TypeVar, get_type_hints
 
 from actors.runtime.actor.ending import end_tasks
 from actors.runtime.actor.mailbox import Mailbox
-from actors.runtime.actor.registry import CENSUS
-from actors.runtime.actor.tail import Tap
+from actors.runtime.actor.registry import ACTORS
+from actors.runtime.actor.tail import TailFeed
 from actors.runtime.config.masking import masked
 from actors.runtime.telemetry.metrics import FAILURES
 from protocol.errors import ErrorCode, ExamwireError, ProtocolError
@@ -69,7 +69,7 @@ class Actor:
     _handlers: ClassVar[dict[type, Handler]] = {}
     _serials: ClassVar[Iterator[int]] = itertools.count(1)
 
-    tap: Tap | None = None
+    tap: TailFeed | None = None
     """While somebody tails this actor (`Presence` sets it); else it costs one look at this attribute a message."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -145,7 +145,7 @@ class Actor:
         self._on_failure = on_failure
         await self.on_start()
         self.started_at = time.time()
-        CENSUS.arrive(self)
+        ACTORS.arrive(self)
         self._schedule()
 
     async def stop(self) -> None:
@@ -153,7 +153,7 @@ class Actor:
         if self._stopping:
             return
         self._stopping = True
-        CENSUS.leave(self)
+        ACTORS.leave(self)
         current = asyncio.current_task()
         tasks = [task for task in (self._work, *(self._loops or ())) if task is not None and task is not current]
         if not await end_tasks(tasks, STOP_SECONDS):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from actors.runtime import VERSION
 from actors.runtime.actor.actor import Actor
 from actors.runtime.actor.process_facts import answer_process_facts
-from actors.runtime.actor.tail import Tap
+from actors.runtime.actor.tail import TailFeed
 from actors.runtime.broker.connection import Bus, Respond
 from protocol.broker import subjects
 from protocol.errors import ErrorCode, ProtocolError
@@ -23,7 +23,7 @@ log = logging.getLogger("examwire.presence")
 STOP_AFTER_SECONDS = 0.1  # the answer goes out first
 
 
-class Presence:
+class MicroService:
     """Announces one actor. `inspect` overrides the plain answer; `endpoints`: name to (subject, handler)."""
 
     def __init__(
@@ -111,7 +111,7 @@ class Presence:
         if actor is None:
             detail = f"{self._actor.address} holds no {request.session}"
             raise ProtocolError(ErrorCode.NOT_FOUND, detail, "data.session")
-        tap = actor.tap or Tap(actor.address, self._bus.publish_core)
+        tap = actor.tap or TailFeed(actor.address, self._bus.publish_core)
         tap.watch(request)
         if actor.tap is None:
             log.info("%s: an operator tails %s", self._actor.address, actor.address)
@@ -121,7 +121,7 @@ class Presence:
             task.add_done_callback(self._tails.discard)
         return Done(text=f"{actor.address} is tailed", details={"kind": actor.kind, "handled": actor.handled})
 
-    async def _run(self, actor: Actor, tap: Tap) -> None:
+    async def _run(self, actor: Actor, tap: TailFeed) -> None:
         try:
             await tap.run()
         finally:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from actors.runtime.actor.actor import Actor
 
 
-class Census(Collector):
+class ActorRegistry(Collector):
     """`arrive` and `leave` are called by every actor at its start and its stop."""
 
     def __init__(self) -> None:
@@ -72,5 +72,5 @@ class Census(Collector):
         yield from (actors, handled, waiting, deepest)
 
 
-CENSUS = Census()
-REGISTRY.register(CENSUS)
+ACTORS = ActorRegistry()
+REGISTRY.register(ACTORS)

@@ -51,7 +51,7 @@ class _Tail:
     pending: list[Handled] = field(default_factory=list)
 
 
-class Tap:
+class TailFeed:
     """Shows what one actor handles to everybody who tails it. `run` ends with the last tail."""
 
     def __init__(self, address: str, send: Send) -> None:

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from actors.runtime.broker.connection import Bus, Outgoing, PubAck
 from actors.runtime.broker.consumers.stream_reader import read_stream
-from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.broker.stream_admin import StoredMessage
 from protocol.broker.streams import bucket_stream
 from protocol.errors import BrokerUnavailable
 
@@ -189,7 +189,7 @@ class _Info(pydantic.BaseModel):
     options: _Options | None = None
 
 
-def _parsed(stored: Stored) -> StoredObject | None:
+def _parsed(stored: StoredMessage) -> StoredObject | None:
     """The message about an object; `None` for one that another client has marked as deleted, or that is none."""
     try:
         about = _Info.model_validate_json(stored.payload)

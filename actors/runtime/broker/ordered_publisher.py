@@ -38,7 +38,7 @@ class Parcel:
         return any(_failed(future) if future.done() else late for future in self.sent.waiting)
 
 
-class InOrder:
+class OrderedPublisher:
     """`send` batches, then `confirm` each; one that is sent must be confirmed."""
 
     def __init__(self, bus: Publishing) -> None:

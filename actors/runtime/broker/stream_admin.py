@@ -43,7 +43,7 @@ class NoStorage(BrokerUnavailable):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredMessage:
     """A message read from a stream; `time`: when the broker took it, in seconds since the epoch."""
 
     subject: str
@@ -422,19 +422,19 @@ class StreamAdmin:
                 return False
             raise BrokerUnavailable(f"stream {stream}: {sequence} not deleted ({error})") from error
 
-    async def last_message(self, stream: str, subject: str) -> Stored | None:
+    async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         """The newest message on a subject of a stream."""
         return await self._get(stream, subject=subject)
 
-    async def message_at(self, stream: str, sequence: int) -> Stored | None:
+    async def message_at(self, stream: str, sequence: int) -> StoredMessage | None:
         """The message at a sequence, if it is still there."""
         return await self._get(stream, seq=sequence)
 
-    async def next_message(self, stream: str, subject: str, first: int) -> Stored | None:
+    async def next_message(self, stream: str, subject: str, first: int) -> StoredMessage | None:
         """The oldest message on a subject (wildcards allowed) from sequence `first` on."""
         return await self._get(stream, seq=first, subject=subject, next=True)
 
-    async def _get(self, stream: str, **where: Any) -> Stored | None:
+    async def _get(self, stream: str, **where: Any) -> StoredMessage | None:
         try:
             # Not a direct get: the leader answers this one, so it is never behind.
             raw = await self._asked(f"stream {stream}", lambda: self._js.get_msg(stream, **where))
@@ -443,4 +443,4 @@ class StreamAdmin:
         except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"stream {stream}: {error}") from error
         taken = raw.time.timestamp() if raw.time is not None else 0.0
-        return Stored(raw.subject or "", raw.seq or 0, raw.data or b"", raw.headers or {}, taken)
+        return StoredMessage(raw.subject or "", raw.seq or 0, raw.data or b"", raw.headers or {}, taken)

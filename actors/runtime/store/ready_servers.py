@@ -17,7 +17,7 @@ GONE = (ServerStatusCode.STOPPED, ServerStatusCode.FAILED, ServerStatusCode.LOST
 GONE_KEPT = 32
 
 
-class Endpoints:
+class ReadyServers:
     """`own` is this server's URL, `ready` those of all READY servers as Redis last told, `others` without this server.
 
     Servers are told apart by their serverIds: behind one proxy, all have the same URL.

@@ -14,7 +14,7 @@ from actors.runtime.store.shards import OneServer, Shards
 from actors.runtime.store.whole_mark import StateMark
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.records import keys
-from protocol.records.writes import Index, RecordWrite, Replacement, SocketWrite, Stored, Touch
+from protocol.records.writes import Index, RecordWrite, Replacement, SocketWrite, StoredRecord, Touch
 
 SCANNED = 1000
 
@@ -122,21 +122,21 @@ class StateStore:
             saves = None
         return cast(dict[str, Any], info), saves
 
-    async def load(self, record_keys: Sequence[str]) -> list[Stored | StateDamaged]:
+    async def load(self, record_keys: Sequence[str]) -> list[StoredRecord | StateDamaged]:
         """The records at `record_keys`, in order, in one round trip; a damaged one does not spoil the others."""
         if not record_keys:
             return []
         pipe = self._redis.pipeline(transaction=False)
         for key in record_keys:
             pipe.hmget(key, "rev", "history")
-        loaded: list[Stored | StateDamaged] = []
+        loaded: list[StoredRecord | StateDamaged] = []
         for key, answer in zip(record_keys, await self.mark.execute(pipe, record_keys), strict=True):
             if isinstance(answer, Exception):
                 loaded.append(_damage(key, answer))
                 continue
             rev = answer[0] or "0"
             if rev.isascii() and rev.isdigit():
-                loaded.append(Stored(int(rev), answer[1]))
+                loaded.append(StoredRecord(int(rev), answer[1]))
             else:
                 loaded.append(StateDamaged(f"{key}: {rev!r} is no rev", key))
         return loaded

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from actors.runtime.config.settings import SocketSettings
 from actors.runtime.http.client_addresses import counted_as
-from actors.runtime.token_bucket import Pace
+from actors.runtime.token_bucket import TokenBucket
 from actors.sessions.metrics import LIMITS_HIT
 from protocol.access.claims import Claims
 
@@ -67,8 +67,8 @@ class Address:
 
     def __init__(self, key: str, limits: Limits) -> None:
         self.key = key
-        self.waiting: dict[Place, None] = {}
-        self.strangers: dict[Place, None] = {}
+        self.waiting: dict[AddressSlot, None] = {}
+        self.strangers: dict[AddressSlot, None] = {}
         self.greeted = 0
         self.greeted_at: float | None = None
         self.handshakes = _pace(limits.accept_per_address)
@@ -76,7 +76,7 @@ class Address:
         self.connects = _pace(CONNECTS_PER_SECOND)
 
 
-class Place:
+class AddressSlot:
     """The place of one connection in the counts of its address.
 
     It waits for its request to be answered, then is a stranger, then has greeted. `ip`: the client's address as it is.
@@ -119,13 +119,13 @@ class AddressLimits:
         self._strangers_handshakes = _pace(limits.accept_per_second / 2)
         self._most_strangers = max(100, limits.max_connections // 4)
         self._addresses: dict[str, Address] = {}
-        self._waiting: dict[Place, None] = {}
-        self._strangers: dict[Place, None] = {}
+        self._waiting: dict[AddressSlot, None] = {}
+        self._strangers: dict[AddressSlot, None] = {}
         self._greeted = 0
         self._hit: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
-    def arrive(self, address: str, transport: Transport, *, proxy: bool) -> Place | None:
+    def arrive(self, address: str, transport: Transport, *, proxy: bool) -> AddressSlot | None:
         """A place for a new connection; `None`: its address makes so many that it is to be dropped at once.
 
         `proxy`: it is a trusted one's, and the client's address is not known yet (`belongs_to`).
@@ -139,21 +139,21 @@ class AddressLimits:
             if too_fast or (len(source.waiting) >= most and not self._make_room(source.waiting)):
                 self._drop(source, "connects")
                 return None
-        place = Place(self, source, address, transport, loop.time())
+        place = AddressSlot(self, source, address, transport, loop.time())
         source.waiting[place] = None
         self._waiting[place] = None
         if self._timer is None:
             self._timer = loop.call_later(1.0, self._look)
         return place
 
-    def belongs_to(self, place: Place, address: str) -> None:
+    def belongs_to(self, place: AddressSlot, address: str) -> None:
         """The trusted proxy has said whose connection it is."""
         place.ip = address
         place.address.waiting.pop(place, None)
         place.address = self._address(address)
         place.address.waiting[place] = None
 
-    def refuse(self, place: Place, *, known: bool) -> str | None:
+    def refuse(self, place: AddressSlot, *, known: bool) -> str | None:
         """Why a handshake is refused now; `None`: it is let in. `known`: it has shown a valid token.
 
         Ask first as a stranger: to look at a token costs more, and is only needed when that is refused.
@@ -191,12 +191,12 @@ class AddressLimits:
                 return "too_fast"
         return None if self._handshakes.take() else "too_fast"
 
-    def may_check(self, place: Place) -> bool:
+    def may_check(self, place: AddressSlot) -> bool:
         """Whether something dearer than a refusal may be done for the client (a token checked, a close frame sent)."""
         return place.address.checks.take()
 
-    def greeted(self, place: Place) -> None:
-        """See `Place.greet`."""
+    def greeted(self, place: AddressSlot) -> None:
+        """See `AddressSlot.greet`."""
         self.leave(place)
         place.greeted = True
         source = place.address
@@ -204,8 +204,8 @@ class AddressLimits:
         source.greeted_at = asyncio.get_running_loop().time()
         self._greeted += 1
 
-    def leave(self, place: Place) -> None:
-        """See `Place.leave`."""
+    def leave(self, place: AddressSlot) -> None:
+        """See `AddressSlot.leave`."""
         source = place.address
         if place.greeted:
             place.greeted = False
@@ -215,8 +215,8 @@ class AddressLimits:
         for places in (source.waiting, self._waiting, source.strangers, self._strangers):
             places.pop(place, None)
 
-    def hit(self, place: Place, limit: str) -> None:
-        """See `Place.hit`."""
+    def hit(self, place: AddressSlot, limit: str) -> None:
+        """See `AddressSlot.hit`."""
         self._drop(place.address, limit)
 
     def close(self) -> None:
@@ -236,7 +236,7 @@ class AddressLimits:
             source = self._addresses[key] = Address(key, self._limits)
         return source
 
-    def _make_room(self, places: dict[Place, None]) -> bool:
+    def _make_room(self, places: dict[AddressSlot, None]) -> bool:
         """Drop the oldest of these, if it has had its time."""
         oldest = next(iter(places), None)
         if oldest is None or asyncio.get_running_loop().time() - oldest.since < YOUNG_SECONDS:
@@ -289,5 +289,5 @@ class AddressLimits:
             del self._addresses[key]
 
 
-def _pace(per_second: float) -> Pace:
-    return Pace(per_second, max(1.0, per_second))  # less than one a second still lets one in
+def _pace(per_second: float) -> TokenBucket:
+    return TokenBucket(per_second, max(1.0, per_second))  # less than one a second still lets one in

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from prometheus_client import Counter
 
 from actors.runtime.telemetry.metrics import REGISTRY
-from actors.runtime.token_bucket import Pace
+from actors.runtime.token_bucket import TokenBucket
 
 HELD = Counter(
     "examwire_facts_held_total",
@@ -53,7 +53,7 @@ class FactBudget:
 
     def __init__(self, share: Share) -> None:
         self._share = share
-        self._pace = Pace(share.per_second, share.burst)
+        self._pace = TokenBucket(share.per_second, share.burst)
 
     @property
     def untouched(self) -> bool:

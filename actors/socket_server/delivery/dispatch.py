@@ -25,7 +25,7 @@ from protocol.messages.session_messages import SessionClose, SessionLost, Sessio
 log = logging.getLogger("examwire.deliveries")
 
 
-class Deliveries:
+class Dispatcher:
     """Knows what is for whom. `say_ready` is said before sessions that were declared lost are announced anew.
 
     It returns False when they are lost indeed: another process has taken this server's place.

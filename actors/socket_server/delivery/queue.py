@@ -154,7 +154,7 @@ class ServerQueue:
                 return
 
 
-class QueueReading:
+class QueueReader:
     """Reads every consumer of a queue, by a loop each that `spawn` starts. `put` takes a batch.
 
     `dropped` is awaited when the messages of a consumer were dropped, or may have been: too many waited, or one of

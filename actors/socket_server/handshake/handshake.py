@@ -21,8 +21,8 @@ from actors.runtime.config.tokens import TokenVerifier, bearer
 from actors.runtime.http.client_addresses import Network, client_address, is_trusted
 from actors.runtime.http.rate_limit import RateLimit
 from actors.runtime.http.single_headers import repeated
-from actors.sessions.limits.address_limits import AddressLimits, Limits, Place, Transport
-from actors.socket_server.handshake.request_head import Handshake
+from actors.sessions.limits.address_limits import AddressLimits, AddressSlot, Limits, Transport
+from actors.socket_server.handshake.request_head import HandshakeProtocol
 from actors.socket_server.metrics import REFUSALS
 from protocol.close_codes import CLOSE_RULES, CloseCode
 from protocol.errors import InvalidToken
@@ -45,7 +45,7 @@ class Refusal:
     half_close: bool = False
 
 
-class Doorkeeper:
+class HandshakeChecks:
     """Looks at the path, the origin, whether there is room, and how fast they come.
 
     Own pages may always connect, beside those of `origins`: the pages of the server's own host, whatever port or scheme
@@ -74,18 +74,18 @@ class Doorkeeper:
         self._count = count
         self._identities = RateLimit(IDENTITY_TIMES, IDENTITY_SECONDS)
         self._limits = AddressLimits(limits)
-        self._queue: deque[Handshake] = deque()
+        self._queue: deque[HandshakeProtocol] = deque()
         self.refused = 0
 
     # -- connections come and go ---------------------------------------------------------------------
 
-    def arrive(self, address: str, transport: Transport) -> Place | None:
+    def arrive(self, address: str, transport: Transport) -> AddressSlot | None:
         """See `AddressLimits.arrive`."""
         if ":" in address:
             address = client_address(address, (), ())  # a listener for both kinds shows IPv4 addresses in IPv6 ones
         return self._limits.arrive(address, transport, proxy=is_trusted(address, self._trusted))
 
-    def enqueue(self, handshake: Handshake) -> None:
+    def enqueue(self, handshake: HandshakeProtocol) -> None:
         """Have a request answered. A few at a time: nobody who is here waits for all that come at once."""
         self._queue.append(handshake)
         if len(self._queue) == 1:
@@ -110,7 +110,7 @@ class Doorkeeper:
 
     # -- what they ask -------------------------------------------------------------------------------
 
-    def refuse(self, handshake: Handshake, request: Request) -> Refusal | None:
+    def refuse(self, handshake: HandshakeProtocol, request: Request) -> Refusal | None:
         """The answer when the client is not let in."""
         place = handshake.place
         assert place is not None
@@ -136,12 +136,12 @@ class Doorkeeper:
             return None
         return self._later(handshake, request, *_LATER[reason], reason)
 
-    def bad_request(self, place: Place, status: HTTPStatus, text: str) -> bytes:
+    def bad_request(self, place: AddressSlot, status: HTTPStatus, text: str) -> bytes:
         """The answer to a request that is none."""
         place.hit("bad_request")
         return self._refusal(status, text).content
 
-    def _is_known(self, place: Place, request: Request) -> bool:
+    def _is_known(self, place: AddressSlot, request: Request) -> bool:
         """Whether it shows a valid token, of somebody who does not come all the time."""
         token = shown_token(request)
         if token is None or self._tokens is None or not self._limits.may_check(place):
@@ -157,7 +157,7 @@ class Doorkeeper:
         place.shown = (token, claims)
         return True
 
-    def _later(self, handshake: Handshake, request: Request, why: str, seconds: int, reason: str) -> Refusal:
+    def _later(self, handshake: HandshakeProtocol, request: Request, why: str, seconds: int, reason: str) -> Refusal:
         self.refused += 1
         REFUSALS.labels(reason).inc()
         assert handshake.place is not None

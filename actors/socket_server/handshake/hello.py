@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from actors.runtime.config.tokens import TokenVerifier
-from actors.sessions.websocket import Connection
+from actors.sessions.websocket import WebSocketConnection
 from actors.socket_server.handshake.handshake import shown_token
 from protocol.access.claims import Claims
 from protocol.close_codes import CloseCode
@@ -24,7 +24,7 @@ class Greeting:
     hello: Hello
 
 
-def _claims(connection: Connection, hello: Hello, tokens: TokenVerifier) -> Claims:
+def _claims(connection: WebSocketConnection, hello: Hello, tokens: TokenVerifier) -> Claims:
     """What the token says: that of the hello, or one that the handshake showed. Raises `InvalidToken`."""
     shown = connection.place.shown if connection.place is not None else None
     if shown is not None and hello.token in (None, shown[0]):
@@ -32,7 +32,7 @@ def _claims(connection: Connection, hello: Hello, tokens: TokenVerifier) -> Clai
     return tokens.verify(hello.token or (shown_token(connection.request) if connection.request else None))
 
 
-async def greet(connection: Connection, tokens: TokenVerifier) -> Greeting | None:
+async def greet(connection: WebSocketConnection, tokens: TokenVerifier) -> Greeting | None:
     """Wait for the hello and check it; `None`: the connection was closed with the code that says why."""
     try:
         text = await _first_frame(connection)
@@ -65,7 +65,7 @@ async def greet(connection: Connection, tokens: TokenVerifier) -> Greeting | Non
     return Greeting(claims, hello)
 
 
-async def _first_frame(connection: Connection) -> str | bytes:
+async def _first_frame(connection: WebSocketConnection) -> str | bytes:
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + HELLO_SECONDS

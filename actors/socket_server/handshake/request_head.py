@@ -22,8 +22,8 @@ from actors.sessions.limits.address_limits import REQUEST_SECONDS
 from protocol.messages.frames import REQUEST_BYTES
 
 if TYPE_CHECKING:
-    from actors.sessions.limits.address_limits import Place
-    from actors.socket_server.handshake.handshake import Doorkeeper
+    from actors.sessions.limits.address_limits import AddressSlot
+    from actors.socket_server.handshake.handshake import HandshakeChecks
 
 LINGER_SECONDS = 2.0
 """So long a client that was answered with a close frame may take to read it."""
@@ -45,20 +45,20 @@ class _Starting:
             self._accepted.shutdown(socket.SHUT_RDWR)
 
 
-class Handshake(asyncio.Protocol):
+class HandshakeProtocol(asyncio.Protocol):
     """Speaks with a client until its request is whole. `hand_over` gets the connection of one that is let in."""
 
     __slots__ = ("_door", "_end", "_hand_over", "_head", "_tls", "_transport", "place", "protocol", "secured")
 
     def __init__(
         self,
-        door: Doorkeeper,
+        door: HandshakeChecks,
         protocol: ServerProtocol,
-        hand_over: Callable[[ServerProtocol, asyncio.Transport, Place, Request], None],
+        hand_over: Callable[[ServerProtocol, asyncio.Transport, AddressSlot, Request], None],
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.protocol = protocol
-        self.place: Place | None = None
+        self.place: AddressSlot | None = None
         self._door = door
         self._hand_over = hand_over
         self._head = bytearray()
@@ -80,7 +80,7 @@ class Handshake(asyncio.Protocol):
             # Not by the listener: to shake hands costs more than anything else here, so addresses are looked at before.
             # Nor by `start_tls`: uvloop reads on after `connection_made`, and what comes early would be lost. So the
             # connection goes on under another number, and this transport lets go of it before it has read anything.
-            secured = Handshake(self._door, self.protocol, self._hand_over)
+            secured = HandshakeProtocol(self._door, self.protocol, self._hand_over)
             secured.place, self.place = self.place, None
             accepted = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
             accepted.setblocking(False)

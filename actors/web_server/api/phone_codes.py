@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from actors.runtime.broker.connection import Bus, Outgoing
-from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.broker.stream_admin import StoredMessage
 from actors.runtime.config.local_addresses import LOOPBACK_NAMES, in_url, is_wildcard, lan_addresses
 from actors.runtime.config.settings import Settings, signs_elsewhere, token_secret
 from actors.runtime.config.tokens import TokenVerifier, issue_token
@@ -199,7 +199,7 @@ class PhoneCodes:
         }
         return JSONResponse(told, headers={"Cache-Control": "no-store"})
 
-    async def _looked_up(self, request: Request, secret: str) -> Stored | None:
+    async def _looked_up(self, request: Request, secret: str) -> StoredMessage | None:
         """What is kept of the code. Raises a `Problem`: 503, or 429 when its turn would not come soon."""
         code = normalised(request.path_params["code"])
         if code is None:

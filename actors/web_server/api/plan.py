@@ -17,7 +17,7 @@ from starlette.routing import Route
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import MobileSyncSettings
 from actors.runtime.config.tokens import TokenVerifier
-from actors.runtime.store.ready_servers import Endpoints
+from actors.runtime.store.ready_servers import ReadyServers
 from actors.status_log.plan_log import Beginning, PlanLog
 from actors.web_server.api.plan_log_cache import PlanMemory
 from actors.web_server.bodies import fresh_answer
@@ -42,7 +42,9 @@ READERS_WAITING = 50
 class PlanApi:
     """Reads the log of record for proctors; a few requests at a time, for it may have to go through all of it."""
 
-    def __init__(self, settings: MobileSyncSettings, bus: Bus, verifier: TokenVerifier, endpoints: Endpoints) -> None:
+    def __init__(
+        self, settings: MobileSyncSettings, bus: Bus, verifier: TokenVerifier, endpoints: ReadyServers
+    ) -> None:
         self._settings = settings
         self._bus = bus
         self._verifier = verifier

@@ -13,7 +13,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 
 from actors.runtime.broker.connection import Bus
-from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.broker.stream_admin import StoredMessage
 from actors.status_log.plan_log import read_plan
 from protocol.log.entries import LogEntry, entries
 
@@ -34,10 +34,10 @@ class _Plan:
         self.next = 1
         self.size = 0
         self.used = 0.0
-        self.of: defaultdict[str, list[Stored]] = defaultdict(list)
-        self.unclear: list[Stored] = []
+        self.of: defaultdict[str, list[StoredMessage]] = defaultdict(list)
+        self.unclear: list[StoredMessage] = []
 
-    def take(self, stored: Stored) -> None:
+    def take(self, stored: StoredMessage) -> None:
         self.next = stored.sequence + 1
         self.size += len(stored.payload) + OVERHEAD_BYTES
         if b"\\" in stored.payload:
@@ -46,7 +46,7 @@ class _Plan:
         for name in {found.decode() for found in _NAMED.findall(stored.payload)}:
             self.of[name].append(stored)
 
-    def about(self, examinee_id: str) -> list[Stored]:
+    def about(self, examinee_id: str) -> list[StoredMessage]:
         return sorted([*self.of.get(examinee_id, ()), *self.unclear], key=lambda stored: stored.sequence)
 
 

@@ -3,7 +3,8 @@
 It is started by `actors.web_server.pictures.decoders` as `python -m actors.web_server.pictures.decoder_process`,
 knows no secret, opens no file and no
 connection. On stdin comes a job: a line of JSON (`Job`) and the picture's bytes; on stdout goes an answer: a line of
-JSON (`Answer`) and, for a PNG, the JPEG's bytes. It ends with its stdin. The kernel ends it (SIGXCPU) when a picture
+JSON (`DecodeResult`) and, for a PNG, the JPEG's bytes. It ends with its stdin. The kernel ends it (SIGXCPU) when a
+picture
 takes more processor time than the job allows; more memory than allowed is a refusal.
 """
 
@@ -36,7 +37,7 @@ class Job(TypedDict):
     cost: int | None
 
 
-class Answer(TypedDict):
+class DecodeResult(TypedDict):
     """`size`: bytes of a JPEG that follow; 0 when the picture itself is kept. `detail`: why it is not."""
 
     outcome: Literal["KEEP", "CONVERTED", "NOT_A_PICTURE", "TOO_LARGE", "COSTLY"]
@@ -83,7 +84,7 @@ def address_space() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-def work(job: Job, content: bytes) -> tuple[Answer, bytes]:
+def work(job: Job, content: bytes) -> tuple[DecodeResult, bytes]:
     """Check one picture within the job's limits; the answer, and the JPEG that a PNG became."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -105,7 +106,7 @@ def work(job: Job, content: bytes) -> tuple[Answer, bytes]:
     return {"outcome": "CONVERTED", "detail": "", "size": len(jpeg)}, jpeg
 
 
-def send(answers: BinaryIO, answer: Answer, jpeg: bytes) -> None:
+def send(answers: BinaryIO, answer: DecodeResult, jpeg: bytes) -> None:
     """One answer, whole."""
     answers.write(json.dumps(answer).encode() + b"\n" + jpeg)
     answers.flush()

@@ -23,7 +23,7 @@ from typing import Self, cast
 from actors.runtime.config.settings import PREFIX, MobileSyncSettings
 from actors.web_server.metrics import DECODERS_ENDED, PICTURES_WAITING
 from actors.web_server.pictures.check import NotAPicture, PictureTooLarge
-from actors.web_server.pictures.decoder_process import Answer, Job
+from actors.web_server.pictures.decoder_process import DecodeResult, Job
 from protocol.errors import ExamwireError
 
 log = logging.getLogger("examwire.web")
@@ -154,7 +154,7 @@ class PictureDecoders:
 
     # -- asking a process ----------------------------------------------------------------------------
 
-    async def _answer(self, waiting: _Waiting, content: bytes) -> tuple[Answer, bytes]:
+    async def _answer(self, waiting: _Waiting, content: bytes) -> tuple[DecodeResult, bytes]:
         settings = self._settings
         seconds = settings.decode_seconds
         job: Job = {
@@ -251,7 +251,7 @@ class _Worker:
         """It lives, and owes no answer."""
         return self.running and not self._asked
 
-    async def ask(self, job: Job, content: bytes) -> tuple[Answer, bytes]:
+    async def ask(self, job: Job, content: bytes) -> tuple[DecodeResult, bytes]:
         """Raises `_Ended`."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
@@ -261,7 +261,7 @@ class _Worker:
             stdin.write(json.dumps(job).encode() + b"\n")
             stdin.write(content)
             await stdin.drain()
-            answer = cast(Answer, json.loads(await stdout.readuntil(b"\n")))
+            answer = cast(DecodeResult, json.loads(await stdout.readuntil(b"\n")))
             jpeg = await stdout.readexactly(answer["size"])
         except (OSError, asyncio.IncompleteReadError):
             raise _Ended(await self._process.wait()) from None
@@ -282,7 +282,7 @@ def _environment() -> dict[str, str]:
     return {**kept, "MALLOC_MMAP_THRESHOLD_": str(LARGE_BLOCK)}
 
 
-def _settle(done: asyncio.Future[bytes | None], answer: Answer, jpeg: bytes) -> None:
+def _settle(done: asyncio.Future[bytes | None], answer: DecodeResult, jpeg: bytes) -> None:
     match answer["outcome"]:
         case "NOT_A_PICTURE":
             done.set_exception(NotAPicture(answer["detail"]))

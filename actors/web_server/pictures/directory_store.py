@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from actors.web_server.pictures.incoming import Incoming, store_errors
-from actors.web_server.pictures.store import CAPTURE_ID, FILE_NAME, CaptureStore, Kept, file_name
+from actors.web_server.pictures.store import CAPTURE_ID, FILE_NAME, CaptureStore, StoredPicture, file_name
 
 
 class DirectoryCaptures(CaptureStore):
@@ -40,23 +40,23 @@ class DirectoryCaptures(CaptureStore):
         directory = self.directory / plan_id / examinee_id
         return await self.in_thread(_read, directory / file_name(capture_id))
 
-    async def _kept(self) -> list[Kept]:
+    async def _kept(self) -> list[StoredPicture]:
         return await self.in_thread(self._list)
 
-    def _list(self) -> list[Kept]:
+    def _list(self) -> list[StoredPicture]:
         found = []
         with store_errors(self.directory):
             for path in self.directory.glob("*/*/*.jpg"):
                 if CAPTURE_ID.fullmatch(path.stem) is None:
                     continue
                 with suppress(FileNotFoundError):  # another web server on the same files was quicker
-                    found.append(Kept(path.parts[-3], path.parts[-2], path.stem, path.stat().st_mtime))
+                    found.append(StoredPicture(path.parts[-3], path.parts[-2], path.stem, path.stat().st_mtime))
         return found
 
-    async def _remove(self, kept: Kept) -> bool:
+    async def _remove(self, kept: StoredPicture) -> bool:
         return await self.in_thread(self._unlink, kept)
 
-    def _unlink(self, kept: Kept) -> bool:
+    def _unlink(self, kept: StoredPicture) -> bool:
         directory = self.directory / kept.plan_id / kept.examinee_id
         picture, last = directory / f"{kept.capture_id}.jpg", directory / FILE_NAME
         with store_errors(picture), _locked(directory):

@@ -7,7 +7,7 @@ from pathlib import Path
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.object_store import ObjectStore, StoredObject
 from actors.web_server.pictures.incoming import Incoming, StoreFailed
-from actors.web_server.pictures.store import CAPTURE_ID, FILE_NAME, CaptureStore, Kept, file_name
+from actors.web_server.pictures.store import CAPTURE_ID, FILE_NAME, CaptureStore, StoredPicture, file_name
 from protocol.broker.streams import CAPTURES_BUCKET
 from protocol.errors import NotPermitted, StreamFull
 
@@ -18,7 +18,7 @@ class NatsCaptures(CaptureStore):
     def __init__(self, bus: Bus, uploads: Path) -> None:
         super().__init__(uploads, bus.clock.now)
         self._objects = ObjectStore(bus, CAPTURES_BUCKET)
-        self._found: dict[Kept, StoredObject] = {}
+        self._found: dict[StoredPicture, StoredObject] = {}
         self._links: dict[str, StoredObject] = {}
 
     async def commit(self, incoming: Incoming) -> None:
@@ -33,17 +33,17 @@ class NatsCaptures(CaptureStore):
     async def read(self, plan_id: str, examinee_id: str, capture_id: str | None) -> bytes | None:
         return await self._objects.get(f"{plan_id}/{examinee_id}/{file_name(capture_id)}")
 
-    async def _kept(self) -> list[Kept]:
+    async def _kept(self) -> list[StoredPicture]:
         self._found, self._links = {}, {}
         for one in await self._objects.objects():
             *owner, name = one.name.split("/")
             if one.link is not None:
                 self._links[one.link] = one
             elif len(owner) == 2 and CAPTURE_ID.fullmatch(stem := name.removesuffix(".jpg")):
-                self._found[Kept(owner[0], owner[1], stem, one.stored_at)] = one
+                self._found[StoredPicture(owner[0], owner[1], stem, one.stored_at)] = one
         return list(self._found)
 
-    async def _remove(self, kept: Kept) -> bool:
+    async def _remove(self, kept: StoredPicture) -> bool:
         found = self._found[kept]
         if (link := self._links.get(found.name)) is not None:
             await self._objects.remove(link)

@@ -44,7 +44,7 @@ Counted = Callable[[str, str], Awaitable[tuple[str, float] | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredPicture:
     """A picture that is kept. `stored_at`: seconds since the epoch."""
 
     plan_id: str
@@ -82,7 +82,7 @@ class CaptureStore(ABC):
         there ever was one, stands before that in the log. Raises `StoreFailed` and what the store and `counted` raise.
         """
         removed = await self._sweep_leftovers(self._now() - STALE_SECONDS)
-        by_examinee: dict[tuple[str, str], list[Kept]] = defaultdict(list)
+        by_examinee: dict[tuple[str, str], list[StoredPicture]] = defaultdict(list)
         for kept in await self._kept():
             by_examinee[kept.plan_id, kept.examinee_id].append(kept)
         oldest = self._now() - keep_seconds
@@ -106,10 +106,10 @@ class CaptureStore(ABC):
         """
 
     @abstractmethod
-    async def _kept(self) -> list[Kept]: ...
+    async def _kept(self) -> list[StoredPicture]: ...
 
     @abstractmethod
-    async def _remove(self, kept: Kept) -> bool:
+    async def _remove(self, kept: StoredPicture) -> bool:
         """Remove a picture, unless it has been stored again since."""
 
     @abstractmethod
@@ -124,7 +124,7 @@ def keep_seconds(settings: Settings) -> float:
     return settings.captures.keep_days * DAY or math.inf
 
 
-def _replaced(kept: Kept, counts: tuple[str, float] | None) -> bool:
+def _replaced(kept: StoredPicture, counts: tuple[str, float] | None) -> bool:
     if counts is None:
         return False
     capture_id, announced_at = counts

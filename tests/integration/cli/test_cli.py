@@ -22,11 +22,11 @@ from actors.runtime.store.state_store import StateStore
 from protocol.messages.facts import ConnectionStatusCode, MobileSyncCode
 from protocol.records import keys
 from protocol.records.kinds import CONNECTION, MOBILE_SYNC
-from protocol.rules.connection_state import Connection
+from protocol.rules.connection_state import ConnectionState
 from protocol.rules.mobile_sync import MobileSync
 from tests.integration.support.command_line import Invoke
 
-GONE = Connection(
+GONE = ConnectionState(
     plan_id="P001",
     examinee_id="E002",
     status=ConnectionStatusCode.DISCONNECTED,
@@ -57,7 +57,7 @@ async def redis(settings: Settings, store: StateStore) -> AsyncIterator[Redis]:
         yield redis
 
 
-async def record(redis: Redis, *connections: Connection) -> None:
+async def record(redis: Redis, *connections: ConnectionState) -> None:
     """Put examinees into Redis with the fields that the state manager writes."""
     pipe = redis.pipeline(transaction=False)
     for one in connections:

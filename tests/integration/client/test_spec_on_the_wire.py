@@ -16,7 +16,7 @@ from actors.runtime.config.settings import Settings, token_secret
 from actors.runtime.store.state_store import StateStore
 from actors.web_server.server import WebServer
 from cli.operate.dead_letter_desk import DeadLetterDesk
-from cli.shared.live_actors import Refused, ask
+from cli.shared.live_actors import RequestRefused, ask
 from cli.shared.output import NotFound
 from protocol.access.phone_codes import digest, normalised
 from protocol.broker import subjects
@@ -290,7 +290,7 @@ class Exam:
         await self.bus.request(subjects.session("P001", "E005"))
         await self.bus.publish(Outgoing(subjects.PROBE, b""))  # as the doctor does
         for request in (Kick(socket_id="SOCK002-none"), Stop()):  # it has no process of its own to end here
-            with pytest.raises((NotFound, Refused)):
+            with pytest.raises((NotFound, RequestRefused)):
                 await ask(self.bus, "socket.SOCK002", request)
         wrong = QueueCreate(server_id="SOCK003", queue_id="SOCK009_Q")
         assert json.loads(await self.bus.request(subjects.QUEUE_CREATE, encode(wrong)))["type"] == "error"

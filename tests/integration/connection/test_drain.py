@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 from actors.client.examinee import ExamineeClient
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
-from cli.shared.live_actors import Refused, ask
+from cli.shared.live_actors import RequestRefused, ask
 from cli.shared.output import NotFound
 from protocol.broker import subjects
 from protocol.messages.codec import encode
@@ -159,7 +159,7 @@ async def test_a_drained_server_lets_in_nobody_and_says_how_far_it_is(system: Sy
 async def test_the_last_server_is_not_drained_unless_forced(bus: Bus, settings: Settings) -> None:
     async with System(settings, servers=("SOCK001",)) as system:
         client = await system.examinee("E001")
-        with pytest.raises(Refused, match="no other server is READY"):
+        with pytest.raises(RequestRefused, match="no other server is READY"):
             await drain(bus, "SOCK001")
         assert system.server("SOCK001").details()["drain"] is None
         ended = end_of(system, "SOCK001")

@@ -9,7 +9,7 @@ from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
 from actors.runtime.store.state_store import StateStore
 from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATUS, ConsumerSpec
-from protocol.records.writes import RecordWrite, SocketWrite, Stored
+from protocol.records.writes import RecordWrite, SocketWrite, StoredRecord
 
 
 async def _until(batches: AsyncIterator[list[Delivery]], payload: bytes) -> AsyncIterator[Delivery]:
@@ -51,7 +51,7 @@ async def test_the_store_compares_before_it_writes(store: StateStore) -> None:
     written, _ = await store.save([RecordWrite("r", 0, {"rev": "1", "history": "h"})])
     conflict, _ = await store.save([RecordWrite("r", 0, {"rev": "1", "history": "other"})])
     assert (written, conflict) == ([True], [False])
-    assert await store.load(["r", "none"]) == [Stored(1, "h"), Stored(0, None)]
+    assert await store.load(["r", "none"]) == [StoredRecord(1, "h"), StoredRecord(0, None)]
     _, newer = await store.save([], [SocketWrite("s", 10, {"status": "DISCONNECTED"}, keep_seconds=60)])
     _, older = await store.save([], [SocketWrite("s", 9, {"status": "CONNECTED"})])
     assert (newer, older) == ([True], [False])

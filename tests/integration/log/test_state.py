@@ -14,10 +14,10 @@ from redis.asyncio import Redis
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings, load_settings
-from actors.runtime.store.ready_servers import Endpoints
+from actors.runtime.store.ready_servers import ReadyServers
 from actors.runtime.store.state_store import StateStore
 from actors.sessions.plan_snapshot import read_rows
-from actors.state_manager.audit import Audit, Report
+from actors.state_manager.audit import Audit, AuditReport
 from actors.state_manager.decisions import Decisions
 from actors.state_manager.manager import StateManager
 from actors.state_manager.repair import StateRepair
@@ -61,7 +61,7 @@ async def field(redis: Redis, key: str, name: str) -> str:
     return str(await redis.hget(key, name) or "")
 
 
-async def audit(system: System, plan_id: str | None = None) -> Report:
+async def audit(system: System, plan_id: str | None = None) -> AuditReport:
     return await Audit(StatusLog(system._buses["state-manager"]), system.store, plan_id).run()
 
 
@@ -121,7 +121,7 @@ async def test_a_state_manager_says_what_it_waits_for_and_decides_nothing_meanwh
     client = await system.examinee()
     manager = system.actors["state-manager"]
     assert isinstance(manager, StateManager)
-    endpoints = Endpoints(system.store)
+    endpoints = ReadyServers(system.store)
     await endpoints.read()
     go_on, real = asyncio.Event(), manager._repair.make_whole
 

@@ -22,7 +22,7 @@ from actors.runtime.config.tokens import issue_token
 from actors.runtime.store.state_store import StateStore
 from actors.socket_server.server import SocketServer
 from actors.state_manager.manager import StateManager
-from actors.watches.dead_letter_watch import AdvisoryWatch
+from actors.watches.dead_letter_watch import DeadLetterWatch
 from actors.watches.lease_watch import LeaseWatch
 from actors.watches.reconnect_watch import ReconnectWatch
 from protocol.errors import StateUnavailable
@@ -136,7 +136,7 @@ class System:
             await self.start("state-manager", lambda bus: StateManager(self.settings, bus, self.store, "sm1"))
             await self.start("reconnect-watch", lambda bus: ReconnectWatch(self.settings, bus, self.store, "rw1"))
             await self.start("lease-watch", lambda bus: LeaseWatch(self.settings, bus, self.store, "lw1"))
-            await self.start("advisory-watch", lambda bus: AdvisoryWatch(bus, "aw1"))
+            await self.start("advisory-watch", lambda bus: DeadLetterWatch(bus, "aw1"))
             for server_id in self._server_ids:
                 await self.start_server(server_id)
             for server_id in self._server_ids:

@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.stream_reader import read_stream
-from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.broker.stream_admin import StoredMessage
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.web_server.api.plan_log_cache import PlanMemory
@@ -309,7 +309,7 @@ async def test_the_own_pages_may_connect_beside_the_origins_that_were_named(
 async def test_a_panel_after_the_other_reads_only_what_is_new(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []
 
-    def reading(bus: Bus, stream: str, *, subject: str, first: int, last: int) -> AsyncIterator[Stored]:
+    def reading(bus: Bus, stream: str, *, subject: str, first: int, last: int) -> AsyncIterator[StoredMessage]:
         if subject.endswith(".>"):  # beside it what is from before there were partitions
             reads.append(first)
         return read_stream(bus, stream, subject=subject, first=first, last=last)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.load.ledger import MIGRATING, Ledger, Phase, Seen, Turn, Verdict
+from cli.load.ledger import MIGRATING, Ledger, LedgerVerdict, ObservedEvent, Phase, Turn
 from cli.load.percentiles import Percentiles, nearest_rank, per_second
-from cli.load.report import Baseline, Report
+from cli.load.report import Baseline, LoadReport
 
 NAMES_OF_THE_DESIGN = {
     "scenario",
@@ -29,16 +29,16 @@ NAMES_OF_THE_DESIGN = {
 }
 
 
-def lost(version: int, at: float = 0.0, *, examinee_id: str = "E001", restated: bool = False) -> Seen:
-    return Seen(Turn.LOST, examinee_id, version, at, restated)
+def lost(version: int, at: float = 0.0, *, examinee_id: str = "E001", restated: bool = False) -> ObservedEvent:
+    return ObservedEvent(Turn.LOST, examinee_id, version, at, restated)
 
 
-def back(version: int, at: float = 0.0, *, examinee_id: str = "E001") -> Seen:
-    return Seen(Turn.BACK, examinee_id, version, at)
+def back(version: int, at: float = 0.0, *, examinee_id: str = "E001") -> ObservedEvent:
+    return ObservedEvent(Turn.BACK, examinee_id, version, at)
 
 
-def migrating(version: int, at: float = 0.0) -> Seen:
-    return Seen(MIGRATING, "E001", version, at)
+def migrating(version: int, at: float = 0.0) -> ObservedEvent:
+    return ObservedEvent(MIGRATING, "E001", version, at)
 
 
 def moved(ledger: Ledger, at: float = 1.0) -> Ledger:
@@ -55,8 +55,8 @@ def ledger_of(*turns: Turn) -> Ledger:
     return ledger
 
 
-def report(scenario: str = "one-by-one") -> Report:
-    return Report(scenario, "P001", 30, 1, {"cores": 2, "python": "3.11.7"})
+def report(scenario: str = "one-by-one") -> LoadReport:
+    return LoadReport(scenario, "P001", 30, 1, {"cores": 2, "python": "3.11.7"})
 
 
 # -- figures -------------------------------------------------------------------------------------------
@@ -100,14 +100,14 @@ def test_what_was_told_once_and_in_order_is_no_fault() -> None:
     ledger = ledger_of(Turn.BACK, Turn.LOST, Turn.BACK)
     for event in (back(1), lost(2), back(3)):
         ledger.see(event)
-    assert ledger.verdict() == Verdict(0, 0, 0, 0)
+    assert ledger.verdict() == LedgerVerdict(0, 0, 0, 0)
     assert ledger.outstanding == 0
 
 
 def test_a_loss_that_was_not_told_is_missing() -> None:
     ledger = ledger_of(Turn.BACK, Turn.LOST)
     ledger.see(back(1))
-    assert ledger.verdict() == Verdict(missing=1, doubled=0, out_of_order=0, restated=0)
+    assert ledger.verdict() == LedgerVerdict(missing=1, doubled=0, out_of_order=0, restated=0)
     assert ledger.outstanding == 1
 
 
@@ -115,14 +115,14 @@ def test_the_same_version_twice_is_doubled() -> None:
     ledger = ledger_of(Turn.LOST)
     ledger.see(lost(2))
     ledger.see(lost(2))
-    assert ledger.verdict() == Verdict(missing=0, doubled=1, out_of_order=0, restated=0)
+    assert ledger.verdict() == LedgerVerdict(missing=0, doubled=1, out_of_order=0, restated=0)
 
 
 def test_two_losses_told_for_one_caused_are_doubled_whatever_their_versions() -> None:
     ledger = ledger_of(Turn.LOST)
     ledger.see(lost(2))
     ledger.see(lost(3))
-    assert ledger.verdict() == Verdict(missing=0, doubled=1, out_of_order=0, restated=0)
+    assert ledger.verdict() == LedgerVerdict(missing=0, doubled=1, out_of_order=0, restated=0)
 
 
 def test_a_double_of_one_examinee_does_not_make_up_for_what_another_misses() -> None:
@@ -130,33 +130,37 @@ def test_a_double_of_one_examinee_does_not_make_up_for_what_another_misses() -> 
     ledger.cause("E002", Turn.LOST, 0.0, Phase.MEASURED)
     ledger.see(lost(2))
     ledger.see(lost(3))
-    assert ledger.verdict() == Verdict(missing=1, doubled=1, out_of_order=0, restated=0)
+    assert ledger.verdict() == LedgerVerdict(missing=1, doubled=1, out_of_order=0, restated=0)
 
 
 def test_an_event_of_any_type_that_is_older_than_one_seen_is_out_of_order() -> None:
     ledger = ledger_of(Turn.LOST)
     ledger.see(lost(5))
-    ledger.see(Seen("examinee_reconnecting", "E001", 4, 0.0))
-    ledger.see(Seen("examinee_reconnecting", "E002", 3, 0.0))  # somebody else's versions say nothing about this
-    assert ledger.verdict() == Verdict(missing=0, doubled=0, out_of_order=1, restated=0)
+    ledger.see(ObservedEvent("examinee_reconnecting", "E001", 4, 0.0))
+    ledger.see(
+        ObservedEvent("examinee_reconnecting", "E002", 3, 0.0)
+    )  # somebody else's versions say nothing about this
+    assert ledger.verdict() == LedgerVerdict(missing=0, doubled=0, out_of_order=1, restated=0)
 
 
 def test_telling_anew_what_a_late_message_changed_is_no_double() -> None:
     ledger = ledger_of(Turn.LOST)
     ledger.see(lost(2))
     ledger.see(lost(3, restated=True))
-    assert ledger.verdict() == Verdict(missing=0, doubled=0, out_of_order=0, restated=1)
+    assert ledger.verdict() == LedgerVerdict(missing=0, doubled=0, out_of_order=0, restated=1)
 
 
 def test_a_later_snapshot_stands_for_an_event_that_was_dropped_and_for_no_other() -> None:
     ledger = ledger_of(Turn.BACK, Turn.LOST)
     ledger.see(back(1))
-    ledger.cover(Seen(Turn.BACK, "E001", 1, 0.0, True))
+    ledger.cover(ObservedEvent(Turn.BACK, "E001", 1, 0.0, True))
     assert ledger.outstanding == 1
-    ledger.cover(Seen(Turn.LOST, "E001", 2, 0.0, True))
-    ledger.cover(Seen(Turn.LOST, "E001", 3, 0.0, True))  # an attempt to come back has changed the version since
+    ledger.cover(ObservedEvent(Turn.LOST, "E001", 2, 0.0, True))
+    ledger.cover(
+        ObservedEvent(Turn.LOST, "E001", 3, 0.0, True)
+    )  # an attempt to come back has changed the version since
     assert ledger.outstanding == 0
-    assert ledger.verdict() == Verdict(missing=0, doubled=0, out_of_order=0, restated=1)
+    assert ledger.verdict() == LedgerVerdict(missing=0, doubled=0, out_of_order=0, restated=1)
 
 
 def test_latencies_are_of_the_phase_and_matched_by_version() -> None:
@@ -177,7 +181,7 @@ def test_a_migration_that_was_told_as_one_is_no_fault_and_no_loss() -> None:
     ledger = moved(ledger_of(Turn.BACK))
     for event in (back(1), migrating(2), back(3)):
         ledger.see(event)
-    assert ledger.verdict() == Verdict(0, 0, 0, 0)
+    assert ledger.verdict() == LedgerVerdict(0, 0, 0, 0)
     assert (ledger.outstanding, ledger.migrated) == (0, 1)
     assert ledger.latencies(Turn.LOST) == [], "its figures are its own"
 
@@ -186,7 +190,7 @@ def test_a_migration_that_was_told_as_a_loss_is_a_false_alarm() -> None:
     ledger = moved(ledger_of(Turn.BACK))
     for event in (back(1), lost(2), back(3)):
         ledger.see(event)
-    assert ledger.verdict() == Verdict(0, 0, 0, 0, false_alarms=1)
+    assert ledger.verdict() == LedgerVerdict(0, 0, 0, 0, false_alarms=1)
 
 
 def test_a_migration_that_took_so_long_that_a_loss_was_told_is_a_false_alarm() -> None:
@@ -207,14 +211,14 @@ def test_a_loss_that_the_drain_was_a_moment_quicker_with_was_told_as_well() -> N
     ledger = ledger_of(Turn.BACK, Turn.LOST)
     for event in (back(1), migrating(2)):
         ledger.see(event)
-    assert ledger.verdict() == Verdict(0, 0, 0, 0)
+    assert ledger.verdict() == LedgerVerdict(0, 0, 0, 0)
 
 
 def test_what_one_proctor_misses_another_has_seen() -> None:
     ledger = ledger_of(Turn.BACK, Turn.LOST, Turn.BACK)
     for event, by in ((back(1), "one"), (back(1), "two"), (lost(2), "two"), (back(3), "two"), (back(3), "one")):
         ledger.see(event, by)
-    assert ledger.verdict() == Verdict(0, 0, 0, 0)
+    assert ledger.verdict() == LedgerVerdict(0, 0, 0, 0)
     assert ledger.outstanding == 0
 
 
@@ -222,13 +226,13 @@ def test_each_proctor_for_itself_is_told_once_and_in_order() -> None:
     ledger = ledger_of(Turn.BACK, Turn.LOST)
     for event, by in ((back(1), "one"), (lost(2), "one"), (lost(2), "two"), (back(1), "two"), (lost(2), "two")):
         ledger.see(event, by)
-    assert ledger.verdict() == Verdict(missing=0, doubled=1, out_of_order=1, restated=0)
+    assert ledger.verdict() == LedgerVerdict(missing=0, doubled=1, out_of_order=1, restated=0)
 
 
 def test_a_snapshot_that_is_ahead_of_the_other_proctors_frame_counts_once() -> None:
     ledger = ledger_of(Turn.BACK, Turn.LOST)
     ledger.see(back(1), "one")
-    ledger.cover(Seen(Turn.LOST, "E001", 2, 0.0, True), "two")
+    ledger.cover(ObservedEvent(Turn.LOST, "E001", 2, 0.0, True), "two")
     ledger.see(lost(2), "one")
     assert ledger.verdict().doubled == ledger.verdict().missing == 0
 
@@ -280,10 +284,10 @@ def test_the_ratio_is_of_the_throughputs_in_a_hall_outage() -> None:
 @pytest.mark.parametrize(
     "fault",
     [
-        {"verdict": Verdict(1, 0, 0, 0)},
-        {"verdict": Verdict(0, 1, 0, 0)},
-        {"verdict": Verdict(0, 0, 1, 0)},
-        {"verdict": Verdict(0, 0, 0, 0, 1)},
+        {"verdict": LedgerVerdict(1, 0, 0, 0)},
+        {"verdict": LedgerVerdict(0, 1, 0, 0)},
+        {"verdict": LedgerVerdict(0, 0, 1, 0)},
+        {"verdict": LedgerVerdict(0, 0, 0, 0, 1)},
         {"views_disagree": 1},
         {"redis_disagrees": 1},
         {"unexpected_losses": 1},

@@ -14,7 +14,7 @@ import pytest
 
 from actors.runtime.actor.supervisor import Intensity
 from cli.local.data_dir import DataDirClaim
-from cli.local.process_keeper import Keeper, Rivalry
+from cli.local.process_keeper import ProcessKeeper, Rivalry
 from cli.local.processes import Child
 from protocol.errors import RoleFailed, RoleSuperseded
 
@@ -63,11 +63,11 @@ class FakeChild(Child):
 
 
 @pytest.fixture
-async def keeper() -> Keeper:
-    return Keeper(EAGER, lambda children: None)
+async def keeper() -> ProcessKeeper:
+    return ProcessKeeper(EAGER, lambda children: None)
 
 
-async def test_a_child_that_dies_is_started_again_and_its_siblings_are_left_alone(keeper: Keeper) -> None:
+async def test_a_child_that_dies_is_started_again_and_its_siblings_are_left_alone(keeper: ProcessKeeper) -> None:
     journal: list[str] = []
     one, other = FakeChild("one", journal), FakeChild("other", journal)
     await keeper.start(one, other)
@@ -77,7 +77,7 @@ async def test_a_child_that_dies_is_started_again_and_its_siblings_are_left_alon
     await keeper.stop([one, other])
 
 
-async def test_a_child_that_keeps_dying_is_given_up(keeper: Keeper) -> None:
+async def test_a_child_that_keeps_dying_is_given_up(keeper: ProcessKeeper) -> None:
     child = FakeChild("state-manager", [])
     await keeper.start(child)
     for _ in range(EAGER.restarts):
@@ -89,7 +89,7 @@ async def test_a_child_that_keeps_dying_is_given_up(keeper: Keeper) -> None:
     await keeper.stop([child])
 
 
-async def test_a_child_that_ends_in_good_order_is_started_again_however_often(keeper: Keeper) -> None:
+async def test_a_child_that_ends_in_good_order_is_started_again_however_often(keeper: ProcessKeeper) -> None:
     """A rolling restart, again and again: each drained server ends with 0."""
     child = FakeChild("SOCK001", [])
     await keeper.start(child)
@@ -106,7 +106,7 @@ async def test_a_child_that_ends_in_good_order_is_started_again_however_often(ke
     await keeper.stop([child])
 
 
-async def test_a_child_that_cannot_start_again_is_given_up_with_its_reason(keeper: Keeper) -> None:
+async def test_a_child_that_cannot_start_again_is_given_up_with_its_reason(keeper: ProcessKeeper) -> None:
     child = FakeChild("web-server", [])
     await keeper.start(child)
     child.broken = True
@@ -117,7 +117,7 @@ async def test_a_child_that_cannot_start_again_is_given_up_with_its_reason(keepe
     await keeper.stop([child])
 
 
-async def test_the_first_start_is_not_tried_again(keeper: Keeper) -> None:
+async def test_the_first_start_is_not_tried_again(keeper: ProcessKeeper) -> None:
     good, bad = FakeChild("good", []), FakeChild("bad", [])
     bad.broken = True
     with pytest.raises(RoleFailed, match="bad is broken"):
@@ -126,7 +126,7 @@ async def test_the_first_start_is_not_tried_again(keeper: Keeper) -> None:
     await keeper.stop([good, bad])
 
 
-async def test_children_are_stopped_group_after_group_and_not_started_again(keeper: Keeper) -> None:
+async def test_children_are_stopped_group_after_group_and_not_started_again(keeper: ProcessKeeper) -> None:
     journal: list[str] = []
     engine, server, web = (FakeChild(name, journal) for name in ("engine", "server", "web"))
     await keeper.start(engine)
@@ -199,7 +199,7 @@ class Rivalled(FakeChild):
 async def test_a_superseded_child_stays_down_and_does_not_make_its_keeper_give_up() -> None:
     child = Rivalled("SOCK001", [])
     delays: list[float] = []
-    keeper = Keeper(EAGER, lambda _: None, Rivalry(0.001, 0.004))
+    keeper = ProcessKeeper(EAGER, lambda _: None, Rivalry(0.001, 0.004))
     sleep = asyncio.sleep
 
     async def slept(seconds: float) -> None:

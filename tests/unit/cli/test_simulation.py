@@ -8,7 +8,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cli.simulate.examinee import Act, Place, SimulatedExaminee, deal_stories
+from cli.simulate.examinee import Act, Seat, SimulatedExaminee, deal_stories
 from cli.simulate.proctor import SimulatedProctor
 from cli.simulate.report import SimulateReport, draw_report, report_of
 from cli.simulate.screen import describe
@@ -19,7 +19,7 @@ from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconne
 from protocol.messages.views import MobileSyncView
 
 NOW = "2024-01-01T09:00:00Z"
-PLACE = Place(("ws://a", "ws://b"), None, "P001", lambda role, subject: "token")
+PLACE = Seat(("ws://a", "ws://b"), None, "P001", lambda role, subject: "token")
 
 
 def proctor_of(*messages: Message, name: str = "T1") -> SimulatedProctor:

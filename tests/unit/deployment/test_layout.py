@@ -100,6 +100,7 @@ def test_no_two_rooms_import_from_one_another(depth: int) -> None:
 
 
 def test_circles_are_found() -> None:
+    arrows: dict[tuple[str, ...], set[tuple[str, ...]]]
     arrows = {("a", "x"): {("a", "y")}, ("a", "y"): {("a", "z")}, ("a", "z"): {("a", "x")}, ("a",): {("a", "x")}}
     assert circles(arrows) == ["a/x <-> a/y", "a/x <-> a/z", "a/y <-> a/z"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from actors.runtime.http.client_addresses import client_address, counted_as, networks_of
 from actors.sessions.limits import address_limits
-from actors.sessions.limits.address_limits import AddressLimits, Limits, Place
+from actors.sessions.limits.address_limits import AddressLimits, AddressSlot, Limits
 
 LIMITS = Limits(
     accept_per_second=1000.0,
@@ -34,7 +34,7 @@ def wire() -> Any:
     return cast(Any, Wire())
 
 
-def stranger(limits: AddressLimits, address: str = "192.0.2.1") -> Place | str:
+def stranger(limits: AddressLimits, address: str = "192.0.2.1") -> AddressSlot | str:
     """A connection that is let in, or why it is not."""
     place = limits.arrive(address, wire(), proxy=False)
     if place is None:
@@ -45,9 +45,9 @@ def stranger(limits: AddressLimits, address: str = "192.0.2.1") -> Place | str:
     return reason or place
 
 
-def let_in(limits: AddressLimits, address: str = "192.0.2.1") -> Place:
+def let_in(limits: AddressLimits, address: str = "192.0.2.1") -> AddressSlot:
     place = stranger(limits, address)
-    assert isinstance(place, Place), place
+    assert isinstance(place, AddressSlot), place
     return place
 
 
@@ -64,7 +64,7 @@ async def test_strangers_of_one_address_are_few_whoever_is_greeted_there() -> No
         let_in(limits).greet()
     strangers = [let_in(limits) for _ in range(50)]
     assert stranger(limits) == "address_full"
-    assert isinstance(stranger(limits, "192.0.2.2"), Place)
+    assert isinstance(stranger(limits, "192.0.2.2"), AddressSlot)
     strangers[0].leave()
     let_in(limits)
     strangers[1].greet()
@@ -75,7 +75,7 @@ async def test_strangers_of_one_address_are_few_whoever_is_greeted_there() -> No
 async def test_strangers_take_a_quarter_of_the_places_from_however_many_addresses() -> None:
     limits = AddressLimits(LIMITS)
     answers = [stranger(limits, f"192.0.{number // 200}.{number % 200}") for number in range(400)]
-    assert sum(isinstance(one, Place) for one in answers) == 250
+    assert sum(isinstance(one, AddressSlot) for one in answers) == 250
     assert set(answers[250:]) == {"full"}
     known = limits.arrive("198.51.100.1", wire(), proxy=False)
     assert known is not None
@@ -123,7 +123,7 @@ async def test_who_connects_faster_than_can_be_answered_is_dropped_at_once(monke
     answers = [stranger(limits) for _ in range(300)]
     assert answers.count("address_too_fast") + answers.count("too_fast") > 10
     assert answers[-1] == "dropped"
-    assert isinstance(stranger(limits, "192.0.2.2"), Place) or stranger(limits, "192.0.2.2") == "too_fast"
+    assert isinstance(stranger(limits, "192.0.2.2"), AddressSlot) or stranger(limits, "192.0.2.2") == "too_fast"
     limits.close()
 
 
@@ -132,7 +132,7 @@ async def test_an_address_where_somebody_has_greeted_goes_before_those_where_nob
     let_in(limits, "192.0.2.1").greet()
     answers = [stranger(limits, f"198.51.100.{number}") for number in range(80)]
     assert "too_fast" in answers
-    assert isinstance(stranger(limits, "192.0.2.1"), Place)
+    assert isinstance(stranger(limits, "192.0.2.1"), AddressSlot)
     limits.close()
 
 

@@ -10,15 +10,15 @@ from typing import Any, cast
 import pytest
 
 from actors.runtime.config.settings import SocketSettings
-from actors.sessions.websocket import Connection
-from actors.socket_server.keepalive import SLICE, TURNS, Sweep
+from actors.sessions.websocket import WebSocketConnection
+from actors.socket_server.keepalive import SLICE, TURNS, Keepalive
 
 TIMEOUT = 0.16
 QUICK = SocketSettings(ping_interval_seconds=TIMEOUT, ping_timeout_seconds=TIMEOUT)
 
 
 class Peer:
-    """The part of a `Connection` that the sweep deals with; answers come through the loop, as a pong does."""
+    """The part of a `WebSocketConnection` that the sweep deals with; answers come through the loop, as a pong does."""
 
     def __init__(self, answers: Callable[[], bool] = lambda: True) -> None:
         self.loop = asyncio.get_running_loop()
@@ -51,8 +51,8 @@ class Peer:
         self.broken = reason
 
 
-def sweep_of(peers: list[Peer], settings: SocketSettings = QUICK) -> Sweep:
-    return Sweep(settings, lambda: cast(list[Connection], peers))
+def sweep_of(peers: list[Peer], settings: SocketSettings = QUICK) -> Keepalive:
+    return Keepalive(settings, lambda: cast(list[WebSocketConnection], peers))
 
 
 def stand_still(seconds: float) -> None:
@@ -60,7 +60,7 @@ def stand_still(seconds: float) -> None:
     time.sleep(seconds)
 
 
-async def swept_until(sweep: Sweep, condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def swept_until(sweep: Keepalive, condition: Callable[[], bool], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

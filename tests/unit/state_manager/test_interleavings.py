@@ -14,7 +14,7 @@ from protocol.messages.facts import ConnectionStatus, MobileSyncCode, Notice
 from protocol.messages.server_messages import ServerStatusCode
 from protocol.messages.session_messages import SessionClose, SessionState
 from protocol.records import keys
-from protocol.rules.connection_state import Connection, server_of
+from protocol.rules.connection_state import ConnectionState, server_of
 from protocol.rules.effects import CloseSocket, TellState
 from protocol.rules.mobile_sync import MobileSync
 from protocol.rules.notices import Notices
@@ -212,7 +212,7 @@ class StateManagers(RuleBasedStateMachine):
 
     def everything_asked_for_was_done(self) -> None:
         said = self.broker.to_servers
-        state = Connection()
+        state = ConnectionState()
         for version, fact in log_of(self.broker).get(PROGRESS, []):
             outcome = kind_of(PROGRESS).rule(state, version, fact)
             state = outcome.state
@@ -255,7 +255,7 @@ class StateManagers(RuleBasedStateMachine):
                     holder = server_state(self.broker, server_of(fact), sequence)
                     assert not holder.holds_sessions_of(fact.incarnation), "ended by mistake"
 
-    def _truth(self) -> tuple[Connection, MobileSync, Notices]:
+    def _truth(self) -> tuple[ConnectionState, MobileSync, Notices]:
         logs = log_of(self.broker)
         connection, _ = in_order(kind_of(PROGRESS), logs.get(PROGRESS, []))
         sync, _ = in_order(kind_of(SYNC), logs.get(SYNC, []))

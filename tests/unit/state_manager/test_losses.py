@@ -14,7 +14,7 @@ from protocol.messages.facts import ConnectionStatus, MobileSyncCode
 from protocol.messages.server_messages import ServerStatusCode
 from protocol.messages.session_messages import SessionClose, SessionState
 from protocol.records import keys
-from protocol.rules.connection_state import Connection
+from protocol.rules.connection_state import ConnectionState
 from tests.unit.support.fact_logs import in_order
 from tests.unit.support.facts import EXAMINEE, PLAN, connected, disconnected, remove, server, wait
 from tests.unit.support.memory_broker import facts_of
@@ -224,7 +224,7 @@ def test_what_was_decided_before_a_flush_does_not_overwrite_what_was_repaired_si
     hall.other.repair_at_once()
     hall.one.finish()
     state = stored_state(hall.store, PROGRESS)
-    assert isinstance(state, Connection)
+    assert isinstance(state, ConnectionState)
     assert (state.socket_id, state.recoveries) == (B, 1)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.runtime.broker.consumers.consumer import stored_at
-from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.broker.stream_admin import StoredMessage
 from actors.status_log.status_log import facts_of
 from protocol.broker import subjects
 from protocol.log.entries import decode, entries
@@ -68,7 +68,7 @@ def test_what_an_older_release_has_written_stays_as_it_was_decided_on(by_log_tim
 
 def test_all_who_read_the_log_read_the_same() -> None:
     payload = encode(wait(LOGGED - 150, 120.0))
-    stored = Stored(PLAN, 7, payload, {}, LOGGED)
+    stored = StoredMessage(PLAN, 7, payload, {}, LOGGED)
     (item,) = facts_of(stored)
     (entry,) = entries(PLAN, 7, LOGGED, payload)
     assert isinstance(item, Item)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from protocol.close_codes import CloseCode
 from protocol.messages.facts import ConnectionFact
 from protocol.records.kinds import CONNECTION
-from protocol.rules.connection_state import Connection
+from protocol.rules.connection_state import ConnectionState
 from protocol.rules.effects import CloseSocket, TellState
 from tests.unit.support.facts import EXAMINEE, PLAN, attempt, connected, disconnected, exhausted
 from tests.unit.support.scenario import Scenario
@@ -13,7 +13,7 @@ from tests.unit.support.scenario import Scenario
 A, B, C = "SOCK001-a", "SOCK002-b", "SOCK001-c"
 
 
-class Log(Scenario[Connection, ConnectionFact]):
+class Log(Scenario[ConnectionState, ConnectionFact]):
     """Facts about one connection in order."""
 
     def __init__(self, *facts: ConnectionFact) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from actors.runtime.broker.clock import BrokerClock
 from actors.runtime.broker.connection import Bus, Outgoing, Sent
-from actors.runtime.broker.stream_admin import Stored as Logged
+from actors.runtime.broker.stream_admin import StoredMessage as Logged
 from actors.status_log.status_log import Extent, SetAside, StatusLog, said_of_server
 from actors.status_log.status_log import facts_of as facts_in
 from protocol.broker import subjects

@@ -10,7 +10,7 @@ from typing import Any
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.store.whole_mark import Mark, StateMark
 from protocol.errors import StateDamaged, StateLost
-from protocol.records.writes import Index, RecordWrite, Replacement, SocketWrite, Stored
+from protocol.records.writes import Index, RecordWrite, Replacement, SocketWrite, StoredRecord
 
 
 class _Pause:
@@ -99,11 +99,11 @@ class MemoryStore(StateStore):
     def _snapshot(self) -> tuple[dict[str, dict[str, str]], dict[str, set[str]], Marked]:
         return deepcopy((self.rows, self.sets, self.marked))
 
-    async def load(self, record_keys: Sequence[str]) -> list[Stored | StateDamaged]:
+    async def load(self, record_keys: Sequence[str]) -> list[StoredRecord | StateDamaged]:
         await pause()
         self.mark.check()
         found = [self.rows.get(key, {}) for key in record_keys]
-        return [Stored(int(one.get("rev", 0)), one.get("history")) for one in found]
+        return [StoredRecord(int(one.get("rev", 0)), one.get("history")) for one in found]
 
     async def save(
         self, records: Sequence[RecordWrite], sockets: Sequence[SocketWrite] = (), index: Index | None = None

@@ -1,6 +1,6 @@
 """State managers driven step by step and by hand, on a log, a Redis and a broker in memory.
 
-They are the real thing (`Decisions` and `Telling`, in the state manager's order of work); every access to the
+They are the real thing (`Decisions` and `EffectPublisher`, in the state manager's order of work); every access to the
 store and to the broker is a step, and between two steps anything can happen, a crash included.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from actors.state_manager.decisions import Decisions
-from actors.state_manager.effects import Telling
+from actors.state_manager.effects import EffectPublisher
 from actors.state_manager.repair import StateRepair
 from protocol.errors import StateLost
 from protocol.records.placement import Item
@@ -116,7 +116,7 @@ class Manager:
                 batch.work.close()
         self.batches = []
         self.decisions = Decisions(self._store, MemoryLog(self._broker))
-        self.telling = Telling(self._broker, self._store)
+        self.telling = EffectPublisher(self._broker, self._store)
         self.repair = StateRepair(self._broker, self._store, MemoryLog(self._broker))
         self.learned = 0
 

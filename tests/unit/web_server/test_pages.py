@@ -12,7 +12,7 @@ from starlette.requests import Request
 from actors.runtime.config.local_addresses import lan_addresses, own_names
 from actors.runtime.config.settings import SocketSettings, load_settings
 from actors.sessions.limits.address_limits import Limits
-from actors.socket_server.handshake.handshake import Doorkeeper, page_hosts
+from actors.socket_server.handshake.handshake import HandshakeChecks, page_hosts
 from actors.web_server.bodies import Body, takes_gzip
 from actors.web_server.pages import DIRECTORY, EMBEDDABLE, PAGES, connect_source, content_security_policy
 from protocol.errors import ConfigurationError
@@ -159,7 +159,7 @@ def test_modules_import_only_files_that_are_there_and_what_others_embed_imports_
 async def test_pages_of_the_same_host_may_connect_whatever_their_port(
     listens: str, origin: str, host: str, allowed: bool
 ) -> None:
-    assert Doorkeeper([], LIMITS, own_names(listens))._allowed(origin, host) is allowed
+    assert HandshakeChecks([], LIMITS, own_names(listens))._allowed(origin, host) is allowed
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_own_pages_may_connect_also_where_origins_are_named(origin: str, host: s
             "web.host": "10.1.2.3",
         }
     )
-    door = Doorkeeper(settings.socket.origins, LIMITS, own_names("0.0.0.0"), page_hosts=page_hosts(settings))
+    door = HandshakeChecks(settings.socket.origins, LIMITS, own_names("0.0.0.0"), page_hosts=page_hosts(settings))
     assert door._allowed(origin, host) is allowed
 
 
@@ -194,5 +194,5 @@ async def test_a_page_opened_on_this_machine_may_connect_to_its_address_in_the_n
     if not lan:
         pytest.skip("this machine is in no network")
     host = f"[{lan[0]}]" if ":" in lan[0] else lan[0]
-    assert Doorkeeper([], LIMITS, own_names("0.0.0.0"))._allowed("http://localhost:8000", f"{host}:9001")
-    assert not Doorkeeper([], LIMITS, own_names("127.0.0.1"))._allowed("http://localhost:8000", f"{host}:9001")
+    assert HandshakeChecks([], LIMITS, own_names("0.0.0.0"))._allowed("http://localhost:8000", f"{host}:9001")
+    assert not HandshakeChecks([], LIMITS, own_names("127.0.0.1"))._allowed("http://localhost:8000", f"{host}:9001")

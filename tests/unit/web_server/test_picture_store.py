@@ -127,7 +127,7 @@ async def test_a_picture_that_was_stored_again_while_the_sweep_looked_stays(
     os.utime(directory / f"{kept}.jpg", (0, 0))
     really = store._remove
 
-    async def stored_again(found: captures.Kept) -> bool:
+    async def stored_again(found: captures.StoredPicture) -> bool:
         await keep(store, jpeg("navy"))
         return await really(found)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic_core
 
 from actors.runtime.broker.nats_client import looked_at
-from actors.runtime.broker.stream_admin import Stored
+from actors.runtime.broker.stream_admin import StoredMessage
 from protocol.errors import BrokerUnavailable, NotPermitted
 from protocol.times import parse_time
 
@@ -29,7 +29,7 @@ ANSWER_SECONDS = 5.0
 
 async def read_stream(
     bus: Bus, stream: str, *, subject: str = ">", first: int = 1, last: int | None = None
-) -> AsyncIterator[Stored]:
+) -> AsyncIterator[StoredMessage]:
     """The messages of `stream` on `subject` (wildcards allowed), in order.
 
     From sequence `first` on, up to sequence `last`, or to what is the stream's last when this begins. Raises
@@ -63,8 +63,8 @@ async def read_stream(
         await asyncio.sleep(0.1)
 
 
-async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[Stored]:
-    found: list[Stored] = []
+async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[StoredMessage]:
+    found: list[StoredMessage] = []
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     end.add_done_callback(looked_at)
 
@@ -73,7 +73,7 @@ async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[Store
         status = headers.get("Status")
         if status is None:
             found.append(
-                Stored(
+                StoredMessage(
                     headers["Nats-Subject"],
                     int(headers["Nats-Sequence"]),
                     msg.data,

@@ -14,7 +14,7 @@ from protocol.messages.proctor_events import (
     ExamineeReconnecting,
     ReplacedSocket,
 )
-from protocol.rules.connection_state import Connection, server_of
+from protocol.rules.connection_state import ConnectionState, server_of
 from protocol.rules.effects import ReportLost, TellState, WatchReconnect
 from tests.unit.support.connection_log import A, B, C, Log, refusal, shut_out, told_state
 from tests.unit.support.facts import (
@@ -46,8 +46,8 @@ def test_a_first_connection_is_told_and_is_no_recovery() -> None:
 
 
 def test_an_examinee_that_was_never_seen_is_shown_as_never() -> None:
-    assert Connection().view().status == "NEVER"
-    assert not Connection().live
+    assert ConnectionState().view().status == "NEVER"
+    assert not ConnectionState().live
 
 
 @pytest.mark.parametrize("reason", ["SOCKET_CLOSED", "PING_TIMEOUT", "SLOW_CLIENT", "SERVER_STOPPED"])

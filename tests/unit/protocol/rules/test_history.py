@@ -9,7 +9,7 @@ from protocol.messages.base import Message
 from protocol.messages.facts import ConnectionFact, MobileSyncCode, MobileSyncFact
 from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected
 from protocol.records.kinds import CONNECTION, MOBILE_SYNC, dump_history, load_history
-from protocol.rules.connection_state import Connection
+from protocol.rules.connection_state import ConnectionState
 from protocol.rules.effects import WatchReconnect
 from protocol.rules.history import History, Insertion, compact, fold
 from protocol.rules.history import insert as insert_fact
@@ -28,8 +28,8 @@ from tests.unit.support.facts import (
 )
 
 A, B = "SOCK001-a", "SOCK002-b"
-Story = History[Connection, ConnectionFact]
-Told = Insertion[Connection, ConnectionFact]
+Story = History[ConnectionState, ConnectionFact]
+Told = Insertion[ConnectionState, ConnectionFact]
 
 
 def insert(history: Story, version: int, fact: ConnectionFact) -> Told:
@@ -193,11 +193,11 @@ def test_a_history_is_read_as_it_was_written() -> None:
     )
     for floor in (0, 15, 25, 100):
         settled = compact(history, CONNECTION.rule, floor)
-        assert load_history(Connection, dump_history(settled)) == settled
+        assert load_history(ConnectionState, dump_history(settled)) == settled
 
 
 def test_a_record_that_is_not_there_has_an_empty_history() -> None:
-    assert CONNECTION.read(None) == History(Connection())
+    assert CONNECTION.read(None) == History(ConnectionState())
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_a_record_that_is_not_there_has_an_empty_history() -> None:
 def test_what_is_no_history_is_a_value_error_whatever_it_is(stored: str) -> None:
     """The state manager puts the facts of a damaged record aside; any other error would stop the whole batch."""
     with pytest.raises(ValueError, match=r".") as raised:
-        load_history(Connection, stored)
+        load_history(ConnectionState, stored)
     assert not isinstance(raised.value, UnicodeError)
 
 

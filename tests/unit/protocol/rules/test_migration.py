@@ -20,7 +20,7 @@ from protocol.messages.proctor_events import (
 )
 from protocol.records.kinds import CONNECTION
 from protocol.records.snapshot_rows import MOBILE_SYNC_FIELDS, NOTICES_FIELDS, PROGRESS_FIELDS, examinee_row
-from protocol.rules.connection_state import Connection
+from protocol.rules.connection_state import ConnectionState
 from protocol.rules.effects import CloseSocket, TellState, WatchReconnect
 from protocol.rules.history import insert
 from tests.unit.support.connection_log import A, B, C, Log
@@ -227,7 +227,7 @@ def test_a_socket_is_never_migrating_on_the_wire() -> None:
         STATUS_CODEC.decode_one(said)
 
 
-def row_of(state: Connection) -> ExamineeRow:
+def row_of(state: ConnectionState) -> ExamineeRow:
     fields = CONNECTION.fields(state)
     nothing = [None] * len(MOBILE_SYNC_FIELDS), [None] * len(NOTICES_FIELDS)
     return examinee_row(EXAMINEE, [fields.get(name) for name in PROGRESS_FIELDS], *nothing)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.runtime.actor.actor import Actor, on
-from actors.runtime.actor.tail import FIRST, MAX_TAILS, READ_BYTES, Tap, described
+from actors.runtime.actor.tail import FIRST, MAX_TAILS, READ_BYTES, TailFeed, described
 from protocol.errors import BrokerUnavailable, ErrorCode, ProtocolError
 from protocol.log.version import version_of
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
@@ -87,7 +87,7 @@ def tail(inbox: str = "_INBOX.one", *, per_second: int = 1000, seconds: float = 
 async def tapped(mail: Mail, *tails: Tail) -> Clerk:
     clerk = Clerk("clerk.1")
     await clerk.start()
-    clerk.tap = Tap(clerk.address, mail.send)
+    clerk.tap = TailFeed(clerk.address, mail.send)
     for one in tails or (tail(),):
         clerk.tap.watch(one)
     return clerk
@@ -160,7 +160,7 @@ async def test_a_message_in_hand_when_the_tail_begins_is_timed_from_there(mail: 
     slow = Slow()
     clerk.tell(slow)
     await until(lambda: clerk._work is not None)
-    clerk.tap = Tap(clerk.address, mail.send)
+    clerk.tap = TailFeed(clerk.address, mail.send)
     clerk.tap.watch(tail())
     slow.go.set()
     await until(lambda: clerk.handled == 1)
@@ -257,7 +257,7 @@ async def test_what_could_not_be_sent_is_counted(mail: Mail) -> None:
 
 
 async def test_a_tail_that_nobody_renews_ends_and_one_that_is_renewed_goes_on(mail: Mail) -> None:
-    tap = Tap("clerk.1", mail.send)
+    tap = TailFeed("clerk.1", mail.send)
     tap.watch(tail("_INBOX.forgotten", seconds=0.05))
     tap.watch(tail("_INBOX.renewed", seconds=0.5))
     running = asyncio.create_task(tap.run())
@@ -273,7 +273,7 @@ async def test_a_tail_that_nobody_renews_ends_and_one_that_is_renewed_goes_on(ma
 
 
 async def test_only_so_many_look_at_once(mail: Mail) -> None:
-    tap = Tap("clerk.1", mail.send)
+    tap = TailFeed("clerk.1", mail.send)
     for number in range(MAX_TAILS):
         tap.watch(tail(f"_INBOX.{number}"))
     tap.watch(tail("_INBOX.0"))  # it looks already

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 import actors.runtime.broker.ordered_publisher as in_order
-from actors.runtime.broker.ordered_publisher import InOrder
+from actors.runtime.broker.ordered_publisher import OrderedPublisher
 from actors.runtime.broker.publisher import Outgoing, PubAck, Publishing, Sent
 from protocol.errors import BrokerUnavailable, NotPermitted
 
@@ -57,8 +57,8 @@ class Broker:
             future.set_exception(BrokerUnavailable("not acknowledged in time"))
 
 
-def of(broker: Broker) -> InOrder:
-    return InOrder(cast(Publishing, broker))
+def of(broker: Broker) -> OrderedPublisher:
+    return OrderedPublisher(cast(Publishing, broker))
 
 
 def batch(*subjects: str) -> list[Outgoing]:

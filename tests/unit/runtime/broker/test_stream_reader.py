@@ -12,7 +12,7 @@ import actors.runtime.broker.consumers.stream_reader as stream_reading
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.broker.refusals import Refusals
-from actors.runtime.broker.stream_admin import Stored, StreamState
+from actors.runtime.broker.stream_admin import StoredMessage, StreamState
 from protocol.errors import BrokerUnavailable
 from protocol.times import format_time
 
@@ -59,10 +59,10 @@ class Cluster:
             self.copy = min(self.last, self.copy + self.learns)
         await self.handler(Reply({"Status": "204" if found else "404"}))
 
-    async def last_message(self, stream: str, subject: str) -> Stored | None:
+    async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         self.asked_leader += 1
         number = max(n for n in range(1, self.last + 1) if n not in self.others)
-        return Stored("s", number, b"", {}, float(number))
+        return StoredMessage("s", number, b"", {}, float(number))
 
 
 async def read(cluster: Cluster, **where: Any) -> list[int]:

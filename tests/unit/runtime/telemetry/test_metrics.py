@@ -14,7 +14,7 @@ import actors.queue_server.metrics
 import actors.state_manager.manager
 import actors.web_server.metrics
 from actors.runtime.actor.actor import Actor, on
-from actors.runtime.actor.registry import CENSUS, Census
+from actors.runtime.actor.registry import ACTORS, ActorRegistry
 from actors.runtime.actor.supervisor import ChildSpec, Intensity, Supervisor
 from actors.runtime.role.vitals import _lag
 from actors.runtime.telemetry.metrics import REGISTRY
@@ -98,7 +98,7 @@ async def test_actors_are_counted_by_kind_and_what_they_handled_outlives_them() 
 
 
 async def test_an_actor_that_nobody_stopped_is_not_kept_alive() -> None:
-    census = Census()
+    census = ActorRegistry()
     worker = Worker("worker.1")
     census.arrive(worker)
     assert census.living(Worker.kind) == [worker]
@@ -109,7 +109,7 @@ async def test_an_actor_that_nobody_stopped_is_not_kept_alive() -> None:
 async def test_an_actor_that_never_started_leaves_no_trace() -> None:
     worker = Worker("worker.1")
     await worker.stop()
-    assert worker not in CENSUS.living(Worker.kind)
+    assert worker not in ACTORS.living(Worker.kind)
 
 
 async def test_failures_and_restarts_count_by_kind_and_begin_at_zero() -> None:
