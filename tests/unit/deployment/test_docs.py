@@ -1,0 +1,133 @@
+"""Paths and links on the pages of the repository exist; the diagram and the tree are those of the code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/architecture.md",
+    "docs/decisions.md",
+    "docs/protocol.md",
+    "docs/runbook.md",
+]
+PATH = re.compile(r"(?<![\w/.:{-])(?:actors|protocol|cli|tests|docs|nats)/[\w./-]*")
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+TREE_LINE = re.compile(r"^( *)([a-z_]+)/ +\S")
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text()
+
+
+def paths_on(page: str) -> set[str]:
+    return {path.rstrip(".") for path in PATH.findall(text_of(page))}
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADING.findall(page.read_text())]
+    return {heading.replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_on_a_page_exists(page: str) -> None:
+    missing = sorted(path for path in paths_on(page) if not (ROOT / path).exists())
+    assert missing == [], f"{page} names files that are not there"
+
+
+def test_paths_are_found() -> None:
+    assert "actors/state_manager/manager.py" in paths_on("docs/architecture.md")
+    assert len(paths_on("docs/architecture.md")) > 60
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_on_a_page_leads_somewhere(page: str) -> None:
+    for target in LINK.findall(text_of(page)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = ((ROOT / page).parent / name).resolve() if name else ROOT / page
+        assert linked.exists(), f"{page} links to {target}"
+        if anchor:
+            assert anchor in anchors_of(linked), f"{page} links to {target}"
+
+
+def diagrams() -> list[str]:
+    return re.findall(r"```mermaid\n(.+?)\n```", text_of("docs/architecture.md"), re.DOTALL)
+
+
+SHAPE = r"(?:\[\[\"[^\"]+\"\]\]|\[\(\"[^\"]+\"\)\]|\(\[\"[^\"]+\"\]\)|\[\"[^\"]+\"\])"
+NODE = re.compile(rf"^(\w+){SHAPE}$")
+SUBGRAPH = re.compile(r"^subgraph (\w+)\[\"[^\"]+\"\]$")
+ARROW = re.compile(r"^(\w+) (?:-->|==>|-\.->|<-->)(?:\|[^|\"\[\](){}]+\|)? (\w+)$")
+
+
+def test_the_diagram_is_well_formed_and_uses_every_node() -> None:
+    (diagram,) = diagrams()
+    first, *lines = [line.strip() for line in diagram.splitlines() if line.strip()]
+    assert first == "flowchart LR"
+    nodes: set[str] = set()
+    groups: set[str] = set()
+    ends: list[str] = []
+    depth = 0
+    for line in lines:
+        if (group := SUBGRAPH.match(line)) is not None:
+            assert group[1] not in groups, f"{group[1]} is declared twice"
+            groups.add(group[1])
+            depth += 1
+        elif line == "end":
+            depth -= 1
+            assert depth >= 0, "an end without its subgraph"
+        elif (node := NODE.match(line)) is not None:
+            assert node[1] not in nodes, f"{node[1]} is declared twice"
+            nodes.add(node[1])
+        else:
+            arrow = ARROW.match(line)
+            assert arrow is not None, f"neither a node nor an arrow: {line}"
+            ends += arrow.groups()
+    assert depth == 0
+    assert set(ends) == nodes, "an arrow to what is not declared, or a node without an arrow"
+    assert not groups & nodes
+
+
+def test_the_tree_names_every_room_and_no_other() -> None:
+    section = text_of("docs/architecture.md").partition("\n## Rooms\n")[2]
+    tree = re.search(r"```\n(.+?)\n```", section, re.DOTALL)
+    assert tree is not None
+    named: set[str] = set()
+    parents: list[str] = []
+    for line in tree[1].splitlines():
+        match = TREE_LINE.match(line)
+        assert match is not None, f"no folder with a word about it: {line}"
+        parents = [*parents[: len(match[1]) // 2], match[2]]
+        named.add("/".join(parents))
+    assert named == rooms()
+
+
+def rooms() -> set[str]:
+    """The folders with code, to the depth that the tree has."""
+    command = [
+        "git",
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        "--",
+        "cli",
+        "actors",
+        "protocol",
+        "tests",
+    ]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    folders = {parent for name in listed if (ROOT / name).is_file() for parent in Path(name).parents}
+    depths = {"cli": 2, "actors": 3, "protocol": 2, "tests": 2}
+    return {str(folder) for folder in folders if folder.parts and len(folder.parts) <= depths[folder.parts[0]]}
