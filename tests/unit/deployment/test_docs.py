@@ -131,3 +131,26 @@ def rooms() -> set[str]:
     folders = {parent for name in listed if (ROOT / name).is_file() for parent in Path(name).parents}
     depths = {"cli": 2, "actors": 3, "protocol": 2, "tests": 2}
     return {str(folder) for folder in folders if folder.parts and len(folder.parts) <= depths[folder.parts[0]]}
+
+
+def test_decisions_have_numbers_of_their_own_and_stand_in_the_table_of_contents() -> None:
+    page = text_of("docs/decisions.md")
+    numbers = [int(number) for number in re.findall(r"^### (\d+)\. ", page, re.MULTILINE)]
+    contents = [
+        int(number)
+        for line in re.findall(r"^- \[.+\]\(#.+\): (.+)$", page, re.MULTILINE)
+        for number in line.split(", ")
+    ]
+    assert len(numbers) > 50
+    assert sorted(contents) == sorted(set(numbers)) == sorted(numbers)
+
+
+def test_a_decision_that_is_referred_to_exists() -> None:
+    page = text_of("docs/decisions.md")
+    merged = [number for line in re.findall(r"\(Includes\s+([^)]+)\)", page) for number in re.findall(r"\d+", line)]
+    known = {*merged, *re.findall(r"^### (\d+)\. ", page, re.MULTILINE)}
+    found = subprocess.run(
+        ["git", "grep", "-hoE", "decision [0-9]+"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    referred = {line.rpartition(" ")[2] for line in found.splitlines()}
+    assert referred <= known, f"docs/decisions.md has no {referred - known}"
