@@ -19,25 +19,25 @@ from cli.shared.output import exit_code_of, say
 from protocol.access.roster import BadRoster
 from protocol.errors import ConfigurationError, ExamwireError
 
-Place = tuple[str, str]
+CommandLocation = tuple[str, str]
 """Module and attribute of a command's function, or of the Typer of a group whose commands are all in that module."""
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class CommandGroup:
     """A group whose commands are in several modules, so that one of them does not load what the others need."""
 
     help: str
-    commands: Mapping[str, Place]
+    commands: Mapping[str, CommandLocation]
 
 
-COMMANDS: dict[str, Place | Family] = {
+COMMANDS: dict[str, CommandLocation | CommandGroup] = {
     "up": ("cli.local.up", "up"),
     "run": ("cli.run", "app"),
-    "simulate": ("cli.simulate.simulate", "app_command"),
-    "load": ("cli.load.load", "app_command"),
+    "simulate": ("cli.simulate.simulate", "simulate_command"),
+    "load": ("cli.load.load", "load"),
     "token": ("cli.token", "token"),
-    "plans": Family(
+    "plans": CommandGroup(
         "Exam plans and their examinees: what is so (Redis), what happened, and what is to be compensated (the log).",
         {
             "ls": ("cli.plans.plans", "list_plans"),
@@ -49,7 +49,7 @@ COMMANDS: dict[str, Place | Family] = {
             "report": ("cli.plans.report", "report"),
         },
     ),
-    "actors": Family(
+    "actors": CommandGroup(
         "The actors that answer on the bus, by address.",
         {
             "ls": ("cli.operate.actors", "list_actors"),
@@ -74,16 +74,16 @@ COMMANDS: dict[str, Place | Family] = {
 }
 
 
-class LateGroup(TyperGroup):
+class LazyGroup(TyperGroup):
     """A group that finds its commands by name and imports one when it is used.
 
     Contexts and commands are `Any` here: typer brings its own click, whose classes are not public.
     """
 
-    places: Mapping[str, Place | Family]
+    places: Mapping[str, CommandLocation | CommandGroup]
 
     @classmethod
-    def of(cls, name: str, family: Family) -> LateGroup:
+    def of(cls, name: str, family: CommandGroup) -> LazyGroup:
         group = cls(name=name, help=family.help, no_args_is_help=True, rich_markup_mode=None)
         group.places = family.commands
         return group
@@ -95,8 +95,8 @@ class LateGroup(TyperGroup):
         place = self.places.get(cmd_name)
         if place is None:
             return None
-        if isinstance(place, Family):
-            return LateGroup.of(cmd_name, place)
+        if isinstance(place, CommandGroup):
+            return LazyGroup.of(cmd_name, place)
         module, attribute = place
         found = getattr(import_module(module), attribute)
         command: Any
@@ -110,7 +110,7 @@ class LateGroup(TyperGroup):
         return command
 
 
-class ExamwireGroup(LateGroup):
+class ExamwireGroup(LazyGroup):
     """The top level; every `ExamwireError` of a command ends as one line on stderr and an exit code."""
 
     places = COMMANDS

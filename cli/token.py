@@ -10,7 +10,7 @@ import typer
 from actors.runtime.config.settings import Settings
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, OutputOption, print_json, say
-from cli.shared.times import seconds_of
+from cli.shared.times import parse_duration
 from protocol.messages.frames import Role
 from protocol.times import format_time
 
@@ -34,14 +34,14 @@ def token(
 ) -> None:
     """Print a token signed with the configured secret, or with the one of the data directory (made when missing)."""
     from actors.runtime.config.tokens import issue_token
-    from cli.shared.signing import require_taken_here
+    from cli.shared.signing import require_tokens_accepted
 
-    seconds = seconds_of(expires)
+    seconds = parse_duration(expires)
     if subject is None:
         if role in ("examinee", "mobile"):
             raise typer.BadParameter(f"a token of role {role} needs SUBJECT, the examineeId")
         subject = role
-    require_taken_here(settings)
+    require_tokens_accepted(settings)
     issued = issue_token(settings, role, plan_id, subject, seconds=seconds)
     if output is Format.JSON:
         expires_at = format_time(int(time.time()) + int(seconds))

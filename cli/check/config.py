@@ -13,7 +13,7 @@ from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 from actors.runtime.config.masking import masked
 from actors.runtime.config.settings import Settings, settings_file, variable_of
 from cli.shared.findings import State, show_findings, worst
-from cli.shared.options import FLAGS, flag_of, flattened, takes_settings
+from cli.shared.options import FLAGS, flag_of, flatten, takes_settings
 from cli.shared.output import ExitCode, Format, OutputOption, show, table
 
 # -- examwire config show -------------------------------------------------------------------------------
@@ -36,7 +36,7 @@ def show_config(
 ) -> None:
     """Show every setting, secrets masked: flag over variable over TOML file over default."""
     tree = {name: _masked(value) for name, value in settings.model_dump(mode="json").items()}
-    values = flattened(tree)
+    values = flatten(tree)
     if not origin:
         show(
             tree, lambda: table(["setting", "value"], ((name, _shown(value)) for name, value in values.items())), output
@@ -65,9 +65,9 @@ def check_config(given: dict[str, Any], output: OutputOption = Format.TABLE) -> 
 
 def _origins(given: Mapping[str, Any]) -> dict[str, str]:
     path = settings_file()
-    origins = dict.fromkeys(flattened(TomlConfigSettingsSource(Settings, path)()), f"file {path}")
+    origins = dict.fromkeys(flatten(TomlConfigSettingsSource(Settings, path)()), f"file {path}")
     variables = {name.upper() for name in os.environ}
-    for name in flattened(EnvSettingsSource(Settings)()):
+    for name in flatten(EnvSettingsSource(Settings)()):
         variable = variable_of(name)
         # A section may be given as a whole, in JSON.
         origins[name] = f"variable {variable if variable in variables else variable_of(name.partition('.')[0])}"

@@ -60,11 +60,11 @@ def check_settings(given: Mapping[str, Any]) -> list[Finding]:
         ]
     except (ConfigurationError, OSError, ValueError) as error:
         return [*findings, failed("settings", f"cannot be read: {error}", "mend what the text names")]
-    findings += [*_file_mode(document), *contradictions(settings)]
+    findings += [*_file_mode(document), *find_contradictions(settings)]
     return findings or [ok("settings", "file, variables and flags fit together")]
 
 
-def contradictions(settings: Settings) -> Iterator[Finding]:
+def find_contradictions(settings: Settings) -> Iterator[Finding]:
     """What no single setting tells: values that do not go together, files that cannot be used, what is not safe."""
     yield from _secrets(settings)
     yield from _engines(settings)

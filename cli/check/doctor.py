@@ -24,7 +24,7 @@ from actors.runtime.config.local_addresses import in_url
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import check_token_keys
 from actors.runtime.store.state_store import StateStore
-from cli.check.config_check import contradictions
+from cli.check.config_check import find_contradictions
 from cli.check.doctor_checks import (
     judge_account,
     judge_actor,
@@ -43,11 +43,11 @@ from cli.check.doctor_checks import (
     judge_streams,
     judge_sync,
     judge_versions,
-    merged,
+    merge_ok,
 )
-from cli.check.doctor_pages import page_doors
+from cli.check.doctor_pages import check_page_origins
 from cli.local.engines import NatsServer
-from cli.operate.streams import compare
+from cli.operate.streams import compare_topology
 from cli.shared.findings import Finding, State, failed, ok, show_findings, unknown, warning, worst
 from cli.shared.live_actors import inspection_of
 from cli.shared.options import takes_settings
@@ -90,7 +90,7 @@ def doctor(
     code 0 when all is well, 5 for warnings only, 1 when something has failed, 4 when neither NATS nor Redis can be
     reached.
     """
-    examination = Examination(settings, monitoring=nats_monitoring)
+    examination = HealthCheck(settings, monitoring=nats_monitoring)
     findings: list[Finding] = []
 
     async def work() -> None:
@@ -104,7 +104,7 @@ def doctor(
         raise typer.Exit(ExitCode.FAILED if state is State.FAILED else ExitCode.DEGRADED)
 
 
-class Examination:
+class HealthCheck:
     """One round of all checks. `clock`: seconds since the epoch, by this machine."""
 
     def __init__(
@@ -138,8 +138,8 @@ class Examination:
                 await self._store.close()
         if self._bus is not None:
             findings += self._permissions()
-        findings = merged(findings, "clocks", "at most so far from this machine's:")
-        return merged(findings, "fds", "in use:")
+        findings = merge_ok(findings, "clocks", "at most so far from this machine's:")
+        return merge_ok(findings, "fds", "in use:")
 
     def _checks(self) -> Iterator[Callable[[], AsyncIterator[Finding]]]:
         """Those for which what they ask is there."""
@@ -182,7 +182,7 @@ class Examination:
     # -- here ----------------------------------------------------------------------------------------
 
     def _settings_and_machine(self) -> Iterator[Finding]:
-        wrong = [finding for finding in contradictions(self._settings) if finding.state is not State.OK]
+        wrong = [finding for finding in find_contradictions(self._settings) if finding.state is not State.OK]
         for finding in wrong:
             yield Finding("settings", finding.state, f"{finding.check}: {finding.found}", finding.advice)
         if not wrong:
@@ -286,7 +286,7 @@ class Examination:
 
     async def _streams(self) -> AsyncIterator[Finding]:
         assert self._bus is not None
-        for finding in judge_streams(await compare(self._bus, self._settings)):
+        for finding in judge_streams(await compare_topology(self._bus, self._settings)):
             yield finding
         for spec in topology_streams(self._settings):
             state = await self._bus.stream_state(spec.name)
@@ -346,7 +346,7 @@ class Examination:
         servers = await self._store.servers()
         for finding in judge_roles(self._actors, servers):
             yield finding
-        async for finding in page_doors(self._actors, servers, self._settings):
+        async for finding in check_page_origins(self._actors, servers, self._settings):
             yield finding
         yield ok("state", "Redis is known to hold what the log says")
 

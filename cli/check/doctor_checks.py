@@ -9,7 +9,7 @@ from typing import Any
 from actors.runtime.broker.clock import TOLERATED_SECONDS
 from actors.runtime.broker.stream_admin import ConsumerState, StreamState
 from actors.runtime.config.settings import is_loopback
-from cli.operate.streams import StreamFinding as Difference
+from cli.operate.streams import TopologyComparison as Difference
 from cli.shared.findings import Finding, State, failed, ok, unknown, warning
 from protocol.broker.streams import NATS_VERSION
 from protocol.messages.codec import MAX_BATCH_BYTES
@@ -319,7 +319,7 @@ def judge_memory(available: int, total: int) -> Finding:
     return ok("memory", found)
 
 
-def merged(findings: Iterable[Finding], check: str, begins: str) -> list[Finding]:
+def merge_ok(findings: Iterable[Finding], check: str, begins: str) -> list[Finding]:
     """The findings with the `ok` ones of `check` told as one: twenty roles need no twenty lines to be well."""
     everything = list(findings)
     well = [one for one in everything if one.check == check and one.state is State.OK]

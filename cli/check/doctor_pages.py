@@ -23,7 +23,7 @@ LETS_IN = (101, 503)
 """The second is only a matter of time."""
 
 
-async def page_doors(
+async def check_page_origins(
     actors: Sequence[Mapping[str, Any]], servers: Sequence[Mapping[str, str]], settings: Settings
 ) -> AsyncIterator[Finding]:
     """`actors`: inspections, of which the web servers' name their address; `servers`: records of socket servers."""

@@ -27,7 +27,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from actors.runtime.broker.connection import Bus
 from cli.load.process import LoadProcess
-from cli.load.workers import each_command, raise_file_limit, say
+from cli.load.workers import raise_file_limit, read_commands, write_event
 from protocol.broker.streams import SOCKET, STATE_MANAGERS, STATUS
 from protocol.errors import RoleFailed
 from protocol.messages.codec import MAX_BATCH_MESSAGES
@@ -90,15 +90,15 @@ async def publisher(nats_url: str) -> None:
         await asyncio.gather(
             *(_publish(js, "loadbase.in", some) for some in _cut(numbers)),
         )
-        say("published", first=first, count=count, at=at)
+        write_event("published", first=first, count=count, at=at)
 
     def obey(command: dict[str, Any]) -> None:
         task = asyncio.get_running_loop().create_task(publish(command["first"], command["count"]))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    say("ready")
-    await each_command(obey)
+    write_event("ready")
+    await read_commands(obey)
     await nc.close()
 
 
@@ -138,7 +138,7 @@ async def keeper(nats_url: str, redis_url: str) -> None:
     redis = Redis.from_url(redis_url, decode_responses=True)
     await redis.ping()
     working = asyncio.create_task(_keep(nc, js, redis))
-    say("ready")
+    write_event("ready")
     await _until_stdin_ends(working)
     await redis.aclose()
     await nc.close()
@@ -183,7 +183,7 @@ async def sender(nats_url: str) -> None:
     async with serve(serve_one, "127.0.0.1", 0, compression=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         working = asyncio.create_task(send())
-        say("ready", url=f"ws://127.0.0.1:{port}")
+        write_event("ready", url=f"ws://127.0.0.1:{port}")
         await _until_stdin_ends(working)
     await nc.close()
 
@@ -192,7 +192,7 @@ async def receiver(url: str) -> None:
     """Notes the time of each frame."""
     async with connect(url, compression=None, proxy=None, max_size=None) as ws:
         working = asyncio.create_task(_receive(ws))
-        say("ready")
+        write_event("ready")
         await _until_stdin_ends(working)
 
 
@@ -201,11 +201,11 @@ async def _receive(ws: Any) -> None:
         parsed = json.loads(frame)
         at = time.time()
         messages = parsed if isinstance(parsed, list) else [parsed]
-        say("seen", numbers=[one["data"]["connectionNo"] for one in messages], at=at)
+        write_event("seen", numbers=[one["data"]["connectionNo"] for one in messages], at=at)
 
 
 async def _until_stdin_ends(working: asyncio.Task[None]) -> None:
-    waiting = asyncio.create_task(each_command(lambda _: None))
+    waiting = asyncio.create_task(read_commands(lambda _: None))
     await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if working.done():
         await working  # raises what stopped it
@@ -217,7 +217,7 @@ async def _until_stdin_ends(working: asyncio.Task[None]) -> None:
 # -- the side of `examwire load` -----------------------------------------------------------------------
 
 
-class BarePath:
+class BaselinePath:
     """The four processes, and what goes through them. Streams and keys of its own are removed by `stop`."""
 
     def __init__(self, nats_url: str, redis_url: str, environment: Mapping[str, str]) -> None:
@@ -274,11 +274,11 @@ class BarePath:
         (latency,) = (await self._send(1)).latencies
         return latency
 
-    async def many(self, count: int) -> Passage:
+    async def many(self, count: int) -> BaselineTimings:
         """`count` messages at once, in arrays."""
         return await self._send(count)
 
-    async def _send(self, count: int) -> Passage:
+    async def _send(self, count: int) -> BaselineTimings:
         first, self._next = self._next, self._next + count
         self._processes["publisher"].tell(do="publish", first=first, count=count)
         numbers = range(first, first + count)
@@ -292,7 +292,9 @@ class BarePath:
             except TimeoutError:
                 raise RoleFailed(f"baseline: nothing arrived within {PATIENCE_SECONDS:g} s") from None
         at = self._sent[first]
-        return Passage([self._seen[number] - at for number in numbers], [self._seen[number] for number in numbers])
+        return BaselineTimings(
+            [self._seen[number] - at for number in numbers], [self._seen[number] for number in numbers]
+        )
 
     def pids(self) -> list[int]:
         return [process.pid for process in self._processes.values()]
@@ -309,7 +311,7 @@ class BarePath:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Passage:
+class BaselineTimings:
     """Messages that went through: seconds each took, and when each arrived."""
 
     latencies: Sequence[float]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class Turn(StrEnum):
+class ConnectionChange(StrEnum):
     """What happens to an examinee's connection, named by the event that tells it."""
 
     LOST = "examinee_disconnected"
@@ -21,7 +21,7 @@ MIGRATING = "examinee_migrating"
 """Tells the end of a connection as well, of an examinee whose server was drained: no loss."""
 
 
-class Phase(StrEnum):
+class RunPhase(StrEnum):
     """Which part of a run caused something.
 
     Getting there, what is measured, what Redis was polled for (that costs time, so it is not measured with the
@@ -48,12 +48,12 @@ class ObservedEvent:
 @dataclass(frozen=True, slots=True)
 class _Cause:
     at: float
-    phase: Phase
+    phase: RunPhase
     migrated: bool
 
 
 @dataclass(slots=True)
-class _Course:
+class _ChangeRecord:
     """One examinee's losses or recoveries, migrations among them: caused, and told (each version once)."""
 
     caused: list[_Cause] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self._courses: dict[tuple[str, Turn], _Course] = {}
+        self._courses: dict[tuple[str, ConnectionChange], _ChangeRecord] = {}
         self._heard: set[tuple[str, str, str, int]] = set()
         self._told: set[tuple[str, str, int]] = set()
         self._newest: dict[tuple[str, str], int] = {}
@@ -96,10 +96,12 @@ class Ledger:
         self.repeated = 0
         self.out_of_order = 0
 
-    def _course(self, examinee_id: str, turn: Turn) -> _Course:
-        return self._courses.setdefault((examinee_id, turn), _Course())
+    def _course(self, examinee_id: str, turn: ConnectionChange) -> _ChangeRecord:
+        return self._courses.setdefault((examinee_id, turn), _ChangeRecord())
 
-    def cause(self, examinee_id: str, turn: Turn, at: float, phase: Phase, *, migrated: bool = False) -> None:
+    def cause(
+        self, examinee_id: str, turn: ConnectionChange, at: float, phase: RunPhase, *, migrated: bool = False
+    ) -> None:
         """Note that a loss or recovery (or a migration's end and beginning) was brought about.
 
         The proctors may have been told already.
@@ -121,9 +123,12 @@ class Ledger:
             self.out_of_order += 1
         self._newest[by, event.examinee_id] = max(newest, event.version)
         self._newest_of_all[event.examinee_id] = max(self._newest_of_all.get(event.examinee_id, 0), event.version)
-        if identity not in self._told and event.type in (Turn.LOST, Turn.BACK, MIGRATING):
+        if identity not in self._told and event.type in (ConnectionChange.LOST, ConnectionChange.BACK, MIGRATING):
             self._told.add(identity)
-            course = self._course(event.examinee_id, Turn.BACK if event.type == Turn.BACK else Turn.LOST)
+            course = self._course(
+                event.examinee_id,
+                ConnectionChange.BACK if event.type == ConnectionChange.BACK else ConnectionChange.LOST,
+            )
             before = course.matched
             course.told.append(event)
             self._outstanding -= course.matched - before
@@ -140,7 +145,7 @@ class Ledger:
         """How many were caused and not told yet."""
         return self._outstanding
 
-    def told(self, examinee_id: str, turn: Turn) -> int:
+    def told(self, examinee_id: str, turn: ConnectionChange) -> int:
         """How many of these the proctor was told."""
         return len(self._course(examinee_id, turn).told)
 
@@ -148,7 +153,7 @@ class Ledger:
         """What is wrong. More losses (or recoveries) told than caused are doubled, whatever their versions."""
         missing = excess = restated = false_alarms = 0
         for course in self._courses.values():
-            alarms = sum(event.type == Turn.LOST and not event.restated for event in course.told)
+            alarms = sum(event.type == ConnectionChange.LOST and not event.restated for event in course.told)
             migrated = sum(cause.migrated for cause in course.caused)
             false_alarms += max(0, min(migrated, alarms - (len(course.caused) - migrated)))
             again = sum(event.restated for event in course.told)
@@ -161,18 +166,21 @@ class Ledger:
     def migrated(self) -> int:
         """How often somebody has moved to another server."""
         return sum(
-            cause.migrated for (_, turn), one in self._courses.items() if turn is Turn.BACK for cause in one.caused
+            cause.migrated
+            for (_, turn), one in self._courses.items()
+            if turn is ConnectionChange.BACK
+            for cause in one.caused
         )
 
-    def latencies(self, turn: Turn, phase: Phase = Phase.MEASURED) -> list[float]:
+    def latencies(self, turn: ConnectionChange, phase: RunPhase = RunPhase.MEASURED) -> list[float]:
         """Seconds from each cause of the phase to the first proctor's frame, migrations left out."""
         return [event.at - cause.at for cause, event in self._pairs(turn, phase)]
 
-    def times(self, turn: Turn, phase: Phase = Phase.MEASURED) -> list[float]:
+    def times(self, turn: ConnectionChange, phase: RunPhase = RunPhase.MEASURED) -> list[float]:
         """When the proctor was told those of the phase."""
         return [event.at for _, event in self._pairs(turn, phase)]
 
-    def _pairs(self, turn: Turn, phase: Phase) -> Iterable[tuple[_Cause, ObservedEvent]]:
+    def _pairs(self, turn: ConnectionChange, phase: RunPhase) -> Iterable[tuple[_Cause, ObservedEvent]]:
         for (_, kind), course in self._courses.items():
             if kind is turn:
                 told = sorted(course.told, key=lambda event: event.version)

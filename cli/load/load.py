@@ -23,15 +23,15 @@ import uvloop
 
 from actors.runtime.config.settings import load_settings, token_secret
 from actors.runtime.store.state_store import StateStore
-from cli.load.baseline import BarePath
+from cli.load.baseline import BaselinePath
+from cli.load.clients import LoadClients
 from cli.load.fleet import Fleet
-from cli.load.hall import Hall
 from cli.load.percentiles import Percentiles
 from cli.load.report import LoadReport
-from cli.load.scenarios import Run, hall_outage, one_by_one, rolling_restart, steady
+from cli.load.scenarios import LoadRun, hall_outage, one_by_one, rolling_restart, steady
 from cli.load.workers import raise_file_limit
 from cli.shared.output import ExitCode, Format, OutputOption, say, show, table
-from cli.shared.signing import require_taken_here
+from cli.shared.signing import require_tokens_accepted
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
 
@@ -50,7 +50,7 @@ class Scenario(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LoadOptions:
     """What the command line asks for. Without `nats_url`, engines and roles are started; with `socket_urls`, none."""
 
     scenario: Scenario
@@ -69,7 +69,7 @@ class Plan:
     data_dir: Path | None
 
 
-def app_command(
+def load(
     scenario: Annotated[
         Scenario,
         typer.Argument(
@@ -139,7 +139,7 @@ def app_command(
     if scenario is Scenario.ROLLING_RESTART and (socket_url or baseline or servers == 1):
         raise typer.BadParameter("rolling-restart restarts servers of its own, two or more, and has no bare path")
     count = examinees or DEFAULT_EXAMINEES[scenario]
-    asked = Plan(
+    asked = LoadOptions(
         scenario,
         count,
         repeat,
@@ -171,7 +171,7 @@ def _drawn(report: LoadReport) -> Any:
     return table(["figure", ""], report.rows(), title=title)
 
 
-async def _until_signalled(asked: Plan) -> LoadReport:
+async def _until_signalled(asked: LoadOptions) -> LoadReport:
     """The run; SIGTERM ends it as Ctrl-C does, with everything stopped."""
     running = asyncio.current_task()
     assert running is not None
@@ -184,7 +184,7 @@ async def _until_signalled(asked: Plan) -> LoadReport:
         raise
 
 
-async def _load(asked: Plan) -> LoadReport:
+async def _load(asked: LoadOptions) -> LoadReport:
     found = machine()
     async with AsyncExitStack() as stack:
         fleet, urls, environment = await _system(asked, stack)
@@ -192,13 +192,13 @@ async def _load(asked: Plan) -> LoadReport:
         assert redis_url is not None
         store = StateStore(redis_url, load_settings(redis_url=redis_url).redis)
         stack.push_async_callback(store.close)
-        hall = Hall(asked.plan_id, asked.examinees, urls, asked.workers, environment)
+        hall = LoadClients(asked.plan_id, asked.examinees, urls, asked.workers, environment)
         stack.push_async_callback(hall.close)
         bare = None
         if asked.baseline:
             nats_url = fleet.nats_url if fleet is not None else asked.nats_url
             assert nats_url is not None
-            bare = BarePath(nats_url, redis_url, environment)
+            bare = BaselinePath(nats_url, redis_url, environment)
             stack.push_async_callback(bare.stop)
             await bare.start()
 
@@ -208,7 +208,7 @@ async def _load(asked: Plan) -> LoadReport:
             own = {**hall.processes(), "load: itself": [os.getpid()]}
             return {**fleet.processes(), **own} if fleet is not None else own
 
-        run = Run(hall, store, report, processes, bare, _progress)
+        run = LoadRun(hall, store, report, processes, bare, _progress)
         match asked.scenario:
             case Scenario.ONE_BY_ONE:
                 await one_by_one(run, asked.repeat)
@@ -233,14 +233,14 @@ async def _load(asked: Plan) -> LoadReport:
         return report
 
 
-async def _system(asked: Plan, stack: AsyncExitStack) -> tuple[Fleet | None, list[str], dict[str, str]]:
+async def _system(asked: LoadOptions, stack: AsyncExitStack) -> tuple[Fleet | None, list[str], dict[str, str]]:
     """What is loaded: an own fleet or nothing, the socket servers, and the environment of the load's processes."""
     if asked.socket_urls:
         settings = load_settings(data_dir=asked.data_dir)
         if settings.token.public_key_file or settings.token.jwks_file:
             raise ConfigurationError("token: the system takes an issuer's tokens only; the load cannot sign its own")
         if asked.data_dir is not None:
-            require_taken_here(settings)
+            require_tokens_accepted(settings)
         return None, list(asked.socket_urls), {**os.environ, "EXAMWIRE_SECRET": token_secret(settings)}
     directory = Path(tempfile.mkdtemp(prefix="examwire-load-"))
     stack.callback(shutil.rmtree, directory, ignore_errors=True)

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from actors.runtime.store.state_store import StateStore
-from cli.load.baseline import BarePath
+from cli.load.baseline import BaselinePath
+from cli.load.clients import REDIS_PATIENCE_SECONDS, REDIS_POLL_SECONDS, REDIS_SAMPLE_POLL_SECONDS, LoadClients
 from cli.load.fleet import Fleet
-from cli.load.hall import REDIS_PATIENCE_SECONDS, REDIS_POLL_SECONDS, REDIS_SAMPLE_POLL_SECONDS, Hall
-from cli.load.ledger import Phase, Turn
+from cli.load.ledger import ConnectionChange, RunPhase
 from cli.load.percentiles import Percentiles, per_second
 from cli.load.process_costs import cpu_times, resident_bytes, settled_bytes, spent
 from cli.load.report import Baseline, LoadReport
@@ -31,18 +31,18 @@ BARE_SAMPLES = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class LoadRun:
     """What a scenario works with. `processes`: pids by role, the fleet's and the load's own, as they are now."""
 
-    hall: Hall
+    hall: LoadClients
     store: StateStore
     report: LoadReport
     processes: Callable[[], Mapping[str, Sequence[int]]]
-    bare: BarePath | None
+    bare: BaselinePath | None
     progress: Callable[[str], None]
 
 
-async def one_by_one(run: Run, repeat: int) -> None:
+async def one_by_one(run: LoadRun, repeat: int) -> None:
     """One loss and recovery at a time, `repeat` times; a message of the bare path after each."""
     hall, report = run.hall, run.report
     await _fill(run)
@@ -52,13 +52,13 @@ async def one_by_one(run: Run, repeat: int) -> None:
     with _measured(run):
         for number in range(repeat):
             examinee = 1 + number % hall.count
-            await _round(hall, examinee, Phase.MEASURED)
+            await _round(hall, examinee, RunPhase.MEASURED)
             if run.bare is not None:
                 await asyncio.sleep(PAUSE_SECONDS)
                 bare.append(await run.bare.one())
             if number % POLLED_EVERY == 0:
                 polling = asyncio.create_task(hall.lost_in_redis(run.store, examinee))
-                in_redis += await _found(polling, await _round(hall, examinee, Phase.POLLED))
+                in_redis += await _found(polling, await _round(hall, examinee, RunPhase.POLLED))
     report.redis_latency = Percentiles.of(in_redis)
     report.notes.append(
         f"redisLatencyMs: rounds of their own (not in latencyMs), in which Redis is polled every "
@@ -70,7 +70,7 @@ async def one_by_one(run: Run, repeat: int) -> None:
         report.compare(Baseline(Percentiles.of(bare)))
 
 
-async def _round(hall: Hall, examinee: int, phase: Phase) -> float | None:
+async def _round(hall: LoadClients, examinee: int, phase: RunPhase) -> float | None:
     hall.phase = phase
     await asyncio.sleep(PAUSE_SECONDS)
     lost_at = await hall.lose(examinee)
@@ -87,7 +87,7 @@ async def _found(polling: asyncio.Task[float], lost_at: float | None) -> list[fl
     return []  # the comparison at the end says so
 
 
-async def hall_outage(run: Run) -> None:
+async def hall_outage(run: LoadRun) -> None:
     """All sockets end at once; when all of that is told and in Redis, all come back."""
     hall, report = run.hall, run.report
     bare = await _bare_burst(run)
@@ -96,7 +96,7 @@ async def hall_outage(run: Run) -> None:
     await hall.stand_by()
     numbers = hall.connected
     run.progress(f"{len(numbers)} sockets vanish")
-    hall.phase = Phase.MEASURED
+    hall.phase = RunPhase.MEASURED
     with _measured(run):
         vanished_at = hall.vanish()
         sample = random.Random(hall.count).sample(numbers, min(REDIS_SAMPLE, len(numbers)))
@@ -114,7 +114,7 @@ async def hall_outage(run: Run) -> None:
         await hall.connect(numbers)
     report.redis_latency = Percentiles.of(at - vanished_at for at in in_redis)
     _figures(run)
-    told = hall.ledger.times(Turn.LOST)
+    told = hall.ledger.times(ConnectionChange.LOST)
     last_frame = max(told, default=vanished_at)
     if told:
         report.losses_per_second_overall = round(len(told) / (last_frame - vanished_at), 1)
@@ -129,19 +129,19 @@ async def hall_outage(run: Run) -> None:
         else "Redis did not come to hold all losses",
         "connectsPerSecond: those who come back",
     ]
-    report.connects_per_second = _connects(hall, Phase.MEASURED)
+    report.connects_per_second = _connects(hall, RunPhase.MEASURED)
     if bare is not None:
         report.compare(bare)
 
 
-async def steady(run: Run, rate: float, duration: float) -> None:
+async def steady(run: LoadRun, rate: float, duration: float) -> None:
     """`rate` losses a second for `duration` seconds, spread over all; each comes back a second later."""
     hall, report = run.hall, run.report
     bare = await _bare_pace(run, rate, duration)
     await _fill(run)
     in_redis: list[float] = []
     run.progress(f"{rate:g} losses and recoveries a second for {duration:g} s")
-    hall.phase = Phase.MEASURED
+    hall.phase = RunPhase.MEASURED
     with _measured(run):
         await _lose_and_recover(run, rate, lambda number: number < int(rate * duration), in_redis)
         await hall.until(lambda: hall.ledger.outstanding <= 0)
@@ -154,11 +154,11 @@ async def steady(run: Run, rate: float, duration: float) -> None:
         report.compare(bare)
 
 
-async def rolling_restart(run: Run, fleet: Fleet, rate: float, over_seconds: float) -> None:
+async def rolling_restart(run: LoadRun, fleet: Fleet, rate: float, over_seconds: float) -> None:
     """Every socket server in turn is drained and replaced by its successor, while losses and recoveries go on."""
     hall = run.hall
     await _fill(run)
-    hall.phase = Phase.MEASURED
+    hall.phase = RunPhase.MEASURED
     over = asyncio.Event()
     with _measured(run):
         losing = asyncio.create_task(_lose_and_recover(run, rate, lambda _: not over.is_set(), None))
@@ -175,7 +175,9 @@ async def rolling_restart(run: Run, fleet: Fleet, rate: float, over_seconds: flo
     _figures(run)
 
 
-async def _lose_and_recover(run: Run, rate: float, go_on: Callable[[int], bool], in_redis: list[float] | None) -> None:
+async def _lose_and_recover(
+    run: LoadRun, rate: float, go_on: Callable[[int], bool], in_redis: list[float] | None
+) -> None:
     """`rate` losses a second as long as `go_on`, asked with the number of the next one; each comes back a second later.
 
     With `in_redis`, the seconds until Redis had a loss are noted there, of every fourth one at most.
@@ -211,7 +213,7 @@ async def _lose_and_recover(run: Run, rate: float, go_on: Callable[[int], bool],
             group.create_task(lose_and_recover(examinee, number % POLLED_EVERY == 0))
 
 
-async def _fill(run: Run) -> None:
+async def _fill(run: LoadRun) -> None:
     """Everybody connects; what a connection costs the socket servers in memory is measured by the way."""
     hall, report = run.hall, run.report
     await hall.open()
@@ -219,7 +221,7 @@ async def _fill(run: Run) -> None:
     before = resident_bytes(servers)
     run.progress(f"{hall.count} examinees connect")
     await hall.connect(range(1, hall.count + 1))
-    report.connects_per_second = _connects(hall, Phase.SET_UP)
+    report.connects_per_second = _connects(hall, RunPhase.SET_UP)
     if servers:
         connected = max(1, len(hall.connected))
         report.kib_per_connection = round((await settled_bytes(servers) - before) / connected / 1024, 2)
@@ -227,7 +229,7 @@ async def _fill(run: Run) -> None:
 
 
 @contextmanager
-def _measured(run: Run) -> Iterator[None]:
+def _measured(run: LoadRun) -> Iterator[None]:
     """Time and CPU seconds of what is inside. Processes that end inside do not count."""
     before, started = cpu_times(run.processes()), time.monotonic()
     yield
@@ -235,16 +237,16 @@ def _measured(run: Run) -> Iterator[None]:
     run.report.cpu_seconds = spent(before, cpu_times(run.processes()))
 
 
-def _figures(run: Run) -> None:
+def _figures(run: LoadRun) -> None:
     ledger, report = run.hall.ledger, run.report
-    report.losses_per_second = per_second(ledger.times(Turn.LOST))
-    report.recoveries_per_second = per_second(ledger.times(Turn.BACK))
-    report.latency = Percentiles.of(ledger.latencies(Turn.LOST))
-    report.recovery_latency = Percentiles.of(ledger.latencies(Turn.BACK))
+    report.losses_per_second = per_second(ledger.times(ConnectionChange.LOST))
+    report.recoveries_per_second = per_second(ledger.times(ConnectionChange.BACK))
+    report.latency = Percentiles.of(ledger.latencies(ConnectionChange.LOST))
+    report.recovery_latency = Percentiles.of(ledger.latencies(ConnectionChange.BACK))
     report.notes.append("latencyMs: the socket's end to the proctor's frame, percentiles by nearest rank")
 
 
-def _connects(hall: Hall, phase: Phase) -> float | None:
+def _connects(hall: LoadClients, phase: RunPhase) -> float | None:
     times = hall.welcomed[phase]
     if not times:
         return None
@@ -252,7 +254,7 @@ def _connects(hall: Hall, phase: Phase) -> float | None:
     return round(len(times) / span, 1) if span > 0 else None
 
 
-async def _bare_burst(run: Run) -> Baseline | None:
+async def _bare_burst(run: LoadRun) -> Baseline | None:
     """As many messages as the outage has, at once; the median of some rounds."""
     if run.bare is None:
         return None
@@ -272,7 +274,7 @@ async def _bare_burst(run: Run) -> Baseline | None:
     )
 
 
-async def _bare_pace(run: Run, rate: float, duration: float) -> Baseline | None:
+async def _bare_pace(run: LoadRun, rate: float, duration: float) -> Baseline | None:
     """Messages at the pace of the losses and recoveries, one after the other."""
     if run.bare is None:
         return None

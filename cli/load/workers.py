@@ -67,13 +67,13 @@ def raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def say(event: str, **data: Any) -> None:
+def write_event(event: str, **data: Any) -> None:
     """One line to `examwire load`."""
     sys.stdout.write(json.dumps({"event": event, **data}, separators=(",", ":")) + "\n")
     sys.stdout.flush()
 
 
-async def each_command(obey: Callable[[dict[str, Any]], None]) -> None:
+async def read_commands(obey: Callable[[dict[str, Any]], None]) -> None:
     """Obey every line of stdin until it ends."""
     reader = asyncio.StreamReader(limit=2**24)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -81,7 +81,7 @@ async def each_command(obey: Callable[[dict[str, Any]], None]) -> None:
         obey(json.loads(line))
 
 
-class Seats:
+class ExamineeWorker:
     """The examinees of one process. `plan_id`, `urls` of the socket servers, `first` number and `count`.
 
     Commands: `connect` (`numbers`, `connectionNo`, `phase`), `drop` (`number`, `phase`), `check`. Who is sent away by a
@@ -125,12 +125,12 @@ class Seats:
         client = self._clients.pop(number)
         at = time.time()
         client.abort()
-        say("dropped", number=number, at=at, phase=phase)
+        write_event("dropped", number=number, at=at, phase=phase)
 
     async def _check(self) -> None:
         if self._moves:
             await asyncio.wait(self._moves.values(), timeout=MOVE_SECONDS)
-        say("checked", gone=[number for number, client in self._clients.items() if not client.connected])
+        write_event("checked", gone=[number for number, client in self._clients.items() if not client.connected])
 
     def _ended(self, number: int, code: int | None) -> None:
         client = self._clients.get(number)
@@ -147,7 +147,7 @@ class Seats:
             print(escaped(f"{examinee_id(number)}: {gave_up}"), file=sys.stderr)
         else:
             assert client.welcome is not None
-            say("moved", number=number, left=left, welcomed=time.time(), socketId=client.welcome.socket_id)
+            write_event("moved", number=number, left=left, welcomed=time.time(), socketId=client.welcome.socket_id)
         finally:
             del self._moves[number]
 
@@ -156,7 +156,7 @@ class Seats:
         rows = await asyncio.gather(*(self._one(number, connection_no) for number in numbers))
         said = [row for row in rows if row is not None]
         failed = [number for number, row in zip(numbers, rows, strict=True) if row is None]
-        say("connected", rows=said, failed=failed, refusals=self._refusals, phase=phase)
+        write_event("connected", rows=said, failed=failed, refusals=self._refusals, phase=phase)
 
     async def _one(self, number: int, connection_no: int) -> tuple[int, float, float, str] | None:
         """Number, start of the successful try, welcome, socketId; `None`: not let in."""
@@ -190,14 +190,14 @@ class Seats:
         return None
 
 
-async def hold_seats(plan_id: str, urls: Sequence[str], first: int, count: int) -> None:
+async def run_examinees(plan_id: str, urls: Sequence[str], first: int, count: int) -> None:
     """Hold examinees' sockets until stdin ends."""
-    seats = Seats(plan_id, urls, first, count)
-    say("ready")
-    await each_command(seats.obey)
+    seats = ExamineeWorker(plan_id, urls, first, count)
+    write_event("ready")
+    await read_commands(seats.obey)
 
 
-class Proctor:
+class ProctorWorker:
     """Notes every event of the plan with the time at which the client handed it out, and passes them on in lines."""
 
     def __init__(self, plan_id: str, url: str, name: str) -> None:
@@ -227,7 +227,7 @@ class Proctor:
     def _snapshot(self, frame: PlanSnapshot, at: float) -> None:
         if self._client.view.complete and not self._ready:
             self._ready = True
-            say("ready")
+            write_event("ready")
         elif self._ready:
             # Events were dropped in favour of this, or the proctor came back: what it says counts as told.
             self._flush()
@@ -241,7 +241,7 @@ class Proctor:
                 for row in frame.examinees
                 if row.status in types
             ]
-            say("snapshot", rows=rows, last=frame.part == frame.parts)
+            write_event("snapshot", rows=rows, last=frame.part == frame.parts)
 
     def _flush(self) -> None:
         if self._flushing is not None:
@@ -249,14 +249,14 @@ class Proctor:
             self._flushing = None
         rows, self._rows = self._rows, []
         for start in range(0, len(rows), ROWS_A_LINE):
-            say("seen", rows=rows[start : start + ROWS_A_LINE])
+            write_event("seen", rows=rows[start : start + ROWS_A_LINE])
 
     def obey(self, command: dict[str, Any]) -> None:
         """`view`: tell who is seen on which socket."""
         match command["do"]:
             case "view":
                 seen = self._client.view.examinees.values()
-                say("view", rows=[(one.examinee_id, one.socket_id if one.connected else None) for one in seen])
+                write_event("view", rows=[(one.examinee_id, one.socket_id if one.connected else None) for one in seen])
             case other:
                 raise ValueError(f"no such command: {other}")
 
@@ -264,11 +264,11 @@ class Proctor:
         await self._client.close()
 
 
-async def watch_plan(plan_id: str, url: str, name: str) -> None:
+async def run_proctor(plan_id: str, url: str, name: str) -> None:
     """Be a proctor until stdin ends."""
-    proctor = Proctor(plan_id, url, name)
+    proctor = ProctorWorker(plan_id, url, name)
     watching = asyncio.create_task(proctor.watch())
-    waiting = asyncio.create_task(each_command(proctor.obey))
+    waiting = asyncio.create_task(read_commands(proctor.obey))
     await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if watching.done():
         await watching  # raises why it could not go on
@@ -277,7 +277,7 @@ async def watch_plan(plan_id: str, url: str, name: str) -> None:
         await watching
 
 
-KINDS: dict[str, Callable[..., Awaitable[None]]] = {"seats": hold_seats, "proctor": watch_plan}
+KINDS: dict[str, Callable[..., Awaitable[None]]] = {"seats": run_examinees, "proctor": run_proctor}
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from protocol.errors import RoleFailed
 ORPHAN_SECONDS = 10.0
 
 
-class DataDirClaim:
+class DataDirLock:
     """The data directory is this process's alone: a lock that the kernel lifts when the process ends.
 
     The lock's file holds who we are and which children we have, for the `up` that comes after a kill -9.

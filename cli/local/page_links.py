@@ -38,7 +38,7 @@ def page_links(base: str, settings: Settings, plan_id: str) -> dict[str, str]:
     }
 
 
-def described(links: Mapping[str, str]) -> list[str]:
+def describe_links(links: Mapping[str, str]) -> list[str]:
     """The links as lines; the phone's page is opened by the QR code on the examinee's."""
     told = {
         "proctor": f"  proctor {PROCTOR}   {links['proctor']}",
@@ -48,7 +48,7 @@ def described(links: Mapping[str, str]) -> list[str]:
     return ["Pages to open:", *(told[name] for name in links), ""]
 
 
-def advice(
+def access_notes(
     bases: Sequence[str], settings: Settings, socket_urls: Sequence[str], certificate: TrialCertificate | None
 ) -> list[str]:
     """What somebody has to know who opens the pages here, and on a phone."""

@@ -78,7 +78,7 @@ def trial_certificate(directory: Path, names: Iterable[str]) -> TrialCertificate
     return TrialCertificate(certificate_file, key_file, names_of(certificate), digits, expires, found is None)
 
 
-def trusted_here(certificate_file: str) -> None:
+def trust_certificate(certificate_file: str) -> None:
     """Let the clients of this process, which talk to a trial only, take its certificate and none other."""
     os.environ["SSL_CERT_FILE"] = certificate_file
 

@@ -27,17 +27,17 @@ from actors.runtime.config.settings import (
 )
 from actors.runtime.config.tls import check_tls
 from actors.runtime.telemetry.logs import Level, configure_logging
-from cli.local.data_dir import DataDirClaim
+from cli.local.data_dir import DataDirLock
 from cli.local.engines import NatsServer, RedisServer
-from cli.local.kept_ports import KeptPorts
-from cli.local.page_links import advice, described, page_bases, page_links
-from cli.local.process_keeper import END_SECONDS, ProcessKeeper
+from cli.local.page_links import access_notes, describe_links, page_bases, page_links
+from cli.local.process_supervisor import END_SECONDS, ProcessSupervisor
 from cli.local.processes import EngineProcess, RoleProcess
+from cli.local.saved_ports import SavedPorts
 from cli.run import ENGINES, LOGS, SERVER_SETTINGS, SOCKET_TLS, WEB_TLS, JsonOption
-from cli.shared.options import as_environment, flattened, takes_settings
+from cli.shared.options import flatten, takes_settings, to_environment
 from cli.shared.output import ExitCode, print_json
-from cli.shared.running_system import ISSUER_KEYS, READY_FILE, SECRET_MARK, TOPOLOGY, TOPOLOGY_SETTINGS
-from cli.shared.signing import secret_mark
+from cli.shared.running_system import ISSUER_KEYS, READY_FILE, SECRET_FINGERPRINT, TOPOLOGY, TOPOLOGY_SETTINGS
+from cli.shared.signing import secret_fingerprint
 from protocol.errors import ConfigurationError, RoleFailed, StateUnavailable
 from protocol.ids import check_id
 
@@ -111,11 +111,11 @@ def up(
     check_tls("web", settings.web)
     log_level = settings.log.level or "warning"
     configure_logging("up", "up", log_level, settings.log.format)
-    system = System(settings, given, plan, (nats_port, redis_port), log_level, certificate)
+    system = LocalSystem(settings, given, plan, (nats_port, redis_port), log_level, certificate)
     raise typer.Exit(asyncio.run(system.run(json_ready)))
 
 
-class System:
+class LocalSystem:
     """The processes of one `examwire up`, and their data directory."""
 
     def __init__(
@@ -133,15 +133,15 @@ class System:
         self.engines: list[EngineProcess] = []
         self._engine_ports = engine_ports
         self._given = dict(given)
-        self._kept = KeptPorts(self.data_dir / PORTS_FILE)
+        self._kept = SavedPorts(self.data_dir / PORTS_FILE)
         self._log_level = log_level
         self._certificate = certificate
 
     async def run(self, json_ready: bool) -> int:
         """Until a signal (0), or until a process cannot be kept (`RoleFailed`)."""
-        claim = DataDirClaim(self.data_dir)
+        claim = DataDirLock(self.data_dir)
         self._remove_files()  # of one that was killed
-        keeper = ProcessKeeper(INTENSITY, claim.record)
+        keeper = ProcessSupervisor(INTENSITY, claim.record)
         stop = _on_signals(keeper)
         stopping = asyncio.create_task(stop.wait())
         working = asyncio.create_task(self._work(keeper, json_ready))
@@ -156,14 +156,18 @@ class System:
             claim.release()
         return ExitCode.OK
 
-    async def _work(self, keeper: ProcessKeeper, json_ready: bool) -> None:
+    async def _work(self, keeper: ProcessSupervisor, json_ready: bool) -> None:
         roles = await self._start(keeper)
         await self._recorded(roles)
         ready = self._ready_line(roles)
         self._kept.keep({name: roles[name].port_of(key) for name, key in _PORTS.items()})
         self._write(TARGETS_FILE, targets(roles), 0o644)  # Prometheus is somebody else
-        mark = {ISSUER_KEYS: True} if signs_elsewhere(self.settings) else {SECRET_MARK: secret_mark(self.settings)}
-        values = flattened(self.settings.model_dump(mode="json"))
+        mark = (
+            {ISSUER_KEYS: True}
+            if signs_elsewhere(self.settings)
+            else {SECRET_FINGERPRINT: secret_fingerprint(self.settings)}
+        )
+        values = flatten(self.settings.model_dump(mode="json"))
         topology = {name: values[name] for name in TOPOLOGY_SETTINGS}
         self._write(READY_FILE, {**ready, **mark, TOPOLOGY: topology})
         if json_ready:
@@ -174,7 +178,7 @@ class System:
 
     # -- starting and stopping -----------------------------------------------------------------------
 
-    async def _start(self, keeper: ProcessKeeper) -> dict[str, RoleProcess]:
+    async def _start(self, keeper: ProcessSupervisor) -> dict[str, RoleProcess]:
         nats_port, redis_port = self._engine_ports
         if "nats_url" not in self.settings.model_fields_set:
             self.engines.append(EngineProcess(NatsServer(self.data_dir / "nats", nats_port)))
@@ -189,7 +193,7 @@ class System:
 
     def _roles(self) -> dict[str, RoleProcess]:
         addresses = {"nats_url": self.nats_url, "redis_url": self.redis_url, "data_dir": str(self.data_dir)}
-        environment = as_environment({**self._given, **addresses})
+        environment = to_environment({**self._given, **addresses})
         level = ["--log-level", self._log_level]
         commands = {
             "queue-server": ["queue-server", "--name", "queue-server", *level],
@@ -249,7 +253,7 @@ class System:
         finally:
             await store.close()
 
-    def _stop_order(self, keeper: ProcessKeeper) -> list[list[Any]]:
+    def _stop_order(self, keeper: ProcessSupervisor) -> list[list[Any]]:
         """Who depends on others goes first; engines last."""
         by_name = {child.name: child for child in keeper.children}
         order = [["web-server"], list(SERVER_IDS), ["state-manager"], ["queue-server"]]
@@ -308,8 +312,8 @@ class System:
         lines = [
             "examwire is up; Ctrl-C stops it.",
             "",
-            *described(ready["pages"]),
-            *advice(page_bases(ready["webUrl"], self.settings), self.settings, sockets, self._certificate),
+            *describe_links(ready["pages"]),
+            *access_notes(page_bases(ready["webUrl"], self.settings), self.settings, sockets, self._certificate),
             "Where everything is:",
             f"  web       {ready['webUrl']}",
             *servers,
@@ -364,7 +368,7 @@ def targets(roles: Mapping[str, RoleProcess]) -> list[dict[str, Any]]:
     ]
 
 
-def _on_signals(keeper: ProcessKeeper) -> asyncio.Event:
+def _on_signals(keeper: ProcessSupervisor) -> asyncio.Event:
     """Set at the first SIGINT, SIGTERM or SIGHUP; the second one kills everything and ends the process."""
     stop = asyncio.Event()
 

@@ -10,7 +10,7 @@ import typer
 from actors.runtime.config.settings import Settings
 from cli.shared.live_actors import (
     SESSION_KINDS,
-    Looks,
+    RateMeter,
     Row,
     add_queue_lag,
     connected,
@@ -49,7 +49,7 @@ def list_actors(
 ) -> None:
     """List the actors. Sessions are listed by their server: with --sessions, or with a --kind that is a session's."""
     with_sessions = sessions or kind in SESSION_KINDS
-    looks = Looks()
+    looks = RateMeter()
 
     async def work() -> None:
         async with connected(settings, "actors ls") as bus:

@@ -14,11 +14,18 @@ import typer
 
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from cli.operate.dead_letter_desk import Became, DeadLetterDesk, Filed, NoSuchLetter, NotReplayed, Replayed
+from cli.operate.dead_letter_admin import (
+    DeadLetterAdmin,
+    NoSuchLetter,
+    NotReplayed,
+    Replay,
+    ReplayOutcome,
+    StoredLetter,
+)
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, NotFound, OutputOption, console, print_json, say, show, table, text
-from cli.shared.times import local, zone_name
+from cli.shared.times import local_time, zone_name
 from protocol.broker.dead_letters import reason_group
 from protocol.errors import ConfigurationError, ProtocolError
 from protocol.log.version import version_of
@@ -57,7 +64,7 @@ def list_letters(
 ) -> None:
     """List the dead letters, the newest first."""
 
-    async def work(desk: DeadLetterDesk) -> None:
+    async def work(desk: DeadLetterAdmin) -> None:
         found = [one async for one in desk.letters(source=source, wanted=_with_reason(reason))]
         if by_reason:
             groups = _by_reason(found)
@@ -78,7 +85,7 @@ def show_letter(
 ) -> None:
     """Show all of a dead letter, its payload in full where it can still be had. Exit code 3: there is none."""
 
-    async def work(desk: DeadLetterDesk) -> None:
+    async def work(desk: DeadLetterAdmin) -> None:
         filed = await desk.letter(number)
         cut: str | None = None
         try:
@@ -126,7 +133,7 @@ def replay_letters(
         raise ConfigurationError("--payload is for one letter: give its number")
     payload = _read(mended) if mended is not None else None
 
-    async def work(desk: DeadLetterDesk) -> None:
+    async def work(desk: DeadLetterAdmin) -> None:
         chosen = await _chosen(desk, numbers, every, source, reason)
         if every and not yes:
             typer.confirm(f"Replay {len(chosen)} dead letters?", abort=True, err=True)
@@ -153,7 +160,7 @@ def discard_letters(
 ) -> None:
     """Throw letters away. Exit code 3: one of them was not there."""
 
-    async def work(desk: DeadLetterDesk) -> None:
+    async def work(desk: DeadLetterAdmin) -> None:
         chosen = await _chosen(desk, numbers, every, source, reason)
         if chosen and not yes:
             typer.confirm(f"Throw {_some(chosen)} away for good?", abort=True, err=True)
@@ -162,7 +169,7 @@ def discard_letters(
     _at_the_desk(settings, work)
 
 
-async def _discard(desk: DeadLetterDesk, number: int) -> dict[str, Any]:
+async def _discard(desk: DeadLetterAdmin, number: int) -> dict[str, Any]:
     try:
         letter = (await desk.letter(number)).letter
     except NoSuchLetter as error:
@@ -179,7 +186,7 @@ async def _discard(desk: DeadLetterDesk, number: int) -> dict[str, Any]:
 
 
 async def _replay(
-    desk: DeadLetterDesk, store: StateStore, number: int, payload: bytes | None, force: bool, wait: bool
+    desk: DeadLetterAdmin, store: StateStore, number: int, payload: bytes | None, force: bool, wait: bool
 ) -> dict[str, Any]:
     try:
         replayed = await desk.replay(number, payload, force=force)
@@ -203,12 +210,12 @@ async def _replay(
     return {**result, "outcome": outcome, "returned": became.returned and became.returned.number, "text": text}
 
 
-def _sent(replayed: Replayed) -> str:
+def _sent(replayed: Replay) -> str:
     place = f"{replayed.stream} {replayed.sequence} on {replayed.subject}"
     return f"had been replayed before, as {place}; taken out" if replayed.already else f"sent as {place}"
 
 
-def _outcome(replayed: Replayed, became: Became) -> tuple[str, str]:
+def _outcome(replayed: Replay, became: ReplayOutcome) -> tuple[str, str]:
     sent = _sent(replayed)
     if became.returned is not None:
         again = became.returned
@@ -243,7 +250,7 @@ def _finish(results: list[dict[str, Any]], output: Format) -> None:
 
 
 async def _chosen(
-    desk: DeadLetterDesk, numbers: list[int] | None, every: bool, source: str | None, reason: str | None
+    desk: DeadLetterAdmin, numbers: list[int] | None, every: bool, source: str | None, reason: str | None
 ) -> list[int]:
     if every == bool(numbers):
         raise ConfigurationError("give the numbers of letters, or --all (with --source, --reason)")
@@ -254,7 +261,7 @@ async def _chosen(
     return [one.number async for one in desk.letters(source=source, wanted=_with_reason(reason))]
 
 
-def _with_reason(text: str | None) -> Callable[[Filed], bool]:
+def _with_reason(text: str | None) -> Callable[[StoredLetter], bool]:
     return lambda filed: text is None or text.lower() in filed.letter.reason.lower()
 
 
@@ -272,13 +279,13 @@ def _read(path: Path) -> bytes:
 # -- showing ----------------------------------------------------------------------------------------------
 
 
-def summary_of(filed: Filed) -> dict[str, Any]:
+def summary_of(filed: StoredLetter) -> dict[str, Any]:
     """A letter without its payload, JSON-ready."""
     letter = filed.letter.model_dump(mode="json", by_alias=True, exclude={"payload", "digest"})
     return {"number": filed.number, "time": filed.time, **letter}
 
 
-def _by_reason(found: list[Filed]) -> list[dict[str, Any]]:
+def _by_reason(found: list[StoredLetter]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     for one in found:
         name = reason_group(one.letter.reason)
@@ -298,18 +305,25 @@ def _by_reason(found: list[Filed]) -> list[dict[str, Any]]:
 
 def _draw_reasons(groups: list[dict[str, Any]], total: int) -> RenderableType:
     rows = [
-        (one["count"], one["source"], one["reason"], local(one["first"]), local(one["last"]), one["lastNumber"])
+        (
+            one["count"],
+            one["source"],
+            one["reason"],
+            local_time(one["first"]),
+            local_time(one["last"]),
+            one["lastNumber"],
+        )
         for one in groups
     ]
     title = f"{total} dead letters, {len(groups)} reasons; times in {zone_name()}"
     return table(["count", "source", "reason", "first", "last", "newest"], rows, title=title)
 
 
-def _draw_letters(page: list[Filed], offset: int, total: int) -> RenderableType:
+def _draw_letters(page: list[StoredLetter], offset: int, total: int) -> RenderableType:
     rows = [
         (
             one.number,
-            local(one.time),
+            local_time(one.time),
             f"{one.letter.source.stream} {one.letter.source.number}",
             one.letter.source.subject,
             _shortened(one.letter.reason),
@@ -323,13 +337,13 @@ def _draw_letters(page: list[Filed], offset: int, total: int) -> RenderableType:
     return table(["number", "when", "source", "subject", "reason", "replays", "bytes"], rows, title=title)
 
 
-def _lines(filed: Filed) -> list[tuple[str, object]]:
+def _lines(filed: StoredLetter) -> list[tuple[str, object]]:
     letter, source = filed.letter, filed.letter.source
     replays = None
     if letter.replays:
         replays = f"{letter.replays} times before; the last time it was dead letter {letter.replay_of}"
     return [
-        ("when", f"{local(filed.time)} {zone_name()}"),
+        ("when", f"{local_time(filed.time)} {zone_name()}"),
         ("reason", letter.reason),
         ("source", f"{source.stream} {source.number}" + (f", message {source.index + 1}" if source.index else "")),
         ("subject", source.subject),
@@ -351,11 +365,11 @@ def _shortened(text: str) -> str:
     return text if len(text) <= REASON_SHOWN else text[: REASON_SHOWN - 1] + "…"
 
 
-def _at_the_desk(settings: Settings, work: Callable[[DeadLetterDesk], Awaitable[None]]) -> None:
+def _at_the_desk(settings: Settings, work: Callable[[DeadLetterAdmin], Awaitable[None]]) -> None:
     async def main() -> None:
         async with connected(settings, "dead-letters") as bus:
             try:
-                await work(DeadLetterDesk(bus))
+                await work(DeadLetterAdmin(bus))
             except NoSuchLetter as error:
                 raise NotFound(str(error)) from error
 

@@ -17,7 +17,7 @@ from actors.runtime.config.settings import Settings
 from cli.shared.live_actors import Row, address_of, ask, connected, entry_at, inspection_of, kind_of
 from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, OutputOption, print_json, run_until_interrupted, say
-from cli.shared.times import seconds_of
+from cli.shared.times import parse_duration
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, ConfigurationError, ExamwireError, NoResponders
 from protocol.messages.operator_requests import Drain, Stop
@@ -32,7 +32,7 @@ AddressArgument = Annotated[
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended.")]
 
 
-class NotEnded(ExamwireError):
+class StopFailed(ExamwireError):
     """What was asked to end is still there, or has ended otherwise than in good order."""
 
 
@@ -51,7 +51,7 @@ def drain(
     refused (no other server is READY), or when the server did not end in good order; 3 when there is no such server.
     Ctrl-C ends the waiting, not the drain.
     """
-    seconds = 0.0 if over.strip() in ("0", "0s") else seconds_of(over)
+    seconds = 0.0 if over.strip() in ("0", "0s") else parse_duration(over)
     if seconds > 3600:
         raise typer.BadParameter(f"{over!r} is more than an hour", param_hint="--over")
 
@@ -67,7 +67,7 @@ def drain(
             result: Row = {"address": address_of(entry), "overSeconds": seconds, "clients": clients}
             if wait:
                 began = time.monotonic()
-                with _Progress(address_of(entry)) as progress:
+                with _DrainProgress(address_of(entry)) as progress:
                     await _ended(bus, entry, seconds + ENDING_SECONDS, progress)
                 result["clients"] = progress.drain.get("clients", result["clients"])
                 result["state"] = await _how_it_ended(bus, before)
@@ -157,7 +157,7 @@ async def _ended(bus: Bus, entry: ServiceEntry, seconds: float, progress: Callab
     misses = 0
     while misses < 2:  # once may be a reconnect of its
         if time.monotonic() > deadline:
-            raise NotEnded(f"{address_of(entry)} is still there after {seconds:g} s: look at its log")
+            raise StopFailed(f"{address_of(entry)} is still there after {seconds:g} s: look at its log")
         try:
             if not progress(json.loads(await bus.request(entry.metadata["inspect"], timeout=2.0))):
                 deadline = time.monotonic() + seconds
@@ -170,7 +170,7 @@ async def _ended(bus: Bus, entry: ServiceEntry, seconds: float, progress: Callab
 
 
 async def _how_it_ended(bus: Bus, before: Row) -> str:
-    """STOPPED when the log says so of this very process. Raises `NotEnded` when it does not."""
+    """STOPPED when the log says so of this very process. Raises `StopFailed` when it does not."""
     details = before["details"]
     server_id, incarnation = details["serverId"], details["incarnation"]
     deadline = time.monotonic() + RECORD_SECONDS
@@ -184,11 +184,13 @@ async def _how_it_ended(bus: Bus, before: Row) -> str:
         if last == "STOPPED":
             return "STOPPED"
         if time.monotonic() > deadline:
-            raise NotEnded(f"{server_id} is gone, but the last that the log says of it is {last}: look at its own log")
+            raise StopFailed(
+                f"{server_id} is gone, but the last that the log says of it is {last}: look at its own log"
+            )
         await asyncio.sleep(LOOK_SECONDS)
 
 
-class _Progress:
+class _DrainProgress:
     """How far a drain is, on stderr: in place on a terminal, else a line when it has changed. `drain`: as last seen."""
 
     def __init__(self, address: str) -> None:
@@ -197,7 +199,7 @@ class _Progress:
         self.drain: Row = {}
         self._in_place = sys.stderr.isatty()
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> _DrainProgress:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -38,7 +38,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @dataclass(frozen=True, slots=True)
-class StreamFinding:
+class TopologyComparison:
     """A stream or a consumer (`STREAM/consumer`) on the broker. `fields`: name -> (found, wanted)."""
 
     kind: Literal["stream", "consumer"]
@@ -84,7 +84,7 @@ def diff(settings: Settings, output: OutputOption = Format.TABLE) -> None:
 
     async def work() -> None:
         async with connected(settings, "streams diff") as bus:
-            findings = await compare(bus, settings)
+            findings = await compare_topology(bus, settings)
         _show(findings, output)
         if any(finding.state != "same" for finding in findings):
             raise typer.Exit(ExitCode.DEGRADED)
@@ -99,9 +99,9 @@ def apply(settings: Settings, output: OutputOption = Format.TABLE) -> None:
 
     async def work() -> None:
         async with connected(settings, "streams apply") as bus:
-            before = await compare(bus, settings)
+            before = await compare_topology(bus, settings)
             await apply_topology(bus, settings)
-            after = await compare(bus, settings)
+            after = await compare_topology(bus, settings)
         _show(before, output)
         remaining = [finding.name for finding in after if finding.state != "same"]
         if remaining:
@@ -111,7 +111,7 @@ def apply(settings: Settings, output: OutputOption = Format.TABLE) -> None:
     run_until_interrupted(work())
 
 
-async def compare(bus: Bus, settings: Settings) -> list[StreamFinding]:
+async def compare_topology(bus: Bus, settings: Settings) -> list[TopologyComparison]:
     """Every declared stream and consumer as the broker has it. Raises `BrokerUnavailable`."""
     findings = []
     for stream in topology_streams(settings):
@@ -128,19 +128,19 @@ async def compare(bus: Bus, settings: Settings) -> list[StreamFinding]:
 
 def _finding(
     kind: Literal["stream", "consumer"], name: str, wanted: Any, found: dict[str, Any] | None
-) -> StreamFinding:
+) -> TopologyComparison:
     if found is None:
-        return StreamFinding(kind, name, "missing", {})
+        return TopologyComparison(kind, name, "missing", {})
     difference = config_difference(wanted, found)
     fields = {field: (_plain(there), _plain(here)) for field, (there, here) in difference.items()}
-    return StreamFinding(kind, name, "differs" if fields else "same", fields)
+    return TopologyComparison(kind, name, "differs" if fields else "same", fields)
 
 
 def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def _show(findings: list[StreamFinding], output: Format) -> None:
+def _show(findings: list[TopologyComparison], output: Format) -> None:
     rows: list[tuple[object, ...]] = []
     for finding in findings:
         fields = finding.fields or {"": (None, None)}

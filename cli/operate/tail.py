@@ -14,7 +14,7 @@ from actors.runtime.config.settings import Settings
 from cli.shared.live_actors import address_of, ask, connected, entry_at, is_session, session_at, session_ids
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, NotFound, OutputOption, print_json, run_until_interrupted, say
-from cli.shared.times import seconds_of
+from cli.shared.times import parse_duration
 from protocol.errors import BrokerUnavailable, NoResponders
 from protocol.messages.codec import Codec, Malformed
 from protocol.messages.operator_requests import Handled, Tail
@@ -50,7 +50,7 @@ def tail(
     Until Ctrl-C. Of a batch: how many messages, of which types, and the first few. An actor that ends is waited for;
     an examinee who comes back is followed to another server. One JSON object a line with -o json.
     """
-    until = time.monotonic() + seconds_of(lasting) if lasting is not None else None
+    until = time.monotonic() + parse_duration(lasting) if lasting is not None else None
     if is_session(address):
         session_ids(address)
 

@@ -12,7 +12,7 @@ import typer
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from cli.shared.live_actors import Looks, Row, add_queue_lag, connected, inspections, kind_of, shown_state
+from cli.shared.live_actors import RateMeter, Row, add_queue_lag, connected, inspections, kind_of, shown_state
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, OutputOption, run_until_interrupted, show, table, watch
 from protocol.times import format_time
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-class Order(StrEnum):
+class SortOrder(StrEnum):
     """`--sort`."""
 
     BUSY = "busy"
@@ -37,8 +37,9 @@ def top(
     settings: Settings,
     kind: Annotated[str | None, typer.Option("--kind", help="Only actors of this kind.", show_default=False)] = None,
     order: Annotated[
-        Order, typer.Option("--sort", help="busy: trouble first (silent, failing, lag, full mailboxes), then rates.")
-    ] = Order.BUSY,
+        SortOrder,
+        typer.Option("--sort", help="busy: trouble first (silent, failing, lag, full mailboxes), then rates."),
+    ] = SortOrder.BUSY,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="At most so many actors.", show_default=False)
     ] = None,
@@ -47,7 +48,7 @@ def top(
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Show the busiest actors first, until Ctrl-C; rates are those between two looks. -o json: one object a look."""
-    looks = Looks()
+    looks = RateMeter()
 
     async def work() -> None:
         async with connected(settings, "actors top") as bus:
@@ -68,7 +69,7 @@ def top(
     run_until_interrupted(work())
 
 
-async def _look(bus: Bus, looks: Looks, kind: str | None) -> Row:
+async def _look(bus: Bus, looks: RateMeter, kind: str | None) -> Row:
     entries = await bus.services()
     round_trip = await bus.round_trip()
     rows = await inspections(bus, (entry for entry in entries if kind is None or kind_of(entry) == kind))
@@ -105,13 +106,13 @@ def _fill(row: Row) -> float:
     return float(row.get("mailboxDepth", 0) / row.get("mailboxCapacity", 1))
 
 
-_KEYS: dict[Order, Callable[[Row], tuple[Any, ...]]] = {
-    Order.BUSY: _busy,
-    Order.RATE: lambda row: (-row.get("ratePerSecond", 0.0), row["address"]),
-    Order.MAILBOX: lambda row: (-_fill(row), row["address"]),
-    Order.LAG: lambda row: (-(row.get("queueLag") or 0), row["address"]),
-    Order.FAILED: lambda row: (-row.get("failed", 0), row["address"]),
-    Order.ADDRESS: lambda row: (row["address"],),
+_KEYS: dict[SortOrder, Callable[[Row], tuple[Any, ...]]] = {
+    SortOrder.BUSY: _busy,
+    SortOrder.RATE: lambda row: (-row.get("ratePerSecond", 0.0), row["address"]),
+    SortOrder.MAILBOX: lambda row: (-_fill(row), row["address"]),
+    SortOrder.LAG: lambda row: (-(row.get("queueLag") or 0), row["address"]),
+    SortOrder.FAILED: lambda row: (-row.get("failed", 0), row["address"]),
+    SortOrder.ADDRESS: lambda row: (row["address"],),
 }
 
 

@@ -18,13 +18,13 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import issue_token
 from actors.runtime.store.state_store import StateStore
 from cli.local.page_links import page_bases
-from cli.plans.enrolment import Enrolled, enrol
+from cli.plans.enrol import EnrolmentCounts, enrol
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, NotFound, OutputOption, paragraph, show, table
-from cli.shared.running_system import RunningUp
-from cli.shared.signing import require_taken_here
-from cli.shared.times import local, seconds_of, zone_name
+from cli.shared.running_system import RunningSystem
+from cli.shared.signing import require_tokens_accepted
+from cli.shared.times import local_time, parse_duration, zone_name
 from protocol.access.roster import BadRoster, Entry, read_roster
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
@@ -70,14 +70,14 @@ def create(
     """
     check_id("planId", plan_id)
     entries = _entries(roster)
-    seconds = seconds_of(valid)
+    seconds = parse_duration(valid)
     if tokens is not None:
-        require_taken_here(settings)
+        require_tokens_accepted(settings)
     if tokens is not None and not (tokens.parent.is_dir() and os.access(tokens.parent, os.W_OK)):
         raise ConfigurationError(f"--tokens: {tokens.parent} is no directory that can be written to")
     base = _web_url(settings, web_url)
 
-    async def work() -> Enrolled:
+    async def work() -> EnrolmentCounts:
         async with connected(settings, "plans create") as bus:
             store = StateStore(settings.redis_url, settings.redis)
             try:
@@ -171,7 +171,7 @@ def _draw(found: dict[str, Any]) -> RenderableType:
             row["examineeId"],
             row["name"],
             "never came" if not row["came"] else row["status"],
-            local(row["since"]),
+            local_time(row["since"]),
             "removed" if row["removed"] else None,
             None if row["enrolled"] else "not on the roster",
         )
@@ -206,7 +206,7 @@ def _web_url(settings: Settings, told: str | None) -> str:
         if not told.startswith(("http://", "https://")):
             raise typer.BadParameter(f"--web-url: {told!r} is no http:// or https:// address")
         return told.rstrip("/")
-    running = RunningUp.on(settings.data_dir)
+    running = RunningSystem.on(settings.data_dir)
     if running is not None:
         return page_bases(running.web_url, settings)[0].rstrip("/")
     scheme = "https" if settings.web.certificate_file is not None else "http"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cli.shared.times import lasting, local
+from cli.shared.times import duration_text, local_time
 from protocol.log.timeline_entry import Happening, What
 from protocol.rules.connection_state import READMITTED, ConnectionState
 from protocol.times import parse_time
@@ -53,7 +53,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
 
 
 @dataclass(slots=True)
-class ExamineeEvidence:
+class DiagnosisInput:
     """What is known of an examinee; `None`: whoever knows it did not answer.
 
     `record`, `picture`, `server`: hashes of Redis. `session`: the live session's inspection, empty when there is none.
@@ -97,7 +97,7 @@ class Diagnosis:
     disagreements: list[str] = field(default_factory=list)
 
 
-def diagnose(seen: ExamineeEvidence) -> Diagnosis:
+def diagnose(seen: DiagnosisInput) -> Diagnosis:
     """What to tell an operator."""
     found = _by_status(seen)
     _compare(seen, found)
@@ -109,7 +109,7 @@ def diagnose(seen: ExamineeEvidence) -> Diagnosis:
     return found
 
 
-def _by_status(seen: ExamineeEvidence) -> Diagnosis:
+def _by_status(seen: DiagnosisInput) -> Diagnosis:
     who = seen.examinee_id
     match seen.status:
         case "CONNECTED":
@@ -131,7 +131,7 @@ def _by_status(seen: ExamineeEvidence) -> Diagnosis:
             return Diagnosis(f"what {who} is cannot be seen now.")
 
 
-def _gone(seen: ExamineeEvidence) -> Diagnosis:
+def _gone(seen: DiagnosisInput) -> Diagnosis:
     who, reason = seen.examinee_id, _value(seen, "reason") or "UNKNOWN"
     lost = _lost(seen)
     if _value(seen, "exhausted") == "1":
@@ -156,7 +156,7 @@ def _gone(seen: ExamineeEvidence) -> Diagnosis:
     trying = ""
     if attempt != "0":
         trying = f" Attempt {attempt} of {most}"
-        trying += f", the next at {local(following)}." if following else ", the last one."
+        trying += f", the next at {local_time(following)}." if following else ", the last one."
     found = Diagnosis(
         f"{who} is DISCONNECTED for {_long(seen)}: {reason} - {meaning}.{trying} It was on {_where(seen)}."
     )
@@ -167,7 +167,7 @@ def _gone(seen: ExamineeEvidence) -> Diagnosis:
     return found
 
 
-def _removed(seen: ExamineeEvidence, text: str) -> Diagnosis:
+def _removed(seen: DiagnosisInput, text: str) -> Diagnosis:
     last = next((one for one in reversed(seen.happened or ()) if one.what is What.REMOVED), None)
     by = f", by {last.by}" if last is not None else ""
     why = f": {last.reason}" if last is not None and last.reason else ""
@@ -177,11 +177,11 @@ def _removed(seen: ExamineeEvidence, text: str) -> Diagnosis:
     )
 
 
-def _picture_advice(seen: ExamineeEvidence) -> list[str]:
+def _picture_advice(seen: DiagnosisInput) -> list[str]:
     picture = seen.picture or {}
     match picture.get("status"):
         case "WAITING":
-            return [f"Mobile sync waits for a picture from the phone until {local(picture.get('deadline'))}."]
+            return [f"Mobile sync waits for a picture from the phone until {local_time(picture.get('deadline'))}."]
         case "FAILED":
             return [f"Mobile sync failed ({picture.get('reason')}): have them send the picture again."]
         case "TIMED_OUT":
@@ -190,7 +190,7 @@ def _picture_advice(seen: ExamineeEvidence) -> list[str]:
             return []
 
 
-def _compare(seen: ExamineeEvidence, found: Diagnosis) -> None:
+def _compare(seen: DiagnosisInput, found: Diagnosis) -> None:
     verify = f"if it stays so: `examwire state verify --plan {seen.plan_id}`"
     if seen.record is not None and seen.by_log is not None:
         known = int(seen.record.get("version") or 0)
@@ -218,7 +218,7 @@ def _compare(seen: ExamineeEvidence, found: Diagnosis) -> None:
         )
 
 
-def _value(seen: ExamineeEvidence, name: str) -> str | None:
+def _value(seen: DiagnosisInput, name: str) -> str | None:
     """A field of the record, or what the log comes to in its place."""
     if seen.record is not None:
         return seen.record.get(name) or None
@@ -235,7 +235,7 @@ def _value(seen: ExamineeEvidence, name: str) -> str | None:
     }.get(name)
 
 
-def _lost(seen: ExamineeEvidence) -> Happening | None:
+def _lost(seen: DiagnosisInput) -> Happening | None:
     return next((one for one in reversed(seen.happened or ()) if one.what in (What.LOST, What.MIGRATING)), None)
 
 
@@ -243,7 +243,7 @@ def _meaning(reason: str | None) -> tuple[str, str]:
     return MEANINGS.get(reason or "UNKNOWN", ("a reason that this command does not know", "Look at the server's log."))
 
 
-def _where(seen: ExamineeEvidence) -> str:
+def _where(seen: DiagnosisInput) -> str:
     server_id = _value(seen, "serverId")
     if server_id is None:
         return "a server that is not known any more"
@@ -253,15 +253,15 @@ def _where(seen: ExamineeEvidence) -> str:
     return f"{server_id}, which is {status}" if status else f"{server_id}, of which nothing is recorded"
 
 
-def _since(seen: ExamineeEvidence) -> str:
+def _since(seen: DiagnosisInput) -> str:
     since = _value(seen, "since")
-    return f"{local(since)} ({_long(seen)})" if since else "a time that is not known"
+    return f"{local_time(since)} ({_long(seen)})" if since else "a time that is not known"
 
 
-def _long(seen: ExamineeEvidence) -> str:
+def _long(seen: DiagnosisInput) -> str:
     since = _value(seen, "since")
     return _ago(seen, since) if since else "an unknown time"
 
 
-def _ago(seen: ExamineeEvidence, moment: str) -> str:
-    return lasting(seen.now - parse_time(moment))
+def _ago(seen: DiagnosisInput, moment: str) -> str:
+    return duration_text(seen.now - parse_time(moment))

@@ -13,13 +13,13 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.status_log.plan_log import PlanLog
-from cli.operate.dead_letter_desk import DeadLetterDesk
-from cli.plans.diagnosis import Diagnosis, ExamineeEvidence, diagnose
-from cli.plans.timeline import as_json, cells, read
+from cli.operate.dead_letter_admin import DeadLetterAdmin
+from cli.plans.diagnosis import Diagnosis, DiagnosisInput, diagnose
+from cli.plans.timeline import as_json, cells, read_entries
 from cli.shared.live_actors import connected, session_at
 from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, NotFound, OutputOption, console, print_json, say, table, text
-from cli.shared.times import local, zone_name
+from cli.shared.times import local_time, zone_name
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, StateDamaged, StateUnavailable
 from protocol.ids import check_id
@@ -55,7 +55,7 @@ def show_examinee(
     check_id("examineeId", examinee_id)
 
     async def work() -> ExitCode:
-        seen = ExamineeEvidence(plan_id, examinee_id, time.time())
+        seen = DiagnosisInput(plan_id, examinee_id, time.time())
         both = await asyncio.gather(_from_redis(settings, seen), _from_nats(settings, seen))
         if all(error is not None for error in both):
             raise both[1] or both[0] or AssertionError
@@ -78,7 +78,7 @@ def show_examinee(
 # -- asking -----------------------------------------------------------------------------------------------
 
 
-async def _from_redis(settings: Settings, seen: ExamineeEvidence) -> StateUnavailable | None:
+async def _from_redis(settings: Settings, seen: DiagnosisInput) -> StateUnavailable | None:
     store = StateStore(settings.redis_url, settings.redis)
     try:
         progress = await _readable(seen, store.entries, keys.progress(seen.plan_id, seen.examinee_id))
@@ -97,7 +97,7 @@ async def _from_redis(settings: Settings, seen: ExamineeEvidence) -> StateUnavai
 
 
 async def _readable(
-    seen: ExamineeEvidence, read_hash: Callable[[str], Awaitable[dict[str, str]]], key: str
+    seen: DiagnosisInput, read_hash: Callable[[str], Awaitable[dict[str, str]]], key: str
 ) -> dict[str, str] | None:
     try:
         return await read_hash(key)
@@ -106,7 +106,7 @@ async def _readable(
         return None
 
 
-async def _count_others(store: StateStore, seen: ExamineeEvidence, server_id: str | None) -> None:
+async def _count_others(store: StateStore, seen: DiagnosisInput, server_id: str | None) -> None:
     ids = [one for one in await store.members(keys.plan_examinees(seen.plan_id)) if one != seen.examinee_id]
     for start in range(0, len(ids), CHUNK):
         wanted = [keys.progress(seen.plan_id, one) for one in ids[start : start + CHUNK]]
@@ -116,7 +116,7 @@ async def _count_others(store: StateStore, seen: ExamineeEvidence, server_id: st
                 seen.others_of_server += server == server_id
 
 
-async def _from_nats(settings: Settings, seen: ExamineeEvidence) -> BrokerUnavailable | None:
+async def _from_nats(settings: Settings, seen: DiagnosisInput) -> BrokerUnavailable | None:
     try:
         async with connected(settings, "examinees show") as bus:
             await asyncio.gather(_ask_session(bus, seen), _read_log(bus, seen), _find_letters(bus, seen))
@@ -126,7 +126,7 @@ async def _from_nats(settings: Settings, seen: ExamineeEvidence) -> BrokerUnavai
     return None
 
 
-async def _ask_session(bus: Bus, seen: ExamineeEvidence) -> None:
+async def _ask_session(bus: Bus, seen: DiagnosisInput) -> None:
     try:
         found = await session_at(bus, subjects.session(seen.plan_id, seen.examinee_id))
     except NotFound:
@@ -135,16 +135,16 @@ async def _ask_session(bus: Bus, seen: ExamineeEvidence) -> None:
         seen.session = found.inspection
 
 
-async def _read_log(bus: Bus, seen: ExamineeEvidence) -> None:
+async def _read_log(bus: Bus, seen: DiagnosisInput) -> None:
     plan_log = PlanLog(bus, seen.plan_id)
     reading = Timeline(cut=(await plan_log.beginning()).cut)
-    seen.happened = await read(plan_log, reading, seen.examinee_id)
+    seen.happened = await read_entries(plan_log, reading, seen.examinee_id)
     person = reading.people.get(seen.examinee_id)
     seen.by_log = person.connection if person is not None else None
 
 
-async def _find_letters(bus: Bus, seen: ExamineeEvidence) -> None:
-    desk = DeadLetterDesk(bus)
+async def _find_letters(bus: Bus, seen: DiagnosisInput) -> None:
+    desk = DeadLetterAdmin(bus)
     about = [
         one.number
         async for one in desk.letters(wanted=lambda filed: filed.letter.speaks_of(seen.plan_id, seen.examinee_id))
@@ -155,7 +155,7 @@ async def _find_letters(bus: Bus, seen: ExamineeEvidence) -> None:
 # -- showing ----------------------------------------------------------------------------------------------
 
 
-def _as_json(seen: ExamineeEvidence, found: Diagnosis) -> dict[str, Any]:
+def _as_json(seen: DiagnosisInput, found: Diagnosis) -> dict[str, Any]:
     return {
         "planId": seen.plan_id,
         "examineeId": seen.examinee_id,
@@ -173,7 +173,7 @@ def _as_json(seen: ExamineeEvidence, found: Diagnosis) -> dict[str, Any]:
     }
 
 
-def _print(seen: ExamineeEvidence, found: Diagnosis) -> None:
+def _print(seen: DiagnosisInput, found: Diagnosis) -> None:
     target = console()
 
     def tell(line: str) -> None:
@@ -215,7 +215,7 @@ def _session_lines(session: dict[str, Any] | None) -> dict[str, Any] | None:
     return {
         "socketId": details.get("socketId"),
         "serverId": details.get("serverId"),
-        "since": f"{local(session.get('since'))}",
+        "since": f"{local_time(session.get('since'))}",
         "state": session.get("state"),
         "lastError": session.get("lastError"),
     }

@@ -21,7 +21,7 @@ from cli.shared.output import (
     table,
     watch,
 )
-from cli.shared.times import local, zone_name
+from cli.shared.times import local_time, zone_name
 from protocol.ids import check_id
 from protocol.records import keys
 
@@ -174,8 +174,8 @@ def _cells(row: dict[str, Any]) -> tuple[object, ...]:
         row["examineeId"],
         row["name"],
         row["status"],
-        local(row["since"]),
-        local(row["lastActiveTime"]),
+        local_time(row["since"]),
+        local_time(row["lastActiveTime"]),
         row["reason"],
         row["serverId"],
         "shut out" if row["exhausted"] else attempt or None,

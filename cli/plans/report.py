@@ -14,7 +14,7 @@ from cli.plans.timeline import never_seen
 from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
 from cli.shared.output import Format, NotFound, OutputOption, say, show, table
-from cli.shared.times import MOMENT_HELP, lasting, local, parse_moment, zone_name
+from cli.shared.times import TIME_HELP, duration_text, local_time, parse_time_option, zone_name
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
 from protocol.log.outage_csv import csv_of, reasons
@@ -31,7 +31,7 @@ def report(
     plan_id: Annotated[str, typer.Argument(metavar="PLAN_ID", help="The plan.", show_default=False)],
     begin: Annotated[
         str | None,
-        typer.Option("--from", metavar="TIME", help=f"The window's begin, such as the exam's: {MOMENT_HELP}"),
+        typer.Option("--from", metavar="TIME", help=f"The window's begin, such as the exam's: {TIME_HELP}"),
     ] = None,
     end: Annotated[
         str | None,
@@ -55,8 +55,8 @@ def report(
     if as_csv and output is Format.JSON:
         raise ConfigurationError("--csv and -o json exclude each other")
     now = time.time()
-    last = min(parse_moment(end, "--to"), now) if end is not None else now
-    first = parse_moment(begin, "--from") if begin is not None else None
+    last = min(parse_time_option(end, "--to"), now) if end is not None else now
+    first = parse_time_option(begin, "--from") if begin is not None else None
 
     async def work() -> None:
         async with connected(settings, "plans report") as bus:
@@ -99,8 +99,9 @@ def _json(row: OutageRow | OutageTotals) -> dict[str, Any]:
 
 def _draw(plan_id: str, window: tuple[float, float], rows: list[OutageRow], sums: OutageTotals) -> RenderableType:
     title = (
-        f"plan {plan_id} from {local(window[0])} to {local(window[1])} {zone_name(window[1])}: {sums.examinees} "
-        f"examinees, {sums.affected} with {sums.outages} outages of together {lasting(sums.outage_seconds)}"
+        f"plan {plan_id} from {local_time(window[0])} to {local_time(window[1])} {zone_name(window[1])}: "
+        f"{sums.examinees} examinees, {sums.affected} with outages; {sums.outages} outages, "
+        f"{duration_text(sums.outage_seconds)} in total"
     )
     columns = [
         *("examinee", "outages", "seconds", "longest", "compensate", "reasons", "attempts", "shut out"),
@@ -121,7 +122,7 @@ def _draw(plan_id: str, window: tuple[float, float], rows: list[OutageRow], sums
             row.migrations or None,
             "yes" if row.still_disconnected else None,
             f"{row.mobile_sync} {row.mobile_sync_reason or ''}".strip() if row.mobile_sync != "NONE" else None,
-            local(row.mobile_sync_time),
+            local_time(row.mobile_sync_time),
         )
         for row in rows
     ]

@@ -22,7 +22,7 @@ from cli.shared.output import (
     table,
     text,
 )
-from cli.shared.times import MOMENT_HELP, in_local_times, lasting, local, parse_moment, zone_name
+from cli.shared.times import TIME_HELP, duration_text, local_time, parse_time_option, with_local_times, zone_name
 from protocol.ids import check_id
 from protocol.log.timeline import Timeline
 from protocol.log.timeline_entry import Happening, Moment, What, at_moment
@@ -43,7 +43,7 @@ def timeline(
     examinee_id: Annotated[
         str | None, typer.Argument(metavar="[EXAMINEE_ID]", help="Only this examinee.", show_default=False)
     ] = None,
-    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help=f"What was so then: {MOMENT_HELP}")] = None,
+    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help=f"What was so then: {TIME_HELP}")] = None,
     since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="Only from then on.")] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Only up to then.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also what had no effect, and why.")] = False,
@@ -58,9 +58,9 @@ def timeline(
     check_id("planId", plan_id)
     if examinee_id is not None:
         check_id("examineeId", examinee_id)
-    moment = parse_moment(at, "--at") if at is not None else None
-    first = format_time(parse_moment(since, "--since")) if since is not None else ""
-    last = format_time(parse_moment(until, "--until")) if until is not None else "~"
+    moment = parse_time_option(at, "--at") if at is not None else None
+    first = format_time(parse_time_option(since, "--since")) if since is not None else ""
+    last = format_time(parse_time_option(until, "--until")) if until is not None else "~"
 
     def wanted(one: Happening) -> bool:
         return (everything or one.effect) and first <= one.logged <= last
@@ -70,7 +70,7 @@ def timeline(
             plan_log = PlanLog(bus, plan_id)
             beginning = await plan_log.beginning()
             reading = Timeline(cut=beginning.cut)
-            happened = await read(plan_log, reading, examinee_id)
+            happened = await read_entries(plan_log, reading, examinee_id)
             if not happened and not follow:
                 raise NotFound(never_seen(plan_id, examinee_id, beginning))
             _say_what_is_missing(reading, examinee_id, beginning)
@@ -80,12 +80,12 @@ def timeline(
             _show(list(filter(wanted, happened)), plan_id, output, lines=follow)
             while follow:
                 await asyncio.sleep(FOLLOW_SECONDS)
-                _show_more(list(filter(wanted, await read(plan_log, reading, examinee_id))), output)
+                _show_more(list(filter(wanted, await read_entries(plan_log, reading, examinee_id))), output)
 
     run_until_interrupted(work())
 
 
-async def read(plan_log: PlanLog, reading: Timeline, examinee_id: str | None) -> list[Happening]:
+async def read_entries(plan_log: PlanLog, reading: Timeline, examinee_id: str | None) -> list[Happening]:
     """What has happened since this was called before."""
     happened: list[Happening] = []
     async for entry in plan_log.new_entries(examinee_id):
@@ -97,7 +97,7 @@ async def read(plan_log: PlanLog, reading: Timeline, examinee_id: str | None) ->
 def never_seen(plan_id: str, examinee_id: str | None, beginning: Beginning) -> str:
     """What is said of somebody about whom the log holds nothing."""
     who = f"examinee {examinee_id} of plan {plan_id}" if examinee_id is not None else f"plan {plan_id}"
-    back = f"which goes back to {local(beginning.since)} {zone_name()}"
+    back = f"which goes back to {local_time(beginning.since)} {zone_name()}"
     reach = back if beginning.since is not None else "which is empty"
     return f"{who} has never been seen by the log, {reach}"
 
@@ -106,11 +106,11 @@ def _say_what_is_missing(reading: Timeline, examinee_id: str | None, beginning: 
     missing = [one for one in reading.people.values() if not one.complete]
     if not missing:
         return
-    first = local(min(one.first_logged for one in missing))
+    first = local_time(min(one.first_logged for one in missing))
     who = examinee_id or f"{len(missing)} examinees"
     say(
-        f"the first facts about {who} have expired: the log goes back to {local(beginning.since)}, and knows of them "
-        f"since {first} ({zone_name()})",
+        f"the first facts about {who} have expired: the log begins at {local_time(beginning.since)}, "
+        f"its first facts about them are from {first} ({zone_name()})",
         err=True,
     )
 
@@ -126,7 +126,7 @@ def as_json(one: Happening) -> dict[str, Any]:
 def cells(one: Happening) -> tuple[object, ...]:
     """A row below `COLUMNS`."""
     return (
-        local(one.logged),
+        local_time(one.logged),
         one.examinee_id,
         _words(one.what, one.text),
         one.mobile_sync if one.what.name.startswith("SYNC_") else one.status,
@@ -157,7 +157,7 @@ def _show_more(happened: list[Happening], output: Format) -> None:
 # -- at a moment ------------------------------------------------------------------------------------------
 
 
-def moment_of(examinee_id: str, happened: list[Happening], moment: float) -> dict[str, Any]:
+def status_at(examinee_id: str, happened: list[Happening], moment: float) -> dict[str, Any]:
     """The status at a moment and why, JSON-ready; `happened` is all of one examinee's."""
     found = at_moment(happened, moment)
 
@@ -189,7 +189,7 @@ def _show_moment(
     by_examinee: dict[str, list[Happening]] = {}
     for one in happened:
         by_examinee.setdefault(one.examinee_id, []).append(one)
-    found = {who: moment_of(who, theirs, moment) for who, theirs in sorted(by_examinee.items())}
+    found = {who: status_at(who, theirs, moment) for who, theirs in sorted(by_examinee.items())}
     if output is Format.JSON:
         common = {"planId": plan_id, "logSince": beginning.since}
         if examinee_id is not None:
@@ -204,18 +204,22 @@ def _show_moment(
 
 
 def _in_words(examinee_id: str, found: Moment, moment: float, beginning: Beginning) -> list[str]:
-    lines = [f"{examinee_id} at {local(moment)} {zone_name(moment)}: {found.status}, mobile sync {found.mobile_sync}"]
+    lines = [
+        f"{examinee_id} at {local_time(moment)} {zone_name(moment)}: {found.status}, mobile sync {found.mobile_sync}"
+    ]
     if found.made is not None:
-        ago = lasting(moment - parse_time(found.made.logged))
+        ago = duration_text(moment - parse_time(found.made.logged))
         lines.append(f"  because  {_line(found.made)} (version {found.made.version}), {ago} before")
     elif beginning.since is not None:
-        lines.append(f"  because  the log, which goes back to {local(beginning.since)}, holds no connection until then")
+        lines.append(
+            f"  because  the log, which goes back to {local_time(beginning.since)}, holds no connection until then"
+        )
     if found.latest is not None and found.latest is not found.made:
         lines.append(f"  last     {_line(found.latest)} (version {found.latest.version})")
     if found.picture is not None:
         lines.append(f"  picture  {_line(found.picture)} (version {found.picture.version})")
     if found.following is not None:
-        later = lasting(parse_time(found.following.logged) - moment)
+        later = duration_text(parse_time(found.following.logged) - moment)
         lines.append(f"  next     {_line(found.following)} (version {found.following.version}), {later} after")
     else:
         lines.append("  next     nothing, up to the end of the log")
@@ -223,12 +227,12 @@ def _in_words(examinee_id: str, found: Moment, moment: float, beginning: Beginni
 
 
 def _line(one: Happening) -> str:
-    return f"{local(one.logged)}  {_words(one.what, one.text)}"
+    return f"{local_time(one.logged)}  {_words(one.what, one.text)}"
 
 
 def _words(what: str, text: str) -> str:
     """The text with its times as the columns have them; what somebody has written stays as it was written."""
-    return text if what in _QUOTES else in_local_times(text)
+    return text if what in _QUOTES else with_local_times(text)
 
 
 def _draw_moments(plan_id: str, found: list[dict[str, Any]], moment: float) -> RenderableType:
@@ -239,12 +243,12 @@ def _draw_moments(plan_id: str, found: list[dict[str, Any]], moment: float) -> R
         (
             one["examineeId"],
             one["status"],
-            local(one["since"]),
+            local_time(one["since"]),
             text(one["made"]),
             text(one["latest"]) if one["latest"] != one["made"] else None,
             one["mobileSync"],
         )
         for one in found
     ]
-    title = f"plan {plan_id} at {local(moment)} {zone_name(moment)}"
+    title = f"plan {plan_id} at {local_time(moment)} {zone_name(moment)}"
     return table(["examinee", "status", "since", "because", "last", "mobile sync"], rows, title=title)

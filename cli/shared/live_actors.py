@@ -267,7 +267,7 @@ async def add_queue_lag(bus: Bus, rows: Iterable[Row]) -> None:
         row["queueUnacknowledged"] = sum(one.unacknowledged for one in known) if complete else None
 
 
-class Looks:
+class RateMeter:
     """Rates by comparing an inspection with the one before; the first look gives the average since the start."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

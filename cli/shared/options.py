@@ -13,7 +13,7 @@ import typer
 from pydantic import BaseModel
 
 from actors.runtime.config.settings import Settings, load_settings, variable_of
-from cli.shared.running_system import READY_FILE, RunningUp
+from cli.shared.running_system import READY_FILE, RunningSystem
 from protocol.errors import BrokerUnavailable, StateUnavailable
 
 FLAGS: dict[str, str] = {
@@ -52,7 +52,7 @@ FLAGS: dict[str, str] = {
 """The settings that have a flag, and its help. The flag's name is the setting's, with dashes."""
 
 
-class NothingRuns(BrokerUnavailable):
+class NoRunningSystem(BrokerUnavailable):
     """An engine cannot be reached, nobody has said where it is, and no `examwire up` has left word of it here."""
 
 
@@ -66,7 +66,7 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
 
     A command with an argument `given` gets the flags' values by setting as well (or instead). `running`: where the
     engines were not told, those of the `examwire up` on the data directory are taken, and when these cannot be reached
-    it ends as `NothingRuns`. A value that does not fit ends as `ConfigurationError` naming the setting.
+    it ends as `NoRunningSystem`. A value that does not fit ends as `ConfigurationError` naming the setting.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -75,7 +75,7 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
         @functools.wraps(command)
         def with_settings(**arguments: Any) -> None:
             given = {
-                setting: _parsed(setting, value)
+                setting: _parse_flag(setting, value)
                 for parameter, setting in flags.items()
                 if (value := arguments.pop(parameter)) is not None
             }
@@ -85,7 +85,7 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
                 command(**arguments)
                 return
             settings = load_settings(**given)
-            arguments["settings"] = at_running_system(settings) if running else settings
+            arguments["settings"] = with_running_engines(settings) if running else settings
             try:
                 command(**arguments)
             except (BrokerUnavailable, StateUnavailable) as error:
@@ -93,7 +93,7 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
                 path = settings.data_dir / READY_FILE
                 if not running or engine in settings.model_fields_set or path.is_file():
                     raise
-                raise NothingRuns(
+                raise NoRunningSystem(
                     f"{str(error).rstrip('.')}; no `examwire up` runs on {settings.data_dir} (there is no {path}): "
                     f"say --data-dir of the one that runs, or {flag_of(engine)}"
                 ) from error
@@ -111,7 +111,7 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
                 inspect.Parameter.KEYWORD_ONLY,
                 default=None,
                 annotation=Annotated[
-                    str | None, typer.Option(flag_of(setting), help=_help(setting), metavar=_metavar(setting))
+                    str | None, typer.Option(flag_of(setting), help=_help_text(setting), metavar=_metavar_of(setting))
                 ],
             )
             for parameter, setting in flags.items()
@@ -126,7 +126,7 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
     return decorate
 
 
-def _field(setting: str) -> tuple[Any, Any]:
+def _type_and_default(setting: str) -> tuple[Any, Any]:
     """The type and the default of a setting."""
     model: type[BaseModel] = Settings
     *sections, last = setting.split(".")
@@ -140,31 +140,31 @@ def _field(setting: str) -> tuple[Any, Any]:
 
 
 def _is_list(setting: str) -> bool:
-    return isinstance(_field(setting)[1], list)
+    return isinstance(_type_and_default(setting)[1], list)
 
 
-def _metavar(setting: str) -> str:
+def _metavar_of(setting: str) -> str:
     if setting.endswith("_url"):
         return "URL"
-    kind = _field(setting)[0]
+    kind = _type_and_default(setting)[0]
     if setting.endswith("_file"):
         return "PATH"
     return "LIST" if _is_list(setting) else {int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(kind, "TEXT")
 
 
-def _help(setting: str) -> str:
-    default = _field(setting)[1]
+def _help_text(setting: str) -> str:
+    default = _type_and_default(setting)[1]
     shown = ",".join(f"{one:g}" for one in default) if isinstance(default, list) else default
     return FLAGS[setting] + (f" [default: {shown}]" if default is not None else "")
 
 
-def _parsed(setting: str, text: str) -> Any:
+def _parse_flag(setting: str, text: str) -> Any:
     if not _is_list(setting):
         return text
     return [part.strip() for part in text.strip("[] ").split(",") if part.strip()]
 
 
-def as_environment(values: Mapping[str, Any]) -> dict[str, str]:
+def to_environment(values: Mapping[str, Any]) -> dict[str, str]:
     """Settings as variables for a child process."""
     return {
         variable_of(setting): json.dumps(value) if isinstance(value, list) else str(value)
@@ -172,14 +172,14 @@ def as_environment(values: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def at_running_system(settings: Settings) -> Settings:
+def with_running_engines(settings: Settings) -> Settings:
     """The settings with the engines of the `examwire up` on this data directory, where they were not told.
 
     Of its own engine the streams and consumers are as it was told to make them: where this command was told nothing
     else, that is what they should be. By the defaults a short ladder would look like a mistake, to be undone mid-exam.
     """
     untold = {"nats_url", "redis_url"} - settings.model_fields_set
-    running = RunningUp.on(settings.data_dir) if untold else None
+    running = RunningSystem.on(settings.data_dir) if untold else None
     if running is None:
         return settings
     found = {"nats_url": running.nats_url, "redis_url": running.redis_url}
@@ -194,12 +194,12 @@ def at_running_system(settings: Settings) -> Settings:
     return settings
 
 
-def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted names of a tree of mappings."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            flat.update(flattened(value, f"{prefix}{name}."))
+            flat.update(flatten(value, f"{prefix}{name}."))
         else:
             flat[prefix + name] = value
     return flat

@@ -11,7 +11,7 @@ from typing import Any
 from protocol.errors import ConfigurationError
 
 READY_FILE = "ready.json"
-SECRET_MARK = "secretMark"
+SECRET_FINGERPRINT = "secretMark"
 """Beside what the ready line says: what tells its token secret apart (`cli.shared.signing`)."""
 ISSUER_KEYS = "issuerKeys"
 """Or, true: its tokens are those of an issuer of which it has the public key only."""
@@ -27,9 +27,9 @@ TOPOLOGY_SETTINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class RunningUp:
+class RunningSystem:
     """Where it is. `certificate_file`: of its trial certificate. `issuer_keys`: its tokens are an issuer's; else there
-    is a `secret_mark`.
+    is a `secret_fingerprint`.
 
     `topology`: the settings (`reconnect.max_attempts`) that its streams and consumers follow.
     """
@@ -40,17 +40,17 @@ class RunningUp:
     plan_id: str
     socket_urls: tuple[str, ...]
     certificate_file: str | None
-    secret_mark: str | None
+    secret_fingerprint: str | None
     issuer_keys: bool
     topology: Mapping[str, Any]
 
     @classmethod
-    def on(cls, data_dir: Path) -> RunningUp | None:
+    def on(cls, data_dir: Path) -> RunningSystem | None:
         """`None`: none runs there. Raises `ConfigurationError` when the file is not what `up` writes."""
         path = data_dir / READY_FILE
         try:
             ready = json.loads(path.read_text())
-            certificate, mark = ready.get("certificateFile"), ready.get(SECRET_MARK)
+            certificate, mark = ready.get("certificateFile"), ready.get(SECRET_FINGERPRINT)
             return cls(
                 str(ready["natsUrl"]),
                 str(ready["redisUrl"]),

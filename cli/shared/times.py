@@ -15,10 +15,10 @@ _AGO = re.compile(r"-((?P<d>[0-9]+)d)?((?P<h>[0-9]+)h)?((?P<m>[0-9]+)m)?((?P<s>[
 _WIRE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.][0-9]+)?Z")
 _CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?")
 
-MOMENT_HELP = "09:15, 2026-11-22T09:15:00Z, or -10m for ten minutes ago; today and the local zone unless said."
+TIME_HELP = "09:15, 2026-11-22T09:15:00Z, or -10m for ten minutes ago; today and the local zone unless said."
 
 
-def parse_moment(text: str, option: str, *, now: datetime | None = None) -> float:
+def parse_time_option(text: str, option: str, *, now: datetime | None = None) -> float:
     """Seconds since the epoch. `now` (with a zone) is today, here. Raises `ConfigurationError` naming the option.
 
     A clock time without a date is today's, a date alone its midnight, and both are of the local zone unless a zone
@@ -40,7 +40,7 @@ def parse_moment(text: str, option: str, *, now: datetime | None = None) -> floa
             return _in_zone(clock.replace(year=today.year, month=today.month, day=today.day), now)
         return _in_zone(datetime.fromisoformat(stripped), now)
     except (ValueError, OverflowError):
-        raise ConfigurationError(f"{option}: {text!r} is no time: say {MOMENT_HELP}") from None
+        raise ConfigurationError(f"{option}: {text!r} is no time: say {TIME_HELP}") from None
 
 
 def _in_zone(moment: datetime, now: datetime | None) -> float:
@@ -50,7 +50,7 @@ def _in_zone(moment: datetime, now: datetime | None) -> float:
     return (moment.astimezone() if now is None else moment.replace(tzinfo=now.tzinfo)).timestamp()
 
 
-def local(moment: float | str | None, *, zone: tzinfo | None = None) -> str:
+def local_time(moment: float | str | None, *, zone: tzinfo | None = None) -> str:
     """`2026-11-22 09:15:00.250` in the local zone (or `zone`); nothing for nothing."""
     if moment is None or moment == "":
         return ""
@@ -58,9 +58,9 @@ def local(moment: float | str | None, *, zone: tzinfo | None = None) -> str:
     return datetime.fromtimestamp(seconds).astimezone(zone).isoformat(" ", "milliseconds")[:23]
 
 
-def in_local_times(text: str, *, zone: tzinfo | None = None) -> str:
-    """A sentence with its wire times (RFC 3339 UTC) as `local` shows them, beside columns that do the same."""
-    return _WIRE_TIME.sub(lambda found: local(found.group(), zone=zone), text)
+def with_local_times(text: str, *, zone: tzinfo | None = None) -> str:
+    """A sentence with its wire times (RFC 3339 UTC) as `local_time` shows them, beside columns that do the same."""
+    return _WIRE_TIME.sub(lambda found: local_time(found.group(), zone=zone), text)
 
 
 def zone_name(moment: float | None = None) -> str:
@@ -70,7 +70,7 @@ def zone_name(moment: float | None = None) -> str:
     return f"{there.tzname()} (UTC{offset[:3]}:{offset[3:]})"
 
 
-def lasting(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """A length of time in words: `2 min 4 s`."""
     whole = max(0, round(seconds))
     if seconds < 10:
@@ -87,7 +87,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 
 
-def seconds_of(text: str) -> float:
+def parse_duration(text: str) -> float:
     """`90`, `90s`, `30m`, `12h`, `2d` as seconds. Raises `typer.BadParameter`."""
     match = _DURATION.fullmatch(text.strip())
     seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0

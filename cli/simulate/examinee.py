@@ -31,7 +31,7 @@ UPLOAD_SECONDS = 10.0
 GRACE_SECONDS = 20.0
 
 
-class Act(StrEnum):
+class Action(StrEnum):
     """One thing an examinee does; the value is what the live view says."""
 
     CLOSES = "closes and reopens the page"
@@ -44,7 +44,7 @@ class Act(StrEnum):
     STAYS_AWAY = "stays away past the limit"
 
 
-SHORT_ACTS = (Act.CLOSES, Act.BREAKS, Act.MOVES, Act.SYNCS, Act.IS_TOLD)
+SHORT_ACTIONS = (Action.CLOSES, Action.BREAKS, Action.MOVES, Action.SYNCS, Action.IS_TOLD)
 MORE_SECONDS = 10
 MESSAGES = (
     "Ten minutes are left.",
@@ -54,12 +54,12 @@ MESSAGES = (
 )
 
 
-def deal_stories(examinees: int, rng: random.Random) -> list[tuple[Act, ...]]:
+def deal_stories(examinees: int, rng: random.Random) -> list[tuple[Action, ...]]:
     """A story for each examinee, the same for the same seed; among any eight, every act is the first of one."""
-    deck: list[Act] = []
+    deck: list[Action] = []
     while len(deck) < examinees:
-        deck += rng.sample(list(Act), len(Act))
-    return [(first, *rng.sample(SHORT_ACTS, rng.randint(0, 2))) for first in deck[:examinees]]
+        deck += rng.sample(list(Action), len(Action))
+    return [(first, *rng.sample(SHORT_ACTIONS, rng.randint(0, 2))) for first in deck[:examinees]]
 
 
 class DeadlinePassed(ExamwireError):
@@ -67,7 +67,7 @@ class DeadlinePassed(ExamwireError):
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
+class SimulationTarget:
     """The system that is tried: addresses, plan, who makes tokens, and how many times as quick as people are."""
 
     socket_urls: tuple[str, ...]
@@ -78,7 +78,7 @@ class Seat:
 
 
 @dataclass(slots=True)
-class Truth:
+class ActualSockets:
     """What really happened to an examinee: the sockets that the system has recorded (`session_state` came)."""
 
     opened: set[str] = field(default_factory=set)
@@ -92,7 +92,12 @@ class SimulatedExaminee:
     """
 
     def __init__(
-        self, examinee_id: str, place: Seat, story: tuple[Act, ...], desk: SimulatedProctor, rng: random.Random
+        self,
+        examinee_id: str,
+        place: SimulationTarget,
+        story: tuple[Action, ...],
+        desk: SimulatedProctor,
+        rng: random.Random,
     ) -> None:
         self.examinee_id = examinee_id
         self.story = story
@@ -103,7 +108,7 @@ class SimulatedExaminee:
         self.failures: list[str] = []
         self.doing = "not there yet"
         self.waiting: Wait | None = None
-        self.truth = Truth()
+        self.truth = ActualSockets()
         self._place = place
         self._desk = desk
         self._rng = rng
@@ -140,7 +145,7 @@ class SimulatedExaminee:
         while acts or endless:
             self.doing = ""
             await self._pause(1.0, 6.0)
-            act = acts.pop(0) if acts else self._rng.choice(SHORT_ACTS)
+            act = acts.pop(0) if acts else self._rng.choice(SHORT_ACTIONS)
             if not self.present:  # a server has died: nobody does anything on a page that is not there
                 await self._attempt("waits for the connection", self._come_back())
             await self._attempt(act.value, self._perform(act))
@@ -154,16 +159,16 @@ class SimulatedExaminee:
         except (ExamwireError, OSError) as error:  # OSError: a TimeoutError, too
             self.failures.append(f"{self.examinee_id} {what}: {error if str(error) else 'not in time'}")
 
-    async def _perform(self, act: Act) -> None:
+    async def _perform(self, act: Action) -> None:
         match act:
-            case Act.CLOSES:
+            case Action.CLOSES:
                 await self.client.close()
                 await self._pause(1.0, 4.0)
                 await self._join()
-            case Act.BREAKS:
+            case Action.BREAKS:
                 self.client.abort()
                 await self._come_back()
-            case Act.HANGS:
+            case Action.HANGS:
                 self.client.fall_silent()
                 # Silent for longer than a ping's interval and timeout, which `heartbeatSeconds` follows.
                 interval = self._policy()[1]
@@ -172,15 +177,15 @@ class SimulatedExaminee:
                 with contextlib.suppress(TimeoutError):  # a server with a longer ping timeout has not noticed
                     await self._until(lambda: not self.client.connected, interval)
                 await self._come_back()
-            case Act.MOVES:
+            case Action.MOVES:
                 await self._move()
-            case Act.SYNCS:
+            case Action.SYNCS:
                 await self._sync()
-            case Act.NEVER_SYNCS:
+            case Action.NEVER_SYNCS:
                 await self._never_sync()
-            case Act.IS_TOLD:
+            case Action.IS_TOLD:
                 await self._be_told()
-            case Act.STAYS_AWAY:
+            case Action.STAYS_AWAY:
                 await self._stay_away()
 
     async def _join(self) -> None:

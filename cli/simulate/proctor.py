@@ -18,7 +18,7 @@ SNAPSHOT_SECONDS = 15.0
 READMIT_SECONDS = 15.0
 
 
-class View(PlanView):
+class ProctorView(PlanView):
     """A plan's view with the questions that the simulation asks."""
 
     def is_exhausted(self, examinee_id: str) -> bool:
@@ -34,7 +34,7 @@ class SimulatedProctor:
 
     def __init__(self, name: str, url: str, token: str, on_event: Callable[[Message], None] | None = None) -> None:
         self.name = name
-        self.view = View()
+        self.view = ProctorView()
         self.client = ProctorClient(url, token, client_id=name, browser_info="examwire simulate")
         self.client.view = self.view
         self.opened: set[str] = set()
@@ -44,7 +44,7 @@ class SimulatedProctor:
         self.interrupted = False
         self.errors: list[str] = []
         self._on_event = on_event
-        self._waiting: dict[asyncio.Future[None], Callable[[View], bool]] = {}
+        self._waiting: dict[asyncio.Future[None], Callable[[ProctorView], bool]] = {}
 
     @property
     def welcome(self) -> Welcome:
@@ -97,7 +97,7 @@ class SimulatedProctor:
             if not waiting.done() and holds(self.view):
                 waiting.set_result(None)
 
-    async def until(self, holds: Callable[[View], bool], seconds: float) -> None:
+    async def until(self, holds: Callable[[ProctorView], bool], seconds: float) -> None:
         """Until the view is so. Raises `TimeoutError`."""
         if holds(self.view):
             return

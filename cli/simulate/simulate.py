@@ -16,15 +16,15 @@ import typer
 
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import issue_token
-from cli.local.trial_certificate import trusted_here
+from cli.local.trial_certificate import trust_certificate
 from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, OutputOption, say, show
-from cli.shared.running_system import READY_FILE, RunningUp
-from cli.shared.signing import require_taken_here
-from cli.simulate.examinee import Seat, SimulatedExaminee, deal_stories
+from cli.shared.running_system import READY_FILE, RunningSystem
+from cli.shared.signing import require_tokens_accepted
+from cli.simulate.examinee import SimulatedExaminee, SimulationTarget, deal_stories
+from cli.simulate.live_view import LiveView
 from cli.simulate.proctor import SimulatedProctor
 from cli.simulate.report import SimulateReport, draw_report, missing_in, report_of, wrong_in
-from cli.simulate.screen import Screen
 from protocol.errors import ExamwireError
 from protocol.ids import check_id
 from protocol.messages.frames import Role
@@ -32,7 +32,7 @@ from protocol.messages.frames import Role
 SETTLE_SECONDS = 20.0
 
 
-class CannotConnect(ExamwireError):
+class NoSystem(ExamwireError):
     """There is no system to try, or it does not let us in."""
 
 
@@ -57,13 +57,13 @@ class SimulateOptions:
 
 
 async def simulate(
-    options: SimulateOptions, *, screen: Screen | None = None, stop: asyncio.Event | None = None
+    options: SimulateOptions, *, screen: LiveView | None = None, stop: asyncio.Event | None = None
 ) -> SimulateReport:
-    """Run the simulation; `stop` ends it early, with its report. Raises `CannotConnect` when proctors cannot join."""
+    """Run the simulation; `stop` ends it early, with its report. Raises `NoSystem` when proctors cannot join."""
     began = time.monotonic()
-    screen = screen or Screen(live=False)
+    screen = screen or LiveView(live=False)
     rng = random.Random(options.seed)
-    place = Seat(
+    place = SimulationTarget(
         options.socket_urls,
         options.web_url,
         options.plan_id,
@@ -102,7 +102,7 @@ def _token(settings: Settings, plan_id: str, role: Role, subject: str) -> str:
     return issue_token(settings, role, plan_id, subject)
 
 
-async def _join_proctors(options: SimulateOptions, place: Seat, screen: Screen) -> list[SimulatedProctor]:
+async def _join_proctors(options: SimulateOptions, place: SimulationTarget, screen: LiveView) -> list[SimulatedProctor]:
     proctors = []
     for number in range(max(1, options.proctors)):
         url = options.socket_urls[number % len(options.socket_urls)]
@@ -115,7 +115,7 @@ async def _join_proctors(options: SimulateOptions, place: Seat, screen: Screen) 
     except (ExamwireError, TimeoutError) as error:
         for proctor in proctors:
             await proctor.client.close()
-        raise CannotConnect(f"no proctor can watch plan {options.plan_id}: {error or 'no snapshot came'}") from error
+        raise NoSystem(f"no proctor can watch plan {options.plan_id}: {error or 'no snapshot came'}") from error
     return proctors
 
 
@@ -152,7 +152,7 @@ async def _settle(examinees: list[SimulatedExaminee], proctors: list[SimulatedPr
 
 
 @takes_settings("data_dir")
-def app_command(
+def simulate_command(
     settings: Settings,
     socket_url: Annotated[
         list[str] | None,
@@ -179,11 +179,11 @@ def app_command(
     proctor sees; the report says whether all proctors agree with each other and with what is true. Ctrl-C ends it
     early. Exit codes: 0 all agree and nothing is missing or doubled, 1 not so, 4 no system to connect to.
     """
-    require_taken_here(settings)
+    require_tokens_accepted(settings)
     try:
         options = _options(settings, socket_url, web_url, plan, examinees, proctors, duration, seed, speed)
-        report = asyncio.run(_run(options, Screen(live=output is Format.TABLE and sys.stdout.isatty())))
-    except CannotConnect as error:
+        report = asyncio.run(_run(options, LiveView(live=output is Format.TABLE and sys.stdout.isatty())))
+    except NoSystem as error:
         say(f"examwire: {error}", err=True)
         raise typer.Exit(ExitCode.UNREACHABLE) from None
     show(report.model_dump(by_alias=True), lambda: draw_report(report), output)
@@ -201,14 +201,14 @@ def _options(
     seed: int | None,
     speed: float,
 ) -> SimulateOptions:
-    running = RunningUp.on(settings.data_dir) if not socket_urls else None
+    running = RunningSystem.on(settings.data_dir) if not socket_urls else None
     if running is None and not socket_urls:
-        raise CannotConnect(
+        raise NoSystem(
             f"no `examwire up` runs on {settings.data_dir} (there is no {settings.data_dir / READY_FILE}): start it, "
             "or say --data-dir of the one that runs, or --socket-url and --web-url"
         )
     if running is not None and running.certificate_file is not None:
-        trusted_here(running.certificate_file)
+        trust_certificate(running.certificate_file)
     return SimulateOptions(
         settings,
         tuple(socket_urls) if socket_urls else running.socket_urls if running is not None else (),
@@ -222,7 +222,7 @@ def _options(
     )
 
 
-async def _run(options: SimulateOptions, screen: Screen) -> SimulateReport:
+async def _run(options: SimulateOptions, screen: LiveView) -> SimulateReport:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -29,7 +29,7 @@ from actors.runtime.config.settings import NatsSettings, Settings, load_settings
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.web_server.server import WebServer
-from cli.check.doctor import Examination
+from cli.check.doctor import HealthCheck
 from cli.check.doctor_checks import (
     GIB,
     judge_account,
@@ -124,24 +124,24 @@ async def test_own_pages_that_a_socket_server_refuses_are_found(
     async with System(settings) as system:
         web = await system.start("web-server", lambda bus: WebServer(settings, bus, store))
         assert isinstance(web, WebServer)
-        findings = await Examination(settings).run()
+        findings = await HealthCheck(settings).run()
         assert "SOCK001, SOCK002" in told(findings, "pages", OK)
         assert web.url in told(findings, "pages", OK)
         # Other addresses of the pages than the socket servers know: a proxy that nobody has told them of.
         public = changed(settings, {"web.public_url": "https://exam.example:443/"})
-        findings = await Examination(public).run()
+        findings = await HealthCheck(public).run()
         refused = told(findings, "pages", FAILED)
         assert "SOCK001 refuses our own pages at https://exam.example" in refused
         assert "SOCK002" in refused
     async with System(public, servers=("SOCK001",)) as system:
         await system.start("web-server", lambda bus: WebServer(public, bus, store))
-        assert "https://exam.example" in told(await Examination(public).run(), "pages", OK)
+        assert "https://exam.example" in told(await HealthCheck(public).run(), "pages", OK)
 
 
 async def test_a_system_that_is_well_is_told_to_be(settings: Settings, bus: Bus, store: StateStore) -> None:
     async with System(settings) as system:
         await system.examinee()
-        findings = await Examination(settings).run()
+        findings = await HealthCheck(settings).run()
         wrong = [one for one in findings if one.state in (WARNING, FAILED)]
         # The tests' System has no web server, and that is all there is to say.
         assert [(one.check, one.state) for one in wrong] == [("roles", WARNING)], wrong
@@ -154,11 +154,11 @@ async def test_a_system_that_is_well_is_told_to_be(settings: Settings, bus: Bus,
 
 async def test_who_is_missing_is_named(settings: Settings, bus: Bus, store: StateStore) -> None:
     async with System(settings, servers=("SOCK001",)) as system:
-        assert "only SOCK001" in told(await Examination(settings).run(), "roles", WARNING)
+        assert "only SOCK001" in told(await HealthCheck(settings).run(), "roles", WARNING)
         await system.stop("state-manager")
         client = await system.raw()
         await client.hello(system.token("examinee", "E001"))  # its CONNECTED waits in the log
-        findings = await Examination(settings).run()
+        findings = await HealthCheck(settings).run()
         assert "no state-manager runs" in told(findings, "roles", FAILED)
         assert "STATUS/state-manager" in told(findings, "lag", FAILED)
 
@@ -170,14 +170,14 @@ async def test_a_server_that_redis_believes_in_but_nobody_is(settings: Settings,
             await raw.sadd(keys.SERVERS, server_id)
             await raw.hset(keys.server_status(server_id), "statusCode", status)
         await raw.aclose()
-        findings = await Examination(settings).run()
+        findings = await HealthCheck(settings).run()
         assert "SOCK009 is READY in Redis, but no such process answers" in told(findings, "roles", FAILED)
         assert "SOCK008 is LOST" in told(findings, "roles", WARNING)
 
 
 async def test_clocks_that_are_apart_are_told_for_each(settings: Settings, bus: Bus, store: StateStore) -> None:
     async with System(settings, servers=("SOCK001",)):
-        slow = await Examination(settings, clock=lambda: time.time() - 3).run()
+        slow = await HealthCheck(settings, clock=lambda: time.time() - 3).run()
         text = told(slow, "clocks", WARNING)
         for whose in ("NATS", "Redis", r"[a-z-]+[.][a-zA-Z0-9]+"):  # one of the actors: they are one process here
             assert re.search(f"the clock of {whose} is (3|2[.]99|3[.]0)[0-9]* s ahead of this machine's", text)
@@ -198,7 +198,7 @@ async def test_an_actor_that_hangs_and_one_of_another_version(settings: Settings
         endpoints={"inspect": ("inspect.hangs", never)},
         details=dict,
     )
-    findings = await Examination(settings).run()
+    findings = await HealthCheck(settings).run()
     await bus.remove_service(service)
     assert "queue-server.hangs is listed, but does not answer" in told(findings, "actors", FAILED)
     assert "9.9.9: queue-server.hangs" in told(findings, "versions", WARNING)
@@ -223,7 +223,7 @@ async def test_a_process_with_few_file_descriptors(
         assert process.stdout is not None
         ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
         assert ready["event"] == "ready"
-        findings = await Examination(settings).run()
+        findings = await HealthCheck(settings).run()
         assert "socket.SOCK001: 300 file descriptors" in told(findings, "fds", WARNING)
     finally:
         process.terminate()
@@ -235,14 +235,14 @@ async def test_a_process_with_few_file_descriptors(
 
 
 async def test_streams_and_consumers_that_are_not_as_declared(settings: Settings, bus: Bus, store: StateStore) -> None:
-    findings = await Examination(settings).run()
+    findings = await HealthCheck(settings).run()
     assert "stream STATUS is missing" in told(findings, "streams", FAILED)
     await apply_topology(bus, settings)
-    assert states(await Examination(settings).run(), "streams") == {OK}
+    assert states(await HealthCheck(settings).run(), "streams") == {OK}
     config = (await bus._js.stream_info("SOCKET")).config
     await bus._js.update_stream(config.evolve(max_age=60.0, duplicate_window=60.0))
     await bus.delete_consumer("LEASE", "lease-watch")
-    findings = await Examination(settings).run()
+    findings = await HealthCheck(settings).run()
     assert "max_age is 60.0, not 3600.0" in told(findings, "streams", WARNING)
     assert "consumer LEASE/lease-watch is missing" in told(findings, "streams", FAILED)
 
@@ -255,8 +255,8 @@ async def test_when_nats_writes_to_disk_is_seen_by_its_monitoring(
     monitoring = f"http://127.0.0.1:{port}"
     with nats(tmp_path / "nats", more=f"http: 127.0.0.1:{port}\n# {sync}\n") as server:
         at = settings.model_copy(update={"nats_url": server.url})
-        assert states(await Examination(at, monitoring=monitoring).run(), "nats.sync") == {state}
-        assert states(await Examination(at, monitoring="http://127.0.0.1:1").run(), "nats.sync") == {UNKNOWN}
+        assert states(await HealthCheck(at, monitoring=monitoring).run(), "nats.sync") == {state}
+        assert states(await HealthCheck(at, monitoring="http://127.0.0.1:1").run(), "nats.sync") == {UNKNOWN}
 
 
 @pytest.mark.parametrize(("sync", "state"), [("always", OK), ("2m", WARNING)])
@@ -266,19 +266,19 @@ async def test_when_the_broker_of_up_writes_to_disk_is_seen_by_its_configuration
     unseen = "http://127.0.0.1:1"
     with nats(tmp_path / "nats", more=f"# {sync}\n") as server:
         at = settings.model_copy(update={"nats_url": server.url, "data_dir": tmp_path})
-        assert states(await Examination(at, monitoring=unseen).run(), "nats.sync") == {state}
+        assert states(await HealthCheck(at, monitoring=unseen).run(), "nats.sync") == {state}
     # Another broker is there now: this data directory says nothing about it.
     with nats(tmp_path / "other", more=f"# {sync}\n") as server:
         at = at.model_copy(update={"nats_url": server.url})
-        assert states(await Examination(at, monitoring=unseen).run(), "nats.sync") == {UNKNOWN}
+        assert states(await HealthCheck(at, monitoring=unseen).run(), "nats.sync") == {UNKNOWN}
 
 
 async def test_a_broker_without_jetstream_and_with_small_messages(settings: Settings, tmp_path: Path) -> None:
     with nats(tmp_path / "small", replaced=("max_payload: 1MB", "max_payload: 64KB")) as server:
-        findings = await Examination(settings.model_copy(update={"nats_url": server.url})).run()
+        findings = await HealthCheck(settings.model_copy(update={"nats_url": server.url})).run()
         assert "65536 bytes" in told(findings, "nats.max_payload", FAILED)
     with nats(tmp_path / "core", replaced=("jetstream {", "lame_duck_duration: 30s #")) as server:
-        findings = await Examination(settings.model_copy(update={"nats_url": server.url})).run()
+        findings = await HealthCheck(settings.model_copy(update={"nats_url": server.url})).run()
         assert "not enabled" in told(findings, "nats.jetstream", FAILED)
 
 
@@ -318,7 +318,7 @@ async def see_it_full(bus: Bus, at: Settings, monitoring: str | None) -> None:
         return REGISTRY.get_sample_value("examwire_jetstream_writable") == wanted
 
     await eventually(lambda: writable(1.0), "probes are stored")
-    assert states(await Examination(at).run(), "nats.writes") == {OK}
+    assert states(await HealthCheck(at).run(), "nats.writes") == {OK}
     refused = {"stream": "SOCKET", "reason": "full"}
     before = REGISTRY.get_sample_value("examwire_publish_refusals_total", refused) or 0.0
     results = []
@@ -331,15 +331,15 @@ async def see_it_full(bus: Bus, at: Settings, monitoring: str | None) -> None:
     assert isinstance(results[-1], StreamFull)
     refusals = sum(isinstance(result, StreamFull) for result in results)
     assert REGISTRY.get_sample_value("examwire_publish_refusals_total", refused) == before + refusals
-    findings = await Examination(at).run()
+    findings = await HealthCheck(at).run()
     assert "JetStream is full and refuses every write" in told(findings, "nats.writes", FAILED)
     await eventually(lambda: writable(0.0), "the queue server's probe is refused")
     if monitoring is not None:  # who may look at the server itself sees it coming
-        findings = await Examination(at, monitoring=monitoring).run()
+        findings = await HealthCheck(at, monitoring=monitoring).run()
         assert "bytes that the server may store" in told(findings, "nats.storage", FAILED)
     await bus._js.purge_stream("SOCKET")
     await eventually(lambda: writable(1.0), "there is room again")
-    assert states(await Examination(at).run(), "nats.writes") == {OK}
+    assert states(await HealthCheck(at).run(), "nats.writes") == {OK}
 
 
 @pytest.mark.parametrize("refuses", [True, False])
@@ -352,7 +352,7 @@ async def test_a_stream_that_is_nearly_full_is_seen(
     await bus._js.update_stream(config.evolve(max_bytes=100_000, discard=discard))
     for _ in range(9):
         await bus.publish(Outgoing("deadletter.TEST", bytes(9_700)))
-    text = told(await Examination(settings).run(), "streams", WARNING)
+    text = told(await HealthCheck(settings).run(), "streams", WARNING)
     assert "stream DEADLETTER" in text
     assert ("refuses what is new" if refuses else "the oldest messages go") in text
 
@@ -364,7 +364,7 @@ async def test_what_the_user_may_not_do_is_named(settings: Settings, tmp_path: P
     )
     with nats(tmp_path / "nats", more=users) as server:
         url = server.url.replace("nats://", "nats://little:little-password@")
-        findings = await Examination(settings.model_copy(update={"nats_url": url})).run()
+        findings = await HealthCheck(settings.model_copy(update={"nats_url": url})).run()
     text = told(findings, "permissions", WARNING)
     assert "'little'" in text
     assert "$js.api.info" in text.lower()
@@ -385,7 +385,7 @@ async def test_the_operators_user_may_see_all_that_the_doctor_asks_for(
         bus = await Bus.connect(of("queue-server"), "queue-server")
         queue_server = QueueServer(of("queue-server"), bus)
         await queue_server.start()
-        findings = await Examination(of("operator")).run()
+        findings = await HealthCheck(of("operator")).run()
         assert states(findings, "permissions") == states(findings, "streams") == {OK}
         assert "queue-server" in told(findings, "fds", OK)  # its process has answered
         await queue_server.stop()
@@ -397,14 +397,14 @@ async def test_the_operators_user_may_see_all_that_the_doctor_asks_for(
 
 async def test_a_redis_that_forgets(settings: Settings, store: StateStore) -> None:
     async with redis_with(settings.redis_url, **{"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}):
-        assert "allkeys-lru" in told(await Examination(settings).run(), "redis.eviction", FAILED)
+        assert "allkeys-lru" in told(await HealthCheck(settings).run(), "redis.eviction", FAILED)
     async with redis_with(settings.redis_url, appendonly="no"):
-        assert "nothing is kept" in told(await Examination(settings).run(), "redis.persistence", WARNING)
+        assert "nothing is kept" in told(await HealthCheck(settings).run(), "redis.persistence", WARNING)
     async with redis_with(settings.redis_url, appendonly="no", save="900 1"):
-        assert "snapshots only" in told(await Examination(settings).run(), "redis.persistence", WARNING)
+        assert "snapshots only" in told(await HealthCheck(settings).run(), "redis.persistence", WARNING)
     async with redis_with(settings.redis_url, maxmemory="1mb"):
-        assert states(await Examination(settings).run(), "redis.memory") <= {WARNING, FAILED}
-    assert states(await Examination(settings).run(), "redis.eviction") == {OK}
+        assert states(await HealthCheck(settings).run(), "redis.memory") <= {WARNING, FAILED}
+    assert states(await HealthCheck(settings).run(), "redis.eviction") == {OK}
 
 
 async def test_a_redis_whose_state_is_gone(settings: Settings, bus: Bus, store: StateStore) -> None:
@@ -413,7 +413,7 @@ async def test_a_redis_whose_state_is_gone(settings: Settings, bus: Bus, store: 
         raw = Redis.from_url(settings.redis_url)
         await raw.flushall()
         await raw.aclose()
-        assert told(await Examination(settings).run(), "state", FAILED)
+        assert told(await HealthCheck(settings).run(), "state", FAILED)
 
 
 # -- letters, secrets, unreachable ----------------------------------------------------------------------
@@ -421,23 +421,23 @@ async def test_a_redis_whose_state_is_gone(settings: Settings, bus: Bus, store: 
 
 async def test_dead_letters_are_counted(settings: Settings, bus: Bus, store: StateStore) -> None:
     await apply_topology(bus, settings)
-    assert states(await Examination(settings).run(), "dead letters") == {OK}
+    assert states(await HealthCheck(settings).run(), "dead letters") == {OK}
     letter = dead_letter("STATUS", subjects.status_plan("P001"), 1, b"{", "not JSON")
     assert isinstance(letter, Outgoing)
     await bus.publish(letter)
-    assert told(await Examination(settings).run(), "dead letters", WARNING).startswith("1, the newest of 20")
+    assert told(await HealthCheck(settings).run(), "dead letters", WARNING).startswith("1, the newest of 20")
 
 
 async def test_secrets_and_settings_are_checked(settings: Settings, tmp_path: Path) -> None:
     short = load_settings(nats_url=settings.nats_url, redis_url=settings.redis_url, secret="short", data_dir=tmp_path)
-    findings = await Examination(short).run()
+    findings = await HealthCheck(short).run()
     assert "at least 32" in told(findings, "settings", FAILED)
     (tmp_path / "secret").write_text("x" * 40)
     (tmp_path / "secret").chmod(0o644)
     readable = load_settings(nats_url=settings.nats_url, redis_url=settings.redis_url, data_dir=tmp_path)
-    assert "read by others" in told(await Examination(readable).run(), "settings", FAILED)
+    assert "read by others" in told(await HealthCheck(readable).run(), "settings", FAILED)
     (tmp_path / "secret").chmod(0o600)
-    assert "was made in" in told(await Examination(readable).run(), "secrets", OK)
+    assert "was made in" in told(await HealthCheck(readable).run(), "secrets", OK)
 
 
 def doctor(*arguments: str, **engines: str) -> tuple[int, dict[str, Any]]:

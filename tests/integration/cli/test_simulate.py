@@ -14,7 +14,7 @@ from actors.runtime.config.settings import Settings
 from actors.web_server.server import WebServer
 from cli.local.engines import free_port
 from cli.main import app
-from cli.simulate.simulate import CannotConnect, SimulateOptions, simulate
+from cli.simulate.simulate import NoSystem, SimulateOptions, simulate
 from tests.integration.support.settings import changed
 from tests.integration.support.system import System
 
@@ -71,7 +71,7 @@ async def test_a_duration_ends_it_with_some_away_and_the_truth_is_still_seen(sys
 
 
 async def test_a_socket_server_that_is_not_there_cannot_be_tried(settings: Settings) -> None:
-    with pytest.raises(CannotConnect, match="unreachable"):
+    with pytest.raises(NoSystem, match="unreachable"):
         await simulate(SimulateOptions(settings, (f"ws://127.0.0.1:{free_port()}",), examinees=1))
 
 

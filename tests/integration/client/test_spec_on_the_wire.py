@@ -15,7 +15,7 @@ from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings, token_secret
 from actors.runtime.store.state_store import StateStore
 from actors.web_server.server import WebServer
-from cli.operate.dead_letter_desk import DeadLetterDesk
+from cli.operate.dead_letter_admin import DeadLetterAdmin
 from cli.shared.live_actors import RequestRefused, ask
 from cli.shared.output import NotFound
 from protocol.access.phone_codes import digest, normalised
@@ -302,7 +302,7 @@ class Exam:
     async def dead_letter(self) -> None:
         """A message that nobody can read is put aside, mended and replayed."""
         await self.bus.publish(Outgoing(subjects.status_plan("P001", subjects.OPERATOR), GARBAGE))
-        desk = DeadLetterDesk(self.bus)
+        desk = DeadLetterAdmin(self.bus)
 
         async def put_aside() -> int:
             return next(iter([one.number async for one in desk.letters()]), 0)

@@ -16,7 +16,7 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from cli.operate.streams import compare
+from cli.operate.streams import compare_topology
 from protocol.broker.streams import LEASE, STATUS, STREAMS
 from protocol.errors import BrokerUnavailable, ConfigurationError
 from protocol.log.entries import entries
@@ -142,8 +142,11 @@ async def test_a_queue_server_waits_for_a_cluster_that_still_forms(
         for stream in STREAMS:
             state = await bus.stream_state(stream.name)
             assert (state.replicas, state.leader in cluster.nodes) == (3, True)
-        assert {finding.state for finding in await compare(bus, ours)} == {"same"}
-        other = {finding.name: finding.fields for finding in await compare(bus, of_cluster(ours, cluster, replicas=1))}
+        assert {finding.state for finding in await compare_topology(bus, ours)} == {"same"}
+        other = {
+            finding.name: finding.fields
+            for finding in await compare_topology(bus, of_cluster(ours, cluster, replicas=1))
+        }
         assert other["STATUS"] == {"num_replicas": (3, 1)}
         await server.stop()
         await bus.close()

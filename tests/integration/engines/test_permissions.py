@@ -28,7 +28,7 @@ from actors.socket_server.delivery.queue import QueueRefused, ServerQueue
 from actors.socket_server.server import SocketServer
 from actors.web_server.server import WebServer
 from cli.main import app
-from cli.shared.options import as_environment
+from cli.shared.options import to_environment
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, NotPermitted, RoleFailed
 from protocol.messages.base import Message
@@ -162,9 +162,9 @@ async def test_an_operator_sees_and_acts_with_the_operators_user(
     async with As(secured, SOCK001) as server:
         await server.publish(spoilt)
     operator = {
-        **as_environment({"nats_url": secured.nats_url, "redis_url": secured.redis_url, "data_dir": secured.data_dir}),
-        **as_environment({"nats.user": "operator", "nats.password": password_of("operator")}),
-        **as_environment({"nats.ca_file": secured.nats.ca_file}),
+        **to_environment({"nats_url": secured.nats_url, "redis_url": secured.redis_url, "data_dir": secured.data_dir}),
+        **to_environment({"nats.user": "operator", "nats.password": password_of("operator")}),
+        **to_environment({"nats.ca_file": secured.nats.ca_file}),
     }
 
     async def examwire(*arguments: str, code: int | None = 0) -> Any:

@@ -16,7 +16,7 @@ import pytest
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
-from cli.shared.options import as_environment
+from cli.shared.options import to_environment
 from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable
 from tests.integration.support.nats_cluster import (
@@ -57,7 +57,7 @@ def environment(settings: Settings, user: str) -> dict[str, str]:
         "nats.replicas": settings.nats.replicas,
     }
     places = {"nats_url": settings.nats_url, "redis_url": settings.redis_url, "data_dir": settings.data_dir}
-    return {**os.environ, **as_environment({**places, **nats})}
+    return {**os.environ, **to_environment({**places, **nats})}
 
 
 async def test_roles_as_processes_work_over_tls_and_copies_are_kept(

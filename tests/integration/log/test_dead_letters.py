@@ -16,7 +16,7 @@ from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.broker.dead_letter import dead_letter
 from actors.runtime.config.settings import Settings
-from cli.operate.dead_letter_desk import MAX_AGES, DeadLetterDesk, Filed, NoSuchLetter, NotReplayed, Replayed
+from cli.operate.dead_letter_admin import MAX_AGES, DeadLetterAdmin, NoSuchLetter, NotReplayed, Replay, StoredLetter
 from protocol.broker import subjects
 from protocol.broker.dead_letters import REPLAY_OF
 from protocol.broker.streams import ConsumerSpec
@@ -45,8 +45,8 @@ async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
 
 
 @pytest.fixture
-def desk(bus: Bus) -> DeadLetterDesk:
-    return DeadLetterDesk(bus)
+def desk(bus: Bus) -> DeadLetterAdmin:
+    return DeadLetterAdmin(bus)
 
 
 @pytest.fixture
@@ -75,10 +75,10 @@ def damaged(message: ConnectionStatus, **changes: Any) -> bytes:
     return json.dumps({"type": message.type, "data": {**message.data(), **changes}}).encode()
 
 
-async def letters(desk: DeadLetterDesk, count: int) -> list[Filed]:
+async def letters(desk: DeadLetterAdmin, count: int) -> list[StoredLetter]:
     """All dead letters, when there are at least `count`."""
 
-    async def found() -> list[Filed]:
+    async def found() -> list[StoredLetter]:
         filed = [one async for one in desk.letters()]
         return filed if len(filed) >= count else []
 
@@ -95,7 +95,7 @@ async def replayed_messages(bus: Bus, subject: str = PLAN) -> list[int]:
 
 
 async def test_a_status_of_another_plan_or_server_than_its_address_changes_nothing(
-    system: System, bus: Bus, desk: DeadLetterDesk
+    system: System, bus: Bus, desk: DeadLetterAdmin
 ) -> None:
     stranger = ServerStatus(
         server_id="SOCK001",
@@ -124,7 +124,7 @@ async def test_a_status_of_another_plan_or_server_than_its_address_changes_nothi
 
 
 async def test_what_a_consumer_gives_up_becomes_a_letter_and_a_used_up_ladder_does_not(
-    system: System, bus: Bus, desk: DeadLetterDesk
+    system: System, bus: Bus, desk: DeadLetterAdmin
 ) -> None:
     client = await system.examinee()
     client.abort()  # one attempt of 0.2 s, then NATS says that reconnect-watch gave up
@@ -165,7 +165,7 @@ async def test_what_a_consumer_gives_up_becomes_a_letter_and_a_used_up_ladder_do
 
 
 async def test_a_mended_letter_is_replayed_and_says_what_became_of_it(
-    system: System, bus: Bus, desk: DeadLetterDesk, invoke: Invoke, tmp_path: Path
+    system: System, bus: Bus, desk: DeadLetterAdmin, invoke: Invoke, tmp_path: Path
 ) -> None:
     await bus.publish(Outgoing(PLAN, damaged(status(), status="GONE")))
     (filed,) = await letters(desk, 1)
@@ -198,20 +198,20 @@ async def test_a_mended_letter_is_replayed_and_says_what_became_of_it(
 
 
 async def test_however_often_and_by_whomever_a_letter_is_replayed_it_is_sent_once(
-    system: System, bus: Bus, desk: DeadLetterDesk, monkeypatch: pytest.MonkeyPatch
+    system: System, bus: Bus, desk: DeadLetterAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await bus.publish(Outgoing(PLAN, damaged(status(), status="GONE")))
     (filed,) = await letters(desk, 1)
     mended = encode(status())
-    discard = DeadLetterDesk.discard
+    discard = DeadLetterAdmin.discard
 
-    async def dies(_self: DeadLetterDesk, _number: int) -> bool:
+    async def dies(_self: DeadLetterAdmin, _number: int) -> bool:
         raise RuntimeError("killed between publish and delete")
 
-    monkeypatch.setattr(DeadLetterDesk, "discard", dies)
+    monkeypatch.setattr(DeadLetterAdmin, "discard", dies)
     with pytest.raises(RuntimeError):
         await desk.replay(filed.number, mended)
-    monkeypatch.setattr(DeadLetterDesk, "discard", discard)
+    monkeypatch.setattr(DeadLetterAdmin, "discard", discard)
 
     # No duplicate window has a part in this: the window of the stream is over at once.
     config = (await bus._js.stream_info("STATUS")).config
@@ -219,22 +219,22 @@ async def test_however_often_and_by_whomever_a_letter_is_replayed_it_is_sent_onc
     others = [await Bus.connect(system.settings.nats_url, f"operator {number}") for number in range(4)]
     try:
         results = await asyncio.gather(
-            *(DeadLetterDesk(other).replay(filed.number, mended) for other in others), return_exceptions=True
+            *(DeadLetterAdmin(other).replay(filed.number, mended) for other in others), return_exceptions=True
         )
     finally:
         for other in others:
             await other.close()
     sent = await replayed_messages(bus)
     assert len(sent) == 1
-    done = [one for one in results if isinstance(one, Replayed)]
+    done = [one for one in results if isinstance(one, Replay)]
     assert done
     assert all(one.already and one.sequence == sent[0] for one in done)
-    assert all(isinstance(one, Replayed | NoSuchLetter) for one in results)
+    assert all(isinstance(one, Replay | NoSuchLetter) for one in results)
     assert [one async for one in desk.letters()] == []
 
 
 async def test_operators_who_replay_at_the_same_moment_send_it_once(
-    system: System, bus: Bus, desk: DeadLetterDesk
+    system: System, bus: Bus, desk: DeadLetterAdmin
 ) -> None:
     for number in range(5):
         await bus.publish(Outgoing(PLAN, damaged(status(f"E{number}"), status="GONE")))
@@ -243,7 +243,7 @@ async def test_operators_who_replay_at_the_same_moment_send_it_once(
     try:
         results = await asyncio.gather(
             *(
-                DeadLetterDesk(other).replay(one.number, encode(status(f"E{place}")))
+                DeadLetterAdmin(other).replay(one.number, encode(status(f"E{place}")))
                 for place, one in enumerate(filed)
                 for other in others
             ),
@@ -252,14 +252,14 @@ async def test_operators_who_replay_at_the_same_moment_send_it_once(
     finally:
         for other in others:
             await other.close()
-    assert all(isinstance(one, Replayed | NoSuchLetter) for one in results), results
+    assert all(isinstance(one, Replay | NoSuchLetter) for one in results), results
     assert len(await replayed_messages(bus)) == 5
     for number in range(5):
         await system.status(f"E{number}", "CONNECTED")
 
 
 async def test_a_letter_that_fails_again_says_how_often_it_was_replayed(
-    system: System, bus: Bus, desk: DeadLetterDesk, invoke: Invoke
+    system: System, bus: Bus, desk: DeadLetterAdmin, invoke: Invoke
 ) -> None:
     await bus.publish(Outgoing(PLAN, b"[" + encode(status("E002")) + b',{"type":"nonsense","data":{}}]'))
     (filed,) = await letters(desk, 1)
@@ -276,7 +276,7 @@ async def test_a_letter_that_fails_again_says_how_often_it_was_replayed(
 
 
 async def test_a_record_that_was_damaged_is_the_reason_and_the_fact_is_replayed_after_the_repair(
-    system: System, bus: Bus, desk: DeadLetterDesk, invoke: Invoke
+    system: System, bus: Bus, desk: DeadLetterAdmin, invoke: Invoke
 ) -> None:
     key = "plan:P001:examinee:E001:progress"
     await system.store._redis.set(key, "not a hash")
@@ -296,7 +296,7 @@ async def test_a_record_that_was_damaged_is_the_reason_and_the_fact_is_replayed_
 
 
 async def test_a_fact_that_the_examinee_has_left_behind_is_not_replayed_unless_forced(
-    system: System, bus: Bus, desk: DeadLetterDesk
+    system: System, bus: Bus, desk: DeadLetterAdmin
 ) -> None:
     await bus.publish(Outgoing(PLAN, damaged(status(socket="old"), status="GONE")))
     (filed,) = await letters(desk, 1)
@@ -323,7 +323,7 @@ async def test_a_fact_that_the_examinee_has_left_behind_is_not_replayed_unless_f
 
 
 async def test_what_nobody_could_undo_is_not_replayed(
-    system: System, bus: Bus, desk: DeadLetterDesk, monkeypatch: pytest.MonkeyPatch
+    system: System, bus: Bus, desk: DeadLetterAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await bus.publish(Outgoing(PLAN, damaged(status(), status="GONE")))
     await letters(desk, 1)
@@ -340,7 +340,7 @@ async def test_what_nobody_could_undo_is_not_replayed(
 
 
 async def test_what_a_letter_says_of_its_source_is_not_believed(
-    system: System, bus: Bus, desk: DeadLetterDesk, invoke: Invoke
+    system: System, bus: Bus, desk: DeadLetterAdmin, invoke: Invoke
 ) -> None:
     """A socket server may write letters about SOCKET, and must not have an operator speak for others by that."""
     own, stranger = encode(status()), encode(status("E002"))
@@ -368,13 +368,13 @@ async def test_what_a_letter_says_of_its_source_is_not_believed(
     assert len(await letters(desk, 7)) == 7
     assert await replayed_messages(bus) == []
     # What an operator says in its own name needs a true source as well, and has its effect then.
-    assert isinstance(await desk.replay(honest.number, own), Replayed)
+    assert isinstance(await desk.replay(honest.number, own), Replay)
     await system.status("E001", "CONNECTED")
     assert await system.progress("E002") == {}
 
 
 async def test_a_payload_that_was_cut_is_replayed_whole(
-    system: System, bus: Bus, desk: DeadLetterDesk, invoke: Invoke
+    system: System, bus: Bus, desk: DeadLetterAdmin, invoke: Invoke
 ) -> None:
     whole = b"\x01" * 900_000 + b"\xff"
     await bus.publish(Outgoing(PLAN, whole))
@@ -392,7 +392,7 @@ async def test_a_payload_that_was_cut_is_replayed_whole(
 
 
 async def test_a_letter_to_a_socket_server_goes_there_again(
-    system: System, bus: Bus, desk: DeadLetterDesk, invoke: Invoke, tmp_path: Path
+    system: System, bus: Bus, desk: DeadLetterAdmin, invoke: Invoke, tmp_path: Path
 ) -> None:
     client = await system.examinee()
     state = next(frame for frame in client.frames if frame["type"] == "session_state")
@@ -412,7 +412,7 @@ async def test_a_letter_to_a_socket_server_goes_there_again(
 
 
 async def test_letters_are_listed_filtered_counted_paged_and_discarded(
-    system: System, bus: Bus, desk: DeadLetterDesk, invoke: Invoke
+    system: System, bus: Bus, desk: DeadLetterAdmin, invoke: Invoke
 ) -> None:
     assert (await invoke("ls")).exit_code == 0
     for payload in (b"{", b'{"type":"a"}', b'{"type":"a"}', b'{"type":"b"}'):

@@ -24,7 +24,7 @@ from actors.web_server.pictures.incoming import STALE_SECONDS, StoreFailed
 from actors.web_server.pictures.nats_store import NatsCaptures
 from actors.web_server.pictures.store import REPLACED_SECONDS, CaptureStore
 from actors.web_server.server import WebServer
-from cli.operate.streams import compare
+from cli.operate.streams import compare_topology
 from protocol.broker.streams import CAPTURES_BUCKET, captures_stream
 from protocol.errors import BrokerUnavailable
 from protocol.records import keys
@@ -249,14 +249,14 @@ async def test_a_full_bucket_is_a_store_that_failed(settings: Settings, bus: Bus
 
 
 async def test_the_queue_server_makes_the_bucket_as_it_is_declared(settings: Settings, bus: Bus) -> None:
-    assert ("OBJ_captures", "missing") in [(one.name, one.state) for one in await compare(bus, settings)]
+    assert ("OBJ_captures", "missing") in [(one.name, one.state) for one in await compare_topology(bus, settings)]
     await apply_topology(bus, settings)
-    assert {one.state for one in await compare(bus, settings)} == {"same"}
+    assert {one.state for one in await compare_topology(bus, settings)} == {"same"}
     config = await bus.stream_config("OBJ_captures")
     assert config is not None
     assert config["max_age"] == settings.captures.keep_days * 86400
     elsewhere = settings.model_copy(update={"captures": settings.captures.model_copy(update={"store": "directory"})})
-    assert "OBJ_captures" not in {one.name for one in await compare(bus, elsewhere)}
+    assert "OBJ_captures" not in {one.name for one in await compare_topology(bus, elsewhere)}
     await bus._js.delete_stream("OBJ_captures")
 
 

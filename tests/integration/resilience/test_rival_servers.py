@@ -14,7 +14,7 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.socket_server.server import SocketServer
-from cli.local.process_keeper import ProcessKeeper, Rivalry
+from cli.local.process_supervisor import ProcessSupervisor, SupersededBackoff
 from cli.local.processes import RoleProcess
 from protocol.broker import subjects
 from protocol.broker.streams import LEASE, STATUS
@@ -53,7 +53,7 @@ class Rival:
             await start()
 
         self.process.start = counted  # type: ignore[method-assign]
-        self.keeper = ProcessKeeper(Intensity(restarts=2, period=60.0), lambda _: None, Rivalry(0.1, 0.1))
+        self.keeper = ProcessSupervisor(Intensity(restarts=2, period=60.0), lambda _: None, SupersededBackoff(0.1, 0.1))
 
     @property
     def url(self) -> str:

@@ -16,7 +16,7 @@ from actors.runtime.broker.stream_admin import LEAST_SAFEGUARD
 from actors.runtime.config.settings import Settings
 from cli.check.doctor_checks import judge_fill
 from cli.local.engines import nats_server_binary
-from cli.operate.streams import compare
+from cli.operate.streams import compare_topology
 from protocol.broker.streams import STATUS, status_stream
 from tests.integration.support.system import eventually
 
@@ -70,7 +70,7 @@ async def test_where_nats_cannot_reserve_so_much_half_of_it_will_do(small_server
         config = await bus.stream_config(STATUS.name)
         assert config is not None
         assert LEAST_SAFEGUARD <= config["max_bytes"] < ours.nats.status_max_bytes
-        assert [one for one in await compare(bus, ours) if one.state != "same"] == []
+        assert [one for one in await compare_topology(bus, ours) if one.state != "same"] == []
         await apply_topology(bus, ours)  # a queue server that starts again
         again = await bus.stream_config(STATUS.name)
         assert again is not None

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.config.tokens import TokenVerifier
 from cli.main import app
-from cli.shared.options import NothingRuns, at_running_system, takes_settings
+from cli.shared.options import NoRunningSystem, takes_settings, with_running_engines
 from cli.shared.output import ExitCode, NotFound, exit_code_of
 from protocol.errors import (
     BrokerUnavailable,
@@ -258,7 +258,7 @@ def test_in_the_wrong_directory_it_is_said_what_was_looked_for_and_how_to_tell(
 
     monkeypatch.chdir(tmp_path)
     untold: dict[str, str | None] = {"nats_url": None, "redis_url": None, "data_dir": None}
-    with pytest.raises(NothingRuns) as error:
+    with pytest.raises(NoRunningSystem) as error:
         command(**untold)
     assert exit_code_of(error.value) is ExitCode.UNREACHABLE
     for part in (str(away).rstrip("."), ".examwire/ready.json", "--data-dir", flag):
@@ -320,10 +320,10 @@ def test_the_ladder_of_a_running_up_holds_for_its_engine_unless_told(tmp_path: P
     }
     (tmp_path / "ready.json").write_text(json.dumps(ready))
     here = {"data_dir": tmp_path}
-    found = at_running_system(load_settings(**here))
+    found = with_running_engines(load_settings(**here))
     assert (found.reconnect.max_attempts, found.reconnect.backoff_seconds) == (3, [2.0, 2.0, 2.0])
     assert found.data_dir == tmp_path
-    told = at_running_system(load_settings(**here, **{"reconnect.max_attempts": 4}))
+    told = with_running_engines(load_settings(**here, **{"reconnect.max_attempts": 4}))
     assert (told.reconnect.max_attempts, told.reconnect.backoff_seconds) == (4, [2.0, 2.0, 2.0])
-    other = at_running_system(load_settings(**here, nats_url="nats://127.0.0.1:2"))
+    other = with_running_engines(load_settings(**here, nats_url="nats://127.0.0.1:2"))
     assert other.reconnect.max_attempts == 5

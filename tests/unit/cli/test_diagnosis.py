@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from cli.plans.diagnosis import MEANINGS, ExamineeEvidence, diagnose
+from cli.plans.diagnosis import MEANINGS, DiagnosisInput, diagnose
 from protocol.log.entries import LogEntry
 from protocol.log.outage_csv import COLUMNS, csv_of
 from protocol.log.outages import Outages
@@ -19,12 +19,12 @@ from tests.unit.support import facts
 from tests.unit.support.facts import DAWN, at
 
 
-def seen(*told: ExamineeFact, second: float = 124, record: bool = True) -> ExamineeEvidence:
+def seen(*told: ExamineeFact, second: float = 124, record: bool = True) -> DiagnosisInput:
     """What is known `second` seconds after the morning began, when Redis is as the log says."""
     timeline = Timeline()
     taken = [timeline.take(LogEntry(10 * n, DAWN, fact)) for n, fact in enumerate(told, 1)]
     state = timeline.people["E001"].connection if told else ConnectionState()
-    known = ExamineeEvidence(
+    known = DiagnosisInput(
         "P001", "E001", DAWN + second, happened=[one for one in taken if one is not None], by_log=state
     )
     if record:
@@ -91,7 +91,7 @@ def test_the_others_have_their_words_too() -> None:
     migrating = diagnose(seen(JOINED, facts.disconnected("SOCK001-a", 122, "SERVER_DRAINING")))
     assert "MIGRATING for 2.0 s" in migrating.headline
     assert "never been connected" in diagnose(seen(facts.wait(0))).headline
-    nothing = ExamineeEvidence("P001", "E001", DAWN)
+    nothing = DiagnosisInput("P001", "E001", DAWN)
     assert nothing.never_seen
     assert "cannot be seen" in diagnose(nothing).headline
 

@@ -9,8 +9,8 @@ import pytest
 
 from actors.runtime.broker.stream_admin import ConsumerState
 from cli.operate.queues import _is_called, _row
-from cli.operate.top import _KEYS, Order
-from cli.shared.live_actors import Looks, server_of_socket, session_ids, shown_state
+from cli.operate.top import _KEYS, SortOrder
+from cli.shared.live_actors import RateMeter, server_of_socket, session_ids, shown_state
 from protocol.errors import ExamwireError
 from protocol.times import format_time
 
@@ -29,7 +29,7 @@ def row(**changed: Any) -> dict[str, Any]:
 
 def test_the_first_look_gives_the_average_since_the_start_and_the_next_the_rate_between_the_two() -> None:
     clock = Clock()
-    looks = Looks(clock)
+    looks = RateMeter(clock)
     first = row()
     looks.compare([first])
     assert first["ratePerSecond"] == pytest.approx(2.0, abs=0.1)
@@ -42,7 +42,7 @@ def test_the_first_look_gives_the_average_since_the_start_and_the_next_the_rate_
 
 def test_a_restart_between_two_looks_gives_no_negative_rate() -> None:
     clock = Clock()
-    looks = Looks(clock)
+    looks = RateMeter(clock)
     looks.compare([row(handled=5000)])
     clock.now += 2
     again = row(since=format_time(time.time()), handled=3, failed=1)
@@ -53,7 +53,7 @@ def test_a_restart_between_two_looks_gives_no_negative_rate() -> None:
 
 def test_who_does_not_answer_is_shown_without_a_rate() -> None:
     silent = {"id": "2", "address": "b", "state": "silent"}
-    Looks().compare([silent])
+    RateMeter().compare([silent])
     assert "ratePerSecond" not in silent
 
 
@@ -70,9 +70,9 @@ def test_trouble_comes_before_work() -> None:
         {"address": "silent", "state": "silent"},
         one("unknown lag", queueLag=None, ratePerSecond=1.0),
     ]
-    ordered = [found["address"] for found in sorted(rows, key=_KEYS[Order.BUSY])]
+    ordered = [found["address"] for found in sorted(rows, key=_KEYS[SortOrder.BUSY])]
     assert ordered == ["silent", "failing", "behind", "full", "working", "unknown lag", "idle"]
-    for order in Order:
+    for order in SortOrder:
         assert len(sorted(rows, key=_KEYS[order])) == len(rows)
 
 

@@ -70,7 +70,7 @@ OWN_WAYS = {
     "cli/nats.py": "a file, of ids",
     "cli/plans/report.py": "a CSV file, whose cells are escaped",
     "cli/run.py": "the ready line: ids and addresses of ours",
-    "cli/simulate/screen.py": "cut to a width; escaped before",
+    "cli/simulate/live_view.py": "cut to a width; escaped before",
     "cli/local/up.py": "addresses and tokens of ours",
 }
 """Who writes to a terminal otherwise than by `say`, `text`, `table` or `print_json`, and what."""

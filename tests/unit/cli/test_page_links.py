@@ -9,7 +9,7 @@ import pytest
 
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.config.tokens import TokenVerifier
-from cli.local.page_links import advice, described, page_bases, page_links
+from cli.local.page_links import access_notes, describe_links, page_bases, page_links
 from cli.local.trial_certificate import trial_certificate
 
 SECRET = "0123456789-abcdefghij-ABCDEFGHIJ"
@@ -45,7 +45,7 @@ def test_a_link_has_its_token_where_no_browser_sends_it(tmp_path: Path) -> None:
         claims = TokenVerifier(mine).verify(parts.fragment.removeprefix("token="))
         assert (claims.role, claims.plan, claims.sub) == (role, "P007", subject)
     assert links["phone"] == "https://exam.example/phone"
-    assert all(any(link in line for line in described(links)) for link in links.values())
+    assert all(any(link in line for line in describe_links(links)) for link in links.values())
 
 
 def test_where_tokens_come_from_an_issuer_links_have_none(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_what_a_phone_needs_is_said(tmp_path: Path) -> None:
     lan, loopback = ["https://192.168.0.5:8000", "https://127.0.0.1:8000"], ["https://127.0.0.1:8000"]
 
     def said(bases: list[str], urls: list[str], *, tls: bool) -> str:
-        return "\n".join(advice(bases, settings(tmp_path), urls, certificate if tls else None))
+        return "\n".join(access_notes(bases, settings(tmp_path), urls, certificate if tls else None))
 
     trial = said(lan, sockets, tls=True)
     assert "https://192.168.0.5:8000/" in trial

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from actors.runtime.actor.supervisor import Intensity
-from cli.local.data_dir import DataDirClaim
-from cli.local.process_keeper import ProcessKeeper, Rivalry
+from cli.local.data_dir import DataDirLock
+from cli.local.process_supervisor import ProcessSupervisor, SupersededBackoff
 from cli.local.processes import Child
 from protocol.errors import RoleFailed, RoleSuperseded
 
@@ -63,11 +63,11 @@ class FakeChild(Child):
 
 
 @pytest.fixture
-async def keeper() -> ProcessKeeper:
-    return ProcessKeeper(EAGER, lambda children: None)
+async def keeper() -> ProcessSupervisor:
+    return ProcessSupervisor(EAGER, lambda children: None)
 
 
-async def test_a_child_that_dies_is_started_again_and_its_siblings_are_left_alone(keeper: ProcessKeeper) -> None:
+async def test_a_child_that_dies_is_started_again_and_its_siblings_are_left_alone(keeper: ProcessSupervisor) -> None:
     journal: list[str] = []
     one, other = FakeChild("one", journal), FakeChild("other", journal)
     await keeper.start(one, other)
@@ -77,7 +77,7 @@ async def test_a_child_that_dies_is_started_again_and_its_siblings_are_left_alon
     await keeper.stop([one, other])
 
 
-async def test_a_child_that_keeps_dying_is_given_up(keeper: ProcessKeeper) -> None:
+async def test_a_child_that_keeps_dying_is_given_up(keeper: ProcessSupervisor) -> None:
     child = FakeChild("state-manager", [])
     await keeper.start(child)
     for _ in range(EAGER.restarts):
@@ -89,7 +89,7 @@ async def test_a_child_that_keeps_dying_is_given_up(keeper: ProcessKeeper) -> No
     await keeper.stop([child])
 
 
-async def test_a_child_that_ends_in_good_order_is_started_again_however_often(keeper: ProcessKeeper) -> None:
+async def test_a_child_that_ends_in_good_order_is_started_again_however_often(keeper: ProcessSupervisor) -> None:
     """A rolling restart, again and again: each drained server ends with 0."""
     child = FakeChild("SOCK001", [])
     await keeper.start(child)
@@ -106,7 +106,7 @@ async def test_a_child_that_ends_in_good_order_is_started_again_however_often(ke
     await keeper.stop([child])
 
 
-async def test_a_child_that_cannot_start_again_is_given_up_with_its_reason(keeper: ProcessKeeper) -> None:
+async def test_a_child_that_cannot_start_again_is_given_up_with_its_reason(keeper: ProcessSupervisor) -> None:
     child = FakeChild("web-server", [])
     await keeper.start(child)
     child.broken = True
@@ -117,7 +117,7 @@ async def test_a_child_that_cannot_start_again_is_given_up_with_its_reason(keepe
     await keeper.stop([child])
 
 
-async def test_the_first_start_is_not_tried_again(keeper: ProcessKeeper) -> None:
+async def test_the_first_start_is_not_tried_again(keeper: ProcessSupervisor) -> None:
     good, bad = FakeChild("good", []), FakeChild("bad", [])
     bad.broken = True
     with pytest.raises(RoleFailed, match="bad is broken"):
@@ -126,7 +126,7 @@ async def test_the_first_start_is_not_tried_again(keeper: ProcessKeeper) -> None
     await keeper.stop([good, bad])
 
 
-async def test_children_are_stopped_group_after_group_and_not_started_again(keeper: ProcessKeeper) -> None:
+async def test_children_are_stopped_group_after_group_and_not_started_again(keeper: ProcessSupervisor) -> None:
     journal: list[str] = []
     engine, server, web = (FakeChild(name, journal) for name in ("engine", "server", "web"))
     await keeper.start(engine)
@@ -151,18 +151,18 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_data_directory_is_refused_while_another_process_has_it(tmp_path: Path) -> None:
-    claim = DataDirClaim(tmp_path)
+    claim = DataDirLock(tmp_path)
     claim.record([])
     with pytest.raises(RoleFailed, match=rf"another `examwire up` \(pid {os.getpid()}\) is using"):
-        DataDirClaim(tmp_path)
+        DataDirLock(tmp_path)
     claim.release()
-    DataDirClaim(tmp_path).release()
+    DataDirLock(tmp_path).release()
 
 
 def test_children_that_an_up_left_behind_are_ended(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
     left = {"pid": 1, "children": [[sleeper.pid, psutil.Process(sleeper.pid).create_time()]]}
     (tmp_path / "up.lock").write_text(json.dumps(left))
-    DataDirClaim(tmp_path).release()
+    DataDirLock(tmp_path).release()
     assert sleeper.wait(timeout=20) == -15
 
 
@@ -170,13 +170,13 @@ def test_a_process_that_has_the_pid_of_a_former_child_is_spared(
     tmp_path: Path, sleeper: subprocess.Popen[bytes]
 ) -> None:
     (tmp_path / "up.lock").write_text(json.dumps({"pid": 1, "children": [[sleeper.pid, 1.5]]}))
-    DataDirClaim(tmp_path).release()
+    DataDirLock(tmp_path).release()
     assert sleeper.poll() is None
 
 
 def test_half_a_lock_file_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "up.lock").write_text('{"pid": 12, "chil')
-    DataDirClaim(tmp_path).release()
+    DataDirLock(tmp_path).release()
 
 
 class Rivalled(FakeChild):
@@ -199,7 +199,7 @@ class Rivalled(FakeChild):
 async def test_a_superseded_child_stays_down_and_does_not_make_its_keeper_give_up() -> None:
     child = Rivalled("SOCK001", [])
     delays: list[float] = []
-    keeper = ProcessKeeper(EAGER, lambda _: None, Rivalry(0.001, 0.004))
+    keeper = ProcessSupervisor(EAGER, lambda _: None, SupersededBackoff(0.001, 0.004))
     sleep = asyncio.sleep
 
     async def slept(seconds: float) -> None:
@@ -210,7 +210,7 @@ async def test_a_superseded_child_stays_down_and_does_not_make_its_keeper_give_u
     await keeper.start(child)
     assert not child.gives_way
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cli.local.process_keeper.asyncio.sleep", slept)
+        patch.setattr("cli.local.process_supervisor.asyncio.sleep", slept)
         child.broken = True
         child.die(6)
         while child.starts < 8:  # more often than a keeper lets a child fail

@@ -8,10 +8,10 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cli.simulate.examinee import Act, Seat, SimulatedExaminee, deal_stories
+from cli.simulate.examinee import Action, SimulatedExaminee, SimulationTarget, deal_stories
+from cli.simulate.live_view import describe
 from cli.simulate.proctor import SimulatedProctor
 from cli.simulate.report import SimulateReport, draw_report, report_of
-from cli.simulate.screen import describe
 from protocol.messages.base import Message
 from protocol.messages.facts import NoticeConfirmed
 from protocol.messages.frames import Accepted, ReconnectPolicy, Welcome
@@ -19,7 +19,7 @@ from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconne
 from protocol.messages.views import MobileSyncView
 
 NOW = "2024-01-01T09:00:00Z"
-PLACE = Seat(("ws://a", "ws://b"), None, "P001", lambda role, subject: "token")
+PLACE = SimulationTarget(("ws://a", "ws://b"), None, "P001", lambda role, subject: "token")
 
 
 def proctor_of(*messages: Message, name: str = "T1") -> SimulatedProctor:
@@ -37,7 +37,7 @@ def proctor_of(*messages: Message, name: str = "T1") -> SimulatedProctor:
 
 def examinee_of(proctor: SimulatedProctor, *opened: str, current: str | None = None) -> SimulatedExaminee:
     """An examinee who is not connected any more and had these sockets."""
-    examinee = SimulatedExaminee("E001", PLACE, (Act.BREAKS,), proctor, random.Random(1))
+    examinee = SimulatedExaminee("E001", PLACE, (Action.BREAKS,), proctor, random.Random(1))
     examinee.truth.opened.update(opened)
     examinee.truth.current = current
     return examinee
@@ -75,8 +75,8 @@ def test_a_seed_replays_the_stories() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_eight_examinees_show_everything(seed: int) -> None:
-    assert {story[0] for story in deal_stories(len(Act), random.Random(seed))} == set(Act)
-    assert len(Act) == 8
+    assert {story[0] for story in deal_stories(len(Action), random.Random(seed))} == set(Action)
+    assert len(Action) == 8
 
 
 def test_a_loss_that_every_proctor_was_told_of_is_in_order() -> None:

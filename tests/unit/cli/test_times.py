@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from cli.shared.times import in_local_times, lasting, local, parse_moment, zone_name
+from cli.shared.times import duration_text, local_time, parse_time_option, with_local_times, zone_name
 from protocol.errors import ConfigurationError
 
 SEOUL = timezone(timedelta(hours=9), "KST")
@@ -31,31 +31,31 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=SEOUL)  # 03:00 UTC
     ],
 )
 def test_a_moment_is_today_and_here_unless_said_otherwise(text: str, meant: str) -> None:
-    assert parse_moment(text, "--at", now=NOON) == datetime.fromisoformat(meant).timestamp()
+    assert parse_time_option(text, "--at", now=NOON) == datetime.fromisoformat(meant).timestamp()
 
 
 def test_today_is_the_day_of_the_zone_that_is_said() -> None:
     early = datetime(2026, 11, 22, 3, 0, tzinfo=SEOUL)  # the 21st in UTC
-    assert parse_moment("09:15Z", "--at", now=early) == datetime(2026, 11, 21, 9, 15, tzinfo=UTC).timestamp()
+    assert parse_time_option("09:15Z", "--at", now=early) == datetime(2026, 11, 21, 9, 15, tzinfo=UTC).timestamp()
 
 
 @pytest.mark.parametrize("text", ["", "-", "teatime", "25:00", "09:60", "9", "2026-13-01", "-10", "-10x", "1e9"])
 def test_what_is_no_moment_is_refused_naming_the_option(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--since"):
-        parse_moment(text, "--since", now=NOON)
+        parse_time_option(text, "--since", now=NOON)
 
 
 def test_a_sentence_has_its_times_as_the_columns_have_them() -> None:
     told = "extended by T001 from 2026-11-22T03:00:00Z to 2026-11-22T23:00:00.250Z"
     here = "extended by T001 from 2026-11-22 12:00:00.000 to 2026-11-23 08:00:00.250"
-    assert in_local_times(told, zone=SEOUL) == here
-    assert in_local_times("lost: PING_TIMEOUT on SOCK001") == "lost: PING_TIMEOUT on SOCK001"
+    assert with_local_times(told, zone=SEOUL) == here
+    assert with_local_times("lost: PING_TIMEOUT on SOCK001") == "lost: PING_TIMEOUT on SOCK001"
 
 
 def test_moments_are_shown_in_a_zone_that_is_named() -> None:
-    assert local("2026-11-22T03:00:00.250Z", zone=SEOUL) == "2026-11-22 12:00:00.250"
-    assert local(NOON.timestamp(), zone=UTC) == "2026-11-22 03:00:00.000"
-    assert local(None) == local("") == ""
+    assert local_time("2026-11-22T03:00:00.250Z", zone=SEOUL) == "2026-11-22 12:00:00.250"
+    assert local_time(NOON.timestamp(), zone=UTC) == "2026-11-22 03:00:00.000"
+    assert local_time(None) == local_time("") == ""
     assert "(UTC" in zone_name(NOON.timestamp())
 
 
@@ -72,4 +72,4 @@ def test_moments_are_shown_in_a_zone_that_is_named() -> None:
     ],
 )
 def test_lengths_are_told_in_two_units(seconds: float, words: str) -> None:
-    assert lasting(seconds) == words
+    assert duration_text(seconds) == words

@@ -142,7 +142,7 @@ def test_its_panels_have_a_place_of_their_own_and_something_to_show() -> None:
 )
 def test_promtool_finds_nothing_to_object_to(arguments: tuple[str, ...]) -> None:
     done = subprocess.run(
-        ["promtool", *arguments], cwd=DIRECTORY, capture_output=True, text=True, timeout=60, check=False
+        ["promtool", *arguments], cwd=DIRECTORY, capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SUCCESS" in done.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 
 from cli.plans.timeline import cells
-from cli.shared.times import local
+from cli.shared.times import local_time
 from protocol.log.entries import LogEntry, decode, entries, may_name
 from protocol.log.timeline import Timeline
 from protocol.log.timeline_entry import Happening, What, at_moment
@@ -254,6 +254,6 @@ def test_a_payload_that_cannot_name_an_examinee_is_left_out_unread() -> None:
 def test_in_a_table_all_times_are_local_and_what_people_wrote_stays() -> None:
     told = read(facts.wait(), facts.extend(60, 5), facts.notice(text="Until 2026-11-22T03:00:00Z."))
     waiting, extended, notice = (cells(one)[2] for one in told)
-    assert waiting == f"mobile sync: waiting for a picture until {local(at(120))}"
-    assert str(extended).endswith(f"from {local(at(120))} to {local(at(180))}")
+    assert waiting == f"mobile sync: waiting for a picture until {local_time(at(120))}"
+    assert str(extended).endswith(f"from {local_time(at(120))} to {local_time(at(180))}")
     assert notice == "notice by S001: Until 2026-11-22T03:00:00Z."

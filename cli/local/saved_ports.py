@@ -15,7 +15,7 @@ from pathlib import Path
 log = logging.getLogger("examwire.up")
 
 
-class KeptPorts:
+class SavedPorts:
     """`path`: a JSON file, name of the role to port; what cannot be read counts as nothing kept."""
 
     def __init__(self, path: Path) -> None:

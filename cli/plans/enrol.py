@@ -19,7 +19,7 @@ CHUNK = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Enrolled:
+class EnrolmentCounts:
     """How many entries were `new`, named otherwise than before (`renamed`), and `known` just so."""
 
     new: int
@@ -27,7 +27,7 @@ class Enrolled:
     known: int
 
 
-async def enrol(bus: Bus, store: StateStore, plan_id: str, entries: Sequence[Entry], by: str | None) -> Enrolled:
+async def enrol(bus: Bus, store: StateStore, plan_id: str, entries: Sequence[Entry], by: str | None) -> EnrolmentCounts:
     """Return when all of it is in the log. Raises `BrokerUnavailable`, `StateUnavailable`; may be repeated.
 
     What Redis knows is left out of the log for brevity only: an entry that is said again has no effect by the rules.
@@ -52,4 +52,4 @@ async def enrol(bus: Bus, store: StateStore, plan_id: str, entries: Sequence[Ent
         message_id = "enrol-" + hashlib.sha256(payload).hexdigest()
         outgoing.append(Outgoing(subjects.status_plan(plan_id, subjects.OPERATOR), payload, message_id))
     await bus.confirm(await bus.send(outgoing))
-    return Enrolled(new, len(missing) - new, len(entries) - len(missing))
+    return EnrolmentCounts(new, len(missing) - new, len(entries) - len(missing))

@@ -42,7 +42,7 @@ from protocol.records.placement import record_of
 from protocol.times import format_time, parse_time
 
 PUBLISH_ATTEMPTS = 3
-BECAME_SECONDS = 5.0
+OUTCOME_SECONDS = 5.0
 POLL_SECONDS = 0.05
 MAX_AGES = {stream.name: stream.max_age for stream in STREAMS}
 
@@ -56,7 +56,7 @@ class NotReplayed(ExamwireError):
 
 
 @dataclass(frozen=True, slots=True)
-class Filed:
+class StoredLetter:
     """A letter in its place: `number` is its sequence in DEADLETTER, `time` (RFC 3339) when it was written.
 
     `stream` is the one whose letters it lies among. Who may write there, the broker knows; what else a letter says of
@@ -70,7 +70,7 @@ class Filed:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class Replay:
     """Where the payload of a letter is now. `already`: somebody had replayed it before, nothing was sent now."""
 
     letter: int
@@ -81,7 +81,7 @@ class Replayed:
 
 
 @dataclass(slots=True)
-class Became:
+class ReplayOutcome:
     """What a replay has led to, as far as it can be seen.
 
     `handled`: every reader of the subject is past it (`readers` of them). `returned`: the new letter, if it failed
@@ -90,19 +90,19 @@ class Became:
 
     handled: bool = False
     readers: int = 0
-    returned: Filed | None = None
+    returned: StoredLetter | None = None
     applied: list[str] = field(default_factory=list)
 
 
-class DeadLetterDesk:
+class DeadLetterAdmin:
     """Everything here raises `BrokerUnavailable` when NATS is away, and may be repeated then."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     async def letters(
-        self, *, source: str | None = None, wanted: Callable[[Filed], bool] = lambda _: True
-    ) -> AsyncIterator[Filed]:
+        self, *, source: str | None = None, wanted: Callable[[StoredLetter], bool] = lambda _: True
+    ) -> AsyncIterator[StoredLetter]:
         """The letters, oldest first; `source`: of this stream only."""
         subject = subjects.deadletter(source) if source is not None else "deadletter.>"
         async for stored in read_stream(self._bus, DEADLETTER.name, subject=subject):
@@ -110,7 +110,7 @@ class DeadLetterDesk:
             if wanted(filed):
                 yield filed
 
-    async def letter(self, number: int) -> Filed:
+    async def letter(self, number: int) -> StoredLetter:
         """One letter. Raises `NoSuchLetter`."""
         stored = await self._bus.message_at(DEADLETTER.name, number) if number > 0 else None
         if stored is None:
@@ -119,7 +119,7 @@ class DeadLetterDesk:
             )
         return _filed(stored)
 
-    async def payload(self, filed: Filed) -> bytes:
+    async def payload(self, filed: StoredLetter) -> bytes:
         """The payload in full. Raises `ProtocolError` when no longer all of it is to be had."""
         try:
             return filed.letter.whole()
@@ -132,7 +132,7 @@ class DeadLetterDesk:
         """Take a letter out; False when it was not there (any more)."""
         return await self._bus.delete_message(DEADLETTER.name, number)
 
-    async def replay(self, number: int, payload: bytes | None = None, *, force: bool = False) -> Replayed:
+    async def replay(self, number: int, payload: bytes | None = None, *, force: bool = False) -> Replay:
         """Publish a letter's payload (or a mended one) on its source subject again, and take the letter out.
 
         One effect, whoever does it how often: see `protocol.broker.dead_letters`. Its source must be as the broker
@@ -171,7 +171,7 @@ class DeadLetterDesk:
         await self.discard(number)
         return done
 
-    async def _source_of(self, filed: Filed) -> StoredMessage:
+    async def _source_of(self, filed: StoredLetter) -> StoredMessage:
         """The message that a letter is about, as the broker has stored it. Raises `NotReplayed`."""
         source = filed.letter.source
         stored = await self._bus.message_at(source.stream, source.number) if source.number > 0 else None
@@ -187,15 +187,15 @@ class DeadLetterDesk:
             )
         return stored
 
-    async def _marked(self, filed: Filed, marker: str) -> Replayed | None:
+    async def _marked(self, filed: StoredLetter, marker: str) -> Replay | None:
         source = filed.letter.source
         found = await self._bus.last_message(source.stream, marker)
         if found is None:
             return None
         # The batch lies in the stream as it was sent: the marker, then the message.
-        return Replayed(filed.number, source.stream, source.subject, found.sequence + 1, already=True)
+        return Replay(filed.number, source.stream, source.subject, found.sequence + 1, already=True)
 
-    async def _may_be_replayed(self, filed: Filed, payload: bytes, force: bool) -> None:
+    async def _may_be_replayed(self, filed: StoredLetter, payload: bytes, force: bool) -> None:
         source = filed.letter.source
         age, kept = self._bus.clock.now() - parse_time(filed.time), MAX_AGES[source.stream]
         if age > kept:
@@ -233,7 +233,7 @@ class DeadLetterDesk:
                     later.append(entry.fact)
         return later
 
-    async def _publish(self, filed: Filed, marker: str, payload: bytes) -> Replayed:
+    async def _publish(self, filed: StoredLetter, marker: str, payload: bytes) -> Replay:
         source = filed.letter.source
         batch = [
             Outgoing(
@@ -260,15 +260,15 @@ class DeadLetterDesk:
                 if attempt == PUBLISH_ATTEMPTS:
                     raise
             else:
-                return Replayed(filed.number, source.stream, source.subject, ack.sequence)
+                return Replay(filed.number, source.stream, source.subject, ack.sequence)
         raise AssertionError("unreachable")
 
     # -- what became of it ---------------------------------------------------------------------------
 
-    async def became(self, replayed: Replayed, store: StateStore) -> Became:
+    async def became(self, replayed: Replay, store: StateStore) -> ReplayOutcome:
         """Watch for a while what a replay leads to."""
-        found = Became()
-        deadline = time.monotonic() + BECAME_SECONDS
+        found = ReplayOutcome()
+        deadline = time.monotonic() + OUTCOME_SECONDS
         while not found.handled and time.monotonic() < deadline:
             found.handled, found.readers = await self._handled(replayed)
             if not found.handled:
@@ -279,7 +279,7 @@ class DeadLetterDesk:
             found.applied = await _applied(store, replayed, stored.payload) if stored is not None else []
         return found
 
-    async def _handled(self, replayed: Replayed) -> tuple[bool, int]:
+    async def _handled(self, replayed: Replay) -> tuple[bool, int]:
         managers = {spec.name for spec in STATE_MANAGERS}
         readers = [
             one
@@ -294,7 +294,7 @@ class DeadLetterDesk:
         ]
         return bool(past) and all(past), len(readers)
 
-    async def _returned(self, replayed: Replayed) -> Filed | None:
+    async def _returned(self, replayed: Replay) -> StoredLetter | None:
         subject = subjects.deadletter(replayed.stream)
         async for stored in read_stream(self._bus, DEADLETTER.name, subject=subject, first=replayed.letter + 1):
             filed = _filed(stored)
@@ -303,7 +303,7 @@ class DeadLetterDesk:
         return None
 
 
-def _filed(stored: StoredMessage) -> Filed:
+def _filed(stored: StoredMessage) -> StoredLetter:
     try:
         letter = Letter.read(stored.payload)
     except ProtocolError as error:
@@ -313,10 +313,10 @@ def _filed(stored: StoredMessage) -> Filed:
             payload=stored.payload.decode(errors="replace"),
             size=len(stored.payload),
         )
-    return Filed(stored.sequence, format_time(stored.time), stored.subject.partition(".")[2], letter)
+    return StoredLetter(stored.sequence, format_time(stored.time), stored.subject.partition(".")[2], letter)
 
 
-async def _applied(store: StateStore, replayed: Replayed, payload: bytes) -> list[str]:
+async def _applied(store: StateStore, replayed: Replay, payload: bytes) -> list[str]:
     """What the records say now; a line a message."""
     lines = []
     messages = messages_of(replayed.stream, replayed.subject, payload)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from actors.runtime.store.state_store import StateStore
-from cli.load.ledger import Ledger, ObservedEvent, Phase, Turn
+from cli.load.ledger import ConnectionChange, Ledger, ObservedEvent, RunPhase
 from cli.load.process import LoadProcess
 from cli.load.workers import examinee_id
 from protocol.errors import RoleFailed, StateLost
@@ -28,7 +28,7 @@ CONNECTIONS_A_GENERATION = 1_000_000
 """A process that takes over counts its connections on from here, so that they are newer than all before."""
 
 
-class Hall:
+class LoadClients:
     """Examinees 1..`count` on the servers at `urls`, seats in `workers` processes, a proctor on each of the first two.
 
     What one proctor misses while it moves away from a server that is drained, the other one sees.
@@ -40,8 +40,8 @@ class Hall:
         self.plan_id = plan_id
         self.count = count
         self.ledger = Ledger()
-        self.phase = Phase.SET_UP
-        self.welcomed: dict[Phase, list[tuple[float, float]]] = {phase: [] for phase in Phase}
+        self.phase = RunPhase.SET_UP
+        self.welcomed: dict[RunPhase, list[tuple[float, float]]] = {phase: [] for phase in RunPhase}
         self.refusals = 0
         self.resyncs = 0
         self.not_admitted: set[int] = set()
@@ -125,21 +125,23 @@ class Hall:
                     self.ledger.cover(ObservedEvent(*row), process.name)
                 self.resyncs += event["last"]
             case "connected":
-                phase = Phase(event["phase"])
+                phase = RunPhase(event["phase"])
                 self.refusals += event["refusals"]
                 self.not_admitted.update(event["failed"])
                 for number, started, welcomed, socket_id in event["rows"]:
-                    self.ledger.cause(examinee_id(number), Turn.BACK, started, phase)
+                    self.ledger.cause(examinee_id(number), ConnectionChange.BACK, started, phase)
                     self.welcomed[phase].append((started, welcomed))
                     self._socket_ids[number] = socket_id
             case "dropped":
                 del self._socket_ids[event["number"]]
-                self.ledger.cause(examinee_id(event["number"]), Turn.LOST, event["at"], Phase(event["phase"]))
+                self.ledger.cause(
+                    examinee_id(event["number"]), ConnectionChange.LOST, event["at"], RunPhase(event["phase"])
+                )
                 self._dropped_at[event["number"]] = event["at"]
             case "moved":
                 number, name = event["number"], examinee_id(event["number"])
-                self.ledger.cause(name, Turn.LOST, event["left"], self.phase, migrated=True)
-                self.ledger.cause(name, Turn.BACK, event["left"], self.phase, migrated=True)
+                self.ledger.cause(name, ConnectionChange.LOST, event["left"], self.phase, migrated=True)
+                self.ledger.cause(name, ConnectionChange.BACK, event["left"], self.phase, migrated=True)
                 self.migrations.append(event["welcomed"] - event["left"])
                 self._socket_ids[number] = event["socketId"]
             case "view":
@@ -186,10 +188,12 @@ class Hall:
     async def lose(self, number: int) -> float | None:
         """Break one examinee's connection and wait for the proctor's frame. When it was, or `None`: not told."""
         name = examinee_id(number)
-        told = self.ledger.told(name, Turn.LOST)
+        told = self.ledger.told(name, ConnectionChange.LOST)
         self._dropped_at.pop(number, None)
         self._seat_of(number).tell(do="drop", number=number, phase=self.phase)
-        seen = await self.until(lambda: number in self._dropped_at and self.ledger.told(name, Turn.LOST) > told)
+        seen = await self.until(
+            lambda: number in self._dropped_at and self.ledger.told(name, ConnectionChange.LOST) > told
+        )
         return self._dropped_at[number] if seen else None
 
     def vanish(self) -> float:
@@ -198,7 +202,7 @@ class Hall:
         for process in self._seats:
             process.kill()
         for number in self._socket_ids:
-            self.ledger.cause(examinee_id(number), Turn.LOST, at, self.phase)
+            self.ledger.cause(examinee_id(number), ConnectionChange.LOST, at, self.phase)
         self._socket_ids.clear()
         self._gone += self._seats
         self._seats, self._standby = self._standby, []
@@ -207,7 +211,7 @@ class Hall:
 
     async def mark_end(self) -> None:
         """One more examinee connects: what was published before has reached the proctor before."""
-        self.phase = Phase.END
+        self.phase = RunPhase.END
         await self.connect([self.count + 1])
 
     async def unexpectedly_lost(self) -> int:

@@ -87,7 +87,7 @@ def describe(message: Message) -> str | None:
             return None
 
 
-class Screen:
+class LiveView:
     """`live`: a table that is drawn anew on stdout; else one line an event on stderr."""
 
     def __init__(self, *, live: bool) -> None:

@@ -19,17 +19,17 @@ END_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Rivalry:
+class SupersededBackoff:
     """How long, in seconds, a child stays down whose name another process has."""
 
     backoff: float = 60.0
     backoff_max: float = 600.0
 
 
-RIVALRY = Rivalry()
+SUPERSEDED_BACKOFF = SupersededBackoff()
 
 
-class ProcessKeeper:
+class ProcessSupervisor:
     """Keeps children running. More than `intensity.restarts` within its period: `wait` raises `RoleFailed`.
 
     A child that has ended in good order (exit code 0) is started again as well; that is no failure and not counted.
@@ -39,7 +39,10 @@ class ProcessKeeper:
     """
 
     def __init__(
-        self, intensity: Intensity, on_change: Callable[[list[Child]], None], rivalry: Rivalry = RIVALRY
+        self,
+        intensity: Intensity,
+        on_change: Callable[[list[Child]], None],
+        rivalry: SupersededBackoff = SUPERSEDED_BACKOFF,
     ) -> None:
         self.intensity = intensity
         self.rivalry = rivalry
