@@ -1,17 +1,20 @@
-"""nats-py's client, made to notice within seconds that its connection is dead, and never to stay deaf.
+"""The client of nats-py, extended: it notices a dead connection within seconds and connects again.
 
-What nats-py keeps to itself is used here, but for two names; `PRIVATE` lists it, and a test holds nats-py to it.
+This is the one module that uses private attributes of nats-py. `PRIVATE` lists them; nats-py is pinned to a minor
+version, and tests/unit/runtime/broker/test_nats_client.py checks that it has every one of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import logging
 import math
 from typing import Any
 
 import nats.errors
+import nats.js.errors
 from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -42,10 +45,8 @@ PRIVATE = {
     ),
     "nats.aio.transport.TcpTransport": ("_io_writer",),
     "nats.aio.subscription.Subscription": ("_id", "_subject"),
-    "nats.aio.msg.Msg": ("_client",),  # used in pull.py
-    "nats.js.client.JetStreamContext": ("_api_request",),  # used in stream_admin.py
 }
-"""What we need of nats-py that it does not promise to keep."""
+"""Private attributes of nats-py that this module needs, by the class that has them."""
 
 
 def looked_at(future: asyncio.Future[Any]) -> None:
@@ -112,6 +113,20 @@ class NatsClient(Client):
         """Fail what waits for an answer: those that were on their way went down with the connection."""
         for asking in list(self._requests):
             self._fail_request(asking, ConnectionBroke())
+
+    async def api_request(self, subject: str, timeout: float, body: bytes = b"") -> dict[str, Any]:
+        """Ask the JetStream API and return the answer as the server wrote it; nats-py's types drop some fields.
+
+        `subject`: `$JS.API.…`. `timeout`: seconds. Raises what nats-py raises for its own requests: `APIError` (and
+        `ServiceUnavailableError` when nobody answers for JetStream), `nats.errors.TimeoutError`; and `NotPermitted`.
+        """
+        try:
+            answer: dict[str, Any] = json.loads((await self.request(subject, body, timeout)).data)
+        except nats.errors.NoRespondersError as error:
+            raise nats.js.errors.ServiceUnavailableError from error
+        if "error" in answer:
+            raise nats.js.errors.APIError.from_error(answer["error"])
+        return answer
 
     # -- subscriptions by the thousand ---------------------------------------------------------------
 

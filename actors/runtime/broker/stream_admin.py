@@ -17,6 +17,7 @@ import pydantic_core
 from nats.js.api import ConsumerInfo
 from nats.js.client import JetStreamContext
 
+from actors.runtime.broker.nats_client import NatsClient
 from actors.runtime.broker.stream_specs import PinnedConfig, beginning, consumer_config, plain, stream_config
 from protocol.broker.streams import PIN_GROUP, ConsumerSpec, StreamSpec
 from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone, NotAnswered
@@ -114,6 +115,7 @@ class StreamAdmin:
     """The part of the bus that knows streams and consumers."""
 
     _js: JetStreamContext
+    _nc: NatsClient
     name: str
 
     async def _asked(self, what: str, ask: Callable[[], Awaitable[T]], *, repeat: bool = True) -> T:
@@ -193,7 +195,7 @@ class StreamAdmin:
         subject = f"$JS.API.CONSUMER.INFO.{stream}.{name}"
         try:
             what = f"consumer {stream}/{name}"
-            info = await self._asked(what, lambda: self._js._api_request(subject, timeout=API_SECONDS))
+            info = await self._asked(what, lambda: self._nc.api_request(subject, API_SECONDS))
         except nats.js.errors.NotFoundError:
             return None
         except nats.js.errors.APIError as error:
@@ -242,7 +244,7 @@ class StreamAdmin:
         """Who reads a pinned consumer now. Asked once. Raises `BrokerUnavailable`, `ConsumerGone`."""
         subject, what = f"$JS.API.CONSUMER.INFO.{stream}.{name}", f"consumer {stream}/{name}"
         try:
-            info = await self._js._api_request(subject, timeout=API_SECONDS)
+            info = await self._nc.api_request(subject, API_SECONDS)
         except nats.js.errors.NotFoundError as error:
             raise ConsumerGone(f"{what} does not exist") from error
         except (TimeoutError, nats.errors.Error) as error:
@@ -262,7 +264,7 @@ class StreamAdmin:
         """
         subject, what = f"$JS.API.CONSUMER.RESET.{stream}.{name}", f"consumer {stream}/{name}"
         try:
-            await self._asked(what, lambda: self._js._api_request(subject, b"", timeout=API_SECONDS))
+            await self._asked(what, lambda: self._nc.api_request(subject, API_SECONDS))
         except nats.js.errors.NotFoundError as error:
             raise ConsumerGone(f"{what} does not exist") from error
         except nats.js.errors.APIError as error:
@@ -273,7 +275,7 @@ class StreamAdmin:
         subject, what = f"$JS.API.CONSUMER.UNPIN.{stream}.{name}", f"consumer {stream}/{name}"
         body = pydantic_core.to_json({"group": PIN_GROUP})
         try:
-            await self._js._api_request(subject, body, timeout=API_SECONDS)
+            await self._nc.api_request(subject, API_SECONDS, body)
         except (TimeoutError, nats.errors.Error) as error:
             raise BrokerUnavailable(f"{what}: not released ({error!r})") from error
 
@@ -302,7 +304,7 @@ class StreamAdmin:
         try:
             # As the server says it: by its clock, not by ours.
             info = await self._asked(
-                f"consumer {stream}/{consumer}", lambda: self._js._api_request(subject, timeout=API_SECONDS)
+                f"consumer {stream}/{consumer}", lambda: self._nc.api_request(subject, API_SECONDS)
             )
         except nats.js.errors.NotFoundError:
             return None
@@ -357,7 +359,7 @@ class StreamAdmin:
         """What the server says of a stream, as it says it: with its own clock's time in `ts`."""
         subject = f"$JS.API.STREAM.INFO.{stream}"
         try:
-            info = await self._asked(f"stream {stream}", lambda: self._js._api_request(subject, timeout=API_SECONDS))
+            info = await self._asked(f"stream {stream}", lambda: self._nc.api_request(subject, API_SECONDS))
         except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"stream {stream}: {error}") from error
         return dict(info)

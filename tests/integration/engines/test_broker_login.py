@@ -14,6 +14,7 @@ from actors.runtime.broker.connection import Bus
 from cli.local.engines import NatsServer
 from protocol.errors import BrokerUnavailable
 from tests.integration.support.system import eventually
+from tests.support.nats_faults import receive_error
 
 
 class NatsWithUser(NatsServer):
@@ -71,7 +72,7 @@ async def test_an_end_that_the_broker_has_given_for_good_is_an_error_for_who_wai
     """nats-py gives up on some of what a server says: the role must not stay as if it were only cut off."""
     bus = await Bus.connect(broker.url.replace("//", f"//operator:{broker.password}@"), "cli")
     waiting = asyncio.create_task(bus.gone())
-    await bus._nc._process_err("'User Authentication Expired'")
+    await receive_error(bus, "'User Authentication Expired'")
     with pytest.raises(BrokerUnavailable, match=r"ended the connection of cli for good.*Expired"):
         await asyncio.wait_for(waiting, 20)
     await bus.close()

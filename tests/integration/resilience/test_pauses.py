@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from typing import Any
 
 import nats.errors
 import pytest
@@ -17,6 +18,7 @@ from cli.local.engines import NatsServer, RedisServer
 from protocol.errors import BrokerUnavailable, NoResponders
 from tests.integration.support.cable import Cable
 from tests.integration.support.system import eventually
+from tests.support.nats_faults import fail_pongs, flusher_task, reading_task
 
 EITHER_WAY = pytest.mark.parametrize(
     ("up", "down"), [(True, False), (False, True), (True, True)], ids=["to NATS", "from NATS", "both"]
@@ -75,7 +77,7 @@ async def is_cut_off(bus: Bus) -> None:
 
 @EITHER_WAY
 async def test_a_pong_that_comes_too_late_harms_nothing(cable: Cable, ours: Bus, up: bool, down: bool) -> None:
-    reading = ours._nc._reading_task
+    reading = reading_task(ours)
     cable.pause(up=up, down=down)
     with pytest.raises(nats.errors.TimeoutError):
         await ours._nc.rtt(timeout=0.2)  # type: ignore[arg-type]
@@ -87,7 +89,7 @@ async def test_a_pong_that_comes_too_late_harms_nothing(cable: Cable, ours: Bus,
     cable.resume()
     await ours.round_trip()
     await works(ours)
-    assert ours._nc._reading_task is reading
+    assert reading_task(ours) is reading
     assert ours._nc.stats["reconnects"] == 0
 
 
@@ -137,9 +139,11 @@ async def _publish_much(bus: Bus, chunk: bytes) -> None:
             await bus.publish_core("much", chunk)
 
 
-@pytest.mark.parametrize("task", ["_reading_task", "_flusher_task"])
-async def test_a_task_of_nats_py_that_has_ended_counts_as_a_lost_connection(ours: Bus, task: str) -> None:
-    getattr(ours._nc, task).cancel()
+@pytest.mark.parametrize("task_of", [reading_task, flusher_task])
+async def test_a_task_of_nats_py_that_has_ended_counts_as_a_lost_connection(
+    ours: Bus, task_of: Callable[[Bus], asyncio.Task[Any]]
+) -> None:
+    task_of(ours).cancel()
 
     async def connected_again() -> bool:
         return ours.connected and ours._nc.stats["reconnects"] == 1
@@ -151,11 +155,8 @@ async def test_a_task_of_nats_py_that_has_ended_counts_as_a_lost_connection(ours
 async def test_an_error_in_the_reading_task_leads_to_a_new_connection(
     ours: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail() -> None:
-        raise asyncio.InvalidStateError
-
     with monkeypatch.context() as broken:
-        broken.setattr(ours._nc, "_process_pong", fail)
+        fail_pongs(broken, ours, asyncio.InvalidStateError())
 
         async def connected_again() -> bool:
             return ours._nc.stats["reconnects"] >= 1

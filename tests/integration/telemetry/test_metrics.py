@@ -23,6 +23,7 @@ from protocol.broker.streams import STATE_MANAGERS, STREAMS
 from protocol.errors import BrokerUnavailable, RoleFailed
 from protocol.messages.server_messages import ServerStatusCode
 from tests.integration.support.system import System, eventually
+from tests.support.nats_faults import fail_pings
 
 
 def sample(name: str, **labels: str) -> float:
@@ -32,10 +33,9 @@ def sample(name: str, **labels: str) -> float:
 async def test_a_ping_on_a_connection_that_has_just_broken_is_an_engine_that_is_away(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(_: object) -> None:
-        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
-
-    monkeypatch.setattr(bus._nc, "_send_ping", broken)  # as uvloop says it, before nats-py has noticed
+    # As uvloop says it, before nats-py has noticed.
+    broken = RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+    fail_pings(monkeypatch, bus, broken)
     with pytest.raises(BrokerUnavailable):  # which the vitals count; anything else would end them
         await bus.round_trip()
 

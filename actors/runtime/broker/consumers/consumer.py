@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,8 @@ class Delivery:
     attempt: int
     pending: int
     stored_at: float
-    _msg: Msg
+    _reply: str
+    _publish: Callable[[str, bytes], Awaitable[None]]
     _unsettled: set[Delivery]
     epoch: int = 0
     """Of a pinned consumer: which of this client's terms as its reader it came in."""
@@ -57,9 +58,9 @@ class Delivery:
 
     async def _settle(self, verdict: bytes) -> None:
         try:
-            await self._msg._client.publish(self._msg.reply, verdict)
-        except nats.errors.Error as error:
-            log.debug("%s not settled: %r", self.subject, error)
+            await self._publish(self._reply, verdict)
+        except BrokerUnavailable as error:
+            log.debug("%s not settled: %s", self.subject, error)
 
 
 class PullConsumer:
@@ -219,7 +220,8 @@ class PullConsumer:
             metadata.num_delivered or 1,
             metadata.num_pending or 0,
             stored_at(msg.reply),
-            msg,
+            msg.reply,
+            self._bus.publish_core,
             self._unsettled,
         )
         if msg.subject and self._outstanding > 0:
