@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from actors.runtime.config.settings import unknown_variables
+from cli.main import COMMANDS, CommandGroup
+
 ROOT = Path(__file__).parents[3]
 PAGES = [
     "README.md",
@@ -154,3 +157,19 @@ def test_a_decision_that_is_referred_to_exists() -> None:
     ).stdout
     referred = {line.rpartition(" ")[2] for line in found.splitlines()}
     assert referred <= known, f"docs/decisions.md has no {referred - known}"
+
+
+def test_the_readme_lists_every_command_and_no_other() -> None:
+    listed: dict[str, set[str]] = {}
+    for command, parts in re.findall(r"^\| `examwire ([a-z-]+) ?([a-z|\\-]*)", text_of("README.md"), re.MULTILINE):
+        listed.setdefault(command, set()).update(part for part in parts.split("\\|") if part)
+    assert listed.keys() == COMMANDS.keys()
+    for command, place in COMMANDS.items():
+        if isinstance(place, CommandGroup):
+            assert listed[command] == place.commands.keys()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_variable_on_a_page_is_a_setting(page: str) -> None:
+    variables = set(re.findall(r"EXAMWIRE_[A-Z_]*[A-Z]", text_of(page)))
+    assert unknown_variables(dict.fromkeys(variables, "")) == {}
