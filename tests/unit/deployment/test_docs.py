@@ -44,7 +44,7 @@ def anchors_of(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_path_on_a_page_exists(page: str) -> None:
     missing = sorted(path for path in paths_on(page) if not (ROOT / path).exists())
-    assert missing == [], f"{page} names files that are not there"
+    assert not missing, f"{page} names files that are not there: {missing}"
 
 
 def test_paths_are_found() -> None:
