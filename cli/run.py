@@ -19,6 +19,7 @@ from cli.shared.output import print_json
 from protocol.ids import check_id, check_server_id
 
 if TYPE_CHECKING:  # a role imports what it needs only
+    from actors.runtime.actor.service import Service
     from actors.runtime.actor.supervisor import ChildSpec, Supervisor
     from actors.runtime.broker.connection import Bus
     from actors.runtime.store.state_store import StateStore
@@ -82,7 +83,7 @@ def socket_server(
     from actors.runtime.actor.supervisor import ChildSpec
     from actors.socket_server.server import SocketServer
 
-    def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
+    def children(bus: Bus, store: StateStore) -> list[ChildSpec[Service]]:
         # A RoleFailed of its start-up sequence is final: it has been tried often enough.
         return [ChildSpec("socket-server", lambda: SocketServer(settings, bus, store, server_id), "transient")]
 
@@ -110,7 +111,7 @@ def state_manager(
     from actors.watches.lease_watch import LeaseWatch
     from actors.watches.reconnect_watch import ReconnectWatch
 
-    def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
+    def children(bus: Bus, store: StateStore) -> list[ChildSpec[Service]]:
         return [
             ChildSpec("state-manager", lambda: StateManager(settings, bus, store, own_name)),
             ChildSpec("reconnect-watch", lambda: ReconnectWatch(settings, bus, store, own_name)),
@@ -143,7 +144,7 @@ def queue_server(
     from actors.queue_server.server import QueueServer
     from actors.runtime.actor.supervisor import ChildSpec
 
-    def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
+    def children(bus: Bus, store: StateStore) -> list[ChildSpec[Service]]:
         return [ChildSpec("queue-server", lambda: QueueServer(settings, bus, own_name, store))]
 
     _run("queue-server", own_name, settings, children, lambda _: {"name": own_name}, json_ready)
@@ -169,7 +170,7 @@ def web_server(settings: Settings, json_ready: JsonOption = False) -> None:
     from actors.runtime.actor.supervisor import ChildSpec
     from actors.web_server.server import WebServer
 
-    def children(bus: Bus, store: StateStore) -> list[ChildSpec]:
+    def children(bus: Bus, store: StateStore) -> list[ChildSpec[Service]]:
         return [ChildSpec("web-server", lambda: WebServer(settings, bus, store))]
 
     def describe(supervisor: Supervisor) -> dict[str, str]:
@@ -188,7 +189,7 @@ def _run(
     role: str,
     name: str,
     settings: Settings,
-    children: Callable[[Bus, StateStore], Sequence[ChildSpec]],
+    children: Callable[[Bus, StateStore], Sequence[ChildSpec[Service]]],
     describe: Callable[[Supervisor], Mapping[str, Any]],
     json_ready: bool,
 ) -> None:

@@ -11,7 +11,7 @@ from actors.queue_server.metrics import BROKER
 from actors.queue_server.topology import topology
 from actors.queue_server.topology_watch import TopologyWatch
 from actors.runtime.actor.actor import Actor, on
-from actors.runtime.actor.micro_service import MicroService
+from actors.runtime.actor.receiver import Requests
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
@@ -30,13 +30,9 @@ from protocol.errors import (
     ProtocolError,
     StateUnavailable,
 )
-from protocol.messages.codec import Codec, encode
-from protocol.messages.frames import error_frame
 from protocol.messages.server_messages import QueueCreate, QueueCreated
 
 log = logging.getLogger("examwire.queue_server")
-
-REQUESTS = Codec.of((QueueCreate,))
 
 
 class QueueServer(Actor):
@@ -46,31 +42,27 @@ class QueueServer(Actor):
     """
 
     kind = "queue-server"
+    receives = (Requests("queue-create", subjects.QUEUE_CREATE, QueueCreate),)
 
     def __init__(
         self, settings: Settings, bus: Bus, name: str = "queue-server", store: StateStore | None = None
     ) -> None:
-        super().__init__(f"queue-server.{name}")
+        super().__init__(f"queue-server.{name}", bus)
         self._settings = settings
         self._bus = bus
         checkpoints = Checkpoints(bus, store)
         self._topology = topology(bus, settings, checkpoints)
         self._watch = TopologyWatch(bus, self._topology, checkpoints)
         self._queues: dict[str, list[str]] = {}
-        self._micro_service = MicroService(
-            bus, self, endpoints={"queue-create": (subjects.QUEUE_CREATE, self._requested)}
-        )
 
     async def on_start(self) -> None:
         await self._apply_topology()
-        await self._micro_service.announce()
         self.spawn(BROKER.follow(self._bus), "metrics")
         self.spawn(self._watch.follow(), "topology")
 
     async def on_stop(self) -> None:
         if self.started_at is not None and self._bus.connected:
             await self._watch.save()
-        await self._micro_service.withdraw()
 
     def details(self) -> dict[str, Any]:
         return {"queues": self._queues}
@@ -95,17 +87,6 @@ class QueueServer(Actor):
             else:
                 return
 
-    async def _requested(self, payload: bytes) -> bytes:
-        try:
-            request = REQUESTS.decode_one(payload)
-            assert isinstance(request, QueueCreate)
-            answer = await self.ask(request, timeout=10.0)
-        except ProtocolError as error:
-            answer = error
-        except TimeoutError:
-            answer = ProtocolError(ErrorCode.UNAVAILABLE, "not done within 10 s; ask again")
-        return encode(error_frame(answer, QueueCreate.type) if isinstance(answer, ProtocolError) else answer)
-
     @on(QueueCreate)
     async def create(self, request: QueueCreate) -> QueueCreated | ProtocolError:
         """Create the queue, or bring an existing one to what is asked for. A refusal is an answer, not a failure."""
@@ -121,7 +102,7 @@ class QueueServer(Actor):
         except BrokerUnavailable as error:
             return ProtocolError(ErrorCode.UNAVAILABLE, str(error))
         except Exception as error:  # whatever was asked for: the others' queues are made by this actor, too
-            self.remember(error)
+            self.record_failure(error)
             log.exception("%s: the queue of %s is not made", self.address, request.server_id)
             return ProtocolError(ErrorCode.UNAVAILABLE, f"not made: {type(error).__name__}: {error}"[:500])
         self._queues[name] = made

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from actors.runtime.actor.actor import Actor
+from actors.runtime.actor.service import Service
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.local_addresses import own_names
 from actors.runtime.config.masking import masked
@@ -389,7 +389,7 @@ class Clients:
                 connection.break_off(LossReason.SLOW_CLIENT.value)
                 return
 
-    def _session_failed(self, session: Actor, error: BaseException) -> None:
+    def _session_failed(self, session: Service, error: BaseException) -> None:
         """A session is temporary: it ends with its socket, and the client comes back to a new one."""
         assert isinstance(session, ExamineeSession | ProctorSession)
         self.last_error = masked(f"{session.address}: {error}")

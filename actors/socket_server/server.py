@@ -15,7 +15,6 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.typing import Subprotocol
 
 from actors.runtime.actor.actor import Actor, on
-from actors.runtime.actor.micro_service import MicroService
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.config.local_addresses import in_url, reachable_host
@@ -75,7 +74,7 @@ class SocketServer(Actor):
     mailbox_capacity = 4
 
     def __init__(self, settings: Settings, bus: Bus, store: StateStore, server_id: str) -> None:
-        super().__init__(subjects.socket_server(check_server_id(server_id)))
+        super().__init__(subjects.socket_server(check_server_id(server_id)), bus)
         self.server_id = server_id
         self.incarnation = secrets.token_hex(6)
         self._settings = settings
@@ -102,7 +101,6 @@ class SocketServer(Actor):
         )
         self._own = OwnStatus(bus, self._heartbeat, server_id, self.incarnation)
         self._start = ServerStart(bus, self._own, server_id, settings.server.start_attempts)
-        self._micro_service = MicroService(bus, self, inspect=self._inspected)
         self._tls = ServerTls.of("socket", settings.socket.certificate_file, settings.socket.key_file)
         self._server: Server | None = None
         self.port = 0  # where it listens, once it does
@@ -139,7 +137,7 @@ class SocketServer(Actor):
         await self._start.step("SUBSCRIBE_FAILED", self._subscribe)
         self.spawn(self._view.run(self._clients.sessions), "view")
         self.spawn(self._outbox.run(), "outbox")
-        await self._start.step("HANDLER_REGISTER_FAILED", self._micro_service.announce)
+        await self._start.step("HANDLER_REGISTER_FAILED", self.announce_on_bus)
         await self._endpoints.read()
         await self._start.step("PORT_OPEN_FAILED", self._open_port)
         self._heartbeat.measure()
@@ -215,7 +213,6 @@ class SocketServer(Actor):
                     await self._own.publish_quietly(ServerStatusCode.STOPPED, self._stopped_because)
         finally:
             reader.cancel()
-            await self._micro_service.withdraw()
 
     # -- from the queue ------------------------------------------------------------------------------
 
@@ -380,7 +377,7 @@ class SocketServer(Actor):
             "drain": self._departure.progress() if self._departure is not None else None,
         }
 
-    async def _inspected(self, request: bytes) -> bytes:
+    async def inspect(self, request: bytes) -> bytes:
         """`{"sessions": {...}}` lists sessions (see `session_list`), anything else is answered with the inspection."""
         try:
             asked = pydantic_core.from_json(request) if request else {}

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 from prometheus_client import Counter, Histogram
 
 from actors.runtime.actor.actor import Actor, on
-from actors.runtime.actor.micro_service import MicroService
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.config.settings import Settings
@@ -93,7 +92,7 @@ class StateManager(Actor):
     mailbox_capacity = 2
 
     def __init__(self, settings: Settings, bus: Bus, store: StateStore, name: str) -> None:
-        super().__init__(f"state-manager.{name}")
+        super().__init__(f"state-manager.{name}", bus)
         self._bus = bus
         self._store = store
         self._status = StatusLog(bus)
@@ -102,7 +101,6 @@ class StateManager(Actor):
         self._telling = EffectPublisher(bus, store)
         self._repair = StateRepair(bus, store)
         self._repairing = asyncio.Lock()
-        self._micro_service = MicroService(bus, self)
         self._floor_wanted = asyncio.Event()
         self._in_flight = asyncio.Semaphore(IN_FLIGHT)
         self._last: asyncio.Future[None] | None = None
@@ -112,7 +110,6 @@ class StateManager(Actor):
     async def on_start(self) -> None:
         self.spawn(self._progress.run(), "progress")
         await self._partitions.ready()
-        await self._micro_service.announce()
         for reader in self._partitions.readers:
             self.spawn(self._partitions.read(reader), f"read {reader.spec.name}")
         self.spawn(self._collect(), "collect")
@@ -121,7 +118,6 @@ class StateManager(Actor):
 
     async def on_stop(self) -> None:
         await self._partitions.release()
-        await self._micro_service.withdraw()
 
     def details(self) -> dict[str, Any]:
         consumers = [f"{reader.spec.stream}/{reader.spec.name}" for reader in self._partitions.readers]

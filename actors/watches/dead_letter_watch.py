@@ -7,19 +7,16 @@ NATS only says that it happened (`MAX_DELIVERIES`: delivered as often as allowed
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from actors.runtime.actor.actor import Actor
-from actors.runtime.actor.micro_service import MicroService
-from actors.runtime.actor.subscriber import Received, Subscriber
+from actors.runtime.actor.actor import Actor, on
+from actors.runtime.actor.receiver import Consumer
 from actors.runtime.broker.connection import Bus, Outgoing
-from actors.runtime.broker.consumers.consumer import PullConsumer
+from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.dead_letter import dead_letter
 from protocol.broker.stream_codecs import Advisory, decode_advisory
 from protocol.broker.streams import ADVISORY_WATCH, DEADLETTER, RECONNECT_EXHAUSTED
 from protocol.broker.subjects import TERMINATED
-from protocol.messages.codec import Malformed
 
 log = logging.getLogger("examwire.advisory_watch")
 
@@ -30,43 +27,23 @@ class DeadLetterWatch(Actor):
     """Puts what consumers gave up aside, with who gave up and why. Several may run: they share the consumer."""
 
     kind = "advisory-watch"
+    receives = (Consumer(ADVISORY_WATCH, decode_advisory),)
 
     def __init__(self, bus: Bus, name: str) -> None:
-        super().__init__(f"advisory-watch.{name}")
+        super().__init__(f"advisory-watch.{name}", bus)
         self._bus = bus
-        self._micro_service = MicroService(bus, self)
         self.put_aside = self.normal = 0
 
-    async def on_start(self) -> None:
-        await self._bus.consumer_ready(ADVISORY_WATCH.stream, ADVISORY_WATCH.name)
-        await self._micro_service.announce()
-        self.spawn(self._follow(), "follow")
-
-    async def on_stop(self) -> None:
-        await self._micro_service.withdraw()
-
     def details(self) -> dict[str, Any]:
-        return {
-            "consumers": [f"{ADVISORY_WATCH.stream}/{ADVISORY_WATCH.name}"],
-            "putAside": self.put_aside,
-            "normal": self.normal,
-        }
+        return {"putAside": self.put_aside, "normal": self.normal}
 
-    async def _follow(self) -> None:
-        consumer = PullConsumer(self._bus, ADVISORY_WATCH.stream, ADVISORY_WATCH.name, made_again=True)
-        await Subscriber(self, self._bus, ADVISORY_WATCH.stream, self._decode, self._given_up).follow(consumer)
-
-    def _decode(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> Sequence[Advisory | Malformed]:
-        if subject in NORMAL:
+    @on(Advisory)
+    async def write_dead_letter(self, advisory: Advisory, delivery: Delivery) -> None:
+        if delivery.subject in NORMAL:
             self.normal += 1
-            return []
-        return decode_advisory(subject, payload, headers)
-
-    async def _given_up(self, received: Received[Advisory]) -> None:
-        for advisory in received.messages:
-            if (letter := await self._letter(advisory, received.delivery.subject)) is not None:
-                await self._bus.publish_surely([letter])
-                self.put_aside += 1
+        elif (letter := await self._letter(advisory, delivery.subject)) is not None:
+            await self._bus.publish_surely([letter])
+            self.put_aside += 1
 
     async def _letter(self, advisory: Advisory, subject: str) -> Outgoing | None:
         who = f"consumer {advisory.consumer} of {advisory.stream}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from actors.runtime.actor.actor import Actor
-from actors.runtime.actor.micro_service import MicroService
-from actors.runtime.actor.subscriber import Again, Received, Subscriber
-from actors.runtime.broker.connection import Bus, Outgoing
-from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
+from actors.runtime.actor.actor import Actor, on
+from actors.runtime.actor.addresses import AddressBook
+from actors.runtime.actor.receiver import Consumer, Retry
+from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.status_log.status_log import StatusLog
@@ -18,7 +18,6 @@ from protocol.broker import subjects
 from protocol.broker.stream_codecs import LeaseExpired, decode_lease
 from protocol.broker.streams import LEASE_WATCH, LOST_ON_THE_WAY_SECONDS, is_marker
 from protocol.errors import StateDamaged
-from protocol.messages.codec import encode
 from protocol.messages.server_messages import Lease, ServerStatus, ServerStatusCode
 from protocol.records import keys
 from protocol.records import kinds as records
@@ -37,9 +36,11 @@ class LeaseWatch(Actor):
     """Follows the heartbeats of all socket servers. Several may run: they share the consumer."""
 
     kind = "lease-watch"
+    receives = (Consumer(LEASE_WATCH, decode_lease, keep_alive=LOST_ON_THE_WAY_SECONDS / 4),)
 
     def __init__(self, settings: Settings, bus: Bus, store: StateStore, name: str) -> None:
-        super().__init__(f"lease-watch.{name}")
+        super().__init__(f"lease-watch.{name}", bus)
+        self._actors = AddressBook(bus)
         self._bus = bus
         self._store = store
         self._log = StatusLog(bus)
@@ -48,39 +49,13 @@ class LeaseWatch(Actor):
         self._looks = round(3 * self._grace)
         """Trouble that never ends makes nobody immortal: so many looks, a second apart, are enough in any case."""
         self._second_look = settings.server.lease_seconds / 3 + 0.3
-        self._micro_service = MicroService(bus, self)
         self.heartbeats = self.lost = 0
 
-    async def on_start(self) -> None:
-        await self._bus.consumer_ready(LEASE_WATCH.stream, LEASE_WATCH.name)
-        await self._micro_service.announce()
-        self.spawn(self._follow(), "follow")
-
-    async def on_stop(self) -> None:
-        await self._micro_service.withdraw()
-
     def details(self) -> dict[str, Any]:
-        consumer = f"{LEASE_WATCH.stream}/{LEASE_WATCH.name}"
-        return {"consumers": [consumer], "heartbeats": self.heartbeats, "lost": self.lost}
+        return {"heartbeats": self.heartbeats, "lost": self.lost}
 
-    async def _follow(self) -> None:
-        consumer = PullConsumer(
-            self._bus,
-            LEASE_WATCH.stream,
-            LEASE_WATCH.name,
-            keep_alive=LOST_ON_THE_WAY_SECONDS / 4,
-            made_again=True,
-        )
-        await Subscriber(self, self._bus, LEASE_WATCH.stream, decode_lease, self._told).follow(consumer)
-
-    async def _told(self, received: Received[Lease | LeaseExpired]) -> None:
-        for message in received.messages:
-            if isinstance(message, LeaseExpired):
-                await self._expired(message.server_id, received.delivery)
-            else:
-                await self._heard(message)
-
-    async def _heard(self, lease: Lease) -> None:
+    @on(Lease)
+    async def record_heartbeat(self, lease: Lease) -> None:
         measured = {
             "cpuUsage": f"{lease.cpu_usage:.1f}",
             "memoryUsage": f"{lease.memory_usage:.1f}",
@@ -106,7 +81,9 @@ class LeaseWatch(Actor):
             await self._store.touch(touches[start : start + TOUCHES])
         self.heartbeats += 1
 
-    async def _expired(self, server_id: str, delivery: Delivery) -> None:
+    @on(LeaseExpired)
+    async def declare_lost(self, expired: LeaseExpired, delivery: Delivery) -> None:
+        server_id = expired.server_id
         newest = await self._bus.last_message(LEASE_WATCH.stream, delivery.subject)
         if newest is not None and not is_marker(newest.headers):
             return  # it was heard from again
@@ -114,11 +91,11 @@ class LeaseWatch(Actor):
         # well. Nor could anybody renew while the stream had no leader.
         since = min(self._bus.steady_for, await self._bus.led_for(LEASE_WATCH.stream))
         if since < self._grace and delivery.attempt < self._looks:
-            raise Again(1.0)
+            raise Retry(1.0)
         if delivery.attempt == 1:
             # A machine that stood still (paused, swapping) wakes up to an expired lease and a server that renews it at
             # its next heartbeat: one more of those, before a whole hall is called disconnected.
-            raise Again(self._second_look)
+            raise Retry(self._second_look)
         server = await self._server(server_id)
         if server.incarnation is not None and server.status in ALIVE:
             about = {"server": server_id}
@@ -133,7 +110,7 @@ class LeaseWatch(Actor):
                 reason="SERVER_LOST",
             )
             message_id = f"lost:{server_id}:{delivery.sequence}"
-            await self._bus.publish(Outgoing(subjects.status_server(server_id), encode(lost), message_id))
+            await self._actors.tell(subjects.status_server(server_id), lost, message_id=message_id)
             self.lost += 1
             LEASE_EXPIRIES.inc()
 

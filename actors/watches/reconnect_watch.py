@@ -7,27 +7,22 @@ NATS sends an advisory, which a stream keeps for us.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from actors.runtime.actor.actor import Actor
-from actors.runtime.actor.micro_service import MicroService
-from actors.runtime.actor.subscriber import Received, Subscriber
+from actors.runtime.actor.actor import Actor, on
+from actors.runtime.actor.addresses import AddressBook
+from actors.runtime.actor.receiver import Batch, Consumer
 from actors.runtime.broker.connection import Bus, Outgoing
-from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
+from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.watches.metrics import ATTEMPTS, EXHAUSTED
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import Advisory, ReconnectWait, decode_advisory, decode_wait, wait_of
-from protocol.broker.streams import RECONNECT_EXHAUSTED, ladder_of, reconnect_watch
+from protocol.broker.streams import RECONNECT, RECONNECT_EXHAUSTED, ladder_of, reconnect_watch
 from protocol.errors import StateDamaged, StateLost, StateUnavailable
 from protocol.messages.base import Message
-from protocol.messages.codec import encode, encode_batches
 from protocol.messages.facts import ConnectionStatusCode, ReconnectAttempt, ReconnectExhausted
 from protocol.records import keys
 from protocol.rules.connection_state import READMITTED, REMOVED
@@ -38,11 +33,8 @@ log = logging.getLogger("examwire.reconnect_watch")
 GRACE_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Attempts:
-    """Examinees whose next attempt has begun, or who were back."""
-
-    deliveries: list[Delivery]
+class Attempts(Batch[ReconnectWait]):
+    """Examinees whose next attempt has begun, or who are back."""
 
 
 class ReconnectWatch(Actor):
@@ -51,58 +43,38 @@ class ReconnectWatch(Actor):
     kind = "reconnect-watch"
 
     def __init__(self, settings: Settings, bus: Bus, store: StateStore, name: str) -> None:
-        super().__init__(f"reconnect-watch.{name}")
+        super().__init__(f"reconnect-watch.{name}", bus)
         self._bus = bus
         self._store = store
         self._max_attempts = settings.reconnect.max_attempts
         self._ladder = ladder_of(self._max_attempts, settings.reconnect.backoff_seconds)
-        self._consumer = reconnect_watch(self._max_attempts, settings.reconnect.backoff_seconds)
-        self._grace = min(GRACE_SECONDS, self._ladder[0] / 4)
-        self._micro_service = MicroService(bus, self)
+        self._actors = AddressBook(bus)
+        self.receives = (
+            Consumer(
+                reconnect_watch(self._max_attempts, settings.reconnect.backoff_seconds),
+                decode_wait,
+                batch=Attempts,
+                handler_acks=True,
+                max_messages=1024,
+                first_delay=min(GRACE_SECONDS, self._ladder[0] / 4),
+            ),
+            Consumer(RECONNECT_EXHAUSTED, decode_advisory),
+        )
         self._unseen: type[Exception] | None = None
         self.attempts = self.exhausted = 0
 
-    async def on_start(self) -> None:
-        await self._bus.consumer_ready(self._consumer.stream, self._consumer.name)
-        await self._bus.consumer_ready(RECONNECT_EXHAUSTED.stream, RECONNECT_EXHAUSTED.name)
-        await self._micro_service.announce()
-        self.spawn(self._count(), "attempts")
-        self.spawn(self._give_up(), "exhausted")
-
-    async def on_stop(self) -> None:
-        await self._micro_service.withdraw()
-
     def details(self) -> dict[str, Any]:
-        consumers = [f"{one.stream}/{one.name}" for one in (self._consumer, RECONNECT_EXHAUSTED)]
-        return {"consumers": consumers, "attempts": self.attempts, "exhausted": self.exhausted, "ladder": self._ladder}
+        return {"attempts": self.attempts, "exhausted": self.exhausted, "ladder": self._ladder}
 
-    async def _count(self) -> None:
-        subscriber = Subscriber(self, self._bus, self._consumer.stream, decode_wait)
-        consumer = PullConsumer(
-            self._bus, self._consumer.stream, self._consumer.name, max_messages=1024, made_again=True
-        )
-        async for deliveries in consumer:
-            readable = await subscriber.readable(deliveries)
-            new = [received for received in readable if received.delivery.attempt == 1]
-            again = [received for received in readable if received.delivery.attempt > 1]
-            if again:
-                await subscriber.together(again, self._attempts)
-            if new:
-                self.spawn(self._after_grace(subscriber, new), "grace")
+    @on(Attempts)
+    async def count_attempts(self, attempts: Attempts) -> None:
+        """Publish the attempt that has begun for each examinee, and acknowledge those who are back.
 
-    async def _after_grace(
-        self, subscriber: Subscriber[ReconnectWait], received: list[Received[ReconnectWait]]
-    ) -> None:
-        """Who is back at once was never away for anybody; and a hall's losses go before its attempts."""
-        await asyncio.sleep(self._grace)
-        await subscriber.together(received, self._attempts)
-
-    async def _attempts(self, received: Sequence[Received[ReconnectWait]]) -> None:
-        """The next attempt of these has begun. Settled are those who were back; the others come again after it."""
-        began = time.perf_counter()
+        The others stay unacknowledged: after the next step of the backoff the broker delivers them again.
+        """
         by_plan: dict[str, list[Message]] = {}
         now = self._bus.clock.now()
-        waited_for = [(one.delivery, wait) for one in received for wait in one.messages]
+        waited_for = [(received.delivery, wait) for received in attempts.received for wait in received.messages]
         for (delivery, wait), over in zip(waited_for, await self._over(waited_for), strict=True):
             if over:
                 await delivery.ack()
@@ -125,13 +97,11 @@ class ReconnectWatch(Actor):
             )
         await self._bus.publish_surely(
             [
-                Outgoing(subjects.status_plan(plan_id, subjects.WATCH), payload)
+                outgoing
                 for plan_id, messages in by_plan.items()
-                for payload in encode_batches(messages)
+                for outgoing in Outgoing.batches(subjects.status_plan(plan_id, subjects.WATCH), messages)
             ]
         )
-        self.account_for(Attempts([one.delivery for one in received]), began)
-        self.handled += len(received) - 1  # a batch counts as its messages
 
     async def _over(self, waited_for: list[tuple[Delivery, ReconnectWait]]) -> list[bool]:
         """Which of these outages are over. With Redis away: none, as far as we know; the rules fence the attempt."""
@@ -159,14 +129,10 @@ class ReconnectWatch(Actor):
         await self._bus.publish_surely(newer)
         return over
 
-    async def _give_up(self) -> None:
-        consumer = PullConsumer(self._bus, RECONNECT_EXHAUSTED.stream, RECONNECT_EXHAUSTED.name, made_again=True)
-        subscriber = Subscriber(self, self._bus, RECONNECT_EXHAUSTED.stream, decode_advisory, self._exhausted)
-        await subscriber.follow(consumer)
-
-    async def _exhausted(self, received: Received[Advisory]) -> None:
-        (advisory,) = received.messages
-        stored = await self._bus.message_at(self._consumer.stream, advisory.stream_seq)
+    @on(Advisory)
+    async def declare_exhausted(self, advisory: Advisory) -> None:
+        """Publish that all attempts of an examinee are used up."""
+        stored = await self._bus.message_at(RECONNECT.name, advisory.stream_seq)
         if stored is None or not stored.payload:
             return  # gone: a newer loss has replaced it, and has its own attempts
         wait = wait_of(stored.subject, stored.payload)
@@ -177,7 +143,7 @@ class ReconnectWatch(Actor):
             timestamp=format_time(self._bus.clock.now()),
         )
         address = subjects.status_plan(wait.plan_id, subjects.WATCH)
-        await self._bus.publish_surely([Outgoing(address, encode(message), f"exhausted:{message.loss_version}")])
+        await self._actors.tell(address, message, message_id=f"exhausted:{message.loss_version}")
         self.exhausted += 1
         about = {"plan": wait.plan_id, "examinee": wait.examinee_id, "version": message.loss_version}
         log.info("%s: all attempts of %s are used up", self.address, wait.examinee_id, extra=about)

@@ -31,8 +31,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from actors.runtime.actor.actor import Actor
-from actors.runtime.actor.micro_service import MicroService
+from actors.runtime.actor.service import Service
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, require_secret_beyond_loopback
 from actors.runtime.config.tls import ServerTls
@@ -87,7 +86,7 @@ class HttpRequest:
     examinee_id: str | None
 
 
-class WebServer(Actor):
+class WebServer(Service):
     """Serves HTTP on `web.host`:`web.port`; `.url` is its address once started.
 
     Raises `RoleFailed` from its start when the port is taken, `ConfigurationError` when it would listen beyond
@@ -97,7 +96,7 @@ class WebServer(Actor):
     kind = "web-server"
 
     def __init__(self, settings: Settings, bus: Bus, store: StateStore) -> None:
-        super().__init__(f"web-server.{uuid.uuid4().hex[:8]}")
+        super().__init__(f"web-server.{uuid.uuid4().hex[:8]}", bus)
         self.settings = settings
         self.bus = bus
         self.store = store
@@ -116,7 +115,6 @@ class WebServer(Actor):
         self._tally = Tally(log, self.address)
         self._http: HttpServer | None = None
         self._serving: asyncio.Task[None] | None = None
-        self._micro_service = MicroService(bus, self)
         self._app = Starlette(
             routes=[
                 # `:path`, so that an id with a slash in it is told what is wrong with it instead of "not found".
@@ -180,7 +178,6 @@ class WebServer(Actor):
         self.spawn(self._endpoints.follow(), "endpoints")
         if tls is not None:
             self.spawn(tls.follow(), "certificate")
-        await self._micro_service.announce()
         log.info("%s serves on %s", self.address, self.url)
 
     async def on_stop(self) -> None:
@@ -195,7 +192,6 @@ class WebServer(Actor):
                 await asyncio.wait(set(self._http.server_state.tasks), timeout=1)
         await self.uploads.close()
         self.captures.close()
-        await self._micro_service.withdraw()
 
     async def _tidy(self) -> None:
         """Now and then: remove leftovers, pictures that were replaced, and those that are too old."""
@@ -248,14 +244,14 @@ class WebServer(Actor):
                 stopping = Problem(503, ErrorCode.UNAVAILABLE, "the web server is stopping", headers=RETRY_AFTER)
                 await stopping.response()(scope, receive, sent)
         except Exception as error:  # Starlette has answered it with our 500, and raised it again for us to see
-            self.remember(error)
+            self.record_failure(error)
             log.exception("%s: a request failed", self.address)
         finally:
             route = getattr(scope.get("endpoint"), "__name__", "other")
             method = scope["method"] if scope["method"] in _METHODS else "other"
             REQUESTS.labels(route, method, str(status)).observe(time.perf_counter() - began)
             ids = scope.get("path_params", {})
-            self.account_for(HttpRequest(method, route, status, ids.get("plan_id"), ids.get("examinee_id")), began)
+            self.count_handled(HttpRequest(method, route, status, ids.get("plan_id"), ids.get("examinee_id")), began)
 
     def _is_cross_site(self, scope: Scope) -> bool:
         peer = scope["client"][0] if scope.get("client") else ""

@@ -1,4 +1,16 @@
-"""Actors: an address, a bounded mailbox, handlers declared by message type, an inspection.
+"""Actors: an address, a bounded mailbox, handlers declared by message type, a supervisor.
+
+    class Greeter(Actor):
+        kind = "greeter"
+        receives = (Consumer(GREETINGS, decode_greeting),)  # see `actors.runtime.actor.receiver`
+
+        @on(Greeting)
+        async def greet(self, greeting: Greeting) -> str: ...
+
+    greeter = Greeter("greeter.1", bus)
+    await greeter.start()
+    greeter.tell(Greeting("hello"))  # into its mailbox; `actors.runtime.actor.addresses` reaches other processes
+    answer = await greeter.ask(Greeting("hello"))
 
 An idle actor costs no task: its mailbox is drained by a callback that the first message schedules, and by a task
 only while a handler awaits. Handlers of one actor never overlap.
@@ -8,38 +20,29 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import itertools
-import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from functools import partial
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_type_hints
 
-from actors.runtime.actor.ending import end_tasks
 from actors.runtime.actor.mailbox import Mailbox
-from actors.runtime.actor.registry import ACTORS
-from actors.runtime.actor.tail import TailFeed
-from actors.runtime.config.masking import masked
-from actors.runtime.telemetry.metrics import FAILURES
-from protocol.errors import ErrorCode, ExamwireError, ProtocolError
-from protocol.messages.inspection import Inspection
-from protocol.messages.operator_requests import Done, Request
-from protocol.times import format_time
+from actors.runtime.actor.receiver import ActorStopped, Batch, Consumer, Receiver, Requests
+from actors.runtime.actor.service import Service
+from actors.runtime.broker.connection import Bus, Respond
+from actors.runtime.broker.consumers.consumer import Delivery
 
-log = logging.getLogger("examwire.actor")
+__all__ = ["Actor", "ActorStopped", "on"]
 
-STOP_SECONDS = 10.0
-
-Handler = Callable[[Any, Any], Any]
+Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)
 
 
-class ActorStopped(ExamwireError):
-    """The actor is not running (any more); what was asked of it has no answer."""
-
-
 def on(message_type: type) -> Callable[[H], H]:
-    """Declare a method as the handler of `message_type`. A second handler for a type fails at import."""
+    """Declare a method as the handler of `message_type`. A second handler for a type fails at import.
+
+    A handler takes the message and, where it wants it, the `Delivery` that has brought the message.
+    """
 
     def declare(handler: H) -> H:
         handler.__dict__["_handles"] = message_type
@@ -48,29 +51,49 @@ def on(message_type: type) -> Callable[[H], H]:
     return declare
 
 
+class _Handler(NamedTuple):
+    method: Handler
+    takes_delivery: bool
+
+
 def _declared_type(method: object) -> type | None:
     declared = getattr(method, "_handles", None)
     return declared if isinstance(declared, type) else None
+
+
+def _checked(name: str, method: Handler, message_type: type) -> _Handler:
+    """The handler, if its signature fits what it is declared for. Raises `TypeError`."""
+    parameters = list(inspect.signature(method).parameters)
+    if len(parameters) not in (2, 3):
+        raise TypeError(f"{name}: a handler takes self and one message, and perhaps its delivery")
+    hints = get_type_hints(method)
+    if (hint := hints.get(parameters[1])) != message_type:
+        raise TypeError(f"{name}: declared on {message_type.__name__}, annotated {hint}")
+    if len(parameters) == 3 and (hint := hints.get(parameters[2])) != Delivery:
+        raise TypeError(f"{name}: the second parameter of a handler is the Delivery, annotated {hint}")
+    return _Handler(method, takes_delivery=len(parameters) == 3)
 
 
 @dataclass(slots=True)
 class _Envelope:
     message: Any
     reply: asyncio.Future[Any] | None = None
+    delivery: Delivery | None = None
+    fails_actor: bool = True
     work: Awaitable[Any] | None = None
     began: float = 0.0
 
 
-class Actor:
-    """Base of all actors. Subclasses declare handlers with `@on(Type)` and may override the three hooks."""
+class Actor(Service):
+    """Base of all actors. Subclasses declare handlers with `@on(Type)`, and in `receives` what is pulled for them.
+
+    `receives` is on the class, or set in `__init__` where it depends on settings.
+    """
 
     kind: ClassVar[str] = "actor"
     mailbox_capacity: ClassVar[int] = 1024
-    _handlers: ClassVar[dict[type, Handler]] = {}
-    _serials: ClassVar[Iterator[int]] = itertools.count(1)
-
-    tap: TailFeed | None = None
-    """While somebody tails this actor (`Presence` sets it); else it costs one look at this attribute a message."""
+    receives: tuple[Consumer[Any] | Requests, ...] = ()
+    _handlers: ClassVar[dict[type, _Handler]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -82,82 +105,45 @@ class Actor:
                 continue
             if message_type in declared:
                 raise TypeError(f"{cls.__name__}.{name}: a second handler for {message_type.__name__}")
-            parameters = list(inspect.signature(method).parameters)
-            if len(parameters) != 2:
-                raise TypeError(f"{cls.__name__}.{name}: a handler takes self and one message")
-            hint = get_type_hints(method).get(parameters[1])
-            if hint != message_type:
-                raise TypeError(f"{cls.__name__}.{name}: declared on {message_type.__name__}, annotated {hint}")
             declared.add(message_type)
-            handlers[message_type] = method
+            handlers[message_type] = _checked(f"{cls.__name__}.{name}", method, message_type)
         cls._handlers = handlers
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.serial = next(self._serials)
-        """Grows with every actor of this process: the order in which lists of actors are paged through."""
+    def __init__(self, address: str, bus: Bus | None = None) -> None:
+        super().__init__(address, bus)
         self.mailbox: Mailbox[_Envelope] = Mailbox(self.mailbox_capacity)
-        self.started_at: float | None = None
-        self.handled = self.failed = self.restarts = 0
-        self.last_error: str | None = None
-        self.last_error_at: float | None = None
         self._draining = False
-        self._stopping = False
         self._work: asyncio.Task[None] | None = None
         self._in_hand: _Envelope | None = None
-        self._loops: set[asyncio.Task[None]] | None = None
-        self._on_failure: Callable[[Actor, BaseException], None] | None = None
-        self.end_role: Callable[[], None] | None = None
-        """Set by the supervisor: have the whole process end in good order."""
-
-    # -- hooks ---------------------------------------------------------------------------------------
-
-    async def on_start(self) -> None:
-        """Acquire what the actor needs; messages are handled after it has returned."""
-
-    async def on_stop(self) -> None:
-        """Release it. Called once, also after a failure."""
-
-    def about(self) -> dict[str, str]:
-        """What log lines of this actor are about (`actors.runtime.telemetry.logs.FIELDS`)."""
-        return {}
-
-    def details(self) -> dict[str, Any]:
-        """What an inspection of this kind of actor should say besides the usual (JSON-ready).
-
-        `consumers` names the durable consumers that it reads (`STREAM/consumer`): what waits there is its backlog.
-        """
-        return {}
-
-    def child(self, address: str) -> Actor | None:
-        """The actor at `address` that lives within this one and is on the bus only through it."""
-        return None
-
-    async def control(self, request: Request) -> Done:
-        """Do what an operator asks (`protocol.messages.operator_requests`). Raises `ProtocolError` for what this
-        actor does not do."""
-        raise ProtocolError(ErrorCode.NOT_ALLOWED, f"a {self.kind} does not {request.type}", "type")
 
     # -- life ----------------------------------------------------------------------------------------
 
-    async def start(self, on_failure: Callable[[Actor, BaseException], None] | None = None) -> None:
-        """Start the actor. `on_failure` is told once when a handler or a loop of the actor raises."""
-        self._on_failure = on_failure
-        await self.on_start()
-        self.started_at = time.time()
-        ACTORS.arrive(self)
+    async def start(self, on_failure: Callable[[Service, BaseException], None] | None = None) -> None:
+        """Start the actor: when it is ready and its consumers exist, it is announced and its messages are handled."""
+        await super().start(on_failure)
         self._schedule()
+        for consumer in self._consumers():
+            assert self._broker is not None, f"{self.kind} receives {consumer.name} and has no bus"
+            self.spawn(Receiver(self, self._broker, consumer).run(), f"receive {consumer.name}")
+
+    async def announce_on_bus(self) -> None:
+        """Wait until the consumers exist (the queue server makes them), and announce the actor on the bus."""
+        for consumer in self._consumers():
+            assert self._broker is not None, f"{self.kind} receives {consumer.name} and has no bus"
+            await self._broker.consumer_ready(consumer.spec.stream, consumer.spec.name)
+        await super().announce_on_bus()
 
     async def stop(self) -> None:
-        """Stop: the handler at work is cancelled, pending asks fail with `ActorStopped`. Harmless when repeated."""
-        if self._stopping:
-            return
-        self._stopping = True
-        ACTORS.leave(self)
-        current = asyncio.current_task()
-        tasks = [task for task in (self._work, *(self._loops or ())) if task is not None and task is not current]
-        if not await end_tasks(tasks, STOP_SECONDS):
-            log.error("%s: something that it does goes on after a stop", self.address)
+        """Stop: the handler at work is cancelled, pending asks fail with `ActorStopped`. Harmless when repeated.
+
+        What a consumer has brought and no handler has finished is not acknowledged, so it is delivered again.
+        """
+        await super().stop()
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [*super()._tasks(), self._work] if self._work is not None else super()._tasks()
+
+    def _stopped(self, current: asyncio.Task[Any] | None) -> None:
         unanswered = self.mailbox.drain()
         if self._in_hand is not None and self._work is not current:
             unanswered.append(self._in_hand)
@@ -166,40 +152,17 @@ class Actor:
         for envelope in unanswered:
             if envelope.reply is not None and not envelope.reply.done():
                 envelope.reply.set_exception(ActorStopped(f"{self.address} has stopped"))
-        await self.on_stop()
 
-    @property
-    def running(self) -> bool:
-        return self.started_at is not None and not self._stopping
+    def _consumers(self) -> list[Consumer[Any]]:
+        return [declared for declared in self.receives if isinstance(declared, Consumer)]
 
-    def spawn(self, loop: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run a loop beside the handlers until the actor stops; when it raises, the actor has failed."""
-        if self._loops is None:
-            self._loops = set()
-        task = asyncio.get_running_loop().create_task(loop, name=f"{self.address}:{name}")
-        self._loops.add(task)
-        task.add_done_callback(self._loop_ended)
-        return task
-
-    def _loop_ended(self, task: asyncio.Task[None]) -> None:
-        assert self._loops is not None
-        self._loops.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        self.remember(error)
-        if self._stopping:
-            return
-        log.error("%s failed: %s", self.address, self.last_error, exc_info=error, extra=self.about())
-        if self._on_failure is not None:
-            self._on_failure(self, error)
-
-    def remember(self, error: BaseException) -> None:
-        """Count a failure and keep it for inspections."""
-        FAILURES.labels(self.kind).inc()
-        self.failed += 1
-        self.last_error, self.last_error_at = masked(f"{type(error).__name__}: {error}")[:500], time.time()
+    def endpoints(self) -> Mapping[str, tuple[str, Respond]]:
+        """The requests that `receives` declares."""
+        return {
+            requests.name: (requests.subject, partial(requests.answer, self))
+            for requests in self.receives
+            if isinstance(requests, Requests)
+        }
 
     # -- messages ------------------------------------------------------------------------------------
 
@@ -208,7 +171,8 @@ class Actor:
         self._post(_Envelope(message))
 
     async def put(self, message: Any) -> None:
-        """`tell`, waiting for room in the mailbox: backpressure for whoever produces messages."""
+        """Put a message into the mailbox when there is room: backpressure for the sender, which must not be an actor
+        that others wait for."""
         await self.mailbox.wait_for_room()
         self.tell(message)
 
@@ -222,11 +186,24 @@ class Actor:
         async with asyncio.timeout(timeout):
             return await reply
 
+    async def process(self, message: Any, delivery: Delivery | None = None) -> Any:
+        """Have a message handled that a consumer has brought: wait for room, then for the handler.
+
+        Raises what the handler raised, which does not fail the actor (`Receiver` decides), or `ActorStopped`.
+        """
+        await self.mailbox.wait_for_room()
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._post(_Envelope(message, reply, delivery, fails_actor=False))
+        return await reply
+
     def _post(self, envelope: _Envelope) -> None:
         if self._stopping:
             raise ActorStopped(f"{self.address} has stopped")
-        if type(envelope.message) not in self._handlers:
+        handler = self._handlers.get(type(envelope.message))
+        if handler is None:
             raise TypeError(f"{self.kind} has no handler for {type(envelope.message).__name__}")
+        if handler.takes_delivery and envelope.delivery is None:
+            raise TypeError(f"{self.kind} handles {type(envelope.message).__name__} only with its delivery")
         self.mailbox.put_nowait(envelope)
         self._schedule()
 
@@ -240,8 +217,13 @@ class Actor:
             envelope = self.mailbox.get_nowait()
             if self.tap is not None:
                 envelope.began = time.perf_counter()
+            method, takes_delivery = self._handlers[type(envelope.message)]
             try:
-                result = self._handlers[type(envelope.message)](self, envelope.message)
+                result = (
+                    method(self, envelope.message, envelope.delivery)
+                    if takes_delivery
+                    else method(self, envelope.message)
+                )
             except Exception as error:
                 self._settle_failure(envelope, error)
                 continue
@@ -270,43 +252,27 @@ class Actor:
         self._drain()
 
     def _settle(self, envelope: _Envelope, value: Any) -> None:
-        self.handled += 1
+        message = envelope.message
+        self.handled += message.count if isinstance(message, Batch) else 1
         if self.tap is not None:
-            self.tap.handled(envelope.message, envelope.began)
+            self.tap.handled(message, envelope.began)
         if envelope.reply is not None and not envelope.reply.done():
             envelope.reply.set_result(value)
 
     def _settle_failure(self, envelope: _Envelope, error: Exception) -> None:
-        if self.tap is not None:
-            self.tap.handled(envelope.message, envelope.began, error)
+        self.show(envelope.message, error, envelope.began)
         if envelope.reply is not None and not envelope.reply.done():
             envelope.reply.set_exception(error)
-        self._fail(error)
+        if envelope.fails_actor:
+            self._fail(error)
 
-    def account_for(self, message: object, began: float, error: BaseException | None = None) -> None:
-        """Count, and show to a tail, what was handled without the mailbox. `began` by `time.perf_counter()`."""
-        self.handled += 1
+    def show(self, message: object, error: Exception, began: float | None = None) -> None:
+        """Show a message that failed to those who tail the actor. `began`: `time.perf_counter()`, by default now."""
         if self.tap is not None:
-            self.tap.handled(message, began, error)
+            self.tap.handled(message, time.perf_counter() if began is None else began, error)
 
     # -- inspection ----------------------------------------------------------------------------------
 
-    def inspection(self) -> Inspection:
-        """What this actor is, since when, and how it is doing."""
-        mailbox = self.mailbox.statistics()
-        return Inspection(
-            address=self.address,
-            kind=self.kind,
-            since=format_time(self.started_at or time.time()),
-            state="stopping" if self._stopping else "running" if self.started_at else "starting",
-            mailbox_depth=mailbox.depth,
-            mailbox_capacity=mailbox.capacity,
-            mailbox_peak=mailbox.peak,
-            mailbox_refused=mailbox.refused,
-            handled=self.handled,
-            failed=self.failed,
-            restarts=self.restarts,
-            last_error=self.last_error,
-            last_error_at=format_time(self.last_error_at) if self.last_error_at is not None else None,
-            details=self.details(),
-        )
+    def _details(self) -> dict[str, Any]:
+        consumers = [consumer.name for consumer in self._consumers()]
+        return {"consumers": consumers, **self.details()} if consumers else self.details()

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from actors.runtime import VERSION
-from actors.runtime.actor.actor import Actor
 from actors.runtime.actor.process_facts import answer_process_facts
 from actors.runtime.actor.tail import TailFeed
 from actors.runtime.broker.connection import Bus, Respond
@@ -18,38 +17,34 @@ from protocol.messages.codec import encode
 from protocol.messages.frames import error_frame
 from protocol.messages.operator_requests import REQUESTS, Done, Drain, Kick, Stop, Tail
 
+if TYPE_CHECKING:
+    from actors.runtime.actor.service import Service
+
 log = logging.getLogger("examwire.presence")
 
 STOP_AFTER_SECONDS = 0.1  # the answer goes out first
 
 
 class MicroService:
-    """Announces one actor. `inspect` overrides the plain answer; `endpoints`: name to (subject, handler)."""
+    """Announces one actor, answers its inspections, and passes on what operators ask of it."""
 
-    def __init__(
-        self,
-        bus: Bus,
-        actor: Actor,
-        *,
-        inspect: Respond | None = None,
-        endpoints: Mapping[str, tuple[str, Respond]] | None = None,
-    ) -> None:
+    def __init__(self, bus: Bus, actor: Service) -> None:
         self._bus = bus
         self._actor = actor
-        self._inspect = inspect or self._plain
-        self._endpoints = endpoints or {}
         self._service: object | None = None
         self._tails: set[asyncio.Task[None]] = set()
         self.subject = subjects.inspect(f"{actor.kind}-{secrets.token_hex(6)}")
 
     async def announce(self) -> None:
-        """Be listed and answer, until `withdraw`."""
+        """List the actor and answer for it, until `withdraw`. Harmless when repeated."""
+        if self._service is not None:
+            return
         actor = self._actor
         endpoints: dict[str, tuple[str, Respond]] = {
-            "inspect": (self.subject, self._inspect),
+            "inspect": (self.subject, actor.inspect),
             "control": (subjects.control(actor.address), self._control),
             "process": (f"{self.subject}.process", answer_process_facts),
-            **self._endpoints,
+            **actor.endpoints(),
         }
         self._service = await self._bus.add_service(
             actor.kind,
@@ -83,7 +78,7 @@ class MicroService:
             try:
                 return await respond(payload)
             except Exception as error:
-                self._actor.remember(error)
+                self._actor.record_failure(error)
                 log.exception("%s: a request failed: %r", self._actor.address, payload[:200])
                 return encode(error_frame(ProtocolError(ErrorCode.UNAVAILABLE, f"failed: {type(error).__name__}")))
 
@@ -121,11 +116,8 @@ class MicroService:
             task.add_done_callback(self._tails.discard)
         return Done(text=f"{actor.address} is tailed", details={"kind": actor.kind, "handled": actor.handled})
 
-    async def _run(self, actor: Actor, tap: TailFeed) -> None:
+    async def _run(self, actor: Service, tap: TailFeed) -> None:
         try:
             await tap.run()
         finally:
             actor.tap = None
-
-    async def _plain(self, _request: bytes) -> bytes:
-        return self._actor.inspection().model_dump_json(by_alias=True).encode()

@@ -16,17 +16,17 @@ from prometheus_client.registry import Collector
 from actors.runtime.telemetry.metrics import FAILURES, REGISTRY, RESTARTS
 
 if TYPE_CHECKING:
-    from actors.runtime.actor.actor import Actor
+    from actors.runtime.actor.service import Service
 
 
 class ActorRegistry(Collector):
     """`arrive` and `leave` are called by every actor at its start and its stop."""
 
     def __init__(self) -> None:
-        self._living: dict[str, WeakSet[Actor]] = {}
+        self._living: dict[str, WeakSet[Service]] = {}
         self._handled_before: dict[str, int] = {}
 
-    def arrive(self, actor: Actor) -> None:
+    def arrive(self, actor: Service) -> None:
         """It has started."""
         living = self._living.get(actor.kind)
         if living is None:
@@ -35,14 +35,14 @@ class ActorRegistry(Collector):
                 trouble.labels(actor.kind)  # at 0: a counter that begins with 1 has not increased
         living.add(actor)
 
-    def leave(self, actor: Actor) -> None:
+    def leave(self, actor: Service) -> None:
         """It has stopped; what it handled still counts. Harmless when it never arrived."""
         living = self._living.get(actor.kind)
         if living is not None and actor in living:
             living.remove(actor)
             self._handled_before[actor.kind] = self._handled_before.get(actor.kind, 0) + actor.handled
 
-    def living(self, kind: str) -> list[Actor]:
+    def living(self, kind: str) -> list[Service]:
         """The actors of a kind."""
         return list(self._living.get(kind, ()))
 
@@ -62,7 +62,7 @@ class ActorRegistry(Collector):
             total, depth, fullest = self._handled_before.get(kind, 0), 0, 0.0
             for actor in living:
                 total += actor.handled
-                if held := len(actor.mailbox):
+                if actor.mailbox is not None and (held := len(actor.mailbox)):
                     depth += held
                     fullest = max(fullest, held / actor.mailbox.capacity)
             actors.add_metric([kind], len(living))

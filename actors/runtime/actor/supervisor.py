@@ -8,26 +8,29 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
-from actors.runtime.actor.actor import Actor
+from actors.runtime.actor.service import Service
 from actors.runtime.telemetry.metrics import RESTARTS
 from protocol.errors import RoleFailed
 
 log = logging.getLogger("examwire.supervisor")
 
+S = TypeVar("S", bound=Service)
+S_co = TypeVar("S_co", bound=Service, covariant=True)
+
 Restart = Literal["permanent", "transient", "temporary"]
 
 
 @dataclass(frozen=True, slots=True)
-class ChildSpec:
+class ChildSpec(Generic[S_co]):
     """How to make an actor and when to make it again.
 
     permanent: always restarted. transient: restarted unless the error is a `RoleFailed`. temporary: never.
     """
 
     name: str
-    factory: Callable[[], Actor]
+    factory: Callable[[], S_co]
     restart: Restart = "permanent"
 
 
@@ -73,16 +76,16 @@ class Supervisor:
     def __init__(self, name: str, intensity: Intensity | None = None) -> None:
         self.name = name
         self.intensity = intensity or Intensity()
-        self.children: dict[str, Actor] = {}
-        self._specs: dict[str, ChildSpec] = {}
+        self.children: dict[str, Service] = {}
+        self._specs: dict[str, ChildSpec[Service]] = {}
         self._restarts = Restarts(self.intensity)
         self._counts: dict[str, int] = {}
-        self._failed: set[Actor] = set()
+        self._failed: set[Service] = set()
         self._restarting: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = False
 
-    async def start_child(self, spec: ChildSpec) -> Actor:
+    async def start_child(self, spec: ChildSpec[S]) -> S:
         """Start a child; an error in its start is the caller's (it is not restarted)."""
         actor = spec.factory()
         before = self.children.get(spec.name)
@@ -95,7 +98,7 @@ class Supervisor:
         await actor.start(lambda failed, error: self._child_failed(spec, failed, error))
         return actor
 
-    def _child_failed(self, spec: ChildSpec, actor: Actor, error: BaseException) -> None:
+    def _child_failed(self, spec: ChildSpec[Service], actor: Service, error: BaseException) -> None:
         if self._stopping or self.children.get(spec.name) is not actor or actor in self._failed:
             return
         self._failed.add(actor)  # it keeps its place in the order until the next one takes it
@@ -103,7 +106,7 @@ class Supervisor:
         self._restarting.add(task)
         task.add_done_callback(self._restarting.discard)
 
-    async def _replace(self, spec: ChildSpec, failed: Actor, error: BaseException) -> None:
+    async def _replace(self, spec: ChildSpec[Service], failed: Service, error: BaseException) -> None:
         while True:
             await self._stop_child(spec.name, failed)
             self._failed.discard(failed)
@@ -133,11 +136,11 @@ class Supervisor:
             except Exception as start_error:
                 log.exception("%s: %s did not start", self.name, spec.name)
                 failed, error = self.children[spec.name], start_error
-                failed.remember(error)
+                failed.record_failure(error)
                 continue
             return
 
-    async def _stop_child(self, name: str, actor: Actor) -> None:
+    async def _stop_child(self, name: str, actor: Service) -> None:
         try:
             await actor.stop()
         except Exception:

@@ -18,6 +18,8 @@ from actors.runtime.broker.nats_client import NatsClient, looked_at
 from actors.runtime.broker.refusals import Refusals
 from actors.runtime.telemetry.metrics import PUBLISH_FAILURES, PUBLISH_REFUSALS, PUBLISHES
 from protocol.errors import BrokerUnavailable, NotAnswered, NotPermitted, StreamFull, WrongLastSequence
+from protocol.messages.base import Message
+from protocol.messages.codec import encode, encode_batches, join
 
 log = logging.getLogger("examwire.bus")
 
@@ -41,12 +43,32 @@ class PubAck:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to publish. `message_id` makes a retry within the stream's duplicate window have no effect."""
+    """A payload to publish. `message_id` makes a retry within the stream's duplicate window have no effect.
+
+    Outgoing.of(subjects.status_server("SOCK001"), status, message_id="lost:1")
+    Outgoing.batches(subjects.status_plan("P001"), facts)
+    """
 
     subject: str
     payload: bytes
     message_id: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        subject: str,
+        *messages: Message,
+        message_id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Outgoing:
+        """One payload of these messages: a lone message as it is, several as an array."""
+        return cls(subject, join([encode(message) for message in messages]), message_id, headers or {})
+
+    @classmethod
+    def batches(cls, subject: str, messages: Sequence[Message]) -> list[Outgoing]:
+        """These messages in the fewest payloads of at most 256 messages and 256 KiB each."""
+        return [cls(subject, payload) for payload in encode_batches(messages)]
 
     def all_headers(self) -> dict[str, str] | None:
         headers = dict(self.headers)

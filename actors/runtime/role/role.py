@@ -16,6 +16,7 @@ import uvloop
 
 from actors.runtime.actor.ending import end_tasks
 from actors.runtime.actor.process_facts import raise_fd_limit
+from actors.runtime.actor.service import Service
 from actors.runtime.actor.supervisor import ChildSpec, Supervisor
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
@@ -32,7 +33,7 @@ CLOSE_SECONDS = 5.0
 GUARD_SECONDS = 45.0
 """More than all deadlines together; what has not stopped by then never will."""
 
-MakeChildren = Callable[[Bus, StateStore], Sequence[ChildSpec]]
+MakeChildren = Callable[[Bus, StateStore], Sequence[ChildSpec[Service]]]
 Ready = Callable[[Supervisor], Awaitable[None]]
 
 

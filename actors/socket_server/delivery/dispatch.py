@@ -7,7 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from actors.runtime.actor.actor import Actor, ActorStopped
-from actors.runtime.actor.subscriber import Received, Subscriber
+from actors.runtime.actor.receiver import Received
+from actors.runtime.actor.subscriber import Subscriber
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.sessions.examinee_session import ExamineeSession
@@ -38,7 +39,7 @@ class Dispatcher:
         self._clients = clients
         self._log_end = log_end
         self._say_ready = say_ready
-        self._subscriber = Subscriber(server, bus, SOCKET.name, decode_socket, self._dispatch, counted=False)
+        self._subscriber = Subscriber(server, bus, SOCKET.name, decode_socket, self._dispatch)
 
     async def hand_over(self, delivery: Delivery) -> None:
         """Hand over and settle. What is for nobody here is dropped; what is none goes to the dead letters."""

@@ -10,10 +10,13 @@ from typing import Any
 from nats.aio.msg import Msg
 
 from actors.queue_server.server import QueueServer
+from actors.runtime.actor.actor import on
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from cli.local.engines import free_port
 from protocol.broker import subjects
+from protocol.errors import ProtocolError
+from protocol.messages.server_messages import QueueCreate, QueueCreated
 from tests.integration.start_up.support import filters_of, quick, record_of
 from tests.integration.support.system import System, eventually
 
@@ -32,9 +35,10 @@ class Watched(QueueServer):
         self._look = look
         super().__init__(settings, bus)
 
-    async def _requested(self, payload: bytes) -> bytes:
+    @on(QueueCreate)
+    async def look_and_create(self, request: QueueCreate) -> QueueCreated | ProtocolError:
         await self._look()
-        return await super()._requested(payload)
+        return await self.create(request)
 
 
 async def test_every_step_comes_in_the_order_of_the_document(bus: Bus, settings: Settings) -> None:

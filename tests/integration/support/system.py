@@ -8,14 +8,14 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from actors.queue_server.server import QueueServer
-from actors.runtime.actor.actor import Actor
+from actors.runtime.actor.service import Service
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import issue_token
@@ -30,6 +30,7 @@ from protocol.messages.frames import Role
 from protocol.records import keys
 
 Frame = dict[str, Any]
+S = TypeVar("S", bound=Service)
 
 
 async def eventually(condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 20.0) -> Any:
@@ -124,7 +125,7 @@ class System:
         self.settings = settings
         self._settings_of = settings_of or (lambda _name: settings)  # whose connection the actor of this name has
         self._server_ids = servers
-        self.actors: dict[str, Actor] = {}
+        self.actors: dict[str, Service] = {}
         self._buses: dict[str, Bus] = {}
         self.clients: list[RawClient] = []
         self.failures: list[BaseException] = []
@@ -155,17 +156,16 @@ class System:
             await self.stop(name)
         await self.store.close()
 
-    async def start(self, name: str, make: Callable[[Bus], Actor]) -> Actor:
+    async def start(self, name: str, make: Callable[[Bus], S]) -> S:
         """Start an actor with a connection of its own."""
         bus = self._buses[name] = await Bus.connect(self._settings_of(name), name)
-        actor = self.actors[name] = make(bus)
+        actor = make(bus)
+        self.actors[name] = actor
         await actor.start(lambda _, error: self.failures.append(error))
         return actor
 
     async def start_server(self, server_id: str) -> SocketServer:
-        actor = await self.start(server_id, lambda bus: SocketServer(self.settings, bus, self.store, server_id))
-        assert isinstance(actor, SocketServer)
-        return actor
+        return await self.start(server_id, lambda bus: SocketServer(self.settings, bus, self.store, server_id))
 
     async def stop(self, name: str) -> None:
         """Stop an actor in good order."""

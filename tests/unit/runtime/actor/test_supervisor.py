@@ -53,7 +53,13 @@ def diary() -> Diary:
     return Diary()
 
 
-def spec(name: str, diary: Diary, restart: Restart = "permanent") -> ChildSpec:
+def child(supervisor: Supervisor, name: str) -> Worker:
+    actor = supervisor.children[name]
+    assert isinstance(actor, Worker)
+    return actor
+
+
+def spec(name: str, diary: Diary, restart: Restart = "permanent") -> ChildSpec[Worker]:
     return ChildSpec(name, lambda: Worker(name, diary), restart)
 
 
@@ -105,7 +111,7 @@ async def test_restarts_wait_longer_and_longer_up_to_a_limit(diary: Diary) -> No
     waited: list[float] = []
     for restart in range(1, 5):
         began = time.monotonic()
-        supervisor.children["a"].tell(Fail(RuntimeError("boom")))
+        child(supervisor, "a").tell(Fail(RuntimeError("boom")))
         await until(lambda expected=restart: diary.count("a starts") == expected + 1)  # type: ignore[misc]
         await until(lambda: "a" in supervisor.children and supervisor.children["a"].running)
         waited.append(time.monotonic() - began)
@@ -120,7 +126,7 @@ async def test_more_failures_than_the_intensity_allows_escalate_as_role_failed(d
     waiting = asyncio.create_task(supervisor.wait())
     for number in range(4):
         await until(lambda: "b" in supervisor.children and supervisor.children["b"].running)
-        supervisor.children["b"].tell(Fail(RuntimeError(f"boom {number}")))
+        child(supervisor, "b").tell(Fail(RuntimeError(f"boom {number}")))
         await until(lambda expected=number: diary.count("b stops") == expected + 1)  # type: ignore[misc]
     with pytest.raises(RoleFailed, match=r"the role: b failed 4 times within 60 s, last with RuntimeError: boom 3"):
         await asyncio.wait_for(waiting, 20)
@@ -134,7 +140,7 @@ async def test_failures_far_apart_do_not_escalate(diary: Diary) -> None:
     supervisor = Supervisor("s", Intensity(restarts=1, period=0.02, backoff=0.001, backoff_max=0.001))
     await supervisor.start_child(spec("a", diary))
     for number in range(1, 4):
-        supervisor.children["a"].tell(Fail(RuntimeError("boom")))
+        child(supervisor, "a").tell(Fail(RuntimeError("boom")))
         await until(lambda expected=number: diary.count("a starts") == expected + 1)  # type: ignore[misc]
         restarted = time.monotonic()
         await until(lambda since=restarted: time.monotonic() - since > 0.03)  # type: ignore[misc]
@@ -176,8 +182,8 @@ async def test_a_restart_that_fails_counts_as_one_more_failure(diary: Diary) -> 
 
 async def test_a_temporary_child_is_not_restarted(diary: Diary) -> None:
     supervisor = Supervisor("s", QUICK)
-    child = await supervisor.start_child(spec("a", diary, "temporary"))
-    child.tell(Fail(RuntimeError("boom")))
+    worker = await supervisor.start_child(spec("a", diary, "temporary"))
+    worker.tell(Fail(RuntimeError("boom")))
     await until(lambda: "a stops" in diary)
     assert "a" not in supervisor.children
     await supervisor.stop()
@@ -187,9 +193,9 @@ async def test_a_temporary_child_is_not_restarted(diary: Diary) -> None:
 async def test_a_transient_child_is_restarted_unless_it_says_that_the_role_has_failed(diary: Diary) -> None:
     supervisor = Supervisor("s", QUICK)
     await supervisor.start_child(spec("a", diary, "transient"))
-    supervisor.children["a"].tell(Fail(RuntimeError("boom")))
+    child(supervisor, "a").tell(Fail(RuntimeError("boom")))
     await until(lambda: diary.count("a starts") == 2 and supervisor.children["a"].running)
-    supervisor.children["a"].tell(Fail(RoleFailed("queue could not be created")))
+    child(supervisor, "a").tell(Fail(RoleFailed("queue could not be created")))
     with pytest.raises(RoleFailed, match="queue could not be created"):
         await asyncio.wait_for(supervisor.wait(), 1)
     assert diary.count("a starts") == 2
@@ -234,7 +240,7 @@ async def test_a_restarted_child_keeps_its_place_in_the_order(diary: Diary) -> N
     supervisor = Supervisor("s", QUICK)
     await supervisor.start_child(spec("a", diary))
     await supervisor.start_child(spec("b uses a", diary))
-    supervisor.children["a"].tell(Fail(RuntimeError("boom")))
+    child(supervisor, "a").tell(Fail(RuntimeError("boom")))
     await until(lambda: diary.count("a starts") == 2 and supervisor.children["a"].running)
     await supervisor.stop()
     assert diary[-2:] == ["b uses a stops", "a stops"]

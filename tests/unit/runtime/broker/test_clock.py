@@ -130,7 +130,7 @@ OWN_CLOCK = {
     "actors/sessions/plan_feed.py": "the default for tests",
     "actors/runtime/telemetry/spans.py": "spans go by the clocks of their processes, as all tracing does",
     "actors/runtime/telemetry/tracing.py": "the same",
-    "actors/runtime/actor/actor.py": "since when this process's actors run, and when they failed last",
+    "actors/runtime/actor/service.py": "since when this process's actors run, and when they failed last",
     "actors/runtime/broker/clock.py": "what the broker's is compared with",
     "actors/runtime/actor/process_facts.py": "what the doctor compares",
     "actors/runtime/store/whole_mark.py": "a note for people in Redis",

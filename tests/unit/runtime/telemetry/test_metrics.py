@@ -114,11 +114,10 @@ async def test_an_actor_that_never_started_leaves_no_trace() -> None:
 
 async def test_failures_and_restarts_count_by_kind_and_begin_at_zero() -> None:
     supervisor = Supervisor("role", Intensity(backoff=0.001))
-    await supervisor.start_child(ChildSpec("worker", lambda: Worker("worker.1")))
+    first = await supervisor.start_child(ChildSpec("worker", lambda: Worker("worker.1")))
     names = ("examwire_actor_failures_total", "examwire_actor_restarts_total")
     before = [REGISTRY.get_sample_value(name, {"kind": Worker.kind}) for name in names]
     assert None not in before  # or their first event would be no increase
-    first = supervisor.children["worker"]
     first.tell(Broken())
     await until(lambda: supervisor.children["worker"] is not first and supervisor.children["worker"].running)
     assert [sample(name, kind=Worker.kind) for name in names] == [(value or 0) + 1 for value in before]
