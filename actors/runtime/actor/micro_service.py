@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import secrets
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ class MicroService:
         self._service = await self._bus.add_service(
             actor.kind,
             version=VERSION,
-            description=(type(actor).__doc__ or "").strip().splitlines()[0],
+            description=(inspect.getdoc(type(actor)) or actor.kind).splitlines()[0],
             metadata={"address": actor.address, "kind": actor.kind, "inspect": self.subject},
             endpoints={name: (subject, self._safe(respond)) for name, (subject, respond) in endpoints.items()},
             details=lambda: actor.inspection().model_dump(mode="json", by_alias=True),

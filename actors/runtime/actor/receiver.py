@@ -39,7 +39,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -147,15 +147,17 @@ class Consumer(Generic[T]):
         """`STREAM/consumer`, as inspections show it."""
         return f"{self.spec.stream}/{self.spec.name}"
 
-    def open(self, bus: Bus) -> PullConsumer:
-        """Return what pulls its messages; it goes on when the consumer has vanished and is made again."""
-        return PullConsumer(
-            bus,
-            self.spec.stream,
-            self.spec.name,
-            max_messages=self.max_messages,
-            keep_alive=self.keep_alive,
-            made_again=True,
+    def open(self, bus: Bus) -> AsyncGenerator[list[Delivery], None]:
+        """Pull what arrives; the iteration goes on when the consumer has vanished and is made again."""
+        return aiter(
+            PullConsumer(
+                bus,
+                self.spec.stream,
+                self.spec.name,
+                max_messages=self.max_messages,
+                keep_alive=self.keep_alive,
+                made_again=True,
+            )
         )
 
 
@@ -203,7 +205,7 @@ class Receiver(Generic[T]):
 
     async def run(self) -> None:
         """Take everything that the consumer brings, until the actor stops. Raises `NotPermitted`."""
-        async with contextlib.aclosing(aiter(self._consumer.open(self._bus))) as batches:
+        async with contextlib.aclosing(self._consumer.open(self._bus)) as batches:
             async for deliveries in batches:
                 if not self._consumer.first_delay:
                     await self.take(deliveries)

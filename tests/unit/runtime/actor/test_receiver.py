@@ -1,0 +1,475 @@
+"""What the runtime does with the messages of a consumer. Without a broker: deliveries and bus are fakes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from actors.runtime.actor.actor import Actor, on
+from actors.runtime.actor.receiver import Batch, Consumer, Received, Receiver, Requests, Retry
+from actors.runtime.actor.service import Service
+from actors.runtime.actor.tail import TailFeed
+from actors.runtime.broker.connection import Bus, Outgoing, PubAck, Respond
+from actors.runtime.broker.consumers.consumer import Delivery
+from protocol.broker.streams import ConsumerSpec
+from protocol.errors import BrokerUnavailable, ErrorCode, NotPermitted, ProtocolError
+from protocol.messages.codec import Malformed, encode
+from protocol.messages.operator_requests import Done, Stop, Tail
+from tests.unit.support.waiting import until
+
+SPEC = ConsumerSpec("WORK", "workers")
+
+
+@dataclass(frozen=True)
+class Job:
+    name: str
+
+
+@dataclass(frozen=True)
+class Expired:
+    name: str
+
+
+def decode(subject: str, payload: bytes, headers: Mapping[str, str]) -> Sequence[Job | Expired | Malformed]:
+    """An array of names. A name that begins with `-` has expired; anything that is no string is malformed."""
+    if payload == b"crash":
+        raise RuntimeError("the codec is broken")
+    return [
+        Malformed(index, ProtocolError(ErrorCode.INVALID_MESSAGE, "no name"), json.dumps(name).encode())
+        if not isinstance(name, str)
+        else Expired(name[1:])
+        if name.startswith("-")
+        else Job(name)
+        for index, name in enumerate(json.loads(payload))
+    ]
+
+
+class MemoryBus(Bus):
+    """Brings what is put into `arriving`; collects dead letters and announcements."""
+
+    def __init__(self) -> None:
+        self.name = "test"
+        self.diary: list[str] = []
+        self.arriving: asyncio.Queue[list[Delivery]] = asyncio.Queue()
+        self.published: list[Outgoing] = []
+        self.endpoints: dict[str, tuple[str, Respond]] = {}
+        self._next = 0
+
+    async def consumer_ready(self, stream: str, name: str) -> None:
+        self.diary.append(f"ready {stream}/{name}")
+
+    async def add_service(self, name: str, **options: Any) -> object:
+        self.diary.append("announced")
+        self.endpoints = dict(options["endpoints"])
+        return self
+
+    async def remove_service(self, service: object) -> None:
+        self.diary.append("withdrawn")
+
+    async def publish_surely(self, messages: Sequence[Outgoing]) -> list[PubAck]:
+        self.published += messages
+        return [PubAck("DEADLETTER", 1) for _ in messages]
+
+    @property
+    def letters(self) -> list[dict[str, Any]]:
+        return [json.loads(message.payload) for message in self.published]
+
+    def delivery(self, *names: object, attempt: int = 1, raw: bytes | None = None) -> Delivery:
+        """A delivery that writes into the diary how it was settled."""
+        self._next += 1
+        payload = raw if raw is not None else json.dumps(names).encode()
+        return Delivery("work.1", payload, {}, self._next, attempt, 0, 0.0, str(self._next), self._settled, set())
+
+    async def _settled(self, number: str, verdict: bytes) -> None:
+        kind, _, options = verdict.decode().partition(" ")
+        if kind == "-NAK":
+            self.diary.append(f"again {number} in {json.loads(options)['delay'] / 1e9:g} s")
+        else:
+            assert kind == "+ACK"
+            self.diary.append(f"ack {number}")
+
+
+@dataclass(frozen=True, slots=True)
+class FromMemory(Consumer[Any]):
+    """A consumer whose deliveries come from a `MemoryBus`."""
+
+    async def open(self, bus: Bus) -> AsyncGenerator[list[Delivery], None]:
+        assert isinstance(bus, MemoryBus)
+        while True:
+            yield await bus.arriving.get()
+
+
+class Worker(Actor):
+    """Writes down the jobs that it does; `errors`: what the next handler of a job of this name raises."""
+
+    kind = "worker"
+    receives: tuple[Consumer[Any] | Requests, ...] = (FromMemory(SPEC, decode),)
+
+    def __init__(self, bus: MemoryBus) -> None:
+        super().__init__("worker.1", bus)
+        self.diary = bus.diary
+        self.errors: dict[str, list[BaseException]] = {}
+
+    def work(self, name: str) -> None:
+        if self.errors.get(name):
+            raise self.errors[name].pop(0)
+        self.diary.append(name)
+
+    @on(Job)
+    async def do(self, job: Job) -> None:
+        await asyncio.sleep(0)
+        self.work(job.name)
+
+    @on(Expired)
+    def expire(self, expired: Expired, delivery: Delivery) -> None:
+        self.diary.append(f"{expired.name} expired, attempt {delivery.attempt}")
+
+
+class Jobs(Batch[Any]):
+    pass
+
+
+class BatchWorker(Worker):
+    """Does all jobs of a batch at once."""
+
+    kind = "batch-worker"
+    receives = (FromMemory(SPEC, decode, batch=Jobs),)
+
+    @on(Jobs)
+    async def do_all(self, jobs: Jobs) -> None:
+        names = [job.name for received in jobs.received for job in received.messages]
+        for name in names:
+            if self.errors.get(name):
+                raise self.errors[name].pop(0)
+        self.diary.append(",".join(names))
+
+
+@pytest.fixture
+def bus() -> MemoryBus:
+    return MemoryBus()
+
+
+async def running(worker: Worker) -> list[BaseException]:
+    """Start a worker; the errors with which it fails."""
+    failures: list[BaseException] = []
+    await worker.start(lambda _, error: failures.append(error))
+    worker.diary.clear()
+    return failures
+
+
+def receiver(worker: Worker, bus: MemoryBus) -> Receiver[Any]:
+    (consumer,) = worker.receives
+    assert isinstance(consumer, Consumer)
+    return Receiver(worker, bus, consumer)
+
+
+# -- single messages --------------------------------------------------------------------------------------
+
+
+async def test_an_actor_is_announced_when_its_consumers_exist_and_then_reads_them(bus: MemoryBus) -> None:
+    worker = Worker(bus)
+    await worker.start()
+    assert bus.diary == ["ready WORK/workers", "announced"]
+    await bus.arriving.put([bus.delivery("a"), bus.delivery("b")])
+    await until(lambda: "ack 2" in bus.diary)
+    await worker.stop()
+    assert bus.diary[2:] == ["a", "ack 1", "b", "ack 2", "withdrawn"]
+
+
+async def test_a_delivery_is_acknowledged_after_the_handlers_of_all_its_messages(bus: MemoryBus) -> None:
+    worker = Worker(bus)
+    await running(worker)
+    await receiver(worker, bus).take([bus.delivery("a", "b"), bus.delivery("c")])
+    assert bus.diary == ["a", "b", "ack 1", "c", "ack 2"]
+
+
+async def test_a_handler_may_take_the_delivery(bus: MemoryBus) -> None:
+    worker = Worker(bus)
+    await running(worker)
+    await receiver(worker, bus).take([bus.delivery("-a", attempt=3)])
+    assert bus.diary == ["a expired, attempt 3", "ack 1"]
+    with pytest.raises(TypeError, match="handles Expired only with its delivery"):
+        worker.tell(Expired("a"))
+
+
+async def test_a_delivery_without_a_message_is_acknowledged(bus: MemoryBus) -> None:
+    worker = Worker(bus)
+    await running(worker)
+    await receiver(worker, bus).take([bus.delivery()])
+    assert bus.diary == ["ack 1"]
+
+
+@pytest.mark.parametrize("error", [BrokerUnavailable("away"), OSError("away"), TimeoutError()])
+async def test_after_an_error_of_an_engine_a_delivery_comes_again(bus: MemoryBus, error: Exception) -> None:
+    worker = Worker(bus)
+    failures = await running(worker)
+    worker.errors["a"] = [error]
+    await receiver(worker, bus).take([bus.delivery("a"), bus.delivery("b")])
+    assert bus.diary == ["again 1 in 1 s", "b", "ack 2"]
+    assert (bus.letters, failures, worker.handled, worker.failed) == ([], [], 1, 0)
+
+
+async def test_a_handler_may_ask_for_the_delivery_again(bus: MemoryBus) -> None:
+    worker = Worker(bus)
+    failures = await running(worker)
+    worker.errors["a"] = [Retry(0.25)]
+    await receiver(worker, bus).take([bus.delivery("a")])
+    assert bus.diary == ["again 1 in 0.25 s"]
+    assert (bus.letters, failures, worker.handled, worker.failed) == ([], [], 0, 0)
+
+
+async def test_a_message_that_makes_its_handler_raise_becomes_a_dead_letter_and_the_others_go_on(
+    bus: MemoryBus,
+) -> None:
+    worker = Worker(bus)
+    failures = await running(worker)
+    worker.errors["b"] = [ValueError("bad b")]
+    await receiver(worker, bus).take([bus.delivery("a", "b", "c")])
+    assert bus.diary == ["a", "c", "ack 1"]
+    (letter,) = bus.letters
+    assert letter["source"] == {"stream": "WORK", "subject": "work.1", "number": 1, "index": 1}
+    assert (letter["payload"], letter["reason"]) == ('"b"', "worker failed with ValueError: bad b")
+    assert (worker.handled, worker.failed, worker.last_error) == (2, 1, "ValueError: bad b")
+    assert failures == []
+
+
+async def test_what_is_no_message_becomes_a_dead_letter_and_the_others_go_on(bus: MemoryBus) -> None:
+    worker = Worker(bus)
+    await running(worker)
+    await receiver(worker, bus).take([bus.delivery("a", 7, "c")])
+    assert bus.diary == ["a", "c", "ack 1"]
+    (letter,) = bus.letters
+    assert (letter["payload"], letter["reason"], letter["source"]["index"]) == ("7", "no name", 1)
+    assert (worker.handled, worker.failed) == (2, 0)
+
+
+async def test_a_message_that_comes_twice_has_one_dead_letter(bus: MemoryBus) -> None:
+    worker = Worker(bus)
+    await running(worker)
+    delivery = bus.delivery(7)
+    await receiver(worker, bus).take([delivery])
+    await receiver(worker, bus).take([delivery])
+    assert len({message.message_id for message in bus.published}) == 1
+
+
+async def test_a_codec_that_raises_makes_a_dead_letter_of_the_payload(bus: MemoryBus) -> None:
+    worker = Worker(bus)
+    failures = await running(worker)
+    await receiver(worker, bus).take([bus.delivery(raw=b"crash"), bus.delivery("b")])
+    assert bus.diary == ["ack 1", "b", "ack 2"]
+    (letter,) = bus.letters
+    assert letter["payload"] == "crash"
+    assert "RuntimeError: the codec is broken" in letter["reason"]
+    assert (worker.failed, failures) == (1, [])
+
+
+async def test_a_message_without_a_handler_becomes_a_dead_letter(bus: MemoryBus) -> None:
+    class Deaf(Worker):
+        receives = (FromMemory(SPEC, lambda subject, payload, headers: ["no handler takes a string"]),)
+
+    deaf = Deaf(bus)
+    await running(deaf)
+    await receiver(deaf, bus).take([bus.delivery("a")])
+    assert bus.diary == ["ack 1"]
+    assert "worker has no handler for str" in bus.letters[0]["reason"]
+
+
+async def test_a_refusal_of_the_broker_fails_the_actor_and_the_delivery_stays_unsettled(bus: MemoryBus) -> None:
+    worker = Worker(bus)
+    failures = await running(worker)
+    worker.errors["a"] = [NotPermitted("may not publish")]
+    await bus.arriving.put([bus.delivery("a")])
+    await until(lambda: bool(failures))
+    assert isinstance(failures[0], NotPermitted)
+    assert (bus.diary, bus.letters) == ([], [])
+
+
+async def test_a_stop_leaves_what_is_not_handled_unsettled(bus: MemoryBus) -> None:
+    class Slow(Worker):
+        @on(Job)
+        async def wait(self, job: Job) -> None:
+            self.diary.append(f"{job.name} begins")
+            await asyncio.Event().wait()
+
+    slow = Slow(bus)
+    failures = await running(slow)
+    await bus.arriving.put([bus.delivery("a"), bus.delivery("b")])
+    await until(lambda: "a begins" in bus.diary)
+    await slow.stop()
+    assert bus.diary == ["a begins", "withdrawn"]
+    assert (failures, bus.letters) == ([], [])
+
+
+async def test_what_is_told_and_what_is_received_is_handled_one_after_the_other(bus: MemoryBus) -> None:
+    worker = Worker(bus)
+    await running(worker)
+    taking = asyncio.create_task(receiver(worker, bus).take([bus.delivery("a", "b")]))
+    await asyncio.sleep(0)
+    await worker.ask(Job("told"))
+    await taking
+    assert sorted(bus.diary) == ["a", "ack 1", "b", "told"]
+    assert worker.handled == 3
+
+
+# -- batches ----------------------------------------------------------------------------------------------
+
+
+async def test_a_batch_is_handed_over_at_once_and_counts_as_its_messages(bus: MemoryBus) -> None:
+    worker = BatchWorker(bus)
+    await running(worker)
+    await receiver(worker, bus).take([bus.delivery("a", "b"), bus.delivery(), bus.delivery("c")])
+    assert bus.diary == ["ack 2", "a,b,c", "ack 1", "ack 3"]
+    assert worker.handled == 3
+
+
+async def test_a_batch_holds_at_most_so_many_deliveries(bus: MemoryBus) -> None:
+    class OneByOne(BatchWorker):
+        receives = (FromMemory(SPEC, decode, batch=Jobs, batch_deliveries=1),)
+
+    worker = OneByOne(bus)
+    await running(worker)
+    await receiver(worker, bus).take([bus.delivery("a", "b"), bus.delivery("c")])
+    assert bus.diary == ["a,b", "ack 1", "c", "ack 2"]
+
+
+async def test_of_a_batch_that_fails_only_the_message_that_fails_becomes_a_dead_letter(bus: MemoryBus) -> None:
+    worker = BatchWorker(bus)
+    failures = await running(worker)
+    worker.errors["b"] = [ValueError("bad b")] * 3  # in the batch, in its delivery, and on its own
+    await receiver(worker, bus).take([bus.delivery("x"), bus.delivery("a", "b", "c")])
+    assert bus.diary == ["x", "ack 1", "a", "c", "ack 2"]
+    (letter,) = bus.letters
+    assert (letter["payload"], letter["source"]["index"]) == ('"b"', 1)
+    assert (worker.handled, worker.failed, failures) == (3, 1, [])
+
+
+async def test_a_batch_comes_again_after_an_error_of_an_engine(bus: MemoryBus) -> None:
+    worker = BatchWorker(bus)
+    await running(worker)
+    worker.errors["b"] = [BrokerUnavailable("away")]
+    await receiver(worker, bus).take([bus.delivery("a"), bus.delivery("b")])
+    assert bus.diary == ["again 1 in 1 s", "again 2 in 1 s"]
+
+
+async def test_a_handler_that_acknowledges_settles_its_deliveries_itself(bus: MemoryBus) -> None:
+    class Choosy(BatchWorker):
+        receives = (FromMemory(SPEC, decode, batch=Jobs, handler_acks=True),)
+
+        @on(Jobs)
+        async def do_some(self, jobs: Jobs) -> None:
+            await self.do_all(jobs)
+            await jobs.deliveries[0].ack()
+
+    worker = Choosy(bus)
+    await running(worker)
+    await receiver(worker, bus).take([bus.delivery("a"), bus.delivery("b")])
+    assert bus.diary == ["a,b", "ack 1"]
+    worker.errors["c"] = [BrokerUnavailable("away")]
+    await receiver(worker, bus).take([bus.delivery("c")])
+    assert bus.diary == ["a,b", "ack 1"], "it comes again after the ack wait of the consumer"
+    worker.errors["d"] = [ValueError("bad")]
+    await receiver(worker, bus).take([bus.delivery("d")])
+    assert bus.diary[2:] == ["ack 4"], "a dead letter does not come again"
+
+
+async def test_the_first_delivery_of_a_message_may_wait(bus: MemoryBus) -> None:
+    class Patient(BatchWorker):
+        receives = (FromMemory(SPEC, decode, batch=Jobs, first_delay=0.05),)
+
+    worker = Patient(bus)
+    await running(worker)
+    await bus.arriving.put([bus.delivery("new"), bus.delivery("repeated", attempt=2)])
+    await until(lambda: "ack 1" in bus.diary)
+    assert bus.diary == ["repeated", "ack 2", "new", "ack 1"]
+
+
+def test_a_delivery_knows_whether_its_messages_are_all_that_it_holds(bus: MemoryBus) -> None:
+    assert Received(bus.delivery("a"), ["a"], [0], 1).whole
+    assert not Received(bus.delivery("a", 7), ["a"], [0], 2).whole
+
+
+# -- requests, inspections, tails -------------------------------------------------------------------------
+
+
+class Stoppable(Worker):
+    receives = (Requests("stop", "worker.stop", Stop, timeout=0.2),)
+
+    @on(Stop)
+    async def stop_now(self, request: Stop) -> Done | ProtocolError:
+        self.work("stop")
+        return Done(text="stopped")
+
+
+async def test_a_request_is_answered_with_what_the_handler_returns(bus: MemoryBus) -> None:
+    worker = Stoppable(bus)
+    await running(worker)
+    subject, respond = bus.endpoints["stop"]
+    assert subject == "worker.stop"
+    assert json.loads(await respond(encode(Stop()))) == {"type": "done", "data": {"text": "stopped", "details": {}}}
+    refused = json.loads(await respond(b"{}"))
+    assert (refused["type"], refused["data"]["requestType"]) == ("error", "stop")
+
+
+async def test_a_request_that_takes_too_long_is_answered_with_an_error(bus: MemoryBus) -> None:
+    class Slow(Stoppable):
+        @on(Stop)
+        async def wait(self, request: Stop) -> Done:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    slow = Slow(bus)
+    await running(slow)
+    answer = json.loads(await bus.endpoints["stop"][1](encode(Stop())))
+    assert (answer["data"]["code"], answer["data"]["message"]) == ("UNAVAILABLE", "not done within 0.2 s; ask again")
+    await slow.stop()
+
+
+async def test_an_inspection_names_the_consumers(bus: MemoryBus) -> None:
+    class Detailed(Worker):
+        def details(self) -> dict[str, Any]:
+            return {"jobs": 1}
+
+    assert Detailed(bus).inspection().details == {"consumers": ["WORK/workers"], "jobs": 1}
+    assert Stoppable(bus).inspection().details == {}
+
+
+async def test_a_tail_shows_what_was_handled_what_failed_and_what_is_no_message(bus: MemoryBus) -> None:
+    shown: list[dict[str, Any]] = []
+
+    async def send(_inbox: str, payload: bytes) -> None:
+        parsed = json.loads(payload)
+        shown.extend(one["data"] for one in (parsed if isinstance(parsed, list) else [parsed]))
+
+    worker = Worker(bus)
+    await running(worker)
+    worker.tap = TailFeed(worker.address, send)
+    worker.tap.watch(Tail(inbox="_INBOX.1", per_second=100, seconds=10))
+    worker.errors["b"] = [ValueError("bad b")]
+    await receiver(worker, bus).take([bus.delivery("a", "b", 7)])
+    await worker.tap.flush()
+    assert [(one["message"], one.get("error")) for one in shown] == [
+        ("batch", "ProtocolError: no name"),
+        ("Job", None),
+        ("Job", "ValueError: bad b"),
+    ]
+
+
+async def test_a_service_has_no_mailbox_and_is_announced_and_inspected_all_the_same(bus: MemoryBus) -> None:
+    class Plain(Service):
+        """Serves."""
+
+        kind = "plain"
+
+    plain = Plain("plain.1", bus)
+    await plain.start()
+    assert bus.diary == ["announced"]
+    plain.count_handled(Job("a"), 0.0)
+    seen = plain.inspection()
+    assert (seen.state, seen.handled, seen.mailbox_depth, seen.mailbox_capacity) == ("running", 1, 0, 1)
+    await plain.stop()
+    assert bus.diary == ["announced", "withdrawn"]
