@@ -10,7 +10,6 @@ from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.store.state_store import StateStore
 from protocol.access.roster import Entry
 from protocol.broker import subjects
-from protocol.messages.codec import encode_batches
 from protocol.messages.facts import Enrol
 from protocol.records import keys
 from protocol.times import format_time
@@ -47,9 +46,11 @@ async def enrol(bus: Bus, store: StateStore, plan_id: str, entries: Sequence[Ent
     facts = [
         Enrol(plan_id=plan_id, examinee_id=one.examinee_id, name=one.name, by=by, timestamp=now) for one in missing
     ]
-    outgoing = []
-    for payload in encode_batches(facts):
-        message_id = "enrol-" + hashlib.sha256(payload).hexdigest()
-        outgoing.append(Outgoing(subjects.status_plan(plan_id, subjects.OPERATOR), payload, message_id))
-    await bus.confirm(await bus.send(outgoing))
+    subject = subjects.status_plan(plan_id, subjects.OPERATOR)
+    await bus.confirm(await bus.send(Outgoing.batches(subject, facts, _message_id)))
     return EnrolmentCounts(new, len(missing) - new, len(entries) - len(missing))
+
+
+def _message_id(payload: bytes) -> str:
+    """The same facts, enrolled again, are stored once."""
+    return "enrol-" + hashlib.sha256(payload).hexdigest()

@@ -9,6 +9,8 @@
 An address is a NATS subject. The actor that this book has at the address gets the message into its mailbox; otherwise
 it is published on that subject: with the ack of the stream that stores the subject, if there is one.
 
+An actor that passes on what came from the stream of an address uses `local`: `tell` would store it there once more.
+
 Nobody waits for room in a mailbox. A full one raises `MailboxFull` at the sender, which decides what that means: a
 socket server closes the session that does not keep up, and goes on with the others.
 """

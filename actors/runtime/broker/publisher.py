@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import nats.errors
@@ -43,7 +43,9 @@ class PubAck:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A payload to publish. `message_id` makes a retry within the stream's duplicate window have no effect.
+    """A payload for a subject. `of` and `batches` encode messages; other payloads are given as they are.
+
+    `message_id` makes a retry within the stream's duplicate window have no effect.
 
     Outgoing.of(subjects.status_server("SOCK001"), status, message_id="lost:1")
     Outgoing.batches(subjects.status_plan("P001"), facts)
@@ -66,9 +68,17 @@ class Outgoing:
         return cls(subject, join([encode(message) for message in messages]), message_id, headers or {})
 
     @classmethod
-    def batches(cls, subject: str, messages: Sequence[Message]) -> list[Outgoing]:
-        """These messages in the fewest payloads of at most 256 messages and 256 KiB each."""
-        return [cls(subject, payload) for payload in encode_batches(messages)]
+    def batches(
+        cls, subject: str, messages: Sequence[Message], message_id: Callable[[bytes], str] | None = None
+    ) -> list[Outgoing]:
+        """These messages in the fewest payloads of at most 256 messages and 256 KiB each.
+
+        `message_id` makes the id of a payload.
+        """
+        return [
+            cls(subject, payload, message_id(payload) if message_id is not None else None)
+            for payload in encode_batches(messages)
+        ]
 
     def all_headers(self) -> dict[str, str] | None:
         headers = dict(self.headers)

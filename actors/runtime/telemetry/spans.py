@@ -85,6 +85,12 @@ def header(encoded: Sequence[bytes]) -> dict[str, str]:
     return {HEADER: found} if found is not None else {}
 
 
+def header_of(message: Message) -> dict[str, str]:
+    """Return the NATS header for a payload that is this message alone."""
+    found = getattr(message, HEADER, None) if tracing.on() else None
+    return {HEADER: found} if found is not None else {}
+
+
 def told(events: Iterable[Mapping[str, Any]], proctors: int, since: float) -> None:
     """Events (as they were parsed) have been written to the sockets of so many proctors."""
     for event in events:

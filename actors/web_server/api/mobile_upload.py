@@ -36,7 +36,6 @@ from protocol.broker import subjects
 from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
 from protocol.ids import check_id
-from protocol.messages.codec import encode
 from protocol.messages.facts import STATUS_CODEC, CaptureInfo, DeviceInfo, MobileSyncCode, MobileSyncStatus
 from protocol.records import keys
 from protocol.texts import clean_line
@@ -272,9 +271,11 @@ class MobileUploads:
         message_id = upload.message_id(stage, status.status, capture_id)
         status.traceparent = traces.uploaded()
         span = traces.publishing(status)
-        payload = encode(status)
-        outgoing = Outgoing(
-            subjects.status_plan(upload.plan_id, subjects.WEB), payload, message_id, traces.header([payload])
+        outgoing = Outgoing.of(
+            subjects.status_plan(upload.plan_id, subjects.WEB),
+            status,
+            message_id=message_id,
+            headers=traces.header_of(status),
         )
         try:
             ack = await self.bus.publish(outgoing)
@@ -301,7 +302,7 @@ class MobileUploads:
         )
         status.traceparent = traces.uploaded()
         message_id = upload.message_id(stage, reason, incoming.capture_id if incoming is not None else "")
-        outgoing = Outgoing(subjects.status_plan(upload.plan_id, subjects.WEB), encode(status), message_id)
+        outgoing = Outgoing.of(subjects.status_plan(upload.plan_id, subjects.WEB), status, message_id=message_id)
         try:
             await self.bus.publish(outgoing, BEST_EFFORT_SECONDS)
         except BrokerUnavailable as error:
