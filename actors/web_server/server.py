@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import socket
 import time
 import uuid
 from collections import Counter
@@ -23,7 +24,6 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
@@ -31,11 +31,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
+from actors.runtime.actor.process_facts import fd_limit
 from actors.runtime.actor.service import Service
 from actors.runtime.broker.connection import Bus
-from actors.runtime.config.settings import Settings, require_secret_beyond_loopback
+from actors.runtime.config.settings import Settings, WebSettings, require_secret_beyond_loopback
 from actors.runtime.config.tls import ServerTls
 from actors.runtime.config.tokens import TokenVerifier
+from actors.runtime.http.connections import ConnectionLimits, Connections
+from actors.runtime.http.server import HttpServer, bind, url_of
 from actors.runtime.http.single_headers import repeated
 from actors.runtime.store.ready_servers import ReadyServers
 from actors.runtime.store.state_store import StateStore
@@ -46,10 +49,8 @@ from actors.web_server.api.mobile_stage import MobileStages
 from actors.web_server.api.mobile_upload import MobileUploads
 from actors.web_server.api.phone_codes import PhoneCodes
 from actors.web_server.api.plan import PlanApi
-from actors.web_server.http.connections import Connections, GuardedProtocol
-from actors.web_server.http.cross_site import is_cross_site
-from actors.web_server.http.server import HttpServer, listen, url_of
-from actors.web_server.metrics import CROSS_SITE, REQUESTS, UPLOADS
+from actors.web_server.cross_site import is_cross_site
+from actors.web_server.metrics import CONNECTIONS, CONNECTIONS_ENDED, CROSS_SITE, REQUESTS, UPLOADS
 from actors.web_server.pages import Pages
 from actors.web_server.pictures.directory_store import DirectoryCaptures
 from actors.web_server.pictures.incoming import StoreFailed
@@ -72,6 +73,8 @@ log = logging.getLogger("examwire.web")
 DRAIN_SECONDS = 5
 PING_SECONDS = 2.0
 TIDY_SECONDS = 3600.0
+FD_RESERVE = 256
+"""File descriptors for other things than connections: NATS, Redis, the process's own files, decoders."""
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"})
 
 
@@ -147,23 +150,18 @@ class WebServer(Service):
                 await self._endpoints.read()
         with contextlib.suppress(BrokerUnavailable):  # and with the broker away
             await self.bus.clock.measure()
-        listener = await listen(host, port)
+        listener = await _listen(host, port)
         tls = self._tls
-        config = uvicorn.Config(
-            self._serve,
-            interface="asgi3",  # uvicorn takes a bound method for ASGI 2
-            http=GuardedProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,  # ours goes by the broker's clock: pages measure theirs by it
-            timeout_graceful_shutdown=DRAIN_SECONDS,
+        self.connections = Connections(
+            connection_limits(self.settings.web), self._proxies, lambda reason: CONNECTIONS_ENDED.labels(reason).inc()
         )
-        self.connections = Connections(self.settings.web, self._proxies)
-        self._http = HttpServer(config, self.settings.web, self.connections, tls.context if tls is not None else None)
+        CONNECTIONS.set_function(lambda: len(self.connections))
+        self._http = HttpServer(
+            self._serve,
+            self.connections,
+            drain_seconds=DRAIN_SECONDS,
+            tls=tls.context if tls is not None else None,
+        )
         # Not by `spawn`: the actor's stop cancels those at once, and requests in hand are to be finished.
         self._serving = asyncio.create_task(self._http.serve([listener]), name=f"{self.address}:http")
         self.spawn(self._watch(self._serving), "watch")
@@ -299,6 +297,30 @@ class WebServer(Service):
     async def healthz(self, _request: Request) -> Response:
         """The process is alive."""
         return JSONResponse({"status": "alive"}, headers={"Cache-Control": "no-store"})
+
+
+def connection_limits(settings: WebSettings) -> ConnectionLimits:
+    """The limits that the settings ask for, within the file descriptors that this process may have.
+
+    An upload takes two: its connection, and the file that it is written to.
+    """
+    descriptors = fd_limit()
+    possible = (descriptors - min(FD_RESERVE, descriptors // 4)) // 2
+    return ConnectionLimits(
+        most=max(1, min(settings.max_connections, possible)),
+        most_of_address=settings.max_connections_per_address,
+        header_seconds=settings.header_seconds,
+    )
+
+
+async def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return await asyncio.to_thread(bind, host, port)
+    except OSError as error:
+        raise RoleFailed(
+            f"the web server cannot listen on {host}:{port} ({error.strerror or error}): "
+            "stop what uses the port, or set web.port (0 picks a free one)"
+        ) from error
 
 
 def capture_store(settings: Settings, bus: Bus) -> CaptureStore:

@@ -1,10 +1,10 @@
-"""Connections to the web server: how many there may be, and what each of them has to do in time.
+"""Limits for the connections of an HTTP server: their number, and the time that each step may take.
 
-uvicorn has no deadline for a request's headers and no limit that would tell the silent from the busy. Here a connection
-is either idle (nothing asked yet, or everything answered) or has a request in hand. Idle ones have to bring the headers
-of a request in time, and make room for new ones when there are too many: the one that has been idle longest goes first.
-So whoever opens connections and says nothing shuts nobody out. One with a request in hand only has to take its answer
-at some pace; how a body may come is the affair of whoever reads it (`actors.web_server.api.mobile_upload`).
+uvicorn has no deadline for a request's headers, and its limit of connections counts idle ones too. Here a connection is
+either idle (it has sent no whole request, or its answer was sent) or busy (its request is being answered). An idle one
+has to send the headers of a request in time. When there are too many, the one that has been idle longest is closed, so
+connections that send nothing keep nobody out. A busy one has to read its answer at a minimum speed. How fast a body has
+to arrive is decided by the code that reads it (`actors.web_server.api.mobile_upload`).
 """
 
 from __future__ import annotations
@@ -14,34 +14,54 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from actors.runtime.actor.process_facts import fd_limit
-from actors.runtime.config.settings import WebSettings
 from actors.runtime.http.client_addresses import Network, client_address, counted_as, is_trusted
-from actors.web_server.metrics import CONNECTIONS, CONNECTIONS_ENDED
 
-log = logging.getLogger("examwire.web")
+log = logging.getLogger("examwire.http")
 
-LOOK_SECONDS = 0.5
-SLOW_SECONDS, SLOW_BYTES = 20.0, 16 * 1024
-"""So much of an answer has to be taken within so long, while there is that much left."""
+CHECK_SECONDS = 0.5
 PERIOD_BYTES = 4 * 1024
-"""So much has to move for an idle connection to have its time once more: the end of an answer, or of a body that was
-answered before it was there."""
+"""An idle connection that moved this much gets its time again: it reads the rest of an answer, or sends the rest of a
+body that was answered early."""
 FAREWELL_SECONDS = 1.0
-FD_RESERVE = 256
-"""File descriptors that are no connection: engines, files of the process, decoders."""
 LOG_SECONDS = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """How many connections there may be, and how long a client may take.
+
+    `most`: connections at once; `most_of_address`: those of one client address. `header_seconds`: from the connection,
+    or the last answer, to the end of a request's headers. While an answer waits for the client, it has to read
+    `answer_bytes` of it within every `answer_seconds`. With `end_busy`, the oldest busy connection is closed for a new
+    one when none is idle; else the new one is refused.
+
+    Example::
+
+        ConnectionLimits(most=64, most_of_address=64, header_seconds=5.0)
+    """
+
+    most: int
+    most_of_address: int
+    header_seconds: float
+    answer_seconds: float = 20.0
+    answer_bytes: int = 16 * 1024
+    end_busy: bool = False
+
+
 class Slot:
-    """A connection from its acceptance to its end. `address`: whom it counts for; none behind a trusted proxy."""
+    """A connection, from its acceptance to its end.
+
+    `address` is the client address that it counts for, `None` behind a trusted proxy. `unsent` is the number of bytes
+    that waited for the client at the last check.
+    """
 
     __slots__ = ("address", "idle_since", "opening", "protocol", "unsent", "unsent_since")
 
@@ -55,118 +75,134 @@ class Slot:
 
 
 class Connections:
-    """All connections of one web server, and who has to go."""
+    """The connections of one HTTP server; it decides which are let in and which are closed.
 
-    def __init__(self, settings: WebSettings, trusted_proxies: Sequence[Network]) -> None:
-        # An upload has a file beside its connection.
-        files = fd_limit()
-        self._most = max(1, min(settings.max_connections, (files - min(FD_RESERVE, files // 4)) // 2))
-        self._most_of_one = settings.max_connections_per_address
-        self._header_seconds = settings.header_seconds
+    `on_end` is called with the reason when a connection is refused or closed by a limit: `no_request_in_time`,
+    `crowded_out`, `reads_too_slowly`, `refused`.
+
+    Example::
+
+        connections = Connections(limits, trusted_proxies=(), on_end=lambda reason: ENDED.labels(reason).inc())
+        slot = connections.admit("192.0.2.1")
+    """
+
+    def __init__(
+        self, limits: ConnectionLimits, trusted_proxies: Sequence[Network], on_end: Callable[[str], None]
+    ) -> None:
+        self.limits = limits
         self._proxies = trusted_proxies
-        self._all: set[Slot] = set()
+        self._on_end = on_end
+        self._all: dict[Slot, None] = {}  # the oldest first
         self._by_address: dict[str, set[Slot]] = defaultdict(set)
-        # Those that have been idle longest come first.
-        self._idle: dict[Slot, None] = {}
+        self._idle: dict[Slot, None] = {}  # those idle longest first
         self._idle_by_address: dict[str, dict[Slot, None]] = defaultdict(dict)
         self._unsent: set[Slot] = set()
-        self._said = -LOG_SECONDS
-        CONNECTIONS.set_function(lambda: len(self._all))
+        self._logged_at = -LOG_SECONDS
 
     def __len__(self) -> int:
         return len(self._all)
 
     def admit(self, peer: str) -> Slot | None:
-        """A slot for a new connection; `None` when all there may be have a request in hand."""
-        # Who is behind a proxy is known when the headers are there, so the proxy has to limit its clients.
+        """Return a slot for a new connection from the address `peer`; `None` when every connection is busy."""
+        # The clients behind a proxy are known only when the headers have arrived: the proxy has to limit them.
         address = None if is_trusted(peer, self._proxies) else counted_as(client_address(peer, (), ()))
-        if address is not None and len(self._by_address[address]) >= self._most_of_one:
+        if address is not None and len(self._by_address[address]) >= self.limits.most_of_address:
             if not self.make_room(address):
-                self._refused(f"{peer} has {self._most_of_one} connections, all of them with a request in hand")
+                self._refuse(f"{peer} has {self.limits.most_of_address} connections, all of them busy")
                 return None
-        elif len(self._all) >= self._most and not self.make_room():
-            self._refused(f"there are {self._most} connections, all of them with a request in hand")
+        elif len(self._all) >= self.limits.most and not self.make_room():
+            self._refuse(f"there are {self.limits.most} connections, all of them busy")
             return None
         slot = Slot(address)
-        self._all.add(slot)
+        self._all[slot] = None
         if address is not None:
             self._by_address[address].add(slot)
-        self._now_idle(slot, time.monotonic())
+        self._set_idle(slot, time.monotonic())
         return slot
 
     def opened(self, slot: Slot, protocol: GuardedProtocol) -> bool:
-        """The connection can be spoken on from now; whether it may."""
+        """Note that the connection has its protocol; False when it was closed meanwhile."""
         slot.protocol = protocol
         return slot in self._all
 
     def make_room(self, address: str | None = None) -> bool:
-        """End the connection that has been idle longest (of an address); whether there was one."""
+        """Close the connection that has been idle longest (of one client address); False when none is idle."""
         idle = self._idle if address is None else self._idle_by_address.get(address, {})
-        longest = next(iter(idle), None)
-        if longest is None:
+        slot = next(iter(idle), None)
+        if slot is None and self.limits.end_busy:
+            slot = next((slot for slot in self._all if address is None or slot.address == address), None)
+        if slot is None:
             return False
-        self._end(longest, "crowded_out")
+        self._end(slot, "crowded_out")
         return True
 
     def release(self, slot: Slot) -> None:
-        """The connection is gone. Harmless when repeated."""
-        self._all.discard(slot)
+        """Forget a connection that has ended. Harmless when repeated."""
+        self._all.pop(slot, None)
         self._unsent.discard(slot)
-        self._no_longer_idle(slot)
-        if slot.address is not None and (own := self._by_address.get(slot.address)) is not None:
-            own.discard(slot)
-            if not own:
+        self._set_busy(slot)
+        if slot.address is not None and (slots := self._by_address.get(slot.address)) is not None:
+            slots.discard(slot)
+            if not slots:
                 del self._by_address[slot.address]
 
-    def has_request(self, slot: Slot, in_hand: bool) -> None:
-        """A request has come, or the last one was answered, and most of the answer was taken."""
-        if in_hand:
-            self._no_longer_idle(slot)
+    def set_busy(self, slot: Slot, busy: bool) -> None:
+        """Note that a request has arrived, or that the last one was answered and the client has read most of it."""
+        if busy:
+            self._set_busy(slot)
         elif slot.idle_since is None and slot in self._all:
-            self._now_idle(slot, time.monotonic())
+            self._set_idle(slot, time.monotonic())
 
     def waits_for_peer(self, slot: Slot, unsent: int | None) -> None:
-        """So many bytes of an answer wait for the peer to take them; `None`: it took enough."""
+        """Note that `unsent` bytes of an answer wait for the client; `None`: it has read enough."""
         self._unsent.discard(slot)
         if unsent is not None and slot in self._all:
             slot.unsent, slot.unsent_since = unsent, time.monotonic()
             self._unsent.add(slot)
 
-    async def look(self) -> None:
-        """For ever: end those whose time is over."""
+    async def check(self) -> None:
+        """Close connections that exceed a time limit, without end."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
             self.end_overdue(time.monotonic())
 
     def end_overdue(self, now: float) -> None:
-        """End those that were idle too long, and those that take their answer too slowly."""
+        """Close connections that were idle too long, and those that read their answer too slowly."""
         while (slot := next(iter(self._idle), None)) is not None:
             assert slot.idle_since is not None
-            if slot.idle_since + self._header_seconds > now:
+            if slot.idle_since + self.limits.header_seconds > now:
                 break
-            if slot.protocol is not None and slot.protocol.goes_on():
-                self._no_longer_idle(slot)
-                self._now_idle(slot, now)
+            if slot.protocol is not None and slot.protocol.makes_progress():
+                self._set_busy(slot)
+                self._set_idle(slot, now)
             else:
                 self._end(slot, "no_request_in_time")
         for slot in list(self._unsent):
-            if slot.unsent_since + SLOW_SECONDS > now or slot.protocol is None:
+            if slot.unsent_since + self.limits.answer_seconds > now or slot.protocol is None:
                 continue
             unsent = slot.protocol.unsent
-            if slot.unsent - unsent < SLOW_BYTES:
+            if slot.unsent - unsent < self.limits.answer_bytes:
                 self._end(slot, "reads_too_slowly")
             else:
                 slot.unsent, slot.unsent_since = unsent, now
 
+    def abort_all(self) -> None:
+        """Close every connection at once, whatever it is doing."""
+        for slot in list(self._all):
+            self._abort(slot, say_why=False)
+
     def _end(self, slot: Slot, reason: str) -> None:
-        CONNECTIONS_ENDED.labels(reason).inc()
+        self._on_end(reason)
+        self._abort(slot, say_why=reason == "no_request_in_time")
+
+    def _abort(self, slot: Slot, *, say_why: bool) -> None:
         self.release(slot)
         if slot.protocol is not None:
-            slot.protocol.end(told=reason == "no_request_in_time")
+            slot.protocol.end(say_why=say_why)
         elif slot.opening is not None:
             slot.opening.cancel()
 
-    def _now_idle(self, slot: Slot, now: float) -> None:
+    def _set_idle(self, slot: Slot, now: float) -> None:
         slot.idle_since = now
         if slot.protocol is not None:
             slot.unsent = slot.protocol.unsent
@@ -174,41 +210,42 @@ class Connections:
         if slot.address is not None:
             self._idle_by_address[slot.address][slot] = None
 
-    def _no_longer_idle(self, slot: Slot) -> None:
+    def _set_busy(self, slot: Slot) -> None:
         slot.idle_since = None
         self._idle.pop(slot, None)
-        if slot.address is not None and (own := self._idle_by_address.get(slot.address)) is not None:
-            own.pop(slot, None)
-            if not own:
+        if slot.address is not None and (slots := self._idle_by_address.get(slot.address)) is not None:
+            slots.pop(slot, None)
+            if not slots:
                 del self._idle_by_address[slot.address]
 
-    def _refused(self, why: str) -> None:
-        CONNECTIONS_ENDED.labels("refused").inc()
+    def _refuse(self, why: str) -> None:
+        self._on_end("refused")
         now = time.monotonic()
-        if now - self._said >= LOG_SECONDS:
-            self._said = now
+        if now - self._logged_at >= LOG_SECONDS:
+            self._logged_at = now
             log.warning("connections are refused: %s", why)
 
 
 class GuardedProtocol(H11Protocol):
-    """uvicorn's protocol, which tells `Connections` whether a request is in hand."""
+    """uvicorn's protocol for one connection; it tells `Connections` when the connection becomes busy or idle."""
 
-    def __init__(self, slot: Slot, connections: Connections, **uvicorns: Any) -> None:
-        super().__init__(**uvicorns)
+    def __init__(self, slot: Slot, connections: Connections, **options: Any) -> None:
+        """`options` are those of uvicorn's `H11Protocol`."""
+        super().__init__(**options)
         self._slot = slot
         self._guard = connections
         self._received = self._received_before = 0
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for the peer to take them."""
+        """Bytes that wait for the client to read them."""
         return self.transport.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if self._guard.opened(self._slot, self):
             return
-        transport.abort()  # it had to go during its handshake
+        transport.abort()  # it was closed during its handshake
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._guard.release(self._slot)
@@ -217,11 +254,11 @@ class GuardedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
         super().data_received(data)
-        self._tell()
+        self._update()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._tell()
+        self._update()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -230,24 +267,24 @@ class GuardedProtocol(H11Protocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._guard.waits_for_peer(self._slot, None)
-        self._tell()
+        self._update()
 
-    def _tell(self) -> None:
-        in_hand = self.cycle is not None and not self.cycle.response_complete
-        self._guard.has_request(self._slot, in_hand or self.flow.write_paused)
+    def _update(self) -> None:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        self._guard.set_busy(self._slot, answering or self.flow.write_paused)
 
-    def goes_on(self) -> bool:
-        """Whether there is a reason to let an idle connection have its time once more."""
+    def makes_progress(self) -> bool:
+        """Whether an idle connection has moved `PERIOD_BYTES` of an answer or a body since the last call."""
         taken, self._slot.unsent = self._slot.unsent - self.unsent, self.unsent
         received, self._received_before = self._received - self._received_before, self._received
         if self.unsent:
             return taken >= PERIOD_BYTES
         return self.conn.their_state is h11.SEND_BODY and received >= PERIOD_BYTES
 
-    def end(self, *, told: bool) -> None:
-        """End the connection now; `told`: with a word, when the peer has begun a request."""
+    def end(self, *, say_why: bool) -> None:
+        """Close the connection; with `say_why`, answer 408 first when the client has begun a request."""
         begun = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
-        if told and begun and not self.transport.is_closing():
+        if say_why and begun and not self.transport.is_closing():
             self.transport.write(short_answer(408, "REQUEST_TIMEOUT", "the request's headers did not come in time"))
             self.transport.close()
             self.loop.call_later(FAREWELL_SECONDS, self.transport.abort)
@@ -256,7 +293,7 @@ class GuardedProtocol(H11Protocol):
 
 
 def short_answer(status: int, code: str, detail: str) -> bytes:
-    """An answer to whoever is not let in as far as Starlette; the connection ends with it."""
+    """A whole HTTP answer, as a problem document, for a request that no application sees; the connection ends then."""
     phrase = HTTPStatus(status).phrase
     body = json.dumps(
         {"type": "about:blank", "title": phrase, "status": status, "detail": detail, "code": code}

@@ -1,8 +1,7 @@
-"""uvicorn behind a door of our own: connections are accepted here, so that they are counted before anything else.
+"""uvicorn, with connections accepted here, so that the limits of `connections.py` hold from the first moment.
 
-With TLS a connection has a protocol only after its handshake, which whoever says nothing never ends. So the limits of
-`actors.web_server.http.connections` hold from the moment of acceptance, and the handshake has the deadline that
-headers have.
+With TLS a connection has a protocol only after its handshake. A client that sends nothing never completes it, so the
+handshake has the same deadline as headers.
 """
 
 from __future__ import annotations
@@ -16,31 +15,48 @@ import ssl
 from collections.abc import Iterator
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from actors.runtime.config.local_addresses import in_url, is_wildcard
-from actors.runtime.config.settings import WebSettings
-from actors.web_server.http.connections import Connections, GuardedProtocol, Slot, short_answer
-from protocol.errors import RoleFailed
+from actors.runtime.http.connections import Connections, GuardedProtocol, Slot, short_answer
 
-log = logging.getLogger("examwire.web")
+log = logging.getLogger("examwire.http")
 
 NO_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE_SECONDS = 0.1
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn without signal handlers (the role obeys signals) that lets `Connections` decide whom to let in.
+    """uvicorn without signal handlers (the role has its own) that lets `Connections` decide who is let in.
 
-    `serves` is set when it does.
+    `serves` is set when it accepts connections. Of requests that run, `shutdown` waits `drain_seconds` for the end.
+
+    Example::
+
+        server = HttpServer(app, connections, drain_seconds=5)
+        serving = asyncio.create_task(server.serve([bind("127.0.0.1", 8080)]))
     """
 
     def __init__(
-        self, config: uvicorn.Config, settings: WebSettings, connections: Connections, tls: ssl.SSLContext | None
+        self, app: ASGIApp, connections: Connections, *, drain_seconds: int, tls: ssl.SSLContext | None = None
     ) -> None:
-        super().__init__(config)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                interface="asgi3",  # uvicorn takes a bound method for ASGI 2
+                http=GuardedProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,  # the web server sends the broker's time: pages set their clock by it
+                timeout_graceful_shutdown=drain_seconds,
+            )
+        )
         self.serves = asyncio.Event()
         self._connections = connections
-        self._handshake_seconds = settings.header_seconds
         self._tls = tls
         self._tasks: list[asyncio.Task[None]] = []
         self._opening: set[asyncio.Task[None]] = set()
@@ -51,11 +67,11 @@ class HttpServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.lifespan.startup()
-        self.servers = []  # there is none of asyncio's
+        self.servers = []  # asyncio's servers, which are not used
         for listener in sockets or ():
             listener.setblocking(False)
-            self._tasks.append(asyncio.create_task(self._accept(listener), name="web-server:accept"))
-        self._tasks.append(asyncio.create_task(self._connections.look(), name="web-server:connections"))
+            self._tasks.append(asyncio.create_task(self._accept(listener), name="http:accept"))
+        self._tasks.append(asyncio.create_task(self._connections.check(), name="http:connections"))
         self.started = True
         self.serves.set()
 
@@ -63,13 +79,13 @@ class HttpServer(uvicorn.Server):
         for task in (*self._tasks[:-1], *self._opening):
             task.cancel()
         await super().shutdown(sockets)
-        self._tasks[-1].cancel()  # until then, slow ones are ended as ever
+        self._tasks[-1].cancel()  # the limits hold until here
         for task in self._tasks:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise error
 
     async def on_tick(self, counter: int) -> bool:
-        """Called often by uvicorn; ends it when nothing is accepted any more."""
+        """uvicorn calls this several times a second; True, when nothing is accepted any more, ends the server."""
         return await super().on_tick(counter) or any(task.done() for task in self._tasks)
 
     async def _accept(self, listener: socket.socket) -> None:
@@ -92,7 +108,7 @@ class HttpServer(uvicorn.Server):
             slot.opening.add_done_callback(self._opening.discard)
 
     async def _open(self, slot: Slot, connection: socket.socket) -> None:
-        """Hand the connection to a protocol, after the handshake where there is one."""
+        """Give the connection its protocol, after the TLS handshake if there is one."""
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(
@@ -105,12 +121,12 @@ class HttpServer(uvicorn.Server):
                 ),
                 connection,
                 ssl=self._tls,
-                ssl_handshake_timeout=self._handshake_seconds if self._tls is not None else None,
+                ssl_handshake_timeout=self._connections.limits.header_seconds if self._tls is not None else None,
             )
         except (OSError, asyncio.CancelledError) as error:  # TLS errors are OSErrors
             self._connections.release(slot)
             connection.close()
-            log.debug("a connection came to nothing: %r", error)
+            log.debug("a connection was not opened: %r", error)
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
@@ -124,24 +140,15 @@ class HttpServer(uvicorn.Server):
                 connection.shutdown(socket.SHUT_WR)
 
 
-async def listen(host: str, port: int) -> socket.socket:
-    """A bound socket, so that a port that is taken is our error and not the end of the process inside uvicorn."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, _, _, _, address = found[0]
-        return socket.create_server((str(address[0]), int(address[1])), family=family, backlog=2048)
-    except OSError as error:
-        raise RoleFailed(
-            f"the web server cannot listen on {host}:{port} ({error.strerror or error}): "
-            "stop what uses the port, or set web.port (0 picks a free one)"
-        ) from error
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on `host`:`port` (0: a free port). Blocks to look up a name. Raises `OSError`."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return socket.create_server((str(address[0]), int(address[1])), family=family, backlog=2048)
 
 
 def url_of(listener: socket.socket, scheme: str) -> str:
-    """The address at which this machine reaches what listens there."""
+    """The URL at which this machine reaches the listening socket, without a path."""
     host, port = listener.getsockname()[:2]
-    if is_wildcard(host):  # everywhere: loopback is where it can be reached from here
+    if is_wildcard(host):  # it listens on every address; loopback is one of them
         host = "::1" if ":" in host else "127.0.0.1"
     return f"{scheme}://{in_url(host)}:{port}"

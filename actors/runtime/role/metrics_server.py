@@ -1,33 +1,38 @@
 """`/metrics`, `/healthz` and `/readyz` of every role, on its metrics port.
 
-Answered by the role's own event loop: a loop that hangs is not healthy, and actors are counted between two of their
-steps. It knows GET and HEAD without a body, closes after each answer, and needs no web framework in every role.
+The role's own event loop answers: a loop that hangs is not healthy, and no other thread reads what the actors change.
+prometheus_client's ASGI app writes the metrics; uvicorn serves it within the limits of `actors.runtime.http`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import socket
+import sys
 import time
-from http import HTTPStatus
 
-from prometheus_client import Histogram, generate_latest
+from prometheus_client import Histogram, make_asgi_app
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from actors.runtime.actor.supervisor import Supervisor
 from actors.runtime.broker.connection import Bus
-from actors.runtime.config.local_addresses import in_url
+from actors.runtime.http.connections import ConnectionLimits, Connections
+from actors.runtime.http.server import HttpServer, bind, url_of
 from actors.runtime.store.state_store import StateStore
-from actors.runtime.telemetry.metrics import CONTENT_TYPE, REGISTRY
+from actors.runtime.telemetry.metrics import REGISTRY
 from protocol.errors import RoleFailed, StateDamaged, StateUnavailable
 
 log = logging.getLogger("examwire.metrics")
 
 REQUEST_SECONDS = 5.0
-REQUEST_BYTES = 16 * 1024
+"""How long a client may take to send its request, and again to read the answer."""
 MOST_CONNECTIONS = 64
 PING_SECONDS = 2.0
+STOP_SECONDS = 2.0
 
 SCRAPES = Histogram(
     "examwire_scrape_seconds",
@@ -36,15 +41,19 @@ SCRAPES = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
 )
 
-Answer = tuple[HTTPStatus, str, bytes]
-
 
 class MetricsServer:
-    """Bound at once (`url` is its /metrics), serving from `start` to `stop`.
+    """Listens from its construction on (`url` is its /metrics) and serves from `start` to `stop`.
 
-    `needs_redis`: whether the role's work stands still without Redis. Else its absence is told as `degraded`, and the
-    role stays ready: a socket server holds and admits examinees without it, and a load balancer that sent them away
-    would make an outage of Redis one of the exam. Raises `RoleFailed` when the port is taken.
+    `needs_redis`: whether the role cannot work without Redis. If it can, a missing Redis is reported as `degraded` and
+    the role stays ready: a socket server keeps and admits examinees without Redis, and a load balancer that took it out
+    would turn an outage of Redis into one of the exam. Raises `RoleFailed` when the port is taken.
+
+    Example::
+
+        metrics = MetricsServer("web-server", "127.0.0.1", 9464, needs_redis=True)
+        await metrics.start(supervisor)
+        metrics.watch(bus, store)
     """
 
     def __init__(self, role: str, host: str, port: int, *, needs_redis: bool) -> None:
@@ -53,83 +62,82 @@ class MetricsServer:
         self._supervisor: Supervisor | None = None
         self._bus: Bus | None = None
         self._store: StateStore | None = None
-        self._server: asyncio.Server | None = None
-        self._answering: dict[asyncio.Task[None], asyncio.WriteTransport] = {}  # the oldest first
+        self._connections: Connections | None = None
+        self._http: HttpServer | None = None
+        self._serving: asyncio.Task[None] | None = None
         self.started = False
         """Set when all actors of the role have started."""
+        self._app = Starlette(
+            routes=[
+                Route("/metrics", _Metrics(), methods=["GET"]),
+                Route("/healthz", self._healthz),
+                Route("/readyz", self._readyz),
+            ],
+            exception_handlers={404: _not_found, 405: _not_allowed},
+        )
+        self._app.router.redirect_slashes = False
         try:
-            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-                0
-            ]
-            self._listener = socket.create_server((str(address[0]), int(address[1])), family=family)
+            self._listener = bind(host, port)
         except OSError as error:
             raise RoleFailed(f"{role}: metrics cannot be served on {host}:{port}: {error.strerror or error}") from None
-        host, port = self._listener.getsockname()[:2]
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        self.url = f"http://{in_url(host)}:{port}/metrics"
+        self.url = f"{url_of(self._listener, 'http')}/metrics"
 
     async def start(self, supervisor: Supervisor) -> None:
         """Serve; until `watch` the role is alive and not ready."""
         self._supervisor = supervisor
-        self._server = await asyncio.start_server(self._accept, sock=self._listener, limit=REQUEST_BYTES)
+        limits = ConnectionLimits(
+            most=MOST_CONNECTIONS,
+            most_of_address=MOST_CONNECTIONS,
+            header_seconds=REQUEST_SECONDS,
+            answer_seconds=REQUEST_SECONDS,
+            answer_bytes=sys.maxsize,  # all of it
+            end_busy=True,
+        )
+        self._connections = Connections(
+            limits, (), lambda reason: log.debug("%s: a connection: %s", self._role, reason)
+        )
+        self._http = HttpServer(self._serve, self._connections, drain_seconds=1)
+        self._serving = asyncio.create_task(self._http.serve([self._listener]), name=f"{self._role}:metrics")
+        self._serving.add_done_callback(self._ended)
+        await self._http.serves.wait()
 
     def watch(self, bus: Bus, store: StateStore) -> None:
-        """These are the role's engines."""
+        """Report on these connections of the role to NATS and Redis."""
         self._bus, self._store = bus, store
 
-    def stop(self) -> None:
-        """Answer no more. Harmless when repeated, or when it never started."""
-        if self._server is not None:
-            self._server.close()
-        for task in list(self._answering):
-            task.cancel()
+    async def stop(self) -> None:
+        """Close all connections and stop serving. Harmless when repeated, or without `start`."""
+        if self._http is not None and self._connections is not None and self._serving is not None:
+            self._connections.abort_all()
+            self._http.should_exit = self._http.force_exit = True
+            await asyncio.wait({self._serving}, timeout=STOP_SECONDS)
+            if requests := set(self._http.server_state.tasks):
+                for request in requests:
+                    request.cancel()
+                await asyncio.wait(requests, timeout=STOP_SECONDS)
         self._listener.close()
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._answering) >= MOST_CONNECTIONS:
-            # An answer takes a moment: who is here longest is idle, and makes room.
-            oldest = next(iter(self._answering))
-            self._answering.pop(oldest).abort()
-            oldest.cancel()
-        # A task of our own: of one that asyncio's streams have made, a cancellation is logged as an error of theirs.
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer), name=f"{self._role}:metrics")
-        self._answering[task] = writer.transport
-        task.add_done_callback(lambda done: self._answering.pop(done, None))
+    def _ended(self, serving: asyncio.Task[None]) -> None:
+        if not serving.cancelled() and (error := serving.exception()) is not None:
+            log.error("%s: metrics are not served any more", self._role, exc_info=error)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request without reading its body, and have uvicorn close the connection then."""
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"cache-control", b"no-store"), (b"connection", b"close")]
+            await send(message)
+
         try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                request = await reader.readuntil(b"\r\n\r\n")
-                method, target, *_ = [*request.split(b"\r\n", 1)[0].decode("latin-1").split(" "), ""]
-                status, kind, body = await self._answer(method, target.partition("?")[0])
-                head = (
-                    f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {kind}\r\n"
-                    f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
-                )
-                writer.write(head.encode() + (b"" if method == "HEAD" else body))
-                await writer.drain()
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            log.debug("%s: a request came to nothing: %r", self._role, error)
-            writer.transport.abort()  # what was not taken in time is not waited for
-        except Exception:
-            log.exception("%s: a request could not be answered", self._role)
-        finally:
-            writer.close()
+            await self._app(scope, _empty_body, answer)
+        except asyncio.CancelledError:
+            log.debug("%s: stopped during a request for %s", self._role, scope["path"])  # uvicorn would log an error
 
-    async def _answer(self, method: str, path: str) -> Answer:
-        if method not in ("GET", "HEAD"):
-            return HTTPStatus.METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", b"GET or HEAD\n"
-        match path:
-            case "/metrics":
-                return HTTPStatus.OK, CONTENT_TYPE, exposition()
-            case "/healthz":
-                return HTTPStatus.OK, "application/json", _json({"status": "alive", "role": self._role})
-            case "/readyz":
-                return await self._readiness()
-            case _:
-                return HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"/metrics, /healthz or /readyz\n"
+    async def _healthz(self, _request: Request) -> Response:
+        return JSONResponse({"status": "alive", "role": self._role})
 
-    async def _readiness(self) -> Answer:
+    async def _readyz(self, _request: Request) -> Response:
         missing: list[str] = []
         degraded: list[str] = []
         children = self._supervisor.children if self._supervisor is not None else {}
@@ -140,10 +148,10 @@ class MetricsServer:
             missing.append("nats")
         if not await self._redis_answers():
             (missing if self._needs_redis else degraded).append("redis")
-        told: dict[str, object] = {"status": "not ready" if missing else "ready", "role": self._role}
-        told |= {"missing": missing} if missing else {}
-        told |= {"degraded": degraded} if degraded else {}
-        return HTTPStatus.SERVICE_UNAVAILABLE if missing else HTTPStatus.OK, "application/json", _json(told)
+        readiness: dict[str, object] = {"status": "not ready" if missing else "ready", "role": self._role}
+        readiness |= {"missing": missing} if missing else {}
+        readiness |= {"degraded": degraded} if degraded else {}
+        return JSONResponse(readiness, 503 if missing else 200)
 
     async def _redis_answers(self) -> bool:
         if self._store is None:
@@ -156,13 +164,32 @@ class MetricsServer:
         return True
 
 
-def exposition() -> bytes:
-    """Everything this process measures, in Prometheus' text format."""
-    began = time.perf_counter()
-    text = generate_latest(REGISTRY)
-    SCRAPES.observe(time.perf_counter() - began)
-    return text
+class _Metrics:
+    """prometheus_client's ASGI app for our registry, timed."""
+
+    def __init__(self) -> None:
+        self._app = make_asgi_app(REGISTRY)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+
+        async def timed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                SCRAPES.observe(time.perf_counter() - began)
+            await send(message)
+
+        # Without Accept and Accept-Encoding it writes the plain text format: OpenMetrics takes twice the time, and gzip
+        # takes more, in which no loss is handled.
+        await self._app({**scope, "headers": []}, receive, timed)
 
 
-def _json(value: object) -> bytes:
-    return json.dumps(value).encode() + b"\n"
+async def _empty_body() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _not_found(_request: Request, _error: Exception) -> Response:
+    return PlainTextResponse("/metrics, /healthz or /readyz\n", 404)
+
+
+async def _not_allowed(_request: Request, _error: Exception) -> Response:
+    return PlainTextResponse("GET or HEAD\n", 405)

@@ -141,6 +141,7 @@ class _Role:
             stops.append(("the connection to NATS", self._bus.close(), CLOSE_SECONDS))
         if self._store is not None:
             stops.append(("the connection to Redis", self._store.close(), CLOSE_SECONDS))
+        stops.append(("the metrics", self._metrics.stop(), CLOSE_SECONDS))
         in_time = True
         for what, stopping, seconds in stops:
             task = asyncio.create_task(stopping)
@@ -151,7 +152,6 @@ class _Role:
                 in_time = False
             elif not task.cancelled() and (error := task.exception()) is not None:
                 log.error("%s: %s did not stop cleanly", self._name, what, exc_info=error)
-        self._metrics.stop()
         return in_time
 
 

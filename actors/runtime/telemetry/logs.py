@@ -81,7 +81,8 @@ def configure_logging(role: str, name: str, level: Level, form: Format = "text")
     handler.setFormatter(JsonFormatter(role, name) if form == "json" else TextFormatter(role, name))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # One line for each connection that opens and one for each that closes: `Tally` tells that in one a second.
-    logging.getLogger("websockets").setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+    for library in ("websockets", "uvicorn"):
+        logging.getLogger(library).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
     # What nobody catches would be printed by Python as it is.
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread

@@ -24,8 +24,6 @@ from prometheus_client import (
 
 from actors.runtime import VERSION
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 # It would be a second series for each counter, which says when the process started.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()

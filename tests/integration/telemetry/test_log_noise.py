@@ -53,9 +53,9 @@ async def test_a_role_that_stops_while_it_is_asked_whether_it_is_ready_leaves_no
     server.watch(bus, store)
     port = urlsplit(server.url).port
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /readyz HTTP/1.1\r\n\r\n")
+    writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
     await store.asked.wait()
-    server.stop()
+    await server.stop()
     assert await reader.read() == b""
     writer.close()
 

@@ -12,7 +12,7 @@ import pytest
 from actors.runtime.actor.supervisor import ChildSpec, Supervisor
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from actors.runtime.role.metrics_server import REQUEST_BYTES, MetricsServer
+from actors.runtime.role.metrics_server import MetricsServer
 from actors.runtime.role.vitals import Vitals
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
@@ -95,8 +95,8 @@ async def test_a_role_says_what_it_lacks_and_is_alive_all_the_while(
         assert abs(sample("examwire_clock_offset_seconds")) < 0.5  # the same machine
         await vitals.stop()
         for server in (needing, degrading):
-            server.stop()
-            server.stop()
+            await server.stop()
+            await server.stop()
         with pytest.raises(httpx.ConnectError):
             await http.get(needing.url)
     await bus.close()
@@ -120,7 +120,7 @@ async def test_a_role_whose_actor_has_ended_is_not_ready(settings: Settings, bus
         await actor.stop()
         told = await http.get(ready)
         assert (told.status_code, told.json()["missing"]) == (503, ["manager"])
-    server.stop()
+    await server.stop()
     await supervisor.stop()
 
 
@@ -140,17 +140,26 @@ async def test_what_is_no_request_for_metrics_gets_a_plain_answer_or_none() -> N
         finally:
             writer.close()
 
-    head = await ask(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    host = b" HTTP/1.1\r\nHost: x\r\n"
+    head = await ask(b"HEAD /metrics" + host + b"\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\ncache-control: no-store\r\n" in head
     assert head.endswith(b"\r\n\r\n")
     assert b"examwire_build_info" in await ask(b"GET /metrics?x=1 HTTP/1.0\r\n\r\n")
-    assert (await ask(b"POST /metrics HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 405 ")
-    assert (await ask(b"GET / HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 404 ")
-    assert (await ask(b"\r\n\r\n")).startswith(b"HTTP/1.1 405 ")
-    assert await ask(b"GET /metrics HTTP/1.1\r\n") == b""  # no end of it
-    assert await ask(b"GET /" + b"x" * REQUEST_BYTES * 2) == b""
-    assert (await ask(b"GET /healthz HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 ")  # none of it did harm
-    server.stop()
+    asks_for_more = await ask(
+        b"GET /metrics" + host + b"Accept: application/openmetrics-text;version=1.0.0\r\nAccept-Encoding: gzip\r\n\r\n"
+    )
+    assert b"\r\ncontent-type: text/plain; version=0.0.4; charset=utf-8\r\n" in asks_for_more.lower()
+    assert b"examwire_build_info" in asks_for_more
+    assert (await ask(b"POST /metrics" + host + b"Content-Length: 9\r\n\r\n")).startswith(b"HTTP/1.1 405 ")
+    assert (await ask(b"GET /metrics" + host + b"Content-Length: 9\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+    assert (await ask(b"GET /" + host + b"\r\n")).startswith(b"HTTP/1.1 404 ")
+    assert (await ask(b"GET /metrics/" + host + b"\r\n")).startswith(b"HTTP/1.1 404 ")
+    for broken in (b"\r\n\r\n", b"nonsense\r\n\r\n", b"GET /metrics HTTP/1.1\r\n", b"GET /" + b"x" * 200_000):
+        answer = await ask(broken)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 400 "), broken[:30]
+    assert (await ask(b"GET /healthz" + host + b"\r\n")).startswith(b"HTTP/1.1 200 ")  # none of it did harm
+    await server.stop()
 
 
 def test_a_port_that_is_taken_is_told_with_its_address() -> None:

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,13 +20,14 @@ import pytest
 
 from actors.runtime.actor.supervisor import Supervisor
 from actors.runtime.broker.connection import Bus
-from actors.runtime.config.settings import Settings
+from actors.runtime.config.settings import Settings, WebSettings
+from actors.runtime.http.connections import ConnectionLimits
 from actors.runtime.role import metrics_server
 from actors.runtime.role.metrics_server import MOST_CONNECTIONS, MetricsServer
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.web_server.api.mobile_upload import MobileUploads
-from actors.web_server.http import connections as http_connections
+from actors.web_server.server import connection_limits
 from tests.integration.support.clients.phones import Site, capture_path, open_site, picture, upload_path
 from tests.integration.support.settings import changed
 from tests.integration.support.system import eventually
@@ -178,7 +180,11 @@ async def _trickled(upload: Any) -> None:
 async def test_whoever_does_not_take_an_answer_is_ended(
     settings: Settings, bus: Bus, store: StateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_connections, "SLOW_SECONDS", 0.5)
+
+    def hasty(web: WebSettings) -> ConnectionLimits:
+        return replace(connection_limits(web), answer_seconds=0.5)
+
+    monkeypatch.setattr("actors.web_server.server.connection_limits", hasty)
     async with site_with(settings, bus, store, header_seconds=0.5) as site:
         content = picture(size=(320, 240)) + os.urandom(7_000_000)
         assert (await site.put(content)).status_code == 201
@@ -291,7 +297,7 @@ async def test_silent_connections_to_the_metrics_make_room(monkeypatch: pytest.M
     for peer in peers[:20]:
         assert await peer.end() == b"", "the oldest made room"
     for _ in range(5):
-        one = await Peer.open(server.url, b"GET /healthz HTTP/1.1\r\n\r\n")
+        one = await Peer.open(server.url, BEGUN + b"\r\n")
         assert (await one.end()).startswith(b"HTTP/1.1 200"), "Prometheus and a load balancer are answered meanwhile"
     close(peers)
-    server.stop()
+    await server.stop()

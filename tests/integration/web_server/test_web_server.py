@@ -11,10 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import generate_latest
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, load_settings
-from actors.runtime.role.metrics_server import exposition
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.web_server.server import WebServer
@@ -172,7 +172,7 @@ async def test_metrics_count_outcomes_and_name_no_examinee(site: Site) -> None:
     await site.put(picture(), headers={})
     await site.http.get("/P4711/E4711")
     await site.http.request("E4711", "/healthz")
-    text = exposition().decode()
+    text = generate_latest(REGISTRY).decode()
     assert {name: value - before[name] for name, value in counted().items()} == dict.fromkeys(before, 1.0)
     assert 'examwire_web_uploads_total{outcome="STORED"}' in text
     assert any(line.startswith("process_resident_memory_bytes") for line in text.splitlines())
