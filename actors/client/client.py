@@ -26,16 +26,16 @@ from websockets.protocol import State
 from actors.client.connection import ConnectionLost, ConnectRefused, TimedConnection, decode, end_of, open_session
 from protocol.client.reconnect import (
     SILENT_INTERVALS,
-    Comeback,
+    ConnectionFailure,
     GiveUp,
-    Happened,
     Lost,
+    ReconnectState,
     Unreachable,
     Wait,
-    after,
+    after_migrate,
+    after_welcome,
     connect_url,
-    sent_away,
-    welcomed,
+    next_step,
 )
 from protocol.errors import ExamwireError
 from protocol.messages.base import Message
@@ -61,14 +61,14 @@ __all__ = [
 
 log = logging.getLogger("examwire.client")
 
-Change = Welcome | Happened | Wait | GiveUp
+Change = Welcome | ConnectionFailure | Wait | GiveUp
 """What `on_change` is told: a welcome, a loss or a failed try, the wait before the next try, the end of trying."""
 
 
 class GaveUp(ExamwireError):
     """The client does not connect again by itself; `step` says why, `last` what happened last."""
 
-    def __init__(self, step: GiveUp, last: Happened) -> None:
+    def __init__(self, step: GiveUp, last: ConnectionFailure) -> None:
         number = step.code if step.code is not None else step.status
         super().__init__(f"gave up: {step.reason}" + (f" {number}" if number is not None else ""))
         self.step, self.last = step, last
@@ -144,10 +144,10 @@ class Client:
         browser_info = options.get("browser_info")
         self._info = HelloClientInfo(browser_info=browser_info) if browser_info else None
         self._rng = options.get("rng")
-        self._comeback = Comeback(connect_url(url))
+        self._comeback = ReconnectState(connect_url(url))
         self._ws: TimedConnection | None = None
         self._pending: list[Message] = []  # the last is the next
-        self._happened: Happened | None = None
+        self._happened: ConnectionFailure | None = None
         self._wait: tuple[Wait, float] | None = None
         self._closed = True
         self._closing: asyncio.Event | None = None  # wakes who waits for the next try
@@ -205,7 +205,7 @@ class Client:
         except ConnectRefused as refused:
             self._happened = refused.happened
             if refused.endpoints is not None:
-                self._comeback = sent_away(self._comeback, refused.endpoints)
+                self._comeback = after_migrate(self._comeback, refused.endpoints)
             self._tell(self._happened)
             raise
         ws, welcome = opened.connection, opened.welcome
@@ -216,7 +216,7 @@ class Client:
         self.view_status = None
         ws.on_end = self.on_end
         self._pending = opened.rest[::-1]
-        self._comeback = welcomed(url, welcome.endpoints, welcome.reconnect)
+        self._comeback = after_welcome(url, welcome.endpoints, welcome.reconnect)
         loop = asyncio.get_running_loop()
         self._welcomed_at = loop.time()
         if self.heartbeats:
@@ -245,7 +245,7 @@ class Client:
             while self._pending:
                 message = self._pending.pop()
                 if type(message) is Migrate:
-                    self._comeback = sent_away(self._comeback, message.endpoints)
+                    self._comeback = after_migrate(self._comeback, message.endpoints)
                 elif type(message) is ViewStatus:
                     self.view_status = message
                 self._take_in(message)
@@ -284,7 +284,7 @@ class Client:
             if self._wait is None:
                 happened = self._happened or Unreachable()
                 draw = (self._rng or random).uniform(-1.0, 1.0)
-                self._comeback, step = after(self._comeback, happened, draw)
+                self._comeback, step = next_step(self._comeback, happened, draw)
                 self._tell(step)
                 if isinstance(step, GiveUp):
                     self._closed = True

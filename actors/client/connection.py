@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
-from protocol.client.reconnect import Happened, Lost, Refused, Unreachable, retry_after_seconds
+from protocol.client.reconnect import ConnectionFailure, Lost, Refused, Unreachable, retry_after_seconds
 from protocol.errors import ExamwireError
 from protocol.messages.base import Message
 from protocol.messages.codec import Malformed
@@ -63,7 +63,7 @@ class ConnectRefused(ExamwireError):
         self.endpoints = endpoints
 
     @property
-    def happened(self) -> Happened:
+    def happened(self) -> ConnectionFailure:
         """The refusal as the rules of reconnecting take it."""
         if self.code is not None:
             return Lost(self.code)

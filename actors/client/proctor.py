@@ -6,7 +6,7 @@ import secrets
 from typing import Unpack
 
 from actors.client.client import Client, ClientOptions
-from protocol.client.plan_view import PlanView, Verdict
+from protocol.client.plan_view import ApplyResult, PlanView
 from protocol.messages.base import Message
 from protocol.messages.frames import ExtendMobileSyncFrame, NotifyFrame, ReadmitFrame, RemoveFrame
 
@@ -24,7 +24,7 @@ class ProctorClient(Client):
     def __init__(self, url: str, token: str, **options: Unpack[ClientOptions]) -> None:
         super().__init__(url, token, **options)
         self.view = PlanView()
-        self.verdict = Verdict.OTHER
+        self.verdict = ApplyResult.OTHER
 
     async def readmit(self, examinee_id: str, *, request_id: str | None = None) -> str:
         """Let an examinee in again after RECONNECT_LIMIT_EXCEEDED or a removal: `examinee_readmitted`."""

@@ -16,7 +16,7 @@ from actors.runtime.telemetry import tracing
 from actors.sessions.metrics import observe_told
 from actors.sessions.plan_snapshot import OVERLAP_SECONDS, REUSE, SharedSnapshot, text_of
 from actors.sessions.proctor_session import ProctorSession
-from protocol.client.plan_view import Parsed, aspect_of
+from protocol.client.plan_view import Parsed, event_key
 from protocol.messages.facts import Aspect, LossReason
 
 log = logging.getLogger("examwire.plan_feed")
@@ -78,7 +78,7 @@ class PlanFeed:
 
     def _is_news(self, event: Parsed) -> bool:
         version = event["data"]["version"]
-        aspect = aspect_of(event)
+        aspect = event_key(event)
         if version <= self._versions.get(aspect, 0):
             return False
         self._versions[aspect] = version

@@ -11,7 +11,7 @@ from typing import TypeVar
 import pydantic_core
 
 from actors.runtime.store.state_store import StateStore
-from protocol.client.plan_view import Parsed, aspect_of
+from protocol.client.plan_view import Parsed, event_key
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.messages.codec import encode
 from protocol.messages.facts import Aspect
@@ -103,7 +103,7 @@ class SharedSnapshot:
     def _news(self, events: list[Parsed], payload: bytes) -> bytes:
         if not self.known:
             return payload
-        news = [event for event in events if event["data"]["version"] > self.known.get(aspect_of(event), 0)]
+        news = [event for event in events if event["data"]["version"] > self.known.get(event_key(event), 0)]
         return payload if len(news) == len(events) else text_of(news)
 
     # -- how it is read ------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.status_log.projection import Line, Projection
 from actors.status_log.status_log import StatusLog
 from protocol.errors import StateDamaged
-from protocol.log.version import floor_of, sequence_of
+from protocol.log.version import floor_version, sequence_of
 from protocol.records import keys
 from protocol.records import kinds as records
 from protocol.records.placement import kind_of
@@ -161,7 +161,7 @@ class Audit:
             hashes = await self._store.raw_hashes(some)
             extent = await self._status.extent()  # after reading: nobody can be ahead of that
             for key, found in zip(some, hashes, strict=True):
-                self._compare_record(key, found, floor_of(extent.acknowledged), floor_of(extent.last), look)
+                self._compare_record(key, found, floor_version(extent.acknowledged), floor_version(extent.last), look)
         for some in _portions([key for key in sorted(wanted) if key in projection.sockets]):
             for key, found in zip(some, await self._store.raw_hashes(some), strict=True):
                 self._compare_socket(key, found, look)
@@ -217,7 +217,7 @@ class Audit:
             look.differences.append(Difference(key, "history", f"version {newest}", f"ends at {last}"))
         elif newest > self.projection.end or history.floor > self.projection.floor:
             look.unsettled.add(key)  # ahead of what we have replayed
-        elif 0 < history.first < self.projection.beginning:
+        elif 0 < history.first_version < self.projection.beginning:
             look.older.add(key)
         elif line is None and (found.get("version") != "0" or fold(history, kind.rule) != kind.state()):
             look.differences.append(Difference(key, "", "a record", None))

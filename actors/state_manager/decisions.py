@@ -13,7 +13,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.state_manager.places import save_places
 from actors.status_log.status_log import StatusLog
 from protocol.errors import StateDamaged
-from protocol.log.version import floor_of
+from protocol.log.version import floor_version
 from protocol.messages.base import Message
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, ExamineeFact, LossReason, Restate
 from protocol.messages.proctor_events import Event
@@ -21,12 +21,12 @@ from protocol.records import keys
 from protocol.records import kinds as records
 from protocol.records.placement import Item, record_of
 from protocol.records.writes import RecordWrite, StoredRecord
-from protocol.rules.connection_state import ConnectionState, server_of
+from protocol.rules.connection_state import ConnectionState, server_id_of
 from protocol.rules.effects import Effect
 from protocol.rules.history import History, fold, insert
-from protocol.rules.mobile_sync import MobileSync
-from protocol.rules.notices import Notices
-from protocol.rules.socket_server import Server
+from protocol.rules.mobile_sync import MobileSyncState
+from protocol.rules.notices import NoticesState
+from protocol.rules.socket_server import ServerState
 
 log = logging.getLogger("examwire.state_manager")
 
@@ -46,8 +46,8 @@ class Decided:
     damaged: list[tuple[Item, str]] = field(default_factory=list)
     unreadable: list[Restate] = field(default_factory=list)
     connections: dict[str, ConnectionState] = field(default_factory=dict)
-    mobile_syncs: dict[str, MobileSync] = field(default_factory=dict)
-    notices: dict[str, Notices] = field(default_factory=dict)
+    mobile_syncs: dict[str, MobileSyncState] = field(default_factory=dict)
+    notices: dict[str, NoticesState] = field(default_factory=dict)
     applied: int = 0
     repeated: int = 0
     late: int = 0
@@ -87,7 +87,7 @@ class Decisions:
 
     def raise_floor(self, sequence: int) -> None:
         """Everything up to this stream sequence is acknowledged: no fact that old can come late."""
-        self.floor = max(self.floor, floor_of(sequence))
+        self.floor = max(self.floor, floor_version(sequence))
 
     async def settle(self, items: Sequence[Item]) -> Decided:
         """Bring the records up to these facts; returns when they are written."""
@@ -142,7 +142,7 @@ class Decisions:
         outcome = _Outcome(key=record.key, kind=kind)
         changed = False
         for item in record.items:
-            insertion = insert(history, kind.rule, item.version, item.message, kind.told)
+            insertion = insert(history, kind.rule, item.version, item.message, kind.visible_part)
             history, outcome.state = insertion.history, insertion.state
             outcome.events.extend(insertion.events)
             outcome.effects.extend(insertion.effects)
@@ -179,8 +179,8 @@ class Decisions:
             for item in items
             if isinstance(item.message, ConnectionStatus) and item.message.status is ConnectionStatusCode.CONNECTED
         }
-        holders = sorted({server_of(message) for message in connected.values()})
-        known: dict[str, Server] = {}
+        holders = sorted({server_id_of(message) for message in connected.values()})
+        known: dict[str, ServerState] = {}
         stored_servers = await self._store.load([keys.server_status(holder) for holder in holders])
         for holder, stored in zip(holders, stored_servers, strict=True):
             if isinstance(stored, StoredRecord):
@@ -188,9 +188,9 @@ class Decisions:
                     known[holder] = fold(records.SERVER.read(stored.history), records.SERVER.rule)
                 except ValueError as damage:  # says nothing about those who connect there
                     log.error("%s: %s", keys.server_status(holder), damage)
-        asked: dict[str, Server] = {}
+        asked: dict[str, ServerState] = {}
         for version, message in connected.items():
-            holder = server_of(message)
+            holder = server_id_of(message)
             server = known.get(holder)
             if server is None or server.holds_sessions_of(message.incarnation):
                 continue
@@ -240,9 +240,9 @@ class _Outcome:
                 decided.follow_ups.append((f"restate:{version}", restate))
         if isinstance(self.state, ConnectionState):
             decided.connections[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
-        elif isinstance(self.state, MobileSync):
+        elif isinstance(self.state, MobileSyncState):
             decided.mobile_syncs[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
-        elif isinstance(self.state, Notices):
+        elif isinstance(self.state, NoticesState):
             decided.notices[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
 
 

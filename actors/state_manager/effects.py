@@ -39,15 +39,15 @@ from protocol.rules.connection_state import ConnectionState
 from protocol.rules.effects import (
     CloseSocket,
     EndSessions,
-    ReportLost,
     ScheduleTimeout,
-    TellMobileSync,
-    TellNotice,
-    TellState,
+    SendMobileSync,
+    SendNotice,
+    SendSessionLost,
+    SendSessionState,
     WatchReconnect,
 )
-from protocol.rules.mobile_sync import MobileSync
-from protocol.rules.notices import Notices
+from protocol.rules.mobile_sync import MobileSyncState
+from protocol.rules.notices import NoticesState
 from protocol.times import format_time, parse_time
 
 log = logging.getLogger("examwire.state_manager")
@@ -186,22 +186,22 @@ def _to_servers(decided: Decided) -> list[Outgoing]:
     examinees: list[Outgoing] = []
     for effect in decided.effects:
         match effect:
-            case TellState():
+            case SendSessionState():
                 message = _session_state(effect, decided)
                 by_server.setdefault(effect.server_id, []).append((effect.version, message))
             case CloseSocket():
                 close = SessionClose(socket_id=effect.socket_id, code=effect.code)
                 by_server.setdefault(effect.server_id, []).append((effect.version, close))
-            case ReportLost():
+            case SendSessionLost():
                 lost = SessionLost(server_id=effect.server_id, socket_ids=[effect.socket_id])
                 by_server.setdefault(effect.server_id, []).append((effect.version, lost))
-            case TellMobileSync():
+            case SendMobileSync():
                 state = decided.mobile_syncs.get(f"{effect.plan_id} {effect.examinee_id}")
                 if state is not None and state.status is not None:
                     address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
                     examinees.append(Outgoing(address, encode(state.event()), f"ms:{address}:{effect.version}"))
-            case TellNotice():
-                notices = decided.notices.get(f"{effect.plan_id} {effect.examinee_id}", Notices())
+            case SendNotice():
+                notices = decided.notices.get(f"{effect.plan_id} {effect.examinee_id}", NoticesState())
                 sent = notices.find(effect.action_id)
                 if sent is not None and sent.confirmed_at is None:
                     address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
@@ -219,7 +219,7 @@ def _to_servers(decided: Decided) -> list[Outgoing]:
     return out + examinees
 
 
-def _session_state(effect: TellState, decided: Decided) -> SessionState:
+def _session_state(effect: SendSessionState, decided: Decided) -> SessionState:
     examinee = f"{effect.plan_id} {effect.examinee_id}"
     connection = decided.connections.get(examinee, ConnectionState())
     return SessionState(
@@ -227,9 +227,9 @@ def _session_state(effect: TellState, decided: Decided) -> SessionState:
         examinee_id=effect.examinee_id,
         socket_id=effect.socket_id,
         connection=connection.view(),
-        mobile_sync=decided.mobile_syncs.get(examinee, MobileSync()).view(),
+        mobile_sync=decided.mobile_syncs.get(examinee, MobileSyncState()).view(),
         reconnect=connection.reconnect_view(),
-        notices=decided.notices.get(examinee, Notices()).open(),
+        notices=decided.notices.get(examinee, NoticesState()).open(),
         version=connection.version,
     )
 

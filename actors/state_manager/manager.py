@@ -337,7 +337,7 @@ def _decoded(deliveries: list[Delivery]) -> _Work:
     work = _Work(deliveries)
     for delivery in deliveries:
         scheduled = log_entries.SCHEDULER in delivery.headers
-        decoded = log_entries.decode(delivery.subject, delivery.payload, delivery.stored_at, scheduled=scheduled)
+        decoded = log_entries.decode_status(delivery.subject, delivery.payload, delivery.stored_at, scheduled=scheduled)
         for index, message in enumerate(decoded):
             if isinstance(message, Malformed):
                 work.malformed.append((delivery, message))

@@ -12,7 +12,7 @@ from protocol.messages.facts import (
 from protocol.records import keys
 from protocol.records.placement import Item, index_of, socket_writes
 from protocol.records.writes import Index, RecordWrite
-from protocol.rules.connection_state import server_of
+from protocol.rules.connection_state import server_id_of
 
 
 async def save_places(store: StateStore, items: Sequence[Item], records: Sequence[RecordWrite] = ()) -> list[Any]:
@@ -28,7 +28,7 @@ async def save_places(store: StateStore, items: Sequence[Item], records: Sequenc
     for item in items:
         message = item.message
         if isinstance(message, ConnectionStatus) and keys.socket(message.plan_id, message.socket_id) in refused:
-            overtaken.set_entry(keys.server_sockets(server_of(message)), message.socket_id, item.version, None)
+            overtaken.set_entry(keys.server_sockets(server_id_of(message)), message.socket_id, item.version, None)
     if overtaken.entries:
         await store.save([], [], overtaken)
     return written

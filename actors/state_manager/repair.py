@@ -27,7 +27,7 @@ from actors.status_log.projection import Line, Projection
 from actors.status_log.status_log import Extent, SetAside, StatusLog, facts_of
 from protocol.broker import subjects
 from protocol.errors import NotPermitted, StateDamaged
-from protocol.log.version import floor_of
+from protocol.log.version import floor_version
 from protocol.messages.base import Message
 from protocol.messages.codec import encode
 from protocol.messages.facts import ConnectionStatusCode, ExamineeFact, Restate
@@ -241,14 +241,14 @@ class StateRepair:
                 wanted_history = restored(by_log, found, projection)
                 if wanted_history is not None and found is None and (seen[key] or by_log.untold):
                     # What came while it could not be read is among the dead letters, and was told to nobody.
-                    wanted_history = replace(wanted_history, owed=True)
+                    wanted_history = replace(wanted_history, restatement_due=True)
                 if wanted_history is not None and (force or wanted_history != found):
                     histories[key] = wanted_history
-                elif found is not None and found.owed:
+                elif found is not None and found.restatement_due:
                     histories[key] = found  # written before, by one who died before it was restated
             wanted += await self._write(histories, kinds, seen, repair)
             about = {key: line.about for key in histories if (line := projection.lines.get(key)) is not None}
-            owed = [fact for key, fact in about.items() if fact is not None and histories[key].owed]
+            owed = [fact for key, fact in about.items() if fact is not None and histories[key].restatement_due]
             await self._restate(owed, histories, repair)
 
     # -- something is known: what came after it ---------------------------------------------------------
@@ -260,7 +260,7 @@ class StateRepair:
         if applied + 1 < extent.first <= extent.last:
             log.error("STATUS begins at %d, later than Redis ends: what was between is nowhere", extent.first)
         # Facts above the ack floor must keep their places, also when they were in Redis before it was set back.
-        settled = floor_of(min(applied, extent.acknowledged))
+        settled = floor_version(min(applied, extent.acknowledged))
         items: list[Item] = []
         async for stored in self._status.read(max(applied + 1, extent.first), extent.last):
             repair.messages += 1
@@ -292,15 +292,15 @@ class StateRepair:
                 if found is None and seen[key]:
                     continue  # damaged, which is no matter of what came last: `state rebuild`
                 news = [item.version for item in by_key[key] if not holds(found, item.version)]
-                repair.missing += sum(one <= floor_of(extent.acknowledged) and one not in aside for one in news)
+                repair.missing += sum(one <= floor_version(extent.acknowledged) and one not in aside for one in news)
                 history = with_facts(found, kinds[key], by_key[key], settled)
                 history = in_flight(history, extent)
                 if any(one in aside for one in news):
-                    history = replace(history, owed=True)
+                    history = replace(history, restatement_due=True)
                 if history != found:
                     histories[key] = history
             wanted += await self._write(histories, kinds, seen, repair)
-            owed = [by_key[key][0].message for key, history in histories.items() if history.owed]
+            owed = [by_key[key][0].message for key, history in histories.items() if history.restatement_due]
             await self._restate(owed, histories, repair)
 
     async def _set_aside(self) -> SetAside:

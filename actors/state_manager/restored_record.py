@@ -10,7 +10,7 @@ from typing import Any
 from actors.status_log.projection import Line, Projection
 from actors.status_log.status_log import Extent
 from protocol.errors import StateDamaged
-from protocol.log.version import floor_of
+from protocol.log.version import floor_version
 from protocol.records.kinds import RecordKind
 from protocol.records.placement import Item
 from protocol.rules.history import History, compact, fold, insert
@@ -28,16 +28,17 @@ def restored(line: Line, found: History[Any, Any] | None, projection: Projection
         return in_flight(log_alone, projection.extent)
     if found.floor > projection.end:
         return None
-    if 0 < found.first < projection.beginning:
+    if 0 < found.first_version < projection.beginning:
         items = [Item(version, fact) for version, fact in line.facts]
         return in_flight(with_facts(found, line.kind, items, found.floor), projection.extent)
     newer = [Item(version, fact) for version, fact in found.facts if version > projection.end]
     history = with_facts(log_alone, line.kind, newer, 0)
     # Decided on what was not so: what proctors were told last may not be so either.
-    wrong = line.kind.told(fold(found, line.kind.rule)) != line.kind.told(line.state_of(found))
+    wrong = line.kind.visible_part(fold(found, line.kind.rule)) != line.kind.visible_part(line.state_of(found))
     history = in_flight(history, projection.extent)
-    newest_told = max(history.newest_told, found.newest_told)
-    return replace(history, newest_told=newest_told, owed=history.owed or found.owed or wrong)
+    newest_event = max(history.newest_event, found.newest_event)
+    restatement_due = history.restatement_due or found.restatement_due or wrong
+    return replace(history, newest_event=newest_event, restatement_due=restatement_due)
 
 
 def with_facts(
@@ -46,7 +47,7 @@ def with_facts(
     """A history with these facts in it, in their places."""
     grown = compact(history if history is not None else kind.empty(), kind.rule, settled)
     for item in items:
-        grown = insert(grown, kind.rule, item.version, item.message, kind.told).history
+        grown = insert(grown, kind.rule, item.version, item.message, kind.visible_part).history
     return grown
 
 
@@ -61,12 +62,12 @@ def in_flight(history: History[Any, Any], extent: Extent) -> History[Any, Any]:
     Each of them asks again for all that may have followed from it. And if the last of them tells nothing, something
     untrue may have been told by it, which nothing newer puts right: the state is told anew.
     """
-    least, most = floor_of(extent.acknowledged), floor_of(extent.delivered)
+    least, most = floor_version(extent.acknowledged), floor_version(extent.delivered)
     at_work = [version for version, _ in history.facts if least < version <= most]
     if len(at_work) < 2:
         return history
     late = tuple(sorted({*history.late, *at_work[:-1]}))
-    return replace(history, late=late, owed=history.owed or history.newest_told < at_work[-1])
+    return replace(history, late=late, restatement_due=history.restatement_due or history.newest_event < at_work[-1])
 
 
 def readable(kind: RecordKind[Any, Any], key: str, there: dict[str, str] | StateDamaged) -> History[Any, Any] | None:

@@ -11,7 +11,7 @@ from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.broker.stream_admin import StoredMessage
 from protocol.broker import subjects
 from protocol.broker.streams import STATUS
-from protocol.log.entries import LogEntry, entries, may_name
+from protocol.log.entries import LogEntry, may_mention, read_entries
 from protocol.log.outages import Outages
 from protocol.times import format_time
 
@@ -50,18 +50,18 @@ class PlanLog:
             count += 1
             if count % BREATH == 0:
                 await asyncio.sleep(0)
-            if examinee_id is not None and not may_name(stored.payload, examinee_id):
+            if examinee_id is not None and not may_mention(stored.payload, examinee_id):
                 continue
-            for entry in entries(stored.subject, stored.sequence, stored.time, stored.payload):
+            for entry in read_entries(stored.subject, stored.sequence, stored.time, stored.payload):
                 if examinee_id is None or entry.fact.examinee_id == examinee_id:
                     yield entry
 
     async def outages(self) -> tuple[Beginning, Outages]:
         """Where the log begins, and everybody's outages by all of it."""
         beginning = await self.beginning()
-        outages = Outages(cut=beginning.cut)
+        outages = Outages(truncated=beginning.cut)
         async for entry in self.new_entries():
-            outages.take(entry)
+            outages.add(entry)
         return beginning, outages
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from actors.runtime.broker.stream_admin import StoredMessage
 from actors.status_log.status_log import Extent, SetAside, StatusLog, facts_of
-from protocol.log.version import floor_of, version_of
+from protocol.log.version import floor_version, version_of
 from protocol.messages.base import Message
 from protocol.messages.codec import Malformed
 from protocol.records import keys
@@ -49,7 +49,7 @@ class Line:
         """The record's history, anew."""
         facts = tuple(self.facts)
         head = self.head if facts else None
-        return History(self.base, floor, facts, newest_told=self.newest_told, first=self.first, head=head)
+        return History(self.base, floor, facts, newest_event=self.newest_told, first_version=self.first, head=head)
 
     def state_of(self, found: History[Any, Any]) -> Any:
         """What a record should amount to that holds what is acknowledged, and of the rest what `found` holds."""
@@ -78,12 +78,12 @@ class Projection:
     @property
     def floor(self) -> int:
         """The greatest version that is acknowledged; nothing so old can come any more."""
-        return floor_of(self.extent.acknowledged)
+        return floor_version(self.extent.acknowledged)
 
     @property
     def end(self) -> int:
         """The greatest version that was replayed."""
-        return floor_of(self.extent.last)
+        return floor_version(self.extent.last)
 
     @property
     def beginning(self) -> int:

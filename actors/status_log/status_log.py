@@ -23,7 +23,7 @@ from protocol.messages.codec import Malformed
 from protocol.messages.server_messages import ServerStatus
 from protocol.records.placement import Item
 from protocol.rules import socket_server as servers
-from protocol.rules.socket_server import Server
+from protocol.rules.socket_server import ServerState
 
 log = logging.getLogger("examwire.log_of_record")
 
@@ -107,15 +107,15 @@ class StatusLog:
         letters = read_stream(self._bus, DEADLETTER.name, subject=subjects.deadletter(STATUS.name))
         return SetAside.by([stored.payload async for stored in letters])
 
-    async def server(self, server_id: str) -> Server:
+    async def server(self, server_id: str) -> ServerState:
         """What the whole log says of a socket server by now, whatever the state managers have got to."""
-        state = Server()
+        state = ServerState()
         async for stored in read_stream(self._bus, STATUS.name, subject=subjects.status_server(server_id)):
             state = said_of_server(state, facts_of(stored))
         return state
 
 
-def said_of_server(state: Server, facts: Iterable[Item | Malformed]) -> Server:
+def said_of_server(state: ServerState, facts: Iterable[Item | Malformed]) -> ServerState:
     """The state of a server after more facts about it, in the order of the log."""
     for fact in facts:
         if isinstance(fact, Item) and isinstance(fact.message, ServerStatus):
@@ -127,6 +127,6 @@ def facts_of(stored: StoredMessage) -> Iterator[Item | Malformed]:
     """The facts in a message of STATUS as the state managers read it."""
     scheduled = log_entries.SCHEDULER in stored.headers
     for index, message in enumerate(
-        log_entries.decode(stored.subject, stored.payload, stored.time, scheduled=scheduled)
+        log_entries.decode_status(stored.subject, stored.payload, stored.time, scheduled=scheduled)
     ):
         yield message if isinstance(message, Malformed) else Item(version_of(stored.sequence, index), message)

@@ -23,7 +23,7 @@ from protocol.records import keys
 from protocol.records import kinds as records
 from protocol.records.writes import Touch
 from protocol.rules.history import fold
-from protocol.rules.socket_server import Server
+from protocol.rules.socket_server import ServerState
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.lease_watch")
@@ -114,7 +114,7 @@ class LeaseWatch(Actor):
             self.lost += 1
             LEASE_EXPIRIES.inc()
 
-    async def _server(self, server_id: str) -> Server:
+    async def _server(self, server_id: str) -> ServerState:
         """What is known of a server; by the log when its record cannot be read."""
         (stored,) = await self._store.load([keys.server_status(server_id)])
         try:

@@ -34,7 +34,7 @@ from protocol.errors import (
     StateUnavailable,
     WrongLastSequence,
 )
-from protocol.log.entries import entries, may_name
+from protocol.log.entries import may_mention, read_entries
 from protocol.log.version import version_of
 from protocol.messages.base import Message
 from protocol.messages.facts import ExamineeFact
@@ -225,9 +225,9 @@ class DeadLetterAdmin:
         later: list[ExamineeFact] = []
         plan_id = next(message.plan_id for message in messages if isinstance(message, ExamineeFact))
         async for stored in read_plan(self._bus, plan_id, max(1, source.number + 1)):
-            if not any(may_name(stored.payload, examinee_id) for examinee_id in about):
+            if not any(may_mention(stored.payload, examinee_id) for examinee_id in about):
                 continue
-            for entry in entries(stored.subject, stored.sequence, stored.time, stored.payload):
+            for entry in read_entries(stored.subject, stored.sequence, stored.time, stored.payload):
                 index = entry.version - version_of(stored.sequence)
                 if not {(stored.sequence, index), (stored.sequence, None)} & dead:
                     later.append(entry.fact)

@@ -28,7 +28,7 @@ from cli.shared.times import local_time, parse_duration, zone_name
 from protocol.access.roster import BadRoster, Entry, read_roster
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
-from protocol.log.csv_cells import plain_text
+from protocol.log.csv_cells import spreadsheet_text
 from protocol.records import keys
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _tokens(settings: Settings, plan_id: str, entries: Sequence[Entry], seconds:
     writer.writerow(["role", "examineeId", "name", "token", "url"])
     for entry in entries:
         issued = issue_token(settings, "examinee", plan_id, entry.examinee_id, seconds=seconds)
-        name = plain_text(entry.name or "")
+        name = spreadsheet_text(entry.name or "")
         writer.writerow(["examinee", entry.examinee_id, name, issued, f"{base}/examinee#token={issued}"])
     issued = issue_token(settings, "proctor", plan_id, PROCTOR, seconds=seconds)
     writer.writerow(["proctor", "", PROCTOR, issued, f"{base}/proctor#token={issued}"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cli.shared.times import duration_text, local_time
-from protocol.log.timeline_entry import Happening, What
+from protocol.log.timeline_entry import EntryKind, TimelineEntry
 from protocol.rules.connection_state import READMITTED, ConnectionState
 from protocol.times import parse_time
 
@@ -68,7 +68,7 @@ class DiagnosisInput:
     picture: dict[str, str] | None = None
     server: dict[str, str] | None = None
     session: dict[str, Any] | None = None
-    happened: list[Happening] | None = None
+    happened: list[TimelineEntry] | None = None
     by_log: ConnectionState | None = None
     letters: list[int] | None = None
     others_gone: int = 0
@@ -144,7 +144,7 @@ def _gone(seen: DiagnosisInput) -> Diagnosis:
     if _value(seen, "removed") == "1":
         return _removed(seen, f"{who} is removed from the exam for {_long(seen)}")
     if reason == READMITTED:
-        by = next((one.by for one in reversed(seen.happened or ()) if one.what is What.READMITTED), None)
+        by = next((one.by for one in reversed(seen.happened or ()) if one.what is EntryKind.READMITTED), None)
         return Diagnosis(
             f"{who} is DISCONNECTED for {_long(seen)}: shut out, then readmitted{f' by {by}' if by else ''}, and not "
             "back yet.",
@@ -168,7 +168,7 @@ def _gone(seen: DiagnosisInput) -> Diagnosis:
 
 
 def _removed(seen: DiagnosisInput, text: str) -> Diagnosis:
-    last = next((one for one in reversed(seen.happened or ()) if one.what is What.REMOVED), None)
+    last = next((one for one in reversed(seen.happened or ()) if one.what is EntryKind.REMOVED), None)
     by = f", by {last.by}" if last is not None else ""
     why = f": {last.reason}" if last is not None and last.reason else ""
     return Diagnosis(
@@ -235,8 +235,10 @@ def _value(seen: DiagnosisInput, name: str) -> str | None:
     }.get(name)
 
 
-def _lost(seen: DiagnosisInput) -> Happening | None:
-    return next((one for one in reversed(seen.happened or ()) if one.what in (What.LOST, What.MIGRATING)), None)
+def _lost(seen: DiagnosisInput) -> TimelineEntry | None:
+    return next(
+        (one for one in reversed(seen.happened or ()) if one.what in (EntryKind.LOST, EntryKind.MIGRATING)), None
+    )
 
 
 def _meaning(reason: str | None) -> tuple[str, str]:

@@ -137,9 +137,9 @@ async def _ask_session(bus: Bus, seen: DiagnosisInput) -> None:
 
 async def _read_log(bus: Bus, seen: DiagnosisInput) -> None:
     plan_log = PlanLog(bus, seen.plan_id)
-    reading = Timeline(cut=(await plan_log.beginning()).cut)
+    reading = Timeline(truncated=(await plan_log.beginning()).cut)
     seen.happened = await read_entries(plan_log, reading, seen.examinee_id)
-    person = reading.people.get(seen.examinee_id)
+    person = reading.examinees.get(seen.examinee_id)
     seen.by_log = person.connection if person is not None else None
 
 

@@ -17,8 +17,8 @@ from cli.shared.output import Format, NotFound, OutputOption, say, show, table
 from cli.shared.times import TIME_HELP, duration_text, local_time, parse_time_option, zone_name
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
-from protocol.log.outage_csv import csv_of, reasons
-from protocol.log.outages import OutageRow, OutageTotals, totals
+from protocol.log.outage_csv import format_reasons, outages_csv
+from protocol.log.outages import OutageRow, OutageTotals, sum_rows
 from protocol.times import format_time
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ def report(
         missing = sum(not row.complete for row in rows)
         if missing:
             say(f"the first facts about {missing} examinees have expired from the log", err=True)
-        sums = totals(rows)
+        sums = sum_rows(rows)
         if affected:
             rows = [row for row in rows if row.outages]
         if as_csv:
-            typer.echo(csv_of(plan_id, rows), nl=False)  # its cells are escaped
+            typer.echo(outages_csv(plan_id, rows), nl=False)  # its cells are escaped
             return
         value = {
             "planId": plan_id,
@@ -114,7 +114,7 @@ def _draw(plan_id: str, window: tuple[float, float], rows: list[OutageRow], sums
             f"{row.outage_seconds:.3f}" if row.outages else None,
             f"{row.longest_seconds:.3f}" if row.outages else None,
             row.compensate_seconds or None,
-            reasons(row),
+            format_reasons(row),
             row.attempts or None,
             row.shut_out or None,
             row.removals or None,

@@ -25,14 +25,14 @@ from cli.shared.output import (
 from cli.shared.times import TIME_HELP, duration_text, local_time, parse_time_option, with_local_times, zone_name
 from protocol.ids import check_id
 from protocol.log.timeline import Timeline
-from protocol.log.timeline_entry import Happening, Moment, What, at_moment
+from protocol.log.timeline_entry import EntryKind, StatusAtTime, TimelineEntry, status_at_time
 from protocol.times import format_time, parse_time
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 FOLLOW_SECONDS = 0.5
-_QUOTES = (What.NOTICE, What.NOTICE_CONFIRMED, What.REMOVED)
+_QUOTES = (EntryKind.NOTICE, EntryKind.NOTICE_CONFIRMED, EntryKind.REMOVED)
 COLUMNS = ["log time", "examinee", "what", "status", "socket", "address", "version"]
 
 
@@ -62,14 +62,14 @@ def timeline(
     first = format_time(parse_time_option(since, "--since")) if since is not None else ""
     last = format_time(parse_time_option(until, "--until")) if until is not None else "~"
 
-    def wanted(one: Happening) -> bool:
+    def wanted(one: TimelineEntry) -> bool:
         return (everything or one.effect) and first <= one.logged <= last
 
     async def work() -> None:
         async with connected(settings, "plans timeline") as bus:
             plan_log = PlanLog(bus, plan_id)
             beginning = await plan_log.beginning()
-            reading = Timeline(cut=beginning.cut)
+            reading = Timeline(truncated=beginning.cut)
             happened = await read_entries(plan_log, reading, examinee_id)
             if not happened and not follow:
                 raise NotFound(never_seen(plan_id, examinee_id, beginning))
@@ -85,11 +85,11 @@ def timeline(
     run_until_interrupted(work())
 
 
-async def read_entries(plan_log: PlanLog, reading: Timeline, examinee_id: str | None) -> list[Happening]:
+async def read_entries(plan_log: PlanLog, reading: Timeline, examinee_id: str | None) -> list[TimelineEntry]:
     """What has happened since this was called before."""
-    happened: list[Happening] = []
+    happened: list[TimelineEntry] = []
     async for entry in plan_log.new_entries(examinee_id):
-        if (one := reading.take(entry)) is not None:
+        if (one := reading.add(entry)) is not None:
             happened.append(one)
     return happened
 
@@ -103,7 +103,7 @@ def never_seen(plan_id: str, examinee_id: str | None, beginning: Beginning) -> s
 
 
 def _say_what_is_missing(reading: Timeline, examinee_id: str | None, beginning: Beginning) -> None:
-    missing = [one for one in reading.people.values() if not one.complete]
+    missing = [one for one in reading.examinees.values() if not one.complete]
     if not missing:
         return
     first = local_time(min(one.first_logged for one in missing))
@@ -118,12 +118,12 @@ def _say_what_is_missing(reading: Timeline, examinee_id: str | None, beginning: 
 # -- what happened ----------------------------------------------------------------------------------------
 
 
-def as_json(one: Happening) -> dict[str, Any]:
+def as_json(one: TimelineEntry) -> dict[str, Any]:
     """JSON-ready, without what is not known."""
     return one.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def cells(one: Happening) -> tuple[object, ...]:
+def cells(one: TimelineEntry) -> tuple[object, ...]:
     """A row below `COLUMNS`."""
     return (
         local_time(one.logged),
@@ -136,7 +136,7 @@ def cells(one: Happening) -> tuple[object, ...]:
     )
 
 
-def _show(happened: list[Happening], plan_id: str, output: Format, *, lines: bool) -> None:
+def _show(happened: list[TimelineEntry], plan_id: str, output: Format, *, lines: bool) -> None:
     if output is not Format.JSON:
         title = f"plan {plan_id}: {len(happened)} happenings; times in {zone_name()}"
         console().print(table(COLUMNS, map(cells, happened), title=title))
@@ -146,7 +146,7 @@ def _show(happened: list[Happening], plan_id: str, output: Format, *, lines: boo
         print_json([as_json(one) for one in happened])
 
 
-def _show_more(happened: list[Happening], output: Format) -> None:
+def _show_more(happened: list[TimelineEntry], output: Format) -> None:
     for one in happened:
         if output is Format.JSON:
             print_json(as_json(one), lines=True)
@@ -157,36 +157,36 @@ def _show_more(happened: list[Happening], output: Format) -> None:
 # -- at a moment ------------------------------------------------------------------------------------------
 
 
-def status_at(examinee_id: str, happened: list[Happening], moment: float) -> dict[str, Any]:
+def status_at(examinee_id: str, happened: list[TimelineEntry], moment: float) -> dict[str, Any]:
     """The status at a moment and why, JSON-ready; `happened` is all of one examinee's."""
-    found = at_moment(happened, moment)
+    found = status_at_time(happened, moment)
 
-    def fact(one: Happening | None) -> dict[str, Any] | None:
+    def fact(one: TimelineEntry | None) -> dict[str, Any] | None:
         return as_json(one) if one is not None else None
 
     return {
         "examineeId": examinee_id,
         "at": format_time(moment),
         "status": found.status,
-        "since": found.made.logged if found.made is not None else None,
-        "reason": found.made.reason if found.made is not None and found.status != "CONNECTED" else None,
+        "since": found.status_entry.logged if found.status_entry is not None else None,
+        "reason": found.status_entry.reason if found.status_entry is not None and found.status != "CONNECTED" else None,
         "mobileSync": found.mobile_sync,
-        "made": fact(found.made),
-        "latest": fact(found.latest),
-        "picture": fact(found.picture),
-        "next": fact(found.following),
+        "made": fact(found.status_entry),
+        "latest": fact(found.latest_entry),
+        "picture": fact(found.mobile_sync_entry),
+        "next": fact(found.next_entry),
     }
 
 
 def _show_moment(
-    happened: list[Happening],
+    happened: list[TimelineEntry],
     plan_id: str,
     examinee_id: str | None,
     moment: float,
     beginning: Beginning,
     output: Format,
 ) -> None:
-    by_examinee: dict[str, list[Happening]] = {}
+    by_examinee: dict[str, list[TimelineEntry]] = {}
     for one in happened:
         by_examinee.setdefault(one.examinee_id, []).append(one)
     found = {who: status_at(who, theirs, moment) for who, theirs in sorted(by_examinee.items())}
@@ -197,36 +197,36 @@ def _show_moment(
         else:
             print_json([{**common, **one} for one in found.values()])
     elif examinee_id is not None:
-        for line in _in_words(examinee_id, at_moment(by_examinee[examinee_id], moment), moment, beginning):
+        for line in _in_words(examinee_id, status_at_time(by_examinee[examinee_id], moment), moment, beginning):
             console().print(text(line))
     else:
         console().print(_draw_moments(plan_id, list(found.values()), moment))
 
 
-def _in_words(examinee_id: str, found: Moment, moment: float, beginning: Beginning) -> list[str]:
+def _in_words(examinee_id: str, found: StatusAtTime, moment: float, beginning: Beginning) -> list[str]:
     lines = [
         f"{examinee_id} at {local_time(moment)} {zone_name(moment)}: {found.status}, mobile sync {found.mobile_sync}"
     ]
-    if found.made is not None:
-        ago = duration_text(moment - parse_time(found.made.logged))
-        lines.append(f"  because  {_line(found.made)} (version {found.made.version}), {ago} before")
+    if found.status_entry is not None:
+        ago = duration_text(moment - parse_time(found.status_entry.logged))
+        lines.append(f"  because  {_line(found.status_entry)} (version {found.status_entry.version}), {ago} before")
     elif beginning.since is not None:
         lines.append(
             f"  because  the log, which goes back to {local_time(beginning.since)}, holds no connection until then"
         )
-    if found.latest is not None and found.latest is not found.made:
-        lines.append(f"  last     {_line(found.latest)} (version {found.latest.version})")
-    if found.picture is not None:
-        lines.append(f"  picture  {_line(found.picture)} (version {found.picture.version})")
-    if found.following is not None:
-        later = duration_text(parse_time(found.following.logged) - moment)
-        lines.append(f"  next     {_line(found.following)} (version {found.following.version}), {later} after")
+    if found.latest_entry is not None and found.latest_entry is not found.status_entry:
+        lines.append(f"  last     {_line(found.latest_entry)} (version {found.latest_entry.version})")
+    if found.mobile_sync_entry is not None:
+        lines.append(f"  picture  {_line(found.mobile_sync_entry)} (version {found.mobile_sync_entry.version})")
+    if found.next_entry is not None:
+        later = duration_text(parse_time(found.next_entry.logged) - moment)
+        lines.append(f"  next     {_line(found.next_entry)} (version {found.next_entry.version}), {later} after")
     else:
         lines.append("  next     nothing, up to the end of the log")
     return lines
 
 
-def _line(one: Happening) -> str:
+def _line(one: TimelineEntry) -> str:
     return f"{local_time(one.logged)}  {_words(one.what, one.text)}"
 
 

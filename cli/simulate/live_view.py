@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cli.shared.output import say, text
 from cli.simulate.examinee import SimulatedExaminee
 from cli.simulate.proctor import SimulatedProctor
-from protocol.client.plan_view import Seen
+from protocol.client.plan_view import ExamineeView
 from protocol.messages.base import Message
 from protocol.messages.facts import MobileSyncStatus, Notice, NoticeConfirmed
 from protocol.messages.frames import PlanSnapshot
@@ -145,7 +145,7 @@ class LiveView:
         )
         table.title, table.title_justify = text(title), "left"
         for one in sorted(shown, key=lambda one: one.examinee_id):
-            seen = proctor.view.examinees.get(one.examinee_id) or Seen(one.examinee_id)
+            seen = proctor.view.examinees.get(one.examinee_id) or ExamineeView(one.examinee_id)
             table.add_row(
                 text(one.examinee_id),
                 _styled(seen.status),
@@ -166,7 +166,7 @@ def _styled(status: str) -> Text:
     return text(status, _STYLES.get(status, ""))
 
 
-def _attempt(seen: Seen) -> Text:
+def _attempt(seen: ExamineeView) -> Text:
 
     if seen.exhausted:
         return text("used up", "red")

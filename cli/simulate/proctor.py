@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from actors.client.client import GaveUp
 from actors.client.proctor import ProctorClient
-from protocol.client.plan_view import PlanView, Seen, Verdict
+from protocol.client.plan_view import ApplyResult, ExamineeView, PlanView
 from protocol.messages.base import Message
 from protocol.messages.facts import NoticeConfirmed
 from protocol.messages.frames import Accepted, Error, NotifyFrame, PlanSnapshot, Welcome
@@ -23,7 +23,7 @@ class ProctorView(PlanView):
 
     def is_exhausted(self, examinee_id: str) -> bool:
         """Whether a recovery of the examinee would be refused."""
-        return self.examinees.get(examinee_id, Seen(examinee_id)).exhausted
+        return self.examinees.get(examinee_id, ExamineeView(examinee_id)).exhausted
 
 
 class SimulatedProctor:
@@ -87,7 +87,7 @@ class SimulatedProctor:
                 self.ended.add(message.socket_id)
             case NoticeConfirmed(restated=None):
                 self.confirmed[message.action_id] += 1
-        if self.client.verdict is Verdict.APPLIED and self._on_event is not None:
+        if self.client.verdict is ApplyResult.APPLIED and self._on_event is not None:
             self._on_event(message)
         if not isinstance(message, Accepted):
             self._answer_waiting()

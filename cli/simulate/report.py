@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from cli.shared.output import paragraph, table
 from cli.simulate.examinee import SimulatedExaminee
 from cli.simulate.proctor import SimulatedProctor
-from protocol.client.plan_view import Seen
+from protocol.client.plan_view import ExamineeView
 from protocol.messages.base import Wire
 
 MAX_NAMED = 50
@@ -66,7 +66,7 @@ def wrong_in(proctor: SimulatedProctor, examinees: list[SimulatedExaminee]) -> l
     """Where a proctor's view differs from the truth."""
     wrong = []
     for one in examinees:
-        seen = proctor.view.examinees.get(one.examinee_id) or Seen(one.examinee_id)
+        seen = proctor.view.examinees.get(one.examinee_id) or ExamineeView(one.examinee_id)
         if seen.connected != one.client.connected:
             truth = "connected" if one.client.connected else "not connected"
             wrong.append(f"{one.examinee_id} is {truth}, seen as {seen.status}")
@@ -94,7 +94,7 @@ def _views_agree(proctors: list[SimulatedProctor], examinees: list[SimulatedExam
     seen = {
         tuple(
             (known.status, known.socket_id, known.exhausted, known.mobile_sync, known.mobile_sync_version)
-            for known in (proctor.view.examinees.get(one) or Seen(one) for one in ids)
+            for known in (proctor.view.examinees.get(one) or ExamineeView(one) for one in ids)
         )
         for proctor in proctors
     }

@@ -16,7 +16,7 @@ import pydantic_core
 
 from protocol.broker.streams import SOCKET, STATUS
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.log.entries import decode
+from protocol.log.entries import decode_status
 from protocol.messages.base import Message, Wire
 from protocol.messages.codec import Malformed
 from protocol.messages.facts import (
@@ -100,7 +100,7 @@ class Letter(Wire):
         if self.source.stream != STATUS.name or not self.source.subject:
             return False
         try:
-            return any(not isinstance(one, Malformed) for one in decode(self.source.subject, self.whole()))
+            return any(not isinstance(one, Malformed) for one in decode_status(self.source.subject, self.whole()))
         except ProtocolError:
             return False  # cut: longer than any fact
 
@@ -146,7 +146,7 @@ def messages_of(stream: str, subject: str, payload: bytes) -> list[Message]:
     """The messages of a payload that is to be sent to `subject`. Raises `ProtocolError` naming the field."""
     if stream not in REPLAYABLE:
         raise ProtocolError(ErrorCode.NOT_ALLOWED, f"nothing is replayed into {stream}")
-    decoded = decode(subject, payload) if stream == STATUS.name else SOCKET_CODEC.decode_batch(payload)
+    decoded = decode_status(subject, payload) if stream == STATUS.name else SOCKET_CODEC.decode_batch(payload)
     if not decoded:
         raise ProtocolError(ErrorCode.INVALID_MESSAGE, "holds no message")
     messages: list[Message] = []

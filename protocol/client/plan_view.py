@@ -1,8 +1,15 @@
 """A plan as a proctor's client sees it: snapshots and events, applied by version.
 
-Connection events of an examinee share one line of versions, mobile sync events and notices have others (`aspect`).
-Whatever is not newer than what was seen changes nothing, so any order and any repetition of frames ends in the same
-view. Each event tells all that must be right of its aspect, so that one that overtakes others makes them superfluous.
+Each aspect of an examinee (connection, mobile sync, notices) has versions of its own (`event_aspect`). A frame that is
+not newer than the view changes nothing, so frames in any order, repeated or not, end in the same view. Each event holds
+the whole visible state of its aspect, so an event that overtakes older ones makes them superfluous.
+
+Example::
+
+    view = PlanView()
+    view.apply(snapshot)
+    view.apply(event)  # ApplyResult.APPLIED
+    view.examinees["E001"].status  # "CONNECTED"
 """
 
 from __future__ import annotations
@@ -30,18 +37,18 @@ from protocol.messages.proctor_events import (
 from protocol.messages.views import ConnectionView, ReconnectView
 
 
-def aspect(event_type: str) -> Aspect:
-    """What an event's version counts for, by its `type`."""
+def event_aspect(event_type: str) -> Aspect:
+    """Return the aspect whose versions an event of this `type` counts in."""
     if event_type.startswith("mobile_sync"):
         return "mobile_sync"
     return "notices" if event_type.startswith("notice") else "connection"
 
 
-class Verdict(StrEnum):
+class ApplyResult(StrEnum):
     """What a frame did to the view.
 
-    DOUBLED: the event that was applied last, once more. LATE: older than the event that was applied last.
-    COVERED: not newer than a snapshot that was applied since; harmless. OTHER: not about the plan.
+    DOUBLED: the newest event of its aspect, once more. LATE: older than the newest event of its aspect.
+    COVERED: not newer than a snapshot that was applied since; harmless. OTHER: a frame that is not about the plan.
     """
 
     APPLIED = "APPLIED"
@@ -52,11 +59,11 @@ class Verdict(StrEnum):
 
 
 @dataclass(slots=True)
-class Seen:
-    """One examinee as the proctor sees them: CONNECTED, DISCONNECTED, MIGRATING or NEVER.
+class ExamineeView:
+    """One examinee as the proctor sees them. `status`: CONNECTED, DISCONNECTED, MIGRATING or NEVER.
 
-    `notices`: how many were sent; `unconfirmed`: the actionIds of those that the examinee has not confirmed. Versions
-    are 0 until something was seen.
+    `notices`: how many were sent; `unconfirmed`: the actionIds of those that the examinee has not confirmed. A version
+    is 0 until a frame has told the aspect; `…_from_event`: its newest version came as an event, not in a snapshot.
     """
 
     examinee_id: str
@@ -91,14 +98,14 @@ _SAYS_STATUS = (ExamineeConnected, ExamineeMigrating, ExamineeReadmitted, Examin
 
 
 class PlanView:
-    """Every examinee of a plan by id (`examinees`), and counts of what came in.
+    """Every examinee of a plan by id (`examinees`), and counts of the frames that were applied.
 
-    `complete`: a whole snapshot has been applied. `events`: events applied, by type. `current`: what is told is so now;
-    else it is how it was at `current_until`, and the server waits for `waiting_for`.
+    `complete`: a whole snapshot has been applied. `events`: how many events were applied, by type. `current`: the view
+    shows the present; else it shows the plan as it was at `current_until`, and the server waits for `waiting_for`.
     """
 
     def __init__(self) -> None:
-        self.examinees: dict[str, Seen] = {}
+        self.examinees: dict[str, ExamineeView] = {}
         self.complete = False
         self.current = True
         self.current_until: str | None = None
@@ -112,170 +119,179 @@ class PlanView:
         self._since_first_part: set[str] | None = None
 
     def connected(self) -> set[str]:
-        """The ids of the examinees that are connected."""
-        return {examinee_id for examinee_id, seen in self.examinees.items() if seen.connected}
+        """Return the ids of the examinees that are connected."""
+        return {examinee_id for examinee_id, examinee in self.examinees.items() if examinee.connected}
 
-    def apply(self, message: Message) -> Verdict:
-        """Take in a frame."""
+    def apply(self, message: Message) -> ApplyResult:
+        """Apply a frame of the server, and return what it did to the view."""
         if isinstance(message, PlanSnapshot):
-            return self._snapshot(message)
+            return self._apply_snapshot(message)
         if isinstance(message, ViewStatus):
-            return self._status(message)
+            return self._apply_view_status(message)
         change = _CHANGES.get(type(message))
         if change is None:
-            return Verdict.OTHER
-        verdict = change(self, message)
-        if verdict is Verdict.APPLIED:
+            return ApplyResult.OTHER
+        result = change(self, message)
+        if result is ApplyResult.APPLIED:
             self.events[message.type] = self.events.get(message.type, 0) + 1
-        elif verdict is Verdict.DOUBLED:
+        elif result is ApplyResult.DOUBLED:
             self.doubled += 1
-        elif verdict is Verdict.LATE:
+        elif result is ApplyResult.LATE:
             self.late += 1
         else:
             self.covered += 1
-        return verdict
+        return result
 
-    def _seen(self, examinee_id: str) -> Seen:
-        seen = self.examinees.get(examinee_id)
-        if seen is None:
-            seen = self.examinees[examinee_id] = Seen(examinee_id)
+    def _examinee(self, examinee_id: str) -> ExamineeView:
+        examinee = self.examinees.get(examinee_id)
+        if examinee is None:
+            examinee = self.examinees[examinee_id] = ExamineeView(examinee_id)
         if self._since_first_part is not None:
             self._since_first_part.add(examinee_id)
-        return seen
+        return examinee
 
-    def _snapshot(self, message: PlanSnapshot) -> Verdict:
+    def _apply_snapshot(self, message: PlanSnapshot) -> ApplyResult:
         if message.part == 1:
             self._since_first_part = set()
         for row in message.examinees:
-            _take_row(self._seen(row.examinee_id), row)
+            _apply_row(self._examinee(row.examinee_id), row)
         if message.part == message.parts:
-            # Events between the parts are newer than the snapshot, so whoever they name stays, too.
+            # Events between the parts are newer than the snapshot, so the examinees they name stay, too.
             if self._since_first_part is not None:
-                for gone in self.examinees.keys() - self._since_first_part:
-                    del self.examinees[gone]
+                for examinee_id in self.examinees.keys() - self._since_first_part:
+                    del self.examinees[examinee_id]
                 self.complete = True
             self._since_first_part = None
             self.snapshots += 1
             self.resyncs += bool(message.resync)
-        return Verdict.APPLIED
+        return ApplyResult.APPLIED
 
-    def _status(self, message: ViewStatus) -> Verdict:
+    def _apply_view_status(self, message: ViewStatus) -> ApplyResult:
         self.current, self.waiting_for = message.current, message.waiting_for
         self.current_until = None if message.current else message.since
-        return Verdict.APPLIED
+        return ApplyResult.APPLIED
 
-    def _connection(self, message: ConnectionEvent) -> Verdict:
-        seen = self._seen(message.examinee_id)
-        if message.version <= seen.version:
-            verdict = _not_newer(message.version, seen.version, seen.version_from_event)
-            seen.version_from_event |= message.version == seen.version  # from now on it would be doubled
-            return verdict
-        seen.version, seen.version_from_event = message.version, True
-        seen.name, seen.removed = message.name, isinstance(message, ExamineeRemoved)
-        # Whoever reconnects or has used up the attempts is gone, even if the loss was never seen.
-        seen.status = str(message.status) if isinstance(message, _SAYS_STATUS) else "DISCONNECTED"
+    def _apply_connection_event(self, message: ConnectionEvent) -> ApplyResult:
+        examinee = self._examinee(message.examinee_id)
+        if message.version <= examinee.version:
+            result = _result_of_old(message.version, examinee.version, examinee.version_from_event)
+            # The next event with this version is doubled.
+            examinee.version_from_event |= message.version == examinee.version
+            return result
+        examinee.version, examinee.version_from_event = message.version, True
+        examinee.name, examinee.removed = message.name, isinstance(message, ExamineeRemoved)
+        # An examinee who reconnects or has used up the attempts is disconnected, even if the loss was never seen.
+        examinee.status = str(message.status) if isinstance(message, _SAYS_STATUS) else "DISCONNECTED"
         match message:
             case ExamineeConnected():
-                seen.socket_id, seen.server_id = message.socket_id, message.server_id
-                seen.reason, seen.attempt, seen.max_attempts, seen.exhausted = None, 0, None, False
+                examinee.socket_id, examinee.server_id = message.socket_id, message.server_id
+                examinee.reason, examinee.attempt, examinee.max_attempts, examinee.exhausted = None, 0, None, False
             case ExamineeDisconnected():
-                seen.reason = message.reason
-                seen.exhausted = message.reason == LossReason.RECONNECT_LIMIT_EXCEEDED  # told anew while shut out
-                if not message.restated:  # the same outage, told again: its ladder goes on
-                    seen.attempt, seen.max_attempts = message.attempt or 0, message.max_attempts
+                examinee.reason = message.reason
+                examinee.exhausted = message.reason == LossReason.RECONNECT_LIMIT_EXCEEDED  # restated while shut out
+                if not message.restated:  # a restatement is the same outage: its attempts go on
+                    examinee.attempt, examinee.max_attempts = message.attempt or 0, message.max_attempts
             case ExamineeMigrating():
-                seen.socket_id, seen.server_id = message.socket_id, message.server_id
-                seen.reason, seen.exhausted = LossReason.SERVER_DRAINING.value, False
-                seen.attempt, seen.max_attempts = 0, None
+                examinee.socket_id, examinee.server_id = message.socket_id, message.server_id
+                examinee.reason, examinee.exhausted = LossReason.SERVER_DRAINING.value, False
+                examinee.attempt, examinee.max_attempts = 0, None
             case ExamineeReconnecting():
-                seen.attempt, seen.max_attempts, seen.exhausted = message.attempt, message.max_attempts, False
+                examinee.attempt, examinee.max_attempts = message.attempt, message.max_attempts
+                examinee.exhausted = False
             case ExamineeReconnectExhausted():
-                seen.exhausted, seen.reason = True, message.reason.value
+                examinee.exhausted, examinee.reason = True, message.reason.value
             case ExamineeReadmitted():
-                seen.exhausted, seen.attempt, seen.max_attempts = False, 0, None
-                seen.reason = "READMITTED" if message.status == "DISCONNECTED" else None
+                examinee.exhausted, examinee.attempt, examinee.max_attempts = False, 0, None
+                examinee.reason = "READMITTED" if message.status == "DISCONNECTED" else None
             case ExamineeRemoved():
-                seen.exhausted, seen.attempt, seen.max_attempts = False, 0, None
-                seen.reason = "REMOVED" if message.status == "DISCONNECTED" else None
+                examinee.exhausted, examinee.attempt, examinee.max_attempts = False, 0, None
+                examinee.reason = "REMOVED" if message.status == "DISCONNECTED" else None
             case ExamineeEnrolled():
-                _take_connection(seen, message.connection, message.reconnect, message.removed)
-        return Verdict.APPLIED
+                _apply_connection_view(examinee, message.connection, message.reconnect, message.removed)
+        return ApplyResult.APPLIED
 
-    def _mobile_sync(self, message: MobileSyncStatus | MobileSyncCompleted) -> Verdict:
-        seen = self._seen(message.examinee_id)
+    def _apply_mobile_sync(self, message: MobileSyncStatus | MobileSyncCompleted) -> ApplyResult:
+        examinee = self._examinee(message.examinee_id)
         version = message.version or 0
-        if version <= seen.mobile_sync_version:
-            verdict = _not_newer(version, seen.mobile_sync_version, seen.mobile_sync_from_event)
-            seen.mobile_sync_from_event |= version == seen.mobile_sync_version
-            return verdict
-        seen.mobile_sync_version, seen.mobile_sync_from_event = version, True
-        seen.mobile_sync = message.status.value
+        if version <= examinee.mobile_sync_version:
+            result = _result_of_old(version, examinee.mobile_sync_version, examinee.mobile_sync_from_event)
+            examinee.mobile_sync_from_event |= version == examinee.mobile_sync_version
+            return result
+        examinee.mobile_sync_version, examinee.mobile_sync_from_event = version, True
+        examinee.mobile_sync = message.status.value
         match message:
             case MobileSyncCompleted():
-                seen.mobile_sync_reason, seen.image_url, seen.deadline = None, message.image_url, None
+                examinee.mobile_sync_reason, examinee.image_url, examinee.deadline = None, message.image_url, None
             case MobileSyncStatus():
-                seen.mobile_sync_reason, seen.deadline = message.reason, message.deadline
-                seen.image_url = message.capture_info.image_url if message.capture_info else None
-        return Verdict.APPLIED
+                examinee.mobile_sync_reason, examinee.deadline = message.reason, message.deadline
+                examinee.image_url = message.capture_info.image_url if message.capture_info else None
+        return ApplyResult.APPLIED
 
-    def _notices(self, message: Notice | NoticeConfirmed) -> Verdict:
-        seen = self._seen(message.examinee_id)
+    def _apply_notice(self, message: Notice | NoticeConfirmed) -> ApplyResult:
+        examinee = self._examinee(message.examinee_id)
         version = message.version or 0
-        if version <= seen.notices_version:
-            verdict = _not_newer(version, seen.notices_version, seen.notices_from_event)
-            seen.notices_from_event |= version == seen.notices_version
-            return verdict
-        seen.notices_version, seen.notices_from_event = version, True
-        seen.notices, seen.unconfirmed = message.sent or 0, list(message.unconfirmed or ())
-        return Verdict.APPLIED
+        if version <= examinee.notices_version:
+            result = _result_of_old(version, examinee.notices_version, examinee.notices_from_event)
+            examinee.notices_from_event |= version == examinee.notices_version
+            return result
+        examinee.notices_version, examinee.notices_from_event = version, True
+        examinee.notices, examinee.unconfirmed = message.sent or 0, list(message.unconfirmed or ())
+        return ApplyResult.APPLIED
 
 
-def _not_newer(version: int, seen: int, from_event: bool) -> Verdict:
+def _result_of_old(version: int, newest: int, from_event: bool) -> ApplyResult:
+    """Return why an event changes nothing whose version is not above `newest`."""
     if not from_event:
-        return Verdict.COVERED
-    return Verdict.DOUBLED if version == seen else Verdict.LATE
+        return ApplyResult.COVERED
+    return ApplyResult.DOUBLED if version == newest else ApplyResult.LATE
 
 
-def _take_row(seen: Seen, row: ExamineeRow) -> None:
-    if row.version > seen.version:
-        seen.version, seen.version_from_event, seen.name = row.version, False, row.name
-        _take_connection(seen, row.connection, row.reconnect, row.removed)
-    if row.mobile_sync.version > seen.mobile_sync_version:
-        seen.mobile_sync, seen.mobile_sync_version = row.mobile_sync.status, row.mobile_sync.version
-        seen.mobile_sync_reason, seen.image_url = row.mobile_sync.reason, row.mobile_sync.image_url
-        seen.deadline = row.mobile_sync.deadline if row.mobile_sync.status != "COMPLETED" else None
-        seen.mobile_sync_from_event = False
-    if row.notices is not None and row.notices.version > seen.notices_version:
-        seen.notices, seen.unconfirmed = row.notices.sent, list(row.notices.unconfirmed)
-        seen.notices_version, seen.notices_from_event = row.notices.version, False
+def _apply_row(examinee: ExamineeView, row: ExamineeRow) -> None:
+    if row.version > examinee.version:
+        examinee.version, examinee.version_from_event, examinee.name = row.version, False, row.name
+        _apply_connection_view(examinee, row.connection, row.reconnect, row.removed)
+    if row.mobile_sync.version > examinee.mobile_sync_version:
+        examinee.mobile_sync, examinee.mobile_sync_version = row.mobile_sync.status, row.mobile_sync.version
+        examinee.mobile_sync_reason, examinee.image_url = row.mobile_sync.reason, row.mobile_sync.image_url
+        examinee.deadline = row.mobile_sync.deadline if row.mobile_sync.status != "COMPLETED" else None
+        examinee.mobile_sync_from_event = False
+    if row.notices is not None and row.notices.version > examinee.notices_version:
+        examinee.notices, examinee.unconfirmed = row.notices.sent, list(row.notices.unconfirmed)
+        examinee.notices_version, examinee.notices_from_event = row.notices.version, False
 
 
-def _take_connection(seen: Seen, connection: ConnectionView, reconnect: ReconnectView, removed: bool) -> None:
-    seen.status = connection.status
-    seen.socket_id, seen.server_id, seen.reason = connection.socket_id, connection.server_id, connection.reason
-    seen.attempt, seen.max_attempts = reconnect.attempt, reconnect.max_attempts
-    seen.exhausted, seen.removed = reconnect.exhausted, removed
+def _apply_connection_view(
+    examinee: ExamineeView, connection: ConnectionView, reconnect: ReconnectView, removed: bool
+) -> None:
+    examinee.status = connection.status
+    examinee.socket_id, examinee.server_id, examinee.reason = (
+        connection.socket_id,
+        connection.server_id,
+        connection.reason,
+    )
+    examinee.attempt, examinee.max_attempts = reconnect.attempt, reconnect.max_attempts
+    examinee.exhausted, examinee.removed = reconnect.exhausted, removed
 
 
-_CHANGES: dict[type[Message], Callable[[PlanView, Any], Verdict]] = {
-    ExamineeConnected: PlanView._connection,
-    ExamineeDisconnected: PlanView._connection,
-    ExamineeMigrating: PlanView._connection,
-    ExamineeReconnecting: PlanView._connection,
-    ExamineeReconnectExhausted: PlanView._connection,
-    ExamineeReadmitted: PlanView._connection,
-    ExamineeRemoved: PlanView._connection,
-    ExamineeEnrolled: PlanView._connection,
-    MobileSyncStatus: PlanView._mobile_sync,
-    MobileSyncCompleted: PlanView._mobile_sync,
-    Notice: PlanView._notices,
-    NoticeConfirmed: PlanView._notices,
+_CHANGES: dict[type[Message], Callable[[PlanView, Any], ApplyResult]] = {
+    ExamineeConnected: PlanView._apply_connection_event,
+    ExamineeDisconnected: PlanView._apply_connection_event,
+    ExamineeMigrating: PlanView._apply_connection_event,
+    ExamineeReconnecting: PlanView._apply_connection_event,
+    ExamineeReconnectExhausted: PlanView._apply_connection_event,
+    ExamineeReadmitted: PlanView._apply_connection_event,
+    ExamineeRemoved: PlanView._apply_connection_event,
+    ExamineeEnrolled: PlanView._apply_connection_event,
+    MobileSyncStatus: PlanView._apply_mobile_sync,
+    MobileSyncCompleted: PlanView._apply_mobile_sync,
+    Notice: PlanView._apply_notice,
+    NoticeConfirmed: PlanView._apply_notice,
 }
 
 
 Parsed = dict[str, Any]
 
 
-def aspect_of(event: Parsed) -> tuple[str, Aspect]:
-    """What an event's version counts for, of which examinee."""
-    return event["data"]["examineeId"], aspect(str(event["type"]))
+def event_key(event: Parsed) -> tuple[str, Aspect]:
+    """Return the examinee and the aspect whose versions a parsed event counts in."""
+    return event["data"]["examineeId"], event_aspect(str(event["type"]))

@@ -83,7 +83,7 @@ class Unreachable:
     """No TCP connection, no answer in time, or an answer that is none."""
 
 
-Happened = Lost | Refused | Unreachable
+ConnectionFailure = Lost | Refused | Unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Comeback:
+class ReconnectState:
     """Where a client stands. `url` is the server of the last welcome (or the first one to try).
 
     `attempt`: attempts made since the last welcome. `position`: which URL of `ring` was tried last. `migrating`: the
@@ -128,58 +128,58 @@ class Comeback:
         return (*others, self.url) if self.migrating else (self.url, *others)
 
 
-def welcomed(url: str, endpoints: list[str], policy: ReconnectPolicy) -> Comeback:
+def after_welcome(url: str, endpoints: list[str], policy: ReconnectPolicy) -> ReconnectState:
     """A `welcome` from the server at `url`: the attempts are counted anew, by its policy."""
     if not policy.backoff_seconds:  # a ladder without steps would be a loop without a pause
         policy = policy.model_copy(update={"backoff_seconds": DEFAULT_POLICY.backoff_seconds})
-    return Comeback(url, tuple(dict.fromkeys(connect_url(one) for one in endpoints)), policy)
+    return ReconnectState(url, tuple(dict.fromkeys(connect_url(one) for one in endpoints)), policy)
 
 
-def sent_away(state: Comeback, endpoints: Sequence[str]) -> Comeback:
+def after_migrate(state: ReconnectState, endpoints: Sequence[str]) -> ReconnectState:
     """A `migrate` from the server: whatever ends the connection now, these are next (if it names none: those known)."""
     named = tuple(dict.fromkeys(connect_url(one) for one in endpoints))
     return replace(state, endpoints=named or state.endpoints, migrating=True, position=-1)
 
 
-def after(state: Comeback, happened: Happened, draw: float) -> tuple[Comeback, Wait | GiveUp]:
+def next_step(state: ReconnectState, happened: ConnectionFailure, draw: float) -> tuple[ReconnectState, Wait | GiveUp]:
     """What to do next. `draw` is a random number in [-1, 1): the jitter, drawn by the caller."""
     if isinstance(happened, Lost) and not may_reconnect(happened.code):
         return state, GiveUp(GiveUpReason.CLOSE_CODE, code=happened.code)
-    if isinstance(happened, Lost) and (happened.code == CloseCode.MIGRATE or _leaving(state)):
-        return _moving(state, draw)
+    if isinstance(happened, Lost) and (happened.code == CloseCode.MIGRATE or _is_leaving(state)):
+        return _migrate(state, draw)
     if isinstance(happened, Lost) and happened.code == CloseCode.TRY_AGAIN_LATER:
-        return _postponed(state, None, draw, code=happened.code)
+        return _postpone(state, None, draw, code=happened.code)
     if isinstance(happened, Refused) and happened.status in _LATER:
-        return _postponed(state, happened.retry_after, draw, status=happened.status)
+        return _postpone(state, happened.retry_after, draw, status=happened.status)
     if isinstance(happened, Refused) and happened.status < 500:
         return state, GiveUp(GiveUpReason.HTTP_STATUS, status=happened.status)
     if state.attempt >= state.policy.max_attempts:
         return state, GiveUp(GiveUpReason.ATTEMPTS_USED_UP, code=getattr(happened, "code", None))
     attempt = state.attempt + 1
-    moved = replace(state, attempt=attempt, postponed=0, position=state.position + _moves_on(state, happened))
-    return moved, _wait(moved, attempt, _seconds(state, attempt, happened, draw))
+    moved = replace(state, attempt=attempt, postponed=0, position=state.position + _tries_next_url(state, happened))
+    return moved, _wait_for(moved, attempt, _delay(state, attempt, happened, draw))
 
 
-def _leaving(state: Comeback) -> bool:
+def _is_leaving(state: ReconnectState) -> bool:
     """Told to go elsewhere, and nothing was tried since."""
     return state.migrating and not state.attempt and not state.postponed
 
 
-def _moving(state: Comeback, draw: float) -> tuple[Comeback, Wait | GiveUp]:
+def _migrate(state: ReconnectState, draw: float) -> tuple[ReconnectState, Wait | GiveUp]:
     if state.postponed >= MAX_POSTPONED:
         return state, GiveUp(GiveUpReason.ALWAYS_BUSY, code=CloseCode.MIGRATE)
     # Sent on by one server after another before any welcome: that is no attempt either, but then there is no hurry.
     at_once = not state.attempt and not state.postponed
-    away = state if state.migrating else sent_away(state, ())
+    away = state if state.migrating else after_migrate(state, ())
     moved = replace(away, postponed=state.postponed + 1, position=away.position + 1)
     policy = state.policy
-    seconds = MIGRATE_SPREAD_SECONDS * (1 + draw) / 2 if at_once else _step(policy, 0, draw)
-    return moved, _wait(moved, max(1, state.attempt), seconds)
+    seconds = MIGRATE_SPREAD_SECONDS * (1 + draw) / 2 if at_once else _backoff(policy, 0, draw)
+    return moved, _wait_for(moved, max(1, state.attempt), seconds)
 
 
-def _postponed(
-    state: Comeback, retry_after: float | None, draw: float, *, code: int | None = None, status: int | None = None
-) -> tuple[Comeback, Wait | GiveUp]:
+def _postpone(
+    state: ReconnectState, retry_after: float | None, draw: float, *, code: int | None = None, status: int | None = None
+) -> tuple[ReconnectState, Wait | GiveUp]:
     # "Later" uses up no attempt: a hall that comes back at once must not be locked out by its own size.
     if state.postponed >= MAX_POSTPONED:
         return state, GiveUp(GiveUpReason.ALWAYS_BUSY, code=code, status=status)
@@ -188,27 +188,27 @@ def _postponed(
     # Spread over what follows Retry-After, never before it, and over a second at least: it often says "1".
     seconds = least + policy.jitter * max(least, 1.0) * (1 + draw) / 2
     moved = replace(state, postponed=state.postponed + 1, position=state.position + 1)
-    return moved, _wait(moved, max(1, state.attempt), seconds)
+    return moved, _wait_for(moved, max(1, state.attempt), seconds)
 
 
-def _wait(state: Comeback, attempt: int, seconds: float) -> Wait:
+def _wait_for(state: ReconnectState, attempt: int, seconds: float) -> Wait:
     return Wait(seconds, state.ring[state.position % len(state.ring)], attempt, state.policy.max_attempts)
 
 
-def _moves_on(state: Comeback, happened: Happened) -> bool:
+def _tries_next_url(state: ReconnectState, happened: ConnectionFailure) -> bool:
     fresh_loss = isinstance(happened, Lost) and state.attempt == 0
     return not fresh_loss or (isinstance(happened, Lost) and happened.code in _NEXT_ENDPOINT)
 
 
-def _seconds(state: Comeback, attempt: int, happened: Happened, draw: float) -> float:
+def _delay(state: ReconnectState, attempt: int, happened: ConnectionFailure, draw: float) -> float:
     policy = state.policy
     lasted = isinstance(happened, Lost) and happened.lasted >= STABLE_SECONDS and happened.code not in _AFTER_BACKOFF
     if attempt == 1 and (lasted or state.migrating):
         return policy.jitter * policy.backoff_seconds[0] * (1 + draw) / 2
-    return _step(policy, max(attempt - 2, 0), draw)
+    return _backoff(policy, max(attempt - 2, 0), draw)
 
 
-def _step(policy: ReconnectPolicy, number: int, draw: float) -> float:
+def _backoff(policy: ReconnectPolicy, number: int, draw: float) -> float:
     steps = policy.backoff_seconds
     return steps[min(number, len(steps) - 1)] * (1 + policy.jitter * draw)
 

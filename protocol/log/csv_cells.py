@@ -7,7 +7,7 @@ from protocol.texts import escaped
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def plain_text(text: str) -> str:
+def spreadsheet_text(text: str) -> str:
     """Text that no spreadsheet computes, though an id or a name may begin as a formula does (OWASP, CSV injection).
 
     What would command a terminal, or cannot be seen, is written as an escape.

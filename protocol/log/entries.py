@@ -31,7 +31,7 @@ class LogEntry:
     fact: ExamineeFact
 
 
-def decode(
+def decode_status(
     subject: str, payload: bytes, logged: float | None = None, *, scheduled: bool = False
 ) -> list[Message | Malformed]:
     """The messages of a payload that came on `subject`; what speaks of somebody else's plan or server is malformed.
@@ -54,18 +54,18 @@ def decode(
                 error = InvalidField(wrong[0], f"{wrong[1]} has no place on {subject}")
                 decoded[index] = Malformed(index, error, element_of(payload, index))
             elif isinstance(message, MobileSyncWait | MobileSyncExtend) and message.by_log_time and logged:
-                decoded[index] = _moved(message, logged)
+                decoded[index] = _with_log_time(message, logged)
     return decoded
 
 
-def entries(subject: str, sequence: int, logged: float, payload: bytes) -> Iterator[LogEntry]:
+def read_entries(subject: str, sequence: int, logged: float, payload: bytes) -> Iterator[LogEntry]:
     """The facts about examinees in the message `sequence` of STATUS, in order."""
-    for index, message in enumerate(decode(subject, payload, logged)):
+    for index, message in enumerate(decode_status(subject, payload, logged)):
         if isinstance(message, ExamineeFact):
             yield LogEntry(version_of(sequence, index), logged, message)
 
 
-def may_name(payload: bytes, examinee_id: str) -> bool:
+def may_mention(payload: bytes, examinee_id: str) -> bool:
     """Whether a payload can speak of this examinee: a quick no without decoding (an id is ASCII, so only an escape
     could hide it).
     """
@@ -84,7 +84,7 @@ def _misplaced(message: Message, about: str, named: str) -> tuple[str, str] | No
     return None if message.plan_id == named else ("data.planId", message.plan_id)
 
 
-def _moved(fact: MobileSyncWait | MobileSyncExtend, logged: float) -> MobileSyncWait | MobileSyncExtend:
+def _with_log_time(fact: MobileSyncWait | MobileSyncExtend, logged: float) -> MobileSyncWait | MobileSyncExtend:
     """The fact with its times moved to when the log took it: the sender's clock says only how long the wait is."""
     begins = format_time(logged)
     if isinstance(fact, MobileSyncExtend):

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
-from protocol.log.csv_cells import plain_text
+from protocol.log.csv_cells import spreadsheet_text
 from protocol.log.outages import OutageRow
 
 COLUMNS = [
@@ -17,18 +17,18 @@ COLUMNS = [
 ]
 
 
-def csv_of(plan_id: str, rows: Iterable[OutageRow]) -> bytes:
+def outages_csv(plan_id: str, rows: Iterable[OutageRow]) -> bytes:
     """RFC 4180 in UTF-8, with a header; no cell is a formula to a spreadsheet."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
     for row in rows:
-        values = {**row.model_dump(mode="json", by_alias=True), "planId": plan_id, "reasons": reasons(row)}
+        values = {**row.model_dump(mode="json", by_alias=True), "planId": plan_id, "reasons": format_reasons(row)}
         writer.writerow({name: _cell(values[name]) for name in COLUMNS})
     return text.getvalue().encode()
 
 
-def reasons(row: OutageRow) -> str:
+def format_reasons(row: OutageRow) -> str:
     """`PING_TIMEOUT 1; SOCKET_CLOSED 2`."""
     return "; ".join(f"{reason} {count}" for reason, count in sorted(row.reasons.items()))
 
@@ -40,4 +40,4 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3f}"
-    return plain_text(value) if isinstance(value, str) else str(value)
+    return spreadsheet_text(value) if isinstance(value, str) else str(value)

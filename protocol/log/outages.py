@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from protocol.log.entries import LogEntry
 from protocol.log.timeline import Timeline
-from protocol.log.timeline_entry import What
+from protocol.log.timeline_entry import EntryKind
 from protocol.messages.base import Wire
 from protocol.messages.facts import ConnectionStatusCode, Enrol
 from protocol.rules.connection_state import ConnectionState
@@ -44,7 +44,7 @@ class Outage:
 class _Examinee:
     first: int
     outages: list[Outage] = field(default_factory=list)
-    happened: list[tuple[int, What]] = field(default_factory=list)
+    happened: list[tuple[int, EntryKind]] = field(default_factory=list)
     pictures: list[tuple[int, str, str, str | None]] = field(default_factory=list)
 
 
@@ -94,34 +94,34 @@ class OutageTotals(Wire):
 class Outages:
     """Takes the entries of a plan's log in order; `rows` then says what they come to in a window."""
 
-    def __init__(self, *, cut: bool = False) -> None:
-        self._timeline = Timeline(cut=cut)
+    def __init__(self, *, truncated: bool = False) -> None:
+        self._timeline = Timeline(truncated=truncated)
         self._examinees: dict[str, _Examinee] = {}
 
-    def take(self, entry: LogEntry) -> None:
+    def add(self, entry: LogEntry) -> None:
         """One entry; one that was taken before changes nothing."""
         fact = entry.fact
-        known = self._timeline.people.get(fact.examinee_id)
+        known = self._timeline.examinees.get(fact.examinee_id)
         before = known.connection if known is not None else ConnectionState()
-        happening = self._timeline.take(entry)
+        happening = self._timeline.add(entry)
         if happening is None or isinstance(fact, Enrol):
             return  # who is only on the roster was never seen
-        now = _ms(fact.timestamp)
+        now = _to_ms(fact.timestamp)
         examinee = self._examinees.setdefault(fact.examinee_id, _Examinee(now))
         examinee.first = min(examinee.first, now)  # the clocks of two servers
         if happening.effect:
             examinee.happened.append((now, happening.what))
             if happening.what.name.startswith("SYNC_"):
                 examinee.pictures.append((now, happening.mobile_sync, happening.time, happening.reason))
-        after = self._timeline.people[fact.examinee_id].connection
-        was_away, is_away = _away(before), _away(after)
+        after = self._timeline.examinees[fact.examinee_id].connection
+        was_away, is_away = _is_away(before), _is_away(after)
         open_outage = examinee.outages[-1] if examinee.outages and examinee.outages[-1].end is None else None
         if is_away and not was_away and open_outage is None:
             migrated = before.status is ConnectionStatusCode.MIGRATING
             reason = (before.reason if migrated else after.reason) or "UNKNOWN"
-            examinee.outages.append(Outage(_ms(after.since or fact.timestamp), reason))
+            examinee.outages.append(Outage(_to_ms(after.since or fact.timestamp), reason))
         elif open_outage is not None and not is_away:
-            open_outage.end = max(open_outage.begin, _ms(after.since or fact.timestamp))
+            open_outage.end = max(open_outage.begin, _to_ms(after.since or fact.timestamp))
 
     @property
     def begin(self) -> float | None:
@@ -137,12 +137,12 @@ class Outages:
         rows = []
         for examinee_id, examinee in sorted(self._examinees.items()):
             if examinee.first <= last:
-                complete = self._timeline.people[examinee_id].complete
+                complete = self._timeline.examinees[examinee_id].complete
                 rows.append(_row(examinee_id, examinee, first, last, round(ignore_below * 1000), complete))
         return rows
 
 
-def totals(rows: Iterable[OutageRow]) -> OutageTotals:
+def sum_rows(rows: Iterable[OutageRow]) -> OutageTotals:
     """The line below the table."""
     found = list(rows)
     return OutageTotals(
@@ -167,7 +167,7 @@ def _row(examinee_id: str, examinee: _Examinee, begin: int, end: int, ignore_bel
         lasted = (end if outage.end is None else outage.end) - outage.begin
         if part is not None and lasted >= ignore_below:
             counted.append((outage, *part))
-    total = union(parts := [(first, last) for _, first, last in counted])
+    total = union_length(parts := [(first, last) for _, first, last in counted])
     ongoing = [last - first for outage, first, last in counted if outage.end is None or outage.end > end]
     happened = Counter(what for when, what in examinee.happened if begin <= when <= end)
     picture = next((one for one in reversed(examinee.pictures) if one[0] <= end), None)
@@ -180,11 +180,11 @@ def _row(examinee_id: str, examinee: _Examinee, begin: int, end: int, ignore_bel
         still_disconnected=any(one.begin <= end and (one.end is None or one.end > end) for one in examinee.outages),
         compensate_seconds=-(-total // 1000),
         reasons=dict(Counter(outage.reason for outage, _, _ in counted)),
-        attempts=happened[What.RECONNECTING],
-        shut_out=happened[What.SHUT_OUT],
-        removals=happened[What.REMOVED],
-        readmissions=happened[What.READMITTED],
-        migrations=happened[What.MIGRATING],
+        attempts=happened[EntryKind.RECONNECTING],
+        shut_out=happened[EntryKind.SHUT_OUT],
+        removals=happened[EntryKind.REMOVED],
+        readmissions=happened[EntryKind.READMITTED],
+        migrations=happened[EntryKind.MIGRATING],
         mobile_sync=picture[1] if picture is not None else "NONE",
         mobile_sync_time=picture[2] if picture is not None else None,
         mobile_sync_reason=picture[3] if picture is not None else None,
@@ -193,7 +193,7 @@ def _row(examinee_id: str, examinee: _Examinee, begin: int, end: int, ignore_bel
     )
 
 
-def union(parts: Iterable[tuple[int, int]]) -> int:
+def union_length(parts: Iterable[tuple[int, int]]) -> int:
     """The length of what is covered by at least one of the parts."""
     covered, reached = 0, None
     for first, last in sorted(parts):
@@ -203,9 +203,9 @@ def union(parts: Iterable[tuple[int, int]]) -> int:
     return covered
 
 
-def _away(state: ConnectionState) -> bool:
+def _is_away(state: ConnectionState) -> bool:
     return state.status is ConnectionStatusCode.DISCONNECTED and not state.removed
 
 
-def _ms(timestamp: str) -> int:
+def _to_ms(timestamp: str) -> int:
     return round(parse_time(timestamp) * 1000)

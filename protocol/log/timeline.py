@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from protocol.log.entries import LogEntry
-from protocol.log.timeline_entry import Happening, What
-from protocol.log.timeline_texts import Wording, of_connection, of_mobile_sync, of_notices
+from protocol.log.timeline_entry import EntryKind, TimelineEntry
+from protocol.log.timeline_texts import EntryText, describe_connection, describe_mobile_sync, describe_notices
 from protocol.messages.facts import (
     ConnectionFact,
     ConnectionStatus,
@@ -26,85 +26,91 @@ from protocol.messages.facts import (
 )
 from protocol.rules import connection as connection_rules
 from protocol.rules import mobile_sync, notices
-from protocol.rules.connection_state import ConnectionState, server_of
-from protocol.rules.mobile_sync import MobileSync
-from protocol.rules.notices import Notices
+from protocol.rules.connection_state import ConnectionState, server_id_of
+from protocol.rules.mobile_sync import MobileSyncState
+from protocol.rules.notices import NoticesState
 from protocol.times import format_time
 
 
 @dataclass(slots=True)
-class Person:
+class ReplayedExaminee:
     """An examinee at the place in the log that was read last.
 
     `complete`: the log holds how the connection began. `last` is the version that was read last.
     """
 
     connection: ConnectionState = field(default_factory=ConnectionState)
-    mobile_sync: MobileSync = field(default_factory=MobileSync)
-    notices: Notices = field(default_factory=Notices)
+    mobile_sync: MobileSyncState = field(default_factory=MobileSyncState)
+    notices: NoticesState = field(default_factory=NoticesState)
     complete: bool = True
     first_logged: float = 0.0
     last: int = 0
 
 
 class Timeline:
-    """Folds the log's entries, which must come in its order; one that comes again changes nothing.
+    """Folds the entries of a plan's log, in its order; an entry that comes again changes nothing.
 
-    `cut`: the log's beginning has expired. Then an examinee may have been connected before the first fact about them,
-    and a loss or an attempt that comes first is believed instead of fenced.
+    `truncated`: the beginning of the log has expired. An examinee may then have been connected before the first fact
+    about them, so a loss or an attempt that comes first is applied instead of fenced.
+
+    Example::
+
+        timeline = Timeline()
+        entries = [timeline.add(entry) for entry in log_entries]
+        timeline.examinees["E001"].connection  # the state after them
     """
 
-    def __init__(self, *, cut: bool = False) -> None:
-        self._cut = cut
-        self.people: dict[str, Person] = {}
+    def __init__(self, *, truncated: bool = False) -> None:
+        self._truncated = truncated
+        self.examinees: dict[str, ReplayedExaminee] = {}
 
-    def take(self, entry: LogEntry) -> Happening | None:
+    def add(self, entry: LogEntry) -> TimelineEntry | None:
         """What an entry came to; `None` for one that was taken before."""
         fact = entry.fact
-        person = self.people.get(fact.examinee_id)
+        person = self.examinees.get(fact.examinee_id)
         if person is None:
-            person = self.people[fact.examinee_id] = Person(first_logged=entry.logged)
+            person = self.examinees[fact.examinee_id] = ReplayedExaminee(first_logged=entry.logged)
         if entry.version <= person.last:
             return None
         person.last = entry.version
         wording = self._fold(person, entry.version, fact)
-        return Happening(
+        return TimelineEntry(
             version=entry.version,
             logged=format_time(entry.logged),
             time=fact.timestamp,
             plan_id=fact.plan_id,
             examinee_id=fact.examinee_id,
             what=wording.what,
-            effect=wording.what not in (What.RESTATED, What.NO_EFFECT),
+            effect=wording.what not in (EntryKind.RESTATED, EntryKind.NO_EFFECT),
             text=wording.text,
             status=person.connection.status or "NEVER",
             mobile_sync=person.mobile_sync.status or "NONE",
             **wording.details,
         )
 
-    def _fold(self, person: Person, version: int, fact: ExamineeFact) -> Wording:
+    def _fold(self, person: ReplayedExaminee, version: int, fact: ExamineeFact) -> EntryText:
         match aspect_of(fact):
             case "notices":
                 assert isinstance(fact, NoticeFact)
                 notices_before = person.notices
                 person.notices = notices.apply(notices_before, version, fact).state
-                return of_notices(notices_before, person.notices, fact)
+                return describe_notices(notices_before, person.notices, fact)
             case "mobile_sync":
                 assert isinstance(fact, MobileSyncFact)
                 sync_before = person.mobile_sync
                 person.mobile_sync = mobile_sync.apply(sync_before, version, fact).state
-                return of_mobile_sync(sync_before, person.mobile_sync, fact)
+                return describe_mobile_sync(sync_before, person.mobile_sync, fact)
             case "connection":
                 assert isinstance(fact, ConnectionFact)
                 before = person.connection
-                if before.status is None and self._cut and (seed := _before_the_log(fact)) is not None:
+                if before.status is None and self._truncated and (seed := _state_before_log(fact)) is not None:
                     before, person.complete = replace(seed, name=before.name, enrolled=before.enrolled), False
                 outcome = connection_rules.apply(before, version, fact)
                 person.connection = outcome.state
-                return of_connection(before, outcome, fact)
+                return describe_connection(before, outcome, fact)
 
 
-def _before_the_log(fact: ExamineeFact) -> ConnectionState | None:
+def _state_before_log(fact: ExamineeFact) -> ConnectionState | None:
     """What must have been so before a fact that comes first in a log whose beginning has expired."""
     gone = ConnectionState(
         plan_id=fact.plan_id,
@@ -117,7 +123,7 @@ def _before_the_log(fact: ExamineeFact) -> ConnectionState | None:
     match fact:
         case ConnectionStatus(status=ConnectionStatusCode.DISCONNECTED):
             there = replace(gone, status=ConnectionStatusCode.CONNECTED, reason=None, socket_id=fact.socket_id)
-            return replace(there, server_id=server_of(fact))
+            return replace(there, server_id=server_id_of(fact))
         case ReconnectAttempt() | ReconnectExhausted():
             return replace(gone, loss_version=fact.loss_version)
         case Readmit():

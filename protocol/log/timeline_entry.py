@@ -10,7 +10,7 @@ from protocol.messages.base import Wire
 from protocol.times import format_time
 
 
-class What(StrEnum):
+class EntryKind(StrEnum):
     """What a fact came to."""
 
     ENROLLED = "ENROLLED"
@@ -36,7 +36,7 @@ class What(StrEnum):
     NO_EFFECT = "NO_EFFECT"
 
 
-class Happening(Wire):
+class TimelineEntry(Wire):
     """One fact and what was decided about it.
 
     `text` says it to people. `effect`: it changed what is recorded, or refused somebody. `status` and `mobileSync` are
@@ -49,7 +49,7 @@ class Happening(Wire):
     time: str
     plan_id: str
     examinee_id: str
-    what: What
+    what: EntryKind
     effect: bool
     text: str
     status: str
@@ -72,44 +72,48 @@ class Happening(Wire):
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """The status of an examinee at a moment of the log, and why.
+class StatusAtTime:
+    """The status of an examinee at a time of the log, and the entries that led to it.
 
-    `made` is the fact that made the connection's status so, `latest` the last one about it (an attempt, say), `picture`
-    the one that made the mobile sync's. `following` is what came next.
+    `status_entry` is the entry that set `status`, `latest_entry` the last one about the connection (an attempt, say),
+    `mobile_sync_entry` the one that set `mobile_sync`. `next_entry` is the first one after that time.
     """
 
     status: str
     mobile_sync: str
-    made: Happening | None = None
-    latest: Happening | None = None
-    picture: Happening | None = None
-    following: Happening | None = None
+    status_entry: TimelineEntry | None = None
+    latest_entry: TimelineEntry | None = None
+    mobile_sync_entry: TimelineEntry | None = None
+    next_entry: TimelineEntry | None = None
 
 
-def at_moment(happenings: Iterable[Happening], moment: float) -> Moment:
-    """Of one examinee's happenings in order: what was decided up to `moment` (seconds since the epoch, by `logged`)."""
-    limit = format_time(moment)
-    made = latest = picture = following = None
-    for one in happenings:
-        if not one.effect:
+def status_at_time(entries: Iterable[TimelineEntry], time: float) -> StatusAtTime:
+    """Return the status of one examinee at `time` (seconds since the epoch), by the time at which the log took each
+    entry (`logged`).
+
+    `entries`: the examinee's entries in the order of the log.
+    """
+    limit = format_time(time)
+    status_entry = latest_entry = mobile_sync_entry = next_entry = None
+    for entry in entries:
+        if not entry.effect:
             continue
-        if one.logged > limit:
-            following = one
+        if entry.logged > limit:
+            next_entry = entry
             break
-        if one.what.name.startswith("SYNC_"):
-            picture = one
+        if entry.what.name.startswith("SYNC_"):
+            mobile_sync_entry = entry
             continue
-        if one.what in (What.NOTICE, What.NOTICE_CONFIRMED):
+        if entry.what in (EntryKind.NOTICE, EntryKind.NOTICE_CONFIRMED):
             continue
-        if made is None or made.status != one.status or one.what is What.REPLACED:
-            made = one
-        latest = one
-    return Moment(
-        made.status if made is not None else "NEVER",
-        picture.mobile_sync if picture is not None else "NONE",
-        made,
-        latest,
-        picture,
-        following,
+        if status_entry is None or status_entry.status != entry.status or entry.what is EntryKind.REPLACED:
+            status_entry = entry
+        latest_entry = entry
+    return StatusAtTime(
+        status_entry.status if status_entry is not None else "NEVER",
+        mobile_sync_entry.mobile_sync if mobile_sync_entry is not None else "NONE",
+        status_entry,
+        latest_entry,
+        mobile_sync_entry,
+        next_entry,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from protocol.log.timeline_entry import What
+from protocol.log.timeline_entry import EntryKind
 from protocol.messages.facts import (
     ActionFact,
     ConnectionFact,
@@ -28,17 +28,17 @@ from protocol.messages.facts import (
     Restate,
 )
 from protocol.messages.proctor_events import ExamineeConnected
-from protocol.rules.connection_state import ConnectionState, server_of
+from protocol.rules.connection_state import ConnectionState, server_id_of
 from protocol.rules.history import Outcome
-from protocol.rules.mobile_sync import MobileSync
-from protocol.rules.notices import Notices
+from protocol.rules.mobile_sync import MobileSyncState
+from protocol.rules.notices import NoticesState
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
+class EntryText:
     """What a fact came to, in words; `details` are the fields of a `Happening` that differ from kind to kind."""
 
-    what: What
+    what: EntryKind
     text: str
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -46,56 +46,62 @@ class Wording:
 # -- the connection ---------------------------------------------------------------------------------------
 
 
-def of_connection(before: ConnectionState, outcome: Outcome[ConnectionState], fact: ConnectionFact) -> Wording:
+def describe_connection(before: ConnectionState, outcome: Outcome[ConnectionState], fact: ConnectionFact) -> EntryText:
     """What a fact about the connection came to, which stood as `before`."""
     after = outcome.state
     match fact:
         case ConnectionStatus(status=ConnectionStatusCode.CONNECTED):
-            return _on_connected(before, outcome, fact)
+            return _describe_connected(before, outcome, fact)
         case ConnectionStatus():
-            return _on_disconnected(before, after, fact)
+            return _describe_disconnected(before, after, fact)
         case ReconnectAttempt():
-            return _on_attempt(before, after, fact)
+            return _describe_attempt(before, after, fact)
         case ReconnectExhausted():
-            return _on_exhausted(before, after)
+            return _describe_exhausted(before, after)
         case Enrol():
-            return _on_enrol(before, after, fact)
+            return _describe_enrol(before, after, fact)
         case Readmit():
-            return _on_readmit(before, after, fact)
+            return _describe_readmit(before, after, fact)
         case Remove():
-            return _on_remove(before, after, fact)
+            return _describe_remove(before, after, fact)
         case Restate():
-            return Wording(What.RESTATED, f"told anew: {after.view().status}")
+            return EntryText(EntryKind.RESTATED, f"told anew: {after.view().status}")
 
 
-def _on_connected(before: ConnectionState, outcome: Outcome[ConnectionState], fact: ConnectionStatus) -> Wording:
+def _describe_connected(
+    before: ConnectionState, outcome: Outcome[ConnectionState], fact: ConnectionStatus
+) -> EntryText:
     info = fact.client_info
-    server_id = server_of(fact)
+    server_id = server_id_of(fact)
     where = {"socket_id": fact.socket_id, "server_id": server_id, "ip_address": info.ip_address if info else None}
     if not outcome.events:
         if before.exhausted or before.removed:
             why = f"removed by {before.removed_by}" if before.removed else "shut out until readmitted"
-            return Wording(What.REFUSED, f"came back on {server_id}, and was refused: {why}", where)
+            return EntryText(EntryKind.REFUSED, f"came back on {server_id}, and was refused: {why}", where)
         if fact.socket_id == before.socket_id:
-            return Wording(What.NO_EFFECT, f"announced again by {server_id}: no effect", where)
-        return Wording(What.NO_EFFECT, "late connect of a socket that its client had left already: no effect", where)
+            return EntryText(EntryKind.NO_EFFECT, f"announced again by {server_id}: no effect", where)
+        return EntryText(
+            EntryKind.NO_EFFECT, "late connect of a socket that its client had left already: no effect", where
+        )
     event = outcome.events[0]
     assert isinstance(event, ExamineeConnected)
     if event.recovered:
         lasted = f" after {event.outage_seconds:g} s" if event.outage_seconds is not None else ""
         details = {**where, "seconds": event.outage_seconds, "reason": before.reason}
-        return Wording(What.RECOVERED, f"recovered{lasted} on {server_id} ({before.reason})", details)
+        return EntryText(EntryKind.RECOVERED, f"recovered{lasted} on {server_id} ({before.reason})", details)
     if before.status is ConnectionStatusCode.MIGRATING:
         lasted = f" after {event.outage_seconds:g} s" if event.outage_seconds is not None else ""
         details = {**where, "seconds": event.outage_seconds}
-        return Wording(What.ARRIVED, f"arrived on {server_id}{lasted}: moved from {before.server_id}", details)
+        return EntryText(EntryKind.ARRIVED, f"arrived on {server_id}{lasted}: moved from {before.server_id}", details)
     if event.replaced is not None:
-        return Wording(What.REPLACED, f"a newer connection on {server_id} took over from {before.socket_id}", where)
-    return Wording(What.JOINED, f"joined on {server_id}", where)
+        return EntryText(
+            EntryKind.REPLACED, f"a newer connection on {server_id} took over from {before.socket_id}", where
+        )
+    return EntryText(EntryKind.JOINED, f"joined on {server_id}", where)
 
 
-def _on_disconnected(before: ConnectionState, after: ConnectionState, fact: ConnectionStatus) -> Wording:
-    server_id = server_of(fact)
+def _describe_disconnected(before: ConnectionState, after: ConnectionState, fact: ConnectionStatus) -> EntryText:
+    server_id = server_id_of(fact)
     details = {"socket_id": fact.socket_id, "server_id": server_id, "reason": fact.reason}
     if after == before:
         if before.status is None:
@@ -104,14 +110,14 @@ def _on_disconnected(before: ConnectionState, after: ConnectionState, fact: Conn
             text = f"the socket's end was known already ({before.reason}): no effect"
         else:
             text = "late disconnect of a replaced socket: no effect"
-        return Wording(What.NO_EFFECT, text, details)
+        return EntryText(EntryKind.NO_EFFECT, text, details)
     details["reason"] = after.reason
     if after.status is ConnectionStatusCode.MIGRATING:
-        return Wording(What.MIGRATING, f"sent away by {server_id}, which is being drained", details)
-    return Wording(What.LOST, f"lost: {after.reason} on {server_id}", details)
+        return EntryText(EntryKind.MIGRATING, f"sent away by {server_id}, which is being drained", details)
+    return EntryText(EntryKind.LOST, f"lost: {after.reason} on {server_id}", details)
 
 
-def _on_attempt(before: ConnectionState, after: ConnectionState, fact: ReconnectAttempt) -> Wording:
+def _describe_attempt(before: ConnectionState, after: ConnectionState, fact: ReconnectAttempt) -> EntryText:
     details = {
         "attempt": fact.attempt,
         "max_attempts": fact.max_attempts,
@@ -120,68 +126,70 @@ def _on_attempt(before: ConnectionState, after: ConnectionState, fact: Reconnect
     }
     count = f"attempt {fact.attempt} of {fact.max_attempts}"
     if after == before:
-        return Wording(What.NO_EFFECT, f"{count} of an outage that is over: no effect", details)
+        return EntryText(EntryKind.NO_EFFECT, f"{count} of an outage that is over: no effect", details)
     if after.status is ConnectionStatusCode.MIGRATING:
-        return Wording(What.NO_EFFECT, f"{count}: on the way to another server", details)
+        return EntryText(EntryKind.NO_EFFECT, f"{count}: on the way to another server", details)
     if before.status is not after.status:
         where = {"server_id": before.server_id, "socket_id": before.socket_id}
         text = f"lost: sent away by {before.server_id} and not arrived anywhere since {before.since}"
-        return Wording(What.LOST, text, {**details, **where})
-    return Wording(What.RECONNECTING, f"reconnecting: {count}", details)
+        return EntryText(EntryKind.LOST, text, {**details, **where})
+    return EntryText(EntryKind.RECONNECTING, f"reconnecting: {count}", details)
 
 
-def _on_exhausted(before: ConnectionState, after: ConnectionState) -> Wording:
+def _describe_exhausted(before: ConnectionState, after: ConnectionState) -> EntryText:
     details = {"attempt": before.attempt, "max_attempts": before.max_attempts, "reason": before.reason}
     if after == before:
-        return Wording(What.NO_EFFECT, "the attempts of an outage that is over are used up: no effect", details)
-    return Wording(What.SHUT_OUT, "shut out: all attempts are used up", {**details, "reason": after.reason})
+        return EntryText(EntryKind.NO_EFFECT, "the attempts of an outage that is over are used up: no effect", details)
+    return EntryText(EntryKind.SHUT_OUT, "shut out: all attempts are used up", {**details, "reason": after.reason})
 
 
-def _on_readmit(before: ConnectionState, after: ConnectionState, fact: Readmit) -> Wording:
+def _describe_readmit(before: ConnectionState, after: ConnectionState, fact: Readmit) -> EntryText:
     if after == before:
-        return Wording(What.NO_EFFECT, f"readmitted by {fact.by}, but not shut out: no effect", _who(fact))
+        return EntryText(
+            EntryKind.NO_EFFECT, f"readmitted by {fact.by}, but not shut out: no effect", _action_details(fact)
+        )
     undone = " after the removal" if before.removed else ""
-    return Wording(What.READMITTED, f"readmitted by {fact.by}{undone}", _who(fact))
+    return EntryText(EntryKind.READMITTED, f"readmitted by {fact.by}{undone}", _action_details(fact))
 
 
-def _on_remove(before: ConnectionState, after: ConnectionState, fact: Remove) -> Wording:
-    details = {**_who(fact), "reason": fact.reason}
+def _describe_remove(before: ConnectionState, after: ConnectionState, fact: Remove) -> EntryText:
+    details = {**_action_details(fact), "reason": fact.reason}
     if after == before:
-        return Wording(What.NO_EFFECT, f"removed by {fact.by}, which was so already: no effect", details)
+        return EntryText(EntryKind.NO_EFFECT, f"removed by {fact.by}, which was so already: no effect", details)
     why = f": {fact.reason}" if fact.reason else ""
-    return Wording(What.REMOVED, f"removed by {fact.by}{why}", details)
+    return EntryText(EntryKind.REMOVED, f"removed by {fact.by}{why}", details)
 
 
-def _on_enrol(before: ConnectionState, after: ConnectionState, fact: Enrol) -> Wording:
+def _describe_enrol(before: ConnectionState, after: ConnectionState, fact: Enrol) -> EntryText:
     details = {"by": fact.by, "action_id": fact.action_id, "name": after.name}
     by = f" by {fact.by}" if fact.by else ""
     name = f" as {after.name}" if after.name else ""
     if after == before:
-        return Wording(What.NO_EFFECT, f"enrolled{by} again{name}: no effect", details)
+        return EntryText(EntryKind.NO_EFFECT, f"enrolled{by} again{name}: no effect", details)
     again = "named otherwise by the roster" if before.enrolled else "enrolled"
-    return Wording(What.ENROLLED, f"{again}{by}{name}", details)
+    return EntryText(EntryKind.ENROLLED, f"{again}{by}{name}", details)
 
 
-def _who(fact: ActionFact) -> dict[str, Any]:
+def _action_details(fact: ActionFact) -> dict[str, Any]:
     return {"by": fact.by, "action_id": fact.action_id}
 
 
 # -- mobile sync ------------------------------------------------------------------------------------------
 
 _OUTCOMES = {
-    MobileSyncCode.WAITING: What.SYNC_WAITING,
-    MobileSyncCode.COMPLETED: What.SYNC_COMPLETED,
-    MobileSyncCode.FAILED: What.SYNC_FAILED,
-    MobileSyncCode.TIMED_OUT: What.SYNC_TIMED_OUT,
+    MobileSyncCode.WAITING: EntryKind.SYNC_WAITING,
+    MobileSyncCode.COMPLETED: EntryKind.SYNC_COMPLETED,
+    MobileSyncCode.FAILED: EntryKind.SYNC_FAILED,
+    MobileSyncCode.TIMED_OUT: EntryKind.SYNC_TIMED_OUT,
 }
 
 
-def of_mobile_sync(before: MobileSync, after: MobileSync, fact: MobileSyncFact) -> Wording:
+def describe_mobile_sync(before: MobileSyncState, after: MobileSyncState, fact: MobileSyncFact) -> EntryText:
     """What a fact about the mobile sync came to."""
     if isinstance(fact, Restate):
-        return Wording(What.RESTATED, f"mobile sync told anew: {after.view().status}")
+        return EntryText(EntryKind.RESTATED, f"mobile sync told anew: {after.view().status}")
     if after == before or after.status is None:
-        return Wording(What.NO_EFFECT, _without_effect(before, fact))
+        return EntryText(EntryKind.NO_EFFECT, _describe_without_effect(before, fact))
     details = {
         "reason": after.reason,
         "device_id": after.device_id,
@@ -191,7 +199,7 @@ def of_mobile_sync(before: MobileSync, after: MobileSync, fact: MobileSyncFact) 
     if isinstance(fact, MobileSyncExtend):
         before_that = f" from {before.deadline}" if before.deadline is not None else ""
         text = f"mobile sync extended by {fact.by}{before_that} to {after.deadline}"
-        return Wording(What.SYNC_EXTENDED, text, {**details, **_who(fact)})
+        return EntryText(EntryKind.SYNC_EXTENDED, text, {**details, **_action_details(fact)})
     match after.status:
         case MobileSyncCode.WAITING:
             text = f"mobile sync: waiting for a picture until {after.deadline}"
@@ -202,11 +210,11 @@ def of_mobile_sync(before: MobileSync, after: MobileSync, fact: MobileSyncFact) 
             text = f"mobile sync failed: {after.reason}"
         case MobileSyncCode.TIMED_OUT:
             text = f"mobile sync timed out: no picture until {after.deadline}"
-    return Wording(_OUTCOMES[after.status], text, details)
+    return EntryText(_OUTCOMES[after.status], text, details)
 
 
-def _without_effect(
-    before: MobileSync, fact: MobileSyncWait | MobileSyncStatus | MobileSyncExtend | MobileSyncTimeout
+def _describe_without_effect(
+    before: MobileSyncState, fact: MobileSyncWait | MobileSyncStatus | MobileSyncExtend | MobileSyncTimeout
 ) -> str:
     match fact:
         case MobileSyncExtend():
@@ -222,20 +230,20 @@ def _without_effect(
 # -- messages of proctors ---------------------------------------------------------------------------------
 
 
-def of_notices(before: Notices, after: Notices, fact: NoticeFact) -> Wording:
+def describe_notices(before: NoticesState, after: NoticesState, fact: NoticeFact) -> EntryText:
     """What a fact about messages of proctors came to."""
     match fact:
         case Restate():
-            return Wording(What.RESTATED, "messages told anew")
+            return EntryText(EntryKind.RESTATED, "messages told anew")
         case Notice():
             details = {"by": fact.by, "action_id": fact.action_id, "notice": fact.text}
             if after == before:
-                return Wording(What.NO_EFFECT, f"notice by {fact.by} again: no effect", details)
-            return Wording(What.NOTICE, f"notice by {fact.by}: {fact.text}", details)
+                return EntryText(EntryKind.NO_EFFECT, f"notice by {fact.by} again: no effect", details)
+            return EntryText(EntryKind.NOTICE, f"notice by {fact.by}: {fact.text}", details)
         case NoticeConfirmed():
             known = after.find(fact.action_id)
             if known is None or after == before:
                 text = "a notice confirmed again, or one that is not known: no effect"
-                return Wording(What.NO_EFFECT, text, {"action_id": fact.action_id})
+                return EntryText(EntryKind.NO_EFFECT, text, {"action_id": fact.action_id})
             details = {"by": known.by, "action_id": known.action_id, "notice": known.text}
-            return Wording(What.NOTICE_CONFIRMED, f"notice by {known.by} confirmed: {known.text}", details)
+            return EntryText(EntryKind.NOTICE_CONFIRMED, f"notice by {known.by} confirmed: {known.text}", details)

@@ -22,6 +22,6 @@ def index_of(version: int) -> int:
     return version % MAX_BATCH_MESSAGES
 
 
-def floor_of(sequence: int) -> int:
+def floor_version(sequence: int) -> int:
     """The greatest version of all messages up to and including `sequence`."""
     return sequence * MAX_BATCH_MESSAGES + MAX_BATCH_MESSAGES - 1

@@ -25,9 +25,9 @@ from protocol.rules import mobile_sync, notices
 from protocol.rules import socket_server as servers
 from protocol.rules.connection_state import ConnectionState
 from protocol.rules.history import History, Rule, compact
-from protocol.rules.mobile_sync import MobileSync
-from protocol.rules.notices import Notices
-from protocol.rules.socket_server import Server
+from protocol.rules.mobile_sync import MobileSyncState
+from protocol.rules.notices import NoticesState
+from protocol.rules.socket_server import ServerState
 
 S = TypeVar("S")
 F = TypeVar("F", bound=Message)
@@ -39,7 +39,7 @@ class RecordKind(Generic[S, F]):
 
     state: type[S]
     rule: Rule[S, F]
-    told: Callable[[S], Any]
+    visible_part: Callable[[S], Any]
     fields: Callable[[S], dict[str, str]]
     aspect: Aspect | None = None
 
@@ -68,12 +68,12 @@ def dump_history(history: History[Any, Any]) -> str:
         stored["head"] = history.head
     if history.late:
         stored["late"] = history.late
-    if history.newest_told:
-        stored["newestTold"] = history.newest_told
-    if history.owed:
+    if history.newest_event:
+        stored["newestTold"] = history.newest_event
+    if history.restatement_due:
         stored["owed"] = True
-    if history.first:
-        stored["first"] = history.first
+    if history.first_version:
+        stored["first"] = history.first_version
     return pydantic_core.to_json(stored, by_alias=True, exclude_none=True).decode()
 
 
@@ -84,18 +84,18 @@ def load_history(state: type[S], stored: str | bytes, floor: int = 0) -> History
     """
     try:
         parsed = pydantic_core.from_json(stored)
-        newest_told, owed = int(parsed.get("newestTold", 0)), bool(parsed.get("owed", False))
+        newest_event, restatement_due = int(parsed.get("newestTold", 0)), bool(parsed.get("owed", False))
         first = int(parsed.get("first", 0))
         head = _revive(state, parsed["head"]) if "head" in parsed else None
         if head is not None and parsed["facts"][-1][0] <= floor:
-            return History(head, floor, newest_told=newest_told, owed=owed, first=first)
+            return History(head, floor, newest_event=newest_event, restatement_due=restatement_due, first_version=first)
         facts = tuple(
             (int(version), STATUS_CODEC.from_element({"type": kind, "data": data}))
             for version, kind, data in parsed["facts"]
         )
         late = tuple(int(version) for version in parsed.get("late", ()))
         base = _revive(state, parsed["base"])
-        return History(base, int(parsed["floor"]), facts, late, newest_told, owed, first, head)
+        return History(base, int(parsed["floor"]), facts, late, newest_event, restatement_due, first, head)
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ProtocolError) as error:
         raise ValueError(f"not a history: {error!r}") from error
 
@@ -173,7 +173,7 @@ def _connection_fields(state: ConnectionState) -> dict[str, str]:
     )
 
 
-def _mobile_sync_fields(state: MobileSync) -> dict[str, str]:
+def _mobile_sync_fields(state: MobileSyncState) -> dict[str, str]:
     info = {"model": state.model, "osVersion": state.os_version}
     return _texts(
         status=state.status.value if state.status else "",
@@ -188,7 +188,7 @@ def _mobile_sync_fields(state: MobileSync) -> dict[str, str]:
     )
 
 
-def _notices_fields(state: Notices) -> dict[str, str]:
+def _notices_fields(state: NoticesState) -> dict[str, str]:
     kept = [one.view().model_dump(by_alias=True, exclude_none=True) for one in state.kept]
     return _texts(
         notices=json.dumps(kept, ensure_ascii=False),
@@ -198,7 +198,7 @@ def _notices_fields(state: Notices) -> dict[str, str]:
     )
 
 
-def _server_fields(state: Server) -> dict[str, str]:
+def _server_fields(state: ServerState) -> dict[str, str]:
     return _texts(
         serverType=state.server_type,
         statusCode=state.status.value if state.status else "",
@@ -215,10 +215,14 @@ def _server_fields(state: Server) -> dict[str, str]:
 
 
 CONNECTION: RecordKind[ConnectionState, ConnectionFact] = RecordKind(
-    ConnectionState, connection_rules.apply, connection.told, _connection_fields, "connection"
+    ConnectionState, connection_rules.apply, connection.visible_part, _connection_fields, "connection"
 )
-MOBILE_SYNC: RecordKind[MobileSync, MobileSyncFact] = RecordKind(
-    MobileSync, mobile_sync.apply, mobile_sync.told, _mobile_sync_fields, "mobile_sync"
+MOBILE_SYNC: RecordKind[MobileSyncState, MobileSyncFact] = RecordKind(
+    MobileSyncState, mobile_sync.apply, mobile_sync.visible_part, _mobile_sync_fields, "mobile_sync"
 )
-NOTICES: RecordKind[Notices, NoticeFact] = RecordKind(Notices, notices.apply, notices.told, _notices_fields, "notices")
-SERVER: RecordKind[Server, ServerStatus] = RecordKind(Server, servers.apply, servers.told, _server_fields)
+NOTICES: RecordKind[NoticesState, NoticeFact] = RecordKind(
+    NoticesState, notices.apply, notices.visible_part, _notices_fields, "notices"
+)
+SERVER: RecordKind[ServerState, ServerStatus] = RecordKind(
+    ServerState, servers.apply, servers.visible_part, _server_fields
+)

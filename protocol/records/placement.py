@@ -21,7 +21,7 @@ from protocol.messages.server_messages import ServerStatus
 from protocol.records import keys
 from protocol.records import kinds as records
 from protocol.records.writes import Index, SocketWrite
-from protocol.rules.connection_state import server_of
+from protocol.rules.connection_state import server_id_of
 
 ENDED_SOCKET_SECONDS = 86400
 
@@ -97,7 +97,7 @@ def index_of(items: Iterable[Item]) -> Index:
         if isinstance(message, ServerStatus):
             index.add_member(keys.SERVERS, message.server_id)
         elif isinstance(message, ConnectionStatus):
-            holder = keys.server_sockets(server_of(message))
+            holder = keys.server_sockets(server_id_of(message))
             if message.status is ConnectionStatusCode.CONNECTED:
                 entry = f"{message.plan_id} {message.examinee_id} {message.incarnation or ''}"
                 index.set_entry(holder, message.socket_id, item.version, entry)

@@ -11,21 +11,21 @@ import hashlib
 
 from protocol.messages.facts import ActionFact, Notice, NoticeConfirmed
 
-REMEMBERED = 50
+MAX_ACTIONS = 50
 """The newest actions that each record of an examinee remembers."""
 
 
-def has_had_its_effect(actions: tuple[str, ...], fact: ActionFact | Notice) -> bool:
+def already_applied(actions: tuple[str, ...], fact: ActionFact | Notice) -> bool:
     """Whether this action was applied before. Actions of different kinds may have the same actionId."""
-    return fact.action_id is not None and _name(fact) in actions
+    return fact.action_id is not None and _action_key(fact) in actions
 
 
-def noted(actions: tuple[str, ...], fact: ActionFact | Notice) -> tuple[str, ...]:
+def with_action(actions: tuple[str, ...], fact: ActionFact | Notice) -> tuple[str, ...]:
     """The actions that have had their effect, with this one."""
-    return actions if fact.action_id is None else (*actions, _name(fact))[-REMEMBERED:]
+    return actions if fact.action_id is None else (*actions, _action_key(fact))[-MAX_ACTIONS:]
 
 
-def _name(fact: ActionFact | Notice) -> str:
+def _action_key(fact: ActionFact | Notice) -> str:
     return f"{fact.type} {fact.action_id}"
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from protocol.close_codes import CloseCode
 from protocol.messages.facts import ConnectionStatusCode, Enrol, Readmit, Remove
 from protocol.messages.proctor_events import ExamineeEnrolled, ExamineeReadmitted, ExamineeRemoved
-from protocol.rules.action_ids import has_had_its_effect, noted
+from protocol.rules.action_ids import already_applied, with_action
 from protocol.rules.connection_state import READMITTED, REMOVED, ConnectionState
 from protocol.rules.effects import CloseSocket, Effect
 from protocol.rules.history import Outcome
@@ -21,10 +21,10 @@ def enrol(state: ConnectionState, version: int, fact: Enrol) -> Outcome[Connecti
     enrolled = replace(
         state, plan_id=fact.plan_id, examinee_id=fact.examinee_id, name=name, enrolled=True, version=version
     )
-    return Outcome(enrolled, (roster_entry(enrolled, version, fact.timestamp, by=fact.by, action_id=fact.action_id),))
+    return Outcome(enrolled, (enrolled_event(enrolled, version, fact.timestamp, by=fact.by, action_id=fact.action_id),))
 
 
-def roster_entry(
+def enrolled_event(
     state: ConnectionState,
     version: int,
     timestamp: str,
@@ -51,7 +51,7 @@ def roster_entry(
 
 def readmit(state: ConnectionState, version: int, fact: Readmit) -> Outcome[ConnectionState]:
     """Whoever was shut out or removed is let in again; nobody else needs to be."""
-    if not (state.exhausted or state.removed) or has_had_its_effect(state.actions, fact):
+    if not (state.exhausted or state.removed) or already_applied(state.actions, fact):
         return Outcome(state)
     # No new ladder: whoever was let in by a person may take the time it takes. What is still said about the old
     # ladder, which can be long after the message ids of its messages are forgotten, finds its outage gone.
@@ -65,7 +65,7 @@ def readmit(state: ConnectionState, version: int, fact: Readmit) -> Outcome[Conn
         loss_version=version,
         attempt=0,
         max_attempts=None,
-        actions=noted(state.actions, fact),
+        actions=with_action(state.actions, fact),
         version=version,
     )
     event = ExamineeReadmitted(
@@ -83,7 +83,7 @@ def readmit(state: ConnectionState, version: int, fact: Readmit) -> Outcome[Conn
 
 def remove(state: ConnectionState, version: int, fact: Remove) -> Outcome[ConnectionState]:
     """Nobody is let in under this id any more, and who is connected is closed."""
-    if state.removed or has_had_its_effect(state.actions, fact):
+    if state.removed or already_applied(state.actions, fact):
         return Outcome(state)
     been_there = state.status is not None
     # What is still said about an outage of before finds it gone: nobody is waited for any more.
@@ -102,16 +102,16 @@ def remove(state: ConnectionState, version: int, fact: Remove) -> Outcome[Connec
         removed=True,
         removed_by=fact.by,
         removed_why=fact.reason,
-        actions=noted(state.actions, fact),
+        actions=with_action(state.actions, fact),
         version=version,
     )
     effects: tuple[Effect, ...] = ()
     if state.live and state.socket_id is not None and state.server_id is not None:
         effects = (CloseSocket(state.server_id, state.socket_id, CloseCode.REMOVED, version),)
-    return Outcome(removed, (removal(removed, version, fact.timestamp, action_id=fact.action_id),), effects)
+    return Outcome(removed, (removed_event(removed, version, fact.timestamp, action_id=fact.action_id),), effects)
 
 
-def removal(
+def removed_event(
     state: ConnectionState, version: int, timestamp: str, *, action_id: str | None = None, restated: bool | None = None
 ) -> ExamineeRemoved:
     """The event that tells that an examinee is shut out, by whom and why."""

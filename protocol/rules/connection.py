@@ -28,26 +28,26 @@ from protocol.messages.proctor_events import (
     ExamineeReconnecting,
     ReplacedSocket,
 )
-from protocol.rules.admission import enrol, readmit, removal, remove, roster_entry
-from protocol.rules.connection_state import READMITTED, ConnectionState, server_of
-from protocol.rules.effects import CloseSocket, Effect, ReportLost, TellState, WatchReconnect
+from protocol.rules.admission import enrol, enrolled_event, readmit, remove, removed_event
+from protocol.rules.connection_state import READMITTED, ConnectionState, server_id_of
+from protocol.rules.effects import CloseSocket, Effect, SendSessionLost, SendSessionState, WatchReconnect
 from protocol.rules.history import Outcome
 from protocol.times import parse_time
 
-_AWAY = (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
+_ABSENT = (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
 
 
 def apply(state: ConnectionState, version: int, fact: ConnectionFact) -> Outcome[ConnectionState]:
     """The transition of one fact; facts come in the order of their versions (`protocol.rules.history`)."""
     match fact:
         case ConnectionStatus(status=ConnectionStatusCode.CONNECTED):
-            return _connected(state, version, fact)
+            return _apply_connected(state, version, fact)
         case ConnectionStatus():
-            return _disconnected(state, version, fact)
+            return _apply_disconnected(state, version, fact)
         case ReconnectAttempt():
-            return _attempt(state, version, fact)
+            return _apply_attempt(state, version, fact)
         case ReconnectExhausted():
-            return _exhausted(state, version, fact)
+            return _apply_exhausted(state, version, fact)
         case Enrol():
             return enrol(state, version, fact)
         case Readmit():
@@ -55,18 +55,18 @@ def apply(state: ConnectionState, version: int, fact: ConnectionFact) -> Outcome
         case Remove():
             return remove(state, version, fact)
         case Restate():
-            return _restated(state, version, fact)
+            return _apply_restate(state, version, fact)
 
 
-def _connected(state: ConnectionState, version: int, fact: ConnectionStatus) -> Outcome[ConnectionState]:
-    server_id = server_of(fact)
+def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatus) -> Outcome[ConnectionState]:
+    server_id = server_id_of(fact)
     # Announced again: it was its server that others called lost, and it has been there all along. Nobody tried to
     # come back meanwhile, whoever counted the attempts.
     was_there = bool(fact.again) and fact.socket_id == state.socket_id
     if state.removed or (state.exhausted and not was_there):
         why = CloseCode.REMOVED if state.removed else CloseCode.RECONNECT_LIMIT_EXCEEDED
         return Outcome(state, effects=(CloseSocket(server_id, fact.socket_id, why, version),))
-    tell = TellState(fact.plan_id, fact.examinee_id, server_id, fact.socket_id, version)
+    tell = SendSessionState(fact.plan_id, fact.examinee_id, server_id, fact.socket_id, version)
     if state.live and fact.socket_id == state.socket_id:  # announced again by its server
         return Outcome(state, effects=(tell,))
     same_client = fact.client_id is not None and fact.client_id == state.client_id
@@ -118,7 +118,7 @@ def _connected(state: ConnectionState, version: int, fact: ConnectionStatus) -> 
     return Outcome(connected, (event,), effects)
 
 
-def _disconnected(state: ConnectionState, version: int, fact: ConnectionStatus) -> Outcome[ConnectionState]:
+def _apply_disconnected(state: ConnectionState, version: int, fact: ConnectionStatus) -> Outcome[ConnectionState]:
     if not state.live or fact.socket_id != state.socket_id:
         return Outcome(state)  # fenced: the examinee has moved on, only that socket has ended
     reason = fact.reason or LossReason.SOCKET_CLOSED.value
@@ -135,15 +135,15 @@ def _disconnected(state: ConnectionState, version: int, fact: ConnectionStatus) 
         next_attempt_at=None,
         version=version,
     )
-    event = _away(gone, version)
+    event = _absence_event(gone, version)
     effects: tuple[Effect, ...] = (WatchReconnect(fact.plan_id, fact.examinee_id, version),)
     if reason in (LossReason.SERVER_LOST, LossReason.SERVER_RESTARTED) and state.server_id is not None:
         # Said about the server by others: if it is alive after all, it announces the socket anew.
-        effects += (ReportLost(state.server_id, fact.socket_id, version),)
+        effects += (SendSessionLost(state.server_id, fact.socket_id, version),)
     return Outcome(gone, (event,), effects)
 
 
-def _away(state: ConnectionState, version: int, *, restated: bool | None = None) -> Event:
+def _absence_event(state: ConnectionState, version: int, *, restated: bool | None = None) -> Event:
     """The event that tells that an examinee is not connected, since when, and why."""
     assert state.socket_id is not None
     assert state.since is not None
@@ -173,8 +173,8 @@ def _away(state: ConnectionState, version: int, *, restated: bool | None = None)
     )
 
 
-def _attempt(state: ConnectionState, version: int, fact: ReconnectAttempt) -> Outcome[ConnectionState]:
-    if not _same_outage(state, fact.loss_version) or fact.attempt <= state.attempt:
+def _apply_attempt(state: ConnectionState, version: int, fact: ReconnectAttempt) -> Outcome[ConnectionState]:
+    if not _is_current_outage(state, fact.loss_version) or fact.attempt <= state.attempt:
         return Outcome(state)
     trying = replace(
         state,
@@ -187,7 +187,7 @@ def _attempt(state: ConnectionState, version: int, fact: ReconnectAttempt) -> Ou
         if fact.attempt == 1:
             return Outcome(trying)  # on the way: nothing that proctors need to know
         late = replace(trying, status=ConnectionStatusCode.DISCONNECTED)
-        return Outcome(late, (_away(late, version),))
+        return Outcome(late, (_absence_event(late, version),))
     event = ExamineeReconnecting(
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
@@ -201,8 +201,8 @@ def _attempt(state: ConnectionState, version: int, fact: ReconnectAttempt) -> Ou
     return Outcome(trying, (event,))
 
 
-def _exhausted(state: ConnectionState, version: int, fact: ReconnectExhausted) -> Outcome[ConnectionState]:
-    if not _same_outage(state, fact.loss_version):
+def _apply_exhausted(state: ConnectionState, version: int, fact: ReconnectExhausted) -> Outcome[ConnectionState]:
+    if not _is_current_outage(state, fact.loss_version):
         return Outcome(state)
     refused = replace(
         state,
@@ -224,7 +224,7 @@ def _exhausted(state: ConnectionState, version: int, fact: ReconnectExhausted) -
     return Outcome(refused, (event,))
 
 
-def _restated(state: ConnectionState, version: int, fact: Restate) -> Outcome[ConnectionState]:
+def _apply_restate(state: ConnectionState, version: int, fact: Restate) -> Outcome[ConnectionState]:
     """Tell the state, and ask again for what follows from it.
 
     Whatever made it so may have been a dead letter, of which nothing followed; else it has no second effect.
@@ -233,9 +233,9 @@ def _restated(state: ConnectionState, version: int, fact: Restate) -> Outcome[Co
         return Outcome(state)
     event: Event
     if state.removed:
-        event = removal(state, version, state.since or fact.timestamp, restated=True)
+        event = removed_event(state, version, state.since or fact.timestamp, restated=True)
     elif state.status is None or state.socket_id is None:
-        event = roster_entry(state, version, fact.timestamp, restated=True)
+        event = enrolled_event(state, version, fact.timestamp, restated=True)
     elif state.live:
         event = ExamineeConnected(
             plan_id=fact.plan_id,
@@ -248,25 +248,25 @@ def _restated(state: ConnectionState, version: int, fact: Restate) -> Outcome[Co
             version=version,
         )
     else:
-        event = _away(state, version, restated=True)
-    return Outcome(replace(state, version=version), (event,), tuple(_owed_by(state, version)))
+        event = _absence_event(state, version, restated=True)
+    return Outcome(replace(state, version=version), (event,), tuple(_effects_of(state, version)))
 
 
-def _owed_by(state: ConnectionState, version: int) -> Iterator[Effect]:
+def _effects_of(state: ConnectionState, version: int) -> Iterator[Effect]:
     """What follows from a state, however it came about."""
     if state.socket_id is None or state.server_id is None:
         return
     if state.live:
-        yield TellState(state.plan_id, state.examinee_id, state.server_id, state.socket_id, version)
+        yield SendSessionState(state.plan_id, state.examinee_id, state.server_id, state.socket_id, version)
     elif state.removed:
         yield CloseSocket(state.server_id, state.socket_id, CloseCode.REMOVED, version)
     elif not state.exhausted and state.reason != READMITTED and state.attempt == 0:
         yield WatchReconnect(state.plan_id, state.examinee_id, state.loss_version)
 
 
-def _same_outage(state: ConnectionState, loss_version: int) -> bool:
+def _is_current_outage(state: ConnectionState, loss_version: int) -> bool:
     shut_out = state.exhausted or state.removed
-    return state.status in _AWAY and state.loss_version == loss_version and not shut_out
+    return state.status in _ABSENT and state.loss_version == loss_version and not shut_out
 
 
 def _seconds_between(start: str | None, end: str) -> float | None:

@@ -75,11 +75,11 @@ class ConnectionState:
         )
 
 
-def told(state: ConnectionState) -> tuple[ConnectionStatusCode | None, str | None, bool, bool, str | None]:
+def visible_part(state: ConnectionState) -> tuple[ConnectionStatusCode | None, str | None, bool, bool, str | None]:
     """The part of a connection that proctors must have right."""
     return (state.status, state.socket_id if state.live else None, state.exhausted, state.removed, state.name)
 
 
-def server_of(fact: ConnectionStatus) -> str:
+def server_id_of(fact: ConnectionStatus) -> str:
     """The server that holds the socket: said, or by the rule socketId = `{serverId}-{unique}`."""
     return fact.server_id or fact.socket_id.rpartition("-")[0] or fact.socket_id

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class TellState:
+class SendSessionState:
     """Send `session_state` to the examinee behind the socket, by way of its server."""
 
     plan_id: str
@@ -46,7 +46,7 @@ class ScheduleTimeout:
 
 
 @dataclass(frozen=True, slots=True)
-class TellMobileSync:
+class SendMobileSync:
     """Tell the examinee the state of the mobile sync (again)."""
 
     plan_id: str
@@ -55,7 +55,7 @@ class TellMobileSync:
 
 
 @dataclass(frozen=True, slots=True)
-class TellNotice:
+class SendNotice:
     """Show the examinee the message `action_id` of a proctor."""
 
     plan_id: str
@@ -75,7 +75,7 @@ class EndSessions:
 
 
 @dataclass(frozen=True, slots=True)
-class ReportLost:
+class SendSessionLost:
     """Tell a server that this socket of its was declared disconnected: if it is alive, it will object."""
 
     server_id: str
@@ -84,5 +84,12 @@ class ReportLost:
 
 
 Effect = (
-    TellState | CloseSocket | WatchReconnect | ScheduleTimeout | TellMobileSync | TellNotice | EndSessions | ReportLost
+    SendSessionState
+    | CloseSocket
+    | WatchReconnect
+    | ScheduleTimeout
+    | SendMobileSync
+    | SendNotice
+    | EndSessions
+    | SendSessionLost
 )

@@ -1,9 +1,16 @@
-"""Facts in any order, one outcome: what makes any number of state managers safe without a leader.
+"""The history of a record: facts may arrive in any order, the state is always that of their order in the log.
 
-Each record in Redis holds the state up to a `floor` (every message up to there is acknowledged, so none can come
-late) and the few facts above it. A fact takes its place by version, and the state is the fold of the facts in
-that order, whatever the order they arrived in: a duplicate finds its place taken, a late one is put where it
-belongs. The rules (`connection_rules`, `mobile_sync`, `notices`, `servers`) only ever see facts in order.
+Any number of state managers can work without a leader because of this. Each record in Redis holds the state up to a
+`floor` and the few facts above it. Every message up to the floor is acknowledged, so none of them can still arrive. A
+fact is put in its place by its version, and the state is the fold of the facts in that order. A fact that arrives twice
+finds its place taken; a late one is put between the others. The rules (`connection`, `mobile_sync`, `notices`,
+`socket_server`) only ever see facts in order.
+
+Example::
+
+    insertion = insert(history, connection.apply, version, fact, connection.visible_part)
+    insertion.history  # to be written, if `insertion.changed`
+    insertion.events  # to be published
 """
 
 from __future__ import annotations
@@ -24,7 +31,7 @@ F = TypeVar("F", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[S]):
-    """What one fact did: the state after it, what to tell proctors, what else to do."""
+    """The result of applying one fact: the state after it, the events for proctors, and the effects to carry out."""
 
     state: S
     events: tuple[Event, ...] = ()
@@ -32,35 +39,36 @@ class Outcome(Generic[S]):
 
 
 Rule = Callable[[S, int, F], Outcome[S]]
+"""A pure transition: state, version and fact give an `Outcome`."""
 
 
 @dataclass(frozen=True, slots=True)
 class History(Generic[S, F]):
-    """`base`: the fold of every fact up to `floor`. `facts`: those above it, by version.
+    """What a record holds. `base`: the fold of every fact up to `floor`. `facts`: the later ones, by version.
 
-    `late`: those of `facts` that found newer ones there. `newest_told`: the newest version that any event ever had,
-    also of events that a late fact has since made untrue. `owed`: a late fact changed what was told before, and
-    nothing newer has told it right since. `first`: the version of the record's first fact (0: nobody knows), which
-    tells whether a log that forgets what is old still holds the whole record. `head`: the fold of everything, kept so
-    that a fact that comes in order costs one transition.
+    `late`: versions of the `facts` that arrived after newer ones. `newest_event`: the newest version of any event that
+    was published, also of events that a late fact has made untrue since. `restatement_due`: a late fact changed what
+    clients were told, and no newer event has corrected it yet. `first_version`: the version of the record's first fact
+    (0: unknown); by it a reader knows whether a log that drops old messages still holds the whole record. `head`: the
+    fold of everything, kept so that a fact that arrives in order costs one transition.
     """
 
     base: S
     floor: int = 0
     facts: tuple[tuple[int, F], ...] = ()
     late: tuple[int, ...] = ()
-    newest_told: int = 0
-    owed: bool = False
-    first: int = 0
+    newest_event: int = 0
+    restatement_due: bool = False
+    first_version: int = 0
     head: S | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Insertion(Generic[S, F]):
-    """The history with a fact in it, and what follows.
+    """The result of inserting one fact: the new history, its state, and what has to be published and done.
 
-    `changed`: the history is to be written. `late`: newer facts were there already. `restate`: what was told
-    last no longer holds, and nothing newer will say so.
+    `changed`: the history must be written. `late`: newer facts were present already. `restate`: what clients were told
+    last is not true any more, and no newer event will correct it.
     """
 
     history: History[S, F]
@@ -73,7 +81,7 @@ class Insertion(Generic[S, F]):
 
 
 def fold(history: History[S, F], rule: Rule[S, F]) -> S:
-    """The state that a history amounts to."""
+    """Return the state after all facts of a history."""
     if history.head is not None:
         return history.head
     state = history.base
@@ -83,7 +91,7 @@ def fold(history: History[S, F], rule: Rule[S, F]) -> S:
 
 
 def compact(history: History[S, F], rule: Rule[S, F], floor: int) -> History[S, F]:
-    """Fold the facts up to `floor` into the base. `floor` must not pass an unacknowledged message."""
+    """Fold the facts up to `floor` into the base. Every message up to `floor` must be acknowledged."""
     if floor <= history.floor or not history.facts or history.facts[0][0] > floor:
         return history
     if history.facts[-1][0] <= floor:
@@ -95,77 +103,93 @@ def compact(history: History[S, F], rule: Rule[S, F], floor: int) -> History[S, 
 
 
 def insert(
-    history: History[S, F], rule: Rule[S, F], version: int, fact: F, told: Callable[[S], Any]
+    history: History[S, F], rule: Rule[S, F], version: int, fact: F, visible_part: Callable[[S], Any]
 ) -> Insertion[S, F]:
     """Put a fact in its place.
 
-    `told` is the part of a state that events tell; it decides whether a late fact calls for a restatement.
+    `visible_part` returns the part of a state that clients are told. A late fact that changes it needs a restatement.
     """
-    if version <= history.floor:  # acknowledged before: all its effects were completed
+    if version <= history.floor:  # acknowledged before, so all its effects were completed
         return Insertion(history, fold(history, rule))
     facts = history.facts
-    first = history.first if facts or history.floor else version
+    first_version = history.first_version if facts or history.floor else version
     if not facts or version > facts[-1][0]:
         before = fold(history, rule)
         outcome = rule(before, version, fact)
-        told_right = isinstance(fact, Restate) or told(outcome.state) != told(before)
+        corrected = isinstance(fact, Restate) or visible_part(outcome.state) != visible_part(before)
         grown = History(
             history.base,
             history.floor,
             (*facts, (version, fact)),
             history.late,
-            _newest(history, outcome.events),
-            history.owed and not told_right,
-            first,
+            _newest_event(history, outcome.events),
+            history.restatement_due and not corrected,
+            first_version,
             outcome.state,
         )
         return Insertion(grown, outcome.state, outcome.events, outcome.effects, changed=True)
 
-    place = bisect_left(facts, version, key=lambda known: known[0])
+    place = bisect_left(facts, version, key=lambda entry: entry[0])
     if facts[place][0] == version:
-        # Delivered again: whoever wrote it may have died before telling, so ask for the same things once more; for
-        # one that came late, for all that may have followed from it.
+        # Delivered again. The state manager that wrote it may have died before it published, so the same events and
+        # effects are returned once more; for a late fact, also those of the facts after it.
         last = facts[-1][0] if version in history.late else version
-        state, events, effects, _ = _replay(history, rule, told, version, last)
-        return Insertion(history, state, tuple(events), tuple(effects), restate=history.owed)
+        state, events, effects, _ = _replay(history, rule, visible_part, version, last)
+        return Insertion(history, state, tuple(events), tuple(effects), restate=history.restatement_due)
 
     grown = replace(history, facts=(*facts[:place], (version, fact), *facts[place:]), late=(*history.late, version))
-    old_state, old_events, old_effects, old_change = _replay(history, rule, told)
-    new_state, new_events, new_effects, new_change = _replay(grown, rule, told)
-    news = tuple(event for event in new_events if event not in old_events)
-    # Clients drop an event that is older than one they have seen: is the last change among those? Which of the
-    # untrue newer ones they have seen nobody knows, so the same state by another fact is told anew, too.
-    moved = (told(new_state), new_change) != (told(old_state), old_change)
-    owed = history.owed or (moved and new_change <= history.newest_told)
+    old_state, old_events, old_effects, old_change = _replay(history, rule, visible_part)
+    new_state, new_events, new_effects, new_change = _replay(grown, rule, visible_part)
+    new_only = tuple(event for event in new_events if event not in old_events)
+    # Clients drop an event that is older than one they have seen, so the event of the last change may not reach them.
+    # Nobody knows which untrue newer events they have seen: the same state by another fact is restated, too.
+    moved = (visible_part(new_state), new_change) != (visible_part(old_state), old_change)
+    restatement_due = history.restatement_due or (moved and new_change <= history.newest_event)
+    grown = replace(
+        grown,
+        newest_event=_newest_event(history, new_only),
+        restatement_due=restatement_due,
+        first_version=min(first_version, version),
+        head=new_state,
+    )
     return Insertion(
-        replace(grown, newest_told=_newest(history, news), owed=owed, first=min(first, version), head=new_state),
+        grown,
         new_state,
-        news,
+        new_only,
         tuple(effect for effect in new_effects if effect not in old_effects),
         changed=True,
         late=True,
-        restate=owed,
+        restate=restatement_due,
     )
 
 
-def _newest(history: History[S, F], events: Iterable[Event]) -> int:
-    newest = history.newest_told
+def _newest_event(history: History[S, F], events: Iterable[Event]) -> int:
+    """Return the newest version among the events that were published before and these."""
+    newest = history.newest_event
     for event in events:
         newest = max(newest, event.version or 0)
     return newest
 
 
 def _replay(
-    history: History[S, F], rule: Rule[S, F], told: Callable[[S], Any], first: int = 0, last: int | None = None
+    history: History[S, F],
+    rule: Rule[S, F],
+    visible_part: Callable[[S], Any],
+    first: int = 0,
+    last: int | None = None,
 ) -> tuple[S, list[Event], list[Effect], int]:
-    """The state, events and effects (of the facts from `first` to `last`), and the last version that changed `told`."""
+    """Apply all facts of a history again.
+
+    Return the state, the events and effects of the facts from version `first` to `last` (`None`: to the end), and the
+    version of the last fact that changed the visible part.
+    """
     state = history.base
     events: list[Event] = []
     effects: list[Effect] = []
     last_change = 0
     for version, fact in history.facts:
         outcome = rule(state, version, fact)
-        if told(outcome.state) != told(state):
+        if visible_part(outcome.state) != visible_part(state):
             last_change = version
         state = outcome.state
         if first <= version and (last is None or version <= last):

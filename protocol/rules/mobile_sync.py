@@ -15,14 +15,14 @@ from protocol.messages.facts import (
 )
 from protocol.messages.proctor_events import Event, MobileSyncCompleted
 from protocol.messages.views import MobileSyncView
-from protocol.rules.action_ids import has_had_its_effect, noted
-from protocol.rules.effects import ScheduleTimeout, TellMobileSync
+from protocol.rules.action_ids import already_applied, with_action
+from protocol.rules.effects import ScheduleTimeout, SendMobileSync
 from protocol.rules.history import Outcome
 from protocol.times import format_time, parse_time
 
 
 @dataclass(frozen=True, slots=True)
-class MobileSync:
+class MobileSyncState:
     """`wait_version` names the stage that was entered or given more time: a timer of an older one has no effect.
 
     `actions`: the extensions that were applied.
@@ -79,31 +79,31 @@ class MobileSync:
         )
 
 
-def told(state: MobileSync) -> tuple[MobileSyncCode | None, str | None, str | None]:
+def visible_part(state: MobileSyncState) -> tuple[MobileSyncCode | None, str | None, str | None]:
     """The part of a mobile sync that people must have right."""
     return (state.status, state.capture_id, state.deadline)
 
 
-def apply(state: MobileSync, version: int, fact: MobileSyncFact) -> Outcome[MobileSync]:
+def apply(state: MobileSyncState, version: int, fact: MobileSyncFact) -> Outcome[MobileSyncState]:
     """The transition of one fact; facts come in the order of their versions (`protocol.rules.history`)."""
     match fact:
         case MobileSyncWait():
-            return _wait(state, version, fact)
+            return _apply_wait(state, version, fact)
         case MobileSyncStatus():
-            return _reported(state, version, fact)
+            return _apply_status(state, version, fact)
         case MobileSyncExtend():
-            return _extended(state, version, fact)
+            return _apply_extend(state, version, fact)
         case MobileSyncTimeout():
-            return _timeout(state, version, fact)
+            return _apply_timeout(state, version, fact)
         case Restate():
-            return _restated(state, version)
+            return _apply_restate(state, version)
 
 
-def _wait(state: MobileSync, version: int, fact: MobileSyncWait) -> Outcome[MobileSync]:
+def _apply_wait(state: MobileSyncState, version: int, fact: MobileSyncWait) -> Outcome[MobileSyncState]:
     if state.status in (MobileSyncCode.WAITING, MobileSyncCode.COMPLETED):
         # A reload of the page in the middle: the stage goes on, its deadline stands, a picture stays.
-        return Outcome(state, effects=(TellMobileSync(fact.plan_id, fact.examinee_id, version),))
-    waiting = MobileSync(
+        return Outcome(state, effects=(SendMobileSync(fact.plan_id, fact.examinee_id, version),))
+    waiting = MobileSyncState(
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
         status=MobileSyncCode.WAITING,
@@ -114,16 +114,16 @@ def _wait(state: MobileSync, version: int, fact: MobileSyncWait) -> Outcome[Mobi
         version=version,
     )
     timer = ScheduleTimeout(fact.plan_id, fact.examinee_id, fact.deadline, version)
-    return _tell(waiting, timer)
+    return _announce(waiting, timer)
 
 
-def _reported(state: MobileSync, version: int, fact: MobileSyncStatus) -> Outcome[MobileSync]:
+def _apply_status(state: MobileSyncState, version: int, fact: MobileSyncStatus) -> Outcome[MobileSyncState]:
     completed = state.status is MobileSyncCode.COMPLETED
     if fact.status is MobileSyncCode.COMPLETED:
         if completed and fact.capture_id is not None and fact.capture_id == state.capture_id:
             return Outcome(state)  # the same upload, tried again
         info = fact.capture_info
-        return _tell(
+        return _announce(
             replace(
                 state,
                 plan_id=fact.plan_id,
@@ -141,7 +141,7 @@ def _reported(state: MobileSync, version: int, fact: MobileSyncStatus) -> Outcom
         )
     if completed or fact.status is not MobileSyncCode.FAILED:
         return Outcome(state)  # a failed second upload does not undo the picture that is there
-    return _tell(
+    return _announce(
         replace(
             state,
             plan_id=fact.plan_id,
@@ -155,8 +155,8 @@ def _reported(state: MobileSync, version: int, fact: MobileSyncStatus) -> Outcom
     )
 
 
-def _extended(state: MobileSync, version: int, fact: MobileSyncExtend) -> Outcome[MobileSync]:
-    if has_had_its_effect(state.actions, fact) or state.status in (None, MobileSyncCode.COMPLETED):
+def _apply_extend(state: MobileSyncState, version: int, fact: MobileSyncExtend) -> Outcome[MobileSyncState]:
+    if already_applied(state.actions, fact) or state.status in (None, MobileSyncCode.COMPLETED):
         return Outcome(state)
     until = max(parse_time(fact.timestamp), parse_time(state.deadline or fact.timestamp)) + fact.seconds
     waiting = replace(
@@ -168,22 +168,22 @@ def _extended(state: MobileSync, version: int, fact: MobileSyncExtend) -> Outcom
         deadline=format_time(until),
         reason=None,
         wait_version=version,
-        actions=noted(state.actions, fact),
+        actions=with_action(state.actions, fact),
         version=version,
     )
     assert waiting.deadline is not None
-    outcome = _tell(waiting, ScheduleTimeout(fact.plan_id, fact.examinee_id, waiting.deadline, version))
+    outcome = _announce(waiting, ScheduleTimeout(fact.plan_id, fact.examinee_id, waiting.deadline, version))
     (event,) = outcome.events
     who = {"by": fact.by, "action_id": fact.action_id}
     return replace(outcome, events=(event.model_copy(update=who),))
 
 
-def _timeout(state: MobileSync, version: int, fact: MobileSyncTimeout) -> Outcome[MobileSync]:
+def _apply_timeout(state: MobileSyncState, version: int, fact: MobileSyncTimeout) -> Outcome[MobileSyncState]:
     # A failed upload may be repeated until the deadline, so FAILED can still run out of time.
     open_stage = state.status in (MobileSyncCode.WAITING, MobileSyncCode.FAILED)
     if not open_stage or state.wait_version != fact.wait_version:
         return Outcome(state)
-    return _tell(
+    return _announce(
         replace(
             state,
             status=MobileSyncCode.TIMED_OUT,
@@ -194,16 +194,16 @@ def _timeout(state: MobileSync, version: int, fact: MobileSyncTimeout) -> Outcom
     )
 
 
-def _restated(state: MobileSync, version: int) -> Outcome[MobileSync]:
+def _apply_restate(state: MobileSyncState, version: int) -> Outcome[MobileSyncState]:
     if state.status is None:
         return Outcome(state)
     state = replace(state, version=version)
     if state.deadline is None or state.status not in (MobileSyncCode.WAITING, MobileSyncCode.FAILED):
-        return _tell(state)
+        return _announce(state)
     # What began the stage may have been a dead letter, and nobody has set its timer; else that is set to the same time.
-    return _tell(state, ScheduleTimeout(state.plan_id, state.examinee_id, state.deadline, state.wait_version))
+    return _announce(state, ScheduleTimeout(state.plan_id, state.examinee_id, state.deadline, state.wait_version))
 
 
-def _tell(state: MobileSync, *timer: ScheduleTimeout) -> Outcome[MobileSync]:
-    tell = TellMobileSync(state.plan_id, state.examinee_id, state.version)
+def _announce(state: MobileSyncState, *timer: ScheduleTimeout) -> Outcome[MobileSyncState]:
+    tell = SendMobileSync(state.plan_id, state.examinee_id, state.version)
     return Outcome(state, (state.event(),), (*timer, tell))

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 
 from protocol.messages.facts import Notice, NoticeConfirmed, NoticeFact, Restate
 from protocol.messages.views import NoticesView, NoticeView
-from protocol.rules.action_ids import has_had_its_effect, noted
-from protocol.rules.effects import TellNotice
+from protocol.rules.action_ids import already_applied, with_action
+from protocol.rules.effects import SendNotice
 from protocol.rules.history import Outcome
 
-KEPT = 20
+MAX_NOTICES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class RecordedNotice:
     """One message."""
 
     action_id: str
@@ -34,12 +34,12 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Notices:
+class NoticesState:
     """`kept`: the newest, the oldest first; `sent`: how many there ever were; `actions`: those that were applied."""
 
     plan_id: str = ""
     examinee_id: str = ""
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[RecordedNotice, ...] = ()
     sent: int = 0
     actions: tuple[str, ...] = ()
     version: int = 0
@@ -49,7 +49,7 @@ class Notices:
         """The actionIds of those that the examinee has not confirmed."""
         return [one.action_id for one in self.kept if one.confirmed_at is None]
 
-    def find(self, action_id: str) -> Kept | None:
+    def find(self, action_id: str) -> RecordedNotice | None:
         """The message of an action; `None`: not known any more, or never."""
         return next((one for one in self.kept if one.action_id == action_id), None)
 
@@ -60,7 +60,7 @@ class Notices:
     def view(self) -> NoticesView:
         return NoticesView(unconfirmed=self.unconfirmed, sent=self.sent, version=self.version)
 
-    def notice(self, one: Kept, version: int, *, restated: bool | None = None) -> Notice:
+    def notice(self, one: RecordedNotice, version: int, *, restated: bool | None = None) -> Notice:
         """A message as it is told."""
         return Notice(
             plan_id=self.plan_id,
@@ -75,7 +75,7 @@ class Notices:
             version=version,
         )
 
-    def confirmation(self, one: Kept, version: int, *, restated: bool | None = None) -> NoticeConfirmed:
+    def confirmation(self, one: RecordedNotice, version: int, *, restated: bool | None = None) -> NoticeConfirmed:
         """That a message was confirmed, as it is told."""
         return NoticeConfirmed(
             plan_id=self.plan_id,
@@ -90,39 +90,39 @@ class Notices:
         )
 
 
-def told(state: Notices) -> tuple[int, tuple[str, ...]]:
+def visible_part(state: NoticesState) -> tuple[int, tuple[str, ...]]:
     """The part that proctors must have right."""
     return (state.sent, tuple(state.unconfirmed))
 
 
-def apply(state: Notices, version: int, fact: NoticeFact) -> Outcome[Notices]:
+def apply(state: NoticesState, version: int, fact: NoticeFact) -> Outcome[NoticesState]:
     """The transition of one fact; facts come in the order of their versions (`protocol.rules.history`)."""
     match fact:
         case Notice():
-            return _sent(state, version, fact)
+            return _apply_notice(state, version, fact)
         case NoticeConfirmed():
-            return _confirmed(state, version, fact)
+            return _apply_confirmed(state, version, fact)
         case Restate():
-            return _restated(state, version)
+            return _apply_restate(state, version)
 
 
-def _sent(state: Notices, version: int, fact: Notice) -> Outcome[Notices]:
-    if has_had_its_effect(state.actions, fact):
+def _apply_notice(state: NoticesState, version: int, fact: Notice) -> Outcome[NoticesState]:
+    if already_applied(state.actions, fact):
         return Outcome(state)
-    one = Kept(fact.action_id, fact.text, fact.by, fact.timestamp)
-    sent = Notices(
+    one = RecordedNotice(fact.action_id, fact.text, fact.by, fact.timestamp)
+    sent = NoticesState(
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
-        kept=(*state.kept, one)[-KEPT:],
+        kept=(*state.kept, one)[-MAX_NOTICES:],
         sent=state.sent + 1,
-        actions=noted(state.actions, fact),
+        actions=with_action(state.actions, fact),
         version=version,
     )
-    tell = TellNotice(fact.plan_id, fact.examinee_id, fact.action_id, version)
+    tell = SendNotice(fact.plan_id, fact.examinee_id, fact.action_id, version)
     return Outcome(sent, (sent.notice(one, version),), (tell,))
 
 
-def _confirmed(state: Notices, version: int, fact: NoticeConfirmed) -> Outcome[Notices]:
+def _apply_confirmed(state: NoticesState, version: int, fact: NoticeConfirmed) -> Outcome[NoticesState]:
     one = state.find(fact.action_id)
     if one is None or one.confirmed_at is not None:
         return Outcome(state)
@@ -131,13 +131,13 @@ def _confirmed(state: Notices, version: int, fact: NoticeConfirmed) -> Outcome[N
     return Outcome(confirmed, (confirmed.confirmation(read, version),))
 
 
-def _restated(state: Notices, version: int) -> Outcome[Notices]:
+def _apply_restate(state: NoticesState, version: int) -> Outcome[NoticesState]:
     if not state.kept:
         return Outcome(state)
     state = replace(state, version=version)
     newest = state.kept[-1]
     # What was a dead letter was never shown; who has seen the others knows them by their actionId.
-    show = tuple(TellNotice(state.plan_id, state.examinee_id, one, version) for one in state.unconfirmed)
+    show = tuple(SendNotice(state.plan_id, state.examinee_id, one, version) for one in state.unconfirmed)
     if newest.confirmed_at is None:
         return Outcome(state, (state.notice(newest, version, restated=True),), show)
     return Outcome(state, (state.confirmation(newest, version, restated=True),), show)

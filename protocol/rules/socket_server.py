@@ -9,11 +9,11 @@ from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from protocol.rules.effects import EndSessions
 from protocol.rules.history import Outcome
 
-_GONE = (ServerStatusCode.STOPPED, ServerStatusCode.FAILED, ServerStatusCode.LOST)
+_ENDED = (ServerStatusCode.STOPPED, ServerStatusCode.FAILED, ServerStatusCode.LOST)
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerState:
     """What is known of a socket server; `incarnation` names its process."""
 
     server_id: str = ""
@@ -33,19 +33,19 @@ class Server:
         """Whether sessions of that process can be alive, as far as the log knows."""
         if self.status is None or incarnation is None:
             return True  # nobody has said otherwise
-        return incarnation == self.incarnation and self.status not in _GONE
+        return incarnation == self.incarnation and self.status not in _ENDED
 
 
-def told(state: Server) -> tuple[ServerStatusCode | None, str | None]:
+def visible_part(state: ServerState) -> tuple[ServerStatusCode | None, str | None]:
     """The part of a server that endpoints depend on."""
     return (state.status, state.incarnation)
 
 
-def apply(state: Server, version: int, fact: ServerStatus) -> Outcome[Server]:
+def apply(state: ServerState, version: int, fact: ServerStatus) -> Outcome[ServerState]:
     """The transition of one fact; facts come in the order of their versions (`protocol.rules.history`)."""
     same = fact.incarnation == state.incarnation
     if fact.status is ServerStatusCode.STARTING:
-        started = Server(
+        started = ServerState(
             server_id=fact.server_id,
             server_type=fact.server_type,
             status=fact.status,
@@ -60,10 +60,10 @@ def apply(state: Server, version: int, fact: ServerStatus) -> Outcome[Server]:
         )
         if same:
             return Outcome(started)
-        return Outcome(started, effects=(_end(fact, LossReason.SERVER_RESTARTED, version),))
+        return Outcome(started, effects=(_end_sessions(fact, LossReason.SERVER_RESTARTED, version),))
     if state.incarnation is not None and not same:
         return Outcome(state)  # an older process of this serverId has no say any more
-    if fact.status is ServerStatusCode.LOST and state.status in (None, *_GONE):
+    if fact.status is ServerStatusCode.LOST and state.status in (None, *_ENDED):
         return Outcome(state)
     changed = replace(
         state,
@@ -80,11 +80,11 @@ def apply(state: Server, version: int, fact: ServerStatus) -> Outcome[Server]:
         version=version,
     )
     if fact.status is ServerStatusCode.LOST:
-        return Outcome(changed, effects=(_end(fact, LossReason.SERVER_LOST, version),))
+        return Outcome(changed, effects=(_end_sessions(fact, LossReason.SERVER_LOST, version),))
     if fact.status in (ServerStatusCode.STOPPED, ServerStatusCode.FAILED):
-        return Outcome(changed, effects=(_end(fact, LossReason.SERVER_STOPPED, version),))
+        return Outcome(changed, effects=(_end_sessions(fact, LossReason.SERVER_STOPPED, version),))
     return Outcome(changed)
 
 
-def _end(fact: ServerStatus, reason: LossReason, version: int) -> EndSessions:
+def _end_sessions(fact: ServerStatus, reason: LossReason, version: int) -> EndSessions:
     return EndSessions(fact.server_id, reason.value, fact.timestamp, version)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from protocol.ids import Id
 from protocol.log.outages import OutageRow
-from protocol.log.timeline_entry import Happening
+from protocol.log.timeline_entry import TimelineEntry
 from protocol.messages.base import Wire
 from protocol.messages.facts import DeviceInfo, MobileSyncCode
 from protocol.times import Timestamp
@@ -52,7 +52,7 @@ class TimelineOfExaminee(Wire):
     log_since: Timestamp | None
     complete: bool
     older: int
-    entries: list[Happening]
+    entries: list[TimelineEntry]
     outages: OutageRow | None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from protocol.access.phone_codes import LENGTH, LONGEST_SECONDS
 from protocol.errors import ErrorCode
 from protocol.ids import ID_PATTERN
-from protocol.log.timeline_entry import Happening, What
+from protocol.log.timeline_entry import EntryKind, TimelineEntry
 from protocol.messages.base import Wire
 from protocol.messages.facts import DeviceInfo, MobileSyncCode
 from protocol.messages.frames import Role
@@ -263,13 +263,13 @@ ROUTES: tuple[HttpRoute, ...] = (
                 complete=True,
                 older=12,
                 entries=[
-                    Happening(
+                    TimelineEntry(
                         version=451263979520000,
                         logged="2026-11-22T09:00:03.124Z",
                         time="2026-11-22T09:00:03.120Z",
                         plan_id="P001",
                         examinee_id="E001",
-                        what=What.RECOVERED,
+                        what=EntryKind.RECOVERED,
                         effect=True,
                         text="recovered after 3.4 s on SOCK001 (SOCKET_CLOSED)",
                         status="CONNECTED",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
+from pydantic.json_schema import CoreRef, DefsRef, GenerateJsonSchema, JsonSchemaMode, models_json_schema
 from pydantic_core import CoreSchema, core_schema
 
 from protocol.messages.base import Message, Wire
@@ -21,6 +21,8 @@ Direction = Literal["read", "written"]
 empty."""
 
 REFERENCE = "#/components/schemas/{model}"
+PUBLISHED_NAMES = {"TimelineEntry": "Happening", "EntryKind": "What"}
+"""Models whose schema keeps the name under which it was first published: others generate code from these names."""
 _MODES: Mapping[Direction, JsonSchemaMode] = {"read": "validation", "written": "serialization"}
 
 
@@ -46,6 +48,12 @@ class _AsWritten(GenerateJsonSchema):
         if self.mode == "serialization":
             return not _may_be_left_out(field["schema"])
         return super().field_is_required(field, total)
+
+    def get_defs_ref(self, core_mode_ref: tuple[CoreRef, JsonSchemaMode]) -> DefsRef:
+        reference, mode = core_mode_ref
+        for name, published in PUBLISHED_NAMES.items():
+            reference = CoreRef(reference.replace(f".{name}:", f".{published}:"))
+        return super().get_defs_ref((reference, mode))
 
     def tuple_schema(self, schema: core_schema.TupleSchema) -> Schema:
         found = super().tuple_schema(schema)
@@ -91,7 +99,7 @@ class Components:
             assert issubclass(key[0], Wire)
             self._references[key[0], key[1]] = reference
         for name, schema in found.get("$defs", {}).items():
-            self.name(name, schema)
+            self.name(name, {**schema, "title": name})
 
     def name(self, name: str, schema: Schema) -> Schema:
         """Put a schema under a name; a reference to it. Raises `ValueError` when the name is taken by another one."""

@@ -25,10 +25,10 @@ from actors.web_server.problems import RETRY_AFTER, Problem
 from actors.web_server.requests import claims_of
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
 from protocol.ids import check_id
-from protocol.log.outage_csv import csv_of
+from protocol.log.outage_csv import outages_csv
 from protocol.log.outages import Outages
 from protocol.log.timeline import Timeline
-from protocol.log.timeline_entry import Happening
+from protocol.log.timeline_entry import TimelineEntry
 from protocol.times import format_time, parse_time
 
 log = logging.getLogger("examwire.web")
@@ -90,12 +90,12 @@ class PlanApi:
         async with self._reading(f"timeline of {examinee_id} in {plan_id}"):
             beginning = await PlanLog(self._bus, plan_id).beginning()
             # Each folds by itself: a timeline is not told how the outages came about.
-            timeline, outages = Timeline(cut=beginning.cut), Outages(cut=beginning.cut)
-            newest: deque[Happening] = deque(maxlen=limit)
+            timeline, outages = Timeline(truncated=beginning.cut), Outages(truncated=beginning.cut)
+            newest: deque[TimelineEntry] = deque(maxlen=limit)
             count = 0
             for entry in await self._memory.entries(plan_id, examinee_id):
-                outages.take(entry)
-                happening = timeline.take(entry)
+                outages.add(entry)
+                happening = timeline.add(entry)
                 if happening is not None and (happening.effect or everything):
                     newest.append(happening)
                     count += 1
@@ -107,7 +107,7 @@ class PlanApi:
             "examineeId": examinee_id,
             "asOf": format_time(self._bus.clock.now()),
             "logSince": beginning.since,
-            "complete": timeline.people[examinee_id].complete,
+            "complete": timeline.examinees[examinee_id].complete,
             "older": count - len(newest),
             "entries": [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in newest],
             "outages": row.model_dump(mode="json", by_alias=True) if row is not None else None,
@@ -132,7 +132,7 @@ class PlanApi:
             raise InvalidField("from", "must not be later than `to`, or than now")
         begin = min(outages.begin, last) if first is None else first
         rows = outages.rows(begin, last, ignore_below=ignore_below)
-        content = csv_of(plan_id, [row for row in rows if row.outages or not affected])
+        content = outages_csv(plan_id, [row for row in rows if row.outages or not affected])
         headers = {"Content-Disposition": f'attachment; filename="outages-{plan_id}.csv"'}
         return await fresh_answer(request, content, "text/csv; charset=utf-8", headers)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.stream_admin import StoredMessage
 from actors.status_log.plan_log import read_plan
-from protocol.log.entries import LogEntry, entries
+from protocol.log.entries import LogEntry, read_entries
 
 PLANS_KEPT = 4
 IDLE_SECONDS = 600.0
@@ -71,7 +71,7 @@ class PlanMemory:
         return [
             entry
             for stored in plan.about(examinee_id)
-            for entry in entries(stored.subject, stored.sequence, stored.time, stored.payload)
+            for entry in read_entries(stored.subject, stored.sequence, stored.time, stored.payload)
             if entry.fact.examinee_id == examinee_id
         ]
 

@@ -23,7 +23,7 @@ from protocol.messages.facts import ConnectionStatusCode, MobileSyncCode
 from protocol.records import keys
 from protocol.records.kinds import CONNECTION, MOBILE_SYNC
 from protocol.rules.connection_state import ConnectionState
-from protocol.rules.mobile_sync import MobileSync
+from protocol.rules.mobile_sync import MobileSyncState
 from tests.integration.support.command_line import Invoke
 
 GONE = ConnectionState(
@@ -40,7 +40,7 @@ GONE = ConnectionState(
 THERE = replace(
     GONE, examinee_id="E001", status=ConnectionStatusCode.CONNECTED, server_id="SOCK001", reason=None, attempt=0
 )
-PICTURE = MobileSync(
+PICTURE = MobileSyncState(
     plan_id="P001",
     examinee_id="E001",
     status=MobileSyncCode.COMPLETED,

@@ -13,7 +13,7 @@ from websockets.asyncio.server import ServerConnection
 from actors.client.client import Change, ClientClosed, ConnectionLost, ConnectRefused, GaveUp
 from actors.client.examinee import ExamineeClient
 from actors.client.proctor import ProctorClient
-from protocol.client.plan_view import Verdict
+from protocol.client.plan_view import ApplyResult
 from protocol.client.reconnect import GiveUp, GiveUpReason, Lost, Refused, Unreachable, Wait
 from protocol.errors import ErrorCode
 from protocol.messages.base import Message
@@ -374,10 +374,10 @@ async def test_what_comes_in_one_frame_is_handed_out_in_its_order_also_behind_th
         message = await asyncio.wait_for(proctor.receive(), SECONDS)
         seen.append((message, proctor.verdict))
     assert seen == [
-        (there, Verdict.APPLIED),
-        (lost, Verdict.APPLIED),
-        (lost, Verdict.DOUBLED),
-        (there, Verdict.LATE),
+        (there, ApplyResult.APPLIED),
+        (lost, ApplyResult.APPLIED),
+        (lost, ApplyResult.DOUBLED),
+        (there, ApplyResult.LATE),
     ]
     assert (proctor.view.doubled, proctor.view.late, proctor.view.connected()) == (1, 1, set())
     await proctor.close()

@@ -19,7 +19,7 @@ from actors.runtime.store.state_store import StateStore
 from cli.operate.streams import compare_topology
 from protocol.broker.streams import LEASE, STATUS, STREAMS
 from protocol.errors import BrokerUnavailable, ConfigurationError
-from protocol.log.entries import entries
+from protocol.log.entries import read_entries
 from protocol.messages.facts import ConnectionStatus
 from tests.integration.support.nats_cluster import NatsCluster, logged_in, user_of_actor
 from tests.integration.support.system import System, eventually
@@ -89,7 +89,7 @@ async def test_leaders_killed_under_load_lose_nothing_double_nothing_and_make_no
     logged = [
         entry.fact
         async for stored in read_stream(operator, STATUS.name, subject="status.plan.P001.>")
-        for entry in entries(stored.subject, stored.sequence, 0.0, stored.payload)
+        for entry in read_entries(stored.subject, stored.sequence, 0.0, stored.payload)
         if isinstance(entry.fact, ConnectionStatus)
     ]
     for examinee_id in EXAMINEES:

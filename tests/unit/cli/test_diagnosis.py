@@ -9,7 +9,7 @@ import pytest
 
 from cli.plans.diagnosis import MEANINGS, DiagnosisInput, diagnose
 from protocol.log.entries import LogEntry
-from protocol.log.outage_csv import COLUMNS, csv_of
+from protocol.log.outage_csv import COLUMNS, outages_csv
 from protocol.log.outages import Outages
 from protocol.log.timeline import Timeline
 from protocol.messages.facts import ExamineeFact, LossReason
@@ -22,8 +22,8 @@ from tests.unit.support.facts import DAWN, at
 def seen(*told: ExamineeFact, second: float = 124, record: bool = True) -> DiagnosisInput:
     """What is known `second` seconds after the morning began, when Redis is as the log says."""
     timeline = Timeline()
-    taken = [timeline.take(LogEntry(10 * n, DAWN, fact)) for n, fact in enumerate(told, 1)]
-    state = timeline.people["E001"].connection if told else ConnectionState()
+    taken = [timeline.add(LogEntry(10 * n, DAWN, fact)) for n, fact in enumerate(told, 1)]
+    state = timeline.examinees["E001"].connection if told else ConnectionState()
     known = DiagnosisInput(
         "P001", "E001", DAWN + second, happened=[one for one in taken if one is not None], by_log=state
     )
@@ -146,8 +146,8 @@ def test_the_csv_is_by_the_book_and_no_cell_is_a_formula() -> None:
     named = JOINED.model_copy(update={"examinee_id": "-E1"})
     gone = TIMED_OUT.model_copy(update={"examinee_id": "-E1", "timestamp": at(10)})
     for number, fact in enumerate((named, gone, facts.wait(3)), 1):
-        outages.take(LogEntry(10 * number, DAWN, fact))
-    written = csv_of("P001", outages.rows(DAWN, parse_time(at(70.5)))).decode()
+        outages.add(LogEntry(10 * number, DAWN, fact))
+    written = outages_csv("P001", outages.rows(DAWN, parse_time(at(70.5)))).decode()
     assert written.endswith("\r\n")
     assert written.count("\n") == written.count("\r\n") == 3
     header, *body = csv.reader(io.StringIO(written, newline=""))

@@ -8,16 +8,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from protocol.log.version import floor_of
+from protocol.log.version import floor_version
 from protocol.messages.base import Message
 from protocol.messages.facts import ConnectionStatus, MobileSyncCode, Notice
 from protocol.messages.server_messages import ServerStatusCode
 from protocol.messages.session_messages import SessionClose, SessionState
 from protocol.records import keys
-from protocol.rules.connection_state import ConnectionState, server_of
-from protocol.rules.effects import CloseSocket, TellState
-from protocol.rules.mobile_sync import MobileSync
-from protocol.rules.notices import Notices
+from protocol.rules.connection_state import ConnectionState, server_id_of
+from protocol.rules.effects import CloseSocket, SendSessionState
+from protocol.rules.mobile_sync import MobileSyncState
+from protocol.rules.notices import NoticesState
 from tests.unit.support import facts
 from tests.unit.support.fact_logs import connection_fact, in_order, mobile_sync_fact, notice_fact
 from tests.unit.support.facts import EXAMINEE, PLAN
@@ -68,7 +68,7 @@ class StateManagers(RuleBasedStateMachine):
 
     def _by_a_process(self, data: st.DataObject, fact: ConnectionStatus) -> ConnectionStatus:
         """A socket belongs to one process; only of its end there may be word later."""
-        server_id = server_of(fact)
+        server_id = server_id_of(fact)
         process = self.incarnations[server_id]
         if not is_open(fact):
             process = max(0, process - data.draw(st.integers(0, 1)))
@@ -217,7 +217,7 @@ class StateManagers(RuleBasedStateMachine):
             outcome = kind_of(PROGRESS).rule(state, version, fact)
             state = outcome.state
             for effect in outcome.effects:
-                if isinstance(effect, TellState):
+                if isinstance(effect, SendSessionState):
                     assert any(isinstance(one, SessionState) and one.socket_id == effect.socket_id for one in said)
                 if isinstance(effect, CloseSocket):
                     assert SessionClose(socket_id=effect.socket_id, code=effect.code) in said
@@ -239,7 +239,7 @@ class StateManagers(RuleBasedStateMachine):
             # One that ended long ago may be gone: the tests' day is.
             assert found is not None or not is_open(word)
             assert found is None or found["status"] == word.status.value
-            held = self.store.rows.get(keys.server_sockets(server_of(word)), {})
+            held = self.store.rows.get(keys.server_sockets(server_id_of(word)), {})
             assert (socket_id in held) == is_open(word)
 
     def sessions_end_with_their_process_and_no_sooner(self) -> None:
@@ -252,10 +252,10 @@ class StateManagers(RuleBasedStateMachine):
                 continue
             for _, fact in facts_of(self.broker, sequence):
                 if isinstance(fact, ConnectionStatus):
-                    holder = server_state(self.broker, server_of(fact), sequence)
+                    holder = server_state(self.broker, server_id_of(fact), sequence)
                     assert not holder.holds_sessions_of(fact.incarnation), "ended by mistake"
 
-    def _truth(self) -> tuple[ConnectionState, MobileSync, Notices]:
+    def _truth(self) -> tuple[ConnectionState, MobileSyncState, NoticesState]:
         logs = log_of(self.broker)
         connection, _ = in_order(kind_of(PROGRESS), logs.get(PROGRESS, []))
         sync, _ = in_order(kind_of(SYNC), logs.get(SYNC, []))
@@ -271,7 +271,7 @@ class StateManagers(RuleBasedStateMachine):
         """What a record shows is the fold of everything acknowledged, and of what it says it holds beyond that."""
         if not self.store.mark.whole:
             return
-        acknowledged = floor_of(self.broker.acknowledged_up_to)
+        acknowledged = floor_version(self.broker.acknowledged_up_to)
         for key, log in log_of(self.broker).items():
             kind = kind_of(key)
             stored = self.store.rows.get(key, {})

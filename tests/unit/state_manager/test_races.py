@@ -5,7 +5,7 @@ from __future__ import annotations
 from protocol.messages.facts import ConnectionStatus, MobileSyncCode
 from protocol.messages.server_messages import ServerStatusCode
 from protocol.records import keys
-from protocol.rules.mobile_sync import MobileSync
+from protocol.rules.mobile_sync import MobileSyncState
 from tests.unit.support.facts import EXAMINEE, PLAN, connected, disconnected, server, upload_failed, wait
 from tests.unit.support.state_manager_world import Hall, loss_waited_for, stages_timed, stored_state
 
@@ -113,7 +113,7 @@ def test_a_stage_keeps_its_deadline_when_an_earlier_one_is_told_again() -> None:
     hall.work_off(2, 3)
     hall.work_off(1)
     state = stored_state(hall.store, keys.mobile_sync(PLAN, EXAMINEE))
-    assert isinstance(state, MobileSync)
+    assert isinstance(state, MobileSyncState)
     # Failed uploads keep the stage open; it ends when its deadline fires.
     assert state.status in (MobileSyncCode.WAITING, MobileSyncCode.FAILED)
     assert state.wait_version in stages_timed(hall.broker, EXAMINEE)

@@ -12,7 +12,7 @@ from actors.runtime.broker.consumers.consumer import stored_at
 from actors.runtime.broker.stream_admin import StoredMessage
 from actors.status_log.status_log import facts_of
 from protocol.broker import subjects
-from protocol.log.entries import decode, entries
+from protocol.log.entries import decode_status, read_entries
 from protocol.messages.base import Message
 from protocol.messages.codec import encode
 from protocol.messages.facts import MobileSyncExtend, MobileSyncWait
@@ -40,7 +40,7 @@ def only(decoded: list[object]) -> object:
 
 @pytest.mark.parametrize("ahead", [7200.0, -150.0, 90.0, 0.0, -0.004])
 def test_a_stage_begins_when_the_log_takes_it_and_lasts_as_long_as_was_said(ahead: float) -> None:
-    read = only([*decode(PLAN, encode(wait(LOGGED + ahead, 120.0)), LOGGED)])
+    read = only([*decode_status(PLAN, encode(wait(LOGGED + ahead, 120.0)), LOGGED)])
     assert isinstance(read, MobileSyncWait)
     assert (read.timestamp, read.deadline) == (format_time(LOGGED), format_time(LOGGED + 120))
 
@@ -55,7 +55,7 @@ def test_more_time_counts_from_when_the_log_takes_it() -> None:
         timestamp=format_time(LOGGED - 150),
         by_log_time=True,
     )
-    read = only([*decode(PLAN, encode(fact), LOGGED)])
+    read = only([*decode_status(PLAN, encode(fact), LOGGED)])
     assert isinstance(read, MobileSyncExtend)
     assert (read.timestamp, read.seconds) == (format_time(LOGGED), 60)
 
@@ -63,16 +63,16 @@ def test_more_time_counts_from_when_the_log_takes_it() -> None:
 @pytest.mark.parametrize("by_log_time", [None, False])
 def test_what_an_older_release_has_written_stays_as_it_was_decided_on(by_log_time: bool | None) -> None:
     said = wait(LOGGED - 150, 120.0, by_log_time)
-    assert only([*decode(PLAN, encode(said), LOGGED)]) == said
+    assert only([*decode_status(PLAN, encode(said), LOGGED)]) == said
 
 
 def test_all_who_read_the_log_read_the_same() -> None:
     payload = encode(wait(LOGGED - 150, 120.0))
     stored = StoredMessage(PLAN, 7, payload, {}, LOGGED)
     (item,) = facts_of(stored)
-    (entry,) = entries(PLAN, 7, LOGGED, payload)
+    (entry,) = read_entries(PLAN, 7, LOGGED, payload)
     assert isinstance(item, Item)
-    read: list[Message | object] = [item.message, entry.fact, only([*decode(PLAN, payload, LOGGED)])]
+    read: list[Message | object] = [item.message, entry.fact, only([*decode_status(PLAN, payload, LOGGED)])]
     assert read[0] == read[1] == read[2]
 
 

@@ -6,7 +6,7 @@ from protocol.close_codes import CloseCode
 from protocol.messages.facts import ConnectionFact
 from protocol.records.kinds import CONNECTION
 from protocol.rules.connection_state import ConnectionState
-from protocol.rules.effects import CloseSocket, TellState
+from protocol.rules.effects import CloseSocket, SendSessionState
 from tests.unit.support.facts import EXAMINEE, PLAN, attempt, connected, disconnected, exhausted
 from tests.unit.support.scenario import Scenario
 
@@ -35,5 +35,5 @@ def refusal(socket: str, code: CloseCode, version: int) -> CloseSocket:
     return CloseSocket(socket.partition("-")[0], socket, code, version)
 
 
-def told_state(socket: str, version: int) -> TellState:
-    return TellState(PLAN, EXAMINEE, socket.partition("-")[0], socket, version)
+def told_state(socket: str, version: int) -> SendSessionState:
+    return SendSessionState(PLAN, EXAMINEE, socket.partition("-")[0], socket, version)

@@ -16,7 +16,7 @@ from protocol.messages.base import Message
 from protocol.messages.codec import encode_batches
 from protocol.messages.facts import STATUS_CODEC
 from protocol.messages.session_messages import SOCKET_CODEC
-from protocol.rules.socket_server import Server
+from protocol.rules.socket_server import ServerState
 from tests.unit.support.fact_logs import Log
 from tests.unit.support.memory_store import pause
 
@@ -123,8 +123,8 @@ class MemoryLog(StatusLog):
         await pause()
         return SetAside.by(self._broker.dead)
 
-    async def server(self, server_id: str) -> Server:
-        state = Server()
+    async def server(self, server_id: str) -> ServerState:
+        state = ServerState()
         async for stored in self.read(1, len(self._broker.payloads)):
             if stored.subject == subjects.status_server(server_id):
                 state = said_of_server(state, facts_in(stored))

@@ -21,17 +21,17 @@ from pydantic.alias_generators import to_camel
 from protocol.client import reconnect as client_rules
 from protocol.client.plan_view import PlanView
 from protocol.client.reconnect import (
-    Comeback,
+    ConnectionFailure,
     GiveUp,
-    Happened,
     Lost,
+    ReconnectState,
     Refused,
     Unreachable,
     Wait,
-    after,
+    after_migrate,
+    after_welcome,
     connect_url,
-    sent_away,
-    welcomed,
+    next_step,
 )
 from protocol.close_codes import CLOSE_RULES, CloseCode, may_reconnect
 from protocol.messages.base import Message
@@ -76,7 +76,7 @@ def _close_rule(code: int) -> Json:
 
 def _walk(rng: random.Random) -> Json:
     first = rng.choice(_URLS)
-    state = Comeback(connect_url(first))
+    state = ReconnectState(connect_url(first))
     steps: list[Json] = []
     # Most walks stay with one kind of trouble for long enough to see it end.
     kinds = rng.choice([("any",), ("any",), ("later",), ("migrate",), ("down",), ("any", "welcome")])
@@ -84,15 +84,15 @@ def _walk(rng: random.Random) -> Json:
         kind = rng.choice(kinds) if number else "welcome"
         if kind == "welcome" or (kind == "any" and rng.random() < 0.15):
             url, endpoints, policy = connect_url(rng.choice(_URLS)), _endpoints(rng), _policy(rng)
-            state = welcomed(url, endpoints, policy)
+            state = after_welcome(url, endpoints, policy)
             steps.append({"do": "welcomed", "url": url, "endpoints": endpoints, "policy": _policy_json(policy)})
         elif kind in ("any", "migrate") and rng.random() < 0.1:
             endpoints = _endpoints(rng)
-            state = sent_away(state, endpoints)
+            state = after_migrate(state, endpoints)
             steps.append({"do": "sentAway", "endpoints": endpoints})
         else:
             happened, draw = _happened(rng, kind), rng.uniform(-1, 1)
-            state, step = after(state, happened, draw)
+            state, step = next_step(state, happened, draw)
             steps.append({"do": "after", "happened": _happened_json(happened), "draw": draw, "step": _step_json(step)})
         steps[-1]["state"] = _state_json(state)
     return {"first": first, "steps": steps}
@@ -109,7 +109,7 @@ def _policy(rng: random.Random) -> ReconnectPolicy:
     )
 
 
-def _happened(rng: random.Random, kind: str) -> Happened:
+def _happened(rng: random.Random, kind: str) -> ConnectionFailure:
     later = Refused(rng.choice((429, 503)), rng.choice((None, 0.0, 1.0, rng.uniform(0, 30))))
     lasted = rng.choice((0.0, 0.5, client_rules.STABLE_SECONDS, rng.uniform(0, 1e4)))
     match kind:
@@ -124,7 +124,7 @@ def _happened(rng: random.Random, kind: str) -> Happened:
     return rng.choice((Lost(code, lasted), Lost(None, lasted), Unreachable(), later, refused))
 
 
-def _happened_json(happened: Happened) -> Json:
+def _happened_json(happened: ConnectionFailure) -> Json:
     match happened:
         case Lost(code, lasted):
             return {"kind": "lost", "code": code, "lasted": lasted}
@@ -143,7 +143,7 @@ def _policy_json(policy: ReconnectPolicy) -> Json:
     return policy.model_dump(mode="json", by_alias=True)
 
 
-def _state_json(state: Comeback) -> Json:
+def _state_json(state: ReconnectState) -> Json:
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     fields |= {"policy": _policy_json(state.policy), "ring": state.ring}
     return {to_camel(name): value for name, value in fields.items()}

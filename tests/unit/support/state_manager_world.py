@@ -24,7 +24,7 @@ from protocol.messages.server_messages import ServerStatus
 from protocol.records import keys
 from protocol.records.kinds import CONNECTION, MOBILE_SYNC, NOTICES, SERVER
 from protocol.rules.history import fold
-from protocol.rules.socket_server import Server
+from protocol.rules.socket_server import ServerState
 from tests.unit.support.fact_logs import AnyKind, Log
 from tests.unit.support.facts import EXAMINEE, PLAN
 from tests.unit.support.memory_broker import Broker, facts_of, publish
@@ -122,9 +122,9 @@ def stored_state(store: MemoryStore, key: str) -> Any:
     return fold(kind.read(store.rows.get(key, {}).get("history")), kind.rule)
 
 
-def server_state(broker: Broker, server_id: str, up_to: int | None = None) -> Server:
+def server_state(broker: Broker, server_id: str, up_to: int | None = None) -> ServerState:
     """What the log says about a server, as a whole or up to a sequence."""
-    state = Server()
+    state = ServerState()
     for version, fact in log_of(broker).get(keys.server_status(server_id), []):
         if up_to is not None and sequence_of(version) > up_to:
             break

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.client.plan_view import PlanView, Verdict
+from protocol.client.plan_view import ApplyResult, PlanView
 from protocol.messages.base import Message
 from protocol.messages.facts import MobileSyncCode, MobileSyncStatus, Notice, NoticeConfirmed
 from protocol.messages.frames import Accepted, ExamineeRow, PlanSnapshot
@@ -164,20 +164,20 @@ def test_in_order_and_once_nothing_is_doubled_or_late(history: list[Message]) ->
 @given(histories().filter(bool))
 def test_the_same_event_again_is_doubled(history: list[Message]) -> None:
     view = view_of(*history)
-    assert view.apply(history[-1]) is Verdict.DOUBLED
+    assert view.apply(history[-1]) is ApplyResult.DOUBLED
     assert view.doubled == 1
 
 
 def test_an_older_event_is_late_and_changes_nothing() -> None:
     view = view_of(connected("E1", 7))
-    assert view.apply(lost("E1", 5)) is Verdict.LATE
+    assert view.apply(lost("E1", 5)) is ApplyResult.LATE
     assert view.connected() == {"E1"}
 
 
 def test_an_event_that_the_snapshot_holds_already_is_covered_once_and_doubled_afterwards() -> None:
     view = view_of(snapshot(row("E1", 7)))
-    assert view.apply(lost("E1", 5)) is Verdict.COVERED
-    assert [view.apply(connected("E1", 7)) for _ in range(2)] == [Verdict.COVERED, Verdict.DOUBLED]
+    assert view.apply(lost("E1", 5)) is ApplyResult.COVERED
+    assert [view.apply(connected("E1", 7)) for _ in range(2)] == [ApplyResult.COVERED, ApplyResult.DOUBLED]
     assert (view.doubled, view.late, view.covered) == (1, 0, 2)
 
 
@@ -249,4 +249,4 @@ def test_an_event_between_the_parts_of_a_snapshot_survives_it() -> None:
 
 
 def test_what_is_not_about_the_plan_is_left_alone() -> None:
-    assert view_of().apply(Accepted(request_type="readmit")) is Verdict.OTHER
+    assert view_of().apply(Accepted(request_type="readmit")) is ApplyResult.OTHER

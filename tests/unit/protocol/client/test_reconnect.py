@@ -10,19 +10,19 @@ from protocol.client.reconnect import (
     MAX_POSTPONED,
     MIGRATE_SPREAD_SECONDS,
     STABLE_SECONDS,
-    Comeback,
+    ConnectionFailure,
     GiveUp,
     GiveUpReason,
-    Happened,
     Lost,
+    ReconnectState,
     Refused,
     Unreachable,
     Wait,
-    after,
+    after_migrate,
+    after_welcome,
     connect_url,
+    next_step,
     retry_after_seconds,
-    sent_away,
-    welcomed,
 )
 from protocol.close_codes import CLOSE_RULES, CloseCode, may_reconnect
 from protocol.messages.frames import ReconnectPolicy
@@ -50,15 +50,15 @@ def policy(**changes: object) -> ReconnectPolicy:
     return ReconnectPolicy(max_attempts=3, backoff_seconds=[5, 10, 20], jitter=0.3).model_copy(update=changes)
 
 
-def at(url: str = A, endpoints: tuple[str, ...] = (A, B, C), **changes: object) -> Comeback:
-    return welcomed(url, list(endpoints), policy(**changes))
+def at(url: str = A, endpoints: tuple[str, ...] = (A, B, C), **changes: object) -> ReconnectState:
+    return after_welcome(url, list(endpoints), policy(**changes))
 
 
-def ladder(state: Comeback, *events: Happened, draw: float = 0.0) -> list[Wait]:
+def ladder(state: ReconnectState, *events: ConnectionFailure, draw: float = 0.0) -> list[Wait]:
     """The waits after `events`, one after another."""
     waits = []
     for event in events:
-        state, step = after(state, event, draw)
+        state, step = next_step(state, event, draw)
         assert isinstance(step, Wait)
         waits.append(step)
     return waits
@@ -68,23 +68,23 @@ def ladder(state: Comeback, *events: Happened, draw: float = 0.0) -> list[Wait]:
 def test_a_code_from_4500_on_is_never_followed_by_another_try(
     code: int, policy: ReconnectPolicy, draw: float, lasted: float
 ) -> None:
-    _, step = after(welcomed(A, [A, B], policy), Lost(code, lasted), draw)
+    _, step = next_step(after_welcome(A, [A, B], policy), Lost(code, lasted), draw)
     assert step == GiveUp(GiveUpReason.CLOSE_CODE, code=code)
 
 
 @pytest.mark.parametrize("code", sorted(CLOSE_RULES))
 def test_every_close_code_is_obeyed_as_the_table_says(code: int) -> None:
-    _, step = after(at(), Lost(code, LONG), 0.0)
+    _, step = next_step(at(), Lost(code, LONG), 0.0)
     assert isinstance(step, Wait) is CLOSE_RULES[code].reconnect
 
 
 @given(policies, st.lists(passing, min_size=1, max_size=30), st.data())
 def test_no_more_tries_than_the_policy_allows(
-    policy: ReconnectPolicy, events: list[Happened], data: st.DataObject
+    policy: ReconnectPolicy, events: list[ConnectionFailure], data: st.DataObject
 ) -> None:
-    state, steps = welcomed(A, [A, B], policy), []
+    state, steps = after_welcome(A, [A, B], policy), []
     for event in events:
-        state, step = after(state, event, data.draw(draws))
+        state, step = next_step(state, event, data.draw(draws))
         steps.append(step)
     tries = [step for step in steps if isinstance(step, Wait)]
     assert [step.attempt for step in tries] == list(range(1, min(len(events), policy.max_attempts) + 1))
@@ -95,10 +95,10 @@ def test_no_more_tries_than_the_policy_allows(
 
 @given(policies, passing, draws, st.integers(0, 7))
 def test_a_wait_stays_within_the_jitter_of_its_step(
-    policy: ReconnectPolicy, event: Happened, draw: float, attempt: int
+    policy: ReconnectPolicy, event: ConnectionFailure, draw: float, attempt: int
 ) -> None:
-    state = Comeback(A, policy=policy, attempt=min(attempt, policy.max_attempts - 1))
-    _, step = after(state, event, draw)
+    state = ReconnectState(A, policy=policy, attempt=min(attempt, policy.max_attempts - 1))
+    _, step = next_step(state, event, draw)
     assert isinstance(step, Wait)
     largest = max(policy.backoff_seconds)
     assert 0 <= step.seconds <= largest * (1 + policy.jitter)
@@ -113,10 +113,10 @@ def test_all_tries_begin_before_the_server_counts_the_last_attempt_as_over(
 ) -> None:
     # The reconnect watch refuses sum(ladder) seconds after the loss; half the jitter is luck, so compare without it.
     policy = policy.model_copy(update={"jitter": 0.0, "backoff_seconds": sorted(policy.backoff_seconds)})
-    state, waited = welcomed(A, [A], policy), 0.0
-    event: Happened = Lost(None, LONG)
+    state, waited = after_welcome(A, [A], policy), 0.0
+    event: ConnectionFailure = Lost(None, LONG)
     for k in range(policy.max_attempts):
-        state, step = after(state, event, draw[k])
+        state, step = next_step(state, event, draw[k])
         assert isinstance(step, Wait)
         waited, event = waited + step.seconds, Unreachable()
     steps = policy.backoff_seconds
@@ -156,10 +156,10 @@ def test_a_connection_that_broke_at_once_is_not_retried_at_once() -> None:
 
 
 def test_a_welcome_begins_the_count_anew_by_its_own_policy() -> None:
-    state, _ = after(at(), Lost(None, LONG), 0.0)
-    state, _ = after(state, Unreachable(), 0.0)
+    state, _ = next_step(at(), Lost(None, LONG), 0.0)
+    state, _ = next_step(state, Unreachable(), 0.0)
     assert state.attempt == 2
-    again = welcomed(B, [A, B], policy(max_attempts=9))
+    again = after_welcome(B, [A, B], policy(max_attempts=9))
     assert (again.attempt, again.ring, again.policy.max_attempts) == (0, (B, A), 9)
 
 
@@ -171,8 +171,8 @@ def test_a_policy_without_steps_is_no_leave_to_hammer_the_server() -> None:
 def test_retry_after_is_never_undercut_and_uses_up_no_attempt(
     policy: ReconnectPolicy, seconds: float, draw: float
 ) -> None:
-    before = welcomed(A, [A, B], policy)
-    state, step = after(before, Refused(503, seconds), draw)
+    before = after_welcome(A, [A, B], policy)
+    state, step = next_step(before, Refused(503, seconds), draw)
     assert isinstance(step, Wait)
     assert seconds <= step.seconds <= seconds + policy.jitter * max(seconds, 1.0)
     assert (state.attempt, step.url) == (before.attempt, B)
@@ -189,21 +189,21 @@ def test_a_503_without_retry_after_waits_the_first_step() -> None:
 def test_being_told_later_for_ever_ends() -> None:
     state, step = at(), None
     for _ in range(MAX_POSTPONED):
-        state, step = after(state, Refused(503, 1.0), 0.0)
+        state, step = next_step(state, Refused(503, 1.0), 0.0)
         assert isinstance(step, Wait)
-    assert after(state, Refused(503, 1.0), 0.0)[1] == GiveUp(GiveUpReason.ALWAYS_BUSY, status=503)
+    assert next_step(state, Refused(503, 1.0), 0.0)[1] == GiveUp(GiveUpReason.ALWAYS_BUSY, status=503)
 
 
 @pytest.mark.parametrize("lasted", [0.0, LONG])
 def test_a_browser_that_is_told_later_by_a_close_code_uses_up_no_attempt(lasted: float) -> None:
     state = at()
     for number in range(MAX_POSTPONED):
-        state, step = after(state, Lost(1013, lasted), 0.0)
+        state, step = next_step(state, Lost(1013, lasted), 0.0)
         assert isinstance(step, Wait)
         assert step.url == (A, B, C)[(number + 1) % 3]
         assert 5 <= step.seconds <= 6.5
         assert state.attempt == 0
-    assert after(state, Lost(1013), 0.0)[1] == GiveUp(GiveUpReason.ALWAYS_BUSY, code=1013)
+    assert next_step(state, Lost(1013), 0.0)[1] == GiveUp(GiveUpReason.ALWAYS_BUSY, code=1013)
 
 
 # -- sent away by a server that is drained -----------------------------------------------------------------
@@ -215,7 +215,9 @@ MOVE = Lost(CloseCode.MIGRATE, LONG)
 def test_who_is_sent_away_goes_to_the_first_endpoint_of_the_frame_at_once(
     policy: ReconnectPolicy, draw: float, lasted: float
 ) -> None:
-    state, step = after(sent_away(welcomed(A, [A, B, C], policy), [C, B]), Lost(CloseCode.MIGRATE, lasted), draw)
+    state, step = next_step(
+        after_migrate(after_welcome(A, [A, B, C], policy), [C, B]), Lost(CloseCode.MIGRATE, lasted), draw
+    )
     assert isinstance(step, Wait)
     assert step.url == C
     assert 0 <= step.seconds <= MIGRATE_SPREAD_SECONDS
@@ -228,19 +230,19 @@ def test_a_client_that_knows_only_the_close_code_goes_to_another_server_too() ->
 
 def test_the_frame_counts_however_the_connection_ends() -> None:
     """The server may die between the frame and the close."""
-    wait = ladder(sent_away(at(), [C]), Lost(None, LONG))[0]
+    wait = ladder(after_migrate(at(), [C]), Lost(None, LONG))[0]
     assert wait.url == C
     assert wait.seconds == pytest.approx(0.1)
 
 
 def test_a_frame_without_endpoints_leaves_those_that_are_known() -> None:
-    assert ladder(sent_away(at(), []), MOVE)[0].url == B
-    assert ladder(sent_away(at(endpoints=()), []), MOVE)[0].url == A, "there is no other"
+    assert ladder(after_migrate(at(), []), MOVE)[0].url == B
+    assert ladder(after_migrate(at(endpoints=()), []), MOVE)[0].url == A, "there is no other"
 
 
 def test_the_endpoints_of_the_frame_are_tried_in_turn_and_the_drained_server_last() -> None:
     down = Unreachable()
-    waits = ladder(sent_away(at(max_attempts=5), [C, B]), MOVE, down, down, down, down)
+    waits = ladder(after_migrate(at(max_attempts=5), [C, B]), MOVE, down, down, down, down)
     assert [wait.url for wait in waits] == [C, B, A, C, B]
     assert [wait.attempt for wait in waits] == [1, 1, 2, 3, 4]
     # Attempt 1 is as quick as after any loss: within the first step, nobody has been told of one.
@@ -248,7 +250,7 @@ def test_the_endpoints_of_the_frame_are_tried_in_turn_and_the_drained_server_las
 
 
 def test_who_is_told_later_by_the_new_server_waits_and_goes_on() -> None:
-    waits = ladder(sent_away(at(), [B, C]), MOVE, Refused(503, 1.0), Unreachable())
+    waits = ladder(after_migrate(at(), [B, C]), MOVE, Refused(503, 1.0), Unreachable())
     assert [wait.url for wait in waits] == [B, C, A]
     assert waits[1].seconds >= 1.0
 
@@ -257,27 +259,27 @@ def test_being_sent_on_before_any_welcome_is_slow_and_ends() -> None:
     state, step = at(), None
     seconds = []
     for _ in range(MAX_POSTPONED):
-        state, step = after(state, Lost(CloseCode.MIGRATE), 0.0)
+        state, step = next_step(state, Lost(CloseCode.MIGRATE), 0.0)
         assert isinstance(step, Wait)
         seconds.append(step.seconds)
     assert seconds[:3] == [pytest.approx(0.1), 5, 5]
-    assert after(state, MOVE, 0.0)[1] == GiveUp(GiveUpReason.ALWAYS_BUSY, code=CloseCode.MIGRATE)
+    assert next_step(state, MOVE, 0.0)[1] == GiveUp(GiveUpReason.ALWAYS_BUSY, code=CloseCode.MIGRATE)
 
 
 def test_the_welcome_of_the_new_server_ends_the_migration() -> None:
-    state, _ = after(sent_away(at(), [B]), MOVE, 0.0)
-    arrived = welcomed(B, [B, C], state.policy)
+    state, _ = next_step(after_migrate(at(), [B]), MOVE, 0.0)
+    arrived = after_welcome(B, [B, C], state.policy)
     assert (arrived.migrating, arrived.ring) == (False, (B, C))
     assert ladder(arrived, Lost(None, LONG))[0].url == B
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 426])
 def test_an_http_status_that_will_not_change_ends_it(status: int) -> None:
-    assert after(at(), Refused(status), 0.0)[1] == GiveUp(GiveUpReason.HTTP_STATUS, status=status)
+    assert next_step(at(), Refused(status), 0.0)[1] == GiveUp(GiveUpReason.HTTP_STATUS, status=status)
 
 
 def test_a_first_try_that_never_got_a_welcome_goes_on_by_the_default_policy() -> None:
-    assert ladder(Comeback(A), Unreachable(), Unreachable())[0].seconds == 5
+    assert ladder(ReconnectState(A), Unreachable(), Unreachable())[0].seconds == 5
 
 
 @pytest.mark.parametrize(
@@ -294,7 +296,7 @@ def test_an_address_without_a_path_gets_the_one_of_the_protocol(given: str, url:
 
 
 def test_the_ring_names_no_server_twice() -> None:
-    state = welcomed(A, ["ws://server-a:8001", A, B, "ws://server-b:8001/"], policy())
+    state = after_welcome(A, ["ws://server-a:8001", A, B, "ws://server-b:8001/"], policy())
     assert state.ring == (A, B)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.log.entries import LogEntry
-from protocol.log.outages import OutageRow, Outages, totals, union
+from protocol.log.outages import OutageRow, Outages, sum_rows, union_length
 from protocol.messages.facts import ExamineeFact
 from tests.unit.support import facts
 from tests.unit.support.fact_logs import Log, logs
@@ -22,9 +22,9 @@ def report(
     *told: ExamineeFact, begin: float = 0, end: float = 1000, ignore_below: float = 0, cut: bool = False
 ) -> OutageRow:
     """E001 in a window, in seconds after the documents' morning began; the versions are 10, 20, 30, ..."""
-    outages = Outages(cut=cut)
+    outages = Outages(truncated=cut)
     for number, fact in enumerate(told, 1):
-        outages.take(LogEntry(10 * number, DAWN, fact))
+        outages.add(LogEntry(10 * number, DAWN, fact))
     (row,) = outages.rows(DAWN + begin, DAWN + end, ignore_below=ignore_below)
     return row
 
@@ -136,7 +136,7 @@ def test_the_mobile_sync_is_the_one_at_the_end_of_the_window() -> None:
 
 def test_who_came_after_the_window_is_not_in_it_and_an_expired_beginning_is_said() -> None:
     outages = Outages()
-    outages.take(LogEntry(10, DAWN, facts.connected("SOCK001-a", 50)))
+    outages.add(LogEntry(10, DAWN, facts.connected("SOCK001-a", 50)))
     assert outages.rows(DAWN, DAWN + 49) == []
     row = report(facts.disconnected("SOCK001-a", 10), facts.connected("SOCK001-b", 14), cut=True)
     assert (row.complete, row.outage_seconds) == (False, 4)
@@ -144,10 +144,10 @@ def test_who_came_after_the_window_is_not_in_it_and_an_expired_beginning_is_said
 
 def test_the_totals_are_the_sums() -> None:
     rows = [report(*TWO), report(*TWO[:2], end=160), report(TWO[0])]
-    sums = totals(rows)
+    sums = sum_rows(rows)
     assert (sums.examinees, sums.affected, sums.outages, sums.still_disconnected) == (3, 2, 3, 1)
     assert (sums.outage_seconds, sums.longest_seconds, sums.compensate_seconds) == (73.25, 60, 74)
-    assert totals([]).outage_seconds == 0
+    assert sum_rows([]).outage_seconds == 0
 
 
 # -- properties -------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def _taken(log: Log, *, step: int = 1) -> Outages:
     for version, fact in log:
         assert isinstance(fact, ExamineeFact)
         for again in range(step):
-            outages.take(LogEntry(version + again, DAWN, fact))
+            outages.add(LogEntry(version + again, DAWN, fact))
     return outages
 
 
@@ -198,4 +198,4 @@ def test_a_window_in_two_parts_sums_to_the_whole(log: Log, window: tuple[int, in
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)).map(lambda pair: (pair[0], pair[0] + pair[1]))))
 def test_a_union_covers_each_moment_once(parts: list[tuple[int, int]]) -> None:
-    assert union(parts) == len({moment for first, last in parts for moment in range(first, last)})
+    assert union_length(parts) == len({moment for first, last in parts for moment in range(first, last)})

@@ -6,9 +6,9 @@ from hypothesis import given
 
 from cli.plans.timeline import cells
 from cli.shared.times import local_time
-from protocol.log.entries import LogEntry, decode, entries, may_name
+from protocol.log.entries import LogEntry, decode_status, may_mention, read_entries
 from protocol.log.timeline import Timeline
-from protocol.log.timeline_entry import Happening, What, at_moment
+from protocol.log.timeline_entry import EntryKind, TimelineEntry, status_at_time
 from protocol.messages.base import Message
 from protocol.messages.codec import Malformed, encode
 from protocol.messages.facts import ExamineeFact
@@ -20,14 +20,14 @@ from tests.unit.support.fact_logs import Log, in_order, logs
 from tests.unit.support.facts import DAWN, at
 
 
-def read(*told: ExamineeFact, cut: bool = False) -> list[Happening]:
+def read(*told: ExamineeFact, cut: bool = False) -> list[TimelineEntry]:
     """Facts that the log took in this order, one a second, with the versions 10, 20, 30, ..."""
-    timeline = Timeline(cut=cut)
-    taken = [timeline.take(LogEntry(10 * (n + 1), DAWN + n, fact)) for n, fact in enumerate(told)]
+    timeline = Timeline(truncated=cut)
+    taken = [timeline.add(LogEntry(10 * (n + 1), DAWN + n, fact)) for n, fact in enumerate(told)]
     return [one for one in taken if one is not None]
 
 
-def words(*told: ExamineeFact, cut: bool = False) -> list[tuple[What, bool]]:
+def words(*told: ExamineeFact, cut: bool = False) -> list[tuple[EntryKind, bool]]:
     return [(one.what, one.effect) for one in read(*told, cut=cut)]
 
 
@@ -39,12 +39,12 @@ def test_a_loss_its_attempts_and_the_recovery_are_told_with_their_reason_and_len
         facts.attempt(20, 2, 15, of=5),
         facts.connected("SOCK002-b", 17.5),
     )
-    assert [one.what for one in told] == [
-        What.JOINED,
-        What.LOST,
-        What.RECONNECTING,
-        What.RECONNECTING,
-        What.RECOVERED,
+    assert [entry.what for entry in told] == [
+        EntryKind.JOINED,
+        EntryKind.LOST,
+        EntryKind.RECONNECTING,
+        EntryKind.RECONNECTING,
+        EntryKind.RECOVERED,
     ]
     joined, lost, _, second, back = told
     assert joined.text == "joined on SOCK001"
@@ -71,12 +71,12 @@ def test_what_was_fenced_is_told_as_without_effect() -> None:
         facts.disconnected("SOCK002-b", 10),
     )
     assert [(one.what, one.effect) for one in told] == [
-        (What.JOINED, True),
-        (What.REPLACED, True),
-        *[(What.NO_EFFECT, False)] * 6,
-        (What.RESTATED, False),
-        (What.LOST, True),
-        (What.NO_EFFECT, False),
+        (EntryKind.JOINED, True),
+        (EntryKind.REPLACED, True),
+        *[(EntryKind.NO_EFFECT, False)] * 6,
+        (EntryKind.RESTATED, False),
+        (EntryKind.LOST, True),
+        (EntryKind.NO_EFFECT, False),
     ]
     assert told[2].text == "late disconnect of a replaced socket: no effect"
     assert {one.status for one in told[:9]} == {"CONNECTED"}
@@ -91,7 +91,12 @@ def test_who_is_shut_out_is_refused_until_somebody_readmits_them() -> None:
         facts.readmit(4, by="proctor-7"),
         facts.connected("SOCK001-c", 5),
     )
-    assert [one.what for one in told[2:]] == [What.SHUT_OUT, What.REFUSED, What.READMITTED, What.RECOVERED]
+    assert [entry.what for entry in told[2:]] == [
+        EntryKind.SHUT_OUT,
+        EntryKind.REFUSED,
+        EntryKind.READMITTED,
+        EntryKind.RECOVERED,
+    ]
     assert told[3].status == "DISCONNECTED"
     assert told[3].effect
     assert told[4].by == "proctor-7"
@@ -104,7 +109,12 @@ def test_a_migration_is_no_loss_unless_it_does_not_arrive() -> None:
         facts.attempt(20, 1, 2),
         facts.connected("SOCK002-b", 3),
     )
-    assert [one.what for one in arrived] == [What.JOINED, What.MIGRATING, What.NO_EFFECT, What.ARRIVED]
+    assert [entry.what for entry in arrived] == [
+        EntryKind.JOINED,
+        EntryKind.MIGRATING,
+        EntryKind.NO_EFFECT,
+        EntryKind.ARRIVED,
+    ]
     assert [one.status for one in arrived] == ["CONNECTED", "MIGRATING", "MIGRATING", "CONNECTED"]
     assert arrived[-1].seconds == 2
     straggler = read(
@@ -114,7 +124,7 @@ def test_a_migration_is_no_loss_unless_it_does_not_arrive() -> None:
         facts.attempt(20, 2, 7),
         facts.connected("SOCK002-b", 9),
     )
-    assert [one.what for one in straggler[3:]] == [What.LOST, What.RECOVERED]
+    assert [entry.what for entry in straggler[3:]] == [EntryKind.LOST, EntryKind.RECOVERED]
     assert straggler[-1].seconds == 8
 
 
@@ -128,32 +138,35 @@ def test_mobile_sync_is_told_beside_the_connection() -> None:
         facts.timed_out(10),
         facts.uploaded("b", 5),
     ) == [
-        (What.SYNC_WAITING, True),
-        (What.NO_EFFECT, False),
-        (What.SYNC_FAILED, True),
-        (What.SYNC_COMPLETED, True),
-        (What.NO_EFFECT, False),
-        (What.NO_EFFECT, False),
-        (What.SYNC_COMPLETED, True),
+        (EntryKind.SYNC_WAITING, True),
+        (EntryKind.NO_EFFECT, False),
+        (EntryKind.SYNC_FAILED, True),
+        (EntryKind.SYNC_COMPLETED, True),
+        (EntryKind.NO_EFFECT, False),
+        (EntryKind.NO_EFFECT, False),
+        (EntryKind.SYNC_COMPLETED, True),
     ]
-    assert [one.what for one in read(facts.wait(0), facts.timed_out(10))] == [What.SYNC_WAITING, What.SYNC_TIMED_OUT]
+    assert [entry.what for entry in read(facts.wait(0), facts.timed_out(10))] == [
+        EntryKind.SYNC_WAITING,
+        EntryKind.SYNC_TIMED_OUT,
+    ]
     assert [one.mobile_sync for one in read(facts.wait(0), facts.connected("SOCK001-a"))] == ["WAITING", "WAITING"]
 
 
 def test_in_a_log_whose_beginning_has_expired_a_loss_that_comes_first_is_believed() -> None:
-    assert words(facts.disconnected("SOCK001-a")) == [(What.NO_EFFECT, False)]
-    timeline = Timeline(cut=True)
+    assert words(facts.disconnected("SOCK001-a")) == [(EntryKind.NO_EFFECT, False)]
+    timeline = Timeline(truncated=True)
     for number, fact in enumerate((facts.disconnected("SOCK001-a"), facts.attempt(10, 1, 1), facts.restate(2))):
-        happening = timeline.take(LogEntry(10 * (number + 1), DAWN, fact))
+        happening = timeline.add(LogEntry(10 * (number + 1), DAWN, fact))
         assert happening is not None
         assert happening.status == "DISCONNECTED"
-    assert not timeline.people["E001"].complete
-    assert words(facts.attempt(5, 2), cut=True) == [(What.RECONNECTING, True)]
-    assert words(facts.exhausted(5), cut=True) == [(What.SHUT_OUT, True)]
-    assert words(facts.readmit(), facts.connected("SOCK001-b", 1), cut=True)[1] == (What.RECOVERED, True)
-    complete = Timeline(cut=True)
-    complete.take(LogEntry(10, DAWN, facts.connected("SOCK001-a")))
-    assert complete.people["E001"].complete
+    assert not timeline.examinees["E001"].complete
+    assert words(facts.attempt(5, 2), cut=True) == [(EntryKind.RECONNECTING, True)]
+    assert words(facts.exhausted(5), cut=True) == [(EntryKind.SHUT_OUT, True)]
+    assert words(facts.readmit(), facts.connected("SOCK001-b", 1), cut=True)[1] == (EntryKind.RECOVERED, True)
+    complete = Timeline(truncated=True)
+    complete.add(LogEntry(10, DAWN, facts.connected("SOCK001-a")))
+    assert complete.examinees["E001"].complete
 
 
 @given(logs("connection"))
@@ -162,9 +175,9 @@ def test_the_timeline_ends_where_the_rules_end(log: Log) -> None:
     timeline = Timeline()
     for version, fact in log:
         assert isinstance(fact, ExamineeFact)
-        assert timeline.take(LogEntry(version, DAWN, fact)) is not None
-        assert timeline.take(LogEntry(version, DAWN, fact)) is None  # delivered again
-    assert timeline.people["E001"].connection == state
+        assert timeline.add(LogEntry(version, DAWN, fact)) is not None
+        assert timeline.add(LogEntry(version, DAWN, fact)) is None  # delivered again
+    assert timeline.examinees["E001"].connection == state
 
 
 @given(logs("connection"))
@@ -183,9 +196,9 @@ def test_the_mobile_sync_ends_where_the_rules_end(log: Log) -> None:
     assert taken[-1].mobile_sync == state.view().status
 
 
-def _taken(log: Log) -> list[Happening]:
+def _taken(log: Log) -> list[TimelineEntry]:
     timeline = Timeline()
-    taken = [timeline.take(LogEntry(version, DAWN, fact)) for version, fact in log if isinstance(fact, ExamineeFact)]
+    taken = [timeline.add(LogEntry(version, DAWN, fact)) for version, fact in log if isinstance(fact, ExamineeFact)]
     return [one for one in taken if one is not None]
 
 
@@ -201,21 +214,21 @@ def test_the_status_at_a_moment_is_the_one_decided_by_then_with_what_made_it_so_
         facts.wait(4),
         facts.connected("SOCK001-b", 5),
     )
-    before = at_moment(told, DAWN - 0.001)
-    assert (before.status, before.made, before.following) == ("NEVER", None, told[0])
-    assert at_moment(told, DAWN).status == "CONNECTED"
-    gone = at_moment(told, DAWN + 3.9)
-    assert (gone.status, gone.made, gone.latest) == ("DISCONNECTED", told[1], told[2])
-    assert (gone.mobile_sync, gone.following) == ("NONE", told[4])
-    waiting = at_moment(told, DAWN + 4)
-    assert (waiting.status, waiting.mobile_sync, waiting.picture) == ("DISCONNECTED", "WAITING", told[4])
-    now = at_moment(told, parse_time(at(3600)))
-    assert (now.status, now.made, now.following) == ("CONNECTED", told[5], None)
+    before = status_at_time(told, DAWN - 0.001)
+    assert (before.status, before.status_entry, before.next_entry) == ("NEVER", None, told[0])
+    assert status_at_time(told, DAWN).status == "CONNECTED"
+    gone = status_at_time(told, DAWN + 3.9)
+    assert (gone.status, gone.status_entry, gone.latest_entry) == ("DISCONNECTED", told[1], told[2])
+    assert (gone.mobile_sync, gone.next_entry) == ("NONE", told[4])
+    waiting = status_at_time(told, DAWN + 4)
+    assert (waiting.status, waiting.mobile_sync, waiting.mobile_sync_entry) == ("DISCONNECTED", "WAITING", told[4])
+    now = status_at_time(told, parse_time(at(3600)))
+    assert (now.status, now.status_entry, now.next_entry) == ("CONNECTED", told[5], None)
 
 
 def test_a_replacement_is_what_made_the_connection_so() -> None:
     told = read(facts.connected("SOCK001-a"), facts.connected("SOCK001-b", 1))
-    assert at_moment(told, DAWN + 1).made == told[1]
+    assert status_at_time(told, DAWN + 1).status_entry == told[1]
 
 
 # -- the log's payloads -----------------------------------------------------------------------------------
@@ -224,7 +237,7 @@ def test_a_replacement_is_what_made_the_connection_so() -> None:
 def test_the_entries_of_a_payload_have_the_versions_of_their_places_and_bad_neighbours_do_not_matter() -> None:
     good = [facts.connected("SOCK001-a"), facts.disconnected("SOCK001-a", 1)]
     payload = b"[" + encode(good[0]) + b',{"type":"nonsense"},' + encode(good[1]) + b"]"
-    found = list(entries("status.plan.P001", 7, DAWN, payload))
+    found = list(read_entries("status.plan.P001", 7, DAWN, payload))
     assert [(one.version, one.fact) for one in found] == [(7 * 256, good[0]), (7 * 256 + 2, good[1])]
 
 
@@ -233,22 +246,22 @@ def test_a_message_counts_only_on_the_address_it_speaks_of() -> None:
 
     def fields(subject: str, *messages: Message) -> list[str | None]:
         payload = b"[" + b",".join(encode(one) for one in messages) + b"]"
-        return [one.error.field if isinstance(one, Malformed) else "" for one in decode(subject, payload)]
+        return [one.error.field if isinstance(one, Malformed) else "" for one in decode_status(subject, payload)]
 
     assert fields("status.plan.P001", joined, ready) == ["", "type"]
     assert fields("status.plan.P002", joined) == ["data.planId"]
     assert fields("status.server.SOCK001", ready, joined) == ["", "type"]
     assert fields("status.server.SOCK002", ready) == ["data.serverId"]
-    (lone,) = decode("status.plan.P002", encode(joined))
+    (lone,) = decode_status("status.plan.P002", encode(joined))
     assert isinstance(lone, Malformed)
     assert lone.raw == encode(joined)
 
 
 def test_a_payload_that_cannot_name_an_examinee_is_left_out_unread() -> None:
     payload = encode(facts.connected("SOCK001-a"))
-    assert may_name(payload, "E001")
-    assert not may_name(payload, "E002")
-    assert may_name(payload.replace(b'"E001"', b'"\\u0045002"'), "E002")
+    assert may_mention(payload, "E001")
+    assert not may_mention(payload, "E002")
+    assert may_mention(payload.replace(b'"E001"', b'"\\u0045002"'), "E002")
 
 
 def test_in_a_table_all_times_are_local_and_what_people_wrote_stays() -> None:

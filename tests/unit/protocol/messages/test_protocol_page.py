@@ -15,7 +15,7 @@ from actors.runtime.config.settings import SocketSettings
 from actors.sessions.plan_snapshot import ROWS_A_FRAME
 from actors.socket_server.clients import FRAMES_AT_ONCE, FRAMES_PER_SECOND, MAX_ERRORS
 from protocol.client import reconnect as client_rules
-from protocol.client.plan_view import PlanView, Verdict
+from protocol.client.plan_view import ApplyResult, PlanView
 from protocol.close_codes import CLOSE_RULES
 from protocol.errors import ErrorCode
 from protocol.messages.base import Message
@@ -32,7 +32,7 @@ from protocol.messages.frames import (
     SUBPROTOCOL,
     Welcome,
 )
-from protocol.rules.action_ids import REMEMBERED
+from protocol.rules.action_ids import MAX_ACTIONS
 from protocol.spec.asyncapi import asyncapi, frames_of
 from tests.support.specs import AsyncApi
 
@@ -95,7 +95,7 @@ def numbers() -> str:
         "frames that are none, before 4505": MAX_ERRORS,
         "unread bytes before the connection is dropped": f"{buffer // 1024 // 1024} MiB",
         "rows in one `plan_snapshot`, at most": ROWS_A_FRAME,
-        "actions that are remembered for each examinee": REMEMBERED,
+        "actions that are remembered for each examinee": MAX_ACTIONS,
         "a connection counts as stable after": f"{client_rules.STABLE_SECONDS:g} s",
         "a connection counts as dead after": f"{client_rules.SILENT_INTERVALS:g} × `heartbeatSeconds` without a byte",
         "spread of a migration": f"0 to {client_rules.MIGRATE_SPREAD_SECONDS:g} s",
@@ -141,7 +141,7 @@ def test_the_transcript_tells_what_the_text_says() -> None:
     assert isinstance(told[0], Welcome)
     view = PlanView()
     verdicts = [view.apply(one) for one in told]
-    assert set(verdicts) == {Verdict.APPLIED, Verdict.OTHER}
+    assert set(verdicts) == {ApplyResult.APPLIED, ApplyResult.OTHER}
     seen = view.examinees["E001"]
     assert (seen.status, seen.mobile_sync, seen.notices, seen.unconfirmed) == ("CONNECTED", "COMPLETED", 1, [])
     assert view.examinees["E002"].status == "NEVER"

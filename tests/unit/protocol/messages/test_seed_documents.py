@@ -143,7 +143,7 @@ def test_the_upload_of_the_documents_leads_to_the_record_and_the_completion_of_t
     upload = STATUS_CODEC.decode_one(SYNC_STATUS)
     assert isinstance(upload, MobileSyncStatus)
     kind = records.MOBILE_SYNC
-    done = insert(kind.empty(), kind.rule, 7, upload, kind.told)
+    done = insert(kind.empty(), kind.rule, 7, upload, kind.visible_part)
     fields = kind.fields(done.state)
     assert {name: fields[name] for name in ("status", "deviceId", "timestamp", "imageUrl")} == {
         "status": "COMPLETED",
@@ -162,13 +162,13 @@ def test_loss_and_recovery_of_the_documents_lead_to_the_records_of_the_documents
     recovery, loss = STATUS_CODEC.decode_one(RECOVERY), STATUS_CODEC.decode_one(LOSS)
     assert isinstance(recovery, ConnectionStatus)
     assert isinstance(loss, ConnectionStatus)
-    first = insert(kind.empty(), kind.rule, 1, facts.connected("SOCK001"), kind.told)
-    lost = insert(first.history, kind.rule, 2, loss, kind.told)
+    first = insert(kind.empty(), kind.rule, 1, facts.connected("SOCK001"), kind.visible_part)
+    lost = insert(first.history, kind.rule, 2, loss, kind.visible_part)
     fields = kind.fields(lost.state)
     assert (fields["connStatusCode"], fields["lastActiveTime"]) == ("DISCONNECTED", "2024-01-01T09:15:00Z")
     assert [event.type for event in lost.events] == ["examinee_disconnected"]
 
-    back = insert(lost.history, kind.rule, 3, recovery, kind.told)
+    back = insert(lost.history, kind.rule, 3, recovery, kind.visible_part)
     fields = kind.fields(back.state)
     assert (fields["connStatusCode"], fields["lastActiveTime"]) == ("CONNECTED", "2024-01-01T09:17:00Z")
     (event,) = back.events
@@ -191,7 +191,7 @@ def test_a_server_record_has_the_seven_fields_of_the_documents() -> None:
         network_status="GOOD",
     )
     kind = records.SERVER
-    fields = kind.fields(insert(kind.empty(), kind.rule, 1, ready, kind.told).state)
+    fields = kind.fields(insert(kind.empty(), kind.rule, 1, ready, kind.visible_part).state)
     documented = {
         "serverType": "SOCKET",
         "statusCode": "READY",

@@ -7,8 +7,8 @@ import pytest
 from protocol.client.plan_view import PlanView
 from protocol.close_codes import CLOSE_RULES, CloseCode, may_reconnect
 from protocol.log.entries import LogEntry
-from protocol.log.outages import Outages, totals
-from protocol.log.timeline_entry import What
+from protocol.log.outages import Outages, sum_rows
+from protocol.log.timeline_entry import EntryKind
 from protocol.messages.facts import ConnectionFact, ExamineeFact
 from protocol.messages.frames import PlanSnapshot
 from protocol.messages.proctor_events import (
@@ -238,10 +238,18 @@ def test_the_timeline_says_who_did_what() -> None:
         connected(B, 8),
         readmit(9, by="proctor-2"),
     )
-    assert [one.what for one in told] == [
-        What.ENROLLED, What.JOINED, What.NOTICE, What.NO_EFFECT, What.NOTICE_CONFIRMED, What.SYNC_WAITING,
-        What.SYNC_EXTENDED, What.REMOVED, What.REFUSED, What.READMITTED,
-    ]  # fmt: skip
+    assert [entry.what for entry in told] == [
+        EntryKind.ENROLLED,
+        EntryKind.JOINED,
+        EntryKind.NOTICE,
+        EntryKind.NO_EFFECT,
+        EntryKind.NOTICE_CONFIRMED,
+        EntryKind.SYNC_WAITING,
+        EntryKind.SYNC_EXTENDED,
+        EntryKind.REMOVED,
+        EntryKind.REFUSED,
+        EntryKind.READMITTED,
+    ]
     assert [one.text for one in told] == [
         "enrolled by registry as Kim",
         "joined on SOCK001",
@@ -279,7 +287,7 @@ def test_actions_without_effect_are_told_as_that() -> None:
 def outages_of(*told: ExamineeFact) -> Outages:
     outages = Outages()
     for number, fact in enumerate(told):
-        outages.take(LogEntry(10 * (number + 1), DAWN + number, fact))
+        outages.add(LogEntry(10 * (number + 1), DAWN + number, fact))
     return outages
 
 
@@ -291,7 +299,7 @@ def test_the_report_counts_removals_and_compensates_no_time_of_them() -> None:
     assert (row.removals, row.readmissions, row.outages) == (2, 1, 2)
     assert row.outage_seconds == 24.5, "20 s until the removal, 4.5 s after the readmission"
     assert not row.still_disconnected
-    assert totals([row]).removals == 2
+    assert sum_rows([row]).removals == 2
 
 
 def test_who_is_only_on_the_roster_is_in_no_report() -> None:

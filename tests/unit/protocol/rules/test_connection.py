@@ -14,8 +14,8 @@ from protocol.messages.proctor_events import (
     ExamineeReconnecting,
     ReplacedSocket,
 )
-from protocol.rules.connection_state import ConnectionState, server_of
-from protocol.rules.effects import ReportLost, TellState, WatchReconnect
+from protocol.rules.connection_state import ConnectionState, server_id_of
+from protocol.rules.effects import SendSessionLost, SendSessionState, WatchReconnect
 from tests.unit.support.connection_log import A, B, C, Log, refusal, shut_out, told_state
 from tests.unit.support.facts import (
     EXAMINEE,
@@ -67,7 +67,7 @@ def test_a_loss_without_a_reason_is_a_closed_socket() -> None:
 @pytest.mark.parametrize("reason", ["SERVER_LOST", "SERVER_RESTARTED"])
 def test_a_loss_that_others_declared_is_reported_to_the_server_so_that_it_may_object(reason: str) -> None:
     log = Log(connected(A), disconnected(A, 10, reason))
-    assert log.effects == (WatchReconnect(PLAN, EXAMINEE, 2), ReportLost("SOCK001", A, 2))
+    assert log.effects == (WatchReconnect(PLAN, EXAMINEE, 2), SendSessionLost("SOCK001", A, 2))
 
 
 def test_a_recovery_says_how_long_the_outage_was() -> None:
@@ -197,9 +197,9 @@ def test_a_socket_that_is_announced_again_after_a_loss_is_back() -> None:
 
 def test_the_server_of_a_socket_is_said_or_follows_from_its_id() -> None:
     said = connected("whatever").model_copy(update={"server_id": "SOCK009"})
-    assert server_of(said) == "SOCK009"
-    assert server_of(connected("SOCK-01-f00")) == "SOCK-01"
-    assert server_of(connected("SOCK001")) == "SOCK001"
+    assert server_id_of(said) == "SOCK009"
+    assert server_id_of(connected("SOCK-01-f00")) == "SOCK-01"
+    assert server_id_of(connected("SOCK001")) == "SOCK001"
 
 
 # -- attempts ---------------------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ def test_a_live_connection_is_told_anew_as_it_is() -> None:
     assert isinstance(event, ExamineeConnected)
     assert (event.socket_id, event.timestamp, event.restated, event.recovered) == (A, at(3), True, False)
     # If the connection was a dead letter, the examinee still waits to hear that it stands.
-    assert log.effects == (TellState(PLAN, EXAMINEE, "SOCK001", A, 2),)
+    assert log.effects == (SendSessionState(PLAN, EXAMINEE, "SOCK001", A, 2),)
 
 
 def test_a_loss_is_told_anew_with_its_reason_and_its_ladder_goes_on() -> None:

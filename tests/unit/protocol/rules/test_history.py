@@ -13,7 +13,7 @@ from protocol.rules.connection_state import ConnectionState
 from protocol.rules.effects import WatchReconnect
 from protocol.rules.history import History, Insertion, compact, fold
 from protocol.rules.history import insert as insert_fact
-from protocol.rules.mobile_sync import MobileSync
+from protocol.rules.mobile_sync import MobileSyncState
 from tests.unit.support.facts import (
     EXAMINEE,
     PLAN,
@@ -33,7 +33,7 @@ Told = Insertion[ConnectionState, ConnectionFact]
 
 
 def insert(history: Story, version: int, fact: ConnectionFact) -> Told:
-    return insert_fact(history, CONNECTION.rule, version, fact, CONNECTION.told)
+    return insert_fact(history, CONNECTION.rule, version, fact, CONNECTION.visible_part)
 
 
 def story(*placed: tuple[int, ConnectionFact]) -> tuple[Story, list[Told]]:
@@ -116,7 +116,7 @@ def test_a_late_recovery_that_undoes_a_told_loss_is_restated() -> None:
     assert view(*told) == ("DISCONNECTED", A, False), "the clients have seen something newer"
     restated = insert(history, 40, restate(10))
     assert view(*told, restated) == ("CONNECTED", B, False)
-    assert not restated.history.owed
+    assert not restated.history.restatement_due
 
 
 def test_a_restatement_is_owed_until_something_newer_tells_it() -> None:
@@ -163,8 +163,8 @@ def test_settling_older_facts_forgets_no_late_one_that_is_still_to_be_acknowledg
 
 def test_the_same_state_by_an_earlier_fact_is_restated_when_something_else_was_told_in_between() -> None:
     """Completed at 60 (crash, untold), waiting at 40 (told), the same picture at 30 (late): who waits must know."""
-    history: History[MobileSync, MobileSyncFact] = MOBILE_SYNC.empty()
-    told: list[Insertion[MobileSync, MobileSyncFact]] = []
+    history: History[MobileSyncState, MobileSyncFact] = MOBILE_SYNC.empty()
+    told: list[Insertion[MobileSyncState, MobileSyncFact]] = []
     placed: list[tuple[int, MobileSyncFact]] = [
         (10, wait()),
         (20, timed_out(10)),
@@ -173,10 +173,10 @@ def test_the_same_state_by_an_earlier_fact_is_restated_when_something_else_was_t
         (30, uploaded("a", 30)),
     ]
     for version, fact in placed:
-        told.append(insert_fact(history, MOBILE_SYNC.rule, version, fact, MOBILE_SYNC.told))
+        told.append(insert_fact(history, MOBILE_SYNC.rule, version, fact, MOBILE_SYNC.visible_part))
         history = told[-1].history
     assert told[-1].state.status is MobileSyncCode.COMPLETED
-    assert insert_fact(history, MOBILE_SYNC.rule, 60, uploaded("a", 60), MOBILE_SYNC.told).events == ()
+    assert insert_fact(history, MOBILE_SYNC.rule, 60, uploaded("a", 60), MOBILE_SYNC.visible_part).events == ()
     assert told[-1].restate
 
 

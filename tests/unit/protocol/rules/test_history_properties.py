@@ -52,7 +52,7 @@ def test_any_order_any_repetition_and_any_compaction_end_in_the_fold_in_order(
     arrived: set[int] = set()
     for version, fact in data.draw(arrivals(log)):
         repeated = version in arrived
-        insertion = insert(stored(kind, history), kind.rule, version, fact, kind.told)
+        insertion = insert(stored(kind, history), kind.rule, version, fact, kind.visible_part)
         arrived.add(version)
         expected, _ = in_order(kind, [one for one in log if one[0] in arrived])
         assert insertion.state == expected == fold(insertion.history, kind.rule) == replayed(kind, insertion.history)
@@ -75,7 +75,7 @@ def test_in_order_each_event_is_told_once_and_nothing_is_restated(kind_name: str
     history = kind.empty()
     told: list[Event] = []
     for version, fact in log:
-        insertion = insert(history, kind.rule, version, fact, kind.told)
+        insertion = insert(history, kind.rule, version, fact, kind.visible_part)
         assert not insertion.late
         assert not insertion.restate
         history = insertion.history
@@ -93,18 +93,18 @@ class Exam:
         self.aspect: Aspect = kind.aspect
         self.history: History[Any, Any] = kind.empty()
         self.unacknowledged = set(self.log)
-        self.told: list[Event] = []
+        self.visible_part: list[Event] = []
         self.told_when_complete: list[Event] = []
         self.restatements = 0
 
     def deliver(self, version: int, *, crash: bool) -> None:
         """Work off a fact; with `crash`, die after the record is written and before anybody is told."""
-        insertion = insert(self.history, self.kind.rule, version, self.log[version], self.kind.told)
+        insertion = insert(self.history, self.kind.rule, version, self.log[version], self.kind.visible_part)
         self.history = stored(self.kind, insertion.history)
         if crash:
             self.unacknowledged.add(version)
             return
-        self.told.extend(insertion.events)
+        self.visible_part.extend(insertion.events)
         if not self._incomplete_below(version):
             self.told_when_complete.extend(one for one in insertion.events if one.version == version)
         if insertion.restate:
@@ -154,12 +154,12 @@ def view_in(kind_name: str, state: Any) -> tuple[object, ...]:
     picture: tuple[object, ...] = ("NONE", None)
     notices: tuple[object, ...] = (0, ())
     if kind_name == "connection":
-        status, *rest = KINDS[kind_name][0].told(state)
+        status, *rest = KINDS[kind_name][0].visible_part(state)
         connection = (status.value if status else "NEVER", *rest)
     elif kind_name == "mobile_sync" and state.status is not None:
         picture = (state.status.value, None if state.status is MobileSyncCode.COMPLETED else state.deadline)
     elif kind_name == "notices":
-        notices = KINDS[kind_name][0].told(state)
+        notices = KINDS[kind_name][0].visible_part(state)
     return (connection, picture, notices)
 
 
@@ -177,10 +177,10 @@ def test_whatever_is_late_repeated_or_lost_in_a_crash_the_proctor_ends_up_with_t
 
     state, events = exam.truth()
     assert fold(exam.history, kind.rule) == state
-    assert view_of(exam.told) == view_in(kind_name, state)
+    assert view_of(exam.visible_part) == view_in(kind_name, state)
 
     for event in events:
-        assert event in exam.told, "an event that nobody was ever told"
+        assert event in exam.visible_part, "an event that nobody was ever told"
     for told_event in exam.told_when_complete:
         assert told_event in events, "told after everything older had arrived, and yet not so"
 
@@ -202,4 +202,4 @@ def test_a_redelivery_in_order_repeats_the_same_words(data: st.DataObject) -> No
         exam.deliver(again, crash=False)
     assert exam.restatements == 0
     truth = losses_and_recoveries(exam.truth()[1])
-    assert all(one in truth for one in losses_and_recoveries(exam.told))
+    assert all(one in truth for one in losses_and_recoveries(exam.visible_part))

@@ -21,7 +21,7 @@ from protocol.messages.proctor_events import (
 from protocol.records.kinds import CONNECTION
 from protocol.records.snapshot_rows import MOBILE_SYNC_FIELDS, NOTICES_FIELDS, PROGRESS_FIELDS, examinee_row
 from protocol.rules.connection_state import ConnectionState
-from protocol.rules.effects import CloseSocket, TellState, WatchReconnect
+from protocol.rules.effects import CloseSocket, SendSessionState, WatchReconnect
 from protocol.rules.history import insert
 from tests.unit.support.connection_log import A, B, C, Log
 from tests.unit.support.facts import (
@@ -61,7 +61,7 @@ def test_who_arrives_has_migrated_and_has_not_recovered_from_anything() -> None:
     event = log.event()
     assert isinstance(event, ExamineeConnected)
     assert (event.migrated, event.recovered, event.outage_seconds, event.replaced) == (True, False, 0.4, None)
-    assert log.effects == (TellState(PLAN, EXAMINEE, "SOCK002", B, 3),)
+    assert log.effects == (SendSessionState(PLAN, EXAMINEE, "SOCK002", B, 3),)
     assert (log.state.live, log.state.recoveries, log.state.reason) == (True, 0, None)
     assert log.seen == ("CONNECTED", None, 0)
 
@@ -208,7 +208,7 @@ def test_a_migration_that_is_heard_of_last_is_still_told_and_undoes_nothing() ->
     history = CONNECTION.empty()
     view = PlanView()
     for version, fact in ((10, connected(A)), (30, connected(B, 9)), (20, sent_away(A, 5))):
-        insertion = insert(history, CONNECTION.rule, version, fact, CONNECTION.told)
+        insertion = insert(history, CONNECTION.rule, version, fact, CONNECTION.visible_part)
         history = insertion.history
         for event in insertion.events:
             view.apply(event)

@@ -7,20 +7,20 @@ import pytest
 from protocol.messages.facts import MobileSyncCode, MobileSyncFact, MobileSyncStatus
 from protocol.messages.proctor_events import Event, MobileSyncCompleted
 from protocol.records.kinds import MOBILE_SYNC
-from protocol.rules.effects import ScheduleTimeout, TellMobileSync
-from protocol.rules.mobile_sync import MobileSync
+from protocol.rules.effects import ScheduleTimeout, SendMobileSync
+from protocol.rules.mobile_sync import MobileSyncState
 from tests.unit.support.facts import EXAMINEE, PLAN, at, extend, restate, timed_out, upload_failed, uploaded, wait
 from tests.unit.support.scenario import Scenario
 
 
-class Log(Scenario[MobileSync, MobileSyncFact]):
+class Log(Scenario[MobileSyncState, MobileSyncFact]):
     """Facts about one examinee's mobile sync in order."""
 
     def __init__(self, *facts: MobileSyncFact) -> None:
         super().__init__(MOBILE_SYNC, facts)
 
     def event(self) -> Event:
-        assert TellMobileSync(PLAN, EXAMINEE, self.version) in self.effects, "the examinee is told too"
+        assert SendMobileSync(PLAN, EXAMINEE, self.version) in self.effects, "the examinee is told too"
         return super().event()
 
 
@@ -31,7 +31,7 @@ def test_entering_the_stage_waits_with_a_deadline() -> None:
     assert (event.status, event.deadline) == (MobileSyncCode.WAITING, at(120))
     assert ScheduleTimeout(PLAN, EXAMINEE, at(120), 1) in log.effects
     assert log.state.view().status == "WAITING"
-    assert MobileSync().view().status == "NONE"
+    assert MobileSyncState().view().status == "NONE"
 
 
 def test_entering_again_while_waiting_moves_no_deadline_and_only_tells_where_things_are() -> None:
@@ -40,7 +40,7 @@ def test_entering_again_while_waiting_moves_no_deadline_and_only_tells_where_thi
     log.add(wait(60, 120))
     assert log.state == before
     assert log.events == ()
-    assert log.effects == (TellMobileSync(PLAN, EXAMINEE, 2),)
+    assert log.effects == (SendMobileSync(PLAN, EXAMINEE, 2),)
 
 
 def test_an_upload_completes_the_stage() -> None:
@@ -49,7 +49,7 @@ def test_an_upload_completes_the_stage() -> None:
     assert isinstance(event, MobileSyncCompleted)
     assert (event.device_id, event.timestamp, event.image_url) == ("M001", at(30), "/captures/E001/sync_cap.jpg")
     assert (log.state.model, log.state.os_version, log.state.capture_id) == ("iPhone 12", "iOS 15.0", "a" * 64)
-    assert log.effects == (TellMobileSync(PLAN, EXAMINEE, 2),)
+    assert log.effects == (SendMobileSync(PLAN, EXAMINEE, 2),)
 
 
 def test_an_upload_before_the_stage_counts() -> None:
@@ -58,7 +58,7 @@ def test_an_upload_before_the_stage_counts() -> None:
     log.add(wait(10))
     assert log.state.status is MobileSyncCode.COMPLETED
     assert log.events == ()
-    assert log.effects == (TellMobileSync(PLAN, EXAMINEE, 2),), "the examinee learns that there is nothing to wait for"
+    assert log.effects == (SendMobileSync(PLAN, EXAMINEE, 2),), "the examinee learns that there is nothing to wait for"
 
 
 def test_a_retry_of_the_same_upload_has_one_effect() -> None:
@@ -144,7 +144,7 @@ def test_more_time_moves_the_deadline_and_has_a_timer_of_its_own() -> None:
     assert isinstance(event, MobileSyncStatus)
     assert (event.status, event.deadline, event.by, event.action_id) == (MobileSyncCode.WAITING, at(180), "S007", "x1")
     assert ScheduleTimeout(PLAN, EXAMINEE, at(180), 2) in log.effects
-    assert TellMobileSync(PLAN, EXAMINEE, 2) in log.effects
+    assert SendMobileSync(PLAN, EXAMINEE, 2) in log.effects
     assert log.changes_nothing(timed_out(1, 120)), "the old timer fires and changes nothing"
     assert log.add(timed_out(2, 180)).state.status is MobileSyncCode.TIMED_OUT
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from protocol.messages.facts import Notice, NoticeConfirmed, NoticeFact
 from protocol.records.kinds import NOTICES
-from protocol.rules.action_ids import REMEMBERED, message_id
-from protocol.rules.effects import TellNotice
-from protocol.rules.notices import KEPT, Notices
+from protocol.rules.action_ids import MAX_ACTIONS, message_id
+from protocol.rules.effects import SendNotice
+from protocol.rules.notices import MAX_NOTICES, NoticesState
 from tests.unit.support.facts import EXAMINEE, PLAN, at, notice, notice_confirmed, readmit, restate
 from tests.unit.support.scenario import Scenario
 
 
-class Log(Scenario[Notices, NoticeFact]):
+class Log(Scenario[NoticesState, NoticeFact]):
     """Facts about the messages to one examinee in order."""
 
     def __init__(self, *facts: NoticeFact) -> None:
@@ -29,7 +29,7 @@ def test_a_message_is_shown_to_the_examinee_and_told_to_the_proctors() -> None:
     assert isinstance(event, Notice)
     assert (event.action_id, event.text, event.by, event.timestamp) == ("a1", "Please look up.", "S007", at(5))
     assert (event.unconfirmed, event.sent) == (["a1"], 1)
-    assert log.effects == (TellNotice(PLAN, EXAMINEE, "a1", 1),)
+    assert log.effects == (SendNotice(PLAN, EXAMINEE, "a1", 1),)
     (shown,) = log.state.open()
     assert (shown.action_id, shown.sent_at, shown.confirmed_at) == ("a1", at(5), None)
 
@@ -58,15 +58,15 @@ def test_a_confirmation_of_what_was_never_sent_changes_nothing() -> None:
 
 
 def test_only_the_newest_are_kept_and_the_older_actions_are_remembered_for_longer() -> None:
-    log = Log(*(notice(f"a{number}") for number in range(1, KEPT + 6)))
-    assert len(log.state.kept) == KEPT
+    log = Log(*(notice(f"a{number}") for number in range(1, MAX_NOTICES + 6)))
+    assert len(log.state.kept) == MAX_NOTICES
     assert log.state.kept[0].action_id == "a6"
-    assert log.state.sent == KEPT + 5
+    assert log.state.sent == MAX_NOTICES + 5
     assert log.changes_nothing(notice("a1"))
     assert log.changes_nothing(notice_confirmed("a1"))
-    for number in range(REMEMBERED):
+    for number in range(MAX_ACTIONS):
         log.add(notice(f"b{number}"))
-    assert len(log.state.actions) == REMEMBERED
+    assert len(log.state.actions) == MAX_ACTIONS
 
 
 def test_the_newest_message_is_told_anew_as_it_is() -> None:
@@ -75,7 +75,7 @@ def test_the_newest_message_is_told_anew_as_it_is() -> None:
     assert isinstance(event, Notice)
     assert (event.action_id, event.restated, event.unconfirmed) == ("a2", True, ["a1", "a2"])
     # They may never have been shown.
-    assert log.effects == tuple(TellNotice(PLAN, EXAMINEE, one, 3) for one in ("a1", "a2"))
+    assert log.effects == tuple(SendNotice(PLAN, EXAMINEE, one, 3) for one in ("a1", "a2"))
     log.add(notice_confirmed("a2", 60)).add(restate(70, "notices"))
     confirmed = log.event()
     assert isinstance(confirmed, NoticeConfirmed)

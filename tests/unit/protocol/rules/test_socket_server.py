@@ -6,7 +6,7 @@ import pytest
 
 from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from protocol.rules.effects import Effect, EndSessions
-from protocol.rules.socket_server import Server, apply
+from protocol.rules.socket_server import ServerState, apply
 from tests.unit.support.facts import at, server
 
 STARTING, READY, DRAINING, STOPPING, STOPPED, FAILED, LOST = ServerStatusCode
@@ -16,7 +16,7 @@ class Log:
     """Facts in order, and what came of the last one."""
 
     def __init__(self, *facts: ServerStatus) -> None:
-        self.state = Server()
+        self.state = ServerState()
         self.version = 0
         self.effects: tuple[Effect, ...] = ()
         for fact in facts:
@@ -151,4 +151,4 @@ def test_only_the_living_process_holds_sessions() -> None:
     assert not log.state.holds_sessions_of("i1")
     assert log.state.holds_sessions_of("i2")
     assert log.state.holds_sessions_of(None), "a session that does not say is given the benefit of the doubt"
-    assert Server().holds_sessions_of("i1"), "so is a server that the log does not know"
+    assert ServerState().holds_sessions_of("i1"), "so is a server that the log does not know"

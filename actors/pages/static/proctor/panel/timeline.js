@@ -3,7 +3,7 @@
  * was told meanwhile. Both name the place in the log (`version`), so nothing stands there twice. Pure but for the
  * language.
  *
- * An entry has the fields of `Happening` (protocol/happenings.py), as far as they are known.
+ * An entry has the fields of `TimelineEntry` (protocol/log/timeline_entry.py), as far as they are known.
  * @typedef {{version: number, time: string, what: string, text?: string, effect?: boolean} & Record<string, any>} Entry
  */
 
