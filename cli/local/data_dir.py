@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 from cli.local.processes import Child
 from protocol.errors import RoleFailed
@@ -29,21 +29,20 @@ class DataDirLock:
         """Raises `RoleFailed` when another `up` has it."""
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / "up.lock"
-        self._file = self._path.open("a+")
+        # The kernel's lock only: one that is a file by itself would outlive a process that was killed.
+        self._lock = FileLock(self._path, blocking=False, fallback_to_soft=False, preserve_lock_file=True)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            self._lock.acquire()
+        except Timeout:
             holder = self._read().get("pid", "unknown")
-            self._file.close()
             raise RoleFailed(
                 f"another `examwire up` (pid {holder}) is using {directory}: stop it, or choose another --data-dir"
             ) from None
         self._end_orphans()
 
     def _read(self) -> dict[str, Any]:
-        self._file.seek(0)
         try:
-            read = json.loads(self._file.read())
+            read = json.loads(self._path.read_text())
         except ValueError:
             return {}  # empty, or its writer was killed while it wrote
         return read if isinstance(read, dict) else {}
@@ -51,10 +50,7 @@ class DataDirLock:
     def record(self, children: Sequence[Child]) -> None:
         """Write down the processes that there are now."""
         alive = [identity for child in children if (identity := _identity(child.pid)) is not None]
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.write(json.dumps({"pid": os.getpid(), "children": alive}))
-        self._file.flush()
+        self._path.write_text(json.dumps({"pid": os.getpid(), "children": alive}))
 
     def _end_orphans(self) -> None:
         """Children of an `up` that was killed are about to end; they must not share its data with ours."""
@@ -75,9 +71,8 @@ class DataDirLock:
 
     def release(self) -> None:
         """The file stays: removing it would let two processes lock two files of one name."""
-        self._file.seek(0)
-        self._file.truncate()
-        self._file.close()
+        self._path.write_text("")
+        self._lock.release()
 
 
 def _identity(pid: int | None) -> tuple[int, float] | None:
