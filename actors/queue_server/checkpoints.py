@@ -3,7 +3,7 @@
 With a consumer the broker forgets what was acknowledged. The queue server looks every second and remembers; every few
 seconds it also stores what it has seen in the stream CHECKPOINT, for the next queue server. When nobody has looked for
 a while, the mark in Redis knows more of STATUS: state managers keep it up themselves
-(`actors.runtime.store.whole_mark`).
+(`actors.runtime.store.state_mark`).
 """
 
 from __future__ import annotations

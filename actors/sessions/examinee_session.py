@@ -10,8 +10,7 @@ import pydantic_core
 
 from actors.runtime.actor.actor import on
 from actors.runtime.store.state_store import StateStore
-from actors.runtime.telemetry import spans as traces
-from actors.runtime.telemetry import tracing
+from actors.runtime.telemetry import spans, tracing
 from actors.sessions.limits.fact_budget import FactBudget
 from actors.sessions.outbox import Outbox
 from actors.sessions.session import SocketSession
@@ -154,7 +153,7 @@ class ExamineeSession(SocketSession):
         given, self._given_trace = self._given_trace if opened else None, None
         about = {"plan": self.plan_id, "examinee": self.examinee_id, "socket": self.socket_id}
         name = "socket opened" if opened else "socket lost"
-        return traces.noticed(name, given, reason=reason, server=self._server_id, **about)
+        return spans.start_trace(name, given, reason=reason, server=self._server_id, **about)
 
     # -- from the client -----------------------------------------------------------------------------
 
@@ -271,7 +270,7 @@ class ExamineeSession(SocketSession):
                 timestamp=format_time(now),
                 deadline=format_time(now + self._mobile_sync_seconds),
                 by_log_time=True,
-                traceparent=traces.noticed(
+                traceparent=spans.start_trace(
                     "mobile sync entered", frame.traceparent, plan=self.plan_id, examinee=self.examinee_id
                 ),
             )

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from actors.runtime.broker.connection import Bus, Outgoing
-from actors.runtime.telemetry import spans as traces
+from actors.runtime.telemetry import spans
 from actors.runtime.token_bucket import TokenBucket
 from protocol.broker import subjects
 from protocol.messages.codec import encode, join, split_batches
@@ -70,7 +70,7 @@ class Outbox:
         await stored
 
     def _add(self, fact: ExamineeFact, stored: asyncio.Future[None] | None, message_id: str | None = None) -> None:
-        if (span := traces.publishing(fact)) is not None:
+        if (span := spans.start_publish(fact)) is not None:
             stored = stored or asyncio.get_running_loop().create_future()
             stored.add_done_callback(lambda _: span.end())
         origin = self._of_people if isinstance(fact, ActionFact) else self._of_sockets
@@ -86,7 +86,7 @@ class Outbox:
                     self._take()
                 # Kept until stored, under the same message ids: whoever runs this next goes on with it.
                 for messages in _one_of_each_subject(self._in_hand):
-                    acks = await self._bus.publish_surely(messages)
+                    acks = await self._bus.publish_until_stored(messages)
                     self.publishing_since = time.monotonic()
                     self._stored_at(max(ack.sequence for ack in acks))
                 self._settle()
@@ -104,7 +104,7 @@ class Outbox:
                 by_subject.setdefault(subject, []).append(encoded)
                 continue
             self._take_together(subject, by_subject.pop(subject, []))
-            self._in_hand.append(Outgoing(subject, encoded, message_id, traces.header([encoded])))
+            self._in_hand.append(Outgoing(subject, encoded, message_id, spans.header([encoded])))
         for subject, encoded_facts in by_subject.items():
             self._take_together(subject, encoded_facts)
         self._in_hand_futures = [stored for _, _, stored, _ in taken if stored is not None]
@@ -114,7 +114,7 @@ class Outbox:
         for cut in split_batches([len(one) for one in encoded_facts]):
             self._number += 1
             message_id = f"{self._incarnation}:{self._number}"
-            payload, headers = join(encoded_facts[cut]), traces.header(encoded_facts[cut])
+            payload, headers = join(encoded_facts[cut]), spans.header(encoded_facts[cut])
             self._in_hand.append(Outgoing(subject, payload, message_id, headers))
 
     def _settle(self) -> None:

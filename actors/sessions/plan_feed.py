@@ -11,8 +11,7 @@ from contextlib import suppress
 from websockets.exceptions import ConnectionClosed
 
 from actors.runtime.store.state_store import StateStore
-from actors.runtime.telemetry import spans as traces
-from actors.runtime.telemetry import tracing
+from actors.runtime.telemetry import spans, tracing
 from actors.sessions.metrics import observe_told
 from actors.sessions.plan_snapshot import OVERLAP_SECONDS, REUSE, SharedSnapshot, text_of
 from actors.sessions.proctor_session import ProctorSession
@@ -59,7 +58,7 @@ class PlanFeed:
 
     def _send(self, news: list[Parsed], payload: bytes) -> None:
         self.sent += len(news)
-        since = traces.now()
+        since = spans.now()
         told: dict[SharedSnapshot | None, bytes] = {one: one.add(news, payload) for one in self._snapshots}
         for proctor in list(self.proctors):
             if proctor.live and (text := told.get(proctor.snapshot, payload)):
@@ -74,7 +73,7 @@ class PlanFeed:
         if any(proctor.live for proctor in self.proctors):
             observe_told(news, self._now())
         if tracing.on():
-            traces.told(news, len(self.proctors), since)
+            spans.record_delivered(news, len(self.proctors), since)
 
     def _is_news(self, event: Parsed) -> bool:
         version = event["data"]["version"]

@@ -23,7 +23,7 @@ from actors.runtime.config.tokens import TokenVerifier
 from actors.runtime.http.client_addresses import networks_of
 from actors.runtime.store.ready_servers import ReadyServers
 from actors.runtime.store.state_store import StateStore
-from actors.runtime.telemetry.logs import Tally
+from actors.runtime.telemetry.logs import LogSummary
 from actors.runtime.token_bucket import TokenBucket
 from actors.sessions.examinee_session import ExamineeSession
 from actors.sessions.limits.address_limits import AddressSlot, Limits
@@ -92,7 +92,7 @@ class Clients:
         self._address = f"socket.{server_id}"
         self._tokens = TokenVerifier(settings, bus.clock.now)
         socket = settings.socket
-        self._tally = Tally(log, self._address, server=server_id)
+        self._log_summary = LogSummary(log, self._address, server=server_id)
         self.door = HandshakeChecks(
             socket.origins,
             Limits.of(socket),
@@ -101,7 +101,7 @@ class Clients:
             tokens=self._tokens,
             trusted_proxies=networks_of(socket.trusted_proxies),
             closed=self._closed,
-            count=lambda answer: self._tally.count("refused", answer),
+            count=lambda answer: self._log_summary.count("refused", answer),
         )
         self._by_examinee: dict[tuple[str, str], ExamineeSession] = {}
         self._tidying = asyncio.Semaphore(16)
@@ -185,7 +185,7 @@ class Clients:
         try:
             greeting = await greet(connection, self._tokens)
             if greeting is None:
-                self._tally.count("turned away", connection.reason())
+                self._log_summary.count("turned away", connection.reason())
                 return
             socket = self._settings.socket
             connection.greeted(socket.bytes_per_second, socket.frames_per_second)
@@ -232,14 +232,14 @@ class Clients:
             if not (view := self._view.status(claims.plan)).current:
                 connection.tell(view)
             _EXAMINEES.inc()
-            self._tally.count("examinees let in")
+            self._log_summary.count("examinees let in")
             log.debug("%s is let in", session.address, extra=session.about())
             session.announce()
             session.answering = await self._bus.answer(session.address, _inspector(session))
             await self._read(connection, session)
         finally:
             session.ended(connection.reason())
-            self._tally.count("examinees gone", connection.reason())
+            self._log_summary.count("examinees gone", connection.reason())
             log.debug("%s has gone", session.address, extra={**session.about(), "reason": connection.reason()})
             # When a hall goes at once, telling of it comes before tidying up after it.
             async with self._tidying:
@@ -247,7 +247,7 @@ class Clients:
                 if self._by_examinee.get((claims.plan, claims.sub)) is session:
                     del self._by_examinee[claims.plan, claims.sub]
                 if session.answering is not None:
-                    await self._bus.hush(session.answering)
+                    await self._bus.stop_answering(session.answering)
                 await session.stop()
 
     async def _serve_proctor(self, connection: WebSocketConnection, greeting: Greeting) -> None:
@@ -282,10 +282,10 @@ class Clients:
             connection.tell(self._view.status(claims.plan))
             feed.join(session)
             _PROCTORS.inc()
-            self._tally.count("proctors let in")
+            self._log_summary.count("proctors let in")
             await self._read(connection, session)
         finally:
-            self._tally.count("proctors gone", connection.reason())
+            self._log_summary.count("proctors gone", connection.reason())
             feed.leave(session)
             if not feed.proctors and self.feeds.get(claims.plan) is feed:
                 del self.feeds[claims.plan]

@@ -330,7 +330,7 @@ class SocketServer(Actor):
             self._clients,
             self._endpoints,
             self._outbox,
-            announce=lambda: self._own.publish_surely(ServerStatusCode.DRAINING),
+            announce=lambda: self._own.publish_until_stored(ServerStatusCode.DRAINING),
             connections=self._connections,
             end=self._drained,
         )

@@ -42,9 +42,9 @@ class OwnStatus:
         except BrokerUnavailable as error:
             log.warning("socket.%s: %s could not be recorded: %s", self._server_id, status, error)
 
-    async def publish_surely(self, status: ServerStatusCode) -> None:
+    async def publish_until_stored(self, status: ServerStatusCode) -> None:
         """Say it, however long that takes."""
-        await self._bus.publish_surely([self._message(status)])
+        await self._bus.publish_until_stored([self._message(status)])
 
     async def say_again(self) -> None:
         """That it is there, to those who may think otherwise."""

@@ -17,7 +17,7 @@ from actors.runtime.broker.dead_letter import dead_letter, letter_of
 from actors.runtime.broker.ordered_publisher import OrderedPublisher, Parcel
 from actors.runtime.broker.stream_admin import StoredMessage
 from actors.runtime.store.state_store import StateStore
-from actors.runtime.telemetry import spans as traces
+from actors.runtime.telemetry import spans
 from actors.state_manager.decisions import Decided
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable
@@ -87,11 +87,11 @@ class EffectPublisher:
         await self._in_order.confirm(told.sent)
         if before is not None:
             await before
-        await self._bus.publish_together(told.watches)
+        await self._bus.publish_in_batches(told.watches)
 
     async def dead_letter(self, delivery: Delivery, payload: bytes, reason: str, *, index: int | None = None) -> None:
         """Put aside what can never be processed, with its reason and where it came from."""
-        await self._bus.publish_surely([letter_of(delivery, "STATUS", payload, reason, index)])
+        await self._bus.publish_until_stored([letter_of(delivery, "STATUS", payload, reason, index)])
 
     async def _endings(self, decided: Decided) -> list[Outgoing]:
         """A DISCONNECTED in the log for each session of a process that is no more."""
@@ -177,7 +177,7 @@ def _to_proctors(events: Sequence[Event]) -> list[Outgoing]:
             payload = join(encoded[cut])
             message_id = f"ev:{told[cut][0].version}:{_hash(payload)}"
             address = subjects.socket_proctors(plan_id)
-            out.append(Outgoing(address, payload, message_id, traces.header(encoded[cut])))
+            out.append(Outgoing(address, payload, message_id, spans.header(encoded[cut])))
     return out
 
 

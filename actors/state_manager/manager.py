@@ -23,17 +23,16 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.runtime.telemetry import spans as traces
-from actors.runtime.telemetry import tracing
+from actors.runtime.telemetry import spans, tracing
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.runtime.token_bucket import TokenBucket
-from actors.state_manager import spans
 from actors.state_manager.decisions import Decided, Decisions
 from actors.state_manager.effects import EffectPublisher, PublishResult
 from actors.state_manager.metrics import count_superseded, count_told
 from actors.state_manager.partitions import StatePartitions
 from actors.state_manager.progress import StateProgress
 from actors.state_manager.repair import StateRepair
+from actors.state_manager.spans import record_settled
 from actors.status_log.status_log import StatusLog
 from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted, StateDamaged, StateLost, StateUnavailable
@@ -206,7 +205,7 @@ class StateManager(Actor):
                 task.cancel()
 
     async def _work_off(self, work: _Work, before: asyncio.Task[None] | None, attempt: int = 1) -> None:
-        started, since = time.perf_counter(), traces.now()
+        started, since = time.perf_counter(), spans.now()
         BATCHES.observe(len(work.items))
         self.handled += len(work.items)
         for delivery, bad in work.malformed:
@@ -227,7 +226,7 @@ class StateManager(Actor):
                 await self._work_off(_decoded([delivery]), before)
             return
         if tracing.on():
-            spans.settled(work.items, decided, since)
+            record_settled(work.items, decided, since)
         if before is not None:
             await before
         ours = await self._partitions.ours(work.deliveries)
@@ -343,7 +342,7 @@ def _decoded(deliveries: list[Delivery]) -> _Work:
                 work.malformed.append((delivery, message))
             else:
                 if delivery.headers and len(decoded) == 1:
-                    traces.adopt(message, delivery.headers)
+                    spans.adopt(message, delivery.headers)
                 work.items.append(Item(version_of(delivery.sequence, index), message))
                 if isinstance(message, ExamineeFact):
                     work.about.add((message.plan_id, message.examinee_id))

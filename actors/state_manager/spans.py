@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from protocol.records.placement import Item
 
 
-def settled(items: Iterable[Item], decided: Decided, since: float) -> None:
-    """Facts have been settled: what follows from each is told as part of its trace. `since`: when that began."""
+def record_settled(items: Iterable[Item], decided: Decided, since: float) -> None:
+    """Record the span "state settled" of each traced fact, and put the events that follow into its trace.
+
+    `since`: when the work on them began, by `spans.now`.
+    """
     spans: dict[int, str] = {}
     for item in items:
         fact = item.message

@@ -42,7 +42,7 @@ class DeadLetterWatch(Actor):
         if delivery.subject in NORMAL:
             self.normal += 1
         elif (letter := await self._letter(advisory, delivery.subject)) is not None:
-            await self._bus.publish_surely([letter])
+            await self._bus.publish_until_stored([letter])
             self.put_aside += 1
 
     async def _letter(self, advisory: Advisory, subject: str) -> Outgoing | None:

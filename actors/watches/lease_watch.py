@@ -89,7 +89,7 @@ class LeaseWatch(Actor):
             return  # it was heard from again
         # What stood still for us (the broker, the path to it, this machine) may have held up the servers' renewals as
         # well. Nor could anybody renew while the stream had no leader.
-        since = min(self._bus.steady_for, await self._bus.led_for(LEASE_WATCH.stream))
+        since = min(self._bus.steady_seconds, await self._bus.leader_age(LEASE_WATCH.stream))
         if since < self._grace and delivery.attempt < self._looks:
             raise Retry(1.0)
         if delivery.attempt == 1:

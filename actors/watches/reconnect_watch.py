@@ -95,7 +95,7 @@ class ReconnectWatch(Actor):
                     timestamp=format_time(now),
                 )
             )
-        await self._bus.publish_surely(
+        await self._bus.publish_until_stored(
             [
                 outgoing
                 for plan_id, messages in by_plan.items()
@@ -126,7 +126,7 @@ class ReconnectWatch(Actor):
                 # Two state managers told of two losses, the older one last, and it took the newer one's place here.
                 newer.append(Outgoing(delivery.subject, b'{"lossVersion":%d}' % loss, f"again:{loss}"))
             over.append(not lost or loss != wait.loss_version)
-        await self._bus.publish_surely(newer)
+        await self._bus.publish_until_stored(newer)
         return over
 
     @on(Advisory)

@@ -42,8 +42,8 @@ from actors.runtime.http.server import HttpServer, bind, url_of
 from actors.runtime.http.single_headers import repeated
 from actors.runtime.store.ready_servers import ReadyServers
 from actors.runtime.store.state_store import StateStore
-from actors.runtime.telemetry import spans as traces
-from actors.runtime.telemetry.logs import Tally
+from actors.runtime.telemetry import spans
+from actors.runtime.telemetry.logs import LogSummary
 from actors.web_server.api.admission import ExamineeApi
 from actors.web_server.api.mobile_stage import MobileStages
 from actors.web_server.api.mobile_upload import MobileUploads
@@ -52,10 +52,10 @@ from actors.web_server.api.plan import PlanApi
 from actors.web_server.cross_site import is_cross_site
 from actors.web_server.metrics import CONNECTIONS, CONNECTIONS_ENDED, CROSS_SITE, REQUESTS, UPLOADS
 from actors.web_server.pages import Pages
-from actors.web_server.pictures.directory_store import DirectoryCaptures
+from actors.web_server.pictures.directory_store import DirectoryPictureStore
 from actors.web_server.pictures.incoming import StoreFailed
-from actors.web_server.pictures.nats_store import NatsCaptures
-from actors.web_server.pictures.store import FILE_NAME, CaptureStore, keep_seconds
+from actors.web_server.pictures.nats_store import NatsPictureStore
+from actors.web_server.pictures.store import FILE_NAME, PictureStore, keep_seconds
 from actors.web_server.problems import CROSS_SITE_REQUEST, PROBLEM_HANDLERS, RETRY_AFTER, Problem, problem_of
 from actors.web_server.requests import claims_of, ids_of
 from protocol.errors import (
@@ -104,18 +104,18 @@ class WebServer(Service):
         self.bus = bus
         self.store = store
         self.url = ""
-        self.captures = capture_store(settings, bus)
+        self.pictures = picture_store(settings, bus)
         self.outcomes: Counter[str] = Counter()
         self._verifier = TokenVerifier(settings, self._time)
         self._stages = MobileStages(store, self._verifier, self._time)
-        self.uploads = MobileUploads(settings.mobile_sync, bus, store, self.captures, self._stages)
+        self.uploads = MobileUploads(settings.mobile_sync, bus, store, self.pictures, self._stages)
         self._tls = ServerTls.of("web", settings.web.certificate_file, settings.web.key_file)
         self._proxies = [ipaddress.ip_network(one, strict=False) for one in settings.web.trusted_proxies]
         self._endpoints = ReadyServers(store)
         pages = Pages(lambda: self._endpoints.known, settings.web.connect_sources)
         api = PlanApi(settings.mobile_sync, bus, self._verifier, self._endpoints)
         self.codes = PhoneCodes(settings, bus, self._stages, self._verifier)
-        self._tally = Tally(log, self.address)
+        self._log_summary = LogSummary(log, self.address)
         self._http: HttpServer | None = None
         self._serving: asyncio.Task[None] | None = None
         self._app = Starlette(
@@ -189,13 +189,13 @@ class WebServer(Service):
             if self._http.server_state.tasks:
                 await asyncio.wait(set(self._http.server_state.tasks), timeout=1)
         await self.uploads.close()
-        self.captures.close()
+        self.pictures.close()
 
     async def _tidy(self) -> None:
         """Now and then: remove leftovers, pictures that were replaced, and those that are too old."""
         while True:
             try:
-                removed = await self.captures.sweep(self.uploads.counted, keep_seconds(self.settings))
+                removed = await self.pictures.sweep(self.uploads.counted, keep_seconds(self.settings))
                 if removed:
                     log.info("%s: %d pictures and leftovers of uploads removed", self.address, removed)
             except (StoreFailed, BrokerUnavailable, NotPermitted, StateUnavailable, StateDamaged) as error:
@@ -227,7 +227,7 @@ class WebServer(Service):
 
         try:
             if (name := repeated(name.decode("latin-1") for name, _ in scope["headers"])) is not None:
-                self._tally.count("refused", f"400 more than one {name}")
+                self._log_summary.count("refused", f"400 more than one {name}")
                 refused = Problem(400, ErrorCode.INVALID_MESSAGE, "comes more than once", field=name)
                 await refused.response()(scope, receive, sent)
             elif self._is_cross_site(scope):
@@ -260,7 +260,7 @@ class WebServer(Service):
         outcome = "STOPPING"
         try:
             claims = claims_of(self._verifier, request)
-            with traces.uploading(request.headers.get(traces.HEADER), plan=claims.plan, examinee=claims.sub):
+            with spans.uploading(request.headers.get(spans.HEADER), plan=claims.plan, examinee=claims.sub):
                 response = await self.uploads.take(claims, request)
             outcome = "STORED"
         except ClientDisconnect:
@@ -284,7 +284,7 @@ class WebServer(Service):
         # The one that counts by the record; while nobody knows, the one that was stored last.
         stage = await self._stages.as_known(plan_id, examinee_id)
         try:
-            content = await self.captures.read(plan_id, examinee_id, stage.capture_id if stage is not None else None)
+            content = await self.pictures.read(plan_id, examinee_id, stage.capture_id if stage is not None else None)
         except BrokerUnavailable as error:
             log.warning("plan %s, examinee %s: picture not fetched: %s", plan_id, examinee_id, error)
             detail = "the picture cannot be fetched now"
@@ -323,8 +323,8 @@ async def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def capture_store(settings: Settings, bus: Bus) -> CaptureStore:
+def picture_store(settings: Settings, bus: Bus) -> PictureStore:
     """The store that the settings ask for."""
     if settings.captures.store == "nats":
-        return NatsCaptures(bus, settings.data_dir / "uploads")
-    return DirectoryCaptures(settings.data_dir / "captures", lambda: bus.clock.now())
+        return NatsPictureStore(bus, settings.data_dir / "uploads")
+    return DirectoryPictureStore(settings.data_dir / "captures", lambda: bus.clock.now())

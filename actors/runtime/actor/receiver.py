@@ -345,4 +345,4 @@ class Receiver(Generic[T]):
         about = {**self._actor.about(), "stream": stream, "sequence": delivery.sequence}
         text = "%s: message %d of %s goes to the dead letters: %s"
         log.error(text, self._actor.address, delivery.sequence, stream, reason, extra=about)
-        await self._bus.publish_surely([letter_of(delivery, stream, payload, reason, index)])
+        await self._bus.publish_until_stored([letter_of(delivery, stream, payload, reason, index)])

@@ -102,4 +102,4 @@ class Subscriber(Generic[T]):
         about = {**self._actor.about(), "stream": self._stream, "sequence": delivery.sequence}
         text = "%s: message %d of %s goes to the dead letters: %s"
         log.error(text, self._actor.address, delivery.sequence, self._stream, reason, extra=about)
-        await self._bus.publish_surely([letter_of(delivery, self._stream, payload, reason, index)])
+        await self._bus.publish_until_stored([letter_of(delivery, self._stream, payload, reason, index)])

@@ -196,7 +196,7 @@ class Bus(Publishing, StreamAdmin):
         return self._nc.is_connected and self.disconnected_at is None
 
     @property
-    def steady_for(self) -> float:
+    def steady_seconds(self) -> float:
         """For how many seconds the connection has been there and has answered without a stall, ours or the broker's.
 
         What should have come from others meanwhile may have been held up before that.
@@ -262,7 +262,7 @@ class Bus(Publishing, StreamAdmin):
         inbox = self._nc.new_inbox()
         sub = await self._nc.subscribe(inbox, cb=collect)
         try:
-            with self.refusals.told(subject, refuse):
+            with self.refusals.watch(subject, refuse):
                 await self.publish_core(subject, b"", reply=inbox)
                 while not refused:
                     try:
@@ -289,7 +289,8 @@ class Bus(Publishing, StreamAdmin):
         """Answer requests on a subject, by the thousand: all of these share one queue and one task.
 
         A subscription of nats-py has a queue and a task of its own (5 KiB, 45 µs), too much for one an examinee.
-        These differ only in subject and id, and survive a reconnect like any other. Returns a handle for `hush`.
+        These differ only in subject and id, and survive a reconnect like any other. Returns the handle that
+        `stop_answering` takes.
         """
         if self._shared is None:
             self._shared = await self._nc.subscribe(f"{self._nc.new_inbox()}.shared", cb=self._answer_shared)
@@ -298,7 +299,7 @@ class Bus(Publishing, StreamAdmin):
         await self._nc.subscribe_id(handle)
         return handle
 
-    async def hush(self, handle: int) -> None:
+    async def stop_answering(self, handle: int) -> None:
         """Stop answering on the subject of a handle of `answer`."""
         self._shared_handlers.pop(handle, None)
         await self._nc.unsubscribe_id(handle)
@@ -337,7 +338,7 @@ class Bus(Publishing, StreamAdmin):
             ServiceConfig(name=name, version=version, description=description, metadata=metadata, stats_handler=stats),
         )
         try:
-            with self.refusals.all_told(refused.append):
+            with self.refusals.watch_all(refused.append):
                 await self._announce(service, endpoints)
         except (TimeoutError, nats.errors.Error) as error:
             await self.remove_service(service)

@@ -49,7 +49,7 @@ PRIVATE = {
 """Private attributes of nats-py that this module needs, by the class that has them."""
 
 
-def looked_at(future: asyncio.Future[Any]) -> None:
+def retrieve_exception(future: asyncio.Future[Any]) -> None:
     """For `add_done_callback`: nobody may be waiting any more, and asyncio would complain of an exception unseen."""
     if not future.cancelled():
         future.exception()
@@ -89,13 +89,13 @@ class NatsClient(Client):
         if self.refusals.lasting is not None:
             raise self.refusals.lasting
         asking = asyncio.ensure_future(super().request(subject, payload, timeout, old_style, headers))
-        asking.add_done_callback(looked_at)
+        asking.add_done_callback(retrieve_exception)
         self._requests[asking] = None
 
         def refuse(refusal: NotPermitted) -> None:
             self._fail_request(asking, refusal)
 
-        with self.refusals.told(subject, refuse):
+        with self.refusals.watch(subject, refuse):
             try:
                 return await asking
             except asyncio.CancelledError:

@@ -60,7 +60,7 @@ class OrderedPublisher:
             if missing:
                 if parcel.before is not None:
                     await parcel.before.over.wait()
-                await self._bus.publish_surely(missing)
+                await self._bus.publish_until_stored(missing)
         finally:
             parcel.before = None
             parcel.over.set()

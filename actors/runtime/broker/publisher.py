@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import nats.errors
 from nats.aio.msg import Msg
 
-from actors.runtime.broker.nats_client import NatsClient, looked_at
+from actors.runtime.broker.nats_client import NatsClient, retrieve_exception
 from actors.runtime.broker.refusals import Refusals
 from actors.runtime.telemetry.metrics import PUBLISH_FAILURES, PUBLISH_REFUSALS, PUBLISHES
 from protocol.errors import BrokerUnavailable, NotAnswered, NotPermitted, StreamFull, WrongLastSequence
@@ -156,7 +156,7 @@ class Publishing:
         for number, message in enumerate(messages, sent.first):
             token = str(number)
             future: asyncio.Future[bytes] = loop.create_future()
-            future.add_done_callback(looked_at)
+            future.add_done_callback(retrieve_exception)
             sent.waiting.append(future)
             if self.refusals.lasting is not None:
                 future.set_exception(self.refusals.lasting)
@@ -184,7 +184,7 @@ class Publishing:
         Raises `NotPermitted`.
         """
         if missing := await self.settle(sent):
-            await self.publish_surely(missing)
+            await self.publish_until_stored(missing)
 
     async def settle(self, sent: Sent) -> list[Outgoing]:
         """Wait for the acks; what is not known to be stored. Raises `NotPermitted`."""
@@ -194,8 +194,8 @@ class Publishing:
             message for message, result in zip(sent.messages, results, strict=True) if not isinstance(result, PubAck)
         ]
 
-    async def publish_together(self, messages: Sequence[Outgoing]) -> None:
-        """`publish_surely` for many messages of one stream with `allow_atomic`: one ack and one flush for all.
+    async def publish_in_batches(self, messages: Sequence[Outgoing]) -> None:
+        """`publish_until_stored` for many messages of one stream with `allow_atomic`: one ack and one flush for all.
 
         The broker refuses a batch as a whole when one of its message ids is known already; then, or when anything
         else is wrong, they go one by one.
@@ -209,7 +209,7 @@ class Publishing:
                     log.debug("%s: atomic batch refused: %s", self.name, error)
                 else:
                     continue
-            await self.publish_surely(some)
+            await self.publish_until_stored(some)
 
     async def publish_atomic(self, messages: Sequence[Outgoing]) -> PubAck:
         """Store all messages, of one stream with `allow_atomic`, or none; the ack is that of the last one.
@@ -218,7 +218,7 @@ class Publishing:
         `NotPermitted`.
         """
         refused: list[NotPermitted] = []
-        with self.refusals.all_told(refused.append):
+        with self.refusals.watch_all(refused.append):
             try:
                 return await self._publish_atomic(messages)
             except BrokerUnavailable:
@@ -243,7 +243,7 @@ class Publishing:
         commit = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(len(messages)), "Nats-Batch-Commit": "1"}
         return await self.publish(Outgoing(last.subject, last.payload, last.message_id, {**last.headers, **commit}))
 
-    async def publish_surely(self, messages: Sequence[Outgoing]) -> list[PubAck]:
+    async def publish_until_stored(self, messages: Sequence[Outgoing]) -> list[PubAck]:
         """`publish_many`, tried again with the same message ids until every one is stored, however long it takes.
 
         Raises `NotPermitted`: that does not pass.
@@ -292,7 +292,7 @@ class Publishing:
 
     def _refused(self, error: Exception) -> bool:
         """Whether the error is that of a missing permission; then whoever waits for it has been told."""
-        subject = self.refusals.heard(error)
+        subject = self.refusals.report(error)
         lasting = self.refusals.lasting
         if subject is None and lasting is None:
             return "permissions violation" in str(error).lower()

@@ -1,4 +1,8 @@
-"""What the broker refuses a user, told to whoever waits for it: NATS says so beside the answer, not instead of it."""
+"""Permission errors of NATS, passed to the code that waits for an answer.
+
+NATS reports a missing permission on the connection, beside the request, and the request itself gets no answer.
+`Refusals` finds out which request is meant, so that it fails at once instead of after its timeout.
+"""
 
 from __future__ import annotations
 
@@ -15,75 +19,83 @@ log = logging.getLogger("examwire.bus")
 _VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
 _VERBS = {"publish": "publish to", "subscription": "subscribe to"}
 
-Told = Callable[[NotPermitted], None]
+OnRefusal = Callable[[NotPermitted], None]
 
 
 class Refusals:
-    """`user` and `inbox_prefix` are those of the connection `name`.
+    """Permission errors of one connection: `name` is the connection's, `user` and `inbox_prefix` are its login's.
 
-    `lasting` is set when the user may not even listen to its own replies: nothing that waits for one can succeed.
+    `lasting` is set when the user may not even subscribe to its own replies: every request fails then.
+
+    Example::
+
+        with refusals.watch("status.plan.P001", future.set_exception):
+            await future
     """
 
     def __init__(self, name: str, user: str | None, inbox_prefix: str) -> None:
         self._name = name
         self._user = user
         self._inbox = f"{inbox_prefix.lower()}."
-        self._waiting: dict[str, list[tuple[str, Told]]] = {}
-        self._everything: list[Told] = []
+        self._waiting: dict[str, list[tuple[str, OnRefusal]]] = {}
+        self._watching_all: list[OnRefusal] = []
         self._logged: set[str] = set()
         self.lasting: NotPermitted | None = None
 
     @contextmanager
-    def told(self, subject: str, tell: Told) -> Iterator[None]:
-        """Meanwhile, have `tell` called when a publish to `subject` is refused."""
+    def watch(self, subject: str, on_refusal: OnRefusal) -> Iterator[None]:
+        """Call `on_refusal` when a publish to `subject` is refused within the context."""
         waiting = self._waiting.setdefault(subject.lower(), [])
-        waiting.append((subject, tell))
+        waiting.append((subject, on_refusal))
         try:
             yield
         finally:
-            waiting.remove((subject, tell))
+            waiting.remove((subject, on_refusal))
             if not waiting:
                 self._waiting.pop(subject.lower(), None)
 
     @contextmanager
-    def all_told(self, tell: Told) -> Iterator[None]:
-        """Meanwhile, have `tell` called for everything that is refused."""
-        self._everything.append(tell)
+    def watch_all(self, on_refusal: OnRefusal) -> Iterator[None]:
+        """Call `on_refusal` for every permission error within the context."""
+        self._watching_all.append(on_refusal)
         try:
             yield
         finally:
-            self._everything.remove(tell)
+            self._watching_all.remove(on_refusal)
 
     def forget(self) -> None:
-        """A new connection: the broker may have been told otherwise."""
+        """Forget `lasting`, for a new connection: the permissions may have changed."""
         self.lasting = None
         self._logged.clear()
 
-    def heard(self, error: Exception) -> str | None:
-        """An error of the connection; the lower-case subject when it is a refused publish. Tells who waits for it."""
-        found = _VIOLATION.search(str(error))
-        if found is None:
+    def report(self, error: Exception) -> str | None:
+        """Pass an error of the connection to those who wait, if it is a permission error.
+
+        Returns the subject in lower case when a publish was refused, else `None`.
+        """
+        match = _VIOLATION.search(str(error))
+        if match is None:
             return None
-        verb, subject = found[1].lower(), found[2].lower()
+        verb, subject = match[1].lower(), match[2].lower()
         refusal = self.refusal(verb, subject)
-        told = list(self._everything)
+        callbacks = list(self._watching_all)
         if verb == "publish":
             waiting = self._waiting.get(subject, [])
             if waiting:
-                refusal = self.refusal(verb, waiting[0][0])  # as it was written
-            told += [tell for _, tell in waiting]
+                refusal = self.refusal(verb, waiting[0][0])  # with the subject as it was written
+            callbacks += [on_refusal for _, on_refusal in waiting]
         elif subject.startswith(self._inbox):
             self.lasting = refusal
-            told += [tell for waiting in self._waiting.values() for _, tell in waiting]
+            callbacks += [on_refusal for waiting in self._waiting.values() for _, on_refusal in waiting]
         if str(refusal) not in self._logged:
             self._logged.add(str(refusal))
             log.error("%s: %s", self._name, refusal)
-        for tell in told:
-            tell(refusal)
+        for on_refusal in callbacks:
+            on_refusal(refusal)
         return subject if verb == "publish" else None
 
     def refusal(self, verb: str, subject: str) -> NotPermitted:
-        """The error that says who may not do what, and where that is laid down."""
+        """Return the error that says which user may not do what, and where permissions are configured."""
         who = f"user {str(self._user)!r}" if self._user else "this user"
         return NotPermitted(
             f"NATS does not let {who} {_VERBS[verb]} {subject}: see nats/permissions.conf, and nats.user for who it is",

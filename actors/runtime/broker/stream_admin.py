@@ -345,7 +345,7 @@ class StreamAdmin:
         """The clock of the server that leads the stream, in seconds since the epoch. Raises `BrokerUnavailable`."""
         return parse_time((await self._stream_info(stream))["ts"])
 
-    async def led_for(self, stream: str) -> float:
+    async def leader_age(self, stream: str) -> float:
         """For how many seconds the stream has had its leader; infinite where there are no elections.
 
         Without a leader nothing could be published, and nothing that expired meanwhile says anything. Raises

@@ -21,7 +21,7 @@ from actors.runtime.actor.supervisor import ChildSpec, Supervisor
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.role.metrics_server import MetricsServer
-from actors.runtime.role.vitals import Vitals
+from actors.runtime.role.probes import Probes
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import ENGINE_UP
 
@@ -104,7 +104,7 @@ class _Role:
         self._supervisor = Supervisor(name)
         self._bus: Bus | None = None
         self._store: StateStore | None = None
-        self._vitals: Vitals | None = None
+        self._probes: Probes | None = None
 
     async def work(self) -> None:
         """Connect, start the actors, and wait for the end that they come to by themselves."""
@@ -114,8 +114,8 @@ class _Role:
         self._bus = bus = await Bus.connect(self._settings, self._name)
         self._store = store = StateStore(self._settings.redis_url, self._settings.redis)
         self._metrics.watch(bus, store)
-        self._vitals = Vitals(bus, store)
-        self._vitals.start()
+        self._probes = Probes(bus, store)
+        self._probes.start()
         for spec in self._children(bus, store):
             await self._supervisor.start_child(spec)
         self._metrics.started = True
@@ -135,8 +135,8 @@ class _Role:
         stops: list[tuple[str, Coroutine[Any, Any, None], float]] = [
             ("the actors", self._supervisor.stop(), DRAIN_SECONDS)
         ]
-        if self._vitals is not None:
-            stops.append(("the vitals", self._vitals.stop(), CLOSE_SECONDS))
+        if self._probes is not None:
+            stops.append(("the probes", self._probes.stop(), CLOSE_SECONDS))
         if self._bus is not None:
             stops.append(("the connection to NATS", self._bus.close(), CLOSE_SECONDS))
         if self._store is not None:

@@ -1,4 +1,4 @@
-"""Where the marks of a Redis are (`actors.runtime.store.whole_mark`): one on a server, several on a cluster's shards.
+"""Where the marks of a Redis are (`actors.runtime.store.state_mark`): one on a server, several on a cluster's shards.
 
 The marks of a cluster are spread evenly over its slots, whatever shards these belong to: so each shard with a part of
 them in one piece holds some, and they move with their slots. A shard is watched by the first of those that it holds.

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from actors.runtime.config.settings import RedisSettings
 from actors.runtime.store.connection import RedisConnections, passing
 from actors.runtime.store.shards import OneServer, Shards
-from actors.runtime.store.whole_mark import StateMark
+from actors.runtime.store.state_mark import StateMark
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.records import keys
 from protocol.records.writes import Index, RecordWrite, Replacement, SocketWrite, StoredRecord, Touch
@@ -87,7 +87,7 @@ return 1"""
 class StateStore:
     """Redis, with our errors: `StateUnavailable` (try again) and `StateDamaged` (somebody must look).
 
-    Whatever is read raises `StateLost` when Redis is not known to be whole (`actors.runtime.store.whole_mark`);
+    Whatever is read raises `StateLost` when Redis is not known to be whole (`actors.runtime.store.state_mark`);
     the methods `raw_*` are for those who look into that.
     """
 

@@ -80,7 +80,7 @@ def configure_logging(role: str, name: str, level: Level, form: Format = "text")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(role, name) if form == "json" else TextFormatter(role, name))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # One line for each connection that opens and one for each that closes: `Tally` tells that in one a second.
+    # One line for each connection that opens and one for each that closes: `LogSummary` tells that in one a second.
     for library in ("websockets", "uvicorn"):
         logging.getLogger(library).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
     # What nobody catches would be printed by Python as it is.
@@ -120,7 +120,7 @@ def _frame(frame: Any) -> str:
     return f"{frame.opcode.name} [{len(frame.data)} bytes]"
 
 
-class Tally:
+class LogSummary:
     """Counts what may happen thousands of times at once, and logs one line a second while it does.
 
     `count("ended", "PING_TIMEOUT")` ends up as `1 s: ended 3998 (SOCKET_CLOSED 3990, PING_TIMEOUT 8)`.

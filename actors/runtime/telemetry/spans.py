@@ -31,7 +31,7 @@ HEADER = "traceparent"
 _upload: ContextVar[str | None] = ContextVar("upload", default=None)
 
 
-def noticed(name: str, given: str | None = None, **about: str | None) -> str | None:
+def start_trace(name: str, given: str | None = None, **about: str | None) -> str | None:
     """Something has happened: the first span of a trace, or one under the `traceparent` that a client gave."""
     span = tracing.begin(name, tracing.from_client(given), about)
     if span is None:
@@ -40,7 +40,7 @@ def noticed(name: str, given: str | None = None, **about: str | None) -> str | N
     return span.traceparent
 
 
-def publishing(fact: ExamineeFact) -> Span | None:
+def start_publish(fact: ExamineeFact) -> Span | None:
     """A fact of a trace is on its way into the log; it is to be encoded after this. `end` the span at its ack."""
     if (
         fact.traceparent is None
@@ -53,7 +53,7 @@ def publishing(fact: ExamineeFact) -> Span | None:
 
 @contextmanager
 def uploading(given: str | None, **about: str | None) -> Iterator[None]:
-    """A phone uploads a picture: `uploaded` is the parent of what follows from it."""
+    """A phone uploads a picture: `current_upload` is the parent of what follows from it."""
     span = tracing.begin("picture uploaded", tracing.from_client(given), about)
     if span is None:
         yield
@@ -66,7 +66,7 @@ def uploading(given: str | None, **about: str | None) -> Iterator[None]:
         span.end()
 
 
-def uploaded() -> str | None:
+def current_upload() -> str | None:
     """The `traceparent` of the upload that this task is about."""
     return _upload.get()
 
@@ -91,7 +91,7 @@ def header_of(message: Message) -> dict[str, str]:
     return {HEADER: found} if found is not None else {}
 
 
-def told(events: Iterable[Mapping[str, Any]], proctors: int, since: float) -> None:
+def record_delivered(events: Iterable[Mapping[str, Any]], proctors: int, since: float) -> None:
     """Events (as they were parsed) have been written to the sockets of so many proctors."""
     for event in events:
         data = event["data"]

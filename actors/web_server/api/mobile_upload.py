@@ -22,12 +22,12 @@ from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import MobileSyncSettings
 from actors.runtime.http.rate_limit import RateLimit
 from actors.runtime.store.state_store import StateStore
-from actors.runtime.telemetry import spans as traces
+from actors.runtime.telemetry import spans
 from actors.web_server.api.mobile_stage import MobileStage, MobileStages
 from actors.web_server.pictures.check import NotAPicture, PictureTooLarge
 from actors.web_server.pictures.decoders import DecodersBusy, PictureDecoders
 from actors.web_server.pictures.incoming import Incoming, StoreFailed
-from actors.web_server.pictures.store import FILE_NAME, CaptureStore
+from actors.web_server.pictures.store import FILE_NAME, PictureStore
 from actors.web_server.pictures.verdicts import PictureVerdicts
 from actors.web_server.problems import TOO_MANY_REQUESTS, UPLOAD_STALLED, Problem
 from actors.web_server.requests import ids_of
@@ -96,14 +96,14 @@ class MobileUploads:
         settings: MobileSyncSettings,
         bus: Bus,
         store: StateStore,
-        captures: CaptureStore,
+        pictures: PictureStore,
         stages: MobileStages,
     ) -> None:
         self.settings = settings
         self.bus = bus
         self.store = store
         self._stages = stages
-        self.captures = captures
+        self.pictures = pictures
         self.decoders = PictureDecoders(settings)
         self._verdicts = PictureVerdicts()
         self._at_once: Counter[str] = Counter()
@@ -151,7 +151,7 @@ class MobileUploads:
         incoming: Incoming | None = None
         try:
             self._check_size(int(request.headers.get("content-length", "0")))
-            incoming = await self.captures.begin(upload.plan_id, upload.examinee_id)
+            incoming = await self.pictures.begin(upload.plan_id, upload.examinee_id)
             await self._receive(request, incoming)
             return await self._accept(upload, stage, incoming, self.bus.clock.now())
         except (NotAPicture, PictureTooLarge) as error:
@@ -188,7 +188,7 @@ class MobileUploads:
                 self._check_size(received)
                 pending += chunk
             if pending and (chunk is None or len(pending) >= WRITE_BYTES):
-                await self.captures.in_thread(incoming.write, bytes(pending))
+                await self.pictures.in_thread(incoming.write, bytes(pending))
                 pending.clear()
             if chunk is None:
                 return
@@ -210,7 +210,7 @@ class MobileUploads:
             stage.refuse_removed()
             if stage.over(received_at):  # ours to decide by its arrival, not by how long we took
                 raise _late(stage)
-            await self.captures.commit(incoming)
+            await self.pictures.commit(incoming)
             return await self._announce(upload, stage, incoming.capture_id)
 
     async def _check(self, upload: Upload, incoming: Incoming) -> None:
@@ -222,13 +222,13 @@ class MobileUploads:
         if self._verdicts.sound(picture):
             return
         if self._verdicts.converted(picture) and (kept := await self._kept(upload, picture)) is not None:
-            await self.captures.in_thread(incoming.replace, kept)
+            await self.pictures.in_thread(incoming.replace, kept)
             return
         if seconds := self._new_pictures.wait(upload.owner):
             raise _too_many("new pictures came for this examinee", seconds)
         self._new_pictures.count(upload.owner)
         try:
-            jpeg = await self.decoders.check(lambda: self.captures.in_thread(incoming.content))
+            jpeg = await self.decoders.check(lambda: self.pictures.in_thread(incoming.content))
         except (NotAPicture, PictureTooLarge) as error:
             self._verdicts.refused(picture, error)
             raise
@@ -237,12 +237,12 @@ class MobileUploads:
             raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=BUSY_RETRY_AFTER) from None
         self._verdicts.accepted(picture, converted=jpeg is not None)
         if jpeg is not None:
-            await self.captures.in_thread(incoming.replace, jpeg)
+            await self.pictures.in_thread(incoming.replace, jpeg)
 
     async def _kept(self, upload: Upload, capture_id: str) -> bytes | None:
         """A picture of the examinee that was stored before, when it can be read."""
         try:
-            return await self.captures.read(upload.plan_id, upload.examinee_id, capture_id)
+            return await self.pictures.read(upload.plan_id, upload.examinee_id, capture_id)
         except (StoreFailed, BrokerUnavailable):
             return None
 
@@ -269,13 +269,13 @@ class MobileUploads:
             capture_id=capture_id,
         )
         message_id = upload.message_id(stage, status.status, capture_id)
-        status.traceparent = traces.uploaded()
-        span = traces.publishing(status)
+        status.traceparent = spans.current_upload()
+        span = spans.start_publish(status)
         outgoing = Outgoing.of(
             subjects.status_plan(upload.plan_id, subjects.WEB),
             status,
             message_id=message_id,
-            headers=traces.header_of(status),
+            headers=spans.header_of(status),
         )
         try:
             ack = await self.bus.publish(outgoing)
@@ -300,7 +300,7 @@ class MobileUploads:
             timestamp=format_time(self.bus.clock.now()),
             reason=reason,
         )
-        status.traceparent = traces.uploaded()
+        status.traceparent = spans.current_upload()
         message_id = upload.message_id(stage, reason, incoming.capture_id if incoming is not None else "")
         outgoing = Outgoing.of(subjects.status_plan(upload.plan_id, subjects.WEB), status, message_id=message_id)
         try:

@@ -19,7 +19,7 @@ from actors.runtime.config.settings import MobileSyncSettings
 from actors.runtime.config.tokens import TokenVerifier
 from actors.runtime.store.ready_servers import ReadyServers
 from actors.status_log.plan_log import Beginning, PlanLog
-from actors.web_server.api.plan_log_cache import PlanMemory
+from actors.web_server.api.plan_log_cache import PlanLogCache
 from actors.web_server.bodies import fresh_answer
 from actors.web_server.problems import RETRY_AFTER, Problem
 from actors.web_server.requests import claims_of
@@ -49,7 +49,7 @@ class PlanApi:
         self._bus = bus
         self._verifier = verifier
         self._endpoints = endpoints
-        self._memory = PlanMemory(bus)
+        self._memory = PlanLogCache(bus)
         self._readers = asyncio.Semaphore(READERS)
         self._waiting = 0
 

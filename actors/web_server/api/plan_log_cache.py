@@ -50,7 +50,7 @@ class _Plan:
         return sorted([*self.of.get(examinee_id, ()), *self.unclear], key=lambda stored: stored.sequence)
 
 
-class PlanMemory:
+class PlanLogCache:
     """At most `PLANS_KEPT` plans and `most_bytes` in all; what nobody asked for in `IDLE_SECONDS` is forgotten."""
 
     def __init__(self, bus: Bus, *, most_bytes: int = MOST_BYTES, clock: Callable[[], float] = time.monotonic) -> None:

@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from actors.web_server.pictures.incoming import Incoming, store_errors
-from actors.web_server.pictures.store import CAPTURE_ID, FILE_NAME, CaptureStore, StoredPicture, file_name
+from actors.web_server.pictures.store import CAPTURE_ID, FILE_NAME, PictureStore, StoredPicture, file_name
 
 
-class DirectoryCaptures(CaptureStore):
+class DirectoryPictureStore(PictureStore):
     """Under one directory, which several web servers may share."""
 
     def __init__(self, directory: Path, now: Callable[[], float] = time.time) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.object_store import ObjectStore, StoredObject
 from actors.web_server.pictures.incoming import Incoming, StoreFailed
-from actors.web_server.pictures.store import CAPTURE_ID, FILE_NAME, CaptureStore, StoredPicture, file_name
+from actors.web_server.pictures.store import CAPTURE_ID, FILE_NAME, PictureStore, StoredPicture, file_name
 from protocol.broker.streams import CAPTURES_BUCKET
 from protocol.errors import NotPermitted, StreamFull
 
 
-class NatsCaptures(CaptureStore):
+class NatsPictureStore(PictureStore):
     """In a bucket that the queue server has made, for any number of web servers. `uploads`: a directory of our own."""
 
     def __init__(self, bus: Bus, uploads: Path) -> None:

@@ -1,9 +1,9 @@
-"""Captures: where the pictures of phones are kept, a directory or an object store bucket of NATS.
+"""Where the pictures of phones are kept: a directory, or an object store bucket of NATS.
 
-Every picture is kept under its own name, its `captureId`, and the record in Redis says which one counts. So it does not
-matter who was quicker when two web servers store a picture of one examinee: what is served is what the log came to.
-`sync_cap.jpg` is a second name of the one that was stored last, for people, and for when nobody knows better. What the
-record has moved on from is removed a while later.
+A picture is kept under its own name, its `captureId`, and the record in Redis names the one that counts. So it does not
+matter which of two web servers stores a picture of an examinee first: the one that the log names is served.
+`sync_cap.jpg` is a second name of the picture stored last; it is served while the record cannot be read. A picture that
+the record no longer names is removed some time later.
 
 | | directory | nats |
 |---|---|---|
@@ -53,8 +53,15 @@ class StoredPicture:
     stored_at: float
 
 
-class CaptureStore(ABC):
-    """The captures of all plans. Ids are checked before they get here (`protocol.ids`)."""
+class PictureStore(ABC):
+    """The pictures of all plans. The caller checks ids (`protocol.ids`).
+
+    Example::
+
+        incoming = await pictures.begin("P001", "E001")
+        await pictures.in_thread(incoming.write, content)
+        await pictures.commit(incoming)
+    """
 
     def __init__(self, uploads: Path, now: Callable[[], float] = time.time) -> None:
         """`uploads`: the directory under which files aside are. `now`: the clock of the log (the broker's)."""

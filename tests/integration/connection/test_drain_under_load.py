@@ -111,7 +111,7 @@ async def test_a_drain_while_losses_go_on_loses_nothing_and_alarms_nobody(bus: B
             for number in range(20):
                 # Pictures reach people before, on and after their way; others lose their connection meanwhile.
                 some = {hall.moving[number], hall.moving[-1 - number], hall.moving[100 + number]}
-                await bus.publish_surely([picture_of(name) for name in some])
+                await bus.publish_until_stored([picture_of(name) for name in some])
                 sent |= some
                 hall.examinees[dropped[number]].abort()
                 await asyncio.sleep(0.1)

@@ -350,12 +350,12 @@ async def test_a_lease_that_expired_while_all_stood_still_makes_nobody_lost_at_o
     watch: Any = system.actors["lease-watch"]
     looks = 0
 
-    def steady_for(_bus: Bus) -> float:
+    def steady_seconds(_bus: Bus) -> float:
         nonlocal looks
         looks += 1
         return 0.0
 
-    monkeypatch.setattr(Bus, "steady_for", property(steady_for))
+    monkeypatch.setattr(Bus, "steady_seconds", property(steady_seconds))
     await system._buses["SOCK002"]._nc.close()
 
     async def looked_often() -> bool:

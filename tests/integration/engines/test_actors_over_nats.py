@@ -146,7 +146,7 @@ async def test_what_cannot_be_handled_becomes_one_dead_letter_each(bus: Bus, wor
 
 
 async def test_a_batch_takes_what_has_arrived(bus: Bus, worker: Worker) -> None:
-    await bus.publish_surely([Outgoing.of("work.many", Job(name=str(number))) for number in range(100)])
+    await bus.publish_until_stored([Outgoing.of("work.many", Job(name=str(number))) for number in range(100)])
     await wait_for(worker, *(str(number) for number in range(100)))
     assert worker.done == [str(number) for number in range(100)]
     assert worker.handled == 100

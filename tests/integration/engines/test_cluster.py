@@ -114,7 +114,7 @@ async def _killed_and_back(cluster: NatsCluster, operator: Bus, stream: str) -> 
         return state.leader not in (None, killed) and state.last > before + 10
 
     await eventually(goes_on, f"{stream} goes on without {killed}", 30)
-    assert 0 <= await operator.led_for(stream) < time.monotonic() - died, "by what the lease watch bides its time"
+    assert 0 <= await operator.leader_age(stream) < time.monotonic() - died, "by what the lease watch bides its time"
     await asyncio.to_thread(cluster.nodes[killed].start)
 
     async def caught_up() -> bool:
@@ -157,17 +157,17 @@ async def test_a_lease_that_expired_while_nobody_led_makes_nobody_lost_at_once(
 ) -> None:
     """On one node: it says that its stream has a leader since just now, as after an election."""
     async with System(settings, servers=("SOCK001",)) as system:
-        led_for = 0.0
+        leader_age = 0.0
         asked = 0
 
         async def led(_stream: str) -> float:
             nonlocal asked
             asked += 1
-            return led_for
+            return leader_age
 
-        assert await bus.led_for(LEASE.name) == math.inf
+        assert await bus.leader_age(LEASE.name) == math.inf
         watch = system._buses["lease-watch"]
-        monkeypatch.setattr(watch, "led_for", led)
+        monkeypatch.setattr(watch, "leader_age", led)
         monkeypatch.setattr(watch, "connected_at", time.monotonic() - 60)
         examinee = await system.examinee("E001")
         await system._buses["SOCK001"]._nc.close()
@@ -177,7 +177,7 @@ async def test_a_lease_that_expired_while_nobody_led_makes_nobody_lost_at_once(
 
         await eventually(looked_at_often, "the expired lease has been looked at three times", 20)
         assert await system.server_is("SOCK001", "READY")
-        led_for = math.inf
+        leader_age = math.inf
         await system.status("E001", "DISCONNECTED")
         assert (await system.progress("E001"))["reason"] == "SERVER_LOST"
         examinee.abort()

@@ -242,7 +242,7 @@ async def test_a_publish_that_is_not_allowed_fails_at_once_and_names_the_subject
                     with pytest.raises(NotPermitted) as caught:
                         await bus.publish(message)
                     with pytest.raises(NotPermitted):
-                        await bus.publish_surely([message])
+                        await bus.publish_until_stored([message])
                     with pytest.raises(NotPermitted):
                         await bus.confirm(await bus.send([message]))
                 assert f"'{user}' publish to {subject}:" in str(caught.value)
@@ -253,7 +253,7 @@ async def test_an_atomic_batch_with_one_message_that_is_not_allowed_stores_none(
     async with As(topology, "state-manager") as bus:
         before = await bus.last_message("RECONNECT", "reconnect.P105.E001")
         with pytest.raises(NotPermitted, match=r"reconnect\.P105\.not\.allowed"):
-            await bus.publish_together([Outgoing(subject, b"{}") for subject in subjects_])
+            await bus.publish_in_batches([Outgoing(subject, b"{}") for subject in subjects_])
         assert await bus.last_message("RECONNECT", "reconnect.P105.E001") == before
 
 

@@ -400,7 +400,7 @@ async def test_what_the_log_has_forgotten_is_told_apart_and_kept(
     bus = system._buses["SOCK001"]
 
     async def publish(*facts: ConnectionStatus) -> None:
-        await bus.publish_surely([Outgoing(subjects.status_plan("P001"), one) for one in encode_batches(facts)])
+        await bus.publish_until_stored([Outgoing(subjects.status_plan("P001"), one) for one in encode_batches(facts)])
 
     old = [
         connected("SOCK001-old", client=f"c{number}").model_copy(update={"examinee_id": f"E{number}"})

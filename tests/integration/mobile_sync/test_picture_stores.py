@@ -19,10 +19,10 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.object_store import ObjectStore
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.web_server.pictures.directory_store import DirectoryCaptures
+from actors.web_server.pictures.directory_store import DirectoryPictureStore
 from actors.web_server.pictures.incoming import STALE_SECONDS, StoreFailed
-from actors.web_server.pictures.nats_store import NatsCaptures
-from actors.web_server.pictures.store import REPLACED_SECONDS, CaptureStore
+from actors.web_server.pictures.nats_store import NatsPictureStore
+from actors.web_server.pictures.store import REPLACED_SECONDS, PictureStore
 from actors.web_server.server import WebServer
 from cli.operate.streams import compare_topology
 from protocol.broker.streams import CAPTURES_BUCKET, captures_stream
@@ -57,14 +57,18 @@ async def objects(bus: Bus) -> AsyncIterator[ObjectStore]:
 
 
 @pytest.fixture
-async def captures(kind: str, bus: Bus, objects: ObjectStore, tmp_path: Path) -> AsyncIterator[CaptureStore]:
-    made: CaptureStore
-    made = DirectoryCaptures(tmp_path / "captures") if kind == "directory" else NatsCaptures(bus, tmp_path / "uploads")
+async def captures(kind: str, bus: Bus, objects: ObjectStore, tmp_path: Path) -> AsyncIterator[PictureStore]:
+    made: PictureStore
+    made = (
+        DirectoryPictureStore(tmp_path / "captures")
+        if kind == "directory"
+        else NatsPictureStore(bus, tmp_path / "uploads")
+    )
     yield made
     made.close()
 
 
-async def store_picture(captures: CaptureStore, content: bytes, examinee_id: str = "E001") -> str:
+async def store_picture(captures: PictureStore, content: bytes, examinee_id: str = "E001") -> str:
     incoming = await captures.begin("P001", examinee_id)
     try:
         incoming.write(content[:100])
@@ -90,7 +94,7 @@ def counting(capture_id: str | None, announced_at: float) -> Callable[[str, str]
 # -- both stores -----------------------------------------------------------------------------------------
 
 
-async def test_a_picture_appears_when_it_is_committed_and_not_before(captures: CaptureStore, tmp_path: Path) -> None:
+async def test_a_picture_appears_when_it_is_committed_and_not_before(captures: PictureStore, tmp_path: Path) -> None:
     content = picture()
     incoming = await captures.begin(*OWNER)
     incoming.write(content)
@@ -104,7 +108,7 @@ async def test_a_picture_appears_when_it_is_committed_and_not_before(captures: C
 
 
 async def test_each_picture_is_kept_under_its_own_name_and_the_last_one_is_the_last_one(
-    captures: CaptureStore,
+    captures: PictureStore,
 ) -> None:
     first, second = picture(), picture(size=(1600, 1200))  # of several chunks
     names = [await store_picture(captures, content) for content in (first, second)]
@@ -115,7 +119,7 @@ async def test_each_picture_is_kept_under_its_own_name_and_the_last_one_is_the_l
     assert await captures.read("P002", "E001", names[0]) is None
 
 
-async def test_a_discarded_upload_leaves_nothing(captures: CaptureStore, tmp_path: Path) -> None:
+async def test_a_discarded_upload_leaves_nothing(captures: PictureStore, tmp_path: Path) -> None:
     kept = await store_picture(captures, picture())
     before = await captures.read(*OWNER, kept)
     incoming = await captures.begin(*OWNER)
@@ -125,7 +129,7 @@ async def test_a_discarded_upload_leaves_nothing(captures: CaptureStore, tmp_pat
     assert (await captures.read(*OWNER, None), aside(tmp_path)) == (before, [])
 
 
-async def test_what_the_log_has_moved_on_from_is_removed_a_while_later(captures: CaptureStore) -> None:
+async def test_what_the_log_has_moved_on_from_is_removed_a_while_later(captures: PictureStore) -> None:
     old, new, racing = [await store_picture(captures, picture()) for _ in range(3)]
     now = time.time()
     # Announced just now: an earlier picture may be one whose announcement is still on its way.
@@ -136,7 +140,7 @@ async def test_what_the_log_has_moved_on_from_is_removed_a_while_later(captures:
     assert await captures.read(*OWNER, None) is None, "the last one was removed, and its second name with it"
 
 
-async def test_pictures_go_when_they_are_too_old(captures: CaptureStore) -> None:
+async def test_pictures_go_when_they_are_too_old(captures: PictureStore) -> None:
     kept = await store_picture(captures, picture())
     assert await captures.sweep(counting(kept, time.time()), KEPT_FOREVER) == 0
     assert await captures.sweep(counting(kept, time.time()), -5.0) == 1
@@ -144,7 +148,7 @@ async def test_pictures_go_when_they_are_too_old(captures: CaptureStore) -> None
 
 
 async def test_leftovers_of_killed_processes_go_and_uploads_on_their_way_stay(
-    captures: CaptureStore, kind: str, tmp_path: Path
+    captures: PictureStore, kind: str, tmp_path: Path
 ) -> None:
     abandoned, going_on = [await captures.begin(*OWNER) for _ in range(2)]
     long_ago = time.time() - STALE_SECONDS - 60
@@ -236,7 +240,7 @@ async def test_an_object_whose_chunks_are_gone_is_an_error_and_not_half_a_pictur
 
 async def test_a_full_bucket_is_a_store_that_failed(settings: Settings, bus: Bus, tmp_path: Path) -> None:
     await bus.apply_stream(captures_stream(KEPT_FOREVER, 1024 * 1024))
-    captures = NatsCaptures(bus, tmp_path / "uploads")
+    captures = NatsPictureStore(bus, tmp_path / "uploads")
     try:
         first = await store_picture(captures, picture())
         with pytest.raises(StoreFailed, match="maximum bytes exceeded"):

@@ -171,7 +171,7 @@ async def test_a_process_that_stood_still_does_not_take_that_for_a_dead_broker(o
     _stand_still(2.5)
     await works(ours)
     assert ours._nc.stats["reconnects"] == 0
-    assert ours.steady_for < 2.5, "but what others sent meanwhile may have been held up"
+    assert ours.steady_seconds < 2.5, "but what others sent meanwhile may have been held up"
 
 
 def _stand_still(seconds: float) -> None:

@@ -18,8 +18,8 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.role import role as role_module
 from actors.runtime.role.metrics_server import MetricsServer
+from actors.runtime.role.probes import Probes
 from actors.runtime.role.role import run_role
-from actors.runtime.role.vitals import Vitals
 from actors.runtime.store.state_store import StateStore
 from cli.local.engines import free_port
 from protocol.errors import ConfigurationError
@@ -85,14 +85,14 @@ def test_what_does_not_stop_does_not_keep_the_role(settings: Settings, monkeypat
 
 async def test_vitals_stop_at_any_moment_of_a_probe(bus: Bus, store: StateStore) -> None:
     for moment in range(60):
-        vitals = Vitals(bus, store)
-        vitals.start()
+        probes = Probes(bus, store)
+        probes.start()
         # In whatever step the probes are: before their first one, on their way, in the very turn of the answer.
         for _ in range(moment):
             await asyncio.sleep(0)
         async with asyncio.timeout(PATIENCE):
-            await vitals.stop()
-        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("vitals:")], moment
+            await probes.stop()
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("probes:")], moment
 
 
 async def test_a_swallowed_cancellation_is_repeated() -> None:

@@ -51,7 +51,7 @@ async def enrol(bus: Bus, *examinees: str) -> list[int]:
         Enrol(plan_id="P001", examinee_id=one, name=one, timestamp="2026-01-01T09:00:00Z", roster="r1")
         for one in examinees
     ]
-    acks = await bus.publish_surely([Outgoing(subjects.status_plan("P001"), encode(fact)) for fact in facts])
+    acks = await bus.publish_until_stored([Outgoing(subjects.status_plan("P001"), encode(fact)) for fact in facts])
     return [ack.sequence for ack in acks]
 
 

@@ -117,7 +117,7 @@ async def test_a_backlog_over_max_size_is_dropped_and_proctors_get_a_fresh_snaps
         gate = Gate(system.server("SOCK001"), monkeypatch)
         await bus.publish(event("X000", 1))
         await gate.reached.wait()
-        await bus.publish_surely([event(f"X{number}", number) for number in range(2, 1200)])
+        await bus.publish_until_stored([event(f"X{number}", number) for number in range(2, 1200)])
         gate.open()
         again = await proctor.expect("plan_snapshot", resync=True)
         assert [row["examineeId"] for row in again["data"]["examinees"]] == ["E001"]
@@ -160,10 +160,10 @@ async def test_dropped_broadcasts_take_nothing_else_with_them(
         proctor = await system.proctor()
         gate = Gate(system.server("SOCK001"), monkeypatch)
         # More than one pull takes, so that what comes next waits in the queue itself.
-        await bus.publish_surely([nobodys_close() for _ in range(600)])
+        await bus.publish_until_stored([nobodys_close() for _ in range(600)])
         await gate.reached.wait()
         old, new, _ = await replaced_unheard(system)
-        await bus.publish_surely([event(f"X{number}", number) for number in range(1, 2000)])
+        await bus.publish_until_stored([event(f"X{number}", number) for number in range(1, 2000)])
         gate.open_for_broadcasts()
         await proctor.expect("plan_snapshot", resync=True)
         gate.open()
@@ -181,7 +181,7 @@ async def test_a_dropped_word_to_close_a_socket_is_said_again(
         gate = Gate(system.server("SOCK001"), monkeypatch)
         await bus.publish(nobodys_close())
         await gate.reached.wait()
-        await bus.publish_surely([nobodys_close() for _ in range(1200)])
+        await bus.publish_until_stored([nobodys_close() for _ in range(1200)])
         old, new, current = await replaced_unheard(system)
         gate.open()
         assert await old.closed() == 4503

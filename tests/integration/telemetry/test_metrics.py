@@ -13,7 +13,7 @@ from actors.runtime.actor.supervisor import ChildSpec, Supervisor
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.role.metrics_server import MetricsServer
-from actors.runtime.role.vitals import Vitals
+from actors.runtime.role.probes import Probes
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.state_manager.manager import StateManager
@@ -36,14 +36,14 @@ async def test_a_ping_on_a_connection_that_has_just_broken_is_an_engine_that_is_
     # As uvloop says it, before nats-py has noticed.
     broken = RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
     fail_pings(monkeypatch, bus, broken)
-    with pytest.raises(BrokerUnavailable):  # which the vitals count; anything else would end them
+    with pytest.raises(BrokerUnavailable):  # which the probes count; anything else would end them
         await bus.round_trip()
 
 
 async def test_a_role_says_what_it_lacks_and_is_alive_all_the_while(
     own_engines: tuple[NatsServer, RedisServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.runtime.role.vitals.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("actors.runtime.role.probes.PROBE_SECONDS", 0.2)
     nats, redis = own_engines
     supervisor = Supervisor("role")
     needing, degrading = (MetricsServer("role", "127.0.0.1", 0, needs_redis=needs) for needs in (True, False))
@@ -66,8 +66,8 @@ async def test_a_role_says_what_it_lacks_and_is_alive_all_the_while(
                 [] if server is needing else ["redis"]
             ))  # fmt: skip
         bus, store = await Bus.connect(nats.url, "role"), StateStore(redis.url)
-        vitals = Vitals(bus, store)
-        vitals.start()
+        probes = Probes(bus, store)
+        probes.start()
         for server in (needing, degrading):
             server.watch(bus, store)
             server.started = True
@@ -93,7 +93,7 @@ async def test_a_role_says_what_it_lacks_and_is_alive_all_the_while(
         assert sample("examwire_nats_reconnects_total") == reconnects + 1
         assert sample("examwire_engine_round_trip_seconds_count", engine="redis") > 0
         assert abs(sample("examwire_clock_offset_seconds")) < 0.5  # the same machine
-        await vitals.stop()
+        await probes.stop()
         for server in (needing, degrading):
             await server.stop()
             await server.stop()

@@ -19,7 +19,7 @@ from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.broker.stream_admin import StoredMessage
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.web_server.api.plan_log_cache import PlanMemory
+from actors.web_server.api.plan_log_cache import PlanLogCache
 from actors.web_server.pages import DIRECTORY, EMBEDDABLE, PAGES
 from actors.web_server.server import WebServer
 from protocol.broker import subjects
@@ -316,7 +316,7 @@ async def test_a_panel_after_the_other_reads_only_what_is_new(site: Site, monkey
 
     monkeypatch.setattr("actors.status_log.plan_log.read_stream", reading)
     now = [1000.0]
-    memory = PlanMemory(site.bus, clock=lambda: now[0])
+    memory = PlanLogCache(site.bus, clock=lambda: now[0])
 
     async def told(plan_id: str, *examinee_ids: str) -> int:
         """Their losses, in one message; its place in the log."""
@@ -337,6 +337,6 @@ async def test_a_panel_after_the_other_reads_only_what_is_new(site: Site, monkey
     await memory.entries("P002", "E001")  # nobody looks at the other plan any more
     await memory.entries("P001", "E001")
     assert reads[3:] == [1, 1]
-    small = PlanMemory(site.bus, most_bytes=1)
+    small = PlanLogCache(site.bus, most_bytes=1)
     assert len(await small.entries("P001", "E002")) == 2  # too much to be kept, and read all the same
     assert small.size == 0

@@ -113,7 +113,7 @@ async def test_an_error_of_ours_is_a_problem_document_that_tells_nothing_and_is_
     def broken(*_arguments: object) -> bytes:
         raise RuntimeError("something about our insides")
 
-    monkeypatch.setattr(site.server.captures, "read", broken)
+    monkeypatch.setattr(site.server.pictures, "read", broken)
     response = await site.get()
     assert (response.status_code, problem(response)["code"]) == (500, "INTERNAL_ERROR")
     assert "insides" not in response.text

@@ -51,7 +51,7 @@ class Broker(Bus):
         await pause()
         return []
 
-    async def publish_together(self, messages: Sequence[Outgoing]) -> None:
+    async def publish_in_batches(self, messages: Sequence[Outgoing]) -> None:
         await self.send(messages)
 
     def publish_now(self, message: Outgoing) -> None:

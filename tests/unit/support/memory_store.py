@@ -7,8 +7,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.runtime.store.state_mark import Mark, StateMark
 from actors.runtime.store.state_store import StateStore
-from actors.runtime.store.whole_mark import Mark, StateMark
 from protocol.errors import StateDamaged, StateLost
 from protocol.records.writes import Index, RecordWrite, Replacement, SocketWrite, StoredRecord
 

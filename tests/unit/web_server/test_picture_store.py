@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from actors.web_server.pictures import store as captures
-from actors.web_server.pictures.directory_store import DirectoryCaptures
+from actors.web_server.pictures.directory_store import DirectoryPictureStore
 from actors.web_server.pictures.incoming import StoreFailed
 
 MAX_PIXELS = 1_000_000
@@ -39,13 +39,13 @@ def files_in(directory: Path) -> list[str]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[DirectoryCaptures]:
-    store = DirectoryCaptures(tmp_path / "captures")
+def store(tmp_path: Path) -> Iterator[DirectoryPictureStore]:
+    store = DirectoryPictureStore(tmp_path / "captures")
     yield store
     store.close()
 
 
-async def keep(store: DirectoryCaptures, content: bytes) -> str:
+async def keep(store: DirectoryPictureStore, content: bytes) -> str:
     incoming = await store.begin("P001", "E001")
     incoming.write(content)
     await store.commit(incoming)
@@ -53,7 +53,7 @@ async def keep(store: DirectoryCaptures, content: bytes) -> str:
     return incoming.capture_id
 
 
-async def test_a_picture_has_its_own_name_and_the_last_one_that_of_the_document(store: DirectoryCaptures) -> None:
+async def test_a_picture_has_its_own_name_and_the_last_one_that_of_the_document(store: DirectoryPictureStore) -> None:
     first, second = await keep(store, jpeg("navy")), await keep(store, jpeg("red"))
     directory = store.directory / "P001" / "E001"
     assert files_in(directory) == sorted([f"{first}.jpg", f"{second}.jpg", "sync_cap.jpg"])
@@ -62,7 +62,7 @@ async def test_a_picture_has_its_own_name_and_the_last_one_that_of_the_document(
 
 @pytest.mark.parametrize("step", ["fsync", "replace", "link"])
 async def test_a_disk_that_fails_at_the_last_moment_leaves_the_earlier_picture(
-    step: str, store: DirectoryCaptures, monkeypatch: pytest.MonkeyPatch
+    step: str, store: DirectoryPictureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -83,7 +83,7 @@ async def test_a_disk_that_fails_at_the_last_moment_leaves_the_earlier_picture(
 
 
 async def test_the_file_and_the_directories_above_it_are_synced(
-    store: DirectoryCaptures, monkeypatch: pytest.MonkeyPatch
+    store: DirectoryPictureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
     really = os.fsync
@@ -99,20 +99,20 @@ async def test_the_file_and_the_directories_above_it_are_synced(
     assert synced[1:] == [str(above / "P001" / "E001"), str(above / "P001"), str(above)]
 
 
-async def test_a_directory_that_cannot_be_made_is_a_store_that_failed(store: DirectoryCaptures) -> None:
+async def test_a_directory_that_cannot_be_made_is_a_store_that_failed(store: DirectoryPictureStore) -> None:
     store.directory.mkdir()
     (store.directory / "P001").write_text("in the way")
     with pytest.raises(StoreFailed):
         await store.begin("P001", "E001")
 
 
-async def test_a_capture_that_cannot_be_read_is_not_taken_for_none(store: DirectoryCaptures) -> None:
+async def test_a_capture_that_cannot_be_read_is_not_taken_for_none(store: DirectoryPictureStore) -> None:
     (store.directory / "P001" / "E001" / "sync_cap.jpg").mkdir(parents=True)
     with pytest.raises(StoreFailed):
         await store.read("P001", "E001", None)
 
 
-async def test_a_captureid_from_elsewhere_never_names_another_file(store: DirectoryCaptures) -> None:
+async def test_a_captureid_from_elsewhere_never_names_another_file(store: DirectoryPictureStore) -> None:
     kept = await keep(store, jpeg())
     (store.directory / "secret.jpg").write_text("not yours")
     assert await store.read("P001", "E001", "../../secret") == jpeg(), "no captureId: the last picture"
@@ -120,7 +120,7 @@ async def test_a_captureid_from_elsewhere_never_names_another_file(store: Direct
 
 
 async def test_a_picture_that_was_stored_again_while_the_sweep_looked_stays(
-    store: DirectoryCaptures, monkeypatch: pytest.MonkeyPatch
+    store: DirectoryPictureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, other = await keep(store, jpeg("navy")), await keep(store, jpeg("red"))
     directory = store.directory / "P001" / "E001"
@@ -143,7 +143,7 @@ async def test_a_picture_that_was_stored_again_while_the_sweep_looked_stays(
 @pytest.mark.parametrize("ahead", [90.0, -7200.0])
 async def test_a_pictures_age_goes_by_the_clock_that_the_store_is_given(tmp_path: Path, ahead: float) -> None:
     now = time.time() + ahead
-    store = DirectoryCaptures(tmp_path / "captures", lambda: now)
+    store = DirectoryPictureStore(tmp_path / "captures", lambda: now)
     incoming = await store.begin("P001", "E001")
     content = jpeg()
     for part in (content[:100], content[100:]):

@@ -123,7 +123,7 @@ class PullConsumer:
         self._wake.set()
 
     async def _batches(self) -> AsyncGenerator[list[Delivery], None]:
-        with self._bus.refusals.told(self._next, self._refused):
+        with self._bus.refusals.watch(self._next, self._refused):
             async for batch in self._pulled():
                 yield batch
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic_core
 
-from actors.runtime.broker.nats_client import looked_at
+from actors.runtime.broker.nats_client import retrieve_exception
 from actors.runtime.broker.stream_admin import StoredMessage
 from protocol.errors import BrokerUnavailable, NotPermitted
 from protocol.times import parse_time
@@ -66,7 +66,7 @@ async def read_stream(
 async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[StoredMessage]:
     found: list[StoredMessage] = []
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    end.add_done_callback(looked_at)
+    end.add_done_callback(retrieve_exception)
 
     async def collect(msg: Msg) -> None:
         headers = msg.headers or {}
@@ -97,7 +97,7 @@ async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[Store
     inbox = bus.new_inbox()
     sub = await bus.subscribe(inbox, collect)
     try:
-        with bus.refusals.told(subject, refused):
+        with bus.refusals.watch(subject, refused):
             await bus.publish_core(subject, pydantic_core.to_json(body), reply=inbox)
             heard = -1
             while not end.done():

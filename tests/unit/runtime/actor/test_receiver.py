@@ -71,7 +71,7 @@ class MemoryBus(Bus):
     async def remove_service(self, service: object) -> None:
         self.diary.append("withdrawn")
 
-    async def publish_surely(self, messages: Sequence[Outgoing]) -> list[PubAck]:
+    async def publish_until_stored(self, messages: Sequence[Outgoing]) -> list[PubAck]:
         self.published += messages
         return [PubAck("DEADLETTER", 1) for _ in messages]
 

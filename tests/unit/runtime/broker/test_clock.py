@@ -133,10 +133,10 @@ OWN_CLOCK = {
     "actors/runtime/actor/service.py": "since when this process's actors run, and when they failed last",
     "actors/runtime/broker/clock.py": "what the broker's is compared with",
     "actors/runtime/actor/process_facts.py": "what the doctor compares",
-    "actors/runtime/store/whole_mark.py": "a note for people in Redis",
+    "actors/runtime/store/state_mark.py": "a note for people in Redis",
     "actors/runtime/actor/tail.py": "what a tailed actor's own log would say",
     "actors/runtime/config/tokens.py": "the issuer's clock is a third one: both are asked",
-    "actors/runtime/role/vitals.py": "what Redis' clock is compared with",
+    "actors/runtime/role/probes.py": "what Redis' clock is compared with",
     "actors/client/connection.py": "an HTTP date of a proxy, as seconds from now",
 }
 """Where a process may ask its own clock, and why; everything else goes by the broker's (`bus.clock`)."""

@@ -122,9 +122,9 @@ def test_a_refusal_reaches_those_who_wait_for_that_subject_and_nobody_else() -> 
     refusals = Refusals("SOCK001", "socket-server-SOCK001", "_INBOX_socket-server-SOCK001")
     mine: list[NotPermitted] = []
     others: list[NotPermitted] = []
-    with refusals.told("status.server.SOCK002", mine.append), refusals.told("status.server.SOCK003", others.append):
-        assert refusals.heard(violation("publish", "status.server.SOCK002")) == "status.server.sock002"
-    refusals.heard(violation("publish", "status.server.SOCK002"))
+    with refusals.watch("status.server.SOCK002", mine.append), refusals.watch("status.server.SOCK003", others.append):
+        assert refusals.report(violation("publish", "status.server.SOCK002")) == "status.server.sock002"
+    refusals.report(violation("publish", "status.server.SOCK002"))
     assert len(mine) == 1
     assert "'socket-server-SOCK001' publish to status.server.SOCK002" in str(mine[0])
     assert others == []
@@ -134,8 +134,8 @@ def test_a_refusal_reaches_those_who_wait_for_that_subject_and_nobody_else() -> 
 def test_an_inbox_that_is_refused_fails_everything_until_the_next_connection() -> None:
     refusals = Refusals("cli", "operator", "_INBOX_operator")
     told: list[NotPermitted] = []
-    with refusals.told("$JS.API.INFO", told.append):
-        refusals.heard(violation("subscription", "_INBOX_operator.abc.*"))
+    with refusals.watch("$JS.API.INFO", told.append):
+        refusals.report(violation("subscription", "_INBOX_operator.abc.*"))
     assert told
     assert refusals.lasting is not None
     refusals.forget()
@@ -144,6 +144,6 @@ def test_an_inbox_that_is_refused_fails_everything_until_the_next_connection() -
 
 def test_what_is_no_refusal_is_none() -> None:
     refusals = Refusals("cli", None, "_INBOX")
-    assert refusals.heard(Exception("nats: stale connection")) is None
-    assert refusals.heard(violation("subscription", "session.p001.e001")) is None
+    assert refusals.report(Exception("nats: stale connection")) is None
+    assert refusals.report(violation("subscription", "session.p001.e001")) is None
     assert refusals.lasting is None

@@ -47,7 +47,7 @@ class Broker:
                 raise failure
         return [message for message, failure in zip(sent.messages, failures, strict=True) if failure is not None]
 
-    async def publish_surely(self, messages: Sequence[Outgoing]) -> list[PubAck]:
+    async def publish_until_stored(self, messages: Sequence[Outgoing]) -> list[PubAck]:
         assert self.up
         self.stored += [message.subject for message in messages]
         return []

@@ -19,7 +19,7 @@ from websockets.frames import Frame, Opcode
 from actors.runtime.config import masking
 from actors.runtime.config.masking import hide, masked
 from actors.runtime.config.settings import load_settings, token_secret
-from actors.runtime.telemetry.logs import JsonFormatter, Tally, TextFormatter
+from actors.runtime.telemetry.logs import JsonFormatter, LogSummary, TextFormatter
 
 TOKEN = jwt.encode({"sub": "E001", "role": "examinee", "plan": "P001", "exp": 2_000_000_000}, "k" * 32)
 SPACED = "ewogICJhbGciOiAiSFMyNTYiCn0." + TOKEN.partition(".")[2]  # another library's JSON, with spaces
@@ -170,7 +170,7 @@ def test_a_process_that_dies_of_an_error_masks_it() -> None:
 async def test_a_tally_is_one_line_for_thousands(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     logger, stream, handler = log
     handler.setFormatter(TextFormatter("socket-server", "SOCK001"))
-    tally = Tally(logger, "socket.SOCK001", server="SOCK001")
+    tally = LogSummary(logger, "socket.SOCK001", server="SOCK001")
     for number in range(4000):
         tally.count("ended", "PING_TIMEOUT" if number % 500 == 0 else "SOCKET_CLOSED")
         tally.count("let in")

@@ -16,7 +16,7 @@ import actors.web_server.metrics
 from actors.runtime.actor.actor import Actor, on
 from actors.runtime.actor.registry import ACTORS, ActorRegistry
 from actors.runtime.actor.supervisor import ChildSpec, Intensity, Supervisor
-from actors.runtime.role.vitals import _lag
+from actors.runtime.role.probes import _lag
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.sessions.metrics import count_close, observe_told
 from actors.state_manager.metrics import count_told

@@ -21,7 +21,7 @@ from actors.runtime.telemetry.metrics import (
 )
 from protocol.errors import BrokerUnavailable, StateDamaged, StateUnavailable
 
-log = logging.getLogger("examwire.vitals")
+log = logging.getLogger("examwire.probes")
 
 TICK_SECONDS = 0.1
 WINDOW_SECONDS = 60.0
@@ -29,7 +29,7 @@ PROBE_SECONDS = 3.0
 STOP_SECONDS = 2.0
 
 
-class Vitals:
+class Probes:
     """Measures from `start` to `stop`."""
 
     def __init__(self, bus: Bus, store: StateStore) -> None:
@@ -43,7 +43,7 @@ class Vitals:
         self._bus.on_reconnected.append(self._reconnected)
         probes = (("lag", _lag()), ("nats", self._nats()), ("redis", self._redis()), ("clock", self._clock()))
         for name, work in probes:
-            task = loop.create_task(work, name=f"vitals:{name}")
+            task = loop.create_task(work, name=f"probes:{name}")
             task.add_done_callback(_ended)
             self._tasks.append(task)
 
