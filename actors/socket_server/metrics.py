@@ -46,7 +46,7 @@ class _SocketServers(Collector):
         not_current = GaugeMetricFamily(
             "examwire_socket_plans_not_current", "Plans with clients here of which they see an older state"
         )
-        details = [server.details() for server in ACTORS.living("socket-server")]
+        details = [server.details() for server in ACTORS.running("socket-server")]
         sockets.add_metric([], sum(one["sockets"] for one in details))
         sessions.add_metric(["examinee"], sum(one["examinees"] for one in details))
         sessions.add_metric(["proctor"], sum(one["proctors"] for one in details))

@@ -107,7 +107,7 @@ class _StateManagers(Collector):
             "Whether the state manager stands still: redis, until it answers; state, until it is brought up to the log",
             labels=["reason"],
         )
-        details = [manager.details() for manager in ACTORS.living("state-manager")]
+        details = [manager.details() for manager in ACTORS.running("state-manager")]
         for reason in ("redis", "state"):
             waiting.add_metric([reason], max((one["waitingFor"] == reason for one in details), default=0))
         yield waiting

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.runtime.actor.ending import end_tasks
+from actors.runtime.actor.cancellation import cancel_tasks
 from actors.runtime.actor.supervisor import Intensity, Restarts
 from cli.local.processes import GOOD_END, SUPERSEDED_END, Child
 from protocol.errors import RoleFailed, RoleSuperseded
@@ -113,7 +113,7 @@ class ProcessSupervisor:
 
     async def stop(self, *order: Sequence[Child]) -> None:
         """Stop keeping, and stop the children group after group, those of a group together. Harmless when repeated."""
-        await end_tasks(self._keeping.values(), END_SECONDS)
+        await cancel_tasks(self._keeping.values(), END_SECONDS)
         for group in order:
             await _all(child.stop() for child in group)
         if not self._gave_up.done():

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from actors.runtime.actor.ending import end_tasks
+from actors.runtime.actor.cancellation import cancel_tasks
 from actors.runtime.actor.supervisor import Intensity
 from actors.runtime.config.settings import (
     Settings,
@@ -150,7 +150,7 @@ class LocalSystem:
             if working.done():
                 await working
         finally:
-            await end_tasks([stopping, working], END_SECONDS)
+            await cancel_tasks([stopping, working], END_SECONDS)
             self._remove_files()
             await keeper.stop(*self._stop_order(keeper))
             claim.release()

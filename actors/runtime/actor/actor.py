@@ -215,7 +215,7 @@ class Actor(Service):
     def _drain(self) -> None:
         while len(self.mailbox) and not self._stopping:
             envelope = self.mailbox.get_nowait()
-            if self.tap is not None:
+            if self.tail is not None:
                 envelope.began = time.perf_counter()
             method, takes_delivery = self._handlers[type(envelope.message)]
             try:
@@ -253,9 +253,9 @@ class Actor(Service):
 
     def _settle(self, envelope: _Envelope, value: Any) -> None:
         message = envelope.message
-        self.handled += message.count if isinstance(message, Batch) else 1
-        if self.tap is not None:
-            self.tap.handled(message, envelope.began)
+        self.handled += self.count_of(message)
+        if self.tail is not None:
+            self.tail.handled(message, envelope.began)
         if envelope.reply is not None and not envelope.reply.done():
             envelope.reply.set_result(value)
 
@@ -268,8 +268,12 @@ class Actor(Service):
 
     def show(self, message: object, error: Exception, began: float | None = None) -> None:
         """Show a message that failed to those who tail the actor. `began`: `time.perf_counter()`, by default now."""
-        if self.tap is not None:
-            self.tap.handled(message, time.perf_counter() if began is None else began, error)
+        if self.tail is not None:
+            self.tail.handled(message, time.perf_counter() if began is None else began, error)
+
+    def count_of(self, message: Any) -> int:
+        """Return how many messages `message` counts as, after it was handled: a batch counts as its messages."""
+        return message.count if isinstance(message, Batch) else 1
 
     # -- inspection ----------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A bounded mailbox with statistics."""
+"""The mailbox of an actor: bounded, first in, first out, with statistics."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 class MailboxFull(ExamwireError):
-    """The mailbox holds as many messages as it may; the sender decides whether to wait, drop or give up."""
+    """The mailbox is full. The sender decides whether to wait, to drop the message or to close the receiver."""
 
 
 @dataclass(frozen=True, slots=True)
 class MailboxStatistics:
-    """`depth`: waiting now. `peak`: the most that ever waited. `refused`: puts that found it full."""
+    """`depth`: messages that wait now. `peak`: the largest depth so far. `refused`: messages that found it full."""
 
     capacity: int
     depth: int
@@ -28,13 +28,18 @@ class MailboxStatistics:
 
 
 class Mailbox(Generic[T]):
-    """First in, first out, never more than `capacity`."""
+    """Holds at most `capacity` items, first in, first out.
+
+    mailbox = Mailbox[str](capacity=4)
+    mailbox.put_nowait("hello")
+    mailbox.get_nowait()
+    """
 
     __slots__ = ("_items", "_room", "capacity", "peak", "received", "refused")
 
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
-            raise ValueError("a mailbox holds at least one message")
+            raise ValueError("the capacity of a mailbox is at least one")
         self.capacity = capacity
         self._items: deque[T] = deque()
         self._room: asyncio.Event | None = None
@@ -44,7 +49,7 @@ class Mailbox(Generic[T]):
         return len(self._items)
 
     def put_nowait(self, item: T) -> None:
-        """Add `item`, or raise `MailboxFull`."""
+        """Add `item`. Raises `MailboxFull`."""
         if len(self._items) >= self.capacity:
             self.refused += 1
             raise MailboxFull(f"the mailbox holds {self.capacity} messages already")
@@ -53,7 +58,7 @@ class Mailbox(Generic[T]):
         self.peak = max(self.peak, len(self._items))
 
     async def wait_for_room(self) -> None:
-        """Return when `put_nowait` would succeed."""
+        """Wait until `put_nowait` would succeed."""
         while len(self._items) >= self.capacity:
             if self._room is None:
                 self._room = asyncio.Event()
@@ -68,7 +73,7 @@ class Mailbox(Generic[T]):
         return item
 
     def drain(self) -> list[T]:
-        """Take everything."""
+        """Take all items."""
         items = list(self._items)
         self._items.clear()
         if self._room is not None:

@@ -1,4 +1,7 @@
-"""An actor's presence on the bus: a NATS micro service that answers an inspection and does what an operator asks."""
+"""The NATS micro service of an actor: it lists the actor, answers inspections and takes requests of operators.
+
+`nats service ls` shows it. The runtime announces one for each `Service` that has a bus.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,18 @@ from protocol.messages.operator_requests import REQUESTS, Done, Drain, Kick, Sto
 if TYPE_CHECKING:
     from actors.runtime.actor.service import Service
 
-log = logging.getLogger("examwire.presence")
+log = logging.getLogger("examwire.micro_service")
 
 STOP_AFTER_SECONDS = 0.1  # the answer goes out first
 
 
 class MicroService:
-    """Announces one actor, answers its inspections, and passes on what operators ask of it."""
+    """Announces one actor, answers its inspections, and passes on what operators ask of it.
+
+    micro_service = MicroService(bus, actor)
+    await micro_service.announce()
+    await micro_service.withdraw()
+    """
 
     def __init__(self, bus: Bus, actor: Service) -> None:
         self._bus = bus
@@ -57,23 +65,23 @@ class MicroService:
         )
 
     async def withdraw(self) -> None:
-        """Be listed no more. Harmless when repeated or cut off."""
+        """Take the actor off the list. Harmless when repeated, or when NATS is away."""
         service, self._service = self._service, None
-        tap = self._actor.tap
+        feed = self._actor.tail
         for task in self._tails:
             task.cancel()
         if service is None:
             return
         try:
             async with asyncio.timeout(2):
-                if tap is not None:
-                    await tap.flush()  # what it has failed with, if it has
+                if feed is not None:
+                    await feed.flush()  # show the failure that made it stop, if there was one
                 await self._bus.remove_service(service)
         except TimeoutError:
-            log.debug("%s: left without a word: NATS is away", self._actor.address)
+            log.debug("%s: not taken off the list: NATS is away", self._actor.address)
 
     def _safe(self, respond: Respond) -> Respond:
-        """Whatever is asked, the asker gets an answer and the actor goes on."""
+        """Wrap an endpoint: an error is answered as an error frame, and the actor goes on."""
 
         async def answer(payload: bytes) -> bytes:
             try:
@@ -107,18 +115,18 @@ class MicroService:
         if actor is None:
             detail = f"{self._actor.address} holds no {request.session}"
             raise ProtocolError(ErrorCode.NOT_FOUND, detail, "data.session")
-        tap = actor.tap or TailFeed(actor.address, self._bus.publish_core)
-        tap.watch(request)
-        if actor.tap is None:
+        feed = actor.tail or TailFeed(actor.address, self._bus.publish_core)
+        feed.watch(request)
+        if actor.tail is None:
             log.info("%s: an operator tails %s", self._actor.address, actor.address)
-            actor.tap = tap
-            task = asyncio.get_running_loop().create_task(self._run(actor, tap), name=f"{actor.address}:tap")
+            actor.tail = feed
+            task = asyncio.get_running_loop().create_task(self._run(actor, feed), name=f"{actor.address}:tail")
             self._tails.add(task)
             task.add_done_callback(self._tails.discard)
         return Done(text=f"{actor.address} is tailed", details={"kind": actor.kind, "handled": actor.handled})
 
-    async def _run(self, actor: Service, tap: TailFeed) -> None:
+    async def _run(self, actor: Service, feed: TailFeed) -> None:
         try:
-            await tap.run()
+            await feed.run()
         finally:
-            actor.tap = None
+            actor.tail = None

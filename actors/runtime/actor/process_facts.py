@@ -1,4 +1,4 @@
-"""What a process tells about itself besides its actors: version, clock, file descriptors, memory, where it listens."""
+"""Facts of this process: version, clock, file descriptors, memory, and the addresses where it listens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protocol.times import format_time
 
 
 def process_facts() -> ProcessFacts:
-    """About this process, now. Takes a millisecond or two with ten thousand sockets."""
+    """Measure this process. Takes one or two milliseconds with ten thousand sockets."""
     process = psutil.Process()
     return ProcessFacts(
         host=socket.gethostname(),
@@ -27,23 +27,23 @@ def process_facts() -> ProcessFacts:
         fd_limit=fd_limit(),
         memory_bytes=process.memory_info().rss,
         listens=dict(listening),
-        time=format_time(time.time()),  # last: what comes before takes time
+        time=format_time(time.time()),  # last: the measurements above take time
     )
 
 
 async def answer_process_facts(_request: bytes) -> bytes:
-    """For `Presence`: every actor of a process answers the same."""
+    """Answer a request for the facts of this process; every actor of it answers the same."""
     return process_facts().model_dump_json(by_alias=True).encode()
 
 
 def fd_limit() -> int:
-    """How many files and sockets this process may have open."""
+    """Return how many files and sockets this process may have open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else os.sysconf("SC_OPEN_MAX")
 
 
 def raise_fd_limit() -> None:
-    """Allow this process as many files and sockets as it may allow itself: a connection is a file."""
+    """Raise the limit of open files to the hard limit: each connection needs one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # some kernels have no limit, but a highest value
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,6 +1,6 @@
-"""The actors that live in this process, by kind: what Prometheus is told of them is counted when it asks.
+"""The registry of actors: all that run in this process, by kind, for the metrics of Prometheus.
 
-Ten thousand sessions cost nothing while nobody asks, and are one series, not ten thousand.
+Metrics are added up at each scrape, so ten thousand sessions cost nothing between scrapes and are one series.
 """
 
 from __future__ import annotations
@@ -20,34 +20,39 @@ if TYPE_CHECKING:
 
 
 class ActorRegistry(Collector):
-    """`arrive` and `leave` are called by every actor at its start and its stop."""
+    """Counts actors and their messages by kind. An actor adds itself at its start, and removes itself at its stop.
+
+    ACTORS.add(actor)
+    ACTORS.running("examinee-session")
+    ACTORS.remove(actor)
+    """
 
     def __init__(self) -> None:
-        self._living: dict[str, WeakSet[Service]] = {}
+        self._running: dict[str, WeakSet[Service]] = {}
         self._handled_before: dict[str, int] = {}
 
-    def arrive(self, actor: Service) -> None:
-        """It has started."""
-        living = self._living.get(actor.kind)
-        if living is None:
-            living = self._living[actor.kind] = WeakSet()
-            for trouble in (FAILURES, RESTARTS):
-                trouble.labels(actor.kind)  # at 0: a counter that begins with 1 has not increased
-        living.add(actor)
+    def add(self, actor: Service) -> None:
+        """Add an actor that has started."""
+        running = self._running.get(actor.kind)
+        if running is None:
+            running = self._running[actor.kind] = WeakSet()
+            for counter in (FAILURES, RESTARTS):
+                counter.labels(actor.kind)  # start at 0: for Prometheus a counter that appears as 1 has not increased
+        running.add(actor)
 
-    def leave(self, actor: Service) -> None:
-        """It has stopped; what it handled still counts. Harmless when it never arrived."""
-        living = self._living.get(actor.kind)
-        if living is not None and actor in living:
-            living.remove(actor)
+    def remove(self, actor: Service) -> None:
+        """Remove an actor that has stopped; the messages that it handled still count. Harmless if it was not added."""
+        running = self._running.get(actor.kind)
+        if running is not None and actor in running:
+            running.remove(actor)
             self._handled_before[actor.kind] = self._handled_before.get(actor.kind, 0) + actor.handled
 
-    def living(self, kind: str) -> list[Service]:
-        """The actors of a kind."""
-        return list(self._living.get(kind, ()))
+    def running(self, kind: str) -> list[Service]:
+        """Return the running actors of a kind."""
+        return list(self._running.get(kind, ()))
 
     def collect(self) -> Iterator[Metric]:
-        """One pass over all actors; about 0.25 µs each."""
+        """Add up all actors; takes about 0.25 µs for each."""
         actors = GaugeMetricFamily("examwire_actors", "Actors that run in this process", labels=["kind"])
         handled = CounterMetricFamily(
             "examwire_actor_handled_messages", "Messages that handlers have dealt with", labels=["kind"]
@@ -58,14 +63,14 @@ class ActorRegistry(Collector):
         deepest = GaugeMetricFamily(
             "examwire_actor_mailbox_fill_ratio", "How full the fullest mailbox of a kind is, 0 to 1", labels=["kind"]
         )
-        for kind, living in self._living.items():
+        for kind, running in self._running.items():
             total, depth, fullest = self._handled_before.get(kind, 0), 0, 0.0
-            for actor in living:
+            for actor in running:
                 total += actor.handled
-                if actor.mailbox is not None and (held := len(actor.mailbox)):
-                    depth += held
-                    fullest = max(fullest, held / actor.mailbox.capacity)
-            actors.add_metric([kind], len(living))
+                if actor.mailbox is not None and (waits := len(actor.mailbox)):
+                    depth += waits
+                    fullest = max(fullest, waits / actor.mailbox.capacity)
+            actors.add_metric([kind], len(running))
             handled.add_metric([kind], total)
             waiting.add_metric([kind], depth)
             deepest.add_metric([kind], fullest)

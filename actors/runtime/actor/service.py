@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, ClassVar
 
-from actors.runtime.actor.ending import end_tasks
+from actors.runtime.actor.cancellation import cancel_tasks
 from actors.runtime.actor.mailbox import Mailbox, MailboxStatistics
 from actors.runtime.actor.micro_service import MicroService
 from actors.runtime.actor.registry import ACTORS
@@ -56,7 +56,7 @@ class Service:
     mailbox: Mailbox[Any] | None = None
     """Of an `Actor`."""
 
-    tap: TailFeed | None = None
+    tail: TailFeed | None = None
     """Set while an operator tails this service. While nobody does, a message costs one look at this attribute."""
 
     def __init__(self, address: str, bus: Bus | None = None) -> None:
@@ -119,7 +119,7 @@ class Service:
         await self.on_start()
         await self.announce_on_bus()
         self.started_at = time.time()
-        ACTORS.arrive(self)
+        ACTORS.add(self)
 
     async def announce_on_bus(self) -> None:
         """Announce it on the bus. `start` does so; `on_start` calls it where that has to happen earlier."""
@@ -131,10 +131,10 @@ class Service:
         if self._stopping:
             return
         self._stopping = True
-        ACTORS.leave(self)
+        ACTORS.remove(self)
         current = asyncio.current_task()
-        if not await end_tasks([task for task in self._tasks() if task is not current], STOP_SECONDS):
-            log.error("%s: a task of it goes on after a stop", self.address)
+        if not await cancel_tasks([task for task in self._tasks() if task is not current], STOP_SECONDS):
+            log.error("%s: a task still runs after the stop", self.address)
         self._stopped(current)
         try:
             await self.on_stop()
@@ -143,11 +143,11 @@ class Service:
                 await self._announcement.withdraw()
 
     def _tasks(self) -> list[asyncio.Task[None]]:
-        """The tasks that a stop cancels."""
+        """Return the tasks that `stop` cancels."""
         return list(self._loops or ())
 
     def _stopped(self, current: asyncio.Task[Any] | None) -> None:
-        """Called when the tasks have ended, before `on_stop`. `current`: the task that stops it."""
+        """Clean up after the tasks have ended, before `on_stop`. `current`: the task that called `stop`."""
 
     @property
     def running(self) -> bool:
@@ -187,8 +187,8 @@ class Service:
     def count_handled(self, message: object, began: float) -> None:
         """Count one message that did not go through a mailbox, and show it to tails. `began`: `time.perf_counter()`."""
         self.handled += 1
-        if self.tap is not None:
-            self.tap.handled(message, began)
+        if self.tail is not None:
+            self.tail.handled(message, began)
 
     def _details(self) -> dict[str, Any]:
         return self.details()

@@ -16,7 +16,7 @@ from protocol.broker.stream_codecs import Decode
 from protocol.errors import NotPermitted
 from protocol.messages.codec import Malformed, element_of
 
-log = logging.getLogger("examwire.subscriber")
+log = logging.getLogger("examwire.receiver")
 
 T = TypeVar("T")
 

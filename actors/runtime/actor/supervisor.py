@@ -1,4 +1,4 @@
-"""Supervision in the manner of Erlang/OTP: child specs, restart with backoff, intensity in a period, escalation."""
+"""Supervision as in Erlang/OTP: child specs, restarts with backoff, a limit of restarts in a period, escalation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Restart = Literal["permanent", "transient", "temporary"]
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec(Generic[S_co]):
-    """How to make an actor and when to make it again.
+    """How to make an actor, and when to restart it.
 
     permanent: always restarted. transient: restarted unless the error is a `RoleFailed`. temporary: never.
     """
@@ -36,7 +36,10 @@ class ChildSpec(Generic[S_co]):
 
 @dataclass(frozen=True, slots=True)
 class Intensity:
-    """More than `restarts` within `period` seconds is no passing trouble: the supervisor gives up."""
+    """The limit of restarts: with more than `restarts` within `period` seconds the supervisor gives up.
+
+    `backoff` is the wait before the first restart; it doubles up to `backoff_max` (seconds).
+    """
 
     restarts: int = 5
     period: float = 60.0
@@ -45,7 +48,7 @@ class Intensity:
 
 
 class Restarts:
-    """The latest restarts, held against an intensity; the wait before each doubles within a period."""
+    """Counts restarts within the period of an intensity. The wait before a restart doubles with each."""
 
     def __init__(self, intensity: Intensity) -> None:
         self._intensity = intensity
@@ -53,11 +56,11 @@ class Restarts:
 
     @property
     def recent(self) -> int:
-        """How many there were within the period."""
+        """How many restarts there were within the period."""
         return len(self._recent)
 
     def delay(self) -> float | None:
-        """Count one more: the seconds to wait before it; `None`: that is too many."""
+        """Count a restart and return the seconds to wait before it; `None` if there were too many."""
         now = time.monotonic()
         self._recent.append(now)
         while self._recent[0] < now - self._intensity.period:
@@ -68,9 +71,12 @@ class Restarts:
 
 
 class Supervisor:
-    """Starts children in order, stops them in reverse, restarts the one that failed and leaves its siblings alone.
+    """Starts children in order, stops them in reverse, and restarts a child that failed; the others go on.
 
-    `wait()` returns when `stop()` was called and raises `RoleFailed` when the intensity was exceeded.
+    supervisor = Supervisor("state-manager")
+    await supervisor.start_child(ChildSpec("lease-watch", lambda: LeaseWatch(settings, bus, store, "lw1")))
+    await supervisor.wait()  # raises `RoleFailed` when there were too many restarts
+    await supervisor.stop()
     """
 
     def __init__(self, name: str, intensity: Intensity | None = None) -> None:
@@ -86,12 +92,16 @@ class Supervisor:
         self._stopping = False
 
     async def start_child(self, spec: ChildSpec[S]) -> S:
-        """Start a child; an error in its start is the caller's (it is not restarted)."""
+        """Start a child. An error of its first start is raised here; there is no restart then."""
         actor = spec.factory()
-        before = self.children.get(spec.name)
-        if before is not None:  # it is told from its first inspection on what happened to the one before it
+        previous = self.children.get(spec.name)
+        if previous is not None:  # its first inspection already shows the failures of its predecessor
             actor.restarts = self._counts.get(spec.name, 0)
-            actor.failed, actor.last_error, actor.last_error_at = before.failed, before.last_error, before.last_error_at
+            actor.failed, actor.last_error, actor.last_error_at = (
+                previous.failed,
+                previous.last_error,
+                previous.last_error_at,
+            )
         self._specs[spec.name] = spec
         self.children[spec.name] = actor
         actor.end_role = self.end
@@ -101,7 +111,7 @@ class Supervisor:
     def _child_failed(self, spec: ChildSpec[Service], actor: Service, error: BaseException) -> None:
         if self._stopping or self.children.get(spec.name) is not actor or actor in self._failed:
             return
-        self._failed.add(actor)  # it keeps its place in the order until the next one takes it
+        self._failed.add(actor)  # it stays among the children until it is replaced: that keeps the order
         task = asyncio.get_running_loop().create_task(self._replace(spec, actor, error), name=f"restart:{spec.name}")
         self._restarting.add(task)
         task.add_done_callback(self._restarting.discard)
@@ -151,12 +161,12 @@ class Supervisor:
             self._ended.set_exception(error)
 
     def end(self) -> None:
-        """Have `wait()` return: somebody asked for a good end. The children go on until `stop()`."""
+        """Have `wait()` return, so that the process stops in good order. The children run until `stop()`."""
         if not self._ended.done():
             self._ended.set_result(None)
 
     async def wait(self) -> None:
-        """Until the supervisor is stopped or asked to end; raises what it gave up with."""
+        """Wait until the supervisor is stopped or asked to end. Raises the error with which it gave up."""
         await asyncio.shield(self._ended)
 
     async def stop(self) -> None:

@@ -1,8 +1,7 @@
-"""A tap: what an actor handles, shown to operators as it happens. An actor that nobody tails has none.
+"""Tails: the messages that an actor handles, sent to operators as they are handled.
 
-A tail is asked for (`protocol.messages.operator_requests.Tail`), renewed while somebody looks, and expires by itself.
-What is shown are
-the ids of a message, never what is in it: no token, no name, no picture.
+`examwire actors tail` asks for one (`protocol.messages.operator_requests.Tail`), renews it while it runs, and lets it
+expire. A tail shows the type and the ids of a message, never its content: no token, no name, no picture.
 """
 
 from __future__ import annotations
@@ -25,34 +24,43 @@ from protocol.messages.codec import encode_batches
 from protocol.messages.operator_requests import Handled, Tail
 from protocol.times import format_time
 
-log = logging.getLogger("examwire.tap")
+log = logging.getLogger("examwire.tail")
 
 FLUSH_SECONDS = 0.1
 MAX_TAILS = 8
-FIRST = 3  # of a batch, so many messages are named
-READ_BYTES = 64 * 1024  # of a batch, so much is looked into
+FIRST = 3
+"""How many messages of a batch are shown with their ids."""
+READ_BYTES = 64 * 1024
+"""How much of a batch is parsed to count its types."""
 
-_ABOUT = (
+_ID_FIELDS = (
     *("plan_id", "examinee_id", "socket_id", "server_id", "device_id", "proctor", "by", "version", "status", "reason"),
     *("attempt", "sessions", "method", "route"),
 )
-_ABOUT_ON_THE_WIRE = tuple((name, to_camel(name)) for name in _ABOUT)
+_WIRE_NAMES = tuple((name, to_camel(name)) for name in _ID_FIELDS)
 
 Send = Callable[[str, bytes], Awaitable[None]]
 
 
 @dataclass(slots=True)
 class _Tail:
+    """One operator's tail. `tokens`: how many messages may be shown now; `left_out`: how many were not."""
+
     inbox: str
     per_second: int
     until: float
-    room: float
+    tokens: float
     left_out: int = 0
     pending: list[Handled] = field(default_factory=list)
 
 
 class TailFeed:
-    """Shows what one actor handles to everybody who tails it. `run` ends with the last tail."""
+    """Shows the messages of one actor to everybody who tails it. `run` ends with the last tail.
+
+    actor.tail = TailFeed(actor.address, bus.publish_core)
+    actor.tail.watch(request)
+    await actor.tail.run()
+    """
 
     def __init__(self, address: str, send: Send) -> None:
         self.address = address
@@ -61,28 +69,28 @@ class TailFeed:
         self._since = time.perf_counter()
 
     def watch(self, tail: Tail) -> None:
-        """Begin a tail, or let it go on. Raises `ProtocolError` when too many look already."""
+        """Begin a tail, or extend it. Raises `ProtocolError` when the actor has `MAX_TAILS` already."""
         until = time.monotonic() + tail.seconds
-        known = self._tails.get(tail.inbox)
-        if known is not None:
-            known.until, known.per_second = until, tail.per_second
+        existing = self._tails.get(tail.inbox)
+        if existing is not None:
+            existing.until, existing.per_second = until, tail.per_second
             return
         if len(self._tails) >= MAX_TAILS:
             detail = f"{self.address} is tailed by {MAX_TAILS} already; try again later"
             raise ProtocolError(ErrorCode.UNAVAILABLE, detail)
-        self._tails[tail.inbox] = _Tail(tail.inbox, tail.per_second, until, float(tail.per_second))
+        self._tails[tail.inbox] = _Tail(tail.inbox, tail.per_second, until, tokens=float(tail.per_second))
 
     def handled(self, message: object, began: float, error: BaseException | None = None) -> None:
-        """A message has been handled. `began` by `time.perf_counter()`; 0: before this tap was there."""
+        """Show a message that has been handled. `began`: `time.perf_counter()`, or 0 if that was before this feed."""
         took = time.perf_counter() - max(began, self._since)
         shown: Handled | None = None
         for tail in self._tails.values():
-            if tail.room < 1:
+            if tail.tokens < 1:
                 tail.left_out += 1
                 continue
-            tail.room -= 1
+            tail.tokens -= 1
             if shown is None:
-                name, about = described(message)
+                name, about = describe(message)
                 shown = Handled(
                     address=self.address,
                     time=format_time(time.time()),
@@ -94,34 +102,34 @@ class TailFeed:
             tail.pending.append(shown)
 
     async def run(self) -> None:
-        """Send what was handled, a few times a second, until everybody has stopped looking."""
+        """Send the messages that were handled, ten times a second, until all tails have expired."""
         while self._tails:
             await asyncio.sleep(FLUSH_SECONDS)
             await self.flush()
             now = time.monotonic()
-            for tail in [one for one in self._tails.values() if one.until <= now]:
+            for tail in [tail for tail in self._tails.values() if tail.until <= now]:
                 del self._tails[tail.inbox]
 
     async def flush(self) -> None:
-        """Send what has come together since the last time."""
+        """Send the messages that were handled since the last flush."""
         for tail in list(self._tails.values()):
-            tail.room = min(float(tail.per_second), tail.room + tail.per_second * FLUSH_SECONDS)
+            tail.tokens = min(float(tail.per_second), tail.tokens + tail.per_second * FLUSH_SECONDS)
             if not tail.pending:
                 continue
             shown, tail.pending = tail.pending, []
-            if tail.left_out:
-                shown[-1] = shown[-1].model_copy(update={"left_out": tail.left_out})
-                tail.left_out = 0
+            left_out, tail.left_out = tail.left_out, 0
+            if left_out:
+                shown[-1] = shown[-1].model_copy(update={"left_out": left_out})
             try:
                 for payload in encode_batches(shown):
                     await self._send(tail.inbox, payload)
             except BrokerUnavailable as error:
-                tail.left_out += len(shown)
+                tail.left_out += left_out + len(shown)
                 log.debug("%s: a tail misses %d messages: %s", self.address, len(shown), error)
 
 
-def described(message: object) -> tuple[str, dict[str, Any]]:
-    """The name of what was handled, and whom or what it was about; of a batch the counts and the first few."""
+def describe(message: object) -> tuple[str, dict[str, Any]]:
+    """Return the name of a message and its ids; of a batch, the counts by type and the first few messages."""
     deliveries = getattr(message, "deliveries", None)
     if deliveries is not None:
         return _name(message), _batch(deliveries)
@@ -130,7 +138,7 @@ def described(message: object) -> tuple[str, dict[str, Any]]:
         (kind, *others), first = about["types"] or ["?"], about["first"]
         return (kind, first[0]["about"]) if not others and len(first) == about["messages"] == 1 else ("batch", about)
     about = {}
-    for name, wire in _ABOUT_ON_THE_WIRE:
+    for name, wire in _WIRE_NAMES:
         value = getattr(message, name, None)
         if value is not None:
             about[wire] = _short(value)
@@ -146,16 +154,16 @@ def _short(value: object) -> str | int | float:
 
 
 def _batch(deliveries: list[Any]) -> dict[str, Any]:
-    """What came from the broker: counts by type, the first few messages; into `notRead` deliveries it did not look."""
+    """Describe deliveries: counts by type, the first few messages. `notRead`: how many deliveries were not parsed."""
     types: Counter[str] = Counter()
     first: list[dict[str, Any]] = []
-    read = looked = 0
+    parsed_bytes = parsed_count = 0
     for delivery in deliveries:
-        if read >= READ_BYTES:
+        if parsed_bytes >= READ_BYTES:
             break
-        looked += 1
-        read += len(delivery.payload)
-        in_log = delivery.subject.startswith("status.")
+        parsed_count += 1
+        parsed_bytes += len(delivery.payload)
+        has_versions = delivery.subject.startswith("status.")
         try:
             parsed = pydantic_core.from_json(delivery.payload)
         except ValueError:
@@ -164,26 +172,26 @@ def _batch(deliveries: list[Any]) -> dict[str, Any]:
             kind, data = _element(element)
             types[kind] += 1
             if len(first) < FIRST:
-                about = {wire: _short(data[wire]) for _, wire in _ABOUT_ON_THE_WIRE if data.get(wire) is not None}
-                if in_log:
+                about = {wire: _short(data[wire]) for _, wire in _WIRE_NAMES if data.get(wire) is not None}
+                if has_versions:
                     about["version"] = version_of(delivery.sequence, index)
                 first.append({"type": kind, "about": about})
-    found: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "deliveries": len(deliveries),
         "messages": sum(types.values()),
         "types": dict(types),
         "first": first,
     }
-    if looked < len(deliveries):
-        found["notRead"] = len(deliveries) - looked
+    if parsed_count < len(deliveries):
+        summary["notRead"] = len(deliveries) - parsed_count
     redelivered = sum(delivery.attempt > 1 for delivery in deliveries)
     if redelivered:
-        found["redelivered"] = redelivered
-    return found
+        summary["redelivered"] = redelivered
+    return summary
 
 
 def _element(element: object) -> tuple[str, dict[str, Any]]:
-    """Type and data of a message that may be anything: it is shown as it came."""
+    """Return type and data of a parsed message, which need not be valid."""
     if not isinstance(element, dict):
         return "malformed", {}
     kind, data = element.get("type"), element.get("data")

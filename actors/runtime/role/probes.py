@@ -7,7 +7,7 @@ import logging
 import time
 from collections import deque
 
-from actors.runtime.actor.ending import end_tasks
+from actors.runtime.actor.cancellation import cancel_tasks
 from actors.runtime.broker.connection import Bus
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import (
@@ -49,7 +49,7 @@ class Probes:
 
     async def stop(self) -> None:
         """Harmless when repeated; takes some seconds at most."""
-        if not await end_tasks(self._tasks, STOP_SECONDS, again=0.1):
+        if not await cancel_tasks(self._tasks, STOP_SECONDS, repeat=0.1):
             log.error("a measurement does not end")
         self._tasks.clear()
         if self._reconnected in self._bus.on_reconnected:

@@ -14,7 +14,7 @@ from typing import Any
 
 import uvloop
 
-from actors.runtime.actor.ending import end_tasks
+from actors.runtime.actor.cancellation import cancel_tasks
 from actors.runtime.actor.process_facts import raise_fd_limit
 from actors.runtime.actor.service import Service
 from actors.runtime.actor.supervisor import ChildSpec, Supervisor
@@ -84,7 +84,7 @@ async def _run(
             await working
     finally:
         guard.start()
-        await end_tasks([working, stopping], WORK_SECONDS)
+        await cancel_tasks([working, stopping], WORK_SECONDS)
         if not await role.stop():
             code = 1
     return code

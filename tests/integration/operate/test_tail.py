@@ -24,7 +24,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 async def test_a_state_manager_is_tailed_batch_by_batch(invoke: Invoke, system: System) -> None:
     tailing = asyncio.create_task(invoke("actors", "tail", "state-manager.sm1", "--for", "2s", "-o", "json"))
-    await eventually(lambda: _tapped(system, "state-manager"), "a tap")
+    await eventually(lambda: _tailed(system, "state-manager"), "a tail")
     await system.examinee("E001")
     result = await tailing
     assert result.exit_code == 0
@@ -35,8 +35,8 @@ async def test_a_state_manager_is_tailed_batch_by_batch(invoke: Invoke, system: 
     assert all(one["took"] > 0 and one["message"] == "StatusBatch" for one in lines(result.stdout))
 
 
-async def _tapped(system: System, name: str) -> bool:
-    return system.actors[name].tap is not None
+async def _tailed(system: System, name: str) -> bool:
+    return system.actors[name].tail is not None
 
 
 async def test_sessions_are_tailed_through_their_server(invoke: Invoke, system: System) -> None:
@@ -46,7 +46,7 @@ async def test_sessions_are_tailed_through_their_server(invoke: Invoke, system: 
     session = next(iter(system.server("SOCK001")._clients.examinees.values()))
     # One after the other: a CliRunner takes the whole process's stdout.
     tailing = asyncio.create_task(invoke("actors", "tail", "session.P001.E001", "--for", "2s"))
-    await eventually(lambda: _is_tapped(session), "a tap")
+    await eventually(lambda: _is_tailed(session), "a tail")
     await examinee.say("mobile_sync_wait")
     await examinee.expect("mobile_sync_status")
     shown = await tailing
@@ -56,17 +56,17 @@ async def test_sessions_are_tailed_through_their_server(invoke: Invoke, system: 
 
     proctors = system.server("SOCK002")._clients.feeds["P001"].proctors
     tailing = asyncio.create_task(invoke("actors", "tail", address, "--for", "2s", "-o", "json"))
-    await eventually(lambda: _is_tapped(next(iter(proctors))), "a tap")
+    await eventually(lambda: _is_tailed(next(iter(proctors))), "a tail")
     await proctor.say("heartbeat")
     (shown_heartbeat,) = lines((await tailing).stdout)
     assert (shown_heartbeat["message"], shown_heartbeat["address"]) == ("heartbeat", address)
 
 
-async def _is_tapped(actor: Any) -> bool:
-    return actor.tap is not None
+async def _is_tailed(actor: Any) -> bool:
+    return actor.tail is not None
 
 
-async def test_watches_that_have_no_mailbox_are_tailed_as_well(invoke: Invoke, system: System) -> None:
+async def test_a_watch_is_tailed(invoke: Invoke, system: System) -> None:
     shown = lines((await invoke("actors", "tail", "lease-watch.lw1", "--for", "2s", "-o", "json")).stdout)
     assert {one["message"] for one in shown} == {"lease"}
     assert {one["about"]["serverId"] for one in shown} == {"SOCK001", "SOCK002"}
@@ -78,12 +78,12 @@ async def test_a_tail_ends_by_itself_when_nobody_looks_any_more(
     monkeypatch.setattr(actors_tail, "TAIL_SECONDS", 1.0)
     await invoke("actors", "tail", "SOCK001", "--for", "1s")
     server = system.server("SOCK001")
-    await eventually(lambda: _untapped(server), "no tap any more")
-    assert not [task for task in asyncio.all_tasks() if task.get_name().endswith(":tap")]
+    await eventually(lambda: _not_tailed(server), "no tail any more")
+    assert not [task for task in asyncio.all_tasks() if task.get_name().endswith(":tail")]
 
 
-async def _untapped(actor: Any) -> bool:
-    return actor.tap is None
+async def _not_tailed(actor: Any) -> bool:
+    return actor.tail is None
 
 
 async def test_an_examinee_is_followed_to_another_server(
@@ -93,13 +93,13 @@ async def test_an_examinee_is_followed_to_another_server(
     first = await system.examinee("E001")
     tailing = asyncio.create_task(invoke("actors", "tail", "session.P001.E001", "--for", "3s", "-o", "json"))
     session = next(iter(system.server("SOCK001")._clients.examinees.values()))
-    await eventually(lambda: _is_tapped(session), "a tap")
+    await eventually(lambda: _is_tailed(session), "a tail")
     await first.close()
     await system.status("E001", "DISCONNECTED")
     await eventually(lambda: _is_empty(system), "no session")
     second = await system.examinee("E001", "SOCK002", connection_no=2)
     session = next(iter(system.server("SOCK002")._clients.examinees.values()))
-    await eventually(lambda: _is_tapped(session), "a tap on the other server")
+    await eventually(lambda: _is_tailed(session), "a tail on the other server")
     await second.say("heartbeat")
     result = await tailing
     assert "heartbeat" in [one["message"] for one in lines(result.stdout)]
@@ -116,7 +116,7 @@ async def test_ctrl_c_ends_a_tail_and_an_unknown_address_is_exit_code_3(settings
         *command, "--nats-url", settings.nats_url, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout is not None
-    await eventually(lambda: _tapped(system, "SOCK001"), "a tap")
+    await eventually(lambda: _tailed(system, "SOCK001"), "a tail")
     async with asyncio.timeout(20):
         await system.examinee("E001")
         line = json.loads(await process.stdout.readline())

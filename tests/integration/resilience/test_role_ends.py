@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from actors.runtime.actor.actor import Actor
-from actors.runtime.actor.ending import end_tasks
+from actors.runtime.actor.cancellation import cancel_tasks
 from actors.runtime.actor.supervisor import ChildSpec, Supervisor
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
@@ -110,7 +110,7 @@ async def test_a_swallowed_cancellation_is_repeated() -> None:
 
     task = asyncio.create_task(swallowing())
     await asyncio.sleep(0)
-    assert await end_tasks([task], PATIENCE, again=0.01)
+    assert await cancel_tasks([task], PATIENCE, repeat=0.01)
     assert (task.cancelled(), swallowed) == (True, 3)
 
 
@@ -126,9 +126,9 @@ async def test_what_never_ends_is_given_up() -> None:
 
     task = asyncio.create_task(never())
     await asyncio.sleep(0)
-    assert not await end_tasks([task], 0.1, again=0.01)
+    assert not await cancel_tasks([task], 0.1, repeat=0.01)
     over = True
-    assert await end_tasks([task], PATIENCE)
+    assert await cancel_tasks([task], PATIENCE)
 
 
 @pytest.mark.parametrize("command", [("state-manager",), ("socket-server", "--server-id", "SOCK001")])

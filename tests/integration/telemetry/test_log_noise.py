@@ -18,7 +18,9 @@ from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.role.metrics_server import MetricsServer
 from actors.runtime.store.state_store import StateStore
+from actors.runtime.telemetry.metrics import REGISTRY
 from cli.local.engines import NatsServer, RedisServer
+from protocol.broker.streams import LEASE_WATCH
 from tests.integration.support.system import System, eventually
 
 
@@ -105,20 +107,25 @@ async def test_a_redis_that_is_away_is_named_once_by_those_who_wait_for_it(
         watch, lease = system.actors["reconnect-watch"], system.actors["lease-watch"]
         redis.stop()
 
+        def heartbeats_delivered() -> float:
+            return (
+                REGISTRY.get_sample_value("examwire_delivery_age_seconds_count", {"consumer": LEASE_WATCH.name}) or 0.0
+            )
+
         def of(logger: str) -> list[str]:
             return [one.getMessage() for one in caplog.records if one.name == logger and one.levelno >= logging.WARNING]
 
         async def all_wait() -> bool:
-            return bool(of("examwire.reconnect_watch") and [one for one in of("examwire.subscriber") if "later" in one])
+            return bool(of("examwire.reconnect_watch") and [one for one in of("examwire.receiver") if "later" in one])
 
         await eventually(all_wait, "they say so")
-        attempts, heartbeats = watch.handled, lease.handled
+        attempts, heartbeats = watch.handled, heartbeats_delivered()
 
         async def go_on() -> bool:
-            return watch.handled >= attempts + 10 and lease.handled >= heartbeats + 3
+            return watch.handled >= attempts + 10 and heartbeats_delivered() >= heartbeats + 3
 
         await eventually(go_on, "attempts and heartbeats go on")
         assert len(of("examwire.reconnect_watch")) == 1
-        assert len([one for one in of("examwire.subscriber") if lease.address in one]) == 1
+        assert len([one for one in of("examwire.receiver") if lease.address in one]) == 1
         redis.start()
         await system.status("E0", "DISCONNECTED")

@@ -85,7 +85,7 @@ def test_a_second_handler_for_a_type_fails_when_the_class_is_made() -> None:
             def second(self, message: Note) -> None: ...
 
 
-def test_an_annotation_that_says_something_else_fails_when_the_class_is_made() -> None:
+def test_a_handler_annotated_for_another_type_fails_when_the_class_is_made() -> None:
     with pytest.raises(TypeError, match="declared on Note, annotated"):
 
         class Other(Actor):
@@ -93,12 +93,18 @@ def test_an_annotation_that_says_something_else_fails_when_the_class_is_made() -
             def handle(self, message: Slow) -> None: ...
 
 
-def test_a_handler_that_does_not_take_one_message_fails_when_the_class_is_made() -> None:
+def test_a_handler_with_the_wrong_parameters_fails_when_the_class_is_made() -> None:
     with pytest.raises(TypeError, match="takes self and one message"):
 
         class Two(Actor):
             @on(Note)
             def handle(self, message: Note, delivery: Delivery, more: int) -> None: ...
+
+    with pytest.raises(TypeError, match="second parameter of a handler is the Delivery"):
+
+        class NoDelivery(Actor):
+            @on(Note)
+            def handle(self, message: Note, number: int) -> None: ...
 
     with pytest.raises(TypeError, match="takes self and one message"):
 
@@ -107,7 +113,7 @@ def test_a_handler_that_does_not_take_one_message_fails_when_the_class_is_made()
             def handle(self) -> None: ...
 
 
-async def test_a_subclass_inherits_handlers_and_may_declare_them_anew() -> None:
+async def test_a_subclass_inherits_handlers_and_may_override_them() -> None:
     class Junior(Clerk):
         @on(Note)
         def note_more(self, message: Note) -> str:
@@ -151,18 +157,18 @@ async def test_messages_are_handled_in_order_after_the_start() -> None:
 async def test_handlers_of_one_actor_never_overlap() -> None:
     clerk = Clerk()
     await clerk.start()
-    one, two = Slow("one"), Slow("two")
-    clerk.tell(one)
-    clerk.tell(two)
+    first, second = Slow("first"), Slow("second")
+    clerk.tell(first)
+    clerk.tell(second)
     clerk.tell(Note("after"))
-    await until(lambda: "one begins" in clerk.book)
-    two.go.set()
+    await until(lambda: "first begins" in clerk.book)
+    second.go.set()
     for _ in range(5):
         await asyncio.sleep(0)
-    assert clerk.book == ["start", "one begins"]
-    one.go.set()
+    assert clerk.book == ["start", "first begins"]
+    first.go.set()
     await until(lambda: "after" in clerk.book)
-    assert clerk.book == ["start", "one begins", "one ends", "two begins", "two ends", "after"]
+    assert clerk.book == ["start", "first begins", "first ends", "second begins", "second ends", "after"]
 
 
 async def test_a_full_mailbox_refuses_a_tell_and_makes_a_put_wait() -> None:
@@ -211,50 +217,50 @@ async def test_an_ask_has_a_deadline_and_the_actor_goes_on() -> None:
 # -- failures ---------------------------------------------------------------------------------------------
 
 
-async def test_a_failure_is_counted_kept_and_given_to_the_supervisor() -> None:
+async def test_a_failure_is_counted_and_reported_to_the_supervisor() -> None:
     clerk = Clerk()
-    told: list[tuple[Service, str]] = []
-    await clerk.start(lambda actor, error: told.append((actor, str(error))))
+    failures: list[tuple[Service, str]] = []
+    await clerk.start(lambda actor, error: failures.append((actor, str(error))))
     clerk.tell(Broken(ValueError))
-    await until(lambda: bool(told))
-    assert told == [(clerk, "it broke")]
+    await until(lambda: bool(failures))
+    assert failures == [(clerk, "it broke")]
     inspection = clerk.inspection()
     assert (inspection.handled, inspection.failed, inspection.last_error) == (0, 1, "ValueError: it broke")
 
 
 async def test_a_loop_that_raises_fails_its_actor() -> None:
     clerk = Clerk()
-    told: list[str] = []
-    await clerk.start(lambda _, error: told.append(str(error)))
+    failures: list[str] = []
+    await clerk.start(lambda _, error: failures.append(str(error)))
 
     async def loop() -> None:
         raise RuntimeError("the loop broke")
 
     clerk.spawn(loop(), "loop")
-    await until(lambda: bool(told))
-    assert told == ["the loop broke"]
+    await until(lambda: bool(failures))
+    assert failures == ["the loop broke"]
 
 
 async def test_a_loop_that_ends_is_no_failure() -> None:
     clerk = Clerk()
-    told: list[str] = []
-    await clerk.start(lambda _, error: told.append(str(error)))
+    failures: list[str] = []
+    await clerk.start(lambda _, error: failures.append(str(error)))
 
     async def loop() -> None:
         clerk.book.append("looped")
 
     await clerk.spawn(loop(), "loop")
     assert clerk.book[-1] == "looped"
-    assert (told, clerk.failed) == ([], 0)
+    assert (failures, clerk.failed) == ([], 0)
 
 
-async def test_a_handler_that_awaits_something_cancelled_fails_instead_of_falling_silent() -> None:
+async def test_a_handler_whose_awaitable_was_cancelled_fails_the_actor() -> None:
     clerk = Clerk()
-    told: list[BaseException] = []
-    await clerk.start(lambda _, error: told.append(error))
+    failures: list[BaseException] = []
+    await clerk.start(lambda _, error: failures.append(error))
     clerk.tell(Broken(asyncio.CancelledError))
     clerk.tell(Note("next"))
-    await until(lambda: bool(told) or "next" in clerk.book, 0.2)
+    await until(lambda: bool(failures) or "next" in clerk.book, 0.2)
 
 
 # -- the end ----------------------------------------------------------------------------------------------
@@ -296,13 +302,13 @@ async def test_stopping_twice_or_at_once_is_harmless() -> None:
 
 async def test_stopping_ends_the_loops() -> None:
     clerk = Clerk()
-    told: list[BaseException] = []
-    await clerk.start(lambda _, error: told.append(error))
+    failures: list[BaseException] = []
+    await clerk.start(lambda _, error: failures.append(error))
     forever = clerk.spawn(_forever(), "forever")
     await asyncio.sleep(0)
     await clerk.stop()
     assert forever.cancelled()
-    assert told == []
+    assert failures == []
 
 
 async def _forever() -> None:
@@ -323,7 +329,7 @@ async def test_an_actor_may_stop_itself() -> None:
     assert not leaver.running
 
 
-async def test_what_is_sent_after_the_end_is_refused() -> None:
+async def test_a_stopped_actor_refuses_messages() -> None:
     clerk = Clerk()
     await clerk.start()
     await clerk.stop()
@@ -335,7 +341,7 @@ async def test_what_is_sent_after_the_end_is_refused() -> None:
         await clerk.ask(Note())
 
 
-async def test_whoever_waits_for_room_learns_of_the_end() -> None:
+async def test_a_put_that_waits_for_room_fails_when_the_actor_stops() -> None:
     clerk = Clerk()
     await clerk.start()
     clerk.tell(Slow("s"))
@@ -352,7 +358,7 @@ async def test_whoever_waits_for_room_learns_of_the_end() -> None:
 # -- inspection -------------------------------------------------------------------------------------------
 
 
-async def test_an_inspection_says_what_it_is_and_how_it_is_doing() -> None:
+async def test_an_inspection_shows_state_counts_and_details() -> None:
     class Detailed(Clerk):
         def details(self) -> dict[str, Any]:
             return {"plans": 2}
@@ -377,6 +383,6 @@ async def test_an_inspection_says_what_it_is_and_how_it_is_doing() -> None:
     assert clerk.inspection().state == "stopping"
 
 
-async def test_actors_have_growing_serials_in_the_order_in_which_they_were_made() -> None:
+async def test_serials_grow_in_the_order_in_which_actors_are_made() -> None:
     serials = [Clerk().serial for _ in range(3)]
     assert serials == sorted(set(serials))

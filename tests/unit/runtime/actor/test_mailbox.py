@@ -25,7 +25,7 @@ def test_a_full_mailbox_refuses_and_loses_nothing() -> None:
     assert [mailbox.get_nowait(), mailbox.get_nowait()] == [1, 2]
 
 
-def test_statistics_tell_what_has_happened() -> None:
+def test_statistics_count_depth_peak_and_refusals() -> None:
     mailbox: Mailbox[int] = Mailbox(2)
     assert mailbox.statistics() == MailboxStatistics(capacity=2, depth=0, peak=0, received=0, refused=0)
     mailbox.put_nowait(1)
@@ -44,7 +44,7 @@ def test_a_mailbox_holds_at_least_one_message(capacity: int) -> None:
         Mailbox(capacity)
 
 
-async def test_waiting_for_room_ends_when_there_is_some() -> None:
+async def test_waiting_for_room_ends_when_an_item_is_taken() -> None:
     mailbox: Mailbox[int] = Mailbox(1)
     await mailbox.wait_for_room()
     mailbox.put_nowait(1)
@@ -56,7 +56,7 @@ async def test_waiting_for_room_ends_when_there_is_some() -> None:
         await waiting
 
 
-async def test_many_that_wait_never_overfill_it_and_all_get_their_turn() -> None:
+async def test_many_waiting_senders_all_get_room_and_never_exceed_the_capacity() -> None:
     mailbox: Mailbox[int] = Mailbox(2)
 
     async def produce(item: int) -> None:
@@ -76,7 +76,7 @@ async def test_many_that_wait_never_overfill_it_and_all_get_their_turn() -> None
     assert mailbox.statistics().peak == 2
 
 
-async def test_draining_lets_in_whoever_waits() -> None:
+async def test_draining_makes_room_for_a_waiting_sender() -> None:
     mailbox: Mailbox[int] = Mailbox(1)
     mailbox.put_nowait(1)
     waiting = asyncio.create_task(mailbox.wait_for_room())

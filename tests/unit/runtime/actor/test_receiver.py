@@ -447,11 +447,11 @@ async def test_a_tail_shows_what_was_handled_what_failed_and_what_is_no_message(
 
     worker = Worker(bus)
     await running(worker)
-    worker.tap = TailFeed(worker.address, send)
-    worker.tap.watch(Tail(inbox="_INBOX.1", per_second=100, seconds=10))
+    worker.tail = TailFeed(worker.address, send)
+    worker.tail.watch(Tail(inbox="_INBOX.1", per_second=100, seconds=10))
     worker.errors["b"] = [ValueError("bad b")]
     await receiver(worker, bus).take([bus.delivery("a", "b", 7)])
-    await worker.tap.flush()
+    await worker.tail.flush()
     assert [(one["message"], one.get("error")) for one in shown] == [
         ("batch", "ProtocolError: no name"),
         ("Job", None),

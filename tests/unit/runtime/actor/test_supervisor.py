@@ -80,7 +80,7 @@ async def test_stopping_twice_is_harmless(diary: Diary) -> None:
     assert diary == ["a starts", "a stops"]
 
 
-async def test_a_child_that_does_not_stop_cleanly_keeps_no_other_from_stopping(diary: Diary) -> None:
+async def test_the_other_children_stop_when_one_fails_to_stop(diary: Diary) -> None:
     supervisor = Supervisor("s")
     await supervisor.start_child(spec("a", diary))
     worker = await supervisor.start_child(spec("b", diary))
@@ -90,7 +90,7 @@ async def test_a_child_that_does_not_stop_cleanly_keeps_no_other_from_stopping(d
     assert diary[-2:] == ["b stops", "a stops"]
 
 
-async def test_a_failed_child_is_made_anew_and_its_siblings_are_left_alone(diary: Diary) -> None:
+async def test_a_failed_child_is_restarted_and_its_siblings_are_not(diary: Diary) -> None:
     supervisor = Supervisor("s", QUICK)
     siblings = [await supervisor.start_child(spec(name, diary)) for name in ("a", "c")]
     failing = await supervisor.start_child(spec("b", diary))
@@ -105,7 +105,7 @@ async def test_a_failed_child_is_made_anew_and_its_siblings_are_left_alone(diary
     await supervisor.stop()
 
 
-async def test_restarts_wait_longer_and_longer_up_to_a_limit(diary: Diary) -> None:
+async def test_the_wait_before_a_restart_doubles_up_to_a_limit(diary: Diary) -> None:
     supervisor = Supervisor("s", Intensity(restarts=4, period=60, backoff=0.02, backoff_max=0.05))
     await supervisor.start_child(spec("a", diary))
     waited: list[float] = []
@@ -119,7 +119,7 @@ async def test_restarts_wait_longer_and_longer_up_to_a_limit(diary: Diary) -> No
     await supervisor.stop()
 
 
-async def test_more_failures_than_the_intensity_allows_escalate_as_role_failed(diary: Diary) -> None:
+async def test_more_failures_than_the_intensity_allows_raise_role_failed(diary: Diary) -> None:
     supervisor = Supervisor("the role", QUICK)
     sibling = await supervisor.start_child(spec("a", diary))
     await supervisor.start_child(spec("b", diary))
@@ -149,7 +149,7 @@ async def test_failures_far_apart_do_not_escalate(diary: Diary) -> None:
     await supervisor.wait()
 
 
-async def test_the_first_start_is_the_callers_and_is_not_repeated(diary: Diary) -> None:
+async def test_an_error_of_the_first_start_is_raised_and_there_is_no_restart(diary: Diary) -> None:
     def factory() -> Worker:
         worker = Worker("a", diary)
         worker.start_error = RuntimeError("no port")
@@ -190,7 +190,7 @@ async def test_a_temporary_child_is_not_restarted(diary: Diary) -> None:
     assert diary == ["a starts", "a stops"]
 
 
-async def test_a_transient_child_is_restarted_unless_it_says_that_the_role_has_failed(diary: Diary) -> None:
+async def test_a_transient_child_is_restarted_unless_it_raises_role_failed(diary: Diary) -> None:
     supervisor = Supervisor("s", QUICK)
     await supervisor.start_child(spec("a", diary, "transient"))
     child(supervisor, "a").tell(Fail(RuntimeError("boom")))
@@ -212,7 +212,7 @@ async def test_stopping_while_a_child_waits_for_its_restart_leaves_nothing_behin
     assert diary == ["a starts", "a stops"]
 
 
-async def test_a_child_that_fails_to_stop_is_restarted_all_the_same(diary: Diary) -> None:
+async def test_a_child_that_fails_to_stop_is_restarted(diary: Diary) -> None:
     """NATS away: the actor fails, and withdrawing its presence fails too."""
     supervisor = Supervisor("s", QUICK)
     worker = await supervisor.start_child(spec("a", diary))
@@ -246,7 +246,7 @@ async def test_a_restarted_child_keeps_its_place_in_the_order(diary: Diary) -> N
     assert diary[-2:] == ["b uses a stops", "a stops"]
 
 
-async def test_what_happened_to_a_child_outlives_its_restarts_failed_starts_included(diary: Diary) -> None:
+async def test_failures_of_a_child_stay_counted_after_its_restarts(diary: Diary) -> None:
     made: list[Worker] = []
 
     def factory() -> Worker:
@@ -265,17 +265,17 @@ async def test_what_happened_to_a_child_outlives_its_restarts_failed_starts_incl
     await supervisor.stop()
 
 
-async def test_a_restarted_child_tells_of_the_one_before_it_from_its_start_on(diary: Diary) -> None:
-    """Its presence is announced while it starts: whoever asks then is told all of it."""
-    told: list[tuple[int, str | None]] = []
+async def test_a_restarted_child_shows_the_failures_of_its_predecessor_from_its_start_on(diary: Diary) -> None:
+    """It is announced while it starts, so it can be inspected before it runs."""
+    inspections: list[tuple[int, str | None]] = []
 
     class Announced(Worker):
         async def on_start(self) -> None:
             await super().on_start()
-            told.append((self.inspection().restarts, self.inspection().last_error))
+            inspections.append((self.inspection().restarts, self.inspection().last_error))
 
     supervisor = Supervisor("s", QUICK)
     (await supervisor.start_child(ChildSpec("a", lambda: Announced("a", diary)))).tell(Fail(ValueError("boom")))
-    await until(lambda: len(told) == 2)
-    assert told == [(0, None), (1, "ValueError: boom")]
+    await until(lambda: len(inspections) == 2)
+    assert inspections == [(0, None), (1, "ValueError: boom")]
     await supervisor.stop()

@@ -1,4 +1,4 @@
-"""A tail of an actor: what it shows, how much of it, and how it ends. Without a bus: what it sends is collected."""
+"""The tail of an actor: what it shows, how much, and when it ends. Without a bus: messages are collected in a list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.runtime.actor.actor import Actor, on
-from actors.runtime.actor.tail import FIRST, MAX_TAILS, READ_BYTES, TailFeed, described
+from actors.runtime.actor.tail import FIRST, MAX_TAILS, READ_BYTES, TailFeed, describe
 from protocol.errors import BrokerUnavailable, ErrorCode, ProtocolError
 from protocol.log.version import version_of
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
@@ -57,7 +57,7 @@ class Clerk(Actor):
 
 
 class Mail:
-    """What a tap has sent, by inbox."""
+    """The messages that a tail has sent, by inbox."""
 
     def __init__(self) -> None:
         self.by_inbox: dict[str, list[dict[str, Any]]] = {}
@@ -68,11 +68,11 @@ class Mail:
             raise BrokerUnavailable("not even buffered")
         parsed = json.loads(payload)
         messages = parsed if isinstance(parsed, list) else [parsed]
-        self.by_inbox.setdefault(inbox, []).extend(one["data"] for one in messages)
+        self.by_inbox.setdefault(inbox, []).extend(message["data"] for message in messages)
 
     @property
     def all(self) -> list[dict[str, Any]]:
-        return [one for some in self.by_inbox.values() for one in some]
+        return [message for messages in self.by_inbox.values() for message in messages]
 
 
 @pytest.fixture
@@ -84,18 +84,18 @@ def tail(inbox: str = "_INBOX.one", *, per_second: int = 1000, seconds: float = 
     return Tail(inbox=inbox, per_second=per_second, seconds=seconds)
 
 
-async def tapped(mail: Mail, *tails: Tail) -> Clerk:
+async def tailed(mail: Mail, *tails: Tail) -> Clerk:
     clerk = Clerk("clerk.1")
     await clerk.start()
-    clerk.tap = TailFeed(clerk.address, mail.send)
-    for one in tails or (tail(),):
-        clerk.tap.watch(one)
+    clerk.tail = TailFeed(clerk.address, mail.send)
+    for request in tails or (tail(),):
+        clerk.tail.watch(request)
     return clerk
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """What a tap sees of a delivery of the broker."""
+    """The fields of a `Delivery` that a tail reads."""
 
     payload: bytes
     subject: str = "status.plan.P001"
@@ -111,8 +111,8 @@ class Batch:
 def payload(*examinees: str, pad: int = 0) -> bytes:
     return json.dumps(
         [
-            {"type": "connection_status", "data": {"planId": "P001", "examineeId": one, "pad": "x" * pad}}
-            for one in examinees
+            {"type": "connection_status", "data": {"planId": "P001", "examineeId": examinee, "pad": "x" * pad}}
+            for examinee in examinees
         ]
     ).encode()
 
@@ -121,10 +121,10 @@ def payload(*examinees: str, pad: int = 0) -> bytes:
 
 
 async def test_a_handled_message_is_shown_with_its_ids_and_how_long_it_took(mail: Mail) -> None:
-    clerk = await tapped(mail)
+    clerk = await tailed(mail)
     await clerk.ask(LOST)
-    assert clerk.tap is not None
-    await clerk.tap.flush()
+    assert clerk.tail is not None
+    await clerk.tail.flush()
     (shown,) = mail.all
     assert shown["address"] == "clerk.1"
     assert shown["message"] == "connection_status"
@@ -139,72 +139,76 @@ async def test_a_handled_message_is_shown_with_its_ids_and_how_long_it_took(mail
     assert "error" not in shown
 
 
-async def test_the_time_of_a_slow_handler_is_its_own_and_not_that_of_the_wait_before_it(mail: Mail) -> None:
-    clerk = await tapped(mail)
+async def test_the_time_shown_is_that_of_the_handler_without_the_wait_before_it(mail: Mail) -> None:
+    clerk = await tailed(mail)
     slow = Slow()
     clerk.tell(slow)
     clerk.tell(LOST)
     asyncio.get_running_loop().call_later(0.5, slow.go.set)
     await until(lambda: clerk.handled == 2)
-    assert clerk.tap is not None
-    await clerk.tap.flush()
+    assert clerk.tail is not None
+    await clerk.tail.flush()
     slow_shown, quick_shown = mail.all
     assert (slow_shown["message"], quick_shown["message"]) == ("Slow", "connection_status")
     assert slow_shown["took"] >= 450
     assert quick_shown["took"] < 450
 
 
-async def test_a_message_in_hand_when_the_tail_begins_is_timed_from_there(mail: Mail) -> None:
+async def test_a_message_whose_handler_runs_when_the_tail_begins_is_timed_from_then_on(mail: Mail) -> None:
     clerk = Clerk("clerk.1")
     await clerk.start()
     slow = Slow()
     clerk.tell(slow)
     await until(lambda: clerk._work is not None)
-    clerk.tap = TailFeed(clerk.address, mail.send)
-    clerk.tap.watch(tail())
+    clerk.tail = TailFeed(clerk.address, mail.send)
+    clerk.tail.watch(tail())
     slow.go.set()
     await until(lambda: clerk.handled == 1)
-    await clerk.tap.flush()
+    await clerk.tail.flush()
     assert 0 <= mail.all[0]["took"] < 1000
 
 
 async def test_a_failure_is_shown_with_its_error(mail: Mail) -> None:
-    clerk = await tapped(mail)
+    clerk = await tailed(mail)
     clerk.tell(Broken())
     await until(lambda: clerk.failed)
-    assert clerk.tap is not None
-    await clerk.tap.flush()
+    assert clerk.tail is not None
+    await clerk.tail.flush()
     (shown,) = mail.all
     assert (shown["message"], shown["about"], shown["error"]) == ("Broken", {"planId": "P009"}, "ValueError: it broke")
 
 
 def test_a_token_is_never_shown() -> None:
-    _, about = described(Hello(token="eyJhbGciOi.secret.x", client_id="browser-1", connection_no=1))
+    _, about = describe(Hello(token="eyJhbGciOi.secret.x", client_id="browser-1", connection_no=1))
     assert about == {}
 
 
-def test_of_a_batch_the_counts_and_the_first_messages_with_their_versions_are_shown() -> None:
+def test_a_batch_is_shown_with_its_counts_and_its_first_messages() -> None:
     batch = Batch([Arrived(payload("E001", "E002")), Arrived(payload("E003", "E004"), sequence=8, attempt=2)])
-    name, about = described(batch)
+    name, about = describe(batch)
     assert name == "Batch"
     assert (about["deliveries"], about["messages"], about["redelivered"]) == (2, 4, 1)
     assert about["types"] == {"connection_status": 4}
-    assert [one["about"]["examineeId"] for one in about["first"]] == ["E001", "E002", "E003"][:FIRST]
-    assert [one["about"]["version"] for one in about["first"]] == [version_of(7, 0), version_of(7, 1), version_of(8, 0)]
+    assert [shown["about"]["examineeId"] for shown in about["first"]] == ["E001", "E002", "E003"][:FIRST]
+    assert [shown["about"]["version"] for shown in about["first"]] == [
+        version_of(7, 0),
+        version_of(7, 1),
+        version_of(8, 0),
+    ]
     assert "notRead" not in about
 
 
-def test_a_great_batch_is_looked_into_only_so_far() -> None:
-    great = payload(*(f"E{number:03}" for number in range(200)), pad=400)
-    assert len(great) > READ_BYTES
-    _, about = described(Batch([Arrived(great)] * 5))
+def test_only_the_beginning_of_a_large_batch_is_parsed() -> None:
+    large = payload(*(f"E{number:03}" for number in range(200)), pad=400)
+    assert len(large) > READ_BYTES
+    _, about = describe(Batch([Arrived(large)] * 5))
     assert (about["deliveries"], about["messages"], about["notRead"]) == (5, 200, 4)
 
 
 def test_one_delivery_with_one_message_is_shown_as_that_message() -> None:
-    name, about = described(Arrived(payload("E001"), subject="socket.SOCK001"))
+    name, about = describe(Arrived(payload("E001"), subject="socket.SOCK001"))
     assert (name, about) == ("connection_status", {"planId": "P001", "examineeId": "E001"})
-    name, about = described(Arrived(payload("E001", "E002")))
+    name, about = describe(Arrived(payload("E001", "E002")))
     assert (name, about["messages"]) == ("batch", 2)
 
 
@@ -212,83 +216,96 @@ def test_one_delivery_with_one_message_is_shown_as_that_message() -> None:
     "broken",
     [b"", b"{", b"[]", b"null", b"7", b'["a", {"type": 5}, {"type": "x", "data": 3}]', b"[" + b"1," * 400 + b"1]"],
 )
-def test_what_cannot_be_read_is_shown_as_malformed_and_harms_nobody(broken: bytes) -> None:
-    _, about = described(Batch([Arrived(broken)]))
+def test_a_payload_that_cannot_be_parsed_is_shown_as_malformed(broken: bytes) -> None:
+    _, about = describe(Batch([Arrived(broken)]))
     assert about["deliveries"] == 1
     assert set(about["types"]) <= {"malformed", "x"}
-    described(Arrived(broken))
+    describe(Arrived(broken))
 
 
 # -- how much, and to whom ----------------------------------------------------------------------------------
 
 
-async def test_more_than_so_many_a_second_are_counted_instead_of_shown(mail: Mail) -> None:
-    clerk = await tapped(mail, tail(per_second=20))
+async def test_messages_beyond_the_rate_are_counted_instead_of_shown(mail: Mail) -> None:
+    clerk = await tailed(mail, tail(per_second=20))
     for _ in range(50):
         await clerk.ask(LOST)
-    assert clerk.tap is not None
-    await clerk.tap.flush()
+    assert clerk.tail is not None
+    await clerk.tail.flush()
     assert len(mail.all) == 20
-    assert [one["leftOut"] for one in mail.all] == [0] * 19 + [30]
+    assert [shown["leftOut"] for shown in mail.all] == [0] * 19 + [30]
     await clerk.ask(LOST)
-    await clerk.tap.flush()
-    assert mail.all[-1]["leftOut"] == 0, "those have been told"
+    await clerk.tail.flush()
+    assert mail.all[-1]["leftOut"] == 0, "those were reported already"
 
 
-async def test_each_tail_has_its_own_pace(mail: Mail) -> None:
-    clerk = await tapped(mail, tail("_INBOX.slow", per_second=5), tail("_INBOX.quick"))
+async def test_each_tail_has_its_own_rate(mail: Mail) -> None:
+    clerk = await tailed(mail, tail("_INBOX.slow", per_second=5), tail("_INBOX.quick"))
     for _ in range(10):
         await clerk.ask(LOST)
-    assert clerk.tap is not None
-    await clerk.tap.flush()
+    assert clerk.tail is not None
+    await clerk.tail.flush()
     assert {inbox: len(shown) for inbox, shown in mail.by_inbox.items()} == {"_INBOX.slow": 5, "_INBOX.quick": 10}
 
 
-async def test_what_could_not_be_sent_is_counted(mail: Mail) -> None:
-    clerk = await tapped(mail)
-    assert clerk.tap is not None
+async def test_messages_that_could_not_be_sent_are_counted(mail: Mail) -> None:
+    clerk = await tailed(mail)
+    assert clerk.tail is not None
     mail.away = True
     await clerk.ask(LOST)
-    await clerk.tap.flush()
+    await clerk.tail.flush()
     mail.away = False
     await clerk.ask(LOST)
-    await clerk.tap.flush()
-    assert [one["leftOut"] for one in mail.all] == [1]
+    await clerk.tail.flush()
+    assert [shown["leftOut"] for shown in mail.all] == [1]
 
 
-async def test_a_tail_that_nobody_renews_ends_and_one_that_is_renewed_goes_on(mail: Mail) -> None:
-    tap = TailFeed("clerk.1", mail.send)
-    tap.watch(tail("_INBOX.forgotten", seconds=0.05))
-    tap.watch(tail("_INBOX.renewed", seconds=0.5))
-    running = asyncio.create_task(tap.run())
+async def test_messages_that_were_left_out_before_a_failed_send_stay_counted(mail: Mail) -> None:
+    clerk = await tailed(mail, tail(per_second=20))
+    assert clerk.tail is not None
+    for _ in range(50):
+        await clerk.ask(LOST)
+    mail.away = True
+    await clerk.tail.flush()
+    mail.away = False
+    await clerk.ask(LOST)
+    await clerk.tail.flush()
+    assert [shown["leftOut"] for shown in mail.all] == [50]
+
+
+async def test_a_tail_expires_unless_it_is_renewed(mail: Mail) -> None:
+    feed = TailFeed("clerk.1", mail.send)
+    feed.watch(tail("_INBOX.forgotten", seconds=0.05))
+    feed.watch(tail("_INBOX.renewed", seconds=0.5))
+    running = asyncio.create_task(feed.run())
     deadline = time.monotonic() + 0.7
     while time.monotonic() < deadline:
-        tap.watch(tail("_INBOX.renewed", seconds=0.5))
+        feed.watch(tail("_INBOX.renewed", seconds=0.5))
         await asyncio.sleep(0.02)
-    tap.handled(LOST, time.perf_counter())
+    feed.handled(LOST, time.perf_counter())
     assert not running.done()
     async with asyncio.timeout(20):
         await running
     assert set(mail.by_inbox) == {"_INBOX.renewed"}
 
 
-async def test_only_so_many_look_at_once(mail: Mail) -> None:
-    tap = TailFeed("clerk.1", mail.send)
+async def test_the_number_of_tails_is_limited(mail: Mail) -> None:
+    feed = TailFeed("clerk.1", mail.send)
     for number in range(MAX_TAILS):
-        tap.watch(tail(f"_INBOX.{number}"))
-    tap.watch(tail("_INBOX.0"))  # it looks already
+        feed.watch(tail(f"_INBOX.{number}"))
+    feed.watch(tail("_INBOX.0"))  # renews the first one
     with pytest.raises(ProtocolError) as refused:
-        tap.watch(tail("_INBOX.more"))
+        feed.watch(tail("_INBOX.more"))
     assert refused.value.code is ErrorCode.UNAVAILABLE
 
 
 @pytest.mark.parametrize("inbox", ["status.plan.P001", "_INBOX.>", "_INBOX.a b", "", "$JS.API.STREAM.DELETE.STATUS"])
-def test_a_tail_goes_to_an_inbox_and_nowhere_else(inbox: str) -> None:
+def test_a_tail_is_sent_to_an_inbox_only(inbox: str) -> None:
     with pytest.raises(ValueError, match="inbox"):
         tail(inbox)
 
 
-async def test_an_actor_that_nobody_tails_takes_no_times() -> None:
+async def test_an_actor_without_a_tail_takes_no_times() -> None:
     clerk = Clerk("clerk.1")
     await clerk.start()
     slow = Slow()
@@ -296,6 +313,6 @@ async def test_an_actor_that_nobody_tails_takes_no_times() -> None:
     await until(lambda: clerk._in_hand is not None)
     assert clerk._in_hand is not None
     assert clerk._in_hand.began == 0.0
-    assert "tap" not in vars(clerk)
+    assert "tail" not in vars(clerk)
     slow.go.set()
     await until(lambda: clerk.handled == 1)

@@ -98,18 +98,18 @@ async def test_actors_are_counted_by_kind_and_what_they_handled_outlives_them() 
 
 
 async def test_an_actor_that_nobody_stopped_is_not_kept_alive() -> None:
-    census = ActorRegistry()
+    registry = ActorRegistry()
     worker = Worker("worker.1")
-    census.arrive(worker)
-    assert census.living(Worker.kind) == [worker]
+    registry.add(worker)
+    assert registry.running(Worker.kind) == [worker]
     del worker
-    assert census.living(Worker.kind) == []
+    assert registry.running(Worker.kind) == []
 
 
 async def test_an_actor_that_never_started_leaves_no_trace() -> None:
     worker = Worker("worker.1")
     await worker.stop()
-    assert worker not in ACTORS.living(Worker.kind)
+    assert worker not in ACTORS.running(Worker.kind)
 
 
 async def test_failures_and_restarts_count_by_kind_and_begin_at_zero() -> None:
