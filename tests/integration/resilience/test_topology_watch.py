@@ -15,7 +15,7 @@ from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
 from protocol.broker import subjects
-from protocol.broker.streams import CHECKPOINT, STATUS, ConsumerSpec
+from protocol.broker.streams import CHECKPOINT, LEASE, STATUS, ConsumerSpec
 from protocol.errors import StateUnavailable
 from protocol.messages.codec import encode
 from protocol.messages.facts import Enrol
@@ -113,6 +113,8 @@ async def test_a_queue_server_that_starts_knows_by_the_checkpoint_how_far_a_cons
     await store.mark.begin("emptied")
     await system.start("queue-server", lambda its: QueueServer(system.settings, its))
     for consumer in CONSUMERS:
+        if consumer.stream == LEASE.name:
+            continue  # a newer heartbeat replaces the one before it, so the floor moves on by itself
         if (await bus.stream_state(consumer.stream)).messages:
             assert await bus.ack_floor(consumer.stream, consumer.name) <= floors[f"{consumer.stream}/{consumer.name}"]
     assert await bus.ack_floor(STATUS.name, of_the_plan.name) >= done[-1]
