@@ -16,7 +16,7 @@ from typer.main import get_command, get_group
 from actors.runtime.config.masking import masked
 from actors.runtime.telemetry.logs import configure_logging
 from cli.shared.output import exit_code_of, say
-from protocol.access.roster import BadRoster
+from protocol.access.roster import InvalidRoster
 from protocol.errors import ConfigurationError, ExamwireError
 
 CommandLocation = tuple[str, str]
@@ -120,7 +120,7 @@ class ExamwireGroup(LazyGroup):
             return super().invoke(ctx)
         except ExamwireError as error:
             # A roster's complaints and the settings' are lines of ours; in any other error, a line break is somebody's.
-            several = isinstance(error, BadRoster | ConfigurationError)
+            several = isinstance(error, InvalidRoster | ConfigurationError)
             say(f"examwire: {masked(str(error))}", err=True, lines=several)
             raise typer.Exit(exit_code_of(error)) from None
 

@@ -17,14 +17,14 @@ _ID = re.compile(ID_PATTERN)
 _RESERVED_SERVER_IDS = frozenset({"plan"})  # `socket.plan.>` and `socket.{serverId}` share a subject space
 
 
-def _not_reserved(value: str) -> str:
+def _check_not_reserved(value: str) -> str:
     if value in _RESERVED_SERVER_IDS:
         raise ValueError(f"{value!r} is reserved and cannot name a server")
     return value
 
 
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
-ServerId = Annotated[str, StringConstraints(pattern=ID_PATTERN), AfterValidator(_not_reserved)]
+ServerId = Annotated[str, StringConstraints(pattern=ID_PATTERN), AfterValidator(_check_not_reserved)]
 SocketId = Annotated[str, StringConstraints(pattern=SOCKET_ID_PATTERN)]
 
 

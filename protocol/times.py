@@ -26,7 +26,7 @@ def parse_time(text: str) -> float:
     return moment.timestamp()
 
 
-def _shown_by_a_clock(text: str) -> str:
+def _check_range(text: str) -> str:
     # The rules compute with times of a record: one that is none, or whose sum with a minute is none, would spoil every
     # later fact about the examinee.
     if not 0 <= parse_time(text) < YEAR_3000:
@@ -34,4 +34,4 @@ def _shown_by_a_clock(text: str) -> str:
     return text
 
 
-Timestamp = Annotated[str, StringConstraints(pattern=TIMESTAMP_PATTERN), AfterValidator(_shown_by_a_clock)]
+Timestamp = Annotated[str, StringConstraints(pattern=TIMESTAMP_PATTERN), AfterValidator(_check_range)]

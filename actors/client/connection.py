@@ -18,9 +18,9 @@ from protocol.errors import ExamwireError
 from protocol.messages.base import Message
 from protocol.messages.codec import Malformed
 from protocol.messages.frames import (
+    MAX_HANDSHAKE_TOKEN,
     SERVER_FRAMES,
     SUBPROTOCOL,
-    TOKEN_IN_HANDSHAKE,
     Error,
     Heartbeat,
     Hello,
@@ -175,7 +175,7 @@ async def _handshake(url: str, token: str | None) -> TimedConnection:
 
 
 def _fits_a_header(token: str | None) -> bool:
-    return token is not None and len(token) <= TOKEN_IN_HANDSHAKE and token.isascii() and token.isprintable()
+    return token is not None and len(token) <= MAX_HANDSHAKE_TOKEN and token.isascii() and token.isprintable()
 
 
 def decode(payload: bytes) -> tuple[list[Message], int]:

@@ -16,7 +16,7 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from protocol.broker import subjects
-from protocol.broker.stream_codecs import lease_of
+from protocol.broker.stream_codecs import parse_lease
 from protocol.broker.streams import (
     broadcast_consumer,
     is_marker,
@@ -114,7 +114,7 @@ class QueueServer(Actor):
         if newest is None or is_marker(newest.headers):
             return None
         try:
-            return lease_of(server_id, newest.payload).incarnation
+            return parse_lease(server_id, newest.payload).incarnation
         except ProtocolError:
             return None  # no server wrote that
 

@@ -15,7 +15,7 @@ from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.telemetry import spans
 from actors.runtime.token_bucket import TokenBucket
 from protocol.broker import subjects
-from protocol.messages.codec import encode, join, split_batches
+from protocol.messages.codec import encode, join_batch, split_batches
 from protocol.messages.facts import ActionFact, ExamineeFact
 
 ROUND = 2048
@@ -38,7 +38,7 @@ class Outbox:
         self._bus = bus
         self.clock = bus.clock
         self._incarnation = f"{server_id}-{incarnation}"
-        self._of_sockets, self._of_people = subjects.of_sockets(server_id), subjects.of_people(server_id)
+        self._of_sockets, self._of_people = subjects.socket_origin(server_id), subjects.people_origin(server_id)
         self._stored_at = stored_at
         self._waiting: deque[tuple[str, bytes, asyncio.Future[None] | None, str | None]] = deque()
         self._wake = asyncio.Event()
@@ -114,7 +114,7 @@ class Outbox:
         for cut in split_batches([len(one) for one in encoded_facts]):
             self._number += 1
             message_id = f"{self._incarnation}:{self._number}"
-            payload, headers = join(encoded_facts[cut]), spans.header(encoded_facts[cut])
+            payload, headers = join_batch(encoded_facts[cut]), spans.header(encoded_facts[cut])
             self._in_hand.append(Outgoing(subject, payload, message_id, headers))
 
     def _settle(self) -> None:

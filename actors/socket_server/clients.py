@@ -42,13 +42,13 @@ from actors.socket_server.lease import Active
 from actors.socket_server.metrics import ACCEPTS
 from actors.socket_server.view_status import ViewWatch
 from protocol.access.claims import Claims
-from protocol.broker.streams import ladder_of
+from protocol.broker.streams import attempt_seconds
 from protocol.close_codes import CloseCode
 from protocol.errors import ExamwireError
 from protocol.messages.codec import Malformed
 from protocol.messages.facts import ClientInfo, LossReason
 from protocol.messages.frames import CLIENT_FRAMES, Hello, Migrate, ReconnectPolicy, Welcome, refusal_of
-from protocol.records.placement import told_anew
+from protocol.records.placement import restate_fact
 from protocol.texts import clean_line
 from protocol.times import format_time
 
@@ -326,7 +326,7 @@ class Clients:
 
     def _heal(self, key: str) -> None:
         """One record that cannot be read would keep the whole plan from everybody: the log writes it anew."""
-        if (fact := told_anew(key, format_time(self._bus.clock.now()))) is not None:
+        if (fact := restate_fact(key, format_time(self._bus.clock.now()))) is not None:
             self._outbox.add(fact)
 
     async def _admitted(self, connection: WebSocketConnection, plan_id: str, *, proctors: bool) -> bool:
@@ -355,7 +355,7 @@ class Clients:
             heartbeat_seconds=self._settings.socket.ping_interval_seconds,
             reconnect=ReconnectPolicy(
                 max_attempts=reconnect.max_attempts,
-                backoff_seconds=ladder_of(reconnect.max_attempts, reconnect.backoff_seconds),
+                backoff_seconds=attempt_seconds(reconnect.max_attempts, reconnect.backoff_seconds),
                 jitter=reconnect.jitter,
             ),
             endpoints=self._endpoints.all,

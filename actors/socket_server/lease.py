@@ -14,7 +14,7 @@ import psutil
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.stream_admin import StoredMessage
 from protocol.broker import subjects
-from protocol.broker.stream_codecs import lease_of
+from protocol.broker.stream_codecs import parse_lease
 from protocol.broker.streams import is_marker
 from protocol.errors import BrokerUnavailable, ProtocolError, WrongLastSequence
 from protocol.messages.codec import encode
@@ -174,7 +174,7 @@ class LeaseKeeper:
     def _holder(self, payload: bytes) -> str | None:
         """The incarnation that a lease names; `None`: it is none, so nobody has taken over by it."""
         try:
-            return lease_of(self._server_id, payload).incarnation
+            return parse_lease(self._server_id, payload).incarnation
         except ProtocolError as error:
             log.error("%s: what lies in place of the lease is none: %s", self._server_id, error)
             return None

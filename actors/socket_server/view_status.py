@@ -23,19 +23,19 @@ from protocol.broker import subjects
 from protocol.broker.streams import SOCKET
 from protocol.errors import ProtocolError
 from protocol.log.partitions import partition_of
-from protocol.messages.applied import (
-    SAY_SECONDS,
-    SAY_SOON_SECONDS,
-    SERVERS,
-    SILENT_SECONDS,
-    Applied,
-    AppliedWords,
-    Behind,
-    is_current,
-    lateness,
-)
 from protocol.messages.codec import Codec, encode
 from protocol.messages.frames import ViewStatus
+from protocol.messages.progress import (
+    REPORT_SECONDS,
+    REPORT_SOON_SECONDS,
+    SERVERS_PART,
+    SILENT_SECONDS,
+    Applied,
+    AppliedRegistry,
+    Delay,
+    delays_of,
+    is_current,
+)
 from protocol.times import format_time
 
 log = logging.getLogger("examwire.view_watch")
@@ -44,7 +44,7 @@ JUDGE_SECONDS = 0.5
 SLICE = 256
 """So many clients are told without a pause: a hall is told as well, and heartbeats go on meanwhile."""
 
-_WORDS = Codec.of((Applied,))
+_CODEC = Codec.of((Applied,))
 
 
 class ViewWatch:
@@ -57,7 +57,7 @@ class ViewWatch:
         self._bus = bus
         self._queue = queue
         self._outbox = outbox
-        self._words = AppliedWords(time.monotonic())
+        self._reports = AppliedRegistry(time.monotonic())
         self._watches: dict[str, ConsumerWatch] = {}
         self._states: dict[int, ViewStatus] = {}
         self._nats_away_at = -SILENT_SECONDS  # when it was last seen not to answer
@@ -73,19 +73,19 @@ class ViewWatch:
 
     async def run(self, sessions: Callable[[], Sequence[SocketSession]]) -> None:
         """Listen, judge and tell until cancelled."""
-        self._words = AppliedWords(time.monotonic())
+        self._reports = AppliedRegistry(time.monotonic())
         async with listening(self._bus, subjects.applied("*"), self._heard), asyncio.TaskGroup() as group:
             group.create_task(self._look_at_queue())
             group.create_task(self._tell_changes(sessions))
 
     def _heard(self, payload: bytes) -> None:
         try:
-            word = _WORDS.decode_one(payload)
+            report = _CODEC.decode_one(payload)
         except ProtocolError as error:
             log.warning("%s: not understood: %s", subjects.applied("*"), error)
             return
-        assert isinstance(word, Applied)
-        self._words.heard(word, time.monotonic())
+        assert isinstance(report, Applied)
+        self._reports.record(report, time.monotonic())
         self._wake.set()
 
     async def _look_at_queue(self) -> None:
@@ -98,8 +98,8 @@ class ViewWatch:
                     self._watches[consumer] = ConsumerWatch(self._bus, SOCKET.name, consumer, in_hand)
             await asyncio.gather(*(watch.look() for watch in self._watches.values()))
             self._wake.set()
-            waits = any(behind.seconds > SAY_SECONDS for behind in self._own_trouble(time.monotonic()))
-            await asyncio.sleep(SAY_SOON_SECONDS if waits else SAY_SECONDS)
+            waits = any(delay.seconds > REPORT_SECONDS for delay in self._own_trouble(time.monotonic()))
+            await asyncio.sleep(REPORT_SOON_SECONDS if waits else REPORT_SECONDS)
 
     async def _tell_changes(self, sessions: Callable[[], Sequence[SocketSession]]) -> None:
         while True:
@@ -111,7 +111,7 @@ class ViewWatch:
             late = time.monotonic() - began - JUDGE_SECONDS
             if late > JUDGE_SECONDS:
                 # It was this process that stood still: what has come meanwhile is read before it is missed.
-                self._words.stood_still(late)
+                self._reports.shift(late)
                 for watch in self._watches.values():
                     watch.stood_still(late)
                 continue
@@ -130,7 +130,7 @@ class ViewWatch:
         }
         self._states = states
         self.not_current = sorted(plan for plan in plans if not states[partition_of(plan)].current)
-        self._words.forget(time.monotonic())
+        self._reports.forget(time.monotonic())
         for number, state in changed.items():
             if state.current:
                 log.warning("partition %d of the log is applied again", number)
@@ -144,36 +144,36 @@ class ViewWatch:
         before = self._states.get(partition)
         was_current = before is None or before.current
         own_trouble = [*self._own_trouble(now)]
-        if any(one.waiting_for == "nats" and one.seconds > SAY_SECONDS / 2 for one in own_trouble):
+        if any(one.waiting_for == "nats" and one.seconds > REPORT_SECONDS / 2 for one in own_trouble):
             self._nats_away_at = now
-        for behind in (*own_trouble, *(self._words.behind(part, now) for part in (str(partition), SERVERS))):
-            if behind is None or is_current(behind, was_current=was_current):
+        for delay in (*own_trouble, *(self._reports.delay_of(part, now) for part in (str(partition), SERVERS_PART))):
+            if delay is None or is_current(delay, was_current=was_current):
                 continue
-            waiting_for = behind.waiting_for
+            waiting_for = delay.waiting_for
             if waiting_for == "state-manager" and now - self._nats_away_at < SILENT_SECONDS:
                 waiting_for = "nats"  # whoever is not heard over a NATS that does not answer may well work
             if before is not None and not before.current:
                 same = before.waiting_for == waiting_for
                 return before if same else before.model_copy(update={"waiting_for": waiting_for})
-            since = format_time(self._bus.clock.now() - behind.seconds)
+            since = format_time(self._bus.clock.now() - delay.seconds)
             return ViewStatus(current=False, since=since, waiting_for=waiting_for)
         if before is not None and before.current:
             return before
         return ViewStatus(current=True, since=format_time(self._bus.clock.now()))
 
-    def _own_trouble(self, now: float) -> Iterator[Behind]:
+    def _own_trouble(self, now: float) -> Iterator[Delay]:
         """What keeps this server from telling, or its clients' facts from the log, since how many seconds."""
         if not self._bus.connected:
-            yield Behind("nats", now - (self._bus.disconnected_at or now))
+            yield Delay("nats", now - (self._bus.disconnected_at or now))
         if self._outbox.publishing_since is not None:
-            yield Behind("nats", now - self._outbox.publishing_since)
+            yield Delay("nats", now - self._outbox.publishing_since)
         for watch in self._watches.values():
             if (seconds := watch.unanswered_for()) is not None:
-                yield Behind("nats", seconds)
+                yield Delay("nats", seconds)
             elif (seconds := watch.missing_for()) is not None:
-                yield Behind("queue", seconds)
+                yield Delay("queue", seconds)
             else:
-                yield from lateness(watch.progress, "queue", "queue")
+                yield from delays_of(watch.progress, "queue", "queue")
 
     async def _tell(self, changed: dict[int, ViewStatus], sessions: Sequence[SocketSession]) -> None:
         frames = {number: encode(state) for number, state in changed.items()}

@@ -20,7 +20,7 @@ from protocol.errors import StateDamaged
 from protocol.log.version import floor_version, sequence_of
 from protocol.records import keys
 from protocol.records import kinds as records
-from protocol.records.placement import kind_of
+from protocol.records.placement import record_kind
 from protocol.rules.history import History, fold
 
 log = logging.getLogger("examwire.state_audit")
@@ -147,7 +147,7 @@ class Audit:
         except StateDamaged as error:
             log.warning("records that only a search would find are not compared: %s", error)
             return set()
-        return {key for some in found for key in some if kind_of(key) is not None}
+        return {key for some in found for key in some if record_kind(key) is not None}
 
     async def _members(self, key: str) -> set[str]:
         (found,) = await self._store.raw_members([key])
@@ -156,7 +156,7 @@ class Audit:
     async def _look(self, wanted: Collection[str]) -> _Look:
         look = _Look()
         projection = self.projection
-        record_keys = [key for key in sorted(wanted) if kind_of(key) is not None]
+        record_keys = [key for key in sorted(wanted) if record_kind(key) is not None]
         for some in _portions(record_keys):
             hashes = await self._store.raw_hashes(some)
             extent = await self._status.extent()  # after reading: nobody can be ahead of that
@@ -193,7 +193,7 @@ class Audit:
 
     def _compare_record(self, key: str, found: Hash, acknowledged: int, last: int, look: _Look) -> None:
         """`acknowledged` and `last` are the log's after the record was read."""
-        kind = kind_of(key)
+        kind = record_kind(key)
         line = self.projection.lines.get(key)
         assert kind is not None
         if isinstance(found, StateDamaged):

@@ -19,7 +19,7 @@ from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, Exam
 from protocol.messages.proctor_events import Event
 from protocol.records import keys
 from protocol.records import kinds as records
-from protocol.records.placement import Item, record_of
+from protocol.records.placement import VersionedMessage, record_of
 from protocol.records.writes import RecordWrite, StoredRecord
 from protocol.rules.connection_state import ConnectionState, server_id_of
 from protocol.rules.effects import Effect
@@ -43,7 +43,7 @@ class Decided:
     events: list[Event] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     follow_ups: list[tuple[str, Message]] = field(default_factory=list)
-    damaged: list[tuple[Item, str]] = field(default_factory=list)
+    damaged: list[tuple[VersionedMessage, str]] = field(default_factory=list)
     unreadable: list[Restate] = field(default_factory=list)
     connections: dict[str, ConnectionState] = field(default_factory=dict)
     mobile_syncs: dict[str, MobileSyncState] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Decided:
     repeated: int = 0
     late: int = 0
 
-    def add_damage(self, key: str, items: Sequence[Item], damage: StateDamaged | ValueError) -> None:
+    def add_damage(self, key: str, items: Sequence[VersionedMessage], damage: StateDamaged | ValueError) -> None:
         """These facts about a record could not be processed."""
         for item in items:
             if isinstance(damage, ValueError):
@@ -70,7 +70,7 @@ class _Record:
 
     key: str
     kind: records.RecordKind[Any, Any]
-    items: list[Item]
+    items: list[VersionedMessage]
     rev: int = 0
     history: History[Any, Any] | None = None
 
@@ -89,14 +89,14 @@ class Decisions:
         """Everything up to this stream sequence is acknowledged: no fact that old can come late."""
         self.floor = max(self.floor, floor_version(sequence))
 
-    async def settle(self, items: Sequence[Item]) -> Decided:
+    async def settle(self, items: Sequence[VersionedMessage]) -> Decided:
         """Bring the records up to these facts; returns when they are written."""
         decided = Decided()
         for start in range(0, len(items), CHUNK):
             await self._settle(items[start : start + CHUNK], decided)
         return decided
 
-    async def _settle(self, items: Sequence[Item], decided: Decided) -> None:
+    async def _settle(self, items: Sequence[VersionedMessage], decided: Decided) -> None:
         work = _by_record(items)
         beside = _read_beside(items)
         # Damage of a record that is only read beside the others says nothing about these facts.
@@ -172,7 +172,7 @@ class Decisions:
                 except ValueError:
                     log.warning("%s cannot be read", key)
 
-    async def _check_servers(self, items: Sequence[Item], decided: Decided) -> None:
+    async def _check_servers(self, items: Sequence[VersionedMessage], decided: Decided) -> None:
         """A CONNECTED may reach us after its server was declared gone: then nobody else would end it."""
         connected = {
             item.version: item.message
@@ -246,7 +246,7 @@ class _Outcome:
             decided.notices[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
 
 
-def _by_record(items: Iterable[Item]) -> list[_Record]:
+def _by_record(items: Iterable[VersionedMessage]) -> list[_Record]:
     found: dict[str, _Record] = {}
     for item in items:
         key, kind = record_of(item.message)
@@ -260,7 +260,7 @@ def _asks_for_session_state(message: Message) -> TypeGuard[ConnectionStatus | Re
     return isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED
 
 
-def _read_beside(items: Iterable[Item]) -> list[tuple[str, str]]:
+def _read_beside(items: Iterable[VersionedMessage]) -> list[tuple[str, str]]:
     """Keys and examinees of the mobile syncs and notices that a `session_state` will speak of."""
     return [
         (key, f"{m.plan_id} {m.examinee_id}")

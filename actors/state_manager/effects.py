@@ -23,7 +23,7 @@ from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable
 from protocol.log.version import index_of, sequence_of
 from protocol.messages.base import Message
-from protocol.messages.codec import element_of, encode, encode_batches, join, split_batches
+from protocol.messages.codec import encode, encode_batches, extract_element, join_batch, split_batches
 from protocol.messages.facts import (
     ConnectionStatus,
     ConnectionStatusCode,
@@ -142,7 +142,7 @@ class EffectPublisher:
                 subject = source.subject
             headers = source.headers if source is not None else {}
             # As it was sent: a replay compares the two.
-            payload = element_of(source.payload, index) if source is not None else encode(message)
+            payload = extract_element(source.payload, index) if source is not None else encode(message)
             letter = dead_letter("STATUS", subject, sequence, payload, reason, index=index, headers=headers)
             out.append(letter)
             if isinstance(message, MobileSyncStatus):
@@ -174,7 +174,7 @@ def _to_proctors(events: Sequence[Event]) -> list[Outgoing]:
     for plan_id, told in by_plan.items():
         encoded = [encode(event) for event in told]
         for cut in split_batches([len(one) for one in encoded]):
-            payload = join(encoded[cut])
+            payload = join_batch(encoded[cut])
             message_id = f"ev:{told[cut][0].version}:{_hash(payload)}"
             address = subjects.socket_proctors(plan_id)
             out.append(Outgoing(address, payload, message_id, spans.header(encoded[cut])))
@@ -213,7 +213,7 @@ def _to_servers(decided: Decided) -> list[Outgoing]:
     for server_id, told in by_server.items():
         encoded = [encode(message) for _, message in told]
         for cut in split_batches([len(one) for one in encoded]):
-            payload = join(encoded[cut])
+            payload = join_batch(encoded[cut])
             message_id = f"se:{told[cut][0][0]}:{_hash(payload)}"
             out.append(Outgoing(subjects.socket_server(server_id), payload, message_id))
     return out + examinees

@@ -40,7 +40,7 @@ from protocol.log import entries as log_entries
 from protocol.log.version import version_of
 from protocol.messages.codec import Malformed
 from protocol.messages.facts import ExamineeFact, Restate
-from protocol.records.placement import Item
+from protocol.records.placement import VersionedMessage
 
 log = logging.getLogger("examwire.state_manager")
 
@@ -79,7 +79,7 @@ class _Work:
     """Messages that are worked off together."""
 
     deliveries: list[Delivery]
-    items: list[Item] = field(default_factory=list)
+    items: list[VersionedMessage] = field(default_factory=list)
     malformed: list[tuple[Delivery, Malformed]] = field(default_factory=list)
     about: set[tuple[str, str]] = field(default_factory=set)
 
@@ -343,7 +343,7 @@ def _decoded(deliveries: list[Delivery]) -> _Work:
             else:
                 if delivery.headers and len(decoded) == 1:
                     spans.adopt(message, delivery.headers)
-                work.items.append(Item(version_of(delivery.sequence, index), message))
+                work.items.append(VersionedMessage(version_of(delivery.sequence, index), message))
                 if isinstance(message, ExamineeFact):
                     work.about.add((message.plan_id, message.examinee_id))
                 else:

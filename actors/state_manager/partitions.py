@@ -16,8 +16,8 @@ from actors.state_manager.progress import Reading
 from protocol.broker import subjects
 from protocol.broker.streams import STATE_MANAGERS
 from protocol.errors import ProtocolError
-from protocol.messages.applied import SERVERS, SILENT_SECONDS, Applied
 from protocol.messages.codec import Codec
+from protocol.messages.progress import SERVERS_PART, SILENT_SECONDS, Applied
 
 log = logging.getLogger("examwire.state_manager")
 
@@ -54,7 +54,7 @@ class StatePartitions:
         return [name for name, reader in self._readers.items() if reader.owned]
 
     def parts(self) -> dict[str, Reading]:
-        """What there is to say of each part of the log (`protocol.messages.applied`)."""
+        """What there is to say of each part of the log (`protocol.messages.progress`)."""
         return {
             _part_of(name): Reading(name, functools.partial(_reads, reader), reader.in_hand)
             for name, reader in self._readers.items()
@@ -138,7 +138,7 @@ class StatePartitions:
 
 def _part_of(consumer: str) -> str:
     """`state-manager-3`: 3; the first one is about servers."""
-    return consumer.removeprefix(STATE_MANAGERS[0].name).removeprefix("-") or SERVERS
+    return consumer.removeprefix(STATE_MANAGERS[0].name).removeprefix("-") or SERVERS_PART
 
 
 def _reads(reader: PinnedConsumer) -> bool:

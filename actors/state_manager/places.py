@@ -10,19 +10,21 @@ from protocol.messages.facts import (
     ConnectionStatus,
 )
 from protocol.records import keys
-from protocol.records.placement import Item, index_of, socket_writes
+from protocol.records.placement import VersionedMessage, index_updates, socket_writes
 from protocol.records.writes import Index, RecordWrite
 from protocol.rules.connection_state import server_id_of
 
 
-async def save_places(store: StateStore, items: Sequence[Item], records: Sequence[RecordWrite] = ()) -> list[Any]:
+async def save_places(
+    store: StateStore, items: Sequence[VersionedMessage], records: Sequence[RecordWrite] = ()
+) -> list[Any]:
     """Write records with the sockets and the index of these facts; per record what `StateStore.save` says.
 
     A CONNECTED that comes late, or again, must not bring back the entry of a socket that has ended since: whoever
     ended it wrote the socket's record before taking out the entry, so the one that is refused there takes its own back.
     """
     sockets = socket_writes(items)
-    written, verdicts = await store.save(records, sockets, index_of(items))
+    written, verdicts = await store.save(records, sockets, index_updates(items))
     refused = {one.key for one, verdict in zip(sockets, verdicts, strict=True) if verdict is False}
     overtaken = Index()
     for item in items:

@@ -1,5 +1,5 @@
 """What a state manager says each second: up to where the log is applied, and what it waits for
-(`protocol.messages.applied`)."""
+(`protocol.messages.progress`)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from actors.state_manager.metrics import BEHIND
 from protocol.broker import subjects
 from protocol.broker.streams import LEASE_WATCH, STATUS, reconnect_watch
 from protocol.errors import BrokerUnavailable, StateDamaged, StateUnavailable
-from protocol.messages.applied import (
-    SAY_SECONDS,
-    SAY_SOON_SECONDS,
+from protocol.messages.codec import encode
+from protocol.messages.progress import (
+    REPORT_SECONDS,
+    REPORT_SOON_SECONDS,
     Applied,
-    Behind,
-    InHand,
+    Delay,
+    HeldDeliveries,
     PartitionApplied,
     WaitingFor,
 )
-from protocol.messages.codec import encode
 
 log = logging.getLogger("examwire.state_progress")
 
@@ -37,7 +37,7 @@ class Reading(NamedTuple):
 
     consumer: str
     reads: Callable[[], bool]
-    in_hand: Callable[[], InHand]
+    in_hand: Callable[[], HeldDeliveries]
 
 
 class StateProgress:
@@ -65,7 +65,7 @@ class StateProgress:
         }
         # Without these, servers that are lost and attempts that are used up are never told of.
         beside = (LEASE_WATCH, reconnect_watch(1, [1.0]))
-        self._beside = [ConsumerWatch(bus, one.stream, one.name, InHand) for one in beside]
+        self._beside = [ConsumerWatch(bus, one.stream, one.name, HeldDeliveries) for one in beside]
         self._redis_asked_since: float | None = None
         self._not_whole_since: float | None = None
 
@@ -89,23 +89,25 @@ class StateProgress:
             else:
                 self._redis_asked_since = None
                 self._not_whole_since = None if whole else self._not_whole_since or time.monotonic()
-            await asyncio.sleep(SAY_SECONDS if whole else SAY_SOON_SECONDS)
+            await asyncio.sleep(REPORT_SECONDS if whole else REPORT_SOON_SECONDS)
 
     async def _say(self) -> None:
         """Each second, and sooner while something waits."""
-        said_at, woke_at = -SAY_SECONDS, time.monotonic()
+        said_at, woke_at = -REPORT_SECONDS, time.monotonic()
         looks_first = 0.0
         while True:
             now = time.monotonic()
-            if (late := now - woke_at - SAY_SOON_SECONDS) > SAY_SECONDS:
+            if (late := now - woke_at - REPORT_SOON_SECONDS) > REPORT_SECONDS:
                 self._stood_still(late)
                 looks_first = now  # what it knows is of before
-            known = now - looks_first > 2 * SAY_SECONDS or all(one.as_of >= looks_first for one in self._all_watches())
+            known = now - looks_first > 2 * REPORT_SECONDS or all(
+                one.as_of >= looks_first for one in self._all_watches()
+            )
             if known and now - said_at >= self._pause():
                 said_at = now
                 await self._speak()
             woke_at = time.monotonic()
-            await asyncio.sleep(SAY_SOON_SECONDS)
+            await asyncio.sleep(REPORT_SOON_SECONDS)
 
     async def _speak(self) -> None:
         BEHIND.set(self._seconds())
@@ -124,13 +126,13 @@ class StateProgress:
             self._redis_asked_since += seconds
 
     def _pause(self) -> float:
-        return SAY_SOON_SECONDS if self._seconds() > SAY_SECONDS else SAY_SECONDS
+        return REPORT_SOON_SECONDS if self._seconds() > REPORT_SECONDS else REPORT_SECONDS
 
     def word(self) -> Applied:
         """What is so now."""
         partitions = dict(self._progress())
         trouble = self._trouble()
-        if trouble is not None and trouble.seconds > SAY_SECONDS:
+        if trouble is not None and trouble.seconds > REPORT_SECONDS:
             return Applied(
                 state_manager=self._name,
                 partitions=partitions,
@@ -150,16 +152,16 @@ class StateProgress:
             else:
                 yield part, watch.progress.model_copy(update={"reads": self._parts[part].reads()})
 
-    def _trouble(self) -> Behind | None:
+    def _trouble(self) -> Delay | None:
         """What it cannot go on without, longest waited for."""
         now = time.monotonic()
-        troubles = [Behind("nats", age) for watch in self._all_watches() if (age := watch.unanswered_for()) is not None]
-        troubles += [Behind("consumer", age) for watch in self._beside if (age := watch.missing_for()) is not None]
+        troubles = [Delay("nats", age) for watch in self._all_watches() if (age := watch.unanswered_for()) is not None]
+        troubles += [Delay("consumer", age) for watch in self._beside if (age := watch.missing_for()) is not None]
         redis = [since for since in (self._redis_asked_since, self._not_whole_since) if since is not None]
         if redis:
-            unanswered = self._redis_asked_since is not None and now - self._redis_asked_since > SAY_SECONDS
+            unanswered = self._redis_asked_since is not None and now - self._redis_asked_since > REPORT_SECONDS
             away = unanswered or self._not_whole_since is None
-            troubles.append(Behind("redis" if away else "state", now - min(redis)))
+            troubles.append(Delay("redis" if away else "state", now - min(redis)))
         return max(troubles, key=lambda one: one.seconds, default=None)
 
     def _seconds(self) -> float:

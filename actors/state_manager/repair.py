@@ -33,8 +33,8 @@ from protocol.messages.codec import encode
 from protocol.messages.facts import ConnectionStatusCode, ExamineeFact, Restate
 from protocol.records import keys
 from protocol.records.kinds import RecordKind
-from protocol.records.placement import Item, kind_of, record_of
-from protocol.records.writes import Index, Replacement, SocketWrite
+from protocol.records.placement import VersionedMessage, record_kind, record_of
+from protocol.records.writes import GuardedWrite, Index, SocketWrite
 from protocol.rules.history import History, fold
 from protocol.times import format_time
 
@@ -124,7 +124,7 @@ class StateRepair:
                 nobodies.setdefault(one.key, []).append(one.field)
         await self._store.drop_members(nobodies)
         await self._replace_sockets([projection.sockets[key] for key in sorted(differing & projection.sockets.keys())])
-        unknown = {key: kind for key in differing if (kind := kind_of(key)) is not None}
+        unknown = {key: kind for key in differing if (kind := record_kind(key)) is not None}
         await self._restore(projection, unknown, repair, force=True)
         repair.seconds = time.monotonic() - began
         return repair
@@ -205,7 +205,7 @@ class StateRepair:
                 heard = max(one.fields["lastHeartbeat"], known.get("lastHeartbeat", ""))
                 written = {**one.fields, "lastHeartbeat": heard, "version": str(one.version)}
                 seen = known.get("version", "0")
-                replacements.append(Replacement(one.key, "version", seen, written, one.keep_seconds))
+                replacements.append(GuardedWrite(one.key, "version", seen, written, one.keep_seconds))
             await self._store.replace(replacements)  # whoever was quicker has newer words
 
     async def _restore_sockets(self, projection: Projection) -> None:
@@ -261,10 +261,10 @@ class StateRepair:
             log.error("STATUS begins at %d, later than Redis ends: what was between is nowhere", extent.first)
         # Facts above the ack floor must keep their places, also when they were in Redis before it was set back.
         settled = floor_version(min(applied, extent.acknowledged))
-        items: list[Item] = []
+        items: list[VersionedMessage] = []
         async for stored in self._status.read(max(applied + 1, extent.first), extent.last):
             repair.messages += 1
-            items += [item for item in facts_of(stored) if isinstance(item, Item)]
+            items += [item for item in facts_of(stored) if isinstance(item, VersionedMessage)]
             if len(items) >= FACTS_AT_ONCE:
                 await self._insert(items, settled, extent, aside, repair)
                 items = []
@@ -273,11 +273,11 @@ class StateRepair:
         return extent.last
 
     async def _insert(
-        self, items: Sequence[Item], settled: int, extent: Extent, aside: SetAside, repair: Repair
+        self, items: Sequence[VersionedMessage], settled: int, extent: Extent, aside: SetAside, repair: Repair
     ) -> None:
         """Put facts in their places. Everything up to `settled` is in Redis and acknowledged."""
         await save_places(self._store, items)
-        by_key: dict[str, list[Item]] = {}
+        by_key: dict[str, list[VersionedMessage]] = {}
         kinds: dict[str, RecordKind[Any, Any]] = {}
         for item in items:
             key, kinds[key] = record_of(item.message)
@@ -328,7 +328,7 @@ class StateRepair:
             kind = kinds[key]
             fields = kind.write(history, fold(history, kind.rule), secrets.randbits(52) + 1)
             replacements.append(
-                Replacement(key, "rev", known.get("rev", "0"), {**fields, **heard_since(fields, known)})
+                GuardedWrite(key, "rev", known.get("rev", "0"), {**fields, **heard_since(fields, known)})
             )
         verdicts = await self._store.replace(replacements)
         repair.records += sum(verdicts)

@@ -12,7 +12,7 @@ from actors.status_log.status_log import Extent
 from protocol.errors import StateDamaged
 from protocol.log.version import floor_version
 from protocol.records.kinds import RecordKind
-from protocol.records.placement import Item
+from protocol.records.placement import VersionedMessage
 from protocol.rules.history import History, compact, fold, insert
 
 log = logging.getLogger("examwire.state_repair")
@@ -29,9 +29,9 @@ def restored(line: Line, found: History[Any, Any] | None, projection: Projection
     if found.floor > projection.end:
         return None
     if 0 < found.first_version < projection.beginning:
-        items = [Item(version, fact) for version, fact in line.facts]
+        items = [VersionedMessage(version, fact) for version, fact in line.facts]
         return in_flight(with_facts(found, line.kind, items, found.floor), projection.extent)
-    newer = [Item(version, fact) for version, fact in found.facts if version > projection.end]
+    newer = [VersionedMessage(version, fact) for version, fact in found.facts if version > projection.end]
     history = with_facts(log_alone, line.kind, newer, 0)
     # Decided on what was not so: what proctors were told last may not be so either.
     wrong = line.kind.visible_part(fold(found, line.kind.rule)) != line.kind.visible_part(line.state_of(found))
@@ -42,7 +42,7 @@ def restored(line: Line, found: History[Any, Any] | None, projection: Projection
 
 
 def with_facts(
-    history: History[Any, Any] | None, kind: RecordKind[Any, Any], items: Sequence[Item], settled: int
+    history: History[Any, Any] | None, kind: RecordKind[Any, Any], items: Sequence[VersionedMessage], settled: int
 ) -> History[Any, Any]:
     """A history with these facts in it, in their places."""
     grown = compact(history if history is not None else kind.empty(), kind.rule, settled)

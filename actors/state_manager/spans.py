@@ -11,10 +11,10 @@ from protocol.messages.facts import ExamineeFact
 
 if TYPE_CHECKING:
     from actors.state_manager.decisions import Decided
-    from protocol.records.placement import Item
+    from protocol.records.placement import VersionedMessage
 
 
-def record_settled(items: Iterable[Item], decided: Decided, since: float) -> None:
+def record_settled(items: Iterable[VersionedMessage], decided: Decided, since: float) -> None:
     """Record the span "state settled" of each traced fact, and put the events that follow into its trace.
 
     `since`: when the work on them began, by `spans.now`.

@@ -14,7 +14,7 @@ from protocol.messages.base import Message
 from protocol.messages.codec import Malformed
 from protocol.records import keys
 from protocol.records.kinds import RecordKind
-from protocol.records.placement import ENDED_SOCKET_SECONDS, Item, index_of, record_of, socket_writes
+from protocol.records.placement import ENDED_SOCKET_SECONDS, VersionedMessage, index_updates, record_of, socket_writes
 from protocol.records.writes import SocketWrite
 from protocol.rules.history import History, Rule
 from protocol.times import parse_time
@@ -119,7 +119,7 @@ class Projection:
 
     def _add(self, stored: StoredMessage) -> None:
         self.messages += 1
-        items: list[Item] = []
+        items: list[VersionedMessage] = []
         for item in facts_of(stored):
             if isinstance(item, Malformed):
                 self.malformed += 1
@@ -154,8 +154,8 @@ class Projection:
             line.facts.append((version, message))
             self._open[key] = line
 
-    def _index(self, item: Item) -> None:
-        index = index_of([item])
+    def _index(self, item: VersionedMessage) -> None:
+        index = index_updates([item])
         for key, values in index.members.items():
             if key in (keys.PLANS, keys.SERVERS) and self.plan_id is not None and self.plan_id not in values:
                 continue

@@ -21,7 +21,7 @@ from protocol.log.version import index_of as place_of
 from protocol.log.version import sequence_of, version_of
 from protocol.messages.codec import Malformed
 from protocol.messages.server_messages import ServerStatus
-from protocol.records.placement import Item
+from protocol.records.placement import VersionedMessage
 from protocol.rules import socket_server as servers
 from protocol.rules.socket_server import ServerState
 
@@ -60,7 +60,7 @@ class SetAside:
         places = set()
         for stored in letters:
             try:
-                source = Letter.read(stored).source
+                source = Letter.decode(stored).source
             except ProtocolError:
                 continue  # not written by us: whatever it is about, it is no fact of the log
             if source.stream == STATUS.name:
@@ -115,18 +115,20 @@ class StatusLog:
         return state
 
 
-def said_of_server(state: ServerState, facts: Iterable[Item | Malformed]) -> ServerState:
+def said_of_server(state: ServerState, facts: Iterable[VersionedMessage | Malformed]) -> ServerState:
     """The state of a server after more facts about it, in the order of the log."""
     for fact in facts:
-        if isinstance(fact, Item) and isinstance(fact.message, ServerStatus):
+        if isinstance(fact, VersionedMessage) and isinstance(fact.message, ServerStatus):
             state = servers.apply(state, fact.version, fact.message).state
     return state
 
 
-def facts_of(stored: StoredMessage) -> Iterator[Item | Malformed]:
+def facts_of(stored: StoredMessage) -> Iterator[VersionedMessage | Malformed]:
     """The facts in a message of STATUS as the state managers read it."""
     scheduled = log_entries.SCHEDULER in stored.headers
     for index, message in enumerate(
         log_entries.decode_status(stored.subject, stored.payload, stored.time, scheduled=scheduled)
     ):
-        yield message if isinstance(message, Malformed) else Item(version_of(stored.sequence, index), message)
+        yield (
+            message if isinstance(message, Malformed) else VersionedMessage(version_of(stored.sequence, index), message)
+        )

@@ -16,7 +16,7 @@ from actors.status_log.status_log import StatusLog
 from actors.watches.metrics import LEASE_EXPIRIES
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import LeaseExpired, decode_lease
-from protocol.broker.streams import LEASE_WATCH, LOST_ON_THE_WAY_SECONDS, is_marker
+from protocol.broker.streams import LEASE_WATCH, REDELIVERY_SECONDS, is_marker
 from protocol.errors import StateDamaged
 from protocol.messages.server_messages import Lease, ServerStatus, ServerStatusCode
 from protocol.records import keys
@@ -36,7 +36,7 @@ class LeaseWatch(Actor):
     """Follows the heartbeats of all socket servers. Several may run: they share the consumer."""
 
     kind = "lease-watch"
-    receives = (Consumer(LEASE_WATCH, decode_lease, keep_alive=LOST_ON_THE_WAY_SECONDS / 4),)
+    receives = (Consumer(LEASE_WATCH, decode_lease, keep_alive=REDELIVERY_SECONDS / 4),)
 
     def __init__(self, settings: Settings, bus: Bus, store: StateStore, name: str) -> None:
         super().__init__(f"lease-watch.{name}", bus)

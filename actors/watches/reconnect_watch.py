@@ -19,8 +19,8 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.watches.metrics import ATTEMPTS, EXHAUSTED
 from protocol.broker import subjects
-from protocol.broker.stream_codecs import Advisory, ReconnectWait, decode_advisory, decode_wait, wait_of
-from protocol.broker.streams import RECONNECT, RECONNECT_EXHAUSTED, ladder_of, reconnect_watch
+from protocol.broker.stream_codecs import Advisory, ReconnectWait, decode_advisory, decode_wait, parse_wait
+from protocol.broker.streams import RECONNECT, RECONNECT_EXHAUSTED, attempt_seconds, reconnect_watch
 from protocol.errors import StateDamaged, StateLost, StateUnavailable
 from protocol.messages.base import Message
 from protocol.messages.facts import ConnectionStatusCode, ReconnectAttempt, ReconnectExhausted
@@ -47,7 +47,7 @@ class ReconnectWatch(Actor):
         self._bus = bus
         self._store = store
         self._max_attempts = settings.reconnect.max_attempts
-        self._ladder = ladder_of(self._max_attempts, settings.reconnect.backoff_seconds)
+        self._ladder = attempt_seconds(self._max_attempts, settings.reconnect.backoff_seconds)
         self._actors = AddressBook(bus)
         self.receives = (
             Consumer(
@@ -135,7 +135,7 @@ class ReconnectWatch(Actor):
         stored = await self._bus.message_at(RECONNECT.name, advisory.stream_seq)
         if stored is None or not stored.payload:
             return  # gone: a newer loss has replaced it, and has its own attempts
-        wait = wait_of(stored.subject, stored.payload)
+        wait = parse_wait(stored.subject, stored.payload)
         message = ReconnectExhausted(
             plan_id=wait.plan_id,
             examinee_id=wait.examinee_id,

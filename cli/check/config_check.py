@@ -31,7 +31,7 @@ from actors.runtime.config.tokens import TokenVerifier
 from actors.runtime.telemetry.tracing import traces_url
 from cli.check.certificate_check import certificate_findings
 from cli.shared.findings import Finding, State, failed, ok, warning
-from protocol.broker.streams import RECONNECT, STATUS, ladder_of
+from protocol.broker.streams import RECONNECT, STATUS, attempt_seconds
 from protocol.client.reconnect import SILENT_INTERVALS
 from protocol.errors import ConfigurationError
 
@@ -203,7 +203,7 @@ def _engines(settings: Settings) -> Iterator[Finding]:
 
 def _times(settings: Settings) -> Iterator[Finding]:
     socket, reconnect = settings.socket, settings.reconnect
-    ladder = ladder_of(reconnect.max_attempts, reconnect.backoff_seconds)
+    ladder = attempt_seconds(reconnect.max_attempts, reconnect.backoff_seconds)
     detected = socket.ping_interval_seconds + socket.ping_timeout_seconds
     if detected > HALF_OPEN_SECONDS:
         found = f"together {detected:g} s until a half-open socket is noticed; it should be {HALF_OPEN_SECONDS:g}"

@@ -36,7 +36,7 @@ from protocol.messages.proctor_events import (
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
 )
-from protocol.texts import escaped
+from protocol.texts import escape
 
 HANDSHAKES_AT_ONCE = 64
 MOVE_SECONDS = 20.0
@@ -144,7 +144,7 @@ class ExamineeWorker:
             while not isinstance(await client.receive(), Welcome):
                 pass
         except GaveUp as gave_up:
-            print(escaped(f"{examinee_id(number)}: {gave_up}"), file=sys.stderr)
+            print(escape(f"{examinee_id(number)}: {gave_up}"), file=sys.stderr)
         else:
             assert client.welcome is not None
             write_event("moved", number=number, left=left, welcomed=time.time(), socketId=client.welcome.socket_id)
@@ -180,7 +180,7 @@ class ExamineeWorker:
                     self._refusals += 1
                     final = refused.code is not None and refused.code >= 4500
                     if final or loop.time() > deadline:
-                        print(escaped(f"{name}: {refused}"), file=sys.stderr)
+                        print(escape(f"{name}: {refused}"), file=sys.stderr)
                         return None
                     wait = refused.retry_after or RETRY_SECONDS
                 else:
@@ -293,7 +293,7 @@ async def _run(work: Callable[..., Awaitable[None]], config: dict[str, Any]) -> 
     try:
         await work(**config)
     except ExamwireError as error:
-        print(escaped(f"{type(error).__name__}: {error}"), file=sys.stderr)
+        print(escape(f"{type(error).__name__}: {error}"), file=sys.stderr)
         raise SystemExit(1) from None
 
 

@@ -22,9 +22,9 @@ from protocol.broker.dead_letters import (
     Letter,
     Source,
     can_be_outdated,
-    holds,
-    messages_of,
-    outdated,
+    contains,
+    decode_payload,
+    outdated_reason,
 )
 from protocol.broker.streams import DEADLETTER, STATE_MANAGERS, STATUS, STREAMS
 from protocol.errors import (
@@ -122,11 +122,11 @@ class DeadLetterAdmin:
     async def payload(self, filed: StoredLetter) -> bytes:
         """The payload in full. Raises `ProtocolError` when no longer all of it is to be had."""
         try:
-            return filed.letter.whole()
+            return filed.letter.full_payload()
         except ProtocolError:
             source = filed.letter.source
             stored = await self._bus.message_at(source.stream, source.number)
-            return filed.letter.whole(stored.payload if stored is not None else None)
+            return filed.letter.full_payload(stored.payload if stored is not None else None)
 
     async def discard(self, number: int) -> bool:
         """Take a letter out; False when it was not there (any more)."""
@@ -160,8 +160,8 @@ class DeadLetterAdmin:
         if done is None:
             stored = await self._source_of(filed)
             if payload is not None:
-                messages_of(source.stream, source.subject, payload)
-            elif not holds(stored.payload, payload := filed.letter.whole(stored.payload), source.index):
+                decode_payload(source.stream, source.subject, payload)
+            elif not contains(stored.payload, payload := filed.letter.full_payload(stored.payload), source.index):
                 raise NotReplayed(
                     f"dead letter {number} does not say what {source.stream} {source.number} holds: look at both "
                     "(`examwire dead-letters show`, `nats stream get`); --payload sends what you want said"
@@ -206,12 +206,12 @@ class DeadLetterAdmin:
         if source.stream != STATUS.name or force:
             return
         try:
-            messages = messages_of(source.stream, source.subject, payload)
+            messages = decode_payload(source.stream, source.subject, payload)
         except ProtocolError:
             return  # comes back as a new letter
         if not any(can_be_outdated(message) for message in messages):
             return
-        why = outdated(messages, await self._later_facts(source, messages))
+        why = outdated_reason(messages, await self._later_facts(source, messages))
         if why is not None:
             raise NotReplayed(
                 f"dead letter {filed.number}: {why}, and it would be told after that as if it had just happened; "
@@ -305,7 +305,7 @@ class DeadLetterAdmin:
 
 def _filed(stored: StoredMessage) -> StoredLetter:
     try:
-        letter = Letter.read(stored.payload)
+        letter = Letter.decode(stored.payload)
     except ProtocolError as error:
         letter = Letter(
             source=Source(stream=stored.subject.partition(".")[2], subject="", number=0),
@@ -319,7 +319,7 @@ def _filed(stored: StoredMessage) -> StoredLetter:
 async def _applied(store: StateStore, replayed: Replay, payload: bytes) -> list[str]:
     """What the records say now; a line a message."""
     lines = []
-    messages = messages_of(replayed.stream, replayed.subject, payload)
+    messages = decode_payload(replayed.stream, replayed.subject, payload)
     wanted = [record_of(message)[0] for message in messages]
     try:
         versions = await store.fields(wanted, ("version",))

@@ -26,7 +26,7 @@ from cli.shared.live_actors import connected
 from cli.shared.options import takes_settings
 from cli.shared.output import ExitCode, Format, NotFound, OutputOption, console, print_json, say, show, table, text
 from cli.shared.times import local_time, zone_name
-from protocol.broker.dead_letters import reason_group
+from protocol.broker.dead_letters import group_reason
 from protocol.errors import ConfigurationError, ProtocolError
 from protocol.log.version import version_of
 
@@ -177,7 +177,7 @@ async def _discard(desk: DeadLetterAdmin, number: int) -> dict[str, Any]:
     if not await desk.discard(number):
         return {"letter": number, "outcome": "not found", "text": "somebody else has taken it out"}
     text = "discarded"
-    if letter.stays_a_fact:
+    if letter.is_in_log:
         text += "; what it says stays in the log: `examwire state rebuild` applies it, if that was not done yet"
     return {"letter": number, "outcome": "discarded", "text": text}
 
@@ -288,7 +288,7 @@ def summary_of(filed: StoredLetter) -> dict[str, Any]:
 def _by_reason(found: list[StoredLetter]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     for one in found:
-        name = reason_group(one.letter.reason)
+        name = group_reason(one.letter.reason)
         group = groups.setdefault(
             (one.letter.source.stream, name),
             {

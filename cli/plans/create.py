@@ -25,7 +25,7 @@ from cli.shared.output import Format, NotFound, OutputOption, paragraph, show, t
 from cli.shared.running_system import RunningSystem
 from cli.shared.signing import require_tokens_accepted
 from cli.shared.times import local_time, parse_duration, zone_name
-from protocol.access.roster import BadRoster, Entry, read_roster
+from protocol.access.roster import InvalidRoster, RosterEntry, read_roster
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
 from protocol.log.csv_cells import spreadsheet_text
@@ -183,12 +183,12 @@ def _draw(found: dict[str, Any]) -> RenderableType:
 # -- the roster -------------------------------------------------------------------------------------------
 
 
-def _entries(path: Path) -> list[Entry]:
+def _entries(path: Path) -> list[RosterEntry]:
     try:
         return read_roster(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
-    except BadRoster as bad:
+    except InvalidRoster as bad:
         lines = "\n".join(f"  {line}" for line in str(bad).splitlines())
         raise ConfigurationError(f"{path} is no roster, and nothing was written:\n{lines}") from None
 
@@ -229,7 +229,7 @@ def _told(value: dict[str, Any]) -> RenderableType:
 # -- tokens -----------------------------------------------------------------------------------------------
 
 
-def _tokens(settings: Settings, plan_id: str, entries: Sequence[Entry], seconds: float, base: str) -> str:
+def _tokens(settings: Settings, plan_id: str, entries: Sequence[RosterEntry], seconds: float, base: str) -> str:
     """`role,examineeId,name,token,url`: the examinees of the roster in its order, and a proctor."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.store.state_store import StateStore
-from protocol.access.roster import Entry
+from protocol.access.roster import RosterEntry
 from protocol.broker import subjects
 from protocol.messages.facts import Enrol
 from protocol.records import keys
@@ -26,12 +26,14 @@ class EnrolmentCounts:
     known: int
 
 
-async def enrol(bus: Bus, store: StateStore, plan_id: str, entries: Sequence[Entry], by: str | None) -> EnrolmentCounts:
+async def enrol(
+    bus: Bus, store: StateStore, plan_id: str, entries: Sequence[RosterEntry], by: str | None
+) -> EnrolmentCounts:
     """Return when all of it is in the log. Raises `BrokerUnavailable`, `StateUnavailable`; may be repeated.
 
     What Redis knows is left out of the log for brevity only: an entry that is said again has no effect by the rules.
     """
-    missing: list[Entry] = []
+    missing: list[RosterEntry] = []
     new = 0
     for start in range(0, len(entries), CHUNK):
         some = entries[start : start + CHUNK]

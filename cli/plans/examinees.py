@@ -147,7 +147,7 @@ async def _find_letters(bus: Bus, seen: DiagnosisInput) -> None:
     desk = DeadLetterAdmin(bus)
     about = [
         one.number
-        async for one in desk.letters(wanted=lambda filed: filed.letter.speaks_of(seen.plan_id, seen.examinee_id))
+        async for one in desk.letters(wanted=lambda filed: filed.letter.mentions(seen.plan_id, seen.examinee_id))
     ]
     seen.letters = about
 

@@ -21,7 +21,7 @@ from protocol.errors import (
     RoleSuperseded,
     StateUnavailable,
 )
-from protocol.texts import escaped, escaped_in_json
+from protocol.texts import escape, escape_json
 
 if TYPE_CHECKING:  # rich is imported when something is drawn: `examwire token` draws nothing
     from rich.console import Console, RenderableType
@@ -76,7 +76,7 @@ def exit_code_of(error: ExamwireError) -> ExitCode:
 
 def print_json(value: Any, *, lines: bool = False) -> None:
     """JSON on stdout, at once; `lines`: one value a line, for streams of them."""
-    print(escaped_in_json(json.dumps(value, ensure_ascii=False, indent=None if lines else 2)), flush=True)
+    print(escape_json(json.dumps(value, ensure_ascii=False, indent=None if lines else 2)), flush=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:
@@ -98,7 +98,7 @@ def printable(text: str, *, lines: bool = True) -> str:
 
     Without `lines` line breaks, too: nobody forges a line.
     """
-    return escaped(text, lines=lines)
+    return escape(text, lines=lines)
 
 
 def text(value: object, style: str = "", *, lines: bool = False) -> Text:
@@ -110,7 +110,7 @@ def text(value: object, style: str = "", *, lines: bool = False) -> Text:
 
 def paragraph(lines: Iterable[str]) -> Text:
     """Lines of text for rich."""
-    return text("\n".join(map(escaped, lines)), lines=True)
+    return text("\n".join(map(escape, lines)), lines=True)
 
 
 def say(line: str, *, err: bool = False, lines: bool = False) -> None:

@@ -26,7 +26,7 @@ from protocol.messages.proctor_events import (
     ExamineeRemoved,
     MobileSyncCompleted,
 )
-from protocol.texts import escaped
+from protocol.texts import escape
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -153,12 +153,12 @@ class LiveView:
                 _attempt(seen),
                 _styled("" if seen.mobile_sync == "NONE" else seen.mobile_sync),
                 text(one.doing, "italic"),
-                _cut(escaped(self._last.get(one.examinee_id, ""))),
+                _cut(escape(self._last.get(one.examinee_id, ""))),
             )
         connected = len(proctor.view.connected())
         rest = f" ({len(examinees) - len(shown)} more not shown)" if len(shown) < len(examinees) else ""
         told = f"{proctor.name} sees {connected} of {len(proctor.view.examinees)} connected{rest}; Ctrl-C ends"
-        return Group(table, _cut("\n".join(map(escaped, self._log)), "dim"), text(told))
+        return Group(table, _cut("\n".join(map(escape, self._log)), "dim"), text(told))
 
 
 def _styled(status: str) -> Text:

@@ -33,17 +33,17 @@ def new_code(choose: Callable[[Sequence[str]], str]) -> str:
     return "".join(choose(ALPHABET) for _ in range(LENGTH))
 
 
-def normalised(typed: str) -> str | None:
+def normalise_code(typed: str) -> str | None:
     """A code as it was typed, without dashes and spaces, in capitals; `None` when it cannot be one."""
     code = "".join(typed.split()).replace("-", "").upper()
     return code if len(code) == LENGTH and all(one in ALPHABET for one in code) else None
 
 
-def shown(code: str) -> str:
+def format_code(code: str) -> str:
     """`ABCDEFGH` as people read it: `ABCD-EFGH`."""
     return f"{code[: LENGTH // 2]}-{code[LENGTH // 2 :]}"
 
 
-def digest(code: str, secret: str) -> str:
+def code_digest(code: str, secret: str) -> str:
     """What is kept of a code; the same for every web server with the same token secret. One subject token."""
     return hmac.new(secret.encode(), b"examwire phone code " + code.encode(), hashlib.sha256).hexdigest()

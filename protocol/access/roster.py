@@ -18,23 +18,23 @@ from protocol.ids import check_id
 from protocol.texts import clean_line, is_readable
 
 MAX_BYTES = 16 * 1024 * 1024
-MAX_COMPLAINTS = 20
+MAX_PROBLEMS = 20
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-class BadRoster(ExamwireError):
-    """The file is no roster; `complaints` say why, each with its line."""
+class InvalidRoster(ExamwireError):
+    """The file is no roster; `problems` say why, each with its line."""
 
-    def __init__(self, complaints: list[str]) -> None:
-        shown = complaints[:MAX_COMPLAINTS]
-        if len(complaints) > len(shown):
-            shown.append(f"and {len(complaints) - len(shown)} more")
+    def __init__(self, problems: list[str]) -> None:
+        shown = problems[:MAX_PROBLEMS]
+        if len(problems) > len(shown):
+            shown.append(f"and {len(problems) - len(shown)} more")
         super().__init__("\n".join(shown))
-        self.complaints = complaints
+        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RosterEntry:
     """One examinee of the roster; `line` of the file."""
 
     examinee_id: str
@@ -42,24 +42,24 @@ class Entry:
     line: int
 
 
-def read_roster(content: bytes) -> list[Entry]:
-    """The entries in their order. Raises `BadRoster`."""
+def read_roster(content: bytes) -> list[RosterEntry]:
+    """The entries in their order. Raises `InvalidRoster`."""
     if len(content) > MAX_BYTES:
-        raise BadRoster([f"{len(content)} bytes; a roster has at most {MAX_BYTES}"])
-    complaints: list[str] = []
-    entries: list[Entry] = []
-    lines = _rows(_decoded(content))
-    has_name = _header(lines)
+        raise InvalidRoster([f"{len(content)} bytes; a roster has at most {MAX_BYTES}"])
+    problems: list[str] = []
+    entries: list[RosterEntry] = []
+    lines = _read_rows(_decode(content))
+    has_name = _read_header(lines)
     seen: dict[str, int] = {}
     for line, row in lines:
         examinee_id = row[0].strip()
         try:
             check_id("examineeId", examinee_id)
         except InvalidField as error:
-            complaints.append(f"line {line}, column examineeId: {examinee_id[:80]!r} {error.detail}")
+            problems.append(f"line {line}, column examineeId: {examinee_id[:80]!r} {error.detail}")
             continue
         if examinee_id in seen:
-            complaints.append(f"line {line}, column examineeId: {examinee_id} again, as on line {seen[examinee_id]}")
+            problems.append(f"line {line}, column examineeId: {examinee_id} again, as on line {seen[examinee_id]}")
             continue
         seen[examinee_id] = line
         name = row[1].strip() if has_name and len(row) > 1 else ""
@@ -70,25 +70,25 @@ def read_roster(content: bytes) -> list[Entry]:
         elif name and not is_readable(cleaned):
             wrong = "must have something that can be read"
         if wrong is not None:
-            complaints.append(f"line {line}, column name: {name[:80]!r} {wrong}")
+            problems.append(f"line {line}, column name: {name[:80]!r} {wrong}")
             continue
-        entries.append(Entry(examinee_id, cleaned or None, line))
-    if not entries and not complaints:
-        complaints.append("there is nobody in it: one line an examinee after the header")
-    if complaints:
-        raise BadRoster(complaints)
+        entries.append(RosterEntry(examinee_id, cleaned or None, line))
+    if not entries and not problems:
+        problems.append("there is nobody in it: one line an examinee after the header")
+    if problems:
+        raise InvalidRoster(problems)
     return entries
 
 
-def _decoded(content: bytes) -> str:
+def _decode(content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise BadRoster([f"line {line}: not UTF-8; save it as CSV UTF-8"]) from None
+        raise InvalidRoster([f"line {line}: not UTF-8; save it as CSV UTF-8"]) from None
 
 
-def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
+def _read_rows(text: str) -> Iterator[tuple[int, list[str]]]:
     """The rows that hold anything, each with the line on which it begins."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
@@ -98,17 +98,17 @@ def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise BadRoster([f"line {reader.line_num or line}: not CSV: {error}"]) from None
+            raise InvalidRoster([f"line {reader.line_num or line}: not CSV: {error}"]) from None
         if any(cell.strip() for cell in row):
             yield line, row
 
 
-def _header(lines: Iterator[tuple[int, list[str]]]) -> bool:
+def _read_header(lines: Iterator[tuple[int, list[str]]]) -> bool:
     """Whether the second column holds names."""
     line, row = next(lines, (1, [""]))
     first = row[0].strip()
     if first != "examineeId":
         hint = "; the columns are separated by commas" if first.startswith("examineeId") else ""
         found = f"not {first[:80]!r}" if first else "which is missing"
-        raise BadRoster([f"line {line}: the header begins with examineeId, {found}{hint}"])
+        raise InvalidRoster([f"line {line}: the header begins with examineeId, {found}{hint}"])
     return len(row) > 1 and row[1].strip() == "name"

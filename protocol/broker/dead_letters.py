@@ -71,14 +71,14 @@ class Letter(Wire):
     replay_of: int | None = None
 
     @classmethod
-    def read(cls, stored: bytes) -> Letter:
+    def decode(cls, stored: bytes) -> Letter:
         """Raises `ProtocolError` when it is no letter."""
         try:
             return cls.model_validate_json(stored)
         except pydantic.ValidationError as error:
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"not a dead letter: {error.errors()[0]['msg']}") from None
 
-    def whole(self, source: bytes | None = None) -> bytes:
+    def full_payload(self, source: bytes | None = None) -> bytes:
         """The payload in full, with the help of the message at its `source` where needed.
 
         Raises `ProtocolError` when that is not there any more, or is another one.
@@ -86,7 +86,7 @@ class Letter(Wire):
         kept = self.payload.encode()
         if self.digest is None and len(kept) == self.size:
             return kept
-        for candidate in (kept, *_parts(source, self.source.index)):
+        for candidate in (kept, *_elements_of(source, self.source.index)):
             if digest_of(candidate) == self.digest:
                 return candidate
         where = f"{self.source.stream} {self.source.number}"
@@ -95,16 +95,17 @@ class Letter(Wire):
         )
 
     @property
-    def stays_a_fact(self) -> bool:
+    def is_in_log(self) -> bool:
         """Whether the log holds what it says: then a rebuild of Redis applies it, whatever becomes of the letter."""
         if self.source.stream != STATUS.name or not self.source.subject:
             return False
         try:
-            return any(not isinstance(one, Malformed) for one in decode_status(self.source.subject, self.whole()))
+            decoded = decode_status(self.source.subject, self.full_payload())
         except ProtocolError:
             return False  # cut: longer than any fact
+        return any(not isinstance(element, Malformed) for element in decoded)
 
-    def speaks_of(self, plan_id: str, examinee_id: str) -> bool:
+    def mentions(self, plan_id: str, examinee_id: str) -> bool:
         """Whether this examinee is named in it: in the payload, the reason or the subject."""
         if f"plan:{plan_id}:examinee:{examinee_id}:" in self.reason:
             return True
@@ -129,7 +130,7 @@ def digest_of(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-def replays_of(headers: Mapping[str, str]) -> tuple[int, int | None]:
+def replay_count(headers: Mapping[str, str]) -> tuple[int, int | None]:
     """How often a message was replayed and as which letter the last time, from its headers."""
     count, letter = headers.get(REPLAYS, ""), headers.get(REPLAY_OF, "").removeprefix("DEADLETTER:")
     if not (_is_number(count) and _is_number(letter)):
@@ -137,12 +138,12 @@ def replays_of(headers: Mapping[str, str]) -> tuple[int, int | None]:
     return int(count), int(letter)
 
 
-def reason_group(reason: str) -> str:
+def group_reason(reason: str) -> str:
     """A reason without the key that it names, so that the same trouble of many records counts as one."""
     return _VARIABLE.sub(r"\1…", reason)
 
 
-def messages_of(stream: str, subject: str, payload: bytes) -> list[Message]:
+def decode_payload(stream: str, subject: str, payload: bytes) -> list[Message]:
     """The messages of a payload that is to be sent to `subject`. Raises `ProtocolError` naming the field."""
     if stream not in REPLAYABLE:
         raise ProtocolError(ErrorCode.NOT_ALLOWED, f"nothing is replayed into {stream}")
@@ -159,12 +160,12 @@ def messages_of(stream: str, subject: str, payload: bytes) -> list[Message]:
 
 
 def can_be_outdated(message: Message) -> bool:
-    """Whether it matters what has happened since: see `outdated`."""
+    """Whether it matters what has happened since: see `outdated_reason`."""
     connected = isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED
     return connected or _is_picture(message) or isinstance(message, _ADMISSION)
 
 
-def outdated(messages: Iterable[Message], later: Iterable[ExamineeFact]) -> str | None:
+def outdated_reason(messages: Iterable[Message], later: Iterable[ExamineeFact]) -> str | None:
     """Why these facts must not be said again after the `later` ones; `None`: they may.
 
     A replayed fact takes its place at the end of the log. Most that come late are fenced by the rules; a CONNECTED
@@ -188,7 +189,7 @@ def outdated(messages: Iterable[Message], later: Iterable[ExamineeFact]) -> str 
     return None
 
 
-def holds(stored: bytes, payload: bytes, index: int | None) -> bool:
+def contains(stored: bytes, payload: bytes, index: int | None) -> bool:
     """Whether a stored message is a payload, or holds it: as its `index`th message, or as any of them (`None`)."""
     if payload == stored:
         return True
@@ -200,7 +201,7 @@ def holds(stored: bytes, payload: bytes, index: int | None) -> bool:
     return said in (messages if index is None else messages[index : index + 1])
 
 
-def _parts(source: bytes | None, index: int | None) -> list[bytes]:
+def _elements_of(source: bytes | None, index: int | None) -> list[bytes]:
     if source is None:
         return []
     parts = [source]

@@ -42,7 +42,7 @@ from protocol.ids import check_server_id
 
 API = "$JS.API"
 SYSTEM_USER = "sys"
-CAPTURES = bucket_stream(CAPTURES_BUCKET)
+CAPTURES_STREAM = bucket_stream(CAPTURES_BUCKET)
 
 
 class BrokerRole(StrEnum):
@@ -95,7 +95,7 @@ def permissions(role: BrokerRole, server_id: str | None = None) -> Permissions:
         case BrokerRole.OPERATOR:
             publish, subscribe = _operator()
         case BrokerRole.MONITOR:
-            publish, subscribe = _looking(), []
+            publish, subscribe = _monitor(), []
     return Permissions(user, _unique(publish), _unique([f"{inbox_prefix(user)}.>", *subscribe]))
 
 
@@ -117,22 +117,26 @@ def _socket_server(server_id: str) -> tuple[list[str], list[str]]:
     queue = queue_id(server_id)
     publish = [
         subjects.status_server(server_id),
-        subjects.status_plans_from(subjects.of_sockets(server_id)),
-        subjects.status_plans_from(subjects.of_people(server_id)),
+        subjects.status_plans_from(subjects.socket_origin(server_id)),
+        subjects.status_plans_from(subjects.people_origin(server_id)),
         subjects.lease(server_id),
         subjects.QUEUE_CREATE,
         subjects.deadletter(SOCKET.name),
-        *_reads(SOCKET.name, queue),
-        *_reads(SOCKET.name, broadcast_consumer(queue)),
+        *_read_consumer(SOCKET.name, queue),
+        *_read_consumer(SOCKET.name, broadcast_consumer(queue)),
         # What a broken connection has swallowed is delivered again before what is newer.
         *(f"{API}.CONSUMER.RESET.{SOCKET.name}.{consumer}" for consumer in (queue, broadcast_consumer(queue))),
         # Its own lease. NATS cannot narrow this down to a subject; the cheaper read that could be does not go to the
         # leader, and an old answer would break the fence.
-        _message(LEASE),
-        _time(),
-        *_to_operators(),
+        _read_leader(LEASE),
+        _read_time(),
+        *_publish_tail(),
     ]
-    subscribe = [*_answers(subjects.socket_server(server_id)), subjects.session("*", "*"), subjects.applied("*")]
+    subscribe = [
+        *_answer_operators(subjects.socket_server(server_id)),
+        subjects.session("*", "*"),
+        subjects.applied("*"),
+    ]
     return publish, subscribe
 
 
@@ -148,50 +152,53 @@ def _state_manager() -> tuple[list[str], list[str]]:
         subjects.reconnect("*", "*"),
         subjects.applied("*"),
         subjects.deadletter(">"),
-        *_reads_all(*STATE_MANAGERS, LEASE_WATCH, reconnect_watch(1, [1.0]), RECONNECT_EXHAUSTED, ADVISORY_WATCH),
+        *_read_consumers(*STATE_MANAGERS, LEASE_WATCH, reconnect_watch(1, [1.0]), RECONNECT_EXHAUSTED, ADVISORY_WATCH),
         # One manager reads a partition of plans at a time; who takes over has it delivered again in order.
         *(f"{API}.CONSUMER.{verb}.{one.stream}.{one.name}" for verb in ("RESET", "UNPIN") for one in STATE_MANAGERS),
         f"{API}.STREAM.MSG.GET.*",  # what an advisory is about may be in any, also in none of ours
-        _direct(STATUS),
+        _read_any_copy(STATUS),
         f"{API}.STREAM.INFO.{STATUS.name}",
         f"{API}.CONSUMER.LIST.{STATUS.name}",
-        _time(),
+        _read_time(),
         # What became a dead letter was told to nobody: a repair of Redis tells it.
-        _direct(DEADLETTER),
+        _read_any_copy(DEADLETTER),
         f"{API}.STREAM.INFO.{DEADLETTER.name}",
-        *_to_operators(),
+        *_publish_tail(),
     ]
     kinds = ("state-manager", "reconnect-watch", "lease-watch", "advisory-watch")
-    return publish, [*_answers(*(f"{kind}.*" for kind in kinds)), subjects.applied("*")]
+    return publish, [*_answer_operators(*(f"{kind}.*" for kind in kinds)), subjects.applied("*")]
 
 
 def _queue_server() -> tuple[list[str], list[str]]:
-    publish = [subjects.CHECKPOINT, _message(CHECKPOINT), _message(LEASE), *_looking(), *_to_operators()]
-    publish += [f"{API}.STREAM.{verb}.{CAPTURES}" for verb in ("CREATE", "UPDATE")]
+    publish = [subjects.CHECKPOINT, _read_leader(CHECKPOINT), _read_leader(LEASE), *_monitor(), *_publish_tail()]
+    publish += [f"{API}.STREAM.{verb}.{CAPTURES_STREAM}" for verb in ("CREATE", "UPDATE")]
     for stream in STREAMS:
         publish += [f"{API}.STREAM.{verb}.{stream.name}" for verb in ("CREATE", "UPDATE")]
         # The third form has a consumer's only filter behind its name.
         publish += [f"{API}.CONSUMER.CREATE.{stream.name}.>", f"{API}.CONSUMER.DURABLE.CREATE.{stream.name}.*"]
         publish += [f"{API}.CONSUMER.DELETE.{stream.name}.*"]
-    return publish, [subjects.QUEUE_CREATE, *_answers("queue-server.*")]
+    return publish, [subjects.QUEUE_CREATE, *_answer_operators("queue-server.*")]
 
 
 def _web_server() -> tuple[list[str], list[str]]:
     publish = [
         subjects.status_plans_from(subjects.WEB),
-        _message(STATUS),  # what the first try of a repeated upload has stored
+        _read_leader(STATUS),  # what the first try of a repeated upload has stored
         # What happened to an examinee, for the proctor's panel and the report.
-        _direct(STATUS),
+        _read_any_copy(STATUS),
         f"{API}.STREAM.INFO.{STATUS.name}",
-        _time(),
+        _read_time(),
         subjects.phone_code("*"),
-        _message(PHONE),
+        _read_leader(PHONE),
         # The pictures, where they are kept in NATS.
         f"$O.{CAPTURES_BUCKET}.>",
-        *(f"{API}.{verb}.{CAPTURES}" for verb in ("STREAM.INFO", "STREAM.PURGE", "STREAM.MSG.GET", "DIRECT.GET")),
-        *_to_operators(),
+        *(
+            f"{API}.{verb}.{CAPTURES_STREAM}"
+            for verb in ("STREAM.INFO", "STREAM.PURGE", "STREAM.MSG.GET", "DIRECT.GET")
+        ),
+        *_publish_tail(),
     ]
-    return publish, _answers("web-server.*")
+    return publish, _answer_operators("web-server.*")
 
 
 def _operator() -> tuple[list[str], list[str]]:
@@ -200,9 +207,9 @@ def _operator() -> tuple[list[str], list[str]]:
         subjects.inspect(">"),
         subjects.session("*", "*"),
         subjects.PROBE,
-        *_looking(),
-        *(_message(stream) for stream in STREAMS),
-        *(_direct(stream) for stream in STREAMS),
+        *_monitor(),
+        *(_read_leader(stream) for stream in STREAMS),
+        *(_read_any_copy(stream) for stream in STREAMS),
         # A dead letter is replayed to where it came from, with a marker beside it, and then taken out.
         *(subjects.replay_marker(stream, "*") for stream in sorted(REPLAYABLE)),
         subjects.status_server("*"),
@@ -219,7 +226,7 @@ def _operator() -> tuple[list[str], list[str]]:
 # -- what they have in common -------------------------------------------------------------------------------
 
 
-def _reads(stream: str, consumer: str) -> list[str]:
+def _read_consumer(stream: str, consumer: str) -> list[str]:
     """Read one durable consumer: ask for messages, settle them, look at it."""
     return [
         f"{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}",
@@ -228,26 +235,26 @@ def _reads(stream: str, consumer: str) -> list[str]:
     ]
 
 
-def _reads_all(*consumers: ConsumerSpec) -> list[str]:
-    return [subject for one in consumers for subject in _reads(one.stream, one.name)]
+def _read_consumers(*consumers: ConsumerSpec) -> list[str]:
+    return [subject for one in consumers for subject in _read_consumer(one.stream, one.name)]
 
 
-def _message(stream: StreamSpec) -> str:
+def _read_leader(stream: StreamSpec) -> str:
     """Read single messages of a stream from its leader."""
     return f"{API}.STREAM.MSG.GET.{stream.name}"
 
 
-def _direct(stream: StreamSpec) -> str:
+def _read_any_copy(stream: StreamSpec) -> str:
     """Read a stream from any of its copies (`actors.runtime.broker.consumers.stream_reader`)."""
     return f"{API}.DIRECT.GET.{stream.name}"
 
 
-def _time() -> str:
+def _read_time() -> str:
     """Hear from the broker what time it is (`actors.runtime.broker.clock`), and how long LEASE has had its leader."""
     return f"{API}.STREAM.INFO.{LEASE.name}"
 
 
-def _looking() -> list[str]:
+def _monitor() -> list[str]:
     """See who is there and how streams and consumers do, by our commands or by those of NATS; change nothing."""
     return [
         "$SRV.>",
@@ -261,12 +268,12 @@ def _looking() -> list[str]:
     ]
 
 
-def _answers(*addresses: str) -> list[str]:
+def _answer_operators(*addresses: str) -> list[str]:
     """Be listed as a NATS micro service, be inspected, and be asked by operators at these addresses."""
     return ["$SRV.>", subjects.inspect(">"), *(subjects.control(address) for address in addresses)]
 
 
-def _to_operators() -> list[str]:
+def _publish_tail() -> list[str]:
     """A tailed actor (`protocol.messages.operator_requests.Tail`) tells more than the one reply that is allowed
     anyway."""
     return [f"{inbox_prefix(user_of(BrokerRole.OPERATOR))}.>"]

@@ -53,10 +53,10 @@ def decode_lease(
         return [] if is_marker(headers) else [Malformed(0, error, payload)]
     if is_marker(headers):
         return [LeaseExpired(named)]
-    return one_of(payload, lambda: lease_of(named, payload))
+    return decode_single(payload, lambda: parse_lease(named, payload))
 
 
-def lease_of(server_id: str, payload: bytes) -> Lease:
+def parse_lease(server_id: str, payload: bytes) -> Lease:
     """The heartbeat of a server. Raises `ProtocolError`: no server wrote that, or another one."""
     lease = LEASE_CODEC.decode_one(payload)
     assert isinstance(lease, Lease)
@@ -83,16 +83,16 @@ class ReconnectWait:
 
 def decode_wait(subject: str, payload: bytes, _headers: Mapping[str, str]) -> Sequence[ReconnectWait | Malformed]:
     """What a loss has put there."""
-    return one_of(payload, lambda: wait_of(subject, payload))
+    return decode_single(payload, lambda: parse_wait(subject, payload))
 
 
-def wait_of(subject: str, payload: bytes) -> ReconnectWait:
+def parse_wait(subject: str, payload: bytes) -> ReconnectWait:
     """Raises `ProtocolError`: whatever lies there is none of the state manager's."""
     _, plan_id, examinee_id = subject.split(".")
     return ReconnectWait(
         check_id("planId", plan_id),
         check_id("examineeId", examinee_id),
-        _validated(_Wait, payload).loss_version,
+        _validate(_Wait, payload).loss_version,
     )
 
 
@@ -115,11 +115,11 @@ class Advisory(Wire):
 
 def decode_advisory(subject: str, payload: bytes, _headers: Mapping[str, str]) -> Sequence[Advisory | Malformed]:
     """What NATS says of a message that a consumer has given up."""
-    return one_of(payload, lambda: _advisory(subject, payload))
+    return decode_single(payload, lambda: _parse_advisory(subject, payload))
 
 
-def _advisory(subject: str, payload: bytes) -> Advisory:
-    advisory = _validated(Advisory, payload)
+def _parse_advisory(subject: str, payload: bytes) -> Advisory:
+    advisory = _validate(Advisory, payload)
     if not subject.endswith(f".{advisory.stream}.{advisory.consumer}"):
         raise InvalidField("consumer", f"{advisory.stream} {advisory.consumer} has no place on {subject}")
     return advisory
@@ -136,19 +136,19 @@ def decode_socket(subject: str, payload: bytes, _headers: Mapping[str, str]) -> 
     decoded = SOCKET_CODEC.decode_elements(payload)
     tokens = subject.split(".")
     for index, one in enumerate(decoded):
-        if isinstance(one, Element) and (field := _misplaced(one.message, tokens)) is not None:
+        if isinstance(one, Element) and (field := _misplaced_field(one.message, tokens)) is not None:
             error = InvalidField(field, f"has no place on {subject}")
             decoded[index] = Malformed(index, error, pydantic_core.to_json(one.parsed))
     return decoded
 
 
-def _misplaced(message: Message, tokens: Sequence[str]) -> str | None:
+def _misplaced_field(message: Message, tokens: Sequence[str]) -> str | None:
     """The field of a message that does not fit the subject."""
     match tokens:
         case ["socket", "plan", plan_id, "proctors"]:
-            return _other_plan(message, EVENTS, plan_id)
+            return _wrong_field_of(message, EVENTS, plan_id)
         case ["socket", "plan", plan_id, "examinee", examinee_id]:
-            wrong = _other_plan(message, _TO_EXAMINEE, plan_id)
+            wrong = _wrong_field_of(message, _TO_EXAMINEE, plan_id)
             return wrong or (None if getattr(message, "examinee_id", None) == examinee_id else "data.examineeId")
         case ["socket", server_id]:
             if not isinstance(message, _TO_SERVER):
@@ -158,7 +158,7 @@ def _misplaced(message: Message, tokens: Sequence[str]) -> str | None:
     return "type"
 
 
-def _other_plan(message: Message, allowed: tuple[type[Message], ...], plan_id: str) -> str | None:
+def _wrong_field_of(message: Message, allowed: tuple[type[Message], ...], plan_id: str) -> str | None:
     if not isinstance(message, allowed):
         return "type"
     if getattr(message, "plan_id", None) != plan_id:
@@ -176,7 +176,7 @@ def version_in(message: Message) -> Version | None:
 # -- in common --------------------------------------------------------------------------------------------
 
 
-def one_of(payload: bytes, read: Callable[[], T]) -> Sequence[T | Malformed]:
+def decode_single(payload: bytes, read: Callable[[], T]) -> Sequence[T | Malformed]:
     """The one thing that a payload holds, or why it does not."""
     try:
         return [read()]
@@ -184,7 +184,7 @@ def one_of(payload: bytes, read: Callable[[], T]) -> Sequence[T | Malformed]:
         return [Malformed(0, error, payload)]
 
 
-def _validated(model: type[M], payload: bytes) -> M:
+def _validate(model: type[M], payload: bytes) -> M:
     try:
         parsed = pydantic_core.from_json(payload, allow_inf_nan=False)
     except ValueError as error:

@@ -100,7 +100,7 @@ RECONNECT = StreamSpec(
     allow_atomic=True,
     first_seq_from_clock=True,
 )
-GIVEN_UP: tuple[str, ...] = (
+ADVISORY_SUBJECTS: tuple[str, ...] = (
     f"{subjects.MAX_DELIVERIES}.>",
     # NATS says "terminated" of a replaced message as well, which is what RECONNECT and LEASE are made for.
     *(f"{subjects.TERMINATED}.{stream.name}.>" for stream in (STATUS, SOCKET)),
@@ -109,7 +109,7 @@ GIVEN_UP: tuple[str, ...] = (
 
 ADVISORY = StreamSpec(
     "ADVISORY",
-    GIVEN_UP,
+    ADVISORY_SUBJECTS,
     "Deliveries that were given up, as NATS reports them",
     max_age=DAY,
     first_seq_from_clock=True,
@@ -151,7 +151,7 @@ CAPTURES_BUCKET = "captures"
 
 STREAMS: tuple[StreamSpec, ...] = (STATUS, SOCKET, LEASE, RECONNECT, ADVISORY, DEADLETTER, PHONE, CHECKPOINT)
 
-LOST_ON_THE_WAY_SECONDS = 5.0
+REDELIVERY_SECONDS = 5.0
 """What a node that died had on its way comes again after so long; a reader that is at work says so before."""
 
 PIN_SECONDS = 2.5
@@ -195,7 +195,7 @@ LEASE_WATCH = ConsumerSpec(
     "lease-watch",
     (subjects.lease("*"),),
     "The state managers, about servers that fell silent",
-    ack_wait=LOST_ON_THE_WAY_SECONDS,
+    ack_wait=REDELIVERY_SECONDS,
 )
 RECONNECT_EXHAUSTED = ConsumerSpec(
     ADVISORY.name,
@@ -207,7 +207,7 @@ RECONNECT_EXHAUSTED = ConsumerSpec(
 ADVISORY_WATCH = ConsumerSpec(
     ADVISORY.name,
     "advisory-watch",
-    GIVEN_UP,
+    ADVISORY_SUBJECTS,
     "The advisory watch: what consumers gave up goes to the dead letters",
 )
 
@@ -241,7 +241,7 @@ def reconnect_watch(max_attempts: int, backoff_seconds: Sequence[float]) -> Cons
     A ladder longer than the list repeats its last step; a shorter one is cut, for the engine wants no more
     steps than deliveries.
     """
-    ladder = ladder_of(max_attempts, backoff_seconds)
+    ladder = attempt_seconds(max_attempts, backoff_seconds)
     return ConsumerSpec(
         RECONNECT.name,
         "reconnect-watch",
@@ -254,7 +254,7 @@ def reconnect_watch(max_attempts: int, backoff_seconds: Sequence[float]) -> Cons
     )
 
 
-def ladder_of(max_attempts: int, backoff_seconds: Sequence[float]) -> list[float]:
+def attempt_seconds(max_attempts: int, backoff_seconds: Sequence[float]) -> list[float]:
     """The seconds that each of `max_attempts` attempts lasts."""
     steps = list(backoff_seconds[:max_attempts])
     return steps + [steps[-1]] * (max_attempts - len(steps))
@@ -285,7 +285,7 @@ def queue_consumers(request: QueueCreate) -> list[ConsumerSpec]:
             tuple(filters),
             description,
             max_deliver=-1,
-            ack_wait=LOST_ON_THE_WAY_SECONDS,
+            ack_wait=REDELIVERY_SECONDS,
             max_ack_pending=-1,
             inactive_threshold=float(request.config.expire_time),
             deliver_new=True,

@@ -52,12 +52,12 @@ WEB, WATCH, MANAGER, TIMER, OPERATOR = "web", "watch", "manager", "timer", "oper
 """Origins: web servers, the reconnect watch, state managers, schedules of the broker, operators at the command."""
 
 
-def of_sockets(server_id: str) -> str:
+def socket_origin(server_id: str) -> str:
     """Origin: what a socket server says of its sockets and of the examinees on them."""
     return f"socket-{server_id}"
 
 
-def of_people(server_id: str) -> str:
+def people_origin(server_id: str) -> str:
     """Origin: what proctors on a socket server order."""
     return f"people-{server_id}"
 
@@ -113,7 +113,7 @@ def replay_marker(stream: str, letter: str) -> str:
 
 
 def phone_code(digest: str) -> str:
-    """Whom a phone code is for; `digest` is `protocol.access.phone_codes.digest` of it, never the code."""
+    """Whom a phone code is for; `digest` is `protocol.access.phone_codes.code_digest` of it, never the code."""
     return f"phone.{digest}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.texts import escaped
+from protocol.texts import escape
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -12,4 +12,4 @@ def spreadsheet_text(text: str) -> str:
 
     What would command a terminal, or cannot be seen, is written as an escape.
     """
-    return escaped(f"'{text}" if text.startswith(_FORMULA) else text)
+    return escape(f"'{text}" if text.startswith(_FORMULA) else text)

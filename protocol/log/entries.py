@@ -13,7 +13,7 @@ from protocol.errors import InvalidField
 from protocol.log.partitions import partition_of
 from protocol.log.version import version_of
 from protocol.messages.base import Message
-from protocol.messages.codec import Malformed, element_of
+from protocol.messages.codec import Malformed, extract_element
 from protocol.messages.facts import STATUS_CODEC, ExamineeFact, MobileSyncExtend, MobileSyncWait
 from protocol.messages.server_messages import ServerStatus
 from protocol.times import format_time, parse_time
@@ -52,7 +52,7 @@ def decode_status(
                 wrong = ("data.planId", named)  # in the partition of other plans its facts would have no order
             if wrong is not None:
                 error = InvalidField(wrong[0], f"{wrong[1]} has no place on {subject}")
-                decoded[index] = Malformed(index, error, element_of(payload, index))
+                decoded[index] = Malformed(index, error, extract_element(payload, index))
             elif isinstance(message, MobileSyncWait | MobileSyncExtend) and message.by_log_time and logged:
                 decoded[index] = _with_log_time(message, logged)
     return decoded

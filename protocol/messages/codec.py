@@ -51,9 +51,9 @@ class Codec:
 
     def decode_elements(self, payload: bytes | str) -> list[Element | Malformed]:
         """As `decode_batch`, each message with what it was parsed from."""
-        raw = _raw(payload)
+        raw = _to_bytes(payload)
         try:
-            parsed = parse(raw)
+            parsed = parse_json(raw)
         except ValueError as error:
             return [Malformed(0, ProtocolError(ErrorCode.INVALID_JSON, f"not JSON: {error}"), raw)]
         elements = parsed if isinstance(parsed, list) else [parsed]
@@ -65,20 +65,20 @@ class Codec:
             try:
                 decoded.append(Element(self.from_element(element), element))
             except ProtocolError as error:
-                decoded.append(Malformed(index, error, element_json(element)))
+                decoded.append(Malformed(index, error, encode_element(element)))
         return decoded
 
     def decode_one(self, payload: bytes | str) -> Message:
         """The single message of a payload. Raises `ProtocolError` with the code, the field and what was wrong."""
         try:
-            parsed = parse(_raw(payload))
+            parsed = parse_json(_to_bytes(payload))
         except ValueError as error:
             raise ProtocolError(ErrorCode.INVALID_JSON, f"not JSON: {error}") from None
         return self.from_element(parsed)
 
     def from_element(self, element: Any) -> Message:
         """A message from its parsed `{"type", "data"}`. Raises `ProtocolError`."""
-        if isinstance(element, _Halves):
+        if isinstance(element, _Damaged):
             raise element.error
         if not isinstance(element, dict):
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, 'a message is an object {"type", "data"}')
@@ -97,7 +97,7 @@ class Codec:
             raise field_error(error) from None
 
 
-def parse(raw: bytes) -> Any:
+def parse_json(raw: bytes) -> Any:
     """JSON as Python values. Raises `ValueError`.
 
     Half of a surrogate pair in a string is JSON (RFC 8259, 8.2) and no text. pydantic's parser refuses all of a payload
@@ -107,19 +107,19 @@ def parse(raw: bytes) -> Any:
     try:
         return pydantic_core.from_json(raw, allow_inf_nan=False)
     except ValueError as error:
-        if not _HALF.search(raw):
+        if not _ESCAPED_SURROGATE.search(raw):
             raise
         try:
-            parsed = json.loads(raw.decode(), parse_constant=_no_number)
-            return [_marked(one) for one in parsed] if isinstance(parsed, list) else _marked(parsed)
+            parsed = json.loads(raw.decode(), parse_constant=_refuse_constant)
+            return [_mark_damaged(one) for one in parsed] if isinstance(parsed, list) else _mark_damaged(parsed)
         except (ValueError, RecursionError):
             raise error from None
 
 
-_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-class _Halves(dict[str, Any]):
+class _Damaged(dict[str, Any]):
     """A parsed object in which there are halves of surrogate pairs, and what is said of it."""
 
     def __init__(self, element: dict[str, Any], error: ProtocolError) -> None:
@@ -127,19 +127,19 @@ class _Halves(dict[str, Any]):
         self.error = error
 
 
-def _marked(element: Any) -> Any:
-    """The element, as `_Halves` if there are any in it."""
-    where = _half_in(element)
+def _mark_damaged(element: Any) -> Any:
+    """The element, as `_Damaged` if there are any in it."""
+    where = _find_lone_surrogate(element)
     if where is None:
         return element
     what = "has half of a surrogate pair, which is no character"
     if not isinstance(element, dict) or where == "type":
         unnamed = ProtocolError(ErrorCode.INVALID_JSON, f"not JSON: {what}")
-        return _Halves(element if isinstance(element, dict) else {"element": element}, unnamed)
-    return _Halves(element, InvalidField(where, what))
+        return _Damaged(element if isinstance(element, dict) else {"element": element}, unnamed)
+    return _Damaged(element, InvalidField(where, what))
 
 
-def _half_in(value: Any, path: str = "") -> str | None:
+def _find_lone_surrogate(value: Any, path: str = "") -> str | None:
     """Where a string of parsed JSON holds half of a surrogate pair (`data.text`)."""
     if isinstance(value, str):
         return path if has_lone_surrogate(value) else None
@@ -147,33 +147,33 @@ def _half_in(value: Any, path: str = "") -> str | None:
     for name, one in inner:
         if isinstance(name, str) and has_lone_surrogate(name):
             return path or "data"
-        if (found := _half_in(one, f"{path}.{name}" if path else str(name))) is not None:
+        if (found := _find_lone_surrogate(one, f"{path}.{name}" if path else str(name))) is not None:
             return found
     return None
 
 
-def _no_number(name: str) -> None:
+def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
 
 
-def element_json(element: Any) -> bytes:
-    """Parsed JSON as JSON again, whatever `parse` has let through."""
+def encode_element(element: Any) -> bytes:
+    """Parsed JSON as JSON again, whatever `parse_json` has let through."""
     try:
         return pydantic_core.to_json(element)
     except ValueError:
         return json.dumps(element).encode()
 
 
-def element_of(payload: bytes, index: int) -> bytes:
+def extract_element(payload: bytes, index: int) -> bytes:
     """One message of a payload, as it was sent; all of it, when it is no array or not JSON."""
     try:
-        parsed = parse(payload)
+        parsed = parse_json(payload)
     except ValueError:
         return payload
-    return element_json(parsed[index]) if isinstance(parsed, list) else payload
+    return encode_element(parsed[index]) if isinstance(parsed, list) else payload
 
 
-def _raw(payload: bytes | str) -> bytes:
+def _to_bytes(payload: bytes | str) -> bytes:
     # A lone surrogate has no UTF-8: encoded all the same, the parser refuses it like any other bad payload.
     return payload if isinstance(payload, bytes) else payload.encode(errors="surrogatepass")
 
@@ -191,7 +191,7 @@ def encode(message: Message) -> bytes:
     return b'{"type":"%s","data":%s}' % (message.type.encode(), body)
 
 
-def join(encoded: Sequence[bytes]) -> bytes:
+def join_batch(encoded: Sequence[bytes]) -> bytes:
     """Encoded messages as one payload: a lone one as it is, several as an array."""
     return encoded[0] if len(encoded) == 1 else b"[" + b",".join(encoded) + b"]"
 
@@ -213,4 +213,4 @@ def split_batches(sizes: Sequence[int]) -> list[slice]:
 def encode_batches(messages: Sequence[Message]) -> list[bytes]:
     """Messages as the fewest payloads of at most 256 messages and 256 KiB each."""
     encoded = [encode(message) for message in messages]
-    return [join(encoded[cut]) for cut in split_batches([len(one) for one in encoded])]
+    return [join_batch(encoded[cut]) for cut in split_batches([len(one) for one in encoded])]

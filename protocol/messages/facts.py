@@ -43,7 +43,7 @@ class ConnectionStatusCode(StrEnum):
     MIGRATING = "MIGRATING"
 
 
-def _of_a_socket(status: ConnectionStatusCode) -> ConnectionStatusCode:
+def _check_socket_status(status: ConnectionStatusCode) -> ConnectionStatusCode:
     if status is ConnectionStatusCode.MIGRATING:
         raise ValueError("a socket is CONNECTED or DISCONNECTED; that it was sent away is said by its reason")
     return status
@@ -51,7 +51,7 @@ def _of_a_socket(status: ConnectionStatusCode) -> ConnectionStatusCode:
 
 SocketStatusCode = Annotated[
     ConnectionStatusCode,
-    AfterValidator(_of_a_socket),
+    AfterValidator(_check_socket_status),
     WithJsonSchema({"type": "string", "enum": ["CONNECTED", "DISCONNECTED"]}),
 ]
 
@@ -221,7 +221,7 @@ class MobileSyncTimeout(ExamineeFact):
 NoticeText = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-class _AboutNotices(ExamineeFact):
+class _NoticeMessage(ExamineeFact):
     """A fact, and with `version` what proctors are told of it.
 
     An event tells all that they must have right: `unconfirmed` are the actionIds that the examinee has not confirmed,
@@ -235,7 +235,7 @@ class _AboutNotices(ExamineeFact):
     version: Version | None = None
 
 
-class Notice(_AboutNotices):
+class Notice(_NoticeMessage):
     """A message of the proctor `by` to an examinee; also what the examinee is sent."""
 
     type: ClassVar[str] = "notice"
@@ -243,7 +243,7 @@ class Notice(_AboutNotices):
     by: Text
 
 
-class NoticeConfirmed(_AboutNotices):
+class NoticeConfirmed(_NoticeMessage):
     """The examinee has read the message `actionId`; proctors are told `by` whom that was."""
 
     type: ClassVar[str] = "notice_confirmed"

@@ -8,19 +8,19 @@ from pydantic import AfterValidator, Field
 
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import Id
-from protocol.messages.applied import WaitingFor
 from protocol.messages.base import ActionId, Message, Text, Traced, Version, Wire
-from protocol.messages.codec import Codec, Malformed, encode, parse
+from protocol.messages.codec import Codec, Malformed, encode, parse_json
 from protocol.messages.proctor_events import EVENTS
+from protocol.messages.progress import WaitingFor
 from protocol.messages.session_messages import SessionState
 from protocol.messages.views import ConnectionView, MobileSyncView, NoticesView, ReconnectView
-from protocol.texts import clean_line, has_lone_surrogate, plain_token, readable_lines
+from protocol.texts import check_token, clean_line, has_lone_surrogate, required_lines
 from protocol.times import Timestamp
 
 SUBPROTOCOL = "examwire.v1"
 TOKEN_SUBPROTOCOL = "examwire.token."
 """With the token behind it, a second subprotocol to offer: how a browser shows its token in the handshake."""
-TOKEN_IN_HANDSHAKE = 4096
+MAX_HANDSHAKE_TOKEN = 4096
 """A handshake's headers are limited; a longer token is shown in the hello only."""
 CONNECT_PATH = "/v1/connect"
 REQUEST_BYTES = 16 * 1024
@@ -37,13 +37,13 @@ Role = Literal["examinee", "proctor", "mobile", "operator"]
 
 
 # What people and their programs write is cleaned here, at the door: the log keeps it as it came in.
-Line = Annotated[Text, AfterValidator(clean_line)]
-NoticeWords = Annotated[str, AfterValidator(readable_lines), Field(max_length=1000)]
-RequestId = Annotated[ActionId, AfterValidator(plain_token)]
+CleanLine = Annotated[Text, AfterValidator(clean_line)]
+CleanNoticeText = Annotated[str, AfterValidator(required_lines), Field(max_length=1000)]
+RequestId = Annotated[ActionId, AfterValidator(check_token)]
 
 
 class HelloClientInfo(Wire):
-    browser_info: Line | None = None
+    browser_info: CleanLine | None = None
 
 
 class Hello(Traced):
@@ -92,7 +92,7 @@ class RemoveFrame(Message):
     type: ClassVar[str] = "remove"
     examinee_id: Id
     request_id: RequestId
-    reason: Line | None = None
+    reason: CleanLine | None = None
 
 
 class ExtendMobileSyncFrame(Message):
@@ -110,7 +110,7 @@ class NotifyFrame(Message):
     type: ClassVar[str] = "notify"
     examinee_id: Id
     request_id: RequestId
-    text: NoticeWords
+    text: CleanNoticeText
 
 
 class ConfirmNotice(Message):
@@ -262,7 +262,7 @@ def error_frame(error: ProtocolError, request_type: str | None = None, request_i
 def refusal_of(bad: Malformed) -> Error:
     """The `error` frame for a frame that is none we know, naming what it was meant to be where that can be read."""
     try:
-        parsed = parse(bad.raw)
+        parsed = parse_json(bad.raw)
     except ValueError:
         return error_frame(bad.error)
     data = parsed.get("data") if isinstance(parsed, dict) else None

@@ -30,9 +30,9 @@ def parse_traceparent(text: object) -> TraceContext | None:
     return context if context.trace_id and context.span_id else None
 
 
-def _ignored_when_wrong(value: Any) -> str | None:
+def _drop_invalid(value: Any) -> str | None:
     return value if parse_traceparent(value) is not None else None
 
 
-Traceparent = Annotated[str | None, BeforeValidator(_ignored_when_wrong)]
+Traceparent = Annotated[str | None, BeforeValidator(_drop_invalid)]
 """A field that never makes a message bad: what cannot be read as a `traceparent` counts as absent."""

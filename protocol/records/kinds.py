@@ -86,7 +86,7 @@ def load_history(state: type[S], stored: str | bytes, floor: int = 0) -> History
         parsed = pydantic_core.from_json(stored)
         newest_event, restatement_due = int(parsed.get("newestTold", 0)), bool(parsed.get("owed", False))
         first = int(parsed.get("first", 0))
-        head = _revive(state, parsed["head"]) if "head" in parsed else None
+        head = _restore(state, parsed["head"]) if "head" in parsed else None
         if head is not None and parsed["facts"][-1][0] <= floor:
             return History(head, floor, newest_event=newest_event, restatement_due=restatement_due, first_version=first)
         facts = tuple(
@@ -94,17 +94,17 @@ def load_history(state: type[S], stored: str | bytes, floor: int = 0) -> History
             for version, kind, data in parsed["facts"]
         )
         late = tuple(int(version) for version in parsed.get("late", ()))
-        base = _revive(state, parsed["base"])
+        base = _restore(state, parsed["base"])
         return History(base, int(parsed["floor"]), facts, late, newest_event, restatement_due, first, head)
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ProtocolError) as error:
         raise ValueError(f"not a history: {error!r}") from error
 
 
-def _revive(state: type[S], lean: dict[str, Any]) -> S:
-    for name, enum in _enums(state).items():
+def _restore(state: type[S], lean: dict[str, Any]) -> S:
+    for name, enum in _enum_fields(state).items():
         if lean.get(name) is not None:
             lean[name] = enum(lean[name])
-    for name, element in _tuples(state).items():
+    for name, element in _tuple_fields(state).items():
         if name in lean:
             found = lean[name]
             lean[name] = tuple(element(**one) for one in found) if element is not None else tuple(found)
@@ -114,7 +114,7 @@ def _revive(state: type[S], lean: dict[str, Any]) -> S:
 _ENUMS: dict[type, Mapping[str, type[StrEnum]]] = {}
 
 
-def _enums(state: type) -> Mapping[str, type[StrEnum]]:
+def _enum_fields(state: type) -> Mapping[str, type[StrEnum]]:
     """The fields of a state that hold a member of an enum."""
     if state in _ENUMS:
         return _ENUMS[state]
@@ -131,7 +131,7 @@ def _enums(state: type) -> Mapping[str, type[StrEnum]]:
 _TUPLES: dict[type, Mapping[str, type[Any] | None]] = {}
 
 
-def _tuples(state: type) -> Mapping[str, type[Any] | None]:
+def _tuple_fields(state: type) -> Mapping[str, type[Any] | None]:
     """The fields of a state that hold a tuple, and the dataclass that its elements are."""
     if state in _TUPLES:
         return _TUPLES[state]

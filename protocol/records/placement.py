@@ -27,7 +27,7 @@ ENDED_SOCKET_SECONDS = 86400
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class VersionedMessage:
     """A fact with its place in STATUS."""
 
     version: int
@@ -48,7 +48,7 @@ def record_of(message: Message) -> tuple[str, records.RecordKind[Any, Any]]:
             return keys.progress(message.plan_id, message.examinee_id), records.CONNECTION
 
 
-def kind_of(key: str) -> records.RecordKind[Any, Any] | None:
+def record_kind(key: str) -> records.RecordKind[Any, Any] | None:
     """The kind of the record at a key; `None`: something else is there."""
     match key.split(":"):
         case ["plan", _, "examinee", _, "progress"]:
@@ -62,16 +62,16 @@ def kind_of(key: str) -> records.RecordKind[Any, Any] | None:
     return None
 
 
-def told_anew(key: str, timestamp: str) -> Restate | None:
+def restate_fact(key: str, timestamp: str) -> Restate | None:
     """The fact that has the record at a key written and told anew; `None`: it is no examinee's."""
-    kind = kind_of(key)
+    kind = record_kind(key)
     if kind is None or kind.aspect is None:
         return None
     _, plan_id, _, examinee_id, _ = key.split(":")
     return Restate(plan_id=plan_id, examinee_id=examinee_id, timestamp=timestamp, aspect=kind.aspect)
 
 
-def socket_writes(items: Iterable[Item]) -> list[SocketWrite]:
+def socket_writes(items: Iterable[VersionedMessage]) -> list[SocketWrite]:
     """The sockets' own records: the newest word about a socket counts, whoever its examinee's current one is."""
     newest: dict[str, SocketWrite] = {}
     for item in items:
@@ -89,7 +89,7 @@ def socket_writes(items: Iterable[Item]) -> list[SocketWrite]:
     return list(newest.values())
 
 
-def index_of(items: Iterable[Item]) -> Index:
+def index_updates(items: Iterable[VersionedMessage]) -> Index:
     """What makes the records of these facts, and the sockets they speak of, findable."""
     index = Index()
     for item in items:

@@ -34,12 +34,15 @@ class SocketWrite:
 
 
 @dataclass(frozen=True, slots=True)
-class Replacement:
-    """Write `fields` into a hash whose field `guard` still has the value `seen` ("0": it has none, or is no hash)."""
+class GuardedWrite:
+    """Write `fields` into a hash if its field `guard` still has the value `expected`.
+
+    `expected` "0": the key has no such field, or is no hash. `keep_seconds`: when the key expires (0: never).
+    """
 
     key: str
     guard: str
-    seen: str
+    expected: str
     fields: Mapping[str, str]
     keep_seconds: int = 0
 

@@ -36,18 +36,18 @@ from protocol.messages.frames import (
 )
 from protocol.messages.proctor_events import EVENTS
 from protocol.messages.session_messages import SessionState
+from protocol.spec.channel_roles import publishers, readers
 from protocol.spec.channels import (
     HEADERS,
     PARAMETERS,
     TO_EXAMINEES,
-    Bare,
+    BarePayload,
+    ChannelContent,
     NatsChannel,
-    Said,
     nats_channels,
 )
 from protocol.spec.examples import BARE_EXAMPLES, EXAMPLES
 from protocol.spec.schemas import Components, Direction, Schema, array_of
-from protocol.spec.speakers import readers, speakers
 
 Document = dict[str, Any]
 
@@ -81,7 +81,7 @@ def asyncapi(version: str) -> Document:
     """The document, JSON-ready. `version`: that of examwire."""
     channels = nats_channels()
     components = _components(channels)
-    book = _Book(components)
+    book = _MessageComponents(components)
     document: Document = {
         "asyncapi": "3.0.0",
         "id": "urn:examwire",
@@ -127,14 +127,14 @@ def _components(channels: Iterable[NatsChannel]) -> Components:
     return components
 
 
-class _Book:
+class _MessageComponents:
     """The messages of `components`, each put there once."""
 
     def __init__(self, components: Components) -> None:
         self.messages: dict[str, Document] = {}
         self._components = components
 
-    def add(self, said: Said, headers: dict[str, bool], where: str) -> dict[str, Document]:
+    def add(self, said: ChannelContent, headers: dict[str, bool], where: str) -> dict[str, Document]:
         """What goes over a channel, for its `messages`. With `headers` a message is the channel's (`where`) own."""
         found: dict[str, Document] = {}
         payloads: list[Schema] = []
@@ -166,7 +166,7 @@ class _Book:
             )
         return found
 
-    def _schema(self, bare: Bare) -> Schema:
+    def _schema(self, bare: BarePayload) -> Schema:
         if bare.model is not None:
             return self._components.of(bare.model, bare.direction)
         assert bare.schema is not None
@@ -205,7 +205,7 @@ def _examples(model: type[Message]) -> list[Document]:
     return [{"name": model.type, "payload": _payload(example)}] if example is not None else []
 
 
-def _bare_examples(bare: Bare) -> list[Document]:
+def _bare_examples(bare: BarePayload) -> list[Document]:
     if bare.model in BARE_EXAMPLES:
         example: object = BARE_EXAMPLES[bare.model].model_dump(mode="json", by_alias=True, exclude_unset=True)
     else:
@@ -265,14 +265,14 @@ def _security_schemes() -> Document:
 # -- the WebSocket --------------------------------------------------------------------------------------------
 
 
-def _websocket(book: _Book) -> Document:
+def _websocket(book: _MessageComponents) -> Document:
     greeting = (Hello,)
     client = tuple(one for one in CLIENT_FRAMES.models.values() if one not in greeting)
     server = tuple(SERVER_FRAMES.models.values())
     messages = {
-        **_named("client", book.add(Said("client", greeting, "read"), {}, "client")),
-        **_named("client", book.add(Said("client", client, "read", arrays=True), {}, "client")),
-        **_named("server", book.add(Said("server", server, arrays=False), {}, "server")),
+        **_named("client", book.add(ChannelContent("client", greeting, "read"), {}, "client")),
+        **_named("client", book.add(ChannelContent("client", client, "read", arrays=True), {}, "client")),
+        **_named("server", book.add(ChannelContent("server", server, arrays=False), {}, "server")),
         **_named("server", book.add(_arrays_of_events(), {}, "server")),
     }
     return {
@@ -302,8 +302,8 @@ def _websocket(book: _Book) -> Document:
     }
 
 
-def _arrays_of_events() -> Said:
-    return Said("server", tuple(one for one in SERVER_FRAMES.models.values() if one in EVENTS), arrays=True)
+def _arrays_of_events() -> ChannelContent:
+    return ChannelContent("server", tuple(one for one in SERVER_FRAMES.models.values() if one in EVENTS), arrays=True)
 
 
 def _named(prefix: str, messages: dict[str, Document]) -> dict[str, Document]:
@@ -349,7 +349,7 @@ def _add_client_operations(document: Document) -> None:
 # -- NATS -----------------------------------------------------------------------------------------------------
 
 
-def _add_channel(document: Document, book: _Book, channel: NatsChannel) -> None:
+def _add_channel(document: Document, book: _MessageComponents, channel: NatsChannel) -> None:
     names = [part.split("}")[0] for part in channel.address.split("{")[1:]]
     entry: Document = {
         "address": channel.address,
@@ -373,7 +373,7 @@ def _add_channel(document: Document, book: _Book, channel: NatsChannel) -> None:
         }
         address = {"location": "$message.header#/reply", "description": "NATS' own reply subject."}
         reply = {"reply": {"address": address, "channel": {"$ref": f"#/channels/{key}"}}}
-    for role in speakers(channel):
+    for role in publishers(channel):
         _operation(document, channel, "send", role.value, reply)
     for role, consumers in readers(channel).items():
         more = {**reply, "x-consumers": consumers} if consumers else reply

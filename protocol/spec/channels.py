@@ -25,13 +25,13 @@ from protocol.broker.streams import (
     captures_stream,
 )
 from protocol.log.entries import SCHEDULER
-from protocol.messages.applied import Applied
 from protocol.messages.base import Message, Wire
 from protocol.messages.facts import STATUS_MESSAGES, ExamineeFact, MobileSyncTimeout
 from protocol.messages.frames import Error
 from protocol.messages.inspection import Inspection, ProcessFacts, SessionsPage, SessionsRequest
 from protocol.messages.operator_requests import ANSWERS, REQUESTS, Handled
 from protocol.messages.proctor_events import EVENTS
+from protocol.messages.progress import Applied
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated
 from protocol.messages.session_messages import SOCKET_MESSAGES
 from protocol.spec.schemas import Direction, Schema
@@ -44,7 +44,7 @@ TEXT: Schema = {"type": "string"}
 
 
 @dataclass(frozen=True, slots=True)
-class Bare:
+class BarePayload:
     """A payload that is no `{"type", "data"}`. `model` or `schema` says what it is."""
 
     name: str
@@ -57,7 +57,7 @@ class Bare:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ChannelContent:
     """What goes over a channel: messages of a `group` (each read or written), bare payloads, and arrays of messages.
 
     The same group and type is the same message wherever it is said.
@@ -66,7 +66,7 @@ class Said:
     group: str
     messages: tuple[type[Message], ...] = ()
     direction: Direction = "written"
-    bare: tuple[Bare, ...] = ()
+    bare: tuple[BarePayload, ...] = ()
     arrays: bool = False
 
 
@@ -77,10 +77,10 @@ class NatsChannel:
     key: str
     address: str
     summary: str
-    said: Said
+    said: ChannelContent
     stream: StreamSpec | None = None
     headers: dict[str, bool] = field(default_factory=dict)
-    reply: Said | None = None
+    reply: ChannelContent | None = None
 
 
 HEADERS: dict[str, Schema] = {
@@ -112,7 +112,7 @@ HEADERS: dict[str, Schema] = {
     "traceparent": {**TEXT, "description": "W3C Trace Context, of what is traced."},
 }
 
-NOTHING = Bare(
+NOTHING = BarePayload(
     "nothing",
     "No payload; what there may be is ignored.",
     schema={**TEXT, "maxLength": 0},
@@ -136,7 +136,7 @@ _STATUS_HEADERS = {
 _SOCKET_HEADERS = {
     name: False for name in _STATUS_HEADERS if name not in (SCHEDULER, "Nats-Schedule-Next", "Nats-Pin-Id")
 }
-_REPLAY_MARKER = Bare(
+_REPLAY_MARKER = BarePayload(
     "replay_marker",
     "The dead letter has been replayed: a second replay finds this, and is refused by the broker.",
     schema={
@@ -151,7 +151,7 @@ _MARKER_HEADERS = {
     "Nats-Batch-Id": True,
     "Nats-Batch-Sequence": True,
 }
-_INSPECTION = Bare("inspection", "How the actor is.", model=Inspection)
+_INSPECTION = BarePayload("inspection", "How the actor is.", model=Inspection)
 
 
 def nats_channels() -> tuple[NatsChannel, ...]:
@@ -162,7 +162,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "statusServer",
             subjects.status_server("{serverId}"),
             "What happens to a socket server. To the state managers.",
-            Said("status", tuple(one for one in STATUS_MESSAGES if one not in facts), arrays=True),
+            ChannelContent("status", tuple(one for one in STATUS_MESSAGES if one not in facts), arrays=True),
             STATUS,
             _STATUS_HEADERS,
         ),
@@ -172,7 +172,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "What happens to the examinees of a plan: the log of record. A message's place in it (stream sequence × "
             "256 + index in its array) is its version. To the one state manager that works off the partition. What is "
             "published on `status.plan.{planId}` is stored here, with the origin `any`.",
-            Said("status", facts, arrays=True),
+            ChannelContent("status", facts, arrays=True),
             STATUS,
             _STATUS_HEADERS,
         ),
@@ -180,7 +180,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "statusTimer",
             subjects.status_timer("{planId}", "{examineeId}", "{timer}"),
             "A schedule: NATS publishes the message with the origin `timer` when its time has come.",
-            Said("status", (MobileSyncTimeout,)),
+            ChannelContent("status", (MobileSyncTimeout,)),
             STATUS,
             {"Nats-Schedule": True, "Nats-Schedule-Target": True, "Nats-Msg-Id": True, "Nats-Rollup": False},
         ),
@@ -189,7 +189,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
                 f"{stream.name.lower()}Replay",
                 subjects.replay_marker(stream.name, "{letter}"),
                 "Marks a dead letter that has been replayed, in one atomic batch with what was replayed.",
-                Said("status", bare=(_REPLAY_MARKER,)),
+                ChannelContent("status", bare=(_REPLAY_MARKER,)),
                 stream,
                 _MARKER_HEADERS,
             )
@@ -199,7 +199,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "socketServer",
             subjects.socket_server("{serverId}"),
             "To one socket server, about sockets that it holds.",
-            Said("socket", tuple(one for one in SOCKET_MESSAGES if one not in EVENTS), arrays=True),
+            ChannelContent("socket", tuple(one for one in SOCKET_MESSAGES if one not in EVENTS), arrays=True),
             SOCKET,
             _SOCKET_HEADERS,
         ),
@@ -207,7 +207,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "socketProctors",
             subjects.socket_proctors("{planId}"),
             "To every socket server that holds a proctor of the plan: the events, as proctors get them.",
-            Said("socket", tuple(one for one in SOCKET_MESSAGES if one in EVENTS), arrays=True),
+            ChannelContent("socket", tuple(one for one in SOCKET_MESSAGES if one in EVENTS), arrays=True),
             SOCKET,
             _SOCKET_HEADERS,
         ),
@@ -215,7 +215,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "socketExaminee",
             subjects.socket_examinee("{planId}", "{examineeId}"),
             "To the socket server that holds this examinee; the others drop it.",
-            Said("socket", tuple(one for one in SOCKET_MESSAGES if one.type in TO_EXAMINEES), arrays=True),
+            ChannelContent("socket", tuple(one for one in SOCKET_MESSAGES if one.type in TO_EXAMINEES), arrays=True),
             SOCKET,
             _SOCKET_HEADERS,
         ),
@@ -223,7 +223,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "lease",
             subjects.lease("{serverId}"),
             "A socket server's heartbeat. It expires (`Nats-TTL`); then NATS leaves a marker without a payload.",
-            Said("lease", (Lease,), bare=(NOTHING,)),
+            ChannelContent("lease", (Lease,), bare=(NOTHING,)),
             LEASE,
             {"Nats-Expected-Last-Subject-Sequence": False, **_EXPIRING},
         ),
@@ -231,10 +231,10 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "reconnect",
             subjects.reconnect("{planId}", "{examineeId}"),
             "An examinee that is waited for. Each delivery is one attempt (`max_deliver`, `backoff` of the consumer).",
-            Said(
+            ChannelContent(
                 "reconnect",
                 bare=(
-                    Bare(
+                    BarePayload(
                         "reconnect_watch",
                         "The version of the loss.",
                         schema={
@@ -254,16 +254,16 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             subjects.applied("{stateManager}"),
             "A state manager, each second, to every socket server and state manager: up to where it has applied the "
             "log, and what it waits for. One that is not heard for 3 s does not work.",
-            Said("applied", (Applied,)),
+            ChannelContent("applied", (Applied,)),
         ),
         NatsChannel(
             "checkpoint",
             subjects.CHECKPOINT,
             "How far the consumers of the core are. One that has vanished is made again from there.",
-            Said(
+            ChannelContent(
                 "checkpoint",
                 bare=(
-                    Bare(
+                    BarePayload(
                         "checkpoint",
                         "By consumer, the sequence up to which everything is acknowledged.",
                         schema={
@@ -281,33 +281,33 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "probe",
             subjects.PROBE,
             "`examwire doctor` tries whether the broker takes a write.",
-            Said("probe", bare=(NOTHING,)),
+            ChannelContent("probe", bare=(NOTHING,)),
             CHECKPOINT,
         ),
         NatsChannel(
             "queueCreate",
             subjects.QUEUE_CREATE,
             "Have the queue server make or change a socket server's queue.",
-            Said("queue", (QueueCreate,), "read"),
-            reply=Said("queue", (QueueCreated, Error)),
+            ChannelContent("queue", (QueueCreate,), "read"),
+            reply=ChannelContent("queue", (QueueCreated, Error)),
         ),
         NatsChannel(
             "session",
             subjects.session("{planId}", "{examineeId}"),
             "Ask the live session of an examinee. No responders: not connected.",
-            Said("session", bare=(NOTHING,)),
-            reply=Said("session", bare=(_INSPECTION,)),
+            ChannelContent("session", bare=(NOTHING,)),
+            reply=ChannelContent("session", bare=(_INSPECTION,)),
         ),
         NatsChannel(
             "inspect",
             subjects.inspect("{actor}"),
             "Ask an actor how it is; a socket server also for a page of its sessions. The subject is in the metadata "
             "of the actor's NATS micro service (`nats service ls`).",
-            Said(
+            ChannelContent(
                 "inspect",
                 bare=(
                     NOTHING,
-                    Bare(
+                    BarePayload(
                         "sessions_request",
                         "A page of the sessions of a socket server.",
                         model=SessionsRequest,
@@ -316,37 +316,39 @@ def nats_channels() -> tuple[NatsChannel, ...]:
                     ),
                 ),
             ),
-            reply=Said(
+            reply=ChannelContent(
                 "inspect",
                 (Error,),
-                bare=(_INSPECTION, Bare("sessions_page", "The page.", model=SessionsPage)),
+                bare=(_INSPECTION, BarePayload("sessions_page", "The page.", model=SessionsPage)),
             ),
         ),
         NatsChannel(
             "process",
             subjects.inspect("{actor}.process"),
             "Ask an actor about the process that it lives in.",
-            Said("inspect", bare=(NOTHING,)),
-            reply=Said("inspect", bare=(Bare("process_facts", "The process.", model=ProcessFacts),)),
+            ChannelContent("inspect", bare=(NOTHING,)),
+            reply=ChannelContent("inspect", bare=(BarePayload("process_facts", "The process.", model=ProcessFacts),)),
         ),
         NatsChannel(
             "control",
             subjects.control("{address}"),
             "An operator asks the actor at an address (`socket.SOCK001`, `state-manager.SM1`, …).",
-            Said("control", tuple(REQUESTS.models.values()), "read"),
-            reply=Said("control", tuple(ANSWERS.models.values())),
+            ChannelContent("control", tuple(REQUESTS.models.values()), "read"),
+            reply=ChannelContent("control", tuple(ANSWERS.models.values())),
         ),
         NatsChannel(
             "tail",
             "{inbox}",
             "What a tailed actor handles, to the inbox that `tail` named.",
-            Said("control", (Handled,), arrays=True),
+            ChannelContent("control", (Handled,), arrays=True),
         ),
         NatsChannel(
             "deadletter",
             subjects.deadletter("{source}"),
             "What could not be processed.",
-            Said("deadletter", bare=(Bare("letter", "The payload, why, and where it came from.", model=Letter),)),
+            ChannelContent(
+                "deadletter", bare=(BarePayload("letter", "The payload, why, and where it came from.", model=Letter),)
+            ),
             DEADLETTER,
             {"Nats-Msg-Id": True},
         ),
@@ -354,7 +356,9 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "phone",
             subjects.phone_code("{digest}"),
             "Whom a phone code is for. It expires; then NATS leaves a marker without a payload.",
-            Said("phone", bare=(Bare("phone_code", "Whom the code is for.", model=PhoneCode), NOTHING)),
+            ChannelContent(
+                "phone", bare=(BarePayload("phone_code", "Whom the code is for.", model=PhoneCode), NOTHING)
+            ),
             PHONE,
             _EXPIRING,
         ),
@@ -363,7 +367,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
                 key,
                 f"{subject}.{{stream}}.{{consumer}}",
                 summary,
-                Said("advisory", bare=(_advisory(key, summary),)),
+                ChannelContent("advisory", bare=(_advisory(key, summary),)),
                 ADVISORY,
             )
             for key, subject, summary in (
@@ -376,7 +380,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
                 key,
                 f"$O.{CAPTURES_BUCKET}.{letter}.{{{name}}}",
                 f"A picture of a phone, where they are kept in NATS (object store, ADR-20): {what}.",
-                Said("captures", bare=(bare,)),
+                ChannelContent("captures", bare=(bare,)),
                 captures_stream(0),
                 headers,
             )
@@ -388,10 +392,10 @@ def nats_channels() -> tuple[NatsChannel, ...]:
     )
 
 
-def _advisory(key: str, summary: str) -> Bare:
+def _advisory(key: str, summary: str) -> BarePayload:
     required = ("type", "stream", "consumer", "stream_seq", "deliveries")
     known: Schema = {name: INTEGER if name in ("stream_seq", "deliveries") else TEXT for name in required}
-    return Bare(
+    return BarePayload(
         key,
         f"{summary} What examwire reads of it.",
         schema={"type": "object", "properties": known, "required": list(required), "additionalProperties": True},
@@ -405,13 +409,13 @@ def _advisory(key: str, summary: str) -> Bare:
     )
 
 
-_CHUNK = Bare(
+_CHUNK = BarePayload(
     "chunk",
     "At most 128 KiB of a JPEG.",
     schema={**TEXT, "description": "Bytes, not text."},
     content_type="application/octet-stream",
 )
-_META = Bare(
+_META = BarePayload(
     "object_info",
     "The object's entry.",
     schema={

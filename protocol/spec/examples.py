@@ -6,7 +6,6 @@ from protocol.access.phone_codes import PhoneCode
 from protocol.broker.dead_letters import Letter, Source
 from protocol.close_codes import CloseCode
 from protocol.errors import ErrorCode
-from protocol.messages.applied import Applied, PartitionApplied
 from protocol.messages.base import Message, Wire
 from protocol.messages.facts import (
     CaptureInfo,
@@ -61,6 +60,7 @@ from protocol.messages.proctor_events import (
     ExamineeRemoved,
     MobileSyncCompleted,
 )
+from protocol.messages.progress import Applied, PartitionApplied
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated, ServerStatus, ServerStatusCode
 from protocol.messages.session_messages import SessionClose, SessionLost, SessionState
 from protocol.messages.views import ConnectionView, MobileSyncView, NoticesView, NoticeView, ReconnectView

@@ -79,7 +79,7 @@ class PhoneToken(Wire):
     seconds_left: float
 
 
-class StageTold(Wire):
+class MobileSyncStage(Wire):
     """How the mobile sync stage stands. `status` NONE: it was not entered yet.
 
     `secondsLeft` until the `deadline`, negative after it, for a phone whose clock is wrong. `removed`: a proctor has

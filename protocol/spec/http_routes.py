@@ -17,9 +17,9 @@ from protocol.spec.http_bodies import (
     Admission,
     Alive,
     Endpoints,
+    MobileSyncStage,
     PhoneCodeMade,
     PhoneToken,
-    StageTold,
     StoredCapture,
     TimelineOfExaminee,
 )
@@ -211,8 +211,8 @@ ROUTES: tuple[HttpRoute, ...] = (
         Answer(
             200,
             "What is recorded.",
-            StageTold,
-            example=StageTold(
+            MobileSyncStage,
+            example=MobileSyncStage(
                 status=MobileSyncCode.WAITING, removed=False, deadline="2026-11-22T09:03:00.000Z", seconds_left=97.214
             ),
         ),

@@ -143,7 +143,7 @@ def _answer(answer: Answer, components: Components) -> Document:
     if isinstance(answer.example, str):
         content["example"] = answer.example
     elif answer.example is not None:
-        content["example"] = _as_written(answer.example)
+        content["example"] = _to_wire(answer.example)
     told: Document = {"description": answer.description, "content": {answer.media_type: content}}
     if answer.headers:
         told["headers"] = {
@@ -182,8 +182,8 @@ def _example_of(status: int, code: str) -> Document:
         code=code,
         **culprit,
     )
-    return _as_written(problem)
+    return _to_wire(problem)
 
 
-def _as_written(body: Wire) -> Document:
+def _to_wire(body: Wire) -> Document:
     return body.model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -21,12 +21,12 @@ Direction = Literal["read", "written"]
 empty."""
 
 REFERENCE = "#/components/schemas/{model}"
-PUBLISHED_NAMES = {"TimelineEntry": "Happening", "EntryKind": "What"}
+PUBLISHED_NAMES = {"TimelineEntry": "Happening", "EntryKind": "What", "MobileSyncStage": "StageTold"}
 """Models whose schema keeps the name under which it was first published: others generate code from these names."""
 _MODES: Mapping[Direction, JsonSchemaMode] = {"read": "validation", "written": "serialization"}
 
 
-class _AsWritten(GenerateJsonSchema):
+class _WireSchema(GenerateJsonSchema):
     """A field that is `None` by default is left out when it is; one without a default is written as `null`.
 
     Tuples are as draft 7 of JSON Schema has them, which AsyncAPI builds on.
@@ -93,7 +93,7 @@ class Components:
             wanted,
             by_alias=True,
             ref_template=REFERENCE,
-            schema_generator=_AsWritten,
+            schema_generator=_WireSchema,
         )
         for key, reference in references.items():
             assert issubclass(key[0], Wire)

@@ -58,7 +58,7 @@ from protocol.errors import (
     StateUnavailable,
 )
 from protocol.messages.base import Message
-from protocol.messages.codec import Codec, Malformed, element_of, encode
+from protocol.messages.codec import Codec, Malformed, encode, extract_element
 from protocol.messages.frames import error_frame
 
 if TYPE_CHECKING:
@@ -337,7 +337,7 @@ class Receiver(Generic[T]):
         self._actor.record_failure(error)
         log.error("%s: %s", self._actor.address, error, exc_info=error)
         reason = f"{self._actor.kind} failed with {type(error).__name__}: {error}"
-        await self._dead_letter(delivery, element_of(delivery.payload, place), reason, place)
+        await self._dead_letter(delivery, extract_element(delivery.payload, place), reason, place)
 
     async def _dead_letter(self, delivery: Delivery, payload: bytes, reason: str, index: int) -> None:
         """Write one letter: its message id is the same for every reader of the message and for every delivery."""

@@ -14,7 +14,7 @@ from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.dead_letter import letter_of
 from protocol.broker.stream_codecs import Decode
 from protocol.errors import NotPermitted
-from protocol.messages.codec import Malformed, element_of
+from protocol.messages.codec import Malformed, extract_element
 
 log = logging.getLogger("examwire.receiver")
 
@@ -95,7 +95,7 @@ class Subscriber(Generic[T]):
         log.error("%s: %s", self._actor.address, error, exc_info=error)
         payload, (place,) = received.delivery.payload, received.places
         reason = f"{self._actor.kind} failed with {type(error).__name__}: {error}"
-        await self._dead_letter(received.delivery, element_of(payload, place), reason, place)
+        await self._dead_letter(received.delivery, extract_element(payload, place), reason, place)
 
     async def _dead_letter(self, delivery: Delivery, payload: bytes, reason: str, index: int) -> None:
         """One letter, whoever else reads the same message, and however often it comes."""

@@ -9,7 +9,7 @@ from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.config.masking import masked
 from actors.runtime.telemetry.metrics import DEAD_LETTERS
 from protocol.broker import subjects
-from protocol.broker.dead_letters import Letter, Source, digest_of, replays_of
+from protocol.broker.dead_letters import Letter, Source, digest_of, replay_count
 
 MAX_PAYLOAD_BYTES = 64 * 1024
 """Of the payload, so much is kept: written as JSON it may grow sixfold, and must pass the broker's limit of 1 MB."""
@@ -36,7 +36,7 @@ def dead_letter(
     """
     DEAD_LETTERS.labels(stream).inc()
     digest = digest_of(payload)
-    replays, replay_of = replays_of(headers or {})
+    replays, replay_of = replay_count(headers or {})
     letter = Letter(
         source=Source(stream=stream, subject=subject, number=number, index=index),
         reason=masked(reason)[:1024],

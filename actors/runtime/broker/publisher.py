@@ -19,7 +19,7 @@ from actors.runtime.broker.refusals import Refusals
 from actors.runtime.telemetry.metrics import PUBLISH_FAILURES, PUBLISH_REFUSALS, PUBLISHES
 from protocol.errors import BrokerUnavailable, NotAnswered, NotPermitted, StreamFull, WrongLastSequence
 from protocol.messages.base import Message
-from protocol.messages.codec import encode, encode_batches, join
+from protocol.messages.codec import encode, encode_batches, join_batch
 
 log = logging.getLogger("examwire.bus")
 
@@ -65,7 +65,7 @@ class Outgoing:
         headers: Mapping[str, str] | None = None,
     ) -> Outgoing:
         """One payload of these messages: a lone message as it is, several as an array."""
-        return cls(subject, join([encode(message) for message in messages]), message_id, headers or {})
+        return cls(subject, join_batch([encode(message) for message in messages]), message_id, headers or {})
 
     @classmethod
     def batches(

@@ -21,7 +21,7 @@ from actors.runtime.broker.nats_client import NatsClient
 from actors.runtime.broker.stream_specs import PinnedConfig, beginning, consumer_config, plain, stream_config
 from protocol.broker.streams import PIN_GROUP, ConsumerSpec, StreamSpec
 from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone, NotAnswered
-from protocol.messages.applied import ConsumerProgress
+from protocol.messages.progress import ConsumerProgress
 from protocol.times import parse_time
 
 log = logging.getLogger("examwire.bus")

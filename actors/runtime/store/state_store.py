@@ -14,7 +14,7 @@ from actors.runtime.store.shards import OneServer, Shards
 from actors.runtime.store.state_mark import StateMark
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.records import keys
-from protocol.records.writes import Index, RecordWrite, Replacement, SocketWrite, StoredRecord, Touch
+from protocol.records.writes import GuardedWrite, Index, RecordWrite, SocketWrite, StoredRecord, Touch
 
 SCANNED = 1000
 
@@ -258,11 +258,11 @@ class StateStore:
             except StopAsyncIteration:
                 return found
 
-    async def replace(self, replacements: Sequence[Replacement]) -> list[bool]:
+    async def replace(self, replacements: Sequence[GuardedWrite]) -> list[bool]:
         """Write hashes whatever is there; per replacement whether it was still what had been seen."""
         pipe = self._redis.pipeline(transaction=False)
         for one in replacements:
-            pipe.eval(_REPLACE, 1, one.key, one.guard, one.seen, one.keep_seconds, _json(one.fields))
+            pipe.eval(_REPLACE, 1, one.key, one.guard, one.expected, one.keep_seconds, _json(one.fields))
         answers = await self._run(pipe.execute(raise_on_error=False)) if replacements else []
         for one, answer in zip(replacements, answers, strict=True):
             if isinstance(answer, Exception):

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from actors.runtime.config.masking import masked
-from protocol.texts import escaped, escaped_in_json
+from protocol.texts import escape, escape_json
 from protocol.times import format_time
 
 FIELDS = ("plan", "examinee", "socket", "server", "version", "reason", "stream", "sequence")
@@ -51,9 +51,9 @@ class TextFormatter(_Formatter):
         about = " ".join(f"{name}={masked(str(value))}" for name, value in _fields(record).items())
         said = f"{self.text_of(record)} [{about}]" if about else self.text_of(record)
         # Whatever others have written into it, a message is one line.
-        line = f"{self.formatTime(record)} {record.levelname:<7} {self._name} {record.name}: {escaped(said)}"
+        line = f"{self.formatTime(record)} {record.levelname:<7} {self._name} {record.name}: {escape(said)}"
         trouble = self.trouble_of(record)
-        return f"{line}\n{escaped(trouble, lines=True)}" if trouble else line
+        return f"{line}\n{escape(trouble, lines=True)}" if trouble else line
 
 
 class JsonFormatter(_Formatter):
@@ -72,7 +72,7 @@ class JsonFormatter(_Formatter):
             line[name] = value if isinstance(value, int) else masked(str(value))
         if (trouble := self.trouble_of(record)) is not None:
             line["traceback"] = trouble
-        return escaped_in_json(json.dumps(line, ensure_ascii=False))
+        return escape_json(json.dumps(line, ensure_ascii=False))
 
 
 def configure_logging(role: str, name: str, level: Level, form: Format = "text") -> None:

@@ -13,11 +13,11 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.consumers.ordered import OrderedConsumer
 from protocol.broker import subjects
-from protocol.broker.streams import LOST_ON_THE_WAY_SECONDS, queue_id
+from protocol.broker.streams import REDELIVERY_SECONDS, queue_id
 from protocol.errors import BrokerUnavailable, ConsumerGone, ErrorCode, NoResponders, ProtocolError
-from protocol.messages.applied import InHand
 from protocol.messages.codec import Codec, encode
 from protocol.messages.frames import Error
+from protocol.messages.progress import HeldDeliveries
 from protocol.messages.server_messages import QueueConfig, QueueCreate, QueueCreated
 
 log = logging.getLogger("examwire.server_queue")
@@ -131,14 +131,14 @@ class ServerQueue:
         """What arrives on one of the queue's consumers, in order. Raises `ConsumerGone`."""
         own = {"examwire.incarnation": self._incarnation}
         reader = self._readers[consumer] = OrderedConsumer(
-            self._bus, "SOCKET", consumer, max_messages=512, metadata=own, keep_alive=LOST_ON_THE_WAY_SECONDS / 4
+            self._bus, "SOCKET", consumer, max_messages=512, metadata=own, keep_alive=REDELIVERY_SECONDS / 4
         )
         return aiter(reader)
 
-    def in_hand(self, consumer: str) -> InHand:
+    def in_hand(self, consumer: str) -> HeldDeliveries:
         """What is delivered of one of the queue's consumers and not handed over yet."""
         reader = self._readers.get(consumer)
-        return reader.in_hand() if reader is not None else InHand()
+        return reader.in_hand() if reader is not None else HeldDeliveries()
 
     async def create_surely(self, *, reset: Sequence[str] = ()) -> None:
         """`create`, tried again until it succeeds: the queue is needed again while the server runs."""

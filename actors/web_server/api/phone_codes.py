@@ -40,7 +40,15 @@ from actors.web_server.problems import (
     problem_of,
 )
 from actors.web_server.requests import claims_of, ids_of
-from protocol.access.phone_codes import LENGTH, LONGEST_SECONDS, PhoneCode, digest, new_code, normalised, shown
+from protocol.access.phone_codes import (
+    LENGTH,
+    LONGEST_SECONDS,
+    PhoneCode,
+    code_digest,
+    format_code,
+    new_code,
+    normalise_code,
+)
 from protocol.broker import subjects
 from protocol.broker.streams import PHONE, is_marker
 from protocol.errors import BrokerUnavailable, ErrorCode
@@ -102,7 +110,7 @@ class PhoneCodes:
         lives = max(1, math.floor(min(deadline - now, LONGEST_SECONDS)))
         record = PhoneCode(plan_id=plan_id, examinee_id=examinee_id, deadline=format_time(deadline))
         payload = record.model_dump_json(by_alias=True).encode()
-        subject = subjects.phone_code(digest(code, secret))
+        subject = subjects.phone_code(code_digest(code, secret))
         try:
             await self._bus.publish(Outgoing(subject, payload, headers={"Nats-TTL": f"{lives}s"}))
         except BrokerUnavailable as error:
@@ -110,7 +118,7 @@ class PhoneCodes:
             raise _unavailable("the code could not be stored") from None
         url = f"{self._origin(request)}/phone#code={code}"
         told = {
-            "code": shown(code),
+            "code": format_code(code),
             "url": url,
             "expiresAt": format_time(now + lives),
             "secondsLeft": lives,
@@ -201,7 +209,7 @@ class PhoneCodes:
 
     async def _looked_up(self, request: Request, secret: str) -> StoredMessage | None:
         """What is kept of the code. Raises a `Problem`: 503, or 429 when its turn would not come soon."""
-        code = normalised(request.path_params["code"])
+        code = normalise_code(request.path_params["code"])
         if code is None:
             return None  # nothing was guessed by it
         address = client_address(request, self._proxies)
@@ -210,7 +218,7 @@ class PhoneCodes:
         except TooManyGuesses as error:
             _refuse_for(error.seconds, "too many wrong codes are tried")
         try:
-            stored = await self._bus.last_message(PHONE.name, subjects.phone_code(digest(code, secret)))
+            stored = await self._bus.last_message(PHONE.name, subjects.phone_code(code_digest(code, secret)))
         except BaseException as error:
             self._guesses.give_back()
             if not isinstance(error, BrokerUnavailable):

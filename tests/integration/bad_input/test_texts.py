@@ -30,7 +30,7 @@ from tests.integration.support.system import System, eventually
 
 NOTIFY = '{"type":"notify","data":{"examineeId":"E001","requestId":"%s","text":"%s"}}'
 REMOVE = '{"type":"remove","data":{"examineeId":"E404","requestId":"%s","reason":"%s"}}'
-SAID = subjects.status_plan("P001", subjects.of_sockets("SOCK001"))
+SAID = subjects.status_plan("P001", subjects.socket_origin("SOCK001"))
 HIDING = "a\u202eb\u2066c\u200b\u0000d\u001b[31m\u009be\u2028f"
 FORGED = "hello\n2026-11-30 09:00:00.000  E002  lost: PING_TIMEOUT\r\x1b[2J\u202e\u200bend"
 
@@ -93,7 +93,7 @@ async def test_what_hides_is_taken_out_of_messages_and_an_empty_one_is_refused(
         return (await system.progress("E009")).get("removed") == "1"
 
     await eventually(removed, "E009 removed")
-    stored = await bus.last_message("STATUS", subjects.status_plan("P001", subjects.of_people("SOCK001")))
+    stored = await bus.last_message("STATUS", subjects.status_plan("P001", subjects.people_origin("SOCK001")))
     assert stored is not None
     assert json.loads(stored.payload)["data"]["reason"] == "abcd[31me f"
 

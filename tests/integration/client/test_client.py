@@ -17,7 +17,7 @@ from protocol.client.plan_view import ApplyResult
 from protocol.client.reconnect import GiveUp, GiveUpReason, Lost, Refused, Unreachable, Wait
 from protocol.errors import ErrorCode
 from protocol.messages.base import Message
-from protocol.messages.codec import encode, join
+from protocol.messages.codec import encode, join_batch
 from protocol.messages.frames import (
     CLIENT_FRAMES,
     EnterMobileSync,
@@ -361,9 +361,9 @@ async def test_what_comes_in_one_frame_is_handed_out_in_its_order_also_behind_th
 
     async def together(connection: ServerConnection, hello: Hello) -> None:
         news = b'{"type":"from_the_future","data":{}}'
-        batch = join([encode(server.welcome("proctor")), encode(there), news, encode(lost)])
+        batch = join_batch([encode(server.welcome("proctor")), encode(there), news, encode(lost)])
         await connection.send(batch.decode())
-        await connection.send(join([encode(lost), encode(there)]).decode())
+        await connection.send(join_batch([encode(lost), encode(there)]).decode())
         await connection.wait_closed()
 
     server.scripts = [together]

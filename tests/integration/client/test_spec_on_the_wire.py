@@ -18,7 +18,7 @@ from actors.web_server.server import WebServer
 from cli.operate.dead_letter_admin import DeadLetterAdmin
 from cli.shared.live_actors import RequestRefused, ask
 from cli.shared.output import NotFound
-from protocol.access.phone_codes import digest, normalised
+from protocol.access.phone_codes import code_digest, normalise_code
 from protocol.broker import subjects
 from protocol.broker.streams import LEASE, PHONE, StreamSpec
 from protocol.close_codes import CloseCode
@@ -216,9 +216,9 @@ class Exam:
         assert made.status_code == 201
         await proctor.expect("mobile_sync_status", examineeId="E002", status="TIMED_OUT", seconds=20)
 
-        code = normalised(made.json()["code"])
+        code = normalise_code(made.json()["code"])
         assert code is not None
-        kept = subjects.phone_code(digest(code, token_secret(self.site.settings)))
+        kept = subjects.phone_code(code_digest(code, token_secret(self.site.settings)))
         await eventually(lambda: self.has_expired(PHONE, kept), "the code expires")
         late = await self.site.put(picture(), examinee_id="E002")
         assert late.status_code == 409

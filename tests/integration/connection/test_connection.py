@@ -13,7 +13,7 @@ from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
 from actors.state_manager.manager import StateManager
 from protocol.broker import subjects
-from protocol.messages.codec import encode, join
+from protocol.messages.codec import encode, join_batch
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.records import keys
 from protocol.times import format_time
@@ -259,7 +259,7 @@ async def test_who_drops_and_comes_back_within_one_batch_ends_up_connected(syste
         encode(_status("E001", socket_id, ConnectionStatusCode.DISCONNECTED)),
         encode(_status("E001", "SOCK002-next", ConnectionStatusCode.CONNECTED, connection_no=2)),
     ]
-    await bus.publish(Outgoing(subjects.status_plan("P001"), join(batch)))
+    await bus.publish(Outgoing(subjects.status_plan("P001"), join_batch(batch)))
     await proctor.expect("examinee_connected", examineeId="E001", socketId="SOCK002-next")
     record = await system.progress()
     assert (record["connStatusCode"], record["socketId"]) == ("CONNECTED", "SOCK002-next")

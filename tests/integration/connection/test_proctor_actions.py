@@ -23,7 +23,7 @@ from protocol.messages.facts import ExamineeFact, MobileSyncTimeout, Notice, Not
 from protocol.messages.frames import Accepted, Welcome
 from protocol.messages.session_messages import SessionState
 from protocol.records import keys
-from protocol.records.placement import Item
+from protocol.records.placement import VersionedMessage
 from protocol.times import format_time, parse_time
 from tests.integration.support.settings import changed
 from tests.integration.support.system import RawClient, System, eventually
@@ -55,7 +55,10 @@ async def log_of(system: System, kind: type[Message]) -> list[ExamineeFact]:
     status = StatusLog(system._buses["state-manager"])
     extent = await status.extent()
     found = [
-        one.message async for stored in status.read(1, extent.last) for one in facts_of(stored) if isinstance(one, Item)
+        one.message
+        async for stored in status.read(1, extent.last)
+        for one in facts_of(stored)
+        if isinstance(one, VersionedMessage)
     ]
     return [one for one in found if isinstance(one, kind) and isinstance(one, ExamineeFact)]
 

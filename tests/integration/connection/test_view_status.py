@@ -29,8 +29,8 @@ from actors.state_manager.repair import Repair, StateRepair
 from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATE_MANAGERS
 from protocol.log.partitions import partition_of
-from protocol.messages.applied import SAY_SECONDS, SILENT_SECONDS
 from protocol.messages.frames import ViewStatus
+from protocol.messages.progress import REPORT_SECONDS, SILENT_SECONDS
 from tests.integration.support.clients.typed_clients import next_of
 from tests.integration.support.system import Frame, RawClient, System, eventually
 
@@ -256,7 +256,7 @@ async def test_who_comes_meanwhile_is_told_at_once_and_metrics_say_it(
         try:
             await watched.told(current=False)
             assert value("examwire_socket_plans_not_current") == 2  # one plan, on two servers of this process
-            assert value("examwire_state_behind_seconds") > SAY_SECONDS
+            assert value("examwire_state_behind_seconds") > REPORT_SECONDS
             for role, subject in (("examinee", "E002"), ("proctor", "proctor-2")):
                 client = await system.raw("SOCK001")
                 await client.hello(system.token(role, subject), subject)  # type: ignore[arg-type]

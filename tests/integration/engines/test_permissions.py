@@ -158,7 +158,7 @@ async def test_an_operator_sees_and_acts_with_the_operators_user(
     roster.write_text("examineeId\nE001\nE009\n")
     examinee = await system.examinee("E001", plan_id="P102")
     welcome = await examinee.expect("welcome")
-    spoilt = Outgoing(subjects.status_plan("P102", subjects.of_sockets("SOCK001")), b"no status", "letter-P102")
+    spoilt = Outgoing(subjects.status_plan("P102", subjects.socket_origin("SOCK001")), b"no status", "letter-P102")
     async with As(secured, SOCK001) as server:
         await server.publish(spoilt)
     operator = {
@@ -319,7 +319,9 @@ async def test_a_socket_server_neither_reads_nor_overhears_the_log(topology: Set
             await anext(read_stream(bus, "STATUS", last=1))
         for subject in ("status.>", "socket.SOCK002", ">", "_INBOX_socket-server-SOCK002.>", "_INBOX_operator.>"):
             await bus.subscribe(subject, hear)
-        await other.publish(Outgoing(subjects.status_plan("P103", subjects.of_sockets("SOCK002")), b"[]", "overheard"))
+        await other.publish(
+            Outgoing(subjects.status_plan("P103", subjects.socket_origin("SOCK002")), b"[]", "overheard")
+        )
         await bus.round_trip()
     assert heard == []
 
@@ -348,7 +350,7 @@ async def test_a_status_of_another_server_has_no_effect_by_whatever_detour(syste
             await bus.publish(Outgoing(subjects.status_server("SOCK002"), lost))
         await bus.publish(Outgoing(subjects.status_server("SOCK001"), lost))
         await bus.publish(
-            Outgoing(subjects.status_plan("P104", subjects.of_sockets("SOCK001")), lost, headers=schedule)
+            Outgoing(subjects.status_plan("P104", subjects.socket_origin("SOCK001")), lost, headers=schedule)
         )
 
         async def put_aside() -> bool:

@@ -284,7 +284,7 @@ async def test_a_record_that_was_damaged_is_the_reason_and_the_fact_is_replayed_
     (filed,) = await letters(desk, 1)
     assert (filed.letter.source.number, filed.letter.source.index) == (ack.sequence, 0)
     assert key in filed.letter.reason
-    assert filed.letter.speaks_of("P001", "E001")
+    assert filed.letter.mentions("P001", "E001")
     done = await invoke("replay", str(filed.number), "-o", "json")  # too early
     assert json.loads(done.stdout)[0]["outcome"] == "returned"
     await system.store._redis.delete(key)

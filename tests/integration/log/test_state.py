@@ -28,7 +28,7 @@ from protocol.errors import StateLost
 from protocol.messages.codec import encode_batches
 from protocol.messages.facts import ConnectionStatus
 from protocol.records import keys
-from protocol.records.placement import Item
+from protocol.records.placement import VersionedMessage
 from tests.integration.support.command_line import Invoke
 from tests.integration.support.system import RawClient, System, eventually
 from tests.unit.support.facts import connected, disconnected
@@ -247,7 +247,7 @@ async def test_a_message_that_comes_again_after_an_outage_brings_back_no_socket(
         fact
         async for stored in status.read(first.sequence, first.sequence)
         for fact in facts_of(stored)
-        if isinstance(fact, Item)
+        if isinstance(fact, VersionedMessage)
     ]
     await Decisions(system.store, status).settle(items)  # its acknowledgement was lost, and it is worked off again
     assert items

@@ -52,7 +52,7 @@ async def test_a_queue_that_nobody_reads_is_marked_and_its_oldest_message_is_tol
     assert "NOBODY" in (await invoke("queues", "ls")).stdout
     (shown,) = json.loads((await invoke("queues", "show", queue, "-o", "json")).stdout)
     oldest = shown["oldestWaiting"]
-    assert oldest["subject"] == subjects.status_plan("P001", subjects.of_sockets("SOCK001"))
+    assert oldest["subject"] == subjects.status_plan("P001", subjects.socket_origin("SOCK001"))
     assert abs(datetime.fromisoformat(oldest["time"]).timestamp() - time.time()) < 30
 
 

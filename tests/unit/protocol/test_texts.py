@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.texts import (
+    check_token,
     clean_line,
     clean_lines,
-    escaped,
-    escaped_in_json,
+    escape,
+    escape_json,
     has_lone_surrogate,
     is_readable,
-    plain_token,
-    readable_line,
-    readable_lines,
+    required_line,
+    required_lines,
 )
 
 ANYTHING = st.text(st.characters(blacklist_categories=()))  # lone surrogates as well
@@ -51,10 +51,10 @@ def harmful(text: str) -> list[str]:
 
 @pytest.mark.parametrize("text", LEGITIMATE)
 def test_what_people_really_write_stays_as_it_is(text: str) -> None:
-    assert clean_lines(text) == readable_lines(text) == text
+    assert clean_lines(text) == required_lines(text) == text
     assert clean_line(text) == text.replace("\n", " ").replace("\t", " ")
-    assert escaped(text, lines=True) == text
-    assert escaped_in_json(json.dumps(text, ensure_ascii=False)) == json.dumps(text, ensure_ascii=False)
+    assert escape(text, lines=True) == text
+    assert escape_json(json.dumps(text, ensure_ascii=False)) == json.dumps(text, ensure_ascii=False)
 
 
 @given(ANYTHING | NASTY)
@@ -70,22 +70,22 @@ def test_what_is_taken_in_commands_nothing_and_is_taken_in_once(text: str) -> No
 
 @given(ANYTHING | NASTY)
 def test_what_is_shown_commands_nothing_and_forges_no_line(text: str) -> None:
-    shown = escaped(text)
+    shown = escape(text)
     assert harmful(shown) == []
     assert not {"\n", "\t"} & set(shown)
     assert len(shown.splitlines()) <= 1
     shown.encode()
-    several = escaped(text, lines=True)
+    several = escape(text, lines=True)
     assert harmful(several) == []
     assert several.count("\n") == text.count("\n")
-    if not harmful(text) and escaped(text) == text:
+    if not harmful(text) and escape(text) == text:
         assert several == text
 
 
 @given(st.recursive(st.text() | NASTY | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(NASTY, inner)))
 def test_json_for_a_terminal_is_the_same_json(value: object) -> None:
     for indent in (None, 2):
-        written = escaped_in_json(json.dumps(value, ensure_ascii=False, indent=indent))
+        written = escape_json(json.dumps(value, ensure_ascii=False, indent=indent))
         assert json.loads(written) == value
         assert harmful(written) == []
         written.encode()
@@ -108,7 +108,7 @@ def test_json_for_a_terminal_is_the_same_json(value: object) -> None:
 )
 def test_a_text_of_which_nothing_can_be_read_is_refused(text: str) -> None:
     assert not is_readable(clean_lines(text))
-    for read in (readable_line, readable_lines):
+    for read in (required_line, required_lines):
         with pytest.raises(ValueError, match="something that can be read"):
             read(text)
 
@@ -130,10 +130,10 @@ def test_what_hides_is_taken_out(text: str, line: str, lines: str) -> None:
 
 
 def test_programs_names_are_taken_as_they_are_or_not_at_all() -> None:
-    assert plain_token("a1b2-한 글") == "a1b2-한 글"
+    assert check_token("a1b2-한 글") == "a1b2-한 글"
     for bad in ("a\nb", "a\x00", "\u202ea", "\u200b", "\ud800"):
         with pytest.raises(ValueError, match="must not have"):
-            plain_token(bad)
+            check_token(bad)
 
 
 def test_half_a_character_is_found() -> None:

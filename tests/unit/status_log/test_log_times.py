@@ -16,7 +16,7 @@ from protocol.log.entries import decode_status, read_entries
 from protocol.messages.base import Message
 from protocol.messages.codec import encode
 from protocol.messages.facts import MobileSyncExtend, MobileSyncWait
-from protocol.records.placement import Item
+from protocol.records.placement import VersionedMessage
 from protocol.times import format_time, parse_time
 
 LOGGED = 1_796_000_000.25
@@ -71,7 +71,7 @@ def test_all_who_read_the_log_read_the_same() -> None:
     stored = StoredMessage(PLAN, 7, payload, {}, LOGGED)
     (item,) = facts_of(stored)
     (entry,) = read_entries(PLAN, 7, LOGGED, payload)
-    assert isinstance(item, Item)
+    assert isinstance(item, VersionedMessage)
     read: list[Message | object] = [item.message, entry.fact, only([*decode_status(PLAN, payload, LOGGED)])]
     assert read[0] == read[1] == read[2]
 

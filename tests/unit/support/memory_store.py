@@ -10,7 +10,7 @@ from typing import Any
 from actors.runtime.store.state_mark import Mark, StateMark
 from actors.runtime.store.state_store import StateStore
 from protocol.errors import StateDamaged, StateLost
-from protocol.records.writes import Index, RecordWrite, Replacement, SocketWrite, StoredRecord
+from protocol.records.writes import GuardedWrite, Index, RecordWrite, SocketWrite, StoredRecord
 
 
 class _Pause:
@@ -152,13 +152,13 @@ class MemoryStore(StateStore):
         await pause()
         return [dict(self.rows.get(key, {})) for key in hash_keys]
 
-    async def replace(self, replacements: Sequence[Replacement]) -> list[bool]:
+    async def replace(self, replacements: Sequence[GuardedWrite]) -> list[bool]:
         await pause()
         verdicts = []
         for one in replacements:
             await pause()
             known = self.rows.setdefault(one.key, {})
-            verdicts.append(known.get(one.guard, "0") == one.seen)
+            verdicts.append(known.get(one.guard, "0") == one.expected)
             if verdicts[-1]:
                 known.update(one.fields)
         await pause()

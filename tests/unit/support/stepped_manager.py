@@ -15,7 +15,7 @@ from actors.state_manager.decisions import Decisions
 from actors.state_manager.effects import EffectPublisher
 from actors.state_manager.repair import StateRepair
 from protocol.errors import StateLost
-from protocol.records.placement import Item
+from protocol.records.placement import VersionedMessage
 from tests.unit.support.memory_broker import Broker, MemoryLog, facts_of
 from tests.unit.support.memory_store import MemoryStore, pause
 
@@ -60,7 +60,9 @@ class Manager:
         return batch
 
     async def _order_of_work(self, batch: Batch) -> None:
-        items = [Item(version, fact) for one in batch.sequences for version, fact in facts_of(self._broker, one)]
+        items = [
+            VersionedMessage(version, fact) for one in batch.sequences for version, fact in facts_of(self._broker, one)
+        ]
         decided = await self._surely(lambda: self.decisions.settle(items))
         batch.settled = True
         told = await self._surely(lambda: self.telling.tell(decided))

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from actors.runtime.broker.connection import Bus
 from actors.runtime.telemetry.metrics import DELIVERY_AGE, REDELIVERIES
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted
-from protocol.messages.applied import InHand
+from protocol.messages.progress import HeldDeliveries
 
 log = logging.getLogger("examwire.pull")
 
@@ -113,10 +113,10 @@ class PullConsumer:
     def __aiter__(self) -> AsyncGenerator[list[Delivery], None]:
         return self._batches()
 
-    def in_hand(self) -> InHand:
+    def in_hand(self) -> HeldDeliveries:
         """What is delivered and not settled; known with `keep_alive` only."""
         oldest = min((one.stored_at for one in self._unsettled), default=None)
-        return InHand(len(self._unsettled), oldest)
+        return HeldDeliveries(len(self._unsettled), oldest)
 
     def _refused(self, refusal: NotPermitted) -> None:
         self._gone = refusal

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from actors.runtime.broker.connection import Bus
 from protocol.errors import BrokerUnavailable, NotPermitted
-from protocol.messages.applied import InHand, Lag, PartitionApplied
+from protocol.messages.progress import HeldDeliveries, PartitionApplied, ProgressTracker
 
 log = logging.getLogger("examwire.consumer_watch")
 
@@ -23,12 +23,12 @@ class ConsumerWatch:
     watch.missing_for(), watch.unanswered_for()  # None, or the seconds
     """
 
-    def __init__(self, bus: Bus, stream: str, consumer: str, in_hand: Callable[[], InHand]) -> None:
+    def __init__(self, bus: Bus, stream: str, consumer: str, in_hand: Callable[[], HeldDeliveries]) -> None:
         self.consumer = consumer
         self._bus = bus
         self._stream = stream
         self._in_hand = in_hand
-        self._lag = Lag()
+        self._tracker = ProgressTracker()
         self._asked_since: float | None = None
         self._missing_since: float | None = None
         self.progress = PartitionApplied(up_to=0)
@@ -48,10 +48,10 @@ class ConsumerWatch:
         self._asked_since, self.as_of = None, asked
         if seen is None:
             self._missing_since = self._missing_since or time.monotonic()
-            self._lag = Lag()
+            self._tracker = ProgressTracker()
             return
         self._missing_since = None
-        self.progress = self._lag.look(seen, self._in_hand())
+        self.progress = self._tracker.update(seen, self._in_hand())
 
     async def run(self, pause: Callable[[], float]) -> None:
         """Look time and again, `pause()` seconds apart, until cancelled."""

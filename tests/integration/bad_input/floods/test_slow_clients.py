@@ -91,7 +91,7 @@ async def test_an_examinee_who_floods_is_read_at_a_pace_and_the_log_does_not_not
     monkeypatch.setattr(clients, "FRAMES_PER_SECOND", 20)
     monkeypatch.setattr(clients, "FRAMES_AT_ONCE", 10)
     flooding = await system.examinee("E001")
-    before = await bus.last_message("STATUS", subjects.status_plan("P001", subjects.of_sockets("SOCK001")))
+    before = await bus.last_message("STATUS", subjects.status_plan("P001", subjects.socket_origin("SOCK001")))
     assert before is not None
     started = time.monotonic()
     await flooding.websocket.send("[" + ",".join(['{"type":"mobile_sync_wait"}'] * 40) + "]")

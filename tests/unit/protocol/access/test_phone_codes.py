@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import Request
 
 from actors.runtime.http.rate_limit import MOST_KEYS, RateLimit, client_address
-from protocol.access.phone_codes import ALPHABET, LENGTH, digest, new_code, normalised, shown
+from protocol.access.phone_codes import ALPHABET, LENGTH, code_digest, format_code, new_code, normalise_code
 
 SECRET = "0123456789-abcdefghij-ABCDEFGHIJ"
 
@@ -23,21 +23,21 @@ def test_a_code_has_no_look_alikes_and_survives_how_it_is_typed() -> None:
     assert len(codes) == 200
     for code in codes:
         assert len(code) == LENGTH
-        for typed in (code, shown(code), shown(code).lower(), f" {code[:4]} {code[4:]} ", code.lower()):
-            assert normalised(typed) == code
+        for typed in (code, format_code(code), format_code(code).lower(), f" {code[:4]} {code[4:]} ", code.lower()):
+            assert normalise_code(typed) == code
 
 
 @pytest.mark.parametrize(
     "typed", ["", "ABCD", "ABCDEFGH2", "ABCDEFG0", "ABCDEFGI", "ABCD/FGH", "ÄBCDEFGH", "ＡBCDEFGH"]
 )
 def test_what_cannot_be_a_code_is_none(typed: str) -> None:
-    assert normalised(typed) is None
+    assert normalise_code(typed) is None
 
 
 def test_a_code_is_kept_as_a_digest_that_only_the_secret_can_make() -> None:
-    kept = digest("ABCDEFGH", SECRET)
-    assert kept == digest("ABCDEFGH", SECRET)
-    assert kept not in (digest("ABCDEFGJ", SECRET), digest("ABCDEFGH", SECRET + "x"))
+    kept = code_digest("ABCDEFGH", SECRET)
+    assert kept == code_digest("ABCDEFGH", SECRET)
+    assert kept not in (code_digest("ABCDEFGJ", SECRET), code_digest("ABCDEFGH", SECRET + "x"))
     assert kept.isalnum()  # one subject token
 
 

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.access.roster import MAX_COMPLAINTS, BadRoster, read_roster
+from protocol.access.roster import MAX_PROBLEMS, InvalidRoster, read_roster
 
 
-def complaints(text: str | bytes) -> list[str]:
-    with pytest.raises(BadRoster) as refused:
+def problems(text: str | bytes) -> list[str]:
+    with pytest.raises(InvalidRoster) as refused:
         read_roster(text if isinstance(text, bytes) else text.encode())
-    return refused.value.complaints
+    return refused.value.problems
 
 
 def people(text: str | bytes) -> list[tuple[str, str | None]]:
@@ -44,7 +44,7 @@ def test_a_quoted_name_may_hold_a_comma() -> None:
 
 def test_every_mistake_is_said_with_its_line_and_column() -> None:
     text = "examineeId,name\nE001,Kim\nE 2,Lee\nE001,Park\n\nE003," + "x" * 101 + "\n,Choi\n"
-    assert complaints(text) == [
+    assert problems(text) == [
         "line 3, column examineeId: 'E 2' must be 1 to 64 of A-Z a-z 0-9 _ -",
         "line 4, column examineeId: E001 again, as on line 2",
         f"line 6, column name: {'x' * 80!r} must be at most 100 characters without control characters",
@@ -54,7 +54,7 @@ def test_every_mistake_is_said_with_its_line_and_column() -> None:
 
 def test_lines_are_counted_by_the_file_also_where_a_cell_holds_several() -> None:
     text = 'examineeId,name,note\nE001,Kim,"one\ntwo"\nE 2,Lee,\n'
-    assert [one.partition(",")[0] for one in complaints(text)] == ["line 4"]
+    assert [one.partition(",")[0] for one in problems(text)] == ["line 4"]
 
 
 @pytest.mark.parametrize(
@@ -70,31 +70,31 @@ def test_lines_are_counted_by_the_file_also_where_a_cell_holds_several() -> None
     ],
 )
 def test_a_file_that_is_no_roster_is_refused_saying_why(text: str | bytes, said: str) -> None:
-    (only,) = complaints(text)
+    (only,) = problems(text)
     assert said in only
 
 
 def test_an_id_that_is_no_id_is_never_repeated_at_length() -> None:
-    (only,) = complaints("examineeId\n" + "x" * 5000)
+    (only,) = problems("examineeId\n" + "x" * 5000)
     assert len(only) < 200
 
 
 def test_a_thousand_mistakes_are_counted_and_the_first_are_shown() -> None:
-    with pytest.raises(BadRoster) as refused:
+    with pytest.raises(InvalidRoster) as refused:
         read_roster(("examineeId\n" + "not an id\n" * 1000).encode())
-    assert len(refused.value.complaints) == 1000
-    assert str(refused.value).count("\n") == MAX_COMPLAINTS
+    assert len(refused.value.problems) == 1000
+    assert str(refused.value).count("\n") == MAX_PROBLEMS
     assert str(refused.value).endswith("and 980 more")
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_roster_or_are_refused_with_a_line(content: bytes) -> None:
     whole = b"examineeId,name\n" + content
-    refused: BadRoster | None = None
+    refused: InvalidRoster | None = None
     entries = []
     try:
         entries = read_roster(whole)
-    except BadRoster as error:
+    except InvalidRoster as error:
         refused = error
     assert bool(entries) is (refused is None)
     assert len({one.examinee_id for one in entries}) == len(entries)

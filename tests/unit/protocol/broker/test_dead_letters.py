@@ -12,9 +12,9 @@ from protocol.broker.dead_letters import (
     REPLAY_OF,
     REPLAYS,
     Letter,
-    messages_of,
-    outdated,
-    reason_group,
+    decode_payload,
+    group_reason,
+    outdated_reason,
 )
 from protocol.errors import ErrorCode, ProtocolError
 from protocol.messages.codec import encode
@@ -25,7 +25,7 @@ PLAN = "status.plan.P001"
 
 
 def letter(payload: bytes, *, index: int | None = None, headers: dict[str, str] | None = None) -> Letter:
-    return Letter.read(dead_letter("STATUS", PLAN, 17, payload, "why", index=index, headers=headers).payload)
+    return Letter.decode(dead_letter("STATUS", PLAN, 17, payload, "why", index=index, headers=headers).payload)
 
 
 def test_the_same_letter_has_the_same_message_id_and_another_place_another_one() -> None:
@@ -46,16 +46,16 @@ def test_the_same_letter_has_the_same_message_id_and_another_place_another_one()
 
 def test_what_could_be_read_stays_a_fact_of_the_log_and_nonsense_does_not() -> None:
     fact = encode(facts.connected("SOCK001-a"))
-    assert letter(fact).stays_a_fact
-    assert letter(b"[" + fact + b',{"type":"nonsense","data":{}}]').stays_a_fact
-    assert not letter(b'{"type":"nonsense","data":{}}').stays_a_fact
-    assert not letter(b"x" * (MAX_PAYLOAD_BYTES + 1)).stays_a_fact
+    assert letter(fact).is_in_log
+    assert letter(b"[" + fact + b',{"type":"nonsense","data":{}}]').is_in_log
+    assert not letter(b'{"type":"nonsense","data":{}}').is_in_log
+    assert not letter(b"x" * (MAX_PAYLOAD_BYTES + 1)).is_in_log
     elsewhere = dead_letter("SOCKET", "socket.SOCK001", 17, fact, "why").payload
-    assert not Letter.read(elsewhere).stays_a_fact
+    assert not Letter.decode(elsewhere).is_in_log
 
 
 def test_a_short_payload_is_whole_by_itself() -> None:
-    assert letter(b'{"type":7}').whole() == b'{"type":7}'
+    assert letter(b'{"type":7}').full_payload() == b'{"type":7}'
 
 
 def test_a_payload_that_was_cut_is_found_at_its_source_also_as_one_of_several() -> None:
@@ -63,29 +63,29 @@ def test_a_payload_that_was_cut_is_found_at_its_source_also_as_one_of_several() 
     cut = letter(long, index=1)
     assert cut.size == len(long)
     with pytest.raises(ProtocolError, match="STATUS 17 does not hold the whole"):
-        cut.whole()
-    assert cut.whole(b"[7," + long + b"]") == long
-    assert cut.whole(long) == long
+        cut.full_payload()
+    assert cut.full_payload(b"[7," + long + b"]") == long
+    assert cut.full_payload(long) == long
     for other in (b"[7,8]", b"[7]", b"{", long + b" x", b""):
         with pytest.raises(ProtocolError):
-            cut.whole(other)
+            cut.full_payload(other)
 
 
 def test_a_payload_that_is_no_text_is_found_at_its_source() -> None:
     broken = letter(b"\xff\xfe")
     with pytest.raises(ProtocolError):
-        broken.whole()
-    assert broken.whole(b"\xff\xfe") == b"\xff\xfe"
+        broken.full_payload()
+    assert broken.full_payload(b"\xff\xfe") == b"\xff\xfe"
 
 
 def test_a_letter_of_an_older_version_is_read_and_whole_unless_it_was_cut() -> None:
     old = {"source": {"stream": "STATUS", "subject": PLAN, "number": 3}, "reason": "r", "payload": "{", "size": 1}
-    assert Letter.read(json.dumps(old).encode()).whole() == b"{"
+    assert Letter.decode(json.dumps(old).encode()).full_payload() == b"{"
     with pytest.raises(ProtocolError):
-        Letter.read(json.dumps({**old, "size": 2}).encode()).whole()
+        Letter.decode(json.dumps({**old, "size": 2}).encode()).full_payload()
     for none in (b"", b"7", b"{}"):
         with pytest.raises(ProtocolError, match="not a dead letter"):
-            Letter.read(none)
+            Letter.decode(none)
 
 
 def test_a_replayed_message_that_fails_says_so_and_foreign_headers_do_not_count() -> None:
@@ -98,22 +98,22 @@ def test_a_replayed_message_that_fails_says_so_and_foreign_headers_do_not_count(
 def test_a_letter_speaks_of_whom_its_payload_reason_or_subject_names() -> None:
     lone, several = encode(facts.connected("SOCK001-a")), b"[7," + encode(facts.connected("SOCK001-a")) + b"]"
     for payload in (lone, several, lone[:-20]):  # the last one was cut
-        assert letter(payload).speaks_of("P001", "E001")
-        assert not letter(payload).speaks_of("P001", "E00")
-        assert not letter(payload).speaks_of("P00", "E001")
+        assert letter(payload).mentions("P001", "E001")
+        assert not letter(payload).mentions("P001", "E00")
+        assert not letter(payload).mentions("P00", "E001")
     for payload in (b"", b"{", b"7", b"[7]", b'{"data":7}'):
-        assert not letter(payload).speaks_of("P001", "E001")
+        assert not letter(payload).mentions("P001", "E001")
     damaged = letter(b"{").model_copy(update={"reason": "plan:P001:examinee:E001:progress: WRONGTYPE"})
-    assert damaged.speaks_of("P001", "E001")
+    assert damaged.mentions("P001", "E001")
     watched = dead_letter("RECONNECT", "reconnect.P001.E001", 3, b"{}", "why")
-    assert Letter.read(watched.payload).speaks_of("P001", "E001")
+    assert Letter.decode(watched.payload).mentions("P001", "E001")
 
 
 def test_a_mended_payload_must_be_one_that_its_reader_understands() -> None:
     joined = encode(facts.connected("SOCK001-a"))
-    assert messages_of("STATUS", PLAN, joined) == [facts.connected("SOCK001-a")]
+    assert decode_payload("STATUS", PLAN, joined) == [facts.connected("SOCK001-a")]
     close = SessionClose(socket_id="SOCK001-a", code=4503)
-    assert messages_of("SOCKET", "socket.SOCK001", encode(close)) == [close]
+    assert decode_payload("SOCKET", "socket.SOCK001", encode(close)) == [close]
     for stream, subject, payload, code, field in (
         ("STATUS", "status.plan.P002", joined, ErrorCode.INVALID_FIELD, "data.planId"),
         ("STATUS", PLAN, encode(close), ErrorCode.UNKNOWN_TYPE, "type"),
@@ -124,7 +124,7 @@ def test_a_mended_payload_must_be_one_that_its_reader_understands() -> None:
         ("RECONNECT", "reconnect.P001.E001", b"{}", ErrorCode.NOT_ALLOWED, None),
     ):
         with pytest.raises(ProtocolError) as refused:
-            messages_of(stream, subject, payload)
+            decode_payload(stream, subject, payload)
         assert (refused.value.code, refused.value.field) == (code, field)
 
 
@@ -132,30 +132,30 @@ def test_what_would_undo_something_newer_is_outdated() -> None:
     joined, ended = facts.connected("SOCK001-a"), facts.disconnected("SOCK001-a")
     newer = facts.connected("SOCK001-b", 9)
     other = newer.model_copy(update={"examinee_id": "E002"})
-    assert outdated([joined], [newer]) is not None
-    assert outdated([joined], [ended]) is not None
-    assert outdated([joined], [other, facts.wait(1)]) is None
-    assert outdated([joined], []) is None
-    assert outdated([ended, facts.attempt(10, 1), facts.exhausted(10), facts.readmit()], [newer]) is None
-    assert outdated([facts.uploaded("a")], [facts.uploaded("b")]) is not None
-    assert outdated([facts.uploaded("a")], [facts.upload_failed(), newer]) is None
-    assert outdated([facts.upload_failed()], [facts.uploaded("b")]) is None
-    assert outdated([facts.remove(1)], [facts.readmit(2)]) is not None
-    assert outdated([facts.readmit(1)], [facts.remove(2)]) is not None
-    assert outdated([facts.remove(1)], [newer, facts.notice()]) is None
-    assert outdated([facts.notice(), facts.enrol("Kim"), facts.extend()], [facts.remove(2)]) is None
+    assert outdated_reason([joined], [newer]) is not None
+    assert outdated_reason([joined], [ended]) is not None
+    assert outdated_reason([joined], [other, facts.wait(1)]) is None
+    assert outdated_reason([joined], []) is None
+    assert outdated_reason([ended, facts.attempt(10, 1), facts.exhausted(10), facts.readmit()], [newer]) is None
+    assert outdated_reason([facts.uploaded("a")], [facts.uploaded("b")]) is not None
+    assert outdated_reason([facts.uploaded("a")], [facts.upload_failed(), newer]) is None
+    assert outdated_reason([facts.upload_failed()], [facts.uploaded("b")]) is None
+    assert outdated_reason([facts.remove(1)], [facts.readmit(2)]) is not None
+    assert outdated_reason([facts.readmit(1)], [facts.remove(2)]) is not None
+    assert outdated_reason([facts.remove(1)], [newer, facts.notice()]) is None
+    assert outdated_reason([facts.notice(), facts.enrol("Kim"), facts.extend()], [facts.remove(2)]) is None
 
 
 def test_reasons_that_differ_in_the_record_only_are_one() -> None:
     groups = {
-        reason_group(reason)
+        group_reason(reason)
         for reason in (
             "plan:P001:examinee:E001:progress: WRONGTYPE of it",
             "plan:P001:examinee:E002:progress: WRONGTYPE of it",
         )
     }
     assert groups == {"plan:…: WRONGTYPE of it"}
-    assert reason_group("data.planId: must be an id") == "data.planId: must be an id"
+    assert group_reason("data.planId: must be an id") == "data.planId: must be an id"
 
 
 @pytest.mark.parametrize(

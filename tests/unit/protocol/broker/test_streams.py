@@ -16,7 +16,7 @@ from protocol.broker.streams import (
     STATE_MANAGERS,
     STATUS,
     STREAMS,
-    ladder_of,
+    attempt_seconds,
     queue_consumers,
     queue_id,
     reconnect_watch,
@@ -111,7 +111,7 @@ def test_a_queue_keeps_its_settings_with_it() -> None:
 
 @given(st.integers(1, 20), st.lists(st.floats(0.1, 100), min_size=1, max_size=8))
 def test_a_ladder_has_a_step_for_each_attempt(attempts: int, backoff: list[float]) -> None:
-    ladder = ladder_of(attempts, backoff)
+    ladder = attempt_seconds(attempts, backoff)
     assert len(ladder) == attempts
     assert ladder[: len(backoff)] == backoff[:attempts]
     assert set(ladder[len(backoff) :]) <= {backoff[-1]}

@@ -17,7 +17,7 @@ from protocol.messages.codec import (
     Malformed,
     encode,
     encode_batches,
-    join,
+    join_batch,
     split_batches,
 )
 from protocol.messages.facts import STATUS_CODEC, ClientInfo, ConnectionStatus, MobileSyncStatus
@@ -258,7 +258,7 @@ def test_batches_keep_order_and_limits_and_are_as_few_as_can_be(sizes: list[int]
     for cut in cuts:
         held = sizes[cut]
         assert held
-        payload = join([b"x" * size for size in held])
+        payload = join_batch([b"x" * size for size in held])
         assert len(held) <= MAX_BATCH_MESSAGES
         assert len(payload) <= MAX_BATCH_BYTES or len(held) == 1
     for cut, following in itertools.pairwise(cuts):
@@ -271,7 +271,7 @@ def test_a_payload_may_have_256_kib_to_the_byte(second: int, payloads: int) -> N
     sizes = [MAX_BATCH_BYTES - 100 - len("[,]"), second]
     cuts = split_batches(sizes)
     assert len(cuts) == payloads
-    assert max(len(join([b"x" * size for size in sizes[cut]])) for cut in cuts) <= MAX_BATCH_BYTES
+    assert max(len(join_batch([b"x" * size for size in sizes[cut]])) for cut in cuts) <= MAX_BATCH_BYTES
 
 
 def test_a_hall_travels_in_few_payloads_and_arrives_whole() -> None:

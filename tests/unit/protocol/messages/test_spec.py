@@ -31,12 +31,12 @@ from protocol.broker import subjects
 from protocol.broker.streams import STREAMS
 from protocol.close_codes import CLOSE_RULES
 from protocol.errors import ErrorCode
-from protocol.messages.applied import Applied
 from protocol.messages.base import Message
 from protocol.messages.codec import encode, encode_batches
 from protocol.messages.facts import STATUS_CODEC
 from protocol.messages.frames import CLIENT_FRAMES, SERVER_FRAMES, Heartbeat
 from protocol.messages.operator_requests import ANSWERS, REQUESTS, Handled
+from protocol.messages.progress import Applied
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated
 from protocol.messages.session_messages import SOCKET_CODEC
 from protocol.spec.asyncapi import asyncapi, frames_of

@@ -35,33 +35,33 @@ _CONSUMERS: dict[BrokerRole, tuple[ConsumerSpec, ...]] = {
 }
 
 
-def speakers(channel: NatsChannel) -> Iterator[BrokerRole]:
+def publishers(channel: NatsChannel) -> Iterator[BrokerRole]:
     """The roles that may publish on it."""
-    for role, publish, _ in _allowed():
-        if any(_meet(pattern, channel.address) for pattern in publish):
+    for role, publish, _ in _permitted_patterns():
+        if any(_overlaps(pattern, channel.address) for pattern in publish):
             yield role
 
 
 def readers(channel: NatsChannel) -> dict[BrokerRole, list[str]]:
     """The roles that get what is said on it, with the consumers of its stream (none: by a plain subscription)."""
     found: dict[BrokerRole, list[str]] = {}
-    for role, _, subscribe in _allowed():
+    for role, _, subscribe in _permitted_patterns():
         for consumer in _CONSUMERS.get(role, ()):
             filters = consumer.filters if channel.stream and consumer.stream == channel.stream.name else ()
-            if any(_meet(pattern, channel.address) for pattern in filters):
+            if any(_overlaps(pattern, channel.address) for pattern in filters):
                 found.setdefault(role, []).append(consumer.name.replace(_SERVER, "{serverId}"))
-        if channel.stream is None and any(_meet(pattern, channel.address) for pattern in subscribe):
+        if channel.stream is None and any(_overlaps(pattern, channel.address) for pattern in subscribe):
             found[role] = []
     return found
 
 
-def _allowed() -> Iterable[tuple[BrokerRole, tuple[str, ...], tuple[str, ...]]]:
+def _permitted_patterns() -> Iterable[tuple[BrokerRole, tuple[str, ...], tuple[str, ...]]]:
     for role in BrokerRole:
         may = permissions(role, _SERVER if role is BrokerRole.SOCKET_SERVER else None)
         yield role, may.publish, may.subscribe
 
 
-def _meet(pattern: str, address: str) -> bool:
+def _overlaps(pattern: str, address: str) -> bool:
     """Whether a NATS pattern and an address with parameters have a subject in common."""
     ours = address.replace("{address}", ">").replace("{inbox}", "_INBOX_operator.>").split(".")
     theirs = pattern.split(".")
