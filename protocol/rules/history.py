@@ -92,10 +92,10 @@ def fold(history: History[S, F], rule: Rule[S, F]) -> S:
 
 def compact(history: History[S, F], rule: Rule[S, F], floor: int) -> History[S, F]:
     """Fold the facts up to `floor` into the base. Every message up to `floor` must be acknowledged."""
-    if floor <= history.floor or not history.facts or history.facts[0][0] > floor:
+    if not history.facts or history.facts[0][0] > floor:
         return history
     if history.facts[-1][0] <= floor:
-        return replace(history, base=fold(history, rule), floor=floor, facts=(), late=(), head=None)
+        return replace(history, base=fold(history, rule), floor=floor, facts=(), late=())
     settled = sum(1 for version, _ in history.facts if version <= floor)
     base = fold(replace(history, facts=history.facts[:settled], head=None), rule)
     late = tuple(version for version in history.late if version > floor)

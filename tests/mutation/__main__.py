@@ -39,7 +39,12 @@ def main() -> int:
     failed = False
     for room, modules in rooms.items():
         begin = time.monotonic()
-        results = try_mutants(modules, _tests_of(room), arguments.jobs)
+
+        def print_survivor(mutant: Mutant, outcome: Outcome) -> None:
+            if outcome is Outcome.SURVIVED and _key(mutant) not in accepted:
+                print(mutant, flush=True)
+
+        results = try_mutants(modules, _tests_of(room), arguments.jobs, print_survivor)
         failed |= _report(room, results, accepted, time.monotonic() - begin, whole=arguments.sample is None)
     return int(failed)
 
@@ -77,14 +82,12 @@ def _accepted() -> dict[Key, str]:
 def _report(
     room: Path, results: list[tuple[Mutant, Outcome]], accepted: dict[Key, str], seconds: float, *, whole: bool
 ) -> bool:
-    """Print the survivors and the figures of a room; return whether anything is wrong."""
+    """Print the figures of a room; return whether anything is wrong."""
     survivors = [mutant for mutant, outcome in results if outcome is Outcome.SURVIVED]
     unaccepted = [mutant for mutant in survivors if _key(mutant) not in accepted]
     paths = {mutant.path for mutant, _ in results}
     surviving = {_key(mutant) for mutant in survivors}
     outdated = [key for key in accepted if whole and key[0] in paths and key not in surviving]
-    for mutant in unaccepted:
-        print(mutant)
     for key in outdated:
         print(f"accepted.toml: no such mutant survives any more: {' | '.join(key)}")
     timed_out = sum(outcome is Outcome.TIMED_OUT for _, outcome in results)

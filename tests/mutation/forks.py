@@ -50,22 +50,34 @@ def call(function: Callable[[], T]) -> T:
     return result
 
 
-def run_jobs(jobs: Sequence[Callable[[], bool]], width: int) -> list[Outcome]:
-    """Run each job in a forked process without output, `width` at a time. A job returns whether its tests passed."""
-    exit_codes = dict[int, int]()
+def run_jobs(
+    jobs: Sequence[Callable[[], bool]], width: int, report: Callable[[int, Outcome], None] = lambda *_: None
+) -> list[Outcome]:
+    """Run each job in a forked process without output, `width` at a time. A job returns whether its tests passed.
+
+    `report` is called with the place of a job and its outcome when the job ends.
+    """
+    outcomes = dict[int, Outcome]()
     running = dict[int, int]()
-    for index, job in enumerate(jobs):
+
+    def reap() -> None:
+        pid, status = os.wait()
+        place = running.pop(pid)
+        outcomes[place] = _outcome(os.waitstatus_to_exitcode(status))
+        report(place, outcomes[place])
+
+    for place, job in enumerate(jobs):
         if len(running) == width:
-            _reap(running, exit_codes)
+            reap()
         pid = os.fork()
         if pid == 0:
-            _be_quiet()
+            be_quiet()
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             _leave(lambda job=job: 0 if job() else 1)  # type: ignore[misc]
-        running[pid] = index
+        running[pid] = place
     while running:
-        _reap(running, exit_codes)
-    return [_outcome(exit_codes[index]) for index in range(len(jobs))]
+        reap()
+    return [outcomes[place] for place in range(len(jobs))]
 
 
 class Counter:
@@ -89,15 +101,17 @@ def shared_counters(number: int) -> list[Counter]:
     return [Counter(memory, place) for place in range(number)]
 
 
+def be_quiet() -> None:
+    """Throw away what this process prints."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+
+
 def limit(cpu_seconds: float) -> None:
     """End this process when it goes on for far longer than a test that needs `cpu_seconds`."""
     signal.setitimer(signal.ITIMER_VIRTUAL, 2 + 5 * cpu_seconds)
     signal.alarm(60 + round(20 * cpu_seconds))
-
-
-def _reap(running: dict[int, int], exit_codes: dict[int, int]) -> None:
-    pid, status = os.wait()
-    exit_codes[running.pop(pid)] = os.waitstatus_to_exitcode(status)
 
 
 def _outcome(exit_code: int) -> Outcome:
@@ -109,12 +123,6 @@ def _outcome(exit_code: int) -> Outcome:
         case code if code < 0:
             return Outcome.TIMED_OUT
     raise SystemExit(f"a job ended with exit code {exit_code}")
-
-
-def _be_quiet() -> None:
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
 
 
 def _leave(function: Callable[[], int]) -> None:

