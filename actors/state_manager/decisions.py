@@ -1,4 +1,4 @@
-"""The state manager's first half: read the records, decide by the pure rules, compare and set."""
+"""Read records, decide by the pure rules, compare and set: the first half of `actors.state_manager.order_of_work`."""
 
 from __future__ import annotations
 
@@ -23,21 +23,19 @@ from protocol.records.placement import VersionedMessage, record_of
 from protocol.records.writes import RecordWrite, StoredRecord
 from protocol.rules.connection_state import ConnectionState, server_id_of
 from protocol.rules.effects import Effect
-from protocol.rules.history import History, fold, insert
+from protocol.rules.history import fold, insert
 from protocol.rules.mobile_sync import MobileSyncState
 from protocol.rules.notices import NoticesState
 from protocol.rules.socket_server import ServerState
 
 log = logging.getLogger("examwire.state_manager")
 
-CHUNK = 512
-
 
 @dataclass(slots=True)
-class Decided:
-    """What a batch comes to: what to tell, what to do, and what could not be processed.
+class Decision:
+    """What follows from a batch: events for proctors, effects, facts for the log, and facts that cannot be processed.
 
-    `unreadable`: restatements of records that cannot be read, which are to be written anew by the log instead.
+    `unreadable`: requests to restate a record that cannot be read; the record is written anew from the log instead.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -53,7 +51,7 @@ class Decided:
     late: int = 0
 
     def add_damage(self, key: str, items: Sequence[VersionedMessage], damage: StateDamaged | ValueError) -> None:
-        """These facts about a record could not be processed."""
+        """Note that these facts about the record at `key` cannot be processed."""
         for item in items:
             if isinstance(damage, ValueError):
                 # Perhaps a newer process has written it: what that knows must not be lost.
@@ -65,18 +63,49 @@ class Decided:
 
 
 @dataclass(slots=True)
-class _Record:
-    """A record at work."""
+class RecordUpdate:
+    """A record and the facts that it is to be brought up to."""
 
     key: str
     kind: records.RecordKind[Any, Any]
     items: list[VersionedMessage]
-    rev: int = 0
-    history: History[Any, Any] | None = None
 
 
-class Decisions:
-    """Reads, decides and writes. Raises `StateUnavailable`, rarely `BrokerUnavailable`; may be repeated at any time."""
+@dataclass(frozen=True, slots=True)
+class Updates:
+    """Records to read, decide and write in one round. What another state manager has written is left for the next one.
+
+    `items`: the facts whose sockets and index entries are written in this round (none after the first one). `related`:
+    keys and examinees of the mobile syncs and notices that a `session_state` includes.
+    """
+
+    records: Sequence[RecordUpdate]
+    items: Sequence[VersionedMessage] = ()
+    related: Sequence[tuple[str, str]] = ()
+
+    @classmethod
+    def of(cls, items: Sequence[VersionedMessage]) -> Updates:
+        """The first round: all records that these facts change."""
+        updates: dict[str, RecordUpdate] = {}
+        for item in items:
+            key, kind = record_of(item.message)
+            updates.setdefault(key, RecordUpdate(key, kind, [])).items.append(item)
+        return cls(list(updates.values()), items, _related_records(items))
+
+
+class Decider:
+    """Reads records, decides by the pure rules, writes if nobody else has written meanwhile.
+
+    Raises `StateUnavailable`, rarely `BrokerUnavailable`. Every method may be repeated at any time.
+
+    Example::
+
+        updates = Updates.of(items)
+        while updates.records:
+            stored = await decider.read(updates)
+            outcomes = decider.decide(updates, stored, decision)
+            updates = await decider.write(updates, outcomes, decision)
+    """
 
     def __init__(self, store: StateStore, log: StatusLog) -> None:
         self._store = store
@@ -86,62 +115,54 @@ class Decisions:
         self.floor = 0
 
     def raise_floor(self, sequence: int) -> None:
-        """Everything up to this stream sequence is acknowledged: no fact that old can come late."""
+        """Note that everything up to this stream sequence is acknowledged: no fact that old can come late."""
         self.floor = max(self.floor, floor_version(sequence))
 
-    async def settle(self, items: Sequence[VersionedMessage]) -> Decided:
-        """Bring the records up to these facts; returns when they are written."""
-        decided = Decided()
-        for start in range(0, len(items), CHUNK):
-            await self._settle(items[start : start + CHUNK], decided)
-        return decided
+    async def read(self, updates: Updates) -> list[StoredRecord | StateDamaged]:
+        """Load the records, and after them the related ones, in one round trip."""
+        return await self._store.load(
+            [*(update.key for update in updates.records), *(key for key, _ in updates.related)]
+        )
 
-    async def _settle(self, items: Sequence[VersionedMessage], decided: Decided) -> None:
-        work = _by_record(items)
-        beside = _read_beside(items)
-        # Damage of a record that is only read beside the others says nothing about these facts.
-        first = True
-        while work:
-            wanted = [record.key for record in work]
-            extra = beside if first else []
-            loaded = await self._store.load([*wanted, *(key for key, _ in extra)])
-            self._keep_beside(extra, loaded[len(wanted) :], decided)
-            writable: list[_Record] = []
-            writes: list[RecordWrite] = []
-            outcomes: list[_Outcome] = []
-            for record, stored in zip(work, loaded, strict=False):
-                try:
-                    if isinstance(stored, StateDamaged):
-                        raise stored
-                    outcome = self._decide(record, stored)
-                except (StateDamaged, ValueError) as damage:
-                    decided.add_damage(record.key, record.items, damage)
-                    continue
-                writable.append(record)
-                outcomes.append(outcome)
-                if outcome.write is not None:
-                    writes.append(outcome.write)
-            # The index goes before the records: what is in a record can be found, whatever happens in between.
-            written = await save_places(self._store, items if first else [], writes)
-            verdicts = iter(written)
-            conflicts: list[_Record] = []
-            for record, outcome in zip(writable, outcomes, strict=True):
-                verdict = next(verdicts) if outcome.write is not None else True
-                if isinstance(verdict, StateDamaged):
-                    decided.damaged.extend((item, str(verdict)) for item in record.items)
-                elif verdict:
-                    outcome.add_to(decided, record)
-                else:
-                    conflicts.append(record)  # another state manager was quicker: decide again
-            work, first = conflicts, False
-        await self._check_servers(items, decided)
+    def decide(
+        self, updates: Updates, stored: Sequence[StoredRecord | StateDamaged], decision: Decision
+    ) -> list[tuple[RecordUpdate, Outcome]]:
+        """Apply the rules to what was read; facts about damaged records go into `decision` as such."""
+        _keep_related(updates.related, stored[len(updates.records) :], decision)
+        outcomes = []
+        for update, record in zip(updates.records, stored, strict=False):
+            try:
+                if isinstance(record, StateDamaged):
+                    raise record
+                outcomes.append((update, self._apply(update, record)))
+            except (StateDamaged, ValueError) as damage:
+                decision.add_damage(update.key, update.items, damage)
+        return outcomes
 
-    def _decide(self, record: _Record, stored: StoredRecord) -> _Outcome:
-        kind = record.kind
+    async def write(
+        self, updates: Updates, outcomes: Sequence[tuple[RecordUpdate, Outcome]], decision: Decision
+    ) -> Updates:
+        """Write what has changed and add what follows to `decision`; return the records to decide again."""
+        writes = [outcome.write for _, outcome in outcomes if outcome.write is not None]
+        # The index goes before the records: what is in a record can be found, whatever happens in between.
+        verdicts = iter(await save_places(self._store, updates.items, writes))
+        conflicts: list[RecordUpdate] = []
+        for update, outcome in outcomes:
+            verdict = next(verdicts) if outcome.write is not None else True
+            if isinstance(verdict, StateDamaged):
+                decision.damaged.extend((item, str(verdict)) for item in update.items)
+            elif verdict:
+                outcome.add_to(decision)
+            else:
+                conflicts.append(update)  # another state manager was quicker: decide again
+        return Updates(conflicts)
+
+    def _apply(self, update: RecordUpdate, stored: StoredRecord) -> Outcome:
+        kind = update.kind
         history = kind.read(stored.history, self.floor)
-        outcome = _Outcome(key=record.key, kind=kind)
+        outcome = Outcome(kind)
         changed = False
-        for item in record.items:
+        for item in update.items:
             insertion = insert(history, kind.rule, item.version, item.message, kind.visible_part)
             history, outcome.state = insertion.history, insertion.state
             outcome.events.extend(insertion.events)
@@ -154,26 +175,11 @@ class Decisions:
                 outcome.restates.append((item.version, item.message))
         if changed:
             fields = kind.write(history, outcome.state, next(self._revs))
-            outcome.write = RecordWrite(record.key, stored.rev, fields)
+            outcome.write = RecordWrite(update.key, stored.rev, fields)
         return outcome
 
-    def _keep_beside(
-        self, wanted: Sequence[tuple[str, str]], loaded: Sequence[StoredRecord | StateDamaged], decided: Decided
-    ) -> None:
-        for (key, examinee), stored in zip(wanted, loaded, strict=True):
-            if isinstance(stored, StoredRecord):
-                try:
-                    if key.endswith(":notices"):
-                        notices = fold(records.NOTICES.read(stored.history), records.NOTICES.rule)
-                        decided.notices.setdefault(examinee, notices)
-                    else:
-                        picture = fold(records.MOBILE_SYNC.read(stored.history), records.MOBILE_SYNC.rule)
-                        decided.mobile_syncs.setdefault(examinee, picture)
-                except ValueError:
-                    log.warning("%s cannot be read", key)
-
-    async def _check_servers(self, items: Sequence[VersionedMessage], decided: Decided) -> None:
-        """A CONNECTED may reach us after its server was declared gone: then nobody else would end it."""
+    async def end_orphans(self, items: Sequence[VersionedMessage], decision: Decision) -> None:
+        """Disconnect examinees whose CONNECTED came after their server was declared gone: nobody else would."""
         connected = {
             item.version: item.message
             for item in items
@@ -205,14 +211,13 @@ class Decisions:
                 ended = message.model_copy(
                     update={"status": ConnectionStatusCode.DISCONNECTED, "reason": reason.value, "client_info": None}
                 )
-                decided.follow_ups.append((f"orphan:{version}", ended))
+                decision.follow_ups.append((f"orphan:{version}", ended))
 
 
 @dataclass(slots=True)
-class _Outcome:
-    """The decision about one record."""
+class Outcome:
+    """The decision about one record: its new state, the write if it has changed, and what follows."""
 
-    key: str
     kind: records.RecordKind[Any, Any]
     state: Any = None
     write: RecordWrite | None = None
@@ -223,12 +228,13 @@ class _Outcome:
     late: int = 0
     restates: list[tuple[int, Message]] = field(default_factory=list)
 
-    def add_to(self, decided: Decided, record: _Record) -> None:
-        decided.events.extend(self.events)
-        decided.effects.extend(self.effects)
-        decided.applied += self.applied
-        decided.repeated += self.repeated
-        decided.late += self.late
+    def add_to(self, decision: Decision) -> None:
+        """Add what follows, once the record is written."""
+        decision.events.extend(self.events)
+        decision.effects.extend(self.effects)
+        decision.applied += self.applied
+        decision.repeated += self.repeated
+        decision.late += self.late
         for version, late in self.restates:
             if isinstance(late, ExamineeFact) and self.kind.aspect is not None:
                 restate = Restate(
@@ -237,21 +243,13 @@ class _Outcome:
                     timestamp=late.timestamp,
                     aspect=self.kind.aspect,
                 )
-                decided.follow_ups.append((f"restate:{version}", restate))
+                decision.follow_ups.append((f"restate:{version}", restate))
         if isinstance(self.state, ConnectionState):
-            decided.connections[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
+            decision.connections[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
         elif isinstance(self.state, MobileSyncState):
-            decided.mobile_syncs[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
+            decision.mobile_syncs[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
         elif isinstance(self.state, NoticesState):
-            decided.notices[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
-
-
-def _by_record(items: Iterable[VersionedMessage]) -> list[_Record]:
-    found: dict[str, _Record] = {}
-    for item in items:
-        key, kind = record_of(item.message)
-        found.setdefault(key, _Record(key, kind, [])).items.append(item)
-    return list(found.values())
+            decision.notices[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
 
 
 def _asks_for_session_state(message: Message) -> TypeGuard[ConnectionStatus | Restate]:
@@ -260,11 +258,28 @@ def _asks_for_session_state(message: Message) -> TypeGuard[ConnectionStatus | Re
     return isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED
 
 
-def _read_beside(items: Iterable[VersionedMessage]) -> list[tuple[str, str]]:
-    """Keys and examinees of the mobile syncs and notices that a `session_state` will speak of."""
+def _related_records(items: Iterable[VersionedMessage]) -> list[tuple[str, str]]:
+    """Keys and examinees of the mobile syncs and notices that a `session_state` includes."""
     return [
         (key, f"{m.plan_id} {m.examinee_id}")
         for item in items
         if _asks_for_session_state(m := item.message)
         for key in (keys.mobile_sync(m.plan_id, m.examinee_id), keys.notices(m.plan_id, m.examinee_id))
     ]
+
+
+def _keep_related(
+    related: Sequence[tuple[str, str]], stored: Sequence[StoredRecord | StateDamaged], decision: Decision
+) -> None:
+    """Keep the related records that can be read; damage of one of them is not damage of the facts at hand."""
+    for (key, examinee), record in zip(related, stored, strict=True):
+        if isinstance(record, StoredRecord):
+            try:
+                if key.endswith(":notices"):
+                    notices = fold(records.NOTICES.read(record.history), records.NOTICES.rule)
+                    decision.notices.setdefault(examinee, notices)
+                else:
+                    mobile_sync = fold(records.MOBILE_SYNC.read(record.history), records.MOBILE_SYNC.rule)
+                    decision.mobile_syncs.setdefault(examinee, mobile_sync)
+            except ValueError:
+                log.warning("%s cannot be read", key)

@@ -1,6 +1,6 @@
-"""The state manager's second half: tell the proctors and the socket servers, start timers, follow up in the log.
+"""Publish what follows from a decision: to proctors and socket servers, timers, facts for the log, dead letters.
 
-Every message id is made from a version and what is said, so telling again after a crash has no second effect.
+Every message id is made from a version and the content, so publishing again after a crash has no second effect.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from actors.runtime.broker.ordered_publisher import OrderedPublisher, Parcel
 from actors.runtime.broker.stream_admin import StoredMessage
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import spans
-from actors.state_manager.decisions import Decided
+from actors.state_manager.decisions import Decision
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable
 from protocol.log.version import index_of, sequence_of
@@ -57,46 +57,52 @@ READ_AGAIN_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """What a batch has led to: messages on their way, and the examinees to be watched for after that."""
+    """Result of publishing a decision: the messages on their way to the broker, and the reconnect watches to follow."""
 
     sent: Parcel
     watches: list[Outgoing]
 
 
 class EffectPublisher:
-    """Publishes what a batch was decided to come to."""
+    """Publishes what follows from decisions, in their order.
+
+    Example::
+
+        result = await publisher.publish(decision)  # on its way; the next decision may be published at once
+        await publisher.confirm(result, earlier)  # stored by the broker
+    """
 
     def __init__(self, bus: Bus, store: StateStore) -> None:
         self._bus = bus
         self._in_order = OrderedPublisher(bus)
         self._store = store
 
-    async def tell(self, decided: Decided) -> PublishResult:
-        """Put everything of a batch on its way, in order. Raises `StateUnavailable` (only when sessions are ended)."""
-        urgent = [*_to_proctors(decided.events), *_to_servers(decided)]
-        later = [*_timers(decided), *_follow_ups(decided), *await self._endings(decided)]
-        later += await self._dead_letters(decided)
-        return PublishResult(await self._in_order.send([*urgent, *later]), list(_watches(decided)))
+    async def publish(self, decision: Decision) -> PublishResult:
+        """Put all messages on their way, in order. Raises `StateUnavailable` (only when sessions are ended)."""
+        urgent = [*_to_proctors(decision.events), *_to_servers(decision)]
+        later = [*_timers(decision), *_follow_ups(decision), *await self._endings(decision)]
+        later += await self._dead_letters(decision)
+        return PublishResult(await self._in_order.send([*urgent, *later]), list(_watches(decision)))
 
-    async def complete(self, told: PublishResult, before: Awaitable[object] | None) -> None:
-        """Return when all of it is stored, however long the broker is away.
+    async def confirm(self, result: PublishResult, earlier: Awaitable[object] | None) -> None:
+        """Return when all messages are stored, however long the broker is away.
 
-        The watches of a batch go after those of the one `before`: a newer loss replaces an older one, never the
+        The reconnect watches go after those of the `earlier` batch: a newer loss replaces an older one, never the
         other way round.
         """
-        await self._in_order.confirm(told.sent)
-        if before is not None:
-            await before
-        await self._bus.publish_in_batches(told.watches)
+        await self._in_order.confirm(result.sent)
+        if earlier is not None:
+            await earlier
+        await self._bus.publish_in_batches(result.watches)
 
     async def dead_letter(self, delivery: Delivery, payload: bytes, reason: str, *, index: int | None = None) -> None:
-        """Put aside what can never be processed, with its reason and where it came from."""
+        """Publish a message that can never be processed to DEADLETTER, with the reason and where it came from."""
         await self._bus.publish_until_stored([letter_of(delivery, "STATUS", payload, reason, index)])
 
-    async def _endings(self, decided: Decided) -> list[Outgoing]:
+    async def _endings(self, decision: Decision) -> list[Outgoing]:
         """A DISCONNECTED in the log for each session of a process that is no more."""
         out: list[Outgoing] = []
-        for ending in (effect for effect in decided.effects if isinstance(effect, EndSessions)):
+        for ending in (effect for effect in decision.effects if isinstance(effect, EndSessions)):
             held = await self._store.entries(keys.server_sockets(ending.server_id))
             by_plan: dict[str, list[Message]] = {}
             for socket_id, entry in sorted(held.items()):
@@ -121,10 +127,10 @@ class EffectPublisher:
                     out.append(Outgoing(subjects.status_plan(plan_id, subjects.MANAGER), payload, message_id))
         return out
 
-    async def _dead_letters(self, decided: Decided) -> list[Outgoing]:
+    async def _dead_letters(self, decision: Decision) -> list[Outgoing]:
         out = []
         stored: dict[int, StoredMessage | None] = {}
-        for item, reason in decided.damaged:
+        for item, reason in decision.damaged:
             about = {"version": item.version, "plan": getattr(item.message, "plan_id", None)}
             about |= {"examinee": getattr(item.message, "examinee_id", None)}
             log.error("version %d goes to the dead letters: %s", item.version, reason, extra=about)
@@ -181,13 +187,13 @@ def _to_proctors(events: Sequence[Event]) -> list[Outgoing]:
     return out
 
 
-def _to_servers(decided: Decided) -> list[Outgoing]:
+def _to_servers(decision: Decision) -> list[Outgoing]:
     by_server: dict[str, list[tuple[int, Message]]] = {}
     examinees: list[Outgoing] = []
-    for effect in decided.effects:
+    for effect in decision.effects:
         match effect:
             case SendSessionState():
-                message = _session_state(effect, decided)
+                message = _session_state(effect, decision)
                 by_server.setdefault(effect.server_id, []).append((effect.version, message))
             case CloseSocket():
                 close = SessionClose(socket_id=effect.socket_id, code=effect.code)
@@ -196,12 +202,12 @@ def _to_servers(decided: Decided) -> list[Outgoing]:
                 lost = SessionLost(server_id=effect.server_id, socket_ids=[effect.socket_id])
                 by_server.setdefault(effect.server_id, []).append((effect.version, lost))
             case SendMobileSync():
-                state = decided.mobile_syncs.get(f"{effect.plan_id} {effect.examinee_id}")
+                state = decision.mobile_syncs.get(f"{effect.plan_id} {effect.examinee_id}")
                 if state is not None and state.status is not None:
                     address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
                     examinees.append(Outgoing(address, encode(state.event()), f"ms:{address}:{effect.version}"))
             case SendNotice():
-                notices = decided.notices.get(f"{effect.plan_id} {effect.examinee_id}", NoticesState())
+                notices = decision.notices.get(f"{effect.plan_id} {effect.examinee_id}", NoticesState())
                 sent = notices.find(effect.action_id)
                 if sent is not None and sent.confirmed_at is None:
                     address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
@@ -219,26 +225,26 @@ def _to_servers(decided: Decided) -> list[Outgoing]:
     return out + examinees
 
 
-def _session_state(effect: SendSessionState, decided: Decided) -> SessionState:
+def _session_state(effect: SendSessionState, decision: Decision) -> SessionState:
     examinee = f"{effect.plan_id} {effect.examinee_id}"
-    connection = decided.connections.get(examinee, ConnectionState())
+    connection = decision.connections.get(examinee, ConnectionState())
     return SessionState(
         plan_id=effect.plan_id,
         examinee_id=effect.examinee_id,
         socket_id=effect.socket_id,
         connection=connection.view(),
-        mobile_sync=decided.mobile_syncs.get(examinee, MobileSyncState()).view(),
+        mobile_sync=decision.mobile_syncs.get(examinee, MobileSyncState()).view(),
         reconnect=connection.reconnect_view(),
-        notices=decided.notices.get(examinee, NoticesState()).open(),
+        notices=decision.notices.get(examinee, NoticesState()).open(),
         version=connection.version,
     )
 
 
-def _watches(decided: Decided) -> Iterable[Outgoing]:
-    for effect in decided.effects:
+def _watches(decision: Decision) -> Iterable[Outgoing]:
+    for effect in decision.effects:
         if not isinstance(effect, WatchReconnect):
             continue
-        state = decided.connections.get(f"{effect.plan_id} {effect.examinee_id}")
+        state = decision.connections.get(f"{effect.plan_id} {effect.examinee_id}")
         if state is not None and (state.live or state.loss_version != effect.version):
             continue  # came back within the same batch: there is nothing to wait for
         yield Outgoing(
@@ -248,8 +254,8 @@ def _watches(decided: Decided) -> Iterable[Outgoing]:
         )
 
 
-def _timers(decided: Decided) -> Iterable[Outgoing]:
-    for effect in decided.effects:
+def _timers(decision: Decision) -> Iterable[Outgoing]:
+    for effect in decision.effects:
         if not isinstance(effect, ScheduleTimeout):
             continue
         # NATS takes whole seconds; rounding up never ends a stage early.
@@ -272,8 +278,8 @@ def _timers(decided: Decided) -> Iterable[Outgoing]:
         )
 
 
-def _follow_ups(decided: Decided) -> Iterable[Outgoing]:
-    for message_id, message in decided.follow_ups:
+def _follow_ups(decision: Decision) -> Iterable[Outgoing]:
+    for message_id, message in decision.follow_ups:
         assert isinstance(message, ExamineeFact)
         yield Outgoing(subjects.status_plan(message.plan_id, subjects.MANAGER), encode(message), message_id)
 

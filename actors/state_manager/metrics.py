@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily
@@ -18,6 +19,21 @@ from protocol.messages.proctor_events import Event, ExamineeConnected, ExamineeD
 from protocol.messages.server_messages import SUPERSEDED, ServerStatus
 from protocol.rules.connection_state import READMITTED
 
+if TYPE_CHECKING:
+    from actors.state_manager.decisions import Decision
+    from protocol.records.placement import VersionedMessage
+
+BATCHES = Histogram(
+    "examwire_state_batch_messages", "Messages handled together", registry=REGISTRY, buckets=(1, 4, 16, 64, 256, 1024)
+)
+STAGES = Histogram(
+    "examwire_state_stage_seconds",
+    "Time of each step of the order of work",
+    ["stage"],
+    registry=REGISTRY,
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5),
+)
+FACTS = Counter("examwire_state_facts_total", "Facts by what became of them", ["outcome"], registry=REGISTRY)
 LOSSES = Counter(
     "examwire_losses_total",
     "Examinees whom proctors were told to be gone, by the reason. What is told again after a crash counts again",
@@ -58,6 +74,26 @@ _SENT, _ARRIVED, _LOST = (MIGRATIONS.labels(step) for step in ("sent", "arrived"
 for _reason in LossReason:  # at 0 from the start: a counter that begins with 1 has not increased
     LOSSES.labels(_reason.value)
     RECOVERIES.labels(_reason.value)
+
+
+def count_batch(items: Sequence[VersionedMessage]) -> None:
+    """Observe the size of a portion that is about to be worked on."""
+    BATCHES.observe(len(items))
+
+
+def count_published(
+    items: Sequence[VersionedMessage], decision: Decision, settle_seconds: float, tell_seconds: float
+) -> None:
+    """Count the facts of a portion, and what was published about them."""
+    STAGES.labels("settle").observe(settle_seconds)
+    STAGES.labels("tell").observe(tell_seconds)
+    FACTS.labels("applied").inc(decision.applied)
+    FACTS.labels("repeated").inc(decision.repeated)
+    FACTS.labels("late").inc(decision.late)
+    if decision.damaged:
+        FACTS.labels("dead").inc(len(decision.damaged))
+    count_told(decision.events)
+    count_superseded(item.message for item in items)
 
 
 def count_superseded(messages: Iterable[Message]) -> None:

@@ -10,11 +10,11 @@ from actors.runtime.telemetry.spans import fact_attributes
 from protocol.messages.facts import ExamineeFact
 
 if TYPE_CHECKING:
-    from actors.state_manager.decisions import Decided
+    from actors.state_manager.decisions import Decision
     from protocol.records.placement import VersionedMessage
 
 
-def record_settled(items: Iterable[VersionedMessage], decided: Decided, since: float) -> None:
+def record_settled(items: Iterable[VersionedMessage], decision: Decision, since: float) -> None:
     """Record the span "state settled" of each traced fact, and put the events that follow into its trace.
 
     `since`: when the work on them began, by `spans.now`.
@@ -31,6 +31,6 @@ def record_settled(items: Iterable[VersionedMessage], decided: Decided, since: f
         if span is not None:
             span.end()
             spans[item.version] = span.traceparent
-    for event in decided.events if spans else ():
+    for event in decision.events if spans else ():
         if event.version is not None and event.version in spans:
             event.traceparent = spans[event.version]

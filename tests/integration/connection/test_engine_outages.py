@@ -98,7 +98,7 @@ async def test_a_state_manager_that_dies_between_the_steps_leaves_the_rest_to_an
         reached.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(manager._telling, "tell", dies_here)
+    monkeypatch.setattr(manager._publisher, "publish", dies_here)
     client = await system.raw("SOCK001")
     await client.hello(system.token("examinee", "E001"))
     await asyncio.wait_for(reached.wait(), 20)

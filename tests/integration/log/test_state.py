@@ -18,7 +18,7 @@ from actors.runtime.store.ready_servers import ReadyServers
 from actors.runtime.store.state_store import StateStore
 from actors.sessions.plan_snapshot import read_rows
 from actors.state_manager.audit import Audit, AuditReport
-from actors.state_manager.decisions import Decisions
+from actors.state_manager.decisions import Decider, Decision, Updates
 from actors.state_manager.manager import StateManager
 from actors.state_manager.repair import StateRepair
 from actors.status_log.status_log import StatusLog, facts_of
@@ -249,7 +249,9 @@ async def test_a_message_that_comes_again_after_an_outage_brings_back_no_socket(
         for fact in facts_of(stored)
         if isinstance(fact, VersionedMessage)
     ]
-    await Decisions(system.store, status).settle(items)  # its acknowledgement was lost, and it is worked off again
+    decider, updates = Decider(system.store, status), Updates.of(items)
+    # The acknowledgement was lost, and the message is processed again.
+    await decider.write(updates, decider.decide(updates, await decider.read(updates), Decision()), Decision())
     assert items
     assert await redis.hgetall(keys.server_sockets("SOCK001")) == {}
 

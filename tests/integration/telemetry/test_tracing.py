@@ -102,7 +102,7 @@ async def test_a_loss_that_is_redelivered_to_another_manager_is_told_once_and_tr
         async def never(*_arguments: object) -> None:
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(manager, "_complete", never)  # it tells, and dies before it can acknowledge
+        monkeypatch.setattr(manager._order_of_work, "_confirm", never)  # it publishes, and dies before acknowledging
         examinee.abort()
         await proctor.expect("examinee_disconnected")
         monkeypatch.undo()

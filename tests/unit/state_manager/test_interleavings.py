@@ -8,35 +8,26 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from actors.state_manager.order_of_work import Limits
 from protocol.log.version import floor_version
 from protocol.messages.base import Message
-from protocol.messages.facts import ConnectionStatus, MobileSyncCode, Notice
+from protocol.messages.facts import ConnectionStatus
 from protocol.messages.server_messages import ServerStatusCode
-from protocol.messages.session_messages import SessionClose, SessionState
-from protocol.records import keys
-from protocol.rules.connection_state import ConnectionState, server_id_of
-from protocol.rules.effects import CloseSocket, SendSessionState
-from protocol.rules.mobile_sync import MobileSyncState
-from protocol.rules.notices import NoticesState
+from protocol.rules.connection_state import server_id_of
 from tests.unit.support import facts
 from tests.unit.support.fact_logs import connection_fact, in_order, mobile_sync_fact, notice_fact
-from tests.unit.support.facts import EXAMINEE, PLAN
-from tests.unit.support.memory_broker import Broker, facts_of, publish
+from tests.unit.support.facts import PLAN
+from tests.unit.support.memory_broker import Broker, publish
 from tests.unit.support.memory_store import MemoryStore
+from tests.unit.support.state_manager_truth import PROGRESS, SYNC, check_truth
 from tests.unit.support.state_manager_world import (
     is_open,
     kind_of,
     log_of,
-    loss_waited_for,
-    newest_words,
-    server_state,
-    stages_timed,
     stored_state,
 )
 from tests.unit.support.stepped_manager import Manager
 
-PROGRESS, SYNC = keys.progress(PLAN, EXAMINEE), keys.mobile_sync(PLAN, EXAMINEE)
-NOTICES = keys.notices(PLAN, EXAMINEE)
 managers = st.integers(0, 1)
 
 
@@ -46,7 +37,8 @@ class StateManagers(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.broker, self.store = Broker(), MemoryStore()
-        self.managers = [Manager(self.broker, self.store) for _ in range(2)]
+        # One has a portion for each message, so that several are worked on at once; the other takes a batch as it is.
+        self.managers = [Manager(self.broker, self.store, limits) for limits in (Limits(portion_bytes=1), Limits())]
         self.incarnations = {"SOCK001": 0, "SOCK002": 0}
         self.happened: set[int] = set()
 
@@ -114,18 +106,27 @@ class StateManagers(RuleBasedStateMachine):
         if batch:
             manager.take(batch)
 
-    @rule(who=managers, steps=st.integers(1, 6), which=st.integers(0, 2))
-    def a_manager_goes_on(self, who: int, steps: int, which: int) -> None:
-        self.managers[who].step(steps, which)
+    @rule(who=managers, steps=st.integers(1, 6), which=st.integers(0, 2), access=st.integers(0, 1))
+    def a_manager_goes_on(self, who: int, steps: int, which: int, access: int) -> None:
+        self.managers[who].step(steps, which, access)
 
     @rule(who=managers)
     def a_manager_finishes(self, who: int) -> None:
         self.managers[who].finish()
 
     @precondition(lambda self: any(manager.batches for manager in self.managers))
+    @rule(who=managers, arrives=st.booleans())
+    def a_manager_dies(self, who: int, arrives: bool) -> None:
+        self.managers[who].crash(arrives=arrives)
+
+    @precondition(lambda self: any(manager.batches for manager in self.managers))
     @rule(who=managers)
-    def a_manager_dies(self, who: int) -> None:
-        self.managers[who].crash()
+    def a_connection_to_the_broker_breaks(self, who: int) -> None:
+        self.managers[who].bus.break_off()
+
+    @rule()
+    def redis_is_away_for_a_moment(self) -> None:
+        self.store.fail_next = 1
 
     @precondition(lambda self: any(manager.batches for manager in self.managers))
     @rule(who=managers)
@@ -135,7 +136,7 @@ class StateManagers(RuleBasedStateMachine):
     @rule(who=managers)
     def a_manager_learns_what_is_acknowledged(self, who: int) -> None:
         self.managers[who].learned = self.broker.acknowledged_up_to
-        self.managers[who].decisions.raise_floor(self.broker.acknowledged_up_to)
+        self.managers[who].decider.raise_floor(self.broker.acknowledged_up_to)
 
     @rule(who=managers)
     def a_manager_notes_what_redis_holds(self, who: int) -> None:
@@ -180,90 +181,10 @@ class StateManagers(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.come_to_rest()
-        assert not self.broker.unacknowledged
-        self.records_are_the_fold_of_the_log()
-        self.the_proctor_sees_the_truth()
-        self.everything_asked_for_was_done()
-        self.whoever_waits_is_waited_for()
-        self.sockets_are_as_the_newest_word_says()
-        self.sessions_end_with_their_process_and_no_sooner()
-
-    def records_are_the_fold_of_the_log(self) -> None:
-        for key, log in log_of(self.broker).items():
-            kind = kind_of(key)
-            state, _ = in_order(kind, log)
-            assert stored_state(self.store, key) == state
-            stored = self.store.rows[key]
-            assert {name: stored[name] for name in kind.fields(state)} == kind.fields(state)
-
-    def the_proctor_sees_the_truth(self) -> None:
-        connection, sync, notices = self._truth()
-        seen = self.broker.proctors.examinees.get(EXAMINEE)
-        if seen is None:
-            assert (connection.status, connection.enrolled, sync.status, notices.sent) == (None, False, None, 0)
-            return
-        assert seen.status == connection.view().status
-        assert (seen.exhausted, seen.removed) == (connection.exhausted, connection.removed)
-        assert seen.name == connection.name
-        assert seen.mobile_sync == sync.view().status
-        assert (seen.notices, seen.unconfirmed) == (notices.sent, notices.unconfirmed)
-        if connection.live:
-            assert seen.socket_id == connection.socket_id
-
-    def everything_asked_for_was_done(self) -> None:
-        said = self.broker.to_servers
-        state = ConnectionState()
-        for version, fact in log_of(self.broker).get(PROGRESS, []):
-            outcome = kind_of(PROGRESS).rule(state, version, fact)
-            state = outcome.state
-            for effect in outcome.effects:
-                if isinstance(effect, SendSessionState):
-                    assert any(isinstance(one, SessionState) and one.socket_id == effect.socket_id for one in said)
-                if isinstance(effect, CloseSocket):
-                    assert SessionClose(socket_id=effect.socket_id, code=effect.code) in said
-        *_, notices = self._truth()
-        shown = {one.action_id for one in said if isinstance(one, Notice)}
-        assert set(notices.unconfirmed) <= shown
-
-    def whoever_waits_is_waited_for(self) -> None:
-        connection, sync, _ = self._truth()
-        lost = connection.status is not None and not connection.live and not connection.exhausted
-        if lost and connection.reason not in ("READMITTED", "REMOVED"):
-            assert loss_waited_for(self.broker, EXAMINEE) == connection.loss_version
-        if sync.status in (MobileSyncCode.WAITING, MobileSyncCode.FAILED) and sync.wait_version:
-            assert sync.wait_version in stages_timed(self.broker, EXAMINEE)
-
-    def sockets_are_as_the_newest_word_says(self) -> None:
-        for socket_id, word in newest_words(self.broker).items():
-            found = self.store.rows.get(keys.socket(PLAN, socket_id))
-            # One that ended long ago may be gone: the tests' day is.
-            assert found is not None or not is_open(word)
-            assert found is None or found["status"] == word.status.value
-            held = self.store.rows.get(keys.server_sockets(server_id_of(word)), {})
-            assert (socket_id in held) == is_open(word)
-
-    def sessions_end_with_their_process_and_no_sooner(self) -> None:
-        connection, *_ = self._truth()
-        if connection.live and connection.server_id is not None:
-            holder = server_state(self.broker, connection.server_id)
-            assert holder.holds_sessions_of(connection.incarnation), "a session of a process that is no more"
-        for sequence in range(1, len(self.broker.payloads) + 1):
-            if sequence in self.happened:
-                continue
-            for _, fact in facts_of(self.broker, sequence):
-                if isinstance(fact, ConnectionStatus):
-                    holder = server_state(self.broker, server_id_of(fact), sequence)
-                    assert not holder.holds_sessions_of(fact.incarnation), "ended by mistake"
-
-    def _truth(self) -> tuple[ConnectionState, MobileSyncState, NoticesState]:
-        logs = log_of(self.broker)
-        connection, _ = in_order(kind_of(PROGRESS), logs.get(PROGRESS, []))
-        sync, _ = in_order(kind_of(SYNC), logs.get(SYNC, []))
-        notices, _ = in_order(kind_of(NOTICES), logs.get(NOTICES, []))
-        return connection, sync, notices
+        check_truth(self.broker, self.store, self.happened)
 
     @invariant()
-    def nothing_was_put_aside(self) -> None:
+    def nothing_became_a_dead_letter(self) -> None:
         assert self.broker.dead == []
 
     @invariant()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import pytest
 
 from actors.runtime.broker.dead_letter import dead_letter
-from actors.state_manager.repair import Repair
 from protocol.close_codes import CloseCode
 from protocol.errors import StateLost
 from protocol.messages.facts import ConnectionStatus, MobileSyncCode
@@ -36,20 +33,6 @@ def dead_letter_of(hall: Hall, sequence: int) -> None:
     about = f"status.plan.{PLAN}"
     hall.broker.publish_now(dead_letter("STATUS", about, sequence, hall.broker.payloads[sequence - 1], "no record"))
     hall.broker.acknowledge(sequence)
-
-
-def repaired(hall: Hall) -> Repair:
-    """What a repair found and did."""
-    repairs: list[Repair] = []
-
-    async def repair() -> None:
-        repairs.append(await hall.one.repair.make_whole())
-
-    work = repair()
-    with suppress(StopIteration):
-        for _ in range(1000):
-            work.send(None)
-    return repairs[0]
 
 
 def records_are_the_fold_of_the_log(hall: Hall) -> bool:
@@ -99,7 +82,7 @@ def test_what_was_a_dead_letter_is_told_when_a_repair_has_put_it_into_the_record
         hall.store.lose_everything()
     else:
         hall.store.come_back_from_snapshot()
-    assert repaired(hall).restated == 1
+    assert hall.one.repair_at_once().restated == 1
     hall.come_to_rest()
     assert hall.connection_seen() == ("DISCONNECTED", A)
     assert hall.broker.proctors.events["mobile_sync_status"] == 1, "the rest had been told"
@@ -133,7 +116,7 @@ def test_a_restart_of_redis_that_has_lost_nothing_alarms_nobody() -> None:
     hall.work_off(1, 2)
     hall.store.save_snapshot()
     hall.store.come_back_from_snapshot()
-    repair = repaired(hall)
+    repair = hall.one.repair_at_once()
     assert (repair.found, repair.missing, repair.alarming) == ("restarted", 0, False)
     hall.work_off(3)  # it had not been acknowledged
     assert hall.connection_seen() == ("DISCONNECTED", A)
@@ -145,7 +128,7 @@ def test_a_redis_that_lacks_what_was_acknowledged_is_called_replaced() -> None:
     hall.store.save_snapshot()
     hall.work_off(2)
     hall.store.come_back_from_snapshot()
-    repair = repaired(hall)
+    repair = hall.one.repair_at_once()
     assert (repair.found, repair.missing, repair.alarming) == ("replaced", 1, True)
 
 
@@ -153,17 +136,15 @@ def test_nobody_reads_from_a_redis_that_lost_its_state_until_it_is_repaired() ->
     hall = exam(connected(A))
     hall.work_off(1)
     hall.store.lose_everything()
-    reading = hall.store.entries(PROGRESS)
-    reading.send(None)
     with pytest.raises(StateLost):
-        reading.send(None)
+        hall.one.run(hall.store.entries(PROGRESS))
     hall.one.repair_at_once()
     assert hall.store.mark.whole
 
 
 def test_what_is_acknowledged_out_of_order_is_in_a_repaired_record_although_nobody_delivers_it_again() -> None:
     hall = exam(wait(0), connected(A, 5))
-    hall.die_before_telling(1)
+    hall.die_before_publishing(1)
     hall.work_off(2)
     hall.store.lose_everything()
     hall.one.repair_at_once()
@@ -176,7 +157,7 @@ def test_what_is_acknowledged_out_of_order_is_in_a_repaired_record_although_nobo
 
 def test_what_was_written_and_not_told_is_told_after_redis_came_back_older() -> None:
     hall = exam(connected(A))
-    hall.die_before_telling(1)
+    hall.die_before_publishing(1)
     hall.store.lose_everything()
     hall.other.repair_at_once()
     hall.store.save_snapshot()
@@ -194,7 +175,7 @@ def test_a_restatement_that_only_the_lost_record_owed_is_told() -> None:
     hall.work_off(1)
     hall.work_off(3)
     assert hall.connection_seen() == ("DISCONNECTED", A)
-    hall.die_before_telling(2)
+    hall.die_before_publishing(2)
     hall.store.lose_everything()
     hall.other.repair_at_once()
     hall.come_to_rest()
@@ -205,7 +186,7 @@ def test_what_followed_from_a_late_fact_of_a_lost_record_is_done() -> None:
     hall = exam(connected(A), connected(B, 5), disconnected(B, 9))
     hall.work_off(1)
     hall.work_off(3)  # of a socket that nobody knows yet: nothing
-    hall.die_before_telling(2)
+    hall.die_before_publishing(2)
     hall.store.lose_everything()
     hall.other.repair_at_once()
     hall.come_to_rest()
@@ -233,14 +214,10 @@ def test_a_repair_that_redis_does_not_survive_begins_again(steps: int) -> None:
     hall = exam(server(ServerStatusCode.STARTING, "i1"), connected(A, 5, incarnation="i1"), wait(9))
     hall.work_off(1, 2, 3)
     hall.store.lose_everything()
-    repair = hall.one.repair.make_whole()
-    with suppress(StopIteration):
-        for _ in range(steps):
-            repair.send(None)
+    repair = hall.one.begin(hall.one.repair.make_whole())
+    repair.step(steps)
     hall.store.lose_everything()
-    with suppress(StopIteration, RuntimeError):
-        while True:
-            repair.send(None)
+    repair.finish()
     if not hall.store.mark.whole:  # it had been done before the second flush
         hall.other.repair_at_once()
     assert records_are_the_fold_of_the_log(hall)
@@ -252,16 +229,12 @@ def test_two_repairs_at_once_come_to_the_same(steps: int) -> None:
     hall = exam(connected(A), wait(5), disconnected(A, 9), connected(B, 12))
     hall.work_off(1, 2)
     hall.store.lose_everything()
-    slow = hall.one.repair.make_whole()
-    for _ in range(steps):
-        with suppress(StopIteration):
-            slow.send(None)
+    slow = hall.one.begin(hall.one.repair.make_whole())
+    slow.step(steps)
     hall.other.repair_at_once()
     hall.other.take([3, 4])
     hall.other.finish()
-    with suppress(StopIteration, RuntimeError):
-        while True:
-            slow.send(None)
+    slow.finish()
     assert records_are_the_fold_of_the_log(hall)
     assert hall.connection_seen() == ("CONNECTED", B)
 
@@ -274,8 +247,7 @@ def test_the_sessions_of_a_lost_process_end_although_redis_forgets_them_before_t
     )
     hall.work_off(1, 2)
     batch = hall.one.take([3])
-    while not batch.settled:
-        hall.one.step()
+    hall.one.step_until(lambda: batch.settled)
     hall.store.lose_everything()
     hall.one.finish()
     ended = [one for one in hall.follow_ups(3) if isinstance(one, ConnectionStatus) and not is_open(one)]

@@ -14,7 +14,7 @@ A, B = "SOCK001-a", "SOCK002-b"
 
 def test_a_manager_that_dies_before_telling_is_completed_by_the_next() -> None:
     hall = Hall(connected(A), disconnected(A, 5))
-    hall.die_before_telling(1, 2)
+    hall.die_before_publishing(1, 2)
     assert hall.broker.proctors.examinees == {}
     hall.work_off(1, 2)
     assert hall.connection_seen() == ("DISCONNECTED", A)
@@ -45,7 +45,7 @@ def test_a_restatement_that_was_never_published_is_published_by_the_next() -> No
     hall = Hall(connected(A), connected(B, 5), disconnected(A, 9), disconnected(A, 10))
     hall.work_off(1)
     hall.work_off(4)
-    hall.die_before_telling(2)
+    hall.die_before_publishing(2)
     hall.come_to_rest()
     assert hall.connection_seen() == ("CONNECTED", B)
 
@@ -101,7 +101,7 @@ def test_a_lost_server_told_again_spares_the_sessions_of_the_next_process() -> N
         connected(A, 50, incarnation="i2"),
     )
     hall.work_off(1)
-    hall.die_before_telling(2)
+    hall.die_before_publishing(2)
     hall.work_off(3, 4)
     hall.work_off(2)
     assert [fact for fact in hall.follow_ups(4) if isinstance(fact, ConnectionStatus)] == []
@@ -109,7 +109,7 @@ def test_a_lost_server_told_again_spares_the_sessions_of_the_next_process() -> N
 
 def test_a_stage_keeps_its_deadline_when_an_earlier_one_is_told_again() -> None:
     hall = Hall(wait(0), upload_failed(10), wait(20))
-    hall.die_before_telling(1)
+    hall.die_before_publishing(1)
     hall.work_off(2, 3)
     hall.work_off(1)
     state = stored_state(hall.store, keys.mobile_sync(PLAN, EXAMINEE))
@@ -124,8 +124,7 @@ def test_a_loss_is_waited_for_even_if_an_earlier_one_is_completed_last() -> None
     hall = Hall(connected(A), disconnected(A, 1), connected(B, 2), disconnected(B, 3))
     hall.work_off(1)
     first = hall.one.take([2])
-    while not first.told:
-        hall.one.step()
+    hall.one.step_until(lambda: first.published)
     second = hall.one.take([3, 4])
     hall.one.step(50, which=1)
     assert second in hall.one.batches, "the second waits for the first"
@@ -137,8 +136,7 @@ def test_a_loss_is_waited_for_even_if_an_earlier_one_is_completed_last() -> None
 def test_a_stage_keeps_its_deadline_even_if_another_manager_tells_of_an_earlier_one_last() -> None:
     hall = Hall(wait(0), upload_failed(10), wait(20))
     slow = hall.one.take([1])
-    while not slow.settled:
-        hall.one.step()
+    hall.one.step_until(lambda: slow.settled)
     hall.other.take([2, 3])
     hall.other.finish()
     hall.one.finish()
@@ -158,7 +156,7 @@ def test_who_connects_to_a_server_whose_start_another_manager_has_in_hand_is_not
     assert hall.follow_ups(since=3) == []
     hall.other.finish()
     assert hall.other.idle
-    assert starting.told
+    assert starting.published
     hall.come_to_rest()
     assert hall.follow_ups(since=3) == []
 

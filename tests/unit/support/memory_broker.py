@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from actors.runtime.broker.clock import BrokerClock
 from actors.runtime.broker.connection import Bus, Outgoing, Sent
+from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.broker.publisher import PubAck
 from actors.runtime.broker.stream_admin import StoredMessage as Logged
 from actors.status_log.status_log import Extent, SetAside, StatusLog, said_of_server
 from actors.status_log.status_log import facts_of as facts_in
 from protocol.broker import subjects
 from protocol.client.plan_view import PlanView
+from protocol.errors import BrokerUnavailable
 from protocol.log.version import version_of
 from protocol.messages.base import Message
 from protocol.messages.codec import encode_batches
 from protocol.messages.facts import STATUS_CODEC
+from protocol.messages.proctor_events import Event
 from protocol.messages.session_messages import SOCKET_CODEC
 from protocol.rules.socket_server import ServerState
 from tests.unit.support.fact_logs import Log
-from tests.unit.support.memory_store import pause
+from tests.unit.support.stepped_loop import pause
 
 
-class Broker(Bus):
-    """STATUS with its one durable consumer, and what was published on the other streams."""
+class Broker:
+    """STATUS with its deliveries, and what was published on the other streams.
+
+    `holders`: for each delivered message the batch of the manager that reads its partition.
+    """
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
@@ -31,7 +40,10 @@ class Broker(Bus):
         self.undelivered: list[int] = []
         self.expired: set[int] = set()
         self.unacknowledged: set[int] = set()
+        self.holders: dict[int, object] = {}
         self.proctors = PlanView()
+        self.on_event: Callable[[Event], None] | None = None
+        """Called with each event before proctors see it."""
         self.to_servers: list[Message] = []
         self.reconnects: dict[str, bytes] = {}
         self.timers: dict[str, bytes] = {}
@@ -40,19 +52,6 @@ class Broker(Bus):
 
     async def _nobody(self, subject: str, _seconds: float) -> bytes:
         raise AssertionError(f"nobody answers on {subject}")
-
-    async def send(self, messages: Sequence[Outgoing]) -> Sent:
-        for message in messages:
-            await pause()
-            self.publish_now(message)
-        return Sent(messages, 1, [])
-
-    async def settle(self, sent: Sent) -> list[Outgoing]:
-        await pause()
-        return []
-
-    async def publish_in_batches(self, messages: Sequence[Outgoing]) -> None:
-        await self.send(messages)
 
     def publish_now(self, message: Outgoing) -> None:
         """Store a message, unless its id is known."""
@@ -74,11 +73,21 @@ class Broker(Bus):
                 self.dead.append(message.payload)
             case ["socket", "plan", _, "proctors"]:
                 for event in _decoded(message.payload):
+                    if self.on_event is not None and isinstance(event, Event):
+                        self.on_event(event)
                     self.proctors.apply(event)
             case ["socket", *_]:
                 self.to_servers.extend(_decoded(message.payload))
             case _:
                 raise AssertionError(f"nobody listens on {message.subject}")
+
+    def delivery(self, sequence: int) -> Delivery:
+        """A message of the log as a consumer hands it out."""
+        subject, payload = self.subjects[sequence - 1], self.payloads[sequence - 1]
+        return Delivery(subject, payload, {}, sequence, 1, 0, self.clock.now(), "", self._settled, set())
+
+    async def _settled(self, _reply: str, _verdict: bytes) -> None:
+        raise AssertionError("deliveries are acknowledged by their partition")
 
     def acknowledge(self, sequence: int) -> None:
         self.unacknowledged.discard(sequence)
@@ -88,6 +97,64 @@ class Broker(Bus):
     def acknowledged_up_to(self) -> int:
         """The sequence up to which everything is acknowledged."""
         return min(self.unacknowledged) - 1 if self.unacknowledged else len(self.payloads)
+
+
+class MemoryBus(Bus):
+    """The connection of one process: what it sends is on its way until it is settled, and may be lost with it."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.clock = broker.clock
+        self._wire: deque[tuple[Outgoing, asyncio.Future[bytes]]] = deque()
+
+    async def send(self, messages: Sequence[Outgoing]) -> Sent:
+        acks = []
+        for message in messages:
+            await pause()
+            ack: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            self._wire.append((message, ack))
+            acks.append(ack)
+        return Sent(messages, 1, acks)
+
+    async def settle(self, sent: Sent) -> list[Outgoing]:
+        for ack in sent.waiting:
+            while not ack.done():
+                await pause()
+                self._arrive()
+        return [
+            message for message, ack in zip(sent.messages, sent.waiting, strict=True) if ack.exception() is not None
+        ]
+
+    async def publish_until_stored(self, messages: Sequence[Outgoing]) -> list[PubAck]:
+        missing = list(messages)
+        while missing:
+            missing = await self.settle(await self.send(missing))
+        return [PubAck("memory", 0) for _ in messages]
+
+    async def publish_in_batches(self, messages: Sequence[Outgoing]) -> None:
+        await self.publish_until_stored(messages)
+
+    async def message_at(self, stream: str, sequence: int) -> Logged | None:
+        await pause()
+        return Logged(self.broker.subjects[sequence - 1], sequence, self.broker.payloads[sequence - 1], {})
+
+    def _arrive(self) -> None:
+        if self._wire:
+            message, ack = self._wire.popleft()
+            self.broker.publish_now(message)
+            ack.set_result(b"{}")
+
+    def break_off(self) -> None:
+        """Lose what is on its way; the process learns of it."""
+        for _, ack in self._wire:
+            ack.set_exception(BrokerUnavailable("the connection broke"))
+        self._wire.clear()
+
+    def disconnect(self, *, arrives: bool) -> None:
+        """The process has died: what is on its way arrives all the same, or does not."""
+        for message, _ in self._wire if arrives else ():
+            self.broker.publish_now(message)
+        self._wire.clear()
 
 
 def _decoded(payload: bytes) -> list[Message]:

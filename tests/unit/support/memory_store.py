@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
 
 from actors.runtime.store.state_mark import Mark, StateMark
 from actors.runtime.store.state_store import StateStore
-from protocol.errors import StateDamaged, StateLost
+from protocol.errors import StateDamaged, StateLost, StateUnavailable
 from protocol.records.writes import GuardedWrite, Index, RecordWrite, SocketWrite, StoredRecord
-
-
-class _Pause:
-    def __await__(self) -> Generator[Any, None, None]:
-        yield
-
-
-async def pause() -> None:
-    """A point at which the process may lose the processor, or its life."""
-    await _Pause()
+from tests.unit.support.stepped_loop import pause
 
 
 @dataclass
@@ -72,7 +62,11 @@ class MemoryMark(StateMark):
 
 
 class MemoryStore(StateStore):
-    """What the scripts of the state store do to Redis, without Redis. `process` numbers the Redis processes."""
+    """What the scripts of the state store do to Redis, without Redis. `process` numbers the Redis processes.
+
+    `damaged`: keys of the wrong type. `refused`: records whose facts no process can work on. `fail_next`: so many
+    accesses find Redis away.
+    """
 
     mark: MemoryMark
 
@@ -82,6 +76,9 @@ class MemoryStore(StateStore):
         self.marked = Marked()
         self.process = 0
         self.mark = MemoryMark(self)
+        self.damaged: set[str] = set()
+        self.refused: set[str] = set()
+        self.fail_next = 0
         self.saved = self._snapshot()
 
     def lose_everything(self) -> None:
@@ -99,16 +96,35 @@ class MemoryStore(StateStore):
     def _snapshot(self) -> tuple[dict[str, dict[str, str]], dict[str, set[str]], Marked]:
         return deepcopy((self.rows, self.sets, self.marked))
 
-    async def load(self, record_keys: Sequence[str]) -> list[StoredRecord | StateDamaged]:
+    async def _access(self) -> None:
         await pause()
+        if self.fail_next > 0:
+            self.fail_next -= 1
+            raise StateUnavailable("Redis is away")
+
+    async def load(self, record_keys: Sequence[str]) -> list[StoredRecord | StateDamaged]:
+        if not record_keys:
+            return []
+        await self._access()
         self.mark.check()
-        found = [self.rows.get(key, {}) for key in record_keys]
-        return [StoredRecord(int(one.get("rev", 0)), one.get("history")) for one in found]
+        if self.refused.intersection(record_keys):
+            raise ArithmeticError("a fact that makes the rules fail")
+        loaded: list[StoredRecord | StateDamaged] = []
+        for key in record_keys:
+            row = self.rows.get(key, {})
+            record = StoredRecord(int(row.get("rev", 0)), row.get("history"))
+            loaded.append(_damage(key) if key in self.damaged else record)
+        return loaded
 
     async def save(
         self, records: Sequence[RecordWrite], sockets: Sequence[SocketWrite] = (), index: Index | None = None
     ) -> tuple[list[bool | StateDamaged], list[bool | StateDamaged]]:
-        await pause()
+        if not (records or sockets or (index and (index.members or index.entries))):
+            return [], []
+        await self._access()
+        for key in [*(index.members if index else ()), *(index.entries if index else ())]:
+            if key in self.damaged:
+                raise _damage(key)
         for key, members in (index.members if index else {}).items():
             self.sets.setdefault(key, set()).update(members)
         self._index(index, keep=True)
@@ -144,25 +160,36 @@ class MemoryStore(StateStore):
                     held[name] = f"{version} {value}"
 
     async def entries(self, key: str) -> dict[str, str]:
-        await pause()
+        await self._access()
         self.mark.check()
         return dict(self.rows.get(key, {}))
 
     async def raw_hashes(self, hash_keys: Sequence[str]) -> list[dict[str, str] | StateDamaged]:
-        await pause()
-        return [dict(self.rows.get(key, {})) for key in hash_keys]
+        await self._access()
+        return [_damage(key) if key in self.damaged else dict(self.rows.get(key, {})) for key in hash_keys]
 
     async def replace(self, replacements: Sequence[GuardedWrite]) -> list[bool]:
-        await pause()
+        await self._access()
         verdicts = []
-        for one in replacements:
+        for replacement in replacements:
             await pause()
-            known = self.rows.setdefault(one.key, {})
-            verdicts.append(known.get(one.guard, "0") == one.expected)
+            if replacement.key in self.damaged:
+                self.damaged.discard(replacement.key)
+                self.rows.pop(replacement.key, None)
+            known = self.rows.setdefault(replacement.key, {})
+            verdicts.append(known.get(replacement.guard, "0") == replacement.expected)
             if verdicts[-1]:
-                known.update(one.fields)
+                known.update(replacement.fields)
         await pause()
         return verdicts
 
     async def clear_unless(self, kinds: Mapping[str, str]) -> None:
-        await pause()
+        await self._access()
+        for key in kinds.keys() & self.damaged:
+            self.damaged.discard(key)
+            self.rows.pop(key, None)
+            self.sets.pop(key, None)
+
+
+def _damage(key: str) -> StateDamaged:
+    return StateDamaged(f"{key}: WRONGTYPE", key)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pydantic_core
 
+from actors.state_manager.order_of_work import Limits
 from protocol.log.version import sequence_of
 from protocol.messages.base import Message
 from protocol.messages.facts import (
@@ -35,9 +36,9 @@ from tests.unit.support.stepped_manager import Manager
 class Hall:
     """Two managers and a log; each fact is a message of its own, and its sequence is its place in the arguments."""
 
-    def __init__(self, *facts: Message) -> None:
+    def __init__(self, *facts: Message, limits: Limits | None = None) -> None:
         self.broker, self.store = Broker(), MemoryStore()
-        self.one, self.other = (Manager(self.broker, self.store) for _ in range(2))
+        self.one, self.other = (Manager(self.broker, self.store, limits) for _ in range(2))
         for fact in facts:
             self.happens(fact)
 
@@ -50,16 +51,14 @@ class Hall:
         self.one.take(list(sequences))
         self.one.finish()
 
-    def die_before_telling(self, *sequences: int) -> None:
+    def die_before_publishing(self, *sequences: int) -> None:
         batch = self.one.take(list(sequences))
-        while not batch.settled:
-            self.one.step()
+        self.one.step_until(lambda: batch.settled)
         self.one.crash()
 
     def die_before_acknowledging(self, *sequences: int) -> None:
         batch = self.one.take(list(sequences))
-        while not batch.told:
-            self.one.step()
+        self.one.step_until(lambda: batch.published)
         self.one.crash()
 
     def follow_ups(self, since: int) -> Sequence[Message]:

@@ -1,50 +1,99 @@
-"""State managers driven step by step and by hand, on a log, a Redis and a broker in memory.
+"""State manager processes on a log, a Redis and a broker in memory, driven step by step.
 
-They are the real thing (`Decisions` and `EffectPublisher`, in the state manager's order of work); every access to the
-store and to the broker is a step, and between two steps anything can happen, a crash included.
+A process runs the real `OrderOfWork` with all its real parts; only the broker, Redis and the partitions are stand-ins.
+Every access to them is a step, and between two steps anything can happen, a death of the process included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
-from actors.state_manager.decisions import Decisions
+from actors.runtime.broker.consumers.consumer import Delivery
+from actors.state_manager.decisions import Decider
 from actors.state_manager.effects import EffectPublisher
-from actors.state_manager.repair import StateRepair
-from protocol.errors import StateLost
-from protocol.records.placement import VersionedMessage
-from tests.unit.support.memory_broker import Broker, MemoryLog, facts_of
-from tests.unit.support.memory_store import MemoryStore, pause
+from actors.state_manager.engine_retry import EngineRetry
+from actors.state_manager.order_of_work import Limits, OrderOfWork, Parts
+from actors.state_manager.repair import Repair, StateRepair
+from tests.unit.support.memory_broker import Broker, MemoryBus, MemoryLog
+from tests.unit.support.memory_store import MemoryStore
+from tests.unit.support.stepped_loop import SteppedLoop, current_job, pause
 
 T = TypeVar("T")
 
+MOST_STEPS = 5000
 
-class After:
-    """Awaitable: the end of earlier batches of the same process."""
 
-    def __init__(self, manager: Manager, earlier: list[Batch]) -> None:
-        self._manager, self._earlier = manager, earlier
+@dataclass(eq=False)
+class Batch:
+    """Messages of the log that a manager works on, and how far it is with them."""
 
-    def __await__(self) -> Generator[Any, None, None]:
-        while any(batch in self._manager.batches for batch in self._earlier):
-            yield from pause().__await__()
+    sequences: list[int]
+    settled: bool = False
+    published: bool = False
+    tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        """Whether its messages are acknowledged, or left to another manager."""
+        return all(task.done() for task in self.tasks)
+
+
+class MemoryOwnership:
+    """The partitions of the broker in memory: a delivery is its batch's until it is given to another one."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def ours(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        batch = current_job.get()
+        assert isinstance(batch, Batch)
+        batch.settled = True
+        await pause()
+        return [delivery for delivery in deliveries if self._broker.holders[delivery.sequence] is batch]
+
+    async def ack(self, delivery: Delivery) -> None:
+        await pause()
+        self._broker.acknowledge(delivery.sequence)
 
 
 class Manager:
-    """A process that works on one batch at a time, completes earlier ones beside it, and may die at every step."""
+    """A process that works on one batch at a time, confirms earlier ones beside it, and may die at every step."""
 
-    def __init__(self, broker: Broker, store: MemoryStore) -> None:
+    def __init__(self, broker: Broker, store: MemoryStore, limits: Limits | None = None) -> None:
         self._broker, self._store = broker, store
+        self._limits = limits or Limits()
         self.batches: list[Batch] = []
-        self.crash()
+        self._boot()
+
+    def _boot(self) -> None:
+        self.loop = SteppedLoop()  # type: ignore[abstract]  # what no task needs is not there
+        self.bus = MemoryBus(self._broker)
+        self.decider = Decider(self._store, MemoryLog(self._broker))
+        self.repair = StateRepair(self.bus, self._store, MemoryLog(self._broker))
+        parts = Parts(
+            self.decider,
+            EffectPublisher(self.bus, self._store),
+            self.repair,
+            EngineRetry(self.repair, "state-manager.test"),
+            MemoryOwnership(self._broker),
+            self._spawn,
+            "state-manager.test",
+        )
+        self.order_of_work = OrderOfWork(parts, self._limits)
+        self.learned = 0
+
+    def _spawn(self, work: Coroutine[Any, Any, None], _name: str, /) -> None:
+        batch = current_job.get()
+        assert isinstance(batch, Batch)
+        batch.tasks.append(self.loop.create_task(work))
 
     @property
     def idle(self) -> bool:
-        """Whether the next batch may come: all that were taken are on their way."""
-        return all(batch.told for batch in self.batches)
+        """Whether the next batch may come: everything that follows from the earlier ones is on its way."""
+        return all(batch.published for batch in self.batches)
 
     @property
     def in_hand(self) -> set[int]:
@@ -54,80 +103,96 @@ class Manager:
         """Begin with a batch, up to the first access to the world."""
         assert self.idle
         batch = Batch(sequences)
-        batch.work = self._order_of_work(batch)
+        for sequence in sequences:
+            self._broker.holders[sequence] = batch
+        deliveries = [self._broker.delivery(sequence) for sequence in sequences]
         self.batches.append(batch)
-        self._send(batch)
+        batch.tasks.append(self.loop.start(self.order_of_work.process(deliveries), batch))
+        self._look()
         return batch
 
-    async def _order_of_work(self, batch: Batch) -> None:
-        items = [
-            VersionedMessage(version, fact) for one in batch.sequences for version, fact in facts_of(self._broker, one)
-        ]
-        decided = await self._surely(lambda: self.decisions.settle(items))
-        batch.settled = True
-        told = await self._surely(lambda: self.telling.tell(decided))
-        batch.told = True
-        earlier = self.batches[: self.batches.index(batch)]
-        await self.telling.complete(told, After(self, earlier))
-        for sequence in batch.sequences:
-            await pause()
-            self._broker.acknowledge(sequence)
-
-    async def _surely(self, step: Callable[[], Awaitable[T]]) -> T:
-        while True:
-            try:
-                return await step()
-            except StateLost:
-                await self.repair.make_whole()
-
-    def repair_at_once(self) -> None:
-        """Have Redis looked at while nothing happens, and repaired."""
-        work = self.repair.make_whole()
-        with suppress(StopIteration):
-            for _ in range(1000):
-                work.send(None)
-            raise AssertionError("a repair that never ends")
-
-    def step(self, steps: int = 1, which: int = -1) -> None:
-        """Go on with a batch up to the next access to the world, `steps` times."""
+    def step(self, steps: int = 1, which: int = -1, access: int = 0) -> None:
+        """Let accesses to the world happen: `steps` of them, of one batch; `access` chooses among several at once."""
         for _ in range(steps):
             if not self.batches:
                 return
-            self._send(self.batches[which % len(self.batches)])
+            self.loop.step(self.batches[which % len(self.batches)], access)
+            self._look()
 
-    def _send(self, batch: Batch) -> None:
-        assert batch.work is not None
-        try:
-            batch.work.send(None)
-        except StopIteration:
-            self.batches.remove(batch)
+    def step_any(self, which: int = -1, access: int = 0) -> None:
+        """Let one access happen: of the batch `which`, or if that waits for another batch, of the first that can."""
+        for batch in [self.batches[which], *self.batches]:
+            if self.loop.step(batch, access):
+                break
+        else:
+            raise AssertionError("everything waits for something else")
+        self._look()
 
-    def finish(self) -> None:
+    def step_until(self, reached: Callable[[], bool], which: int = -1) -> None:
+        """Go on with one batch until something is so."""
+        for _ in range(MOST_STEPS):
+            if reached():
+                return
+            self.step(which=which)
+        raise AssertionError("it is never reached")
+
+    def finish(self, access: int = 0) -> None:
         """Go on until everything in hand is acknowledged."""
-        for _ in range(1000):
+        for _ in range(MOST_STEPS):
             if not self.batches:
                 return
-            self.step(which=0)  # the later ones wait for it
+            self.step(which=0, access=access)  # the later ones wait for it
         raise AssertionError("a manager that never finishes")
 
-    def crash(self) -> None:
-        """Die and start anew, with an empty memory; what was not acknowledged comes again some time."""
+    def _look(self) -> None:
+        """Note how far the batches are; an error of one of them fails the test."""
+        for batch in list(self.batches):
+            for task in batch.tasks:
+                if task.done():
+                    task.result()
+            batch.published = batch.tasks[0].done()
+            if batch.over:
+                self.batches.remove(batch)
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> Errand[T]:
+        """Have this process do something beside its batches, up to the first access to the world."""
+        return Errand(self.loop, work)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Have this process do something beside its batches, from beginning to end."""
+        return self.begin(work).finish()
+
+    def repair_at_once(self) -> Repair:
+        """Look at Redis while nothing happens, and repair it."""
+        self._store.fail_next = 0
+        return self.run(self.repair.make_whole())
+
+    def crash(self, *, arrives: bool = True) -> None:
+        """Die and start anew, with an empty memory; what was not acknowledged comes again some time.
+
+        `arrives`: whether the broker gets what was on its way.
+        """
         self._broker.expired.update(self._broker.unacknowledged & self.in_hand)
-        for batch in self.batches:
-            if batch.work is not None:
-                batch.work.close()
+        self.bus.disconnect(arrives=arrives)
+        self.loop.die()
         self.batches = []
-        self.decisions = Decisions(self._store, MemoryLog(self._broker))
-        self.telling = EffectPublisher(self._broker, self._store)
-        self.repair = StateRepair(self._broker, self._store, MemoryLog(self._broker))
-        self.learned = 0
+        self._boot()
 
 
-@dataclass(eq=False)
-class Batch:
-    """Messages of the log that a manager has in hand, and how far it is with them."""
+class Errand(Generic[T]):
+    """Something that a process does beside its batches, step by step."""
 
-    sequences: list[int]
-    settled: bool = False
-    told: bool = False
-    work: Coroutine[Any, Any, None] | None = None
+    def __init__(self, loop: SteppedLoop, work: Coroutine[Any, Any, T]) -> None:
+        self._loop = loop
+        self._task = loop.start(work, self)
+
+    def step(self, steps: int) -> None:
+        for _ in range(steps):
+            self._loop.step(self)
+
+    def finish(self) -> T:
+        for _ in range(MOST_STEPS):
+            if self._task.done():
+                return self._task.result()
+            self._loop.step(self)
+        raise AssertionError("it never ends")

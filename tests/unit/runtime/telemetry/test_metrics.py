@@ -12,6 +12,7 @@ from prometheus_client import Metric
 
 import actors.queue_server.metrics
 import actors.state_manager.manager
+import actors.state_manager.metrics
 import actors.web_server.metrics
 from actors.runtime.actor.actor import Actor, on
 from actors.runtime.actor.registry import ACTORS, ActorRegistry
@@ -220,7 +221,7 @@ def test_losses_and_recoveries_count_by_reason_and_what_is_told_anew_does_not() 
 
 def test_no_label_can_name_an_examinee() -> None:
     assert actors.queue_server.metrics.BROKER is not None  # every module that has metrics is loaded
-    assert actors.state_manager.manager.FACTS is not None
+    assert actors.state_manager.metrics.FACTS is not None
     assert actors.web_server.metrics.UPLOADS is not None
     used = {label for family in families().values() for one in family.samples for label in one.labels}
     assert used <= LABELS

@@ -1,0 +1,92 @@
+"""Repeat a step of the state manager until Redis and NATS answer, and repair Redis when it has lost its state."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from actors.state_manager.repair import Repair, StateRepair
+from protocol.errors import BrokerUnavailable, ConsumerGone, StateDamaged, StateLost, StateUnavailable
+
+log = logging.getLogger("examwire.state_manager")
+
+T = TypeVar("T")
+
+FIRST_DELAY_SECONDS = 0.05
+LONGEST_DELAY_SECONDS = 1.0
+
+
+class EngineRetry:
+    """Retries steps while an engine is away; every write compares versions, so a repetition has no second effect.
+
+    `waiting_for`: "redis", "nats", "state" (Redis is being repaired), or `None`. `name` stands in log lines.
+
+    Example::
+
+        decision = await retry.run(lambda: settle(items))
+    """
+
+    def __init__(self, repair: StateRepair, name: str) -> None:
+        self.waiting_for: str | None = None
+        self._repair = repair
+        self._name = name
+        self._repairing = asyncio.Lock()
+
+    async def run(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Return the step's result. Raises what is not the trouble of an engine."""
+        delay = FIRST_DELAY_SECONDS
+        rewritten: set[str] = set()
+        while True:
+            try:
+                result = await step()
+            except StateLost:
+                await self.make_whole()
+            except StateDamaged as damage:
+                # Not of a record, which concerns one examinee: of the index, and so of everybody.
+                if damage.key is None or damage.key in rewritten:
+                    raise
+                rewritten.add(damage.key)
+                log.warning("%s: %s: written anew by the log", self._name, damage)
+                await self._repair.put_back_index(damage.key)
+            except (StateUnavailable, BrokerUnavailable) as error:
+                engine = "Redis" if isinstance(error, StateUnavailable) else "NATS"
+                if self.waiting_for is None:
+                    log.warning("%s: waiting for %s: %s", self._name, engine, error)
+                self.waiting_for = engine.lower()
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, LONGEST_DELAY_SECONDS)
+            else:
+                if self.waiting_for is not None:
+                    log.warning("%s: %s is back", self._name, self.waiting_for)
+                self.waiting_for = None
+                return result
+
+    async def make_whole(self) -> None:
+        """Bring a Redis that was emptied, replaced or set back up to the log; new facts wait meanwhile."""
+        async with self._repairing:
+            self.waiting_for = "state"
+            while True:
+                try:
+                    repair = await self._repair.make_whole()
+                except (BrokerUnavailable, ConsumerGone, StateUnavailable, StateDamaged) as error:
+                    log.error("%s: Redis is not whole and cannot be repaired yet: %s", self._name, error)
+                    await asyncio.sleep(LONGEST_DELAY_SECONDS)
+                else:
+                    break
+            self.waiting_for = None
+        if repair.messages:
+            self._log(repair)
+
+    def _log(self, repair: Repair) -> None:
+        log.log(
+            logging.WARNING if repair.alarming else logging.INFO,
+            "%s: Redis is whole again (it was %s): %d records written, %d restated, %d messages of the log, %.2f s",
+            self._name,
+            repair.found,
+            repair.records,
+            repair.restated,
+            repair.messages,
+            repair.seconds,
+        )

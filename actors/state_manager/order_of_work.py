@@ -1,0 +1,257 @@
+"""The order of work of a state manager: read, decide, write, publish, wait for the acks, acknowledge.
+
+Whatever step a manager dies at, its messages are delivered again and the next manager completes the rest: a fact that
+is in the record already is not applied again, but what follows from it is published again under the same message ids.
+See `docs/architecture.md`, "Guarantees". The tests drive this very class, and let it die at every step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.telemetry import spans, tracing
+from actors.state_manager import metrics
+from actors.state_manager.decisions import Decider, Decision, Updates
+from actors.state_manager.effects import EffectPublisher, PublishResult
+from actors.state_manager.engine_retry import EngineRetry
+from actors.state_manager.repair import StateRepair
+from actors.state_manager.spans import record_settled
+from protocol.broker.streams import STATUS
+from protocol.errors import NotPermitted
+from protocol.log import entries as log_entries
+from protocol.log.version import version_of
+from protocol.messages.codec import Malformed
+from protocol.messages.facts import ExamineeFact
+from protocol.records.placement import VersionedMessage
+
+log = logging.getLogger("examwire.state_manager")
+
+
+class Ownership(Protocol):
+    """Which deliveries are still this manager's (`actors.state_manager.partitions`), and their acknowledgement."""
+
+    async def ours(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Return the deliveries that no other manager has been given meanwhile."""
+
+    async def ack(self, delivery: Delivery) -> None:
+        """Acknowledge a delivery: all that follows from it is stored."""
+
+
+class Spawn(Protocol):
+    """Start a coroutine that runs beside `OrderOfWork.process`; when it raises, the state manager fails."""
+
+    def __call__(self, work: Coroutine[Any, Any, None], name: str, /) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the order of work acts through."""
+
+    decider: Decider
+    publisher: EffectPublisher
+    repair: StateRepair
+    retry: EngineRetry
+    ownership: Ownership
+    spawn: Spawn
+    name: str
+    """The address of the state manager, for log lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is worked on at a time, and how often a message that fails is tried."""
+
+    portion_bytes: int = 64 * 1024
+    """Whole messages of this size together: the first proctors are told while the rest is worked on."""
+    records_at_once: int = 512
+    """Facts that are read and written in one round trip to Redis."""
+    portions_at_once: int = 3
+    unconfirmed_portions: int = 8
+    """Portions that may wait for the broker's acks."""
+    poison_attempts: int = 3
+    poison_seconds: float = 0.1
+
+
+@dataclass(slots=True)
+class Portion:
+    """Messages that are worked on together. `about`: the examinees, or else the subjects, that they are about."""
+
+    deliveries: Sequence[Delivery]
+    items: list[VersionedMessage] = field(default_factory=list)
+    malformed: list[tuple[Delivery, Malformed]] = field(default_factory=list)
+    about: set[tuple[str, str]] = field(default_factory=set)
+
+
+class OrderOfWork:
+    """Works off batches of STATUS messages.
+
+    Example::
+
+        order = OrderOfWork(Parts(decider, publisher, repair, retry, partitions, self.spawn, self.address))
+        await order.process(deliveries)  # published; acks are awaited and the messages acknowledged beside it
+    """
+
+    def __init__(self, parts: Parts, limits: Limits | None = None) -> None:
+        self._decider = parts.decider
+        self._publisher = parts.publisher
+        self._repair = parts.repair
+        self._retry = parts.retry
+        self._ownership = parts.ownership
+        self._spawn = parts.spawn
+        self._name = parts.name
+        self._limits = limits or Limits()
+        self._unconfirmed = asyncio.Semaphore(self._limits.unconfirmed_portions)
+        self._last_confirmed: asyncio.Future[None] | None = None
+
+    async def process(self, deliveries: Sequence[Delivery]) -> int:
+        """Work off a batch and return the number of its facts, when everything that follows is on its way.
+
+        While Redis is busy with one portion the next is decided; portions are published in order. Two portions about
+        the same examinee are never worked on together, so that facts are applied in order.
+        """
+        running: list[tuple[Portion, asyncio.Task[None]]] = []
+        facts = 0
+        try:
+            for portion in portions(deliveries, self._limits.portion_bytes):
+                while running and (
+                    len(running) >= self._limits.portions_at_once
+                    or any(not portion.about.isdisjoint(earlier.about) for earlier, _ in running)
+                ):
+                    await running.pop(0)[1]
+                previous = running[-1][1] if running else None
+                running.append((portion, asyncio.create_task(self._process_portion(portion, previous))))
+                facts += len(portion.items)
+            for _, task in running:
+                await task
+        finally:
+            for _, task in running:
+                task.cancel()
+        return facts
+
+    async def _process_portion(self, portion: Portion, previous: asyncio.Task[None] | None, attempt: int = 1) -> None:
+        """Do the steps in their order. `previous`: the portion whose messages are published before this one's."""
+        began, since = time.perf_counter(), spans.now()
+        metrics.count_batch(portion.items)
+        for delivery, malformed in portion.malformed:
+            await self._publisher.dead_letter(delivery, malformed.raw, str(malformed.error), index=malformed.index)
+            metrics.FACTS.labels("malformed").inc()
+        try:
+            decision = await self._retry.run(lambda: self._settle(portion.items))
+            if decision.unreadable:
+                await self._retry.run(lambda: self._rewrite(decision))
+        except NotPermitted:
+            raise  # the fault of our NATS user, not of the message
+        except Exception:
+            await self._isolate_poison(portion, previous, attempt)
+            return
+        if tracing.on():
+            record_settled(portion.items, decision, since)
+        if previous is not None:
+            await previous
+        owned = await self._ownership.ours(portion.deliveries)
+        if len(owned) < len(portion.deliveries):
+            # What was decided is in the records; whoever reads that partition now publishes it.
+            log.info("%s: %d messages went to another one", self._name, len(portion.deliveries) - len(owned))
+            if owned:
+                await self._process_portion(decode(owned), previous)
+            return
+        settled = time.perf_counter()
+        result = await self._retry.run(lambda: self._publisher.publish(decision))
+        metrics.count_published(portion.items, decision, settled - began, time.perf_counter() - settled)
+        # The next portion need not wait for the broker's acks of this one; this one is acknowledged only after them.
+        await self._unconfirmed.acquire()
+        earlier, self._last_confirmed = self._last_confirmed, asyncio.get_running_loop().create_future()
+        self._spawn(self._confirm(result, portion.deliveries, earlier, self._last_confirmed), "confirm")
+
+    async def _settle(self, items: Sequence[VersionedMessage]) -> Decision:
+        """Bring the records up to these facts: read, decide, write; again where another manager was quicker."""
+        decision = Decision()
+        for start in range(0, len(items), self._limits.records_at_once):
+            facts = items[start : start + self._limits.records_at_once]
+            updates = Updates.of(facts)
+            while updates.records:
+                stored = await self._decider.read(updates)
+                outcomes = self._decider.decide(updates, stored, decision)
+                updates = await self._decider.write(updates, outcomes, decision)
+            await self._decider.end_orphans(facts, decision)
+        return decision
+
+    async def _rewrite(self, decision: Decision) -> None:
+        """Write records that cannot be read anew from the log."""
+        repair = await self._repair.put_back(decision.unreadable)
+        log.warning("%s: %d records that could not be read are written anew from the log", self._name, repair.records)
+
+    async def _confirm(
+        self,
+        result: PublishResult,
+        deliveries: Sequence[Delivery],
+        earlier: asyncio.Future[None] | None,
+        confirmed: asyncio.Future[None],
+    ) -> None:
+        """Wait until all that follows is stored, here and for the `earlier` portion; then acknowledge."""
+        try:
+            await self._publisher.confirm(result, earlier)
+            confirmed.set_result(None)
+            for delivery in deliveries:
+                await self._ownership.ack(delivery)
+        finally:
+            self._unconfirmed.release()
+
+    async def _isolate_poison(self, portion: Portion, previous: asyncio.Task[None] | None, attempt: int) -> None:
+        """Try each message of a portion that fails on its own; the one that keeps failing becomes a dead letter."""
+        if len(portion.deliveries) > 1:
+            log.exception("%s: a batch of %d failed; each message on its own now", self._name, len(portion.deliveries))
+            for delivery in portion.deliveries:
+                await self._process_portion(decode([delivery]), previous)
+            return
+        (delivery,) = portion.deliveries
+        about = {"stream": STATUS.name, "sequence": delivery.sequence}
+        if attempt < self._limits.poison_attempts:
+            log.exception("%s: message %d failed (try %d)", self._name, delivery.sequence, attempt, extra=about)
+            await asyncio.sleep(self._limits.poison_seconds)
+            await self._process_portion(portion, previous, attempt + 1)
+            return
+        log.exception("%s: message %d goes to the dead letters", self._name, delivery.sequence, extra=about)
+        await self._publisher.dead_letter(delivery, delivery.payload, f"failed {attempt} times")
+        await self._ownership.ack(delivery)
+        metrics.FACTS.labels("dead").inc()
+
+
+def portions(deliveries: Sequence[Delivery], size: int) -> Iterator[Portion]:
+    """Cut a batch into portions of whole messages, each of at least `size` bytes, in the order of the log."""
+    gathered: list[Delivery] = []
+    gathered_bytes = 0
+    for delivery in sorted(deliveries, key=lambda delivery: delivery.sequence):  # redelivered messages arrive first
+        gathered.append(delivery)
+        gathered_bytes += len(delivery.payload)
+        if gathered_bytes >= size:
+            yield decode(gathered)
+            gathered, gathered_bytes = [], 0
+    if gathered:
+        yield decode(gathered)
+
+
+def decode(deliveries: Sequence[Delivery]) -> Portion:
+    """Read the facts of some messages; what is none goes into `malformed`."""
+    portion = Portion(deliveries)
+    for delivery in deliveries:
+        scheduled = log_entries.SCHEDULER in delivery.headers
+        decoded = log_entries.decode_status(delivery.subject, delivery.payload, delivery.stored_at, scheduled=scheduled)
+        for index, message in enumerate(decoded):
+            if isinstance(message, Malformed):
+                portion.malformed.append((delivery, message))
+                continue
+            if delivery.headers and len(decoded) == 1:
+                spans.adopt(message, delivery.headers)
+            portion.items.append(VersionedMessage(version_of(delivery.sequence, index), message))
+            if isinstance(message, ExamineeFact):
+                portion.about.add((message.plan_id, message.examinee_id))
+            else:
+                portion.about.add(("", delivery.subject))
+    return portion
