@@ -1,4 +1,4 @@
-"""The `examwire` command. Each command's module is imported when the command is used, so that all start quickly."""
+"""The `examwire` command. A command's module is imported only when the command is used, so that it starts quickly."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from protocol.access.roster import InvalidRoster
 from protocol.errors import ConfigurationError, ExamwireError
 
 CommandLocation = tuple[str, str]
-"""Module and attribute of a command's function, or of the Typer of a group whose commands are all in that module."""
+"""Module and attribute of a command's function, or of a Typer with all commands of a group."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommandGroup:
-    """A group whose commands are in several modules, so that one of them does not load what the others need."""
+    """A group with commands in several modules: `help` of the group, and where each command is defined."""
 
     help: str
     commands: Mapping[str, CommandLocation]
@@ -38,7 +38,7 @@ COMMANDS: dict[str, CommandLocation | CommandGroup] = {
     "load": ("cli.load.load", "load"),
     "token": ("cli.token", "token"),
     "plans": CommandGroup(
-        "Exam plans and their examinees: what is so (Redis), what happened, and what is to be compensated (the log).",
+        "Exam plans: list, show, create, history of the examinees, outages and compensation.",
         {
             "ls": ("cli.plans.plans", "list_plans"),
             "show": ("cli.plans.plans", "show_plan"),
@@ -50,7 +50,7 @@ COMMANDS: dict[str, CommandLocation | CommandGroup] = {
         },
     ),
     "actors": CommandGroup(
-        "The actors that answer on the bus, by address.",
+        "The running actors: list, show, watch, drain and stop them.",
         {
             "ls": ("cli.operate.actors", "list_actors"),
             "show": ("cli.operate.actors", "show_actor"),
@@ -75,9 +75,9 @@ COMMANDS: dict[str, CommandLocation | CommandGroup] = {
 
 
 class LazyGroup(TyperGroup):
-    """A group that finds its commands by name and imports one when it is used.
+    """A command group that imports a command when it is used.
 
-    Contexts and commands are `Any` here: typer brings its own click, whose classes are not public.
+    Contexts and commands are `Any`: typer bundles click without making its classes public.
     """
 
     places: Mapping[str, CommandLocation | CommandGroup]
@@ -111,7 +111,7 @@ class LazyGroup(TyperGroup):
 
 
 class ExamwireGroup(LazyGroup):
-    """The top level; every `ExamwireError` of a command ends as one line on stderr and an exit code."""
+    """The top-level group: prints an `ExamwireError` as one line on stderr and ends with its exit code."""
 
     places = COMMANDS
 
@@ -119,7 +119,7 @@ class ExamwireGroup(LazyGroup):
         try:
             return super().invoke(ctx)
         except ExamwireError as error:
-            # A roster's complaints and the settings' are lines of ours; in any other error, a line break is somebody's.
+            # Errors of rosters and settings have several lines of our own. Line breaks in other errors are escaped.
             several = isinstance(error, InvalidRoster | ConfigurationError)
             say(f"examwire: {masked(str(error))}", err=True, lines=several)
             raise typer.Exit(exit_code_of(error)) from None
@@ -132,12 +132,13 @@ app = typer.Typer(
 
 @app.callback()
 def examwire() -> None:
-    """The connection fabric of a live online exam: distributed actors on NATS JetStream, state in Redis.
+    """The connection fabric of live online exams: distributed actors on NATS JetStream, state in Redis.
 
-    Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 cannot reach, 5 degraded,
-    6 another process runs as this server.
+    To try it: `examwire up`, then `examwire simulate` in another terminal.
+
+    Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 cannot reach, 5 degraded, 6 another process has this serverId.
     """
-    # A command says itself what went wrong. Roles, which log, configure it anew.
+    # Commands print their own errors. Roles configure logging again.
     if not logging.getLogger().handlers:
         configure_logging("cli", "examwire", "error")
 
@@ -150,8 +151,8 @@ def version() -> None:
 
 
 def main() -> None:
-    """The console script."""
-    # What a command imports stays; to walk through it in the middle finds nothing, and costs a tenth of the start.
+    """Run the console script."""
+    # Imported modules stay in memory: collecting garbage while importing finds nothing and costs a tenth of the start.
     gc.set_threshold(50_000, 20, 1000)
     app()
 

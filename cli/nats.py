@@ -1,4 +1,4 @@
-"""`examwire nats`: what the configuration of nats-server takes from the code."""
+"""`examwire nats`: generate parts of the configuration of nats-server."""
 
 from __future__ import annotations
 
@@ -32,29 +32,32 @@ HEAD = """\
 
 @app.callback()
 def nats() -> None:
-    """What the configuration of nats-server takes from the code."""
+    """Generate parts of the configuration of nats-server."""
 
 
 @app.command("permissions")
 def permissions_conf(
     servers: Annotated[
         list[str] | None,
-        typer.Option("--server", help="A serverId that gets a user; repeat it. [default: SOCK001, SOCK002]"),
+        typer.Option("--server", help="A serverId that gets a user; repeatable. [default: SOCK001, SOCK002]"),
     ] = None,
 ) -> None:
-    """Print nats/permissions.conf: an account with one user a role and server, and what each may do."""
+    """Print nats/permissions.conf: one user for each role and socket server, with its permissions.
+
+    Example: examwire nats permissions --server SOCK001 --server SOCK002 > nats/permissions.conf
+    """
     typer.echo(configuration(servers or SERVER_IDS), nl=False)
 
 
 def configuration(server_ids: Sequence[str]) -> str:
-    """The file's text. Raises `InvalidField`, or `ConfigurationError` when two users would share a password."""
+    """Return the file's text. Raises `InvalidField`, or `ConfigurationError` when two users would share a variable."""
     everyone = users(server_ids)
     names = [user.user for user in everyone] + [SYSTEM_USER]
     shared = [variable for variable, count in Counter(map(password_variable, names)).items() if count > 1]
     if shared:
-        raise ConfigurationError(f"--server: several users would have their password in {', '.join(shared)}")
+        raise ConfigurationError(f"--server: several users would share the password variable {', '.join(shared)}")
     head = HEAD.format(
-        arguments=" ".join(f"--server {one}" for one in server_ids),
+        arguments=" ".join(f"--server {server_id}" for server_id in server_ids),
         variables="\n".join(f"#   {password_variable(name)}" for name in names),
         system=SYSTEM_USER,
     )

@@ -1,4 +1,4 @@
-"""`examwire run ROLE`: one role as a process of its own, as in production."""
+"""`examwire run ROLE`: run one role as a process, as in production."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cli.shared.options import takes_settings
 from cli.shared.output import print_json
 from protocol.ids import check_id, check_server_id
 
-if TYPE_CHECKING:  # a role imports what it needs only
+if TYPE_CHECKING:  # each role imports only its own modules
     from actors.runtime.actor.service import Service
     from actors.runtime.actor.supervisor import ChildSpec, Supervisor
     from actors.runtime.broker.connection import Bus
@@ -42,20 +42,20 @@ SERVER_SETTINGS = (
     "server.lease_seconds",
 )
 
-# Whose work stands still without Redis; the others go on, and stay ready.
+# Roles that are not ready without Redis. The others continue to work.
 NEEDS_REDIS = ("state-manager", "web-server")
 
 CHECKS_TOKENS = ("socket-server", "web-server")
 
-JsonOption = Annotated[bool, typer.Option("--json", help="The first line on stdout is a ready line in JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the ready line, the first line on stdout, as JSON.")]
 NameOption = Annotated[
-    str | None, typer.Option("--name", help="Names this process among those of its role. [default: random]")
+    str | None, typer.Option("--name", help="Name of this process, unique within its role. [default: random]")
 ]
 
 
 @app.callback()
 def run() -> None:
-    """Run one role as a process: SIGINT or SIGTERM drains it, a second one forces it to stop."""
+    """Run one role as a process. SIGINT or SIGTERM drains it, a second signal ends it at once."""
 
 
 @app.command("socket-server")
@@ -75,7 +75,10 @@ def socket_server(
     server_id: Annotated[str, typer.Option("--server-id", help="Its serverId, such as SOCK001.", show_default=False)],
     json_ready: JsonOption = False,
 ) -> None:
-    """Hold the WebSockets of examinees and proctors."""
+    """Serve the WebSockets of examinees and proctors.
+
+    Example: examwire run socket-server --server-id SOCK001 --socket-port 8001
+    """
     check_server_id(server_id)
     check_tls("socket", settings.socket)
     require_secret_beyond_loopback(settings, "socket-server", settings.socket.host)
@@ -84,7 +87,7 @@ def socket_server(
     from actors.socket_server.server import SocketServer
 
     def children(bus: Bus, store: StateStore) -> list[ChildSpec[Service]]:
-        # A RoleFailed of its start-up sequence is final: it has been tried often enough.
+        # "transient": a RoleFailed of the start-up sequence is final, as its steps were retried already.
         return [ChildSpec("socket-server", lambda: SocketServer(settings, bus, store, server_id), "transient")]
 
     def describe(supervisor: Supervisor) -> dict[str, Any]:
@@ -102,7 +105,7 @@ def state_manager(
     name: NameOption = None,
     json_ready: JsonOption = False,
 ) -> None:
-    """Write the state to Redis and tell proctors, with the reconnect and lease watches beside it. Several may run."""
+    """Apply the log to Redis and notify proctors; also watch reconnects and leases. Several can run."""
     own_name = _name_of("state-manager", name)
 
     from actors.runtime.actor.supervisor import ChildSpec
@@ -138,7 +141,7 @@ def queue_server(
     name: NameOption = None,
     json_ready: JsonOption = False,
 ) -> None:
-    """Make the streams, their consumers and the queues of the socket servers. Several may run."""
+    """Create the streams, their consumers and the queues of the socket servers. Several can run."""
     own_name = _name_of("queue-server", name)
 
     from actors.queue_server.server import QueueServer
@@ -163,7 +166,10 @@ def queue_server(
     "captures.store",
 )
 def web_server(settings: Settings, json_ready: JsonOption = False) -> None:
-    """Take pictures by HTTP; serve the pages and the pictures."""
+    """Serve the pages, and receive and serve pictures over HTTP.
+
+    Example: examwire run web-server --web-host 127.0.0.1 --web-port 8080
+    """
     check_tls("web", settings.web)
     require_secret_beyond_loopback(settings, "web-server", settings.web.host)
 
@@ -193,7 +199,7 @@ def _run(
     describe: Callable[[Supervisor], Mapping[str, Any]],
     json_ready: bool,
 ) -> None:
-    """Run the role and end the process. `describe` gives the ready line's fields besides event, role and metricsUrl."""
+    """Run the role and end the process. `describe` returns further fields of the ready line."""
     from actors.runtime.config.tokens import check_token_keys
     from actors.runtime.role.metrics_server import MetricsServer
     from actors.runtime.role.role import run_role
@@ -204,7 +210,7 @@ def _run(
     configure_logging(role, name, settings.log.level or "info", settings.log.format)
     for variable, meant in unknown_variables(os.environ).items():
         hint = f"; did you mean {meant}?" if meant else ""
-        log.warning("%s: the variable %s is no setting, and nobody reads it%s", name, variable, hint)
+        log.warning("%s: the variable %s is not a setting and has no effect%s", name, variable, hint)
     metrics = MetricsServer(role, host, port, needs_redis=role in NEEDS_REDIS)
 
     async def ready(supervisor: Supervisor) -> None:
@@ -212,9 +218,9 @@ def _run(
         if json_ready:
             print_json(line, lines=True)
         else:
-            who = role if name == role else f"{role} {name}"
-            where = f" at {line['url']}" if "url" in line else ""
-            print(f"{who} is ready{where}; metrics at {metrics.url}", flush=True)
+            process_name = role if name == role else f"{role} {name}"
+            address = f" at {line['url']}" if "url" in line else ""
+            print(f"{process_name} is ready{address}; metrics at {metrics.url}", flush=True)
 
     configure_tracing(settings.tracing, role, name)
     try:

@@ -24,12 +24,12 @@ FormatOption = Annotated[SpecFormat, typer.Option("-o", "--output", help="JSON, 
 
 @app.callback()
 def spec() -> None:
-    """The specifications of the wire, made from the models. docs/protocol.md explains them."""
+    """Specifications of the protocol, generated from the message models. See docs/protocol.md."""
 
 
 @app.command("asyncapi")
 def print_asyncapi(output: FormatOption = SpecFormat.JSON) -> None:
-    """Print AsyncAPI 3.0 of the WebSocket and of NATS: channels, operations by role, messages, close codes."""
+    """Print the AsyncAPI 3.0 document of WebSocket and NATS: channels, operations, messages, close codes."""
     from protocol.spec.asyncapi import asyncapi
 
     print_json(asyncapi(VERSION))
@@ -37,7 +37,7 @@ def print_asyncapi(output: FormatOption = SpecFormat.JSON) -> None:
 
 @app.command("openapi")
 def print_openapi(output: FormatOption = SpecFormat.JSON) -> None:
-    """Print OpenAPI 3.1 of the web server: uploads, pictures, phone codes, timeline, report, health."""
+    """Print the OpenAPI 3.1 document of the web server: uploads, pictures, phone codes, timeline, report, health."""
     from protocol.spec.openapi import openapi
 
     print_json(openapi(VERSION))

@@ -1,4 +1,4 @@
-"""`examwire token`: a token on stdout and nothing else."""
+"""`examwire token`: print a signed token."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from protocol.times import format_time
 @takes_settings("data_dir")
 def token(
     settings: Settings,
-    role: Annotated[Role, typer.Argument(help="Who the token is for.", metavar="ROLE", show_default=False)],
+    role: Annotated[Role, typer.Argument(help="The role that the token grants.", metavar="ROLE", show_default=False)],
     plan_id: Annotated[str, typer.Argument(help="The plan.", metavar="PLAN_ID", show_default=False)],
     subject: Annotated[
         str | None,
         typer.Argument(
-            help="The examineeId of an examinee or of the examinee whose phone it is (required); for the others a "
-            "name, by default the role's.",
+            help="The examineeId, required for the roles examinee and mobile. For other roles a name. [default: ROLE]",
             metavar="SUBJECT",
             show_default=False,
         ),
     ] = None,
-    expires: Annotated[str, typer.Option("--expires", help="How long it is valid.", metavar="DURATION")] = "12h",
+    expires: Annotated[str, typer.Option("--expires", help="How long the token is valid.", metavar="DURATION")] = "12h",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Print a token signed with the configured secret, or with the one of the data directory (made when missing)."""
+    """Print a token, signed with the configured secret or with that of the data directory (created if missing).
+
+    Example: examwire token examinee P001 E0042 --expires 4h
+    """
     from actors.runtime.config.tokens import issue_token
     from cli.shared.signing import require_tokens_accepted
 

@@ -1,4 +1,4 @@
-"""What is wrong with the certificates that are served: files, dates, names, and what browsers make of them."""
+"""Check the TLS certificates in the settings: files, dates, names, and mixed content in browsers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXPIRES_SOON_DAYS = 14
 
 
 def certificate_findings(settings: Settings, now: datetime.datetime | None = None) -> Iterator[Finding]:
-    """Of `web` and `socket`; nothing to say means that they are well. `now`: by default the clock's."""
+    """Yield the problems with the certificates of `web` and `socket`. `now`: the current time by default."""
     now = now or datetime.datetime.now(datetime.UTC)
     for section, tls, url, secure in (
         ("web", settings.web, settings.web.public_url, "https"),
@@ -33,12 +33,12 @@ def certificate_findings(settings: Settings, now: datetime.datetime | None = Non
         try:
             ServerTls(section, tls.certificate_file, tls.key_file)
         except ConfigurationError as error:
-            yield failed(name, str(error).partition(": ")[2], "name a certificate chain and its own key, both PEM")
+            yield failed(name, str(error).partition(": ")[2], "give a certificate chain and its private key, both PEM")
             continue
         yield from _dates_and_name(name, tls.certificate_file, url, now)
         if url is not None and urlsplit(url).scheme not in (secure, ""):
-            found = f"is served over TLS, but clients are told {url}"
-            yield failed(f"{section}.public_url", found, f"write it as {secure}://…")
+            problem = f"the server uses TLS, but clients get the address {url}"
+            yield failed(f"{section}.public_url", problem, f"write it as {secure}://…")
     yield from _mixed(settings)
 
 
@@ -46,15 +46,15 @@ def _dates_and_name(name: str, path: Path, url: str | None, now: datetime.dateti
     certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
     expires, begins = certificate.not_valid_after_utc, certificate.not_valid_before_utc
     if expires <= now:
-        yield failed(name, f"expired on {expires:%Y-%m-%d %H:%M} UTC", "renew it; roles take new files within a minute")
+        yield failed(name, f"expired on {expires:%Y-%m-%d %H:%M} UTC", "renew it; roles load new files within a minute")
     elif expires - now < datetime.timedelta(days=EXPIRES_SOON_DAYS):
         yield warning(name, f"expires on {expires:%Y-%m-%d %H:%M} UTC", "renew it before the exam")
     if begins > now:
-        yield failed(name, f"is not valid before {begins:%Y-%m-%d %H:%M} UTC", "look at this machine's clock")
+        yield failed(name, f"is not valid before {begins:%Y-%m-%d %H:%M} UTC", "check this machine's clock")
     host = urlsplit(url).hostname if url is not None else None
     if host and not is_for(certificate, host):
-        found = f"is for {', '.join(names_of(certificate)) or 'no name'}, not for {host}, where clients connect to"
-        yield failed(name, found, "get one with that name, or mend the public_url")
+        problem = f"is for {', '.join(names_of(certificate)) or 'no name'}, not for {host}, the address of clients"
+        yield failed(name, problem, "get a certificate for that name, or correct the public_url")
 
 
 def _page_address(url: str) -> Iterator[Finding]:
@@ -64,19 +64,23 @@ def _page_address(url: str) -> Iterator[Finding]:
     except ValueError:
         valid = False
     if not valid or parts.query or parts.fragment or parts.path not in ("", "/"):
-        yield failed("web.public_url", f"{url!r} is no http(s)://HOST address", "write it as browsers open it")
+        yield failed(
+            "web.public_url", f"{url!r} is not an http(s)://HOST address", "give the address that browsers open"
+        )
     elif parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        found = "tokens go in clear, and no browser gives such a page its camera"
-        yield warning("web.public_url", found, "use https://, by web.certificate_file or a TLS proxy")
+        problem = "tokens are sent unencrypted, and browsers do not give the camera to such a page"
+        yield warning("web.public_url", problem, "use https://: set web.certificate_file, or use a TLS proxy")
 
 
 def _mixed(settings: Settings) -> Iterator[Finding]:
-    """A page over https may not connect to ws://: browsers refuse mixed content."""
+    """Check for mixed content: a page over https cannot connect to ws://."""
     url = settings.web.public_url
     secure_pages = url.startswith("https:") if url is not None else settings.web.certificate_file is not None
     socket = settings.socket
-    clear = socket.public_url.startswith("ws:") if socket.public_url is not None else socket.certificate_file is None
-    # A web server by itself knows nothing of the socket servers' settings; what they announce is what counts.
-    if secure_pages and clear and socket.certificate_file is None:
-        found = "the pages are served over https, the socket servers are ws://: browsers refuse to connect"
-        yield warning("socket.public_url", found, "use wss://, by socket.certificate_file or a TLS proxy")
+    clear_sockets = (
+        socket.public_url.startswith("ws:") if socket.public_url is not None else socket.certificate_file is None
+    )
+    # A web server does not know the settings of the socket servers; the addresses that they announce decide.
+    if secure_pages and clear_sockets and socket.certificate_file is None:
+        problem = "the pages use https, but the socket servers use ws://: browsers refuse to connect"
+        yield warning("socket.public_url", problem, "use wss://: set socket.certificate_file, or use a TLS proxy")

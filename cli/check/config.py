@@ -1,4 +1,4 @@
-"""Settings on the command line: one flag a setting, `examwire config show`, and where a running `examwire up` is."""
+"""`examwire config show` and `check`: the settings in effect, their origin, and their problems."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from cli.shared.findings import State, show_findings, worst
 from cli.shared.options import FLAGS, flag_of, flatten, takes_settings
 from cli.shared.output import ExitCode, Format, OutputOption, show, table
 
-# -- examwire config show -------------------------------------------------------------------------------
-
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
 def config() -> None:
-    """The settings that hold here."""
+    """Show and check the settings in effect."""
 
 
 @app.command("show")
@@ -31,10 +29,15 @@ def config() -> None:
 def show_config(
     settings: Settings,
     given: dict[str, Any],
-    origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
+    origin: Annotated[bool, typer.Option("--origin", help="Show where each value comes from.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show every setting, secrets masked: flag over variable over TOML file over default."""
+    """Show every setting with its value; secrets are masked.
+
+    Example: examwire config show --origin
+
+    A flag overrides a variable, a variable the TOML file, and the file the default.
+    """
     tree = {name: _masked(value) for name, value in settings.model_dump(mode="json").items()}
     values = flatten(tree)
     if not origin:
@@ -43,17 +46,17 @@ def show_config(
         )
         return
     origins = _origins(given)
-    told = {name: {"value": value, "origin": origins.get(name, "default")} for name, value in values.items()}
-    cells = [(name, _shown(one["value"]), one["origin"]) for name, one in told.items()]
-    show(told, lambda: table(["setting", "value", "from"], cells), output)
+    rows = {name: {"value": value, "origin": origins.get(name, "default")} for name, value in values.items()}
+    cells = [(name, _shown(row["value"]), row["origin"]) for name, row in rows.items()]
+    show(rows, lambda: table(["setting", "value", "from"], cells), output)
 
 
 @app.command("check")
 @takes_settings(*FLAGS)
 def check_config(given: dict[str, Any], output: OutputOption = Format.TABLE) -> None:
-    """Check flags, variables and file, and what they come to: unknown names, files, addresses, contradictions.
+    """Check flags, variables and the settings file: unknown names, invalid values, contradictions.
 
-    Nothing is created or connected. Exit code 2 when a role would not start or not work, 5 for warnings only.
+    Creates nothing and connects to nothing. Exit code 2: a role would not start or not work, 5: warnings only.
     """
     from cli.check.config_check import check_settings
 
@@ -69,14 +72,14 @@ def _origins(given: Mapping[str, Any]) -> dict[str, str]:
     variables = {name.upper() for name in os.environ}
     for name in flatten(EnvSettingsSource(Settings)()):
         variable = variable_of(name)
-        # A section may be given as a whole, in JSON.
+        # A variable may hold a whole section as JSON.
         origins[name] = f"variable {variable if variable in variables else variable_of(name.partition('.')[0])}"
     origins.update({name: f"flag {flag_of(name)}" for name in given})
     return origins
 
 
 def _masked(value: Any) -> Any:
-    """pydantic masks what is declared a secret; the engines' URLs may hold a password or a token too."""
+    """Mask the password in a URL. pydantic masks declared secrets, but not the engines' URLs."""
     return masked(value) if isinstance(value, str) and "://" in value else value
 
 

@@ -1,4 +1,4 @@
-"""`examwire doctor`: is everything as it should be, and if not, what to do now?"""
+"""`examwire doctor`: check the running system, and say what to do about each problem."""
 
 from __future__ import annotations
 
@@ -79,33 +79,41 @@ def doctor(
     nats_monitoring: Annotated[
         str | None,
         typer.Option(
-            "--nats-monitoring", metavar="URL", help="nats-server's monitoring. [default: port 8222 of its host]"
+            "--nats-monitoring",
+            metavar="URL",
+            help="Monitoring address of nats-server. [default: port 8222 of its host]",
         ),
     ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Check engines, clocks, streams, permissions, roles, lag, file descriptors, secrets; say what to do.
+    """Check engines, clocks, streams, permissions, roles, lag, file descriptors and secrets, and say what to do.
 
-    A running exam does not notice: nothing is changed, but for one probe of whether the broker takes a write. Exit
-    code 0 when all is well, 5 for warnings only, 1 when something has failed, 4 when neither NATS nor Redis can be
-    reached.
+    Example: examwire doctor --data-dir .examwire
+
+    Safe during an exam: it changes nothing, but writes one probe message to the broker. Exit code 0: all checks
+    passed, 1: a check failed, 4: neither NATS nor Redis can be reached, 5: warnings only.
     """
-    examination = HealthCheck(settings, monitoring=nats_monitoring)
+    check = HealthCheck(settings, monitoring=nats_monitoring)
     findings: list[Finding] = []
 
     async def work() -> None:
-        findings.extend(await examination.run())
+        findings.extend(await check.run())
 
     run_until_interrupted(work())
     show_findings(findings, output)
-    if examination.nothing_reached:
+    if check.nothing_reached:
         raise typer.Exit(ExitCode.UNREACHABLE)
     if (state := worst(findings)) is not State.OK:
         raise typer.Exit(ExitCode.FAILED if state is State.FAILED else ExitCode.DEGRADED)
 
 
 class HealthCheck:
-    """One round of all checks. `clock`: seconds since the epoch, by this machine."""
+    """Runs all checks once. `clock`: seconds since the epoch on this machine.
+
+    Example::
+
+        findings = await HealthCheck(settings).run()
+    """
 
     def __init__(
         self, settings: Settings, *, monitoring: str | None = None, clock: Callable[[], float] = time.time
@@ -115,7 +123,7 @@ class HealthCheck:
         self._clock = clock
         self._refused: list[str] = []
         self._bus: Bus | None = None
-        self._broker: tuple[float, float] | None = None  # its clock: how far ahead of ours, give or take
+        self._broker: tuple[float, float] | None = None  # offset of the broker's clock from ours, and its uncertainty
         self._store: StateStore | None = None
         self._entries: list[ServiceEntry] = []
         self._actors: list[dict[str, Any]] = []
@@ -125,7 +133,7 @@ class HealthCheck:
         return self._bus is None and self._store is None
 
     async def run(self) -> list[Finding]:
-        """Every check, each on its own: one that cannot look says so, and the others go on."""
+        """Run every check. A check that cannot run yields a finding, and the others continue."""
         findings = [*self._settings_and_machine()]
         try:
             findings += await self._reach()
@@ -138,11 +146,11 @@ class HealthCheck:
                 await self._store.close()
         if self._bus is not None:
             findings += self._permissions()
-        findings = merge_ok(findings, "clocks", "at most so far from this machine's:")
+        findings = merge_ok(findings, "clocks", "maximum offset from this machine's clock:")
         return merge_ok(findings, "fds", "in use:")
 
     def _checks(self) -> Iterator[Callable[[], AsyncIterator[Finding]]]:
-        """Those for which what they ask is there."""
+        """Yield the checks whose engine is reachable."""
         jetstream = self._bus is not None and bool(self._bus.server_info.get("jetstream"))
         if self._bus is not None:
             yield self._nats
@@ -169,24 +177,24 @@ class HealthCheck:
                 yield finding
         except NotPermitted as error:
             self._refused.append(str(error))
-            yield unknown(name, "this user may not look")
+            yield unknown(name, "the NATS user has no permission for this check")
         except (BrokerUnavailable, NoResponders) as error:
-            yield failed(name, str(error), "see that NATS and its JetStream are well")
+            yield failed(name, str(error), "check NATS and JetStream")
         except StateLost as error:
             yield failed(
-                "state", str(error), "see that a state manager runs; `examwire state verify` says what is left"
+                "state", str(error), "check that a state manager runs; `examwire state verify` shows what is missing"
             )
         except (StateUnavailable, StateDamaged) as error:
-            yield failed(name, str(error), "see that Redis is well; `examwire state verify`")
+            yield failed(name, str(error), "check Redis, then run `examwire state verify`")
 
-    # -- here ----------------------------------------------------------------------------------------
+    # -- settings and this machine -------------------------------------------------------------------
 
     def _settings_and_machine(self) -> Iterator[Finding]:
         wrong = [finding for finding in find_contradictions(self._settings) if finding.state is not State.OK]
         for finding in wrong:
             yield Finding("settings", finding.state, f"{finding.check}: {finding.found}", finding.advice)
         if not wrong:
-            yield ok("settings", "the settings fit together")
+            yield ok("settings", "the settings are consistent")
         yield self._secret()
         directory = self._settings.data_dir.absolute()
         while not directory.exists():
@@ -202,15 +210,15 @@ class HealthCheck:
         try:
             check_token_keys(settings, needed=(settings.data_dir / "secret").is_file())
         except ConfigurationError as error:
-            return failed("secrets", str(error), "`examwire config check`: no role starts with it")
+            return failed("secrets", str(error), "run `examwire config check`: no role starts with this")
         if path is not None:
-            return ok("secrets", f"tokens are checked by the issuer's key in {path}")
+            return ok("secrets", f"tokens are checked with the issuer's key in {path}")
         if settings.secret is not None:
             return ok("secrets", "the token secret is configured")
         path = settings.data_dir / "secret"
         if not path.is_file():
-            return unknown("secrets", f"no secret is configured, and {path} is not made yet")
-        return ok("secrets", f"the token secret was made in {path}; other machines need the same one")
+            return unknown("secrets", f"no secret is configured, and {path} does not exist yet")
+        return ok("secrets", f"the token secret is in {path}; other machines need the same one")
 
     # -- engines -------------------------------------------------------------------------------------
 
@@ -246,37 +254,37 @@ class HealthCheck:
             yield finding
 
     async def _writes(self) -> AsyncIterator[Finding]:
-        """A limit of the whole server shows to nobody but who writes."""
+        """Write a probe: a storage limit of the whole server is only visible in a failing write."""
         assert self._bus is not None
         if await self._bus.stream_config(CHECKPOINT.name) is None:
-            return  # a missing stream is told elsewhere
+            return  # the check of the streams reports it
         try:
             await self._bus.publish(Outgoing(subjects.PROBE, b""), CONNECT_SECONDS)
         except StreamFull as error:
-            advice = "raise max_file_store of nats-server or the account's limit, or make room on its disk"
+            advice = "raise max_file_store of nats-server or the account's limit, or free disk space"
             yield failed("nats.writes", f"a probe was refused: {error}", advice)
         except BrokerUnavailable as error:
-            yield failed("nats.writes", f"a probe was not stored: {error}", "look at nats-server's log and its disk")
+            yield failed("nats.writes", f"a probe was not stored: {error}", "see nats-server's log and check its disk")
         else:
             yield ok("nats.writes", "a probe was stored")
 
     def _embedded_sync(self) -> str | None:
-        """The `sync_interval` of the broker that `examwire up` has started on the data directory, if it is this one."""
+        """Return the `sync_interval` of the broker if `examwire up` started it on this data directory."""
         (url, *others) = login(self._settings.nats_url, self._settings.nats).urls
         return NatsServer.synchronises(self._settings.data_dir / "nats", url) if not others else None
 
     def _varz(self) -> dict[str, Any] | None:
-        """nats-server's monitoring, if it can be reached."""
+        """Return `/varz` of nats-server's monitoring; `None` when it cannot be reached."""
         url = self._monitoring
         if url is None:
             host = urlsplit(login(self._settings.nats_url, self._settings.nats).urls[0]).hostname or "127.0.0.1"
             url = f"http://{in_url(host)}:8222"
         try:
             with urlopen(f"{url.rstrip('/')}/varz", timeout=MONITORING_SECONDS) as answer:
-                found = json.load(answer)
+                varz = json.load(answer)
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) and "jetstream" in found else None
+        return varz if isinstance(varz, dict) and "jetstream" in varz else None
 
     async def _redis(self) -> AsyncIterator[Finding]:
         assert self._store is not None
@@ -296,8 +304,8 @@ class HealthCheck:
             if room is not None:
                 yield room
             if state.current < state.replicas:
-                found = f"stream {spec.name}: {state.current} of {state.replicas} copies are up to date"
-                yield warning("streams", found, "see that all nodes of NATS run; a node that was away catches up")
+                problem = f"stream {spec.name}: {state.current} of {state.replicas} copies are up to date"
+                yield warning("streams", problem, "check that all NATS servers run; a returning server catches up")
             if (fill := judge_fill(spec.name, state)) is not None:
                 yield fill
 
@@ -326,7 +334,7 @@ class HealthCheck:
             try:
                 answer = await bus.request(f"{subject}.process", timeout=CONNECT_SECONDS)
             except (NoResponders, BrokerUnavailable):
-                continue  # of an older version, or silent, which has been told
+                continue  # an older version, or a silent actor, which is reported already
             after = self._clock()
             facts = ProcessFacts.model_validate_json(answer)
             if (facts.host, facts.pid) in asked:
@@ -341,34 +349,34 @@ class HealthCheck:
 
     async def _roles(self) -> AsyncIterator[Finding]:
         if self._store is None:
-            yield unknown("roles", "which servers are READY is in Redis, which is away")
+            yield unknown("roles", "which servers are READY is stored in Redis, which cannot be reached")
             return
         servers = await self._store.servers()
         for finding in judge_roles(self._actors, servers):
             yield finding
         async for finding in check_page_origins(self._actors, servers, self._settings):
             yield finding
-        yield ok("state", "Redis is known to hold what the log says")
+        yield ok("state", "Redis holds the state of the log")
 
     async def _lag(self) -> AsyncIterator[Finding]:
-        first = {(one.stream, one.name): one for one in await self._consumers()}
-        idle = {key for key, one in first.items() if _unread(one)}
-        if idle:  # between two pulls of a busy reader there is such a moment, too
+        first = {(consumer.stream, consumer.name): consumer for consumer in await self._consumers()}
+        idle = {key for key, consumer in first.items() if _unread(consumer)}
+        if idle:  # a busy reader has a short gap between two pulls, so look again
             await asyncio.sleep(STUCK_SECONDS)
-        second = {(one.stream, one.name): one for one in await self._consumers()} if idle else first
-        told = False
+        second = {(consumer.stream, consumer.name): consumer for consumer in await self._consumers()} if idle else first
+        reported = False
         for key, consumer in second.items():
             still = key in idle and _unread(consumer) and consumer.delivered == first[key].delivered
             if (finding := judge_backlog(consumer, still)) is not None:
-                told = True
+                reported = True
                 yield finding
-        if not told:
-            waiting = sum(one.pending + one.unacknowledged for one in second.values())
+        if not reported:
+            waiting = sum(consumer.pending + consumer.unacknowledged for consumer in second.values())
             yield ok("lag", f"{waiting} messages wait in {len(second)} consumers")
 
     async def _consumers(self) -> list[ConsumerState]:
         assert self._bus is not None
-        return [one for stream in (STATUS, SOCKET) for one in await self._bus.consumer_states(stream.name)]
+        return [consumer for stream in (STATUS, SOCKET) for consumer in await self._bus.consumer_states(stream.name)]
 
     async def _letters(self) -> AsyncIterator[Finding]:
         assert self._bus is not None
@@ -384,13 +392,13 @@ class HealthCheck:
         answer = json.loads(await self._bus.request(f"$JS.API.STREAM.INFO.{STATUS.name}"))
         after = self._clock()
         if "ts" in answer:
-            # RFC 3339 with nanoseconds, which are more digits than Python reads.
-            theirs = parse_time(answer["ts"][:26].rstrip("Z") + "Z")
-            self._broker = theirs - (before + after) / 2, (after - before) / 2
+            # RFC 3339 with nanoseconds: more digits than Python parses.
+            broker_time = parse_time(answer["ts"][:26].rstrip("Z") + "Z")
+            self._broker = broker_time - (before + after) / 2, (after - before) / 2
             yield judge_clock("NATS", *self._broker)
 
     def _off_broker(self, offset: float, uncertain: float) -> float:
-        """How far a clock that is `offset` ahead of ours is ahead of the broker's at least; 0: it may be right."""
+        """Return the minimum offset from the broker's clock of a clock that is `offset` ahead of ours; 0 if none."""
         if self._broker is None:
             return 0.0
         apart, unsure = offset - self._broker[0], uncertain + self._broker[1]
@@ -399,14 +407,14 @@ class HealthCheck:
     async def _redis_clock(self) -> AsyncIterator[Finding]:
         assert self._store is not None
         before = self._clock()
-        theirs = await self._store.time()
+        redis_time = await self._store.time()
         after = self._clock()
-        yield judge_clock("Redis", theirs - (before + after) / 2, (after - before) / 2)
+        yield judge_clock("Redis", redis_time - (before + after) / 2, (after - before) / 2)
 
     def _permissions(self) -> list[Finding]:
         advice = "log in as the operator: EXAMWIRE_NATS__USER=operator and its password"
-        refused = [warning("permissions", one, advice) for one in dict.fromkeys(self._refused)]
-        return refused or [ok("permissions", "NATS lets this user see all that was asked for")]
+        refused = [warning("permissions", message, advice) for message in dict.fromkeys(self._refused)]
+        return refused or [ok("permissions", "the NATS user has all permissions for these checks")]
 
 
 def _unread(consumer: ConsumerState) -> bool:

@@ -1,4 +1,4 @@
-"""What `examwire doctor` makes of what it was told: pure judgements, each with what was found and what to do now."""
+"""The rules of `examwire doctor`: pure functions that turn collected data into findings with advice."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FD_RESERVE = 256
 BACKLOG = 5000
 GIB = 1024**3
 ROLES = {
-    "queue-server": "nobody makes queues: no socket server can start",
-    "state-manager": "nothing reaches Redis or the proctors",
-    "reconnect-watch": "nobody counts attempts to come back",
-    "lease-watch": "nobody notices that a server died",
-    "web-server": "nobody takes pictures",
+    "queue-server": "no queues are created, so no socket server can start",
+    "state-manager": "no change reaches Redis or the proctors",
+    "reconnect-watch": "reconnect attempts are not counted",
+    "lease-watch": "the loss of a server is not detected",
+    "web-server": "no pages are served and no pictures received",
 }
 
 
@@ -35,7 +35,7 @@ ROLES = {
 
 
 def judge_nats(info: Mapping[str, Any], servers: Sequence[str]) -> Iterator[Finding]:
-    """`info`: what the server says of itself when a client connects."""
+    """Check version and configuration. `info`: the INFO of the server when a client connects."""
     version = str(info.get("version", ""))
     if _version(version) < NATS_VERSION:
         needed = ".".join(map(str, NATS_VERSION))
@@ -46,24 +46,24 @@ def judge_nats(info: Mapping[str, Any], servers: Sequence[str]) -> Iterator[Find
         yield failed("nats.jetstream", "JetStream is not enabled", "add a jetstream block (nats/single.conf)")
     payload = int(info.get("max_payload", 0))
     if payload < 2 * MAX_BATCH_BYTES:
-        found = f"{payload} bytes; a batch has up to {MAX_BATCH_BYTES}, and a dead letter more"
-        yield failed("nats.max_payload", found, "set max_payload: 1MB in nats-server's configuration")
+        problem = f"{payload} bytes; a batch needs up to {MAX_BATCH_BYTES}, a dead letter more"
+        yield failed("nats.max_payload", problem, "set max_payload: 1MB in nats-server's configuration")
     elif payload < MAX_PAYLOAD:
         yield warning("nats.max_payload", f"{payload} bytes: large dead letters will not fit", "set max_payload: 1MB")
     else:
         yield ok("nats.max_payload", f"{payload} bytes")
-    away = [url for url in servers if not is_loopback(_host(url))]
-    if away and not info.get("auth_required"):
-        found = f"{', '.join(away)} asks nobody for a password"
-        yield warning("nats.users", found, "give each role its user (nats/permissions.conf)")
+    remote = [url for url in servers if not is_loopback(_host(url))]
+    if remote and not info.get("auth_required"):
+        problem = f"{', '.join(remote)} requires no password"
+        yield warning("nats.users", problem, "give each role its user (nats/permissions.conf)")
 
 
 def judge_account(account: Mapping[str, Any]) -> Iterator[Finding]:
-    """`$JS.API.INFO`: what the account may use of JetStream, and uses."""
+    """Check the account's JetStream limits. `account`: the answer of `$JS.API.INFO`."""
     if error := account.get("error"):
         yield failed("nats.jetstream", str(error.get("description", error)), "enable JetStream for this account")
         return
-    # An account may have limits for each number of copies (`R1`, `R3`) instead of one for all.
+    # An account may have one limit for all streams, or one for each number of copies (`R1`, `R3`).
     for tier, usage in {"": account, **(account.get("tiers") or {})}.items():
         limits = usage.get("limits", {})
         for used, limit, what in (
@@ -71,53 +71,53 @@ def judge_account(account: Mapping[str, Any]) -> Iterator[Finding]:
             ("streams", "max_streams", "streams"),
             ("consumers", "max_consumers", "consumers"),
         ):
-            most, there = int(limits.get(limit, -1)), int(usage.get(used, 0))
-            if most > 0 and there >= NEARLY_FULL * most:
-                judge = failed if there >= FULL * most else warning
-                found = f"{there} of {most} {what} in use{tier and f' by streams of {tier}'}"
-                yield judge("nats.account", found, f"raise {limit} of the account")
+            maximum, used_amount = int(limits.get(limit, -1)), int(usage.get(used, 0))
+            if maximum > 0 and used_amount >= NEARLY_FULL * maximum:
+                judge = failed if used_amount >= FULL * maximum else warning
+                problem = f"{used_amount} of {maximum} {what} in use{tier and f' by streams of {tier}'}"
+                yield judge("nats.account", problem, f"raise {limit} of the account")
     yield ok("nats.account", f"{account.get('streams', 0)} streams, {account.get('storage', 0)} bytes stored")
 
 
 def judge_sync(varz: Mapping[str, Any] | None, configured: str | None = None) -> Finding:
-    """`/varz` of nats-server's monitoring, where it can be reached; else `sync_interval` of a server of ours."""
-    advice = "set `sync_interval: always` in the jetstream block: then an ack means on disk"
+    """Check when messages are written to disk: by `/varz`, or by the `sync_interval` of an embedded server."""
+    advice = "set `sync_interval: always` in the jetstream block, so that an ack means on disk"
     if varz is None and configured is None:
         return unknown(
-            "nats.sync", "not visible: monitoring is not reachable (--nats-monitoring URL)", f"see that: {advice}"
+            "nats.sync", "unknown: the monitoring cannot be reached (--nats-monitoring URL)", f"check: {advice}"
         )
     config = ((varz or {}).get("jetstream") or {}).get("config") or {}
     if config.get("sync_always") or (varz is None and configured == "always"):
         return ok("nats.sync", "an acknowledged message is on disk (sync_interval: always)")
     interval = configured if varz is None else f"{int(config.get('sync_interval', 0)) / 1e9:g} s"
-    return warning("nats.sync", f"disks are synchronised every {interval}: what was acknowledged may be lost", advice)
+    return warning("nats.sync", f"the disk is synchronised every {interval}: acknowledged messages may be lost", advice)
 
 
 def judge_storage(varz: Mapping[str, Any] | None) -> Finding | None:
-    """`/varz` of nats-server's monitoring: what all accounts together may store on that server."""
+    """Check the storage limit of the whole server, from `/varz`."""
     jetstream = (varz or {}).get("jetstream") or {}
-    most = int((jetstream.get("config") or {}).get("max_storage", 0))
+    maximum = int((jetstream.get("config") or {}).get("max_storage", 0))
     used = int((jetstream.get("stats") or {}).get("storage", 0))
-    if most <= 0 or used < NEARLY_FULL * most:
+    if maximum <= 0 or used < NEARLY_FULL * maximum:
         return None
-    judge = failed if used >= FULL * most else warning
-    advice = "raise max_file_store of nats-server, or make room: when it is full every write is refused"
-    return judge("nats.storage", f"{used} of {most} bytes that the server may store are in use", advice)
+    judge = failed if used >= FULL * maximum else warning
+    advice = "raise max_file_store of nats-server, or free space: a full server refuses every write"
+    return judge("nats.storage", f"{used} of {maximum} bytes of the server's storage are in use", advice)
 
 
-def judge_stream_room(name: str, used: int, most: int, refuses: bool) -> Finding | None:
-    """A stream with a limit in bytes; `refuses`: at it new messages are refused, else the oldest go."""
-    if most <= 0 or used < NEARLY_FULL * most:
+def judge_stream_room(name: str, used: int, maximum: int, refuses: bool) -> Finding | None:
+    """Check a stream's size limit. `refuses`: at the limit it refuses new messages, else it drops the oldest."""
+    if maximum <= 0 or used < NEARLY_FULL * maximum:
         return None
-    found = f"stream {name}: {used} of {most} bytes in use"
+    problem = f"stream {name}: {used} of {maximum} bytes in use"
     if not refuses:
-        return warning("streams", f"{found}: the oldest messages go", "raise its limit, if they are still needed")
-    judge = failed if used >= FULL * most else warning
-    return judge("streams", f"{found}: then it refuses what is new", "raise its limit, or make room")
+        return warning("streams", f"{problem}: the oldest messages are dropped", "raise its limit if you need them")
+    judge = failed if used >= FULL * maximum else warning
+    return judge("streams", f"{problem}: a full stream refuses messages", "raise its limit, or free space")
 
 
 def judge_redis(name: str, info: Mapping[str, Any], saves: str | None) -> Iterator[Finding]:
-    """INFO of one server; `saves`: its `save` setting where it may be read."""
+    """Check version, persistence, eviction and limits. `info`: INFO; `saves`: the `save` setting if readable."""
     valkey = info.get("valkey_version")
     version = str(valkey or info.get("redis_version", ""))
     product = "Valkey" if valkey else "Redis"
@@ -126,52 +126,52 @@ def judge_redis(name: str, info: Mapping[str, Any], saves: str | None) -> Iterat
     else:
         yield ok("redis.version", f"{name}: {product} {version}")
     if info.get("role", "master") != "master":
-        yield failed("redis.role", f"{name} is a replica: nothing can be written", "let redis_url name the master")
+        yield failed("redis.role", f"{name} is a replica and refuses writes", "set redis_url to the master")
     if info.get("aof_enabled"):
         if info.get("aof_last_write_status", "ok") != "ok":
-            yield failed("redis.persistence", f"{name}: the last write to its file failed", "look at its disk and log")
+            yield failed("redis.persistence", f"{name}: the last write to disk failed", "check its disk and log")
         else:
             yield ok("redis.persistence", f"{name}: append-only file")
     elif saves:
-        found = f"{name}: snapshots only ({saves}): a restart loses minutes, until they are rebuilt from the log"
-        yield warning("redis.persistence", found, "set appendonly yes")
+        problem = f"{name}: snapshots only ({saves}): a restart loses minutes, which are rebuilt from the log"
+        yield warning("redis.persistence", problem, "set appendonly yes")
     else:
-        found = f"{name}: nothing is kept over a restart; the state would be rebuilt from the log"
-        yield warning("redis.persistence", found, "set appendonly yes")
-    policy, most = str(info.get("maxmemory_policy", "noeviction")), int(info.get("maxmemory", 0))
+        problem = f"{name}: no persistence: after a restart the state is rebuilt from the log"
+        yield warning("redis.persistence", problem, "set appendonly yes")
+    policy, maximum = str(info.get("maxmemory_policy", "noeviction")), int(info.get("maxmemory", 0))
     if policy != "noeviction":
-        found = f"{name}: {policy} lets records vanish when memory is short"
-        judge = failed if most else warning
-        yield judge("redis.eviction", found, "set maxmemory-policy noeviction")
+        problem = f"{name}: {policy} deletes records when memory is short"
+        judge = failed if maximum else warning
+        yield judge("redis.eviction", problem, "set maxmemory-policy noeviction")
     else:
         yield ok("redis.eviction", f"{name}: noeviction")
     used = int(info.get("used_memory", 0))
-    if most and used >= NEARLY_FULL * most:
-        judge = failed if used >= FULL * most else warning
-        yield judge("redis.memory", f"{name}: {used} of {most} bytes in use", "raise maxmemory")
-    clients, most_clients = int(info.get("connected_clients", 0)), int(info.get("maxclients", 0))
-    if most_clients and clients >= NEARLY_FULL * most_clients:
-        judge = failed if clients >= FULL * most_clients else warning
-        yield judge("redis.clients", f"{name}: {clients} of {most_clients} connections in use", "raise maxclients")
+    if maximum and used >= NEARLY_FULL * maximum:
+        judge = failed if used >= FULL * maximum else warning
+        yield judge("redis.memory", f"{name}: {used} of {maximum} bytes in use", "raise maxmemory")
+    clients, max_clients = int(info.get("connected_clients", 0)), int(info.get("maxclients", 0))
+    if max_clients and clients >= NEARLY_FULL * max_clients:
+        judge = failed if clients >= FULL * max_clients else warning
+        yield judge("redis.clients", f"{name}: {clients} of {max_clients} connections in use", "raise maxclients")
 
 
 # -- clocks ---------------------------------------------------------------------------------------------
 
 
 def judge_clock(whose: str, offset: float, uncertain: float, off_broker: float = 0.0) -> Finding:
-    """`offset`: how far ahead of ours that clock is, give or take `uncertain` (half the round trip), in seconds.
+    """Check a clock. `offset`: seconds ahead of ours, plus or minus `uncertain` (half the round trip).
 
-    `off_broker`: how far ahead of the broker's it is at least.
+    `off_broker`: the minimum offset from the broker's clock.
     """
     if abs(off_broker) > TOLERATED_SECONDS:
         side = "ahead of" if off_broker > 0 else "behind"
-        found = f"the clock of {whose} is {_seconds(off_broker)} {side} the broker's, by which the exam goes"
-        return warning("clocks", found, "synchronise the clocks (NTP): its log lines and certificates go by it")
+        problem = f"the clock of {whose} is {_seconds(off_broker)} {side} the broker's, which the exam uses"
+        return warning("clocks", problem, "synchronise the clocks (NTP): its log lines and certificates use its own")
     far = abs(offset) - uncertain
     side = "ahead of" if offset > 0 else "behind"
     if far > CLOCK_SECONDS:
-        found = f"the clock of {whose} is {_seconds(offset)} {side} this machine's"
-        return warning("clocks", found, "synchronise the clocks (NTP): outages and deadlines are measured with them")
+        problem = f"the clock of {whose} is {_seconds(offset)} {side} this machine's"
+        return warning("clocks", problem, "synchronise the clocks (NTP), so that log lines can be compared")
     return ok("clocks", f"{whose} {abs(offset) + uncertain:.3f} s")
 
 
@@ -182,36 +182,38 @@ FILLED = 0.5
 
 
 def judge_streams(differences: Sequence[Difference]) -> Iterator[Finding]:
-    """What `streams diff` says."""
-    wrong = [one for one in differences if one.state != "same"]
-    for one in wrong:
-        judge = failed if one.state == "missing" else warning
-        fields = ", ".join(f"{name} is {there}, not {wanted}" for name, (there, wanted) in one.fields.items())
-        found = f"{one.kind} {one.name} is missing" if one.state == "missing" else f"{one.kind} {one.name}: {fields}"
-        yield judge("streams", found, "start a queue server, or `examwire streams apply`")
-    if not wrong:
+    """Check streams and consumers against the declared ones. `differences`: the result of `streams diff`."""
+    differences_found = [comparison for comparison in differences if comparison.state != "same"]
+    for comparison in differences_found:
+        judge = failed if comparison.state == "missing" else warning
+        fields = ", ".join(f"{name} is {actual}, not {wanted}" for name, (actual, wanted) in comparison.fields.items())
+        problem = (
+            f"{comparison.kind} {comparison.name} is missing"
+            if comparison.state == "missing"
+            else f"{comparison.kind} {comparison.name}: {fields}"
+        )
+        yield judge("streams", problem, "start a queue server, or `examwire streams apply`")
+    if not differences_found:
         yield ok("streams", f"{len(differences)} streams and consumers are as declared")
 
 
 def judge_fill(name: str, state: StreamState) -> Finding | None:
-    """How full a stream is that may hold so many bytes only; the oldest messages go at the bound."""
+    """Check a stream that drops its oldest messages at a size limit."""
     if state.limit is None or state.size <= state.limit * FILLED:
         return None
-    found = f"stream {name}: {state.size / 2**20:,.0f} of {state.limit / 2**20:,.0f} MiB are used"
-    return warning("streams", found, "who fills it? (runbook: StreamNearItsBound); or raise nats.status_max_bytes")
+    problem = f"stream {name}: {state.size / 2**20:,.0f} of {state.limit / 2**20:,.0f} MiB are used"
+    return warning("streams", problem, "see StreamNearItsBound in the runbook, or raise nats.status_max_bytes")
 
 
 def judge_backlog(consumer: ConsumerState, stuck: bool) -> Finding | None:
-    """How far a durable consumer is. `stuck`: messages wait, and for a while nobody has asked for any."""
+    """Check a durable consumer. `stuck`: messages are pending, and nobody pulls."""
     name = f"{consumer.stream}/{consumer.name}"
     waiting = consumer.pending + consumer.unacknowledged
     if stuck:
-        found = f"{name}: {consumer.pending} messages wait, and nobody reads"
-        return failed("lag", found, f"start what reads it ({consumer.description or 'see `examwire queues ls`'})")
+        problem = f"{name}: {consumer.pending} messages wait, and nobody reads"
+        return failed("lag", problem, f"start its reader ({consumer.description or 'see `examwire queues ls`'})")
     if waiting > BACKLOG:
-        return warning(
-            "lag", f"{name}: {waiting} messages wait", "`examwire actors top`: who is slow, or waits for what?"
-        )
+        return warning("lag", f"{name}: {waiting} messages wait", "find the slow actor with `examwire actors top`")
     return None
 
 
@@ -219,13 +221,13 @@ def judge_backlog(consumer: ConsumerState, stuck: bool) -> Finding | None:
 
 
 def judge_roles(actors: Sequence[Mapping[str, Any]], servers: Sequence[Mapping[str, str]]) -> Iterator[Finding]:
-    """`actors`: inspections (`examwire actors ls`); `servers`: their records in Redis."""
+    """Check that every role runs. `actors`: inspections; `servers`: the socket servers' records in Redis."""
     kinds = {str(actor["kind"]) for actor in actors if actor.get("state") == "running"}
     for kind, what in ROLES.items():
         if kind not in kinds:
             judge = warning if kind == "web-server" else failed
             role = kind if kind in ("queue-server", "web-server") else "state-manager"
-            yield judge("roles", f"no {kind} runs: {what}", f"start one: examwire run {role}")
+            yield judge("roles", f"no {kind} runs: {what}", f"start one: `examwire run {role}`")
     alive = {
         str(actor.get("details", {}).get("serverId"))
         for actor in actors
@@ -233,63 +235,67 @@ def judge_roles(actors: Sequence[Mapping[str, Any]], servers: Sequence[Mapping[s
     }
     ready = {server["serverId"] for server in servers if server.get("statusCode") == "READY"}
     for server_id in sorted(ready - alive):
-        found = f"{server_id} is READY in Redis, but no such process answers"
-        yield failed(
-            "roles", found, "`examwire plans ls`, the server's log; if a state manager runs, it will be LOST soon"
-        )
+        problem = f"{server_id} is READY in Redis, but no process answers"
+        yield failed("roles", problem, "see the server's log; a running state manager sets it to LOST within seconds")
     for server in servers:
         if server.get("statusCode") in ("LOST", "FAILED"):
-            found = f"{server['serverId']} is {server['statusCode']} {server.get('reason', '')}".rstrip()
-            yield warning("roles", found, f"start it: examwire run socket-server --server-id {server['serverId']}")
+            problem = f"{server['serverId']} is {server['statusCode']} {server.get('reason', '')}".rstrip()
+            yield warning("roles", problem, f"start it: `examwire run socket-server --server-id {server['serverId']}`")
     serving = sorted(ready & alive)
     if not serving:
-        yield failed("roles", "no socket server is READY: nobody can connect", "start one: examwire run socket-server")
+        yield failed(
+            "roles", "no socket server is READY: nobody can connect", "start one: `examwire run socket-server`"
+        )
     elif len(serving) == 1:
-        yield warning("roles", f"only {serving[0]} is READY: its clients have nowhere else to go", "start a second one")
+        yield warning("roles", f"only {serving[0]} is READY: its clients have no other server", "start a second one")
     else:
         yield ok("roles", f"READY: {', '.join(serving)}; " + ", ".join(kind for kind in ROLES if kind in kinds))
 
 
 def judge_actor(actor: Mapping[str, Any]) -> Iterator[Finding]:
-    """One inspection."""
+    """Check the inspection of one actor."""
     address = str(actor["address"])
     if actor.get("state") == "silent":
-        yield failed("actors", f"{address} is listed, but does not answer", "look at its log; restart it if it hangs")
+        yield failed("actors", f"{address} is listed, but does not answer", "see its log; restart it if it hangs")
         return
     if waiting := actor.get("details", {}).get("waitingFor"):
-        yield failed("actors", f"{address} waits for {waiting}", f"see what is wrong with {waiting}")
+        yield failed("actors", f"{address} waits for {waiting}", f"check {waiting}")
     if actor.get("restarts"):
-        found = f"{address} was restarted {actor['restarts']} times; last error: {actor.get('lastError')}"
-        yield warning("actors", found, "look at its log")
+        problem = f"{address} was restarted {actor['restarts']} times; last error: {actor.get('lastError')}"
+        yield warning("actors", problem, "see its log")
 
 
 def judge_versions(versions: Mapping[str, set[str]], own: str) -> Finding:
-    """`versions`: version -> the addresses of who has it; `own`: this command's."""
+    """Check that all processes have the same version. `versions`: version to addresses; `own`: of this command."""
     if set(versions) <= {own}:
-        return ok("versions", f"everything here is {own}")
-    told = "; ".join(f"{version}: {', '.join(sorted(who))}" for version, who in sorted(versions.items()))
+        return ok("versions", f"all processes have {own}")
+    by_version = "; ".join(
+        f"{version}: {', '.join(sorted(addresses))}" for version, addresses in sorted(versions.items())
+    )
     return warning(
-        "versions", f"this command is {own}, {told}", "finish the update: versions mix, but only for a while"
+        "versions",
+        f"this command is {own}, {by_version}",
+        "finish the update: different versions work together for a short time only",
     )
 
 
 def judge_process(address: str, facts: ProcessFacts, connections: int | None) -> Iterator[Finding]:
-    """`connections`: how many this role may have to hold."""
+    """Check a process's file descriptors and listeners. `connections`: the role's maximum number of connections."""
     used = facts.fds_open / facts.fd_limit
     advice = "raise it: ulimit -n, LimitNOFILE= of systemd, ulimits of compose"
     if used >= NEARLY_FULL:
         judge = failed if used >= FULL else warning
         yield judge("fds", f"{address}: {facts.fds_open} of {facts.fd_limit} file descriptors in use", advice)
     elif connections is not None and facts.fd_limit < connections + FD_RESERVE:
-        found = f"{address}: {facts.fd_limit} file descriptors, but socket.max_connections is {connections}"
-        yield warning("fds", found, f"{advice}; or lower socket.max_connections")
+        problem = f"{address}: {facts.fd_limit} file descriptors, but socket.max_connections is {connections}"
+        yield warning("fds", problem, f"{advice}; or lower socket.max_connections")
     else:
         yield ok("fds", f"{address} {facts.fds_open}/{facts.fd_limit}")
     for what, host in facts.listens.items():
         if not is_loopback(host):
-            found = f"{address}: {what} can be reached from other machines ({host})"
-            advice = "keep it behind a firewall" if "metrics" in what else "see that TLS is in front of it"
-            yield ok("listening", f"{found}; {advice}")
+            problem = f"{address}: {what} can be reached from other machines ({host})"
+            advice = "keep it behind a firewall" if "metrics" in what else "check that it uses TLS"
+            yield ok("listening", f"{problem}; {advice}")
 
 
 # -- state, letters, this machine -----------------------------------------------------------------------
@@ -298,33 +304,35 @@ def judge_process(address: str, facts: ProcessFacts, connections: int | None) ->
 def judge_dead_letters(count: int, newest: str | None) -> Finding:
     if not count:
         return ok("dead letters", "none")
-    found = f"{count}, the newest of {newest}" if newest else str(count)
-    return warning("dead letters", found, "`examwire dead-letters ls`: what, why; then replay or discard them")
+    problem = f"{count}, the newest of {newest}" if newest else str(count)
+    return warning("dead letters", problem, "see `examwire dead-letters ls`, then replay or discard them")
 
 
 def judge_disk(path: str, free: int, total: int) -> Finding:
-    """Where `data_dir` is."""
-    found = f"{path}: {free / GIB:.1f} of {total / GIB:.1f} GiB free"
+    """Check the free space of the disk with `data_dir`."""
+    problem = f"{path}: {free / GIB:.1f} of {total / GIB:.1f} GiB free"
     if free < 0.2 * GIB:
-        return failed("disk", found, "make room: pictures and logs cannot be stored much longer")
+        return failed("disk", problem, "free disk space: soon no pictures or logs can be stored")
     if free < GIB or free < 0.05 * total:
-        return warning("disk", found, "make room: pictures go there")
-    return ok("disk", found)
+        return warning("disk", problem, "free disk space: pictures are stored here")
+    return ok("disk", problem)
 
 
 def judge_memory(available: int, total: int) -> Finding:
-    found = f"{available / GIB:.1f} of {total / GIB:.1f} GiB available on this machine"
+    problem = f"{available / GIB:.1f} of {total / GIB:.1f} GiB available on this machine"
     if available < 0.1 * total:
-        return warning("memory", found, "find what takes it: a machine that swaps makes servers look lost")
-    return ok("memory", found)
+        return warning("memory", problem, "find what uses it: on a swapping machine, servers may count as lost")
+    return ok("memory", problem)
 
 
 def merge_ok(findings: Iterable[Finding], check: str, begins: str) -> list[Finding]:
-    """The findings with the `ok` ones of `check` told as one: twenty roles need no twenty lines to be well."""
-    everything = list(findings)
-    well = [one for one in everything if one.check == check and one.state is State.OK]
-    rest = [one for one in everything if one not in well]
-    return [*rest, ok(check, f"{begins} {', '.join(one.found for one in well)}")] if well else rest
+    """Merge the `ok` findings of one check into one, so that twenty healthy roles take one line."""
+    all_findings = list(findings)
+    ok_findings = [finding for finding in all_findings if finding.check == check and finding.state is State.OK]
+    rest = [finding for finding in all_findings if finding not in ok_findings]
+    return (
+        [*rest, ok(check, f"{begins} {', '.join(finding.found for finding in ok_findings)}")] if ok_findings else rest
+    )
 
 
 def _seconds(apart: float) -> str:

@@ -1,4 +1,4 @@
-"""Whether the pages of our own web server may connect to the socket servers: a handshake with their Origin, each."""
+"""Check that socket servers accept the pages of our web servers: try a handshake with the pages' Origin."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from protocol.messages.frames import SUBPROTOCOL
 
 ANSWER_SECONDS = 3.0
 FORBIDDEN = 403
-LETS_IN = (101, 503)
-"""The second is only a matter of time."""
+ACCEPTED = (101, 503)
+"""Answers to an accepted Origin; 503 is a temporary overload."""
 
 
 async def check_page_origins(
     actors: Sequence[Mapping[str, Any]], servers: Sequence[Mapping[str, str]], settings: Settings
 ) -> AsyncIterator[Finding]:
-    """`actors`: inspections, of which the web servers' name their address; `servers`: records of socket servers."""
+    """Try each pair of page origin and READY socket server. `actors`: inspections; `servers`: records in Redis."""
     origins = page_origins(actors, settings)
     urls = [(server["serverId"], server["url"]) for server in servers if _is_ready(server)]
     if not origins or not urls:
         return
-    tried = [(name, url, origin) for name, url in urls for origin in origins]
-    answers = await asyncio.gather(*(_answer(url, origin) for _, url, origin in tried))
-    good: list[str] = []
-    for (name, url, origin), answer in zip(tried, answers, strict=True):
+    attempts = [(name, url, origin) for name, url in urls for origin in origins]
+    answers = await asyncio.gather(*(_answer(url, origin) for _, url, origin in attempts))
+    accepted: list[str] = []
+    for (name, url, origin), answer in zip(attempts, answers, strict=True):
         if answer == FORBIDDEN:
-            advice = f"set web.public_url to it for the socket servers as well, or add it to socket.origins of {name}"
+            advice = f"set web.public_url to {origin} for {name}, too, or add it to its socket.origins"
             yield failed("pages", f"{name} refuses our own pages at {origin}", advice)
-        elif answer not in LETS_IN:
+        elif answer not in ACCEPTED:
             yield unknown("pages", f"{name} at {url} cannot be tried from here: {answer}")
-        elif name not in good:
-            good.append(name)
-    if good:
-        yield ok("pages", f"{', '.join(good)}: let in pages of {', '.join(origins)}")
+        elif name not in accepted:
+            accepted.append(name)
+    if accepted:
+        yield ok("pages", f"{', '.join(accepted)}: accept pages of {', '.join(origins)}")
 
 
 def page_origins(actors: Sequence[Mapping[str, Any]], settings: Settings) -> list[str]:
-    """Where browsers may open the pages of the web servers that run, as the `Origin` that they will say."""
+    """Return the origins of the running web servers' pages, as browsers send them."""
     addresses = [str(actor.get("details", {}).get("url") or "") for actor in actors if actor["kind"] == "web-server"]
     bases = [base for address in addresses if address for base in page_bases(address, settings)]
     return list(dict.fromkeys(_origin(base) for base in bases))
@@ -65,11 +65,11 @@ def _is_ready(server: Mapping[str, str]) -> bool:
 
 
 async def _answer(url: str, origin: str) -> int | str:
-    """The status that a page's handshake is answered with, or why there was no answer. Nobody says hello."""
+    """Try a handshake without a hello; return its HTTP status, or the error text."""
     tls: ssl.SSLContext | None = None
     if urlsplit(url).scheme == "wss":
         tls = ssl.create_default_context()
-        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE  # whether it is trusted is another check's question
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE  # trust in the certificate is checked elsewhere
     try:
         async with connect(
             url,

@@ -1,9 +1,9 @@
-"""The bare engine path that `examwire load --baseline` compares with: the same trips with none of our logic.
+"""Measure the engines alone, without our logic, for `examwire load --baseline`.
 
-Four processes, as lean as nats-py, redis-py and websockets allow: `publisher` publishes into one stream and awaits the
-ack; `keeper` pulls, makes one Redis round trip of reads and one of writes, publishes into another stream and acks;
-`sender` pulls that and sends it on a WebSocket; `receiver` notes when it came. Same broker, same stream settings
-(file storage; the broker's sync), same Redis, payloads of the same size, uvloop like the roles.
+Four processes, as lean as nats-py, redis-py and websockets allow: `publisher` publishes to a stream and awaits the
+ack; `keeper` pulls, reads and writes Redis in one round trip each, publishes to another stream and acks; `sender` pulls
+that stream and sends to a WebSocket; `receiver` records the arrival. Broker, stream settings, Redis, payload sizes and
+uvloop are the same as for the roles.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SENDER = dataclasses.replace(_READER, stream=OUT.name, name="sender", filters=OU
 PULL_SECONDS = 30
 PATIENCE_SECONDS = 20.0
 WARM_UP = 30
-HISTORY = "x" * 450  # what a record's history takes after a loss
+HISTORY = "x" * 450  # the size of a record's history after a loss
 
 _WRITE = """
 local rev = redis.call('HGET', KEYS[1], 'rev')
@@ -60,7 +60,7 @@ return 1"""
 
 
 def _message(number: int) -> dict[str, Any]:
-    """What a loss says, in the size of ours."""
+    """Return a message with the fields and size of a loss."""
     return {
         "type": "connection_status",
         "data": {
@@ -79,7 +79,7 @@ def _message(number: int) -> dict[str, Any]:
 
 
 async def publisher(nats_url: str) -> None:
-    """`publish` (`first`, `count`): all at once in arrays of up to 256 messages."""
+    """Publish on command `publish` (`first`, `count`): all messages at once, in arrays of up to 256."""
     nc = await nats.connect(nats_url)
     js = nc.jetstream()
     tasks: set[asyncio.Task[None]] = set()
@@ -88,7 +88,7 @@ async def publisher(nats_url: str) -> None:
         numbers = range(first, first + count)
         at = time.time()
         await asyncio.gather(
-            *(_publish(js, "loadbase.in", some) for some in _cut(numbers)),
+            *(_publish(js, "loadbase.in", batch) for batch in _cut(numbers)),
         )
         write_event("published", first=first, count=count, at=at)
 
@@ -113,7 +113,7 @@ async def _publish(js: Any, subject: str, numbers: range) -> None:
 
 
 async def _pull(nc: Client, stream: str, consumer: str) -> AsyncIterator[Msg]:
-    """Messages of a durable consumer; one long pull stays open."""
+    """Yield the messages of a durable consumer, with one long pull open all the time."""
     inbox = nc.new_inbox()
     sub = await nc.subscribe(inbox)
     request = json.dumps({"batch": 256, "expires": PULL_SECONDS * 10**9}).encode()
@@ -132,7 +132,7 @@ async def _pull(nc: Client, stream: str, consumer: str) -> AsyncIterator[Msg]:
 
 
 async def keeper(nats_url: str, redis_url: str) -> None:
-    """Redis in the middle: read, write, tell, ack."""
+    """For each message: read from Redis, write to Redis, publish to the second stream, ack."""
     nc = await nats.connect(nats_url)
     js = nc.jetstream()
     redis = Redis.from_url(redis_url, decode_responses=True)
@@ -147,13 +147,13 @@ async def keeper(nats_url: str, redis_url: str) -> None:
 async def _keep(nc: Client, js: Any, redis: Redis) -> None:
     async for msg in _pull(nc, IN.name, KEEPER.name):
         parsed = json.loads(msg.data)
-        items = [one["data"] for one in (parsed if isinstance(parsed, list) else [parsed])]
+        items = [message["data"] for message in (parsed if isinstance(parsed, list) else [parsed])]
         pipe = redis.pipeline(transaction=False)
         for item in items:
             pipe.hmget(f"loadbase:{item['examineeId']}", ["rev", "history"])
-        found = await pipe.execute()
+        records = await pipe.execute()
         pipe = redis.pipeline(transaction=False)
-        for item, (rev, _history) in zip(items, found, strict=True):
+        for item, (rev, _history) in zip(items, records, strict=True):
             fields = {**item, "rev": str(int(rev or 0) + 1), "history": HISTORY}
             flat = [str(part) for pair in fields.items() for part in pair]
             pipe.eval(_WRITE, 1, f"loadbase:{item['examineeId']}", rev or "0", *flat)
@@ -165,7 +165,7 @@ async def _keep(nc: Client, js: Any, redis: Redis) -> None:
 
 
 async def sender(nats_url: str) -> None:
-    """The stream's end: a WebSocket server with one client, the receiver."""
+    """Send the messages of the second stream to a WebSocket client, the receiver."""
     nc = await nats.connect(nats_url)
     clients: set[ServerConnection] = set()
 
@@ -189,7 +189,7 @@ async def sender(nats_url: str) -> None:
 
 
 async def receiver(url: str) -> None:
-    """Notes the time of each frame."""
+    """Report the arrival time of each frame."""
     async with connect(url, compression=None, proxy=None, max_size=None) as ws:
         working = asyncio.create_task(_receive(ws))
         write_event("ready")
@@ -201,7 +201,7 @@ async def _receive(ws: Any) -> None:
         parsed = json.loads(frame)
         at = time.time()
         messages = parsed if isinstance(parsed, list) else [parsed]
-        write_event("seen", numbers=[one["data"]["connectionNo"] for one in messages], at=at)
+        write_event("seen", numbers=[message["data"]["connectionNo"] for message in messages], at=at)
 
 
 async def _until_stdin_ends(working: asyncio.Task[None]) -> None:
@@ -214,11 +214,19 @@ async def _until_stdin_ends(working: asyncio.Task[None]) -> None:
         await working
 
 
-# -- the side of `examwire load` -----------------------------------------------------------------------
+# -- in the process of `examwire load` -----------------------------------------------------------------
 
 
 class BaselinePath:
-    """The four processes, and what goes through them. Streams and keys of its own are removed by `stop`."""
+    """The four processes, and the messages sent through them. `stop` deletes their streams and keys.
+
+    Example::
+
+        baseline = BaselinePath(nats_url, redis_url, environment)
+        await baseline.start()
+        seconds = await baseline.send_one()
+        await baseline.stop()
+    """
 
     def __init__(self, nats_url: str, redis_url: str, environment: Mapping[str, str]) -> None:
         self._nats_url = nats_url
@@ -233,7 +241,7 @@ class BaselinePath:
         self._broken: str | None = None
 
     async def start(self) -> None:
-        """Make the streams, start the processes, send some messages through. Raises `RoleFailed`."""
+        """Create the streams, start the processes, and send `WARM_UP` messages. Raises `RoleFailed`."""
         self._bus = await Bus.connect(self._nats_url, "load-baseline")
         for stream in (IN, OUT):
             await self._bus.apply_stream(stream)
@@ -244,7 +252,7 @@ class BaselinePath:
         await self._start("receiver", url=ready["url"])
         await self._start("publisher", nats_url=self._nats_url)
         for _ in range(WARM_UP):
-            await self.one()
+            await self.send_one()
 
     async def _start(self, kind: str, **config: str) -> dict[str, Any]:
         process = LoadProcess(
@@ -252,12 +260,12 @@ class BaselinePath:
             "cli.load.baseline",
             [kind, json.dumps(config)],
             self._environment,
-            self._told,
+            self._on_event,
         )
         self._processes[kind] = process
         return await process.start()
 
-    def _told(self, process: LoadProcess, event: dict[str, Any]) -> None:
+    def _on_event(self, process: LoadProcess, event: dict[str, Any]) -> None:
         match event["event"]:
             case "published":
                 for number in range(event["first"], event["first"] + event["count"]):
@@ -269,13 +277,13 @@ class BaselinePath:
                 self._broken = f"{process.name} ended with {event.get('code')}; its log is on stderr"
         self._changed.set()
 
-    async def one(self) -> float:
-        """Seconds of one message from before its publish to the receiver's frame."""
+    async def send_one(self) -> float:
+        """Send one message; return the seconds from the publish to the receiver's frame."""
         (latency,) = (await self._send(1)).latencies
         return latency
 
-    async def many(self, count: int) -> BaselineTimings:
-        """`count` messages at once, in arrays."""
+    async def send_many(self, count: int) -> BaselineTimings:
+        """Send `count` messages at once, in arrays."""
         return await self._send(count)
 
     async def _send(self, count: int) -> BaselineTimings:
@@ -300,7 +308,7 @@ class BaselinePath:
         return [process.pid for process in self._processes.values()]
 
     async def stop(self) -> None:
-        """End the processes and take back the streams and keys. Harmless when repeated."""
+        """End the processes and delete the streams and keys. Can be repeated."""
         for process in reversed(self._processes.values()):
             await process.stop()
         self._processes.clear()
@@ -312,7 +320,7 @@ class BaselinePath:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BaselineTimings:
-    """Messages that went through: seconds each took, and when each arrived."""
+    """Latency in seconds and arrival time of each message."""
 
     latencies: Sequence[float]
     arrivals: Sequence[float]
@@ -328,8 +336,8 @@ async def _clean_up(nats_url: str, redis_url: str, count: int) -> None:
     for numbers in _cut(range(count)):
         messages = [_message(number)["data"] for number in numbers]
         await redis.delete(
-            *(f"loadbase:{one['examineeId']}" for one in messages),
-            *(f"loadbase:socket:{one['socketId']}" for one in messages),
+            *(f"loadbase:{message['examineeId']}" for message in messages),
+            *(f"loadbase:socket:{message['socketId']}" for message in messages),
         )
     await redis.aclose()
 
@@ -343,7 +351,7 @@ KINDS: dict[str, Callable[..., Awaitable[None]]] = {
 
 
 def main() -> None:
-    """`KIND` and `CONFIG`, the JSON of the kind's arguments."""
+    """Run the process named by the argument KIND, with the JSON object CONFIG as its arguments."""
     _, kind, config = sys.argv
     raise_file_limit()
     uvloop.run(cast(Any, KINDS[kind](**json.loads(config))))

@@ -1,4 +1,4 @@
-"""The hall under load: the processes with the examinees' sockets, the proctors, and what Redis says."""
+"""The clients of a load run: worker processes with examinees' sockets, proctors, and comparisons with Redis."""
 
 from __future__ import annotations
 
@@ -17,21 +17,28 @@ from protocol.messages.facts import ConnectionStatusCode
 from protocol.records import keys
 
 PATIENCE_SECONDS = 20.0
-"""Nothing has happened for so long: what is outstanding will not come."""
+"""Without any event for this long, outstanding events count as missing."""
 REDIS_PATIENCE_SECONDS = 2.0
-"""Redis is written before anybody is told, so after the frames it needs no more than a moment."""
+"""Redis is written before proctors are notified, so it is up to date shortly after their frames."""
 REDIS_POLL_SECONDS = 0.001
 REDIS_CHUNK = 256
 REDIS_SAMPLE_POLL_SECONDS = 0.02
 _AWAY = (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
 CONNECTIONS_A_GENERATION = 1_000_000
-"""A process that takes over counts its connections on from here, so that they are newer than all before."""
+"""Added to `connectionNo` for each generation of worker processes, so that new connections are newer."""
 
 
 class LoadClients:
-    """Examinees 1..`count` on the servers at `urls`, seats in `workers` processes, a proctor on each of the first two.
+    """Examinees 1 to `count` in `workers` processes, connected to the servers at `urls`, and proctors on two of them.
 
-    What one proctor misses while it moves away from a server that is drained, the other one sees.
+    While one proctor moves away from a drained server, the other one still sees all events.
+
+    Example::
+
+        clients = LoadClients("P001", 100, urls, workers=2, environment=environment)
+        await clients.open()
+        await clients.connect(range(1, 101))
+        await clients.close()
     """
 
     def __init__(
@@ -49,7 +56,7 @@ class LoadClients:
         self._environment = dict(environment)
         self._share = -(-count // workers)
         self._generation = 0
-        self._seats: list[LoadProcess] = []
+        self._workers: list[LoadProcess] = []
         self._standby: list[LoadProcess] = []
         self._proctors: dict[str, LoadProcess] = {}
         self._proctor_no = 0
@@ -67,13 +74,13 @@ class LoadClients:
     # -- processes -----------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """The proctors watch and the processes have their tokens. Raises `RoleFailed`."""
+        """Start the proctors and the worker processes. Raises `RoleFailed`."""
         await asyncio.gather(*(self.watch(url) for url in self._urls[:2]))
         await self.stand_by()
-        self._seats, self._standby = self._standby, []
+        self._workers, self._standby = self._standby, []
 
     async def watch(self, url: str) -> None:
-        """Have a proctor on the server at `url`, a new one if there was one who may have moved."""
+        """Start a proctor on the server at `url`; it replaces an earlier one, which may have moved."""
         self._proctor_no += 1
         name = f"load-proctor-{self._proctor_no}"
         process = self._process(name, "proctor", {"plan_id": self.plan_id, "url": url, "name": name})
@@ -86,50 +93,53 @@ class LoadClients:
 
     @property
     def watched(self) -> list[str]:
-        """The servers that proctors began on."""
+        """The servers on which proctors were started."""
         return list(self._proctors)
 
     async def stand_by(self) -> None:
-        """Start the processes that take over the seats after `vanish`, so that their start costs no time then."""
+        """Start the worker processes that take over after `vanish`, so that their start is not measured."""
         for number, first in enumerate(range(1, self.count + 1, self._share), 1):
             count = min(self._share, self.count + 1 - first)
             if first + count > self.count:
-                count += 1  # and the one that marks the end
+                count += 1  # the examinee that marks the end
             config = {"plan_id": self.plan_id, "urls": self._urls, "first": first, "count": count}
-            self._standby.append(self._process(f"seats {number}", "seats", config))
+            self._standby.append(self._process(f"examinees {number}", "examinees", config))
         await asyncio.gather(*(process.start() for process in self._standby))
 
     def _process(self, name: str, kind: str, config: Mapping[str, Any]) -> LoadProcess:
-        return LoadProcess(name, "cli.load.workers", [kind, json.dumps(config)], self._environment, self._told)
+        return LoadProcess(name, "cli.load.workers", [kind, json.dumps(config)], self._environment, self._on_event)
 
     def processes(self) -> dict[str, list[int]]:
-        """The pids of the load's own processes."""
+        """Return the pids of the worker processes by kind."""
         proctors = [process.pid for process in self._proctors.values()]
-        return {"load: proctors": proctors, "load: seats": [process.pid for process in (*self._seats, *self._standby)]}
+        return {
+            "load: proctors": proctors,
+            "load: seats": [process.pid for process in (*self._workers, *self._standby)],
+        }
 
     async def close(self) -> None:
-        """End all processes. Harmless when repeated."""
-        for process in (*self._seats, *self._gone, *self._standby, *self._proctors.values(), *self._starting):
+        """End all processes. Can be repeated."""
+        for process in (*self._workers, *self._gone, *self._standby, *self._proctors.values(), *self._starting):
             await process.stop()
 
-    def _seat_of(self, number: int) -> LoadProcess:
-        return self._seats[min((number - 1) // self._share, len(self._seats) - 1)]
+    def _worker_of(self, number: int) -> LoadProcess:
+        return self._workers[min((number - 1) // self._share, len(self._workers) - 1)]
 
-    def _told(self, process: LoadProcess, event: dict[str, Any]) -> None:
+    def _on_event(self, process: LoadProcess, event: dict[str, Any]) -> None:
         match event["event"]:
             case "seen":
                 for row in event["rows"]:
-                    self.ledger.see(ObservedEvent(*row), process.name)
+                    self.ledger.observe(ObservedEvent(*row), process.name)
             case "snapshot":
                 for row in event["rows"]:
-                    self.ledger.cover(ObservedEvent(*row), process.name)
+                    self.ledger.observe_snapshot(ObservedEvent(*row), process.name)
                 self.resyncs += event["last"]
             case "connected":
                 phase = RunPhase(event["phase"])
                 self.refusals += event["refusals"]
                 self.not_admitted.update(event["failed"])
                 for number, started, welcomed, socket_id in event["rows"]:
-                    self.ledger.cause(examinee_id(number), ConnectionChange.BACK, started, phase)
+                    self.ledger.cause(examinee_id(number), ConnectionChange.RECOVERED, started, phase)
                     self.welcomed[phase].append((started, welcomed))
                     self._socket_ids[number] = socket_id
             case "dropped":
@@ -141,7 +151,7 @@ class LoadClients:
             case "moved":
                 number, name = event["number"], examinee_id(event["number"])
                 self.ledger.cause(name, ConnectionChange.LOST, event["left"], self.phase, migrated=True)
-                self.ledger.cause(name, ConnectionChange.BACK, event["left"], self.phase, migrated=True)
+                self.ledger.cause(name, ConnectionChange.RECOVERED, event["left"], self.phase, migrated=True)
                 self.migrations.append(event["welcomed"] - event["left"])
                 self._socket_ids[number] = event["socketId"]
             case "view":
@@ -153,7 +163,7 @@ class LoadClients:
         self._changed.set()
 
     async def until(self, done: Callable[[], bool]) -> bool:
-        """Wait for `done`; False when nothing at all has happened for a while. Raises `RoleFailed`."""
+        """Wait until `done` is true; return False after `PATIENCE_SECONDS` without any event. Raises `RoleFailed`."""
         while not done():
             if self._broken:
                 raise RoleFailed(self._broken)
@@ -165,86 +175,88 @@ class LoadClients:
                 return False
         return True
 
-    # -- what examinees do ---------------------------------------------------------------------------
+    # -- examinees -----------------------------------------------------------------------------------
 
-    async def connect(self, numbers: Sequence[int], *, all_told: bool = True) -> None:
-        """Connect examinees, and wait until the proctor was told of all that was caused so far."""
+    async def connect(self, numbers: Sequence[int], *, wait_for_proctors: bool = True) -> None:
+        """Connect examinees. `wait_for_proctors`: wait until a proctor has received every event caused so far."""
         by_process: dict[LoadProcess, list[int]] = {}
         for number in numbers:
-            by_process.setdefault(self._seat_of(number), []).append(number)
-        for process, some in by_process.items():
+            by_process.setdefault(self._worker_of(number), []).append(number)
+        for process, batch in by_process.items():
             start = self._generation * CONNECTIONS_A_GENERATION
-            process.tell(do="connect", numbers=some, connectionNo=self._next_no(some, start), phase=self.phase)
-        await self.until(lambda: all(one in self._socket_ids or one in self.not_admitted for one in numbers))
-        if all_told:
+            process.tell(do="connect", numbers=batch, connectionNo=self._next_no(batch, start), phase=self.phase)
+        await self.until(lambda: all(number in self._socket_ids or number in self.not_admitted for number in numbers))
+        if wait_for_proctors:
             await self.until(lambda: self.ledger.outstanding <= 0)
 
     def _next_no(self, numbers: Sequence[int], start: int) -> int:
-        number = max([start, *(self._connection_no.get(one, 0) for one in numbers)]) + 1
-        # Tries that were refused count as well, so leave room for them.
+        number = max([start, *(self._connection_no.get(number, 0) for number in numbers)]) + 1
+        # Refused connections count, too, so leave room for them.
         self._connection_no.update(dict.fromkeys(numbers, number + 1000))
         return number
 
     async def lose(self, number: int) -> float | None:
-        """Break one examinee's connection and wait for the proctor's frame. When it was, or `None`: not told."""
+        """Break an examinee's connection and wait for a proctor's frame; return the time of the break, or `None`."""
         name = examinee_id(number)
-        told = self.ledger.told(name, ConnectionChange.LOST)
+        known_losses = self.ledger.reported(name, ConnectionChange.LOST)
         self._dropped_at.pop(number, None)
-        self._seat_of(number).tell(do="drop", number=number, phase=self.phase)
-        seen = await self.until(
-            lambda: number in self._dropped_at and self.ledger.told(name, ConnectionChange.LOST) > told
+        self._worker_of(number).tell(do="drop", number=number, phase=self.phase)
+        reported = await self.until(
+            lambda: number in self._dropped_at and self.ledger.reported(name, ConnectionChange.LOST) > known_losses
         )
-        return self._dropped_at[number] if seen else None
+        return self._dropped_at[number] if reported else None
 
     def vanish(self) -> float:
-        """Kill every process with seats: the kernel closes all sockets at once. When it was."""
+        """Kill all worker processes, so that the kernel closes all sockets at once; return the time."""
         at = time.time()
-        for process in self._seats:
+        for process in self._workers:
             process.kill()
         for number in self._socket_ids:
             self.ledger.cause(examinee_id(number), ConnectionChange.LOST, at, self.phase)
         self._socket_ids.clear()
-        self._gone += self._seats
-        self._seats, self._standby = self._standby, []
+        self._gone += self._workers
+        self._workers, self._standby = self._standby, []
         self._generation += 1
         return at
 
     async def mark_end(self) -> None:
-        """One more examinee connects: what was published before has reached the proctor before."""
+        """Connect one more examinee: when its event arrives, all earlier events have arrived."""
         self.phase = RunPhase.END
         await self.connect([self.count + 1])
 
     async def unexpectedly_lost(self) -> int:
-        """How many sockets are closed that nobody of ours closed."""
+        """Return the number of sockets that were closed without our doing."""
         self._checked.clear()
-        for process in self._seats:
+        for process in self._workers:
             process.tell(do="check")
-        await self.until(lambda: len(self._checked) == len(self._seats))
+        await self.until(lambda: len(self._checked) == len(self._workers))
         return sum(len(gone) for gone in self._checked.values())
 
     async def wrongly_seen(self) -> int:
-        """How many examinees a proctor sees otherwise than they are, all proctors together."""
+        """Return the number of examinees that a proctor sees wrongly, summed over all proctors."""
         self._views.clear()
         for process in self._proctors.values():
             process.tell(do="view")
         await self.until(lambda: len(self._views) == len(self._proctors))
-        numbers = [one for one in range(1, self.count + 2) if one not in self.not_admitted]
-        truth = {examinee_id(one): self._socket_ids.get(one) for one in numbers}
-        return sum(view.get(name) != socket_id for view in self._views.values() for name, socket_id in truth.items())
+        numbers = [number for number in range(1, self.count + 2) if number not in self.not_admitted]
+        expected = {examinee_id(number): self._socket_ids.get(number) for number in numbers}
+        return sum(
+            view.get(examinee) != socket_id for view in self._views.values() for examinee, socket_id in expected.items()
+        )
 
-    # -- what Redis says -----------------------------------------------------------------------------
+    # -- Redis ---------------------------------------------------------------------------------------
 
     async def disagreements(self, store: StateStore) -> int:
-        """How many examinees Redis has otherwise than they are (status, and the socket of those connected)."""
+        """Return the number of examinees with a wrong status, or a wrong socket if connected, in Redis."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + REDIS_PATIENCE_SECONDS
-        numbers = [one for one in range(1, self.count + 2) if one not in self.not_admitted]
+        numbers = [number for number in range(1, self.count + 2) if number not in self.not_admitted]
         while True:
             wrong = 0
             for start in range(0, len(numbers), REDIS_CHUNK):
-                some = numbers[start : start + REDIS_CHUNK]
-                found = await self._in_redis(store, some, ["connStatusCode", "socketId"])
-                for number, (status, socket_id) in zip(some, found, strict=True):
+                batch = numbers[start : start + REDIS_CHUNK]
+                records = await self._in_redis(store, batch, ["connStatusCode", "socketId"])
+                for number, (status, socket_id) in zip(batch, records, strict=True):
                     true_id = self._socket_ids.get(number)
                     if true_id is None:
                         wrong += status not in (None, "", *_AWAY)
@@ -255,44 +267,44 @@ class LoadClients:
             await asyncio.sleep(REDIS_SAMPLE_POLL_SECONDS)
 
     async def lost_in_redis(self, store: StateStore, number: int) -> float:
-        """When Redis was first found to have one examinee's loss, asked every ms or so."""
+        """Poll Redis about every millisecond; return the time at which it has an examinee's loss."""
         while await self._not_lost(store, [number]):  # noqa: ASYNC110 - Redis is what is polled
             await asyncio.sleep(REDIS_POLL_SECONDS)
         return time.time()
 
     async def lost_in_redis_of(self, store: StateStore, numbers: Sequence[int], found_at: list[float]) -> None:
-        """Note when each loss of some was first found in Redis, until all are."""
-        waiting = list(numbers)
-        while waiting:
-            still = await self._not_lost(store, waiting)
-            found_at += [time.time()] * (len(waiting) - len(still))
-            waiting = still
+        """Poll Redis until it has all losses of `numbers`; append the time of each to `found_at`."""
+        remaining = list(numbers)
+        while remaining:
+            still_missing = await self._not_lost(store, remaining)
+            found_at += [time.time()] * (len(remaining) - len(still_missing))
+            remaining = still_missing
             await asyncio.sleep(REDIS_SAMPLE_POLL_SECONDS)
 
     async def all_lost_in_redis(self, store: StateStore, numbers: Sequence[int]) -> float | None:
-        """When all losses were found in Redis: read in turn, again from one that is not there; `None`: never."""
+        """Return the time at which Redis has all losses; `None` when that takes too long."""
         deadline = time.time() + REDIS_PATIENCE_SECONDS
         for start in range(0, len(numbers), REDIS_CHUNK):
-            waiting: Sequence[int] = numbers[start : start + REDIS_CHUNK]
-            while waiting := await self._not_lost(store, waiting):
+            remaining: Sequence[int] = numbers[start : start + REDIS_CHUNK]
+            while remaining := await self._not_lost(store, remaining):
                 if time.time() > deadline:
                     return None
                 await asyncio.sleep(REDIS_SAMPLE_POLL_SECONDS)
         return time.time()
 
     async def _not_lost(self, store: StateStore, numbers: Sequence[int]) -> list[int]:
-        found = await self._in_redis(store, numbers, ["connStatusCode"])
-        return [number for number, (status,) in zip(numbers, found, strict=True) if status not in _AWAY]
+        records = await self._in_redis(store, numbers, ["connStatusCode"])
+        return [number for number, (status,) in zip(numbers, records, strict=True) if status not in _AWAY]
 
     async def _in_redis(
         self, store: StateStore, numbers: Sequence[int], names: Sequence[str]
     ) -> Sequence[Sequence[str | None]]:
         try:
-            return await store.fields([keys.progress(self.plan_id, examinee_id(one)) for one in numbers], names)
-        except StateLost:  # emptied, or another one: until it is brought up to the log, it knows of nobody
+            return await store.fields([keys.progress(self.plan_id, examinee_id(number)) for number in numbers], names)
+        except StateLost:  # Redis was emptied or replaced, and is not rebuilt from the log yet
             return [[None] * len(names) for _ in numbers]
 
     @property
     def connected(self) -> list[int]:
-        """The numbers of the examinees that are connected."""
+        """The numbers of the connected examinees, in order."""
         return sorted(self._socket_ids)

@@ -1,4 +1,4 @@
-"""What is loaded: engines and roles, a process each."""
+"""Start the system under load: engines and roles, one process each."""
 
 from __future__ import annotations
 
@@ -24,9 +24,16 @@ POLL_SECONDS = 0.25
 
 
 class Fleet:
-    """Engines and one process a role in `directory`, ended by `stop`.
+    """Engines and roles as processes with their data in `directory`. `stop` ends them.
 
-    `environment`: settings of the roles. With `nats_url` and `redis_url`, engines that run already.
+    `environment`: settings of the roles. `nats_url`, `redis_url`: use these engines instead of starting some.
+
+    Example::
+
+        fleet = Fleet(directory, {"EXAMWIRE_SECRET": secret}, servers=2)
+        await fleet.start()
+        print(fleet.socket_urls)
+        await fleet.stop()
     """
 
     def __init__(
@@ -48,7 +55,7 @@ class Fleet:
         self.socket_urls: list[str] = []
 
     async def start(self) -> None:
-        """Return when every role is ready. Raises `RoleFailed`."""
+        """Start all processes and return when every role is ready. Raises `RoleFailed`."""
         if not self.nats_url:
             nats = NatsServer(self._directory / "nats")
             await self._start("nats-server", EngineProcess(nats))
@@ -75,19 +82,19 @@ class Fleet:
     def _role(self, name: str, arguments: Sequence[str], ports: Mapping[str, str] | None = None) -> RoleProcess:
         return RoleProcess(name, [*arguments, "--log-level", "warning"], self._environment, ports)
 
-    async def renew(self, server: RoleProcess, over_seconds: float, store: StateStore) -> None:
-        """Drain a socket server and start its successor on the same port; returns when Redis says READY of that.
+    async def replace(self, server: RoleProcess, over_seconds: float, store: StateStore) -> None:
+        """Drain a socket server, start it again on the same port, and wait until it is READY in Redis.
 
-        Raises `RoleFailed`, also when the old process did not end in good order.
+        Raises `RoleFailed`, also when the old process did not end cleanly.
         """
         bus = await Bus.connect(self.nats_url, "examwire load")
         try:
             await ask(bus, subjects.socket_server(server.name), Drain(over_seconds=over_seconds))
         finally:
             await bus.close()
-        how = await server.ended()
-        if how != GOOD_END:
-            raise RoleFailed(f"{server.name} was drained and ended with {how}; its log is on stderr")
+        end = await server.ended()
+        if end != GOOD_END:
+            raise RoleFailed(f"{server.name} was drained and ended with {end}; its log is on stderr")
         await server.start()
         async with asyncio.timeout(RECORDED_SECONDS):
             while not await _is_ready(store, server.name):  # noqa: ASYNC110 - Redis is what is polled
@@ -98,7 +105,7 @@ class Fleet:
         await asyncio.gather(*(child.start() for child in children))
 
     async def stop(self) -> None:
-        """End all. Nothing is drained: engines, data and plans are the load's own and go with it."""
+        """Kill all processes. Nothing is drained, because the data is deleted with them."""
         children = [child for group in reversed(self._children.values()) for child in group]
         for child in children:
             child.kill()
@@ -107,7 +114,7 @@ class Fleet:
         self._children.clear()
 
     def processes(self) -> dict[str, list[int]]:
-        """The pids of each role that the fleet started."""
+        """Return the pids by role."""
         return {
             role: [child.pid for child in children if child.pid is not None]
             for role, children in self._children.items()
@@ -115,4 +122,6 @@ class Fleet:
 
 
 async def _is_ready(store: StateStore, server_id: str) -> bool:
-    return any(one["serverId"] == server_id and one.get("statusCode") == "READY" for one in await store.servers())
+    return any(
+        server["serverId"] == server_id and server.get("statusCode") == "READY" for server in await store.servers()
+    )

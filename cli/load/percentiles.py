@@ -1,4 +1,4 @@
-"""Figures of samples: percentiles and rates."""
+"""Compute percentiles and rates of samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Nearest rank (the smallest value that `p` percent of the samples do not exceed), in ms."""
+    """Percentiles in milliseconds, by nearest rank: the smallest value that `p` percent of the samples do not exceed.
+
+    Example::
+
+        Percentiles.of([0.010, 0.020]).p50  # 10.0
+    """
 
     p50: float
     p95: float
@@ -18,7 +23,7 @@ class Percentiles:
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Percentiles | None:
-        """`None` when there is no sample."""
+        """Compute the percentiles of samples in seconds; `None` without samples."""
         ordered = sorted(seconds)
         if not ordered:
             return None
@@ -27,11 +32,11 @@ class Percentiles:
 
 
 def nearest_rank(ordered: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile of values in ascending order, at least one."""
+    """Return the nearest-rank percentile of a non-empty sequence in ascending order."""
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
 
 
 def per_second(times: Sequence[float]) -> float | None:
-    """How many a second: count / (last - first); `None` when they do not span a time."""
+    """Return the rate of events: count / (last - first); `None` if they do not span a time."""
     span = max(times) - min(times) if len(times) > 1 else 0.0
     return round(len(times) / span, 1) if span > 0 else None

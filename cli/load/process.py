@@ -1,4 +1,4 @@
-"""The load's own processes: told JSON lines, telling JSON lines."""
+"""Worker processes of a load run, which read commands and write events as JSON lines."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ READY_SECONDS = 60.0
 
 
 class LoadProcess:
-    """A process of ours that is told JSON lines and tells JSON lines; each goes to `on_event`.
+    """A worker process: `python -m module arguments`. Commands go to its stdin; `on_event` gets each line of stdout.
 
-    `run` is the module and `arguments` what follows it. When it ends without being asked to, `on_event` gets
-    `{"event": "ended"}`.
+    When the process ends by itself, `on_event` gets `{"event": "ended", "code": ...}`.
+
+    Example::
+
+        process = LoadProcess("worker 1", "cli.load.workers", [kind, config], environment, on_event)
+        await process.start()
+        process.tell(do="check")
     """
 
     def __init__(
@@ -44,15 +49,15 @@ class LoadProcess:
         return self._process.pid
 
     async def start(self) -> dict[str, Any]:
-        """Start and wait for its ready line, which is returned. Raises `RoleFailed`."""
-        # Before anything can fail, so that `stop` finds it.
+        """Start the process, wait for its ready line, and return it. Raises `RoleFailed`."""
+        # Created first, so that `stop` finds it after any failure.
         self._ready = asyncio.get_running_loop().create_future()
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=self._environment,
-            start_new_session=True,  # Ctrl-C is for `examwire load`; the end of its stdin ends this
+            start_new_session=True,  # Ctrl-C reaches only `examwire load`; the end of stdin ends this process
             limit=2**24,
         )
         self._reading = asyncio.create_task(self._read(self._process), name=f"read:{self.name}")
@@ -78,22 +83,22 @@ class LoadProcess:
             self._on_event(self, {"event": "ended", "code": code})
 
     def tell(self, **command: Any) -> None:
-        """Send a command."""
+        """Send a command to the process."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
 
     def kill(self) -> None:
-        """SIGKILL: the kernel closes its sockets at once."""
+        """Send SIGKILL: the kernel closes the sockets of the process at once."""
         self._wanted = False
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 
     async def stop(self) -> None:
-        """Kill it and wait until it is gone. Harmless when repeated."""
+        """Kill the process and wait until it has ended. Can be repeated."""
         self.kill()
         if self._reading is not None:
             await self._reading
         if self._ready is not None and self._ready.done() and not self._ready.cancelled():
-            self._ready.exception()  # retrieved, also when nobody waits any more
+            self._ready.exception()  # mark it as retrieved, in case nobody waits for it

@@ -1,4 +1,4 @@
-"""What processes cost: CPU seconds and memory, by role."""
+"""Measure CPU time and memory of processes, by role."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SETTLE_STEP_SECONDS = 0.25
 SETTLED_SHARE = 0.002
 
 CpuTimes = Mapping[str, Mapping[int, float]]
-"""By role and pid, the user and system seconds that a process has used since it was started."""
+"""User and system seconds since the start of each process, by role and pid."""
 
 
 def cpu_times(processes: Mapping[str, Sequence[int]]) -> CpuTimes:
-    """What each process has used until now; those that have ended are left out."""
+    """Return the CPU time of each running process."""
     used: dict[str, dict[int, float]] = {}
     for role, pids in processes.items():
         used[role] = {}
@@ -29,7 +29,7 @@ def cpu_times(processes: Mapping[str, Sequence[int]]) -> CpuTimes:
 
 
 def spent(before: CpuTimes, after: CpuTimes) -> dict[str, float]:
-    """CPU seconds by role between two readings, of the processes that are in both."""
+    """Return the CPU seconds by role between two readings, for processes that are in both."""
     return {
         role: round(sum(seconds - before[role][pid] for pid, seconds in pids.items() if pid in before[role]), 2)
         for role, pids in after.items()
@@ -38,17 +38,17 @@ def spent(before: CpuTimes, after: CpuTimes) -> dict[str, float]:
 
 
 def resident_bytes(pids: Sequence[int]) -> int:
-    """The RSS of some processes together."""
+    """Return the sum of the processes' RSS."""
     return sum(int(psutil.Process(pid).memory_info().rss) for pid in pids)
 
 
 async def settled_bytes(pids: Sequence[int]) -> int:
-    """`resident_bytes` once it stands still (or after some seconds)."""
-    known = resident_bytes(pids)
+    """Return `resident_bytes` when it no longer changes, or after `SETTLE_SECONDS`."""
+    previous = resident_bytes(pids)
     for _ in range(int(SETTLE_SECONDS / SETTLE_STEP_SECONDS)):
         await asyncio.sleep(SETTLE_STEP_SECONDS)
-        now = resident_bytes(pids)
-        if abs(now - known) <= SETTLED_SHARE * known:
-            return now
-        known = now
-    return known
+        current = resident_bytes(pids)
+        if abs(current - previous) <= SETTLED_SHARE * previous:
+            return current
+        previous = current
+    return previous

@@ -1,4 +1,4 @@
-"""What a load run comes to: its verdict and figures, for people and for programs."""
+"""The report of a load run: verdict and figures, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cli.load.percentiles import Percentiles
 
 @dataclass(slots=True)
 class Baseline:
-    """The bare engine path. `losses_per_second` counts its messages; `ratio`: how many times as long ours takes.
+    """Figures of the engines without examwire. `ratio`: how many times longer examwire takes.
 
-    `losses_per_second_overall`: as in `LoadReport`, from before the publish.
+    `losses_per_second` counts messages; `losses_per_second_overall`: the same, measured from the publish on.
     """
 
     latency: Percentiles | None = None
@@ -33,10 +33,10 @@ class Baseline:
 
 @dataclass(slots=True)
 class LoadReport:
-    """The figures of one run; `None`: the scenario does not measure it. `notes` say how figures were taken.
+    """The figures of one run; `None`: the scenario does not measure it. `notes` explain the figures.
 
-    `losses_per_second`: count / (last frame - first frame). `losses_per_second_overall`, of a hall outage: count /
-    (last frame - the sockets' end), which includes the time until the first frame.
+    `losses_per_second`: count / (last frame - first frame). `losses_per_second_overall` (hall outage only): count /
+    (last frame - end of the sockets), which includes the time until the first frame.
     """
 
     scenario: str
@@ -68,23 +68,23 @@ class LoadReport:
 
     @property
     def correct(self) -> bool:
-        """Whether everything was told once, in order, and rightly, Redis and the proctors' views agree with the truth,
-        and everybody was let in and kept.
+        """Whether every change was reported once and in order, Redis and the proctors' views are right, and every
+        examinee could connect and stay connected.
         """
-        told = self.verdict
+        verdict = self.verdict
         return not (
-            told.missing
-            or told.doubled
-            or told.out_of_order
+            verdict.missing
+            or verdict.doubled
+            or verdict.out_of_order
             or self.redis_disagrees
             or self.unexpected_losses
             or self.not_admitted
-            or told.false_alarms
+            or verdict.false_alarms
             or self.views_disagree
         )
 
     def compare(self, baseline: Baseline) -> None:
-        """Take in the bare path's figures: the ratio is of throughputs in a hall outage, else of the medians."""
+        """Add the baseline and its ratio: of the rates in a hall outage, else of the median latencies."""
         if self.scenario == "hall-outage":
             if baseline.losses_per_second and self.losses_per_second:
                 baseline.ratio = round(baseline.losses_per_second / self.losses_per_second, 2)
@@ -93,8 +93,8 @@ class LoadReport:
         self.baseline = baseline
 
     def as_json(self) -> dict[str, Any]:
-        """The object that `-o json` prints; programs know these names."""
-        told = {
+        """Return the object that `-o json` prints; programs depend on its fields."""
+        values = {
             "scenario": self.scenario,
             "planId": self.plan_id,
             "examinees": self.examinees,
@@ -127,46 +127,46 @@ class LoadReport:
             "notes": self.notes,
         }
         if self.baseline is not None:
-            told["baseline"] = self.baseline.as_json()
-            told["ratio"] = self.baseline.ratio
-        return told
+            values["baseline"] = self.baseline.as_json()
+            values["ratio"] = self.baseline.ratio
+        return values
 
     def rows(self) -> list[tuple[str, str]]:
-        """The figures for people: name, value."""
-        told = self.verdict
+        """Return the rows of the table for people: name, value."""
+        verdict = self.verdict
         rows = [
             ("connects/s", _number(self.connects_per_second)),
             ("losses/s", _number(self.losses_per_second)),
-            ("losses/s from the sockets' end on", _number(self.losses_per_second_overall)),
+            ("losses/s from the end of the sockets on", _number(self.losses_per_second_overall)),
             ("recoveries/s", _number(self.recoveries_per_second)),
-            ("socket's end to proctor's frame", _shown(self.latency)),
-            ("socket's end to Redis", _shown(self.redis_latency)),
-            ("connecting to proctor's frame", _shown(self.recovery_latency)),
-            ("sent away to the welcome elsewhere", _shown(self.migration)),
-            ("missing / doubled / out of order", f"{told.missing} / {told.doubled} / {told.out_of_order}"),
-            ("Redis disagrees about", f"{self.redis_disagrees} examinees"),
-            ("KiB of socket server a connection", _number(self.kib_per_connection)),
+            ("end of the socket to proctor's frame", _shown(self.latency)),
+            ("end of the socket to Redis", _shown(self.redis_latency)),
+            ("connect to proctor's frame", _shown(self.recovery_latency)),
+            ("migration to the next welcome", _shown(self.migration)),
+            ("missing / doubled / out of order", f"{verdict.missing} / {verdict.doubled} / {verdict.out_of_order}"),
+            ("wrong in Redis", f"{self.redis_disagrees} examinees"),
+            ("KiB of socket server for each connection", _number(self.kib_per_connection)),
             ("measured", f"{self.measured_seconds:.1f} s"),
             ("CPU seconds", ", ".join(f"{role} {seconds:.2f}" for role, seconds in self.cpu_seconds.items())),
         ]
         if self.migrated:
-            rows.append(("migrated / false alarms", f"{self.migrated} / {told.false_alarms}"))
+            rows.append(("migrated / false alarms", f"{self.migrated} / {verdict.false_alarms}"))
         for name, count in (
-            ("proctors' views that are wrong about somebody", self.views_disagree),
-            ("lost without our doing", self.unexpected_losses),
-            ("not let in", self.not_admitted),
-            ("refused, tried again", self.refusals),
+            ("examinees that a proctor sees wrongly", self.views_disagree),
+            ("unexpected losses", self.unexpected_losses),
+            ("not admitted", self.not_admitted),
+            ("refused, then retried", self.refusals),
             ("resynchronised", self.resyncs),
-            ("restated", told.restated),
+            ("restated", verdict.restated),
         ):
             if count:
                 rows.append((name, str(count)))
         if self.baseline is not None:
             rows += [
-                ("bare path: latency", _shown(self.baseline.latency)),
-                ("bare path: messages/s", _number(self.baseline.losses_per_second)),
-                ("bare path: messages/s from the publish on", _number(self.baseline.losses_per_second_overall)),
-                ("times as long as the bare path", _number(self.baseline.ratio)),
+                ("baseline: latency", _shown(self.baseline.latency)),
+                ("baseline: messages/s", _number(self.baseline.losses_per_second)),
+                ("baseline: messages/s from the publish on", _number(self.baseline.losses_per_second_overall)),
+                ("ratio to the baseline", _number(self.baseline.ratio)),
             ]
         return [(name, value) for name, value in rows if value]
 

@@ -1,7 +1,7 @@
-"""The load's own processes: some hold the examinees' sockets, one or two are proctors.
+"""Worker processes of `examwire load`: examinees' sockets, or one proctor.
 
-Run as `python -m cli.load.workers KIND CONFIG`; JSON lines in on stdin, JSON lines out on stdout. They end when stdin
-does, so none outlives `examwire load`. The token secret comes in the environment, like any setting.
+Run as `python -m cli.load.workers KIND CONFIG`. Commands come as JSON lines on stdin, events go out as JSON lines on
+stdout. A worker ends when its stdin ends, so none outlives `examwire load`. Settings come from the environment.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from protocol.texts import escape
 HANDSHAKES_AT_ONCE = 64
 MOVE_SECONDS = 20.0
 CONNECT_SECONDS = 60.0
-"""How long an examinee that is refused or cannot reach the server keeps trying."""
+"""How long an examinee keeps trying to connect."""
 RETRY_SECONDS = 0.25
 ROWS_A_LINE = 500
 FLUSH_SECONDS = 0.005
@@ -57,24 +57,24 @@ _CONNECTION_EVENTS = (
 
 
 def examinee_id(number: int) -> str:
-    """The id of the examinee `number`."""
+    """Return the examineeId of an examinee's number."""
     return f"E{number:05d}"
 
 
 def raise_file_limit() -> None:
-    """A process that holds thousands of sockets needs its soft limit of descriptors at the hard one."""
+    """Raise the soft limit of file descriptors to the hard limit, for thousands of sockets."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def write_event(event: str, **data: Any) -> None:
-    """One line to `examwire load`."""
+    """Write an event to `examwire load` as a JSON line."""
     sys.stdout.write(json.dumps({"event": event, **data}, separators=(",", ":")) + "\n")
     sys.stdout.flush()
 
 
 async def read_commands(obey: Callable[[dict[str, Any]], None]) -> None:
-    """Obey every line of stdin until it ends."""
+    """Read commands from stdin until it ends, and call `obey` with each."""
     reader = asyncio.StreamReader(limit=2**24)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
@@ -82,16 +82,16 @@ async def read_commands(obey: Callable[[dict[str, Any]], None]) -> None:
 
 
 class ExamineeWorker:
-    """The examinees of one process. `plan_id`, `urls` of the socket servers, `first` number and `count`.
+    """The examinees of one process: `count` of them from number `first` on, on the socket servers `urls`.
 
-    Commands: `connect` (`numbers`, `connectionNo`, `phase`), `drop` (`number`, `phase`), `check`. Who is sent away by a
-    server that is drained moves without being asked, as every client does (`moved`); nobody else comes back unasked.
+    Commands: `connect` (`numbers`, `connectionNo`, `phase`), `drop` (`number`, `phase`), `check`. An examinee on a
+    drained server moves by itself, as every client does (event `moved`); others reconnect only on command.
     """
 
     def __init__(self, plan_id: str, urls: Sequence[str], first: int, count: int) -> None:
         settings = load_settings()
         self._urls = urls
-        # Before the run: signing a token costs as much as a handshake's share of Python.
+        # Signed before the run: a signature costs as much CPU as a handshake.
         self._tokens = {
             number: issue_token(settings, "examinee", plan_id, examinee_id(number))
             for number in range(first, first + count)
@@ -110,8 +110,8 @@ class ExamineeWorker:
                 self._begin(self._drop(command["number"], command["phase"]))
             case "check":
                 self._begin(self._check())
-            case other:
-                raise ValueError(f"no such command: {other}")
+            case command_name:
+                raise ValueError(f"no such command: {command_name}")
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -120,7 +120,7 @@ class ExamineeWorker:
         return task
 
     async def _drop(self, number: int, phase: str) -> None:
-        if number in self._moves:  # between two servers, there is nothing to drop
+        if number in self._moves:  # wait for the migration: meanwhile there is no connection to drop
             await asyncio.wait({self._moves[number]})
         client = self._clients.pop(number)
         at = time.time()
@@ -138,8 +138,8 @@ class ExamineeWorker:
             self._moves[number] = self._begin(self._move(number, client))
 
     async def _move(self, number: int, client: ExamineeClient) -> None:
-        """Nobody receives from an idle examinee: now somebody does, until the client has found its new server."""
-        left = time.time()
+        """Receive frames, which idle examinees do not do, until the client is connected to its new server."""
+        left_at = time.time()
         try:
             while not isinstance(await client.receive(), Welcome):
                 pass
@@ -147,19 +147,19 @@ class ExamineeWorker:
             print(escape(f"{examinee_id(number)}: {gave_up}"), file=sys.stderr)
         else:
             assert client.welcome is not None
-            write_event("moved", number=number, left=left, welcomed=time.time(), socketId=client.welcome.socket_id)
+            write_event("moved", number=number, left=left_at, welcomed=time.time(), socketId=client.welcome.socket_id)
         finally:
             del self._moves[number]
 
     async def _connect(self, numbers: Sequence[int], connection_no: int, phase: str) -> None:
         self._refusals = 0
         rows = await asyncio.gather(*(self._one(number, connection_no) for number in numbers))
-        said = [row for row in rows if row is not None]
+        connected_rows = [row for row in rows if row is not None]
         failed = [number for number, row in zip(numbers, rows, strict=True) if row is None]
-        write_event("connected", rows=said, failed=failed, refusals=self._refusals, phase=phase)
+        write_event("connected", rows=connected_rows, failed=failed, refusals=self._refusals, phase=phase)
 
     async def _one(self, number: int, connection_no: int) -> tuple[int, float, float, str] | None:
-        """Number, start of the successful try, welcome, socketId; `None`: not let in."""
+        """Connect an examinee; return number, start time, welcome time and socketId, or `None` if it is refused."""
         name = examinee_id(number)
         client = ExamineeClient(
             self._urls[number % len(self._urls)],
@@ -171,11 +171,11 @@ class ExamineeWorker:
         )
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CONNECT_SECONDS
-        for turn in itertools.count(number):
+        for attempt in itertools.count(number):
             async with self._room:
                 started = time.time()
                 try:
-                    welcome = await client.connect(self._urls[turn % len(self._urls)])
+                    welcome = await client.connect(self._urls[attempt % len(self._urls)])
                 except ConnectRefused as refused:
                     self._refusals += 1
                     final = refused.code is not None and refused.code >= 4500
@@ -191,14 +191,14 @@ class ExamineeWorker:
 
 
 async def run_examinees(plan_id: str, urls: Sequence[str], first: int, count: int) -> None:
-    """Hold examinees' sockets until stdin ends."""
+    """Run an `ExamineeWorker` until stdin ends."""
     seats = ExamineeWorker(plan_id, urls, first, count)
     write_event("ready")
     await read_commands(seats.obey)
 
 
 class ProctorWorker:
-    """Notes every event of the plan with the time at which the client handed it out, and passes them on in lines."""
+    """A proctor that reports the plan's events with the times at which it received them."""
 
     def __init__(self, plan_id: str, url: str, name: str) -> None:
         token = issue_token(load_settings(), "proctor", plan_id, name)
@@ -208,7 +208,7 @@ class ProctorWorker:
         self._ready = False
 
     async def watch(self) -> None:
-        """Until the client is closed."""
+        """Connect and report events until the client is closed."""
         await self._client.connect()
         loop = asyncio.get_running_loop()
         try:
@@ -229,7 +229,7 @@ class ProctorWorker:
             self._ready = True
             write_event("ready")
         elif self._ready:
-            # Events were dropped in favour of this, or the proctor came back: what it says counts as told.
+            # The snapshot replaces dropped events, or the proctor reconnected: its rows count as events.
             self._flush()
             types = {
                 "CONNECTED": ExamineeConnected.type,
@@ -252,39 +252,45 @@ class ProctorWorker:
             write_event("seen", rows=rows[start : start + ROWS_A_LINE])
 
     def obey(self, command: dict[str, Any]) -> None:
-        """`view`: tell who is seen on which socket."""
+        """Run the command `view`: report the socket of each examinee in the proctor's view."""
         match command["do"]:
             case "view":
-                seen = self._client.view.examinees.values()
-                write_event("view", rows=[(one.examinee_id, one.socket_id if one.connected else None) for one in seen])
-            case other:
-                raise ValueError(f"no such command: {other}")
+                examinees = self._client.view.examinees.values()
+                write_event(
+                    "view",
+                    rows=[
+                        (examinee.examinee_id, examinee.socket_id if examinee.connected else None)
+                        for examinee in examinees
+                    ],
+                )
+            case command_name:
+                raise ValueError(f"no such command: {command_name}")
 
     async def leave(self) -> None:
         await self._client.close()
 
 
 async def run_proctor(plan_id: str, url: str, name: str) -> None:
-    """Be a proctor until stdin ends."""
+    """Run a `ProctorWorker` until stdin ends."""
     proctor = ProctorWorker(plan_id, url, name)
     watching = asyncio.create_task(proctor.watch())
     waiting = asyncio.create_task(read_commands(proctor.obey))
     await asyncio.wait({watching, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if watching.done():
-        await watching  # raises why it could not go on
+        await watching  # raises its error
     await proctor.leave()
     with contextlib.suppress(asyncio.CancelledError):
         await watching
 
 
-KINDS: dict[str, Callable[..., Awaitable[None]]] = {"seats": run_examinees, "proctor": run_proctor}
+KINDS: dict[str, Callable[..., Awaitable[None]]] = {"examinees": run_examinees, "proctor": run_proctor}
 
 
 def main() -> None:
-    """`KIND` and `CONFIG`, the JSON of the kind's arguments."""
+    """Run the worker named by the argument KIND, with the JSON object CONFIG as its arguments."""
     _, kind, config = sys.argv
     raise_file_limit()
-    # A full collection over thousands of connections takes a quarter of a second, in which this measures nothing.
+    # A full garbage collection over thousands of connections takes 0.25 s and would distort the measurement.
     gc.set_threshold(50_000, 20, 1000)
     uvloop.run(_run(KINDS[kind], json.loads(config)))
 

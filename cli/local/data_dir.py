@@ -1,4 +1,4 @@
-"""The data directory belongs to one `examwire up` at a time, also after a kill -9."""
+"""Lock the data directory for one `examwire up`, and end the children of one that was killed with SIGKILL."""
 
 from __future__ import annotations
 
@@ -20,13 +20,20 @@ ORPHAN_SECONDS = 10.0
 
 
 class DataDirLock:
-    """The data directory is this process's alone: a lock that the kernel lifts when the process ends.
+    """An exclusive lock on a data directory. The kernel releases it when the process ends.
 
-    The lock's file holds who we are and which children we have, for the `up` that comes after a kill -9.
+    The lock file holds the pids of this process and its children, so that the next `up` can end children that
+    survived a SIGKILL of their parent.
+
+    Example::
+
+        lock = DataDirLock(Path(".examwire"))
+        lock.record(children)
+        lock.release()
     """
 
     def __init__(self, directory: Path) -> None:
-        """Raises `RoleFailed` when another `up` has it."""
+        """Take the lock. Raises `RoleFailed` when another `up` has it."""
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / "up.lock"
         # The kernel's lock only: one that is a file by itself would outlive a process that was killed.
@@ -42,18 +49,18 @@ class DataDirLock:
 
     def _read(self) -> dict[str, Any]:
         try:
-            read = json.loads(self._path.read_text())
+            content = json.loads(self._path.read_text())
         except ValueError:
-            return {}  # empty, or its writer was killed while it wrote
-        return read if isinstance(read, dict) else {}
+            return {}  # empty, or the writer was killed while writing
+        return content if isinstance(content, dict) else {}
 
     def record(self, children: Sequence[Child]) -> None:
-        """Write down the processes that there are now."""
+        """Write the pids of the running children to the lock file."""
         alive = [identity for child in children if (identity := _identity(child.pid)) is not None]
         self._path.write_text(json.dumps({"pid": os.getpid(), "children": alive}))
 
     def _end_orphans(self) -> None:
-        """Children of an `up` that was killed are about to end; they must not share its data with ours."""
+        """End children of a killed `up`, so that they do not use the data together with ours."""
         orphans = []
         for pid, created in self._read().get("children", []):
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -63,20 +70,20 @@ class DataDirLock:
                     orphans.append(process)
         deadline = time.monotonic() + ORPHAN_SECONDS
         while orphans and time.monotonic() < deadline:
-            orphans = [one for one in orphans if _alive(one)]
+            orphans = [process for process in orphans if _alive(process)]
             time.sleep(0.02)
         for process in orphans:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 
     def release(self) -> None:
-        """The file stays: removing it would let two processes lock two files of one name."""
+        """Release the lock. The file stays: without it, two processes could lock two files of the same name."""
         self._path.write_text("")
         self._lock.release()
 
 
 def _identity(pid: int | None) -> tuple[int, float] | None:
-    """A pid alone may be somebody else's by now; with its creation time it is this process."""
+    """Return pid and creation time, which identify a process even after its pid is reused."""
     if pid is None:
         return None
     try:

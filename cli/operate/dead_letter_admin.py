@@ -1,4 +1,4 @@
-"""The desk of the dead letters: read them, send one on its way again, or throw it away."""
+"""Read, replay and discard dead letters: messages that could not be processed (stream DEADLETTER)."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ MAX_AGES = {stream.name: stream.max_age for stream in STREAMS}
 
 
 class NoSuchLetter(ExamwireError):
-    """There is no dead letter of that number: never, or not any more."""
+    """There is no dead letter with that number: it never existed, or it was removed."""
 
 
 class NotReplayed(ExamwireError):
-    """The letter stays where it is; the text says why it was not replayed."""
+    """The letter was not replayed and stays in DEADLETTER; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredLetter:
-    """A letter in its place: `number` is its sequence in DEADLETTER, `time` (RFC 3339) when it was written.
+    """A letter as it is stored: `number` is its sequence in DEADLETTER, `time` (RFC 3339) when it was written.
 
-    `stream` is the one whose letters it lies among. Who may write there, the broker knows; what else a letter says of
-    its source is its writer's word.
+    `stream` comes from the letter's subject, which the broker protects by permissions. What the letter itself says
+    about its source is only the claim of its writer.
     """
 
     number: int
@@ -71,7 +71,7 @@ class StoredLetter:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Where the payload of a letter is now. `already`: somebody had replayed it before, nothing was sent now."""
+    """The message that a replay has published. `already`: an earlier replay published it, this one sent nothing."""
 
     letter: int
     stream: str
@@ -82,10 +82,10 @@ class Replay:
 
 @dataclass(slots=True)
 class ReplayOutcome:
-    """What a replay has led to, as far as it can be seen.
+    """What the readers did with a replayed message.
 
-    `handled`: every reader of the subject is past it (`readers` of them). `returned`: the new letter, if it failed
-    again. `applied`: a line for each record that it changed, or did not.
+    `handled`: all `readers` of the subject have acknowledged it. `returned`: the new letter, if it failed again.
+    `applied`: one line for each record, saying whether the message changed it.
     """
 
     handled: bool = False
@@ -95,7 +95,14 @@ class ReplayOutcome:
 
 
 class DeadLetterAdmin:
-    """Everything here raises `BrokerUnavailable` when NATS is away, and may be repeated then."""
+    """Operations on dead letters. Each raises `BrokerUnavailable` without NATS and can then be repeated.
+
+    Example::
+
+        admin = DeadLetterAdmin(bus)
+        replay = await admin.replay(7)
+        outcome = await admin.wait_for_outcome(replay, store)
+    """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -103,150 +110,157 @@ class DeadLetterAdmin:
     async def letters(
         self, *, source: str | None = None, wanted: Callable[[StoredLetter], bool] = lambda _: True
     ) -> AsyncIterator[StoredLetter]:
-        """The letters, oldest first; `source`: of this stream only."""
+        """Yield the letters for which `wanted` is true, oldest first; with `source`, only those of this stream."""
         subject = subjects.deadletter(source) if source is not None else "deadletter.>"
-        async for stored in read_stream(self._bus, DEADLETTER.name, subject=subject):
-            filed = _filed(stored)
-            if wanted(filed):
-                yield filed
+        async for message in read_stream(self._bus, DEADLETTER.name, subject=subject):
+            stored_letter = _filed(message)
+            if wanted(stored_letter):
+                yield stored_letter
 
     async def letter(self, number: int) -> StoredLetter:
-        """One letter. Raises `NoSuchLetter`."""
-        stored = await self._bus.message_at(DEADLETTER.name, number) if number > 0 else None
-        if stored is None:
+        """Return one letter. Raises `NoSuchLetter`."""
+        message = await self._bus.message_at(DEADLETTER.name, number) if number > 0 else None
+        if message is None:
             raise NoSuchLetter(
-                f"there is no dead letter {number}: it was replayed or discarded, has expired, or never was"
+                f"there is no dead letter {number}: it was replayed, discarded, has expired, or never existed"
             )
-        return _filed(stored)
+        return _filed(message)
 
-    async def payload(self, filed: StoredLetter) -> bytes:
-        """The payload in full. Raises `ProtocolError` when no longer all of it is to be had."""
+    async def payload(self, stored_letter: StoredLetter) -> bytes:
+        """Return the full payload. Raises `ProtocolError` when only a part of it is still stored."""
         try:
-            return filed.letter.full_payload()
+            return stored_letter.letter.full_payload()
         except ProtocolError:
-            source = filed.letter.source
-            stored = await self._bus.message_at(source.stream, source.number)
-            return filed.letter.full_payload(stored.payload if stored is not None else None)
+            source = stored_letter.letter.source
+            message = await self._bus.message_at(source.stream, source.number)
+            return stored_letter.letter.full_payload(message.payload if message is not None else None)
 
     async def discard(self, number: int) -> bool:
-        """Take a letter out; False when it was not there (any more)."""
+        """Delete a letter; return False when it does not exist."""
         return await self._bus.delete_message(DEADLETTER.name, number)
 
     async def replay(self, number: int, payload: bytes | None = None, *, force: bool = False) -> Replay:
-        """Publish a letter's payload (or a mended one) on its source subject again, and take the letter out.
+        """Publish a letter's payload (or a corrected one) on its source subject again, and delete the letter.
 
-        One effect, whoever does it how often: see `protocol.broker.dead_letters`. Its source must be as the broker
-        has stored
-        it: a letter is the word of whoever wrote it. `force`: also when the examinee has moved on since. Raises
-        `NoSuchLetter`, `NotReplayed`, and `ProtocolError` about the payload, naming the field.
+        Repeated or concurrent replays have one effect (see `protocol.broker.dead_letters`). The source message must be
+        stored in the broker as the letter describes it, because a letter is only the claim of its writer. `force`:
+        replay even if newer facts about the examinee outdate it. Raises `NoSuchLetter`, `NotReplayed`, and
+        `ProtocolError` naming the field of the payload.
         """
-        filed = await self.letter(number)
-        source = filed.letter.source
+        stored_letter = await self.letter(number)
+        source = stored_letter.letter.source
         if source.stream not in REPLAYABLE:
             raise NotReplayed(
-                f"dead letter {number} came from {source.stream}, and what that holds was true once only: discard it"
+                f"dead letter {number} came from {source.stream}, whose messages cannot be replayed: discard it"
             )
         if not source.subject:
             raise NotReplayed(
-                f"dead letter {number}: its message was gone already, so nobody knows its subject: discard it"
+                f"dead letter {number} has no subject, because its message was already deleted: discard it"
             )
-        if source.stream != filed.stream:
+        if source.stream != stored_letter.stream:
             raise NotReplayed(
-                f"dead letter {number} says that it came from {source.stream}, but lies among the letters of "
-                f"{filed.stream}: whoever wrote it may not speak for {source.stream}; discard it"
+                f"dead letter {number} claims to come from {source.stream}, but was written for "
+                f"{stored_letter.stream}: its writer has no permission for {source.stream}; discard it"
             )
-        marker = subjects.replay_marker(source.stream, f"{number}-{round(parse_time(filed.time) * 1000)}")
-        done = await self._marked(filed, marker)
-        if done is None:
-            stored = await self._source_of(filed)
+        marker = subjects.replay_marker(source.stream, f"{number}-{round(parse_time(stored_letter.time) * 1000)}")
+        replay = await self._marked(stored_letter, marker)
+        if replay is None:
+            source_message = await self._source_of(stored_letter)
             if payload is not None:
                 decode_payload(source.stream, source.subject, payload)
-            elif not contains(stored.payload, payload := filed.letter.full_payload(stored.payload), source.index):
+            elif not contains(
+                source_message.payload,
+                payload := stored_letter.letter.full_payload(source_message.payload),
+                source.index,
+            ):
                 raise NotReplayed(
-                    f"dead letter {number} does not say what {source.stream} {source.number} holds: look at both "
-                    "(`examwire dead-letters show`, `nats stream get`); --payload sends what you want said"
+                    f"dead letter {number} differs from message {source.number} of {source.stream}: compare both "
+                    "(`examwire dead-letters show`, `nats stream get`); --payload sends a payload of your own"
                 )
-            await self._may_be_replayed(filed, payload, force)
-            done = await self._publish(filed, marker, payload)
+            await self._may_be_replayed(stored_letter, payload, force)
+            replay = await self._publish(stored_letter, marker, payload)
         await self.discard(number)
-        return done
+        return replay
 
-    async def _source_of(self, filed: StoredLetter) -> StoredMessage:
-        """The message that a letter is about, as the broker has stored it. Raises `NotReplayed`."""
-        source = filed.letter.source
-        stored = await self._bus.message_at(source.stream, source.number) if source.number > 0 else None
-        if stored is None:
+    async def _source_of(self, stored_letter: StoredLetter) -> StoredMessage:
+        """Return the message that a letter is about, as the broker has stored it. Raises `NotReplayed`."""
+        source = stored_letter.letter.source
+        message = await self._bus.message_at(source.stream, source.number) if source.number > 0 else None
+        if message is None:
             raise NotReplayed(
-                f"dead letter {filed.number}: {source.stream} does not hold message {source.number} any more, so "
-                "nobody can tell whether it was what the letter says; discard it"
+                f"dead letter {stored_letter.number}: {source.stream} no longer holds message {source.number}, so the "
+                "letter cannot be checked against it; discard it"
             )
-        if stored.subject != source.subject:
+        if message.subject != source.subject:
             raise NotReplayed(
-                f"dead letter {filed.number} says that message {source.number} of {source.stream} was sent to "
-                f"{source.subject}, but it was sent to {stored.subject}: discard it"
+                f"dead letter {stored_letter.number} claims that message {source.number} of {source.stream} has the "
+                f"subject {source.subject}, but it has {message.subject}: discard it"
             )
-        return stored
+        return message
 
-    async def _marked(self, filed: StoredLetter, marker: str) -> Replay | None:
-        source = filed.letter.source
-        found = await self._bus.last_message(source.stream, marker)
-        if found is None:
+    async def _marked(self, stored_letter: StoredLetter, marker: str) -> Replay | None:
+        source = stored_letter.letter.source
+        marker_message = await self._bus.last_message(source.stream, marker)
+        if marker_message is None:
             return None
-        # The batch lies in the stream as it was sent: the marker, then the message.
-        return Replay(filed.number, source.stream, source.subject, found.sequence + 1, already=True)
+        # The batch is stored as it was sent: the marker, then the message.
+        return Replay(stored_letter.number, source.stream, source.subject, marker_message.sequence + 1, already=True)
 
-    async def _may_be_replayed(self, filed: StoredLetter, payload: bytes, force: bool) -> None:
-        source = filed.letter.source
-        age, kept = self._bus.clock.now() - parse_time(filed.time), MAX_AGES[source.stream]
-        if age > kept:
+    async def _may_be_replayed(self, stored_letter: StoredLetter, payload: bytes, force: bool) -> None:
+        source = stored_letter.letter.source
+        age, max_age = self._bus.clock.now() - parse_time(stored_letter.time), MAX_AGES[source.stream]
+        if age > max_age:
             raise NotReplayed(
-                f"dead letter {filed.number} is older than what {source.stream} keeps ({kept / 3600:g} h): nobody can "
-                "know any more whether it was replayed before, and whom it was meant for has moved on; discard it"
+                f"dead letter {stored_letter.number} is older than the messages of {source.stream} "
+                f"({max_age / 3600:g} h), so an earlier replay could not be detected; discard it"
             )
         if source.stream != STATUS.name or force:
             return
         try:
             messages = decode_payload(source.stream, source.subject, payload)
         except ProtocolError:
-            return  # comes back as a new letter
+            return  # it fails again and returns as a new letter
         if not any(can_be_outdated(message) for message in messages):
             return
-        why = outdated_reason(messages, await self._later_facts(source, messages))
-        if why is not None:
+        reason = outdated_reason(messages, await self._later_facts(source, messages))
+        if reason is not None:
             raise NotReplayed(
-                f"dead letter {filed.number}: {why}, and it would be told after that as if it had just happened; "
-                "`examwire state rebuild` puts the log's facts into Redis in their places, --force replays all the same"
+                f"dead letter {stored_letter.number}: {reason}, and a replay would report it as new; `examwire state "
+                "rebuild` applies the log's facts to Redis in order, --force replays anyway"
             )
 
     async def _later_facts(self, source: Source, messages: list[Message]) -> list[ExamineeFact]:
         """What the log holds about these examinees after the letter's message, without what went to letters itself."""
-        about = {message.examinee_id for message in messages if isinstance(message, ExamineeFact)}
-        dead = {(one.letter.source.number, one.letter.source.index) async for one in self.letters(source=source.stream)}
+        examinee_ids = {message.examinee_id for message in messages if isinstance(message, ExamineeFact)}
+        dead_messages = {
+            (stored_letter.letter.source.number, stored_letter.letter.source.index)
+            async for stored_letter in self.letters(source=source.stream)
+        }
         later: list[ExamineeFact] = []
         plan_id = next(message.plan_id for message in messages if isinstance(message, ExamineeFact))
-        async for stored in read_plan(self._bus, plan_id, max(1, source.number + 1)):
-            if not any(may_mention(stored.payload, examinee_id) for examinee_id in about):
+        async for message in read_plan(self._bus, plan_id, max(1, source.number + 1)):
+            if not any(may_mention(message.payload, examinee_id) for examinee_id in examinee_ids):
                 continue
-            for entry in read_entries(stored.subject, stored.sequence, stored.time, stored.payload):
-                index = entry.version - version_of(stored.sequence)
-                if not {(stored.sequence, index), (stored.sequence, None)} & dead:
+            for entry in read_entries(message.subject, message.sequence, message.time, message.payload):
+                index = entry.version - version_of(message.sequence)
+                if not {(message.sequence, index), (message.sequence, None)} & dead_messages:
                     later.append(entry.fact)
         return later
 
-    async def _publish(self, filed: StoredLetter, marker: str, payload: bytes) -> Replay:
-        source = filed.letter.source
+    async def _publish(self, stored_letter: StoredLetter, marker: str, payload: bytes) -> Replay:
+        source = stored_letter.letter.source
         batch = [
             Outgoing(
                 marker,
-                pydantic_core.to_json({"letter": filed.number, "time": format_time(self._bus.clock.now())}),
+                pydantic_core.to_json({"letter": stored_letter.number, "time": format_time(self._bus.clock.now())}),
                 headers={"Nats-Expected-Last-Subject-Sequence": "0"},
             ),
             Outgoing(
                 source.subject,
                 payload,
                 headers={
-                    REPLAY_OF: f"{DEADLETTER.name}:{filed.number}",
-                    REPLAYS: str(filed.letter.replays + 1),
+                    REPLAY_OF: f"{DEADLETTER.name}:{stored_letter.number}",
+                    REPLAYS: str(stored_letter.letter.replays + 1),
                 },
             ),
         ]
@@ -254,82 +268,88 @@ class DeadLetterAdmin:
             try:
                 ack = await self._bus.publish_atomic(batch)
             except (WrongLastSequence, BrokerUnavailable):
-                # Somebody was quicker, or our own ack was lost.
-                if (done := await self._marked(filed, marker)) is not None:
-                    return done
+                # Another replay came first, or the ack of this one was lost.
+                if (replay := await self._marked(stored_letter, marker)) is not None:
+                    return replay
                 if attempt == PUBLISH_ATTEMPTS:
                     raise
             else:
-                return Replay(filed.number, source.stream, source.subject, ack.sequence)
+                return Replay(stored_letter.number, source.stream, source.subject, ack.sequence)
         raise AssertionError("unreachable")
 
-    # -- what became of it ---------------------------------------------------------------------------
+    # -- the outcome of a replay ---------------------------------------------------------------------
 
-    async def became(self, replayed: Replay, store: StateStore) -> ReplayOutcome:
-        """Watch for a while what a replay leads to."""
-        found = ReplayOutcome()
+    async def wait_for_outcome(self, replay: Replay, store: StateStore) -> ReplayOutcome:
+        """Wait until the readers have handled a replayed message, for `OUTCOME_SECONDS` at most."""
+        outcome = ReplayOutcome()
         deadline = time.monotonic() + OUTCOME_SECONDS
-        while not found.handled and time.monotonic() < deadline:
-            found.handled, found.readers = await self._handled(replayed)
-            if not found.handled:
+        while not outcome.handled and time.monotonic() < deadline:
+            outcome.handled, outcome.readers = await self._handled(replay)
+            if not outcome.handled:
                 await asyncio.sleep(POLL_SECONDS)
-        found.returned = await self._returned(replayed)
-        if found.returned is None and replayed.stream == STATUS.name and found.handled:
-            stored = await self._bus.message_at(replayed.stream, replayed.sequence)
-            found.applied = await _applied(store, replayed, stored.payload) if stored is not None else []
-        return found
+        outcome.returned = await self._returned(replay)
+        if outcome.returned is None and replay.stream == STATUS.name and outcome.handled:
+            message = await self._bus.message_at(replay.stream, replay.sequence)
+            outcome.applied = await _applied(store, replay, message.payload) if message is not None else []
+        return outcome
 
-    async def _handled(self, replayed: Replay) -> tuple[bool, int]:
+    async def _handled(self, replay: Replay) -> tuple[bool, int]:
         managers = {spec.name for spec in STATE_MANAGERS}
         readers = [
-            one
-            for one in await self._bus.consumer_states(replayed.stream)
-            if (one.name in managers or one.pulls_waiting)
-            and any(subjects.matches(pattern, replayed.subject) for pattern in one.filters)
-            and (replayed.stream != STATUS.name or one.name in managers)
+            consumer
+            for consumer in await self._bus.consumer_states(replay.stream)
+            if (consumer.name in managers or consumer.pulls_waiting)
+            and any(subjects.matches(pattern, replay.subject) for pattern in consumer.filters)
+            and (replay.stream != STATUS.name or consumer.name in managers)
         ]
-        past = [
-            one.ack_floor >= replayed.sequence or (one.delivered >= replayed.sequence and not one.unacknowledged)
-            for one in readers
+        passed = [
+            consumer.ack_floor >= replay.sequence
+            or (consumer.delivered >= replay.sequence and not consumer.unacknowledged)
+            for consumer in readers
         ]
-        return bool(past) and all(past), len(readers)
+        return bool(passed) and all(passed), len(readers)
 
-    async def _returned(self, replayed: Replay) -> StoredLetter | None:
-        subject = subjects.deadletter(replayed.stream)
-        async for stored in read_stream(self._bus, DEADLETTER.name, subject=subject, first=replayed.letter + 1):
-            filed = _filed(stored)
-            if filed.letter.replay_of == replayed.letter and filed.letter.source.number == replayed.sequence:
-                return filed
+    async def _returned(self, replay: Replay) -> StoredLetter | None:
+        subject = subjects.deadletter(replay.stream)
+        async for message in read_stream(self._bus, DEADLETTER.name, subject=subject, first=replay.letter + 1):
+            stored_letter = _filed(message)
+            if (
+                stored_letter.letter.replay_of == replay.letter
+                and stored_letter.letter.source.number == replay.sequence
+            ):
+                return stored_letter
         return None
 
 
-def _filed(stored: StoredMessage) -> StoredLetter:
+def _filed(message: StoredMessage) -> StoredLetter:
     try:
-        letter = Letter.decode(stored.payload)
+        letter = Letter.decode(message.payload)
     except ProtocolError as error:
         letter = Letter(
-            source=Source(stream=stored.subject.partition(".")[2], subject="", number=0),
+            source=Source(stream=message.subject.partition(".")[2], subject="", number=0),
             reason=error.detail,
-            payload=stored.payload.decode(errors="replace"),
-            size=len(stored.payload),
+            payload=message.payload.decode(errors="replace"),
+            size=len(message.payload),
         )
-    return StoredLetter(stored.sequence, format_time(stored.time), stored.subject.partition(".")[2], letter)
+    return StoredLetter(message.sequence, format_time(message.time), message.subject.partition(".")[2], letter)
 
 
-async def _applied(store: StateStore, replayed: Replay, payload: bytes) -> list[str]:
-    """What the records say now; a line a message."""
+async def _applied(store: StateStore, replay: Replay, payload: bytes) -> list[str]:
+    """Return one line for each message: whether the record now has its version."""
     lines = []
-    messages = decode_payload(replayed.stream, replayed.subject, payload)
-    wanted = [record_of(message)[0] for message in messages]
+    messages = decode_payload(replay.stream, replay.subject, payload)
+    record_keys = [record_of(message)[0] for message in messages]
     try:
-        versions = await store.fields(wanted, ("version",))
+        versions = await store.fields(record_keys, ("version",))
     except StateUnavailable as error:
-        return [f"handled; what it changed is not to be seen: {error}"]
-    for index, (key, (known,)) in enumerate(zip(wanted, versions, strict=True)):
-        version = version_of(replayed.sequence, index)
-        if known is not None and int(known) >= version:
-            later = "" if int(known) == version else f" (or a newer one: the record is at {known})"
+        return [f"handled; the changed records cannot be read: {error}"]
+    for index, (key, (record_version,)) in enumerate(zip(record_keys, versions, strict=True)):
+        version = version_of(replay.sequence, index)
+        if record_version is not None and int(record_version) >= version:
+            later = "" if int(record_version) == version else f" (or a newer one: the record is at {record_version})"
             lines.append(f"{key}: applied: version {version}{later}")
         else:
-            lines.append(f"{key}: version {version} had no effect by the rules; the record is at {known or 'none'}")
+            lines.append(
+                f"{key}: version {version} had no effect by the rules; the record is at {record_version or 'none'}"
+            )
     return lines

@@ -1,4 +1,4 @@
-"""`examwire dead-letters`: what could not be processed, why, and what to do with it."""
+"""`examwire dead-letters`: list, show, replay and discard messages that could not be processed."""
 
 from __future__ import annotations
 
@@ -37,18 +37,22 @@ REASON_SHOWN = 160
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
-SourceOption = Annotated[str | None, typer.Option("--source", help="Only of this stream.", metavar="STREAM")]
-ReasonOption = Annotated[str | None, typer.Option("--reason", help="Only with this text in the reason.")]
-NumbersArgument = Annotated[
-    list[int] | None, typer.Argument(metavar="NUMBER...", help="The letters' numbers.", show_default=False)
+SourceOption = Annotated[
+    str | None, typer.Option("--source", help="Only letters whose message came from this stream.", metavar="STREAM")
 ]
-AllOption = Annotated[bool, typer.Option("--all", help="All that --source and --reason leave.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+ReasonOption = Annotated[
+    str | None, typer.Option("--reason", help="Only letters whose reason contains this text.", metavar="TEXT")
+]
+NumbersArgument = Annotated[
+    list[int] | None, typer.Argument(metavar="NUMBER...", help="The numbers of the letters.", show_default=False)
+]
+AllOption = Annotated[bool, typer.Option("--all", help="All letters that match --source and --reason.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 @app.callback()
 def dead_letters() -> None:
-    """Messages that could not be processed: what, why, where from, how often; replay them or throw them away."""
+    """Messages that could not be processed. List them, show the reason, replay or discard them."""
 
 
 @app.command("ls")
@@ -57,54 +61,59 @@ def list_letters(
     settings: Settings,
     source: SourceOption = None,
     reason: ReasonOption = None,
-    by_reason: Annotated[bool, typer.Option("--by-reason", help="How often each reason, first and last.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="So many at most.")] = 50,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="Leave out the newest so many.")] = 0,
+    by_reason: Annotated[bool, typer.Option("--by-reason", help="Count the letters of each reason.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most this many.")] = 50,
+    offset: Annotated[int, typer.Option("--offset", min=0, help="Skip this many of the newest.")] = 0,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List the dead letters, the newest first."""
+    """List the dead letters, newest first."""
 
-    async def work(desk: DeadLetterAdmin) -> None:
-        found = [one async for one in desk.letters(source=source, wanted=_with_reason(reason))]
+    async def work(admin: DeadLetterAdmin) -> None:
+        letters = [letter async for letter in admin.letters(source=source, wanted=_with_reason(reason))]
         if by_reason:
-            groups = _by_reason(found)
-            show(groups, lambda: _draw_reasons(groups, len(found)), output)
+            groups = _by_reason(letters)
+            show(groups, lambda: _draw_reasons(groups, len(letters)), output)
             return
-        page = found[::-1][offset : offset + limit]
-        show([summary_of(one) for one in page], lambda: _draw_letters(page, offset, len(found)), output)
+        page = letters[::-1][offset : offset + limit]
+        show([summary_of(letter) for letter in page], lambda: _draw_letters(page, offset, len(letters)), output)
 
-    _at_the_desk(settings, work)
+    _run_with_admin(settings, work)
 
 
 @app.command("show")
 @takes_settings("nats_url", "data_dir", running=True)
 def show_letter(
     settings: Settings,
-    number: Annotated[int, typer.Argument(metavar="NUMBER", help="The letter's number.", show_default=False)],
+    number: Annotated[int, typer.Argument(metavar="NUMBER", help="The number of the letter.", show_default=False)],
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show all of a dead letter, its payload in full where it can still be had. Exit code 3: there is none."""
+    """Show a dead letter with its reason, source and payload.
 
-    async def work(desk: DeadLetterAdmin) -> None:
-        filed = await desk.letter(number)
-        cut: str | None = None
+    Example: examwire dead-letters show 7
+
+    Exit code 3: there is no letter with this number.
+    """
+
+    async def work(admin: DeadLetterAdmin) -> None:
+        stored_letter = await admin.letter(number)
+        missing_text: str | None = None
         try:
-            payload = (await desk.payload(filed)).decode(errors="backslashreplace")
+            payload = (await admin.payload(stored_letter)).decode(errors="backslashreplace")
         except ProtocolError as error:
-            payload, cut = filed.letter.payload, error.detail
+            payload, missing_text = stored_letter.letter.payload, error.detail
         parsed = _parsed(payload)
         if output is Format.JSON:
-            print_json({**summary_of(filed), "payload": payload, "message": parsed, "cut": cut})
+            print_json({**summary_of(stored_letter), "payload": payload, "message": parsed, "cut": missing_text})
             return
-        lines = [(name, value) for name, value in _lines(filed) if value not in (None, "")]
-        target = console()
-        target.print(table(["", f"dead letter {filed.number}"], lines))
-        if cut is not None:
-            target.print(text(f"only the beginning of the payload: {cut}"))
-        shown = json.dumps(parsed, ensure_ascii=False, indent=2) if parsed is not None else payload
-        target.print(text(shown, lines=parsed is not None))
+        rows = [(name, value) for name, value in _lines(stored_letter) if value not in (None, "")]
+        terminal = console()
+        terminal.print(table(["", f"dead letter {stored_letter.number}"], rows))
+        if missing_text is not None:
+            terminal.print(text(f"only the beginning of the payload: {missing_text}"))
+        payload_text = json.dumps(parsed, ensure_ascii=False, indent=2) if parsed is not None else payload
+        terminal.print(text(payload_text, lines=parsed is not None))
 
-    _at_the_desk(settings, work)
+    _run_with_admin(settings, work)
 
 
 @app.command("replay")
@@ -112,39 +121,41 @@ def show_letter(
 def replay_letters(
     settings: Settings,
     numbers: NumbersArgument = None,
-    mended: Annotated[
+    payload_file: Annotated[
         Path | None,
-        typer.Option("--payload", "--edit", metavar="FILE", help="Send this payload instead; - reads stdin."),
+        typer.Option("--payload", "--edit", metavar="FILE", help="Send this payload instead. - reads stdin."),
     ] = None,
-    every: AllOption = False,
+    all_letters: AllOption = False,
     source: SourceOption = None,
     reason: ReasonOption = None,
-    force: Annotated[bool, typer.Option("--force", help="Also when the examinee has moved on since.")] = False,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait and say what became of it.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replay even if newer facts outdate it.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the outcome and print it.")] = True,
     yes: YesOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Send letters on their way again and take them out. One effect, however often and by whomever it is tried.
+    """Publish dead letters again and remove them. Repeating a replay has no second effect.
 
-    A letter that fails again comes back as a new one. Exit code 1: refused or came back, 3: there is none, 5: sent,
-    but nobody has handled it yet.
+    Examples: examwire dead-letters replay 7; examwire dead-letters replay --all --reason timeout
+
+    A letter that fails again returns under a new number. Exit code 1: refused or returned, 3: no such letter, 5: sent
+    but not handled yet.
     """
-    if mended is not None and (every or len(numbers or []) != 1):
-        raise ConfigurationError("--payload is for one letter: give its number")
-    payload = _read(mended) if mended is not None else None
+    if payload_file is not None and (all_letters or len(numbers or []) != 1):
+        raise ConfigurationError("--payload works for one letter: give one NUMBER")
+    payload = _read(payload_file) if payload_file is not None else None
 
-    async def work(desk: DeadLetterAdmin) -> None:
-        chosen = await _chosen(desk, numbers, every, source, reason)
-        if every and not yes:
-            typer.confirm(f"Replay {len(chosen)} dead letters?", abort=True, err=True)
+    async def work(admin: DeadLetterAdmin) -> None:
+        numbers_to_replay = await _chosen(admin, numbers, all_letters, source, reason)
+        if all_letters and not yes:
+            typer.confirm(f"Replay {len(numbers_to_replay)} dead letters?", abort=True, err=True)
         store = StateStore(settings.redis_url, settings.redis)
         try:
-            results = [await _replay(desk, store, one, payload, force, wait) for one in chosen]
+            results = [await _replay(admin, store, number, payload, force, wait) for number in numbers_to_replay]
         finally:
             await store.close()
         _finish(results, output)
 
-    _at_the_desk(settings, work)
+    _run_with_admin(settings, work)
 
 
 @app.command("discard")
@@ -152,33 +163,38 @@ def replay_letters(
 def discard_letters(
     settings: Settings,
     numbers: NumbersArgument = None,
-    every: AllOption = False,
+    all_letters: AllOption = False,
     source: SourceOption = None,
     reason: ReasonOption = None,
     yes: YesOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Throw letters away. Exit code 3: one of them was not there."""
+    """Delete dead letters for good.
 
-    async def work(desk: DeadLetterAdmin) -> None:
-        chosen = await _chosen(desk, numbers, every, source, reason)
-        if chosen and not yes:
-            typer.confirm(f"Throw {_some(chosen)} away for good?", abort=True, err=True)
-        _finish([await _discard(desk, one) for one in chosen], output)
+    Examples: examwire dead-letters discard 7 8; examwire dead-letters discard --all --source STATUS
 
-    _at_the_desk(settings, work)
+    Exit code 3: one of the letters does not exist.
+    """
+
+    async def work(admin: DeadLetterAdmin) -> None:
+        numbers_to_discard = await _chosen(admin, numbers, all_letters, source, reason)
+        if numbers_to_discard and not yes:
+            typer.confirm(f"Delete {_letter_count(numbers_to_discard)} for good?", abort=True, err=True)
+        _finish([await _discard(admin, number) for number in numbers_to_discard], output)
+
+    _run_with_admin(settings, work)
 
 
-async def _discard(desk: DeadLetterAdmin, number: int) -> dict[str, Any]:
+async def _discard(admin: DeadLetterAdmin, number: int) -> dict[str, Any]:
     try:
-        letter = (await desk.letter(number)).letter
+        letter = (await admin.letter(number)).letter
     except NoSuchLetter as error:
         return {"letter": number, "outcome": "not found", "text": str(error)}
-    if not await desk.discard(number):
-        return {"letter": number, "outcome": "not found", "text": "somebody else has taken it out"}
+    if not await admin.discard(number):
+        return {"letter": number, "outcome": "not found", "text": "another operator has removed it"}
     text = "discarded"
     if letter.is_in_log:
-        text += "; what it says stays in the log: `examwire state rebuild` applies it, if that was not done yet"
+        text += "; its fact stays in the log: `examwire state rebuild` applies it, unless it is applied already"
     return {"letter": number, "outcome": "discarded", "text": text}
 
 
@@ -186,10 +202,10 @@ async def _discard(desk: DeadLetterAdmin, number: int) -> dict[str, Any]:
 
 
 async def _replay(
-    desk: DeadLetterAdmin, store: StateStore, number: int, payload: bytes | None, force: bool, wait: bool
+    admin: DeadLetterAdmin, store: StateStore, number: int, payload: bytes | None, force: bool, wait: bool
 ) -> dict[str, Any]:
     try:
-        replayed = await desk.replay(number, payload, force=force)
+        replay = await admin.replay(number, payload, force=force)
     except NoSuchLetter as error:
         return {"letter": number, "outcome": "not found", "text": str(error)}
     except NotReplayed as error:
@@ -198,44 +214,45 @@ async def _replay(
         return {"letter": number, "outcome": "refused", "field": error.field, "text": f"not replayed: {error}"}
     result: dict[str, Any] = {
         "letter": number,
-        "stream": replayed.stream,
-        "subject": replayed.subject,
-        "number": replayed.sequence,
-        "version": version_of(replayed.sequence) if replayed.stream == "STATUS" else None,
+        "stream": replay.stream,
+        "subject": replay.subject,
+        "number": replay.sequence,
+        "version": version_of(replay.sequence) if replay.stream == "STATUS" else None,
     }
     if not wait:
-        return {**result, "outcome": "already" if replayed.already else "sent", "text": _sent(replayed)}
-    became = await desk.became(replayed, store)
-    outcome, text = _outcome(replayed, became)
-    return {**result, "outcome": outcome, "returned": became.returned and became.returned.number, "text": text}
+        return {**result, "outcome": "already" if replay.already else "sent", "text": _describe_replay(replay)}
+    outcome = await admin.wait_for_outcome(replay, store)
+    status, text = _describe_outcome(replay, outcome)
+    return {**result, "outcome": status, "returned": outcome.returned and outcome.returned.number, "text": text}
 
 
-def _sent(replayed: Replay) -> str:
-    place = f"{replayed.stream} {replayed.sequence} on {replayed.subject}"
-    return f"had been replayed before, as {place}; taken out" if replayed.already else f"sent as {place}"
+def _describe_replay(replay: Replay) -> str:
+    message = f"{replay.stream} {replay.sequence} on {replay.subject}"
+    return f"was replayed before as {message}; removed" if replay.already else f"sent as {message}"
 
 
-def _outcome(replayed: Replay, became: ReplayOutcome) -> tuple[str, str]:
-    sent = _sent(replayed)
-    if became.returned is not None:
-        again = became.returned
-        return "returned", f"{sent}: failed again, now dead letter {again.number}: {again.letter.reason}"
-    if not became.handled:
-        if replayed.stream == "SOCKET" and not became.readers:
-            return "sent", f"{sent}; no socket server listens there now"
-        return "pending", f"{sent}; not handled yet: does a state manager run? (examwire actors ls)"
-    handled = "; ".join(became.applied) or f"handled by {became.readers} reader{'s' * (became.readers != 1)}"
-    return "already" if replayed.already else "handled", f"{sent}; {handled}"
+def _describe_outcome(replay: Replay, outcome: ReplayOutcome) -> tuple[str, str]:
+    """The outcome for programs, and its text."""
+    sent_text = _describe_replay(replay)
+    if outcome.returned is not None:
+        returned = outcome.returned
+        return "returned", f"{sent_text}: failed again, now dead letter {returned.number}: {returned.letter.reason}"
+    if not outcome.handled:
+        if replay.stream == "SOCKET" and not outcome.readers:
+            return "sent", f"{sent_text}; no socket server receives this subject now"
+        return "pending", f"{sent_text}; not handled yet: check that a state manager runs (examwire actors ls)"
+    handled_text = "; ".join(outcome.applied) or f"handled by {outcome.readers} reader{'s' * (outcome.readers != 1)}"
+    return "already" if replay.already else "handled", f"{sent_text}; {handled_text}"
 
 
 def _finish(results: list[dict[str, Any]], output: Format) -> None:
     if output is Format.JSON:
         print_json(results)
-    for one in results:
-        bad = one["outcome"] in ("not found", "refused", "returned", "pending")
-        if output is not Format.JSON or bad:
-            say(f"{one['letter']}: {one['text']}", err=bad)
-    outcomes = {one["outcome"] for one in results}
+    for result in results:
+        failed = result["outcome"] in ("not found", "refused", "returned", "pending")
+        if output is not Format.JSON or failed:
+            say(f"{result['letter']}: {result['text']}", err=failed)
+    outcomes = {result["outcome"] for result in results}
     for outcome, code in (
         ("refused", ExitCode.FAILED),
         ("returned", ExitCode.FAILED),
@@ -250,22 +267,22 @@ def _finish(results: list[dict[str, Any]], output: Format) -> None:
 
 
 async def _chosen(
-    desk: DeadLetterAdmin, numbers: list[int] | None, every: bool, source: str | None, reason: str | None
+    admin: DeadLetterAdmin, numbers: list[int] | None, all_letters: bool, source: str | None, reason: str | None
 ) -> list[int]:
-    if every == bool(numbers):
-        raise ConfigurationError("give the numbers of letters, or --all (with --source, --reason)")
-    if not every and (source or reason):
-        raise ConfigurationError("--source and --reason go with --all")
+    if all_letters == bool(numbers):
+        raise ConfigurationError("give one or more NUMBERs, or --all (with --source and --reason to limit it)")
+    if not all_letters and (source or reason):
+        raise ConfigurationError("--source and --reason need --all")
     if numbers:
         return list(dict.fromkeys(numbers))
-    return [one.number async for one in desk.letters(source=source, wanted=_with_reason(reason))]
+    return [letter.number async for letter in admin.letters(source=source, wanted=_with_reason(reason))]
 
 
 def _with_reason(text: str | None) -> Callable[[StoredLetter], bool]:
-    return lambda filed: text is None or text.lower() in filed.letter.reason.lower()
+    return lambda stored_letter: text is None or text.lower() in stored_letter.letter.reason.lower()
 
 
-def _some(numbers: list[int]) -> str:
+def _letter_count(numbers: list[int]) -> str:
     return f"dead letter {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} dead letters"
 
 
@@ -279,41 +296,41 @@ def _read(path: Path) -> bytes:
 # -- showing ----------------------------------------------------------------------------------------------
 
 
-def summary_of(filed: StoredLetter) -> dict[str, Any]:
-    """A letter without its payload, JSON-ready."""
-    letter = filed.letter.model_dump(mode="json", by_alias=True, exclude={"payload", "digest"})
-    return {"number": filed.number, "time": filed.time, **letter}
+def summary_of(stored_letter: StoredLetter) -> dict[str, Any]:
+    """Return a letter without its payload, ready for JSON."""
+    letter = stored_letter.letter.model_dump(mode="json", by_alias=True, exclude={"payload", "digest"})
+    return {"number": stored_letter.number, "time": stored_letter.time, **letter}
 
 
-def _by_reason(found: list[StoredLetter]) -> list[dict[str, Any]]:
+def _by_reason(letters: list[StoredLetter]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str], dict[str, Any]] = {}
-    for one in found:
-        name = group_reason(one.letter.reason)
+    for letter in letters:
+        name = group_reason(letter.letter.reason)
         group = groups.setdefault(
-            (one.letter.source.stream, name),
+            (letter.letter.source.stream, name),
             {
                 "reason": name,
-                "source": one.letter.source.stream,
+                "source": letter.letter.source.stream,
                 "count": 0,
-                "first": one.time,
-                "firstNumber": one.number,
+                "first": letter.time,
+                "firstNumber": letter.number,
             },
         )
-        group |= {"count": group["count"] + 1, "last": one.time, "lastNumber": one.number}
+        group |= {"count": group["count"] + 1, "last": letter.time, "lastNumber": letter.number}
     return sorted(groups.values(), key=lambda group: -int(group["count"]))
 
 
 def _draw_reasons(groups: list[dict[str, Any]], total: int) -> RenderableType:
     rows = [
         (
-            one["count"],
-            one["source"],
-            one["reason"],
-            local_time(one["first"]),
-            local_time(one["last"]),
-            one["lastNumber"],
+            group["count"],
+            group["source"],
+            group["reason"],
+            local_time(group["first"]),
+            local_time(group["last"]),
+            group["lastNumber"],
         )
-        for one in groups
+        for group in groups
     ]
     title = f"{total} dead letters, {len(groups)} reasons; times in {zone_name()}"
     return table(["count", "source", "reason", "first", "last", "newest"], rows, title=title)
@@ -322,28 +339,28 @@ def _draw_reasons(groups: list[dict[str, Any]], total: int) -> RenderableType:
 def _draw_letters(page: list[StoredLetter], offset: int, total: int) -> RenderableType:
     rows = [
         (
-            one.number,
-            local_time(one.time),
-            f"{one.letter.source.stream} {one.letter.source.number}",
-            one.letter.source.subject,
-            _shortened(one.letter.reason),
-            one.letter.replays or None,
-            one.letter.size,
+            letter.number,
+            local_time(letter.time),
+            f"{letter.letter.source.stream} {letter.letter.source.number}",
+            letter.letter.source.subject,
+            _shortened(letter.letter.reason),
+            letter.letter.replays or None,
+            letter.letter.size,
         )
-        for one in page
+        for letter in page
     ]
-    shown = f"{offset + 1} to {offset + len(page)} of {total}" if page else f"none of {total}"
-    title = f"dead letters, newest first: {shown}; times in {zone_name()}"
+    range_text = f"{offset + 1} to {offset + len(page)} of {total}" if page else f"none of {total}"
+    title = f"dead letters, newest first: {range_text}; times in {zone_name()}"
     return table(["number", "when", "source", "subject", "reason", "replays", "bytes"], rows, title=title)
 
 
-def _lines(filed: StoredLetter) -> list[tuple[str, object]]:
-    letter, source = filed.letter, filed.letter.source
+def _lines(stored_letter: StoredLetter) -> list[tuple[str, object]]:
+    letter, source = stored_letter.letter, stored_letter.letter.source
     replays = None
     if letter.replays:
-        replays = f"{letter.replays} times before; the last time it was dead letter {letter.replay_of}"
+        replays = f"{letter.replays} times before, last as dead letter {letter.replay_of}"
     return [
-        ("when", f"{local_time(filed.time)} {zone_name()}"),
+        ("when", f"{local_time(stored_letter.time)} {zone_name()}"),
         ("reason", letter.reason),
         ("source", f"{source.stream} {source.number}" + (f", message {source.index + 1}" if source.index else "")),
         ("subject", source.subject),
@@ -356,7 +373,7 @@ def _lines(filed: StoredLetter) -> list[tuple[str, object]]:
 
 def _parsed(payload: str) -> Any:
     try:
-        return pydantic_core.from_json(payload)  # json.loads has no end of an array that is deep enough
+        return pydantic_core.from_json(payload)  # json.loads recurses without limit in nested arrays
     except ValueError:
         return None
 
@@ -365,7 +382,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= REASON_SHOWN else text[: REASON_SHOWN - 1] + "…"
 
 
-def _at_the_desk(settings: Settings, work: Callable[[DeadLetterAdmin], Awaitable[None]]) -> None:
+def _run_with_admin(settings: Settings, work: Callable[[DeadLetterAdmin], Awaitable[None]]) -> None:
     async def main() -> None:
         async with connected(settings, "dead-letters") as bus:
             try:

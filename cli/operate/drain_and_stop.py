@@ -1,4 +1,4 @@
-"""`examwire actors drain` and `stop`: asking an actor to end, and waiting until it has."""
+"""`examwire actors drain` and `stop`: ask an actor to end, and wait until it has ended."""
 
 from __future__ import annotations
 
@@ -23,33 +23,34 @@ from protocol.errors import BrokerUnavailable, ConfigurationError, ExamwireError
 from protocol.messages.operator_requests import Drain, Stop
 
 LOOK_SECONDS = 0.5
-ENDING_SECONDS = 60.0  # beyond the pace of a drain: the last clients, the outbox, the end of the process
+ENDING_SECONDS = 60.0  # after the drain itself: the last clients, the outbox, the end of the process
 RECORD_SECONDS = 5.0
 
 AddressArgument = Annotated[
-    str, typer.Argument(metavar="ADDRESS", help="An address that `actors ls` shows, or a serverId.", show_default=False)
+    str, typer.Argument(metavar="ADDRESS", help="An address from `actors ls`, or a serverId.", show_default=False)
 ]
 WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended.")]
 
 
 class StopFailed(ExamwireError):
-    """What was asked to end is still there, or has ended otherwise than in good order."""
+    """The actor still runs, or it ended without a clean shutdown."""
 
 
 @takes_settings("nats_url", "data_dir", running=True)
 def drain(
     settings: Settings,
     address: AddressArgument,
-    over: Annotated[str, typer.Option("--over", metavar="DURATION", help="Send the clients away evenly in.")] = "30s",
-    force: Annotated[bool, typer.Option("--force", help="Also when no other server is READY.")] = False,
+    over: Annotated[str, typer.Option("--over", metavar="DURATION", help="Spread the drain over this time.")] = "30s",
+    force: Annotated[bool, typer.Option("--force", help="Drain even if no other server is READY.")] = False,
     wait: WaitOption = True,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Move the clients of a socket server to the others, at a pace, then end its process.
+    """Move the clients of a socket server to the other servers, then end its process.
 
-    The clients are told where to go, and proctors see them as migrating, not as disconnected. Exit code 1 when it is
-    refused (no other server is READY), or when the server did not end in good order; 3 when there is no such server.
-    Ctrl-C ends the waiting, not the drain.
+    Example: examwire actors drain SOCK001 --over 60s
+
+    Proctors see the clients as migrating, not as disconnected. Ctrl-C stops the waiting, not the drain. Exit code 1:
+    refused (no other server is READY), or the server did not end cleanly, 3: no such server.
     """
     seconds = 0.0 if over.strip() in ("0", "0s") else parse_duration(over)
     if seconds > 3600:
@@ -59,18 +60,20 @@ def drain(
         async with connected(settings, "actors drain") as bus:
             entry = await entry_at(bus, address)
             if kind_of(entry) != "socket-server":
-                raise ConfigurationError(f"{address_of(entry)} is a {kind_of(entry)}: only socket servers are drained")
-            before = await inspection_of(bus, entry)
-            done = await ask(bus, address_of(entry), Drain(over_seconds=seconds, force=force))
-            say(done.text, err=True)
-            clients = done.details.get("clients", _clients(before))
+                raise ConfigurationError(
+                    f"{address_of(entry)} is a {kind_of(entry)}: only socket servers can be drained"
+                )
+            inspection_before = await inspection_of(bus, entry)
+            answer = await ask(bus, address_of(entry), Drain(over_seconds=seconds, force=force))
+            say(answer.text, err=True)
+            clients = answer.details.get("clients", _clients(inspection_before))
             result: Row = {"address": address_of(entry), "overSeconds": seconds, "clients": clients}
             if wait:
                 began = time.monotonic()
                 with _DrainProgress(address_of(entry)) as progress:
                     await _ended(bus, entry, seconds + ENDING_SECONDS, progress)
                 result["clients"] = progress.drain.get("clients", result["clients"])
-                result["state"] = await _how_it_ended(bus, before)
+                result["state"] = await _how_it_ended(bus, inspection_before)
                 result["seconds"] = round(time.monotonic() - began, 1)
                 text = f"its clients, {result['clients']}, were sent to other servers in {result['seconds']:g} s"
             else:
@@ -81,32 +84,34 @@ def drain(
             else:
                 say(f"{address_of(entry)}: {result['state']}: {text}")
 
-    _to_the_end(work, "the drain, if it has begun, goes on")
+    _run_or_report(work, "a drain that has begun continues")
 
 
 @takes_settings("nats_url", "data_dir", running=True)
 def stop(
     settings: Settings,
     address: AddressArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     wait: WaitOption = True,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Have the process of an actor end in good order, as SIGTERM does; what supervises it may start it again.
+    """End the process of an actor cleanly, as SIGTERM does. A supervisor may start it again.
 
-    The clients of a socket server are dropped: `actors drain` moves them away first. Exit code 1 when it is refused
-    or the actor is still there after a minute, 3 when there is none at this address.
+    Example: examwire actors stop state-manager.a1b2c3
+
+    The clients of a socket server are disconnected: use `actors drain` to move them first. Exit code 1: refused, or
+    the actor still runs after a minute, 3: no actor has this address.
     """
 
     async def work() -> None:
         async with connected(settings, "actors stop") as bus:
             entry = await entry_at(bus, address)
-            before = await inspection_of(bus, entry)
+            inspection_before = await inspection_of(bus, entry)
             if not yes:
-                # In a thread: the connection is kept alive while somebody thinks.
-                await asyncio.to_thread(typer.confirm, _warning(entry, before), abort=True, err=True)
-            done = await ask(bus, address_of(entry), Stop())
-            say(done.text, err=True)
+                # In a thread, so that the connection stays alive while the question is open.
+                await asyncio.to_thread(typer.confirm, _warning(entry, inspection_before), abort=True, err=True)
+            answer = await ask(bus, address_of(entry), Stop())
+            say(answer.text, err=True)
             if wait:
                 await _ended(bus, entry, ENDING_SECONDS, lambda _: True)
             result = {"address": address_of(entry), "state": "ended" if wait else "ending"}
@@ -115,21 +120,21 @@ def stop(
             else:
                 say(f"{address_of(entry)}: {result['state']}")
 
-    _to_the_end(work, "what was asked for goes on")
+    _run_or_report(work, "the actor continues to stop")
 
 
-def _to_the_end(work: Callable[[], Awaitable[None]], otherwise: str) -> None:
-    """Run a command that Ctrl-C does not complete: then it says what goes on, and its exit code is not 0."""
-    done = False
+def _run_or_report(work: Callable[[], Awaitable[None]], continues: str) -> None:
+    """Run a command. On Ctrl-C, say what continues without it, and end with exit code 1."""
+    completed = False
 
-    async def whole() -> None:
-        nonlocal done
+    async def run_to_completion() -> None:
+        nonlocal completed
         await work()
-        done = True
+        completed = True
 
-    run_until_interrupted(whole())
-    if not done:
-        say(f"examwire: not waited for: {otherwise}", err=True)
+    run_until_interrupted(run_to_completion())
+    if not completed:
+        say(f"examwire: stopped waiting: {continues}", err=True)
         raise typer.Exit(ExitCode.FAILED)
 
 
@@ -137,8 +142,8 @@ def _warning(entry: ServiceEntry, inspection: Row) -> str:
     if kind_of(entry) == "socket-server" and (clients := _clients(inspection)):
         server = address_of(entry).partition(".")[2]
         return (
-            f"{clients} clients are connected to {server} and will be dropped, and proctors will see them as "
-            f"disconnected; `examwire actors drain {server}` moves them first. Stop it all the same?"
+            f"{clients} clients of {server} will be disconnected, and proctors will see that; "
+            f"`examwire actors drain {server}` moves them first. Stop {server} anyway?"
         )
     return f"Stop the process of {address_of(entry)}, and every actor in it?"
 
@@ -149,15 +154,15 @@ def _clients(inspection: Row) -> int:
 
 
 async def _ended(bus: Bus, entry: ServiceEntry, seconds: float, progress: Callable[[Row], bool]) -> None:
-    """Wait until nobody answers for this very process any more (its successor answers elsewhere).
+    """Wait until this process no longer answers (a successor answers on another subject).
 
-    `progress` is shown each inspection, and says whether the time counts.
+    `progress` gets each inspection, and returns whether the time counts towards `seconds`.
     """
     deadline = time.monotonic() + seconds
     misses = 0
-    while misses < 2:  # once may be a reconnect of its
+    while misses < 2:  # one miss may be a reconnect
         if time.monotonic() > deadline:
-            raise StopFailed(f"{address_of(entry)} is still there after {seconds:g} s: look at its log")
+            raise StopFailed(f"{address_of(entry)} still runs after {seconds:g} s: see its log")
         try:
             if not progress(json.loads(await bus.request(entry.metadata["inspect"], timeout=2.0))):
                 deadline = time.monotonic() + seconds
@@ -165,33 +170,34 @@ async def _ended(bus: Bus, entry: ServiceEntry, seconds: float, progress: Callab
         except NoResponders:
             misses += 1
         except BrokerUnavailable:
-            misses = 0  # NATS is away, or the process is busy with its end
+            misses = 0  # NATS is unreachable, or the process is busy shutting down
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _how_it_ended(bus: Bus, before: Row) -> str:
-    """STOPPED when the log says so of this very process. Raises `StopFailed` when it does not."""
-    details = before["details"]
+async def _how_it_ended(bus: Bus, inspection_before: Row) -> str:
+    """Return STOPPED when the log has this status for this process. Raises `StopFailed` when it has not."""
+    details = inspection_before["details"]
     server_id, incarnation = details["serverId"], details["incarnation"]
     deadline = time.monotonic() + RECORD_SECONDS
     while True:
-        last = None
-        async for stored in read_stream(bus, "STATUS", subject=subjects.status_server(server_id)):
-            said = json.loads(stored.payload)
-            for one in said if isinstance(said, list) else [said]:
-                if one.get("data", {}).get("incarnation") == incarnation:
-                    last = one["data"].get("status")
-        if last == "STOPPED":
+        last_status = None
+        async for message in read_stream(bus, "STATUS", subject=subjects.status_server(server_id)):
+            payload = json.loads(message.payload)
+            for message in payload if isinstance(payload, list) else [payload]:
+                if message.get("data", {}).get("incarnation") == incarnation:
+                    last_status = message["data"].get("status")
+        if last_status == "STOPPED":
             return "STOPPED"
         if time.monotonic() > deadline:
-            raise StopFailed(
-                f"{server_id} is gone, but the last that the log says of it is {last}: look at its own log"
-            )
+            raise StopFailed(f"{server_id} has ended, but its last status in the log is {last_status}: see its log")
         await asyncio.sleep(LOOK_SECONDS)
 
 
 class _DrainProgress:
-    """How far a drain is, on stderr: in place on a terminal, else a line when it has changed. `drain`: as last seen."""
+    """Show the progress of a drain on stderr: in place on a terminal, else one line for each change.
+
+    `drain`: the drain's details in the latest inspection.
+    """
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -214,6 +220,6 @@ class _DrainProgress:
             text += ", waiting for another server to become READY"
         if text != self._said:
             self._said = text
-            # The escapes are ours; the rest is an address and numbers.
+            # The text holds an address and numbers only, so nothing needs to be escaped.
             typer.echo(f"\r\033[K{text}" if self._in_place else text, err=True, nl=not self._in_place)
         return not waiting

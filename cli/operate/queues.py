@@ -1,4 +1,4 @@
-"""`examwire queues`: what waits for whom."""
+"""`examwire queues`: durable consumers with their pending messages and readers."""
 
 from __future__ import annotations
 
@@ -33,30 +33,35 @@ from protocol.times import format_time
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-UNREAD_LOOKS = 4  # a reader between two of its pulls is none that has gone
+UNREAD_LOOKS = 4  # a reader between two pulls looks absent for a moment
 UNREAD_SECONDS = 0.3
-MAX_FILTERS = 64  # that are looked through for the oldest message
+MAX_FILTERS = 64  # filters that are searched for the oldest message
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
 def queues() -> None:
-    """The queues of the socket servers and the other durable consumers: what waits, who reads, since when."""
+    """The queues of the socket servers and the other durable consumers: pending messages and readers."""
 
 
 @app.command("ls")
 @takes_settings("nats_url", "data_dir", running=True)
 def list_queues(settings: Settings, watching: WatchOption = False, output: OutputOption = Format.TABLE) -> None:
-    """List the queues, those with most waiting first. Exit code 5 when one of them is read by nobody."""
+    """List the queues, fullest first.
+
+    Example: examwire queues ls --watch
+
+    Exit code 5: a queue has no reader.
+    """
 
     async def work() -> None:
         async with connected(settings, "queues ls") as bus:
             if watching:
-                await watch(lambda: queues_of(bus), lambda found: found, _draw, output, every=1.0)
-            found = await queues_of(bus)
-            show(found, lambda: _draw(found), output)
-            if not all(row["read"] for row in found):
+                await watch(lambda: queues_of(bus), lambda rows: rows, _draw, output, every=1.0)
+            rows = await queues_of(bus)
+            show(rows, lambda: _draw(rows), output)
+            if not all(row["read"] for row in rows):
                 raise typer.Exit(ExitCode.DEGRADED)
 
     run_until_interrupted(work())
@@ -70,22 +75,24 @@ def show_queue(
         str,
         typer.Argument(
             metavar="QUEUE",
-            help="A name that `queues ls` shows, or a serverId: all that belongs to its queue.",
+            help="A name from `queues ls`, or a serverId for all consumers of its queue.",
             show_default=False,
         ),
     ],
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show a queue: what it receives, how far it is, and how long its oldest message has been waiting.
+    """Show a queue: its filters, its position, and the age of its oldest pending message.
 
-    With priority high a server's queue is two consumers. Exit code 3 when there is no such queue.
+    Example: examwire queues show SOCK001
+
+    A queue with priority high consists of two consumers. Exit code 3: no such queue.
     """
 
     async def work() -> None:
         async with connected(settings, "queues show") as bus:
             matching = [row for row in await queues_of(bus) if _is_called(row, name)]
             if not matching:
-                raise NotFound(f"no queue {name}: `examwire queues ls` shows those that there are")
+                raise NotFound(f"no queue {name}: `examwire queues ls` lists the queues")
             for row in matching:
                 row["oldestWaiting"] = await _oldest_waiting(bus, row)
             show(matching, lambda: _draw_fields(matching), output)
@@ -94,42 +101,45 @@ def show_queue(
 
 
 async def queues_of(bus: Bus) -> list[Row]:
-    """Every durable consumer of our streams, those with most waiting first. Raises `BrokerUnavailable`."""
+    """Return every durable consumer of our streams: unread ones first, then by pending messages.
+
+    Raises `BrokerUnavailable`.
+    """
     states = await _states(bus)
     readers: dict[str, list[str]] = {}
     for actor in await inspections(bus, await bus.services()):
         for consumer in actor.get("details", {}).get("consumers", ()):
             readers.setdefault(consumer, []).append(actor["address"])
     unread = await _unread(bus, states)
-    rows = [_row(one, readers.get(_name(one), []), read=_name(one) not in unread) for one in states]
+    rows = [_row(state, readers.get(_name(state), []), read=_name(state) not in unread) for state in states]
     return sorted(rows, key=lambda row: (row["read"], -row["pending"], row["queue"]))
 
 
 async def _states(bus: Bus) -> list[ConsumerState]:
     answers = await asyncio.gather(*(bus.consumer_states(stream.name) for stream in STREAMS), return_exceptions=True)
     if all(isinstance(answer, BaseException) for answer in answers):
-        raise BrokerUnavailable(f"no streams here ({answers[0]}): does a queue server run?")
-    found: list[ConsumerState] = []
+        raise BrokerUnavailable(f"no streams found ({answers[0]}): check that a queue server runs")
+    states: list[ConsumerState] = []
     for answer in answers:
         if isinstance(answer, BrokerUnavailable):
-            continue  # `examwire streams diff` names a stream that is missing
+            continue  # `examwire streams diff` reports a missing stream
         if isinstance(answer, BaseException):
             raise answer
-        found += answer
-    return found
+        states += answer
+    return states
 
 
 async def _unread(bus: Bus, states: Sequence[ConsumerState]) -> set[str]:
-    """Queues on which nobody waits, however often one looks, and from which nothing is taken meanwhile."""
-    before = {_name(one): one for one in states}
-    unread = {name for name, one in before.items() if not one.pulls_waiting}
+    """Return the queues without an open pull in any of several looks, and without a delivery between them."""
+    states_before = {_name(state): state for state in states}
+    unread = {name for name, state in states_before.items() if not state.pulls_waiting}
     for _ in range(UNREAD_LOOKS):
         if not unread:
             break
         await asyncio.sleep(UNREAD_SECONDS)
-        for one in await _states(bus):
-            if one.pulls_waiting or one.delivered != before.get(_name(one), one).delivered:
-                unread.discard(_name(one))
+        for state in await _states(bus):
+            if state.pulls_waiting or state.delivered != states_before.get(_name(state), state).delivered:
+                unread.discard(_name(state))
     return unread
 
 
@@ -166,7 +176,7 @@ def _row(state: ConsumerState, readers: list[str], *, read: bool) -> Row:
 
 
 def _server_of(state: ConsumerState) -> str | None:
-    """The serverId of a queue `SOCK001_Q` or `SOCK001_Q_BROADCAST`."""
+    """Return the serverId of a queue named `SOCK001_Q` or `SOCK001_Q_BROADCAST`."""
     if state.stream != "SOCKET":
         return None
     base = state.name.removesuffix(broadcast_consumer(""))
@@ -182,20 +192,22 @@ def _is_called(row: Row, name: str) -> bool:
 
 
 async def _oldest_waiting(bus: Bus, row: Row) -> Row | None:
-    """The first message that is still to be delivered, and how long it has been there."""
+    """Return the first message that is still to be delivered, and its time."""
     if not row["pending"]:
         return None
     stream = row["queue"].partition("/")[0]
     filters = row["filters"][:MAX_FILTERS] or [">"]
-    found = await asyncio.gather(*(bus.next_message(stream, one, row["delivered"] + 1) for one in filters))
-    waiting = [one for one in found if one is not None]
-    if not waiting:
+    next_messages = await asyncio.gather(
+        *(bus.next_message(stream, message, row["delivered"] + 1) for message in filters)
+    )
+    waiting_messages = [message for message in next_messages if message is not None]
+    if not waiting_messages:
         return None
-    oldest = min(waiting, key=lambda one: one.sequence)
+    oldest = min(waiting_messages, key=lambda message: message.sequence)
     return {"sequence": oldest.sequence, "subject": oldest.subject, "time": format_time(oldest.time)}
 
 
-def _draw(found: Sequence[Row]) -> RenderableType:
+def _draw(rows: Sequence[Row]) -> RenderableType:
     columns = ["queue", "waiting", "unacked", "redelivered", "read by", "plans", "last delivered", "age", "settings"]
     return table(
         columns,
@@ -211,7 +223,7 @@ def _draw(found: Sequence[Row]) -> RenderableType:
                 _age(row["ageSeconds"]),
                 " ".join(f"{name}={value}" for name, value in row["config"].items()),
             )
-            for row in found
+            for row in rows
         ],
     )
 
@@ -223,9 +235,9 @@ def _age(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _draw_fields(found: Sequence[Row]) -> RenderableType:
+def _draw_fields(queues: Sequence[Row]) -> RenderableType:
     rows: list[tuple[object, ...]] = []
-    for row in found:
+    for row in queues:
         rows += [(name, cell(value)) for name, value in row.items()]
         rows.append(("", ""))
     return table(["field", "value"], rows[:-1])

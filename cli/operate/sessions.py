@@ -1,4 +1,4 @@
-"""`examwire sessions`: who is connected right now, and ending a connection."""
+"""`examwire sessions`: list the connected examinees and proctors, and end a connection."""
 
 from __future__ import annotations
 
@@ -33,24 +33,26 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @app.callback()
 def sessions() -> None:
-    """The live sessions of examinees and proctors, as their socket servers hold them."""
+    """The live sessions of examinees and proctors on the socket servers."""
 
 
 @app.command("ls")
 @takes_settings("nats_url", "data_dir", running=True)
 def list_sessions(
     settings: Settings,
-    plan: Annotated[str | None, typer.Option("--plan", help="Only this plan.", show_default=False)] = None,
-    server: Annotated[str | None, typer.Option("--server", help="Only this server.", show_default=False)] = None,
-    proctors: Annotated[bool, typer.Option("--proctors", help="Only proctors.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 100,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="Leave out the first so many.")] = 0,
-    everyone: Annotated[bool, typer.Option("--all", help="However many there are.")] = False,
+    plan: Annotated[str | None, typer.Option("--plan", help="Show only this plan.", metavar="PLAN_ID")] = None,
+    server: Annotated[str | None, typer.Option("--server", help="Show only this server.", metavar="SERVER_ID")] = None,
+    proctors: Annotated[bool, typer.Option("--proctors", help="Show only proctors.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most this many.")] = 100,
+    offset: Annotated[int, typer.Option("--offset", min=0, help="Skip this many.")] = 0,
+    everyone: Annotated[bool, typer.Option("--all", help="Show all, without a limit.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List sessions, server by server, in the order of their arrival.
+    """List the sessions of each server, oldest first.
 
-    Exit code 3 when there is no such server, 5 when a server does not answer: its sessions are missing then.
+    Example: examwire sessions ls --plan P001 --server SOCK001
+
+    Exit code 3: no such server, 5: a server does not answer, so its sessions are missing.
     """
     if plan is not None:
         check_id("planId", plan)
@@ -59,20 +61,20 @@ def list_sessions(
         async with connected(settings, "sessions ls") as bus:
             entries = [await entry_at(bus, server)] if server is not None else await bus.services()
             kind = "proctor-session" if proctors else None
-            counted, silent = await count_sessions(bus, entries, plan=plan, kind=kind)
-            total = sum(count for _, count in counted)
-            found: list[Row] = []
+            servers, silent = await count_sessions(bus, entries, plan=plan, kind=kind)
+            total = sum(count for _, count in servers)
+            rows: list[Row] = []
             async for page in session_pages(
-                bus, counted, plan=plan, kind=kind, offset=offset, limit=None if everyone else limit
+                bus, servers, plan=plan, kind=kind, offset=offset, limit=None if everyone else limit
             ):
-                found += page
+                rows += page
             if output is Format.JSON:
-                print_json({"total": total, "offset": offset, "sessions": found, "silent": silent})
+                print_json({"total": total, "offset": offset, "sessions": rows, "silent": silent})
             else:
-                show(found, lambda: _draw(found), output)
-            if offset + len(found) < total and not everyone:
-                more = f"--offset {offset + len(found)} for the next ones, --all for all"
-                say(f"examwire: {len(found)} of {total} sessions; {more}", err=True)
+                show(rows, lambda: _draw(rows), output)
+            if offset + len(rows) < total and not everyone:
+                more = f"--offset {offset + len(rows)} for the next ones, --all for all"
+                say(f"examwire: {len(rows)} of {total} sessions; {more}", err=True)
             if silent:
                 say(f"examwire: no answer from {', '.join(silent)}: its sessions are missing", err=True)
                 raise typer.Exit(ExitCode.DEGRADED)
@@ -86,16 +88,20 @@ def kick(
     settings: Settings,
     who: Annotated[
         str,
-        typer.Argument(metavar="PLAN_ID|SOCKET_ID", help="The examinee's plan, or a socketId.", show_default=False),
+        typer.Argument(
+            metavar="PLAN_ID|SOCKET_ID", help="The plan of the examinee, or a socketId.", show_default=False
+        ),
     ],
     examinee_id: Annotated[
-        str | None, typer.Argument(metavar="EXAMINEE_ID", help="After a plan: the examinee.", show_default=False)
+        str | None, typer.Argument(metavar="EXAMINEE_ID", help="The examinee, after a PLAN_ID.", show_default=False)
     ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """End the connection of an examinee (PLAN_ID EXAMINEE_ID) or of whoever is behind a socket, proctors too.
+    """End the connection of an examinee, or of any client by its socketId.
 
-    The client may come back, and does so by itself after its backoff. Exit code 3 when nobody is connected there.
+    Examples: examwire sessions kick P001 E0042; examwire sessions kick SOCK001-5f2c9a
+
+    The client reconnects by itself after its backoff. Exit code 3: no such connection.
     """
     if examinee_id is not None:
         check_id("planId", who)
@@ -121,9 +127,9 @@ def kick(
     run_until_interrupted(work())
 
 
-def _draw(found: Sequence[Row]) -> RenderableType:
+def _draw(rows: Sequence[Row]) -> RenderableType:
     columns = ["plan", "who", "role", "server", "socket", "since", "mailbox", "handled", "state"]
-    return table(columns, [_cells(row) for row in found])
+    return table(columns, [_cells(row) for row in rows])
 
 
 def _cells(row: Row) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""`examwire state`: what Redis holds beside the log of record, and writing it anew from there."""
+"""`examwire state`: compare Redis with the log of record, and rebuild Redis from the log."""
 
 from __future__ import annotations
 
@@ -29,22 +29,24 @@ T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 PlanOption = Annotated[
-    str | None, typer.Option("--plan", metavar="PLAN_ID", help="Only this plan's examinees and their sockets.")
+    str | None, typer.Option("--plan", metavar="PLAN_ID", help="Only the examinees and sockets of this plan.")
 ]
 
 
 @app.callback()
 def state() -> None:
-    """The state in Redis, which is a projection of the log STATUS: compare it, and write it anew. All while it runs."""
+    """Compare the state in Redis with the log of record, and rebuild it. Safe during an exam."""
 
 
 @app.command("verify")
 @takes_settings("nats_url", "redis_url", "data_dir", running=True)
 def verify(settings: Settings, plan_id: PlanOption = None, output: OutputOption = Format.TABLE) -> None:
-    """Replay the log and compare it with Redis, field by field. Changes nothing.
+    """Replay the log and compare the result with Redis, field by field. Changes nothing.
 
-    Exit code 0: they agree. 1: they differ, or Redis has lost its state. 3: nobody has
-    heard of the plan. 4: the log or Redis cannot be read.
+    Example: examwire state verify --plan P001
+
+    Exit code 0: equal, 1: different, or Redis has lost its state, 3: the plan is unknown, 4: the log or Redis cannot
+    be read.
     """
 
     async def work(bus: Bus, store: StateStore) -> AuditReport:
@@ -63,27 +65,29 @@ def verify(settings: Settings, plan_id: PlanOption = None, output: OutputOption 
 def rebuild(
     settings: Settings,
     plan_id: PlanOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Write by the log what Redis has lost or has otherwise, and have proctors told anew where they may be wrong.
+    """Write the records that Redis has lost or has wrong, from the log, and send proctors corrections.
 
-    Safe while everything runs, to interrupt, to repeat, and for several at once. Exit code 0: they agree now.
+    Example: examwire state rebuild --plan P001 --yes
+
+    Safe during an exam, to interrupt, to repeat, and to run twice at once. Exit code 0: equal now, 1: still different.
     """
 
     async def work(bus: Bus, store: StateStore) -> tuple[AuditReport, list[Repair], AuditReport]:
         repairs = []
         repair = StateRepair(bus, store)
         if not await store.mark.is_whole():
-            # Before anything else: what a state manager would do, and does if one runs.
-            await _ask(yes, "Redis has lost its state or was replaced. Write it anew by the log?")
+            # A running state manager does the same.
+            await _ask(yes, "Redis has lost its state or was replaced. Rebuild it from the log?")
             repairs.append(await repair.make_whole())
         audit = Audit(StatusLog(bus), store, _checked(plan_id))
         before = after = await audit.run()
         if before.differences:
-            keys = len({one.key for one in before.differences})
-            await _ask(yes, f"{len(before.differences)} differences in {keys} keys. Write these by the log?")
-        for _ in range(PASSES):  # a record that is being written meanwhile takes another one
+            keys = len({difference.key for difference in before.differences})
+            await _ask(yes, f"{len(before.differences)} differences in {keys} keys. Write these records from the log?")
+        for _ in range(PASSES):  # a record that changes meanwhile needs another pass
             if not after.differences:
                 break
             repairs.append(await repair.put_right(audit.projection, after.differences))
@@ -93,7 +97,7 @@ def rebuild(
     before, repairs, after = _connected(settings, work)
     summary = {
         "found": _report(before),
-        "repairs": [_repair(one) for one in repairs],
+        "repairs": [_repair(difference) for difference in repairs],
         "left": _report(after),
     }
     show(summary, lambda: _draw_rebuild(before, repairs, after), output)
@@ -138,7 +142,8 @@ def _report(report: AuditReport) -> dict[str, Any]:
         "inFlight": report.in_flight,
         "unprocessable": report.unprocessable,
         "differences": [
-            {"key": one.key, "field": one.field, "redis": one.redis, "log": one.log} for one in report.differences
+            {"key": difference.key, "field": difference.field, "redis": difference.redis, "log": difference.log}
+            for difference in report.differences
         ],
         "seconds": round(report.seconds, 3),
     }
@@ -154,29 +159,34 @@ def _draw(report: AuditReport) -> RenderableType:
     if not report.whole:
         lines.append("Redis has lost its state or was replaced, and no state manager has repaired it yet")
     if report.older:
-        lines.append(f"{report.older} records began before the log does: they cannot be compared")
+        lines.append(f"{report.older} records are older than the log: they cannot be compared")
     if report.in_flight:
         lines.append(f"{report.in_flight} keys have facts that the state managers have not acknowledged yet")
     if report.unprocessable:
         lines.append(f"{report.unprocessable} facts cannot be processed: see `examwire dead-letters ls`")
-    found = report.differences
-    if not found:
+    differences = report.differences
+    if not differences:
         lines.append("no differences")
         return paragraph(lines)
-    left_out = f", {SHOWN} of them shown (all: -o json)" if len(found) > SHOWN else ""
-    lines.append(f"{len(found)} differences in {len({one.key for one in found})} keys{left_out}")
-    rows = [(one.key, one.field, _or_none(one.redis), _or_none(one.log)) for one in found[:SHOWN]]
+    left_out = f", {SHOWN} of them shown (all: -o json)" if len(differences) > SHOWN else ""
+    lines.append(
+        f"{len(differences)} differences in {len({difference.key for difference in differences})} keys{left_out}"
+    )
+    rows = [
+        (difference.key, difference.field, _or_none(difference.redis), _or_none(difference.log))
+        for difference in differences[:SHOWN]
+    ]
     return Group(paragraph(lines), table(["key", "field", "in Redis", "by the log"], rows))
 
 
 def _draw_rebuild(before: AuditReport, repairs: list[Repair], after: AuditReport) -> RenderableType:
     from rich.console import Group
 
-    written = sum(one.records for one in repairs)
-    restated = sum(one.restated for one in repairs)
-    seconds = sum(one.seconds for one in repairs)
-    done = f"{written} records written by the log, {restated} examinees told anew, {seconds:.1f} s"
-    return Group(_draw(before), text(done), text("afterwards:"), _draw(after)) if repairs else _draw(before)
+    written = sum(repair.records for repair in repairs)
+    restated = sum(repair.restated for repair in repairs)
+    seconds = sum(repair.seconds for repair in repairs)
+    summary = f"{written} records written by the log, {restated} examinees told anew, {seconds:.1f} s"
+    return Group(_draw(before), text(summary), text("afterwards:"), _draw(after)) if repairs else _draw(before)
 
 
 def _or_none(value: str | None) -> str:

@@ -1,4 +1,4 @@
-"""`examwire streams`: what the broker has, beside what the code declares."""
+"""`examwire streams`: compare the streams and consumers on the broker with those that the code declares."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @dataclass(frozen=True, slots=True)
 class TopologyComparison:
-    """A stream or a consumer (`STREAM/consumer`) on the broker. `fields`: name -> (found, wanted)."""
+    """A stream or consumer (`STREAM/consumer`): the broker's configuration against the declared one.
+
+    `fields`: the fields that differ, name to (actual value, declared value).
+    """
 
     kind: Literal["stream", "consumer"]
     name: str
@@ -53,25 +56,30 @@ class TopologyComparison:
 
 @app.callback()
 def streams() -> None:
-    """The JetStream streams and consumers that examwire declares. Queues of socket servers are not among them."""
+    """The JetStream streams and consumers that examwire declares, without the queues of socket servers."""
 
 
 @app.command("ls")
 @takes_settings("nats_url", "data_dir", running=True)
 def list_streams(settings: Settings, watching: WatchOption = False, output: OutputOption = Format.TABLE) -> None:
-    """List the streams: how much they hold, from when to when, which node leads. Exit code 5 when one is missing."""
+    """List the streams with size, first and last message, and leader.
+
+    Example: examwire streams ls --watch
+
+    Exit code 5: a stream is missing.
+    """
 
     async def work() -> None:
         async with connected(settings, "streams ls") as bus:
 
             async def fetch() -> list[Row]:
-                return [await _stream(bus, one.name, one.description) for one in topology_streams(settings)]
+                return [await _stream(bus, stream.name, stream.description) for stream in topology_streams(settings)]
 
             if watching:
-                await watch(fetch, lambda found: found, _draw_streams, output, every=1.0)
-            found = await fetch()
-            show(found, lambda: _draw_streams(found), output)
-            if any(row["state"] != "there" for row in found):
+                await watch(fetch, lambda rows: rows, _draw_streams, output, every=1.0)
+            rows = await fetch()
+            show(rows, lambda: _draw_streams(rows), output)
+            if any(row["state"] != "there" for row in rows):
                 raise typer.Exit(ExitCode.DEGRADED)
 
     run_until_interrupted(work())
@@ -80,7 +88,10 @@ def list_streams(settings: Settings, watching: WatchOption = False, output: Outp
 @app.command("diff")
 @takes_settings(*FLAGS, running=True)
 def diff(settings: Settings, output: OutputOption = Format.TABLE) -> None:
-    """Compare the broker with the code. Exit code 5 when something is missing or differs."""
+    """Compare the streams and consumers on the broker with the declared ones.
+
+    Exit code 5: one is missing or differs.
+    """
 
     async def work() -> None:
         async with connected(settings, "streams diff") as bus:
@@ -95,7 +106,10 @@ def diff(settings: Settings, output: OutputOption = Format.TABLE) -> None:
 @app.command("apply")
 @takes_settings(*FLAGS, running=True)
 def apply(settings: Settings, output: OutputOption = Format.TABLE) -> None:
-    """Create what is missing and update what differs; prints what it found before. Exit code 5 if some of it stays."""
+    """Create missing streams and consumers and update those that differ. Prints the differences found.
+
+    Exit code 5: some differences remain.
+    """
 
     async def work() -> None:
         async with connected(settings, "streams apply") as bus:
@@ -112,27 +126,30 @@ def apply(settings: Settings, output: OutputOption = Format.TABLE) -> None:
 
 
 async def compare_topology(bus: Bus, settings: Settings) -> list[TopologyComparison]:
-    """Every declared stream and consumer as the broker has it. Raises `BrokerUnavailable`."""
+    """Compare every declared stream and consumer with the broker. Raises `BrokerUnavailable`."""
     findings = []
     for stream in topology_streams(settings):
-        found = await bus.stream_config(stream.name)
-        if stream.safeguard and found is not None and 0 < found.get("max_bytes", -1) < stream.max_bytes:
-            stream = replace(stream, max_bytes=found["max_bytes"])  # all that could be had
-        findings.append(_finding("stream", stream.name, stream_config(stream, settings.nats.replicas), found))
+        actual = await bus.stream_config(stream.name)
+        if stream.safeguard and actual is not None and 0 < actual.get("max_bytes", -1) < stream.max_bytes:
+            stream = replace(stream, max_bytes=actual["max_bytes"])  # a small account gets a smaller bound
+        findings.append(_finding("stream", stream.name, stream_config(stream, settings.nats.replicas), actual))
     for consumer in topology_consumers(settings):
         name = f"{consumer.stream}/{consumer.name}"
-        found = await bus.consumer_config(consumer.stream, consumer.name)
-        findings.append(_finding("consumer", name, consumer_config(consumer), found))
+        actual = await bus.consumer_config(consumer.stream, consumer.name)
+        findings.append(_finding("consumer", name, consumer_config(consumer), actual))
     return findings
 
 
 def _finding(
-    kind: Literal["stream", "consumer"], name: str, wanted: Any, found: dict[str, Any] | None
+    kind: Literal["stream", "consumer"], name: str, wanted: Any, actual: dict[str, Any] | None
 ) -> TopologyComparison:
-    if found is None:
+    if actual is None:
         return TopologyComparison(kind, name, "missing", {})
-    difference = config_difference(wanted, found)
-    fields = {field: (_plain(there), _plain(here)) for field, (there, here) in difference.items()}
+    difference = config_difference(wanted, actual)
+    fields = {
+        field: (_plain(actual_value), _plain(wanted_value))
+        for field, (actual_value, wanted_value) in difference.items()
+    }
     return TopologyComparison(kind, name, "differs" if fields else "same", fields)
 
 
@@ -145,8 +162,8 @@ def _show(findings: list[TopologyComparison], output: Format) -> None:
     for finding in findings:
         fields = finding.fields or {"": (None, None)}
         rows += [
-            (finding.kind, finding.name, finding.state, field, found, wanted)
-            for field, (found, wanted) in fields.items()
+            (finding.kind, finding.name, finding.state, field, actual, wanted)
+            for field, (actual, wanted) in fields.items()
         ]
     columns = ["kind", "name", "state", "field", "found", "wanted"]
     show([finding.to_json() for finding in findings], lambda: table(columns, rows), output)
@@ -173,7 +190,7 @@ async def _stream(bus: Bus, name: str, description: str) -> Row:
     }
 
 
-def _draw_streams(found: Sequence[Row]) -> RenderableType:
+def _draw_streams(rows: Sequence[Row]) -> RenderableType:
     columns = ["stream", "messages", "KiB", "first", "last", "replicas", "leader", "what"]
     return table(
         columns,
@@ -188,6 +205,6 @@ def _draw_streams(found: Sequence[Row]) -> RenderableType:
                 row.get("leader"),
                 row["description"],
             )
-            for row in found
+            for row in rows
         ],
     )

@@ -1,4 +1,4 @@
-"""`examwire actors tail`: each message that an actor handles, as it happens."""
+"""`examwire actors tail`: show the messages that an actor handles, live."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from protocol.errors import BrokerUnavailable, NoResponders
 from protocol.messages.codec import Codec, Malformed
 from protocol.messages.operator_requests import Handled, Tail
 
-TAIL_SECONDS = 10.0  # so long an actor goes on for a command that has gone
+TAIL_SECONDS = 10.0  # an actor ends a tail that was not renewed for this long
 RENEW_SECONDS = 2.0
-WAITING = 10_000  # lines; who reads more slowly is told how many were left out
+WAITING = 10_000  # lines; more are dropped and counted
 
 SHOWN = Codec.of((Handled,))
 
@@ -33,22 +33,24 @@ def tail(
         str,
         typer.Argument(
             metavar="ADDRESS",
-            help="An address that `actors ls` shows, a serverId, session.PLAN.EXAMINEE or proctor.PLAN.SOCKET_ID.",
+            help="An address from `actors ls`, a serverId, session.PLAN_ID.EXAMINEE_ID or proctor.PLAN_ID.SOCKET_ID.",
             show_default=False,
         ),
     ],
     per_second: Annotated[
-        int, typer.Option("--per-second", min=1, max=1000, help="At most so many; the others are counted.")
+        int, typer.Option("--per-second", min=1, max=1000, help="Show at most this many; the rest is counted.")
     ] = 200,
     lasting: Annotated[
-        str | None, typer.Option("--for", metavar="DURATION", help="End after so long.", show_default=False)
+        str | None, typer.Option("--for", metavar="DURATION", help="Stop after this time.", show_default=False)
     ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show each message that an actor handles: when, what, about whom, how long it took, and its error.
+    """Show each message that an actor handles, live, with type, ids, duration and error, until Ctrl-C.
 
-    Until Ctrl-C. Of a batch: how many messages, of which types, and the first few. An actor that ends is waited for;
-    an examinee who comes back is followed to another server. One JSON object a line with -o json.
+    Examples: examwire actors tail SOCK001 --for 30s; examwire actors tail session.P001.E0042
+
+    A batch is one line with its counts and first messages. The command waits for an actor that ends, and follows an
+    examinee who reconnects to another server. With -o json: one object a line.
     """
     until = time.monotonic() + parse_duration(lasting) if lasting is not None else None
     if is_session(address):
@@ -66,75 +68,78 @@ def tail(
 
 
 async def follow(bus: Bus, address: str, per_second: int, until: float | None = None) -> AsyncIterator[Handled]:
-    """What the actor at `address` handles, from now on; until `until` by `time.monotonic()`.
+    """Yield the messages that the actor at `address` handles from now on, until `until` (`time.monotonic()`).
 
-    Raises `NotFound` when it is not there at the beginning; later it is waited for, and stderr says so.
+    Raises `NotFound` when the actor does not run at the beginning. If it ends later, stderr says so, and the tail
+    waits for it.
     """
-    waiting: asyncio.Queue[Handled] = asyncio.Queue(WAITING)
-    missed = 0
+    queue: asyncio.Queue[Handled] = asyncio.Queue(WAITING)
+    left_out = 0
 
-    async def arrived(msg: Any) -> None:
-        nonlocal missed
-        for one in SHOWN.decode_batch(msg.data):
-            if isinstance(one, Malformed):
+    async def on_message(msg: Any) -> None:
+        nonlocal left_out
+        for handled in SHOWN.decode_batch(msg.data):
+            if isinstance(handled, Malformed):
                 continue  # of a newer version
-            assert isinstance(one, Handled)
-            if waiting.full():
-                missed += 1 + one.left_out
+            assert isinstance(handled, Handled)
+            if queue.full():
+                left_out += 1 + handled.left_out
             else:
-                waiting.put_nowait(one.model_copy(update={"left_out": one.left_out + missed}) if missed else one)
-                missed = 0
+                queue.put_nowait(
+                    handled.model_copy(update={"left_out": handled.left_out + left_out}) if left_out else handled
+                )
+                left_out = 0
 
     inbox = bus.new_inbox()
-    subscription = await bus.subscribe(inbox, arrived)
+    subscription = await bus.subscribe(inbox, on_message)
     tail = Tail(inbox=inbox, seconds=TAIL_SECONDS, per_second=per_second)
-    place = await _begin(bus, address, tail)
-    renewing = asyncio.create_task(_renew(bus, address, tail, place))
+    server = await _begin(bus, address, tail)
+    renewal = asyncio.create_task(_renew(bus, address, tail, server))
     try:
         while until is None or time.monotonic() < until:
-            left = None if until is None else max(0.0, until - time.monotonic())
-            next_one = asyncio.ensure_future(waiting.get())
-            await asyncio.wait({next_one, renewing}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if next_one.done():
-                yield next_one.result()
+            remaining = None if until is None else max(0.0, until - time.monotonic())
+            next_message = asyncio.ensure_future(queue.get())
+            await asyncio.wait({next_message, renewal}, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
+            if next_message.done():
+                yield next_message.result()
                 continue
-            next_one.cancel()
-            if renewing.done():
-                await renewing  # it goes on for ever, unless something is broken
+            next_message.cancel()
+            if renewal.done():
+                await renewal  # ends only by an error
     finally:
-        renewing.cancel()
+        renewal.cancel()
         if bus.connected:
             await subscription.unsubscribe()
 
 
 async def _begin(bus: Bus, address: str, tail: Tail) -> str:
-    """Ask for the tail where the actor is now; returns the address of whoever answers for it."""
+    """Start or renew the tail; return the address of the actor that answers."""
     if is_session(address):
         session = await session_at(bus, address)
         await ask(bus, session.server, tail.model_copy(update={"session": address}))
         return session.server
-    found = address_of(await entry_at(bus, address))
-    await ask(bus, found, tail)
-    return found
+    server = address_of(await entry_at(bus, address))
+    await ask(bus, server, tail)
+    return server
 
 
-async def _renew(bus: Bus, address: str, tail: Tail, place: str | None) -> None:
+async def _renew(bus: Bus, address: str, tail: Tail, known_server: str | None) -> None:
     while True:
-        await asyncio.sleep(min(1.0, RENEW_SECONDS) if place is None else RENEW_SECONDS)
+        await asyncio.sleep(min(1.0, RENEW_SECONDS) if known_server is None else RENEW_SECONDS)
         try:
-            found = await _begin(bus, address, tail)
+            server = await _begin(bus, address, tail)
         except (NotFound, NoResponders, BrokerUnavailable) as error:
-            if place is not None:
+            if known_server is not None:
                 say(f"examwire: {error}; waiting for it", err=True)
-            place = None
+            known_server = None
         else:
-            if found != place:
-                say(f"examwire: {address} is at {found} now", err=True)
-            place = found
+            if server != known_server:
+                say(f"examwire: {address} is at {server} now", err=True)
+            known_server = server
 
 
 def line_of(handled: Handled) -> str:
-    """`09:15:02.123  connection_status  0.412 ms  P001/E001 CONNECTED SOCK001-5f2c v123` for people."""
+    """Format a line: `09:15:02.123  connection_status  0.412 ms  P001/E001 CONNECTED SOCK001-5f2c v123`."""
     about = _batch(handled.about) if "first" in handled.about else _about(handled.about)
     parts = [handled.time[11:23], f"{handled.message:<22}", f"{handled.took:>9.3f} ms", about]
     if handled.error is not None:
@@ -145,7 +150,7 @@ def line_of(handled: Handled) -> str:
 
 
 def _batch(about: dict[str, Any]) -> str:
-    """`3 connection_status: P001/E001 ...; P001/E002 ...; ...` - how many of what, and the first of them."""
+    """Format a batch: `3 connection_status: P001/E001 ...; P001/E002 ...; ...` (counts, then the first messages)."""
     counts = ", ".join(f"{count} {kind}" for kind, count in about["types"].items())
     shown = [_about(one["about"]) for one in about["first"]]
     if about["messages"] > len(shown):
@@ -158,13 +163,13 @@ def _batch(about: dict[str, Any]) -> str:
 
 
 def _about(about: dict[str, Any]) -> str:
-    """Whom first, then what, then where: only the values whose meaning one sees, the others with their name."""
+    """Format the fields of a message: ids, status, reason and socket as bare values, other fields as name=value."""
     rest = dict(about)
     whom = "/".join(str(rest.pop(name)) for name in ("planId", "examineeId") if name in rest)
     words = [whom, *(str(rest.pop(name)) for name in ("status", "reason", "socketId") if name in rest)]
     if "version" in rest:
         words.append(f"v{rest.pop('version')}")
     if "serverId" in rest and "socketId" in about:
-        del rest["serverId"]  # the socket's id begins with it
+        del rest["serverId"]  # the socketId begins with it
     words += [f"{name}={value}" for name, value in rest.items()]
     return " ".join(word for word in words if word)

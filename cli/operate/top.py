@@ -1,4 +1,4 @@
-"""`examwire actors top`: the busiest actors first, again and again."""
+"""`examwire actors top`: a live list of the busiest actors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class SortOrder(StrEnum):
-    """`--sort`."""
+    """Values of `--sort`."""
 
     BUSY = "busy"
     RATE = "rate"
@@ -35,45 +35,52 @@ class SortOrder(StrEnum):
 @takes_settings("nats_url", "data_dir", running=True)
 def top(
     settings: Settings,
-    kind: Annotated[str | None, typer.Option("--kind", help="Only actors of this kind.", show_default=False)] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Show only actors of this kind.", show_default=False)
+    ] = None,
     order: Annotated[
         SortOrder,
         typer.Option("--sort", help="busy: trouble first (silent, failing, lag, full mailboxes), then rates."),
     ] = SortOrder.BUSY,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most so many actors.", show_default=False)
+        int | None, typer.Option("--limit", min=1, help="Show at most this many actors.", show_default=False)
     ] = None,
-    every: Annotated[float, typer.Option("--every", min=0.5, max=60, help="Seconds between two looks.")] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Two looks, a second apart, and the end.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.5, max=60, help="Refresh after this many seconds.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Measure for one second, print once, and end.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show the busiest actors first, until Ctrl-C; rates are those between two looks. -o json: one object a look."""
-    looks = RateMeter()
+    """Show the busiest actors first, refreshed until Ctrl-C.
+
+    Example: examwire actors top --kind socket-server --sort lag
+
+    Rates are measured between two refreshes. With -o json: one object for each refresh.
+    """
+    rates = RateMeter()
 
     async def work() -> None:
         async with connected(settings, "actors top") as bus:
 
             async def fetch() -> Row:
-                found = await _look(bus, looks, kind)
-                found["actors"] = sorted(found["actors"], key=_KEYS[order])[:limit]
-                return found
+                view = await _look(bus, rates, kind)
+                view["actors"] = sorted(view["actors"], key=_KEYS[order])[:limit]
+                return view
 
             await fetch()
             await asyncio.sleep(min(1.0, every))
             if once:
-                found = await fetch()
-                show(found, lambda: _draw(found), output)
+                view = await fetch()
+                show(view, lambda: _draw(view), output)
             else:
-                await watch(fetch, lambda found: found, _draw, output, every)
+                await watch(fetch, lambda view: view, _draw, output, every)
 
     run_until_interrupted(work())
 
 
-async def _look(bus: Bus, looks: RateMeter, kind: str | None) -> Row:
+async def _look(bus: Bus, rates: RateMeter, kind: str | None) -> Row:
     entries = await bus.services()
     round_trip = await bus.round_trip()
     rows = await inspections(bus, (entry for entry in entries if kind is None or kind_of(entry) == kind))
-    looks.compare(rows)
+    rates.compare(rows)
     await add_queue_lag(bus, rows)
     details = [row.get("details", {}) for row in rows]
     return {
@@ -83,15 +90,19 @@ async def _look(bus: Bus, looks: RateMeter, kind: str | None) -> Row:
         "totals": {
             "actors": len(rows),
             "silent": sum(row["state"] == "silent" for row in rows),
-            "servers": sum("sockets" in one for one in details),
-            "examinees": sum(one.get("examinees", 0) for one in details if "sockets" in one),
-            "proctors": sum(one.get("proctors", 0) for one in details if "sockets" in one),
+            "servers": sum("sockets" in actor_details for actor_details in details),
+            "examinees": sum(
+                actor_details.get("examinees", 0) for actor_details in details if "sockets" in actor_details
+            ),
+            "proctors": sum(
+                actor_details.get("proctors", 0) for actor_details in details if "sockets" in actor_details
+            ),
         },
     }
 
 
 def _busy(row: Row) -> tuple[Any, ...]:
-    """Trouble first: who does not answer, who fails, what waits; then who works most."""
+    """Sort key: silent actors first, then by failures, lag, mailbox and rate."""
     return (
         row["state"] != "silent",
         -row.get("newFailures", 0),
@@ -116,15 +127,15 @@ _KEYS: dict[SortOrder, Callable[[Row], tuple[Any, ...]]] = {
 }
 
 
-def _draw(found: Row) -> RenderableType:
-    totals = found["totals"]
+def _draw(view: Row) -> RenderableType:
+    totals = view["totals"]
     silent = f" ({totals['silent']} silent)" if totals["silent"] else ""
     title = (
-        f"{found['time'][11:19]} UTC  {totals['actors']} actors{silent}, {totals['examinees']} examinees and "
-        f"{totals['proctors']} proctors on {totals['servers']} servers, NATS {found['natsRoundTripMs']:g} ms"
+        f"{view['time'][11:19]} UTC  {totals['actors']} actors{silent}, {totals['examinees']} examinees and "
+        f"{totals['proctors']} proctors on {totals['servers']} servers, NATS {view['natsRoundTripMs']:g} ms"
     )
     columns = ["address", "state", "per s", "lag", "unacked", "mailbox", "sessions", "failed", "restarts", "last error"]
-    return table(columns, [_cells(row) for row in found["actors"]], title=title)
+    return table(columns, [_cells(row) for row in view["actors"]], title=title)
 
 
 def _cells(row: Row) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""`examwire plans create` and `plans roster`: who may come to an exam, and who never came."""
+"""`examwire plans create` and `plans roster`: enrol examinees in a plan, and show who has connected."""
 
 from __future__ import annotations
 
@@ -48,25 +48,29 @@ def create(
     roster: Annotated[
         Path,
         typer.Option(
-            "--roster", metavar="CSV", help="Who may come: a line `examineeId,name`, then one line an examinee; UTF-8."
+            "--roster", metavar="CSV", help="UTF-8 file: the line `examineeId,name`, then one line for each examinee."
         ),
     ],
     tokens: Annotated[
         Path | None,
-        typer.Option("--tokens", metavar="CSV", help="Write a token and a link for each of them, and for a proctor."),
+        typer.Option("--tokens", metavar="CSV", help="Write a token and a link for each examinee and for a proctor."),
     ] = None,
     valid: Annotated[str, typer.Option("--valid", metavar="DURATION", help="How long the tokens are valid.")] = "12h",
     web_url: Annotated[
         str | None,
-        typer.Option("--web-url", metavar="URL", help="Where browsers reach the pages; default: as `examwire up`."),
+        typer.Option(
+            "--web-url", metavar="URL", help="The address of the pages for browsers. [default: as `examwire up`]"
+        ),
     ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Enrol everybody of a roster in a plan, durably, so that the proctors see who has not come.
+    """Enrol the examinees of a roster in a plan, so that proctors see who has not connected yet.
 
-    The file is checked as a whole first: nothing is written when a line is wrong. Said again, it has no second effect;
-    new lines are added, other names are taken over, and nobody is taken out. Tokens go to the file only (mode 0600),
-    never to the terminal. Exit code 2: the file is no roster, each mistake with its line.
+    Example: examwire plans create P001 --roster roster.csv --tokens tokens.csv
+
+    The whole file is checked first: with a wrong line, nothing is written. The command can be repeated: new lines are
+    added, changed names are updated, nobody is removed. Tokens are written to the file only (mode 0600). Exit code 2:
+    the file is not a valid roster; each error is printed with its line.
     """
     check_id("planId", plan_id)
     entries = _entries(roster)
@@ -74,7 +78,7 @@ def create(
     if tokens is not None:
         require_tokens_accepted(settings)
     if tokens is not None and not (tokens.parent.is_dir() and os.access(tokens.parent, os.W_OK)):
-        raise ConfigurationError(f"--tokens: {tokens.parent} is no directory that can be written to")
+        raise ConfigurationError(f"--tokens: the directory {tokens.parent} does not exist or is not writable")
     base = _web_url(settings, web_url)
 
     async def work() -> EnrolmentCounts:
@@ -85,28 +89,33 @@ def create(
             finally:
                 await store.close()
 
-    done = asyncio.run(work())
+    counts = asyncio.run(work())
     if tokens is not None:
         _write_secret(tokens, _tokens(settings, plan_id, entries, seconds, base))
-    value = {
+    result = {
         "planId": plan_id,
         "examinees": len(entries),
-        "new": done.new,
-        "renamed": done.renamed,
-        "known": done.known,
+        "new": counts.new,
+        "renamed": counts.renamed,
+        "known": counts.known,
         "tokens": str(tokens) if tokens is not None else None,
     }
-    show(value, lambda: _told(value), output)
+    show(result, lambda: _summary(result), output)
 
 
 @takes_settings("redis_url", "data_dir", running=True)
 def show_roster(
     settings: Settings,
     plan_id: PlanArgument,
-    never: Annotated[bool, typer.Option("--never", help="Only those who never came.")] = False,
+    never: Annotated[bool, typer.Option("--never", help="Show only examinees who have never connected.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show a plan's roster: who came, and who never came. Exit code 3 when the plan has never been seen."""
+    """Show the roster of a plan: who has connected, and who has not.
+
+    Example: examwire plans roster P001 --never
+
+    Exit code 3: the plan is unknown.
+    """
     check_id("planId", plan_id)
 
     async def work() -> dict[str, Any]:
@@ -116,25 +125,28 @@ def show_roster(
         finally:
             await store.close()
 
-    found = asyncio.run(work())
+    roster = asyncio.run(work())
     if never:
-        found["examinees"] = [row for row in found["examinees"] if row["enrolled"] and not row["came"]]
-    show(found, lambda: _draw(found), output)
+        roster["examinees"] = [row for row in roster["examinees"] if row["enrolled"] and not row["came"]]
+    show(roster, lambda: _draw(roster), output)
 
 
 async def roster_of(store: StateStore, plan_id: str) -> dict[str, Any]:
-    """`{planId, counts, examinees: [...]}`, those who never came first.
+    """Return `{planId, counts, examinees: [...]}`; examinees who have never connected come first.
 
     Raises `NotFound`, `StateUnavailable`, `StateDamaged`.
     """
     if plan_id not in await store.members(keys.PLANS):
-        raise NotFound(f"plan {plan_id} has never been seen: `examwire plans create {plan_id} --roster FILE`")
+        raise NotFound(f"plan {plan_id} is unknown: create it with `examwire plans create {plan_id} --roster FILE`")
     ids = await store.members(keys.plan_examinees(plan_id))
     rows = []
     for start in range(0, len(ids), CHUNK):
-        some = ids[start : start + CHUNK]
-        known = await store.fields([keys.progress(plan_id, one) for one in some], _FIELDS)
-        rows += [_row(one, dict(zip(_FIELDS, values, strict=True))) for one, values in zip(some, known, strict=True)]
+        batch = ids[start : start + CHUNK]
+        records = await store.fields([keys.progress(plan_id, examinee_id) for examinee_id in batch], _FIELDS)
+        rows += [
+            _row(examinee_id, dict(zip(_FIELDS, values, strict=True)))
+            for examinee_id, values in zip(batch, records, strict=True)
+        ]
     rows.sort(key=lambda row: (row["came"], row["examineeId"]))
     return {
         "planId": plan_id,
@@ -148,22 +160,22 @@ async def roster_of(store: StateStore, plan_id: str) -> dict[str, Any]:
     }
 
 
-def _row(examinee_id: str, known: dict[str, str | None]) -> dict[str, Any]:
+def _row(examinee_id: str, record: dict[str, str | None]) -> dict[str, Any]:
     return {
         "examineeId": examinee_id,
-        "name": known["name"] or None,
-        "enrolled": known["enrolled"] == "1",
-        "came": bool(known["connStatusCode"]),
-        "status": known["connStatusCode"] or "NEVER",
-        "since": known["since"] or None,
-        "removed": known["removed"] == "1",
+        "name": record["name"] or None,
+        "enrolled": record["enrolled"] == "1",
+        "came": bool(record["connStatusCode"]),
+        "status": record["connStatusCode"] or "NEVER",
+        "since": record["since"] or None,
+        "removed": record["removed"] == "1",
     }
 
 
-def _draw(found: dict[str, Any]) -> RenderableType:
-    counts = found["counts"]
+def _draw(roster: dict[str, Any]) -> RenderableType:
+    counts = roster["counts"]
     title = (
-        f"plan {found['planId']}: {counts['enrolled']} enrolled, {counts['came']} of them came, "
+        f"plan {roster['planId']}: {counts['enrolled']} enrolled, {counts['came']} of them came, "
         f"{counts['neverCame']} never came; {counts['notOnRoster']} not on the roster; times in {zone_name()}"
     )
     rows = [
@@ -175,7 +187,7 @@ def _draw(found: dict[str, Any]) -> RenderableType:
             "removed" if row["removed"] else None,
             None if row["enrolled"] else "not on the roster",
         )
-        for row in found["examinees"]
+        for row in roster["examinees"]
     ]
     return table(["examinee", "name", "status", "since", "", ""], rows, title=title)
 
@@ -190,38 +202,38 @@ def _entries(path: Path) -> list[RosterEntry]:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     except InvalidRoster as bad:
         lines = "\n".join(f"  {line}" for line in str(bad).splitlines())
-        raise ConfigurationError(f"{path} is no roster, and nothing was written:\n{lines}") from None
+        raise ConfigurationError(f"{path} is not a valid roster; nothing was written:\n{lines}") from None
 
 
 def _operator() -> str | None:
-    """Who does it, for the timeline; `None` where the machine does not know."""
+    """Return the operator's name for the timeline; `None` when the system does not know it."""
     try:
         return f"{getpass.getuser()} (plans create)"[:256]
     except (KeyError, OSError):
         return None
 
 
-def _web_url(settings: Settings, told: str | None) -> str:
-    if told is not None:
-        if not told.startswith(("http://", "https://")):
-            raise typer.BadParameter(f"--web-url: {told!r} is no http:// or https:// address")
-        return told.rstrip("/")
-    running = RunningSystem.on(settings.data_dir)
+def _web_url(settings: Settings, url: str | None) -> str:
+    if url is not None:
+        if not url.startswith(("http://", "https://")):
+            raise typer.BadParameter(f"--web-url: {url!r} is no http:// or https:// address")
+        return url.rstrip("/")
+    running = RunningSystem.find(settings.data_dir)
     if running is not None:
         return page_bases(running.web_url, settings)[0].rstrip("/")
     scheme = "https" if settings.web.certificate_file is not None else "http"
     return page_bases(f"{scheme}://{settings.web.host}:{settings.web.port}", settings)[0]
 
 
-def _told(value: dict[str, Any]) -> RenderableType:
+def _summary(result: dict[str, Any]) -> RenderableType:
 
     lines = [
-        f"plan {value['planId']}: {value['examinees']} examinees on the roster: {value['new']} enrolled now, "
-        f"{value['renamed']} named otherwise than before, {value['known']} known already"
+        f"plan {result['planId']}: {result['examinees']} examinees on the roster: {result['new']} enrolled now, "
+        f"{result['renamed']} renamed, {result['known']} unchanged"
     ]
-    if value["tokens"] is not None:
+    if result["tokens"] is not None:
         lines.append(
-            f"tokens and links are in {value['tokens']}, which only you may read: they let in whoever has them"
+            f"tokens and links are in {result['tokens']}, readable by you only: whoever has a token can connect"
         )
     return paragraph(lines)
 
@@ -230,7 +242,7 @@ def _told(value: dict[str, Any]) -> RenderableType:
 
 
 def _tokens(settings: Settings, plan_id: str, entries: Sequence[RosterEntry], seconds: float, base: str) -> str:
-    """`role,examineeId,name,token,url`: the examinees of the roster in its order, and a proctor."""
+    """Return the CSV text `role,examineeId,name,token,url`: the examinees in the roster's order, and a proctor."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(["role", "examineeId", "name", "token", "url"])
@@ -244,7 +256,7 @@ def _tokens(settings: Settings, plan_id: str, entries: Sequence[RosterEntry], se
 
 
 def _write_secret(path: Path, text: str) -> None:
-    """Atomically, readable by its owner alone from the first byte on, whatever was there."""
+    """Write a file atomically with mode 0600, also when it replaces a file with another mode."""
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

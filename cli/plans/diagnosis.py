@@ -1,4 +1,4 @@
-"""Why an examinee is red, in plain words, and what to do: from what Redis, the log and the live session say."""
+"""Explain an examinee's status to an operator: the cause and what to do, from Redis, the log and the live session."""
 
 from __future__ import annotations
 
@@ -13,52 +13,55 @@ from protocol.times import parse_time
 MEANINGS: dict[str, tuple[str, str]] = {
     "SOCKET_CLOSED": (
         "the browser or its network closed the connection",
-        "Have them open the exam page again, or look at their network; the page comes back by itself.",
+        "The page reconnects by itself. If not: have them reload the exam page, and check their network.",
     ),
     "PING_TIMEOUT": (
-        "nothing was heard from the browser any more, though its connection was never closed",
-        "Their network or machine has stalled (Wi-Fi, cable, sleep): look there; the page comes back by itself.",
+        "the browser stopped answering, but its connection was not closed",
+        "Check their network and computer (Wi-Fi, cable, sleep mode). The page reconnects by itself.",
     ),
     "SLOW_CLIENT": (
-        "the browser read too slowly, and was sent away to begin anew",
-        "Their network is too slow, or their machine is busy: close what else runs there.",
+        "the browser read too slowly, so the server closed the connection",
+        "Their network is too slow or their computer is busy: close other programs.",
     ),
     "PROTOCOL_ERROR": (
-        "the client said what the server does not accept, or its session failed",
-        "Look at the log of its socket server; is the page up to date? A reload may do.",
+        "the client sent an invalid message, or its session failed",
+        "Have them reload the exam page. If it happens again: see the log of the socket server.",
     ),
     "SERVER_ISOLATED": (
-        "its socket server was cut off from NATS and sent its clients elsewhere",
-        "Look at that server's network and at NATS: `examwire actors ls`, `examwire doctor`.",
+        "the socket server lost NATS and moved its clients to other servers",
+        "Check that server's network and NATS: `examwire actors ls`, `examwire doctor`.",
     ),
     "SERVER_DRAINING": (
-        "its socket server was drained, and it has not arrived at another one in time",
-        "Have them reload the exam page; is another server READY? `examwire actors ls`.",
+        "the socket server was drained, and the client did not reach another server in time",
+        "Have them reload the exam page. Check that another server is READY: `examwire actors ls`.",
     ),
     "SERVER_STOPPED": (
-        "its socket server was stopped without a drain",
-        "The page comes back by itself if another server is READY: `examwire actors ls`.",
+        "the socket server was stopped without a drain",
+        "The page reconnects by itself if another server is READY: `examwire actors ls`.",
     ),
     "SERVER_RESTARTED": (
-        "its socket server ended and was started again",
-        "The page comes back by itself; why did that server end? Look at its log.",
+        "the socket server ended and was started again",
+        "The page reconnects by itself. See that server's log for the reason.",
     ),
     "SERVER_LOST": (
-        "its socket server is gone: no heartbeat came any more",
-        "Look at that server and its machine: `examwire actors ls`; the others take its clients over.",
+        "the socket server sent no heartbeat and counts as lost",
+        "Check that server and its machine: `examwire actors ls`. The page reconnects to another server.",
     ),
-    "KICKED": ("an operator ended the connection", "The page comes back by itself after its first wait."),
-    "UNKNOWN": ("why it was lost has expired from the log", "Have them open the exam page again."),
+    "KICKED": ("an operator ended the connection", "The page reconnects by itself after its first backoff."),
+    "UNKNOWN": ("the reason has expired from the log", "Have them reload the exam page."),
 }
+
+
+READMIT_ADVICE = "A proctor must readmit them; then have them reload the exam page."
 
 
 @dataclass(slots=True)
 class DiagnosisInput:
-    """What is known of an examinee; `None`: whoever knows it did not answer.
+    """The data about one examinee from all sources; `None` means that the source did not answer.
 
-    `record`, `picture`, `server`: hashes of Redis. `session`: the live session's inspection, empty when there is none.
-    `by_log`: the connection that the log comes to. `plan`: how many of the plan are disconnected, and how many of these
-    from the same server.
+    `record`, `picture`, `server`: hashes from Redis. `session`: the inspection of the live session, empty when there
+    is none. `by_log`: the connection state computed from the log. `others_gone`: other disconnected examinees of the
+    plan, `others_of_server`: how many of these were on the same server.
     """
 
     plan_id: str
@@ -77,108 +80,120 @@ class DiagnosisInput:
 
     @property
     def status(self) -> str:
-        """By Redis, or by the log when that is away."""
+        """The status from Redis, or from the log when Redis is unavailable."""
         if self.record is not None:
             return self.record.get("connStatusCode") or "NEVER"
         return self.by_log.view().status if self.by_log is not None else "UNKNOWN"
 
     @property
     def never_seen(self) -> bool:
-        """Whether everybody who answered has never heard of them."""
+        """Whether no source that answered knows the examinee."""
         return not self.record and not self.picture and not self.happened and not self.session and not self.letters
 
 
 @dataclass(slots=True)
 class Diagnosis:
-    """One sentence or two on top, what to do, and where the sources disagree."""
+    """A headline of one or two sentences, advice, and the points on which the sources disagree."""
 
     headline: str
     advice: list[str] = field(default_factory=list)
     disagreements: list[str] = field(default_factory=list)
 
 
-def diagnose(seen: DiagnosisInput) -> Diagnosis:
-    """What to tell an operator."""
-    found = _by_status(seen)
-    _compare(seen, found)
-    if seen.letters:
-        found.advice.append(
-            f"Dead letter{'s' * (len(seen.letters) > 1)} {', '.join(map(str, seen.letters))} about them: "
+def diagnose(data: DiagnosisInput) -> Diagnosis:
+    """Explain an examinee's status.
+
+    Example::
+
+        diagnosis = diagnose(DiagnosisInput("P001", "E0042", time.time(), record=record))
+        print(diagnosis.headline, *diagnosis.advice)
+    """
+    diagnosis = _by_status(data)
+    _compare(data, diagnosis)
+    if data.letters:
+        diagnosis.advice.append(
+            f"Dead letter{'s' * (len(data.letters) > 1)} {', '.join(map(str, data.letters))} about them: "
             "`examwire dead-letters show NUMBER`."
         )
-    return found
+    return diagnosis
 
 
-def _by_status(seen: DiagnosisInput) -> Diagnosis:
-    who = seen.examinee_id
-    match seen.status:
+def _by_status(data: DiagnosisInput) -> Diagnosis:
+    examinee_id = data.examinee_id
+    match data.status:
         case "CONNECTED":
-            heard = _value(seen, "lastActiveTime")
-            last = f", last heard from {_ago(seen, heard)} ago" if heard else ""
-            return Diagnosis(f"{who} is CONNECTED since {_since(seen)} on {_where(seen)}{last}.", _picture_advice(seen))
-        case "MIGRATING":
-            text = f"{who} is MIGRATING for {_long(seen)}: sent away by {_where(seen)}, and expected on another server."
-            return Diagnosis(text, ["Wait a moment: who has not arrived after the first attempt counts as lost."])
-        case "DISCONNECTED":
-            return _gone(seen)
-        case "NEVER":
-            if _value(seen, "removed") == "1":
-                return _removed(seen, f"{who} is removed from the exam, and has never been connected")
+            last_active = _value(data, "lastActiveTime")
+            heard = f", last heard from {_ago(data, last_active)} ago" if last_active else ""
             return Diagnosis(
-                f"{who} has never been connected.", ["Have they opened the exam page, with their own token?"]
+                f"{examinee_id} is CONNECTED since {_since(data)} on {_where(data)}{heard}.", _picture_advice(data)
+            )
+        case "MIGRATING":
+            text = (
+                f"{examinee_id} is MIGRATING for {_long(data)}: {_where(data)} is drained, and the client is expected "
+                "on another server."
+            )
+            return Diagnosis(text, ["Wait: a client that does not arrive within the first attempt counts as lost."])
+        case "DISCONNECTED":
+            return _gone(data)
+        case "NEVER":
+            if _value(data, "removed") == "1":
+                return _removed(data, f"{examinee_id} is removed from the exam, and has never been connected")
+            return Diagnosis(
+                f"{examinee_id} has never been connected.", ["Have them open the exam page with their own token."]
             )
         case _:
-            return Diagnosis(f"what {who} is cannot be seen now.")
+            return Diagnosis(f"The status of {examinee_id} cannot be determined now.")
 
 
-def _gone(seen: DiagnosisInput) -> Diagnosis:
-    who, reason = seen.examinee_id, _value(seen, "reason") or "UNKNOWN"
-    lost = _lost(seen)
-    if _value(seen, "exhausted") == "1":
-        why = f" It was lost by {lost.reason}: {_meaning(lost.reason)[0]}." if lost is not None and lost.reason else ""
+def _gone(data: DiagnosisInput) -> Diagnosis:
+    examinee_id, reason = data.examinee_id, _value(data, "reason") or "UNKNOWN"
+    loss = _lost(data)
+    if _value(data, "exhausted") == "1":
+        cause = f" The loss: {loss.reason} - {_meaning(loss.reason)[0]}." if loss is not None and loss.reason else ""
         return Diagnosis(
-            f"{who} is DISCONNECTED for {_long(seen)} and shut out: all attempts to come back are used up.{why} "
-            f"It was on {_where(seen)}.",
-            ["It is refused until a proctor readmits it: have one do so, then have them open the exam page again."],
+            f"{examinee_id} is DISCONNECTED for {_long(data)} and shut out: all reconnect attempts are used up."
+            f"{cause} The last server was {_where(data)}.",
+            [READMIT_ADVICE],
         )
-    if _value(seen, "removed") == "1":
-        return _removed(seen, f"{who} is removed from the exam for {_long(seen)}")
+    if _value(data, "removed") == "1":
+        return _removed(data, f"{examinee_id} is removed from the exam for {_long(data)}")
     if reason == READMITTED:
-        by = next((one.by for one in reversed(seen.happened or ()) if one.what is EntryKind.READMITTED), None)
+        by = next((entry.by for entry in reversed(data.happened or ()) if entry.what is EntryKind.READMITTED), None)
         return Diagnosis(
-            f"{who} is DISCONNECTED for {_long(seen)}: shut out, then readmitted{f' by {by}' if by else ''}, and not "
-            "back yet.",
-            ["Have them open the exam page again: after a refusal it does not come back by itself."],
+            f"{examinee_id} is DISCONNECTED for {_long(data)}: shut out, then readmitted{f' by {by}' if by else ''}, "
+            "and not back yet.",
+            ["Have them reload the exam page: after a refusal it does not reconnect by itself."],
         )
-    meaning, advice = _meaning(reason)
-    attempt, most = _value(seen, "reconnectAttempt") or "0", _value(seen, "maxAttempts")
-    following = _value(seen, "nextAttemptAt")
-    trying = ""
+    explanation, advice = _meaning(reason)
+    attempt, maximum = _value(data, "reconnectAttempt") or "0", _value(data, "maxAttempts")
+    next_at = _value(data, "nextAttemptAt")
+    attempts = ""
     if attempt != "0":
-        trying = f" Attempt {attempt} of {most}"
-        trying += f", the next at {local_time(following)}." if following else ", the last one."
-    found = Diagnosis(
-        f"{who} is DISCONNECTED for {_long(seen)}: {reason} - {meaning}.{trying} It was on {_where(seen)}."
+        attempts = f" Attempt {attempt} of {maximum}"
+        attempts += f", the next at {local_time(next_at)}." if next_at else ", the last one."
+    diagnosis = Diagnosis(
+        f"{examinee_id} is DISCONNECTED for {_long(data)}: {reason} - {explanation}.{attempts} The last server was "
+        f"{_where(data)}."
     )
-    if seen.others_gone:
-        same = f", {seen.others_of_server} of them from the same server" if seen.others_of_server else ""
-        found.headline += f" {seen.others_gone} others of the plan are disconnected, too{same}."
-    found.advice.append(advice)
-    return found
+    if data.others_gone:
+        same_server = f", {data.others_of_server} of them from the same server" if data.others_of_server else ""
+        diagnosis.headline += f" {data.others_gone} others of the plan are disconnected, too{same_server}."
+    diagnosis.advice.append(advice)
+    return diagnosis
 
 
-def _removed(seen: DiagnosisInput, text: str) -> Diagnosis:
-    last = next((one for one in reversed(seen.happened or ()) if one.what is EntryKind.REMOVED), None)
-    by = f", by {last.by}" if last is not None else ""
-    why = f": {last.reason}" if last is not None and last.reason else ""
+def _removed(data: DiagnosisInput, text: str) -> Diagnosis:
+    removal = next((entry for entry in reversed(data.happened or ()) if entry.what is EntryKind.REMOVED), None)
+    by = f", by {removal.by}" if removal is not None else ""
+    reason = f": {removal.reason}" if removal is not None and removal.reason else ""
     return Diagnosis(
-        f"{text}{by}{why}.",
-        ["It is refused until a proctor readmits it: have one do so, then have them open the exam page again."],
+        f"{text}{by}{reason}.",
+        [READMIT_ADVICE],
     )
 
 
-def _picture_advice(seen: DiagnosisInput) -> list[str]:
-    picture = seen.picture or {}
+def _picture_advice(data: DiagnosisInput) -> list[str]:
+    picture = data.picture or {}
     match picture.get("status"):
         case "WAITING":
             return [f"Mobile sync waits for a picture from the phone until {local_time(picture.get('deadline'))}."]
@@ -190,39 +205,39 @@ def _picture_advice(seen: DiagnosisInput) -> list[str]:
             return []
 
 
-def _compare(seen: DiagnosisInput, found: Diagnosis) -> None:
-    verify = f"if it stays so: `examwire state verify --plan {seen.plan_id}`"
-    if seen.record is not None and seen.by_log is not None:
-        known = int(seen.record.get("version") or 0)
-        if known < seen.by_log.version:
-            found.disagreements.append(
-                f"Redis is at version {known}, the log at {seen.by_log.version}: the state managers are behind "
+def _compare(data: DiagnosisInput, diagnosis: Diagnosis) -> None:
+    verify = f"if it stays so: `examwire state verify --plan {data.plan_id}`"
+    if data.record is not None and data.by_log is not None:
+        redis_version = int(data.record.get("version") or 0)
+        if redis_version < data.by_log.version:
+            diagnosis.disagreements.append(
+                f"Redis is at version {redis_version}, the log at {data.by_log.version}: the state managers are behind "
                 f"(`examwire queues ls`) or a record is damaged; {verify}"
             )
-    if seen.session is None or seen.record is None:
+    if data.session is None or data.record is None:
         return
-    details = seen.session.get("details") or {}
-    if details and seen.status != "CONNECTED":
-        found.disagreements.append(
-            f"a live session answers ({details.get('socketId')}), but Redis says {seen.status}: it has just come, or "
+    details = data.session.get("details") or {}
+    if details and data.status != "CONNECTED":
+        diagnosis.disagreements.append(
+            f"a live session answers ({details.get('socketId')}), but Redis says {data.status}: it has just come, or "
             f"is about to be closed; {verify}"
         )
-    elif not details and seen.status == "CONNECTED":
-        found.disagreements.append(
+    elif not details and data.status == "CONNECTED":
+        diagnosis.disagreements.append(
             f"Redis says CONNECTED, but no live session answers: it has just gone, or its server has; {verify}"
         )
-    elif details and details.get("socketId") != seen.record.get("socketId"):
-        found.disagreements.append(
-            f"the live session is {details.get('socketId')}, Redis says {seen.record.get('socketId')}: one is just "
+    elif details and details.get("socketId") != data.record.get("socketId"):
+        diagnosis.disagreements.append(
+            f"the live session is {details.get('socketId')}, Redis says {data.record.get('socketId')}: one is just "
             f"replacing the other; {verify}"
         )
 
 
-def _value(seen: DiagnosisInput, name: str) -> str | None:
-    """A field of the record, or what the log comes to in its place."""
-    if seen.record is not None:
-        return seen.record.get(name) or None
-    state = seen.by_log or ConnectionState()
+def _value(data: DiagnosisInput, name: str) -> str | None:
+    """Return a field of the record, or its value computed from the log when Redis is unavailable."""
+    if data.record is not None:
+        return data.record.get(name) or None
+    state = data.by_log or ConnectionState()
     return {
         "reason": state.reason,
         "since": state.since,
@@ -235,35 +250,35 @@ def _value(seen: DiagnosisInput, name: str) -> str | None:
     }.get(name)
 
 
-def _lost(seen: DiagnosisInput) -> TimelineEntry | None:
+def _lost(data: DiagnosisInput) -> TimelineEntry | None:
     return next(
-        (one for one in reversed(seen.happened or ()) if one.what in (EntryKind.LOST, EntryKind.MIGRATING)), None
+        (entry for entry in reversed(data.happened or ()) if entry.what in (EntryKind.LOST, EntryKind.MIGRATING)), None
     )
 
 
 def _meaning(reason: str | None) -> tuple[str, str]:
-    return MEANINGS.get(reason or "UNKNOWN", ("a reason that this command does not know", "Look at the server's log."))
+    return MEANINGS.get(reason or "UNKNOWN", ("a reason unknown to this command", "See the server's log."))
 
 
-def _where(seen: DiagnosisInput) -> str:
-    server_id = _value(seen, "serverId")
+def _where(data: DiagnosisInput) -> str:
+    server_id = _value(data, "serverId")
     if server_id is None:
-        return "a server that is not known any more"
-    if seen.server is None:
+        return "an unknown server"
+    if data.server is None:
         return server_id
-    status = seen.server.get("statusCode")
-    return f"{server_id}, which is {status}" if status else f"{server_id}, of which nothing is recorded"
+    status = data.server.get("statusCode")
+    return f"{server_id}, which is {status}" if status else f"{server_id}, which has no record"
 
 
-def _since(seen: DiagnosisInput) -> str:
-    since = _value(seen, "since")
-    return f"{local_time(since)} ({_long(seen)})" if since else "a time that is not known"
+def _since(data: DiagnosisInput) -> str:
+    since = _value(data, "since")
+    return f"{local_time(since)} ({_long(data)})" if since else "a time that is not known"
 
 
-def _long(seen: DiagnosisInput) -> str:
-    since = _value(seen, "since")
-    return _ago(seen, since) if since else "an unknown time"
+def _long(data: DiagnosisInput) -> str:
+    since = _value(data, "since")
+    return _ago(data, since) if since else "an unknown time"
 
 
-def _ago(seen: DiagnosisInput, moment: str) -> str:
-    return duration_text(seen.now - parse_time(moment))
+def _ago(data: DiagnosisInput, moment: str) -> str:
+    return duration_text(data.now - parse_time(moment))

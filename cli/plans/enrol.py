@@ -1,4 +1,4 @@
-"""Enrolling a roster: durably into the log, what is there already left out."""
+"""Enrol the examinees of a roster: publish a fact for each new or renamed examinee."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHUNK = 500
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentCounts:
-    """How many entries were `new`, named otherwise than before (`renamed`), and `known` just so."""
+    """How many entries of a roster were `new`, got another name (`renamed`), or were `known` unchanged."""
 
     new: int
     renamed: int
@@ -29,16 +29,19 @@ class EnrolmentCounts:
 async def enrol(
     bus: Bus, store: StateStore, plan_id: str, entries: Sequence[RosterEntry], by: str | None
 ) -> EnrolmentCounts:
-    """Return when all of it is in the log. Raises `BrokerUnavailable`, `StateUnavailable`; may be repeated.
+    """Publish the entries and return when the log has them. Raises `BrokerUnavailable`, `StateUnavailable`.
 
-    What Redis knows is left out of the log for brevity only: an entry that is said again has no effect by the rules.
+    Can be repeated. Entries that Redis already has are skipped to keep the log short; publishing them again would have
+    no effect.
     """
     missing: list[RosterEntry] = []
     new = 0
     for start in range(0, len(entries), CHUNK):
-        some = entries[start : start + CHUNK]
-        known = await store.fields([keys.progress(plan_id, one.examinee_id) for one in some], ("enrolled", "name"))
-        for entry, (enrolled, name) in zip(some, known, strict=True):
+        batch = entries[start : start + CHUNK]
+        records = await store.fields(
+            [keys.progress(plan_id, entry.examinee_id) for entry in batch], ("enrolled", "name")
+        )
+        for entry, (enrolled, name) in zip(batch, records, strict=True):
             if enrolled != "1":
                 new += 1
                 missing.append(entry)
@@ -46,7 +49,8 @@ async def enrol(
                 missing.append(entry)
     now = format_time(bus.clock.now())
     facts = [
-        Enrol(plan_id=plan_id, examinee_id=one.examinee_id, name=one.name, by=by, timestamp=now) for one in missing
+        Enrol(plan_id=plan_id, examinee_id=entry.examinee_id, name=entry.name, by=by, timestamp=now)
+        for entry in missing
     ]
     subject = subjects.status_plan(plan_id, subjects.OPERATOR)
     await bus.confirm(await bus.send(Outgoing.batches(subject, facts, _message_id)))

@@ -1,4 +1,4 @@
-"""`examwire examinees show`: why is this one red, and what to do."""
+"""`examwire examinees show`: explain one examinee's status, and show all data about them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from protocol.records import keys
 
 LAST = 10
 CHUNK = 500
-HIDDEN = ("history", "rev", "liveSocketId")  # what only the state manager reads
+HIDDEN = ("history", "rev", "liveSocketId")  # fields for the state manager only
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
 def examinees() -> None:
-    """One examinee: what is so, why, and what to do."""
+    """One examinee: the status, its cause, and what to do."""
 
 
 @app.command("show")
@@ -46,29 +46,31 @@ def show_examinee(
     examinee_id: Annotated[str, typer.Argument(metavar="EXAMINEE_ID", help="The examinee.", show_default=False)],
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Say in plain words what an examinee's status is, why, and what to do; then all that is known about them.
+    """Explain an examinee's status and what to do. Then show the record, session and latest timeline entries.
 
-    From Redis, the log of record, the live session and the dead letters. Exit code 3: never seen, 4: neither Redis
-    nor NATS can be reached, 5: one of them cannot, so it is said from the other alone.
+    Example: examwire examinees show P001 E0042
+
+    Sources: Redis, the log of record, the live session and the dead letters. Exit code 3: the examinee is unknown, 4:
+    neither Redis nor NATS can be reached, 5: one of them cannot be reached, so the answer is incomplete.
     """
     check_id("planId", plan_id)
     check_id("examineeId", examinee_id)
 
     async def work() -> ExitCode:
-        seen = DiagnosisInput(plan_id, examinee_id, time.time())
-        both = await asyncio.gather(_from_redis(settings, seen), _from_nats(settings, seen))
-        if all(error is not None for error in both):
-            raise both[1] or both[0] or AssertionError
-        if seen.never_seen and not seen.unavailable:
-            raise NotFound(f"examinee {examinee_id} of plan {plan_id} has never been seen")
-        found = diagnose(seen)
+        data = DiagnosisInput(plan_id, examinee_id, time.time())
+        errors = await asyncio.gather(_from_redis(settings, data), _from_nats(settings, data))
+        if all(error is not None for error in errors):
+            raise errors[1] or errors[0] or AssertionError
+        if data.never_seen and not data.unavailable:
+            raise NotFound(f"examinee {examinee_id} of plan {plan_id} is unknown")
+        diagnosis = diagnose(data)
         if output is Format.JSON:
-            print_json(_as_json(seen, found))
+            print_json(_as_json(data, diagnosis))
         else:
-            _print(seen, found)
-        for trouble in seen.unavailable:
-            say(f"examwire: {trouble}", err=True)
-        return ExitCode.DEGRADED if seen.unavailable else ExitCode.OK
+            _print(data, diagnosis)
+        for message in data.unavailable:
+            say(f"examwire: {message}", err=True)
+        return ExitCode.DEGRADED if data.unavailable else ExitCode.OK
 
     code = asyncio.run(work())
     if code is not ExitCode.OK:
@@ -78,18 +80,18 @@ def show_examinee(
 # -- asking -----------------------------------------------------------------------------------------------
 
 
-async def _from_redis(settings: Settings, seen: DiagnosisInput) -> StateUnavailable | None:
+async def _from_redis(settings: Settings, data: DiagnosisInput) -> StateUnavailable | None:
     store = StateStore(settings.redis_url, settings.redis)
     try:
-        progress = await _readable(seen, store.entries, keys.progress(seen.plan_id, seen.examinee_id))
-        seen.picture = await _readable(seen, store.entries, keys.mobile_sync(seen.plan_id, seen.examinee_id))
+        progress = await _readable(data, store.entries, keys.progress(data.plan_id, data.examinee_id))
+        data.picture = await _readable(data, store.entries, keys.mobile_sync(data.plan_id, data.examinee_id))
         if progress is not None and progress.get("serverId"):
-            seen.server = await _readable(seen, store.entries, keys.server_status(progress["serverId"]))
+            data.server = await _readable(data, store.entries, keys.server_status(progress["serverId"]))
         if progress is not None and progress.get("connStatusCode") == "DISCONNECTED":
-            await _count_others(store, seen, progress.get("serverId"))
-        seen.record = progress
+            await _count_others(store, data, progress.get("serverId"))
+        data.record = progress
     except StateUnavailable as error:
-        seen.unavailable.append(f"{error}; what follows is from the log alone")
+        data.unavailable.append(f"{error}; this answer uses the log only")
         return error
     finally:
         await store.close()
@@ -97,111 +99,115 @@ async def _from_redis(settings: Settings, seen: DiagnosisInput) -> StateUnavaila
 
 
 async def _readable(
-    seen: DiagnosisInput, read_hash: Callable[[str], Awaitable[dict[str, str]]], key: str
+    data: DiagnosisInput, read_hash: Callable[[str], Awaitable[dict[str, str]]], key: str
 ) -> dict[str, str] | None:
     try:
         return await read_hash(key)
-    except StateDamaged as damage:
-        seen.unavailable.append(f"{damage}: the record is damaged: `examwire state rebuild --plan {seen.plan_id}`")
+    except StateDamaged as error:
+        data.unavailable.append(f"{error}: repair it with `examwire state rebuild --plan {data.plan_id}`")
         return None
 
 
-async def _count_others(store: StateStore, seen: DiagnosisInput, server_id: str | None) -> None:
-    ids = [one for one in await store.members(keys.plan_examinees(seen.plan_id)) if one != seen.examinee_id]
+async def _count_others(store: StateStore, data: DiagnosisInput, server_id: str | None) -> None:
+    ids = [
+        examinee_id
+        for examinee_id in await store.members(keys.plan_examinees(data.plan_id))
+        if examinee_id != data.examinee_id
+    ]
     for start in range(0, len(ids), CHUNK):
-        wanted = [keys.progress(seen.plan_id, one) for one in ids[start : start + CHUNK]]
-        for status, server in await store.fields(wanted, ("connStatusCode", "serverId")):
+        record_keys = [keys.progress(data.plan_id, examinee_id) for examinee_id in ids[start : start + CHUNK]]
+        for status, server in await store.fields(record_keys, ("connStatusCode", "serverId")):
             if status == "DISCONNECTED":
-                seen.others_gone += 1
-                seen.others_of_server += server == server_id
+                data.others_gone += 1
+                data.others_of_server += server == server_id
 
 
-async def _from_nats(settings: Settings, seen: DiagnosisInput) -> BrokerUnavailable | None:
+async def _from_nats(settings: Settings, data: DiagnosisInput) -> BrokerUnavailable | None:
     try:
         async with connected(settings, "examinees show") as bus:
-            await asyncio.gather(_ask_session(bus, seen), _read_log(bus, seen), _find_letters(bus, seen))
+            await asyncio.gather(_ask_session(bus, data), _read_log(bus, data), _find_letters(bus, data))
     except BrokerUnavailable as error:
-        seen.unavailable.append(f"{error}; what follows is without the log, the live session and the dead letters")
+        data.unavailable.append(f"{error}; this answer lacks the log, the live session and the dead letters")
         return error
     return None
 
 
-async def _ask_session(bus: Bus, seen: DiagnosisInput) -> None:
+async def _ask_session(bus: Bus, data: DiagnosisInput) -> None:
     try:
-        found = await session_at(bus, subjects.session(seen.plan_id, seen.examinee_id))
+        session = await session_at(bus, subjects.session(data.plan_id, data.examinee_id))
     except NotFound:
-        seen.session = {}
+        data.session = {}
     else:
-        seen.session = found.inspection
+        data.session = session.inspection
 
 
-async def _read_log(bus: Bus, seen: DiagnosisInput) -> None:
-    plan_log = PlanLog(bus, seen.plan_id)
-    reading = Timeline(truncated=(await plan_log.beginning()).cut)
-    seen.happened = await read_entries(plan_log, reading, seen.examinee_id)
-    person = reading.examinees.get(seen.examinee_id)
-    seen.by_log = person.connection if person is not None else None
+async def _read_log(bus: Bus, data: DiagnosisInput) -> None:
+    plan_log = PlanLog(bus, data.plan_id)
+    timeline = Timeline(truncated=(await plan_log.beginning()).cut)
+    data.happened = await read_entries(plan_log, timeline, data.examinee_id)
+    person = timeline.examinees.get(data.examinee_id)
+    data.by_log = person.connection if person is not None else None
 
 
-async def _find_letters(bus: Bus, seen: DiagnosisInput) -> None:
-    desk = DeadLetterAdmin(bus)
-    about = [
-        one.number
-        async for one in desk.letters(wanted=lambda filed: filed.letter.mentions(seen.plan_id, seen.examinee_id))
+async def _find_letters(bus: Bus, data: DiagnosisInput) -> None:
+    admin = DeadLetterAdmin(bus)
+    numbers = [
+        letter.number
+        async for letter in admin.letters(wanted=lambda letter: letter.letter.mentions(data.plan_id, data.examinee_id))
     ]
-    seen.letters = about
+    data.letters = numbers
 
 
 # -- showing ----------------------------------------------------------------------------------------------
 
 
-def _as_json(seen: DiagnosisInput, found: Diagnosis) -> dict[str, Any]:
+def _as_json(data: DiagnosisInput, diagnosis: Diagnosis) -> dict[str, Any]:
     return {
-        "planId": seen.plan_id,
-        "examineeId": seen.examinee_id,
-        "status": seen.status,
-        "headline": found.headline,
-        "advice": found.advice,
-        "disagreements": found.disagreements,
-        "record": _visible(seen.record),
-        "mobileSync": _visible(seen.picture),
-        "session": seen.session,
-        "server": _visible(seen.server),
-        "timeline": [as_json(one) for one in (seen.happened or ())[-LAST:]] if seen.happened is not None else None,
-        "deadLetters": seen.letters,
-        "unavailable": seen.unavailable,
+        "planId": data.plan_id,
+        "examineeId": data.examinee_id,
+        "status": data.status,
+        "headline": diagnosis.headline,
+        "advice": diagnosis.advice,
+        "disagreements": diagnosis.disagreements,
+        "record": _visible(data.record),
+        "mobileSync": _visible(data.picture),
+        "session": data.session,
+        "server": _visible(data.server),
+        "timeline": [as_json(entry) for entry in (data.happened or ())[-LAST:]] if data.happened is not None else None,
+        "deadLetters": data.letters,
+        "unavailable": data.unavailable,
     }
 
 
-def _print(seen: DiagnosisInput, found: Diagnosis) -> None:
-    target = console()
+def _print(data: DiagnosisInput, diagnosis: Diagnosis) -> None:
+    terminal = console()
 
-    def tell(line: str) -> None:
-        target.print(text(line))
+    def print_line(line: str) -> None:
+        terminal.print(text(line))
 
-    tell(found.headline)
-    for line in found.disagreements:
-        tell(f"  note: {line}")
-    for line in found.advice:
-        tell(f"  what to do: {line}")
-    tell("")
+    print_line(diagnosis.headline)
+    for line in diagnosis.disagreements:
+        print_line(f"  note: {line}")
+    for line in diagnosis.advice:
+        print_line(f"  what to do: {line}")
+    print_line("")
     for title, values in (
-        ("record", _visible(seen.record)),
-        ("live session", _session_lines(seen.session)),
-        ("server", _visible(seen.server)),
-        ("mobile sync", _visible(seen.picture)),
+        ("record", _visible(data.record)),
+        ("live session", _session_lines(data.session)),
+        ("server", _visible(data.server)),
+        ("mobile sync", _visible(data.picture)),
     ):
         if values:
-            target.print(table([title, ""], [(name, value) for name, value in values.items() if value]))
+            terminal.print(table([title, ""], [(name, value) for name, value in values.items() if value]))
         elif values is not None:
-            tell(f"{title}: none")
-            tell("")
-    if seen.happened is not None:
-        shown = [one for one in seen.happened if one.effect][-LAST:]
-        title = f"the last {len(shown)} of {len(seen.happened)} happenings; times in {zone_name()}"
+            print_line(f"{title}: none")
+            print_line("")
+    if data.happened is not None:
+        entries = [entry for entry in data.happened if entry.effect][-LAST:]
+        title = f"the last {len(entries)} of {len(data.happened)} timeline entries; times in {zone_name()}"
         columns = ["log time", "what", "status", "socket", "address", "version"]
-        rows = [(row[0], *row[2:]) for row in map(cells, shown)]
-        target.print(table(columns, rows, title=title))
+        rows = [(row[0], *row[2:]) for row in map(cells, entries)]
+        terminal.print(table(columns, rows, title=title))
 
 
 def _visible(record: dict[str, str] | None) -> dict[str, str] | None:

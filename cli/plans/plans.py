@@ -1,4 +1,4 @@
-"""`examwire plans`: the examinees of a plan as Redis has them, and as the log of record tells it."""
+"""`examwire plans ls`, `show` and `watch`: plans and their examinees, from Redis."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 T = TypeVar("T")
-CHUNK = 500  # records a round trip: Redis serves others in between
+CHUNK = 500  # records in one round trip, so that Redis serves other clients in between
 
 PROGRESS_FIELDS = (
     *("connStatusCode", "since", "lastActiveTime", "reason", "serverId", "socketId"),
@@ -40,26 +40,29 @@ MOBILE_SYNC_FIELDS = ("status", "deviceId", "timestamp", "imageUrl", "reason", "
 
 @takes_settings("redis_url", "data_dir", running=True)
 def list_plans(settings: Settings, watching: WatchOption = False, output: OutputOption = Format.TABLE) -> None:
-    """List the plans that have ever been seen, with their counts."""
+    """List all plans with the number of examinees in each status.
+
+    Example: examwire plans ls --watch
+    """
 
     async def fetch(store: StateStore) -> list[dict[str, Any]]:
         return [await count_of(store, plan_id) for plan_id in await store.members(keys.PLANS)]
 
-    def draw(found: list[dict[str, Any]]) -> RenderableType:
+    def draw(plans: list[dict[str, Any]]) -> RenderableType:
         columns = ["plan", "examinees", "connected", "disconnected", "migrating", "shut out", "mobile sync"]
         return table(
             columns,
             [
                 (
-                    one["planId"],
-                    one["examinees"],
-                    one["connected"],
-                    one["disconnected"],
-                    one["migrating"],
-                    one["exhausted"],
-                    _counts(one["mobileSync"]),
+                    plan["planId"],
+                    plan["examinees"],
+                    plan["connected"],
+                    plan["disconnected"],
+                    plan["migrating"],
+                    plan["exhausted"],
+                    _counts(plan["mobileSync"]),
                 )
-                for one in found
+                for plan in plans
             ],
         )
 
@@ -73,7 +76,12 @@ def show_plan(
     watching: WatchOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show every examinee of a plan. Exit code 3 when the plan has never been seen."""
+    """Show every examinee of a plan with status, reason, server and mobile sync.
+
+    Example: examwire plans show P001 --watch
+
+    Exit code 3: the plan is unknown.
+    """
     check_id("planId", plan_id)
     _show_or_watch(settings, lambda store: plan_of(store, plan_id), _draw_plan, watching, output)
 
@@ -84,24 +92,26 @@ def watch_plan(
     plan_id: Annotated[str, typer.Argument(metavar="PLAN_ID", help="The plan.", show_default=False)],
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show every examinee of a plan again whenever something changes, until Ctrl-C: `show --watch`."""
+    """Show every examinee of a plan, refreshed at each change, until Ctrl-C. The same as `show --watch`."""
     check_id("planId", plan_id)
     _show_or_watch(settings, lambda store: plan_of(store, plan_id), _draw_plan, True, output)
 
 
 async def plan_of(store: StateStore, plan_id: str) -> dict[str, Any]:
-    """`{planId, counts…, examinees: [row…]}`. Raises `NotFound`, `StateUnavailable`, `StateDamaged`."""
+    """Return `{planId, counts, examinees: [row...]}`. Raises `NotFound`, `StateUnavailable`, `StateDamaged`."""
     if plan_id not in await store.members(keys.PLANS):
-        raise NotFound(f"plan {plan_id} has never been seen: no examinee or proctor has connected to it")
+        raise NotFound(f"plan {plan_id} is unknown: it has no roster, and no examinee or proctor has connected")
     ids = await store.members(keys.plan_examinees(plan_id))
     rows: list[dict[str, Any]] = []
     for start in range(0, len(ids), CHUNK):
-        part = ids[start : start + CHUNK]
-        progress = await store.fields([keys.progress(plan_id, one) for one in part], PROGRESS_FIELDS)
-        mobile_sync = await store.fields([keys.mobile_sync(plan_id, one) for one in part], MOBILE_SYNC_FIELDS)
+        batch = ids[start : start + CHUNK]
+        progress = await store.fields([keys.progress(plan_id, examinee_id) for examinee_id in batch], PROGRESS_FIELDS)
+        mobile_sync = await store.fields(
+            [keys.mobile_sync(plan_id, examinee_id) for examinee_id in batch], MOBILE_SYNC_FIELDS
+        )
         rows += [
-            row_of(one, _known(PROGRESS_FIELDS, connection), _known(MOBILE_SYNC_FIELDS, sync))
-            for one, connection, sync in zip(part, progress, mobile_sync, strict=True)
+            row_of(examinee_id, _known(PROGRESS_FIELDS, connection), _known(MOBILE_SYNC_FIELDS, sync))
+            for examinee_id, connection, sync in zip(batch, progress, mobile_sync, strict=True)
         ]
     statuses = Counter(row["status"] for row in rows)
     return {
@@ -121,7 +131,7 @@ async def plan_of(store: StateStore, plan_id: str) -> dict[str, Any]:
 
 
 async def count_of(store: StateStore, plan_id: str) -> dict[str, Any]:
-    """The counts of a plan."""
+    """Return the counts of a plan."""
     return {"planId": plan_id, **(await plan_of(store, plan_id))["counts"]}
 
 
@@ -130,7 +140,7 @@ def _known(names: Sequence[str], values: Sequence[str | None]) -> dict[str, str]
 
 
 def row_of(examinee_id: str, progress: dict[str, str], mobile_sync: dict[str, str]) -> dict[str, Any]:
-    """An examinee from the two hashes of the documents without their empty fields; what is not recorded is `None`."""
+    """Build an examinee's row from the progress hash and the mobile sync hash; fields without a value are `None`."""
     return {
         "examineeId": examinee_id,
         "name": progress.get("name"),
@@ -198,10 +208,10 @@ def _show_or_watch(
         store = StateStore(settings.redis_url, settings.redis)
         try:
             if watching:
-                await watch(lambda: fetch(store), lambda found: found, draw, output)
+                await watch(lambda: fetch(store), lambda value: value, draw, output)
             else:
-                found = await fetch(store)
-                show(found, lambda: draw(found), output)
+                value = await fetch(store)
+                show(value, lambda: draw(value), output)
         finally:
             await store.close()
 

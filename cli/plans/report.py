@@ -1,4 +1,4 @@
-"""`examwire plans report`: each examinee's outages and the time to be compensated, by the log of record."""
+"""`examwire plans report`: outages and compensation of each examinee, from the log of record."""
 
 from __future__ import annotations
 
@@ -31,46 +31,47 @@ def report(
     plan_id: Annotated[str, typer.Argument(metavar="PLAN_ID", help="The plan.", show_default=False)],
     begin: Annotated[
         str | None,
-        typer.Option("--from", metavar="TIME", help=f"The window's begin, such as the exam's: {TIME_HELP}"),
+        typer.Option("--from", metavar="TIME", help=f"Start of the window. {TIME_HELP} [default: the first fact]"),
     ] = None,
     end: Annotated[
         str | None,
-        typer.Option("--to", metavar="TIME", help="Its end, such as the exam's; at most now. [default: now]"),
+        typer.Option("--to", metavar="TIME", help="End of the window, at most now. [default: now]"),
     ] = None,
     ignore_below: Annotated[
-        float, typer.Option("--ignore-below", min=0, metavar="SECONDS", help="Leave out outages shorter than this.")
+        float, typer.Option("--ignore-below", min=0, metavar="SECONDS", help="Ignore outages shorter than this.")
     ] = 0.0,
-    affected: Annotated[bool, typer.Option("--affected", help="Only examinees with an outage in the window.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="As CSV (RFC 4180, UTF-8).")] = False,
+    affected: Annotated[bool, typer.Option("--affected", help="Show only examinees with an outage.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV (RFC 4180, UTF-8).")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Report each examinee's outages within a window, and the time to be compensated.
+    """Report each examinee's outages within a window, and the time to compensate.
 
-    That is the sum of their outages within the window, in whole seconds, rounded up: from the loss, as a server
-    noticed it, to the connection that ended it. An outage that goes on counts to the window's end: give the exam's
-    end with --to, or everybody who has gone home since is counted as lost. Migrations are no outages unless they end
-    in a loss. Exit code 3: the plan has never been seen.
+    Example: examwire plans report P001 --from 09:00 --to 11:00 --csv
+
+    The time to compensate is the sum of the outages, rounded up to whole seconds. An outage lasts from the detected
+    loss to the next connection, or to the end of the window. Give the exam's end with --to: examinees who leave
+    afterwards count as lost. A migration is an outage only if it ends in a loss. Exit code 3: the plan is unknown.
     """
     check_id("planId", plan_id)
     if as_csv and output is Format.JSON:
-        raise ConfigurationError("--csv and -o json exclude each other")
+        raise ConfigurationError("--csv and -o json cannot be combined")
     now = time.time()
-    last = min(parse_time_option(end, "--to"), now) if end is not None else now
-    first = parse_time_option(begin, "--from") if begin is not None else None
+    until = min(parse_time_option(end, "--to"), now) if end is not None else now
+    since = parse_time_option(begin, "--from") if begin is not None else None
 
     async def work() -> None:
         async with connected(settings, "plans report") as bus:
             beginning, outages = await PlanLog(bus, plan_id).outages()
         if outages.begin is None:
             raise NotFound(never_seen(plan_id, None, beginning))
-        window = (outages.begin if first is None else first, last)
-        if window[0] > window[1] and first is not None:
+        window = (outages.begin if since is None else since, until)
+        if window[0] > window[1] and since is not None:
             raise ConfigurationError("--from: must not be later than --to, or than now")
         rows = outages.rows(*window, ignore_below=ignore_below)
-        missing = sum(not row.complete for row in rows)
-        if missing:
-            say(f"the first facts about {missing} examinees have expired from the log", err=True)
-        sums = sum_rows(rows)
+        incomplete = sum(not row.complete for row in rows)
+        if incomplete:
+            say(f"the first facts about {incomplete} examinees have expired from the log", err=True)
+        total_row = sum_rows(rows)
         if affected:
             rows = [row for row in rows if row.outages]
         if as_csv:
@@ -83,31 +84,31 @@ def report(
             "ignoreBelowSeconds": ignore_below,
             "logSince": beginning.since,
             "examinees": [_json(row) for row in rows],
-            "totals": _json(sums),
+            "totals": _json(total_row),
         }
-        show(value, lambda: _draw(plan_id, window, rows, sums), output)
+        show(value, lambda: _draw(plan_id, window, rows, total_row), output)
 
     asyncio.run(work())
 
 
-def _json(row: OutageRow | OutageTotals) -> dict[str, Any]:
-    return row.model_dump(mode="json", by_alias=True)
+def _json(outages: OutageRow | OutageTotals) -> dict[str, Any]:
+    return outages.model_dump(mode="json", by_alias=True)
 
 
 # -- the table --------------------------------------------------------------------------------------------
 
 
-def _draw(plan_id: str, window: tuple[float, float], rows: list[OutageRow], sums: OutageTotals) -> RenderableType:
+def _draw(plan_id: str, window: tuple[float, float], rows: list[OutageRow], total_row: OutageTotals) -> RenderableType:
     title = (
         f"plan {plan_id} from {local_time(window[0])} to {local_time(window[1])} {zone_name(window[1])}: "
-        f"{sums.examinees} examinees, {sums.affected} with outages; {sums.outages} outages, "
-        f"{duration_text(sums.outage_seconds)} in total"
+        f"{total_row.examinees} examinees, {total_row.affected} with outages; {total_row.outages} outages, "
+        f"{duration_text(total_row.outage_seconds)} in total"
     )
     columns = [
         *("examinee", "outages", "seconds", "longest", "compensate", "reasons", "attempts", "shut out"),
         *("removed", "readmitted", "migrations", "still gone", "mobile sync", "at"),
     ]
-    drawn = [
+    cells = [
         (
             row.examinee_id,
             row.outages or None,
@@ -126,9 +127,22 @@ def _draw(plan_id: str, window: tuple[float, float], rows: list[OutageRow], sums
         )
         for row in rows
     ]
-    total = (
-        *("total", sums.outages, f"{sums.outage_seconds:.3f}", f"{sums.longest_seconds:.3f}", sums.compensate_seconds),
-        *("", None, sums.shut_out or None, sums.removals or None, sums.readmissions or None, sums.migrations or None),
-        *(sums.still_disconnected or None, None, None),
+    totals_cells = (
+        *(
+            "total",
+            total_row.outages,
+            f"{total_row.outage_seconds:.3f}",
+            f"{total_row.longest_seconds:.3f}",
+            total_row.compensate_seconds,
+        ),
+        *(
+            "",
+            None,
+            total_row.shut_out or None,
+            total_row.removals or None,
+            total_row.readmissions or None,
+            total_row.migrations or None,
+        ),
+        *(total_row.still_disconnected or None, None, None),
     )
-    return table(columns, [*drawn, total], title=title)
+    return table(columns, [*cells, totals_cells], title=title)

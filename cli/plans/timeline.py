@@ -1,4 +1,4 @@
-"""`examwire plans timeline`: what happened to a plan's examinees, by the log of record; and what was so at a moment."""
+"""`examwire plans timeline`: the history of a plan's examinees from the log of record, or the status at one time."""
 
 from __future__ import annotations
 
@@ -41,75 +41,82 @@ def timeline(
     settings: Settings,
     plan_id: Annotated[str, typer.Argument(metavar="PLAN_ID", help="The plan.", show_default=False)],
     examinee_id: Annotated[
-        str | None, typer.Argument(metavar="[EXAMINEE_ID]", help="Only this examinee.", show_default=False)
+        str | None, typer.Argument(metavar="[EXAMINEE_ID]", help="Show only this examinee.", show_default=False)
     ] = None,
-    at: Annotated[str | None, typer.Option("--at", metavar="TIME", help=f"What was so then: {TIME_HELP}")] = None,
-    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="Only from then on.")] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Only up to then.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also what had no effect, and why.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens, until Ctrl-C.")] = False,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help=f"Show the status at this time. {TIME_HELP}")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Show entries from this time on.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Show entries up to this time.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show entries without effect, too, and why.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show new entries as they come, until Ctrl-C.")
+    ] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Tell what happened, as it was decided: joined, lost and why, attempts, recovered, shut out, readmitted, pictures.
+    """Show the history of a plan or an examinee: connections, losses with reason, attempts, recoveries, pictures.
 
-    With --at: the status at that moment by the log's time, what made it so, since when, and what was next. Exit code
-    3: the plan or the examinee has never been seen.
+    Examples: examwire plans timeline P001 E0042; examwire plans timeline P001 --at 09:15
+
+    With --at: the status at that time, its cause, and the next entry. Exit code 3: the plan or examinee is unknown.
     """
     check_id("planId", plan_id)
     if examinee_id is not None:
         check_id("examineeId", examinee_id)
     moment = parse_time_option(at, "--at") if at is not None else None
-    first = format_time(parse_time_option(since, "--since")) if since is not None else ""
-    last = format_time(parse_time_option(until, "--until")) if until is not None else "~"
+    earliest = format_time(parse_time_option(since, "--since")) if since is not None else ""
+    latest = format_time(parse_time_option(until, "--until")) if until is not None else "~"
 
-    def wanted(one: TimelineEntry) -> bool:
-        return (everything or one.effect) and first <= one.logged <= last
+    def wanted(entry: TimelineEntry) -> bool:
+        return (everything or entry.effect) and earliest <= entry.logged <= latest
 
     async def work() -> None:
         async with connected(settings, "plans timeline") as bus:
             plan_log = PlanLog(bus, plan_id)
             beginning = await plan_log.beginning()
-            reading = Timeline(truncated=beginning.cut)
-            happened = await read_entries(plan_log, reading, examinee_id)
-            if not happened and not follow:
+            timeline_state = Timeline(truncated=beginning.cut)
+            entries = await read_entries(plan_log, timeline_state, examinee_id)
+            if not entries and not follow:
                 raise NotFound(never_seen(plan_id, examinee_id, beginning))
-            _say_what_is_missing(reading, examinee_id, beginning)
+            _say_what_is_missing(timeline_state, examinee_id, beginning)
             if moment is not None:
-                _show_moment(happened, plan_id, examinee_id, moment, beginning, output)
+                _show_moment(entries, plan_id, examinee_id, moment, beginning, output)
                 return
-            _show(list(filter(wanted, happened)), plan_id, output, lines=follow)
+            _show(list(filter(wanted, entries)), plan_id, output, lines=follow)
             while follow:
                 await asyncio.sleep(FOLLOW_SECONDS)
-                _show_more(list(filter(wanted, await read_entries(plan_log, reading, examinee_id))), output)
+                _show_more(list(filter(wanted, await read_entries(plan_log, timeline_state, examinee_id))), output)
 
     run_until_interrupted(work())
 
 
-async def read_entries(plan_log: PlanLog, reading: Timeline, examinee_id: str | None) -> list[TimelineEntry]:
-    """What has happened since this was called before."""
-    happened: list[TimelineEntry] = []
-    async for entry in plan_log.new_entries(examinee_id):
-        if (one := reading.add(entry)) is not None:
-            happened.append(one)
-    return happened
+async def read_entries(plan_log: PlanLog, timeline_state: Timeline, examinee_id: str | None) -> list[TimelineEntry]:
+    """Return the entries that are new since the last call."""
+    entries: list[TimelineEntry] = []
+    async for log_entry in plan_log.new_entries(examinee_id):
+        if (entry := timeline_state.add(log_entry)) is not None:
+            entries.append(entry)
+    return entries
 
 
 def never_seen(plan_id: str, examinee_id: str | None, beginning: Beginning) -> str:
-    """What is said of somebody about whom the log holds nothing."""
-    who = f"examinee {examinee_id} of plan {plan_id}" if examinee_id is not None else f"plan {plan_id}"
-    back = f"which goes back to {local_time(beginning.since)} {zone_name()}"
-    reach = back if beginning.since is not None else "which is empty"
-    return f"{who} has never been seen by the log, {reach}"
+    """Return the error text for a plan or examinee without any entry in the log."""
+    subject = f"examinee {examinee_id} of plan {plan_id}" if examinee_id is not None else f"plan {plan_id}"
+    reach_text = f"which goes back to {local_time(beginning.since)} {zone_name()}"
+    log_reach = reach_text if beginning.since is not None else "which is empty"
+    return f"{subject} has never been seen by the log, {log_reach}"
 
 
-def _say_what_is_missing(reading: Timeline, examinee_id: str | None, beginning: Beginning) -> None:
-    missing = [one for one in reading.examinees.values() if not one.complete]
+def _say_what_is_missing(timeline_state: Timeline, examinee_id: str | None, beginning: Beginning) -> None:
+    missing = [person for person in timeline_state.examinees.values() if not person.complete]
     if not missing:
         return
-    first = local_time(min(one.first_logged for one in missing))
-    who = examinee_id or f"{len(missing)} examinees"
+    first = local_time(min(person.first_logged for person in missing))
+    subject = examinee_id or f"{len(missing)} examinees"
     say(
-        f"the first facts about {who} have expired: the log begins at {local_time(beginning.since)}, "
+        f"the first facts about {subject} have expired: the log begins at {local_time(beginning.since)}, "
         f"its first facts about them are from {first} ({zone_name()})",
         err=True,
     )
@@ -118,68 +125,70 @@ def _say_what_is_missing(reading: Timeline, examinee_id: str | None, beginning: 
 # -- what happened ----------------------------------------------------------------------------------------
 
 
-def as_json(one: TimelineEntry) -> dict[str, Any]:
-    """JSON-ready, without what is not known."""
-    return one.model_dump(mode="json", by_alias=True, exclude_none=True)
+def as_json(entry: TimelineEntry) -> dict[str, Any]:
+    """Return an entry ready for JSON, without empty fields."""
+    return entry.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def cells(one: TimelineEntry) -> tuple[object, ...]:
-    """A row below `COLUMNS`."""
+def cells(entry: TimelineEntry) -> tuple[object, ...]:
+    """Return a table row for `COLUMNS`."""
     return (
-        local_time(one.logged),
-        one.examinee_id,
-        _words(one.what, one.text),
-        one.mobile_sync if one.what.name.startswith("SYNC_") else one.status,
-        one.socket_id,
-        one.ip_address,
-        one.version,
+        local_time(entry.logged),
+        entry.examinee_id,
+        _words(entry.what, entry.text),
+        entry.mobile_sync if entry.what.name.startswith("SYNC_") else entry.status,
+        entry.socket_id,
+        entry.ip_address,
+        entry.version,
     )
 
 
-def _show(happened: list[TimelineEntry], plan_id: str, output: Format, *, lines: bool) -> None:
+def _show(entries: list[TimelineEntry], plan_id: str, output: Format, *, lines: bool) -> None:
     if output is not Format.JSON:
-        title = f"plan {plan_id}: {len(happened)} happenings; times in {zone_name()}"
-        console().print(table(COLUMNS, map(cells, happened), title=title))
+        title = f"plan {plan_id}: {len(entries)} happenings; times in {zone_name()}"
+        console().print(table(COLUMNS, map(cells, entries), title=title))
     elif lines:
-        _show_more(happened, output)
+        _show_more(entries, output)
     else:
-        print_json([as_json(one) for one in happened])
+        print_json([as_json(entry) for entry in entries])
 
 
-def _show_more(happened: list[TimelineEntry], output: Format) -> None:
-    for one in happened:
+def _show_more(entries: list[TimelineEntry], output: Format) -> None:
+    for entry in entries:
         if output is Format.JSON:
-            print_json(as_json(one), lines=True)
+            print_json(as_json(entry), lines=True)
         else:
-            say("  ".join(str(cell) for cell in cells(one) if cell))
+            say("  ".join(str(cell) for cell in cells(entry) if cell))
 
 
 # -- at a moment ------------------------------------------------------------------------------------------
 
 
-def status_at(examinee_id: str, happened: list[TimelineEntry], moment: float) -> dict[str, Any]:
-    """The status at a moment and why, JSON-ready; `happened` is all of one examinee's."""
-    found = status_at_time(happened, moment)
+def status_at(examinee_id: str, entries: list[TimelineEntry], moment: float) -> dict[str, Any]:
+    """Return the status at a time and its cause, ready for JSON; `entries` holds all entries of one examinee."""
+    status_then = status_at_time(entries, moment)
 
-    def fact(one: TimelineEntry | None) -> dict[str, Any] | None:
-        return as_json(one) if one is not None else None
+    def entry_json(entry: TimelineEntry | None) -> dict[str, Any] | None:
+        return as_json(entry) if entry is not None else None
 
     return {
         "examineeId": examinee_id,
         "at": format_time(moment),
-        "status": found.status,
-        "since": found.status_entry.logged if found.status_entry is not None else None,
-        "reason": found.status_entry.reason if found.status_entry is not None and found.status != "CONNECTED" else None,
-        "mobileSync": found.mobile_sync,
-        "made": fact(found.status_entry),
-        "latest": fact(found.latest_entry),
-        "picture": fact(found.mobile_sync_entry),
-        "next": fact(found.next_entry),
+        "status": status_then.status,
+        "since": status_then.status_entry.logged if status_then.status_entry is not None else None,
+        "reason": status_then.status_entry.reason
+        if status_then.status_entry is not None and status_then.status != "CONNECTED"
+        else None,
+        "mobileSync": status_then.mobile_sync,
+        "made": entry_json(status_then.status_entry),
+        "latest": entry_json(status_then.latest_entry),
+        "picture": entry_json(status_then.mobile_sync_entry),
+        "next": entry_json(status_then.next_entry),
     }
 
 
 def _show_moment(
-    happened: list[TimelineEntry],
+    entries: list[TimelineEntry],
     plan_id: str,
     examinee_id: str | None,
     moment: float,
@@ -187,68 +196,78 @@ def _show_moment(
     output: Format,
 ) -> None:
     by_examinee: dict[str, list[TimelineEntry]] = {}
-    for one in happened:
-        by_examinee.setdefault(one.examinee_id, []).append(one)
-    found = {who: status_at(who, theirs, moment) for who, theirs in sorted(by_examinee.items())}
+    for entry in entries:
+        by_examinee.setdefault(entry.examinee_id, []).append(entry)
+    statuses = {
+        examinee: status_at(examinee, examinee_entries, moment)
+        for examinee, examinee_entries in sorted(by_examinee.items())
+    }
     if output is Format.JSON:
         common = {"planId": plan_id, "logSince": beginning.since}
         if examinee_id is not None:
-            print_json({**common, **found[examinee_id]})
+            print_json({**common, **statuses[examinee_id]})
         else:
-            print_json([{**common, **one} for one in found.values()])
+            print_json([{**common, **entry} for entry in statuses.values()])
     elif examinee_id is not None:
         for line in _in_words(examinee_id, status_at_time(by_examinee[examinee_id], moment), moment, beginning):
             console().print(text(line))
     else:
-        console().print(_draw_moments(plan_id, list(found.values()), moment))
+        console().print(_draw_moments(plan_id, list(statuses.values()), moment))
 
 
-def _in_words(examinee_id: str, found: StatusAtTime, moment: float, beginning: Beginning) -> list[str]:
+def _in_words(examinee_id: str, status_then: StatusAtTime, moment: float, beginning: Beginning) -> list[str]:
     lines = [
-        f"{examinee_id} at {local_time(moment)} {zone_name(moment)}: {found.status}, mobile sync {found.mobile_sync}"
+        f"{examinee_id} at {local_time(moment)} {zone_name(moment)}: {status_then.status}, "
+        f"mobile sync {status_then.mobile_sync}"
     ]
-    if found.status_entry is not None:
-        ago = duration_text(moment - parse_time(found.status_entry.logged))
-        lines.append(f"  because  {_line(found.status_entry)} (version {found.status_entry.version}), {ago} before")
+    if status_then.status_entry is not None:
+        ago = duration_text(moment - parse_time(status_then.status_entry.logged))
+        lines.append(
+            f"  because  {_line(status_then.status_entry)} (version {status_then.status_entry.version}), {ago} before"
+        )
     elif beginning.since is not None:
         lines.append(
             f"  because  the log, which goes back to {local_time(beginning.since)}, holds no connection until then"
         )
-    if found.latest_entry is not None and found.latest_entry is not found.status_entry:
-        lines.append(f"  last     {_line(found.latest_entry)} (version {found.latest_entry.version})")
-    if found.mobile_sync_entry is not None:
-        lines.append(f"  picture  {_line(found.mobile_sync_entry)} (version {found.mobile_sync_entry.version})")
-    if found.next_entry is not None:
-        later = duration_text(parse_time(found.next_entry.logged) - moment)
-        lines.append(f"  next     {_line(found.next_entry)} (version {found.next_entry.version}), {later} after")
+    if status_then.latest_entry is not None and status_then.latest_entry is not status_then.status_entry:
+        lines.append(f"  last     {_line(status_then.latest_entry)} (version {status_then.latest_entry.version})")
+    if status_then.mobile_sync_entry is not None:
+        lines.append(
+            f"  picture  {_line(status_then.mobile_sync_entry)} (version {status_then.mobile_sync_entry.version})"
+        )
+    if status_then.next_entry is not None:
+        later = duration_text(parse_time(status_then.next_entry.logged) - moment)
+        lines.append(
+            f"  next     {_line(status_then.next_entry)} (version {status_then.next_entry.version}), {later} after"
+        )
     else:
         lines.append("  next     nothing, up to the end of the log")
     return lines
 
 
-def _line(one: TimelineEntry) -> str:
-    return f"{local_time(one.logged)}  {_words(one.what, one.text)}"
+def _line(entry: TimelineEntry) -> str:
+    return f"{local_time(entry.logged)}  {_words(entry.what, entry.text)}"
 
 
 def _words(what: str, text: str) -> str:
-    """The text with its times as the columns have them; what somebody has written stays as it was written."""
+    """Return the text with local times; texts that a person has written stay unchanged."""
     return text if what in _QUOTES else with_local_times(text)
 
 
-def _draw_moments(plan_id: str, found: list[dict[str, Any]], moment: float) -> RenderableType:
-    def text(fact: dict[str, Any] | None) -> str | None:
-        return _words(fact["what"], fact["text"]) if fact is not None else None
+def _draw_moments(plan_id: str, statuses: list[dict[str, Any]], moment: float) -> RenderableType:
+    def entry_text(entry: dict[str, Any] | None) -> str | None:
+        return _words(entry["what"], entry["text"]) if entry is not None else None
 
     rows = [
         (
-            one["examineeId"],
-            one["status"],
-            local_time(one["since"]),
-            text(one["made"]),
-            text(one["latest"]) if one["latest"] != one["made"] else None,
-            one["mobileSync"],
+            status["examineeId"],
+            status["status"],
+            local_time(status["since"]),
+            entry_text(status["made"]),
+            entry_text(status["latest"]) if status["latest"] != status["made"] else None,
+            status["mobileSync"],
         )
-        for one in found
+        for status in statuses
     ]
     title = f"plan {plan_id} at {local_time(moment)} {zone_name(moment)}"
     return table(["examinee", "status", "since", "because", "last", "mobile sync"], rows, title=title)

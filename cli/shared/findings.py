@@ -1,4 +1,4 @@
-"""What a check has found, and what to do now: for `examwire doctor` and `examwire config check`."""
+"""Findings of the checks `examwire doctor` and `examwire config check`: a state, a text, and advice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli.shared.output import Format, print_json
 
 
 class State(StrEnum):
-    """`unknown`: it cannot be seen from here; that alone is no reason to worry, and changes no exit code."""
+    """State of a finding. `unknown`: it cannot be checked from here; this does not change the exit code."""
 
     OK = "ok"
     WARNING = "warning"
@@ -21,7 +21,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check's outcome. `advice` is empty when there is nothing to do."""
+    """Result of one check: `found` says what was seen, `advice` what to do (empty: nothing)."""
 
     check: str
     state: State
@@ -49,23 +49,28 @@ def unknown(check: str, found: str, advice: str = "") -> Finding:
 
 
 def worst(findings: Iterable[Finding]) -> State:
-    """FAILED over WARNING over OK."""
+    """Return the worst state: FAILED, else WARNING, else OK."""
     states = {finding.state for finding in findings}
     return State.FAILED if State.FAILED in states else State.WARNING if State.WARNING in states else State.OK
 
 
 def show_findings(findings: Sequence[Finding], output: Format) -> None:
-    """Every finding, and below a table how many of each."""
+    """Print the findings as JSON, or as a table with the number of each state below."""
     if output is Format.JSON:
         print_json({"state": worst(findings).value, "findings": [finding.to_json() for finding in findings]})
         return
     from cli.shared.output import console, table, text
 
-    drawn = table(["check", "", "found", "what to do"], [])
+    findings_table = table(["check", "", "found", "what to do"], [])
     styles = {State.OK: "green", State.WARNING: "yellow", State.FAILED: "bold red", State.UNKNOWN: "dim"}
-    for one in findings:
-        drawn.add_row(text(one.check), text(one.state.value, styles[one.state]), text(one.found), text(one.advice))
-    target = console()
-    target.print(drawn)
+    for finding in findings:
+        findings_table.add_row(
+            text(finding.check),
+            text(finding.state.value, styles[finding.state]),
+            text(finding.found),
+            text(finding.advice),
+        )
+    terminal = console()
+    terminal.print(findings_table)
     counts = Counter(finding.state for finding in findings)
-    target.print(", ".join(f"{counts[state]} {state.value}" for state in State if counts[state]))
+    terminal.print(", ".join(f"{counts[state]} {state.value}" for state in State if counts[state]))

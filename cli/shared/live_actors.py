@@ -1,4 +1,4 @@
-"""Reaching live actors: who is on the bus, what they answer, how far their queues are, what is asked of them."""
+"""Find running actors on the bus, inspect them and their sessions, and send them requests."""
 
 from __future__ import annotations
 
@@ -30,19 +30,25 @@ from protocol.times import parse_time
 
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
-PAGE = 500  # sessions an answer; one of them is about half a KiB
+PAGE = 500  # sessions in one answer, about half a KiB each
 SESSION_KINDS = ("examinee-session", "proctor-session")
 
 Row = dict[str, Any]
 
 
 class RequestRefused(ExamwireError):
-    """An actor does not do what was asked of it; the text is its own."""
+    """An actor refused a request; the text is the actor's."""
 
 
 @asynccontextmanager
 async def connected(settings: Settings, name: str) -> AsyncIterator[Bus]:
-    """A connection of the command `name`. Raises `BrokerUnavailable` soon: somebody waits."""
+    """Connect the command `name` to NATS. Raises `BrokerUnavailable` after `CONNECT_SECONDS`, as a person waits.
+
+    Example::
+
+        async with connected(settings, "actors ls") as bus:
+            entries = await bus.services()
+    """
     bus = await Bus.connect(settings, f"examwire {name}", wait=CONNECT_SECONDS)
     try:
         yield bus
@@ -50,7 +56,7 @@ async def connected(settings: Settings, name: str) -> AsyncIterator[Bus]:
         await bus.close()
 
 
-# -- who is there ---------------------------------------------------------------------------------------
+# -- actors ---------------------------------------------------------------------------------------------
 
 
 def address_of(entry: ServiceEntry) -> str:
@@ -62,12 +68,12 @@ def kind_of(entry: ServiceEntry) -> str:
 
 
 async def inspections(bus: Bus, entries: Iterable[ServiceEntry]) -> list[Row]:
-    """What each of the actors answers, in the order of `entries`."""
+    """Return the inspection of each actor, in the order of `entries`."""
     return list(await asyncio.gather(*(inspection_of(bus, entry) for entry in entries)))
 
 
 async def inspection_of(bus: Bus, entry: ServiceEntry) -> Row:
-    """What the actor of an entry answers; one that does not is `silent`, one that cannot be asked `listed`."""
+    """Return an actor's inspection. State `silent`: it did not answer; `listed`: it has no inspection subject."""
     known = {"address": address_of(entry), "kind": kind_of(entry), "id": entry.id}
     subject = entry.metadata.get("inspect")
     if subject is None:
@@ -80,31 +86,31 @@ async def inspection_of(bus: Bus, entry: ServiceEntry) -> Row:
 
 
 def shown_state(row: Row) -> str:
-    """For people: an actor that runs may still wait for an engine, be drained, or let nobody in."""
+    """Return the state for people: a running actor may wait for an engine, be draining, or refuse clients."""
     details = row.get("details", {})
     if details.get("waitingFor"):
         return f"waits for {details['waitingFor']}"
     if details.get("drain"):
         return "draining"
     if details.get("accepting") is False:
-        return "accepts nobody"
+        return "refuses clients"
     return str(row["state"])
 
 
 async def entry_at(bus: Bus, address: str) -> ServiceEntry:
-    """The one actor at an address; a serverId, the id or the name of a micro service will do.
+    """Find the actor with an address, a serverId, or the id or name of a micro service.
 
-    Raises `NotFound`, or `ConfigurationError` when several are meant.
+    Raises `NotFound`, or `ConfigurationError` when several actors match.
     """
     names = (address, f"socket.{address}")
     entries = await bus.services()
     exact = [entry for entry in entries if address_of(entry) in names]
     matching = exact or [entry for entry in entries if address in (entry.name, entry.id)]
     if not matching:
-        raise NotFound(f"no actor at {address}: `examwire actors ls` shows those that there are")
+        raise NotFound(f"no actor has the address {address}: `examwire actors ls` lists the actors")
     if len(matching) > 1:
-        found = ", ".join(address_of(entry) for entry in matching)
-        raise ConfigurationError(f"{address} names {len(matching)} actors; ask for one of {found}")
+        addresses = ", ".join(address_of(entry) for entry in matching)
+        raise ConfigurationError(f"{address} matches {len(matching)} actors: give one of {addresses}")
     return matching[0]
 
 
@@ -113,7 +119,7 @@ async def entry_at(bus: Bus, address: str) -> ServiceEntry:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A live session: its own address, that of its socket server, and its socket."""
+    """A live session: its address, its server's address, its socketId and its inspection."""
 
     address: str
     server: str
@@ -122,20 +128,20 @@ class Session:
 
 
 def is_session(address: str) -> bool:
-    """Whether this is the address of a session, which is not on the bus by itself."""
+    """Return whether an address names a session. Sessions are asked through their socket server."""
     return address.startswith(("session.", "proctor."))
 
 
 async def session_at(bus: Bus, address: str) -> Session:
-    """The session at `session.{planId}.{examineeId}` or `proctor.{planId}.{socketId}`. Raises `NotFound`."""
+    """Find the session `session.{planId}.{examineeId}` or `proctor.{planId}.{socketId}`. Raises `NotFound`."""
     plan_id, name = session_ids(address)
     if address.startswith("proctor."):
         server = server_of_socket(name)
         async for page in session_pages(bus, [(await entry_at(bus, server), 1)], plan=plan_id, kind="proctor-session"):
-            for found in page:
-                if found["address"] == address:
-                    return Session(address, server, name, found)
-        raise NotFound(f"no proctor of plan {plan_id} is connected by {name}")
+            for session in page:
+                if session["address"] == address:
+                    return Session(address, server, name, session)
+        raise NotFound(f"no proctor of plan {plan_id} is connected on {name}")
     try:
         answer = await bus.request(subjects.session(plan_id, name), timeout=ANSWER_SECONDS)
     except NoResponders:
@@ -146,11 +152,11 @@ async def session_at(bus: Bus, address: str) -> Session:
 
 
 def session_ids(address: str) -> tuple[str, str]:
-    """Plan and examinee (or a proctor's socket) of a session's address. Raises an error of usage."""
+    """Split a session's address into planId and examineeId (or socketId). Raises `ConfigurationError`."""
     parts = address.split(".")
     if len(parts) != 3:
         raise ConfigurationError(
-            f"{address!r}: the address of a session is session.PLAN_ID.EXAMINEE_ID or proctor.PLAN_ID.SOCKET_ID"
+            f"{address!r} is not a session address: use session.PLAN_ID.EXAMINEE_ID or proctor.PLAN_ID.SOCKET_ID"
         )
     check_id("planId", parts[1])
     if parts[0] == "proctor":
@@ -160,19 +166,23 @@ def session_ids(address: str) -> tuple[str, str]:
 
 
 def server_of_socket(socket_id: str) -> str:
-    """The address of the socket server that made a socketId, `{serverId}-{unique}`. Raises an error of usage."""
+    """Return the address of the socket server of a socketId `{serverId}-{unique}`. Raises `ConfigurationError`."""
     server_id, dash, _ = socket_id.rpartition("-")
     if not dash:
-        raise ConfigurationError(f"{socket_id!r} is no socketId such as SOCK001-5f2c9a: `examwire sessions ls`")
+        raise ConfigurationError(
+            f"{socket_id!r} is not a socketId such as SOCK001-5f2c9a: `examwire sessions ls` lists them"
+        )
     return subjects.socket_server(check_server_id(server_id))
 
 
 async def count_sessions(
     bus: Bus, entries: Iterable[ServiceEntry], *, plan: str | None = None, kind: str | None = None
 ) -> tuple[list[tuple[ServiceEntry, int]], list[str]]:
-    """The socket servers, each with how many sessions of that sort it holds; the addresses of those that are silent."""
+    """Count the matching sessions of each socket server; also return the addresses of servers that did not answer."""
     servers = [entry for entry in entries if kind_of(entry) == "socket-server" and "inspect" in entry.metadata]
-    pages = await asyncio.gather(*(_page(bus, one, plan, kind, 0, 0, 0) for one in servers), return_exceptions=True)
+    pages = await asyncio.gather(
+        *(_page(bus, server, plan, kind, 0, 0, 0) for server in servers), return_exceptions=True
+    )
     counted: list[tuple[ServiceEntry, int]] = []
     silent: list[str] = []
     for entry, page in zip(servers, pages, strict=True):
@@ -194,9 +204,10 @@ async def session_pages(
     offset: int = 0,
     limit: int | None = None,
 ) -> AsyncIterator[list[Row]]:
-    """The inspections of sessions, server by server, in the order of their arrival, some hundred at a time.
+    """Yield pages of session inspections, server by server, oldest session first.
 
-    `servers` with their counts (`count_sessions`), by which `offset` skips. Who stays connected is there exactly once.
+    `servers`: with their counts from `count_sessions`, which `offset` uses to skip. A session that stays connected
+    appears exactly once.
     """
     for entry, total in servers:
         if offset >= total > 0:
@@ -217,23 +228,23 @@ async def session_pages(
 async def _page(
     bus: Bus, entry: ServiceEntry, plan: str | None, kind: str | None, after: int, offset: int, limit: int
 ) -> Row:
-    wanted = {"after": after, "offset": offset, "limit": limit, "planId": plan, "kind": kind}
-    request = json.dumps({"sessions": wanted}).encode()
+    page_query = {"after": after, "offset": offset, "limit": limit, "planId": plan, "kind": kind}
+    request = json.dumps({"sessions": page_query}).encode()
     answer: Row = json.loads(await bus.request(entry.metadata["inspect"], request, timeout=ANSWER_SECONDS))
     if "sessions" not in answer:
         raise RequestRefused(f"{address_of(entry)}: {answer.get('data', answer)}")
     return answer
 
 
-# -- what is asked of them ------------------------------------------------------------------------------
+# -- requests -------------------------------------------------------------------------------------------
 
 
 async def ask(bus: Bus, address: str, request: Request) -> Done:
-    """Have an actor do something. Raises `NotFound`, `RequestRefused` with the actor's words, `BrokerUnavailable`."""
+    """Send a request to an actor and return its answer. Raises `NotFound`, `RequestRefused`, `BrokerUnavailable`."""
     try:
         answer = ANSWERS.decode_one(await bus.request(subjects.control(address), encode(request), ANSWER_SECONDS))
     except NoResponders:
-        raise NotFound(f"no actor at {address}: `examwire actors ls` shows those that there are") from None
+        raise NotFound(f"no actor has the address {address}: `examwire actors ls` lists the actors") from None
     if isinstance(answer, Error):
         error = NotFound if answer.code is ErrorCode.NOT_FOUND else RequestRefused
         raise error(answer.message)
@@ -245,9 +256,9 @@ async def ask(bus: Bus, address: str, request: Request) -> Done:
 
 
 async def add_queue_lag(bus: Bus, rows: Iterable[Row]) -> None:
-    """`queueLag` (messages that wait) and `queueUnacknowledged` for each row whose actor reads consumers.
+    """Add `queueLag` (pending messages) and `queueUnacknowledged` to each row whose actor reads consumers.
 
-    Several state managers share one consumer, so each of them shows all of it. `None`: the consumer is not there.
+    State managers that share one consumer all show its full lag. `None`: the consumer does not exist.
     """
     rows = [row for row in rows if row.get("details", {}).get("consumers")]
     streams = sorted({name.partition("/")[0] for row in rows for name in row["details"]["consumers"]})
@@ -258,24 +269,30 @@ async def add_queue_lag(bus: Bus, rows: Iterable[Row]) -> None:
             continue  # shown as unknown
         if isinstance(answer, BaseException):
             raise answer
-        states.update({f"{one.stream}/{one.name}": one for one in answer})
+        states.update({f"{state.stream}/{state.name}": state for state in answer})
     for row in rows:
         found = [states.get(name) for name in row["details"]["consumers"]]
-        known = [one for one in found if one is not None]
+        known = [state for state in found if state is not None]
         complete = len(known) == len(found)
-        row["queueLag"] = sum(one.pending for one in known) if complete else None
-        row["queueUnacknowledged"] = sum(one.unacknowledged for one in known) if complete else None
+        row["queueLag"] = sum(state.pending for state in known) if complete else None
+        row["queueUnacknowledged"] = sum(state.unacknowledged for state in known) if complete else None
 
 
 class RateMeter:
-    """Rates by comparing an inspection with the one before; the first look gives the average since the start."""
+    """Rates of actors from two successive inspections; the first one gives the average since the actor's start.
+
+    Example::
+
+        rates = RateMeter()
+        rates.compare(rows)  # adds ratePerSecond and newFailures to each row
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: dict[str, tuple[str, float, int, int]] = {}
 
     def compare(self, rows: Iterable[Row]) -> None:
-        """Add `ratePerSecond` (messages handled) and `newFailures` (since the look before) to each row."""
+        """Add `ratePerSecond` (messages handled) and `newFailures` (since the last call) to each row."""
         now = self._clock()
         seen: dict[str, tuple[str, float, int, int]] = {}
         for row in rows:

@@ -1,4 +1,4 @@
-"""Options of commands that take settings: a flag for each, read into the environment."""
+"""Command-line flags for settings: `takes_settings` adds them to a command and loads the settings."""
 
 from __future__ import annotations
 
@@ -17,56 +17,61 @@ from cli.shared.running_system import READY_FILE, RunningSystem
 from protocol.errors import BrokerUnavailable, StateUnavailable
 
 FLAGS: dict[str, str] = {
-    "nats_url": "Where NATS is.",
-    "nats.replicas": "How many copies of each stream a cluster keeps: 1, 3 or 5.",
-    "nats.status_max_bytes": "The most that the log of record holds, in bytes.",
-    "redis_url": "Where Redis is.",
-    "data_dir": "Where files go: pictures, the token secret, the embedded engines' data.",
-    "socket.host": "Where a socket server listens.",
-    "socket.port": "The port it listens on; 0 picks a free one.",
-    "socket.public_url": "The ws(s):// address given to clients, when it is not the listening one.",
-    "socket.certificate_file": "Serve TLS (wss://) with this certificate chain.",
-    "socket.key_file": "The certificate's private key.",
-    "socket.ping_interval_seconds": "How long a socket may be silent before it is pinged.",
-    "socket.ping_timeout_seconds": "How long a ping may stay unanswered.",
-    "reconnect.max_attempts": "How many attempts to come back an examinee has.",
-    "reconnect.backoff_seconds": "The seconds of each attempt, such as 5,10,20.",
-    "reconnect.jitter": "The share of the backoff that is left to chance, 0 to 1.",
-    "mobile_sync.timeout_seconds": "How long the mobile sync stage lasts.",
-    "mobile_sync.max_bytes": "The largest picture.",
-    "server.lease_seconds": "How long after its last heartbeat a server counts as lost.",
-    "server.takeover": "false: leave the serverId to a process that is alive, and end with exit code 6.",
-    "web.host": "Where the web server listens.",
-    "web.port": "The port it listens on; 0 picks a free one.",
-    "web.public_url": "The http(s):// address of the pages, when it is not the listening one.",
-    "web.certificate_file": "Serve TLS (https://) with this certificate chain.",
-    "web.key_file": "The certificate's private key.",
-    "captures.store": "Where pictures are kept: directory (data_dir/captures), or nats for several web servers.",
-    "metrics.host": "Where a process serves its /metrics, /healthz and /readyz.",
-    "metrics.port": "The port it serves them on; 0 picks a free one.",
-    "log.level": "What is logged to stderr: debug, info, warning or error.",
-    "log.format": "Lines for people (text), or one JSON object a line (json).",
+    "nats_url": "The address of NATS.",
+    "nats.replicas": "Copies of each stream in a cluster: 1, 3 or 5.",
+    "nats.status_max_bytes": "Maximum size of the log of record, in bytes.",
+    "redis_url": "The address of Redis.",
+    "data_dir": "Directory for pictures, the token secret and the data of the embedded engines.",
+    "socket.host": "Host that the socket servers listen on.",
+    "socket.port": "Port that a socket server listens on; 0 picks a free one.",
+    "socket.public_url": "The ws(s):// address for clients, if it differs from the listening address.",
+    "socket.certificate_file": "Serve TLS (wss://) with this certificate chain (PEM).",
+    "socket.key_file": "Private key of the certificate (PEM).",
+    "socket.ping_interval_seconds": "Ping a socket that was silent for this long.",
+    "socket.ping_timeout_seconds": "Close a socket whose ping is not answered within this time.",
+    "reconnect.max_attempts": "Number of reconnect attempts of an examinee.",
+    "reconnect.backoff_seconds": "Seconds of each attempt, such as 5,10,20.",
+    "reconnect.jitter": "Random share of the backoff, 0 to 1.",
+    "mobile_sync.timeout_seconds": "Duration of the mobile sync stage.",
+    "mobile_sync.max_bytes": "Maximum size of a picture, in bytes.",
+    "server.lease_seconds": "A server counts as lost this long after its last heartbeat.",
+    "server.takeover": "false: do not take the serverId over from a running process; end with exit code 6.",
+    "web.host": "Host that the web server listens on.",
+    "web.port": "Port that the web server listens on; 0 picks a free one.",
+    "web.public_url": "The http(s):// address of the pages, if it differs from the listening address.",
+    "web.certificate_file": "Serve TLS (https://) with this certificate chain (PEM).",
+    "web.key_file": "Private key of the certificate (PEM).",
+    "captures.store": "Store of the pictures: directory (data_dir/captures), or nats for several web servers.",
+    "metrics.host": "Host that /metrics, /healthz and /readyz are served on.",
+    "metrics.port": "Port that they are served on; 0 picks a free one.",
+    "log.level": "Log level for stderr: debug, info, warning or error.",
+    "log.format": "Log lines as text, or as one JSON object a line (json).",
     "tracing.endpoint": "Send traces to this OTLP/HTTP collector.",
-    "tracing.sample": "The share of what happens that is traced, 0 to 1.",
+    "tracing.sample": "Share of the traces that are sent, 0 to 1.",
 }
-"""The settings that have a flag, and its help. The flag's name is the setting's, with dashes."""
+"""Settings that have a flag, each with its help text. `socket.host` has the flag `--socket-host`."""
 
 
 class NoRunningSystem(BrokerUnavailable):
-    """An engine cannot be reached, nobody has said where it is, and no `examwire up` has left word of it here."""
+    """An engine cannot be reached, its URL is not set, and no `examwire up` runs on the data directory."""
 
 
 def flag_of(setting: str) -> str:
-    """`socket.public_url` -> `--socket-public-url`."""
+    """Return the flag of a setting: `socket.public_url` -> `--socket-public-url`."""
     return "--" + setting.replace(".", "-").replace("_", "-")
 
 
 def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command a flag for each of the settings `names`, and the loaded tree as its argument `settings`.
+    """Decorate a command with a flag for each setting in `names`, and pass the loaded settings as `settings`.
 
-    A command with an argument `given` gets the flags' values by setting as well (or instead). `running`: where the
-    engines were not told, those of the `examwire up` on the data directory are taken, and when these cannot be reached
-    it ends as `NoRunningSystem`. A value that does not fit ends as `ConfigurationError` naming the setting.
+    Example::
+
+        @takes_settings("nats_url", "data_dir", running=True)
+        def list_actors(settings: Settings, limit: int = 50) -> None: ...
+
+    A command with a parameter `given` gets the values of the flags by setting name, too (or instead). `running`: an
+    engine URL that is not set is taken from the `examwire up` on the data directory; without one, an unreachable
+    engine raises `NoRunningSystem`. An invalid value raises `ConfigurationError` naming the setting.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -95,7 +100,7 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
                     raise
                 raise NoRunningSystem(
                     f"{str(error).rstrip('.')}; no `examwire up` runs on {settings.data_dir} (there is no {path}): "
-                    f"say --data-dir of the one that runs, or {flag_of(engine)}"
+                    f"give the --data-dir of a running system, or {flag_of(engine)}"
                 ) from error
 
         hints = get_type_hints(command, include_extras=True)
@@ -117,9 +122,9 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
             for parameter, setting in flags.items()
         ]
         parameters = [*own, *added]
-        # What typer reads: the flags in place of `settings`.
+        # typer reads the signature: it has the flags instead of `settings`.
         vars(with_settings)["__signature__"] = inspect.Signature(parameters)
-        with_settings.__annotations__ = {one.name: one.annotation for one in parameters}
+        with_settings.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         del vars(with_settings)["__wrapped__"]
         return with_settings
 
@@ -127,7 +132,7 @@ def takes_settings(*names: str, running: bool = False) -> Callable[[Callable[...
 
 
 def _type_and_default(setting: str) -> tuple[Any, Any]:
-    """The type and the default of a setting."""
+    """Return the type and the default value of a setting."""
     model: type[BaseModel] = Settings
     *sections, last = setting.split(".")
     for section in sections:
@@ -144,6 +149,7 @@ def _is_list(setting: str) -> bool:
 
 
 def _metavar_of(setting: str) -> str:
+    """Return the placeholder of a flag's value in the help, such as URL or INTEGER."""
     if setting.endswith("_url"):
         return "URL"
     kind = _type_and_default(setting)[0]
@@ -153,19 +159,21 @@ def _metavar_of(setting: str) -> str:
 
 
 def _help_text(setting: str) -> str:
+    """Return the help of a flag with the default value."""
     default = _type_and_default(setting)[1]
-    shown = ",".join(f"{one:g}" for one in default) if isinstance(default, list) else default
+    shown = ",".join(f"{number:g}" for number in default) if isinstance(default, list) else default
     return FLAGS[setting] + (f" [default: {shown}]" if default is not None else "")
 
 
 def _parse_flag(setting: str, text: str) -> Any:
+    """Split the value of a list setting at commas; return other values unchanged for pydantic."""
     if not _is_list(setting):
         return text
     return [part.strip() for part in text.strip("[] ").split(",") if part.strip()]
 
 
 def to_environment(values: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as variables for a child process."""
+    """Return settings as environment variables for a child process."""
     return {
         variable_of(setting): json.dumps(value) if isinstance(value, list) else str(value)
         for setting, value in values.items()
@@ -173,29 +181,31 @@ def to_environment(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def with_running_engines(settings: Settings) -> Settings:
-    """The settings with the engines of the `examwire up` on this data directory, where they were not told.
+    """Fill in engine URLs that are not set from the `examwire up` on the data directory.
 
-    Of its own engine the streams and consumers are as it was told to make them: where this command was told nothing
-    else, that is what they should be. By the defaults a short ladder would look like a mistake, to be undone mid-exam.
+    If NATS is the one of that system, its topology settings are taken over, too, unless they are set. Otherwise
+    `streams diff` would compare with the defaults, and `streams apply` would undo that system's flags in mid-exam.
     """
-    untold = {"nats_url", "redis_url"} - settings.model_fields_set
-    running = RunningSystem.on(settings.data_dir) if untold else None
+    unset_urls = {"nats_url", "redis_url"} - settings.model_fields_set
+    running = RunningSystem.find(settings.data_dir) if unset_urls else None
     if running is None:
         return settings
-    found = {"nats_url": running.nats_url, "redis_url": running.redis_url}
-    settings = settings.model_copy(update={name: found[name] for name in untold})
+    running_urls = {"nats_url": running.nats_url, "redis_url": running.redis_url}
+    settings = settings.model_copy(update={name: running_urls[name] for name in unset_urls})
     if settings.nats_url == running.nats_url:
         for name, value in running.topology.items():
             section, _, field = name.partition(".")
-            told = getattr(settings, section)
-            # Which fields of a section were set cannot be asked for: one that was makes all of them count as set.
-            if getattr(told, field) == type(told).model_fields[field].get_default(call_default_factory=True):
-                settings = settings.model_copy(update={section: told.model_copy(update={field: value})})
+            section_settings = getattr(settings, section)
+            # pydantic cannot tell which fields of a section were set, so a value that differs from the default counts.
+            if getattr(section_settings, field) == type(section_settings).model_fields[field].get_default(
+                call_default_factory=True
+            ):
+                settings = settings.model_copy(update={section: section_settings.model_copy(update={field: value})})
     return settings
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted names of a tree of mappings."""
+    """Flatten nested mappings to dotted names: `{"socket": {"port": 1}}` -> `{"socket.port": 1}`."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What people and programs get from the CLI: tables, JSON, exit codes, logs. Data on stdout, the rest on stderr."""
+"""Output of the CLI: tables, JSON and exit codes. Data goes to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class ExitCode(IntEnum):
-    """What a command ends with; scripts act on it, so a number never changes its meaning."""
+    """Exit codes. Scripts depend on them, so a number never changes its meaning."""
 
     OK = 0
     FAILED = 1
@@ -41,26 +41,26 @@ class ExitCode(IntEnum):
     UNREACHABLE = 4
     DEGRADED = 5
     SUPERSEDED = 6
-    """Another process runs as the same server: supervisors must not start this one again."""
+    """Another process runs with the same serverId: supervisors must not start this one again."""
 
 
 class NotFound(ExamwireError):
-    """What was asked for does not exist; the text names it."""
+    """The requested object does not exist; the text names it."""
 
 
 class Format(StrEnum):
-    """`-o`: for people or for programs."""
+    """Values of `-o`: a table for people, JSON for programs."""
 
     TABLE = "table"
     JSON = "json"
 
 
-OutputOption = Annotated[Format, typer.Option("-o", "--output", help="A table for people, json for programs.")]
-WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Show it again whenever it changes, until Ctrl-C.")]
+OutputOption = Annotated[Format, typer.Option("-o", "--output", help="Print a table for people, or json for programs.")]
+WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Refresh at each change, until Ctrl-C.")]
 
 
 def exit_code_of(error: ExamwireError) -> ExitCode:
-    """The exit code that an error ends a command with."""
+    """Return the exit code for an error."""
     match error:
         case NotFound():
             return ExitCode.NOT_FOUND
@@ -68,74 +68,74 @@ def exit_code_of(error: ExamwireError) -> ExitCode:
             return ExitCode.SUPERSEDED
         case BrokerUnavailable() | StateUnavailable() | NoResponders():
             return ExitCode.UNREACHABLE
-        case ConfigurationError() | ProtocolError():  # a ProtocolError here is about an id on the command line
+        case ConfigurationError() | ProtocolError():  # a ProtocolError is about an id on the command line
             return ExitCode.USAGE
         case _:
             return ExitCode.FAILED
 
 
 def print_json(value: Any, *, lines: bool = False) -> None:
-    """JSON on stdout, at once; `lines`: one value a line, for streams of them."""
+    """Print JSON on stdout and flush; `lines`: on one line, for streams of values."""
     print(escape_json(json.dumps(value, ensure_ascii=False, indent=None if lines else 2)), flush=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> Table:
-    """A table; `None` shows as nothing. Cells are text, never markup: they hold what others wrote."""
+    """Return a table; `None` is an empty cell. Cells are plain text, never markup, as they may hold foreign text."""
     from rich import box
     from rich.table import Table
 
-    above = text(title) if title is not None else None
-    drawn = Table(*columns, title=above, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in drawn.columns:
+    title_text = text(title) if title is not None else None
+    result = Table(*columns, title=title_text, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in result.columns:
         column.overflow = "fold"
     for row in rows:
-        drawn.add_row(*(text("" if cell is None else cell) for cell in row))
-    return drawn
+        result.add_row(*(text("" if cell is None else cell) for cell in row))
+    return result
 
 
 def printable(text: str, *, lines: bool = True) -> str:
-    """What others wrote, for a terminal: what it would obey, and what cannot be seen, as escapes.
+    """Escape control characters and invisible characters in foreign text, so that a terminal does not obey them.
 
-    Without `lines` line breaks, too: nobody forges a line.
+    Without `lines`, line breaks are escaped, too, so that no text can forge a line of output.
     """
     return escape(text, lines=lines)
 
 
 def text(value: object, style: str = "", *, lines: bool = False) -> Text:
-    """What rich draws as it is, never markup, with escapes for what a terminal would obey. `lines`: as of `say`."""
+    """Return text for rich, without markup and with escapes. `lines`: keep line breaks."""
     from rich.text import Text
 
     return Text(printable(str(value), lines=lines), style)
 
 
 def paragraph(lines: Iterable[str]) -> Text:
-    """Lines of text for rich."""
+    """Join lines to a text for rich."""
     return text("\n".join(map(escape, lines)), lines=True)
 
 
 def say(line: str, *, err: bool = False, lines: bool = False) -> None:
-    """One line on stdout or stderr, whoever wrote what is in it; with `lines`, several that we have put together."""
+    """Print an escaped line on stdout or stderr; `lines`: keep the line breaks of a text of our own."""
     typer.echo(printable(line, lines=lines), err=err)
 
 
 def cell(value: object) -> object:
-    """What a field shows in a table: lists and objects as JSON."""
+    """Return a field's value for a table; lists and objects become JSON."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
 def console() -> Console:
-    """stdout for rich. A pipe has no width that a table would have to fit into."""
+    """Return a rich console for stdout. In a pipe, tables are not fitted to a width."""
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=1000, soft_wrap=True)
 
 
-def show(value: Any, drawn: Callable[[], RenderableType], output: Format) -> None:
-    """Print `value` as JSON, or what `drawn` makes of it."""
+def show(value: Any, draw: Callable[[], RenderableType], output: Format) -> None:
+    """Print `value` as JSON, or the result of `draw`."""
     if output is Format.JSON:
         print_json(value)
     else:
-        console().print(drawn())
+        console().print(draw())
 
 
 async def watch(
@@ -145,21 +145,21 @@ async def watch(
     output: Format,
     every: float = 0.5,
 ) -> None:
-    """Fetch every `every` seconds and show what has changed. Never returns.
+    """Fetch every `every` seconds and show each change. Never returns.
 
-    One JSON value a line, or a table: in place on a terminal, one after the other in a pipe.
+    JSON: one value a line. Table: redrawn in place on a terminal, one after the other in a pipe.
     """
-    known: Any = None
+    shown: Any = None
     with ExitStack() as open_views:
         display: Callable[[T], None] | None = None
         while True:
-            fetched = await fetch()
-            current = to_json(fetched)
-            if current != known:
-                if display is None:  # only now: an error of the first fetch is not to be drawn over
+            value = await fetch()
+            as_json = to_json(value)
+            if as_json != shown:
+                if display is None:  # after the first fetch, so that its error is not drawn over
                     display = _display(to_json, draw, output, open_views)
-                display(fetched)
-                known = current
+                display(value)
+                shown = as_json
             await asyncio.sleep(every)
 
 
@@ -167,19 +167,19 @@ def _display(
     to_json: Callable[[T], Any], draw: Callable[[T], RenderableType], output: Format, open_views: ExitStack
 ) -> Callable[[T], None]:
     if output is Format.JSON:
-        return lambda fetched: print_json(to_json(fetched), lines=True)
+        return lambda value: print_json(to_json(value), lines=True)
     target = console()
     if not target.is_terminal:
-        return lambda fetched: target.print(draw(fetched))
+        return lambda value: target.print(draw(value))
 
     from rich.live import Live
 
     live = open_views.enter_context(Live(console=target, auto_refresh=False))
-    return lambda fetched: live.update(draw(fetched), refresh=True)
+    return lambda value: live.update(draw(value), refresh=True)
 
 
 def run_until_interrupted(work: Awaitable[None]) -> None:
-    """Run a command's coroutine. Ctrl-C is how a watch ends, so it is no failure."""
+    """Run a command's coroutine. Ctrl-C ends it without an error."""
 
     async def main() -> None:
         await work

@@ -1,4 +1,4 @@
-"""The `examwire up` that runs on a data directory, by the ready line that it leaves there."""
+"""Find the `examwire up` that runs on a data directory, by the ready file that it writes there."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from protocol.errors import ConfigurationError
 
 READY_FILE = "ready.json"
 SECRET_FINGERPRINT = "secretMark"
-"""Beside what the ready line says: what tells its token secret apart (`cli.shared.signing`)."""
+"""Key of the ready file: a hash of the token secret (`cli.shared.signing.secret_fingerprint`)."""
 ISSUER_KEYS = "issuerKeys"
-"""Or, true: its tokens are those of an issuer of which it has the public key only."""
+"""Key of the ready file: true when tokens come from an issuer whose public key is configured."""
 TOPOLOGY = "topology"
 TOPOLOGY_SETTINGS = (
     "nats.replicas",
@@ -23,15 +23,20 @@ TOPOLOGY_SETTINGS = (
     "reconnect.max_attempts",
     "reconnect.backoff_seconds",
 )
-"""And the settings that its streams and consumers were made by, name to value: flags that only its own terminal has."""
+"""Settings that streams and consumers follow; the ready file keeps their values under `TOPOLOGY`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunningSystem:
-    """Where it is. `certificate_file`: of its trial certificate. `issuer_keys`: its tokens are an issuer's; else there
-    is a `secret_fingerprint`.
+    """Addresses and settings of a running `examwire up`.
 
-    `topology`: the settings (`reconnect.max_attempts`) that its streams and consumers follow.
+    `certificate_file`: its trial certificate. `issuer_keys`: tokens come from an issuer, so `secret_fingerprint` is
+    `None`. `topology`: the values of `TOPOLOGY_SETTINGS`.
+
+    Example::
+
+        running = RunningSystem.find(settings.data_dir)
+        nats_url = running.nats_url if running is not None else settings.nats_url
     """
 
     nats_url: str
@@ -45,24 +50,24 @@ class RunningSystem:
     topology: Mapping[str, Any]
 
     @classmethod
-    def on(cls, data_dir: Path) -> RunningSystem | None:
-        """`None`: none runs there. Raises `ConfigurationError` when the file is not what `up` writes."""
+    def find(cls, data_dir: Path) -> RunningSystem | None:
+        """Read the ready file; `None` when no system runs there. Raises `ConfigurationError` when it is invalid."""
         path = data_dir / READY_FILE
         try:
             ready = json.loads(path.read_text())
-            certificate, mark = ready.get("certificateFile"), ready.get(SECRET_FINGERPRINT)
+            certificate, fingerprint = ready.get("certificateFile"), ready.get(SECRET_FINGERPRINT)
             return cls(
                 str(ready["natsUrl"]),
                 str(ready["redisUrl"]),
                 str(ready["webUrl"]),
                 str(ready["planId"]),
-                tuple(str(one["url"]) for one in ready["socketServers"]),
+                tuple(str(server["url"]) for server in ready["socketServers"]),
                 str(certificate) if certificate is not None else None,
-                str(mark) if mark is not None else None,
+                str(fingerprint) if fingerprint is not None else None,
                 ready.get(ISSUER_KEYS) is True,
                 {name: value for name, value in ready.get(TOPOLOGY, {}).items() if name in TOPOLOGY_SETTINGS},
             )
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigurationError(f"{path} is not what `examwire up` writes ({error!r}): remove it") from None
+            raise ConfigurationError(f"{path} is not a valid ready file ({error!r}): delete it") from None

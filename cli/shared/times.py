@@ -1,4 +1,4 @@
-"""Moments as people say and read them: `09:15`, `-10m`, the local zone."""
+"""Parse and format times and durations for people: `09:15`, `-10m`, `2 min 4 s`, in the local time zone."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ _AGO = re.compile(r"-((?P<d>[0-9]+)d)?((?P<h>[0-9]+)h)?((?P<m>[0-9]+)m)?((?P<s>[
 _WIRE_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.][0-9]+)?Z")
 _CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?")
 
-TIME_HELP = "09:15, 2026-11-22T09:15:00Z, or -10m for ten minutes ago; today and the local zone unless said."
+TIME_HELP = "Examples: 09:15 (today, local time), 2026-11-22T09:15:00Z, -10m (ten minutes ago)."
 
 
 def parse_time_option(text: str, option: str, *, now: datetime | None = None) -> float:
-    """Seconds since the epoch. `now` (with a zone) is today, here. Raises `ConfigurationError` naming the option.
+    """Parse a time and return seconds since the epoch. Raises `ConfigurationError` naming the option.
 
-    A clock time without a date is today's, a date alone its midnight, and both are of the local zone unless a zone
-    is said (`Z`, `+09:00`). `-1h30m` is so long ago.
+    A time without a date is today, a date without a time is midnight; both use the local zone unless the text has a
+    zone (`Z`, `+09:00`). `-1h30m` is 90 minutes ago. `now`: the current time with its zone, by default the system's.
     """
-    here = now or datetime.now().astimezone()
+    now_local = now or datetime.now().astimezone()
     stripped = text.strip()
     if stripped == "now":
-        return here.timestamp()
-    ago = _AGO.fullmatch(stripped)
-    if ago is not None and any(ago.groupdict().values()):
-        parts = {name: int(value or 0) for name, value in ago.groupdict().items()}
-        past = timedelta(days=parts["d"], hours=parts["h"], minutes=parts["m"], seconds=parts["s"])
-        return (here - past).timestamp()
+        return now_local.timestamp()
+    relative = _AGO.fullmatch(stripped)
+    if relative is not None and any(relative.groupdict().values()):
+        units = {name: int(value or 0) for name, value in relative.groupdict().items()}
+        offset = timedelta(days=units["d"], hours=units["h"], minutes=units["m"], seconds=units["s"])
+        return (now_local - offset).timestamp()
     try:
         if _CLOCK.fullmatch(stripped):
             clock = datetime.fromisoformat(f"2000-01-01T{stripped if stripped[1] != ':' else '0' + stripped}")
-            today = here.astimezone(clock.tzinfo) if clock.tzinfo is not None else here
+            today = now_local.astimezone(clock.tzinfo) if clock.tzinfo is not None else now_local
             return _in_zone(clock.replace(year=today.year, month=today.month, day=today.day), now)
         return _in_zone(datetime.fromisoformat(stripped), now)
     except (ValueError, OverflowError):
-        raise ConfigurationError(f"{option}: {text!r} is no time: say {TIME_HELP}") from None
+        raise ConfigurationError(f"{option}: {text!r} is not a valid time. {TIME_HELP}") from None
 
 
 def _in_zone(moment: datetime, now: datetime | None) -> float:
     if moment.tzinfo is not None:
         return moment.timestamp()
-    # Without `now` the system's zone with its summer time at that moment, not the offset of today.
+    # Without `now`: the system's zone with the summer time of that day, not with today's offset.
     return (moment.astimezone() if now is None else moment.replace(tzinfo=now.tzinfo)).timestamp()
 
 
 def local_time(moment: float | str | None, *, zone: tzinfo | None = None) -> str:
-    """`2026-11-22 09:15:00.250` in the local zone (or `zone`); nothing for nothing."""
+    """Format a time as `2026-11-22 09:15:00.250` in the local zone (or `zone`); an empty text without a time."""
     if moment is None or moment == "":
         return ""
     seconds = parse_time(moment) if isinstance(moment, str) else moment
@@ -59,19 +59,19 @@ def local_time(moment: float | str | None, *, zone: tzinfo | None = None) -> str
 
 
 def with_local_times(text: str, *, zone: tzinfo | None = None) -> str:
-    """A sentence with its wire times (RFC 3339 UTC) as `local_time` shows them, beside columns that do the same."""
-    return _WIRE_TIME.sub(lambda found: local_time(found.group(), zone=zone), text)
+    """Replace the RFC 3339 UTC times in a sentence by local times, to match the columns beside it."""
+    return _WIRE_TIME.sub(lambda match: local_time(match.group(), zone=zone), text)
 
 
 def zone_name(moment: float | None = None) -> str:
-    """The local zone at that moment, `KST (UTC+09:00)`."""
-    there = datetime.fromtimestamp(time.time() if moment is None else moment).astimezone()
-    offset = there.strftime("%z")
-    return f"{there.tzname()} (UTC{offset[:3]}:{offset[3:]})"
+    """Return the local zone at a time (by default now): `KST (UTC+09:00)`."""
+    at = datetime.fromtimestamp(time.time() if moment is None else moment).astimezone()
+    offset = at.strftime("%z")
+    return f"{at.tzname()} (UTC{offset[:3]}:{offset[3:]})"
 
 
 def duration_text(seconds: float) -> str:
-    """A length of time in words: `2 min 4 s`."""
+    """Format a duration: `2 min 4 s`."""
     whole = max(0, round(seconds))
     if seconds < 10:
         return f"{max(0.0, seconds):.1f} s"
@@ -88,11 +88,11 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 
 
 def parse_duration(text: str) -> float:
-    """`90`, `90s`, `30m`, `12h`, `2d` as seconds. Raises `typer.BadParameter`."""
+    """Parse `90`, `90s`, `30m`, `12h` or `2d` and return seconds. Raises `typer.BadParameter`."""
     match = _DURATION.fullmatch(text.strip())
     seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
     if seconds < 1:
-        raise typer.BadParameter(f"{text!r} is no duration such as 90s, 30m, 12h or 2d")
+        raise typer.BadParameter(f"{text!r} is not a duration such as 90s, 30m, 12h or 2d")
     if seconds > 3650 * 86400:
         raise typer.BadParameter(f"{text!r} is more than ten years")
     return seconds

@@ -1,4 +1,4 @@
-"""Examinees that behave like real ones: what they do is drawn beforehand, how they come back is the client's rules."""
+"""Simulated examinees: their actions are drawn from a seed, their reconnects follow the rules of the client library."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GRACE_SECONDS = 20.0
 
 
 class Action(StrEnum):
-    """One thing an examinee does; the value is what the live view says."""
+    """An action of an examinee; the value is the text in the live view."""
 
     CLOSES = "closes and reopens the page"
     BREAKS = "loses the TCP connection"
@@ -55,7 +55,7 @@ MESSAGES = (
 
 
 def deal_stories(examinees: int, rng: random.Random) -> list[tuple[Action, ...]]:
-    """A story for each examinee, the same for the same seed; among any eight, every act is the first of one."""
+    """Draw a list of actions for each examinee. Any eight examinees in a row begin with eight different actions."""
     deck: list[Action] = []
     while len(deck) < examinees:
         deck += rng.sample(list(Action), len(Action))
@@ -63,12 +63,12 @@ def deal_stories(examinees: int, rng: random.Random) -> list[tuple[Action, ...]]
 
 
 class DeadlinePassed(ExamwireError):
-    """The web server takes no picture any more: the stage is over."""
+    """The web server refuses the picture because the mobile sync stage is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationTarget:
-    """The system that is tried: addresses, plan, who makes tokens, and how many times as quick as people are."""
+    """The tested system: addresses, plan, a function that signs tokens, and the speed relative to people."""
 
     socket_urls: tuple[str, ...]
     web_url: str | None
@@ -79,29 +79,35 @@ class SimulationTarget:
 
 @dataclass(slots=True)
 class ActualSockets:
-    """What really happened to an examinee: the sockets that the system has recorded (`session_state` came)."""
+    """The sockets of an examinee for which a `session_state` came, and the current one."""
 
     opened: set[str] = field(default_factory=set)
     current: str | None = None
 
 
 class SimulatedExaminee:
-    """One examinee and their story. `doing` and `attempt` are for the live view.
+    """One examinee, who performs the actions of a `story`. `doing` and `waiting` are for the live view.
 
-    `confirmed`: the messages of proctors that this one has confirmed; `unread`: those that the end came before.
+    `confirmed`: the proctors' messages that were confirmed; `unread`: those that were not, as the simulation ended.
+
+    Example::
+
+        examinee = SimulatedExaminee("E001", target, (Action.CLOSES, Action.SYNCS), proctor, random.Random(1))
+        await examinee.live(endless=False)
+        await examinee.leave()
     """
 
     def __init__(
         self,
         examinee_id: str,
-        place: SimulationTarget,
+        target: SimulationTarget,
         story: tuple[Action, ...],
-        desk: SimulatedProctor,
+        proctor: SimulatedProctor,
         rng: random.Random,
     ) -> None:
         self.examinee_id = examinee_id
         self.story = story
-        self.told = 0
+        self.performed = 0
         self.uploads = 0
         self.confirmed: set[str] = set()
         self.unread: set[str] = set()
@@ -109,12 +115,12 @@ class SimulatedExaminee:
         self.doing = "not there yet"
         self.waiting: Wait | None = None
         self.truth = ActualSockets()
-        self._place = place
-        self._desk = desk
+        self._target = target
+        self._proctor = proctor
         self._rng = rng
-        self._first = rng.randrange(len(place.socket_urls))
-        self._places = 0
-        self._bell = asyncio.Event()
+        self._first = rng.randrange(len(target.socket_urls))
+        self._client_count = 0
+        self._changed_event = asyncio.Event()
         self._gave_up: GiveUp | None = None
         self._readers: set[asyncio.Task[None]] = set()
         self._reader: asyncio.Task[None] | None = None
@@ -122,23 +128,23 @@ class SimulatedExaminee:
 
     @property
     def present(self) -> bool:
-        """Whether the examinee is connected and the system has said so."""
+        """Whether the examinee is connected and the system has recorded it."""
         welcome = self.client.welcome
         return self.client.connected and welcome is not None and welcome.socket_id == self.truth.current
 
     @property
     def away(self) -> bool:
-        """Whether there is no connection at all, so that proctors must see a loss."""
+        """Whether there is no connection, so that proctors must see a loss."""
         return not self.client.connected
 
     def ended(self) -> set[str]:
-        """The sockets that are gone."""
+        """Return the sockets that have ended."""
         return self.truth.opened - ({self.truth.current} if self.client.connected else set())
 
     # -- the story -----------------------------------------------------------------------------------
 
     async def live(self, *, endless: bool) -> None:
-        """Join, then act by act; `endless`: go on with short acts until cancelled."""
+        """Join, then perform the actions of the story. `endless`: then perform short actions until cancelled."""
         await self._pause(0.0, 2.0)
         await self._attempt("joins", self._join())
         acts = list(self.story)
@@ -146,17 +152,17 @@ class SimulatedExaminee:
             self.doing = ""
             await self._pause(1.0, 6.0)
             act = acts.pop(0) if acts else self._rng.choice(SHORT_ACTIONS)
-            if not self.present:  # a server has died: nobody does anything on a page that is not there
+            if not self.present:  # after the loss of a server, wait before the next action
                 await self._attempt("waits for the connection", self._come_back())
             await self._attempt(act.value, self._perform(act))
-            self.told += 1
+            self.performed += 1
         self.doing = ""
 
     async def _attempt(self, what: str, act: Coroutine[Any, Any, None]) -> None:
         self.doing = what
         try:
             await act
-        except (ExamwireError, OSError) as error:  # OSError: a TimeoutError, too
+        except (ExamwireError, OSError) as error:  # TimeoutError is an OSError
             self.failures.append(f"{self.examinee_id} {what}: {error if str(error) else 'not in time'}")
 
     async def _perform(self, act: Action) -> None:
@@ -170,11 +176,11 @@ class SimulatedExaminee:
                 await self._come_back()
             case Action.HANGS:
                 self.client.fall_silent()
-                # Silent for longer than a ping's interval and timeout, which `heartbeatSeconds` follows.
+                # Longer than the ping interval and timeout, which `heartbeatSeconds` follows.
                 interval = self._policy()[1]
                 await asyncio.sleep(3 * interval + 1)
                 self.client.wake()
-                with contextlib.suppress(TimeoutError):  # a server with a longer ping timeout has not noticed
+                with contextlib.suppress(TimeoutError):  # a server may have a longer ping timeout
                     await self._until(lambda: not self.client.connected, interval)
                 await self._come_back()
             case Action.MOVES:
@@ -189,12 +195,12 @@ class SimulatedExaminee:
                 await self._stay_away()
 
     async def _join(self) -> None:
-        """Connect with the client at hand, and be let in again by a proctor where that is needed."""
+        """Connect with the current client; if it is refused, wait until a proctor readmits it."""
         self._read(connect=True)
         await self._come_back()
 
     async def _come_back(self) -> None:
-        """Until the system has recorded a connection that the client's rules made."""
+        """Wait until the client has reconnected and the system has recorded it."""
         while True:
             known = self._policy()[0]
             limit = sum(known.backoff_seconds) * (1 + known.jitter) + GRACE_SECONDS
@@ -207,26 +213,26 @@ class SimulatedExaminee:
                     continue
                 raise TimeoutError(f"gave up: {self._gave_up.reason} {self._gave_up.code or self._gave_up.status}")
             self.doing = "asks a proctor to be let in"
-            await self._desk.readmit(self.examinee_id)
+            await self._proctor.readmit(self.examinee_id)
             self._read(connect=True)
 
     async def _move(self) -> None:
-        old, old_reader = self.client, self._reader
-        # Nobody sits at the old place any more: whatever ends its connection, it must not take over again.
-        old.reconnect = False
+        old_client, old_reader = self.client, self._reader
+        # The old client must not reconnect, for any reason.
+        old_client.reconnect = False
         self.client = self._new_client()
         self._read(connect=True)
         await self._come_back()
-        if old_reader is not None:  # REPLACED, after which the old place stays away
+        if old_reader is not None:  # the server closes the old connection with REPLACED
             await asyncio.wait({old_reader}, timeout=GRACE_SECONDS)
             if not old_reader.done():
-                await old.close()
+                await old_client.close()
                 raise TimeoutError("the older connection was not closed")
 
     async def _sync(self) -> None:
         client = self.client
-        if self._place.web_url is None:
-            raise OSError("there is no web server to upload to (--web-url)")
+        if self._target.web_url is None:
+            raise OSError("no web server to upload to: set --web-url")
         before = client.mobile_sync.version
         for may_repeat in (True, False):
             await client.enter_mobile_sync()
@@ -235,9 +241,9 @@ class SimulatedExaminee:
                 await self._ask_for_more_time(client)
             await self._pause(1.0, 3.0)
             try:
-                await asyncio.to_thread(self._upload, self._place.web_url, self._picture())
+                await asyncio.to_thread(self._upload, self._target.web_url, self._picture())
                 break
-            except DeadlinePassed:  # the stage had been entered long before, as after a reload: once more
+            except DeadlinePassed:  # the stage was entered long ago, as after a reload: enter it again
                 if not may_repeat:
                     raise
         self.uploads += 1
@@ -246,9 +252,9 @@ class SimulatedExaminee:
         )
 
     async def _ask_for_more_time(self, client: ExamineeClient) -> None:
-        """The phone takes longer, and a proctor sees it."""
+        """Have the proctor extend the deadline of the mobile sync."""
         deadline = client.mobile_sync.deadline or ""
-        await self._desk.client.extend_mobile_sync(self.examinee_id, MORE_SECONDS)
+        await self._proctor.client.extend_mobile_sync(self.examinee_id, MORE_SECONDS)
         await self._until(
             lambda: client.mobile_sync.status != "WAITING" or (client.mobile_sync.deadline or "") > deadline,
             GRACE_SECONDS,
@@ -256,16 +262,16 @@ class SimulatedExaminee:
 
     async def _be_told(self) -> None:
         client = self.client
-        action_id = await self._desk.notify(self.examinee_id, self._rng.choice(MESSAGES))
+        action_id = await self._proctor.notify(self.examinee_id, self._rng.choice(MESSAGES))
         try:
             await self._until(lambda: action_id in client.notices, GRACE_SECONDS)
-            await self._pause(0.5, 3.0)  # somebody reads it
+            await self._pause(0.5, 3.0)  # reading time
         except asyncio.CancelledError:
             self.unread.add(action_id)
             raise
         await client.confirm_notice(action_id)
         self.confirmed.add(action_id)
-        await self._desk.until(lambda _: self._desk.confirmed[action_id] > 0, GRACE_SECONDS)
+        await self._proctor.until(lambda _: self._proctor.confirmed[action_id] > 0, GRACE_SECONDS)
 
     async def _never_sync(self) -> None:
         client = self.client
@@ -273,7 +279,7 @@ class SimulatedExaminee:
         await self._until(lambda: client.mobile_sync.status in ("WAITING", "COMPLETED"), GRACE_SECONDS)
         deadline = client.mobile_sync.deadline
         if client.mobile_sync.status == "COMPLETED" or deadline is None:
-            return  # in an earlier run; a picture that is there stays
+            return  # an earlier run has completed the stage; that is final
         left = parse_time(deadline) - parse_time(client.mobile_sync.timestamp or deadline)
         await self._until(lambda: client.mobile_sync.status == "TIMED_OUT", left + GRACE_SECONDS)
 
@@ -281,32 +287,32 @@ class SimulatedExaminee:
         await self._stop_reading()
         self.client.abort()
         steps = self._policy()[0].backoff_seconds
-        await self._desk.until(lambda view: view.is_exhausted(self.examinee_id), sum(steps) + GRACE_SECONDS)
+        await self._proctor.until(lambda view: view.is_exhausted(self.examinee_id), sum(steps) + GRACE_SECONDS)
         await self._pause(0.5, 2.0)
         await self._join()
 
     # -- the client ----------------------------------------------------------------------------------
 
     def _new_client(self) -> ExamineeClient:
-        urls = self._place.socket_urls
-        url = urls[(self._first + self._places) % len(urls)]  # the next place is on another server
-        self._places += 1
+        urls = self._target.socket_urls
+        url = urls[(self._first + self._client_count) % len(urls)]  # the next client connects to another server
+        self._client_count += 1
         return ExamineeClient(
             url,
-            self._place.token("examinee", self.examinee_id),
-            client_id=f"{self.examinee_id[:40]}-place-{self._places}-{self._rng.randrange(16**6):06x}",
+            self._target.token("examinee", self.examinee_id),
+            client_id=f"{self.examinee_id[:40]}-place-{self._client_count}-{self._rng.randrange(16**6):06x}",
             browser_info="examwire simulate",
             on_change=self._changed,
             rng=random.Random(self._rng.random()),
         )
 
     def _policy(self) -> tuple[ReconnectPolicy, float]:
-        welcome = self.client.welcome or self._desk.welcome
+        welcome = self.client.welcome or self._proctor.welcome
         return welcome.reconnect, welcome.heartbeat_seconds
 
     def _changed(self, change: Change) -> None:
         self.waiting = change if isinstance(change, Wait) else None
-        self._bell.set()
+        self._changed_event.set()
 
     def _read(self, *, connect: bool) -> None:
         self._gave_up = None
@@ -325,13 +331,13 @@ class SimulatedExaminee:
                     self.truth.current = frame.socket_id
                 elif isinstance(frame, Welcome):
                     client.session_state = None
-                self._bell.set()
+                self._changed_event.set()
         except ConnectionLost:
-            return  # an old place, see _move
+            return  # the old client, see _move
         except GaveUp as gave_up:
             if client is self.client:
                 self._gave_up = gave_up.step
-                self._bell.set()
+                self._changed_event.set()
 
     async def _stop_reading(self) -> None:
         for reader in list(self._readers):
@@ -342,14 +348,14 @@ class SimulatedExaminee:
     async def _until(self, holds: Callable[[], bool], seconds: float) -> None:
         async with asyncio.timeout(seconds):
             while not holds():
-                self._bell.clear()
-                await self._bell.wait()
+                self._changed_event.clear()
+                await self._changed_event.wait()
 
     async def _pause(self, least: float, most: float) -> None:
-        await asyncio.sleep(self._rng.uniform(least, most) / self._place.speed)
+        await asyncio.sleep(self._rng.uniform(least, most) / self._target.speed)
 
     async def leave(self) -> None:
-        """Close for good."""
+        """Close the connection and stop all tasks."""
         await self.client.close()
         await self._stop_reading()
 
@@ -358,16 +364,16 @@ class SimulatedExaminee:
     def _picture(self) -> bytes:
         size = (self._rng.choice((640, 800, 1024)), self._rng.choice((480, 600, 768)))
         image = Image.effect_noise(size, self._rng.uniform(10, 60)).convert("RGB")
-        # No two pictures are the same, whatever the seed: the same one again would be a retry without effect.
-        label = f"{self._place.plan_id} {self.examinee_id} {time.time_ns()}"
+        # Each picture is different, as an identical one would be a retry without effect.
+        label = f"{self._target.plan_id} {self.examinee_id} {time.time_ns()}"
         ImageDraw.Draw(image).text((20, 20), label, fill=(255, 240, 0))
         content = io.BytesIO()
         image.save(content, "JPEG", quality=80)
         return content.getvalue()
 
     def _upload(self, web_url: str, picture: bytes) -> None:
-        """As a phone does: PUT, and again after Retry-After when the server says 503. Raises `OSError`."""
-        plan_id, token = self._place.plan_id, self._place.token("mobile", self.examinee_id)
+        """Upload as a phone does: PUT, repeated after Retry-After on a 503. Raises `OSError`, `DeadlinePassed`."""
+        plan_id, token = self._target.plan_id, self._target.token("mobile", self.examinee_id)
         query = urlencode({"deviceId": f"M-{self.examinee_id}"[:64], "model": "Simulated", "osVersion": "1"})
         path = f"/v1/plans/{plan_id}/examinees/{self.examinee_id}/mobile-sync?{query}"
         for _ in range(UPLOAD_TRIES):
@@ -378,7 +384,7 @@ class SimulatedExaminee:
                 raise DeadlinePassed(body[:200])
             if status != 503:
                 break
-            time.sleep(retry_after)  # a thread of the phone's own
+            time.sleep(retry_after)  # this function runs in its own thread
         raise OSError(f"the upload was answered with {status}: {body[:200]}")
 
 

@@ -1,4 +1,4 @@
-"""What one sees of a simulation: a live table of the examinees as a proctor sees them, or plain lines."""
+"""The output of a running simulation: a live table of the examinees as a proctor sees them, or plain lines."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ _STYLES = {
 
 
 def describe(message: Message) -> str | None:
-    """An event in words; `None` for what is not about one examinee."""
+    """Describe an event in words; `None` for messages that are not about one examinee."""
     match message:
         case ExamineeConnected(replaced=replaced, recovered=recovered, outage_seconds=seconds):
             extra = ""
             if replaced is not None:
                 extra = f", replacing its connection on {replaced.server_id}"
             elif message.migrated:
-                extra = " as it was told to"
+                extra = " after a drain"
             elif recovered:
                 extra = f" again, after {seconds:.1f} s" if seconds is not None else " again"
             return f"connected on {message.server_id}{extra}" + (" (restated)" if message.restated else "")
         case ExamineeMigrating():
-            return f"sent away by {message.server_id}, which is drained" + (" (restated)" if message.restated else "")
+            return f"migrating from {message.server_id}, which is drained" + (" (restated)" if message.restated else "")
         case ExamineeDisconnected():
             return f"disconnected from {message.server_id}: {message.reason}" + (
                 " (restated)" if message.restated else ""
@@ -88,7 +88,13 @@ def describe(message: Message) -> str | None:
 
 
 class LiveView:
-    """`live`: a table that is drawn anew on stdout; else one line an event on stderr."""
+    """Shows a running simulation. `live`: a table on stdout, redrawn in place; else one line for each event on stderr.
+
+    Example::
+
+        view = LiveView(live=sys.stdout.isatty())
+        view.note("the simulation begins")
+    """
 
     def __init__(self, *, live: bool) -> None:
         self.live = live
@@ -97,25 +103,25 @@ class LiveView:
         self._last: dict[str, str] = {}
 
     def event(self, message: Message) -> None:
-        """An event that the first proctor has seen."""
+        """Show an event of the first proctor."""
         if isinstance(message, PlanSnapshot):
             self.note(f"a snapshot of {len(message.examinees)} examinees" + (" (resync)" if message.resync else ""))
             return
-        words = describe(message)
-        if words is not None:
+        description = describe(message)
+        if description is not None:
             examinee_id = str(getattr(message, "examinee_id", ""))
-            self._last[examinee_id] = words
-            self.note(f"{examinee_id} {words}")
+            self._last[examinee_id] = description
+            self.note(f"{examinee_id} {description}")
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """Show a line of text."""
         line = f"{time.monotonic() - self._began:7.1f} s  {text}"
         self._log.append(line)
         if not self.live:
             say(line, err=True)
 
     async def draw(self, title: str, examinees: Sequence[SimulatedExaminee], proctor: SimulatedProctor) -> None:
-        """Draw until cancelled."""
+        """Redraw the table until cancelled."""
         if not self.live:
             return
         from rich.console import Console
@@ -138,27 +144,29 @@ class LiveView:
         from rich.table import Table
 
         room = max(3, height - LOG_LINES - 8)
-        # Those with whom something is going on come first when not all fit.
-        shown = sorted(examinees, key=lambda one: (one.present and not one.doing, one.examinee_id))[:room]
+        # If not all fit, show those first who are away or in an action.
+        shown = sorted(examinees, key=lambda examinee: (examinee.present and not examinee.doing, examinee.examinee_id))[
+            :room
+        ]
         table = Table(
             "examinee", "status", "server", "attempt", "mobile sync", "does", "last event", box=box.SIMPLE_HEAD
         )
         table.title, table.title_justify = text(title), "left"
-        for one in sorted(shown, key=lambda one: one.examinee_id):
-            seen = proctor.view.examinees.get(one.examinee_id) or ExamineeView(one.examinee_id)
+        for examinee in sorted(shown, key=lambda examinee: examinee.examinee_id):
+            row = proctor.view.examinees.get(examinee.examinee_id) or ExamineeView(examinee.examinee_id)
             table.add_row(
-                text(one.examinee_id),
-                _styled(seen.status),
-                text(seen.server_id or "" if seen.connected else ""),
-                _attempt(seen),
-                _styled("" if seen.mobile_sync == "NONE" else seen.mobile_sync),
-                text(one.doing, "italic"),
-                _cut(escape(self._last.get(one.examinee_id, ""))),
+                text(examinee.examinee_id),
+                _styled(row.status),
+                text(row.server_id or "" if row.connected else ""),
+                _attempt(row),
+                _styled("" if row.mobile_sync == "NONE" else row.mobile_sync),
+                text(examinee.doing, "italic"),
+                _cut(escape(self._last.get(examinee.examinee_id, ""))),
             )
         connected = len(proctor.view.connected())
         rest = f" ({len(examinees) - len(shown)} more not shown)" if len(shown) < len(examinees) else ""
-        told = f"{proctor.name} sees {connected} of {len(proctor.view.examinees)} connected{rest}; Ctrl-C ends"
-        return Group(table, _cut("\n".join(map(escape, self._log)), "dim"), text(told))
+        summary = f"{proctor.name} sees {connected} of {len(proctor.view.examinees)} connected{rest}; Ctrl-C ends"
+        return Group(table, _cut("\n".join(map(escape, self._log)), "dim"), text(summary))
 
 
 def _styled(status: str) -> Text:
@@ -166,16 +174,16 @@ def _styled(status: str) -> Text:
     return text(status, _STYLES.get(status, ""))
 
 
-def _attempt(seen: ExamineeView) -> Text:
+def _attempt(row: ExamineeView) -> Text:
 
-    if seen.exhausted:
+    if row.exhausted:
         return text("used up", "red")
-    if seen.connected or not seen.attempt:
+    if row.connected or not row.attempt:
         return text("")
-    return text(f"{seen.attempt} of {seen.max_attempts}", "yellow")
+    return text(f"{row.attempt} of {row.max_attempts}", "yellow")
 
 
-def _cut(shown: str, style: str = "") -> Text:
+def _cut(content: str, style: str = "") -> Text:
     from rich.text import Text
 
-    return Text(shown, style, overflow="ellipsis", no_wrap=True)
+    return Text(content, style, overflow="ellipsis", no_wrap=True)

@@ -1,4 +1,4 @@
-"""Proctors that watch a plan: what they see, and which sockets they were told of."""
+"""Simulated proctors, which watch a plan and record the sockets that events mention."""
 
 from __future__ import annotations
 
@@ -19,17 +19,23 @@ READMIT_SECONDS = 15.0
 
 
 class ProctorView(PlanView):
-    """A plan's view with the questions that the simulation asks."""
+    """A proctor's view of a plan, with a query for the simulation."""
 
     def is_exhausted(self, examinee_id: str) -> bool:
-        """Whether a recovery of the examinee would be refused."""
+        """Return whether the examinee would be refused until a proctor readmits it."""
         return self.examinees.get(examinee_id, ExamineeView(examinee_id)).exhausted
 
 
 class SimulatedProctor:
-    """One proctor. `opened` and `ended` are the sockets that events told of; `interrupted`: some may be unseen.
+    """One proctor. `opened` and `ended`: the sockets in its events; `interrupted`: it may have missed events.
 
-    `notices`: the actionIds of its messages that were accepted; `confirmed`: how often events told of a confirmation.
+    `notices`: the actionIds of its accepted messages; `confirmed`: how many events confirmed each of them.
+
+    Example::
+
+        proctor = SimulatedProctor("T001", url, token)
+        await proctor.join()
+        await proctor.until(lambda view: view.is_exhausted("E001"), seconds=60)
     """
 
     def __init__(self, name: str, url: str, token: str, on_event: Callable[[Message], None] | None = None) -> None:
@@ -48,7 +54,7 @@ class SimulatedProctor:
 
     @property
     def welcome(self) -> Welcome:
-        """Of the latest connection."""
+        """The welcome of the latest connection."""
         assert self.client.welcome is not None
         return self.client.welcome
 
@@ -60,7 +66,7 @@ class SimulatedProctor:
                 self._take_in(await self.client.receive())
 
     async def watch(self) -> None:
-        """Take in what comes, until cancelled or given up."""
+        """Process incoming messages until cancelled or given up."""
         try:
             async for message in self.client.frames():
                 self._take_in(message)
@@ -74,7 +80,9 @@ class SimulatedProctor:
             case PlanSnapshot(resync=True):
                 self.interrupted = True
             case Accepted(request_type=NotifyFrame.type, request_id=str(action_id)):
-                self.notices.add(action_id)  # what a broken connection took along was sent to nobody
+                self.notices.add(
+                    action_id
+                )  # count accepted messages only: a message lost with the connection was never sent
             case Error():
                 self.errors.append(f"{self.name}: {message.code} {message.message}")
             case ExamineeConnected():
@@ -93,28 +101,28 @@ class SimulatedProctor:
             self._answer_waiting()
 
     def _answer_waiting(self) -> None:
-        for waiting, holds in list(self._waiting.items()):
-            if not waiting.done() and holds(self.view):
-                waiting.set_result(None)
+        for waiter, condition in list(self._waiting.items()):
+            if not waiter.done() and condition(self.view):
+                waiter.set_result(None)
 
-    async def until(self, holds: Callable[[ProctorView], bool], seconds: float) -> None:
-        """Until the view is so. Raises `TimeoutError`."""
-        if holds(self.view):
+    async def until(self, condition: Callable[[ProctorView], bool], seconds: float) -> None:
+        """Wait until `condition` is true for the view. Raises `TimeoutError`."""
+        if condition(self.view):
             return
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[waiting] = holds
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[waiter] = condition
         try:
             async with asyncio.timeout(seconds):
-                await waiting
+                await waiter
         finally:
-            del self._waiting[waiting]
+            del self._waiting[waiter]
 
     async def notify(self, examinee_id: str, text: str) -> str:
-        """Send an examinee a message. Returns its actionId. Raises `ConnectionLost`."""
+        """Send a message to an examinee and return its actionId. Raises `ConnectionLost`."""
         return await self.client.notify(examinee_id, text)
 
     async def readmit(self, examinee_id: str) -> None:
-        """Let an examinee in again and see it told. Raises `TimeoutError`."""
+        """Readmit an examinee and wait for the event. Raises `TimeoutError`."""
         await self.until(lambda view: view.is_exhausted(examinee_id), READMIT_SECONDS)
         await self.client.readmit(examinee_id)
         await self.until(lambda view: not view.is_exhausted(examinee_id), READMIT_SECONDS)

@@ -1,4 +1,4 @@
-"""What a simulation found out: whether what proctors see is what is true."""
+"""The report of a simulation: compares the proctors' views with the real state of the examinees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_NAMED = 50
 
 
 class ProctorReport(Wire):
-    """What one proctor saw. `interrupted`: it was away or resynchronised, so only its view is judged."""
+    """Results of one proctor. `interrupted`: it reconnected or resynchronised, so only its view is checked."""
 
     name: str
     server_id: str
@@ -30,13 +30,13 @@ class ProctorReport(Wire):
 
 
 class SimulateReport(Wire):
-    """The outcome.
+    """The result of a simulation.
 
-    `ok`: all proctors agree with each other and with the truth, nothing is missing or doubled. `missing`: sockets that
-    opened or ended without a proctor being told; `doubled`: events that came twice; `late`: older than one that came
-    before. `wrong`: where a view differs from the truth. `notices`: messages sent to examinees; `unconfirmed`: those
-    that did not come in time, `confirmed_twice`: told so more than once. `failures`: what examinees could not do;
-    `unfinished`: acts that were still to come. `messages`: those that were not confirmed, or more than once, by name.
+    `ok`: all views are equal and right, and no event is missing or doubled. `missing`: sockets that opened or ended
+    without an event; `doubled`: events that came twice; `late`: events older than an earlier one. `wrong`: where a view
+    differs from the real state. `notices`: messages sent to examinees; `unconfirmed`: those without a confirmation;
+    `confirmed_twice`: those with several. `messages`: a text for each of these. `failures`: actions that failed;
+    `unfinished`: actions that were not performed.
     """
 
     plan_id: str
@@ -63,42 +63,48 @@ class SimulateReport(Wire):
 
 
 def wrong_in(proctor: SimulatedProctor, examinees: list[SimulatedExaminee]) -> list[str]:
-    """Where a proctor's view differs from the truth."""
-    wrong = []
-    for one in examinees:
-        seen = proctor.view.examinees.get(one.examinee_id) or ExamineeView(one.examinee_id)
-        if seen.connected != one.client.connected:
-            truth = "connected" if one.client.connected else "not connected"
-            wrong.append(f"{one.examinee_id} is {truth}, seen as {seen.status}")
-        elif seen.connected and seen.socket_id != one.truth.current:
-            wrong.append(f"{one.examinee_id} is on socket {one.truth.current}, seen on {seen.socket_id}")
-        if one.client.connected and seen.mobile_sync != one.client.mobile_sync.status:
-            wrong.append(f"{one.examinee_id} mobile sync {one.client.mobile_sync.status}, seen as {seen.mobile_sync}")
-    return wrong
+    """Return the differences between a proctor's view and the real state."""
+    differences = []
+    for examinee in examinees:
+        row = proctor.view.examinees.get(examinee.examinee_id) or ExamineeView(examinee.examinee_id)
+        if row.connected != examinee.client.connected:
+            truth = "connected" if examinee.client.connected else "not connected"
+            differences.append(f"{examinee.examinee_id} is {truth}, seen as {row.status}")
+        elif row.connected and row.socket_id != examinee.truth.current:
+            differences.append(f"{examinee.examinee_id} is on socket {examinee.truth.current}, seen on {row.socket_id}")
+        if examinee.client.connected and row.mobile_sync != examinee.client.mobile_sync.status:
+            differences.append(
+                f"{examinee.examinee_id} mobile sync {examinee.client.mobile_sync.status}, seen as {row.mobile_sync}"
+            )
+    return differences
 
 
 def missing_in(proctor: SimulatedProctor, examinees: list[SimulatedExaminee]) -> list[str]:
-    """Sockets whose beginning or end, and confirmations, that a proctor who was always there was not told of."""
+    """Return the connections, losses and confirmations without an event, unless the proctor was interrupted."""
     if proctor.interrupted:
         return []
     missing = []
-    for one in examinees:
-        missing += [f"{one.examinee_id} connected on {socket}" for socket in one.truth.opened - proctor.opened]
-        missing += [f"{one.examinee_id} lost on {socket}" for socket in one.ended() - proctor.ended]
-        missing += [f"{one.examinee_id} confirmed {action}" for action in one.confirmed - proctor.confirmed.keys()]
+    for examinee in examinees:
+        missing += [
+            f"{examinee.examinee_id} connected on {socket}" for socket in examinee.truth.opened - proctor.opened
+        ]
+        missing += [f"{examinee.examinee_id} lost on {socket}" for socket in examinee.ended() - proctor.ended]
+        missing += [
+            f"{examinee.examinee_id} confirmed {action}" for action in examinee.confirmed - proctor.confirmed.keys()
+        ]
     return sorted(missing)
 
 
 def _views_agree(proctors: list[SimulatedProctor], examinees: list[SimulatedExaminee]) -> bool:
-    ids = [one.examinee_id for one in examinees]
-    seen = {
+    ids = [examinee.examinee_id for examinee in examinees]
+    views = {
         tuple(
-            (known.status, known.socket_id, known.exhausted, known.mobile_sync, known.mobile_sync_version)
-            for known in (proctor.view.examinees.get(one) or ExamineeView(one) for one in ids)
+            (row.status, row.socket_id, row.exhausted, row.mobile_sync, row.mobile_sync_version)
+            for row in (proctor.view.examinees.get(examinee) or ExamineeView(examinee) for examinee in ids)
         )
         for proctor in proctors
     }
-    return len(seen) == 1
+    return len(views) == 1
 
 
 def report_of(
@@ -108,15 +114,15 @@ def report_of(
     examinees: list[SimulatedExaminee],
     proctors: list[SimulatedProctor],
 ) -> SimulateReport:
-    """Compare what each proctor sees with what is true now."""
-    told = [
+    """Compare each proctor's view with the real state, and return the report."""
+    reports = [
         ProctorReport(
             name=proctor.name,
             server_id=proctor.welcome.server_id,
             events=dict(sorted(proctor.view.events.items())),
             doubled=proctor.view.doubled,
             late=proctor.view.late,
-            connected=sum(_is_connected(proctor, one.examinee_id) for one in examinees),
+            connected=sum(_is_connected(proctor, item.examinee_id) for item in examinees),
             interrupted=proctor.interrupted,
             missing=missing_in(proctor, examinees)[:MAX_NAMED],
             wrong=wrong_in(proctor, examinees)[:MAX_NAMED],
@@ -124,27 +130,27 @@ def report_of(
         for proctor in proctors
     ]
     missing = sum(len(missing_in(proctor, examinees)) for proctor in proctors)
-    doubled, late = sum(one.doubled for one in told), sum(one.late for one in told)
-    agree = _views_agree(proctors, examinees) and not any(one.wrong for one in told)
+    doubled, late = sum(item.doubled for item in reports), sum(item.late for item in reports)
+    agree = _views_agree(proctors, examinees) and not any(item.wrong for item in reports)
     events: Counter[str] = Counter()
-    for one in told:
-        events |= Counter(one.events)
+    for item in reports:
+        events |= Counter(item.events)
     sent = set[str]().union(*(proctor.notices for proctor in proctors))
-    unconfirmed = sent - set[str]().union(*(one.confirmed | one.unread for one in examinees))
+    unconfirmed = sent - set[str]().union(*(item.confirmed | item.unread for item in examinees))
     twice = {action for action in sent if any(proctor.confirmed[action] > 1 for proctor in proctors)}
-    messages = [f"message {one} to {_addressee(one, proctors)} was not confirmed" for one in sorted(unconfirmed)]
-    messages += [f"message {one} was confirmed, and that was told more than once" for one in sorted(twice)]
-    failures = [failure for one in examinees for failure in one.failures]
+    messages = [f"message {item} to {_addressee(item, proctors)} was not confirmed" for item in sorted(unconfirmed)]
+    messages += [f"message {item} was confirmed, and that was told more than once" for item in sorted(twice)]
+    failures = [failure for item in examinees for failure in item.failures]
     failures += [error for proctor in proctors for error in proctor.errors]
     return SimulateReport(
         plan_id=plan_id,
         seed=seed,
         seconds=round(seconds, 1),
         examinees=len(examinees),
-        connected=sum(one.client.connected for one in examinees),
-        opened=sum(len(one.truth.opened) for one in examinees),
-        ended=sum(len(one.ended()) for one in examinees),
-        uploads=sum(one.uploads for one in examinees),
+        connected=sum(item.client.connected for item in examinees),
+        opened=sum(len(item.truth.opened) for item in examinees),
+        ended=sum(len(item.ended()) for item in examinees),
+        uploads=sum(item.uploads for item in examinees),
         notices=len(sent),
         unconfirmed=len(unconfirmed),
         confirmed_twice=len(twice),
@@ -153,26 +159,26 @@ def report_of(
         missing=missing,
         doubled=doubled,
         late=late,
-        proctors=told,
+        proctors=reports,
         messages=messages[:MAX_NAMED],
         failures=failures,
-        unfinished=sum(max(0, len(one.story) - one.told) for one in examinees),
+        unfinished=sum(max(0, len(item.story) - item.performed) for item in examinees),
         ok=agree and not missing and not doubled and not late and not twice and not unconfirmed,
     )
 
 
 def _addressee(action_id: str, proctors: list[SimulatedProctor]) -> str:
-    seen = (one for proctor in proctors for one in proctor.view.examinees.values())
-    return next((one.examinee_id for one in seen if action_id in one.unconfirmed), "nobody that a proctor sees")
+    rows = (row for proctor in proctors for row in proctor.view.examinees.values())
+    return next((row.examinee_id for row in rows if action_id in row.unconfirmed), "nobody that a proctor sees")
 
 
 def _is_connected(proctor: SimulatedProctor, examinee_id: str) -> bool:
-    seen = proctor.view.examinees.get(examinee_id)
-    return seen is not None and seen.connected
+    row = proctor.view.examinees.get(examinee_id)
+    return row is not None and row.connected
 
 
 def draw_report(report: SimulateReport) -> RenderableType:
-    """The report for people."""
+    """Return the report as a table and text."""
     kinds = sorted({kind for proctor in report.proctors for kind in proctor.events})
     rows: list[list[object]] = [[kind, *(proctor.events.get(kind, 0) for proctor in report.proctors)] for kind in kinds]
     rows.append(["sees connected", *(proctor.connected for proctor in report.proctors)])
@@ -181,19 +187,17 @@ def draw_report(report: SimulateReport) -> RenderableType:
     rows.append(["late", *(proctor.late for proctor in report.proctors)])
     heads = [f"{proctor.name} on {proctor.server_id}" for proctor in report.proctors]
     verdict = (
-        "all proctors agree with each other and with the truth; nothing missing, nothing doubled"
-        if report.ok
-        else "NOT in order: see below"
+        "OK: all proctors see the real state; no event is missing or doubled" if report.ok else "FAILED: see below"
     )
     lines = [
         f"{report.examinees} examinees in {report.seconds:g} s (seed {report.seed}): {report.opened} connections, "
         f"{report.ended} losses, {report.uploads} pictures, {report.notices} messages "
         f"({report.unconfirmed} not confirmed); {report.connected} connected at the end",
-        *([f"{report.unfinished} acts were still to come"] if report.unfinished else []),
+        *([f"{report.unfinished} actions were not performed"] if report.unfinished else []),
         verdict,
         *(f"  {proctor.name}: {line}" for proctor in report.proctors for line in [*proctor.wrong, *proctor.missing]),
-        *([] if report.agree else ["  what the proctors see is not the same, or not what is true"]),
+        *([] if report.agree else ["  the proctors' views differ from each other or from the real state"]),
         *(f"  {message}" for message in report.messages),
-        *(f"  could not: {failure}" for failure in report.failures),
+        *(f"  failed: {failure}" for failure in report.failures),
     ]
     return Group(table(["event", *heads], rows, title=f"plan {report.plan_id}"), paragraph(lines))

@@ -1,4 +1,4 @@
-"""`examwire simulate`: examinees and proctors that behave like real ones, against a running system."""
+"""`examwire simulate`: test a running system with simulated examinees and proctors."""
 
 from __future__ import annotations
 
@@ -33,16 +33,15 @@ SETTLE_SECONDS = 20.0
 
 
 class NoSystem(ExamwireError):
-    """There is no system to try, or it does not let us in."""
+    """No system was found, or it refuses the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulateOptions:
-    """What to try, and on which system.
+    """Options of a simulation.
 
-    `socket_urls`: ws:// addresses of the socket servers, over which proctors and examinees are spread. `settings`: for
-    signing tokens. `duration` (s): go on with short acts until then; `None`: until every story is told. `speed`: how
-    many times as quick as people the examinees are.
+    `socket_urls`: the ws:// addresses of the socket servers; clients are spread over them. `settings`: for signing
+    tokens. `duration` in seconds; `None`: until every examinee has performed all actions. `speed`: relative to people.
     """
 
     settings: Settings
@@ -57,41 +56,41 @@ class SimulateOptions:
 
 
 async def simulate(
-    options: SimulateOptions, *, screen: LiveView | None = None, stop: asyncio.Event | None = None
+    options: SimulateOptions, *, live_view: LiveView | None = None, stop: asyncio.Event | None = None
 ) -> SimulateReport:
     """Run the simulation; `stop` ends it early, with its report. Raises `NoSystem` when proctors cannot join."""
     began = time.monotonic()
-    screen = screen or LiveView(live=False)
+    live_view = live_view or LiveView(live=False)
     rng = random.Random(options.seed)
-    place = SimulationTarget(
+    target = SimulationTarget(
         options.socket_urls,
         options.web_url,
         options.plan_id,
         partial(_token, options.settings, options.plan_id),
         options.speed,
     )
-    proctors = await _join_proctors(options, place, screen)
+    proctors = await _join_proctors(options, target, live_view)
     examinees = [
-        SimulatedExaminee(f"E{number:03}", place, story, proctors[0], random.Random(rng.random()))
+        SimulatedExaminee(f"E{number:03}", target, story, proctors[0], random.Random(rng.random()))
         for number, story in enumerate(deal_stories(options.examinees, rng), start=1)
     ]
     title = f"plan {options.plan_id} on {len(options.socket_urls)} socket servers, seed {options.seed}"
     background = [asyncio.create_task(proctor.watch()) for proctor in proctors]
-    background.append(asyncio.create_task(screen.draw(title, examinees, proctors[0])))
-    stories = [asyncio.create_task(one.live(endless=options.duration is not None)) for one in examinees]
+    background.append(asyncio.create_task(live_view.draw(title, examinees, proctors[0])))
+    stories = [asyncio.create_task(item.live(endless=options.duration is not None)) for item in examinees]
     try:
         await _until_told(stories, options.duration, stop)
         await _end(stories)
-        for one in examinees:
-            one.doing = ""
-            one.client.wake()
-        screen.note("the stories end; what the proctors see is compared with what is true")
+        for item in examinees:
+            item.doing = ""
+            item.client.wake()
+        live_view.note("all actions are performed; comparing the proctors' views with the real state")
         await _settle(examinees, proctors, began_stop=stop is not None and stop.is_set())
         report = report_of(options.plan_id, options.seed, time.monotonic() - began, examinees, proctors)
     finally:
         await _end(stories)
         await _end(background)
-        await asyncio.gather(*(one.leave() for one in examinees), *(one.client.close() for one in proctors))
+        await asyncio.gather(*(item.leave() for item in examinees), *(item.client.close() for item in proctors))
     for task in stories + background:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
@@ -102,13 +101,15 @@ def _token(settings: Settings, plan_id: str, role: Role, subject: str) -> str:
     return issue_token(settings, role, plan_id, subject)
 
 
-async def _join_proctors(options: SimulateOptions, place: SimulationTarget, screen: LiveView) -> list[SimulatedProctor]:
+async def _join_proctors(
+    options: SimulateOptions, target: SimulationTarget, live_view: LiveView
+) -> list[SimulatedProctor]:
     proctors = []
     for number in range(max(1, options.proctors)):
         url = options.socket_urls[number % len(options.socket_urls)]
         name = f"T{number + 1:03}"
         proctors.append(
-            SimulatedProctor(name, url, place.token("proctor", name), screen.event if number == 0 else None)
+            SimulatedProctor(name, url, target.token("proctor", name), live_view.event if number == 0 else None)
         )
     try:
         await asyncio.gather(*(proctor.join() for proctor in proctors))
@@ -120,10 +121,10 @@ async def _join_proctors(options: SimulateOptions, place: SimulationTarget, scre
 
 
 async def _until_told(stories: list[asyncio.Task[None]], duration: float | None, stop: asyncio.Event | None) -> None:
-    async def told() -> None:
+    async def stories_done() -> None:
         await asyncio.wait(stories)
 
-    ends = {asyncio.create_task(told()), asyncio.create_task((stop or asyncio.Event()).wait())}
+    ends = {asyncio.create_task(stories_done()), asyncio.create_task((stop or asyncio.Event()).wait())}
     try:
         await asyncio.wait(ends, timeout=duration, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -139,11 +140,13 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
 
 
 async def _settle(examinees: list[SimulatedExaminee], proctors: list[SimulatedProctor], *, began_stop: bool) -> None:
-    """Wait until those on their way are back and the proctors have been told, for a while."""
+    """Wait, for a limited time, until reconnects are complete and the proctors have received the events."""
     deadline = time.monotonic() + (SETTLE_SECONDS / 2 if began_stop else SETTLE_SECONDS)
     while time.monotonic() < deadline:
-        quiet = all(one.present or one.away for one in examinees)
-        if quiet and not any(wrong_in(one, examinees) or missing_in(one, examinees) for one in proctors):
+        settled = all(examinee.present or examinee.away for examinee in examinees)
+        if settled and not any(
+            wrong_in(examinee, examinees) or missing_in(examinee, examinees) for examinee in proctors
+        ):
             return
         await asyncio.sleep(0.05)
 
@@ -156,28 +159,36 @@ def simulate_command(
     settings: Settings,
     socket_url: Annotated[
         list[str] | None,
-        typer.Option("--socket-url", help="A socket server (repeatable); default: those of `examwire up`."),
+        typer.Option(
+            "--socket-url", help="A socket server; repeatable. [default: those of `examwire up`]", metavar="URL"
+        ),
     ] = None,
-    web_url: Annotated[str | None, typer.Option("--web-url", help="The web server that phones upload to.")] = None,
-    plan: Annotated[str | None, typer.Option("--plan", help="The plan; default: that of `examwire up`.")] = None,
-    examinees: Annotated[int, typer.Option("--examinees", min=1, max=2000, help="How many examinees.")] = 12,
-    proctors: Annotated[int, typer.Option("--proctors", min=1, max=100, help="Spread over the servers.")] = 2,
+    web_url: Annotated[
+        str | None, typer.Option("--web-url", help="The web server for uploads of pictures.", metavar="URL")
+    ] = None,
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="The plan. [default: that of `examwire up`]", metavar="PLAN_ID")
+    ] = None,
+    examinees: Annotated[int, typer.Option("--examinees", min=1, max=2000, help="Number of examinees.")] = 12,
+    proctors: Annotated[int, typer.Option("--proctors", min=1, max=100, help="Number of proctors.")] = 2,
     duration: Annotated[
         float | None,
-        typer.Option("--duration", min=1, help="Seconds; default: until every examinee's story is told."),
+        typer.Option("--duration", min=1, help="Duration in seconds. [default: until all actions are performed]"),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Replays a choice of behaviour.")] = None,
-    speed: Annotated[
-        float, typer.Option("--speed", min=0.1, max=100, help="How many times as quick as people they are.")
-    ] = 1.0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="The same seed repeats the same actions. [default: random]")
+    ] = None,
+    speed: Annotated[float, typer.Option("--speed", min=0.1, max=100, help="Speed relative to people.")] = 1.0,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Examinees and proctors that behave like real ones, against a running system.
+    """Test a running system with simulated examinees and proctors.
 
-    Examinees join, close and reopen the page, lose their TCP connection, hang, connect from another place, upload a
-    picture by phone or never do, and stay away until a proctor readmits them. The live view shows what the first
-    proctor sees; the report says whether all proctors agree with each other and with what is true. Ctrl-C ends it
-    early. Exit codes: 0 all agree and nothing is missing or doubled, 1 not so, 4 no system to connect to.
+    Examples: examwire simulate; examwire simulate --examinees 100 --duration 60 --seed 7
+
+    Examinees join, reload the page, lose their connection, hang, connect from another computer, upload a picture by
+    phone or miss the deadline, and stay away until a proctor readmits them. The live view shows what the first proctor
+    sees. The report says whether all proctors see the real state. Ctrl-C ends the simulation early. Exit code 0: all
+    views are right and no event is missing or doubled, 1: they are not, 4: no system to connect to.
     """
     require_tokens_accepted(settings)
     try:
@@ -201,11 +212,11 @@ def _options(
     seed: int | None,
     speed: float,
 ) -> SimulateOptions:
-    running = RunningSystem.on(settings.data_dir) if not socket_urls else None
+    running = RunningSystem.find(settings.data_dir) if not socket_urls else None
     if running is None and not socket_urls:
         raise NoSystem(
             f"no `examwire up` runs on {settings.data_dir} (there is no {settings.data_dir / READY_FILE}): start it, "
-            "or say --data-dir of the one that runs, or --socket-url and --web-url"
+            "or give --data-dir of a running system, or --socket-url and --web-url"
         )
     if running is not None and running.certificate_file is not None:
         trust_certificate(running.certificate_file)
@@ -222,18 +233,18 @@ def _options(
     )
 
 
-async def _run(options: SimulateOptions, screen: LiveView) -> SimulateReport:
+async def _run(options: SimulateOptions, live_view: LiveView) -> SimulateReport:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def interrupted() -> None:
-        if stop.is_set():  # the second time: at once
+        if stop.is_set():  # the second Ctrl-C ends it at once
             loop.remove_signal_handler(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
         stop.set()
 
     loop.add_signal_handler(signal.SIGINT, interrupted)
     try:
-        return await simulate(options, screen=screen, stop=stop)
+        return await simulate(options, live_view=live_view, stop=stop)
     finally:
         loop.remove_signal_handler(signal.SIGINT)

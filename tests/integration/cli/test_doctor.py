@@ -171,7 +171,7 @@ async def test_a_server_that_redis_believes_in_but_nobody_is(settings: Settings,
             await raw.hset(keys.server_status(server_id), "statusCode", status)
         await raw.aclose()
         findings = await HealthCheck(settings).run()
-        assert "SOCK009 is READY in Redis, but no such process answers" in told(findings, "roles", FAILED)
+        assert "SOCK009 is READY in Redis, but no process answers" in told(findings, "roles", FAILED)
         assert "SOCK008 is LOST" in told(findings, "roles", WARNING)
 
 
@@ -336,7 +336,7 @@ async def see_it_full(bus: Bus, at: Settings, monitoring: str | None) -> None:
     await eventually(lambda: writable(0.0), "the queue server's probe is refused")
     if monitoring is not None:  # who may look at the server itself sees it coming
         findings = await HealthCheck(at, monitoring=monitoring).run()
-        assert "bytes that the server may store" in told(findings, "nats.storage", FAILED)
+        assert "bytes of the server's storage" in told(findings, "nats.storage", FAILED)
     await bus._js.purge_stream("SOCKET")
     await eventually(lambda: writable(1.0), "there is room again")
     assert states(await HealthCheck(at).run(), "nats.writes") == {OK}
@@ -354,7 +354,7 @@ async def test_a_stream_that_is_nearly_full_is_seen(
         await bus.publish(Outgoing("deadletter.TEST", bytes(9_700)))
     text = told(await HealthCheck(settings).run(), "streams", WARNING)
     assert "stream DEADLETTER" in text
-    assert ("refuses what is new" if refuses else "the oldest messages go") in text
+    assert ("a full stream refuses messages" if refuses else "the oldest messages are dropped") in text
 
 
 async def test_what_the_user_may_not_do_is_named(settings: Settings, tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ async def test_a_redis_that_forgets(settings: Settings, store: StateStore) -> No
     async with redis_with(settings.redis_url, **{"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}):
         assert "allkeys-lru" in told(await HealthCheck(settings).run(), "redis.eviction", FAILED)
     async with redis_with(settings.redis_url, appendonly="no"):
-        assert "nothing is kept" in told(await HealthCheck(settings).run(), "redis.persistence", WARNING)
+        assert "no persistence" in told(await HealthCheck(settings).run(), "redis.persistence", WARNING)
     async with redis_with(settings.redis_url, appendonly="no", save="900 1"):
         assert "snapshots only" in told(await HealthCheck(settings).run(), "redis.persistence", WARNING)
     async with redis_with(settings.redis_url, maxmemory="1mb"):
@@ -435,9 +435,9 @@ async def test_secrets_and_settings_are_checked(settings: Settings, tmp_path: Pa
     (tmp_path / "secret").write_text("x" * 40)
     (tmp_path / "secret").chmod(0o644)
     readable = load_settings(nats_url=settings.nats_url, redis_url=settings.redis_url, data_dir=tmp_path)
-    assert "read by others" in told(await HealthCheck(readable).run(), "settings", FAILED)
+    assert "other users may read" in told(await HealthCheck(readable).run(), "settings", FAILED)
     (tmp_path / "secret").chmod(0o600)
-    assert "was made in" in told(await HealthCheck(readable).run(), "secrets", OK)
+    assert "the token secret is in" in told(await HealthCheck(readable).run(), "secrets", OK)
 
 
 def doctor(*arguments: str, **engines: str) -> tuple[int, dict[str, Any]]:

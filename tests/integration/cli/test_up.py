@@ -200,7 +200,7 @@ async def test_a_drained_server_comes_back_as_itself_while_its_examinee_is_on_th
         done = await draining
         assert done.exit_code == 0, done.stderr
         await asyncio.to_thread(eventually, lambda: "SOCK002 is ready again" in up.stderr, "SOCK002 is started again")
-        assert "SOCK002 ended in good order and is started again" in up.stderr
+        assert "SOCK002 ended cleanly and is started again" in up.stderr
         assert up.pid_of("SOCK002") != before
         assert answers(drained["url"])
         shown = await asyncio.to_thread(examwire, "plans", "show", "P001", "-o", "json", *here)
@@ -259,7 +259,7 @@ def test_a_second_ctrl_c_forces_and_the_next_one_has_the_same_addresses_for_page
         eventually(lambda: not (first.data_dir / "ready.json").exists(), "it is stopping")
         assert first.end(signal.SIGINT) == 1
         eventually(lambda: left_of(first.data_dir) == [], "no process is left")
-        assert "forced to stop" in first.stderr
+        assert "stopped by force" in first.stderr
     before = first.stderr
     with running(tmp_path / "data", *told) as second:
         addresses = [first.ready["webUrl"], first.ready["socketServers"]]

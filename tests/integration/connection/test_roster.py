@@ -196,7 +196,7 @@ async def test_a_file_with_a_mistake_writes_nothing(
         (("create", "P001", "--roster", "ROSTER", "--tokens", "/nowhere/tokens.csv"), 2, "no directory"),
         (("create", "P001", "--roster", "ROSTER", "--valid", "soon"), 2, "no duration"),
         (("create", "P001", "--roster", "ROSTER", "--web-url", "exam.example"), 2, "http://"),
-        (("roster", "P404"), 3, "never been seen"),
+        (("roster", "P404"), 3, "is unknown"),
     ],
 )
 async def test_what_cannot_be_done_is_said_before_anything_is_written(

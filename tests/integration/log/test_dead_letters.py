@@ -306,7 +306,7 @@ async def test_a_fact_that_the_examinee_has_left_behind_is_not_replayed_unless_f
         await desk.replay(filed.number, encode(status(socket="old")))
     # A late disconnect of the old socket is fenced by the rules: it may come.
     ended = await desk.replay(filed.number, encode(status(said=ConnectionStatusCode.DISCONNECTED, socket="old")))
-    became = await desk.became(ended, system.store)
+    became = await desk.wait_for_outcome(ended, system.store)
     assert became.handled
     assert "had no effect" in became.applied[0]
     assert (await system.progress())["socketId"] == "SOCK009-new"
@@ -318,7 +318,7 @@ async def test_a_fact_that_the_examinee_has_left_behind_is_not_replayed_unless_f
     )
     await bus.publish(Outgoing(PLAN, encode(status(said=ConnectionStatusCode.DISCONNECTED, socket="new"))))
     forced = await desk.replay(filed.number, encode(status(socket="newer")), force=True)
-    became = await desk.became(forced, system.store)
+    became = await desk.wait_for_outcome(forced, system.store)
     assert became.applied[0].endswith(f"applied: version {version_of(forced.sequence)}")
 
 

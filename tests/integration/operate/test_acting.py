@@ -43,7 +43,7 @@ async def test_a_stop_is_asked_about_first_and_says_what_it_costs(invoke: Invoke
     await system.examinee("E001")
     declined = await invoke("actors", "stop", "SOCK001", answer="n\n")
     assert declined.exit_code == 1
-    assert "1 clients are connected to SOCK001 and will be dropped" in declined.stderr
+    assert "1 clients of SOCK001 will be disconnected" in declined.stderr
     assert "examwire actors drain SOCK001" in declined.stderr
     refused = await invoke("actors", "stop", "SOCK001", answer="y\n")
     assert refused.exit_code == 1
@@ -55,7 +55,7 @@ async def test_a_stop_is_asked_about_first_and_says_what_it_costs(invoke: Invoke
 async def test_an_actor_refuses_what_it_does_not_do(invoke: Invoke, system: System, bus: Bus) -> None:
     drained = await invoke("actors", "drain", "state-manager.sm1")
     assert drained.exit_code == 2
-    assert "only socket servers are drained" in drained.stderr
+    assert "only socket servers can be drained" in drained.stderr
     assert (await invoke("actors", "drain", "SOCK009")).exit_code == 3
     assert (await invoke("actors", "drain", "SOCK001", "--over", "soon")).exit_code == 2
     for payload in (
@@ -126,7 +126,7 @@ async def test_a_server_that_is_gone_without_a_word_was_not_drained(
     await system._buses["SOCK001"]._nc.close()  # as if it had been killed
     result = await draining
     assert result.exit_code == 1
-    assert "SOCK001 is gone, but the last that the log says of it is DRAINING" in result.stderr
+    assert "SOCK001 has ended, but its last status in the log is DRAINING" in result.stderr
 
 
 async def test_ctrl_c_ends_the_waiting_for_a_drain_and_says_that_the_drain_goes_on(
@@ -144,7 +144,7 @@ async def test_ctrl_c_ends_the_waiting_for_a_drain_and_says_that_the_drain_goes_
         process.send_signal(signal.SIGINT)
         output, errors = await process.communicate()
     assert (process.returncode, output) == (1, b"")
-    assert b"goes on" in errors
+    assert b"continues" in errors
     assert system.server("SOCK001").details()["drain"] is not None
 
 

@@ -221,5 +221,5 @@ async def test_a_variable_that_is_no_setting_is_told_when_a_role_starts(settings
         _, stderr = await process.communicate()
     assert json.loads(ready)["event"] == "ready"
     warning = next(line for line in stderr.decode().splitlines() if "WARNING" in line)
-    assert "EXAMWIRE_SOKCET__PORT is no setting" in warning
+    assert "EXAMWIRE_SOKCET__PORT is not a setting" in warning
     assert "did you mean EXAMWIRE_SOCKET__PORT?" in warning

@@ -130,7 +130,7 @@ def test_a_queue_shows_its_settings_and_its_plans() -> None:
         ({}, "running"),
         ({"accepting": True, "drain": None}, "running"),
         ({"accepting": False, "drain": {"clients": 7, "left": 3}}, "draining"),
-        ({"accepting": False, "drain": None}, "accepts nobody"),
+        ({"accepting": False, "drain": None}, "refuses clients"),
         ({"waitingFor": "Redis"}, "waits for Redis"),
     ],
 )

@@ -34,7 +34,7 @@ def lost(version: int, at: float = 0.0, *, examinee_id: str = "E001", restated: 
 
 
 def back(version: int, at: float = 0.0, *, examinee_id: str = "E001") -> ObservedEvent:
-    return ObservedEvent(ConnectionChange.BACK, examinee_id, version, at)
+    return ObservedEvent(ConnectionChange.RECOVERED, examinee_id, version, at)
 
 
 def migrating(version: int, at: float = 0.0) -> ObservedEvent:
@@ -43,7 +43,7 @@ def migrating(version: int, at: float = 0.0) -> ObservedEvent:
 
 def moved(ledger: Ledger, at: float = 1.0) -> Ledger:
     """E001 was sent away and has arrived."""
-    for turn in (ConnectionChange.LOST, ConnectionChange.BACK):
+    for turn in (ConnectionChange.LOST, ConnectionChange.RECOVERED):
         ledger.cause("E001", turn, at, RunPhase.MEASURED, migrated=True)
     return ledger
 
@@ -97,47 +97,47 @@ def test_a_rate_is_count_over_the_time_from_first_to_last() -> None:
 
 
 def test_what_was_told_once_and_in_order_is_no_fault() -> None:
-    ledger = ledger_of(ConnectionChange.BACK, ConnectionChange.LOST, ConnectionChange.BACK)
+    ledger = ledger_of(ConnectionChange.RECOVERED, ConnectionChange.LOST, ConnectionChange.RECOVERED)
     for event in (back(1), lost(2), back(3)):
-        ledger.see(event)
+        ledger.observe(event)
     assert ledger.verdict() == LedgerVerdict(0, 0, 0, 0)
     assert ledger.outstanding == 0
 
 
 def test_a_loss_that_was_not_told_is_missing() -> None:
-    ledger = ledger_of(ConnectionChange.BACK, ConnectionChange.LOST)
-    ledger.see(back(1))
+    ledger = ledger_of(ConnectionChange.RECOVERED, ConnectionChange.LOST)
+    ledger.observe(back(1))
     assert ledger.verdict() == LedgerVerdict(missing=1, doubled=0, out_of_order=0, restated=0)
     assert ledger.outstanding == 1
 
 
 def test_the_same_version_twice_is_doubled() -> None:
     ledger = ledger_of(ConnectionChange.LOST)
-    ledger.see(lost(2))
-    ledger.see(lost(2))
+    ledger.observe(lost(2))
+    ledger.observe(lost(2))
     assert ledger.verdict() == LedgerVerdict(missing=0, doubled=1, out_of_order=0, restated=0)
 
 
 def test_two_losses_told_for_one_caused_are_doubled_whatever_their_versions() -> None:
     ledger = ledger_of(ConnectionChange.LOST)
-    ledger.see(lost(2))
-    ledger.see(lost(3))
+    ledger.observe(lost(2))
+    ledger.observe(lost(3))
     assert ledger.verdict() == LedgerVerdict(missing=0, doubled=1, out_of_order=0, restated=0)
 
 
 def test_a_double_of_one_examinee_does_not_make_up_for_what_another_misses() -> None:
     ledger = ledger_of(ConnectionChange.LOST)
     ledger.cause("E002", ConnectionChange.LOST, 0.0, RunPhase.MEASURED)
-    ledger.see(lost(2))
-    ledger.see(lost(3))
+    ledger.observe(lost(2))
+    ledger.observe(lost(3))
     assert ledger.verdict() == LedgerVerdict(missing=1, doubled=1, out_of_order=0, restated=0)
 
 
 def test_an_event_of_any_type_that_is_older_than_one_seen_is_out_of_order() -> None:
     ledger = ledger_of(ConnectionChange.LOST)
-    ledger.see(lost(5))
-    ledger.see(ObservedEvent("examinee_reconnecting", "E001", 4, 0.0))
-    ledger.see(
+    ledger.observe(lost(5))
+    ledger.observe(ObservedEvent("examinee_reconnecting", "E001", 4, 0.0))
+    ledger.observe(
         ObservedEvent("examinee_reconnecting", "E002", 3, 0.0)
     )  # somebody else's versions say nothing about this
     assert ledger.verdict() == LedgerVerdict(missing=0, doubled=0, out_of_order=1, restated=0)
@@ -145,18 +145,18 @@ def test_an_event_of_any_type_that_is_older_than_one_seen_is_out_of_order() -> N
 
 def test_telling_anew_what_a_late_message_changed_is_no_double() -> None:
     ledger = ledger_of(ConnectionChange.LOST)
-    ledger.see(lost(2))
-    ledger.see(lost(3, restated=True))
+    ledger.observe(lost(2))
+    ledger.observe(lost(3, restated=True))
     assert ledger.verdict() == LedgerVerdict(missing=0, doubled=0, out_of_order=0, restated=1)
 
 
 def test_a_later_snapshot_stands_for_an_event_that_was_dropped_and_for_no_other() -> None:
-    ledger = ledger_of(ConnectionChange.BACK, ConnectionChange.LOST)
-    ledger.see(back(1))
-    ledger.cover(ObservedEvent(ConnectionChange.BACK, "E001", 1, 0.0, True))
+    ledger = ledger_of(ConnectionChange.RECOVERED, ConnectionChange.LOST)
+    ledger.observe(back(1))
+    ledger.observe_snapshot(ObservedEvent(ConnectionChange.RECOVERED, "E001", 1, 0.0, True))
     assert ledger.outstanding == 1
-    ledger.cover(ObservedEvent(ConnectionChange.LOST, "E001", 2, 0.0, True))
-    ledger.cover(
+    ledger.observe_snapshot(ObservedEvent(ConnectionChange.LOST, "E001", 2, 0.0, True))
+    ledger.observe_snapshot(
         ObservedEvent(ConnectionChange.LOST, "E001", 3, 0.0, True)
     )  # an attempt to come back has changed the version since
     assert ledger.outstanding == 0
@@ -167,8 +167,8 @@ def test_latencies_are_of_the_phase_and_matched_by_version() -> None:
     ledger = Ledger()
     ledger.cause("E001", ConnectionChange.LOST, 1.0, RunPhase.SET_UP)
     ledger.cause("E001", ConnectionChange.LOST, 10.0, RunPhase.MEASURED)
-    ledger.see(lost(4, 12.5))  # came before the older one
-    ledger.see(lost(2, 13.0))
+    ledger.observe(lost(4, 12.5))  # came before the older one
+    ledger.observe(lost(2, 13.0))
     assert ledger.latencies(ConnectionChange.LOST) == [2.5]
     assert ledger.times(ConnectionChange.LOST) == [12.5]
     assert ledger.latencies(ConnectionChange.LOST, RunPhase.SET_UP) == [12.0]
@@ -178,62 +178,62 @@ def test_latencies_are_of_the_phase_and_matched_by_version() -> None:
 
 
 def test_a_migration_that_was_told_as_one_is_no_fault_and_no_loss() -> None:
-    ledger = moved(ledger_of(ConnectionChange.BACK))
+    ledger = moved(ledger_of(ConnectionChange.RECOVERED))
     for event in (back(1), migrating(2), back(3)):
-        ledger.see(event)
+        ledger.observe(event)
     assert ledger.verdict() == LedgerVerdict(0, 0, 0, 0)
     assert (ledger.outstanding, ledger.migrated) == (0, 1)
     assert ledger.latencies(ConnectionChange.LOST) == [], "its figures are its own"
 
 
 def test_a_migration_that_was_told_as_a_loss_is_a_false_alarm() -> None:
-    ledger = moved(ledger_of(ConnectionChange.BACK))
+    ledger = moved(ledger_of(ConnectionChange.RECOVERED))
     for event in (back(1), lost(2), back(3)):
-        ledger.see(event)
+        ledger.observe(event)
     assert ledger.verdict() == LedgerVerdict(0, 0, 0, 0, false_alarms=1)
 
 
 def test_a_migration_that_took_so_long_that_a_loss_was_told_is_a_false_alarm() -> None:
-    ledger = moved(ledger_of(ConnectionChange.BACK))
+    ledger = moved(ledger_of(ConnectionChange.RECOVERED))
     for event in (back(1), migrating(2), lost(3), back(4)):
-        ledger.see(event)
+        ledger.observe(event)
     assert ledger.verdict().false_alarms == 1
 
 
 def test_a_migration_that_was_not_told_is_missing() -> None:
-    ledger = moved(ledger_of(ConnectionChange.BACK))
+    ledger = moved(ledger_of(ConnectionChange.RECOVERED))
     for event in (back(1), back(3)):
-        ledger.see(event)
+        ledger.observe(event)
     assert ledger.verdict().missing == 1
 
 
 def test_a_loss_that_the_drain_was_a_moment_quicker_with_was_told_as_well() -> None:
-    ledger = ledger_of(ConnectionChange.BACK, ConnectionChange.LOST)
+    ledger = ledger_of(ConnectionChange.RECOVERED, ConnectionChange.LOST)
     for event in (back(1), migrating(2)):
-        ledger.see(event)
+        ledger.observe(event)
     assert ledger.verdict() == LedgerVerdict(0, 0, 0, 0)
 
 
 def test_what_one_proctor_misses_another_has_seen() -> None:
-    ledger = ledger_of(ConnectionChange.BACK, ConnectionChange.LOST, ConnectionChange.BACK)
+    ledger = ledger_of(ConnectionChange.RECOVERED, ConnectionChange.LOST, ConnectionChange.RECOVERED)
     for event, by in ((back(1), "one"), (back(1), "two"), (lost(2), "two"), (back(3), "two"), (back(3), "one")):
-        ledger.see(event, by)
+        ledger.observe(event, by)
     assert ledger.verdict() == LedgerVerdict(0, 0, 0, 0)
     assert ledger.outstanding == 0
 
 
 def test_each_proctor_for_itself_is_told_once_and_in_order() -> None:
-    ledger = ledger_of(ConnectionChange.BACK, ConnectionChange.LOST)
+    ledger = ledger_of(ConnectionChange.RECOVERED, ConnectionChange.LOST)
     for event, by in ((back(1), "one"), (lost(2), "one"), (lost(2), "two"), (back(1), "two"), (lost(2), "two")):
-        ledger.see(event, by)
+        ledger.observe(event, by)
     assert ledger.verdict() == LedgerVerdict(missing=0, doubled=1, out_of_order=1, restated=0)
 
 
 def test_a_snapshot_that_is_ahead_of_the_other_proctors_frame_counts_once() -> None:
-    ledger = ledger_of(ConnectionChange.BACK, ConnectionChange.LOST)
-    ledger.see(back(1), "one")
-    ledger.cover(ObservedEvent(ConnectionChange.LOST, "E001", 2, 0.0, True), "two")
-    ledger.see(lost(2), "one")
+    ledger = ledger_of(ConnectionChange.RECOVERED, ConnectionChange.LOST)
+    ledger.observe(back(1), "one")
+    ledger.observe_snapshot(ObservedEvent(ConnectionChange.LOST, "E001", 2, 0.0, True), "two")
+    ledger.observe(lost(2), "one")
     assert ledger.verdict().doubled == ledger.verdict().missing == 0
 
 
@@ -244,7 +244,7 @@ def test_it_does_not_matter_whether_the_cause_or_the_frame_is_heard_of_first(ord
         if what == "cause":
             ledger.cause("E001", ConnectionChange.LOST, float(number), RunPhase.MEASURED)
         else:
-            ledger.see(lost(10 + number, 5.0 + number))
+            ledger.observe(lost(10 + number, 5.0 + number))
     assert ledger.outstanding == 0
     assert ledger.verdict().missing == 0
     assert ledger.verdict().doubled == 0
@@ -308,6 +308,6 @@ def test_people_see_faults_and_figures_but_no_empty_rows() -> None:
     one.losses_per_second, one.unexpected_losses = 5123.4, 2
     rows = dict(one.rows())
     assert rows["losses/s"] == "5,123.4"
-    assert rows["lost without our doing"] == "2"
+    assert rows["unexpected losses"] == "2"
     assert "recoveries/s" not in rows
-    assert "bare path: latency" not in rows
+    assert "baseline: latency" not in rows

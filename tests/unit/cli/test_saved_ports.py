@@ -16,10 +16,10 @@ HOST = "127.0.0.1"
 def test_what_was_kept_is_had_again_and_nothing_is_invented(tmp_path: Path) -> None:
     path = tmp_path / "ports.json"
     port = free_port()
-    assert SavedPorts(path).of("SOCK001", HOST) == 0
-    SavedPorts(path).keep({"SOCK001": port})
-    assert SavedPorts(path).of("SOCK001", HOST) == port
-    assert SavedPorts(path).of("SOCK002", HOST) == 0
+    assert SavedPorts(path).get("SOCK001", HOST) == 0
+    SavedPorts(path).save({"SOCK001": port})
+    assert SavedPorts(path).get("SOCK001", HOST) == port
+    assert SavedPorts(path).get("SOCK002", HOST) == 0
 
 
 def test_a_port_that_somebody_else_has_is_given_up_and_said_so(
@@ -28,13 +28,13 @@ def test_a_port_that_somebody_else_has_is_given_up_and_said_so(
     path = tmp_path / "ports.json"
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
-        SavedPorts(path).keep({"web-server": port})
-        assert SavedPorts(path).of("web-server", HOST) == 0
-    assert f"port {port}, which web-server had, is taken" in caplog.text
+        SavedPorts(path).save({"web-server": port})
+        assert SavedPorts(path).get("web-server", HOST) == 0
+    assert f"port {port} of web-server is taken now" in caplog.text
 
 
 @pytest.mark.parametrize("damaged", ["", "[]", '{"SOCK001": "no port"}', '{"SOCK001": 70000}'])
 def test_a_damaged_file_counts_as_nothing_kept(tmp_path: Path, damaged: str) -> None:
     path = tmp_path / "ports.json"
     path.write_text(damaged)
-    assert SavedPorts(path).of("SOCK001", HOST) == 0
+    assert SavedPorts(path).get("SOCK001", HOST) == 0

@@ -192,7 +192,7 @@ def test_a_message_is_sent_once_it_was_accepted() -> None:
 
 def test_events_are_described_in_words() -> None:
     assert describe(lost("S-1", 2)) == "disconnected from None: SOCKET_CLOSED"
-    assert describe(sent_away("S-1", 2)) == "sent away by SOCK001, which is drained"
+    assert describe(sent_away("S-1", 2)) == "migrating from SOCK001, which is drained"
     moved = connected("S-2", 3).model_copy(update={"migrated": True})
-    assert describe(moved) == "connected on SOCK001 as it was told to"
+    assert describe(moved) == "connected on SOCK001 after a drain"
     assert describe(connected("S-2", 2, replaced="S-1")) == "connected on SOCK001, replacing its connection on None"
