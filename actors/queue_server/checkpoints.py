@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import pydantic
 
 from actors.runtime.broker.connection import Bus, Outgoing, PubAck
-from actors.runtime.broker.stream_admin import ConsumerState
+from actors.runtime.broker.stream_state import ConsumerState
 from actors.runtime.store.state_store import StateStore
 from protocol.broker import subjects
 from protocol.broker.streams import CHECKPOINT, STATUS, ConsumerSpec

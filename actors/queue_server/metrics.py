@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from actors.runtime.broker.connection import Bus
-from actors.runtime.broker.stream_admin import ConsumerState, StorageState, StreamState
+from actors.runtime.broker.stream_state import ConsumerState, StorageState, StreamState
 from actors.runtime.telemetry.metrics import REGISTRY
 from protocol.broker.streams import STREAMS
 from protocol.errors import BrokerUnavailable

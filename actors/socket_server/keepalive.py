@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 
-from actors.runtime.config.settings import SocketSettings
+from actors.runtime.config.sections import SocketSettings
 from actors.sessions.websocket import WebSocketConnection
 from protocol.messages.facts import LossReason
 

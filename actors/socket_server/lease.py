@@ -12,7 +12,7 @@ from typing import Literal
 import psutil
 
 from actors.runtime.broker.connection import Bus, Outgoing
-from actors.runtime.broker.stream_admin import StoredMessage
+from actors.runtime.broker.stream_state import StoredMessage
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import parse_lease
 from protocol.broker.streams import is_marker

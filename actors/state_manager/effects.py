@@ -15,7 +15,7 @@ from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.dead_letter import dead_letter, letter_of
 from actors.runtime.broker.ordered_publisher import OrderedPublisher, Parcel
-from actors.runtime.broker.stream_admin import StoredMessage
+from actors.runtime.broker.stream_state import StoredMessage
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import spans
 from actors.state_manager.decisions import Decision

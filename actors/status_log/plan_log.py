@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.stream_reader import read_stream
-from actors.runtime.broker.stream_admin import StoredMessage
+from actors.runtime.broker.stream_state import StoredMessage
 from protocol.broker import subjects
 from protocol.broker.streams import STATUS
 from protocol.log.entries import LogEntry, may_mention, read_entries

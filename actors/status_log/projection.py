@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from actors.runtime.broker.stream_admin import StoredMessage
+from actors.runtime.broker.stream_state import StoredMessage
 from actors.status_log.status_log import Extent, SetAside, StatusLog, facts_of
 from protocol.log.version import floor_version, version_of
 from protocol.messages.base import Message

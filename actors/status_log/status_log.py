@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.stream_reader import read_stream
-from actors.runtime.broker.stream_admin import StoredMessage
+from actors.runtime.broker.stream_state import StoredMessage
 from protocol.broker import subjects
 from protocol.broker.dead_letters import Letter
 from protocol.broker.streams import DEADLETTER, STATE_MANAGERS, STATUS

@@ -34,7 +34,8 @@ from starlette.types import Message, Receive, Scope, Send
 from actors.runtime.actor.process_facts import fd_limit
 from actors.runtime.actor.service import Service
 from actors.runtime.broker.connection import Bus
-from actors.runtime.config.settings import Settings, WebSettings, require_secret_beyond_loopback
+from actors.runtime.config.sections import WebSettings
+from actors.runtime.config.settings import Settings, require_secret_beyond_loopback
 from actors.runtime.config.tls import ServerTls
 from actors.runtime.config.tokens import TokenVerifier
 from actors.runtime.http.connections import ConnectionLimits, Connections

@@ -19,7 +19,7 @@ from actors.runtime import VERSION
 from actors.runtime.actor.process_facts import process_facts
 from actors.runtime.broker.connection import Bus, Outgoing, ServiceEntry
 from actors.runtime.broker.login import login
-from actors.runtime.broker.stream_admin import ConsumerState
+from actors.runtime.broker.stream_state import ConsumerState
 from actors.runtime.config.local_addresses import in_url
 from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import check_token_keys

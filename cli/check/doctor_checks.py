@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from actors.runtime.broker.clock import TOLERATED_SECONDS
-from actors.runtime.broker.stream_admin import ConsumerState, StreamState
+from actors.runtime.broker.stream_state import ConsumerState, StreamState
 from actors.runtime.config.settings import is_loopback
 from cli.operate.streams import TopologyComparison as Difference
 from cli.shared.findings import Finding, State, failed, ok, unknown, warning

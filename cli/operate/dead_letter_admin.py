@@ -11,7 +11,7 @@ import pydantic_core
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.stream_reader import read_stream
-from actors.runtime.broker.stream_admin import StoredMessage
+from actors.runtime.broker.stream_state import StoredMessage
 from actors.runtime.store.state_store import StateStore
 from actors.status_log.plan_log import read_plan
 from protocol.broker import subjects

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from actors.runtime.broker.connection import Bus
-from actors.runtime.broker.stream_admin import ConsumerState
+from actors.runtime.broker.stream_state import ConsumerState
 from actors.runtime.config.settings import Settings
 from cli.shared.live_actors import Row, connected, inspections
 from cli.shared.options import takes_settings

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.runtime.broker.connection import Bus, ServiceEntry
-from actors.runtime.broker.stream_admin import ConsumerState
+from actors.runtime.broker.stream_state import ConsumerState
 from actors.runtime.config.settings import Settings
 from cli.shared.output import NotFound
 from protocol.broker import subjects

@@ -26,7 +26,8 @@ from actors.runtime.broker.nats_client import NatsClient
 from actors.runtime.broker.publisher import Outgoing, PubAck, Publishing, Sent
 from actors.runtime.broker.refusals import Refusals
 from actors.runtime.broker.stream_admin import API_SECONDS, StreamAdmin
-from actors.runtime.config.settings import NatsSettings, Settings
+from actors.runtime.config.sections import NatsSettings
+from actors.runtime.config.settings import Settings
 from protocol.errors import BrokerUnavailable, NoResponders, NotPermitted
 
 __all__ = ["Bus", "Outgoing", "PubAck", "Respond", "Sent", "ServiceEntry"]

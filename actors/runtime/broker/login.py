@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from actors.runtime.config.local_addresses import in_url
-from actors.runtime.config.settings import NatsSettings
+from actors.runtime.config.sections import NatsSettings
 from protocol.broker.permissions import inbox_prefix
 from protocol.errors import ConfigurationError
 

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from actors.runtime.broker.connection import Bus, Outgoing, PubAck
 from actors.runtime.broker.consumers.stream_reader import read_stream
-from actors.runtime.broker.stream_admin import StoredMessage
+from actors.runtime.broker.stream_state import StoredMessage
 from protocol.broker.streams import bucket_stream
 from protocol.errors import BrokerUnavailable
 

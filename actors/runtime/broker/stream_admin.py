@@ -1,5 +1,4 @@
-"""Streams and consumers of JetStream: made, compared and read, for the bus and by the specs of
-`protocol.broker.streams`."""
+"""Create, update, compare and read streams and consumers of JetStream, by the specs of `protocol.broker.streams`."""
 
 from __future__ import annotations
 
@@ -7,8 +6,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import nats.errors
@@ -19,6 +18,7 @@ from nats.js.client import JetStreamContext
 
 from actors.runtime.broker.nats_client import NatsClient
 from actors.runtime.broker.stream_specs import PinnedConfig, beginning, consumer_config, plain, stream_config
+from actors.runtime.broker.stream_state import ConsumerState, PinnedState, StorageState, StoredMessage, StreamState
 from protocol.broker.streams import PIN_GROUP, ConsumerSpec, StreamSpec
 from protocol.errors import BrokerUnavailable, ConfigurationError, ConsumerGone, NotAnswered
 from protocol.messages.progress import ConsumerProgress
@@ -41,74 +41,6 @@ T = TypeVar("T")
 
 class NoStorage(BrokerUnavailable):
     """The server cannot reserve what the stream may hold."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """A message read from a stream; `time`: when the broker took it, in seconds since the epoch."""
-
-    subject: str
-    sequence: int
-    payload: bytes
-    headers: Mapping[str, str]
-    time: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class StreamState:
-    """What a stream holds: sequences of its first and last message, how many, how many bytes.
-
-    Of `replicas` copies that it should have, `current` are up to date. `limit`: bytes that it may hold (`None`: any).
-    """
-
-    first: int
-    last: int
-    messages: int
-    size: int
-    replicas: int = 1
-    leader: str | None = None
-    current: int = 1
-    limit: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StorageState:
-    """Bytes on disk that the account's streams use, and may use (`None`: no limit but the disk)."""
-
-    used: int
-    limit: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerState:
-    """How far a durable consumer is: `pending` wait to be delivered, `unacknowledged` are out, `redelivered` again.
-
-    `created` and `last_delivered` in seconds since the epoch.
-    """
-
-    stream: str
-    name: str
-    description: str
-    filters: tuple[str, ...]
-    metadata: Mapping[str, str]
-    pending: int
-    unacknowledged: int
-    redelivered: int
-    pulls_waiting: int
-    ack_floor: int
-    delivered: int
-    created: float = 0.0
-    last_delivered: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PinnedState:
-    """Which client a pinned consumer is read by, and how far it is; `pending` messages wait to be delivered."""
-
-    pin: str | None
-    ack_floor: int
-    pending: int
-    unacknowledged: int
 
 
 class StreamAdmin:

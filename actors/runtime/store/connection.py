@@ -36,7 +36,7 @@ from redis.exceptions import (
 )
 
 from actors.runtime.config.redis_url import RedisAddress, parse_redis_url, without_password
-from actors.runtime.config.settings import RedisSettings
+from actors.runtime.config.sections import RedisSettings
 from protocol.errors import ConfigurationError, StateDamaged, StateUnavailable
 
 CONNECTIONS = 16

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pydantic_core
 from redis.exceptions import ResponseError
 
-from actors.runtime.config.settings import RedisSettings
+from actors.runtime.config.sections import RedisSettings
 from actors.runtime.store.connection import RedisConnections, passing
 from actors.runtime.store.shards import OneServer, Shards
 from actors.runtime.store.state_mark import StateMark

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from actors.runtime import VERSION
-from actors.runtime.config.settings import TracingSettings
+from actors.runtime.config.sections import TracingSettings
 from protocol.errors import ConfigurationError
 from protocol.messages.trace_context import TraceContext, parse_traceparent
 

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
-from actors.runtime.config.settings import SocketSettings
+from actors.runtime.config.sections import SocketSettings
 from actors.runtime.http.client_addresses import counted_as
 from actors.runtime.token_bucket import TokenBucket
 from actors.sessions.metrics import LIMITS_HIT

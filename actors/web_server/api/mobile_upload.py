@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from actors.runtime.broker.connection import Bus, Outgoing
-from actors.runtime.config.settings import MobileSyncSettings
+from actors.runtime.config.sections import MobileSyncSettings
 from actors.runtime.http.rate_limit import RateLimit
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import spans

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from actors.runtime.broker.connection import Bus, Outgoing
-from actors.runtime.broker.stream_admin import StoredMessage
+from actors.runtime.broker.stream_state import StoredMessage
 from actors.runtime.config.local_addresses import LOOPBACK_NAMES, in_url, is_wildcard, lan_addresses
 from actors.runtime.config.settings import Settings, signs_elsewhere, token_secret
 from actors.runtime.config.tokens import TokenVerifier, issue_token

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from actors.runtime.broker.connection import Bus
-from actors.runtime.config.settings import MobileSyncSettings
+from actors.runtime.config.sections import MobileSyncSettings
 from actors.runtime.config.tokens import TokenVerifier
 from actors.runtime.store.ready_servers import ReadyServers
 from actors.status_log.plan_log import Beginning, PlanLog

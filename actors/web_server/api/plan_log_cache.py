@@ -13,7 +13,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 
 from actors.runtime.broker.connection import Bus
-from actors.runtime.broker.stream_admin import StoredMessage
+from actors.runtime.broker.stream_state import StoredMessage
 from actors.status_log.plan_log import read_plan
 from protocol.log.entries import LogEntry, read_entries
 

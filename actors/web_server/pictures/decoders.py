@@ -20,7 +20,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Self, cast
 
-from actors.runtime.config.settings import PREFIX, MobileSyncSettings
+from actors.runtime.config.sections import MobileSyncSettings
+from actors.runtime.config.settings import PREFIX
 from actors.web_server.metrics import DECODERS_ENDED, PICTURES_WAITING
 from actors.web_server.pictures.check import NotAPicture, PictureTooLarge
 from actors.web_server.pictures.decoder_process import DecodeResult, Job

@@ -25,7 +25,8 @@ from actors.queue_server.topology import apply_topology
 from actors.runtime.actor.process_facts import process_facts
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.dead_letter import dead_letter
-from actors.runtime.config.settings import NatsSettings, Settings, load_settings
+from actors.runtime.config.sections import NatsSettings
+from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.web_server.server import WebServer

@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from actors.runtime.broker.connection import Bus
-from actors.runtime.config.settings import RedisSettings, Settings, load_settings
+from actors.runtime.config.sections import RedisSettings
+from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
 from actors.state_manager.audit import Audit
 from actors.status_log.status_log import StatusLog

@@ -15,7 +15,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.stream_reader import read_stream
-from actors.runtime.config.settings import Settings, TracingSettings
+from actors.runtime.config.sections import TracingSettings
+from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import tracing
 from actors.state_manager.manager import StateManager

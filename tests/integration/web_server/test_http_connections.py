@@ -20,7 +20,8 @@ import pytest
 
 from actors.runtime.actor.supervisor import Supervisor
 from actors.runtime.broker.connection import Bus
-from actors.runtime.config.settings import Settings, WebSettings
+from actors.runtime.config.sections import WebSettings
+from actors.runtime.config.settings import Settings
 from actors.runtime.http.connections import ConnectionLimits
 from actors.runtime.role import metrics_server
 from actors.runtime.role.metrics_server import MOST_CONNECTIONS, MetricsServer

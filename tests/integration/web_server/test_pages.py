@@ -16,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.stream_reader import read_stream
-from actors.runtime.broker.stream_admin import StoredMessage
+from actors.runtime.broker.stream_state import StoredMessage
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.web_server.api.plan_log_cache import PlanLogCache

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.runtime.broker.stream_admin import ConsumerState
+from actors.runtime.broker.stream_state import ConsumerState
 from cli.operate.queues import _is_called, _row
 from cli.operate.top import _KEYS, SortOrder
 from cli.shared.live_actors import RateMeter, server_of_socket, session_ids, shown_state

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from actors.runtime.config.settings import SocketSettings
+from actors.runtime.config.sections import SocketSettings
 from actors.sessions.websocket import WebSocketConnection
 from actors.socket_server.keepalive import SLICE, TURNS, Keepalive
 

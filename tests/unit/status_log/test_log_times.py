@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.runtime.broker.consumers.consumer import stored_at
-from actors.runtime.broker.stream_admin import StoredMessage
+from actors.runtime.broker.stream_state import StoredMessage
 from actors.status_log.status_log import facts_of
 from protocol.broker import subjects
 from protocol.log.entries import decode_status, read_entries

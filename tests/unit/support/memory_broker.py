@@ -10,7 +10,7 @@ from actors.runtime.broker.clock import BrokerClock
 from actors.runtime.broker.connection import Bus, Outgoing, Sent
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.publisher import PubAck
-from actors.runtime.broker.stream_admin import StoredMessage as Logged
+from actors.runtime.broker.stream_state import StoredMessage as Logged
 from actors.status_log.status_log import Extent, SetAside, StatusLog, said_of_server
 from actors.status_log.status_log import facts_of as facts_in
 from protocol.broker import subjects

@@ -10,7 +10,8 @@ import pytest
 from starlette.requests import Request
 
 from actors.runtime.config.local_addresses import lan_addresses, own_names
-from actors.runtime.config.settings import SocketSettings, load_settings
+from actors.runtime.config.sections import SocketSettings
+from actors.runtime.config.settings import load_settings
 from actors.sessions.limits.address_limits import Limits
 from actors.socket_server.handshake.handshake import HandshakeChecks, page_hosts
 from actors.web_server.bodies import Body, takes_gzip

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from actors.runtime.config.settings import MobileSyncSettings
+from actors.runtime.config.sections import MobileSyncSettings
 from actors.web_server.pictures import check as pictures
 from actors.web_server.pictures.check import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge
 

@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
-from actors.runtime.broker.stream_admin import PinnedState
+from actors.runtime.broker.stream_state import PinnedState
 from protocol.broker.streams import PIN_GROUP, ConsumerSpec
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted
 

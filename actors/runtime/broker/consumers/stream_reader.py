@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic_core
 
 from actors.runtime.broker.nats_client import retrieve_exception
-from actors.runtime.broker.stream_admin import StoredMessage
+from actors.runtime.broker.stream_state import StoredMessage
 from protocol.errors import BrokerUnavailable, NotPermitted
 from protocol.times import parse_time
 

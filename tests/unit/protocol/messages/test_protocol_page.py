@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.runtime.config.settings import SocketSettings
+from actors.runtime.config.sections import SocketSettings
 from actors.sessions.plan_snapshot import ROWS_A_FRAME
 from actors.socket_server.clients import FRAMES_AT_ONCE, FRAMES_PER_SECOND, MAX_ERRORS
 from protocol.client import reconnect as client_rules

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from actors.runtime.broker.login import login
 from actors.runtime.broker.refusals import Refusals
-from actors.runtime.config.settings import NatsSettings, load_settings
+from actors.runtime.config.sections import NatsSettings
+from actors.runtime.config.settings import load_settings
 from protocol.errors import ConfigurationError, NotPermitted
 from tests.support.certificates import issue
 

@@ -12,7 +12,7 @@ import actors.runtime.broker.consumers.stream_reader as stream_reading
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.broker.refusals import Refusals
-from actors.runtime.broker.stream_admin import StoredMessage, StreamState
+from actors.runtime.broker.stream_state import StoredMessage, StreamState
 from protocol.errors import BrokerUnavailable
 from protocol.times import format_time
 

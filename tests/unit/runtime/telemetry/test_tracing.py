@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from actors.runtime.config.settings import TracingSettings
+from actors.runtime.config.sections import TracingSettings
 from actors.runtime.telemetry import tracing
 from protocol.errors import ConfigurationError
 from protocol.messages.codec import encode
