@@ -43,7 +43,7 @@ _LATENCY_OF = {
 }
 
 
-# Codes that RFC 6455 names and browsers may send; any other 4 digits of a client's choice are one series.
+# Our codes, and those of RFC 6455 that browsers may send. All others share one series: clients may choose any.
 _KNOWN_CODES = {code: CLOSES.labels(str(code)) for code in (*CLOSE_RULES, 1002, 1005, 1006, 1007, 1008)}
 
 
@@ -51,12 +51,12 @@ _OTHER_CODE = CLOSES.labels("other")
 
 
 def count_close(code: int) -> None:
-    """A WebSocket that was open has ended with `code`."""
+    """Count a WebSocket that was open and has ended with `code`."""
     _KNOWN_CODES.get(code, _OTHER_CODE).inc()
 
 
 def observe_told(events: Iterable[Mapping[str, Any]], now: float) -> None:
-    """Proctors are sent these events `now` (seconds since the epoch). What is told anew took no time to speak of."""
+    """Measure the latency of events that are sent to proctors `now` (seconds since the epoch); not of restated ones."""
     for event in events:
         latency = _LATENCY_OF.get(str(event.get("type")))
         data = event["data"]
@@ -65,7 +65,7 @@ def observe_told(events: Iterable[Mapping[str, Any]], now: float) -> None:
         try:
             happened = parse_time(data["timestamp"])
         except (KeyError, TypeError, ValueError):
-            continue  # the proctors judge it; there is nothing to measure
+            continue  # without a valid time there is nothing to measure
         latency.observe(max(0.0, now - happened))
 
 
@@ -78,6 +78,6 @@ LIMITS_HIT = Counter(
 )
 
 
-# At 0 from the start: a counter that begins with 1 has not increased.
+# At 0 from the start: a counter whose first value is 1 has not increased.
 for _limit in ("connects", "idle", "request_late", "bad_request", "before_hello", "paused"):
     LIMITS_HIT.labels(_limit)

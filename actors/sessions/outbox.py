@@ -1,7 +1,7 @@
-"""The outbox of a socket server: its statuses in order, each stored in STATUS before the next of its plan goes out.
+"""The outbox of a socket server: its facts, stored in STATUS in the order in which they were added.
 
-Whatever is ready together travels together; a lone status does not wait. Cut off from NATS it just grows, by at most
-a few statuses a session, since no new client is let in meanwhile.
+Facts that wait together are published together; a lone fact is published at once. While NATS is away the outbox grows,
+by at most a few facts for each session: the server lets nobody in meanwhile.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.telemetry import spans
@@ -19,51 +20,60 @@ from protocol.messages.codec import encode, join_batch, split_batches
 from protocol.messages.facts import ActionFact, ExamineeFact
 
 ROUND = 2048
+"""At most so many facts are published together."""
+
 ROUNDS_PER_SECOND = 250
+ROUNDS_AT_ONCE = 20
+
+
+class _Waiting(NamedTuple):
+    subject: str
+    encoded: bytes
+    stored: asyncio.Future[None] | None
+    message_id: str | None
 
 
 class Outbox:
-    """`add` never blocks; `run` publishes until it is cancelled. `stored_at` is told sequences that STATUS has got.
+    """Queues facts without blocking, and publishes them until each is stored.
 
-    `clock`: by which facts are given their times.
+    outbox = Outbox(bus, "SOCK001", incarnation)
+    outbox.add(status)  # while `outbox.run()` is a task
+    await outbox.store(action, message_id)  # returns when the action is in the log
     """
 
-    def __init__(
-        self,
-        bus: Bus,
-        server_id: str,
-        incarnation: str,
-        stored_at: Callable[[int], None] = lambda _sequence: None,
-    ) -> None:
+    def __init__(self, bus: Bus, server_id: str, incarnation: str) -> None:
         self._bus = bus
         self.clock = bus.clock
+        """The clock by which facts are given their times."""
         self._incarnation = f"{server_id}-{incarnation}"
         self._of_sockets, self._of_people = subjects.socket_origin(server_id), subjects.people_origin(server_id)
-        self._stored_at = stored_at
-        self._waiting: deque[tuple[str, bytes, asyncio.Future[None] | None, str | None]] = deque()
-        self._wake = asyncio.Event()
+        self._waiting: deque[_Waiting] = deque()
+        self._added = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._in_hand: list[Outgoing] = []
-        self._in_hand_futures: list[asyncio.Future[None]] = []
-        self._pace = TokenBucket(ROUNDS_PER_SECOND, burst=20)
-        self._number = 0
+        self._publishing: list[Outgoing] = []
+        self._publishing_futures: list[asyncio.Future[None]] = []
+        self._throttle = TokenBucket(ROUNDS_PER_SECOND, burst=ROUNDS_AT_ONCE)
+        self._payload_no = 0
         self.stored = 0
+        """How many facts were taken from the queue to be stored."""
+        self.last_sequence = 0
+        """The highest sequence of STATUS that an ack has named."""
         self.publishing_since: float | None = None
-        """Since when (`time.monotonic`) nothing of the round that is in hand was stored."""
+        """Since when (`time.monotonic`) no message of the round that is being published was stored."""
 
     def __len__(self) -> int:
-        """Statuses that are not known to be stored (a payload in hand counts as one)."""
-        return len(self._waiting) + len(self._in_hand)
+        """The facts that are not known to be stored (a payload that is being published counts as one)."""
+        return len(self._waiting) + len(self._publishing)
 
     def add(self, fact: ExamineeFact) -> None:
-        """Queue a status."""
+        """Queue a fact."""
         self._add(fact, None)
 
     async def store(self, fact: ExamineeFact, message_id: str | None = None) -> None:
-        """Queue a status and wait until it is durably in the log.
+        """Queue a fact and wait until it is durably in the log.
 
-        With a `message_id` it travels alone, and is in the log once however often and by whomever it is stored.
+        With a `message_id` it is published alone, and is in the log once, however often and by whomever it is stored.
         """
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._add(fact, stored, message_id)
@@ -74,28 +84,30 @@ class Outbox:
             stored = stored or asyncio.get_running_loop().create_future()
             stored.add_done_callback(lambda _: span.end())
         origin = self._of_people if isinstance(fact, ActionFact) else self._of_sockets
-        self._waiting.append((subjects.status_plan(fact.plan_id, origin), encode(fact), stored, message_id))
+        self._waiting.append(_Waiting(subjects.status_plan(fact.plan_id, origin), encode(fact), stored, message_id))
         self._idle.clear()
-        self._wake.set()
+        self._added.set()
 
     async def run(self) -> None:
-        """One round at a time: the order of an examinee's statuses is the order in the log."""
+        """Publish until cancelled, one round at a time: the log has an examinee's facts in the order of `add`.
+
+        A round that was cancelled is published by the next `run`, under the same message ids.
+        """
         while True:
-            while self._in_hand or self._waiting:
-                if not self._in_hand:
-                    self._take()
-                # Kept until stored, under the same message ids: whoever runs this next goes on with it.
-                for messages in _one_of_each_subject(self._in_hand):
+            while self._publishing or self._waiting:
+                if not self._publishing:
+                    self._take_round()
+                for messages in _one_of_each_subject(self._publishing):
                     acks = await self._bus.publish_until_stored(messages)
                     self.publishing_since = time.monotonic()
-                    self._stored_at(max(ack.sequence for ack in acks))
-                self._settle()
-                await self._pace.wait()
+                    self.last_sequence = max(self.last_sequence, *(ack.sequence for ack in acks))
+                self._finish_round()
+                await self._throttle.wait()
             self._idle.set()
-            await self._wake.wait()
-            self._wake.clear()
+            await self._added.wait()
+            self._added.clear()
 
-    def _take(self) -> None:
+    def _take_round(self) -> None:
         self.publishing_since = time.monotonic()
         taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), ROUND))]
         by_subject: dict[str, list[bytes]] = {}
@@ -103,24 +115,24 @@ class Outbox:
             if message_id is None:
                 by_subject.setdefault(subject, []).append(encoded)
                 continue
-            self._take_together(subject, by_subject.pop(subject, []))
-            self._in_hand.append(Outgoing(subject, encoded, message_id, spans.header([encoded])))
+            self._add_payloads(subject, by_subject.pop(subject, []))
+            self._publishing.append(Outgoing(subject, encoded, message_id, spans.header([encoded])))
         for subject, encoded_facts in by_subject.items():
-            self._take_together(subject, encoded_facts)
-        self._in_hand_futures = [stored for _, _, stored, _ in taken if stored is not None]
+            self._add_payloads(subject, encoded_facts)
+        self._publishing_futures = [waiting.stored for waiting in taken if waiting.stored is not None]
         self.stored += len(taken)
 
-    def _take_together(self, subject: str, encoded_facts: list[bytes]) -> None:
-        for cut in split_batches([len(one) for one in encoded_facts]):
-            self._number += 1
-            message_id = f"{self._incarnation}:{self._number}"
+    def _add_payloads(self, subject: str, encoded_facts: list[bytes]) -> None:
+        for cut in split_batches([len(encoded) for encoded in encoded_facts]):
+            self._payload_no += 1
+            message_id = f"{self._incarnation}:{self._payload_no}"
             payload, headers = join_batch(encoded_facts[cut]), spans.header(encoded_facts[cut])
-            self._in_hand.append(Outgoing(subject, payload, message_id, headers))
+            self._publishing.append(Outgoing(subject, payload, message_id, headers))
 
-    def _settle(self) -> None:
+    def _finish_round(self) -> None:
         self.publishing_since = None
-        self._in_hand = []
-        for stored in self._in_hand_futures:
+        self._publishing = []
+        for stored in self._publishing_futures:
             if not stored.done():
                 stored.set_result(None)
 
@@ -135,7 +147,7 @@ class Outbox:
 
 
 def _one_of_each_subject(messages: Sequence[Outgoing]) -> list[list[Outgoing]]:
-    """The messages in groups, to be stored one after the other: none is retried behind a later one of its subject."""
+    """Group messages so that no group has two of one subject: a retry never falls behind a later message."""
     groups: list[list[Outgoing]] = []
     count: dict[str, int] = {}
     for message in messages:

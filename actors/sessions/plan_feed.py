@@ -1,149 +1,198 @@
-"""What the proctors of one plan on one server are sent: each event once, in the order of its version."""
+"""The feed of one plan on one server: what its proctors are sent, each event once and in the order of its version."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
-from websockets.exceptions import ConnectionClosed
-
-from actors.runtime.store.state_store import StateStore
+from actors.runtime.actor.actor import Actor, on
 from actors.runtime.telemetry import spans, tracing
+from actors.sessions.context import ServerContext
 from actors.sessions.metrics import observe_told
 from actors.sessions.plan_snapshot import OVERLAP_SECONDS, REUSE, SharedSnapshot, text_of
 from actors.sessions.proctor_session import ProctorSession
+from protocol.broker import subjects
 from protocol.client.plan_view import Parsed, event_key
-from protocol.messages.facts import Aspect, LossReason
+from protocol.messages.facts import Aspect
 
 log = logging.getLogger("examwire.plan_feed")
 
 
-class PlanFeed:
-    """Drops what a newer version has overtaken and sends the rest to every proctor, encoded once.
+@dataclass(frozen=True, slots=True)
+class PlanEvents:
+    """Events of the plan, each checked to be one. `encoded`: a text that holds these events and no others."""
 
-    A proctor who comes is sent a snapshot, as fast as the socket takes it, then the events since its reading began, and
-    is live from then on. Those who come while one is read, or soon after, share it. `heal` has the record at a key
-    written anew.
+    events: list[Parsed]
+    encoded: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Send this proctor a snapshot, and the events from then on."""
+
+    proctor: ProctorSession
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Send this proctor nothing more."""
+
+    proctor: ProctorSession
+
+
+@dataclass(frozen=True, slots=True)
+class Resynchronise:
+    """Send every proctor a new snapshot: events were dropped."""
+
+
+class PlanFeed(Actor):
+    """Sends the events of one plan to its proctors, encoded once for all of them. Its handlers never wait.
+
+    feed = PlanFeed(context, "P001")
+    await feed.start(on_failure)
+    feed.tell(Join(proctor))
+    feed.tell(PlanEvents(events))
+
+    An event that a newer version has overtaken is dropped. A proctor who joins is sent a snapshot as fast as the client
+    takes it, then the events since the reading of the snapshot began, and then the events as they come. Proctors who
+    join while a snapshot is read, or soon after, share it.
     """
 
-    def __init__(
-        self,
-        plan_id: str,
-        store: StateStore,
-        max_buffer_bytes: int,
-        heal: Callable[[str], None] = lambda _key: None,
-        now: Callable[[], float] = time.time,
-    ) -> None:
+    kind = "plan-feed"
+
+    def __init__(self, context: ServerContext, plan_id: str) -> None:
+        super().__init__(subjects.socket_proctors(plan_id))
         self.plan_id = plan_id
         self.proctors: set[ProctorSession] = set()
-        self._store = store
-        self._max_buffer = max_buffer_bytes
-        self._heal = heal
-        self._now = now
+        self._context = context
+        self._max_unread_bytes = context.settings.socket.max_buffer_bytes
         self._versions: dict[tuple[str, Aspect], int] = {}
         self._snapshots: dict[SharedSnapshot, asyncio.Task[None]] = {}
-        self.sent = self.dropped = self.read = 0
+        self._sent = self._dropped = self._snapshots_read = 0
+
+    def about(self) -> dict[str, str]:
+        return {"plan": self.plan_id}
+
+    def details(self) -> dict[str, Any]:
+        return {
+            "planId": self.plan_id,
+            "proctors": len(self.proctors),
+            "eventsSent": self._sent,
+            "eventsDropped": self._dropped,
+            "snapshotsRead": self._snapshots_read,
+        }
+
+    async def on_stop(self) -> None:
+        for reading in self._snapshots.values():
+            reading.cancel()
 
     # -- events --------------------------------------------------------------------------------------
 
-    def broadcast(self, events: list[Parsed], payload: bytes | None = None) -> None:
-        """Send events of the plan on, each checked to be one; `payload` holds these and no others."""
-        news = [event for event in events if self._is_news(event)]
-        self.dropped += len(events) - len(news)
-        if news:
-            self._send(news, payload if payload is not None and len(news) == len(events) else text_of(news))
+    @on(PlanEvents)
+    def broadcast(self, message: PlanEvents) -> None:
+        newer = [event for event in message.events if self._is_newer(event)]
+        self._dropped += len(message.events) - len(newer)
+        if newer:
+            same = message.encoded is not None and len(newer) == len(message.events)
+            self._send(newer, message.encoded if same and message.encoded is not None else text_of(newer))
 
-    def _send(self, news: list[Parsed], payload: bytes) -> None:
-        self.sent += len(news)
-        since = spans.now()
-        told: dict[SharedSnapshot | None, bytes] = {one: one.add(news, payload) for one in self._snapshots}
-        for proctor in list(self.proctors):
-            if proctor.live and (text := told.get(proctor.snapshot, payload)):
-                proctor.connection.send_now(text)
-            if (wait := proctor.piled_up) > self._max_buffer:
-                log.warning("%s reads too slowly: %d bytes wait", proctor.address, wait, extra=proctor.about())
-                self.leave(proctor)
-                proctor.connection.break_off(LossReason.SLOW_CLIENT.value)
-        for snapshot in list(self._snapshots):
-            if not snapshot.complete and snapshot.since_bytes > self._max_buffer:
-                self._read_anew(snapshot)
-        if any(proctor.live for proctor in self.proctors):
-            observe_told(news, self._now())
-        if tracing.on():
-            spans.record_delivered(news, len(self.proctors), since)
-
-    def _is_news(self, event: Parsed) -> bool:
+    def _is_newer(self, event: Parsed) -> bool:
         version = event["data"]["version"]
-        aspect = event_key(event)
-        if version <= self._versions.get(aspect, 0):
+        key = event_key(event)
+        if version <= self._versions.get(key, 0):
             return False
-        self._versions[aspect] = version
+        self._versions[key] = version
         return True
+
+    def _send(self, events: list[Parsed], payload: bytes) -> None:
+        self._sent += len(events)
+        since = spans.now()
+        beyond: dict[SharedSnapshot | None, bytes] = {
+            snapshot: snapshot.add(events, payload) for snapshot in self._snapshots
+        }
+        for proctor in list(self.proctors):
+            if proctor.live and (text := beyond.get(proctor.snapshot, payload)):
+                proctor.send_events(text)
+            if (waiting := proctor.unread_bytes) > self._max_unread_bytes:
+                self._remove(proctor)
+                proctor.abort_slow("%d bytes wait to be read", waiting)
+        for snapshot in list(self._snapshots):
+            if not snapshot.complete and snapshot.since_bytes > self._max_unread_bytes:
+                self._read_again(snapshot)
+        if any(proctor.live for proctor in self.proctors):
+            observe_told(events, self._context.clock.now())
+        if tracing.on():
+            spans.record_delivered(events, len(self.proctors), since)
+
+    # -- proctors ------------------------------------------------------------------------------------
+
+    @on(Join)
+    def join(self, message: Join) -> None:
+        self.proctors.add(message.proctor)
+        shared = next((snapshot for snapshot in self._snapshots if snapshot.joinable), None)
+        self._send_snapshot(message.proctor, shared or self._begin_snapshot())
+
+    @on(Leave)
+    def leave(self, message: Leave) -> None:
+        self._remove(message.proctor)
+
+    def _remove(self, proctor: ProctorSession) -> None:
+        self.proctors.discard(proctor)
+        proctor.stop_snapshot()
+
+    @on(Resynchronise)
+    def resynchronise(self, _message: Resynchronise) -> None:
+        for snapshot in self._snapshots:
+            snapshot.expire()
+        snapshot = self._begin_snapshot(resync=True)
+        for proctor in self.proctors:
+            self._send_snapshot(proctor, snapshot)
 
     # -- snapshots -----------------------------------------------------------------------------------
 
-    def join(self, proctor: ProctorSession) -> None:
-        """Send a proctor every examinee of the plan, then what is told since, as the socket takes it."""
-        self.proctors.add(proctor)
-        self._give(proctor, next((one for one in self._snapshots if one.joinable), None) or self._open())
-
-    def leave(self, proctor: ProctorSession) -> None:
-        """Send this proctor nothing more."""
-        self.proctors.discard(proctor)
-        if proctor.taking is not None:
-            proctor.taking.cancel()
-
-    def resynchronise(self) -> None:
-        """Send everybody a new snapshot: events were dropped."""
-        for snapshot in self._snapshots:
-            snapshot.fresh = False
-        fresh = self._open(resync=True)
-        for proctor in self.proctors:
-            self._give(proctor, fresh)
-
-    def _read_anew(self, snapshot: SharedSnapshot) -> None:
-        """Begin again: more was told while this snapshot was read than may wait for a client."""
+    def _read_again(self, snapshot: SharedSnapshot) -> None:
+        """Begin a new snapshot instead of one during whose reading more events came than may wait for a client."""
         log.warning("plan %s: the snapshot is read anew: %d bytes of events wait", self.plan_id, snapshot.since_bytes)
         self._snapshots.pop(snapshot).cancel()
-        fresh = self._open(resync=snapshot.resync)
+        again = self._begin_snapshot(resync=snapshot.resync)
         for proctor in self.proctors:
             if proctor.snapshot is snapshot:
-                self._give(proctor, fresh)
+                self._send_snapshot(proctor, again)
 
-    def _open(self, *, resync: bool = False) -> SharedSnapshot:
-        snapshot = SharedSnapshot(self.plan_id, self._store, self._heal, resync=resync)
-        begun = time.monotonic()
+    def _begin_snapshot(self, *, resync: bool = False) -> SharedSnapshot:
+        snapshot = SharedSnapshot(self._context, self.plan_id, resync=resync)
+        began = time.monotonic()
         reading = asyncio.create_task(snapshot.read(), name=f"snapshot.{self.plan_id}")
         self._snapshots[snapshot] = reading
-        reading.add_done_callback(lambda _: self._was_read(snapshot, reading, time.monotonic() - begun))
+        reading.add_done_callback(lambda _: self._snapshot_read(snapshot, reading, time.monotonic() - began))
         return snapshot
 
-    def _was_read(self, snapshot: SharedSnapshot, reading: asyncio.Task[None], seconds: float) -> None:
+    def _snapshot_read(self, snapshot: SharedSnapshot, reading: asyncio.Task[None], seconds: float) -> None:
         if reading.cancelled():
             self._snapshots.pop(snapshot, None)
             return
         if (error := reading.exception()) is not None:
             snapshot.fail(error)
             return
-        self.read += 1
+        self._snapshots_read += 1
         loop = asyncio.get_running_loop()
-        loop.call_later(seconds * REUSE, self._no_longer_fresh, snapshot)
-        # Events that the snapshot contains are on their way for a moment only.
-        loop.call_later(OVERLAP_SECONDS, self._no_longer_overlaps, snapshot)
+        loop.call_later(seconds * REUSE, self._snapshot_is_old, snapshot)
+        # Events that the snapshot holds already arrive for some seconds only.
+        loop.call_later(OVERLAP_SECONDS, self._overlap_is_over, snapshot)
 
-    def _no_longer_fresh(self, snapshot: SharedSnapshot) -> None:
-        snapshot.fresh = False
-        self._tidy(snapshot)
+    def _snapshot_is_old(self, snapshot: SharedSnapshot) -> None:
+        snapshot.expire()
+        self._free(snapshot)
 
-    def _no_longer_overlaps(self, snapshot: SharedSnapshot) -> None:
-        snapshot.known = {}
-        self._tidy(snapshot)
+    def _overlap_is_over(self, snapshot: SharedSnapshot) -> None:
+        snapshot.forget_versions()
+        self._free(snapshot)
 
-    def _tidy(self, snapshot: SharedSnapshot) -> None:
-        """Give back what nobody needs any more."""
+    def _free(self, snapshot: SharedSnapshot) -> None:
+        """Free the memory of a snapshot, or the parts of it, that nobody needs any more."""
         if snapshot.takers or snapshot not in self._snapshots:
             return
         if not snapshot.complete:
@@ -153,29 +202,10 @@ class PlanFeed:
             if not snapshot.known:
                 del self._snapshots[snapshot]
 
-    def _give(self, proctor: ProctorSession, snapshot: SharedSnapshot) -> None:
-        if proctor.taking is not None:
-            proctor.taking.cancel()
-        proctor.snapshot, proctor.caught_up = snapshot, 0
+    def _send_snapshot(self, proctor: ProctorSession, snapshot: SharedSnapshot) -> None:
         snapshot.takers += 1
-        proctor.taking = taking = proctor.spawn(self._send_snapshot(proctor, snapshot), "snapshot")
-        taking.add_done_callback(lambda _: self._taken(proctor, snapshot, taking))
+        proctor.send_snapshot(snapshot).add_done_callback(lambda _: self._snapshot_sent(snapshot))
 
-    def _taken(self, proctor: ProctorSession, snapshot: SharedSnapshot, taking: asyncio.Task[None]) -> None:
-        if proctor.taking is taking:
-            proctor.taking = None
+    def _snapshot_sent(self, snapshot: SharedSnapshot) -> None:
         snapshot.takers -= 1
-        self._tidy(snapshot)
-
-    async def _send_snapshot(self, proctor: ProctorSession, snapshot: SharedSnapshot) -> None:
-        connection = proctor.connection
-        with suppress(ConnectionClosed):
-            async for frame in snapshot.frames():
-                await connection.send(frame, text=True)
-            waited = len(snapshot.since)
-            for events in snapshot.since[:waited]:
-                proctor.caught_up += len(events)
-                await connection.send(events, text=True)
-            for events in snapshot.since[waited:]:
-                connection.send_now(events)
-            proctor.taking = None
+        self._free(snapshot)

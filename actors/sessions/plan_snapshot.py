@@ -1,4 +1,4 @@
-"""One reading of a plan, encoded once and shared by all proctors who wait for it."""
+"""A snapshot of a plan: read from Redis once, encoded once, and shared by all proctors who wait for it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import TypeVar
 import pydantic_core
 
 from actors.runtime.store.state_store import StateStore
+from actors.sessions.context import ServerContext
 from protocol.client.plan_view import Parsed, event_key
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.messages.codec import encode
 from protocol.messages.facts import Aspect
 from protocol.messages.frames import ExamineeRow, PlanSnapshot
 from protocol.records import keys
+from protocol.records.placement import restate_fact
 from protocol.records.snapshot_rows import (
     MOBILE_SYNC_FIELDS,
     NOTICES_FIELDS,
@@ -25,6 +27,7 @@ from protocol.records.snapshot_rows import (
     mobile_sync_view,
     notices_view,
 )
+from protocol.times import format_time
 
 log = logging.getLogger("examwire.plan_snapshot")
 
@@ -34,8 +37,13 @@ Versions = dict[tuple[str, Aspect], int]
 
 ROWS_A_FRAME = 500
 ROWS_A_READ = 250
-REUSE = 2.0  # times as long as the reading took: however proctors come, a third of the time at most is spent on it
+REUSE = 2.0
+"""Proctors who join share a snapshot for this many times as long as its reading took: so reading takes at most a third
+of the time, however often proctors join."""
+
 OVERLAP_SECONDS = 15.0
+"""For so long after a snapshot was read, events that it holds already may still arrive."""
+
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 2.0
 
@@ -43,12 +51,15 @@ LAST_RETRY_SECONDS = 2.0
 class SharedSnapshot:
     """Every examinee of a plan in encoded frames, and the events since its reading began.
 
-    Whoever is sent all `frames()` and then all of `since` knows everything that was told up to then. `known` are the
-    versions that the frames tell; they are forgotten once everything that is older has passed. `heal` is called once
-    for each record that nobody can read.
+    snapshot = SharedSnapshot(context, "P001")
+    reading = asyncio.create_task(snapshot.read())
+    async for frame in snapshot.frames(): ...  # and then everything in `snapshot.since`
+
+    A proctor who is sent all frames and then all of `since` knows every event up to then. `known` holds the versions
+    that are in the frames, until `forget_versions`. `takers`: how many proctors are being sent the snapshot.
     """
 
-    def __init__(self, plan_id: str, store: StateStore, heal: Callable[[str], None], *, resync: bool = False) -> None:
+    def __init__(self, context: ServerContext, plan_id: str, *, resync: bool = False) -> None:
         self.plan_id = plan_id
         self.resync = resync
         self.complete = False
@@ -57,18 +68,17 @@ class SharedSnapshot:
         self.since: list[bytes] = []
         self.since_bytes = 0
         self.known: Versions = {}
-        self._store = store
-        self._heal = heal
-        self._healed: set[str] = set()
+        self._context = context
+        self._repairs_requested: set[str] = set()
         self._frames: list[bytes] = []
         self._size = 0
-        self._more = asyncio.Event()
+        self._next_frame = asyncio.Event()
         self._error: BaseException | None = None
 
     # -- what is sent --------------------------------------------------------------------------------
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """The frames in their order, each as soon as it is read. Raises what the reading ended with."""
+        """Yield the frames in order, each as soon as it is read. Raises the error that has ended the reading."""
         number = 0
         while not (self.complete and number >= len(self._frames)):
             if number < len(self._frames):
@@ -77,46 +87,56 @@ class SharedSnapshot:
             elif self._error is not None:
                 raise self._error
             else:
-                await self._more.wait()
+                await self._next_frame.wait()
 
     def add(self, events: list[Parsed], payload: bytes) -> bytes:
-        """What `events` (encoded: `payload`) tell beyond the frames: empty when nothing.
+        """Keep events (`payload` when encoded) for those who are being sent the frames. Returns the events to send now.
 
-        What the frames tell is not known before they are complete; until then, everything counts.
+        That is without the events that the frames hold already; empty when they hold all of them. Which ones they hold
+        is not known before they are complete.
         """
-        news = self._news(events, payload) if self.complete else payload
-        if news and (self.takers or self.joinable):
-            self.since.append(news)
-            self.since_bytes += len(news)
-        return news
+        beyond = self._beyond_frames(events, payload) if self.complete else payload
+        if beyond and (self.takers or self.joinable):
+            self.since.append(beyond)
+            self.since_bytes += len(beyond)
+        return beyond
 
     @property
     def joinable(self) -> bool:
-        """Whether a proctor who comes now is sent this snapshot: it costs no more than a new one."""
+        """Whether a proctor who joins now shares this snapshot: it costs no more than a new one."""
         return self.fresh and not self.resync and (not self.complete or self.since_bytes <= self._size)
 
+    def expire(self) -> None:
+        """Share this snapshot with nobody else."""
+        self.fresh = False
+
+    def forget_versions(self) -> None:
+        """Free the versions in the frames: no event that the frames hold arrives any more."""
+        self.known = {}
+
     def forget_frames(self) -> None:
-        """Give back the memory: nobody is sent them any more."""
+        """Free the frames: nobody is sent them any more."""
         self.fresh = False
         self._frames, self.since = [], []
 
-    def _news(self, events: list[Parsed], payload: bytes) -> bytes:
+    def _beyond_frames(self, events: list[Parsed], payload: bytes) -> bytes:
         if not self.known:
             return payload
-        news = [event for event in events if event["data"]["version"] > self.known.get(event_key(event), 0)]
-        return payload if len(news) == len(events) else text_of(news)
+        beyond = [event for event in events if event["data"]["version"] > self.known.get(event_key(event), 0)]
+        return payload if len(beyond) == len(events) else text_of(beyond)
 
-    # -- how it is read ------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------------
 
     async def read(self) -> None:
-        """Read everybody. However long Redis is away, the frames come, and each is read after `since` began."""
-        examinees = await self._surely(partial(self._store.members, keys.plan_examinees(self.plan_id)))
+        """Read every examinee; while Redis is away, try again. Each frame is read after `since` began."""
+        store = self._context.store
+        examinees = await self._read_with_retries(partial(store.members, keys.plan_examinees(self.plan_id)))
         slices = [examinees[start : start + ROWS_A_FRAME] for start in range(0, len(examinees), ROWS_A_FRAME)] or [[]]
-        for number, some in enumerate(slices):
+        for number, examinees_of_frame in enumerate(slices):
             rows: list[ExamineeRow] = []
-            for start in range(0, len(some), ROWS_A_READ):
-                read = partial(read_rows, self._store, self.plan_id, some[start : start + ROWS_A_READ])
-                rows += await self._surely(read)
+            for start in range(0, len(examinees_of_frame), ROWS_A_READ):
+                names = examinees_of_frame[start : start + ROWS_A_READ]
+                rows += await self._read_with_retries(partial(read_rows, store, self.plan_id, names))
             self.known.update(_versions(rows))
             frame = encode(
                 PlanSnapshot(
@@ -131,37 +151,45 @@ class SharedSnapshot:
             self._size += len(frame)
             self.complete = number + 1 == len(slices)
             if self.complete:
-                self.since = [news for events in self.since if (news := self._news(_parsed(events), events))]
-                self.since_bytes = sum(len(news) for news in self.since)
+                beyond = [self._beyond_frames(_parsed(payload), payload) for payload in self.since]
+                self.since = [payload for payload in beyond if payload]
+                self.since_bytes = sum(len(payload) for payload in self.since)
             self._wake()
-            await asyncio.sleep(0)  # others first: a row costs some 50 µs
+            await asyncio.sleep(0)  # let other work run: a row costs some 50 µs
 
     def fail(self, error: BaseException) -> None:
-        """The reading has ended without the rest."""
+        """Note that the reading has ended with an error, without the rest of the frames."""
         self.fresh, self._error = False, error
         self._wake()
 
     def _wake(self) -> None:
-        self._more.set()
-        self._more = asyncio.Event()
+        self._next_frame.set()
+        self._next_frame = asyncio.Event()
 
-    async def _surely(self, read: Callable[[], Awaitable[T]]) -> T:
-        """Read until it works. A record that cannot be read is written anew by the log, on demand."""
+    async def _read_with_retries(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Call `read` until it succeeds. For a record that is damaged, request its repair once."""
         delay = FIRST_RETRY_SECONDS
         while True:
             try:
                 return await read()
             except (StateUnavailable, StateDamaged) as error:
                 log.warning("plan %s: no snapshot yet: %s", self.plan_id, error, extra={"plan": self.plan_id})
-                if isinstance(error, StateDamaged) and error.key is not None and error.key not in self._healed:
-                    self._healed.add(error.key)
-                    self._heal(error.key)
+                if isinstance(error, StateDamaged) and error.key is not None:
+                    self._request_repair(error.key)
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_SECONDS)
 
+    def _request_repair(self, key: str) -> None:
+        """Have a damaged record written anew from the log: it would keep the whole plan from its proctors."""
+        if key in self._repairs_requested:
+            return
+        self._repairs_requested.add(key)
+        if (fact := restate_fact(key, format_time(self._context.clock.now()))) is not None:
+            self._context.outbox.add(fact)
+
 
 def text_of(events: list[Parsed]) -> bytes:
-    """Events as one frame; empty when there are none."""
+    """Encode events as one frame; empty when there are none."""
     return pydantic_core.to_json(events if len(events) > 1 else events[0]) if events else b""
 
 
@@ -182,22 +210,22 @@ def _versions(rows: list[ExamineeRow]) -> Versions:
 
 
 async def read_rows(store: StateStore, plan_id: str, examinees: Sequence[str]) -> list[ExamineeRow]:
-    """The rows of some examinees. Raises `StateUnavailable`, and `StateDamaged` with the key that is to blame."""
-    progress = await store.fields([keys.progress(plan_id, one) for one in examinees], PROGRESS_FIELDS)
-    pictures = await store.fields([keys.mobile_sync(plan_id, one) for one in examinees], MOBILE_SYNC_FIELDS)
-    notices = await store.fields([keys.notices(plan_id, one) for one in examinees], NOTICES_FIELDS)
+    """Read the rows of these examinees. Raises `StateUnavailable`, or `StateDamaged` with the key of the record."""
+    progress = await store.fields([keys.progress(plan_id, examinee) for examinee in examinees], PROGRESS_FIELDS)
+    pictures = await store.fields([keys.mobile_sync(plan_id, examinee) for examinee in examinees], MOBILE_SYNC_FIELDS)
+    notices = await store.fields([keys.notices(plan_id, examinee) for examinee in examinees], NOTICES_FIELDS)
     rows: list[ExamineeRow] = []
-    for one, *fields in zip(examinees, progress, pictures, notices, strict=True):
+    for examinee, *fields in zip(examinees, progress, pictures, notices, strict=True):
         try:
-            rows.append(examinee_row(one, *fields))
+            rows.append(examinee_row(examinee, *fields))
         except ValueError as error:
-            key = _garbled(plan_id, one, *fields[1:])
+            key = _damaged_key(plan_id, examinee, *fields[1:])
             raise StateDamaged(f"{key}: {str(error).splitlines()[0]}", key) from error
     return rows
 
 
-def _garbled(plan_id: str, examinee_id: str, mobile_sync: Values, notices: Values) -> str:
-    """Which record of an examinee is to blame when no row can be made of the three."""
+def _damaged_key(plan_id: str, examinee_id: str, mobile_sync: Values, notices: Values) -> str:
+    """Return the key of the record that is damaged when the three of an examinee do not make a row."""
     try:
         mobile_sync_view(dict(zip(MOBILE_SYNC_FIELDS, mobile_sync, strict=True)))
     except ValueError:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
+from websockets.exceptions import ConnectionClosed
+
 from actors.runtime.actor.actor import on
-from actors.runtime.store.state_store import StateStore
+from actors.sessions.context import ServerContext
 from actors.sessions.limits.fact_budget import FactBudget
-from actors.sessions.outbox import Outbox
 from actors.sessions.plan_snapshot import SharedSnapshot
 from actors.sessions.session import SocketSession
 from actors.sessions.websocket import WebSocketConnection
+from protocol.access.claims import Claims
 from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
 from protocol.messages.facts import ActionFact, MobileSyncExtend, Notice, Readmit, Remove
 from protocol.messages.frames import (
@@ -31,59 +34,93 @@ from protocol.times import format_time
 ActionFrame = ReadmitFrame | RemoveFrame | ExtendMobileSyncFrame | NotifyFrame
 
 MOST_ACTIONS = 1000
+"""So many stored actions are remembered, to recognise those that a page repeats."""
 
 
 class ProctorSession(SocketSession):
-    """Speaks for one proctor's socket.
+    """Speaks for the socket of one proctor: sends it snapshots and events, and stores what the proctor decides.
 
-    `snapshot` is the one that it was sent last, `taking` sends it; `caught_up` are the bytes of the events since the
-    snapshot that were sent while it was taken.
+    session = ProctorSession(context, connection, claims, actions=budget)
+    session.send_snapshot(snapshot)  # as fast as the client takes it
+    session.send_events(payload)  # once `session.live`
+
+    `actions` limits what it stores.
     """
 
     kind = "proctor-session"
 
     def __init__(
-        self,
-        connection: WebSocketConnection,
-        outbox: Outbox,
-        store: StateStore,
-        *,
-        plan_id: str,
-        name: str,
-        socket_id: str,
-        budget: FactBudget,
-        beside: Callable[[Coroutine[Any, Any, None]], None],
+        self, context: ServerContext, connection: WebSocketConnection, claims: Claims, *, actions: FactBudget
     ) -> None:
-        address = f"proctor.{plan_id}.{socket_id}"
-        super().__init__(address, connection, outbox, plan_id=plan_id, socket_id=socket_id)
-        self.name = name
-        self._store = store
+        socket_id = context.new_socket_id()
+        address = f"proctor.{claims.plan}.{socket_id}"
+        super().__init__(context, connection, address, plan_id=claims.plan, socket_id=socket_id)
+        self.name = claims.sub
         self.snapshot: SharedSnapshot | None = None
-        self.taking: asyncio.Task[None] | None = None
-        self.caught_up = 0
-        self._budget = budget
-        self._beside = beside
-        self._acted: dict[tuple[str, str, str], Literal["asked", "stored"]] = {}
+        """The snapshot that was sent last, or is being sent."""
+        self._sending: asyncio.Task[None] | None = None
+        self._sent_since_bytes = 0
+        self._actions = actions
+        self._action_steps: dict[tuple[str, str, str], Literal["waiting", "stored"]] = {}
+        self._storing: set[asyncio.Task[None]] = set()
 
     def details(self) -> dict[str, Any]:
         return {"planId": self.plan_id, "proctor": self.name, "socketId": self.socket_id}
 
+    def ended(self, _reason: str) -> None:
+        """Note that the socket has ended. The log is not told of proctors."""
+        self.over = True
+
+    # -- snapshots and events ------------------------------------------------------------------------
+
     @property
     def live(self) -> bool:
-        """Whether it is sent events as they come: it has its snapshot."""
-        return self.snapshot is not None and self.taking is None
+        """Whether it has its snapshot, and is sent events as they come."""
+        return self.snapshot is not None and self._sending is None
 
     @property
-    def piled_up(self) -> int:
-        """Bytes that wait for the client to read, beside the frame and the snapshot that it is being sent."""
-        waits = self.connection.piled_up
-        if self.taking is not None and self.snapshot is not None and self.snapshot.complete:
-            waits += self.snapshot.since_bytes - self.caught_up
-        return waits
+    def unread_bytes(self) -> int:
+        """Bytes that wait for the client to read, without the frame and the snapshot that are being sent."""
+        waiting = self.connection.unread_bytes
+        if self._sending is not None and self.snapshot is not None and self.snapshot.complete:
+            waiting += self.snapshot.since_bytes - self._sent_since_bytes
+        return waiting
 
-    def ended(self, _reason: str) -> None:
-        """The socket is gone; its server forgets this session."""
-        self.over = True
+    def send_events(self, payload: bytes) -> None:
+        """Send encoded events of the plan without waiting for the client."""
+        self.connection.send_now(payload)
+
+    def send_snapshot(self, snapshot: SharedSnapshot) -> asyncio.Task[None]:
+        """Send a snapshot and the events since, as fast as the client takes them, instead of one that is being sent.
+
+        Returns the task that does so. When it has ended, the session is live.
+        """
+        self.stop_snapshot()
+        self.snapshot, self._sent_since_bytes = snapshot, 0
+        self._sending = self.spawn(self._send_snapshot(snapshot), "snapshot")
+        return self._sending
+
+    def stop_snapshot(self) -> None:
+        """Stop sending a snapshot, if one is being sent."""
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+
+    async def _send_snapshot(self, snapshot: SharedSnapshot) -> None:
+        task = asyncio.current_task()
+        try:
+            with suppress(ConnectionClosed):
+                async for frame in snapshot.frames():
+                    await self.connection.send(frame, text=True)
+                waited = len(snapshot.since)
+                for events in snapshot.since[:waited]:
+                    self._sent_since_bytes += len(events)
+                    await self.connection.send(events, text=True)
+                for events in snapshot.since[waited:]:
+                    self.connection.send_now(events)
+        finally:
+            if self._sending is task:
+                self._sending = None
 
     # -- what a proctor decides ------------------------------------------------------------------------
 
@@ -108,20 +145,20 @@ class ProctorSession(SocketSession):
         frame: ActionFrame,
         fact: Callable[[dict[str, Any]], ActionFact | Notice],
     ) -> None:
-        """The fact into the log, if there is such an examinee. What it changes is the rules', and told as events."""
-        if await self._unknown(frame.examinee_id):
+        """Store the fact of an action, if there is such an examinee. Its effect follows as events."""
+        if not await self._exists(frame.examinee_id):
             detail = f"no examinee {frame.examinee_id} was ever connected to plan {self.plan_id}, or is on its roster"
             error = ProtocolError(ErrorCode.NOT_FOUND, detail, "data.examineeId")
-            self.connection.tell(error_frame(error, frame.type, frame.request_id))
+            self.connection.send_message(error_frame(error, frame.type, frame.request_id))
             return
-        # A page says it again when it does not know whether it arrived: what is in hand or in the log is not repeated.
+        # A page repeats an action when it does not know whether it arrived: it is stored once.
         action = (frame.type, frame.examinee_id, frame.request_id or "")
-        step = self._acted.get(action) if frame.request_id is not None else None
+        step = self._action_steps.get(action) if frame.request_id is not None else None
         if step is not None:
             if step == "stored":
-                self.connection.tell(Accepted(request_type=frame.type, request_id=frame.request_id))
+                self.connection.send_message(Accepted(request_type=frame.type, request_id=frame.request_id))
             return
-        self._acted[action] = "asked"
+        self._action_steps[action] = "waiting"
         common = {
             "plan_id": self.plan_id,
             "examinee_id": frame.examinee_id,
@@ -129,33 +166,35 @@ class ProctorSession(SocketSession):
             "action_id": frame.request_id,
             "timestamp": format_time(self._outbox.clock.now()),
         }
-        # Beside: however long the log is away, heartbeats are answered; and what was ordered is done, also when the
+        # As a task of its own: while the log is away, heartbeats are answered; and the action is stored although the
         # proctor has gone. The outbox keeps the order.
-        self._beside(self._act_in_turn(fact(common), frame, action))
+        storing = asyncio.create_task(self._act_in_turn(fact(common), frame, action))
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
 
     async def _act_in_turn(self, fact: ActionFact | Notice, frame: ActionFrame, action: tuple[str, str, str]) -> None:
-        if not await self._budget.turn("action"):
-            self._acted.pop(action, None)
+        if not await self._actions.turn("action"):
+            self._action_steps.pop(action, None)
             self.refuse_for_now(frame.type, frame.request_id)
             return
         await self.act(fact, frame.type, frame.request_id)
-        self._acted.pop(action, None)
-        self._acted[action] = "stored"
-        while len(self._acted) > MOST_ACTIONS:
-            del self._acted[next(iter(self._acted))]
+        self._action_steps.pop(action, None)
+        self._action_steps[action] = "stored"
+        while len(self._action_steps) > MOST_ACTIONS:
+            del self._action_steps[next(iter(self._action_steps))]
 
-    async def _unknown(self, examinee_id: str) -> bool:
-        """Whether Redis is sure that there is no such examinee; with Redis away, the log takes the proctor's word."""
+    async def _exists(self, examinee_id: str) -> bool:
+        """Whether the plan has such an examinee. While Redis is away, the proctor is believed."""
         try:
-            ((known,),) = await self._store.fields([keys.progress(self.plan_id, examinee_id)], ("examineeId",))
+            ((known,),) = await self._context.store.fields([keys.progress(self.plan_id, examinee_id)], ("examineeId",))
         except (StateUnavailable, StateDamaged):
-            return False
-        return not known
+            return True
+        return bool(known)
 
     @on(EnterMobileSync)
-    def not_for_proctors(self, frame: EnterMobileSync) -> None:
+    def refuse_mobile_sync(self, frame: EnterMobileSync) -> None:
         self.not_allowed(frame.type, "only an examinee enters the mobile sync stage")
 
     @on(ConfirmNotice)
-    def does_not_confirm(self, frame: ConfirmNotice) -> None:
+    def refuse_confirm(self, frame: ConfirmNotice) -> None:
         self.not_allowed(frame.type, "only an examinee confirms a message")

@@ -1,57 +1,119 @@
-"""What the sessions of all clients have in common: a socket, a sign of life, and one hello."""
+"""What the sessions of examinees and proctors have in common: a socket, a mailbox, heartbeats, one hello."""
 
 from __future__ import annotations
 
-from actors.runtime.actor.actor import Actor, on
-from actors.sessions.outbox import Outbox
+import asyncio
+import logging
+from collections import deque
+
+from actors.runtime.actor.actor import Actor, ActorStopped, on
+from actors.runtime.actor.mailbox import MailboxFull
+from actors.sessions.context import ServerContext
 from actors.sessions.websocket import WebSocketConnection
 from protocol.errors import ErrorCode, ProtocolError
-from protocol.messages.facts import ActionFact, Notice, NoticeConfirmed
+from protocol.messages.base import Message
+from protocol.messages.facts import ActionFact, LossReason, Notice, NoticeConfirmed
 from protocol.messages.frames import Accepted, Heartbeat, Hello, error_frame
 from protocol.rules.action_ids import message_id
 
+log = logging.getLogger("examwire.session")
+
+SLOW_SECONDS = 5.0
+"""A session whose full mailbox has no room for so long is closed as a slow client."""
+
+MOST_OVERFLOW = 1000
+"""So many messages at most wait for room in a full mailbox; with one more the session is closed as a slow client."""
+
 
 class SocketSession(Actor):
-    """An actor that speaks for one socket. `over`: the socket has ended."""
+    """An actor that speaks for one socket. `over`: the socket has ended.
+
+    await session.start(on_failure)
+    session.deliver(notice)  # from the server's queue: returns at once, however slow the session is
+    await session.put(frame)  # from its client: waits for room in the mailbox
+    """
 
     mailbox_capacity = 64
 
     def __init__(
-        self, address: str, connection: WebSocketConnection, outbox: Outbox, *, plan_id: str, socket_id: str
+        self, context: ServerContext, connection: WebSocketConnection, address: str, *, plan_id: str, socket_id: str
     ) -> None:
         super().__init__(address)
         self.connection = connection
-        self._outbox = outbox
         self.plan_id = plan_id
         self.socket_id = socket_id
         self.over = False
+        self._context = context
+        self._outbox = context.outbox
+        self._overflow: deque[Message] | None = None
 
     def about(self) -> dict[str, str]:
         return {"plan": self.plan_id, "socket": self.socket_id}
 
+    # -- from the server -----------------------------------------------------------------------------
+
+    def deliver(self, message: Message) -> None:
+        """Put a message into the mailbox without waiting. When it is full, keep the message until there is room.
+
+        A session that does not take its messages in time is closed as a slow client. What it misses is in the
+        `session_state` of the client's next session. A session that is being closed takes no more messages.
+        """
+        if not (self.running and self.connection.is_open):
+            return
+        if self._overflow is None:
+            try:
+                self.tell(message)
+            except MailboxFull:
+                self._overflow = deque([message])
+                self.spawn(self._deliver_overflow(self._overflow), "overflow")
+        elif len(self._overflow) < MOST_OVERFLOW:
+            self._overflow.append(message)
+        else:
+            self.abort_slow("%d messages wait for its mailbox", len(self._overflow))
+
+    async def _deliver_overflow(self, overflow: deque[Message]) -> None:
+        try:
+            while overflow:
+                async with asyncio.timeout(SLOW_SECONDS):
+                    await self.mailbox.wait_for_room()
+                self.tell(overflow.popleft())
+        except TimeoutError:
+            self.abort_slow("%d messages wait for its mailbox", len(overflow))
+        except ActorStopped:
+            overflow.clear()
+        else:
+            self._overflow = None
+
+    def abort_slow(self, detail: str, number: int) -> None:
+        """Drop the connection of a client that does not keep up. `detail` is logged, with its number."""
+        log.warning(f"%s is too slow: {detail}", self.address, number, extra=self.about())
+        self.connection.abort(LossReason.SLOW_CLIENT.value)
+
+    async def drain(self) -> None:
+        """Prepare for the drain of the server. Returns when the client may be told to connect to another server."""
+
+    # -- from the client -----------------------------------------------------------------------------
+
     @on(Heartbeat)
     def heartbeat(self, frame: Heartbeat) -> None:
-        self.connection.tell(frame)
+        self.connection.send_message(frame)
 
     @on(Hello)
-    def greeted_already(self, frame: Hello) -> None:
+    def second_hello(self, frame: Hello) -> None:
         error = ProtocolError(ErrorCode.ALREADY_GREETED, "hello was said already; the connection goes on as it is")
-        self.connection.tell(error_frame(error, frame.type))
-
-    async def leave(self) -> None:
-        """The server is drained: return when the client may be told to go."""
+        self.connection.send_message(error_frame(error, frame.type))
 
     def refuse_for_now(self, kind: str, request_id: str | None = None, field: str | None = None) -> None:
-        """Answer a frame of somebody who has had their share; it may be said again."""
+        """Answer a frame that is over the client's limit; the client may send it again later."""
         detail = "too many of these at once; say it again in some seconds"
         error = ProtocolError(ErrorCode.TOO_MANY_REQUESTS, detail, field)
-        self.connection.tell(error_frame(error, kind, request_id))
+        self.connection.send_message(error_frame(error, kind, request_id))
 
     def not_allowed(self, kind: str, detail: str, request_id: str | None = None) -> None:
-        """Answer a frame of a type that is not for this role."""
-        self.connection.tell(error_frame(ProtocolError(ErrorCode.NOT_ALLOWED, detail), kind, request_id))
+        """Answer a frame of a type that this role may not send."""
+        self.connection.send_message(error_frame(ProtocolError(ErrorCode.NOT_ALLOWED, detail), kind, request_id))
 
     async def act(self, fact: ActionFact | Notice | NoticeConfirmed, kind: str, request_id: str | None) -> None:
-        """An action into the log, and `accepted` once it is there; a retry of it is there already."""
+        """Store an action, and answer `accepted` once it is in the log. A repetition is in the log already."""
         await self._outbox.store(fact, message_id(fact))
-        self.connection.tell(Accepted(request_type=kind, request_id=request_id))
+        self.connection.send_message(Accepted(request_type=kind, request_id=request_id))

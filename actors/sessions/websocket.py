@@ -1,4 +1,4 @@
-"""One WebSocket on the server's side: life, loss and its reason, sending without waiting."""
+"""A WebSocket of a client, on the server's side: signs of life, the reason of its end, sending without waiting."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import struct
 from contextlib import suppress
 from http import HTTPStatus
 from socket import IPPROTO_TCP, TCP_INFO, TCP_NOTSENT_LOWAT
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import CloseCode as WireCode
 from websockets.protocol import CLOSED, OPEN, Event
 
+from actors.sessions.limits.address_limits import AddressSlot
 from actors.sessions.limits.inbound_budget import READ_COST, TURN_BYTES, InboundBudget
 from actors.sessions.limits.reading_turns import ReadingTurns
 from actors.sessions.metrics import BREAKS, count_close
@@ -22,58 +23,82 @@ from protocol.messages.codec import encode
 from protocol.messages.facts import LossReason
 from protocol.messages.frames import HELLO_BYTES, Migrate
 
-if TYPE_CHECKING:
-    from actors.sessions.limits.address_limits import AddressSlot
-
 LINGER_SECONDS = 1.0
-"""So long whoever has sent too much may take to read the close frame. Nothing of theirs is read any more."""
+"""A client that has sent too much has so long to read the close frame. Nothing more is read from it."""
 
 _PROTOCOL_ERRORS = frozenset(
     {WireCode.PROTOCOL_ERROR, WireCode.UNSUPPORTED_DATA, WireCode.INVALID_DATA, WireCode.MESSAGE_TOO_BIG}
 )
 
 NOT_SENT_BYTES = 64 * 1024
+"""For a proctor, the kernel holds about so many bytes that the network has not taken yet."""
+
 _TCP_INFO = struct.Struct("=120xQ16xI")  # of linux/tcp.h: tcpi_bytes_acked and tcpi_notsent_bytes
 
 
-class WebSocketConnection(ServerConnection):
-    """A `ServerConnection` that knows when it was last heard from and tells its session at once when it ends."""
+class EndListener(Protocol):
+    """What is told when a connection has ended."""
 
-    def __init__(self, *args: Any, turns: ReadingTurns, **kwargs: Any) -> None:
+    def ended(self, reason: str) -> None:
+        """The connection has ended; `reason` is a `LossReason`."""
+
+
+class WebSocketConnection(ServerConnection):
+    """A `ServerConnection` that knows when it last heard from its client, and reports its end at once.
+
+    connection.attach(session)  # `session.ended(reason)` is called when the connection has ended
+    connection.send_message(welcome)  # returns at once; what the client does not read is counted in `unread_bytes`
+    await connection.end(CloseCode.KICKED, LossReason.KICKED.value)
+    """
+
+    def __init__(self, *args: Any, turns: ReadingTurns, slot: AddressSlot, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._turns = turns
+        self.slot = slot
         self.last_heard = self.loop.time()
-        self.reported_at = self.last_heard
         self.pinged_at: float | None = None
-        """When it was pinged, if nothing was heard since; by the clock of whoever pings."""
-        self.end_reason: str | None = None
-        self.session: Any = None
-        self._buffered = 0  # bytes that ever had to wait for the client
+        """When it was pinged, if nothing was heard since; by the clock of the `Keepalive`."""
+        self._activity_reported_at = self.last_heard
+        self._end_reason: str | None = None
+        self._end_listener: EndListener | None = None
+        self._buffered = 0  # all bytes that ever waited here for the client
         self._largest = 0  # of the frames that may still wait
-        self._taken: int | None = None
-        self.last_taken = self.last_heard
-        self.looks_without_taking = 0
-        self.place: AddressSlot | None = None
+        self._taken: int | None = None  # of `_buffered`, what the client had acknowledged at the last check
+        self.last_progress = self.last_heard
+        self.checks_without_progress = 0
         self._budget = InboundBudget(self.last_heard)
 
-    def greeted(self, bytes_per_second: float, frames_per_second: float) -> None:
-        """The client has said a valid hello: it is no stranger any more."""
+    def attach(self, listener: EndListener) -> None:
+        """Have the end of this connection reported to `listener`."""
+        self._end_listener = listener
+
+    def hello_accepted(self, bytes_per_second: float, frames_per_second: float) -> None:
+        """Give the client the budget of one whose hello was valid."""
         self._budget.open(bytes_per_second, frames_per_second, self.loop.time())
-        if self.place is not None:
-            self.place.greet()
+        self.slot.hello_accepted()
 
     def forget_request(self) -> None:
-        """The headers of its request, token and all, are needed no more."""
+        """Free the headers of its request, with the token in them: they are needed no more."""
         if self.request is not None:
             self.request.headers.clear()
 
-    # -- what it sends, within its budget ------------------------------------------------------------
+    def activity_to_report(self, now: float, interval: float) -> float | None:
+        """Return when the client was last heard, if that was not reported for `interval` seconds, and note the report.
+
+        `None`: there is nothing new to report. Times are those of the event loop.
+        """
+        if self._activity_reported_at > now - interval or self.last_heard <= self._activity_reported_at:
+            return None
+        self._activity_reported_at = now
+        return self.last_heard
+
+    # -- reading within the budget -------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        # When frames wait unreceived, `data_received` sees it: it alone pauses reading, for either reason.
-        self.recv_messages.pause = _nothing
-        self.recv_messages.resume = self._received
+        # Only `data_received` pauses reading: when the budget is used up, or when frames wait to be received.
+        self.recv_messages.pause = _do_nothing
+        self.recv_messages.resume = self._frames_received
 
     def data_received(self, data: bytes) -> None:
         if self._budget.held is not None:
@@ -82,7 +107,7 @@ class WebSocketConnection(ServerConnection):
             self._take(data)
 
     def _take(self, data: bytes, *, in_turn: bool = False) -> None:
-        """Read what the client may send now: a quick share at once, a part of the rest whenever it is its turn."""
+        """Read what the client may send now: the quick share at once, the rest in parts when it is its turn."""
         budget = self._budget
         at, size, most = 0, len(data), budget.at_once
         while at < size:
@@ -90,7 +115,7 @@ class WebSocketConnection(ServerConnection):
                 self._hold(data[at:])
                 return
             if at >= TURN_BYTES if in_turn else not budget.quick:
-                self._queue_up(data[at:])
+                self._wait_for_turn(data[at:])
                 return
             part = data[at : at + most]
             budget.frames = 0
@@ -100,10 +125,10 @@ class WebSocketConnection(ServerConnection):
         if self.recv_messages.paused:
             self._hold(b"")
 
-    def _queue_up(self, rest: bytes) -> None:
-        """It has sent more than its quick share: others come before the rest."""
+    def _wait_for_turn(self, rest: bytes) -> None:
+        """Keep data beyond the quick share until it is the turn of this client."""
         budget = self._budget
-        # Of a stranger, what is beyond its budget is never read.
+        # Before hello, what is beyond the budget is never read.
         budget.held = rest if budget.refills else rest[: HELLO_BYTES + 1]
         if not self.transport.is_closing():
             self.transport.pause_reading()
@@ -120,13 +145,13 @@ class WebSocketConnection(ServerConnection):
         if budget.held is None:
             self.transport.resume_reading()
 
-    async def turn(self, size: int) -> None:
-        """Wait until a message of this size may be handled: at once, if the client has sent little lately."""
+    async def wait_turn(self, size: int) -> None:
+        """Wait until a message of `size` bytes may be handled. A client that has sent little lately does not wait."""
         if not self._budget.quick:
             await self._turns.handle(size)
 
     def _hold(self, rest: bytes) -> None:
-        """It has sent more than it may, or than is being worked off: read no more for now, or end it."""
+        """Stop reading: the budget is used up, or frames wait to be received. Before hello, end the connection."""
         self._budget.held = rest
         if self.transport.is_closing():
             return
@@ -134,19 +159,19 @@ class WebSocketConnection(ServerConnection):
         if self.recv_messages.paused:
             return
         if self._budget.refills and self.protocol.state is OPEN:
-            self._hit("paused")
+            self.slot.hit("paused")
             self._budget.timer = self.loop.call_later(self._budget.wait(), self._read_on)
             return
         if self.protocol.state is OPEN:
-            self._hit("before_hello")
-            self.end_reason = self.end_reason or LossReason.PROTOCOL_ERROR.value
+            self.slot.hit("before_hello")
+            self.set_end_reason(LossReason.PROTOCOL_ERROR.value)
             self.protocol.fail(CloseCode.POLICY_VIOLATION, CLOSE_RULES[CloseCode.POLICY_VIOLATION].name)
             self.send_data()
         self._budget.held = b""
         self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
-    def _received(self) -> None:
-        """Whoever receives has taken most of what waited."""
+    def _frames_received(self) -> None:
+        """Read on: most of the frames that waited were received."""
         self.loop.call_soon(self._read_on)
 
     def _read_on(self) -> None:
@@ -161,10 +186,6 @@ class WebSocketConnection(ServerConnection):
         if budget.held is None:
             self.transport.resume_reading()
 
-    def _hit(self, limit: str) -> None:
-        if self.place is not None:
-            self.place.hit(limit)
-
     def process_event(self, event: Event) -> None:
         self._budget.frames += 1
         self.last_heard = self._budget.now  # any inbound frame counts as life, and only inbound
@@ -173,28 +194,33 @@ class WebSocketConnection(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self.place is not None:
-            self.place.leave()
+        self.slot.leave()
         if self.opened:
             count_close(self.first_close_code())
-        if self.session is not None:
-            self.session.ended(self.reason())
+        if self._end_listener is not None:
+            self._end_listener.ended(self.reason())
+
+    # -- its end -------------------------------------------------------------------------------------
+
+    def set_end_reason(self, reason: str) -> None:
+        """Set the reason that the end of this connection is reported with. The first one counts."""
+        self._end_reason = self._end_reason or reason
 
     def reason(self) -> str:
-        """Why this connection ended, as a `LossReason`."""
-        if self.end_reason is not None:
-            return self.end_reason
+        """Return why this connection ended, as a `LossReason`."""
+        if self._end_reason is not None:
+            return self._end_reason
         if self.protocol.close_sent is not None and self.protocol.close_sent.code in _PROTOCOL_ERRORS:
             return LossReason.PROTOCOL_ERROR.value
         return LossReason.SOCKET_CLOSED.value
 
     @property
     def opened(self) -> bool:
-        """Whether it ever was a WebSocket."""
+        """Whether the handshake succeeded, so that it was a WebSocket."""
         return self.response is not None and self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS
 
     def first_close_code(self) -> int:
-        """The close code of whoever closed first; 1006 when it broke."""
+        """Return the close code of the side that closed first; 1006 when the connection broke."""
         sent, received = self.protocol.close_sent, self.protocol.close_rcvd
         first = received if self.protocol.close_rcvd_then_sent or sent is None else sent
         return int(first.code) if first is not None else int(WireCode.ABNORMAL_CLOSURE)
@@ -203,31 +229,38 @@ class WebSocketConnection(ServerConnection):
     def is_open(self) -> bool:
         return self.protocol.state is OPEN
 
-    def send_now(self, text: bytes) -> None:
-        """Write a frame without waiting for the client; a client that does not read is ended by its server."""
-        if self.protocol.state is OPEN:
-            self.protocol.send_text(text)
-            self.send_data()
-
-    def tell(self, message: Message) -> None:
-        """`send_now` of a message."""
-        self.send_now(encode(message))
-
-    def ping_now(self, now: float) -> None:
-        """Ask for a sign of life."""
-        self.pinged_at = now
-        if self.protocol.state is OPEN:
-            self.protocol.send_ping(b"")
-            self.send_data()
-
     @property
     def is_over(self) -> bool:
         return self.protocol.state is CLOSED
 
-    @property
-    def held(self) -> bool:
-        """Whether nothing is read from it for now; what it has sent waits in the socket."""
-        return self._budget.held is not None and not self.transport.is_closing()
+    def abort(self, reason: str) -> None:
+        """Drop the connection without a close frame: the client would not answer one."""
+        BREAKS.labels(reason).inc()
+        self._end_reason = reason
+        self.transport.abort()
+
+    async def end(self, code: CloseCode, reason: str | None = None) -> None:
+        """Close with a code. `reason` is reported as the reason of the loss; by default the name of the code."""
+        rule = CLOSE_RULES[code]
+        self.set_end_reason(reason or rule.name)
+        await self.close(code, rule.name)
+
+    async def migrate(self, frame: Migrate) -> None:
+        """Name other servers to the client, and close."""
+        self.send_message(frame)
+        await self.end(CloseCode.MIGRATE, LossReason.SERVER_DRAINING.value)
+
+    # -- sending -------------------------------------------------------------------------------------
+
+    def send_now(self, text: bytes) -> None:
+        """Write a frame without waiting for the client. The server ends clients that do not read."""
+        if self.protocol.state is OPEN:
+            self.protocol.send_text(text)
+            self.send_data()
+
+    def send_message(self, message: Message) -> None:
+        """Encode a message and write it without waiting for the client."""
+        self.send_now(encode(message))
 
     def send_data(self) -> None:
         before = self.unsent
@@ -238,59 +271,64 @@ class WebSocketConnection(ServerConnection):
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait here for the client."""
+        """Bytes that wait in this process for the client."""
         return self.transport.get_write_buffer_size()
 
     @property
-    def piled_up(self) -> int:
-        """Bytes that wait behind the frame that is being taken: that one may be of any size."""
+    def unread_bytes(self) -> int:
+        """Bytes that wait behind the frame that is being sent. That frame may have any size."""
         return max(0, self.unsent - self._largest)
 
-    def look(self, now: float) -> None:
-        """Note whether the client has taken something since the last look, if something waited then and does now."""
-        unsent = self.unsent
-        acknowledged, held_up = self._in_kernel() if unsent or self.pinged_at is not None else (0, 0)
-        if not unsent and not held_up:
-            self._taken, self.looks_without_taking = None, 0
-            return
-        before, self._taken = self._taken, self._buffered - unsent + acknowledged
-        if before is None or self._taken > before:
-            self.looks_without_taking = 0
-            if before is not None:
-                self.last_taken = now
-        else:
-            self.looks_without_taking += 1
-
-    def _in_kernel(self) -> tuple[int, int]:
-        """Bytes that the other side has acknowledged, and bytes that wait in the kernel until it has room for them."""
-        try:
-            info = self.transport.get_extra_info("socket").getsockopt(IPPROTO_TCP, TCP_INFO, _TCP_INFO.size)
-            return _TCP_INFO.unpack(info)
-        except (OSError, struct.error):  # it has just broken; or a kernel that tells less
-            return 0, 0
-
-    def keep_near(self) -> None:
-        """Keep what waits out of the kernel: there it cannot be counted, and pings stand behind it."""
+    def limit_kernel_buffer(self) -> None:
+        """Keep what waits in this process, where it is counted. In the kernel, pings would wait behind it."""
         with suppress(OSError):
             self.transport.get_extra_info("socket").setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, NOT_SENT_BYTES)
 
-    def break_off(self, reason: str) -> None:
-        """End it now: there is nobody to shake hands with."""
-        BREAKS.labels(reason).inc()
-        self.end_reason = reason
-        self.transport.abort()
+    # -- keepalive -----------------------------------------------------------------------------------
 
-    async def end(self, code: CloseCode, reason: str | None = None) -> None:
-        """Close with a code; `reason` is what the loss is reported as."""
-        rule = CLOSE_RULES[code]
-        self.end_reason = self.end_reason or reason or rule.name
-        await self.close(code, rule.name)
+    def ping_now(self, now: float) -> None:
+        """Send a ping, and note `now` as its time."""
+        self.pinged_at = now
+        if self.protocol.state is OPEN:
+            self.protocol.send_ping(b"")
+            self.send_data()
 
-    async def send_away(self, frame: Migrate) -> None:
-        """Tell the client where to go, and close."""
-        self.tell(frame)
-        await self.end(CloseCode.MIGRATE, LossReason.SERVER_DRAINING.value)
+    def extend_ping(self, now: float) -> None:
+        """Give the client a new ping timeout, from `now` on: its answer may wait in the socket, unread."""
+        self.pinged_at = now
+
+    @property
+    def reading_paused(self) -> bool:
+        """Whether nothing is read from it for now; what it has sent waits in the socket."""
+        return self._budget.held is not None and not self.transport.is_closing()
+
+    def check_progress(self, now: float) -> None:
+        """Note whether the client has taken something since the last check. Only what waited then and waits now counts.
+
+        A client that takes what waits for it is alive: a ping that stands behind that cannot have been answered yet.
+        """
+        unsent = self.unsent
+        acknowledged, in_kernel = self._kernel_counts() if unsent or self.pinged_at is not None else (0, 0)
+        if not unsent and not in_kernel:
+            self._taken, self.checks_without_progress = None, 0
+            return
+        before, self._taken = self._taken, self._buffered - unsent + acknowledged
+        if before is None or self._taken > before:
+            self.checks_without_progress = 0
+            if before is not None:
+                self.last_progress = now
+                self.pinged_at = None
+        else:
+            self.checks_without_progress += 1
+
+    def _kernel_counts(self) -> tuple[int, int]:
+        """Return the bytes that the client has acknowledged, and those that wait in the kernel for the network."""
+        try:
+            info = self.transport.get_extra_info("socket").getsockopt(IPPROTO_TCP, TCP_INFO, _TCP_INFO.size)
+            return _TCP_INFO.unpack(info)
+        except (OSError, struct.error):  # the connection has just broken, or this kernel tells less
+            return 0, 0
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass

@@ -1,4 +1,4 @@
-"""A socket server's heartbeat: the lease that says it is alive, and what it has heard from its clients."""
+"""The lease of a socket server: renewed while it is alive, with its load and the activity of its clients."""
 
 from __future__ import annotations
 
@@ -6,24 +6,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import Literal
 
-import psutil
-
-from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.connection import Outgoing
 from actors.runtime.broker.stream_state import StoredMessage
+from actors.sessions.context import ServerContext
+from actors.socket_server.sessions import Sessions
+from actors.socket_server.status import StatusPublisher
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import parse_lease
 from protocol.broker.streams import is_marker
 from protocol.errors import BrokerUnavailable, ProtocolError, WrongLastSequence
-from protocol.messages.codec import encode
 from protocol.messages.server_messages import Lease
 from protocol.times import format_time
 
-log = logging.getLogger("examwire.heartbeat")
-
-Active = list[tuple[str, str, str, str]]
+log = logging.getLogger("examwire.lease")
 
 
 class Superseded(Exception):
@@ -31,129 +27,122 @@ class Superseded(Exception):
 
 
 class LeaseKeeper:
-    """Renews `lease.{serverId}`; each renewal expects to follow the one before, so two processes cannot both hold it.
+    """Claims `lease.{serverId}` and renews it.
 
-    `active` gives the sessions to report. `expired` is awaited when the lease had run out and is held again: others
-    may have declared this server lost.
+    Each renewal is stored only if it follows the one before, so only one process holds the lease.
+
+    lease = LeaseKeeper(context, status, sessions)
+    await lease.claim(takeover=True)
+    await lease.run()  # until cancelled, or `Superseded`
+
+    When the lease had expired and is held again, the status and all sessions are announced again: others may have
+    declared this server lost.
     """
 
-    def __init__(
-        self,
-        bus: Bus,
-        server_id: str,
-        incarnation: str,
-        lease_seconds: int,
-        active: Callable[[], tuple[int, Active]],
-        expired: Callable[[], Awaitable[None]],
-    ) -> None:
-        self._bus = bus
-        self._server_id = server_id
-        self._incarnation = incarnation
-        self._seconds = lease_seconds
-        self._active = active
-        self._expired = expired
+    def __init__(self, context: ServerContext, status: StatusPublisher, sessions: Sessions) -> None:
+        self._bus = context.bus
+        self._server_id = context.server_id
+        self._incarnation = context.incarnation
+        self._seconds = context.settings.server.lease_seconds
+        self._status = status
+        self._load = status.load
+        self._sessions = sessions
         self._sequence: int | None = None
-        self._lapsed = False
-        self._soon = asyncio.Event()
-        """Set when the lease is to be renewed at once."""
-        self.cpu_usage = 0.0
-        self.memory_usage = 0.0
-        self.network_status: Literal["GOOD", "SLOW", "BAD"] = "GOOD"
-        psutil.cpu_percent()  # the first call only starts the measurement
+        self._expired = False
+        """Whether the lease had expired, and all sessions are still to be announced again."""
+        self._renew_now = asyncio.Event()
 
-    def measure(self) -> None:
-        """Percent of the machine's processors and memory in use now."""
-        self.cpu_usage = psutil.cpu_percent()
-        self.memory_usage = psutil.virtual_memory().percent
+    async def claim(self, *, takeover: bool) -> None:
+        """Take the lease from its holder. Without `takeover`, only from a holder that is not alive.
 
-    async def claim(self, *, takeover: bool = True) -> None:
-        """Take the lease, from whoever holds it; without `takeover` only from who is not alive.
-
-        Raises `BrokerUnavailable`, and `Superseded` when another process is alive and is to keep it.
+        Raises `BrokerUnavailable`, or `Superseded` when another process is alive and keeps it.
         """
-        self.measure()
+        self._load.measure()
         self._sequence = None
         if takeover:
             await self._publish()
             return
-        held: int | None = None
-        expired = time.monotonic() + 2 * self._seconds
+        seen: int | None = None
+        expires_at = time.monotonic() + 2 * self._seconds
         while True:
             newest = await self._newest()
             holder = self._holder_of(newest)
-            unrenewed = newest is not None and newest.sequence == held and time.monotonic() > expired
-            if holder in (None, self._incarnation) or unrenewed:
+            not_renewed = newest is not None and newest.sequence == seen and time.monotonic() > expires_at
+            if holder in (None, self._incarnation) or not_renewed:
                 try:
-                    await self._take_after(newest)
+                    await self._publish_after(newest)
                 except WrongLastSequence:
-                    continue  # somebody else was quicker
+                    continue  # another process was quicker
                 return
             assert newest is not None
-            if held is not None and newest.sequence != held:
+            if seen is not None and newest.sequence != seen:
                 raise Superseded(f"another process runs as {self._server_id}")
-            # One that is alive renews it; that of one that is not expires.
-            held = newest.sequence
+            # A holder that is alive renews the lease; otherwise the lease expires.
+            seen = newest.sequence
             await asyncio.sleep(self._seconds / 6)
-
-    async def _newest(self) -> StoredMessage | None:
-        return await self._bus.last_message("LEASE", subjects.lease(self._server_id))
-
-    async def is_ours(self) -> bool:
-        """Whether no other process has taken the lease; else `run` is about to raise. Raises `BrokerUnavailable`."""
-        ours = self._holder_of(await self._newest()) in (None, self._incarnation)
-        if not ours:
-            self.renew_soon()
-        return ours
-
-    def renew_soon(self) -> None:
-        """Have `run` renew the lease at once: somebody says that it is another's."""
-        self._soon.set()
-
-    def _holder_of(self, newest: StoredMessage | None) -> str | None:
-        """The incarnation that holds the lease; `None`: nobody does."""
-        return None if newest is None or is_marker(newest.headers) else self._holder(newest.payload)
-
-    async def _take_after(self, newest: StoredMessage | None) -> None:
-        """Take the lease, unless somebody has published since."""
-        self._sequence = newest.sequence if newest is not None else 0
-        await self._publish()
 
     async def run(self) -> None:
         """Renew until cancelled; at once when NATS is back, or the lease seems lost. Raises `Superseded`."""
 
         async def is_back() -> None:
-            self._soon.set()
+            self._renew_now.set()
 
         self._bus.on_reconnected.append(is_back)
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._seconds / 3):
-                        await self._soon.wait()
-                self._soon.clear()
+                        await self._renew_now.wait()
+                self._renew_now.clear()
                 await self._renew()
         finally:
             self._bus.on_reconnected.remove(is_back)
 
+    def renew_soon(self) -> None:
+        """Have `run` renew the lease at once: the queue server says that another process holds it."""
+        self._renew_now.set()
+
+    async def is_ours(self) -> bool:
+        """Whether no other process has taken the lease; if one has, `run` will raise. Raises `BrokerUnavailable`."""
+        ours = self._holder_of(await self._newest()) in (None, self._incarnation)
+        if not ours:
+            self.renew_soon()
+        return ours
+
+    async def confirm_alive(self) -> bool:
+        """Publish the status again, for this server was declared lost. False: another process has taken its place."""
+        try:
+            if not await self.is_ours():
+                return False
+        except BrokerUnavailable as error:
+            log.debug("%s: it is not known whose the lease is: %s", self._server_id, error)
+        await self._status.publish_again()
+        return True
+
+    async def announce_all(self) -> None:
+        """Publish the status and announce all sessions again."""
+        await self._status.publish_again()
+        self._sessions.announce_all()
+
     async def _renew(self) -> None:
-        self.measure()
+        self._load.measure()
         try:
             await self._publish()
         except BrokerUnavailable as error:
-            self.network_status = "BAD"
+            self._load.network_status = "BAD"
             log.debug("%s: heartbeat not stored: %s", self._server_id, error)
         except WrongLastSequence:
             await self._recover()
 
     async def _publish(self) -> None:
-        sessions, active = self._active()
+        sessions, active = self._sessions.active()
         lease = Lease.model_construct(
             server_id=self._server_id,
             incarnation=self._incarnation,
             timestamp=format_time(self._bus.clock.now()),
-            cpu_usage=self.cpu_usage,
-            memory_usage=self.memory_usage,
-            network_status=self.network_status,
+            cpu_usage=self._load.cpu_usage,
+            memory_usage=self._load.memory_usage,
+            network_status=self._load.network_status,
             sessions=sessions,
             active=active,
         )
@@ -161,18 +150,29 @@ class LeaseKeeper:
         if self._sequence is not None:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(self._sequence)
         started = time.monotonic()
-        ack = await self._bus.publish(
-            Outgoing(subjects.lease(self._server_id), encode(lease), headers=headers), timeout=self._seconds / 2
-        )
+        message = Outgoing.of(subjects.lease(self._server_id), lease, headers=headers)
+        ack = await self._bus.publish(message, timeout=self._seconds / 2)
         took = time.monotonic() - started
-        self.network_status = "GOOD" if took < 0.1 else "SLOW" if took < 1.0 else "BAD"
+        self._load.network_status = "GOOD" if took < 0.1 else "SLOW" if took < 1.0 else "BAD"
         self._sequence = ack.sequence
-        if self._lapsed:
-            self._lapsed = False
-            await self._expired()
+        if self._expired:
+            self._expired = False
+            await self.announce_all()
+
+    async def _publish_after(self, newest: StoredMessage | None) -> None:
+        """Take the lease, unless another process has published it after `newest`. Raises `WrongLastSequence`."""
+        self._sequence = newest.sequence if newest is not None else 0
+        await self._publish()
+
+    async def _newest(self) -> StoredMessage | None:
+        return await self._bus.last_message("LEASE", subjects.lease(self._server_id))
+
+    def _holder_of(self, newest: StoredMessage | None) -> str | None:
+        """Return the incarnation that holds the lease; `None`: no process does."""
+        return None if newest is None or is_marker(newest.headers) else self._holder(newest.payload)
 
     def _holder(self, payload: bytes) -> str | None:
-        """The incarnation that a lease names; `None`: it is none, so nobody has taken over by it."""
+        """Return the incarnation that a lease names; `None`: this is no lease, so no process has taken over by it."""
         try:
             return parse_lease(self._server_id, payload).incarnation
         except ProtocolError as error:
@@ -180,18 +180,18 @@ class LeaseKeeper:
             return None
 
     async def _recover(self) -> None:
-        """Somebody published since: an ack of ours that was lost, the marker of our expired lease, or a successor."""
+        """Find out who has published since: this process (its ack was lost), a successor, or NATS, when it expired."""
         try:
             newest = await self._newest()
             if newest is None or is_marker(newest.headers):
                 about = {"server": self._server_id}
                 log.error("%s: the lease had expired; announcing all sessions anew", self._server_id, extra=about)
-                self._lapsed = True  # owed until the lease is held again, also when this try fails
-                self.measure()
-                await self._take_after(newest)
+                self._expired = True
+                self._load.measure()
+                await self._publish_after(newest)
             elif self._holder(newest.payload) in (self._incarnation, None):
                 self._sequence = newest.sequence
             else:
                 raise Superseded(f"another process has started as {self._server_id}")
-        except (BrokerUnavailable, WrongLastSequence) as error:  # the next heartbeat finds out
+        except (BrokerUnavailable, WrongLastSequence) as error:  # the next renewal finds out
             log.debug("%s: lease not recovered: %s", self._server_id, error)

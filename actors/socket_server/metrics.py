@@ -1,4 +1,4 @@
-"""What a socket server measures: its sockets, how they end, and how soon proctors know."""
+"""Metrics of a socket server: its sockets, who is let in and refused, and what waits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXPIRED = Counter(
     registry=REGISTRY,
 )
 
-# At 0 from the start: a counter that begins with 1 has not increased.
+# At 0 from the start: a counter whose first value is 1 has not increased.
 for _reason in ("closed", "full", "too_fast", "address_full", "address_too_fast"):
     REFUSALS.labels(_reason)
 for _reason in (LossReason.PING_TIMEOUT, LossReason.SLOW_CLIENT, LossReason.PROTOCOL_ERROR):
@@ -34,7 +34,7 @@ for _reason in (LossReason.PING_TIMEOUT, LossReason.SLOW_CLIENT, LossReason.PROT
 
 
 class _SocketServers(Collector):
-    """What the socket servers of this process hold, read from their inspections."""
+    """Reads the inspections of the socket servers in this process when Prometheus asks."""
 
     def collect(self) -> Iterator[Metric]:
         sockets = GaugeMetricFamily("examwire_socket_open", "TCP connections with a WebSocket, greeted or not")
@@ -47,12 +47,12 @@ class _SocketServers(Collector):
             "examwire_socket_plans_not_current", "Plans with clients here of which they see an older state"
         )
         details = [server.details() for server in ACTORS.running("socket-server")]
-        sockets.add_metric([], sum(one["sockets"] for one in details))
-        sessions.add_metric(["examinee"], sum(one["examinees"] for one in details))
-        sessions.add_metric(["proctor"], sum(one["proctors"] for one in details))
-        accepting.add_metric([], sum(one["accepting"] for one in details))
-        outbox.add_metric([], sum(one["outbox"] for one in details))
-        not_current.add_metric([], sum(len(one["plansNotCurrent"]) for one in details))
+        sockets.add_metric([], sum(server["sockets"] for server in details))
+        sessions.add_metric(["examinee"], sum(server["examinees"] for server in details))
+        sessions.add_metric(["proctor"], sum(server["proctors"] for server in details))
+        accepting.add_metric([], sum(server["accepting"] for server in details))
+        outbox.add_metric([], sum(server["outbox"] for server in details))
+        not_current.add_metric([], sum(len(server["plansNotCurrent"]) for server in details))
         yield from (sockets, sessions, accepting, outbox, not_current)
 
 

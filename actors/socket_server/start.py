@@ -1,4 +1,4 @@
-"""The steps of a socket server's start: tried a bounded number of times, and not held against it while NATS is away."""
+"""The start of a socket server: each step is tried a bounded number of times, not counting tries while NATS is away."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from actors.runtime.broker.connection import Bus
+from actors.sessions.context import ServerContext
 from actors.socket_server.delivery.queue import QueueRefused
-from actors.socket_server.status import OwnStatus
+from actors.socket_server.status import StatusPublisher
 from protocol.broker import subjects
 from protocol.errors import (
     BrokerUnavailable,
@@ -24,68 +24,70 @@ from protocol.messages.server_messages import ServerStatusCode
 log = logging.getLogger("examwire.socket_server")
 
 WAIT_SECONDS = 0.5
-SAY_SECONDS = 15.0
+LOG_SECONDS = 15.0
 
 
 class ServerStart:
-    """`step` runs one step. `attempts`: the tries of each."""
+    """Runs the steps of a start. Each has as many attempts as `server.start_attempts` says.
 
-    def __init__(self, bus: Bus, own: OwnStatus, server_id: str, attempts: int) -> None:
-        self._bus = bus
-        self._own = own
-        self._server_id = server_id
-        self._attempts = attempts
+    start = ServerStart(context, status)
+    await start.step("QUEUE_CREATE_FAILED", queue.create)
+    """
+
+    def __init__(self, context: ServerContext, status: StatusPublisher) -> None:
+        self._bus = context.bus
+        self._status = status
+        self._server_id = context.server_id
+        self._attempts = context.settings.server.start_attempts
 
     async def step(self, reason: str, step: Callable[[], Awaitable[None]]) -> None:
-        """Run a step. When its tries are used up: FAILED for `reason` into the log, and `RoleFailed`.
+        """Run a step. After its last attempt, publish FAILED with `reason` and raise `RoleFailed`.
 
-        `RoleSuperseded` is raised at once.
-
-        While NATS is away or has no leader the step waits, says so, and uses up no try.
+        While NATS is away or has no leader, the step waits and uses up no attempt. `RoleSuperseded` is raised at once.
         """
         address, about = subjects.socket_server(self._server_id), {"server": self._server_id, "reason": reason}
-        attempt, waited, said = 1, 0.0, 0.0
+        attempt, waited, log_at = 1, 0.0, 0.0
         while True:
             try:
                 await step()
             except RoleSuperseded:
                 raise
             except (ExamwireError, OSError, TimeoutError) as error:
-                held_up_by = await self._held_up_by(error)
-                if held_up_by is not None:
-                    if waited >= said:
-                        log.warning("%s: the start waits for NATS: %s", address, held_up_by, extra=about)
-                        said += SAY_SECONDS
+                obstacle = await self._obstacle(error)
+                if obstacle is not None:
+                    if waited >= log_at:
+                        log.warning("%s: the start waits for NATS: %s", address, obstacle, extra=about)
+                        log_at += LOG_SECONDS
                     await asyncio.sleep(WAIT_SECONDS)
                     waited += WAIT_SECONDS
                     continue
-                what = f"{reason} (attempt {attempt} of {self._attempts}): {error}"
-                log.warning("%s: %s", address, what, extra=about)
+                failure = f"{reason} (attempt {attempt} of {self._attempts}): {error}"
+                log.warning("%s: %s", address, failure, extra=about)
                 if attempt < self._attempts:
                     await asyncio.sleep(min(0.1 * 2**attempt, 2.0))
                     attempt += 1
                     continue
                 try:
-                    await self._own.publish(ServerStatusCode.FAILED, reason)
-                except (BrokerUnavailable, NotPermitted) as unheard:
-                    log.error("%s: FAILED could not be recorded: %s", address, unheard)
+                    await self._status.publish(ServerStatusCode.FAILED, reason)
+                except (BrokerUnavailable, NotPermitted) as not_stored:
+                    log.error("%s: FAILED could not be recorded: %s", address, not_stored)
                 raise RoleFailed(f"socket server {self._server_id} cannot start: {reason}: {error}") from error
             else:
                 if waited:
                     log.warning("%s: NATS is there, the start goes on", address, extra=about)
                 return
 
-    async def _held_up_by(self, error: Exception) -> str | None:
-        """What keeps NATS from doing its part in a step that failed; `None`: the failure is the step's own."""
+    async def _obstacle(self, error: Exception) -> str | None:
+        """Return what keeps NATS from doing its part in a step that failed; `None`: the step itself has failed."""
         if not isinstance(error, BrokerUnavailable | NoResponders | QueueRefused):
             return None
         if not self._bus.connected:
             return "the connection is lost"
         try:
-            made = await self._bus.answers_about("LEASE", subjects.lease(self._server_id))
+            answered = await self._bus.answers_about("LEASE", subjects.lease(self._server_id))
         except NotAnswered as silence:
             return str(silence)
         except NotPermitted:
             return None
-        # Whoever made this stream made the others, too: what is not answered lacks a leader, or that one its majority.
-        return str(error) if made and isinstance(error, NotAnswered) else None
+        # This stream exists, so the others do, too: one that does not answer has no leader, or no majority.
+        return str(error) if answered and isinstance(error, NotAnswered) else None

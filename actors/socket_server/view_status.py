@@ -1,7 +1,7 @@
-"""Whether what a socket server tells of a plan is so now: judged here, told to the plan's clients (`view_status`).
+"""Tells the clients of a plan whether what they see is current (`view_status`).
 
-A connection that stands says nothing of what comes over it. What is told is current while the link to NATS works, the
-server's own queue is worked off, and state managers say that the plan's partition of the log is applied.
+What clients see is current while the connection to NATS works, the server's queue is worked off, and state managers
+say that the plan's partition of the log is applied. An open socket alone says nothing about that.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.listener import listening
 from actors.runtime.broker.consumers.progress import ConsumerWatch
-from actors.sessions.outbox import Outbox
+from actors.sessions.context import ServerContext
 from actors.sessions.session import SocketSession
 from actors.socket_server.delivery.queue import ServerQueue
+from actors.socket_server.sessions import Sessions
 from protocol.broker import subjects
 from protocol.broker.streams import SOCKET
 from protocol.errors import ProtocolError
@@ -41,46 +41,53 @@ from protocol.times import format_time
 log = logging.getLogger("examwire.view_watch")
 
 JUDGE_SECONDS = 0.5
-SLICE = 256
-"""So many clients are told without a pause: a hall is told as well, and heartbeats go on meanwhile."""
+"""The view is judged at least this often."""
 
-_CODEC = Codec.of((Applied,))
+SLICE = 256
+"""So many clients are told without a pause, so that heartbeats go on while a whole hall is told."""
+
+_APPLIED = Codec.of((Applied,))
 
 
 class ViewWatch:
-    """`status(planId)` is what a newcomer is told; `run` tells those who are here at each change.
+    """Judges whether the view of each plan is current, and tells clients when that changes.
 
-    `not_current`: the plans with clients here whose view is not.
+    view = ViewWatch(context, queue, sessions)
+    view.status("P001")  # what a client is told when it connects
+    await view.run()  # tell all others at each change, until cancelled
+
+    `not_current`: the plans of the clients on this server whose view is not current.
     """
 
-    def __init__(self, bus: Bus, queue: ServerQueue, outbox: Outbox) -> None:
-        self._bus = bus
+    def __init__(self, context: ServerContext, queue: ServerQueue, sessions: Sessions) -> None:
+        self._bus = context.bus
+        self._outbox = context.outbox
         self._queue = queue
-        self._outbox = outbox
+        self._sessions = sessions
         self._reports = AppliedRegistry(time.monotonic())
         self._watches: dict[str, ConsumerWatch] = {}
         self._states: dict[int, ViewStatus] = {}
-        self._nats_away_at = -SILENT_SECONDS  # when it was last seen not to answer
+        self._nats_away_at = -SILENT_SECONDS  # when NATS was last seen not to answer
         self._wake = asyncio.Event()
         self.not_current: list[str] = []
 
     def status(self, plan_id: str) -> ViewStatus:
-        """Whether the view of a plan is current."""
+        """Return whether the view of a plan is current."""
         partition = partition_of(plan_id)
         if partition not in self._states:
             self._states[partition] = self._judge(partition)
         return self._states[partition]
 
-    async def run(self, sessions: Callable[[], Sequence[SocketSession]]) -> None:
-        """Listen, judge and tell until cancelled."""
+    async def run(self) -> None:
+        """Listen to state managers, judge, and tell clients, until cancelled."""
         self._reports = AppliedRegistry(time.monotonic())
         async with listening(self._bus, subjects.applied("*"), self._heard), asyncio.TaskGroup() as group:
-            group.create_task(self._look_at_queue())
-            group.create_task(self._tell_changes(sessions))
+            group.create_task(self._watch_queue())
+            group.create_task(self._tell_changes())
 
     def _heard(self, payload: bytes) -> None:
         try:
-            report = _CODEC.decode_one(payload)
+            report = _APPLIED.decode_one(payload)
         except ProtocolError as error:
             log.warning("%s: not understood: %s", subjects.applied("*"), error)
             return
@@ -88,20 +95,20 @@ class ViewWatch:
         self._reports.record(report, time.monotonic())
         self._wake.set()
 
-    async def _look_at_queue(self) -> None:
+    async def _watch_queue(self) -> None:
         while True:
             for consumer in self._watches.keys() - set(self._queue.consumers):
                 del self._watches[consumer]
             for consumer in self._queue.consumers:
                 if consumer not in self._watches:
-                    in_hand = functools.partial(self._queue.in_hand, consumer)
-                    self._watches[consumer] = ConsumerWatch(self._bus, SOCKET.name, consumer, in_hand)
+                    unsettled = functools.partial(self._queue.unsettled, consumer)
+                    self._watches[consumer] = ConsumerWatch(self._bus, SOCKET.name, consumer, unsettled)
             await asyncio.gather(*(watch.look() for watch in self._watches.values()))
             self._wake.set()
-            waits = any(delay.seconds > REPORT_SECONDS for delay in self._own_trouble(time.monotonic()))
-            await asyncio.sleep(REPORT_SOON_SECONDS if waits else REPORT_SECONDS)
+            late = any(delay.seconds > REPORT_SECONDS for delay in self._own_delays(time.monotonic()))
+            await asyncio.sleep(REPORT_SOON_SECONDS if late else REPORT_SECONDS)
 
-    async def _tell_changes(self, sessions: Callable[[], Sequence[SocketSession]]) -> None:
+    async def _tell_changes(self) -> None:
         while True:
             began = time.monotonic()
             with contextlib.suppress(TimeoutError):
@@ -110,19 +117,19 @@ class ViewWatch:
             self._wake.clear()
             late = time.monotonic() - began - JUDGE_SECONDS
             if late > JUDGE_SECONDS:
-                # It was this process that stood still: what has come meanwhile is read before it is missed.
+                # This process was blocked: what has arrived meanwhile is read before it counts as missing.
                 self._reports.shift(late)
                 for watch in self._watches.values():
                     watch.stood_still(late)
                 continue
             if changed := self._changed():
-                await self._tell(changed, sessions())
+                await self._tell(changed, self._sessions.all())
 
     def _changed(self) -> dict[int, ViewStatus]:
-        """Judge the plans that have clients here; what is told otherwise than before, by partition."""
-        plans = {plan for side in self._queue.plans.values() for plan in side}
+        """Judge the plans of the clients on this server, and return the statuses that have changed, by partition."""
+        plans = {plan for plans_of_role in self._queue.plans.values() for plan in plans_of_role}
         states = {partition: self._judge(partition) for partition in {partition_of(plan) for plan in plans}}
-        # Of a partition that is new here nobody has been told.
+        # Nobody has been told the status of a partition that is new on this server.
         changed = {
             number: state
             for number, state in states.items()
@@ -139,19 +146,19 @@ class ViewWatch:
         return changed
 
     def _judge(self, partition: int) -> ViewStatus:
-        """How it is now: the same object as before where nothing has changed."""
+        """Return the status of a partition: the same object as before when nothing has changed."""
         now = time.monotonic()
         before = self._states.get(partition)
         was_current = before is None or before.current
-        own_trouble = [*self._own_trouble(now)]
-        if any(one.waiting_for == "nats" and one.seconds > REPORT_SECONDS / 2 for one in own_trouble):
+        own_delays = [*self._own_delays(now)]
+        if any(delay.waiting_for == "nats" and delay.seconds > REPORT_SECONDS / 2 for delay in own_delays):
             self._nats_away_at = now
-        for delay in (*own_trouble, *(self._reports.delay_of(part, now) for part in (str(partition), SERVERS_PART))):
+        for delay in (*own_delays, *(self._reports.delay_of(part, now) for part in (str(partition), SERVERS_PART))):
             if delay is None or is_current(delay, was_current=was_current):
                 continue
             waiting_for = delay.waiting_for
             if waiting_for == "state-manager" and now - self._nats_away_at < SILENT_SECONDS:
-                waiting_for = "nats"  # whoever is not heard over a NATS that does not answer may well work
+                waiting_for = "nats"  # over a NATS that does not answer, a state manager that works is not heard
             if before is not None and not before.current:
                 same = before.waiting_for == waiting_for
                 return before if same else before.model_copy(update={"waiting_for": waiting_for})
@@ -161,8 +168,8 @@ class ViewWatch:
             return before
         return ViewStatus(current=True, since=format_time(self._bus.clock.now()))
 
-    def _own_trouble(self, now: float) -> Iterator[Delay]:
-        """What keeps this server from telling, or its clients' facts from the log, since how many seconds."""
+    def _own_delays(self, now: float) -> Iterator[Delay]:
+        """Yield what delays the events to our clients, or their facts to the log, each with its seconds."""
         if not self._bus.connected:
             yield Delay("nats", now - (self._bus.disconnected_at or now))
         if self._outbox.publishing_since is not None:

@@ -193,5 +193,5 @@ async def test_a_server_that_the_pages_policy_refuses_is_left_out_and_without_an
     await shows(page, "Not connected. The exam servers have changed; load this page again.")
     status = await page.evaluate("document.querySelector('examwire-status').client.status")
     assert (status["reason"], status["remedy"]) == ("BLOCKED", "RELOAD")
-    assert refused._clients.examinees == {}
+    assert refused.sessions.examinees == {}
     assert await audit(page) == []

@@ -29,7 +29,7 @@ MOVING = ("You are being moved to another server", "Connecting")
 def client_of(site: Site, examinee_id: str = "E001") -> tuple[str, int] | None:
     """The clientId and connectionNo that a socket server has of an examinee."""
     for server_id in ("SOCK001", "SOCK002"):
-        for session in site.system.server(server_id)._clients.examinees.values():
+        for session in site.system.server(server_id).sessions.examinees.values():
             if session.examinee_id == examinee_id:
                 details = session.details()
                 return str(details["clientId"]), int(details["connectionNo"])

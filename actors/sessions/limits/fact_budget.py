@@ -1,7 +1,7 @@
-"""How much an identity may have stored: about one durable fact a second, whatever it sends and however it reconnects.
+"""Budgets of what an identity may have stored: about one durable fact a second, over all its connections.
 
-An identity is a role and a subject of a plan, over all its connections to one server. What changes something waits for
-its turn; what may be a repetition is refused when there is none left.
+An identity is a role and a subject of a plan, on one server. A fact that changes something waits for its turn; a fact
+that may be a repetition is refused when the budget is used up.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ HELD = Counter(
 MOST_IDENTITIES = 20_000
 
 # At 0 from the start: a counter that begins with 1 has not increased.
-for _what in ("connection", "notice_confirm", "mobile_sync_wait", "action"):
-    for _how in ("paced", "refused"):
-        HELD.labels(_what, _how)
+for _kind in ("connection", "notice_confirm", "mobile_sync_wait", "action"):
+    for _outcome in ("paced", "refused"):
+        HELD.labels(_kind, _outcome)
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """So many a second, `burst` at once; `most_waiting` may wait for their turn."""
+    """The size of a budget: `per_second`, `burst` at once; at most `most_waiting` wait for their turn."""
 
     per_second: float
     burst: int
@@ -39,66 +39,74 @@ class Share:
 
 EXAMINEE = Share(1.0, 10, 32)
 LOOKUPS = Share(10.0, 50, 0)
-"""Questions to Redis about what this server was not told of."""
+"""Lookups in Redis of messages that this server was not told of."""
 PROCTOR = Share(30.0, 150, 1000)
-"""Readmitting 300 at once is a proctor's right: it takes some seconds."""
+"""A proctor may readmit 300 examinees at once: it takes some seconds."""
 CONNECTIONS = Share(1.0, 10, 4)
-"""Each is two facts, for its end must not be missed."""
+"""Each connection is two facts: its begin and its end."""
 
 
 class FactBudget:
-    """The share of one identity."""
+    """The budget of one identity.
 
-    __slots__ = ("_pace", "_share")
+    if budget.take("mobile_sync_wait"):
+        outbox.add(fact)
+    """
+
+    __slots__ = ("_share", "_throttle")
 
     def __init__(self, share: Share) -> None:
         self._share = share
-        self._pace = TokenBucket(share.per_second, share.burst)
+        self._throttle = TokenBucket(share.per_second, share.burst)
 
     @property
     def untouched(self) -> bool:
-        """Whether nothing was taken lately."""
-        return self._pace.turns >= self._share.burst
+        """Whether the budget is full: nothing was taken lately."""
+        return self._throttle.turns >= self._share.burst
 
     def take_now(self) -> bool:
-        """Take a turn if there is one now."""
-        return self._pace.take()
+        """Take a turn if there is one now, and count nothing."""
+        return self._throttle.take()
 
-    def take(self, what: str) -> bool:
-        """Take a turn if there is one now; else the fact is refused."""
-        if self._pace.take():
+    def take(self, kind: str) -> bool:
+        """Take a turn if there is one now; otherwise count the fact as refused. Returns whether it was taken."""
+        if self._throttle.take():
             return True
-        HELD.labels(what, "refused").inc()
+        HELD.labels(kind, "refused").inc()
         return False
 
-    async def turn(self, what: str) -> bool:
-        """Wait for a turn; False: so many wait already that the fact is refused."""
-        if self._pace.take():
+    async def turn(self, kind: str) -> bool:
+        """Wait for a turn. False: so many wait already that the fact is refused."""
+        if self._throttle.take():
             return True
-        if self._pace.turns <= -self._share.most_waiting:
-            HELD.labels(what, "refused").inc()
+        if self._throttle.turns <= -self._share.most_waiting:
+            HELD.labels(kind, "refused").inc()
             return False
-        HELD.labels(what, "paced").inc()
-        await self._pace.wait()
+        HELD.labels(kind, "paced").inc()
+        await self._throttle.wait()
         return True
 
 
 class FactBudgets:
-    """The shares of all identities that were seen lately."""
+    """The budgets of all identities that were seen lately.
+
+    budgets = FactBudgets(EXAMINEE)
+    budgets.of("P001", "E001").take("mobile_sync_wait")
+    """
 
     def __init__(self, share: Share) -> None:
         self._share = share
         self._budgets: dict[tuple[str, str], FactBudget] = {}
 
     def of(self, plan_id: str, subject: str) -> FactBudget:
-        """The share of somebody; the same one for as long as it is used."""
-        found = self._budgets.get((plan_id, subject))
-        if found is None:
+        """Return the budget of an identity; the same one for as long as it is used."""
+        budget = self._budgets.get((plan_id, subject))
+        if budget is None:
             if len(self._budgets) >= MOST_IDENTITIES:
-                for whom in list(self._idle()):
-                    del self._budgets[whom]
-            found = self._budgets[plan_id, subject] = FactBudget(self._share)
-        return found
+                for identity in list(self._idle()):
+                    del self._budgets[identity]
+            budget = self._budgets[plan_id, subject] = FactBudget(self._share)
+        return budget
 
     def _idle(self) -> Iterator[tuple[str, str]]:
-        return (whom for whom, budget in self._budgets.items() if budget.untouched)
+        return (identity for identity, budget in self._budgets.items() if budget.untouched)

@@ -1,4 +1,4 @@
-"""What one connection may send: bytes and frames, control frames and fragments among them, at the lowest level."""
+"""The budget of what one connection may send: bytes and frames, control frames and fragments included."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ import asyncio
 from protocol.messages.frames import BURST_SECONDS, HELLO_BYTES, HELLO_FRAMES
 
 SLICE, STRANGERS_SLICE = 1024, 128
-"""Bytes that are read before it is looked whether more may be: some 170 frames at most, about a millisecond; or 21."""
+"""So many bytes are read between two checks of the budget: at most 170 frames, about a millisecond; before hello 21."""
 
 READ_COST = 64
-"""In bytes: what comes byte by byte costs no less than what comes together."""
+"""Each arrival of data costs so many bytes more: data that arrives byte by byte is not cheaper to read."""
 
 QUICK_BYTES = 4096
-"""So much is read at once of a client that has sent little lately. What is beyond waits for its turn."""
+"""So many bytes of a client that has sent little lately are read at once. The rest waits for its turn."""
 
 TURN_BYTES = 4096
-"""So much is read in one turn."""
+"""So many bytes are read in one turn."""
 
 PAUSE_SECONDS = 0.1
-"""Reading is paused for so long at least."""
+"""Reading is paused for at least so long."""
 
 
 class InboundBudget:
-    """A token bucket in bytes. Each frame counts as `frame_cost` bytes more, and each arrival of data as `READ_COST`.
+    """A token bucket in bytes. Each frame costs `frame_cost` bytes more, and each arrival of data `READ_COST`.
 
-    Before hello nothing is filled in again: a stranger has `HELLO_BYTES` and `HELLO_FRAMES` in all. `now`: when it was
-    filled last, which is when the data came that is being read. `at_once`: so many bytes are read before it is looked
-    again. The connection keeps here as well, in one small object: the `frames` of that data, what is `held` while
-    nothing more is read, and the `timer` that ends that, or `queued`: its turn does.
+    budget = InboundBudget(loop.time())
+    budget.open(bytes_per_second, frames_per_second, loop.time())  # after a valid hello
+    if budget.fill(loop.time()) > 0: ...  # read up to `budget.at_once` bytes
+
+    Before hello it is not refilled: a stranger has `HELLO_BYTES` and `HELLO_FRAMES` in all. `now` is the time of the
+    last refill, when the data arrived that is being read. The connection keeps its state of reading in the same small
+    object: the number of `frames` in that data, the data that is `held` while reading is paused, and what ends the
+    pause: a `timer`, or its turn (`queued`).
     """
 
     __slots__ = ("_burst", "_rate", "at_once", "frame_cost", "frames", "held", "left", "now", "queued", "timer")
@@ -46,7 +50,7 @@ class InboundBudget:
         self._burst = self.left
 
     def open(self, bytes_per_second: float, frames_per_second: float, now: float) -> None:
-        """The client has said a valid hello."""
+        """Set the rates of a client whose hello was valid, and fill the bucket."""
         self.frame_cost = bytes_per_second / frames_per_second
         self.at_once = SLICE
         self.now = now
@@ -59,16 +63,16 @@ class InboundBudget:
 
     @property
     def quick(self) -> bool:
-        """Whether it has sent little lately."""
+        """Whether the client has sent little lately."""
         return self._burst - self.left < QUICK_BYTES
 
     def fill(self, now: float) -> float:
-        """What is left at `now`; above 0, something may be read. It may be read to below 0, and is then owed."""
+        """Refill, and return the bytes that are left. Above 0, some may be read; what is read beyond 0 is owed."""
         if self.left < self._burst and self._rate:
             self.left = min(self._burst, self.left + (now - self.now) * self._rate)
         self.now = now
         return self.left
 
     def wait(self) -> float:
-        """Seconds until it is worth reading again. Only of a budget that refills."""
+        """Return the seconds until reading goes on. Only for a budget that refills."""
         return max(0.0, PAUSE_SECONDS - self.left / self._rate)

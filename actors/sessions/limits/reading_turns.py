@@ -1,7 +1,7 @@
-"""Turns of clients that send much: nobody who sends little waits for all of them.
+"""Turns of clients that send much, so that clients that send little do not wait for all of them.
 
-What a client has sent beyond its quick share (`InboundBudget.quick`) is read in turn, and its messages are handled in
-turn: a few milliseconds' worth of both in each turn of the event loop, however many send at once.
+Data beyond a client's quick share (`InboundBudget.quick`) is read in turn, and its messages are handled in turn: a few
+milliseconds of each in one turn of the event loop, however many clients send at once.
 """
 
 from __future__ import annotations
@@ -15,14 +15,19 @@ from collections.abc import Callable
 log = logging.getLogger("examwire.reading_turns")
 
 TURN_SECONDS = 0.003
-"""So long is read in one turn of the event loop."""
+"""In one turn of the event loop, data is read for so long."""
 
 HANDLED_BYTES, MESSAGE_COST = 4096, 512
-"""Messages of so many bytes are handled in one turn of the event loop, or one larger one; each counts as more."""
+"""In one turn of the event loop, messages of so many bytes are handled, each of which costs `MESSAGE_COST` more; or
+one larger message."""
 
 
 class ReadingTurns:
-    """The queues of one server. A client stands once in each at most."""
+    """The queues of one server: who reads next, whose message is handled next. A client is in each at most once.
+
+    turns.read(connection.read_part)  # called when it is its turn
+    await turns.handle(len(text))  # returns when it is its turn
+    """
 
     def __init__(self) -> None:
         self._readers: deque[Callable[[], None]] = deque()
@@ -30,7 +35,7 @@ class ReadingTurns:
         self._scheduled = False
 
     def read(self, read: Callable[[], None]) -> None:
-        """Have `read` called when it is its turn. It takes a part, and comes again with the rest."""
+        """Call `read` when it is its turn. It reads a part, and queues again for the rest."""
         self._readers.append(read)
         self._schedule()
 
@@ -51,7 +56,7 @@ class ReadingTurns:
         room = HANDLED_BYTES
         while self._handlers and room > 0:
             turn, cost = self._handlers.popleft()
-            if not turn.done():  # its client has gone
+            if not turn.done():  # otherwise its client has gone
                 turn.set_result(None)
                 room -= cost
         until = time.perf_counter() + TURN_SECONDS
@@ -59,7 +64,7 @@ class ReadingTurns:
             try:
                 self._readers.popleft()()
             except Exception:
-                log.exception("what a client has sent could not be read")
+                log.exception("the data of a client could not be read")
             if time.perf_counter() > until:
                 break
         if self._readers or self._handlers:

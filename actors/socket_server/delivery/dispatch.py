@@ -1,21 +1,20 @@
-"""What a socket server's queue brings: handed to the sessions that it is for, in the order in which it came."""
+"""Dispatches what the queue of a socket server brings to the sessions and feeds on this server."""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 
-from actors.runtime.actor.actor import Actor, ActorStopped
 from actors.runtime.actor.receiver import Received
-from actors.runtime.actor.subscriber import Subscriber
-from actors.runtime.broker.connection import Bus
-from actors.runtime.broker.consumers.consumer import Delivery
-from actors.sessions.examinee_session import ExamineeSession
-from actors.socket_server.clients import Clients
+from actors.sessions.context import ServerContext
+from actors.sessions.plan_feed import PlanEvents, PlanFeed
+from actors.sessions.session import SocketSession
 from actors.socket_server.delivery.log_end import LogEnd
-from protocol.broker.stream_codecs import decode_socket, version_in
-from protocol.broker.streams import SOCKET
+from actors.socket_server.delivery.queue_reader import QueueBatch
+from actors.socket_server.lease import LeaseKeeper
+from actors.socket_server.sessions import Sessions
+from protocol.broker.stream_codecs import version_in
 from protocol.errors import InvalidField
 from protocol.messages.base import Message
 from protocol.messages.codec import Element
@@ -27,63 +26,81 @@ log = logging.getLogger("examwire.deliveries")
 
 
 class Dispatcher:
-    """Knows what is for whom. `say_ready` is said before sessions that were declared lost are announced anew.
+    """Knows which session or feed a message is for. A message for nobody on this server is dropped.
 
-    It returns False when they are lost indeed: another process has taken this server's place.
+    dispatcher = Dispatcher(context, sessions, lease)
+    await dispatcher.dispatch(batch)
+
+    Nobody waits for a session: a session that does not take its messages in time is closed (`SocketSession.deliver`).
     """
 
-    def __init__(
-        self, server: Actor, clients: Clients, bus: Bus, log_end: LogEnd, say_ready: Callable[[], Awaitable[bool]]
-    ) -> None:
-        self._address = server.address
-        self._clients = clients
-        self._log_end = log_end
-        self._say_ready = say_ready
-        self._subscriber = Subscriber(server, bus, SOCKET.name, decode_socket, self._dispatch)
+    def __init__(self, context: ServerContext, sessions: Sessions, lease: LeaseKeeper) -> None:
+        self._address = context.address
+        self._sessions = sessions
+        self._lease = lease
+        self._log_end = LogEnd(context)
 
-    async def hand_over(self, delivery: Delivery) -> None:
-        """Hand over and settle. What is for nobody here is dropped; what is none goes to the dead letters."""
-        await self._subscriber.take([delivery])
+    async def dispatch(self, batch: QueueBatch) -> None:
+        """Hand the messages over in order. Returns when the feeds have sent their events.
 
-    async def _dispatch(self, received: Received[Element]) -> None:
-        delivery = received.delivery
-        messages = [element.message for element in received.messages]
-        await self._check_versions(messages)
-        match delivery.subject.split("."):
-            case [_, "plan", plan_id, "proctors"]:
-                feed = self._clients.feeds.get(plan_id)
-                if feed is not None:
-                    parsed = [element.parsed for element in received.messages]
-                    feed.broadcast(parsed, delivery.payload if received.whole else None)
-            case _:
-                await self._to_sessions(messages)
+        Raises `InvalidField`, before anything is handed over, when a message has a version that the log does not have.
+        """
+        await self._check_versions(batch)
+        events: dict[PlanFeed, list[PlanEvents]] = {}
+        lost: set[str] = set()
+        for received in batch.received:
+            match received.delivery.subject.split("."):
+                case [_, "plan", _, "proctors"]:
+                    feed = self._sessions.at(received.delivery.subject)
+                    if isinstance(feed, PlanFeed):
+                        events.setdefault(feed, []).append(_events_of(received))
+                case _:
+                    for element in received.messages:
+                        self._deliver(element.message, lost)
+        if events:
+            await asyncio.gather(*(_tell_all(feed, told) for feed, told in events.items()))
+        if lost:
+            await self._announce_again(lost)
 
-    async def _check_versions(self, messages: list[Message]) -> None:
-        """Raises `InvalidField`: one that the log has not reached would outlive whatever is told later."""
-        version = max((version_in(message) or 0 for message in messages), default=0)
+    def _deliver(self, message: Message, lost: set[str]) -> None:
+        session: SocketSession | None = None
+        match message:
+            case SessionState() | SessionClose():
+                session = self._sessions.examinees.get(message.socket_id)
+            case MobileSyncCompleted() | MobileSyncStatus() | Notice():
+                session = self._sessions.examinee(message.plan_id, message.examinee_id)
+            case SessionLost():
+                lost.update(message.socket_ids)
+        if session is not None:
+            session.deliver(message)
+
+    async def _announce_again(self, lost: set[str]) -> None:
+        """Announce the sessions that were declared lost and are alive."""
+        alive = [session for socket_id in lost if (session := self._sessions.examinees.get(socket_id)) is not None]
+        if not alive:
+            return
+        log.warning("%s: %d sessions were declared lost, but are here", self._address, len(alive))
+        # The status first: while this server counts as lost, each announcement is answered by another loss.
+        if await self._lease.confirm_alive():
+            for session in alive:
+                session.announce()
+
+    async def _check_versions(self, batch: QueueBatch) -> None:
+        """Raise `InvalidField` for a version beyond the end of the log: no later event could overtake it."""
+        version = max(
+            (version_in(element.message) or 0 for received in batch.received for element in received.messages),
+            default=0,
+        )
         if not await self._log_end.has_reached(version):
             raise InvalidField("data.version", f"{version} lies beyond the end of the log")
 
-    async def _to_sessions(self, messages: list[Message]) -> None:
-        here = self._clients.examinees
-        lost: set[str] = set()
-        for message in messages:
-            match message:
-                case SessionState() | SessionClose():
-                    await _put(here.get(message.socket_id), message)
-                case MobileSyncCompleted() | MobileSyncStatus() | Notice():
-                    await _put(self._clients.examinee(message.plan_id, message.examinee_id), message)
-                case SessionLost():
-                    lost.update(message.socket_ids)
-        if alive := [session for socket_id in lost if (session := here.get(socket_id)) is not None]:
-            log.warning("%s: %d sessions were declared lost, but are here", self._address, len(alive))
-            # READY first: while this server counts as lost, each announcement is answered by another loss.
-            if await self._say_ready():
-                for session in alive:
-                    session.announce()
+
+def _events_of(received: Received[Element]) -> PlanEvents:
+    parsed = [element.parsed for element in received.messages]
+    return PlanEvents(parsed, received.delivery.payload if received.whole else None)
 
 
-async def _put(session: ExamineeSession | None, message: Message) -> None:
-    if session is not None and session.running:
-        with contextlib.suppress(ActorStopped):  # it ended while its mailbox was full
-            await session.put(message)
+async def _tell_all(feed: PlanFeed, messages: Sequence[PlanEvents]) -> None:
+    """Have a feed handle these, in order. Raises what its handler raises."""
+    for message in messages:
+        await feed.process(message)

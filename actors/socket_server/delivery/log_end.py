@@ -1,7 +1,7 @@
-"""The end of the log as a socket server knows it: no version can lie beyond it.
+"""The end of the log, as a socket server knows it: no valid version lies beyond it.
 
-What is told with a version from the future would be the newest word about an examinee for ever; so it is compared
-before it counts.
+An event with a version from the future could never be overtaken by a later one, so versions are checked before they
+count.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 
-from actors.runtime.broker.connection import Bus
+from actors.sessions.context import ServerContext
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable
 from protocol.log.version import sequence_of
@@ -18,44 +18,49 @@ from protocol.log.version import sequence_of
 log = logging.getLogger("examwire.log_end")
 
 ASK_SECONDS = 0.05
+"""The broker is not asked again within so many seconds."""
+
 GROWTH = 2000
-"""So many messages may have come since it was asked within the last `ASK_SECONDS`: a storm need not ask for each."""
+"""Within `ASK_SECONDS` of an answer, the log is taken to have grown by up to so many messages."""
+
 TRIES = 20
 AHEAD_SECONDS = 3600.0
 
 
 class LogEnd:
-    """Asks the broker only for versions beyond what is known already; the acks of what this server stores tell most."""
+    """Tells whether the log holds a version. The broker is asked only when the acks of our own facts do not tell.
 
-    def __init__(self, bus: Bus, server_id: str) -> None:
-        self._bus = bus
-        self._subject = subjects.status_server(server_id)
+    log_end = LogEnd(context)
+    if not await log_end.has_reached(event.version): ...
+    """
+
+    def __init__(self, context: ServerContext) -> None:
+        self._bus = context.bus
+        self._outbox = context.outbox
+        self._subject = subjects.status_server(context.server_id)
         self._known = 0
-        self._asked = -ASK_SECONDS
-
-    def heard_of(self, sequence: int) -> None:
-        """The log holds a message at this place."""
-        self._known = max(self._known, sequence)
+        self._asked_at = -ASK_SECONDS
 
     async def has_reached(self, version: int) -> bool:
-        """Whether the log holds the message of this version. While the broker is away, the answer waits for it."""
+        """Whether the log holds the message of this version. While the broker is away, wait for it."""
         sequence = sequence_of(version)
-        if sequence <= self._known:
+        known = max(self._known, self._outbox.last_sequence)
+        if sequence <= known:
             return True
-        if time.monotonic() - self._asked < ASK_SECONDS and sequence <= self._known + GROWTH:
+        if time.monotonic() - self._asked_at < ASK_SECONDS and sequence <= known + GROWTH:
             return True
         tries = 0
         while tries < TRIES:
             try:
-                # Other than the end, nothing of the log is a socket server's to see.
-                self.heard_of(await self._bus.last_sequence(self._subject))
+                # A socket server may see the end of the log, and nothing else of it.
+                self._known = max(known, await self._bus.last_sequence(self._subject))
             except BrokerUnavailable as error:
                 tries += self._bus.connected
                 log.debug("the end of the log is not known: %s", error)
                 await asyncio.sleep(0.2)
             else:
-                self._asked = time.monotonic()
+                self._asked_at = time.monotonic()
                 return sequence <= self._known
-        # Better than to hold everything up: the log began with the time of its creation, in ms.
-        log.warning("the end of the log is not to be had: version %d is held against the clock", version)
+        # Waiting longer would hold up everything. Sequences of the log begin with the time of its creation in ms.
+        log.warning("the broker does not tell the end of the log: version %d is compared with the clock", version)
         return sequence <= (self._bus.clock.now() + AHEAD_SECONDS) * 1000

@@ -1,20 +1,19 @@
-"""A socket server's queue, `SOCK001_Q`: created by the queue server, read here, growing with the plans it serves."""
+"""The queue of a socket server, `SOCK001_Q`: created by the queue server, extended with each plan that is served."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
 
-from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.consumers.ordered import OrderedConsumer
+from actors.sessions.context import ServerContext
+from actors.socket_server.lease import LeaseKeeper
 from protocol.broker import subjects
 from protocol.broker.streams import REDELIVERY_SECONDS, queue_id
-from protocol.errors import BrokerUnavailable, ConsumerGone, ErrorCode, NoResponders, ProtocolError
+from protocol.errors import BrokerUnavailable, ErrorCode, NoResponders, ProtocolError
 from protocol.messages.codec import Codec, encode
 from protocol.messages.frames import Error
 from protocol.messages.progress import HeldDeliveries
@@ -23,7 +22,9 @@ from protocol.messages.server_messages import QueueConfig, QueueCreate, QueueCre
 log = logging.getLogger("examwire.server_queue")
 
 ANSWERS = Codec.of((QueueCreated, Error))
+
 IDLE_PLAN_SECONDS = 60.0
+"""A plan without clients is given up after so long: its hall may be coming back."""
 
 
 class QueueRefused(ProtocolError):
@@ -31,42 +32,47 @@ class QueueRefused(ProtocolError):
 
 
 class ServerQueue:
-    """Asks the queue server for what this server needs; one request at a time.
+    """Asks the queue server for the consumers that this server needs, one request at a time.
 
-    `not_ours` is called when it refuses, for another process holds the lease.
+    queue = ServerQueue(context, lease)
+    await queue.create()
+    await queue.serve("P001", proctors=True)
+    async for deliveries in queue.batches("SOCK001_Q"): ...
+
+    `consumers` are the names of the consumers that it has; `changed` is set when there may be others.
     """
 
-    def __init__(
-        self,
-        bus: Bus,
-        server_id: str,
-        incarnation: str,
-        config: QueueConfig,
-        not_ours: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._bus = bus
-        self._server_id = server_id
-        self._incarnation = incarnation
-        self.config = config
+    def __init__(self, context: ServerContext, lease: LeaseKeeper) -> None:
+        socket = context.settings.socket
+        self._bus = context.bus
+        self._server_id = context.server_id
+        self._incarnation = context.incarnation
+        self._lease = lease
+        self.config = QueueConfig(
+            max_size=socket.queue_max_size,
+            expire_time=socket.queue_expire_seconds,
+            priority=socket.queue_priority,
+        )
+        self.consumers: list[str] = []
+        self.changed = asyncio.Event()
         self._proctor_plans: set[str] = set()
         self._examinee_plans: set[str] = set()
-        self._not_ours = not_ours
-        self._asked: tuple[frozenset[str], frozenset[str]] | None = None
-        self._asking = asyncio.Lock()
+        self._created_for: tuple[frozenset[str], frozenset[str]] | None = None
+        self._request = asyncio.Lock()
         self._idle_since: dict[tuple[str, bool], float] = {}
-        self._readers: dict[str, OrderedConsumer] = {}
-        self.consumers: list[str] = []
+        self._open_consumers: dict[str, OrderedConsumer] = {}
 
     @property
     def plans(self) -> dict[str, list[str]]:
+        """The plans whose messages come here, for proctors and for examinees."""
         return {"proctors": sorted(self._proctor_plans), "examinees": sorted(self._examinee_plans)}
 
     async def create(self, *, reset: Sequence[str] = ()) -> None:
-        """Ask the queue server; the consumers in `reset` drop their backlog.
+        """Have the consumers created, or brought to what is needed; those in `reset` drop their backlog.
 
         Raises `QueueRefused`, `NoResponders` or `BrokerUnavailable`.
         """
-        async with self._asking:
+        async with self._request:
             await self._create(reset)
 
     async def _create(self, reset: Sequence[str] = ()) -> None:
@@ -83,22 +89,23 @@ class ServerQueue:
         answer = ANSWERS.decode_one(await self._bus.request(subjects.QUEUE_CREATE, encode(request), timeout=5.0))
         if isinstance(answer, Error):
             if answer.code == ErrorCode.NOT_ALLOWED:
-                self._not_ours()
+                self._lease.renew_soon()  # another process seems to hold it
             raise QueueRefused(answer.code, answer.message, answer.field)
         assert isinstance(answer, QueueCreated)
-        self._asked = wanted
+        self._created_for = wanted
         self.consumers = answer.consumers
+        self.changed.set()
 
     async def serve(self, plan_id: str, *, proctors: bool) -> None:
-        """Have the messages for a plan's proctors (or examinees) delivered here.
+        """Have the messages for the proctors (or examinees) of a plan delivered here.
 
         Raises what `create` raises. Many callers at once lead to one request.
         """
         plans = self._proctor_plans if proctors else self._examinee_plans
         self._idle_since.pop((plan_id, proctors), None)
         plans.add(plan_id)
-        async with self._asking:
-            if self._asked is None or plan_id not in self._asked[0 if proctors else 1]:
+        async with self._request:
+            if self._created_for is None or plan_id not in self._created_for[0 if proctors else 1]:
                 try:
                     await self._create()
                 except BaseException:
@@ -106,42 +113,42 @@ class ServerQueue:
                     raise
 
     def serves(self, plan_id: str, *, proctors: bool) -> bool:
-        """Whether that is so already; the plan stays a little longer."""
+        """Whether the messages of a plan are delivered here already. The plan counts as in use again."""
         self._idle_since.pop((plan_id, proctors), None)
-        return self._asked is not None and plan_id in self._asked[0 if proctors else 1]
+        return self._created_for is not None and plan_id in self._created_for[0 if proctors else 1]
 
     async def shrink(self, proctor_plans: set[str], examinee_plans: set[str]) -> None:
-        """Give up plans that nobody here has belonged to for a while (a hall may be coming back)."""
+        """Give up plans without clients for `IDLE_PLAN_SECONDS`. The arguments are the plans that have clients."""
         now = time.monotonic()
-        gone = False
-        for plans, held, proctors in (
+        given_up = False
+        for plans, in_use, proctors in (
             (self._proctor_plans, proctor_plans, True),
             (self._examinee_plans, examinee_plans, False),
         ):
-            for plan_id in sorted(plans - held):
+            for plan_id in sorted(plans - in_use):
                 since = self._idle_since.setdefault((plan_id, proctors), now)
                 if now - since > IDLE_PLAN_SECONDS:
                     plans.discard(plan_id)
                     del self._idle_since[plan_id, proctors]
-                    gone = True
-        if gone:
+                    given_up = True
+        if given_up:
             await self.create()
 
     def batches(self, consumer: str) -> AsyncGenerator[list[Delivery], None]:
-        """What arrives on one of the queue's consumers, in order. Raises `ConsumerGone`."""
+        """Yield what arrives on one of the consumers, in order. Raises `ConsumerGone`."""
         own = {"examwire.incarnation": self._incarnation}
-        reader = self._readers[consumer] = OrderedConsumer(
+        opened = self._open_consumers[consumer] = OrderedConsumer(
             self._bus, "SOCKET", consumer, max_messages=512, metadata=own, keep_alive=REDELIVERY_SECONDS / 4
         )
-        return aiter(reader)
+        return aiter(opened)
 
-    def in_hand(self, consumer: str) -> HeldDeliveries:
-        """What is delivered of one of the queue's consumers and not handed over yet."""
-        reader = self._readers.get(consumer)
-        return reader.in_hand() if reader is not None else HeldDeliveries()
+    def unsettled(self, consumer: str) -> HeldDeliveries:
+        """Return what one of the consumers has delivered, and is not acknowledged yet."""
+        opened = self._open_consumers.get(consumer)
+        return opened.in_hand() if opened is not None else HeldDeliveries()
 
     async def create_surely(self, *, reset: Sequence[str] = ()) -> None:
-        """`create`, tried again until it succeeds: the queue is needed again while the server runs."""
+        """Create as `create` does, and try again until it succeeds."""
         delay = 0.1
         while True:
             try:
@@ -152,53 +159,3 @@ class ServerQueue:
                 delay = min(delay * 2, 2.0)
             else:
                 return
-
-
-class QueueReader:
-    """Reads every consumer of a queue, by a loop each that `spawn` starts. `put` takes a batch.
-
-    `dropped` is awaited when the messages of a consumer were dropped, or may have been: too many waited, or one of
-    the queue's consumers had vanished.
-    """
-
-    def __init__(
-        self,
-        queue: ServerQueue,
-        spawn: Callable[[Coroutine[Any, Any, None], str], object],
-        put: Callable[[list[Delivery]], Awaitable[None]],
-        dropped: Callable[[str], Awaitable[None]],
-    ) -> None:
-        self._queue = queue
-        self._spawn = spawn
-        self._put = put
-        self._dropped = dropped
-        self._reading: set[str] = set()
-
-    def follow(self) -> None:
-        """Read the consumers that the queue has got since."""
-        for consumer in self._queue.consumers:
-            if consumer not in self._reading:
-                self._reading.add(consumer)
-                self._spawn(self._read(consumer), f"queue:{consumer}")
-
-    async def _read(self, consumer: str) -> None:
-        queue = self._queue
-        while True:
-            try:
-                async with contextlib.aclosing(queue.batches(consumer)) as batches:
-                    async for deliveries in batches:
-                        await self._put(deliveries)
-                        if deliveries[-1].pending > queue.config.max_size:
-                            log.error("%s: %d messages wait; dropping them", consumer, deliveries[-1].pending)
-                            await queue.create_surely(reset=[consumer])
-                            await self._dropped(consumer)
-                            break  # what was fetched before belongs to the backlog, and would be counted again
-            except ConsumerGone as gone:
-                if consumer not in queue.consumers:
-                    self._reading.discard(consumer)  # the queue has shrunk
-                    return
-                log.error("%s; having it made again", gone)
-                await queue.create_surely()
-                for one in queue.consumers:
-                    # Others may have vanished with it, and are there again before their readers have noticed.
-                    await self._dropped(one)

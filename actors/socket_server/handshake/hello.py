@@ -1,4 +1,4 @@
-"""The first frame: hello within 5 s, with a token for this role and plan."""
+"""The first frame of a client: `hello` within 5 s, with a token for a role that has sessions here."""
 
 from __future__ import annotations
 
@@ -7,33 +7,26 @@ from dataclasses import dataclass
 
 from actors.runtime.config.tokens import TokenVerifier
 from actors.sessions.websocket import WebSocketConnection
-from actors.socket_server.handshake.handshake import shown_token
+from actors.socket_server.handshake.request_checks import shown_token
 from protocol.access.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.errors import ErrorCode, InvalidToken, ProtocolError, TokenNotYetValid
 from protocol.messages.frames import CLIENT_FRAMES, HELLO_SECONDS, Hello, error_frame
 
 LATE_SECONDS = 0.5
+"""When the event loop notices a timeout so much too late, it was blocked, and the hello may wait unread."""
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting:
-    """Who has come."""
+class AcceptedHello:
+    """A valid hello, and the claims of its token."""
 
     claims: Claims
     hello: Hello
 
 
-def _claims(connection: WebSocketConnection, hello: Hello, tokens: TokenVerifier) -> Claims:
-    """What the token says: that of the hello, or one that the handshake showed. Raises `InvalidToken`."""
-    shown = connection.place.shown if connection.place is not None else None
-    if shown is not None and hello.token in (None, shown[0]):
-        return shown[1]  # checked a moment ago
-    return tokens.verify(hello.token or (shown_token(connection.request) if connection.request else None))
-
-
-async def greet(connection: WebSocketConnection, tokens: TokenVerifier) -> Greeting | None:
-    """Wait for the hello and check it; `None`: the connection was closed with the code that says why."""
+async def receive_hello(connection: WebSocketConnection, tokens: TokenVerifier) -> AcceptedHello | None:
+    """Wait for the hello and check it. `None`: the connection was closed, with the code of what was wrong."""
     try:
         text = await _first_frame(connection)
     except TimeoutError:
@@ -47,25 +40,35 @@ async def greet(connection: WebSocketConnection, tokens: TokenVerifier) -> Greet
         if not isinstance(hello, Hello):
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, "the first frame must be hello", "type")
     except ProtocolError as error:
-        connection.tell(error_frame(error))
+        connection.send_message(error_frame(error))
         await connection.end(CloseCode.INVALID_HELLO)
         return None
     try:
         claims = _claims(connection, hello, tokens)
     except InvalidToken as error:
-        connection.tell(error_frame(ProtocolError(ErrorCode.UNAUTHORIZED, str(error), "data.token"), hello.type))
+        unauthorized = ProtocolError(ErrorCode.UNAUTHORIZED, str(error), "data.token")
+        connection.send_message(error_frame(unauthorized, hello.type))
         early = isinstance(error, TokenNotYetValid)
         await connection.end(CloseCode.TOKEN_NOT_YET_VALID if early else CloseCode.INVALID_TOKEN)
         return None
     if claims.role not in ("examinee", "proctor"):
         detail = f"the role {claims.role} has no place on this socket"
-        connection.tell(error_frame(ProtocolError(ErrorCode.FORBIDDEN, detail, "data.token"), hello.type))
+        connection.send_message(error_frame(ProtocolError(ErrorCode.FORBIDDEN, detail, "data.token"), hello.type))
         await connection.end(CloseCode.FORBIDDEN)
         return None
-    return Greeting(claims, hello)
+    return AcceptedHello(claims, hello)
+
+
+def _claims(connection: WebSocketConnection, hello: Hello, tokens: TokenVerifier) -> Claims:
+    """Verify the token of the hello, or that of the handshake, and return its claims. Raises `InvalidToken`."""
+    shown = connection.slot.shown
+    if shown is not None and hello.token in (None, shown[0]):
+        return shown[1]  # the handshake has verified it
+    return tokens.verify(hello.token or (shown_token(connection.request) if connection.request else None))
 
 
 async def _first_frame(connection: WebSocketConnection) -> str | bytes:
+    """Receive the first frame. Raises `TimeoutError` after 5 s in which the event loop was not blocked."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + HELLO_SECONDS
@@ -75,4 +78,3 @@ async def _first_frame(connection: WebSocketConnection) -> str | bytes:
         except TimeoutError:
             if loop.time() - due < LATE_SECONDS:
                 raise
-            # It was us that stood still: the hello may lie in the socket, unread.

@@ -1,7 +1,7 @@
-"""The beginning of a connection, before there is a WebSocket: the request's head is read, and refused or handed on.
+"""The begin of a connection, before it is a WebSocket: its HTTP request is read, and refused or accepted.
 
-It is as cheap as it can be made, for anybody can begin connections: no task, no timer, and the WebSocket's own objects
-only for whoever is let in.
+Anybody can begin connections, so this is cheap: no task, no timer, and a `WebSocketConnection` only for a client that
+is let in.
 """
 
 from __future__ import annotations
@@ -18,22 +18,21 @@ from typing import TYPE_CHECKING, Any, cast
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from actors.sessions.limits.address_limits import REQUEST_SECONDS
+from actors.sessions.limits.address_limits import REQUEST_SECONDS, AddressSlot
 from protocol.messages.frames import REQUEST_BYTES
 
 if TYPE_CHECKING:
-    from actors.sessions.limits.address_limits import AddressSlot
-    from actors.socket_server.handshake.handshake import HandshakeChecks
+    from actors.socket_server.handshake.request_checks import HandshakeChecks
 
 LINGER_SECONDS = 2.0
-"""So long a client that was answered with a close frame may take to read it."""
+"""A client that was answered with a close frame has so long to read it."""
 
 
 _END = b"\r\n\r\n"
 
 
-class _Starting:
-    """Stands for the transport of a connection whose TLS is being started."""
+class _TlsStarting:
+    """The transport of a connection whose TLS handshake is not finished."""
 
     __slots__ = ("_accepted",)
 
@@ -45,22 +44,25 @@ class _Starting:
             self._accepted.shutdown(socket.SHUT_RDWR)
 
 
-class HandshakeProtocol(asyncio.Protocol):
-    """Speaks with a client until its request is whole. `hand_over` gets the connection of one that is let in."""
+Accept = Callable[[ServerProtocol, asyncio.Transport, AddressSlot, Request], None]
+"""Called with the connection of a client that is let in, and its request."""
 
-    __slots__ = ("_door", "_end", "_hand_over", "_head", "_tls", "_transport", "place", "protocol", "secured")
+
+class HandshakeProtocol(asyncio.Protocol):
+    """Reads the request of one connection and answers it: refuses the client, or calls `accept`.
+
+    await loop.create_server(lambda: HandshakeProtocol(checks, ServerProtocol(), accept), host, port)
+    """
+
+    __slots__ = ("_accept", "_checks", "_end", "_head", "_tls", "_transport", "protocol", "secured", "slot")
 
     def __init__(
-        self,
-        door: HandshakeChecks,
-        protocol: ServerProtocol,
-        hand_over: Callable[[ServerProtocol, asyncio.Transport, AddressSlot, Request], None],
-        tls: ssl.SSLContext | None = None,
+        self, checks: HandshakeChecks, protocol: ServerProtocol, accept: Accept, tls: ssl.SSLContext | None = None
     ) -> None:
         self.protocol = protocol
-        self.place: AddressSlot | None = None
-        self._door = door
-        self._hand_over = hand_over
+        self.slot: AddressSlot | None = None
+        self._checks = checks
+        self._accept = accept
         self._head = bytearray()
         self._end = 0
         self._transport: asyncio.Transport | None = None
@@ -68,29 +70,29 @@ class HandshakeProtocol(asyncio.Protocol):
         self.secured: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop's are none
-        if self.place is None:
+        transport = cast(asyncio.Transport, transport)  # those of uvloop are no asyncio.Transport
+        if self.slot is None:
             peer = transport.get_extra_info("peername")
-            self.place = self._door.arrive(str(peer[0]) if peer else "", transport)
-        if self.place is None:
+            self.slot = self._checks.arrive(str(peer[0]) if peer else "", transport)
+        if self.slot is None:
             transport.abort()
         elif self._tls is None:
-            self._transport = self.place.transport = transport
+            self._transport = self.slot.transport = transport
         else:
-            # Not by the listener: to shake hands costs more than anything else here, so addresses are looked at before.
-            # Nor by `start_tls`: uvloop reads on after `connection_made`, and what comes early would be lost. So the
-            # connection goes on under another number, and this transport lets go of it before it has read anything.
-            secured = HandshakeProtocol(self._door, self.protocol, self._hand_over)
-            secured.place, self.place = self.place, None
+            # The listener starts no TLS: its handshake costs more than anything else here, so limits come first. Nor
+            # does `start_tls`: uvloop reads on after `connection_made`, and early data would be lost. So the connection
+            # goes on with a duplicate of its socket, and this transport closes before it has read anything.
+            secured = HandshakeProtocol(self._checks, self.protocol, self._accept)
+            secured.slot, self.slot = self.slot, None
             accepted = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
             accepted.setblocking(False)
             transport.abort()
             self.secured = asyncio.create_task(secured.start_tls(accepted, self._tls))
 
     async def start_tls(self, accepted: socket.socket, context: ssl.SSLContext) -> None:
-        """Go on with a connection that its listener has let go of."""
-        assert self.place is not None
-        self.place.transport = _Starting(accepted)
+        """Take over a connection from its listener, and start TLS."""
+        assert self.slot is not None
+        self.slot.transport = _TlsStarting(accepted)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self,
@@ -99,59 +101,59 @@ class HandshakeProtocol(asyncio.Protocol):
                 ssl_handshake_timeout=REQUEST_SECONDS,
                 ssl_shutdown_timeout=LINGER_SECONDS,
             )
-        except OSError:  # it speaks no TLS, is too late, or is gone
-            self.place.leave()
+        except OSError:  # the client speaks no TLS, is too late, or has gone
+            self.slot.leave()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.place is not None:
-            self.place.leave()
+        if self.slot is not None:
+            self.slot.leave()
         if self.secured is None:
-            # It refers to itself, by its parser: thousands of them would be one long collection of garbage.
+            # Its parser refers back to it: thousands of such circles would make one long garbage collection.
             vars(self.protocol).clear()
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():
             return
         if self._end:
-            self._head += data[:1]  # it goes on before it was answered
+            self._head += data[:1]  # sent before the answer: `answer` refuses that
             return
         searched = max(0, len(self._head) - len(_END) + 1)
         self._head += data
         end = self._head.find(_END, searched) + len(_END)
         if end >= len(_END):
             self._end = end
-            self._door.enqueue(self)
+            self._checks.enqueue(self)
         elif len(self._head) > REQUEST_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a request has {REQUEST_BYTES} bytes at most\n")
 
     def drop(self) -> None:
-        """End it without an answer."""
+        """Drop the connection without an answer."""
         if self._transport is not None:
             self._transport.abort()
 
     def answer(self) -> None:
-        """Say what follows from the request, which is whole."""
+        """Answer the request, which is complete."""
         transport, end = self._transport, self._end
         if transport is None or transport.is_closing():
             return
-        assert self.place is not None
+        assert self.slot is not None
         if end > REQUEST_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a request has {REQUEST_BYTES} bytes at most\n")
             return
         self.protocol.receive_data(bytes(self._head[:end]))
         events: list[Any] = self.protocol.events_received()
         if not events:
-            written = b"".join(self.protocol.data_to_send())  # 414 or 431; nothing for what is no request
+            written = b"".join(self.protocol.data_to_send())  # 414 or 431; nothing if this is no request
             self._refuse(HTTPStatus.BAD_REQUEST, "not understood\n", written)
             return
         if len(self._head) > end:
             self._refuse(HTTPStatus.BAD_REQUEST, "wait for the answer before you go on\n")
             return
         request: Request = events[0]
-        refusal = self._door.refuse(self, request)
+        refusal = self._checks.refuse(self, request)
         if refusal is None:
-            self._head = bytearray()  # websockets keeps a reference to what it has made for as long as the connection
-            self._hand_over(self.protocol, transport, self.place, request)
+            self._head = bytearray()  # websockets keeps a reference to this protocol as long as the connection
+            self._accept(self.protocol, transport, self.slot, request)
         elif refusal.half_close and transport.can_write_eof():
             transport.write(refusal.content)
             transport.write_eof()
@@ -162,6 +164,6 @@ class HandshakeProtocol(asyncio.Protocol):
 
     def _refuse(self, status: HTTPStatus, text: str, written: bytes = b"") -> None:
         assert self._transport is not None
-        assert self.place is not None
-        self._transport.write(written or self._door.bad_request(self.place, status, text))
+        assert self.slot is not None
+        self._transport.write(written or self._checks.bad_request(self.slot, status, text))
         self._transport.close()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from actors.socket_server import clients
-from actors.socket_server.handshake import hello as greeting
+from actors.sessions import frame_reader
+from actors.socket_server.handshake import hello as handshake_hello
 from protocol.records import keys
 from tests.integration.bad_input.support import Neighbours, refused
 from tests.integration.support.system import System
@@ -58,10 +58,10 @@ async def test_a_bad_frame_among_good_ones_spoils_only_itself(system: System, ne
 
 async def test_too_many_errors_end_the_connection(system: System, neighbours: Neighbours) -> None:
     client = await system.examinee("E001")
-    for _ in range(clients.MAX_ERRORS + 1):
+    for _ in range(frame_reader.MAX_ERRORS + 1):
         await client.websocket.send("nonsense")
     assert await client.closed() == 4505
-    assert sum(frame["type"] == "error" for frame in client.frames) == clients.MAX_ERRORS + 1
+    assert sum(frame["type"] == "error" for frame in client.frames) == frame_reader.MAX_ERRORS + 1
     lost = await neighbours.proctor.expect("examinee_disconnected", examineeId="E001")
     assert lost["data"]["reason"] == "PROTOCOL_ERROR"
 
@@ -100,7 +100,7 @@ async def test_hello_twice_is_an_error_and_changes_nothing(system: System, neigh
 async def test_no_hello_in_time_ends_the_connection(
     system: System, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(greeting, "HELLO_SECONDS", 0.2)
+    monkeypatch.setattr(handshake_hello, "HELLO_SECONDS", 0.2)
     client = await system.raw()
     await refused(client, 4005)
 

@@ -317,7 +317,7 @@ async def test_a_lease_that_is_renewed_before_the_second_look_makes_nobody_lost(
     """As on a machine that stood still for a moment longer than the lease."""
     proctor = await system.proctor("SOCK002")
     await system.examinee("E001", "SOCK002")
-    heartbeat = system.server("SOCK002")._heartbeat
+    heartbeat = system.server("SOCK002")._lease
 
     async def silence() -> None:
         return

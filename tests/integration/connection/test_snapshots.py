@@ -13,9 +13,10 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.sessions import plan_feed, plan_snapshot
-from actors.sessions.plan_feed import PlanFeed
-from actors.socket_server.clients import Clients
+from actors.sessions.outbox import Outbox
+from actors.sessions.plan_feed import PlanEvents, PlanFeed, Resynchronise
 from protocol.client.plan_view import PlanView
+from protocol.messages.facts import ExamineeFact, Restate
 from protocol.messages.frames import SERVER_FRAMES, ExamineeRow
 from protocol.records import keys
 from tests.integration.support.settings import changed
@@ -84,7 +85,7 @@ async def whole(client: RawClient) -> list[str]:
 
 
 def feed_of(system: System) -> PlanFeed:
-    return system.server("SOCK001")._clients.feeds["P001"]
+    return system.server("SOCK001").sessions.feeds["P001"]
 
 
 async def test_proctors_who_come_together_share_one_reading_and_its_memory_is_given_back(
@@ -135,7 +136,7 @@ async def test_whoever_shares_a_snapshot_gets_each_event_that_is_newer_than_its_
         assert told == ["examinee_connected"], "what the snapshot tells is not told again"
         rows = {row["examineeId"]: row for row in proctor.frames[last_frame]["data"]["examinees"]}
         assert rows["X1099"]["status"] == "CONNECTED"
-    assert feed_of(system).read == 1
+    assert feed_of(system).details()["snapshotsRead"] == 1
 
 
 def views(proctors: Sequence[RawClient]) -> list[PlanView]:
@@ -175,20 +176,21 @@ async def test_proctors_who_come_while_everything_changes_see_the_truth_in_the_e
     await eventually(agree, "all proctors see who is connected")
     for view in views(proctors):
         assert (view.doubled, view.late, len(view.examinees)) == (0, 0, 400)
-    assert 1 <= feed_of(system).read <= len(proctors)
+    assert 1 <= feed_of(system).details()["snapshotsRead"] <= len(proctors)
 
 
 async def test_a_record_that_nobody_can_read_is_written_anew_once_for_all_who_wait(
     system: System, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    healed: list[str] = []
-    real = Clients._heal
+    restated: list[Restate] = []
+    add = Outbox.add
 
-    def noted(clients: Clients, key: str) -> None:
-        healed.append(key)
-        real(clients, key)
+    def noted(outbox: Outbox, fact: ExamineeFact) -> None:
+        if isinstance(fact, Restate):
+            restated.append(fact)
+        add(outbox, fact)
 
-    monkeypatch.setattr(Clients, "_heal", noted)
+    monkeypatch.setattr(Outbox, "add", noted)
     await system.examinee("X0700")
     damaged = keys.progress("P001", "X0700")
     held = HeldReading(monkeypatch, "X0499")
@@ -200,7 +202,7 @@ async def test_a_record_that_nobody_can_read_is_written_anew_once_for_all_who_wa
     held.go_on.set()
     for proctor in proctors:
         assert await whole(proctor) == MANY
-    assert healed == [damaged]
+    assert [(fact.plan_id, fact.examinee_id, fact.aspect) for fact in restated] == [("P001", "X0700", "connection")]
 
 
 async def test_a_proctor_who_is_being_sent_a_snapshot_when_events_were_dropped_is_sent_a_new_one(
@@ -214,7 +216,7 @@ async def test_a_proctor_who_is_being_sent_a_snapshot_when_events_were_dropped_i
     (half,) = await come(system, 1)
     await held.reached.wait()
     await half.expect("plan_snapshot", part=1)
-    feed_of(system).resynchronise()
+    feed_of(system).tell(Resynchronise())
     held.go_on.set()
     for proctor in (there, half):
         await proctor.expect("plan_snapshot", part=3, resync=True)
@@ -235,10 +237,10 @@ async def test_more_events_than_may_wait_while_a_snapshot_is_read_have_it_read_a
     proctors = await come(system, 2)
     await held.reached.wait()
     feed = feed_of(system)
-    feed._max_buffer = 64 * 1024
+    feed._max_unread_bytes = 64 * 1024
     for number in range(1, 30):
         data: dict[str, Any] = {"planId": "P001", "examineeId": "X0001", "version": 2**40 + number, "pad": "x" * 4000}
-        feed.broadcast([{"type": "examinee_connected", "data": data}])
+        feed.tell(PlanEvents([{"type": "examinee_connected", "data": data}]))
     held.go_on.set()
     for proctor in proctors:
         await proctor.expect("plan_snapshot", part=3)

@@ -24,7 +24,7 @@ from actors.runtime.broker.consumers.consumer import PullConsumer
 from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.socket_server.delivery.queue import QueueRefused, ServerQueue
+from actors.socket_server.delivery.queue import QueueRefused
 from actors.socket_server.server import SocketServer
 from actors.web_server.server import WebServer
 from cli.main import app
@@ -33,7 +33,7 @@ from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, NotPermitted, RoleFailed
 from protocol.messages.base import Message
 from protocol.messages.codec import encode
-from protocol.messages.server_messages import QueueConfig, ServerStatus, ServerStatusCode
+from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from protocol.times import format_time
 from tests.integration.support.clients.phones import capture_path, picture, upload_path
 from tests.integration.support.nats_cluster import ConfiguredNats, logged_in, password_of, user_of_actor
@@ -364,9 +364,9 @@ async def test_a_status_of_another_server_has_no_effect_by_whatever_detour(syste
 async def test_another_process_gets_no_queue_of_a_server_that_is_alive(system: System, secured: Settings) -> None:
     """`queue.create` is one subject for all, so the lease says whose queue it is."""
     async with As(secured, SOCK001) as bus:
-        intruder = ServerQueue(bus, "SOCK002", "an-incarnation", QueueConfig(max_size=1, expire_time=60))
+        intruder = SocketServer(secured, bus, system.store, "SOCK002")
         with pytest.raises(QueueRefused, match="another process holds the lease of SOCK002"):
-            await intruder.create()
+            await intruder._queue.create()
 
 
 # -- how it is told -----------------------------------------------------------------------------------------

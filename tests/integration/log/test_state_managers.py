@@ -134,7 +134,7 @@ async def test_sockets_that_are_announced_anew_out_of_a_backlog_are_not_taken_fo
     await system.start("sm2", lambda bus: Slow(system.settings, bus, system.store, "sm2"))
     await system.start("sm3", lambda bus: StateManager(system.settings, bus, system.store, "sm3"))
     for _ in range(60):  # more than one manager takes at once
-        await system.server("SOCK002")._announce_all()
+        await system.server("SOCK002")._lease.announce_all()
         await asyncio.sleep(0.01)
     for one, client in clients.items():
         await client.expect("session_state")

@@ -89,7 +89,7 @@ async def test_an_examinee_is_kicked_by_plan_and_a_proctor_by_socket(invoke: Inv
 
 
 async def _nobody_is_there(system: System) -> bool:
-    return not any(system.server(one)._clients.sessions() for one in ("SOCK001", "SOCK002"))
+    return not any(system.server(one).sessions.all() for one in ("SOCK001", "SOCK002"))
 
 
 async def test_a_drain_is_followed_until_the_server_has_ended(invoke: Invoke, system: System) -> None:

@@ -43,7 +43,7 @@ async def test_sessions_are_tailed_through_their_server(invoke: Invoke, system: 
     examinee = await system.examinee("E001")
     proctor = await system.proctor("SOCK002")
     address = f"proctor.P001.{proctor.frames[0]['data']['socketId']}"
-    session = next(iter(system.server("SOCK001")._clients.examinees.values()))
+    session = next(iter(system.server("SOCK001").sessions.examinees.values()))
     # One after the other: a CliRunner takes the whole process's stdout.
     tailing = asyncio.create_task(invoke("actors", "tail", "session.P001.E001", "--for", "2s"))
     await eventually(lambda: _is_tailed(session), "a tail")
@@ -54,7 +54,7 @@ async def test_sessions_are_tailed_through_their_server(invoke: Invoke, system: 
     assert re.search(r"mobile_sync_wait +\d+\.\d{3} ms", shown.stdout)
     assert re.search(r"mobile_sync_status .* P001/E001 WAITING", shown.stdout)
 
-    proctors = system.server("SOCK002")._clients.feeds["P001"].proctors
+    proctors = system.server("SOCK002").sessions.feeds["P001"].proctors
     tailing = asyncio.create_task(invoke("actors", "tail", address, "--for", "2s", "-o", "json"))
     await eventually(lambda: _is_tailed(next(iter(proctors))), "a tail")
     await proctor.say("heartbeat")
@@ -92,13 +92,13 @@ async def test_an_examinee_is_followed_to_another_server(
     monkeypatch.setattr(actors_tail, "RENEW_SECONDS", 0.2)
     first = await system.examinee("E001")
     tailing = asyncio.create_task(invoke("actors", "tail", "session.P001.E001", "--for", "3s", "-o", "json"))
-    session = next(iter(system.server("SOCK001")._clients.examinees.values()))
+    session = next(iter(system.server("SOCK001").sessions.examinees.values()))
     await eventually(lambda: _is_tailed(session), "a tail")
     await first.close()
     await system.status("E001", "DISCONNECTED")
     await eventually(lambda: _is_empty(system), "no session")
     second = await system.examinee("E001", "SOCK002", connection_no=2)
-    session = next(iter(system.server("SOCK002")._clients.examinees.values()))
+    session = next(iter(system.server("SOCK002").sessions.examinees.values()))
     await eventually(lambda: _is_tailed(session), "a tail on the other server")
     await second.say("heartbeat")
     result = await tailing
@@ -107,7 +107,7 @@ async def test_an_examinee_is_followed_to_another_server(
 
 
 async def _is_empty(system: System) -> bool:
-    return not system.server("SOCK001")._clients.examinees
+    return not system.server("SOCK001").sessions.examinees
 
 
 async def test_ctrl_c_ends_a_tail_and_an_unknown_address_is_exit_code_3(settings: Settings, system: System) -> None:

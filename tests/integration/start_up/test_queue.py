@@ -7,12 +7,14 @@ import time
 
 import pytest
 
+from actors.runtime.actor.receiver import Receiver
 from actors.runtime.broker.connection import Bus, Outgoing
+from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.config.settings import Settings
 from actors.socket_server.delivery import queue as server_queue
-from actors.socket_server.server import QueueBatch, SocketServer
+from actors.socket_server.server import SocketServer
 from protocol.broker import subjects
-from protocol.messages.codec import encode
+from protocol.messages.codec import Element, encode
 from protocol.messages.proctor_events import ExamineeConnected
 from protocol.messages.session_messages import SessionClose
 from tests.integration.start_up.support import filters_of, quick
@@ -76,18 +78,18 @@ async def test_with_normal_priority_all_messages_share_one_consumer(bus: Bus, se
 
 
 class Gate:
-    """Holds up what a server reads from its queue, so that messages pile up."""
+    """Delays what a server reads from its queue, so that messages pile up."""
 
     def __init__(self, server: SocketServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._put = server.put
+        self._take = server._queue_reader._take
         self._open, self._broadcasts = asyncio.Event(), asyncio.Event()
         self.reached = asyncio.Event()
-        monkeypatch.setattr(server, "put", self._wait)
+        monkeypatch.setattr(server._queue_reader, "_take", self._wait)
 
-    async def _wait(self, batch: QueueBatch) -> None:
+    async def _wait(self, receiver: Receiver[Element], deliveries: list[Delivery]) -> None:
         self.reached.set()
-        await (self._broadcasts if batch.deliveries[0].subject.endswith(".proctors") else self._open).wait()
-        await self._put(batch)
+        await (self._broadcasts if deliveries[0].subject.endswith(".proctors") else self._open).wait()
+        await self._take(receiver, deliveries)
 
     def open_for_broadcasts(self) -> None:
         self._broadcasts.set()

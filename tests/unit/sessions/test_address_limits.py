@@ -36,38 +36,38 @@ def wire() -> Any:
 
 def stranger(limits: AddressLimits, address: str = "192.0.2.1") -> AddressSlot | str:
     """A connection that is let in, or why it is not."""
-    place = limits.arrive(address, wire(), proxy=False)
-    if place is None:
+    slot = limits.arrive(address, wire(), proxy=False)
+    if slot is None:
         return "dropped"
-    reason = limits.refuse(place, known=False)
+    reason = limits.refuse(slot, known=False)
     if reason is not None:
-        place.leave()
-    return reason or place
+        slot.leave()
+    return reason or slot
 
 
 def let_in(limits: AddressLimits, address: str = "192.0.2.1") -> AddressSlot:
-    place = stranger(limits, address)
-    assert isinstance(place, AddressSlot), place
-    return place
+    slot = stranger(limits, address)
+    assert isinstance(slot, AddressSlot), slot
+    return slot
 
 
 async def test_a_hall_behind_one_address_gets_in_and_greets() -> None:
     limits = AddressLimits(LIMITS)
     for _ in range(500):
-        let_in(limits).greet()
+        let_in(limits).hello_accepted()
     limits.close()
 
 
-async def test_strangers_of_one_address_are_few_whoever_is_greeted_there() -> None:
+async def test_strangers_of_one_address_are_few_whoever_is_identified_there() -> None:
     limits = AddressLimits(LIMITS)
     for _ in range(100):
-        let_in(limits).greet()
+        let_in(limits).hello_accepted()
     strangers = [let_in(limits) for _ in range(50)]
     assert stranger(limits) == "address_full"
     assert isinstance(stranger(limits, "192.0.2.2"), AddressSlot)
     strangers[0].leave()
     let_in(limits)
-    strangers[1].greet()
+    strangers[1].hello_accepted()
     let_in(limits)
     limits.close()
 
@@ -87,7 +87,7 @@ async def test_whoever_is_known_takes_the_place_of_a_stranger_when_the_server_is
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limits = AddressLimits(Limits(1000.0, 1000.0, 2, 1000, 50))
-    let_in(limits).greet()
+    let_in(limits).hello_accepted()
     idle = let_in(limits)
     assert stranger(limits) == "full"
     monkeypatch.setattr(address_limits, "YOUNG_SECONDS", 0.0)
@@ -95,7 +95,7 @@ async def test_whoever_is_known_takes_the_place_of_a_stranger_when_the_server_is
     assert known is not None
     assert limits.refuse(known, known=True) is None
     assert cast(Any, idle.transport).dropped
-    known.greet()
+    known.hello_accepted()
     monkeypatch.setattr(address_limits, "YOUNG_SECONDS", 100.0)
     another = limits.arrive("192.0.2.7", wire(), proxy=False)
     assert another is not None
@@ -105,15 +105,15 @@ async def test_whoever_is_known_takes_the_place_of_a_stranger_when_the_server_is
 
 async def test_counts_end_at_nought_in_whatever_order_connections_end() -> None:
     limits = AddressLimits(LIMITS)
-    places = [let_in(limits, f"192.0.2.{number % 7}") for number in range(100)]
-    for place in places[::2]:
-        place.greet()
-    for place in [*places, *places[::3]]:  # some are told twice
-        place.leave()
-    assert limits._greeted == 0
+    slots = [let_in(limits, f"192.0.2.{number % 7}") for number in range(100)]
+    for slot in slots[::2]:
+        slot.hello_accepted()
+    for slot in [*slots, *slots[::3]]:  # some are told twice
+        slot.leave()
+    assert limits._identified == 0
     assert not limits._strangers
     assert not limits._waiting
-    assert all(not one.strangers and not one.waiting and one.greeted == 0 for one in limits._addresses.values())
+    assert all(not one.strangers and not one.waiting and one.identified == 0 for one in limits._addresses.values())
     limits.close()
 
 
@@ -127,9 +127,9 @@ async def test_who_connects_faster_than_can_be_answered_is_dropped_at_once(monke
     limits.close()
 
 
-async def test_an_address_where_somebody_has_greeted_goes_before_those_where_nobody_has() -> None:
+async def test_an_address_where_somebody_has_identified_goes_before_those_where_nobody_has() -> None:
     limits = AddressLimits(Limits(100.0, 100.0, 1000, 1000, 1000))
-    let_in(limits, "192.0.2.1").greet()
+    let_in(limits, "192.0.2.1").hello_accepted()
     answers = [stranger(limits, f"198.51.100.{number}") for number in range(80)]
     assert "too_fast" in answers
     assert isinstance(stranger(limits, "192.0.2.1"), AddressSlot)
@@ -141,9 +141,9 @@ async def test_memory_is_not_for_strangers_to_fill(monkeypatch: pytest.MonkeyPat
     limits = AddressLimits(LIMITS)
     kept = let_in(limits, "203.0.113.1")
     for number in range(1000):
-        place = limits.arrive(f"2001:db8:{number:x}::1", wire(), proxy=False)
-        assert place is not None
-        place.leave()
+        slot = limits.arrive(f"2001:db8:{number:x}::1", wire(), proxy=False)
+        assert slot is not None
+        slot.leave()
     assert len(limits._addresses) <= 100
     assert kept.address is limits._addresses["203.0.113.1"]
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The sweep over a server's sockets: silence is that of the peer, never that of a loop which did not listen."""
+"""The keepalive: silence counts only while the event loop was listening."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ QUICK = SocketSettings(ping_interval_seconds=TIMEOUT, ping_timeout_seconds=TIMEO
 
 
 class Peer:
-    """The part of a `WebSocketConnection` that the sweep deals with; answers come through the loop, as a pong does."""
+    """The part of a `WebSocketConnection` that the keepalive uses; answers come through the loop, as a pong does."""
 
     def __init__(self, answers: Callable[[], bool] = lambda: True) -> None:
         self.loop = asyncio.get_running_loop()
         self.last_heard = self.loop.time()
         self.pinged_at: float | None = None
         self.answers = answers
-        self.held = False
-        self.last_taken, self.looks_without_taking = self.last_heard, 0
-        self.broken: str | None = None
+        self.reading_paused = False
+        self.last_progress, self.checks_without_progress = self.last_heard, 0
+        self.aborted: str | None = None
         self.pings = 0
 
     def ping_now(self, now: float) -> None:
@@ -39,86 +39,91 @@ class Peer:
     def _heard(self) -> None:
         self.last_heard, self.pinged_at = self.loop.time(), None
 
-    def look(self, now: float) -> None:
-        """Nothing waits for it."""
+    def extend_ping(self, now: float) -> None:
+        self.pinged_at = now
+
+    def check_progress(self, now: float) -> None:
+        """Nothing waits for this peer."""
 
     @property
     def is_over(self) -> bool:
-        return self.broken is not None
+        return self.aborted is not None
 
-    def break_off(self, reason: str) -> None:
-        assert self.broken is None, "once"
-        self.broken = reason
+    def abort(self, reason: str) -> None:
+        assert self.aborted is None, "once"
+        self.aborted = reason
 
 
-def sweep_of(peers: list[Peer], settings: SocketSettings = QUICK) -> Keepalive:
+def keepalive_of(peers: list[Peer], settings: SocketSettings = QUICK) -> Keepalive:
     return Keepalive(settings, lambda: cast(list[WebSocketConnection], peers))
 
 
-def stand_still(seconds: float) -> None:
-    """Hold the event loop, as a snapshot of ten thousand does, or SIGSTOP."""
+def block_loop(seconds: float) -> None:
+    """Block the event loop, as SIGSTOP does."""
     time.sleep(seconds)
 
 
-async def swept_until(sweep: Keepalive, condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def check_until(keepalive: Keepalive, condition: Callable[[], bool], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
-        await sweep.once()
+        await keepalive.check_all()
 
 
-async def test_who_does_not_answer_a_ping_is_broken_off_and_nobody_else_is() -> None:
+async def test_a_client_that_does_not_answer_a_ping_is_dropped_and_no_other() -> None:
     peers = [Peer() for _ in range(3 * SLICE)]
     silent = peers[100]
     silent.answers = lambda: False
-    sweep = sweep_of(peers)
-    await swept_until(sweep, lambda: silent.broken is not None)
-    assert silent.broken == "PING_TIMEOUT"
+    keepalive = keepalive_of(peers)
+    await check_until(keepalive, lambda: silent.aborted is not None)
+    assert silent.aborted == "PING_TIMEOUT"
     assert silent.pings == 1
     before = min(peer.pings for peer in peers if peer is not silent)
-    await swept_until(sweep, lambda: min(peer.pings for peer in peers if peer is not silent) > before)
-    assert [peer for peer in peers if peer.broken is not None] == [silent]
+    await check_until(keepalive, lambda: min(peer.pings for peer in peers if peer is not silent) > before)
+    assert [peer for peer in peers if peer.aborted is not None] == [silent]
 
 
-async def test_a_loop_that_stood_still_cuts_nobody_who_would_have_answered() -> None:
+async def test_a_blocked_loop_drops_no_client_that_would_have_answered() -> None:
     peers = [Peer() for _ in range(3 * SLICE)]
-    sweep = sweep_of(peers)
-    await swept_until(sweep, lambda: all(peer.pings for peer in peers))
+    keepalive = keepalive_of(peers)
+    await check_until(keepalive, lambda: all(peer.pings for peer in peers))
     for _ in range(3):
-        stand_still(3 * TIMEOUT)
-        await sweep.once()
-    await swept_until(sweep, lambda: all(peer.pings > 1 for peer in peers))
-    assert all(peer.broken is None for peer in peers)
+        block_loop(3 * TIMEOUT)
+        await keepalive.check_all()
+    await check_until(keepalive, lambda: all(peer.pings > 1 for peer in peers))
+    assert all(peer.aborted is None for peer in peers)
 
 
-async def test_a_stand_still_between_a_ping_and_its_answer_counts_as_one_look() -> None:
+async def test_a_blocked_loop_between_a_ping_and_its_answer_counts_as_one_turn() -> None:
     peer = Peer(lambda: False)
-    sweep = sweep_of([peer])
-    await swept_until(sweep, lambda: peer.pings == 1)
+    keepalive = keepalive_of([peer])
+    await check_until(keepalive, lambda: peer.pings == 1)
     for _ in range(TURNS - 2):
-        stand_still(2 * TIMEOUT)  # the loop is always late, and yet nobody is broken off before so many looks
-        await sweep.once()
-        assert peer.broken is None
-    await swept_until(sweep, lambda: peer.broken is not None)  # nor does a busy loop make the dead immortal
+        block_loop(2 * TIMEOUT)  # the loop is always late, and yet nobody is dropped before so many turns
+        await keepalive.check_all()
+        assert peer.aborted is None
+    await check_until(
+        keepalive, lambda: peer.aborted is not None
+    )  # but it keeps no dead connection
 
 
-async def test_whose_answers_are_not_read_gets_another_round() -> None:
+async def test_a_client_whose_answers_wait_unread_gets_another_ping_timeout() -> None:
     peer = Peer(lambda: False)
-    peer.held = True
-    sweep = sweep_of([peer])
-    await swept_until(sweep, lambda: peer.pings == 1)
+    peer.reading_paused = True
+    keepalive = keepalive_of([peer])
+    await check_until(keepalive, lambda: peer.pings == 1)
     asked = peer.pinged_at
-    await swept_until(sweep, lambda: peer.pinged_at != asked)
-    assert peer.broken is None
-    peer.held = False
-    await swept_until(sweep, lambda: peer.broken is not None)
+    await check_until(keepalive, lambda: peer.pinged_at != asked)
+    assert peer.aborted is None
+    peer.reading_paused = False
+    await check_until(keepalive, lambda: peer.aborted is not None)
 
 
 @pytest.mark.parametrize("many", [2_000, 15_000])
-async def test_the_sweep_of_many_keeps_its_period(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the number of slices, a round ends by its own clock: what each timer is late does not add up."""
+async def test_checking_many_connections_takes_one_period(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The delays of the timers between the slices do not add up."""
     peers = [Peer() for _ in range(many)]
-    sweep = sweep_of(peers, SocketSettings())
+    keepalive = keepalive_of(peers, SocketSettings())
     slept: list[float] = []
     sleep = asyncio.sleep
 
@@ -127,6 +132,6 @@ async def test_the_sweep_of_many_keeps_its_period(many: int, monkeypatch: pytest
         await sleep(seconds + 0.002, *result)
 
     monkeypatch.setattr(asyncio, "sleep", late)
-    await sweep.once()
+    await keepalive.check_all()
     assert len(slept) == -(-many // SLICE)
     assert sum(slept) <= 0.5 + 1e-6

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 
-from actors.runtime.config.local_addresses import lan_addresses, own_names
 from actors.runtime.config.sections import SocketSettings
 from actors.runtime.config.settings import load_settings
 from actors.sessions.limits.address_limits import Limits
-from actors.socket_server.handshake.handshake import HandshakeChecks, page_hosts
 from actors.web_server.bodies import Body, takes_gzip
 from actors.web_server.pages import DIRECTORY, EMBEDDABLE, PAGES, connect_source, content_security_policy
 from protocol.errors import ConfigurationError
@@ -130,70 +128,3 @@ def test_modules_import_only_files_that_are_there_and_what_others_embed_imports_
             if (name := module.relative_to(static).as_posix()) in EMBEDDABLE:
                 imported_name = target.relative_to(static.resolve()).as_posix()
                 assert imported_name in EMBEDDABLE, f"{name}: {address} is not for other sites"
-
-
-# -- which pages may connect -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("listens", "origin", "host", "allowed"),
-    [
-        ("127.0.0.1", "http://127.0.0.1:8000", "127.0.0.1:9001", True),
-        ("127.0.0.1", "https://127.0.0.1:8000", "127.0.0.1:9001", True),
-        ("127.0.0.1", "http://localhost:8000", "127.0.0.1:9001", True),
-        ("127.0.0.1", "http://[::1]:8000", "127.0.0.1:9001", True),
-        ("::1", "http://[::1]:8000", "[::1]:9001", True),
-        ("::1", "https://[::1]", "[::1]:9001", True),
-        ("::1", "http://[::2]:8000", "[::1]:9001", False),
-        ("10.1.2.3", "https://exam.example", "exam.example", True),
-        ("10.1.2.3", "https://EXAM.example:444", "exam.example:9001", True),
-        ("10.1.2.3", "https://evil.example", "exam.example", False),
-        ("10.1.2.3", "https://exam.example.evil.example", "exam.example", False),
-        ("10.1.2.3", "http://localhost:3000", "exam.example", False),
-        ("0.0.0.0", "http://localhost:3000", "exam.example", False),
-        ("0.0.0.0", "http://localhost:8000", "127.0.0.1:9001", True),
-        ("127.0.0.1", "null", "127.0.0.1:9001", False),
-        ("127.0.0.1", "http://[bad", "127.0.0.1:9001", False),
-        ("127.0.0.1", "http://127.0.0.1", "", False),
-    ],
-)
-async def test_pages_of_the_same_host_may_connect_whatever_their_port(
-    listens: str, origin: str, host: str, allowed: bool
-) -> None:
-    assert HandshakeChecks([], LIMITS, own_names(listens))._allowed(origin, host) is allowed
-
-
-@pytest.mark.parametrize(
-    ("origin", "host", "allowed"),
-    [
-        ("https://platform.example", "sock1.exam.example", True),  # the one that was added
-        ("https://exam.example", "sock1.exam.example", True),  # the web server's own
-        ("https://sock1.exam.example", "10.0.0.7:8001", True),  # behind a proxy that names another host
-        ("http://10.1.2.3:8000", "sock1.exam.example", True),
-        ("http://sock1.exam.example:8000", "sock1.exam.example", True),
-        ("https://evil.example", "sock1.exam.example", False),
-        ("https://exam.example.evil.example", "sock1.exam.example", False),
-        ("null", "sock1.exam.example", False),
-        ("", "", False),
-    ],
-)
-def test_own_pages_may_connect_also_where_origins_are_named(origin: str, host: str, allowed: bool) -> None:
-    settings = load_settings(
-        **{
-            "socket.origins": ["https://platform.example"],
-            "socket.public_url": "wss://sock1.exam.example/v1/connect",
-            "web.public_url": "https://exam.example",
-            "web.host": "10.1.2.3",
-        }
-    )
-    door = HandshakeChecks(settings.socket.origins, LIMITS, own_names("0.0.0.0"), page_hosts=page_hosts(settings))
-    assert door._allowed(origin, host) is allowed
-
-
-async def test_a_page_opened_on_this_machine_may_connect_to_its_address_in_the_network() -> None:
-    lan = lan_addresses()
-    if not lan:
-        pytest.skip("this machine is in no network")
-    host = f"[{lan[0]}]" if ":" in lan[0] else lan[0]
-    assert HandshakeChecks([], LIMITS, own_names("0.0.0.0"))._allowed("http://localhost:8000", f"{host}:9001")
-    assert not HandshakeChecks([], LIMITS, own_names("127.0.0.1"))._allowed("http://localhost:8000", f"{host}:9001")

@@ -78,7 +78,7 @@ async def test_a_confirmation_while_redis_is_not_known_to_be_whole_is_not_lost(
     examinee = await system.examinee("E001")
     await neighbours.proctor.say("notify", examineeId="E001", requestId="n-1", text="Please wait.")
     await examinee.expect("notice", actionId="n-1")
-    session = next(one for one in system.server("SOCK001")._clients.examinees.values() if one.examinee_id == "E001")
+    session = next(one for one in system.server("SOCK001").sessions.examinees.values() if one.examinee_id == "E001")
     session._notices.clear()  # as if it had been shown on an earlier connection, and no state had come yet
     await examinee.say("notice_confirm", actionId="n-1")
     await examinee.expect("accepted", requestId="n-1")

@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
+from actors.sessions import frame_reader
 from actors.sessions.session import SocketSession
-from actors.socket_server import clients
 from protocol.broker import subjects
 from protocol.messages.frames import Role
 from protocol.records import keys
@@ -67,7 +67,7 @@ async def test_a_proctor_who_does_not_read_is_ended_and_the_others_get_everythin
 async def test_an_examinee_who_talks_and_never_reads_is_ended(
     system: System, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "FRAMES_PER_SECOND", 1_000_000)  # else it takes an hour to fill the buffer
+    monkeypatch.setattr(frame_reader, "FRAMES_PER_SECOND", 1_000_000)  # else it takes an hour to fill the buffer
     deaf = SlowReader(port_of(system))
     await deaf.hello(system.token("examinee", "E001"))
     await neighbours.proctor.expect("examinee_connected", examineeId="E001")
@@ -88,8 +88,8 @@ async def test_an_examinee_who_talks_and_never_reads_is_ended(
 async def test_an_examinee_who_floods_is_read_at_a_pace_and_the_log_does_not_notice(
     system: System, neighbours: Neighbours, bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "FRAMES_PER_SECOND", 20)
-    monkeypatch.setattr(clients, "FRAMES_AT_ONCE", 10)
+    monkeypatch.setattr(frame_reader, "FRAMES_PER_SECOND", 20)
+    monkeypatch.setattr(frame_reader, "FRAMES_AT_ONCE", 10)
     flooding = await system.examinee("E001")
     before = await bus.last_message("STATUS", subjects.status_plan("P001", subjects.socket_origin("SOCK001")))
     assert before is not None
@@ -146,7 +146,7 @@ async def test_who_says_that_it_is_there_and_takes_nothing_for_long_is_ended(
         await deaf.hello(system.token(role, "E001"))
 
         async def there() -> SocketSession | None:
-            return next(iter(server._clients.sessions()), None)
+            return next(iter(server.sessions.all()), None)
 
         session = await eventually(there, "the deaf one is in")
         session.connection.send_now(b'{"type":"note","data":"%s"}' % (b"x" * 8_000_000))  # more than the kernel takes
@@ -169,7 +169,7 @@ async def test_who_takes_what_waits_is_not_taken_for_dead_although_no_ping_comes
         await slow.hello(system.token("proctor", "slow"))
 
         async def there() -> SocketSession | None:
-            return next(iter(server._clients.sessions()), None)
+            return next(iter(server.sessions.all()), None)
 
         session = await eventually(there, "the slow one is in")
         session.connection.send_now(b'{"type":"note","data":"%s"}' % (b"x" * 6_000_000))
@@ -197,7 +197,7 @@ async def test_a_session_state_with_many_messages_is_not_what_ends_a_slow_examin
         slow = SlowReader(port_of(system))
         await slow.hello(system.token("examinee", "E001"))
         await proctor.expect("examinee_connected", recovered=True)
-        session = system.server("SOCK001")._clients.examinee("P001", "E001")
+        session = system.server("SOCK001").sessions.examinee("P001", "E001")
         assert session is not None
 
         # What the kernel takes is not seen by the server: here it takes nothing more.

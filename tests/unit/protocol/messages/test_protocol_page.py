@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from actors.runtime.config.sections import SocketSettings
+from actors.sessions.frame_reader import FRAMES_AT_ONCE, FRAMES_PER_SECOND, MAX_ERRORS
 from actors.sessions.plan_snapshot import ROWS_A_FRAME
-from actors.socket_server.clients import FRAMES_AT_ONCE, FRAMES_PER_SECOND, MAX_ERRORS
 from protocol.client import reconnect as client_rules
 from protocol.client.plan_view import ApplyResult, PlanView
 from protocol.close_codes import CLOSE_RULES

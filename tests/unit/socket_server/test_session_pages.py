@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from actors.runtime.actor.actor import Actor
-from actors.socket_server.session_list import MAX_PAGE, page_of
+from actors.socket_server.sessions import MAX_PAGE, page_of
 from protocol.errors import ProtocolError
 
 

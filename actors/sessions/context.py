@@ -1,0 +1,44 @@
+"""What all parts of one socket server work with: its settings, its connections, its outbox, its name."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from actors.runtime.broker.clock import BrokerClock
+from actors.runtime.broker.connection import Bus
+from actors.runtime.config.settings import Settings
+from actors.runtime.store.state_store import StateStore
+from actors.sessions.outbox import Outbox
+from protocol.broker import subjects
+
+
+@dataclass(frozen=True, slots=True)
+class ServerContext:
+    """The things that every part of a socket server needs. `incarnation` names this process among its predecessors.
+
+    context = ServerContext(settings, bus, store, outbox, "SOCK001", incarnation)
+    context.outbox.add(fact)
+    format_time(context.clock.now())
+    """
+
+    settings: Settings
+    bus: Bus
+    store: StateStore
+    outbox: Outbox
+    server_id: str
+    incarnation: str
+
+    @property
+    def address(self) -> str:
+        """The subject of the server: `socket.{serverId}`."""
+        return subjects.socket_server(self.server_id)
+
+    @property
+    def clock(self) -> BrokerClock:
+        """The broker's clock: every time that this server tells is taken from it."""
+        return self.bus.clock
+
+    def new_socket_id(self) -> str:
+        """Make a socketId that no other connection has: `{serverId}-{incarnation}{random}`."""
+        return f"{self.server_id}-{self.incarnation}{secrets.token_hex(5)}"

@@ -1,0 +1,105 @@
+"""Admission: everything that is checked between the handshake of a WebSocket and the session of its client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from actors.runtime.config.tokens import TokenVerifier
+from actors.runtime.telemetry.logs import LogSummary
+from actors.sessions.context import ServerContext
+from actors.sessions.limits.fact_budget import CONNECTIONS, FactBudgets
+from actors.sessions.websocket import WebSocketConnection
+from actors.socket_server.delivery.queue import ServerQueue
+from actors.socket_server.drain import ServerDrain
+from actors.socket_server.handshake.hello import AcceptedHello, receive_hello
+from protocol.access.claims import Claims
+from protocol.close_codes import CloseCode
+from protocol.errors import ExamwireError
+
+log = logging.getLogger("examwire.clients")
+
+SUBSCRIBE_SECONDS = 5.0
+
+
+class Admission:
+    """Admits clients: a valid hello, not too many connections, the messages of the plan, and no drain.
+
+    admission = Admission(context, tokens, queue, drain, summary)
+    accepted = await admission.admit(connection)  # `None`: the connection is closed, with a code that says why
+
+    `summary` counts in the log what was wrong with a hello.
+    """
+
+    def __init__(
+        self,
+        context: ServerContext,
+        tokens: TokenVerifier,
+        queue: ServerQueue,
+        drain: ServerDrain,
+        summary: LogSummary,
+    ) -> None:
+        self._context = context
+        self._tokens = tokens
+        self._queue = queue
+        self._drain = drain
+        self._summary = summary
+        self._connections = FactBudgets(CONNECTIONS)
+
+    async def admit(self, connection: WebSocketConnection) -> AcceptedHello | None:
+        """Receive the hello and check everything. Raises `ConnectionClosed` when the client leaves before its hello."""
+        accepted = await receive_hello(connection, self._tokens)
+        if accepted is None:
+            self._summary.count("turned away", connection.reason())
+            return None
+        socket = self._context.settings.socket
+        connection.hello_accepted(socket.bytes_per_second, socket.frames_per_second)
+        claims = accepted.claims
+        proctor = claims.role == "proctor"
+        if not proctor and not await self._wait_turn(connection, claims):
+            return None
+        if not await self._subscribed(connection, claims.plan, proctors=proctor):
+            return None
+        if self._drain.active:
+            await connection.migrate(self._drain.frame())
+            return None
+        return accepted if connection.is_open else None
+
+    async def _wait_turn(self, connection: WebSocketConnection, claims: Claims) -> bool:
+        """Wait for a turn of this examinee. False: the client has left meanwhile, or was closed for too many tries.
+
+        Each connection that is let in is a CONNECTED, and a DISCONNECTED that must not be missed. So an examinee who
+        connects again and again waits, and nothing is recorded of connections that end while they wait.
+        """
+        budget = self._connections.of(claims.plan, claims.sub)
+        if budget.take_now():
+            return True
+        turn = asyncio.create_task(budget.turn("connection"))
+        closed = asyncio.create_task(connection.wait_closed())
+        await asyncio.wait({turn, closed}, return_when=asyncio.FIRST_COMPLETED)
+        closed.cancel()
+        if not turn.done():
+            turn.cancel()
+            return False
+        if not turn.result():
+            await connection.end(CloseCode.TOO_OFTEN)
+            return False
+        return connection.is_open
+
+    async def _subscribed(self, connection: WebSocketConnection, plan_id: str, *, proctors: bool) -> bool:
+        """Have the messages of the plan come to this server; only the first client of a plan waits for that.
+
+        False: it was not possible, and the connection is closed.
+        """
+        if self._queue.serves(plan_id, proctors=proctors):
+            return True
+        try:
+            async with asyncio.timeout(SUBSCRIBE_SECONDS):
+                await self._queue.serve(plan_id, proctors=proctors)
+        except (ExamwireError, TimeoutError) as error:
+            detail = str(error) or f"its queue did not get the plan's messages within {SUBSCRIBE_SECONDS:g} s"
+            address = self._context.address
+            log.error("%s: plan %s cannot be served: %s", address, plan_id, detail, extra={"plan": plan_id})
+            await connection.end(CloseCode.NOT_READY)
+            return False
+        return True

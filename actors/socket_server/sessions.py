@@ -1,0 +1,205 @@
+"""The sessions of one socket server: a registry by socket, examinee, plan and address, and pages of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pydantic
+
+from actors.runtime.actor.actor import Actor
+from actors.runtime.actor.service import Service
+from actors.runtime.config.masking import masked
+from actors.sessions.context import ServerContext
+from actors.sessions.examinee_session import ExamineeSession
+from actors.sessions.plan_feed import Join, Leave, PlanFeed, Resynchronise
+from actors.sessions.proctor_session import ProctorSession
+from actors.sessions.session import SocketSession
+from protocol.messages.codec import field_error
+from protocol.messages.facts import LossReason
+from protocol.messages.inspection import SessionsAsked
+from protocol.times import format_time
+
+MAX_ACTIVE = 2000
+"""One lease reports the activity of at most so many sessions."""
+
+MAX_PAGE = 500
+PAGE_SLICE = 25
+"""So many inspections of a page are made at once: the same event loop carries every client's frames."""
+
+Activity = tuple[str, str, str, str]
+"""planId, examineeId, socketId, and when the client was last heard (RFC 3339)."""
+
+
+class Sessions:
+    """The registry of the sessions on one server, and of the feeds of their plans.
+
+    sessions = Sessions(context)
+    sessions.add(examinee_session)
+    sessions.examinee("P001", "E001")  # the newest session of the examinee, or None
+    sessions.at("proctor.P001.SOCK001-1f")  # by address
+    """
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self.examinees: dict[str, ExamineeSession] = {}
+        """By socketId."""
+        self.proctors: dict[str, ProctorSession] = {}
+        """By socketId."""
+        self.feeds: dict[str, PlanFeed] = {}
+        """By planId: the plans of the proctors."""
+        self._by_address: dict[str, Actor] = {}
+        self._proctors_of_plan: defaultdict[str, int] = defaultdict(int)
+        self.sockets = 0
+        """Open WebSockets, with or without a hello."""
+        self.last_error: str | None = None
+        """The last error that a session has failed with."""
+
+    # -- lookups -------------------------------------------------------------------------------------
+
+    def all(self) -> list[SocketSession]:
+        """Return all sessions: examinees, then proctors."""
+        return [*self.examinees.values(), *self.proctors.values()]
+
+    def examinee(self, plan_id: str, examinee_id: str) -> ExamineeSession | None:
+        """Return the newest session of an examinee."""
+        session = self._by_address.get(f"session.{plan_id}.{examinee_id}")
+        return session if isinstance(session, ExamineeSession) else None
+
+    def socket(self, socket_id: str) -> SocketSession | None:
+        """Return the session of a socket."""
+        return self.examinees.get(socket_id) or self.proctors.get(socket_id)
+
+    def at(self, address: str) -> Actor | None:
+        """Return the session or feed at an address.
+
+        `session.{planId}.{examineeId}`, `proctor.{planId}.{socketId}`, or `socket.plan.{planId}.proctors`.
+        """
+        return self._by_address.get(address)
+
+    # -- adding and removing -------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def open_socket(self) -> Iterator[None]:
+        """Count a WebSocket as open within the context."""
+        self.sockets += 1
+        try:
+            yield
+        finally:
+            self.sockets -= 1
+
+    def add(self, session: ExamineeSession) -> None:
+        """Register the session of an examinee. The newest session of an examinee has the address."""
+        self.examinees[session.socket_id] = session
+        self._by_address[session.address] = session
+
+    def remove(self, session: ExamineeSession) -> None:
+        """Forget the session of an examinee."""
+        del self.examinees[session.socket_id]
+        self._forget_address(session)
+
+    async def add_proctor(self, session: ProctorSession) -> None:
+        """Register the session of a proctor, and have the feed of the plan send it a snapshot and the events."""
+        plan_id = session.plan_id
+        self.proctors[session.socket_id] = session
+        self._by_address[session.address] = session
+        self._proctors_of_plan[plan_id] += 1
+        feed = self.feeds.get(plan_id)
+        if feed is None:
+            feed = self.feeds[plan_id] = PlanFeed(self._context, plan_id)
+            self._by_address[feed.address] = feed
+            await feed.start(self._feed_failed)
+        feed.tell(Join(session))
+
+    async def remove_proctor(self, session: ProctorSession) -> None:
+        """Forget the session of a proctor; with the last proctor of a plan, its feed."""
+        plan_id = session.plan_id
+        del self.proctors[session.socket_id]
+        self._forget_address(session)
+        self._proctors_of_plan[plan_id] -= 1
+        feed = self.feeds[plan_id]
+        if self._proctors_of_plan[plan_id]:
+            feed.tell(Leave(session))
+            return
+        del self._proctors_of_plan[plan_id], self.feeds[plan_id]
+        self._forget_address(feed)
+        await feed.stop()
+
+    def _forget_address(self, actor: Actor) -> None:
+        if self._by_address.get(actor.address) is actor:
+            del self._by_address[actor.address]
+
+    # -- failures ------------------------------------------------------------------------------------
+
+    def session_failed(self, session: Service, error: BaseException) -> None:
+        """End the connection of a session that has failed: its client comes back to a new session."""
+        assert isinstance(session, SocketSession)
+        self.last_error = masked(f"{session.address}: {error}")
+        session.connection.abort(LossReason.PROTOCOL_ERROR.value)
+
+    def _feed_failed(self, feed: Service, error: BaseException) -> None:
+        """End the connections of the plan's proctors: they come back to a new feed."""
+        assert isinstance(feed, PlanFeed)
+        self.last_error = masked(f"{feed.address}: {error}")
+        for proctor in self.proctors.values():
+            if proctor.plan_id == feed.plan_id:
+                proctor.connection.abort(LossReason.PROTOCOL_ERROR.value)
+
+    # -- all of them ---------------------------------------------------------------------------------
+
+    def announce_all(self) -> None:
+        """Put CONNECTED into the log for every examinee."""
+        for session in list(self.examinees.values()):
+            session.announce()
+
+    def resynchronise(self) -> None:
+        """Send every proctor a new snapshot from Redis: events were dropped."""
+        for feed in self.feeds.values():
+            feed.tell(Resynchronise())
+
+    def active(self) -> tuple[int, list[Activity]]:
+        """Return the number of examinees, and the activity that is to be reported now."""
+        now, wall = asyncio.get_running_loop().time(), self._context.clock.now()
+        interval = self._context.settings.socket.activity_seconds
+        active: list[Activity] = []
+        for session in self.examinees.values():
+            heard = session.connection.activity_to_report(now, interval)
+            if heard is not None:
+                last_heard = format_time(wall - (now - heard))
+                active.append((session.plan_id, session.examinee_id, session.socket_id, last_heard))
+                if len(active) >= MAX_ACTIVE:
+                    break
+        return len(self.examinees), active
+
+
+async def page_of(sessions: Iterable[Actor], asked: Any) -> bytes:
+    """Return a page of sessions as JSON: `{"total", "next", "sessions": [inspection...]}`, at most 500 of them.
+
+    A page is in the order of serials, so that a session that stays is on exactly one page while others come and go.
+    `next` is where the next page begins, `null` on the last one. `total` counts all sessions of the plan and kind that
+    are asked for. Raises `ProtocolError` when `asked` is not understood.
+    """
+    try:
+        wanted = SessionsAsked.model_validate(asked)
+    except pydantic.ValidationError as error:
+        raise field_error(error, "sessions") from None
+    matching = [
+        session
+        for session in sessions
+        if (wanted.kind is None or session.kind == wanted.kind)
+        and (wanted.plan_id is None or getattr(session, "plan_id", None) == wanted.plan_id)
+    ]
+    rest = sorted((session for session in matching if session.serial > wanted.after), key=lambda each: each.serial)
+    limit = min(wanted.limit, MAX_PAGE)
+    page = rest[wanted.offset : wanted.offset + limit]
+    encoded: list[bytes] = []
+    for start in range(0, len(page), PAGE_SLICE):
+        await asyncio.sleep(0)  # let other work run
+        inspections = [session.inspection() for session in page[start : start + PAGE_SLICE]]
+        encoded += [inspection.model_dump_json(by_alias=True).encode() for inspection in inspections]
+    last = wanted.offset + limit >= len(rest) or not page
+    following = b"null" if last else b"%d" % page[-1].serial
+    return b'{"total":%d,"next":%b,"sessions":[%b]}' % (len(matching), following, b",".join(encoded))
