@@ -102,9 +102,7 @@ async def test_a_blocked_loop_between_a_ping_and_its_answer_counts_as_one_turn()
         block_loop(2 * TIMEOUT)  # the loop is always late, and yet nobody is dropped before so many turns
         await keepalive.check_all()
         assert peer.aborted is None
-    await check_until(
-        keepalive, lambda: peer.aborted is not None
-    )  # but it keeps no dead connection
+    await check_until(keepalive, lambda: peer.aborted is not None)  # but it keeps no dead connection
 
 
 async def test_a_client_whose_answers_wait_unread_gets_another_ping_timeout() -> None:

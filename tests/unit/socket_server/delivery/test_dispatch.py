@@ -1,0 +1,130 @@
+"""Messages of the queue, dispatched to sessions and feeds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from actors.runtime.actor.receiver import Received
+from actors.sessions import session as session_module
+from actors.sessions.examinee_session import ExamineeSession
+from actors.sessions.session import MOST_OVERFLOW, SocketSession
+from actors.socket_server.delivery.dispatch import Dispatcher
+from actors.socket_server.delivery.queue_reader import QueueBatch
+from actors.socket_server.sessions import Sessions
+from protocol.broker import subjects
+from protocol.broker.stream_codecs import decode_socket
+from protocol.messages.base import Message
+from protocol.messages.codec import Element, encode
+from protocol.messages.facts import Notice
+from protocol.messages.session_messages import SessionClose
+from tests.unit.support.socket_sessions import FakeConnection, examinee_session, fake_context
+from tests.unit.support.waiting import until
+
+MORE_THAN_A_MAILBOX = SocketSession.mailbox_capacity + 20
+
+
+class Brought:
+    """A delivery of the queue."""
+
+    def __init__(self, subject: str, message: Message) -> None:
+        self.subject = subject
+        self.payload = encode(message)
+
+
+def batch_of(*messages: tuple[str, Message]) -> QueueBatch:
+    received = []
+    for subject, message in messages:
+        delivery = Brought(subject, message)
+        (element,) = decode_socket(subject, delivery.payload, {})
+        assert isinstance(element, Element)
+        received.append(Received(cast(Any, delivery), [element], [0], 1))
+    return QueueBatch(received)
+
+
+def notice(examinee_id: str, number: int) -> tuple[str, Notice]:
+    told = Notice(
+        plan_id="P001",
+        examinee_id=examinee_id,
+        by="kim",
+        text="Please wait.",
+        action_id=f"n-{number}",
+        timestamp="2026-01-05T09:00:00.000Z",
+        version=number,
+    )
+    return subjects.socket_examinee("P001", examinee_id), told
+
+
+def close(session: ExamineeSession) -> tuple[str, SessionClose]:
+    return subjects.socket_server("SOCK001"), SessionClose(socket_id=session.socket_id, code=4503)
+
+
+class Server:
+    """The parts of a socket server that dispatch."""
+
+    def __init__(self) -> None:
+        self.context = fake_context()
+        self.sessions = Sessions(self.context)
+        self.dispatcher = Dispatcher(self.context, self.sessions, cast(Any, None))
+
+    async def connect(self, examinee_id: str, connection: FakeConnection) -> ExamineeSession:
+        session = await examinee_session(self.context, connection, examinee_id)
+        self.sessions.add(session)
+        return session
+
+
+async def test_a_slow_session_holds_up_nobody_and_is_closed_as_a_slow_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "SLOW_SECONDS", 0.2)
+    server = Server()
+    slow, quick = FakeConnection(never_closes=True), FakeConnection()
+    slow_session = await server.connect("E001", slow)
+    await server.connect("E002", quick)
+    many = [notice("E001", number) for number in range(1, MORE_THAN_A_MAILBOX)]
+    async with asyncio.timeout(5):
+        await server.dispatcher.dispatch(batch_of(close(slow_session)))
+        await asyncio.sleep(0)  # the session begins to wait for its close
+        await server.dispatcher.dispatch(batch_of(*many, notice("E002", 900)))
+    await until(lambda: quick.sent)
+    assert slow.aborted is None, "it has some time to take its messages"
+    await until(lambda: slow.aborted)
+    assert slow.aborted == "SLOW_CLIENT"
+    assert quick.aborted is None
+
+
+async def test_a_session_gets_more_messages_at_once_than_its_mailbox_holds_in_their_order() -> None:
+    server = Server()
+    connection = FakeConnection()
+    await server.connect("E001", connection)
+    many = [notice("E001", number) for number in range(1, MOST_OVERFLOW)]
+    await server.dispatcher.dispatch(batch_of(*many))
+    await until(lambda: len(connection.sent) == len(many))
+    await server.dispatcher.dispatch(batch_of(notice("E001", 5000)))
+    await until(lambda: len(connection.sent) == len(many) + 1)
+    assert connection.sent == [message for _, message in [*many, notice("E001", 5000)]]
+    assert connection.aborted is None
+
+
+async def test_a_session_for_which_too_many_messages_wait_is_closed_at_once() -> None:
+    server = Server()
+    connection = FakeConnection()
+    await server.connect("E001", connection)
+    most = SocketSession.mailbox_capacity + MOST_OVERFLOW
+    await server.dispatcher.dispatch(batch_of(*(notice("E001", number) for number in range(1, most + 2))))
+    assert connection.aborted == "SLOW_CLIENT"
+
+
+async def test_a_session_that_is_being_closed_takes_no_more_messages() -> None:
+    server = Server()
+    connection = FakeConnection()
+    session = await server.connect("E001", connection)
+    connection.is_open = False
+    await server.dispatcher.dispatch(batch_of(notice("E001", 1)))
+    assert session.mailbox.statistics().received == 0
+    assert connection.aborted is None
+
+
+async def test_a_message_for_nobody_on_this_server_is_dropped() -> None:
+    server = Server()
+    await server.dispatcher.dispatch(batch_of(notice("E009", 1)))

@@ -1,0 +1,71 @@
+"""A server's context and a client's connection, without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+from actors.runtime.config.settings import Settings
+from actors.sessions.context import ServerContext
+from actors.sessions.examinee_session import ExamineeSession
+from actors.sessions.limits.fact_budget import EXAMINEE, LOOKUPS, FactBudget
+from protocol.access.claims import Claims
+from protocol.close_codes import CloseCode
+from protocol.messages.base import Message
+from protocol.messages.frames import Hello
+
+
+class FakeOutbox:
+    """Keeps the facts that were added."""
+
+    def __init__(self) -> None:
+        self.facts: list[Message] = []
+        self.clock = SimpleNamespace(now=time.time)
+        self.last_sequence = 2**53
+
+    def add(self, fact: Message) -> None:
+        self.facts.append(fact)
+
+
+class FakeConnection:
+    """Keeps what was sent. With `never_closes`, `end` does not return: the client does not answer the close."""
+
+    def __init__(self, *, never_closes: bool = False) -> None:
+        self.slot = SimpleNamespace(ip="192.0.2.1")
+        self.request = None
+        self.sent: list[Message] = []
+        self.is_open = True
+        self.aborted: str | None = None
+        self.closed: CloseCode | None = None
+        self._never_closes = never_closes
+
+    def send_message(self, message: Message) -> None:
+        self.sent.append(message)
+
+    def abort(self, reason: str) -> None:
+        self.is_open, self.aborted = False, reason
+
+    async def end(self, code: CloseCode, _reason: str | None = None) -> None:
+        if self._never_closes:
+            await asyncio.Event().wait()
+        self.is_open, self.closed = False, code
+
+
+def fake_context(outbox: FakeOutbox | None = None) -> ServerContext:
+    bus = SimpleNamespace(clock=SimpleNamespace(now=time.time))
+    return ServerContext(
+        Settings(), cast(Any, bus), cast(Any, None), cast(Any, outbox or FakeOutbox()), "SOCK001", "1f"
+    )
+
+
+async def examinee_session(context: ServerContext, connection: FakeConnection, examinee_id: str) -> ExamineeSession:
+    """A running session of an examinee of P001."""
+    claims = Claims(sub=examinee_id, role="examinee", plan="P001", exp=2**40)
+    hello = Hello(client_id="browser-1", connection_no=1)
+    session = ExamineeSession(
+        context, cast(Any, connection), claims, hello, facts=FactBudget(EXAMINEE), lookups=FactBudget(LOOKUPS)
+    )
+    await session.start()
+    return session
