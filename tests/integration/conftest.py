@@ -14,6 +14,7 @@ from actors.runtime.store.state_store import StateStore
 from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STREAMS
 from tests.integration.support.command_line import Invoke, command_with
+from tests.integration.support.system import System
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +45,21 @@ def own_engines(tmp_path: Path) -> Iterator[tuple[NatsServer, RedisServer]]:
 def settings(engines: tuple[NatsServer, RedisServer], tmp_path: Path) -> Settings:
     """Settings on the shared engines, with a data directory of the test's own."""
     return load_settings(nats_url=engines[0].url, redis_url=engines[1].url, data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+def own_settings(own_engines: tuple[NatsServer, RedisServer], tmp_path: Path) -> Settings:
+    """Settings on engines of this test alone."""
+    nats, redis = own_engines
+    return load_settings(nats_url=nats.url, redis_url=redis.url, data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+async def own_system(own_settings: Settings) -> AsyncIterator[System]:
+    """A whole system on engines of this test alone; no actor may fail."""
+    async with System(own_settings) as system:
+        yield system
+        assert system.failures == []
 
 
 @pytest.fixture

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from actors.runtime.config.settings import Settings, load_settings
 from actors.state_manager.manager import StateManager
 from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATE_MANAGERS, STATUS
@@ -17,25 +14,12 @@ from tests.integration.support.system import System, eventually
 from tests.integration.support.unsteady_exam import EXAMINEES, Exam
 
 
-@pytest.fixture
-def settings(own_engines: tuple[NatsServer, RedisServer], tmp_path: Path) -> Settings:
-    nats, redis = own_engines
-    return load_settings(nats_url=nats.url, redis_url=redis.url, data_dir=tmp_path / "data")
-
-
-@pytest.fixture
-async def system(settings: Settings) -> AsyncIterator[System]:
-    async with System(settings) as system:
-        yield system
-        assert system.failures == []
-
-
 async def test_redis_stopped_under_load_loses_and_doubles_nothing(
-    system: System, own_engines: tuple[NatsServer, RedisServer]
+    own_system: System, own_engines: tuple[NatsServer, RedisServer]
 ) -> None:
     redis = own_engines[1]
-    proctors = [await system.proctor("SOCK001"), await system.proctor("SOCK002")]
-    exam = Exam(system, seed=1)
+    proctors = [await own_system.proctor("SOCK001"), await own_system.proctor("SOCK002")]
+    exam = Exam(own_system, seed=1)
     for examinee_id in EXAMINEES:
         await exam.join(examinee_id)
     await exam.everybody_agrees(proctors)
@@ -43,7 +27,7 @@ async def test_redis_stopped_under_load_loses_and_doubles_nothing(
     for _ in range(60):
         await exam.step()
         await asyncio.sleep(0.02)
-    manager = system.actors["state-manager"]
+    manager = own_system.actors["state-manager"]
 
     async def it_waits() -> bool:
         return bool(manager.details()["waitingFor"] == "redis")
@@ -59,16 +43,16 @@ async def test_redis_stopped_under_load_loses_and_doubles_nothing(
     for _ in range(20):
         await exam.step()
     await exam.everybody_agrees(proctors)
-    states = await system._buses["state-manager"].consumer_states(STATUS.name)
+    states = await own_system._buses["state-manager"].consumer_states(STATUS.name)
     assert not any(one.redelivered for one in states), "waiting for Redis used up deliveries"
 
 
 async def test_nats_killed_and_restarted_under_load_loses_and_doubles_nothing(
-    system: System, own_engines: tuple[NatsServer, RedisServer]
+    own_system: System, own_engines: tuple[NatsServer, RedisServer]
 ) -> None:
     nats = own_engines[0]
-    proctors = [await system.proctor("SOCK001"), await system.proctor("SOCK002")]
-    exam = Exam(system, seed=2)
+    proctors = [await own_system.proctor("SOCK001"), await own_system.proctor("SOCK002")]
+    exam = Exam(own_system, seed=2)
     for examinee_id in EXAMINEES:
         await exam.join(examinee_id)
     for _ in range(20):
@@ -86,11 +70,11 @@ async def test_nats_killed_and_restarted_under_load_loses_and_doubles_nothing(
 
 
 async def test_a_state_manager_that_dies_between_the_steps_leaves_the_rest_to_another(
-    system: System, monkeypatch: pytest.MonkeyPatch
+    own_system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Written to Redis, but dead before anybody was told: the redelivery tells, and exactly once."""
-    proctor = await system.proctor()
-    manager = system.actors["state-manager"]
+    proctor = await own_system.proctor()
+    manager = own_system.actors["state-manager"]
     assert isinstance(manager, StateManager)
     reached = asyncio.Event()
 
@@ -99,17 +83,17 @@ async def test_a_state_manager_that_dies_between_the_steps_leaves_the_rest_to_an
         await asyncio.Event().wait()
 
     monkeypatch.setattr(manager._publisher, "publish", dies_here)
-    client = await system.raw("SOCK001")
-    await client.hello(system.token("examinee", "E001"))
+    client = await own_system.raw("SOCK001")
+    await client.hello(own_system.token("examinee", "E001"))
     await asyncio.wait_for(reached.wait(), 20)
-    await system.status("E001", "CONNECTED")
-    await system.stop("state-manager")
+    await own_system.status("E001", "CONNECTED")
+    await own_system.stop("state-manager")
     assert proctor.about("E001") == []
     # The broker gives the message to another one when its ack wait is over: within seconds.
-    await system.start("sm2", lambda bus: StateManager(system.settings, bus, system.store, "sm2"))
+    await own_system.start("sm2", lambda bus: StateManager(own_system.settings, bus, own_system.store, "sm2"))
     await proctor.expect("examinee_connected", examineeId="E001")
     await client.expect("session_state")
-    other = await system.examinee("E002")
+    other = await own_system.examinee("E002")
     await proctor.expect("examinee_connected", examineeId="E002")
     other.abort()
     await proctor.expect("examinee_disconnected", examineeId="E002")

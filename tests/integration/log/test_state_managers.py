@@ -8,16 +8,14 @@ import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from nats.aio.msg import Msg
 
 from actors.runtime.actor.actor import on
 from actors.runtime.broker.connection import Bus, Outgoing
-from actors.runtime.config.settings import Settings, load_settings
+from actors.runtime.config.settings import Settings
 from actors.state_manager.manager import StateManager, StatusBatch
-from cli.local.engines import NatsServer, RedisServer
 from protocol.broker import subjects
 from protocol.broker.streams import PIN_GROUP, STATE_MANAGERS, STATUS
 from protocol.log.partitions import PARTITIONS, partition_of
@@ -27,19 +25,6 @@ from tests.integration.support.system import System, eventually
 from tests.integration.support.unsteady_exam import EXAMINEES, Exam
 
 PLANS = ("P001", "P002", "P003")
-
-
-@pytest.fixture
-def settings(own_engines: tuple[NatsServer, RedisServer], tmp_path: Path) -> Settings:
-    nats, redis = own_engines
-    return load_settings(nats_url=nats.url, redis_url=redis.url, data_dir=tmp_path / "data")
-
-
-@pytest.fixture
-async def system(settings: Settings) -> AsyncIterator[System]:
-    async with System(settings) as system:
-        yield system
-        assert system.failures == []
 
 
 class Managers:
@@ -68,27 +53,27 @@ class Managers:
 
 
 @pytest.fixture
-async def managers(settings: Settings) -> AsyncIterator[Managers]:
-    managers = Managers(settings)
+async def managers(own_settings: Settings) -> AsyncIterator[Managers]:
+    managers = Managers(own_settings)
     yield managers
     await managers.end()
 
 
 async def test_a_manager_frozen_and_thawed_and_one_killed_under_churn_change_nothing(
-    system: System, managers: Managers
+    own_system: System, managers: Managers
 ) -> None:
     assert len({partition_of(plan_id) for plan_id in PLANS}) == len(PLANS)
     frozen, killed, _ = [await managers.start() for _ in range(3)]
-    bus = system._buses["SOCK001"]
+    bus = own_system._buses["SOCK001"]
 
     async def three_stand_by() -> bool:
         states = {one.name: one for one in await bus.consumer_states(STATUS.name)}
         return all(states[spec.name].pulls_waiting >= 4 for spec in STATE_MANAGERS)
 
     await eventually(three_stand_by, "three more managers are there", 60)
-    await system.stop("state-manager")
-    exams = [Exam(system, seed, plan_id) for seed, plan_id in enumerate(PLANS)]
-    proctors = {plan: [await system.proctor(one, plan_id=plan) for one in ("SOCK001", "SOCK002")] for plan in PLANS}
+    await own_system.stop("state-manager")
+    exams = [Exam(own_system, seed, plan_id) for seed, plan_id in enumerate(PLANS)]
+    proctors = {plan: [await own_system.proctor(one, plan_id=plan) for one in ("SOCK001", "SOCK002")] for plan in PLANS}
 
     async def churn(steps: int) -> None:
         for _ in range(steps):
@@ -112,16 +97,16 @@ async def test_a_manager_frozen_and_thawed_and_one_killed_under_churn_change_not
             assert client.websocket.close_code is None, "nobody who is connected was sent away"
 
 
-async def test_sockets_that_are_announced_anew_out_of_a_backlog_are_not_taken_for_replaced(system: System) -> None:
+async def test_sockets_that_are_announced_anew_out_of_a_backlog_are_not_taken_for_replaced(own_system: System) -> None:
     """Two managers begin with a backlog of several facts of each examinee, one is slow: nobody is closed with 4503."""
     crowd = [f"E{number:03}" for number in range(50)]
-    before = {one: await system.examinee(one, "SOCK001") for one in crowd}
-    await system.stop("state-manager")
+    before = {one: await own_system.examinee(one, "SOCK001") for one in crowd}
+    await own_system.stop("state-manager")
     clients = {}
     for one in crowd:
         before[one].abort()
-        client = clients[one] = await system.raw("SOCK002")
-        await client.hello(system.token("examinee", one), f"browser-{one}", 2)
+        client = clients[one] = await own_system.raw("SOCK002")
+        await client.hello(own_system.token("examinee", one), f"browser-{one}", 2)
 
     class Slow(StateManager):
         """A state manager that takes its time."""
@@ -131,22 +116,22 @@ async def test_sockets_that_are_announced_anew_out_of_a_backlog_are_not_taken_fo
             await asyncio.sleep(0.5)
             await super().handle(batch)
 
-    await system.start("sm2", lambda bus: Slow(system.settings, bus, system.store, "sm2"))
-    await system.start("sm3", lambda bus: StateManager(system.settings, bus, system.store, "sm3"))
+    await own_system.start("sm2", lambda bus: Slow(own_system.settings, bus, own_system.store, "sm2"))
+    await own_system.start("sm3", lambda bus: StateManager(own_system.settings, bus, own_system.store, "sm3"))
     for _ in range(60):  # more than one manager takes at once
-        await system.server("SOCK002")._lease.announce_all()
+        await own_system.server("SOCK002")._lease.announce_all()
         await asyncio.sleep(0.01)
     for one, client in clients.items():
         await client.expect("session_state")
-        await system.status(one, "CONNECTED")
+        await own_system.status(one, "CONNECTED")
     closed = {one: client.websocket.close_code for one, client in clients.items() if client.websocket.close_code}
     assert closed == {}
 
 
 async def test_the_broker_gives_a_message_without_a_partition_the_one_of_its_plan(
-    settings: Settings, system: System
+    own_settings: Settings, own_system: System
 ) -> None:
-    bus = await Bus.connect(settings.nats_url, "test")
+    bus = await Bus.connect(own_settings.nats_url, "test")
     for number in range(PARTITIONS * 4):
         plan_id = f"plan_{number}-X"
         ended = ConnectionStatus(
@@ -163,8 +148,8 @@ async def test_the_broker_gives_a_message_without_a_partition_the_one_of_its_pla
     await bus.close()
 
 
-async def test_a_fact_in_the_partition_of_other_plans_is_put_aside(settings: Settings, system: System) -> None:
-    bus = await Bus.connect(settings.nats_url, "test")
+async def test_a_fact_in_the_partition_of_other_plans_is_put_aside(own_settings: Settings, own_system: System) -> None:
+    bus = await Bus.connect(own_settings.nats_url, "test")
     ended = ConnectionStatus(
         plan_id="P001",
         examinee_id="E001",
@@ -182,19 +167,19 @@ async def test_a_fact_in_the_partition_of_other_plans_is_put_aside(settings: Set
     await bus.close()
 
 
-async def test_a_manager_that_stops_leaves_its_partitions_to_others_at_once(system: System) -> None:
-    await system.examinee("E001")
+async def test_a_manager_that_stops_leaves_its_partitions_to_others_at_once(own_system: System) -> None:
+    await own_system.examinee("E001")
     name = f"state-manager-{partition_of('P001')}"
-    bus = system._buses["SOCK001"]
+    bus = own_system._buses["SOCK001"]
     assert (await bus.pinned_state(STATUS.name, name)).pin is not None
-    await system.stop("state-manager")
+    await own_system.stop("state-manager")
     assert (await bus.pinned_state(STATUS.name, name)).pin is None
 
 
-async def test_several_managers_share_the_partitions(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_several_managers_share_the_partitions(own_system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.state_manager.partitions.BALANCE_SECONDS", 0.3)
-    await system.start("sm2", lambda bus: StateManager(system.settings, bus, system.store, "sm2"))
-    both = [system.actors["state-manager"], system.actors["sm2"]]
+    await own_system.start("sm2", lambda bus: StateManager(own_system.settings, bus, own_system.store, "sm2"))
+    both = [own_system.actors["state-manager"], own_system.actors["sm2"]]
     plans: dict[int, str] = {}
     for number in range(100):
         plans.setdefault(partition_of(f"P{number}"), f"P{number}")
@@ -202,7 +187,7 @@ async def test_several_managers_share_the_partitions(system: System, monkeypatch
 
     async def shared() -> bool:
         for plan_id in plans.values():  # a partition belongs to whoever gets its next message
-            await system.examinee("E001", plan_id=plan_id, connection_no=next(numbers))
+            await own_system.examinee("E001", plan_id=plan_id, connection_no=next(numbers))
         held = [set(manager.details()["held"]) for manager in both]
         assert not held[0] & held[1]
         return min(len(one) for one in held) >= 3
@@ -211,16 +196,16 @@ async def test_several_managers_share_the_partitions(system: System, monkeypatch
 
 
 async def test_pulls_that_a_stall_has_left_are_not_taken_for_managers(
-    system: System, monkeypatch: pytest.MonkeyPatch
+    own_system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a NATS that stood still each consumer has several pulls of one manager; a release stops its partition."""
-    manager = system.actors["state-manager"]
+    manager = own_system.actors["state-manager"]
     assert isinstance(manager, StateManager)
     plans: dict[int, str] = {}
     for number in range(100):
         plans.setdefault(partition_of(f"P{number}"), f"P{number}")
     for plan_id in plans.values():
-        await system.examinee("E001", plan_id=plan_id)
+        await own_system.examinee("E001", plan_id=plan_id)
 
     async def holds_all() -> bool:
         return len(manager.details()["held"]) == len(STATE_MANAGERS)
@@ -233,7 +218,7 @@ async def test_pulls_that_a_stall_has_left_are_not_taken_for_managers(
             released.append(name)
 
         monkeypatch.setattr(reader, "release", release)
-    bus = system._buses["SOCK001"]
+    bus = own_system._buses["SOCK001"]
     pull = b'{"batch": 1, "expires": 60000000000, "group": "%s"}' % PIN_GROUP.encode()
     inbox = bus.new_inbox()
 
