@@ -9,7 +9,7 @@ from typing import Any
 from actors.runtime.broker.clock import TOLERATED_SECONDS
 from actors.runtime.broker.stream_state import ConsumerState, StreamState
 from actors.runtime.config.settings import is_loopback
-from cli.operate.streams import TopologyComparison as Difference
+from cli.operate.streams import TopologyComparison
 from cli.shared.findings import Finding, State, failed, ok, unknown, warning
 from protocol.broker.streams import NATS_VERSION
 from protocol.messages.codec import MAX_BATCH_BYTES
@@ -181,7 +181,7 @@ def judge_clock(whose: str, offset: float, uncertain: float, off_broker: float =
 FILLED = 0.5
 
 
-def judge_streams(differences: Sequence[Difference]) -> Iterator[Finding]:
+def judge_streams(differences: Sequence[TopologyComparison]) -> Iterator[Finding]:
     """Check streams and consumers against the declared ones. `differences`: the result of `streams diff`."""
     differences_found = [comparison for comparison in differences if comparison.state != "same"]
     for comparison in differences_found:

@@ -93,7 +93,7 @@ async def test_status_begins_at_the_time_of_its_creation(invoke: Invoke, bus: Bu
     assert earliest <= info.state.first_seq <= time.time() * 1000
 
 
-async def test_a_consumer_that_differs_is_shown_field_by_field_and_mended(invoke: Invoke, bus: Bus) -> None:
+async def test_a_consumer_that_differs_is_shown_by_field_and_updated(invoke: Invoke, bus: Bus) -> None:
     await invoke("streams", "apply")
     longer = ("--reconnect-max-attempts", "7")
     result = await invoke("streams", "diff", "-o", "json", *longer)
@@ -110,7 +110,7 @@ async def test_a_consumer_that_differs_is_shown_field_by_field_and_mended(invoke
 # -- plans ----------------------------------------------------------------------------------------------
 
 
-async def test_a_plan_has_a_row_an_examinee_and_counts_on_top(invoke: Invoke, redis: Redis) -> None:
+async def test_a_plan_shows_a_row_for_each_examinee_and_counts(invoke: Invoke, redis: Redis) -> None:
     await record(redis, THERE, GONE)
     key = keys.mobile_sync("P001", "E001")
     fields = MOBILE_SYNC.write(MOBILE_SYNC.empty(), PICTURE, rev=1)
@@ -195,7 +195,7 @@ async def test_a_damaged_record_is_an_error_that_names_its_key(invoke: Invoke, r
     assert keys.mobile_sync("P001", "E001") in result.stderr
 
 
-async def test_watching_a_plan_tells_each_change_until_ctrl_c(settings: Settings, redis: Redis) -> None:
+async def test_watching_a_plan_prints_each_change_until_ctrl_c(settings: Settings, redis: Redis) -> None:
     await record(redis, THERE)
     command = [sys.executable, "-m", "cli.main", "plans", "show", "P001", "--watch", "-o", "json"]
     process = await asyncio.create_subprocess_exec(

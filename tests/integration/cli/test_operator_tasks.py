@@ -119,7 +119,7 @@ def examinee(exam: Up, examinee_id: str, server_id: str = "SOCK001") -> Examinee
     return ExamineeClient(url_of(exam, server_id), token(exam, "examinee", examinee_id), reconnect=False)
 
 
-async def test_what_it_was_told_at_its_start_is_no_finding_in_another_terminal(exam: Up, operator: Operator) -> None:
+async def test_the_flags_of_up_are_no_difference_for_streams_diff(exam: Up, operator: Operator) -> None:
     assert "differs" not in await operator.run("examwire streams diff")
     assert "max_deliver" in await operator.run("examwire streams diff --reconnect-max-attempts 3", code=5)
 
@@ -175,7 +175,7 @@ async def test_a_server_is_drained_during_a_load(exam: Up, operator: Operator) -
     await proctor.close()
 
 
-async def test_a_flushed_redis_is_whole_again(exam: Up, operator: Operator) -> None:
+async def test_a_flushed_redis_is_rebuilt(exam: Up, operator: Operator) -> None:
     look, rebuild, look_again = commands_of("Rebuild a flushed Redis")
     clients = [examinee(exam, f"F{number:03}") for number in range(20)]
     for client in clients:

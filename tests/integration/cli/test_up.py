@@ -81,7 +81,7 @@ def readiness(up: Up) -> str:
 # -- what there is --------------------------------------------------------------------------------------
 
 
-def test_the_ready_line_says_where_everything_is(up: Up) -> None:
+def test_the_ready_line_has_all_addresses(up: Up) -> None:
     ready = up.ready
     assert list(ready) == [
         *("event", "natsUrl", "redisUrl", "webUrl", "metricsUrl", "dataDir", "socketServers", "planId", "pages")
@@ -121,7 +121,7 @@ def test_the_cli_finds_it_by_its_data_directory(up: Up) -> None:
     ],
     ids=lambda command: command[0],
 )
-def test_no_token_is_made_that_it_would_refuse(up: Up, command: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_command_with_another_secret_makes_no_token(up: Up, command: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "roster.csv").write_text("examineeId\nE001\n")
     arguments = [str(tmp_path / one) if one.endswith(".csv") else one for one in command]
     other = "a secret that the terminal of `up` does not know"
@@ -162,7 +162,7 @@ async def test_an_examinee_is_seen_by_the_cli_while_connected(up: Up) -> None:
     assert gone.exit_code == 3
 
 
-def test_a_second_one_on_the_same_data_directory_is_refused(up: Up) -> None:
+def test_a_second_up_on_the_same_data_directory_is_refused(up: Up) -> None:
     command = [sys.executable, "-m", "cli.main", "up", "--data-dir", str(up.data_dir)]
     second = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
     assert (second.returncode, second.stdout) == (1, "")
@@ -176,7 +176,7 @@ def test_a_second_one_on_the_same_data_directory_is_refused(up: Up) -> None:
 
 
 @pytest.mark.parametrize("name", ["SOCK001", "web-server"])
-def test_a_killed_role_is_back_on_its_port(up: Up, name: str) -> None:
+def test_a_killed_role_restarts_on_its_port(up: Up, name: str) -> None:
     url = up.ready["webUrl"] if name == "web-server" else up.ready["socketServers"][0]["url"]
     killed = up.pid_of(name)
     os.kill(killed, signal.SIGKILL)
@@ -186,7 +186,7 @@ def test_a_killed_role_is_back_on_its_port(up: Up, name: str) -> None:
     assert f"{name} ended (signal SIGKILL) and is started again" in up.stderr
 
 
-async def test_a_drained_server_comes_back_as_itself_while_its_examinee_is_on_the_other_one(up: Up) -> None:
+async def test_a_drained_server_restarts_and_its_examinee_stays_on_the_other_server(up: Up) -> None:
     drained, other = up.ready["socketServers"][1], up.ready["socketServers"][0]
     before = up.pid_of("SOCK002")
     token = issue_token(load_settings(data_dir=up.data_dir), "examinee", "P001", "E777")
@@ -210,7 +210,7 @@ async def test_a_drained_server_comes_back_as_itself_while_its_examinee_is_on_th
 
 
 @pytest.mark.parametrize(("engine", "program"), [("nats-server", "nats-server"), ("redis-server", "valkey-server")])
-def test_a_killed_engine_is_back_on_its_port_and_the_roles_find_it(up: Up, engine: str, program: str) -> None:
+def test_a_killed_engine_restarts_on_its_port_and_the_roles_reconnect(up: Up, engine: str, program: str) -> None:
     os.kill(up.pid_of(program), signal.SIGKILL)
     eventually(lambda: f"{engine} is ready again" in up.stderr, f"{engine} is started again")
     here = ("--data-dir", str(up.data_dir))
@@ -222,7 +222,7 @@ def test_a_killed_engine_is_back_on_its_port_and_the_roles_find_it(up: Up, engin
 # -- how it ends ----------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_before_it_is_ready_leaves_nothing(tmp_path: Path) -> None:
+def test_ctrl_c_during_the_start_leaves_no_process(tmp_path: Path) -> None:
     up = Up(tmp_path / "data", "--json")
     eventually(lambda: any("queue-server" in role_and_name(one) for one in left_of(up.data_dir)), "it is starting")
     assert up.end(signal.SIGINT) == 0
@@ -230,7 +230,7 @@ def test_ctrl_c_before_it_is_ready_leaves_nothing(tmp_path: Path) -> None:
     assert "Traceback" not in up.stderr
 
 
-def test_after_kill_9_nothing_is_left_and_the_next_one_works_on_the_same_ports(tmp_path: Path) -> None:
+def test_after_sigkill_no_process_is_left_and_the_next_up_uses_the_same_ports(tmp_path: Path) -> None:
     base = free_ports(10)
     ports = [str(base + offset) for offset in (0, 1, 2, 3, 5)]  # two socket servers, five roles with metrics
     options = ["--nats-port", "--redis-port", "--web-port", "--socket-port", "--metrics-port"]
@@ -251,7 +251,7 @@ def test_after_kill_9_nothing_is_left_and_the_next_one_works_on_the_same_ports(t
             eventually(lambda: left_of(second.data_dir) == [], "the kernel ends all children")
 
 
-def test_a_second_ctrl_c_forces_and_the_next_one_has_the_same_addresses_for_pages_that_are_open(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_stops_by_force_and_the_next_up_has_the_same_addresses(tmp_path: Path) -> None:
     told = ("--socket-ping-interval-seconds", "4", "--web-public-url", "http://exam.localhost")  # but no ports
     with running(tmp_path / "data", *told) as first:
         os.kill(first.pid_of("web-server"), signal.SIGSTOP)  # it will not drain
@@ -268,7 +268,7 @@ def test_a_second_ctrl_c_forces_and_the_next_one_has_the_same_addresses_for_page
         assert "Redis" not in second.stderr.removeprefix(before)
 
 
-def test_a_role_that_cannot_start_ends_it_all_with_its_reason(tmp_path: Path) -> None:
+def test_a_role_that_cannot_start_ends_up_with_the_reason(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         up = Up(tmp_path / "data", "--json", "--web-port", str(port))
@@ -280,7 +280,7 @@ def test_a_role_that_cannot_start_ends_it_all_with_its_reason(tmp_path: Path) ->
     assert left_of(tmp_path / "data") == []
 
 
-def test_a_role_that_keeps_dying_ends_it_all(tmp_path: Path) -> None:
+def test_a_role_that_fails_too_often_ends_up(tmp_path: Path) -> None:
     with running(tmp_path / "data") as up:
         known: set[int] = set()
         deadline = time.monotonic() + 60
@@ -298,7 +298,7 @@ def test_a_role_that_keeps_dying_ends_it_all(tmp_path: Path) -> None:
 # -- for people, and elsewhere --------------------------------------------------------------------------
 
 
-def test_people_get_tokens_and_a_line_to_paste_and_ctrl_c_stops_everything_in_order(tmp_path: Path) -> None:
+def test_the_output_has_tokens_and_an_upload_command_and_ctrl_c_stops_all_processes(tmp_path: Path) -> None:
     up = Up(tmp_path / "data", "--plan", "P002")
     try:
         assert up.process.stdout is not None
@@ -325,7 +325,7 @@ def test_people_get_tokens_and_a_line_to_paste_and_ctrl_c_stops_everything_in_or
     assert "ended (" not in up.stderr  # nobody was taken for dead
 
 
-def test_external_engines_are_used_instead_of_own_ones(
+def test_external_engines_are_used_instead_of_embedded_ones(
     tmp_path: Path, own_engines: tuple[NatsServer, RedisServer]
 ) -> None:
     nats, redis = own_engines

@@ -9,8 +9,7 @@ import pytest
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from cli.operate import drain_and_stop as actors_act
-from cli.operate import queues
+from cli.operate import drain_and_stop, queues
 from tests.integration.support.system import System
 
 
@@ -18,7 +17,7 @@ from tests.integration.support.system import System
 def _quick_listing(monkeypatch: pytest.MonkeyPatch) -> None:
     """On this machine everybody answers at once: nobody need be waited for half a second."""
     monkeypatch.setattr(Bus, "services", partialmethod(Bus.services, wait=0.15))
-    monkeypatch.setattr(actors_act, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(drain_and_stop, "LOOK_SECONDS", 0.1)
     monkeypatch.setattr(queues, "UNREAD_SECONDS", 0.1)
 
 

@@ -16,7 +16,7 @@ from actors.runtime.actor.supervisor import ChildSpec, Supervisor
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.socket_server.server import SocketServer
-from cli.operate import drain_and_stop as actors_act
+from cli.operate import drain_and_stop
 from protocol.broker import subjects
 from protocol.close_codes import CloseCode
 from protocol.messages.operator_requests import Stop
@@ -24,9 +24,7 @@ from tests.integration.support.command_line import Invoke
 from tests.integration.support.system import System, eventually
 
 
-async def test_a_process_is_asked_to_end_and_its_end_is_waited_for(
-    settings: Settings, bus: Bus, invoke: Invoke
-) -> None:
+async def test_stop_ends_a_process_and_waits_for_its_end(settings: Settings, bus: Bus, invoke: Invoke) -> None:
     own = await Bus.connect(settings.nats_url, "role")
     supervisor = Supervisor("role")
     await supervisor.start_child(ChildSpec("queue-server", lambda: QueueServer(settings, own, "q1")))
@@ -39,7 +37,7 @@ async def test_a_process_is_asked_to_end_and_its_end_is_waited_for(
     assert json.loads(result.stdout) == {"address": "queue-server.q1", "state": "ended"}
 
 
-async def test_a_stop_is_asked_about_first_and_says_what_it_costs(invoke: Invoke, system: System) -> None:
+async def test_stop_asks_for_confirmation_and_names_the_connected_clients(invoke: Invoke, system: System) -> None:
     await system.examinee("E001")
     declined = await invoke("actors", "stop", "SOCK001", answer="n\n")
     assert declined.exit_code == 1
@@ -52,7 +50,7 @@ async def test_a_stop_is_asked_about_first_and_says_what_it_costs(invoke: Invoke
     assert (await invoke("actors", "stop", "SOCK009", "--yes")).exit_code == 3
 
 
-async def test_an_actor_refuses_what_it_does_not_do(invoke: Invoke, system: System, bus: Bus) -> None:
+async def test_an_actor_refuses_unknown_requests(invoke: Invoke, system: System, bus: Bus) -> None:
     drained = await invoke("actors", "drain", "state-manager.sm1")
     assert drained.exit_code == 2
     assert "only socket servers can be drained" in drained.stderr
@@ -92,7 +90,7 @@ async def _nobody_is_there(system: System) -> bool:
     return not any(system.server(one).sessions.all() for one in ("SOCK001", "SOCK002"))
 
 
-async def test_a_drain_is_followed_until_the_server_has_ended(invoke: Invoke, system: System) -> None:
+async def test_drain_waits_until_the_server_has_ended(invoke: Invoke, system: System) -> None:
     examinees = [await system.examinee(f"E{number:03}") for number in range(10)]
     proctor = await system.proctor("SOCK002")
     server = system.server("SOCK001")
@@ -114,10 +112,10 @@ async def test_a_drain_is_followed_until_the_server_has_ended(invoke: Invoke, sy
     assert "no other server is READY" in refused.stderr
 
 
-async def test_a_server_that_is_gone_without_a_word_was_not_drained(
+async def test_drain_fails_when_the_server_ends_without_status_stopped(
     invoke: Invoke, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actors_act, "RECORD_SECONDS", 0.5)
+    monkeypatch.setattr(drain_and_stop, "RECORD_SECONDS", 0.5)
     await system.examinee("E001")
     server = system.server("SOCK001")
     draining = asyncio.create_task(invoke("actors", "drain", "SOCK001", "--over", "60s"))
@@ -129,9 +127,7 @@ async def test_a_server_that_is_gone_without_a_word_was_not_drained(
     assert "SOCK001 has ended, but its last status in the log is DRAINING" in result.stderr
 
 
-async def test_ctrl_c_ends_the_waiting_for_a_drain_and_says_that_the_drain_goes_on(
-    settings: Settings, system: System
-) -> None:
+async def test_ctrl_c_ends_the_waiting_but_not_the_drain(settings: Settings, system: System) -> None:
     await system.examinee("E001")
     command = [sys.executable, "-m", "cli.main", "actors", "drain", "SOCK001", "--over", "60s"]
     process = await asyncio.create_subprocess_exec(

@@ -18,7 +18,7 @@ from tests.integration.support.command_line import Invoke
 from tests.integration.support.system import System
 
 
-async def test_all_actors_are_listed_with_what_waits_for_them(invoke: Invoke, system: System) -> None:
+async def test_all_actors_are_listed_with_their_lag(invoke: Invoke, system: System) -> None:
     await system.examinee("E001")
     found = {one["address"]: one for one in json.loads((await invoke("actors", "ls", "-o", "json")).stdout)}
     assert {"queue-server.queue-server", "state-manager.sm1", "lease-watch.lw1", "reconnect-watch.rw1"} <= set(found)
@@ -37,7 +37,7 @@ async def test_all_actors_are_listed_with_what_waits_for_them(invoke: Invoke, sy
     assert "state-manager" not in people
 
 
-async def test_what_waits_is_what_the_consumers_of_an_actor_have_not_delivered(system: System, bus: Bus) -> None:
+async def test_the_lag_counts_undelivered_messages_of_an_actors_consumers(system: System, bus: Bus) -> None:
     spec = ConsumerSpec("SOCKET", "somebody", ("socket.SOCK009",), inactive_threshold=60)
     await bus.apply_consumer(spec)
     for _ in range(3):
@@ -116,7 +116,7 @@ async def test_a_server_that_does_not_answer_makes_the_list_of_sessions_incomple
     assert top["totals"]["silent"] == 1
 
 
-async def test_top_tells_rates_between_two_looks_and_says_so_line_by_line(settings: Settings, system: System) -> None:
+async def test_top_prints_rates_between_two_refreshes(settings: Settings, system: System) -> None:
     examinee = await system.examinee("E001")
     command = [sys.executable, "-m", "cli.main", "actors", "top", "--every", "0.5", "-o", "json"]
     process = await asyncio.create_subprocess_exec(
@@ -140,7 +140,7 @@ def _server(look: dict[str, Any]) -> dict[str, Any]:
     return next(one for one in look["actors"] if one["address"] == "socket.SOCK001")
 
 
-async def test_top_can_be_sorted_and_cut(invoke: Invoke, system: System) -> None:
+async def test_top_can_be_sorted_and_limited(invoke: Invoke, system: System) -> None:
     people = (await invoke("actors", "top", "--once", "--sort", "address", "--limit", "3", "--every", "0.5")).stdout
     assert "0 examinees and 0 proctors on 2 servers" in people
     addresses = sorted(actor.address for actor in system.actors.values())

@@ -15,7 +15,7 @@ from tests.integration.support.command_line import Invoke
 from tests.integration.support.system import System, eventually
 
 
-async def test_queues_are_listed_with_who_reads_them(invoke: Invoke, system: System) -> None:
+async def test_queues_are_listed_with_their_readers(invoke: Invoke, system: System) -> None:
     await system.examinee("E001")
     await system.proctor("SOCK001", plan_id="P002")
     result = await invoke("queues", "ls", "-o", "json")
@@ -37,9 +37,7 @@ async def test_queues_are_listed_with_who_reads_them(invoke: Invoke, system: Sys
     assert (await invoke("queues", "show", "SOCK009")).exit_code == 3
 
 
-async def test_a_queue_that_nobody_reads_is_marked_and_its_oldest_message_is_told(
-    invoke: Invoke, system: System
-) -> None:
+async def test_a_queue_without_a_reader_is_marked_with_its_oldest_message(invoke: Invoke, system: System) -> None:
     await system.examinee("E001")
     await system.stop("state-manager")
     client = await system.raw("SOCK001")
@@ -61,7 +59,7 @@ async def _with_backlog(invoke: Invoke) -> Result | None:
     return result if any(one["pending"] for one in json.loads(result.stdout)) else None
 
 
-async def test_streams_are_listed_and_a_missing_one_is_said(invoke: Invoke, system: System, bus: Bus) -> None:
+async def test_streams_are_listed_and_a_missing_one_is_reported(invoke: Invoke, system: System, bus: Bus) -> None:
     await system.examinee("E001")
     found = {one["stream"]: one for one in json.loads((await invoke("streams", "ls", "-o", "json")).stdout)}
     status = found["STATUS"]
@@ -75,7 +73,7 @@ async def test_streams_are_listed_and_a_missing_one_is_said(invoke: Invoke, syst
     assert "missing" in missing.stdout
 
 
-async def test_without_any_stream_there_is_nobody_to_ask(invoke: Invoke, bus: Bus) -> None:
+async def test_without_streams_the_commands_end_with_exit_codes(invoke: Invoke, bus: Bus) -> None:
     assert (await invoke("queues", "ls")).exit_code == 4
     assert (await invoke("streams", "ls")).exit_code == 5
     assert json.loads((await invoke("sessions", "ls", "-o", "json")).stdout)["total"] == 0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from actors.runtime.config.settings import Settings
-from cli.operate import tail as actors_tail
+from cli.operate import tail
 from tests.integration.support.command_line import Invoke
 from tests.integration.support.system import System, eventually
 
@@ -72,10 +72,10 @@ async def test_a_watch_is_tailed(invoke: Invoke, system: System) -> None:
     assert {one["about"]["serverId"] for one in shown} == {"SOCK001", "SOCK002"}
 
 
-async def test_a_tail_ends_by_itself_when_nobody_looks_any_more(
+async def test_a_tail_ends_when_it_is_not_renewed(
     invoke: Invoke, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actors_tail, "TAIL_SECONDS", 1.0)
+    monkeypatch.setattr(tail, "TAIL_SECONDS", 1.0)
     await invoke("actors", "tail", "SOCK001", "--for", "1s")
     server = system.server("SOCK001")
     await eventually(lambda: _not_tailed(server), "no tail any more")
@@ -89,7 +89,7 @@ async def _not_tailed(actor: Any) -> bool:
 async def test_an_examinee_is_followed_to_another_server(
     invoke: Invoke, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(actors_tail, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(tail, "RENEW_SECONDS", 0.2)
     first = await system.examinee("E001")
     tailing = asyncio.create_task(invoke("actors", "tail", "session.P001.E001", "--for", "3s", "-o", "json"))
     session = next(iter(system.server("SOCK001").sessions.examinees.values()))
@@ -126,7 +126,7 @@ async def test_ctrl_c_ends_a_tail_and_an_unknown_address_is_exit_code_3(settings
     assert (process.returncode, errors) == (0, b"")
 
 
-async def test_who_is_not_there_cannot_be_tailed(invoke: Invoke, system: System) -> None:
+async def test_an_unknown_address_cannot_be_tailed(invoke: Invoke, system: System) -> None:
     for address in ("SOCK009", "session.P001.E404", "proctor.P001.SOCK001-x"):
         result = await invoke("actors", "tail", address)
         assert (result.exit_code, result.stdout) == (3, ""), address

@@ -51,7 +51,7 @@ JOINED = facts.connected("SOCK001-a")
 TIMED_OUT = facts.disconnected("SOCK001-a", 0, "PING_TIMEOUT")
 
 
-def test_a_loss_is_told_with_its_length_meaning_attempt_and_server() -> None:
+def test_a_loss_is_explained_with_duration_reason_attempt_and_server() -> None:
     known = seen(JOINED, TIMED_OUT, facts.attempt(20, 3, 120, of=5))
     known.others_gone, known.others_of_server = 12, 11
     found = diagnose(known)
@@ -69,7 +69,7 @@ def test_without_redis_the_log_says_the_same() -> None:
     assert from_log == diagnose(seen(*told)).headline.replace(", which is READY", "")
 
 
-def test_who_is_shut_out_hears_why_it_was_lost_and_who_can_help() -> None:
+def test_a_shut_out_examinee_is_explained_with_the_loss_and_the_advice_to_readmit() -> None:
     found = diagnose(seen(JOINED, TIMED_OUT, facts.exhausted(20, 60)))
     assert "shut out: all reconnect attempts are used up. The loss: PING_TIMEOUT" in found.headline
     assert "proctor must readmit" in found.advice[0]
@@ -78,7 +78,7 @@ def test_who_is_shut_out_hears_why_it_was_lost_and_who_can_help() -> None:
 
 
 @pytest.mark.parametrize("record", [True, False])
-def test_who_is_removed_hears_by_whom_and_why(record: bool) -> None:
+def test_a_removal_is_explained_with_operator_and_reason(record: bool) -> None:
     found = diagnose(seen(JOINED, facts.remove(4, by="anna", reason="talking"), record=record))
     assert found.headline == "E001 is removed from the exam for 2 min, by anna: talking."
     assert "A proctor must readmit them" in found.advice[0]
@@ -86,7 +86,7 @@ def test_who_is_removed_hears_by_whom_and_why(record: bool) -> None:
     assert never.headline == "E001 is removed from the exam, and has never been connected, by anna."
 
 
-def test_the_others_have_their_words_too() -> None:
+def test_other_statuses_are_explained() -> None:
     assert diagnose(seen(JOINED)).headline.startswith("E001 is CONNECTED since")
     migrating = diagnose(seen(JOINED, facts.disconnected("SOCK001-a", 122, "SERVER_DRAINING")))
     assert "MIGRATING for 2.0 s" in migrating.headline
@@ -96,7 +96,7 @@ def test_the_others_have_their_words_too() -> None:
     assert "cannot be determined" in diagnose(nothing).headline
 
 
-def test_a_picture_that_is_awaited_or_went_wrong_is_said() -> None:
+def test_a_waiting_or_failed_picture_gives_advice() -> None:
     for picture, word in (
         ({"status": "WAITING", "deadline": at(200)}, "waits for a picture"),
         ({"status": "FAILED", "reason": "IMAGE_STORE_FAILED"}, "IMAGE_STORE_FAILED"),
@@ -121,7 +121,7 @@ def test_every_reason_of_a_loss_has_a_meaning() -> None:
         ({"details": {"socketId": "SOCK001-a"}}, "9", "the state managers are behind"),
     ],
 )
-def test_sources_that_disagree_are_told_apart(session: dict[str, object], version: str, word: str) -> None:
+def test_disagreeing_sources_are_reported(session: dict[str, object], version: str, word: str) -> None:
     known = seen(JOINED)
     assert diagnose(known).disagreements == []
     known.session = session
@@ -132,7 +132,7 @@ def test_sources_that_disagree_are_told_apart(session: dict[str, object], versio
     assert "state verify" in said
 
 
-def test_a_live_session_of_somebody_who_is_disconnected_is_a_disagreement() -> None:
+def test_a_live_session_of_a_disconnected_examinee_is_a_disagreement() -> None:
     known = seen(JOINED, TIMED_OUT)
     known.session = {"details": {"socketId": "SOCK001-b"}}
     assert "a live session answers (SOCK001-b)" in diagnose(known).disagreements[0]
@@ -141,7 +141,7 @@ def test_a_live_session_of_somebody_who_is_disconnected_is_a_disagreement() -> N
 # -- CSV --------------------------------------------------------------------------------------------------
 
 
-def test_the_csv_is_by_the_book_and_no_cell_is_a_formula() -> None:
+def test_the_csv_follows_rfc_4180_and_escapes_formulas() -> None:
     outages = Outages()
     named = JOINED.model_copy(update={"examinee_id": "-E1"})
     gone = TIMED_OUT.model_copy(update={"examinee_id": "-E1", "timestamp": at(10)})

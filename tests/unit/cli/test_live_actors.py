@@ -134,8 +134,6 @@ def test_a_queue_shows_its_settings_and_its_plans() -> None:
         ({"waitingFor": "Redis"}, "waits for Redis"),
     ],
 )
-def test_an_actor_that_runs_and_does_not_do_its_work_is_not_shown_as_running(
-    details: dict[str, Any], shown: str
-) -> None:
+def test_the_shown_state_names_draining_waiting_and_refusing_actors(details: dict[str, Any], shown: str) -> None:
     assert shown_state(row(details=details)) == shown
     assert shown_state({"state": "silent"}) == "silent"

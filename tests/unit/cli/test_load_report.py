@@ -303,7 +303,7 @@ def test_any_fault_makes_a_run_incorrect(fault: dict[str, object]) -> None:
     assert one.as_json()["correct"] is False
 
 
-def test_people_see_faults_and_figures_but_no_empty_rows() -> None:
+def test_the_table_has_faults_and_figures_but_no_empty_rows() -> None:
     one = report()
     one.losses_per_second, one.unexpected_losses = 5123.4, 2
     rows = dict(one.rows())

@@ -22,7 +22,7 @@ def test_what_was_kept_is_had_again_and_nothing_is_invented(tmp_path: Path) -> N
     assert SavedPorts(path).get("SOCK002", HOST) == 0
 
 
-def test_a_port_that_somebody_else_has_is_given_up_and_said_so(
+def test_a_port_taken_by_another_process_is_not_used_and_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "ports.json"
@@ -34,7 +34,7 @@ def test_a_port_that_somebody_else_has_is_given_up_and_said_so(
 
 
 @pytest.mark.parametrize("damaged", ["", "[]", '{"SOCK001": "no port"}', '{"SOCK001": 70000}'])
-def test_a_damaged_file_counts_as_nothing_kept(tmp_path: Path, damaged: str) -> None:
+def test_a_damaged_file_counts_as_empty(tmp_path: Path, damaged: str) -> None:
     path = tmp_path / "ports.json"
     path.write_text(damaged)
     assert SavedPorts(path).get("SOCK001", HOST) == 0
