@@ -102,6 +102,18 @@ def test_the_diagram_is_well_formed_and_uses_every_node() -> None:
     assert not groups & nodes
 
 
+def test_the_table_of_actors_names_every_actor_and_its_file() -> None:
+    section = text_of("docs/architecture.md").partition("\n## Actors\n")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| (\w+) \|.* \| `([\w/.]+)` \|$", section, re.MULTILINE))
+    actors: dict[str, str] = {}
+    for path in sorted((ROOT / "actors").rglob("*.py")):
+        for name in re.findall(
+            r"^class (\w+)\([\w, ]+\):(?:\n(?!class ).*)*?\n    kind = \"", path.read_text(), re.MULTILINE
+        ):
+            actors[name] = path.relative_to(ROOT).as_posix()
+    assert rows == actors
+
+
 def test_the_tree_names_every_room_and_no_other() -> None:
     section = text_of("docs/architecture.md").partition("\n## Rooms\n")[2]
     tree = re.search(r"```\n(.+?)\n```", section, re.DOTALL)
