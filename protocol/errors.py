@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from protocol.ids import RecordRef
 
 
 class ErrorCode(StrEnum):
@@ -109,11 +113,14 @@ class StateLost(StateUnavailable):
 
 
 class StateDamaged(ExamwireError):
-    """A record in Redis cannot be read (wrong type, not ours): look at the `key` that the text names."""
+    """A record in Redis cannot be read (wrong type, not ours): look at the key that the text names.
 
-    def __init__(self, text: str, key: str | None = None) -> None:
+    `record`: which one it is; `None` when the error is about no single key.
+    """
+
+    def __init__(self, text: str, record: RecordRef | None = None) -> None:
         super().__init__(text)
-        self.key = key
+        self.record = record
 
 
 class RoleFailed(ExamwireError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, StringConstraints
 
@@ -26,6 +26,37 @@ def _check_not_reserved(value: str) -> str:
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 ServerId = Annotated[str, StringConstraints(pattern=ID_PATTERN), AfterValidator(_check_not_reserved)]
 SocketId = Annotated[str, StringConstraints(pattern=SOCKET_ID_PATTERN)]
+
+
+class ExamineeRef(NamedTuple):
+    """An examinee of a plan: what their records, messages and sessions are found by."""
+
+    plan_id: str
+    examinee_id: str
+
+
+RecordRefKind = Literal[
+    "connection", "mobile_sync", "notices", "server", "socket", "server_sockets", "plan_examinees", "index", "other"
+]
+
+
+class RecordRef(NamedTuple):
+    """A key of Redis, and what it holds (`protocol.records.keys.parse_key`).
+
+    `kind`: one of an examinee's records, a server's or socket's record, the index of a server or plan, the `index` of
+    all plans or servers, or something `other`.
+    """
+
+    key: str
+    kind: RecordRefKind
+    plan_id: str = ""
+    examinee_id: str = ""
+    server_id: str = ""
+
+    @property
+    def examinee(self) -> ExamineeRef:
+        """Whose record it is; for the kinds `connection`, `mobile_sync` and `notices`."""
+        return ExamineeRef(self.plan_id, self.examinee_id)
 
 
 def check_id(field: str, value: str) -> str:

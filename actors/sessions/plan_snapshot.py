@@ -14,6 +14,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.sessions.context import ServerContext
 from protocol.client.plan_view import Parsed, event_key
 from protocol.errors import StateDamaged, StateUnavailable
+from protocol.ids import RecordRef
 from protocol.messages.codec import encode
 from protocol.messages.facts import Aspect
 from protocol.messages.frames import ExamineeRow, PlanSnapshot
@@ -69,7 +70,7 @@ class SharedSnapshot:
         self.since_bytes = 0
         self.known: Versions = {}
         self._context = context
-        self._repairs_requested: set[str] = set()
+        self._repairs_requested: set[RecordRef] = set()
         self._frames: list[bytes] = []
         self._size = 0
         self._next_frame = asyncio.Event()
@@ -174,17 +175,17 @@ class SharedSnapshot:
                 return await read()
             except (StateUnavailable, StateDamaged) as error:
                 log.warning("plan %s: no snapshot yet: %s", self.plan_id, error, extra={"plan": self.plan_id})
-                if isinstance(error, StateDamaged) and error.key is not None:
-                    self._request_repair(error.key)
+                if isinstance(error, StateDamaged) and error.record is not None:
+                    self._request_repair(error.record)
             await asyncio.sleep(delay)
             delay = min(delay * 2, LAST_RETRY_SECONDS)
 
-    def _request_repair(self, key: str) -> None:
+    def _request_repair(self, record: RecordRef) -> None:
         """Have a damaged record written anew from the log: it would keep the whole plan from its proctors."""
-        if key in self._repairs_requested:
+        if record in self._repairs_requested:
             return
-        self._repairs_requested.add(key)
-        if (fact := restate_fact(key, format_time(self._context.clock.now()))) is not None:
+        self._repairs_requested.add(record)
+        if (fact := restate_fact(record, format_time(self._context.clock.now()))) is not None:
             self._context.outbox.add(fact)
 
 
@@ -219,19 +220,19 @@ async def read_rows(store: StateStore, plan_id: str, examinees: Sequence[str]) -
         try:
             rows.append(examinee_row(examinee, *fields))
         except ValueError as error:
-            key = _damaged_key(plan_id, examinee, *fields[1:])
-            raise StateDamaged(f"{key}: {str(error).splitlines()[0]}", key) from error
+            record = _damaged_record(plan_id, examinee, *fields[1:])
+            raise StateDamaged(f"{record.key}: {str(error).splitlines()[0]}", record) from error
     return rows
 
 
-def _damaged_key(plan_id: str, examinee_id: str, mobile_sync: Values, notices: Values) -> str:
-    """Return the key of the record that is damaged when the three of an examinee do not make a row."""
+def _damaged_record(plan_id: str, examinee_id: str, mobile_sync: Values, notices: Values) -> RecordRef:
+    """Return the record that is damaged when the three of an examinee do not make a row."""
     try:
         mobile_sync_view(dict(zip(MOBILE_SYNC_FIELDS, mobile_sync, strict=True)))
     except ValueError:
-        return keys.mobile_sync(plan_id, examinee_id)
+        return keys.parse_key(keys.mobile_sync(plan_id, examinee_id))
     try:
         notices_view(dict(zip(NOTICES_FIELDS, notices, strict=True)))
     except ValueError:
-        return keys.notices(plan_id, examinee_id)
-    return keys.progress(plan_id, examinee_id)
+        return keys.parse_key(keys.notices(plan_id, examinee_id))
+    return keys.parse_key(keys.progress(plan_id, examinee_id))

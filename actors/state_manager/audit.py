@@ -147,7 +147,7 @@ class Audit:
         except StateDamaged as error:
             log.warning("records that only a search would find are not compared: %s", error)
             return set()
-        return {key for some in found for key in some if record_kind(key) is not None}
+        return {key for some in found for key in some if record_kind(keys.parse_key(key)) is not None}
 
     async def _members(self, key: str) -> set[str]:
         (found,) = await self._store.raw_members([key])
@@ -156,7 +156,7 @@ class Audit:
     async def _look(self, wanted: Collection[str]) -> _Look:
         look = _Look()
         projection = self.projection
-        record_keys = [key for key in sorted(wanted) if record_kind(key) is not None]
+        record_keys = [key for key in sorted(wanted) if record_kind(keys.parse_key(key)) is not None]
         for some in _portions(record_keys):
             hashes = await self._store.raw_hashes(some)
             extent = await self._status.extent()  # after reading: nobody can be ahead of that
@@ -174,13 +174,13 @@ class Audit:
         for some in _portions([key for key in sorted(wanted) if key in projection.members]):
             for key, members in zip(some, await self._store.raw_members(some), strict=True):
                 self._compare_members(key, members, look)
-                if key.endswith(":examinees") and isinstance(members, set):
+                if keys.parse_key(key).kind == "plan_examinees" and isinstance(members, set):
                     look.differences += await self._nobodies(key, members - self.projection.members[key].keys())
         return look
 
     async def _nobodies(self, key: str, examinees: Collection[str]) -> list[Difference]:
         """Examinees of a plan of whom neither the log nor a record that holds anything knows."""
-        plan_id = key.split(":")[1]
+        plan_id = keys.parse_key(key).plan_id
         found = []
         for some in _portions(sorted(examinees)):
             found_there = [await self._store.raw_hashes([make(plan_id, one) for one in some]) for make in _RECORDS]
@@ -193,7 +193,7 @@ class Audit:
 
     def _compare_record(self, key: str, found: Hash, acknowledged: int, last: int, look: _Look) -> None:
         """`acknowledged` and `last` are the log's after the record was read."""
-        kind = record_kind(key)
+        kind = record_kind(keys.parse_key(key))
         line = self.projection.lines.get(key)
         assert kind is not None
         if isinstance(found, StateDamaged):
@@ -315,7 +315,7 @@ def _record_differences(
 
 def _of_sockets(key: str) -> bool:
     """Whether what a server holds lies there."""
-    return key.startswith("SERVER_ID:") and key.endswith(":sockets")
+    return keys.parse_key(key).kind == "server_sockets"
 
 
 def _holds_something(record: dict[str, str]) -> bool:

@@ -7,12 +7,13 @@ import logging
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from actors.runtime.store.state_store import StateStore
 from actors.state_manager.places import save_places
 from actors.status_log.status_log import StatusLog
 from protocol.errors import StateDamaged
+from protocol.ids import ExamineeRef
 from protocol.log.version import floor_version
 from protocol.messages.base import Message
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, ExamineeFact, LossReason, Restate
@@ -43,9 +44,9 @@ class Decision:
     follow_ups: list[tuple[str, Message]] = field(default_factory=list)
     damaged: list[tuple[VersionedMessage, str]] = field(default_factory=list)
     unreadable: list[Restate] = field(default_factory=list)
-    connections: dict[str, ConnectionState] = field(default_factory=dict)
-    mobile_syncs: dict[str, MobileSyncState] = field(default_factory=dict)
-    notices: dict[str, NoticesState] = field(default_factory=dict)
+    connections: dict[ExamineeRef, ConnectionState] = field(default_factory=dict)
+    mobile_syncs: dict[ExamineeRef, MobileSyncState] = field(default_factory=dict)
+    notices: dict[ExamineeRef, NoticesState] = field(default_factory=dict)
     applied: int = 0
     repeated: int = 0
     late: int = 0
@@ -71,17 +72,25 @@ class RecordUpdate:
     items: list[VersionedMessage]
 
 
+class RelatedRecord(NamedTuple):
+    """A record of an examinee that is only read."""
+
+    key: str
+    kind: records.RecordKind[Any, Any]
+    examinee: ExamineeRef
+
+
 @dataclass(frozen=True, slots=True)
 class Updates:
     """Records to read, decide and write in one round. What another state manager has written is left for the next one.
 
     `items`: the facts whose sockets and index entries are written in this round (none after the first one). `related`:
-    keys and examinees of the mobile syncs and notices that a `session_state` includes.
+    the mobile syncs and notices that a `session_state` includes.
     """
 
     records: Sequence[RecordUpdate]
     items: Sequence[VersionedMessage] = ()
-    related: Sequence[tuple[str, str]] = ()
+    related: Sequence[RelatedRecord] = ()
 
     @classmethod
     def of(cls, items: Sequence[VersionedMessage]) -> Updates:
@@ -121,7 +130,7 @@ class Decider:
     async def read(self, updates: Updates) -> list[StoredRecord | StateDamaged]:
         """Load the records, and after them the related ones, in one round trip."""
         return await self._store.load(
-            [*(update.key for update in updates.records), *(key for key, _ in updates.related)]
+            [*(update.key for update in updates.records), *(record.key for record in updates.related)]
         )
 
     def decide(
@@ -245,11 +254,11 @@ class Outcome:
                 )
                 decision.follow_ups.append((f"restate:{version}", restate))
         if isinstance(self.state, ConnectionState):
-            decision.connections[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
+            decision.connections[ExamineeRef(self.state.plan_id, self.state.examinee_id)] = self.state
         elif isinstance(self.state, MobileSyncState):
-            decision.mobile_syncs[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
+            decision.mobile_syncs[ExamineeRef(self.state.plan_id, self.state.examinee_id)] = self.state
         elif isinstance(self.state, NoticesState):
-            decision.notices[f"{self.state.plan_id} {self.state.examinee_id}"] = self.state
+            decision.notices[ExamineeRef(self.state.plan_id, self.state.examinee_id)] = self.state
 
 
 def _asks_for_session_state(message: Message) -> TypeGuard[ConnectionStatus | Restate]:
@@ -258,28 +267,29 @@ def _asks_for_session_state(message: Message) -> TypeGuard[ConnectionStatus | Re
     return isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED
 
 
-def _related_records(items: Iterable[VersionedMessage]) -> list[tuple[str, str]]:
-    """Keys and examinees of the mobile syncs and notices that a `session_state` includes."""
-    return [
-        (key, f"{m.plan_id} {m.examinee_id}")
-        for item in items
-        if _asks_for_session_state(m := item.message)
-        for key in (keys.mobile_sync(m.plan_id, m.examinee_id), keys.notices(m.plan_id, m.examinee_id))
-    ]
+def _related_records(items: Iterable[VersionedMessage]) -> list[RelatedRecord]:
+    """The mobile syncs and notices that a `session_state` includes."""
+    related: list[RelatedRecord] = []
+    for item in items:
+        if _asks_for_session_state(message := item.message):
+            examinee = message.examinee
+            related.append(RelatedRecord(keys.mobile_sync(*examinee), records.MOBILE_SYNC, examinee))
+            related.append(RelatedRecord(keys.notices(*examinee), records.NOTICES, examinee))
+    return related
 
 
 def _keep_related(
-    related: Sequence[tuple[str, str]], stored: Sequence[StoredRecord | StateDamaged], decision: Decision
+    related: Sequence[RelatedRecord], stored: Sequence[StoredRecord | StateDamaged], decision: Decision
 ) -> None:
     """Keep the related records that can be read; damage of one of them is not damage of the facts at hand."""
-    for (key, examinee), record in zip(related, stored, strict=True):
+    for wanted, record in zip(related, stored, strict=True):
         if isinstance(record, StoredRecord):
             try:
-                if key.endswith(":notices"):
-                    notices = fold(records.NOTICES.read(record.history), records.NOTICES.rule)
-                    decision.notices.setdefault(examinee, notices)
-                else:
-                    mobile_sync = fold(records.MOBILE_SYNC.read(record.history), records.MOBILE_SYNC.rule)
-                    decision.mobile_syncs.setdefault(examinee, mobile_sync)
+                state = fold(wanted.kind.read(record.history), wanted.kind.rule)
             except ValueError:
-                log.warning("%s cannot be read", key)
+                log.warning("%s cannot be read", wanted.key)
+                continue
+            if isinstance(state, NoticesState):
+                decision.notices.setdefault(wanted.examinee, state)
+            else:
+                decision.mobile_syncs.setdefault(wanted.examinee, state)

@@ -21,6 +21,7 @@ from actors.runtime.telemetry import spans
 from actors.state_manager.decisions import Decision
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable
+from protocol.ids import ExamineeRef
 from protocol.log.version import index_of, sequence_of
 from protocol.messages.base import Message
 from protocol.messages.codec import encode, encode_batches, extract_element, join_batch, split_batches
@@ -106,16 +107,17 @@ class EffectPublisher:
             held = await self._store.entries(keys.server_sockets(ending.server_id))
             by_plan: dict[str, list[Message]] = {}
             for socket_id, entry in sorted(held.items()):
-                version, plan_id, examinee_id, incarnation = entry.split(" ")
+                version, _, text = entry.partition(" ")
                 if int(version) > ending.version:
                     continue  # of the next process, or announced again by this one
+                (plan_id, examinee_id), incarnation = keys.SocketEntry.decode(text)
                 by_plan.setdefault(plan_id, []).append(
                     ConnectionStatus(
                         plan_id=plan_id,
                         examinee_id=examinee_id,
                         socket_id=socket_id,
                         server_id=ending.server_id,
-                        incarnation=incarnation or None,
+                        incarnation=incarnation,
                         status=ConnectionStatusCode.DISCONNECTED,
                         timestamp=ending.timestamp,
                         reason=ending.reason,
@@ -202,12 +204,12 @@ def _to_servers(decision: Decision) -> list[Outgoing]:
                 lost = SessionLost(server_id=effect.server_id, socket_ids=[effect.socket_id])
                 by_server.setdefault(effect.server_id, []).append((effect.version, lost))
             case SendMobileSync():
-                state = decision.mobile_syncs.get(f"{effect.plan_id} {effect.examinee_id}")
+                state = decision.mobile_syncs.get(ExamineeRef(effect.plan_id, effect.examinee_id))
                 if state is not None and state.status is not None:
                     address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
                     examinees.append(Outgoing(address, encode(state.event()), f"ms:{address}:{effect.version}"))
             case SendNotice():
-                notices = decision.notices.get(f"{effect.plan_id} {effect.examinee_id}", NoticesState())
+                notices = decision.notices.get(ExamineeRef(effect.plan_id, effect.examinee_id), NoticesState())
                 sent = notices.find(effect.action_id)
                 if sent is not None and sent.confirmed_at is None:
                     address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
@@ -226,7 +228,7 @@ def _to_servers(decision: Decision) -> list[Outgoing]:
 
 
 def _session_state(effect: SendSessionState, decision: Decision) -> SessionState:
-    examinee = f"{effect.plan_id} {effect.examinee_id}"
+    examinee = ExamineeRef(effect.plan_id, effect.examinee_id)
     connection = decision.connections.get(examinee, ConnectionState())
     return SessionState(
         plan_id=effect.plan_id,
@@ -244,7 +246,7 @@ def _watches(decision: Decision) -> Iterable[Outgoing]:
     for effect in decision.effects:
         if not isinstance(effect, WatchReconnect):
             continue
-        state = decision.connections.get(f"{effect.plan_id} {effect.examinee_id}")
+        state = decision.connections.get(ExamineeRef(effect.plan_id, effect.examinee_id))
         if state is not None and (state.live or state.loss_version != effect.version):
             continue  # came back within the same batch: there is nothing to wait for
         yield Outgoing(

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from actors.state_manager.repair import Repair, StateRepair
 from protocol.errors import BrokerUnavailable, ConsumerGone, StateDamaged, StateLost, StateUnavailable
+from protocol.ids import RecordRef
 
 log = logging.getLogger("examwire.state_manager")
 
@@ -37,7 +38,7 @@ class EngineRetry:
     async def run(self, step: Callable[[], Awaitable[T]]) -> T:
         """Return the step's result. Raises what is not the trouble of an engine."""
         delay = FIRST_DELAY_SECONDS
-        rewritten: set[str] = set()
+        rewritten: set[RecordRef] = set()
         while True:
             try:
                 result = await step()
@@ -45,11 +46,11 @@ class EngineRetry:
                 await self.make_whole()
             except StateDamaged as damage:
                 # Not of a record, which concerns one examinee: of the index, and so of everybody.
-                if damage.key is None or damage.key in rewritten:
+                if damage.record is None or damage.record in rewritten:
                     raise
-                rewritten.add(damage.key)
+                rewritten.add(damage.record)
                 log.warning("%s: %s: written anew by the log", self._name, damage)
-                await self._repair.put_back_index(damage.key)
+                await self._repair.put_back_index(damage.record)
             except (StateUnavailable, BrokerUnavailable) as error:
                 engine = "Redis" if isinstance(error, StateUnavailable) else "NATS"
                 if self.waiting_for is None:

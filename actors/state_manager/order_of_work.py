@@ -24,6 +24,7 @@ from actors.state_manager.repair import StateRepair
 from actors.state_manager.spans import record_settled
 from protocol.broker.streams import STATUS
 from protocol.errors import NotPermitted
+from protocol.ids import ExamineeRef
 from protocol.log import entries as log_entries
 from protocol.log.version import version_of
 from protocol.messages.codec import Malformed
@@ -80,12 +81,12 @@ class Limits:
 
 @dataclass(slots=True)
 class Portion:
-    """Messages that are worked on together. `about`: the examinees, or else the subjects, that they are about."""
+    """Messages that are worked on together. `about`: the examinees that their facts are about, or else the subjects."""
 
     deliveries: Sequence[Delivery]
     items: list[VersionedMessage] = field(default_factory=list)
     malformed: list[tuple[Delivery, Malformed]] = field(default_factory=list)
-    about: set[tuple[str, str]] = field(default_factory=set)
+    about: set[ExamineeRef | str] = field(default_factory=set)
 
 
 class OrderOfWork:
@@ -251,7 +252,7 @@ def decode(deliveries: Sequence[Delivery]) -> Portion:
                 spans.adopt(message, delivery.headers)
             portion.items.append(VersionedMessage(version_of(delivery.sequence, index), message))
             if isinstance(message, ExamineeFact):
-                portion.about.add((message.plan_id, message.examinee_id))
+                portion.about.add(message.examinee)
             else:
-                portion.about.add(("", delivery.subject))
+                portion.about.add(delivery.subject)
     return portion

@@ -27,6 +27,7 @@ from actors.status_log.projection import Line, Projection
 from actors.status_log.status_log import Extent, SetAside, StatusLog, facts_of
 from protocol.broker import subjects
 from protocol.errors import NotPermitted, StateDamaged
+from protocol.ids import RecordRef
 from protocol.log.version import floor_version
 from protocol.messages.base import Message
 from protocol.messages.codec import encode
@@ -114,7 +115,7 @@ class StateRepair:
         await self._restore_index(members, entries)
         stale = Index()
         for one in differences:
-            if one.key.endswith(":sockets") and one.log is None and one.redis is not None:
+            if keys.parse_key(one.key).kind == "server_sockets" and one.log is None and one.redis is not None:
                 version = one.redis.partition(" ")[0]
                 stale.set_entry(one.key, one.field, int(version) if version.isdecimal() else 0, None)
         await self._store.save([], [], stale)
@@ -124,7 +125,7 @@ class StateRepair:
                 nobodies.setdefault(one.key, []).append(one.field)
         await self._store.drop_members(nobodies)
         await self._replace_sockets([projection.sockets[key] for key in sorted(differing & projection.sockets.keys())])
-        unknown = {key: kind for key in differing if (kind := record_kind(key)) is not None}
+        unknown = {key: kind for key in differing if (kind := record_kind(keys.parse_key(key))) is not None}
         await self._restore(projection, unknown, repair, force=True)
         repair.seconds = time.monotonic() - began
         return repair
@@ -139,17 +140,14 @@ class StateRepair:
             await self._restore(projection, kinds, repair)
         return repair
 
-    async def put_back_index(self, key: str) -> None:
-        """Write a key that finds records anew by the log, if something else lies in its place."""
-        match key.split(":"):
-            case ["plan", plan_id, "examinees"]:
-                projection = Projection(plan_id)
-            case _:
-                projection = Projection()
+    async def put_back_index(self, record: RecordRef) -> None:
+        """Write the index at a key anew from the log, if something else lies in its place."""
+        projection = Projection(record.plan_id if record.kind == "plan_examinees" else None)
         await projection.follow(self._status)
-        await self._store.clear_unless({key: "hash" if key.endswith(":sockets") else "set"})
-        members = {one: values for one, values in projection.members.items() if one == key}
-        await self._restore_index(members, {one: held for one, held in projection.entries.items() if one == key})
+        key = record.key
+        await self._store.clear_unless({key: "hash" if record.kind == "server_sockets" else "set"})
+        members = {key: projection.members[key]} if key in projection.members else {}
+        await self._restore_index(members, {key: projection.entries[key]} if key in projection.entries else {})
 
     # -- nothing is known: everything by the log --------------------------------------------------------
 
@@ -186,7 +184,7 @@ class StateRepair:
         names = sorted(held)
         for start in range(0, len(names), RECORDS_A_TRIP):
             some = names[start : start + RECORDS_A_TRIP]
-            wanted = [keys.socket(held[name][1].split(" ")[0], name) for name in some]
+            wanted = [keys.socket(keys.SocketEntry.decode(held[name][1]).examinee.plan_id, name) for name in some]
             ended = Index()
             for name, socket in zip(some, await self._store.raw_hashes(wanted), strict=True):
                 if isinstance(socket, StateDamaged) or socket.get("status") != ConnectionStatusCode.DISCONNECTED:

@@ -13,7 +13,7 @@ from actors.runtime.config.tokens import TokenVerifier, bearer
 from actors.web_server.problems import RETRY_AFTER, Problem
 from protocol.access.claims import Claims
 from protocol.errors import ErrorCode, StateDamaged, StateUnavailable
-from protocol.ids import check_id
+from protocol.ids import ExamineeRef, check_id
 
 log = logging.getLogger("examwire.web")
 T = TypeVar("T")
@@ -26,9 +26,9 @@ def claims_of(verifier: TokenVerifier, request: Request) -> Claims:
     return verifier.verify(bearer(request.headers.get("authorization")))
 
 
-def ids_of(request: Request) -> tuple[str, str]:
+def ids_of(request: Request) -> ExamineeRef:
     """planId and examineeId of the address. Raises `InvalidField`."""
-    return (
+    return ExamineeRef(
         check_id("planId", request.path_params["plan_id"]),
         check_id("examineeId", request.path_params["examinee_id"]),
     )

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from protocol.ids import Id, ServerId, SocketId
+from protocol.ids import ExamineeRef, Id, ServerId, SocketId
 from protocol.messages.base import ActionId, Message, Name, Reason, Text, Traced, Version, Wire
 from protocol.messages.codec import Codec
 from protocol.messages.server_messages import ServerStatus
@@ -23,6 +23,11 @@ class ExamineeFact(Traced):
     plan_id: Id
     examinee_id: Id
     timestamp: Timestamp
+
+    @property
+    def examinee(self) -> ExamineeRef:
+        """Whom it is about."""
+        return ExamineeRef(self.plan_id, self.examinee_id)
 
 
 class ActionFact(ExamineeFact):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+from protocol.ids import ExamineeRef, RecordRef
+
 PLANS = "plans"
 """Set of the planIds that have ever been seen."""
 
@@ -53,3 +57,42 @@ def plan_examinees(plan_id: str) -> str:
 def server_sockets(server_id: str) -> str:
     """Hash: socketId -> `version planId examineeId incarnation` of the sockets a server is known to hold."""
     return f"SERVER_ID:{server_id}:sockets"
+
+
+class SocketEntry(NamedTuple):
+    """A socket in the index of its server: whose it is, and which process of the server holds it."""
+
+    examinee: ExamineeRef
+    incarnation: str | None
+
+    def encode(self) -> str:
+        """The entry's text after its version: `planId examineeId incarnation`."""
+        return f"{self.examinee.plan_id} {self.examinee.examinee_id} {self.incarnation or ''}"
+
+    @classmethod
+    def decode(cls, text: str) -> SocketEntry:
+        """The inverse of `encode`. Raises `ValueError`."""
+        plan_id, examinee_id, incarnation = text.split(" ")
+        return cls(ExamineeRef(plan_id, examinee_id), incarnation or None)
+
+
+def parse_key(key: str) -> RecordRef:
+    """Say what a key holds: the inverse of the functions above."""
+    match key.split(":"):
+        case ["plan", plan_id, "examinee", examinee_id, "progress"]:
+            return RecordRef(key, "connection", plan_id, examinee_id)
+        case ["plan", plan_id, "examinee", examinee_id, "mobile_sync"]:
+            return RecordRef(key, "mobile_sync", plan_id, examinee_id)
+        case ["plan", plan_id, "examinee", examinee_id, "notices"]:
+            return RecordRef(key, "notices", plan_id, examinee_id)
+        case ["plan", plan_id, "socket", "examinee", _]:
+            return RecordRef(key, "socket", plan_id)
+        case ["plan", plan_id, "examinees"]:
+            return RecordRef(key, "plan_examinees", plan_id)
+        case ["SERVER_ID", server_id, "status"]:
+            return RecordRef(key, "server", server_id=server_id)
+        case ["SERVER_ID", server_id, "sockets"]:
+            return RecordRef(key, "server_sockets", server_id=server_id)
+        case ["plans"] | ["servers"]:
+            return RecordRef(key, "index")
+    return RecordRef(key, "other")

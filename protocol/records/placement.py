@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from protocol.ids import RecordRef
 from protocol.messages.base import Message
 from protocol.messages.facts import (
     ConnectionStatus,
@@ -48,27 +49,27 @@ def record_of(message: Message) -> tuple[str, records.RecordKind[Any, Any]]:
             return keys.progress(message.plan_id, message.examinee_id), records.CONNECTION
 
 
-def record_kind(key: str) -> records.RecordKind[Any, Any] | None:
-    """The kind of the record at a key; `None`: something else is there."""
-    match key.split(":"):
-        case ["plan", _, "examinee", _, "progress"]:
+def record_kind(record: RecordRef) -> records.RecordKind[Any, Any] | None:
+    """The kind of a record that facts change; `None`: the key holds something else."""
+    match record.kind:
+        case "connection":
             return records.CONNECTION
-        case ["plan", _, "examinee", _, "mobile_sync"]:
+        case "mobile_sync":
             return records.MOBILE_SYNC
-        case ["plan", _, "examinee", _, "notices"]:
+        case "notices":
             return records.NOTICES
-        case ["SERVER_ID", _, "status"]:
+        case "server":
             return records.SERVER
-    return None
+        case _:
+            return None
 
 
-def restate_fact(key: str, timestamp: str) -> Restate | None:
-    """The fact that has the record at a key written and told anew; `None`: it is no examinee's."""
-    kind = record_kind(key)
+def restate_fact(record: RecordRef, timestamp: str) -> Restate | None:
+    """The fact that has a record written anew and its state published again; `None`: it is no examinee's."""
+    kind = record_kind(record)
     if kind is None or kind.aspect is None:
         return None
-    _, plan_id, _, examinee_id, _ = key.split(":")
-    return Restate(plan_id=plan_id, examinee_id=examinee_id, timestamp=timestamp, aspect=kind.aspect)
+    return Restate(plan_id=record.plan_id, examinee_id=record.examinee_id, timestamp=timestamp, aspect=kind.aspect)
 
 
 def socket_writes(items: Iterable[VersionedMessage]) -> list[SocketWrite]:
@@ -99,8 +100,8 @@ def index_updates(items: Iterable[VersionedMessage]) -> Index:
         elif isinstance(message, ConnectionStatus):
             holder = keys.server_sockets(server_id_of(message))
             if message.status is ConnectionStatusCode.CONNECTED:
-                entry = f"{message.plan_id} {message.examinee_id} {message.incarnation or ''}"
-                index.set_entry(holder, message.socket_id, item.version, entry)
+                entry = keys.SocketEntry(message.examinee, message.incarnation)
+                index.set_entry(holder, message.socket_id, item.version, entry.encode())
                 index.add_member(keys.PLANS, message.plan_id)
                 index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from starlette.requests import Request
 
@@ -22,16 +22,16 @@ class RateLimit:
         self._limit = limit
         self._seconds = seconds
         self._clock = clock
-        self._times: dict[str, deque[float]] = {}
+        self._times: dict[Hashable, deque[float]] = {}
 
-    def wait(self, key: str) -> int:
+    def wait(self, key: Hashable) -> int:
         """Whole seconds until it may be done (again); 0: now."""
         times = self._recent(key)
         if times is None or len(times) < self._limit:
             return 0
         return max(1, math.ceil(times[0] + self._seconds - self._clock()))
 
-    def count(self, key: str) -> None:
+    def count(self, key: Hashable) -> None:
         """It was done. Once more than allowed does not prolong the wait."""
         times = self._recent(key)
         if times is None:
@@ -41,7 +41,7 @@ class RateLimit:
         if len(times) < self._limit:
             times.append(self._clock())
 
-    def _recent(self, key: str) -> deque[float] | None:
+    def _recent(self, key: Hashable) -> deque[float] | None:
         times = self._times.get(key)
         while times and times[0] <= self._clock() - self._seconds:
             times.popleft()

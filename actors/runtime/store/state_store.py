@@ -138,7 +138,7 @@ class StateStore:
             if rev.isascii() and rev.isdigit():
                 loaded.append(StoredRecord(int(rev), answer[1]))
             else:
-                loaded.append(StateDamaged(f"{key}: {rev!r} is no rev", key))
+                loaded.append(StateDamaged(f"{key}: {rev!r} is no rev", keys.parse_key(key)))
         return loaded
 
     async def save(
@@ -325,5 +325,5 @@ def _flat(fields: Mapping[str, str]) -> list[str]:
 def _damage(key: str, error: Exception) -> StateDamaged:
     """An answer inside a pipeline: trouble with this key, or with Redis as a whole (then raised)."""
     if isinstance(error, ResponseError) and not passing(error):
-        return StateDamaged(f"{key}: {error}", key)
+        return StateDamaged(f"{key}: {error}", keys.parse_key(key))
     raise StateUnavailable(f"Redis refused {key}: {error!r}") from error

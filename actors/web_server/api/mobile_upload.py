@@ -35,7 +35,7 @@ from protocol.access.claims import Claims
 from protocol.broker import subjects
 from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
-from protocol.ids import check_id
+from protocol.ids import ExamineeRef, check_id
 from protocol.messages.facts import STATUS_CODEC, CaptureInfo, DeviceInfo, MobileSyncCode, MobileSyncStatus
 from protocol.records import keys
 from protocol.texts import clean_line
@@ -63,9 +63,9 @@ class Upload:
     device_info: DeviceInfo
 
     @property
-    def owner(self) -> str:
-        """The examinee, among those of all plans."""
-        return f"{self.plan_id}.{self.examinee_id}"
+    def examinee(self) -> ExamineeRef:
+        """Whom the picture is of."""
+        return ExamineeRef(self.plan_id, self.examinee_id)
 
     def about(self) -> dict[str, str]:
         """For log lines."""
@@ -106,10 +106,10 @@ class MobileUploads:
         self.pictures = pictures
         self.decoders = PictureDecoders(settings)
         self._verdicts = PictureVerdicts()
-        self._at_once: Counter[str] = Counter()
+        self._at_once: Counter[ExamineeRef] = Counter()
         self._uploads = RateLimit(UPLOADS_A_MINUTE, 60.0)
         self._new_pictures = RateLimit(settings.pictures_per_minute, 60.0)
-        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[ExamineeRef, asyncio.Lock] = WeakValueDictionary()
 
     async def close(self) -> None:
         """End the processes that decode."""
@@ -125,18 +125,18 @@ class MobileUploads:
         if not claims.may_upload_for(plan_id, examinee_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow uploads for this examinee")
         upload = Upload(plan_id, examinee_id, *_device(request))
-        if self._at_once[upload.owner] >= UPLOADS_AT_ONCE:
+        if self._at_once[upload.examinee] >= UPLOADS_AT_ONCE:
             raise _too_many("uploads of this examinee are under way", UPLOADS_AT_ONCE_WAIT)
-        if seconds := self._uploads.wait(upload.owner):
+        if seconds := self._uploads.wait(upload.examinee):
             raise _too_many("uploads came for this examinee", seconds)
-        self._uploads.count(upload.owner)
-        self._at_once[upload.owner] += 1
+        self._uploads.count(upload.examinee)
+        self._at_once[upload.examinee] += 1
         try:
             stored = await self._taken(upload, request)
         finally:
-            self._at_once[upload.owner] -= 1
-            if not self._at_once[upload.owner]:
-                del self._at_once[upload.owner]
+            self._at_once[upload.examinee] -= 1
+            if not self._at_once[upload.examinee]:
+                del self._at_once[upload.examinee]
         location = f"/v1/plans/{plan_id}/captures/{examinee_id}/{FILE_NAME}"
         return JSONResponse(_record(stored), 201, {"Location": location, "Cache-Control": "no-store"})
 
@@ -204,7 +204,7 @@ class MobileUploads:
         # One at a time for an examinee, so that nobody's pictures keep those of others from their turn, and so that of
         # uploads here the one that was stored last is the one announced last. Of those on several web servers the log
         # says which one counts (`actors.web_server.pictures.store`).
-        async with self._turns.setdefault((upload.plan_id, upload.examinee_id), asyncio.Lock()):
+        async with self._turns.setdefault(upload.examinee, asyncio.Lock()):
             await self._check(upload, incoming)
             stage = await self._stages.as_known(upload.plan_id, upload.examinee_id) or stage
             stage.refuse_removed()
@@ -224,9 +224,9 @@ class MobileUploads:
         if self._verdicts.converted(picture) and (kept := await self._kept(upload, picture)) is not None:
             await self.pictures.in_thread(incoming.replace, kept)
             return
-        if seconds := self._new_pictures.wait(upload.owner):
+        if seconds := self._new_pictures.wait(upload.examinee):
             raise _too_many("new pictures came for this examinee", seconds)
-        self._new_pictures.count(upload.owner)
+        self._new_pictures.count(upload.examinee)
         try:
             jpeg = await self.decoders.check(lambda: self.pictures.in_thread(incoming.content))
         except (NotAPicture, PictureTooLarge) as error:

@@ -95,17 +95,16 @@ class PhoneCodes:
     async def make_code(self, request: Request) -> Response:
         """`POST /v1/plans/{planId}/examinees/{examineeId}/phone-code`, by the examinee: 201 and a code."""
         claims = claims_of(self._verifier, request)
-        plan_id, examinee_id = ids_of(request)
+        examinee = plan_id, examinee_id = ids_of(request)
         if not claims.may_pair_phone(plan_id, examinee_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token does not allow to pair a phone with this examinee")
         secret = self._signing_secret()
-        whom = f"{plan_id}.{examinee_id}"
-        _refuse_for(self._made.wait(whom), "too many codes were made for this examinee")
+        _refuse_for(self._made.wait(examinee), "too many codes were made for this examinee")
         now = self._bus.clock.now()
         stage = await self._stages.read(plan_id, examinee_id)
         stage.refuse_removed()
         deadline = self._open_until(stage, now)
-        self._made.count(whom)
+        self._made.count(examinee)
         code = new_code(secrets.choice)
         lives = max(1, math.floor(min(deadline - now, LONGEST_SECONDS)))
         record = PhoneCode(plan_id=plan_id, examinee_id=examinee_id, deadline=format_time(deadline))

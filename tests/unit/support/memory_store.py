@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from actors.runtime.store.state_mark import Mark, StateMark
 from actors.runtime.store.state_store import StateStore
 from protocol.errors import StateDamaged, StateLost, StateUnavailable
+from protocol.records.keys import parse_key
 from protocol.records.writes import GuardedWrite, Index, RecordWrite, SocketWrite, StoredRecord
 from tests.unit.support.stepped_loop import pause
 
@@ -192,4 +193,4 @@ class MemoryStore(StateStore):
 
 
 def _damage(key: str) -> StateDamaged:
-    return StateDamaged(f"{key}: WRONGTYPE", key)
+    return StateDamaged(f"{key}: WRONGTYPE", parse_key(key))
