@@ -2,8 +2,8 @@ r"""Text that people and their programs write: clean it when it arrives, escape 
 
 Some characters are commands: control characters move a terminal's cursor, bidirectional overrides and isolates turn
 the text after them around, a line break in a name forges a line, a lone surrogate cannot be encoded. Other characters
-cannot be seen. `clean_line` and `clean_lines` remove them wherever text arrives; `required_line` and `required_lines`
-also refuse text without a visible character. Characters that words need stay: joiners (emoji, Persian, Indic scripts),
+cannot be seen. `clean_line` and `clean_lines` remove them wherever text arrives; `required_lines` also refuses text
+without a visible character. Characters that words need stay: joiners (emoji, Persian, Indic scripts),
 the marks LRM, RLM and ALM, and line breaks and tabs in messages of several lines.
 
 Example::
@@ -53,12 +53,10 @@ def is_readable(text: str) -> bool:
 
 def required_lines(text: str) -> str:
     """Return `clean_lines(text)`. Raises `ValueError` when nothing in it can be read."""
-    return _check_readable(clean_lines(text))
-
-
-def required_line(text: str) -> str:
-    """Return `clean_line(text)`. Raises `ValueError` when nothing in it can be read."""
-    return _check_readable(clean_line(text))
+    cleaned = clean_lines(text)
+    if not is_readable(cleaned):
+        raise ValueError("must have something that can be read")
+    return cleaned
 
 
 def has_lone_surrogate(text: str) -> bool:
@@ -100,12 +98,6 @@ def _escape_character(match: re.Match[str]) -> str:
 def _utf16_escapes(character: str) -> str:
     units = character.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
-
-
-def _check_readable(text: str) -> str:
-    if not is_readable(text):
-        raise ValueError("must have something that can be read")
-    return text
 
 
 def _is_visible(character: str) -> bool:

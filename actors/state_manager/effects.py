@@ -29,6 +29,8 @@ from protocol.messages.facts import (
     ConnectionStatus,
     ConnectionStatusCode,
     ExamineeFact,
+    MobileSyncCode,
+    MobileSyncReason,
     MobileSyncStatus,
     MobileSyncTimeout,
 )
@@ -155,7 +157,8 @@ class EffectPublisher:
             out.append(letter)
             if isinstance(message, MobileSyncStatus):
                 # The phone has its 201; the people must know that nothing came of it.
-                failed = message.model_copy(update={"status": "FAILED", "reason": "STATE_CHANGE_FAILED"})
+                failure = {"status": MobileSyncCode.FAILED, "reason": MobileSyncReason.STATE_CHANGE_FAILED.value}
+                failed = message.model_copy(update=failure)
                 told = encode(failed.model_copy(update={"version": item.version}))
                 for address in (
                     subjects.socket_proctors(message.plan_id),

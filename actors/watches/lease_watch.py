@@ -18,6 +18,7 @@ from protocol.broker import subjects
 from protocol.broker.stream_codecs import LeaseExpired, decode_lease
 from protocol.broker.streams import LEASE_WATCH, REDELIVERY_SECONDS, is_marker
 from protocol.errors import StateDamaged
+from protocol.messages.facts import ConnectionStatusCode, LossReason
 from protocol.messages.server_messages import Lease, ServerStatus, ServerStatusCode
 from protocol.records import keys
 from protocol.records import kinds as records
@@ -73,7 +74,8 @@ class LeaseWatch(Actor):
             )
         ]
         for plan_id, examinee_id, socket_id, heard in lease.active:
-            touches.append(Touch(keys.socket(plan_id, socket_id), "status", "CONNECTED", "lastHeartbeat", heard))
+            connected = ConnectionStatusCode.CONNECTED.value
+            touches.append(Touch(keys.socket(plan_id, socket_id), "status", connected, "lastHeartbeat", heard))
             touches.append(
                 Touch(keys.progress(plan_id, examinee_id), "liveSocketId", socket_id, "lastActiveTime", heard)
             )
@@ -107,7 +109,7 @@ class LeaseWatch(Actor):
                 incarnation=server.incarnation,
                 start_time=server.start_time or now,
                 timestamp=now,
-                reason="SERVER_LOST",
+                reason=LossReason.SERVER_LOST.value,
             )
             message_id = f"lost:{server_id}:{delivery.sequence}"
             await self._actors.tell(subjects.status_server(server_id), lost, message_id=message_id)

@@ -21,6 +21,7 @@ from cli.shared.times import parse_duration
 from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, ConfigurationError, ExamwireError, NoResponders
 from protocol.messages.operator_requests import Drain, Stop
+from protocol.messages.server_messages import ServerStatusCode
 
 LOOK_SECONDS = 0.5
 ENDING_SECONDS = 60.0  # after the drain itself: the last clients, the outbox, the end of the process
@@ -77,7 +78,7 @@ def drain(
                 result["seconds"] = round(time.monotonic() - began, 1)
                 text = f"its clients, {result['clients']}, were sent to other servers in {result['seconds']:g} s"
             else:
-                result["state"] = "DRAINING"
+                result["state"] = ServerStatusCode.DRAINING.value
                 text = f"{result['clients']} clients are being sent to other servers"
             if output is Format.JSON:
                 print_json(result)
@@ -186,8 +187,8 @@ async def _how_it_ended(bus: Bus, inspection_before: Row) -> str:
             for message in payload if isinstance(payload, list) else [payload]:
                 if message.get("data", {}).get("incarnation") == incarnation:
                     last_status = message["data"].get("status")
-        if last_status == "STOPPED":
-            return "STOPPED"
+        if last_status == ServerStatusCode.STOPPED:
+            return ServerStatusCode.STOPPED.value
         if time.monotonic() > deadline:
             raise StopFailed(f"{server_id} has ended, but its last status in the log is {last_status}: see its log")
         await asyncio.sleep(LOOK_SECONDS)

@@ -7,47 +7,48 @@ from typing import Any
 
 from cli.shared.times import duration_text, local_time
 from protocol.log.timeline_entry import EntryKind, TimelineEntry
+from protocol.messages.facts import ConnectionStatusCode, LossReason, MobileSyncCode
 from protocol.rules.connection_state import READMITTED, ConnectionState
 from protocol.times import parse_time
 
 MEANINGS: dict[str, tuple[str, str]] = {
-    "SOCKET_CLOSED": (
+    LossReason.SOCKET_CLOSED: (
         "the browser or its network closed the connection",
         "The page reconnects by itself. If not: have them reload the exam page, and check their network.",
     ),
-    "PING_TIMEOUT": (
+    LossReason.PING_TIMEOUT: (
         "the browser stopped answering, but its connection was not closed",
         "Check their network and computer (Wi-Fi, cable, sleep mode). The page reconnects by itself.",
     ),
-    "SLOW_CLIENT": (
+    LossReason.SLOW_CLIENT: (
         "the browser read too slowly, so the server closed the connection",
         "Their network is too slow or their computer is busy: close other programs.",
     ),
-    "PROTOCOL_ERROR": (
+    LossReason.PROTOCOL_ERROR: (
         "the client sent an invalid message, or its session failed",
         "Have them reload the exam page. If it happens again: see the log of the socket server.",
     ),
-    "SERVER_ISOLATED": (
+    LossReason.SERVER_ISOLATED: (
         "the socket server lost NATS and moved its clients to other servers",
         "Check that server's network and NATS: `examwire actors ls`, `examwire doctor`.",
     ),
-    "SERVER_DRAINING": (
+    LossReason.SERVER_DRAINING: (
         "the socket server was drained, and the client did not reach another server in time",
         "Have them reload the exam page. Check that another server is READY: `examwire actors ls`.",
     ),
-    "SERVER_STOPPED": (
+    LossReason.SERVER_STOPPED: (
         "the socket server was stopped without a drain",
         "The page reconnects by itself if another server is READY: `examwire actors ls`.",
     ),
-    "SERVER_RESTARTED": (
+    LossReason.SERVER_RESTARTED: (
         "the socket server ended and was started again",
         "The page reconnects by itself. See that server's log for the reason.",
     ),
-    "SERVER_LOST": (
+    LossReason.SERVER_LOST: (
         "the socket server sent no heartbeat and counts as lost",
         "Check that server and its machine: `examwire actors ls`. The page reconnects to another server.",
     ),
-    "KICKED": ("an operator ended the connection", "The page reconnects by itself after its first backoff."),
+    LossReason.KICKED: ("an operator ended the connection", "The page reconnects by itself after its first backoff."),
     "UNKNOWN": ("the reason has expired from the log", "Have them reload the exam page."),
 }
 
@@ -121,19 +122,19 @@ def diagnose(data: DiagnosisInput) -> Diagnosis:
 def _by_status(data: DiagnosisInput) -> Diagnosis:
     examinee_id = data.examinee_id
     match data.status:
-        case "CONNECTED":
+        case ConnectionStatusCode.CONNECTED:
             last_active = _value(data, "lastActiveTime")
             heard = f", last heard from {_ago(data, last_active)} ago" if last_active else ""
             return Diagnosis(
                 f"{examinee_id} is CONNECTED since {_since(data)} on {_where(data)}{heard}.", _picture_advice(data)
             )
-        case "MIGRATING":
+        case ConnectionStatusCode.MIGRATING:
             text = (
                 f"{examinee_id} is MIGRATING for {_long(data)}: {_where(data)} is drained, and the client is expected "
                 "on another server."
             )
             return Diagnosis(text, ["Wait: a client that does not arrive within the first attempt counts as lost."])
-        case "DISCONNECTED":
+        case ConnectionStatusCode.DISCONNECTED:
             return _gone(data)
         case "NEVER":
             if _value(data, "removed") == "1":
@@ -195,11 +196,11 @@ def _removed(data: DiagnosisInput, text: str) -> Diagnosis:
 def _picture_advice(data: DiagnosisInput) -> list[str]:
     picture = data.picture or {}
     match picture.get("status"):
-        case "WAITING":
+        case MobileSyncCode.WAITING:
             return [f"Mobile sync waits for a picture from the phone until {local_time(picture.get('deadline'))}."]
-        case "FAILED":
+        case MobileSyncCode.FAILED:
             return [f"Mobile sync failed ({picture.get('reason')}): have them send the picture again."]
-        case "TIMED_OUT":
+        case MobileSyncCode.TIMED_OUT:
             return ["Mobile sync timed out: have them enter the stage again and send the picture."]
         case _:
             return []
@@ -217,12 +218,12 @@ def _compare(data: DiagnosisInput, diagnosis: Diagnosis) -> None:
     if data.session is None or data.record is None:
         return
     details = data.session.get("details") or {}
-    if details and data.status != "CONNECTED":
+    if details and data.status != ConnectionStatusCode.CONNECTED:
         diagnosis.disagreements.append(
             f"a live session answers ({details.get('socketId')}), but Redis says {data.status}: it has just come, or "
             f"is about to be closed; {verify}"
         )
-    elif not details and data.status == "CONNECTED":
+    elif not details and data.status == ConnectionStatusCode.CONNECTED:
         diagnosis.disagreements.append(
             f"Redis says CONNECTED, but no live session answers: it has just gone, or its server has; {verify}"
         )

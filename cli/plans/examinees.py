@@ -24,6 +24,7 @@ from protocol.broker import subjects
 from protocol.errors import BrokerUnavailable, StateDamaged, StateUnavailable
 from protocol.ids import check_id
 from protocol.log.timeline import Timeline
+from protocol.messages.facts import ConnectionStatusCode
 from protocol.records import keys
 
 LAST = 10
@@ -87,7 +88,7 @@ async def _from_redis(settings: Settings, data: DiagnosisInput) -> StateUnavaila
         data.picture = await _readable(data, store.entries, keys.mobile_sync(data.plan_id, data.examinee_id))
         if progress is not None and progress.get("serverId"):
             data.server = await _readable(data, store.entries, keys.server_status(progress["serverId"]))
-        if progress is not None and progress.get("connStatusCode") == "DISCONNECTED":
+        if progress is not None and progress.get("connStatusCode") == ConnectionStatusCode.DISCONNECTED:
             await _count_others(store, data, progress.get("serverId"))
         data.record = progress
     except StateUnavailable as error:
@@ -117,7 +118,7 @@ async def _count_others(store: StateStore, data: DiagnosisInput, server_id: str 
     for start in range(0, len(ids), CHUNK):
         record_keys = [keys.progress(data.plan_id, examinee_id) for examinee_id in ids[start : start + CHUNK]]
         for status, server in await store.fields(record_keys, ("connStatusCode", "serverId")):
-            if status == "DISCONNECTED":
+            if status == ConnectionStatusCode.DISCONNECTED:
                 data.others_gone += 1
                 data.others_of_server += server == server_id
 

@@ -23,6 +23,7 @@ from cli.shared.output import (
 )
 from cli.shared.times import local_time, zone_name
 from protocol.ids import check_id
+from protocol.messages.facts import ConnectionStatusCode
 from protocol.records import keys
 
 if TYPE_CHECKING:
@@ -118,9 +119,9 @@ async def plan_of(store: StateStore, plan_id: str) -> dict[str, Any]:
         "planId": plan_id,
         "counts": {
             "examinees": len(rows),
-            "connected": statuses["CONNECTED"],
-            "disconnected": statuses["DISCONNECTED"],
-            "migrating": statuses["MIGRATING"],
+            "connected": statuses[ConnectionStatusCode.CONNECTED],
+            "disconnected": statuses[ConnectionStatusCode.DISCONNECTED],
+            "migrating": statuses[ConnectionStatusCode.MIGRATING],
             "exhausted": sum(row["exhausted"] for row in rows),
             "removed": sum(row["removed"] for row in rows),
             "never": statuses["NEVER"],
@@ -179,7 +180,7 @@ def _draw_plan(plan: dict[str, Any]) -> RenderableType:
 
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:
     sync = row["mobileSync"]
-    attempt = row["reconnectAttempt"] if row["status"] == "DISCONNECTED" else 0
+    attempt = row["reconnectAttempt"] if row["status"] == ConnectionStatusCode.DISCONNECTED else 0
     return (
         row["examineeId"],
         row["name"],

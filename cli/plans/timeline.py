@@ -26,6 +26,7 @@ from cli.shared.times import TIME_HELP, duration_text, local_time, parse_time_op
 from protocol.ids import check_id
 from protocol.log.timeline import Timeline
 from protocol.log.timeline_entry import EntryKind, StatusAtTime, TimelineEntry, status_at_time
+from protocol.messages.facts import ConnectionStatusCode
 from protocol.times import format_time, parse_time
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def status_at(examinee_id: str, entries: list[TimelineEntry], moment: float) -> 
         "status": status_then.status,
         "since": status_then.status_entry.logged if status_then.status_entry is not None else None,
         "reason": status_then.status_entry.reason
-        if status_then.status_entry is not None and status_then.status != "CONNECTED"
+        if status_then.status_entry is not None and status_then.status != ConnectionStatusCode.CONNECTED
         else None,
         "mobileSync": status_then.mobile_sync,
         "made": entry_json(status_then.status_entry),

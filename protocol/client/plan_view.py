@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Any
 
 from protocol.messages.base import Message
-from protocol.messages.facts import Aspect, LossReason, MobileSyncStatus, Notice, NoticeConfirmed
+from protocol.messages.facts import Aspect, ConnectionStatusCode, LossReason, MobileSyncStatus, Notice, NoticeConfirmed
 from protocol.messages.frames import ExamineeRow, PlanSnapshot, ViewStatus
 from protocol.messages.proctor_events import (
     ConnectionEvent,
@@ -35,6 +35,7 @@ from protocol.messages.proctor_events import (
     MobileSyncCompleted,
 )
 from protocol.messages.views import ConnectionView, ReconnectView
+from protocol.rules.connection_state import READMITTED, REMOVED
 
 
 def event_aspect(event_type: str) -> Aspect:
@@ -91,10 +92,10 @@ class ExamineeView:
 
     @property
     def connected(self) -> bool:
-        return self.status == "CONNECTED"
+        return self.status == ConnectionStatusCode.CONNECTED
 
 
-_SAYS_STATUS = (ExamineeConnected, ExamineeMigrating, ExamineeReadmitted, ExamineeRemoved)
+_STATUS_EVENTS = (ExamineeConnected, ExamineeMigrating, ExamineeReadmitted, ExamineeRemoved)
 
 
 class PlanView:
@@ -181,7 +182,8 @@ class PlanView:
         examinee.version, examinee.version_from_event = message.version, True
         examinee.name, examinee.removed = message.name, isinstance(message, ExamineeRemoved)
         # An examinee who reconnects or has used up the attempts is disconnected, even if the loss was never seen.
-        examinee.status = str(message.status) if isinstance(message, _SAYS_STATUS) else "DISCONNECTED"
+        status = message.status if isinstance(message, _STATUS_EVENTS) else ConnectionStatusCode.DISCONNECTED
+        examinee.status = str(status)
         match message:
             case ExamineeConnected():
                 examinee.socket_id, examinee.server_id = message.socket_id, message.server_id
@@ -202,10 +204,10 @@ class PlanView:
                 examinee.exhausted, examinee.reason = True, message.reason.value
             case ExamineeReadmitted():
                 examinee.exhausted, examinee.attempt, examinee.max_attempts = False, 0, None
-                examinee.reason = "READMITTED" if message.status == "DISCONNECTED" else None
+                examinee.reason = READMITTED if message.status == "DISCONNECTED" else None
             case ExamineeRemoved():
                 examinee.exhausted, examinee.attempt, examinee.max_attempts = False, 0, None
-                examinee.reason = "REMOVED" if message.status == "DISCONNECTED" else None
+                examinee.reason = REMOVED if message.status == "DISCONNECTED" else None
             case ExamineeEnrolled():
                 _apply_connection_view(examinee, message.connection, message.reconnect, message.removed)
         return ApplyResult.APPLIED

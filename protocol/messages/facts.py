@@ -163,6 +163,15 @@ class MobileSyncCode(StrEnum):
     TIMED_OUT = "TIMED_OUT"
 
 
+class MobileSyncReason(StrEnum):
+    """`reason` of a mobile sync that FAILED or TIMED_OUT."""
+
+    IMAGE_UPLOAD_FAILED = "IMAGE_UPLOAD_FAILED"
+    IMAGE_STORE_FAILED = "IMAGE_STORE_FAILED"
+    STATE_CHANGE_FAILED = "STATE_CHANGE_FAILED"
+    SYNC_TIMEOUT = "SYNC_TIMEOUT"
+
+
 class DeviceInfo(Wire):
     model: Text | None = None
     os_version: Text | None = None

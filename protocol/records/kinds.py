@@ -100,7 +100,14 @@ def load_history(state: type[S], stored: str | bytes, floor: int = 0) -> History
         raise ValueError(f"not a history: {error!r}") from error
 
 
+_RETIRED_FIELDS: Mapping[type, tuple[str, ...]] = {ConnectionState: ("incarnation", "browser_info")}
+"""Fields that earlier releases have written into histories: they are read over."""
+
+
 def _restore(state: type[S], lean: dict[str, Any]) -> S:
+    """Make a state from its JSON object, which lacks the fields that are `None`."""
+    for name in _RETIRED_FIELDS.get(state, ()):
+        lean.pop(name, None)
     for name, enum in _enum_fields(state).items():
         if lean.get(name) is not None:
             lean[name] = enum(lean[name])

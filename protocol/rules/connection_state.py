@@ -30,13 +30,11 @@ class ConnectionState:
     status: ConnectionStatusCode | None = None
     socket_id: str | None = None
     server_id: str | None = None
-    incarnation: str | None = None
     client_id: str | None = None
     connection_no: int = 0
     reason: str | None = None
     since: str | None = None
     ip_address: str | None = None
-    browser_info: str | None = None
     loss_version: int = 0
     attempt: int = 0
     max_attempts: int | None = None

@@ -8,6 +8,7 @@ from protocol.messages.facts import (
     MobileSyncCode,
     MobileSyncExtend,
     MobileSyncFact,
+    MobileSyncReason,
     MobileSyncStatus,
     MobileSyncTimeout,
     MobileSyncWait,
@@ -149,7 +150,7 @@ def _apply_status(state: MobileSyncState, version: int, fact: MobileSyncStatus) 
             status=MobileSyncCode.FAILED,
             device_id=fact.device_id or state.device_id,
             timestamp=fact.timestamp,
-            reason=fact.reason or "IMAGE_UPLOAD_FAILED",
+            reason=fact.reason or MobileSyncReason.IMAGE_UPLOAD_FAILED.value,
             version=version,
         )
     )
@@ -188,7 +189,7 @@ def _apply_timeout(state: MobileSyncState, version: int, fact: MobileSyncTimeout
             state,
             status=MobileSyncCode.TIMED_OUT,
             timestamp=fact.timestamp,
-            reason="SYNC_TIMEOUT",
+            reason=MobileSyncReason.SYNC_TIMEOUT.value,
             version=version,
         )
     )

@@ -36,7 +36,14 @@ from protocol.broker import subjects
 from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable, ErrorCode, InvalidField
 from protocol.ids import ExamineeRef, check_id
-from protocol.messages.facts import STATUS_CODEC, CaptureInfo, DeviceInfo, MobileSyncCode, MobileSyncStatus
+from protocol.messages.facts import (
+    STATUS_CODEC,
+    CaptureInfo,
+    DeviceInfo,
+    MobileSyncCode,
+    MobileSyncReason,
+    MobileSyncStatus,
+)
 from protocol.records import keys
 from protocol.texts import clean_line
 from protocol.times import format_time, parse_time
@@ -156,11 +163,11 @@ class MobileUploads:
             return await self._accept(upload, stage, incoming, self.bus.clock.now())
         except (NotAPicture, PictureTooLarge) as error:
             log.info("upload refused: %s", error, extra=upload.about())
-            await self._announce_failure(upload, stage, "IMAGE_UPLOAD_FAILED", incoming)
+            await self._announce_failure(upload, stage, MobileSyncReason.IMAGE_UPLOAD_FAILED, incoming)
             raise
         except StoreFailed as error:
             log.error("capture not stored: %s", error, extra=upload.about())
-            await self._announce_failure(upload, stage, "IMAGE_STORE_FAILED", incoming)
+            await self._announce_failure(upload, stage, MobileSyncReason.IMAGE_STORE_FAILED, incoming)
             raise
         finally:
             if incoming is not None:

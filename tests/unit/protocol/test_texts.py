@@ -17,7 +17,6 @@ from protocol.texts import (
     escape_json,
     has_lone_surrogate,
     is_readable,
-    required_line,
     required_lines,
 )
 
@@ -108,9 +107,8 @@ def test_json_for_a_terminal_is_the_same_json(value: object) -> None:
 )
 def test_a_text_of_which_nothing_can_be_read_is_refused(text: str) -> None:
     assert not is_readable(clean_lines(text))
-    for read in (required_line, required_lines):
-        with pytest.raises(ValueError, match="something that can be read"):
-            read(text)
+    with pytest.raises(ValueError, match="something that can be read"):
+        required_lines(text)
 
 
 @pytest.mark.parametrize(

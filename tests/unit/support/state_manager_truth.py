@@ -116,11 +116,21 @@ def check_sockets(broker: Broker, store: MemoryStore) -> None:
         assert (socket_id in held) == is_open(fact)
 
 
+def process_of(broker: Broker, socket_id: str | None) -> str | None:
+    """The incarnation of the server process that opened a socket, by the log."""
+    for sequence in range(1, len(broker.payloads) + 1):
+        for _, fact in facts_of(broker, sequence):
+            if isinstance(fact, ConnectionStatus) and fact.socket_id == socket_id and is_open(fact):
+                return fact.incarnation
+    return None
+
+
 def check_ended_sessions(broker: Broker, connection: ConnectionState, happened: Collection[int]) -> None:
     """Sessions end with their process, and state managers end no session of a process that lives."""
     if connection.live and connection.server_id is not None:
         holder = server_state(broker, connection.server_id)
-        assert holder.holds_sessions_of(connection.incarnation), "a session of a process that is no more"
+        process = process_of(broker, connection.socket_id)
+        assert holder.holds_sessions_of(process), "a session of a process that is no more"
     for sequence in range(1, len(broker.payloads) + 1):
         if sequence in happened:
             continue

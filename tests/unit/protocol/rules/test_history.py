@@ -8,7 +8,7 @@ import pytest
 
 from protocol.client.plan_view import PlanView
 from protocol.messages.base import Message
-from protocol.messages.facts import ConnectionFact, MobileSyncCode, MobileSyncFact
+from protocol.messages.facts import ConnectionFact, ConnectionStatusCode, MobileSyncCode, MobileSyncFact
 from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected
 from protocol.records.kinds import CONNECTION, MOBILE_SYNC, dump_history, load_history
 from protocol.rules.connection_state import ConnectionState
@@ -251,6 +251,23 @@ def test_a_history_is_read_as_it_was_written() -> None:
     for floor in (0, 15, 25, 100):
         settled = compact(history, CONNECTION.rule, floor)
         assert load_history(ConnectionState, dump_history(settled)) == settled
+
+
+def test_a_record_of_an_earlier_release_is_read_without_its_retired_fields() -> None:
+    stored = (
+        '{"base":{"plan_id":"P001","examinee_id":"E001","status":"CONNECTED","socket_id":"SOCK001-a",'
+        '"server_id":"SOCK001","incarnation":"i1","browser_info":"Chrome 120.0","version":10},"floor":10,'
+        '"facts":[[20,"connection_status",{"planId":"P001","examineeId":"E001","timestamp":"2024-01-01T09:00:00.000Z",'
+        '"socketId":"SOCK001-a","status":"DISCONNECTED"}]],"head":{"plan_id":"P001","examinee_id":"E001",'
+        '"status":"DISCONNECTED","socket_id":"SOCK001-a","server_id":"SOCK001","incarnation":"i1",'
+        '"browser_info":"Chrome 120.0","reason":"SOCKET_CLOSED","version":20},"newestTold":20,"first":10}'
+    )
+    history = load_history(ConnectionState, stored)
+    assert (history.base.status, history.base.server_id) == (ConnectionStatusCode.CONNECTED, "SOCK001")
+    assert fold(history, CONNECTION.rule).reason == "SOCKET_CLOSED"
+    assert load_history(ConnectionState, stored, floor=20).base == history.head
+    assert "incarnation" not in dump_history(history)
+    assert "browser_info" not in dump_history(history)
 
 
 def test_a_record_that_is_not_there_has_an_empty_history() -> None:
