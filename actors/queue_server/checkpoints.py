@@ -1,8 +1,8 @@
-"""How far the consumers of the core are: what a consumer that has vanished is made again from.
+"""Checkpoints: up to where each consumer of the core has acknowledged its stream.
 
-With a consumer the broker forgets what was acknowledged. The queue server looks every second and remembers; every few
-seconds it also stores what it has seen in the stream CHECKPOINT, for the next queue server. When nobody has looked for
-a while, the mark in Redis knows more of STATUS: state managers keep it up themselves
+When a consumer vanishes, the broker forgets this, and a new one is made that goes on from the checkpoint. The queue
+server reads the positions every second, and stores them every five seconds in the stream CHECKPOINT for its successor.
+When no queue server has run for a while, the mark in Redis is newer for STATUS: the state managers advance it
 (`actors.runtime.store.state_mark`).
 """
 
@@ -20,60 +20,66 @@ from protocol.broker import subjects
 from protocol.broker.streams import CHECKPOINT, STATUS, ConsumerSpec
 
 FRESH_SECONDS = 30.0
-"""What is repeated from so long ago has no second effect: the broker still knows its message ids."""
+"""Messages repeated from so long ago have no second effect: the broker still knows their ids."""
 
 
 class Checkpoint(pydantic.BaseModel):
-    """By consumer (`STREAM/name`), the sequence up to which everything is acknowledged."""
+    """`acknowledged`: for each consumer (`STREAM/name`) the sequence up to which all messages are acknowledged."""
 
     acknowledged: dict[str, int] = {}
 
 
 class Checkpoints:
-    """Remembers and stores how far consumers are. Without a `store` the mark in Redis is not asked."""
+    """Keeps the positions of consumers. Without a `store` the mark in Redis is not used.
+
+    checkpoints = Checkpoints(bus, store)
+    checkpoints.record(await bus.consumer_states("STATUS"))
+    await checkpoints.save()
+    sequence = await checkpoints.acknowledged(consumer)
+    """
 
     def __init__(self, bus: Bus, store: StateStore | None = None) -> None:
         self._bus = bus
         self._store = store
         self._acknowledged: dict[str, int] = {}
-        self._seen_at: dict[str, float] = {}
+        self._recorded_at: dict[str, float] = {}
 
-    def saw(self, states: Iterable[ConsumerState]) -> None:
-        """Remember how far these consumers are."""
+    def record(self, states: Iterable[ConsumerState]) -> None:
+        """Keep the positions of these consumers."""
         now = time.monotonic()
         for state in states:
             key = f"{state.stream}/{state.name}"
             self._acknowledged[key] = max(state.ack_floor, self._acknowledged.get(key, 0))
-            self._seen_at[key] = now
+            self._recorded_at[key] = now
 
     async def save(self) -> PubAck:
-        """Store what is remembered. Raises `BrokerUnavailable` or `NotPermitted`."""
+        """Store the positions. Raises `BrokerUnavailable` or `NotPermitted`."""
         checkpoint = Checkpoint(acknowledged=self._acknowledged)
         return await self._bus.publish(Outgoing(subjects.CHECKPOINT, checkpoint.model_dump_json().encode()))
 
     async def acknowledged(self, consumer: ConsumerSpec) -> int | None:
-        """The sequence up to which a consumer that is missing has acknowledged its stream; `None`: nobody knows.
+        """Return the sequence up to which a consumer that has vanished acknowledged its stream; `None` if not known.
 
-        Never too great, so that nothing is missed. Raises `BrokerUnavailable`, `NotPermitted`, and
-        `StateUnavailable` when only Redis can tell and does not answer.
+        It may be too small, never too large, so no message is skipped. Raises `BrokerUnavailable`, `NotPermitted`, and
+        `StateUnavailable` when only Redis knows it and does not answer.
         """
         key = f"{consumer.stream}/{consumer.name}"
-        known = [self._acknowledged[key]] if key in self._acknowledged else []
-        fresh = key in self._seen_at and time.monotonic() - self._seen_at[key] < FRESH_SECONDS
+        candidates = [self._acknowledged[key]] if key in self._acknowledged else []
+        fresh = key in self._recorded_at and time.monotonic() - self._recorded_at[key] < FRESH_SECONDS
         if not fresh:
             stored = await self._bus.last_message(CHECKPOINT.name, subjects.CHECKPOINT)
             if stored is not None and (sequence := _read(stored.payload).acknowledged.get(key)) is not None:
-                known.append(sequence)
+                candidates.append(sequence)
                 fresh = await self._bus.broker_time(CHECKPOINT.name) - stored.time < FRESH_SECONDS
         if not fresh and consumer.stream == STATUS.name and self._store is not None:
             applied = await self._store.mark.applied()
             if applied is not None:
-                known.append(applied)
-        return max(known, default=None)
+                candidates.append(applied)
+        return max(candidates, default=None)
 
 
 def _read(payload: bytes) -> Checkpoint:
     try:
         return Checkpoint.model_validate_json(payload)
     except pydantic.ValidationError:
-        return Checkpoint()  # none of ours: nobody knows
+        return Checkpoint()  # not written by a queue server

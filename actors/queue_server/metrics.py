@@ -1,4 +1,4 @@
-"""What the queue server measures: the streams and their consumers, as the broker has them."""
+"""Metrics of the queue server: the streams and consumers of the broker."""
 
 from __future__ import annotations
 
@@ -35,13 +35,16 @@ MADE_AGAIN = Counter(
 WRITABLE = Gauge("examwire_jetstream_writable", "Whether the broker has stored the latest probe", registry=REGISTRY)
 
 
-class Broker(Collector):
-    """What the broker said last. A stream that did not answer is told to be down, and nothing old is told of it."""
+class BrokerMetrics(Collector):
+    """The latest answers of the broker. A stream that did not answer counts as down and has no other metrics.
+
+    queue_server.spawn(BROKER.follow(bus), "metrics")
+    """
 
     def __init__(self) -> None:
         self._streams: dict[str, StreamState] = {}
         self._consumers: dict[str, Sequence[ConsumerState]] = {}
-        self._silent: set[str] = set()
+        self._down: set[str] = set()
         self._storage: StorageState | None = None
 
     async def follow(self, bus: Bus) -> None:
@@ -50,8 +53,8 @@ class Broker(Collector):
             while True:
                 await asyncio.gather(*(self._ask_stream(bus, spec.name) for spec in STREAMS), self._ask_storage(bus))
                 await asyncio.sleep(ASK_SECONDS)
-        finally:  # whoever does not ask knows nothing
-            self._streams, self._consumers, self._silent, self._storage = {}, {}, set(), None
+        finally:  # old answers must not be shown as current
+            self._streams, self._consumers, self._down, self._storage = {}, {}, set(), None
 
     async def _ask_storage(self, bus: Bus) -> None:
         try:
@@ -65,22 +68,22 @@ class Broker(Collector):
             state, consumers = await bus.stream_state(stream), await bus.consumer_states(stream)
         except BrokerUnavailable as error:
             log.debug("%s: %s", stream, error)
-            self._silent.add(stream)
+            self._down.add(stream)
             self._streams.pop(stream, None)
             self._consumers.pop(stream, None)
         else:
-            self._silent.discard(stream)
+            self._down.discard(stream)
             self._streams[stream], self._consumers[stream] = state, consumers
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(
             "examwire_stream_up", "Whether the stream answers: it exists and has a leader", labels=["stream"]
         )
-        for stream in (*self._streams, *self._silent):
+        for stream in (*self._streams, *self._down):
             up.add_metric([stream], stream in self._streams)
         yield up
-        yield from self._of_streams()
-        yield from self._of_consumers()
+        yield from self._stream_metrics()
+        yield from self._consumer_metrics()
         used = GaugeMetricFamily("examwire_jetstream_storage_bytes", "What all streams of the account hold on disk")
         limit = GaugeMetricFamily("examwire_jetstream_storage_limit_bytes", "What they may hold, if that is limited")
         if self._storage is not None:
@@ -89,13 +92,13 @@ class Broker(Collector):
                 limit.add_metric([], self._storage.limit)
         yield from (used, limit)
 
-    def _of_streams(self) -> Iterator[Metric]:
+    def _stream_metrics(self) -> Iterator[Metric]:
         by_stream = ["stream"]
         messages = GaugeMetricFamily("examwire_stream_messages", "Messages that the stream holds", labels=by_stream)
         size = GaugeMetricFamily("examwire_stream_size_bytes", "What they take on disk", labels=by_stream)
         limit = GaugeMetricFamily("examwire_stream_limit_bytes", "What they may take, if limited", labels=by_stream)
         last = GaugeMetricFamily("examwire_stream_last_sequence", "The place of its newest message", labels=by_stream)
-        wanted = GaugeMetricFamily("examwire_stream_replicas", "Copies that it should have", labels=by_stream)
+        replicas = GaugeMetricFamily("examwire_stream_replicas", "Copies that it should have", labels=by_stream)
         current = GaugeMetricFamily("examwire_stream_replicas_current", "Copies up to date", labels=by_stream)
         for name, state in self._streams.items():
             messages.add_metric([name], state.messages)
@@ -103,19 +106,19 @@ class Broker(Collector):
             if state.limit is not None:
                 limit.add_metric([name], state.limit)
             last.add_metric([name], state.last)
-            wanted.add_metric([name], state.replicas)
+            replicas.add_metric([name], state.replicas)
             current.add_metric([name], state.current)
-        yield from (messages, size, limit, last, wanted, current)
+        yield from (messages, size, limit, last, replicas, current)
 
-    def _of_consumers(self) -> Iterator[Metric]:
+    def _consumer_metrics(self) -> Iterator[Metric]:
         labels = ["stream", "consumer"]
         pending = GaugeMetricFamily(
             "examwire_consumer_pending_messages", "Messages that wait to be delivered", labels=labels
         )
-        out = GaugeMetricFamily(
+        unacknowledged = GaugeMetricFamily(
             "examwire_consumer_unacknowledged_messages", "Messages that were delivered and not settled", labels=labels
         )
-        again = GaugeMetricFamily(
+        redelivered = GaugeMetricFamily(
             "examwire_consumer_redelivered_messages", "Those of them that were delivered more than once", labels=labels
         )
         pulls = GaugeMetricFamily(
@@ -124,14 +127,14 @@ class Broker(Collector):
             labels=labels,
         )
         for stream, consumers in self._consumers.items():
-            for one in consumers:
-                names = [stream, one.name]
-                pending.add_metric(names, one.pending)
-                out.add_metric(names, one.unacknowledged)
-                again.add_metric(names, one.redelivered)
-                pulls.add_metric(names, one.pulls_waiting)
-        yield from (pending, out, again, pulls)
+            for state in consumers:
+                names = [stream, state.name]
+                pending.add_metric(names, state.pending)
+                unacknowledged.add_metric(names, state.unacknowledged)
+                redelivered.add_metric(names, state.redelivered)
+                pulls.add_metric(names, state.pulls_waiting)
+        yield from (pending, unacknowledged, redelivered, pulls)
 
 
-BROKER = Broker()
+BROKER = BrokerMetrics()
 REGISTRY.register(BROKER)

@@ -1,4 +1,7 @@
-"""The queue server: makes the streams, the consumers and the queues of the socket servers (document 9)."""
+"""The queue server: makes the streams, the consumers and the queues of the socket servers.
+
+See docs/architecture.md, section "A server's start, step by step".
+"""
 
 from __future__ import annotations
 
@@ -36,9 +39,13 @@ log = logging.getLogger("examwire.queue_server")
 
 
 class QueueServer(Actor):
-    """Makes queues on request, and again what vanishes. Two of them may run: every step can be repeated by either.
+    """Makes streams and consumers, queues on request, and all of them again when they vanish.
 
-    `store`: where Redis is, which may know how far a consumer was that has vanished.
+    Two of them may run: each can repeat the steps of the other. `store`: the Redis that may know how far a consumer
+    that has vanished was.
+
+        queue_server = QueueServer(settings, bus, "q1", store)
+        await supervisor.start_child(ChildSpec("queue-server", lambda: queue_server))
     """
 
     kind = "queue-server"
@@ -74,8 +81,8 @@ class QueueServer(Actor):
                 await self._topology.apply()
             except StateUnavailable as error:
                 log.warning("%s: a consumer waits until Redis says how far it was: %s", self.address, error)
-                return  # the watch makes it; everybody else has what they need
-            except NotAnswered as error:  # a cluster that forms, or has lost its majority: that passes
+                return  # the topology watch makes it later; all others exist
+            except NotAnswered as error:  # a cluster that forms or has lost its majority: wait for it
                 log.warning("%s: the start waits for NATS: %s", self.address, error)
                 await asyncio.sleep(1.0)
             except BrokerUnavailable as error:
@@ -89,7 +96,7 @@ class QueueServer(Actor):
 
     @on(QueueCreate)
     async def create(self, request: QueueCreate) -> QueueCreated | ProtocolError:
-        """Create the queue, or bring an existing one to what is asked for. A refusal is an answer, not a failure."""
+        """Create a queue, or update an existing one to the request. A refusal is an answer and fails nothing."""
         name = queue_id(request.server_id)
         if request.queue_id != name:
             return ProtocolError(ErrorCode.INVALID_FIELD, f"must be {name}", "data.queueId")
@@ -98,35 +105,37 @@ class QueueServer(Actor):
             if holder is not None and holder != request.incarnation:
                 detail = f"another process holds the lease of {request.server_id}: its queue is not yours"
                 return ProtocolError(ErrorCode.NOT_ALLOWED, detail, "data.incarnation")
-            made = await self._make(name, request)
+            consumers = await self._make(name, request)
         except BrokerUnavailable as error:
             return ProtocolError(ErrorCode.UNAVAILABLE, str(error))
-        except Exception as error:  # whatever was asked for: the others' queues are made by this actor, too
+        except Exception as error:  # one bad request must not stop the queues of the other servers
             self.record_failure(error)
             log.exception("%s: the queue of %s is not made", self.address, request.server_id)
             return ProtocolError(ErrorCode.UNAVAILABLE, f"not made: {type(error).__name__}: {error}"[:500])
-        self._queues[name] = made
-        return QueueCreated(server_id=request.server_id, queue_id=name, stream="SOCKET", consumers=made)
+        self._queues[name] = consumers
+        return QueueCreated(server_id=request.server_id, queue_id=name, stream="SOCKET", consumers=consumers)
 
     async def _lease_holder(self, server_id: str) -> str | None:
-        """The incarnation that is alive as `server_id`; a server takes the lease before it asks for its queue."""
+        """Return the incarnation that holds the lease of a server; a server takes it before it asks for its queue."""
         newest = await self._bus.last_message("LEASE", subjects.lease(server_id))
         if newest is None or is_marker(newest.headers):
             return None
         try:
             return parse_lease(server_id, newest.payload).incarnation
         except ProtocolError:
-            return None  # no server wrote that
+            return None  # not written by a server
 
     async def _make(self, name: str, request: QueueCreate) -> list[str]:
+        """Make the consumers of a queue, and return their names."""
         specs = queue_consumers(request)
         for spec in specs:
-            found = await self._bus.consumer_config(spec.stream, spec.name)
-            metadata = (found or {}).get("metadata") or {}
-            other = metadata.get("examwire.incarnation") != spec.metadata["examwire.incarnation"]
-            # A process that starts has no clients yet: what waited for the one before it is for nobody.
-            await self._bus.apply_consumer(spec, anew=found is not None and (other or spec.name in request.reset))
-        made = [spec.name for spec in specs]
-        if broadcast_consumer(name) not in made:
+            existing = await self._bus.consumer_config(spec.stream, spec.name)
+            metadata = (existing or {}).get("metadata") or {}
+            of_another_process = metadata.get("examwire.incarnation") != spec.metadata["examwire.incarnation"]
+            # A process that starts has no clients yet: nobody needs what waited for its predecessor.
+            anew = existing is not None and (of_another_process or spec.name in request.reset)
+            await self._bus.apply_consumer(spec, anew=anew)
+        names = [spec.name for spec in specs]
+        if broadcast_consumer(name) not in names:
             await self._bus.delete_consumer("SOCKET", broadcast_consumer(name))
-        return made
+        return names

@@ -1,4 +1,4 @@
-"""The declared streams and consumers, made where they are missing."""
+"""The streams and consumers that the settings declare, and how they are made."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from protocol.broker.streams import (
 
 
 def topology_streams(settings: Settings) -> list[StreamSpec]:
-    """All streams, with the bucket of the pictures when they are kept in NATS."""
+    """Return all streams, with the bucket of the pictures if they are stored in NATS."""
     captures = settings.captures
     log_of_record = status_stream(settings.nats.status_max_bytes)
-    streams = [log_of_record if one.name == log_of_record.name else one for one in STREAMS]
+    streams = [log_of_record if stream.name == log_of_record.name else stream for stream in STREAMS]
     if captures.store == "nats":
         streams.append(captures_stream(captures.keep_days * DAY, captures.max_total_bytes))
     return streams
 
 
 def topology_consumers(settings: Settings) -> list[ConsumerSpec]:
-    """The durable consumers that do not belong to a socket server."""
-    ladder = reconnect_watch(settings.reconnect.max_attempts, settings.reconnect.backoff_seconds)
-    return [*STATE_MANAGERS, LEASE_WATCH, ladder, RECONNECT_EXHAUSTED, ADVISORY_WATCH]
+    """Return the durable consumers that do not belong to a socket server."""
+    attempts = reconnect_watch(settings.reconnect.max_attempts, settings.reconnect.backoff_seconds)
+    return [*STATE_MANAGERS, LEASE_WATCH, attempts, RECONNECT_EXHAUSTED, ADVISORY_WATCH]
 
 
 async def apply_topology(bus: Bus, settings: Settings) -> None:
@@ -47,6 +47,6 @@ async def apply_topology(bus: Bus, settings: Settings) -> None:
 
 
 def topology(bus: Bus, settings: Settings, checkpoints: Checkpoints) -> Topology:
-    """What the settings declare, on a broker."""
+    """Return the topology that the settings declare."""
     streams, consumers = topology_streams(settings), topology_consumers(settings)
     return Topology(bus, streams, consumers, settings.nats.replicas, checkpoints)

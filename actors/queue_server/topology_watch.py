@@ -1,8 +1,7 @@
-"""Whether the declared streams and consumers are there: the queue server looks every second and makes what is missing.
+"""The topology watch: checks every second that the declared streams and consumers exist, and makes those that do not.
 
-A consumer goes on from where its stream was acknowledged (`actors.queue_server.checkpoints`), so nothing is missed
-and nothing from
-long before comes again. A stream begins empty, above the old one's sequences; what it held is gone: see
+A consumer goes on from where its stream was acknowledged (`actors.queue_server.checkpoints`): no message is skipped,
+and old ones are not repeated. A stream starts empty, above the sequences of the old one; its messages are lost, see
 docs/runbook.md#streammadeagain.
 """
 
@@ -21,12 +20,16 @@ from protocol.errors import BrokerUnavailable, ConfigurationError, StateUnavaila
 
 log = logging.getLogger("examwire.queue_server")
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 SAVE_SECONDS = 5.0
 
 
 class Topology:
-    """The declared streams and consumers on a broker; `replicas`: copies of each stream."""
+    """The declared streams and consumers of a broker. `replicas`: copies of each stream.
+
+    topology = Topology(bus, streams, consumers, replicas=3, checkpoints=checkpoints)
+    await topology.apply()
+    """
 
     def __init__(
         self,
@@ -46,15 +49,15 @@ class Topology:
         """Create or update everything. Harmless when repeated.
 
         Raises `BrokerUnavailable`, `NotPermitted`, `ConfigurationError` when there is no cluster for the copies or the
-        broker is too old, and `StateUnavailable` when the rest is applied, but a consumer has vanished and only Redis
-        knows how far it was.
+        broker is too old, and `StateUnavailable` when all others are applied, but for a consumer that has vanished only
+        Redis knows how far it was.
         """
         version = str(self._bus.server_info.get("version", ""))
         if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < NATS_VERSION:
             needed = ".".join(map(str, NATS_VERSION))
             raise ConfigurationError(f"nats-server {version} is too old: install {needed} or newer")
-        # LEASE tells the broker's time to the others; what a safeguard reserves comes after what is needed.
-        for stream in sorted(self.streams, key=lambda one: (one.name != LEASE.name, one.safeguard)):
+        # LEASE first: the clock of the broker is read from it. Streams whose size limit is only a safeguard come last.
+        for stream in sorted(self.streams, key=lambda stream: (stream.name != LEASE.name, stream.safeguard)):
             await self.apply_stream(stream)
         unknown: StateUnavailable | None = None
         for consumer in self.consumers:
@@ -69,8 +72,8 @@ class Topology:
         """Create or update a stream. Raises as `apply`."""
         first = None
         if stream.first_seq_from_clock:
-            # Versions of a stream that was lost and made anew never fall behind those in Redis, whichever machine makes
-            # it: it begins by the broker's clock.
+            # A stream that was lost starts above the versions in Redis: its first sequence is the time of the broker,
+            # the same on every machine.
             if stream.name != LEASE.name:
                 await self._bus.clock.measure()
             first = int(self._bus.clock.now() * 1000)
@@ -91,62 +94,68 @@ class Topology:
 
 
 class TopologyWatch:
-    """Keeps a topology there. Two queue servers may do it at once: every step can be repeated by either."""
+    """Keeps a topology complete. Two queue servers may do it at once: each can repeat the steps of the other.
+
+    watch = TopologyWatch(bus, topology, checkpoints)
+    await watch.follow()
+    """
 
     def __init__(self, bus: Bus, topology: Topology, checkpoints: Checkpoints) -> None:
         self._bus = bus
         self._topology = topology
         self._checkpoints = checkpoints
-        self._troubles: dict[str, str] = {}
+        self._warnings: dict[str, str] = {}
 
     async def follow(self) -> None:
-        """Look, and store how far the consumers are, until cancelled. Raises `NotPermitted`."""
+        """Check the topology and store checkpoints, until cancelled. Raises `NotPermitted`."""
         for stream in self._topology.streams:
-            MADE_AGAIN.labels("stream", stream.name)  # a counter that begins with 1 has not increased
+            MADE_AGAIN.labels(
+                "stream", stream.name
+            )  # start at 0: for Prometheus a counter that appears as 1 has not increased
         for consumer in self._topology.consumers:
             MADE_AGAIN.labels("consumer", _name(consumer))
         saved = 0.0
         while True:
-            await asyncio.gather(*(self._look_at(stream) for stream in self._topology.streams))
+            await asyncio.gather(*(self._check_stream(stream) for stream in self._topology.streams))
             if time.monotonic() - saved >= SAVE_SECONDS:
                 saved = time.monotonic()
                 await self.save()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
 
     async def save(self) -> None:
-        """Store how far the consumers are. It is a probe as well: does the broker take a write?"""
+        """Store the checkpoint. It also probes whether the broker accepts a write."""
         try:
             await self._checkpoints.save()
         except BrokerUnavailable as error:
-            if self._bus.connected:  # without a connection nobody knows
+            if self._bus.connected:  # without a connection it is not known
                 WRITABLE.set(0)
-            self._trouble("checkpoint", f"how far consumers are cannot be stored: {error}")
+            self._warn("checkpoint", f"how far consumers are cannot be stored: {error}")
         else:
             WRITABLE.set(1)
-            self._trouble("checkpoint", None)
+            self._warn("checkpoint", None)
 
-    async def _look_at(self, stream: StreamSpec) -> None:
+    async def _check_stream(self, stream: StreamSpec) -> None:
         try:
             if await self._bus.stream_config(stream.name) is None:
                 log.error("the stream %s is gone, with all that it held: it is made again, empty", stream.name)
                 await self._topology.apply_stream(stream)
                 MADE_AGAIN.labels("stream", stream.name).inc()
-            await self._look_at_consumers(stream)
+            await self._check_consumers(stream)
         except (BrokerUnavailable, ConfigurationError, StateUnavailable) as error:
-            if not self._bus.connected:  # which is said once, and not of each stream
+            if not self._bus.connected:  # logged once by the connection, not for each stream
                 log.debug("%s: %s", stream.name, error)
                 return
-            self._trouble(stream.name, f"{stream.name} and its consumers cannot be looked after: {error}")
+            self._warn(stream.name, f"{stream.name} and its consumers cannot be looked after: {error}")
         else:
-            self._trouble(stream.name, None)
+            self._warn(stream.name, None)
 
-    async def _look_at_consumers(self, stream: StreamSpec) -> None:
-        wanted = [consumer for consumer in self._topology.consumers if consumer.stream == stream.name]
-        if not wanted:
+    async def _check_consumers(self, stream: StreamSpec) -> None:
+        consumers = [consumer for consumer in self._topology.consumers if consumer.stream == stream.name]
+        if not consumers:
             return
         states = {state.name: state for state in await self._bus.consumer_states(stream.name)}
-        self._checkpoints.saw(states[consumer.name] for consumer in wanted if consumer.name in states)
-        for consumer in wanted:
+        self._checkpoints.record(states[consumer.name] for consumer in consumers if consumer.name in states)
+        for consumer in consumers:
             up = CONSUMER_UP.labels(stream.name, consumer.name)
             up.set(consumer.name in states)
             if consumer.name not in states:
@@ -155,14 +164,14 @@ class TopologyWatch:
                 MADE_AGAIN.labels("consumer", _name(consumer)).inc()
                 log.error("the consumer %s was gone: it is made again, and goes on where it was", _name(consumer))
 
-    def _trouble(self, what: str, text: str | None) -> None:
-        """Log a trouble once, until it is another one or over."""
-        if text is not None and self._troubles.get(what) != text:
+    def _warn(self, subject: str, text: str | None) -> None:
+        """Log a warning about `subject` once, until the text changes; `None` clears it."""
+        if text is not None and self._warnings.get(subject) != text:
             log.warning("%s", text)
         if text is None:
-            self._troubles.pop(what, None)
+            self._warnings.pop(subject, None)
         else:
-            self._troubles[what] = text
+            self._warnings[subject] = text
 
 
 def _name(consumer: ConsumerSpec) -> str:

@@ -1,7 +1,7 @@
-"""The advisory watch: a message that a consumer has given up goes to the dead letters.
+"""The dead letter watch: writes a dead letter for every message that a consumer has given up.
 
-NATS only says that it happened (`MAX_DELIVERIES`: delivered as often as allowed and never acknowledged;
-`MSG_TERMINATED`: a reader said "never again"); a stream keeps these advisories for us.
+NATS publishes an advisory when it gives up (`MAX_DELIVERIES`: delivered as often as allowed and never acknowledged;
+`MSG_TERMINATED`: terminated by a reader). The stream ADVISORY stores these advisories.
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ from protocol.broker.subjects import TERMINATED
 
 log = logging.getLogger("examwire.advisory_watch")
 
-NORMAL = RECONNECT_EXHAUSTED.filters  # an examinee who did not come back: the reconnect watch deals with those
+NORMAL = RECONNECT_EXHAUSTED.filters
+"""Advisories about examinees whose attempts are used up: no dead letters, the reconnect watch handles them."""
 
 
 class DeadLetterWatch(Actor):
-    """Puts what consumers gave up aside, with who gave up and why. Several may run: they share the consumer."""
+    """Writes a dead letter with the message, the consumer and the reason. Several may run: they share the consumer.
+
+    watch = DeadLetterWatch(bus, "aw1")
+    await supervisor.start_child(ChildSpec("advisory-watch", lambda: watch))
+    """
 
     kind = "advisory-watch"
     receives = (Consumer(ADVISORY_WATCH, decode_advisory),)
@@ -32,29 +37,31 @@ class DeadLetterWatch(Actor):
     def __init__(self, bus: Bus, name: str) -> None:
         super().__init__(f"advisory-watch.{name}", bus)
         self._bus = bus
-        self.put_aside = self.normal = 0
+        self.letters = self.normal = 0
 
     def details(self) -> dict[str, Any]:
-        return {"putAside": self.put_aside, "normal": self.normal}
+        return {"putAside": self.letters, "normal": self.normal}
 
     @on(Advisory)
     async def write_dead_letter(self, advisory: Advisory, delivery: Delivery) -> None:
+        """Write the dead letter for the message that an advisory names."""
         if delivery.subject in NORMAL:
             self.normal += 1
         elif (letter := await self._letter(advisory, delivery.subject)) is not None:
             await self._bus.publish_until_stored([letter])
-            self.put_aside += 1
+            self.letters += 1
 
     async def _letter(self, advisory: Advisory, subject: str) -> Outgoing | None:
-        who = f"consumer {advisory.consumer} of {advisory.stream}"
+        """Make the letter; `None` if the message needs none."""
+        consumer = f"consumer {advisory.consumer} of {advisory.stream}"
         if advisory.stream == DEADLETTER.name:
-            return None  # a reader of the letters that fails with each would be given a new one for each
-        reason = f"{who} gave up after {advisory.deliveries} deliveries"
+            return None  # a letter about a letter would make the reader that failed fail again
+        reason = f"{consumer} gave up after {advisory.deliveries} deliveries"
         stored = await self._bus.message_at(advisory.stream, advisory.stream_seq)
         if subject.startswith(f"{TERMINATED}."):
             if stored is None:
-                return None  # it was deleted, or has expired, while somebody was at it: nobody has given it up
-            reason = f"terminated by {who}: {advisory.reason or 'without a reason'}"
+                return None  # it was deleted or has expired while a reader had it: nobody gave it up
+            reason = f"terminated by {consumer}: {advisory.reason or 'without a reason'}"
         elif stored is None:
             reason += "; the message is not in the stream any more"
         log.error("%s: message %d: %s", self.address, advisory.stream_seq, reason)

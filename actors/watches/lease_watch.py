@@ -1,4 +1,9 @@
-"""The lease watch: heartbeats into Redis, and a LOST into the log when a server's last one has expired."""
+"""The lease watch: writes heartbeats of socket servers to Redis, and declares a server lost when its lease has expired.
+
+A heartbeat is a message of the stream LEASE with a TTL. When the last one of a server expires, NATS stores a marker
+(`LeaseExpired`); the watch then publishes LOST on `status.server.{serverId}`. See docs/architecture.md, section
+"A loss, step by step".
+"""
 
 from __future__ import annotations
 
@@ -29,12 +34,17 @@ from protocol.times import format_time
 
 log = logging.getLogger("examwire.lease_watch")
 
-TOUCHES = 64  # a pipeline so short does not hold up the state manager beside us
+PIPELINE_WRITES = 64
+"""Writes to Redis in one pipeline: a short one does not hold up the state manager in the same process."""
 ALIVE = (ServerStatusCode.STARTING, ServerStatusCode.READY, ServerStatusCode.DRAINING, ServerStatusCode.STOPPING)
 
 
 class LeaseWatch(Actor):
-    """Follows the heartbeats of all socket servers. Several may run: they share the consumer."""
+    """Follows the heartbeats of all socket servers. Several may run: they share the consumer.
+
+    watch = LeaseWatch(settings, bus, store, "lw1")
+    await supervisor.start_child(ChildSpec("lease-watch", lambda: watch))
+    """
 
     kind = "lease-watch"
     receives = (Consumer(LEASE_WATCH, decode_lease, keep_alive=REDELIVERY_SECONDS / 4),)
@@ -45,11 +55,12 @@ class LeaseWatch(Actor):
         self._bus = bus
         self._store = store
         self._log = StatusLog(bus)
-        # A broker that was away lets leases expire that nobody could renew: give the servers time to come back.
+        # While the broker was away no server could renew its lease: they get so much time to do it.
         self._grace = settings.server.lease_seconds + 2.0
-        self._looks = round(3 * self._grace)
-        """Trouble that never ends makes nobody immortal: so many looks, a second apart, are enough in any case."""
-        self._second_look = settings.server.lease_seconds / 3 + 0.3
+        self._max_checks = round(3 * self._grace)
+        """Checks a second apart, after which a server is declared lost even if the broker never becomes steady."""
+        self._heartbeat_seconds = settings.server.lease_seconds / 3 + 0.3
+        """The time within which the next heartbeat of a live server arrives."""
         self.heartbeats = self.lost = 0
 
     def details(self) -> dict[str, Any]:
@@ -57,6 +68,7 @@ class LeaseWatch(Actor):
 
     @on(Lease)
     async def record_heartbeat(self, lease: Lease) -> None:
+        """Write a heartbeat to Redis: the server's measurements, and the activity of its sessions."""
         measured = {
             "cpuUsage": f"{lease.cpu_usage:.1f}",
             "memoryUsage": f"{lease.memory_usage:.1f}",
@@ -73,31 +85,32 @@ class LeaseWatch(Actor):
                 measured,
             )
         ]
-        for plan_id, examinee_id, socket_id, heard in lease.active:
+        for plan_id, examinee_id, socket_id, active_at in lease.active:
             connected = ConnectionStatusCode.CONNECTED.value
-            touches.append(Touch(keys.socket(plan_id, socket_id), "status", connected, "lastHeartbeat", heard))
+            touches.append(Touch(keys.socket(plan_id, socket_id), "status", connected, "lastHeartbeat", active_at))
             touches.append(
-                Touch(keys.progress(plan_id, examinee_id), "liveSocketId", socket_id, "lastActiveTime", heard)
+                Touch(keys.progress(plan_id, examinee_id), "liveSocketId", socket_id, "lastActiveTime", active_at)
             )
-        for start in range(0, len(touches), TOUCHES):
-            await self._store.touch(touches[start : start + TOUCHES])
+        for start in range(0, len(touches), PIPELINE_WRITES):
+            await self._store.touch(touches[start : start + PIPELINE_WRITES])
         self.heartbeats += 1
 
     @on(LeaseExpired)
     async def declare_lost(self, expired: LeaseExpired, delivery: Delivery) -> None:
+        """Publish LOST for a server whose lease has expired, unless it renews it within the grace period."""
         server_id = expired.server_id
         newest = await self._bus.last_message(LEASE_WATCH.stream, delivery.subject)
         if newest is not None and not is_marker(newest.headers):
-            return  # it was heard from again
-        # What stood still for us (the broker, the path to it, this machine) may have held up the servers' renewals as
-        # well. Nor could anybody renew while the stream had no leader.
-        since = min(self._bus.steady_seconds, await self._bus.leader_age(LEASE_WATCH.stream))
-        if since < self._grace and delivery.attempt < self._looks:
+            return  # it has renewed its lease
+        # A stall of the broker, of the network or of this machine may have delayed the renewals too, and nobody can
+        # renew while the stream has no leader.
+        steady_seconds = min(self._bus.steady_seconds, await self._bus.leader_age(LEASE_WATCH.stream))
+        if steady_seconds < self._grace and delivery.attempt < self._max_checks:
             raise Retry(1.0)
         if delivery.attempt == 1:
-            # A machine that stood still (paused, swapping) wakes up to an expired lease and a server that renews it at
-            # its next heartbeat: one more of those, before a whole hall is called disconnected.
-            raise Retry(self._second_look)
+            # The server's machine may have been paused and has just resumed: it renews the lease with its next
+            # heartbeat. Wait for that one before all its clients count as disconnected.
+            raise Retry(self._heartbeat_seconds)
         server = await self._server(server_id)
         if server.incarnation is not None and server.status in ALIVE:
             about = {"server": server_id}
@@ -117,7 +130,7 @@ class LeaseWatch(Actor):
             LEASE_EXPIRIES.inc()
 
     async def _server(self, server_id: str) -> ServerState:
-        """What is known of a server; by the log when its record cannot be read."""
+        """Read the record of a server; fold it from the log when the record cannot be read."""
         (stored,) = await self._store.load([keys.server_status(server_id)])
         try:
             if isinstance(stored, StateDamaged):

@@ -1,8 +1,8 @@
-"""The reconnect watch: each delivery of an examinee's message is one attempt, the engine does the counting.
+"""The reconnect watch: publishes the attempts of examinees who lost their connection. NATS counts them.
 
-A loss puts one message on `reconnect.{planId}.{examineeId}`. The consumer's `max_deliver` is the attempt limit and
-its `backoff` the spacing; a message that is not acknowledged comes again after the next step. Past the last one
-NATS sends an advisory, which a stream keeps for us.
+A loss stores one message on `reconnect.{planId}.{examineeId}`, and each delivery of it is one attempt. The consumer's
+`max_deliver` is the limit of attempts and its `backoff` the time between them. After the last attempt NATS publishes an
+advisory, which the stream ADVISORY stores: then the attempts are used up.
 """
 
 from __future__ import annotations
@@ -31,14 +31,19 @@ from protocol.times import format_time
 log = logging.getLogger("examwire.reconnect_watch")
 
 GRACE_SECONDS = 1.0
+"""The first attempt waits so long at most: an examinee who is back by then is never shown as reconnecting."""
 
 
 class Attempts(Batch[ReconnectWait]):
-    """Examinees whose next attempt has begun, or who are back."""
+    """Lost examinees, one a delivery: the next attempt of each has begun, or the examinee is back."""
 
 
 class ReconnectWatch(Actor):
-    """Counts the attempts of lost examinees. Several may run: they share the consumers."""
+    """Publishes attempts, and when they are used up. Several may run: they share the consumers.
+
+    watch = ReconnectWatch(settings, bus, store, "rw1")
+    await supervisor.start_child(ChildSpec("reconnect-watch", lambda: watch))
+    """
 
     kind = "reconnect-watch"
 
@@ -47,7 +52,7 @@ class ReconnectWatch(Actor):
         self._bus = bus
         self._store = store
         self._max_attempts = settings.reconnect.max_attempts
-        self._ladder = attempt_seconds(self._max_attempts, settings.reconnect.backoff_seconds)
+        self._attempt_seconds = attempt_seconds(self._max_attempts, settings.reconnect.backoff_seconds)
         self._actors = AddressBook(bus)
         self.receives = (
             Consumer(
@@ -56,15 +61,15 @@ class ReconnectWatch(Actor):
                 batch=Attempts,
                 handler_acks=True,
                 max_messages=1024,
-                first_delay=min(GRACE_SECONDS, self._ladder[0] / 4),
+                first_delay=min(GRACE_SECONDS, self._attempt_seconds[0] / 4),
             ),
             Consumer(RECONNECT_EXHAUSTED, decode_advisory),
         )
-        self._unseen: type[Exception] | None = None
+        self._redis_error: type[Exception] | None = None
         self.attempts = self.exhausted = 0
 
     def details(self) -> dict[str, Any]:
-        return {"attempts": self.attempts, "exhausted": self.exhausted, "ladder": self._ladder}
+        return {"attempts": self.attempts, "exhausted": self.exhausted, "ladder": self._attempt_seconds}
 
     @on(Attempts)
     async def count_attempts(self, attempts: Attempts) -> None:
@@ -74,16 +79,16 @@ class ReconnectWatch(Actor):
         """
         by_plan: dict[str, list[Message]] = {}
         now = self._bus.clock.now()
-        waited_for = [(received.delivery, wait) for received in attempts.received for wait in received.messages]
-        for (delivery, wait), over in zip(waited_for, await self._over(waited_for), strict=True):
-            if over:
+        waits = [(received.delivery, wait) for received in attempts.received for wait in received.messages]
+        for (delivery, wait), is_over in zip(waits, await self._are_over(waits), strict=True):
+            if is_over:
                 await delivery.ack()
                 continue
             self.attempts += 1
             ATTEMPTS.inc()
-            following = None
+            next_attempt_at = None
             if delivery.attempt < self._max_attempts:
-                following = format_time(now + self._ladder[delivery.attempt - 1])
+                next_attempt_at = format_time(now + self._attempt_seconds[delivery.attempt - 1])
             by_plan.setdefault(wait.plan_id, []).append(
                 ReconnectAttempt(
                     plan_id=wait.plan_id,
@@ -91,7 +96,7 @@ class ReconnectWatch(Actor):
                     loss_version=wait.loss_version,
                     attempt=delivery.attempt,
                     max_attempts=self._max_attempts,
-                    next_attempt_at=following,
+                    next_attempt_at=next_attempt_at,
                     timestamp=format_time(now),
                 )
             )
@@ -103,38 +108,41 @@ class ReconnectWatch(Actor):
             ]
         )
 
-    async def _over(self, waited_for: list[tuple[Delivery, ReconnectWait]]) -> list[bool]:
-        """Which of these outages are over. With Redis away: none, as far as we know; the rules fence the attempt."""
-        wanted = [keys.progress(wait.plan_id, wait.examinee_id) for _, wait in waited_for]
+    async def _are_over(self, waits: list[tuple[Delivery, ReconnectWait]]) -> list[bool]:
+        """Read from Redis which of these outages are over.
+
+        While Redis is away none is: the attempt is published, and the rules ignore it if the examinee is back.
+        """
+        progress_keys = [keys.progress(wait.plan_id, wait.examinee_id) for _, wait in waits]
         try:
-            known = await self._store.fields(wanted, ("connStatusCode", "lossVersion", "exhausted", "reason"))
+            records = await self._store.fields(progress_keys, ("connStatusCode", "lossVersion", "exhausted", "reason"))
         except (StateUnavailable, StateDamaged) as error:
-            # What has to be repaired first is being repaired, after every restart of Redis: nobody need look.
+            # A Redis that has lost its state is being repaired by a state manager: that is no warning.
             level = logging.INFO if isinstance(error, StateLost) else logging.WARNING
-            if type(error) is not self._unseen:  # once, not at each attempt of each examinee
+            if type(error) is not self._redis_error:  # log it once, not for each attempt
                 log.log(level, "%s: attempts go on unseen: %s", self.address, error)
-            self._unseen = type(error)
-            return [False] * len(waited_for)
-        self._unseen = None
-        over: list[bool] = []
-        newer: list[Outgoing] = []
-        for (delivery, wait), (status, current, exhausted, reason) in zip(waited_for, known, strict=True):
+            self._redis_error = type(error)
+            return [False] * len(waits)
+        self._redis_error = None
+        are_over: list[bool] = []
+        newer_losses: list[Outgoing] = []
+        for (delivery, wait), (status, current, exhausted, reason) in zip(waits, records, strict=True):
             away = status in (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
             lost = away and exhausted != "1" and reason not in (READMITTED, REMOVED)
             loss = int(current) if current is not None and current.isascii() and current.isdigit() else 0
             if lost and loss > wait.loss_version:
-                # Two state managers told of two losses, the older one last, and it took the newer one's place here.
-                newer.append(Outgoing(delivery.subject, b'{"lossVersion":%d}' % loss, f"again:{loss}"))
-            over.append(not lost or loss != wait.loss_version)
-        await self._bus.publish_until_stored(newer)
-        return over
+                # Two state managers published two losses, the older one last, and it replaced the newer one here.
+                newer_losses.append(Outgoing(delivery.subject, b'{"lossVersion":%d}' % loss, f"again:{loss}"))
+            are_over.append(not lost or loss != wait.loss_version)
+        await self._bus.publish_until_stored(newer_losses)
+        return are_over
 
     @on(Advisory)
     async def declare_exhausted(self, advisory: Advisory) -> None:
         """Publish that all attempts of an examinee are used up."""
         stored = await self._bus.message_at(RECONNECT.name, advisory.stream_seq)
         if stored is None or not stored.payload:
-            return  # gone: a newer loss has replaced it, and has its own attempts
+            return  # a newer loss has replaced it, and has its own attempts
         wait = parse_wait(stored.subject, stored.payload)
         message = ReconnectExhausted(
             plan_id=wait.plan_id,
