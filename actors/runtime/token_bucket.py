@@ -1,4 +1,4 @@
-"""A pace: the first ones at once, then so many a second, so that what comes thick and fast comes together."""
+"""Limit how often something is done: a burst at once, then a steady rate."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import asyncio
 
 
 class TokenBucket:
-    """Up to `burst` turns at once, and `per_second` in the long run.
+    """A token bucket: `burst` turns at once, then `per_second`. Needs a running event loop.
 
-    `wait` is used where handling a batch costs about as much as handling one message: a lone message never waits, and
-    under load a few of them share the cost.
+    `wait` suits work whose cost hardly depends on the size of a batch: a single message goes at once, and under load
+    the messages that arrive during the wait are handled together.
+
+    Example::
+
+        bucket = TokenBucket(per_second=50, burst=10)
+        await bucket.wait()
     """
 
     __slots__ = ("_burst", "_filled", "_rate", "_turns")
@@ -21,7 +26,7 @@ class TokenBucket:
         self._filled: float | None = None
 
     async def wait(self) -> None:
-        """Take a turn as soon as it is due."""
+        """Take a turn; sleep until it is due."""
         self._fill()
         self._turns -= 1
         if self._turns < 0:
@@ -29,12 +34,12 @@ class TokenBucket:
 
     @property
     def turns(self) -> float:
-        """How many turns are left; below 0: how many wait for theirs."""
+        """How many turns are left; a negative number is the number of callers that wait."""
         self._fill()
         return self._turns
 
     def take(self) -> bool:
-        """Take a turn if it is due now."""
+        """Take a turn and return True if one is left; else return False at once."""
         self._fill()
         if self._turns < 1:
             return False

@@ -1,4 +1,4 @@
-"""The broker's clock, as this process knows it: what ages and deadlines go by, whatever this machine's clock says."""
+"""The broker's clock as this process knows it. Ages and deadlines go by it, not by this machine's clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protocol.times import parse_time
 log = logging.getLogger("examwire.clock")
 
 TOLERATED_SECONDS = 2.0
-"""A machine whose clock differs by more says so."""
+"""A larger difference between this machine's clock and the broker's is logged."""
 ASK_SECONDS = 2.0
 
 Ask = Callable[[str, float], Awaitable[bytes]]
@@ -23,12 +23,12 @@ Ask = Callable[[str, float], Awaitable[bytes]]
 
 
 class BrokerClock:
-    """The time by the clock that stamps the log. `measure` compares; between two measurements a steady clock counts.
+    """The time by the clock that stamps messages. `measure` asks for it; in between, a steady clock counts on.
 
     >>> now = bus.clock.now()   # seconds since the epoch, by the broker
     >>> age = now - delivery.stored_at
 
-    `name` is whose process this is, for the log. `wall` is this machine's clock, `steady` one that nobody sets.
+    `name` is this process's name in the log. `wall` is this machine's clock, `steady` one that nobody can set.
     """
 
     def __init__(
@@ -44,16 +44,16 @@ class BrokerClock:
         self._wall = wall
         self._steady = steady
         self._ahead: float | None = None  # of the steady clock
-        self._told: float | None = None
+        self._logged_offset: float | None = None
         self._refused = False
 
     @property
     def known(self) -> bool:
-        """Whether the broker has said what time it is."""
+        """Whether the broker has been asked successfully."""
         return self._ahead is not None
 
     def now(self) -> float:
-        """Seconds since the epoch by the broker; by this machine until the broker has said what time it is."""
+        """Seconds since the epoch by the broker; by this machine until `known`."""
         return self._wall() if self._ahead is None else self._steady() + self._ahead
 
     @property
@@ -62,17 +62,17 @@ class BrokerClock:
         return 0.0 if self._ahead is None else self._wall() - self.now()
 
     async def measure(self) -> None:
-        """Ask what time it is, the leader of LEASE, which every role may. Raises `BrokerUnavailable`.
+        """Ask the leader of LEASE, which every role may do, for its time.
 
-        What was known stays then. A broker that does not let this user ask leaves the process on its own clock, with a
-        word in the log.
+        Raises `BrokerUnavailable`; the time known before stays in use. When the permission is missing, the process
+        goes by its own clock and logs that.
         """
         subject = f"$JS.API.STREAM.INFO.{LEASE.name}"
         before = self._steady()
         try:
             answer = json.loads(await self._ask(subject, ASK_SECONDS))
         except NoResponders as error:
-            raise BrokerUnavailable(f"nobody tells the broker's time: {error}") from error
+            raise BrokerUnavailable(f"nobody answers with the broker's time: {error}") from error
         except NotPermitted as error:
             if not self._refused:
                 self._refused = True
@@ -82,23 +82,23 @@ class BrokerClock:
         if "ts" not in answer:
             raise BrokerUnavailable(f"stream {LEASE.name} does not tell the broker's time")
         theirs = parse_time(answer["ts"])
-        # The broker looked at its clock at some moment of the round trip. What is known changes only as far as it must:
-        # an answer that was slow tells little.
+        # The broker read its clock at some moment of the round trip. The offset changes only as far as it must: a slow
+        # answer is an inexact one.
         least, most = theirs - after, theirs - before
         known = (least + most) / 2 if self._ahead is None else self._ahead
         self._ahead = min(max(known, least), most)
         BROKER_CLOCK_OFFSET.set(self.offset)
-        self._tell()
+        self._log_offset()
 
-    def _tell(self) -> None:
-        """Into the log: that this clock is wrong, by how much when that changes, and that it is right again."""
+    def _log_offset(self) -> None:
+        """Log when this clock differs too much, when the difference changes, and when it is gone."""
         offset = self.offset
         if abs(offset) <= TOLERATED_SECONDS:
-            if self._told is not None:
+            if self._logged_offset is not None:
                 log.warning("%s: this machine's clock agrees with the broker's again (%+.3f s)", self._name, offset)
-            self._told = None
-        elif self._told is None or abs(offset - self._told) > TOLERATED_SECONDS:
-            self._told = offset
+            self._logged_offset = None
+        elif self._logged_offset is None or abs(offset - self._logged_offset) > TOLERATED_SECONDS:
+            self._logged_offset = offset
             side = "ahead of" if offset > 0 else "behind"
             log.error(
                 "%s: this machine's clock is %.1f s %s the broker's: times go by the broker's; synchronise them (NTP)",

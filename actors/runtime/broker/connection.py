@@ -1,4 +1,4 @@
-"""The bus: the one place that touches nats-py. Everything above it speaks subjects, bytes and our errors."""
+"""The bus: the connection to NATS. Other rooms use subjects, bytes and our errors, not nats-py."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Respond = Callable[[bytes], Awaitable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class ServiceEntry:
-    """One actor as the NATS micro protocol lists it."""
+    """An actor in the list of NATS micro services."""
 
     name: str
     id: str
@@ -59,7 +59,14 @@ class _ServiceInfo(pydantic.BaseModel):
 
 
 class Bus(Publishing, StreamAdmin):
-    """A connection to NATS that keeps trying. `connected` tells whether it is there now."""
+    """A connection to NATS that connects again by itself, without end. `connected`: whether it is connected now.
+
+    Example::
+
+        bus = await Bus.connect("nats://127.0.0.1:4222", "web-server")
+        answer = await bus.request("queue.create", payload)
+        await bus.close()
+    """
 
     def __init__(self, client: NatsClient, name: str) -> None:
         super().__init__(client, client.refusals, name)
@@ -69,7 +76,7 @@ class Bus(Publishing, StreamAdmin):
         self.disconnected_at: float | None = None
         self.on_reconnected: list[Callable[[], Awaitable[None]]] = []
         self.ended: BrokerUnavailable | None = None
-        """Set when there will be no further try to connect."""
+        """Set when the client has given up and will not connect again."""
         self._gone = asyncio.Event()
         self._closing = False
         self._shared: Subscription | None = None
@@ -162,13 +169,13 @@ class Bus(Publishing, StreamAdmin):
         return bus
 
     async def gone(self) -> None:
-        """Wait for the end that nobody here has asked for; raises `BrokerUnavailable` then, and never returns."""
+        """Wait until the client gives up on NATS, then raise `BrokerUnavailable`. Never returns."""
         await self._gone.wait()
         assert self.ended is not None
         raise self.ended
 
     async def close(self) -> None:
-        """Flush what was published and close. Harmless when repeated or cut off."""
+        """Flush and close. Harmless when repeated, or without a connection."""
         if self._closing:
             return
         self._closing = True
@@ -198,9 +205,9 @@ class Bus(Publishing, StreamAdmin):
 
     @property
     def steady_seconds(self) -> float:
-        """For how many seconds the connection has been there and has answered without a stall, ours or the broker's.
+        """How many seconds the connection has worked without a stall of this process or of the broker.
 
-        What should have come from others meanwhile may have been held up before that.
+        Messages that others sent before that may have been delayed.
         """
         if not self.connected:
             return 0.0
@@ -208,11 +215,11 @@ class Bus(Publishing, StreamAdmin):
 
     @property
     def server_info(self) -> dict[str, Any]:
-        """What the server that we are connected to says of itself: version, max_payload, jetstream, auth_required …"""
+        """The INFO of the connected server: version, max_payload, jetstream, auth_required, ..."""
         return self._nc.server_info
 
     async def round_trip(self) -> float:
-        """Seconds to the server and back. Raises `BrokerUnavailable`."""
+        """Ping the server and return the seconds until the answer. Raises `BrokerUnavailable`."""
         if not self.connected:
             raise BrokerUnavailable("NATS is away")
         try:
@@ -224,14 +231,14 @@ class Bus(Publishing, StreamAdmin):
     # -- publishing ----------------------------------------------------------------------------------
 
     async def publish_core(self, subject: str, payload: bytes, reply: str = "") -> None:
-        """Publish without waiting for anybody. Raises `BrokerUnavailable` when not even buffered."""
+        """Publish without an ack. Raises `BrokerUnavailable` when the message cannot be buffered."""
         try:
             await self._nc.publish(subject, payload, reply=reply)
         except nats.errors.Error as error:
             raise BrokerUnavailable(f"{subject}: not sent ({type(error).__name__})") from error
 
     async def request(self, subject: str, payload: bytes = b"", timeout: float = 5.0) -> bytes:
-        """Ask and wait.
+        """Send a request and return the answer.
 
         Raises `NoResponders` when nobody listens, `BrokerUnavailable` when nobody answers, `NotPermitted`.
         """
@@ -243,7 +250,7 @@ class Bus(Publishing, StreamAdmin):
             raise BrokerUnavailable(f"{subject}: no answer within {timeout:g} s ({type(error).__name__})") from error
 
     async def request_many(self, subject: str, wait: float = 0.5) -> list[bytes]:
-        """Ask everybody; whoever answers within `wait` seconds of the last answer is in the list.
+        """Send a request to everybody; return the answers until none comes for `wait` seconds.
 
         Raises `BrokerUnavailable` or `NotPermitted`.
         """
@@ -277,7 +284,7 @@ class Bus(Publishing, StreamAdmin):
             await sub.unsubscribe()
 
     def new_inbox(self) -> str:
-        """A subject that only this connection listens on."""
+        """Return a new subject for replies to this connection."""
         return str(self._nc.new_inbox())
 
     # -- answering -----------------------------------------------------------------------------------
@@ -287,9 +294,9 @@ class Bus(Publishing, StreamAdmin):
         return await self._nc.subscribe(subject, cb=handler)
 
     async def answer(self, subject: str, handler: Respond) -> int:
-        """Answer requests on a subject, by the thousand: all of these share one queue and one task.
+        """Answer requests on a subject, for thousands of subjects: they share one queue and one task.
 
-        A subscription of nats-py has a queue and a task of its own (5 KiB, 45 µs), too much for one an examinee.
+        A subscription of nats-py has its own queue and task (5 KiB, 45 µs), too much for each examinee.
         These differ only in subject and id, and survive a reconnect like any other. Returns the handle that
         `stop_answering` takes.
         """
@@ -359,7 +366,7 @@ class Bus(Publishing, StreamAdmin):
         await self._nc.flush(timeout=5)  # what is refused has been said by then
 
     async def remove_service(self, service: object) -> None:
-        """Take back what `add_service` announced."""
+        """Withdraw a service that `add_service` announced."""
         assert isinstance(service, Service)
         if not self.connected:
             # Its subscriptions end with this connection; asking would wait for a broker that is not there.
@@ -370,7 +377,7 @@ class Bus(Publishing, StreamAdmin):
             log.debug("%s: service not taken back: %r", self.name, error)
 
     async def services(self, wait: float = 0.5) -> list[ServiceEntry]:
-        """The actors that answer the NATS micro protocol's INFO right now."""
+        """List the actors that answer the INFO request of NATS micro services."""
         entries = []
         for answer in await self.request_many("$SRV.INFO", wait):
             try:

@@ -1,4 +1,4 @@
-"""Dead letters: what can never be processed, put aside with its reason and where it came from."""
+"""Dead letters: messages that cannot be processed, kept with the reason and where they came from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from protocol.broker import subjects
 from protocol.broker.dead_letters import Letter, Source, digest_of, replay_count
 
 MAX_PAYLOAD_BYTES = 64 * 1024
-"""Of the payload, so much is kept: written as JSON it may grow sixfold, and must pass the broker's limit of 1 MB."""
+"""The part of a payload that is kept. As JSON it may grow sixfold, and NATS takes at most 1 MB."""
 
 
 def dead_letter(
@@ -28,11 +28,11 @@ def dead_letter(
     consumer: str | None = None,
     deliveries: int | None = None,
 ) -> Outgoing:
-    """A letter for `deadletter.{stream}`; the message id makes the same letter, written again, have no effect.
+    """Make a letter for `deadletter.{stream}`; its message id makes a second copy have no effect.
 
-    `number` is the place in the stream, where the whole payload is found if it was cut, `index` the place in an array
-    of messages. `by` tells several readers of one message apart. `headers` are the message's: they say whether it is
-    a replayed one. `consumer` and `deliveries`: who gave up on it, and after how many.
+    `number` is the message's sequence in the stream, which still holds the whole payload; `index` its place in an
+    array of messages. `by` names the reader, when several read a message. `headers` are the message's own: they say
+    whether it is a replay. `consumer` and `deliveries`: the consumer that gave up, and after how many deliveries.
     """
     DEAD_LETTERS.labels(stream).inc()
     digest = digest_of(payload)
@@ -55,7 +55,7 @@ def dead_letter(
 
 
 def letter_of(delivery: Delivery, stream: str, payload: bytes, reason: str, index: int | None = None) -> Outgoing:
-    """A letter for a delivery that cannot be processed, or for the message `payload` at `index` of it."""
+    """Make a letter for a delivery that cannot be processed, or for the message `payload` at `index` in it."""
     return dead_letter(
         stream,
         delivery.subject,

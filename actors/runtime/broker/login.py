@@ -1,4 +1,4 @@
-"""How a role presents itself to NATS: its user, its certificates, and where its replies go."""
+"""How a role logs in to NATS: its user or credentials file, its certificates, and the prefix of its inboxes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BLOCK = re.compile(r"-----BEGIN ([A-Z ]+?)-----\s*(\S+)\s*-+END ")
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """`urls` without what was secret in them; `options` are keyword arguments of nats-py's `connect`."""
+    """A login: `urls` without user and password; `options` are keyword arguments of nats-py's `connect`."""
 
     urls: tuple[str, ...]
     user: str | None
@@ -34,16 +34,19 @@ class Login:
 
 
 def login(url: str, settings: NatsSettings) -> Login:
-    """From `nats_url` (several servers: commas between) and the section `nats`. Raises `ConfigurationError`."""
-    urls, found, password = _without_user(url)
-    user = settings.user or found
+    """Build a login from `nats_url` (servers separated by commas) and the section `nats`.
+
+    Raises `ConfigurationError`.
+    """
+    urls, url_user, password = _without_user(url)
+    user = settings.user or url_user
     options: dict[str, Any] = {}
     if settings.password is not None:
         options |= {"user": user, "password": settings.password.get_secret_value()}
     elif settings.credentials_file is not None:
         options |= _credentials(settings.credentials_file)
     elif user is not None and password is not None:
-        # As options, not in the URL: the servers that the cluster tells of later want them as well.
+        # As options, not in the URL: nats-py uses them for servers that the cluster announces later, too.
         options |= {"user": user, "password": password}
     elif user is not None:
         options["token"] = user
@@ -94,7 +97,10 @@ def _tls(urls: tuple[str, ...], settings: NatsSettings) -> ssl.SSLContext | None
 
 
 def _credentials(path: Path) -> dict[str, Callable[..., bytes]]:
-    """The JWT and the signature over the server's nonce (NATS ADR-14), by a file that `nsc` has made."""
+    """Read a credentials file of `nsc`: callbacks for the JWT and for the signature of the server's nonce (ADR-14).
+
+    Read here and not by nats-py, which looks for a missing JWT without end, and only when it connects.
+    """
     try:
         blocks = dict(_BLOCK.findall(path.read_text()))
         token = blocks["NATS USER JWT"].encode()

@@ -25,14 +25,14 @@ from protocol.errors import NotPermitted
 log = logging.getLogger("examwire.bus")
 
 PING_SECONDS = 0.5
-"""How often the server is asked for a sign of life; one ping at a time."""
+"""The interval of pings; there is at most one without an answer."""
 DEAD_SECONDS = 3.5
-"""A connection counts as lost when a ping has gone unanswered for so long on an event loop that was not late."""
+"""A connection is lost when a ping has had no answer for this long, on an event loop that was not late."""
 STALL_SECONDS = 0.5
-"""An answer that takes longer, or a loop that stands still for longer, is a stall (`stalled_at`)."""
+"""A longer answer, or a longer pause of the event loop, is a stall (`stalled_at`)."""
 BACKLOG_BYTES = 64 * 1024
-"""So much data within one ping interval may hold up the answer, in either direction, and is a sign of life itself."""
-DEAF, MUTE = "nobody reads from the connection any more", "nobody writes to the connection any more"
+"""More data than this within a ping interval, in either direction, delays the answer and proves the connection."""
+NOT_READ, NOT_WRITTEN = "nobody reads from the connection any more", "nobody writes to the connection any more"
 
 PRIVATE = {
     "nats.aio.client.Client": (
@@ -50,7 +50,7 @@ PRIVATE = {
 
 
 def retrieve_exception(future: asyncio.Future[Any]) -> None:
-    """For `add_done_callback`: nobody may be waiting any more, and asyncio would complain of an exception unseen."""
+    """Mark a future's exception as retrieved, for `add_done_callback`: asyncio logs one that nobody has read."""
     if not future.cancelled():
         future.exception()
 
@@ -63,16 +63,16 @@ class ConnectionBroke(nats.errors.TimeoutError):
 
 
 class NatsClient(Client):
-    """A `Client` for which a late PONG is harmless, and whose dead or half-open connection leads to the next one.
+    """A `Client` that survives a late PONG, and leaves a dead or half-open connection for a new one.
 
-    A request that the broker refuses fails at once instead of after its timeout; so does one whose connection breaks.
+    A request fails at once, not after its timeout, when NATS refuses it or the connection breaks.
     """
 
     def __init__(self, refusals: Refusals) -> None:
         super().__init__()
         self.refusals = refusals
         self.stalled_at = -math.inf
-        """When the server or this process last stood still, by `loop.time()`."""
+        """When the server or this process last stalled, by `loop.time()`."""
         self._requests: dict[asyncio.Task[Msg], Exception | None] = {}
 
     # -- requests ------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ class NatsClient(Client):
         old_style: bool = False,
         headers: dict[str, Any] | None = None,
     ) -> Msg:
-        """Raises `NotPermitted` and `ConnectionBroke` besides what nats-py raises."""
+        """Send a request and wait for the answer. Raises what nats-py raises, `NotPermitted` and `ConnectionBroke`."""
         if self.refusals.lasting is not None:
             raise self.refusals.lasting
         asking = asyncio.ensure_future(super().request(subject, payload, timeout, old_style, headers))
@@ -110,7 +110,7 @@ class NatsClient(Client):
         asking.cancel()
 
     def fail_requests(self) -> None:
-        """Fail what waits for an answer: those that were on their way went down with the connection."""
+        """Fail every request that waits for an answer, because the connection broke."""
         for asking in list(self._requests):
             self._fail_request(asking, ConnectionBroke())
 
@@ -128,12 +128,12 @@ class NatsClient(Client):
             raise nats.js.errors.APIError.from_error(answer["error"])
         return answer
 
-    # -- subscriptions by the thousand ---------------------------------------------------------------
+    # -- thousands of subscriptions ---------------------------------------------------------------
 
     def subscription_like(self, pattern: Subscription, subject: str) -> int:
-        """Prepare a subscription to `subject` with the queue and the task of `pattern`; `subscribe_id` makes it.
+        """Prepare a subscription to `subject` that shares the queue and the task of `pattern`; return its id.
 
-        It survives a reconnect: nats-py subscribes whatever is in `_subs`.
+        `subscribe_id` sends it to the server. It survives a reconnect: nats-py subscribes everything in `_subs` again.
         """
         self._sid += 1
         light = copy.copy(pattern)
@@ -142,11 +142,11 @@ class NatsClient(Client):
         return int(light._id)
 
     async def subscribe_id(self, sid: int) -> None:
-        """Tell the server of a subscription that `subscription_like` has prepared."""
+        """Send a subscription that `subscription_like` has prepared to the server."""
         await self._send_subscribe(self._subs[sid])
 
     async def unsubscribe_id(self, sid: int) -> None:
-        """Give up a subscription. Harmless when repeated or cut off."""
+        """End a subscription. Harmless when repeated, or without a connection."""
         if self._subs.pop(sid, None) is not None and self.is_connected:
             await self._send_unsubscribe(sid)
 
@@ -154,17 +154,17 @@ class NatsClient(Client):
 
     @property
     def server_info(self) -> dict[str, Any]:
-        """What the server says of itself."""
+        """The server's INFO."""
         return dict(self._server_info)
 
     def abort(self) -> None:
-        """Break the connection without waiting until the peer has taken what is still to be sent."""
+        """Break the connection at once, without sending what is buffered."""
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
 
     async def abandon(self) -> None:
-        """Close without sending what still waits to be sent."""
+        """Close the client without sending what is buffered."""
         self.abort()
         self._pending, self._pending_data_size = [], 0
         await self.close()
@@ -175,7 +175,7 @@ class NatsClient(Client):
             # `wait_for` may have swallowed the cancellation of the try before this one (decision 49), and nats-py would
             # go on trying for ever.
             raise asyncio.CancelledError
-        # nats-py leaves the tasks of a connection at work whose first flush failed; they would read the next one, too.
+        # nats-py does not end the tasks of a connection whose first flush failed; they would read the next one too.
         for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
             if task is not None:
                 task.cancel()
@@ -183,7 +183,7 @@ class NatsClient(Client):
         await super()._connect_to_server(server)
 
     async def _process_pong(self) -> None:
-        # Whoever waited for it may have given up (`rtt`, `flush`); nats-py would set a result and end its read loop.
+        # `rtt` or `flush` may have been cancelled; nats-py would set a result all the same and end its read loop.
         if self._pongs and self._pongs[0].done():
             self._pongs.pop(0)
             self._pings_outstanding = 0
@@ -192,24 +192,24 @@ class NatsClient(Client):
 
     async def _read_loop(self) -> None:
         await super()._read_loop()
-        # nats-py ends it after an unexpected error without a word to anybody.
+        # nats-py ends this loop after an unexpected error and does not report it.
         if self._reading_task is asyncio.current_task():
-            await self._lost(DEAF)
+            await self._lost(NOT_READ)
 
     async def _flusher(self) -> None:
         await super()._flusher()
         if self._flusher_task is asyncio.current_task():  # as above
-            await self._lost(MUTE)
+            await self._lost(NOT_WRITTEN)
 
     async def _lost(self, why: str) -> None:
-        """Have nats-py connect again, unless it does so already or the client is closed."""
+        """Have nats-py connect again, unless it already does or the client is closed."""
         if self.is_connected or self.is_connecting:
             log.warning("the connection to NATS is lost: %s", why)
             self.abort()  # closing would wait until the dead peer has taken everything
             await self._process_op_err(nats.errors.StaleConnectionError())
 
     async def _ping_interval(self) -> None:
-        """Replaces the task of nats-py that pings: notices a stall, a dead peer, a task of nats-py that has ended."""
+        """Ping the server instead of nats-py's task; notice stalls, a dead peer and tasks of nats-py that ended."""
         loop = asyncio.get_running_loop()
         began = asked_at = loop.time()
         patience = DEAD_SECONDS
@@ -220,11 +220,11 @@ class NatsClient(Client):
             now = loop.time()
             elapsed, began = now - began, now
             if self._reading_task is None or self._reading_task.done():
-                return await self._lost(DEAF)
+                return await self._lost(NOT_READ)
             if self._flusher_task is None or self._flusher_task.done():
-                return await self._lost(MUTE)
+                return await self._lost(NOT_WRITTEN)
             if elapsed > PING_SECONDS + STALL_SECONDS:
-                self.stalled_at = now  # it was us that stood still
+                self.stalled_at = now  # this process stalled
             if pong is None or pong.done():
                 pong = loop.create_future()
                 pong.add_done_callback(lambda _, asked=now: self._answered(asked))  # type: ignore[misc]
@@ -236,7 +236,7 @@ class NatsClient(Client):
             else:
                 if now - asked_at > STALL_SECONDS:
                     self.stalled_at = now
-                # What we were late for ourselves lies in the socket's buffer, and is read before the next look.
+                # What arrived while this process stalled is in the socket's buffer, and is read before the next round.
                 patience -= min(elapsed, 2 * PING_SECONDS)
                 left = self._unsent()
                 if self.stats["in_bytes"] - read > BACKLOG_BYTES or unsent - left > BACKLOG_BYTES:

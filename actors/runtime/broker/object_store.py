@@ -1,8 +1,11 @@
-"""Objects of many kilobytes in a JetStream stream, by the rules of the NATS object store (NATS ADR-20).
+"""Store objects of some megabytes in a JetStream stream, in the format of the NATS object store (NATS ADR-20).
 
-An object is chunks on a subject of their own and then one message about it, which replaces the one before: so it is
-there whole or not at all, and no reader mixes up two of them. `nats object ls` and every client library read it. What a
-put leaves behind (chunks of what it replaced, or of one that was cut off) is taken out by `sweep`.
+An object consists of chunks on a subject of their own and of one message with its metadata, which replaces the previous
+one. So an object is either whole or not there, and a reader never mixes two versions. `nats object ls` and every client
+library can read it. `sweep` removes chunks that no object uses: of a replaced object, or of an interrupted put.
+
+nats-py's own object store is not used: its `put` deletes the replaced chunks at once, and a `get` that is reading them
+waits for ever; it also needs permission to create consumers.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ _DIGEST = "SHA-256="
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What the message about an object says. `stored_at`: the broker's clock, seconds; `link`: what it points to."""
+    """An object's metadata. `stored_at`: seconds by the broker's clock. `link`: the name of the object it points to."""
 
     name: str
     size: int
@@ -49,8 +52,13 @@ class StoredObject:
 
 
 class ObjectStore:
-    """A bucket, which the queue server has made. Names are text; every method raises `BrokerUnavailable` and
-    `NotPermitted`."""
+    """A bucket that the queue server has created. Every method raises `BrokerUnavailable` and `NotPermitted`.
+
+    Example::
+
+        pictures = ObjectStore(bus, "captures")
+        await pictures.put("P001/E001/sync_cap.jpg", content)
+    """
 
     def __init__(self, bus: Bus, bucket: str) -> None:
         self._bus = bus
@@ -58,54 +66,54 @@ class ObjectStore:
         self._stream = bucket_stream(bucket)
 
     async def put(self, name: str, content: bytes) -> None:
-        """Store an object; it takes the place of one of the same name. Raises `StreamFull` as well."""
+        """Store an object; it replaces one of the same name. Raises `StreamFull` as well."""
         nuid = secrets.token_hex(11)
         chunks = [content[start : start + CHUNK_BYTES] for start in range(0, len(content), CHUNK_BYTES)]
         for first in range(0, len(chunks), CHUNKS_AT_ONCE):
             await self._publish([Outgoing(self._chunks(nuid), one) for one in chunks[first : first + CHUNKS_AT_ONCE]])
         digest = _DIGEST + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode()
         about = {"nuid": nuid, "size": len(content), "chunks": len(chunks), "digest": digest}
-        await self._tell(name, {**about, "options": {"max_chunk_size": CHUNK_BYTES}})
+        await self._publish_metadata(name, {**about, "options": {"max_chunk_size": CHUNK_BYTES}})
 
     async def link(self, name: str, target: str) -> None:
         """Have `name` point to another object of the bucket."""
         link = {"link": {"bucket": self._bucket, "name": target}}
-        await self._tell(name, {"nuid": secrets.token_hex(11), "size": 0, "chunks": 0, "options": link})
+        await self._publish_metadata(name, {"nuid": secrets.token_hex(11), "size": 0, "chunks": 0, "options": link})
 
     async def get(self, name: str) -> bytes | None:
-        """The object, whole, or `None`. A link is followed once."""
+        """Return the whole object, or `None`. A link is followed once."""
         for attempt in range(GET_ATTEMPTS):
             if attempt:
-                await asyncio.sleep(0.05 * 2**attempt)  # it was replaced while we read, or a copy is behind
-            found = await self._about(name)
-            if found is not None and found.link is not None:
-                found = await self._about(found.link)
-            if found is None or found.link is not None:
-                await self._there()
+                await asyncio.sleep(0.05 * 2**attempt)  # it was replaced meanwhile, or a replica is behind
+            stored = await self._about(name)
+            if stored is not None and stored.link is not None:
+                stored = await self._about(stored.link)
+            if stored is None or stored.link is not None:
+                await self._check_bucket()
                 return None
-            content = b"".join([chunk async for chunk in self._read(found)])
-            if _DIGEST + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode() == found.digest:
+            content = b"".join([chunk async for chunk in self._read(stored)])
+            if _DIGEST + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode() == stored.digest:
                 return content
         raise BrokerUnavailable(f"object {name} of {self._bucket}: not whole within {GET_ATTEMPTS} attempts")
 
     async def objects(self) -> list[StoredObject]:
-        """All objects and links."""
-        found: dict[str, StoredObject] = {}
+        """Return all objects and links."""
+        objects: dict[str, StoredObject] = {}
         async for stored in read_stream(self._bus, self._stream, subject=f"$O.{self._bucket}.M.>"):
             about = _parsed(stored)
             if about is not None:
-                found[stored.subject] = about
-        return list(found.values())
+                objects[stored.subject] = about
+        return list(objects.values())
 
-    async def remove(self, found: StoredObject) -> bool:
-        """Take out an object if it still is the one that was found; False: it is another one now, or none."""
-        removed = await self._purge(self._meta(found.name), up_to=found.sequence)
-        if removed and found.link is None:
-            await self._purge(self._chunks(found.nuid))
+    async def remove(self, stored: StoredObject) -> bool:
+        """Remove an object; return False when it was replaced or removed meanwhile."""
+        removed = await self._purge(self._meta(stored.name), up_to=stored.sequence)
+        if removed and stored.link is None:
+            await self._purge(self._chunks(stored.nuid))
         return removed
 
     async def sweep(self, before: float) -> int:
-        """Take out chunks that no object has and that were stored `before` (seconds); how many objects' worth."""
+        """Remove chunks that no object uses and that were stored `before` (seconds); return how many objects' worth."""
         known = {one.nuid for one in await self.objects()}
         removed = 0
         async for subject in self._chunk_subjects():
@@ -116,7 +124,7 @@ class ObjectStore:
                 removed += await self._purge(subject)
         return removed
 
-    async def _tell(self, name: str, about: Mapping[str, Any]) -> None:
+    async def _publish_metadata(self, name: str, about: Mapping[str, Any]) -> None:
         payload = json.dumps({"name": name, "bucket": self._bucket, **about}).encode()
         await self._publish([Outgoing(self._meta(name), payload, headers={"Nats-Rollup": "sub"})])
 
@@ -129,13 +137,13 @@ class ObjectStore:
         stored = await self._bus.last_message(self._stream, self._meta(name))  # of the leader: nobody is ahead of it
         return _parsed(stored) if stored is not None else None
 
-    async def _there(self) -> None:
-        """A bucket that is not there is no empty one."""
+    async def _check_bucket(self) -> None:
+        """Raise `BrokerUnavailable` when there is no bucket, which is not the same as an empty one."""
         if await self._bus.stream_config(self._stream) is None:
             raise BrokerUnavailable(f"there is no bucket {self._bucket}: the queue server makes it when it is told to")
 
-    async def _read(self, found: StoredObject) -> AsyncIterator[bytes]:
-        async for stored in read_stream(self._bus, self._stream, subject=self._chunks(found.nuid), last=found.sequence):
+    async def _read(self, about: StoredObject) -> AsyncIterator[bytes]:
+        async for stored in read_stream(self._bus, self._stream, subject=self._chunks(about.nuid), last=about.sequence):
             yield stored.payload
 
     async def _chunk_subjects(self) -> AsyncIterator[str]:
@@ -150,7 +158,7 @@ class ObjectStore:
                 return
 
     async def _purge(self, subject: str, *, up_to: int | None = None) -> bool:
-        """Take out what is on a subject, up to a sequence; False: there was nothing."""
+        """Remove the messages on a subject, up to a sequence; return False when there was none."""
         asked: dict[str, Any] = {"filter": subject}
         if up_to is not None:
             asked["seq"] = up_to + 1  # the first one that stays
@@ -179,7 +187,7 @@ class _Options(pydantic.BaseModel):
 
 
 class _Info(pydantic.BaseModel):
-    """The message about an object, as far as it matters here."""
+    """The fields of an object's metadata that are used here."""
 
     name: str
     nuid: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -190,7 +198,7 @@ class _Info(pydantic.BaseModel):
 
 
 def _parsed(stored: StoredMessage) -> StoredObject | None:
-    """The message about an object; `None` for one that another client has marked as deleted, or that is none."""
+    """Parse an object's metadata; `None` when another client has marked it as deleted, or when it is malformed."""
     try:
         about = _Info.model_validate_json(stored.payload)
     except pydantic.ValidationError as error:

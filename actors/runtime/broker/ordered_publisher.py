@@ -1,8 +1,8 @@
-"""Publishing several batches beside each other that are stored in their order, whatever becomes of one of them.
+"""Publish batches at the same time, and have them stored in the order in which they were sent.
 
-While all goes well, nobody waits: a batch goes out without the acks of the one before. When one fails (the stream has
-no leader, the connection broke) the later ones are held back until it is stored; else a retry would stand behind what
-came after it, and whoever reads the stream drops what a newer version has overtaken.
+Normally a batch is sent before the acks of the previous one have arrived. When a batch fails (the stream has no leader,
+the connection broke), later batches are held back until it is stored. Otherwise its retry would be stored behind them,
+and readers of the stream would drop it as outdated.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from actors.runtime.broker.publisher import Outgoing, Publishing, Sent
 
 OVERDUE_SECONDS = 1.0
-"""An ack that takes so long may never come: a broker that died has taken its message with it."""
+"""An ack that takes longer may never arrive: the server that took the message may have died with it."""
 
 
 @dataclass(slots=True)
 class Parcel:
-    """A batch: `sent` is `None` when it was held back."""
+    """A batch that was passed to `send`; `sent` is `None` while it is held back."""
 
     messages: Sequence[Outgoing]
     sent: Sent | None
@@ -29,7 +29,7 @@ class Parcel:
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def in_trouble(self) -> bool:
-        """Whether this or an earlier one is not stored and will not be without another try."""
+        """Whether this batch or an earlier one has failed and has to be published again."""
         if self.over.is_set():
             return False
         if self.sent is None or (self.before is not None and self.before.in_trouble()):
@@ -39,14 +39,20 @@ class Parcel:
 
 
 class OrderedPublisher:
-    """`send` batches, then `confirm` each; one that is sent must be confirmed."""
+    """Publishes batches in order. Each batch that is sent has to be confirmed.
+
+    Example::
+
+        parcel = await publisher.send([Outgoing("socket.SOCK001", payload)])
+        await publisher.confirm(parcel)
+    """
 
     def __init__(self, bus: Publishing) -> None:
         self._bus = bus
         self._last: Parcel | None = None
 
     async def send(self, messages: Sequence[Outgoing]) -> Parcel:
-        """Put a batch on its way behind the ones before."""
+        """Send a batch, or hold it back while an earlier one has failed."""
         before = self._last if self._last is not None and not self._last.over.is_set() else None
         parcel = self._last = Parcel(messages, None, before, time.monotonic())
         if before is None or not before.in_trouble():

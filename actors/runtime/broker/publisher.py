@@ -1,4 +1,4 @@
-"""Publishing into streams: acks of our own on nats-py's connection, so that what breaks or is refused fails at once."""
+"""Publish into streams, with acks received on our own inbox: a broken connection or a refusal fails at once."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ WRONG_LAST_SEQUENCE = 10071
 _LAST_SEQUENCE = re.compile(r"wrong last sequence: ([0-9]+)$")
 STORE_FAILED = 10077
 FULL = frozenset({10002, 10023, 10028, 10047})
-"""What the account (10002) or the whole server may store is used up: no stream takes anything."""
+"""Error codes: the storage of the account (10002) or of the server is used up, and no stream takes a message."""
 PUBLISH_SECONDS = 5.0
 ATOMIC_MESSAGES = 500
 
 
 @dataclass(frozen=True, slots=True)
 class PubAck:
-    """The broker's word that a message is stored; `duplicate`: it was there already."""
+    """NATS has stored a message, or had stored it before (`duplicate`)."""
 
     stream: str
     sequence: int
@@ -89,7 +89,7 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Messages on their way: `waiting` are their acks."""
+    """Messages that were sent, and their acks in the same order: `waiting`. `first` is the number of the first ack."""
 
     messages: Sequence[Outgoing]
     first: int
@@ -97,11 +97,16 @@ class Sent:
 
 
 Result = PubAck | BrokerUnavailable | WrongLastSequence | NotPermitted
-"""What became of one published message; an error is a value here."""
+"""Result of publishing one message: its ack, or the error as a value."""
 
 
 class Publishing:
-    """The part of the bus that publishes into streams."""
+    """The part of the bus that publishes into streams.
+
+    Example::
+
+        ack = await bus.publish(Outgoing("status.plan.P001", payload, message_id="P001-17"))
+    """
 
     def __init__(self, client: NatsClient, refusals: Refusals, name: str) -> None:
         self._nc = client
@@ -124,23 +129,23 @@ class Publishing:
         raise result
 
     async def last_sequence(self, subject: str) -> int:
-        """Where the stream of a subject ends, for whoever may publish there and not look at the stream.
+        """Return the last sequence of the subject's stream. It needs permission to publish, not to read the stream.
 
-        A publish that expects a sequence that cannot be: nothing is stored, and the refusal names the last one. Raises
-        `BrokerUnavailable` or `NotPermitted`.
+        It publishes with an expected sequence that is impossible: nothing is stored, and the refusal names the last
+        one. Raises `BrokerUnavailable` or `NotPermitted`.
         """
         try:
             await self.publish(Outgoing(subject, b"", headers={"Nats-Expected-Last-Sequence": str(2**63 - 1)}))
         except WrongLastSequence as refusal:
-            if found := _LAST_SEQUENCE.search(str(refusal)):
-                return int(found[1])
+            if match := _LAST_SEQUENCE.search(str(refusal)):
+                return int(match[1])
             raise BrokerUnavailable(f"{refusal}: which is the last one is not said") from refusal
         raise BrokerUnavailable(f"{subject}: the broker does not compare sequences")
 
     async def publish_many(self, messages: Sequence[Outgoing], timeout: float = PUBLISH_SECONDS) -> list[Result]:
-        """Publish all at once and wait for all acks: one result a message, in order; an error is a value here.
+        """Publish all messages at once and wait for the acks. Returns one result a message, in order.
 
-        When the connection breaks, what is not acknowledged fails at once instead of after `timeout` seconds.
+        When the connection breaks, messages without an ack fail at once instead of after `timeout` seconds.
         """
         began = time.perf_counter()
         results = await self._collect(await self.send(messages), timeout)
@@ -148,7 +153,7 @@ class Publishing:
         return results
 
     async def send(self, messages: Sequence[Outgoing]) -> Sent:
-        """Put messages on their way, in order, without waiting for the acks; `confirm` does that."""
+        """Send messages, in order, without waiting for the acks; `confirm` waits for them."""
         await self._listen_for_acks()
         loop = asyncio.get_running_loop()
         sent = Sent(messages, self._ack_no + 1, [])
@@ -179,7 +184,7 @@ class Publishing:
         return [_result(message, future) for message, future in zip(sent.messages, sent.waiting, strict=True)]
 
     async def confirm(self, sent: Sent) -> None:
-        """Wait until everything that was sent is stored; what is not is published again with the same message id.
+        """Wait until all messages are stored; publish those again, with the same message id, that are not.
 
         Raises `NotPermitted`.
         """
@@ -187,7 +192,7 @@ class Publishing:
             await self.publish_until_stored(missing)
 
     async def settle(self, sent: Sent) -> list[Outgoing]:
-        """Wait for the acks; what is not known to be stored. Raises `NotPermitted`."""
+        """Wait for the acks and return the messages without one. Raises `NotPermitted`."""
         results = await self._collect(sent, PUBLISH_SECONDS)
         _raise_refusal(results)
         return [
@@ -195,34 +200,33 @@ class Publishing:
         ]
 
     async def publish_in_batches(self, messages: Sequence[Outgoing]) -> None:
-        """`publish_until_stored` for many messages of one stream with `allow_atomic`: one ack and one flush for all.
+        """Publish messages of one stream with `allow_atomic` until all are stored, in atomic batches.
 
-        The broker refuses a batch as a whole when one of its message ids is known already; then, or when anything
-        else is wrong, they go one by one.
+        A batch has one ack and one write to disk. NATS refuses a batch as a whole when it has stored one of its message
+        ids before; its messages are then published one by one, as after any other error. Raises `NotPermitted`.
         """
         for start in range(0, len(messages), ATOMIC_MESSAGES):
-            some = messages[start : start + ATOMIC_MESSAGES]
-            if len(some) >= 3:
+            batch = messages[start : start + ATOMIC_MESSAGES]
+            if len(batch) >= 3:
                 try:
-                    await self.publish_atomic(some)
+                    await self.publish_atomic(batch)
                 except (BrokerUnavailable, WrongLastSequence) as error:
                     log.debug("%s: atomic batch refused: %s", self.name, error)
                 else:
                     continue
-            await self.publish_until_stored(some)
+            await self.publish_until_stored(batch)
 
     async def publish_atomic(self, messages: Sequence[Outgoing]) -> PubAck:
-        """Store all messages, of one stream with `allow_atomic`, or none; the ack is that of the last one.
+        """Store all messages, of one stream with `allow_atomic`, or none; return the ack of the last one.
 
-        Raises `WrongLastSequence` when one of them expects another (nothing is stored then), `BrokerUnavailable`, or
-        `NotPermitted`.
+        Raises `WrongLastSequence` when one of them expects another sequence, `BrokerUnavailable`, or `NotPermitted`.
         """
         refused: list[NotPermitted] = []
         with self.refusals.watch_all(refused.append):
             try:
                 return await self._publish_atomic(messages)
             except BrokerUnavailable:
-                # Only the last one of a batch has an answer; what was refused before it leaves a gap.
+                # NATS answers only the last message of a batch; a refused one before it is reported as a gap.
                 subjects = {message.subject.lower(): message.subject for message in messages}
                 for refusal in refused:
                     if refusal.verb == "publish" and refusal.subject in subjects:
@@ -244,9 +248,9 @@ class Publishing:
         return await self.publish(Outgoing(last.subject, last.payload, last.message_id, {**last.headers, **commit}))
 
     async def publish_until_stored(self, messages: Sequence[Outgoing]) -> list[PubAck]:
-        """`publish_many`, tried again with the same message ids until every one is stored, however long it takes.
+        """Publish, and repeat with the same message ids until every message is stored, however long it takes.
 
-        Raises `NotPermitted`: that does not pass.
+        Returns the acks in order. Raises `NotPermitted`, which no retry would change.
         """
         acks: dict[int, PubAck] = {}
         missing = list(range(len(messages)))
@@ -291,7 +295,7 @@ class Publishing:
         self._unacknowledged.clear()
 
     def _refused(self, error: Exception) -> bool:
-        """Whether the error is that of a missing permission; then whoever waits for it has been told."""
+        """Fail what waits for a refused request; return whether the error is about a permission."""
         subject = self.refusals.report(error)
         lasting = self.refusals.lasting
         if subject is None and lasting is None:

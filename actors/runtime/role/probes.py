@@ -1,4 +1,4 @@
-"""Vital signs of a process: how late its event loop is, and how far away the engines are."""
+"""Probes of a process: the lag of its event loop, the round trips to NATS and Redis, and their clocks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,14 @@ STOP_SECONDS = 2.0
 
 
 class Probes:
-    """Measures from `start` to `stop`."""
+    """Measures from `start` to `stop`.
+
+    Example::
+
+        probes = Probes(bus, store)
+        probes.start()
+        await probes.stop()
+    """
 
     def __init__(self, bus: Bus, store: StateStore) -> None:
         self._bus = bus
@@ -38,7 +45,7 @@ class Probes:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to measure. A measurement that fails is logged; the role goes on without it."""
+        """Start all probes. One that fails is logged, and the role goes on without it."""
         loop = asyncio.get_running_loop()
         self._bus.on_reconnected.append(self._reconnected)
         probes = (("lag", _lag()), ("nats", self._nats()), ("redis", self._redis()), ("clock", self._clock()))
@@ -48,7 +55,7 @@ class Probes:
             self._tasks.append(task)
 
     async def stop(self) -> None:
-        """Harmless when repeated; takes some seconds at most."""
+        """Stop all probes, within `STOP_SECONDS`. Harmless when repeated."""
         if not await cancel_tasks(self._tasks, STOP_SECONDS, repeat=0.1):
             log.error("a measurement does not end")
         self._tasks.clear()
@@ -89,7 +96,7 @@ class Probes:
             await asyncio.sleep(PROBE_SECONDS)
 
     async def _clock(self) -> None:
-        """Compare this machine's clock with the broker's, soon after the first stream is there."""
+        """Compare this machine's clock with the broker's; often, until the first stream exists."""
         while True:
             try:
                 await self._bus.clock.measure()
@@ -99,7 +106,7 @@ class Probes:
 
 
 async def _lag() -> None:
-    """A timer that says how late it was, and the worst of the last minute, second by second."""
+    """Measure how late a timer fires, and the largest lag within the last minute."""
     recent: deque[tuple[float, float]] = deque()
     while True:
         due = time.perf_counter() + TICK_SECONDS

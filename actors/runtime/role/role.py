@@ -1,4 +1,4 @@
-"""Running a role as a process: engines connected, actors supervised, signals obeyed, every step with a deadline."""
+"""Run a role as a process: connect to NATS and Redis, supervise actors, handle signals; each step has a deadline."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DRAIN_SECONDS = 20.0
 WORK_SECONDS = 5.0
 CLOSE_SECONDS = 5.0
 GUARD_SECONDS = 45.0
-"""More than all deadlines together; what has not stopped by then never will."""
+"""More than all deadlines together; then the process is ended."""
 
 MakeChildren = Callable[[Bus, StateStore], Sequence[ChildSpec[Service]]]
 Ready = Callable[[Supervisor], Awaitable[None]]
@@ -91,7 +91,7 @@ async def _run(
 
 
 class _Role:
-    """What a role consists of, from its first connection to its last."""
+    """The connections and actors of a role, from start to stop."""
 
     def __init__(
         self, name: str, settings: Settings, children: MakeChildren, ready: Ready, metrics: MetricsServer
@@ -107,10 +107,10 @@ class _Role:
         self._probes: Probes | None = None
 
     async def work(self) -> None:
-        """Connect, start the actors, and wait for the end that they come to by themselves."""
+        """Connect, start the actors, and wait until they end by themselves."""
         for engine in ("nats", "redis"):
-            ENGINE_UP.labels(engine).set(0)  # what nobody has reached yet is not up: alerts look at values
-        await self._metrics.start(self._supervisor)  # before what may have to wait: it is alive, says what is missing
+            ENGINE_UP.labels(engine).set(0)  # not reached yet; alerts need a value
+        await self._metrics.start(self._supervisor)  # first: /readyz says what the role waits for
         self._bus = bus = await Bus.connect(self._settings, self._name)
         self._store = store = StateStore(self._settings.redis_url, self._settings.redis)
         self._metrics.watch(bus, store)
@@ -131,7 +131,7 @@ class _Role:
             cut_off.cancel()
 
     async def stop(self) -> bool:
-        """Stop everything, each with a deadline; False when something did not stop in time."""
+        """Stop actors, connections and metrics, each with a deadline; return False when one did not stop in time."""
         stops: list[tuple[str, Coroutine[Any, Any, None], float]] = [
             ("the actors", self._supervisor.stop(), DRAIN_SECONDS)
         ]
@@ -145,7 +145,7 @@ class _Role:
         in_time = True
         for what, stopping, seconds in stops:
             task = asyncio.create_task(stopping)
-            # Not by `asyncio.timeout`: what hangs may not care for being cancelled either.
+            # Not `asyncio.timeout`: a task that hangs may ignore its cancellation.
             if not (await asyncio.wait({task}, timeout=seconds))[0]:
                 log.error("%s: %s did not stop within %g s", self._name, what, seconds)
                 task.cancel()
@@ -156,7 +156,7 @@ class _Role:
 
 
 def _guard(name: str) -> threading.Timer:
-    """Ends the process when stopping takes longer than all deadlines together, whatever the event loop does."""
+    """End the process when stopping takes longer than all deadlines, even if the event loop hangs."""
 
     def give_up() -> None:
         print(f"{name}: did not stop within {GUARD_SECONDS:g} s and is ended", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""How the state store reaches Redis: a server, a socket, the master that Sentinels name, or a cluster.
+"""Connections to Redis: a server, a Unix socket, the master that Sentinels name, or a cluster.
 
-However it is reached, at most `CONNECTIONS` commands are on their way, they are packed by hiredis, and trouble is one
-of three: `StateUnavailable` (away: try again), `StateDamaged` (about a key), or a `ConfigurationError` at the start.
+At most `CONNECTIONS` commands run at a time, and hiredis packs them. An error is one of three: `StateUnavailable` (try
+again later), `StateDamaged` (a key has the wrong type), or `ConfigurationError` at the start.
 """
 
 from __future__ import annotations
@@ -47,9 +47,14 @@ _PASSING = (OutOfMemoryError, ReadOnlyError, TryAgainError, AskError, ClusterErr
 
 
 class RedisConnections:
-    """The connections of a process. `client` is a `Redis`, or a `RedisCluster`, which has the same commands.
+    """The Redis connections of a process. `client` is a `Redis`, or a `RedisCluster`, which has the same commands.
 
-    Raises `ConfigurationError` when the URL is none. Nothing is connected before the first command.
+    Raises `ConfigurationError` when the URL is not valid. It connects at the first command.
+
+    Example::
+
+        connections = RedisConnections("redis://127.0.0.1:6379/0", RedisSettings())
+        fields = await connections.run(connections.client.hgetall("plan:P001"))
     """
 
     def __init__(self, url: str, options: RedisSettings) -> None:
@@ -58,7 +63,7 @@ class RedisConnections:
         except ValueError as error:
             raise ConfigurationError(f"redis_url: {error}") from None
         self.name = without_password(url)
-        # Neither the Sentinels' pool nor a cluster's node waits for a free connection; this does, for all of them.
+        # The pools of Sentinels and of cluster nodes raise when no connection is free; this semaphore waits.
         self._turns = asyncio.Semaphore(CONNECTIONS)
         self._sentinel: Sentinel | None = None
         common: dict[str, Any] = {
@@ -80,7 +85,7 @@ class RedisConnections:
         return self._address.kind == "cluster"
 
     async def run(self, command: Awaitable[Any]) -> Any:
-        """The answer to a command or pipeline of `client`. Raises `StateUnavailable` or `StateDamaged`."""
+        """Run a command or pipeline of `client` and return its answer. Raises `StateUnavailable` or `StateDamaged`."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS), self._turns:
                 return await command
@@ -92,10 +97,10 @@ class RedisConnections:
             raise StateUnavailable(f"Redis at {self.name} does not answer: {_what(error)}") from error
         finally:
             if inspect.iscoroutine(command):
-                command.close()  # of one that never had its turn
+                command.close()  # it was never started
 
     async def ping(self) -> None:
-        """Raises `StateUnavailable`. Of a cluster every master must answer."""
+        """Ping Redis; in a cluster, every master. Raises `StateUnavailable`."""
         targets = {"target_nodes": RedisCluster.PRIMARIES} if self.of_a_cluster else {}
         await self.run(cast(Any, self.client).execute_command("PING", **targets))
 
@@ -139,9 +144,9 @@ class RedisConnections:
 
 
 def passing(error: Exception) -> bool:
-    """Whether an answer is about Redis at this moment and not about the key.
+    """Whether an error is about the present condition of Redis, and not about the key.
 
-    Out of memory, a replica, a failover, a slot on its way, a script that runs too long, a cluster that is not whole.
+    Out of memory, a replica, a failover, a slot that is being moved, a script that runs too long, part of a cluster.
     """
     return isinstance(error, _PASSING) or str(error).split(" ", 1)[0] in ("BUSY", "MISCONF")
 

@@ -1,4 +1,4 @@
-"""The READY socket servers: where a client may go when this one is gone."""
+"""The READY socket servers: the addresses that clients may connect to."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ GONE_KEPT = 32
 
 
 class ReadyServers:
-    """`own` is this server's URL, `ready` those of all READY servers as Redis last told, `others` without this server.
+    """The URLs of socket servers, read from Redis each second.
 
-    Servers are told apart by their serverIds: behind one proxy, all have the same URL.
+    `own`: this server. `ready`: all READY servers. `others`: `ready` without this server; servers are distinguished by
+    their serverIds, because behind one proxy all have the same URL. `known`: `ready`, and servers that may be READY
+    again, so that a page loaded now may connect to them; of servers that are gone, the newest `GONE_KEPT`.
 
-    `known` has those besides that are not READY now and may be again: a page that was loaded meanwhile will want to
-    connect to them. Of those that are gone (there may be many names of old), the newest.
+    Example::
+
+        servers = ReadyServers(store, "SOCK001")
+        await servers.read()
     """
 
     def __init__(self, store: StateStore, server_id: str | None = None) -> None:
@@ -40,13 +44,13 @@ class ReadyServers:
         return _urls([self.own, *self.others])
 
     async def follow(self) -> None:
-        """Keep up to date until cancelled."""
+        """Read again each second, until cancelled."""
         while True:
             await self.read()
             await asyncio.sleep(REFRESH_SECONDS)
 
     async def read(self) -> None:
-        """Ask Redis once; with Redis away everything stays as it was."""
+        """Read the servers once; when Redis does not answer, keep what is known."""
         try:
             servers = await self._store.servers()
         except (StateUnavailable, StateDamaged) as error:
@@ -62,5 +66,5 @@ class ReadyServers:
 
 
 def _urls(urls: Iterable[str]) -> list[str]:
-    """Each once, in their order."""
+    """Return each URL once, in order."""
     return list(dict.fromkeys(urls))

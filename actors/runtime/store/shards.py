@@ -1,7 +1,7 @@
-"""Where the marks of a Redis are (`actors.runtime.store.state_mark`): one on a server, several on a cluster's shards.
+"""The places of the marks of `actors.runtime.store.state_mark`: one on a server, several on the shards of a cluster.
 
-The marks of a cluster are spread evenly over its slots, whatever shards these belong to: so each shard with a part of
-them in one piece holds some, and they move with their slots. A shard is watched by the first of those that it holds.
+The marks of a cluster are spread evenly over its slots. So a shard that has a range of slots holds some of them, and
+they move with their slots. The first mark on a shard is the one that is checked.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from protocol.records import keys
 
 PARTS = 64
-"""A shard that holds no 1/64 of all slots in one piece may go unwatched."""
+"""A shard without a range of 1/64 of all slots may have no mark."""
 
 
 class OneServer:
-    """A server on its own, or the master that Sentinels name."""
+    """A single server, or the master that Sentinels name."""
 
     marks: tuple[str, ...] = (keys.STATE,)
 
     def marks_of(self, _touched: Iterable[str]) -> tuple[str, ...]:
-        """The marks to look at with these keys."""
+        """Return the marks to check with these keys."""
         return self.marks
 
 
 class Shards:
-    """The masters of a cluster, as its client knows them at the moment."""
+    """The masters of a cluster, as its client knows them now."""
 
     def __init__(self, cluster: Any) -> None:
         self._cluster = cluster
@@ -38,12 +38,12 @@ class Shards:
         self.marks = tuple(self._slots)
 
     def marks_of(self, touched: Iterable[str]) -> tuple[str, ...]:
-        """The marks to look at with these keys: one of each shard that is touched."""
+        """Return the marks to check with these keys: one of each shard that holds one of them."""
         first: dict[str, str] = {}
         for mark, slot in self._slots.items():
             first.setdefault(self._holder(slot), mark)
         holders = {self._holder(key_slot(key.encode())) for key in touched}
-        # Before anything was asked of a cluster nobody knows its shards; then they all say.
+        # The shards are unknown before the first command; then all marks are checked.
         return self.marks if "" in holders else tuple(first[one] for one in sorted(holders & first.keys()))
 
     def _holder(self, slot: int) -> str:
@@ -53,11 +53,11 @@ class Shards:
 
 @cache
 def _marks() -> dict[str, int]:
-    """The marks, with their slots."""
-    found: dict[int, tuple[str, int]] = {}
+    """Return the marks with their slots."""
+    marks: dict[int, tuple[str, int]] = {}
     numbers = count()
-    while len(found) < PARTS:
+    while len(marks) < PARTS:
         mark = keys.state_of_shard(next(numbers))
         slot = key_slot(mark.encode())
-        found.setdefault(slot * PARTS // REDIS_CLUSTER_HASH_SLOTS, (mark, slot))
-    return dict(found[part] for part in sorted(found))
+        marks.setdefault(slot * PARTS // REDIS_CLUSTER_HASH_SLOTS, (mark, slot))
+    return dict(marks[part] for part in sorted(marks))

@@ -1,12 +1,12 @@
-"""Whether Redis holds what it was given: a mark in a hash (`protocol.records.keys.STATE`), read last in every round
-trip.
+"""Check that Redis has lost nothing, by a mark in a hash (`protocol.records.keys.STATE`).
 
-A state manager that has brought Redis up to the log leaves the Redis process' `run_id` and how much of the log is in.
-A Redis that was emptied has no mark; one that came back from a snapshot, an append-only file or a replica has the mark
-of another process. In both cases reading raises `StateLost` until a state manager has made it whole
-(`actors.state_manager.repair`). The check costs 15 microseconds of Redis' time a round trip.
+A state manager that has brought Redis up to the log writes the mark: the `run_id` of the Redis process, and the
+sequence up to which the log is applied. A Redis that was emptied has no mark. One that was restored from a snapshot, an
+append-only file or a replica has the mark of another process. In both cases reading raises `StateLost` until a state
+manager has repaired it (`actors.state_manager.repair`). Every read checks the mark, in the same round trip, after the
+keys; that costs Redis 15 microseconds.
 
-A cluster has marks on every shard (`actors.runtime.store.shards`), and is whole when all of them say so.
+A cluster has marks on every shard (`actors.runtime.store.shards`), and is whole when all of them are valid.
 """
 
 from __future__ import annotations
@@ -73,14 +73,20 @@ _WHOLE = 2
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What a repair finds: Redis whole, or `applied`, the sequence up to which it holds the log (`None`: unknown)."""
+    """State of Redis at the start of a repair: whole, or the sequence up to which it has the log (`None`: unknown)."""
 
     whole: bool
     applied: int | None = None
 
 
 class StateMark:
-    """The mark in Redis. Every method raises `StateUnavailable` when Redis does not answer."""
+    """The mark in Redis. Every method raises `StateUnavailable` when Redis does not answer.
+
+    Example::
+
+        if not await mark.is_whole():
+            repair = await mark.begin("repair-1")
+    """
 
     def __init__(
         self, redis: Any, run: Callable[[Awaitable[Any]], Awaitable[Any]], name: str, places: OneServer | Shards
@@ -91,13 +97,13 @@ class StateMark:
         self._places = places
 
     async def execute(self, pipe: Any, touched: Collection[str]) -> list[Any]:
-        """The answers of a pipeline that reads the keys `touched`; errors are values.
+        """Run a pipeline that reads the keys `touched` and return its answers; an error is a value.
 
-        Raises `StateLost` unless what was read is whole.
+        Raises `StateLost` when the mark of one of the keys is not valid.
         """
         marks = self._places.marks_of(touched)
         for mark in marks:
-            # Last: if the mark still stands then, it stood while everything before it was read.
+            # Last: a mark that is valid now was valid while the keys before it were read.
             pipe.eval(_CHECK, 1, mark)
         answers = list(await self._run(pipe.execute(raise_on_error=False)))
         verdicts = answers[len(answers) - len(marks) :]
@@ -107,35 +113,35 @@ class StateMark:
         return answers[: len(answers) - len(marks)]
 
     async def is_whole(self) -> bool:
-        """Whether what Redis holds may be believed."""
+        """Whether Redis has lost nothing."""
         return all(verdict == _WHOLE for verdict in await self._script(_CHECK))
 
     async def applied(self) -> int | None:
-        """The sequence of STATUS up to which Redis holds the log; `None`: it is not whole, so nobody knows."""
-        # A mark of the wrong type, which is nobody's, answers with 0 alone.
+        """Return the sequence of STATUS up to which Redis holds the log; `None` when it is not whole."""
+        # A mark of the wrong type answers with 0 alone.
         answers = [answer if isinstance(answer, list) else [answer, ""] for answer in await self._script(_APPLIED)]
         if any(verdict != _WHOLE for verdict, _ in answers):
             return None
         return min(int(applied or 0) for _, applied in answers)
 
     async def advance(self, sequence: int) -> bool:
-        """Note that everything up to this sequence of STATUS is acknowledged, so Redis holds it. False: not whole."""
+        """Record that everything up to this sequence of STATUS is applied. Return False when Redis is not whole."""
         return all(verdict == _WHOLE for verdict in await self._script(_ADVANCE, sequence))
 
     async def begin(self, repair: str) -> Mark:
-        """A repair with a unique name begins; nothing is noted where Redis is whole."""
-        found = [(verdict, applied) for verdict, applied in await self._script(_BEGIN, repair) if verdict != _WHOLE]
-        known = [int(applied) for verdict, applied in found if verdict == 1 and applied]
-        # The part that is furthest behind; one that knows nothing needs everything.
-        return Mark(whole=not found, applied=min(known) if known and len(known) == len(found) else None)
+        """Begin a repair with a unique name; nothing is written to shards that are whole."""
+        lost = [(verdict, applied) for verdict, applied in await self._script(_BEGIN, repair) if verdict != _WHOLE]
+        known = [int(applied) for verdict, applied in lost if verdict == 1 and applied]
+        # The shard that is furthest behind; one without a sequence needs the whole log.
+        return Mark(whole=not lost, applied=min(known) if known and len(known) == len(lost) else None)
 
     async def end(self, repair: str, sequence: int) -> bool:
-        """The repair has brought Redis up to this sequence. False: Redis was lost again, or somebody was quicker."""
+        """End a repair at this sequence. Return False when Redis was lost again, or repaired by another manager."""
         verdicts = await self._script(_END, repair, sequence, format_time(time.time()))
         return 1 in verdicts and 0 not in verdicts
 
     async def _script(self, script: str, *arguments: str | int) -> list[Any]:
-        """What it answers on each mark. A mark of the wrong type is not ours, so it knows nothing: 0."""
+        """Run a script on each mark and return its answers; 0 for a mark of the wrong type."""
         pipe = self._redis.pipeline(transaction=False)
         for mark in self._places.marks:
             pipe.eval(script, 1, mark, *arguments)

@@ -1,7 +1,7 @@
-"""Logs of a process: on stderr, for people or as JSON, one event a line, and never a secret in it.
+"""Logging of a process: to stderr, as text or JSON, one event a line, without secrets.
 
-Plain `logging`: an event about an examinee, a socket or a version names them by `extra` (`FIELDS`), and both formats
-show them. Masking is done by the formatter, on the line with its traceback, so whatever a library logs goes through it.
+Plain `logging`. An event about an examinee, a socket or a version names them by `extra` (`FIELDS`); both formats show
+them. The formatter masks secrets in the finished line and its traceback, so lines of libraries are masked too.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from protocol.texts import escape, escape_json
 from protocol.times import format_time
 
 FIELDS = ("plan", "examinee", "socket", "server", "version", "reason", "stream", "sequence")
-"""What an event may be about, as attributes of a record (`extra=`)."""
+"""The attributes of a log record (`extra=`) that both formats show."""
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]
 
 
 class _Formatter(logging.Formatter):
-    """What both formats have in common."""
+    """The part that both formats share."""
 
     def __init__(self, role: str, name: str) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class _Formatter(logging.Formatter):
         return masked(_without_frames(record).getMessage())
 
     def trouble_of(self, record: logging.LogRecord) -> str | None:
-        """The traceback, and the stack if one was asked for."""
+        """Return the traceback, and the stack when `stack_info` asks for it."""
         parts = [self.formatException(record.exc_info)] if record.exc_info and record.exc_info[0] else []
         parts += [self.formatStack(record.stack_info)] if record.stack_info else []
         return masked("\n".join(parts)) if parts else None
@@ -50,7 +50,7 @@ class TextFormatter(_Formatter):
     def format(self, record: logging.LogRecord) -> str:
         about = " ".join(f"{name}={masked(str(value))}" for name, value in _fields(record).items())
         said = f"{self.text_of(record)} [{about}]" if about else self.text_of(record)
-        # Whatever others have written into it, a message is one line.
+        # Control characters in the message are escaped: it stays one line.
         line = f"{self.formatTime(record)} {record.levelname:<7} {self._name} {record.name}: {escape(said)}"
         trouble = self.trouble_of(record)
         return f"{line}\n{escape(trouble, lines=True)}" if trouble else line
@@ -76,14 +76,14 @@ class JsonFormatter(_Formatter):
 
 
 def configure_logging(role: str, name: str, level: Level, form: Format = "text") -> None:
-    """Have this process log to stderr; `name` tells it from others of its role. May be called again."""
+    """Log to stderr; `name` distinguishes this process from others of its role. May be called again."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(role, name) if form == "json" else TextFormatter(role, name))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # One line for each connection that opens and one for each that closes: `LogSummary` tells that in one a second.
+    # Each of them logs every connection; `LogSummary` counts connections and logs one line a second.
     for library in ("websockets", "uvicorn"):
         logging.getLogger(library).setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
-    # What nobody catches would be printed by Python as it is.
+    # Python would print uncaught exceptions without masking.
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
 
@@ -102,12 +102,12 @@ def _log_uncaught_in_thread(hook: threading.ExceptHookArgs) -> None:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    found = vars(record)
-    return {name: found[name] for name in FIELDS if found.get(name) is not None}
+    attributes = vars(record)
+    return {name: attributes[name] for name in FIELDS if attributes.get(name) is not None}
 
 
 def _without_frames(record: logging.LogRecord) -> logging.LogRecord:
-    """websockets logs the beginning and the end of each frame at DEBUG, and a cut token is not known for one."""
+    """Replace frames by their size: websockets logs parts of them at DEBUG, and masking needs a whole token."""
     if not record.name.startswith("websockets") or not isinstance(record.args, tuple):
         return record
     shown = tuple(_frame(arg) if type(arg).__module__ == "websockets.frames" else arg for arg in record.args)
@@ -121,7 +121,7 @@ def _frame(frame: Any) -> str:
 
 
 class LogSummary:
-    """Counts what may happen thousands of times at once, and logs one line a second while it does.
+    """Counts events that may come by the thousand, and logs one line a second while they do.
 
     `count("ended", "PING_TIMEOUT")` ends up as `1 s: ended 3998 (SOCKET_CLOSED 3990, PING_TIMEOUT 8)`.
     """
@@ -133,12 +133,12 @@ class LogSummary:
         self._counts: dict[str, Counter[str]] = {}
 
     def count(self, what: str, kind: str = "") -> None:
-        """One more of these. Needs a running loop."""
+        """Count one event. Needs a running event loop."""
         if not self._counts:
-            asyncio.get_running_loop().call_later(1.0, self._tell)
+            asyncio.get_running_loop().call_later(1.0, self._log_counts)
         self._counts.setdefault(what, Counter())[kind] += 1
 
-    def _tell(self) -> None:
+    def _log_counts(self) -> None:
         parts = []
         for what, kinds in self._counts.items():
             named = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common() if kind)

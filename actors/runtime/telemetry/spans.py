@@ -1,11 +1,11 @@
-"""The spans of what happens to an examinee, from where it is noticed to the proctors' frames.
+"""Spans of an event about an examinee, from the socket server that notices it to the frames for proctors.
 
     socket lost        the socket server notices (also: socket opened, mobile sync entered, picture uploaded)
     status published   until the broker has acknowledged the fact
     state settled      the state manager: read, decided by the rules, written to Redis
     proctor told       each socket server that has proctors of the plan
 
-Each is the parent of the next one. With tracing off every call here returns at once.
+Each span is the parent of the next one. With tracing off, every function here returns at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pydantic_core
 
@@ -24,15 +24,12 @@ from protocol.messages.base import Message, Traced
 from protocol.messages.facts import ExamineeFact
 from protocol.messages.trace_context import parse_traceparent
 
-if TYPE_CHECKING:
-    pass
-
 HEADER = "traceparent"
 _upload: ContextVar[str | None] = ContextVar("upload", default=None)
 
 
 def start_trace(name: str, given: str | None = None, **about: str | None) -> str | None:
-    """Something has happened: the first span of a trace, or one under the `traceparent` that a client gave."""
+    """Record the first span of a trace, or a child of the `traceparent` of a client; return its traceparent."""
     span = tracing.begin(name, tracing.from_client(given), about)
     if span is None:
         return None
@@ -41,7 +38,7 @@ def start_trace(name: str, given: str | None = None, **about: str | None) -> str
 
 
 def start_publish(fact: ExamineeFact) -> Span | None:
-    """A fact of a trace is on its way into the log; it is to be encoded after this. `end` the span at its ack."""
+    """Begin the span "status published" of a fact. Call it before encoding the fact; `end` the span at the ack."""
     if (
         fact.traceparent is None
         or (span := tracing.begin("status published", fact.traceparent, fact_attributes(fact))) is None
@@ -53,7 +50,7 @@ def start_publish(fact: ExamineeFact) -> Span | None:
 
 @contextmanager
 def uploading(given: str | None, **about: str | None) -> Iterator[None]:
-    """A phone uploads a picture: `current_upload` is the parent of what follows from it."""
+    """Record the span of an upload; within the context, `current_upload` is the parent of further spans."""
     span = tracing.begin("picture uploaded", tracing.from_client(given), about)
     if span is None:
         yield
@@ -67,32 +64,32 @@ def uploading(given: str | None, **about: str | None) -> Iterator[None]:
 
 
 def current_upload() -> str | None:
-    """The `traceparent` of the upload that this task is about."""
+    """The `traceparent` of the upload that this task handles."""
     return _upload.get()
 
 
 def adopt(message: Message, headers: Mapping[str, str]) -> None:
-    """A lone message may be of the trace that its NATS header names."""
+    """Give a message the `traceparent` of its NATS headers, unless it has one."""
     if isinstance(message, Traced) and message.traceparent is None and parse_traceparent(headers.get(HEADER)):
         message.traceparent = headers[HEADER]
 
 
 def header(encoded: Sequence[bytes]) -> dict[str, str]:
-    """The NATS header for a payload of these messages: only a lone one has it."""
+    """Return the NATS header for a payload of these messages; only a single message has one."""
     if not tracing.on() or len(encoded) != 1:
         return {}
-    found = pydantic_core.from_json(encoded[0])["data"].get(HEADER)
-    return {HEADER: found} if found is not None else {}
+    traceparent = pydantic_core.from_json(encoded[0])["data"].get(HEADER)
+    return {HEADER: traceparent} if traceparent is not None else {}
 
 
 def header_of(message: Message) -> dict[str, str]:
     """Return the NATS header for a payload that is this message alone."""
-    found = getattr(message, HEADER, None) if tracing.on() else None
-    return {HEADER: found} if found is not None else {}
+    traceparent = getattr(message, HEADER, None) if tracing.on() else None
+    return {HEADER: traceparent} if traceparent is not None else {}
 
 
 def record_delivered(events: Iterable[Mapping[str, Any]], proctors: int, since: float) -> None:
-    """Events (as they were parsed) have been written to the sockets of so many proctors."""
+    """Record the span "proctor told" of each event (parsed JSON) that was written to this number of proctors."""
     for event in events:
         data = event["data"]
         if (parent := data.get(HEADER)) is None:

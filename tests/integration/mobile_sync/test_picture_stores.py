@@ -189,7 +189,7 @@ async def test_chunks_that_belong_to_no_object_are_swept_when_they_are_old(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr(objects, "_tell", killed)
+        dying.setattr(objects, "_publish_metadata", killed)
         with pytest.raises(KeyboardInterrupt):
             await objects.put("cut off", os.urandom(200_000))
     assert await objects.sweep(time.time() - 60) == 0, "an upload that is on its way looks the same"

@@ -127,7 +127,6 @@ OWN_CLOCK = {
     "actors/web_server/pictures/directory_store.py": "the same",
     "actors/web_server/pictures/incoming.py": "the same",
     "actors/socket_server/status.py": "a message id, which need only be another one each time",
-    "actors/sessions/plan_feed.py": "the default for tests",
     "actors/runtime/telemetry/spans.py": "spans go by the clocks of their processes, as all tracing does",
     "actors/runtime/telemetry/tracing.py": "the same",
     "actors/runtime/actor/service.py": "since when this process's actors run, and when they failed last",
