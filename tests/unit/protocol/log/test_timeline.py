@@ -31,31 +31,6 @@ def words(*told: ExamineeFact, cut: bool = False) -> list[tuple[EntryKind, bool]
     return [(one.what, one.effect) for one in read(*told, cut=cut)]
 
 
-def test_a_loss_its_attempts_and_the_recovery_are_told_with_their_reason_and_length() -> None:
-    told = read(
-        facts.connected("SOCK001-a"),
-        facts.disconnected("SOCK001-a", 10, "PING_TIMEOUT"),
-        facts.attempt(20, 1, 11, of=5),
-        facts.attempt(20, 2, 15, of=5),
-        facts.connected("SOCK002-b", 17.5),
-    )
-    assert [entry.what for entry in told] == [
-        EntryKind.JOINED,
-        EntryKind.LOST,
-        EntryKind.RECONNECTING,
-        EntryKind.RECONNECTING,
-        EntryKind.RECOVERED,
-    ]
-    joined, lost, _, second, back = told
-    assert joined.text == "joined on SOCK001"
-    assert (lost.reason, lost.server_id, lost.status) == ("PING_TIMEOUT", "SOCK001", "DISCONNECTED")
-    assert (second.attempt, second.max_attempts) == (2, 5)
-    assert (back.seconds, back.reason, back.server_id) == (7.5, "PING_TIMEOUT", "SOCK002")
-    assert back.text == "recovered after 7.5 s on SOCK002 (PING_TIMEOUT)"
-    assert [one.logged for one in told] == [at(n) for n in range(5)]
-    assert lost.time == at(10)
-
-
 def test_what_was_fenced_is_told_as_without_effect() -> None:
     told = read(
         facts.connected("SOCK001-a", client="c", number=1),
@@ -80,52 +55,6 @@ def test_what_was_fenced_is_told_as_without_effect() -> None:
     ]
     assert told[2].text == "late disconnect of a replaced socket: no effect"
     assert {one.status for one in told[:9]} == {"CONNECTED"}
-
-
-def test_who_is_shut_out_is_refused_until_somebody_readmits_them() -> None:
-    told = read(
-        facts.connected("SOCK001-a"),
-        facts.disconnected("SOCK001-a", 1),
-        facts.exhausted(20, 2),
-        facts.connected("SOCK001-b", 3),
-        facts.readmit(4, by="proctor-7"),
-        facts.connected("SOCK001-c", 5),
-    )
-    assert [entry.what for entry in told[2:]] == [
-        EntryKind.SHUT_OUT,
-        EntryKind.REFUSED,
-        EntryKind.READMITTED,
-        EntryKind.RECOVERED,
-    ]
-    assert told[3].status == "DISCONNECTED"
-    assert told[3].effect
-    assert told[4].by == "proctor-7"
-
-
-def test_a_migration_is_no_loss_unless_it_does_not_arrive() -> None:
-    arrived = read(
-        facts.connected("SOCK001-a"),
-        facts.disconnected("SOCK001-a", 1, "SERVER_DRAINING"),
-        facts.attempt(20, 1, 2),
-        facts.connected("SOCK002-b", 3),
-    )
-    assert [entry.what for entry in arrived] == [
-        EntryKind.JOINED,
-        EntryKind.MIGRATING,
-        EntryKind.NO_EFFECT,
-        EntryKind.ARRIVED,
-    ]
-    assert [one.status for one in arrived] == ["CONNECTED", "MIGRATING", "MIGRATING", "CONNECTED"]
-    assert arrived[-1].seconds == 2
-    straggler = read(
-        facts.connected("SOCK001-a"),
-        facts.disconnected("SOCK001-a", 1, "SERVER_DRAINING"),
-        facts.attempt(20, 1, 2),
-        facts.attempt(20, 2, 7),
-        facts.connected("SOCK002-b", 9),
-    )
-    assert [entry.what for entry in straggler[3:]] == [EntryKind.LOST, EntryKind.RECOVERED]
-    assert straggler[-1].seconds == 8
 
 
 def test_mobile_sync_is_told_beside_the_connection() -> None:

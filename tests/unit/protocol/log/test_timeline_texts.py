@@ -1,0 +1,527 @@
+"""What an entry of the timeline says about each fact: its kind, its text and its fields."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.log.entries import LogEntry
+from protocol.log.timeline import Timeline
+from protocol.log.timeline_entry import TimelineEntry
+from protocol.messages.facts import ClientInfo, ExamineeFact
+from tests.unit.support import facts
+from tests.unit.support.facts import DAWN, at
+
+C = facts.connected
+Expected = tuple[str, str, str, dict[str, object]]
+"""The kind and the text of an entry, the status after it (of the mobile sync where that is told), its other fields."""
+
+STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
+    "a loss, its attempts and the recovery": (
+        (
+            C("SOCK001-a", info=ClientInfo(ip_address="10.0.0.1")),
+            C("SOCK001-a", 1),
+            facts.disconnected("SOCK001-a", 10, "PING_TIMEOUT"),
+            facts.disconnected("SOCK001-a", 10, "PING_TIMEOUT"),
+            facts.attempt(30, 1, 11, of=5),
+            facts.attempt(30, 1, 11, of=5),
+            C("SOCK002-b", 17.5),
+            facts.disconnected("SOCK001-a", 18),
+            facts.exhausted(30, 19),
+        ),
+        [
+            (
+                "JOINED",
+                "joined on SOCK001",
+                "CONNECTED",
+                {"socket_id": "SOCK001-a", "server_id": "SOCK001", "ip_address": "10.0.0.1"},
+            ),
+            (
+                "NO_EFFECT",
+                "announced again by SOCK001: no effect",
+                "CONNECTED",
+                {"socket_id": "SOCK001-a", "server_id": "SOCK001"},
+            ),
+            (
+                "LOST",
+                "lost: PING_TIMEOUT on SOCK001",
+                "DISCONNECTED",
+                {"reason": "PING_TIMEOUT", "socket_id": "SOCK001-a", "server_id": "SOCK001"},
+            ),
+            (
+                "NO_EFFECT",
+                "the socket's end was known already (PING_TIMEOUT): no effect",
+                "DISCONNECTED",
+                {"reason": "PING_TIMEOUT", "socket_id": "SOCK001-a", "server_id": "SOCK001"},
+            ),
+            (
+                "RECONNECTING",
+                "reconnecting: attempt 1 of 5",
+                "DISCONNECTED",
+                {
+                    "reason": "PING_TIMEOUT",
+                    "attempt": 1,
+                    "max_attempts": 5,
+                    "next_attempt_at": "2024-01-01T09:15:16.000Z",
+                },
+            ),
+            (
+                "NO_EFFECT",
+                "attempt 1 of 5 of an outage that is over: no effect",
+                "DISCONNECTED",
+                {
+                    "reason": "PING_TIMEOUT",
+                    "attempt": 1,
+                    "max_attempts": 5,
+                    "next_attempt_at": "2024-01-01T09:15:16.000Z",
+                },
+            ),
+            (
+                "RECOVERED",
+                "recovered after 7.5 s on SOCK002 (PING_TIMEOUT)",
+                "CONNECTED",
+                {"reason": "PING_TIMEOUT", "socket_id": "SOCK002-b", "server_id": "SOCK002", "seconds": 7.5},
+            ),
+            (
+                "NO_EFFECT",
+                "late disconnect of a replaced socket: no effect",
+                "CONNECTED",
+                {"reason": "SOCKET_CLOSED", "socket_id": "SOCK001-a", "server_id": "SOCK001"},
+            ),
+            ("NO_EFFECT", "the attempts of an outage that is over are used up: no effect", "CONNECTED", {"attempt": 0}),
+        ],
+    ),
+    "the end of an unknown socket": (
+        (facts.disconnected("SOCK001-a"),),
+        [
+            (
+                "NO_EFFECT",
+                "end of a socket of which the log knows no beginning: no effect",
+                "NEVER",
+                {"reason": "SOCKET_CLOSED", "socket_id": "SOCK001-a", "server_id": "SOCK001"},
+            ),
+        ],
+    ),
+    "a replaced socket": (
+        (
+            C("SOCK001-a", client="c", number=1),
+            C("SOCK002-b", 1, client="c", number=2),
+            C("SOCK001-c", 2, client="c", number=1),
+        ),
+        [
+            ("JOINED", "joined on SOCK001", "CONNECTED", {"socket_id": "SOCK001-a", "server_id": "SOCK001"}),
+            (
+                "REPLACED",
+                "a newer connection on SOCK002 took over from SOCK001-a",
+                "CONNECTED",
+                {"socket_id": "SOCK002-b", "server_id": "SOCK002"},
+            ),
+            (
+                "NO_EFFECT",
+                "late connect of a socket that its client had left already: no effect",
+                "CONNECTED",
+                {"socket_id": "SOCK001-c", "server_id": "SOCK001"},
+            ),
+        ],
+    ),
+    "all attempts used up": (
+        (
+            C("SOCK001-a"),
+            facts.disconnected("SOCK001-a", 1),
+            facts.attempt(20, 3, 2),
+            facts.exhausted(20, 3),
+            C("SOCK001-b", 4),
+            facts.readmit(5, action="a1"),
+            facts.readmit(6),
+            C("SOCK001-c", 7),
+        ),
+        [
+            ("JOINED", "joined on SOCK001", "CONNECTED", {"socket_id": "SOCK001-a", "server_id": "SOCK001"}),
+            (
+                "LOST",
+                "lost: SOCKET_CLOSED on SOCK001",
+                "DISCONNECTED",
+                {"reason": "SOCKET_CLOSED", "socket_id": "SOCK001-a", "server_id": "SOCK001"},
+            ),
+            (
+                "RECONNECTING",
+                "reconnecting: attempt 3 of 3",
+                "DISCONNECTED",
+                {"reason": "SOCKET_CLOSED", "attempt": 3, "max_attempts": 3},
+            ),
+            (
+                "SHUT_OUT",
+                "shut out: all attempts are used up",
+                "DISCONNECTED",
+                {"reason": "RECONNECT_LIMIT_EXCEEDED", "attempt": 3, "max_attempts": 3},
+            ),
+            (
+                "REFUSED",
+                "came back on SOCK001, and was refused: shut out until readmitted",
+                "DISCONNECTED",
+                {"socket_id": "SOCK001-b", "server_id": "SOCK001"},
+            ),
+            ("READMITTED", "readmitted by S001", "DISCONNECTED", {"by": "S001", "action_id": "a1"}),
+            ("NO_EFFECT", "readmitted by S001, but not shut out: no effect", "DISCONNECTED", {"by": "S001"}),
+            (
+                "RECOVERED",
+                "recovered after 6 s on SOCK001 (READMITTED)",
+                "CONNECTED",
+                {"reason": "READMITTED", "socket_id": "SOCK001-c", "server_id": "SOCK001", "seconds": 6.0},
+            ),
+        ],
+    ),
+    "a drained server": (
+        (
+            C("SOCK001-a"),
+            facts.sent_away("SOCK001-a", 1),
+            facts.attempt(20, 1, 2),
+            C("SOCK002-b", 3),
+            facts.sent_away("SOCK002-b", 4),
+            facts.attempt(50, 2, 9),
+        ),
+        [
+            ("JOINED", "joined on SOCK001", "CONNECTED", {"socket_id": "SOCK001-a", "server_id": "SOCK001"}),
+            (
+                "MIGRATING",
+                "sent away by SOCK001, which is being drained",
+                "MIGRATING",
+                {"reason": "SERVER_DRAINING", "socket_id": "SOCK001-a", "server_id": "SOCK001"},
+            ),
+            (
+                "NO_EFFECT",
+                "attempt 1 of 3: on the way to another server",
+                "MIGRATING",
+                {
+                    "reason": "SERVER_DRAINING",
+                    "attempt": 1,
+                    "max_attempts": 3,
+                    "next_attempt_at": "2024-01-01T09:15:07.000Z",
+                },
+            ),
+            (
+                "ARRIVED",
+                "arrived on SOCK002 after 2 s: moved from SOCK001",
+                "CONNECTED",
+                {"socket_id": "SOCK002-b", "server_id": "SOCK002", "seconds": 2.0},
+            ),
+            (
+                "MIGRATING",
+                "sent away by SOCK002, which is being drained",
+                "MIGRATING",
+                {"reason": "SERVER_DRAINING", "socket_id": "SOCK002-b", "server_id": "SOCK002"},
+            ),
+            (
+                "LOST",
+                "lost: sent away by SOCK002 and not arrived anywhere since 2024-01-01T09:15:04.000Z",
+                "DISCONNECTED",
+                {
+                    "reason": "SERVER_DRAINING",
+                    "socket_id": "SOCK002-b",
+                    "server_id": "SOCK002",
+                    "attempt": 2,
+                    "max_attempts": 3,
+                    "next_attempt_at": "2024-01-01T09:15:14.000Z",
+                },
+            ),
+        ],
+    ),
+    "the roster and a removal": (
+        (
+            facts.enrol(None, by="S1"),
+            facts.enrol("Kim"),
+            facts.enrol("Kim", by="S1"),
+            C("SOCK001-a"),
+            facts.remove(1, action="a1", reason="cheating"),
+            facts.remove(2),
+            C("SOCK001-b", 3),
+            facts.readmit(4),
+            facts.remove(5),
+            facts.restate(6),
+        ),
+        [
+            ("ENROLLED", "enrolled by S1", "NEVER", {"by": "S1"}),
+            ("ENROLLED", "named otherwise by the roster as Kim", "NEVER", {"name": "Kim"}),
+            ("NO_EFFECT", "enrolled by S1 again as Kim: no effect", "NEVER", {"by": "S1", "name": "Kim"}),
+            ("JOINED", "joined on SOCK001", "CONNECTED", {"socket_id": "SOCK001-a", "server_id": "SOCK001"}),
+            (
+                "REMOVED",
+                "removed by S001: cheating",
+                "DISCONNECTED",
+                {"reason": "cheating", "by": "S001", "action_id": "a1"},
+            ),
+            ("NO_EFFECT", "removed by S001, which was so already: no effect", "DISCONNECTED", {"by": "S001"}),
+            (
+                "REFUSED",
+                "came back on SOCK001, and was refused: removed by S001",
+                "DISCONNECTED",
+                {"socket_id": "SOCK001-b", "server_id": "SOCK001"},
+            ),
+            ("READMITTED", "readmitted by S001 after the removal", "DISCONNECTED", {"by": "S001"}),
+            ("REMOVED", "removed by S001", "DISCONNECTED", {"by": "S001"}),
+            ("RESTATED", "told anew: DISCONNECTED", "DISCONNECTED", {}),
+        ],
+    ),
+    "a mobile sync": (
+        (
+            facts.timed_out(1),
+            facts.wait(),
+            facts.wait(1),
+            facts.extend(60, 5, action="a1"),
+            facts.extend(60, 5, action="a1"),
+            facts.upload_failed(6),
+            facts.upload_failed(7),
+            facts.uploaded("a", 8),
+            facts.uploaded("a", 9),
+            facts.uploaded("b", 10),
+            facts.upload_failed(11),
+            facts.timed_out(10),
+            facts.extend(60, 12),
+            facts.restate(13, "mobile_sync"),
+        ),
+        [
+            ("NO_EFFECT", "deadline of a mobile sync stage that is over: no effect", "NEVER", {}),
+            (
+                "SYNC_WAITING",
+                "mobile sync: waiting for a picture until 2024-01-01T09:17:00.000Z",
+                "WAITING",
+                {"deadline": "2024-01-01T09:17:00.000Z"},
+            ),
+            ("NO_EFFECT", "entered mobile sync again: it stays WAITING", "WAITING", {}),
+            (
+                "SYNC_EXTENDED",
+                "mobile sync extended by S001 from 2024-01-01T09:17:00.000Z to 2024-01-01T09:18:00.000Z",
+                "WAITING",
+                {"by": "S001", "action_id": "a1", "deadline": "2024-01-01T09:18:00.000Z"},
+            ),
+            ("NO_EFFECT", "mobile sync extended by S001, which is WAITING: no effect", "WAITING", {}),
+            (
+                "SYNC_FAILED",
+                "mobile sync failed: IMAGE_STORE_FAILED",
+                "FAILED",
+                {"reason": "IMAGE_STORE_FAILED", "device_id": "M001", "deadline": "2024-01-01T09:18:00.000Z"},
+            ),
+            (
+                "SYNC_FAILED",
+                "mobile sync failed: IMAGE_STORE_FAILED",
+                "FAILED",
+                {"reason": "IMAGE_STORE_FAILED", "device_id": "M001", "deadline": "2024-01-01T09:18:00.000Z"},
+            ),
+            (
+                "SYNC_COMPLETED",
+                "mobile sync completed: a picture from M001",
+                "COMPLETED",
+                {
+                    "device_id": "M001",
+                    "image_url": "/captures/E001/sync_cap.jpg",
+                    "deadline": "2024-01-01T09:18:00.000Z",
+                },
+            ),
+            ("NO_EFFECT", "mobile sync COMPLETED again: no effect", "COMPLETED", {}),
+            (
+                "SYNC_COMPLETED",
+                "mobile sync completed: another picture from M001",
+                "COMPLETED",
+                {
+                    "device_id": "M001",
+                    "image_url": "/captures/E001/sync_cap.jpg",
+                    "deadline": "2024-01-01T09:18:00.000Z",
+                },
+            ),
+            ("NO_EFFECT", "mobile sync FAILED again: no effect", "COMPLETED", {}),
+            ("NO_EFFECT", "deadline of a mobile sync stage that is over: no effect", "COMPLETED", {}),
+            ("NO_EFFECT", "mobile sync extended by S001, which is COMPLETED: no effect", "COMPLETED", {}),
+            ("RESTATED", "mobile sync told anew: COMPLETED", "COMPLETED", {}),
+        ],
+    ),
+    "a mobile sync that times out": (
+        (
+            facts.wait(),
+            facts.timed_out(10),
+            facts.extend(60, 121),
+        ),
+        [
+            (
+                "SYNC_WAITING",
+                "mobile sync: waiting for a picture until 2024-01-01T09:17:00.000Z",
+                "WAITING",
+                {"deadline": "2024-01-01T09:17:00.000Z"},
+            ),
+            (
+                "SYNC_TIMED_OUT",
+                "mobile sync timed out: no picture until 2024-01-01T09:17:00.000Z",
+                "TIMED_OUT",
+                {"reason": "SYNC_TIMEOUT", "deadline": "2024-01-01T09:17:00.000Z"},
+            ),
+            (
+                "SYNC_EXTENDED",
+                "mobile sync extended by S001 from 2024-01-01T09:17:00.000Z to 2024-01-01T09:18:01.000Z",
+                "WAITING",
+                {"by": "S001", "deadline": "2024-01-01T09:18:01.000Z"},
+            ),
+        ],
+    ),
+    "notices": (
+        (
+            facts.notice(),
+            facts.notice(),
+            facts.notice_confirmed("a1", 5),
+            facts.notice_confirmed("a1", 6),
+            facts.notice_confirmed("a9", 7),
+            facts.restate(8, "notices"),
+        ),
+        [
+            (
+                "NOTICE",
+                "notice by S001: Please look up.",
+                "NEVER",
+                {"by": "S001", "action_id": "a1", "notice": "Please look up."},
+            ),
+            (
+                "NO_EFFECT",
+                "notice by S001 again: no effect",
+                "NEVER",
+                {"by": "S001", "action_id": "a1", "notice": "Please look up."},
+            ),
+            (
+                "NOTICE_CONFIRMED",
+                "notice by S001 confirmed: Please look up.",
+                "NEVER",
+                {"by": "S001", "action_id": "a1", "notice": "Please look up."},
+            ),
+            (
+                "NO_EFFECT",
+                "a notice confirmed again, or one that is not known: no effect",
+                "NEVER",
+                {"action_id": "a1"},
+            ),
+            (
+                "NO_EFFECT",
+                "a notice confirmed again, or one that is not known: no effect",
+                "NEVER",
+                {"action_id": "a9"},
+            ),
+            ("RESTATED", "messages told anew", "NEVER", {}),
+        ],
+    ),
+}
+TRUNCATED_STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
+    "a loss first": (
+        (facts.disconnected("SOCK001-a", 3, "PING_TIMEOUT"),),
+        [
+            (
+                "LOST",
+                "lost: PING_TIMEOUT on SOCK001",
+                "DISCONNECTED",
+                {"reason": "PING_TIMEOUT", "socket_id": "SOCK001-a", "server_id": "SOCK001"},
+            ),
+        ],
+    ),
+    "an attempt first": (
+        (
+            facts.attempt(5, 2),
+            C("SOCK001-b", 4),
+        ),
+        [
+            (
+                "RECONNECTING",
+                "reconnecting: attempt 2 of 3",
+                "DISCONNECTED",
+                {"reason": "UNKNOWN", "attempt": 2, "max_attempts": 3, "next_attempt_at": "2024-01-01T09:15:05.000Z"},
+            ),
+            (
+                "RECOVERED",
+                "recovered after 4 s on SOCK001 (UNKNOWN)",
+                "CONNECTED",
+                {"reason": "UNKNOWN", "socket_id": "SOCK001-b", "server_id": "SOCK001", "seconds": 4.0},
+            ),
+        ],
+    ),
+    "used-up attempts first": (
+        (
+            facts.exhausted(5),
+            C("SOCK001-b", 4),
+        ),
+        [
+            (
+                "SHUT_OUT",
+                "shut out: all attempts are used up",
+                "DISCONNECTED",
+                {"reason": "RECONNECT_LIMIT_EXCEEDED", "attempt": 0},
+            ),
+            (
+                "REFUSED",
+                "came back on SOCK001, and was refused: shut out until readmitted",
+                "DISCONNECTED",
+                {"socket_id": "SOCK001-b", "server_id": "SOCK001"},
+            ),
+        ],
+    ),
+    "a readmission first": (
+        (
+            facts.enrol("Kim"),
+            facts.readmit(3),
+            C("SOCK001-b", 4),
+        ),
+        [
+            ("ENROLLED", "enrolled as Kim", "NEVER", {"name": "Kim"}),
+            ("READMITTED", "readmitted by S001", "DISCONNECTED", {"by": "S001"}),
+            (
+                "RECOVERED",
+                "recovered after 1 s on SOCK001 (READMITTED)",
+                "CONNECTED",
+                {"reason": "READMITTED", "socket_id": "SOCK001-b", "server_id": "SOCK001", "seconds": 1.0},
+            ),
+        ],
+    ),
+    "a connection first": (
+        (
+            C("SOCK001-b", 4),
+            facts.remove(5),
+        ),
+        [
+            ("JOINED", "joined on SOCK001", "CONNECTED", {"socket_id": "SOCK001-b", "server_id": "SOCK001"}),
+            ("REMOVED", "removed by S001", "DISCONNECTED", {"by": "S001"}),
+        ],
+    ),
+}
+COMMON = {"version", "logged", "time", "plan_id", "examinee_id", "what", "text", "effect", "status", "mobile_sync"}
+
+
+def read(*story: ExamineeFact, truncated: bool = False) -> list[TimelineEntry]:
+    """The entries of facts that the log took one a second, with the versions 10, 20, 30, ..."""
+    timeline = Timeline(truncated=truncated)
+    entries = [timeline.add(LogEntry(10 * (n + 1), DAWN + n, fact)) for n, fact in enumerate(story)]
+    return [entry for entry in entries if entry is not None]
+
+
+def summary(entry: TimelineEntry) -> Expected:
+    fields = entry.model_dump(exclude_none=True, exclude=COMMON)
+    assert entry.effect is (entry.what not in ("NO_EFFECT", "RESTATED"))
+    assert (entry.plan_id, entry.examinee_id) == (facts.PLAN, facts.EXAMINEE)
+    return entry.what.value, entry.text, entry.mobile_sync if entry.mobile_sync != "NONE" else entry.status, fields
+
+
+@pytest.mark.parametrize("name", list(STORIES))
+def test_each_entry_says_what_a_fact_came_to(name: str) -> None:
+    story, expected = STORIES[name]
+    assert [summary(entry) for entry in read(*story)] == expected
+
+
+@pytest.mark.parametrize("name", list(TRUNCATED_STORIES))
+def test_in_a_truncated_log_a_fact_is_believed_whose_beginning_has_expired(name: str) -> None:
+    story, expected = TRUNCATED_STORIES[name]
+    assert [summary(entry) for entry in read(*story, truncated=True)] == expected
+
+
+def test_an_entry_has_its_version_and_both_times() -> None:
+    entry = Timeline().add(LogEntry(77, DAWN + 5, facts.connected("SOCK001-a", 3)))
+    assert entry is not None
+    assert (entry.version, entry.logged, entry.time) == (77, at(5), at(3))
+
+
+def test_entries_that_were_added_before_change_nothing() -> None:
+    timeline = Timeline()
+    assert timeline.add(LogEntry(10, DAWN, facts.connected("SOCK001-a"))) is not None
+    assert timeline.add(LogEntry(10, DAWN, facts.remove())) is None
+    assert timeline.add(LogEntry(9, DAWN, facts.remove())) is None
+    assert timeline.add(LogEntry(11, DAWN, facts.remove())) is not None
