@@ -126,7 +126,8 @@ class Outages:
     @property
     def begin(self) -> float | None:
         """The time of the first fact, in seconds since the epoch."""
-        return min((one.first for one in self._examinees.values()), default=0) / 1000 if self._examinees else None
+        first = min((examinee.first for examinee in self._examinees.values()), default=None)
+        return None if first is None else first / 1000
 
     def rows(self, begin: float, end: float, *, ignore_below: float = 0.0) -> list[OutageRow]:
         """The examinees seen before the window's end, by id; times in seconds since the epoch.

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.log.csv_cells import spreadsheet_text
 from protocol.log.entries import LogEntry
-from protocol.log.outages import OutageRow, Outages, sum_rows, union_length
+from protocol.log.outage_csv import outages_csv
+from protocol.log.outages import Outage, OutageRow, Outages, sum_rows, union_length
 from protocol.messages.facts import ExamineeFact
 from tests.unit.support import facts
 from tests.unit.support.fact_logs import Log, logs
@@ -148,6 +150,155 @@ def test_the_totals_are_the_sums() -> None:
     assert (sums.examinees, sums.affected, sums.outages, sums.still_disconnected) == (3, 2, 3, 1)
     assert (sums.outage_seconds, sums.longest_seconds, sums.compensate_seconds) == (73.25, 60, 74)
     assert sum_rows([]).outage_seconds == 0
+
+
+def test_every_column_of_a_row_is_what_happened_in_the_window() -> None:
+    story = (
+        facts.wait(-5),
+        facts.connected("SOCK001-a", 5),
+        facts.disconnected("SOCK001-a", 10, "PING_TIMEOUT"),
+        facts.attempt(30, 1, 11),
+        facts.exhausted(30, 20),
+        facts.readmit(40),
+        facts.connected("SOCK001-b", 50),
+        facts.remove(60),
+        facts.readmit(70),
+        facts.connected("SOCK001-c", 80.5),
+        facts.sent_away("SOCK001-c", 90),
+        facts.connected("SOCK001-d", 91),
+        facts.upload_failed(95),
+        facts.uploaded("a", 300),
+    )
+    assert report(*story, end=100).model_dump() == {
+        "examinee_id": "E001",
+        "outages": 2,
+        "outage_seconds": 50.5,
+        "longest_seconds": 40.0,
+        "ongoing_seconds": 0.0,
+        "still_disconnected": False,
+        "compensate_seconds": 51,
+        "reasons": {"PING_TIMEOUT": 1, "READMITTED": 1},
+        "attempts": 1,
+        "shut_out": 1,
+        "removals": 1,
+        "readmissions": 2,
+        "migrations": 1,
+        "mobile_sync": "FAILED",
+        "mobile_sync_time": facts.at(95),
+        "mobile_sync_reason": "IMAGE_STORE_FAILED",
+        "first_seen": facts.at(-5),
+        "complete": True,
+    }
+    before = report(*story, begin=-10, end=-5)
+    assert (before.mobile_sync, before.first_seen, before.outages) == ("WAITING", facts.at(-5), 0)
+    assert report(*story[1:], end=5).mobile_sync == "NONE"
+    assert (report(*story[1:], end=5).mobile_sync_time, report(*story[1:], end=5).mobile_sync_reason) == (None, None)
+
+
+@pytest.mark.parametrize(("begin", "end", "attempts"), [(101, 105, 2), (101.001, 105, 1), (101, 104.999, 1)])
+def test_what_happened_at_either_end_of_a_window_is_in_it(begin: float, end: float, attempts: int) -> None:
+    assert report(*TWO, begin=begin, end=end).attempts == attempts
+
+
+@pytest.mark.parametrize(("end", "ongoing", "still"), [(110.249, 10.249, True), (110.25, 0, False), (111, 0, False)])
+def test_an_outage_goes_on_until_the_moment_it_ends(end: float, ongoing: float, still: bool) -> None:
+    row = report(*TWO, end=end)
+    assert (row.ongoing_seconds, row.still_disconnected) == (ongoing, still)
+
+
+def test_an_outage_as_long_as_the_limit_is_counted() -> None:
+    assert report(*TWO, ignore_below=10.25).outages == 1
+    assert report(*TWO[:2], end=160, ignore_below=60).outages == 1
+    assert report(*TWO[:2], end=160, ignore_below=60.001).outages == 0
+
+
+def test_an_examinee_is_seen_from_the_first_time_that_any_server_gave() -> None:
+    told = (facts.connected("SOCK001-a", 50), facts.disconnected("SOCK001-a", 40))
+    assert report(*told).first_seen == facts.at(40)
+    outages = Outages()
+    assert outages.begin is None
+    for number, fact in enumerate(told):
+        outages.add(LogEntry(10 * number + 10, DAWN, fact))
+    assert outages.begin == DAWN + 40
+    assert len(outages.rows(DAWN, DAWN + 40)) == 1
+    assert outages.rows(DAWN, DAWN + 39.999) == []
+
+
+def test_a_loss_at_the_moment_of_the_connection_has_no_length() -> None:
+    row = report(facts.connected("SOCK001-a"), facts.disconnected("SOCK001-a", 5), facts.connected("SOCK001-b", 5))
+    assert (row.outages, row.outage_seconds) == (0, 0)
+
+
+def test_who_is_only_on_the_roster_is_in_no_row_and_entries_that_come_again_change_nothing() -> None:
+    outages = Outages()
+    outages.add(LogEntry(10, DAWN, facts.enrol("Kim")))
+    assert outages.rows(DAWN, DAWN + 1) == []
+    for _ in range(2):
+        outages.add(LogEntry(20, DAWN, facts.connected("SOCK001-a", 5)))
+        outages.add(LogEntry(30, DAWN, facts.disconnected("SOCK001-a", 7)))
+    (row,) = outages.rows(DAWN, DAWN + 10)
+    assert (row.first_seen, row.outage_seconds) == (facts.at(5), 3)
+
+
+def test_rows_are_sorted_by_examinee() -> None:
+    outages = Outages()
+    for version, examinee_id in ((10, "E2"), (20, "E1")):
+        outages.add(
+            LogEntry(version, DAWN, facts.connected("SOCK001-a").model_copy(update={"examinee_id": examinee_id}))
+        )
+    assert [row.examinee_id for row in outages.rows(DAWN, DAWN + 1)] == ["E1", "E2"]
+
+
+def test_a_removed_examinee_who_was_cut_off_is_no_longer_in_an_outage() -> None:
+    row = report(facts.connected("SOCK001-a"), facts.disconnected("SOCK001-a", 10), facts.remove(15), end=20)
+    assert (row.outage_seconds, row.still_disconnected, row.removals) == (5, False, 1)
+
+
+def test_the_totals_count_each_examinee_once() -> None:
+    rows = [
+        row.model_copy(update={"shut_out": 2, "removals": 3, "readmissions": 4, "migrations": 5})
+        for row in (report(*TWO), report(*TWO))
+    ]
+    sums = sum_rows(rows)
+    assert (sums.shut_out, sums.removals, sums.readmissions, sums.migrations) == (2, 6, 8, 10)
+    assert (sums.outage_seconds, sums.longest_seconds, sums.compensate_seconds) == (26.5, 10.25, 28)
+    assert sum_rows([]).longest_seconds == 0
+    thirds = [report(*TWO).model_copy(update={"outage_seconds": 0.1}) for _ in range(3)]
+    assert sum_rows(thirds).outage_seconds == 0.3
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "part"),
+    [(0, 100, (10, 20)), (10, 20, (10, 20)), (15, 100, (15, 20)), (0, 15, (10, 15)), (0, 10, None), (20, 30, None)],
+)
+def test_the_part_of_an_outage_in_a_window(begin: int, end: int, part: tuple[int, int] | None) -> None:
+    assert Outage(10, "PING_TIMEOUT", 20).part(begin, end) == part
+
+
+# -- the table for spreadsheets ----------------------------------------------------------------------------
+
+
+def test_the_table_has_a_header_and_a_line_an_examinee() -> None:
+    row = report(*TWO, end=205).model_copy(update={"examinee_id": "-E1", "mobile_sync_reason": "=x\x1b"})
+    ongoing = report(*TWO[:2], end=160)
+    header, first, second, rest = outages_csv("P001", [row, ongoing]).decode().split("\r\n")
+    assert header == (
+        "planId,examineeId,outages,outageSeconds,longestSeconds,compensateSeconds,stillDisconnected,"
+        "ongoingSeconds,reasons,attempts,shutOut,removals,readmissions,migrations,"
+        "mobileSync,mobileSyncTime,mobileSyncReason,firstSeen,complete"
+    )
+    assert first == (
+        "P001,'-E1,2,13.250,10.250,14,no,0.000,PING_TIMEOUT 1; SOCKET_CLOSED 1,2,0,0,0,0,NONE,,'=x\\x1b,"
+        f"{facts.at(0)},yes"
+    )
+    assert second == (f"P001,E001,1,60.000,60.000,60,yes,60.000,PING_TIMEOUT 1,0,0,0,0,0,NONE,,,{facts.at(0)},yes")
+    assert rest == ""
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_cell_begins_as_a_formula_does(begin: str) -> None:
+    assert spreadsheet_text(f"{begin}1+1").startswith("'")
+    assert spreadsheet_text("E001") == "E001"
 
 
 # -- properties -------------------------------------------------------------------------------------------

@@ -6,13 +6,10 @@ from hypothesis import given
 
 from cli.plans.timeline import cells
 from cli.shared.times import local_time
-from protocol.log.entries import LogEntry, decode_status, may_mention, read_entries
+from protocol.log.entries import LogEntry
 from protocol.log.timeline import Timeline
 from protocol.log.timeline_entry import EntryKind, TimelineEntry, status_at_time
-from protocol.messages.base import Message
-from protocol.messages.codec import Malformed, encode
 from protocol.messages.facts import ExamineeFact
-from protocol.messages.server_messages import ServerStatusCode
 from protocol.records import kinds as records
 from protocol.times import parse_time
 from tests.unit.support import facts
@@ -158,39 +155,6 @@ def test_the_status_at_a_moment_is_the_one_decided_by_then_with_what_made_it_so_
 def test_a_replacement_is_what_made_the_connection_so() -> None:
     told = read(facts.connected("SOCK001-a"), facts.connected("SOCK001-b", 1))
     assert status_at_time(told, DAWN + 1).status_entry == told[1]
-
-
-# -- the log's payloads -----------------------------------------------------------------------------------
-
-
-def test_the_entries_of_a_payload_have_the_versions_of_their_places_and_bad_neighbours_do_not_matter() -> None:
-    good = [facts.connected("SOCK001-a"), facts.disconnected("SOCK001-a", 1)]
-    payload = b"[" + encode(good[0]) + b',{"type":"nonsense"},' + encode(good[1]) + b"]"
-    found = list(read_entries("status.plan.P001", 7, DAWN, payload))
-    assert [(one.version, one.fact) for one in found] == [(7 * 256, good[0]), (7 * 256 + 2, good[1])]
-
-
-def test_a_message_counts_only_on_the_address_it_speaks_of() -> None:
-    joined, ready = facts.connected("SOCK001-a"), facts.server(ServerStatusCode.READY)
-
-    def fields(subject: str, *messages: Message) -> list[str | None]:
-        payload = b"[" + b",".join(encode(one) for one in messages) + b"]"
-        return [one.error.field if isinstance(one, Malformed) else "" for one in decode_status(subject, payload)]
-
-    assert fields("status.plan.P001", joined, ready) == ["", "type"]
-    assert fields("status.plan.P002", joined) == ["data.planId"]
-    assert fields("status.server.SOCK001", ready, joined) == ["", "type"]
-    assert fields("status.server.SOCK002", ready) == ["data.serverId"]
-    (lone,) = decode_status("status.plan.P002", encode(joined))
-    assert isinstance(lone, Malformed)
-    assert lone.raw == encode(joined)
-
-
-def test_a_payload_that_cannot_name_an_examinee_is_left_out_unread() -> None:
-    payload = encode(facts.connected("SOCK001-a"))
-    assert may_mention(payload, "E001")
-    assert not may_mention(payload, "E002")
-    assert may_mention(payload.replace(b'"E001"', b'"\\u0045002"'), "E002")
 
 
 def test_in_a_table_all_times_are_local_and_what_people_wrote_stays() -> None:

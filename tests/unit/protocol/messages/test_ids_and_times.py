@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from protocol.errors import InvalidField
 from protocol.ids import Id, ServerId, SocketId, check_id, check_server_id
-from protocol.log.version import floor_version, sequence_of, version_of
 from protocol.times import Timestamp, format_time, parse_time
 
 BAD_IDS = ["", "a.b", "*", ">", "a:b", "a/b", "..", "a b", " a", "a\n", "\x00", "é", "시험", "١", "a\u200b"]
@@ -109,24 +108,3 @@ def test_a_time_that_no_clock_shows_is_refused_at_the_door(bad: str) -> None:
 def test_a_time_without_offset_is_not_guessed() -> None:
     with pytest.raises(ValueError, match="offset"):
         parse_time("2024-01-01T09:15:00")
-
-
-# -- versions ---------------------------------------------------------------------------------------------
-
-
-@given(st.integers(0, 2**45), st.integers(0, 255))
-def test_a_version_tells_its_sequence_and_grows_with_it(sequence: int, index: int) -> None:
-    version = version_of(sequence, index)
-    assert sequence_of(version) == sequence
-    assert version_of(sequence) <= version <= floor_version(sequence) < version_of(sequence + 1)
-
-
-@pytest.mark.parametrize("index", [-1, 256])
-def test_an_index_outside_a_batch_has_no_version(index: int) -> None:
-    with pytest.raises(ValueError, match="outside a batch"):
-        version_of(1, index)
-
-
-def test_versions_are_exact_in_javascript_and_redis_until_the_year_3000() -> None:
-    ms_of_year_3000 = 32_503_680_000_000
-    assert floor_version(ms_of_year_3000) < 2**53
