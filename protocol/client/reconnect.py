@@ -196,8 +196,9 @@ def _wait_for(state: ReconnectState, attempt: int, seconds: float) -> Wait:
 
 
 def _tries_next_url(state: ReconnectState, happened: ConnectionFailure) -> bool:
-    fresh_loss = isinstance(happened, Lost) and state.attempt == 0
-    return not fresh_loss or (isinstance(happened, Lost) and happened.code in _NEXT_ENDPOINT)
+    if isinstance(happened, Lost) and state.attempt == 0:
+        return happened.code in _NEXT_ENDPOINT
+    return True
 
 
 def _delay(state: ReconnectState, attempt: int, happened: ConnectionFailure, draw: float) -> float:

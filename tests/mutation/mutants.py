@@ -107,6 +107,8 @@ def _has_no_behaviour(node: ast.AST) -> bool:
     match node:
         case ast.Assign(value=ast.Subscript()):  # an alias of a type
             return True
+        case ast.Assign(value=ast.BinOp(op=ast.BitOr(), right=right)) if _is_type(right):
+            return True
         case ast.Assign(value=ast.Call(func=ast.Name(id="TypeVar" | "ParamSpec" | "NewType"))):
             return True
     return isinstance(node, ast.Assert | ast.Import | ast.ImportFrom)
@@ -157,10 +159,9 @@ def _expression_replacements(node: ast.expr, owner: ast.AST, field: str) -> Iter
                 yield _replacement(node, others[0] if len(others) == 1 else ast.BoolOp(operator, others))
         case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
             yield _replacement(node, operand)
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right) if _is_type(right):
-            if field != "value":  # not a type alias: `isinstance(x, A | B)`
-                yield _replacement(node, left)
-                yield _replacement(node, right)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right) if _is_type(right):  # `isinstance(x, A | B)`
+            yield _replacement(node, left)
+            yield _replacement(node, right)
         case ast.BinOp(left=left, op=operator, right=right) if type(operator) in ARITHMETIC:
             yield _replacement(node, ast.BinOp(left, ARITHMETIC[type(operator)](), right))
         case ast.Constant(value=value):

@@ -537,6 +537,8 @@ def test_a_second_snapshot_does_not_keep_whom_only_the_first_named() -> None:
     assert set(view.examinees) == {"E1", "E2"}
     view.apply(snapshot(row("E1", 1)))
     assert set(view.examinees) == {"E1"}
+    view.apply(snapshot(row("E2", 2), part=2, parts=2))
+    assert set(view.examinees) == {"E1", "E2"}, "a last part without a first one removes nobody"
 
 
 @pytest.mark.parametrize(
@@ -552,3 +554,8 @@ def test_a_second_snapshot_does_not_keep_whom_only_the_first_named() -> None:
 )
 def test_the_type_of_an_event_says_which_versions_it_counts_in(event_type: str, aspect: str) -> None:
     assert event_key({"type": event_type, "data": {"examineeId": "E1"}}) == ("E1", aspect)
+
+
+@pytest.mark.parametrize("result", ["APPLIED", "DOUBLED", "LATE", "COVERED", "OTHER"])
+def test_results_are_printed_by_their_names(result: str) -> None:
+    assert str(ApplyResult[result]) == result

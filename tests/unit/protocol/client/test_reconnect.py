@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.client.reconnect import (
+    DEFAULT_POLICY,
     MAX_POSTPONED,
     MIGRATE_SPREAD_SECONDS,
+    SILENT_INTERVALS,
     STABLE_SECONDS,
     ConnectionFailure,
     GiveUp,
@@ -146,13 +148,21 @@ def test_a_server_that_is_the_only_one_is_tried_again_even_when_it_went_away() -
     assert ladder(at(endpoints=(A,)), Lost(1012, LONG))[0].url == A
 
 
+def test_a_connection_is_stable_from_one_second_on() -> None:
+    assert STABLE_SECONDS == 1.0
+    assert ladder(at(), Lost(None, 1.0))[0].seconds == 0.75
+    assert ladder(at(), Lost(None, 0.999))[0].seconds == 5
+    assert ladder(at(), Lost(None))[0].seconds == 5, "lost before its welcome"
+
+
+@pytest.mark.parametrize(("draw", "seconds"), [(-1.0, 3.5), (0.0, 5.0), (1.0, 6.5)])
+def test_a_step_is_spread_by_the_jitter_on_both_sides(draw: float, seconds: float) -> None:
+    assert ladder(at(), Unreachable(), draw=draw)[0].seconds == pytest.approx(seconds)
+
+
 @pytest.mark.parametrize("code", [1001, 1011, 4003, 4007, 4009])
 def test_a_code_that_asks_for_the_backoff_gets_it(code: int) -> None:
     assert ladder(at(), Lost(code, LONG))[0].seconds == 5
-
-
-def test_a_connection_that_broke_at_once_is_not_retried_at_once() -> None:
-    assert ladder(at(), Lost(None, STABLE_SECONDS / 2))[0].seconds == 5
 
 
 def test_a_welcome_begins_the_count_anew_by_its_own_policy() -> None:
@@ -192,6 +202,30 @@ def test_being_told_later_for_ever_ends() -> None:
         state, step = next_step(state, Refused(503, 1.0), 0.0)
         assert isinstance(step, Wait)
     assert next_step(state, Refused(503, 1.0), 0.0)[1] == GiveUp(GiveUpReason.ALWAYS_BUSY, status=503)
+
+
+def test_an_attempt_between_two_postponements_starts_their_count_again() -> None:
+    state = at(max_attempts=9)
+    for failure in [*[Refused(429, 1.0)] * MAX_POSTPONED, Unreachable(), *[Refused(429, 1.0)] * MAX_POSTPONED]:
+        state, step = next_step(state, failure, 0.0)
+        assert isinstance(step, Wait)
+    assert MAX_POSTPONED == 100
+    assert next_step(state, Refused(429, 1.0), 0.0)[1] == GiveUp(GiveUpReason.ALWAYS_BUSY, status=429)
+
+
+def test_a_postponed_attempt_keeps_its_number() -> None:
+    waits = ladder(at(), Refused(503, 1.0), Unreachable(), Unreachable(), Refused(503, 1.0), Unreachable())
+    assert [wait.attempt for wait in waits] == [1, 1, 2, 2, 3]
+    assert {wait.max_attempts for wait in waits} == {3}
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [(Lost(1006, LONG), 1006), (Lost(None, LONG), None), (Refused(500), None), (Unreachable(), None)],
+)
+def test_used_up_attempts_say_the_close_code_of_the_last_one(failure: ConnectionFailure, code: int | None) -> None:
+    state = ReconnectState(A, policy=policy(), attempt=3)
+    assert next_step(state, failure, 0.0) == (state, GiveUp(GiveUpReason.ATTEMPTS_USED_UP, code=code))
 
 
 @pytest.mark.parametrize("lasted", [0.0, LONG])
@@ -266,6 +300,39 @@ def test_being_sent_on_before_any_welcome_is_slow_and_ends() -> None:
     assert next_step(state, MOVE, 0.0)[1] == GiveUp(GiveUpReason.ALWAYS_BUSY, code=CloseCode.MIGRATE)
 
 
+def test_clients_that_are_sent_away_together_spread_over_a_moment() -> None:
+    assert [ladder(at(), MOVE, draw=draw)[0].seconds for draw in (-1.0, 0.0, 1.0)] == pytest.approx([0.0, 0.1, 0.2])
+
+
+def test_a_client_that_is_sent_on_goes_from_one_server_to_the_next() -> None:
+    waits = ladder(at(), MOVE, MOVE, MOVE, MOVE)
+    assert [wait.url for wait in waits] == [B, C, A, B]
+
+
+@pytest.mark.parametrize("failure", [Unreachable(), Lost(None)])
+def test_the_first_attempt_after_a_migration_is_as_quick_as_after_a_loss(failure: ConnectionFailure) -> None:
+    for state in (at(), after_migrate(at(), [B, C])):
+        moved, retried = ladder(state, MOVE, failure)
+        assert [moved.seconds, retried.seconds] == pytest.approx([0.1, 0.75])
+        assert (moved.attempt, retried.attempt) == (1, 1)
+
+
+def test_a_loss_after_an_attempt_is_the_next_attempt_although_the_client_was_sent_away() -> None:
+    waits = ladder(after_migrate(at(), [B, C]), MOVE, Unreachable(), Lost(None))
+    assert [wait.attempt for wait in waits] == [1, 1, 2]
+    assert [wait.url for wait in waits] == [B, C, A]
+    frame_then_refused = ladder(after_migrate(at(), [B, C]), Unreachable(), Lost(None))
+    assert [wait.attempt for wait in frame_then_refused] == [1, 2]
+
+
+def test_who_is_sent_away_after_an_attempt_waits_the_first_step() -> None:
+    assert ladder(at(), Unreachable(), MOVE)[1].seconds == 5
+
+
+def test_a_loss_after_an_attempt_goes_on_to_the_next_server() -> None:
+    assert [wait.url for wait in ladder(at(), Unreachable(), Lost(None, LONG))] == [B, C]
+
+
 def test_the_welcome_of_the_new_server_ends_the_migration() -> None:
     state, _ = next_step(after_migrate(at(), [B]), MOVE, 0.0)
     arrived = after_welcome(B, [B, C], state.policy)
@@ -273,7 +340,12 @@ def test_the_welcome_of_the_new_server_ends_the_migration() -> None:
     assert ladder(arrived, Lost(None, LONG))[0].url == B
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 426])
+@pytest.mark.parametrize("status", [500, 502, 599])
+def test_an_error_of_a_server_is_an_attempt(status: int) -> None:
+    assert ladder(at(), Refused(status))[0].attempt == 1
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 426, 499])
 def test_an_http_status_that_will_not_change_ends_it(status: int) -> None:
     assert next_step(at(), Refused(status), 0.0)[1] == GiveUp(GiveUpReason.HTTP_STATUS, status=status)
 
@@ -287,6 +359,7 @@ def test_a_first_try_that_never_got_a_welcome_goes_on_by_the_default_policy() ->
     [
         ("ws://h:1", "ws://h:1/v1/connect"),
         ("ws://h:1/", "ws://h:1/v1/connect"),
+        ("wss://exam.tuna/", "wss://exam.tuna/v1/connect"),
         ("wss://h/v1/connect", "wss://h/v1/connect"),
         ("wss://h/exam/v1/connect", "wss://h/exam/v1/connect"),
     ],
@@ -310,6 +383,8 @@ def test_the_ring_names_no_server_twice() -> None:
         ("Thu, 01 Jan 1970 00:00:01 GMT", 0.0),
         ("soon", None),
         ("-3", None),
+        ("\u00b2", None),
+        ("\u0663", None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
@@ -323,3 +398,10 @@ def test_the_codes_with_a_rule_of_their_own_may_be_reconnected_after() -> None:
         *(CloseCode.MIGRATE, CloseCode.KICKED),
     ):
         assert may_reconnect(code)
+
+
+def test_the_numbers_that_other_clients_copy() -> None:
+    assert SILENT_INTERVALS == 2.5
+    assert (DEFAULT_POLICY.max_attempts, DEFAULT_POLICY.jitter) == (5, 0.3)
+    assert DEFAULT_POLICY.backoff_seconds == [5, 10, 20, 40, 60]
+    assert list(GiveUpReason) == ["CLOSE_CODE", "HTTP_STATUS", "ATTEMPTS_USED_UP", "ALWAYS_BUSY"]
