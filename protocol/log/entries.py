@@ -42,8 +42,9 @@ def decode_status(
     may write there itself. Nobody schedules what is said of a server.
     """
     decoded = STATUS_CODEC.decode_batch(payload)
-    _, about, named, *speaker = subject.split(".") if subject.count(".") in (2, 4) else ("", "", "")
-    if about in ("plan", "server"):
+    tokens = subject.split(".")
+    if len(tokens) in (3, 5) and tokens[1] in ("plan", "server"):
+        _, about, named, *speaker = tokens
         for index, message in enumerate(decoded):
             if isinstance(message, Malformed):
                 continue

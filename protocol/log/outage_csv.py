@@ -20,10 +20,10 @@ COLUMNS = [
 def outages_csv(plan_id: str, rows: Iterable[OutageRow]) -> bytes:
     """RFC 4180 in UTF-8, with a header; no cell is a formula to a spreadsheet."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
+    writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
     for row in rows:
-        values = {**row.model_dump(mode="json", by_alias=True), "planId": plan_id, "reasons": format_reasons(row)}
+        values = {**row.model_dump(by_alias=True), "planId": plan_id, "reasons": format_reasons(row)}
         writer.writerow({name: _cell(values[name]) for name in COLUMNS})
     return text.getvalue().encode()
 
@@ -33,11 +33,9 @@ def format_reasons(row: OutageRow) -> str:
     return "; ".join(f"{reason} {count}" for reason, count in sorted(row.reasons.items()))
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
+def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3f}"
-    return spreadsheet_text(value) if isinstance(value, str) else str(value)
+    return spreadsheet_text(value) if isinstance(value, str) else value

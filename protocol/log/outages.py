@@ -109,19 +109,18 @@ class Outages:
         now = _to_ms(fact.timestamp)
         examinee = self._examinees.setdefault(fact.examinee_id, _Examinee(now))
         examinee.first = min(examinee.first, now)  # the clocks of two servers
-        if happening.effect:
-            examinee.happened.append((now, happening.what))
-            if happening.what.name.startswith("SYNC_"):
-                examinee.pictures.append((now, happening.mobile_sync, happening.time, happening.reason))
+        examinee.happened.append((now, happening.what))
+        if happening.what.name.startswith("SYNC_"):
+            examinee.pictures.append((now, happening.mobile_sync, happening.time, happening.reason))
         after = self._timeline.examinees[fact.examinee_id].connection
-        was_away, is_away = _is_away(before), _is_away(after)
+        is_away = _is_away(after)
         open_outage = examinee.outages[-1] if examinee.outages and examinee.outages[-1].end is None else None
-        if is_away and not was_away and open_outage is None:
+        if is_away and open_outage is None:
             migrated = before.status is ConnectionStatusCode.MIGRATING
             reason = (before.reason if migrated else after.reason) or "UNKNOWN"
             examinee.outages.append(Outage(_to_ms(after.since or fact.timestamp), reason))
         elif open_outage is not None and not is_away:
-            open_outage.end = max(open_outage.begin, _to_ms(after.since or fact.timestamp))
+            open_outage.end = max(open_outage.begin, now)
 
     @property
     def begin(self) -> float | None:

@@ -206,7 +206,8 @@ def test_being_told_later_for_ever_ends() -> None:
 
 def test_an_attempt_between_two_postponements_starts_their_count_again() -> None:
     state = at(max_attempts=9)
-    for failure in [*[Refused(429, 1.0)] * MAX_POSTPONED, Unreachable(), *[Refused(429, 1.0)] * MAX_POSTPONED]:
+    later: list[ConnectionFailure] = [Refused(429, 1.0)] * MAX_POSTPONED
+    for failure in (*later, Unreachable(), *later):
         state, step = next_step(state, failure, 0.0)
         assert isinstance(step, Wait)
     assert MAX_POSTPONED == 100

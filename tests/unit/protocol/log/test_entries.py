@@ -54,6 +54,7 @@ def test_a_subject_may_name_the_sender_and_the_partition_of_the_plan(origin: str
     assert fields(f"status.plan.P001.{origin}.{right}", JOINED) == [""]
     assert fields(f"status.plan.P001.{origin}.{(right + 1) % 8}", JOINED) == ["data.planId"]
     assert fields(f"status.plan.P002.{origin}.{right}", JOINED) == ["data.planId"], "a message of another plan"
+    assert fields(f"status.plan.P001.{origin}.{(right + 1) % 8}", READY) == ["type"]
 
 
 def test_a_misplaced_message_says_what_it_names_and_where_it_came() -> None:
@@ -81,7 +82,7 @@ def test_nobody_schedules_what_is_said_of_a_server() -> None:
     assert fields("status.plan.P001", JOINED, scheduled=True) == [""]
     (malformed,) = decode_status("status.server.SOCK001", encode(READY), scheduled=True)
     assert isinstance(malformed, Malformed)
-    assert "a schedule has no place on status.server.SOCK001" in str(malformed.error)
+    assert " a schedule has no place on status.server.SOCK001" in str(malformed.error)
 
 
 @pytest.mark.parametrize("subject", ["status.timer.P009.E009.mobile_sync", "status.plan", "plan.P009.a.b", "a.b.c"])

@@ -237,16 +237,25 @@ def test_who_is_only_on_the_roster_is_in_no_row_and_entries_that_come_again_chan
         outages.add(LogEntry(20, DAWN, facts.connected("SOCK001-a", 5)))
         outages.add(LogEntry(30, DAWN, facts.disconnected("SOCK001-a", 7)))
     (row,) = outages.rows(DAWN, DAWN + 10)
-    assert (row.first_seen, row.outage_seconds) == (facts.at(5), 3)
+    assert (row.first_seen, row.outage_seconds, row.complete) == (facts.at(5), 3, True)
+
+
+def test_nothing_is_assumed_and_nothing_is_ignored_unless_asked_for() -> None:
+    outages = Outages()
+    outages.add(LogEntry(10, DAWN, facts.disconnected("SOCK001-a")))
+    outages.add(LogEntry(20, DAWN, facts.connected("SOCK001-a", 1)))
+    outages.add(LogEntry(30, DAWN, facts.disconnected("SOCK001-a", 2)))
+    (row,) = outages.rows(DAWN, DAWN + 2.5)
+    assert (row.outages, row.outage_seconds, row.complete) == (1, 0.5, True)
 
 
 def test_rows_are_sorted_by_examinee() -> None:
     outages = Outages()
     for version, examinee_id in ((10, "E2"), (20, "E1")):
-        outages.add(
-            LogEntry(version, DAWN, facts.connected("SOCK001-a").model_copy(update={"examinee_id": examinee_id}))
-        )
-    assert [row.examinee_id for row in outages.rows(DAWN, DAWN + 1)] == ["E1", "E2"]
+        joined = facts.connected("SOCK001-a", version).model_copy(update={"examinee_id": examinee_id})
+        outages.add(LogEntry(version, DAWN, joined))
+    assert [row.examinee_id for row in outages.rows(DAWN, DAWN + 30)] == ["E1", "E2"]
+    assert outages.begin == DAWN + 10
 
 
 def test_a_removed_examinee_who_was_cut_off_is_no_longer_in_an_outage() -> None:
@@ -279,7 +288,12 @@ def test_the_part_of_an_outage_in_a_window(begin: int, end: int, part: tuple[int
 
 
 def test_the_table_has_a_header_and_a_line_an_examinee() -> None:
-    row = report(*TWO, end=205).model_copy(update={"examinee_id": "-E1", "mobile_sync_reason": "=x\x1b"})
+    changes = {
+        "examinee_id": "-E1",
+        "mobile_sync_reason": "=x\x1b",
+        "reasons": {"SOCKET_CLOSED": 1, "PING_TIMEOUT": 1},
+    }
+    row = report(*TWO, end=205).model_copy(update=changes)
     ongoing = report(*TWO[:2], end=160)
     header, first, second, rest = outages_csv("P001", [row, ongoing]).decode().split("\r\n")
     assert header == (
