@@ -1,4 +1,8 @@
-"""Bodies of HTTP answers: compressed for who takes it, and not sent again to who has it (RFC 9110)."""
+"""Bodies of HTTP answers: gzip by Accept-Encoding, and 304 by ETag (RFC 9110).
+
+Starlette's middleware is not used: it compresses at each request what is compressed here once at the start, gives the
+same strong ETag to both encodings, and sends gzip to a client that refuses it with `gzip;q=0`.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 GZIP_FROM = 512
-"""Bytes; smaller bodies fit a packet anyway."""
+"""Bytes; a smaller body fits into one packet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Content that stays as it is, ready to be sent. `packed`: gzipped, where that makes it smaller."""
+    """Content that does not change. `packed`: the same in gzip, where that is smaller. `tag`: its ETag."""
 
     content: bytes
     packed: bytes | None
@@ -31,31 +35,36 @@ class Body:
         return cls(content, packed, hashlib.sha256(content).hexdigest()[:32])
 
     def answer(self, request: Request, media_type: str, headers: Mapping[str, str]) -> Response:
-        """200, or 304 when the client has it. `headers` beside ETag, Vary and Content-Encoding."""
+        """Answer 200, or 304 when the client has the content. `headers` get ETag, Vary and Content-Encoding."""
         packed = self.packed is not None and takes_gzip(request)
         # Two representations, so two strong tags (RFC 9110, 8.8.3.3).
         tag = f'"{self.tag}-gzip"' if packed else f'"{self.tag}"'
-        told = {**headers, "ETag": tag}
+        answer_headers = {**headers, "ETag": tag}
         if self.packed is not None:
-            told["Vary"] = "Accept-Encoding"
+            answer_headers["Vary"] = "Accept-Encoding"
         if _has(request.headers.get("if-none-match"), tag):
-            return Response(status_code=304, headers=told)
+            return Response(status_code=304, headers=answer_headers)
         if packed:
-            told["Content-Encoding"] = "gzip"
-        return Response(self.packed if packed else self.content, headers=told, media_type=media_type)
+            answer_headers["Content-Encoding"] = "gzip"
+        return Response(self.packed if packed else self.content, headers=answer_headers, media_type=media_type)
 
 
 async def fresh_answer(request: Request, content: bytes, media_type: str, headers: Mapping[str, str]) -> Response:
-    """An answer that nobody may keep, compressed for who takes it."""
-    told = {**headers, "Cache-Control": "no-store", "Vary": "Accept-Encoding", "X-Content-Type-Options": "nosniff"}
+    """Answer with content that must not be cached, in gzip when the client accepts it."""
+    answer_headers = {
+        **headers,
+        "Cache-Control": "no-store",
+        "Vary": "Accept-Encoding",
+        "X-Content-Type-Options": "nosniff",
+    }
     if len(content) >= GZIP_FROM and takes_gzip(request):
         content = await asyncio.to_thread(_gzip, content)
-        told["Content-Encoding"] = "gzip"
-    return Response(content, headers=told, media_type=media_type)
+        answer_headers["Content-Encoding"] = "gzip"
+    return Response(content, headers=answer_headers, media_type=media_type)
 
 
 def takes_gzip(request: Request) -> bool:
-    """Whether Accept-Encoding allows gzip: by name or `*`, and not with a weight of nought."""
+    """Whether Accept-Encoding allows gzip: by name or by `*`, with a weight above 0."""
     weights: dict[str, float] = {}
     for part in request.headers.get("accept-encoding", "").split(","):
         coding, _, weight = part.partition(";")

@@ -1,7 +1,7 @@
-"""The pages for people, with what they load, and the headers that keep everything else out.
+"""The pages, the files that they load, and the headers that restrict what a page may do.
 
-The files lie in `actors/pages/`; all of them are read once, at the start: a running server never serves half of an
-upgrade, and no path of a request ever reaches the file system.
+The files are in `actors/pages/`. They are read once, at the start: a running server never serves files of two versions,
+and the path of a request never reaches the file system.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ EMBEDDABLE = frozenset(
         "client/server-list.js",
     }
 )
-"""What pages of somebody else may load; the rest of `static/` is for our own."""
+"""Files that pages of other sites may load; the others in `static/` are for our own pages."""
 
 _TEXT = {
     ".css": "text/css; charset=utf-8",
@@ -74,8 +74,12 @@ class _File:
 class Pages:
     """Serves the pages and `/static/…`.
 
-    `connects_to` gives the addresses of the socket servers that a page may connect to, when it is loaded; `further`
-    are origins that are allowed besides (`web.connect_sources`).
+    `connects_to` returns the addresses of the socket servers that a page may connect to; `further` are additional
+    origins (`web.connect_sources`).
+
+    Example::
+
+        Starlette(routes=Pages(lambda: ["wss://exam.example/v1/connect"]).routes())
     """
 
     def __init__(self, connects_to: Callable[[], Iterable[str]], further: Sequence[str] = ()) -> None:

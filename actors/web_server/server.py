@@ -1,13 +1,9 @@
-"""The web server: pages for people, phones put camera pictures here, proctors fetch them.
+"""The web server: serves the pages, receives camera pictures from phones, and gives them to proctors.
 
-The pages and their files are in `actors.web_server.pages`, what they ask in `actors.web_server.api.plan`,
-`actors.web_server.api.admission`,
-`actors.web_server.api.mobile_stage` and `actors.web_server.api.phone_codes`. An upload
-(`actors.web_server.api.mobile_upload`) is checked to be a picture, stored,
-and only then announced in STATUS; the phone's 201 comes after the broker's ack (document 18). Every error is a problem
-document (`actors.web_server.problems`). That the process is alive is all that is said of it here; what it measures
-and what it
-misses is served on an address of its own (`actors.runtime.role.metrics_server`).
+`actors.web_server.pages` serves the pages; their requests are answered in `actors.web_server.api`. An upload
+(`actors.web_server.api.mobile_upload`) is checked to be a picture, stored, and then published to STATUS; the phone's
+201 comes after the broker's ack. Every error is a problem document (`actors.web_server.problems`). Here `/healthz` says
+only that the process is alive; metrics and readiness have a port of their own (`actors.runtime.role.metrics_server`).
 """
 
 from __future__ import annotations
@@ -81,7 +77,7 @@ _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """A request that was answered, for those who tail this actor."""
+    """An answered request, as `examwire actors tail` shows it."""
 
     method: str
     route: str
@@ -138,7 +134,7 @@ class WebServer(Service):
         self._app.router.redirect_slashes = False
 
     def _time(self) -> float:
-        """By the broker's clock."""
+        """Seconds since the epoch, by the broker's clock."""
         return self.bus.clock.now()
 
     # -- life ----------------------------------------------------------------------------------------
@@ -193,7 +189,7 @@ class WebServer(Service):
         self.pictures.close()
 
     async def _tidy(self) -> None:
-        """Now and then: remove leftovers, pictures that were replaced, and those that are too old."""
+        """Remove leftovers of uploads, and pictures that were replaced or are too old, once an hour."""
         while True:
             try:
                 removed = await self.pictures.sweep(self.uploads.counted, keep_seconds(self.settings))
@@ -214,7 +210,7 @@ class WebServer(Service):
     # -- requests ------------------------------------------------------------------------------------
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Every request, around Starlette: what it cost, and what it means for the actor."""
+        """Handle a request: refuse bad ones, pass the others to Starlette, and measure them."""
         began = time.perf_counter()
         status = 0
 
@@ -325,7 +321,7 @@ async def _listen(host: str, port: int) -> socket.socket:
 
 
 def picture_store(settings: Settings, bus: Bus) -> PictureStore:
-    """The store that the settings ask for."""
+    """Create the picture store that `captures.store` names."""
     if settings.captures.store == "nats":
         return NatsPictureStore(bus, settings.data_dir / "uploads")
     return DirectoryPictureStore(settings.data_dir / "captures", lambda: bus.clock.now())
