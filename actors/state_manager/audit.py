@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from actors.runtime.store.state_store import StateStore
-from actors.status_log.projection import Line, Projection
+from actors.status_log.projection import Projection, ReplayedRecord
 from actors.status_log.status_log import StatusLog
 from protocol.errors import StateDamaged
 from protocol.log.version import floor_version, sequence_of
@@ -114,7 +114,7 @@ class Audit:
             plan_id=projection.plan_id,
             messages=projection.messages,
             facts=projection.facts,
-            records=len(projection.lines),
+            records=len(projection.records),
             sockets=len(projection.sockets),
             index_entries=sum(map(len, projection.members.values())) + sum(map(len, projection.entries.values())),
             older=len(older),
@@ -127,7 +127,7 @@ class Audit:
     async def _keys(self) -> set[str]:
         """All keys that the log knows, and all records that there are."""
         projection = self.projection
-        known = {*projection.lines, *projection.sockets, *projection.members, *projection.entries}
+        known = {*projection.records, *projection.sockets, *projection.members, *projection.entries}
         if projection.plan_id is not None:
             plans = {projection.plan_id}
         else:
@@ -185,7 +185,7 @@ class Audit:
         for some in _portions(sorted(examinees)):
             found_there = [await self._store.raw_hashes([make(plan_id, one) for one in some]) for make in _RECORDS]
             for one, *theirs in zip(some, *found_there, strict=True):
-                if any(make(plan_id, one) in self.projection.lines for make in _RECORDS):
+                if any(make(plan_id, one) in self.projection.records for make in _RECORDS):
                     continue
                 if not any(isinstance(record, StateDamaged) or _holds_something(record) for record in theirs):
                     found.append(Difference(key, one, "a member", None))
@@ -194,15 +194,15 @@ class Audit:
     def _compare_record(self, key: str, found: Hash, acknowledged: int, last: int, look: _Look) -> None:
         """`acknowledged` and `last` are the log's after the record was read."""
         kind = record_kind(keys.parse_key(key))
-        line = self.projection.lines.get(key)
+        replayed = self.projection.records.get(key)
         assert kind is not None
         if isinstance(found, StateDamaged):
-            look.differences.append(Difference(key, "", _damage(key, found), "a record" if line else None))
+            look.differences.append(Difference(key, "", _damage(key, found), "a record" if replayed else None))
             return
         if "history" not in found:
-            if line is not None and line.first <= self.projection.floor:
+            if replayed is not None and replayed.first <= self.projection.floor:
                 look.differences.append(Difference(key, "", None, "a record"))
-            elif line is not None:
+            elif replayed is not None:
                 look.unsettled.add(key)
             elif found:
                 look.differences.append(Difference(key, "", "not a record", None))
@@ -219,10 +219,10 @@ class Audit:
             look.unsettled.add(key)  # ahead of what we have replayed
         elif 0 < history.first_version < self.projection.beginning:
             look.older.add(key)
-        elif line is None and (found.get("version") != "0" or fold(history, kind.rule) != kind.state()):
+        elif replayed is None and (found.get("version") != "0" or fold(history, kind.rule) != kind.state()):
             look.differences.append(Difference(key, "", "a record", None))
         else:
-            look.differences += _record_differences(key, kind, line, found, history, self.projection)
+            look.differences += _record_differences(key, kind, replayed, found, history, self.projection)
 
     def _compare_socket(self, key: str, found: Hash, look: _Look) -> None:
         word = self.projection.sockets[key]
@@ -290,16 +290,16 @@ class Audit:
 def _record_differences(
     key: str,
     kind: records.RecordKind[Any, Any],
-    line: Line | None,
+    replayed: ReplayedRecord | None,
     found: dict[str, str],
     history: History[Any, Any],
     projection: Projection,
 ) -> Iterable[Difference]:
-    in_log = {version for version, _ in line.facts} if line is not None else set[int]()
+    in_log = {version for version, _ in replayed.facts} if replayed is not None else set[int]()
     for version, fact in history.facts:
         if version > projection.floor and version not in in_log:
             yield Difference(key, "history", f"{fact.type} at {version}", None)
-    state = line.state_of(history) if line is not None else kind.state()
+    state = replayed.state_of(history) if replayed is not None else kind.state()
     folded = fold(replace(history, head=None), kind.rule)
     for name in (one.name for one in fields(state)):
         there, right = getattr(folded, name), getattr(state, name)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeGuard
 
 from actors.runtime.store.state_store import StateStore
-from actors.state_manager.places import save_places
+from actors.state_manager.places import save_records
 from actors.status_log.status_log import StatusLog
 from protocol.errors import StateDamaged
 from protocol.ids import ExamineeRef
@@ -154,7 +154,7 @@ class Decider:
         """Write what has changed and add what follows to `decision`; return the records to decide again."""
         writes = [outcome.write for _, outcome in outcomes if outcome.write is not None]
         # The index goes before the records: what is in a record can be found, whatever happens in between.
-        verdicts = iter(await save_places(self._store, updates.items, writes))
+        verdicts = iter(await save_records(self._store, updates.items, writes))
         conflicts: list[RecordUpdate] = []
         for update, outcome in outcomes:
             verdict = next(verdicts) if outcome.write is not None else True

@@ -43,14 +43,14 @@ class EngineRetry:
             try:
                 result = await step()
             except StateLost:
-                await self.make_whole()
+                await self.restore_state()
             except StateDamaged as damage:
                 # Not of a record, which concerns one examinee: of the index, and so of everybody.
                 if damage.record is None or damage.record in rewritten:
                     raise
                 rewritten.add(damage.record)
                 log.warning("%s: %s: written anew by the log", self._name, damage)
-                await self._repair.put_back_index(damage.record)
+                await self._repair.rewrite_index(damage.record)
             except (StateUnavailable, BrokerUnavailable) as error:
                 engine = "Redis" if isinstance(error, StateUnavailable) else "NATS"
                 if self.waiting_for is None:
@@ -64,13 +64,13 @@ class EngineRetry:
                 self.waiting_for = None
                 return result
 
-    async def make_whole(self) -> None:
+    async def restore_state(self) -> None:
         """Bring a Redis that was emptied, replaced or set back up to the log; new facts wait meanwhile."""
         async with self._repairing:
             self.waiting_for = "state"
             while True:
                 try:
-                    repair = await self._repair.make_whole()
+                    repair = await self._repair.restore_state()
                 except (BrokerUnavailable, ConsumerGone, StateUnavailable, StateDamaged) as error:
                     log.error("%s: Redis is not whole and cannot be repaired yet: %s", self._name, error)
                     await asyncio.sleep(LONGEST_DELAY_SECONDS)

@@ -109,7 +109,7 @@ class StateManager(Actor):
                 else:
                     whole = await self._store.mark.is_whole()
                 if not whole:
-                    await self._retry.make_whole()
+                    await self._retry.restore_state()
             except (BrokerUnavailable, ConsumerGone, StateUnavailable, StateDamaged) as error:
                 log.debug("%s: no floor: %s", self.address, error)
             await asyncio.sleep(FLOOR_SECONDS)

@@ -185,7 +185,7 @@ class OrderOfWork:
 
     async def _rewrite(self, decision: Decision) -> None:
         """Write records that cannot be read anew from the log."""
-        repair = await self._repair.put_back(decision.unreadable)
+        repair = await self._repair.rewrite_records(decision.unreadable)
         log.warning("%s: %d records that could not be read are written anew from the log", self._name, repair.records)
 
     async def _confirm(

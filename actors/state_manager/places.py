@@ -1,4 +1,4 @@
-"""Writing records together with their sockets and the index."""
+"""Write records together with their sockets and the index."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from protocol.records.writes import Index, RecordWrite
 from protocol.rules.connection_state import server_id_of
 
 
-async def save_places(
+async def save_records(
     store: StateStore, items: Sequence[VersionedMessage], records: Sequence[RecordWrite] = ()
 ) -> list[Any]:
-    """Write records with the sockets and the index of these facts; per record what `StateStore.save` says.
+    """Write records with the sockets and the index entries of these facts; return the verdicts of `StateStore.save`.
 
-    A CONNECTED that comes late, or again, must not bring back the entry of a socket that has ended since: whoever
-    ended it wrote the socket's record before taking out the entry, so the one that is refused there takes its own back.
+    A CONNECTED that arrives late, or again, must not restore the entry of a socket that has ended since. Whoever ended
+    it wrote the socket's record before removing the entry: a refused socket write therefore removes its own entry.
     """
     sockets = socket_writes(items)
     written, verdicts = await store.save(records, sockets, index_updates(items))

@@ -1,9 +1,9 @@
-"""Bringing Redis up to the log: after it was emptied, replaced or set back, and record by record where it is damaged.
+"""Restore Redis from the log: all of it after it was emptied, replaced or set back, or single damaged records.
 
-Everything here may be done by several processes at once, beside the state managers, and again after a crash: records
-are replaced only if nobody has written them meanwhile, and each fact takes its place by version. Nothing is told: what
-is acknowledged was told, the rest is still to be delivered and finds its place taken, which completes its effects. But
-a fact that had become a dead letter was told to nobody, and is in the record now: its examinee's state is told anew.
+Several processes may do this at once, beside the state managers, and again after a crash: a record is replaced only if
+nobody has written it meanwhile, and facts are ordered by version. No event is published: those of acknowledged facts
+were published before, and the other facts are delivered again, which completes their effects. A fact that had become a
+dead letter is in the record now and no event was published for it, so the examinee's state is published again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,17 @@ from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
 from actors.state_manager.audit import Difference
-from actors.state_manager.places import save_places
-from actors.state_manager.restored_record import heard_since, holds, in_flight, readable, restored, with_facts
-from actors.status_log.projection import Line, Projection
-from actors.status_log.status_log import Extent, SetAside, StatusLog, facts_of
+from actors.state_manager.places import save_records
+from actors.state_manager.restored_record import (
+    holds,
+    in_flight,
+    lease_fields,
+    read_history,
+    restored_history,
+    with_facts,
+)
+from actors.status_log.projection import Projection, ReplayedRecord
+from actors.status_log.status_log import DeadLettered, LogExtent, StatusLog, facts_of
 from protocol.broker import subjects
 from protocol.errors import NotPermitted, StateDamaged
 from protocol.ids import RecordRef
@@ -58,7 +65,7 @@ FACTS_AT_ONCE = 2000
 
 @dataclass(slots=True)
 class Repair:
-    """What a repair found and did. `restated`: examinees who are told anew.
+    """Result of a repair. `restated`: examinees whose state is published again.
 
     `found`: `whole`; `new`, nothing was ever in Redis; `restarted`, a process that holds all it was given; `replaced`,
     one that does not: `missing` facts were not in, although they had been; `lost`, one that holds nothing.
@@ -85,8 +92,8 @@ class StateRepair:
         self._store = store
         self._status = status or StatusLog(bus)
 
-    async def make_whole(self) -> Repair:
-        """Return when Redis holds the log. Until the very end nobody reads from it."""
+    async def restore_state(self) -> Repair:
+        """Restore Redis if it is not whole. Until this is done nobody reads from it."""
         began = time.monotonic()
         repair = Repair("whole")
         while True:
@@ -105,8 +112,8 @@ class StateRepair:
         repair.seconds = time.monotonic() - began
         return repair
 
-    async def put_right(self, projection: Projection, differences: Sequence[Difference]) -> Repair:
-        """Write by the log what was found to differ from it, each key as a whole."""
+    async def correct(self, projection: Projection, differences: Sequence[Difference]) -> Repair:
+        """Write the keys that an audit found to differ from the log, each as a whole."""
         began = time.monotonic()
         repair = Repair("whole")
         differing = {one.key for one in differences}
@@ -130,8 +137,8 @@ class StateRepair:
         repair.seconds = time.monotonic() - began
         return repair
 
-    async def put_back(self, asked: Sequence[ExamineeFact]) -> Repair:
-        """Write the records of these facts anew by the log, where they cannot be read. Whom they are about is told."""
+    async def rewrite_records(self, asked: Sequence[ExamineeFact]) -> Repair:
+        """Write unreadable records anew from the log, and have the state of their examinees published again."""
         repair = Repair("whole")
         for plan_id in sorted({fact.plan_id for fact in asked}):
             projection = Projection(plan_id)
@@ -140,7 +147,7 @@ class StateRepair:
             await self._restore(projection, kinds, repair)
         return repair
 
-    async def put_back_index(self, record: RecordRef) -> None:
+    async def rewrite_index(self, record: RecordRef) -> None:
         """Write the index at a key anew from the log, if something else lies in its place."""
         projection = Projection(record.plan_id if record.kind == "plan_examinees" else None)
         await projection.follow(self._status)
@@ -152,18 +159,18 @@ class StateRepair:
     # -- nothing is known: everything by the log --------------------------------------------------------
 
     async def _rebuild(self, repair: Repair) -> int:
-        projection = Projection(aside=await self._set_aside())
+        projection = Projection(dead_lettered=await self._dead_lettered())
         await projection.follow(self._status)
         # At the very first start the socket servers may have spoken before a state manager runs: nothing was lost then.
         lost = projection.messages > 0 and projection.extent.acknowledged >= projection.extent.first
         repair.found = "lost" if lost else "new"
         repair.messages += projection.messages
         if lost:
-            log.error("Redis has lost its state: writing %d records by the log", len(projection.lines))
+            log.error("Redis has lost its state: writing %d records by the log", len(projection.records))
         # As in the state manager the index goes before the records: what is in a record can be found.
         await self._restore_index(projection.members, projection.entries)
         await self._restore_sockets(projection)
-        kinds = {key: line.kind for key, line in projection.lines.items()}
+        kinds = {key: replayed.kind for key, replayed in projection.records.items()}
         await self._restore(projection, kinds, repair, watch=True)
         return projection.extent.last
 
@@ -234,18 +241,18 @@ class StateRepair:
             seen = dict(zip(some, await self._store.raw_hashes(some), strict=True))
             histories: dict[str, History[Any, Any]] = {}
             for key in some:
-                by_log = projection.lines.get(key) or Line(kinds[key])
-                found = readable(kinds[key], key, seen[key])
-                wanted_history = restored(by_log, found, projection)
-                if wanted_history is not None and found is None and (seen[key] or by_log.untold):
-                    # What came while it could not be read is among the dead letters, and was told to nobody.
+                by_log = projection.records.get(key) or ReplayedRecord(kinds[key])
+                found = read_history(kinds[key], key, seen[key])
+                wanted_history = restored_history(by_log, found, projection)
+                if wanted_history is not None and found is None and (seen[key] or by_log.dead_lettered):
+                    # Facts that came while it could not be read are dead letters: no event was published for them.
                     wanted_history = replace(wanted_history, restatement_due=True)
                 if wanted_history is not None and (force or wanted_history != found):
                     histories[key] = wanted_history
                 elif found is not None and found.restatement_due:
                     histories[key] = found  # written before, by one who died before it was restated
             wanted += await self._write(histories, kinds, seen, repair)
-            about = {key: line.about for key in histories if (line := projection.lines.get(key)) is not None}
+            about = {key: replayed.about for key in histories if (replayed := projection.records.get(key)) is not None}
             owed = [fact for key, fact in about.items() if fact is not None and histories[key].restatement_due]
             await self._restate(owed, histories, repair)
 
@@ -254,7 +261,7 @@ class StateRepair:
     async def _catch_up(self, applied: int, repair: Repair) -> int:
         extent = await self._status.extent()
         log.info("Redis was restarted or replaced: applying STATUS from %d to %d", applied + 1, extent.last)
-        aside = await self._set_aside()
+        dead_lettered = await self._dead_lettered()
         if applied + 1 < extent.first <= extent.last:
             log.error("STATUS begins at %d, later than Redis ends: what was between is nowhere", extent.first)
         # Facts above the ack floor must keep their places, also when they were in Redis before it was set back.
@@ -264,17 +271,22 @@ class StateRepair:
             repair.messages += 1
             items += [item for item in facts_of(stored) if isinstance(item, VersionedMessage)]
             if len(items) >= FACTS_AT_ONCE:
-                await self._insert(items, settled, extent, aside, repair)
+                await self._insert(items, settled, extent, dead_lettered, repair)
                 items = []
-        await self._insert(items, settled, extent, aside, repair)
+        await self._insert(items, settled, extent, dead_lettered, repair)
         repair.found = "replaced" if repair.missing else "restarted"
         return extent.last
 
     async def _insert(
-        self, items: Sequence[VersionedMessage], settled: int, extent: Extent, aside: SetAside, repair: Repair
+        self,
+        items: Sequence[VersionedMessage],
+        settled: int,
+        extent: LogExtent,
+        dead_lettered: DeadLettered,
+        repair: Repair,
     ) -> None:
-        """Put facts in their places. Everything up to `settled` is in Redis and acknowledged."""
-        await save_places(self._store, items)
+        """Insert facts into their records. Everything up to `settled` is in Redis and acknowledged."""
+        await save_records(self._store, items)
         by_key: dict[str, list[VersionedMessage]] = {}
         kinds: dict[str, RecordKind[Any, Any]] = {}
         for item in items:
@@ -286,14 +298,15 @@ class StateRepair:
             seen = dict(zip(some, await self._store.raw_hashes(some), strict=True))
             histories: dict[str, History[Any, Any]] = {}
             for key in some:
-                found = readable(kinds[key], key, seen[key])
+                found = read_history(kinds[key], key, seen[key])
                 if found is None and seen[key]:
                     continue  # damaged, which is no matter of what came last: `state rebuild`
                 news = [item.version for item in by_key[key] if not holds(found, item.version)]
-                repair.missing += sum(one <= floor_version(extent.acknowledged) and one not in aside for one in news)
+                acknowledged = floor_version(extent.acknowledged)
+                repair.missing += sum(one <= acknowledged and one not in dead_lettered for one in news)
                 history = with_facts(found, kinds[key], by_key[key], settled)
                 history = in_flight(history, extent)
-                if any(one in aside for one in news):
+                if any(one in dead_lettered for one in news):
                     history = replace(history, restatement_due=True)
                 if history != found:
                     histories[key] = history
@@ -301,13 +314,13 @@ class StateRepair:
             owed = [by_key[key][0].message for key, history in histories.items() if history.restatement_due]
             await self._restate(owed, histories, repair)
 
-    async def _set_aside(self) -> SetAside:
+    async def _dead_lettered(self) -> DeadLettered:
         try:
-            return await self._status.set_aside()
+            return await self._status.dead_lettered()
         except NotPermitted as error:
             # The permissions of an earlier release. That Redis comes back matters more than these few examinees.
             log.error("what dead letters were about is not told anew: %s", error)
-            return SetAside()
+            return DeadLettered()
 
     # -- writing ------------------------------------------------------------------------------------------
 
@@ -318,7 +331,7 @@ class StateRepair:
         seen: Mapping[str, dict[str, str] | StateDamaged],
         repair: Repair,
     ) -> list[str]:
-        """Replace records; the keys of those that somebody else has written meanwhile."""
+        """Replace records; return the keys of those that another process has written meanwhile."""
         replacements = []
         for key, history in histories.items():
             there = seen[key]
@@ -326,7 +339,7 @@ class StateRepair:
             kind = kinds[key]
             fields = kind.write(history, fold(history, kind.rule), secrets.randbits(52) + 1)
             replacements.append(
-                GuardedWrite(key, "rev", known.get("rev", "0"), {**fields, **heard_since(fields, known)})
+                GuardedWrite(key, "rev", known.get("rev", "0"), {**fields, **lease_fields(fields, known)})
             )
         verdicts = await self._store.replace(replacements)
         repair.records += sum(verdicts)
@@ -336,7 +349,7 @@ class StateRepair:
     async def _restate(
         self, owed: Sequence[Message], histories: Mapping[str, History[Any, Any]], repair: Repair
     ) -> None:
-        """Have these examinees' states told anew: what proctors were told last may not be true."""
+        """Request that the states of these examinees are published again: the last event may be wrong."""
         out = []
         for about in owed:
             if not isinstance(about, ExamineeFact):

@@ -1,4 +1,4 @@
-"""What a repaired record is: by the log, and by what it held that the log does not say. No I/O."""
+"""Compute the history of a repaired record from the log and from what Redis held beyond it. No I/O."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from actors.status_log.projection import Line, Projection
-from actors.status_log.status_log import Extent
+from actors.status_log.projection import Projection, ReplayedRecord
+from actors.status_log.status_log import LogExtent
 from protocol.errors import StateDamaged
 from protocol.log.version import floor_version
 from protocol.records.kinds import RecordKind
@@ -18,23 +18,27 @@ from protocol.rules.history import History, compact, fold, insert
 log = logging.getLogger("examwire.state_repair")
 
 
-def restored(line: Line, found: History[Any, Any] | None, projection: Projection) -> History[Any, Any] | None:
-    """A record by the log, with what it holds beyond the log's replayed part; `None`: it is ahead of that part.
+def restored_history(
+    replayed: ReplayedRecord, found: History[Any, Any] | None, projection: Projection
+) -> History[Any, Any] | None:
+    """Merge the replayed record with the one found in Redis; `None`: that one is ahead of the replayed part of the log.
 
-    What the log has forgotten is taken from the record.
+    Facts that have expired from the log are taken from the record found.
     """
-    log_alone = line.history(projection.floor)
+    log_alone = replayed.history(projection.floor)
     if found is None:
         return in_flight(log_alone, projection.extent)
     if found.floor > projection.end:
         return None
     if 0 < found.first_version < projection.beginning:
-        items = [VersionedMessage(version, fact) for version, fact in line.facts]
-        return in_flight(with_facts(found, line.kind, items, found.floor), projection.extent)
+        items = [VersionedMessage(version, fact) for version, fact in replayed.facts]
+        return in_flight(with_facts(found, replayed.kind, items, found.floor), projection.extent)
     newer = [VersionedMessage(version, fact) for version, fact in found.facts if version > projection.end]
-    history = with_facts(log_alone, line.kind, newer, 0)
-    # Decided on what was not so: what proctors were told last may not be so either.
-    wrong = line.kind.visible_part(fold(found, line.kind.rule)) != line.kind.visible_part(line.state_of(found))
+    history = with_facts(log_alone, replayed.kind, newer, 0)
+    # It was decided from a wrong state, so the last event that proctors were sent may be wrong too.
+    wrong = replayed.kind.visible_part(fold(found, replayed.kind.rule)) != replayed.kind.visible_part(
+        replayed.state_of(found)
+    )
     history = in_flight(history, projection.extent)
     newest_event = max(history.newest_event, found.newest_event)
     restatement_due = history.restatement_due or found.restatement_due or wrong
@@ -44,7 +48,7 @@ def restored(line: Line, found: History[Any, Any] | None, projection: Projection
 def with_facts(
     history: History[Any, Any] | None, kind: RecordKind[Any, Any], items: Sequence[VersionedMessage], settled: int
 ) -> History[Any, Any]:
-    """A history with these facts in it, in their places."""
+    """Insert facts into a history, each at its version."""
     grown = compact(history if history is not None else kind.empty(), kind.rule, settled)
     for item in items:
         grown = insert(grown, kind.rule, item.version, item.message, kind.visible_part).history
@@ -52,15 +56,15 @@ def with_facts(
 
 
 def holds(history: History[Any, Any] | None, version: int) -> bool:
-    """Whether a fact has its place in a history."""
+    """Whether a history contains the fact of this version."""
     return history is not None and (version <= history.floor or any(version == known for known, _ in history.facts))
 
 
-def in_flight(history: History[Any, Any], extent: Extent) -> History[Any, Any]:
-    """Of several facts that are at work nobody knows in which order they were told: that was in the lost record.
+def in_flight(history: History[Any, Any], extent: LogExtent) -> History[Any, Any]:
+    """Mark the facts that are still being processed: their events may have been published in any order.
 
-    Each of them asks again for all that may have followed from it. And if the last of them tells nothing, something
-    untrue may have been told by it, which nothing newer puts right: the state is told anew.
+    All but the newest count as late, so their redelivery publishes again what followed from them. If the newest one
+    leads to no event, no later event corrects a wrong one: a restatement is due.
     """
     least, most = floor_version(extent.acknowledged), floor_version(extent.delivered)
     at_work = [version for version, _ in history.facts if least < version <= most]
@@ -70,22 +74,24 @@ def in_flight(history: History[Any, Any], extent: Extent) -> History[Any, Any]:
     return replace(history, late=late, restatement_due=history.restatement_due or history.newest_event < at_work[-1])
 
 
-def readable(kind: RecordKind[Any, Any], key: str, there: dict[str, str] | StateDamaged) -> History[Any, Any] | None:
-    """The history in a record; `None` when there is none that can be read."""
-    if isinstance(there, StateDamaged):
-        log.warning("%s", there)
+def read_history(
+    kind: RecordKind[Any, Any], key: str, stored: dict[str, str] | StateDamaged
+) -> History[Any, Any] | None:
+    """Read the history of a record; `None` when there is none, or it cannot be read."""
+    if isinstance(stored, StateDamaged):
+        log.warning("%s", stored)
         return None
-    if "history" not in there:
+    if "history" not in stored:
         return None
     try:
-        return kind.read(there["history"])
+        return kind.read(stored["history"])
     except ValueError as error:
         log.warning("%s: %s", key, error)
         return None
 
 
-def heard_since(fields: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
-    """What leases have added to the record of the same socket or the same process, which is not in the log."""
+def lease_fields(fields: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    """Keep the fields that leases have written to the record of the same socket or process: the log lacks them."""
     if fields.get("liveSocketId") and all(fields[name] == known.get(name) for name in ("liveSocketId", "since")):
         return {"lastActiveTime": max(fields["lastActiveTime"], known.get("lastActiveTime", ""))}
     if fields.get("incarnation") and fields["incarnation"] == known.get("incarnation"):

@@ -15,19 +15,26 @@ from protocol.log.entries import LogEntry, may_mention, read_entries
 from protocol.log.outages import Outages
 from protocol.times import format_time
 
-BREATH = 500  # messages at a stretch: whoever reads here has other things to do beside
+MESSAGES_PER_YIELD = 500  # then other tasks of the process get their turn
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """Since when the log knows (RFC 3339; `None`: it is empty), and whether what was before has expired from it."""
+    """Time of the first message in the log (RFC 3339; `None`: it is empty). `cut`: earlier ones have expired."""
 
     since: str | None
     cut: bool
 
 
 class PlanLog:
-    """What happened to a plan's examinees, in order. Raises `BrokerUnavailable`."""
+    """Reads the facts about a plan's examinees, in order. Raises `BrokerUnavailable`.
+
+    Example::
+
+        plan_log = PlanLog(bus, "P001")
+        async for entry in plan_log.new_entries("E001"):
+            print(entry.fact)
+    """
 
     def __init__(self, bus: Bus, plan_id: str) -> None:
         self._bus = bus
@@ -35,7 +42,7 @@ class PlanLog:
         self._next = 1
 
     async def beginning(self) -> Beginning:
-        """Where the log begins."""
+        """Find where the log begins."""
         state = await self._bus.stream_state(STATUS.name)
         first = await self._bus.message_at(STATUS.name, state.first) if state.messages else None
         # STATUS counts from the time of its creation in ms: a first sequence so long ago has seen others expire.
@@ -43,12 +50,12 @@ class PlanLog:
         return Beginning(format_time(first.time) if first is not None else None, cut)
 
     async def new_entries(self, examinee_id: str | None = None) -> AsyncIterator[LogEntry]:
-        """The entries since this was read to its end before: at first all of them; of one examinee or of all."""
+        """Yield the entries stored since the last call (the first time: all), of one examinee or of all."""
         count = 0
         async for stored in read_plan(self._bus, self._plan_id, self._next):
             self._next = stored.sequence + 1
             count += 1
-            if count % BREATH == 0:
+            if count % MESSAGES_PER_YIELD == 0:
                 await asyncio.sleep(0)
             if examinee_id is not None and not may_mention(stored.payload, examinee_id):
                 continue
@@ -57,7 +64,7 @@ class PlanLog:
                     yield entry
 
     async def outages(self) -> tuple[Beginning, Outages]:
-        """Where the log begins, and everybody's outages by all of it."""
+        """Read the whole log: where it begins, and the outages of all examinees."""
         beginning = await self.beginning()
         outages = Outages(truncated=beginning.cut)
         async for entry in self.new_entries():
@@ -66,7 +73,7 @@ class PlanLog:
 
 
 async def read_plan(bus: Bus, plan_id: str, first: int = 1) -> AsyncIterator[StoredMessage]:
-    """All messages of the log about a plan from sequence `first` on, in order. Raises `BrokerUnavailable`."""
+    """Yield the messages of the log about a plan from sequence `first` on, in order. Raises `BrokerUnavailable`."""
     last = (await bus.stream_state(STATUS.name)).last
     for subject in subjects.status_of_plan(plan_id):
         async for stored in read_stream(bus, STATUS.name, subject=subject, first=first, last=last):

@@ -1,4 +1,4 @@
-"""Projection of one plan's log: each examinee's facts folded into a record."""
+"""Projection of the log: what Redis should hold after the facts that were replayed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from actors.runtime.broker.stream_state import StoredMessage
-from actors.status_log.status_log import Extent, SetAside, StatusLog, facts_of
+from actors.status_log.status_log import DeadLettered, LogExtent, StatusLog, facts_of
 from protocol.log.version import floor_version, version_of
 from protocol.messages.base import Message
 from protocol.messages.codec import Malformed
@@ -21,15 +21,16 @@ from protocol.times import parse_time
 
 log = logging.getLogger("examwire.log_of_record")
 
-BREATH = 256  # facts that are folded at a stretch: a state manager has other things to do beside
+FACTS_PER_YIELD = 256  # then other tasks of the process get their turn
 
 
 @dataclass(slots=True)
-class Line:
-    """A record by the log. `base`: the fold of what is acknowledged; `facts`: those after it; `head`: the fold of all.
+class ReplayedRecord:
+    """A record as the log says it is.
 
-    `first` and `newest` are the versions of its first and last fact, `newest_told` of the last event. `untold`: some
-    of its facts are dead letters, so proctors were told something else.
+    `base`: its state after the acknowledged facts; `facts`: the later ones, each with its version; `head`: its state
+    after all of them. `first`, `newest`, `newest_event`: the versions of its first fact, last fact and last event.
+    `dead_lettered`: some of its facts are dead letters, so proctors were sent another state.
     """
 
     kind: RecordKind[Any, Any]
@@ -39,20 +40,20 @@ class Line:
     facts: list[tuple[int, Message]] = field(default_factory=list)
     first: int = 0
     newest: int = 0
-    newest_told: int = 0
-    untold: bool = False
+    newest_event: int = 0
+    dead_lettered: bool = False
 
     def __post_init__(self) -> None:
         self.base = self.head = self.kind.state()
 
     def history(self, floor: int) -> History[Any, Any]:
-        """The record's history, anew."""
+        """Build the history of the record, with everything up to version `floor` folded into its base."""
         facts = tuple(self.facts)
         head = self.head if facts else None
-        return History(self.base, floor, facts, newest_event=self.newest_told, first_version=self.first, head=head)
+        return History(self.base, floor, facts, newest_event=self.newest_event, first_version=self.first, head=head)
 
     def state_of(self, found: History[Any, Any]) -> Any:
-        """What a record should amount to that holds what is acknowledged, and of the rest what `found` holds."""
+        """The state that `found` should have: after the acknowledged facts, and of the later ones those it holds."""
         held = {version for version, _ in found.facts}
         state = self.base
         for version, fact in self.facts:
@@ -62,22 +63,29 @@ class Line:
 
 
 class Projection:
-    """What Redis should hold, by the log up to where it was replayed; everything up to `floor` is acknowledged."""
+    """What Redis should hold according to the log, of one plan or of all.
 
-    def __init__(self, plan_id: str | None = None, aside: SetAside | None = None) -> None:
+    Example::
+
+        projection = Projection("P001")
+        await projection.follow(status_log)  # replays what was stored since the last call
+        projection.records[keys.progress("P001", "E001")].head
+    """
+
+    def __init__(self, plan_id: str | None = None, dead_lettered: DeadLettered | None = None) -> None:
         self.plan_id = plan_id
-        self._aside = aside or SetAside()
-        self.lines: dict[str, Line] = {}
+        self._dead_lettered = dead_lettered or DeadLettered()
+        self.records: dict[str, ReplayedRecord] = {}
         self.sockets: dict[str, SocketWrite] = {}
         self.members: dict[str, dict[str, int]] = {}
         self.entries: dict[str, dict[str, tuple[int, str]]] = {}
-        self.extent = Extent(1, 0, 0, 0)
+        self.extent = LogExtent(1, 0, 0, 0)
         self.messages = self.facts = self.malformed = self.unprocessable = 0
-        self._open: dict[str, Line] = {}
+        self._open: dict[str, ReplayedRecord] = {}
 
     @property
     def floor(self) -> int:
-        """The greatest version that is acknowledged; nothing so old can come any more."""
+        """The greatest acknowledged version: no older fact will be delivered."""
         return floor_version(self.extent.acknowledged)
 
     @property
@@ -99,7 +107,7 @@ class Projection:
         done = self.facts
         async for stored in status.read(first, extent.last, self.plan_id):
             self._add(stored)
-            if self.facts - done >= BREATH:
+            if self.facts - done >= FACTS_PER_YIELD:
                 done = self.facts
                 await asyncio.sleep(0)
         horizon = status.now() - ENDED_SOCKET_SECONDS + 3600
@@ -108,13 +116,13 @@ class Projection:
 
     def _settle(self) -> None:
         floor = self.floor
-        for key, line in list(self._open.items()):
-            settled = sum(1 for version, _ in line.facts if version <= floor)
-            for version, fact in line.facts[:settled]:
-                line.base = line.kind.rule(line.base, version, fact).state
-            del line.facts[:settled]
-            if not line.facts:
-                line.base = line.head
+        for key, replayed in list(self._open.items()):
+            settled = sum(1 for version, _ in replayed.facts if version <= floor)
+            for version, fact in replayed.facts[:settled]:
+                replayed.base = replayed.kind.rule(replayed.base, version, fact).state
+            del replayed.facts[:settled]
+            if not replayed.facts:
+                replayed.base = replayed.head
                 del self._open[key]
 
     def _add(self, stored: StoredMessage) -> None:
@@ -134,25 +142,25 @@ class Projection:
     def _fold(self, version: int, message: Message) -> None:
         self.facts += 1
         key, kind = record_of(message)
-        line = self.lines.get(key)
-        if line is None:
-            line = self.lines[key] = Line(kind, message, first=version)
-        line.untold = line.untold or version in self._aside
+        replayed = self.records.get(key)
+        if replayed is None:
+            replayed = self.records[key] = ReplayedRecord(kind, message, first=version)
+        replayed.dead_lettered = replayed.dead_lettered or version in self._dead_lettered
         try:
             rule: Rule[Any, Any] = kind.rule
-            outcome = rule(line.head, version, message)
+            outcome = rule(replayed.head, version, message)
         except Exception:  # the state managers could not process it either; it went to the dead letters
             self.unprocessable += 1
             log.exception("version %d about %s cannot be processed", version, key)
             return
-        line.head, line.newest = outcome.state, version
+        replayed.head, replayed.newest = outcome.state, version
         for event in outcome.events:
-            line.newest_told = max(line.newest_told, event.version or 0)
+            replayed.newest_event = max(replayed.newest_event, event.version or 0)
         if version <= self.floor:
-            line.base = outcome.state
+            replayed.base = outcome.state
         else:
-            line.facts.append((version, message))
-            self._open[key] = line
+            replayed.facts.append((version, message))
+            self._open[key] = replayed
 
     def _index(self, item: VersionedMessage) -> None:
         index = index_updates([item])

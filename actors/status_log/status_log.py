@@ -1,7 +1,4 @@
-"""The log of record: STATUS replayed by the pure rules, and what Redis should hold by it.
-
-Held in memory is a state for each record and the facts that are not acknowledged yet; not the log.
-"""
+"""Read STATUS, the log of record, beside the state managers."""
 
 from __future__ import annotations
 
@@ -29,10 +26,10 @@ log = logging.getLogger("examwire.log_of_record")
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
-    """Sequences: the first and last message that STATUS holds, and how far the state managers are.
+class LogExtent:
+    """Stream sequences: the first and last message of STATUS, and how far the state managers are.
 
-    Everything up to `acknowledged` is done; nothing after `delivered` has been begun with.
+    Everything up to `acknowledged` is processed; nothing after `delivered` has been handed to a state manager.
     """
 
     first: int
@@ -42,10 +39,15 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class SetAside:
-    """Which facts of STATUS are dead letters, by sequence and place in it (`None`: all of that message).
+class DeadLettered:
+    """The facts of STATUS that are dead letters, by sequence and index in the message (`None`: all of it).
 
-    They had no effect when their turn came, and nobody was told.
+    They were not applied, and no event was published about them.
+
+    Example::
+
+        if version in dead_lettered:
+            ...
     """
 
     places: frozenset[tuple[int, int | None]] = frozenset()
@@ -55,8 +57,8 @@ class SetAside:
         return (sequence, place_of(version)) in self.places or (sequence, None) in self.places
 
     @classmethod
-    def by(cls, letters: Iterable[bytes]) -> SetAside:
-        """From the letters as they are stored."""
+    def by(cls, letters: Iterable[bytes]) -> DeadLettered:
+        """Read the sources of these dead letters (payloads of DEADLETTER)."""
         places = set()
         for stored in letters:
             try:
@@ -69,7 +71,14 @@ class SetAside:
 
 
 class StatusLog:
-    """STATUS as it is read beside the state managers. Raises `BrokerUnavailable`, `ConsumerGone`."""
+    """Reads STATUS. Raises `BrokerUnavailable`, `ConsumerGone`.
+
+    Example::
+
+        extent = await status_log.extent()
+        async for stored in status_log.read(extent.first, extent.last):
+            facts = list(facts_of(stored))
+    """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -78,8 +87,8 @@ class StatusLog:
         """The time by the log's own clock, seconds since the epoch."""
         return self._bus.clock.now()
 
-    async def extent(self) -> Extent:
-        """What there is. The end is asked for last: everything that is acknowledged lies before it."""
+    async def extent(self) -> LogExtent:
+        """Ask the broker for the extent. The end is asked for last: everything acknowledged lies before it."""
         before = await self._bus.stream_state(STATUS.name)
         states = {one.name: one for one in await self._bus.consumer_states(STATUS.name)}
         acknowledged, delivered = before.last, 0
@@ -90,10 +99,10 @@ class StatusLog:
             if consumer.pending or consumer.unacknowledged:  # else it has nothing to do up to where the stream ended
                 acknowledged = min(acknowledged, consumer.ack_floor)
         state = await self._bus.stream_state(STATUS.name)
-        return Extent(state.first, state.last, acknowledged, max(delivered, acknowledged))
+        return LogExtent(state.first, state.last, acknowledged, max(delivered, acknowledged))
 
     async def read(self, first: int, last: int, plan_id: str | None = None) -> AsyncIterator[StoredMessage]:
-        """The messages from `first` to `last`, in order for each record; of one plan or of everything.
+        """Yield the messages from `first` to `last`, in order for each record; of one plan or of all.
 
         Schedules (`status.timer.>`) are no facts.
         """
@@ -102,21 +111,21 @@ class StatusLog:
             async for stored in read_stream(self._bus, STATUS.name, subject=subject, first=first, last=last):
                 yield stored
 
-    async def set_aside(self) -> SetAside:
-        """The facts that are among the dead letters now. Raises `NotPermitted` also when only those may not be read."""
+    async def dead_lettered(self) -> DeadLettered:
+        """Read which facts are dead letters now. Raises `NotPermitted` also when only those may not be read."""
         letters = read_stream(self._bus, DEADLETTER.name, subject=subjects.deadletter(STATUS.name))
-        return SetAside.by([stored.payload async for stored in letters])
+        return DeadLettered.by([stored.payload async for stored in letters])
 
     async def server(self, server_id: str) -> ServerState:
-        """What the whole log says of a socket server by now, whatever the state managers have got to."""
+        """Replay the whole log about a socket server, also what the state managers have not processed yet."""
         state = ServerState()
         async for stored in read_stream(self._bus, STATUS.name, subject=subjects.status_server(server_id)):
-            state = said_of_server(state, facts_of(stored))
+            state = apply_server_facts(state, facts_of(stored))
         return state
 
 
-def said_of_server(state: ServerState, facts: Iterable[VersionedMessage | Malformed]) -> ServerState:
-    """The state of a server after more facts about it, in the order of the log."""
+def apply_server_facts(state: ServerState, facts: Iterable[VersionedMessage | Malformed]) -> ServerState:
+    """Apply more facts about a server, in the order of the log."""
     for fact in facts:
         if isinstance(fact, VersionedMessage) and isinstance(fact.message, ServerStatus):
             state = servers.apply(state, fact.version, fact.message).state
@@ -124,7 +133,7 @@ def said_of_server(state: ServerState, facts: Iterable[VersionedMessage | Malfor
 
 
 def facts_of(stored: StoredMessage) -> Iterator[VersionedMessage | Malformed]:
-    """The facts in a message of STATUS as the state managers read it."""
+    """Decode a message of STATUS as the state managers do."""
     scheduled = log_entries.SCHEDULER in stored.headers
     for index, message in enumerate(
         log_entries.decode_status(stored.subject, stored.payload, stored.time, scheduled=scheduled)

@@ -81,7 +81,7 @@ def rebuild(
         if not await store.mark.is_whole():
             # A running state manager does the same.
             await _ask(yes, "Redis has lost its state or was replaced. Rebuild it from the log?")
-            repairs.append(await repair.make_whole())
+            repairs.append(await repair.restore_state())
         audit = Audit(StatusLog(bus), store, _checked(plan_id))
         before = after = await audit.run()
         if before.differences:
@@ -90,7 +90,7 @@ def rebuild(
         for _ in range(PASSES):  # a record that changes meanwhile needs another pass
             if not after.differences:
                 break
-            repairs.append(await repair.put_right(audit.projection, after.differences))
+            repairs.append(await repair.correct(audit.projection, after.differences))
             after = await audit.run()
         return before, repairs, after
 

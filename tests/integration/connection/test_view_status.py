@@ -203,15 +203,15 @@ async def test_it_shows_that_redis_is_brought_up_to_the_log(
     own_settings: Settings, own_engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a log of days this takes a while; here it takes as long as the test wants."""
-    go_on, make_whole = asyncio.Event(), StateRepair.make_whole
+    go_on, restore_state = asyncio.Event(), StateRepair.restore_state
 
     async def slowly(repair: StateRepair) -> Repair:
         await go_on.wait()
-        return await make_whole(repair)
+        return await restore_state(repair)
 
     async with System(own_settings) as system:
         watched = await Watched.by(system)
-        monkeypatch.setattr(StateRepair, "make_whole", slowly)
+        monkeypatch.setattr(StateRepair, "restore_state", slowly)
         redis = Redis.from_url(own_settings.redis_url)
         await redis.flushall()
         await redis.aclose()

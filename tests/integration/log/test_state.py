@@ -123,13 +123,13 @@ async def test_a_state_manager_says_what_it_waits_for_and_decides_nothing_meanwh
     assert isinstance(manager, StateManager)
     endpoints = ReadyServers(system.store)
     await endpoints.read()
-    go_on, real = asyncio.Event(), manager._repair.make_whole
+    go_on, real = asyncio.Event(), manager._repair.restore_state
 
     async def held_up() -> Any:
         await go_on.wait()
         return await real()
 
-    monkeypatch.setattr(manager._repair, "make_whole", held_up)
+    monkeypatch.setattr(manager._repair, "restore_state", held_up)
     await redis.flushall()
     client.abort()
 
@@ -354,7 +354,7 @@ async def test_several_repairs_at_once_beside_the_state_manager(system: System, 
         await redis.flushall()
         clients[EXAMINEES[round_no]].abort()
         bus = system._buses["SOCK001"]
-        await asyncio.gather(*(StateRepair(bus, system.store).make_whole() for _ in range(3)))
+        await asyncio.gather(*(StateRepair(bus, system.store).restore_state() for _ in range(3)))
         await system.status(EXAMINEES[round_no], "DISCONNECTED")
     assert (await audit(system)).differences == []
 

@@ -11,7 +11,7 @@ from actors.runtime.broker.connection import Bus, Outgoing, Sent
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.publisher import PubAck
 from actors.runtime.broker.stream_state import StoredMessage as Logged
-from actors.status_log.status_log import Extent, SetAside, StatusLog, said_of_server
+from actors.status_log.status_log import DeadLettered, LogExtent, StatusLog, apply_server_facts
 from actors.status_log.status_log import facts_of as facts_in
 from protocol.broker import subjects
 from protocol.client.plan_view import PlanView
@@ -172,13 +172,13 @@ class MemoryLog(StatusLog):
     def now(self) -> float:
         return self._broker.clock.now()
 
-    async def extent(self) -> Extent:
+    async def extent(self) -> LogExtent:
         await pause()
         acknowledged = self._broker.acknowledged_up_to
         await pause()
         last = len(self._broker.payloads)
         delivered = min(self._broker.undelivered) - 1 if self._broker.undelivered else last
-        return Extent(1, last, acknowledged, delivered)
+        return LogExtent(1, last, acknowledged, delivered)
 
     async def read(self, first: int, last: int, plan_id: str | None = None) -> AsyncIterator[Logged]:
         for sequence in range(first, last + 1):
@@ -186,15 +186,15 @@ class MemoryLog(StatusLog):
                 await pause()
             yield Logged(self._broker.subjects[sequence - 1], sequence, self._broker.payloads[sequence - 1], {})
 
-    async def set_aside(self) -> SetAside:
+    async def dead_lettered(self) -> DeadLettered:
         await pause()
-        return SetAside.by(self._broker.dead)
+        return DeadLettered.by(self._broker.dead)
 
     async def server(self, server_id: str) -> ServerState:
         state = ServerState()
         async for stored in self.read(1, len(self._broker.payloads)):
             if stored.subject == subjects.status_server(server_id):
-                state = said_of_server(state, facts_in(stored))
+                state = apply_server_facts(state, facts_in(stored))
         return state
 
 

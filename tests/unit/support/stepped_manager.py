@@ -165,7 +165,7 @@ class Manager:
     def repair_at_once(self) -> Repair:
         """Look at Redis while nothing happens, and repair it."""
         self._store.fail_next = 0
-        return self.run(self.repair.make_whole())
+        return self.run(self.repair.restore_state())
 
     def crash(self, *, arrives: bool = True) -> None:
         """Die and start anew, with an empty memory; what was not acknowledged comes again some time.
