@@ -1,1 +1,1 @@
-"""What crosses a wire, and the rules of the exam as pure functions. No I/O happens in this package."""
+"""Messages, subjects, keys and streams, and the rules of the exam as pure functions. This package does no I/O."""

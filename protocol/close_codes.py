@@ -10,7 +10,7 @@ from enum import IntEnum
 
 
 class CloseCode(IntEnum):
-    """Codes that examwire sends; 1000-1015 are RFC 6455's."""
+    """The close codes that examwire sends; 1000 to 1015 are those of RFC 6455, section 7.4."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -41,7 +41,7 @@ class CloseCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CloseRule:
-    """`reconnect`: whether the client connects again by itself."""
+    """The rule of one close code. `reconnect`: the client connects again by itself; `rule`: what to do, for people."""
 
     code: CloseCode
     reconnect: bool
@@ -49,7 +49,7 @@ class CloseRule:
 
     @property
     def name(self) -> str:
-        """What happened, as a stable word."""
+        """The name of the code (`PING_TIMEOUT`), which stays the same between releases."""
         return self.code.name
 
 
@@ -94,7 +94,10 @@ CLOSE_RULES: dict[int, CloseRule] = {
 
 
 def may_reconnect(code: int | None) -> bool:
-    """Whether a client connects again by itself after `code` (`None`: the connection broke without one)."""
+    """Whether a client connects again by itself after `code` (`None`: the connection broke without a close code).
+
+    Unknown codes follow their range: all but 4500 to 4999 may connect again.
+    """
     if code is None:
         return True
     known = CLOSE_RULES.get(code)

@@ -1,4 +1,4 @@
-"""The one small hierarchy of errors, and the codes that travel in `error` frames and problem documents."""
+"""The errors of examwire, and the codes that `error` frames and problem documents (RFC 9457) carry."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class ErrorCode(StrEnum):
 
 
 class ExamwireError(Exception):
-    """Base of all errors raised by examwire. The text says what happened, to what, and what to do now."""
+    """The base of all errors that examwire raises. The text says what happened, to what, and what to do now."""
 
 
 class ProtocolError(ExamwireError):
-    """A message or frame that cannot be accepted.
+    """A message or frame cannot be accepted: its sender must correct it.
 
-    `code` is machine readable; `field` names the culprit in wire spelling (`data.planId`) where there is one.
+    `code` is for programs, `detail` for people; `field` names the wrong field as on the wire (`data.planId`), if any.
     """
 
     def __init__(self, code: ErrorCode, detail: str, field: str | None = None) -> None:
@@ -48,43 +48,44 @@ class ProtocolError(ExamwireError):
 
 
 class InvalidField(ProtocolError):
-    """A field is missing, of the wrong type, or out of bounds."""
+    """A field is missing, of the wrong type or out of bounds: its sender must correct it."""
 
     def __init__(self, field: str, detail: str) -> None:
         super().__init__(ErrorCode.INVALID_FIELD, detail, field)
 
 
 class InvalidToken(ExamwireError):
-    """The token is missing, malformed, expired, of another audience, or signed by somebody else."""
+    """The token is missing, malformed, expired, for another audience or not signed by a known key: get a new one."""
 
 
 class TokenNotYetValid(InvalidToken):
-    """The token's `nbf` or `iat` lies in the future: it will be valid, or the clock of who issued it is ahead."""
+    """The token's `nbf` or `iat` lies in the future: try again later, or set the clock of its issuer."""
 
 
 class BrokerUnavailable(ExamwireError):
-    """NATS did not take or answer in time. Nothing is known to be stored: try again with the same message id."""
+    """NATS did not accept or answer in time. The message may not be stored: publish again with the same message id."""
 
 
 class NotAnswered(BrokerUnavailable):
-    """NATS has said nothing: it is away, nobody leads the stream, or there is none. It may be stored all the same."""
+    """NATS did not answer: it is away, or the stream has no leader or does not exist. The message may be stored."""
 
 
 class StreamFull(BrokerUnavailable):
-    """The stream, its account or the server holds as much as it may.
+    """The stream, its account or the server has reached its limit.
 
-    Nothing more is stored until something goes, or the limit is raised.
+    Nothing more is stored until messages expire or are deleted, or an operator raises the limit.
     """
 
 
 class NoResponders(ExamwireError):
-    """Nobody listens on the subject of a request."""
+    """Nobody subscribes to the subject of a request: what it asks for is not running or not connected."""
 
 
 class NotPermitted(ExamwireError):
-    """The broker refused it to this user: trying again is of no use. The text names the user and the subject.
+    """The broker refuses this user a subject: change its permissions; trying again does not help.
 
-    `verb`: publish or subscription; `subject` in lower case, as nats-py reports it.
+    The text names the user and the subject. `verb`: publish or subscription; `subject`: in lower case, as nats-py
+    reports it.
     """
 
     def __init__(self, text: str, verb: str = "", subject: str = "") -> None:
@@ -94,21 +95,21 @@ class NotPermitted(ExamwireError):
 
 
 class ConsumerGone(ExamwireError):
-    """The durable consumer that was being read no longer exists: have it created again."""
+    """The durable consumer that was being read does not exist any more: the queue server must create it again."""
 
 
 class WrongLastSequence(ExamwireError):
-    """Somebody else has published on the subject since: the expected sequence no longer holds."""
+    """Another client has published on the subject, so the expected sequence is wrong: read it again, then decide."""
 
 
 class StateUnavailable(ExamwireError):
-    """Redis did not answer. Reads and writes may be retried: every write compares versions."""
+    """Redis did not answer: try again. A repeated write is safe, because every write compares versions."""
 
 
 class StateLost(StateUnavailable):
-    """Redis answers, but it is not known to hold what the log says: it was emptied, replaced or set back.
+    """Redis answers, but may lack what the log holds: it was emptied, replaced or restored from an older copy.
 
-    A state manager brings it back from the log; until then nothing that it holds may be shown or decided on.
+    Wait until a state manager has repaired it from the log. Until then, do not show or use what it holds.
     """
 
 
@@ -124,12 +125,12 @@ class StateDamaged(ExamwireError):
 
 
 class RoleFailed(ExamwireError):
-    """A role could not start or had to give up; the process ends with a non-zero code."""
+    """A role could not start or had to give up: the process ends with a non-zero exit code."""
 
 
 class RoleSuperseded(RoleFailed):
-    """Another process runs as the same server: this one ends and must not be started again while the other runs."""
+    """Another process runs with the same serverId: this one ends. Do not start it again while the other one runs."""
 
 
 class ConfigurationError(ExamwireError):
-    """A setting is missing or does not fit; the text names it."""
+    """A setting is missing or wrong: correct the setting that the text names."""

@@ -1,4 +1,7 @@
-"""Identifiers. They become subject tokens, Redis keys and file names, so they are checked at every door."""
+"""Identifiers of plans, examinees, servers and sockets.
+
+Ids become subject tokens, Redis keys and file names, so every entrance checks them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pydantic import AfterValidator, StringConstraints
 from protocol.errors import InvalidField
 
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
-# A socketId is `{serverId}-{unique}`: one connection, not one server as in the documents' example.
+# A socketId is `{serverId}-{unique}` and names one connection.
 SOCKET_ID_PATTERN = r"^[A-Za-z0-9_-]{1,96}$"
 
 _ID = re.compile(ID_PATTERN)
@@ -60,14 +63,14 @@ class RecordRef(NamedTuple):
 
 
 def check_id(field: str, value: str) -> str:
-    """Return `value` if it is an id (`[A-Za-z0-9_-]{1,64}`), else raise `InvalidField` naming `field`."""
+    """Return `value` if it is an id (`[A-Za-z0-9_-]{1,64}`). Raises `InvalidField` that names `field`."""
     if not _ID.fullmatch(value):
         raise InvalidField(field, "must be 1 to 64 of A-Z a-z 0-9 _ -")
     return value
 
 
 def check_server_id(value: str) -> str:
-    """`check_id` for a serverId; `plan` is none."""
+    """Return `value` if it is a serverId: an id other than `plan`. Raises `InvalidField`."""
     if check_id("serverId", value) in _RESERVED_SERVER_IDS:
         raise InvalidField("serverId", f"{value!r} is reserved and cannot name a server")
     return value

@@ -1,4 +1,10 @@
-"""Times on the wire: RFC 3339, UTC, milliseconds (`2024-01-01T09:15:00.000Z`); they sort as text."""
+"""Times on the wire: RFC 3339 in UTC with milliseconds (`2024-01-01T09:15:00.000Z`). They sort as text.
+
+Example::
+
+    format_time(1704100500.0)  # "2024-01-01T09:15:00.000Z"
+    parse_time("2024-01-01T09:15:00.000Z")  # 1704100500.0
+"""
 
 from __future__ import annotations
 
@@ -7,19 +13,19 @@ from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
 
-# `Z` or an offset; the documents write whole seconds. Not \d: that means the digits of every script.
+# `Z` or an offset, with or without a fraction. Not \d, which matches the digits of every script.
 _DATE, _CLOCK = "[0-9]{4}-[0-9]{2}-[0-9]{2}", "[0-9]{2}:[0-9]{2}:[0-9]{2}"
 YEAR_3000 = 32503680000.0
 TIMESTAMP_PATTERN = rf"^{_DATE}T{_CLOCK}([.][0-9]{{1,9}})?(Z|[+-][0-9]{{2}}:[0-9]{{2}})$"
 
 
 def format_time(seconds: float) -> str:
-    """Seconds since the epoch as RFC 3339 with milliseconds."""
+    """Return seconds since the epoch as RFC 3339 with milliseconds (further digits are cut off)."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:23] + "Z"
 
 
 def parse_time(text: str) -> float:
-    """RFC 3339 as seconds since the epoch. Raises `ValueError` when it is not a time."""
+    """Return an RFC 3339 time as seconds since the epoch. Raises `ValueError` when it is no time or has no offset."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no offset from UTC")
@@ -27,8 +33,8 @@ def parse_time(text: str) -> float:
 
 
 def _check_range(text: str) -> str:
-    # The rules compute with times of a record: one that is none, or whose sum with a minute is none, would spoil every
-    # later fact about the examinee.
+    # The rules add to times of a record: a time out of the range of `datetime` would break every later fact about the
+    # examinee.
     if not 0 <= parse_time(text) < YEAR_3000:
         raise ValueError("must be between the years 1970 and 3000")
     return text

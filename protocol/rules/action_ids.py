@@ -1,8 +1,7 @@
-"""Actions of proctors: one that is said again, by a page that reconnected or through another server, has no second
-effect.
+"""Actions of proctors take effect once, however often and through whichever server they are sent.
 
-The broker recognises a retry within its window by the message id; the records remember the newest actionIds for later
-ones.
+Within its duplicate window the broker recognises a retry by the message id. For later retries each record keeps the
+newest actionIds.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ import hashlib
 from protocol.messages.facts import ActionFact, Notice, NoticeConfirmed
 
 MAX_ACTIONS = 50
-"""The newest actions that each record of an examinee remembers."""
+"""How many actionIds each record of an examinee keeps."""
 
 
 def already_applied(actions: tuple[str, ...], fact: ActionFact | Notice) -> bool:
-    """Whether this action was applied before. Actions of different kinds may have the same actionId."""
+    """Whether this action was applied before. Actions of different types may have the same actionId."""
     return fact.action_id is not None and _action_key(fact) in actions
 
 
 def with_action(actions: tuple[str, ...], fact: ActionFact | Notice) -> tuple[str, ...]:
-    """The actions that have had their effect, with this one."""
+    """Return the applied actions with this one added; the oldest go beyond `MAX_ACTIONS`."""
     return actions if fact.action_id is None else (*actions, _action_key(fact))[-MAX_ACTIONS:]
 
 
@@ -30,7 +29,7 @@ def _action_key(fact: ActionFact | Notice) -> str:
 
 
 def message_id(fact: ActionFact | Notice | NoticeConfirmed) -> str | None:
-    """The same whenever the action is said; `None`: nothing says which action it is."""
+    """Return the `Nats-Msg-Id` of an action, the same for every retry; `None`: it has no actionId."""
     if fact.action_id is None:
         return None
     parts = (fact.plan_id, fact.examinee_id, fact.type, fact.action_id)

@@ -1,4 +1,4 @@
-"""Who may sit the exam: what the roster and proctors have decided about one examinee's connection."""
+"""Rules of admission: enrolment by the roster, removal and readmission by proctors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protocol.rules.history import Outcome
 
 
 def enrol(state: ConnectionState, version: int, fact: Enrol) -> Outcome[ConnectionState]:
-    """The roster names the examinee; told only when that says something new."""
+    """Apply an enrolment. An event follows only when the examinee is new or has another name."""
     name = fact.name or state.name
     if state.enrolled and name == state.name:
         return Outcome(state)
@@ -33,7 +33,7 @@ def enrolled_event(
     action_id: str | None = None,
     restated: bool | None = None,
 ) -> ExamineeEnrolled:
-    """The event of one line of the roster, with what is so beside."""
+    """Return the `examinee_enrolled` event, which holds the whole state of the connection."""
     return ExamineeEnrolled(
         plan_id=state.plan_id,
         examinee_id=state.examinee_id,
@@ -50,17 +50,17 @@ def enrolled_event(
 
 
 def readmit(state: ConnectionState, version: int, fact: Readmit) -> Outcome[ConnectionState]:
-    """Whoever was shut out or removed is let in again; nobody else needs to be."""
+    """Apply a readmission: an examinee who was shut out or removed may connect again. For others it has no effect."""
     if not (state.exhausted or state.removed) or already_applied(state.actions, fact):
         return Outcome(state)
-    # No new ladder: whoever was let in by a person may take the time it takes. What is still said about the old
-    # ladder, which can be long after the message ids of its messages are forgotten, finds its outage gone.
+    # No new attempts are counted: an examinee whom a person let in may take their time. Late facts about the old
+    # attempts, which may arrive when their message ids are forgotten, no longer match `loss_version`.
     readmitted = replace(
         state,
         exhausted=False,
         removed=False,
         reason=READMITTED if state.status is not None else None,
-        # Who was removed was kept away by a decision: what keeps them away from now on is another matter.
+        # The removal kept them away until now; from now on it is an outage, which begins here.
         since=fact.timestamp if state.removed and state.status is not None else state.since,
         loss_version=version,
         attempt=0,
@@ -82,11 +82,11 @@ def readmit(state: ConnectionState, version: int, fact: Readmit) -> Outcome[Conn
 
 
 def remove(state: ConnectionState, version: int, fact: Remove) -> Outcome[ConnectionState]:
-    """Nobody is let in under this id any more, and who is connected is closed."""
+    """Apply a removal: close the examinee's connection and refuse new ones until a proctor readmits them."""
     if state.removed or already_applied(state.actions, fact):
         return Outcome(state)
     been_there = state.status is not None
-    # What is still said about an outage of before finds it gone: nobody is waited for any more.
+    # Late facts about an earlier outage no longer match `loss_version`: nobody waits for this examinee any more.
     removed = replace(
         state,
         plan_id=fact.plan_id,
@@ -114,7 +114,7 @@ def remove(state: ConnectionState, version: int, fact: Remove) -> Outcome[Connec
 def removed_event(
     state: ConnectionState, version: int, timestamp: str, *, action_id: str | None = None, restated: bool | None = None
 ) -> ExamineeRemoved:
-    """The event that tells that an examinee is shut out, by whom and why."""
+    """Return the `examinee_removed` event: by whom, and why."""
     return ExamineeRemoved(
         plan_id=state.plan_id,
         examinee_id=state.examinee_id,

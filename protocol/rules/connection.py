@@ -1,4 +1,7 @@
-"""Connection loss and recovery (document 10): the rules of one examinee's connection, with fencing."""
+"""Rules of one examinee's connection: loss, attempts, recovery, migration and fencing.
+
+docs/architecture.md, "A loss, step by step".
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ _ABSENT = (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
 
 
 def apply(state: ConnectionState, version: int, fact: ConnectionFact) -> Outcome[ConnectionState]:
-    """The transition of one fact; facts come in the order of their versions (`protocol.rules.history`)."""
+    """Apply one fact to a connection. Facts must come in the order of their versions (`protocol.rules.history`)."""
     match fact:
         case ConnectionStatus(status=ConnectionStatusCode.CONNECTED):
             return _apply_connected(state, version, fact)
@@ -60,8 +63,8 @@ def apply(state: ConnectionState, version: int, fact: ConnectionFact) -> Outcome
 
 def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatus) -> Outcome[ConnectionState]:
     server_id = server_id_of(fact)
-    # Announced again: it was its server that others called lost, and it has been there all along. Nobody tried to
-    # come back meanwhile, whoever counted the attempts.
+    # Announced again: others took its server for lost, but the socket was open all along. The counted attempts were
+    # nobody's, so it is let in even when they are used up.
     was_there = bool(fact.again) and fact.socket_id == state.socket_id
     if state.removed or (state.exhausted and not was_there):
         why = CloseCode.REMOVED if state.removed else CloseCode.RECONNECT_LIMIT_EXCEEDED
@@ -71,7 +74,7 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
         return Outcome(state, effects=(tell,))
     same_client = fact.client_id is not None and fact.client_id == state.client_id
     if state.live and (fact.again or (same_client and fact.connection_no < state.connection_no)):
-        # A newer connection was opened since: this one is abandoned and reached us late, or its server had not heard.
+        # A newer connection exists: this one arrived late, or its server did not know yet.
         return Outcome(state, effects=(CloseSocket(server_id, fact.socket_id, CloseCode.REPLACED, version),))
     info = fact.client_info or ClientInfo()
     recovered = state.status is ConnectionStatusCode.DISCONNECTED
@@ -118,9 +121,9 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
 
 def _apply_disconnected(state: ConnectionState, version: int, fact: ConnectionStatus) -> Outcome[ConnectionState]:
     if not state.live or fact.socket_id != state.socket_id:
-        return Outcome(state)  # fenced: the examinee has moved on, only that socket has ended
+        return Outcome(state)  # fenced: the examinee has another socket, only this one has ended
     reason = fact.reason or LossReason.SOCKET_CLOSED.value
-    # Its own server has sent it elsewhere: no loss, unless it has not arrived when the watch looks for it again.
+    # Its own server has sent it to another one: no loss, unless it has not arrived at the second attempt.
     migrating = reason == LossReason.SERVER_DRAINING
     gone = replace(
         state,
@@ -136,13 +139,13 @@ def _apply_disconnected(state: ConnectionState, version: int, fact: ConnectionSt
     event = _absence_event(gone, version)
     effects: tuple[Effect, ...] = (WatchReconnect(fact.plan_id, fact.examinee_id, version),)
     if reason in (LossReason.SERVER_LOST, LossReason.SERVER_RESTARTED) and state.server_id is not None:
-        # Said about the server by others: if it is alive after all, it announces the socket anew.
+        # Others say that the server is gone: if it is alive after all, it announces the socket again.
         effects += (SendSessionLost(state.server_id, fact.socket_id, version),)
     return Outcome(gone, (event,), effects)
 
 
 def _absence_event(state: ConnectionState, version: int, *, restated: bool | None = None) -> Event:
-    """The event that tells that an examinee is not connected, since when, and why."""
+    """Return the event for an examinee who is not connected: `examinee_migrating` or `examinee_disconnected`."""
     assert state.socket_id is not None
     assert state.since is not None
     if state.status is ConnectionStatusCode.MIGRATING:
@@ -183,7 +186,7 @@ def _apply_attempt(state: ConnectionState, version: int, fact: ReconnectAttempt)
     )
     if state.status is ConnectionStatusCode.MIGRATING:
         if fact.attempt == 1:
-            return Outcome(trying)  # on the way: nothing that proctors need to know
+            return Outcome(trying)  # still on the way to the other server: no event
         late = replace(trying, status=ConnectionStatusCode.DISCONNECTED)
         return Outcome(late, (_absence_event(late, version),))
     event = ExamineeReconnecting(
@@ -223,9 +226,9 @@ def _apply_exhausted(state: ConnectionState, version: int, fact: ReconnectExhaus
 
 
 def _apply_restate(state: ConnectionState, version: int, fact: Restate) -> Outcome[ConnectionState]:
-    """Tell the state, and ask again for what follows from it.
+    """Publish the state again, and request its effects again.
 
-    Whatever made it so may have been a dead letter, of which nothing followed; else it has no second effect.
+    The fact that caused the state may have become a dead letter without any effect. Repeated effects do nothing.
     """
     if not state.examinee_id:
         return Outcome(state)
@@ -251,7 +254,7 @@ def _apply_restate(state: ConnectionState, version: int, fact: Restate) -> Outco
 
 
 def _effects_of(state: ConnectionState, version: int) -> Iterator[Effect]:
-    """What follows from a state, however it came about."""
+    """Yield the effects that a state needs, whichever fact caused it."""
     if state.socket_id is None or state.server_id is None:
         return
     if state.live:

@@ -1,4 +1,4 @@
-"""What is recorded of one examinee's connection (document 10). The rules: `connection_rules` and `admission`."""
+"""The recorded state of one examinee's connection. Its rules are in `connection` and `admission`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.messages.views import ConnectionView, ReconnectView
 
 READMITTED = "READMITTED"
-"""`reason` of a disconnected examinee whom a proctor let in again; nobody counts attempts for them."""
+"""`reason` of a disconnected examinee whom a proctor has readmitted; no attempts are counted."""
 
 REMOVED = CloseCode.REMOVED.name
-"""`reason` of an examinee whom a proctor has removed; nobody counts attempts for them."""
+"""`reason` of an examinee whom a proctor has removed; no attempts are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionState:
-    """What is known of an examinee's connection.
+    """The state of an examinee's connection.
 
     `version` is the version that last changed it; `loss_version` names the current or latest outage
     (its loss or migration, or what a proctor has decided since). `socket_id` is the current socket, or the last one
-    while disconnected or migrating. `enrolled`: the roster has them, as `name`. `removed_by` and `removed_why`: who
-    has `removed` them last, and the reason given. `actions`: those of proctors that had an effect.
+    while disconnected or migrating. `enrolled`: the roster lists the examinee, as `name`. `removed_by` and
+    `removed_why`: the proctor of the last removal, and the reason given. `actions`: the applied actions of proctors.
     """
 
     plan_id: str = ""
@@ -74,10 +74,10 @@ class ConnectionState:
 
 
 def visible_part(state: ConnectionState) -> tuple[ConnectionStatusCode | None, str | None, bool, bool, str | None]:
-    """The part of a connection that proctors must have right."""
+    """Return the part of a connection that events tell: when it changes, clients must be told."""
     return (state.status, state.socket_id if state.live else None, state.exhausted, state.removed, state.name)
 
 
 def server_id_of(fact: ConnectionStatus) -> str:
-    """The server that holds the socket: said, or by the rule socketId = `{serverId}-{unique}`."""
+    """Return the serverId of a fact, or else the one in its socketId (`{serverId}-{unique}`)."""
     return fact.server_id or fact.socket_id.rpartition("-")[0] or fact.socket_id

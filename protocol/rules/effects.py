@@ -1,4 +1,4 @@
-"""What a transition asks for besides events. Values, so that they can be compared; the state manager acts on them."""
+"""Effects: what a rule requests besides events. They are values, which the state manager carries out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SendSessionState:
-    """Send `session_state` to the examinee behind the socket, by way of its server."""
+    """Send `session_state` to the examinee behind a socket, through its server."""
 
     plan_id: str
     examinee_id: str
@@ -18,7 +18,7 @@ class SendSessionState:
 
 @dataclass(frozen=True, slots=True)
 class CloseSocket:
-    """Have the server close the socket with a close code."""
+    """Have a server close a socket with a `CloseCode`."""
 
     server_id: str
     socket_id: str
@@ -28,7 +28,7 @@ class CloseSocket:
 
 @dataclass(frozen=True, slots=True)
 class WatchReconnect:
-    """Put the examinee on the reconnect watch for the loss `version`."""
+    """Have the reconnect watch count the attempts after the loss `version`."""
 
     plan_id: str
     examinee_id: str
@@ -37,7 +37,7 @@ class WatchReconnect:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleTimeout:
-    """Have the mobile sync stage end at `deadline` (RFC 3339) unless it is completed."""
+    """Schedule the end of the mobile sync stage at `deadline` (RFC 3339)."""
 
     plan_id: str
     examinee_id: str
@@ -47,7 +47,7 @@ class ScheduleTimeout:
 
 @dataclass(frozen=True, slots=True)
 class SendMobileSync:
-    """Tell the examinee the state of the mobile sync (again)."""
+    """Send the state of the mobile sync to the examinee."""
 
     plan_id: str
     examinee_id: str
@@ -56,7 +56,7 @@ class SendMobileSync:
 
 @dataclass(frozen=True, slots=True)
 class SendNotice:
-    """Show the examinee the message `action_id` of a proctor."""
+    """Send the proctor's message `action_id` to the examinee."""
 
     plan_id: str
     examinee_id: str
@@ -66,7 +66,7 @@ class SendNotice:
 
 @dataclass(frozen=True, slots=True)
 class EndSessions:
-    """Disconnect the sessions that the server had before `version`, with `reason`."""
+    """Disconnect the sessions that a server had before `version`, for `reason`."""
 
     server_id: str
     reason: str
@@ -76,7 +76,7 @@ class EndSessions:
 
 @dataclass(frozen=True, slots=True)
 class SendSessionLost:
-    """Tell a server that this socket of its was declared disconnected: if it is alive, it will object."""
+    """Send `session_lost` to a server about one of its sockets: a server announces an open socket again."""
 
     server_id: str
     socket_id: str

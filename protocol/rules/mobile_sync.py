@@ -1,4 +1,7 @@
-"""Mobile sync (document 18): the rules of one examinee's camera picture."""
+"""Rules of one examinee's mobile sync: the camera picture that a phone uploads.
+
+docs/architecture.md, "An upload, step by step".
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,10 @@ from protocol.times import format_time, parse_time
 
 @dataclass(frozen=True, slots=True)
 class MobileSyncState:
-    """`wait_version` names the stage that was entered or given more time: a timer of an older one has no effect.
+    """The state of an examinee's mobile sync.
 
-    `actions`: the extensions that were applied.
+    `wait_version`: the version that began or extended the stage; the timer of an older one has no effect. `actions`:
+    the applied extensions.
     """
 
     plan_id: str = ""
@@ -56,7 +60,7 @@ class MobileSyncState:
         )
 
     def event(self) -> Event:
-        """The message that tells this state: `mobile_sync_completed`, or `mobile_sync_status` before that."""
+        """Return the event for this state: `mobile_sync_completed`, or `mobile_sync_status` before that."""
         assert self.status is not None
         assert self.timestamp is not None
         if self.status is MobileSyncCode.COMPLETED and self.device_id is not None:
@@ -81,12 +85,12 @@ class MobileSyncState:
 
 
 def visible_part(state: MobileSyncState) -> tuple[MobileSyncCode | None, str | None, str | None]:
-    """The part of a mobile sync that people must have right."""
+    """Return the part of a mobile sync that events tell: when it changes, clients must be told."""
     return (state.status, state.capture_id, state.deadline)
 
 
 def apply(state: MobileSyncState, version: int, fact: MobileSyncFact) -> Outcome[MobileSyncState]:
-    """The transition of one fact; facts come in the order of their versions (`protocol.rules.history`)."""
+    """Apply one fact to a mobile sync. Facts must come in the order of their versions (`protocol.rules.history`)."""
     match fact:
         case MobileSyncWait():
             return _apply_wait(state, version, fact)
@@ -102,7 +106,7 @@ def apply(state: MobileSyncState, version: int, fact: MobileSyncFact) -> Outcome
 
 def _apply_wait(state: MobileSyncState, version: int, fact: MobileSyncWait) -> Outcome[MobileSyncState]:
     if state.status in (MobileSyncCode.WAITING, MobileSyncCode.COMPLETED):
-        # A reload of the page in the middle: the stage goes on, its deadline stands, a picture stays.
+        # The page was reloaded: the stage goes on, its deadline and picture stay.
         return Outcome(state, effects=(SendMobileSync(fact.plan_id, fact.examinee_id, version),))
     waiting = MobileSyncState(
         plan_id=fact.plan_id,
@@ -201,7 +205,7 @@ def _apply_restate(state: MobileSyncState, version: int) -> Outcome[MobileSyncSt
     state = replace(state, version=version)
     if state.deadline is None or state.status not in (MobileSyncCode.WAITING, MobileSyncCode.FAILED):
         return _announce(state)
-    # What began the stage may have been a dead letter, and nobody has set its timer; else that is set to the same time.
+    # The fact that began the stage may have become a dead letter without a timer; else the timer stays as it is.
     return _announce(state, ScheduleTimeout(state.plan_id, state.examinee_id, state.deadline, state.wait_version))
 
 

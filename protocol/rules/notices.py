@@ -1,7 +1,7 @@
-"""Messages of proctors to an examinee: sent, and confirmed by whoever reads them.
+"""Rules of notices: messages of proctors to an examinee, and their confirmations.
 
-The record keeps the newest 20. Every event tells the whole of what proctors must have right (which of them are not
-confirmed), so one that overtakes others makes them superfluous.
+The record keeps the newest 20. Every event lists all unconfirmed notices, so an event that overtakes older ones makes
+them superfluous.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_NOTICES = 20
 
 @dataclass(frozen=True, slots=True)
 class RecordedNotice:
-    """One message."""
+    """One notice as it is recorded; times are RFC 3339."""
 
     action_id: str
     text: str
@@ -35,7 +35,7 @@ class RecordedNotice:
 
 @dataclass(frozen=True, slots=True)
 class NoticesState:
-    """`kept`: the newest, the oldest first; `sent`: how many there ever were; `actions`: those that were applied."""
+    """The notices of an examinee. `kept`: the newest, in order; `sent`: how many in all; `actions`: the applied ones."""
 
     plan_id: str = ""
     examinee_id: str = ""
@@ -46,22 +46,22 @@ class NoticesState:
 
     @property
     def unconfirmed(self) -> list[str]:
-        """The actionIds of those that the examinee has not confirmed."""
+        """The actionIds of the notices that the examinee has not confirmed."""
         return [one.action_id for one in self.kept if one.confirmed_at is None]
 
     def find(self, action_id: str) -> RecordedNotice | None:
-        """The message of an action; `None`: not known any more, or never."""
+        """Return the notice of an action; `None`: it is not kept any more, or was never sent."""
         return next((one for one in self.kept if one.action_id == action_id), None)
 
     def open(self) -> list[NoticeView]:
-        """What the examinee has yet to confirm."""
+        """Return the notices that the examinee has not confirmed."""
         return [one.view() for one in self.kept if one.confirmed_at is None]
 
     def view(self) -> NoticesView:
         return NoticesView(unconfirmed=self.unconfirmed, sent=self.sent, version=self.version)
 
     def notice(self, one: RecordedNotice, version: int, *, restated: bool | None = None) -> Notice:
-        """A message as it is told."""
+        """Return the `notice` event."""
         return Notice(
             plan_id=self.plan_id,
             examinee_id=self.examinee_id,
@@ -76,7 +76,7 @@ class NoticesState:
         )
 
     def confirmation(self, one: RecordedNotice, version: int, *, restated: bool | None = None) -> NoticeConfirmed:
-        """That a message was confirmed, as it is told."""
+        """Return the `notice_confirmed` event."""
         return NoticeConfirmed(
             plan_id=self.plan_id,
             examinee_id=self.examinee_id,
@@ -91,12 +91,12 @@ class NoticesState:
 
 
 def visible_part(state: NoticesState) -> tuple[int, tuple[str, ...]]:
-    """The part that proctors must have right."""
+    """Return the part of the notices that events tell: when it changes, clients must be told."""
     return (state.sent, tuple(state.unconfirmed))
 
 
 def apply(state: NoticesState, version: int, fact: NoticeFact) -> Outcome[NoticesState]:
-    """The transition of one fact; facts come in the order of their versions (`protocol.rules.history`)."""
+    """Apply one fact to the notices. Facts must come in the order of their versions (`protocol.rules.history`)."""
     match fact:
         case Notice():
             return _apply_notice(state, version, fact)
@@ -136,7 +136,7 @@ def _apply_restate(state: NoticesState, version: int) -> Outcome[NoticesState]:
         return Outcome(state)
     state = replace(state, version=version)
     newest = state.kept[-1]
-    # What was a dead letter was never shown; who has seen the others knows them by their actionId.
+    # A notice that became a dead letter was never shown; clients recognise the others by their actionId.
     show = tuple(SendNotice(state.plan_id, state.examinee_id, one, version) for one in state.unconfirmed)
     if newest.confirmed_at is None:
         return Outcome(state, (state.notice(newest, version, restated=True),), show)

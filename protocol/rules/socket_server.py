@@ -1,4 +1,7 @@
-"""Socket server start-up (document 9): the rules of one server's record."""
+"""Rules of a socket server's record: start, drain, stop, failure and loss.
+
+docs/architecture.md, "A server's start, step by step".
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _ENDED = (ServerStatusCode.STOPPED, ServerStatusCode.FAILED, ServerStatusCode.LO
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """What is known of a socket server; `incarnation` names its process."""
+    """The state of a socket server; `incarnation` names its process."""
 
     server_id: str = ""
     server_type: str = "SOCKET"
@@ -30,19 +33,19 @@ class ServerState:
     version: int = 0
 
     def holds_sessions_of(self, incarnation: str | None) -> bool:
-        """Whether sessions of that process can be alive, as far as the log knows."""
+        """Whether sessions of the process `incarnation` can be open, by the log."""
         if self.status is None or incarnation is None:
-            return True  # nobody has said otherwise
+            return True  # the log does not say otherwise
         return incarnation == self.incarnation and self.status not in _ENDED
 
 
 def visible_part(state: ServerState) -> tuple[ServerStatusCode | None, str | None]:
-    """The part of a server that endpoints depend on."""
+    """Return the part of a server that endpoints depend on."""
     return (state.status, state.incarnation)
 
 
 def apply(state: ServerState, version: int, fact: ServerStatus) -> Outcome[ServerState]:
-    """The transition of one fact; facts come in the order of their versions (`protocol.rules.history`)."""
+    """Apply one fact to a server. Facts must come in the order of their versions (`protocol.rules.history`)."""
     same = fact.incarnation == state.incarnation
     if fact.status is ServerStatusCode.STARTING:
         started = ServerState(
@@ -62,7 +65,7 @@ def apply(state: ServerState, version: int, fact: ServerStatus) -> Outcome[Serve
             return Outcome(started)
         return Outcome(started, effects=(_end_sessions(fact, LossReason.SERVER_RESTARTED, version),))
     if state.incarnation is not None and not same:
-        return Outcome(state)  # an older process of this serverId has no say any more
+        return Outcome(state)  # it is about an older process of this serverId
     if fact.status is ServerStatusCode.LOST and state.status in (None, *_ENDED):
         return Outcome(state)
     changed = replace(
