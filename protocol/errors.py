@@ -114,7 +114,7 @@ class StateLost(StateUnavailable):
 
 
 class StateDamaged(ExamwireError):
-    """A record in Redis cannot be read (wrong type, not ours): look at the key that the text names.
+    """A record in Redis cannot be read (wrong type, or not written by examwire): look at the key in the text.
 
     `record`: which one it is; `None` when the error is about no single key.
     """

@@ -15,7 +15,7 @@ AUDIENCE = "examwire"
 
 
 class Claims(Wire):
-    """`sub` is the examineeId for the roles examinee and mobile, a name for the others."""
+    """The claims of a token. `sub`: the examineeId for the roles examinee and mobile, a name for the others."""
 
     sub: Id
     role: Role
@@ -25,7 +25,7 @@ class Claims(Wire):
 
     @classmethod
     def read(cls, payload: dict[str, Any]) -> Claims:
-        """Claims from a verified payload. Raises `InvalidToken` naming the claim."""
+        """Return the claims of a verified payload. Raises `InvalidToken` that names the claim."""
         try:
             return cls.model_validate(payload)
         except pydantic.ValidationError as error:

@@ -1,7 +1,7 @@
-"""Codes that a phone joins an examinee with: short enough to type, kept only as a keyed digest.
+"""Codes with which a phone joins an examinee: short enough to type, stored only as a keyed digest.
 
-Eight of 31 characters are 40 bits: not to be guessed at the web server's rate limits within the minutes that a code
-lives, but soon found from a bare hash by whoever reads the stream. So the digest is keyed with the token secret.
+Eight of 31 characters are 40 bits. The web server's rate limits make guessing hopeless in the minutes that a code
+lives, but a reader of the stream could find it from a plain hash. So the digest is keyed with the token secret.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from protocol.ids import Id
 from protocol.messages.base import Wire
 
 ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
-"""No 0 and O, no 1, I and L: what looks alike is mistyped."""
+"""Without 0, O, 1, I and L, which look alike."""
 LENGTH = 8
 LONGEST_SECONDS = 900.0
 """A code lives as long as the mobile sync stage, and at most so long."""
@@ -29,21 +29,21 @@ class PhoneCode(Wire):
 
 
 def new_code(choose: Callable[[Sequence[str]], str]) -> str:
-    """A code; `choose` takes one of a sequence at random (`secrets.choice`)."""
+    """Return a new code; `choose` picks an element at random (`secrets.choice`)."""
     return "".join(choose(ALPHABET) for _ in range(LENGTH))
 
 
 def normalise_code(typed: str) -> str | None:
-    """A code as it was typed, without dashes and spaces, in capitals; `None` when it cannot be one."""
+    """Return a typed code without dashes and spaces, in capitals; `None`: it cannot be a code."""
     code = "".join(typed.split()).replace("-", "").upper()
-    return code if len(code) == LENGTH and all(one in ALPHABET for one in code) else None
+    return code if len(code) == LENGTH and all(character in ALPHABET for character in code) else None
 
 
 def format_code(code: str) -> str:
-    """`ABCDEFGH` as people read it: `ABCD-EFGH`."""
+    """Return `ABCDEFGH` as people read it: `ABCD-EFGH`."""
     return f"{code[: LENGTH // 2]}-{code[LENGTH // 2 :]}"
 
 
 def code_digest(code: str, secret: str) -> str:
-    """What is kept of a code; the same for every web server with the same token secret. One subject token."""
+    """Return the stored digest of a code: one subject token, the same for all web servers with the same secret."""
     return hmac.new(secret.encode(), b"examwire phone code " + code.encode(), hashlib.sha256).hexdigest()

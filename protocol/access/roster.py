@@ -43,7 +43,7 @@ class RosterEntry:
 
 
 def read_roster(content: bytes) -> list[RosterEntry]:
-    """The entries in their order. Raises `InvalidRoster`."""
+    """Return the entries in their order. Raises `InvalidRoster`."""
     if len(content) > MAX_BYTES:
         raise InvalidRoster([f"{len(content)} bytes; a roster has at most {MAX_BYTES}"])
     problems: list[str] = []
@@ -89,7 +89,7 @@ def _decode(content: bytes) -> str:
 
 
 def _read_rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that hold anything, each with the line on which it begins."""
+    """Yield the rows that are not empty, each with the line on which it begins."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
         line = reader.line_num + 1

@@ -1,4 +1,4 @@
-"""Dead letters: what is written about a message that could not be processed, and what may be done with it.
+"""Dead letters: the record of a message that could not be processed, and the rules of its replay.
 
 A replay stores two messages in one atomic batch: the payload on its source subject, and a marker on a subject that is
 made from the letter and must be new (`Nats-Expected-Last-Subject-Sequence: 0`). So the broker itself lets a letter be
@@ -72,16 +72,16 @@ class Letter(Wire):
 
     @classmethod
     def decode(cls, stored: bytes) -> Letter:
-        """Raises `ProtocolError` when it is no letter."""
+        """Decode a dead letter. Raises `ProtocolError` when it is none."""
         try:
             return cls.model_validate_json(stored)
         except pydantic.ValidationError as error:
             raise ProtocolError(ErrorCode.INVALID_MESSAGE, f"not a dead letter: {error.errors()[0]['msg']}") from None
 
     def full_payload(self, source: bytes | None = None) -> bytes:
-        """The payload in full, with the help of the message at its `source` where needed.
+        """Return the full payload; `source` is the payload of the source message, needed when the letter holds a part.
 
-        Raises `ProtocolError` when that is not there any more, or is another one.
+        Raises `ProtocolError` when the source message is gone or is another one.
         """
         kept = self.payload.encode()
         if self.digest is None and len(kept) == self.size:
@@ -96,7 +96,7 @@ class Letter(Wire):
 
     @property
     def is_in_log(self) -> bool:
-        """Whether the log holds what it says: then a rebuild of Redis applies it, whatever becomes of the letter."""
+        """Whether its payload is a fact in the log: a rebuild of Redis then applies it without a replay."""
         if self.source.stream != STATUS.name or not self.source.subject:
             return False
         try:
@@ -106,7 +106,7 @@ class Letter(Wire):
         return any(not isinstance(element, Malformed) for element in decoded)
 
     def mentions(self, plan_id: str, examinee_id: str) -> bool:
-        """Whether this examinee is named in it: in the payload, the reason or the subject."""
+        """Whether its payload, reason or subject names this examinee."""
         if f"plan:{plan_id}:examinee:{examinee_id}:" in self.reason:
             return True
         if self.source.subject.split(".")[-2:] == [plan_id, examinee_id]:
@@ -126,12 +126,12 @@ class Letter(Wire):
 
 
 def digest_of(payload: bytes) -> str:
-    """SHA-256 in hexadecimal."""
+    """Return the SHA-256 of a payload in hexadecimal."""
     return hashlib.sha256(payload).hexdigest()
 
 
 def replay_count(headers: Mapping[str, str]) -> tuple[int, int | None]:
-    """How often a message was replayed and as which letter the last time, from its headers."""
+    """Return how often a message was replayed, and as which letter the last time, from its headers."""
     count, letter = headers.get(REPLAYS, ""), headers.get(REPLAY_OF, "").removeprefix("DEADLETTER:")
     if not (_is_number(count) and _is_number(letter)):
         return 0, None
@@ -139,7 +139,7 @@ def replay_count(headers: Mapping[str, str]) -> tuple[int, int | None]:
 
 
 def group_reason(reason: str) -> str:
-    """A reason without the key that it names, so that the same trouble of many records counts as one."""
+    """Return a reason without the key that it names, so that one fault of many records is counted together."""
     return _VARIABLE.sub(r"\1…", reason)
 
 

@@ -1,15 +1,20 @@
-"""How a client comes back, as pure rules: given what happened, which URL to try when, or why to give up.
+"""How a client reconnects, as pure rules: after each failure, which URL to try and when, or why to give up.
 
-The ladder is the one that the reconnect watch counts (`protocol.broker.streams.reconnect_watch`): attempt 1 begins
-with the
-loss, attempt k+1 follows `backoffSeconds[k-1]` later, and one more step after the last attempt the server refuses
-(RECONNECT_LIMIT_EXCEEDED). So attempt 1 comes almost at once, on the same server: most losses are one broken TCP
-connection, and the server that held it is still there. It is spread over `jitter` × `backoffSeconds[0]` (1.5 s by
-default), so that a hall that lost its Wi-Fi does not return in one instant. A connection that broke as soon as it
-was made, and a close code that asks for the backoff, wait the first step instead.
+The reconnect watch counts the same attempts (`protocol.broker.streams.reconnect_watch`). Attempt 1 begins with the
+loss, attempt k+1 follows `backoffSeconds[k-1]` later, and one step after the last attempt the server refuses
+(RECONNECT_LIMIT_EXCEEDED). Attempt 1 is made almost at once and on the same server, because most losses are one broken
+TCP connection. It is spread over `jitter` × `backoffSeconds[0]` (1.5 s by default), so that a hall that lost its Wi-Fi
+does not return in one instant. A connection that broke as soon as it was made, and a close code that asks for the
+backoff, wait for the first step instead.
 
-A server that is drained sends its clients away one after another (`migrate`, 4006). Each goes to another server at
-once, which is no attempt: when it arrives within the first step of the ladder, nobody calls it a loss.
+A server that is drained sends `migrate` (close code 4006) to one client after another. Each connects to another server
+at once. That is no attempt: when it arrives within the first step, it does not count as a loss.
+
+Example::
+
+    state = after_welcome(url, endpoints, policy)
+    state, step = next_step(state, Lost(code=1006, lasted=60.0), draw)  # draw: random in [-1, 1)
+    # step is Wait(seconds, url, attempt, max_attempts) or GiveUp(reason)
 """
 
 from __future__ import annotations
@@ -24,19 +29,19 @@ from protocol.close_codes import CloseCode, may_reconnect
 from protocol.messages.frames import CONNECT_PATH, ReconnectPolicy
 
 STABLE_SECONDS = 1.0
-"""A connection that lasted shorter is not tried again at once: something is wrong with it."""
+"""After a shorter connection the client waits for the backoff: something may be wrong with it."""
 
 SILENT_INTERVALS = 2.5
 """After so many heartbeat intervals without a byte from the server, the connection is dead (heartbeats are echoed)."""
 
 MAX_POSTPONED = 100
-"""A client that was told "later" (503, 429, 1013) so often in a row gives up."""
+"""A client that is told to come later (503, 429, 1013) so often in a row gives up."""
 
 DEFAULT_POLICY = ReconnectPolicy(max_attempts=5, backoff_seconds=[5.0, 10.0, 20.0, 40.0, 60.0], jitter=0.3)
-"""Until the first `welcome`; the defaults of the settings."""
+"""The policy until the first `welcome`: the defaults of the settings."""
 
 MIGRATE_SPREAD_SECONDS = 0.2
-"""Over so long those spread that are sent away in the same moment."""
+"""Clients that receive `migrate` at the same moment spread over so many seconds."""
 
 _NEXT_ENDPOINT = frozenset(
     {CloseCode.GOING_AWAY, CloseCode.SERVICE_RESTART, CloseCode.SERVER_ISOLATED, CloseCode.NOT_READY}
@@ -80,7 +85,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """No TCP connection, no answer in time, or an answer that is none."""
+    """No TCP connection, no answer in time, or no valid answer."""
 
 
 ConnectionFailure = Lost | Refused | Unreachable
@@ -107,7 +112,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class ReconnectState:
-    """Where a client stands. `url` is the server of the last welcome (or the first one to try).
+    """The state of a client that reconnects. `url`: the server of the last welcome (or the first one to try).
 
     `attempt`: attempts made since the last welcome. `position`: which URL of `ring` was tried last. `migrating`: the
     server of the last welcome is drained and comes last.
@@ -123,26 +128,26 @@ class ReconnectState:
 
     @property
     def ring(self) -> tuple[str, ...]:
-        """The URLs that are tried in turn: the last server, then the endpoints in the order the server gave."""
-        others = tuple(one for one in self.endpoints if one != self.url)
+        """The URLs that are tried in turn: the last server, then the endpoints in the order of the server."""
+        others = tuple(endpoint for endpoint in self.endpoints if endpoint != self.url)
         return (*others, self.url) if self.migrating else (self.url, *others)
 
 
 def after_welcome(url: str, endpoints: list[str], policy: ReconnectPolicy) -> ReconnectState:
-    """A `welcome` from the server at `url`: the attempts are counted anew, by its policy."""
+    """Return the state after a `welcome` from the server at `url`: attempts are counted from 0, by its policy."""
     if not policy.backoff_seconds:  # a ladder without steps would be a loop without a pause
         policy = policy.model_copy(update={"backoff_seconds": DEFAULT_POLICY.backoff_seconds})
-    return ReconnectState(url, tuple(dict.fromkeys(connect_url(one) for one in endpoints)), policy)
+    return ReconnectState(url, tuple(dict.fromkeys(connect_url(endpoint) for endpoint in endpoints)), policy)
 
 
 def after_migrate(state: ReconnectState, endpoints: Sequence[str]) -> ReconnectState:
-    """A `migrate` from the server: whatever ends the connection now, these are next (if it names none: those known)."""
-    named = tuple(dict.fromkeys(connect_url(one) for one in endpoints))
+    """Return the state after a `migrate`: `endpoints` are tried next, or the known ones if it names none."""
+    named = tuple(dict.fromkeys(connect_url(endpoint) for endpoint in endpoints))
     return replace(state, endpoints=named or state.endpoints, migrating=True, position=-1)
 
 
 def next_step(state: ReconnectState, happened: ConnectionFailure, draw: float) -> tuple[ReconnectState, Wait | GiveUp]:
-    """What to do next. `draw` is a random number in [-1, 1): the jitter, drawn by the caller."""
+    """Return the new state, and what to do next. `draw`: a random number in [-1, 1) for the jitter."""
     if isinstance(happened, Lost) and not may_reconnect(happened.code):
         return state, GiveUp(GiveUpReason.CLOSE_CODE, code=happened.code)
     if isinstance(happened, Lost) and (happened.code == CloseCode.MIGRATE or _is_leaving(state)):
@@ -161,14 +166,14 @@ def next_step(state: ReconnectState, happened: ConnectionFailure, draw: float) -
 
 
 def _is_leaving(state: ReconnectState) -> bool:
-    """Told to go elsewhere, and nothing was tried since."""
+    """Whether the client was told to migrate and has not tried another server yet."""
     return state.migrating and not state.attempt and not state.postponed
 
 
 def _migrate(state: ReconnectState, draw: float) -> tuple[ReconnectState, Wait | GiveUp]:
     if state.postponed >= MAX_POSTPONED:
         return state, GiveUp(GiveUpReason.ALWAYS_BUSY, code=CloseCode.MIGRATE)
-    # Sent on by one server after another before any welcome: that is no attempt either, but then there is no hurry.
+    # A client that several servers send on before any welcome makes no attempt either, but waits for the backoff.
     at_once = not state.attempt and not state.postponed
     away = state if state.migrating else after_migrate(state, ())
     moved = replace(away, postponed=state.postponed + 1, position=away.position + 1)
@@ -180,7 +185,7 @@ def _migrate(state: ReconnectState, draw: float) -> tuple[ReconnectState, Wait |
 def _postpone(
     state: ReconnectState, retry_after: float | None, draw: float, *, code: int | None = None, status: int | None = None
 ) -> tuple[ReconnectState, Wait | GiveUp]:
-    # "Later" uses up no attempt: a hall that comes back at once must not be locked out by its own size.
+    # This is no attempt: a hall that comes back at once must not be shut out because of its size.
     if state.postponed >= MAX_POSTPONED:
         return state, GiveUp(GiveUpReason.ALWAYS_BUSY, code=code, status=status)
     policy = state.policy
@@ -215,12 +220,12 @@ def _backoff(policy: ReconnectPolicy, number: int, draw: float) -> float:
 
 
 def connect_url(url: str) -> str:
-    """A socket server's address as the URL to connect to: `/v1/connect` is added where there is no path."""
+    """Return the URL to connect to for a socket server's address: `/v1/connect` is added where it has no path."""
     return url.rstrip("/") + CONNECT_PATH if urlsplit(url).path in ("", "/") else url
 
 
 def retry_after_seconds(header: str | None, now: float) -> float | None:
-    """`Retry-After` (RFC 9110, 10.2.3: seconds or an HTTP date) as seconds from `now` (epoch); `None`: not given."""
+    """Return `Retry-After` (RFC 9110, 10.2.3: seconds or an HTTP date) in seconds from `now` (epoch); `None`: none."""
     if header is None:
         return None
     text = header.strip()

@@ -1,4 +1,4 @@
-"""Cells of tables for spreadsheets."""
+"""Cells of CSV tables that people open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def spreadsheet_text(text: str) -> str:
-    """Text that no spreadsheet computes, though an id or a name may begin as a formula does (OWASP, CSV injection).
+    """Return text that no spreadsheet takes for a formula (OWASP, CSV injection), as an id or name may begin like one.
 
-    What would command a terminal, or cannot be seen, is written as an escape.
+    Control and invisible characters are escaped.
     """
     return escape(f"'{text}" if text.startswith(_FORMULA) else text)

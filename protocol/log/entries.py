@@ -1,7 +1,7 @@
-"""What STATUS says: its payloads as messages with their versions, each held to the address it came on.
+"""Decode the payloads of STATUS into messages with their versions, and check them against their subject.
 
-NATS permissions are by subject, so a message counts only where it belongs: `status.plan.P001` speaks of plan P001 and
-`status.server.SOCK001` of server SOCK001.
+NATS permissions are by subject, so a message is valid only on the subject of its plan or server: on `status.plan.P001`
+only facts about plan P001, on `status.server.SOCK001` only those about server SOCK001.
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ class LogEntry:
 def decode_status(
     subject: str, payload: bytes, logged: float | None = None, *, scheduled: bool = False
 ) -> list[Message | Malformed]:
-    """The messages of a payload that came on `subject`; what speaks of somebody else's plan or server is malformed.
+    """Return the messages of a payload from `subject`. A message about another plan or server is `Malformed`.
 
-    `logged`: when the log took it, seconds since the epoch; what says `byLogTime` has its times moved there (`None`:
-    they stay, for who only looks whether it can be read).
-    `scheduled`: NATS has published it for somebody (it has the header `SCHEDULER`), and does not ask whether that one
-    may write there itself. Nobody schedules what is said of a server.
+    `logged`: when the log took the payload, in seconds since the epoch. Facts with `byLogTime` get their times from it;
+    with `None` their times stay. `scheduled`: NATS published the payload by a schedule (it has the header `SCHEDULER`),
+    without a check whether its author may publish there. Facts about servers are never scheduled.
     """
     decoded = STATUS_CODEC.decode_batch(payload)
     tokens = subject.split(".")
@@ -60,21 +59,22 @@ def decode_status(
 
 
 def read_entries(subject: str, sequence: int, logged: float, payload: bytes) -> Iterator[LogEntry]:
-    """The facts about examinees in the message `sequence` of STATUS, in order."""
+    """Yield the facts about examinees in the message `sequence` of STATUS, in order."""
     for index, message in enumerate(decode_status(subject, payload, logged)):
         if isinstance(message, ExamineeFact):
             yield LogEntry(version_of(sequence, index), logged, message)
 
 
 def may_mention(payload: bytes, examinee_id: str) -> bool:
-    """Whether a payload can speak of this examinee: a quick no without decoding (an id is ASCII, so only an escape
-    could hide it).
+    """Whether a payload can be about this examinee, without decoding it.
+
+    An id is ASCII, so it is in the bytes unless an escape hides it.
     """
     return examinee_id.encode() in payload or b"\\" in payload
 
 
 def _misplaced(message: Message, about: str, named: str) -> tuple[str, str] | None:
-    """The field that does not fit the address, and what it says."""
+    """Return the field that does not fit the subject, and its value."""
     if isinstance(message, ServerStatus):
         if about != "server":
             return "type", message.type
@@ -86,7 +86,7 @@ def _misplaced(message: Message, about: str, named: str) -> tuple[str, str] | No
 
 
 def _with_log_time(fact: MobileSyncWait | MobileSyncExtend, logged: float) -> MobileSyncWait | MobileSyncExtend:
-    """The fact with its times moved to when the log took it: the sender's clock says only how long the wait is."""
+    """Return the fact with its times moved to when the log took it; the sender's clock gives only the duration."""
     begins = format_time(logged)
     if isinstance(fact, MobileSyncExtend):
         return fact.model_copy(update={"timestamp": begins})

@@ -1,4 +1,4 @@
-"""How long examinees were cut off, and what is to be made up for: the evidence in a dispute.
+"""Outages of examinees, and the time to compensate: the evidence in a dispute.
 
 *An outage* goes from the time that the loss gives (`timestamp` of the DISCONNECTED: when a server noticed it) to the
 time of the CONNECTED that ended it: the very seconds that proctors were told. A migration that arrives is none; one
@@ -34,7 +34,7 @@ class Outage:
     end: int | None = None
 
     def part(self, begin: int, end: int) -> tuple[int, int] | None:
-        """What of it lies in a window; `None`: nothing."""
+        """Return the part of the outage that lies in a window; `None`: it lies outside."""
         own_end = end if self.end is None else self.end
         first, last = max(self.begin, begin), min(own_end, end)
         return (first, last) if last > first else None
@@ -92,20 +92,28 @@ class OutageTotals(Wire):
 
 
 class Outages:
-    """Takes the entries of a plan's log in order; `rows` then says what they come to in a window."""
+    """Collects outages from the entries of a plan's log, in its order.
+
+    Example::
+
+        outages = Outages()
+        for entry in log_entries:
+            outages.add(entry)
+        outages.rows(begin, end)  # seconds since the epoch
+    """
 
     def __init__(self, *, truncated: bool = False) -> None:
         self._timeline = Timeline(truncated=truncated)
         self._examinees: dict[str, _Examinee] = {}
 
     def add(self, entry: LogEntry) -> None:
-        """One entry; one that was taken before changes nothing."""
+        """Add an entry; an entry that was added before changes nothing."""
         fact = entry.fact
         known = self._timeline.examinees.get(fact.examinee_id)
         before = known.connection if known is not None else ConnectionState()
         happening = self._timeline.add(entry)
         if happening is None or isinstance(fact, Enrol):
-            return  # who is only on the roster was never seen
+            return  # an examinee who is only on the roster was never seen
         now = _to_ms(fact.timestamp)
         examinee = self._examinees.setdefault(fact.examinee_id, _Examinee(now))
         examinee.first = min(examinee.first, now)  # the clocks of two servers
@@ -124,14 +132,14 @@ class Outages:
 
     @property
     def begin(self) -> float | None:
-        """The time of the first fact, in seconds since the epoch."""
+        """The time of the first fact in seconds since the epoch; `None`: there is none."""
         first = min((examinee.first for examinee in self._examinees.values()), default=None)
         return None if first is None else first / 1000
 
     def rows(self, begin: float, end: float, *, ignore_below: float = 0.0) -> list[OutageRow]:
-        """The examinees seen before the window's end, by id; times in seconds since the epoch.
+        """Return a row for each examinee seen before the window's end, by id; times in seconds since the epoch.
 
-        An outage that lasted (in all, or so far) less than `ignore_below` seconds is left out.
+        An outage that lasted less than `ignore_below` seconds, in all or so far, is left out.
         """
         first, last = round(begin * 1000), round(end * 1000)
         rows = []
@@ -143,7 +151,7 @@ class Outages:
 
 
 def sum_rows(rows: Iterable[OutageRow]) -> OutageTotals:
-    """The line below the table."""
+    """Return the sums over all rows."""
     found = list(rows)
     return OutageTotals(
         examinees=len(found),
@@ -194,7 +202,7 @@ def _row(examinee_id: str, examinee: _Examinee, begin: int, end: int, ignore_bel
 
 
 def union_length(parts: Iterable[tuple[int, int]]) -> int:
-    """The length of what is covered by at least one of the parts."""
+    """Return the length that at least one of the parts covers."""
     covered, reached = 0, None
     for first, last in sorted(parts):
         begin = first if reached is None else max(first, reached)

@@ -1,4 +1,4 @@
-"""What each fact came to, in words: for the timeline, which folds the log."""
+"""The texts of timeline entries: for each fact, what was decided about it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from protocol.rules.notices import NoticesState
 
 @dataclass(frozen=True, slots=True)
 class EntryText:
-    """What a fact came to, in words; `details` are the fields of a `Happening` that differ from kind to kind."""
+    """The kind and text of a timeline entry; `details`: its fields that only some kinds have."""
 
     what: EntryKind
     text: str
@@ -47,7 +47,7 @@ class EntryText:
 
 
 def describe_connection(before: ConnectionState, outcome: Outcome[ConnectionState], fact: ConnectionFact) -> EntryText:
-    """What a fact about the connection came to, which stood as `before`."""
+    """Describe what a fact did to the connection, whose state was `before`."""
     after = outcome.state
     match fact:
         case ConnectionStatus(status=ConnectionStatusCode.CONNECTED):
@@ -185,7 +185,7 @@ _OUTCOMES = {
 
 
 def describe_mobile_sync(before: MobileSyncState, after: MobileSyncState, fact: MobileSyncFact) -> EntryText:
-    """What a fact about the mobile sync came to."""
+    """Describe what a fact did to the mobile sync."""
     if isinstance(fact, Restate):
         return EntryText(EntryKind.RESTATED, f"mobile sync told anew: {after.view().status}")
     if after == before or after.status is None:
@@ -231,7 +231,7 @@ def _describe_without_effect(
 
 
 def describe_notices(before: NoticesState, after: NoticesState, fact: NoticeFact) -> EntryText:
-    """What a fact about messages of proctors came to."""
+    """Describe what a fact did to the notices."""
     match fact:
         case Restate():
             return EntryText(EntryKind.RESTATED, "messages told anew")

@@ -1,7 +1,7 @@
-"""How records look in Redis: the documents' fields for everybody, and what the state manager needs to go on.
+"""The kinds of records in Redis: their fields for every reader, and their history for the state manager.
 
-`rev` names the last write of a record, differently each time (compare and set), `version` is the version that last
-changed it, `history` is the JSON of its `History`.
+`rev` is another number at each write (compare and set), `version` is the version that last changed the record,
+`history` is the JSON of its `History`. docs/architecture.md, "State in Redis".
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ F = TypeVar("F", bound=Message)
 
 @dataclass(frozen=True)
 class RecordKind(Generic[S, F]):
-    """One kind of record: its state, its rule, and its fields in Redis; `aspect`: what of an examinee it holds."""
+    """One kind of record: its state, its rule, and its fields in Redis. `aspect`: which aspect it holds."""
 
     state: type[S]
     rule: Rule[S, F]
@@ -47,18 +47,18 @@ class RecordKind(Generic[S, F]):
         return History(self.state())
 
     def write(self, history: History[S, F], state: S, rev: int) -> dict[str, str]:
-        """All fields of the record in Redis."""
+        """Return all fields of the record in Redis."""
         return {**self.fields(state), "rev": str(rev), "history": dump_history(history)}
 
     def read(self, stored: str | bytes | None, floor: int = 0) -> History[S, F]:
-        """The history in a record's `history` field, compacted up to `floor`. Raises `ValueError` if it is not one."""
+        """Return the history in a record's `history` field, compacted up to `floor`. Raises `ValueError`."""
         if stored is None:
             return self.empty()
         return compact(load_history(self.state, stored, floor), self.rule, floor)
 
 
 def dump_history(history: History[Any, Any]) -> str:
-    """A history as JSON, without what is at its default."""
+    """Return a history as JSON, without fields at their default."""
     stored: dict[str, Any] = {
         "base": history.base,
         "floor": history.floor,
@@ -78,9 +78,9 @@ def dump_history(history: History[Any, Any]) -> str:
 
 
 def load_history(state: type[S], stored: str | bytes, floor: int = 0) -> History[S, Any]:
-    """The inverse of `dump_history`. Raises `ValueError`.
+    """Return the history of JSON that `dump_history` wrote. Raises `ValueError`.
 
-    When every fact is up to `floor`, which is how most records are found, the facts are not even looked at.
+    When every fact is up to `floor`, as in most records, the facts are not decoded.
     """
     try:
         parsed = pydantic_core.from_json(stored)
@@ -101,7 +101,7 @@ def load_history(state: type[S], stored: str | bytes, floor: int = 0) -> History
 
 
 _RETIRED_FIELDS: Mapping[type, tuple[str, ...]] = {ConnectionState: ("incarnation", "browser_info")}
-"""Fields that earlier releases have written into histories: they are read over."""
+"""Fields that earlier releases wrote into histories; they are ignored."""
 
 
 def _restore(state: type[S], lean: dict[str, Any]) -> S:
@@ -122,7 +122,7 @@ _ENUMS: dict[type, Mapping[str, type[StrEnum]]] = {}
 
 
 def _enum_fields(state: type) -> Mapping[str, type[StrEnum]]:
-    """The fields of a state that hold a member of an enum."""
+    """Return the fields of a state that hold a member of an enum."""
     if state in _ENUMS:
         return _ENUMS[state]
     found = {}
@@ -139,7 +139,7 @@ _TUPLES: dict[type, Mapping[str, type[Any] | None]] = {}
 
 
 def _tuple_fields(state: type) -> Mapping[str, type[Any] | None]:
-    """The fields of a state that hold a tuple, and the dataclass that its elements are."""
+    """Return the fields of a state that hold a tuple, and the dataclass of its elements."""
     if state in _TUPLES:
         return _TUPLES[state]
     found: dict[str, type[Any] | None] = {}

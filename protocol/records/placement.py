@@ -1,4 +1,4 @@
-"""Where a fact belongs: its record, the socket that it is about, and the index by which these are found."""
+"""The records that a fact changes: that of its examinee or server, that of its socket, and the index of both."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENDED_SOCKET_SECONDS = 86400
 
 @dataclass(frozen=True, slots=True)
 class VersionedMessage:
-    """A fact with its place in STATUS."""
+    """A message of STATUS with its version."""
 
     version: int
     message: Message

@@ -35,7 +35,7 @@ class RecordedNotice:
 
 @dataclass(frozen=True, slots=True)
 class NoticesState:
-    """The notices of an examinee. `kept`: the newest, in order; `sent`: how many in all; `actions`: the applied ones."""
+    """The notices of an examinee. `kept`: the newest, in order; `sent`: the count of all; `actions`: applied ones."""
 
     plan_id: str = ""
     examinee_id: str = ""
