@@ -24,7 +24,10 @@ FormatOption = Annotated[SpecFormat, typer.Option("-o", "--output", help="JSON, 
 
 @app.callback()
 def spec() -> None:
-    """Specifications of the protocol, generated from the message models. See docs/protocol.md."""
+    """Print the AsyncAPI and OpenAPI documents.
+
+    They are generated from the message models. See also docs/protocol.md.
+    """
 
 
 @app.command("asyncapi")

@@ -31,9 +31,11 @@ def token(
     expires: Annotated[str, typer.Option("--expires", help="How long the token is valid.", metavar="DURATION")] = "12h",
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Print a token, signed with the configured secret or with that of the data directory (created if missing).
+    """Print a signed token.
 
     Example: examwire token examinee P001 E0042 --expires 4h
+
+    It is signed with the configured secret, or with that of the data directory (created if missing).
     """
     from actors.runtime.config.tokens import issue_token
     from cli.shared.signing import require_tokens_accepted

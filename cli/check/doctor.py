@@ -86,9 +86,11 @@ def doctor(
     ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Check engines, clocks, streams, permissions, roles, lag, file descriptors and secrets, and say what to do.
+    """Check the running system, and say what to do.
 
     Example: examwire doctor --data-dir .examwire
+
+    Checks engines, clocks, streams, permissions, roles, lag, file descriptors and secrets.
 
     Safe during an exam: it changes nothing, but writes one probe message to the broker. Exit code 0: all checks
     passed, 1: a check failed, 4: neither NATS nor Redis can be reached, 5: warnings only.

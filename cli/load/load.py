@@ -128,7 +128,7 @@ def load(
     ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Cause losses and recoveries, measure them, and check that proctors saw each exactly once.
+    """Run a load test that accounts for every loss and recovery.
 
     Examples: examwire load hall-outage --examinees 1000; examwire load one-by-one --baseline -o json
 

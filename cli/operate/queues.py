@@ -42,7 +42,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @app.callback()
 def queues() -> None:
-    """The queues of the socket servers and the other durable consumers: pending messages and readers."""
+    """Queues (durable consumers): pending messages, readers."""
 
 
 @app.command("ls")

@@ -33,7 +33,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @app.callback()
 def sessions() -> None:
-    """The live sessions of examinees and proctors on the socket servers."""
+    """Live sessions of examinees and proctors: list, end them."""
 
 
 @app.command("ls")

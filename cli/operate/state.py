@@ -35,7 +35,7 @@ PlanOption = Annotated[
 
 @app.callback()
 def state() -> None:
-    """Compare the state in Redis with the log of record, and rebuild it. Safe during an exam."""
+    """Compare Redis with the log of record, and rebuild it."""
 
 
 @app.command("verify")

@@ -56,7 +56,10 @@ class TopologyComparison:
 
 @app.callback()
 def streams() -> None:
-    """The JetStream streams and consumers that examwire declares, without the queues of socket servers."""
+    """JetStream streams: list, compare, create, update.
+
+    These are the streams and consumers that the code declares, without the queues of socket servers.
+    """
 
 
 @app.command("ls")
