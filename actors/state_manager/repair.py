@@ -57,7 +57,6 @@ REPAIRS = Counter(
 # At 0 from the start: a counter that begins with 1 has not increased.
 for _found in ("new", "restarted", "lost", "replaced"):
     REPAIRS.labels(_found)
-REPAIRED_RECORDS = Counter("examwire_state_repaired_records_total", "Records written by repairs", registry=REGISTRY)
 
 RECORDS_A_TRIP = 200
 FACTS_AT_ONCE = 2000
@@ -343,7 +342,6 @@ class StateRepair:
             )
         verdicts = await self._store.replace(replacements)
         repair.records += sum(verdicts)
-        REPAIRED_RECORDS.inc(sum(verdicts))
         return [one.key for one, written in zip(replacements, verdicts, strict=True) if not written]
 
     async def _restate(

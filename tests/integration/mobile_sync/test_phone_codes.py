@@ -50,6 +50,10 @@ def told(**labels: str) -> float:
     return REGISTRY.get_sample_value("examwire_web_phone_codes_total", labels) or 0.0
 
 
+def refused_as_cross_site() -> float:
+    return REGISTRY.get_sample_value("examwire_web_cross_site_requests_total") or 0.0
+
+
 async def waiting(site: Site, seconds: float = 60.0, status: str = "WAITING") -> None:
     await record(site.settings, status=status, deadline=seconds_from_now(seconds))
 
@@ -263,7 +267,7 @@ FOREIGN = [
 async def test_a_page_of_another_site_can_do_nothing(site: Site, headers: dict[str, str]) -> None:
     await waiting(site)
     code = (await made(site))["code"]
-    before = told(outcome="NOT_FOUND")
+    before, refused = told(outcome="NOT_FOUND"), refused_as_cross_site()
     for method, path, more in (
         ("POST", f"/v1/phone-codes/{code}", {}),
         ("POST", "/v1/phone-codes/ZZZZZZZZ", {}),
@@ -273,6 +277,7 @@ async def test_a_page_of_another_site_can_do_nothing(site: Site, headers: dict[s
         response = await site.http.request(method, path, headers={**headers, **more}, content=b"")
         assert (response.status_code, problem(response)["code"]) == (403, "CROSS_SITE_REQUEST"), (method, path)
     assert told(outcome="NOT_FOUND") == before
+    assert refused_as_cross_site() == refused + 4
     assert await site.published() == []
     assert (await site.http.get("/v1/endpoints", headers=headers)).status_code == 503  # as for everybody: none is READY
 
