@@ -1,13 +1,13 @@
-"""The typed Python client of `examwire.v1`: what examinees' and proctors' have in common.
-
-A connection costs no task of its own: frames are received by whoever asks for them, heartbeats are a timer, pings of
-the server are answered by websockets. Thousands fit one process. When and where to connect again is decided in
-`protocol.client.reconnect`; this is the shell around it.
+"""The typed Python client of `examwire.v1`: the common base of the clients of examinees and proctors.
 
     client = ExamineeClient("ws://127.0.0.1:8001", token)
     welcome = await client.connect()
-    async for frame in client.frames():  # comes back by itself after a loss; a new Welcome tells that it did
+    async for frame in client.frames():  # after a loss it connects again by itself, and yields a new Welcome
         ...
+
+A connection has no task of its own, so thousands fit into one process: the caller of `receive` receives its frames,
+heartbeats are a timer, and websockets answers the server's pings. `protocol.client.reconnect` decides when and where
+to connect again; this module does the I/O.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ __all__ = [
 log = logging.getLogger("examwire.client")
 
 Change = Welcome | ConnectionFailure | Wait | GiveUp
-"""What `on_change` is told: a welcome, a loss or a failed try, the wait before the next try, the end of trying."""
+"""The argument of `on_change`: a welcome, a loss or failed attempt, the wait before the next attempt, or the end."""
 
 
 class GaveUp(ExamwireError):
-    """The client does not connect again by itself; `step` says why, `last` what happened last."""
+    """The client does not connect again by itself. `step` says why, `last` is the last loss or failed attempt."""
 
     def __init__(self, step: GiveUp, last: ConnectionFailure) -> None:
         number = step.code if step.code is not None else step.status
@@ -75,16 +75,18 @@ class GaveUp(ExamwireError):
 
 
 class ClientClosed(ExamwireError):
-    """There is no connection: `connect()` was not called yet, or `close()` was."""
+    """There is no connection: `connect()` was not called yet, or `close()` was called."""
 
 
 class ClientOptions(TypedDict, total=False):
-    """`client_id` (an id) names the client over its connections and is made up when not given; `connection_no` is the
-    number of the next try (default 1) and grows with each one: pass on both to let another process take over.
-    `reconnect=False`: one connection only. `heartbeats=False` sends none: the server's pings suffice for a client that
-    answers them. `browser_info` is shown to proctors. `on_change` is called with each welcome, loss, wait and end.
-    `on_end` is called with the close code (`None`: without one) at once when a connection has ended, also while nobody
-    receives. `rng` draws the jitter.
+    """The options of a client; all have defaults.
+
+    `client_id` (an id) names the client over all its connections; by default it is random. `connection_no` is the
+    number of the next connection (default 1) and grows with each: pass on both to another process that takes over.
+    `reconnect=False`: one connection only. `heartbeats=False`: send none; the server's pings show that the client is
+    alive. `browser_info` is shown to proctors. `on_change` is called with each `Change`. `on_end` is called with the
+    close code (`None`: without one) as soon as a connection has ended, also while nobody receives. `rng` draws the
+    jitter.
     """
 
     client_id: str | None
@@ -98,20 +100,24 @@ class ClientOptions(TypedDict, total=False):
 
 
 class Client:
-    """A connection to a socket server that comes back by itself. Not thread-safe; one receiver at a time.
+    """A connection to a socket server that is opened again after a loss. Not thread-safe; one receiver at a time.
 
-    `url`: ws:// address of a socket server, with or without `/v1/connect`. The other arguments: `ClientOptions`.
-    `view_status`: what the server has said last, over the connection that stands, of whether what it tells is so now.
+    async with ExamineeClient("ws://127.0.0.1:8001", token) as client:
+        frame = await client.receive()
+        await client.send(EnterMobileSync())
+
+    `url` is the ws:// address of a socket server, with or without `/v1/connect`; see `ClientOptions` for the others.
+    `view_status` is the last one that the server sent over the open connection: whether its events are current.
     """
 
     __slots__ = (
-        "_beating",
         "_closed",
         "_closing",
-        "_comeback",
-        "_happened",
+        "_failure",
+        "_heartbeat",
         "_info",
         "_pending",
+        "_reconnect_state",
         "_rng",
         "_silent",
         "_timer",
@@ -144,17 +150,17 @@ class Client:
         browser_info = options.get("browser_info")
         self._info = HelloClientInfo(browser_info=browser_info) if browser_info else None
         self._rng = options.get("rng")
-        self._comeback = ReconnectState(connect_url(url))
+        self._reconnect_state = ReconnectState(connect_url(url))
         self._ws: TimedConnection | None = None
-        self._pending: list[Message] = []  # the last is the next
-        self._happened: ConnectionFailure | None = None
+        self._pending: list[Message] = []  # in reverse: the next message is the last
+        self._failure: ConnectionFailure | None = None
         self._wait: tuple[Wait, float] | None = None
         self._closed = True
-        self._closing: asyncio.Event | None = None  # wakes who waits for the next try
+        self._closing: asyncio.Event | None = None  # wakes the wait before the next attempt
         self._silent = False
         self._welcomed_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._beating: asyncio.Task[None] | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -167,29 +173,29 @@ class Client:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection stands, as far as this side knows."""
+        """Whether the connection is open, as far as this side knows."""
         return self._ws is not None and self._ws.state is State.OPEN and not self._ws.transport.is_closing()
 
     @property
     def current(self) -> bool:
-        """Whether the connection stands, and what comes over it is so now: recorded, and shown to proctors."""
+        """Whether the connection is open, and what comes over it is current: recorded, and shown to proctors."""
         return self.connected and (self.view_status is None or self.view_status.current)
 
     @property
     def url(self) -> str:
-        """The server of the last welcome; before that, the one to try first."""
-        return self._comeback.url
+        """The address of the last server that sent a welcome; before that, of the first one to try."""
+        return self._reconnect_state.url
 
     async def connect(self, url: str | None = None) -> Welcome:
-        """Connect to `url` (default: the last server), one try. Raises `ConnectRefused`.
+        """Connect to `url` (default: the last server), in one attempt. Raises `ConnectRefused`.
 
-        After a failure `frames()` goes on by the rules. After `close()` this opens the client again.
+        After a failure, `frames()` tries again by the rules. After `close()`, this opens the client again.
         """
         if self.connected:
             raise ExamwireError(f"{self.client_id} is connected already: close() first")
         self._closed, self._wait, self._pending = False, None, []
         try:
-            return await self._open(connect_url(url) if url is not None else self._comeback.url)
+            return await self._open(connect_url(url) if url is not None else self._reconnect_state.url)
         except ConnectRefused:
             self._closed = not self.reconnect
             raise
@@ -203,34 +209,34 @@ class Client:
         try:
             opened = await open_session(url, hello)
         except ConnectRefused as refused:
-            self._happened = refused.happened
+            self._failure = refused.failure
             if refused.endpoints is not None:
-                self._comeback = after_migrate(self._comeback, refused.endpoints)
-            self._tell(self._happened)
+                self._reconnect_state = after_migrate(self._reconnect_state, refused.endpoints)
+            self._report(self._failure)
             raise
         ws, welcome = opened.connection, opened.welcome
         if self._closed:
             ws.transport.abort()
             raise ClientClosed("the client was closed while it connected")
-        self._ws, self.welcome, self._happened, self._silent = ws, welcome, None, False
+        self._ws, self.welcome, self._failure, self._silent = ws, welcome, None, False
         self.view_status = None
         ws.on_end = self.on_end
         self._pending = opened.rest[::-1]
-        self._comeback = after_welcome(url, welcome.endpoints, welcome.reconnect)
+        self._reconnect_state = after_welcome(url, welcome.endpoints, welcome.reconnect)
         loop = asyncio.get_running_loop()
         self._welcomed_at = loop.time()
         if self.heartbeats:
-            self._timer = loop.call_later(welcome.heartbeat_seconds, self._beat)
-        self._tell(welcome)
+            self._timer = loop.call_later(welcome.heartbeat_seconds, self._send_heartbeat)
+        self._report(welcome)
         return welcome
 
     # -- receiving -----------------------------------------------------------------------------------
 
     async def frames(self) -> AsyncIterator[Message]:
-        """The server's messages one by one, until `close()`; heartbeat echoes are left out.
+        """Yield the server's messages until `close()`, without the echoes of heartbeats.
 
-        With `reconnect`, a loss is followed by the `Welcome` of the next connection, or raises `GaveUp`; without it,
-        it raises `ConnectionLost`. Nothing is received while nobody iterates.
+        With `reconnect`, a loss is followed by the `Welcome` of the next connection, or raises `GaveUp`. Without it, a
+        loss raises `ConnectionLost`. Nothing is received between two iterations.
         """
         while True:
             try:
@@ -240,22 +246,22 @@ class Client:
             yield message
 
     async def receive(self) -> Message:
-        """The next message. Raises what `frames()` raises, and `ClientClosed`. Safe to cancel."""
+        """Return the next message. Raises what `frames()` raises, and `ClientClosed`. Safe to cancel."""
         while True:
             while self._pending:
                 message = self._pending.pop()
                 if type(message) is Migrate:
-                    self._comeback = after_migrate(self._comeback, message.endpoints)
+                    self._reconnect_state = after_migrate(self._reconnect_state, message.endpoints)
                 elif type(message) is ViewStatus:
                     self.view_status = message
-                self._take_in(message)
+                self._update(message)
                 if type(message) is not Heartbeat:
                     return message
             ws = self._ws
             if self._closed:
                 raise ClientClosed("the client is closed")
             if ws is None:
-                return await self._come_back()
+                return await self._connect_again()
             try:
                 payload = await ws.recv(decode=False)
             except ConnectionClosed as closed:
@@ -265,32 +271,32 @@ class Client:
                 self._pending = messages[::-1]
                 self.malformed += malformed
 
-    def _take_in(self, message: Message) -> None:
-        """Subclasses keep what they need of a message before it is handed out."""
+    def _update(self, message: Message) -> None:
+        """Update what a subclass keeps, before the message is returned."""
 
     def _lose(self, ws: TimedConnection, code: int | None, reason: str) -> None:
         if self._closed or self._ws is not ws:
-            return  # by close(): the loop above says so
+            return  # closed by us: `receive` raises `ClientClosed`
         self._drop()
-        self._happened = Lost(code, asyncio.get_running_loop().time() - self._welcomed_at)
-        self._tell(self._happened)
+        self._failure = Lost(code, asyncio.get_running_loop().time() - self._welcomed_at)
+        self._report(self._failure)
         if not self.reconnect:
             self._closed = True
             raise ConnectionLost(code, reason)
 
-    async def _come_back(self) -> Welcome:
+    async def _connect_again(self) -> Welcome:
         loop = asyncio.get_running_loop()
         while True:
             if self._wait is None:
-                happened = self._happened or Unreachable()
+                failure = self._failure or Unreachable()
                 draw = (self._rng or random).uniform(-1.0, 1.0)
-                self._comeback, step = next_step(self._comeback, happened, draw)
-                self._tell(step)
+                self._reconnect_state, step = next_step(self._reconnect_state, failure, draw)
+                self._report(step)
                 if isinstance(step, GiveUp):
                     self._closed = True
-                    raise GaveUp(step, happened)
+                    raise GaveUp(step, failure)
                 self._wait = (step, loop.time() + step.seconds)
-            step, due = self._wait  # kept when this is cancelled: the next receive() waits for the rest
+            step, due = self._wait  # kept when this is cancelled: the next `receive` waits for the rest
             self._closing = asyncio.Event()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(due):
@@ -306,7 +312,7 @@ class Client:
     # -- sending -------------------------------------------------------------------------------------
 
     async def send(self, message: Message) -> None:
-        """Send one frame. Raises `ConnectionLost` when there is no connection; `frames()` will tell why."""
+        """Send one frame. Raises `ConnectionLost` when there is no connection."""
         ws = self._ws
         if ws is None:
             raise ConnectionLost(None, "")
@@ -315,44 +321,44 @@ class Client:
         except ConnectionClosed as closed:
             raise ConnectionLost(*end_of(closed)) from closed
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         ws, welcome = self._ws, self.welcome
         if ws is None or welcome is None or ws.state is not State.OPEN:
             return
         loop = asyncio.get_running_loop()
         late = loop.time() - self._timer.when() if self._timer is not None else 0.0
-        self._timer = loop.call_later(welcome.heartbeat_seconds, self._beat)
+        self._timer = loop.call_later(welcome.heartbeat_seconds, self._send_heartbeat)
         if not ws.transport.is_reading() or late > welcome.heartbeat_seconds:
-            # Nobody receives, or this process stood still: that nothing was heard is no sign of death.
+            # Nobody receives, or this process was blocked: the server may be alive although nothing was heard.
             ws.heard_at = loop.time()
         elif loop.time() - ws.heard_at > SILENT_INTERVALS * welcome.heartbeat_seconds:
             log.info("%s: nothing heard from %s, dropping the connection", self.client_id, self.url)
             ws.transport.abort()
             return
-        if not self._silent and (self._beating is None or self._beating.done()):
-            self._beating = loop.create_task(ws.beat())
+        if not self._silent and (self._heartbeat is None or self._heartbeat.done()):
+            self._heartbeat = loop.create_task(ws.send_heartbeat())
 
     # -- ending --------------------------------------------------------------------------------------
 
     def abort(self) -> None:
-        """Drop the TCP connection without a close frame, as a failing network does; the rules go on as after a loss."""
+        """Drop the TCP connection without a close frame, as a failing network does. It counts as a loss."""
         if self._ws is not None:
             self._ws.transport.abort()
 
     def fall_silent(self) -> None:
-        """Stop reading, sending and answering pings, as a machine that hangs: for trials of half-open connections."""
+        """Stop reading, sending and answering pings, as a machine that hangs: to test half-open connections."""
         if self._ws is not None:
             self._silent = True
             self._ws.transport.pause_reading()
 
     def wake(self) -> None:
-        """Undo `fall_silent`; a close by the server in the meantime shows now."""
+        """Undo `fall_silent`. If the server has closed the connection meanwhile, that is noticed now."""
         if self._silent and self._ws is not None:
             self._silent = False
             self._ws.transport.resume_reading()
 
     async def close(self) -> None:
-        """Close with 1000 and stop coming back. Harmless when repeated; `connect()` opens the client again."""
+        """Close with 1000 and do not connect again. Harmless when repeated; `connect()` opens the client again."""
         ws, self._closed = self._ws, True
         if self._closing is not None:
             self._closing.set()
@@ -369,6 +375,6 @@ class Client:
             self._timer = None
         self._ws = None
 
-    def _tell(self, change: Change) -> None:
+    def _report(self, change: Change) -> None:
         if self.on_change is not None:
             self.on_change(change)

@@ -1,4 +1,4 @@
-"""Opening one connection of a client: handshake, `hello`, `welcome`, and what is told when that fails."""
+"""Opens one connection of a client: handshake, `hello`, `welcome`, and the errors when that fails."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ OPEN_SECONDS = 10.0
 WELCOME_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 MAX_QUEUE = 16
-"""Frames that websockets keeps for whoever receives. When more wait unread, it stops reading and pings go unanswered:
-receive from a connection whose server sends (a proctor's; an examinee's with heartbeats, which are echoed)."""
+"""So many frames wait in websockets to be received. With more it stops reading, and pings are not answered: so receive
+from a proctor's connection, and from an examinee's that sends heartbeats, which are echoed."""
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 
 
 class ConnectRefused(ExamwireError):
-    """A try to connect failed: by a close `code` before the welcome, an HTTP `status`, or neither (unreachable).
+    """An attempt to connect failed: with a close `code` before the welcome, an HTTP `status`, or neither (unreachable).
 
-    `endpoints`: where a server that is drained has sent us.
+    `endpoints`: the servers that a drained server has named.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class ConnectRefused(ExamwireError):
         self.endpoints = endpoints
 
     @property
-    def happened(self) -> ConnectionFailure:
-        """The refusal as the rules of reconnecting take it."""
+    def failure(self) -> ConnectionFailure:
+        """The refusal as an argument for the rules in `protocol.client.reconnect`."""
         if self.code is not None:
             return Lost(self.code)
         if self.status is not None:
@@ -81,9 +81,9 @@ class ConnectionLost(ExamwireError):
 
 
 class TimedConnection(ClientConnection):
-    """Notes when the server was last heard (pings included), for the heartbeat to tell a dead connection.
+    """A connection that notes when the server was last heard (pings included), so that a dead one is noticed.
 
-    `on_end` is called with the close code that the server sent, if any, when it is over.
+    `on_end` is called when it has ended, with the close code that the server sent, if any.
     """
 
     heard_at = 0.0
@@ -99,15 +99,15 @@ class TimedConnection(ClientConnection):
             received = self.protocol.close_rcvd
             self.on_end(received.code if received is not None else None)
 
-    async def beat(self) -> None:
-        """Send a heartbeat; when that fails, whoever receives is told."""
+    async def send_heartbeat(self) -> None:
+        """Send a heartbeat. When that fails, `recv` raises."""
         with contextlib.suppress(ConnectionClosed):
             await self.send(_HEARTBEAT)
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A connection after its `welcome`; `rest`: messages that came along with it, in their order."""
+    """A connection after its `welcome`. `rest`: the messages of the same frame that followed it."""
 
     connection: TimedConnection
     welcome: Welcome
@@ -115,9 +115,9 @@ class Opened:
 
 
 async def open_session(url: str, hello: Hello) -> Opened:
-    """Connect to `url` and greet. Raises `ConnectRefused`."""
+    """Connect to `url`, send the hello and wait for the welcome. Raises `ConnectRefused`."""
     connection = await _handshake(url, hello.token)
-    complaint = ""
+    error_text = ""
     endpoints: list[str] | None = None
     try:
         async with asyncio.timeout(WELCOME_SECONDS):
@@ -128,13 +128,13 @@ async def open_session(url: str, hello: Hello) -> Opened:
                     if isinstance(message, Welcome):
                         return Opened(connection, message, messages[index + 1 :])
                     if isinstance(message, Error):
-                        complaint = f" ({message.code}: {message.message})"
+                        error_text = f" ({message.code}: {message.message})"
                     if isinstance(message, Migrate):
                         endpoints = message.endpoints
     except ConnectionClosed as closed:
         code, reason = end_of(closed)
         detail = f"closed with {code} {reason}".rstrip() if code else "the connection broke before the welcome"
-        raise ConnectRefused(url, detail + complaint, code=code, endpoints=endpoints) from closed
+        raise ConnectRefused(url, detail + error_text, code=code, endpoints=endpoints) from closed
     except TimeoutError:
         connection.transport.abort()
         raise ConnectRefused(url, f"sent no welcome within {WELCOME_SECONDS:g} s") from None
@@ -148,7 +148,7 @@ async def _handshake(url: str, token: str | None) -> TimedConnection:
         connection = await connect(
             url,
             subprotocols=[Subprotocol(SUBPROTOCOL)],
-            # Shown here as well, so that a busy server sees that this is no stranger.
+            # The token is shown here, too: a busy server lets clients with a valid token in first.
             additional_headers={"Authorization": f"Bearer {token}"} if _fits_a_header(token) else None,
             compression=None,
             proxy=None,
@@ -164,7 +164,7 @@ async def _handshake(url: str, token: str | None) -> TimedConnection:
         later = retry_after_seconds(response.headers.get("Retry-After"), time.time())
         detail = f"HTTP {response.status_code}"
         raise ConnectRefused(url, detail, status=response.status_code, retry_after=later) from error
-    except (OSError, WebSocketException) as error:  # OSError: a TimeoutError, too
+    except (OSError, WebSocketException) as error:  # a TimeoutError is an OSError
         raise ConnectRefused(url, f"unreachable: {error}") from error
     assert isinstance(connection, TimedConnection)
     connection.heard_at = connection.loop.time()
@@ -179,18 +179,18 @@ def _fits_a_header(token: str | None) -> bool:
 
 
 def decode(payload: bytes) -> tuple[list[Message], int]:
-    """The messages of a frame, and how many of its elements are none that we know.
+    """Decode a frame: its messages, and the number of elements that are none that this version knows.
 
-    A newer server may say things that we do not know: they are counted, not obeyed.
+    A newer server may send messages that this version does not know: they are counted and ignored.
     """
     decoded = SERVER_FRAMES.decode_batch(payload)
-    messages = [one for one in decoded if not isinstance(one, Malformed)]
-    for one in decoded:
-        if isinstance(one, Malformed):
-            log.debug("not understood: %s", one.error)
+    messages = [element for element in decoded if not isinstance(element, Malformed)]
+    for element in decoded:
+        if isinstance(element, Malformed):
+            log.debug("not understood: %s", element.error)
     return messages, len(decoded) - len(messages)
 
 
 def end_of(closed: ConnectionClosed) -> tuple[int | None, str]:
-    """The close code and reason that the server sent; `(None, "")` when the connection broke without."""
+    """Return the close code and reason that the server sent; `(None, "")` when the connection broke without one."""
     return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd is not None else (None, "")

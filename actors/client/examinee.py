@@ -13,9 +13,14 @@ from protocol.messages.views import MobileSyncView, NoticeView
 
 
 class ExamineeClient(Client):
-    """An examinee's connection. `session_state` and `mobile_sync` are the latest the server told (by version).
+    """The client of an examinee.
 
-    `notices`: the messages of proctors that this client has not confirmed, by actionId, in the order of their arrival.
+    client = ExamineeClient("ws://127.0.0.1:8001", token)
+    await client.connect()
+    await client.enter_mobile_sync()
+
+    `session_state` and `mobile_sync` are the latest that the server sent (by version). `notices` are the messages of
+    proctors that this client has not confirmed, by actionId, in the order of their arrival.
     """
 
     __slots__ = ("_confirmed", "mobile_sync", "notices", "session_state")
@@ -28,9 +33,9 @@ class ExamineeClient(Client):
         self._confirmed: set[str] = set()
 
     async def confirm_notice(self, action_id: str) -> None:
-        """Say that a message was read: `accepted` follows once that is in the log. Saying it again does no harm.
+        """Confirm that a message was read: `accepted` follows once that is in the log. A repetition does no harm.
 
-        Raises `ConnectionLost`, and then the message is still among `notices`.
+        Raises `ConnectionLost`; then the message stays in `notices`.
         """
         await self.send(ConfirmNotice(action_id=action_id))
         self._confirmed.add(action_id)
@@ -40,21 +45,21 @@ class ExamineeClient(Client):
         """Send `mobile_sync_wait`; a `mobile_sync_status` WAITING follows as a frame."""
         await self.send(EnterMobileSync())
 
-    def _take_in(self, message: Message) -> None:
+    def _update(self, message: Message) -> None:
         match message:
             case SessionState():
                 self.session_state = message
                 for notice in message.notices:
-                    # What was confirmed on a connection that did not carry it is shown again.
+                    # Its confirmation was lost with a connection: the message is shown again.
                     self._confirmed.discard(notice.action_id)
                     self.notices.setdefault(notice.action_id, notice)
                 view = message.mobile_sync
             case Notice():
                 if message.action_id not in self._confirmed:
-                    shown = NoticeView(
+                    notice = NoticeView(
                         action_id=message.action_id, text=message.text, by=message.by, sent_at=message.timestamp
                     )
-                    self.notices.setdefault(message.action_id, shown)
+                    self.notices.setdefault(message.action_id, notice)
                 return
             case _ if message.type in ("mobile_sync_status", "mobile_sync_completed"):
                 view = MobileSyncView.model_validate(message.data())

@@ -12,11 +12,15 @@ from protocol.messages.frames import ExtendMobileSyncFrame, NotifyFrame, Readmit
 
 
 class ProctorClient(Client):
-    """A proctor's connection; `view` is the plan as told so far. `verdict` is the view's on the last message.
+    """The client of a proctor. `view` is the plan as told so far, `verdict` what it did with the last message.
 
-    Each action returns its requestId: `accepted` with it (or an `error`) follows as a frame, the effect as an event
-    with that `actionId`. Whoever does not know whether an action arrived repeats it with the same `request_id`, on
-    whatever connection: it has one effect.
+    client = ProctorClient("ws://127.0.0.1:8001", token)
+    await client.connect()
+    request_id = await client.readmit("E001")
+
+    Each action returns its requestId. A frame `accepted` (or `error`) with it follows, and the effect as an event with
+    that `actionId`. When it is not known whether an action arrived, repeat it with the same `request_id`, on any
+    connection: it has one effect.
     """
 
     __slots__ = ("verdict", "view")
@@ -27,21 +31,21 @@ class ProctorClient(Client):
         self.verdict = ApplyResult.OTHER
 
     async def readmit(self, examinee_id: str, *, request_id: str | None = None) -> str:
-        """Let an examinee in again after RECONNECT_LIMIT_EXCEEDED or a removal: `examinee_readmitted`."""
+        """Let an examinee in again after RECONNECT_LIMIT_EXCEEDED or a removal. Event: `examinee_readmitted`."""
         return await self._ask(ReadmitFrame(examinee_id=examinee_id, request_id=request_id or secrets.token_hex(12)))
 
     async def remove(self, examinee_id: str, *, reason: str | None = None, request_id: str | None = None) -> str:
-        """End the examinee's connection, and let nobody in under this id until readmitted: `examinee_removed`."""
+        """Close the examinee's connection, and refuse new ones until a readmission. Event: `examinee_removed`."""
         request_id = request_id or secrets.token_hex(12)
         return await self._ask(RemoveFrame(examinee_id=examinee_id, request_id=request_id, reason=reason))
 
     async def extend_mobile_sync(self, examinee_id: str, seconds: int, *, request_id: str | None = None) -> str:
-        """10 to 3600 `seconds` more for the picture: `mobile_sync_status` WAITING with the new deadline."""
+        """Give 10 to 3600 `seconds` more for the picture. Event: `mobile_sync_status` WAITING with the new deadline."""
         request_id = request_id or secrets.token_hex(12)
         return await self._ask(ExtendMobileSyncFrame(examinee_id=examinee_id, request_id=request_id, seconds=seconds))
 
     async def notify(self, examinee_id: str, text: str, *, request_id: str | None = None) -> str:
-        """Show the examinee a message of at most 1000 characters: `notice`, and `notice_confirmed` once it is read."""
+        """Show the examinee a message of at most 1000 characters. Events: `notice`, `notice_confirmed` when read."""
         request_id = request_id or secrets.token_hex(12)
         return await self._ask(NotifyFrame(examinee_id=examinee_id, request_id=request_id, text=text))
 
@@ -50,5 +54,5 @@ class ProctorClient(Client):
         assert frame.request_id is not None
         return frame.request_id
 
-    def _take_in(self, message: Message) -> None:
+    def _update(self, message: Message) -> None:
         self.verdict = self.view.apply(message)

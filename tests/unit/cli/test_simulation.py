@@ -30,7 +30,7 @@ def proctor_of(*messages: Message, name: str = "T1") -> SimulatedProctor:
         reconnect=policy, endpoints=[],
     )  # fmt: skip
     for message in messages:
-        proctor.client._take_in(message)
+        proctor.client._update(message)
         proctor._take_in(message)
     return proctor
 
