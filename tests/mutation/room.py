@@ -63,10 +63,11 @@ class Module:
 
 @dataclass(slots=True)
 class Measured:
-    """What the tests do without a mutant: the CPU seconds of each, and the room's functions that each calls."""
+    """What the tests do without a mutant: the CPU seconds of each, the room's functions that each calls, who failed."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     calls: dict[str, set[Function]] = field(default_factory=dict)
+    failed: str | None = None
 
     def callers(self, function: Function) -> list[str]:
         """The tests that call a function, the quickest first."""
@@ -122,6 +123,8 @@ class _Collected:
         if session.testsfailed or not session.items:
             raise session.Failed("no tests were collected")
         self.measured = forks.call(lambda: _measure(session, {str(module.file) for module in self._modules}))
+        if self.measured.failed is not None:
+            raise SystemExit(f"{self.measured.failed} fails without any mutant")
         items = {item.nodeid: item for item in session.items}
         kills = dict(zip(items, forks.shared_counters(len(items)), strict=True))
         gc.freeze()  # the forks share this memory
@@ -166,7 +169,8 @@ def _measure(session: pytest.Session, files: set[str]) -> Measured:
             sys.setprofile(None)
         measured.seconds[item.nodeid] = time.process_time() - begin
         if session.testsfailed:
-            raise SystemExit(f"{item.nodeid} fails without any mutant")
+            measured.failed = item.nodeid
+            break
     return measured
 
 
