@@ -8,16 +8,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
-from actors.runtime.actor.service import Service
 from actors.runtime.telemetry.metrics import RESTARTS
 from protocol.errors import RoleFailed
 
+if TYPE_CHECKING:  # a command that only supervises processes need not load nats-py
+    from actors.runtime.actor.service import Service
+
 log = logging.getLogger("examwire.supervisor")
 
-S = TypeVar("S", bound=Service)
-S_co = TypeVar("S_co", bound=Service, covariant=True)
+S = TypeVar("S", bound="Service")
+S_co = TypeVar("S_co", bound="Service", covariant=True)
 
 Restart = Literal["permanent", "transient", "temporary"]
 
