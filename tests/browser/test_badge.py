@@ -110,7 +110,7 @@ async def test_the_words_follow_the_network_and_the_button_insists(screens: Scre
     page = await platform.open()
     await shows(page, "Connected")
     await page.context.set_offline(True)
-    await shows(page, "No network. You are connected again as soon as it is back.")
+    await shows(page, "No network. This page reconnects when the network is back.")
     assert await audit(page) == []
     await page.context.set_offline(False)
     await shows(page, "Connected")
@@ -190,7 +190,7 @@ async def test_a_server_that_the_pages_policy_refuses_is_left_out_and_without_an
     await shows(page, "Connected")  # whichever of the two was first in the list
     assert await page.evaluate("document.querySelector('examwire-status').client.url") == here.url
     await site.system.stop("SOCK001")
-    await shows(page, "Not connected. The exam servers have changed; load this page again.")
+    await shows(page, "Not connected. The exam servers have changed. Reload this page.")
     status = await page.evaluate("document.querySelector('examwire-status').client.status")
     assert (status["reason"], status["remedy"]) == ("BLOCKED", "RELOAD")
     assert refused.sessions.examinees == {}

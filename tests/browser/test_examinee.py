@@ -73,7 +73,7 @@ async def test_a_loss_says_when_it_is_tried_again_and_a_button_tries_now(site: S
     await headline(page, INTERRUPTED)
     await expect(page.locator("#said")).to_contain_text(INTERRUPTED)
     await expect(page.locator("#connection-next")).to_have_text(
-        re.compile(r"It is tried again in \d+ seconds?: attempt [1-5] of 5\.")
+        re.compile(r"Trying again in \d+ seconds?: attempt [1-5] of 5\.")
     )
     await expect(page).to_have_title(re.compile(f"^{INTERRUPTED}"))
     assert await audit(page) == []
@@ -212,7 +212,7 @@ async def test_another_tab_takes_over_and_this_one_says_so(site: Site, screens: 
     await headline(other, CONNECTED)
     await headline(page, "The exam is open somewhere else")
     assert await audit(page) == []
-    await page.get_by_role("button", name="Use it here").click()
+    await page.get_by_role("button", name="Continue here").click()
     await headline(page, CONNECTED)
     await headline(other, "The exam is open somewhere else")
 

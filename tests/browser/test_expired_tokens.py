@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = IN_A_BROWSER
 
 EXPIRED = "Your access has expired"
-PHONE_EXPIRED = "The permission of this phone has ended"
+PHONE_EXPIRED = "This phone has to be connected again"
 UNTIL_IT_ASKS = 75_000
 """More than the longest pause, in ms, after which a page asks again."""
 
@@ -132,7 +132,7 @@ async def test_a_phone_that_waits_for_more_time_asks_for_another_code(scene: Sce
     await scene.time_is_up()
     await proctor.expect("mobile_sync_status", seconds=WAIT_SECONDS, status="TIMED_OUT")
     await phone.locator("#use").click()
-    await expect(phone.locator("#upload-title")).to_have_text("The time is over")
+    await expect(phone.locator("#upload-title")).to_have_text("Time is up")
     expired = Expired()
     await expired.on(phone)
     await phone.clock.fast_forward(UNTIL_IT_ASKS)

@@ -88,7 +88,7 @@ async def test_a_picture_is_sent_again_on_a_bad_network_and_stored_once(scene: S
     scene.screens.complaints.expect("net::ERR_CONNECTION_RESET")
     await phone.route(UPLOADS, network)
     await phone.locator("#use").click()
-    await expect(phone.locator("#upload-text")).to_contain_text("Your picture is kept and is sent again by itself")
+    await expect(phone.locator("#upload-text")).to_contain_text("Your picture is kept and is sent again automatically")
     await network.tried(2)
     network.good.set()
     await phone.clock.fast_forward(UNTIL_IT_SENDS)
@@ -176,7 +176,7 @@ async def test_what_comes_too_late_is_kept_and_goes_by_itself_when_there_is_more
     await proctor.expect("mobile_sync_status", seconds=WAIT_SECONDS, status="TIMED_OUT")
     scene.screens.complaints.expect("409")
     await phone.locator("#use").click()
-    await expect(phone.locator("#upload-title")).to_have_text("The time is over")
+    await expect(phone.locator("#upload-title")).to_have_text("Time is up")
     await expect(phone.locator("#upload-text")).to_contain_text("tell the proctor")
     assert await audit(phone) == []
     again = phone.get_by_role("button", name="Send again")
@@ -197,8 +197,8 @@ async def test_time_that_is_over_is_said_and_so_is_more_of_it(scene: Scene) -> N
     await phone.route("**/mobile-stage", lambda route: route.abort())  # so that it has only its own clock to go by
     await phone.clock.fast_forward(125_000)
     await expect(phone.locator("#left")).to_have_text(re.compile(r"^\s*Time is up\s*$"))
-    await expect(phone.locator("#trouble-title")).to_have_text("The time for this picture is over")
-    await expect(phone.locator("#said")).to_contain_text("The time for this picture is over")
+    await expect(phone.locator("#trouble-title")).to_have_text("Time for this picture is up")
+    await expect(phone.locator("#said")).to_contain_text("Time for this picture is up")
     assert await audit(phone) == []
     await proctor.say("extend_mobile_sync", examineeId="E001", requestId="x1", seconds=600)
     await proctor.expect("mobile_sync_status", seconds=WAIT_SECONDS, status="WAITING", actionId="x1")

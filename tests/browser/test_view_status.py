@@ -49,7 +49,7 @@ async def test_a_wall_whose_picture_stands_still_says_so_and_is_not_green(
     await expect(wall.locator("#link")).to_have_attribute("data-tone", "good")
     await expect(small.locator("#link")).to_have_attribute("data-tone", "good")
     async with standing_still(engines):
-        await expect(wall.locator("#stale")).to_contain_text(re.compile(r"This is how it was at \d\d:\d\d:\d\d"))
+        await expect(wall.locator("#stale")).to_contain_text(re.compile(r"The wall shows the state at \d\d:\d\d:\d\d"))
         await expect(wall.locator("#stale")).to_contain_text("Redis does not answer")
         await expect(wall.locator("#link")).to_have_text("Connected · not up to date")
         await expect(wall.locator("#link")).to_have_attribute("data-tone", "bad")
@@ -109,7 +109,7 @@ async def test_a_wall_whose_server_does_not_answer_says_so_long_before_it_gives_
     heard.clear()
     # The server's heartbeat interval is longer than a test waits: it is the wall that asks.
     await expect(wall.locator("#link")).to_have_text("The server does not answer")
-    await expect(wall.locator("#stale")).to_contain_text(re.compile(r"This is how it was at \d\d:\d\d:\d\d"))
+    await expect(wall.locator("#stale")).to_contain_text(re.compile(r"The wall shows the state at \d\d:\d\d:\d\d"))
     await expect(wall.locator("#stale")).to_contain_text("The server does not answer at the moment")
     await expect(wall.locator("html[data-stale]")).to_be_attached()
     await expect(wall.locator("#live")).to_contain_text("an earlier state")

@@ -104,7 +104,7 @@ async def test_a_wall_without_a_connection_says_so_and_fills_the_gap(site: Site,
     for server in urls:
         await site.system.stop(server)
     await expect(page.locator("#stale")).to_be_visible()
-    await expect(page.locator("#stale-what")).to_contain_text("This is how it was at")
+    await expect(page.locator("#stale-what")).to_contain_text("The wall shows the state at")
     await expect(page.locator("html")).to_have_attribute("data-stale", "")
     await expect(page.locator("#link")).to_contain_text(re.compile("ttempt"))
     assert await audit(page) == []
@@ -133,9 +133,9 @@ async def test_many_who_drop_together_are_one_incident(site: Site, screens: Scre
     for client in here[:10]:
         client.abort()
     line = page.locator(".incident")
-    await expect(line).to_contain_text(re.compile("Server SOCK001: 10 lost since .*, 0 back, 10 still gone"))
+    await expect(line).to_contain_text(re.compile("Server SOCK001: 10 lost since .*, 0 back, 10 not back"))
     await site.system.examinee("A00", "SOCK002", connection_no=2)
-    await expect(line).to_contain_text("1 back, 9 still gone")
+    await expect(line).to_contain_text("1 back, 9 not back")
     await line.locator("summary").click()
     await expect(line.locator(".incident-who li")).to_have_count(10)
     await line.get_by_role("button", name="Show these").click()
@@ -149,7 +149,7 @@ async def test_an_incident_is_over_when_nobody_is_left_to_wait_for(site: Site, s
     page, here = await two_halls(site, screens)
     for client in here[:10]:
         client.abort()
-    await expect(page.locator(".incident")).to_contain_text("0 back, 0 still gone · 10 shut out · over after")
+    await expect(page.locator(".incident")).to_contain_text("0 back, 0 not back · 10 shut out · over after")
     for k in range(10):
         await expect(tile(page, f"A{k:02}")).to_have_attribute("data-state", "exhausted")
 
@@ -393,7 +393,7 @@ async def test_what_is_asked_for_without_a_connection_goes_out_with_the_next_one
         await expect(page.locator("#panel-state")).to_have_css("border-top-style", "dashed")  # as its tile
         await page.get_by_label("Message to the examinee").fill("Still there?")
         await page.get_by_role("button", name="Send message").click()
-        await expect(page.locator("#actions li")).to_contain_text("goes out when this page is connected again")
+        await expect(page.locator("#actions li")).to_contain_text("is sent when this page is connected again")
         assert plan.asked == []
         await plan.open_socket()
         await expect(page.locator("#stale")).to_be_hidden(timeout=20_000)

@@ -13,7 +13,7 @@ const gaveUp = (code, name, remedy = "USER") => ({ state: "gaveUp", reason: "CLO
 
 test("a wait tells the attempt and counts down beside the words that are read out", () => {
   const { text, aside, button } = appearance(waiting, about("en"));
-  assert.equal(text, "Connection lost. Connecting again…");
+  assert.equal(text, "Connection lost. Reconnecting…");
   assert.equal(aside, "Attempt 2 of 5 · Next attempt in 7 s");
   assert.equal(button, "Try now");
   const later = appearance(waiting, about("en", { now: NOW + 3000 }));
@@ -43,7 +43,7 @@ test("every end has words in both languages, and a button only where pressing it
   assert.equal(appearance(gaveUp(4503, "REPLACED"), about("en")).button, "Continue here");
   assert.match(appearance(gaveUp(4504, "RECONNECT_LIMIT_EXCEEDED"), about("en")).text, /Ask the proctor/);
   const blocked = appearance({ ...gaveUp(null, "BLOCKED", "RELOAD"), reason: "BLOCKED" }, about("en"));
-  assert.match(blocked.text, /load this page again/);
+  assert.match(blocked.text, /Reload this page/);
   assert.equal(blocked.button, "", "it is somebody else's page");
   for (const reason of ["ATTEMPTS_USED_UP", "ALWAYS_BUSY"]) {
     const end = { ...gaveUp(null, reason), reason };

@@ -96,7 +96,7 @@ test("who was removed or let in by somebody else before the turn came is left al
   it.pass(1000);
   assert.deepEqual(it.asked.map((one) => one.examineeId), [`E${AT_ONCE + 3}`]);
   await it.answer();
-  assert.equal(it.line(), `${AT_ONCE + 1} readmitted, 2 left as they are, no longer shut out`);
+  assert.equal(it.line(), `${AT_ONCE + 1} readmitted, 2 unchanged: no longer shut out`);
 });
 
 test("those refused are named with the reason, and tried again with the same action", async (context) => {
@@ -119,7 +119,7 @@ test("without a connection nothing is sent; the rest follows once the plan is kn
   await it.answer(); // what was on its way
   it.pass(60_000);
   assert.equal(it.asked.length, 0);
-  assert.equal(it.line(), `${AT_ONCE} of ${AT_ONCE + 2} readmitted; it goes on when this page is connected again`);
+  assert.equal(it.line(), `${AT_ONCE} of ${AT_ONCE + 2} readmitted; continues when this page is connected again`);
   it.ready = true;
   it.readmission.goOn();
   assert.equal(it.asked.length, 2);
@@ -134,7 +134,7 @@ test("what is not answered stays open, until the plan shows what became of it", 
   assert.deepEqual(it.readmission.candidates(ids(3)), [], "a new action for them could be a second one");
   it.states.set("E1", "connected").set("E3", "removed");
   it.readmission.goOn();
-  assert.equal(it.line(), "1 readmitted, 1 without an answer: E2, 1 left as they are, no longer shut out");
+  assert.equal(it.line(), "1 readmitted, 1 without an answer: E2, 1 unchanged: no longer shut out");
   it.readmission.again();
   it.pass(1000);
   assert.deepEqual(it.asked.map((one) => one.requestId), [first]);
