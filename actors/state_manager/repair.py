@@ -129,7 +129,7 @@ class StateRepair:
         for one in differences:
             if one.key in members and one.log is None and one.field:
                 nobodies.setdefault(one.key, []).append(one.field)
-        await self._store.drop_members(nobodies)
+        await self._store.remove_members(nobodies)
         await self._replace_sockets([projection.sockets[key] for key in sorted(differing & projection.sockets.keys())])
         unknown = {key: kind for key in differing if (kind := record_kind(keys.parse_key(key))) is not None}
         await self._restore(projection, unknown, repair, force=True)
@@ -151,7 +151,7 @@ class StateRepair:
         projection = Projection(record.plan_id if record.kind == "plan_examinees" else None)
         await projection.follow(self._status)
         key = record.key
-        await self._store.clear_unless({key: "hash" if record.kind == "server_sockets" else "set"})
+        await self._store.delete_wrong_types({key: "hash" if record.kind == "server_sockets" else "set"})
         members = {key: projection.members[key]} if key in projection.members else {}
         await self._restore_index(members, {key: projection.entries[key]} if key in projection.entries else {})
 
@@ -177,8 +177,8 @@ class StateRepair:
         self, members: Mapping[str, Mapping[str, int]], entries: Mapping[str, Mapping[str, tuple[int, str]]]
     ) -> None:
         """Write what is missing; what is newer there stays."""
-        await self._store.clear_unless(dict.fromkeys(members, "set"))
-        await self._store.clear_unless(dict.fromkeys(entries, "hash"))
+        await self._store.delete_wrong_types(dict.fromkeys(members, "set"))
+        await self._store.delete_wrong_types(dict.fromkeys(entries, "hash"))
         for key, values in members.items():
             await self._store.save([], [], Index(members={key: set(values)}))
         for key, held in entries.items():
@@ -219,7 +219,7 @@ class StateRepair:
             _, written = await self._store.save([], some)
             damaged = [one.key for one, verdict in zip(some, written, strict=True) if isinstance(verdict, StateDamaged)]
             if damaged:
-                await self._store.clear_unless(dict.fromkeys(damaged, "hash"))
+                await self._store.delete_wrong_types(dict.fromkeys(damaged, "hash"))
                 await self._store.save([], [one for one in some if one.key in damaged])
 
     async def _restore(

@@ -290,7 +290,7 @@ class HealthCheck:
 
     async def _redis(self) -> AsyncIterator[Finding]:
         assert self._store is not None
-        info, saves = await self._store.about()
+        info, saves = await self._store.server_info()
         for finding in judge_redis(self._settings.redis_url.rpartition("@")[2], info, saves):
             yield finding
 

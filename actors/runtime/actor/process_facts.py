@@ -11,7 +11,7 @@ import time
 import psutil
 
 from actors.runtime import VERSION
-from actors.runtime.config.settings import listening
+from actors.runtime.config.settings import listen_hosts
 from protocol.messages.inspection import ProcessFacts
 from protocol.times import format_time
 
@@ -26,7 +26,7 @@ def process_facts() -> ProcessFacts:
         fds_open=process.num_fds(),
         fd_limit=fd_limit(),
         memory_bytes=process.memory_info().rss,
-        listens=dict(listening),
+        listens=dict(listen_hosts),
         time=format_time(time.time()),  # last: the measurements above take time
     )
 

@@ -1,7 +1,7 @@
-"""No secret in what is written down: tokens, `Authorization` headers, passwords in URLs, and the secrets themselves.
+"""Mask secrets in texts for people: log lines, tracebacks, last errors.
 
-What goes through here is text for people to read: log lines, tracebacks, last errors. It is masked by what secrets look
-like, and, for those that this process has read (`hide`), literally.
+Tokens, `Authorization` headers and passwords are recognised by their form. The secrets that this process has read
+(`hide`) are recognised literally.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 
 MASK = "***"
 SHORTEST_LITERAL = 8
-"""Shorter secrets are only known by where they stand: masked literally, they would eat words of every second line."""
+"""Shorter secrets are recognised only by their form: masked literally, they would remove ordinary words."""
 
 # A JWT, whole or cut off anywhere: its header is a JSON object, so it begins with `{"`. Or three long parts with dots.
 _JWT = re.compile(
@@ -31,13 +31,13 @@ _hidden: set[str] = set()
 
 
 def hide(secret: str) -> None:
-    """Have `masked` take this text out wherever it stands, when it is long enough (`SHORTEST_LITERAL`)."""
+    """Make `masked` remove this secret from every text, if it is long enough (`SHORTEST_LITERAL`)."""
     if len(secret) >= SHORTEST_LITERAL:
         _hidden.add(secret)
 
 
 def masked(text: str) -> str:
-    """The text without secrets."""
+    """Return the text with secrets replaced by `***`."""
     for secret in sorted(_hidden, key=len, reverse=True):
         if secret in text:
             text = text.replace(secret, MASK)
@@ -50,6 +50,6 @@ def masked(text: str) -> str:
 
 
 def _without_password(match: re.Match[str]) -> str:
-    """`user:password@` keeps its user; what has no colon is a token (NATS)."""
+    """Mask the password of `user:password@`; without a colon it is a token (NATS), which is masked whole."""
     name, colon, _ = match[1].partition(":")
     return f"{name + ':' if colon else ''}{MASK}@"

@@ -1,4 +1,4 @@
-"""Where Redis is, as one URL: a server, a socket, Sentinels that know the master, or a cluster. Pure.
+"""Parse the URL of Redis: a server, a Unix socket, Sentinels that name the master, or a cluster. Pure.
 
 | URL | means |
 |---|---|
@@ -34,7 +34,13 @@ _NODE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(?P<port>\d{1,5})
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """What a URL says. `nodes`: (host, port) of servers or Sentinels; `service`: the name of the Sentinels' master."""
+    """A parsed URL. `nodes`: (host, port) of servers or Sentinels; `service`: the name of the Sentinels' master.
+
+    Example::
+
+        address = parse_redis_url("redis://127.0.0.1:6379/1")
+        address.kind, address.nodes, address.db  # "server", (("127.0.0.1", 6379),), 1
+    """
 
     kind: Kind
     tls: bool
@@ -47,16 +53,16 @@ class RedisAddress:
 
 
 def parse_redis_url(url: str) -> RedisAddress:
-    """Take a URL apart. Raises `ValueError` that says what is wrong with it, never with the password in it."""
-    scheme, found, rest = url.partition("://")
-    if not found or scheme.lower() not in _SCHEMES:
-        raise ValueError(f"must begin with one of {', '.join(f'{one}://' for one in _SCHEMES)}")
+    """Parse a URL. Raises `ValueError` that says what is wrong, without the password."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.lower() not in _SCHEMES:
+        raise ValueError(f"must begin with one of {', '.join(f'{known}://' for known in _SCHEMES)}")
     kind, tls = _SCHEMES[scheme.lower()]
     rest, _, query = rest.partition("?")
-    place, _, path = rest.partition("/")
-    credentials, _, hosts = place.rpartition("@")
+    authority, _, path = rest.partition("/")
+    credentials, _, hosts = authority.rpartition("@")
     if "@" in path + query or any(sign in credentials for sign in ",@"):
-        # A comma parts hosts and URLs wherever a list of them is read or shown.
+        # A comma separates hosts, and URLs in a list.
         raise ValueError("user and password must be written with %2F for /, %3F for ?, %40 for @ and %2C for a comma")
     username, password = _credentials(credentials)
     if kind == "unix":
@@ -85,7 +91,7 @@ def parse_redis_url(url: str) -> RedisAddress:
 
 
 def without_password(url: str) -> str:
-    """The URL for people: without user and password."""
+    """Return the URL without user and password."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
@@ -98,11 +104,11 @@ def _credentials(text: str) -> tuple[str | None, str | None]:
 def _nodes(text: str, default_port: int) -> tuple[tuple[str, int], ...]:
     nodes = []
     for part in text.split(","):
-        found = _NODE.fullmatch(part.strip())
-        if found is None:
+        match = _NODE.fullmatch(part.strip())
+        if match is None:
             raise ValueError(f"{part.strip()!r} is no host:port" if part.strip() else "a host is missing")
-        port = int(found["port"] or default_port)
+        port = int(match["port"] or default_port)
         if not 0 < port < 65536:
             raise ValueError(f"{port} is no port")
-        nodes.append((found["host"].strip("[]"), port))
+        nodes.append((match["host"].strip("[]"), port))
     return tuple(nodes)

@@ -1,4 +1,4 @@
-"""The sections of the settings (`socket`, `web`, `nats`, ...): their fields, defaults and what fits together.
+"""The sections of the settings (`socket`, `web`, `nats`, ...): their fields, defaults and checks.
 
 A field's `description` is what `examwire config show` and `--help` print.
 """
@@ -20,7 +20,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _together(section: BaseModel, *names: str) -> None:
+def _require_together(section: BaseModel, *names: str) -> None:
     if len({getattr(section, name) is None for name in names}) > 1:
         raise ValueError(f"{' and '.join(names)} go together")
 
@@ -37,7 +37,7 @@ class _TlsSection(_Section):
 
     @pydantic.model_validator(mode="after")
     def _key_with_certificate(self) -> Self:
-        _together(self, "certificate_file", "key_file")
+        _require_together(self, "certificate_file", "key_file")
         return self
 
 
@@ -81,7 +81,7 @@ class SocketSettings(_TlsSection):
 
     @pydantic.field_validator("trusted_proxies")
     @classmethod
-    def _are_networks(cls, networks: list[str]) -> list[str]:
+    def _check_networks(cls, networks: list[str]) -> list[str]:
         return _checked_networks(networks)
 
 
@@ -141,7 +141,7 @@ class WebSettings(_TlsSection):
 
     @pydantic.field_validator("trusted_proxies")
     @classmethod
-    def _are_networks(cls, networks: list[str]) -> list[str]:
+    def _check_networks(cls, networks: list[str]) -> list[str]:
         return _checked_networks(networks)
 
 
@@ -167,7 +167,7 @@ class RedisSettings(_Section):
 
     @pydantic.model_validator(mode="after")
     def _key_with_certificate(self) -> Self:
-        _together(self, "cert_file", "key_file")
+        _require_together(self, "cert_file", "key_file")
         return self
 
 
@@ -187,9 +187,9 @@ class NatsSettings(_Section):
     )
 
     @pydantic.model_validator(mode="after")
-    def _what_goes_together(self) -> Self:
-        _together(self, "cert_file", "key_file")
-        _together(self, "user", "password")
+    def _check_combinations(self) -> Self:
+        _require_together(self, "cert_file", "key_file")
+        _require_together(self, "user", "password")
         if self.replicas % 2 == 0:
             raise ValueError("replicas: 1, 3 or 5; an even number survives no more than the one below it")
         if self.user is not None and self.credentials_file is not None:

@@ -1,4 +1,4 @@
-"""One tree of settings: flag over variable (`EXAMWIRE_…`, `__` for the dot) over TOML file over default."""
+"""Read the settings, by precedence: flags, variables (`EXAMWIRE_…`, `__` for the dot), the TOML file, defaults."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import ipaddress
 import os
-import secrets as token_source
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -37,13 +37,19 @@ from protocol.errors import ConfigurationError
 
 PREFIX = "EXAMWIRE_"
 CONFIG_VARIABLE = "EXAMWIRE_CONFIG"
-"""Where the TOML file is; by default `examwire.toml` in the working directory."""
+"""The path of the TOML file; by default `examwire.toml` in the working directory."""
 
 SECRET_CHARACTERS = 32
 
 
 class Settings(BaseSettings):
-    """The tree; `examwire config show` lists it with what holds and where it comes from."""
+    """All settings; `examwire config show` lists their values and sources.
+
+    Example::
+
+        settings = load_settings(**{"web.port": 8080})
+        settings.web.port  # 8080
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", nested_model_default_partial_update=True
@@ -91,12 +97,12 @@ class Settings(BaseSettings):
 
 
 def settings_file() -> Path:
-    """The TOML file that is read if it is there."""
+    """Return the path of the TOML file, which need not exist."""
     return Path(os.environ.get(CONFIG_VARIABLE) or "examwire.toml")
 
 
 def setting_fields(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every setting by its dotted name."""
+    """Iterate over all settings as (dotted name, field)."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from setting_fields(field.annotation, f"{prefix}{name}.")
@@ -105,12 +111,12 @@ def setting_fields(model: type[BaseModel] = Settings, prefix: str = "") -> Itera
 
 
 def variable_of(setting: str) -> str:
-    """`socket.public_url` -> `EXAMWIRE_SOCKET__PUBLIC_URL`."""
+    """Return the variable of a setting: `socket.public_url` -> `EXAMWIRE_SOCKET__PUBLIC_URL`."""
     return PREFIX + setting.replace(".", "__").upper()
 
 
 def unknown_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
-    """Variables that look like ours and are no setting: name -> the one that was probably meant."""
+    """Return the variables that begin with `EXAMWIRE_` and name no setting: name -> the most similar variable."""
     known = {variable_of(name) for name, _ in setting_fields()} | {CONFIG_VARIABLE}
     sections = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown: dict[str, str | None] = {}
@@ -123,7 +129,7 @@ def unknown_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
 
 
 def load_settings(**flags: Any) -> Settings:
-    """Settings with `flags` (dotted names, `None` left out) on top. Raises `ConfigurationError` naming the setting."""
+    """Read the settings; `flags` (by dotted name) override them, `None` does not. Raises `ConfigurationError`."""
     try:
         settings = read_settings(flags)
     except pydantic.ValidationError as error:
@@ -139,16 +145,16 @@ def load_settings(**flags: Any) -> Settings:
 
 
 def read_settings(flags: Mapping[str, Any]) -> Settings:
-    """`load_settings` with the errors as they come: `ValidationError`, `OSError`, `ValueError` (the file)."""
+    """Read the settings without translating errors. Raises `ValidationError`, `OSError` or `ValueError`."""
     given: dict[str, Any] = {}
     for name, value in flags.items():
         if value is None:
             continue
-        place = given
-        *sections, last = name.split(".")
+        section_values = given
+        *sections, field_name = name.split(".")
         for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = value
+            section_values = section_values.setdefault(section, {})
+        section_values[field_name] = value
     config = os.environ.get(CONFIG_VARIABLE)
     if config and not Path(config).is_file():
         raise ConfigurationError(f"{CONFIG_VARIABLE}: there is no file {config}")
@@ -156,27 +162,30 @@ def read_settings(flags: Mapping[str, Any]) -> Settings:
 
 
 def hide_secrets(settings: Settings) -> None:
-    """No log line of this process holds what is secret in its settings."""
+    """Keep the secrets of the settings out of the log lines of this process."""
     for name, _ in setting_fields():
         value = value_of(settings, name)
         if isinstance(value, pydantic.SecretStr):
             hide(value.get_secret_value())
         elif isinstance(value, str) and "@" in value:
             for url in value.split(","):
-                with contextlib.suppress(ValueError):  # no URL; whoever uses it will say so
+                with contextlib.suppress(ValueError):  # not a URL; its user reports that
                     hide(urlsplit(url.strip()).password or "")
 
 
 def value_of(settings: Settings, setting: str) -> Any:
-    """The value of a setting by its dotted name."""
-    found: Any = settings
+    """Return the value of a setting by its dotted name."""
+    value: Any = settings
     for part in setting.split("."):
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def token_secret(settings: Settings) -> str:
-    """The configured secret, or the one of the data directory, made at its first use (mode 0600)."""
+    """Return the configured secret, or that of the data directory, created at first use (mode 0600).
+
+    Raises `ConfigurationError` for a secret that is too short, or a file that cannot be used.
+    """
     if settings.secret is not None:
         secret = settings.secret.get_secret_value()
         if len(secret) < SECRET_CHARACTERS:
@@ -188,13 +197,13 @@ def token_secret(settings: Settings) -> str:
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            # Written aside and linked, so that nobody ever reads half a secret and the first writer wins.
-            aside = path.with_name(f".secret.{os.getpid()}")
-            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                file.write(token_source.token_urlsafe(48))
+            # Written to a temporary file and linked: nobody reads half a secret, and the first writer wins.
+            temporary = path.with_name(f".secret.{os.getpid()}")
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                file.write(secrets.token_urlsafe(48))
             with contextlib.suppress(FileExistsError):
-                os.link(aside, path)
-            aside.unlink()
+                os.link(temporary, path)
+            temporary.unlink()
         secret = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"secret: {path} cannot be used: {error}") from error
@@ -205,26 +214,29 @@ def token_secret(settings: Settings) -> str:
 
 
 def signs_elsewhere(settings: Settings) -> bool:
-    """Whether tokens come from an exam platform of which only the public key is known here."""
+    """Whether the exam platform signs the tokens: only its public keys are configured."""
     return bool(settings.token.public_key_file or settings.token.jwks_file)
 
 
-listening: dict[str, str] = {}
-"""What listens in this process, and on which host: everything that does asks `require_secret_beyond_loopback` first."""
+listen_hosts: dict[str, str] = {}
+"""The hosts on which this process listens, by setting (`web.host`); `require_secret_beyond_loopback` adds them."""
 
 
 def require_secret_beyond_loopback(settings: Settings, name: str, host: str) -> None:
-    """Refuse to listen on more than loopback with a secret that nobody configured."""
+    """Check that a secret is configured before listening beyond loopback. Raises `ConfigurationError`.
+
+    `name`: the setting that `host` comes from.
+    """
     if not is_loopback(host) and settings.secret is None and not signs_elsewhere(settings):
         raise ConfigurationError(
             f"{name}: {host!r} listens beyond loopback, so a secret must be configured "
             "(EXAMWIRE_SECRET, or token.public_key_file / token.jwks_file)"
         )
-    listening[name] = host
+    listen_hosts[name] = host
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens there."""
+    """Whether only this machine can reach a socket bound to `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""TLS of what listens: a certificate and its key from files, read again when they are replaced."""
+"""TLS of the servers: a certificate and its key from files, read again when they are replaced."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from protocol.errors import ConfigurationError
 
 log = logging.getLogger("examwire.tls")
 
-LOOK_SECONDS = 60.0
+CHECK_SECONDS = 60.0
 
 
 class TlsFiles(Protocol):
-    """A section of the settings that names them."""
+    """A section of the settings that names a certificate and its key."""
 
     @property
     def certificate_file(self) -> Path | None: ...
@@ -26,9 +26,15 @@ class TlsFiles(Protocol):
 
 
 class ServerTls:
-    """`context` is what a server takes. `name` is the settings' section (`web`, `socket`), for errors.
+    """The TLS context of a server. `name` is the section of the settings (`web`, `socket`), for errors.
 
-    Raises `ConfigurationError` when the files are no certificate with its key.
+    Raises `ConfigurationError` when the files are not a certificate with its key.
+
+    Example::
+
+        tls = ServerTls("web", Path("web.pem"), Path("web.key"))
+        server = HttpServer(app, connections, drain_seconds=5, tls=tls.context)
+        await tls.follow()
     """
 
     def __init__(self, name: str, certificate_file: Path, key_file: Path) -> None:
@@ -38,7 +44,7 @@ class ServerTls:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.context.set_alpn_protocols(["http/1.1"])
-        self._seen = self._state()
+        self._loaded_state = self._state()
         try:
             self._load()
         except (OSError, ValueError) as error:  # SSLError is an OSError
@@ -48,24 +54,24 @@ class ServerTls:
 
     @classmethod
     def of(cls, name: str, certificate_file: Path | None, key_file: Path | None) -> ServerTls | None:
-        """`None` without files: it listens in clear."""
+        """Return the TLS of the files; `None` without files: the server uses no TLS."""
         if certificate_file is None or key_file is None:
             return None
         return cls(name, certificate_file, key_file)
 
     async def follow(self) -> None:
-        """Take renewed files into use, until cancelled; new connections have them, those that are open stay."""
+        """Reload replaced files, until cancelled. New connections use them; open ones continue."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            self.look()
+            await asyncio.sleep(CHECK_SECONDS)
+            self.reload()
 
-    def look(self) -> bool:
-        """Read the files again if they were replaced; True when another certificate is in use now."""
+    def reload(self) -> bool:
+        """Read the files again if they were replaced. Return whether another certificate is in use now."""
         state = self._state()
-        if state == self._seen or None in state:
+        if state == self._loaded_state or None in state:
             return False
         try:
-            # Tried aside first: a certificate whose key is not written yet must not take the place of a good pair.
+            # Tested in another context: a certificate whose key is not written yet must not replace a good pair.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
                 self._certificate_file, self._key_file, _no_passphrase
             )
@@ -74,12 +80,12 @@ class ServerTls:
             log.error("%s.certificate_file: the new certificate is not used, the old one is: %s", self._name, error)
             return False
         finally:
-            self._seen = state
+            self._loaded_state = state
         log.warning("%s.certificate_file: a new certificate is in use", self._name)
         return True
 
     def _load(self) -> None:
-        # A callback that refuses: without one OpenSSL would ask for the passphrase on the terminal.
+        # The callback refuses: without one OpenSSL would ask for the passphrase on the terminal.
         self.context.load_cert_chain(self._certificate_file, self._key_file, _no_passphrase)
 
     def _state(self) -> tuple[tuple[int, int] | None, ...]:
@@ -88,10 +94,10 @@ class ServerTls:
 
 def _state_of(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return status.st_mtime_ns, status.st_size
 
 
 def _no_passphrase() -> str:
@@ -99,5 +105,5 @@ def _no_passphrase() -> str:
 
 
 def check_tls(name: str, section: TlsFiles) -> None:
-    """Refuse files that are no certificate with its key before anything is started. Raises `ConfigurationError`."""
+    """Check the certificate and key before anything is started. Raises `ConfigurationError`."""
     ServerTls.of(name, section.certificate_file, section.key_file)

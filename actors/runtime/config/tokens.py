@@ -1,4 +1,4 @@
-"""Tokens: JWTs, HS256 by a shared secret, or RS256/EdDSA by the exam platform's public key or JWKS file."""
+"""Verify and issue tokens: JWTs (RFC 7519) signed with HS256, or RS256/EdDSA ones of the exam platform."""
 
 from __future__ import annotations
 
@@ -25,24 +25,28 @@ _ASYMMETRIC = ["RS256", "EdDSA"]
 
 
 class TokenVerifier:
-    """Verifies tokens by the keys of the settings. An issuer's public key replaces the shared secret.
+    """Verifies tokens with the keys of the settings: the shared secret, or the issuer's public keys.
 
-    With both, the secret is that of our own web servers: it is good for tokens of phones
-    (`actors.web_server.api.phone_codes`), and
-    for nothing else. `now`: the broker's clock, seconds since the epoch.
+    When both are set, the secret verifies only the tokens that web servers issue to phones
+    (`actors.web_server.api.phone_codes`). `now`: the broker's clock, in seconds since the epoch.
+
+    Example::
+
+        verifier = TokenVerifier(settings, bus.clock.now)
+        claims = verifier.verify(bearer(request.headers.get("authorization")))
     """
 
     def __init__(self, settings: Settings, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._leeway = settings.token.leeway_seconds
-        # Parsed once: a key that is none fails at the start, and a hall that comes back does not pay for it.
+        # Parsed once: an invalid key fails at the start, and verifying thousands of tokens at a time stays cheap.
         self._key: Any = None
         self._algorithms = _ASYMMETRIC
         self._key_set: jwt.PyJWKSet | None = None
-        self._own: Any = None
+        self._phone_key: Any = None
         try:
             if signs_elsewhere(settings) and settings.secret is not None:
-                self._own = _secret_key(settings)
+                self._phone_key = _secret_key(settings)
             if settings.token.jwks_file is not None:
                 self._key_set = _key_set(settings.token.jwks_file.read_text())
             elif settings.token.public_key_file is not None:
@@ -53,21 +57,21 @@ class TokenVerifier:
                 self._key, self._algorithms = _secret_key(settings), ["HS256"]
         except (OSError, ValueError, UnsupportedAlgorithm, jwt.PyJWTError) as error:
             path = settings.token.jwks_file or settings.token.public_key_file
-            said = f"{path}: {str(error).partition('. ')[0]}" if path is not None else str(error)
-            raise ConfigurationError(f"token: the issuer's keys cannot be read: {said}") from error
+            reason = f"{path}: {str(error).partition('. ')[0]}" if path is not None else str(error)
+            raise ConfigurationError(f"token: the issuer's keys cannot be read: {reason}") from error
 
     def verify(self, token: str | None) -> Claims:
-        """The claims of a token.
+        """Verify a token and return its claims.
 
-        Raises `InvalidToken` saying what is wrong, never repeating the token; `TokenNotYetValid` when time mends it.
+        Raises `InvalidToken` that says what is wrong, without the token; `TokenNotYetValid` when it begins later.
         """
         if not token:
             raise InvalidToken("no token was given")
-        key, algorithms, own = self._key, self._algorithms, False
+        key, algorithms, is_phone_token = self._key, self._algorithms, False
         try:
-            if self._own is not None and jwt.get_unverified_header(token).get("alg") == "HS256":
+            if self._phone_key is not None and jwt.get_unverified_header(token).get("alg") == "HS256":
                 # Each key with its own algorithms only: a public key is never taken for a secret.
-                key, algorithms, own = self._own, ["HS256"], True
+                key, algorithms, is_phone_token = self._phone_key, ["HS256"], True
             elif self._key_set is not None:
                 key = self._key_set[jwt.get_unverified_header(token).get("kid", "")].key
             payload = jwt.decode(
@@ -89,15 +93,15 @@ class TokenVerifier:
             raise InvalidToken(f"the token is not valid: {error}") from None
         claims = Claims.read(payload)
         self._check_times(payload)
-        if own and claims.role != "mobile":
+        if is_phone_token and claims.role != "mobile":
             raise InvalidToken("the token is not the issuer's, and only those of phones are signed here")
         return claims
 
     def _check_times(self, payload: dict[str, Any]) -> None:
         """Raise `InvalidToken` when the token has expired, `TokenNotYetValid` when it is not valid yet.
 
-        The issuer's clock is a third one. A token is refused only when this machine's clock and the broker's both say
-        so: one of them that is wrong must not lock out everybody (that it is wrong is told, see `BrokerClock`).
+        A token is refused only when this machine's clock and the broker's clock agree: a single wrong clock must not
+        lock out everybody (`BrokerClock` reports it). The leeway is for the issuer's clock.
         """
         earliest, latest = sorted((time.time(), self._now()))
         if _moment(payload, "exp", math.inf) <= earliest - self._leeway:
@@ -111,7 +115,7 @@ class TokenVerifier:
 
 
 def _moment(payload: dict[str, Any], claim: str, missing: float) -> float:
-    """A NumericDate (RFC 7519). Raises `InvalidToken`."""
+    """Return a NumericDate claim (RFC 7519), or `missing`. Raises `InvalidToken`."""
     value = payload.get(claim)
     if value is None:
         return missing
@@ -125,27 +129,27 @@ def _moment(payload: dict[str, Any], claim: str, missing: float) -> float:
 
 
 def check_token_keys(settings: Settings, *, needed: bool = True) -> None:
-    """Refuse keys that are none before anything is started with them. Raises `ConfigurationError`.
+    """Check the keys before anything is started. Raises `ConfigurationError`.
 
-    `needed`: this process checks or signs tokens. One that does not has none made for it.
+    `needed`: this process verifies or signs tokens; without it a missing secret is not created.
     """
     if needed or settings.secret is not None or signs_elsewhere(settings):
         TokenVerifier(settings)
 
 
 def _key_set(text: str) -> jwt.PyJWKSet:
-    """The public keys of a JWKS document. Raises `ValueError` or `PyJWTError`."""
+    """Parse the public keys of a JWKS document (RFC 7517). Raises `ValueError` or `PyJWTError`."""
     document = json.loads(text)
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
         raise ValueError('not a JWKS: {"keys": [...]} is expected')
     try:
-        found = jwt.PyJWKSet.from_dict(document)
-    except (TypeError, AttributeError, KeyError) as error:  # of a key whose fields are not what they should be
+        key_set = jwt.PyJWKSet.from_dict(document)
+    except (TypeError, AttributeError, KeyError) as error:  # a key has fields of the wrong type
         raise ValueError(f"not a JWKS: {error!r}") from error
-    if not any(key.key_type in ("RSA", "OKP") for key in found.keys):
+    if not any(key.key_type in ("RSA", "OKP") for key in key_set.keys):
         raise ValueError("the JWKS holds neither an RSA nor an Ed25519 public key")
-    return found
+    return key_set
 
 
 def _secret_key(settings: Settings) -> jwt.PyJWK:
@@ -162,9 +166,9 @@ def issue_token(
     seconds: float = 12 * 3600.0,
     issued_at: float | None = None,
 ) -> str:
-    """A token signed with the shared secret, as of `issued_at` (default: now, by this machine).
+    """Sign a token with the shared secret. Raises `InvalidField` for an invalid id.
 
-    Raises `InvalidField` for a bad id.
+    `seconds`: how long it is valid, from `issued_at` (seconds since the epoch; default: now, by this machine's clock).
     """
     check_id("planId", plan_id)
     check_id("sub", subject)
@@ -174,6 +178,6 @@ def issue_token(
 
 
 def bearer(header: str | None) -> str | None:
-    """The token of an `Authorization: Bearer` header, if that is what it is."""
+    """Return the token of an `Authorization: Bearer` header (RFC 6750); `None` for any other value."""
     scheme, _, token = (header or "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None

@@ -1,10 +1,11 @@
 """Limits for the connections of an HTTP server: their number, and the time that each step may take.
 
-uvicorn has no deadline for a request's headers, and its limit of connections counts idle ones too. Here a connection is
-either idle (it has sent no whole request, or its answer was sent) or busy (its request is being answered). An idle one
-has to send the headers of a request in time. When there are too many, the one that has been idle longest is closed, so
-connections that send nothing keep nobody out. A busy one has to read its answer at a minimum speed. How fast a body has
-to arrive is decided by the code that reads it (`actors.web_server.api.mobile_upload`).
+uvicorn has no deadline for a request's headers, and its connection limit counts idle connections too. Here a connection
+is either idle (it has not sent a whole request, or its answer was sent) or busy (its request is being answered). An
+idle connection has to send the headers of a request in time. When there are too many connections, the one that has been
+idle longest is closed, so connections that send nothing do not keep clients out. A busy connection has to read its
+answer at a minimum speed. The minimum speed of a body is enforced by its reader
+(`actors.web_server.api.mobile_upload`).
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ log = logging.getLogger("examwire.http")
 
 CHECK_SECONDS = 0.5
 PERIOD_BYTES = 4 * 1024
-"""An idle connection that moved this much gets its time again: it reads the rest of an answer, or sends the rest of a
-body that was answered early."""
-FAREWELL_SECONDS = 1.0
+"""An idle connection that has moved this much gets a new deadline: it still reads an answer, or still sends the rest of
+a body that was answered early."""
+CLOSE_SECONDS = 1.0
 LOG_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """How many connections there may be, and how long a client may take.
+    """The number of connections, and the time that a client may take.
 
     `most`: connections at once; `most_of_address`: those of one client address. `header_seconds`: from the connection,
-    or the last answer, to the end of a request's headers. While an answer waits for the client, it has to read
-    `answer_bytes` of it within every `answer_seconds`. With `end_busy`, the oldest busy connection is closed for a new
-    one when none is idle; else the new one is refused.
+    or the last answer, to the end of a request's headers. A client has to read `answer_bytes` of a waiting answer
+    within every `answer_seconds`. When no connection is idle, a new one is refused; with `end_busy` the oldest busy
+    one is closed for it instead.
 
     Example::
 
@@ -57,10 +58,15 @@ class ConnectionLimits:
 
 
 class Slot:
-    """A connection, from its acceptance to its end.
+    """The state of a connection, from its acceptance to its end.
 
-    `address` is the client address that it counts for, `None` behind a trusted proxy. `unsent` is the number of bytes
+    `address`: the client address whose limit applies, `None` behind a trusted proxy. `unsent`: the number of bytes
     that waited for the client at the last check.
+
+    Example::
+
+        slot = connections.admit("192.0.2.1")
+        connections.release(slot)
     """
 
     __slots__ = ("address", "idle_since", "opening", "protocol", "unsent", "unsent_since")
@@ -69,13 +75,13 @@ class Slot:
         self.address = address
         self.idle_since: float | None = None
         self.opening: asyncio.Task[None] | None = None
-        self.protocol: GuardedProtocol | None = None
+        self.protocol: HttpProtocol | None = None
         self.unsent = 0
         self.unsent_since = 0.0
 
 
 class Connections:
-    """The connections of one HTTP server; it decides which are let in and which are closed.
+    """The connections of one HTTP server: admits or refuses new ones, and closes those that exceed a limit.
 
     `on_end` is called with the reason when a connection is refused or closed by a limit: `no_request_in_time`,
     `crowded_out`, `reads_too_slowly`, `refused`.
@@ -104,7 +110,7 @@ class Connections:
 
     def admit(self, peer: str) -> Slot | None:
         """Return a slot for a new connection from the address `peer`; `None` when every connection is busy."""
-        # The clients behind a proxy are known only when the headers have arrived: the proxy has to limit them.
+        # The client behind a proxy is known only from the headers: the proxy has to limit connections per client.
         address = None if is_trusted(peer, self._proxies) else counted_as(client_address(peer, (), ()))
         if address is not None and len(self._by_address[address]) >= self.limits.most_of_address:
             if not self.make_room(address):
@@ -120,13 +126,13 @@ class Connections:
         self._set_idle(slot, time.monotonic())
         return slot
 
-    def opened(self, slot: Slot, protocol: GuardedProtocol) -> bool:
-        """Note that the connection has its protocol; False when it was closed meanwhile."""
+    def opened(self, slot: Slot, protocol: HttpProtocol) -> bool:
+        """Set the protocol of a connection. Return False when the connection was closed meanwhile."""
         slot.protocol = protocol
         return slot in self._all
 
     def make_room(self, address: str | None = None) -> bool:
-        """Close the connection that has been idle longest (of one client address); False when none is idle."""
+        """Close the connection that has been idle longest (of one client address). Return False when none is idle."""
         idle = self._idle if address is None else self._idle_by_address.get(address, {})
         slot = next(iter(idle), None)
         if slot is None and self.limits.end_busy:
@@ -137,7 +143,7 @@ class Connections:
         return True
 
     def release(self, slot: Slot) -> None:
-        """Forget a connection that has ended. Harmless when repeated."""
+        """Remove a connection that has ended. Harmless when repeated."""
         self._all.pop(slot, None)
         self._unsent.discard(slot)
         self._set_busy(slot)
@@ -147,21 +153,21 @@ class Connections:
                 del self._by_address[slot.address]
 
     def set_busy(self, slot: Slot, busy: bool) -> None:
-        """Note that a request has arrived, or that the last one was answered and the client has read most of it."""
+        """Mark a connection busy (a request has arrived) or idle (the client has read most of the answer)."""
         if busy:
             self._set_busy(slot)
         elif slot.idle_since is None and slot in self._all:
             self._set_idle(slot, time.monotonic())
 
-    def waits_for_peer(self, slot: Slot, unsent: int | None) -> None:
-        """Note that `unsent` bytes of an answer wait for the client; `None`: it has read enough."""
+    def set_unsent(self, slot: Slot, unsent: int | None) -> None:
+        """Record that `unsent` bytes of an answer wait for the client; `None`: it has read enough."""
         self._unsent.discard(slot)
         if unsent is not None and slot in self._all:
             slot.unsent, slot.unsent_since = unsent, time.monotonic()
             self._unsent.add(slot)
 
     async def check(self) -> None:
-        """Close connections that exceed a time limit, without end."""
+        """Close connections that exceed a time limit, until cancelled."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             self.end_overdue(time.monotonic())
@@ -187,18 +193,18 @@ class Connections:
                 slot.unsent, slot.unsent_since = unsent, now
 
     def abort_all(self) -> None:
-        """Close every connection at once, whatever it is doing."""
+        """Close every connection at once, busy ones too."""
         for slot in list(self._all):
-            self._abort(slot, say_why=False)
+            self._abort(slot, with_answer=False)
 
     def _end(self, slot: Slot, reason: str) -> None:
         self._on_end(reason)
-        self._abort(slot, say_why=reason == "no_request_in_time")
+        self._abort(slot, with_answer=reason == "no_request_in_time")
 
-    def _abort(self, slot: Slot, *, say_why: bool) -> None:
+    def _abort(self, slot: Slot, *, with_answer: bool) -> None:
         self.release(slot)
         if slot.protocol is not None:
-            slot.protocol.end(say_why=say_why)
+            slot.protocol.end(with_answer=with_answer)
         elif slot.opening is not None:
             slot.opening.cancel()
 
@@ -226,14 +232,20 @@ class Connections:
             log.warning("connections are refused: %s", why)
 
 
-class GuardedProtocol(H11Protocol):
-    """uvicorn's protocol for one connection; it tells `Connections` when the connection becomes busy or idle."""
+class HttpProtocol(H11Protocol):
+    """uvicorn's protocol for one connection; it tells `Connections` when the connection becomes busy or idle.
+
+    Example::
+
+        protocol = HttpProtocol(slot, connections, config=config, server_state=state, app_state={})
+        protocol.end(with_answer=False)
+    """
 
     def __init__(self, slot: Slot, connections: Connections, **options: Any) -> None:
         """`options` are those of uvicorn's `H11Protocol`."""
         super().__init__(**options)
         self._slot = slot
-        self._guard = connections
+        self._connections = connections
         self._received = self._received_before = 0
 
     @property
@@ -243,12 +255,12 @@ class GuardedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if self._guard.opened(self._slot, self):
+        if self._connections.opened(self._slot, self):
             return
         transport.abort()  # it was closed during its handshake
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._guard.release(self._slot)
+        self._connections.release(self._slot)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -262,38 +274,41 @@ class GuardedProtocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._guard.waits_for_peer(self._slot, self.unsent)
+        self._connections.set_unsent(self._slot, self.unsent)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._guard.waits_for_peer(self._slot, None)
+        self._connections.set_unsent(self._slot, None)
         self._update()
 
     def _update(self) -> None:
         answering = self.cycle is not None and not self.cycle.response_complete
-        self._guard.set_busy(self._slot, answering or self.flow.write_paused)
+        self._connections.set_busy(self._slot, answering or self.flow.write_paused)
 
     def makes_progress(self) -> bool:
         """Whether an idle connection has moved `PERIOD_BYTES` of an answer or a body since the last call."""
-        taken, self._slot.unsent = self._slot.unsent - self.unsent, self.unsent
+        sent, self._slot.unsent = self._slot.unsent - self.unsent, self.unsent
         received, self._received_before = self._received - self._received_before, self._received
         if self.unsent:
-            return taken >= PERIOD_BYTES
+            return sent >= PERIOD_BYTES
         return self.conn.their_state is h11.SEND_BODY and received >= PERIOD_BYTES
 
-    def end(self, *, say_why: bool) -> None:
-        """Close the connection; with `say_why`, answer 408 first when the client has begun a request."""
+    def end(self, *, with_answer: bool) -> None:
+        """Close the connection; with `with_answer`, answer 408 first when the client has begun a request."""
         begun = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
-        if say_why and begun and not self.transport.is_closing():
+        if with_answer and begun and not self.transport.is_closing():
             self.transport.write(short_answer(408, "REQUEST_TIMEOUT", "the request's headers did not come in time"))
             self.transport.close()
-            self.loop.call_later(FAREWELL_SECONDS, self.transport.abort)
+            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
         else:
             self.transport.abort()
 
 
 def short_answer(status: int, code: str, detail: str) -> bytes:
-    """A whole HTTP answer, as a problem document, for a request that no application sees; the connection ends then."""
+    """Return an HTTP answer with a problem document (RFC 9457), for requests that do not reach the application.
+
+    It announces that the connection is closed.
+    """
     phrase = HTTPStatus(status).phrase
     body = json.dumps(
         {"type": "about:blank", "title": phrase, "status": status, "detail": detail, "code": code}

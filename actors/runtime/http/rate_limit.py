@@ -1,4 +1,4 @@
-"""How often somebody may do something: so many times within so many seconds, by any key."""
+"""Limit how often an action is taken: so many times within so many seconds, for each key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ MOST_KEYS = 50_000
 
 
 class RateLimit:
-    """`limit` times within any `seconds`, for each key; `clock` in seconds. In this process only."""
+    """A sliding window: `limit` times within any `seconds`, for each key, in this process only.
+
+    `clock` returns seconds.
+
+    Example::
+
+        uploads = RateLimit(120, 60.0)
+        if not uploads.wait("E001"):
+            uploads.count("E001")
+    """
 
     def __init__(self, limit: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
@@ -25,18 +34,18 @@ class RateLimit:
         self._times: dict[Hashable, deque[float]] = {}
 
     def wait(self, key: Hashable) -> int:
-        """Whole seconds until it may be done (again); 0: now."""
+        """Return the whole seconds until the next action is allowed; 0: now."""
         times = self._recent(key)
         if times is None or len(times) < self._limit:
             return 0
         return max(1, math.ceil(times[0] + self._seconds - self._clock()))
 
     def count(self, key: Hashable) -> None:
-        """It was done. Once more than allowed does not prolong the wait."""
+        """Count one action. Actions beyond the limit do not prolong the wait."""
         times = self._recent(key)
         if times is None:
             if len(self._times) >= MOST_KEYS:
-                self._forget()
+                self._evict()
             times = self._times[key] = deque(maxlen=self._limit)
         if len(times) < self._limit:
             times.append(self._clock())
@@ -47,8 +56,8 @@ class RateLimit:
             times.popleft()
         return times
 
-    def _forget(self) -> None:
-        """Those who have done nothing lately; when all have, the oldest half: memory is not for guessers to fill."""
+    def _evict(self) -> None:
+        """Forget keys without recent actions, then the oldest keys down to half of `MOST_KEYS`."""
         for key in list(self._times):
             if not self._recent(key):
                 del self._times[key]
@@ -57,7 +66,7 @@ class RateLimit:
 
 
 def client_address(request: Request, trusted_proxies: Sequence[Network]) -> str:
-    """Who asks, as what they count as: see `actors.runtime.http.client_addresses`."""
+    """Return the client's address as the key of limits (`actors.runtime.http.client_addresses.counted_as`)."""
     peer = request.client.host if request.client is not None else ""
     return counted_as(
         client_addresses.client_address(peer, request.headers.getlist("x-forwarded-for"), trusted_proxies)

@@ -1,4 +1,4 @@
-"""uvicorn, with connections accepted here, so that the limits of `connections.py` hold from the first moment.
+"""An HTTP server: uvicorn, with an accept loop that applies the limits of `connections.py` to each new connection.
 
 With TLS a connection has a protocol only after its handshake. A client that sends nothing never completes it, so the
 handshake has the same deadline as headers.
@@ -18,7 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from actors.runtime.config.local_addresses import in_url, is_wildcard
-from actors.runtime.http.connections import Connections, GuardedProtocol, Slot, short_answer
+from actors.runtime.http.connections import Connections, HttpProtocol, Slot, short_answer
 
 log = logging.getLogger("examwire.http")
 
@@ -27,9 +27,9 @@ PAUSE_SECONDS = 0.1
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn without signal handlers (the role has its own) that lets `Connections` decide who is let in.
+    """uvicorn without signal handlers (the role has its own); `Connections` admits or refuses each connection.
 
-    `serves` is set when it accepts connections. Of requests that run, `shutdown` waits `drain_seconds` for the end.
+    `serves` is set when it accepts connections. `shutdown` waits at most `drain_seconds` for running requests.
 
     Example::
 
@@ -44,7 +44,7 @@ class HttpServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 interface="asgi3",  # uvicorn takes a bound method for ASGI 2
-                http=GuardedProtocol,
+                http=HttpProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -67,7 +67,7 @@ class HttpServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.lifespan.startup()
-        self.servers = []  # asyncio's servers, which are not used
+        self.servers = []  # uvicorn closes these; connections are accepted by `_accept` instead
         for listener in sockets or ():
             listener.setblocking(False)
             self._tasks.append(asyncio.create_task(self._accept(listener), name="http:accept"))
@@ -85,7 +85,7 @@ class HttpServer(uvicorn.Server):
                 raise error
 
     async def on_tick(self, counter: int) -> bool:
-        """uvicorn calls this several times a second; True, when nothing is accepted any more, ends the server."""
+        """Return whether the server has to end, also when the accept loop has failed. uvicorn calls it regularly."""
         return await super().on_tick(counter) or any(task.done() for task in self._tasks)
 
     async def _accept(self, listener: socket.socket) -> None:
@@ -98,7 +98,7 @@ class HttpServer(uvicorn.Server):
                     log.warning("a connection cannot be accepted: %s", error.strerror)
                     if not self._connections.make_room():
                         await asyncio.sleep(PAUSE_SECONDS)
-                continue  # or the peer has gone already
+                continue  # otherwise the peer has disconnected already
             slot = self._connections.admit(str(address[0]))
             if slot is None:
                 self._refuse(connection)
@@ -112,7 +112,7 @@ class HttpServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(
-                lambda: GuardedProtocol(
+                lambda: HttpProtocol(
                     slot,
                     self._connections,
                     config=self.config,
@@ -147,8 +147,8 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket, scheme: str) -> str:
-    """The URL at which this machine reaches the listening socket, without a path."""
+    """Return the URL at which this machine reaches the listening socket, without a path."""
     host, port = listener.getsockname()[:2]
-    if is_wildcard(host):  # it listens on every address; loopback is one of them
+    if is_wildcard(host):  # loopback is one of its addresses
         host = "::1" if ":" in host else "127.0.0.1"
     return f"{scheme}://{in_url(host)}:{port}"

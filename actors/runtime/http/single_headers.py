@@ -1,4 +1,4 @@
-"""Headers that a request has once (RFC 9110, 5.3): two of them mean two things to two readers."""
+"""Find repeated headers that a request may have only once (RFC 9110, 5.3): servers disagree about which one counts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ SINGLE = frozenset(
         *("if-modified-since", "if-unmodified-since", "if-range", "max-forwards", "from", "date"),
     }
 )
-"""Lists (`Connection`, `Sec-WebSocket-Protocol`, `X-Forwarded-For`, ...) may come in several lines."""
+"""Lists (`Connection`, `Sec-WebSocket-Protocol`, `X-Forwarded-For`, ...) may have several lines."""
 
 
 def repeated(names: Iterable[str]) -> str | None:
-    """The first header that comes twice and may not."""
+    """Return the first header that is repeated and must not be; `None`: there is no such header."""
     seen = set()
     for name in names:
         name = name.lower()

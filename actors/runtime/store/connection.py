@@ -43,7 +43,7 @@ CONNECTIONS = 16
 ANSWER_SECONDS = 5.0
 CONNECT_SECONDS = 2
 SENTINEL_SECONDS = 1.0
-_PASSING = (OutOfMemoryError, ReadOnlyError, TryAgainError, AskError, ClusterError, RedisClusterException)
+_TEMPORARY = (OutOfMemoryError, ReadOnlyError, TryAgainError, AskError, ClusterError, RedisClusterException)
 
 
 class RedisConnections:
@@ -74,14 +74,15 @@ class RedisConnections:
             "decode_responses": True,
         }
         self.client: Redis
-        if self.of_a_cluster:
+        if self.is_cluster:
             self.client = cast(Redis, _cluster(self._address, options, common))
         else:
             common |= {"db": self._address.db, "retry": Retry(NoBackoff(), 1), "max_connections": CONNECTIONS}
             self.client = Redis(connection_pool=self._pool(options, common))
 
     @property
-    def of_a_cluster(self) -> bool:
+    def is_cluster(self) -> bool:
+        """Whether the URL names a cluster."""
         return self._address.kind == "cluster"
 
     async def run(self, command: Awaitable[Any]) -> Any:
@@ -90,24 +91,24 @@ class RedisConnections:
             async with asyncio.timeout(ANSWER_SECONDS), self._turns:
                 return await command
         except (ResponseError, RedisClusterException) as error:
-            if passing(error):
+            if is_temporary(error):
                 raise StateUnavailable(f"Redis at {self.name} cannot serve now: {error}") from error
             raise StateDamaged(str(error)) from error
         except (RedisError, OSError, TimeoutError) as error:
-            raise StateUnavailable(f"Redis at {self.name} does not answer: {_what(error)}") from error
+            raise StateUnavailable(f"Redis at {self.name} does not answer: {_describe(error)}") from error
         finally:
             if inspect.iscoroutine(command):
                 command.close()  # it was never started
 
     async def ping(self) -> None:
         """Ping Redis; in a cluster, every master. Raises `StateUnavailable`."""
-        targets = {"target_nodes": RedisCluster.PRIMARIES} if self.of_a_cluster else {}
+        targets = {"target_nodes": RedisCluster.PRIMARIES} if self.is_cluster else {}
         await self.run(cast(Any, self.client).execute_command("PING", **targets))
 
     async def close(self) -> None:
         """Close all connections. Harmless when repeated."""
         await self.client.aclose()
-        if not self.of_a_cluster:
+        if not self.is_cluster:
             await self.client.connection_pool.disconnect()
         if self._sentinel is not None:
             await self._sentinel.aclose()
@@ -129,30 +130,31 @@ class RedisConnections:
             return SentinelConnectionPool(  # type: ignore[no-untyped-call]
                 address.service,
                 self._sentinel,
-                connection_class=_quick(managed),
+                connection_class=_with_hiredis(managed),
                 **common,
                 **(_tls(options) if address.tls else {}),
             )
         if address.kind == "unix":
-            return ConnectionPool(connection_class=_quick(UnixDomainSocketConnection), path=address.path, **common)
+            unix_connection = _with_hiredis(UnixDomainSocketConnection)
+            return ConnectionPool(connection_class=unix_connection, path=address.path, **common)
         ((host, port),) = address.nodes
         if address.tls:
             return ConnectionPool(
-                connection_class=_quick(SSLConnection), host=host, port=port, **common, **_tls(options)
+                connection_class=_with_hiredis(SSLConnection), host=host, port=port, **common, **_tls(options)
             )
-        return ConnectionPool(connection_class=_quick(Connection), host=host, port=port, **common)
+        return ConnectionPool(connection_class=_with_hiredis(Connection), host=host, port=port, **common)
 
 
-def passing(error: Exception) -> bool:
+def is_temporary(error: Exception) -> bool:
     """Whether an error is about the present condition of Redis, and not about the key.
 
     Out of memory, a replica, a failover, a slot that is being moved, a script that runs too long, part of a cluster.
     """
-    return isinstance(error, _PASSING) or str(error).split(" ", 1)[0] in ("BUSY", "MISCONF")
+    return isinstance(error, _TEMPORARY) or str(error).split(" ", 1)[0] in ("BUSY", "MISCONF")
 
 
-def _what(error: Exception) -> str:
-    if isinstance(error, MasterNotFoundError):  # its own text lists all there is to know about each Sentinel's pool
+def _describe(error: Exception) -> str:
+    if isinstance(error, MasterNotFoundError):  # its own text lists the connection pool of each Sentinel
         return "no Sentinel can be reached that knows a living master of this name"
     if isinstance(error, TimeoutError):
         return f"nothing within {ANSWER_SECONDS:g} s"
@@ -164,33 +166,36 @@ def _cluster(address: RedisAddress, options: RedisSettings, common: dict[str, An
         startup_nodes=[ClusterNode(host, port) for host, port in address.nodes],
         max_connections=CONNECTIONS,
         retry=Retry(NoBackoff(), 1),
-        # A master that is away takes its slots with it; the others go on, and each key says for itself.
+        # When a master is down, only the keys in its slots are unavailable.
         require_full_coverage=False,
         ssl=address.tls,
         **(_tls(options) if address.tls else {}),
         **common,
     )
-    quick = _quick(SSLConnection if address.tls else Connection)
-    client.connection_kwargs["connection_class"] = quick  # of nodes that are found later
+    connection_class = _with_hiredis(SSLConnection if address.tls else Connection)
+    client.connection_kwargs["connection_class"] = connection_class  # for nodes that are discovered later
     for node in client.nodes_manager.startup_nodes.values():
-        node.connection_class = quick
+        node.connection_class = connection_class
     return client
 
 
 def _tls(options: RedisSettings) -> dict[str, Any]:
-    """The server's name is checked against its certificate; without a CA file, against those the machine trusts."""
+    """Return the TLS options of redis-py: check the server's name and certificate.
+
+    Without a CA file the machine's trusted certificates are used.
+    """
     files = {"ssl_ca_certs": options.ca_file, "ssl_certfile": options.cert_file, "ssl_keyfile": options.key_file}
     return {name: str(path) for name, path in files.items() if path is not None} | {"ssl_check_hostname": True}
 
 
-def _quick(connection_class: type[AbstractConnection]) -> type[Any]:
-    """The connection with hiredis' packer: the asyncio side of redis-py packs in Python, ten times slower."""
+def _with_hiredis(connection_class: type[AbstractConnection]) -> type[Any]:
+    """Return a subclass that packs commands with hiredis: redis-py's asyncio packs in Python, ten times slower."""
 
-    class QuickConnection(connection_class):  # type: ignore[misc,valid-type]
+    class HiredisConnection(connection_class):  # type: ignore[misc,valid-type]
         def pack_command(self, *args: Any) -> list[bytes]:
             return [hiredis.pack_command((*str(args[0]).split(), *args[1:]))]
 
         def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
             return [b"".join(piece for command in commands for piece in self.pack_command(*command))]
 
-    return QuickConnection
+    return HiredisConnection

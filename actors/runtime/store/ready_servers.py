@@ -40,17 +40,17 @@ class ReadyServers:
 
     @property
     def all(self) -> list[str]:
-        """This server, and then the others."""
+        """The URL of this server, then those of the others."""
         return _urls([self.own, *self.others])
 
     async def follow(self) -> None:
-        """Read again each second, until cancelled."""
+        """Read the servers each second, until cancelled."""
         while True:
             await self.read()
             await asyncio.sleep(REFRESH_SECONDS)
 
     async def read(self) -> None:
-        """Read the servers once; when Redis does not answer, keep what is known."""
+        """Read the servers once. When Redis does not answer, the URLs stay as they are."""
         try:
             servers = await self._store.servers()
         except (StateUnavailable, StateDamaged) as error:

@@ -20,33 +20,45 @@ PARTS = 64
 
 
 class OneServer:
-    """A single server, or the master that Sentinels name."""
+    """The mark of a single server, or of the master that Sentinels name.
+
+    Example::
+
+        OneServer().marks_of(["plan:P001"])  # (keys.STATE,)
+    """
 
     marks: tuple[str, ...] = (keys.STATE,)
 
-    def marks_of(self, _touched: Iterable[str]) -> tuple[str, ...]:
+    def marks_of(self, _read_keys: Iterable[str]) -> tuple[str, ...]:
         """Return the marks to check with these keys."""
         return self.marks
 
 
 class Shards:
-    """The masters of a cluster, as its client knows them now."""
+    """The marks on the masters of a cluster, by the slots that its client knows now.
+
+    Example::
+
+        shards = Shards(RedisCluster.from_url("redis://127.0.0.1:7000"))
+        shards.marks_of(["plan:P001"])  # one mark, on the master that holds this key
+    """
 
     def __init__(self, cluster: Any) -> None:
         self._cluster = cluster
         self._slots = _marks()
         self.marks = tuple(self._slots)
 
-    def marks_of(self, touched: Iterable[str]) -> tuple[str, ...]:
-        """Return the marks to check with these keys: one of each shard that holds one of them."""
-        first: dict[str, str] = {}
+    def marks_of(self, read_keys: Iterable[str]) -> tuple[str, ...]:
+        """Return the marks to check with these keys: one mark of each shard that holds a key."""
+        mark_of_shard: dict[str, str] = {}
         for mark, slot in self._slots.items():
-            first.setdefault(self._holder(slot), mark)
-        holders = {self._holder(key_slot(key.encode())) for key in touched}
+            mark_of_shard.setdefault(self._shard_of(slot), mark)
+        shards = {self._shard_of(key_slot(key.encode())) for key in read_keys}
         # The shards are unknown before the first command; then all marks are checked.
-        return self.marks if "" in holders else tuple(first[one] for one in sorted(holders & first.keys()))
+        return self.marks if "" in shards else tuple(mark_of_shard[name] for name in sorted(shards & {*mark_of_shard}))
 
-    def _holder(self, slot: int) -> str:
+    def _shard_of(self, slot: int) -> str:
+        """Return the name of the master that holds a slot; empty when it is unknown."""
         nodes = self._cluster.nodes_manager.slots_cache.get(slot)
         return str(nodes[0].name) if nodes else ""
 

@@ -24,14 +24,14 @@ from protocol.times import format_time
 
 _RUN = "string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')"
 
-# 2 whole, 1 another process was, 0 nobody knows. KEYS[1] mark
+# Check a mark: 2 valid, 1 written for another Redis process, 0 no mark. KEYS[1] mark
 _CHECK = """
 local run = redis.call('HGET', KEYS[1], 'run')
 if not run then return 0 end
 if not string.find(redis.call('INFO', 'server'), 'run_id:' .. run, 1, true) then return 1 end
 return 2"""
 
-# Note that Redis holds the log up to a sequence, if it is whole. KEYS[1] mark; ARGV: sequence
+# Record that Redis holds the log up to a sequence, if the mark is valid. KEYS[1] mark; ARGV: sequence
 _ADVANCE = f"""
 local known = redis.call('HMGET', KEYS[1], 'run', 'applied')
 if not known[1] then return 0 end
@@ -39,14 +39,14 @@ if known[1] ~= {_RUN} then return 1 end
 if tonumber(known[2] or '0') < tonumber(ARGV[1]) then redis.call('HSET', KEYS[1], 'applied', ARGV[1]) end
 return 2"""
 
-# Whether Redis is whole, as _CHECK says it, and up to where it holds the log. KEYS[1] mark
+# Return the result of _CHECK, and the sequence up to which Redis holds the log. KEYS[1] mark
 _APPLIED = f"""
 local known = redis.call('HMGET', KEYS[1], 'run', 'applied')
 if not known[1] then return {{0, ''}} end
 if known[1] ~= {_RUN} then return {{1, ''}} end
 return {{2, known[2] or ''}}"""
 
-# A repair begins: its name, beside the process that it repairs. KEYS[1] mark; ARGV: name
+# Begin a repair: store its name with the run_id of the Redis process that it repairs. KEYS[1] mark; ARGV: name
 _BEGIN = f"""
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
 local known = redis.call('HMGET', KEYS[1], 'run', 'applied')
@@ -55,8 +55,8 @@ if known[1] == run then return {{2, ''}} end
 redis.call('HSET', KEYS[1], 'repair:' .. ARGV[1], run)
 return {{known[1] and 1 or 0, known[2] or ''}}"""
 
-# A repair is done, if Redis still is the one that it began with; 2: it was whole before. KEYS[1] mark; ARGV: name,
-# sequence, time
+# End a repair: 1 done, 2 the mark was valid already, 0 the Redis process has changed since the repair began. KEYS[1]
+# mark; ARGV: name, sequence, time
 _END = f"""
 local run = {_RUN}
 if redis.call('HGET', KEYS[1], 'run') == run then return 2 end
@@ -96,12 +96,12 @@ class StateMark:
         self._name = name
         self._places = places
 
-    async def execute(self, pipe: Any, touched: Collection[str]) -> list[Any]:
-        """Run a pipeline that reads the keys `touched` and return its answers; an error is a value.
+    async def execute(self, pipe: Any, read_keys: Collection[str]) -> list[Any]:
+        """Run a pipeline that reads the keys `read_keys` and return its answers; an error is a value.
 
         Raises `StateLost` when the mark of one of the keys is not valid.
         """
-        marks = self._places.marks_of(touched)
+        marks = self._places.marks_of(read_keys)
         for mark in marks:
             # Last: a mark that is valid now was valid while the keys before it were read.
             pipe.eval(_CHECK, 1, mark)
@@ -153,10 +153,10 @@ class StateMark:
         return verdicts
 
     def _lost(self, verdict: Any) -> StateUnavailable:
-        what = "was replaced or restarted" if verdict == 1 else "was emptied, or is new"
+        cause = "was replaced or restarted" if verdict == 1 else "was emptied, or is new"
         if isinstance(verdict, Exception) and not _is_wrong_type(verdict):
             return StateUnavailable(f"Redis at {self._name} cannot say whether it is whole: {verdict}")
-        return StateLost(f"Redis at {self._name} {what}: a state manager must bring it up to the log first")
+        return StateLost(f"Redis at {self._name} {cause}: a state manager must bring it up to the log first")
 
 
 def _is_wrong_type(error: Exception) -> bool:

@@ -9,14 +9,14 @@ import pydantic_core
 from redis.exceptions import ResponseError
 
 from actors.runtime.config.sections import RedisSettings
-from actors.runtime.store.connection import RedisConnections, passing
+from actors.runtime.store.connection import RedisConnections, is_temporary
 from actors.runtime.store.shards import OneServer, Shards
 from actors.runtime.store.state_mark import StateMark
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.records import keys
 from protocol.records.writes import GuardedWrite, Index, RecordWrite, SocketWrite, StoredRecord, Touch
 
-SCANNED = 1000
+SCAN_COUNT = 1000
 
 # Fields travel as one JSON argument: redis-py packs each argument in Python, and a record has twenty of them twice.
 _SET_FIELDS = """
@@ -35,7 +35,7 @@ if (rev or '0') ~= ARGV[1] then return 0 end
 {_SET_FIELDS % "ARGV[2]"}
 return 1"""
 
-# Set unless something newer is there. KEYS[1] socket; ARGV: version, seconds to keep it (0: forever), fields as JSON
+# Set unless the stored record is newer. KEYS[1] socket; ARGV: version, seconds to keep it (0: forever), fields as JSON
 _SET_IF_NEWER = f"""
 local known = redis.call('HGET', KEYS[1], 'version')
 if known and tonumber(known) > tonumber(ARGV[1]) then return 0 end
@@ -44,7 +44,8 @@ redis.call('HSET', KEYS[1], 'version', ARGV[1])
 if ARGV[2] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('EXPIRE', KEYS[1], ARGV[2]) end
 return 1"""
 
-# Set or remove entries `version value`, each unless a newer one is there. ARGV[1]: [[name, version, value or ''], ...]
+# Set or remove entries `version value`, each unless the stored entry is newer. KEYS[1] hash;
+# ARGV[1]: [[name, version, value or ''], ...]
 _INDEX = """
 for _, entry in ipairs(cjson.decode(ARGV[1])) do
   local known = redis.call('HGET', KEYS[1], entry[1])
@@ -58,8 +59,8 @@ for _, entry in ipairs(cjson.decode(ARGV[1])) do
 end
 return 1"""
 
-# Write whatever is there, if it still is what was seen. KEYS[1] hash; ARGV: field, its value ('0': none, or no hash at
-# all), seconds to keep it (0: forever), fields as JSON
+# Overwrite a key unless it has changed since it was read. KEYS[1] hash; ARGV: field, the value that was read ('0': no
+# field, or not a hash), seconds to keep it (0: forever), fields as JSON
 _REPLACE = f"""
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then
   if ARGV[2] ~= '0' then return 0 end
@@ -70,12 +71,13 @@ if (redis.call('HGET', KEYS[1], ARGV[1]) or '0') ~= ARGV[2] then return 0 end
 if ARGV[3] == '0' then redis.call('PERSIST', KEYS[1]) else redis.call('EXPIRE', KEYS[1], ARGV[3]) end
 return 1"""
 
-# Make room for a set or a hash. KEYS[1] key; ARGV: the type that it should have
-_CLEAR = """
+# Delete a key of the wrong type. KEYS[1] key; ARGV[1]: the right type
+_DELETE_WRONG_TYPE = """
 if redis.call('TYPE', KEYS[1]).ok == ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])"""
 
-# Set fields where another one holds a value, forward in time. ARGV: guard, value, time field, time, field value …
+# Set fields if the guard field has a value and the stored time is not later. KEYS[1] record;
+# ARGV: guard field, value, time field, time, then further fields and values
 _TOUCH = """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 local known = redis.call('HGET', KEYS[1], ARGV[3])
@@ -85,45 +87,55 @@ return 1"""
 
 
 class StateStore:
-    """Redis, with our errors: `StateUnavailable` (try again) and `StateDamaged` (somebody must look).
+    """The records in Redis (docs/architecture.md, "State in Redis").
 
-    Whatever is read raises `StateLost` when Redis is not known to be whole (`actors.runtime.store.state_mark`);
-    the methods `raw_*` are for those who look into that.
+    Every method raises `StateUnavailable` when Redis does not answer (try again), and `StateDamaged` when a key has
+    the wrong type or content (an operator must look at it). Reads raise `StateLost` when Redis may have lost records
+    (`actors.runtime.store.state_mark`); the methods `raw_*` do not check that, because repair and audit use them.
+
+    Example::
+
+        store = StateStore("redis://127.0.0.1:6379/0")
+        fields = await store.entries(keys.progress("P001", "E001"))
+        await store.close()
     """
 
     def __init__(self, url: str, options: RedisSettings | None = None) -> None:
-        """`url`: see `actors.runtime.config.redis_url`; `options`: the settings `redis.*`. Raises
-        `ConfigurationError`."""
+        """Prepare the connections; they open at the first command. Raises `ConfigurationError`.
+
+        `url`: see `actors.runtime.config.redis_url`; `options`: the settings `redis.*`.
+        """
         self._connections = RedisConnections(url, options or RedisSettings())
         self._redis = self._connections.client
         self._run = self._connections.run
-        places = Shards(self._redis) if self._connections.of_a_cluster else OneServer()
+        places = Shards(self._redis) if self._connections.is_cluster else OneServer()
         self.mark = StateMark(self._redis, self._run, self._connections.name, places)
         self.url = url
 
     async def close(self) -> None:
+        """Close all connections. Harmless when repeated."""
         await self._connections.close()
 
     async def ping(self) -> None:
-        """Raises `StateUnavailable`."""
+        """Ping Redis. Raises `StateUnavailable`."""
         await self._connections.ping()
 
     async def time(self) -> float:
-        """Redis' clock, in seconds since the epoch. Raises `StateUnavailable`."""
+        """Return the time of Redis' clock, in seconds since the epoch."""
         seconds, microseconds = await self._run(cast(Awaitable[Any], self._redis.time()))
         return float(int(seconds) + int(microseconds) / 1e6)
 
-    async def about(self) -> tuple[dict[str, Any], str | None]:
-        """INFO of the server (of a cluster: of one of its nodes), and its `save` setting where it may be read."""
+    async def server_info(self) -> tuple[dict[str, Any], str | None]:
+        """Return INFO of the server (of a cluster: of one node), and its `save` setting if it may be read."""
         info = await self._run(cast(Awaitable[Any], self._redis.info()))
         try:
             saves = (await self._run(self._redis.config_get("save"))).get("save")
-        except StateDamaged:  # a managed Redis does not let us look
+        except StateDamaged:  # a managed Redis refuses CONFIG
             saves = None
         return cast(dict[str, Any], info), saves
 
     async def load(self, record_keys: Sequence[str]) -> list[StoredRecord | StateDamaged]:
-        """The records at `record_keys`, in order, in one round trip; a damaged one does not spoil the others."""
+        """Return the records at `record_keys`, in order, in one round trip; a damaged record as its error."""
         if not record_keys:
             return []
         pipe = self._redis.pipeline(transaction=False)
@@ -144,54 +156,52 @@ class StateStore:
     async def save(
         self, records: Sequence[RecordWrite], sockets: Sequence[SocketWrite] = (), index: Index | None = None
     ) -> tuple[list[bool | StateDamaged], list[bool | StateDamaged]]:
-        """Write in one round trip: what finds things first, and what finds them no more last.
+        """Write records in one round trip. Return for each record, and for each socket, whether it was written.
 
-        Per write: True written, False somebody was quicker, or the damage.
+        False: another writer came first. A damaged record is returned as its error. Additions to the index are
+        written before the records and removals after them, so that the index never misses an existing record.
         """
         pipe = self._redis.pipeline(transaction=False)
-        indexed = _add_index(pipe, index) if index is not None else []
+        added_keys = _add_to_index(pipe, index) if index is not None else []
         for record in records:
             pipe.eval(_COMPARE_AND_SET, 1, record.key, record.expected_rev, _json(record.fields))
         for socket in sockets:
             pipe.eval(_SET_IF_NEWER, 1, socket.key, socket.version, socket.keep_seconds, _json(socket.fields))
-        forgotten = _take_out(pipe, index) if index is not None else []
+        removed_keys = _remove_from_index(pipe, index) if index is not None else []
         if not len(pipe):
             return [], []
         answers = await self._run(pipe.execute(raise_on_error=False))
-        last = len(answers) - len(forgotten)
-        for key, answer in zip([*indexed, *forgotten], [*answers[: len(indexed)], *answers[last:]], strict=True):
-            if isinstance(answer, Exception):
-                raise _damage(key, answer)
-        answers = answers[len(indexed) : last]
-        touched = [*(record.key for record in records), *(socket.key for socket in sockets)]
+        begin, end = len(added_keys), len(answers) - len(removed_keys)
+        _raise_damage([*added_keys, *removed_keys], [*answers[:begin], *answers[end:]])
+        written_keys = [*(record.key for record in records), *(socket.key for socket in sockets)]
         results = [
             _damage(key, answer) if isinstance(answer, Exception) else answer == 1
-            for key, answer in zip(touched, answers, strict=True)
+            for key, answer in zip(written_keys, answers[begin:end], strict=True)
         ]
         return results[: len(records)], results[len(records) :]
 
     async def touch(self, touches: Sequence[Touch]) -> int:
-        """Apply touches; how many took effect. A damaged record is passed over: it shows when it is loaded."""
+        """Apply touches and return how many took effect. Damaged records are skipped: `load` reports them."""
         pipe = self._redis.pipeline(transaction=False)
-        for one in touches:
-            extra = _flat(one.fields)
-            pipe.eval(_TOUCH, 1, one.key, one.guard, one.value, one.time_field, one.time, *extra)
+        for touch in touches:
+            fields = _flat(touch.fields)
+            pipe.eval(_TOUCH, 1, touch.key, touch.guard, touch.value, touch.time_field, touch.time, *fields)
         answers = await self._run(pipe.execute(raise_on_error=False)) if touches else []
         return sum(answer == 1 for answer in answers)
 
     async def members(self, key: str) -> list[str]:
-        """The members of a set, sorted."""
+        """Return the members of a set, sorted."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.smembers(key)
         (answer,) = await self._read([key], pipe)
         return sorted(answer)
 
     async def entries(self, key: str) -> dict[str, str]:
-        """A hash as it is; empty when there is none."""
+        """Return the fields of a hash; empty when the key does not exist."""
         return (await self.hashes([key]))[0]
 
     async def hashes(self, hash_keys: Sequence[str]) -> list[dict[str, str]]:
-        """Several hashes in one round trip, in order."""
+        """Return the fields of several hashes, in order, in one round trip."""
         if not hash_keys:
             return []
         pipe = self._redis.pipeline(transaction=False)
@@ -200,7 +210,7 @@ class StateStore:
         return cast(list[dict[str, str]], await self._read(hash_keys, pipe))
 
     async def fields(self, hash_keys: Sequence[str], names: Sequence[str]) -> list[list[str | None]]:
-        """Some fields of several hashes in one round trip, in order."""
+        """Return the values of the fields `names` of several hashes, in order, in one round trip."""
         if not hash_keys:
             return []
         pipe = self._redis.pipeline(transaction=False)
@@ -209,109 +219,102 @@ class StateStore:
         return cast(list[list[str | None]], await self._read(hash_keys, pipe))
 
     async def servers(self) -> list[dict[str, str]]:
-        """The records of all servers that ever announced themselves, with their `serverId`."""
+        """Return the records of all servers that have ever announced themselves, with their `serverId`."""
         ids = await self.members(keys.SERVERS)
         records = await self.hashes([keys.server_status(server_id) for server_id in ids])
         return [{"serverId": server_id, **record} for server_id, record in zip(ids, records, strict=True) if record]
 
-    async def _read(self, touched: Sequence[str], pipe: Any) -> list[Any]:
-        answers = await self.mark.execute(pipe, touched)
-        for key, answer in zip(touched, answers, strict=True):
-            if isinstance(answer, Exception):
-                raise _damage(key, answer)
+    async def _read(self, read_keys: Sequence[str], pipe: Any) -> list[Any]:
+        answers = await self.mark.execute(pipe, read_keys)
+        _raise_damage(read_keys, answers)
         return answers
 
-    # -- for whoever compares Redis with the log, and repairs it ---------------------------------------
+    # -- for repair and audit, which compare Redis with the log ----------------------------------------
 
     async def raw_hashes(self, hash_keys: Sequence[str]) -> list[dict[str, str] | StateDamaged]:
-        """Hashes as they are, whole or not; one of the wrong type does not spoil the others."""
+        """Return hashes without checking the mark; a key of the wrong type as its error."""
         pipe = self._redis.pipeline(transaction=False)
         for key in hash_keys:
             pipe.hgetall(key)
         answers = await self._run(pipe.execute(raise_on_error=False)) if hash_keys else []
         return [
-            _damage(key, one) if isinstance(one, Exception) else one
-            for key, one in zip(hash_keys, answers, strict=True)
+            _damage(key, answer) if isinstance(answer, Exception) else answer
+            for key, answer in zip(hash_keys, answers, strict=True)
         ]
 
     async def raw_members(self, set_keys: Sequence[str]) -> list[set[str] | StateDamaged]:
-        """Sets as they are, whole or not; one of the wrong type does not spoil the others."""
+        """Return sets without checking the mark; a key of the wrong type as its error."""
         pipe = self._redis.pipeline(transaction=False)
         for key in set_keys:
             pipe.smembers(key)
         answers = await self._run(pipe.execute(raise_on_error=False)) if set_keys else []
         return [
-            _damage(key, one) if isinstance(one, Exception) else set(one)
-            for key, one in zip(set_keys, answers, strict=True)
+            _damage(key, answer) if isinstance(answer, Exception) else set(answer)
+            for key, answer in zip(set_keys, answers, strict=True)
         ]
 
     async def raw_keys(self, pattern: str) -> list[str]:
-        """All keys of a glob pattern, by SCAN: it takes as long as there are keys, and holds Redis up for none of them.
+        """Return all keys that match a glob pattern. SCAN goes through every key, without blocking Redis.
 
-        For looking into what nothing else finds. Raises `StateDamaged` when this user may not.
+        This finds records that no index names. Raises `StateDamaged` when the user may not SCAN.
         """
-        found: list[str] = []
-        scan = self._redis.scan_iter(match=pattern, count=SCANNED)
+        matching: list[str] = []
+        scan = self._redis.scan_iter(match=pattern, count=SCAN_COUNT)
         while True:
             try:
-                found.append(await self._run(anext(scan)))
+                matching.append(await self._run(anext(scan)))
             except StopAsyncIteration:
-                return found
+                return matching
 
     async def replace(self, replacements: Sequence[GuardedWrite]) -> list[bool]:
-        """Write hashes whatever is there; per replacement whether it was still what had been seen."""
+        """Overwrite hashes, also keys of the wrong type. Return for each whether it was unchanged since it was read."""
         pipe = self._redis.pipeline(transaction=False)
-        for one in replacements:
-            pipe.eval(_REPLACE, 1, one.key, one.guard, one.expected, one.keep_seconds, _json(one.fields))
+        for write in replacements:
+            pipe.eval(_REPLACE, 1, write.key, write.guard, write.expected, write.keep_seconds, _json(write.fields))
         answers = await self._run(pipe.execute(raise_on_error=False)) if replacements else []
-        for one, answer in zip(replacements, answers, strict=True):
-            if isinstance(answer, Exception):
-                raise _damage(one.key, answer)
+        _raise_damage([write.key for write in replacements], answers)
         return [answer == 1 for answer in answers]
 
-    async def clear_unless(self, kinds: Mapping[str, str]) -> None:
-        """Take keys out that are not of their type (`set` or `hash`), so that it can be written."""
+    async def delete_wrong_types(self, types: Mapping[str, str]) -> None:
+        """Delete the keys that do not have their type in `types` (`set` or `hash`), so that they can be written."""
         pipe = self._redis.pipeline(transaction=False)
-        for key, kind in kinds.items():
-            pipe.eval(_CLEAR, 1, key, kind)
-        if kinds:
-            await self._read_raw(list(kinds), pipe)
+        for key, redis_type in types.items():
+            pipe.eval(_DELETE_WRONG_TYPE, 1, key, redis_type)
+        if types:
+            _raise_damage(list(types), await self._run(pipe.execute(raise_on_error=False)))
 
-    async def drop_members(self, members: Mapping[str, Sequence[str]]) -> None:
-        """Take values out of sets."""
+    async def remove_members(self, members: Mapping[str, Sequence[str]]) -> None:
+        """Remove members from sets; `members` maps the key of a set to them."""
         pipe = self._redis.pipeline(transaction=False)
         for key, values in members.items():
             pipe.srem(key, *values)
         if members:
-            await self._read_raw(list(members), pipe)
-
-    async def _read_raw(self, touched: Sequence[str], pipe: Any) -> None:
-        for key, answer in zip(touched, await self._run(pipe.execute(raise_on_error=False)), strict=True):
-            if isinstance(answer, Exception):
-                raise _damage(key, answer)
+            _raise_damage(list(members), await self._run(pipe.execute(raise_on_error=False)))
 
 
-def _add_index(pipe: Any, index: Index) -> list[str]:
-    touched = []
+def _add_to_index(pipe: Any, index: Index) -> list[str]:
+    """Add the new members and entries to the pipeline. Return the key of each command."""
+    command_keys = []
     for key, values in index.members.items():
         pipe.sadd(key, *values)
-        touched.append(key)
+        command_keys.append(key)
     for key, entries in index.entries.items():
-        listed = [[name, version, value] for name, (version, value) in entries.items() if value is not None]
-        if listed:
-            pipe.eval(_INDEX, 1, key, pydantic_core.to_json(listed))
-            touched.append(key)
-    return touched
+        added = [[name, version, value] for name, (version, value) in entries.items() if value is not None]
+        if added:
+            pipe.eval(_INDEX, 1, key, pydantic_core.to_json(added))
+            command_keys.append(key)
+    return command_keys
 
 
-def _take_out(pipe: Any, index: Index) -> list[str]:
-    touched = []
+def _remove_from_index(pipe: Any, index: Index) -> list[str]:
+    """Add the removals of entries to the pipeline. Return the key of each command."""
+    command_keys = []
     for key, entries in index.entries.items():
-        listed = [[name, version, ""] for name, (version, value) in entries.items() if value is None]
-        if listed:
-            pipe.eval(_INDEX, 1, key, pydantic_core.to_json(listed))
-            touched.append(key)
-    return touched
+        removed = [[name, version, ""] for name, (version, value) in entries.items() if value is None]
+        if removed:
+            pipe.eval(_INDEX, 1, key, pydantic_core.to_json(removed))
+            command_keys.append(key)
+    return command_keys
 
 
 def _json(fields: Mapping[str, str]) -> bytes:
@@ -322,8 +325,15 @@ def _flat(fields: Mapping[str, str]) -> list[str]:
     return [part for pair in fields.items() for part in pair]
 
 
+def _raise_damage(answered_keys: Sequence[str], answers: Sequence[Any]) -> None:
+    """Raise the first error among the answers of a pipeline that has one command for each key."""
+    for key, answer in zip(answered_keys, answers, strict=True):
+        if isinstance(answer, Exception):
+            raise _damage(key, answer)
+
+
 def _damage(key: str, error: Exception) -> StateDamaged:
-    """An answer inside a pipeline: trouble with this key, or with Redis as a whole (then raised)."""
-    if isinstance(error, ResponseError) and not passing(error):
+    """Return the damage of a key for an error in a pipeline. Raises `StateUnavailable` when the key is not at fault."""
+    if isinstance(error, ResponseError) and not is_temporary(error):
         return StateDamaged(f"{key}: {error}", keys.parse_key(key))
     raise StateUnavailable(f"Redis refused {key}: {error!r}") from error

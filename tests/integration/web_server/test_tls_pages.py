@@ -78,14 +78,14 @@ async def test_a_renewed_certificate_is_taken_into_use_and_a_broken_one_is_not(
 
     tls = server._tls
     assert tls is not None
-    assert not tls.look()
+    assert not tls.reload()
     assert await answered_under(certificates.ca)
     os.replace(renewed.certificate, certificates.certificate)  # its key is not there yet
-    assert not tls.look()
+    assert not tls.reload()
     assert "the new certificate is not used" in caplog.text
     assert await answered_under(certificates.ca)
     os.replace(renewed.key, certificates.key)
-    assert tls.look()
+    assert tls.reload()
     assert await answered_under(renewed.ca)
     assert not await answered_under(certificates.ca)
     await site.close()

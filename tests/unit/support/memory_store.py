@@ -184,7 +184,7 @@ class MemoryStore(StateStore):
         await pause()
         return verdicts
 
-    async def clear_unless(self, kinds: Mapping[str, str]) -> None:
+    async def delete_wrong_types(self, kinds: Mapping[str, str]) -> None:
         await self._access()
         for key in kinds.keys() & self.damaged:
             self.damaged.discard(key)

@@ -59,7 +59,7 @@ BAD: dict[str, tuple[str, Callable[[Path], str]]] = {
 
 @pytest.mark.parametrize("role", COMMANDS)
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_key_is_named_and_nothing_is_started(
+def test_an_invalid_key_is_named_and_nothing_is_started(
     role: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -88,9 +88,7 @@ def test_a_damaged_secret_of_the_data_directory_is_named(
 
 
 @pytest.mark.parametrize("role", ["socket-server", "web-server", "up"])
-def test_a_certificate_that_is_none_is_named_as_well(
-    role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_certificate_is_named(role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.pem").write_text("garbage")
     both = ("CERTIFICATE_FILE", "KEY_FILE")

@@ -33,7 +33,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("url", TAKEN)
-def test_what_a_url_says(url: str) -> None:
+def test_a_url_is_parsed(url: str) -> None:
     assert parse_redis_url(url) == TAKEN[url]
 
 
@@ -60,7 +60,7 @@ def test_what_a_url_says(url: str) -> None:
         ("unix:///run/redis.sock?db=x", "db=NUMBER"),
     ],
 )
-def test_what_is_wrong_with_a_url(url: str, complaint: str | None) -> None:
+def test_an_invalid_url_is_refused_with_its_reason(url: str, complaint: str | None) -> None:
     if complaint is None:
         parse_redis_url(url)
         return
@@ -71,19 +71,19 @@ def test_what_is_wrong_with_a_url(url: str, complaint: str | None) -> None:
 
 
 @pytest.mark.parametrize("secret", ["s/cret", "s@cret", "s?cret", "s,cret", "s,c@r/e?t"])
-def test_a_password_that_breaks_the_url_is_refused_without_telling_it(secret: str) -> None:
+def test_a_password_that_breaks_the_url_is_refused_without_showing_it(secret: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         load_settings(redis_url=f"redis://exam:{secret}@h:6379/0")
     assert "%2F" in str(refused.value)
     assert "cret" not in str(refused.value)
 
 
-def test_people_are_shown_no_password() -> None:
+def test_shown_urls_have_no_password() -> None:
     url = "redis+sentinel://exam:p%40ss@a:26379,b:26379/mymaster/0"
     assert without_password(url) == "redis+sentinel://a:26379,b:26379/mymaster/0"
 
 
-def test_certificates_are_files_that_are_there_and_used(tmp_path: Path) -> None:
+def test_certificate_files_must_exist_and_be_used(tmp_path: Path) -> None:
     pem = tmp_path / "one.pem"
     pem.touch()
     for flags, complaint in (

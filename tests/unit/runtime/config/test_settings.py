@@ -53,11 +53,11 @@ def value(settings: Settings, name: str) -> object:
 
 
 @pytest.mark.parametrize("name", sorted(FIXED))
-def test_the_names_of_the_design_are_there(name: str) -> None:
+def test_every_documented_setting_exists(name: str) -> None:
     value(load_settings(), name)
 
 
-def test_the_defaults_of_the_design() -> None:
+def test_settings_have_the_documented_defaults() -> None:
     settings = load_settings()
     assert (settings.socket.ping_interval_seconds, settings.socket.ping_timeout_seconds) == (5, 5)
     assert settings.reconnect.max_attempts == 5
@@ -69,7 +69,9 @@ def test_the_defaults_of_the_design() -> None:
     assert settings.data_dir == Path(".examwire")
 
 
-def test_flag_over_variable_over_file_over_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_flag_overrides_a_variable_overrides_the_file_overrides_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     configure(
         monkeypatch,
         tmp_path / "exam.toml",
@@ -88,7 +90,7 @@ def test_flag_over_variable_over_file_over_default(monkeypatch: pytest.MonkeyPat
     assert settings.socket.public_url is None
 
 
-def test_the_file_of_the_working_directory_is_found(tmp_path: Path) -> None:
+def test_the_file_of_the_working_directory_is_read(tmp_path: Path) -> None:
     (tmp_path / "examwire.toml").write_text("[reconnect]\nmax_attempts = 2\n")
     assert load_settings().reconnect.max_attempts == 2
     assert load_settings().reconnect.jitter == 0.3
@@ -118,7 +120,7 @@ def test_a_list_is_given_as_json_in_a_variable(monkeypatch: pytest.MonkeyPatch) 
         ("sockets.port", 1),
     ],
 )
-def test_a_value_that_does_not_fit_is_refused_naming_the_setting(name: str, bad: object) -> None:
+def test_an_invalid_value_is_refused_naming_the_setting(name: str, bad: object) -> None:
     with pytest.raises(ConfigurationError) as raised:
         load_settings(**{name: bad})
     assert str(raised.value).startswith(name if not name.startswith("sockets") else "sockets")
@@ -133,7 +135,7 @@ def test_a_value_that_does_not_fit_is_refused_naming_the_setting(name: str, bad:
         ("EXAMWIRE_RECONNECT__BACKOFF_SECONDS", "5,10", "reconnect"),
     ],
 )
-def test_a_variable_that_does_not_fit_is_refused_naming_the_setting(
+def test_an_invalid_variable_is_refused_naming_the_setting(
     monkeypatch: pytest.MonkeyPatch, variable: str, bad: str, name: str
 ) -> None:
     monkeypatch.setenv(variable, bad)
@@ -141,14 +143,14 @@ def test_a_variable_that_does_not_fit_is_refused_naming_the_setting(
         load_settings()
 
 
-def test_all_that_does_not_fit_is_said_at_once() -> None:
+def test_all_invalid_values_are_reported_at_once() -> None:
     with pytest.raises(ConfigurationError) as raised:
         load_settings(**{"web.port": -1, "metrics.port": -1})
     assert "web.port" in str(raised.value)
     assert "metrics.port" in str(raised.value)
 
 
-def test_a_file_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_invalid_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "exam.toml"
     configure(monkeypatch, path, "[web]\nport = 70000\n")
     with pytest.raises(ConfigurationError, match=r"web\.port"):

@@ -1,4 +1,4 @@
-"""Which marks are looked at with which keys."""
+"""The marks of shards that are checked with the keys of a read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_marks_of_a_cluster_are_spread_over_all_slots() -> None:
     assert parts == list(range(PARTS))
 
 
-def test_each_shard_that_is_touched_is_asked_once_for_a_mark_of_its_own() -> None:
+def test_each_shard_with_a_read_key_is_checked_by_one_of_its_marks() -> None:
     known = cluster(5461, 10923, REDIS_CLUSTER_HASH_SLOTS)
     shards = Shards(known)
     assert [holder(known, mark) for mark in shards.marks_of(EXAMINEES)] == ["a", "b", "c"]
@@ -45,7 +45,7 @@ def test_each_shard_that_is_touched_is_asked_once_for_a_mark_of_its_own() -> Non
         assert holder(known, mark) == holder(known, key)
 
 
-def test_a_shard_is_asked_for_the_marks_that_have_moved_to_it() -> None:
+def test_marks_are_checked_on_the_shard_that_they_have_moved_to() -> None:
     known = cluster(5461, 10923, REDIS_CLUSTER_HASH_SLOTS)
     shards = Shards(known)
     before = set(shards.marks_of(EXAMINEES))
@@ -55,6 +55,6 @@ def test_a_shard_is_asked_for_the_marks_that_have_moved_to_it() -> None:
     assert set(marks) != before
 
 
-def test_while_nobody_knows_the_shards_all_marks_are_looked_at() -> None:
+def test_all_marks_are_checked_while_the_shards_are_unknown() -> None:
     shards = Shards(cluster())
     assert shards.marks_of(EXAMINEES[:1]) == shards.marks

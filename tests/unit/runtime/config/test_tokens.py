@@ -80,19 +80,19 @@ def with_jwks(directory: Path, **keys: PrivateKey) -> Settings:
 
 
 @pytest.mark.parametrize("role", ["examinee", "proctor", "mobile", "operator"])
-def test_an_issued_token_says_what_it_was_issued_for(settings: Settings, role: Any) -> None:
+def test_an_issued_token_has_the_claims_it_was_issued_for(settings: Settings, role: Any) -> None:
     read = TokenVerifier(settings).verify(issue_token(settings, role, "P001", "E001"))
     assert (read.sub, read.role, read.plan, read.aud) == ("E001", role, "P001", "examwire")
     assert read.exp > time.time() + 3600
 
 
 @pytest.mark.parametrize(("plan", "subject"), [("P.1", "E001"), ("P001", "E*"), ("", "E001"), ("P001", "a" * 65)])
-def test_no_token_is_issued_for_what_is_no_id(settings: Settings, plan: str, subject: str) -> None:
+def test_no_token_is_issued_for_an_invalid_id(settings: Settings, plan: str, subject: str) -> None:
     with pytest.raises(InvalidField):
         issue_token(settings, "examinee", plan, subject)
 
 
-def test_no_token_is_no_entry(settings: Settings) -> None:
+def test_a_missing_token_is_refused(settings: Settings) -> None:
     assert refusal(settings, None) == "no token was given"
     assert refusal(settings, "") == "no token was given"
 
@@ -117,7 +117,7 @@ def test_an_expired_token_is_refused_as_expired(settings: Settings) -> None:
         ({"nbf": 2**40}, "not yet valid"),
     ],
 )
-def test_a_claim_that_does_not_fit_is_named(settings: Settings, changes: dict[str, Any], says: str) -> None:
+def test_an_invalid_claim_is_named(settings: Settings, changes: dict[str, Any], says: str) -> None:
     assert says in refusal(settings, signed(**changes))
 
 
@@ -136,7 +136,7 @@ def test_a_claim_that_does_not_fit_is_named(settings: Settings, changes: dict[st
     ],
     ids=lambda token: repr(token[:12]),
 )
-def test_what_is_no_token_is_refused(settings: Settings, token: str) -> None:
+def test_a_malformed_token_is_refused(settings: Settings, token: str) -> None:
     assert refusal(settings, token)
 
 
@@ -144,7 +144,7 @@ def test_a_token_signed_by_somebody_else_is_refused(settings: Settings) -> None:
     assert refusal(settings, signed("another secret, just as long as the first"))
 
 
-def test_a_token_with_another_payload_than_was_signed_is_refused(settings: Settings) -> None:
+def test_a_token_with_a_changed_payload_is_refused(settings: Settings) -> None:
     header, _, signature = signed().split(".")
     body = base64.urlsafe_b64encode(json.dumps(claims(role="proctor")).encode()).rstrip(b"=").decode()
     assert refusal(settings, f"{header}.{body}.{signature}")
@@ -158,13 +158,13 @@ def test_an_unsigned_token_is_refused(settings: Settings, tmp_path: Path, rsa_ke
 
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
-def test_only_the_agreed_algorithm_counts(settings: Settings, algorithm: str) -> None:
+def test_a_token_with_another_algorithm_is_refused(settings: Settings, algorithm: str) -> None:
     long = SECRET * 2
     assert refusal(load_settings(secret=long), signed(long, algorithm))
     assert TokenVerifier(load_settings(secret=long)).verify(signed(long))
 
 
-def test_a_secret_is_made_once_and_kept_from_others(tmp_path: Path) -> None:
+def test_a_secret_is_created_once_and_readable_only_by_its_owner(tmp_path: Path) -> None:
     settings = load_settings(data_dir=tmp_path / "new")
     token = issue_token(settings, "proctor", "P001", "S001")
     assert TokenVerifier(load_settings(data_dir=tmp_path / "new")).verify(token).sub == "S001"
@@ -181,7 +181,7 @@ def test_a_short_secret_is_refused_naming_the_setting() -> None:
     assert "short-one" not in str(raised.value)
 
 
-def test_a_data_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+def test_an_unusable_data_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="secret"):
         token_secret(load_settings(data_dir=tmp_path / "file"))
@@ -190,7 +190,7 @@ def test_a_data_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 # -- the keys of an exam platform -------------------------------------------------------------------------
 
 
-def test_a_public_key_file_lets_the_platform_issue_tokens(
+def test_tokens_of_the_platform_are_verified_with_its_public_key(
     tmp_path: Path, rsa_key: rsa.RSAPrivateKey, ed_key: ed25519.Ed25519PrivateKey
 ) -> None:
     by_rsa = TokenVerifier(with_public_key(tmp_path, rsa_key))
@@ -202,7 +202,7 @@ def test_a_public_key_file_lets_the_platform_issue_tokens(
             verifier.verify(token)
 
 
-def test_the_public_key_is_no_shared_secret(tmp_path: Path, rsa_key: rsa.RSAPrivateKey) -> None:
+def test_the_public_key_is_never_used_as_a_shared_secret(tmp_path: Path, rsa_key: rsa.RSAPrivateKey) -> None:
     """The classic forgery: HS256 with the public key, which everybody has, as its secret."""
     settings = with_public_key(tmp_path, rsa_key)
 
@@ -215,12 +215,14 @@ def test_the_public_key_is_no_shared_secret(tmp_path: Path, rsa_key: rsa.RSAPriv
     assert refusal(settings, f"{body.decode()}.{signature}")
 
 
-def test_with_the_platforms_key_our_own_secret_no_longer_counts(tmp_path: Path, rsa_key: rsa.RSAPrivateKey) -> None:
+def test_with_a_public_key_tokens_signed_with_the_secret_are_refused(
+    tmp_path: Path, rsa_key: rsa.RSAPrivateKey
+) -> None:
     settings = with_public_key(tmp_path, rsa_key)
     assert refusal(settings, issue_token(settings, "proctor", "P001", "S001"))
 
 
-def test_a_key_set_finds_the_key_that_the_token_names(
+def test_the_key_that_the_token_names_is_used(
     tmp_path: Path, rsa_key: rsa.RSAPrivateKey, ed_key: ed25519.Ed25519PrivateKey
 ) -> None:
     settings = with_jwks(tmp_path, old=rsa_key, new=ed_key)
@@ -234,7 +236,7 @@ def test_a_key_set_finds_the_key_that_the_token_names(
 
 
 @pytest.mark.parametrize("setting", ["token.public_key_file", "token.jwks_file"])
-def test_a_key_file_that_is_not_there_fails_at_the_start(tmp_path: Path, setting: str) -> None:
+def test_a_missing_key_file_fails_at_the_start(tmp_path: Path, setting: str) -> None:
     with pytest.raises(ConfigurationError, match="token"):
         TokenVerifier(load_settings(**{setting: tmp_path / "gone"}))
 
@@ -243,7 +245,7 @@ def test_a_key_file_that_is_not_there_fails_at_the_start(tmp_path: Path, setting
     "setting",
     ["token.public_key_file", "token.jwks_file"],
 )
-def test_a_key_file_that_holds_no_key_fails_at_the_start(tmp_path: Path, setting: str) -> None:
+def test_a_file_without_a_key_fails_at_the_start(tmp_path: Path, setting: str) -> None:
     path = tmp_path / "garbage"
     path.write_text("no key at all")
     with pytest.raises(ConfigurationError, match="token"):
@@ -253,7 +255,7 @@ def test_a_key_file_that_holds_no_key_fails_at_the_start(tmp_path: Path, setting
 # -- what a bearer may do ---------------------------------------------------------------------------------
 
 
-def test_a_picture_is_uploaded_by_the_examinee_or_the_phone_of_the_examinee() -> None:
+def test_only_the_examinee_and_their_phone_may_upload_a_picture() -> None:
     for role, may in {"examinee": True, "mobile": True, "proctor": False, "operator": False}.items():
         bearer_claims = Claims.read(claims(role=role))
         assert bearer_claims.may_upload_for("P001", "E001") is may
@@ -261,14 +263,14 @@ def test_a_picture_is_uploaded_by_the_examinee_or_the_phone_of_the_examinee() ->
         assert not bearer_claims.may_upload_for("P002", "E001")
 
 
-def test_a_plan_is_watched_by_its_proctors_only() -> None:
+def test_only_proctors_of_a_plan_may_watch_it() -> None:
     for role, may in {"examinee": False, "mobile": False, "proctor": True, "operator": False}.items():
         bearer_claims = Claims.read(claims(role=role))
         assert bearer_claims.may_watch("P001") is may
         assert not bearer_claims.may_watch("P002")
 
 
-def test_a_picture_is_seen_by_proctors_of_the_plan_and_by_the_examinee() -> None:
+def test_only_the_examinee_and_proctors_of_the_plan_may_see_a_picture() -> None:
     for role, may in {"examinee": True, "mobile": False, "proctor": True, "operator": False}.items():
         bearer_claims = Claims.read(claims(role=role))
         assert bearer_claims.may_see_picture_of("P001", "E001") is may
@@ -290,7 +292,7 @@ def test_a_picture_is_seen_by_proctors_of_the_plan_and_by_the_examinee() -> None
         (None, None),
     ],
 )
-def test_a_bearer_header_is_read_and_no_other(header: str | None, token: str | None) -> None:
+def test_only_bearer_headers_are_read(header: str | None, token: str | None) -> None:
     assert bearer(header) == token
 
 
@@ -298,12 +300,12 @@ def test_a_bearer_header_is_read_and_no_other(header: str | None, token: str | N
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_on_loopback_no_secret_need_be_configured(host: str) -> None:
+def test_loopback_needs_no_configured_secret(host: str) -> None:
     require_secret_beyond_loopback(load_settings(), "socket.host", host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", ""])
-def test_beyond_loopback_a_secret_or_a_key_must_be_configured(
+def test_beyond_loopback_a_secret_or_a_public_key_is_required(
     host: str, tmp_path: Path, rsa_key: rsa.RSAPrivateKey
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"^socket\.host: .*secret"):
@@ -336,7 +338,7 @@ def test_the_issuers_clock_may_differ_by_the_leeway(
 
 
 @pytest.mark.parametrize("broker_ahead", [7200.0, -7200.0, 150.0, -150.0])
-def test_a_token_is_refused_only_when_both_clocks_say_so(settings: Settings, broker_ahead: float) -> None:
+def test_the_times_of_a_token_are_refused_only_when_both_clocks_agree(settings: Settings, broker_ahead: float) -> None:
     verifier = TokenVerifier(settings, lambda: time.time() + broker_ahead)
     by_broker, by_this_machine = time.time() + broker_ahead, time.time()
     for issued_at in (by_broker, by_this_machine):
@@ -349,5 +351,5 @@ def test_a_token_is_refused_only_when_both_clocks_say_so(settings: Settings, bro
 
 @pytest.mark.parametrize("claim", ["iat", "nbf", "exp"])
 @pytest.mark.parametrize("value", ["soon", True, [], {}, 1e308 * 10])
-def test_a_time_that_is_none_is_refused(settings: Settings, claim: str, value: object) -> None:
+def test_an_invalid_time_claim_is_refused(settings: Settings, claim: str, value: object) -> None:
     assert claim in refusal(settings, with_claim(claim, value))

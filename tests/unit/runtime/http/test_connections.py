@@ -22,7 +22,7 @@ class Site:
         return slot
 
 
-def test_the_connection_that_is_idle_longest_makes_room() -> None:
+def test_the_connection_idle_longest_is_closed_for_a_new_one() -> None:
     site = Site()
     slots = [site.admit() for _ in range(3)]
     assert slots[0] is not None
@@ -42,7 +42,7 @@ def test_a_connection_is_refused_when_all_are_busy() -> None:
     assert site.ended == ["refused"]
 
 
-def test_the_oldest_busy_connection_makes_room_where_the_limits_say_so() -> None:
+def test_with_end_busy_the_oldest_busy_connection_is_closed_for_a_new_one() -> None:
     site = Site(end_busy=True)
     oldest, *others = [site.admit(busy=True) for _ in range(3)]
     assert site.admit() is not None
@@ -54,7 +54,7 @@ def test_the_oldest_busy_connection_makes_room_where_the_limits_say_so() -> None
     assert None not in others
 
 
-def test_an_address_makes_room_among_its_own_connections() -> None:
+def test_at_its_limit_an_address_loses_its_own_idle_connection() -> None:
     site = Site(end_busy=True, most_of_address=1)
     other = site.admit("198.51.100.7")
     assert site.admit(busy=True) is not None
@@ -65,7 +65,7 @@ def test_an_address_makes_room_among_its_own_connections() -> None:
     assert other.idle_since is not None
 
 
-def test_a_connection_without_a_request_ends_after_the_time_for_headers() -> None:
+def test_a_connection_without_a_request_is_closed_after_header_seconds() -> None:
     site = Site()
     slot = site.admit()
     assert slot is not None
