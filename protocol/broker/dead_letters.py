@@ -1,8 +1,8 @@
 """Dead letters: the record of a message that could not be processed, and the rules of its replay.
 
-A replay stores two messages in one atomic batch: the payload on its source subject, and a marker on a subject that is
-made from the letter and must be new (`Nats-Expected-Last-Subject-Sequence: 0`). So the broker itself lets a letter be
-replayed once, whoever tries how often; the marker tells afterwards where the payload went.
+A replay stores two messages in one atomic batch: the payload on its source subject, and a marker on a subject made
+from the letter. The marker's subject must be new (`Nats-Expected-Last-Subject-Sequence: 0`), so the broker accepts
+only one replay of a letter. The marker records where the payload was stored.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ REPLAY_OF = "Examwire-Replay-Of"
 """Header of a replayed message: `DEADLETTER:17`."""
 
 REPLAYS = "Examwire-Replays"
-"""Header of a replayed message: how often what it carries has been replayed, this time included."""
+"""Header of a replayed message: how often its payload has been replayed, this time included."""
 
 REPLAYABLE = (STATUS.name, SOCKET.name)
-"""The streams whose messages are replayed. What the others hold (leases, attempts, advisories) was true once only."""
+"""The streams whose messages can be replayed. Leases, attempts and advisories are only true at their time."""
 
 _ADMISSION = (Readmit, Remove)
 _VARIABLE = re.compile(r"(plan:|SERVER_ID:)\S+?(?=:? |$)")
 
 
 class Source(Wire):
-    """Where it came from. `index`: its place in an array of messages, where it was one of several."""
+    """Stream, subject and sequence of the failed message; `index` is its place in an array of messages."""
 
     stream: str
     subject: str
@@ -53,11 +53,11 @@ class Source(Wire):
 
 
 class Letter(Wire):
-    """What a message on `deadletter.{stream}` says.
+    """A dead letter, as it is stored on `deadletter.{stream}`.
 
-    `payload` may be cut, or unreadable as text: then its SHA-256 differs from `digest`, and the whole of it (`size`
-    bytes) is at its source. `consumer` gave up after `deliveries`. `replays`: how often it was replayed before it came
-    here again, the last time as the letter `replayOf`.
+    `payload` is truncated when it was too long, and altered when it was no text. Its SHA-256 then differs from
+    `digest`, and the full payload (`size` bytes) is in the source message. `consumer` gave up after `deliveries`.
+    `replays`: how often the payload was replayed before it failed again, the last time as the letter `replayOf`.
     """
 
     source: Source
@@ -72,7 +72,7 @@ class Letter(Wire):
 
     @classmethod
     def decode(cls, stored: bytes) -> Letter:
-        """Decode a dead letter. Raises `ProtocolError` when it is none."""
+        """Decode a dead letter. Raises `ProtocolError` for other payloads."""
         try:
             return cls.model_validate_json(stored)
         except pydantic.ValidationError as error:
@@ -102,7 +102,7 @@ class Letter(Wire):
         try:
             decoded = decode_status(self.source.subject, self.full_payload())
         except ProtocolError:
-            return False  # cut: longer than any fact
+            return False  # truncated, so longer than any fact
         return any(not isinstance(element, Malformed) for element in decoded)
 
     def mentions(self, plan_id: str, examinee_id: str) -> bool:
@@ -115,13 +115,13 @@ class Letter(Wire):
             parsed = pydantic_core.from_json(self.payload, allow_partial=True)
         except ValueError:
             return False
-        named = [one.get("data") for one in (parsed if isinstance(parsed, list) else [parsed]) if isinstance(one, dict)]
-        by_subject = plan_id in self.source.subject.split(".")
+        elements = parsed if isinstance(parsed, list) else [parsed]
+        subject_names_plan = plan_id in self.source.subject.split(".")
         return any(
             isinstance(data, dict)
             and data.get("examineeId") == examinee_id
-            and (by_subject or data.get("planId") == plan_id)
-            for data in named
+            and (subject_names_plan or data.get("planId") == plan_id)
+            for data in (element.get("data") for element in elements if isinstance(element, dict))
         )
 
 
@@ -131,7 +131,7 @@ def digest_of(payload: bytes) -> str:
 
 
 def replay_count(headers: Mapping[str, str]) -> tuple[int, int | None]:
-    """Return how often a message was replayed, and as which letter the last time, from its headers."""
+    """Return how often a message was replayed, and the number of the last replay's letter, from its headers."""
     count, letter = headers.get(REPLAYS, ""), headers.get(REPLAY_OF, "").removeprefix("DEADLETTER:")
     if not (_is_number(count) and _is_number(letter)):
         return 0, None
@@ -139,66 +139,67 @@ def replay_count(headers: Mapping[str, str]) -> tuple[int, int | None]:
 
 
 def group_reason(reason: str) -> str:
-    """Return a reason without the key that it names, so that one fault of many records is counted together."""
+    """Return a reason without the record key in it, so that the same fault of many records is counted together."""
     return _VARIABLE.sub(r"\1…", reason)
 
 
 def decode_payload(stream: str, subject: str, payload: bytes) -> list[Message]:
-    """The messages of a payload that is to be sent to `subject`. Raises `ProtocolError` naming the field."""
+    """Return the messages of a payload that is to be replayed to `subject`. Raises `ProtocolError` with the field."""
     if stream not in REPLAYABLE:
         raise ProtocolError(ErrorCode.NOT_ALLOWED, f"nothing is replayed into {stream}")
     decoded = decode_status(subject, payload) if stream == STATUS.name else SOCKET_CODEC.decode_batch(payload)
     if not decoded:
         raise ProtocolError(ErrorCode.INVALID_MESSAGE, "holds no message")
     messages: list[Message] = []
-    for one in decoded:
-        if isinstance(one, Malformed):
-            detail = f"message {one.index + 1} of {len(decoded)}: {one.error.detail}"
-            raise ProtocolError(one.error.code, detail if len(decoded) > 1 else one.error.detail, one.error.field)
-        messages.append(one)
+    for element in decoded:
+        if isinstance(element, Malformed):
+            error = element.error
+            detail = f"message {element.index + 1} of {len(decoded)}: {error.detail}"
+            raise ProtocolError(error.code, detail if len(decoded) > 1 else error.detail, error.field)
+        messages.append(element)
     return messages
 
 
 def can_be_outdated(message: Message) -> bool:
-    """Whether it matters what has happened since: see `outdated_reason`."""
+    """Whether a newer fact can forbid the replay of a message (`outdated_reason`)."""
     connected = isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED
     return connected or _is_picture(message) or isinstance(message, _ADMISSION)
 
 
 def outdated_reason(messages: Iterable[Message], later: Iterable[ExamineeFact]) -> str | None:
-    """Why these facts must not be said again after the `later` ones; `None`: they may.
+    """Return why these facts must not be replayed after the `later` facts; `None`: they may be.
 
-    A replayed fact takes its place at the end of the log. Most that come late are fenced by the rules; a CONNECTED
-    would replace, and so close, the connection that the examinee has by now, an older picture a newer one, and a
-    removal or readmission what a proctor has decided since.
+    A replayed fact is appended at the end of the log. The rules ignore most outdated facts, but not these: CONNECTED
+    would replace and close the examinee's present connection, an older picture would replace a newer one, and a
+    removal or readmission would replace a later decision of a proctor.
     """
-    newer = list(later)
+    later_facts = list(later)
     for message in messages:
         if isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED:
-            if any(_same_examinee(one, message) and isinstance(one, ConnectionStatus) for one in newer):
+            if any(_same_examinee(fact, message) and isinstance(fact, ConnectionStatus) for fact in later_facts):
                 return f"{message.examinee_id} has connected or disconnected since"
         elif isinstance(message, _ADMISSION):
-            if any(_same_examinee(one, message) and isinstance(one, _ADMISSION) for one in newer):
+            if any(_same_examinee(fact, message) and isinstance(fact, _ADMISSION) for fact in later_facts):
                 return f"{message.examinee_id} has been removed or readmitted since"
         elif (
             isinstance(message, MobileSyncStatus)
             and _is_picture(message)
-            and any(_same_examinee(one, message) and _is_picture(one) for one in newer)
+            and any(_same_examinee(fact, message) and _is_picture(fact) for fact in later_facts)
         ):
             return f"{message.examinee_id} has sent another picture since"
     return None
 
 
 def contains(stored: bytes, payload: bytes, index: int | None) -> bool:
-    """Whether a stored message is a payload, or holds it: as its `index`th message, or as any of them (`None`)."""
+    """Whether a stored message is `payload` or has it as an element: at `index`, or anywhere when that is `None`."""
     if payload == stored:
         return True
     try:
-        said, parsed = pydantic_core.from_json(payload), pydantic_core.from_json(stored)
+        element, parsed = pydantic_core.from_json(payload), pydantic_core.from_json(stored)
     except ValueError:
         return False
-    messages = parsed if isinstance(parsed, list) else [parsed]
-    return said in (messages if index is None else messages[index : index + 1])
+    elements = parsed if isinstance(parsed, list) else [parsed]
+    return element in (elements if index is None else elements[index : index + 1])
 
 
 def _elements_of(source: bytes | None, index: int | None) -> list[bytes]:
@@ -220,8 +221,8 @@ def _is_picture(message: Message) -> bool:
     return isinstance(message, MobileSyncStatus) and message.status is MobileSyncCode.COMPLETED
 
 
-def _same_examinee(one: ExamineeFact, other: ExamineeFact) -> bool:
-    return (one.plan_id, one.examinee_id) == (other.plan_id, other.examinee_id)
+def _same_examinee(fact: ExamineeFact, message: ExamineeFact) -> bool:
+    return fact.examinee == message.examinee
 
 
 def _is_number(text: str) -> bool:

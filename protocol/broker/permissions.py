@@ -1,12 +1,13 @@
-"""What each role may do at the broker: subjects it may publish on and subscribe to, and nothing else.
+"""The broker permissions of each role: the subjects that it may publish on and subscribe to.
 
-Pure data, made from the same subjects, streams and consumers that the roles use; `examwire nats permissions` writes
-nats/permissions.conf from it. A socket server has a user of its own for each serverId. Replies come to inboxes under
-`_INBOX_{user}`, so nobody reads another's.
+Made from the same subjects, streams and consumers that the roles use; `examwire nats permissions` writes
+nats/permissions.conf from it. Each socket server has its own user, named after its serverId. Each user has its own
+inbox prefix, `_INBOX_{user}`, so no user can read the replies to another.
 
-What subjects cannot tell apart is held elsewhere: the state manager takes a status only from the subject of whom it
-is about (`protocol.log.entries`); the queue server gives a queue only to the holder of the lease. And whoever may
-write STATUS may also roll it up (`Nats-Rollup`), for schedules need that and NATS has no permission for headers.
+Two checks need more than the subject. The state manager accepts a fact only on the subject of the plan or server that
+the fact names (`protocol.log.entries`). The queue server makes a queue only for the holder of the lease.
+A user that may write to STATUS may also roll it up (`Nats-Rollup`): schedules need that header, and NATS has no
+permissions for headers.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ CAPTURES_STREAM = bucket_stream(CAPTURES_BUCKET)
 
 
 class BrokerRole(StrEnum):
-    """Whose permissions; all but the socket server's are one user each, of the same name."""
+    """A role at the broker. Every socket server has its own user; each other role is one user of the same name."""
 
     SOCKET_SERVER = "socket-server"
     STATE_MANAGER = "state-manager"
@@ -58,7 +59,7 @@ class BrokerRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Allow lists of one user; a reply to what was asked of it is always allowed (`allow_responses`)."""
+    """Allow lists of one user. It may also reply once to each request that it receives (`allow_responses`)."""
 
     user: str
     publish: tuple[str, ...]
@@ -66,7 +67,10 @@ class Permissions:
 
 
 def user_of(role: BrokerRole, server_id: str | None = None) -> str:
-    """The user's name: the role, and for a socket server its serverId behind it. Raises `InvalidField`."""
+    """Return the user's name: `state-manager`, or `socket-server-SOCK001`.
+
+    Raises `InvalidField` for a bad serverId, and `ConfigurationError` for a socket server without one.
+    """
     if role is not BrokerRole.SOCKET_SERVER:
         return role.value
     if server_id is None:
@@ -75,12 +79,16 @@ def user_of(role: BrokerRole, server_id: str | None = None) -> str:
 
 
 def inbox_prefix(user: str | None) -> str:
-    """Where the replies to a user go; a broker without users has the usual `_INBOX`."""
+    """Return the prefix of a user's reply subjects; `_INBOX` when the broker has no users."""
     return f"_INBOX_{user}" if user else "_INBOX"
 
 
 def permissions(role: BrokerRole, server_id: str | None = None) -> Permissions:
-    """What the user of a role may do. Raises `InvalidField` for a bad serverId."""
+    """Return the permissions of a role's user. Raises `InvalidField` for a bad serverId.
+
+    >>> permissions(BrokerRole.SOCKET_SERVER, "SOCK001").user
+    'socket-server-SOCK001'
+    """
     user = user_of(role, server_id)
     match role:
         case BrokerRole.SOCKET_SERVER:
@@ -100,17 +108,17 @@ def permissions(role: BrokerRole, server_id: str | None = None) -> Permissions:
 
 
 def users(server_ids: Sequence[str]) -> list[Permissions]:
-    """The users of a whole system with these socket servers."""
+    """Return the permissions of all users of a system with these socket servers."""
     servers = [permissions(BrokerRole.SOCKET_SERVER, server_id) for server_id in server_ids]
     return servers + [permissions(role) for role in BrokerRole if role is not BrokerRole.SOCKET_SERVER]
 
 
 def password_variable(user: str) -> str:
-    """The variable that holds a user's password: `NATS_PASSWORD_SOCKET_SERVER_SOCK001`."""
+    """Return the environment variable that holds a user's password: `NATS_PASSWORD_SOCKET_SERVER_SOCK001`."""
     return "NATS_PASSWORD_" + user.upper().replace("-", "_")
 
 
-# -- the roles ----------------------------------------------------------------------------------------------
+# -- roles ----------------------------------------------------------------------------------------------
 
 
 def _socket_server(server_id: str) -> tuple[list[str], list[str]]:
@@ -124,10 +132,10 @@ def _socket_server(server_id: str) -> tuple[list[str], list[str]]:
         subjects.deadletter(SOCKET.name),
         *_read_consumer(SOCKET.name, queue),
         *_read_consumer(SOCKET.name, broadcast_consumer(queue)),
-        # What a broken connection has swallowed is delivered again before what is newer.
+        # After a broken connection, undelivered messages are delivered again before newer ones.
         *(f"{API}.CONSUMER.RESET.{SOCKET.name}.{consumer}" for consumer in (queue, broadcast_consumer(queue))),
-        # Its own lease. NATS cannot narrow this down to a subject; the cheaper read that could be does not go to the
-        # leader, and an old answer would break the fence.
+        # To read its own lease. NATS cannot restrict this to one subject. A direct get could be restricted, but any
+        # replica may answer it, and an old answer would break the fence.
         _read_leader(LEASE),
         _read_time(),
         *_publish_tail(),
@@ -153,14 +161,18 @@ def _state_manager() -> tuple[list[str], list[str]]:
         subjects.applied("*"),
         subjects.deadletter(">"),
         *_read_consumers(*STATE_MANAGERS, LEASE_WATCH, reconnect_watch(1, [1.0]), RECONNECT_EXHAUSTED, ADVISORY_WATCH),
-        # One manager reads a partition of plans at a time; who takes over has it delivered again in order.
-        *(f"{API}.CONSUMER.{verb}.{one.stream}.{one.name}" for verb in ("RESET", "UNPIN") for one in STATE_MANAGERS),
-        f"{API}.STREAM.MSG.GET.*",  # what an advisory is about may be in any, also in none of ours
+        # One manager at a time reads a partition. A manager that takes over has unacknowledged messages redelivered.
+        *(
+            f"{API}.CONSUMER.{verb}.{consumer.stream}.{consumer.name}"
+            for verb in ("RESET", "UNPIN")
+            for consumer in STATE_MANAGERS
+        ),
+        f"{API}.STREAM.MSG.GET.*",  # an advisory may name any stream, also one that is not ours
         _read_any_copy(STATUS),
         f"{API}.STREAM.INFO.{STATUS.name}",
         f"{API}.CONSUMER.LIST.{STATUS.name}",
         _read_time(),
-        # What became a dead letter was told to nobody: a repair of Redis tells it.
+        # The events of a dead letter were never published; a repair of Redis publishes them.
         _read_any_copy(DEADLETTER),
         f"{API}.STREAM.INFO.{DEADLETTER.name}",
         *_publish_tail(),
@@ -174,7 +186,7 @@ def _queue_server() -> tuple[list[str], list[str]]:
     publish += [f"{API}.STREAM.{verb}.{CAPTURES_STREAM}" for verb in ("CREATE", "UPDATE")]
     for stream in STREAMS:
         publish += [f"{API}.STREAM.{verb}.{stream.name}" for verb in ("CREATE", "UPDATE")]
-        # The third form has a consumer's only filter behind its name.
+        # Three forms of CREATE: by name, by name with a filter at the end, and DURABLE.
         publish += [f"{API}.CONSUMER.CREATE.{stream.name}.>", f"{API}.CONSUMER.DURABLE.CREATE.{stream.name}.*"]
         publish += [f"{API}.CONSUMER.DELETE.{stream.name}.*"]
     return publish, [subjects.QUEUE_CREATE, *_answer_operators("queue-server.*")]
@@ -183,14 +195,14 @@ def _queue_server() -> tuple[list[str], list[str]]:
 def _web_server() -> tuple[list[str], list[str]]:
     publish = [
         subjects.status_plans_from(subjects.WEB),
-        _read_leader(STATUS),  # what the first try of a repeated upload has stored
-        # What happened to an examinee, for the proctor's panel and the report.
+        _read_leader(STATUS),  # a repeated upload looks for the fact that the first try stored
+        # For the timeline in the proctor's panel and for the report.
         _read_any_copy(STATUS),
         f"{API}.STREAM.INFO.{STATUS.name}",
         _read_time(),
         subjects.phone_code("*"),
         _read_leader(PHONE),
-        # The pictures, where they are kept in NATS.
+        # The pictures, when `captures.store` is `nats`.
         f"$O.{CAPTURES_BUCKET}.>",
         *(
             f"{API}.{verb}.{CAPTURES_STREAM}"
@@ -210,11 +222,11 @@ def _operator() -> tuple[list[str], list[str]]:
         *_monitor(),
         *(_read_leader(stream) for stream in STREAMS),
         *(_read_any_copy(stream) for stream in STREAMS),
-        # A dead letter is replayed to where it came from, with a marker beside it, and then taken out.
+        # A replay publishes the letter's payload on its source subject, with a marker, and deletes the letter.
         *(subjects.replay_marker(stream, "*") for stream in sorted(REPLAYABLE)),
         subjects.status_server("*"),
         subjects.status_plan("*"),
-        subjects.status_plans_from("*"),  # a letter is replayed in its origin's name
+        subjects.status_plans_from("*"),  # a replayed letter keeps its origin
         subjects.socket_server("*"),
         subjects.socket_proctors("*"),
         subjects.socket_examinee("*", "*"),
@@ -223,11 +235,11 @@ def _operator() -> tuple[list[str], list[str]]:
     return publish, []
 
 
-# -- what they have in common -------------------------------------------------------------------------------
+# -- shared by several roles -------------------------------------------------------------------------------
 
 
 def _read_consumer(stream: str, consumer: str) -> list[str]:
-    """Read one durable consumer: ask for messages, settle them, look at it."""
+    """Return the subjects to pull from one durable consumer, acknowledge its messages and read its info."""
     return [
         f"{API}.CONSUMER.MSG.NEXT.{stream}.{consumer}",
         f"{API}.CONSUMER.INFO.{stream}.{consumer}",
@@ -236,26 +248,26 @@ def _read_consumer(stream: str, consumer: str) -> list[str]:
 
 
 def _read_consumers(*consumers: ConsumerSpec) -> list[str]:
-    return [subject for one in consumers for subject in _read_consumer(one.stream, one.name)]
+    return [subject for consumer in consumers for subject in _read_consumer(consumer.stream, consumer.name)]
 
 
 def _read_leader(stream: StreamSpec) -> str:
-    """Read single messages of a stream from its leader."""
+    """Return the subject to read single messages of a stream from its leader."""
     return f"{API}.STREAM.MSG.GET.{stream.name}"
 
 
 def _read_any_copy(stream: StreamSpec) -> str:
-    """Read a stream from any of its copies (`actors.runtime.broker.consumers.stream_reader`)."""
+    """Return the subject to read a stream from any replica (`actors.runtime.broker.consumers.stream_reader`)."""
     return f"{API}.DIRECT.GET.{stream.name}"
 
 
 def _read_time() -> str:
-    """Hear from the broker what time it is (`actors.runtime.broker.clock`), and how long LEASE has had its leader."""
+    """Return the subject to read the broker's clock (`actors.runtime.broker.clock`) and the age of LEASE's leader."""
     return f"{API}.STREAM.INFO.{LEASE.name}"
 
 
 def _monitor() -> list[str]:
-    """See who is there and how streams and consumers do, by our commands or by those of NATS; change nothing."""
+    """Return the subjects to list micro services, streams and consumers, by our commands or `nats`; read only."""
     return [
         "$SRV.>",
         f"{API}.INFO",
@@ -269,15 +281,17 @@ def _monitor() -> list[str]:
 
 
 def _answer_operators(*addresses: str) -> list[str]:
-    """Be listed as a NATS micro service, be inspected, and be asked by operators at these addresses."""
+    """Return the subjects on which an actor answers: as a NATS micro service, to inspections and to operators."""
     return ["$SRV.>", subjects.inspect(">"), *(subjects.control(address) for address in addresses)]
 
 
 def _publish_tail() -> list[str]:
-    """A tailed actor (`protocol.messages.operator_requests.Tail`) tells more than the one reply that is allowed
-    anyway."""
+    """Return the subject for the stream of messages that a tailed actor publishes.
+
+    A tail (`protocol.messages.operator_requests.Tail`) needs more than the one reply of `allow_responses`.
+    """
     return [f"{inbox_prefix(user_of(BrokerRole.OPERATOR))}.>"]
 
 
-def _unique(allowed: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(allowed)))
+def _unique(patterns: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(patterns)))

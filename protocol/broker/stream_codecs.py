@@ -1,7 +1,7 @@
-"""What arrives from each stream, decoded: a codec for each, which holds every message to the subject it came on.
+"""Decoders for the messages of the streams LEASE, RECONNECT, ADVISORY and SOCKET (STATUS: `protocol.log.entries`).
 
-STATUS has its own (`protocol.log.entries`). A decoder takes subject, payload and headers of one message and answers
-with what it holds, in order; what is none is `Malformed` and does not affect its neighbours.
+A decoder takes the subject, payload and headers of a message and returns its elements in order. It checks that each
+element belongs on the subject. An element that is not valid becomes `Malformed` and does not affect its neighbours.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Wire)
 
 Decode = Callable[[str, bytes, Mapping[str, str]], Sequence[T | Malformed]]
-"""Subject, payload and headers of a message, as what it holds."""
+"""Decodes the subject, payload and headers of a message to its elements."""
 
 
 # -- LEASE ------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ Decode = Callable[[str, bytes, Mapping[str, str]], Sequence[T | Malformed]]
 
 @dataclass(frozen=True, slots=True)
 class LeaseExpired:
-    """The marker that NATS leaves when the last heartbeat of a server has expired."""
+    """The marker that NATS stores when the last heartbeat of a server has expired."""
 
     server_id: str
 
@@ -45,19 +45,19 @@ class LeaseExpired:
 def decode_lease(
     subject: str, payload: bytes, headers: Mapping[str, str]
 ) -> Sequence[Lease | LeaseExpired | Malformed]:
-    """A heartbeat or the end of one. Nothing: the end of what was no server's."""
-    named = subject.removeprefix("lease.")
+    """Decode a heartbeat, or the marker of an expired one; a marker without a valid serverId is nothing."""
+    server_id = subject.removeprefix("lease.")
     try:
-        check_server_id(named)
+        check_server_id(server_id)
     except ProtocolError as error:
         return [] if is_marker(headers) else [Malformed(0, error, payload)]
     if is_marker(headers):
-        return [LeaseExpired(named)]
-    return decode_single(payload, lambda: parse_lease(named, payload))
+        return [LeaseExpired(server_id)]
+    return decode_single(payload, lambda: parse_lease(server_id, payload))
 
 
 def parse_lease(server_id: str, payload: bytes) -> Lease:
-    """The heartbeat of a server. Raises `ProtocolError`: no server wrote that, or another one."""
+    """Return the heartbeat of a server. Raises `ProtocolError` when it is malformed or names another server."""
     lease = LEASE_CODEC.decode_one(payload)
     assert isinstance(lease, Lease)
     if lease.server_id != server_id:
@@ -74,7 +74,7 @@ class _Wait(Wire):
 
 @dataclass(frozen=True, slots=True)
 class ReconnectWait:
-    """Of `reconnect.{planId}.{examineeId}`: the examinee is waited for since the loss of this version."""
+    """A message on `reconnect.{planId}.{examineeId}`: the examinee is awaited since the loss `loss_version`."""
 
     plan_id: str
     examinee_id: str
@@ -82,12 +82,12 @@ class ReconnectWait:
 
 
 def decode_wait(subject: str, payload: bytes, _headers: Mapping[str, str]) -> Sequence[ReconnectWait | Malformed]:
-    """What a loss has put there."""
+    """Decode a message of RECONNECT, stored when an examinee was lost."""
     return decode_single(payload, lambda: parse_wait(subject, payload))
 
 
 def parse_wait(subject: str, payload: bytes) -> ReconnectWait:
-    """Raises `ProtocolError`: whatever lies there is none of the state manager's."""
+    """Return the wait that a message of RECONNECT stands for. Raises `ProtocolError` when it is malformed."""
     _, plan_id, examinee_id = subject.split(".")
     return ReconnectWait(
         check_id("planId", plan_id),
@@ -102,7 +102,7 @@ _EntityName = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f.*>/\\]{1,255}$")]
 
 
 class Advisory(Wire):
-    """The fields of an advisory that matter here (`io.nats.jetstream.advisory.v1.max_deliver` and `.terminated`)."""
+    """The fields in use of an advisory (`io.nats.jetstream.advisory.v1.max_deliver` or `.terminated`)."""
 
     model_config = pydantic.ConfigDict(alias_generator=None)
 
@@ -114,7 +114,7 @@ class Advisory(Wire):
 
 
 def decode_advisory(subject: str, payload: bytes, _headers: Mapping[str, str]) -> Sequence[Advisory | Malformed]:
-    """What NATS says of a message that a consumer has given up."""
+    """Decode an advisory of NATS about a message that a consumer has given up."""
     return decode_single(payload, lambda: _parse_advisory(subject, payload))
 
 
@@ -132,18 +132,18 @@ _TO_EXAMINEE = (MobileSyncCompleted, MobileSyncStatus, Notice)
 
 
 def decode_socket(subject: str, payload: bytes, _headers: Mapping[str, str]) -> Sequence[Element | Malformed]:
-    """What a socket server is told: of its sockets, for the proctors of a plan, or for an examinee."""
-    decoded = SOCKET_CODEC.decode_elements(payload)
+    """Decode messages to a socket server: about its sockets, to the proctors of a plan, or to an examinee."""
+    elements = SOCKET_CODEC.decode_elements(payload)
     tokens = subject.split(".")
-    for index, one in enumerate(decoded):
-        if isinstance(one, Element) and (field := _misplaced_field(one.message, tokens)) is not None:
+    for index, element in enumerate(elements):
+        if isinstance(element, Element) and (field := _misplaced_field(element.message, tokens)) is not None:
             error = InvalidField(field, f"has no place on {subject}")
-            decoded[index] = Malformed(index, error, pydantic_core.to_json(one.parsed))
-    return decoded
+            elements[index] = Malformed(index, error, pydantic_core.to_json(element.parsed))
+    return elements
 
 
 def _misplaced_field(message: Message, tokens: Sequence[str]) -> str | None:
-    """The field of a message that does not fit the subject."""
+    """Return the field of a message that does not fit the tokens of its subject; `None`: all fit."""
     match tokens:
         case ["socket", "plan", plan_id, "proctors"]:
             return _wrong_field_of(message, EVENTS, plan_id)
@@ -153,8 +153,8 @@ def _misplaced_field(message: Message, tokens: Sequence[str]) -> str | None:
         case ["socket", server_id]:
             if not isinstance(message, _TO_SERVER):
                 return "type"
-            other = isinstance(message, SessionLost) and message.server_id != server_id
-            return "data.serverId" if other else None
+            names_another_server = isinstance(message, SessionLost) and message.server_id != server_id
+            return "data.serverId" if names_another_server else None
     return "type"
 
 
@@ -163,21 +163,21 @@ def _wrong_field_of(message: Message, allowed: tuple[type[Message], ...], plan_i
         return "type"
     if getattr(message, "plan_id", None) != plan_id:
         return "data.planId"
-    # Some facts are told as they are; one without its version would be dropped by whoever compares.
+    # A fact that is also an event has an optional version. Clients compare versions and would drop an event without.
     return None if version_in(message) else "data.version"
 
 
 def version_in(message: Message) -> Version | None:
-    """The version of what is told to clients; `None` or 0: it has none."""
+    """Return the version of an event; `None` or 0: it has none."""
     version: Version | None = getattr(message, "version", None)
     return version
 
 
-# -- in common --------------------------------------------------------------------------------------------
+# -- shared --------------------------------------------------------------------------------------------
 
 
 def decode_single(payload: bytes, read: Callable[[], T]) -> Sequence[T | Malformed]:
-    """The one thing that a payload holds, or why it does not."""
+    """Return the element that `read` makes of a payload, or a `Malformed` with the `ProtocolError` that it raises."""
     try:
         return [read()]
     except ProtocolError as error:

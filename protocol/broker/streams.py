@@ -1,4 +1,8 @@
-"""Streams and consumers as declared objects; the queue server makes them, `examwire streams` compares them."""
+"""The declared streams and consumers of JetStream.
+
+The queue server creates and updates them; `examwire streams` compares them with the broker's.
+docs/architecture.md, "Streams and subjects".
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from protocol.log.partitions import PARTITIONS
 from protocol.messages.server_messages import QueueCreate
 
 NATS_VERSION = (2, 14)
-"""The oldest nats-server that does all that is asked of it here; consumers are reset since then."""
+"""The oldest nats-server that has every feature used here; resetting a consumer came last."""
 HOUR = 3600.0
 DAY = 24 * HOUR
 GIB = 2**30
@@ -20,8 +24,8 @@ GIB = 2**30
 class StreamSpec:
     """A JetStream stream; times in seconds.
 
-    `first_seq_from_clock`: a stream that was lost and made anew goes on above the old one's numbers. Versions need
-    it, and so do checkpoints, and acks that are still on their way.
+    `first_seq_from_clock`: the first sequence is taken from the clock, so a recreated stream continues above the
+    sequences of the lost one. Versions, checkpoints and late acks rely on that.
     """
 
     name: str
@@ -38,14 +42,14 @@ class StreamSpec:
     first_seq_from_clock: bool = False
     max_bytes: int = -1
     safeguard: bool = False
-    """`max_bytes` only keeps a flood from the disk: the oldest goes then, and less will do where less can be had."""
+    """`max_bytes` only protects the disk: the oldest messages are deleted, and the broker may allow less."""
     refuse_when_full: bool = False
     subject_transform: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSpec:
-    """A durable pull consumer with explicit acks; times in seconds. `max_deliver` -1: no limit."""
+    """A durable pull consumer with explicit acks; times in seconds. `max_deliver` -1 means no limit."""
 
     stream: str
     name: str
@@ -59,7 +63,7 @@ class ConsumerSpec:
     deliver_new: bool = False
     metadata: dict[str, str] = field(default_factory=dict)
     pin_seconds: float | None = None
-    """One client at a time reads it; another one takes over when that one has not pulled for so long."""
+    """Only one client at a time reads it; another takes over when the client has not pulled for this long."""
 
 
 STATUS = StreamSpec(
@@ -67,7 +71,7 @@ STATUS = StreamSpec(
     ("status.>",),
     "The log of record: what happened to servers and examinees",
     max_age=7 * DAY,
-    allow_atomic=True,  # a dead letter is replayed together with its marker, or not at all
+    allow_atomic=True,  # a replay stores the payload and its marker, or neither
     allow_msg_schedules=True,
     allow_msg_ttl=True,
     first_seq_from_clock=True,
@@ -102,10 +106,10 @@ RECONNECT = StreamSpec(
 )
 ADVISORY_SUBJECTS: tuple[str, ...] = (
     f"{subjects.MAX_DELIVERIES}.>",
-    # NATS says "terminated" of a replaced message as well, which is what RECONNECT and LEASE are made for.
+    # NATS also reports a replaced message as terminated; in RECONNECT and LEASE messages are replaced on purpose.
     *(f"{subjects.TERMINATED}.{stream.name}.>" for stream in (STATUS, SOCKET)),
 )
-"""What NATS tells about messages that a consumer has given up."""
+"""The advisories of NATS about messages that a consumer has given up."""
 
 ADVISORY = StreamSpec(
     "ADVISORY",
@@ -128,7 +132,7 @@ DEADLETTER = StreamSpec(
     ("deadletter.>",),
     "What could not be processed, and why",
     max_age=30 * DAY,
-    duplicate_window=HOUR,  # a message that several read, or that comes again, is one letter
+    duplicate_window=HOUR,  # a message that fails at several readers, or again, is one letter
     max_bytes=GIB,
     safeguard=True,
 )
@@ -142,7 +146,7 @@ CHECKPOINT = StreamSpec(
 
 
 def status_stream(max_bytes: int) -> StreamSpec:
-    """STATUS, bounded: beyond that the oldest facts go before their age, never the newest."""
+    """Return STATUS with a size limit in bytes; beyond it the oldest facts are deleted early, never the newest."""
     return replace(STATUS, max_bytes=max_bytes, safeguard=True)
 
 
@@ -152,10 +156,10 @@ CAPTURES_BUCKET = "captures"
 STREAMS: tuple[StreamSpec, ...] = (STATUS, SOCKET, LEASE, RECONNECT, ADVISORY, DEADLETTER, PHONE, CHECKPOINT)
 
 REDELIVERY_SECONDS = 5.0
-"""What a node that died had on its way comes again after so long; a reader that is at work says so before."""
+"""Unacknowledged messages of a dead node are redelivered after this; a reader that needs longer says so."""
 
 PIN_SECONDS = 2.5
-"""A state manager that has not asked for messages for so long is replaced."""
+"""A state manager that has not pulled for this long is replaced."""
 PIN_GROUP = "managers"
 
 
@@ -165,9 +169,9 @@ def _state_manager(name: str, filters: tuple[str, ...], description: str) -> Con
         name,
         filters,
         description,
-        # What a killed one had in hand goes to another so soon; one that only waits for Redis says that it is at work.
+        # The messages of a killed manager are redelivered this soon. One that waits for Redis sends "in progress".
         ack_wait=4.0,
-        # The backpressure: so many messages (of up to 256 facts) wait in one state manager.
+        # Backpressure: at most this many messages (of up to 256 facts) wait in one state manager.
         max_ack_pending=512,
         pin_seconds=PIN_SECONDS,
     )
@@ -188,7 +192,8 @@ STATE_MANAGERS: tuple[ConsumerSpec, ...] = (
         for partition in range(PARTITIONS)
     ),
 )
-"""Each is read by one state manager at a time, in the order of the log (`actors.runtime.broker.consumers.pinned`)."""
+"""One state manager at a time reads each consumer, in the order of the log
+(`actors.runtime.broker.consumers.pinned`)."""
 
 LEASE_WATCH = ConsumerSpec(
     LEASE.name,
@@ -213,17 +218,20 @@ ADVISORY_WATCH = ConsumerSpec(
 
 
 def is_marker(headers: Mapping[str, str]) -> bool:
-    """Whether NATS itself has left this message: the last one of its subject has expired, or was removed."""
+    """Whether NATS stored this message as a delete marker: the last message of its subject expired or was removed."""
     return "Nats-Marker-Reason" in headers
 
 
 def bucket_stream(bucket: str) -> str:
-    """The stream of an object store bucket (NATS ADR-20)."""
+    """Return the name of an object store bucket's stream (NATS ADR-20)."""
     return f"OBJ_{bucket}"
 
 
 def captures_stream(keep_seconds: float, max_bytes: int | None = None) -> StreamSpec:
-    """The stream of the pictures' bucket: what is older goes (0: nothing does), and what does not fit in is refused."""
+    """Return the stream of the pictures' bucket.
+
+    Pictures older than `keep_seconds` are deleted (0: never). A picture beyond `max_bytes` is refused.
+    """
     return StreamSpec(
         bucket_stream(CAPTURES_BUCKET),
         (f"$O.{CAPTURES_BUCKET}.C.>", f"$O.{CAPTURES_BUCKET}.M.>"),
@@ -236,10 +244,9 @@ def captures_stream(keep_seconds: float, max_bytes: int | None = None) -> Stream
 
 
 def reconnect_watch(max_attempts: int, backoff_seconds: Sequence[float]) -> ConsumerSpec:
-    """The consumer whose `max_deliver` is the attempt limit and whose `backoff` the spacing of attempts.
+    """Return the consumer of RECONNECT: `max_deliver` limits the attempts, `backoff` spaces them (seconds).
 
-    A ladder longer than the list repeats its last step; a shorter one is cut, for the engine wants no more
-    steps than deliveries.
+    NATS refuses more steps than deliveries, so there are exactly `max_attempts` steps (`attempt_seconds`).
     """
     ladder = attempt_seconds(max_attempts, backoff_seconds)
     return ConsumerSpec(
@@ -255,18 +262,18 @@ def reconnect_watch(max_attempts: int, backoff_seconds: Sequence[float]) -> Cons
 
 
 def attempt_seconds(max_attempts: int, backoff_seconds: Sequence[float]) -> list[float]:
-    """The seconds that each of `max_attempts` attempts lasts."""
+    """Return how many seconds each of `max_attempts` attempts lasts; missing steps repeat the last one."""
     steps = list(backoff_seconds[:max_attempts])
     return steps + [steps[-1]] * (max_attempts - len(steps))
 
 
 def queue_id(server_id: str) -> str:
-    """The name of a socket server's queue, `SOCK001_Q`."""
+    """Return the name of a socket server's queue: `SOCK001_Q`."""
     return f"{server_id}_Q"
 
 
 def queue_consumers(request: QueueCreate) -> list[ConsumerSpec]:
-    """The durable consumers that make up a queue (see `QueueConfig` for what its settings mean)."""
+    """Return the durable consumers that make up a queue (`QueueConfig` explains the settings)."""
     own = [subjects.socket_server(request.server_id)]
     own += [subjects.socket_examinee(plan, "*") for plan in sorted(set(request.examinee_plans))]
     broadcasts = [subjects.socket_proctors(plan) for plan in sorted(set(request.proctor_plans))]
@@ -301,5 +308,5 @@ def queue_consumers(request: QueueCreate) -> list[ConsumerSpec]:
 
 
 def broadcast_consumer(name: str) -> str:
-    """The second consumer of a queue with priority `high`."""
+    """Return the name of the second consumer of a queue with priority `high`: `SOCK001_Q_BROADCAST`."""
     return f"{name}_BROADCAST"

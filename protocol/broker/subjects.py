@@ -1,4 +1,7 @@
-"""Addresses: one NATS subject an actor. Ids are checked before they get here (`protocol.ids`)."""
+"""NATS subjects, each the address of an actor or of a stream's messages.
+
+Callers check the ids first (`protocol.ids`). docs/architecture.md, "Streams and subjects".
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,18 @@ MAX_DELIVERIES = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 TERMINATED = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED"
 CHECKPOINT = "checkpoint.core"
 PROBE = "checkpoint.probe"
-"""Where a write is tried, to see whether the broker takes any."""
+"""`examwire doctor` publishes here to see whether the broker accepts writes."""
 
 
 def status_server(server_id: str) -> str:
-    """The state manager, about a server."""
+    """Return the subject of facts about a socket server; state managers read it."""
     return f"status.server.{server_id}"
 
 
 def status_plan(plan_id: str, origin: str | None = None) -> str:
-    """The state manager that works off the plan's partition, about the plan's examinees; `origin` says who speaks.
+    """Return the subject of facts about a plan's examinees; the state manager of the plan's partition reads it.
 
-    Without an origin the broker adds both tokens (`STATUS_TRANSFORM`); the origin is `any` then.
+    `origin` names the publisher. Without one the broker adds both tokens (`STATUS_TRANSFORM`), with the origin `any`.
     """
     if origin is None:
         return f"status.plan.{plan_id}"
@@ -28,17 +31,17 @@ def status_plan(plan_id: str, origin: str | None = None) -> str:
 
 
 def status_plans_from(origin: str) -> str:
-    """Whatever one origin says about any plan."""
+    """Return the pattern of the facts that one origin publishes about any plan."""
     return f"status.plan.*.{origin}.*"
 
 
 def status_partition(partition: int) -> str:
-    """Whatever is said about the plans of one partition."""
+    """Return the pattern of the facts about the plans of one partition."""
     return f"status.plan.*.*.{partition}"
 
 
 def status_of_plan(plan_id: str) -> tuple[str, str]:
-    """All that is said about one plan, in the order of the log: the first form is from before there were partitions."""
+    """Return the patterns of all facts about a plan; the first is of releases without partitions."""
     return f"status.plan.{plan_id}", f"status.plan.{plan_id}.>"
 
 
@@ -46,93 +49,93 @@ STATUS_TRANSFORM = (
     "status.plan.*",
     f"status.plan.{{{{wildcard(1)}}}}.any.{{{{partition({PARTITIONS},1)}}}}",
 )
-"""How the stream stores what is published on `status.plan.{planId}`: source and destination of a subject transform."""
+"""Source and destination of the subject transform with which STATUS stores messages on `status.plan.{planId}`."""
 
 WEB, WATCH, MANAGER, TIMER, OPERATOR = "web", "watch", "manager", "timer", "operator"
-"""Origins: web servers, the reconnect watch, state managers, schedules of the broker, operators at the command."""
+"""Origins: web servers, the reconnect watch, state managers, schedules of the broker, operators."""
 
 
 def socket_origin(server_id: str) -> str:
-    """Origin: what a socket server says of its sockets and of the examinees on them."""
+    """Return the origin of a socket server's facts about its sockets and their examinees."""
     return f"socket-{server_id}"
 
 
 def people_origin(server_id: str) -> str:
-    """Origin: what proctors on a socket server order."""
+    """Return the origin of the facts that proctors on a socket server cause."""
     return f"people-{server_id}"
 
 
 def status_timer(plan_id: str, examinee_id: str, timer: str) -> str:
-    """A schedule whose target is the plan's subject with the origin `timer`."""
+    """Return the subject of a schedule whose target is the plan's subject with the origin `timer`."""
     return f"status.timer.{plan_id}.{examinee_id}.{timer}"
 
 
 def socket_server(server_id: str) -> str:
-    """One socket server."""
+    """Return the subject of messages to one socket server."""
     return f"socket.{server_id}"
 
 
 def socket_proctors(plan_id: str) -> str:
-    """Every socket server that holds a proctor of the plan."""
+    """Return the subject of messages to every socket server with a proctor of the plan."""
     return f"socket.plan.{plan_id}.proctors"
 
 
 def socket_examinee(plan_id: str, examinee_id: str) -> str:
-    """The socket server that holds this examinee; `*` for all examinees of the plan."""
+    """Return the subject of messages to the socket server of an examinee; `*`: of any examinee of the plan."""
     return f"socket.plan.{plan_id}.examinee.{examinee_id}"
 
 
 def lease(server_id: str) -> str:
-    """A server's heartbeat, with a TTL."""
+    """Return the subject of a socket server's heartbeat, which has a TTL."""
     return f"lease.{server_id}"
 
 
 def applied(state_manager: str) -> str:
-    """Every socket server and state manager: up to where a state manager has applied the log."""
+    """Return the subject on which a state manager publishes how far it has applied the log."""
     return f"applied.{state_manager}"
 
 
 def reconnect(plan_id: str, examinee_id: str) -> str:
-    """The reconnect watch of one examinee."""
+    """Return the subject of the reconnect watch's attempts for one examinee."""
     return f"reconnect.{plan_id}.{examinee_id}"
 
 
 def session(plan_id: str, examinee_id: str) -> str:
-    """The live examinee session; "no responders" means: not connected."""
+    """Return the subject of an examinee's live session; "no responders" means that it is not connected."""
     return f"session.{plan_id}.{examinee_id}"
 
 
 def deadletter(source: str) -> str:
-    """What could not be processed; `source` is the stream it came from."""
+    """Return the subject of the dead letters of a stream (`source`)."""
     return f"deadletter.{source}"
 
 
 def replay_marker(stream: str, letter: str) -> str:
-    """Says, in the stream that a dead letter came from, that it has been replayed; `letter` is one token."""
+    """Return the subject, in the letter's source stream, of the marker of a replay; `letter` is one token."""
     return f"{stream.lower()}.replay.{letter}"
 
 
 def phone_code(digest: str) -> str:
-    """Whom a phone code is for; `digest` is `protocol.access.phone_codes.code_digest` of it, never the code."""
+    """Return the subject of a phone code's record; `digest` is its `code_digest`, never the code itself."""
     return f"phone.{digest}"
 
 
 def inspect(actor_id: str) -> str:
-    """An actor's inspection; request and reply."""
+    """Return the subject of requests to inspect an actor."""
     return f"inspect.{actor_id}"
 
 
 def control(address: str) -> str:
-    """What an operator asks of the actor at `address`; request and reply."""
+    """Return the subject of an operator's requests to the actor at `address`."""
     return f"control.{address}"
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Whether a NATS filter (`*` one token, `>` the rest) takes a subject."""
-    wanted, tokens = pattern.split("."), subject.split(".")
-    for place, token in enumerate(wanted):
+    """Whether a subject matches a NATS pattern (`*` is one token, `>` the rest)."""
+    pattern_tokens, tokens = pattern.split("."), subject.split(".")
+    for index, token in enumerate(pattern_tokens):
         if token == ">":
-            return len(tokens) > place
-        if place >= len(tokens) or token not in ("*", tokens[place]):
+            return len(tokens) > index
+        if index >= len(tokens) or token not in ("*", tokens[index]):
             return False
-    return len(wanted) == len(tokens)
+    return len(pattern_tokens) == len(tokens)
