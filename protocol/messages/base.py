@@ -1,8 +1,7 @@
-"""The wire between actors: `{"type": …, "data": {…}}`, camelCase on it, snake_case here.
+"""The base of all messages: `{"type": …, "data": {…}}` on the wire, in camelCase there and snake_case here.
 
-Types and fields of the documents are kept to the letter; each message names its document. Fields that the
-documents do not have are additions of ours, and fields we do not know are ignored, so that versions can mix.
-What is said is in `facts`, `events`, `server_messages`, `session_messages`, `frames` and `control`.
+Readers ignore unknown fields, so that actors of different versions can work together. The messages are in `facts`,
+`proctor_events`, `server_messages`, `session_messages`, `frames` and `operator_requests`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Text = Annotated[str, Field(max_length=256)]
 Reason = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
 
 NAME_PATTERN = r"^[^\x00-\x1f\x7f]{1,100}$"
-"""Shown to people on one line: no control characters, and no more of it than fits."""
+"""A name is shown on one line: 1 to 100 characters, no control characters."""
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
@@ -26,11 +25,11 @@ Version = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 """A place in the log (`protocol.log.version`); JavaScript counts exactly up to 2^53."""
 
 ActionId = Annotated[str, Field(min_length=1, max_length=64)]
-"""Made by whoever acts, the same for a retry: an action has one effect, however often it is said."""
+"""Names one action of a person; a retry repeats the id, and the action still has one effect."""
 
 
 class Wire(BaseModel):
-    """Anything that has a place in a payload."""
+    """The base of every model that is part of a payload."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -42,16 +41,20 @@ class Wire(BaseModel):
 
 
 class Message(Wire):
-    """One message; `type` is its name on the wire, the fields are its `data`."""
+    """A message: `type` is its name on the wire, its fields are its `data`.
+
+    class Stop(Message):
+        type: ClassVar[str] = "stop"
+    """
 
     type: ClassVar[str]
 
     def data(self) -> dict[str, Any]:
-        """The `data` object as JSON-ready values, `null`s left out."""
+        """Return the `data` object as JSON-ready values, without `null`s."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class Traced(Message):
-    """What may be part of a trace (W3C `traceparent`, an addition); absent when nothing is traced."""
+    """A message that may be part of a trace (W3C `traceparent`); absent when it is not traced."""
 
     traceparent: Traceparent = None

@@ -1,4 +1,4 @@
-"""Payloads: one message or a JSON array of messages; whatever is ready together travels together."""
+"""Encode and decode payloads: one message, or a JSON array of messages that were ready together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_BATCH_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """An element of a payload that is no message we know; its neighbours are not affected."""
+    """An element of a payload that is not a valid message; its neighbours are not affected."""
 
     index: int
     error: ProtocolError
@@ -29,7 +29,7 @@ class Malformed:
 
 
 class Element(NamedTuple):
-    """A message, and the `{"type", "data"}` that it was parsed from, with fields that only newer readers know."""
+    """A message, and the `{"type", "data"}` it was parsed from, which may have fields of newer versions."""
 
     message: Message
     parsed: dict[str, Any]
@@ -37,20 +37,28 @@ class Element(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """Decodes the messages of one direction, by `type`."""
+    """Decodes the messages of one direction, by `type`.
+
+    codec = Codec.of((Drain, Stop))
+    codec.decode_one(b'{"type":"stop"}')  # Stop()
+    codec.decode_batch(b'[{"type":"stop"},{"type":"stop"}]')  # [Stop(), Stop()]
+    """
 
     models: dict[str, type[Message]]
 
     @classmethod
     def of(cls, models: Iterable[type[Message]]) -> Codec:
+        """Make a codec of these messages."""
         return cls({model.type: model for model in models})
 
     def decode_batch(self, payload: bytes | str) -> list[Message | Malformed]:
-        """The messages of a payload in their order; an element's place is its `index` (see `versions`)."""
-        return [one if isinstance(one, Malformed) else one.message for one in self.decode_elements(payload)]
+        """Return the messages of a payload in order, with a `Malformed` in the place of each that is not valid."""
+        return [
+            element if isinstance(element, Malformed) else element.message for element in self.decode_elements(payload)
+        ]
 
     def decode_elements(self, payload: bytes | str) -> list[Element | Malformed]:
-        """As `decode_batch`, each message with what it was parsed from."""
+        """Return the messages of a payload as `decode_batch` does, each with the object it was parsed from."""
         raw = _to_bytes(payload)
         try:
             parsed = parse_json(raw)
@@ -69,7 +77,7 @@ class Codec:
         return decoded
 
     def decode_one(self, payload: bytes | str) -> Message:
-        """The single message of a payload. Raises `ProtocolError` with the code, the field and what was wrong."""
+        """Return the only message of a payload. Raises `ProtocolError` with the code, the detail and the field."""
         try:
             parsed = parse_json(_to_bytes(payload))
         except ValueError as error:
@@ -77,7 +85,7 @@ class Codec:
         return self.from_element(parsed)
 
     def from_element(self, element: Any) -> Message:
-        """A message from its parsed `{"type", "data"}`. Raises `ProtocolError`."""
+        """Return a message from its parsed `{"type", "data"}`. Raises `ProtocolError`."""
         if isinstance(element, _Damaged):
             raise element.error
         if not isinstance(element, dict):
@@ -98,11 +106,11 @@ class Codec:
 
 
 def parse_json(raw: bytes) -> Any:
-    """JSON as Python values. Raises `ValueError`.
+    """Parse JSON to Python values. Raises `ValueError`.
 
-    Half of a surrogate pair in a string is JSON (RFC 8259, 8.2) and no text. pydantic's parser refuses all of a payload
-    for it and does not say where. Here it spoils only its own element of an array (`from_element` refuses it by the
-    field's name), so that whoever sent it is told which of their messages that was.
+    A lone surrogate in a string (RFC 8259, 8.2) is valid JSON, but not text. pydantic's parser refuses the whole
+    payload for it and does not say where it is. Here only the element of the array that holds it is refused
+    (`Codec.from_element`, with the field's name), so that the sender learns which message was wrong.
     """
     try:
         return pydantic_core.from_json(raw, allow_inf_nan=False)
@@ -111,7 +119,9 @@ def parse_json(raw: bytes) -> Any:
             raise
         try:
             parsed = json.loads(raw.decode(), parse_constant=_refuse_constant)
-            return [_mark_damaged(one) for one in parsed] if isinstance(parsed, list) else _mark_damaged(parsed)
+            if isinstance(parsed, list):
+                return [_mark_damaged(element) for element in parsed]
+            return _mark_damaged(parsed)
         except (ValueError, RecursionError):
             raise error from None
 
@@ -120,7 +130,7 @@ _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class _Damaged(dict[str, Any]):
-    """A parsed object in which there are halves of surrogate pairs, and what is said of it."""
+    """A parsed object with a lone surrogate in it, and the error to raise for it."""
 
     def __init__(self, element: dict[str, Any], error: ProtocolError) -> None:
         super().__init__(element)
@@ -128,27 +138,27 @@ class _Damaged(dict[str, Any]):
 
 
 def _mark_damaged(element: Any) -> Any:
-    """The element, as `_Damaged` if there are any in it."""
-    where = _find_lone_surrogate(element)
-    if where is None:
+    """Return the element, as `_Damaged` if it holds a lone surrogate."""
+    path = _find_lone_surrogate(element)
+    if path is None:
         return element
-    what = "has half of a surrogate pair, which is no character"
-    if not isinstance(element, dict) or where == "type":
-        unnamed = ProtocolError(ErrorCode.INVALID_JSON, f"not JSON: {what}")
-        return _Damaged(element if isinstance(element, dict) else {"element": element}, unnamed)
-    return _Damaged(element, InvalidField(where, what))
+    detail = "has half of a surrogate pair, which is no character"
+    if not isinstance(element, dict) or path == "type":
+        error = ProtocolError(ErrorCode.INVALID_JSON, f"not JSON: {detail}")
+        return _Damaged(element if isinstance(element, dict) else {"element": element}, error)
+    return _Damaged(element, InvalidField(path, detail))
 
 
 def _find_lone_surrogate(value: Any, path: str = "") -> str | None:
-    """Where a string of parsed JSON holds half of a surrogate pair (`data.text`)."""
+    """Return the path (`data.text`) of the first string of parsed JSON that holds a lone surrogate."""
     if isinstance(value, str):
         return path if has_lone_surrogate(value) else None
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, one in inner:
+    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, member in members:
         if isinstance(name, str) and has_lone_surrogate(name):
             return path or "data"
-        if (found := _find_lone_surrogate(one, f"{path}.{name}" if path else str(name))) is not None:
-            return found
+        if (inner := _find_lone_surrogate(member, f"{path}.{name}" if path else str(name))) is not None:
+            return inner
     return None
 
 
@@ -157,7 +167,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def encode_element(element: Any) -> bytes:
-    """Parsed JSON as JSON again, whatever `parse_json` has let through."""
+    """Encode parsed JSON as JSON again, also with the lone surrogates that `parse_json` accepts."""
     try:
         return pydantic_core.to_json(element)
     except ValueError:
@@ -165,7 +175,7 @@ def encode_element(element: Any) -> bytes:
 
 
 def extract_element(payload: bytes, index: int) -> bytes:
-    """One message of a payload, as it was sent; all of it, when it is no array or not JSON."""
+    """Return one message of a payload; the whole payload when it is not an array or not JSON."""
     try:
         parsed = parse_json(payload)
     except ValueError:
@@ -174,30 +184,31 @@ def extract_element(payload: bytes, index: int) -> bytes:
 
 
 def _to_bytes(payload: bytes | str) -> bytes:
-    # A lone surrogate has no UTF-8: encoded all the same, the parser refuses it like any other bad payload.
+    # A lone surrogate has no UTF-8. "surrogatepass" encodes it, so that the parser refuses it as invalid JSON.
     return payload if isinstance(payload, bytes) else payload.encode(errors="surrogatepass")
 
 
 def field_error(error: pydantic.ValidationError, prefix: str = "data") -> ProtocolError:
-    """The first complaint of a pydantic error as one clear error with its field."""
+    """Return the first of a pydantic error's messages as a `ProtocolError` with the field's path."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = ".".join([prefix, *(str(part) for part in first["loc"])] if prefix else [str(p) for p in first["loc"]])
+    parts = [str(part) for part in first["loc"]]
+    path = ".".join([prefix, *parts] if prefix else parts)
     return ProtocolError(ErrorCode.INVALID_FIELD, first["msg"], path)
 
 
 def encode(message: Message) -> bytes:
-    """`{"type": …, "data": {…}}` as UTF-8 JSON."""
+    """Encode a message as UTF-8 JSON: `{"type": …, "data": {…}}`."""
     body = message.__pydantic_serializer__.to_json(message, by_alias=True, exclude_none=True)
     return b'{"type":"%s","data":%s}' % (message.type.encode(), body)
 
 
 def join_batch(encoded: Sequence[bytes]) -> bytes:
-    """Encoded messages as one payload: a lone one as it is, several as an array."""
+    """Join encoded messages to one payload: an array, or the message itself when it is the only one."""
     return encoded[0] if len(encoded) == 1 else b"[" + b",".join(encoded) + b"]"
 
 
 def split_batches(sizes: Sequence[int]) -> list[slice]:
-    """Cut a sequence of encoded sizes (bytes) into runs that fit one payload each."""
+    """Split encoded messages, of these sizes in bytes, into slices that each fit into one payload."""
     cuts: list[slice] = []
     start = total = 0
     for index, size in enumerate(sizes):
@@ -211,6 +222,6 @@ def split_batches(sizes: Sequence[int]) -> list[slice]:
 
 
 def encode_batches(messages: Sequence[Message]) -> list[bytes]:
-    """Messages as the fewest payloads of at most 256 messages and 256 KiB each."""
+    """Encode messages in the fewest payloads of at most 256 messages and 256 KiB each."""
     encoded = [encode(message) for message in messages]
-    return [join_batch(encoded[cut]) for cut in split_batches([len(one) for one in encoded])]
+    return [join_batch(encoded[cut]) for cut in split_batches([len(message) for message in encoded])]

@@ -1,6 +1,6 @@
-"""What STATUS, the log of record, holds: the facts about examinees, from which everything is decided.
+"""The facts about examinees in STATUS, the log of record, on `status.plan.{planId}.>`.
 
-`status.plan.{planId}` carries them; what is said of a server there is in `server_messages`.
+All state is derived from facts. Those about socket servers are in `server_messages`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from protocol.times import Timestamp
 
 
 class ExamineeFact(Traced):
-    """Something that happened to one examinee of a plan: what `status.plan.{planId}` carries."""
+    """A fact about one examinee of a plan, published on `status.plan.{planId}`."""
 
     plan_id: Id
     examinee_id: Id
@@ -26,22 +26,22 @@ class ExamineeFact(Traced):
 
     @property
     def examinee(self) -> ExamineeRef:
-        """Whom it is about."""
+        """The examinee that the fact is about."""
         return ExamineeRef(self.plan_id, self.examinee_id)
 
 
 class ActionFact(ExamineeFact):
-    """What somebody has decided about an examinee: `by` whom, and the `actionId` of a proctor's frame."""
+    """A decision about an examinee: who decided (`by`), and the `actionId` of a proctor's frame."""
 
     by: Text
     action_id: ActionId | None = None
 
 
-# -- connection (document 10) -----------------------------------------------------------------------------
+# -- connection -------------------------------------------------------------------------------------------
 
 
 class ConnectionStatusCode(StrEnum):
-    """What an examinee is. MIGRATING: sent away by a server that is drained, and expected on another one."""
+    """An examinee's connection status. MIGRATING: its server is draining, and it is on its way to another one."""
 
     CONNECTED = "CONNECTED"
     DISCONNECTED = "DISCONNECTED"
@@ -62,7 +62,7 @@ SocketStatusCode = Annotated[
 
 
 class LossReason(StrEnum):
-    """`reason` of a loss. SERVER_DRAINING: sent away to another server, a loss only if it does not arrive there."""
+    """The `reason` of a loss. SERVER_DRAINING: migrating, which is a loss only if it does not reach another server."""
 
     SOCKET_CLOSED = "SOCKET_CLOSED"
     PING_TIMEOUT = "PING_TIMEOUT"
@@ -83,9 +83,10 @@ class ClientInfo(Wire):
 
 
 class ConnectionStatus(ExamineeFact):
-    """A socket opened or ended (document 10.4). `serverId` to `again` are additions.
+    """A socket has opened or closed.
 
-    `again`: this socket was announced before; whoever is connected since by another one has replaced it.
+    `again`: the server announces an open socket once more; an examinee that has connected since by another socket
+    has replaced it.
     """
 
     type: ClassVar[str] = "connection_status"
@@ -101,7 +102,7 @@ class ConnectionStatus(ExamineeFact):
 
 
 class ReconnectAttempt(ExamineeFact):
-    """The reconnect watch: attempt `attempt` of `maxAttempts` after the loss `lossVersion` has begun."""
+    """Attempt `attempt` of `maxAttempts` after the loss `lossVersion` has begun. Published by the reconnect watch."""
 
     type: ClassVar[str] = "reconnect_attempt"
     loss_version: Version
@@ -111,14 +112,14 @@ class ReconnectAttempt(ExamineeFact):
 
 
 class ReconnectExhausted(ExamineeFact):
-    """The reconnect watch: the last attempt after the loss `lossVersion` went by without a recovery."""
+    """The last attempt after the loss `lossVersion` ended without a recovery. Published by the reconnect watch."""
 
     type: ClassVar[str] = "reconnect_exhausted"
     loss_version: Version
 
 
 class Enrol(ExamineeFact):
-    """The plan's roster names an examinee, who may come later or never; `by`: who has said so."""
+    """The plan's roster names an examinee, who may connect later or never; `by`: who enrolled them."""
 
     type: ClassVar[str] = "enrol"
     name: Name | None = None
@@ -127,33 +128,33 @@ class Enrol(ExamineeFact):
 
 
 class Readmit(ActionFact):
-    """A proctor lets an examinee in again after the attempts were used up, or after a removal."""
+    """A proctor allows an examinee to connect again, after the last attempt failed or after a removal."""
 
     type: ClassVar[str] = "readmit"
 
 
 class Remove(ActionFact):
-    """A proctor takes an examinee out of the exam: nobody is let in under this id until a proctor readmits."""
+    """A proctor removes an examinee: connections under this id are refused until a proctor readmits it."""
 
     type: ClassVar[str] = "remove"
     reason: Text | None = None
 
 
 Aspect = Literal["connection", "mobile_sync", "notices"]
-"""What an examinee is told about in three lines of versions, each with a record of its own."""
+"""The three aspects of an examinee's state. Each has its own record and its own line of versions."""
 
 
 class Restate(ExamineeFact):
-    """An examinee's state is told anew, with all that follows from it.
+    """The state manager publishes an examinee's state and its effects again.
 
-    What was told before may not be true: a late message has changed it, or Redis was repaired.
+    The last published state may be wrong: a late message has changed it, or Redis was repaired.
     """
 
     type: ClassVar[str] = "restate"
     aspect: Aspect = "connection"
 
 
-# -- mobile sync (document 18) ----------------------------------------------------------------------------
+# -- mobile sync ------------------------------------------------------------------------------------------
 
 
 class MobileSyncCode(StrEnum):
@@ -183,9 +184,10 @@ class CaptureInfo(Wire):
 
 
 class MobileSyncWait(ExamineeFact):
-    """An examinee entered the mobile sync stage (document 18.3), until `deadline`.
+    """An examinee has entered the mobile sync stage, which lasts until `deadline`.
 
-    `byLogTime`: it begins when the log takes it, and lasts as long as its sender says, whatever clock that one has.
+    `byLogTime`: the stage begins at the time at which the log stored the fact, and lasts from `timestamp` to
+    `deadline` by the sender's clock. So a wrong clock does not matter.
     """
 
     type: ClassVar[str] = "mobile_sync_wait"
@@ -194,10 +196,10 @@ class MobileSyncWait(ExamineeFact):
 
 
 class MobileSyncStatus(ExamineeFact):
-    """The outcome of an upload (document 18.4); also what proctors are told of every other change.
+    """The outcome of an upload; also the event that proctors get for every other change of the stage.
 
-    `captureId` is the SHA-256 of the stored picture (an addition): a repeated upload is recognised by it. `by` and
-    `actionId`: the proctor who gave more time.
+    `captureId` is the SHA-256 of the stored picture, by which a repeated upload is recognised. `by` and `actionId`:
+    the proctor who gave more time.
     """
 
     type: ClassVar[str] = "mobile_sync_status"
@@ -213,9 +215,9 @@ class MobileSyncStatus(ExamineeFact):
 
 
 class MobileSyncExtend(ActionFact):
-    """A proctor gives an examinee `seconds` more for the picture, also when the stage has ended without one.
+    """A proctor gives an examinee `seconds` more for the picture, also after the stage has ended without one.
 
-    `byLogTime`: as of `mobile_sync_wait`.
+    `byLogTime`: as in `mobile_sync_wait`.
     """
 
     type: ClassVar[str] = "mobile_sync_extend"
@@ -224,7 +226,7 @@ class MobileSyncExtend(ActionFact):
 
 
 class MobileSyncTimeout(ExamineeFact):
-    """The schedule of a stage has fired: the wait of `waitVersion` is over."""
+    """The deadline that the fact `waitVersion` has set is over. Published by a schedule of NATS."""
 
     type: ClassVar[str] = "mobile_sync_timeout"
     wait_version: Version
@@ -236,10 +238,10 @@ NoticeText = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class _NoticeMessage(ExamineeFact):
-    """A fact, and with `version` what proctors are told of it.
+    """A fact; with `version` also the event that proctors get.
 
-    An event tells all that they must have right: `unconfirmed` are the actionIds that the examinee has not confirmed,
-    of the newest 20; `sent` counts all. `restated`: told anew because a late message changed what was told before.
+    `unconfirmed`: the actionIds among the newest 20 that the examinee has not confirmed. `sent` counts all messages.
+    `restated`: published again because a late message changed the last published state.
     """
 
     action_id: ActionId
@@ -250,7 +252,7 @@ class _NoticeMessage(ExamineeFact):
 
 
 class Notice(_NoticeMessage):
-    """A message of the proctor `by` to an examinee; also what the examinee is sent."""
+    """A message of the proctor `by` to an examinee; the examinee and the proctors get it as an event."""
 
     type: ClassVar[str] = "notice"
     text: NoticeText
@@ -258,13 +260,13 @@ class Notice(_NoticeMessage):
 
 
 class NoticeConfirmed(_NoticeMessage):
-    """The examinee has read the message `actionId`; proctors are told `by` whom that was."""
+    """The examinee has read the message `actionId`; in the event, `by` is the proctor who sent it."""
 
     type: ClassVar[str] = "notice_confirmed"
     by: Text | None = None
 
 
-# -- together ---------------------------------------------------------------------------------------------
+# -- unions -----------------------------------------------------------------------------------------------
 
 ConnectionFact = ConnectionStatus | ReconnectAttempt | ReconnectExhausted | Enrol | Readmit | Remove | Restate
 MobileSyncFact = MobileSyncWait | MobileSyncStatus | MobileSyncExtend | MobileSyncTimeout | Restate
@@ -272,7 +274,7 @@ NoticeFact = Notice | NoticeConfirmed | Restate
 
 
 def aspect_of(fact: ExamineeFact) -> Aspect:
-    """What of an examinee a fact is about: which of the three records it changes."""
+    """Return the aspect that a fact changes, and so which of the examinee's three records."""
     match fact:
         case Restate():
             return fact.aspect
@@ -285,7 +287,7 @@ def aspect_of(fact: ExamineeFact) -> Aspect:
 
 
 STATUS_MESSAGES: tuple[type[Message], ...] = get_args(ConnectionFact | MobileSyncFact | NoticeFact | ServerStatus)
-"""What the state manager receives."""
+"""The facts that the state manager receives."""
 
 
 STATUS_CODEC = Codec.of(STATUS_MESSAGES)

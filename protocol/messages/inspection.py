@@ -1,6 +1,6 @@
-"""What an actor answers when it is inspected (`inspect.{actor}`, `session.{planId}.{examineeId}`); request and reply.
+"""Requests to inspect an actor, and the replies, on `inspect.{actor}` and `session.{planId}.{examineeId}`.
 
-These answers are plain objects, not messages with a `type`, and say `null` where there is nothing.
+They are plain objects, not messages with a `type`, and have `null` for absent values.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from protocol.messages.base import Wire
 
 
 class Inspection(Wire):
-    """What an actor answers when it is inspected. Times are RFC 3339.
+    """The state of an actor. Times are RFC 3339.
 
-    `handled`: messages since `since`. `failed`, `restarts` and `lastError` outlive a restart by the supervisor.
+    `handled` counts messages since `since`. `failed`, `restarts` and `lastError` survive a restart by the supervisor.
     """
 
     address: str
@@ -36,7 +36,7 @@ class Inspection(Wire):
 
 
 class SessionsAsked(Wire):
-    """Which sessions: those after serial `after` (the `next` of the page before), then `offset` further."""
+    """Which sessions to list: after the serial `after` (the `next` of the previous page), skip `offset` of them."""
 
     after: int = 0
     offset: Annotated[int, Field(ge=0)] = 0
@@ -46,13 +46,13 @@ class SessionsAsked(Wire):
 
 
 class SessionsRequest(Wire):
-    """To a socket server: one page of its sessions instead of its own inspection."""
+    """Ask a socket server for a page of its sessions instead of its own inspection."""
 
     sessions: SessionsAsked
 
 
 class SessionsPage(Wire):
-    """`total` counts all that are asked for; `next` is the `after` of the next page, `null` on the last one."""
+    """A page of sessions: `total` counts all that match, `next` is the next page's `after`, `null` on the last page."""
 
     total: int
     next: int | None
@@ -60,7 +60,10 @@ class SessionsPage(Wire):
 
 
 class ProcessFacts(Wire):
-    """The answer on `{inspect subject}.process`. `fdLimit` is the soft limit; `listens`: what listens on which host."""
+    """The process of an actor, from `{inspect subject}.process`.
+
+    `fdLimit` is the soft limit. `listens`: the setting of each listening port's host, and the host.
+    """
 
     host: str
     pid: int

@@ -1,6 +1,6 @@
-"""What an operator asks of a live actor on `control.{address}`; request and reply.
+"""Requests of an operator to a live actor on `control.{address}`, and the replies.
 
-Each actor answers what it understands with `done`, anything else with an `error` frame (`NOT_ALLOWED`).
+An actor replies with `done`, or with an `error` frame (`NOT_ALLOWED`) to requests that it does not take.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from protocol.messages.frames import Error
 
 
 class Drain(Message):
-    """To a socket server: send the clients away within `overSeconds`, evenly, then end.
+    """Drain a socket server: send its clients to other servers, spread over `overSeconds`, then stop it.
 
-    Refused (`UNAVAILABLE`) when no other server is READY, unless `force`. Answered when it has begun.
+    Refused (`UNAVAILABLE`) when no other server is READY, unless `force`. The reply comes when the drain has begun.
     """
 
     type: ClassVar[str] = "drain"
@@ -27,27 +27,27 @@ class Drain(Message):
 
 
 class Stop(Message):
-    """To any actor of a role: have its process end in good order (as SIGTERM does). Answered before it ends."""
+    """Stop the actor's process gracefully, as SIGTERM does. The reply comes before the process ends."""
 
     type: ClassVar[str] = "stop"
 
 
 class Kick(Message):
-    """To a socket server: end the connection behind `socketId`; the client may come back (4007)."""
+    """Close the connection `socketId` of a socket server with 4007; the client may connect again."""
 
     type: ClassVar[str] = "kick"
     socket_id: SocketId
 
 
 class Tail(Message):
-    """To any actor: publish a `handled` on `inbox` for each message it handles, for `seconds`.
+    """Publish a `handled` on `inbox` for each message that the actor handles, for `seconds`.
 
-    `session`: the address of a session, when a socket server is asked. A tail that is asked for again goes on; at
-    most `perSecond` are sent, the others are counted (`left_out`).
+    `session`: the address of a session of the socket server, to tail that one. The same request again extends the
+    tail. At most `perSecond` are published; the others are counted (`leftOut`).
     """
 
     type: ClassVar[str] = "tail"
-    # An inbox and nothing else: an actor publishes there with its own rights.
+    # Only an inbox is allowed: the actor publishes there with its own permissions.
     inbox: Annotated[str, Field(max_length=256, pattern=r"^_INBOX[A-Za-z0-9_.-]+$")]
     session: Annotated[str, Field(max_length=256)] | None = None
     seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
@@ -55,7 +55,7 @@ class Tail(Message):
 
 
 class Handled(Message):
-    """One message that a tailed actor has handled; `took` in milliseconds."""
+    """A message that a tailed actor has handled; `took` is in milliseconds."""
 
     type: ClassVar[str] = "handled"
     address: str
@@ -68,7 +68,7 @@ class Handled(Message):
 
 
 class Done(Message):
-    """What was asked for is done, or has begun; `text` says it to people."""
+    """The request is done, or has begun; `text` is for people."""
 
     type: ClassVar[str] = "done"
     text: str

@@ -1,4 +1,4 @@
-"""What proctors are told (document 10.3, 18.4). Every event carries the `version` of the fact that it tells of."""
+"""The events that proctors get. Each carries the `version` of the fact that caused it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ReplacedSocket(Wire):
 
 
 class ConnectionEvent(Traced):
-    """What proctors are told of a connection; `name` as the roster has it."""
+    """An event about an examinee's connection; `name` is that of the roster."""
 
     plan_id: Id
     examinee_id: Id
@@ -34,12 +34,12 @@ class ConnectionEvent(Traced):
 
 
 class ExamineeConnected(ConnectionEvent):
-    """`examinee_connected`: the examinee is there. `recovered`: after a loss, `outageSeconds` long, `recoveredFrom` its
-    reason.
+    """`examinee_connected`: the examinee has connected.
 
-    `migrated`: sent here by a server that is drained, `outageSeconds` on the way; that is no recovery.
-    `replaced`: a newer connection took over from this one, without a loss.
-    `restated`: told anew because a late message changed what was told before.
+    `recovered`: it was lost for `outageSeconds`, for the reason `recoveredFrom`.
+    `migrated`: it came from a draining server and was on its way for `outageSeconds`, which is no recovery.
+    `replaced`: the connection that this one has replaced, without a loss.
+    `restated`: published again because a late message changed the last published state.
     """
 
     type: ClassVar[str] = "examinee_connected"
@@ -57,9 +57,9 @@ class ExamineeConnected(ConnectionEvent):
 
 
 class ExamineeDisconnected(ConnectionEvent):
-    """`examinee_disconnected`: the examinee is gone since `timestamp`, and why.
+    """`examinee_disconnected`: the examinee is disconnected since `timestamp`, for `reason`.
 
-    `attempt` of `maxAttempts` is under way already when somebody who was migrating has not arrived.
+    `attempt` of `maxAttempts` has already begun when a migrating examinee did not reach another server.
     """
 
     type: ClassVar[str] = "examinee_disconnected"
@@ -74,10 +74,10 @@ class ExamineeDisconnected(ConnectionEvent):
 
 
 class ExamineeMigrating(ConnectionEvent):
-    """`examinee_migrating`: sent away by a server that is drained, since `timestamp`, and expected on another one.
+    """`examinee_migrating`: the examinee's server drains, and it is on its way to another one since `timestamp`.
 
-    `examinee_connected` with `migrated` follows, or `examinee_disconnected` when the first step of the reconnect
-    ladder has passed without it. An addition to the document, where every closed socket is a loss.
+    Next comes `examinee_connected` with `migrated`, or `examinee_disconnected` when it has not connected within the
+    first step of the reconnect ladder.
     """
 
     type: ClassVar[str] = "examinee_migrating"
@@ -89,7 +89,7 @@ class ExamineeMigrating(ConnectionEvent):
 
 
 class ExamineeReconnecting(ConnectionEvent):
-    """`examinee_reconnecting`: attempt `attempt` of `maxAttempts` has begun; the next one begins at `nextAttemptAt`."""
+    """`examinee_reconnecting`: attempt `attempt` of `maxAttempts` has begun; the next begins at `nextAttemptAt`."""
 
     type: ClassVar[str] = "examinee_reconnecting"
     attempt: int
@@ -99,7 +99,7 @@ class ExamineeReconnecting(ConnectionEvent):
 
 
 class ExamineeReconnectExhausted(ConnectionEvent):
-    """`examinee_reconnect_exhausted`: all attempts are used up; a recovery is refused until a proctor readmits."""
+    """`examinee_reconnect_exhausted`: the last attempt failed; connections are refused until a proctor readmits."""
 
     type: ClassVar[str] = "examinee_reconnect_exhausted"
     reason: Literal[LossReason.RECONNECT_LIMIT_EXCEEDED] = LossReason.RECONNECT_LIMIT_EXCEEDED
@@ -109,9 +109,9 @@ class ExamineeReconnectExhausted(ConnectionEvent):
 
 
 class ExamineeReadmitted(ConnectionEvent):
-    """`examinee_readmitted`: a proctor (`by`) allowed the examinee to connect again.
+    """`examinee_readmitted`: a proctor (`by`) allows the examinee to connect again.
 
-    `status` NEVER: was removed without ever having been connected.
+    `status` NEVER: the examinee has never connected.
     """
 
     type: ClassVar[str] = "examinee_readmitted"
@@ -122,9 +122,9 @@ class ExamineeReadmitted(ConnectionEvent):
 
 
 class ExamineeRemoved(ConnectionEvent):
-    """`examinee_removed`: a proctor (`by`) has shut the examinee out; who was connected is not any more.
+    """`examinee_removed`: a proctor (`by`) has removed the examinee; a connection it had is closed.
 
-    `status` NEVER: has never been connected.
+    `status` NEVER: the examinee has never connected.
     """
 
     type: ClassVar[str] = "examinee_removed"
@@ -137,9 +137,9 @@ class ExamineeRemoved(ConnectionEvent):
 
 
 class ExamineeEnrolled(ConnectionEvent):
-    """`examinee_enrolled`: the roster names the examinee, or names them otherwise than before.
+    """`examinee_enrolled`: the roster names the examinee, or gives it another name than before.
 
-    `connection`, `reconnect` and `removed`: what is so beside, for an examinee may be there before the roster is.
+    `connection`, `reconnect` and `removed`: its present state, as an examinee may connect before the roster is read.
     """
 
     type: ClassVar[str] = "examinee_enrolled"
@@ -153,7 +153,7 @@ class ExamineeEnrolled(ConnectionEvent):
 
 
 class MobileSyncCompleted(Traced):
-    """Told to the examinee and the proctors (document 18.4)."""
+    """`mobile_sync_completed`: the examinee's picture is stored. The examinee and the proctors get it."""
 
     type: ClassVar[str] = "mobile_sync_completed"
     plan_id: Id
@@ -179,6 +179,6 @@ Event = (
     | Notice
     | NoticeConfirmed
 )
-"""What proctors are told; each carries a `version`."""
+"""The events that proctors get; each carries a `version`."""
 
 EVENTS: tuple[type[Message], ...] = get_args(Event)

@@ -1,4 +1,7 @@
-"""Socket server start-up (document 9): what a server says of itself, and what it asks the queue server for."""
+"""Messages of a socket server: its status, its lease, and its requests to the queue server.
+
+docs/architecture.md, "A server's start, step by step".
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from protocol.times import Timestamp
 
 
 class ServerStatusCode(StrEnum):
-    """DRAINING: alive and serving those it has, letting in nobody, sending its clients to other servers."""
+    """A socket server's status. DRAINING: it refuses new clients and sends its present ones to other servers."""
 
     STARTING = "STARTING"
     READY = "READY"
@@ -29,11 +32,11 @@ SUPERSEDED = "SUPERSEDED"
 
 
 class ServerStatus(Message):
-    """A socket server about itself (document 9.3, 9.5); `incarnation` names the process.
+    """A socket server's report about itself; `incarnation` names the process.
 
-    `cpuUsage` and `memoryUsage` are percent of the machine, `networkStatus` is GOOD, SLOW or BAD by the
-    round trip to NATS. `reason` says why a start FAILED, or that one that STOPPED was SUPERSEDED by another process of
-    the same serverId. `url` is the address for clients.
+    `cpuUsage` and `memoryUsage` are percent of the machine. `networkStatus` is GOOD, SLOW or BAD by the round trip to
+    NATS. `reason`: why the start FAILED, or SUPERSEDED when another process of the same serverId made it stop.
+    `url` is the address for clients.
     """
 
     type: ClassVar[str] = "server_status"
@@ -52,13 +55,12 @@ class ServerStatus(Message):
 
 
 class QueueConfig(Wire):
-    """What the fields of `queue_create.config` (document 9.4) mean here.
+    """The settings of a queue.
 
-    `maxSize`: when more than this many messages wait, the server drops its backlog and resynchronises its
-    clients from Redis, and says so. `expireTime` (seconds): the queue is removed when unused for so long, and a
-    message older than that is not delivered. `priority`: `high` gives messages for the server itself and for
-    single examinees a consumer of their own, so that no storm of broadcasts delays them; `normal` and `low`
-    share one.
+    `maxSize`: when more messages wait, the server drops its backlog and synchronises its clients from Redis again.
+    `expireTime` (seconds): an unused queue is deleted after this time, and older messages are not delivered.
+    `priority`: with `high`, messages to the server and to single examinees have their own consumer, so that many
+    broadcasts do not delay them; with `normal` and `low` there is one consumer.
     """
 
     max_size: Annotated[int, Field(ge=1, lt=2**31)] = 10000
@@ -67,10 +69,10 @@ class QueueConfig(Wire):
 
 
 class QueueCreate(Message):
-    """Ask the queue server for `{serverId}_Q` (document 9.4), or change what it receives.
+    """Ask the queue server to create the queue `{serverId}_Q`, or to change its subjects.
 
-    `proctorPlans` and `examineePlans` are the plans of the clients that the server holds (additions). A request of a
-    new `incarnation` begins with an empty backlog; `reset` names the consumers of the queue whose backlog is dropped.
+    `proctorPlans` and `examineePlans` are the plans of the server's clients. The backlog is dropped for a new
+    `incarnation`; `reset` names consumers of the queue whose backlog is dropped.
     """
 
     type: ClassVar[str] = "queue_create"
@@ -85,7 +87,7 @@ class QueueCreate(Message):
 
 
 class QueueCreated(Message):
-    """The queue server's answer: the consumers that make up the queue (one, or two with priority `high`)."""
+    """The queue server's reply: the consumers that make up the queue (one, or two with priority `high`)."""
 
     type: ClassVar[str] = "queue_created"
     server_id: ServerId
@@ -95,7 +97,7 @@ class QueueCreated(Message):
 
 
 class Lease(Message):
-    """A server's heartbeat: what it measures, and the sessions that were heard from since they were last told.
+    """A socket server's heartbeat: its load, and the sessions that were active since the last lease that named them.
 
     `active` holds `[planId, examineeId, socketId, lastHeartbeat]`.
     """

@@ -1,4 +1,4 @@
-"""What a socket server is told about sessions that it holds; with the events, all that its queue brings it."""
+"""Messages to a socket server about its sessions. With the events they are all that its queue delivers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from protocol.messages.views import ConnectionView, MobileSyncView, NoticeView, 
 
 
 class SessionState(Message):
-    """To the examinee behind `socketId`, after each CONNECTED: what is recorded about them.
+    """The recorded state of the examinee on `socketId`; sent after each CONNECTED.
 
-    `notices`: the messages of proctors that were not confirmed, the oldest first.
+    `notices`: the proctors' messages that the examinee has not confirmed, oldest first.
     """
 
     type: ClassVar[str] = "session_state"
@@ -31,7 +31,7 @@ class SessionState(Message):
 
 
 class SessionClose(Message):
-    """To the server that holds `socketId`: close it with `code` (a `CloseCode`)."""
+    """Tell the socket server that holds `socketId` to close it with `code` (a `CloseCode`)."""
 
     type: ClassVar[str] = "session_close"
     socket_id: SocketId
@@ -39,7 +39,7 @@ class SessionClose(Message):
 
 
 class SessionLost(Message):
-    """To a server: these sockets of its were declared lost. If one of them is alive, the server announces it anew."""
+    """Tell a socket server that its sockets `socketIds` were declared lost; it announces those still open again."""
 
     type: ClassVar[str] = "session_lost"
     server_id: ServerId
@@ -48,7 +48,7 @@ class SessionLost(Message):
 
 
 SOCKET_MESSAGES: tuple[type[Message], ...] = (*EVENTS, SessionState, SessionClose, SessionLost)
-"""What a socket server receives (`socket_message` of the document)."""
+"""The messages that a socket server receives (`queueType` `socket_message`)."""
 
 
 SOCKET_CODEC = Codec.of(SOCKET_MESSAGES)

@@ -11,7 +11,7 @@ _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
 
 class TraceContext(NamedTuple):
-    """A span of a trace, by number; `sampled`: whoever began it records it."""
+    """The ids of a span and of its trace; `sampled`: the caller records the trace."""
 
     trace_id: int
     span_id: int
@@ -22,7 +22,7 @@ class TraceContext(NamedTuple):
 
 
 def parse_traceparent(text: object) -> TraceContext | None:
-    """The context of a `traceparent`; `None` when it is none, which is to be ignored (W3C, section 3.2)."""
+    """Return the context of a `traceparent`; `None` when it is not valid and so ignored (W3C, section 3.2)."""
     match = _TRACEPARENT.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         return None
@@ -35,4 +35,4 @@ def _drop_invalid(value: Any) -> str | None:
 
 
 Traceparent = Annotated[str | None, BeforeValidator(_drop_invalid)]
-"""A field that never makes a message bad: what cannot be read as a `traceparent` counts as absent."""
+"""A `traceparent` field; an invalid value counts as absent and does not make the message invalid."""

@@ -1,4 +1,4 @@
-"""What is recorded about an examinee, as clients are shown it."""
+"""Views of an examinee's records, as clients get them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protocol.messages.base import Version, Wire
 
 
 class ConnectionView(Wire):
-    """`connection` of a session_state or of a row of a plan_snapshot; `ipAddress` in the latter only."""
+    """`connection` of a `session_state` or of a row of a `plan_snapshot`; `ipAddress` only in the latter."""
 
     status: Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "NEVER"] = "NEVER"
     socket_id: str | None = None
@@ -32,7 +32,7 @@ class MobileSyncView(Wire):
 
 
 class ReconnectView(Wire):
-    """`count`: how often the examinee came back; `attempt` of `maxAttempts` is under way while disconnected."""
+    """`count`: how often the examinee has recovered; while disconnected, `attempt` of `maxAttempts` is under way."""
 
     count: int = 0
     attempt: int = 0
@@ -42,7 +42,7 @@ class ReconnectView(Wire):
 
 
 class NoticeView(Wire):
-    """A message of a proctor that is recorded."""
+    """A recorded message of a proctor."""
 
     action_id: str
     text: str
@@ -52,7 +52,7 @@ class NoticeView(Wire):
 
 
 class NoticesView(Wire):
-    """`notices` of a row of a plan_snapshot: see `notice`."""
+    """`notices` of a row of a `plan_snapshot`; the fields are those of the event `notice`."""
 
     unconfirmed: list[str] = Field(default=[])
     sent: int = 0
