@@ -32,6 +32,7 @@ _BREAK = re.compile(f"\r\n|[{_OTHER_BREAKS}]")
 _ESCAPED = re.compile(f"[{_CONTROLS}{_BIDI}{_INVISIBLE}{_NONCHARACTERS}{_SURROGATES}{_OTHER_BREAKS}\n\t]")
 _ESCAPED_IN_LINES = re.compile(f"[{_CONTROLS}{_BIDI}{_INVISIBLE}{_NONCHARACTERS}{_SURROGATES}{_OTHER_BREAKS}]")
 _SHORT = {"\n": "\\n", "\t": "\\t"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _BLANKS = frozenset("\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Letters and symbols that are drawn as nothing."""
 
@@ -80,6 +81,14 @@ def escape(text: str, *, lines: bool = False) -> str:
     `lines`: line breaks and tabs stay, for text that examwire itself put together from several lines.
     """
     return (_ESCAPED_IN_LINES if lines else _ESCAPED).sub(_escape_character, text)
+
+
+def escape_cell(text: str) -> str:
+    """Escape text for a cell of a CSV table, so that no spreadsheet takes it for a formula (OWASP, CSV injection).
+
+    An id or a name may begin like a formula; an apostrophe is put before it.
+    """
+    return escape(f"'{text}" if text.startswith(_FORMULA) else text)
 
 
 def escape_json(text: str) -> str:

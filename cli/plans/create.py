@@ -28,8 +28,8 @@ from cli.shared.times import local_time, parse_duration, zone_name
 from protocol.access.roster import InvalidRoster, RosterEntry, read_roster
 from protocol.errors import ConfigurationError
 from protocol.ids import check_id
-from protocol.log.csv_cells import spreadsheet_text
 from protocol.records import keys
+from protocol.texts import escape_cell
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -248,7 +248,7 @@ def _tokens(settings: Settings, plan_id: str, entries: Sequence[RosterEntry], se
     writer.writerow(["role", "examineeId", "name", "token", "url"])
     for entry in entries:
         issued = issue_token(settings, "examinee", plan_id, entry.examinee_id, seconds=seconds)
-        name = spreadsheet_text(entry.name or "")
+        name = escape_cell(entry.name or "")
         writer.writerow(["examinee", entry.examinee_id, name, issued, f"{base}/examinee#token={issued}"])
     issued = issue_token(settings, "proctor", plan_id, PROCTOR, seconds=seconds)
     writer.writerow(["proctor", "", PROCTOR, issued, f"{base}/proctor#token={issued}"])

@@ -1,4 +1,4 @@
-"""The claims of a token, and what a role may do. Signatures are checked in `actors.runtime.config.tokens`."""
+"""The claims of a token, and what they allow. `actors.runtime.config.tokens` checks signatures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ AUDIENCE = "examwire"
 
 
 class Claims(Wire):
-    """The claims of a token. `sub`: the examineeId for the roles examinee and mobile, a name for the others."""
+    """The claims of a token. `sub`: the examineeId for the roles examinee and mobile, a name for the others.
+
+    claims = Claims.read({"sub": "E001", "role": "examinee", "plan": "P001", "exp": 1795338000})
+    claims.is_examinee("P001", "E001")  # True
+    """
 
     sub: Id
     role: Role
@@ -25,7 +29,7 @@ class Claims(Wire):
 
     @classmethod
     def read(cls, payload: dict[str, Any]) -> Claims:
-        """Return the claims of a verified payload. Raises `InvalidToken` that names the claim."""
+        """Return the claims of a verified payload. Raises `InvalidToken` with the claim's name."""
         try:
             return cls.model_validate(payload)
         except pydantic.ValidationError as error:
@@ -37,15 +41,15 @@ class Claims(Wire):
         return self.role in ("mobile", "examinee") and self.plan == plan_id and self.sub == examinee_id
 
     def may_pair_phone(self, plan_id: str, examinee_id: str) -> bool:
-        """Whether the bearer may ask for a code with which a phone joins this examinee."""
+        """Whether the bearer may request a code that pairs a phone with this examinee."""
         return self.is_examinee(plan_id, examinee_id)
 
     def is_examinee(self, plan_id: str, examinee_id: str) -> bool:
-        """Whether the bearer is this examinee, and not only a phone of theirs."""
+        """Whether the bearer is this examinee, not only a phone of theirs."""
         return self.role == "examinee" and self.plan == plan_id and self.sub == examinee_id
 
     def may_see_picture_of(self, plan_id: str, examinee_id: str) -> bool:
-        """Whether the bearer may look at this examinee's picture: a proctor of the plan, and whose it is."""
+        """Whether the bearer may see this examinee's picture: the examinee and the plan's proctors may."""
         return self.may_watch(plan_id) or self.is_examinee(plan_id, examinee_id)
 
     def may_watch(self, plan_id: str) -> bool:

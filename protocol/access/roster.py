@@ -1,8 +1,8 @@
-"""The roster of a plan as a CSV file (RFC 4180, UTF-8 with or without a BOM): who may come.
+"""Read the roster of a plan: a CSV file of its examinees (RFC 4180, UTF-8 with or without a BOM).
 
-The first line is a header: `examineeId`, then `name` if there are names, then whatever else the file has, which is
-ignored. Everything that is wrong is said with its line and column; a file with one mistake is no roster. Of names, what
-cannot be seen is taken out (`protocol.texts`).
+The first line is a header: `examineeId`, then `name` when the file has names; other columns are ignored. A file with
+any mistake is refused, and each mistake is reported with its line and column. Invisible characters are removed from
+names (`protocol.texts`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class InvalidRoster(ExamwireError):
-    """The file is no roster; `problems` say why, each with its line."""
+    """The file is not a valid roster; `problems` lists the mistakes, each with its line."""
 
     def __init__(self, problems: list[str]) -> None:
         shown = problems[:MAX_PROBLEMS]
@@ -35,7 +35,7 @@ class InvalidRoster(ExamwireError):
 
 @dataclass(frozen=True, slots=True)
 class RosterEntry:
-    """One examinee of the roster; `line` of the file."""
+    """An examinee of the roster; `line` is the line of the file."""
 
     examinee_id: str
     name: str | None
@@ -43,34 +43,39 @@ class RosterEntry:
 
 
 def read_roster(content: bytes) -> list[RosterEntry]:
-    """Return the entries in their order. Raises `InvalidRoster`."""
+    """Return the entries of a roster in the order of the file. Raises `InvalidRoster`.
+
+    >>> read_roster(b"examineeId,name\\nE001,Kim\\n")
+    [RosterEntry(examinee_id='E001', name='Kim', line=2)]
+    """
     if len(content) > MAX_BYTES:
         raise InvalidRoster([f"{len(content)} bytes; a roster has at most {MAX_BYTES}"])
     problems: list[str] = []
     entries: list[RosterEntry] = []
-    lines = _read_rows(_decode(content))
-    has_name = _read_header(lines)
-    seen: dict[str, int] = {}
-    for line, row in lines:
+    rows = _read_rows(_decode(content))
+    has_name = _read_header(rows)
+    first_lines: dict[str, int] = {}
+    for line, row in rows:
         examinee_id = row[0].strip()
         try:
             check_id("examineeId", examinee_id)
         except InvalidField as error:
             problems.append(f"line {line}, column examineeId: {examinee_id[:80]!r} {error.detail}")
             continue
-        if examinee_id in seen:
-            problems.append(f"line {line}, column examineeId: {examinee_id} again, as on line {seen[examinee_id]}")
+        if examinee_id in first_lines:
+            first_line = first_lines[examinee_id]
+            problems.append(f"line {line}, column examineeId: {examinee_id} again, as on line {first_line}")
             continue
-        seen[examinee_id] = line
+        first_lines[examinee_id] = line
         name = row[1].strip() if has_name and len(row) > 1 else ""
         cleaned = clean_line(name).strip()
-        wrong = None
+        problem = None
         if _CONTROL.search(name) or len(cleaned) > 100:
-            wrong = "must be at most 100 characters without control characters"
+            problem = "must be at most 100 characters without control characters"
         elif name and not is_readable(cleaned):
-            wrong = "must have something that can be read"
-        if wrong is not None:
-            problems.append(f"line {line}, column name: {name[:80]!r} {wrong}")
+            problem = "must have something that can be read"
+        if problem is not None:
+            problems.append(f"line {line}, column name: {name[:80]!r} {problem}")
             continue
         entries.append(RosterEntry(examinee_id, cleaned or None, line))
     if not entries and not problems:
@@ -103,12 +108,12 @@ def _read_rows(text: str) -> Iterator[tuple[int, list[str]]]:
             yield line, row
 
 
-def _read_header(lines: Iterator[tuple[int, list[str]]]) -> bool:
-    """Whether the second column holds names."""
-    line, row = next(lines, (1, [""]))
+def _read_header(rows: Iterator[tuple[int, list[str]]]) -> bool:
+    """Read the header; return whether the second column holds names. Raises `InvalidRoster`."""
+    line, row = next(rows, (1, [""]))
     first = row[0].strip()
     if first != "examineeId":
         hint = "; the columns are separated by commas" if first.startswith("examineeId") else ""
-        found = f"not {first[:80]!r}" if first else "which is missing"
-        raise InvalidRoster([f"line {line}: the header begins with examineeId, {found}{hint}"])
+        actual = f"not {first[:80]!r}" if first else "which is missing"
+        raise InvalidRoster([f"line {line}: the header begins with examineeId, {actual}{hint}"])
     return len(row) > 1 and row[1].strip() == "name"

@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
-from protocol.log.csv_cells import spreadsheet_text
 from protocol.log.outages import OutageRow
+from protocol.texts import escape_cell
 
 COLUMNS = [
     *("planId", "examineeId", "outages", "outageSeconds", "longestSeconds", "compensateSeconds", "stillDisconnected"),
@@ -18,7 +18,7 @@ COLUMNS = [
 
 
 def outages_csv(plan_id: str, rows: Iterable[OutageRow]) -> bytes:
-    """RFC 4180 in UTF-8, with a header; no cell is a formula to a spreadsheet."""
+    """Return the outage report of a plan as CSV; no cell can be taken for a formula."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
@@ -29,7 +29,7 @@ def outages_csv(plan_id: str, rows: Iterable[OutageRow]) -> bytes:
 
 
 def format_reasons(row: OutageRow) -> str:
-    """`PING_TIMEOUT 1; SOCKET_CLOSED 2`."""
+    """Return the reasons of a row's outages with their counts: `PING_TIMEOUT 1; SOCKET_CLOSED 2`."""
     return "; ".join(f"{reason} {count}" for reason, count in sorted(row.reasons.items()))
 
 
@@ -38,4 +38,4 @@ def _cell(value: Any) -> Any:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.3f}"
-    return spreadsheet_text(value) if isinstance(value, str) else value
+    return escape_cell(value) if isinstance(value, str) else value

@@ -152,25 +152,27 @@ class Outages:
 
 def sum_rows(rows: Iterable[OutageRow]) -> OutageTotals:
     """Return the sums over all rows."""
-    found = list(rows)
+    rows = list(rows)
     return OutageTotals(
-        examinees=len(found),
-        affected=sum(row.outages > 0 for row in found),
-        outages=sum(row.outages for row in found),
-        outage_seconds=round(sum(row.outage_seconds for row in found), 3),
-        longest_seconds=max((row.longest_seconds for row in found), default=0.0),
-        compensate_seconds=sum(row.compensate_seconds for row in found),
-        still_disconnected=sum(row.still_disconnected for row in found),
-        shut_out=sum(row.shut_out > 0 for row in found),
-        removals=sum(row.removals for row in found),
-        readmissions=sum(row.readmissions for row in found),
-        migrations=sum(row.migrations for row in found),
+        examinees=len(rows),
+        affected=sum(row.outages > 0 for row in rows),
+        outages=sum(row.outages for row in rows),
+        outage_seconds=round(sum(row.outage_seconds for row in rows), 3),
+        longest_seconds=max((row.longest_seconds for row in rows), default=0.0),
+        compensate_seconds=sum(row.compensate_seconds for row in rows),
+        still_disconnected=sum(row.still_disconnected for row in rows),
+        shut_out=sum(row.shut_out > 0 for row in rows),
+        removals=sum(row.removals for row in rows),
+        readmissions=sum(row.readmissions for row in rows),
+        migrations=sum(row.migrations for row in rows),
     )
 
 
 def _row(examinee_id: str, examinee: _Examinee, begin: int, end: int, ignore_below: int, complete: bool) -> OutageRow:
     counted: list[tuple[Outage, int, int]] = []
+    still_disconnected = False
     for outage in examinee.outages:
+        still_disconnected |= outage.begin <= end and (outage.end is None or outage.end > end)
         part = outage.part(begin, end)
         lasted = (end if outage.end is None else outage.end) - outage.begin
         if part is not None and lasted >= ignore_below:
@@ -178,14 +180,14 @@ def _row(examinee_id: str, examinee: _Examinee, begin: int, end: int, ignore_bel
     total = union_length(parts := [(first, last) for _, first, last in counted])
     ongoing = [last - first for outage, first, last in counted if outage.end is None or outage.end > end]
     happened = Counter(what for when, what in examinee.happened if begin <= when <= end)
-    picture = next((one for one in reversed(examinee.pictures) if one[0] <= end), None)
+    picture = next((picture for picture in reversed(examinee.pictures) if picture[0] <= end), None)
     return OutageRow(
         examinee_id=examinee_id,
         outages=len(counted),
         outage_seconds=total / 1000,
         longest_seconds=max((last - first for first, last in parts), default=0) / 1000,
         ongoing_seconds=max(ongoing, default=0) / 1000,
-        still_disconnected=any(one.begin <= end and (one.end is None or one.end > end) for one in examinee.outages),
+        still_disconnected=still_disconnected,
         compensate_seconds=-(-total // 1000),
         reasons=dict(Counter(outage.reason for outage, _, _ in counted)),
         attempts=happened[EntryKind.RECONNECTING],

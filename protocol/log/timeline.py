@@ -65,7 +65,7 @@ class Timeline:
         self.examinees: dict[str, ReplayedExaminee] = {}
 
     def add(self, entry: LogEntry) -> TimelineEntry | None:
-        """What an entry came to; `None` for one that was taken before."""
+        """Add a fact of the log; return its timeline entry, or `None` when it was added before."""
         fact = entry.fact
         person = self.examinees.get(fact.examinee_id)
         if person is None:
@@ -111,8 +111,8 @@ class Timeline:
 
 
 def _state_before_log(fact: ExamineeFact) -> ConnectionState | None:
-    """What must have been so before a fact that comes first in a log whose beginning has expired."""
-    gone = ConnectionState(
+    """Return the state before the first fact of a log whose beginning has expired; `None`: the empty state."""
+    disconnected = ConnectionState(
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
         status=ConnectionStatusCode.DISCONNECTED,
@@ -122,11 +122,16 @@ def _state_before_log(fact: ExamineeFact) -> ConnectionState | None:
     )
     match fact:
         case ConnectionStatus(status=ConnectionStatusCode.DISCONNECTED):
-            there = replace(gone, status=ConnectionStatusCode.CONNECTED, reason=None, socket_id=fact.socket_id)
-            return replace(there, server_id=server_id_of(fact))
+            return replace(
+                disconnected,
+                status=ConnectionStatusCode.CONNECTED,
+                reason=None,
+                socket_id=fact.socket_id,
+                server_id=server_id_of(fact),
+            )
         case ReconnectAttempt() | ReconnectExhausted():
-            return replace(gone, loss_version=fact.loss_version)
+            return replace(disconnected, loss_version=fact.loss_version)
         case Readmit():
-            return replace(gone, exhausted=True)
+            return replace(disconnected, exhausted=True)
         case _:
             return None

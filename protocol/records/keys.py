@@ -1,4 +1,7 @@
-"""Redis keys. The first four and their fields are the documents', to the letter; the rest finds things without SCAN."""
+"""The keys of Redis. docs/architecture.md, "State in Redis".
+
+The sets and the hashes of a server's sockets are indexes: they find records without SCAN.
+"""
 
 from __future__ import annotations
 
@@ -7,77 +10,84 @@ from typing import NamedTuple
 from protocol.ids import ExamineeRef, RecordRef
 
 PLANS = "plans"
-"""Set of the planIds that have ever been seen."""
+"""Set: all planIds ever seen."""
 
 SERVERS = "servers"
-"""Set of the serverIds that have ever announced themselves."""
+"""Set: the serverIds of all socket servers that ever announced themselves."""
 
 STATE = "examwire:state"
-"""Hash: what Redis is known to hold. `run`: the Redis process that a state manager found whole; `applied`: everything
-up to this sequence of STATUS is in; `wholeSince`: when that was found; `repair:{id}`: the process that is being
-repaired. Without it, or with the `run` of another process, nothing here may be believed: Redis was emptied, replaced or
-set back. In a cluster: `state_of_shard`."""
+"""Hash: whether the records are complete. `run`: the Redis process that a state manager found complete; `applied`: all
+facts up to this sequence of STATUS are applied; `wholeSince`: the time of that check; `repair:{id}`: the process under
+repair. Without this hash, or with another process's `run`, no record may be trusted: Redis was emptied, replaced or
+restored from an older state. In a cluster: `state_of_shard`."""
 
 
 def state_of_shard(number: int) -> str:
-    """Hash: what `STATE` is, for the shard of a cluster that holds it; the number decides which slot that is."""
+    """Return the key of one shard's `STATE` in a cluster; `number` determines the slot, and so the shard."""
     return f"{STATE}:{{{number}}}"
 
 
 def server_status(server_id: str) -> str:
-    """Hash: serverType statusCode startTime queueId cpuUsage memoryUsage networkStatus."""
+    """Return the key of a server's record, a hash: serverType statusCode startTime queueId cpuUsage memoryUsage
+    networkStatus."""
     return f"SERVER_ID:{server_id}:status"
 
 
 def socket(plan_id: str, socket_id: str) -> str:
-    """Hash: examineeId status lastHeartbeat."""
+    """Return the key of a socket's record, a hash: examineeId status lastHeartbeat."""
     return f"plan:{plan_id}:socket:examinee:{socket_id}"
 
 
 def progress(plan_id: str, examinee_id: str) -> str:
-    """Hash: connStatusCode lastActiveTime."""
+    """Return the key of a connection record, a hash: connStatusCode lastActiveTime and more."""
     return f"plan:{plan_id}:examinee:{examinee_id}:progress"
 
 
 def mobile_sync(plan_id: str, examinee_id: str) -> str:
-    """Hash: status deviceId timestamp imageUrl deviceInfo (JSON)."""
+    """Return the key of a mobile sync record, a hash: status deviceId timestamp imageUrl deviceInfo (JSON) and more."""
     return f"plan:{plan_id}:examinee:{examinee_id}:mobile_sync"
 
 
 def notices(plan_id: str, examinee_id: str) -> str:
-    """Hash: notices (JSON: the newest 20, each actionId text by sentAt confirmedAt) unconfirmed (JSON) sent."""
+    """Return the key of a notices record, a hash: notices (JSON) unconfirmed (JSON) sent.
+
+    `notices` are the newest 20, each with actionId text by sentAt confirmedAt.
+    """
     return f"plan:{plan_id}:examinee:{examinee_id}:notices"
 
 
 def plan_examinees(plan_id: str) -> str:
-    """Set of the examineeIds of a plan."""
+    """Return the key of the set of a plan's examineeIds."""
     return f"plan:{plan_id}:examinees"
 
 
 def server_sockets(server_id: str) -> str:
-    """Hash: socketId -> `version planId examineeId incarnation` of the sockets a server is known to hold."""
+    """Return the key of the index of a server's sockets.
+
+    A hash: socketId to `version planId examineeId incarnation`.
+    """
     return f"SERVER_ID:{server_id}:sockets"
 
 
 class SocketEntry(NamedTuple):
-    """A socket in the index of its server: whose it is, and which process of the server holds it."""
+    """An entry of the index of a server's sockets: the examinee, and the process (incarnation) of the server."""
 
     examinee: ExamineeRef
     incarnation: str | None
 
     def encode(self) -> str:
-        """The entry's text after its version: `planId examineeId incarnation`."""
+        """Return the entry's text, which follows its version: `planId examineeId incarnation`."""
         return f"{self.examinee.plan_id} {self.examinee.examinee_id} {self.incarnation or ''}"
 
     @classmethod
     def decode(cls, text: str) -> SocketEntry:
-        """The inverse of `encode`. Raises `ValueError`."""
+        """Return the entry of a text that `encode` made. Raises `ValueError`."""
         plan_id, examinee_id, incarnation = text.split(" ")
         return cls(ExamineeRef(plan_id, examinee_id), incarnation or None)
 
 
 def parse_key(key: str) -> RecordRef:
-    """Say what a key holds: the inverse of the functions above."""
+    """Return what a key holds: the inverse of the functions above."""
     match key.split(":"):
         case ["plan", plan_id, "examinee", examinee_id, "progress"]:
             return RecordRef(key, "connection", plan_id, examinee_id)

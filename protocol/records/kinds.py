@@ -1,6 +1,6 @@
-"""The kinds of records in Redis: their fields for every reader, and their history for the state manager.
+"""The kinds of records in Redis: their fields for readers, and their history for the state manager.
 
-`rev` is another number at each write (compare and set), `version` is the version that last changed the record,
+`rev` changes with each write (compare and set). `version` is the version of the fact that last changed the record.
 `history` is the JSON of its `History`. docs/architecture.md, "State in Redis".
 """
 
@@ -35,7 +35,7 @@ F = TypeVar("F", bound=Message)
 
 @dataclass(frozen=True)
 class RecordKind(Generic[S, F]):
-    """One kind of record: its state, its rule, and its fields in Redis. `aspect`: which aspect it holds."""
+    """A kind of record: the class of its state, its rule and its fields in Redis. `aspect`: that of an examinee."""
 
     state: type[S]
     rule: Rule[S, F]
@@ -44,6 +44,7 @@ class RecordKind(Generic[S, F]):
     aspect: Aspect | None = None
 
     def empty(self) -> History[S, F]:
+        """Return the history of a record that does not exist yet."""
         return History(self.state())
 
     def write(self, history: History[S, F], state: S, rev: int) -> dict[str, str]:
@@ -104,51 +105,51 @@ _RETIRED_FIELDS: Mapping[type, tuple[str, ...]] = {ConnectionState: ("incarnatio
 """Fields that earlier releases wrote into histories; they are ignored."""
 
 
-def _restore(state: type[S], lean: dict[str, Any]) -> S:
+def _restore(state: type[S], fields: dict[str, Any]) -> S:
     """Make a state from its JSON object, which lacks the fields that are `None`."""
     for name in _RETIRED_FIELDS.get(state, ()):
-        lean.pop(name, None)
+        fields.pop(name, None)
     for name, enum in _enum_fields(state).items():
-        if lean.get(name) is not None:
-            lean[name] = enum(lean[name])
+        if fields.get(name) is not None:
+            fields[name] = enum(fields[name])
     for name, element in _tuple_fields(state).items():
-        if name in lean:
-            found = lean[name]
-            lean[name] = tuple(element(**one) for one in found) if element is not None else tuple(found)
-    return state(**lean)
+        if name in fields:
+            values = fields[name]
+            fields[name] = tuple(element(**value) for value in values) if element is not None else tuple(values)
+    return state(**fields)
 
 
 _ENUMS: dict[type, Mapping[str, type[StrEnum]]] = {}
 
 
 def _enum_fields(state: type) -> Mapping[str, type[StrEnum]]:
-    """Return the fields of a state that hold a member of an enum."""
+    """Return the fields of a state that hold a member of an enum, with the enum."""
     if state in _ENUMS:
         return _ENUMS[state]
-    found = {}
+    enums = {}
     for name, hint in get_type_hints(state).items():
         options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         for option in options:
             if option is not NoneType and isinstance(option, type) and issubclass(option, StrEnum):
-                found[name] = option
-    _ENUMS[state] = found
-    return found
+                enums[name] = option
+    _ENUMS[state] = enums
+    return enums
 
 
 _TUPLES: dict[type, Mapping[str, type[Any] | None]] = {}
 
 
 def _tuple_fields(state: type) -> Mapping[str, type[Any] | None]:
-    """Return the fields of a state that hold a tuple, and the dataclass of its elements."""
+    """Return the fields of a state that hold a tuple, with the dataclass of its elements (`None`: plain values)."""
     if state in _TUPLES:
         return _TUPLES[state]
-    found: dict[str, type[Any] | None] = {}
+    elements: dict[str, type[Any] | None] = {}
     for name, hint in get_type_hints(state).items():
         if get_origin(hint) is tuple:
             element = get_args(hint)[0]
-            found[name] = element if isinstance(element, type) and is_dataclass(element) else None
-    _TUPLES[state] = found
-    return found
+            elements[name] = element if isinstance(element, type) and is_dataclass(element) else None
+    _TUPLES[state] = elements
+    return elements
 
 
 def _texts(**values: Any) -> dict[str, str]:
@@ -196,9 +197,9 @@ def _mobile_sync_fields(state: MobileSyncState) -> dict[str, str]:
 
 
 def _notices_fields(state: NoticesState) -> dict[str, str]:
-    kept = [one.view().model_dump(by_alias=True, exclude_none=True) for one in state.kept]
+    views = [notice.view().model_dump(by_alias=True, exclude_none=True) for notice in state.kept]
     return _texts(
-        notices=json.dumps(kept, ensure_ascii=False),
+        notices=json.dumps(views, ensure_ascii=False),
         unconfirmed=json.dumps(state.unconfirmed),
         sent=state.sent,
         version=state.version,

@@ -1,4 +1,4 @@
-"""The records that a fact changes: that of its examinee or server, that of its socket, and the index of both."""
+"""Which records a fact changes: the record of its examinee or server, its socket's record, and the indexes."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ENDED_SOCKET_SECONDS = 86400
 
 @dataclass(frozen=True, slots=True)
 class VersionedMessage:
-    """A message of STATUS with its version."""
+    """A fact with its version."""
 
     version: int
     message: Message
 
 
 def record_of(message: Message) -> tuple[str, records.RecordKind[Any, Any]]:
-    """The key of the record that a fact changes, and its kind."""
+    """Return the key of the record that a fact changes, and its kind."""
     if isinstance(message, ServerStatus):
         return keys.server_status(message.server_id), records.SERVER
     assert isinstance(message, ExamineeFact)
@@ -50,7 +50,7 @@ def record_of(message: Message) -> tuple[str, records.RecordKind[Any, Any]]:
 
 
 def record_kind(record: RecordRef) -> records.RecordKind[Any, Any] | None:
-    """The kind of a record that facts change; `None`: the key holds something else."""
+    """Return the kind of a record; `None` when the key does not hold a record that facts change."""
     match record.kind:
         case "connection":
             return records.CONNECTION
@@ -65,7 +65,10 @@ def record_kind(record: RecordRef) -> records.RecordKind[Any, Any] | None:
 
 
 def restate_fact(record: RecordRef, timestamp: str) -> Restate | None:
-    """The fact that has a record written anew and its state published again; `None`: it is no examinee's."""
+    """Return the fact that makes the state manager write a record again and publish its state.
+
+    `None` when the record is not an examinee's.
+    """
     kind = record_kind(record)
     if kind is None or kind.aspect is None:
         return None
@@ -73,7 +76,7 @@ def restate_fact(record: RecordRef, timestamp: str) -> Restate | None:
 
 
 def socket_writes(items: Iterable[VersionedMessage]) -> list[SocketWrite]:
-    """The sockets' own records: the newest word about a socket counts, whoever its examinee's current one is."""
+    """Return the writes of the sockets' records, one per socket: that of its newest fact."""
     newest: dict[str, SocketWrite] = {}
     for item in items:
         message = item.message
@@ -91,21 +94,21 @@ def socket_writes(items: Iterable[VersionedMessage]) -> list[SocketWrite]:
 
 
 def index_updates(items: Iterable[VersionedMessage]) -> Index:
-    """What makes the records of these facts, and the sockets they speak of, findable."""
+    """Return the updates of the indexes for the records and sockets of these facts."""
     index = Index()
     for item in items:
         message = item.message
         if isinstance(message, ServerStatus):
             index.add_member(keys.SERVERS, message.server_id)
         elif isinstance(message, ConnectionStatus):
-            holder = keys.server_sockets(server_id_of(message))
+            sockets_key = keys.server_sockets(server_id_of(message))
             if message.status is ConnectionStatusCode.CONNECTED:
                 entry = keys.SocketEntry(message.examinee, message.incarnation)
-                index.set_entry(holder, message.socket_id, item.version, entry.encode())
+                index.set_entry(sockets_key, message.socket_id, item.version, entry.encode())
                 index.add_member(keys.PLANS, message.plan_id)
                 index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
             else:
-                index.set_entry(holder, message.socket_id, item.version, None)
+                index.set_entry(sockets_key, message.socket_id, item.version, None)
         elif isinstance(message, MobileSyncWait | MobileSyncStatus | Enrol):
             index.add_member(keys.PLANS, message.plan_id)
             index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)

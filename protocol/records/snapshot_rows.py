@@ -1,4 +1,4 @@
-"""Rows of a plan_snapshot from the fields that records have in Redis."""
+"""Make the rows of a `plan_snapshot` from the fields of records in Redis."""
 
 from __future__ import annotations
 
@@ -39,9 +39,8 @@ def examinee_row(
     mobile_sync: Sequence[str | None],
     notices: Sequence[str | None],
 ) -> ExamineeRow:
-    """A row from the values of `PROGRESS_FIELDS`, `MOBILE_SYNC_FIELDS` and `NOTICES_FIELDS`."""
+    """Return an examinee's row from the values of `PROGRESS_FIELDS`, `MOBILE_SYNC_FIELDS` and `NOTICES_FIELDS`."""
     connection = dict(zip(PROGRESS_FIELDS, progress, strict=True))
-    picture = dict(zip(MOBILE_SYNC_FIELDS, mobile_sync, strict=True))
     view = connection_view(connection)
     return ExamineeRow(
         examinee_id=examinee_id,
@@ -49,7 +48,7 @@ def examinee_row(
         status=view.status,
         last_active_time=connection["lastActiveTime"] or None,
         connection=view,
-        mobile_sync=mobile_sync_view(picture),
+        mobile_sync=mobile_sync_view(dict(zip(MOBILE_SYNC_FIELDS, mobile_sync, strict=True))),
         reconnect=reconnect_view(connection),
         removed=connection["removed"] == "1",
         notices=notices_view(dict(zip(NOTICES_FIELDS, notices, strict=True))),
@@ -58,7 +57,7 @@ def examinee_row(
 
 
 def connection_view(fields: Fields) -> ConnectionView:
-    """`connection` from the fields of a progress record."""
+    """Return `connection` from the fields of a connection record."""
     status = cast(Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "NEVER"], fields.get("connStatusCode") or "NEVER")
     return ConnectionView(
         status=status,
@@ -72,7 +71,7 @@ def connection_view(fields: Fields) -> ConnectionView:
 
 
 def mobile_sync_view(fields: Fields) -> MobileSyncView:
-    """`mobileSync` from the fields of a mobile_sync record."""
+    """Return `mobileSync` from the fields of a mobile sync record."""
     status = cast(Literal["NONE", "WAITING", "COMPLETED", "FAILED", "TIMED_OUT"], fields.get("status") or "NONE")
     return MobileSyncView(
         status=status,
@@ -86,19 +85,19 @@ def mobile_sync_view(fields: Fields) -> MobileSyncView:
 
 
 def reconnect_view(fields: Fields) -> ReconnectView:
-    """`reconnect` from the fields of a progress record."""
-    most = fields.get("maxAttempts")
+    """Return `reconnect` from the fields of a connection record."""
+    max_attempts = fields.get("maxAttempts")
     return ReconnectView(
         count=int(fields.get("recoveries") or 0),
         attempt=int(fields.get("reconnectAttempt") or 0),
-        max_attempts=int(most) if most else None,
+        max_attempts=int(max_attempts) if max_attempts else None,
         next_attempt_at=fields.get("nextAttemptAt") or None,
         exhausted=fields.get("exhausted") == "1",
     )
 
 
 def notices_view(fields: Fields) -> NoticesView | None:
-    """`notices` from the fields of a notices record; `None`: none was ever sent."""
+    """Return `notices` from the fields of a notices record; `None` when no message was ever sent."""
     version = int(fields.get("version") or 0)
     if not version:
         return None

@@ -1,4 +1,4 @@
-"""Writes to the records of Redis: what is compared, and what is set or deleted."""
+"""Conditional writes to Redis, as data: the condition, and the fields to set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """A record as it was read: `rev` 0 and `history` None when there is none."""
+    """A record as it was read; without one, `rev` is 0 and `history` is `None`."""
 
     rev: int
     history: str | None
@@ -25,7 +25,7 @@ class RecordWrite:
 
 @dataclass(frozen=True, slots=True)
 class SocketWrite:
-    """Write a socket's record unless a newer version is there; ended ones expire after `keep_seconds`."""
+    """Write a socket's record unless the stored version is newer; it expires after `keep_seconds` (0: never)."""
 
     key: str
     version: int
@@ -37,7 +37,7 @@ class SocketWrite:
 class GuardedWrite:
     """Write `fields` into a hash if its field `guard` still has the value `expected`.
 
-    `expected` "0": the key has no such field, or is no hash. `keep_seconds`: when the key expires (0: never).
+    `expected` "0" means that the key has no such field, or is no hash. The key expires after `keep_seconds` (0: never).
     """
 
     key: str
@@ -49,7 +49,7 @@ class GuardedWrite:
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """Set `fields` on a record whose `guard` field equals `value`, if `time` is not older than what is there."""
+    """Set `fields` on a record if its field `guard` is `value` and its `time_field` is not later than `time`."""
 
     key: str
     guard: str
@@ -61,7 +61,10 @@ class Touch:
 
 @dataclass(slots=True)
 class Index:
-    """What finds records without SCAN: sets of ids, and hashes of what a server holds, each entry with its version."""
+    """Updates of the indexes that find records without SCAN.
+
+    `members`: key of a set to the ids to add. `entries`: key of a hash to its entries, each with a version.
+    """
 
     members: dict[str, set[str]] = field(default_factory=dict)
     entries: dict[str, dict[str, tuple[int, str | None]]] = field(default_factory=dict)
@@ -70,7 +73,7 @@ class Index:
         self.members.setdefault(key, set()).add(value)
 
     def set_entry(self, key: str, name: str, version: int, value: str | None) -> None:
-        """`None` takes the entry out; what is newer than `version` stays as it is."""
+        """Set an entry, or remove it (`None`); an entry with a newer version stays unchanged."""
         entries = self.entries.setdefault(key, {})
         if name not in entries or entries[name][0] <= version:
             entries[name] = (version, value)

@@ -47,42 +47,42 @@ class NoticesState:
     @property
     def unconfirmed(self) -> list[str]:
         """The actionIds of the notices that the examinee has not confirmed."""
-        return [one.action_id for one in self.kept if one.confirmed_at is None]
+        return [notice.action_id for notice in self.kept if notice.confirmed_at is None]
 
     def find(self, action_id: str) -> RecordedNotice | None:
         """Return the notice of an action; `None`: it is not kept any more, or was never sent."""
-        return next((one for one in self.kept if one.action_id == action_id), None)
+        return next((notice for notice in self.kept if notice.action_id == action_id), None)
 
     def open(self) -> list[NoticeView]:
         """Return the notices that the examinee has not confirmed."""
-        return [one.view() for one in self.kept if one.confirmed_at is None]
+        return [notice.view() for notice in self.kept if notice.confirmed_at is None]
 
     def view(self) -> NoticesView:
         return NoticesView(unconfirmed=self.unconfirmed, sent=self.sent, version=self.version)
 
-    def notice(self, one: RecordedNotice, version: int, *, restated: bool | None = None) -> Notice:
+    def notice(self, notice: RecordedNotice, version: int, *, restated: bool | None = None) -> Notice:
         """Return the `notice` event."""
         return Notice(
             plan_id=self.plan_id,
             examinee_id=self.examinee_id,
-            timestamp=one.sent_at,
-            action_id=one.action_id,
-            text=one.text,
-            by=one.by,
+            timestamp=notice.sent_at,
+            action_id=notice.action_id,
+            text=notice.text,
+            by=notice.by,
             unconfirmed=self.unconfirmed,
             sent=self.sent,
             restated=restated,
             version=version,
         )
 
-    def confirmation(self, one: RecordedNotice, version: int, *, restated: bool | None = None) -> NoticeConfirmed:
+    def confirmation(self, notice: RecordedNotice, version: int, *, restated: bool | None = None) -> NoticeConfirmed:
         """Return the `notice_confirmed` event."""
         return NoticeConfirmed(
             plan_id=self.plan_id,
             examinee_id=self.examinee_id,
-            timestamp=one.confirmed_at or one.sent_at,
-            action_id=one.action_id,
-            by=one.by,
+            timestamp=notice.confirmed_at or notice.sent_at,
+            action_id=notice.action_id,
+            by=notice.by,
             unconfirmed=self.unconfirmed,
             sent=self.sent,
             restated=restated,
@@ -109,25 +109,26 @@ def apply(state: NoticesState, version: int, fact: NoticeFact) -> Outcome[Notice
 def _apply_notice(state: NoticesState, version: int, fact: Notice) -> Outcome[NoticesState]:
     if already_applied(state.actions, fact):
         return Outcome(state)
-    one = RecordedNotice(fact.action_id, fact.text, fact.by, fact.timestamp)
+    notice = RecordedNotice(fact.action_id, fact.text, fact.by, fact.timestamp)
     sent = NoticesState(
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
-        kept=(*state.kept, one)[-MAX_NOTICES:],
+        kept=(*state.kept, notice)[-MAX_NOTICES:],
         sent=state.sent + 1,
         actions=with_action(state.actions, fact),
         version=version,
     )
     tell = SendNotice(fact.plan_id, fact.examinee_id, fact.action_id, version)
-    return Outcome(sent, (sent.notice(one, version),), (tell,))
+    return Outcome(sent, (sent.notice(notice, version),), (tell,))
 
 
 def _apply_confirmed(state: NoticesState, version: int, fact: NoticeConfirmed) -> Outcome[NoticesState]:
-    one = state.find(fact.action_id)
-    if one is None or one.confirmed_at is not None:
+    notice = state.find(fact.action_id)
+    if notice is None or notice.confirmed_at is not None:
         return Outcome(state)
-    read = replace(one, confirmed_at=fact.timestamp)
-    confirmed = replace(state, kept=tuple(read if other is one else other for other in state.kept), version=version)
+    read = replace(notice, confirmed_at=fact.timestamp)
+    kept = tuple(read if recorded is notice else recorded for recorded in state.kept)
+    confirmed = replace(state, kept=kept, version=version)
     return Outcome(confirmed, (confirmed.confirmation(read, version),))
 
 
@@ -137,7 +138,7 @@ def _apply_restate(state: NoticesState, version: int) -> Outcome[NoticesState]:
     state = replace(state, version=version)
     newest = state.kept[-1]
     # A notice that became a dead letter was never shown; clients recognise the others by their actionId.
-    show = tuple(SendNotice(state.plan_id, state.examinee_id, one, version) for one in state.unconfirmed)
+    show = tuple(SendNotice(state.plan_id, state.examinee_id, action_id, version) for action_id in state.unconfirmed)
     if newest.confirmed_at is None:
         return Outcome(state, (state.notice(newest, version, restated=True),), show)
     return Outcome(state, (state.confirmation(newest, version, restated=True),), show)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.log.csv_cells import spreadsheet_text
 from protocol.log.entries import LogEntry
 from protocol.log.outage_csv import outages_csv
 from protocol.log.outages import Outage, OutageRow, Outages, sum_rows, union_length
 from protocol.messages.facts import ExamineeFact
+from protocol.texts import escape_cell
 from tests.unit.support import facts
 from tests.unit.support.fact_logs import Log, logs
 from tests.unit.support.facts import DAWN
@@ -311,8 +311,8 @@ def test_the_table_has_a_header_and_a_line_an_examinee() -> None:
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r"])
 def test_no_cell_begins_as_a_formula_does(begin: str) -> None:
-    assert spreadsheet_text(f"{begin}1+1").startswith("'")
-    assert spreadsheet_text("E001") == "E001"
+    assert escape_cell(f"{begin}1+1").startswith("'")
+    assert escape_cell("E001") == "E001"
 
 
 # -- properties -------------------------------------------------------------------------------------------
