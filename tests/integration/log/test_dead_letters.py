@@ -94,7 +94,7 @@ async def replayed_messages(bus: Bus, subject: str = PLAN) -> list[int]:
 # -- what comes here --------------------------------------------------------------------------------------
 
 
-async def test_a_status_of_another_plan_or_server_than_its_address_changes_nothing(
+async def test_a_status_whose_subject_names_another_plan_or_server_is_a_dead_letter(
     system: System, bus: Bus, desk: DeadLetterAdmin
 ) -> None:
     stranger = ServerStatus(
@@ -123,7 +123,7 @@ async def test_a_status_of_another_plan_or_server_than_its_address_changes_nothi
     assert await system.server_is("SOCK001", "READY")
 
 
-async def test_what_a_consumer_gives_up_becomes_a_letter_and_a_used_up_ladder_does_not(
+async def test_a_message_given_up_becomes_a_letter_and_a_used_up_reconnect_watch_does_not(
     system: System, bus: Bus, desk: DeadLetterAdmin
 ) -> None:
     client = await system.examinee()
@@ -164,7 +164,7 @@ async def test_what_a_consumer_gives_up_becomes_a_letter_and_a_used_up_ladder_do
 # -- replay -----------------------------------------------------------------------------------------------
 
 
-async def test_a_mended_letter_is_replayed_and_says_what_became_of_it(
+async def test_replaying_a_corrected_letter_reports_its_effect(
     system: System, bus: Bus, desk: DeadLetterAdmin, invoke: Invoke, tmp_path: Path
 ) -> None:
     await bus.publish(Outgoing(PLAN, damaged(status(), status="GONE")))
@@ -197,7 +197,7 @@ async def test_a_mended_letter_is_replayed_and_says_what_became_of_it(
     assert (await invoke("replay", str(filed.number))).exit_code == 3
 
 
-async def test_however_often_and_by_whomever_a_letter_is_replayed_it_is_sent_once(
+async def test_a_letter_replayed_several_times_is_sent_once(
     system: System, bus: Bus, desk: DeadLetterAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await bus.publish(Outgoing(PLAN, damaged(status(), status="GONE")))
@@ -233,7 +233,7 @@ async def test_however_often_and_by_whomever_a_letter_is_replayed_it_is_sent_onc
     assert [one async for one in desk.letters()] == []
 
 
-async def test_operators_who_replay_at_the_same_moment_send_it_once(
+async def test_a_letter_replayed_by_two_operators_at_once_is_sent_once(
     system: System, bus: Bus, desk: DeadLetterAdmin
 ) -> None:
     for number in range(5):
@@ -258,7 +258,7 @@ async def test_operators_who_replay_at_the_same_moment_send_it_once(
         await system.status(f"E{number}", "CONNECTED")
 
 
-async def test_a_letter_that_fails_again_says_how_often_it_was_replayed(
+async def test_a_letter_that_fails_again_counts_its_replays(
     system: System, bus: Bus, desk: DeadLetterAdmin, invoke: Invoke
 ) -> None:
     await bus.publish(Outgoing(PLAN, b"[" + encode(status("E002")) + b',{"type":"nonsense","data":{}}]'))
@@ -275,7 +275,7 @@ async def test_a_letter_that_fails_again_says_how_often_it_was_replayed(
     assert "2 times before" in (await invoke("show", str(filed.number))).stdout
 
 
-async def test_a_record_that_was_damaged_is_the_reason_and_the_fact_is_replayed_after_the_repair(
+async def test_a_fact_about_a_damaged_record_can_be_replayed_after_the_repair(
     system: System, bus: Bus, desk: DeadLetterAdmin, invoke: Invoke
 ) -> None:
     key = "plan:P001:examinee:E001:progress"
@@ -295,9 +295,7 @@ async def test_a_record_that_was_damaged_is_the_reason_and_the_fact_is_replayed_
     await system.status("E001", "CONNECTED")
 
 
-async def test_a_fact_that_the_examinee_has_left_behind_is_not_replayed_unless_forced(
-    system: System, bus: Bus, desk: DeadLetterAdmin
-) -> None:
+async def test_an_outdated_fact_is_replayed_only_with_force(system: System, bus: Bus, desk: DeadLetterAdmin) -> None:
     await bus.publish(Outgoing(PLAN, damaged(status(socket="old"), status="GONE")))
     (filed,) = await letters(desk, 1)
     await bus.publish(Outgoing(PLAN, encode(status(socket="new"))))
@@ -322,7 +320,7 @@ async def test_a_fact_that_the_examinee_has_left_behind_is_not_replayed_unless_f
     assert became.applied[0].endswith(f"applied: version {version_of(forced.sequence)}")
 
 
-async def test_what_nobody_could_undo_is_not_replayed(
+async def test_a_letter_without_subject_or_detectable_replays_is_refused(
     system: System, bus: Bus, desk: DeadLetterAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await bus.publish(Outgoing(PLAN, damaged(status(), status="GONE")))
@@ -330,16 +328,17 @@ async def test_what_nobody_could_undo_is_not_replayed(
     await bus.publish(dead_letter("RECONNECT", "reconnect.P001.E001", 1, b"{}", "given up"))
     await bus.publish(dead_letter("STATUS", "", 7, b"", "given up; the message is not in the stream any more"))
     own, attempt, gone = await letters(desk, 3)
-    # Its marker would have expired with what else STATUS held then: whether it was replayed before, nobody knows.
+    # The marker of an earlier replay would have expired with the messages of STATUS of that time.
     monkeypatch.setitem(MAX_AGES, "STATUS", 0.0)
-    for filed, why in ((own, "older than what STATUS keeps"), (attempt, "true once only"), (gone, "nobody knows")):
-        with pytest.raises(NotReplayed, match=why):
-            await desk.replay(filed.number, encode(status()), force=True)
+    reasons = ("is older than the messages of STATUS", "whose messages cannot be replayed", "has no subject")
+    for letter, reason in zip((own, attempt, gone), reasons, strict=True):
+        with pytest.raises(NotReplayed, match=reason):
+            await desk.replay(letter.number, encode(status()), force=True)
     assert len(await letters(desk, 3)) == 3
     assert await replayed_messages(bus) == []
 
 
-async def test_what_a_letter_says_of_its_source_is_not_believed(
+async def test_a_letter_with_a_forged_source_is_refused(
     system: System, bus: Bus, desk: DeadLetterAdmin, invoke: Invoke
 ) -> None:
     """A socket server may write letters about SOCKET, and must not have an operator speak for others by that."""
@@ -349,19 +348,19 @@ async def test_what_a_letter_says_of_its_source_is_not_believed(
     in_socket = await bus.publish(Outgoing("socket.SOCK009", sent))
     (honest,) = await letters(desk, 1)
     forged = [
-        (dead_letter("STATUS", PLAN, in_status.sequence, own, "trust me"), "lies among the letters of SOCKET"),
-        (dead_letter("STATUS", PLAN, in_status.sequence, own, "trust me"), "does not say what STATUS"),
-        (dead_letter("SOCKET", PLAN, in_socket.sequence, sent, "trust me"), "it was sent to socket.SOCK009"),
-        (dead_letter("SOCKET", "socket.SOCK009", in_socket.sequence, stranger, "trust me"), "does not say what SOCKET"),
-        (dead_letter("SOCKET", "socket.SOCK009", in_socket.sequence + 1000, sent, "trust me"), "does not hold message"),
-        (dead_letter("SOCKET", "socket.SOCK009", 0, sent, "trust me"), "does not hold message"),
+        (dead_letter("STATUS", PLAN, in_status.sequence, own, "trust me"), "but was written for SOCKET"),
+        (dead_letter("STATUS", PLAN, in_status.sequence, own, "trust me"), "differs from message [0-9]+ of STATUS"),
+        (dead_letter("SOCKET", PLAN, in_socket.sequence, sent, "trust me"), "but it has socket.SOCK009"),
+        (dead_letter("SOCKET", "socket.SOCK009", in_socket.sequence, stranger, "trust me"), "differs from message"),
+        (dead_letter("SOCKET", "socket.SOCK009", in_socket.sequence + 1000, sent, "trust me"), "no longer holds"),
+        (dead_letter("SOCKET", "socket.SOCK009", 0, sent, "trust me"), "no longer holds"),
     ]
-    for number, (letter, _) in enumerate(forged):
-        subject = letter.subject if number else "deadletter.SOCKET"
-        await bus.publish(Outgoing(subject, letter.payload))
-    for filed, (_, why) in zip((await letters(desk, 7))[1:], forged, strict=True):
-        with pytest.raises(NotReplayed, match=why):
-            await desk.replay(filed.number, force=True)
+    for number, (outgoing, _) in enumerate(forged):
+        subject = outgoing.subject if number else "deadletter.SOCKET"
+        await bus.publish(Outgoing(subject, outgoing.payload))
+    for letter, (_, reason) in zip((await letters(desk, 7))[1:], forged, strict=True):
+        with pytest.raises(NotReplayed, match=reason):
+            await desk.replay(letter.number, force=True)
     done = await invoke("replay", "--all", "--source", "SOCKET", "--yes", "-o", "json")
     assert done.exit_code == 1
     assert {one["outcome"] for one in json.loads(done.stdout)} == {"refused"}
@@ -373,7 +372,7 @@ async def test_what_a_letter_says_of_its_source_is_not_believed(
     assert await system.progress("E002") == {}
 
 
-async def test_a_payload_that_was_cut_is_replayed_whole(
+async def test_a_letter_with_a_truncated_payload_replays_the_full_one(
     system: System, bus: Bus, desk: DeadLetterAdmin, invoke: Invoke
 ) -> None:
     whole = b"\x01" * 900_000 + b"\xff"
@@ -391,7 +390,7 @@ async def test_a_payload_that_was_cut_is_replayed_whole(
     assert [one.letter.size for one in again] == [len(whole)] * 2
 
 
-async def test_a_letter_to_a_socket_server_goes_there_again(
+async def test_a_letter_for_a_socket_server_is_sent_there_again(
     system: System, bus: Bus, desk: DeadLetterAdmin, invoke: Invoke, tmp_path: Path
 ) -> None:
     client = await system.examinee()
