@@ -1,15 +1,16 @@
-// examwire.js: the client of `examwire.v1` for browsers. No build step, nothing loaded from elsewhere; these modules are
-// what pages of other origins may load.
+// examwire.js: the client of `examwire.v1` for browsers. No build step, nothing loaded from other sites. Pages
+// of other origins may load these modules.
 //
 //   import { ExamineeClient } from "https://exam.example/static/examwire.js";
 //   const client = new ExamineeClient({ endpointsUrl: "https://exam.example/v1/endpoints", token });
 //   client.addEventListener("status", (event) => show(event.detail));
 //   client.connect();
 //
-// Pure, without imports: `client/reconnect-rules.js` (close codes, how a client comes back) and `client/plan-view.js` (a plan as a
-// proctor sees it). The shell around them: `client/connection.js` (one connection), `client/server-list.js` (where to connect),
-// `client/browser.js` (timers, hints, storage), `client/connection-keeper.js` (coming back), `client/client.js` (its face) and
-// `client/roles.js` (examinee and proctor).
+// Pure modules, without DOM, timers or sockets: `client/reconnect-rules.js` (close codes, when and where to reconnect),
+// `client/plan-view.js` (a plan as a proctor sees it), `client/frames.js` (checks frames). The modules around them:
+// `client/connection.js` (one connection), `client/connect-attempt.js` (one attempt to connect), `client/next-server.js`
+// (which server is next), `client/server-list.js` (the known servers), `client/browser.js` (timers, browser events, storage),
+// `client/connection-keeper.js` (reconnects), `client/client.js` (the public class), `client/roles.js` (examinee, proctor).
 
 export {
   CLOSE_RULES,

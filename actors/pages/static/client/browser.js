@@ -1,13 +1,13 @@
-// What the client takes from the browser: timers by name, its hints about network and page, its storage.
+// What the client uses of the browser: named timers, events of network and page, session storage.
 
 const STORAGE_KEY = "examwire.client";
 const SLICE_SECONDS = 5;
 
 /**
- * Who this client is: `clientId` over reloads of a tab, and the number of its next connection.
+ * The identity of a client: a `clientId` that survives a reload of its tab, and the number of its latest connection.
  *
- * The record says whether its page has gone (`released`, written on pagehide). A duplicated tab gets a copy of the
- * session storage while the original lives: it finds a record that is not released, and becomes a client of its own.
+ * The stored record says whether its page is closed (`released`, written on pagehide). A duplicated tab gets a copy of the
+ * session storage while the original tab is open: its record is not released, so the new tab takes a new `clientId`.
  */
 export class Identity {
   /** @param {Pick<Storage, "getItem" | "setItem"> | null} storage @param {() => number} random */
@@ -18,13 +18,13 @@ export class Identity {
     this.connectionNo = 0;
   }
 
-  /** Take over what the page before has left, or begin anew; also after the page came back from the bfcache. */
+  /** Take over the released record of the previous page, or create a new id. Also for a page from the bfcache. */
   claim() {
-    const kept = this._read();
-    if (kept !== null && kept.released) {
-      // While this page lay in the bfcache, another one of the tab may have used the name, and counted on.
-      this.connectionNo = kept.clientId === this.clientId ? Math.max(kept.no, this.connectionNo) : kept.no;
-      this.clientId = kept.clientId;
+    const record = this._read();
+    if (record !== null && record.released) {
+      // While this page was in the bfcache, another page of the tab may have used the id and counted further.
+      this.connectionNo = record.clientId === this.clientId ? Math.max(record.no, this.connectionNo) : record.no;
+      this.clientId = record.clientId;
     } else {
       this.clientId = randomId(this.random);
       this.connectionNo = 0;
@@ -32,7 +32,7 @@ export class Identity {
     this._write(false);
   }
 
-  /** The number of a new connection. */
+  /** Count a new connection and return its number. */
   next() {
     this.connectionNo += 1;
     this._write(false);
@@ -46,11 +46,11 @@ export class Identity {
   /** @returns {{clientId: string, no: number, released: boolean} | null} */
   _read() {
     try {
-      const kept = JSON.parse(this.storage?.getItem(STORAGE_KEY) ?? "null");
-      const good = kept && /^[A-Za-z0-9_-]{1,64}$/.test(kept.clientId) && Number.isSafeInteger(kept.no) && kept.no >= 0;
-      return good ? kept : null;
+      const record = JSON.parse(this.storage?.getItem(STORAGE_KEY) ?? "null");
+      const valid = record && /^[A-Za-z0-9_-]{1,64}$/.test(record.clientId) && Number.isSafeInteger(record.no) && record.no >= 0;
+      return valid ? record : null;
     } catch {
-      return null; // storage is blocked, or holds what is not ours: a reload is a new client, which is allowed to be
+      return null; // storage is blocked, or the record is not ours: then a reload is a new client, which is allowed
     }
   }
 
@@ -60,7 +60,7 @@ export class Identity {
       const record = { clientId: this.clientId, no: this.connectionNo, released };
       this.storage?.setItem(STORAGE_KEY, JSON.stringify(record));
     } catch {
-      this.storage = null; // blocked or full: as above
+      this.storage = null; // blocked or full: a reload is a new client
     }
   }
 }
@@ -80,7 +80,7 @@ export function sessionStorageIfAllowed() {
   }
 }
 
-/** Timers by name: one that begins anew takes the place of the one before. */
+/** Named timers: starting a name again replaces its running timer. */
 export class Timers {
   /**
    * @param {(work: () => void, milliseconds: number) => any} setTimeout
@@ -104,17 +104,17 @@ export class Timers {
   }
 
   /**
-   * A long wait, in slices: a timer may stand still while the laptop sleeps, the clock does not.
+   * Wait in slices of a few seconds: a timer stops while the laptop sleeps, the clock does not.
    * @param {string} name
-   * @param {number} seconds that it takes at most, whatever happens to the clock
-   * @param {number} at when it ends by the clock, in ms since the epoch
+   * @param {number} seconds the longest wait, also if the clock is set back
+   * @param {number} at the end by the clock, in ms since the epoch
    * @param {() => number} now
    * @param {() => void} work
    */
   startInSlices(name, seconds, at, now, work) {
     const slice = Math.max(0, Math.min(seconds, (at - now()) / 1000, SLICE_SECONDS));
     this.start(name, slice, () => {
-      // A thousandth is the resolution of timers: what is left then is nothing.
+      // Timers have a resolution of 1 ms: a shorter rest counts as over.
       if (seconds - slice <= 0.001 || now() >= at - 1) work();
       else this.startInSlices(name, seconds - slice, at, now, work);
     });
@@ -137,9 +137,9 @@ export class Timers {
 }
 
 /**
- * Who is told what the browser says. `hiddenFor`: seconds since the page was hidden. `persisted`: the page may come back
- * from the bfcache, or does. `url`: what the page's policy has just refused, as far as the browser tells.
- * @typedef {object} Hinted
+ * Receives the browser's events. `hiddenFor`: seconds since the page was hidden. `persisted`: the page may come back from
+ * the bfcache. `url`: the address that the page's Content-Security-Policy has refused, as far as the browser tells.
+ * @typedef {object} HintListener
  * @property {() => void} online
  * @property {() => void} offline
  * @property {(hiddenFor: number) => void} shown
@@ -148,18 +148,18 @@ export class Timers {
  * @property {(url: string) => void} refusedByPolicy
  */
 
-/** The browser's hints: about the network, about the page being seen, and about what its policy does not allow. */
+/** Listens to the browser's events: network, visibility, bfcache, and violations of the page's policy. */
 export class Hints {
   /**
    * @param {{window: EventTarget | null, document: (EventTarget & {visibilityState?: string}) | null,
    *   now: () => number}} browser
-   * @param {Hinted} hinted
+   * @param {HintListener} listener
    */
-  constructor({ window, document, now }, hinted) {
+  constructor({ window, document, now }, listener) {
     this._window = window;
     this._document = document;
     this._now = now;
-    this._hinted = hinted;
+    this._listener = listener;
     /** @type {number | null} */
     this._hiddenAt = null;
     this._listening = false;
@@ -171,7 +171,7 @@ export class Hints {
     return this._document?.visibilityState === "hidden";
   }
 
-  /** Listen, or no longer. Harmless when repeated. @param {boolean} on */
+  /** Start or stop to listen. Harmless when repeated. @param {boolean} on */
   listen(on) {
     if (this._listening === on) return;
     this._listening = on;
@@ -184,21 +184,21 @@ export class Hints {
   /** @param {Event} event */
   _hint(event) {
     const persisted = /** @type {PageTransitionEvent} */ (event).persisted === true;
-    if (event.type === "online") this._hinted.online();
-    else if (event.type === "offline") this._hinted.offline();
+    if (event.type === "online") this._listener.online();
+    else if (event.type === "offline") this._listener.offline();
     else if (event.type === "visibilitychange") this._visibilityChanged();
-    else if (event.type === "pagehide") this._hinted.leaving(persisted);
+    else if (event.type === "pagehide") this._listener.leaving(persisted);
     else if (event.type === "pageshow") {
-      if (persisted) this._hinted.backFromCache();
+      if (persisted) this._listener.backFromCache();
     } else {
       const { disposition, effectiveDirective, blockedURI } = /** @type {SecurityPolicyViolationEvent} */ (event);
-      if (disposition !== "report" && effectiveDirective === "connect-src") this._hinted.refusedByPolicy(blockedURI);
+      if (disposition !== "report" && effectiveDirective === "connect-src") this._listener.refusedByPolicy(blockedURI);
     }
   }
 
   _visibilityChanged() {
     const hiddenAt = this._hiddenAt;
     this._hiddenAt = this.hidden ? this._now() : null;
-    if (!this.hidden && hiddenAt !== null) this._hinted.shown((this._now() - hiddenAt) / 1000);
+    if (!this.hidden && hiddenAt !== null) this._listener.shown((this._now() - hiddenAt) / 1000);
   }
 }

@@ -1,4 +1,4 @@
-// The client: what a page holds. It keeps its connection by a `Keeper`; here are its face and who it is.
+// The public class `Client`: options, events and methods for a page. `Keeper` holds the connection.
 
 import { Hints, Identity, Timers, randomId, sessionStorageIfAllowed } from "./browser.js";
 import { Keeper } from "./connection-keeper.js";
@@ -8,11 +8,12 @@ import { Servers } from "./server-list.js";
 /** @typedef {import("./reconnect-rules.js").Status} Status */
 
 /**
- * `url`: one or more socket servers (ws: or wss:), tried in this order; `endpointsUrl`: where the web server lists them
- * (`GET /v1/endpoints`), of which one is picked by chance. One of the two is needed; the list is asked for when no address
- * is known, and again when all that are known were tried in vain: servers may have moved. `token`: a JWT for the role. `browserInfo` is shown to
- * proctors (default: the user agent). `storage` keeps the client's id over reloads (default: sessionStorage; `null`:
- * nothing is kept). The rest is what the browser has, for tests: `now` in ms since the epoch, `random` in [0, 1).
+ * `url`: one or more socket servers (ws: or wss:), tried in this order. `endpointsUrl`: where the web server lists them
+ * (`GET /v1/endpoints`); the client begins at a random one. One of the two is required. The client asks for the list when it
+ * knows no address, and again after it has tried all in vain, for the servers may have moved. `token`: a JWT for the role.
+ * `browserInfo` is shown to proctors (default: the user agent). `storage` keeps the client's id over reloads (default:
+ * sessionStorage; `null`: not kept). The other options replace parts of the browser in tests: `now` in ms since the epoch,
+ * `random` in [0, 1).
  * @typedef {object} ClientOptions
  * @property {string | readonly string[]} [url]
  * @property {string} [endpointsUrl]
@@ -30,9 +31,9 @@ import { Servers } from "./server-list.js";
  * @property {(url: string, init: RequestInit) => Promise<Response>} [fetch]
  */
 /**
- * Whether what the server tells is so now: recorded, and shown to proctors. A connection may stand while it is not; then
- * `since` says how long it has not been so (RFC 3339), `waitingFor` what that takes: what the server names, or `server`
- * when the server itself does not answer (only proctors ask it that often).
+ * Whether the server is up to date: what happens is recorded, and shown to proctors. A client can be connected while it is
+ * not. Then `since` is the time of the last known state (RFC 3339), and `waitingFor` names the part that the server waits
+ * for, or is `server` if the server itself does not answer (only proctors check that).
  * @typedef {{current: boolean, since: string | null, waitingFor: string | null}} ViewStatus
  */
 
@@ -40,12 +41,16 @@ import { Servers } from "./server-list.js";
 const CURRENT = Object.freeze({ current: true, since: null, waitingFor: null });
 
 /**
- * A connection to a socket server that comes back by itself.
+ * A connection to a socket server that reconnects automatically.
  *
- * Events (`CustomEvent`, what is said is in `detail`): `status` (a `Status`), `welcome` (the frame's data), `message`
- * (`{type, data, verdict?}`, every other frame but heartbeats, `welcome` and `migrate`), `tokenNeeded` (`{code}`: a
- * server did not accept the token; `setToken` goes on), `token` (another one was given), `viewStatus` (a `ViewStatus`, when
- * it is another one).
+ *   const client = new Client({ url: "wss://exam.example", token });
+ *   client.addEventListener("status", (event) => show(event.detail));
+ *   client.connect();
+ *
+ * Events (`CustomEvent` with the values in `detail`): `status` (a `Status`), `welcome` (the frame's data), `message`
+ * (`{type, data, verdict?}`, every frame but heartbeats, `welcome` and `migrate`), `tokenNeeded` (`{code}`: a server did
+ * not accept the token; call `setToken`), `token` (`setToken` was called with a new token), `viewStatus` (a `ViewStatus`,
+ * when it has changed).
  */
 export class Client extends EventTarget {
   /** @param {ClientOptions} options */
@@ -66,8 +71,8 @@ export class Client extends EventTarget {
     const navigator = options.navigator === undefined ? (globalThis.navigator ?? null) : options.navigator;
     this.#browserInfo = (options.browserInfo ?? navigator?.userAgent ?? "").slice(0, 256);
     this.#identity = new Identity(storage, this.#random);
-    this.#kept = new Timers(setTimeout, clearTimeout);
-    const ground = {
+    this.#timers = new Timers(setTimeout, clearTimeout);
+    const environment = {
       servers: new Servers({ urls, listedAt: options.endpointsUrl ?? null, random: this.#random, fetch }),
       urls,
       WebSocket: options.WebSocket ?? globalThis.WebSocket,
@@ -77,23 +82,23 @@ export class Client extends EventTarget {
       random: this.#random,
       navigator,
     };
-    this.#keeper = new Keeper(ground, {
+    this.#keeper = new Keeper(environment, {
       token: () => this.#token,
       hello: () => this.#hello(),
       status: (status) => this._emit("status", status),
       welcomed: (welcome) => {
         this.tokenNeeded = false;
-        this.#told = CURRENT;
-        this._viewStatusIs(CURRENT);
+        this.#serverStatus = CURRENT;
+        this._setViewStatus(CURRENT);
         this._welcomed();
         this._emit("welcome", welcome);
       },
       message: (message) => {
         if (message.type === "view_status") {
-          this.#told = { ...CURRENT, ...message.data };
-          this._viewStatusIs(this.#told);
+          this.#serverStatus = { ...CURRENT, ...message.data };
+          this._setViewStatus(this.#serverStatus);
         }
-        const more = this._takeIn(message);
+        const more = this._handle(message);
         this._emit("message", { ...message, ...more });
       },
       malformed: (elements) => {
@@ -104,26 +109,26 @@ export class Client extends EventTarget {
       ended: (code, detail) => this._ended(code, detail),
       tokenRefused: (code) => this.#needToken(code),
     });
-    this.#hints = new Hints({ window, document: this._document, now: this.now }, this.#hinted());
-    /** Elements of frames that were no message to use. */
+    this.#hints = new Hints({ window, document: this._document, now: this.now }, this.#hintListener());
+    /** How many elements of frames were malformed. */
     this.malformed = 0;
-    /** A server has not accepted the token that it has; `setToken` changes that. */
+    /** Whether a server has refused the token; `setToken` resets it. */
     this.tokenNeeded = false;
-    /** What the server has said last, over the connection that stands; or that it does not answer. @type {ViewStatus} */
+    /** The latest view status of the open connection. @type {ViewStatus} */
     this.viewStatus = CURRENT;
   }
 
-  /** What the server has said last. @type {ViewStatus} */ #told = CURRENT;
+  /** The latest view status that the server has sent. @type {ViewStatus} */ #serverStatus = CURRENT;
 
   /** @type {string} */ #token;
   /** @type {() => number} */ #random;
   /** @type {string} */ #browserInfo;
   /** @type {Identity} */ #identity;
-  /** @type {Timers} */ #kept;
+  /** @type {Timers} */ #timers;
   /** @type {Keeper} */ #keeper;
   /** @type {Hints} */ #hints;
 
-  /** Where the client stands. @returns {Status} */
+  /** The state of the connection. @returns {Status} */
   get status() {
     return this.#keeper.status;
   }
@@ -133,7 +138,7 @@ export class Client extends EventTarget {
     return this.#keeper.welcome;
   }
 
-  /** Whether a welcome has come over the connection that stands, as far as this side knows. */
+  /** Whether the connection is open and welcomed, as far as this side knows. */
   get connected() {
     return this.#keeper.connected;
   }
@@ -143,7 +148,7 @@ export class Client extends EventTarget {
     return this.#identity.clientId;
   }
 
-  /** The number of the last connection that was tried. */
+  /** The number of the latest connection attempt. */
   get connectionNo() {
     return this.#identity.connectionNo;
   }
@@ -153,7 +158,7 @@ export class Client extends EventTarget {
     return this.#keeper.url;
   }
 
-  // -- what an application does ----------------------------------------------------------------------------
+  // -- for the application -------------------------------------------------------------------------------
 
   /** Connect, and stay connected. Does nothing unless the client is `idle`. */
   connect() {
@@ -163,7 +168,7 @@ export class Client extends EventTarget {
     this.#keeper.begin();
   }
 
-  /** Close with 1000 and stop coming back. Harmless when repeated; `connect()` opens the client again. */
+  /** Close with 1000 and do not reconnect. Harmless when repeated; `connect()` opens the client again. */
   close() {
     this.#hints.listen(false);
     this.#keeper.stop();
@@ -173,9 +178,9 @@ export class Client extends EventTarget {
   }
 
   /**
-   * Do not wait any longer. After the server said "do not connect again" (a close code without reconnect), only a person
-   * may insist: pass the event of the click or key, which the browser marks as trusted. A try that would follow another
-   * one within a second begins when that second is over. Returns whether there is one to come.
+   * Connect now, without waiting. After a close code that forbids to reconnect, only a person may do that: pass the event of
+   * the click or key, which the browser marks as trusted. Attempts begin at least a second apart. Returns whether an attempt
+   * begins within a second.
    * @param {Event | null} [userEvent]
    * @returns {boolean}
    */
@@ -184,9 +189,9 @@ export class Client extends EventTarget {
   }
 
   /**
-   * Connect again although the client had given up, because the application knows from elsewhere that it is worth it: an
-   * examinee who was shut out (4504, 4508) was let in again, as `GET …/admission` says. For a program, without a hand on
-   * it; each call is one try, never sooner than the first step of the backoff after the one before. Returns whether a try
+   * Connect again after the client gave up, because the application knows that the server would accept now: an examinee who
+   * was shut out (4504) or removed (4508) was let in again, as `GET …/admission` says. For programs: no click is needed. Each
+   * call is one attempt, not sooner than the first step of the backoff after the previous one. Returns whether an attempt
    * begins.
    * @returns {boolean}
    */
@@ -195,8 +200,8 @@ export class Client extends EventTarget {
   }
 
   /**
-   * Another token from now on. When the server had refused the old one, the client connects with it: at once the first
-   * time, then by the backoff, so that a page whose tokens are all refused does not hammer.
+   * Use another token from now on. If the server refused the previous one, connect with the new one: at once the first time,
+   * then after the backoff, so that a page whose tokens are all refused does not flood the server.
    * @param {string} token
    */
   setToken(token) {
@@ -208,8 +213,8 @@ export class Client extends EventTarget {
   }
 
   /**
-   * The application was told elsewhere, by HTTP (401), that the token is not accepted any more: `tokenNeeded`, once for
-   * each token. A connection that stands goes on.
+   * Note that the web server no longer accepts the token (401), and fire `tokenNeeded`, once for each token. An open connection
+   * stays open.
    * @param {number} [code]
    */
   tokenRefused(code = 401) {
@@ -228,30 +233,30 @@ export class Client extends EventTarget {
   // -- for subclasses ----------------------------------------------------------------------------------------
 
   /**
-   * A welcome has come; what was not answered on the connection before can be sent again.
+   * Called after a welcome: send again what was not answered on the previous connection.
    * @protected
    */
   _welcomed() {}
 
   /**
-   * A message, before listeners are told. What it returns is told along with it.
+   * Handle a message before the event `message`. The returned properties are added to the event.
    * @protected
    * @param {Message} message
    * @returns {Record<string, unknown>}
    */
-  _takeIn(message) {
+  _handle(message) {
     void message;
     return {};
   }
 
-  /** @protected A frame was dealt with, whatever it was. */
+  /** @protected Called after each frame. */
   _heard() {}
 
-  /** @protected The connection is gone; the rules go on. */
+  /** @protected Called when the connection is lost and the client reconnects. */
   _lost() {}
 
   /**
-   * Nothing will be answered any more.
+   * Called when the client is closed or has given up: no answer will arrive.
    * @protected
    * @param {string} code
    * @param {string} detail
@@ -266,19 +271,19 @@ export class Client extends EventTarget {
   }
 
   /**
-   * A timer by name that outlives the connection; a name that runs already begins anew.
+   * Start a named timer that outlives the connection; a running timer of that name is replaced.
    * @protected
    * @param {string} name
    * @param {number} seconds
    * @param {() => void} work
    */
   _timer(name, seconds, work) {
-    this.#kept.start(name, seconds, work);
+    this.#timers.start(name, seconds, work);
   }
 
   /** @protected @param {string} name */
   _stopTimer(name) {
-    this.#kept.stop(name);
+    this.#timers.stop(name);
   }
 
   /** @protected */
@@ -293,17 +298,17 @@ export class Client extends EventTarget {
   }
 
   /**
-   * By default what the server has said last.
+   * Set the view status (default: the latest of the server) and fire `viewStatus` if it has changed.
    * @protected
    * @param {ViewStatus} [status]
    */
-  _viewStatusIs(status = this.#told) {
+  _setViewStatus(status = this.#serverStatus) {
     const before = this.viewStatus;
     this.viewStatus = status;
     if (before.current !== status.current || before.waitingFor !== status.waitingFor) this._emit("viewStatus", status);
   }
 
-  // -- who it is ---------------------------------------------------------------------------------------------
+  // -- the identity -----------------------------------------------------------------------------------------
 
   #hello() {
     return {
@@ -314,8 +319,8 @@ export class Client extends EventTarget {
     };
   }
 
-  /** What the browser says is for the keeper; who the client is goes and comes with the page. */
-  #hinted() {
+  /** Pass the browser's events to the keeper, and claim or release the identity with the page. */
+  #hintListener() {
     const keeper = this.#keeper;
     return {
       online: () => keeper.online(),

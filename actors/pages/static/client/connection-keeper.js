@@ -1,63 +1,63 @@
-// Keeps a connection: opens it, and opens it again when it is lost. What comes next is said by the pure rules, where the
-// servers are by `Servers`, how one is reached by `Reach`, what happens on one connection by `Line`, what is new on this side
-// by the hints of the browser.
+// Keeps a client connected: opens a connection, and opens it again after a loss. `NextServer` says which server is next and
+// when, `ConnectAttempt` opens a `Connection`, `Hints` reports the browser's events.
 
-import { BLOCKED, Course } from "./next-server.js";
-import { Reach } from "./connect-attempt.js";
+import { BLOCKED, NextServer } from "./next-server.js";
+import { ConnectAttempt } from "./connect-attempt.js";
 import { mayReconnect, nameOf, remedyOf } from "./reconnect-rules.js";
 
-/** @typedef {import("./browser.js").Hinted} Hinted */
+/** @typedef {import("./browser.js").HintListener} HintListener */
 /** @typedef {import("./plan-view.js").Message} Message */
-/** @typedef {import("./connect-attempt.js").Ground} Ground */
+/** @typedef {import("./connect-attempt.js").Environment} Environment */
 /** @typedef {import("./reconnect-rules.js").GiveUp} GiveUp */
 /** @typedef {import("./reconnect-rules.js").Happened} Happened */
 /** @typedef {import("./reconnect-rules.js").Status} Status */
 /** @typedef {import("./reconnect-rules.js").Wait} Wait */
 
-/** A page that was hidden for longer looks at its connection at once when it is shown. */
+/** A page that was hidden for longer (seconds) checks its connection when it is shown again. */
 export const LONG_HIDDEN_SECONDS = 10;
 
+/** Two attempts of `tryNow` are at least so many seconds apart. */
 const QUICK_SECONDS = 1;
 
 /**
- * Whose connection it is.
+ * The client: gives token and hello, and receives what happens.
  * @typedef {object} Owner
  * @property {() => string} token of a new connection
  * @property {() => Record<string, unknown>} hello the data of the hello of a new connection
  * @property {(status: Status) => void} status
  * @property {(welcome: Record<string, any>) => void} welcomed
- * @property {(message: Message) => void} message over a connection that was welcomed; no heartbeat, no `migrate`
+ * @property {(message: Message) => void} message after the welcome; every type but heartbeat and `migrate`
  * @property {(elements: number) => void} malformed
- * @property {() => void} heard a frame was dealt with, whatever it was
- * @property {() => void} lost the connection is gone; the rules go on
- * @property {(code: string, detail: string) => void} ended the server has ended it for good
+ * @property {() => void} heard a frame was handled, of any type
+ * @property {() => void} lost the connection is lost; the keeper reconnects
+ * @property {(code: string, detail: string) => void} ended the server has closed it, and the keeper does not reconnect
  * @property {(code: number) => void} tokenRefused
  */
 
-/** @implements {Hinted} */
+/** Keeps one client connected. @implements {HintListener} */
 export class Keeper {
   /** The data of the last `welcome`. @type {Record<string, any> | null} */ welcome = null;
   /** @type {Status} */ status = { state: "idle" };
 
-  /** @type {Ground} */ #ground;
+  /** @type {Environment} */ #environment;
   /** @type {Owner} */ #owner;
-  /** @type {Course} */ #course;
+  /** @type {NextServer} */ #nextServer;
   /** @type {"idle" | "opening" | "connected" | "waiting" | "parked" | "ended"} */ #phase = "idle";
-  /** @type {Reach} */ #reach;
-  /** The step that is waited for or under way. @type {Wait | null} */ #step = null;
-  /** What goes on when the network is back. @type {{step: Wait} | {happened: Happened} | null} */ #parked = null;
+  /** @type {ConnectAttempt} */ #connectAttempt;
+  /** The attempt that is under way, or the wait before it. @type {Wait | null} */ #step = null;
+  /** What continues when the network is back. @type {{step: Wait} | {happened: Happened} | null} */ #parked = null;
   /** @type {GiveUp | null} */ #end = null;
   /** @type {string | null} */ #complaint = null;
   #offline = false;
   #triedAt = -Infinity;
   #tokenRefusals = 0;
 
-  /** @param {Ground} ground @param {Owner} owner */
-  constructor(ground, owner) {
-    this.#ground = ground;
+  /** @param {Environment} environment @param {Owner} owner */
+  constructor(environment, owner) {
+    this.#environment = environment;
     this.#owner = owner;
-    this.#course = new Course(ground.servers, ground.urls, ground);
-    this.#reach = new Reach(ground, this.#course, this.#seeker, this.#listener);
+    this.#nextServer = new NextServer(environment.servers, environment.urls, environment);
+    this.#connectAttempt = new ConnectAttempt(environment, this.#nextServer, this.#attemptListener, this.#listener);
   }
 
   get connected() {
@@ -69,29 +69,29 @@ export class Keeper {
   }
 
   get url() {
-    return this.#course.url;
+    return this.#nextServer.url;
   }
 
-  // -- what its owner asks for -----------------------------------------------------------------------------
+  // -- called by the client --------------------------------------------------------------------------------
 
   begin() {
-    this.#open(this.#course.step());
+    this.#open(this.#nextServer.step());
   }
 
-  /** Close, and come back no more; `begin()` goes on. */
+  /** Close the connection and do not reconnect; `begin()` starts again. */
   stop() {
-    this.#letGo();
+    this.#release();
     this.#phase = "idle";
     this.#parked = this.#end = null;
-    this.#course.forgetLoss();
+    this.#nextServer.forgetLoss();
   }
 
-  /** Say, after `stop`, that it is so. */
+  /** Report the state `idle`, after `stop`. */
   showIdle() {
     this.#show({ state: "idle" });
   }
 
-  /** @param {boolean} byUser whether a person insists @returns {boolean} whether a try begins, at once or within a second */
+  /** @param {boolean} byUser a person asked for it @returns {boolean} whether an attempt begins within a second */
   tryNow(byUser) {
     const since = this.#sinceTried();
     const rest = Math.max(0, QUICK_SECONDS - since);
@@ -104,26 +104,26 @@ export class Keeper {
     if (this.#phase !== "ended" || end === null) return false;
     if (end.reason === "CLOSE_CODE") {
       if (!byUser || remedyOf(end) !== "USER") return false;
-    } else if (!byUser && since < this.#course.policy.backoffSeconds[0]) return false;
+    } else if (!byUser && since < this.#nextServer.policy.backoffSeconds[0]) return false;
     this.#onceMore(rest);
     return true;
   }
 
-  /** After the end, when the server is known to have changed its mind. @returns {boolean} whether a try begins */
+  /** Try again after the end, because the server would accept now. @returns {boolean} whether an attempt begins */
   comeBack() {
     const end = this.#end;
     if (this.#phase !== "ended" || end === null || ["TOKEN", "NONE"].includes(remedyOf(end))) return false;
-    if (this.#sinceTried() < this.#course.policy.backoffSeconds[0]) return false;
-    // Let in again, the attempts are counted anew, as the server does.
-    if (end.reason === "CLOSE_CODE") this.#course.anew();
+    if (this.#sinceTried() < this.#nextServer.policy.backoffSeconds[0]) return false;
+    // After a readmission the server counts the attempts from 0, so the client does the same.
+    if (end.reason === "CLOSE_CODE") this.#nextServer.resetAttempts();
     this.#onceMore(0);
     return true;
   }
 
-  /** There is another token: go on, if the one before was refused. */
+  /** Connect with the new token, if the server refused the previous one. */
   tokenChanged() {
     if (this.#phase !== "ended" || this.#end === null || remedyOf(this.#end) !== "TOKEN") return;
-    const steps = this.#course.policy.backoffSeconds;
+    const steps = this.#nextServer.policy.backoffSeconds;
     const seconds = this.#tokenRefusals > 1 ? steps[Math.min(this.#tokenRefusals - 2, steps.length - 1)] : 0;
     this.#onceMore(seconds);
   }
@@ -131,38 +131,38 @@ export class Keeper {
   /** @param {string} type @param {Record<string, unknown>} data @returns {boolean} whether there was a connection */
   send(type, data) {
     if (this.#phase !== "connected") return false;
-    this.#reach.line?.send(type, data);
+    this.#connectAttempt.connection?.send(type, data);
     return true;
   }
 
-  /** Seconds since the last try began; a clock that was set back says nothing. */
+  /** Seconds since the last attempt began; `Infinity` if the clock was set back. */
   #sinceTried() {
     const since = (this.#now() - this.#triedAt) / 1000;
     return since < 0 ? Infinity : since;
   }
 
   #now() {
-    return this.#ground.now();
+    return this.#environment.now();
   }
 
   // -- connecting --------------------------------------------------------------------------------------------
 
-  /** What would be tried next; a try that is made early is not a further attempt. @returns {Wait} */
+  /** The next step. An attempt that is made early counts as the one that was due. @returns {Wait} */
   #pendingStep() {
     if (this.#phase === "waiting" && this.#step !== null) return this.#step;
     const parked = this.#parked;
-    return parked !== null && "step" in parked ? parked.step : this.#course.step();
+    return parked !== null && "step" in parked ? parked.step : this.#nextServer.step();
   }
 
-  /** One more try after the end, at the next server. @param {number} seconds */
+  /** Try once more after the end, at the next server. @param {number} seconds */
   #onceMore(seconds) {
     this.#end = null;
-    const step = { ...this.#course.onceMore(), seconds };
+    const step = { ...this.#nextServer.onceMore(), seconds };
     if (seconds > 0) this.#wait(step);
     else this.#open(step);
   }
 
-  /** In so many seconds, unless what is waited for comes sooner. @param {number} seconds @param {Wait} step */
+  /** Shorten the wait to so many seconds. @param {number} seconds @param {Wait} step */
   #waitAtMost(seconds, step) {
     const at = this.status.state === "waiting" ? this.status.at : Infinity;
     if (at - this.#now() > seconds * 1000) this.#wait({ ...step, seconds });
@@ -170,27 +170,27 @@ export class Keeper {
 
   /** @param {Wait} step */
   #open(step) {
-    this.#letGo();
+    this.#release();
     this.#phase = "opening";
     this.#step = step;
     this.#triedAt = this.#now();
     this.#complaint = null;
     const { attempt, maxAttempts } = step;
     if (!this.#offline) {
-      this.#show({ state: "connecting", attempt, maxAttempts, migrating: this.#course.migrating });
+      this.#show({ state: "connecting", attempt, maxAttempts, migrating: this.#nextServer.migrating });
     }
-    this.#reach.begin(step);
+    this.#connectAttempt.begin(step);
   }
 
   /** @param {string} url */
   refusedByPolicy(url) {
-    this.#reach.refusedByPolicy(url);
+    this.#connectAttempt.refusedByPolicy(url);
   }
 
-  /** @type {import("./connect-attempt.js").Seeker} */
-  #seeker = {
+  /** @type {import("./connect-attempt.js").AttemptListener} */
+  #attemptListener = {
     failed: (why) => {
-      this.#letGo();
+      this.#release();
       this.#complaint = why;
       this.#judge({ kind: "unreachable" });
     },
@@ -206,17 +206,17 @@ export class Keeper {
     malformed: (elements) => this.#owner.malformed(elements),
     heard: () => {
       this.#owner.heard();
-      // Whatever the browser believes of the network: the server is heard.
+      // The browser says "offline", but a frame has arrived: the network works.
       if (this.#phase !== "connected" || this.status.state !== "offline") return;
       this.#offline = false;
       this.#showConnected();
     },
     ended: (happened, why) => {
       const connected = this.#phase === "connected";
-      this.#letGo();
+      this.#release();
       this.#complaint ??= why;
       if (connected) {
-        this.#course.lost();
+        this.#nextServer.lost();
         this.#owner.lost();
       }
       this.#judge(happened);
@@ -226,7 +226,7 @@ export class Keeper {
   /** @param {Message} message */
   #handle(message) {
     const { type, data } = message;
-    if (type === "migrate") this.#course.sentAway(data.endpoints);
+    if (type === "migrate") this.#nextServer.sentAway(data.endpoints);
     else if (this.#phase === "connected") this.#owner.message(message);
     else if (type === "error") this.#complaint = `${data.code}: ${data.message}`;
   }
@@ -234,7 +234,7 @@ export class Keeper {
   /** @param {Record<string, any>} welcome */
   #arrive(welcome) {
     this.#phase = "connected";
-    this.#course.arrived(this.#reach.line?.url ?? this.#course.url, welcome);
+    this.#nextServer.arrived(this.#connectAttempt.connection?.url ?? this.#nextServer.url, welcome);
     this.#parked = this.#end = null;
     this.#offline = false;
     this.#tokenRefusals = 0;
@@ -243,7 +243,7 @@ export class Keeper {
     this.#owner.welcomed(welcome);
   }
 
-  // -- losing ------------------------------------------------------------------------------------------------
+  // -- after a loss ------------------------------------------------------------------------------------------
 
   /** @param {Happened} happened */
   #judge(happened) {
@@ -260,7 +260,7 @@ export class Keeper {
 
   /** @param {Happened} happened */
   #goOn(happened) {
-    const step = this.#course.next(happened);
+    const step = this.#nextServer.next(happened);
     if (step.kind === "giveUp") this.#giveUp(step);
     else this.#wait(step);
   }
@@ -272,13 +272,13 @@ export class Keeper {
     const at = this.#now() + step.seconds * 1000;
     const { seconds, attempt, maxAttempts } = step;
     const left = Math.max(0, maxAttempts - attempt);
-    this.#show({ state: "waiting", seconds, at, attempt, maxAttempts, left, migrating: this.#course.migrating });
-    this.#ground.steps.startInSlices("wait", seconds, at, this.#ground.now, () => this.#open(step));
+    this.#show({ state: "waiting", seconds, at, attempt, maxAttempts, left, migrating: this.#nextServer.migrating });
+    this.#environment.steps.startInSlices("wait", seconds, at, this.#environment.now, () => this.#open(step));
   }
 
   /** @param {GiveUp} end */
   #giveUp(end) {
-    this.#letGo();
+    this.#release();
     this.#phase = "ended";
     this.#end = end;
     const { reason, code } = end;
@@ -291,16 +291,16 @@ export class Keeper {
     }
   }
 
-  /** Forget the line, and whatever is waited for. */
-  #letGo() {
-    this.#ground.steps.stopAll();
-    this.#reach.stop();
+  /** Close the connection and stop all waits. */
+  #release() {
+    this.#environment.steps.stopAll();
+    this.#connectAttempt.stop();
   }
 
-  // -- the browser's hints -----------------------------------------------------------------------------------
+  // -- events of the browser ---------------------------------------------------------------------------------
 
   #noNetwork() {
-    this.#offline ||= this.#ground.navigator?.onLine === false;
+    this.#offline ||= this.#environment.navigator?.onLine === false;
     return this.#offline;
   }
 
@@ -312,34 +312,34 @@ export class Keeper {
   }
 
   /**
-   * Wait for the network without using up attempts. "No network" is sometimes wrong (virtual machines, some VPNs), so
-   * one try in the ladder's longest step goes on.
+   * Wait for the network without using up attempts. "Offline" is sometimes wrong (virtual machines, some VPNs), so an
+   * attempt is still made after the longest step of the backoff.
    * @param {{step: Wait} | {happened: Happened}} parked
    */
   #park(parked) {
-    this.#letGo();
+    this.#release();
     this.#phase = "parked";
     this.#parked = parked;
     this.#show({ state: "offline" });
-    const { policy } = this.#course;
-    const seconds = Math.max(...policy.backoffSeconds) * (1 + policy.jitter * (2 * this.#ground.random() - 1));
-    this.#ground.steps.start("park", seconds, () => this.#open(this.#pendingStep()));
+    const { policy } = this.#nextServer;
+    const seconds = Math.max(...policy.backoffSeconds) * (1 + policy.jitter * (2 * this.#environment.random() - 1));
+    this.#environment.steps.start("park", seconds, () => this.#open(this.#pendingStep()));
   }
 
   online() {
     this.#offline = false;
     if (this.#phase === "connected") {
-      this.#reach.line?.probe(); // the socket may be of the network that was; an answer shows "connected" again
+      this.#connectAttempt.connection?.probe(); // the socket may belong to the previous network; an answer shows "connected" again
     } else if (this.#phase === "opening" && this.#step !== null) {
       const { attempt, maxAttempts } = this.#step;
-      this.#show({ state: "connecting", attempt, maxAttempts, migrating: this.#course.migrating });
+      this.#show({ state: "connecting", attempt, maxAttempts, migrating: this.#nextServer.migrating });
     } else this.#hurry();
   }
 
-  /** Something has changed for the better: try soon. All of a hall see it in the same moment, so not at once. */
+  /** Try soon, after a random wait: a whole hall may get its network back in the same moment. */
   #hurry() {
-    const { policy } = this.#course;
-    const soon = policy.jitter * policy.backoffSeconds[0] * this.#ground.random();
+    const { policy } = this.#nextServer;
+    const soon = policy.jitter * policy.backoffSeconds[0] * this.#environment.random();
     if (this.#phase === "waiting" && this.#step !== null) this.#waitAtMost(soon, this.#step);
     else if (this.#phase === "parked" && this.#parked !== null) {
       const parked = this.#parked;
@@ -347,7 +347,7 @@ export class Keeper {
       if ("step" in parked) this.#wait({ ...parked.step, seconds: soon });
       else this.#goOn(parked.happened);
     } else if (this.#phase === "ended" && this.#end !== null && this.#end.reason !== "CLOSE_CODE") {
-      // Attempts that were used up while there was no network: what has changed is worth one more.
+      // The attempts may have been used up without a network: try once more.
       if (this.#sinceTried() >= policy.backoffSeconds[0]) this.#onceMore(soon);
     }
   }
@@ -356,22 +356,22 @@ export class Keeper {
   shown(hiddenFor) {
     if (hiddenFor < LONG_HIDDEN_SECONDS) return;
     if (this.#phase === "connected") {
-      this.#reach.line?.probe();
+      this.#connectAttempt.connection?.probe();
       return;
     }
-    this.#ground.servers.doubt();
+    this.#environment.servers.doubt();
     if (!this.#noNetwork()) this.#hurry();
   }
 
   /** @param {boolean} persisted whether the page may come back from the bfcache */
   leaving(persisted) {
     if (!persisted || this.#phase === "ended" || this.#phase === "idle") return;
-    // A page that lies in the bfcache can answer nobody: leave now, instead of when the server notices.
+    // A page in the bfcache cannot answer: close now, before the server's timeout.
     const connected = this.#phase === "connected";
-    const lasted = connected ? (this.#reach.line?.lasted() ?? 0) : 0;
-    this.#letGo();
+    const lasted = connected ? (this.#connectAttempt.connection?.lasted() ?? 0) : 0;
+    this.#release();
     if (connected) {
-      this.#course.lost();
+      this.#nextServer.lost();
       this.#owner.lost();
     }
     const step = this.#step;
@@ -381,12 +381,12 @@ export class Keeper {
 
   backFromCache() {
     if (this.#phase !== "parked") return;
-    this.#offline = this.#ground.navigator?.onLine === false;
-    this.#ground.servers.doubt();
+    this.#offline = this.#environment.navigator?.onLine === false;
+    this.#environment.servers.doubt();
     this.#open(this.#pendingStep());
   }
 
-  // -- telling -----------------------------------------------------------------------------------------------
+  // -- the status --------------------------------------------------------------------------------------------
 
   #showConnected() {
     this.#show({ state: "connected", serverId: String(this.welcome?.serverId ?? "") });

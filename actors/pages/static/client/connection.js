@@ -1,5 +1,5 @@
-// One connection to a socket server, from the handshake to its end: hello and welcome, heartbeats, silence. It says what
-// happened; what to do about it is the client's.
+// One connection to a socket server, from the handshake to the close: hello and welcome, heartbeats, timeouts. It reports how
+// it ended; `connection-keeper.js` decides what follows.
 
 import { decode } from "./frames.js";
 import { SILENT_INTERVALS, STABLE_SECONDS, SUBPROTOCOL, subprotocols } from "./reconnect-rules.js";
@@ -8,26 +8,27 @@ import { SILENT_INTERVALS, STABLE_SECONDS, SUBPROTOCOL, subprotocols } from "./r
 /** @typedef {import("./plan-view.js").Message} Message */
 /** @typedef {import("./reconnect-rules.js").Happened} Happened */
 
-/** A socket that does not open, and one that opens and sends no welcome, count as unreachable after so long. */
+/** A server counts as unreachable if the socket does not open, or no welcome arrives, within so many seconds. */
 export const OPEN_SECONDS = 10;
-/** A connection in doubt (the network changed, the laptop slept) has so long to answer a heartbeat. */
+/** After the network changed or the laptop slept, a heartbeat must be answered within so many seconds. */
 export const PROBE_SECONDS = 4;
 
 const HEARTBEAT = '{"type":"heartbeat","data":{}}';
 
 /**
- * Who is told. None of it after `close()`.
+ * Receives what happens on a connection. Nothing is called after `close()`.
  * @typedef {object} Listener
- * @property {() => string} token what the hello will hold
+ * @property {() => string} token the token that the hello will contain
  * @property {() => Record<string, unknown>} hello the data of the hello; the socket has opened
  * @property {(welcome: Record<string, any>) => void} welcomed
- * @property {(message: Message) => void} message every other frame but heartbeats; before the welcome, too
- * @property {(elements: number) => void} malformed so many elements of a frame were no message to use
- * @property {() => void} heard a frame was dealt with
- * @property {(happened: Happened, why: string | null) => void} ended once; nothing follows
+ * @property {(message: Message) => void} message every frame but welcome and heartbeats, also before the welcome
+ * @property {(elements: number) => void} malformed how many elements of a frame were malformed
+ * @property {() => void} heard a frame was handled
+ * @property {(happened: Happened, why: string | null) => void} ended called once, as the last
  */
 
-export class Line {
+/** A WebSocket with its hello, heartbeats and timeouts. */
+export class Connection {
   /** Whether a welcome has come. */
   welcomed = false;
 
@@ -43,7 +44,7 @@ export class Line {
 
   /**
    * @param {string} url
-   * @param {{timers: Timers, now: () => number}} clock `timers` are this line's alone; `now` in ms since the epoch
+   * @param {{timers: Timers, now: () => number}} clock `timers`: used by this connection only; `now` in ms since the epoch
    * @param {Listener} listener
    */
   constructor(url, { timers, now }, listener) {
@@ -54,16 +55,16 @@ export class Line {
   }
 
   /**
-   * Begin. Throws what the constructor throws: for an address that is none, or one that the page may not use.
+   * Open the socket. Throws what the constructor of `WebSocket` throws: the address is not valid, or the page may not use it.
    * @param {typeof WebSocket} WebSocket
    */
   open(WebSocket) {
     const ws = new WebSocket(this.url, subprotocols(this.#listener.token()));
     this.#ws = ws;
-    this.#limit();
+    this.#limitOpening();
     ws.onopen = () => this.#greet(ws);
     ws.onmessage = (event) => this.#received(ws, event.data);
-    // A refused handshake: browsers tell of it by a close event as well, other implementations by this alone.
+    // A refused handshake: browsers fire a close event as well, other implementations only this one.
     ws.onerror = () => this.#closed(1006, "");
     ws.onclose = (event) => this.#closed(event.code, event.reason);
   }
@@ -73,7 +74,7 @@ export class Line {
     this.#ws?.send(JSON.stringify({ type, data }));
   }
 
-  /** Let go of the socket and of everything that waits for it. @param {number} [code] @param {string} [reason] */
+  /** Close the socket and stop all timers. @param {number} [code] @param {string} [reason] */
   close(code = 1000, reason = "") {
     const ws = this.#ws;
     this.#ws = null;
@@ -83,17 +84,17 @@ export class Line {
     if (ws.readyState <= 1) ws.close(code, reason);
   }
 
-  /** How long ago the welcome came, in seconds. */
+  /** Seconds since the welcome. */
   lasted() {
     const seconds = (this.#now() - this.#welcomedAt) / 1000;
-    return seconds < 0 ? STABLE_SECONDS : seconds; // the clock was set back: nothing speaks against the connection
+    return seconds < 0 ? STABLE_SECONDS : seconds; // the clock was set back: count it as stable
   }
 
-  /** Whether the server is still there: one heartbeat, and an answer within `PROBE_SECONDS`. */
+  /** Check that the server is still there: send a heartbeat, and drop the connection without an answer in `PROBE_SECONDS`. */
   probe() {
     if (!this.welcomed || this.#ws === null || this.#timers.runs("probe")) return;
     if (this.#ws.readyState !== 1) {
-      this.#drop(); // closing or closed: the browser has not told us yet
+      this.#drop(); // closing or closed: the close event is still to come
       return;
     }
     const heard = this.#heard;
@@ -103,18 +104,18 @@ export class Line {
     });
   }
 
-  #limit() {
+  #limitOpening() {
     this.#timers.start("open", OPEN_SECONDS, () => this.#end({ kind: "unreachable" }, null));
   }
 
   /** @param {WebSocket} ws */
   #greet(ws) {
-    ws.onerror = null; // from now on a close event tells how it ended
+    ws.onerror = null; // from now on the close event reports the end
     if (ws.protocol !== SUBPROTOCOL) {
-      this.#end({ kind: "unreachable" }, `${ws.url} is no socket server: it does not speak ${SUBPROTOCOL}`);
+      this.#end({ kind: "unreachable" }, `${ws.url} is not a socket server: it does not speak ${SUBPROTOCOL}`);
       return;
     }
-    this.#limit();
+    this.#limitOpening();
     this.send("hello", this.#listener.hello());
   }
 
@@ -155,7 +156,7 @@ export class Line {
     this.#scheduleBeat();
     if (now < this.#heardAt) this.#heardAt = now; // the clock was set back
     if (late > interval) {
-      // The laptop slept, or the browser slowed a hidden page down: silence proves nothing, so ask.
+      // The laptop slept, or the browser slowed down a hidden page: silence proves nothing, so probe.
       this.probe();
     } else if (now - this.#heardAt > SILENT_INTERVALS * interval) {
       this.#drop();
@@ -164,7 +165,7 @@ export class Line {
     }
   }
 
-  /** The connection is dead, whatever the browser says: a close handshake with nobody would take a minute. */
+  /** Count the connection as lost at once: the close handshake with a dead server would take a minute. */
   #drop() {
     this.#end({ kind: "lost", code: null, lasted: this.lasted() }, null, 4000, "PING_TIMEOUT");
   }

@@ -1,12 +1,12 @@
-// What comes over the wire, as messages that can be used: the door of the client. Pure.
+// Decodes frames and checks their messages, so that the other modules get only messages of a valid shape. Pure.
 
 import { CHANGES } from "./plan-view.js";
 
 /** @typedef {import("./plan-view.js").Message} Message */
 
 /**
- * The messages of a frame, and how many of its elements are none that can be used: a newer server may say things that
- * we do not know.
+ * Return the valid messages of a frame and the number of its malformed elements. Types that are not known are valid: a
+ * newer server may send them.
  * @param {unknown} text
  * @returns {{messages: Message[], malformed: number}}
  */
@@ -18,7 +18,7 @@ export function decode(text) {
     parsed = null;
   }
   const elements = Array.isArray(parsed) ? parsed : [parsed];
-  const messages = elements.filter(isMessage).map((one) => ({ type: one.type, data: one.data ?? {} }));
+  const messages = elements.filter(isMessage).map((message) => ({ type: message.type, data: message.data ?? {} }));
   return { messages, malformed: elements.length - messages.length };
 }
 
@@ -35,7 +35,7 @@ function isMessage(element) {
   if (element.type === "plan_snapshot") return Array.isArray(data.examinees) && data.examinees.every(isRow);
   if (element.type === "examinee_enrolled" && !(isObject(data.connection) && isObject(data.reconnect))) return false;
   if (CHANGES.has(element.type)) {
-    // Of a connection there is no event without a version: it would count as newer than any.
+    // A connection event must have a version: without one it would count as newer than any.
     const version = element.type.startsWith("examinee_") ? data.version : (data.version ?? 0);
     return typeof data.examineeId === "string" && Number.isSafeInteger(version) && version >= 0;
   }
@@ -60,7 +60,7 @@ function isWelcome(data) {
 }
 
 /** @param {any} value @returns {value is string[]} */
-export const isUrls = (value) => Array.isArray(value) && value.every((one) => typeof one === "string");
+export const isUrls = (value) => Array.isArray(value) && value.every((url) => typeof url === "string");
 
 /** @param {any} row */
 const isRow = (row) =>

@@ -1,4 +1,5 @@
-// Where to go next: the pure rules with the servers that there are, chance and the clock. No sockets, no timers.
+// Says which server is next and when: the pure rules, with the known servers, random numbers and the clock. No sockets, no
+// timers.
 
 import { after, beginning, ring, roomFor, sentAway, spread, urlAt, welcomed } from "./reconnect-rules.js";
 
@@ -8,13 +9,14 @@ import { after, beginning, ring, roomFor, sentAway, spread, urlAt, welcomed } fr
 /** @typedef {import("./reconnect-rules.js").Wait} Wait */
 /** @typedef {import("./server-list.js").Servers} Servers */
 
-/** The page's policy keeps it from every server that is left. @type {Readonly<GiveUp>} */
+/** The page's policy refuses every server that is left. @type {Readonly<GiveUp>} */
 export const BLOCKED = Object.freeze({ kind: "giveUp", reason: "BLOCKED", code: null, status: null });
 
-export class Course {
+/** Where the client stands in its attempts to reconnect, and what is next. */
+export class NextServer {
   /**
    * @param {Servers} servers
-   * @param {readonly string[]} urls those to try first
+   * @param {readonly string[]} urls the servers of the options, tried first
    * @param {{now: () => number, random: () => number}} chance `now` in ms since the epoch, `random` in [0, 1)
    */
   constructor(servers, urls, { now, random }) {
@@ -45,36 +47,36 @@ export class Course {
     return this._servers.mustAsk(ring(this._comeback));
   }
 
-  /** What is next, without a wait and without a further attempt. @returns {Wait} */
+  /** The next server, at once and without counting an attempt. @returns {Wait} */
   step() {
     const { attempt, policy } = this._comeback;
     return { kind: "wait", seconds: 0, url: urlAt(this._comeback), attempt, maxAttempts: policy.maxAttempts };
   }
 
-  /** One more try after the end, at the next server. @returns {Wait} */
+  /** Move on to the next server for one more try after the client gave up. @returns {Wait} */
   onceMore() {
     this._comeback = { ...this._comeback, position: this._comeback.position + 1 };
     return this.step();
   }
 
-  /** The attempts are counted anew. */
-  anew() {
+  /** Count the attempts from 0 again. */
+  resetAttempts() {
     this._comeback = { ...this._comeback, attempt: 0, postponed: 0 };
   }
 
-  /** @param {Happened} happened @returns {Wait | GiveUp} */
+  /** Decide what follows a failure: a wait, or the end. @param {Happened} happened @returns {Wait | GiveUp} */
   next(happened) {
     const [state, step] = after(this._comeback, happened, 2 * this._random() - 1);
     this._comeback = state;
     if (step.kind === "giveUp") {
-      // Nothing else is left, and of the servers that there are the page may not connect to some.
+      // All servers failed, and the page's policy refuses some that are up: a reload may help.
       return step.reason !== "CLOSE_CODE" && this._servers.reloadHelps ? BLOCKED : step;
     }
     const room = this._lostAt === null ? Infinity : roomFor(state, (this._now() - this._lostAt) / 1000);
     return happened.kind === "unreachable" ? spread(step, this._random(), room) : step;
   }
 
-  /** A connection that was welcomed is gone. */
+  /** Note the loss of a welcomed connection. */
   lost() {
     this._lostAt = this._now();
   }
@@ -83,23 +85,22 @@ export class Course {
     this._lostAt = null;
   }
 
-  /** A `migrate` of the server. @param {readonly string[]} endpoints */
+  /** Take in a `migrate` frame: go to these servers. @param {readonly string[]} endpoints */
   sentAway(endpoints) {
     this._comeback = sentAway(this._comeback, this._servers.allowed(endpoints));
   }
 
-  /** @param {string} url @param {Record<string, any>} welcome */
+  /** Take in a `welcome` frame. @param {string} url @param {Record<string, any>} welcome */
   arrived(url, welcome) {
     this._servers.reached();
-    // Those that were named by hand come last: a server that has just started may not know of the others yet.
+    // The servers of the options come last: a server that has just started may not know the others yet.
     const endpoints = this._servers.allowed([...welcome.endpoints, ...this._servers.named]);
     this._comeback = welcomed(url, endpoints, welcome.reconnect);
     this._lostAt = null;
   }
 
   /**
-   * The web server has listed servers: these are tried from now on. Returns where to begin; `null`: the page may connect to
-   * none of them.
+   * Take over the servers that the web server has listed. Returns the first to try; `null`: the page may connect to none.
    * @param {readonly string[]} urls
    * @returns {string | null}
    */
@@ -112,14 +113,14 @@ export class Course {
   }
 
   /**
-   * The page may not connect to what is next: the server that follows takes its place, which is no attempt. `null`: there is
-   * none, and nobody to ask for others.
+   * Leave out the servers that the page's policy refuses, without counting an attempt. `null`: none is left, and the web
+   * server need not be asked again.
    * @returns {Wait | null}
    */
   skip() {
-    const left = this._servers.reachable(this._comeback);
-    if (left === null && !this.mustAsk) return null;
-    this._comeback = left ?? this._comeback;
+    const reachable = this._servers.reachable(this._comeback);
+    if (reachable === null && !this.mustAsk) return null;
+    this._comeback = reachable ?? this._comeback;
     return this.step();
   }
 }

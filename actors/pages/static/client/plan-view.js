@@ -1,5 +1,5 @@
-// A plan as a proctor sees it, pure: no DOM, no timers, no WebSocket, no imports. It is what `protocol/plan_view.py` says; a
-// test gives the same frames in the same order to both and compares.
+// A plan as a proctor sees it. Pure: no DOM, no timers, no WebSocket, no imports. The same as `protocol/client/plan_view.py`: a
+// test gives the same frames to both and compares the views.
 
 /**
  * A message of the wire.
@@ -7,17 +7,17 @@
  */
 
 /**
- * What a frame did to the view. DOUBLED: the event that was applied last, once more. LATE: older than the event that
- * was applied last. COVERED: not newer than a snapshot that was applied since; harmless. OTHER: not about the plan.
+ * What a frame did to the view. DOUBLED: a repetition of the latest applied event. LATE: older than the latest applied
+ * event. COVERED: not newer than a snapshot, harmless. OTHER: not about the plan.
  * @typedef {"APPLIED" | "DOUBLED" | "LATE" | "COVERED" | "OTHER"} Verdict
  */
 
 /**
- * One examinee as the proctor sees them. Versions are 0 until something was seen; times are RFC 3339.
+ * One examinee as the proctor sees them. Versions are 0 until a frame named them; times are RFC 3339.
  *
- * `since`: when the status began to be so. `recoveredAfter`: seconds of the outage that has just ended. `browserInfo` is
- * known from the connection's event only, not from a snapshot. `notices`: how many messages were sent;
- * `unconfirmed`: the actionIds of those that the examinee has not confirmed.
+ * `since`: when the status began. `recoveredAfter`: seconds of the outage that has just ended. `browserInfo` comes with
+ * connection events only, not with a snapshot. `notices`: how many messages were sent; `unconfirmed`: the actionIds of those
+ * that the examinee has not confirmed.
  */
 export class Seen {
   /** @param {string} examineeId */
@@ -61,12 +61,16 @@ export class Seen {
 }
 
 /**
- * Every examinee of a plan by id (`examinees`), and counts of what came in.
+ * Every examinee of a plan by id (`examinees`), and counts of the frames.
  *
- * Connection events of an examinee share one line of versions, mobile sync events and notices have others. Whatever is
- * not newer than what was seen changes nothing, so any order and any repetition of frames ends in the same view.
- * `complete`: a whole snapshot has been applied. `events`: events applied, by type. `current`: what is told is so now; else
- * it is how it was at `currentUntil`, and the server waits for `waitingFor`.
+ *   const view = new PlanView();
+ *   if (view.apply(message) === "APPLIED") redraw(view.takeChanges().changed);
+ *   view.examinees.get("E1").status;
+ *
+ * Connection events, mobile sync events and notices of an examinee have one sequence of versions each. A frame that is not
+ * newer changes nothing, so frames in any order, also repeated, end in the same view. `complete`: a whole snapshot was
+ * applied. `events`: applied events by type. `current`: the view is up to date; else it shows the state at `currentUntil`,
+ * and the server waits for `waitingFor`.
  */
 export class PlanView {
   constructor() {
@@ -87,7 +91,7 @@ export class PlanView {
   }
 
   /**
-   * Take in a frame.
+   * Apply a frame.
    * @param {Message} message
    * @returns {Verdict}
    */
@@ -107,7 +111,7 @@ export class PlanView {
   }
 
   /**
-   * Which examinees look different since the last call, and which are no longer in the plan.
+   * Return and forget which examinees have changed since the last call, and which have left the plan.
    * @returns {{changed: Set<string>, gone: Set<string>}}
    */
   takeChanges() {
@@ -118,7 +122,7 @@ export class PlanView {
   }
 
   /** @param {string} examineeId */
-  _seen(examineeId) {
+  _examinee(examineeId) {
     let seen = this.examinees.get(examineeId);
     if (seen === undefined) {
       seen = new Seen(examineeId);
@@ -135,10 +139,10 @@ export class PlanView {
     const part = data.part ?? 1;
     if (part === 1) this._sinceFirstPart = new Set();
     for (const row of data.examinees) {
-      if (takeRow(this._seen(row.examineeId), row)) this._changed.add(row.examineeId);
+      if (takeRow(this._examinee(row.examineeId), row)) this._changed.add(row.examineeId);
     }
     if (part === (data.parts ?? 1)) {
-      // Events between the parts are newer than the snapshot, so whoever they name stays, too.
+      // Events between the parts are newer than the snapshot, so the examinees that they name stay, too.
       if (this._sinceFirstPart !== null) {
         for (const examineeId of [...this.examinees.keys()]) {
           if (!this._sinceFirstPart.has(examineeId)) this._forget(examineeId);
@@ -178,10 +182,10 @@ const DATED = new Set(["examinee_connected", "examinee_disconnected", "examinee_
 
 /** @param {PlanView} view @param {Message} message @returns {Verdict} */
 function applyConnection(view, { type, data }) {
-  const seen = view._seen(data.examineeId);
+  const seen = view._examinee(data.examineeId);
   if (data.version <= seen.version) {
     const verdict = notNewer(data.version, seen.version, seen.versionFromEvent);
-    seen.versionFromEvent ||= data.version === seen.version; // from now on it would be doubled
+    seen.versionFromEvent ||= data.version === seen.version; // a repetition counts as doubled from now on
     return verdict;
   }
   seen.version = data.version;
@@ -206,8 +210,8 @@ function applyConnection(view, { type, data }) {
       break;
     case "examinee_disconnected":
       seen.reason = data.reason ?? null;
-      seen.exhausted = data.reason === "RECONNECT_LIMIT_EXCEEDED"; // told anew while shut out
-      if (!data.restated) setAttempt(seen, data.attempt ?? 0, data.maxAttempts); // else its ladder goes on
+      seen.exhausted = data.reason === "RECONNECT_LIMIT_EXCEEDED"; // repeated while shut out
+      if (!data.restated) setAttempt(seen, data.attempt ?? 0, data.maxAttempts); // else the attempts continue
       break;
     case "examinee_migrating":
       setPlace(seen, data);
@@ -241,7 +245,7 @@ function statusAfter(type, data) {
   if (type === "examinee_connected") return "CONNECTED";
   if (type === "examinee_migrating") return "MIGRATING";
   if (type === "examinee_readmitted" || type === "examinee_removed") return data.status ?? "DISCONNECTED";
-  // Whoever reconnects or has used up the attempts is gone, even if the loss was never seen.
+  // An examinee who reconnects, or has used up the attempts, is disconnected, even if no loss event arrived.
   return "DISCONNECTED";
 }
 
@@ -278,7 +282,7 @@ function setAttempt(seen, attempt, maxAttempts) {
 
 /** @param {PlanView} view @param {Message} message @returns {Verdict} */
 function applyMobileSync(view, { type, data }) {
-  const seen = view._seen(data.examineeId);
+  const seen = view._examinee(data.examineeId);
   const version = data.version ?? 0;
   if (version <= seen.mobileSyncVersion) {
     const verdict = notNewer(version, seen.mobileSyncVersion, seen.mobileSyncFromEvent);
@@ -299,7 +303,7 @@ function applyMobileSync(view, { type, data }) {
 
 /** @param {PlanView} view @param {Message} message @returns {Verdict} */
 function applyNotices(view, { data }) {
-  const seen = view._seen(data.examineeId);
+  const seen = view._examinee(data.examineeId);
   const version = data.version ?? 0;
   if (version <= seen.noticesVersion) {
     const verdict = notNewer(version, seen.noticesVersion, seen.noticesFromEvent);
@@ -313,7 +317,7 @@ function applyNotices(view, { data }) {
   return "APPLIED";
 }
 
-/** @param {Seen} seen @param {Record<string, any>} row @returns {boolean} whether it looks different now */
+/** @param {Seen} seen @param {Record<string, any>} row @returns {boolean} whether the row was newer */
 function takeRow(seen, row) {
   const { connection, mobileSync, reconnect, notices } = row;
   let changed = false;
@@ -343,7 +347,7 @@ function takeRow(seen, row) {
     seen.noticesFromEvent = false;
     changed = true;
   }
-  // Told by a snapshot only, without a version: it is the latest word.
+  // Only snapshots have it, without a version: the latest snapshot counts.
   seen.lastActiveTime = row.lastActiveTime ?? seen.lastActiveTime;
   return changed;
 }

@@ -1,17 +1,17 @@
-// The rules of a client of `examwire.v1`, pure: no DOM, no timers, no WebSocket, no imports. They are what
-// `protocol/close_codes.py` and `protocol/client_rules.py` say; a test replays random walks of both and compares.
+// The rules by which a client of `examwire.v1` reconnects. Pure: no DOM, no timers, no WebSocket, no imports. The same as
+// `protocol/close_codes.py` and `protocol/client/reconnect.py`: a test runs random sequences through both and compares.
 
 export const SUBPROTOCOL = "examwire.v1";
-/** With the token behind it: a second subprotocol that is offered, so that a busy server sees that this is no stranger. */
+/** Prefix of a second offered subprotocol that contains the token: a busy server can check it before the hello. */
 export const TOKEN_SUBPROTOCOL = "examwire.token.";
-/** A handshake's headers are limited; a longer token is shown in the hello only. */
+/** The longest token in the handshake, whose headers are limited; a longer one is sent in the hello only. */
 export const TOKEN_IN_HANDSHAKE = 4096;
 export const CONNECT_PATH = "/v1/connect";
 
-// -- close codes (protocol/close_codes.py) -----------------------------------------------------------------
+// -- close codes -------------------------------------------------------------------------------------------
 
 /**
- * What a close code means: a stable word, and whether the client connects again by itself.
+ * The meaning of a close code: a stable name, and whether the client reconnects.
  * @typedef {{name: string, reconnect: boolean}} CloseRule
  */
 
@@ -45,7 +45,7 @@ export const CLOSE_RULES = new Map([
 ]);
 
 /**
- * Whether a client connects again by itself after `code` (`null`: the connection broke without one).
+ * Whether a client reconnects after `code` (`null`: the connection broke without a close code).
  * @param {number | null} code
  * @returns {boolean}
  */
@@ -54,28 +54,28 @@ export function mayReconnect(code) {
   return CLOSE_RULES.get(code)?.reconnect ?? !(code >= 4500 && code <= 4999);
 }
 
-// -- how a client comes back (protocol/client_rules.py) ----------------------------------------------------
+// -- reconnecting ------------------------------------------------------------------------------------------
 
-/** A connection that lasted shorter (seconds) is not tried again at once: something is wrong with it. */
+/** After a connection that lasted less (seconds) the client waits before it reconnects: something may be wrong. */
 export const STABLE_SECONDS = 1;
-/** After so many heartbeat intervals without a frame from the server, the connection is dead. */
+/** After so many heartbeat intervals without a frame from the server the connection counts as lost. */
 export const SILENT_INTERVALS = 2.5;
-/** A client that was told "later" so often in a row gives up. */
+/** A client that was told "later" so many times in a row gives up. */
 export const MAX_POSTPONED = 100;
-/** Over so many seconds those spread that are sent away in the same moment. */
+/** Clients that migrate in the same moment spread over so many seconds. */
 export const MIGRATE_SPREAD_SECONDS = 0.2;
-/** A wait after a refused handshake is lengthened by up to this share of itself (see `spread`). */
+/** The wait after an unreachable server is lengthened by up to this share (see `spread`). */
 export const CROWD_SHARE = 0.5;
 
 /**
- * How a client comes back: attempt 1 almost at once, attempt k+1 after `backoffSeconds[k-1]` × (1 ± `jitter`).
+ * The reconnect policy: attempt 1 almost at once, attempt k+1 after `backoffSeconds[k-1]` × (1 ± `jitter`).
  * @typedef {{maxAttempts: number, backoffSeconds: readonly number[], jitter: number}} Policy
  */
 
 /**
- * Where a client stands. `url` is the server of the last welcome (or the first one to try). `attempt`: attempts made
- * since the last welcome. `position`: which URL of `ring` was tried last. `migrating`: the server of the last welcome
- * is drained and comes last.
+ * The state of reconnecting. `url`: the server of the last welcome, or the first to try. `attempt`: attempts since the last
+ * welcome. `position`: the index in `ring` of the URL tried last. `postponed`: how many times in a row the client was told
+ * "later". `migrating`: the server of the last welcome is drained and comes last.
  * @typedef {{url: string, endpoints: readonly string[], policy: Policy, attempt: number, position: number,
  *   postponed: number, migrating: boolean}} Comeback
  */
@@ -83,7 +83,7 @@ export const CROWD_SHARE = 0.5;
 /**
  * `lost`: the connection ended with `code` (`null`: without one), `lasted` seconds after its welcome (0: before it).
  * `refused`: the handshake was answered with an HTTP `status`; `retryAfter` in seconds (a browser cannot see either).
- * `unreachable`: no connection, no answer in time, or an answer that is none.
+ * `unreachable`: no connection, no answer in time, or an answer that is not of a socket server.
  * @typedef {{kind: "lost", code: number | null, lasted: number}
  *   | {kind: "refused", status: number, retryAfter: number | null}
  *   | {kind: "unreachable"}} Happened
@@ -95,13 +95,13 @@ export const CROWD_SHARE = 0.5;
  */
 
 /**
- * Do not connect again; the close `code` or HTTP `status` that ended it, if one did. `BLOCKED` is no rule of Python's: the
- * page's Content-Security-Policy, fixed when it was loaded, keeps it from the servers that are left.
+ * Do not reconnect. `code` and `status`: the close code or HTTP status that caused it, if any. `BLOCKED` exists only here,
+ * not in Python: the page's Content-Security-Policy, fixed when it was loaded, refuses the servers that are left.
  * @typedef {{kind: "giveUp", reason: "CLOSE_CODE" | "HTTP_STATUS" | "ATTEMPTS_USED_UP" | "ALWAYS_BUSY" | "BLOCKED",
  *   code: number | null, status: number | null}} GiveUp
  */
 
-/** Until the first `welcome`; the defaults of the settings. @type {Policy} */
+/** The policy until the first `welcome`: the defaults of the settings. @type {Policy} */
 export const DEFAULT_POLICY = Object.freeze({
   maxAttempts: 5,
   backoffSeconds: Object.freeze([5, 10, 20, 40, 60]),
@@ -135,7 +135,7 @@ export function connectUrl(url) {
 const named = (urls) => [...new Set(urls.map(connectUrl))];
 
 /**
- * Where a client stands that was never welcomed. `urls`: socket servers in the order to try them.
+ * The state of a client that was never welcomed. `urls`: socket servers in the order to try them.
  * @param {readonly string[]} urls
  * @returns {Comeback}
  */
@@ -149,56 +149,55 @@ export function beginning(urls) {
  * @param {Comeback} state
  */
 export function ring(state) {
-  const others = state.endpoints.filter((one) => one !== state.url);
-  return state.migrating ? [...others, state.url] : [state.url, ...others];
+  const endpoints = state.endpoints.filter((url) => url !== state.url);
+  return state.migrating ? [...endpoints, state.url] : [state.url, ...endpoints];
 }
 
 /**
- * A `welcome` from the server at `url`: the attempts are counted anew, by its policy.
+ * The state after a `welcome` from the server at `url`: no attempts, and the policy of that server.
  * @param {string} url
  * @param {readonly string[]} endpoints
  * @param {Policy} policy
  * @returns {Comeback}
  */
 export function welcomed(url, endpoints, policy) {
-  // A ladder without steps would be a loop without a pause.
+  // A policy without steps would be a loop without a pause.
   const steps = policy.backoffSeconds.length ? policy.backoffSeconds : DEFAULT_POLICY.backoffSeconds;
-  const ours = { maxAttempts: policy.maxAttempts, backoffSeconds: steps, jitter: policy.jitter };
-  return { url, endpoints: named(endpoints), policy: ours, attempt: 0, position: 0, postponed: 0, migrating: false };
+  const checkedPolicy = { maxAttempts: policy.maxAttempts, backoffSeconds: steps, jitter: policy.jitter };
+  return { url, endpoints: named(endpoints), policy: checkedPolicy, attempt: 0, position: 0, postponed: 0, migrating: false };
 }
 
 /**
- * A `migrate` from the server: whatever ends the connection now, these are next (if it names none: those known).
+ * The state after a `migrate` frame: these servers are next; if it names none, the known ones.
  * @param {Comeback} state
  * @param {readonly string[]} endpoints
  * @returns {Comeback}
  */
 export function sentAway(state, endpoints) {
-  const given = named(endpoints);
-  return { ...state, endpoints: given.length ? given : state.endpoints, migrating: true, position: -1 };
+  const targets = named(endpoints);
+  return { ...state, endpoints: targets.length ? targets : state.endpoints, migrating: true, position: -1 };
 }
 
 /**
- * Where a client stands whose page may not connect to `url`: that URL is no longer among those tried in turn, and whatever
- * followed it is next. `null`: none is left.
+ * The state without `url`, to which the page may not connect: the server after it is next. `null`: none is left.
  * @param {Comeback} state
  * @param {string} url
  * @returns {Comeback | null}
  */
 export function without(state, url) {
   const urls = ring(state);
-  const at = urls.indexOf(url);
-  if (at < 0) return state;
-  const left = urls.filter((one) => one !== url);
-  if (!left.length) return null;
+  const removed = urls.indexOf(url);
+  if (removed < 0) return state;
+  const rest = urls.filter((candidate) => candidate !== url);
+  if (!rest.length) return null;
   const current = state.position < 0 ? state.position : state.position % urls.length;
-  const position = current > at ? current - 1 : current;
-  const endpoints = state.migrating ? left.slice(0, -1) : left.slice(1);
-  return { ...state, url: state.migrating ? left[left.length - 1] : left[0], endpoints, position };
+  const position = current > removed ? current - 1 : current;
+  const endpoints = state.migrating ? rest.slice(0, -1) : rest.slice(1);
+  return { ...state, url: state.migrating ? rest[rest.length - 1] : rest[0], endpoints, position };
 }
 
 /**
- * What to do next. `draw` is a random number in [-1, 1): the jitter, drawn by the caller.
+ * What to do next: the new state, and a wait or the end. `draw`: a random number in [-1, 1) for the jitter.
  * @param {Comeback} state
  * @param {Happened} happened
  * @param {number} draw
@@ -207,7 +206,7 @@ export function without(state, url) {
 export function after(state, happened, draw) {
   if (happened.kind === "lost") {
     if (!mayReconnect(happened.code)) return [state, giveUp("CLOSE_CODE", happened.code)];
-    // Told to go elsewhere, and nothing was tried since.
+    // The server sent `migrate`, and nothing was tried since.
     const leaving = state.migrating && !state.attempt && !state.postponed;
     if (happened.code === MIGRATE || leaving) return moving(state, draw);
     if (happened.code === TRY_AGAIN_LATER) return postponed(state, { ...happened, retryAfter: null }, draw);
@@ -228,10 +227,10 @@ export function after(state, happened, draw) {
 /** @param {Comeback} state @param {number} draw @returns {[Comeback, Wait | GiveUp]} */
 function moving(state, draw) {
   if (state.postponed >= MAX_POSTPONED) return [state, giveUp("ALWAYS_BUSY", MIGRATE)];
-  // Sent on by one server after another before any welcome: that is no attempt either, but then there is no hurry.
+  // Several servers in a row sent `migrate` before a welcome: that uses up no attempt, but the client waits.
   const atOnce = !state.attempt && !state.postponed;
-  const away = state.migrating ? state : sentAway(state, []);
-  const moved = { ...away, postponed: state.postponed + 1, position: away.position + 1 };
+  const leaving = state.migrating ? state : sentAway(state, []);
+  const moved = { ...leaving, postponed: state.postponed + 1, position: leaving.position + 1 };
   const seconds = atOnce ? (MIGRATE_SPREAD_SECONDS * (1 + draw)) / 2 : stepOf(state.policy, 0, draw);
   return [moved, wait(moved, Math.max(1, state.attempt), seconds)];
 }
@@ -243,10 +242,10 @@ function moving(state, draw) {
  * @returns {[Comeback, Wait | GiveUp]}
  */
 function postponed(state, refused, draw) {
-  // "Later" uses up no attempt: a hall that comes back at once must not be locked out by its own size.
+  // "Later" uses up no attempt: a hall that reconnects at once must not be shut out because of its size.
   if (state.postponed >= MAX_POSTPONED) return [state, giveUp("ALWAYS_BUSY", refused.code ?? null, refused.status ?? null)];
-  const least = refused.retryAfter ?? state.policy.backoffSeconds[0];
-  const seconds = least + (state.policy.jitter * Math.max(least, 1) * (1 + draw)) / 2;
+  const minimum = refused.retryAfter ?? state.policy.backoffSeconds[0];
+  const seconds = minimum + (state.policy.jitter * Math.max(minimum, 1) * (1 + draw)) / 2;
   const moved = { ...state, postponed: state.postponed + 1, position: state.position + 1 };
   return [moved, wait(moved, Math.max(1, state.attempt), seconds)];
 }
@@ -291,7 +290,7 @@ function stepOf(policy, number, draw) {
 }
 
 /**
- * How long after a loss the server refuses (RECONNECT_LIMIT_EXCEEDED), in seconds.
+ * Seconds after a loss from which the server refuses the client (RECONNECT_LIMIT_EXCEEDED).
  * @param {Policy} policy
  */
 export function ladderSeconds(policy) {
@@ -301,7 +300,7 @@ export function ladderSeconds(policy) {
 }
 
 /**
- * How much time the ladder leaves for a wait, in seconds, so that the attempts after it begin before the server refuses.
+ * The longest wait, in seconds, after which all further attempts still begin before the server refuses the client.
  * @param {Comeback} state
  * @param {number} elapsed since the loss
  */
@@ -312,10 +311,10 @@ export function roomFor(state, elapsed) {
 }
 
 /**
- * The wait after a try that failed, lengthened so that a crowd spreads. A browser is not shown the 503 and its
- * Retry-After with which a proxy, or a server that is overrun, refuses a handshake: to it that is an unreachable server and
- * uses up an attempt. (A socket server that is busy closes a browser's connection with 1013 instead.) So that a hall is not locked out by its own size, each wait is spread over half of itself more, as far as
- * `room` (see `roomFor`; `Infinity` when nobody counts) allows.
+ * Lengthen the wait after an unreachable server, so that a crowd spreads. A proxy or an overloaded server refuses handshakes
+ * with 503 and Retry-After, but a browser shows neither to the page: to the client the server is unreachable, which uses up
+ * an attempt. (A busy socket server closes a browser's connection with 1013 instead.) Each wait grows by up to half of
+ * itself, so that a hall is not shut out because of its size, as far as `room` allows (see `roomFor`; `Infinity`: no limit).
  * @param {Wait} step
  * @param {number} share in [0, 1), drawn by the caller
  * @param {number} room
@@ -326,12 +325,12 @@ export function spread(step, share, room) {
   return { ...step, seconds: Math.max(step.seconds, longer) };
 }
 
-// -- what a page is told of it -----------------------------------------------------------------------------
+// -- the status for the page -------------------------------------------------------------------------------
 
 /**
- * What an application may do about the end of trying. `USER`: a person may try again (`tryNow(event)`). `TOKEN`: another
- * token is needed (`setToken`). `RELOAD`: the page must be loaded anew; as it is, it may not connect to the servers that
- * there are. `NONE`: nothing here helps, the client must be mended.
+ * What an application can do after the client gave up. `USER`: a person may try again (`tryNow(event)`). `TOKEN`: another
+ * token is needed (`setToken`). `RELOAD`: the page must be reloaded; its policy refuses the servers that are up. `NONE`:
+ * nothing helps, the client has a fault.
  * @typedef {"USER" | "TOKEN" | "RELOAD" | "NONE"} Remedy
  */
 
@@ -352,9 +351,9 @@ const REMEDIES = new Map([
  * - `connected`.
  * - `waiting`: the next attempt begins at `at` (ms since the epoch), which is in `seconds`; `left`: attempts after it.
  * - `offline`: the browser says that there is no network; no attempts are used up.
- * - `gaveUp`: it does not connect again by itself; `name` is the word for the close `code`, `detail` the server's words.
+ * - `gaveUp`: the client does not reconnect; `name` is the name of the close `code`, `detail` the server's message.
  *
- * `migrating`: the server sent the client to another one, which is no loss: nothing that a page should shout about.
+ * `migrating`: the client moves to another server, which is not a loss: a page should not warn about it.
  * @typedef {{state: "idle"}
  *   | {state: "connecting", attempt: number, maxAttempts: number, migrating: boolean}
  *   | {state: "connected", serverId: string}
@@ -371,7 +370,7 @@ export function remedyOf(end) {
   return (end.code === null ? null : REMEDIES.get(end.code)) ?? "USER";
 }
 
-/** The word for an end: that of its close code, else its reason. @param {GiveUp} end */
+/** The name of an end: that of its close code, else its reason. @param {GiveUp} end */
 export function nameOf(end) {
   return end.code === null ? end.reason : (CLOSE_RULES.get(end.code)?.name ?? `CLOSED_${end.code}`);
 }

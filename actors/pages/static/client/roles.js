@@ -1,4 +1,4 @@
-// The two roles that hold a connection: an examinee with the mobile step and messages, a proctor with the plan and actions.
+// The clients of the two roles: an examinee with the mobile step and messages, a proctor with the plan and actions.
 
 import { Client } from "./client.js";
 import { isObject } from "./frames.js";
@@ -7,20 +7,20 @@ import { PlanView } from "./plan-view.js";
 /** @typedef {import("./client.js").ClientOptions} ClientOptions */
 /** @typedef {import("./plan-view.js").Message} Message */
 /**
- * A proctor's action that waits for its answer.
+ * A proctor's action that is not answered yet.
  * @typedef {{type: string, data: Record<string, unknown> & {requestId: string}, timer: string,
  *   resolve: (answer: Record<string, any>) => void, reject: (error: Error) => void}} Request
  */
 
-/** A proctor's client asks its server so often whether it is there. */
+/** Seconds between an answer and the next heartbeat of a proctor's client, which checks that its server answers. */
 export const ASK_AGAIN_SECONDS = 1;
-/** Without an answer for so long, what a proctor sees is no longer known to be so now. */
+/** After so many seconds without an answer the proctor's view counts as out of date. */
 export const UNANSWERED_SECONDS = 3;
 
-/** What a proctor asks for fails when it is not answered within so long. */
+/** A proctor's action fails without an answer within so many seconds. */
 export const REQUEST_SECONDS = 30;
 
-/** What a proctor asked for was not done, as far as is known; `code` is the server's, or TIMEOUT, CLOSED. */
+/** A proctor's action failed, or its effect is unknown. `code`: the server's, or TIMEOUT, CLOSED. */
 export class RequestFailed extends Error {
   /** @param {string} code @param {string} detail @param {string | null} requestId @param {string | null} [field] */
   constructor(code, detail, requestId, field = null) {
@@ -34,13 +34,19 @@ export class RequestFailed extends Error {
 }
 
 /**
- * A message of a proctor: shown until `confirmNotice` is called.
+ * A message of a proctor, shown until `confirmNotice` is called.
  * @typedef {{actionId: string, text: string, by: string, sentAt: string, confirmedAt: string | null}} Notice
  */
 
 /**
- * An examinee's connection. More events: `state` (the data of `session_state`), `mobileSync` (its view, when it
- * changed), `notice` (a `Notice`, once for each message of a proctor, also when it is told again after a reconnect).
+ * An examinee's client.
+ *
+ *   const client = new ExamineeClient({ endpointsUrl: "https://exam.example/v1/endpoints", token });
+ *   client.addEventListener("notice", (event) => show(event.detail.text));
+ *   client.connect();
+ *
+ * More events: `state` (the data of `session_state`), `mobileSync` (its view, when it has changed), `notice` (a `Notice`,
+ * once for each message of a proctor, also if it is sent again after a reconnect).
  */
 export class ExamineeClient extends Client {
   /** @param {ClientOptions} options */
@@ -48,7 +54,7 @@ export class ExamineeClient extends Client {
     super(options);
     /** The latest `session_state`. @type {Record<string, any> | null} */
     this.state = null;
-    /** The latest that was told of the mobile sync stage, by version. @type {Record<string, any>} */
+    /** The newest view of the mobile sync stage, by version. @type {Record<string, any>} */
     this.mobileSync = { status: "NONE", version: 0 };
     /** @type {Map<string, Notice>} by actionId, in the order in which they came */
     this.notices = new Map();
@@ -62,7 +68,7 @@ export class ExamineeClient extends Client {
   }
 
   /**
-   * The examinee has read a message. Without a connection it is told as soon as there is one again.
+   * Confirm that the examinee has read a message. Without a connection it is sent after the next welcome.
    * @param {string} actionId
    */
   confirmNotice(actionId) {
@@ -73,12 +79,12 @@ export class ExamineeClient extends Client {
   }
 
   /** @protected @param {Message} message */
-  _takeIn({ type, data }) {
+  _handle({ type, data }) {
     if (type === "session_state") {
       this.state = data;
       if (isObject(data.mobileSync)) this._setMobileSync(data.mobileSync);
-      const told = Array.isArray(data.notices) ? data.notices : [];
-      for (const one of told) this._setNotice(one);
+      const notices = Array.isArray(data.notices) ? data.notices : [];
+      for (const notice of notices) this._setNotice(notice);
       this._emit("state", data);
     } else if (type === "mobile_sync_status" || type === "mobile_sync_completed") {
       this._setMobileSync({ imageUrl: data.captureInfo?.imageUrl, ...data });
@@ -100,7 +106,7 @@ export class ExamineeClient extends Client {
     const { actionId } = data;
     if (typeof actionId !== "string" || typeof data.text !== "string") return;
     if (this._confirmed.has(actionId)) {
-      if (!data.confirmedAt) this.send("notice_confirm", { actionId }); // said on a connection that did not carry it
+      if (!data.confirmedAt) this.send("notice_confirm", { actionId }); // the first confirmation was lost with its connection
       return;
     }
     const known = this.notices.get(actionId);
@@ -122,34 +128,38 @@ export class ExamineeClient extends Client {
 }
 
 /**
- * A proctor's connection; `view` is the plan as told so far.
+ * A proctor's client; `view` is the plan as known so far.
  *
- * More events: `change` (`{changed, gone}`: sets of examineeIds, once a frame of the screen; after a reconnect the
- * snapshot tells exactly what happened meanwhile), `fresh` (`{fresh}`: whether the view is the plan as it is now, or
- * as it was before the connection was lost). A server that does not answer for `UNANSWERED_SECONDS` makes `viewStatus`
- * another one long before the connection counts as lost. `message` has the view's `verdict`: an event with APPLIED is new.
+ *   const client = new ProctorClient({ endpointsUrl: "https://exam.example/v1/endpoints", token });
+ *   client.addEventListener("change", (event) => redraw(client.view, event.detail.changed));
+ *   client.connect();
+ *
+ * More events: `change` (`{changed, gone}`: sets of examineeIds, at most once per animation frame; after a reconnect
+ * exactly what has changed meanwhile), `fresh` (`{fresh}`: whether the view is up to date, or as it was before the
+ * connection was lost). If the server does not answer for `UNANSWERED_SECONDS`, `viewStatus` changes long before the
+ * connection counts as lost. `message` has the view's `verdict`: an event with APPLIED is new.
  */
 export class ProctorClient extends Client {
   /** @param {ClientOptions} options */
   constructor(options) {
     super(options);
     this.view = new PlanView();
-    /** A whole snapshot has come over the connection that stands. */
+    /** Whether a whole snapshot has arrived on the open connection. */
     this.fresh = false;
     /** @type {Set<Request>} */
     this._requests = new Set();
-    this._asked = 0;
-    /** An answer to a heartbeat is awaited. */
-    this._awaits = false;
+    this._requestCount = 0;
+    /** Whether the answer to a heartbeat is awaited. */
+    this._awaitsAnswer = false;
     /** @type {number | null} */
     this._frame = null;
     this._flushing = false;
   }
 
   /**
-   * Let an examinee in again. Resolves with `accepted` once that is in the log; its effect follows as an event.
-   * An action that gets no answer because the connection broke is sent again with the same requestId on the next one:
-   * it has one effect. Rejects with `RequestFailed`.
+   * Let an examinee in again. Resolves with `accepted` once the action is in the log; the effect follows as an event. After
+   * a lost connection an unanswered action is sent again with the same requestId, so it has one effect. Rejects with
+   * `RequestFailed`.
    * @param {string} examineeId
    * @param {{requestId?: string}} [options]
    */
@@ -189,13 +199,13 @@ export class ProctorClient extends Client {
   /**
    * @param {string} type
    * @param {Record<string, unknown>} data
-   * @param {string} [given]
+   * @param {string} [givenId]
    * @returns {Promise<Record<string, any>>}
    */
-  _request(type, data, given) {
-    const requestId = given ?? this._randomId();
+  _request(type, data, givenId) {
+    const requestId = givenId ?? this._randomId();
     return new Promise((resolve, reject) => {
-      const request = { type, data: { ...data, requestId }, timer: `_request ${++this._asked}`, resolve, reject };
+      const request = { type, data: { ...data, requestId }, timer: `_request ${++this._requestCount}`, resolve, reject };
       this._requests.add(request);
       this._timer(request.timer, REQUEST_SECONDS, () => {
         this._answer(request, new RequestFailed("TIMEOUT", "no answer; it may have had its effect", requestId));
@@ -205,14 +215,14 @@ export class ProctorClient extends Client {
   }
 
   /**
-   * What an answer is to: the first of its type that is waiting, for a session handles its frames in their order. Requests
-   * of different types, or about different examinees, may have the same requestId.
+   * Find the request that an answer belongs to: the oldest of its type, for a session handles frames in order. Requests of
+   * different types, or about different examinees, may have the same requestId.
    * @param {unknown} type
-   * @param {string | undefined} requestId of a frame that could not be read there is none
+   * @param {string | undefined} requestId `undefined`: the server could not read the frame
    */
-  _asking(type, requestId) {
-    const waiting = [...this._requests].filter((one) => requestId === undefined || one.data.requestId === requestId);
-    return waiting.find((one) => one.type === type) ?? (requestId === undefined ? undefined : waiting[0]);
+  _requestOf(type, requestId) {
+    const waiting = [...this._requests].filter(({ data }) => requestId === undefined || data.requestId === requestId);
+    return waiting.find((request) => request.type === type) ?? (requestId === undefined ? undefined : waiting[0]);
   }
 
   /** @param {Request | undefined} request @param {Record<string, any> | Error} answer */
@@ -225,56 +235,58 @@ export class ProctorClient extends Client {
 
   /** @protected */
   _welcomed() {
-    this._timer("_ask", ASK_AGAIN_SECONDS, () => this._ask());
+    this._timer("_ask", ASK_AGAIN_SECONDS, () => this._probe());
     for (const { type, data } of this._requests) this.send(type, data);
   }
 
-  /** Whether the server is there: a heartbeat each second, and the answer to each. */
-  _ask() {
+  /** Send a heartbeat and await its answer. */
+  _probe() {
     if (!this.send("heartbeat")) return;
-    this._awaits = true;
+    this._awaitsAnswer = true;
     this._awaitAnswer(this.now(), UNANSWERED_SECONDS);
   }
 
-  /** @param {number} askedAt @param {number} seconds how long to wait for it */
-  _awaitAnswer(askedAt, seconds) {
+  /** @param {number} sentAt @param {number} seconds how long to wait */
+  _awaitAnswer(sentAt, seconds) {
     const due = this.now() + seconds * 1000;
     this._timer("_answer", seconds, () => {
       const late = this.now() - due;
-      // The page stood still, or is hidden and slowed down: an answer may lie there unread.
-      if (late < 0 || late > 1000 * ASK_AGAIN_SECONDS) this._awaitAnswer(askedAt, UNANSWERED_SECONDS);
-      else this._viewStatusIs({ current: false, since: new Date(askedAt).toISOString(), waitingFor: "server" });
+      // The page was suspended or slowed down: the answer may have arrived and not been read yet.
+      if (late < 0 || late > 1000 * ASK_AGAIN_SECONDS) this._awaitAnswer(sentAt, UNANSWERED_SECONDS);
+      else this._setViewStatus({ current: false, since: new Date(sentAt).toISOString(), waitingFor: "server" });
     });
   }
 
   /** @protected */
   _heard() {
-    if (!this._awaits) return;
-    this._awaits = false;
+    if (!this._awaitsAnswer) return;
+    this._awaitsAnswer = false;
     this._stopTimer("_answer");
-    this._viewStatusIs();
-    this._timer("_ask", ASK_AGAIN_SECONDS, () => this._ask());
+    this._setViewStatus();
+    this._timer("_ask", ASK_AGAIN_SECONDS, () => this._probe());
   }
 
-  /** The connection is gone: nothing is asked over it any more. */
-  _askNoMore() {
-    this._awaits = false;
+  /** Stop the heartbeats: the connection is gone. */
+  _stopProbing() {
+    this._awaitsAnswer = false;
     this._stopTimer("_ask");
     this._stopTimer("_answer");
-    this._viewStatusIs();
+    this._setViewStatus();
   }
 
   /** @protected */
   _lost() {
     this._setFresh(false);
-    this._askNoMore();
+    this._stopProbing();
   }
 
   /** @protected @param {string} code @param {string} detail */
   _ended(code, detail) {
     this._setFresh(false);
-    this._askNoMore();
-    for (const one of [...this._requests]) this._answer(one, new RequestFailed(code, detail, one.data.requestId));
+    this._stopProbing();
+    for (const request of [...this._requests]) {
+      this._answer(request, new RequestFailed(code, detail, request.data.requestId));
+    }
   }
 
   /** @param {boolean} fresh */
@@ -285,30 +297,30 @@ export class ProctorClient extends Client {
   }
 
   /** @protected @param {Message} message */
-  _takeIn(message) {
+  _handle(message) {
     const { type, data } = message;
     if (type === "accepted" && typeof data.requestId === "string") {
-      this._answer(this._asking(data.requestType, data.requestId), data);
+      this._answer(this._requestOf(data.requestType, data.requestId), data);
     }
     else if (type === "error") this._refused(data);
     const verdict = this.view.apply(message);
     if (type === "plan_snapshot" && (data.part ?? 1) === (data.parts ?? 1)) this._setFresh(true);
-    if (verdict === "APPLIED") this._soon();
+    if (verdict === "APPLIED") this._scheduleChange();
     return { verdict };
   }
 
   /** @param {Record<string, any>} data of an `error` frame */
   _refused(data) {
-    const named = typeof data.requestId === "string" ? data.requestId : undefined;
-    const request = this._asking(data.requestType, named);
+    const givenId = typeof data.requestId === "string" ? data.requestId : undefined;
+    const request = this._requestOf(data.requestType, givenId);
     if (request) {
       const { requestId } = request.data;
       this._answer(request, new RequestFailed(String(data.code), String(data.message), requestId, data.field ?? null));
     }
   }
 
-  /** Tell of changes with the next frame of the screen; a hidden page has none, so a timer stands behind. */
-  _soon() {
+  /** Fire `change` with the next animation frame; a hidden page has none, so a timer does it there. */
+  _scheduleChange() {
     if (this._flushing) return;
     this._flushing = true;
     const raf = globalThis.requestAnimationFrame;

@@ -1,47 +1,46 @@
-// Which socket servers there are, for a client that was given their addresses or where they are listed: when to ask for
-// them, and which of them the page may not connect to.
+// The socket servers that a client knows: named in its options or listed by the web server. Says when to ask the web server
+// for the list, and which servers the page's policy refuses.
 
 import { isUrls } from "./frames.js";
 import { connectUrl, ring, without } from "./reconnect-rules.js";
 
 /** @typedef {import("./reconnect-rules.js").Comeback} Comeback */
 
-/** A client that knows addresses to try asks for others no longer than this. */
+/** A client that knows addresses waits at most so long for the web server's list. */
 export const ASK_SECONDS = 4;
 
+/** The known socket servers, those tried in vain, and those that the page's policy refuses. */
 export class Servers {
   /**
    * @param {{urls: readonly string[], listedAt: string | null, random: () => number,
    *   fetch: (url: string, init: RequestInit) => Promise<Response>}} options `listedAt`: `GET /v1/endpoints`
    */
   constructor({ urls, listedAt, random, fetch }) {
-    /** Those that were named by hand, or listed last. @type {readonly string[]} */
+    /** The servers of the options, or of the latest list. @type {readonly string[]} */
     this.named = urls;
     this._listedAt = listedAt;
     this._random = random;
     this._fetch = fetch;
-    /** Tried since the last welcome or the last question. @type {Set<string>} */
+    /** Tried since the last welcome or the last request for the list. @type {Set<string>} */
     this._inVain = new Set();
-    /** Origins to which the page may not connect. @type {Set<string>} */
+    /** Origins that the page's policy refuses. @type {Set<string>} */
     this._refused = new Set();
-    /** The last answer. @type {readonly string[]} */
-    this._listed = [];
-    /** The last answer. @type {readonly string[]} */
+    /** The servers of the latest list. @type {readonly string[]} */
     this._listed = [];
     this._doubted = false;
   }
 
   /**
-   * Whether the page, loaded anew, could connect to servers to which it may not connect as it is. Where there is a list it
-   * must have been told of them by its last answer: with no network, a page that is loaded anew is no page.
+   * Whether a reload of the page may help: its policy refuses a known server. If the web server has a list, the refused server
+   * must be on the latest one: without a network a reload would lose the page.
    */
   get reloadHelps() {
     return this._listedAt === null ? this._refused.size > 0 : !this._listed.every((url) => this.allows(url));
   }
 
   /**
-   * Whether to ask before the next try: no address is known, each of them was tried in vain (all may have moved), or the
-   * page was away for long.
+   * Whether to ask for the list before the next attempt: no address is known, all were tried in vain (the servers may have
+   * moved), or the page was away for long.
    * @param {readonly string[]} known
    */
   mustAsk(known) {
@@ -50,9 +49,9 @@ export class Servers {
   }
 
   /**
-   * Ask the web server, which begins the list of those in vain anew, whatever it answers.
-   * @returns {Promise<{urls: readonly string[], why: string | null}>} none, with why: it could not be asked; none without:
-   *   it knows no server now
+   * Ask the web server for the list, and forget which servers were tried in vain.
+   * @returns {Promise<{urls: readonly string[], why: string | null}>} no `urls` with `why`: the request failed; no `urls`
+   *   without `why`: the web server knows no socket server at the moment
    */
   async ask() {
     this._inVain.clear();
@@ -66,61 +65,62 @@ export class Servers {
     } catch (error) {
       return { urls: [], why: String(error) };
     }
-    if (this._listed.length) this.named = this._byChance(this._listed);
+    if (this._listed.length) this.named = this._rotateRandomly(this._listed);
     return { urls: this._listed.length ? this.named : [], why: null };
   }
 
   /**
-   * Everybody is given the same list: who takes one by chance first spreads the hall over the servers.
+   * Begin the list at a random server: all clients get the same list, so this spreads a hall over the servers.
    * @param {readonly string[]} urls
    */
-  _byChance(urls) {
+  _rotateRandomly(urls) {
     const first = Math.floor(this._random() * urls.length);
     return [...urls.slice(first), ...urls.slice(0, first)];
   }
 
-  /** A try begins; if a welcome comes of it, `reached` is called. @param {string} url */
-  tries(url) {
+  /** Note an attempt. After a welcome call `reached`. @param {string} url */
+  noteAttempt(url) {
     this._inVain.add(url);
   }
 
+  /** Note a welcome: no server counts as tried in vain. */
   reached() {
     this._inVain.clear();
     this._doubted = false;
   }
 
-  /** What is known of the servers may be of long ago. */
+  /** Ask for the list before the next attempt: the known addresses may be old. */
   doubt() {
     this._doubted = true;
   }
 
-  /** The page may not connect there: its policy says so, which does not change before it is loaded anew. @param {string} url */
+  /** Note that the page's policy refuses an address. That lasts until the page is reloaded. @param {string} url */
   refuse(url) {
     const origin = originOf(url);
     if (origin !== null) this._refused.add(origin);
   }
 
-  /** Whether the page may connect there, as far as was tried. @param {string} url */
+  /** Whether the page may connect to an address, as far as is known. @param {string} url */
   allows(url) {
     const origin = originOf(url);
     return origin === null || !this._refused.has(origin);
   }
 
-  /** Where a client stands without the servers to which the page may not connect; `null`: none is left. @param {Comeback} state */
+  /** Remove the refused servers from a state; `null`: none is left. @param {Comeback} state */
   reachable(state) {
     /** @type {Comeback | null} */
-    let left = state;
-    for (const url of ring(state)) if (left !== null && !this.allows(url)) left = without(left, url);
-    return left;
+    let reachable = state;
+    for (const url of ring(state)) if (reachable !== null && !this.allows(url)) reachable = without(reachable, url);
+    return reachable;
   }
 
-  /** Those of some addresses to which the page may connect, as URLs. @param {readonly string[]} urls */
+  /** The addresses to which the page may connect, as URLs. @param {readonly string[]} urls */
   allowed(urls) {
     return urls.map(connectUrl).filter((url) => this.allows(url));
   }
 }
 
-/** @param {string} url @returns {string | null} scheme, host and port; `null` for what is no address */
+/** @param {string} url @returns {string | null} scheme, host and port; `null`: not an address */
 function originOf(url) {
   try {
     const { protocol, host } = new URL(url);
