@@ -1,12 +1,12 @@
-// <examwire-status>: the state of an examinee's connection as a small badge, for somebody else's exam page.
+// <examwire-status>: a badge that shows the state of an examinee's connection, for the page of an exam platform.
 //
 //   <script type="module" src="https://exam.example/static/examwire-badge.js"></script>
 //   <examwire-status endpoints="https://exam.example/v1/endpoints" token="…"></examwire-status>
 //
-// or, on a page that has a client already: `document.querySelector("examwire-status").client = client`.
+// Or, on a page that already has a client: `document.querySelector("examwire-status").client = client`.
 //
-// Words and the shape of an icon say the state, colour only repeats it. No inline style and nothing loaded from
-// elsewhere, so it lives with a strict Content-Security-Policy. The page may set --examwire-font, --examwire-ink,
+// Text and the shape of the icon show the state; the colour only repeats it. No inline style, and nothing loaded from other
+// sites, so it works with a strict Content-Security-Policy. The page may set --examwire-font, --examwire-ink,
 // --examwire-surface, --examwire-line, --examwire-good, --examwire-busy, --examwire-bad.
 
 import { ExamineeClient } from "./examwire.js";
@@ -14,10 +14,11 @@ import { ExamineeClient } from "./examwire.js";
 /** @typedef {import("./examwire.js").Client} Client */
 /** @typedef {import("./examwire.js").Status} Status */
 
-/** A loss that is over sooner is not shown: whoever is moved to another server need not be told. */
+/** A loss that ends sooner (seconds) is not shown, for example a move to another server. */
 export const CALM_SECONDS = 1.5;
 /**
- * A server says right after its welcome whether the examinee is in, or closes; while its state is away it may say nothing.
+ * After its welcome a server confirms the examinee or closes; while Redis does not answer it may send nothing. After so many
+ * seconds the badge shows "connected".
  */
 export const SETTLED_SECONDS = 2;
 
@@ -76,10 +77,10 @@ const TEXTS = {
 };
 
 /**
- * What a status looks like: the icon and the words, what is said beside it (not read out: it counts), and the button.
+ * Map a status to the icon, the text, the countdown beside it (not read out), and the label of the button.
  * @param {Status} status
  * @param {{lang: string, now: number, wasConnected: boolean, current?: boolean}} about `now` in ms since the epoch;
- *   `current`: what happens now is recorded now
+ *   `current`: the server records what happens
  * @returns {{look: Look, text: string, aside: string, button: string}}
  */
 export function appearance(status, { lang, now, wasConnected, current = true }) {
@@ -121,8 +122,8 @@ export function appearance(status, { lang, now, wasConnected, current = true }) 
  * @param {readonly (string | null | undefined)[]} wanted
  */
 export function languageOf(wanted) {
-  for (const one of wanted) {
-    const main = String(one ?? "").toLowerCase().split("-")[0];
+  for (const tag of wanted) {
+    const main = String(tag ?? "").toLowerCase().split("-")[0];
     if (Object.hasOwn(TEXTS, main)) return main;
   }
   return "en";
@@ -173,8 +174,8 @@ const Base = globalThis.HTMLElement ?? /** @type {typeof HTMLElement} */ (/** @t
 
 /**
  * Attributes: `token`, `endpoints` (an address of `GET /v1/endpoints`, or ws: addresses of socket servers, separated by
- * spaces), `lang` (`en`, `ko`). With both of the first it makes an `ExamineeClient` and connects; it closes that one
- * when it leaves the page. `client`: the client that it shows, to listen to or to replace by one's own.
+ * spaces), `lang` (`en`, `ko`). With `token` and `endpoints` it creates an `ExamineeClient` and connects; it closes
+ * that client when the element leaves the page. `client`: the client that it shows; set it to show your own.
  *
  * Event `tokenNeeded` (it bubbles): a server did not accept the token; set the attribute to a new one.
  */
@@ -184,7 +185,7 @@ export class ExamwireStatus extends Base {
   /** @type {Client | null} */ #client = null;
   #own = false;
   #wasConnected = false;
-  /** Whether the connection that stands is one of an examinee who is in. */ #settled = false;
+  /** Whether the server has confirmed the examinee on the open connection. */ #settled = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #calm;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #settling;
   /** @type {ReturnType<typeof setInterval> | undefined} */ #count;
@@ -213,7 +214,7 @@ export class ExamwireStatus extends Base {
   }
 
   disconnectedCallback() {
-    if (this.isConnected) return; // moved within the page
+    if (this.isConnected) return; // only moved within the page
     if (this.#own) this.#leave();
     else this.#ignore();
     clearTimeout(this.#calm);
@@ -283,7 +284,7 @@ export class ExamwireStatus extends Base {
     svg.append(path);
     const text = element("span", { part: "text" });
     const words = element("span", { class: "words", role: "status", "aria-live": "polite" }, svg, text);
-    // It counts down: read out each second, it would shout. Who wants to hear it can still walk there.
+    // Not announced, for it changes each second; a screen reader can still reach it.
     const aside = element("span", { class: "aside", part: "aside" });
     const button = /** @type {HTMLButtonElement} */ (element("button", { type: "button", part: "button" }));
     button.addEventListener("click", (event) => this.#client?.tryNow(event));
@@ -296,7 +297,7 @@ export class ExamwireStatus extends Base {
     const state = this.#client?.status.state;
     clearTimeout(this.#calm);
     clearTimeout(this.#settling);
-    // What the browser says of the network ends no connection: after "offline" it may be the same one.
+    // "Offline" does not close the connection: it may go on when the network is back.
     if (state !== "connected" && state !== "offline") this.#settled = false;
     else if (state === "connected" && !this.#settled) this.#settling = setTimeout(this.#settle, SETTLED_SECONDS * 1000);
     const under = state === "connected" && !this.#settled;
@@ -311,7 +312,7 @@ export class ExamwireStatus extends Base {
     this.dispatchEvent(new CustomEvent("tokenNeeded", { detail, bubbles: true }));
   };
 
-  /** The server has said that the examinee is in, or says nothing. */
+  /** Count the examinee as in: the server has confirmed it, or has not refused in time. */
   #settle = () => {
     clearTimeout(this.#calm);
     clearTimeout(this.#settling);
@@ -341,10 +342,10 @@ export class ExamwireStatus extends Base {
     parts.badge.dataset.look = look;
     parts.badge.setAttribute("aria-label", TEXTS[lang].label);
     parts.path.setAttribute("d", SHAPES[look]);
-    if (parts.text.textContent !== text) parts.text.textContent = text; // set anew, it would be read out anew
+    if (parts.text.textContent !== text) parts.text.textContent = text; // setting the same text would announce it again
     parts.aside.textContent = aside;
     parts.aside.hidden = !aside;
-    // The button goes away under the focus when it has done its work: the focus stays in the badge.
+    // When the focused button disappears, keep the focus in the badge.
     const focused = this.shadowRoot?.activeElement === parts.button;
     if (parts.button.textContent !== button) parts.button.textContent = button;
     parts.button.hidden = !button;

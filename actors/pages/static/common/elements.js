@@ -1,24 +1,24 @@
-/** Elements of the page: those that it has from the start, making more, and writing into them. */
+/** Helpers for elements of the proctor's page: find by id, set a text, create. */
 
 /**
- * An element of the page that is there by its id.
+ * Return the element with an id. Throws if the page has none.
  * @param {string} id
  * @returns {HTMLElement}
  */
 export function element(id) {
-  const found = document.getElementById(id);
-  if (found === null) throw new Error(`proctor.html has no element #${id}`);
-  return found;
+  const target = document.getElementById(id);
+  if (target === null) throw new Error(`proctor.html has no element #${id}`);
+  return target;
 }
 
-/** Write a text unless it stands there already. @param {Element | null} where @param {string} text */
+/** Set a text if it differs. @param {Element | null} where @param {string} text */
 export function setText(where, text) {
   if (where && where.textContent !== text) where.textContent = text;
 }
 
-/** An element with empty parts. @param {string} outer @param {...string} inner */
+/** Create an element with empty children. @param {string} outer @param {...string} inner */
 export function parts(outer, ...inner) {
   const made = document.createElement(outer);
-  made.append(...inner.map((one) => document.createElement(one)));
+  made.append(...inner.map((name) => document.createElement(name)));
   return made;
 }

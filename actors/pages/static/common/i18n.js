@@ -1,10 +1,10 @@
 /**
  * The languages of the pages: English and Korean, chosen by the browser, switchable, remembered.
  *
- * A locale file (`locales/<page>.<lang>.js`) exports `texts`: key to text. `{name}` in a text is a parameter; a text
+ * A locale file (`<page>/texts.<lang>.js`, `proctor/locales/<lang>.js`) exports `texts`: key to text. `{name}` in a text is a parameter; a text
  * that depends on a number is an object of plural forms (`{one: "…", other: "…"}`, as `Intl.PluralRules` names them),
  * chosen by the parameter `n`. In HTML, `data-i18n="key"` sets an element's text and
- * `data-i18n-attr="aria-label:key; placeholder:key"` its attributes; they follow a change of language by themselves.
+ * `data-i18n-attr="aria-label:key; placeholder:key"` its attributes; both change with the language.
  *
  * No DOM is touched at import, so that modules which use `t` can be tested in node.
  *
@@ -18,7 +18,7 @@ export const LANGUAGES = { en: "English", ko: "한국어" };
 
 const REMEMBERED = "examwire.lang";
 
-/** Who uses i18n learns of a change of language by the event `change` of this target. */
+/** Fires `change` after the language has changed. */
 export const languages = new EventTarget();
 
 /** @type {Record<string, Texts>} */
@@ -26,12 +26,12 @@ const catalogue = {};
 let current = "en";
 
 /**
- * The language for a list of preferences: the first that we have, by its main subtag ("ko-KR" is "ko").
+ * Choose the first available language of a list of preferences, by its main subtag ("ko-KR" is "ko").
  * @param {readonly (string | null | undefined)[]} wanted
  */
 export function chosen(wanted) {
-  for (const one of wanted) {
-    const main = String(one ?? "").toLowerCase().split("-")[0];
+  for (const tag of wanted) {
+    const main = String(tag ?? "").toLowerCase().split("-")[0];
     if (Object.hasOwn(LANGUAGES, main)) return main;
   }
   return "en";
@@ -43,12 +43,12 @@ export function language() {
 }
 
 /**
- * Make a page's texts known and choose the language: `?lang=`, then what was chosen here before, then the browser's.
- * Sets `lang` of the document, and fills in whatever has `data-i18n`.
+ * Register a page's texts and choose the language: `?lang=`, else the one chosen here before, else the browser's. Sets
+ * `lang` of the document and fills in the elements with `data-i18n`.
  * @param {Record<string, Texts>} texts language to texts
  */
 export function useTexts(texts) {
-  for (const [lang, some] of Object.entries(texts)) catalogue[lang] = { ...catalogue[lang], ...some };
+  for (const [lang, added] of Object.entries(texts)) catalogue[lang] = { ...catalogue[lang], ...added };
   if (typeof document === "undefined") return;
   const asked = new URLSearchParams(location.search).get("lang");
   apply(chosen([asked, remembered(), ...navigator.languages]));
@@ -62,7 +62,7 @@ export function switchTo(lang) {
   try {
     localStorage.setItem(REMEMBERED, lang);
   } catch {
-    // Storage is forbidden here: it is switched all the same, and forgotten with the tab.
+    // Storage is blocked: the choice lasts until the page is closed.
   }
   apply(chosen([lang]));
 }
@@ -86,8 +86,8 @@ function remembered() {
 }
 
 /**
- * The text of a key in the language in use, else in English, else the key itself (which a test of the locale files
- * makes impossible). `params.n` chooses the plural form and is written with the language's digits and separators.
+ * Return the text of a key in the language in use, else in English, else the key itself (a test makes sure that no text is
+ * missing). `params.n` chooses the plural form and is written with the language's digits and separators.
  * @param {string} key
  * @param {Params} [params]
  */
@@ -111,7 +111,7 @@ export function hasText(key) {
 const formats = new Map();
 
 /**
- * Formats are costly to make and many are needed a frame: one of each kind and language.
+ * Create each format once per kind and language: creating one is slow, and a frame needs many.
  * @template {Intl.NumberFormat | Intl.DateTimeFormat | Intl.PluralRules} F
  * @param {string} kind
  * @param {(lang: string) => F} make
@@ -126,10 +126,10 @@ function format(kind, make) {
   return made;
 }
 
-/** The language with the region that the browser prefers for it: dates are written otherwise in en-GB and en-US. */
+/** The language with the browser's preferred region: en-GB and en-US write dates differently. */
 function regional() {
   const preferred = typeof navigator === "undefined" ? [] : (navigator.languages ?? []);
-  return preferred.find((one) => chosen([one]) === current && one.toLowerCase().startsWith(current)) ?? current;
+  return preferred.find((tag) => chosen([tag]) === current && tag.toLowerCase().startsWith(current)) ?? current;
 }
 
 /** @param {number} n @returns {Intl.LDMLPluralRule} */
@@ -137,7 +137,7 @@ function plural(n) {
   return format("plural", (lang) => new Intl.PluralRules(lang)).select(n);
 }
 
-/** A number as the language writes it. @param {number} value */
+/** Format a number. @param {number} value */
 export function number(value) {
   return format("number", (lang) => new Intl.NumberFormat(lang, { maximumFractionDigits: 1 })).format(value);
 }
@@ -179,8 +179,8 @@ export function duration(seconds) {
     [Math.floor(whole / 60) % 60, "minute"],
     [whole % 60, "second"],
   ];
-  const said = parts.filter(([n], at) => n > 0 || (at === 2 && whole === 0));
-  return said
+  const shown = parts.filter(([n], at) => n > 0 || (at === 2 && whole === 0));
+  return shown
     .map(([n, unit]) => format(unit, (lang) => new Intl.NumberFormat(lang, { style: "unit", unit, unitDisplay: "short" })).format(n))
     .join(" ");
 }
@@ -196,14 +196,14 @@ export function translate(root) {
   }
   for (const element of root.querySelectorAll("[data-i18n-attr]")) {
     for (const pair of (element.getAttribute("data-i18n-attr") ?? "").split(";")) {
-      const [attribute, key] = pair.split(":").map((one) => one.trim());
+      const [attribute, key] = pair.split(":").map((part) => part.trim());
       if (attribute && key) element.setAttribute(attribute, t(key));
     }
   }
 }
 
 /**
- * Let a `<select>` switch the language; each language stands there by its own name.
+ * Let a `<select>` switch the language. It names each language in that language.
  * @param {HTMLSelectElement} select
  */
 export function languagePicker(select) {

@@ -1,6 +1,6 @@
 /**
- * Small things of the examinee's and the phone's page: what is said aloud, countdowns, a picture that is shown, the screen
- * that stays on, the limit.
+ * Parts that the examinee's and the phone's page share: announcements for screen readers, countdowns, picture previews, the
+ * wake lock, and the size limit of pictures.
  */
 
 import { clock } from "./i18n.js";
@@ -11,14 +11,14 @@ const SAID_SECONDS = 20;
 
 /** @param {string} id @returns {HTMLElement} */
 export function byId(id) {
-  const found = document.getElementById(id);
-  if (found === null) throw new Error(`the page has no #${id}`);
-  return found;
+  const target = document.getElementById(id);
+  if (target === null) throw new Error(`the page has no #${id}`);
+  return target;
 }
 
 /**
- * For screen readers, once. What is said in the same moment stands beside it, not in its place; and nothing stays there,
- * for who walks over the page must not come upon what is no longer so.
+ * Announce a text to screen readers, once. Texts of the same moment are added, not replaced. Each is removed after a while, so
+ * that nobody who reads through the page finds old announcements.
  * @param {string} text
  */
 export function announce(text) {
@@ -28,7 +28,7 @@ export function announce(text) {
   setTimeout(() => line.remove(), SAID_SECONDS * 1000);
 }
 
-/** Moments that are counted down to; `tick` is called twice a second while there is one. */
+/** Countdowns by name. `tick` is called twice a second while there is at least one. */
 export class Countdown {
   /** @param {() => void} tick */
   constructor(tick) {
@@ -37,7 +37,7 @@ export class Countdown {
     /** @type {ReturnType<typeof setInterval> | null} */ this._timer = null;
   }
 
-  /** @param {string} name @param {number | null} moment ms since the epoch; `null`: no longer */
+  /** @param {string} name @param {number | null} moment ms since the epoch; `null`: stop */
   until(name, moment) {
     if (moment === null) this._moments.delete(name);
     else this._moments.set(name, moment);
@@ -48,19 +48,19 @@ export class Countdown {
     }
   }
 
-  /** Seconds until then, negative after it; `null`: not counted. @param {string} name @param {number} now */
+  /** Seconds until the moment, negative after it; `null`: no such countdown. @param {string} name @param {number} now */
   left(name, now) {
     const moment = this._moments.get(name);
     return moment === undefined ? null : (moment - now) / 1000;
   }
 
-  /** "1:05"; a second that has begun counts. @param {number} seconds */
+  /** Format as "1:05", rounded up to whole seconds. @param {number} seconds */
   static text(seconds) {
     return clock(Math.ceil(seconds));
   }
 }
 
-/** A picture shown in several places, whose memory is given back. */
+/** Shows a picture in several `<img>` elements and releases its memory afterwards. */
 export class Thumbnail {
   /** @param {HTMLElement[]} images `<img>` */
   constructor(images) {
@@ -79,7 +79,7 @@ export class Thumbnail {
   }
 }
 
-/** The screen stays on while it is wanted, where the browser can do that: a phone that sleeps sends nothing. */
+/** Keeps the screen on where the browser can do that: a sleeping phone sends nothing. */
 export function keepAwake() {
   /** @type {WakeLockSentinel | null} */
   let lock = null;
@@ -93,7 +93,7 @@ export function keepAwake() {
       try {
         lock = (await navigator.wakeLock?.request("screen")) ?? null;
       } catch (error) {
-        console.info("examwire: the screen may go dark:", String(error)); // battery saver; nothing depends on it
+        console.info("examwire: the screen may go dark:", String(error)); // for example in battery saver mode; the upload works without it
       }
       if (!want) await update();
     }
@@ -109,7 +109,7 @@ export function keepAwake() {
   };
 }
 
-/** The largest picture that the server takes, in bytes; its default when it cannot be asked now. */
+/** Ask the server for its size limit of pictures, in bytes; without an answer use the default. */
 export async function maxPictureBytes() {
   try {
     const signal = AbortSignal.timeout?.(LIMIT_SECONDS * 1000);
@@ -117,6 +117,6 @@ export async function maxPictureBytes() {
     const { maxPictureBytes: limit } = await response.json();
     return Number.isSafeInteger(limit) && limit > 0 ? limit : DEFAULT_MAX_BYTES;
   } catch {
-    return DEFAULT_MAX_BYTES; // the upload says the same, if it is too large
+    return DEFAULT_MAX_BYTES; // the upload is refused if the picture is too large
   }
 }

@@ -1,16 +1,16 @@
 /**
- * How a token comes to a page: in the fragment of the address (`#token=…`), which is never sent to a server. It is taken
- * out of the address bar at once and kept in sessionStorage, so that a reload of this tab finds it again.
+ * How a token comes to a page: in the fragment of the address (`#token=…`), which is never sent to a server. It is
+ * removed from the address bar at once and kept in sessionStorage, so that a reload of the tab finds it.
  */
 
 /**
- * What a token says about itself. It is not verified here: for display only; the server's `welcome` is the truth.
- * @typedef {{plan: string, role: string, subject: string, expires: number | null}} Said
+ * The claims of a token. Not verified here: for display only; the server verifies the token.
+ * @typedef {{plan: string, role: string, subject: string, expires: number | null}} Claims
  */
 
 /**
- * Take a value from the fragment and remember it in this tab, or find the one that was remembered.
- * @param {string} page the name it is kept under: a tab may hold one token of each page
+ * Take a value from the fragment and store it for this tab, or return the stored one.
+ * @param {string} page the name it is stored under: a tab can hold one token for each page
  * @param {string} [name] of the parameter in the fragment
  * @returns {string | null}
  */
@@ -25,7 +25,7 @@ export function fromAddress(page, name = "token") {
   try {
     return sessionStorage.getItem(key);
   } catch {
-    return null; // storage is forbidden here: the page asks again after a reload
+    return null; // storage is blocked: the page asks again after a reload
   }
 }
 
@@ -34,7 +34,7 @@ export function remember(page, value, name = "token") {
   try {
     sessionStorage.setItem(keyOf(page, name), value);
   } catch {
-    // It works until the tab is reloaded.
+    // Storage is blocked: the token lasts until the tab is reloaded.
   }
 }
 
@@ -43,19 +43,19 @@ export function forget(page, name = "token") {
   try {
     sessionStorage.removeItem(keyOf(page, name));
   } catch {
-    // Nothing was kept.
+    // Storage is blocked: nothing is stored.
   }
 }
 
 /**
- * The claims of a JWT, unverified; `null` when it is none.
+ * The claims of a JWT, unverified; `null`: it is not a JWT.
  * @param {string} token
- * @returns {Said | null}
+ * @returns {Claims | null}
  */
-export function said(token) {
+export function claimsOf(token) {
   try {
     const middle = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
-    const bytes = Uint8Array.from(atob(middle), (one) => one.charCodeAt(0));
+    const bytes = Uint8Array.from(atob(middle), (character) => character.charCodeAt(0));
     const claims = JSON.parse(new TextDecoder().decode(bytes));
     if (typeof claims !== "object" || claims === null) return null;
     const expires = typeof claims.exp === "number" ? claims.exp * 1000 : null;

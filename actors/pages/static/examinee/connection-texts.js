@@ -1,9 +1,8 @@
 /**
- * What an examinee is told about the connection, pure: a `Status` of the client becomes words, a shape and what can be
- * done. No DOM, no clock.
+ * Maps the `Status` of the client to what the examinee's page shows: text keys, icon, button. Pure: no DOM, no clock.
  */
 
-/** A loss that is over within so many milliseconds is not shown: most are a change of server or of the Wi-Fi's cell. */
+/** A loss shorter than this (ms) is not shown: most are a change of the server or of the Wi-Fi access point. */
 export const GRACE_MS = 1000;
 
 /**
@@ -11,17 +10,16 @@ export const GRACE_MS = 1000;
  * @property {"good" | "info" | "warn" | "bad" | "ended" | "quiet"} tone
  * @property {"good" | "busy" | "lost" | "ended" | "elsewhere"} icon
  * @property {string} key of the texts: `{key}.title`, `{key}.text`
- * @property {"now" | "again" | "here" | "reload" | null} button what the button says: try now, try again, use it here,
- *   load the page anew
- * @property {"in" | "now" | null} next what the line below says: in so many seconds, or at this moment
+ * @property {"now" | "again" | "here" | "reload" | null} button the button: try now, try again, continue here, reload
+ * @property {"in" | "now" | null} next the line about the next attempt: in so many seconds, or now
  * @property {boolean} asksToken
- * @property {"shut" | "dead" | null} asks ask the web server now and then whether to come back: the examinee is shut out
- *   and a proctor can change that, or no socket server could be reached and that may have passed
+ * @property {"shut" | "dead" | null} asks why to ask the web server regularly whether to reconnect: the examinee is
+ *   shut out until a proctor readmits them, or no socket server could be reached
  */
 
 const CALM = { button: null, next: null, asksToken: false, asks: null };
 
-/** What is shown when the server has ended it, by the word for its close code. @type {Record<string, Partial<View>>} */
+/** The views after the server has closed the connection, by the name of the close code. @type {Record<string, Partial<View>>} */
 const ENDS = {
   RECONNECT_LIMIT_EXCEEDED: { icon: "ended", key: "exhausted", button: "again", asks: "shut" },
   REMOVED: { icon: "ended", key: "removed", asks: "shut" },
@@ -33,9 +31,9 @@ const ENDS = {
 
 /**
  * @param {import("../examwire.js").Status} status
- * @param {boolean} settled whether the server has said, after its welcome, that the examinee is in, or says nothing for long
+ * @param {boolean} settled the server has confirmed after its welcome that the examinee is in, or has not refused for a while
  * @param {boolean} [shutOut] whether the web server has said that a connection would be refused
- * @param {boolean} [recorded] whether the server has said it: then proctors see it as well
+ * @param {boolean} [recorded] the server has confirmed it: then proctors see it as well
  * @param {boolean} [current] whether what happens now is recorded now, and shown to proctors
  * @param {boolean} [expired] whether the web server no longer accepts the token: then it says nothing more either
  * @returns {View}
@@ -60,7 +58,7 @@ export function viewOf(status, settled, shutOut = false, recorded = true, curren
       return { ...CALM, tone: "bad", icon: "lost", key: "lost", button: "now", next: "in" };
     case "gaveUp": {
       const end = endOf(status, shutOut);
-      // What is asked for now and then is not told without a token: waiting for it would be waiting for ever.
+      // The web server gives no answer without a valid token, so asking it is useless.
       if (expired && end.asks) return { ...CALM, tone: "warn", icon: "ended", key: "token", asksToken: true };
       return { ...CALM, tone: "bad", icon: "lost", ...end };
     }
@@ -85,7 +83,7 @@ function endOf(status, shutOut) {
 }
 
 /**
- * Whether a view is shown at once or only if it lasts: what replaces "connected" may be over in a moment.
+ * Whether a view is shown only if it lasts: a loss may be over in a moment.
  * @param {string} before the key that is shown
  * @param {View} view
  */

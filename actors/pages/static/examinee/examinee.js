@@ -1,7 +1,7 @@
 /**
  * The examinee's page: the state of the connection in plain words, messages of proctors, the mobile step.
  *
- * What is said in which state is in `examinee/connection-texts.js`; the connection itself is `examwire.js`.
+ * `examinee/connection-texts.js` says what is shown in which state; `examwire.js` holds the connection.
  */
 
 import { ExamineeClient } from "../examwire.js";
@@ -11,11 +11,11 @@ import { MobileStep } from "./mobile-step.js";
 import { languagePicker, languages, t, useTexts } from "../common/i18n.js";
 import { texts as en } from "./texts.en.js";
 import { texts as ko } from "./texts.ko.js";
-import { forget, fromAddress, remember, said } from "../common/token.js";
+import { forget, fromAddress, remember, claimsOf } from "../common/token.js";
 import { announce, byId } from "../common/parts.js";
 
 const PAGE = "examinee";
-/** A server tells whom it refuses right after its welcome; with Redis away it may say nothing for long. */
+/** A server refuses an examinee right after its welcome; while Redis does not answer it may send nothing for long. */
 const SETTLED_MS = 2000;
 /** How often a page that is shut out asks whether it may come back, in seconds; spread, for a hall may be shut out. */
 const SHUT_OUT_SECONDS = 8;
@@ -60,9 +60,9 @@ const given = fromAddress(PAGE);
 if (given === null) show(true);
 else useToken(given);
 
-/** Connect with a token, or say what is wrong with it. @param {string} one */
-function useToken(one) {
-  const claims = said(one);
+/** Connect with a token, or say what is wrong with it. @param {string} newToken */
+function useToken(newToken) {
+  const claims = claimsOf(newToken);
   const wrong = claims === null ? "token.none" : claims.role !== "examinee" ? "token.role" : "";
   byId("token-error").textContent = wrong && t(wrong, { role: claims?.role ?? "" });
   byId("token").setAttribute("aria-invalid", String(wrong !== ""));
@@ -72,7 +72,7 @@ function useToken(one) {
     return;
   }
   const another = claims.plan !== plan || claims.subject !== examinee;
-  token = one;
+  token = newToken;
   remember(PAGE, token);
   /** @type {HTMLInputElement} */ (byId("token")).value = "";
   if (client !== null && !another) {
@@ -80,7 +80,7 @@ function useToken(one) {
     return;
   }
   if (client !== null) {
-    location.reload(); // somebody else: nothing of the one before may stay on the page
+    location.reload(); // another examinee: nothing of the previous one may stay on the page
     return;
   }
   ({ plan, subject: examinee } = claims);
@@ -101,27 +101,27 @@ function begin() {
   show(true);
 }
 
-/** The client stands elsewhere. */
+/** Handle a new status of the client. */
 function changed() {
   const status = client?.status;
   clearTimeout(settling);
-  // What the browser says of the network ends no connection: after "offline" it may be the same one.
+  // "Offline" does not close the connection: it may go on when the network is back.
   if (status?.state !== "connected" && status?.state !== "offline") settled = recorded = false;
   else if (status.state === "connected" && !settled) settling = setTimeout(() => settle(false), SETTLED_MS);
   show();
 }
 
-/** The server has said that the examinee is in, or has not said otherwise for so long. @param {boolean} said */
-function settle(said) {
+/** Count the examinee as in. @param {boolean} confirmed by the server; else it has not refused for a while */
+function settle(confirmed) {
   clearTimeout(settling);
   settled = true;
-  recorded ||= said;
+  recorded ||= confirmed;
   shutOut = false;
   asked = 0;
   show();
 }
 
-/** @param {boolean} [atOnce] without the patience that short interruptions are given */
+/** Show the state. @param {boolean} [atOnce] also a loss that may be over in a moment */
 function show(atOnce = false) {
   const status = client?.status ?? { state: /** @type {const} */ ("idle") };
   const view = viewOf(status, settled, shutOut, recorded, client?.viewStatus.current, client?.tokenNeeded);
@@ -134,7 +134,7 @@ function show(atOnce = false) {
   ask(view.asks);
 }
 
-/** There is another token: what was not told by the old one is asked for at once. */
+/** Use a new token: ask at once for what the old one did not give. */
 function renewed() {
   ask(null);
   asked = 0;
@@ -170,7 +170,7 @@ function render(view) {
   }
 }
 
-/** The keyboard's place is kept when the button under it goes. */
+/** Keep the keyboard focus in the section when the focused button disappears. */
 function focusHeading() {
   const heading = byId("connection-title");
   heading.tabIndex = -1;
@@ -189,14 +189,14 @@ function showNext(view) {
   byId("connection-next").textContent = text;
 }
 
-/** The tab says it, too: the page may lie behind the exam. */
+/** Show the state in the tab's title, too: the page may be in the background. */
 function showTitle() {
   const unread = messages?.unread ?? 0;
   const state = ["connected", "unrecorded", "behind", "moving"].includes(shownKey) ? "" : `${t(`${shownKey}.title`)} – `;
   document.title = `${unread > 0 ? `(${unread}) ` : ""}${state}${t("title")}`;
 }
 
-/** Ask the web server now and then whether to come back, and do so when it says yes. @param {"shut" | "dead" | null} why */
+/** Ask the web server regularly whether to reconnect, and do so when it says yes. @param {"shut" | "dead" | null} why */
 function ask(why) {
   if (why === null) {
     clearTimeout(asking);
@@ -218,9 +218,9 @@ async function admission() {
     if (response.ok) ({ admitted } = await response.json());
     else if (response.status === 401 && used === token) client?.tokenRefused();
   } catch {
-    admitted = null; // no network: asked again
+    admitted = null; // no network: ask again later
   }
-  if (asking === undefined || used !== token) return; // something has changed meanwhile
+  if (asking === undefined || used !== token) return; // the page has stopped asking, or has a new token
   asking = undefined;
   asked += 1;
   if (admitted === true) client?.comeBack();

@@ -1,4 +1,4 @@
-/** What proctors have written to the examinee: shown until it was read, and kept to be read again. */
+/** The messages of proctors: shown until they are confirmed, then listed as read. */
 
 import { languages, t, time } from "../common/i18n.js";
 import { announce, byId } from "../common/parts.js";
@@ -17,9 +17,9 @@ export class Messages {
     this._showAll();
   }
 
-  /** How many were not confirmed yet. */
+  /** The number of messages that are not confirmed. */
   get unread() {
-    return [...this._client.notices.values()].filter((one) => one.confirmedAt === null).length;
+    return [...this._client.notices.values()].filter((notice) => notice.confirmedAt === null).length;
   }
 
   _showAll() {
@@ -64,7 +64,7 @@ export class Messages {
       button.remove();
       this._asRead(notice, item, from);
       this._count();
-      // The button that had the focus is gone: the next one, or the heading, takes it.
+      // The focused button is gone: move the focus to the next one, or to the heading.
       const next = byId("messages-new").querySelector("button") ?? byId("messages-title");
       /** @type {HTMLElement} */ (next).focus();
     });
@@ -81,8 +81,8 @@ export class Messages {
     item.className = "message";
     delete item.dataset.tone;
     const at = notice.confirmedAt ?? new Date().toISOString();
-    const said = { by: notice.by, time: time(notice.sentAt || Date.now()), read: time(at) };
-    from.textContent = t("messages.read", said);
+    const values = { by: notice.by, time: time(notice.sentAt || Date.now()), read: time(at) };
+    from.textContent = t("messages.read", values);
     byId("messages-read").prepend(item);
   }
 

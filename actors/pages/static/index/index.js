@@ -1,4 +1,4 @@
-/** The first page: where the others are, and whether somebody could connect now. */
+/** The first page: links to the other pages, and how many socket servers are ready. */
 
 import { languagePicker, languages, t, useTexts } from "../common/i18n.js";
 import { texts as en } from "./texts.en.js";
@@ -14,7 +14,7 @@ languages.addEventListener("change", show);
 shown = await ask();
 show();
 
-/** How many socket servers there are, in a key of the texts. */
+/** Return the text for the number of ready socket servers. */
 async function ask() {
   try {
     const response = await fetch("/v1/endpoints", { cache: "no-store" });

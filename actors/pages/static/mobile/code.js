@@ -1,12 +1,12 @@
 /**
- * The short code that joins a phone to an examinee: how it is typed, where it stands in the address, redeeming it.
+ * The short code that connects a phone to an examinee: reading what was typed, formatting it, redeeming it.
  */
 
-/** So many characters make a code; case and whatever people put between them do not matter. */
+/** The number of characters of a code; case and separators do not matter. */
 export const CODE_LENGTH = 8;
 
 /**
- * A code as the server knows it, from what was typed or pasted (a whole link will do too); `null`: it is none.
+ * Read a code from what was typed or pasted (also a whole link); `null`: there is no code in it.
  * @param {string} typed
  * @returns {string | null}
  */
@@ -16,26 +16,26 @@ export function codeOf(typed) {
   return bare.length === CODE_LENGTH ? bare : null;
 }
 
-/** A code as people read it: "ABCD-EFGH". @param {string} code */
+/** Format a code for people: "ABCD-EFGH". @param {string} code */
 export function spaced(code) {
   return `${code.slice(0, CODE_LENGTH / 2)}-${code.slice(CODE_LENGTH / 2)}`;
 }
 
 /**
- * What a phone may do after its code was redeemed. `deadline`: ms since the epoch, `null`: none is known.
+ * What a phone gets for its code. `deadline`: ms since the epoch, `null`: none is known.
  * `offset`: how much the server's clock is ahead of this one, in ms.
  * @typedef {{token: string, planId: string, examineeId: string, deadline: number | null, offset: number}} Pass
  */
 
 /**
- * Why there is no pass. `UNKNOWN`: no such code, or it was used up. `EXPIRED`: its time is over. `BUSY`: too many wrong
- * codes are tried at the moment, by whomever; `retryAfter` in seconds. `NETWORK`, `SERVER`: try again. `REMOVED`: a
+ * Why there is no pass. `UNKNOWN`: no such code, or it was used up. `EXPIRED`: it is no longer valid. `BUSY`: too many
+ * wrong codes were tried, by this phone or others; `retryAfter` in seconds. `NETWORK`, `SERVER`: try again. `REMOVED`: a
  * proctor has removed the examinee. `REFUSED`: the server says why.
  * @typedef {{kind: "UNKNOWN" | "EXPIRED" | "BUSY" | "NETWORK" | "SERVER" | "REMOVED" | "REFUSED", retryAfter: number,
  *   detail: string | null}} NoPass
  */
 
-/** A network that swallows the question is a network that fails. */
+/** After so long without an answer (ms) the network counts as failed. */
 const ANSWER_SECONDS = 15;
 
 /**
@@ -52,7 +52,7 @@ export async function redeem(code, get = fetch) {
     response = await get(`/v1/phone-codes/${encodeURIComponent(code)}`, { method: "POST", cache: "no-store", signal });
     body = await response.json();
   } catch {
-    // No answer, or one that is none (a captive portal): both are the network.
+    // No answer, or one that is not the server's (a captive portal): the network has failed.
     return { failure: { kind: "NETWORK", retryAfter: 0, detail: null } };
   }
   if (response.ok) {
@@ -79,8 +79,8 @@ function failureOf(status, code) {
 }
 
 /**
- * A moment of the server, and how much its clock is ahead of ours. What is within a second is how long the answer
- * travelled, and not worth correcting.
+ * Read a time of the server, and how much its clock is ahead of ours. A difference below a second is not corrected: the
+ * answer took that long to arrive.
  * @param {unknown} moment RFC 3339
  * @param {unknown} secondsLeft until then, when the server answered
  * @param {number} now ms since the epoch, by our clock

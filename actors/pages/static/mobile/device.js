@@ -1,4 +1,4 @@
-/** What this phone says about itself: a name of its own, and model and system as far as the browser tells them. */
+/** Describes this phone: a random id, and model and system as far as the browser tells them. */
 
 const REMEMBERED = "examwire.deviceId";
 const LONGEST = 120;
@@ -14,28 +14,28 @@ export function deviceOf(agent) {
   const apple = /\b(iPhone|iPad|iPod)\b.*?\bOS (\d+(?:_\d+)*)/.exec(agent);
   if (apple) return { model: apple[1], osVersion: `iOS ${apple[2].replaceAll("_", ".")}` };
   const android = /\bAndroid (\d+(?:\.\d+)*)(?:; ([^;)]+?))?(?: Build\/[^;)]*)?\)/.exec(agent);
-  // "K" is what Chrome says of every phone since it hides the model.
+  // Chrome hides the model: it says "K" for every phone.
   if (android) return { model: android[2] && android[2] !== "K" ? android[2] : "", osVersion: `Android ${android[1]}` };
-  const other = /\((?:Windows NT|Macintosh|X11|CrOS)[^)]*\)/.exec(agent);
-  return { model: "", osVersion: other ? other[0].slice(1, -1).slice(0, LONGEST) : "" };
+  const system = /\((?:Windows NT|Macintosh|X11|CrOS)[^)]*\)/.exec(agent);
+  return { model: "", osVersion: system ? system[0].slice(1, -1).slice(0, LONGEST) : "" };
 }
 
 /**
- * This device. Its id is made once and kept, so that a proctor sees that two pictures came from one phone.
+ * Return this device. Its id is created once and stored, so that a proctor sees that two pictures came from one phone.
  * @returns {Promise<Device>}
  */
 export async function thisDevice() {
-  const said = deviceOf(navigator.userAgent);
+  const device = deviceOf(navigator.userAgent);
   // Not in every browser, and not without https.
   const hints = /** @type {any} */ (navigator).userAgentData;
   try {
     const { model, platform, platformVersion } = (await hints?.getHighEntropyValues?.(["model", "platformVersion"])) ?? {};
-    if (model) said.model = model.slice(0, LONGEST);
-    if (platform && platformVersion) said.osVersion = `${platform} ${platformVersion}`.slice(0, LONGEST);
+    if (model) device.model = model.slice(0, LONGEST);
+    if (platform && platformVersion) device.osVersion = `${platform} ${platformVersion}`.slice(0, LONGEST);
   } catch (error) {
-    console.info("examwire: this browser does not tell what device it is on:", String(error)); // its agent string says enough
+    console.info("examwire: this browser does not tell what device it is on:", String(error)); // the user agent is enough
   }
-  return { deviceId: ownId(), ...said };
+  return { deviceId: ownId(), ...device };
 }
 
 function ownId() {
@@ -47,7 +47,7 @@ function ownId() {
     localStorage.setItem(REMEMBERED, fresh);
     return fresh;
   } catch {
-    return made(); // storage is forbidden: another name next time
+    return made(); // storage is blocked: a new id next time
   }
 }
 

@@ -1,5 +1,5 @@
 /**
- * A picture made ready for the network: upright, at most 2,048 pixels long, JPEG, without EXIF (place, device, time).
+ * Prepares a picture for the upload: upright, at most 2,048 pixels long, JPEG, without EXIF (place, device, time).
  */
 
 /** The long edge of what is sent, in pixels: a document on it can still be read. */
@@ -8,7 +8,7 @@ export const QUALITY = 0.85;
 const QUALITIES = [QUALITY, 0.7, 0.55];
 const SMALLEST_EDGE = 480;
 
-/** What was chosen cannot be read as a picture by this browser. */
+/** This browser cannot read the file as a picture. */
 export class NotAPicture extends Error {}
 
 /**
@@ -24,7 +24,7 @@ export function fitted(width, height, edge) {
 }
 
 /**
- * What to try, best first, until a picture is small enough: lower quality, then fewer pixels.
+ * List the sizes and qualities to try until a picture is small enough, best first: lower quality, then fewer pixels.
  * @param {number} longEdge of the picture
  * @returns {{edge: number, quality: number}[]}
  */
@@ -38,7 +38,7 @@ export function attempts(longEdge) {
 }
 
 /**
- * The JPEG to send of a file or of what a camera shows at this moment.
+ * Make the JPEG to send from a file or from the current camera image.
  * @param {Blob | HTMLVideoElement} source
  * @param {number} maxBytes
  * @returns {Promise<{blob: Blob, width: number, height: number}>}
@@ -66,7 +66,7 @@ async function decoded(blob) {
     const bitmap = await createImageBitmap(blob, { imageOrientation: "from-image" });
     return { image: bitmap, width: bitmap.width, height: bitmap.height, release: () => bitmap.close() };
   } catch {
-    // Some browsers know formats (HEIC) only in <img>, older ones no options of createImageBitmap.
+    // Some browsers read HEIC only in <img>; old ones do not know the options of createImageBitmap.
     return decodedByElement(blob);
   }
 }
@@ -105,7 +105,7 @@ function encoded(image, width, height, quality) {
   canvas.height = height;
   const context = canvas.getContext("2d", { alpha: false });
   if (context === null) return Promise.reject(new NotAPicture("this browser has no canvas"));
-  context.fillStyle = "#fff"; // under what is transparent, which JPEG cannot be
+  context.fillStyle = "#fff"; // background of transparent parts, for JPEG has no transparency
   context.fillRect(0, 0, width, height);
   context.imageSmoothingQuality = "high";
   context.drawImage(image, 0, 0, width, height);

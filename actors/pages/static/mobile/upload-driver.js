@@ -1,5 +1,5 @@
 /**
- * Sends one picture until its end, by the rules of `mobile/upload-rules.js`: the timers and the network around them.
+ * Uploads one picture by the rules of `mobile/upload-rules.js`: runs the attempts and the timers.
  */
 
 import { after, expired, hurry, restored, resume, sending } from "./upload-rules.js";
@@ -8,14 +8,14 @@ import { after, expired, hurry, restored, resume, sending } from "./upload-rules
 /** @typedef {{result: Promise<import("./upload-rules.js").Result>, stop: () => void}} Try */
 
 /**
- * @typedef {object} Surroundings what a test replaces
+ * @typedef {object} Surroundings replaced by tests
  * @property {() => number} now ms since the epoch, by the server's clock
  * @property {() => number} random in [0, 1)
  * @property {(callback: () => void, ms: number) => any} setTimeout
  * @property {(timer: any) => void} clearTimeout
  */
 
-/** Event `change`: `upload` or `share` is another one. */
+/** Uploads one picture. Fires `change` when `upload` or `share` has changed. */
 export class Sender extends EventTarget {
   /**
    * @param {(progress: (share: number) => void) => Try} send begins one try
@@ -26,41 +26,41 @@ export class Sender extends EventTarget {
     this._send = send;
     this._around = around;
     /** @type {Upload | null} */ this.upload = null;
-    /** How much of the try that is under way has left the phone, 0 to 1. */
+    /** The sent part of the attempt that is under way, 0 to 1. */
     this.share = 0;
     this._timer = null;
     /** @type {Try | null} */ this._try = null;
   }
 
-  /** Begin, or go on after a reload. @param {Upload} upload */
+  /** Start, or continue after a reload. @param {Upload} upload */
   start(upload) {
     this.stop();
     this._to(restored(upload, this._around.now()));
   }
 
-  /** The network is back, or somebody looks at the page. */
+  /** Try at once: the network is back, or the page is visible again. */
   hurry() {
     if (this.upload !== null) this._to(hurry(this.upload, this._around.now()));
   }
 
-  /** There is a new token, or a person who says "again". @param {number | null} deadline */
+  /** Try again, with a new token or because a person asks for it. @param {number | null} deadline */
   resume(deadline) {
     if (this.upload !== null) this._to(resume(this.upload, this._around.now(), deadline));
   }
 
-  /** There is more time. @param {number | null} deadline */
+  /** Take over a new deadline. @param {number | null} deadline */
   extend(deadline) {
     if (this.upload === null) return;
     if (this.upload.state === "late") this.resume(deadline);
     else this._to({ ...this.upload, deadline });
   }
 
-  /** The permission of this phone has ended. */
+  /** Stop until there is a new token: the old one has expired. */
   expire() {
     if (this.upload !== null) this._to(expired(this.upload));
   }
 
-  /** Forget it: nothing more is sent. */
+  /** Stop for good: nothing more is sent. */
   stop() {
     this._around.clearTimeout(this._timer);
     this._timer = null;

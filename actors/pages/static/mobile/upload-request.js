@@ -1,10 +1,10 @@
 /**
- * One try to send a picture. XMLHttpRequest, because it is what tells the progress of an upload in every browser.
+ * One attempt to upload a picture, with XMLHttpRequest: only that reports the progress of an upload in every browser.
  */
 
 import { retryAfterSeconds } from "./upload-rules.js";
 
-/** Without a byte for so long the try is given up: a mobile network often breaks without saying so. */
+/** An attempt ends after so long without progress (ms): a mobile network often breaks without an error. */
 export const STALLED_SECONDS = 20;
 
 /**
@@ -12,11 +12,11 @@ export const STALLED_SECONDS = 20;
  * @property {string} url
  * @property {string} token
  * @property {Blob} picture
- * @property {(share: number) => void} progress how much has left the phone, 0 to 1
+ * @property {(share: number) => void} progress the sent part, 0 to 1
  */
 
 /**
- * Begin to send; `stop` ends it without a result for anybody.
+ * Start to send; `stop` aborts it without a result.
  * @param {Shipment} shipment
  * @returns {{result: Promise<import("./upload-rules.js").Result>, stop: () => void}}
  */
@@ -58,7 +58,7 @@ function answerOf(request) {
   return { kind: "answer", status: request.status, retryAfter, body: jsonOf(request.responseText) };
 }
 
-/** An answer that is no JSON comes from something in between, and its text is for nobody. @param {string} text */
+/** Parse JSON; an answer that is not JSON comes from a proxy and is ignored. @param {string} text */
 function jsonOf(text) {
   try {
     return JSON.parse(text);
@@ -68,7 +68,7 @@ function jsonOf(text) {
 }
 
 /**
- * Where an examinee's picture goes (`PUT`; docs/protocol.md).
+ * Return the address to which an examinee's picture is uploaded (`PUT`; docs/protocol.md).
  * @param {{planId: string, examineeId: string}} pass
  * @param {{deviceId: string, model: string, osVersion: string}} device
  */

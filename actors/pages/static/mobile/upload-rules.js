@@ -1,13 +1,13 @@
-// The rules of one picture's upload, pure: no DOM, no network, no clock. `phone/phone.js` drives them.
+// The rules of one picture's upload. Pure: no DOM, no network, no clock. `mobile/upload-driver.js` runs them.
 //
-// A picture is sent until the server has it for good (201), says that it never will (4xx), or the deadline has passed.
-// The server recognises a repeated upload, so sending once too often is harmless, and giving up too early is not.
+// A picture is sent until the server has stored it (201), refuses it for good (4xx), or the deadline has passed. The server
+// recognises a repeated upload, so a repetition is harmless.
 
-/** Seconds before the second, third, … try; the last one repeats. Short, because a stage lasts two minutes. */
+/** Seconds before the second, third, … try; the last one repeats. Short, because the mobile step lasts two minutes. */
 export const BACKOFF_SECONDS = [1, 2, 4, 8, 15];
 /** Each wait is spread by this share: a room full of phones shares one access point. */
 export const JITTER = 0.25;
-/** One last try begins at least so long before the deadline; the server counts when a picture has arrived. */
+/** A last try begins at least so long before the deadline; for the server the time of arrival counts. */
 export const LAST_TRY_SECONDS = 3;
 
 /**
@@ -16,21 +16,21 @@ export const LAST_TRY_SECONDS = 3;
  * - `ready`: to be sent at `nextAt`
  * - `sending`: on its way
  * - `stored`: the server has it, `record` is its answer
- * - `late`: the deadline has passed; the picture is kept, for a proctor may give more time (`resume`)
- * - `refused`: it will never be taken as it is; `cause` says why
+ * - `late`: the deadline has passed; the picture is kept, because a proctor may give more time (`resume`)
+ * - `refused`: the server refuses it for good; `cause` says why
  *
  * @typedef {object} Upload
  * @property {"ready"|"sending"|"stored"|"late"|"refused"} state
  * @property {number} tries tries that were begun
  * @property {number} nextAt
  * @property {number|null} deadline
- * @property {Cause|null} cause of the newest failure
- * @property {string|null} detail the server's words for it, for the log and for support
+ * @property {Cause|null} cause of the latest failure
+ * @property {string|null} detail the server's message, for the log and for support
  * @property {object|null} record
  */
 
 /**
- * Why a try failed, as a stable word. The first six are tried again.
+ * Why a try failed, as a stable name. The first six are tried again.
  *
  * @typedef {"OFFLINE"|"NETWORK"|"STALLED"|"BUSY"|"SERVER"|"STORE"|"TOKEN"|"REMOVED"|"TOO_LARGE"|"NOT_A_PICTURE"|"LATE"
  *   |"REFUSED"} Cause
@@ -82,9 +82,7 @@ export function after(upload, result, now, draw) {
 }
 
 /**
- * The network is back, or the page is looked at again: what waits is tried at once.
- *
- * A wait that the server has asked for (`BUSY`) is kept: it said when.
+ * End a wait: the network is back, or the page is visible again. A wait that the server has asked for (`BUSY`) is kept.
  *
  * @param {Upload} upload
  * @param {number} now
@@ -95,7 +93,7 @@ export function hurry(upload, now) {
 }
 
 /**
- * A new deadline or a new token is there, or a person asks for another try.
+ * Try again, with a new deadline or token, or because a person asks for it.
  *
  * @param {Upload} upload
  * @param {number} now
@@ -108,7 +106,7 @@ export function resume(upload, now, deadline) {
 }
 
 /**
- * The permission of this phone has ended: what waits for the proctor's word would wait for ever.
+ * Refuse an upload that waits for the proctor: the token has expired, so the wait would never end.
  *
  * @param {Upload} upload
  * @returns {Upload}
@@ -119,7 +117,7 @@ export function expired(upload) {
 }
 
 /**
- * After a reload: a try that was under way has an unknown end, so it is made again; the server knows the picture.
+ * Continue after a reload: repeat the try that was under way, for its result is unknown.
  *
  * @param {Upload} upload
  * @param {number} now
@@ -130,8 +128,7 @@ export function restored(upload, now) {
 }
 
 /**
- * Whether the server, as it tells of the stage, would take now what it has not taken: there is more time, or the examinee
- * was let in again.
+ * Whether the server would accept the picture now: there is more time, or the examinee was let in again.
  *
  * @param {Upload} upload
  * @param {{status: string, removed: boolean, deadline: number|null}} stage
@@ -195,11 +192,11 @@ export function retryAfterSeconds(header, now) {
 function nextTry(upload, result, now, draw) {
   const step = BACKOFF_SECONDS[Math.min(Math.max(upload.tries, 1), BACKOFF_SECONDS.length) - 1];
   const asked = result.kind === "answer" ? (result.retryAfter ?? 0) : 0;
-  // Spread over what follows Retry-After, never before it.
+  // Spread the tries after Retry-After, never before it.
   const seconds = asked >= step ? asked + (step * JITTER * (1 + draw)) / 2 : Math.max(asked, step * (1 + JITTER * draw));
   const wanted = now + seconds * 1000;
   if (upload.deadline === null || asked >= step) return wanted;
-  // A long wait must not sleep over the deadline while there is time for one more try.
+  // Shorten a wait that would leave no time for a last try before the deadline.
   const last = upload.deadline - LAST_TRY_SECONDS * 1000;
   return wanted > last && last > now ? last : wanted;
 }

@@ -1,15 +1,15 @@
 /**
- * The phone's camera: opened at the back, switchable, let go when nobody looks; and why it cannot be had, in one word.
+ * The phone's camera: opens the back camera, switches, closes; and names why it cannot be opened.
  */
 
 /**
- * `INSECURE`: browsers give no camera to a page without https. `UNSUPPORTED`: this browser has none to give. `REFUSED`:
- * the person or the system said no. `MISSING`: there is none. `BUSY`: another app holds it. `FAILED`: anything else.
+ * `INSECURE`: browsers allow the camera only with https. `UNSUPPORTED`: this browser cannot use a camera. `REFUSED`: the
+ * person or the system refused it. `MISSING`: there is no camera. `BUSY`: another app uses it. `FAILED`: anything else.
  * @typedef {"INSECURE" | "UNSUPPORTED" | "REFUSED" | "MISSING" | "BUSY" | "FAILED"} Trouble
  */
 
 /**
- * Whether a camera may be asked for at all; `null`: it may.
+ * Why the page cannot use a camera at all; `null`: it can.
  * @param {{isSecureContext: boolean, navigator: {mediaDevices?: unknown}}} where the window
  * @returns {Trouble | null}
  */
@@ -42,7 +42,7 @@ export function troubleOf(error) {
   }
 }
 
-/** One camera at a time, shown in `video`. Event `ended`: the system took it away (a call, another app, the lock). */
+/** Shows one camera in `video`. Fires `ended` when the system has closed it (a call, another app, the lock screen). */
 export class Camera extends EventTarget {
   /** @param {HTMLVideoElement} video */
   constructor(video) {
@@ -54,7 +54,7 @@ export class Camera extends EventTarget {
     this.several = false;
   }
 
-  /** Whether it films the person who holds it: such a preview is shown mirrored, as people expect of a mirror. */
+  /** Whether it is the front camera: its preview is mirrored. */
   get facesUser() {
     return (this._settings?.facingMode ?? this._facing) === "user";
   }
@@ -69,14 +69,14 @@ export class Camera extends EventTarget {
 
   /**
    * Open the camera of the side that was used last, first the one at the back.
-   * @returns {Promise<boolean>} `false`: it was closed while it opened
+   * @returns {Promise<boolean>} `false`: it was closed while it was opening
    * @throws whatever `getUserMedia` throws: see `troubleOf`
    */
   async start() {
     return this._use({ facingMode: { ideal: this._facing } });
   }
 
-  /** The camera of the other side; where sides are not known (a computer), the next one. */
+  /** Switch between front and back camera; where the sides are unknown (a computer), take the next camera. */
   async turn() {
     const before = this._settings?.deviceId;
     this._facing = this.facesUser ? "environment" : "user";
@@ -87,7 +87,7 @@ export class Camera extends EventTarget {
     if (next !== undefined && next !== before) await this._use({ deviceId: { exact: next } });
   }
 
-  /** Let the camera go; its light goes out. */
+  /** Close the camera. */
   stop() {
     this._opening += 1;
     this._release();
@@ -112,7 +112,7 @@ export class Camera extends EventTarget {
       await this.video.play();
     } catch (error) {
       if (mine === this._opening) throw error;
-      return false; // let go while it began to play
+      return false; // closed while it began to play
     }
     this.several = (await cameras()).length > 1;
     return mine === this._opening;
@@ -125,7 +125,7 @@ export class Camera extends EventTarget {
   }
 }
 
-/** The ids of the cameras; their number is known only after the permission was given. */
+/** Return the ids of the cameras; complete only after the permission was given. */
 async function cameras() {
   const devices = await navigator.mediaDevices.enumerateDevices();
   return devices.filter((device) => device.kind === "videoinput").map((device) => device.deviceId);

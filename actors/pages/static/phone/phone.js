@@ -1,9 +1,9 @@
 /**
- * The phone's page: code, camera, picture, sent. One step at a time; here is which one, and what leads on to the next.
+ * The phone's page: enter the code, take the picture, send it. This module decides which step is shown and what follows.
  *
- * Rules are elsewhere: `mobile/upload-rules.js` when a picture is sent again, `phone/stage.js` when the server is asked how much time
- * there is, `phone/viewfinder.js` the camera and what is sent of a picture, `phone/picture-store.js` what a reload finds again. What each
- * step looks like is in `phone/steps.js`.
+ * The rules are in other modules: `mobile/upload-rules.js` when a picture is sent again, `phone/stage.js` when the server is
+ * asked for the time that is left, `phone/viewfinder.js` camera and picture, `phone/picture-store.js` what survives a reload,
+ * `phone/steps.js` what each step shows.
  */
 
 import { languagePicker, languages, t, useTexts } from "../common/i18n.js";
@@ -21,7 +21,7 @@ import { PhoneStore } from "./picture-store.js";
 import { send, uploadUrl } from "../mobile/upload-request.js";
 import { Countdown, Thumbnail, announce, byId, keepAwake, maxPictureBytes } from "../common/parts.js";
 
-/** A clock that is put right, or an answer that travelled for long: what differs by less is the same. */
+/** Deadlines that differ by less (ms) are the same: clocks are corrected, and answers take time. */
 const CLOCK_MS = 2000;
 
 const store = new PhoneStore();
@@ -47,15 +47,15 @@ const watch = new StageWatch({
 let step = "code";
 /** @type {import("./picture-store.js").Kept | null} */
 let kept = null;
-/** The picture that was taken and is looked at. @type {Blob | null} */
+/** The picture that was taken and is reviewed. @type {Blob | null} */
 let picture = null;
-/** A proctor has removed the examinee. */
+/** Whether a proctor has removed the examinee. */
 let removed = false;
-/** The server does not accept this phone's token any more. */
+/** Whether the server no longer accepts this phone's token. */
 let expired = false;
-/** A picture of this examinee has arrived, of this phone or another: no time is counted any more. */
+/** Whether a picture of this examinee has arrived, from this phone or another: then no countdown is shown. */
 let arrived = false;
-/** The deadline has passed, as far as this phone knows; the server decides when a picture comes all the same. */
+/** Whether the deadline has passed, as far as this phone knows; the server decides about a picture that arrives. */
 let late = false;
 let soon = false;
 /** @type {import("../mobile/code.js").NoPass | null} */
@@ -79,17 +79,17 @@ async function start() {
   await open(codeOf(fromAddress("phone", "code") ?? ""));
 }
 
-/** What was kept for an exam long ago is nobody's business any more. @param {import("./picture-store.js").Kept} one */
-function isOver(one) {
-  return one.pass.deadline !== null && one.pass.deadline < Date.now() - 3_600_000;
+/** Whether a stored picture belongs to an exam that is long over. @param {import("./picture-store.js").Kept} stored */
+function isOver(stored) {
+  return stored.pass.deadline !== null && stored.pass.deadline < Date.now() - 3_600_000;
 }
 
-/** Go on where this phone was, or with the code it was given. @param {string | null} given */
+/** Continue with what is stored, or with the code of the address. @param {string | null} given */
 async function open(given) {
   const unsent = kept?.picture != null && kept.upload?.state !== "stored";
   if (kept !== null && (given === kept.code || (given === null && unsent))) {
     goOn();
-    watch.soon(); // what is kept may be of long ago
+    watch.soon(); // what is stored may be old
   } else if (given !== null) {
     await useCode(given);
   } else {
@@ -97,7 +97,7 @@ async function open(given) {
   }
 }
 
-/** To the step that fits what is kept. */
+/** Show the step that fits what is stored. */
 function goOn() {
   if (kept?.picture != null && kept.upload !== null) {
     picture = new Blob([kept.picture], { type: "image/jpeg" });
@@ -113,14 +113,14 @@ function goOn() {
 
 // -- the code ---------------------------------------------------------------------------------------------
 
-/** Redeem a code; with a pass, go on with a picture that waits for it or to the camera. @param {string} given */
+/** Redeem a code; with a pass, continue with a picture that waits for it, or with the camera. @param {string} given */
 async function useCode(given) {
   code = given;
   failure = null;
   countdown.until("retry", null);
   to("redeem");
   const outcome = await redeem(given);
-  if (code !== given || step !== "redeem") return; // another one was entered meanwhile
+  if (code !== given || step !== "redeem") return; // another code was entered meanwhile
   if ("pass" in outcome) {
     await admit(given, outcome.pass);
     return;
@@ -164,7 +164,7 @@ function enterCode() {
 
 // -- the stage --------------------------------------------------------------------------------------------
 
-/** The server has said how the stage stands. @param {import("./stage.js").Stage} stage */
+/** Take over the server's view of the stage. @param {import("./stage.js").Stage} stage */
 async function staged({ status, removed: isRemoved, deadline, offset }) {
   if (kept === null) return;
   const { pass } = kept;
@@ -185,7 +185,7 @@ async function staged({ status, removed: isRemoved, deadline, offset }) {
   show();
 }
 
-/** Another code is needed; until then nothing is asked, and nothing goes by itself. */
+/** Ask for a new code: the token has expired. Until then nothing is asked and nothing is sent. */
 function expire() {
   if (expired) return;
   expired = true;
@@ -194,7 +194,7 @@ function expire() {
   if (step === "camera") announce(`${t("trouble.expired")}. ${t("trouble.expired.do")}`);
 }
 
-/** The examinee was removed, or let in again. */
+/** Take over that the examinee was removed, or let in again. */
 async function barred() {
   if (step === "camera" && !removed) await finder.begin();
   else finder.end();
@@ -253,20 +253,20 @@ async function sent() {
     }
     if (upload.state === "refused" && upload.cause === "REMOVED" && !removed) {
       removed = true;
-      watch.soon(); // from now on it is asked more often whether they were let in again
+      watch.soon(); // ask more often from now on whether the examinee was let in again
     }
     show();
     if (said) announce(`${byId("upload-title").textContent}. ${byId("upload-text").textContent}`);
   } else show();
 }
 
-/** What of an upload is worth saying aloud. @param {import("../mobile/upload-rules.js").Upload | null} upload */
+/** What to announce of an upload. @param {import("../mobile/upload-rules.js").Upload | null} upload */
 function sayingOf(upload) {
   return upload === null || upload.state === "sending" ? "" : `${upload.state} ${upload.cause}`;
 }
 
 function tryNow() {
-  // Too late by what this phone knows: whether there is more time now is for the server to say.
+  // Too late as far as this phone knows: the server says whether there is more time.
   if (sender.upload?.state === "late" || sender.upload?.state === "refused") sender.resume(null);
   else sender.hurry();
 }
@@ -275,7 +275,7 @@ function serverNow() {
   return Date.now() + (kept?.pass.offset ?? 0);
 }
 
-/** Seconds until the deadline; `null`: none is known, or none matters any more. */
+/** Seconds until the deadline; `null`: none is known, or it no longer counts. */
 function left() {
   const deadline = step === "done" || arrived ? null : (kept?.pass.deadline ?? null);
   return deadline === null ? null : (deadline - serverNow()) / 1000;
@@ -309,14 +309,14 @@ function show() {
   tick();
 }
 
-/** Everything that counts seconds. */
+/** Update all countdowns. */
 function tick() {
   const counts = left();
   steps.showLeft(counts);
   const near = counts !== null && counts > 0 && counts <= steps.SOON_SECONDS;
   if (near && !soon) {
     announce(t("left.soon"));
-    watch.soon(); // there may be more time by now
+    watch.soon(); // there may be more time
   }
   soon = near;
   const over = counts !== null && counts <= 0;
@@ -369,7 +369,7 @@ function listen() {
   });
   addEventListener("hashchange", () => {
     const given = codeOf(fromAddress("phone", "code") ?? "");
-    if (given !== null && given !== kept?.code) void useCode(given); // another QR code was opened in this tab
+    if (given !== null && given !== kept?.code) void useCode(given); // the tab was opened with another QR code
   });
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "hidden") return;

@@ -1,8 +1,8 @@
 /**
- * What a phone keeps until the server has the picture: who it is for, the picture, how far its upload has come.
+ * Stores the picture until the server has it, with its examinee and the state of the upload.
  *
- * In IndexedDB, so that a reload, a crash or a tab that the system threw away costs nothing. Where that is forbidden
- * (some private modes) it is kept in memory only, and `lasting` says so.
+ * In IndexedDB, so that it survives a reload, a crash, or a tab that the system has closed. Where IndexedDB is blocked (some
+ * private modes) it is kept in memory only, and `lasting` is false.
  *
  * @typedef {object} Kept
  * @property {import("../mobile/code.js").Pass} pass
@@ -28,7 +28,7 @@ export class PhoneStore {
     return kept ?? this._memory;
   }
 
-  /** Replaces what was kept. @param {Kept} kept */
+  /** Replace what is stored. @param {Kept} kept */
   async write(kept) {
     this._memory = kept;
     await this._run("readwrite", (store) => store.put(kept, KEY));
@@ -55,7 +55,7 @@ export class PhoneStore {
         transaction.onabort = () => reject(transaction.error);
       });
     } catch (error) {
-      // Forbidden or full: the page goes on with what it has in memory, and tells the person not to close it.
+      // Blocked or full: the page keeps the picture in memory and asks the person not to close it.
       console.warn("examwire: nothing can be kept on this device:", error);
       this.lasting = false;
       return undefined;

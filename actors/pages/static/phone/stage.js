@@ -1,20 +1,20 @@
 /**
- * How the stage stands that a phone takes its picture for, as the server has it. A phone has no socket, so it asks now and
- * then: for more time that a proctor has given, and whether the examinee was removed or let in again.
+ * Asks the server for the mobile step of the phone's examinee. A phone has no socket, so it asks regularly whether there is
+ * more time, and whether the examinee was removed or let in again.
  */
 
 import { timesOf } from "../mobile/code.js";
 
-/** Seconds between two questions while all goes its way. A hall of phones asks one server: not more often. */
+/** Seconds between two requests. Not less, for all phones of a hall ask one server. */
 export const CALM_SECONDS = 15;
-/** While somebody waits for the proctor: the time is over, or the examinee was removed. */
+/** Seconds between two requests while the examinee waits for the proctor: the time is up, or they were removed. */
 export const URGENT_SECONDS = 8;
 /** Each wait is spread by this share. */
 export const SPREAD = 0.25;
-/** What happens on the page may ask at once, but not twice within so many seconds. */
+/** The least seconds between two requests, also for `soon()`. */
 export const LEAST_SECONDS = 2;
 const ANSWER_SECONDS = 10;
-/** The token is not accepted any more: nothing will be told by it. */
+/** The result of a request whose token has expired. */
 export const EXPIRED = "EXPIRED";
 
 /**
@@ -24,7 +24,7 @@ export const EXPIRED = "EXPIRED";
  */
 
 /**
- * Ask once. `null`: nobody knows now, and what was known stands; `EXPIRED`: ask no more with this token.
+ * Ask once. `null`: no answer, so the previous one still counts; `EXPIRED`: the token is no longer accepted.
  * @param {{token: string, planId: string, examineeId: string}} pass
  * @param {typeof fetch} [get] for tests
  * @returns {Promise<Stage | typeof EXPIRED | null>}
@@ -41,23 +41,23 @@ export async function stageOf({ token, planId, examineeId }, get = fetch) {
     if (typeof status !== "string" || typeof removed !== "boolean") return null;
     return { status, removed, ...timesOf(deadline, secondsLeft, Date.now()) };
   } catch {
-    return null; // no network, or something in between that is not the server
+    return null; // no network, or the answer of a proxy
   }
 }
 
 /**
- * @typedef {object} Around what the page and a test give
+ * @typedef {object} Around given by the page, or by a test
  * @property {() => Promise<Stage | typeof EXPIRED | null>} ask
  * @property {(stage: Stage) => void} told
- * @property {() => void} expired nothing is asked any more, until it is `wanted` anew
- * @property {() => boolean} urgent whether somebody waits for the proctor
+ * @property {() => void} expired the token has expired; nothing is asked until `wanted` is set again
+ * @property {() => boolean} urgent whether the examinee waits for the proctor
  * @property {() => number} now ms since the epoch
  * @property {() => number} random in [0, 1)
  * @property {(callback: () => void, ms: number) => any} setTimeout
  * @property {(timer: any) => void} clearTimeout
  */
 
-/** Asks while it is `wanted`. */
+/** Asks regularly while it is `wanted`. */
 export class StageWatch {
   /** @param {Around} around */
   constructor(around) {
@@ -76,7 +76,7 @@ export class StageWatch {
     else this._around.clearTimeout(this._timer);
   }
 
-  /** Something has happened that makes an answer of now worth more than one of a moment ago. */
+  /** Ask as soon as allowed: the latest answer may be outdated. */
   soon() {
     const since = (this._around.now() - this._askedAt) / 1000;
     if (this._wanted && !this._asking) this._in(Math.max(0, LEAST_SECONDS - Math.abs(since)));

@@ -1,13 +1,13 @@
 /**
- * What the steps of the phone's page look like: the code, the camera, the upload, the end, and the bar above them. They are
- * told where things stand, and decide nothing.
+ * Shows the steps of the phone's page: code, camera, review, upload, end, and the bar above them. It only draws; `phone.js`
+ * decides.
  */
 
 import { hasText, t, time } from "../common/i18n.js";
 import { Countdown, byId } from "../common/parts.js";
 import { spaced } from "../mobile/code.js";
 
-/** The last seconds are shown as such. */
+/** From so many seconds the countdown is highlighted. */
 export const SOON_SECONDS = 30;
 
 /** @typedef {"code" | "redeem" | "camera" | "review" | "upload" | "done"} Step */
@@ -18,16 +18,16 @@ const STEPS = ["code", "redeem", "camera", "review", "upload", "done"];
 /** Show one step and hide the others. @param {Step} step */
 export function showStep(step) {
   document.body.dataset.step = step;
-  for (const one of STEPS) byId(`step-${one}`).hidden = one !== step;
+  for (const name of STEPS) byId(`step-${name}`).hidden = name !== step;
 }
 
-/** The keyboard's and the screen reader's place in a step that has just begun. @param {Step} step */
+/** Move the focus into a step that has just begun. @param {Step} step */
 export function enterStep(step) {
   scrollTo(0, 0);
   byId(step === "code" ? "code" : `${step}-title`).focus();
 }
 
-/** The time that is left, in the bar. @param {number | null} left seconds, negative when it is over; `null`: none is known */
+/** Show the time left in the bar. @param {number | null} left seconds, negative when it is up; `null`: unknown */
 export function showLeft(left) {
   byId("left").hidden = left === null;
   if (left === null) return;
@@ -40,7 +40,7 @@ export function showLeft(left) {
 }
 
 /**
- * The code's step, with what was wrong with the last one.
+ * Show the step that asks for the code, with the error of the previous one.
  * @param {import("../mobile/code.js").NoPass | null} failure
  * @param {string} code the one that was tried
  */
@@ -57,7 +57,7 @@ export function showCodeError(text) {
   byId("code").setAttribute("aria-invalid", String(text !== ""));
 }
 
-/** The step in which a code is looked up. @param {import("../mobile/code.js").NoPass | null} failure */
+/** Show the step that redeems a code. @param {import("../mobile/code.js").NoPass | null} failure */
 export function showRedeem(failure) {
   byId("redeem-title").textContent = t(failure === null ? "redeem.title" : "redeem.failed");
   byId("redeem-busy").hidden = failure !== null;
@@ -66,32 +66,32 @@ export function showRedeem(failure) {
   if (failure?.kind !== "BUSY") byId("redeem-text").textContent = t(failure === null ? "redeem.text" : `redeem.${failure.kind}`);
 }
 
-/** When another code may be tried. @param {number | null} seconds `null`: at once */
+/** Show when another code may be tried. @param {number | null} seconds `null`: at once */
 export function showWait(seconds) {
   /** @type {HTMLButtonElement} */ (byId("redeem-again")).disabled = seconds !== null && seconds > 0;
   if (seconds !== null) byId("redeem-text").textContent = t("redeem.BUSY", { n: Math.max(0, Math.ceil(seconds)) });
 }
 
 /**
- * The camera's step: the finder, or why there is none and what to do about it; of who was removed, only that.
+ * Show the camera's step: the viewfinder, or why there is none and what to do; for a removed examinee only that.
  * @param {{finder: import("./viewfinder.js").Finder, late: boolean, expired: boolean, removed: boolean,
  *   again: boolean}} state `again`: a picture has arrived already
  */
 export function showCamera({ finder, late, expired, removed, again }) {
   const { camera, opening, trouble } = finder;
   const live = camera.open && !opening;
-  const said = expired ? "expired" : removed ? null : late ? "late" : trouble;
+  const issue = expired ? "expired" : removed ? null : late ? "late" : trouble;
   byId("camera-title").textContent = t(removed ? "removed" : "camera.title");
   byId("camera-code").hidden = !expired;
   byId("finder").hidden = removed || (trouble !== null && !live && !opening);
   byId("camera-opening").hidden = !opening;
   byId("video").classList.toggle("mirrored", camera.facesUser);
-  const title = said === null ? "" : hasText(`trouble.${said}`) ? `trouble.${said}` : `camera.${said}`;
-  byId("trouble").hidden = said === null;
+  const title = issue === null ? "" : hasText(`trouble.${issue}`) ? `trouble.${issue}` : `camera.${issue}`;
+  byId("trouble").hidden = issue === null;
   byId("trouble-title").textContent = title && t(title);
   byId("trouble-text").textContent = hasText(`${title}.do`) ? t(`${title}.do`) : "";
-  byId("camera-hint").hidden = said !== null;
-  byId("camera-hint").toggleAttribute("data-advice", !removed && !again); // which a tiny screen has no room for
+  byId("camera-hint").hidden = issue !== null;
+  byId("camera-hint").toggleAttribute("data-advice", !removed && !again); // hidden on tiny screens
   byId("camera-hint").textContent = t(removed ? "removed.text" : again ? "camera.again" : "camera.hint");
   byId("shutter").hidden = removed || !live;
   byId("turn").hidden = removed || !live || !camera.several;
@@ -103,7 +103,7 @@ export function showCamera({ finder, late, expired, removed, again }) {
   byId("picker-label").textContent = t(live || opening ? "camera.file" : "camera.fileFirst");
 }
 
-/** The step in which the picture is looked at. @param {boolean} removed */
+/** Show the step that reviews the picture. @param {boolean} removed */
 export function showReview(removed) {
   byId("review-title").textContent = t(removed ? "removed" : "review.title");
   byId("review-hint").textContent = t(removed ? "removed.text" : "review.hint");
@@ -111,7 +111,7 @@ export function showReview(removed) {
 }
 
 /**
- * The upload's step: how far it is, why it waits, what can be done.
+ * Show the upload's step: the progress, why it waits, and what a person can do.
  * @param {import("../mobile/upload-rules.js").Upload} upload
  * @param {number} share of the picture that was sent, in [0, 1]
  * @param {boolean} lasting whether the picture outlives a page that is closed
@@ -138,13 +138,13 @@ export function showUpload(upload, share, lasting) {
   byId("upload-code").classList.toggle("primary", cause === "TOKEN" && state === "refused");
 }
 
-/** When the next try begins. @param {number | null} seconds */
+/** Show when the next try begins. @param {number | null} seconds */
 export function showNext(seconds) {
   if (seconds === null) return;
   byId("next-try").textContent = seconds > 0 ? t("upload.next", { n: Math.ceil(seconds) }) : t("upload.now");
 }
 
-/** The picture has arrived. @param {string | undefined} when RFC 3339 */
+/** Show the last step: the picture has arrived. @param {string | undefined} when RFC 3339 */
 export function showDone(when) {
   byId("done-when").textContent = when ? t("done.when", { time: time(when) }) : "";
 }

@@ -1,6 +1,6 @@
 /**
- * The finder of the phone's page: the camera while it is wanted on the screen, why there is none, and the picture that is
- * made of what it shows or of a file.
+ * The viewfinder of the phone's page: opens the camera while it is on the screen, names why it cannot, and makes the picture
+ * from the camera or from a file.
  */
 
 import { t } from "../common/i18n.js";
@@ -8,7 +8,7 @@ import { announce } from "../common/parts.js";
 import { Camera, hindrance, troubleOf } from "./camera.js";
 import { NotAPicture, jpegOf } from "../mobile/picture.js";
 
-/** Event `change`: it is shown differently now. */
+/** The camera on the screen. Fires `change` when its view has changed. */
 export class Finder extends EventTarget {
   /**
    * @param {HTMLVideoElement} video
@@ -26,25 +26,25 @@ export class Finder extends EventTarget {
       if (this._wanted && document.visibilityState === "visible") void this.open();
     });
     document.addEventListener("visibilitychange", () => {
-      if (document.visibilityState === "hidden") this.camera.stop(); // another app may want it, the phone's own camera first
+      if (document.visibilityState === "hidden") this.camera.stop(); // another app may need it, for example the phone's own camera
       else if (this._wanted && this.trouble === null && !this.camera.open) void this.open();
     });
   }
 
-  /** It is wanted on the screen. */
+  /** Open the camera. */
   async begin() {
     this._wanted = true;
     this.trouble = null;
     await this.open();
   }
 
-  /** It is not wanted any more. */
+  /** Close the camera. */
   end() {
     this._wanted = false;
     this.camera.stop();
   }
 
-  /** Try, once more, to have a camera. @param {() => Promise<unknown>} [how] */
+  /** Try to open the camera again. @param {() => Promise<unknown>} [how] */
   async open(how = () => this.camera.start()) {
     this.trouble = hindrance(window);
     if (this.trouble === null) {
@@ -68,7 +68,7 @@ export class Finder extends EventTarget {
   }
 
   /**
-   * The picture to send of what the camera shows now, or of a file. `null`: it is none, and `trouble` says why.
+   * Make the picture to send from the camera or from a file. `null`: that failed, and `trouble` says why.
    * @param {Blob} [file]
    * @returns {Promise<Blob | null>}
    */

@@ -10,7 +10,7 @@ import { ProctorClient } from "../examwire.js";
 import { languages, t, useTexts } from "../common/i18n.js";
 import { texts as en } from "./locales/en.js";
 import { texts as ko } from "./locales/ko.js";
-import { forget, fromAddress, remember, said } from "../common/token.js";
+import { forget, fromAddress, remember, claimsOf } from "../common/token.js";
 import { Actions } from "./panel/actions.js";
 import { Chime, Owed, SAY_EVERY_SECONDS, Summary } from "./incidents/alerts.js";
 import { Controls } from "./toolbar/controls.js";
@@ -45,7 +45,7 @@ useTexts({ en, ko });
 class Wall {
   /** @param {string} token */
   constructor(token) {
-    this._claims = said(token);
+    this._claims = claimsOf(token);
     this._web = new Web(token, this._claims?.plan ?? "");
     this.people = new People();
     this.incidents = new Incidents();
@@ -364,7 +364,7 @@ class Wall {
   _enter(token) {
     remember("proctor", token);
     // Another plan is another wall: begin anew rather than mix two.
-    if (said(token)?.plan !== this._web.plan || said(token)?.subject !== this._claims?.subject) {
+    if (claimsOf(token)?.plan !== this._web.plan || claimsOf(token)?.subject !== this._claims?.subject) {
       location.reload();
       return;
     }

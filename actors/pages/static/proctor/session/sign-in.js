@@ -3,7 +3,7 @@
  */
 
 import { t } from "../../common/i18n.js";
-import { said } from "../../common/token.js";
+import { claimsOf } from "../../common/token.js";
 import { element, setText } from "../../common/elements.js";
 
 export class Door {
@@ -41,6 +41,6 @@ export class Door {
  * @param {string} token
  */
 export function otherRole(token) {
-  const role = said(token)?.role || "proctor";
+  const role = claimsOf(token)?.role || "proctor";
   return role === "proctor" ? "" : t("door.role", { role });
 }

@@ -100,7 +100,7 @@ export class Tile {
       this._label(nameOf(person), t(`state.${state}`));
       return;
     }
-    const words = said(person, now);
+    const words = detailOf(person, now);
     for (const [part, text] of this._texts) {
       if (text.data === words[part]) continue;
       text.data = words[part];
@@ -118,7 +118,7 @@ export class Tile {
 }
 
 /** @param {Person} person @param {number} now */
-function said(person, now) {
+function detailOf(person, now) {
   return { id: person.id, name: person.name ?? "", ...describe(person, now) };
 }
 
