@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 
-from actors.runtime.broker.consumers.listener import listening
+from actors.runtime.broker.consumers.listener import listen
 from actors.runtime.broker.consumers.progress import ConsumerWatch
 from actors.sessions.context import ServerContext
 from actors.sessions.session import SocketSession
@@ -81,7 +81,7 @@ class ViewWatch:
     async def run(self) -> None:
         """Listen to state managers, judge, and tell clients, until cancelled."""
         self._reports = AppliedRegistry(time.monotonic())
-        async with listening(self._bus, subjects.applied("*"), self._heard), asyncio.TaskGroup() as group:
+        async with listen(self._bus, subjects.applied("*"), self._heard), asyncio.TaskGroup() as group:
             group.create_task(self._watch_queue())
             group.create_task(self._tell_changes())
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
-from actors.runtime.broker.consumers.listener import listening
+from actors.runtime.broker.consumers.listener import listen
 from actors.runtime.broker.consumers.pinned import PinnedConsumer
 from actors.state_manager.progress import Reading
 from protocol.broker import subjects
@@ -99,7 +99,7 @@ class StatePartitions:
 
         Managers count who speak. Waiting pulls do not tell: after a stall one manager has several of them.
         """
-        async with listening(self._bus, subjects.applied("*"), self._heard):
+        async with listen(self._bus, subjects.applied("*"), self._heard):
             while True:
                 await asyncio.sleep(BALANCE_SECONDS)
                 held = [reader for reader in self._readers.values() if reader.owned]

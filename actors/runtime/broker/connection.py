@@ -1,4 +1,4 @@
-"""The bus: the connection to NATS. Other rooms use subjects, bytes and our errors, not nats-py."""
+"""The bus: the connection to NATS. Other packages use subjects, bytes and our errors instead of nats-py."""
 
 from __future__ import annotations
 
@@ -41,7 +41,13 @@ Respond = Callable[[bytes], Awaitable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class ServiceEntry:
-    """An actor in the list of NATS micro services."""
+    """An actor in the list of NATS micro services.
+
+    Example::
+
+        entries = await bus.services()
+        [entry.metadata["address"] for entry in entries]
+    """
 
     name: str
     id: str
@@ -59,7 +65,7 @@ class _ServiceInfo(pydantic.BaseModel):
 
 
 class Bus(Publishing, StreamAdmin):
-    """A connection to NATS that connects again by itself, without end. `connected`: whether it is connected now.
+    """A connection to NATS that reconnects by itself until it is closed. `connected`: whether it is connected now.
 
     Example::
 
@@ -91,10 +97,10 @@ class Bus(Publishing, StreamAdmin):
         Raises `BrokerUnavailable` naming the servers and what went wrong, `ConfigurationError`.
         """
         url, settings = (at, NatsSettings()) if isinstance(at, str) else (at.nats_url, at.nats)
-        how = login(url, settings)
-        client = NatsClient(Refusals(name, how.user, how.inbox_prefix))
+        credentials = login(url, settings)
+        client = NatsClient(Refusals(name, credentials.user, credentials.inbox_prefix))
         bus: Bus | None = None
-        trouble: Exception | None = None
+        last_error: Exception | None = None
         complained = False
 
         async def disconnected() -> None:
@@ -118,36 +124,36 @@ class Bus(Publishing, StreamAdmin):
                 await callback()
 
         async def failed(error: Exception) -> None:
-            nonlocal trouble, complained
-            if _unwanted(error) and not complained:
+            nonlocal last_error, complained
+            if _is_refusal(error) and not complained:
                 complained = True
                 log.error("%s: NATS refuses the connection, still trying: %s", name, error)
-            if _telling(error) or not _telling(trouble):
-                trouble = error
+            if _is_cause(error) or not _is_cause(last_error):
+                last_error = error
             if bus is None or not bus._refused(error):
                 log.debug("%s: nats: %r", name, error)
 
         async def closed() -> None:
             if bus is not None and not bus._closing:
-                # nats-py gives up on what the server says about us: the user is gone, its credentials have expired.
+                # nats-py gives up when the server refuses the user: it was deleted, or its credentials have expired.
                 bus.ended = BrokerUnavailable(f"NATS has ended the connection of {name} for good: {client.last_error}")
                 log.error("%s", bus.ended)
                 bus._fail_unacknowledged(str(bus.ended))
                 bus._gone.set()
 
         connecting = client.connect(
-            servers=list(how.urls),
+            servers=list(credentials.urls),
             name=name,
             max_reconnect_attempts=-1,
             reconnect_time_wait=cast(Any, 0.25),  # annotated int, used as seconds for sleep()
             connect_timeout=2,
             pending_size=16 * 1024 * 1024,
-            inbox_prefix=how.inbox_prefix,
+            inbox_prefix=credentials.inbox_prefix,
             disconnected_cb=disconnected,
             reconnected_cb=reconnected,
             error_cb=failed,
             closed_cb=closed,
-            **how.options,
+            **credentials.options,
         )
         try:
             async with asyncio.timeout(wait):
@@ -156,12 +162,12 @@ class Bus(Publishing, StreamAdmin):
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise  # else the client was closed for good, because the broker refuses it
-            shown = ", ".join(how.urls)
-            if _unwanted(trouble):
-                who = f"the user {how.user!r}" if how.user else "a connection without a user"
+            shown = ", ".join(credentials.urls)
+            if _is_refusal(last_error):
+                who = f"the user {credentials.user!r}" if credentials.user else "a connection without a user"
                 raise BrokerUnavailable(f"NATS at {shown} refuses {who}: set nats.user and nats.password") from error
-            if isinstance(trouble, ssl.SSLError):
-                raise BrokerUnavailable(f"no TLS with NATS at {shown}: {trouble}; see nats.ca_file") from error
+            if isinstance(last_error, ssl.SSLError):
+                raise BrokerUnavailable(f"no TLS with NATS at {shown}: {last_error}; see nats.ca_file") from error
             raise BrokerUnavailable(f"no NATS server at {shown} within {wait:g} s: start it or set nats_url") from error
         bus = cls(client, name)
         with contextlib.suppress(BrokerUnavailable):  # without streams yet, or without JetStream
@@ -201,6 +207,7 @@ class Bus(Publishing, StreamAdmin):
 
     @property
     def connected(self) -> bool:
+        """Whether the connection works now."""
         return self._nc.is_connected and self.disconnected_at is None
 
     @property
@@ -290,15 +297,14 @@ class Bus(Publishing, StreamAdmin):
     # -- answering -----------------------------------------------------------------------------------
 
     async def subscribe(self, subject: str, handler: Callable[[Msg], Awaitable[None]]) -> Subscription:
-        """Core subscription with a task of its own (`actors.runtime.broker.consumers.consumer` and tests use it)."""
+        """Subscribe with core NATS; each subscription has its own task."""
         return await self._nc.subscribe(subject, cb=handler)
 
     async def answer(self, subject: str, handler: Respond) -> int:
-        """Answer requests on a subject, for thousands of subjects: they share one queue and one task.
+        """Answer requests on a subject. Return the handle for `stop_answering`.
 
-        A subscription of nats-py has its own queue and task (5 KiB, 45 µs), too much for each examinee.
-        These differ only in subject and id, and survive a reconnect like any other. Returns the handle that
-        `stop_answering` takes.
+        All subjects share one queue and one task: a subscription of nats-py has its own (5 KiB, 45 µs), too much for
+        each examinee. They survive a reconnect like other subscriptions.
         """
         if self._shared is None:
             self._shared = await self._nc.subscribe(f"{self._nc.new_inbox()}.shared", cb=self._answer_shared)
@@ -318,7 +324,7 @@ class Bus(Publishing, StreamAdmin):
             return
         try:
             await msg.respond(await handler(msg.data))
-        except Exception:  # one task answers for all of them
+        except Exception:  # this task answers on all subjects, so it must go on
             log.exception("%s: a request on %s failed", self.name, msg.subject)
 
     async def add_service(
@@ -351,10 +357,10 @@ class Bus(Publishing, StreamAdmin):
         except (TimeoutError, nats.errors.Error) as error:
             await self.remove_service(service)
             raise BrokerUnavailable(f"{name}: not announced ({type(error).__name__})") from error
-        deaf = [refusal for refusal in refused if refusal.verb == "subscription"]
-        if deaf:
+        refused_subscriptions = [refusal for refusal in refused if refusal.verb == "subscription"]
+        if refused_subscriptions:
             await self.remove_service(service)
-            raise deaf[0]
+            raise refused_subscriptions[0]
         return service
 
     async def _announce(self, service: Service, endpoints: Mapping[str, tuple[str, Respond]]) -> None:
@@ -363,13 +369,13 @@ class Bus(Publishing, StreamAdmin):
             await service.add_endpoint(
                 EndpointConfig(name=endpoint, subject=subject, handler=_micro_handler(handler), metadata={})
             )
-        await self._nc.flush(timeout=5)  # what is refused has been said by then
+        await self._nc.flush(timeout=5)  # refusals arrive before the answer to this
 
     async def remove_service(self, service: object) -> None:
         """Withdraw a service that `add_service` announced."""
         assert isinstance(service, Service)
         if not self.connected:
-            # Its subscriptions end with this connection; asking would wait for a broker that is not there.
+            # Its subscriptions end with the connection; stopping it would wait for the broker.
             return
         try:
             await service.stop()
@@ -389,12 +395,12 @@ class Bus(Publishing, StreamAdmin):
         return sorted(entries, key=lambda entry: (entry.name, entry.metadata.get("address", ""), entry.id))
 
 
-def _telling(error: Exception | None) -> bool:
-    """What explains the others: a server that refuses us breaks the connection, too."""
-    return _unwanted(error) or isinstance(error, ssl.SSLError)
+def _is_cause(error: Exception | None) -> bool:
+    """Whether an error explains those that follow: a server that refuses the user also closes the connection."""
+    return _is_refusal(error) or isinstance(error, ssl.SSLError)
 
 
-def _unwanted(error: Exception | None) -> bool:
+def _is_refusal(error: Exception | None) -> bool:
     return "authorization violation" in str(error).lower()
 
 

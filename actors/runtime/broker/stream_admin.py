@@ -29,9 +29,9 @@ log = logging.getLogger("examwire.bus")
 PAGE = 256  # consumers in one answer of the server
 API_SECONDS = 2.0
 ELECTION_SECONDS = 5.0
-"""For so long a question is asked again while nobody leads: an election, a cluster that forms."""
+"""How long a request is repeated while there is no leader: during an election, or while a cluster forms."""
 NOT_ENABLED, NO_STREAM = (10076, 10039), 10059
-NO_PEERS, NO_CLUSTER = 10005, 10074  # not enough nodes yet; more than one copy on a server that is alone
+NO_PEERS, NO_CLUSTER = 10005, 10074  # not enough nodes yet; more than one copy without a cluster
 
 NO_STORAGE = 10047
 LEAST_SAFEGUARD = 64 * 1024 * 1024
@@ -40,26 +40,34 @@ T = TypeVar("T")
 
 
 class NoStorage(BrokerUnavailable):
-    """The server cannot reserve what the stream may hold."""
+    """The server cannot reserve the bytes of the stream."""
 
 
 class StreamAdmin:
-    """The part of the bus that knows streams and consumers."""
+    """The part of the bus that manages streams and consumers.
+
+    Example::
+
+        await bus.apply_stream(STATUS, replicas=3)
+        state = await bus.stream_state("STATUS")
+        stored = await bus.message_at("STATUS", state.last)
+    """
 
     _js: JetStreamContext
     _nc: NatsClient
     name: str
 
-    async def _asked(self, what: str, ask: Callable[[], Awaitable[T]], *, repeat: bool = True) -> T:
-        """The JetStream API's answer. `repeat`: asking twice does no harm, so silence is not an answer either.
+    async def _request(self, what: str, request: Callable[[], Awaitable[T]], *, repeat: bool = True) -> T:
+        """Send a request to the JetStream API and return the answer; repeat it while there is no leader.
 
-        Raises `NotAnswered`, and what nats-py raises when the server has said no (`APIError`).
+        `what`: its object, for errors. `repeat`: the request is idempotent, so it is repeated after a timeout too.
+        Raises `NotAnswered`, and nats-py's `APIError` when the server refuses.
         """
         ends = time.monotonic() + ELECTION_SECONDS
         delay = 0.1
         while True:
             try:
-                return await ask()
+                return await request()
             except nats.js.errors.ServiceUnavailableError as error:
                 if error.err_code in NOT_ENABLED:
                     raise BrokerUnavailable(f"{what}: {error.description}: start nats-server with JetStream") from error
@@ -78,9 +86,9 @@ class StreamAdmin:
             delay = min(delay * 2, 1.0)
 
     async def stream_config(self, name: str) -> dict[str, Any] | None:
-        """The configuration of a stream as the server has it (times in seconds); `None`: there is none."""
+        """Return the configuration of a stream on the server (times in seconds); `None`: no such stream."""
         try:
-            info = await self._asked(f"stream {name}", lambda: self._js.stream_info(name))
+            info = await self._request(f"stream {name}", lambda: self._js.stream_info(name))
         except nats.js.errors.NotFoundError:
             return None
         except nats.js.errors.APIError as error:
@@ -88,11 +96,11 @@ class StreamAdmin:
         return plain(info.config)
 
     async def apply_stream(self, spec: StreamSpec, *, first_seq: int | None = None, replicas: int = 1) -> None:
-        """Create a stream with so many copies, or bring an existing one to that.
+        """Create a stream with `replicas` copies, or update an existing one.
 
-        `first_seq` counts only at its creation. Where the server cannot reserve the bytes of a safeguard, half of them
-        will do, and so on. Raises `BrokerUnavailable`, or `ConfigurationError` when a server that is alone is to keep
-        copies.
+        `first_seq` applies only when it is created. When the server cannot reserve the bytes of a safeguard, half of
+        them is tried, down to `LEAST_SAFEGUARD`. Raises `BrokerUnavailable`, or `ConfigurationError` when several
+        copies are wanted without a cluster.
         """
         while True:
             try:
@@ -109,10 +117,10 @@ class StreamAdmin:
         config = stream_config(spec, replicas)
         try:
             if await self.stream_config(spec.name) is None:
-                made = config.evolve(first_seq=first_seq) if first_seq else config
-                await self._asked(f"stream {spec.name}", lambda: self._js.add_stream(made))
+                created = config.evolve(first_seq=first_seq) if first_seq else config
+                await self._request(f"stream {spec.name}", lambda: self._js.add_stream(created))
             else:
-                await self._asked(f"stream {spec.name}", lambda: self._js.update_stream(config))
+                await self._request(f"stream {spec.name}", lambda: self._js.update_stream(config))
         except nats.js.errors.APIError as error:
             if error.err_code == NO_CLUSTER:
                 raise ConfigurationError(
@@ -123,11 +131,11 @@ class StreamAdmin:
             raise BrokerUnavailable(f"stream {spec.name}: not applied ({error})") from error
 
     async def consumer_config(self, stream: str, name: str) -> dict[str, Any] | None:
-        """The configuration of a durable consumer (times in seconds); `None`: there is none."""
+        """Return the configuration of a durable consumer (times in seconds); `None`: no such consumer."""
         subject = f"$JS.API.CONSUMER.INFO.{stream}.{name}"
         try:
             what = f"consumer {stream}/{name}"
-            info = await self._asked(what, lambda: self._nc.api_request(subject, API_SECONDS))
+            info = await self._request(what, lambda: self._nc.api_request(subject, API_SECONDS))
         except nats.js.errors.NotFoundError:
             return None
         except nats.js.errors.APIError as error:
@@ -135,7 +143,7 @@ class StreamAdmin:
         return plain(PinnedConfig.from_response(info["config"]))
 
     async def consumer_ready(self, stream: str, name: str) -> None:
-        """Wait until the consumer exists: the queue server makes it."""
+        """Wait until the consumer exists: the queue server creates it."""
         delay = 0.05
         complained = False
         while True:
@@ -151,9 +159,9 @@ class StreamAdmin:
             await asyncio.sleep(delay)
 
     async def apply_consumer(self, spec: ConsumerSpec, *, anew: bool = False, first: int | None = None) -> None:
-        """Create a durable consumer or update it in place; `anew` deletes it first, and with it its backlog.
+        """Create a durable consumer, or update it in place; `anew` deletes it first, with its backlog.
 
-        `first`: the sequence that one which is created begins with; by default as the spec says.
+        `first`: the sequence at which a created consumer begins; by default the spec decides.
         """
         what = f"consumer {spec.stream}/{spec.name}"
         if anew:
@@ -162,9 +170,9 @@ class StreamAdmin:
         while True:
             config = beginning(consumer_config(spec), existing, first)
             try:
-                await self._asked(what, lambda config=config: self._js.add_consumer(spec.stream, config))  # type: ignore[misc]
+                await self._request(what, lambda config=config: self._js.add_consumer(spec.stream, config))  # type: ignore[misc]
             except nats.js.errors.APIError as error:
-                if existing is None:  # somebody else may have made it meanwhile, with a beginning of its own
+                if existing is None:  # another process may have created it meanwhile, with another beginning
                     existing = await self.consumer_config(spec.stream, spec.name)
                     if existing is not None:
                         continue
@@ -173,7 +181,7 @@ class StreamAdmin:
                 return
 
     async def pinned_state(self, stream: str, name: str) -> PinnedState:
-        """Who reads a pinned consumer now. Asked once. Raises `BrokerUnavailable`, `ConsumerGone`."""
+        """Return which client reads a pinned consumer now; sent once. Raises `BrokerUnavailable`, `ConsumerGone`."""
         subject, what = f"$JS.API.CONSUMER.INFO.{stream}.{name}", f"consumer {stream}/{name}"
         try:
             info = await self._nc.api_request(subject, API_SECONDS)
@@ -190,13 +198,13 @@ class StreamAdmin:
         )
 
     async def reset_consumer(self, stream: str, name: str) -> None:
-        """Have everything that is not acknowledged delivered again, from the ack floor on and in order.
+        """Redeliver all messages that are not acknowledged, in order from the ack floor (NATS ADR-60).
 
         Raises `BrokerUnavailable`, `ConsumerGone`.
         """
         subject, what = f"$JS.API.CONSUMER.RESET.{stream}.{name}", f"consumer {stream}/{name}"
         try:
-            await self._asked(what, lambda: self._nc.api_request(subject, API_SECONDS))
+            await self._request(what, lambda: self._nc.api_request(subject, API_SECONDS))
         except nats.js.errors.NotFoundError as error:
             raise ConsumerGone(f"{what} does not exist") from error
         except nats.js.errors.APIError as error:
@@ -212,18 +220,20 @@ class StreamAdmin:
             raise BrokerUnavailable(f"{what}: not released ({error!r})") from error
 
     async def delete_consumer(self, stream: str, name: str) -> None:
-        """Delete a consumer if it is there."""
+        """Delete a consumer if it exists."""
         try:
-            await self._asked(f"consumer {stream}/{name}", lambda: self._js.delete_consumer(stream, name))
+            await self._request(f"consumer {stream}/{name}", lambda: self._js.delete_consumer(stream, name))
         except nats.js.errors.NotFoundError:
             return
         except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"consumer {stream}/{name}: not deleted ({error})") from error
 
     async def ack_floor(self, stream: str, consumer: str) -> int:
-        """The stream sequence up to which everything the consumer was given is acknowledged."""
+        """Return the stream sequence up to which all deliveries of the consumer are acknowledged."""
         try:
-            info = await self._asked(f"consumer {stream}/{consumer}", lambda: self._js.consumer_info(stream, consumer))
+            info = await self._request(
+                f"consumer {stream}/{consumer}", lambda: self._js.consumer_info(stream, consumer)
+            )
         except nats.js.errors.NotFoundError as error:
             raise ConsumerGone(f"consumer {stream}/{consumer} does not exist") from error
         except nats.js.errors.APIError as error:
@@ -231,11 +241,11 @@ class StreamAdmin:
         return info.ack_floor.stream_seq if info.ack_floor else 0
 
     async def consumer_progress(self, stream: str, consumer: str) -> ConsumerProgress | None:
-        """How far a consumer is, as the broker says it now; `None`: there is none. Raises `BrokerUnavailable`."""
+        """Return the progress of a consumer by the broker; `None`: no such consumer. Raises `BrokerUnavailable`."""
         subject = f"$JS.API.CONSUMER.INFO.{stream}.{consumer}"
         try:
-            # As the server says it: by its clock, not by ours.
-            info = await self._asked(
+            # The raw answer: its `ts` is the time by the server's clock.
+            info = await self._request(
                 f"consumer {stream}/{consumer}", lambda: self._nc.api_request(subject, API_SECONDS)
             )
         except nats.js.errors.NotFoundError:
@@ -250,56 +260,56 @@ class StreamAdmin:
         )
 
     async def stream_state(self, name: str) -> StreamState:
-        """What a stream holds. Raises `BrokerUnavailable`, also when there is no such stream."""
+        """Return the state of a stream. Raises `BrokerUnavailable`, also when there is no such stream."""
         try:
-            info = await self._asked(f"stream {name}", lambda: self._js.stream_info(name))
+            info = await self._request(f"stream {name}", lambda: self._js.stream_info(name))
         except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"stream {name}: {error}") from error
         state = info.state
         leader = info.cluster.leader if info.cluster else None
         replicas = info.config.num_replicas or 1
-        others = (info.cluster.replicas or []) if info.cluster else []
-        current = 1 + sum(bool(one.current) and not one.offline for one in others)
+        followers = (info.cluster.replicas or []) if info.cluster else []
+        current = 1 + sum(bool(follower.current) and not follower.offline for follower in followers)
         limit = info.config.max_bytes if (info.config.max_bytes or -1) > 0 else None
         return StreamState(
             state.first_seq, state.last_seq, state.messages, state.bytes, replicas, leader, current, limit
         )
 
     async def storage_state(self) -> StorageState:
-        """What the streams of this account take on disk. Raises `BrokerUnavailable`."""
+        """Return the bytes on disk of all streams of this account. Raises `BrokerUnavailable`."""
         try:
-            info = await self._asked("JetStream", self._js.account_info)
+            info = await self._request("JetStream", self._js.account_info)
         except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"JetStream tells nothing of its storage ({error!r})") from error
         return StorageState(info.storage, info.limits.max_storage if info.limits.max_storage > 0 else None)
 
     async def broker_time(self, stream: str) -> float:
-        """The clock of the server that leads the stream, in seconds since the epoch. Raises `BrokerUnavailable`."""
+        """Return the time of the stream leader's clock, in seconds since the epoch. Raises `BrokerUnavailable`."""
         return parse_time((await self._stream_info(stream))["ts"])
 
     async def leader_age(self, stream: str) -> float:
-        """For how many seconds the stream has had its leader; infinite where there are no elections.
+        """Return for how many seconds the stream has had its leader; infinite without a cluster.
 
-        Without a leader nothing could be published, and nothing that expired meanwhile says anything. Raises
-        `BrokerUnavailable`.
+        Without a leader nothing can be published, so a lease that expires meanwhile is not evidence of a lost server.
+        Raises `BrokerUnavailable`.
         """
         info = await self._stream_info(stream)
         since = (info.get("cluster") or {}).get("leader_since")
         return parse_time(info["ts"]) - parse_time(since) if since else math.inf
 
     async def _stream_info(self, stream: str) -> dict[str, Any]:
-        """What the server says of a stream, as it says it: with its own clock's time in `ts`."""
+        """Return the server's answer about a stream as JSON; `ts` is the time of its clock."""
         subject = f"$JS.API.STREAM.INFO.{stream}"
         try:
-            info = await self._asked(f"stream {stream}", lambda: self._nc.api_request(subject, API_SECONDS))
+            info = await self._request(f"stream {stream}", lambda: self._nc.api_request(subject, API_SECONDS))
         except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"stream {stream}: {error}") from error
         return dict(info)
 
     async def answers_about(self, stream: str, subject: str) -> bool:
-        """Whether there is the stream, as its leader says. `subject`: one of the stream that may be read.
+        """Ask the leader of a stream whether the stream exists. `subject`: a subject of it that may be read.
 
-        Raises `NotAnswered` at once when nobody leads it or NATS does not answer.
+        Raises `NotAnswered` at once when there is no leader or NATS does not answer.
         """
         try:
             await self._js.get_msg(stream, subject=subject)
@@ -313,8 +323,8 @@ class StreamAdmin:
         return True
 
     async def consumer_states(self, stream: str) -> list[ConsumerState]:
-        """How far each consumer of a stream is, by name. Raises `BrokerUnavailable`."""
-        found: dict[str, ConsumerState] = {}
+        """Return the states of all consumers of a stream, by name. Raises `BrokerUnavailable`."""
+        states: dict[str, ConsumerState] = {}
         offset = 0
         while True:
             try:
@@ -324,7 +334,7 @@ class StreamAdmin:
             for info in page:
                 config = info.config
                 filters = config.filter_subjects or ([config.filter_subject] if config.filter_subject else [])
-                found[info.name] = ConsumerState(
+                states[info.name] = ConsumerState(
                     stream,
                     info.name,
                     config.description or "",
@@ -341,40 +351,40 @@ class StreamAdmin:
                 )
             offset += len(page)
             if len(page) < PAGE:
-                return [found[name] for name in sorted(found)]
+                return [states[name] for name in sorted(states)]
 
     async def _page(self, stream: str, offset: int) -> list[ConsumerInfo]:
-        return await self._asked(f"consumers of {stream}", lambda: self._js.consumers_info(stream, offset=offset))
+        return await self._request(f"consumers of {stream}", lambda: self._js.consumers_info(stream, offset=offset))
 
     async def delete_message(self, stream: str, sequence: int) -> bool:
-        """Take one message out of a stream; False when it was not there. Raises `BrokerUnavailable`."""
+        """Delete one message of a stream. Return False when it did not exist. Raises `BrokerUnavailable`."""
         try:
             what = f"stream {stream}, message {sequence}"
-            return bool(await self._asked(what, lambda: self._js.delete_msg(stream, sequence), repeat=False))
+            return bool(await self._request(what, lambda: self._js.delete_msg(stream, sequence), repeat=False))
         except nats.js.errors.APIError as error:
             if await self.message_at(stream, sequence) is None:
                 return False
             raise BrokerUnavailable(f"stream {stream}: {sequence} not deleted ({error})") from error
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
-        """The newest message on a subject of a stream."""
+        """Return the newest message on a subject of a stream."""
         return await self._get(stream, subject=subject)
 
     async def message_at(self, stream: str, sequence: int) -> StoredMessage | None:
-        """The message at a sequence, if it is still there."""
+        """Return the message at a sequence; `None` when it was deleted or has expired."""
         return await self._get(stream, seq=sequence)
 
     async def next_message(self, stream: str, subject: str, first: int) -> StoredMessage | None:
-        """The oldest message on a subject (wildcards allowed) from sequence `first` on."""
+        """Return the oldest message on a subject (wildcards allowed) from sequence `first` on."""
         return await self._get(stream, seq=first, subject=subject, next=True)
 
     async def _get(self, stream: str, **where: Any) -> StoredMessage | None:
         try:
-            # Not a direct get: the leader answers this one, so it is never behind.
-            raw = await self._asked(f"stream {stream}", lambda: self._js.get_msg(stream, **where))
+            # Not a direct get: the leader answers, so the answer is never stale.
+            raw = await self._request(f"stream {stream}", lambda: self._js.get_msg(stream, **where))
         except nats.js.errors.NotFoundError:
             return None
         except nats.js.errors.APIError as error:
             raise BrokerUnavailable(f"stream {stream}: {error}") from error
-        taken = raw.time.timestamp() if raw.time is not None else 0.0
-        return StoredMessage(raw.subject or "", raw.seq or 0, raw.data or b"", raw.headers or {}, taken)
+        stored_at = raw.time.timestamp() if raw.time is not None else 0.0
+        return StoredMessage(raw.subject or "", raw.seq or 0, raw.data or b"", raw.headers or {}, stored_at)

@@ -1,4 +1,4 @@
-"""The specs of `protocol.broker.streams` in nats-py's terms, and how they differ from what the server has."""
+"""Convert the specs of `protocol.broker.streams` for nats-py, and compare them with the server's configuration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ BEGINNING = ("deliver_policy", "opt_start_seq", "opt_start_time")
 
 @dataclass
 class PinnedConfig(ConsumerConfig):
-    """A consumer's configuration with the priority group that nats-py does not know."""
+    """A consumer's configuration with the priority group (NATS ADR-42), which nats-py lacks.
+
+    Example::
+
+        config = PinnedConfig(durable_name="state-manager-0", priority_groups=[PIN_GROUP])
+    """
 
     priority_groups: list[str] | None = None
     priority_policy: str | None = None
@@ -31,7 +36,7 @@ class PinnedConfig(ConsumerConfig):
 
 
 def stream_config(spec: StreamSpec, replicas: int = 1) -> StreamConfig:
-    """A spec in nats-py's terms, with so many copies."""
+    """Convert the spec of a stream with `replicas` copies."""
     return StreamConfig(
         name=spec.name,
         description=spec.description,
@@ -42,7 +47,7 @@ def stream_config(spec: StreamSpec, replicas: int = 1) -> StreamConfig:
         duplicate_window=min(spec.duplicate_window, spec.max_age or spec.duplicate_window),
         max_msgs_per_subject=spec.max_msgs_per_subject,
         allow_direct=True,
-        # The server switches this on by itself for what needs it; said here so that a comparison finds no difference.
+        # The server enables this itself where it is needed; set here so that a comparison finds no difference.
         allow_rollup_hdrs=spec.allow_rollup or spec.allow_msg_schedules or spec.delete_marker_ttl is not None,
         max_bytes=spec.max_bytes,
         discard=DiscardPolicy.NEW if spec.refuse_when_full else DiscardPolicy.OLD,
@@ -55,7 +60,7 @@ def stream_config(spec: StreamSpec, replicas: int = 1) -> StreamConfig:
 
 
 def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
-    """A spec in nats-py's terms."""
+    """Convert the spec of a consumer."""
     pinned: dict[str, Any] = {}
     if spec.pin_seconds is not None:
         pinned = {"priority_groups": [PIN_GROUP], "priority_policy": "pinned_client"}
@@ -78,7 +83,7 @@ def consumer_config(spec: ConsumerSpec) -> ConsumerConfig:
 
 
 def beginning(config: ConsumerConfig, existing: Mapping[str, Any] | None, first: int | None) -> ConsumerConfig:
-    """A consumer's configuration with where it begins, which the server never changes afterwards."""
+    """Add to a consumer's configuration where it begins; of an existing consumer this cannot be changed."""
     if existing is not None:
         return config.evolve(**{name: existing.get(name) for name in BEGINNING})
     if first is not None:
@@ -86,22 +91,22 @@ def beginning(config: ConsumerConfig, existing: Mapping[str, Any] | None, first:
     return config
 
 
-def config_difference(wanted: StreamConfig | ConsumerConfig, found: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Fields of a spec that the server has otherwise: name -> (found, wanted). Where a consumer began is none."""
+def config_difference(wanted: StreamConfig | ConsumerConfig, actual: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the fields that differ on the server: name -> (actual, wanted), without where a consumer began."""
     difference = {}
     for name, value in plain(wanted).items():
         if name in BEGINNING:
             continue
-        actual = found.get(name)
+        actual_value = actual.get(name)
         if name == "metadata":
-            actual = {key: actual.get(key) for key in value} if actual else actual
-        if name == "filter_subjects" and actual is None and found.get("filter_subject"):
-            actual = [found["filter_subject"]]
-        if actual != value:
-            difference[name] = (actual, value)
+            actual_value = {key: actual_value.get(key) for key in value} if actual_value else actual_value
+        if name == "filter_subjects" and actual_value is None and actual.get("filter_subject"):
+            actual_value = [actual["filter_subject"]]
+        if actual_value != value:
+            difference[name] = (actual_value, value)
     return difference
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """The fields of a configuration that are set, by name."""
+    """Return the fields of a configuration that are set, by name."""
     return {name: value for name, value in vars(config).items() if value is not None and name != "first_seq"}

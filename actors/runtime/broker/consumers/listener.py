@@ -1,4 +1,4 @@
-"""Hearing what is said over core NATS: nothing is stored, and nobody is answered."""
+"""Receive messages of core NATS: they are not stored, and need no answer."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ log = logging.getLogger("examwire.listening")
 
 
 @contextlib.asynccontextmanager
-async def listening(bus: Bus, subject: str, heard: Callable[[bytes], None]) -> AsyncIterator[None]:
-    """Call `heard` with each payload on `subject` (`*`, `>`) within the context; it survives reconnects.
+async def listen(bus: Bus, subject: str, on_payload: Callable[[bytes], None]) -> AsyncIterator[None]:
+    """Call `on_payload` with each payload on `subject` (wildcards allowed) while the context is open.
 
-    async with listening(bus, "applied.*", hear):
-        ...
+    Reconnects do not end it; messages that were published meanwhile are lost.
+
+    Example::
+
+        async with listen(bus, "applied.*", print):
+            await asyncio.sleep(10)
     """
 
-    async def take(msg: Msg) -> None:
-        heard(msg.data)
+    async def receive(msg: Msg) -> None:
+        on_payload(msg.data)
 
-    subscription = await bus.subscribe(subject, take)
+    subscription = await bus.subscribe(subject, receive)
     try:
         yield
     finally:

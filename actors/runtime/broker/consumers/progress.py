@@ -1,4 +1,4 @@
-"""How far a durable consumer is, asked of the broker time and again: what waits, and for how long."""
+"""Poll the progress of a durable consumer: how many messages wait, and for how long."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ log = logging.getLogger("examwire.consumer_watch")
 
 
 class ConsumerWatch:
-    """Watches one consumer whose reader has `in_hand()` of it.
+    """Watches one consumer. `in_hand` returns the deliveries that its reader holds unacknowledged.
 
-    watch = ConsumerWatch(bus, "STATUS", "state-manager-0", reader.in_hand)
-    await watch.look()
-    watch.progress  # up to where it is acknowledged, what waits, for how long
-    watch.missing_for(), watch.unanswered_for()  # None, or the seconds
+    Example::
+
+        watch = ConsumerWatch(bus, "STATUS", "state-manager-0", reader.in_hand)
+        await watch.look()
+        watch.progress, watch.missing_for(), watch.unanswered_for()
     """
 
     def __init__(self, bus: Bus, stream: str, consumer: str, in_hand: Callable[[], HeldDeliveries]) -> None:
@@ -33,41 +34,41 @@ class ConsumerWatch:
         self._missing_since: float | None = None
         self.progress = PartitionApplied(up_to=0)
         self.as_of = 0.0
-        """When (`time.monotonic`) the broker was asked what is known now."""
+        """When (`time.monotonic`) the request was sent that `progress` answers."""
 
     async def look(self) -> None:
-        """Ask the broker once. No answer, and none to ask about, are noted as such."""
+        """Ask the broker once, and record its answer, a missing answer, or a missing consumer."""
         asked = time.monotonic()
         if self._asked_since is None:
             self._asked_since = asked
         try:
-            seen = await self._bus.consumer_progress(self._stream, self.consumer)
+            progress = await self._bus.consumer_progress(self._stream, self.consumer)
         except (BrokerUnavailable, NotPermitted) as error:
             log.debug("%s/%s: %s", self._stream, self.consumer, error)
             return
         self._asked_since, self.as_of = None, asked
-        if seen is None:
+        if progress is None:
             self._missing_since = self._missing_since or time.monotonic()
             self._tracker = ProgressTracker()
             return
         self._missing_since = None
-        self.progress = self._tracker.update(seen, self._in_hand())
+        self.progress = self._tracker.update(progress, self._in_hand())
 
     async def run(self, pause: Callable[[], float]) -> None:
-        """Look time and again, `pause()` seconds apart, until cancelled."""
+        """Ask the broker every `pause()` seconds, until cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(pause())
 
     def stood_still(self, seconds: float) -> None:
-        """This process was late by so much: an answer may lie there unread."""
+        """Do not count `seconds` in which this process was stalled: an answer may have arrived meanwhile."""
         if self._asked_since is not None:
             self._asked_since += seconds
 
     def unanswered_for(self) -> float | None:
-        """For how many seconds the broker has not answered; `None`: it has."""
+        """Return for how many seconds the broker has not answered; `None`: it has answered."""
         return None if self._asked_since is None else time.monotonic() - self._asked_since
 
     def missing_for(self) -> float | None:
-        """For how many seconds there has been no such consumer; `None`: there is one."""
+        """Return for how many seconds the consumer has been missing; `None`: it exists."""
         return None if self._missing_since is None else time.monotonic() - self._missing_since

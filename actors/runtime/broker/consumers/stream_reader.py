@@ -1,6 +1,6 @@
-"""Reading a stream from a place on, without a consumer: batched direct gets (NATS ADR-31).
+"""Read a stream from a sequence on, without a consumer: batched direct gets (NATS ADR-31).
 
-Nothing is created on the server and nothing is acknowledged: any number of readers may read while the system runs.
+Nothing is created on the server and nothing is acknowledged, so readers do not disturb the running system.
 """
 
 from __future__ import annotations
@@ -30,19 +30,18 @@ ANSWER_SECONDS = 5.0
 async def read_stream(
     bus: Bus, stream: str, *, subject: str = ">", first: int = 1, last: int | None = None
 ) -> AsyncIterator[StoredMessage]:
-    """The messages of `stream` on `subject` (wildcards allowed), in order.
+    """Iterate over the messages of `stream` on `subject` (wildcards allowed), in order.
 
-    From sequence `first` on, up to sequence `last`, or to what is the stream's last when this begins. Raises
-    `BrokerUnavailable` or `NotPermitted`.
-
-    Any copy of the stream may answer, and one may be a little behind: where the reading ends, its leader is asked.
+    From sequence `first` to sequence `last`, by default the last one when this begins. Any copy of the stream may
+    answer, and a copy may be behind: at the end the leader is asked whether there is more. Raises `BrokerUnavailable`
+    or `NotPermitted`.
     """
     if last is None:
         last = (await bus.stream_state(stream)).last
-    following = max(1, first)
+    next_sequence = max(1, first)
     behind_since: float | None = None
     while True:
-        body = {"seq": following, "next_by_subj": subject, "batch": BATCH, "max_bytes": BATCH_BYTES}
+        body = {"seq": next_sequence, "next_by_subj": subject, "batch": BATCH, "max_bytes": BATCH_BYTES}
         batch = await _direct_get(bus, stream, body)
         for stored in batch:
             if stored.sequence > last:
@@ -51,10 +50,10 @@ async def read_stream(
         if batch:
             if batch[-1].sequence >= last:
                 return
-            following, behind_since = batch[-1].sequence + 1, None
+            next_sequence, behind_since = batch[-1].sequence + 1, None
             continue
         newest = await bus.last_message(stream, subject)
-        if newest is None or newest.sequence < following:
+        if newest is None or newest.sequence < next_sequence:
             return
         now = time.monotonic()
         behind_since = behind_since or now
@@ -64,7 +63,7 @@ async def read_stream(
 
 
 async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[StoredMessage]:
-    found: list[StoredMessage] = []
+    messages: list[StoredMessage] = []
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     end.add_done_callback(retrieve_exception)
 
@@ -72,7 +71,7 @@ async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[Store
         headers = msg.headers or {}
         status = headers.get("Status")
         if status is None:
-            found.append(
+            messages.append(
                 StoredMessage(
                     headers["Nats-Subject"],
                     int(headers["Nats-Sequence"]),
@@ -83,7 +82,7 @@ async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[Store
             )
         elif end.done():
             return
-        elif status in ("204", "404"):  # the end of the batch; nothing there
+        elif status in ("204", "404"):  # the end of the batch; no messages
             end.set_result(None)
         else:
             detail = "nobody answers" if status == "503" else headers.get("Description", "").strip()
@@ -99,14 +98,14 @@ async def _direct_get(bus: Bus, stream: str, body: dict[str, Any]) -> list[Store
     try:
         with bus.refusals.watch(subject, refused):
             await bus.publish_core(subject, pydantic_core.to_json(body), reply=inbox)
-            heard = -1
+            received = -1
             while not end.done():
-                if heard == len(found):
+                if received == len(messages):
                     raise BrokerUnavailable(f"stream {stream}: not read within {ANSWER_SECONDS:g} s")
-                heard = len(found)
+                received = len(messages)
                 await asyncio.wait({end}, timeout=ANSWER_SECONDS)
         await end
     finally:
         if bus.connected:
             await sub.unsubscribe()
-    return found
+    return messages
