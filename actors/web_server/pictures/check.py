@@ -1,7 +1,7 @@
-"""Is it a picture? What phones send is decoded, within limits, before anybody hears of it. Everything here blocks.
+"""Check that an upload is a picture: decode it, within limits, before it is announced. All functions block.
 
-What a header cannot tell (a picture that takes minutes or gigabytes to decode) is limited by the process that this runs
-in: `actors.web_server.pictures.decoder_process`.
+Limits that a header cannot show (minutes or gigabytes to decode) are enforced on the process that runs this:
+`actors.web_server.pictures.decoder_process`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ JPEG_QUALITY = 90
 MAX_SCANS = 100
 """Encoders make about ten. Each scan of a progressive JPEG may be a few bytes and takes a walk over all its pixels."""
 BAND_ROWS = 256
-"""A PNG is converted in bands of so many rows, so that there are never more than two pictures in memory."""
+"""A PNG is converted in bands of this many rows, so that at most two pictures are in memory."""
 PNG_COST = 20
-"""Decoding a pixel of a PNG and encoding it takes about as long as so many scans over one of a JPEG."""
+"""Decoding and encoding a pixel of a PNG takes about as long as this many scans over a pixel of a JPEG."""
 _JPEG_START = b"\xff\xd8\xff"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 # In a JPEG's scan, 0xFF is data when a zero follows, and a restart marker belongs to the scan (T.81, B.1.1.5). TEM
@@ -40,7 +40,7 @@ _LOOK_AHEAD = b"\xff\x00" * 12
 
 
 class NotAPicture(ExamwireError):
-    """The bytes are no complete JPEG or PNG; the text says what is wrong with them."""
+    """The bytes are not a complete JPEG or PNG; the text says what is wrong."""
 
 
 class PictureTooLarge(ExamwireError):
@@ -48,36 +48,41 @@ class PictureTooLarge(ExamwireError):
 
 
 class CostlyPicture(ExamwireError):
-    """Within the limits, but it will take longer than the caller wants to wait now; nothing of it was decoded."""
+    """The picture is within the limits, but exceeds the caller's cost limit; it was not decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class PictureLimits:
-    """What a picture may have. `cost`: pixels times scans; beyond it a picture is a `CostlyPicture`."""
+    """The limits of a picture. `cost`: pixels times scans; beyond it a picture is a `CostlyPicture`.
+
+    Example::
+
+        jpeg = jpeg_of(content, PictureLimits(pixels=52_000_000, cost=600_000_000))
+    """
 
     pixels: int
     scans: int = MAX_SCANS
     jpeg_bytes: int | None = None
-    """The most that a PNG may take as a JPEG."""
+    """The most bytes of a PNG that was converted into a JPEG."""
     cost: int | None = None
 
 
 def jpeg_of(content: bytes, limits: PictureLimits) -> bytes:
-    """Check that `content` is a whole JPEG or PNG picture; the JPEG to keep.
+    """Check that `content` is a complete JPEG or PNG. Return the JPEG to keep.
 
-    A JPEG comes back byte for byte, a PNG converted (over white where it is transparent; of an animated one the
-    picture that stands for it). The limits are applied to the header and the markers, before anything is decoded.
-    Raises `NotAPicture`, `PictureTooLarge` or `CostlyPicture`, and nothing else.
+    A JPEG is returned unchanged. A PNG is converted, over white where it is transparent; of an animated PNG its
+    default image. The limits are applied to the header and the markers, before anything is decoded. Raises
+    `NotAPicture`, `PictureTooLarge` or `CostlyPicture`, and nothing else.
 
-    A cut is always found, in a JPEG of one scan (what cameras make) also when somebody put an end marker behind it; in
-    a progressive one then only if whole scans are missing: what the last one lacks is fine detail. Damage within a
-    scan that libjpeg can bridge (it fills with grey) is not found.
+    A truncated picture is always refused. With an end marker appended it is still refused when it is a JPEG of one
+    scan (as of cameras), and when a progressive JPEG lacks whole scans; within the last scan only fine detail is
+    missing. Damage within a scan that libjpeg conceals (with grey) is not detected.
     """
     if content.startswith(_JPEG_START):
         sound, scans = _without_end(content, limits.scans)
         image = _opened(JpegImageFile, sound, limits.pixels)
         _check_cost(image.width * image.height * scans, limits)
-        # Decoding at an eighth still reads every coefficient, so a cut is found, in half the time and 1/64 the memory.
+        # Decoding at 1/8 size still reads every coefficient, so a cut is found, in half the time and 1/64 the memory.
         image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
         _loaded(image)
         return content
@@ -94,49 +99,48 @@ def _check_cost(cost: int, limits: PictureLimits) -> None:
 
 
 def _without_end(content: bytes, max_scans: int) -> tuple[bytes, int]:
-    """A JPEG whose end marker is taken off, so that the decoder has to find all pixels before it; how many scans.
+    """Remove the end marker of a JPEG, so that a cut is found. Return the JPEG and the number of its scans.
 
-    At an end marker libjpeg fills what is missing with grey and is content. Without one it asks for more, and Pillow
-    says that the file is truncated; but with all pixels decoded, Pillow does not mind that the marker is missing. A few
-    bytes stand in for those that the decoder likes to have ahead of what it uses. A JPEG of several scans
-    (progressive) stays as it is: its decoder reads up to the marker before it begins. Raises `NotAPicture`, and
-    `PictureTooLarge` for too many scans.
+    At an end marker libjpeg fills missing pixels with grey. Without the marker it asks for more bytes, and Pillow
+    reports a truncated file; when all pixels are decoded, Pillow accepts that the marker is missing. A few bytes are
+    appended because the decoder reads ahead. A JPEG of several scans (progressive) is returned unchanged: its decoder
+    reads up to the marker before it begins. Raises `NotAPicture`, and `PictureTooLarge` for too many scans.
     """
-    place, scans, sequential = 2, 0, False
+    position, scans, sequential = 2, 0, False
     progress: _Progress | None = None
-    while (found := _MARKER.search(content, place)) is not None:
-        marker = content[found.end() - 1]
+    while (match := _MARKER.search(content, position)) is not None:
+        marker = content[match.end() - 1]
         if marker == _END_OF_IMAGE:
             if progress is not None and not progress.complete:
                 raise NotAPicture("the JPEG is cut off: not all of its scans are there")
-            cut = sequential and scans == 1
-            return (content[: found.start()] + _LOOK_AHEAD if cut else content), scans
-        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+            one_scan = sequential and scans == 1
+            return (content[: match.start()] + _LOOK_AHEAD if one_scan else content), scans
+        position = match.end() + int.from_bytes(content[match.end() : match.end() + 2], "big")
         scans += marker == _START_OF_SCAN
         if scans > max_scans:
             raise PictureTooLarge(f"a JPEG of more than {max_scans} scans")
         sequential = sequential or marker in _SEQUENTIAL
         if marker in _PROGRESSIVE and progress is None:
-            progress = _Progress(content[found.end() + 2 : place])
+            progress = _Progress(content[match.end() + 2 : position])
         elif marker == _START_OF_SCAN and progress is not None:
-            progress.scan(content[found.end() + 2 : place])
+            progress.add_scan(content[match.end() + 2 : position])
     raise NotAPicture("the JPEG is cut off")
 
 
 class _Progress:
-    """How far the scans of a progressive JPEG have come (T.81, B.2.2, B.2.3 and G.1.1.1).
+    """The coefficients that the scans of a progressive JPEG contain (T.81, B.2.2, B.2.3 and G.1.1.1).
 
-    Each scan brings a band of coefficients of some components, up to a bit; later ones bring the lower bits. Encoders
-    end when all of each component is there: a picture without its last scans is one that was cut.
+    Each scan contains a band of coefficients of some components, down to a bit; later scans contain the lower bits.
+    Encoders write all bits of each component: a picture without its last scans was cut.
     """
 
     def __init__(self, frame: bytes) -> None:
         components = frame[6::3][: frame[5]] if len(frame) > 5 else b""
-        # The lowest bit that has come of each coefficient; none has.
+        # The lowest bit received of each coefficient; 16: no bit yet.
         self._lowest = {component: [16] * 64 for component in components}
 
-    def scan(self, header: bytes) -> None:
-        """Take in what a scan brings. A header that is none is the decoder's to refuse."""
+    def add_scan(self, header: bytes) -> None:
+        """Add the coefficients of a scan, by its header. An invalid header is ignored: the decoder refuses it."""
         count = header[0] if header else 0
         if len(header) < 4 + 2 * count:
             return
@@ -151,8 +155,7 @@ class _Progress:
 
 
 def _opened(plugin: Callable[[io.BytesIO], ImageFile], content: bytes, max_pixels: int) -> ImageFile:
-    # The plugin itself instead of Image.open: no other format can be meant, and Image.open has a pixel limit of its
-    # own that warns or raises by a global variable.
+    # The plugin instead of Image.open, which would accept other formats and has a pixel limit in a global variable.
     with _only_our_errors():
         image = plugin(io.BytesIO(content))
     if image.width < 1 or image.height < 1:
@@ -181,7 +184,7 @@ def _converted(picture: Image.Image, max_bytes: int | None) -> bytes:
 
 
 class _Bounded(io.BytesIO):
-    """Takes at most so many bytes; `full` when there would have been more."""
+    """A buffer of at most `most` bytes; `full` when more were written."""
 
     def __init__(self, most: int | None) -> None:
         super().__init__()
@@ -196,7 +199,7 @@ class _Bounded(io.BytesIO):
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
-    """The picture in RGB, over white where it is transparent."""
+    """Convert a picture to RGB, over white where it is transparent."""
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
     paper = Image.new("RGB", picture.size, "white")
@@ -214,7 +217,7 @@ def _opaque(picture: Image.Image) -> Image.Image:
 
 @contextmanager
 def _only_our_errors() -> Iterator[None]:
-    """Pillow answers bad input with OSError, SyntaxError, ValueError, struct.error, zlib.error, ..."""
+    """Raise each error of Pillow as ours: it raises OSError, SyntaxError, ValueError, struct.error, zlib.error, ..."""
     try:
         yield
     except MemoryError as error:
@@ -224,10 +227,10 @@ def _only_our_errors() -> Iterator[None]:
 
 
 def _essential_chunks(content: bytes) -> bytes:
-    """A PNG with nothing but what its pixels are made of: no text, profile or animation is ever unpacked.
+    """Keep only the chunks of a PNG that its pixels need: texts, profiles and animations are never unpacked.
 
-    Pillow is content when the pixels are there; the end of a PNG may be missing. So this walks to IEND, checking CRCs.
-    Raises `NotAPicture`.
+    Pillow accepts a PNG whose end is missing, so this goes through the chunks to IEND and checks their CRCs. Raises
+    `NotAPicture`.
     """
     kept = bytearray(_PNG_START)
     view = memoryview(content)

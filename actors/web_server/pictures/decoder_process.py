@@ -1,11 +1,10 @@
-"""The process in which pictures are decoded: what a hostile one can cost is its time and its memory, and then its life.
+"""The process that decodes pictures, so that a hostile picture can use only the time and memory of this process.
 
-It is started by `actors.web_server.pictures.decoders` as `python -m actors.web_server.pictures.decoder_process`,
-knows no secret, opens no file and no
-connection. On stdin comes a job: a line of JSON (`Job`) and the picture's bytes; on stdout goes an answer: a line of
-JSON (`DecodeResult`) and, for a PNG, the JPEG's bytes. It ends with its stdin. The kernel ends it (SIGXCPU) when a
-picture
-takes more processor time than the job allows; more memory than allowed is a refusal.
+`actors.web_server.pictures.decoders` starts it as `python -m actors.web_server.pictures.decoder_process`. It holds no
+secrets and opens no files or connections. It reads jobs from stdin: a line of JSON (`Job`), then the picture's bytes.
+It writes answers to stdout: a line of JSON (`DecodeResult`), then the JPEG's bytes if a PNG was converted. It ends when
+stdin ends. The kernel kills it (SIGXCPU) when a picture takes more processor time than the job allows; a picture that
+takes more memory than allowed is refused.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from PIL import Image
 from actors.web_server.pictures.check import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge, jpeg_of
 
 FILES = 16
-"""Open ones: a picture needs none, and what Python still wants to import some."""
+"""Open files: decoding needs none, but Python may still import modules."""
 
 
 class Job(TypedDict):
-    """`size`: bytes that follow. `seconds`: of processor time, whole. The rest: `PictureLimits`."""
+    """A job. `size`: bytes that follow. `seconds`: whole seconds of processor time. The rest: `PictureLimits`."""
 
     size: int
     seconds: int
@@ -38,7 +37,7 @@ class Job(TypedDict):
 
 
 class DecodeResult(TypedDict):
-    """`size`: bytes of a JPEG that follow; 0 when the picture itself is kept. `detail`: why it is not."""
+    """An answer. `size`: bytes of the JPEG that follow; 0 without a conversion. `detail`: why it was refused."""
 
     outcome: Literal["KEEP", "CONVERTED", "NOT_A_PICTURE", "TOO_LARGE", "COSTLY"]
     detail: str
@@ -46,7 +45,7 @@ class DecodeResult(TypedDict):
 
 
 def main() -> None:
-    """Work off jobs until stdin ends. The argument: bytes of memory beyond what the process has at its start."""
+    """Process jobs until stdin ends. The argument: bytes of memory beyond what the process has at its start."""
     Image.preinit()
     confine(int(sys.argv[1]))
     jobs, answers = sys.stdin.buffer, sys.stdout.buffer
@@ -61,7 +60,7 @@ def main() -> None:
 
 
 def confine(memory: int) -> None:
-    """Give up what decoding does not need, and be the first to go when the machine runs out of memory."""
+    """Set resource limits, and be the first process that the kernel kills when memory runs out."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("800")
     for limit, most in (
@@ -75,17 +74,17 @@ def confine(memory: int) -> None:
             most = min(most, hard)
         resource.setrlimit(limit, (most, most))
     with contextlib.suppress(OSError):
-        os.nice(5)  # who waits for an answer of the web server comes before who waits for a picture
+        os.nice(5)  # answers of the web server come before pictures
 
 
 def address_space() -> int:
-    """Bytes that this process has mapped."""
+    """Return the bytes of memory that this process has mapped."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def work(job: Job, content: bytes) -> tuple[DecodeResult, bytes]:
-    """Check one picture within the job's limits; the answer, and the JPEG that a PNG became."""
+    """Check one picture within the job's limits. Return the answer, and the JPEG of a converted PNG."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     until = math.ceil(used.ru_utime + used.ru_stime) + job["seconds"]
@@ -107,11 +106,11 @@ def work(job: Job, content: bytes) -> tuple[DecodeResult, bytes]:
 
 
 def send(answers: BinaryIO, answer: DecodeResult, jpeg: bytes) -> None:
-    """One answer, whole."""
+    """Write one answer and flush it."""
     answers.write(json.dumps(answer).encode() + b"\n" + jpeg)
     answers.flush()
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):  # the web server is gone, and nobody waits
+    with contextlib.suppress(BrokenPipeError):  # the web server has ended
         main()

@@ -1,8 +1,8 @@
-"""The few processes that decode pictures, and who is next (part of the web server).
+"""The pool of processes that decode pictures, and its queues.
 
-First come, first served; since the caller brings one picture of an examinee at a time, that is in turn among examinees.
-A picture that will take long waits for others of its kind: of several processes one is always left for ordinary
-pictures. What exceeds its time is killed with its process, and a new one is started for the next picture.
+Pictures are decoded in order of arrival; callers bring one picture of an examinee at a time, so examinees take turns.
+Costly pictures have their own queue: of several processes one is always free for ordinary pictures. A process that
+exceeds its time is killed, and a new one is started for the next picture.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MOST_WAITING = 5000
 COSTLY = 600_000_000
 """Pixels times scans, 0.3 to 1 s: a progressive JPEG of 50 million pixels, or a PNG of 30 million."""
 WALL_FACTOR = 6
-"""A picture may take so many times its processor time by the clock: other programs want the processor too."""
+"""A picture may take this many times its processor time by the clock, because other programs use the processor too."""
 TRIES = 2
 LARGE_BLOCK = 1024 * 1024
 """Bytes; blocks of memory from this size on go back to the kernel as soon as they are free."""
@@ -43,7 +43,7 @@ ReadPicture = Callable[[], Awaitable[bytes]]
 
 
 class DecodersBusy(ExamwireError):
-    """The picture could not be looked at now; nothing is known about it."""
+    """The picture could not be checked now; try again later."""
 
 
 class _Ended(Exception):
@@ -56,7 +56,7 @@ class _Ended(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A picture to be checked. `costly`: found to be."""
+    """A picture to be checked. `costly`: it exceeds `COSTLY`, as a process has found."""
 
     read: ReadPicture
     done: asyncio.Future[bytes | None]
@@ -66,8 +66,10 @@ class _Waiting:
 class PictureDecoders:
     """Checks pictures in processes that are started when they are needed. `close` ends them.
 
-    decoders = PictureDecoders(settings.mobile_sync)
-    jpeg = await decoders.check(read)   # None: what was read is the JPEG to keep
+    Example::
+
+        decoders = PictureDecoders(settings.mobile_sync)
+        jpeg = await decoders.check(read)  # None: the bytes of `read` are the JPEG to keep
     """
 
     def __init__(self, settings: MobileSyncSettings) -> None:
@@ -80,23 +82,23 @@ class PictureDecoders:
 
     @property
     def pids(self) -> list[int]:
-        """The processes that there are."""
+        """The ids of the running processes."""
         return [worker.pid for worker in self._workers]
 
     async def check(self, read: ReadPicture) -> bytes | None:
-        """Check the picture that `read` brings when its turn has come; the JPEG to keep instead, or `None`.
+        """Check a picture. Return the JPEG to keep instead, or `None`. `read` is awaited when its turn comes.
 
-        Raises `NotAPicture`, `PictureTooLarge`, `DecodersBusy`, and what `read` raises.
+        Raises `NotAPicture`, `PictureTooLarge`, `DecodersBusy`, and the errors of `read`.
         """
         if len(self._ordinary) + len(self._costly) >= MOST_WAITING:
             raise DecodersBusy("too many pictures wait to be checked")
         waiting = _Waiting(read, asyncio.get_running_loop().create_future())
         self._ordinary.append(waiting)
         self._begin_next()
-        return await waiting.done  # cancelled with its caller; a turn without anybody waiting is passed over
+        return await waiting.done  # cancelled with its caller; `_next` skips cancelled pictures
 
     async def close(self) -> None:
-        """End the processes, whatever they are at."""
+        """End the processes, busy ones too."""
         for waiting in (*self._ordinary, *self._costly):
             waiting.done.cancel()
         tasks = list(self._at_work)
@@ -108,7 +110,7 @@ class PictureDecoders:
         self._workers.clear()
         self._idle.clear()
 
-    # -- whose turn it is ----------------------------------------------------------------------------
+    # -- the queues ----------------------------------------------------------------------------------
 
     def _begin_next(self) -> None:
         while len(self._at_work) < self._settings.decoders and (waiting := self._next()) is not None:
@@ -121,7 +123,7 @@ class PictureDecoders:
         for queue in (self._ordinary, self._costly):
             while queue and queue[0].done.done():
                 queue.popleft()
-        # Costly ones always have one process and never the last one; with a single process they come after the others.
+        # Of several processes, costly pictures get at least one and never all; with a single process they come last.
         several = self._settings.decoders > 1
         at_work = sum(waiting.costly for waiting in self._at_work.values())
         if self._costly and several and not at_work:
@@ -138,7 +140,7 @@ class PictureDecoders:
         except asyncio.CancelledError:
             waiting.done.cancel()
             raise
-        except Exception as error:  # whoever waits gets it
+        except Exception as error:  # raised in `check`
             if not waiting.done.done():
                 waiting.done.set_exception(error)
             return
@@ -199,7 +201,7 @@ class PictureDecoders:
         return worker
 
     async def _give_back(self, worker: _Worker) -> None:
-        """Into the pool, when it is between two pictures; else it ends."""
+        """Return a process to the pool; end it when it still owes an answer."""
         if worker.ready:
             self._idle.append(worker)
             return
@@ -209,7 +211,7 @@ class PictureDecoders:
 
 
 class _Worker:
-    """One process (`actors.web_server.pictures.decoder_process`), and one question at a time."""
+    """One process (`actors.web_server.pictures.decoder_process`), which handles one job at a time."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -217,7 +219,7 @@ class _Worker:
 
     @classmethod
     async def start(cls, memory: int) -> Self:
-        """Raises `DecodersBusy` when there can be no further process now."""
+        """Start a process. Raises `DecodersBusy` when that is not possible now."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *(
@@ -233,7 +235,7 @@ class _Worker:
                 stdout=PIPE,
                 stderr=DEVNULL,
                 env=_environment(),
-                start_new_session=True,  # Ctrl-C is for the role, which finishes what it has in hand
+                start_new_session=True,  # Ctrl-C must reach only the role, which finishes the running pictures
             )
         except OSError as error:
             raise DecodersBusy(f"no process to decode pictures can be started: {error}") from error
@@ -249,11 +251,11 @@ class _Worker:
 
     @property
     def ready(self) -> bool:
-        """It lives, and owes no answer."""
+        """Whether it is running and owes no answer."""
         return self.running and not self._asked
 
     async def ask(self, job: Job, content: bytes) -> tuple[DecodeResult, bytes]:
-        """Raises `_Ended`."""
+        """Send a job and return the answer. Raises `_Ended` when the process ends instead."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -278,9 +280,9 @@ class _Worker:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what is secret in it. glibc gives what a large picture took back when the picture is done."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    return {**kept, "MALLOC_MMAP_THRESHOLD_": str(LARGE_BLOCK)}
+    """Return our environment without the settings, which hold secrets; glibc returns large blocks to the kernel."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return {**inherited, "MALLOC_MMAP_THRESHOLD_": str(LARGE_BLOCK)}
 
 
 def _settle(done: asyncio.Future[bytes | None], answer: DecodeResult, jpeg: bytes) -> None:

@@ -15,7 +15,13 @@ from actors.web_server.pictures.store import CAPTURE_ID, FILE_NAME, PictureStore
 
 
 class DirectoryPictureStore(PictureStore):
-    """Under one directory, which several web servers may share."""
+    """Pictures in a directory, which several web servers may share.
+
+    Example::
+
+        pictures = DirectoryPictureStore(data_dir / "captures", bus.clock.now)
+        content = await pictures.read("P001", "E001", capture_id)
+    """
 
     def __init__(self, directory: Path, now: Callable[[], float] = time.time) -> None:
         super().__init__(directory, now)
@@ -33,41 +39,41 @@ class DirectoryPictureStore(PictureStore):
                 os.link(picture, Path(aside) / FILE_NAME)
                 os.replace(Path(aside) / FILE_NAME, directory / FILE_NAME)
             # The directories above may be as new as the file.
-            for one in (directory, directory.parent, directory.parent.parent):
-                _sync_directory(one)
+            for changed in (directory, directory.parent, directory.parent.parent):
+                _sync_directory(changed)
 
     async def read(self, plan_id: str, examinee_id: str, capture_id: str | None) -> bytes | None:
         directory = self.directory / plan_id / examinee_id
         return await self.in_thread(_read, directory / file_name(capture_id))
 
-    async def _kept(self) -> list[StoredPicture]:
+    async def _stored_pictures(self) -> list[StoredPicture]:
         return await self.in_thread(self._list)
 
     def _list(self) -> list[StoredPicture]:
-        found = []
+        pictures = []
         with store_errors(self.directory):
             for path in self.directory.glob("*/*/*.jpg"):
                 if CAPTURE_ID.fullmatch(path.stem) is None:
                     continue
-                with suppress(FileNotFoundError):  # another web server on the same files was quicker
-                    found.append(StoredPicture(path.parts[-3], path.parts[-2], path.stem, path.stat().st_mtime))
-        return found
+                with suppress(FileNotFoundError):  # another web server has removed it meanwhile
+                    pictures.append(StoredPicture(path.parts[-3], path.parts[-2], path.stem, path.stat().st_mtime))
+        return pictures
 
-    async def _remove(self, kept: StoredPicture) -> bool:
-        return await self.in_thread(self._unlink, kept)
+    async def _remove(self, picture: StoredPicture) -> bool:
+        return await self.in_thread(self._unlink, picture)
 
-    def _unlink(self, kept: StoredPicture) -> bool:
-        directory = self.directory / kept.plan_id / kept.examinee_id
-        picture, last = directory / f"{kept.capture_id}.jpg", directory / FILE_NAME
-        with store_errors(picture), _locked(directory):
+    def _unlink(self, picture: StoredPicture) -> bool:
+        directory = self.directory / picture.plan_id / picture.examinee_id
+        path, last_path = directory / f"{picture.capture_id}.jpg", directory / FILE_NAME
+        with store_errors(path), _locked(directory):
             try:
-                found = picture.stat()
-                if found.st_mtime != kept.stored_at:
+                status = path.stat()
+                if status.st_mtime != picture.stored_at:
                     return False
                 with suppress(FileNotFoundError):
-                    if os.path.samestat(last.stat(), found):
-                        last.unlink()
-                picture.unlink()
+                    if os.path.samestat(last_path.stat(), status):
+                        last_path.unlink()
+                path.unlink()
             except FileNotFoundError:
                 return False
         return True
@@ -86,7 +92,7 @@ def _read(path: Path) -> bytes | None:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    """One at a time in an examinee's directory, also among processes: storing a picture again, and removing it."""
+    """Lock an examinee's directory, also against other processes: a picture may be stored again while it is removed."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""A picture while it arrives: bytes that are counted, hashed and kept in a file of their own until it is whole."""
+"""Receive a picture: write its bytes to a temporary file and hash them until it is complete."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from pathlib import Path
 from protocol.errors import ExamwireError
 
 STALE_SECONDS = 3600.0
-"""An upload takes minutes; what is older and not finished belongs to a process that was killed."""
+"""An upload takes minutes; an older unfinished file belongs to a process that was killed."""
 
 
 class StoreFailed(ExamwireError):
-    """The file system or the bucket did not take the capture (full, read only, not permitted, ...)."""
+    """The file system or the bucket cannot store the picture (full, read only, not permitted, ...)."""
 
 
 class Incoming:
-    """An upload on its way: written to a file aside, hashed as it comes. End it with `discard`. Everything blocks.
+    """An upload: written to a temporary file and hashed. End it with `discard`. All methods block.
 
-    `now`: the clock by which the file's age counts; those of the machines that share the directory may differ.
+    `now`: the clock for the file's age; the clocks of machines that share the directory may differ.
+
+    Example::
+
+        incoming = Incoming(uploads, "P001", "E001")
+        incoming.write(content)
+        incoming.move_to(directory / f"{incoming.capture_id}.jpg")
     """
 
     def __init__(self, directory: Path, plan_id: str, examinee_id: str, now: Callable[[], float] = time.time) -> None:
-        """`directory`: where the file aside is. Raises `StoreFailed`."""
+        """Create the temporary file in `directory`. Raises `StoreFailed`."""
         self.plan_id = plan_id
         self.examinee_id = examinee_id
         self._now = now
@@ -43,18 +49,18 @@ class Incoming:
 
     @property
     def capture_id(self) -> str:
-        """SHA-256 (hex) of what was received so far; a conversion does not change it."""
+        """The SHA-256 (hex) of the bytes received so far; a conversion does not change it."""
         return self._digest.hexdigest()
 
     def write(self, content: bytes) -> None:
-        """Append. Raises `StoreFailed`."""
+        """Append received bytes. Raises `StoreFailed`."""
         self._digest.update(content)
         with store_errors(self._aside):
             self._file.write(content)
             self._touch()
 
     def replace(self, jpeg: bytes) -> None:
-        """Keep this instead of what was received; the captureId stays. Raises `StoreFailed`."""
+        """Replace the received bytes by a JPEG; the captureId stays. Raises `StoreFailed`."""
         with store_errors(self._aside):
             self._file.seek(0)
             self._file.truncate()
@@ -62,14 +68,14 @@ class Incoming:
             self._touch()
 
     def content(self) -> bytes:
-        """What is in the file aside. Raises `StoreFailed`."""
+        """Return the content of the temporary file. Raises `StoreFailed`."""
         with store_errors(self._aside):
             self._file.seek(0)
             self._touch()
             return self._file.read()
 
     def move_to(self, target: Path) -> None:
-        """Give the file its name, whole and for good. Raises `StoreFailed`."""
+        """Sync the temporary file and rename it to `target`, in one step. Raises `StoreFailed`."""
         with store_errors(target):
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -82,7 +88,7 @@ class Incoming:
         os.utime(self._aside, (moment, moment))
 
     def discard(self) -> None:
-        """Remove the file aside; nothing happens after `move_to`. Raises nothing: there is nobody to act on it."""
+        """Remove the temporary file; no effect after `move_to`. Never raises: the caller cannot mend anything."""
         with suppress(OSError):  # what could not be flushed is about to be removed
             self._file.close()
         with suppress(OSError):  # a later sweep takes what cannot be removed now
@@ -91,7 +97,7 @@ class Incoming:
 
 @contextmanager
 def store_errors(path: Path) -> Iterator[None]:
-    """Trouble with files as `StoreFailed`."""
+    """Raise an `OSError` of the context as `StoreFailed`."""
     try:
         yield
     except OSError as error:
@@ -99,10 +105,11 @@ def store_errors(path: Path) -> Iterator[None]:
 
 
 def delete_files_older(directory: Path, before: float) -> int:
+    """Delete unfinished uploads from before `before` (seconds since the epoch). Return how many."""
     removed = 0
     with store_errors(directory):
         for path in directory.rglob(".upload-*.part"):
-            with suppress(FileNotFoundError):  # another web server on the same files was quicker
+            with suppress(FileNotFoundError):  # another web server has removed it meanwhile
                 if path.stat().st_mtime < before:
                     path.unlink()
                     removed += 1

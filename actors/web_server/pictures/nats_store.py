@@ -13,12 +13,20 @@ from protocol.errors import NotPermitted, StreamFull
 
 
 class NatsPictureStore(PictureStore):
-    """In a bucket that the queue server has made, for any number of web servers. `uploads`: a directory of our own."""
+    """Pictures in a bucket that the queue server creates, for any number of web servers.
+
+    `uploads`: a directory of this process for unfinished uploads.
+
+    Example::
+
+        pictures = NatsPictureStore(bus, data_dir / "uploads")
+        content = await pictures.read("P001", "E001", capture_id)
+    """
 
     def __init__(self, bus: Bus, uploads: Path) -> None:
         super().__init__(uploads, bus.clock.now)
         self._objects = ObjectStore(bus, CAPTURES_BUCKET)
-        self._found: dict[StoredPicture, StoredObject] = {}
+        self._picture_objects: dict[StoredPicture, StoredObject] = {}
         self._links: dict[str, StoredObject] = {}
 
     async def commit(self, incoming: Incoming) -> None:
@@ -33,21 +41,21 @@ class NatsPictureStore(PictureStore):
     async def read(self, plan_id: str, examinee_id: str, capture_id: str | None) -> bytes | None:
         return await self._objects.get(f"{plan_id}/{examinee_id}/{file_name(capture_id)}")
 
-    async def _kept(self) -> list[StoredPicture]:
-        self._found, self._links = {}, {}
-        for one in await self._objects.objects():
-            *owner, name = one.name.split("/")
-            if one.link is not None:
-                self._links[one.link] = one
+    async def _stored_pictures(self) -> list[StoredPicture]:
+        self._picture_objects, self._links = {}, {}
+        for stored in await self._objects.objects():
+            *owner, name = stored.name.split("/")
+            if stored.link is not None:
+                self._links[stored.link] = stored
             elif len(owner) == 2 and CAPTURE_ID.fullmatch(stem := name.removesuffix(".jpg")):
-                self._found[StoredPicture(owner[0], owner[1], stem, one.stored_at)] = one
-        return list(self._found)
+                self._picture_objects[StoredPicture(owner[0], owner[1], stem, stored.stored_at)] = stored
+        return list(self._picture_objects)
 
-    async def _remove(self, kept: StoredPicture) -> bool:
-        found = self._found[kept]
-        if (link := self._links.get(found.name)) is not None:
+    async def _remove(self, picture: StoredPicture) -> bool:
+        stored = self._picture_objects[picture]
+        if (link := self._links.get(stored.name)) is not None:
             await self._objects.remove(link)
-        return await self._objects.remove(found)
+        return await self._objects.remove(stored)
 
     def _aside_of(self, _plan_id: str, _examinee_id: str) -> Path:
         return self._uploads

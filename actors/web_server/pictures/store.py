@@ -1,4 +1,4 @@
-"""Where the pictures of phones are kept: a directory, or an object store bucket of NATS.
+"""The store of the phones' pictures: a directory, or an object store bucket of NATS.
 
 A picture is kept under its own name, its `captureId`, and the record in Redis names the one that counts. So it does not
 matter which of two web servers stores a picture of an examinee first: the one that the log names is served.
@@ -36,16 +36,22 @@ T = TypeVar("T")
 
 FILE_NAME = "sync_cap.jpg"
 REPLACED_SECONDS = 60.0
-"""From storing a picture to its announcement it is seconds, by one clock."""
+"""More than the time from storing a picture to its announcement, which is seconds, by one clock."""
 CAPTURE_ID = re.compile(r"[0-9a-f]{64}")
 
 Counted = Callable[[str, str], Awaitable[tuple[str, float] | None]]
-"""Of (planId, examineeId): the captureId that counts and when it was announced (seconds); `None`: not known."""
+"""(planId, examineeId) -> the captureId that counts by the log, and when it was announced (seconds since the epoch);
+`None`: not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPicture:
-    """A picture that is kept. `stored_at`: seconds since the epoch."""
+    """A picture in the store. `stored_at`: seconds since the epoch.
+
+    Example::
+
+        StoredPicture("P001", "E001", capture_id, stored_at=1_763_802_000.0)
+    """
 
     plan_id: str
     examinee_id: str
@@ -64,59 +70,61 @@ class PictureStore(ABC):
     """
 
     def __init__(self, uploads: Path, now: Callable[[], float] = time.time) -> None:
-        """`uploads`: the directory under which files aside are. `now`: the clock of the log (the broker's)."""
+        """`uploads`: the directory of unfinished uploads. `now`: the broker's clock, seconds since the epoch."""
         self._uploads = uploads
         self._now = now
         # Threads of their own, so that nobody waits behind a decoder.
         self._threads = ThreadPoolExecutor(4, "files")
 
     def close(self) -> None:
-        """Let the threads end; what they have begun they finish."""
+        """End the threads; running work is finished, queued work is cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def in_thread(self, work: Callable[..., T], *arguments: object) -> T:
-        """`work`, which blocks, in one of the threads for files."""
+        """Run `work`, which blocks, in one of the threads for files and return its result."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     async def begin(self, plan_id: str, examinee_id: str) -> Incoming:
-        """A new upload of an examinee. Raises `StoreFailed`."""
+        """Begin a new upload of an examinee. Raises `StoreFailed`."""
         return await self.in_thread(Incoming, self._aside_of(plan_id, examinee_id), plan_id, examinee_id, self._now)
 
     async def sweep(self, counted: Counted, keep_seconds: float) -> int:
-        """Remove what killed processes left, what is replaced, and what is older than `keep_seconds`; how many.
+        """Remove files of killed processes, replaced pictures, and pictures older than `keep_seconds`; return how many.
 
-        A picture is replaced when another one was announced well after this one was stored: its own announcement, if
-        there ever was one, stands before that in the log. Raises `StoreFailed` and what the store and `counted` raise.
+        A picture is replaced when another one was announced well after it was stored: then its own announcement, if
+        any, comes earlier in the log. Raises `StoreFailed` and the errors of the store and of `counted`.
         """
         removed = await self._sweep_leftovers(self._now() - STALE_SECONDS)
         by_examinee: dict[tuple[str, str], list[StoredPicture]] = defaultdict(list)
-        for kept in await self._kept():
-            by_examinee[kept.plan_id, kept.examinee_id].append(kept)
+        for picture in await self._stored_pictures():
+            by_examinee[picture.plan_id, picture.examinee_id].append(picture)
         oldest = self._now() - keep_seconds
         for (plan_id, examinee_id), pictures in by_examinee.items():
-            counts = await counted(plan_id, examinee_id) if len(pictures) > 1 else None
-            for kept in pictures:
-                if kept.stored_at < oldest or _replaced(kept, counts):
-                    removed += await self._remove(kept)
+            current = await counted(plan_id, examinee_id) if len(pictures) > 1 else None
+            for picture in pictures:
+                if picture.stored_at < oldest or _is_replaced(picture, current):
+                    removed += await self._remove(picture)
         return removed
 
     @abstractmethod
     async def commit(self, incoming: Incoming) -> None:
-        """Keep an upload, whole and for good: it is there after a power cut too. Raises `StoreFailed`, and
-        `BrokerUnavailable` where the pictures are in NATS."""
+        """Store a complete upload durably (it survives a power cut).
 
-    @abstractmethod
-    async def read(self, plan_id: str, examinee_id: str, capture_id: str | None) -> bytes | None:
-        """A picture of an examinee, whole, or `None`; with no `capture_id` the one that was stored last.
-
-        Raises `StoreFailed` when it is there and cannot be read, and `BrokerUnavailable` where they are in NATS.
+        Raises `StoreFailed`, and `BrokerUnavailable` when the pictures are in NATS.
         """
 
     @abstractmethod
-    async def _kept(self) -> list[StoredPicture]: ...
+    async def read(self, plan_id: str, examinee_id: str, capture_id: str | None) -> bytes | None:
+        """Return a picture of an examinee, or `None`; without a `capture_id` the picture that was stored last.
+
+        Raises `StoreFailed` when it exists and cannot be read, `BrokerUnavailable` when the pictures are in NATS.
+        """
 
     @abstractmethod
-    async def _remove(self, kept: StoredPicture) -> bool:
+    async def _stored_pictures(self) -> list[StoredPicture]: ...
+
+    @abstractmethod
+    async def _remove(self, picture: StoredPicture) -> bool:
         """Remove a picture, unless it has been stored again since."""
 
     @abstractmethod
@@ -127,18 +135,19 @@ class PictureStore(ABC):
 
 
 def keep_seconds(settings: Settings) -> float:
-    """How long pictures are kept; infinite when they are kept for good."""
+    """Return for how many seconds pictures are kept; infinite when they are never removed."""
     return settings.captures.keep_days * DAY or math.inf
 
 
-def _replaced(kept: StoredPicture, counts: tuple[str, float] | None) -> bool:
-    if counts is None:
+def _is_replaced(picture: StoredPicture, current: tuple[str, float] | None) -> bool:
+    if current is None:
         return False
-    capture_id, announced_at = counts
-    return kept.capture_id != capture_id and kept.stored_at < announced_at - REPLACED_SECONDS
+    capture_id, announced_at = current
+    return picture.capture_id != capture_id and picture.stored_at < announced_at - REPLACED_SECONDS
 
 
 def file_name(capture_id: str | None) -> str:
+    """Return the name of a picture; without a valid `capture_id` that of the picture stored last."""
     if capture_id is None or CAPTURE_ID.fullmatch(capture_id) is None:
         return FILE_NAME
     return f"{capture_id}.jpg"

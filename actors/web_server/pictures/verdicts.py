@@ -1,4 +1,4 @@
-"""What was found about pictures that were decoded before: one that is sent again is not decoded again."""
+"""Remember the results of decoding, so that a picture that is sent again is not decoded again."""
 
 from __future__ import annotations
 
@@ -13,22 +13,29 @@ Refusal = NotAPicture | PictureTooLarge
 
 
 class PictureVerdicts:
-    """By captureId (the digest of what was received); the picture that was seen longest ago is forgotten first."""
+    """The results of decoding by captureId (the digest of the received bytes); the oldest are forgotten first.
+
+    Example::
+
+        verdicts = PictureVerdicts()
+        verdicts.accepted(capture_id, converted=False)
+        verdicts.sound(capture_id)  # True
+    """
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._verdicts: OrderedDict[str, bool | tuple[type[Refusal], str]] = OrderedDict()
 
     def accepted(self, capture_id: str, *, converted: bool) -> None:
-        """It is a picture. `converted`: what is kept is a JPEG that was made from it."""
+        """Remember a picture that was accepted. `converted`: it was converted into the JPEG that is kept."""
         self._remember(capture_id, converted)
 
     def refused(self, capture_id: str, error: Refusal) -> None:
-        """It is none that is taken."""
+        """Remember a picture that was refused, with its error."""
         self._remember(capture_id, (type(error), str(error)))
 
     def sound(self, capture_id: str) -> bool:
-        """Whether it is a JPEG that is kept as it is. Raises what it was refused with."""
+        """Whether the picture is known to be a JPEG that is kept unchanged. Raises the error it was refused with."""
         verdict = self._verdicts.get(capture_id)
         if isinstance(verdict, tuple):
             kind, text = verdict
@@ -36,7 +43,7 @@ class PictureVerdicts:
         return verdict is False
 
     def converted(self, capture_id: str) -> bool:
-        """Whether it is a picture of which a JPEG is kept."""
+        """Whether the picture is known to be converted into a JPEG."""
         return self._verdicts.get(capture_id) is True
 
     def _remember(self, capture_id: str, verdict: bool | tuple[type[Refusal], str]) -> None:

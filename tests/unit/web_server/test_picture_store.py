@@ -153,7 +153,7 @@ async def test_a_pictures_age_goes_by_the_clock_that_the_store_is_given(tmp_path
     incoming.replace(content)
     assert aside.stat().st_mtime == pytest.approx(now, abs=0.01)
     await store.commit(incoming)
-    (kept,) = await store._kept()
+    (kept,) = await store._stored_pictures()
     assert kept.stored_at == pytest.approx(now, abs=0.01)
 
     async def another(_plan_id: str, _examinee_id: str) -> tuple[str, float]:
