@@ -1,7 +1,7 @@
-"""What the examinee's page asks by HTTP: whether it may come back after it was shut out.
+"""Tell an examinee's page whether a connection would be admitted after it was refused.
 
-A client never connects again by itself after RECONNECT_LIMIT_EXCEEDED or REMOVED: each try would be refused. So the
-page asks here, now and then, and connects when a proctor has let the examinee in.
+After RECONNECT_LIMIT_EXCEEDED or REMOVED a client does not reconnect by itself: each attempt would be refused. Its page
+polls this endpoint, and connects when a proctor has readmitted the examinee.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ from protocol.errors import ErrorCode
 from protocol.records import keys
 
 SHUT_OUT = ("exhausted", "removed")
-"""Fields of the progress record; `1` in one of them means that a connection would be refused."""
+"""Fields of the progress record; a connection is refused when one of them is `1`."""
 
 
 class ExamineeApi:
-    """Answers examinees about themselves."""
+    """The endpoint for examinees.
+
+    Example::
+
+        routes = ExamineeApi(store, verifier).routes()
+    """
 
     def __init__(self, store: StateStore, verifier: TokenVerifier) -> None:
         self._store = store
@@ -34,12 +39,12 @@ class ExamineeApi:
     async def admission(self, request: Request) -> Response:
         """`GET /v1/plans/{planId}/examinees/{examineeId}/admission`, by the examinee: `{admitted}`.
 
-        `admitted`: a connection would be let in, as far as is recorded. 503 while nobody knows.
+        `admitted`: a connection would be admitted by the state in Redis. 503 while that is unknown.
         """
         claims = claims_of(self._verifier, request)
         plan_id, examinee_id = ids_of(request)
         if not claims.is_examinee(plan_id, examinee_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token is not this examinee's")
         reading = self._store.fields([keys.progress(plan_id, examinee_id)], SHUT_OUT)
-        [found] = await recorded(plan_id, examinee_id, reading)
-        return JSONResponse({"admitted": "1" not in found}, headers={"Cache-Control": "no-store"})
+        [values] = await recorded(plan_id, examinee_id, reading)
+        return JSONResponse({"admitted": "1" not in values}, headers={"Cache-Control": "no-store"})

@@ -1,9 +1,8 @@
-"""How many wrong guesses there may be in all, without shutting out whoever guesses right.
+"""Limit wrong guesses of phone codes with a token bucket that all addresses share.
 
-Nobody can tell a guesser from a hall of phones behind one address before the guess was looked up. So there is one
-budget for all wrong guesses. Each guess takes a turn and gives it back when it was right: right ones cost nothing,
-however many there are. When the budget is used up, guesses wait for their turn, and addresses take turns: a guesser
-slows down whoever has the same address, and hardly anybody else.
+An attacker cannot be told from a hall of phones behind one address before the code was looked up. So each guess takes a
+token, and gives it back when the code was right: right codes cost nothing. When the bucket is empty, guesses wait, and
+addresses take turns: an attacker slows down only phones with the same address.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from collections import Counter, deque
 log = logging.getLogger("examwire.web")
 
 MANY = 300
-"""Wrong guesses within a minute that are worth a line in the log, with where most of them came from."""
+"""Wrong guesses within a minute that are logged, with the address of most of them."""
 MOST_WAITING = 5000
 
 
 class TooManyGuesses(Exception):
-    """The turn would not come soon. `seconds`: when to try again."""
+    """The wait for a token would be too long. `seconds`: when to try again."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__(f"no turn within {seconds} s")
@@ -29,15 +28,17 @@ class TooManyGuesses(Exception):
 
 
 class GuessBudget:
-    """`burst` wrong guesses at once and `per_second` in the long run; in this process only.
+    """A token bucket: `burst` wrong guesses at once, then `per_second`; in this process only.
 
-    await budget.turn(address)
-    if right: budget.give_back()
-    else:     budget.wrong(address)
+    Example::
+
+        await budget.turn(address)
+        known = await look_up(code)
+        budget.give_back() if known else budget.wrong(address)
     """
 
     def __init__(self, per_second: float, burst: int, longest_wait: float) -> None:
-        """`longest_wait`: seconds that a guess may wait for its turn; it is refused when it would take longer."""
+        """`longest_wait`: the seconds that a guess may wait for a token; a guess that would wait longer is refused."""
         self._rate = per_second
         self._burst = burst
         self._longest = longest_wait
@@ -50,11 +51,11 @@ class GuessBudget:
 
     @property
     def waiting(self) -> int:
-        """Guesses that wait for their turn."""
+        """The number of guesses that wait for a token."""
         return sum(map(len, self._waiting.values()))
 
     async def turn(self, address: str) -> None:
-        """Take a turn, at once or after a wait. Raises `TooManyGuesses`."""
+        """Take a token, at once or after a wait. Raises `TooManyGuesses`."""
         self._fill()
         if self._left >= 1 and not self._waiting:
             self._left -= 1
@@ -74,12 +75,12 @@ class GuessBudget:
             raise
 
     def give_back(self) -> None:
-        """The guess was right, or could not be looked up."""
+        """Return the token: the guess was right, or could not be looked up."""
         self._left = min(self._burst, self._left + 1)
         self._serve()
 
     def wrong(self, address: str) -> None:
-        """The guess was wrong: its turn is used up."""
+        """Count a wrong guess: its token is used up."""
         minute = int(asyncio.get_running_loop().time() // 60)
         if minute != self._minute:
             self._minute = minute
@@ -90,7 +91,7 @@ class GuessBudget:
             log.warning("%d wrong phone codes within a minute, %d of them from %s", MANY, count, worst)
 
     def _serve(self) -> None:
-        """Give turns to those who wait, one address after the other, as far as there are any."""
+        """Give the tokens to waiting guesses, one address after the other."""
         self._fill()
         while self._waiting and self._left >= 1:
             address, queue = next(iter(self._waiting.items()))

@@ -1,7 +1,7 @@
-"""How an examinee's mobile sync stage stands, as it is recorded: for uploads, for codes, and for phones that ask.
+"""Read an examinee's mobile sync stage from Redis: for uploads, for phone codes, and for phones that poll it.
 
-A phone has no socket. It asks here now and then, so that what it counts down is what the proctor has given, and so that
-it learns that the examinee was removed, or let in again.
+A phone has no socket. It polls this endpoint to show the current deadline, which a proctor may extend, and whether the
+examinee was removed or readmitted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,13 @@ _CAN_BE_LATE = (MobileSyncCode.WAITING, MobileSyncCode.FAILED, MobileSyncCode.TI
 
 @dataclass(frozen=True, slots=True)
 class MobileStage:
-    """`record`: the examinee's mobile_sync record, empty when there is none. `removed`: a proctor has removed them."""
+    """A mobile sync stage. `record`: the mobile_sync record, empty before the stage; `removed`: by a proctor.
+
+    Example::
+
+        stage = await stages.read("P001", "E001")
+        stage.status, stage.deadline, stage.removed
+    """
 
     record: Mapping[str, str] = field(default_factory=dict)
     removed: bool = False
@@ -38,7 +44,7 @@ class MobileStage:
 
     @property
     def deadline(self) -> float | None:
-        """Seconds since the epoch."""
+        """The deadline in seconds since the epoch; `None`: there is none."""
         try:
             return parse_time(self.record.get("deadline", ""))
         except ValueError:
@@ -46,28 +52,34 @@ class MobileStage:
 
     @property
     def capture_id(self) -> str | None:
-        """Of the picture that counts."""
+        """The captureId of the picture that counts."""
         return self.record.get("captureId")
 
     def over(self, moment: float) -> bool:
-        """Whether a picture that came at `moment` (seconds since the epoch) came too late."""
+        """Whether a picture received at `moment` (seconds since the epoch) is too late."""
         if self.status not in _CAN_BE_LATE:
             return False
         deadline = self.deadline
         return deadline is not None and deadline < moment
 
     def refuse_removed(self) -> None:
-        """Whoever was removed is shut out, and so is their phone. Raises 403."""
+        """Refuse the phone of a removed examinee. Raises a 403 `Problem`."""
         if self.removed:
             detail = "a proctor has removed this examinee from the exam; only a proctor can let them in again"
             raise Problem(403, REMOVED, detail)
 
 
 class MobileStages:
-    """Reads stages from Redis, and tells phones of them."""
+    """Reads stages from Redis, and answers phones that poll them.
+
+    Example::
+
+        stages = MobileStages(store, verifier, bus.clock.now)
+        stage = await stages.read("P001", "E001")
+    """
 
     def __init__(self, store: StateStore, verifier: TokenVerifier, now: Callable[[], float]) -> None:
-        """`now`: seconds since the epoch, by the clock that deadlines go by (the broker's)."""
+        """`now`: the broker's clock, which deadlines use, in seconds since the epoch."""
         self._store = store
         self._now = now
         self._verifier = verifier
@@ -76,13 +88,13 @@ class MobileStages:
         return [Route("/v1/plans/{plan_id:path}/examinees/{examinee_id:path}/mobile-stage", self.tell)]
 
     async def read(self, plan_id: str, examinee_id: str) -> MobileStage:
-        """As it is recorded. Raises a 503 `Problem` when Redis does not answer in time, or not with the truth."""
-        wanted = [keys.mobile_sync(plan_id, examinee_id), keys.progress(plan_id, examinee_id)]
-        stage, progress = await recorded(plan_id, examinee_id, self._store.hashes(wanted))
+        """Read a stage. Raises a 503 `Problem` when Redis does not answer in time, or may have lost records."""
+        record_keys = [keys.mobile_sync(plan_id, examinee_id), keys.progress(plan_id, examinee_id)]
+        stage, progress = await recorded(plan_id, examinee_id, self._store.hashes(record_keys))
         return MobileStage(stage, progress.get("removed") == "1")
 
     async def as_known(self, plan_id: str, examinee_id: str) -> MobileStage | None:
-        """As `read`; `None` while nobody knows, which is no reason to turn a phone away: the log decides."""
+        """Read a stage; `None` while Redis is unavailable. Phones are still accepted then: the log decides later."""
         try:
             return await self.read(plan_id, examinee_id)
         except Problem:
@@ -98,7 +110,7 @@ class MobileStages:
         if not claims.may_upload_for(plan_id, examinee_id):
             raise Problem(403, ErrorCode.FORBIDDEN, "the token is not for this examinee")
         stage = await self.read(plan_id, examinee_id)
-        told: dict[str, object] = {"status": stage.status or "NONE", "removed": stage.removed}
+        answer: dict[str, object] = {"status": stage.status or "NONE", "removed": stage.removed}
         if (deadline := stage.deadline) is not None:
-            told |= {"deadline": format_time(deadline), "secondsLeft": round(deadline - self._now(), 3)}
-        return JSONResponse(told, headers={"Cache-Control": "no-store"})
+            answer |= {"deadline": format_time(deadline), "secondsLeft": round(deadline - self._now(), 3)}
+        return JSONResponse(answer, headers={"Cache-Control": "no-store"})

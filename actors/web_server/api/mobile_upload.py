@@ -1,6 +1,6 @@
-"""One upload of a phone's picture, from the token to the broker's ack (document 18; part of the web server).
+"""Handle the upload of a phone's picture (docs/architecture.md, "An upload, step by step").
 
-Token, ids, removal, deadline, bytes, quota, picture, file, announcement: in this order, each with its own refusal.
+The steps are token, ids, removal, deadline, bytes, quota, picture, file, announcement; each has its own refusal.
 """
 
 from __future__ import annotations
@@ -53,16 +53,21 @@ log = logging.getLogger("examwire.web")
 BEST_EFFORT_SECONDS = 1.0
 WRITE_BYTES = 256 * 1024
 UPLOADS_AT_ONCE = 8
-"""Of one examinee: a phone that lost its network sends again before we know that it has gone."""
+"""Of one examinee: a phone that lost its network uploads again before the first upload has timed out."""
 UPLOADS_AT_ONCE_WAIT = 5
 BUSY_RETRY_AFTER = {"Retry-After": "10"}
 UPLOADS_A_MINUTE = 120
-"""Of one examinee, retries included; a picture that is new to us counts as one of `pictures_per_minute` as well."""
+"""Of one examinee, retries included; a new picture also counts as one of `pictures_per_minute`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Who uploads for whom, with what."""
+    """The examinee and the device of an upload.
+
+    Example::
+
+        upload = Upload("P001", "E001", "phone-1", DeviceInfo(device_id="phone-1"))
+    """
 
     plan_id: str
     examinee_id: str
@@ -71,18 +76,18 @@ class Upload:
 
     @property
     def examinee(self) -> ExamineeRef:
-        """Whom the picture is of."""
+        """The examinee of the picture."""
         return ExamineeRef(self.plan_id, self.examinee_id)
 
     def about(self) -> dict[str, str]:
-        """For log lines."""
+        """Return the fields for log lines."""
         return {"plan": self.plan_id, "examinee": self.examinee_id}
 
     def message_id(self, stage: MobileStage, what: str, capture_id: str) -> str:
-        """The same for a retry, so that it has one effect; another one for a deliberate new try.
+        """Return the id of the message: equal for a retry, so that it has one effect, and different for a new try.
 
-        The `deadline` names the stage: it stays through WAITING, FAILED, TIMED_OUT and COMPLETED, and is another one
-        when the stage is entered again. The picture that this one takes the place of keeps A, B, A apart.
+        The `deadline` identifies the stage: it stays through WAITING, FAILED, TIMED_OUT and COMPLETED, and changes when
+        the stage is entered again. The replaced picture distinguishes the two A in the uploads A, B, A.
         """
         before = stage.capture_id or ""
         replaced = "" if before == capture_id else before
@@ -92,7 +97,13 @@ class Upload:
 
 
 class MobileUploads:
-    """Takes uploads. Less than `stall_bytes` within `stall_seconds`, or `upload_seconds` in all, end one with 408."""
+    """Handles uploads. An upload ends with 408 after `stall_seconds` without `stall_bytes`, or after `upload_seconds`.
+
+    Example::
+
+        uploads = MobileUploads(settings.mobile_sync, bus, store, pictures, stages)
+        response = await uploads.take(claims, request)
+    """
 
     stall_seconds: ClassVar[float] = 20.0
     stall_bytes: ClassVar[int] = 16 * 1024
@@ -119,11 +130,11 @@ class MobileUploads:
         self._turns: WeakValueDictionary[ExamineeRef, asyncio.Lock] = WeakValueDictionary()
 
     async def close(self) -> None:
-        """End the processes that decode."""
+        """End the processes that decode pictures."""
         await self.decoders.close()
 
     async def take(self, claims: Claims, request: Request) -> Response:
-        """201 and the stored record once it is durably announced.
+        """Handle an upload. Return 201 and the stored record once it is durably announced.
 
         Raises `InvalidField`, `Problem`, `PictureTooLarge`, `NotAPicture`, `StoreFailed`, `BrokerUnavailable`, and
         Starlette's `ClientDisconnect`.
@@ -139,7 +150,7 @@ class MobileUploads:
         self._uploads.count(upload.examinee)
         self._at_once[upload.examinee] += 1
         try:
-            stored = await self._taken(upload, request)
+            stored = await self._process(upload, request)
         finally:
             self._at_once[upload.examinee] -= 1
             if not self._at_once[upload.examinee]:
@@ -147,12 +158,12 @@ class MobileUploads:
         location = f"/v1/plans/{plan_id}/captures/{examinee_id}/{FILE_NAME}"
         return JSONResponse(_record(stored), 201, {"Location": location, "Cache-Control": "no-store"})
 
-    async def _taken(self, upload: Upload, request: Request) -> MobileSyncStatus:
-        """Receive, check, store, announce; the message that stands in the log."""
-        # What is not known is no reason to turn a phone away: the log decides.
+    async def _process(self, upload: Upload, request: Request) -> MobileSyncStatus:
+        """Receive, check, store and announce a picture. Return the message in the log."""
+        # While Redis is unavailable, phones are still accepted: the log decides later.
         stage = await self._stages.as_known(upload.plan_id, upload.examinee_id) or MobileStage()
         stage.refuse_removed()
-        # TIMED_OUT comes by the broker's timer; what we know of its clock may be some milliseconds behind.
+        # TIMED_OUT is published by the broker's timer; our estimate of its clock may be some milliseconds behind.
         if stage.status == MobileSyncCode.TIMED_OUT or stage.over(self.bus.clock.now()):
             raise _late(stage)
         incoming: Incoming | None = None
@@ -174,7 +185,7 @@ class MobileUploads:
                 incoming.discard()
 
     async def _receive(self, request: Request, incoming: Incoming) -> None:
-        """The body into the file aside; it is counted here, for a Content-Length may be missing."""
+        """Write the body to the temporary file. Its size is checked here, because Content-Length may be missing."""
         body = request.stream()
         received = 0
         pending = bytearray()
@@ -207,29 +218,28 @@ class MobileUploads:
     async def _accept(
         self, upload: Upload, stage: MobileStage, incoming: Incoming, received_at: float
     ) -> MobileSyncStatus:
-        """Check, store, announce what was received; the message that stands in the log."""
-        # One at a time for an examinee, so that nobody's pictures keep those of others from their turn, and so that of
-        # uploads here the one that was stored last is the one announced last. Of those on several web servers the log
-        # says which one counts (`actors.web_server.pictures.store`).
+        """Check, store and announce the received picture. Return the message in the log."""
+        # One picture of an examinee at a time, so that examinees take turns, and the picture stored last is announced
+        # last. Among several web servers the log decides which one counts (`actors.web_server.pictures.store`).
         async with self._turns.setdefault(upload.examinee, asyncio.Lock()):
             await self._check(upload, incoming)
             stage = await self._stages.as_known(upload.plan_id, upload.examinee_id) or stage
             stage.refuse_removed()
-            if stage.over(received_at):  # ours to decide by its arrival, not by how long we took
+            if stage.over(received_at):  # by its arrival, not by the time that decoding took
                 raise _late(stage)
             await self.pictures.commit(incoming)
             return await self._announce(upload, stage, incoming.capture_id)
 
     async def _check(self, upload: Upload, incoming: Incoming) -> None:
-        """Have the picture decoded, unless it was before; then it is in the form in which it is kept.
+        """Decode the picture, unless its result is known, and convert it into the JPEG to keep.
 
         Raises `NotAPicture`, `PictureTooLarge`, `StoreFailed`, and a `Problem` (429, 503).
         """
         picture = incoming.capture_id
         if self._verdicts.sound(picture):
             return
-        if self._verdicts.converted(picture) and (kept := await self._kept(upload, picture)) is not None:
-            await self.pictures.in_thread(incoming.replace, kept)
+        if self._verdicts.converted(picture) and (stored := await self._read_stored(upload, picture)) is not None:
+            await self.pictures.in_thread(incoming.replace, stored)
             return
         if seconds := self._new_pictures.wait(upload.examinee):
             raise _too_many("new pictures came for this examinee", seconds)
@@ -246,15 +256,18 @@ class MobileUploads:
         if jpeg is not None:
             await self.pictures.in_thread(incoming.replace, jpeg)
 
-    async def _kept(self, upload: Upload, capture_id: str) -> bytes | None:
-        """A picture of the examinee that was stored before, when it can be read."""
+    async def _read_stored(self, upload: Upload, capture_id: str) -> bytes | None:
+        """Read a picture of the examinee that was stored before; `None` when it cannot be read."""
         try:
             return await self.pictures.read(upload.plan_id, upload.examinee_id, capture_id)
         except (StoreFailed, BrokerUnavailable):
             return None
 
     async def counted(self, plan_id: str, examinee_id: str) -> tuple[str, float] | None:
-        """The picture that counts by the log, and when it was announced. Raises `StateUnavailable`, `StateDamaged`."""
+        """Return the picture that counts by the log, and the time of its announcement (seconds since the epoch).
+
+        Raises `StateUnavailable`, `StateDamaged`.
+        """
         stage = await self.store.entries(keys.mobile_sync(plan_id, examinee_id))
         if not (capture_id := stage.get("captureId")):
             return None
@@ -264,7 +277,7 @@ class MobileUploads:
             return None
 
     async def _announce(self, upload: Upload, stage: MobileStage, capture_id: str) -> MobileSyncStatus:
-        """Publish COMPLETED; for a retry, what the first try has published. Raises `BrokerUnavailable`."""
+        """Publish COMPLETED and return it; for a retry return the first message. Raises `BrokerUnavailable`."""
         image_url = f"/captures/{upload.examinee_id}/{FILE_NAME}"
         status = MobileSyncStatus(
             plan_id=upload.plan_id,
@@ -298,7 +311,7 @@ class MobileUploads:
     async def _announce_failure(
         self, upload: Upload, stage: MobileStage, reason: str, incoming: Incoming | None
     ) -> None:
-        """Publish FAILED as well as can be: whoever waits for the picture should not wait for its answer."""
+        """Try to publish FAILED for at most `BEST_EFFORT_SECONDS`; the phone's answer must not wait longer for it."""
         status = MobileSyncStatus(
             plan_id=upload.plan_id,
             examinee_id=upload.examinee_id,
@@ -322,10 +335,10 @@ def _device(request: Request) -> tuple[str, DeviceInfo]:
         raise InvalidField("deviceId", "is missing from the query")
     device_id = check_id("deviceId", query["deviceId"])
     try:
-        return device_id, DeviceInfo.model_validate({name: clean_line(said) for name, said in query.items()})
+        return device_id, DeviceInfo.model_validate({name: clean_line(value) for name, value in query.items()})
     except pydantic.ValidationError as error:
-        wrong = error.errors(include_url=False, include_input=False)[0]
-        raise InvalidField(str(wrong["loc"][0]), wrong["msg"]) from None
+        detail = error.errors(include_url=False, include_input=False)[0]
+        raise InvalidField(str(detail["loc"][0]), detail["msg"]) from None
 
 
 def _too_many(what: str, seconds: int) -> Problem:
@@ -340,7 +353,7 @@ def _late(stage: MobileStage) -> Problem:
 
 
 def _record(stored: MobileSyncStatus) -> dict[str, Any]:
-    """The record as the document has it (18.5), and the `captureId`."""
+    """Return the record of a stored picture (protocol.md, mobile sync), with the `captureId`."""
     assert stored.capture_info is not None
     return {
         "status": stored.status.value,

@@ -1,7 +1,7 @@
-"""A phone joins an examinee: the examinee's page shows a code (and as a QR code), the phone gives it for a token.
+"""Pair a phone with an examinee: the examinee's page shows a code (also as a QR code), the phone trades it for a token.
 
-The codes are in the stream PHONE, so any web server knows those of all; what is kept is a keyed digest. A code lives
-until the mobile sync stage ends, and may be used more than once: phones open links in one browser and then another.
+The stream PHONE holds a keyed digest of each code, so every web server knows all codes. A code is valid until the
+mobile sync stage ends, and may be used more than once: phones open links in one browser and then another.
 """
 
 from __future__ import annotations
@@ -59,26 +59,32 @@ log = logging.getLogger("examwire.web")
 
 CODES_A_MINUTE = 10
 WRONG_A_SECOND, WRONG_AT_ONCE = 50, 1000
-"""Of all phones together, on one web server. docs/decisions.md says what a guesser comes to with them."""
+"""Wrong codes of all phones together, on one web server. docs/decisions.md says how far an attacker gets with them."""
 LONGEST_WAIT = 10.0
-"""Seconds for a turn when these are used up; the phone's page waits 15 s for an answer."""
+"""Seconds that a code waits when these are used up; the phone's page waits 15 s for an answer."""
 WRONG_SECONDS = 0.5
-"""How long the answer to a wrong code takes."""
+"""Seconds by which the answer to a wrong code is delayed."""
 TOKEN_LASTS_ON = 3600.0
-"""Seconds after the deadline: a proctor may extend the stage by so much, and the phone should not have to ask anew."""
+"""Seconds after the deadline: a proctor may extend the stage by that, and the phone needs no new token then."""
 
 _OPEN = (MobileSyncCode.WAITING, MobileSyncCode.FAILED)
 
 
 class PhoneCodes:
-    """Makes codes for examinees, and gives phones tokens for them."""
+    """Makes codes for examinees, and issues tokens to phones for them.
+
+    Example::
+
+        codes = PhoneCodes(settings, bus, stages, verifier)
+        routes = codes.routes()
+    """
 
     def __init__(self, settings: Settings, bus: Bus, stages: MobileStages, verifier: TokenVerifier) -> None:
         self._settings = settings
         self._bus = bus
         self._stages = stages
         self._verifier = verifier
-        # With an issuer's public key only there is nothing that a phone's token could be signed with.
+        # With only an issuer's public key, tokens of phones cannot be signed.
         self._secret = None if signs_elsewhere(settings) and settings.secret is None else token_secret(settings)
         self._proxies = networks_of(settings.web.trusted_proxies)
         self._made = RateLimit(CODES_A_MINUTE, 60.0)
@@ -116,17 +122,17 @@ class PhoneCodes:
             log.warning("plan %s, examinee %s: no phone code: %s", plan_id, examinee_id, error)
             raise _unavailable("the code could not be stored") from None
         url = f"{self._origin(request)}/phone#code={code}"
-        told = {
+        answer = {
             "code": format_code(code),
             "url": url,
             "expiresAt": format_time(now + lives),
             "secondsLeft": lives,
             "qrSvg": qr_svg(url),
         }
-        return JSONResponse(told, 201, {"Cache-Control": "no-store"})
+        return JSONResponse(answer, 201, {"Cache-Control": "no-store"})
 
     def _open_until(self, stage: MobileStage, now: float) -> float:
-        """The stage's deadline. Raises 409 when no phone is being waited for."""
+        """Return the stage's deadline. Raises a 409 `Problem` when the stage does not wait for a phone."""
         if stage.status == MobileSyncCode.COMPLETED:
             raise Problem(409, NOT_WAITING, "the picture is there already")
         if stage.status not in (*_OPEN, MobileSyncCode.TIMED_OUT):
@@ -137,7 +143,7 @@ class PhoneCodes:
         return deadline
 
     def _origin(self, request: Request) -> str:
-        """Where a phone reaches these pages: as it is set, else where this request came to."""
+        """Return the URL at which a phone reaches these pages: as configured, or that of this request."""
         web = self._settings.web
         if web.public_url is not None:
             return web.public_url.rstrip("/")
@@ -151,7 +157,7 @@ class PhoneCodes:
         except ValueError:
             host, port = "localhost", None
         if host in LOOPBACK_NAMES and is_wildcard(web.host) and (lan := lan_addresses()):
-            host = lan[0]  # the page was opened on this very machine; the phone is another one
+            host = lan[0]  # the page was opened on this machine, which the phone reaches by its LAN address
         return f"{scheme}://{in_url(host)}" + (f":{port}" if port is not None else "")
 
     # -- the phone's page ----------------------------------------------------------------------------
@@ -159,21 +165,21 @@ class PhoneCodes:
     async def redeem_code(self, request: Request) -> Response:
         """`POST /v1/phone-codes/{code}`: 200 and a token of role mobile.
 
-        403: the examinee was removed, 404: no such code, 410: it is over, 429: too many wrong ones are tried.
+        403: the examinee was removed, 404: no such code, 410: the code has expired, 429: too many wrong codes.
         Only wrong codes are delayed and counted: a whole hall of phones may have one address.
         """
         outcome = "FOUND"
         try:
-            return await self._redeemed(request)
+            return await self._redeem(request)
         except Exception as error:
             outcome = problem_of(error).code
             raise
         finally:
             CODES.labels(outcome).inc()
 
-    async def _redeemed(self, request: Request) -> Response:
+    async def _redeem(self, request: Request) -> Response:
         secret = self._signing_secret()
-        stored = await self._looked_up(request, secret)
+        stored = await self._look_up(request, secret)
         if stored is None:
             await asyncio.sleep(WRONG_SECONDS)
             detail = f"there is no such code; it has {LENGTH} letters and digits, and lives for some minutes"
@@ -187,7 +193,7 @@ class PhoneCodes:
         except (pydantic.ValidationError, ValueError) as error:
             log.error("message %d of %s is no phone code: %s", stored.sequence, PHONE.name, error)
             raise over from None
-        # It may have been extended meanwhile, or entered anew; while nobody knows, it is as it was.
+        # The stage may have been extended or entered anew; while Redis is unavailable, the code's deadline applies.
         stage = await self._stages.as_known(record.plan_id, record.examinee_id) or MobileStage()
         stage.refuse_removed()
         deadline = stage.deadline or deadline
@@ -197,20 +203,20 @@ class PhoneCodes:
             raise over
         owner = (record.plan_id, record.examinee_id)
         token = issue_token(self._settings, "mobile", *owner, seconds=left + TOKEN_LASTS_ON, issued_at=now)
-        told = {
+        answer = {
             "token": token,
             "planId": record.plan_id,
             "examineeId": record.examinee_id,
             "deadline": format_time(deadline),
             "secondsLeft": round(left, 3),
         }
-        return JSONResponse(told, headers={"Cache-Control": "no-store"})
+        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
-    async def _looked_up(self, request: Request, secret: str) -> StoredMessage | None:
-        """What is kept of the code. Raises a `Problem`: 503, or 429 when its turn would not come soon."""
+    async def _look_up(self, request: Request, secret: str) -> StoredMessage | None:
+        """Look a code up in PHONE. Raises a `Problem`: 503, or 429 when too many wrong codes are tried."""
         code = normalise_code(request.path_params["code"])
         if code is None:
-            return None  # nothing was guessed by it
+            return None  # not a possible code, so it is not a guess
         address = client_address(request, self._proxies)
         try:
             await self._guesses.turn(address)
@@ -243,7 +249,7 @@ class PhoneCodes:
 
 
 def qr_svg(url: str) -> str:
-    """The QR code of an address as an SVG image, black on white with its quiet zone; no styles, for CSP's sake."""
+    """Return the QR code of a URL as an SVG image, black on white with a quiet zone, without styles (for the CSP)."""
     target = io.BytesIO()
     options: dict[str, Any] = {"xmldecl": False, "svgclass": None, "lineclass": None, "omitsize": True, "nl": False}
     segno.make(url, error="m", micro=False).save(target, kind="svg", dark="#000", light="#fff", border=4, **options)

@@ -1,4 +1,4 @@
-"""What pages ask by HTTP about a plan: where to connect, what happened to an examinee, the outage report."""
+"""The endpoints of pages about a plan: the socket servers, an examinee's timeline, the outage report."""
 
 from __future__ import annotations
 
@@ -40,7 +40,12 @@ READERS_WAITING = 50
 
 
 class PlanApi:
-    """Reads the log of record for proctors; a few requests at a time, for it may have to go through all of it."""
+    """Reads the log for proctors; `READERS` requests at a time, because a request may read all of it.
+
+    Example::
+
+        routes = PlanApi(settings.mobile_sync, bus, verifier, ready_servers).routes()
+    """
 
     def __init__(
         self, settings: MobileSyncSettings, bus: Bus, verifier: TokenVerifier, endpoints: ReadyServers
@@ -49,7 +54,7 @@ class PlanApi:
         self._bus = bus
         self._verifier = verifier
         self._endpoints = endpoints
-        self._memory = PlanLogCache(bus)
+        self._log_cache = PlanLogCache(bus)
         self._readers = asyncio.Semaphore(READERS)
         self._waiting = 0
 
@@ -61,27 +66,27 @@ class PlanApi:
         ]
 
     async def endpoints(self, _request: Request) -> Response:
-        """`GET /v1/endpoints`: the READY socket servers, and what a mobile sync may take. For everybody, everywhere.
+        """`GET /v1/endpoints`: the READY socket servers and the limits of a mobile sync; public, for any origin.
 
-        In another order each time: clients begin with the first, and should not all begin with the same.
+        The order is random: clients begin with the first server, and must not all begin with the same.
         """
         ready = self._endpoints.ready
         if not ready:
             detail = "no socket server is READY"
             headers = {**RETRY_AFTER, "Access-Control-Allow-Origin": "*"}
             raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=headers)
-        told = {
+        answer = {
             "socketServers": random.sample(ready, len(ready)),
             "mobileSyncSeconds": self._settings.timeout_seconds,
             "maxPictureBytes": self._settings.max_bytes,
         }
-        return JSONResponse(told, headers={"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"})
+        return JSONResponse(answer, headers={"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"})
 
     async def timeline(self, request: Request) -> Response:
         """`GET /v1/plans/{planId}/examinees/{examineeId}/timeline?limit&all`, for proctors of the plan.
 
-        The newest `limit` happenings in their order (by default only those with an effect), how many older ones there
-        are, and the outages of all of them together, up to now.
+        The newest `limit` entries in order (by default only those with an effect), the number of older entries, and
+        the outages of all entries up to now.
         """
         plan_id = self._watched_plan(request)
         examinee_id = check_id("examineeId", request.path_params["examinee_id"])
@@ -89,35 +94,35 @@ class PlanApi:
         everything = _switch(request, "all")
         async with self._reading(f"timeline of {examinee_id} in {plan_id}"):
             beginning = await PlanLog(self._bus, plan_id).beginning()
-            # Each folds by itself: a timeline is not told how the outages came about.
+            # Both go through the entries independently: the timeline does not need the outages.
             timeline, outages = Timeline(truncated=beginning.cut), Outages(truncated=beginning.cut)
             newest: deque[TimelineEntry] = deque(maxlen=limit)
             count = 0
-            for entry in await self._memory.entries(plan_id, examinee_id):
+            for entry in await self._log_cache.entries(plan_id, examinee_id):
                 outages.add(entry)
-                happening = timeline.add(entry)
-                if happening is not None and (happening.effect or everything):
-                    newest.append(happening)
+                timeline_entry = timeline.add(entry)
+                if timeline_entry is not None and (timeline_entry.effect or everything):
+                    newest.append(timeline_entry)
                     count += 1
         if outages.begin is None:
             raise _never_seen(f"examinee {examinee_id} of plan {plan_id}", beginning)
         (row,) = outages.rows(outages.begin, max(self._bus.clock.now(), outages.begin)) or (None,)
-        told = {
+        answer = {
             "planId": plan_id,
             "examineeId": examinee_id,
             "asOf": format_time(self._bus.clock.now()),
             "logSince": beginning.since,
             "complete": timeline.examinees[examinee_id].complete,
             "older": count - len(newest),
-            "entries": [one.model_dump(mode="json", by_alias=True, exclude_none=True) for one in newest],
+            "entries": [entry.model_dump(mode="json", by_alias=True, exclude_none=True) for entry in newest],
             "outages": row.model_dump(mode="json", by_alias=True) if row is not None else None,
         }
-        return await fresh_answer(request, pydantic_core.to_json(told), "application/json", {})
+        return await fresh_answer(request, pydantic_core.to_json(answer), "application/json", {})
 
     async def report(self, request: Request) -> Response:
         """`GET /v1/plans/{planId}/report.csv?from&to&ignoreBelowSeconds&affected`, for proctors of the plan.
 
-        The window is that of `examwire plans report`: from the first fact up to now unless it is told (RFC 3339).
+        The window is that of `examwire plans report`: by default from the first fact up to now; times as in RFC 3339.
         """
         plan_id = self._watched_plan(request)
         now = self._bus.clock.now()
@@ -137,7 +142,7 @@ class PlanApi:
         return await fresh_answer(request, content, "text/csv; charset=utf-8", headers)
 
     def _watched_plan(self, request: Request) -> str:
-        """The plan of the address, when the token allows to watch it. Raises `InvalidToken`, `InvalidField`, 403."""
+        """Return the plan of the URL if the token may watch it. Raises `InvalidToken`, `InvalidField`, 403."""
         claims = claims_of(self._verifier, request)
         plan_id = check_id("planId", request.path_params["plan_id"])
         if not claims.may_watch(plan_id):
@@ -146,7 +151,7 @@ class PlanApi:
 
     @asynccontextmanager
     async def _reading(self, what: str) -> AsyncIterator[None]:
-        """One of few at a time; 503 when too many wait, or when NATS does not answer."""
+        """Limit the readers of the log. Raises a 503 `Problem` when too many wait, or NATS does not answer."""
         if self._waiting >= READERS_WAITING:
             raise Problem(503, ErrorCode.UNAVAILABLE, "too many ask for what happened", headers=RETRY_AFTER)
         self._waiting += 1
@@ -166,7 +171,7 @@ def _never_seen(who: str, beginning: Beginning) -> Problem:
     return Problem(404, ErrorCode.NOT_FOUND, f"{who} has never been seen by the log, {reach}")
 
 
-# -- what the query says ------------------------------------------------------------------------------------
+# -- parameters of the query --------------------------------------------------------------------------------
 
 
 def _whole_number(request: Request, name: str, default: int, largest: int) -> int:

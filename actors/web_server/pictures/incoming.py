@@ -105,7 +105,10 @@ def store_errors(path: Path) -> Iterator[None]:
 
 
 def delete_files_older(directory: Path, before: float) -> int:
-    """Delete unfinished uploads from before `before` (seconds since the epoch). Return how many."""
+    """Delete the unfinished uploads that are older than `before` (seconds since the epoch). Return how many.
+
+    Raises `StoreFailed`.
+    """
     removed = 0
     with store_errors(directory):
         for path in directory.rglob(".upload-*.part"):
