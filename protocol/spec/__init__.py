@@ -1,1 +1,1 @@
-"""The specifications, made from the models: AsyncAPI for WebSocket and NATS, OpenAPI for HTTP. Plain data, no I/O."""
+"""The specifications, generated from the models: AsyncAPI for WebSocket and NATS, OpenAPI for HTTP. No I/O."""

@@ -1,7 +1,7 @@
 """AsyncAPI 3.0 of the WebSocket (`examwire.v1`) and of NATS.
 
-https://www.asyncapi.com/docs/reference/specification/v3.0.0. An operation is seen from the role that its name begins
-with: `proctorSend` is what a proctor sends.
+https://www.asyncapi.com/docs/reference/specification/v3.0.0. The name of an operation begins with the role that
+performs it: `proctorSend` is what a proctor sends.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ DESCRIPTION = f"""\
 The connection fabric of a live online exam: examinees and proctors over WebSocket, the actors behind it over NATS.
 
 A payload is one message `{{"type": …, "data": {{…}}}}` or an array of at most {MAX_BATCH_MESSAGES} messages and
-{MAX_BATCH_BYTES // 1024} KiB. What is not known of a message is left out, never `null`; `null` is read as not there.
-Fields and types that a reader does not know are to be ignored: newer versions say more. Times are RFC 3339 in UTC. How
-it all fits together, for somebody who writes a client: docs/protocol.md.
+{MAX_BATCH_BYTES // 1024} KiB. Absent values are left out, never written as `null`; `null` is read as absent. Readers
+ignore fields and types that they do not know, because newer versions may add some. Times are RFC 3339 in UTC.
+docs/protocol.md is the guide for authors of clients.
 """
 
 
 def frames_of(role: str) -> tuple[tuple[type[Message], ...], tuple[type[Message], ...]]:
-    """What a client of a role (`examinee` or `proctor`) sends, and what it is sent."""
+    """Return the frames that a client of a role (`examinee` or `proctor`) sends, and those that it receives."""
     not_sent = _FROM_PROCTORS if role == "examinee" else _FROM_EXAMINEES
-    sent = tuple(one for one in CLIENT_FRAMES.models.values() if one not in not_sent)
-    return sent, tuple(one for one in SERVER_FRAMES.models.values() if _is_for(role, one))
+    sent = tuple(frame for frame in CLIENT_FRAMES.models.values() if frame not in not_sent)
+    return sent, tuple(frame for frame in SERVER_FRAMES.models.values() if _is_for(role, frame))
 
 
 def _is_for(role: str, frame: type[Message]) -> bool:
@@ -78,10 +78,10 @@ def _is_for(role: str, frame: type[Message]) -> bool:
 
 
 def asyncapi(version: str) -> Document:
-    """The document, JSON-ready. `version`: that of examwire."""
+    """Return the AsyncAPI document as JSON-ready values. `version` is that of examwire."""
     channels = nats_channels()
     components = _components(channels)
-    book = _MessageComponents(components)
+    messages = _MessageComponents(components)
     document: Document = {
         "asyncapi": "3.0.0",
         "id": "urn:examwire",
@@ -93,16 +93,18 @@ def asyncapi(version: str) -> Document:
         },
         "defaultContentType": "application/json",
         "servers": _servers(),
-        "channels": {"connect": _websocket(book)},
+        "channels": {"connect": _websocket(messages)},
         "operations": {},
         "components": {},
-        "x-jetstream": {one.stream.name: _stream(one.stream) for one in channels if one.stream is not None},
+        "x-jetstream": {
+            channel.stream.name: _stream(channel.stream) for channel in channels if channel.stream is not None
+        },
     }
     for channel in channels:
-        _add_channel(document, book, channel)
+        _add_channel(document, messages, channel)
     _add_client_operations(document)
     document["components"] = {
-        "messages": book.messages,
+        "messages": messages.messages,
         "schemas": components.schemas,
         "securitySchemes": _security_schemes(),
     }
@@ -110,43 +112,48 @@ def asyncapi(version: str) -> Document:
 
 
 def _components(channels: Iterable[NatsChannel]) -> Components:
-    by: dict[Direction, list[type[Wire]]] = {
+    models: dict[Direction, list[type[Wire]]] = {
         "read": [*CLIENT_FRAMES.models.values()],
         "written": [*SERVER_FRAMES.models.values()],
     }
     for channel in channels:
-        for said in (channel.said, channel.reply):
-            if said is None:
+        for content in (channel.content, channel.reply):
+            if content is None:
                 continue
-            by[said.direction] += said.messages
-            for bare in said.bare:
+            models[content.direction] += content.messages
+            for bare in content.bare:
                 if bare.model is not None:
-                    by[bare.direction].append(bare.model)
+                    models[bare.direction].append(bare.model)
     components = Components()
-    components.add(read=by["read"], written=by["written"])
+    components.add(read=models["read"], written=models["written"])
     return components
 
 
 class _MessageComponents:
-    """The messages of `components`, each put there once."""
+    """The messages of the document's `components`, each added once."""
 
     def __init__(self, components: Components) -> None:
         self.messages: dict[str, Document] = {}
         self._components = components
 
-    def add(self, said: ChannelContent, headers: dict[str, bool], where: str) -> dict[str, Document]:
-        """What goes over a channel, for its `messages`. With `headers` a message is the channel's (`where`) own."""
-        found: dict[str, Document] = {}
+    def add(self, content: ChannelContent, headers: dict[str, bool], channel_key: str) -> dict[str, Document]:
+        """Add the messages of a channel; return references to them, for the channel's `messages`."""
+        references: dict[str, Document] = {}
         payloads: list[Schema] = []
-        for model in said.messages:
-            payload = self._components.message(said.group, model, said.direction)
+        for model in content.messages:
+            payload = self._components.message(content.group, model, content.direction)
             payloads.append(payload)
-            found[model.type] = self._put(
-                f"{where}.{model.type}", model.type, summary_of(model), payload, headers, examples=_examples(model)
+            references[model.type] = self._put(
+                f"{channel_key}.{model.type}",
+                model.type,
+                summary_of(model),
+                payload,
+                headers,
+                examples=_examples(model),
             )
-        for bare in said.bare:
-            found[bare.name] = self._put(
-                f"{where}.{bare.name}",
+        for bare in content.bare:
+            references[bare.name] = self._put(
+                f"{channel_key}.{bare.name}",
                 bare.name,
                 bare.summary,
                 self._schema(bare),
@@ -154,17 +161,17 @@ class _MessageComponents:
                 examples=_bare_examples(bare),
                 content_type=bare.content_type,
             )
-        if said.arrays:
-            several = [_payload(EXAMPLES[model]) for model in said.messages if model in EXAMPLES][:2]
-            found["array"] = self._put(
-                f"{where}.array",
+        if content.arrays:
+            example = [_payload(EXAMPLES[model]) for model in content.messages if model in EXAMPLES][:2]
+            references["array"] = self._put(
+                f"{channel_key}.array",
                 "array",
-                "Messages that were ready together, in their order.",
+                "An array of messages that were ready together, in order.",
                 array_of(payloads),
                 headers,
-                examples=[{"name": "together", "payload": several}] if several else [],
+                examples=[{"name": "together", "payload": example}] if example else [],
             )
-        return found
+        return references
 
     def _schema(self, bare: BarePayload) -> Schema:
         if bare.model is not None:
@@ -188,7 +195,7 @@ class _MessageComponents:
             message["headers"] = {
                 "type": "object",
                 "properties": {header: HEADERS[header] for header in headers},
-                **({"required": always} if (always := [one for one, there in headers.items() if there]) else {}),
+                **({"required": required} if (required := [name for name in headers if headers[name]]) else {}),
             }
         if examples:
             message["examples"] = examples
@@ -214,7 +221,7 @@ def _bare_examples(bare: BarePayload) -> list[Document]:
 
 
 def summary_of(model: type[Wire]) -> str:
-    """The first sentence or paragraph of what the model says of itself."""
+    """Return the first paragraph of a model's docstring on one line."""
     return " ".join((model.__doc__ or model.__name__).strip().split("\n\n")[0].split())
 
 
@@ -227,8 +234,8 @@ def _servers() -> Document:
             "host": "{host}",
             "protocol": "wss",
             "protocolVersion": "13",
-            "description": "A socket server; ws without a certificate. `GET /v1/endpoints` of the web server names the "
-            "READY ones, and so does each `welcome`.",
+            "description": "A socket server; `ws` when it has no certificate. `GET /v1/endpoints` of the web server "
+            "and each `welcome` list the READY ones.",
             "variables": {"host": {"default": "sock1.exam.example", "examples": ["127.0.0.1:8001"]}},
             "security": [{"$ref": "#/components/securitySchemes/token"}],
             "bindings": {"ws": {}},
@@ -236,8 +243,8 @@ def _servers() -> Document:
         "nats": {
             "host": "{host}",
             "protocol": "nats",
-            "description": "NATS 2.14 or newer with JetStream. For the roles of examwire and for operators, never for "
-            "browsers. `examwire nats permissions` writes a user for each role with what it may do.",
+            "description": "NATS 2.14 or newer with JetStream, for the roles of examwire and for operators, never for "
+            "browsers. `examwire nats permissions` writes a user with permissions for each role.",
             "variables": {"host": {"default": "127.0.0.1:4222"}},
             "security": [
                 {"$ref": "#/components/securitySchemes/natsUser"},
@@ -258,32 +265,32 @@ def _security_schemes() -> Document:
             "instead. Never in the URL. Claims: sub, role (examinee or proctor), plan, aud (examwire), exp.",
         },
         "natsUser": {"type": "userPassword", "description": "The role's user; see nats/permissions.conf."},
-        "natsCertificate": {"type": "X509", "description": "Where the broker asks clients for a certificate."},
+        "natsCertificate": {"type": "X509", "description": "A client certificate, when the broker asks for one."},
     }
 
 
 # -- the WebSocket --------------------------------------------------------------------------------------------
 
 
-def _websocket(book: _MessageComponents) -> Document:
-    greeting = (Hello,)
-    client = tuple(one for one in CLIENT_FRAMES.models.values() if one not in greeting)
+def _websocket(components: _MessageComponents) -> Document:
+    client = tuple(frame for frame in CLIENT_FRAMES.models.values() if frame is not Hello)
     server = tuple(SERVER_FRAMES.models.values())
     messages = {
-        **_named("client", book.add(ChannelContent("client", greeting, "read"), {}, "client")),
-        **_named("client", book.add(ChannelContent("client", client, "read", arrays=True), {}, "client")),
-        **_named("server", book.add(ChannelContent("server", server, arrays=False), {}, "server")),
-        **_named("server", book.add(_arrays_of_events(), {}, "server")),
+        **_named("client", components.add(ChannelContent("client", (Hello,), "read"), {}, "client")),
+        **_named("client", components.add(ChannelContent("client", client, "read", arrays=True), {}, "client")),
+        **_named("server", components.add(ChannelContent("server", server, arrays=False), {}, "server")),
+        **_named("server", components.add(_arrays_of_events(), {}, "server")),
     }
     return {
         "address": CONNECT_PATH,
         "title": f"WebSocket {SUBPROTOCOL}",
         "summary": "Text frames between a client (an examinee or a proctor) and a socket server.",
-        "description": f"The client says `hello` within {HELLO_SECONDS:g} s, alone in its frame; the server answers "
-        "`welcome`, or an `error` and a close code. Then an examinee gets `session_state`, a proctor `view_status`, "
-        "`plan_snapshot` and the events. The handshake is answered with 403 when the Origin may not connect, and with "
-        "503 and `Retry-After` when the server cannot take a client now (a browser's is accepted and closed with "
-        "1013). Show the token in the handshake: then a busy server lets the client in before strangers.",
+        "description": f"The client sends `hello` within {HELLO_SECONDS:g} s, alone in its frame; the server answers "
+        "with `welcome`, or with an `error` and a close code. Then an examinee gets `session_state`; a proctor gets "
+        "`view_status`, `plan_snapshot` and the events. The handshake is answered with 403 when the Origin is not "
+        "allowed, and with 503 and `Retry-After` when the server cannot accept a client now (a browser's connection "
+        "is accepted and closed with 1013). Send the token in the handshake: a busy server accepts clients with a "
+        "valid token first.",
         "servers": [{"$ref": "#/servers/socketServer"}],
         "messages": messages,
         "bindings": {"ws": {"method": "GET", "headers": _handshake(), "bindingVersion": "0.1.0"}},
@@ -303,7 +310,8 @@ def _websocket(book: _MessageComponents) -> Document:
 
 
 def _arrays_of_events() -> ChannelContent:
-    return ChannelContent("server", tuple(one for one in SERVER_FRAMES.models.values() if one in EVENTS), arrays=True)
+    events = tuple(frame for frame in SERVER_FRAMES.models.values() if frame in EVENTS)
+    return ChannelContent("server", events, arrays=True)
 
 
 def _named(prefix: str, messages: dict[str, Document]) -> dict[str, Document]:
@@ -317,13 +325,16 @@ def _handshake() -> Schema:
             "Sec-WebSocket-Protocol": {
                 "type": "string",
                 "pattern": rf"^{re.escape(SUBPROTOCOL)}(, *{re.escape(TOKEN_SUBPROTOCOL)}[A-Za-z0-9._~-]+)?$",
-                "description": f"`{SUBPROTOCOL}`, and from a browser `{TOKEN_SUBPROTOCOL}` with its token behind it.",
+                "description": f"`{SUBPROTOCOL}`; a browser adds `{TOKEN_SUBPROTOCOL}` followed by its token.",
             },
             "Authorization": {
                 "type": "string",
-                "description": "`Bearer` and the token, from a program; `hello` may leave it out then.",
+                "description": "`Bearer` and the token, from a program; then `hello` needs no token.",
             },
-            "Origin": {"type": "string", "description": "Browsers send it; our own pages' or one of `socket.origins`."},
+            "Origin": {
+                "type": "string",
+                "description": "Sent by browsers: that of the web server's pages, or one of `socket.origins`.",
+            },
         },
         "required": ["Sec-WebSocket-Protocol"],
     }
@@ -331,16 +342,16 @@ def _handshake() -> Schema:
 
 def _add_client_operations(document: Document) -> None:
     for role in ("examinee", "proctor"):
-        sent, told = frames_of(role)
+        sent, received = frames_of(role)
         arrays = ["server.array"] if role == "proctor" else []
         for action, names in (
-            ("send", [*(f"client.{one.type}" for one in sent), "client.array"]),
-            ("receive", [*(f"server.{one.type}" for one in told), *arrays]),
+            ("send", [*(f"client.{frame.type}" for frame in sent), "client.array"]),
+            ("receive", [*(f"server.{frame.type}" for frame in received), *arrays]),
         ):
             document["operations"][f"{role}{action.capitalize()}"] = {
                 "action": action,
                 "channel": {"$ref": "#/channels/connect"},
-                "summary": f"What {'an' if role == 'examinee' else 'a'} {role} {action}s.",
+                "summary": f"The frames that {'an' if role == 'examinee' else 'a'} {role} {action}s.",
                 "messages": [{"$ref": f"#/channels/connect/messages/{name}"} for name in names],
                 "tags": [{"name": role}],
             }
@@ -349,13 +360,13 @@ def _add_client_operations(document: Document) -> None:
 # -- NATS -----------------------------------------------------------------------------------------------------
 
 
-def _add_channel(document: Document, book: _MessageComponents, channel: NatsChannel) -> None:
+def _add_channel(document: Document, messages: _MessageComponents, channel: NatsChannel) -> None:
     names = [part.split("}")[0] for part in channel.address.split("{")[1:]]
     entry: Document = {
         "address": channel.address,
         "summary": channel.summary,
         "servers": [{"$ref": "#/servers/nats"}],
-        "messages": book.add(channel.said, channel.headers, channel.key),
+        "messages": messages.add(channel.content, channel.headers, channel.key),
     }
     if names:
         entry["parameters"] = {name: {"description": PARAMETERS[name]} for name in names}
@@ -367,11 +378,11 @@ def _add_channel(document: Document, book: _MessageComponents, channel: NatsChan
         key = f"{channel.key}Reply"
         document["channels"][key] = {
             "address": None,
-            "summary": f"Answers to what was asked on {channel.address}, on the request's reply subject.",
+            "summary": f"Replies to requests on {channel.address}, on the request's reply subject.",
             "servers": [{"$ref": "#/servers/nats"}],
-            "messages": book.add(channel.reply, {}, key),
+            "messages": messages.add(channel.reply, {}, key),
         }
-        address = {"location": "$message.header#/reply", "description": "NATS' own reply subject."}
+        address = {"location": "$message.header#/reply", "description": "The reply subject of the NATS request."}
         reply = {"reply": {"address": address, "channel": {"$ref": f"#/channels/{key}"}}}
     for role in publishers(channel):
         _operation(document, channel, "send", role.value, reply)
@@ -393,19 +404,19 @@ def _operation(document: Document, channel: NatsChannel, action: str, role: str,
 
 
 def _stream(stream: StreamSpec) -> Document:
-    told: Document = {
+    described: Document = {
         "description": stream.description,
         "subjects": list(stream.subjects),
         "duplicateWindowSeconds": stream.duplicate_window,
     }
     if stream.max_age > 0:
-        told["maxAgeSeconds"] = stream.max_age
+        described["maxAgeSeconds"] = stream.max_age
     if stream.max_msgs_per_subject > 0:
-        told["maxMessagesPerSubject"] = stream.max_msgs_per_subject
-    allowed = {
+        described["maxMessagesPerSubject"] = stream.max_msgs_per_subject
+    features = {
         "messageTtl": stream.allow_msg_ttl,
         "schedules": stream.allow_msg_schedules,
         "atomicBatches": stream.allow_atomic,
         "rollup": stream.allow_rollup,
     }
-    return told | {"allows": [name for name, there in allowed.items() if there]}
+    return described | {"allows": [name for name, enabled in features.items() if enabled]}

@@ -1,4 +1,4 @@
-"""Who speaks on a subject and who reads it, from the broker's permissions and the consumers."""
+"""Which roles publish on a subject and which read it, from the broker's permissions and the consumers."""
 
 from __future__ import annotations
 
@@ -36,38 +36,38 @@ _CONSUMERS: dict[BrokerRole, tuple[ConsumerSpec, ...]] = {
 
 
 def publishers(channel: NatsChannel) -> Iterator[BrokerRole]:
-    """The roles that may publish on it."""
+    """Yield the roles that may publish on a channel."""
     for role, publish, _ in _permitted_patterns():
         if any(_overlaps(pattern, channel.address) for pattern in publish):
             yield role
 
 
 def readers(channel: NatsChannel) -> dict[BrokerRole, list[str]]:
-    """The roles that get what is said on it, with the consumers of its stream (none: by a plain subscription)."""
-    found: dict[BrokerRole, list[str]] = {}
+    """Return the roles that read a channel, with their consumers of its stream (none for a core subscription)."""
+    roles: dict[BrokerRole, list[str]] = {}
     for role, _, subscribe in _permitted_patterns():
         for consumer in _CONSUMERS.get(role, ()):
             filters = consumer.filters if channel.stream and consumer.stream == channel.stream.name else ()
             if any(_overlaps(pattern, channel.address) for pattern in filters):
-                found.setdefault(role, []).append(consumer.name.replace(_SERVER, "{serverId}"))
+                roles.setdefault(role, []).append(consumer.name.replace(_SERVER, "{serverId}"))
         if channel.stream is None and any(_overlaps(pattern, channel.address) for pattern in subscribe):
-            found[role] = []
-    return found
+            roles[role] = []
+    return roles
 
 
 def _permitted_patterns() -> Iterable[tuple[BrokerRole, tuple[str, ...], tuple[str, ...]]]:
     for role in BrokerRole:
-        may = permissions(role, _SERVER if role is BrokerRole.SOCKET_SERVER else None)
-        yield role, may.publish, may.subscribe
+        allowed = permissions(role, _SERVER if role is BrokerRole.SOCKET_SERVER else None)
+        yield role, allowed.publish, allowed.subscribe
 
 
 def _overlaps(pattern: str, address: str) -> bool:
-    """Whether a NATS pattern and an address with parameters have a subject in common."""
-    ours = address.replace("{address}", ">").replace("{inbox}", "_INBOX_operator.>").split(".")
-    theirs = pattern.split(".")
-    for mine, other in zip(ours, theirs, strict=False):
-        if ">" in (mine, other):
+    """Whether any subject matches both a NATS pattern and an address with parameters."""
+    address_tokens = address.replace("{address}", ">").replace("{inbox}", "_INBOX_operator.>").split(".")
+    pattern_tokens = pattern.split(".")
+    for address_token, pattern_token in zip(address_tokens, pattern_tokens, strict=False):
+        if ">" in (address_token, pattern_token):
             return True
-        if mine != other and other != "*" and not mine.startswith("{"):
+        if pattern_token not in ("*", address_token) and not address_token.startswith("{"):
             return False
-    return len(ours) == len(theirs)
+    return len(address_tokens) == len(pattern_tokens)

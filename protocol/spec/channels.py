@@ -1,7 +1,7 @@
-"""The NATS side as data: what is said on which subject, with which headers, in which stream, and by whom.
+"""The NATS channels, as data: the messages, headers and stream of each kind of subject.
 
-Messages come from the codecs, addresses from `protocol.broker.subjects`, who may speak and who reads from
-`protocol.broker.permissions` and `protocol.broker.streams`: nothing of that is listed again here.
+Messages come from the codecs, addresses from `protocol.broker.subjects`, publishers and readers from
+`protocol.broker.permissions` and `protocol.broker.streams`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from protocol.messages.session_messages import SOCKET_MESSAGES
 from protocol.spec.schemas import Direction, Schema
 
 TO_EXAMINEES = ("mobile_sync_status", "mobile_sync_completed", "notice")
-"""Of the events, those that the examinee is told of as well."""
+"""The types of the events that the examinee gets too."""
 
 INTEGER: Schema = {"type": "integer"}
 TEXT: Schema = {"type": "string"}
@@ -45,7 +45,7 @@ TEXT: Schema = {"type": "string"}
 
 @dataclass(frozen=True, slots=True)
 class BarePayload:
-    """A payload that is no `{"type", "data"}`. `model` or `schema` says what it is."""
+    """A payload that is not a `{"type", "data"}`; `model` or `schema` describes it."""
 
     name: str
     summary: str
@@ -58,9 +58,9 @@ class BarePayload:
 
 @dataclass(frozen=True, slots=True)
 class ChannelContent:
-    """What goes over a channel: messages of a `group` (each read or written), bare payloads, and arrays of messages.
+    """The content of a channel: messages of a `group`, bare payloads, and with `arrays` also arrays of the messages.
 
-    The same group and type is the same message wherever it is said.
+    A message of the same group and type is the same in every channel.
     """
 
     group: str
@@ -72,12 +72,12 @@ class ChannelContent:
 
 @dataclass(frozen=True, slots=True)
 class NatsChannel:
-    """One kind of subject. `headers`: name to whether it is always there. `reply`: what a request is answered with."""
+    """A kind of subject. `headers`: name to whether it is always present. `reply`: the content of the replies."""
 
     key: str
     address: str
     summary: str
-    said: ChannelContent
+    content: ChannelContent
     stream: StreamSpec | None = None
     headers: dict[str, bool] = field(default_factory=dict)
     reply: ChannelContent | None = None
@@ -86,41 +86,55 @@ class NatsChannel:
 HEADERS: dict[str, Schema] = {
     "Nats-Msg-Id": {
         **TEXT,
-        "description": "Names what is said: published again within the stream's duplicate window, it has no effect.",
+        "description": "The message's id: NATS ignores a second message with it in the stream's duplicate window.",
     },
-    "Nats-TTL": {**TEXT, "pattern": "^([0-9]+h)?([0-9]+m)?[0-9]+s$", "description": "It is gone after so long."},
+    "Nats-TTL": {
+        **TEXT,
+        "pattern": "^([0-9]+h)?([0-9]+m)?[0-9]+s$",
+        "description": "NATS deletes the message after this time.",
+    },
     "Nats-Marker-Reason": {
         "enum": ["MaxAge", "Purge", "Remove"],
-        "description": "NATS itself: the last message of the subject has expired (or was removed).",
+        "description": "Set by NATS on a marker: the last message of the subject has expired (or was removed).",
     },
     "Nats-Expected-Last-Subject-Sequence": {
         **TEXT,
         "pattern": "^[0-9]+$",
-        "description": "A fence: refused unless the newest message of the subject is that one (0: there is none).",
+        "description": "A fence: NATS refuses the message unless the subject's newest has this sequence (0: none).",
     },
-    "Nats-Schedule": {**TEXT, "pattern": "^@at ", "description": "When NATS is to publish it, as `@at <RFC 3339>`."},
-    "Nats-Schedule-Target": {**TEXT, "description": "Where NATS is to publish it."},
-    SCHEDULER: {**TEXT, "description": "NATS has published this by the schedule on that subject."},
-    "Nats-Pin-Id": {**TEXT, "description": "NATS: the client that reads the consumer now, and no other."},
-    "Nats-Schedule-Next": {**TEXT, "description": "NATS: when the schedule fires next; `purge`: it was the last time."},
-    "Nats-Batch-Id": {**TEXT, "description": "Stored together with the others of this batch, or not at all (ADR-50)."},
+    "Nats-Schedule": {**TEXT, "pattern": "^@at ", "description": "When NATS publishes it, as `@at <RFC 3339>`."},
+    "Nats-Schedule-Target": {**TEXT, "description": "The subject on which NATS publishes it."},
+    SCHEDULER: {**TEXT, "description": "Set by NATS: the subject of the schedule that published this message."},
+    "Nats-Pin-Id": {**TEXT, "description": "Set by NATS: the only client that reads the consumer at present."},
+    "Nats-Schedule-Next": {
+        **TEXT,
+        "description": "Set by NATS: when the schedule fires next; `purge`: this was the last time.",
+    },
+    "Nats-Batch-Id": {
+        **TEXT,
+        "description": "The atomic batch: NATS stores all of its messages or none (ADR-50).",
+    },
     "Nats-Batch-Sequence": {**TEXT, "pattern": "^[0-9]+$"},
-    "Nats-Batch-Commit": {**TEXT, "description": "The last one of a batch."},
-    "Nats-Rollup": {"enum": ["sub"], "description": "Takes the place of what was on the subject."},
-    REPLAY_OF: {**TEXT, "pattern": "^DEADLETTER:[0-9]+$", "description": "An operator has replayed this dead letter."},
-    REPLAYS: {**TEXT, "pattern": "^[0-9]+$", "description": "How often that was done, this time included."},
-    "traceparent": {**TEXT, "description": "W3C Trace Context, of what is traced."},
+    "Nats-Batch-Commit": {**TEXT, "description": "Marks the last message of a batch."},
+    "Nats-Rollup": {"enum": ["sub"], "description": "The message replaces all earlier ones of the subject."},
+    REPLAY_OF: {**TEXT, "pattern": "^DEADLETTER:[0-9]+$", "description": "The dead letter that this replays."},
+    REPLAYS: {
+        **TEXT,
+        "pattern": "^[0-9]+$",
+        "description": "How often the payload has been replayed, this time included.",
+    },
+    "traceparent": {**TEXT, "description": "W3C Trace Context, when the message is traced."},
 }
 
 NOTHING = BarePayload(
     "nothing",
-    "No payload; what there may be is ignored.",
+    "No payload; readers ignore one.",
     schema={**TEXT, "maxLength": 0},
     example="",
     content_type="text/plain",
 )
 _EXPIRING = {"Nats-TTL": True, "Nats-Marker-Reason": False, "Nats-Rollup": False}
-"""The last two are of the marker that NATS leaves."""
+"""The last two are on the marker that NATS stores when a message expires."""
 _STATUS_HEADERS = {
     "Nats-Msg-Id": False,
     "traceparent": False,
@@ -155,23 +169,28 @@ _INSPECTION = BarePayload("inspection", "How the actor is.", model=Inspection)
 
 
 def nats_channels() -> tuple[NatsChannel, ...]:
-    """All subjects."""
-    facts = tuple(one for one in STATUS_MESSAGES if issubclass(one, ExamineeFact))
+    """Return the channels of all subjects."""
+    facts = tuple(message for message in STATUS_MESSAGES if issubclass(message, ExamineeFact))
+    to_servers = tuple(message for message in SOCKET_MESSAGES if message not in EVENTS)
+    to_proctors = tuple(message for message in SOCKET_MESSAGES if message in EVENTS)
+    to_examinees = tuple(message for message in SOCKET_MESSAGES if message.type in TO_EXAMINEES)
     return (
         NatsChannel(
             "statusServer",
             subjects.status_server("{serverId}"),
-            "What happens to a socket server. To the state managers.",
-            ChannelContent("status", tuple(one for one in STATUS_MESSAGES if one not in facts), arrays=True),
+            "Facts about a socket server, to the state managers.",
+            ChannelContent(
+                "status", tuple(message for message in STATUS_MESSAGES if message not in facts), arrays=True
+            ),
             STATUS,
             _STATUS_HEADERS,
         ),
         NatsChannel(
             "statusPlan",
             f"{subjects.status_plan('{planId}')}.{{origin}}.{{partition}}",
-            "What happens to the examinees of a plan: the log of record. A message's place in it (stream sequence × "
-            "256 + index in its array) is its version. To the one state manager that works off the partition. What is "
-            "published on `status.plan.{planId}` is stored here, with the origin `any`.",
+            "Facts about the examinees of a plan: the log of record. A fact's place in it (stream sequence × 256 + "
+            "index in its array) is its version. Read by the one state manager of the partition. Messages published on "
+            "`status.plan.{planId}` are stored here, with the origin `any`.",
             ChannelContent("status", facts, arrays=True),
             STATUS,
             _STATUS_HEADERS,
@@ -179,7 +198,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
         NatsChannel(
             "statusTimer",
             subjects.status_timer("{planId}", "{examineeId}", "{timer}"),
-            "A schedule: NATS publishes the message with the origin `timer` when its time has come.",
+            "A schedule: NATS publishes the message with the origin `timer` at its time.",
             ChannelContent("status", (MobileSyncTimeout,)),
             STATUS,
             {"Nats-Schedule": True, "Nats-Schedule-Target": True, "Nats-Msg-Id": True, "Nats-Rollup": False},
@@ -188,7 +207,7 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             NatsChannel(
                 f"{stream.name.lower()}Replay",
                 subjects.replay_marker(stream.name, "{letter}"),
-                "Marks a dead letter that has been replayed, in one atomic batch with what was replayed.",
+                "Marks a dead letter as replayed, in one atomic batch with the replayed message.",
                 ChannelContent("status", bare=(_REPLAY_MARKER,)),
                 stream,
                 _MARKER_HEADERS,
@@ -198,31 +217,31 @@ def nats_channels() -> tuple[NatsChannel, ...]:
         NatsChannel(
             "socketServer",
             subjects.socket_server("{serverId}"),
-            "To one socket server, about sockets that it holds.",
-            ChannelContent("socket", tuple(one for one in SOCKET_MESSAGES if one not in EVENTS), arrays=True),
+            "To one socket server, about its sockets.",
+            ChannelContent("socket", to_servers, arrays=True),
             SOCKET,
             _SOCKET_HEADERS,
         ),
         NatsChannel(
             "socketProctors",
             subjects.socket_proctors("{planId}"),
-            "To every socket server that holds a proctor of the plan: the events, as proctors get them.",
-            ChannelContent("socket", tuple(one for one in SOCKET_MESSAGES if one in EVENTS), arrays=True),
+            "To every socket server with a proctor of the plan: the events, as proctors get them.",
+            ChannelContent("socket", to_proctors, arrays=True),
             SOCKET,
             _SOCKET_HEADERS,
         ),
         NatsChannel(
             "socketExaminee",
             subjects.socket_examinee("{planId}", "{examineeId}"),
-            "To the socket server that holds this examinee; the others drop it.",
-            ChannelContent("socket", tuple(one for one in SOCKET_MESSAGES if one.type in TO_EXAMINEES), arrays=True),
+            "To the socket server of this examinee; the others drop it.",
+            ChannelContent("socket", to_examinees, arrays=True),
             SOCKET,
             _SOCKET_HEADERS,
         ),
         NatsChannel(
             "lease",
             subjects.lease("{serverId}"),
-            "A socket server's heartbeat. It expires (`Nats-TTL`); then NATS leaves a marker without a payload.",
+            "A socket server's heartbeat. When it expires (`Nats-TTL`), NATS stores a marker without a payload.",
             ChannelContent("lease", (Lease,), bare=(NOTHING,)),
             LEASE,
             {"Nats-Expected-Last-Subject-Sequence": False, **_EXPIRING},
@@ -230,7 +249,8 @@ def nats_channels() -> tuple[NatsChannel, ...]:
         NatsChannel(
             "reconnect",
             subjects.reconnect("{planId}", "{examineeId}"),
-            "An examinee that is waited for. Each delivery is one attempt (`max_deliver`, `backoff` of the consumer).",
+            "An examinee that is awaited after a loss. Each delivery is one attempt (`max_deliver` and `backoff` of "
+            "the consumer).",
             ChannelContent(
                 "reconnect",
                 bare=(
@@ -252,14 +272,14 @@ def nats_channels() -> tuple[NatsChannel, ...]:
         NatsChannel(
             "applied",
             subjects.applied("{stateManager}"),
-            "A state manager, each second, to every socket server and state manager: up to where it has applied the "
-            "log, and what it waits for. One that is not heard for 3 s does not work.",
+            "From a state manager each second, to every socket server and state manager: how far it has applied the "
+            "log, and what it waits for. One that is silent for 3 s counts as not working.",
             ChannelContent("applied", (Applied,)),
         ),
         NatsChannel(
             "checkpoint",
             subjects.CHECKPOINT,
-            "How far the consumers of the core are. One that has vanished is made again from there.",
+            "How far the consumers of the core have acknowledged. A lost consumer is created again from there.",
             ChannelContent(
                 "checkpoint",
                 bare=(
@@ -280,29 +300,29 @@ def nats_channels() -> tuple[NatsChannel, ...]:
         NatsChannel(
             "probe",
             subjects.PROBE,
-            "`examwire doctor` tries whether the broker takes a write.",
+            "`examwire doctor` publishes here to see whether the broker accepts writes.",
             ChannelContent("probe", bare=(NOTHING,)),
             CHECKPOINT,
         ),
         NatsChannel(
             "queueCreate",
             subjects.QUEUE_CREATE,
-            "Have the queue server make or change a socket server's queue.",
+            "Ask the queue server to create or change a socket server's queue.",
             ChannelContent("queue", (QueueCreate,), "read"),
             reply=ChannelContent("queue", (QueueCreated, Error)),
         ),
         NatsChannel(
             "session",
             subjects.session("{planId}", "{examineeId}"),
-            "Ask the live session of an examinee. No responders: not connected.",
+            "Inspect the live session of an examinee. No responders: it is not connected.",
             ChannelContent("session", bare=(NOTHING,)),
             reply=ChannelContent("session", bare=(_INSPECTION,)),
         ),
         NatsChannel(
             "inspect",
             subjects.inspect("{actor}"),
-            "Ask an actor how it is; a socket server also for a page of its sessions. The subject is in the metadata "
-            "of the actor's NATS micro service (`nats service ls`).",
+            "Inspect an actor, or list a page of a socket server's sessions. The subject is in the metadata of the "
+            "actor's NATS micro service (`nats service ls`).",
             ChannelContent(
                 "inspect",
                 bare=(
@@ -319,35 +339,36 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             reply=ChannelContent(
                 "inspect",
                 (Error,),
-                bare=(_INSPECTION, BarePayload("sessions_page", "The page.", model=SessionsPage)),
+                bare=(_INSPECTION, BarePayload("sessions_page", "A page of sessions.", model=SessionsPage)),
             ),
         ),
         NatsChannel(
             "process",
             subjects.inspect("{actor}.process"),
-            "Ask an actor about the process that it lives in.",
+            "Inspect the process of an actor.",
             ChannelContent("inspect", bare=(NOTHING,)),
             reply=ChannelContent("inspect", bare=(BarePayload("process_facts", "The process.", model=ProcessFacts),)),
         ),
         NatsChannel(
             "control",
             subjects.control("{address}"),
-            "An operator asks the actor at an address (`socket.SOCK001`, `state-manager.SM1`, …).",
+            "An operator's requests to the actor at an address (`socket.SOCK001`, `state-manager.SM1`, …).",
             ChannelContent("control", tuple(REQUESTS.models.values()), "read"),
             reply=ChannelContent("control", tuple(ANSWERS.models.values())),
         ),
         NatsChannel(
             "tail",
             "{inbox}",
-            "What a tailed actor handles, to the inbox that `tail` named.",
+            "The messages that a tailed actor handles, on the inbox of the `tail` request.",
             ChannelContent("control", (Handled,), arrays=True),
         ),
         NatsChannel(
             "deadletter",
             subjects.deadletter("{source}"),
-            "What could not be processed.",
+            "Dead letters: messages that could not be processed.",
             ChannelContent(
-                "deadletter", bare=(BarePayload("letter", "The payload, why, and where it came from.", model=Letter),)
+                "deadletter",
+                bare=(BarePayload("letter", "The payload, the reason, and the source.", model=Letter),),
             ),
             DEADLETTER,
             {"Nats-Msg-Id": True},
@@ -355,9 +376,9 @@ def nats_channels() -> tuple[NatsChannel, ...]:
         NatsChannel(
             "phone",
             subjects.phone_code("{digest}"),
-            "Whom a phone code is for. It expires; then NATS leaves a marker without a payload.",
+            "The examinee of a phone code. When it expires, NATS stores a marker without a payload.",
             ChannelContent(
-                "phone", bare=(BarePayload("phone_code", "Whom the code is for.", model=PhoneCode), NOTHING)
+                "phone", bare=(BarePayload("phone_code", "The examinee of the code.", model=PhoneCode), NOTHING)
             ),
             PHONE,
             _EXPIRING,
@@ -371,21 +392,21 @@ def nats_channels() -> tuple[NatsChannel, ...]:
                 ADVISORY,
             )
             for key, subject, summary in (
-                ("maxDeliveries", subjects.MAX_DELIVERIES, "NATS: a message was delivered as often as it may be."),
-                ("terminated", subjects.TERMINATED, "NATS: a reader has given up a message."),
+                ("maxDeliveries", subjects.MAX_DELIVERIES, "NATS reports a message that reached its delivery limit."),
+                ("terminated", subjects.TERMINATED, "NATS reports a message that its reader has given up."),
             )
         ),
         *(
             NatsChannel(
                 key,
                 f"$O.{CAPTURES_BUCKET}.{letter}.{{{name}}}",
-                f"A picture of a phone, where they are kept in NATS (object store, ADR-20): {what}.",
+                f"A picture of a phone, when `captures.store` is `nats` (object store, ADR-20): {part}.",
                 ChannelContent("captures", bare=(bare,)),
                 captures_stream(0),
                 headers,
             )
-            for key, letter, name, what, headers, bare in (
-                ("capturesChunk", "C", "nuid", "a piece of it", dict[str, bool](), _CHUNK),
+            for key, letter, name, part, headers, bare in (
+                ("capturesChunk", "C", "nuid", "a chunk of it", dict[str, bool](), _CHUNK),
                 ("capturesMeta", "M", "object", "its name, size and digest", {"Nats-Rollup": False}, _META),
             )
         ),
@@ -394,11 +415,11 @@ def nats_channels() -> tuple[NatsChannel, ...]:
 
 def _advisory(key: str, summary: str) -> BarePayload:
     required = ("type", "stream", "consumer", "stream_seq", "deliveries")
-    known: Schema = {name: INTEGER if name in ("stream_seq", "deliveries") else TEXT for name in required}
+    properties: Schema = {name: INTEGER if name in ("stream_seq", "deliveries") else TEXT for name in required}
     return BarePayload(
         key,
-        f"{summary} What examwire reads of it.",
-        schema={"type": "object", "properties": known, "required": list(required), "additionalProperties": True},
+        f"{summary} The fields that examwire reads.",
+        schema={"type": "object", "properties": properties, "required": list(required), "additionalProperties": True},
         example={
             "type": "io.nats.jetstream.advisory.v1.max_deliver",
             "stream": "RECONNECT",
@@ -417,7 +438,7 @@ _CHUNK = BarePayload(
 )
 _META = BarePayload(
     "object_info",
-    "The object's entry.",
+    "The metadata of the object.",
     schema={
         "type": "object",
         "properties": dict.fromkeys(("name", "bucket", "nuid", "digest"), TEXT) | {"size": INTEGER},
@@ -431,19 +452,19 @@ PARAMETERS: dict[str, str] = {
     "planId": "The plan: 1 to 64 of A-Z a-z 0-9 _ -",
     "examineeId": "The examinee: 1 to 64 of A-Z a-z 0-9 _ -",
     "serverId": "The socket server, such as SOCK001; not `plan`",
-    "origin": "Who speaks: `socket-{serverId}` of its sockets, `people-{serverId}` what proctors there order, `web`, "
-    "`watch`, `manager`, `timer`, `operator`, `any`",
-    "partition": "Of the plan: FNV-1a (32 bits) of its id, modulo 8",
+    "origin": "The publisher: `socket-{serverId}` for facts about its sockets, `people-{serverId}` for decisions of "
+    "its proctors, `web`, `watch`, `manager`, `timer`, `operator`, `any`",
+    "partition": "The plan's partition: FNV-1a (32 bits) of its id, modulo 8",
     "stateManager": "A state manager's name",
     "timer": "`mobile_sync-{version of the wait}`",
     "letter": "`{number of the dead letter}-{its time in ms}`",
     "actor": "`{kind}-{unique}`",
-    "address": "An actor's address; it has dots in it",
+    "address": "An actor's address, of several tokens",
     "inbox": "An inbox under _INBOX",
-    "source": "The stream that it came from: STATUS, SOCKET, LEASE or RECONNECT",
+    "source": "The stream of the failed message: STATUS, SOCKET, LEASE or RECONNECT",
     "digest": "Keyed digest of the code (HMAC-SHA-256 with the token secret, hexadecimal)",
     "stream": "A stream",
     "consumer": "A consumer",
-    "nuid": "Names the pieces of one object",
+    "nuid": "The id of the object's chunks",
     "object": "The object's name `{planId}/{examineeId}/{captureId}.jpg` in base64url",
 }

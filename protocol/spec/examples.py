@@ -1,4 +1,4 @@
-"""One example of each message: a morning in plan P001, as it would be on the wire."""
+"""An example of each message and of each bare payload, for the AsyncAPI document."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def _at(clock: str) -> str:
     return f"2026-11-22T{clock}Z"
 
 
-_WHO = {"planId": "P001", "examineeId": "E001", "socketId": SOCKET_ID, "serverId": "SOCK001"}
+_SESSION = {"planId": "P001", "examineeId": "E001", "socketId": SOCKET_ID, "serverId": "SOCK001"}
 _E001 = {"plan_id": "P001", "examinee_id": "E001"}
-_HERE = {"socket_id": SOCKET_ID, "server_id": "SOCK001"}
+_SOCKET = {"socket_id": SOCKET_ID, "server_id": "SOCK001"}
 _DECIDED = {"by": "proctor-1", "action_id": ACTION_ID}
 _CLIENT = ClientInfo(ip_address="203.0.113.7", browser_info=BROWSER)
 _CONNECTED = ConnectionView(
@@ -107,7 +107,7 @@ _SERVER_FRAMES: tuple[Message, ...] = (
     Welcome(
         role="examinee",
         **_E001,
-        **_HERE,
+        **_SOCKET,
         heartbeat_seconds=5,
         reconnect=ReconnectPolicy(max_attempts=5, backoff_seconds=[5, 10, 20, 40, 60], jitter=0.3),
         endpoints=ENDPOINTS,
@@ -156,7 +156,7 @@ _SERVER_FRAMES: tuple[Message, ...] = (
 _EVENTS: tuple[Message, ...] = (
     ExamineeConnected(
         **_E001,
-        **_HERE,
+        **_SOCKET,
         name="김하늘",
         version=VERSION,
         timestamp=_at("09:00:03.120"),
@@ -166,9 +166,9 @@ _EVENTS: tuple[Message, ...] = (
         outage_seconds=3.4,
     ),
     ExamineeDisconnected(
-        **_E001, **_HERE, version=VERSION + 256, timestamp=_at("09:10:00.000"), reason=LossReason.PING_TIMEOUT
+        **_E001, **_SOCKET, version=VERSION + 256, timestamp=_at("09:10:00.000"), reason=LossReason.PING_TIMEOUT
     ),
-    ExamineeMigrating(**_E001, **_HERE, version=VERSION + 256, timestamp=_at("09:10:00.000")),
+    ExamineeMigrating(**_E001, **_SOCKET, version=VERSION + 256, timestamp=_at("09:10:00.000")),
     ExamineeReconnecting(
         **_E001,
         version=VERSION + 512,
@@ -218,7 +218,7 @@ _EVENTS: tuple[Message, ...] = (
 _FACTS: tuple[Message, ...] = (
     ConnectionStatus(
         **_E001,
-        **_HERE,
+        **_SOCKET,
         status=ConnectionStatusCode.CONNECTED,
         timestamp=_at("09:00:03.120"),
         client_info=_CLIENT,
@@ -301,9 +301,10 @@ _OPERATORS: tuple[Message, ...] = (
 )
 
 EXAMPLES: dict[type[Message], Message] = {
-    type(one): one for one in (*_CLIENT_FRAMES, *_SERVER_FRAMES, *_EVENTS, *_FACTS, *_TO_SERVERS, *_OPERATORS)
+    type(message): message
+    for message in (*_CLIENT_FRAMES, *_SERVER_FRAMES, *_EVENTS, *_FACTS, *_TO_SERVERS, *_OPERATORS)
 }
-"""By model."""
+"""Model to example, for messages."""
 
 _INSPECTION = Inspection(
     address="session.P001.E001",
@@ -319,7 +320,7 @@ _INSPECTION = Inspection(
     restarts=0,
     last_error=None,
     last_error_at=None,
-    details={**_WHO, "clientId": "tab-5f0c9a", "connectionNo": 1},
+    details={**_SESSION, "clientId": "tab-5f0c9a", "connectionNo": 1},
 )
 
 BARE_EXAMPLES: dict[type[Wire], Wire] = {
@@ -344,4 +345,4 @@ BARE_EXAMPLES: dict[type[Wire], Wire] = {
         listens={"socket.host": "127.0.0.1"},
     ),
 }
-"""Of what is no message with a `type`."""
+"""Model to example, for payloads without a `type`."""

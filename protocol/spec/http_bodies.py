@@ -1,4 +1,4 @@
-"""What the web server answers, as models (the requests have no JSON bodies)."""
+"""The JSON bodies of the web server's answers (its requests have none)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from protocol.times import Timestamp
 
 
 class StoredCapture(Wire):
-    """The picture as it is recorded (document 18.5). `imageUrl` is relative to the plan's address.
+    """The record of a stored picture. `imageUrl` is relative to the plan's address.
 
-    `captureId` is the SHA-256 of the stored picture: the same for a retry.
+    `captureId` is the SHA-256 of the stored picture, so a retry has the same one.
     """
 
     status: Literal[MobileSyncCode.COMPLETED]
@@ -29,9 +29,9 @@ class StoredCapture(Wire):
 
 
 class Endpoints(Wire):
-    """`socketServers`: WebSocket addresses of the READY ones, in an order to try them that differs each time.
+    """`socketServers`: the WebSocket addresses of the READY socket servers, in the order to try; it differs each time.
 
-    `mobileSyncSeconds`: how long the mobile sync stage lasts. `maxPictureBytes`: the largest picture that is taken.
+    `mobileSyncSeconds`: how long the mobile sync stage lasts. `maxPictureBytes`: the largest picture accepted.
     """
 
     socket_servers: Annotated[list[str], Field(min_length=1)]
@@ -40,10 +40,10 @@ class Endpoints(Wire):
 
 
 class TimelineOfExaminee(Wire):
-    """The newest `entries` in the order of the log, and the `outages` of all of it up to `asOf`.
+    """The newest `entries` in the order of the log, and the `outages` in the whole log up to `asOf`.
 
-    `older`: how many entries there are before these. `logSince`: the log goes back to here. `complete`: false when
-    the beginning of the first connection has expired there.
+    `older`: the number of entries before these. `logSince`: the time of the oldest fact in the log. `complete`: false
+    when the log no longer holds the beginning of the first connection.
     """
 
     plan_id: Id
@@ -57,9 +57,9 @@ class TimelineOfExaminee(Wire):
 
 
 class PhoneCodeMade(Wire):
-    """`code` for people (`ABCD-EFGH`), `url` of the phone's page with the code in its fragment, and that as a QR code.
+    """A `code` to type (`ABCD-EFGH`), and the `url` of the phone's page with the code in its fragment.
 
-    `secondsLeft`: until `expiresAt`, for a client whose clock is wrong.
+    `qrSvg` is the `url` as a QR code. `secondsLeft`: until `expiresAt`, for a client whose clock is wrong.
     """
 
     code: Annotated[str, Field(pattern=r"^[2-9A-HJKMNP-Z]{4}-[2-9A-HJKMNP-Z]{4}$")]
@@ -70,7 +70,7 @@ class PhoneCodeMade(Wire):
 
 
 class PhoneToken(Wire):
-    """A token of role `mobile` for the examinee that the code was made for, and how long the stage lasts."""
+    """A token of role `mobile` for the code's examinee. The stage lasts until `deadline`, in `secondsLeft`."""
 
     token: str
     plan_id: Id
@@ -80,10 +80,10 @@ class PhoneToken(Wire):
 
 
 class MobileSyncStage(Wire):
-    """How the mobile sync stage stands. `status` NONE: it was not entered yet.
+    """The state of the mobile sync stage. `status` NONE: the examinee has not entered it yet.
 
-    `secondsLeft` until the `deadline`, negative after it, for a phone whose clock is wrong. `removed`: a proctor has
-    removed the examinee, and nothing is taken until one has let them in again.
+    `secondsLeft`: until the `deadline`, negative after it, for a phone whose clock is wrong. `removed`: a proctor has
+    removed the examinee, and pictures are refused until a proctor readmits them.
     """
 
     status: MobileSyncCode | Literal["NONE"]
@@ -93,19 +93,19 @@ class MobileSyncStage(Wire):
 
 
 class Admission(Wire):
-    """`admitted`: a connection of this examinee would be let in, as far as is recorded."""
+    """`admitted`: a connection of this examinee would be accepted, by the present records."""
 
     admitted: bool
 
 
 class Alive(Wire):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["alive"]
 
 
 class ProblemDocument(Wire):
-    """RFC 9457. `code` is for programs; `field` names the culprit, where there is one."""
+    """A problem document (RFC 9457). `code` is for programs; `field` names the invalid parameter, if any."""
 
     type: Literal["about:blank"]
     title: str

@@ -1,4 +1,4 @@
-"""The routes of the web server as data: what they take, who may ask, what they answer."""
+"""The routes of the web server, as data: their parameters, the roles that may use them, and their answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from protocol.times import TIMESTAMP_PATTERN
 Schema = dict[str, Any]
 
 INTERNAL_ERROR = "INTERNAL_ERROR"
-"""Of a 500, which any route may answer."""
+"""The code of a 500, with which any route may answer."""
 
 _ID: Schema = {"type": "string", "pattern": ID_PATTERN}
 _TIME: Schema = {"type": "string", "pattern": TIMESTAMP_PATTERN}
@@ -44,7 +44,7 @@ PATH_PARAMETERS: dict[str, tuple[str, Schema]] = {
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parameter of the query."""
+    """A parameter of the query string."""
 
     name: str
     description: str
@@ -54,7 +54,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A success. `model` of a JSON body, or the `media_type` of another one."""
+    """The answer to a successful request: the `model` of its JSON body, or the `media_type` of another body."""
 
     status: int
     description: str
@@ -66,9 +66,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class HttpRoute:
-    """One method of one address. `problems`: status to the codes that it may have.
+    """A method of an address.
 
-    `who`: the roles whose token is taken; none: no token is needed.
+    `who`: the roles that may use it; when empty, no token is needed. `problems`: each error status with its codes.
     """
 
     method: str
@@ -85,7 +85,7 @@ class HttpRoute:
 
 _TOKEN = ((400, (ErrorCode.INVALID_FIELD,)), (401, (ErrorCode.UNAUTHORIZED,)), (403, (ErrorCode.FORBIDDEN,)))
 _TOKEN_OR_REMOVED = (*_TOKEN[:2], (403, (ErrorCode.FORBIDDEN, "REMOVED", "CROSS_SITE_REQUEST")))
-_AWAY = (503, (ErrorCode.UNAVAILABLE,))
+_UNAVAILABLE = (503, (ErrorCode.UNAVAILABLE,))
 _EXAMINEE = "/v1/plans/{planId}/examinees/{examineeId}"
 _MOMENT = "2026-11-22T09:02:11.000Z"
 
@@ -95,15 +95,15 @@ ROUTES: tuple[HttpRoute, ...] = (
         f"{_EXAMINEE}/mobile-sync",
         "uploadCapture",
         "Upload the picture of the mobile sync stage",
-        "The body is the JPEG or PNG itself. 201 once the picture is stored and that is durably in the log; the "
-        "waiting examinee and the proctors are told then. The same request again (after a 408, a 503, or no answer at "
-        "all) has one effect. The token's `sub` is the examineeId. 403 REMOVED: a proctor has removed the examinee; "
-        "nothing is taken until one has let them in again (`…/mobile-stage` says when). 413: too many bytes, pixels or "
-        "scans, or too much time or memory to decode. 429: too many new pictures of this examinee (10 a minute by "
-        "default; sending one again is not counted), or too many uploads at once.",
+        "The body is the JPEG or PNG itself. Answered with 201 when the picture is stored and that fact is durably in "
+        "the log; then the waiting examinee and the proctors get an event. A repeated request (after a 408, a 503, or "
+        "no answer) has no second effect. The token's `sub` is the examineeId. 403 REMOVED: a proctor has removed the "
+        "examinee; pictures are refused until a proctor readmits them (see `…/mobile-stage`). 413: too many bytes, "
+        "pixels or scans, or too much time or memory to decode. 429: too many new pictures of this examinee (10 a "
+        "minute by default; a repeated one does not count), or too many uploads at once.",
         Answer(
             201,
-            "Stored and announced.",
+            "The picture is stored.",
             StoredCapture,
             example=StoredCapture(
                 status=MobileSyncCode.COMPLETED,
@@ -117,9 +117,9 @@ ROUTES: tuple[HttpRoute, ...] = (
         ),
         who=("mobile", "examinee"),
         query=(
-            Query("deviceId", "Names the device.", _ID, required=True),
-            Query("model", "The device's model, for people.", _TEXT),
-            Query("osVersion", "Its system, for people.", _TEXT),
+            Query("deviceId", "The id of the phone.", _ID, required=True),
+            Query("model", "The phone's model, for people.", _TEXT),
+            Query("osVersion", "The phone's operating system, for people.", _TEXT),
         ),
         body=("image/jpeg", "image/png", "application/octet-stream"),
         problems=(
@@ -129,7 +129,7 @@ ROUTES: tuple[HttpRoute, ...] = (
             (413, (ErrorCode.IMAGE_TOO_LARGE,)),
             (415, (ErrorCode.NOT_AN_IMAGE,)),
             (429, ("TOO_MANY_REQUESTS",)),
-            _AWAY,
+            _UNAVAILABLE,
             (507, (ErrorCode.STORE_FAILED,)),
         ),
     ),
@@ -137,20 +137,20 @@ ROUTES: tuple[HttpRoute, ...] = (
         "GET",
         "/v1/plans/{planId}/captures/{examineeId}/sync_cap.jpg",
         "getCapture",
-        "The picture that counts",
-        "For proctors of the plan, and for the examinee whose picture it is.",
+        "The examinee's current picture",
+        "For proctors of the plan, and for the examinee.",
         Answer(200, "The picture.", media_type="image/jpeg"),
         who=("proctor", "examinee"),
-        problems=(*_TOKEN, (404, (ErrorCode.NOT_FOUND,)), _AWAY, (507, (ErrorCode.STORE_FAILED,))),
+        problems=(*_TOKEN, (404, (ErrorCode.NOT_FOUND,)), _UNAVAILABLE, (507, (ErrorCode.STORE_FAILED,))),
     ),
     HttpRoute(
         "POST",
         f"{_EXAMINEE}/phone-code",
         "makePhoneCode",
-        "A code with which a phone joins this examinee",
-        "By the examinee, while the mobile sync stage is open. A code lives until the stage ends, and at most "
-        f"{LONGEST_SECONDS / 60:g} minutes; 10 a minute for each examinee. 501 where tokens come from an issuer and no "
-        "secret is configured to sign those of phones.",
+        "A code that pairs a phone with this examinee",
+        "For the examinee, while the mobile sync stage is open. A code is valid until the stage ends, and at most "
+        f"{LONGEST_SECONDS / 60:g} minutes; 10 a minute for each examinee. 501: tokens come from an issuer, and "
+        "no secret is configured to sign tokens of phones.",
         Answer(
             201,
             "The code.",
@@ -169,7 +169,7 @@ ROUTES: tuple[HttpRoute, ...] = (
             (409, ("NOT_WAITING", ErrorCode.DEADLINE_PASSED)),
             (429, ("TOO_MANY_REQUESTS",)),
             (501, ("NO_SECRET",)),
-            _AWAY,
+            _UNAVAILABLE,
         ),
     ),
     HttpRoute(
@@ -177,9 +177,9 @@ ROUTES: tuple[HttpRoute, ...] = (
         "/v1/phone-codes/{code}",
         "redeemPhoneCode",
         "A phone's token for a code",
-        "Without a token: the code is what lets the phone in. It may be used more than once. Only wrong codes are "
-        "delayed and counted: 1000 at once and 50 a second, of all phones together; beyond that answers take "
-        "up to 10 s, and then there is a 429. 403 CROSS_SITE_REQUEST: a page of another site asks.",
+        "Needs no token, only the code, which may be used more than once. Only wrong codes are limited: 1000 at once "
+        "and 50 a second, of all phones together. Beyond that, answers are delayed by up to 10 s, and then refused "
+        "with 429. 403 CROSS_SITE_REQUEST: the request comes from a page of another site.",
         Answer(
             200,
             "The token.",
@@ -198,44 +198,44 @@ ROUTES: tuple[HttpRoute, ...] = (
             (410, ("EXPIRED",)),
             (429, ("TOO_MANY_REQUESTS",)),
             (501, ("NO_SECRET",)),
-            _AWAY,
+            _UNAVAILABLE,
         ),
     ),
     HttpRoute(
         "GET",
         f"{_EXAMINEE}/mobile-stage",
         "getMobileStage",
-        "How the mobile sync stage stands",
-        "For the phone, which has no socket: how long there is, also after a proctor has given more time, and whether "
-        "the examinee was removed. Ask every 8 s at most.",
+        "The state of the mobile sync stage",
+        "For the phone, which has no socket: the time left, also after a proctor has given more time, and whether the "
+        "examinee was removed. Ask at most every 8 s.",
         Answer(
             200,
-            "What is recorded.",
+            "The recorded state.",
             MobileSyncStage,
             example=MobileSyncStage(
                 status=MobileSyncCode.WAITING, removed=False, deadline="2026-11-22T09:03:00.000Z", seconds_left=97.214
             ),
         ),
         who=("mobile", "examinee"),
-        problems=(*_TOKEN, _AWAY),
+        problems=(*_TOKEN, _UNAVAILABLE),
     ),
     HttpRoute(
         "GET",
         f"{_EXAMINEE}/admission",
         "getAdmission",
-        "Whether the examinee may come back",
-        "By the examinee after 4504 or 4508: a client does not connect again by itself then, but asks here now and "
-        "then, and connects when a proctor has let it in.",
-        Answer(200, "What is recorded.", Admission, example=Admission(admitted=False)),
+        "Whether the examinee may connect again",
+        "For the examinee after 4504 or 4508: the client does not reconnect by itself, but asks here from time to "
+        "time, and connects when a proctor has readmitted the examinee.",
+        Answer(200, "The recorded state.", Admission, example=Admission(admitted=False)),
         who=("examinee",),
-        problems=(*_TOKEN, _AWAY),
+        problems=(*_TOKEN, _UNAVAILABLE),
     ),
     HttpRoute(
         "GET",
         "/v1/endpoints",
         "getEndpoints",
-        "Where to connect",
-        "For everybody, from any origin. Begin with the first, and try the others when it cannot be reached.",
+        "The socket servers to connect to",
+        "For everybody, from any origin. Try the first one first, and the others when it cannot be reached.",
         Answer(
             200,
             "The READY socket servers.",
@@ -243,14 +243,14 @@ ROUTES: tuple[HttpRoute, ...] = (
             example=Endpoints(socket_servers=ENDPOINTS, mobile_sync_seconds=120, max_picture_bytes=8 * 1024 * 1024),
             headers=("Access-Control-Allow-Origin",),
         ),
-        problems=(_AWAY,),
+        problems=(_UNAVAILABLE,),
     ),
     HttpRoute(
         "GET",
         f"{_EXAMINEE}/timeline",
         "getTimeline",
         "What happened to an examinee",
-        "For proctors of the plan, from the log: what was decided, and the outages of all of it.",
+        "For proctors of the plan, from the log: the newest entries, and the outages in the whole log.",
         Answer(
             200,
             "The newest entries.",
@@ -283,18 +283,20 @@ ROUTES: tuple[HttpRoute, ...] = (
         who=("proctor",),
         query=(
             Query(
-                "limit", "At most so many entries.", {"type": "integer", "minimum": 1, "maximum": 2000, "default": 200}
+                "limit",
+                "The most entries to return.",
+                {"type": "integer", "minimum": 1, "maximum": 2000, "default": 200},
             ),
-            Query("all", "Also facts that had no effect.", _SWITCH),
+            Query("all", "Include facts that had no effect.", _SWITCH),
         ),
-        problems=(*_TOKEN, (404, (ErrorCode.NOT_FOUND,)), _AWAY),
+        problems=(*_TOKEN, (404, (ErrorCode.NOT_FOUND,)), _UNAVAILABLE),
     ),
     HttpRoute(
         "GET",
         "/v1/plans/{planId}/report.csv",
         "getReport",
         "Outages and the time to be compensated",
-        "For proctors of the plan: RFC 4180 in UTF-8 with a header, one line an examinee.",
+        "For proctors of the plan: a CSV file (RFC 4180, UTF-8) with a header and one line per examinee.",
         Answer(
             200,
             "The table.",
@@ -311,15 +313,15 @@ ROUTES: tuple[HttpRoute, ...] = (
             ),
             Query("affected", "Only examinees with an outage.", _SWITCH),
         ),
-        problems=(*_TOKEN, (404, (ErrorCode.NOT_FOUND,)), _AWAY),
+        problems=(*_TOKEN, (404, (ErrorCode.NOT_FOUND,)), _UNAVAILABLE),
     ),
     HttpRoute(
         "GET",
         "/healthz",
         "getHealth",
         "The process is alive",
-        "Every role has this as well on its metrics port, where /readyz and /metrics are too.",
+        "Every role also has this on its metrics port, with /readyz and /metrics.",
         Answer(200, "Alive.", Alive, example=Alive(status="alive")),
     ),
 )
-"""All but the pages and their files."""
+"""All routes except the pages and their files."""

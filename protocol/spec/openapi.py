@@ -14,19 +14,20 @@ from protocol.spec.schemas import Components, Schema
 Document = dict[str, Any]
 
 DESCRIPTION = """\
-Phones put camera pictures here, pages ask where to connect and what happened, machines ask how it is. What is not here:
-the pages themselves. Every error is a problem document (RFC 9457) whose `code` is for programs; besides those that are
-named with a route, an unknown address is 404 `NOT_FOUND`, a method that it does not take 405 `NOT_ALLOWED`, and any
-request may be answered 400 `INVALID_MESSAGE` (two of a header that comes once, such as `Authorization`), 500
-`INTERNAL_ERROR`, or 503 `UNAVAILABLE` while the server stops. Where GET is, HEAD is too.
-Fields that a client does not know are to be ignored: newer versions say more. Times are RFC 3339 in UTC.
+The web server: phones upload camera pictures, pages ask where to connect and what happened, and monitors ask for its
+health. The pages themselves are not described here. Every error is a problem document (RFC 9457) whose `code` is for
+programs. Besides the errors of each route, an unknown address is answered with 404 `NOT_FOUND`, a method that an
+address does not have with 405 `NOT_ALLOWED`, and any request may be answered with 400 `INVALID_MESSAGE` (a header that
+may occur once, such as `Authorization`, occurs twice), 500 `INTERNAL_ERROR`, or 503 `UNAVAILABLE` while the server
+stops. Every GET also has HEAD.
+Clients ignore fields that they do not know, because newer versions may add some. Times are RFC 3339 in UTC.
 """
 
 _PROBLEM = "application/problem+json"
 _HEADERS: dict[str, tuple[str, Schema]] = {
-    "Location": ("Where the picture is.", {"type": "string"}),
-    "Access-Control-Allow-Origin": ("Pages of any origin may ask.", {"const": "*"}),
-    "Content-Disposition": ("A file name.", {"type": "string"}),
+    "Location": ("The address of the picture.", {"type": "string"}),
+    "Access-Control-Allow-Origin": ("Pages of any origin may request this.", {"const": "*"}),
+    "Content-Disposition": ("The file name to save it under.", {"type": "string"}),
 }
 _TITLES = {
     400: "A parameter is missing or wrong; `field` names it.",
@@ -44,11 +45,11 @@ _TITLES = {
     503: "Not now; try again.",
     507: "The picture could not be stored or read.",
 }
-_SAYS_WHEN = frozenset({429, 503})
+_WITH_RETRY_AFTER = frozenset({429, 503})
 
 
 def openapi(version: str) -> Document:
-    """The document, JSON-ready. `version`: that of examwire."""
+    """Return the OpenAPI document as JSON-ready values. `version` is that of examwire."""
     components = Components()
     models = [route.answer.model for route in ROUTES if route.answer.model is not None]
     components.add(written=[*models, ProblemDocument])
@@ -70,7 +71,7 @@ def openapi(version: str) -> Document:
                 "description": "The web server (`web.url`)",
                 "variables": {
                     "scheme": {"default": "https", "enum": ["https", "http"]},
-                    "host": {"default": "exam.example", "description": "Host, and port if need be"},
+                    "host": {"default": "exam.example", "description": "The host, with a port if needed"},
                 },
             }
         ],
@@ -104,7 +105,7 @@ def _operation(route: HttpRoute, components: Components) -> Document:
     if route.body:
         operation["requestBody"] = {
             "required": True,
-            "description": "Sent with any of these types; what it is, is seen from its bytes.",
+            "description": "Any of these types; the server recognises the format by the bytes.",
             "content": {media_type: {} for media_type in route.body},
         }
     operation["responses"] = {str(route.answer.status): _answer(route.answer, components)}
@@ -144,17 +145,17 @@ def _answer(answer: Answer, components: Components) -> Document:
         content["example"] = answer.example
     elif answer.example is not None:
         content["example"] = _to_wire(answer.example)
-    told: Document = {"description": answer.description, "content": {answer.media_type: content}}
+    response: Document = {"description": answer.description, "content": {answer.media_type: content}}
     if answer.headers:
-        told["headers"] = {
+        response["headers"] = {
             name: {"description": _HEADERS[name][0], "schema": _HEADERS[name][1]} for name in answer.headers
         }
-    return told
+    return response
 
 
 def _problem(status: int, codes: tuple[str, ...], components: Components) -> Document:
     document = components.of(ProblemDocument, "written")
-    told: Document = {
+    response: Document = {
         "description": _TITLES[status],
         "content": {
             _PROBLEM: {
@@ -165,22 +166,22 @@ def _problem(status: int, codes: tuple[str, ...], components: Components) -> Doc
             }
         },
     }
-    if status in _SAYS_WHEN:
-        told["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}
+    if status in _WITH_RETRY_AFTER:
+        response["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}
     if status == 401:
-        told["headers"] = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
-    return told
+        response["headers"] = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
+    return response
 
 
 def _example_of(status: int, code: str) -> Document:
-    culprit = {"field": "planId"} if code == ErrorCode.INVALID_FIELD else {}
+    field = {"field": "planId"} if code == ErrorCode.INVALID_FIELD else {}
     problem = ProblemDocument(
         type="about:blank",
         title=HTTPStatus(status).phrase,
         status=status,
         detail=_TITLES[status],
         code=code,
-        **culprit,
+        **field,
     )
     return _to_wire(problem)
 

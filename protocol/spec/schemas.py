@@ -1,7 +1,7 @@
-"""JSON schemas of the models, as they are on the wire.
+"""JSON schemas of the models as they are on the wire.
 
-Two things of pydantic's own schemas are not true of our wire: `type` is no field of a model (a message is
-`{"type", "data"}`), and a field that is `None` by default is left out instead of being written as `null`.
+They differ from pydantic's schemas in two ways. A message is `{"type", "data"}`, though `type` is not a field of the
+model. A field whose default is `None` is left out instead of written as `null`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from protocol.messages.codec import MAX_BATCH_MESSAGES
 
 Schema = dict[str, Any]
 Direction = Literal["read", "written"]
-"""`read`: what is accepted from somebody else, with defaults left out. `written`: what is sent, with all that is not
-empty."""
+"""`read`: the schema of accepted messages, where fields with a default may be missing. `written`: that of sent
+messages, where only fields that are `None` are missing."""
 
 REFERENCE = "#/components/schemas/{model}"
 PUBLISHED_NAMES = {"TimelineEntry": "Happening", "EntryKind": "What", "MobileSyncStage": "StageTold"}
-"""Models whose schema keeps the name under which it was first published: others generate code from these names."""
+"""Models whose schema keeps its first published name, because others generate code from these names."""
 _MODES: Mapping[Direction, JsonSchemaMode] = {"read": "validation", "written": "serialization"}
 
 
 class _WireSchema(GenerateJsonSchema):
-    """A field that is `None` by default is left out when it is; one without a default is written as `null`.
+    """Generates schemas in which a field with the default `None` is optional, and one without a default may be `null`.
 
-    Tuples are as draft 7 of JSON Schema has them, which AsyncAPI builds on.
+    Tuples have the form of JSON Schema draft 7, on which AsyncAPI is based.
     """
 
     def field_title_should_be_set(self, schema: Any) -> bool:
@@ -56,10 +56,10 @@ class _WireSchema(GenerateJsonSchema):
         return super().get_defs_ref((reference, mode))
 
     def tuple_schema(self, schema: core_schema.TupleSchema) -> Schema:
-        found = super().tuple_schema(schema)
-        if "prefixItems" in found:
-            found["items"] = found.pop("prefixItems")
-        return found
+        generated = super().tuple_schema(schema)
+        if "prefixItems" in generated:
+            generated["items"] = generated.pop("prefixItems")
+        return generated
 
 
 def _may_be_left_out(schema: CoreSchema) -> bool:
@@ -78,19 +78,24 @@ def _without_null(schema: CoreSchema) -> CoreSchema:
 
 
 class Components:
-    """Schemas that a document refers to by name. `schemas` are for its `components`."""
+    """The named schemas of a document, for its `components.schemas`.
+
+    components = Components()
+    components.add(written=[QueueCreated])
+    components.message("queue", QueueCreated, "written")  # {"$ref": "#/components/schemas/queue.queue_created"}
+    """
 
     def __init__(self) -> None:
         self.schemas: dict[str, Schema] = {}
         self._references: dict[tuple[type[Wire], JsonSchemaMode], Schema] = {}
 
     def add(self, *, read: Iterable[type[Wire]] = (), written: Iterable[type[Wire]] = ()) -> None:
-        """Take in models and what they consist of. Raises `ValueError` when a name is taken by another schema."""
-        wanted: list[tuple[type[Wire], JsonSchemaMode]] = []
-        wanted += [(model, _MODES["read"]) for model in dict.fromkeys(read)]
-        wanted += [(model, _MODES["written"]) for model in dict.fromkeys(written)]
-        references, found = models_json_schema(
-            wanted,
+        """Add the schemas of models and of their parts. Raises `ValueError` when a name has another schema already."""
+        models: list[tuple[type[Wire], JsonSchemaMode]] = []
+        models += [(model, _MODES["read"]) for model in dict.fromkeys(read)]
+        models += [(model, _MODES["written"]) for model in dict.fromkeys(written)]
+        references, definitions = models_json_schema(
+            models,
             by_alias=True,
             ref_template=REFERENCE,
             schema_generator=_WireSchema,
@@ -98,24 +103,24 @@ class Components:
         for key, reference in references.items():
             assert issubclass(key[0], Wire)
             self._references[key[0], key[1]] = reference
-        for name, schema in found.get("$defs", {}).items():
+        for name, schema in definitions.get("$defs", {}).items():
             self.name(name, {**schema, "title": name})
 
     def name(self, name: str, schema: Schema) -> Schema:
-        """Put a schema under a name; a reference to it. Raises `ValueError` when the name is taken by another one."""
+        """Add a schema and return a reference to it. Raises `ValueError` when the name has another schema already."""
         if self.schemas.setdefault(name, schema) != schema:
             raise ValueError(f"two different schemas would be called {name}")
         return {"$ref": REFERENCE.format(model=name)}
 
     def of(self, model: type[Wire], direction: Direction) -> Schema:
-        """A reference to a model that was taken in."""
+        """Return a reference to the schema of an added model."""
         return self._references[model, _MODES[direction]]
 
     def message(self, group: str, model: type[Message], direction: Direction) -> Schema:
-        """A reference to `{"type": …, "data": …}` of a message, under `{group}.{type}`."""
+        """Add the schema `{group}.{type}` of a message, `{"type": …, "data": …}`, and return a reference to it."""
         data = self.of(model, direction)
         content = self.schemas[data["$ref"].rpartition("/")[2]]
-        # A frame whose fields may all be left out may leave out `data` as well.
+        # When all fields are optional, `data` is optional too.
         may_leave_out = direction == "read" and not content.get("required")
         return self.name(
             f"{group}.{model.type}",
@@ -128,5 +133,5 @@ class Components:
 
 
 def array_of(messages: Iterable[Schema]) -> Schema:
-    """What is ready together travels together (`protocol.messages.codec`)."""
+    """Return the schema of an array of these messages (`protocol.messages.codec`)."""
     return {"type": "array", "minItems": 1, "maxItems": MAX_BATCH_MESSAGES, "items": {"oneOf": list(messages)}}
