@@ -1,5 +1,5 @@
 /**
- * How the wall makes itself noticed: one sentence now and then for screen readers, a sound, the title of the tab.
+ * The alerts of the wall: summaries for screen readers, a sound, and the title of the tab.
  */
 
 import { t } from "../../common/i18n.js";
@@ -8,16 +8,16 @@ import { incidentName } from "../texts.js";
 /** @typedef {import("../examinees.js").State} State */
 /** @typedef {import("./detection.js").Incident} Incident */
 
-/** A live region that speaks more often than this (seconds) is switched off by those who need it. */
+/** The least seconds between two summaries: people switch off a screen reader that speaks all the time. */
 export const SAY_EVERY_SECONDS = 5;
-/** Who is lost for a shorter time (seconds) makes no sound: many come back at once. */
+/** A loss shorter than this (seconds) makes no sound: many examinees come back at once. */
 export const SOUND_AFTER_SECONDS = 2;
 /** The sound comes at most this often (seconds). */
 export const SOUND_EVERY_SECONDS = 5;
 
 /** @typedef {"exhausted" | "lost" | "syncFailed" | "back"} Change */
 
-/** Collects what has happened since something was said last. Pure but for the language. */
+/** Collects what has happened since the last summary. Pure but for the language. */
 export class Summary {
   constructor() {
     /** @type {Map<string, Change>} */ this._changes = new Map();
@@ -26,13 +26,13 @@ export class Summary {
     /** @type {string[]} */ this._first = [];
   }
 
-  /** Something to be said as it is, before the rest. @param {string} sentence */
+  /** Add a sentence to the beginning of the summary. @param {string} sentence */
   say(sentence) {
     this._first.push(sentence);
   }
 
   /**
-   * An examinee's state has changed. Who was lost and is back before anything was said is not mentioned.
+   * Note an examinee's new state. A loss that ends before the next summary is left out.
    * @param {string} id
    * @param {State} before
    * @param {State} state
@@ -57,32 +57,34 @@ export class Summary {
     this._over.add(incident);
   }
 
-  /** What is to be said now, and begin anew; empty: nothing. */
+  /** Return the summary and begin a new one; empty: nothing to say. */
   take() {
-    const said = this._first;
-    for (const one of this._began) said.push(t("said.incident", { what: incidentName(one), n: one.size }));
+    const sentences = this._first;
+    for (const incident of this._began) {
+      sentences.push(t("said.incident", { what: incidentName(incident), n: incident.size }));
+    }
     for (const change of /** @type {const} */ (["exhausted", "lost", "syncFailed", "back"])) {
       const ids = [...this._changes].filter(([, what]) => what === change).map(([id]) => id);
-      if (ids.length === 1) said.push(t(`said.one.${change}`, { id: ids[0] }));
-      else if (ids.length > 1) said.push(t(`said.${change}`, { n: ids.length }));
+      if (ids.length === 1) sentences.push(t(`said.one.${change}`, { id: ids[0] }));
+      else if (ids.length > 1) sentences.push(t(`said.${change}`, { n: ids.length }));
     }
-    for (const one of this._over) said.push(t("said.over", { what: incidentName(one) }));
+    for (const incident of this._over) sentences.push(t("said.over", { what: incidentName(incident) }));
     this._first = [];
     this._changes.clear();
     this._began.clear();
     this._over.clear();
-    return said.join(" ");
+    return sentences.join(" ");
   }
 }
 
-/** Two soft tones, made here: nothing is loaded. Browsers allow sound only once the page was clicked or typed in. */
+/** Plays two soft tones, made without a file. Browsers allow sound only after a click or key on the page. */
 export class Chime {
   constructor() {
     /** @type {AudioContext | null} */ this._audio = null;
     this._last = -Infinity;
   }
 
-  /** Call it from a click or key: from then on there can be sound. */
+  /** Call it from a click or key: from then on the page may play sounds. */
   async allow() {
     if (typeof AudioContext === "undefined") return;
     this._audio ??= new AudioContext();
@@ -109,7 +111,7 @@ export class Chime {
   }
 }
 
-/** Whom a sound is owed: who needs attention for a while already, and has not been heard of. Pure. */
+/** Examinees who need attention for a while and have had no sound yet. Pure. */
 export class Owed {
   constructor() {
     /** @type {Map<string, number>} */ this._since = new Map();
@@ -121,7 +123,7 @@ export class Owed {
     else if (!this._since.has(id)) this._since.set(id, now);
   }
 
-  /** Whether it is time; whoever was waited for is settled then. @param {number} now ms */
+  /** Whether to play the sound now; those it is played for are removed. @param {number} now ms */
   due(now) {
     let due = false;
     for (const [id, since] of this._since) {

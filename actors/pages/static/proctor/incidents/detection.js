@@ -1,36 +1,35 @@
 /**
- * One incident instead of 300 alarms: when many examinees are lost together, what they have in common.
+ * Detects incidents: many examinees who are lost together, and what they have in common. One incident replaces 300 alarms.
  *
- * Losses belong together when they lie within `WINDOW_SECONDS` of one another by the time of the loss (which a server
- * gave), not by when they were heard of: so a wall that was away, or was just opened, finds the same incidents. What
- * explains such a crowd best is chosen among the server they were on, the network prefix they came from (/24, /64) and
- * the moment alone, by how much better it separates those who were hit from those who were not (`evidence`). Several
- * servers or networks may be found in one crowd; each is an incident of its own.
+ * Losses within `WINDOW_SECONDS` belong together. The time of the loss counts (which a server gave), not the time of the
+ * message: so a wall that was offline, or was just opened, detects the same incidents. The cause is the server, the network
+ * prefix (/24, /64), or only the time, whichever separates the lost examinees best from the others (`evidence`). A crowd
+ * can have several servers or networks as causes; each is its own incident.
  *
  * Pure: no DOM, no clock; times are ms since the epoch.
  *
  * @typedef {{id: string, at: number, server: string | null, network: string | null, reason: string | null}} Loss
- * @typedef {"lost" | "back" | "out"} Fate `out`: it will not come back by itself (exhausted, removed, not in the plan)
+ * @typedef {"lost" | "back" | "out"} Fate `out`: cannot reconnect (shut out, removed, not in the plan)
  * @typedef {"server" | "network" | "moment"} Common
  */
 
 /** Losses further apart than this do not belong together. */
 export const WINDOW_SECONDS = 10;
-/** Fewer are told one by one. */
+/** Fewer losses are not an incident. */
 export const LEAST = 5;
-/** This share of the plan is a crowd, whatever they have in common. */
+/** So large a share of the plan is an incident, whatever the cause. */
 export const SHARE_OF_PLAN = 0.03;
-/** And so is this share of a server or a network: a room of 30 in a plan of 2,000. */
+/** So large a share of a server or a network is one, too: a room of 30 in a plan of 2,000. */
 export const SHARE_OF_GROUP = 0.3;
-/** A cause must cover this share of the crowd; with less, the moment is all there is to say. */
+/** A server or network must cover this share of the crowd; else the cause is only the time. */
 const LEAST_COVERED = 0.5;
-/** And so much must speak for it (`evidence`): by chance that happens once in ten thousand crowds. */
+/** The least `evidence` for a cause: by chance it is reached once in ten thousand crowds. */
 const SURE_ENOUGH = 15.1;
-/** Reasons that a server's end gives: then it is the server, whatever else its clients have in common. */
+/** Reasons of losses when a server ends: then the server is the cause. */
 const OF_THE_SERVER = new Set(["SERVER_LOST", "SERVER_RESTARTED", "SERVER_STOPPED", "SERVER_ISOLATED", "SERVER_DRAINING"]);
 
 /**
- * The network an address belongs to: /24 of IPv4, /64 of IPv6; `null` for what is no address.
+ * The network an address belongs to: /24 of IPv4, /64 of IPv6; `null`: not an address.
  * @param {string | null | undefined} address
  */
 export function networkOf(address) {
@@ -49,8 +48,8 @@ export function networkOf(address) {
 }
 
 /**
- * Many who were lost together. `name` of the server or network, empty for a moment. `members`: id to what became of
- * each; `began` and `last`: the first and latest loss; `ended`: when nobody was left to wait for, else `null`.
+ * Many who were lost together. `name` of the server or network, empty for a moment. `members`: the
+ * fate of each by id; `began` and `last`: the first and latest loss; `ended`: when the last came back or was out, else `null`.
  */
 export class Incident {
   /** @param {number} number @param {Common} common @param {string} name */
@@ -62,7 +61,7 @@ export class Incident {
     this.began = Infinity;
     this.last = -Infinity;
     /** @type {number | null} */ this.ended = null;
-    /** Whether it may be a server's end: by its name, or by the reason of one that it began with. */
+    /** Whether a server's end is the cause: by the name, or by the reason of a first loss. */
     this.ofTheServer = common === "server";
     this.back = 0;
     this.out = 0;
@@ -72,7 +71,7 @@ export class Incident {
     return this.members.size;
   }
 
-  /** Still lost, and may come back. */
+  /** How many are lost and can reconnect. */
   get gone() {
     return this.size - this.back - this.out;
   }
@@ -85,8 +84,7 @@ export class Incident {
   }
 
   /**
-   * Whether a later loss is told as a part of it. A server's end says so itself: it is news of its own, also while
-   * others trickle out for another reason.
+   * Whether a later loss joins this incident. A loss by a server's end does not join an incident with another cause.
    * @param {Loss} loss
    */
   joinedBy(loss) {
@@ -112,16 +110,16 @@ export class Incident {
 }
 
 /**
- * Takes losses and comebacks, in any order of the losses' times; `settle()` then says what they come to.
+ * Collects losses and comebacks, in any order of their times; `settle()` then returns the new incidents.
  */
 export class Incidents {
   constructor() {
-    /** Those with somebody still to wait for, and those that ended; the oldest first. @type {Incident[]} */
+    /** All incidents, open and ended, the oldest first. @type {Incident[]} */
     this.all = [];
-    /** Lost, in no incident; also those who came back within the window, for they count as lost together. */
+    /** Losses in no incident; also of examinees who came back within the window, for they count for a crowd. */
     /** @type {Map<string, Loss & {fate: Fate}>} */ this._single = new Map();
-    /** Whose loss is in which open incident. @type {Map<string, Incident>} */ this._of = new Map();
-    /** Everybody's server and network, and how many there are of each. */
+    /** The open incident of each lost examinee. @type {Map<string, Incident>} */ this._of = new Map();
+    /** Server and network of each examinee, and the number of examinees of each. */
     /** @type {Map<string, {server: string | null, network: string | null}>} */ this._place = new Map();
     /** @type {{server: Map<string, number>, network: Map<string, number>}} */
     this._members = { server: new Map(), network: new Map() };
@@ -130,18 +128,18 @@ export class Incidents {
     this._dirty = false;
   }
 
-  /** The incident in which somebody is lost now. @param {string} id */
+  /** The open incident of an examinee. @param {string} id */
   of(id) {
     return this._of.get(id) ?? null;
   }
 
-  /** Those that are not over. */
+  /** The open incidents. */
   get open() {
     return this.all.filter((one) => one.ended === null);
   }
 
   /**
-   * Where somebody is (or was last) connected: what losses are compared with.
+   * Note where an examinee is (or was last) connected: losses are compared with that.
    * @param {string} id
    * @param {string | null} server
    * @param {string | null} network
@@ -165,7 +163,7 @@ export class Incidents {
   }
 
   /**
-   * Somebody is lost since `at`. The same loss told again (an attempt) changes nothing.
+   * Note a loss at `at`. A repetition of the same loss (an attempt) changes nothing.
    * @param {string} id
    * @param {number} at
    * @param {string | null} reason
@@ -193,7 +191,7 @@ export class Incidents {
   }
 
   /**
-   * Somebody is connected again, or will not be.
+   * Note that an examinee is connected again, or cannot reconnect.
    * @param {string} id
    * @param {"back" | "out"} fate
    * @param {number} at when, for the end of the incident
@@ -208,13 +206,13 @@ export class Incidents {
     if (incident.gone === 0) this._end(incident, at);
   }
 
-  /** Nobody else is to be waited for. @param {Incident} incident @param {number} at */
+  /** End an incident. @param {Incident} incident @param {number} at */
   _end(incident, at) {
     incident.ended = at;
     for (const id of incident.members.keys()) if (this._of.get(id) === incident) this._of.delete(id);
   }
 
-  /** Somebody is no longer in the plan. @param {string} id @param {number} at */
+  /** Forget an examinee who has left the plan. @param {string} id @param {number} at */
   drop(id, at) {
     this.turned(id, "out", at);
     this._single.delete(id);
@@ -223,14 +221,14 @@ export class Incidents {
   }
 
   /**
-   * Look for crowds among the single losses. Call it after each batch of changes.
-   * @returns {Incident[]} those that are new
+   * Search for crowds among the single losses. Call it after each batch of changes.
+   * @returns {Incident[]} the new incidents
    */
   settle() {
     if (!this._dirty) return [];
     this._dirty = false;
     /** @type {Incident[]} */
-    const found = [];
+    const begun = [];
     const window = WINDOW_SECONDS * 1000;
     let singles = [...this._single.values()].sort((a, b) => a.at - b.at);
     let first = 0;
@@ -243,14 +241,14 @@ export class Incidents {
         first += 1;
         continue;
       }
-      for (const cause of causes) found.push(this._begin(cause, singles.slice(first)));
+      for (const cause of causes) begun.push(this._begin(cause, singles.slice(first)));
       singles = singles.filter((loss) => this._single.has(loss.id));
-      end = 0; // whoever is left may have more in common without them, so the same window is looked at again
+      end = 0; // look at the same window again: the rest may have another cause
     }
     for (const [id, loss] of this._single) {
       if (loss.fate !== "lost" && loss.at < this._newest - window) this._single.delete(id);
     }
-    return found;
+    return begun;
   }
 
   /** @param {{common: Common, name: string}} what @param {(Loss & {fate: Fate})[]} singles in the order of time */
@@ -272,7 +270,7 @@ export class Incidents {
   }
 
   /**
-   * What explains a crowd best: some servers, or some networks, or the moment alone; empty: it is no crowd.
+   * Return the causes that explain a crowd best: servers, networks, or only the time; empty: not an incident.
    * @param {Loss[]} crowd
    * @returns {{common: Common, name: string}[]}
    */
@@ -286,19 +284,19 @@ export class Incidents {
       const groups = [...tally(crowd, common)].map(([name, hit]) => ({
         name,
         hit: hit.length,
-        there: Math.max(this._members[common].get(name) ?? 0, hit.length),
-        told: common === "server" && hit.filter((one) => OF_THE_SERVER.has(one.reason ?? "")).length >= 0.8 * hit.length,
+        members: Math.max(this._members[common].get(name) ?? 0, hit.length),
+        serverEnded: common === "server" && hit.filter((loss) => OF_THE_SERVER.has(loss.reason ?? "")).length >= 0.8 * hit.length,
       }));
-      const large = groups.filter(({ hit, there, told }) => (
-        hit >= LEAST && (told || hit >= SHARE_OF_PLAN * everybody || hit >= SHARE_OF_GROUP * there)));
-      const told = large.filter((group) => group.told);
-      if (told.length > 0) return told.map(({ name }) => ({ common, name }));
-      large.sort((a, b) => b.hit / b.there - a.hit / a.there);
-      let [hit, there] = [0, 0];
+      const large = groups.filter(({ hit, members, serverEnded }) => (
+        hit >= LEAST && (serverEnded || hit >= SHARE_OF_PLAN * everybody || hit >= SHARE_OF_GROUP * members)));
+      const ended = large.filter((group) => group.serverEnded);
+      if (ended.length > 0) return ended.map(({ name }) => ({ common, name }));
+      large.sort((a, b) => b.hit / b.members - a.hit / a.members);
+      let [hit, members] = [0, 0];
       large.forEach((group, at) => {
         hit += group.hit;
-        there += group.there;
-        const score = hit >= LEAST_COVERED * crowd.length ? evidence(hit, there, crowd.length, everybody) : 0;
+        members += group.members;
+        const score = hit >= LEAST_COVERED * crowd.length ? evidence(hit, members, crowd.length, everybody) : 0;
         if (score <= bestScore) return;
         bestScore = score;
         best = large.slice(0, at + 1).map(({ name }) => ({ common, name }));
@@ -309,20 +307,20 @@ export class Incidents {
 }
 
 /**
- * How much speaks for "it hits these and not the others" against "it hits anybody": the G statistic of the four counts
- * (a likelihood ratio; 10.8 would come about by chance once in a thousand). 0 when the others were hit as hard.
- * @param {number} hit of `there`, who have the property
- * @param {number} there
+ * The evidence that the loss hits those with a property more than the others: the G statistic of the four counts (a
+ * likelihood ratio; by chance it reaches 10.8 once in a thousand). 0 if the others were hit as often.
+ * @param {number} hit of `members`, who have the property
+ * @param {number} members
  * @param {number} lost of `everybody`
  * @param {number} everybody
  */
-function evidence(hit, there, lost, everybody) {
-  const others = everybody - there;
-  if (others <= 0 || hit / there <= (lost - hit) / others) return 0;
+function evidence(hit, members, lost, everybody) {
+  const others = everybody - members;
+  if (others <= 0 || hit / members <= (lost - hit) / others) return 0;
   /** @type {[number, number][]} */
   const cells = [
-    [hit, (there * lost) / everybody],
-    [there - hit, (there * (everybody - lost)) / everybody],
+    [hit, (members * lost) / everybody],
+    [members - hit, (members * (everybody - lost)) / everybody],
     [lost - hit, (others * lost) / everybody],
     [others - (lost - hit), (others * (everybody - lost)) / everybody],
   ];
@@ -332,13 +330,13 @@ function evidence(hit, there, lost, everybody) {
 /** @param {Loss[]} crowd @param {"server" | "network"} common */
 function tally(crowd, common) {
   /** @type {Map<string, Loss[]>} */
-  const found = new Map();
+  const groups = new Map();
   for (const loss of crowd) {
     const name = loss[common];
     if (name === null) continue;
-    const some = found.get(name);
-    if (some) some.push(loss);
-    else found.set(name, [loss]);
+    const group = groups.get(name);
+    if (group) group.push(loss);
+    else groups.set(name, [loss]);
   }
-  return found;
+  return groups;
 }

@@ -1,7 +1,7 @@
 /**
- * What this page has asked for, and what became of it: sent, in the log, in effect, or refused. Pure.
+ * The actions of this page and their outcomes: sent, in the log, in effect, or refused. Pure.
  *
- * `pending`: not answered yet. `accepted`: durably in the log. `confirmed`: its effect was told as an event (of a
+ * `pending`: not answered yet. `accepted`: stored in the log. `confirmed`: the event of its effect has arrived (for a
  * message: the examinee has confirmed it). `refused`: with `why`. `unknown`: no answer in time; it may be in the log.
  *
  * @typedef {"notify" | "readmit" | "remove" | "extend_mobile_sync"} Kind
@@ -10,7 +10,7 @@
  *   outcome: Outcome, why: string}} Action
  */
 
-/** Which event tells that an action is in effect. @type {Readonly<Record<Kind, string>>} */
+/** The event that shows the effect of an action. @type {Readonly<Record<Kind, string>>} */
 const EFFECTS = Object.freeze({
   notify: "notice_confirmed",
   readmit: "examinee_readmitted",
@@ -18,7 +18,7 @@ const EFFECTS = Object.freeze({
   extend_mobile_sync: "mobile_sync_status",
 });
 
-/** So many are remembered. */
+/** The most actions that are kept. */
 const MOST = 500;
 
 export class Actions {
@@ -38,7 +38,7 @@ export class Actions {
     return action;
   }
 
-  /** It is in the log. An effect that was told before that stands. @param {string} id */
+  /** Note that an action is in the log; one that is in effect stays so. @param {string} id */
   accepted(id) {
     const action = this._all.get(id);
     if (action?.outcome === "pending" || action?.outcome === "unknown") action.outcome = "accepted";
@@ -46,7 +46,7 @@ export class Actions {
   }
 
   /**
-   * It was refused, or not answered in time.
+   * Note that an action was refused, or not answered in time.
    * @param {string} id
    * @param {string} code of the server; TIMEOUT: it may have had its effect all the same
    * @param {string} why
@@ -60,7 +60,7 @@ export class Actions {
   }
 
   /**
-   * An event: the effect of an action, if it names one.
+   * Take in an event, which may show the effect of an action.
    * @param {{type: string, data: Record<string, any>}} message
    * @returns {Action | null} the action that is in effect now
    */
@@ -71,8 +71,8 @@ export class Actions {
     return action;
   }
 
-  /** Those about an examinee, the newest first. @param {string} examineeId */
+  /** The actions about an examinee, the newest first. @param {string} examineeId */
   of(examineeId) {
-    return [...this._all.values()].filter((one) => one.examineeId === examineeId).reverse();
+    return [...this._all.values()].filter((action) => action.examineeId === examineeId).reverse();
   }
 }

@@ -1,5 +1,5 @@
 /**
- * What happened to one examinee, in the panel: the timeline of the log and of what is told live, and the outages.
+ * The history of one examinee in the panel: the timeline, from the log and from live events, and the outages.
  *
  * @typedef {import("../examinees.js").Person} Person
  * @typedef {import("../session/web-api.js").Web} Web
@@ -11,7 +11,7 @@ import { entryText, Timeline } from "./timeline.js";
 import { Refused } from "../session/web-api.js";
 
 const ENTRIES = 200;
-/** What was told live is there at once; the log is read again this long after, for the outages and the exact words. */
+/** So long after a live event (ms) the log is read again, for the outages and the exact texts. */
 const READ_AGAIN_MS = 1500;
 const NO_OUTAGES = Object.freeze({ outages: 0, stillDisconnected: false, compensateSeconds: 0 });
 
@@ -23,8 +23,8 @@ export class History {
     this._timeline = new Timeline();
     /** @type {Record<string, any> | null} */ this._outages = null;
     /** "loading", "there", or why it could not be read. */ this._state = "loading";
-    /** The token is not accepted any more. */ this._expired = false;
-    /** Grows with each examinee: an answer about an earlier one is ignored. */ this._turn = 0;
+    /** Whether the token has expired. */ this._expired = false;
+    /** Counts the shown examinees: an answer about an earlier one is ignored. */ this._turn = 0;
     /** @type {ReturnType<typeof setTimeout> | undefined} */ this._timer = undefined;
   }
 
@@ -45,7 +45,7 @@ export class History {
     clearTimeout(this._timer);
   }
 
-  /** An event about them. @param {{type: string, data: Record<string, any>}} message */
+  /** Take in an event about the examinee. @param {{type: string, data: Record<string, any>}} message */
   told(message) {
     if (!this._timeline.told(message)) return;
     this._drawTimeline();
@@ -65,7 +65,7 @@ export class History {
     try {
       body = await (await this._web.get(`/examinees/${person.id}/timeline?limit=${ENTRIES}`)).json();
     } catch (error) {
-      // 404: the log holds nothing about somebody who never came.
+      // 404: the log has nothing about an examinee who never connected.
       body = error instanceof Refused && error.status === 404 ? {} : /** @type {Error} */ (error);
     }
     if (turn !== this._turn) return;
@@ -79,12 +79,12 @@ export class History {
     this.draw();
   }
 
-  /** Time has passed. */
+  /** Update the counting parts. */
   tick() {
     if (this._outages?.stillDisconnected) this._drawOutages();
   }
 
-  /** Also when the language has changed. */
+  /** Draw timeline and outages. */
   draw() {
     this._drawTimeline();
     this._drawOutages();
@@ -96,18 +96,18 @@ export class History {
       setText(element("outages"), this._state === "loading" ? t("timeline.loading") : "–");
       return;
     }
-    const said = [];
-    if (outages.outages === 0) said.push(t("outages.none"));
+    const sentences = [];
+    if (outages.outages === 0) sentences.push(t("outages.none"));
     else {
       const words = { n: outages.outages, total: duration(outages.outageSeconds), longest: duration(outages.longestSeconds) };
-      said.push(t("outages.sum", words));
+      sentences.push(t("outages.sum", words));
     }
     if (outages.stillDisconnected && this._person?.since) {
-      said.push(t("outages.now", { now: clock((this._web.now() - this._person.since) / 1000) }));
+      sentences.push(t("outages.now", { now: clock((this._web.now() - this._person.since) / 1000) }));
     }
-    if (outages.compensateSeconds > 0) said.push(t("outages.compensate", { compensate: duration(outages.compensateSeconds) }));
-    if (outages.complete === false) said.push(t("outages.cut"));
-    setText(element("outages"), said.join(" "));
+    if (outages.compensateSeconds > 0) sentences.push(t("outages.compensate", { compensate: duration(outages.compensateSeconds) }));
+    if (outages.complete === false) sentences.push(t("outages.cut"));
+    setText(element("outages"), sentences.join(" "));
   }
 
   _drawTimeline() {

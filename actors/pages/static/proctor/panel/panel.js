@@ -1,5 +1,5 @@
 /**
- * The panel of one examinee: what is known and what a proctor can do; with what happened (`History`) and the picture.
+ * The panel of one examinee: facts, actions, timeline and outages (`History`), and the picture.
  *
  * @typedef {import("../examinees.js").Person} Person
  * @typedef {import("./actions.js").Actions} Actions
@@ -43,11 +43,11 @@ export class Panel extends EventTarget {
 
   /** @param {Person} person */
   show(person) {
-    const other = this.person?.id !== person.id;
+    const changed = this.person?.id !== person.id;
     this.person = person;
     this._root.hidden = false;
     document.documentElement.dataset.panel = "open";
-    if (other) {
+    if (changed) {
       this._picture.forget();
       /** @type {HTMLTextAreaElement} */ (element("notify-text")).value = "";
       this._root.scrollTop = 0;
@@ -67,19 +67,19 @@ export class Panel extends EventTarget {
     this.dispatchEvent(new Event("close"));
   }
 
-  /** A message about anybody. @param {{type: string, data: Record<string, any>}} message */
+  /** Handle a message about any examinee. @param {{type: string, data: Record<string, any>}} message */
   told(message) {
     if (message.data.examineeId === this.person?.id) this._history.told(message);
   }
 
-  /** The page is up to date again, or has another token: there may be more in the log. */
+  /** Read the log again: the page is up to date again, or has a new token. */
   readAgain() {
     if (this.person === null) return;
     this._history.read();
     this._picture.again(this.person);
   }
 
-  /** The examinee has changed, or the language. */
+  /** Draw again: the examinee or the language has changed. */
   refresh() {
     const { person } = this;
     if (person === null) return;
@@ -99,15 +99,15 @@ export class Panel extends EventTarget {
     this.tick();
   }
 
-  /** Time has passed. */
+  /** Update the counting parts. */
   tick() {
     if (this.person === null) return;
-    const said = describe(this.person, this._web.now());
-    setText(element("panel-more"), [said.clock, said.more].filter(Boolean).join(" · "));
+    const detail = describe(this.person, this._web.now());
+    setText(element("panel-more"), [detail.clock, detail.more].filter(Boolean).join(" · "));
     this._history.tick();
   }
 
-  /** The language has changed. */
+  /** Draw in a new language. */
   translate() {
     drawExtensions();
     this.refresh();
@@ -124,13 +124,13 @@ export class Panel extends EventTarget {
     const reason = /** @type {HTMLInputElement} */ (element("remove-reason"));
     element("notify-form").addEventListener("submit", (event) => {
       event.preventDefault();
-      const said = text.value.trim();
-      if (!said) return;
-      this._act({ kind: "notify", text: said });
+      const message = text.value.trim();
+      if (!message) return;
+      this._act({ kind: "notify", text: message });
       text.value = "";
     });
     text.addEventListener("keydown", (event) => {
-      // Ctrl+Enter sends, Enter alone makes a new line: a message that goes out half written cannot be taken back.
+      // Ctrl+Enter sends, Enter begins a new line: a sent message cannot be taken back.
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) text.form?.requestSubmit();
     });
     element("readmit").addEventListener("click", (event) => isOffered(event) && this._act({ kind: "readmit" }));
@@ -146,13 +146,13 @@ export class Panel extends EventTarget {
       dialog.showModal();
     });
     reason.addEventListener("keydown", (event) => {
-      // A form's Enter presses its first button, which is Cancel: whoever typed a reason would believe that it was done.
+      // Enter would press the first button of the form, which is Cancel.
       if (event.key !== "Enter" || event.isComposing) return;
       event.preventDefault();
       if (!event.repeat) /** @type {HTMLElement} */ (dialog.querySelector('[value="yes"]')).focus();
     });
     dialog.addEventListener("close", () => {
-      // The panel may show somebody else by now: the one who was asked about is meant.
+      // The panel may show another examinee by now: act on the one of the question.
       const examineeId = dialog.dataset.id;
       if (dialog.returnValue === "yes" && examineeId) {
         this._act({ kind: "remove", text: reason.value.trim(), examineeId });
@@ -166,7 +166,7 @@ export class Panel extends EventTarget {
     if (examineeId) this.dispatchEvent(new CustomEvent("act", { detail: { ...what, examineeId } }));
   }
 
-  /** What was asked for from here, and what became of it. */
+  /** List the actions of this page and their outcomes. */
   drawActions() {
     if (this.person === null) return;
     const list = element("actions");
@@ -207,9 +207,9 @@ export class Panel extends EventTarget {
       ["fact.deadline", seen.mobileSync === "WAITING" ? at(seen.deadline) : ""],
     ];
     const list = element("panel-facts");
-    const told = facts.filter(([, value]) => value);
-    while (list.children.length > told.length) list.lastElementChild?.remove();
-    told.forEach(([key, value], row) => {
+    const known = facts.filter(([, value]) => value);
+    while (list.children.length > known.length) list.lastElementChild?.remove();
+    known.forEach(([key, value], row) => {
       const line = list.children[row] ?? list.appendChild(parts("div", "dt", "dd"));
       setText(line.children[0], t(key));
       setText(line.children[1], value);
@@ -218,7 +218,7 @@ export class Panel extends EventTarget {
 }
 
 /**
- * What cannot be done now stays where it is, can be reached, and says why.
+ * Disable an action so that it can still be focused and says why.
  * @param {string} id @param {boolean} possible @param {string} why
  */
 function offer(id, possible, why) {

@@ -14,10 +14,10 @@ export class Picture {
   constructor(web) {
     this._web = web;
     this._image = /** @type {HTMLImageElement} */ (element("picture"));
-    /** Whose, and which of them. */ this._wanted = "";
+    /** The examinee and the address of the wanted picture. */ this._wanted = "";
   }
 
-  /** The examinee as they are now; the picture is loaded when it is another one. @param {Person} person */
+  /** Show an examinee's picture; load it if it is a new one. @param {Person} person */
   show(person) {
     const { seen } = person;
     const section = element("picture-section");
@@ -59,7 +59,7 @@ export class Picture {
     }
   }
 
-  /** Load it, if it could not be loaded before. @param {Person} person */
+  /** Load the picture again, if that failed before. @param {Person} person */
   again(person) {
     if (this._image.hidden) this._wanted = "";
     this.show(person);

@@ -1,7 +1,6 @@
 /**
- * An examinee's timeline: what the web server read from the log (`GET /v1/plans/{P}/examinees/{E}/timeline`), and what
- * was told meanwhile. Both name the place in the log (`version`), so nothing stands there twice. Pure but for the
- * language.
+ * An examinee's timeline: the entries of the log (`GET /v1/plans/{P}/examinees/{E}/timeline`) and of live events. Both have
+ * their place in the log (`version`), so no entry appears twice. Pure but for the language.
  *
  * An entry has the fields of `TimelineEntry` (protocol/log/timeline_entry.py), as far as they are known.
  * @typedef {{version: number, time: string, what: string, text?: string, effect?: boolean} & Record<string, any>} Entry
@@ -25,7 +24,7 @@ const WHAT = Object.freeze({
 });
 
 /**
- * The entry that an event comes to; `null` for what is none, or is told anew.
+ * Make the entry of an event; `null`: the event has none, or repeats a state.
  * @param {{type: string, data: Record<string, any>}} message
  * @returns {Entry | null}
  */
@@ -48,31 +47,31 @@ export class Timeline {
     /** @type {Map<number, Entry>} */ this._entries = new Map();
   }
 
-  /** What the log holds; its words are better than ours. @param {readonly Entry[]} entries */
+  /** Take in the entries of the log, which replace those of live events. @param {readonly Entry[]} entries */
   read(entries) {
     for (const entry of entries) this._entries.set(entry.version, entry);
   }
 
-  /** An event. @param {{type: string, data: Record<string, any>}} message */
+  /** Take in a live event. @param {{type: string, data: Record<string, any>}} message */
   told(message) {
     const entry = entryOf(message);
-    // A confirmation names its message; the words are those of the message itself.
+    // A confirmation has the id of its message, which has the text.
     if (entry?.what === "NOTICE_CONFIRMED") {
-      const same = [...this._entries.values()].find((one) => one.what === "NOTICE" && one.actionId === entry.actionId);
-      entry.notice = same?.notice;
+      const notice = [...this._entries.values()].find(({ what, actionId }) => what === "NOTICE" && actionId === entry.actionId);
+      entry.notice = notice?.notice;
     }
     if (entry && !this._entries.has(entry.version)) this._entries.set(entry.version, entry);
     return entry !== null;
   }
 
-  /** The newest first; without what had no effect. @returns {Entry[]} */
+  /** The entries with an effect, the newest first. @returns {Entry[]} */
   get entries() {
-    return [...this._entries.values()].filter((one) => one.effect !== false).sort((a, b) => b.version - a.version);
+    return [...this._entries.values()].filter((entry) => entry.effect !== false).sort((a, b) => b.version - a.version);
   }
 }
 
 /**
- * What an entry says, in the language in use; what we have no words for is said in the server's.
+ * Describe an entry in the language in use; an unknown kind has the server's text.
  * @param {Entry} entry
  */
 export function entryText(entry) {

@@ -1,18 +1,18 @@
 /**
- * What a proctor sees of readmitting many at once: the question before it, how far it is, and what became of it.
+ * Shows the readmission of many examinees: the confirmation, the progress, and the results.
  *
- * @typedef {import("./batch.js").One} One
+ * @typedef {import("./batch.js").Item} Item
  */
 
 import { t } from "../../common/i18n.js";
 import { element, setText } from "../../common/elements.js";
 import { Readmission } from "./batch.js";
 
-/** So many are named; the others are counted. */
+/** The most names that are listed; the others are counted. */
 const NAMED = 5;
 
 /**
- * Some names, and how many more there are.
+ * List some names, and how many more there are.
  * @param {string[]} names
  */
 export function someOf(names) {
@@ -21,7 +21,7 @@ export function someOf(names) {
 }
 
 /**
- * How it stands, as one line.
+ * Describe the progress in one line.
  * @param {Readmission} readmission
  * @param {boolean} ready whether the page is connected and up to date
  */
@@ -34,16 +34,16 @@ export function lineOf(readmission, ready) {
   const parts = [t("several.done", { n: done })];
   if (recorded.length > 0) parts.push(t("several.recorded", { n: recorded.length }));
   if (refused.length > 0) parts.push(t("several.refused", { n: refused.length, who: withReasons(refused) }));
-  if (open.length > 0) parts.push(t("several.open", { n: open.length, who: someOf(open.map((one) => one.examineeId)) }));
+  if (open.length > 0) parts.push(t("several.open", { n: open.length, who: someOf(open.map((item) => item.examineeId)) }));
   if (spared > 0) parts.push(t("several.spared", { n: spared }));
   return parts.join(", ");
 }
 
-/** Those with the same reason together: it is mostly one for all. @param {One[]} refused */
+/** Group the refused by reason. @param {Item[]} refused */
 function withReasons(refused) {
-  const reasons = [...new Set(refused.map((one) => one.why))];
+  const reasons = [...new Set(refused.map((item) => item.why))];
   return reasons.map((why) => {
-    const who = someOf(refused.filter((one) => one.why === why).map((one) => one.examineeId));
+    const who = someOf(refused.filter((item) => item.why === why).map((item) => item.examineeId));
     return why ? `${who} (${why})` : who;
   }).join("; ");
 }
@@ -52,14 +52,14 @@ export class ReadmitMany {
   /**
    * @param {Omit<import("./batch.js").Given, "changed"> & {
    *   name: (id: string) => string, say: (sentence: string) => void, leave: () => void}} given `name`: of an examinee.
-   *   `leave`: give the focus to something else, for what had it is no longer there
+   *   `leave`: move the focus, for the focused element is gone
    */
   constructor(given) {
     this._given = given;
     this._readmission = new Readmission({ ...given, changed: () => this.show() });
     /** @type {string[]} */ this._listed = [];
     /** @type {string[]} */ this._asked = [];
-    /** A run that is not over yet: its end is said. */
+    /** Whether a run is not over yet: its end is announced. */
     this._running = false;
     this._wire();
   }
@@ -69,12 +69,12 @@ export class ReadmitMany {
     return this._readmission.candidates(ids);
   }
 
-  /** The plan has changed, or the page is up to date again. */
+  /** Continue: the plan has changed, or the page is up to date again. */
   goOn() {
     if (this._readmission.size > 0) this._readmission.goOn();
   }
 
-  /** These are listed on the wall now, chosen by a search or filter. @param {string[]} ids */
+  /** Offer to readmit those listed on the wall by a search or filter. @param {string[]} ids */
   offer(ids) {
     this._listed = ids;
     const { length: n } = this.candidates(ids);
@@ -85,7 +85,7 @@ export class ReadmitMany {
     else if (focused) this._given.leave();
   }
 
-  /** Ask whether these are to be readmitted. @param {Iterable<string>} ids */
+  /** Ask the proctor to confirm. @param {Iterable<string>} ids */
   ask(ids) {
     const wanted = this.candidates(ids);
     if (wanted.length === 0) return;
@@ -114,7 +114,7 @@ export class ReadmitMany {
     });
   }
 
-  /** The focus goes to the line that tells how far it is: the button that was pressed goes. @param {() => void} what */
+  /** Move the focus to the progress line: the pressed button disappears. @param {() => void} what */
   _begin(what) {
     this._running = true;
     what();
@@ -123,7 +123,7 @@ export class ReadmitMany {
     else this._given.leave();
   }
 
-  /** The language has changed, too. */
+  /** Draw everything, also after a change of language. */
   show() {
     const readmission = this._readmission;
     const line = element("several-line");
