@@ -1,20 +1,20 @@
 /**
- * What the wall makes of an examinee (a `Seen` of examwire.js): one state out of a closed list, what it asks of the
- * proctor, and how the wall is searched, filtered and sorted. Pure: no DOM, no clock of its own.
+ * The examinees of the wall: derives one state of a closed list from a `Seen` of examwire.js, and searches, filters and sorts
+ * them. Pure: no DOM, no clock of its own.
  *
  * @typedef {import("../examwire.js").Seen} Seen
  *
  * @typedef {"exhausted" | "lost" | "syncFailed" | "migrating" | "waiting" | "readmitted" | "never" | "connected" | "done"
  *   | "removed"} State
  *
- * `tone`: the colours (common/base.css). `path`: the icon's shape in a box of 16 × 16, one that no other state has.
- * `alarm`: somebody must look. `away`: the examinee is not connected, and how long matters.
+ * `tone`: the colours (common/base.css). `path`: the shape of the icon in a box of 16 × 16, different for each
+ * state. `alarm`: needs attention. `away`: not connected, so the duration matters.
  * @typedef {{tone: string, path: string, alarm: boolean, away: boolean}} Look
  */
 
 /** The states in the order in which they need attention. @type {Readonly<Record<State, Look>>} */
 export const STATES = Object.freeze({
-  // an octagon with a bar, as the sign at the road's end
+  // an octagon with a bar, like a road sign
   exhausted: look("bad", "M5 1h6l4 4v6l-4 4H5l-4-4V5zM4 7v2.2h8V7z", { alarm: true, away: true }),
   // a triangle with an exclamation mark
   lost: look("bad", "M8 1 15.5 15H.5zM7.1 6l.3 4.4h1.2L8.9 6zM7.2 11.6v1.6h1.6v-1.6z", { alarm: true, away: true }),
@@ -45,7 +45,7 @@ function look(tone, path, { alarm = false, away = false }) {
 }
 
 /**
- * The state of an examinee. The connection comes first: a phone matters once its examinee is there.
+ * The state of an examinee. The connection comes first; the phone counts only while the examinee is connected.
  * @param {Seen} seen
  * @returns {State}
  */
@@ -84,20 +84,20 @@ export function milliseconds(timestamp) {
  */
 
 /**
- * Everybody on the wall, and how many are in each state.
+ * All examinees of the wall, and the number in each state.
  */
 export class People {
   constructor() {
     /** @type {Map<string, Person>} */ this.all = new Map();
     /** @type {Record<State, number>} */ this.counts = noCounts();
-    /** All in the order of their ids, until somebody comes or goes. @type {Person[] | null} */ this._byId = null;
+    /** All in the order of their ids; `null`: to be sorted again. @type {Person[] | null} */ this._byId = null;
   }
 
   /**
-   * Take in an examinee as they are now.
+   * Add or update an examinee.
    * @param {Seen} seen
-   * @returns {{person: Person, before: Pick<Person, "state" | "since" | "name"> | null}} `before`: until now, `null` for
-   *   a new one
+   * @returns {{person: Person, before: Pick<Person, "state" | "since" | "name"> | null}} `before`: the previous
+   *   values, `null` for a new examinee
    */
   put(seen) {
     const id = seen.examineeId;
@@ -120,7 +120,7 @@ export class People {
     return { person: known, before };
   }
 
-  /** They are no longer in the plan. @param {string} id */
+  /** Remove an examinee who has left the plan. @param {string} id */
   drop(id) {
     const known = this.all.get(id);
     if (known === undefined) return;
@@ -129,13 +129,13 @@ export class People {
     this._byId = null;
   }
 
-  /** How many somebody must look after. */
+  /** The number of examinees who need attention. */
   get alarms() {
     return ORDER.reduce((sum, state) => sum + (STATES[state].alarm ? this.counts[state] : 0), 0);
   }
 
   /**
-   * Whom the wall shows, in order.
+   * Return the examinees that the wall shows, in order.
    * @param {How} [how]
    * @returns {Person[]}
    */
@@ -159,15 +159,15 @@ const NO_STATES = new Set();
  * @typedef {"attention" | "id" | "name" | "since"} Sort
  */
 
-/** Whether somebody may be hidden on purpose. @param {How} how */
+/** Whether a search or filter may hide examinees. @param {How} how */
 export function isNarrowed({ search = "", states = NO_STATES, only = null }) {
   return search !== "" || states.size > 0 || only !== null;
 }
 
 /**
- * Whether a change of an examinee may change whom the wall shows, or in which order.
- * @param {Person} person as they are now
- * @param {Pick<Person, "state" | "since" | "name"> | null} before `null`: they are new
+ * Whether a change of an examinee may change which examinees the wall shows, or their order.
+ * @param {Person} person the new values
+ * @param {Pick<Person, "state" | "since" | "name"> | null} before the previous values; `null`: a new examinee
  * @param {How} how
  */
 export function reorders(person, before, { search = "", states = NO_STATES, only = null, sort = "attention" }) {
@@ -179,7 +179,7 @@ export function reorders(person, before, { search = "", states = NO_STATES, only
   return (state || since) && (sort === "attention" || sort === "since");
 }
 
-/** How long somebody is in the state matters: whoever waits longest comes first. @param {State} state */
+/** Whether the longest in the state come first. @param {State} state */
 function counts(state) {
   return STATES[state].alarm || STATES[state].away || state === "waiting";
 }
@@ -190,7 +190,7 @@ function counts(state) {
  * @type {Readonly<Record<Exclude<Sort, "id">, (people: Person[]) => Person[]>>}
  */
 const IN_ORDER = Object.freeze({
-  // Within a state, whoever waits longest; who is well stands by id, so that they do not move about.
+  // Within a state the longest first; states without trouble by id, so that their tiles do not move.
   attention: (people) => {
     /** @type {Map<State, Person[]>} */
     const groups = new Map(ORDER.map((state) => [state, []]));
@@ -213,12 +213,12 @@ function compare(a, b) {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-/** What an id sorts by: numbers in it sort as numbers, E2 before E10. @param {string} id */
+/** The sort key of an id: numbers in it sort as numbers, E2 before E10. @param {string} id */
 function natural(id) {
   return id.replace(/\d+/g, (digits) => digits.padStart(16, "0"));
 }
 
-/** What depends on the name; those without one come last. @param {string} id @param {string | null} name */
+/** The fields that depend on the name; examinees without a name sort last. @param {string} id @param {string | null} name */
 function named(id, name) {
   return { name, nameKey: searchable(name ?? "\uffff"), text: searchable(`${id} ${name ?? ""}`) };
 }

@@ -1,17 +1,17 @@
 /**
- * How often: work that many things ask for is done at once the first time, then with a pause, and nothing that was asked
- * for is forgotten. Pure but for the timer.
+ * A throttle: does work at once on the first request, then at most once per interval. No request is lost. Pure but for the
+ * timer.
  */
 
-/** A computer that is slow at it does it less often: it gets so many times as long a pause. */
+/** The pause is at least so many times as long as the work took, for slow computers. */
 const SHARE = 10;
 
 export class Pace {
   /**
    * @param {() => void} work
-   * @param {number} every ms from one time to the next, at least
-   * @param {() => number} [held] how many ms it should wait for something else; 0: for nothing
-   * @param {number} [atMost] ms for which `held` may put it off
+   * @param {number} every the least interval in ms
+   * @param {() => number} [held] for how many ms to put the work off; 0: not at all
+   * @param {number} [atMost] the longest that `held` may put the work off, in ms
    */
   constructor(work, every, held = () => 0, atMost = 0) {
     this._work = work;
@@ -20,18 +20,18 @@ export class Pace {
     this._atMost = atMost;
     this._done = -Infinity;
     this._pause = every;
-    /** Since when it is asked for. @type {number | null} */ this._since = null;
+    /** The time of the first open request. @type {number | null} */ this._since = null;
     /** @type {ReturnType<typeof setTimeout> | undefined} */ this._timer = undefined;
   }
 
-  /** It is to be done: now if it may be, else as soon as it may. */
+  /** Request the work: done now if allowed, else as soon as allowed. */
   ask() {
     if (this._since !== null) return; // its timer runs
     this._since = performance.now();
     this._try();
   }
 
-  /** Do it now, whatever it was put off for. */
+  /** Do the work now. */
   now() {
     clearTimeout(this._timer);
     this._since = null;

@@ -1,9 +1,9 @@
 /**
- * The proctor's wall: every examinee of a plan, as the socket server tells it.
+ * The proctor's wall: shows every examinee of a plan, updated live by the socket server.
  *
- * A frame of the screen takes in everything that came since the last one (`change` of the client, once a frame) and
- * writes what differs to the tiles that can be seen. Numbers and lines that sum up follow every `COUNT_EVERY_MS`, and a
- * new order every `ORDER_EVERY_MS`: faster than that nobody reads them. The first change after a pause shows at once.
+ * Each animation frame applies all changes since the last one (event `change` of the client) and updates the visible tiles.
+ * Counts and summaries follow every `COUNT_EVERY_MS`, a new order every `ORDER_EVERY_MS`: nobody reads faster. The first
+ * change after a pause shows at once.
  */
 
 import { ProctorClient } from "../examwire.js";
@@ -34,10 +34,10 @@ import { Web } from "./session/web-api.js";
 
 const COUNT_EVERY_MS = 250;
 const ORDER_EVERY_MS = 1000;
-/** While somebody moves over the tiles they stay where they are, but not for longer than the second. */
+/** The order stays while a person moves over the tiles (ms after the last move), but not longer than the second value. */
 const HOLD_MS = 1500;
 const HOLD_AT_MOST_MS = 10_000;
-/** A `change` follows its frame within a quarter of a second, also on a hidden page. */
+/** A `change` follows its frame within so many ms, also on a hidden page. */
 const LOADED_AFTER_MS = 300;
 
 useTexts({ en, ko });
@@ -62,7 +62,7 @@ class Wall {
     this.tiles = new Tiles(element("tiles"), () => this.now());
     this.several = this._several();
     this.list = new IncidentList(this.incidents, (ids) => this.several.candidates(ids));
-    /** Whom the wall shows. @type {import("./examinees.js").Person[]} */ this._shown = [];
+    /** The shown examinees, in order. @type {import("./examinees.js").Person[]} */ this._shown = [];
     this._sums = new Pace(() => this._sum(), COUNT_EVERY_MS);
     const held = () => this.tiles.touched + HOLD_MS - performance.now();
     this._order = new Pace(() => this._putInOrder(), ORDER_EVERY_MS, held, HOLD_AT_MOST_MS);
@@ -82,12 +82,12 @@ class Wall {
     void this._web.findSkew();
   }
 
-  /** Ms since the epoch by the servers' clock, which since and deadlines are told by. */
+  /** Ms since the epoch by the servers' clock, to which all times of the plan refer. */
   now() {
     return this._web.now();
   }
 
-  // -- what comes in ---------------------------------------------------------------------------------
+  // -- messages -------------------------------------------------------------------------------------
 
   _wire() {
     const { client, controls, tiles, list, panel } = this;
@@ -128,7 +128,7 @@ class Wall {
   }
 
   /**
-   * Each loss and comeback counts for an incident, also when both came within a frame and nothing of it was to be seen.
+   * Count each loss and comeback for the incidents, also if both came within a frame and were not visible.
    * @param {{type: string, data: Record<string, any>}} message
    */
   _lossOf({ type, data }) {
@@ -142,7 +142,7 @@ class Wall {
     this.several.goOn();
     if (!this.client.fresh) return;
     this.panel.readAgain();
-    // The snapshot itself comes with the next `change`, if it tells anything new: what is there at first is no news.
+    // The next `change` applies the snapshot; what the first one contains is not announced.
     setTimeout(() => {
       this._loaded = true;
       this._reorder();
@@ -150,7 +150,7 @@ class Wall {
     }, LOADED_AFTER_MS);
   }
 
-  /** Once a frame at most. @param {{changed: Set<string>, gone: Set<string>}} what */
+  /** Apply changes, at most once a frame. @param {{changed: Set<string>, gone: Set<string>}} what */
   _change({ changed, gone }) {
     const now = this.now();
     for (const id of gone) {
@@ -196,18 +196,18 @@ class Wall {
     for (const incident of before) if (incident.ended !== null) this._summary.over(incident);
   }
 
-  // -- what is shown ---------------------------------------------------------------------------------
+  // -- drawing ---------------------------------------------------------------------------------------
 
   _how() {
     const { search, states, sort } = this.controls;
     return { search, states, sort, only: this.list.only?.members ?? null };
   }
 
-  /** Everything that sums up. */
+  /** Draw counts and summaries. */
   _sum() {
     this.list.show(this.now());
     this.controls.count(this.people.counts, this.people.all.size);
-    this.several.offer(isNarrowed(this._how()) ? this._shown.map((one) => one.id) : []);
+    this.several.offer(isNarrowed(this._how()) ? this._shown.map((person) => person.id) : []);
     this._title();
   }
 
@@ -220,7 +220,7 @@ class Wall {
     if (this._titled !== whole) document.title = this._titled = whole;
   }
 
-  /** Somebody has asked for it: at once, and what was found is said. */
+  /** Apply a new search, filter or order at once, and announce the number of results. */
   _reorder() {
     this._asked = true;
     this._order.now();
@@ -242,7 +242,7 @@ class Wall {
     this._asked = false;
   }
 
-  /** What a search came to is said when the typing has stopped. @param {number} n */
+  /** Announce the number of results when the typing has stopped. @param {number} n */
   _foundSoon(n) {
     clearTimeout(this._foundTimer);
     this._foundTimer = setTimeout(() => this._say(t("said.found", { n })), 700);
@@ -263,7 +263,7 @@ class Wall {
     if (sentence) this._live(sentence);
   }
 
-  /** Say something, with the next summary at the latest. @param {string} sentence */
+  /** Announce a sentence with the next summary. @param {string} sentence */
   _say(sentence) {
     this._summary.say(sentence);
   }
@@ -295,13 +295,13 @@ class Wall {
 
   /** @type {string | null} */ _opened = null;
 
-  /** The focus goes back to whose panel it was. */
+  /** Return the focus to the tile of the panel's examinee. */
   _closed() {
     if (!this.tiles.focus(this._opened)) this.tiles.focus();
     this._opened = null;
   }
 
-  /** Many at once, each by an action of its own. */
+  /** Readmit many examinees, one action each. */
   _several() {
     const { client } = this;
     return new ReadmitMany({
@@ -342,7 +342,7 @@ class Wall {
       const { code, detail } = /** @type {{code?: string, detail?: string}} */ (error);
       if (code === undefined) throw error;
       this.actions.failed(requestId, code, detail ?? code);
-      // Only a server refuses: a connection that was given up leaves open what it carried.
+      // Only a server refuses; after a lost connection the outcome is unknown.
       const refused = code !== "TIMEOUT" && client.connected;
       return { outcome: refused ? "refused" : "unknown", why: detail ?? code };
     } finally {
@@ -363,7 +363,7 @@ class Wall {
   /** @param {string} token */
   _enter(token) {
     remember("proctor", token);
-    // Another plan is another wall: begin anew rather than mix two.
+    // Another plan: reload, so that two plans are not mixed.
     if (claimsOf(token)?.plan !== this._web.plan || claimsOf(token)?.subject !== this._claims?.subject) {
       location.reload();
       return;
@@ -375,7 +375,7 @@ class Wall {
 
 /** @returns {string} */
 function newActionId() {
-  return crypto.getRandomValues(new Uint8Array(12)).reduce((id, one) => id + one.toString(16).padStart(2, "0"), "");
+  return crypto.getRandomValues(new Uint8Array(12)).reduce((id, byte) => id + byte.toString(16).padStart(2, "0"), "");
 }
 
 // Another link was opened in this tab.
@@ -394,7 +394,7 @@ if (token === null || otherRole(token)) {
   });
   door.open(why());
   languages.addEventListener("change", () => door.open(why()));
-  // Without a token there is nothing behind the form, so it cannot be closed.
+  // Without a token there is no wall behind the form, so it cannot be closed.
   element("door").addEventListener("cancel", (event) => event.preventDefault());
 } else {
   new Wall(token).start();

@@ -1,5 +1,5 @@
 /**
- * The proctor's own connection: always visible, in words; a screen that is not up to date says so.
+ * Shows the state of the proctor's own connection, and a banner above a wall that is not up to date.
  *
  * @typedef {import("../../examwire.js").Status} Status
  * @typedef {import("../../examwire.js").ProctorClient} ProctorClient
@@ -10,27 +10,27 @@ import { element, setText } from "../../common/elements.js";
 import { paintIcons } from "../tiles/icons.js";
 import { STATES } from "../examinees.js";
 
-/** A wall that reached no server for all its attempts tries again so often, spread by a quarter either way. */
+/** After all attempts failed the wall tries again every so many seconds, ± a quarter. */
 const GO_ON_SECONDS = 8;
-/** A wall that changes servers is not called out of date unless it takes longer. */
+/** A wall that changes servers counts as out of date only after so long. */
 const MOVE_SECONDS = 4;
 const NO_SERVER = new Set(["ATTEMPTS_USED_UP", "ALWAYS_BUSY"]);
 const BROKEN = "M8 1 15.5 15H.5zM7.1 6l.3 4.4h1.2L8.9 6zM7.2 11.6v1.6h1.6v-1.6z";
 const TRYING = "M8 1a7 7 0 0 1 6.3 4H12a5 5 0 1 0 .9 4h2A7 7 0 1 1 8 1zM15.5 1v5.5H10z";
 
-/** Why the client does not connect again by itself, as a sentence. @param {Extract<Status, {state: "gaveUp"}>} status */
+/** Say as a sentence why the client does not reconnect. @param {Extract<Status, {state: "gaveUp"}>} status */
 export function whyText({ name, reason }) {
-  for (const one of [name, reason]) if (hasText(`why.${one}`)) return t(`why.${one}`);
+  for (const word of [name, reason]) if (hasText(`why.${word}`)) return t(`why.${word}`);
   return t("why.other", { name });
 }
 
 /**
- * What the connection's state is called, and how it looks.
+ * Return text, colour and icon of the connection's state.
  * @param {Status} status
- * @param {boolean} fresh whether a snapshot has come over the connection that stands
+ * @param {boolean} fresh whether a snapshot has arrived on the open connection
  * @param {number} now ms, by this computer's clock
- * @param {boolean} [current] whether what the server tells is so now
- * @param {string | null} [waitingFor] and if not, why
+ * @param {boolean} [current] whether the server is up to date
+ * @param {string | null} [waitingFor] what the server waits for, if not
  * @returns {{text: string, tone: string, path: string}}
  */
 export function linkText(status, fresh, now, current = true, waitingFor = null) {
@@ -60,30 +60,30 @@ export function linkText(status, fresh, now, current = true, waitingFor = null) 
   }
 }
 
-/** Why what the server tells is not so now, as a sentence. @param {string | null} waitingFor */
+/** Say as a sentence why the server is not up to date. @param {string | null} waitingFor */
 export function behindText(waitingFor) {
   if (waitingFor === "server") return t("stale.silent");
   const key = `behind.${waitingFor}`;
   return t("stale.behind", { what: t(hasText(key) ? key : "behind.other") });
 }
 
-/** No server has answered: nothing that a person would have to decide. @param {Status} status */
+/** Whether no server has answered: then the wall can try again without a person. @param {Status} status */
 function isOnlyAway(status) {
   return status.state === "gaveUp" && NO_SERVER.has(status.reason);
 }
 
-/** Shows it, in the header and above a wall that is not up to date. */
+/** Draws the state in the header, and the banner above a wall that is not up to date. */
 export class Link {
   /**
    * @param {ProctorClient} client
    * @param {(sentence: string) => void} say
-   * @param {() => void} otherToken what to do when another token is asked for
+   * @param {() => void} otherToken called when the proctor wants to use another token
    */
   constructor(client, say, otherToken) {
     this._client = client;
     this._say = say;
-    /** When the wall was up to date last. @type {number | null} */ this._asOf = null;
-    /** When it began to change servers, until the plan has come from the new one. @type {number | null} */ this._movesSince = null;
+    /** The last time the wall was up to date. @type {number | null} */ this._asOf = null;
+    /** The begin of a change of servers, until the new one has sent the plan. @type {number | null} */ this._movesSince = null;
     this._said = "";
     /** @type {ReturnType<typeof setTimeout> | undefined} */ this._later = undefined;
     const tryNow = element("try-now");
@@ -116,8 +116,8 @@ export class Link {
   }
 
   /**
-   * A wall hangs where nobody may be near to press the button, and nobody counts a proctor's attempts: when only the
-   * servers were away it comes back by itself.
+   * Try again automatically if only the servers were down: nobody may be near the wall to press the button, and a proctor's
+   * attempts are not limited.
    */
   _goOn() {
     clearTimeout(this._later);
@@ -131,7 +131,7 @@ export class Link {
     );
   }
 
-  /** Now, and again each second: it counts. */
+  /** Draw; called each second, for it counts. */
   show() {
     const { status, viewStatus } = this._client;
     const behind = status.state === "connected" && !viewStatus.current;
@@ -148,7 +148,7 @@ export class Link {
       paintIcons();
     }
     const stale = element("stale");
-    // The first moments of a page are no trouble yet.
+    // Show nothing while the page connects for the first time.
     stale.hidden = fresh || migrating || (!behind && this._asOf === null && (status.state === "connecting" || status.state === "connected" || status.state === "idle"));
     stale.dataset.tone = behind || status.state === "gaveUp" || status.state === "offline" ? "bad" : "warn";
     const asOf = this._client.fresh ? viewStatus.since : this._asOf;
@@ -160,7 +160,7 @@ export class Link {
     this._announce(status, fresh, migrating, behind ? (viewStatus.waitingFor === "server" ? "silent" : "behind") : null);
   }
 
-  /** Whether the wall is between two servers, and has not been for long. @param {Status} status */
+  /** Whether the wall has been changing servers for a short time. @param {Status} status */
   _moves(status) {
     const away = "migrating" in status && status.migrating;
     if (away) this._movesSince ??= Date.now();
@@ -179,19 +179,19 @@ export class Link {
   }
 
   /**
-   * Once for each turn, not for each attempt.
+   * Announce each change of the state once, not each attempt.
    * @param {Status} status @param {boolean} fresh @param {boolean} migrating
    * @param {"silent" | "behind" | null} behind
    */
   _announce(status, fresh, migrating, behind) {
-    let said = this._said;
-    if (behind !== null) said = behind;
-    else if (fresh) said = "connected";
-    else if (status.state === "gaveUp") said = "gaveUp";
-    else if (said !== "gaveUp" && this._asOf !== null && !migrating && status.state !== "connected") said = "lost";
-    if (said === this._said) return;
-    this._said = said;
+    let announcement = this._said;
+    if (behind !== null) announcement = behind;
+    else if (fresh) announcement = "connected";
+    else if (status.state === "gaveUp") announcement = "gaveUp";
+    else if (announcement !== "gaveUp" && this._asOf !== null && !migrating && status.state !== "connected") announcement = "lost";
+    if (announcement === this._said) return;
+    this._said = announcement;
     const why = status.state === "gaveUp" ? whyText(status) : "";
-    this._say(t(`link.said.${said}`, { why }));
+    this._say(t(`link.said.${announcement}`, { why }));
   }
 }

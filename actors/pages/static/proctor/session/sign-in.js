@@ -1,5 +1,5 @@
 /**
- * The door of the wall: the form that asks for a token, when the page was opened without one or with one that is refused.
+ * The sign-in form of the wall: asks for a token if the page has none, or if its token was refused.
  */
 
 import { t } from "../../common/i18n.js";
@@ -36,8 +36,8 @@ export class Door {
 }
 
 /**
- * Why a token opens no wall, as a sentence; empty when its role does not speak against it. An examinee's must not get as
- * far as the server: it would connect as that examinee, and push the examinee's own page aside.
+ * Say why a token cannot open the wall; empty: its role is right. An examinee's token must not reach the server: it would
+ * connect as that examinee and replace the examinee's own page.
  * @param {string} token
  */
 export function otherRole(token) {

@@ -1,9 +1,9 @@
-/** What the wall asks the web server: about its plan, with the proctor's token, and what time it is. */
+/** Requests of the wall to the web server: data of its plan, with the proctor's token, and the server's time. */
 
-/** A clock that is wrong by less (ms) is right enough: that is all that the `Date` of an answer can tell. */
+/** A smaller difference (ms) of the clocks is ignored: the `Date` header has whole seconds. */
 const RIGHT_ENOUGH_MS = 2000;
 
-/** What the web server does not give, and why: its own words (problem+json, RFC 9457), or the status alone. */
+/** The web server refused a request. The message is its own (problem+json, RFC 9457), or the status. */
 export class Refused extends Error {
   /** @param {number} status @param {string} why */
   constructor(status, why) {
@@ -17,12 +17,12 @@ export class Web {
   constructor(token, plan) {
     this.token = token;
     this.plan = plan;
-    /** What to do when the token is not accepted any more. */ this.expired = () => {};
+    /** Called when the token is no longer accepted. */ this.expired = () => {};
     this._skew = 0;
   }
 
   /**
-   * Rejects with `Refused`, or with what the browser says when nothing answers.
+   * Rejects with `Refused`, or with the browser's error if there is no answer.
    * @param {string} path of the plan (`/examinees/…`)
    */
   async get(path) {
@@ -32,7 +32,7 @@ export class Web {
     const response = await fetch(url, { headers, cache: "no-store", credentials: "omit" });
     if (response.ok) return response;
     if (response.status === 401 && token === this.token) this.expired();
-    // What a proxy says instead is none of it.
+    // An answer that is not JSON is from a proxy.
     const json = /[/+]json\b/.test(response.headers.get("Content-Type") ?? "");
     throw new Refused(response.status, (json ? (await response.json()).detail : null) ?? String(response.status));
   }
@@ -42,16 +42,16 @@ export class Web {
     return Date.now() + this._skew;
   }
 
-  /** A computer whose clock is wrong would count wrongly. */
+  /** Compare this computer's clock with the server's, so that countdowns are right. */
   async findSkew() {
     const asked = Date.now();
     try {
       const response = await fetch("/healthz", { cache: "no-store" });
-      const told = Date.parse(response.headers.get("Date") ?? "");
-      const skew = told + 500 - (asked + Date.now()) / 2; // `Date` has whole seconds
+      const serverTime = Date.parse(response.headers.get("Date") ?? "");
+      const skew = serverTime + 500 - (asked + Date.now()) / 2; // `Date` has whole seconds
       if (Math.abs(skew) > RIGHT_ENOUGH_MS) this._skew = skew;
     } catch {
-      return; // the web server is away: this computer's clock is what there is
+      return; // no answer: use this computer's clock
     }
   }
 }

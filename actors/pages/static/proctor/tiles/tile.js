@@ -1,5 +1,5 @@
 /**
- * One place on the wall, and the examinee who stands there now. It writes only what differs from what it shows.
+ * One place on the wall and the examinee that it shows. It updates only what has changed.
  *
  * @typedef {import("../examinees.js").Person} Person
  * @typedef {"large" | "small" | "dots"} Size
@@ -16,7 +16,7 @@ const PARTS = Object.freeze({
   dots: /** @type {const} */ ([]),
 });
 
-/** So many letters fit wherever they may stand; CJK letters count twice. */
+/** So many letters always fit; CJK letters count twice. */
 const SHORT = 10;
 const LATIN = /^[\u0000-\u024f\u2010-\u2027]*$/;
 
@@ -58,7 +58,7 @@ export class Tile {
     /** @type {string | null} */ this._name = null;
   }
 
-  /** Whom it shows. */
+  /** The examinee that it shows. */
   get id() {
     return this._shown.id;
   }
@@ -88,7 +88,7 @@ export class Tile {
     const shown = this._shown;
     const { id, state, name } = person;
     const same = shown.id === id && shown.state === state && this._name === name && shown.language === language();
-    if (same && this._size === "dots") return; // nothing on it counts
+    if (same && this._size === "dots") return; // it has no countdown
     if (shown.id !== id) this.button.dataset.id = id;
     if (shown.state !== state) {
       this.button.dataset.state = state;
@@ -104,7 +104,7 @@ export class Tile {
     for (const [part, text] of this._texts) {
       if (text.data === words[part]) continue;
       text.data = words[part];
-      // What is cut off is a drawing of its own to the browser: with hundreds of tiles only what may need it is.
+      // Cutting off a text costs the browser a layer of its own: only long texts get it.
       text.parentElement?.classList.toggle("long", isLong(text.data));
     }
     if (this._size === "small") this._label(nameOf(person), words.word, words.clock, words.more);

@@ -1,6 +1,6 @@
 /**
- * What a proctor sets on the wall: filters, search, order, size of the tiles, sound, keys. Remembered, except for the
- * filters and the search: a wall that hides somebody since yesterday would be a trap.
+ * The settings of the wall: filters, search, order, size of the tiles, sound, keys. Stored for the next visit, except filters
+ * and search, which would hide examinees unnoticed.
  *
  * @typedef {import("../examinees.js").State} State
  * @typedef {import("../examinees.js").Sort} Sort
@@ -23,10 +23,10 @@ const SORTS = ["attention", "id", "name", "since"];
  * @type {Readonly<Record<Size, Sort>>}
  */
 const SORTED = Object.freeze({ large: "attention", small: "attention", dots: "id" });
-/** These filters stand there even when nobody is in the state. @type {ReadonlySet<State>} */
+/** These filters are always shown, also if no examinee is in the state. @type {ReadonlySet<State>} */
 const ALWAYS = new Set(["exhausted", "lost", "waiting", "connected", "done", "never"]);
 
-/** Fires `change` when the wall is to be shown otherwise, `sound` when that is switched, `gesture` with a click or key. */
+/** Fires `change` when a setting has changed, `sound` when the sound was switched, `gesture` with a click or key. */
 export class Controls extends EventTarget {
   constructor() {
     super();
@@ -38,7 +38,7 @@ export class Controls extends EventTarget {
     for (const size of /** @type {Size[]} */ (Object.keys(SORTED))) {
       if (SORTS.includes(kept.sorts?.[size])) this._sorts[size] = kept.sorts[size];
     }
-    /** Whether the wall makes itself noticed: by sound, and by a number in the title of the tab. */
+    /** Whether alerts are on: the sound, and the number in the title of the tab. */
     this.sound = kept.sound !== false;
     this.shortcuts = kept.shortcuts !== false;
     /** @type {Map<State | "all", HTMLButtonElement>} */ this._buttons = new Map();
@@ -189,12 +189,12 @@ export class Controls extends EventTarget {
     try {
       localStorage.setItem(REMEMBERED, JSON.stringify({ size, sorts, sound, shortcuts }));
     } catch {
-      // Storage is forbidden here: the settings last as long as the page.
+      // Storage is blocked: the settings last until the page is closed.
     }
   }
 }
 
-/** @returns {Record<string, any>} what was remembered; nothing of it is trusted */
+/** @returns {Record<string, any>} the stored settings, unchecked */
 function read() {
   try {
     const kept = JSON.parse(localStorage.getItem(REMEMBERED) ?? "{}");

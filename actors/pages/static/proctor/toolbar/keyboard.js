@@ -1,6 +1,6 @@
 /**
- * The keys of the wall that work wherever one is: `/` to the search, `f` to the filters, `m` for the alerts, `?` for help,
- * Escape for the way out. Single letters can be switched off (WCAG 2.1.4), and are letters where somebody types.
+ * The shortcut keys of the wall: `/` to the search, `f` to the filters, `m` for the alerts, `?` for help,
+ * Escape to close. Single letters can be switched off (WCAG 2.1.4), and are ignored in text fields.
  *
  * @typedef {{controls: import("./controls.js").Controls, tiles: import("../tiles/tiles.js").Tiles,
  *   panel: import("../panel/panel.js").Panel, list: import("../incidents/list.js").IncidentList}} Parts
@@ -31,7 +31,7 @@ function shortcut(key, controls) {
   return true;
 }
 
-/** Inmost first: what is typed, the panel, then what hides examinees. @param {EventTarget | null} target @param {Parts} parts */
+/** Close the innermost: the typed text, the panel, then search and filters. @param {EventTarget | null} target @param {Parts} parts */
 function escape(target, { controls, panel, list }) {
   if (target === element("search") && controls.search) controls.clear();
   else if (panel.open) panel.close();
