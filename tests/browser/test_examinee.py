@@ -304,7 +304,7 @@ async def test_a_code_that_cannot_be_fetched_is_fetched_again(site: Site, screen
 
     page = await connected(site, screens, lambda page: page.route("**/phone-code", answer))
     await page.locator("#mobile-start").click()
-    await expect(page.locator("#mobile-note")).to_contain_text("cannot be fetched at the moment")
+    await expect(page.locator("#mobile-note")).to_contain_text("cannot be loaded at the moment")
     busy = False
     await expect(page.locator("#qr-image")).to_be_visible()
     await expect(page.locator("#mobile-note")).to_be_hidden()

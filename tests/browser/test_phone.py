@@ -275,7 +275,7 @@ async def test_a_phone_whose_permission_ended_goes_on_with_a_new_code_and_the_sa
     scene.screens.complaints.expect("401")
     await phone.route(UPLOADS, answer)
     await phone.locator("#use").click()
-    await expect(phone.locator("#upload-text")).to_contain_text("your picture is kept")
+    await expect(phone.locator("#upload-text")).to_contain_text("Your picture is kept")
     await phone.get_by_role("button", name="Enter another code").click()
     await phone.locator("#code").fill(await scene.code())
     await phone.locator("#code-go").click()
@@ -306,14 +306,14 @@ async def test_a_file_that_is_no_picture_is_told_and_the_next_one_counts(
     phone = await scene.phone(await scene.waiting(), refused_by=browser_that_refuses)
     await phone.locator("#trouble").wait_for()
     await choose(phone, b"Dear proctor")
-    await expect(phone.locator("#trouble-title")).to_contain_text("cannot be read as a picture")
+    await expect(phone.locator("#trouble-title")).to_contain_text("is not a picture that can be read")
     await choose(phone, photo(320, 240, 1))
     await expect(phone.locator("#step-review")).to_be_visible()
 
 
 TROUBLES = {
     "Object.defineProperty(window, 'isSecureContext', {value: false})": "The camera cannot be used inside this page",
-    "Object.defineProperty(Navigator.prototype, 'mediaDevices', {value: undefined})": "This browser has no camera",
+    "Object.defineProperty(Navigator.prototype, 'mediaDevices', {value: undefined})": "This browser cannot use",
     "MediaDevices.prototype.getUserMedia = async () => {throw new DOMException('', 'NotFoundError')}": "No camera was",
     "MediaDevices.prototype.getUserMedia = async () => {throw new DOMException('', 'NotReadableError')}": "Another app",
 }

@@ -277,7 +277,7 @@ async def test_what_needs_attention_is_heard_when_it_lasts(site: Site, screens: 
 async def test_without_a_good_token_it_asks_for_one(site: Site, screens: Screens) -> None:
     page = await screens.open(f"{site.url}/proctor")
     dialog = page.get_by_role("dialog", name="Proctor’s wall")
-    await expect(dialog).to_contain_text("A token is needed")
+    await expect(dialog).to_contain_text("You need a token")
     assert await audit(page) == []
     await dialog.get_by_label("Access token").fill(site.system.token("proctor", "kim")[:-4] + "AAAA")
     await dialog.get_by_role("button", name="Open the wall").click()
@@ -397,7 +397,7 @@ async def test_what_is_asked_for_without_a_connection_goes_out_with_the_next_one
         assert plan.asked == []
         await plan.open_socket()
         await expect(page.locator("#stale")).to_be_hidden(timeout=20_000)
-        await expect(page.locator("#actions li")).to_contain_text("being sent")
+        await expect(page.locator("#actions li")).to_contain_text("sending")
         (asked,) = plan.asked
         assert asked["type"] == "notify"
         request = {"requestType": "notify", "requestId": asked["data"]["requestId"]}

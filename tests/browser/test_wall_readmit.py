@@ -176,7 +176,7 @@ async def test_a_connection_lost_in_the_middle_asks_for_nobody_twice(screens: Sc
         for frame in first[:10]:
             accepted(plan, frame)  # in the log, but nobody has told the page
         await plan.close_socket()
-        await expect(page.locator("#several-text")).to_contain_text("goes on when this page is connected again")
+        await expect(page.locator("#several-text")).to_contain_text("continues when this page is connected again")
         await plan.open_socket()
         again = await asked(plan, 16)
         assert {frame["data"]["examineeId"]: frame["data"]["requestId"] for frame in again[:16]} == actions
