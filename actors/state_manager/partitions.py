@@ -86,7 +86,7 @@ class StatePartitions:
             reader = self._reader_of(delivery)
             term = (reader.spec.name, delivery.epoch)
             if term not in surely:
-                surely[term] = await reader.surely_owned(delivery.epoch)
+                surely[term] = await reader.confirm_owned(delivery.epoch)
         return [one for one in deliveries if surely[self._reader_of(one).spec.name, one.epoch]]
 
     async def ack(self, delivery: Delivery) -> None:

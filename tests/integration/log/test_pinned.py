@@ -82,7 +82,7 @@ async def test_one_client_reads_and_the_other_stands_by(bus: Bus, readers: list[
     first, second = readers
     await say(bus, "a", "b", "c")
     await first.has("a", "b", "c")
-    assert await first.consumer.surely_owned(first.consumer.epoch)
+    assert await first.consumer.confirm_owned(first.consumer.epoch)
     for delivery in first.taken:
         first.consumer.done(delivery)
         await delivery.ack()
@@ -114,8 +114,8 @@ async def test_who_takes_over_gets_what_the_former_reader_had_in_hand_before_wha
     await second.has("b", "c", *(f"n{one}" for one in range(number + 1)))
     sequences = [one.sequence for one in second.taken]
     assert sequences == sorted(set(sequences))
-    assert await second.consumer.surely_owned(second.consumer.epoch)
-    assert not await first.consumer.surely_owned(term), "what it had in hand is somebody else's now"
+    assert await second.consumer.confirm_owned(second.consumer.epoch)
+    assert not await first.consumer.confirm_owned(term), "what it had in hand is somebody else's now"
 
 
 async def test_a_delivery_that_is_lost_on_the_way_comes_again_in_its_place(
@@ -183,5 +183,5 @@ async def test_a_user_who_may_not_have_it_delivered_again_is_told_so(
     await say(bus, "b")
     with pytest.raises(NotPermitted, match="RESET"):
         await asyncio.wait_for(second.task, 20)
-    assert not await second.consumer.surely_owned(1)
+    assert not await second.consumer.confirm_owned(1)
     second.task = asyncio.create_task(asyncio.sleep(0))

@@ -10,7 +10,7 @@ from actors.runtime.broker.clock import BrokerClock
 from actors.runtime.broker.connection import Bus, Outgoing, Sent
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.publisher import PubAck
-from actors.runtime.broker.stream_state import StoredMessage as Logged
+from actors.runtime.broker.stream_state import StoredMessage
 from actors.status_log.status_log import DeadLettered, LogExtent, StatusLog, apply_server_facts
 from actors.status_log.status_log import facts_of as facts_in
 from protocol.broker import subjects
@@ -134,9 +134,9 @@ class MemoryBus(Bus):
     async def publish_in_batches(self, messages: Sequence[Outgoing]) -> None:
         await self.publish_until_stored(messages)
 
-    async def message_at(self, stream: str, sequence: int) -> Logged | None:
+    async def message_at(self, stream: str, sequence: int) -> StoredMessage | None:
         await pause()
-        return Logged(self.broker.subjects[sequence - 1], sequence, self.broker.payloads[sequence - 1], {})
+        return StoredMessage(self.broker.subjects[sequence - 1], sequence, self.broker.payloads[sequence - 1], {})
 
     def _arrive(self) -> None:
         if self._wire:
@@ -180,11 +180,11 @@ class MemoryLog(StatusLog):
         delivered = min(self._broker.undelivered) - 1 if self._broker.undelivered else last
         return LogExtent(1, last, acknowledged, delivered)
 
-    async def read(self, first: int, last: int, plan_id: str | None = None) -> AsyncIterator[Logged]:
+    async def read(self, first: int, last: int, plan_id: str | None = None) -> AsyncIterator[StoredMessage]:
         for sequence in range(first, last + 1):
             if sequence % 4 == 1:
                 await pause()
-            yield Logged(self._broker.subjects[sequence - 1], sequence, self._broker.payloads[sequence - 1], {})
+            yield StoredMessage(self._broker.subjects[sequence - 1], sequence, self._broker.payloads[sequence - 1], {})
 
     async def dead_lettered(self) -> DeadLettered:
         await pause()

@@ -10,7 +10,7 @@ from actors.web_server.api.guess_budget import GuessBudget, TooManyGuesses
 from tests.unit.support.waiting import until
 
 
-async def test_right_guesses_cost_nothing_however_many() -> None:
+async def test_right_guesses_use_no_tokens() -> None:
     budget = GuessBudget(0.001, 1, 10.0)
     for _ in range(1000):
         async with asyncio.timeout(5):
@@ -18,7 +18,7 @@ async def test_right_guesses_cost_nothing_however_many() -> None:
         budget.give_back()
 
 
-async def test_wrong_guesses_use_the_budget_up_and_then_one_has_to_wait() -> None:
+async def test_guesses_wait_when_wrong_ones_have_used_all_tokens() -> None:
     budget = GuessBudget(0.2, 3, 60.0)
     for _ in range(3):
         await budget.turn("10.0.0.1")
@@ -29,7 +29,7 @@ async def test_wrong_guesses_use_the_budget_up_and_then_one_has_to_wait() -> Non
     await waits
 
 
-async def test_addresses_take_turns_whatever_one_of_them_asks() -> None:
+async def test_addresses_take_turns_however_many_guesses_one_sends() -> None:
     budget = GuessBudget(0.001, 1, 1e9)
     await budget.turn("10.0.0.1")
     order: list[str] = []
@@ -51,7 +51,7 @@ async def test_addresses_take_turns_whatever_one_of_them_asks() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_turn_that_would_not_come_soon_is_refused_with_the_time_to_try_again() -> None:
+async def test_a_guess_that_would_wait_too_long_is_refused_with_a_retry_time() -> None:
     budget = GuessBudget(1.0, 1, 3.0)
     await budget.turn("10.0.0.1")
     tasks = [asyncio.create_task(budget.turn("10.0.0.1")) for _ in range(3)]
@@ -64,7 +64,7 @@ async def test_a_turn_that_would_not_come_soon_is_refused_with_the_time_to_try_a
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_whoever_goes_away_leaves_the_turn_to_others() -> None:
+async def test_a_cancelled_guess_leaves_its_token_to_others() -> None:
     budget = GuessBudget(0.001, 1, 1e9)
     await budget.turn("10.0.0.1")
     goes, stays = (asyncio.create_task(budget.turn(address)) for address in ("10.0.0.1", "10.0.0.2"))

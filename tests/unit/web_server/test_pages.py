@@ -48,7 +48,7 @@ def test_a_policy_allows_what_is_ours_and_the_socket_servers() -> None:
 
 
 @pytest.mark.parametrize("source", ["https://a", "wss://a b", "wss://a;x", "*", "wss://a/path"])
-def test_a_further_source_that_is_none_is_refused(source: str) -> None:
+def test_an_invalid_further_source_is_refused(source: str) -> None:
     with pytest.raises(ConfigurationError, match=r"web\.connect_sources"):
         load_settings(**{"web.connect_sources": [source]})
 
@@ -68,7 +68,7 @@ def test_a_further_source_that_is_none_is_refused(source: str) -> None:
         ("", False),
     ],
 )
-def test_gzip_is_for_who_takes_it(header: str, taken: bool) -> None:
+def test_gzip_is_sent_only_to_clients_that_accept_it(header: str, taken: bool) -> None:
     assert takes_gzip(request({"accept-encoding": header})) is taken
 
 
@@ -77,7 +77,7 @@ def request(headers: dict[str, str]) -> Request:
     return Request({"type": "http", "headers": raw, "method": "GET", "path": "/"})
 
 
-def test_each_encoding_has_a_tag_of_its_own_and_what_is_known_is_not_sent_again() -> None:
+def test_each_encoding_has_its_own_etag_and_a_match_is_answered_304() -> None:
     content = b"body { margin: 0 }\n" * 100
     body = Body.of(content, text=True)
     plain = body.answer(request({}), "text/css", {})
@@ -94,7 +94,7 @@ def test_each_encoding_has_a_tag_of_its_own_and_what_is_known_is_not_sent_again(
     assert body.answer(request({"if-none-match": packed.headers["etag"]}), "text/css", {}).status_code == 200
 
 
-def test_what_would_not_become_smaller_is_sent_as_it_is() -> None:
+def test_content_that_gzip_does_not_shrink_is_sent_uncompressed() -> None:
     assert Body.of(b"short", text=True).packed is None
     assert Body.of(b"\x89PNG" * 1000, text=False).packed is None
 

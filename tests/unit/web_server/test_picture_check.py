@@ -69,7 +69,7 @@ def test_a_png_of_any_mode_becomes_a_jpeg_of_the_same_size(mode: str) -> None:
     assert (kept.format, kept.size) == ("JPEG", (48, 32))
 
 
-def test_what_is_transparent_in_a_png_becomes_white_and_16_bits_keep_their_brightness() -> None:
+def test_transparency_becomes_white_and_16_bit_pngs_keep_their_brightness() -> None:
     transparent = opened(jpeg_of(encoded(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), "PNG"), MAX_PIXELS))
     assert transparent.getpixel((4, 4)) == (255, 255, 255)
     palette = Image.new("P", (8, 8))
@@ -80,7 +80,7 @@ def test_what_is_transparent_in_a_png_becomes_white_and_16_bits_keep_their_brigh
 
 
 @pytest.mark.parametrize("content", [JPEG, PROGRESSIVE, PNG], ids=["jpeg", "progressive", "png"])
-def test_a_picture_cut_anywhere_is_none(content: bytes) -> None:
+def test_a_truncated_picture_is_refused(content: bytes) -> None:
     for length in range(len(content)):
         with pytest.raises(NotAPicture):
             jpeg_of(content[:length], MAX_PIXELS)
@@ -92,7 +92,7 @@ def test_a_picture_cut_anywhere_is_none(content: bytes) -> None:
     ids=["plain", "fine", "restarts", "coarse"],
 )
 @pytest.mark.parametrize("size", [(1, 1), (48, 32), (17, 331)])
-def test_a_jpeg_cut_in_its_scan_is_none_though_an_end_marker_was_put_behind_it(
+def test_a_jpeg_cut_in_its_scan_is_refused_also_with_an_end_marker(
     size: tuple[int, int], options: dict[str, object]
 ) -> None:
     whole = encoded(Image.effect_noise(size, 60).convert("RGB"), "JPEG", **options)
@@ -105,7 +105,7 @@ def test_a_jpeg_cut_in_its_scan_is_none_though_an_end_marker_was_put_behind_it(
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_a_progressive_jpeg_that_lacks_scans_is_none_though_an_end_marker_was_put_behind_it(mode: str) -> None:
+def test_a_progressive_jpeg_without_its_last_scans_is_refused_also_with_an_end_marker(mode: str) -> None:
     whole = encoded(Image.effect_noise((48, 32), 60).convert(mode), "JPEG", progressive=True)
     assert jpeg_of(whole, MAX_PIXELS) == whole
     last = whole.rindex(b"\xff\xda")
@@ -114,7 +114,7 @@ def test_a_progressive_jpeg_that_lacks_scans_is_none_though_an_end_marker_was_pu
             jpeg_of(whole[:length] + b"\xff\xd9", MAX_PIXELS)
 
 
-def test_a_thumbnail_in_front_and_a_film_behind_do_not_hide_where_the_scan_ends() -> None:
+def test_a_cut_is_found_behind_a_thumbnail_and_before_appended_data() -> None:
     inside = encoded(Image.new("RGB", (160, 120), "navy"), "JPEG")
     marked = b"\xff\xe1" + struct.pack(">H", len(inside) + 8) + b"Exif\0\0" + inside
     content = JPEG[:2] + marked + JPEG[2:]
@@ -125,14 +125,14 @@ def test_a_thumbnail_in_front_and_a_film_behind_do_not_hide_where_the_scan_ends(
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (17, 33), (640, 480)])
-def test_whole_jpegs_of_every_kind_are_taken(mode: str, size: tuple[int, int]) -> None:
+def test_complete_jpegs_of_every_kind_are_accepted(mode: str, size: tuple[int, int]) -> None:
     for image in (Image.new(mode, size), Image.effect_noise(size, 80).convert(mode)):
         for options in ({}, {"progressive": True}, {"quality": 100}, {"restart_marker_rows": 1}):
             whole = encoded(image, "JPEG", **options)
             assert jpeg_of(whole, MAX_PIXELS) == whole
 
 
-def test_a_png_with_any_one_byte_changed_is_none() -> None:
+def test_a_png_with_any_byte_changed_is_refused() -> None:
     small = encoded(NOISE.crop((0, 0, 6, 4)), "PNG")
     for place in range(len(small)):
         damaged = bytearray(small)
@@ -170,7 +170,7 @@ def test_the_pixel_limit_is_exact_and_may_be_above_that_of_pillow() -> None:
 
 
 @pytest.mark.parametrize("size", [(8160, 6144), (8192, 6144), (6144, 8192)])
-def test_pictures_of_phones_of_50_megapixels_are_taken_by_default(size: tuple[int, int]) -> None:
+def test_pictures_of_50_megapixel_phones_are_accepted_by_default(size: tuple[int, int]) -> None:
     content = encoded(Image.new("RGB", size, "navy"), "JPEG")
     assert jpeg_of(content, MobileSyncSettings().max_pixels) == content
 
@@ -194,14 +194,14 @@ def test_a_jpeg_may_have_a_hundred_scans_and_no_more(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("lone", [b"\x01", b"\xd0", b"\xff\x01"], ids=["TEM", "restart", "filled"])
-def test_no_marker_that_stands_alone_hides_the_scans_behind_it(lone: bytes) -> None:
+def test_markers_without_a_length_do_not_hide_later_scans(lone: bytes) -> None:
     bomb = with_scans(3000)
     place = bomb.index(b"\xff\xda")
     with pytest.raises(PictureTooLarge, match="scans"):
         jpeg_of(bomb[:place] + b"\xff" + lone + b"\xff\xff" + bomb[place:], MAX_PIXELS)
 
 
-def test_what_will_take_long_is_known_before_it_is_decoded() -> None:
+def test_costly_pictures_are_detected_before_they_are_decoded() -> None:
     scans = PROGRESSIVE.count(b"\xff\xda")
     for content, cost in ((JPEG, 48 * 32), (PROGRESSIVE, 48 * 32 * scans), (PNG, 48 * 32 * pictures.PNG_COST)):
         assert jpeg_of(content, MAX_PIXELS, cost=cost).startswith(b"\xff\xd8\xff")
@@ -209,7 +209,7 @@ def test_what_will_take_long_is_known_before_it_is_decoded() -> None:
             jpeg_of(content, MAX_PIXELS, cost=cost - 1)
 
 
-def test_what_a_png_carries_beside_its_pixels_is_never_unpacked() -> None:
+def test_chunks_that_pixels_do_not_need_are_never_unpacked() -> None:
     bomb = zlib.compress(bytes(50_000_000), 9)
     text = png_chunk(b"zTXt", b"Comment\0\0" + bomb)
     profile = png_chunk(b"iCCP", b"profile\0\0" + bomb)
@@ -231,7 +231,7 @@ def test_what_a_png_carries_beside_its_pixels_is_never_unpacked() -> None:
     assert unpacked == []
 
 
-def test_an_animated_png_is_the_picture_that_stands_for_it() -> None:
+def test_an_animated_png_becomes_its_default_image() -> None:
     frames = [Image.new("RGB", (48, 32), (shade, 0, 0)) for shade in range(100)]
     content = encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
     assert opened(jpeg_of(content, MAX_PIXELS)).size == (48, 32)
@@ -271,7 +271,7 @@ def test_a_png_of_many_bands_is_converted_like_one_of_a_single_band(mode: str) -
             assert all(abs(one - other) <= 6 for one, other in zip(seen, meant, strict=True)), (row, column)
 
 
-def test_a_picture_without_pixels_is_none() -> None:
+def test_a_picture_without_pixels_is_refused() -> None:
     for empty in (png_announcing(0, 0), png_announcing(0, 5), jpeg_announcing(0, 0), jpeg_announcing(5, 0)):
         with pytest.raises(NotAPicture):
             jpeg_of(empty, MAX_PIXELS)

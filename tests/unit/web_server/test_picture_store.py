@@ -53,7 +53,7 @@ async def keep(store: DirectoryPictureStore, content: bytes) -> str:
     return incoming.capture_id
 
 
-async def test_a_picture_has_its_own_name_and_the_last_one_that_of_the_document(store: DirectoryPictureStore) -> None:
+async def test_a_picture_is_stored_by_its_captureid_and_the_last_one_as_sync_cap(store: DirectoryPictureStore) -> None:
     first, second = await keep(store, jpeg("navy")), await keep(store, jpeg("red"))
     directory = store.directory / "P001" / "E001"
     assert files_in(directory) == sorted([f"{first}.jpg", f"{second}.jpg", "sync_cap.jpg"])
@@ -61,7 +61,7 @@ async def test_a_picture_has_its_own_name_and_the_last_one_that_of_the_document(
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace", "link"])
-async def test_a_disk_that_fails_at_the_last_moment_leaves_the_earlier_picture(
+async def test_a_failing_commit_leaves_the_earlier_picture(
     step: str, store: DirectoryPictureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_arguments: object) -> None:
@@ -99,27 +99,27 @@ async def test_the_file_and_the_directories_above_it_are_synced(
     assert synced[1:] == [str(above / "P001" / "E001"), str(above / "P001"), str(above)]
 
 
-async def test_a_directory_that_cannot_be_made_is_a_store_that_failed(store: DirectoryPictureStore) -> None:
+async def test_a_directory_that_cannot_be_created_raises_store_failed(store: DirectoryPictureStore) -> None:
     store.directory.mkdir()
     (store.directory / "P001").write_text("in the way")
     with pytest.raises(StoreFailed):
         await store.begin("P001", "E001")
 
 
-async def test_a_capture_that_cannot_be_read_is_not_taken_for_none(store: DirectoryPictureStore) -> None:
+async def test_an_unreadable_picture_is_an_error_and_not_a_missing_one(store: DirectoryPictureStore) -> None:
     (store.directory / "P001" / "E001" / "sync_cap.jpg").mkdir(parents=True)
     with pytest.raises(StoreFailed):
         await store.read("P001", "E001", None)
 
 
-async def test_a_captureid_from_elsewhere_never_names_another_file(store: DirectoryPictureStore) -> None:
+async def test_an_invalid_captureid_never_names_another_file(store: DirectoryPictureStore) -> None:
     kept = await keep(store, jpeg())
     (store.directory / "secret.jpg").write_text("not yours")
     assert await store.read("P001", "E001", "../../secret") == jpeg(), "no captureId: the last picture"
     assert await store.read("P001", "E001", kept[:-1] + ("0" if kept[-1] != "0" else "1")) is None
 
 
-async def test_a_picture_that_was_stored_again_while_the_sweep_looked_stays(
+async def test_a_picture_stored_again_during_the_sweep_stays(
     store: DirectoryPictureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, other = await keep(store, jpeg("navy")), await keep(store, jpeg("red"))
@@ -141,7 +141,7 @@ async def test_a_picture_that_was_stored_again_while_the_sweep_looked_stays(
 
 
 @pytest.mark.parametrize("ahead", [90.0, -7200.0])
-async def test_a_pictures_age_goes_by_the_clock_that_the_store_is_given(tmp_path: Path, ahead: float) -> None:
+async def test_a_pictures_age_is_by_the_clock_of_the_store(tmp_path: Path, ahead: float) -> None:
     now = time.time() + ahead
     store = DirectoryPictureStore(tmp_path / "captures", lambda: now)
     incoming = await store.begin("P001", "E001")

@@ -32,10 +32,16 @@ _WRONG_PIN = "423"
 
 
 class PinnedConsumer(PullConsumer):
-    """An async iterator of batches in the stream's order, while this client is the pinned one; else it waits.
+    """An async iterator of batches in the stream's order while this client is pinned; otherwise it waits.
 
-    `owned` says whether this client is the pinned one as far as it knows; `surely_owned` asks the broker. What was
+    `owned` says whether this client is the pinned one as far as it knows; `confirm_owned` asks the broker. What was
     delivered before the pin was lost must have no lasting effect: compare `Delivery.epoch` with `epoch`.
+
+    Example::
+
+        async for deliveries in (consumer := PinnedConsumer(bus, spec)):
+            if await consumer.confirm_owned(deliveries[0].epoch):
+                ...
     """
 
     def __init__(self, bus: Bus, spec: ConsumerSpec, *, max_messages: int = 64) -> None:
@@ -65,8 +71,8 @@ class PinnedConsumer(PullConsumer):
         """Whether this client is the pinned one: it has asked for messages lately, and the broker has said so since."""
         return self._pin is not None and asyncio.get_running_loop().time() - self._confirmed < self._pin_seconds
 
-    async def surely_owned(self, epoch: int) -> bool:
-        """Wait until the broker has confirmed that what came in `epoch` may take effect; False: another reads now."""
+    async def confirm_owned(self, epoch: int) -> bool:
+        """Wait until the broker confirms that this client still has the pin of `epoch`; False: another client reads."""
         while epoch == self.epoch:
             if self.owned:
                 return True

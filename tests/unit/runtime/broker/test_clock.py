@@ -44,7 +44,7 @@ class Machine:
 
 
 @pytest.mark.parametrize("ahead", [7200.0, -7200.0, -150.0, 90.0, 0.0])
-async def test_the_time_is_the_brokers_whatever_this_machine_says(ahead: float) -> None:
+async def test_the_time_is_the_brokers_also_when_this_machine_differs(ahead: float) -> None:
     machine = Machine(ahead)
     assert not machine.clock.known
     assert machine.error == ahead  # until the broker was asked there is no other
@@ -55,14 +55,14 @@ async def test_the_time_is_the_brokers_whatever_this_machine_says(ahead: float) 
         assert machine.clock.offset == pytest.approx(ahead, abs=0.001)
 
 
-async def test_a_clock_that_is_set_changes_nothing_not_even_between_two_measurements() -> None:
+async def test_setting_this_machines_clock_does_not_change_the_time() -> None:
     machine = Machine()
     await machine.clock.measure()
     for machine.ahead in (7200.0, -5.0):
         assert abs(machine.error) < 0.001
 
 
-async def test_a_slow_answer_spoils_nothing_that_was_known_and_a_quick_one_mends_a_slow_one() -> None:
+async def test_a_slow_answer_is_ignored_and_a_quick_one_replaces_a_slow_one() -> None:
     machine = Machine()
     machine.there = 4.0
     await machine.clock.measure()
@@ -83,7 +83,7 @@ async def test_a_broker_whose_clock_was_set_is_followed_at_the_next_measurement(
     assert abs(machine.error) < 0.001
 
 
-async def test_more_than_two_seconds_are_said_once_at_each_change_and_measured(
+async def test_a_difference_over_two_seconds_is_logged_once_per_change_and_measured(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -100,7 +100,7 @@ async def test_more_than_two_seconds_are_said_once_at_each_change_and_measured(
     assert "agrees with the broker's again" in told[8][0]
 
 
-async def test_without_an_answer_what_was_known_stays() -> None:
+async def test_without_an_answer_the_last_measurement_stays() -> None:
     machine = Machine(-150.0)
     await machine.clock.measure()
     for machine.trouble in (BrokerUnavailable("away"), NoResponders("no JetStream")):
@@ -110,7 +110,7 @@ async def test_without_an_answer_what_was_known_stays() -> None:
         assert abs(machine.error) < 0.001
 
 
-async def test_a_user_that_may_not_ask_goes_by_its_own_clock_and_says_so_once(
+async def test_a_user_without_permission_uses_its_own_clock_and_logs_that_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     machine = Machine(5.0)
@@ -141,7 +141,7 @@ OWN_CLOCK = {
 """Where a process may ask its own clock, and why; everything else goes by the broker's (`bus.clock`)."""
 
 
-def test_nothing_of_an_exam_goes_by_a_processes_own_clock() -> None:
+def test_no_exam_time_is_read_from_a_processes_own_clock() -> None:
     root = Path(__file__).parents[4]
     asking = set()
     for folder in ("actors", "protocol"):

@@ -33,7 +33,7 @@ class Silent:
         self.asked += 1
 
 
-async def test_a_stop_in_the_very_moment_of_a_delivery_is_not_lost() -> None:
+async def test_a_stop_during_a_delivery_is_not_lost() -> None:
     bus = Silent()
     consumer = PullConsumer(cast(Bus, bus), "STATUS", "reader")
 

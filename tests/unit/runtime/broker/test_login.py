@@ -35,14 +35,14 @@ def test_the_user_of_the_url_is_the_user_of_every_server_of_the_cluster() -> Non
     assert how.inbox_prefix == "_INBOX_web-server"
 
 
-def test_a_setting_goes_before_the_url() -> None:
+def test_a_setting_overrides_the_url() -> None:
     how = login("nats://a:b@host", settings(user="operator", password="secret"))
     assert how.options == {"user": "operator", "password": "secret"}
     assert how.inbox_prefix == "_INBOX_operator"
     assert login("nats://host", settings(inbox_prefix="_INBOX_x")).inbox_prefix == "_INBOX_x"
 
 
-def test_a_token_in_the_url_is_no_user() -> None:
+def test_a_token_in_the_url_is_not_taken_for_a_user() -> None:
     how = login("nats://s3cret@host", settings())
     assert (how.user, how.options, how.urls) == (None, {"token": "s3cret"}, ("nats://host:4222",))
 
@@ -56,7 +56,7 @@ def test_a_token_in_the_url_is_no_user() -> None:
         ("nats://a:b@x,nats://c:d@y", "different users"),
     ],
 )
-def test_a_url_that_is_none_is_a_configuration_error_without_its_password(url: str, said: str) -> None:
+def test_an_invalid_url_is_a_configuration_error_without_its_password(url: str, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said) as caught:
         login(url, settings())
     assert ":b@" not in str(caught.value)
@@ -81,7 +81,7 @@ def test_certificates_and_tls_go_together(tmp_path: Path) -> None:
         ({"nats.replicas": 7}, r"nats\.replicas"),
     ],
 )
-def test_settings_that_do_not_fit_are_named(values: dict[str, Any], said: str) -> None:
+def test_inconsistent_settings_are_named(values: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         load_settings(**values)
 
@@ -103,7 +103,7 @@ def test_a_credentials_file_signs_the_servers_nonce(tmp_path: Path) -> None:
     key.public_key().verify(base64.b64decode(how.options["signature_cb"]("nonce")), b"nonce")
 
 
-def test_a_file_that_holds_no_credentials_is_a_configuration_error(tmp_path: Path) -> None:
+def test_a_file_without_credentials_is_a_configuration_error(tmp_path: Path) -> None:
     path = tmp_path / "role.creds"
     path.write_text("SUSECRETSEED")
     with pytest.raises(ConfigurationError, match=r"nats\.credentials_file") as caught:
@@ -119,7 +119,7 @@ def violation(verb: str, subject: str) -> Exception:
     return Exception(f'nats: permissions violation for {verb} to "{subject.lower()}"')
 
 
-def test_a_refusal_reaches_those_who_wait_for_that_subject_and_nobody_else() -> None:
+def test_a_refusal_fails_only_requests_on_its_subject() -> None:
     refusals = Refusals("SOCK001", "socket-server-SOCK001", "_INBOX_socket-server-SOCK001")
     mine: list[NotPermitted] = []
     others: list[NotPermitted] = []
@@ -132,7 +132,7 @@ def test_a_refusal_reaches_those_who_wait_for_that_subject_and_nobody_else() -> 
     assert refusals.lasting is None
 
 
-def test_an_inbox_that_is_refused_fails_everything_until_the_next_connection() -> None:
+def test_a_refused_inbox_fails_all_requests_until_the_next_connection() -> None:
     refusals = Refusals("cli", "operator", "_INBOX_operator")
     told: list[NotPermitted] = []
     with refusals.watch("$JS.API.INFO", told.append):
@@ -143,7 +143,7 @@ def test_an_inbox_that_is_refused_fails_everything_until_the_next_connection() -
     assert refusals.lasting is None
 
 
-def test_what_is_no_refusal_is_none() -> None:
+def test_other_errors_are_not_refusals() -> None:
     refusals = Refusals("cli", None, "_INBOX")
     assert refusals.report(Exception("nats: stale connection")) is None
     assert refusals.report(violation("subscription", "session.p001.e001")) is None

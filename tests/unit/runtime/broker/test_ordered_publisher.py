@@ -65,7 +65,7 @@ def batch(*subjects: str) -> list[Outgoing]:
     return [Outgoing(subject, b"") for subject in subjects]
 
 
-async def test_nobody_waits_while_all_goes_well() -> None:
+async def test_publishing_does_not_wait_without_failures() -> None:
     lane = of(broker := Broker())
     broker.silent = True
     await lane.send(batch("a"))
@@ -74,7 +74,7 @@ async def test_nobody_waits_while_all_goes_well() -> None:
     assert broker.stored == ["b"], "the first one's ack is not waited for"
 
 
-async def test_what_follows_a_failed_batch_stands_behind_it() -> None:
+async def test_messages_after_a_failed_batch_are_stored_after_it() -> None:
     lane = of(broker := Broker())
     broker.up = False
     first = await lane.send(batch("a1", "a2"))
@@ -86,7 +86,7 @@ async def test_what_follows_a_failed_batch_stands_behind_it() -> None:
     assert broker.stored[-1] == "d"
 
 
-async def test_what_follows_a_batch_that_is_overdue_stands_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_messages_after_an_overdue_batch_are_stored_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A leader that died has taken a message with it; the next one answers at once."""
     monkeypatch.setattr(in_order, "OVERDUE_SECONDS", 0.0)
     lane = of(broker := Broker())
@@ -102,7 +102,7 @@ async def test_what_follows_a_batch_that_is_overdue_stands_behind_it(monkeypatch
     assert broker.stored == ["a", "b"]
 
 
-async def test_a_batch_that_is_refused_does_not_hold_up_the_others_for_ever() -> None:
+async def test_a_refused_batch_does_not_block_later_ones() -> None:
     lane = of(broker := Broker())
     broker.forbidden.add("a")
     first = await lane.send(batch("a"))

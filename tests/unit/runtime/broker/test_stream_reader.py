@@ -69,17 +69,17 @@ async def read(cluster: Cluster, **where: Any) -> list[int]:
     return [stored.sequence async for stored in read_stream(cast(Bus, cluster), "STATUS", **where)]
 
 
-async def test_a_copy_that_is_behind_does_not_shorten_what_is_read() -> None:
+async def test_a_copy_that_is_behind_does_not_end_the_reading() -> None:
     assert await read(Cluster(last=1000, copy=900, learns=60)) == list(range(1, 1001))
 
 
-async def test_where_the_rest_is_on_other_subjects_the_leader_is_asked_once() -> None:
+async def test_the_leader_is_asked_once_when_the_rest_is_on_other_subjects() -> None:
     cluster = Cluster(last=10, copy=10, learns=0, others=(8, 9, 10))
     assert await read(cluster) == list(range(1, 8))
     assert cluster.asked_leader == 1
 
 
-async def test_a_copy_that_stays_behind_is_an_error_not_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_copy_that_stays_behind_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_reading, "ANSWER_SECONDS", 0.3)
     with pytest.raises(BrokerUnavailable, match="behind"):
         await read(Cluster(last=10, copy=5, learns=0))
