@@ -6,6 +6,7 @@ Every message id is made from a version and the content, so publishing again aft
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import logging
 from collections.abc import Awaitable, Iterable, Sequence
@@ -24,7 +25,7 @@ from protocol.errors import BrokerUnavailable
 from protocol.ids import ExamineeRef
 from protocol.log.version import index_of, sequence_of
 from protocol.messages.base import Message
-from protocol.messages.codec import encode, encode_batches, extract_element, join_batch, split_batches
+from protocol.messages.codec import encode, extract_element, join_batch, split_batches
 from protocol.messages.facts import (
     ConnectionStatus,
     ConnectionStatusCode,
@@ -67,7 +68,7 @@ class PublishResult:
 
 
 class EffectPublisher:
-    """Publishes what follows from decisions, in their order.
+    """Publishes what follows from decisions, in the order of the decisions.
 
     Example::
 
@@ -81,17 +82,17 @@ class EffectPublisher:
         self._store = store
 
     async def publish(self, decision: Decision) -> PublishResult:
-        """Put all messages on their way, in order. Raises `StateUnavailable` (only when sessions are ended)."""
+        """Send all messages, in order, and wait for no ack. Raises `StateUnavailable` (only when sessions end)."""
         urgent = [*_to_proctors(decision.events), *_to_servers(decision)]
         later = [*_timers(decision), *_follow_ups(decision), *await self._endings(decision)]
         later += await self._dead_letters(decision)
         return PublishResult(await self._in_order.send([*urgent, *later]), list(_watches(decision)))
 
     async def confirm(self, result: PublishResult, earlier: Awaitable[object] | None) -> None:
-        """Return when all messages are stored, however long the broker is away.
+        """Wait until all messages are stored, however long the broker is away.
 
-        The reconnect watches go after those of the `earlier` batch: a newer loss replaces an older one, never the
-        other way round.
+        The reconnect watches are published after those of the `earlier` batch, so that a newer loss replaces an older
+        one.
         """
         await self._in_order.confirm(result.sent)
         if earlier is not None:
@@ -103,15 +104,15 @@ class EffectPublisher:
         await self._bus.publish_until_stored([letter_of(delivery, "STATUS", payload, reason, index)])
 
     async def _endings(self, decision: Decision) -> list[Outgoing]:
-        """A DISCONNECTED in the log for each session of a process that is no more."""
-        out: list[Outgoing] = []
+        """Report each session of a socket server process that has ended as DISCONNECTED."""
+        outgoing: list[Outgoing] = []
         for ending in (effect for effect in decision.effects if isinstance(effect, EndSessions)):
-            held = await self._store.entries(keys.server_sockets(ending.server_id))
+            entries = await self._store.entries(keys.server_sockets(ending.server_id))
             by_plan: dict[str, list[Message]] = {}
-            for socket_id, entry in sorted(held.items()):
+            for socket_id, entry in sorted(entries.items()):
                 version, _, text = entry.partition(" ")
                 if int(version) > ending.version:
-                    continue  # of the next process, or announced again by this one
+                    continue  # opened by the next process, or reported again by this one
                 (plan_id, examinee_id), incarnation = keys.SocketEntry.decode(text)
                 by_plan.setdefault(plan_id, []).append(
                     ConnectionStatus(
@@ -125,14 +126,15 @@ class EffectPublisher:
                         reason=ending.reason,
                     )
                 )
+            message_id = functools.partial(_message_id, "end", ending.version)
             for plan_id, messages in by_plan.items():
-                for payload in encode_batches(messages):
-                    message_id = f"end:{ending.version}:{_hash(payload)}"
-                    out.append(Outgoing(subjects.status_plan(plan_id, subjects.MANAGER), payload, message_id))
-        return out
+                subject = subjects.status_plan(plan_id, subjects.MANAGER)
+                outgoing += Outgoing.batches(subject, messages, message_id)
+        return outgoing
 
     async def _dead_letters(self, decision: Decision) -> list[Outgoing]:
-        out = []
+        """Make a dead letter of each fact that no rule could process; tell proctors and phone of a failed upload."""
+        outgoing = []
         stored: dict[int, StoredMessage | None] = {}
         for item, reason in decision.damaged:
             about = {"version": item.version, "plan": getattr(item.message, "plan_id", None)}
@@ -151,24 +153,23 @@ class EffectPublisher:
             if source is not None:
                 subject = source.subject
             headers = source.headers if source is not None else {}
-            # As it was sent: a replay compares the two.
+            # The payload as it was sent, because a replay compares both.
             payload = extract_element(source.payload, index) if source is not None else encode(message)
             letter = dead_letter("STATUS", subject, sequence, payload, reason, index=index, headers=headers)
-            out.append(letter)
+            outgoing.append(letter)
             if isinstance(message, MobileSyncStatus):
-                # The phone has its 201; the people must know that nothing came of it.
+                # The phone was answered 201 already; proctors and examinee must see that the upload has no effect.
                 failure = {"status": MobileSyncCode.FAILED, "reason": MobileSyncReason.STATE_CHANGE_FAILED.value}
-                failed = message.model_copy(update=failure)
-                told = encode(failed.model_copy(update={"version": item.version}))
+                failed = message.model_copy(update=failure | {"version": item.version})
                 for address in (
                     subjects.socket_proctors(message.plan_id),
                     subjects.socket_examinee(message.plan_id, message.examinee_id),
                 ):
-                    out.append(Outgoing(address, told, f"damage:{item.version}:{address}"))
-        return out
+                    outgoing.append(Outgoing.of(address, failed, message_id=f"damage:{item.version}:{address}"))
+        return outgoing
 
     async def _message_at(self, sequence: int) -> StoredMessage | None:
-        """A message of the log, which says whether it is a replayed one; however long the broker is away."""
+        """Read a message of STATUS; its headers say whether it is a replay. Waits while the broker is away."""
         while True:
             try:
                 return await self._bus.message_at("STATUS", sequence)
@@ -178,18 +179,19 @@ class EffectPublisher:
 
 
 def _to_proctors(events: Sequence[Event]) -> list[Outgoing]:
+    # Not `Outgoing.batches`: the message id has the first version of a payload, and the header its trace.
     by_plan: dict[str, list[Event]] = {}
     for event in events:
         by_plan.setdefault(event.plan_id, []).append(event)
-    out = []
-    for plan_id, told in by_plan.items():
-        encoded = [encode(event) for event in told]
-        for cut in split_batches([len(one) for one in encoded]):
-            payload = join_batch(encoded[cut])
-            message_id = f"ev:{told[cut][0].version}:{_hash(payload)}"
-            address = subjects.socket_proctors(plan_id)
-            out.append(Outgoing(address, payload, message_id, spans.header(encoded[cut])))
-    return out
+    outgoing = []
+    for plan_id, plan_events in by_plan.items():
+        encoded = [encode(event) for event in plan_events]
+        for batch in split_batches([len(event) for event in encoded]):
+            payload = join_batch(encoded[batch])
+            message_id = _message_id("ev", plan_events[batch.start].version, payload)
+            subject = subjects.socket_proctors(plan_id)
+            outgoing.append(Outgoing(subject, payload, message_id, spans.header(encoded[batch])))
+    return outgoing
 
 
 def _to_servers(decision: Decision) -> list[Outgoing]:
@@ -210,24 +212,26 @@ def _to_servers(decision: Decision) -> list[Outgoing]:
                 state = decision.mobile_syncs.get(ExamineeRef(effect.plan_id, effect.examinee_id))
                 if state is not None and state.status is not None:
                     address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
-                    examinees.append(Outgoing(address, encode(state.event()), f"ms:{address}:{effect.version}"))
+                    examinees.append(Outgoing.of(address, state.event(), message_id=f"ms:{address}:{effect.version}"))
             case SendNotice():
                 notices = decision.notices.get(ExamineeRef(effect.plan_id, effect.examinee_id), NoticesState())
                 sent = notices.find(effect.action_id)
                 if sent is not None and sent.confirmed_at is None:
                     address = subjects.socket_examinee(effect.plan_id, effect.examinee_id)
-                    told_now = encode(notices.notice(sent, effect.version))
-                    examinees.append(Outgoing(address, told_now, f"no:{address}:{effect.version}:{effect.action_id}"))
+                    message_id = f"no:{address}:{effect.version}:{effect.action_id}"
+                    notice = notices.notice(sent, effect.version)
+                    examinees.append(Outgoing.of(address, notice, message_id=message_id))
             case _:
                 pass
-    out = []
-    for server_id, told in by_server.items():
-        encoded = [encode(message) for _, message in told]
-        for cut in split_batches([len(one) for one in encoded]):
-            payload = join_batch(encoded[cut])
-            message_id = f"se:{told[cut][0][0]}:{_hash(payload)}"
-            out.append(Outgoing(subjects.socket_server(server_id), payload, message_id))
-    return out + examinees
+    outgoing = []
+    for server_id, versioned in by_server.items():
+        encoded = [encode(message) for _, message in versioned]
+        for batch in split_batches([len(message) for message in encoded]):
+            payload = join_batch(encoded[batch])
+            first_version, _ = versioned[batch.start]
+            message_id = _message_id("se", first_version, payload)
+            outgoing.append(Outgoing(subjects.socket_server(server_id), payload, message_id))
+    return outgoing + examinees
 
 
 def _session_state(effect: SendSessionState, decision: Decision) -> SessionState:
@@ -251,7 +255,7 @@ def _watches(decision: Decision) -> Iterable[Outgoing]:
             continue
         state = decision.connections.get(ExamineeRef(effect.plan_id, effect.examinee_id))
         if state is not None and (state.live or state.loss_version != effect.version):
-            continue  # came back within the same batch: there is nothing to wait for
+            continue  # the examinee has reconnected within the same batch
         yield Outgoing(
             subjects.reconnect(effect.plan_id, effect.examinee_id),
             b'{"lossVersion":%d}' % effect.version,
@@ -271,12 +275,12 @@ def _timers(decision: Decision) -> Iterable[Outgoing]:
             wait_version=effect.version,
             timestamp=effect.deadline,
         )
-        yield Outgoing(
-            # A schedule for each stage: that of an earlier one, told late, must not replace the current one's.
+        yield Outgoing.of(
+            # A subject for each stage: the schedule of an earlier one, published late, must not replace this one.
             subjects.status_timer(effect.plan_id, effect.examinee_id, f"mobile_sync-{effect.version}"),
-            encode(fired),
-            f"timer:{effect.version}",
-            {
+            fired,
+            message_id=f"timer:{effect.version}",
+            headers={
                 "Nats-Schedule": f"@at {moment[:19]}Z",
                 "Nats-Schedule-Target": subjects.status_plan(effect.plan_id, subjects.TIMER),
             },
@@ -286,9 +290,10 @@ def _timers(decision: Decision) -> Iterable[Outgoing]:
 def _follow_ups(decision: Decision) -> Iterable[Outgoing]:
     for message_id, message in decision.follow_ups:
         assert isinstance(message, ExamineeFact)
-        yield Outgoing(subjects.status_plan(message.plan_id, subjects.MANAGER), encode(message), message_id)
+        subject = subjects.status_plan(message.plan_id, subjects.MANAGER)
+        yield Outgoing.of(subject, message, message_id=message_id)
 
 
-def _hash(payload: bytes) -> str:
-    """A short name for a payload, the same in every process."""
-    return hashlib.sha256(payload).hexdigest()[:16]
+def _message_id(prefix: str, version: int | None, payload: bytes) -> str:
+    """Make a message id that is the same in every process: of a version, and a hash of the payload."""
+    return f"{prefix}:{version}:{hashlib.sha256(payload).hexdigest()[:16]}"

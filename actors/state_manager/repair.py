@@ -37,7 +37,6 @@ from protocol.errors import NotPermitted, StateDamaged
 from protocol.ids import RecordRef
 from protocol.log.version import floor_version
 from protocol.messages.base import Message
-from protocol.messages.codec import encode
 from protocol.messages.facts import ConnectionStatusCode, ExamineeFact, Restate
 from protocol.records import keys
 from protocol.records.kinds import RecordKind
@@ -348,7 +347,7 @@ class StateRepair:
         self, owed: Sequence[Message], histories: Mapping[str, History[Any, Any]], repair: Repair
     ) -> None:
         """Request that the states of these examinees are published again: the last event may be wrong."""
-        out = []
+        requests = []
         for about in owed:
             if not isinstance(about, ExamineeFact):
                 continue
@@ -363,6 +362,7 @@ class StateRepair:
                 aspect=kind.aspect,
             )
             message_id = f"repaired:{kind.aspect}:{about.plan_id}:{about.examinee_id}:{newest}"
-            out.append(Outgoing(subjects.status_plan(about.plan_id, subjects.MANAGER), encode(message), message_id))
-        await self._bus.confirm(await self._bus.send(out))
-        repair.restated += len(out)
+            subject = subjects.status_plan(about.plan_id, subjects.MANAGER)
+            requests.append(Outgoing.of(subject, message, message_id=message_id))
+        await self._bus.confirm(await self._bus.send(requests))
+        repair.restated += len(requests)
