@@ -11,10 +11,14 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context, ContextVar
+from types import CoroutineType
 from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+Position = tuple[tuple[str, int], ...]
+"""Where a task waits: the functions and lines from its coroutine inwards."""
 
 current_job: ContextVar[object] = ContextVar("current_job")
 """What the running code works on; tasks inherit it from the code that starts them."""
@@ -80,6 +84,10 @@ class SteppedLoop(asyncio.AbstractEventLoop):
     def accesses(self, job: object) -> int:
         """How many accesses to the world a job is about to make."""
         return sum(1 for owner, future in self._pauses if owner is job and not future.done())
+
+    def awaits(self) -> list[Position]:
+        """Return where each task waits, sorted: the functions and lines from its coroutine inwards."""
+        return sorted(_position(task.get_coro()) for task in self._tasks)
 
     def run_ready(self) -> None:
         """Run everything that waits for nothing."""
@@ -148,6 +156,14 @@ class SteppedLoop(asyncio.AbstractEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if not self._dead and "handle" in context:
             raise context["exception"]
+
+
+def _position(coroutine: object) -> Position:
+    lines = []
+    while isinstance(coroutine, CoroutineType) and coroutine.cr_frame is not None:
+        lines.append((coroutine.cr_code.co_qualname, coroutine.cr_frame.f_lineno))
+        coroutine = coroutine.cr_await
+    return tuple(lines)
 
 
 async def pause() -> None:
