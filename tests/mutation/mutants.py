@@ -69,7 +69,8 @@ class Mutant:
 def mutants_of(source: Path, name: str) -> tuple[ast.Module, list[Mutant]]:
     """Parse a module and return its tree and its mutants by line; `name` is the path that is printed.
 
-    Not mutated: annotations, decorators, docstrings, assertions, the arguments of `raise`, the fixed text of f-strings.
+    Not mutated: annotations, decorators, docstrings, assertions, log lines, the arguments of `raise`, the fixed text of
+    f-strings.
     """
     tree = ast.parse(source.read_text(), str(source))
     return tree, sorted(_mutants_below(tree, name, (), "", in_body=False), key=lambda mutant: mutant.line)
@@ -102,9 +103,11 @@ def _mutants_below(
 
 
 def _has_no_behaviour(node: ast.AST) -> bool:
-    if isinstance(node, ast.Expr):
-        return isinstance(node.value, ast.Constant)  # a docstring
     match node:
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id="log")))):
+            return True
+        case ast.Expr(value=ast.Constant()):  # a docstring
+            return True
         case ast.Assign(value=ast.Subscript()):  # an alias of a type
             return True
         case ast.Assign(value=ast.BinOp(op=ast.BitOr(), right=right)) if _is_type(right):
