@@ -125,8 +125,10 @@ class Outages:
         open_outage = examinee.outages[-1] if examinee.outages and examinee.outages[-1].end is None else None
         if is_away and open_outage is None:
             migrated = before.status is ConnectionStatusCode.MIGRATING
-            reason = (before.reason if migrated else after.reason) or "UNKNOWN"
-            examinee.outages.append(Outage(_to_ms(after.since or fact.timestamp), reason))
+            reason = before.reason if migrated else after.reason
+            assert reason is not None
+            assert after.since is not None
+            examinee.outages.append(Outage(_to_ms(after.since), reason))
         elif open_outage is not None and not is_away:
             open_outage.end = max(open_outage.begin, now)
 

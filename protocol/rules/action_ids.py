@@ -33,4 +33,4 @@ def message_id(fact: ActionFact | Notice | NoticeConfirmed) -> str | None:
     if fact.action_id is None:
         return None
     parts = (fact.plan_id, fact.examinee_id, fact.type, fact.action_id)
-    return "action-" + hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()
+    return "action-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()

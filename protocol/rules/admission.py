@@ -106,7 +106,9 @@ def remove(state: ConnectionState, version: int, fact: Remove) -> Outcome[Connec
         version=version,
     )
     effects: tuple[Effect, ...] = ()
-    if state.live and state.socket_id is not None and state.server_id is not None:
+    if state.live:
+        assert state.socket_id is not None
+        assert state.server_id is not None
         effects = (CloseSocket(state.server_id, state.socket_id, CloseCode.REMOVED, version),)
     return Outcome(removed, (removed_event(removed, version, fact.timestamp, action_id=fact.action_id),), effects)
 
@@ -115,11 +117,12 @@ def removed_event(
     state: ConnectionState, version: int, timestamp: str, *, action_id: str | None = None, restated: bool | None = None
 ) -> ExamineeRemoved:
     """Return the `examinee_removed` event: by whom, and why."""
+    assert state.removed_by is not None
     return ExamineeRemoved(
         plan_id=state.plan_id,
         examinee_id=state.examinee_id,
         status="DISCONNECTED" if state.status is not None else "NEVER",
-        by=state.removed_by or "",
+        by=state.removed_by,
         action_id=action_id,
         reason=state.removed_why,
         timestamp=timestamp,

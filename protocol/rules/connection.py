@@ -98,7 +98,9 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
     )
     effects: tuple[Effect, ...] = (tell,)
     replaced = None
-    if state.live and state.socket_id is not None and state.server_id is not None:
+    if state.live:
+        assert state.socket_id is not None
+        assert state.server_id is not None
         replaced = ReplacedSocket(socket_id=state.socket_id, server_id=state.server_id)
         effects += (CloseSocket(state.server_id, state.socket_id, CloseCode.REPLACED, version),)
     event = ExamineeConnected(

@@ -265,12 +265,12 @@ def test_a_removed_examinee_who_was_cut_off_is_no_longer_in_an_outage() -> None:
 
 def test_the_totals_count_each_examinee_once() -> None:
     rows = [
-        row.model_copy(update={"shut_out": 2, "removals": 3, "readmissions": 4, "migrations": 5})
-        for row in (report(*TWO), report(*TWO))
+        report(*TWO).model_copy(update={"shut_out": shut_out, "removals": 3, "readmissions": 4, "migrations": 5})
+        for shut_out in (2, 1, 0)
     ]
     sums = sum_rows(rows)
-    assert (sums.shut_out, sums.removals, sums.readmissions, sums.migrations) == (2, 6, 8, 10)
-    assert (sums.outage_seconds, sums.longest_seconds, sums.compensate_seconds) == (26.5, 10.25, 28)
+    assert (sums.shut_out, sums.removals, sums.readmissions, sums.migrations) == (2, 9, 12, 15)
+    assert (sums.outage_seconds, sums.longest_seconds, sums.compensate_seconds) == (39.75, 10.25, 42)
     assert sum_rows([]).longest_seconds == 0
     thirds = [report(*TWO).model_copy(update={"outage_seconds": 0.1}) for _ in range(3)]
     assert sum_rows(thirds).outage_seconds == 0.3
