@@ -49,7 +49,7 @@ def harmful(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", LEGITIMATE)
-def test_what_people_really_write_stays_as_it_is(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     assert clean_lines(text) == required_lines(text) == text
     assert clean_line(text) == text.replace("\n", " ").replace("\t", " ")
     assert escape(text, lines=True) == text
@@ -57,7 +57,7 @@ def test_what_people_really_write_stays_as_it_is(text: str) -> None:
 
 
 @given(ANYTHING | NASTY)
-def test_what_is_taken_in_commands_nothing_and_is_taken_in_once(text: str) -> None:
+def test_cleaned_text_has_no_commands_and_cleaning_again_changes_nothing(text: str) -> None:
     for clean in (clean_line, clean_lines):
         cleaned = clean(text)
         assert harmful(cleaned) == []
@@ -68,7 +68,7 @@ def test_what_is_taken_in_commands_nothing_and_is_taken_in_once(text: str) -> No
 
 
 @given(ANYTHING | NASTY)
-def test_what_is_shown_commands_nothing_and_forges_no_line(text: str) -> None:
+def test_escaped_text_has_no_commands_and_no_line_breaks(text: str) -> None:
     shown = escape(text)
     assert harmful(shown) == []
     assert not {"\n", "\t"} & set(shown)
@@ -82,7 +82,7 @@ def test_what_is_shown_commands_nothing_and_forges_no_line(text: str) -> None:
 
 
 @given(st.recursive(st.text() | NASTY | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(NASTY, inner)))
-def test_json_for_a_terminal_is_the_same_json(value: object) -> None:
+def test_escaped_json_has_the_same_value(value: object) -> None:
     for indent in (None, 2):
         written = escape_json(json.dumps(value, ensure_ascii=False, indent=indent))
         assert json.loads(written) == value
@@ -105,7 +105,7 @@ def test_json_for_a_terminal_is_the_same_json(value: object) -> None:
         "\u0301",
     ],
 )
-def test_a_text_of_which_nothing_can_be_read_is_refused(text: str) -> None:
+def test_text_without_a_visible_character_is_refused(text: str) -> None:
     assert not is_readable(clean_lines(text))
     with pytest.raises(ValueError, match="something that can be read"):
         required_lines(text)
@@ -123,17 +123,17 @@ def test_a_text_of_which_nothing_can_be_read_is_refused(text: str) -> None:
         ("Kim\u00adMin", "KimMin", "KimMin"),
     ],
 )
-def test_what_hides_is_taken_out(text: str, line: str, lines: str) -> None:
+def test_invisible_characters_are_removed(text: str, line: str, lines: str) -> None:
     assert (clean_line(text), clean_lines(text)) == (line, lines)
 
 
-def test_programs_names_are_taken_as_they_are_or_not_at_all() -> None:
+def test_a_token_is_returned_unchanged_or_refused() -> None:
     assert check_token("a1b2-한 글") == "a1b2-한 글"
     for bad in ("a\nb", "a\x00", "\u202ea", "\u200b", "\ud800"):
         with pytest.raises(ValueError, match="must not have"):
             check_token(bad)
 
 
-def test_half_a_character_is_found() -> None:
+def test_a_lone_surrogate_is_detected() -> None:
     assert has_lone_surrogate("a\ud800")
     assert not has_lone_surrogate("a\U0001f600")

@@ -15,7 +15,7 @@ from protocol.access.phone_codes import ALPHABET, LENGTH, code_digest, format_co
 SECRET = "0123456789-abcdefghij-ABCDEFGHIJ"
 
 
-def test_a_code_has_no_look_alikes_and_survives_how_it_is_typed() -> None:
+def test_a_code_has_no_similar_letters_and_is_read_however_it_is_typed() -> None:
     assert not set("0O1IL") & set(ALPHABET)
     assert len(set(ALPHABET)) == 31
     chance = random.Random(4)
@@ -30,11 +30,11 @@ def test_a_code_has_no_look_alikes_and_survives_how_it_is_typed() -> None:
 @pytest.mark.parametrize(
     "typed", ["", "ABCD", "ABCDEFGH2", "ABCDEFG0", "ABCDEFGI", "ABCD/FGH", "ÄBCDEFGH", "ＡBCDEFGH"]
 )
-def test_what_cannot_be_a_code_is_none(typed: str) -> None:
+def test_other_text_normalises_to_none(typed: str) -> None:
     assert normalise_code(typed) is None
 
 
-def test_a_code_is_kept_as_a_digest_that_only_the_secret_can_make() -> None:
+def test_the_digest_of_a_code_depends_on_the_secret() -> None:
     kept = code_digest("ABCDEFGH", SECRET)
     assert kept == code_digest("ABCDEFGH", SECRET)
     assert kept not in (code_digest("ABCDEFGJ", SECRET), code_digest("ABCDEFGH", SECRET + "x"))
@@ -49,7 +49,7 @@ class Clock:
         return self.now
 
 
-def test_so_many_within_a_minute_and_then_as_they_grow_old() -> None:
+def test_a_rate_limit_counts_the_last_minute() -> None:
     clock = Clock()
     limit = RateLimit(3, 60.0, clock)
     for _ in range(3):
@@ -65,7 +65,7 @@ def test_so_many_within_a_minute_and_then_as_they_grow_old() -> None:
     assert limit.wait("a") == 0
 
 
-def test_memory_is_not_for_guessers_to_fill() -> None:
+def test_the_number_of_counted_keys_is_limited() -> None:
     clock = Clock()
     limit = RateLimit(1, 60.0, clock)
     for number in range(MOST_KEYS + 10):
@@ -100,5 +100,5 @@ PROXIES: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network] = [
         ("::1", ("2001:db8::1",), "2001:db8::/64"),
     ],
 )
-def test_who_asks(peer: str, forwarded: tuple[str, ...], address: str) -> None:
+def test_the_address_of_a_client_behind_trusted_proxies(peer: str, forwarded: tuple[str, ...], address: str) -> None:
     assert client_address(asked(peer, *forwarded), PROXIES) == address

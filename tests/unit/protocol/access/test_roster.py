@@ -29,7 +29,7 @@ def test_a_file_of_ids_alone_is_a_roster() -> None:
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_a_byte_order_mark_blank_lines_spaces_and_other_columns_do_no_harm(newline: str) -> None:
+def test_a_byte_order_mark_blank_lines_spaces_and_other_columns_are_ignored(newline: str) -> None:
     lines = ["examineeId,name,seat", "E001, Kim ,A1", "", " , ", "E002,,A2", "E003", ""]
     assert people(b"\xef\xbb\xbf" + newline.join(lines).encode()) == [("E001", "Kim"), ("E002", None), ("E003", None)]
 
@@ -42,7 +42,7 @@ def test_a_quoted_name_may_hold_a_comma() -> None:
     assert people('examineeId,name\nE001,"Kim, Hana"\n') == [("E001", "Kim, Hana")]
 
 
-def test_every_mistake_is_said_with_its_line_and_column() -> None:
+def test_every_mistake_is_reported_with_its_line_and_column() -> None:
     text = "examineeId,name\nE001,Kim\nE 2,Lee\nE001,Park\n\nE003," + "x" * 101 + "\n,Choi\n"
     assert problems(text) == [
         "line 3, column examineeId: 'E 2' must be 1 to 64 of A-Z a-z 0-9 _ -",
@@ -52,7 +52,7 @@ def test_every_mistake_is_said_with_its_line_and_column() -> None:
     ]
 
 
-def test_lines_are_counted_by_the_file_also_where_a_cell_holds_several() -> None:
+def test_line_numbers_count_the_lines_inside_quoted_cells() -> None:
     text = 'examineeId,name,note\nE001,Kim,"one\ntwo"\nE 2,Lee,\n'
     assert [one.partition(",")[0] for one in problems(text)] == ["line 4"]
 
@@ -69,12 +69,12 @@ def test_lines_are_counted_by_the_file_also_where_a_cell_holds_several() -> None
         (b"examineeId,name\nE001,Kim\n" + "E002,김".encode("cp949"), "line 3: not UTF-8"),
     ],
 )
-def test_a_file_that_is_no_roster_is_refused_saying_why(text: str | bytes, said: str) -> None:
+def test_an_invalid_file_is_refused_with_the_reason(text: str | bytes, said: str) -> None:
     (only,) = problems(text)
     assert said in only
 
 
-def test_an_id_that_is_no_id_is_never_repeated_at_length() -> None:
+def test_a_long_invalid_id_is_truncated_in_the_error() -> None:
     (only,) = problems("examineeId\n" + "x" * 5000)
     assert len(only) < 200
 

@@ -44,7 +44,7 @@ def test_the_same_letter_has_the_same_message_id_and_another_place_another_one()
     assert dead_letter("STATUS", PLAN, 17, b"a", "why").message_id in ids
 
 
-def test_what_could_be_read_stays_a_fact_of_the_log_and_nonsense_does_not() -> None:
+def test_a_valid_payload_of_status_is_in_the_log_and_a_malformed_one_is_not() -> None:
     fact = encode(facts.connected("SOCK001-a"))
     assert letter(fact).is_in_log
     assert letter(b"[" + fact + b',{"type":"nonsense","data":{}}]').is_in_log
@@ -58,7 +58,7 @@ def test_a_short_payload_is_whole_by_itself() -> None:
     assert letter(b'{"type":7}').full_payload() == b'{"type":7}'
 
 
-def test_a_payload_that_was_cut_is_found_at_its_source_also_as_one_of_several() -> None:
+def test_a_truncated_payload_is_read_from_its_source_also_as_an_element_of_an_array() -> None:
     long = json.dumps({"type": "x" * MAX_PAYLOAD_BYTES}, separators=(",", ":")).encode()
     cut = letter(long, index=1)
     assert cut.size == len(long)
@@ -71,14 +71,14 @@ def test_a_payload_that_was_cut_is_found_at_its_source_also_as_one_of_several() 
             cut.full_payload(other)
 
 
-def test_a_payload_that_is_no_text_is_found_at_its_source() -> None:
+def test_a_payload_that_is_not_text_is_read_from_its_source() -> None:
     broken = letter(b"\xff\xfe")
     with pytest.raises(ProtocolError):
         broken.full_payload()
     assert broken.full_payload(b"\xff\xfe") == b"\xff\xfe"
 
 
-def test_a_letter_of_an_older_version_is_read_and_whole_unless_it_was_cut() -> None:
+def test_a_letter_without_a_digest_is_complete_unless_it_was_truncated() -> None:
     old = {"source": {"stream": "STATUS", "subject": PLAN, "number": 3}, "reason": "r", "payload": "{", "size": 1}
     assert Letter.decode(json.dumps(old).encode()).full_payload() == b"{"
     with pytest.raises(ProtocolError):
@@ -88,14 +88,14 @@ def test_a_letter_of_an_older_version_is_read_and_whole_unless_it_was_cut() -> N
             Letter.decode(none)
 
 
-def test_a_replayed_message_that_fails_says_so_and_foreign_headers_do_not_count() -> None:
+def test_the_replay_count_is_read_from_headers_and_invalid_headers_are_ignored() -> None:
     again = letter(b"{", headers={REPLAYS: "2", REPLAY_OF: "DEADLETTER:16"})
     assert (again.replays, again.replay_of) == (2, 16)
     for headers in ({REPLAYS: "many", REPLAY_OF: "DEADLETTER:1"}, {REPLAYS: "²", REPLAY_OF: "1"}, {REPLAYS: "2"}):
         assert letter(b"{", headers=headers).replays == 0
 
 
-def test_a_letter_speaks_of_whom_its_payload_reason_or_subject_names() -> None:
+def test_a_letter_mentions_the_examinee_of_its_payload_reason_or_subject() -> None:
     lone, several = encode(facts.connected("SOCK001-a")), b"[7," + encode(facts.connected("SOCK001-a")) + b"]"
     for payload in (lone, several, lone[:-20]):  # the last one was cut
         assert letter(payload).mentions("P001", "E001")
@@ -109,7 +109,7 @@ def test_a_letter_speaks_of_whom_its_payload_reason_or_subject_names() -> None:
     assert Letter.decode(watched.payload).mentions("P001", "E001")
 
 
-def test_a_mended_payload_must_be_one_that_its_reader_understands() -> None:
+def test_a_corrected_payload_must_be_valid_on_its_subject() -> None:
     joined = encode(facts.connected("SOCK001-a"))
     assert decode_payload("STATUS", PLAN, joined) == [facts.connected("SOCK001-a")]
     close = SessionClose(socket_id="SOCK001-a", code=4503)
@@ -128,7 +128,7 @@ def test_a_mended_payload_must_be_one_that_its_reader_understands() -> None:
         assert (refused.value.code, refused.value.field) == (code, field)
 
 
-def test_what_would_undo_something_newer_is_outdated() -> None:
+def test_a_fact_that_would_undo_a_newer_one_is_outdated() -> None:
     joined, ended = facts.connected("SOCK001-a"), facts.disconnected("SOCK001-a")
     newer = facts.connected("SOCK001-b", 9)
     other = newer.model_copy(update={"examinee_id": "E002"})
@@ -146,7 +146,7 @@ def test_what_would_undo_something_newer_is_outdated() -> None:
     assert outdated_reason([facts.notice(), facts.enrol("Kim"), facts.extend()], [facts.remove(2)]) is None
 
 
-def test_reasons_that_differ_in_the_record_only_are_one() -> None:
+def test_reasons_that_differ_only_in_the_record_are_grouped() -> None:
     groups = {
         group_reason(reason)
         for reason in (
@@ -170,5 +170,5 @@ def test_reasons_that_differ_in_the_record_only_are_one() -> None:
         ("socket.SOCK001", "socket.SOCK002", False),
     ],
 )
-def test_a_filter_takes_what_nats_says_it_takes(pattern: str, subject: str, matches: bool) -> None:
+def test_a_pattern_matches_the_subjects_that_it_matches_in_nats(pattern: str, subject: str, matches: bool) -> None:
     assert subjects.matches(pattern, subject) is matches

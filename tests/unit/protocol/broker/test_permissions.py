@@ -42,7 +42,7 @@ def those_who_may_subscribe(subject: str) -> set[str]:
     return {name for name, one in EVERYONE.items() if allowed(one.subscribe, subject)}
 
 
-def test_a_servers_status_and_lease_are_its_own() -> None:
+def test_a_socket_server_publishes_only_its_own_status_and_lease() -> None:
     assert those_who_may_publish("status.server.SOCK001") == {SOCK001.user, "state-manager", "operator"}
     assert those_who_may_publish("lease.SOCK001") == {SOCK001.user}
     assert not allowed(SOCK001.publish, "status.server.SOCK002")
@@ -64,7 +64,7 @@ def test_only_the_queue_server_makes_streams_and_consumers() -> None:
 
 
 @pytest.mark.parametrize("stream", [stream.name for stream in STREAMS])
-def test_nobody_may_delete_a_stream_or_empty_it(stream: str) -> None:
+def test_no_role_may_delete_or_purge_a_stream(stream: str) -> None:
     for verb in ("STREAM.DELETE", "STREAM.PURGE", "STREAM.SNAPSHOT", "STREAM.RESTORE"):
         assert those_who_may_publish(f"$JS.API.{verb}.{stream}") == set()
     may_delete = {"operator"} if stream == "DEADLETTER" else set()
@@ -78,25 +78,25 @@ def test_a_queue_is_read_by_its_server_alone() -> None:
     assert those_who_may_publish("$JS.API.CONSUMER.MSG.NEXT.STATUS.state-manager") == {"state-manager"}
 
 
-def test_the_log_is_read_by_those_who_work_with_it() -> None:
+def test_only_the_roles_that_need_the_log_may_read_it() -> None:
     assert those_who_may_publish("$JS.API.DIRECT.GET.STATUS") == {"state-manager", "operator", "web-server"}
     assert those_who_may_publish("$JS.API.STREAM.MSG.GET.STATUS") == {"state-manager", "operator", "web-server"}
     for subject in ("status.plan.P001", "status.server.SOCK001", "socket.SOCK001", "lease.SOCK001"):
         assert those_who_may_subscribe(subject) == set()
 
 
-def test_how_far_the_log_is_applied_is_said_by_state_managers_and_heard_by_socket_servers() -> None:
+def test_state_managers_publish_how_far_the_log_is_applied_and_socket_servers_subscribe() -> None:
     assert those_who_may_publish("applied.sm1") == {"state-manager"}
     assert {SOCK001.user, SOCK002.user} <= those_who_may_subscribe("applied.sm1")
 
 
-def test_nobody_listens_on_the_replies_of_another() -> None:
+def test_each_user_subscribes_to_its_own_inbox_only() -> None:
     for name in EVERYONE:
         assert those_who_may_subscribe(f"{inbox_prefix(name)}.abc") == {name}
     assert those_who_may_subscribe("_INBOX.abc") == set()
 
 
-def test_actors_are_asked_by_operators_alone_and_answer_only_as_themselves() -> None:
+def test_only_operators_send_requests_to_actors_and_each_role_serves_its_own_addresses() -> None:
     assert those_who_may_publish("control.socket.SOCK001") == {"operator"}
     assert those_who_may_publish("inspect.socket-server-1") == {"operator"}
     assert those_who_may_publish("session.P001.E001") == {"operator"}
@@ -106,7 +106,7 @@ def test_actors_are_asked_by_operators_alone_and_answer_only_as_themselves() -> 
     assert those_who_may_publish("queue.create") == {SOCK001.user, SOCK002.user}
 
 
-def test_the_monitor_looks_and_does_nothing_else() -> None:
+def test_the_monitor_only_reads() -> None:
     changing = re.compile("CREATE|UPDATE|DELETE|PURGE|MSG|RESTORE|PAUSE|RESET|STEPDOWN|MOVE|ACK|GET")
     assert not [subject for subject in EVERYONE["monitor"].publish if changing.search(subject)]
     assert all(subject.startswith(("$JS.API.", "$SRV.")) for subject in EVERYONE["monitor"].publish)
@@ -136,7 +136,7 @@ def test_the_file_is_what_the_command_prints() -> None:
     )
 
 
-def test_no_password_stands_in_the_file() -> None:
+def test_the_file_contains_no_password() -> None:
     passwords = re.findall(r"password: *(\S+)", configuration(SERVER_IDS))
     assert sorted(passwords) == sorted(f"${password_variable(name)}" for name in (*EVERYONE, SYSTEM_USER))
 
@@ -168,16 +168,16 @@ def test_the_broker_accepts_its_configuration(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["server.conf", "single.conf"])
-def test_an_acknowledged_publish_is_on_disk(name: str) -> None:
+def test_the_broker_syncs_to_disk_before_it_acknowledges(name: str) -> None:
     assert re.search(r"^ *sync_interval: always$", (NATS / name).read_text(), re.MULTILINE)
 
 
-def test_every_piece_is_part_of_a_configuration() -> None:
+def test_every_file_is_included_in_a_configuration() -> None:
     included = {found for path in NATS.glob("*.conf") for found in re.findall(r'include "(.+?)"', path.read_text())}
     started = {"single.conf", "secure.conf", "secure-plain.conf", "cluster.conf", "cluster-plain.conf"}
     assert {path.name for path in NATS.iterdir()} == included | started
 
 
-def test_the_rules_are_data() -> None:
+def test_permissions_are_equal_for_equal_arguments() -> None:
     assert all(isinstance(one, Permissions) for one in users(["A"]))
     assert users(["A"]) == users(["A"])

@@ -44,12 +44,12 @@ def filters(asked: QueueCreate) -> dict[str, set[str]]:
     return {spec.name: set(spec.filters) for spec in queue_consumers(asked)}
 
 
-def test_a_queue_begins_with_what_is_for_the_server_itself() -> None:
+def test_a_new_queue_receives_only_messages_to_its_server() -> None:
     for priority in ("high", "normal", "low"):
         assert filters(request(priority)) == {"SOCK001_Q": {"socket.SOCK001"}}
 
 
-def test_with_high_priority_no_broadcast_stands_before_a_message_for_one() -> None:
+def test_with_high_priority_broadcasts_have_a_consumer_of_their_own() -> None:
     assert filters(request("high", ["P001"], ["P002"])) == {
         "SOCK001_Q": {"socket.SOCK001", "socket.plan.P002.examinee.*"},
         "SOCK001_Q_BROADCAST": {"socket.plan.P001.proctors"},
@@ -57,14 +57,14 @@ def test_with_high_priority_no_broadcast_stands_before_a_message_for_one() -> No
 
 
 @pytest.mark.parametrize("priority", ["normal", "low"])
-def test_with_other_priorities_one_consumer_takes_all(priority: str) -> None:
+def test_with_other_priorities_there_is_one_consumer(priority: str) -> None:
     assert filters(request(priority, ["P001"], ["P002"])) == {
         "SOCK001_Q": {"socket.SOCK001", "socket.plan.P002.examinee.*", "socket.plan.P001.proctors"}
     }
 
 
 @given(priorities, plans, plans)
-def test_the_filters_are_those_of_the_plans_held_and_no_two_consumers_share_one(
+def test_the_filters_cover_the_plans_of_the_server_and_never_overlap(
     priority: str, proctors: list[str], examinees: list[str]
 ) -> None:
     specs = queue_consumers(request(priority, proctors, examinees))
@@ -80,7 +80,9 @@ def test_the_filters_are_those_of_the_plans_held_and_no_two_consumers_share_one(
 
 
 @given(priorities, plans, plans)
-def test_the_order_of_the_plans_makes_no_other_queue(priority: str, proctors: list[str], examinees: list[str]) -> None:
+def test_the_order_of_the_plans_does_not_change_the_queue(
+    priority: str, proctors: list[str], examinees: list[str]
+) -> None:
     turned = request(priority, proctors[::-1] * 2, examinees[::-1] * 2)
     assert queue_consumers(request(priority, proctors, examinees)) == queue_consumers(turned)
 
@@ -92,7 +94,7 @@ def test_filters_grow_and_shrink_with_the_plans() -> None:
     assert filters(request("high", ["P001"], ["P001"])) == one
 
 
-def test_a_queue_keeps_its_settings_with_it() -> None:
+def test_the_consumer_carries_the_settings_of_the_queue() -> None:
     (spec,) = queue_consumers(request())
     assert (spec.stream, spec.name) == (SOCKET.name, queue_id("SOCK001"))
     assert spec.inactive_threshold == 60
@@ -117,7 +119,7 @@ def test_a_ladder_has_a_step_for_each_attempt(attempts: int, backoff: list[float
     assert set(ladder[len(backoff) :]) <= {backoff[-1]}
 
 
-def test_the_attempt_limit_is_the_engines() -> None:
+def test_the_attempt_limit_is_the_consumers_max_deliver() -> None:
     spec = reconnect_watch(3, [5, 10, 20, 40])
     assert (spec.stream, spec.max_deliver, spec.backoff, spec.ack_wait) == (RECONNECT.name, 3, (5, 10, 20), 5)
     assert len(spec.backoff) <= spec.max_deliver
@@ -128,7 +130,7 @@ def test_the_attempt_limit_is_the_engines() -> None:
 # -- the streams ------------------------------------------------------------------------------------------
 
 
-def test_the_streams_of_the_design() -> None:
+def test_the_streams_and_their_limits() -> None:
     assert [stream.name for stream in STREAMS] == [
         *("STATUS", "SOCKET", "LEASE", "RECONNECT", "ADVISORY", "DEADLETTER", "PHONE", "CHECKPOINT")
     ]
@@ -140,7 +142,7 @@ def test_the_streams_of_the_design() -> None:
     assert LEASE.max_msgs_per_subject == RECONNECT.max_msgs_per_subject == 1
 
 
-def test_every_consumer_reads_a_stream_that_keeps_what_it_filters() -> None:
+def test_every_consumers_filters_match_subjects_of_its_stream() -> None:
     by_name = {stream.name: stream for stream in STREAMS}
     for spec in (
         *STATE_MANAGERS,
@@ -154,6 +156,6 @@ def test_every_consumer_reads_a_stream_that_keeps_what_it_filters() -> None:
     assert RECONNECT_EXHAUSTED.stream == ADVISORY.name
 
 
-def test_the_state_managers_do_not_read_the_schedules_themselves() -> None:
+def test_the_state_managers_do_not_read_the_subjects_of_schedules() -> None:
     filters = [one for spec in STATE_MANAGERS for one in spec.filters]
     assert not any(one.startswith("status.timer") or one == "status.>" for one in filters)

@@ -24,14 +24,14 @@ def fields(subject: str, *messages: Message, scheduled: bool = False) -> list[st
     return [message.error.field or "?" if isinstance(message, Malformed) else "" for message in decoded]
 
 
-def test_the_entries_of_a_payload_have_the_versions_of_their_places_and_bad_neighbours_do_not_matter() -> None:
+def test_each_entry_of_a_payload_has_its_own_version_also_beside_malformed_ones() -> None:
     good = [facts.connected("SOCK001-a"), facts.disconnected("SOCK001-a", 1)]
     payload = b"[" + encode(good[0]) + b',{"type":"nonsense"},' + encode(good[1]) + b"]"
     found = list(read_entries("status.plan.P001", 7, DAWN, payload))
     assert [(one.version, one.fact) for one in found] == [(7 * 256, good[0]), (7 * 256 + 2, good[1])]
 
 
-def test_a_message_counts_only_on_the_address_it_speaks_of() -> None:
+def test_a_message_is_accepted_only_on_the_subject_of_its_examinee() -> None:
     assert fields("status.plan.P001", JOINED, READY) == ["", "type"]
     assert fields("status.plan.P002", JOINED) == ["data.planId"]
     assert fields("status.server.SOCK001", READY, JOINED) == ["", "type"]
@@ -41,7 +41,7 @@ def test_a_message_counts_only_on_the_address_it_speaks_of() -> None:
     assert lone.raw == encode(JOINED)
 
 
-def test_a_payload_that_cannot_name_an_examinee_is_left_out_unread() -> None:
+def test_a_payload_without_the_examinees_id_is_skipped_without_decoding() -> None:
     payload = encode(facts.connected("SOCK001-a"))
     assert may_mention(payload, "E001")
     assert not may_mention(payload, "E002")
@@ -76,7 +76,7 @@ def test_a_misplaced_message_says_what_it_names_and_where_it_came() -> None:
     assert "server_status has no place on status.plan.P001" in str(malformed.error)
 
 
-def test_nobody_schedules_what_is_said_of_a_server() -> None:
+def test_a_scheduled_server_status_is_malformed() -> None:
     assert SCHEDULER == "Nats-Scheduler"
     assert fields("status.server.SOCK001", READY, scheduled=True) == ["type"]
     assert fields("status.plan.P001", JOINED, scheduled=True) == [""]
@@ -86,7 +86,7 @@ def test_nobody_schedules_what_is_said_of_a_server() -> None:
 
 
 @pytest.mark.parametrize("subject", ["status.timer.P009.E009.mobile_sync", "status.plan", "plan.P009.a.b", "a.b.c"])
-def test_on_other_subjects_a_message_is_taken_as_it_is(subject: str) -> None:
+def test_on_other_subjects_a_message_is_not_checked_against_the_subject(subject: str) -> None:
     assert fields(subject, JOINED, READY) == ["", ""]
 
 
@@ -94,7 +94,7 @@ WAIT = facts.wait(-150).model_copy(update={"by_log_time": True})
 EXTEND = facts.extend(60, -150).model_copy(update={"by_log_time": True})
 
 
-def test_a_mobile_sync_stage_begins_when_the_log_took_it_and_lasts_as_long_as_was_said() -> None:
+def test_a_mobile_sync_stage_begins_at_the_log_time_and_keeps_its_length() -> None:
     payload = b"[" + encode(WAIT) + b"," + encode(EXTEND) + b"]"
     waiting, extended = decode_status("status.plan.P001", payload, DAWN + 5)
     assert isinstance(waiting, MobileSyncWait)
@@ -103,14 +103,14 @@ def test_a_mobile_sync_stage_begins_when_the_log_took_it_and_lasts_as_long_as_wa
     assert (extended.timestamp, extended.seconds) == (at(5), 60)
 
 
-def test_times_stay_where_the_message_or_the_reader_does_not_ask_for_the_time_of_the_log() -> None:
+def test_times_are_unchanged_without_by_log_time_or_without_a_log_time() -> None:
     assert decode_status("status.plan.P001", encode(WAIT)) == [WAIT]
     by_clock = WAIT.model_copy(update={"by_log_time": None})
     assert decode_status("status.plan.P001", encode(by_clock), DAWN) == [by_clock]
     assert decode_status("status.plan.P001", encode(JOINED), DAWN + 5) == [JOINED]
 
 
-def test_an_entry_knows_when_the_log_took_it() -> None:
+def test_an_entry_has_the_time_at_which_the_log_stored_it() -> None:
     payload = b"[" + encode(WAIT) + b"," + encode(JOINED) + b"]"
     entries = list(read_entries("status.plan.P001", 7, DAWN + 5, payload))
     assert entries[1] == LogEntry(7 * 256 + 1, DAWN + 5, JOINED)

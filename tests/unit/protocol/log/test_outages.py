@@ -84,7 +84,7 @@ def test_short_outages_may_be_ignored_by_their_whole_length() -> None:
     assert report(*TWO, ignore_below=10, begin=109).outage_seconds == 1.25  # long enough as a whole
 
 
-def test_who_is_shut_out_is_in_the_same_outage_until_connected_again() -> None:
+def test_an_outage_of_a_shut_out_examinee_lasts_until_it_connects_again() -> None:
     row = report(
         facts.connected("SOCK001-a"),
         facts.disconnected("SOCK001-a", 10),
@@ -136,7 +136,7 @@ def test_the_mobile_sync_is_the_one_at_the_end_of_the_window() -> None:
     assert (done.mobile_sync, done.mobile_sync_time, done.mobile_sync_reason) == ("COMPLETED", facts.at(20), None)
 
 
-def test_who_came_after_the_window_is_not_in_it_and_an_expired_beginning_is_said() -> None:
+def test_an_examinee_first_seen_after_the_window_is_left_out_and_an_expired_beginning_is_marked() -> None:
     outages = Outages()
     outages.add(LogEntry(10, DAWN, facts.connected("SOCK001-a", 50)))
     assert outages.rows(DAWN, DAWN + 49) == []
@@ -196,7 +196,7 @@ def test_every_column_of_a_row_is_what_happened_in_the_window() -> None:
 
 
 @pytest.mark.parametrize(("begin", "end", "attempts"), [(101, 105, 2), (101.001, 105, 1), (101, 104.999, 1)])
-def test_what_happened_at_either_end_of_a_window_is_in_it(begin: float, end: float, attempts: int) -> None:
+def test_both_ends_of_a_window_belong_to_it(begin: float, end: float, attempts: int) -> None:
     assert report(*TWO, begin=begin, end=end).attempts == attempts
 
 
@@ -212,7 +212,7 @@ def test_an_outage_as_long_as_the_limit_is_counted() -> None:
     assert report(*TWO[:2], end=160, ignore_below=60.001).outages == 0
 
 
-def test_an_examinee_is_seen_from_the_first_time_that_any_server_gave() -> None:
+def test_first_seen_is_the_earliest_timestamp_of_any_fact() -> None:
     told = (facts.connected("SOCK001-a", 50), facts.disconnected("SOCK001-a", 40))
     assert report(*told).first_seen == facts.at(40)
     outages = Outages()
@@ -229,7 +229,7 @@ def test_a_loss_at_the_moment_of_the_connection_has_no_length() -> None:
     assert (row.outages, row.outage_seconds) == (0, 0)
 
 
-def test_who_is_only_on_the_roster_is_in_no_row_and_entries_that_come_again_change_nothing() -> None:
+def test_an_enrolled_examinee_that_never_connected_has_no_row_and_repeated_entries_change_nothing() -> None:
     outages = Outages()
     outages.add(LogEntry(10, DAWN, facts.enrol("Kim")))
     assert outages.rows(DAWN, DAWN + 1) == []
@@ -240,7 +240,7 @@ def test_who_is_only_on_the_roster_is_in_no_row_and_entries_that_come_again_chan
     assert (row.first_seen, row.outage_seconds, row.complete) == (facts.at(5), 3, True)
 
 
-def test_nothing_is_assumed_and_nothing_is_ignored_unless_asked_for() -> None:
+def test_by_default_the_log_is_complete_and_every_outage_counts() -> None:
     outages = Outages()
     outages.add(LogEntry(10, DAWN, facts.disconnected("SOCK001-a")))
     outages.add(LogEntry(20, DAWN, facts.connected("SOCK001-a", 1)))
@@ -310,7 +310,7 @@ def test_the_table_has_a_header_and_a_line_an_examinee() -> None:
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r"])
-def test_no_cell_begins_as_a_formula_does(begin: str) -> None:
+def test_no_cell_can_be_taken_for_a_formula(begin: str) -> None:
     assert escape_cell(f"{begin}1+1").startswith("'")
     assert escape_cell("E001") == "E001"
 
@@ -339,7 +339,7 @@ def test_the_sum_is_never_negative_and_never_more_than_the_window(log: Log, wind
 
 
 @given(logs("connection", most=14), windows)
-def test_what_comes_again_at_once_or_is_read_again_changes_nothing(log: Log, window: tuple[int, int]) -> None:
+def test_repeated_facts_and_entries_change_nothing(log: Log, window: tuple[int, int]) -> None:
     begin, end = DAWN + window[0], DAWN + window[1]
     once = _taken(log).rows(begin, end)
     assert _taken([*log, *log]).rows(begin, end) == once

@@ -28,7 +28,7 @@ def words(*told: ExamineeFact, cut: bool = False) -> list[tuple[EntryKind, bool]
     return [(one.what, one.effect) for one in read(*told, cut=cut)]
 
 
-def test_what_was_fenced_is_told_as_without_effect() -> None:
+def test_a_fenced_fact_is_listed_as_without_effect() -> None:
     told = read(
         facts.connected("SOCK001-a", client="c", number=1),
         facts.connected("SOCK002-b", 1, client="c", number=2),
@@ -54,7 +54,7 @@ def test_what_was_fenced_is_told_as_without_effect() -> None:
     assert {one.status for one in told[:9]} == {"CONNECTED"}
 
 
-def test_mobile_sync_is_told_beside_the_connection() -> None:
+def test_an_entry_has_the_mobile_sync_status_beside_the_connection_status() -> None:
     assert words(
         facts.wait(0),
         facts.wait(1),
@@ -79,7 +79,7 @@ def test_mobile_sync_is_told_beside_the_connection() -> None:
     assert [one.mobile_sync for one in read(facts.wait(0), facts.connected("SOCK001-a"))] == ["WAITING", "WAITING"]
 
 
-def test_in_a_log_whose_beginning_has_expired_a_loss_that_comes_first_is_believed() -> None:
+def test_in_a_truncated_log_a_loss_may_be_the_first_fact() -> None:
     assert words(facts.disconnected("SOCK001-a")) == [(EntryKind.NO_EFFECT, False)]
     timeline = Timeline(truncated=True)
     for number, fact in enumerate((facts.disconnected("SOCK001-a"), facts.attempt(10, 1, 1), facts.restate(2))):
@@ -107,7 +107,7 @@ def test_the_timeline_ends_where_the_rules_end(log: Log) -> None:
 
 
 @given(logs("connection"))
-def test_what_changes_the_status_is_never_said_to_be_without_effect(log: Log) -> None:
+def test_a_fact_that_changes_the_status_is_never_listed_as_without_effect(log: Log) -> None:
     status: str | None = None
     for one in _taken(log):
         if (one.status if one.status != "NEVER" else None) != status:
@@ -131,7 +131,7 @@ def _taken(log: Log) -> list[TimelineEntry]:
 # -- at a moment ------------------------------------------------------------------------------------------
 
 
-def test_the_status_at_a_moment_is_the_one_decided_by_then_with_what_made_it_so_and_what_came_next() -> None:
+def test_the_status_at_a_time_has_its_cause_and_the_next_entry() -> None:
     told = read(
         facts.connected("SOCK001-a"),
         facts.disconnected("SOCK001-a", 1),
@@ -152,12 +152,12 @@ def test_the_status_at_a_moment_is_the_one_decided_by_then_with_what_made_it_so_
     assert (now.status, now.status_entry, now.next_entry) == ("CONNECTED", told[5], None)
 
 
-def test_a_replacement_is_what_made_the_connection_so() -> None:
+def test_a_replacement_is_the_cause_of_the_present_connection() -> None:
     told = read(facts.connected("SOCK001-a"), facts.connected("SOCK001-b", 1))
     assert status_at_time(told, DAWN + 1).status_entry == told[1]
 
 
-def test_in_a_table_all_times_are_local_and_what_people_wrote_stays() -> None:
+def test_a_table_shows_local_times_and_leaves_peoples_text_unchanged() -> None:
     told = read(facts.wait(), facts.extend(60, 5), facts.notice(text="Until 2026-11-22T03:00:00Z."))
     waiting, extended, notice = (cells(one)[2] for one in told)
     assert waiting == f"mobile sync: waiting for a picture until {local_time(at(120))}"

@@ -502,13 +502,13 @@ def summary(entry: TimelineEntry) -> Expected:
 
 
 @pytest.mark.parametrize("name", list(STORIES))
-def test_each_entry_says_what_a_fact_came_to(name: str) -> None:
+def test_each_entry_describes_the_outcome_of_its_fact(name: str) -> None:
     story, expected = STORIES[name]
     assert [summary(entry) for entry in read(*story)] == expected
 
 
 @pytest.mark.parametrize("name", list(TRUNCATED_STORIES))
-def test_in_a_truncated_log_a_fact_is_believed_whose_beginning_has_expired(name: str) -> None:
+def test_in_a_truncated_log_the_first_fact_is_accepted_without_the_facts_before_it(name: str) -> None:
     story, expected = TRUNCATED_STORIES[name]
     assert [summary(entry) for entry in read(*story, truncated=True)] == expected
 

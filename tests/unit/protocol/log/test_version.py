@@ -11,7 +11,7 @@ from protocol.log.version import floor_version, index_of, sequence_of, version_o
 
 
 @given(st.integers(0, 2**45), st.integers(0, 255))
-def test_a_version_tells_its_sequence_and_grows_with_it(sequence: int, index: int) -> None:
+def test_a_version_contains_its_sequence_and_increases_with_it(sequence: int, index: int) -> None:
     version = version_of(sequence, index)
     assert (sequence_of(version), index_of(version)) == (sequence, index)
     assert version_of(sequence) <= version <= floor_version(sequence) < version_of(sequence + 1)

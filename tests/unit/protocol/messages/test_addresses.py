@@ -1,4 +1,4 @@
-"""Subjects, keys: fixed by the design and the documents, to the letter."""
+"""Subjects and keys, which are fixed: other programs use them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from protocol.broker.streams import LEASE, RECONNECT, SOCKET, STATUS, STREAMS, S
 from protocol.records import keys
 
 
-def test_the_subjects_of_the_design() -> None:
+def test_subjects_are_unchanged() -> None:
     assert subjects.status_server("SOCK001") == "status.server.SOCK001"
     assert subjects.status_plan("P001") == "status.plan.P001"
     assert subjects.status_timer("P001", "E001", "mobile_sync") == "status.timer.P001.E001.mobile_sync"
@@ -21,7 +21,7 @@ def test_the_subjects_of_the_design() -> None:
     assert subjects.deadletter("STATUS").startswith("deadletter.")
 
 
-def test_the_keys_of_the_documents() -> None:
+def test_keys_are_unchanged() -> None:
     assert keys.server_status("SOCK001") == "SERVER_ID:SOCK001:status"
     assert keys.socket("P001", "SOCK001") == "plan:P001:socket:examinee:SOCK001"
     assert keys.progress("P001", "E001") == "plan:P001:examinee:E001:progress"
@@ -54,7 +54,7 @@ def _matches(pattern: list[str], subject: list[str]) -> bool:
     return len(pattern) == len(subject) and all(p in ("*", s) for p, s in zip(pattern, subject, strict=True))
 
 
-def test_each_subject_is_kept_by_exactly_the_stream_of_the_design() -> None:
+def test_each_subject_belongs_to_exactly_one_stream() -> None:
     kept = {
         subjects.status_server("S"): STATUS.name,
         subjects.status_plan("P"): STATUS.name,

@@ -72,7 +72,7 @@ def refused(payload: bytes | str) -> ProtocolError:
     ],
     ids=lambda payload: repr(payload[:24]),
 )
-def test_what_is_not_json_is_refused_as_that(payload: bytes | str) -> None:
+def test_invalid_json_is_refused_with_invalid_json(payload: bytes | str) -> None:
     error = refused(payload)
     assert (error.code, error.field) == (ErrorCode.INVALID_JSON, None)
     assert "not JSON" in error.detail
@@ -85,7 +85,7 @@ def test_numbers_that_json_does_not_have_are_not_json(number: str) -> None:
     assert refused(json.dumps(status).replace('"HERE"', number)).code is ErrorCode.INVALID_JSON
 
 
-def test_a_measure_beyond_all_floats_is_refused() -> None:
+def test_a_number_too_large_for_a_float_is_refused() -> None:
     """It would be written as null: a message that changes on its way."""
     status = json.loads(encode(facts.server(ServerStatusCode.READY)))
     status["data"]["cpuUsage"] = "HERE"
@@ -94,7 +94,7 @@ def test_a_measure_beyond_all_floats_is_refused() -> None:
 
 
 @pytest.mark.parametrize("payload", ["null", "1", '"text"', "true", "1.5"])
-def test_what_is_no_object_is_refused_as_that(payload: str) -> None:
+def test_a_message_that_is_not_an_object_is_refused(payload: str) -> None:
     assert refused(payload).code is ErrorCode.INVALID_MESSAGE
 
 
@@ -111,7 +111,7 @@ def test_an_unknown_type_is_refused_naming_it(kind: str) -> None:
     assert repr(kind) in error.detail
 
 
-def test_an_error_never_repeats_a_megabyte() -> None:
+def test_a_long_type_is_truncated_in_the_error() -> None:
     assert len(str(refused(json.dumps({"type": "x" * 2**20})))) < 200
     error = refused(payload_of(clientInfo={"browserInfo": "x" * 2**20}))
     assert (error.code, error.field) == (ErrorCode.INVALID_FIELD, "data.clientInfo.browserInfo")
@@ -170,7 +170,7 @@ def test_a_wrong_field_is_named(field: str, value: object) -> None:
     assert (error.code, error.field) == (ErrorCode.INVALID_FIELD, f"data.{field}")
 
 
-def test_of_a_repeated_key_the_last_one_counts_everywhere() -> None:
+def test_the_last_of_repeated_keys_counts() -> None:
     decoded = STATUS_CODEC.decode_one(payload_of()[:-2] + ', "planId": "P002"}}')
     assert isinstance(decoded, ConnectionStatus)
     assert decoded.plan_id == "P002"
@@ -181,14 +181,14 @@ def test_fields_of_a_newer_version_are_ignored() -> None:
     assert STATUS_CODEC.decode_one(payload_of(mood="calm")) == STATUS_CODEC.decode_one(payload_of())
 
 
-def test_any_text_of_a_client_survives_the_way_there_and_back() -> None:
+def test_any_text_is_unchanged_after_encoding_and_decoding() -> None:
     odd = 'NUL \x00 quote " slash \\ line \n 시험 🎓 \u2028'
     message = facts.connected("S-1", info=ClientInfo(browser_info=odd))
     assert STATUS_CODEC.decode_one(encode(message)) == message
 
 
 @given(st.binary(max_size=64) | st.text(st.characters(), max_size=64))
-def test_no_payload_whatever_breaks_the_decoder(payload: bytes | str) -> None:
+def test_the_decoder_handles_any_payload(payload: bytes | str) -> None:
     for element in STATUS_CODEC.decode_batch(payload):
         assert isinstance(element, Message | Malformed)
 
@@ -201,7 +201,7 @@ json_values = st.recursive(
 
 
 @given(st.sampled_from(sorted(STATUS_CODEC.models)), st.dictionaries(st.sampled_from([*LOSS, "x"]), json_values))
-def test_no_data_whatever_breaks_the_models(kind: str, data: dict[str, Any]) -> None:
+def test_the_models_handle_any_data(kind: str, data: dict[str, Any]) -> None:
     payload = pydantic_core.to_json({"type": kind, "data": data})
     (element,) = STATUS_CODEC.decode_batch(payload)
     if isinstance(element, Malformed):
@@ -213,7 +213,7 @@ def test_no_data_whatever_breaks_the_models(kind: str, data: dict[str, Any]) -> 
 # -- arrays -----------------------------------------------------------------------------------------------
 
 
-def test_one_bad_element_spares_its_neighbours_and_keeps_their_places() -> None:
+def test_a_malformed_element_does_not_affect_its_neighbours() -> None:
     good = payload_of()
     payload = f'[{good},7,{good},{{"type":"nope"}},[{good}],{payload_of(planId="a b")},{good}]'
     elements = STATUS_CODEC.decode_batch(payload)
@@ -225,7 +225,7 @@ def test_one_bad_element_spares_its_neighbours_and_keeps_their_places() -> None:
     assert json.loads(bad[1].raw) == {"type": "nope"}
 
 
-def test_an_empty_array_says_nothing() -> None:
+def test_an_empty_array_holds_no_message() -> None:
     assert STATUS_CODEC.decode_batch("[]") == []
 
 
@@ -238,13 +238,13 @@ def test_an_array_may_have_256_messages_and_no_more() -> None:
     assert "257" in whole.error.detail
 
 
-def test_where_one_message_is_due_an_array_is_refused() -> None:
+def test_decode_one_refuses_an_array() -> None:
     with pytest.raises(ProtocolError) as error:
         STATUS_CODEC.decode_one(f"[{payload_of()}]")
     assert error.value.code is ErrorCode.INVALID_MESSAGE
 
 
-def test_a_lone_message_travels_without_brackets() -> None:
+def test_a_single_message_is_encoded_without_an_array() -> None:
     (payload,) = encode_batches([facts.connected("S-1")])
     assert payload == encode(facts.connected("S-1"))
     assert payload.startswith(b'{"type":"connection_status","data":{')
@@ -252,7 +252,7 @@ def test_a_lone_message_travels_without_brackets() -> None:
 
 
 @given(st.lists(st.integers(1, 100_000) | st.integers(1, 300), max_size=600))
-def test_batches_keep_order_and_limits_and_are_as_few_as_can_be(sizes: list[int]) -> None:
+def test_batches_keep_the_order_and_the_limits_and_are_as_few_as_possible(sizes: list[int]) -> None:
     cuts = split_batches(sizes)
     assert [size for cut in cuts for size in sizes[cut]] == sizes
     for cut in cuts:
@@ -274,7 +274,7 @@ def test_a_payload_may_have_256_kib_to_the_byte(second: int, payloads: int) -> N
     assert max(len(join_batch([b"x" * size for size in sizes[cut]])) for cut in cuts) <= MAX_BATCH_BYTES
 
 
-def test_a_hall_travels_in_few_payloads_and_arrives_whole() -> None:
+def test_many_messages_are_encoded_in_few_payloads() -> None:
     hall = [facts.connected(f"SOCK001-{seat}", seat) for seat in range(600)]
     payloads = encode_batches(hall)
     assert len(payloads) == 3
@@ -302,7 +302,7 @@ def test_a_hall_travels_in_few_payloads_and_arrives_whole() -> None:
     ],
     ids=lambda message: message.type,
 )
-def test_every_fact_of_the_log_comes_back_as_it_was(message: Message) -> None:
+def test_every_fact_is_unchanged_after_encoding_and_decoding(message: Message) -> None:
     assert STATUS_CODEC.decode_one(encode(message)) == message
     wire = json.loads(encode(message))
     assert sorted(wire) == ["data", "type"]
@@ -329,7 +329,7 @@ def test_the_log_knows_every_fact_by_one_type() -> None:
         ('["\\ud800"]', "INVALID_JSON", None),
     ],
 )
-def test_half_of_a_surrogate_pair_spoils_its_own_message_only(element: str, code: str, field: str | None) -> None:
+def test_a_lone_surrogate_makes_only_its_own_message_malformed(element: str, code: str, field: str | None) -> None:
     good = '{"type":"notify","data":{"examineeId":"E1","requestId":"r2","text":"\\ud83d\\ude00 \\u0041"}}'
     first, bad, last = CLIENT_FRAMES.decode_batch(f"[{good},{element},{good}]")
     for frame in (first, last):
@@ -346,5 +346,5 @@ def test_half_of_a_surrogate_pair_spoils_its_own_message_only(element: str, code
 
 
 @pytest.mark.parametrize("payload", ['{"a":"\\ud800"', '[NaN,"\\ud800"]', "[" * 100_000 + '"\\ud800"'])
-def test_what_is_no_json_besides_stays_none(payload: str) -> None:
+def test_a_lone_surrogate_does_not_make_other_invalid_json_valid(payload: str) -> None:
     assert refused(payload).code == ErrorCode.INVALID_JSON

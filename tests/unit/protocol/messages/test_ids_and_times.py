@@ -20,7 +20,7 @@ def test_an_id_is_1_to_64_of_letters_digits_underscore_and_hyphen(good: str) -> 
 
 
 @pytest.mark.parametrize("bad", BAD_IDS)
-def test_whatever_could_be_a_subject_a_key_or_a_path_is_no_id(bad: str) -> None:
+def test_text_with_special_characters_of_subjects_keys_or_paths_is_not_an_id(bad: str) -> None:
     with pytest.raises(InvalidField) as refused:
         check_id("planId", bad)
     assert refused.value.field == "planId"
@@ -30,7 +30,7 @@ def test_whatever_could_be_a_subject_a_key_or_a_path_is_no_id(bad: str) -> None:
 
 
 @given(st.text(max_size=80))
-def test_both_doors_agree_on_what_an_id_is(text: str) -> None:
+def test_the_model_and_check_id_accept_the_same_ids(text: str) -> None:
     try:
         pydantic.TypeAdapter(Id).validate_python(text)
     except pydantic.ValidationError:
@@ -40,7 +40,7 @@ def test_both_doors_agree_on_what_an_id_is(text: str) -> None:
         assert check_id("planId", text) == text
 
 
-def test_plan_names_no_server() -> None:
+def test_plan_is_not_a_valid_server_id() -> None:
     assert check_id("planId", "plan") == "plan"
     with pytest.raises(InvalidField, match="reserved"):
         check_server_id("plan")
@@ -99,12 +99,12 @@ def test_the_documents_time_and_an_offset_are_read() -> None:
         "now",
     ],
 )
-def test_a_time_that_no_clock_shows_is_refused_at_the_door(bad: str) -> None:
+def test_an_impossible_time_is_refused(bad: str) -> None:
     """What gets in is computed with later: a bad time in a record would spoil every later fact of the examinee."""
     with pytest.raises(pydantic.ValidationError):
         pydantic.TypeAdapter(Timestamp).validate_python(bad)
 
 
-def test_a_time_without_offset_is_not_guessed() -> None:
+def test_a_time_without_offset_is_refused() -> None:
     with pytest.raises(ValueError, match="offset"):
         parse_time("2024-01-01T09:15:00")

@@ -45,25 +45,25 @@ def still(tracker: ProgressTracker, *looks: tuple[ConsumerProgress, HeldDeliveri
     return [tracker.update(seen, in_hand) for seen, in_hand in looks][-1].still_seconds or 0.0
 
 
-def test_where_nothing_waits_nothing_is_late_however_long_it_is_quiet() -> None:
+def test_without_waiting_messages_nothing_is_late_however_long_it_is_quiet() -> None:
     told = [ProgressTracker().update(consumer(float(at), floor=9), NOTHING) for at in range(5)]
     assert {(one.oldest_seconds, one.still_seconds, one.pending) for one in told} == {(None, None, 0)}
 
 
-def test_what_is_in_hand_waits_since_it_was_stored() -> None:
+def test_a_delivered_message_waits_since_it_was_stored() -> None:
     assert (
         ProgressTracker().update(consumer(110.0, unacknowledged=3), HeldDeliveries(3, oldest=106.5)).oldest_seconds
         == 3.5
     )
 
 
-def test_what_nobody_fetches_waits_since_it_was_seen_there() -> None:
+def test_an_undelivered_message_waits_since_it_was_first_seen() -> None:
     tracker = ProgressTracker()
     assert still(tracker, *((consumer(float(at), pending=1 + at), NOTHING) for at in range(4))) == 3.0
     assert still(tracker, (consumer(4.0, pending=1, floor=3), NOTHING)) == 0.0  # somebody has begun
 
 
-def test_a_hall_that_is_worked_off_does_not_stand_still() -> None:
+def test_a_backlog_that_shrinks_does_not_stand_still() -> None:
     tracker = ProgressTracker()
     for at in range(1, 20):
         told = tracker.update(consumer(float(at), 500, 64, floor=at * 900), HeldDeliveries(64, oldest=at - 4.0))
@@ -71,7 +71,7 @@ def test_a_hall_that_is_worked_off_does_not_stand_still() -> None:
         assert told.oldest_seconds == 4.0
 
 
-def test_what_a_reader_that_died_has_in_hand_waits_also_while_another_goes_on() -> None:
+def test_messages_of_a_dead_reader_wait_also_while_another_reader_works() -> None:
     looks = ((consumer(float(at), 0, 5, floor=100), HeldDeliveries(2, oldest=at - 0.1)) for at in range(5))
     assert still(ProgressTracker(), *looks) == 4.0
 
@@ -79,7 +79,7 @@ def test_what_a_reader_that_died_has_in_hand_waits_also_while_another_goes_on() 
 # -- what state managers have report --------------------------------------------------------------------------
 
 
-def test_a_listener_that_has_just_begun_waits_for_the_first_word() -> None:
+def test_a_new_listener_waits_for_the_first_report() -> None:
     reports = AppliedRegistry(100.0)
     assert reports.delay_of("0", 100.0 + SILENT_SECONDS) is None
     silent = reports.delay_of("0", 100.1 + SILENT_SECONDS)
@@ -87,7 +87,7 @@ def test_a_listener_that_has_just_begun_waits_for_the_first_word() -> None:
     assert silent.waiting_for == "state-manager"
 
 
-def test_a_partition_that_nobody_speaks_for_is_behind_after_three_seconds() -> None:
+def test_a_partition_without_reports_is_behind_after_three_seconds() -> None:
     reports = AppliedRegistry(0.0)
     reports.record(report("sm1", 0, 1), 10.0)
     reports.record(report("sm2", 2), 10.0)
@@ -109,7 +109,7 @@ def test_a_restart_with_another_one_standing_by_is_not_noticed() -> None:
     assert reports.delay_of("0", 15.0) is None
 
 
-def test_of_two_who_work_at_a_partition_the_one_that_is_behind_counts() -> None:
+def test_of_two_managers_of_a_partition_the_one_behind_counts() -> None:
     reports = AppliedRegistry(0.0)
     reports.record(report("sm1", 0, still=4.5, waits="redis"), 10.0)
     reports.record(report("sm2", 0), 10.5)
@@ -117,7 +117,7 @@ def test_of_two_who_work_at_a_partition_the_one_that_is_behind_counts() -> None:
     assert reports.delay_of("0", 10.1 + SILENT_SECONDS) is None  # what it report is old; the other one goes on
 
 
-def test_of_a_consumer_that_is_missing_only_those_hear_who_depend_on_it() -> None:
+def test_a_missing_consumer_affects_only_those_that_depend_on_it() -> None:
     reports = AppliedRegistry(0.0)
     missing = PartitionApplied(up_to=0, still_seconds=3.0, waiting_for="consumer")
     applied = Applied(state_manager="sm1", partitions={"0": missing, "1": PartitionApplied(up_to=7)})
@@ -126,7 +126,7 @@ def test_of_a_consumer_that_is_missing_only_those_hear_who_depend_on_it() -> Non
     assert reports.delay_of("1", 10.5) is None
 
 
-def test_what_somebody_lacks_who_only_stands_by_holds_up_nothing() -> None:
+def test_a_standby_that_waits_for_something_delays_nothing() -> None:
     reports = AppliedRegistry(0.0)
     reports.record(report("sm1", 0), 10.0)
     reports.record(report("sm2", 0, waits="redis", reads=False), 10.0)
@@ -135,20 +135,20 @@ def test_what_somebody_lacks_who_only_stands_by_holds_up_nothing() -> None:
     assert reports.delay_of("0", 11.5) == Delay("redis", 4.0)
 
 
-def test_what_waits_for_a_reader_that_has_fallen_silent_is_seen_by_who_stands_by() -> None:
+def test_a_standby_sees_messages_that_wait_for_a_silent_reader() -> None:
     reports = AppliedRegistry(0.0)
     reports.record(report("sm1", 0), 10.0)
     reports.record(report("sm2", 0, still=2.9, reads=False), 12.9)
     assert reports.delay_of("0", 13.2) == Delay("log", 2.9)
 
 
-def test_what_is_waited_for_counts_also_while_nothing_happens() -> None:
+def test_waiting_for_a_dependency_counts_also_without_messages() -> None:
     reports = AppliedRegistry(0.0)
     reports.record(report("sm1", 0, waits="redis"), 10.0)
     assert reports.delay_of("0", 10.2) == Delay("redis", 4.0)
 
 
-def test_a_listener_that_stood_still_itself_reads_first() -> None:
+def test_a_pause_of_the_listener_is_not_counted_as_silence() -> None:
     reports = AppliedRegistry(0.0)
     reports.record(report("sm1", 0), 10.0)
     reports.shift(20.0)
@@ -165,7 +165,7 @@ def test_a_view_does_not_flicker_around_the_limit() -> None:
     assert is_current(None, was_current=False)
 
 
-def test_what_goes_on_may_be_late_for_longer_than_what_stands_still() -> None:
+def test_a_backlog_that_moves_may_be_late_for_longer_than_one_that_stands_still() -> None:
     assert not is_current(Delay("log", 3.0), was_current=True)
     assert is_current(Delay("log", 5.5, progressing=True), was_current=True)
     assert not is_current(Delay("log", 6.5, progressing=True), was_current=True)

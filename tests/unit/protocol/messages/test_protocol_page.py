@@ -1,6 +1,6 @@
-"""docs/protocol.md: its tables are those of the code, and its transcript speaks the protocol.
+"""docs/protocol.md: its tables match the code, and its transcript is valid.
 
-A table that differs is printed as it should be.
+A failing test prints the table as it should be.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def close_codes() -> str:
 
 
 def frames_table() -> str:
-    """Every frame: who sends or is sent it, its fields (those in brackets may be missing)."""
+    """Return the table of all frames: the roles that send or receive each, and its fields (`[optional]`)."""
     spec = asyncapi("0")["components"]["schemas"]
     (from_examinee, to_examinee), (from_proctor, to_proctor) = frames_of("examinee"), frames_of("proctor")
     rows = ["| frame | examinee | proctor | `data` |", "|---|---|---|---|"]
@@ -111,49 +111,54 @@ def numbers() -> str:
     ("name", "table"),
     [("close codes", close_codes), ("frames", frames_table), ("error codes", error_codes), ("numbers", numbers)],
 )
-def test_a_table_is_that_of_the_code(name: str, table: object) -> None:
+def test_a_table_of_the_page_matches_the_code(name: str, table: object) -> None:
     assert callable(table)
-    found = re.search(rf"<!-- {name} -->\n(.+?)\n<!-- end -->", PAGE.read_text(), re.DOTALL)
-    assert found is not None
-    assert found[1] == table(), f"docs/protocol.md, {name}, should be:\n{table()}"
+    written = re.search(rf"<!-- {name} -->\n(.+?)\n<!-- end -->", PAGE.read_text(), re.DOTALL)
+    assert written is not None
+    assert written[1] == table(), f"docs/protocol.md, {name}, should be:\n{table()}"
 
 
 def transcript() -> list[tuple[str, str, str]]:
     return [(role, "send" if arrow == "→" else "receive", text) for role, arrow, text in LINE.findall(PAGE.read_text())]
 
 
-def test_every_frame_of_the_transcript_is_one() -> None:
+def test_every_frame_of_the_transcript_is_valid() -> None:
     spec = AsyncApi(asyncapi("0"))
     frames = transcript()
     assert len(frames) > 20
     for role, action, text in frames:
         spec.frame(role, action, text)
         codec = CLIENT_FRAMES if action == "send" else SERVER_FRAMES
-        assert not any(isinstance(one, Malformed) for one in codec.decode_batch(text))
+        assert not any(isinstance(frame, Malformed) for frame in codec.decode_batch(text))
 
 
-def test_the_transcript_tells_what_the_text_says() -> None:
+def test_the_transcript_ends_in_the_state_that_the_page_describes() -> None:
     """The proctor's frames, applied by the rules that the page describes, end as the page says."""
-    told: list[Message] = []
+    received: list[Message] = []
     for role, action, text in transcript():
         if (role, action) == ("proctor", "receive"):
-            told += [one for one in SERVER_FRAMES.decode_batch(text) if not isinstance(one, Malformed)]
-    assert isinstance(told[0], Welcome)
+            received += [frame for frame in SERVER_FRAMES.decode_batch(text) if not isinstance(frame, Malformed)]
+    assert isinstance(received[0], Welcome)
     view = PlanView()
-    verdicts = [view.apply(one) for one in told]
-    assert set(verdicts) == {ApplyResult.APPLIED, ApplyResult.OTHER}
-    seen = view.examinees["E001"]
-    assert (seen.status, seen.mobile_sync, seen.notices, seen.unconfirmed) == ("CONNECTED", "COMPLETED", 1, [])
+    results = [view.apply(frame) for frame in received]
+    assert set(results) == {ApplyResult.APPLIED, ApplyResult.OTHER}
+    examinee = view.examinees["E001"]
+    assert (examinee.status, examinee.mobile_sync, examinee.notices, examinee.unconfirmed) == (
+        "CONNECTED",
+        "COMPLETED",
+        1,
+        [],
+    )
     assert view.examinees["E002"].status == "NEVER"
     once = shown(view)
-    for one in [*reversed(told), *told]:  # in any order, any number of times
-        view.apply(one)
+    for frame in [*reversed(received), *received]:  # in any order, any number of times
+        view.apply(frame)
     assert shown(view) == once
 
 
 def shown(view: PlanView) -> dict[str, dict[str, object]]:
-    """What is seen of everybody, without how it came to be known."""
+    """Return the fields of all examinees, without those that record where a value came from."""
     return {
-        name: {field: value for field, value in asdict(seen).items() if not field.endswith("_from_event")}
-        for name, seen in view.examinees.items()
+        name: {field: value for field, value in asdict(examinee).items() if not field.endswith("_from_event")}
+        for name, examinee in view.examinees.items()
     }

@@ -117,16 +117,14 @@ def _contains(whole: Any, part: Any) -> bool:
         (CREATE_QUEUE, QUEUE_CODEC, QueueCreate),
     ],
 )
-def test_a_message_of_the_documents_is_understood_and_loses_nothing(
-    document: str, codec: Codec, model: type[Message]
-) -> None:
+def test_a_documented_message_keeps_all_its_fields(document: str, codec: Codec, model: type[Message]) -> None:
     (decoded,) = codec.decode_batch(document)
     assert type(decoded) is model
     assert _contains(json.loads(encode(decoded)), json.loads(document))
     assert codec.decode_one(encode(decoded)) == decoded
 
 
-def test_the_completion_of_the_documents_is_what_we_send_plus_a_version() -> None:
+def test_the_completion_event_is_the_documented_one_with_a_version() -> None:
     """`version` is ours and is required of every event; all that the document shows is kept."""
     (refused,) = SOCKET_CODEC.decode_batch(SYNC_COMPLETED)
     assert isinstance(refused, Malformed)
@@ -139,7 +137,7 @@ def test_the_completion_of_the_documents_is_what_we_send_plus_a_version() -> Non
     assert json.loads(encode(decoded)) == sent
 
 
-def test_the_upload_of_the_documents_leads_to_the_record_and_the_completion_of_the_documents() -> None:
+def test_the_documented_upload_leads_to_the_documented_record_and_event() -> None:
     upload = STATUS_CODEC.decode_one(SYNC_STATUS)
     assert isinstance(upload, MobileSyncStatus)
     kind = records.MOBILE_SYNC
@@ -157,7 +155,7 @@ def test_the_upload_of_the_documents_leads_to_the_record_and_the_completion_of_t
     assert _contains(json.loads(encode(event)), json.loads(SYNC_COMPLETED))
 
 
-def test_loss_and_recovery_of_the_documents_lead_to_the_records_of_the_documents() -> None:
+def test_the_documented_loss_and_recovery_lead_to_the_documented_records() -> None:
     kind = records.CONNECTION
     recovery, loss = STATUS_CODEC.decode_one(RECOVERY), STATUS_CODEC.decode_one(LOSS)
     assert isinstance(recovery, ConnectionStatus)
@@ -178,7 +176,7 @@ def test_loss_and_recovery_of_the_documents_lead_to_the_records_of_the_documents
     assert (told["data"]["recovered"], told["data"]["outageSeconds"]) == (True, 120.0)
 
 
-def test_a_server_record_has_the_seven_fields_of_the_documents() -> None:
+def test_a_server_record_has_the_seven_documented_fields() -> None:
     ready = ServerStatus(
         server_id="SOCK001",
         status=ServerStatusCode.READY,

@@ -91,7 +91,7 @@ def test_it_is_valid_by_the_official_schema_of_asyncapi(spoken: Document) -> Non
     assert list(validator.iter_errors(broken))
 
 
-def test_every_reference_leads_somewhere_and_every_part_is_referred_to(spoken: Document, served: Document) -> None:
+def test_every_reference_resolves_and_every_component_is_referenced(spoken: Document, served: Document) -> None:
     for document in (spoken, served):
         used = set(references(document))
         for reference in used:
@@ -101,7 +101,7 @@ def test_every_reference_leads_somewhere_and_every_part_is_referred_to(spoken: D
             assert named - used == set()
 
 
-def test_operations_speak_of_messages_that_their_channel_has(spoken: Document) -> None:
+def test_operations_refer_to_messages_of_their_channel(spoken: Document) -> None:
     for name, operation in spoken["operations"].items():
         assert operation["action"] in ("send", "receive")
         assert name.startswith(operation["tags"][0]["name"].partition("-")[0])
@@ -110,7 +110,7 @@ def test_operations_speak_of_messages_that_their_channel_has(spoken: Document) -
             assert message["$ref"].startswith(f"{channel}/messages/"), name
 
 
-def test_every_channel_of_nats_has_somebody_who_reads_it_or_is_a_record(spoken: Document) -> None:
+def test_every_nats_channel_has_a_reader_or_is_a_record(spoken: Document) -> None:
     read = {
         one["channel"]["$ref"].rpartition("/")[2] for one in spoken["operations"].values() if one["action"] == "receive"
     }
@@ -147,11 +147,11 @@ def test_every_message_of_every_codec_is_specified_with_its_type_and_an_example(
         assert [one["payload"]["type"] for one in message["examples"]] == [model.type], name
 
 
-def test_no_example_is_of_something_that_nobody_says() -> None:
+def test_every_example_belongs_to_a_specified_message() -> None:
     assert set(EXAMPLES) == {model for models in SPOKEN.values() for model in models}
 
 
-def test_the_frames_of_a_role_are_those_that_its_session_answers_to() -> None:
+def test_the_frames_of_a_role_are_those_that_its_session_handles() -> None:
     sessions: dict[str, type[Actor]] = {"examinee": ExamineeSession, "proctor": ProctorSession}
     for role, session in sessions.items():
         sent, told = frames_of(role)
@@ -172,7 +172,7 @@ def test_the_close_codes_are_those_of_the_table(spoken: Document) -> None:
 # -- AsyncAPI: true ------------------------------------------------------------------------------------------
 
 
-def test_every_example_is_valid_and_says_nothing_unspecified(spoken: Document) -> None:
+def test_every_example_is_valid_and_has_only_specified_fields(spoken: Document) -> None:
     spec = AsyncApi(spoken)
     without = set()
     for key, channel in spoken["channels"].items():
@@ -270,14 +270,14 @@ def test_the_routes_are_exactly_those_of_the_web_server(tmp_path: Path) -> None:
     assert found == {(route.method, route.path) for route in ROUTES}
 
 
-def test_every_code_of_a_problem_is_one_that_the_web_server_has_and_the_other_way_round() -> None:
+def test_the_problem_codes_are_exactly_those_of_the_web_server() -> None:
     own = {value for name, value in vars(problems).items() if name.isupper() and isinstance(value, str)}
     told = {code for route in ROUTES for _, codes in route.problems for code in codes} | {"INTERNAL_ERROR"}
     assert told - own - {str(code) for code in ErrorCode} == set()
     assert own - told == set()
 
 
-def test_numbers_that_are_told_are_those_of_the_code(served: Document) -> None:
+def test_numbers_in_descriptions_match_the_code(served: Document) -> None:
     timeline = served["paths"]["/v1/plans/{planId}/examinees/{examineeId}/timeline"]["get"]
     (limit,) = [one["schema"] for one in timeline["parameters"] if one["name"] == "limit"]
     assert (limit["default"], limit["maximum"]) == (plan_api.LIMIT, plan_api.LARGEST_LIMIT)

@@ -49,7 +49,7 @@ from tests.unit.support.facts import (
 # -- the roster -------------------------------------------------------------------------------------------
 
 
-def test_who_is_enrolled_is_told_and_has_never_come() -> None:
+def test_an_enrolment_is_published_with_the_status_never() -> None:
     log = Log(enrol("Kim", by="registry"))
     event = log.event()
     assert isinstance(event, ExamineeEnrolled)
@@ -67,7 +67,7 @@ def test_another_name_is_taken_over() -> None:
     assert (log.event().name, log.state.name) == ("Lee", "Lee")  # type: ignore[union-attr]
 
 
-def test_who_was_there_before_the_roster_is_told_as_they_are() -> None:
+def test_an_enrolment_after_the_connection_publishes_the_present_state() -> None:
     log = Log(connected(A), disconnected(A, 10), attempt(2, 1, 11), enrol("Kim", 20))
     event = log.event()
     assert isinstance(event, ExamineeEnrolled)
@@ -97,7 +97,7 @@ def test_every_event_of_a_connection_names_who_it_is() -> None:
 # -- removal ----------------------------------------------------------------------------------------------
 
 
-def test_who_is_removed_is_closed_and_told_with_who_did_it() -> None:
+def test_a_removal_closes_the_connection_and_names_the_proctor() -> None:
     log = Log(connected(A), remove(10, by="S007", action="a1", reason="phone under the desk"))
     event = log.event()
     assert isinstance(event, ExamineeRemoved)
@@ -109,7 +109,7 @@ def test_who_is_removed_is_closed_and_told_with_who_did_it() -> None:
     assert log.changes_nothing(disconnected(A, 11, "REMOVED")), "the end of that socket is no loss, nobody waits"
 
 
-def test_the_close_code_of_a_removal_ends_all_trying() -> None:
+def test_the_close_code_of_a_removal_forbids_reconnecting() -> None:
     assert int(CloseCode.REMOVED) == 4508
     assert not may_reconnect(CloseCode.REMOVED)
     assert CLOSE_RULES[4508].name == "REMOVED"
@@ -126,7 +126,7 @@ def test_the_close_code_of_a_removal_ends_all_trying() -> None:
         (),
     ],
 )
-def test_who_is_removed_is_refused_and_waited_for_by_nobody(before: tuple[ConnectionFact, ...]) -> None:
+def test_a_removed_examinee_is_refused_and_not_awaited(before: tuple[ConnectionFact, ...]) -> None:
     log = Log(*before, remove(10))
     assert log.state.removed
     for late in (attempt(2, 2, 11), exhausted(2, 12), attempt(log.version, 1, 13), exhausted(log.version, 14)):
@@ -138,7 +138,7 @@ def test_who_is_removed_is_refused_and_waited_for_by_nobody(before: tuple[Connec
     assert log.effects == (refusal(B, CloseCode.REMOVED, log.version),)
 
 
-def test_who_was_shut_out_and_is_removed_then_is_refused_as_removed() -> None:
+def test_a_shut_out_examinee_that_is_removed_is_refused_as_removed() -> None:
     log = shut_out().add(remove(70)).add(connected(B, 80))
     assert log.effects == (refusal(B, CloseCode.REMOVED, 8),)
 
@@ -160,7 +160,7 @@ def test_a_readmission_undoes_a_removal() -> None:
     assert recovered.outage_seconds == 5, "the removal itself was no outage"
 
 
-def test_who_is_removed_and_readmitted_before_ever_coming_has_still_never_come() -> None:
+def test_a_removal_and_readmission_before_any_connection_leave_the_status_never() -> None:
     log = Log(enrol("Kim"), remove(10))
     removed = log.event()
     assert isinstance(removed, ExamineeRemoved)
@@ -173,7 +173,7 @@ def test_who_is_removed_and_readmitted_before_ever_coming_has_still_never_come()
     assert not first.recovered
 
 
-def test_an_action_that_is_said_again_after_others_has_no_second_effect() -> None:
+def test_a_repeated_action_has_no_second_effect_also_after_other_actions() -> None:
     """A page that lost its connection repeats what it does not know to have arrived."""
     log = Log(connected(A), remove(10, action="a1"), readmit(20, action="a2"), connected(B, 30))
     assert log.changes_nothing(remove(40, action="a1"))
@@ -193,7 +193,7 @@ def test_an_action_that_is_said_again_after_others_has_no_second_effect() -> Non
         ((connected(A), remove(10), readmit(20)), ExamineeDisconnected),
     ],
 )
-def test_what_a_proctor_has_decided_is_told_anew(facts: tuple[ConnectionFact, ...], kind: type[object]) -> None:
+def test_a_restatement_publishes_a_proctors_decision(facts: tuple[ConnectionFact, ...], kind: type[object]) -> None:
     log = Log(*facts, restate(50))
     event = log.event()
     assert isinstance(event, kind)
@@ -204,7 +204,7 @@ def test_what_a_proctor_has_decided_is_told_anew(facts: tuple[ConnectionFact, ..
     assert (seen.status, seen.removed) == (log.state.view().status, log.state.removed)
 
 
-def test_a_row_of_the_snapshot_says_what_the_events_said() -> None:
+def test_a_row_of_the_snapshot_matches_the_events() -> None:
     log = Log(enrol("Kim"))
     watching, late = PlanView(), PlanView()
     watching.apply(log.event())
@@ -268,7 +268,7 @@ def test_the_timeline_says_who_did_what() -> None:
     assert (told[7].action_id, told[7].reason, told[7].status) == ("r1", "talking", "DISCONNECTED")
 
 
-def test_actions_without_effect_are_told_as_that() -> None:
+def test_actions_without_effect_are_listed_as_without_effect() -> None:
     told = read(
         enrol("Kim"),
         enrol("Kim"),
@@ -302,5 +302,5 @@ def test_the_report_counts_removals_and_compensates_no_time_of_them() -> None:
     assert sum_rows([row]).removals == 2
 
 
-def test_who_is_only_on_the_roster_is_in_no_report() -> None:
+def test_an_examinee_that_never_connected_is_not_in_the_report() -> None:
     assert outages_of(enrol("Kim")).rows(DAWN, DAWN + 1000) == []

@@ -32,7 +32,7 @@ from tests.unit.support.facts import (
 # -- loss and recovery ------------------------------------------------------------------------------------
 
 
-def test_a_first_connection_is_told_and_is_no_recovery() -> None:
+def test_a_first_connection_is_an_event_but_no_recovery() -> None:
     log = Log(connected(A, info=ClientInfo(ip_address="192.168.1.100", browser_info="Chrome 120.0")))
     event = log.event()
     assert isinstance(event, ExamineeConnected)
@@ -51,7 +51,7 @@ def test_an_examinee_that_was_never_seen_is_shown_as_never() -> None:
 
 
 @pytest.mark.parametrize("reason", ["SOCKET_CLOSED", "PING_TIMEOUT", "SLOW_CLIENT", "SERVER_STOPPED"])
-def test_a_loss_is_told_with_its_reason_and_is_waited_for(reason: str) -> None:
+def test_a_loss_is_published_with_its_reason_and_starts_the_reconnect_watch(reason: str) -> None:
     log = Log(connected(A), disconnected(A, 10, reason))
     event = log.event()
     assert isinstance(event, ExamineeDisconnected)
@@ -65,7 +65,7 @@ def test_a_loss_without_a_reason_is_a_closed_socket() -> None:
 
 
 @pytest.mark.parametrize("reason", ["SERVER_LOST", "SERVER_RESTARTED"])
-def test_a_loss_that_others_declared_is_reported_to_the_server_so_that_it_may_object(reason: str) -> None:
+def test_a_loss_declared_by_others_is_reported_to_the_server(reason: str) -> None:
     log = Log(connected(A), disconnected(A, 10, reason))
     assert log.effects == (WatchReconnect(PLAN, EXAMINEE, 2), SendSessionLost("SOCK001", A, 2))
 
@@ -92,7 +92,7 @@ def test_recoveries_are_counted() -> None:
     assert log.state.recoveries == log.state.reconnect_view().count == 2
 
 
-def test_a_loss_of_somebody_who_was_never_there_changes_nothing() -> None:
+def test_a_loss_of_an_examinee_that_never_connected_changes_nothing() -> None:
     assert Log().changes_nothing(disconnected(A))
 
 
@@ -147,7 +147,7 @@ def test_numbers_of_different_clients_do_not_compare() -> None:
     assert Log(connected(A, number=5), connected(B, number=0)).state.socket_id == B
 
 
-def test_a_lower_connection_number_recovers_who_is_lost() -> None:
+def test_a_lower_connection_number_recovers_a_lost_examinee() -> None:
     """Nothing is live that it could push aside; a page that was loaded anew may count from the start."""
     log = Log(connected(A, client="c1", number=5), disconnected(A, 1), connected(B, 2, client="c1", number=1))
     assert (log.state.socket_id, log.state.live) == (B, True)
@@ -205,7 +205,7 @@ def test_the_server_of_a_socket_is_said_or_follows_from_its_id() -> None:
 # -- attempts ---------------------------------------------------------------------------------------------
 
 
-def test_the_ladder_of_attempts_is_told_step_by_step() -> None:
+def test_each_step_of_the_ladder_is_published() -> None:
     log = Log(connected(A), disconnected(A, 10))
     for number in (1, 2, 3):
         log.add(attempt(2, number, 10 + number))
@@ -219,7 +219,7 @@ def test_the_ladder_of_attempts_is_told_step_by_step() -> None:
         assert log.state.since == at(10), "the outage began when it began"
 
 
-def test_an_attempt_that_was_told_already_changes_nothing() -> None:
+def test_a_repeated_attempt_changes_nothing() -> None:
     log = Log(connected(A), disconnected(A, 10), attempt(2, 2))
     assert log.changes_nothing(attempt(2, 2))
     assert log.changes_nothing(attempt(2, 1))
@@ -252,7 +252,7 @@ def test_each_loss_begins_a_ladder_of_its_own() -> None:
 # -- exhaustion, refusal, readmission ---------------------------------------------------------------------
 
 
-def test_used_up_attempts_are_told_and_recorded() -> None:
+def test_the_end_of_all_attempts_is_published_and_recorded() -> None:
     log = shut_out()
     event = log.event()
     assert isinstance(event, ExamineeReconnectExhausted)
@@ -273,7 +273,7 @@ def test_a_recovery_after_that_is_refused() -> None:
     assert log.changes_nothing(disconnected(B, 71))
 
 
-def test_who_was_there_all_along_is_not_shut_out_when_the_server_is_back() -> None:
+def test_an_examinee_that_stayed_connected_is_not_shut_out_when_its_server_is_back() -> None:
     """Its server was called lost, and nobody could count but the ladder: the socket was open all the time."""
     log = shut_out().add(connected(A, 70, again=True))
     event = log.event()
@@ -303,7 +303,7 @@ def test_a_readmitted_examinee_may_come_back() -> None:
     assert (recovered.recovered, recovered.outage_seconds) == (True, 80)
 
 
-def test_who_was_readmitted_is_not_shut_out_again_by_the_same_outage() -> None:
+def test_a_readmitted_examinee_is_not_shut_out_again_by_the_same_outage() -> None:
     """The advisory of the old ladder may be delivered twice, long after the broker has forgotten the message id."""
     log = shut_out().add(readmit(80))
     assert log.changes_nothing(exhausted(2, 81))
@@ -312,7 +312,7 @@ def test_who_was_readmitted_is_not_shut_out_again_by_the_same_outage() -> None:
 
 
 @pytest.mark.parametrize("facts", [(), (connected(A),), (connected(A), disconnected(A, 1))])
-def test_readmitting_who_is_not_shut_out_changes_nothing(facts: tuple[ConnectionFact, ...]) -> None:
+def test_readmitting_an_examinee_that_is_not_shut_out_changes_nothing(facts: tuple[ConnectionFact, ...]) -> None:
     assert Log(*facts).changes_nothing(readmit(80))
 
 
@@ -323,10 +323,10 @@ def test_a_loss_after_the_readmission_begins_a_new_ladder() -> None:
     assert isinstance(log.event(), ExamineeReconnecting)
 
 
-# -- telling anew -----------------------------------------------------------------------------------------
+# -- restatements -----------------------------------------------------------------------------------------
 
 
-def test_a_live_connection_is_told_anew_as_it_is() -> None:
+def test_a_restatement_publishes_a_live_connection() -> None:
     log = Log(connected(A, 3), restate(50))
     event = log.event()
     assert isinstance(event, ExamineeConnected)
@@ -335,7 +335,7 @@ def test_a_live_connection_is_told_anew_as_it_is() -> None:
     assert log.effects == (SendSessionState(PLAN, EXAMINEE, "SOCK001", A, 2),)
 
 
-def test_a_loss_is_told_anew_with_its_reason_and_its_ladder_goes_on() -> None:
+def test_a_restatement_publishes_a_loss_and_its_ladder_continues() -> None:
     log = Log(connected(A), disconnected(A, 10, "PING_TIMEOUT"), attempt(2, 1), restate(50))
     event = log.event()
     assert isinstance(event, ExamineeDisconnected)
@@ -345,21 +345,21 @@ def test_a_loss_is_told_anew_with_its_reason_and_its_ladder_goes_on() -> None:
     assert isinstance(log.event(), ExamineeReconnecting)
 
 
-def test_a_loss_without_any_attempt_yet_is_waited_for_when_it_is_told_anew() -> None:
+def test_a_restatement_of_a_loss_without_an_attempt_starts_the_reconnect_watch() -> None:
     """It may have been a dead letter, of which nothing followed; the watch of another one is the same message."""
     log = Log(connected(A), disconnected(A, 10), restate(50))
     assert log.effects == (WatchReconnect(PLAN, EXAMINEE, 2),)
 
 
-def test_who_was_let_in_again_is_not_waited_for_when_that_is_told_anew() -> None:
+def test_a_restatement_of_a_readmission_starts_no_reconnect_watch() -> None:
     assert shut_out().add(readmit()).add(restate(99)).effects == ()
 
 
-def test_who_is_shut_out_is_told_anew_as_shut_out() -> None:
+def test_a_restatement_publishes_that_an_examinee_is_shut_out() -> None:
     event = shut_out().add(restate(99)).event()
     assert isinstance(event, ExamineeDisconnected)
     assert event.reason == "RECONNECT_LIMIT_EXCEEDED"
 
 
-def test_of_somebody_who_was_never_there_nothing_is_told_anew() -> None:
+def test_a_restatement_of_an_empty_record_publishes_nothing() -> None:
     assert Log().changes_nothing(restate())

@@ -168,7 +168,7 @@ def test_a_late_recovery_that_undoes_a_published_loss_is_restated() -> None:
     ],
     ids=["no change after", "same version", "published late"],
 )
-def test_what_clients_would_drop_as_not_newer_is_restated(placed: list[tuple[int, ConnectionFact]]) -> None:
+def test_an_event_that_clients_would_drop_as_old_is_restated(placed: list[tuple[int, ConnectionFact]]) -> None:
     _, told = story(*placed)
     assert told[-1].restate
 
@@ -270,7 +270,7 @@ def test_a_record_of_an_earlier_release_is_read_without_its_retired_fields() -> 
     assert "browser_info" not in dump_history(history)
 
 
-def test_a_record_that_is_not_there_has_an_empty_history() -> None:
+def test_a_missing_record_has_an_empty_history() -> None:
     assert CONNECTION.read(None) == History(ConnectionState())
 
 
@@ -298,7 +298,7 @@ def test_a_record_that_is_not_there_has_an_empty_history() -> None:
         '{"base": {"unheard": 1}, "floor": 0, "facts": []}',
     ],
 )
-def test_what_is_no_history_is_a_value_error_whatever_it_is(stored: str) -> None:
+def test_any_other_text_than_a_history_is_a_value_error(stored: str) -> None:
     """The state manager puts the facts of a damaged record aside; any other error would stop the whole batch."""
     with pytest.raises(ValueError, match=r".") as raised:
         load_history(ConnectionState, stored)

@@ -43,7 +43,7 @@ def highest_floor(log: Log, arrived: set[int]) -> int:
 
 @pytest.mark.parametrize("kind_name", list(KINDS))
 @given(data=st.data())
-def test_any_order_any_repetition_and_any_compaction_end_in_the_fold_in_order(
+def test_any_order_repetition_and_compaction_give_the_state_of_the_facts_in_order(
     kind_name: str, data: st.DataObject
 ) -> None:
     kind, _ = KINDS[kind_name]
@@ -69,7 +69,7 @@ def test_any_order_any_repetition_and_any_compaction_end_in_the_fold_in_order(
 
 @pytest.mark.parametrize("kind_name", list(KINDS))
 @given(data=st.data())
-def test_in_order_each_event_is_told_once_and_nothing_is_restated(kind_name: str, data: st.DataObject) -> None:
+def test_facts_in_order_publish_each_event_once_and_restate_nothing(kind_name: str, data: st.DataObject) -> None:
     kind, _ = KINDS[kind_name]
     log = data.draw(logs(kind_name))
     history = kind.empty()
@@ -164,7 +164,7 @@ def view_in(kind_name: str, state: Any) -> tuple[object, ...]:
 
 
 @given(data=st.data())
-def test_whatever_is_late_repeated_or_lost_in_a_crash_the_proctor_ends_up_with_the_truth(data: st.DataObject) -> None:
+def test_the_proctor_ends_with_the_true_state_after_late_repeated_and_lost_facts(data: st.DataObject) -> None:
     kind_name = data.draw(st.sampled_from(["connection", "mobile_sync", "notices"]))
     kind, _ = KINDS[kind_name]
     exam = Exam(kind, data.draw(logs(kind_name)))
@@ -190,7 +190,7 @@ def losses_and_recoveries(events: list[Event]) -> list[Message]:
 
 
 @given(data=st.data())
-def test_a_redelivery_in_order_repeats_the_same_words(data: st.DataObject) -> None:
+def test_a_redelivery_in_order_repeats_the_same_events(data: st.DataObject) -> None:
     """Slow acknowledgements, the everyday case: no new words, so message ids and versions make them nothing."""
     kind, _ = KINDS["connection"]
     log = data.draw(logs("connection"))

@@ -45,7 +45,7 @@ def on_the_way() -> Log:
 # -- leaving and arriving ---------------------------------------------------------------------------------
 
 
-def test_who_is_sent_away_is_migrating_and_is_waited_for() -> None:
+def test_an_examinee_of_a_draining_server_is_migrating_and_awaited() -> None:
     log = on_the_way()
     event = log.event()
     assert isinstance(event, ExamineeMigrating)
@@ -56,7 +56,7 @@ def test_who_is_sent_away_is_migrating_and_is_waited_for() -> None:
     assert log.seen == ("MIGRATING", "SERVER_DRAINING", 0)
 
 
-def test_who_arrives_has_migrated_and_has_not_recovered_from_anything() -> None:
+def test_a_migrated_examinee_has_not_recovered() -> None:
     log = on_the_way().add(connected(B, 10.4))
     event = log.event()
     assert isinstance(event, ExamineeConnected)
@@ -66,7 +66,7 @@ def test_who_arrives_has_migrated_and_has_not_recovered_from_anything() -> None:
     assert log.seen == ("CONNECTED", None, 0)
 
 
-def test_an_ordinary_connection_says_nothing_of_migrating() -> None:
+def test_an_ordinary_connection_is_not_marked_as_migrated() -> None:
     log = Log(connected(A))
     event = log.event()
     assert isinstance(event, ExamineeConnected)
@@ -89,13 +89,13 @@ def test_a_server_that_is_stopped_without_a_drain_loses_its_clients() -> None:
     assert event.reason == "SERVER_STOPPED"
 
 
-def test_who_was_kicked_is_lost() -> None:
+def test_a_kick_is_a_loss() -> None:
     event = Log(connected(A), disconnected(A, 10, "KICKED")).event()
     assert isinstance(event, ExamineeDisconnected)
     assert event.reason == "KICKED"
 
 
-def test_the_end_of_a_drained_server_adds_nothing_for_who_is_on_the_way() -> None:
+def test_the_stop_of_a_drained_server_does_not_change_a_migration() -> None:
     log = on_the_way()
     for reason in ("SERVER_STOPPED", "SERVER_LOST", "SERVER_DRAINING"):
         before = log.state
@@ -121,10 +121,10 @@ def test_a_connection_of_a_server_that_announces_it_again_is_back() -> None:
     assert event.migrated
 
 
-# -- not arriving -----------------------------------------------------------------------------------------
+# -- failed migrations ------------------------------------------------------------------------------------
 
 
-def test_the_first_attempt_of_who_is_on_the_way_is_recorded_and_told_nobody() -> None:
+def test_the_first_attempt_during_a_migration_is_recorded_but_not_published() -> None:
     log = on_the_way().add(attempt(2, 1, 11))
     assert (log.events, log.effects) == ((), ())
     assert log.state.view().status == "MIGRATING"
@@ -136,7 +136,7 @@ def test_the_first_attempt_of_who_is_on_the_way_is_recorded_and_told_nobody() ->
 
 
 @pytest.mark.parametrize("first", [(), (attempt(2, 1, 11),)])
-def test_who_has_not_arrived_within_the_first_step_is_lost_since_the_beginning(first: tuple[ConnectionFact]) -> None:
+def test_a_migration_longer_than_the_first_step_is_a_loss_since_its_beginning(first: tuple[ConnectionFact]) -> None:
     log = on_the_way()
     for fact in (*first, attempt(2, 2, 15)):
         log.add(fact)
@@ -154,7 +154,7 @@ def test_who_has_not_arrived_within_the_first_step_is_lost_since_the_beginning(f
     assert log.seen == ("DISCONNECTED", "SERVER_DRAINING", 2)
 
 
-def test_its_ladder_goes_on_from_there_and_its_recovery_is_one() -> None:
+def test_the_ladder_of_a_failed_migration_continues_and_ends_in_a_recovery() -> None:
     log = on_the_way().add(attempt(2, 1, 11)).add(attempt(2, 2, 15)).add(attempt(2, 3, 20))
     assert isinstance(log.event(), ExamineeReconnecting)
     log.add(connected(B, 21))
@@ -165,7 +165,7 @@ def test_its_ladder_goes_on_from_there_and_its_recovery_is_one() -> None:
 
 
 @pytest.mark.parametrize("tried", [0, 1, 2, 3])
-def test_whoever_never_arrives_is_shut_out_in_the_end(tried: int) -> None:
+def test_a_migration_that_never_ends_is_shut_out_after_the_last_attempt(tried: int) -> None:
     """With a limit of one attempt nothing is told in between; what came before is not needed to be right."""
     log = on_the_way()
     for number in range(1, tried + 1):
@@ -180,7 +180,7 @@ def test_whoever_never_arrives_is_shut_out_in_the_end(tried: int) -> None:
     assert log.add(connected(B, 71)).state.live
 
 
-def test_what_is_said_of_an_earlier_outage_does_not_touch_a_migration() -> None:
+def test_attempts_of_an_earlier_outage_do_not_affect_a_migration() -> None:
     log = Log(connected(A), disconnected(A, 1), connected(B, 2), sent_away(B, 3))
     for fact in (attempt(2, 2, 6), exhausted(2, 7), attempt(4, 1, 4), attempt(4, 1, 4)):
         log.add(fact)
@@ -188,22 +188,22 @@ def test_what_is_said_of_an_earlier_outage_does_not_touch_a_migration() -> None:
     assert log.state.view().status == "MIGRATING"
 
 
-# -- told late, told anew ---------------------------------------------------------------------------------
+# -- late facts and restatements --------------------------------------------------------------------------
 
 
-def test_a_migration_is_told_anew_as_one_with_the_time_it_began() -> None:
+def test_a_restatement_publishes_a_migration_with_its_begin() -> None:
     event = on_the_way().add(restate(50)).event()
     assert isinstance(event, ExamineeMigrating)
     assert (event.timestamp, event.restated, event.socket_id) == (at(10), True, A)
 
 
-def test_a_loss_on_the_way_is_told_anew_as_a_loss() -> None:
+def test_a_restatement_publishes_a_failed_migration_as_a_loss() -> None:
     event = on_the_way().add(attempt(2, 2, 15)).add(restate(50)).event()
     assert isinstance(event, ExamineeDisconnected)
     assert (event.timestamp, event.reason, event.restated) == (at(10), "SERVER_DRAINING", True)
 
 
-def test_a_migration_that_is_heard_of_last_is_still_told_and_undoes_nothing() -> None:
+def test_a_migration_that_arrives_late_is_published_and_undoes_nothing() -> None:
     """The server's word comes after that of the new server, by another state manager."""
     history = CONNECTION.empty()
     view = PlanView()
@@ -233,7 +233,7 @@ def row_of(state: ConnectionState) -> ExamineeRow:
     return examinee_row(EXAMINEE, [fields.get(name) for name in PROGRESS_FIELDS], *nothing)
 
 
-def test_a_snapshot_shows_who_is_on_the_way() -> None:
+def test_a_snapshot_shows_a_migrating_examinee() -> None:
     state = on_the_way().state
     fields = CONNECTION.fields(state)
     assert (fields["connStatusCode"], fields["liveSocketId"], fields["reason"]) == ("MIGRATING", "", "SERVER_DRAINING")

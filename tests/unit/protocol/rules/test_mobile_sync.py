@@ -34,7 +34,7 @@ def test_entering_the_stage_waits_with_a_deadline() -> None:
     assert MobileSyncState().view().status == "NONE"
 
 
-def test_entering_again_while_waiting_moves_no_deadline_and_only_tells_where_things_are() -> None:
+def test_entering_again_while_waiting_keeps_the_deadline_and_publishes_the_state() -> None:
     log = Log(wait(0, 120))
     before = log.state
     log.add(wait(60, 120))
@@ -73,7 +73,7 @@ def test_another_picture_replaces_the_first() -> None:
     assert (log.state.capture_id, log.state.timestamp) == ("b" * 64, at(40))
 
 
-def test_a_failed_upload_is_told_with_its_reason_and_may_be_repeated() -> None:
+def test_a_failed_upload_is_published_with_its_reason_and_may_be_repeated() -> None:
     log = Log(wait(), upload_failed(20, "IMAGE_STORE_FAILED"))
     event = log.event()
     assert isinstance(event, MobileSyncStatus)
@@ -104,7 +104,7 @@ def test_the_deadline_does_not_undo_a_picture() -> None:
     assert Log(wait(), uploaded()).changes_nothing(timed_out(1))
 
 
-def test_a_deadline_that_fires_twice_ends_the_stage_once() -> None:
+def test_a_repeated_timeout_ends_the_stage_once() -> None:
     log = Log(wait(), timed_out(1))
     assert log.changes_nothing(timed_out(1, 121))
 
@@ -124,7 +124,7 @@ def test_a_timer_without_a_stage_has_no_effect() -> None:
     assert Log(upload_failed()).changes_nothing(timed_out(1))
 
 
-def test_a_stage_that_failed_or_ran_out_is_entered_anew() -> None:
+def test_a_stage_that_failed_or_timed_out_can_be_entered_again() -> None:
     for ended in (upload_failed(20), timed_out(1)):
         log = Log(wait(), ended, wait(200))
         assert (log.state.status, log.state.reason, log.state.deadline) == (MobileSyncCode.WAITING, None, at(320))
@@ -167,7 +167,7 @@ def test_an_extension_is_remembered_when_the_stage_is_entered_anew() -> None:
     assert log.changes_nothing(extend(60, 210, action="x1"))
 
 
-def test_there_is_no_more_time_for_what_was_never_entered_or_is_done() -> None:
+def test_a_stage_that_was_not_entered_or_is_completed_is_not_extended() -> None:
     assert Log().changes_nothing(extend())
     assert Log(wait(), uploaded()).changes_nothing(extend())
 
@@ -187,14 +187,14 @@ def test_a_completion_without_a_device_or_picture_is_told_by_its_status() -> Non
     assert event.status is MobileSyncCode.COMPLETED
 
 
-def test_a_stage_that_is_told_anew_has_its_timer() -> None:
+def test_a_restatement_of_an_open_stage_schedules_its_timer() -> None:
     """What began it may have been a dead letter; the schedule of a stage that has one is set to the same moment."""
     log = Log(wait(0, 120), upload_failed(10), restate(50, "mobile_sync"))
     log.event()
     assert ScheduleTimeout(PLAN, EXAMINEE, at(120), 1) in log.effects
 
 
-def test_a_stage_that_is_over_is_told_anew_without_a_timer() -> None:
+def test_a_restatement_of_an_ended_stage_schedules_no_timer() -> None:
     log = Log(wait(0, 120), uploaded(second=10), restate(50, "mobile_sync"))
     log.event()
     assert not any(isinstance(one, ScheduleTimeout) for one in log.effects)

@@ -23,7 +23,7 @@ class Log(Scenario[NoticesState, NoticeFact]):
         return event
 
 
-def test_a_message_is_shown_to_the_examinee_and_told_to_the_proctors() -> None:
+def test_a_message_is_sent_to_the_examinee_and_the_proctors() -> None:
     log = Log(notice("a1", "Please look up.", 5, by="S007"))
     event = log.event()
     assert isinstance(event, Notice)
@@ -34,7 +34,7 @@ def test_a_message_is_shown_to_the_examinee_and_told_to_the_proctors() -> None:
     assert (shown.action_id, shown.sent_at, shown.confirmed_at) == ("a1", at(5), None)
 
 
-def test_a_confirmation_says_whose_message_it_was_and_asks_nothing_of_the_examinee() -> None:
+def test_a_confirmation_names_the_messages_proctor_and_sends_the_examinee_nothing() -> None:
     log = Log(notice("a1", by="S007"), notice("a2"), notice_confirmed("a1", 9))
     event = log.event()
     assert isinstance(event, NoticeConfirmed)
@@ -52,12 +52,12 @@ def test_the_same_action_again_has_no_second_effect() -> None:
     assert log.changes_nothing(notice_confirmed("a1", 80))
 
 
-def test_a_confirmation_of_what_was_never_sent_changes_nothing() -> None:
+def test_a_confirmation_of_an_unknown_message_changes_nothing() -> None:
     assert Log().changes_nothing(notice_confirmed("a1"))
     assert Log(notice("a1")).changes_nothing(notice_confirmed("a2"))
 
 
-def test_only_the_newest_are_kept_and_the_older_actions_are_remembered_for_longer() -> None:
+def test_only_the_newest_messages_are_kept_but_more_actions_are_remembered() -> None:
     log = Log(*(notice(f"a{number}") for number in range(1, MAX_NOTICES + 6)))
     assert len(log.state.kept) == MAX_NOTICES
     assert log.state.kept[0].action_id == "a6"
@@ -69,7 +69,7 @@ def test_only_the_newest_are_kept_and_the_older_actions_are_remembered_for_longe
     assert len(log.state.actions) == MAX_ACTIONS
 
 
-def test_the_newest_message_is_told_anew_as_it_is() -> None:
+def test_a_restatement_publishes_the_newest_message() -> None:
     log = Log(notice("a1"), notice("a2"), restate(50, "notices"))
     event = log.event()
     assert isinstance(event, Notice)
@@ -82,7 +82,7 @@ def test_the_newest_message_is_told_anew_as_it_is() -> None:
     assert (confirmed.restated, confirmed.unconfirmed) == (True, ["a1"])
 
 
-def test_there_is_nothing_to_tell_anew_where_nothing_was_sent() -> None:
+def test_a_restatement_without_messages_publishes_nothing() -> None:
     assert Log().changes_nothing(restate(50, "notices"))
 
 
@@ -93,7 +93,7 @@ def test_the_record_holds_the_messages_for_others_to_read() -> None:
     assert (fields["unconfirmed"], fields["sent"], fields["version"]) == ('["a2"]', "2", "3")
 
 
-def test_a_retry_has_the_message_id_of_the_first_try_and_nothing_else_has() -> None:
+def test_only_a_retry_has_the_message_id_of_the_first_try() -> None:
     first, again = message_id(notice("a1", second=1)), message_id(notice("a1", second=9))
     others = {message_id(notice("a2")), message_id(notice_confirmed("a1")), message_id(readmit(action="a1"))}
     assert first is not None

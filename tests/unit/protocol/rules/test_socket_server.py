@@ -61,7 +61,7 @@ def test_a_server_starts_and_becomes_ready() -> None:
     assert state.start_time == at(0)
 
 
-def test_what_a_later_status_leaves_out_stays() -> None:
+def test_fields_that_a_later_status_leaves_out_are_kept() -> None:
     ready = server(READY).model_copy(update={"queue_id": "SOCK001_Q", "cpu_usage": 3.0, "url": "ws://x"})
     log = Log(server(STARTING), ready, server(STOPPING))
     assert (log.state.status, log.state.queue_id, log.state.cpu_usage, log.state.url) == (
@@ -79,13 +79,13 @@ def test_a_new_process_ends_the_sessions_of_the_old_one() -> None:
     assert (log.state.incarnation, log.state.status, log.state.url) == ("i2", STARTING, None)
 
 
-def test_a_start_that_is_announced_again_ends_nothing() -> None:
+def test_a_repeated_start_ends_no_sessions() -> None:
     log = Log(server(STARTING, "i1"), server(STARTING, "i1", 1))
     assert log.effects == ()
 
 
 @pytest.mark.parametrize("status", [READY, DRAINING, STOPPING, STOPPED, FAILED, LOST])
-def test_an_older_process_has_no_say_any_more(status: ServerStatusCode) -> None:
+def test_the_status_of_an_older_process_is_ignored(status: ServerStatusCode) -> None:
     log = Log(server(STARTING, "i1"), server(STARTING, "i2"), server(READY, "i2"))
     assert log.changes_nothing(server(status, "i1", 70))
 
@@ -98,7 +98,7 @@ def test_an_expired_lease_ends_the_sessions() -> None:
 
 
 @pytest.mark.parametrize("gone", [STOPPED, FAILED])
-def test_a_lease_that_expires_after_the_end_says_nothing_new(gone: ServerStatusCode) -> None:
+def test_a_lease_that_expires_after_the_stop_changes_nothing(gone: ServerStatusCode) -> None:
     log = Log(server(STARTING), server(gone))
     assert log.changes_nothing(server(LOST))
     assert log.state.status is gone
