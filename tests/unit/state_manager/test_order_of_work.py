@@ -230,7 +230,8 @@ def test_portions_are_published_in_the_order_of_the_log_whichever_is_written_fir
 
 def test_portions_about_one_examinee_are_not_worked_on_together() -> None:
     hall = exam(connected(A), disconnected(A, 5), connected(B, 9), limits=ONE_BY_ONE)
-    hall.one.take([1, 2, 3])
+    batch = hall.one.take([1, 2, 3])
+    assert hall.one.loop.accesses(batch) == 1
     hall.one.finish(access=-1)
     assert hall.broker.proctors.events == {"examinee_connected": 2, "examinee_disconnected": 1}
     assert hall.follow_ups(since=3) == [], "nothing came late, so nothing is restated"
@@ -269,6 +270,7 @@ def test_a_message_that_always_fails_becomes_one_dead_letter_and_holds_nobody_up
     hall.come_to_rest()
     assert len(hall.broker.dead) == 1
     assert b'"number":2' in hall.broker.dead[0]
+    assert b"failed 3 times" in hall.broker.dead[0]
     assert hall.broker.proctors.examinees.keys() == {"E001", "E003"}
     assert not hall.broker.unacknowledged
 
