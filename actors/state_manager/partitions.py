@@ -12,7 +12,7 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.consumers.listener import listen
 from actors.runtime.broker.consumers.pinned import PinnedConsumer
-from actors.state_manager.progress import Reading
+from actors.state_manager.progress import LogPart
 from protocol.broker import subjects
 from protocol.broker.streams import STATE_MANAGERS
 from protocol.errors import ProtocolError
@@ -53,10 +53,10 @@ class StatePartitions:
         """The names of the consumers that this manager reads now."""
         return [name for name, reader in self._readers.items() if reader.owned]
 
-    def parts(self) -> dict[str, Reading]:
+    def parts(self) -> dict[str, LogPart]:
         """What there is to say of each part of the log (`protocol.messages.progress`)."""
         return {
-            _part_of(name): Reading(name, functools.partial(_reads, reader), reader.in_hand)
+            _part_of(name): LogPart(name, functools.partial(_reads, reader), reader.in_hand)
             for name, reader in self._readers.items()
         }
 

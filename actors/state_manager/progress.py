@@ -1,4 +1,4 @@
-"""What a state manager says each second: up to where the log is applied, and what it waits for
+"""Report each second up to where STATUS is applied, and what a state manager waits for
 (`protocol.messages.progress`)."""
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from protocol.messages.progress import (
 
 log = logging.getLogger("examwire.state_progress")
 
-_OWN_WORDS: tuple[WaitingFor, ...] = ("redis", "nats", "state")
+_REPORTED_REASONS: tuple[WaitingFor, ...] = ("redis", "nats", "state")
 
 
-class Reading(NamedTuple):
-    """A part of the log: its consumer, whether this state manager reads it now, and what it has in hand of it."""
+class LogPart(NamedTuple):
+    """A part of the log: its consumer, whether this state manager reads it now, and the deliveries it holds."""
 
     consumer: str
     reads: Callable[[], bool]
@@ -41,10 +41,15 @@ class Reading(NamedTuple):
 
 
 class StateProgress:
-    """Speaks for the state manager `name` of the `parts` of the log.
+    """Publishes reports of the state manager `name` about the `parts` of the log.
 
-    `waiting_for()`: what it waits for by its own word, if anything: the reason that is given when something has been
-    waiting for long.
+    `waiting_for()`: the engine that the order of work waits for, or `None`.
+
+    Example::
+
+        progress = StateProgress(bus, store, "sm-1", partitions.parts(), lambda: retry.waiting_for)
+        await progress.run()  # until cancelled
+        progress.report()  # the current report
     """
 
     def __init__(
@@ -52,7 +57,7 @@ class StateProgress:
         bus: Bus,
         store: StateStore,
         name: str,
-        parts: Mapping[str, Reading],
+        parts: Mapping[str, LogPart],
         waiting_for: Callable[[], str | None],
     ) -> None:
         self._bus = bus
@@ -63,88 +68,88 @@ class StateProgress:
         self._watches = {
             part: ConsumerWatch(bus, STATUS.name, reading.consumer, reading.in_hand) for part, reading in parts.items()
         }
-        # Without these, servers that are lost and attempts that are used up are never told of.
-        beside = (LEASE_WATCH, reconnect_watch(1, [1.0]))
-        self._beside = [ConsumerWatch(bus, one.stream, one.name, HeldDeliveries) for one in beside]
-        self._redis_asked_since: float | None = None
+        # Without these consumers, lost servers and used up reconnect attempts are never reported.
+        specs = (LEASE_WATCH, reconnect_watch(1, [1.0]))
+        self._loss_watches = [ConsumerWatch(bus, spec.stream, spec.name, HeldDeliveries) for spec in specs]
+        self._redis_silent_since: float | None = None
         self._not_whole_since: float | None = None
 
     async def run(self) -> None:
-        """Look and speak until cancelled."""
+        """Ask the engines and report, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for watch in self._all_watches():
                 group.create_task(watch.run(self._pause))
-            group.create_task(self._look_at_redis())
-            group.create_task(self._say())
+            group.create_task(self._check_redis())
+            group.create_task(self._report_regularly())
 
-    async def _look_at_redis(self) -> None:
-        """Also while nothing happens: what could not be recorded now is no current view either."""
+    async def _check_redis(self) -> None:
+        """Ask for the mark of Redis, also while nothing happens: without Redis no view is current."""
         while True:
-            self._redis_asked_since = self._redis_asked_since or time.monotonic()
+            self._redis_silent_since = self._redis_silent_since or time.monotonic()
             try:
                 whole = await self._store.mark.is_whole()
             except (StateUnavailable, StateDamaged) as error:
                 log.debug("%s: %s", self._name, error)
                 whole = False
             else:
-                self._redis_asked_since = None
+                self._redis_silent_since = None
                 self._not_whole_since = None if whole else self._not_whole_since or time.monotonic()
             await asyncio.sleep(REPORT_SECONDS if whole else REPORT_SOON_SECONDS)
 
-    async def _say(self) -> None:
-        """Each second, and sooner while something waits."""
-        said_at, woke_at = -REPORT_SECONDS, time.monotonic()
-        looks_first = 0.0
+    async def _report_regularly(self) -> None:
+        """Report each second, and more often while something waits."""
+        reported_at, woke_at = -REPORT_SECONDS, time.monotonic()
+        valid_from = 0.0
         while True:
             now = time.monotonic()
             if (late := now - woke_at - REPORT_SOON_SECONDS) > REPORT_SECONDS:
-                self._stood_still(late)
-                looks_first = now  # what it knows is of before
-            known = now - looks_first > 2 * REPORT_SECONDS or all(
-                one.as_of >= looks_first for one in self._all_watches()
+                self._exclude_stall(late)
+                valid_from = now  # answers from before the stall are outdated
+            up_to_date = now - valid_from > 2 * REPORT_SECONDS or all(
+                watch.as_of >= valid_from for watch in self._all_watches()
             )
-            if known and now - said_at >= self._pause():
-                said_at = now
-                await self._speak()
+            if up_to_date and now - reported_at >= self._pause():
+                reported_at = now
+                await self._publish_report()
             woke_at = time.monotonic()
             await asyncio.sleep(REPORT_SOON_SECONDS)
 
-    async def _speak(self) -> None:
-        BEHIND.set(self._seconds())
+    async def _publish_report(self) -> None:
+        BEHIND.set(self._waiting_seconds())
         if not self._bus.connected:
-            return  # what is said without a connection would be heard when it is no longer so
+            return  # a buffered report would be outdated when it is sent
         try:
-            await self._bus.publish_core(subjects.applied(self._name), encode(self.word()))
+            await self._bus.publish_core(subjects.applied(self._name), encode(self.report()))
         except BrokerUnavailable as error:
             log.debug("%s: %s", self._name, error)
 
-    def _stood_still(self, seconds: float) -> None:
-        """This process was late by so much: answers may lie there unread, and are no silence of the engines."""
+    def _exclude_stall(self, seconds: float) -> None:
+        """Do not count `seconds` in which this process stood still: the answers may have arrived unread."""
         for watch in self._all_watches():
             watch.stood_still(seconds)
-        if self._redis_asked_since is not None:
-            self._redis_asked_since += seconds
+        if self._redis_silent_since is not None:
+            self._redis_silent_since += seconds
 
     def _pause(self) -> float:
-        return REPORT_SOON_SECONDS if self._seconds() > REPORT_SECONDS else REPORT_SECONDS
+        return REPORT_SOON_SECONDS if self._waiting_seconds() > REPORT_SECONDS else REPORT_SECONDS
 
-    def word(self) -> Applied:
-        """What is so now."""
+    def report(self) -> Applied:
+        """Return the current report."""
         partitions = dict(self._progress())
-        trouble = self._trouble()
-        if trouble is not None and trouble.seconds > REPORT_SECONDS:
+        delay = self._longest_wait()
+        if delay is not None and delay.seconds > REPORT_SECONDS:
             return Applied(
                 state_manager=self._name,
                 partitions=partitions,
-                waiting_for=trouble.waiting_for,
-                waiting_seconds=round(trouble.seconds, 3),
+                waiting_for=delay.waiting_for,
+                waiting_seconds=round(delay.seconds, 3),
             )
-        own_word = self._waiting_for()
-        waiting_for = next((one for one in _OWN_WORDS if one == own_word), None)
+        engine = self._waiting_for()
+        waiting_for = next((reason for reason in _REPORTED_REASONS if reason == engine), None)
         return Applied(state_manager=self._name, partitions=partitions, waiting_for=waiting_for)
 
     def _progress(self) -> Iterator[tuple[str, PartitionApplied]]:
-        """Also of what another one reads, or nobody, because there is nothing to do: this one stands by."""
+        """Yield the progress of each part, also of parts that another state manager reads or that are idle."""
         for part, watch in self._watches.items():
             missing = watch.missing_for()
             if missing is not None:
@@ -152,24 +157,24 @@ class StateProgress:
             else:
                 yield part, watch.progress.model_copy(update={"reads": self._parts[part].reads()})
 
-    def _trouble(self) -> Delay | None:
-        """What it cannot go on without, longest waited for."""
+    def _longest_wait(self) -> Delay | None:
+        """Return what has been waited for the longest."""
         now = time.monotonic()
-        troubles = [Delay("nats", age) for watch in self._all_watches() if (age := watch.unanswered_for()) is not None]
-        troubles += [Delay("consumer", age) for watch in self._beside if (age := watch.missing_for()) is not None]
-        redis = [since for since in (self._redis_asked_since, self._not_whole_since) if since is not None]
+        delays = [Delay("nats", age) for watch in self._all_watches() if (age := watch.unanswered_for()) is not None]
+        delays += [Delay("consumer", age) for watch in self._loss_watches if (age := watch.missing_for()) is not None]
+        redis = [since for since in (self._redis_silent_since, self._not_whole_since) if since is not None]
         if redis:
-            unanswered = self._redis_asked_since is not None and now - self._redis_asked_since > REPORT_SECONDS
-            away = unanswered or self._not_whole_since is None
-            troubles.append(Delay("redis" if away else "state", now - min(redis)))
-        return max(troubles, key=lambda one: one.seconds, default=None)
+            unanswered = self._redis_silent_since is not None and now - self._redis_silent_since > REPORT_SECONDS
+            unreachable = unanswered or self._not_whole_since is None
+            delays.append(Delay("redis" if unreachable else "state", now - min(redis)))
+        return max(delays, key=lambda delay: delay.seconds, default=None)
 
-    def _seconds(self) -> float:
-        """For how long the log, or what it takes to apply it, has been waited for."""
-        trouble = self._trouble()
+    def _waiting_seconds(self) -> float:
+        """Return for how many seconds the log, or an engine needed to apply it, has been waited for."""
+        delay = self._longest_wait()
         progress = dict(self._progress()).values()
-        ages = [seconds for one in progress for seconds in (one.oldest_seconds, one.still_seconds) if seconds]
-        return max([trouble.seconds if trouble is not None else 0.0, *ages])
+        ages = [seconds for part in progress for seconds in (part.oldest_seconds, part.still_seconds) if seconds]
+        return max([delay.seconds if delay is not None else 0.0, *ages])
 
     def _all_watches(self) -> list[ConsumerWatch]:
-        return [*self._watches.values(), *self._beside]
+        return [*self._watches.values(), *self._loss_watches]
