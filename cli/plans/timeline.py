@@ -107,7 +107,7 @@ def never_seen(plan_id: str, examinee_id: str | None, beginning: Beginning) -> s
     subject = f"examinee {examinee_id} of plan {plan_id}" if examinee_id is not None else f"plan {plan_id}"
     reach_text = f"which goes back to {local_time(beginning.since)} {zone_name()}"
     log_reach = reach_text if beginning.since is not None else "which is empty"
-    return f"{subject} has never been seen by the log, {log_reach}"
+    return f"{subject} is unknown to the log, {log_reach}"
 
 
 def _say_what_is_missing(timeline_state: Timeline, examinee_id: str | None, beginning: Beginning) -> None:
