@@ -193,7 +193,7 @@ async def test_a_file_with_a_mistake_writes_nothing(
     [
         (("create", "P 1", "--roster", "ROSTER"), 2, "planId"),
         (("create", "P001", "--roster", "/nowhere/roster.csv"), 2, "cannot be read"),
-        (("create", "P001", "--roster", "ROSTER", "--tokens", "/nowhere/tokens.csv"), 2, "does not exist or is not writable"),
+        (("create", "P001", "--roster", "ROSTER", "--tokens", "/nowhere/tokens.csv"), 2, "does not exist"),
         (("create", "P001", "--roster", "ROSTER", "--valid", "soon"), 2, "is not a duration"),
         (("create", "P001", "--roster", "ROSTER", "--web-url", "exam.example"), 2, "http://"),
         (("roster", "P404"), 3, "is unknown"),
