@@ -94,7 +94,7 @@ CLOSE_RULES: dict[int, CloseRule] = {
 
 
 def may_reconnect(code: int | None) -> bool:
-    """Whether a client connects again by itself after `code` (`None`: the connection broke without a close code).
+    """Return whether a client connects again by itself after `code` (`None`: broken without a close code).
 
     Unknown codes follow their range: all but 4500 to 4999 may connect again.
     """

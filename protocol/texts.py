@@ -48,7 +48,7 @@ def clean_line(text: str) -> str:
 
 
 def is_readable(text: str) -> bool:
-    """Whether text has a visible character: a letter, digit, sign or symbol, also of a new script."""
+    """Return whether text has a visible character: a letter, digit, sign or symbol, also of a new script."""
     return any(_is_visible(character) for character in text)
 
 
@@ -61,7 +61,7 @@ def required_lines(text: str) -> str:
 
 
 def has_lone_surrogate(text: str) -> bool:
-    """Whether text holds half of a surrogate pair: JSON can express that, but it cannot be encoded as UTF-8."""
+    """Return whether text holds half of a surrogate pair: JSON can express that, but it cannot be encoded as UTF-8."""
     return _SURROGATE.search(text) is not None
 
 

@@ -184,7 +184,7 @@ class ProctorSession(SocketSession):
             del self._action_steps[next(iter(self._action_steps))]
 
     async def _exists(self, examinee_id: str) -> bool:
-        """Whether the plan has such an examinee. While Redis is away, the proctor is believed."""
+        """Return whether the plan has such an examinee. While Redis is away, the proctor is believed."""
         try:
             ((known,),) = await self._context.store.fields([keys.progress(self.plan_id, examinee_id)], ("examineeId",))
         except (StateUnavailable, StateDamaged):

@@ -103,7 +103,7 @@ class LeaseKeeper:
         self._renew_now.set()
 
     async def is_ours(self) -> bool:
-        """Whether no other process has taken the lease; if one has, `run` will raise. Raises `BrokerUnavailable`."""
+        """Return whether this process holds the lease; if not, `run` raises. Raises `BrokerUnavailable`."""
         ours = self._holder_of(await self._newest()) in (None, self._incarnation)
         if not ours:
             self.renew_soon()

@@ -125,7 +125,7 @@ class Audit:
         )
 
     async def _keys(self) -> set[str]:
-        """All keys that the log knows, and all records that there are."""
+        """Return the keys of all records in Redis and of all records that the log implies."""
         projection = self.projection
         known = {*projection.records, *projection.sockets, *projection.members, *projection.entries}
         if projection.plan_id is not None:
@@ -245,7 +245,7 @@ class Audit:
                     look.differences.append(Difference(key, name, there, value))
 
     def _compare_entries(self, key: str, found: Hash, acknowledged: int, look: _Look) -> None:
-        """Of those that a server is known to hold none may be missing, and none may stay that has ended."""
+        """Report entries of a server's sockets that are missing, and entries whose socket has ended."""
         held = self.projection.entries.get(key, {})
         for name, entry in ({} if isinstance(found, StateDamaged) else found).items():
             number, _, about = entry.partition(" ")
@@ -314,12 +314,12 @@ def _record_differences(
 
 
 def _of_sockets(key: str) -> bool:
-    """Whether what a server holds lies there."""
+    """Return whether what a server holds lies there."""
     return keys.parse_key(key).kind == "server_sockets"
 
 
 def _holds_something(record: dict[str, str]) -> bool:
-    """Whether a fact has ever had an effect on a record."""
+    """Return whether a fact has ever had an effect on a record."""
     return record.get("version", "0") not in ("", "0")
 
 
@@ -328,7 +328,7 @@ def _portions(wanted: Sequence[str]) -> Iterable[Sequence[str]]:
 
 
 def _damage(key: str, damage: StateDamaged) -> str:
-    """What is the matter with a key, without the key, which stands beside it."""
+    """Return the text of a damage without its key: the report shows the key beside it."""
     return str(damage).removeprefix(f"{key}: ")
 
 

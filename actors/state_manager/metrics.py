@@ -97,14 +97,14 @@ def count_published(
 
 
 def count_superseded(messages: Iterable[Message]) -> None:
-    """Of these messages of the log, the last words of servers that were superseded."""
+    """Count the servers that ended because another process took their place."""
     for message in messages:
         if isinstance(message, ServerStatus) and message.reason == SUPERSEDED:
             SUPERSEDED_SERVERS.inc()
 
 
 def count_told(events: Iterable[Event]) -> None:
-    """Proctors are told these; what is told anew has been counted. By batch: a hall goes within a second."""
+    """Count the events of a batch that proctors are sent. Restated events were counted before."""
     lost: collections.Counter[str | None] = collections.Counter()
     back: collections.Counter[str | None] = collections.Counter()
     sent = arrived = 0

@@ -45,7 +45,7 @@ class StatePartitions:
 
     @property
     def readers(self) -> Sequence[PinnedConsumer]:
-        """All of them, also those that another manager reads now."""
+        """The readers of all partitions, also of those that another manager reads now."""
         return list(self._readers.values())
 
     @property
@@ -54,7 +54,7 @@ class StatePartitions:
         return [name for name, reader in self._readers.items() if reader.owned]
 
     def parts(self) -> dict[str, LogPart]:
-        """What there is to say of each part of the log (`protocol.messages.progress`)."""
+        """Return the parts of the log whose progress is announced (`protocol.messages.progress`)."""
         return {
             _part_of(name): LogPart(name, functools.partial(_reads, reader), reader.in_hand)
             for name, reader in self._readers.items()
@@ -80,7 +80,7 @@ class StatePartitions:
         return deliveries
 
     async def ours(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Those of which this manager surely is still the reader. The others are worked off by somebody else."""
+        """Return the deliveries whose partition this manager still reads. Another manager processes the rest."""
         surely: dict[tuple[str, int], bool] = {}
         for delivery in deliveries:
             reader = self._reader_of(delivery)
@@ -120,7 +120,7 @@ class StatePartitions:
         self._heard_at[word.state_manager] = time.monotonic()
 
     def _managers(self) -> int:
-        """How many state managers were heard lately; with ourselves."""
+        """Return how many state managers announced their progress lately, this one included."""
         now = time.monotonic()
         self._heard_at = {name: at for name, at in self._heard_at.items() if now - at <= SILENT_SECONDS}
         return max(1, len(self._heard_at))

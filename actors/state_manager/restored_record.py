@@ -56,7 +56,7 @@ def with_facts(
 
 
 def holds(history: History[Any, Any] | None, version: int) -> bool:
-    """Whether a history contains the fact of this version."""
+    """Return whether a history contains the fact of this version."""
     return history is not None and (version <= history.floor or any(version == known for known, _ in history.facts))
 
 

@@ -64,7 +64,7 @@ async def fresh_answer(request: Request, content: bytes, media_type: str, header
 
 
 def takes_gzip(request: Request) -> bool:
-    """Whether Accept-Encoding allows gzip: by name or by `*`, with a weight above 0."""
+    """Return whether Accept-Encoding allows gzip: by name or by `*`, with a weight above 0."""
     weights: dict[str, float] = {}
     for part in request.headers.get("accept-encoding", "").split(","):
         coding, _, weight = part.partition(";")

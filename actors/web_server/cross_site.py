@@ -21,7 +21,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 def is_cross_site(
     method: str, headers: Headers, peer: str, public_url: str | None, trusted_proxies: Sequence[Network]
 ) -> bool:
-    """Whether a page of somebody else's makes this request, and it would do something.
+    """Return whether a page of somebody else's makes this request, and it would do something.
 
     `public_url`: the address of our pages, where it is set (`web.public_url`). `peer`: who is connected; what a trusted
     proxy forwards of the address that the browser asked is believed.

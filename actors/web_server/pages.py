@@ -130,7 +130,7 @@ class Pages:
 
 
 def content_security_policy(urls: Iterable[str], further: Iterable[str] = ()) -> str:
-    """What a page may load and connect to; `urls` are addresses of socket servers."""
+    """Return the Content-Security-Policy of a page; `urls` are the addresses of socket servers."""
     connect = {"'self'", *further, *(source for url in urls if (source := connect_source(url)))}
     rules = {
         "default-src": "'none'",

@@ -65,7 +65,7 @@ class Problem(ExamwireError):
 
 
 def problem_of(error: Exception) -> Problem:
-    """How an error is told to the client; what nobody foresaw is a 500 that says nothing about our insides."""
+    """Return the problem document for an error. An unexpected error is a 500 without details."""
     match error:
         case Problem():
             return error

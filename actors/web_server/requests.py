@@ -22,7 +22,7 @@ REDIS_SECONDS = 2.0
 
 
 def claims_of(verifier: TokenVerifier, request: Request) -> Claims:
-    """Those of the token in the header. Raises `InvalidToken`."""
+    """Return the claims of the token in the header. Raises `InvalidToken`."""
     return verifier.verify(bearer(request.headers.get("authorization")))
 
 
@@ -35,7 +35,7 @@ def ids_of(request: Request) -> ExamineeRef:
 
 
 async def recorded(plan_id: str, examinee_id: str, reading: Awaitable[T]) -> T:
-    """What Redis says of an examinee. Raises a 503 `Problem` when it does not answer in time, or not with the truth."""
+    """Read fields of an examinee from Redis. Raises a 503 `Problem` when Redis cannot answer now."""
     try:
         async with asyncio.timeout(REDIS_SECONDS):
             return await reading

@@ -132,7 +132,7 @@ async def _pull(nc: Client, stream: str, consumer: str) -> AsyncIterator[Msg]:
 
 
 async def keeper(nats_url: str, redis_url: str) -> None:
-    """For each message: read from Redis, write to Redis, publish to the second stream, ack."""
+    """Read and write Redis, publish to the second stream and ack, for each message."""
     nc = await nats.connect(nats_url)
     js = nc.jetstream()
     redis = Redis.from_url(redis_url, decode_responses=True)

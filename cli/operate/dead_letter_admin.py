@@ -230,7 +230,7 @@ class DeadLetterAdmin:
             )
 
     async def _later_facts(self, source: Source, messages: list[Message]) -> list[ExamineeFact]:
-        """What the log holds about these examinees after the letter's message, without what went to letters itself."""
+        """Read the facts about these examinees after the letter's message, without those that are dead letters."""
         examinee_ids = {message.examinee_id for message in messages if isinstance(message, ExamineeFact)}
         dead_messages = {
             (stored_letter.letter.source.number, stored_letter.letter.source.index)

@@ -37,21 +37,21 @@ class Claims(Wire):
             raise InvalidToken(f"claim {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
     def may_upload_for(self, plan_id: str, examinee_id: str) -> bool:
-        """Whether the bearer may upload this examinee's picture."""
+        """Return whether the bearer may upload this examinee's picture."""
         return self.role in ("mobile", "examinee") and self.plan == plan_id and self.sub == examinee_id
 
     def may_pair_phone(self, plan_id: str, examinee_id: str) -> bool:
-        """Whether the bearer may request a code that pairs a phone with this examinee."""
+        """Return whether the bearer may request a code that pairs a phone with this examinee."""
         return self.is_examinee(plan_id, examinee_id)
 
     def is_examinee(self, plan_id: str, examinee_id: str) -> bool:
-        """Whether the bearer is this examinee, not only a phone of theirs."""
+        """Return whether the bearer is this examinee, not only a phone of theirs."""
         return self.role == "examinee" and self.plan == plan_id and self.sub == examinee_id
 
     def may_see_picture_of(self, plan_id: str, examinee_id: str) -> bool:
-        """Whether the bearer may see this examinee's picture: the examinee and the plan's proctors may."""
+        """Return whether the bearer may see this examinee's picture: the examinee and the plan's proctors may."""
         return self.may_watch(plan_id) or self.is_examinee(plan_id, examinee_id)
 
     def may_watch(self, plan_id: str) -> bool:
-        """Whether the bearer may see a plan's examinees and pictures."""
+        """Return whether the bearer may see a plan's examinees and pictures."""
         return self.role == "proctor" and self.plan == plan_id

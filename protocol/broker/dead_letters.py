@@ -106,7 +106,7 @@ class Letter(Wire):
         return any(not isinstance(element, Malformed) for element in decoded)
 
     def mentions(self, plan_id: str, examinee_id: str) -> bool:
-        """Whether its payload, reason or subject names this examinee."""
+        """Return whether its payload, reason or subject names this examinee."""
         if f"plan:{plan_id}:examinee:{examinee_id}:" in self.reason:
             return True
         if self.source.subject.split(".")[-2:] == [plan_id, examinee_id]:
@@ -161,7 +161,7 @@ def decode_payload(stream: str, subject: str, payload: bytes) -> list[Message]:
 
 
 def can_be_outdated(message: Message) -> bool:
-    """Whether a newer fact can forbid the replay of a message (`outdated_reason`)."""
+    """Return whether a newer fact can forbid the replay of a message (`outdated_reason`)."""
     connected = isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED
     return connected or _is_picture(message) or isinstance(message, _ADMISSION)
 
@@ -191,7 +191,7 @@ def outdated_reason(messages: Iterable[Message], later: Iterable[ExamineeFact]) 
 
 
 def contains(stored: bytes, payload: bytes, index: int | None) -> bool:
-    """Whether a stored message is `payload` or has it as an element: at `index`, or anywhere when that is `None`."""
+    """Return whether a message is `payload` or has it as an element: at `index`, anywhere when that is `None`."""
     if payload == stored:
         return True
     try:

@@ -218,7 +218,7 @@ ADVISORY_WATCH = ConsumerSpec(
 
 
 def is_marker(headers: Mapping[str, str]) -> bool:
-    """Whether NATS stored this message as a delete marker: the last message of its subject expired or was removed."""
+    """Return whether a message is a delete marker of NATS: the last one of its subject expired or was removed."""
     return "Nats-Marker-Reason" in headers
 
 

@@ -131,7 +131,7 @@ def control(address: str) -> str:
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Whether a subject matches a NATS pattern (`*` is one token, `>` the rest)."""
+    """Return whether a subject matches a NATS pattern (`*` is one token, `>` the rest)."""
     pattern_tokens, tokens = pattern.split("."), subject.split(".")
     for index, token in enumerate(pattern_tokens):
         if token == ">":

@@ -166,7 +166,7 @@ def next_step(state: ReconnectState, happened: ConnectionFailure, draw: float) -
 
 
 def _is_leaving(state: ReconnectState) -> bool:
-    """Whether the client was told to migrate and has not tried another server yet."""
+    """Return whether the client was told to migrate and has not tried another server yet."""
     return state.migrating and not state.attempt and not state.postponed
 
 

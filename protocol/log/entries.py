@@ -66,7 +66,7 @@ def read_entries(subject: str, sequence: int, logged: float, payload: bytes) -> 
 
 
 def may_mention(payload: bytes, examinee_id: str) -> bool:
-    """Whether a payload can be about this examinee, without decoding it.
+    """Return whether a payload can be about this examinee, without decoding it.
 
     An id is ASCII, so it is in the bytes unless an escape hides it.
     """

@@ -209,7 +209,7 @@ class AppliedRegistry:
 
 
 def is_current(delay: Delay | None, *, was_current: bool) -> bool:
-    """Whether a view with this delay is current.
+    """Return whether a view with this delay is current.
 
     A view that `was_current` stays so for longer than one that was not becomes so: it does not flicker.
     """

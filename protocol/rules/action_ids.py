@@ -15,7 +15,7 @@ MAX_ACTIONS = 50
 
 
 def already_applied(actions: tuple[str, ...], fact: ActionFact | Notice) -> bool:
-    """Whether this action was applied before. Actions of different types may have the same actionId."""
+    """Return whether this action was applied before. Actions of different types may have the same actionId."""
     return fact.action_id is not None and _action_key(fact) in actions
 
 

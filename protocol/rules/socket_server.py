@@ -33,7 +33,7 @@ class ServerState:
     version: int = 0
 
     def holds_sessions_of(self, incarnation: str | None) -> bool:
-        """Whether sessions of the process `incarnation` can be open, by the log."""
+        """Return whether sessions of the process `incarnation` can be open, by the log."""
         if self.status is None or incarnation is None:
             return True  # the log does not say otherwise
         return incarnation == self.incarnation and self.status not in _ENDED

@@ -62,7 +62,7 @@ def _permitted_patterns() -> Iterable[tuple[BrokerRole, tuple[str, ...], tuple[s
 
 
 def _overlaps(pattern: str, address: str) -> bool:
-    """Whether any subject matches both a NATS pattern and an address with parameters."""
+    """Return whether any subject matches both a NATS pattern and an address with parameters."""
     address_tokens = address.replace("{address}", ">").replace("{inbox}", "_INBOX_operator.>").split(".")
     pattern_tokens = pattern.split(".")
     for address_token, pattern_token in zip(address_tokens, pattern_tokens, strict=False):

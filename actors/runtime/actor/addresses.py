@@ -82,5 +82,5 @@ class AddressBook:
 
 
 def _stored(subject: str) -> bool:
-    """Whether a stream stores what is published on this subject."""
+    """Return whether a stream stores what is published on this subject."""
     return any(subjects.matches(pattern, subject) for stream in STREAMS for pattern in stream.subjects)

@@ -119,7 +119,7 @@ class Batch(Generic[T]):
 
     @property
     def count(self) -> int:
-        """How many messages the batch counts as."""
+        """The number of messages in the batch."""
         return sum(len(received.messages) for received in self.received)
 
 

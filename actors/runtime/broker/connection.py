@@ -396,7 +396,7 @@ class Bus(Publishing, StreamAdmin):
 
 
 def _is_cause(error: Exception | None) -> bool:
-    """Whether an error explains those that follow: a server that refuses the user also closes the connection."""
+    """Return whether an error explains those that follow: a server that refuses the user also closes the connection."""
     return _is_refusal(error) or isinstance(error, ssl.SSLError)
 
 

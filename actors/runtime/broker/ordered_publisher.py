@@ -29,7 +29,7 @@ class Parcel:
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def in_trouble(self) -> bool:
-        """Whether this batch or an earlier one has failed and has to be published again."""
+        """Return whether this batch or an earlier one has failed and has to be published again."""
         if self.over.is_set():
             return False
         if self.sent is None or (self.before is not None and self.before.in_trouble()):

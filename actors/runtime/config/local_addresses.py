@@ -12,7 +12,7 @@ _REMOTE_ADDRESS = ("192.0.2.1", 9)  # TEST-NET-1: a route is looked up, no packe
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether a socket bound to `host` listens on all addresses of the machine."""
+    """Return whether a socket bound to `host` listens on all addresses of the machine."""
     return host in ("", "0.0.0.0", "::")
 
 

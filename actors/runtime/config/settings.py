@@ -214,7 +214,7 @@ def token_secret(settings: Settings) -> str:
 
 
 def signs_elsewhere(settings: Settings) -> bool:
-    """Whether the exam platform signs the tokens: only its public keys are configured."""
+    """Return whether the exam platform signs the tokens: only its public keys are configured."""
     return bool(settings.token.public_key_file or settings.token.jwks_file)
 
 
@@ -236,7 +236,7 @@ def require_secret_beyond_loopback(settings: Settings, name: str, host: str) -> 
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a socket bound to `host`."""
+    """Return whether only this machine can reach a socket bound to `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -17,7 +17,7 @@ def networks_of(texts: Iterable[str]) -> tuple[Network, ...]:
 
 
 def is_trusted(address: str, trusted_proxies: Sequence[Network]) -> bool:
-    """Whether the peer is a trusted proxy, whose `X-Forwarded-*` headers are used."""
+    """Return whether the peer is a trusted proxy, whose `X-Forwarded-*` headers are used."""
     if not trusted_proxies:
         return False
     try:

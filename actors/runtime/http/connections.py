@@ -286,7 +286,7 @@ class HttpProtocol(H11Protocol):
         self._connections.set_busy(self._slot, answering or self.flow.write_paused)
 
     def makes_progress(self) -> bool:
-        """Whether an idle connection has moved `PERIOD_BYTES` of an answer or a body since the last call."""
+        """Return whether an idle connection has moved `PERIOD_BYTES` of an answer or a body since the last call."""
         sent, self._slot.unsent = self._slot.unsent - self.unsent, self.unsent
         received, self._received_before = self._received - self._received_before, self._received
         if self.unsent:

@@ -146,7 +146,7 @@ class RedisConnections:
 
 
 def is_temporary(error: Exception) -> bool:
-    """Whether an error is about the present condition of Redis, and not about the key.
+    """Return whether an error is about the present condition of Redis, and not about the key.
 
     Out of memory, a replica, a failover, a slot that is being moved, a script that runs too long, part of a cluster.
     """

@@ -113,7 +113,7 @@ class StateMark:
         return answers[: len(answers) - len(marks)]
 
     async def is_whole(self) -> bool:
-        """Whether Redis has lost nothing."""
+        """Return whether Redis has lost nothing."""
         return all(verdict == _WHOLE for verdict in await self._script(_CHECK))
 
     async def applied(self) -> int | None:

@@ -109,7 +109,7 @@ def record_delivered(events: Iterable[Mapping[str, Any]], proctors: int, since: 
 
 
 def now() -> float:
-    """When a span begins, if anything is traced."""
+    """Return the time at which a span begins (epoch seconds); 0 when nothing is traced."""
     return time.time() if tracing.on() else 0.0
 
 

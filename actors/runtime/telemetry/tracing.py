@@ -48,7 +48,7 @@ class Span:
         self.traceparent = str(TraceContext(context.trace_id, context.span_id, True))
 
     def end(self, **attributes: Attribute) -> None:
-        """It is done."""
+        """End the span."""
         for name, value in attributes.items():
             if value is not None:
                 self._span.set_attribute(name, value)
@@ -87,7 +87,7 @@ _tracing: _Tracing | None = None
 
 
 def on() -> bool:
-    """Whether this process traces."""
+    """Return whether this process traces."""
     return _tracing is not None
 
 

@@ -198,7 +198,7 @@ class AddressLimits:
         return None if self._handshakes.take() else "too_fast"
 
     def may_check(self, slot: AddressSlot) -> bool:
-        """Whether something costlier than a refusal may be done for the client: check a token, send a close frame."""
+        """Return whether to spend more than a refusal on the client: check a token, send a close frame."""
         return slot.address.checks.take()
 
     def hello_accepted(self, slot: AddressSlot) -> None:

@@ -42,7 +42,7 @@ class LogEnd:
         self._asked_at = -ASK_SECONDS
 
     async def has_reached(self, version: int) -> bool:
-        """Whether the log holds the message of this version. While the broker is away, wait for it."""
+        """Return whether the log holds the message of this version. While the broker is away, wait for it."""
         sequence = sequence_of(version)
         known = max(self._known, self._outbox.last_sequence)
         if sequence <= known:

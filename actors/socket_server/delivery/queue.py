@@ -113,7 +113,7 @@ class ServerQueue:
                     raise
 
     def serves(self, plan_id: str, *, proctors: bool) -> bool:
-        """Whether the messages of a plan are delivered here already. The plan counts as in use again."""
+        """Return whether the messages of a plan are delivered here already. The plan counts as in use again."""
         self._idle_since.pop((plan_id, proctors), None)
         return self._created_for is not None and plan_id in self._created_for[0 if proctors else 1]
 

@@ -32,7 +32,7 @@ class AllowedOrigins:
         return cls(settings.socket.origins, own_names(settings.socket.host), page_hosts(settings))
 
     def allow(self, origin: str, host: str) -> bool:
-        """Whether a page of `origin` may connect; `host` is the `Host` of the request."""
+        """Return whether a page of `origin` may connect; `host` is the `Host` of the request."""
         if "*" in self._origins or origin in self._origins:
             return True
         try:

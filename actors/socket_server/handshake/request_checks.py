@@ -142,7 +142,7 @@ class HandshakeChecks:
         return None
 
     def _is_known(self, slot: AddressSlot, request: Request) -> bool:
-        """Whether the request shows a valid token, whose owner does not connect all the time."""
+        """Return whether the request shows a valid token, whose owner does not connect all the time."""
         token = shown_token(request)
         if token is None or not self._limits.may_check(slot):
             return False

@@ -56,7 +56,7 @@ class MobileStage:
         return self.record.get("captureId")
 
     def over(self, moment: float) -> bool:
-        """Whether a picture received at `moment` (seconds since the epoch) is too late."""
+        """Return whether a picture received at `moment` (seconds since the epoch) is too late."""
         if self.status not in _CAN_BE_LATE:
             return False
         deadline = self.deadline

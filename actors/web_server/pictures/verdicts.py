@@ -35,7 +35,7 @@ class PictureVerdicts:
         self._remember(capture_id, (type(error), str(error)))
 
     def sound(self, capture_id: str) -> bool:
-        """Whether the picture is known to be a JPEG that is kept unchanged. Raises the error it was refused with."""
+        """Return whether the picture is a known JPEG, kept unchanged. Raises the error it was refused with."""
         verdict = self._verdicts.get(capture_id)
         if isinstance(verdict, tuple):
             kind, text = verdict
@@ -43,7 +43,7 @@ class PictureVerdicts:
         return verdict is False
 
     def converted(self, capture_id: str) -> bool:
-        """Whether the picture is known to be converted into a JPEG."""
+        """Return whether the picture is known to be converted into a JPEG."""
         return self._verdicts.get(capture_id) is True
 
     def _remember(self, capture_id: str, verdict: bool | tuple[type[Refusal], str]) -> None:

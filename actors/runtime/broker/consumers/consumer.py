@@ -114,7 +114,7 @@ class PullConsumer:
         return self._batches()
 
     def in_hand(self) -> HeldDeliveries:
-        """What is delivered and not settled; known with `keep_alive` only."""
+        """Return the deliveries that are not settled yet; they are counted with `keep_alive` only."""
         oldest = min((one.stored_at for one in self._unsettled), default=None)
         return HeldDeliveries(len(self._unsettled), oldest)
 
@@ -184,7 +184,7 @@ class PullConsumer:
             await asyncio.sleep(0.25)
 
     def _request(self) -> dict[str, Any]:
-        """What a pull asks for."""
+        """Return the body of a pull request."""
         return {
             "batch": self._max,
             "expires": int(PULL_SECONDS * 1e9),
@@ -192,7 +192,7 @@ class PullConsumer:
         }
 
     async def _takes(self, delivery: Delivery, consumer_sequence: int) -> bool:
-        """Whether a delivery is to be handled; one that is not stays unacknowledged, unless it was settled here."""
+        """Return whether to hand a delivery over. One that is not handed over stays unacknowledged."""
         return True
 
     async def _pull_anew(self) -> None:
@@ -260,7 +260,7 @@ class PullConsumer:
 
 
 def stored_at(reply: str) -> float:
-    """When the broker took a message, by the subject its ack goes to: seconds, in whole microseconds.
+    """Return when the broker stored a message (epoch seconds), read from its ack subject.
 
     As `parse_time` reads the same moment in an answer of the broker: a deadline made from either is the same.
     """
