@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.runtime.actor.actor import Actor, on
-from actors.runtime.actor.micro_service import MicroService
+from actors.runtime.actor.receiver import Deliveries
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.runtime.token_bucket import TokenBucket
 from actors.state_manager.decisions import Decider
 from actors.state_manager.effects import EffectPublisher
 from actors.state_manager.engine_retry import EngineRetry
@@ -26,12 +25,12 @@ from actors.state_manager.partitions import StatePartitions
 from actors.state_manager.progress import StateProgress
 from actors.state_manager.repair import StateRepair
 from actors.status_log.status_log import StatusLog
+from protocol.broker.streams import STATE_MANAGERS
 from protocol.errors import BrokerUnavailable, ConsumerGone, StateDamaged, StateUnavailable
 
 log = logging.getLogger("examwire.state_manager")
 
 FLOOR_SECONDS = 1.0
-BATCHES_PER_SECOND = 200
 
 
 @dataclass(slots=True)
@@ -49,8 +48,7 @@ class StateManager(Actor):
     mailbox_capacity = 2
 
     def __init__(self, settings: Settings, bus: Bus, store: StateStore, name: str) -> None:
-        super().__init__(f"state-manager.{name}")
-        self._bus = bus
+        super().__init__(f"state-manager.{name}", bus)
         self._store = store
         self._status = StatusLog(bus)
         self._partitions = StatePartitions(bus)
@@ -62,38 +60,27 @@ class StateManager(Actor):
             self._decider, self._publisher, self._repair, self._retry, self._partitions, self.spawn, self.address
         )
         self._order_of_work = OrderOfWork(parts)
-        self._micro_service = MicroService(bus, self)
+        self.receives = (Deliveries(STATE_MANAGERS, StatusBatch, self._partitions.arrived),)
         self._floor_wanted = asyncio.Event()
         self._progress = StateProgress(bus, store, name, self._partitions.parts(), lambda: self._retry.waiting_for)
 
     async def on_start(self) -> None:
         self.spawn(self._progress.run(), "progress")
-        await self._partitions.ready()
-        await self._micro_service.announce()
+        await self.announce_on_bus()
         for reader in self._partitions.readers:
             self.spawn(self._partitions.read(reader), f"read {reader.spec.name}")
-        self.spawn(self._collect(), "collect")
         self.spawn(self._partitions.balance(), "balance")
         self.spawn(self._keep_whole(), "whole")
 
     async def on_stop(self) -> None:
         await self._partitions.release()
-        await self._micro_service.withdraw()
 
     def details(self) -> dict[str, Any]:
-        consumers = [f"{reader.spec.stream}/{reader.spec.name}" for reader in self._partitions.readers]
         return {
-            "consumers": consumers,
             "held": self._partitions.held,
             "floor": self._decider.floor,
             "waitingFor": self._retry.waiting_for,
         }
-
-    async def _collect(self) -> None:
-        pace = TokenBucket(BATCHES_PER_SECOND, burst=20)
-        while True:
-            await self.put(StatusBatch(await self._partitions.arrived()))
-            await pace.wait()
 
     async def _keep_whole(self) -> None:
         """Learn up to where everything is acknowledged: records need not keep older facts, and Redis holds them.

@@ -60,11 +60,6 @@ class StatePartitions:
             for name, reader in self._readers.items()
         }
 
-    async def ready(self) -> None:
-        """Wait until the queue server has made the consumers."""
-        for spec in STATE_MANAGERS:
-            await self._bus.consumer_ready(spec.stream, spec.name)
-
     async def read(self, reader: PinnedConsumer) -> None:
         """Read one partition until cancelled."""
         async for deliveries in reader:

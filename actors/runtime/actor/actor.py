@@ -27,10 +27,11 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_type_hints
 
 from actors.runtime.actor.mailbox import Mailbox
-from actors.runtime.actor.receiver import ActorStopped, Batch, Consumer, Receiver, Requests
+from actors.runtime.actor.receiver import ActorStopped, Batch, Consumer, Deliveries, Receiver, Requests
 from actors.runtime.actor.service import Service
 from actors.runtime.broker.connection import Bus, Respond
 from actors.runtime.broker.consumers.consumer import Delivery
+from protocol.broker.streams import ConsumerSpec
 
 __all__ = ["Actor", "ActorStopped", "on"]
 
@@ -92,7 +93,7 @@ class Actor(Service):
 
     kind: ClassVar[str] = "actor"
     mailbox_capacity: ClassVar[int] = 1024
-    receives: tuple[Consumer[Any] | Requests, ...] = ()
+    receives: tuple[Consumer[Any] | Deliveries | Requests, ...] = ()
     _handlers: ClassVar[dict[type, _Handler]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -125,12 +126,15 @@ class Actor(Service):
         for consumer in self._consumers():
             assert self._broker is not None, f"{self.kind} receives {consumer.name} and has no bus"
             self.spawn(Receiver(self, self._broker, consumer).run(), f"receive {consumer.name}")
+        for declared in self.receives:
+            if isinstance(declared, Deliveries):
+                self.spawn(declared.run(self), "receive deliveries")
 
     async def announce_on_bus(self) -> None:
         """Wait until the consumers exist (the queue server makes them), and announce the actor on the bus."""
-        for consumer in self._consumers():
-            assert self._broker is not None, f"{self.kind} receives {consumer.name} and has no bus"
-            await self._broker.consumer_ready(consumer.spec.stream, consumer.spec.name)
+        for spec in self._consumer_specs():
+            assert self._broker is not None, f"{self.kind} receives {spec.stream}/{spec.name} and has no bus"
+            await self._broker.consumer_ready(spec.stream, spec.name)
         await super().announce_on_bus()
 
     async def stop(self) -> None:
@@ -155,6 +159,12 @@ class Actor(Service):
 
     def _consumers(self) -> list[Consumer[Any]]:
         return [declared for declared in self.receives if isinstance(declared, Consumer)]
+
+    def _consumer_specs(self) -> list[ConsumerSpec]:
+        """Return the specs of all consumers that `receives` names."""
+        specs = [consumer.spec for consumer in self._consumers()]
+        specs += [spec for declared in self.receives if isinstance(declared, Deliveries) for spec in declared.specs]
+        return specs
 
     def endpoints(self) -> Mapping[str, tuple[str, Respond]]:
         """The requests that `receives` declares."""
@@ -278,5 +288,5 @@ class Actor(Service):
     # -- inspection ----------------------------------------------------------------------------------
 
     def _details(self) -> dict[str, Any]:
-        consumers = [consumer.name for consumer in self._consumers()]
+        consumers = [f"{spec.stream}/{spec.name}" for spec in self._consumer_specs()]
         return {"consumers": consumers, **self.details()} if consumers else self.details()

@@ -29,6 +29,11 @@ Where one message at a time is too slow, a consumer is declared with a `batch`, 
 A batch whose handler raises is handed over again in parts: each delivery, then each message, on its own. So a handler
 of batches is repeatable, and only the message that fails becomes a dead letter.
 
+Where consumers change hands between processes, and a delivery is acknowledged after the acks of what follows from it,
+an actor receives undecoded deliveries, and its handler does the rest:
+
+    self.receives = (Deliveries(STATE_MANAGERS, StatusBatch, partitions.arrived),)
+
 An actor may answer requests of NATS, too. The handler's return value is the answer:
 
     receives = (Requests("queue-create", subjects.QUEUE_CREATE, QueueCreate),)
@@ -39,13 +44,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
 from actors.runtime.broker.dead_letter import letter_of
+from actors.runtime.token_bucket import TokenBucket
 from protocol.broker.stream_codecs import Decode
 from protocol.broker.streams import ConsumerSpec
 from protocol.errors import (
@@ -159,6 +165,31 @@ class Consumer(Generic[T]):
                 made_again=True,
             )
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Deliveries:
+    """Durable consumers whose deliveries a handler decodes, processes and acknowledges itself, in batches.
+
+    `batch` makes the message for the handler of what `arrived` returns: it waits for deliveries of all these
+    consumers. At most `batches_per_second` are handed over; deliveries that arrive meanwhile come in the next batch.
+
+    Example::
+
+        receives = (Deliveries(STATE_MANAGERS, StatusBatch, partitions.arrived),)
+    """
+
+    specs: Sequence[ConsumerSpec]
+    batch: Callable[[list[Delivery]], object]
+    arrived: Callable[[], Awaitable[list[Delivery]]]
+    batches_per_second: float = 200.0
+
+    async def run(self, actor: Actor) -> None:
+        """Hand over what arrives until the actor stops. A batch waits until there is room in the mailbox."""
+        throttle = TokenBucket(self.batches_per_second, burst=20)
+        while True:
+            await actor.put(self.batch(await self.arrived()))
+            await throttle.wait()
 
 
 @dataclass(frozen=True, slots=True)

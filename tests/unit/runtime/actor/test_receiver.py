@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from actors.runtime.actor.actor import Actor, on
-from actors.runtime.actor.receiver import Batch, Consumer, Received, Receiver, Requests, Retry
+from actors.runtime.actor.receiver import Batch, Consumer, Deliveries, Received, Receiver, Requests, Retry
 from actors.runtime.actor.service import Service
 from actors.runtime.actor.tail import TailFeed
 from actors.runtime.broker.connection import Bus, Outgoing, PubAck, Respond
@@ -473,3 +473,63 @@ async def test_a_service_has_no_mailbox_and_is_announced_and_inspected_all_the_s
     assert (seen.state, seen.handled, seen.mailbox_depth, seen.mailbox_capacity) == ("running", 1, 0, 1)
     await plain.stop()
     assert bus.diary == ["announced", "withdrawn"]
+
+
+# -- deliveries that the handler settles itself ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    deliveries: list[Delivery]
+
+
+class Settler(Actor):
+    """Acknowledges deliveries by itself, when `allowed` is set."""
+
+    kind = "settler"
+    mailbox_capacity = 1
+
+    def __init__(self, bus: MemoryBus) -> None:
+        super().__init__("settler.1", bus)
+        self.receives = (Deliveries([SPEC], Portion, bus.arriving.get),)
+        self.allowed = asyncio.Event()
+        self.at_work = 0
+        self.portions: list[int] = []
+
+    @on(Portion)
+    async def settle(self, portion: Portion) -> None:
+        self.at_work += 1
+        assert self.at_work == 1, "handlers overlap"
+        await self.allowed.wait()
+        for delivery in portion.deliveries:
+            await delivery.ack()
+        self.portions.append(len(portion.deliveries))
+        self.at_work -= 1
+
+
+async def test_deliveries_are_handed_over_as_they_come_and_settled_by_the_handler_alone() -> None:
+    bus = MemoryBus()
+    settler = Settler(bus)
+    await settler.start()
+    assert bus.diary == ["ready WORK/workers", "announced"]
+    assert settler.inspection().details["consumers"] == ["WORK/workers"]
+    bus.arriving.put_nowait([bus.delivery("a"), bus.delivery(raw=b"no message at all")])
+    bus.arriving.put_nowait([bus.delivery("b")])
+    await until(lambda: settler.at_work == 1)
+    assert bus.diary[2:] == [], "settled before the handler has done so"
+    settler.allowed.set()
+    await until(lambda: settler.portions == [2, 1])
+    assert bus.diary[2:] == ["ack 1", "ack 2", "ack 3"]
+    assert bus.published == []
+    await settler.stop()
+
+
+async def test_a_stop_leaves_deliveries_that_are_not_settled_to_the_next_reader() -> None:
+    bus = MemoryBus()
+    settler = Settler(bus)
+    await settler.start()
+    for name in "abc":
+        bus.arriving.put_nowait([bus.delivery(name)])
+    await until(lambda: settler.at_work == 1)
+    await settler.stop()
+    assert bus.diary == ["ready WORK/workers", "announced", "withdrawn"]
