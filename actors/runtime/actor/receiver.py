@@ -48,6 +48,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from actors.runtime.actor.mailbox import MailboxFull
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
 from actors.runtime.broker.dead_letter import letter_of
@@ -214,6 +215,8 @@ class Requests:
             answer = error
         except TimeoutError:
             answer = ProtocolError(ErrorCode.UNAVAILABLE, f"not done within {self.timeout:g} s; ask again")
+        except (ActorStopped, MailboxFull) as error:
+            answer = ProtocolError(ErrorCode.UNAVAILABLE, f"{error}; ask again")
         return encode(error_frame(answer, self.message_type.type) if isinstance(answer, ProtocolError) else answer)
 
 
@@ -257,7 +260,7 @@ class Receiver(Generic[T]):
                 for delivery in deliveries:
                     await self._settle([await self._read(delivery)], self._hand_over_messages)
                 return
-            most = self._consumer.batch_deliveries or len(deliveries)
+            most = self._consumer.batch_deliveries or len(deliveries) or 1
             for start in range(0, len(deliveries), most):
                 await self._take_batch(deliveries[start : start + most])
         except ActorStopped:

@@ -337,6 +337,13 @@ async def test_a_batch_holds_at_most_so_many_deliveries(bus: MemoryBus) -> None:
     assert bus.diary == ["a,b", "ack 1", "c", "ack 2"]
 
 
+async def test_no_deliveries_are_no_batch(bus: MemoryBus) -> None:
+    worker = BatchWorker(bus)
+    await running(worker)
+    await receiver(worker, bus).take([])
+    assert bus.diary == []
+
+
 async def test_of_a_batch_that_fails_only_the_message_that_fails_becomes_a_dead_letter(bus: MemoryBus) -> None:
     worker = BatchWorker(bus)
     failures = await running(worker)
@@ -427,6 +434,34 @@ async def test_a_request_that_takes_too_long_is_answered_with_an_error(bus: Memo
     answer = json.loads(await bus.endpoints["stop"][1](encode(Stop())))
     assert (answer["data"]["code"], answer["data"]["message"]) == ("UNAVAILABLE", "not done within 0.2 s; ask again")
     await slow.stop()
+
+
+async def test_a_request_that_an_actor_cannot_take_is_answered_with_an_error(bus: MemoryBus) -> None:
+    begun = asyncio.Event()
+
+    class Stuck(Stoppable):
+        mailbox_capacity = 1
+
+        @on(Stop)
+        async def wait(self, request: Stop) -> Done:
+            begun.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    stuck = Stuck(bus)
+    await running(stuck)
+    respond = bus.endpoints["stop"][1]
+    asked = [asyncio.create_task(respond(encode(Stop())))]
+    await begun.wait()
+    asked.append(asyncio.create_task(respond(encode(Stop()))))
+    await until(lambda: len(stuck.mailbox) == 1)
+    refused = await respond(encode(Stop()))
+    await stuck.stop()
+    answers = [json.loads(payload)["data"] for payload in (refused, *(await asyncio.gather(*asked)))]
+    assert [(answer["code"], answer["requestType"], answer["message"]) for answer in answers] == [
+        ("UNAVAILABLE", "stop", "the mailbox holds 1 messages already; ask again"),
+        *[("UNAVAILABLE", "stop", "worker.1 has stopped; ask again")] * 2,
+    ]
 
 
 async def test_an_inspection_names_the_consumers(bus: MemoryBus) -> None:
