@@ -21,6 +21,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import spans
 from actors.state_manager.decisions import Decision
 from protocol.broker import subjects
+from protocol.broker.stream_codecs import encode_wait
 from protocol.errors import BrokerUnavailable
 from protocol.ids import ExamineeRef
 from protocol.log.version import index_of, sequence_of
@@ -258,7 +259,7 @@ def _watches(decision: Decision) -> Iterable[Outgoing]:
             continue  # the examinee has reconnected within the same batch
         yield Outgoing(
             subjects.reconnect(effect.plan_id, effect.examinee_id),
-            b'{"lossVersion":%d}' % effect.version,
+            encode_wait(effect.version),
             f"loss:{effect.version}",
         )
 

@@ -19,7 +19,7 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.watches.metrics import ATTEMPTS, EXHAUSTED
 from protocol.broker import subjects
-from protocol.broker.stream_codecs import Advisory, ReconnectWait, decode_advisory, decode_wait, parse_wait
+from protocol.broker.stream_codecs import Advisory, ReconnectWait, decode_advisory, decode_wait, encode_wait, parse_wait
 from protocol.broker.streams import RECONNECT, RECONNECT_EXHAUSTED, attempt_seconds, reconnect_watch
 from protocol.errors import StateDamaged, StateLost, StateUnavailable
 from protocol.messages.base import Message
@@ -132,7 +132,7 @@ class ReconnectWatch(Actor):
             loss = int(current) if current is not None and current.isascii() and current.isdigit() else 0
             if lost and loss > wait.loss_version:
                 # Two state managers published two losses, the older one last, and it replaced the newer one here.
-                newer_losses.append(Outgoing(delivery.subject, b'{"lossVersion":%d}' % loss, f"again:{loss}"))
+                newer_losses.append(Outgoing(delivery.subject, encode_wait(loss), f"again:{loss}"))
             are_over.append(not lost or loss != wait.loss_version)
         await self._bus.publish_until_stored(newer_losses)
         return are_over

@@ -81,6 +81,11 @@ class ReconnectWait:
     loss_version: int
 
 
+def encode_wait(loss_version: int) -> bytes:
+    """Encode a message of RECONNECT: its subject names the examinee."""
+    return b'{"lossVersion":%d}' % loss_version
+
+
 def decode_wait(subject: str, payload: bytes, _headers: Mapping[str, str]) -> Sequence[ReconnectWait | Malformed]:
     """Decode a message of RECONNECT, stored when an examinee was lost."""
     return decode_single(payload, lambda: parse_wait(subject, payload))
