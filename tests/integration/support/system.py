@@ -123,7 +123,7 @@ class System:
         settings_of: Callable[[str], Settings] | None = None,
     ) -> None:
         self.settings = settings
-        self._settings_of = settings_of or (lambda _name: settings)  # whose connection the actor of this name has
+        self._settings_of = settings_of or (lambda _name: settings)  # of the connection of this actor, and of a server
         self._server_ids = servers
         self.actors: dict[str, Service] = {}
         self._buses: dict[str, Bus] = {}
@@ -165,7 +165,9 @@ class System:
         return actor
 
     async def start_server(self, server_id: str) -> SocketServer:
-        return await self.start(server_id, lambda bus: SocketServer(self.settings, bus, self.store, server_id))
+        return await self.start(
+            server_id, lambda bus: SocketServer(self._settings_of(server_id), bus, self.store, server_id)
+        )
 
     async def stop(self, name: str) -> None:
         """Stop an actor in good order."""
