@@ -81,7 +81,7 @@ class _Look:
 
     @property
     def again(self) -> set[str]:
-        return {one.key for one in self.differences} | self.unsettled
+        return {difference.key for difference in self.differences} | self.unsettled
 
 
 class Audit:
@@ -157,22 +157,22 @@ class Audit:
         look = _Look()
         projection = self.projection
         record_keys = [key for key in sorted(wanted) if record_kind(keys.parse_key(key)) is not None]
-        for some in _portions(record_keys):
-            hashes = await self._store.raw_hashes(some)
+        for portion in _portions(record_keys):
+            hashes = await self._store.raw_hashes(portion)
             extent = await self._status.extent()  # after reading: nobody can be ahead of that
-            for key, found in zip(some, hashes, strict=True):
+            for key, found in zip(portion, hashes, strict=True):
                 self._compare_record(key, found, floor_version(extent.acknowledged), floor_version(extent.last), look)
-        for some in _portions([key for key in sorted(wanted) if key in projection.sockets]):
-            for key, found in zip(some, await self._store.raw_hashes(some), strict=True):
+        for portion in _portions([key for key in sorted(wanted) if key in projection.sockets]):
+            for key, found in zip(portion, await self._store.raw_hashes(portion), strict=True):
                 self._compare_socket(key, found, look)
-        for some in _portions([key for key in sorted(wanted) if _of_sockets(key)]):
+        for portion in _portions([key for key in sorted(wanted) if _of_sockets(key)]):
             acknowledged = projection.floor
-            hashes = await self._store.raw_hashes(some)
+            hashes = await self._store.raw_hashes(portion)
             await projection.follow(self._status)  # what took an entry out before it was read is in the log by now
-            for key, found in zip(some, hashes, strict=True):
+            for key, found in zip(portion, hashes, strict=True):
                 self._compare_entries(key, found, acknowledged, look)
-        for some in _portions([key for key in sorted(wanted) if key in projection.members]):
-            for key, members in zip(some, await self._store.raw_members(some), strict=True):
+        for portion in _portions([key for key in sorted(wanted) if key in projection.members]):
+            for key, members in zip(portion, await self._store.raw_members(portion), strict=True):
                 self._compare_members(key, members, look)
                 if keys.parse_key(key).kind == "plan_examinees" and isinstance(members, set):
                     look.differences += await self._nobodies(key, members - self.projection.members[key].keys())
@@ -182,9 +182,9 @@ class Audit:
         """Examinees of a plan of whom neither the log nor a record that holds anything knows."""
         plan_id = keys.parse_key(key).plan_id
         found = []
-        for some in _portions(sorted(examinees)):
-            found_there = [await self._store.raw_hashes([make(plan_id, one) for one in some]) for make in _RECORDS]
-            for one, *theirs in zip(some, *found_there, strict=True):
+        for portion in _portions(sorted(examinees)):
+            found_there = [await self._store.raw_hashes([make(plan_id, one) for one in portion]) for make in _RECORDS]
+            for one, *theirs in zip(portion, *found_there, strict=True):
                 if any(make(plan_id, one) in self.projection.records for make in _RECORDS):
                     continue
                 if not any(isinstance(record, StateDamaged) or _holds_something(record) for record in theirs):

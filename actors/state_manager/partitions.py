@@ -82,7 +82,7 @@ class StatePartitions:
             term = (reader.spec.name, delivery.epoch)
             if term not in surely:
                 surely[term] = await reader.confirm_owned(delivery.epoch)
-        return [one for one in deliveries if surely[self._reader_of(one).spec.name, one.epoch]]
+        return [delivery for delivery in deliveries if surely[self._reader_of(delivery).spec.name, delivery.epoch]]
 
     async def ack(self, delivery: Delivery) -> None:
         """Acknowledge a delivery: all that it leads to is stored."""

@@ -114,20 +114,24 @@ class StateRepair:
         """Write the keys that an audit found to differ from the log, each as a whole."""
         began = time.monotonic()
         repair = Repair("whole")
-        differing = {one.key for one in differences}
+        differing = {difference.key for difference in differences}
         members = {key: values for key, values in projection.members.items() if key in differing}
         entries = {key: values for key, values in projection.entries.items() if key in differing}
         await self._restore_index(members, entries)
         stale = Index()
-        for one in differences:
-            if keys.parse_key(one.key).kind == "server_sockets" and one.log is None and one.redis is not None:
-                version = one.redis.partition(" ")[0]
-                stale.set_entry(one.key, one.field, int(version) if version.isdecimal() else 0, None)
+        for difference in differences:
+            if (
+                keys.parse_key(difference.key).kind == "server_sockets"
+                and difference.log is None
+                and difference.redis is not None
+            ):
+                version = difference.redis.partition(" ")[0]
+                stale.set_entry(difference.key, difference.field, int(version) if version.isdecimal() else 0, None)
         await self._store.save([], [], stale)
         nobodies: dict[str, list[str]] = {}
-        for one in differences:
-            if one.key in members and one.log is None and one.field:
-                nobodies.setdefault(one.key, []).append(one.field)
+        for difference in differences:
+            if difference.key in members and difference.log is None and difference.field:
+                nobodies.setdefault(difference.key, []).append(difference.field)
         await self._store.remove_members(nobodies)
         await self._replace_sockets([projection.sockets[key] for key in sorted(differing & projection.sockets.keys())])
         unknown = {key: kind for key in differing if (kind := record_kind(keys.parse_key(key))) is not None}

@@ -90,7 +90,7 @@ class StatusLog:
     async def extent(self) -> LogExtent:
         """Ask the broker for the extent. The end is asked for last: everything acknowledged lies before it."""
         before = await self._bus.stream_state(STATUS.name)
-        states = {one.name: one for one in await self._bus.consumer_states(STATUS.name)}
+        states = {state.name: state for state in await self._bus.consumer_states(STATUS.name)}
         acknowledged, delivered = before.last, 0
         for spec in STATE_MANAGERS:
             if (consumer := states.get(spec.name)) is None:

@@ -107,7 +107,7 @@ class WebServer(Service):
         self._stages = MobileStages(store, self._verifier, self._time)
         self.uploads = MobileUploads(settings.mobile_sync, bus, store, self.pictures, self._stages)
         self._tls = ServerTls.of("web", settings.web.certificate_file, settings.web.key_file)
-        self._proxies = [ipaddress.ip_network(one, strict=False) for one in settings.web.trusted_proxies]
+        self._proxies = [ipaddress.ip_network(proxy, strict=False) for proxy in settings.web.trusted_proxies]
         self._endpoints = ReadyServers(store)
         pages = Pages(lambda: self._endpoints.known, settings.web.connect_sources)
         api = PlanApi(settings.mobile_sync, bus, self._verifier, self._endpoints)

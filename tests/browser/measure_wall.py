@@ -142,7 +142,7 @@ def _load() -> float:
 async def _cpu_seconds(devtools: CDPSession) -> float:
     """CPU time of the page's process with all its threads, drawing included: there is no graphics card here."""
     metrics = (await devtools.send("Performance.getMetrics"))["metrics"]
-    return float(next(one["value"] for one in metrics if one["name"] == "ProcessTime"))
+    return float(next(metric["value"] for metric in metrics if metric["name"] == "ProcessTime"))
 
 
 async def measure(examinees: int, per_second: int, seconds: float, width: int, height: int) -> dict[str, Any]:

@@ -221,8 +221,8 @@ async def test_the_question_and_the_outcome_hinder_nobody(
         while answered < 40:
             frames = await asked(plan, 1)
             answered += len(frames)
-            await plan.say(*(refused(one) for one in frames if one["data"]["examineeId"] in ids[:9]))
-            left = [one for one in frames if one["data"]["examineeId"] not in ids[:9]]
+            await plan.say(*(refused(frame) for frame in frames if frame["data"]["examineeId"] in ids[:9]))
+            left = [frame for frame in frames if frame["data"]["examineeId"] not in ids[:9]]
             await plan.say(*(event for one in left for event in accepted(plan, one)))
         await expect(page.locator("#several-again")).to_be_visible()
         await expect(page.locator("#several-line")).to_be_focused()

@@ -95,7 +95,7 @@ class AsyncApi:
     def frame(self, role: str, action: str, text: str) -> None:
         """A WebSocket frame that a client of a role sends or receives."""
         operation = self.document["operations"][f"{role}{action.capitalize()}"]
-        names = [one["$ref"].rpartition("/")[2] for one in operation["messages"]]
+        names = [message["$ref"].rpartition("/")[2] for message in operation["messages"]]
         self._one_of("connect", names, json.loads(text), {})
 
     def message(self, channel: str, payload: bytes, headers: dict[str, str]) -> None:

@@ -70,7 +70,9 @@ class ObjectStore:
         nuid = secrets.token_hex(11)
         chunks = [content[start : start + CHUNK_BYTES] for start in range(0, len(content), CHUNK_BYTES)]
         for first in range(0, len(chunks), CHUNKS_AT_ONCE):
-            await self._publish([Outgoing(self._chunks(nuid), one) for one in chunks[first : first + CHUNKS_AT_ONCE]])
+            await self._publish(
+                [Outgoing(self._chunks(nuid), chunk) for chunk in chunks[first : first + CHUNKS_AT_ONCE]]
+            )
         digest = _DIGEST + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode()
         about = {"nuid": nuid, "size": len(content), "chunks": len(chunks), "digest": digest}
         await self._publish_metadata(name, {**about, "options": {"max_chunk_size": CHUNK_BYTES}})

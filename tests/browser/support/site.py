@@ -164,7 +164,7 @@ async def audit(page: Page) -> list[str]:
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
     found = await page.evaluate(f"axe.run({{runOnly: {json.dumps(tags)}, resultTypes: ['violations']}})")
     return [
-        f"{one['id']}: {one['help']} at {[node['target'] for node in one['nodes'][:5]]}: "
-        f"{one['nodes'][0].get('failureSummary', '')}"
-        for one in found["violations"]
+        f"{violation['id']}: {violation['help']} at {[node['target'] for node in violation['nodes'][:5]]}: "
+        f"{violation['nodes'][0].get('failureSummary', '')}"
+        for violation in found["violations"]
     ]

@@ -44,8 +44,8 @@ async def test_whoever_comes_too_fast_is_told_when_to_come_again(bus: Bus, setti
         proctor = await system.proctor()
         url = system.server("SOCK001").url
         answers = await asyncio.gather(*(RawClient.open(url) for _ in range(12)), return_exceptions=True)
-        inside = [one for one in answers if isinstance(one, RawClient)]
-        outside = [one for one in answers if isinstance(one, InvalidStatus)]
+        inside = [answer for answer in answers if isinstance(answer, RawClient)]
+        outside = [answer for answer in answers if isinstance(answer, InvalidStatus)]
         assert len(inside) + len(outside) == 12
         assert 1 <= len(inside) <= 5
         for one in outside:

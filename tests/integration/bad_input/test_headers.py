@@ -127,7 +127,11 @@ async def test_bad_requests_are_one_line_in_the_log(
         await answer_to(system.server("SOCK001").url, head_of(CONNECT_PATH, doubled("user-agent", HANDSHAKE)))
 
     def told() -> list[str]:
-        return [one.getMessage() for one in caplog.records if one.name == "examwire.clients" and "400" in one.message]
+        return [
+            record.getMessage()
+            for record in caplog.records
+            if record.name == "examwire.clients" and "400" in record.message
+        ]
 
     async def some() -> bool:
         return bool(told())

@@ -97,7 +97,7 @@ async def each_is_one_letter(bus: Bus, system: System, sent: list[tuple[str, byt
 
     await eventually(arrived, f"{len(sent)} dead letters", 60)
     letters = await letters_of(bus)
-    assert Counter((one["source"]["stream"], one["source"]["number"]) for one in letters) == places
+    assert Counter((letter["source"]["stream"], letter["source"]["number"]) for letter in letters) == places
     assert all(letter["reason"] for letter in letters)
     assert system.failures == []
     return letters
@@ -227,7 +227,7 @@ async def test_an_event_from_the_future_silences_nobody(system: System, bus: Bus
     await neighbours.proctor.expect("examinee_disconnected", after=seen, examineeId="N001")
     neighbours.examinee = await system.examinee("N001", connection_no=2)
     await neighbours.proctor.expect("examinee_connected", after=seen, examineeId="N001")
-    neighbours.proctor.frames = [one for one in neighbours.proctor.frames if one["type"].startswith("mobile")]
+    neighbours.proctor.frames = [frame for frame in neighbours.proctor.frames if frame["type"].startswith("mobile")]
 
 
 REQUESTS: dict[str, bytes] = {

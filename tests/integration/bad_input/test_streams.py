@@ -20,7 +20,7 @@ async def dead_letters(bus: Bus, count: int) -> list[dict[str, Any]]:
 
     async def found() -> list[dict[str, Any]]:
         letters = [await bus.message_at("DEADLETTER", number) for number in range(1, count + 1)]
-        return [json.loads(one.payload) for one in letters if one] if all(letters) else []
+        return [json.loads(letter.payload) for letter in letters if letter] if all(letters) else []
 
     return await eventually(found, f"{count} dead letters")  # type: ignore[no-any-return]
 

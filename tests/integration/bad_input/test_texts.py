@@ -60,9 +60,12 @@ async def test_half_a_character_is_refused_by_the_name_of_the_request(system: Sy
     await proctor.websocket.send(f"[{','.join(frames)}]")
     await proctor.expect("error", requestId="r4")
     await proctor.expect("accepted", requestId="r5")
-    errors = [one["data"] for one in proctor.frames[before:] if one["type"] == "error"]
-    assert [(one["field"], one.get("requestId")) for one in errors] == [("data.text", "r4"), ("data.requestId", None)]
-    assert "heartbeat" in [one["type"] for one in proctor.frames[before:]]
+    errors = [frame["data"] for frame in proctor.frames[before:] if frame["type"] == "error"]
+    assert [(error["field"], error.get("requestId")) for error in errors] == [
+        ("data.text", "r4"),
+        ("data.requestId", None),
+    ]
+    assert "heartbeat" in [frame["type"] for frame in proctor.frames[before:]]
     assert (await examinee.expect("notice", actionId="r5"))["data"]["text"] == "well"
 
 

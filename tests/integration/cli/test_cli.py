@@ -60,11 +60,11 @@ async def redis(settings: Settings, store: StateStore) -> AsyncIterator[Redis]:
 async def record(redis: Redis, *connections: ConnectionState) -> None:
     """Put examinees into Redis with the fields that the state manager writes."""
     pipe = redis.pipeline(transaction=False)
-    for one in connections:
-        fields = CONNECTION.write(CONNECTION.empty(), one, rev=1)
-        pipe.hset(keys.progress(one.plan_id, one.examinee_id), mapping=cast(Any, fields))
-        pipe.sadd(keys.PLANS, one.plan_id)
-        pipe.sadd(keys.plan_examinees(one.plan_id), one.examinee_id)
+    for connection in connections:
+        fields = CONNECTION.write(CONNECTION.empty(), connection, rev=1)
+        pipe.hset(keys.progress(connection.plan_id, connection.examinee_id), mapping=cast(Any, fields))
+        pipe.sadd(keys.PLANS, connection.plan_id)
+        pipe.sadd(keys.plan_examinees(connection.plan_id), connection.examinee_id)
     await pipe.execute()
 
 
@@ -281,8 +281,8 @@ async def test_all_sessions_of_a_server_are_listed_over_several_pages(invoke: In
         plain = json.loads((await invoke("actors", "ls", "-o", "json")).stdout)
     finally:
         await bus.remove_service(service)
-    assert [one["address"] for one in everyone] == ["socket.SOCK001", *(one["address"] for one in sessions)]
-    assert [one["address"] for one in proctors] == ["proctor.P001.SOCK001-x"]
+    assert [one["address"] for one in everyone] == ["socket.SOCK001", *(session["address"] for session in sessions)]
+    assert [proctor["address"] for proctor in proctors] == ["proctor.P001.SOCK001-x"]
     assert [one["address"] for one in plain] == ["socket.SOCK001"]
 
 

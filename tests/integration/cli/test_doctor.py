@@ -57,7 +57,7 @@ async def test_a_healthy_system_has_only_ok_findings(settings: Settings, bus: Bu
     async with System(settings) as system:
         await system.examinee()
         findings = await HealthCheck(settings).run()
-        wrong = [one for one in findings if one.state in (WARNING, FAILED)]
+        wrong = [finding for finding in findings if finding.state in (WARNING, FAILED)]
         # The tests' System has no web server, and that is all there is to say.
         assert [(one.check, one.state) for one in wrong] == [("roles", WARNING)], wrong
         assert "web-server" in wrong[0].found
@@ -183,4 +183,4 @@ def test_the_exit_code_follows_the_worst_finding(settings: Settings, tmp_path: P
     assert (code, answer["state"]) == (4, "failed")
     code, answer = doctor("--data-dir", str(tmp_path), **nowhere | {"EXAMWIRE_REDIS_URL": settings.redis_url})
     assert (code, answer["state"]) == (1, "failed")
-    assert {one["check"]: one["state"] for one in answer["findings"]}["redis"] == "ok"
+    assert {finding["check"]: finding["state"] for finding in answer["findings"]}["redis"] == "ok"

@@ -196,7 +196,7 @@ async def test_missing_permissions_are_named(settings: Settings, tmp_path: Path)
     text = told(findings, "permissions", WARNING)
     assert "'little'" in text
     assert "$js.api.info" in text.lower()
-    assert all("little-password" not in one.found + one.advice for one in findings)
+    assert all("little-password" not in finding.found + finding.advice for finding in findings)
 
 
 async def test_the_operator_user_has_all_permissions_for_the_doctor(

@@ -195,7 +195,7 @@ def test_whatever_ends_a_run_ends_its_processes(tmp_path: Path, number: signal.S
         assert len(children) >= len(ROLES) + 2  # and the proctor, and the seats
         process.send_signal(number)
         assert process.wait(DEADLINE_SECONDS) != 0
-        gone = lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in children)  # noqa: E731
+        gone = lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)  # noqa: E731
         assert wait_until(gone, 20.0)
     if number is not signal.SIGKILL:
         assert list(tmp_path.iterdir()) == []

@@ -96,7 +96,7 @@ def operator(exam: Up) -> Operator:
 
 
 def url_of(exam: Up, server_id: str) -> str:
-    (url,) = [one["url"] for one in exam.ready["socketServers"] if one["serverId"] == server_id]
+    (url,) = [server["url"] for server in exam.ready["socketServers"] if server["serverId"] == server_id]
     return str(url)
 
 

@@ -57,8 +57,8 @@ async def test_every_act_is_shown_and_what_proctors_see_is_true(system: System) 
         "notice_confirmed",
     } == set(report.events)
     assert report.notices == report.events["notice"] == report.events["notice_confirmed"] > 0
-    assert [one.server_id for one in report.proctors] == ["SOCK001", "SOCK002", "SOCK001"]
-    assert all(one.events["examinee_connected"] == report.opened for one in report.proctors)
+    assert [proctor.server_id for proctor in report.proctors] == ["SOCK001", "SOCK002", "SOCK001"]
+    assert all(proctor.events["examinee_connected"] == report.opened for proctor in report.proctors)
 
 
 async def test_a_duration_ends_it_with_some_away_and_the_truth_is_still_seen(system: System) -> None:

@@ -87,13 +87,13 @@ def test_the_ready_line_has_all_addresses(up: Up) -> None:
         *("event", "natsUrl", "redisUrl", "webUrl", "metricsUrl", "dataDir", "socketServers", "planId", "pages")
     ]
     assert (ready["event"], ready["planId"], ready["dataDir"]) == ("ready", "P007", str(up.data_dir))
-    assert [list(one) for one in ready["socketServers"]] == [["serverId", "url"]] * 2
-    assert [one["serverId"] for one in ready["socketServers"]] == ["SOCK001", "SOCK002"]
+    assert [list(server) for server in ready["socketServers"]] == [["serverId", "url"]] * 2
+    assert [server["serverId"] for server in ready["socketServers"]] == ["SOCK001", "SOCK002"]
     written = json.loads((up.data_dir / "ready.json").read_text())
     for one in ("secretMark", "topology"):  # for commands beside it, and nobody else
         assert written.pop(one)
     assert written == ready
-    urls = [ready["natsUrl"], ready["redisUrl"], ready["webUrl"], *(one["url"] for one in ready["socketServers"])]
+    urls = [ready["natsUrl"], ready["redisUrl"], ready["webUrl"], *(server["url"] for server in ready["socketServers"])]
     assert [urlsplit(url).scheme for url in urls] == ["nats", "redis", "http", "ws", "ws"]
     assert all(answers(url) for url in urls)
     for url in (f"{ready['webUrl']}/healthz", readiness(up), ready["metricsUrl"]):
@@ -144,7 +144,7 @@ async def test_an_examinee_is_seen_by_the_cli_while_connected(up: Up) -> None:
 
     async with ExamineeClient(up.ready["socketServers"][1]["url"], token) as client:
         assert client.welcome is not None
-        servers = {one["url"] for one in up.ready["socketServers"]}
+        servers = {server["url"] for server in up.ready["socketServers"]}
         assert set(client.welcome.endpoints) == servers  # both, from the first client on
         shown = await asyncio.to_thread(examwire, "actors", "show", "session.P007.E001", "-o", "json", *here)
         assert json.loads(shown.stdout)["kind"] == "examinee-session"
@@ -204,7 +204,7 @@ async def test_a_drained_server_restarts_and_its_examinee_stays_on_the_other_ser
         assert up.pid_of("SOCK002") != before
         assert answers(drained["url"])
         shown = await asyncio.to_thread(examwire, "plans", "show", "P001", "-o", "json", *here)
-        (row,) = [one for one in json.loads(shown.stdout)["examinees"] if one["examineeId"] == "E777"]
+        (row,) = [examinee for examinee in json.loads(shown.stdout)["examinees"] if examinee["examineeId"] == "E777"]
         assert (row["status"], row["serverId"]) == ("CONNECTED", "SOCK001")
     assert up.process.poll() is None
 
@@ -307,7 +307,7 @@ def test_the_output_has_tokens_and_an_upload_command_and_ctrl_c_stops_all_proces
             lines.append(up.process.stdout.readline().decode())
             assert lines[-1], up.stderr
         ready = json.loads((tmp_path / "data" / "ready.json").read_text())
-        assert all(any(one["url"] in line for line in lines) for one in ready["socketServers"])
+        assert all(any(server["url"] in line for line in lines) for server in ready["socketServers"])
         for name, page in ready["pages"].items():
             assert any(page.partition("#")[0] in line for line in lines), name
             assert httpx.get(page).status_code == 200

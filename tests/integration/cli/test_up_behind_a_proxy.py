@@ -33,11 +33,11 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def listening(up: Up, name: str) -> set[int]:
     """The ports on which a role listens."""
     connections = psutil.Process(up.pid_of(name)).net_connections(kind="tcp")
-    return {one.laddr.port for one in connections if one.status == psutil.CONN_LISTEN}
+    return {connection.laddr.port for connection in connections if connection.status == psutil.CONN_LISTEN}
 
 
 def test_its_servers_have_the_address_of_the_proxy_and_ports_of_their_own(up: Up) -> None:
-    assert [one["url"] for one in up.ready["socketServers"]] == [PUBLIC_URL] * 2
+    assert [server["url"] for server in up.ready["socketServers"]] == [PUBLIC_URL] * 2
     kept = json.loads((up.data_dir / "ports.json").read_text())
     assert len({kept["SOCK001"], kept["SOCK002"]} - {8443}) == 2
     for name in ("SOCK001", "SOCK002", "web-server"):

@@ -305,7 +305,7 @@ class Exam:
         desk = DeadLetterAdmin(self.bus)
 
         async def put_aside() -> int:
-            return next(iter([one.number async for one in desk.letters()]), 0)
+            return next(iter([letter.number async for letter in desk.letters()]), 0)
 
         number = await eventually(put_aside, "the letter")
         mended = Readmit(plan_id="P001", examinee_id="E001", by="operator", timestamp=format_time(time.time()))

@@ -44,7 +44,7 @@ async def test_redis_stopped_under_load_loses_and_doubles_nothing(
         await exam.step()
     await exam.everybody_agrees(proctors)
     states = await own_system._buses["state-manager"].consumer_states(STATUS.name)
-    assert not any(one.redelivered for one in states), "waiting for Redis used up deliveries"
+    assert not any(state.redelivered for state in states), "waiting for Redis used up deliveries"
 
 
 async def test_nats_killed_and_restarted_under_load_loses_and_doubles_nothing(

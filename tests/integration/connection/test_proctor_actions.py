@@ -106,14 +106,14 @@ async def test_what_was_not_confirmed_is_shown_again_after_a_reconnect(system: S
     await proctor.expect("notice", actionId="n-2")
     back = await system.examinee("E001", "SOCK002", connection_no=2)
     state = (await back.expect("session_state"))["data"]
-    assert [(one["actionId"], one["text"], one["by"]) for one in state["notices"]] == [
+    assert [(notice["actionId"], notice["text"], notice["by"]) for notice in state["notices"]] == [
         ("n-1", "one", "proctor-1"),
         ("n-2", "two, while away", "proctor-1"),
     ]
     await back.say("notice_confirm", actionId="n-1")
     await proctor.expect("notice_confirmed", actionId="n-1", unconfirmed=["n-2"])
     again = await system.examinee("E001", connection_no=3)
-    assert [one["actionId"] for one in (await again.expect("session_state"))["data"]["notices"]] == ["n-2"]
+    assert [notice["actionId"] for notice in (await again.expect("session_state"))["data"]["notices"]] == ["n-2"]
 
 
 async def test_the_notices_of_a_redis_that_was_emptied_are_written_anew(system: System) -> None:
@@ -171,7 +171,7 @@ async def test_who_is_removed_while_away_is_tried_for_no_more(system: System) ->
 
     async def waited_for() -> bool:
         states = await watch.consumer_states("RECONNECT")
-        return not any(one.unacknowledged or one.pending for one in states)
+        return not any(state.unacknowledged or state.pending for state in states)
 
     await eventually(waited_for, "nobody waits for the examinee")
     removed = next(n for n, one in enumerate(proctor.about("E001")) if one["type"] == "examinee_removed")
@@ -229,9 +229,9 @@ async def test_an_action_that_is_repeated_through_another_server_has_one_effect(
     await here.say("notify", examineeId="E001", requestId="n-2", text="the end")
     for client in (here, there, examinee):
         await client.expect("notice", actionId="n-2")
-        assert [one["data"]["actionId"] for one in client.frames if one["type"] == "notice"] == ["n-1", "n-2"]
+        assert [frame["data"]["actionId"] for frame in client.frames if frame["type"] == "notice"] == ["n-1", "n-2"]
     assert len(await log_of(system, Notice)) == 2, "the broker has recognised the retries"
-    assert len([one for one in there.frames if one["data"].get("actionId") == "x-1"]) == 1
+    assert len([frame for frame in there.frames if frame["data"].get("actionId") == "x-1"]) == 1
 
 
 async def test_an_action_that_comes_again_when_the_broker_has_forgotten_it_has_one_effect(system: System) -> None:
@@ -315,7 +315,7 @@ async def test_what_cannot_be_done_is_refused_naming_the_request_and_the_field(
     assert error.get("requestId") == (None if kind == "notice_confirm" else "q-1")
     await proctor.say("heartbeat")
     await proctor.expect("heartbeat")
-    assert [one["type"] for one in proctor.frames if one["type"] == "accepted"] == []
+    assert [frame["type"] for frame in proctor.frames if frame["type"] == "accepted"] == []
 
 
 @pytest.mark.parametrize(

@@ -89,4 +89,4 @@ async def test_a_reader_that_may_not_reset_its_consumer_ends_with_an_error(
 
 
 async def _asks(bus: Bus) -> bool:
-    return any(one.name == "mine" and one.pulls_waiting for one in await bus.consumer_states(SOCKET.name))
+    return any(state.name == "mine" and state.pulls_waiting for state in await bus.consumer_states(SOCKET.name))

@@ -112,7 +112,7 @@ async def test_a_proctor_reaches_also_those_who_never_came(system: System, invok
     await proctor.expect("examinee_removed", examineeId="E003", status="NEVER")
     examinee = await system.examinee("E001")
     state = (await examinee.expect("session_state"))["data"]
-    assert [one["actionId"] for one in state["notices"]] == ["n-1"]
+    assert [notice["actionId"] for notice in state["notices"]] == ["n-1"]
     client = await system.raw("SOCK002")
     await client.say("hello", token=system.token("examinee", "E003"), clientId="c", connectionNo=1)
     assert await client.closed() == 4508
@@ -134,7 +134,7 @@ async def test_said_again_it_has_no_second_effect_and_new_lines_and_names_are_ta
     assert (more["new"], more["renamed"], more["known"]) == (1, 1, 2)
     await proctor.expect("examinee_enrolled", examineeId="E004", name="Park")
     await proctor.expect("examinee_enrolled", examineeId="E002", name="Lee")
-    told = [one["data"]["examineeId"] for one in proctor.frames if one["type"] == "examinee_enrolled"]
+    told = [frame["data"]["examineeId"] for frame in proctor.frames if frame["type"] == "examinee_enrolled"]
     assert sorted(told) == ["E001", "E002", "E002", "E003", "E004"]
 
 
@@ -203,7 +203,7 @@ async def test_what_cannot_be_done_is_said_before_anything_is_written(
     system: System, invoke: Invoke, roster: Path, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     before = (await system._buses["state-manager"].stream_state("STATUS")).last
-    result = await invoke(*(str(roster) if one == "ROSTER" else one for one in arguments))
+    result = await invoke(*(str(roster) if argument == "ROSTER" else argument for argument in arguments))
     assert result.exit_code == code, result.stderr
     assert said in result.stderr
     assert (await system._buses["state-manager"].stream_state("STATUS")).last == before

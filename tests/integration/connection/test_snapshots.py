@@ -80,8 +80,8 @@ async def whole(client: RawClient) -> list[str]:
     first = await client.expect("plan_snapshot")
     await client.expect("plan_snapshot", part=first["data"]["parts"])
     frames = [frame["data"] for frame in client.frames if frame["type"] == "plan_snapshot"]
-    assert [one["part"] for one in frames] == list(range(1, first["data"]["parts"] + 1))
-    return [row["examineeId"] for one in frames for row in one["examinees"]]
+    assert [frame["part"] for frame in frames] == list(range(1, first["data"]["parts"] + 1))
+    return [row["examineeId"] for frame in frames for row in frame["examinees"]]
 
 
 def feed_of(system: System) -> PlanFeed:
@@ -221,9 +221,9 @@ async def test_a_proctor_who_is_being_sent_a_snapshot_when_events_were_dropped_i
     for proctor in (there, half):
         await proctor.expect("plan_snapshot", part=3, resync=True)
         parts = [frame["data"] for frame in proctor.frames if frame["type"] == "plan_snapshot"]
-        again = [row["examineeId"] for one in parts if one.get("resync") for row in one["examinees"]]
+        again = [row["examineeId"] for part in parts if part.get("resync") for row in part["examinees"]]
         assert again == MANY
-    assert [one["part"] for one in parts if not one.get("resync")] == [1], "the first one is not sent to its end"
+    assert [part["part"] for part in parts if not part.get("resync")] == [1], "the first one is not sent to its end"
     await system.examinee("E001")
     for proctor in (there, half):
         await proctor.expect("examinee_connected", examineeId="E001")

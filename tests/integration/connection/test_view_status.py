@@ -171,7 +171,7 @@ async def test_it_shows_that_the_picture_stands_still_also_while_nothing_happens
         assert over["data"]["since"] > told["data"]["since"]
         assert "waitingFor" not in over["data"]
         # State managers that cannot be heard are not blamed for it, at its end neither.
-        named = {one["data"].get("waitingFor") for one in watched.proctor.frames if one["type"] == "view_status"}
+        named = {frame["data"].get("waitingFor") for frame in watched.proctor.frames if frame["type"] == "view_status"}
         assert waiting_for == "state-manager" or "state-manager" not in named
         # And it is true: what happens now is seen.
         before = len(watched.proctor.frames)

@@ -119,7 +119,7 @@ async def _killed_and_back(cluster: NatsCluster, operator: Bus, stream: str) -> 
 
     async def caught_up() -> bool:
         try:
-            return all([(await operator.stream_state(one.name)).current == 3 for one in STREAMS])
+            return all([(await operator.stream_state(stream.name)).current == 3 for stream in STREAMS])
         except BrokerUnavailable:
             return False
 

@@ -145,7 +145,7 @@ async def test_every_service_becomes_healthy_does_its_work_and_obeys_a_stop(serv
     assert {"socket.SOCK001", "socket.SOCK002"} <= addresses, "each socket server may announce itself"
     assert sum(address.startswith("state-manager.") for address in addresses) == 2
     code, told = await services.operator("doctor", "-o", "json")
-    trouble = [one for one in json.loads(told)["findings"] if one["state"] not in ("ok", "unknown")]
+    trouble = [finding for finding in json.loads(told)["findings"] if finding["state"] not in ("ok", "unknown")]
     assert (code, trouble) == (0, []), told
 
     web = services.environment("web-server")["EXAMWIRE_WEB__PORT"]

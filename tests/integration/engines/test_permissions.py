@@ -127,7 +127,7 @@ async def test_the_three_scenarios_need_no_permission_that_is_not_there(
         timeline = await http.get("/v1/plans/P101/examinees/E001/timeline", headers=proctors)
     assert (stored.status_code, again.status_code) == (201, 201)
     assert (shown.status_code, shown.content) == (200, content)
-    assert {"JOINED", "SYNC_WAITING"} <= {one["what"] for one in timeline.json()["entries"]}
+    assert {"JOINED", "SYNC_WAITING"} <= {entry["what"] for entry in timeline.json()["entries"]}
     await examinee.expect("mobile_sync_completed")
     # Loss, an attempt, recovery.
     examinee.abort()
@@ -201,13 +201,13 @@ async def test_an_operator_sees_and_acts_with_the_operators_user(
     # What changes the streams is the queue server's.
     refused = await asyncio.to_thread(CliRunner().invoke, app, ["streams", "apply"], env=operator)
     assert (refused.exit_code, "does not let user 'operator'" in refused.output) == (1, True), refused.output
-    assert all("'operator' publish to $JS.API.STREAM" in one for one in refusals(caplog)), refusals(caplog)
+    assert all("'operator' publish to $JS.API.STREAM" in refusal for refusal in refusals(caplog)), refusals(caplog)
 
 
 async def test_the_monitor_sees_streams_consumers_and_actors(system: System, secured: Settings) -> None:
     async with As(secured, "monitor") as monitor:
         assert (await monitor.stream_state("STATUS")).messages > 0
-        assert "SOCK001_Q" in [one.name for one in await monitor.consumer_states("SOCKET")]
+        assert "SOCK001_Q" in [state.name for state in await monitor.consumer_states("SOCKET")]
         assert {"socket-server", "state-manager"} <= {entry.name for entry in await monitor.services()}
 
 
@@ -391,7 +391,7 @@ async def test_a_role_with_the_wrong_user_says_what_it_may_not_do_and_ends(
         with pytest.raises(RoleFailed, match=r"LEASE_FAILED.*'socket-server-SOCK001' publish to lease\.SOCK002"):
             await server.start()
         await server.stop()
-    assert len([one for one in refusals(caplog) if "lease.SOCK002" in one]) >= 1
+    assert len([refusal for refusal in refusals(caplog) if "lease.SOCK002" in refusal]) >= 1
     assert [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 

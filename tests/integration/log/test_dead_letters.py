@@ -79,7 +79,7 @@ async def letters(desk: DeadLetterAdmin, count: int) -> list[StoredLetter]:
     """All dead letters, when there are at least `count`."""
 
     async def found() -> list[StoredLetter]:
-        filed = [one async for one in desk.letters()]
+        filed = [letter async for letter in desk.letters()]
         return filed if len(filed) >= count else []
 
     return await eventually(found, f"{count} dead letters")  # type: ignore[no-any-return]
@@ -193,7 +193,7 @@ async def test_replaying_a_corrected_letter_reports_its_effect(
     progress = await system.progress()
     assert (progress["connStatusCode"], int(progress["version"])) == ("CONNECTED", result["version"])
     assert f"applied: version {result['version']}" in result["text"]
-    assert [one async for one in desk.letters()] == []
+    assert [letter async for letter in desk.letters()] == []
     assert (await invoke("replay", str(filed.number))).exit_code == 3
 
 
@@ -226,11 +226,11 @@ async def test_a_letter_replayed_several_times_is_sent_once(
             await other.close()
     sent = await replayed_messages(bus)
     assert len(sent) == 1
-    done = [one for one in results if isinstance(one, Replay)]
+    done = [result for result in results if isinstance(result, Replay)]
     assert done
     assert all(one.already and one.sequence == sent[0] for one in done)
-    assert all(isinstance(one, Replay | NoSuchLetter) for one in results)
-    assert [one async for one in desk.letters()] == []
+    assert all(isinstance(result, Replay | NoSuchLetter) for result in results)
+    assert [letter async for letter in desk.letters()] == []
 
 
 async def test_a_letter_replayed_by_two_operators_at_once_is_sent_once(
@@ -252,7 +252,7 @@ async def test_a_letter_replayed_by_two_operators_at_once_is_sent_once(
     finally:
         for other in others:
             await other.close()
-    assert all(isinstance(one, Replay | NoSuchLetter) for one in results), results
+    assert all(isinstance(result, Replay | NoSuchLetter) for result in results), results
     assert len(await replayed_messages(bus)) == 5
     for number in range(5):
         await system.status(f"E{number}", "CONNECTED")
@@ -439,7 +439,7 @@ async def test_letters_are_listed_filtered_counted_paged_and_discarded(
     assert (await invoke("discard", "1", "--yes")).exit_code == 3
     assert (await invoke("show", "1")).exit_code == 3
     assert (await invoke("discard", "--all", "--source", "STATUS", "--yes")).exit_code == 0
-    assert [one.letter.source.stream async for one in desk.letters()] == ["SOCKET"]
+    assert [letter.letter.source.stream async for letter in desk.letters()] == ["SOCKET"]
     for wrong in ((), ("5", "--all"), ("5", "--source", "STATUS")):
         assert (await invoke("discard", "--yes", *wrong)).exit_code == 2
 

@@ -102,7 +102,7 @@ async def test_redis_emptied_in_the_middle_of_an_exam_is_written_anew_and_every_
     assert report.records >= len(EXAMINEES)
     fresh = await system.proctor("SOCK002", name="proctor-4")
     seen = statuses([frame for frame in fresh.frames if frame["type"] == "plan_snapshot"])
-    assert seen == {one: "DISCONNECTED" if one in gone else "CONNECTED" for one in EXAMINEES}
+    assert seen == {examinee: "DISCONNECTED" if examinee in gone else "CONNECTED" for examinee in EXAMINEES}
     assert statuses([frame for frame in late.frames if frame["type"] == "plan_snapshot"]).keys() == set(EXAMINEES)
     for proctor in proctors:
         for examinee_id in EXAMINEES:
@@ -176,7 +176,7 @@ async def test_verify_and_rebuild_of_damaged_records_while_events_are_decided(
 
     found = await invoke("state", "verify", "-o", "json")
     assert found.exit_code == 1
-    differences = {(one["key"], one["field"]) for one in json.loads(found.stdout)["differences"]}
+    differences = {(difference["key"], difference["field"]) for difference in json.loads(found.stdout)["differences"]}
     assert {
         (e1, "connStatusCode"),
         (e2, ""),
@@ -189,8 +189,8 @@ async def test_verify_and_rebuild_of_damaged_records_while_events_are_decided(
     } <= differences
     assert any(key == keys.server_sockets("SOCK001") for key, _ in differences)
     of_the_plan = json.loads((await invoke("state", "verify", "--plan", "P001", "-o", "json")).stdout)
-    assert {one["key"] for one in of_the_plan["differences"]} >= {e1, e2, e3, e4}
-    assert not any(one["key"].startswith(keys.SERVERS) for one in of_the_plan["differences"])
+    assert {difference["key"] for difference in of_the_plan["differences"]} >= {e1, e2, e3, e4}
+    assert not any(difference["key"].startswith(keys.SERVERS) for difference in of_the_plan["differences"])
 
     asked = await invoke("state", "rebuild")  # nobody answers the question
     assert asked.exit_code == 1
@@ -225,7 +225,7 @@ async def test_entries_of_sockets_that_have_ended_are_found_and_taken_out(
         await redis.hset(holder, str(name), str(value))
     found = await invoke("state", "verify", "-o", "json")
     assert found.exit_code == 1
-    assert {(one["key"], one["field"]) for one in json.loads(found.stdout)["differences"]} == {
+    assert {(difference["key"], difference["field"]) for difference in json.loads(found.stdout)["differences"]} == {
         (holder, name) for name in (*before, "garbage")
     }
     assert (await invoke("state", "rebuild", "--yes")).exit_code == 0
@@ -273,7 +273,7 @@ async def test_one_record_that_cannot_be_read_does_not_keep_the_plan_from_the_pr
 
     late = await system.proctor("SOCK002", name="proctor-2")
     seen = statuses([frame for frame in late.frames if frame["type"] == "plan_snapshot"])
-    assert seen == {one: "DISCONNECTED" if one == "E002" else "CONNECTED" for one in EXAMINEES[:5]}
+    assert seen == {examinee: "DISCONNECTED" if examinee == "E002" else "CONNECTED" for examinee in EXAMINEES[:5]}
     await proctor.expect("examinee_disconnected", examineeId="E002", restated=True)
     await eventually(lambda: _agrees(system), "Redis and the log agree")
 
@@ -315,11 +315,11 @@ async def test_records_that_the_log_knows_nothing_of_are_found_wherever_they_are
     await redis.sadd(keys.plan_examinees("P001"), "GHOST")
 
     found = json.loads((await invoke("state", "verify", "-o", "json")).stdout)
-    assert {(one["key"], one["field"], one["log"]) for one in found["differences"]} == {
+    assert {(difference["key"], difference["field"], difference["log"]) for difference in found["differences"]} == {
         (key, "", None) for key in strays
     }
     of_the_plan = json.loads((await invoke("state", "verify", "--plan", "P009", "-o", "json")).stdout)
-    assert [one["key"] for one in of_the_plan["differences"]] == [keys.progress("P009", "E001")]
+    assert [difference["key"] for difference in of_the_plan["differences"]] == [keys.progress("P009", "E001")]
     assert (await invoke("state", "rebuild", "--yes")).exit_code == 0
     assert (await invoke("state", "verify")).exit_code == 0
     assert await field(redis, keys.progress("P001", "GHOST"), "connStatusCode") == ""
@@ -390,7 +390,7 @@ async def test_redis_restored_from_a_backup_is_brought_up_to_the_log(
         fresh = await system.proctor("SOCK002", name="proctor-2")
         seen = statuses([frame for frame in fresh.frames if frame["type"] == "plan_snapshot"])
         gone = {"E001", "E002", "E015"}
-        assert seen == {one: "DISCONNECTED" if one in gone else "CONNECTED" for one in EXAMINEES[:20]}
+        assert seen == {examinee: "DISCONNECTED" if examinee in gone else "CONNECTED" for examinee in EXAMINEES[:20]}
         for examinee_id in EXAMINEES[:20]:
             told = [f["type"] for f in proctor.about(examinee_id) if f["type"] != "examinee_reconnecting"]
             assert told == ["examinee_connected"] + ["examinee_disconnected"] * (examinee_id in gone)
@@ -402,7 +402,9 @@ async def test_what_the_log_has_forgotten_is_told_apart_and_kept(
     bus = system._buses["SOCK001"]
 
     async def publish(*facts: ConnectionStatus) -> None:
-        await bus.publish_until_stored([Outgoing(subjects.status_plan("P001"), one) for one in encode_batches(facts)])
+        await bus.publish_until_stored(
+            [Outgoing(subjects.status_plan("P001"), batch) for batch in encode_batches(facts)]
+        )
 
     old = [
         connected("SOCK001-old", client=f"c{number}").model_copy(update={"examinee_id": f"E{number}"})

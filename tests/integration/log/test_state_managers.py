@@ -67,7 +67,7 @@ async def test_a_manager_frozen_and_thawed_and_one_killed_under_churn_change_not
     bus = own_system._buses["SOCK001"]
 
     async def three_stand_by() -> bool:
-        states = {one.name: one for one in await bus.consumer_states(STATUS.name)}
+        states = {state.name: state for state in await bus.consumer_states(STATUS.name)}
         return all(states[spec.name].pulls_waiting >= 4 for spec in STATE_MANAGERS)
 
     await eventually(three_stand_by, "three more managers are there", 60)
@@ -232,7 +232,7 @@ async def test_pulls_that_a_stall_has_left_are_not_taken_for_managers(
             await bus.publish_core(address, pull, reply=f"{inbox}.{number}")
 
     async def many_pulls() -> bool:
-        states = {one.name: one for one in await bus.consumer_states(STATUS.name)}
+        states = {state.name: state for state in await bus.consumer_states(STATUS.name)}
         return all(states[spec.name].pulls_waiting >= 12 for spec in STATE_MANAGERS)
 
     await eventually(many_pulls, "pulls wait")

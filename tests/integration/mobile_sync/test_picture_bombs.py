@@ -121,12 +121,12 @@ async def test_an_innocent_picture_is_taken_while_costly_ones_wait_for_one_anoth
         bombs.append(asyncio.create_task(site.put(content, examinee_id=f"E10{number}")))
 
     async def all_received() -> bool:
-        return len(site.leftovers()) >= 4 or any(one.done() for one in bombs)
+        return len(site.leftovers()) >= 4 or any(bomb.done() for bomb in bombs)
 
     await eventually(all_received, "four costly pictures on their way")
     for number in range(3):
         assert (await site.put(picture(), examinee_id=f"E20{number}")).status_code == 201
-    assert not all(one.done() for one in bombs)
+    assert not all(bomb.done() for bomb in bombs)
     assert {response.status_code for response in await asyncio.gather(*bombs)} == {201}
     assert len(site.server.uploads.decoders.pids) == 2
 

@@ -75,7 +75,7 @@ async def test_sessions_are_paged_over_the_servers(invoke: Invoke, system: Syste
         result = await invoke("sessions", "ls", "-o", "json", *arguments)
         assert result.exit_code == 0
         found: dict[str, Any] = json.loads(result.stdout)
-        found["addresses"] = [one["address"] for one in found["sessions"]]
+        found["addresses"] = [session["address"] for session in found["sessions"]]
         return found
 
     everyone = await ls()
@@ -86,7 +86,7 @@ async def test_sessions_are_paged_over_the_servers(invoke: Invoke, system: Syste
     assert paged == everyone["addresses"]
     assert (await ls("--plan", "P002"))["addresses"] == ["session.P002.E000"]
     assert (await ls("--server", "SOCK001"))["addresses"] == [f"session.P001.E{number:03}" for number in range(4)]
-    assert [one["kind"] for one in (await ls("--proctors"))["sessions"]] == ["proctor-session"]
+    assert [session["kind"] for session in (await ls("--proctors"))["sessions"]] == ["proctor-session"]
     people = await invoke("sessions", "ls", "--limit", "2")
     assert "E001" in people.stdout
     assert "2 of 8 sessions" in people.stderr
@@ -137,7 +137,7 @@ async def test_top_prints_rates_between_two_refreshes(settings: Settings, system
 
 
 def _server(look: dict[str, Any]) -> dict[str, Any]:
-    return next(one for one in look["actors"] if one["address"] == "socket.SOCK001")
+    return next(actor for actor in look["actors"] if actor["address"] == "socket.SOCK001")
 
 
 async def test_top_can_be_sorted_and_limited(invoke: Invoke, system: System) -> None:

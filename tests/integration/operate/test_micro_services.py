@@ -41,7 +41,7 @@ async def _answers_by_the_schema(bus: Bus, verb: str) -> None:
         if verb == "STATS":
             started = datetime.fromisoformat(answer["started"])
             assert abs(started.timestamp() - time.time()) < 120
-            assert {one["name"] for one in answer["endpoints"]} >= {"inspect", "control"}
+            assert {endpoint["name"] for endpoint in answer["endpoints"]} >= {"inspect", "control"}
             for endpoint in answer["endpoints"]:
                 assert all(isinstance(endpoint[count], int) and endpoint[count] >= 0 for count in COUNTS)
                 assert isinstance(endpoint["last_error"], str)

@@ -32,7 +32,7 @@ async def test_a_state_manager_is_tailed_batch_by_batch(invoke: Invoke, system: 
     (about,) = [one["about"] for one in first if one["about"].get("examineeId") == "E001"]
     progress = await system.progress("E001")
     assert (about["planId"], about["version"], about["status"]) == ("P001", int(progress["version"]), "CONNECTED")
-    assert all(one["took"] > 0 and one["message"] == "StatusBatch" for one in lines(result.stdout))
+    assert all(line["took"] > 0 and line["message"] == "StatusBatch" for line in lines(result.stdout))
 
 
 async def _tailed(system: System, name: str) -> bool:
@@ -102,7 +102,7 @@ async def test_an_examinee_is_followed_to_another_server(
     await eventually(lambda: _is_tailed(session), "a tail on the other server")
     await second.say("heartbeat")
     result = await tailing
-    assert "heartbeat" in [one["message"] for one in lines(result.stdout)]
+    assert "heartbeat" in [line["message"] for line in lines(result.stdout)]
     assert "session.P001.E001 is at socket.SOCK002 now" in result.stderr
 
 

@@ -113,8 +113,8 @@ async def test_a_token_counts_although_the_servers_clock_says_otherwise(system: 
 async def test_a_server_whose_clock_is_wrong_says_so(system: System, invoke: Invoke) -> None:
     async with server(system, -150.0) as wrong:
         result = await invoke("doctor", "-o", "json")
-        clocks = [one for one in json.loads(result.stdout)["findings"] if one["check"] == "clocks"]
-        (told,) = [one["found"] for one in clocks if one["state"] == "warning"]
+        clocks = [finding for finding in json.loads(result.stdout)["findings"] if finding["check"] == "clocks"]
+        (told,) = [clock["found"] for clock in clocks if clock["state"] == "warning"]
         assert re.fullmatch(r"the clock of socket.SOCK001 is (150|149|15[01])[.0-9]* s behind the broker's, .*", told)
         wrong.process.terminate()
         code, log = await wrong.ended()

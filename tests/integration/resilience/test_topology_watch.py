@@ -48,18 +48,18 @@ async def furthest(checkpoints: Checkpoints) -> tuple[int, ConsumerSpec]:
 
 async def enrol(bus: Bus, *examinees: str) -> list[int]:
     facts = [
-        Enrol(plan_id="P001", examinee_id=one, name=one, timestamp="2026-01-01T09:00:00Z", roster="r1")
-        for one in examinees
+        Enrol(plan_id="P001", examinee_id=examinee, name=examinee, timestamp="2026-01-01T09:00:00Z", roster="r1")
+        for examinee in examinees
     ]
     acks = await bus.publish_until_stored([Outgoing(subjects.status_plan("P001"), encode(fact)) for fact in facts])
     return [ack.sequence for ack in acks]
 
 
-@pytest.mark.parametrize("name", [f"{one.stream}/{one.name}" for one in CONSUMERS])
+@pytest.mark.parametrize("name", [f"{consumer.stream}/{consumer.name}" for consumer in CONSUMERS])
 async def test_a_consumer_that_vanishes_is_made_again_and_nobody_misses_anything(
     system: System, bus: Bus, name: str
 ) -> None:
-    (consumer,) = [one for one in CONSUMERS if f"{one.stream}/{one.name}" == name]
+    (consumer,) = [consumer for consumer in CONSUMERS if f"{consumer.stream}/{consumer.name}" == name]
     proctor = await system.proctor()
     examinee = await system.examinee("E001")
     await bus.delete_consumer(consumer.stream, consumer.name)
@@ -107,7 +107,10 @@ async def test_a_queue_server_that_starts_knows_by_the_checkpoint_how_far_a_cons
     of_the_plan = await eventually(saved, "the checkpoint is stored")
     for name in ("queue-server", "state-manager", "advisory-watch", "reconnect-watch", "lease-watch"):
         await system.stop(name)
-    floors = {f"{one.stream}/{one.name}": await bus.ack_floor(one.stream, one.name) for one in CONSUMERS}
+    floors = {
+        f"{consumer.stream}/{consumer.name}": await bus.ack_floor(consumer.stream, consumer.name)
+        for consumer in CONSUMERS
+    }
     for consumer in CONSUMERS:
         await bus.delete_consumer(consumer.stream, consumer.name)
     await store.mark.begin("emptied")

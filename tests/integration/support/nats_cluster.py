@@ -22,7 +22,7 @@ from protocol.broker.permissions import SYSTEM_USER, BrokerRole, password_variab
 from tests.support.certificates import Certificates
 
 CONFIGURATIONS = Path(__file__).parents[3] / "nats"
-EVERYONE = [one.user for one in users(SERVER_IDS)] + [SYSTEM_USER]
+EVERYONE = [user.user for user in users(SERVER_IDS)] + [SYSTEM_USER]
 
 
 def settled_port() -> int:

@@ -113,7 +113,11 @@ async def test_a_redis_that_is_away_is_named_once_by_those_who_wait_for_it(
             )
 
         def of(logger: str) -> list[str]:
-            return [one.getMessage() for one in caplog.records if one.name == logger and one.levelno >= logging.WARNING]
+            return [
+                record.getMessage()
+                for record in caplog.records
+                if record.name == logger and record.levelno >= logging.WARNING
+            ]
 
         async def all_wait() -> bool:
             return bool(of("examwire.reconnect_watch") and [one for one in of("examwire.receiver") if "later" in one])

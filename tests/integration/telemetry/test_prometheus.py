@@ -126,13 +126,13 @@ def test_every_process_has_metrics_and_health_of_its_own(up: Up) -> None:
     names = ["queue-server", "state-manager", "SOCK001", "SOCK002", "web-server"]
     roles = ["queue-server", "state-manager", "socket-server", "socket-server", "web-server"]
     targets = targets_of(up)
-    assert [(one["labels"]["instance"], one["labels"]["role"]) for one in targets] == list(
+    assert [(target["labels"]["instance"], target["labels"]["role"]) for target in targets] == list(
         zip(names, roles, strict=True)
     )
-    for one in targets:
+    for target in targets:
         for path in ("healthz", "readyz"):
-            answer = httpx.get(f"http://{one['targets'][0]}/{path}", trust_env=False)
-            assert (answer.status_code, answer.json()["role"]) == (200, one["labels"]["role"])
+            answer = httpx.get(f"http://{target['targets'][0]}/{path}", trust_env=False)
+            assert (answer.status_code, answer.json()["role"]) == (200, target["labels"]["role"])
     told = expositions(up)
     # Each tells what it is and what it does, and nothing of what others do.
     own = {
@@ -186,7 +186,7 @@ def test_prometheus_scrapes_them_all_and_a_server_that_stands_still_raises_alert
 
         def all_up() -> bool:
             targets = found.get("targets", state="active")["activeTargets"]
-            return len(targets) == 5 and {one["health"] for one in targets} == {"up"}
+            return len(targets) == 5 and {target["health"] for target in targets} == {"up"}
 
         until(all_up, "all targets are up")
         until(lambda: found.get("query", query="sum(examwire_socket_accepting)")["result"], "scraped")

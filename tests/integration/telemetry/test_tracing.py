@@ -46,7 +46,7 @@ async def trace_of(exporter: InMemorySpanExporter, first: str, proctors: int = 1
 
     async def complete() -> list[ReadableSpan]:
         for root in named(exporter, first):
-            trace = [one for one in exporter.get_finished_spans() if one.context.trace_id == root.context.trace_id]
+            trace = [span for span in exporter.get_finished_spans() if span.context.trace_id == root.context.trace_id]
             if sum(one.name == "proctor told" for one in trace) >= proctors:
                 return trace
         return []
@@ -188,7 +188,9 @@ class _Collector(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         request = ExportTraceServiceRequest.FromString(body)
         for resource in request.resource_spans:
-            service = {one.key: one.value.string_value for one in resource.resource.attributes}["service.name"]
+            service = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}[
+                "service.name"
+            ]
             type(self).received += [(service, span.name) for scope in resource.scope_spans for span in scope.spans]
         self.send_response(200 if self.path == "/v1/traces" else 404)
         self.end_headers()

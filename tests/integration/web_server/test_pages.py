@@ -194,12 +194,12 @@ async def test_a_proctor_reads_an_examinees_timeline_and_outages(exam: tuple[Sys
     await system.status("E002", "CONNECTED")
     told = (await site.http.get(path, headers=watching)).json()
     assert (told["planId"], told["examineeId"], told["older"], told["complete"]) == ("P001", "E001", 0, True)
-    assert [one["what"] for one in told["entries"]] == ["JOINED", "LOST", "RECOVERED"]
-    assert {one["examineeId"] for one in told["entries"]} == {"E001"}
+    assert [entry["what"] for entry in told["entries"]] == ["JOINED", "LOST", "RECOVERED"]
+    assert {entry["examineeId"] for entry in told["entries"]} == {"E001"}
     assert (told["outages"]["outages"], told["outages"]["stillDisconnected"]) == (1, False)
     assert told["outages"]["outageSeconds"] == told["entries"][2]["seconds"]
     newest = (await site.http.get(f"{path}?limit=1", headers=watching)).json()
-    assert ([one["what"] for one in newest["entries"]], newest["older"]) == (["RECOVERED"], 2)
+    assert ([entry["what"] for entry in newest["entries"]], newest["older"]) == (["RECOVERED"], 2)
     assert newest["outages"] == told["outages"]
 
 
@@ -331,7 +331,7 @@ async def test_a_panel_after_the_other_reads_only_what_is_new(site: Site, monkey
     assert [(one.version, one.fact.examinee_id) for one in found] == [(version_of(last, 1), "E002")]
     assert await memory.entries("P001", "E003") == []
     newer = await told("P001", "E002")
-    assert [one.version for one in await memory.entries("P001", "E002")] == [found[0].version, version_of(newer, 0)]
+    assert [entry.version for entry in await memory.entries("P001", "E002")] == [found[0].version, version_of(newer, 0)]
     assert reads == [1, last + 1, last + 1]
     now[0] += 601
     await memory.entries("P002", "E001")  # nobody looks at the other plan any more

@@ -122,7 +122,7 @@ def test_what_is_wrong_with_a_certificate_is_found(tmp_path: Path) -> None:
         flags |= {f"{one}.public_url": url for one, url in urls.items()}
         settings = load_settings(**flags)
         now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
-        return {one.check: (one.state, one.found) for one in certificate_findings(settings, now)}
+        return {finding.check: (finding.state, finding.found) for finding in certificate_findings(settings, now)}
 
     soon = found()
     assert {state for state, _ in soon.values()} == {State.WARNING}
@@ -144,10 +144,10 @@ def test_what_is_wrong_with_a_certificate_is_found(tmp_path: Path) -> None:
 def test_pages_over_https_with_sockets_in_clear_are_found(tmp_path: Path) -> None:
     certificates = issue(tmp_path)
     web = {"web.certificate_file": certificates.certificate, "web.key_file": certificates.key}
-    findings = {one.check: one for one in certificate_findings(load_settings(**web))}
+    findings = {finding.check: finding for finding in certificate_findings(load_settings(**web))}
     assert "browsers refuse" in findings["socket.public_url"].found
     proxied = load_settings(**web, **{"socket.public_url": "wss://localhost"})
-    assert "socket.public_url" not in {one.check for one in certificate_findings(proxied)}
+    assert "socket.public_url" not in {finding.check for finding in certificate_findings(proxied)}
     assert list(certificate_findings(load_settings())) == []
 
 
@@ -189,7 +189,7 @@ def test_up_with_tls_serves_pages_that_link_to_each_other(tmp_path: Path) -> Non
     with running(tmp_path / "data", "--tls") as up:
         ready = up.ready
         assert urlsplit(ready["webUrl"]).scheme == "https"
-        assert {urlsplit(one["url"]).scheme for one in ready["socketServers"]} == {"wss"}
+        assert {urlsplit(server["url"]).scheme for server in ready["socketServers"]} == {"wss"}
         assert urlsplit(ready["metricsUrl"]).scheme == "http"
         assert set(ready["pages"]) == {"proctor", "examinee", "phone"}
         trust = ssl.create_default_context(cafile=ready["certificateFile"])
@@ -197,7 +197,7 @@ def test_up_with_tls_serves_pages_that_link_to_each_other(tmp_path: Path) -> Non
             assert http.get(ready["metricsUrl"]).status_code == 200
             for address in ready["pages"].values():
                 assert http.get(address).status_code == 200
-            servers = {one["url"] for one in ready["socketServers"]}
+            servers = {server["url"] for server in ready["socketServers"]}
 
             def both_are_offered() -> bool:
                 told = http.get(f"{ready['webUrl']}/v1/endpoints")  # 503 while none is READY

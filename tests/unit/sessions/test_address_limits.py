@@ -75,7 +75,7 @@ async def test_strangers_of_one_address_are_few_whoever_is_identified_there() ->
 async def test_strangers_take_a_quarter_of_the_places_from_however_many_addresses() -> None:
     limits = AddressLimits(LIMITS)
     answers = [stranger(limits, f"192.0.{number // 200}.{number % 200}") for number in range(400)]
-    assert sum(isinstance(one, AddressSlot) for one in answers) == 250
+    assert sum(isinstance(answer, AddressSlot) for answer in answers) == 250
     assert set(answers[250:]) == {"full"}
     known = limits.arrive("198.51.100.1", wire(), proxy=False)
     assert known is not None
@@ -113,7 +113,10 @@ async def test_counts_end_at_nought_in_whatever_order_connections_end() -> None:
     assert limits._identified == 0
     assert not limits._strangers
     assert not limits._waiting
-    assert all(not one.strangers and not one.waiting and one.identified == 0 for one in limits._addresses.values())
+    assert all(
+        not address.strangers and not address.waiting and address.identified == 0
+        for address in limits._addresses.values()
+    )
     limits.close()
 
 

@@ -33,7 +33,7 @@ async def everybody(sessions: list[Actor], **asked: Any) -> list[str]:
     after: int | None = 0
     while after is not None:
         found = await page(sessions, after=after, **asked)
-        addresses += [one["address"] for one in found["sessions"]]
+        addresses += [session["address"] for session in found["sessions"]]
         after = found["next"]
     return addresses
 
@@ -41,7 +41,7 @@ async def everybody(sessions: list[Actor], **asked: Any) -> list[str]:
 async def test_pages_hold_everybody_once_in_the_order_of_arrival() -> None:
     sessions: list[Actor] = [Examinee(number) for number in range(107)]
     shuffled = sessions[50:] + sessions[:50]
-    assert await everybody(shuffled, limit=10) == [one.address for one in sessions]
+    assert await everybody(shuffled, limit=10) == [session.address for session in sessions]
 
 
 async def test_the_last_page_says_that_it_is_the_last() -> None:
@@ -54,15 +54,15 @@ async def test_the_last_page_says_that_it_is_the_last() -> None:
 
 async def test_who_stays_is_neither_missed_nor_doubled_while_others_come_and_go() -> None:
     sessions: list[Actor] = [Examinee(number) for number in range(60)]
-    staying = {one.address for one in sessions[::2]}
+    staying = {session.address for session in sessions[::2]}
     seen: list[str] = []
     after: int | None = 0
     while after is not None:
         found = await page(sessions, after=after, limit=7)
-        seen += [one["address"] for one in found["sessions"]]
+        seen += [session["address"] for session in found["sessions"]]
         after = found["next"]
-        leaving = [one for one in sessions if one.address not in staying][:3]
-        sessions = [one for one in sessions if one not in leaving] + [Examinee(900 + len(seen))]
+        leaving = [session for session in sessions if session.address not in staying][:3]
+        sessions = [session for session in sessions if session not in leaving] + [Examinee(900 + len(seen))]
         if len(seen) > 200:
             break
     assert len(seen) == len(set(seen))
@@ -77,7 +77,7 @@ async def test_a_plan_and_a_kind_can_be_asked_for() -> None:
 
 async def test_some_can_be_left_out_and_none_asked_for() -> None:
     sessions: list[Actor] = [Examinee(number) for number in range(30)]
-    assert [one["address"] for one in (await page(sessions, offset=28, limit=10))["sessions"]] == [
+    assert [session["address"] for session in (await page(sessions, offset=28, limit=10))["sessions"]] == [
         "session.P001.E0028",
         "session.P001.E0029",
     ]

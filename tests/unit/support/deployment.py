@@ -38,8 +38,8 @@ def compose(variables: Mapping[str, str]) -> dict[str, Any]:
     # A comment is nobody's value.
     lines = [line for line in COMPOSE.read_text().splitlines() if not line.lstrip().startswith("#")]
     loaded: dict[str, Any] = yaml.safe_load(_VARIABLE.sub(value, "\n".join(lines)))
-    for one in loaded["services"].values():  # what a process gets is text
-        one["environment"] = {name: str(text) for name, text in one.get("environment", {}).items()}
+    for service in loaded["services"].values():  # what a process gets is text
+        service["environment"] = {name: str(text) for name, text in service.get("environment", {}).items()}
     return loaded
 
 

@@ -262,7 +262,7 @@ def _without_none(annotation: Any) -> Any:
     if get_origin(annotation) is Annotated:
         return _without_none(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        (inner,) = [one for one in get_args(annotation) if one is not type(None)]
+        (inner,) = [arg for arg in get_args(annotation) if arg is not type(None)]
         return _without_none(inner)
     return annotation
 

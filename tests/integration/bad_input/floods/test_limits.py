@@ -109,10 +109,10 @@ async def test_a_greeted_client_who_sends_too_much_is_read_more_slowly_and_loses
         await flooding.say("heartbeat")
     await other.say("heartbeat")
     await other.expect("heartbeat")
-    assert len([one for one in flooding.frames if one["type"] == "heartbeat"]) < many
+    assert len([frame for frame in flooding.frames if frame["type"] == "heartbeat"]) < many
 
     async def all_answered() -> bool:
-        return len([one for one in flooding.frames if one["type"] == "heartbeat"]) == many
+        return len([frame for frame in flooding.frames if frame["type"] == "heartbeat"]) == many
 
     await eventually(all_answered, "an answer to each")
     assert time.monotonic() - started > 1.0, "sixty more than it may send at once; ten a second, and some owed"

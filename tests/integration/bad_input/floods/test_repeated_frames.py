@@ -39,12 +39,12 @@ async def test_confirmations_of_messages_that_were_never_sent_reach_no_log(
 
     async def answered() -> list[str]:
         errors = [frame["data"] for frame in flooding.frames if frame["type"] == "error"]
-        return [one["code"] for one in errors] if len(errors) == 60 else []
+        return [error["code"] for error in errors] if len(errors) == 60 else []
 
     codes = await eventually(answered, "60 answers")
     assert set(codes) == {"NOT_FOUND", "TOO_MANY_REQUESTS"}
     errors = [frame["data"] for frame in flooding.frames if frame["type"] == "error"]
-    assert all(one["field"] == "data.actionId" and one["requestType"] == "notice_confirm" for one in errors)
+    assert all(error["field"] == "data.actionId" and error["requestType"] == "notice_confirm" for error in errors)
     assert await facts_about(bus, "E001", "notice_confirmed") == 0
 
 
@@ -78,7 +78,9 @@ async def test_a_confirmation_while_redis_is_not_known_to_be_whole_is_not_lost(
     examinee = await system.examinee("E001")
     await neighbours.proctor.say("notify", examineeId="E001", requestId="n-1", text="Please wait.")
     await examinee.expect("notice", actionId="n-1")
-    session = next(one for one in system.server("SOCK001").sessions.examinees.values() if one.examinee_id == "E001")
+    session = next(
+        examinee for examinee in system.server("SOCK001").sessions.examinees.values() if examinee.examinee_id == "E001"
+    )
     session._notices.clear()  # as if it had been shown on an earlier connection, and no state had come yet
     await examinee.say("notice_confirm", actionId="n-1")
     await examinee.expect("accepted", requestId="n-1")

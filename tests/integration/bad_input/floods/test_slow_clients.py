@@ -98,7 +98,7 @@ async def test_an_examinee_who_floods_is_read_at_a_pace_and_the_log_does_not_not
     await flooding.say("heartbeat")
     await neighbours.examinee.say("heartbeat")
     await neighbours.examinee.expect("heartbeat")
-    assert not [one for one in flooding.frames if one["type"] == "heartbeat"], "others do not wait for its turn"
+    assert not [frame for frame in flooding.frames if frame["type"] == "heartbeat"], "others do not wait for its turn"
     await flooding.expect("heartbeat")
     assert time.monotonic() - started > 1.0, "forty frames at twenty a second, ten of them at once"
 
@@ -126,10 +126,10 @@ async def test_a_snapshot_larger_than_the_buffer_reaches_a_proctor_on_a_slow_lin
             await system.examinee("X0002", connection_no=took)
             await slow.say("heartbeat")
     assert took > 4 * 128 * 1024
-    rows = [row for one in slow.frames if one["type"] == "plan_snapshot" for row in one["data"]["examinees"]]
+    rows = [row for frame in slow.frames if frame["type"] == "plan_snapshot" for row in frame["data"]["examinees"]]
     assert [row["examineeId"] for row in rows] == ["N001", *names]
     await system.examinee("X0001")
-    while not any(one["data"].get("examineeId") == "X0001" for one in slow.frames):
+    while not any(frame["data"].get("examineeId") == "X0001" for frame in slow.frames):
         await slow.read()
         assert not slow.ended
     slow.close()
@@ -212,5 +212,5 @@ async def test_a_session_state_with_many_messages_is_not_what_ends_a_slow_examin
         while len(states) < 2:
             await slow.say("heartbeat")
             assert await slow.read(), "ended in the middle of its state"
-            states = [one["type"] for one in slow.frames if one["type"] == "session_state"]
+            states = [frame["type"] for frame in slow.frames if frame["type"] == "session_state"]
         slow.close()

@@ -52,7 +52,7 @@ async def test_whoever_speaks_no_tls_or_nothing_is_dropped(
     client = await secured.raw(ssl=trust)
     await client.hello(secured.token("examinee", "E001"))
     await client.expect("session_state")
-    assert [one.getMessage() for one in caplog.records if one.exc_info] == []
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
 async def test_silent_connections_of_one_address_are_few(secured: System, trust: ssl.SSLContext) -> None:

@@ -82,7 +82,7 @@ class RecordedSystem(System):
 
     def _noted(self, role: str, client: RawClient) -> RawClient:
         socket = socket_of(client)
-        self.roles = [one for one in self.roles if one[1] is not socket] + [(role, socket)]
+        self.roles = [role for role in self.roles if role[1] is not socket] + [(role, socket)]
         return client
 
     def check(self, spec: AsyncApi) -> int:

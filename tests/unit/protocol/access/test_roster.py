@@ -17,7 +17,7 @@ def problems(text: str | bytes) -> list[str]:
 
 def people(text: str | bytes) -> list[tuple[str, str | None]]:
     entries = read_roster(text if isinstance(text, bytes) else text.encode())
-    return [(one.examinee_id, one.name) for one in entries]
+    return [(entry.examinee_id, entry.name) for entry in entries]
 
 
 def test_ids_and_names_are_read_in_their_order() -> None:
@@ -54,7 +54,7 @@ def test_every_mistake_is_reported_with_its_line_and_column() -> None:
 
 def test_line_numbers_count_the_lines_inside_quoted_cells() -> None:
     text = 'examineeId,name,note\nE001,Kim,"one\ntwo"\nE 2,Lee,\n'
-    assert [one.partition(",")[0] for one in problems(text)] == ["line 4"]
+    assert [problem.partition(",")[0] for problem in problems(text)] == ["line 4"]
 
 
 @pytest.mark.parametrize(
@@ -97,4 +97,4 @@ def test_any_bytes_are_a_roster_or_are_refused_with_a_line(content: bytes) -> No
     except InvalidRoster as error:
         refused = error
     assert bool(entries) is (refused is None)
-    assert len({one.examinee_id for one in entries}) == len(entries)
+    assert len({entry.examinee_id for entry in entries}) == len(entries)

@@ -26,7 +26,7 @@ from protocol.errors import ConfigurationError, InvalidField
 from tests.support.certificates import issue
 
 NATS = Path(__file__).parents[4] / "nats"
-EVERYONE = {one.user: one for one in users(SERVER_IDS)}
+EVERYONE = {user.user: user for user in users(SERVER_IDS)}
 SOCK001, SOCK002 = EVERYONE["socket-server-SOCK001"], EVERYONE["socket-server-SOCK002"]
 
 
@@ -179,5 +179,5 @@ def test_every_file_is_included_in_a_configuration() -> None:
 
 
 def test_permissions_are_equal_for_equal_arguments() -> None:
-    assert all(isinstance(one, Permissions) for one in users(["A"]))
+    assert all(isinstance(user, Permissions) for user in users(["A"]))
     assert users(["A"]) == users(["A"])

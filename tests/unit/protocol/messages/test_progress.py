@@ -31,7 +31,9 @@ def report(
 ) -> Applied:
     return Applied(
         state_manager=name,
-        partitions={str(one): PartitionApplied(up_to=7, still_seconds=still, reads=reads) for one in partitions},
+        partitions={
+            str(partition): PartitionApplied(up_to=7, still_seconds=still, reads=reads) for partition in partitions
+        },
         waiting_for=waits,
         waiting_seconds=None if waits is None else 4.0,
     )

@@ -112,10 +112,14 @@ def test_operations_refer_to_messages_of_their_channel(spoken: Document) -> None
 
 def test_every_nats_channel_has_a_reader_or_is_a_record(spoken: Document) -> None:
     read = {
-        one["channel"]["$ref"].rpartition("/")[2] for one in spoken["operations"].values() if one["action"] == "receive"
+        operation["channel"]["$ref"].rpartition("/")[2]
+        for operation in spoken["operations"].values()
+        if operation["action"] == "receive"
     }
     sent = {
-        one["channel"]["$ref"].rpartition("/")[2] for one in spoken["operations"].values() if one["action"] == "send"
+        operation["channel"]["$ref"].rpartition("/")[2]
+        for operation in spoken["operations"].values()
+        if operation["action"] == "send"
     }
     keys = {channel.key for channel in nats_channels()}
     # Looked up message by message (codes, pictures, letters, markers of replays, checkpoints), or fired by NATS itself.
@@ -138,13 +142,13 @@ def test_every_parameter_is_explained_and_every_stream_has_a_channel() -> None:
 @pytest.mark.parametrize("group", SPOKEN)
 def test_every_message_of_every_codec_is_specified_with_its_type_and_an_example(spoken: Document, group: str) -> None:
     schemas = spoken["components"]["schemas"]
-    by_payload = {json.dumps(one["payload"]): one for one in spoken["components"]["messages"].values()}
+    by_payload = {json.dumps(message["payload"]): message for message in spoken["components"]["messages"].values()}
     for model in SPOKEN[group]:
         name = f"{group}.{model.type}"
         assert schemas[name]["properties"]["type"] == {"const": model.type}
         message = by_payload[json.dumps({"$ref": f"#/components/schemas/{name}"})]
         assert message["summary"], name
-        assert [one["payload"]["type"] for one in message["examples"]] == [model.type], name
+        assert [example["payload"]["type"] for example in message["examples"]] == [model.type], name
 
 
 def test_every_example_belongs_to_a_specified_message() -> None:
@@ -163,8 +167,8 @@ def test_the_frames_of_a_role_are_those_that_its_session_handles() -> None:
 
 def test_the_close_codes_are_those_of_the_table(spoken: Document) -> None:
     told = {
-        one["code"]: (one["name"], one["reconnect"], one["rule"])
-        for one in spoken["channels"]["connect"]["x-close-codes"]
+        close_code["code"]: (close_code["name"], close_code["reconnect"], close_code["rule"])
+        for close_code in spoken["channels"]["connect"]["x-close-codes"]
     }
     assert told == {int(code): (rule.name, rule.reconnect, rule.rule) for code, rule in CLOSE_RULES.items()}
 
@@ -279,7 +283,7 @@ def test_the_problem_codes_are_exactly_those_of_the_web_server() -> None:
 
 def test_numbers_in_descriptions_match_the_code(served: Document) -> None:
     timeline = served["paths"]["/v1/plans/{planId}/examinees/{examineeId}/timeline"]["get"]
-    (limit,) = [one["schema"] for one in timeline["parameters"] if one["name"] == "limit"]
+    (limit,) = [parameter["schema"] for parameter in timeline["parameters"] if parameter["name"] == "limit"]
     assert (limit["default"], limit["maximum"]) == (plan_api.LIMIT, plan_api.LARGEST_LIMIT)
     made = served["paths"]["/v1/plans/{planId}/examinees/{examineeId}/phone-code"]["post"]["description"]
     assert f"{phone_codes.CODES_A_MINUTE} a minute" in made
