@@ -183,7 +183,10 @@ class Audit:
         plan_id = keys.parse_key(key).plan_id
         found = []
         for portion in _portions(sorted(examinees)):
-            found_there = [await self._store.raw_hashes([make(plan_id, one) for one in portion]) for make in _RECORDS]
+            found_there = [
+                await self._store.raw_hashes([make(plan_id, examinee_id) for examinee_id in portion])
+                for make in _RECORDS
+            ]
             for one, *theirs in zip(portion, *found_there, strict=True):
                 if any(make(plan_id, one) in self.projection.records for make in _RECORDS):
                     continue
@@ -301,7 +304,7 @@ def _record_differences(
             yield Difference(key, "history", f"{fact.type} at {version}", None)
     state = replayed.state_of(history) if replayed is not None else kind.state()
     folded = fold(replace(history, head=None), kind.rule)
-    for name in (one.name for one in fields(state)):
+    for name in (state_field.name for state_field in fields(state)):
         there, right = getattr(folded, name), getattr(state, name)
         if there != right:
             yield Difference(key, f"history.{name}", _text(there), _text(right))

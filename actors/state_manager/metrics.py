@@ -145,7 +145,7 @@ class _StateManagers(Collector):
         )
         details = [manager.details() for manager in ACTORS.running("state-manager")]
         for reason in ("redis", "state"):
-            waiting.add_metric([reason], max((one["waitingFor"] == reason for one in details), default=0))
+            waiting.add_metric([reason], max((detail["waitingFor"] == reason for detail in details), default=0))
         yield waiting
 
 

@@ -207,12 +207,12 @@ class StateRepair:
         for start in range(0, len(sockets), RECORDS_A_TRIP):
             some = sockets[start : start + RECORDS_A_TRIP]
             replacements = []
-            for one, there in zip(some, await self._store.raw_hashes([one.key for one in some]), strict=True):
+            for socket, there in zip(some, await self._store.raw_hashes([socket.key for socket in some]), strict=True):
                 known = {} if isinstance(there, StateDamaged) else there
-                heard = max(one.fields["lastHeartbeat"], known.get("lastHeartbeat", ""))
-                written = {**one.fields, "lastHeartbeat": heard, "version": str(one.version)}
+                heard = max(socket.fields["lastHeartbeat"], known.get("lastHeartbeat", ""))
+                written = {**socket.fields, "lastHeartbeat": heard, "version": str(socket.version)}
                 seen = known.get("version", "0")
-                replacements.append(GuardedWrite(one.key, "version", seen, written, one.keep_seconds))
+                replacements.append(GuardedWrite(socket.key, "version", seen, written, socket.keep_seconds))
             await self._store.replace(replacements)  # whoever was quicker has newer words
 
     async def _restore_sockets(self, projection: Projection) -> None:
@@ -223,7 +223,7 @@ class StateRepair:
             damaged = [one.key for one, verdict in zip(some, written, strict=True) if isinstance(verdict, StateDamaged)]
             if damaged:
                 await self._store.delete_wrong_types(dict.fromkeys(damaged, "hash"))
-                await self._store.save([], [one for one in some if one.key in damaged])
+                await self._store.save([], [socket for socket in some if socket.key in damaged])
 
     async def _restore(
         self,
@@ -305,10 +305,10 @@ class StateRepair:
                     continue  # damaged, which is no matter of what came last: `state rebuild`
                 news = [item.version for item in by_key[key] if not holds(found, item.version)]
                 acknowledged = floor_version(extent.acknowledged)
-                repair.missing += sum(one <= acknowledged and one not in dead_lettered for one in news)
+                repair.missing += sum(version <= acknowledged and version not in dead_lettered for version in news)
                 history = with_facts(found, kinds[key], by_key[key], settled)
                 history = in_flight(history, extent)
-                if any(one in dead_lettered for one in news):
+                if any(version in dead_lettered for version in news):
                     history = replace(history, restatement_due=True)
                 if history != found:
                     histories[key] = history

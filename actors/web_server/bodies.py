@@ -78,7 +78,7 @@ def takes_gzip(request: Request) -> bool:
 def _has(if_none_match: str | None, tag: str) -> bool:
     if if_none_match is None:
         return False
-    known = [one.strip().removeprefix("W/") for one in if_none_match.split(",")]
+    known = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return "*" in known or tag in known
 
 

@@ -152,7 +152,7 @@ def line_of(handled: Handled) -> str:
 def _batch(about: dict[str, Any]) -> str:
     """Format a batch: `3 connection_status: P001/E001 ...; P001/E002 ...; ...` (counts, then the first messages)."""
     counts = ", ".join(f"{count} {kind}" for kind, count in about["types"].items())
-    shown = [_about(one["about"]) for one in about["first"]]
+    shown = [_about(element["about"]) for element in about["first"]]
     if about["messages"] > len(shown):
         shown.append("...")
     words = [f"{counts}: {'; '.join(shown)}"]

@@ -40,8 +40,8 @@ QUICK_LADDER = pytest.mark.parametrize(
 
 def chromium() -> str | None:
     """The browser's binary; `EXAMWIRE_TEST_CHROMIUM` names another one than those on the PATH."""
-    found = (shutil.which(name) for name in ("chromium-headless-shell", "chromium", "chromium-browser"))
-    return os.environ.get("EXAMWIRE_TEST_CHROMIUM") or next(filter(None, found), None)
+    paths = (shutil.which(name) for name in ("chromium-headless-shell", "chromium", "chromium-browser"))
+    return os.environ.get("EXAMWIRE_TEST_CHROMIUM") or next(filter(None, paths), None)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

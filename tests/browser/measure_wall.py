@@ -46,33 +46,33 @@ VIEWS = (("large", "attention"), ("small", "attention"), ("dots", "id"), ("dots"
 async def changes(plan: ScriptedPlan, per_second: int, seconds: float) -> int:
     """Say `per_second` events a second; returns how many were said."""
     ids = list(plan.rows)
-    told, away = 0, {one for one, row in plan.rows.items() if row["status"] != "CONNECTED"}
+    sent, absent = 0, {one for one, row in plan.rows.items() if row["status"] != "CONNECTED"}
     loop = asyncio.get_running_loop()
     began = loop.time()
     for tick in range(int(seconds * TICKS_PER_SECOND)):
         events: list[Event] = []
         while len(events) < per_second / TICKS_PER_SECOND:
             one = plan.random.choice(ids)
-            if one not in away:
+            if one not in absent:
                 events.append(plan.lost(one))
-                away.add(one)
+                absent.add(one)
             elif plan.random.random() < 0.3:
                 events.append(plan.trying(one, 1))
             else:
                 events.append(plan.back(one))
-                away.discard(one)
+                absent.discard(one)
         await plan.say(*events)
-        told += len(events)
+        sent += len(events)
         await asyncio.sleep(max(0.0, began + (tick + 1) / TICKS_PER_SECOND - loop.time()))
-    return told
+    return sent
 
 
 async def hall_drops(plan: ScriptedPlan, seconds: float) -> int:
     """A fifth of the plan is lost in one moment, and tries again a second later."""
     hall = [one for one, row in plan.rows.items() if row["status"] == "CONNECTED"][: len(plan.rows) // 5]
-    await plan.say(*(plan.lost(one) for one in hall))
+    await plan.say(*(plan.lost(examinee_id) for examinee_id in hall))
     await asyncio.sleep(1)
-    await plan.say(*(plan.trying(one, 1) for one in hall))
+    await plan.say(*(plan.trying(examinee_id, 1) for examinee_id in hall))
     await asyncio.sleep(max(0.0, seconds - 1))
     return 2 * len(hall)
 
@@ -101,7 +101,7 @@ async def watch(page: Page, work: Any) -> dict[str, Any]:
     await page.evaluate(WATCH)
     loop = asyncio.get_running_loop()
     began, before = loop.time(), await _cpu_seconds(devtools)
-    told = await work
+    sent = await work
     took, used = loop.time() - began, await _cpu_seconds(devtools) - before
     frames = await _seen(page)
     await devtools.detach()
@@ -110,7 +110,7 @@ async def watch(page: Page, work: Any) -> dict[str, Any]:
         "cpuMsPerFrame": round(1000 * used / max(1, frames["frames"]), 1),
         "cpuMsPerSecond": round(1000 * used / took),
     }
-    return {"load": _load(), "events": told, "tilesDrawn": tiles, **cpu, **frames}
+    return {"load": _load(), "events": sent, "tilesDrawn": tiles, **cpu, **frames}
 
 
 async def arrive(page: Page, plan: ScriptedPlan) -> dict[str, Any]:
@@ -126,12 +126,12 @@ async def arrive(page: Page, plan: ScriptedPlan) -> dict[str, Any]:
 
 
 async def _seen(page: Page) -> dict[str, Any]:
-    seen = await page.evaluate(TAKE)
+    measured = await page.evaluate(TAKE)
     return {
-        "frames": len(seen["frames"]),
-        "frameMs": percentiles(seen["frames"][1:]),
-        "longTasks": len(seen["tasks"]),
-        "longTaskMs": percentiles(seen["tasks"]),
+        "frames": len(measured["frames"]),
+        "frameMs": percentiles(measured["frames"][1:]),
+        "longTasks": len(measured["tasks"]),
+        "longTaskMs": percentiles(measured["tasks"]),
     }
 
 
@@ -172,8 +172,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1920)
     parser.add_argument("--height", type=int, default=1080)
     given = parser.parse_args()
-    found = asyncio.run(measure(given.examinees, given.changes, given.seconds, given.width, given.height))
-    print(json.dumps(found, indent=2))
+    result = asyncio.run(measure(given.examinees, given.changes, given.seconds, given.width, given.height))
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

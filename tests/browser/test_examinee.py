@@ -172,8 +172,8 @@ def _only(url: str) -> Callable[[Page], Awaitable[object]]:
     """A page that is told of this socket server alone."""
 
     async def answer(route: Route) -> None:
-        told = {"socketServers": [url], "mobileSyncSeconds": 120, "maxPictureBytes": 8388608}
-        await route.fulfill(json=told)
+        endpoints = {"socketServers": [url], "mobileSyncSeconds": 120, "maxPictureBytes": 8388608}
+        await route.fulfill(json=endpoints)
 
     return lambda page: page.route("**/v1/endpoints", answer)
 
@@ -246,8 +246,8 @@ async def test_a_message_of_the_proctor_is_shown_and_confirmed(site: Site, scree
     button = page.get_by_role("button", name="I have read this")
     await button.focus()
     await page.keyboard.press("Enter")
-    told = await proctor.expect("notice_confirmed", seconds=WAIT_SECONDS, examineeId="E001")
-    assert told["data"]["actionId"] == "n1"
+    confirmed = await proctor.expect("notice_confirmed", seconds=WAIT_SECONDS, examineeId="E001")
+    assert confirmed["data"]["actionId"] == "n1"
     await expect(message).to_have_count(0)
     await expect(page.locator("#messages-title")).to_be_focused()
     await expect(page.locator("#messages-old-label")).to_have_text("1 message that you have read")

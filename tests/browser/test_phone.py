@@ -48,9 +48,9 @@ async def test_a_picture_goes_from_the_phone_to_the_examinee_and_the_proctor(sce
     await expect(phone.locator("#step-done")).to_contain_text("The picture has arrived")
     assert await audit(phone) == []
 
-    told = await proctor.expect("mobile_sync_completed", seconds=WAIT_SECONDS, examineeId="E001")
+    completed = await proctor.expect("mobile_sync_completed", seconds=WAIT_SECONDS, examineeId="E001")
     record = await scene.recorded("COMPLETED")
-    assert record["deviceId"] == told["data"]["deviceId"]
+    assert record["deviceId"] == completed["data"]["deviceId"]
     await expect(scene.computer.locator("#mobile-chip")).to_have_text("Done")
     picture = scene.computer.locator("#picture")
     await expect(picture).to_be_visible()

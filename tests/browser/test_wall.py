@@ -342,8 +342,8 @@ async def test_a_message_of_one_long_word_leaves_the_actions_in_view(screens: Sc
         page = await screens.open(plan.link)
         await tile(page, "E0001").click()
         plan.version += 1
-        told = "2026-11-22T09:15:02.000Z"
-        notice: dict[str, Any] = {"planId": "P001", "examineeId": "E0001", "timestamp": told, "actionId": "a1"}
+        timestamp = "2026-11-22T09:15:02.000Z"
+        notice: dict[str, Any] = {"planId": "P001", "examineeId": "E0001", "timestamp": timestamp, "actionId": "a1"}
         notice |= {"unconfirmed": ["a1"], "sent": 1, "version": plan.version, "text": "W" * 1000, "by": "kim"}
         await plan.say({"type": "notice", "data": notice})
         await expect(page.locator("#timeline")).to_contain_text("WWW")
@@ -365,9 +365,9 @@ async def test_2000_examinees_fit_on_the_wall_and_none_is_miscounted(screens: Sc
         gone: set[str] = set()
         for _ in range(100):
             events = []
-            for one in plan.random.sample(ids, 20):
-                events.append(plan.back(one) if one in gone else plan.lost(one))
-                gone ^= {one}
+            for examinee_id in plan.random.sample(ids, 20):
+                events.append(plan.back(examinee_id) if examinee_id in gone else plan.lost(examinee_id))
+                gone ^= {examinee_id}
             await plan.say(*events, *plan.random.sample(events, 5))  # some of it twice
         await expect(page.locator('#filters [data-state="lost"]')).to_have_text(f"Lost {len(gone)}")
         await expect(page.locator('#filters [data-state="connected"]')).to_have_text(f"Connected {2000 - len(gone):,}")

@@ -47,7 +47,7 @@ async def hear(page: Page) -> None:
 
 
 async def test_all_who_are_shut_out_are_readmitted_by_keyboard_alone(site: Site, screens: Screens) -> None:
-    clients = await asyncio.gather(*(site.system.examinee(one) for one in SIX))
+    clients = await asyncio.gather(*(site.system.examinee(examinee_id) for examinee_id in SIX))
     proctor = await site.system.proctor(name="lee")
     await proctor.say("remove", examineeId="E006", requestId="x1")
     page = await wall(site, screens)
@@ -84,18 +84,18 @@ async def test_all_who_are_shut_out_are_readmitted_by_keyboard_alone(site: Site,
     await expect(tile(page, "E006")).to_have_attribute("data-state", "removed")
     await expect(page.locator("#live")).to_contain_text("4 readmitted.")
     heard = await page.evaluate("window.heard")
-    assert sum(one.count("readmitted") for one in heard) == 1, heard
+    assert sum(text.count("readmitted") for text in heard) == 1, heard
     assert await audit(page) == []
     await page.keyboard.press("Tab")
     await page.keyboard.press("Enter")  # it is read, and put away
     await expect(page.locator("#several-line")).to_be_hidden()
     await expect(tile(page, "E006")).to_be_focused()
-    for one in SIX[:4]:
-        await site.system.examinee(one, "SOCK002", connection_no=2)
+    for examinee_id in SIX[:4]:
+        await site.system.examinee(examinee_id, "SOCK002", connection_no=2)
     await page.keyboard.press("/")
     await page.keyboard.press("Escape")
-    for one in SIX[:4]:
-        await expect(tile(page, one)).to_have_attribute("data-state", "connected")
+    for examinee_id in SIX[:4]:
+        await expect(tile(page, examinee_id)).to_have_attribute("data-state", "connected")
     await tile(page, "E003").click()
     await expect(page.locator("#timeline")).to_contain_text("Readmitted")
     await expect(page.locator("#timeline")).to_contain_text("by kim")
@@ -127,8 +127,8 @@ async def crowd(plan: ScriptedPlan, screens: Screens, many: int, **options: Any)
     page = await screens.open(plan.link, **options)
     await expect(page.locator("#live")).to_contain_text("examinees")
     ids = list(plan.rows)[:many]
-    await plan.say(*(plan.lost(one, ago=300) for one in ids))
-    await plan.say(*(plan.shut_out(one) for one in ids))
+    await plan.say(*(plan.lost(examinee_id, ago=300) for examinee_id in ids))
+    await plan.say(*(plan.shut_out(examinee_id) for examinee_id in ids))
     await page.locator('#filters [data-state="exhausted"]').click()
     await expect(page.locator("#readmit-listed")).to_have_text(f"Readmit these {many}")
     return page
@@ -180,13 +180,13 @@ async def test_a_connection_lost_in_the_middle_asks_for_nobody_twice(screens: Sc
         await plan.open_socket()
         again = await asked(plan, 16)
         assert {frame["data"]["examineeId"]: frame["data"]["requestId"] for frame in again[:16]} == actions
-        seen = {frame["data"]["requestId"] for frame in again}
+        request_ids = {frame["data"]["requestId"] for frame in again}
         todo = again
-        while len(seen) < 40:
+        while len(request_ids) < 40:
             await plan.say(*(event for frame in todo for event in accepted(plan, frame)))
             todo = await asked(plan, 1)
-            assert not seen & {frame["data"]["requestId"] for frame in todo}
-            seen |= {frame["data"]["requestId"] for frame in todo}
+            assert not request_ids & {frame["data"]["requestId"] for frame in todo}
+            request_ids |= {frame["data"]["requestId"] for frame in todo}
         *rest, one, other = todo if len(todo) > 1 else [*todo, *todo]
         await plan.say(*(event for frame in rest for event in accepted(plan, frame)), refused(one), refused(other))
         bad = sorted({frame["data"]["examineeId"] for frame in (one, other)})
@@ -195,7 +195,7 @@ async def test_a_connection_lost_in_the_middle_asks_for_nobody_twice(screens: Sc
         await page.locator("#several-again").click()
         await expect(page.locator("#several-line")).to_be_focused()
         for frame in await asked(plan, len(bad)):
-            assert frame["data"]["requestId"] in seen
+            assert frame["data"]["requestId"] in request_ids
             await plan.say(*accepted(plan, frame))
         await expect(page.locator("#several-text")).to_have_text("40 readmitted")
 
@@ -210,8 +210,8 @@ async def test_the_question_and_the_outcome_hinder_nobody(
         page = await screens.open(plan.link, color_scheme=scheme, viewport=view, locale=locale)
         await expect(page.locator(".tile").first).to_be_visible()
         ids = list(plan.rows)[:40]
-        await plan.say(*(plan.lost(one, ago=300) for one in ids))
-        await plan.say(*(plan.shut_out(one) for one in ids))
+        await plan.say(*(plan.lost(examinee_id, ago=300) for examinee_id in ids))
+        await plan.say(*(plan.shut_out(examinee_id) for examinee_id in ids))
         await page.locator('#filters [data-state="exhausted"]').click()
         await page.locator("#readmit-listed").click()
         await expect(page.locator("#several-dialog")).to_be_visible()
@@ -223,7 +223,7 @@ async def test_the_question_and_the_outcome_hinder_nobody(
             answered += len(frames)
             await plan.say(*(refused(frame) for frame in frames if frame["data"]["examineeId"] in ids[:9]))
             left = [frame for frame in frames if frame["data"]["examineeId"] not in ids[:9]]
-            await plan.say(*(event for one in left for event in accepted(plan, one)))
+            await plan.say(*(event for frame in left for event in accepted(plan, frame)))
         await expect(page.locator("#several-again")).to_be_visible()
         await expect(page.locator("#several-line")).to_be_focused()
         assert await audit(page) == []

@@ -92,8 +92,10 @@ async def test_at_a_glance_everybody_has_a_fixed_place(screens: Screens) -> None
 
 async def places(page: Page) -> list[int]:
     """The places of the tiles in the order of the document, as screen readers hear of them."""
-    found: list[int] = await page.locator(".slot").evaluate_all("(all) => all.map((one) => Number(one.ariaPosInSet))")
-    return found
+    positions: list[int] = await page.locator(".slot").evaluate_all(
+        "(all) => all.map((one) => Number(one.ariaPosInSet))"
+    )
+    return positions
 
 
 async def test_sound_and_the_number_in_the_title_go_off_with_one_key(screens: Screens) -> None:

@@ -22,23 +22,23 @@ class SpecBroken(AssertionError):
 def closed(schema: Any) -> Any:
     """The same schema, taking no field that it does not name (unless it says `additionalProperties` itself)."""
     if isinstance(schema, list):
-        return [closed(one) for one in schema]
+        return [closed(element) for element in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {
+    schemas = {
         name: value if name in ("example", "examples", "default") else closed(value) for name, value in schema.items()
     }
-    if found.get("type") == "object" and "properties" in found and "additionalProperties" not in found:
-        found["additionalProperties"] = False
-    return found
+    if schemas.get("type") == "object" and "properties" in schemas and "additionalProperties" not in schemas:
+        schemas["additionalProperties"] = False
+    return schemas
 
 
 def resolve(document: Document, reference: str) -> Any:
     """What a `$ref` within the document points to. Raises `KeyError`."""
-    found: Any = document
+    node: Any = document
     for part in reference.removeprefix("#/").split("/"):
-        found = found[part.replace("~1", "/").replace("~0", "~")]
-    return found
+        node = node[part.replace("~1", "/").replace("~0", "~")]
+    return node
 
 
 def references(value: Any) -> Iterator[str]:
@@ -126,8 +126,8 @@ class AsyncApi:
         self.seen.add(what)
         if name.endswith("array"):
             prefix = name.removesuffix("array")
-            for one in value:
-                self.seen.add(f"{channel}/{prefix}{one['type']}")
+            for element in value:
+                self.seen.add(f"{channel}/{prefix}{element['type']}")
 
     def _name_of(self, channel: str, names: list[str], value: Any) -> str:
         if isinstance(value, list):
@@ -148,8 +148,8 @@ class AsyncApi:
         return True
 
     def _message(self, channel: str, name: str) -> Document:
-        found: Document = resolve(self.document, self.document["channels"][channel]["messages"][name]["$ref"])
-        return found
+        message: Document = resolve(self.document, self.document["channels"][channel]["messages"][name]["$ref"])
+        return message
 
 
 def _pattern(address: str) -> str:
@@ -169,17 +169,17 @@ class OpenApi:
     def exchange(self, method: str, path: str, query: str, status: int, headers: dict[str, str], body: bytes) -> None:
         """One request and what it was answered. Addresses and methods that the document does not have: 404 and 405."""
         what = f"{method} {path} {status}"
-        found = next((known for pattern, known in self._paths if pattern.fullmatch(path)), None)
-        operation = self.document["paths"].get(found, {}).get(method.lower().replace("head", "get"))
+        operations = next((known for pattern, known in self._paths if pattern.fullmatch(path)), None)
+        operation = self.document["paths"].get(operations, {}).get(method.lower().replace("head", "get"))
         if operation is None:
-            wanted = 404 if found is None else 405
+            wanted = 404 if operations is None else 405
             if status != wanted or headers.get("content-type") != "application/problem+json":
                 raise SpecBroken(f"{what}: the document has no such operation, so {wanted} and a problem document")
             self._validators.check({"$ref": "#/components/schemas/ProblemDocument"}, json.loads(body), what)
             self.seen.add(f"{method} - {status}")
             return
         if status < 400:
-            known = {one["name"] for one in operation.get("parameters", []) if one["in"] == "query"}
+            known = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"}
             if unknown := set(parse_qs(query, keep_blank_values=True)) - known:
                 raise SpecBroken(f"{what}: took the parameters {sorted(unknown)}")
         response = operation["responses"].get(str(status))
@@ -195,4 +195,4 @@ class OpenApi:
         if method != "HEAD" and "schema" in content:
             value = json.loads(body) if media_type.endswith("json") else body.decode()
             self._validators.check(content["schema"], value, f"{what} {unquote(query)}")
-        self.seen.add(f"{method} {found} {status}")
+        self.seen.add(f"{method} {operations} {status}")

@@ -116,7 +116,7 @@ class ObjectStore:
 
     async def sweep(self, before: float) -> int:
         """Remove chunks that no object uses and that were stored `before` (seconds); return how many objects' worth."""
-        known = {one.nuid for one in await self.objects()}
+        known = {stored.nuid for stored in await self.objects()}
         removed = 0
         async for subject in self._chunk_subjects():
             if subject.rpartition(".")[2] in known:

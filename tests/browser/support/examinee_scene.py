@@ -54,8 +54,8 @@ async def connected(site: Site, screens: Screens, *before: Callable[[Page], Awai
     """E001's page, once it is connected; each of `before` is done with it while it is still empty."""
 
     async def prepare(page: Page) -> None:
-        for one in before:
-            await one(page)
+        for socket in before:
+            await socket(page)
 
     page = await screens.open(site.link("examinee", "examinee", "E001"), before=prepare)
     await headline(page, CONNECTED)

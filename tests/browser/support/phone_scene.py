@@ -77,8 +77,8 @@ class Scene:
             record = await self.record()
             return record if record.get("status") == status else None
 
-        found: dict[str, str] = await eventually(says, f"mobile sync {status}", WAIT_SECONDS)
-        return found
+        fields: dict[str, str] = await eventually(says, f"mobile sync {status}", WAIT_SECONDS)
+        return fields
 
     async def time_is_up(self) -> None:
         """As the broker's schedule says it, which need not be when our clock or the phone's does."""

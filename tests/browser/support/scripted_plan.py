@@ -101,8 +101,8 @@ class ScriptedPlan:
         rows = list(self.rows.values())
         parts = max(1, -(-len(rows) // ROWS_A_FRAME))
         for part in range(parts):
-            some = rows[part * ROWS_A_FRAME : (part + 1) * ROWS_A_FRAME]
-            data = {"planId": "P001", "examinees": some, "part": part + 1, "parts": parts}
+            part_rows = rows[part * ROWS_A_FRAME : (part + 1) * ROWS_A_FRAME]
+            data = {"planId": "P001", "examinees": part_rows, "part": part + 1, "parts": parts}
             await self._send(connection, {"type": "plan_snapshot", "data": data})
         self.proctors.append(connection)
         try:
@@ -165,8 +165,8 @@ class ScriptedPlan:
         """The mobile sync stage: WAITING with `left` seconds, FAILED, TIMED_OUT; COMPLETED is `pictured`."""
         deadline = format_time(time.time() + left) if status == "WAITING" else None
         self.version += 1
-        told = format_time(time.time())
-        data: dict[str, Any] = {"planId": "P001", "examineeId": examinee_id, "status": status, "timestamp": told}
+        timestamp = format_time(time.time())
+        data: dict[str, Any] = {"planId": "P001", "examineeId": examinee_id, "status": status, "timestamp": timestamp}
         data |= {"deadline": deadline, "version": self.version, **more}
         self.rows[examinee_id]["mobileSync"] = {
             "status": status,
@@ -182,12 +182,12 @@ class ScriptedPlan:
 
     def _event(self, examinee_id: str, kind: str, ago: float, **data: Any) -> Event:
         self.version += 1
-        told = format_time(time.time() - ago)
+        timestamp = format_time(time.time() - ago)
         row = self.rows[examinee_id]
         row["version"] = row["connection"]["version"] = self.version
         if kind in ("examinee_connected", "examinee_disconnected", "examinee_migrating"):
-            row["connection"] |= {"since": told, "reason": data.get("reason")}
-        about = {"planId": "P001", "examineeId": examinee_id, "name": row["name"], "timestamp": told}
+            row["connection"] |= {"since": timestamp, "reason": data.get("reason")}
+        about = {"planId": "P001", "examineeId": examinee_id, "name": row["name"], "timestamp": timestamp}
         about["version"] = self.version
         return {"type": kind, "data": {**about, **data}}
 

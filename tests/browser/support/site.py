@@ -98,7 +98,7 @@ class Complaints:
             self._said.append(f"{message.type}: {message.text} ({where.get('url')}:{where.get('lineNumber')})")
 
     def unexpected(self) -> list[str]:
-        return [one for one in self._said if not any(pattern.search(one) for pattern in self._expected)]
+        return [text for text in self._said if not any(pattern.search(text) for pattern in self._expected)]
 
 
 class Screens:
@@ -162,9 +162,9 @@ async def audit(page: Page) -> list[str]:
 
     await page.evaluate(AXE_FILE_PATH.read_text())
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-    found = await page.evaluate(f"axe.run({{runOnly: {json.dumps(tags)}, resultTypes: ['violations']}})")
+    result = await page.evaluate(f"axe.run({{runOnly: {json.dumps(tags)}, resultTypes: ['violations']}})")
     return [
         f"{violation['id']}: {violation['help']} at {[node['target'] for node in violation['nodes'][:5]]}: "
         f"{violation['nodes'][0].get('failureSummary', '')}"
-        for violation in found["violations"]
+        for violation in result["violations"]
     ]

@@ -48,9 +48,9 @@ async def test_whoever_comes_too_fast_is_told_when_to_come_again(bus: Bus, setti
         outside = [answer for answer in answers if isinstance(answer, InvalidStatus)]
         assert len(inside) + len(outside) == 12
         assert 1 <= len(inside) <= 5
-        for one in outside:
-            assert one.response.status_code == 503
-            assert int(one.response.headers["Retry-After"]) >= 1
+        for refusal in outside:
+            assert refusal.response.status_code == 503
+            assert int(refusal.response.headers["Retry-After"]) >= 1
         for client in inside:
             await client.close()
 

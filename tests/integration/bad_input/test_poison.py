@@ -81,7 +81,7 @@ def advisory(**changes: Any) -> bytes:
 async def letters_of(bus: Bus) -> list[dict[str, Any]]:
     state = await bus.stream_state("DEADLETTER")
     stored = [await bus.message_at("DEADLETTER", number) for number in range(1, state.last + 1)]
-    return [json.loads(one.payload) for one in stored if one is not None]
+    return [json.loads(message.payload) for message in stored if message is not None]
 
 
 async def each_is_one_letter(bus: Bus, system: System, sent: list[tuple[str, bytes]]) -> list[dict[str, Any]]:
@@ -92,8 +92,8 @@ async def each_is_one_letter(bus: Bus, system: System, sent: list[tuple[str, byt
         places[ack.stream, ack.sequence] += 1
 
     async def arrived() -> bool:
-        found = {(one["source"]["stream"], one["source"]["number"]) for one in await letters_of(bus)}
-        return places.keys() <= found
+        sources = {(letter["source"]["stream"], letter["source"]["number"]) for letter in await letters_of(bus)}
+        return places.keys() <= sources
 
     await eventually(arrived, f"{len(sent)} dead letters", 60)
     letters = await letters_of(bus)
@@ -132,7 +132,7 @@ async def test_what_is_no_message_is_one_dead_letter_whoever_reads_it(
 async def test_what_does_not_belong_where_it_was_said_is_one_dead_letter(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
-    seen = len(neighbours.proctor.frames), len(neighbours.examinee.frames)
+    before = len(neighbours.proctor.frames), len(neighbours.examinee.frames)
     close = wire("session_close", socketId="SOCK001-1", code=4503)
     sent = [
         ("socket.plan.P001.proctors", event(planId="P002")),
@@ -174,8 +174,8 @@ async def test_what_does_not_belong_where_it_was_said_is_one_dead_letter(
         (f"{ADVISORY}.MAX_DELIVERIES.RECONNECT.reconnect-watch", advisory()),
     ]
     await each_is_one_letter(bus, system, sent)
-    assert neighbours.proctor.frames[seen[0] :] == []
-    assert neighbours.examinee.frames[seen[1] :] == []
+    assert neighbours.proctor.frames[before[0] :] == []
+    assert neighbours.examinee.frames[before[1] :] == []
 
 
 async def test_a_lease_that_is_none_takes_no_server_down(system: System, bus: Bus, neighbours: Neighbours) -> None:
@@ -218,15 +218,15 @@ async def test_an_event_from_the_future_silences_nobody(system: System, bus: Bus
         event("mobile_sync_status", status="FAILED", version=2**53 - 1),
         event("notice_confirmed", actionId="a", unconfirmed=[], sent=1, version=2**53 - 1),
     ]
-    letters = await each_is_one_letter(bus, system, [("socket.plan.P001.proctors", one) for one in ahead])
+    letters = await each_is_one_letter(bus, system, [("socket.plan.P001.proctors", payload) for payload in ahead])
     assert all(letter["reason"].startswith("socket-server failed") for letter in letters)
     state = wire("session_state", planId="P001", examineeId="N001", socketId="x", connection={}, version=2**53 - 1)
     await bus.publish(Outgoing("socket.SOCK001", state))
-    seen = len(neighbours.proctor.frames)
+    before = len(neighbours.proctor.frames)
     neighbours.examinee.abort()
-    await neighbours.proctor.expect("examinee_disconnected", after=seen, examineeId="N001")
+    await neighbours.proctor.expect("examinee_disconnected", after=before, examineeId="N001")
     neighbours.examinee = await system.examinee("N001", connection_no=2)
-    await neighbours.proctor.expect("examinee_connected", after=seen, examineeId="N001")
+    await neighbours.proctor.expect("examinee_connected", after=before, examineeId="N001")
     neighbours.proctor.frames = [frame for frame in neighbours.proctor.frames if frame["type"].startswith("mobile")]
 
 

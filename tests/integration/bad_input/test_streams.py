@@ -39,10 +39,10 @@ def status(examinee_id: str, **changes: Any) -> dict[str, Any]:
 async def test_bad_messages_in_the_log_go_to_the_dead_letters_and_their_neighbours_go_on(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
-    bad: list[Any] = [status("E001", examineeId=one) for one in BAD_IDS]
-    bad += [status("E001", planId=one) for one in BAD_IDS]
-    bad += [status("E001", socketId=one) for one in ["S.1", "S*", ">", "", "S" * 97, "소켓"]]
-    bad += [status("E001", serverId=one) for one in [*BAD_IDS, "plan"]]
+    bad: list[Any] = [status("E001", examineeId=bad_id) for bad_id in BAD_IDS]
+    bad += [status("E001", planId=bad_id) for bad_id in BAD_IDS]
+    bad += [status("E001", socketId=bad_id) for bad_id in ["S.1", "S*", ">", "", "S" * 97, "소켓"]]
+    bad += [status("E001", serverId=bad_id) for bad_id in [*BAD_IDS, "plan"]]
     bad += [
         status("E001", status="GONE"),
         status("E001", timestamp="yesterday"),
@@ -141,13 +141,13 @@ async def test_bad_messages_to_a_socket_server_go_to_the_dead_letters(
         ("socket.plan.P001.proctors", b'{"type": "examinee_connected", "data": {"examineeId": "E001"}}'),
         ("socket.SOCK001", b"\x01" * 900_000),
     ]
-    seen = len(neighbours.proctor.frames)
+    before = len(neighbours.proctor.frames)
     for subject, payload in payloads:
         await bus.publish(Outgoing(subject, payload))
     letters = await dead_letters(bus, len(payloads))
     assert sorted(letter["source"]["subject"] for letter in letters) == sorted(subject for subject, _ in payloads)
     assert all(letter["reason"] for letter in letters)
-    assert neighbours.proctor.frames[seen:] == []
+    assert neighbours.proctor.frames[before:] == []
 
 
 async def test_a_bad_message_among_good_ones_to_a_socket_server_spoils_only_itself(

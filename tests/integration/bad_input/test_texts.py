@@ -193,7 +193,7 @@ async def test_a_roster_is_cleaned_or_refused_by_its_line(
     assert "line 3, column name" in lines[1]
     assert "something that can be read" in lines[1]
     assert "line 4, column name" in lines[2]
-    assert all(one.isprintable() for line in lines for one in line)
+    assert all(letter.isprintable() for line in lines for letter in line)
     roster.write_text("examineeId,name\nE001,\u2068김하나\u2069\nE002,O\u200bne \u200fمرحبا\n", encoding="utf-8")
     made = await invoke("plans", "create", "P001", "--roster", str(roster), "-o", "json")
     assert made.exit_code == 0, made.stderr
@@ -226,7 +226,7 @@ async def put_into_the_log(bus: Bus) -> None:
 
 
 def harmless(shown: str) -> None:
-    assert all(one.isprintable() or one == "\n" for one in shown), ascii(shown)
+    assert all(letter.isprintable() or letter == "\n" for letter in shown), ascii(shown)
     assert not [line for line in shown.splitlines() if line.startswith("2026-11-30 09:00:00.000")]
 
 
@@ -239,7 +239,7 @@ async def test_no_command_passes_on_what_would_command_a_terminal_or_forge_a_lin
         return (await system.progress("E001")).get("removed") == "1"
 
     await eventually(worked_off, "the facts in Redis")
-    said = {}
+    outputs = {}
     for command in (
         ["plans", "timeline", "P001", "--all"],
         ["plans", "timeline", "P001", "E001", "--all", "-o", "json"],
@@ -260,11 +260,11 @@ async def test_no_command_passes_on_what_would_command_a_terminal_or_forge_a_lin
     ):
         result = await invoke(*command)
         harmless(result.stdout.replace("\r\n", "\n") + result.stderr)
-        said[" ".join(command)] = result.stdout
-    assert r"hello\n2026-11-30" in said["plans timeline P001 --all"]
-    assert r"\x1b[2J\u202e\u200bend" in said["plans timeline P001 --all"]
-    told = [json.loads(said["plans timeline P001 E001 --all -o json"])][0]
-    assert FORGED in [one.get("notice") for one in told]
+        outputs[" ".join(command)] = result.stdout
+    assert r"hello\n2026-11-30" in outputs["plans timeline P001 --all"]
+    assert r"\x1b[2J\u202e\u200bend" in outputs["plans timeline P001 --all"]
+    timeline = [json.loads(outputs["plans timeline P001 E001 --all -o json"])][0]
+    assert FORGED in [entry.get("notice") for entry in timeline]
 
 
 async def test_a_timeline_that_is_followed_forges_no_line(system: System, bus: Bus, variables: dict[str, str]) -> None:

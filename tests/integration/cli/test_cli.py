@@ -74,16 +74,16 @@ async def record(redis: Redis, *connections: ConnectionState) -> None:
 async def test_streams_are_missing_then_applied_then_the_same(invoke: Invoke, bus: Bus) -> None:
     before = await invoke("streams", "diff", "-o", "json")
     assert before.exit_code == 5
-    found = json.loads(before.stdout)
-    assert {one["state"] for one in found} == {"missing"}
-    assert {"STATUS", "SOCKET", "STATUS/state-manager", "RECONNECT/reconnect-watch"} <= {one["name"] for one in found}
+    rows = json.loads(before.stdout)
+    assert {row["state"] for row in rows} == {"missing"}
+    assert {"STATUS", "SOCKET", "STATUS/state-manager", "RECONNECT/reconnect-watch"} <= {row["name"] for row in rows}
 
     applied = await invoke("streams", "apply", "-o", "json")
-    assert (applied.exit_code, json.loads(applied.stdout)) == (0, found)
+    assert (applied.exit_code, json.loads(applied.stdout)) == (0, rows)
 
     after = await invoke("streams", "diff", "-o", "json")
     assert after.exit_code == 0
-    assert {one["state"] for one in json.loads(after.stdout)} == {"same"}
+    assert {row["state"] for row in json.loads(after.stdout)} == {"same"}
 
 
 async def test_status_begins_at_the_time_of_its_creation(invoke: Invoke, bus: Bus) -> None:
@@ -98,7 +98,7 @@ async def test_a_consumer_that_differs_is_shown_by_field_and_updated(invoke: Inv
     longer = ("--reconnect-max-attempts", "7")
     result = await invoke("streams", "diff", "-o", "json", *longer)
     assert result.exit_code == 5
-    (different,) = [one for one in json.loads(result.stdout) if one["state"] != "same"]
+    (different,) = [row for row in json.loads(result.stdout) if row["state"] != "same"]
     assert (different["name"], different["state"]) == ("RECONNECT/reconnect-watch", "differs")
     assert different["fields"]["max_deliver"] == {"found": 5, "wanted": 7}
 
@@ -130,12 +130,12 @@ async def test_a_plan_shows_a_row_for_each_examinee_and_counts(invoke: Invoke, r
         "never": 0,
         "mobileSync": {"COMPLETED": 1, "NONE": 1},
     }
-    there, gone = plan["examinees"]
-    assert (there["examineeId"], there["status"], there["serverId"], there["reason"]) == (
+    connected, disconnected = plan["examinees"]
+    assert (connected["examineeId"], connected["status"], connected["serverId"], connected["reason"]) == (
         *("E001", "CONNECTED", "SOCK001"),
         None,
     )
-    assert there["mobileSync"] == {
+    assert connected["mobileSync"] == {
         "status": "COMPLETED",
         "deviceId": "M001",
         "timestamp": None,
@@ -143,7 +143,7 @@ async def test_a_plan_shows_a_row_for_each_examinee_and_counts(invoke: Invoke, r
         "reason": None,
         "version": 513,
     }
-    assert gone | {"mobileSync": None} == {
+    assert disconnected | {"mobileSync": None} == {
         "examineeId": "E002",
         "name": None,
         "status": "DISCONNECTED",
@@ -175,7 +175,7 @@ async def test_a_plan_of_more_examinees_than_one_round_trip_is_complete(invoke: 
 async def test_plans_are_listed_with_their_counts(invoke: Invoke, redis: Redis) -> None:
     await record(redis, THERE, GONE, replace(GONE, plan_id="P002", exhausted=True))
     result = await invoke("plans", "ls", "-o", "json")
-    assert [(one["planId"], one["connected"], one["exhausted"]) for one in json.loads(result.stdout)] == [
+    assert [(row["planId"], row["connected"], row["exhausted"]) for row in json.loads(result.stdout)] == [
         ("P001", 1, 0),
         ("P002", 0, 1),
     ]
@@ -228,9 +228,9 @@ async def queue_server(settings: Settings, bus: Bus) -> AsyncIterator[QueueServe
 async def test_actors_are_listed_with_their_inspection(invoke: Invoke, queue_server: QueueServer) -> None:
     result = await invoke("actors", "ls", "-o", "json")
     assert result.exit_code == 0
-    (found,) = json.loads(result.stdout)
-    assert (found["address"], found["kind"], found["state"]) == (queue_server.address, "queue-server", "running")
-    assert found["mailboxCapacity"] == queue_server.mailbox_capacity
+    (actor,) = json.loads(result.stdout)
+    assert (actor["address"], actor["kind"], actor["state"]) == (queue_server.address, "queue-server", "running")
+    assert actor["mailboxCapacity"] == queue_server.mailbox_capacity
     assert queue_server.address in (await invoke("actors", "ls")).stdout
     assert json.loads((await invoke("actors", "ls", "--kind", "web-server", "-o", "json")).stdout) == []
 
@@ -261,11 +261,11 @@ async def test_all_sessions_of_a_server_are_listed_over_several_pages(invoke: In
         if not payload:
             return json.dumps(inspection("socket.SOCK001", "socket-server")).encode()
         page = json.loads(payload)["sessions"]
-        asked = [one for one in enumerate(sessions, 1) if page["kind"] in (None, one[1]["kind"])]
-        shown = [one for one in asked if one[0] > page["after"]][: page["limit"]]
+        asked = [numbered for numbered in enumerate(sessions, 1) if page["kind"] in (None, numbered[1]["kind"])]
+        shown = [numbered for numbered in asked if numbered[0] > page["after"]][: page["limit"]]
         following = shown[-1][0] if shown and shown[-1] is not asked[-1] else None
-        found = {"total": len(asked), "next": following, "sessions": [one for _, one in shown]}
-        return json.dumps(found).encode()
+        answer_page = {"total": len(asked), "next": following, "sessions": [one for _, one in shown]}
+        return json.dumps(answer_page).encode()
 
     service = await bus.add_service(
         "socket-server",
@@ -281,9 +281,9 @@ async def test_all_sessions_of_a_server_are_listed_over_several_pages(invoke: In
         plain = json.loads((await invoke("actors", "ls", "-o", "json")).stdout)
     finally:
         await bus.remove_service(service)
-    assert [one["address"] for one in everyone] == ["socket.SOCK001", *(session["address"] for session in sessions)]
+    assert [actor["address"] for actor in everyone] == ["socket.SOCK001", *(session["address"] for session in sessions)]
     assert [proctor["address"] for proctor in proctors] == ["proctor.P001.SOCK001-x"]
-    assert [one["address"] for one in plain] == ["socket.SOCK001"]
+    assert [actor["address"] for actor in plain] == ["socket.SOCK001"]
 
 
 async def test_an_actor_that_does_not_answer_is_listed_as_silent(invoke: Invoke, bus: Bus) -> None:
@@ -296,8 +296,8 @@ async def test_an_actor_that_does_not_answer_is_listed_as_silent(invoke: Invoke,
         details=dict,
     )
     try:
-        (found,) = json.loads((await invoke("actors", "ls", "-o", "json")).stdout)
+        (actor,) = json.loads((await invoke("actors", "ls", "-o", "json")).stdout)
     finally:
         await bus.remove_service(service)
-    assert (found["address"], found["state"]) == ("web-server-1", "silent")
-    assert "inspect.nobody" in found["lastError"]
+    assert (actor["address"], actor["state"]) == ("web-server-1", "silent")
+    assert "inspect.nobody" in actor["lastError"]

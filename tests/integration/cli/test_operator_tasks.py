@@ -109,7 +109,9 @@ async def connected_in(exam: Up, plan_id: str) -> int:
     store = StateStore(exam.ready["redisUrl"], load_settings().redis)
     try:
         known = await store.members(keys.plan_examinees(plan_id))
-        statuses = await store.fields([keys.progress(plan_id, one) for one in known], ["connStatusCode"])
+        statuses = await store.fields(
+            [keys.progress(plan_id, examinee_id) for examinee_id in known], ["connStatusCode"]
+        )
     finally:
         await store.close()
     return sum(status == "CONNECTED" for (status,) in statuses)
@@ -135,9 +137,9 @@ async def test_why_e0042_is_red(exam: Up, operator: Operator) -> None:
         said = await operator.run(show)
         return said if "DISCONNECTED" in said and "attempt" in said else None  # the first one begins a moment later
 
-    told = await eventually(red, "E0042 is red and its attempts are counted", 20)
-    assert "SOCKET_CLOSED" in told
-    assert "SOCK001" in told
+    diagnosis = await eventually(red, "E0042 is red and its attempts are counted", 20)
+    assert "SOCKET_CLOSED" in diagnosis
+    assert "SOCK001" in diagnosis
     history = await operator.run(timeline)
     assert "SOCKET_CLOSED" in history
     assert len([line for line in history.splitlines() if "E0042" in line]) >= 2
@@ -190,8 +192,8 @@ async def test_a_flushed_redis_is_rebuilt(exam: Up, operator: Operator) -> None:
     assert "F007" in await operator.run(look, code=1)
     await operator.run(rebuild)
     await operator.run(look_again)
-    found = {one["examineeId"]: one for one in (await operator.ask(f"examwire plans show {PLAN}"))["examinees"]}
-    assert all(found[f"F{number:03}"]["status"] == "CONNECTED" for number in range(20))
+    rows = {row["examineeId"]: row for row in (await operator.ask(f"examwire plans show {PLAN}"))["examinees"]}
+    assert all(rows[f"F{number:03}"]["status"] == "CONNECTED" for number in range(20))
     for client in clients:
         assert client.connected
         await client.close()
@@ -238,7 +240,7 @@ async def test_a_letter_of_a_damaged_record_that_was_rebuilt_has_no_second_effec
     await client.enter_mobile_sync()
 
     async def arrived() -> Any:
-        return [one for one in await operator.ask(ls) if "D002" in one["reason"]]
+        return [letter for letter in await operator.ask(ls) if "D002" in letter["reason"]]
 
     (letter,) = await eventually(arrived, "the dead letter", 20)
     await operator.run(rebuild)  # the log holds the message that the letter is about: it is in force from now on

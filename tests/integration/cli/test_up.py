@@ -90,8 +90,8 @@ def test_the_ready_line_has_all_addresses(up: Up) -> None:
     assert [list(server) for server in ready["socketServers"]] == [["serverId", "url"]] * 2
     assert [server["serverId"] for server in ready["socketServers"]] == ["SOCK001", "SOCK002"]
     written = json.loads((up.data_dir / "ready.json").read_text())
-    for one in ("secretMark", "topology"):  # for commands beside it, and nobody else
-        assert written.pop(one)
+    for name in ("secretMark", "topology"):  # for commands beside it, and nobody else
+        assert written.pop(name)
     assert written == ready
     urls = [ready["natsUrl"], ready["redisUrl"], ready["webUrl"], *(server["url"] for server in ready["socketServers"])]
     assert [urlsplit(url).scheme for url in urls] == ["nats", "redis", "http", "ws", "ws"]
@@ -106,10 +106,10 @@ def test_the_ready_line_has_all_addresses(up: Up) -> None:
 def test_the_cli_finds_it_by_its_data_directory(up: Up) -> None:
     here = ("--data-dir", str(up.data_dir))
     assert examwire("streams", "diff", *here).exit_code == 0
-    found = json.loads(examwire("actors", "ls", "-o", "json", *here).stdout)
-    assert {one["kind"] for one in found} == KINDS
-    assert {one["state"] for one in found} <= {"running", "listed"}  # nobody is silent
-    assert {"socket.SOCK001", "socket.SOCK002"} <= {one["address"] for one in found}
+    actors = json.loads(examwire("actors", "ls", "-o", "json", *here).stdout)
+    assert {actor["kind"] for actor in actors} == KINDS
+    assert {actor["state"] for actor in actors} <= {"running", "listed"}  # nobody is silent
+    assert {"socket.SOCK001", "socket.SOCK002"} <= {actor["address"] for actor in actors}
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_the_cli_finds_it_by_its_data_directory(up: Up) -> None:
 )
 def test_a_command_with_another_secret_makes_no_token(up: Up, command: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "roster.csv").write_text("examineeId\nE001\n")
-    arguments = [str(tmp_path / one) if one.endswith(".csv") else one for one in command]
+    arguments = [str(tmp_path / word) if word.endswith(".csv") else word for word in command]
     other = "a secret that the terminal of `up` does not know"
     done = examwire(*arguments, "--data-dir", str(up.data_dir), EXAMWIRE_SECRET=other)
     assert (done.exit_code, done.stdout) == (2, "")
@@ -138,8 +138,8 @@ async def test_an_examinee_is_seen_by_the_cli_while_connected(up: Up) -> None:
 
     async def plan() -> dict[str, Any]:
         done = await asyncio.to_thread(examwire, "plans", "show", "P007", "-o", "json", *here)
-        found: dict[str, Any] = json.loads(done.stdout)
-        (row,) = found["examinees"]
+        rows: dict[str, Any] = json.loads(done.stdout)
+        (row,) = rows["examinees"]
         return dict(row)
 
     async with ExamineeClient(up.ready["socketServers"][1]["url"], token) as client:
@@ -149,7 +149,7 @@ async def test_an_examinee_is_seen_by_the_cli_while_connected(up: Up) -> None:
         shown = await asyncio.to_thread(examwire, "actors", "show", "session.P007.E001", "-o", "json", *here)
         assert json.loads(shown.stdout)["kind"] == "examinee-session"
         listed = await asyncio.to_thread(examwire, "actors", "ls", "--kind", "examinee-session", "-o", "json", *here)
-        assert [one["address"] for one in json.loads(listed.stdout)] == ["session.P007.E001"]
+        assert [session["address"] for session in json.loads(listed.stdout)] == ["session.P007.E001"]
         async with asyncio.timeout(20):
             while (row := await plan())["status"] != "CONNECTED":
                 pass
@@ -224,7 +224,9 @@ def test_a_killed_engine_restarts_on_its_port_and_the_roles_reconnect(up: Up, en
 
 def test_ctrl_c_during_the_start_leaves_no_process(tmp_path: Path) -> None:
     up = Up(tmp_path / "data", "--json")
-    eventually(lambda: any("queue-server" in role_and_name(one) for one in left_of(up.data_dir)), "it is starting")
+    eventually(
+        lambda: any("queue-server" in role_and_name(process) for process in left_of(up.data_dir)), "it is starting"
+    )
     assert up.end(signal.SIGINT) == 0
     assert left_of(up.data_dir) == []
     assert "Traceback" not in up.stderr
@@ -240,7 +242,9 @@ def test_after_sigkill_no_process_is_left_and_the_next_up_uses_the_same_ports(tm
         assert first.end(signal.SIGKILL) == -9
         with running(tmp_path / "data", *arguments) as second:
             # What the first had is gone, though the second did not wait for us to look.
-            assert not [one.pid for one in left if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+            assert not [
+                process.pid for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+            ]
             for name, address in first.ready.pop("pages").items():  # with tokens of their own
                 assert second.ready["pages"][name].partition("#")[0] == address.partition("#")[0]
             assert {name: one for name, one in second.ready.items() if name != "pages"} == first.ready
@@ -252,8 +256,8 @@ def test_after_sigkill_no_process_is_left_and_the_next_up_uses_the_same_ports(tm
 
 
 def test_a_second_ctrl_c_stops_by_force_and_the_next_up_has_the_same_addresses(tmp_path: Path) -> None:
-    told = ("--socket-ping-interval-seconds", "4", "--web-public-url", "http://exam.localhost")  # but no ports
-    with running(tmp_path / "data", *told) as first:
+    flags = ("--socket-ping-interval-seconds", "4", "--web-public-url", "http://exam.localhost")  # but no ports
+    with running(tmp_path / "data", *flags) as first:
         os.kill(first.pid_of("web-server"), signal.SIGSTOP)  # it will not drain
         first.process.send_signal(signal.SIGINT)
         eventually(lambda: not (first.data_dir / "ready.json").exists(), "it is stopping")
@@ -261,7 +265,7 @@ def test_a_second_ctrl_c_stops_by_force_and_the_next_up_has_the_same_addresses(t
         eventually(lambda: left_of(first.data_dir) == [], "no process is left")
         assert "stopped by force" in first.stderr
     before = first.stderr
-    with running(tmp_path / "data", *told) as second:
+    with running(tmp_path / "data", *flags) as second:
         addresses = [first.ready["webUrl"], first.ready["socketServers"]]
         assert [second.ready["webUrl"], second.ready["socketServers"]] == addresses
         # Redis has begun anew with all that it had: servers are ready only when that was found, and nobody need know.

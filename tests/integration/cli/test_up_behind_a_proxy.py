@@ -47,9 +47,9 @@ def test_its_servers_have_the_address_of_the_proxy_and_ports_of_their_own(up: Up
 def test_a_killed_server_is_back_on_its_own_port(up: Up) -> None:
     before, killed = listening(up, "SOCK001"), up.pid_of("SOCK001")
     for _ in range(2):
-        seen = up.stderr.count("SOCK001 is ready again")
+        restarts = up.stderr.count("SOCK001 is ready again")
         os.kill(up.pid_of("SOCK001"), signal.SIGKILL)
-        eventually(lambda seen=seen: up.stderr.count("SOCK001 is ready again") > seen, "started again")  # type: ignore[misc]
+        eventually(lambda restarts=restarts: up.stderr.count("SOCK001 is ready again") > restarts, "started again")  # type: ignore[misc]
         assert listening(up, "SOCK001") == before
     assert up.pid_of("SOCK001") != killed
     assert up.process.poll() is None
@@ -77,7 +77,7 @@ def test_a_terminal_that_does_not_know_of_the_issuer_signs_no_token(
 ) -> None:
     assert json.loads((up.data_dir / "ready.json").read_text())["issuerKeys"] is True
     (tmp_path / "roster.csv").write_text("examineeId\nE001\n")
-    arguments = [str(tmp_path / one) if one.endswith(".csv") else one for one in command]
+    arguments = [str(tmp_path / word) if word.endswith(".csv") else word for word in command]
     for variables in ({}, {"EXAMWIRE_SECRET": "a secret of this terminal, long enough"}):
         done = examwire(*arguments, "--data-dir", str(up.data_dir), **variables)
         assert (done.exit_code, done.stdout) == (2, "")

@@ -355,29 +355,29 @@ async def test_what_comes_in_one_frame_is_handed_out_in_its_order_also_behind_th
     server: ScriptedServer,
 ) -> None:
     lost = ExamineeDisconnected(plan_id="P001", examinee_id="E1", timestamp="2024-01-01T09:00:00Z", version=2)
-    there = ExamineeConnected(
+    event = ExamineeConnected(
         plan_id="P001", examinee_id="E1", socket_id="S-1", timestamp="2024-01-01T09:00:00Z", version=1
     )
 
     async def together(connection: ServerConnection, hello: Hello) -> None:
         news = b'{"type":"from_the_future","data":{}}'
-        batch = join_batch([encode(server.welcome("proctor")), encode(there), news, encode(lost)])
+        batch = join_batch([encode(server.welcome("proctor")), encode(event), news, encode(lost)])
         await connection.send(batch.decode())
-        await connection.send(join_batch([encode(lost), encode(there)]).decode())
+        await connection.send(join_batch([encode(lost), encode(event)]).decode())
         await connection.wait_closed()
 
     server.scripts = [together]
     proctor = ProctorClient(server.url, "t")
     await proctor.connect()
-    seen = []
+    events = []
     for _ in range(4):
         message = await asyncio.wait_for(proctor.receive(), SECONDS)
-        seen.append((message, proctor.verdict))
-    assert seen == [
-        (there, ApplyResult.APPLIED),
+        events.append((message, proctor.verdict))
+    assert events == [
+        (event, ApplyResult.APPLIED),
         (lost, ApplyResult.APPLIED),
         (lost, ApplyResult.DOUBLED),
-        (there, ApplyResult.LATE),
+        (event, ApplyResult.LATE),
     ]
     assert (proctor.view.doubled, proctor.view.late, proctor.view.connected()) == (1, 1, set())
     await proctor.close()

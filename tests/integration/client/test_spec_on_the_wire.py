@@ -195,8 +195,8 @@ class Exam:
         await refused.hello(self.system.token("examinee", "E003"), "browser-E003", 2)
         assert await refused.closed() == CloseCode.RECONNECT_LIMIT_EXCEEDED
         admission = "/v1/plans/P001/examinees/E003/admission"
-        told = await self.http.get(admission, headers=self.site.bearer("examinee", "E003"))
-        assert told.json() == {"admitted": False}
+        response = await self.http.get(admission, headers=self.site.bearer("examinee", "E003"))
+        assert response.json() == {"admitted": False}
         await proctor.say("readmit", examineeId="E003", requestId="r3")
         await proctor.expect("accepted", requestId="r3")
         await proctor.expect("examinee_readmitted", examineeId="E003")

@@ -84,8 +84,8 @@ async def test_a_loss_and_a_recovery_reach_redis_and_the_proctors_on_both_server
 
     back = await system.examinee("E001", "SOCK002", connection_no=2)
     for proctor in (here, there):
-        found = await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
-        assert found["data"]["serverId"] == "SOCK002"
+        recovered = await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
+        assert recovered["data"]["serverId"] == "SOCK002"
         events = [event["type"] for event in proctor.about("E001") if "reconnecting" not in event["type"]]
         assert events == ["examinee_connected", "examinee_disconnected", "examinee_connected"]
     await system.status("E001", "CONNECTED")
@@ -166,8 +166,8 @@ async def test_the_attempts_are_told_one_by_one_then_the_limit_then_refusal_then
     examinee = await system.examinee()
     examinee.abort()
     for proctor in (here, there):
-        told = await proctor.expect("examinee_reconnect_exhausted", examineeId="E001")
-        assert told["data"]["reason"] == "RECONNECT_LIMIT_EXCEEDED"
+        exhausted = await proctor.expect("examinee_reconnect_exhausted", examineeId="E001")
+        assert exhausted["data"]["reason"] == "RECONNECT_LIMIT_EXCEEDED"
         ladder = [f["data"] for f in proctor.about("E001") if f["type"] == "examinee_reconnecting"]
         assert [(step["attempt"], step["maxAttempts"]) for step in ladder] == [(1, 3), (2, 3), (3, 3)]
         assert [step.get("nextAttemptAt") is not None for step in ladder] == [True, True, False]
@@ -211,12 +211,12 @@ async def test_a_newer_connection_replaces_the_older_and_proctors_see_it(system:
     old = await system.examinee("E001", "SOCK001")
     new = await system.examinee("E001", "SOCK002", connection_no=2)
     assert await old.closed() == 4503
-    told = await proctor.expect("examinee_connected", examineeId="E001", serverId="SOCK002")
-    assert told["data"]["replaced"]["socketId"].startswith("SOCK001-")
+    connected = await proctor.expect("examinee_connected", examineeId="E001", serverId="SOCK002")
+    assert connected["data"]["replaced"]["socketId"].startswith("SOCK001-")
     current = (await new.expect("session_state"))["data"]["socketId"]
 
     async def old_socket_ended() -> bool:
-        entry = await system.store.entries(keys.socket("P001", told["data"]["replaced"]["socketId"]))
+        entry = await system.store.entries(keys.socket("P001", connected["data"]["replaced"]["socketId"]))
         return entry.get("status") == "DISCONNECTED"
 
     await eventually(old_socket_ended, "the replaced socket's own record says so")
@@ -305,9 +305,9 @@ async def test_several_state_managers_share_the_work_and_agree(system: System) -
 
 async def test_a_live_session_answers_and_an_ended_one_has_no_responders(system: System, bus: Bus) -> None:
     examinee = await system.examinee("E001")
-    found = json.loads(await bus.request(subjects.session("P001", "E001")))
-    assert found["kind"] == "examinee-session"
-    assert found["details"]["serverId"] == "SOCK001"
+    session = json.loads(await bus.request(subjects.session("P001", "E001")))
+    assert session["kind"] == "examinee-session"
+    assert session["details"]["serverId"] == "SOCK001"
     examinee.abort()
     await system.status("E001", "DISCONNECTED")
 
@@ -330,5 +330,5 @@ async def test_a_loss_is_counted_even_when_an_older_one_has_taken_its_place_on_t
     (await system.examinee()).abort()
     await system.status("E001", "DISCONNECTED")
     await bus.publish(Outgoing(subjects.reconnect("P001", "E001"), b'{"lossVersion":1}'))
-    told = await proctor.expect("examinee_reconnect_exhausted", examineeId="E001")
-    assert told["data"]["attempt"] == 3
+    exhausted = await proctor.expect("examinee_reconnect_exhausted", examineeId="E001")
+    assert exhausted["data"]["attempt"] == 3

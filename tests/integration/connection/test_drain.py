@@ -58,8 +58,8 @@ async def test_who_never_arrives_is_lost_after_the_first_step_and_since_the_begi
 
     await proctor.expect("examinee_reconnecting", examineeId="E001", attempt=3)
     back = await system.examinee("E001", "SOCK002", connection_no=2)
-    told = await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
-    assert told["data"]["outageSeconds"] >= 1.0
+    recovered = await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
+    assert recovered["data"]["outageSeconds"] >= 1.0
     assert (await back.expect("session_state"))["data"]["reconnect"]["count"] == 1
     assert story(proctor, "E002") == [("connected", None), ("migrating", None), ("connected", None)]
 
@@ -72,8 +72,8 @@ async def test_a_snapshot_in_the_middle_shows_who_is_on_the_way(system: System, 
     (row,) = (await proctor.expect("plan_snapshot"))["data"]["examinees"]
     assert (row["status"], row["connection"]["reason"]) == ("MIGRATING", "SERVER_DRAINING")
     await system.examinee("E001", "SOCK002", connection_no=2)
-    told = await proctor.expect("examinee_connected", examineeId="E001")
-    assert (told["data"]["migrated"], told["data"]["recovered"]) == (True, False)
+    connected = await proctor.expect("examinee_connected", examineeId="E001")
+    assert (connected["data"]["migrated"], connected["data"]["recovered"]) == (True, False)
 
 
 async def test_a_server_killed_in_the_middle_of_its_drain_loses_only_whom_it_still_has(
@@ -211,7 +211,9 @@ async def test_the_client_goes_where_the_frame_says_though_it_had_not_heard_of_t
         ExamineeClient(system.server("SOCK001").url, system.token("examinee", f"E{number:03}")) for number in range(4)
     ]
     for client in clients:
-        assert (await client.connect()).endpoints == [system.server(one).url for one in ("SOCK001", "SOCK002")]
+        assert (await client.connect()).endpoints == [
+            system.server(server_id).url for server_id in ("SOCK001", "SOCK002")
+        ]
     await system.start_server("SOCK003")
 
     async def known() -> bool:

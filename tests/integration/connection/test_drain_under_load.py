@@ -71,17 +71,17 @@ class Hall:
         """Both proctors see every examinee connected on the socket that it has."""
         for proctor in self.proctors:
             for name, client in self.examinees.items():
-                seen = proctor.view.examinees.get(name)
-                if not client.connected or client.welcome is None or seen is None:
+                row = proctor.view.examinees.get(name)
+                if not client.connected or client.welcome is None or row is None:
                     return False
-                if (seen.status, seen.socket_id) != ("CONNECTED", client.welcome.socket_id):
+                if (row.status, row.socket_id) != ("CONNECTED", client.welcome.socket_id):
                     return False
         return True
 
     def heard(self, proctor: int, examinee_id: str) -> list[Message]:
         """What this proctor was told of an examinee's connection since the snapshot."""
         kinds = (ExamineeConnected, ExamineeDisconnected, ExamineeMigrating)
-        return [one for one in self.told[proctor] if isinstance(one, kinds) and one.examinee_id == examinee_id]
+        return [event for event in self.told[proctor] if isinstance(event, kinds) and event.examinee_id == examinee_id]
 
 
 def picture_of(examinee_id: str) -> Outgoing:
@@ -102,17 +102,17 @@ async def test_a_drain_while_losses_go_on_loses_nothing_and_alarms_nobody(bus: B
         await know_each_other(system)
         async with Hall(system, here=200, there=120) as hall:
             ended = end_of(system, "SOCK001")
-            for told in hall.told:
-                told.clear()
+            for events in hall.told:
+                events.clear()
             answer = await drain(bus, "SOCK001", 2.0)
             assert answer.details["clients"] == 201
             sent: set[str] = set()
             dropped = hall.staying[:20]
             for number in range(20):
                 # Pictures reach people before, on and after their way; others lose their connection meanwhile.
-                some = {hall.moving[number], hall.moving[-1 - number], hall.moving[100 + number]}
-                await bus.publish_until_stored([picture_of(name) for name in some])
-                sent |= some
+                chosen = {hall.moving[number], hall.moving[-1 - number], hall.moving[100 + number]}
+                await bus.publish_until_stored([picture_of(name) for name in chosen])
+                sent |= chosen
                 hall.examinees[dropped[number]].abort()
                 await asyncio.sleep(0.1)
             await asyncio.wait_for(ended.wait(), 20)
@@ -132,17 +132,17 @@ async def test_a_drain_while_losses_go_on_loses_nothing_and_alarms_nobody(bus: B
                 assert isinstance(lost, ExamineeDisconnected)
                 assert isinstance(back, ExamineeConnected)
                 assert (lost.reason, back.recovered) == ("SOCKET_CLOSED", True)
-            lost_at_the_other = {one.examinee_id for one in hall.told[0] if isinstance(one, ExamineeDisconnected)}
+            lost_at_the_other = {event.examinee_id for event in hall.told[0] if isinstance(event, ExamineeDisconnected)}
             assert lost_at_the_other <= set(dropped)
-            assert any(isinstance(one, Welcome) for one in hall.told[0]), "the proctor on SOCK001 has moved, too"
+            assert any(isinstance(event, Welcome) for event in hall.told[0]), "the proctor on SOCK001 has moved, too"
             for proctor in hall.proctors:
                 assert (proctor.view.doubled, proctor.view.late) == (0, 0)
 
             for name in sent:
 
                 async def synced(name: str = name) -> bool:
-                    seen = [proctor.view.examinees[name].mobile_sync for proctor in hall.proctors]
-                    return {*seen, hall.examinees[name].mobile_sync.status} == {"COMPLETED"}
+                    stages = [proctor.view.examinees[name].mobile_sync for proctor in hall.proctors]
+                    return {*stages, hall.examinees[name].mobile_sync.status} == {"COMPLETED"}
 
                 await eventually(synced, f"{name} and the proctors know of the picture")
             records = await system.store.hashes([keys.progress("P001", name) for name in hall.examinees])

@@ -68,8 +68,8 @@ async def test_the_address_that_a_trusted_proxy_forwards_is_recorded(
 ) -> None:
     """Incidents by network go by it: behind a proxy all would have one address."""
     public_url = f"ws://127.0.0.1:{await proxy.start()}/v1/connect"
-    told = changed(settings, {"socket.public_url": public_url, "socket.trusted_proxies": trusted})
-    async with System(told, servers=("SOCK001",)) as system:
+    behind_proxy = changed(settings, {"socket.public_url": public_url, "socket.trusted_proxies": trusted})
+    async with System(behind_proxy, servers=("SOCK001",)) as system:
         proxy.target = lambda: system.server("SOCK001").port
         client = await system.raw(additional_headers={"X-Forwarded-For": "203.0.113.1, 198.51.100.7"})
         await client.hello(system.token("examinee", "E001"))
@@ -101,7 +101,7 @@ async def test_clients_of_a_drained_server_find_the_other_one_behind_the_same_ad
             await drain(bus, "SOCK001")
             assert (await next_of(examinee, Welcome)).server_id == "SOCK002"
             await proctor.expect("examinee_connected", examineeId="E001", migrated=True)
-            assert not [one for one in proctor.about("E001") if one["type"] == "examinee_disconnected"]
+            assert not [frame for frame in proctor.about("E001") if frame["type"] == "examinee_disconnected"]
             await asyncio.wait_for(ended.wait(), 30)
         finally:
             await examinee.close()

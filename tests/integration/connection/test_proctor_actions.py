@@ -54,13 +54,13 @@ async def log_of(system: System, kind: type[Message]) -> list[ExamineeFact]:
     """The facts of a type in STATUS."""
     status = StatusLog(system._buses["state-manager"])
     extent = await status.extent()
-    found = [
-        one.message
+    facts = [
+        item.message
         async for stored in status.read(1, extent.last)
-        for one in facts_of(stored)
-        if isinstance(one, VersionedMessage)
+        for item in facts_of(stored)
+        if isinstance(item, VersionedMessage)
     ]
-    return [one for one in found if isinstance(one, kind) and isinstance(one, ExamineeFact)]
+    return [fact for fact in facts if isinstance(fact, kind) and isinstance(fact, ExamineeFact)]
 
 
 async def refused(client: RawClient, token: str) -> int | None:
@@ -82,13 +82,13 @@ async def test_a_message_reaches_the_examinee_and_every_proctor_sees_it_confirme
     shown = (await examinee.expect("notice", actionId="n-1"))["data"]
     assert (shown["text"], shown["by"]) == ("시험 화면을 확인하십시오.", "proctor-1")
     for proctor in (here, there):
-        told = (await proctor.expect("notice", actionId="n-1"))["data"]
-        assert (told["by"], told["unconfirmed"], told["sent"]) == ("proctor-1", ["n-1"], 1)
+        data = (await proctor.expect("notice", actionId="n-1"))["data"]
+        assert (data["by"], data["unconfirmed"], data["sent"]) == ("proctor-1", ["n-1"], 1)
     await examinee.say("notice_confirm", actionId="n-1")
     await examinee.expect("accepted", requestType="notice_confirm", requestId="n-1")
     for proctor in (here, there):
-        told = (await proctor.expect("notice_confirmed", actionId="n-1"))["data"]
-        assert (told["by"], told.get("unconfirmed")) == ("proctor-1", [])
+        data = (await proctor.expect("notice_confirmed", actionId="n-1"))["data"]
+        assert (data["by"], data.get("unconfirmed")) == ("proctor-1", [])
     late = await system.proctor("SOCK001", name="proctor-3")
     (row,) = (await late.expect("plan_snapshot"))["data"]["examinees"]
     assert row["notices"]["unconfirmed"] == []
@@ -146,17 +146,17 @@ async def test_who_is_removed_is_closed_refused_and_let_in_again_by_a_readmissio
     await here.expect("accepted", requestType="remove", requestId="r-1")
     assert await examinee.closed() == 4508
     for proctor in (here, there):
-        told = (await proctor.expect("examinee_removed", examineeId="E001"))["data"]
-        assert (told["by"], told["actionId"], told["reason"]) == ("proctor-1", "r-1", "talking")
+        data = (await proctor.expect("examinee_removed", examineeId="E001"))["data"]
+        assert (data["by"], data["actionId"], data["reason"]) == ("proctor-1", "r-1", "talking")
     token = system.token("examinee", "E001")
     for server_id in ("SOCK001", "SOCK002"):
         assert await refused(await system.raw(server_id), token) == 4508
     record = await system.progress("E001")
     assert (record["connStatusCode"], record["reason"], record["removed"]) == ("DISCONNECTED", "REMOVED", "1")
-    assert [one["type"] for one in here.about("E001")] == ["examinee_connected", "examinee_removed"]
+    assert [frame["type"] for frame in here.about("E001")] == ["examinee_connected", "examinee_removed"]
     await there.say("readmit", examineeId="E001", requestId="r-2")
-    told = (await here.expect("examinee_readmitted", examineeId="E001"))["data"]
-    assert (told["by"], told["actionId"]) == ("proctor-2", "r-2")
+    data = (await here.expect("examinee_readmitted", examineeId="E001"))["data"]
+    assert (data["by"], data["actionId"]) == ("proctor-2", "r-2")
     await system.examinee("E001", connection_no=10)
     await here.expect("examinee_connected", examineeId="E001", recovered=True)
 
@@ -188,10 +188,10 @@ async def test_more_time_before_the_deadline_outlasts_the_old_timer(system: Syst
     waiting = (await examinee.expect("mobile_sync_status", status="WAITING"))["data"]
     await proctor.say("extend_mobile_sync", examineeId="E001", requestId="x-1", seconds=30)
     await proctor.expect("accepted", requestType="extend_mobile_sync", requestId="x-1")
-    told = (await proctor.expect("mobile_sync_status", actionId="x-1"))["data"]
+    status = (await proctor.expect("mobile_sync_status", actionId="x-1"))["data"]
     longer = parse_time(waiting["deadline"]) + 30
-    assert (told["status"], told["by"], parse_time(told["deadline"])) == ("WAITING", "proctor-1", longer)
-    await examinee.expect("mobile_sync_status", deadline=told["deadline"])
+    assert (status["status"], status["by"], parse_time(status["deadline"])) == ("WAITING", "proctor-1", longer)
+    await examinee.expect("mobile_sync_status", deadline=status["deadline"])
 
     async def old_timer() -> Any:
         return await log_of(system, MobileSyncTimeout)
@@ -209,8 +209,8 @@ async def test_more_time_after_the_deadline_opens_the_stage_again(system: System
     await examinee.expect("mobile_sync_status", status="TIMED_OUT")
     began = time.time()
     await proctor.say("extend_mobile_sync", examineeId="E001", requestId="x-1", seconds=10)
-    told = (await examinee.expect("mobile_sync_status", after=len(examinee.frames), status="WAITING"))["data"]
-    assert began + 10 <= parse_time(told["deadline"]) + 0.001 <= time.time() + 10.001
+    status = (await examinee.expect("mobile_sync_status", after=len(examinee.frames), status="WAITING"))["data"]
+    assert began + 10 <= parse_time(status["deadline"]) + 0.001 <= time.time() + 10.001
 
 
 # -- once -------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ async def test_an_action_that_comes_again_when_the_broker_has_forgotten_it_has_o
     await bus.publish(Outgoing(subjects.status_plan("P001"), encode(removed)))
     await system.examinee("E001", connection_no=5)
     await proctor.expect("examinee_connected", recovered=True)
-    kinds = [one["type"] for one in proctor.about("E001")]
+    kinds = [frame["type"] for frame in proctor.about("E001")]
     assert kinds == [
         "examinee_connected", "notice", "examinee_removed", "examinee_readmitted", "examinee_connected",
     ]  # fmt: skip
@@ -278,7 +278,7 @@ async def test_actions_of_different_kinds_with_one_request_id_each_have_their_ef
     await proctor.expect("examinee_readmitted", examineeId="E002")
     await proctor.say("notify", examineeId="E002", requestId="two", text="the end")
     await proctor.expect("notice", examineeId="E002")
-    assert [one["type"] for one in proctor.about("E002")] == [
+    assert [frame["type"] for frame in proctor.about("E002")] == [
         "examinee_connected", "examinee_removed", "examinee_readmitted", "notice",
     ]  # fmt: skip
 
@@ -357,8 +357,8 @@ async def test_the_typed_clients_speak_it_all(system: System) -> None:
         await examinee.confirm_notice(action)
         assert examinee.notices == {}
         await next_of(proctor, NoticeConfirmed)
-        seen = proctor.view.examinees["E001"]
-        assert (seen.notices, seen.unconfirmed) == (1, [])
+        row = proctor.view.examinees["E001"]
+        assert (row.notices, row.unconfirmed) == (1, [])
         await proctor.remove("E001", reason="talking")
         with pytest.raises(GaveUp) as gave_up:
             await next_of(examinee, Welcome)  # it comes back no more

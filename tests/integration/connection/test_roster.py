@@ -60,8 +60,8 @@ async def create(invoke: Invoke, roster: Path, *more: str) -> dict[str, Any]:
 async def roster_of(invoke: Invoke, *more: str) -> dict[str, Any]:
     result = await invoke("roster", "P001", *more, "-o", "json")
     assert result.exit_code == 0, result.stderr
-    found: dict[str, Any] = json.loads(result.stdout)
-    return found
+    plan: dict[str, Any] = json.loads(result.stdout)
+    return plan
 
 
 async def enrolled(invoke: Invoke, number: int) -> dict[str, Any]:
@@ -69,11 +69,11 @@ async def enrolled(invoke: Invoke, number: int) -> dict[str, Any]:
 
     async def there() -> dict[str, Any] | None:
         result = await invoke("roster", "P001", "-o", "json")
-        found = json.loads(result.stdout) if result.exit_code == 0 else None
-        return found if found and found["counts"]["enrolled"] == number else None
+        plan = json.loads(result.stdout) if result.exit_code == 0 else None
+        return plan if plan and plan["counts"]["enrolled"] == number else None
 
-    found: dict[str, Any] = await eventually(there, f"{number} are enrolled")
-    return found
+    plan: dict[str, Any] = await eventually(there, f"{number} are enrolled")
+    return plan
 
 
 async def test_everybody_of_a_roster_is_on_the_wall_and_those_who_come_are_known_by_name(
@@ -82,8 +82,8 @@ async def test_everybody_of_a_roster_is_on_the_wall_and_those_who_come_are_known
     watching = await system.proctor("SOCK001")
     created = await create(invoke, roster)
     assert (created["examinees"], created["new"], created["renamed"], created["known"]) == (3, 3, 0, 0)
-    told = await watching.expect("examinee_enrolled", examineeId="E001")
-    assert (told["data"]["name"], told["data"]["connection"]["status"]) == ("김하나", "NEVER")
+    enrolled_event = await watching.expect("examinee_enrolled", examineeId="E001")
+    assert (enrolled_event["data"]["name"], enrolled_event["data"]["connection"]["status"]) == ("김하나", "NEVER")
     await watching.expect("examinee_enrolled", examineeId="E003")
     examinee = await system.examinee("E002", "SOCK002")
     assert (await watching.expect("examinee_connected", examineeId="E002"))["data"]["name"] == "=Lee"
@@ -96,8 +96,8 @@ async def test_everybody_of_a_roster_is_on_the_wall_and_those_who_come_are_known
     ]
     await examinee.close()
     await watching.expect("examinee_disconnected", examineeId="E002")
-    found = await roster_of(invoke)
-    assert found["counts"] == {"enrolled": 3, "came": 1, "neverCame": 2, "notOnRoster": 0}
+    plan = await roster_of(invoke)
+    assert plan["counts"] == {"enrolled": 3, "came": 1, "neverCame": 2, "notOnRoster": 0}
     never = await roster_of(invoke, "--never")
     assert [(row["examineeId"], row["name"]) for row in never["examinees"]] == [("E001", "김하나"), ("E003", None)]
 
@@ -134,8 +134,8 @@ async def test_said_again_it_has_no_second_effect_and_new_lines_and_names_are_ta
     assert (more["new"], more["renamed"], more["known"]) == (1, 1, 2)
     await proctor.expect("examinee_enrolled", examineeId="E004", name="Park")
     await proctor.expect("examinee_enrolled", examineeId="E002", name="Lee")
-    told = [frame["data"]["examineeId"] for frame in proctor.frames if frame["type"] == "examinee_enrolled"]
-    assert sorted(told) == ["E001", "E002", "E002", "E003", "E004"]
+    enrolled_ids = [frame["data"]["examineeId"] for frame in proctor.frames if frame["type"] == "examinee_enrolled"]
+    assert sorted(enrolled_ids) == ["E001", "E002", "E002", "E003", "E004"]
 
 
 async def test_a_large_roster_is_enrolled_in_batches(system: System, invoke: Invoke, tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ async def test_a_large_roster_is_enrolled_in_batches(system: System, invoke: Inv
     write(path, *(f"E{number:04},Name {number}" for number in range(2000)))
     created = await create(invoke, path)
     assert created["new"] == 2000
-    found = await enrolled(invoke, 2000)
-    assert found["counts"]["neverCame"] == 2000
+    plan = await enrolled(invoke, 2000)
+    assert plan["counts"]["neverCame"] == 2000
 
 
 async def test_tokens_and_links_go_to_a_file_that_only_its_owner_may_read(

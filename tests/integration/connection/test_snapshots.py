@@ -132,8 +132,8 @@ async def test_whoever_shares_a_snapshot_gets_each_event_that_is_newer_than_its_
         await proctor.expect("examinee_disconnected", examineeId="X0002")
         last_frame = max(n for n, frame in enumerate(proctor.frames) if frame["type"] == "plan_snapshot")
         assert not [frame for frame in proctor.frames[:last_frame] if frame["type"].startswith("examinee_")]
-        told = [frame["type"] for frame in proctor.about("X0001") + proctor.about("X1099")]
-        assert told == ["examinee_connected"], "what the snapshot tells is not told again"
+        types = [frame["type"] for frame in proctor.about("X0001") + proctor.about("X1099")]
+        assert types == ["examinee_connected"], "what the snapshot tells is not told again"
         rows = {row["examineeId"]: row for row in proctor.frames[last_frame]["data"]["examinees"]}
         assert rows["X1099"]["status"] == "CONNECTED"
     assert feed_of(system).details()["snapshotsRead"] == 1
@@ -194,7 +194,7 @@ async def test_a_record_that_nobody_can_read_is_written_anew_once_for_all_who_wa
     await system.examinee("X0700")
     damaged = keys.progress("P001", "X0700")
     held = HeldReading(monkeypatch, "X0499")
-    await write_plan(redis, [one for one in MANY if one != "X0700"])
+    await write_plan(redis, [examinee_id for examinee_id in MANY if examinee_id != "X0700"])
     await redis.hset(damaged, "version", "no number")
     proctors = await come(system, 10)
     await held.reached.wait()

@@ -163,12 +163,12 @@ async def test_it_shows_that_the_picture_stands_still_also_while_nothing_happens
         watched = await Watched.by(system)
         mend = await fault(system, own_engines)
         try:
-            told = await watched.told(current=False)
+            status = await watched.told(current=False)
         finally:
             await mend()
-        assert told["data"]["waitingFor"] == waiting_for
+        assert status["data"]["waitingFor"] == waiting_for
         over = await watched.told(current=True)
-        assert over["data"]["since"] > told["data"]["since"]
+        assert over["data"]["since"] > status["data"]["since"]
         assert "waitingFor" not in over["data"]
         # State managers that cannot be heard are not blamed for it, at its end neither.
         named = {frame["data"].get("waitingFor") for frame in watched.proctor.frames if frame["type"] == "view_status"}
@@ -185,8 +185,8 @@ async def test_it_shows_that_a_state_manager_stands_still_or_finds_no_consumer(o
         async with manager_process(own_settings, "sm2") as manager:
             watched = await Watched.by(system)
             manager.send_signal(signal.SIGSTOP)
-            told = await watched.told(current=False)
-            assert told["data"]["waitingFor"] == "state-manager"
+            status = await watched.told(current=False)
+            assert status["data"]["waitingFor"] == "state-manager"
             manager.send_signal(signal.SIGCONT)
             await watched.told(current=True)
 
@@ -215,8 +215,8 @@ async def test_it_shows_that_redis_is_brought_up_to_the_log(
         redis = Redis.from_url(own_settings.redis_url)
         await redis.flushall()
         await redis.aclose()
-        told = await watched.told(current=False)
-        assert told["data"]["waitingFor"] == "state"
+        status = await watched.told(current=False)
+        assert status["data"]["waitingFor"] == "state"
         go_on.set()
         await watched.told(current=True)
 
@@ -227,8 +227,8 @@ async def test_it_shows_that_this_server_s_own_queue_is_missing(own_settings: Se
         await system.stop("queue-server")
         broadcasts = "SOCK002_Q_BROADCAST"
         await system._buses["SOCK001"].delete_consumer("SOCKET", broadcasts)
-        told = await watched.proctor.expect("view_status", current=False)
-        assert told["data"]["waitingFor"] == "queue"
+        status = await watched.proctor.expect("view_status", current=False)
+        assert status["data"]["waitingFor"] == "queue"
         # The other server tells its examinee what is true there: it is recorded.
         assert not [frame for frame in watched.examinee.frames if frame["type"] == "view_status"]
 

@@ -83,17 +83,17 @@ class Services:
     def environment(self, name: str) -> dict[str, str]:
         """What Docker would give the process, with this machine's addresses."""
         if name not in self._environments:
-            found = image_environment() | self.services[name]["environment"]
+            variables = image_environment() | self.services[name]["environment"]
             own = {port: str(settled_port()) for port in PORTS}
             data = {"EXAMWIRE_DATA_DIR": str(self.directory / name), "PATH": os.environ["PATH"], "HOME": "/nowhere"}
-            found |= own | dict.fromkeys(HOSTS, "127.0.0.1") | data
-            for variable, text in found.items():
+            variables |= own | dict.fromkeys(HOSTS, "127.0.0.1") | data
+            for variable, text in variables.items():
                 for inside, here in self._addresses.items():
                     text = text.replace(inside, here)
                 if variable.endswith("PUBLIC_URL"):
                     text = f"ws://127.0.0.1:{own['EXAMWIRE_SOCKET__PORT']}/v1/connect"
-                found[variable] = text
-            self._environments[name] = found
+                variables[variable] = text
+            self._environments[name] = variables
         return self._environments[name]
 
     def log(self, name: str) -> str:
@@ -139,14 +139,14 @@ async def test_every_service_becomes_healthy_does_its_work_and_obeys_a_stop(serv
         await services.start(name)
     await services.healthy(*others)
 
-    code, found = await services.operator("actors", "ls", "-o", "json")
-    assert code == 0, found
-    addresses = {one["address"] for one in json.loads(found)}
+    code, actors = await services.operator("actors", "ls", "-o", "json")
+    assert code == 0, actors
+    addresses = {actor["address"] for actor in json.loads(actors)}
     assert {"socket.SOCK001", "socket.SOCK002"} <= addresses, "each socket server may announce itself"
     assert sum(address.startswith("state-manager.") for address in addresses) == 2
-    code, told = await services.operator("doctor", "-o", "json")
-    trouble = [finding for finding in json.loads(told)["findings"] if finding["state"] not in ("ok", "unknown")]
-    assert (code, trouble) == (0, []), told
+    code, report = await services.operator("doctor", "-o", "json")
+    trouble = [finding for finding in json.loads(report)["findings"] if finding["state"] not in ("ok", "unknown")]
+    assert (code, trouble) == (0, []), report
 
     web = services.environment("web-server")["EXAMWIRE_WEB__PORT"]
     content = picture()

@@ -41,9 +41,9 @@ async def test_an_acknowledged_publish_survives_kill_9_of_the_broker(
     (second,) = await bus.publish_until_stored([Outgoing("status.plan.P001", b"two", message_id="m2")])
     assert second.sequence == 1_000_001
     # The open pull has survived the restart. The ack before it may not have: then the first one comes again.
-    seen = [delivery.payload async for delivery in _until(batches, b"two")]
-    assert seen[-1] == b"two"
-    assert set(seen[:-1]) <= {b"one"}
+    payloads = [delivery.payload async for delivery in _until(batches, b"two")]
+    assert payloads[-1] == b"two"
+    assert set(payloads[:-1]) <= {b"one"}
     await bus.close()
 
 

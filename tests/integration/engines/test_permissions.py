@@ -133,9 +133,9 @@ async def test_the_three_scenarios_need_no_permission_that_is_not_there(
     examinee.abort()
     await proctor.expect("examinee_disconnected", examineeId="E001")
     await proctor.expect("examinee_reconnecting", examineeId="E001", attempt=1)
-    seen = len(proctor.frames)
+    before = len(proctor.frames)
     await system.examinee("E001", "SOCK002", plan_id="P101", connection_no=2)
-    await proctor.expect("examinee_connected", examineeId="E001", after=seen)
+    await proctor.expect("examinee_connected", examineeId="E001", after=before)
     # Redis loses its state: the log is read, and what became a dead letter.
     await system.store._redis.flushall()
     await eventually(system.store.mark.is_whole, "Redis is whole again")
@@ -177,19 +177,21 @@ async def test_an_operator_sees_and_acts_with_the_operators_user(
     async def letters() -> Any:
         return await examwire("dead-letters", "ls")
 
-    assert {"socket.SOCK001", "queue-server.queue-server"} <= {one["address"] for one in await examwire("actors", "ls")}
+    assert {"socket.SOCK001", "queue-server.queue-server"} <= {
+        actor["address"] for actor in await examwire("actors", "ls")
+    }
     assert (await examwire("actors", "show", "session.P102.E001"))["kind"] == "examinee-session"
     assert await examwire("sessions", "ls")
     assert await examwire("queues", "ls")
     assert await examwire("streams", "ls")
-    assert {one["state"] for one in await examwire("streams", "diff")} == {"same"}
+    assert {row["state"] for row in await examwire("streams", "diff")} == {"same"}
     assert (await examwire("plans", "create", "P102", "--roster", str(roster)))["new"] == 2
     assert await examwire("plans", "roster", "P102")
     assert await examwire("plans", "timeline", "P102")
     assert await examwire("plans", "report", "P102")
     assert await examwire("examinees", "show", "P102", "E001")
-    found = await eventually(letters, "the dead letter")
-    number = str(max(one["number"] for one in found))
+    dead_letters = await eventually(letters, "the dead letter")
+    number = str(max(letter["number"] for letter in dead_letters))
     assert await examwire("dead-letters", "show", number)
     assert await examwire("dead-letters", "discard", number, "--yes")
     assert await examwire("sessions", "kick", welcome["data"]["socketId"])

@@ -73,7 +73,7 @@ async def writes_and_reads(store: StateStore) -> None:
     assert (await store.save(records, (), index))[0] == [True] * 40
     assert (await store.save(records[:1]))[0] == [False], "somebody was quicker"
     loaded = await store.load([record.key for record in records])
-    assert [getattr(one, "history", one) for one in loaded] == [str(number) for number in range(40)]
+    assert [getattr(record, "history", record) for record in loaded] == [str(number) for number in range(40)]
     assert (await store.members("plans"), await store.entries("entries")) == (["P001"], {"one": "5 value"})
     await store.ping()
     assert await store.time() > 1_700_000_000
@@ -286,8 +286,8 @@ async def test_the_three_scenarios_on_a_cluster(nats: NatsServer, cluster: Clust
             await proctor.expect("examinee_disconnected", examineeId=f"E{number:03}", seconds=20)
             await system.status(f"E{number:03}", "DISCONNECTED")
         for number in range(10, 22):
-            seen = [frame["type"] for frame in proctor.about(f"E{number:03}")]
-            assert seen.count("examinee_disconnected") == 1
+            types = [frame["type"] for frame in proctor.about(f"E{number:03}")]
+            assert types.count("examinee_disconnected") == 1
         assert system.failures == []
 
 

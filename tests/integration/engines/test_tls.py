@@ -89,7 +89,7 @@ async def test_roles_as_processes_work_over_tls_and_copies_are_kept(
                 check=False,
             )
             assert listed.returncode == 0, listed.stderr
-            assert {"queue-server.q1", "socket.SOCK001"} <= {one["address"] for one in json.loads(listed.stdout)}
+            assert {"queue-server.q1", "socket.SOCK001"} <= {actor["address"] for actor in json.loads(listed.stdout)}
             assert system.failures == []
         process.send_signal(signal.SIGTERM)
         _, said = await asyncio.wait_for(process.communicate(), 30)

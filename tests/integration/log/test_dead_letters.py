@@ -87,8 +87,8 @@ async def letters(desk: DeadLetterAdmin, count: int) -> list[StoredLetter]:
 
 async def replayed_messages(bus: Bus, subject: str = PLAN) -> list[int]:
     """Where replayed messages lie in the log."""
-    found = read_stream(bus, "STATUS", subject=subject)
-    return [stored.sequence async for stored in found if REPLAY_OF in stored.headers]
+    messages = read_stream(bus, "STATUS", subject=subject)
+    return [stored.sequence async for stored in messages if REPLAY_OF in stored.headers]
 
 
 # -- what comes here --------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ async def test_a_status_whose_subject_names_another_plan_or_server_is_a_dead_let
     await bus.publish(Outgoing("status.server.SOCK001", encode(status())))
     await bus.publish(Outgoing(PLAN, encode(stranger)))
     filed = await letters(desk, 4)
-    reasons = sorted(one.letter.reason for one in filed)
+    reasons = sorted(letter.letter.reason for letter in filed)
     assert reasons == [
         f"data.planId: P002 has no place on {PLAN}",
         "data.serverId: SOCK001 has no place on status.server.SOCK002",
@@ -152,7 +152,7 @@ async def test_a_message_given_up_becomes_a_letter_and_a_used_up_reconnect_watch
 
     filed = await letters(desk, 2)
     assert len(filed) == 2
-    by_consumer = {one.letter.consumer: one.letter for one in filed}
+    by_consumer = {letter.letter.consumer: letter.letter for letter in filed}
     given_up = by_consumer["audit"]
     assert (given_up.source.stream, given_up.source.subject) == ("SOCKET", "socket.nobody.here")
     assert (given_up.source.number, given_up.payload, given_up.deliveries) == (ack.sequence, "hello", 2)
@@ -228,7 +228,7 @@ async def test_a_letter_replayed_several_times_is_sent_once(
     assert len(sent) == 1
     done = [result for result in results if isinstance(result, Replay)]
     assert done
-    assert all(one.already and one.sequence == sent[0] for one in done)
+    assert all(replay.already and replay.sequence == sent[0] for replay in done)
     assert all(isinstance(result, Replay | NoSuchLetter) for result in results)
     assert [letter async for letter in desk.letters()] == []
 
@@ -363,7 +363,7 @@ async def test_a_letter_with_a_forged_source_is_refused(
             await desk.replay(letter.number, force=True)
     done = await invoke("replay", "--all", "--source", "SOCKET", "--yes", "-o", "json")
     assert done.exit_code == 1
-    assert {one["outcome"] for one in json.loads(done.stdout)} == {"refused"}
+    assert {result["outcome"] for result in json.loads(done.stdout)} == {"refused"}
     assert len(await letters(desk, 7)) == 7
     assert await replayed_messages(bus) == []
     # What an operator says in its own name needs a true source as well, and has its effect then.
@@ -379,15 +379,15 @@ async def test_a_letter_with_a_truncated_payload_replays_the_full_one(
     await bus.publish(Outgoing(PLAN, whole))
     await bus.publish(Outgoing("socket.SOCK001", whole))
     filed = await letters(desk, 2)
-    for one in filed:
-        assert len(one.letter.payload) < 100_000
-        replayed = await desk.replay(one.number)
+    for letter in filed:
+        assert len(letter.letter.payload) < 100_000
+        replayed = await desk.replay(letter.number)
         stored = await bus.message_at(replayed.stream, replayed.sequence)
         assert stored is not None
         assert stored.payload == whole
     again = await letters(desk, 2)
-    assert {one.letter.replays for one in again} == {1}
-    assert [one.letter.size for one in again] == [len(whole)] * 2
+    assert {letter.letter.replays for letter in again} == {1}
+    assert [letter.letter.size for letter in again] == [len(whole)] * 2
 
 
 async def test_a_letter_for_a_socket_server_is_sent_there_again(
@@ -398,13 +398,13 @@ async def test_a_letter_for_a_socket_server_is_sent_there_again(
     bad = {"type": "session_state", "data": {**state["data"], "version": "seven"}}
     await bus.publish(Outgoing("socket.SOCK001", json.dumps(bad).encode()))
     (filed,) = await letters(desk, 1)
-    seen = len(client.frames)
+    before = len(client.frames)
     mended = tmp_path / "mended.json"
     mended.write_text(json.dumps(state))
     done = await invoke("replay", str(filed.number), "--payload", str(mended))
     assert done.exit_code == 0, done.stderr
     assert "handled by 1 reader" in done.stdout
-    await client.expect("session_state", after=seen)
+    await client.expect("session_state", after=before)
 
 
 # -- the command ------------------------------------------------------------------------------------------
@@ -420,14 +420,14 @@ async def test_letters_are_listed_filtered_counted_paged_and_discarded(
     await letters(desk, 5)
 
     listed = json.loads((await invoke("ls", "-o", "json")).stdout)
-    assert [one["number"] for one in listed] == [5, 4, 3, 2, 1]
+    assert [letter["number"] for letter in listed] == [5, 4, 3, 2, 1]
     assert {"number", "time", "source", "reason", "size", "replays"} <= set(listed[0])
     page = json.loads((await invoke("ls", "-o", "json", "--limit", "2", "--offset", "1")).stdout)
-    assert [one["number"] for one in page] == [4, 3]
-    some = json.loads((await invoke("ls", "-o", "json", "--source", "STATUS", "--reason", "'A'")).stdout)
-    assert len(some) == 2
+    assert [letter["number"] for letter in page] == [4, 3]
+    filtered = json.loads((await invoke("ls", "-o", "json", "--source", "STATUS", "--reason", "'A'")).stdout)
+    assert len(filtered) == 2
     counted = json.loads((await invoke("ls", "-o", "json", "--by-reason")).stdout)
-    assert [one["count"] for one in counted] == [2, 1, 1, 1]
+    assert [group["count"] for group in counted] == [2, 1, 1, 1]
     assert counted[0]["first"] <= counted[0]["last"]
     table = (await invoke("ls")).stdout
     assert "1 to 5 of 5" in table

@@ -35,7 +35,7 @@ class Reader:
 
     @property
     def payloads(self) -> list[str]:
-        return [one.payload.decode() for one in self.taken]
+        return [delivery.payload.decode() for delivery in self.taken]
 
     async def has(self, *payloads: str) -> None:
         async def they_are_there() -> bool:
@@ -111,8 +111,8 @@ async def test_who_takes_over_gets_what_the_former_reader_had_in_hand_before_wha
         if second.taken:
             break
         await asyncio.sleep(0.1)
-    await second.has("b", "c", *(f"n{one}" for one in range(number + 1)))
-    sequences = [one.sequence for one in second.taken]
+    await second.has("b", "c", *(f"n{index}" for index in range(number + 1)))
+    sequences = [delivery.sequence for delivery in second.taken]
     assert sequences == sorted(set(sequences))
     assert await second.consumer.confirm_owned(second.consumer.epoch)
     assert not await first.consumer.confirm_owned(term), "what it had in hand is somebody else's now"

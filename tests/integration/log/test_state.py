@@ -69,10 +69,10 @@ async def arrive(system: System, examinees: Sequence[str]) -> dict[str, RawClien
     """Examinees on both servers, some at a time."""
     clients: dict[str, RawClient] = {}
     for start in range(0, len(examinees), 50):
-        some = examinees[start : start + 50]
-        servers = ["SOCK001" if number % 2 else "SOCK002" for number in range(len(some))]
-        opened = await asyncio.gather(*map(system.examinee, some, servers))
-        clients.update(zip(some, opened, strict=True))
+        group = examinees[start : start + 50]
+        servers = ["SOCK001" if number % 2 else "SOCK002" for number in range(len(group))]
+        opened = await asyncio.gather(*map(system.examinee, group, servers))
+        clients.update(zip(group, opened, strict=True))
     return clients
 
 
@@ -101,13 +101,13 @@ async def test_redis_emptied_in_the_middle_of_an_exam_is_written_anew_and_every_
     assert report.differences == []
     assert report.records >= len(EXAMINEES)
     fresh = await system.proctor("SOCK002", name="proctor-4")
-    seen = statuses([frame for frame in fresh.frames if frame["type"] == "plan_snapshot"])
-    assert seen == {examinee: "DISCONNECTED" if examinee in gone else "CONNECTED" for examinee in EXAMINEES}
+    shown = statuses([frame for frame in fresh.frames if frame["type"] == "plan_snapshot"])
+    assert shown == {examinee: "DISCONNECTED" if examinee in gone else "CONNECTED" for examinee in EXAMINEES}
     assert statuses([frame for frame in late.frames if frame["type"] == "plan_snapshot"]).keys() == set(EXAMINEES)
     for proctor in proctors:
         for examinee_id in EXAMINEES:
-            told = [f["type"] for f in proctor.about(examinee_id) if f["type"] != "examinee_reconnecting"]
-            assert told == ["examinee_connected"] + ["examinee_disconnected"] * (examinee_id in gone), told
+            types = [f["type"] for f in proctor.about(examinee_id) if f["type"] != "examinee_reconnecting"]
+            assert types == ["examinee_connected"] + ["examinee_disconnected"] * (examinee_id in gone), types
     # Whoever was lost is waited for, and comes back as if nothing had been.
     back = await system.examinee(gone[0], connection_no=2)
     state = await back.expect("session_state")
@@ -174,9 +174,11 @@ async def test_verify_and_rebuild_of_damaged_records_while_events_are_decided(
     socket_key = keys.socket("P001", await field(redis, keys.progress("P001", "E005"), "socketId"))
     await redis.hset(socket_key, "status", "DISCONNECTED")
 
-    found = await invoke("state", "verify", "-o", "json")
-    assert found.exit_code == 1
-    differences = {(difference["key"], difference["field"]) for difference in json.loads(found.stdout)["differences"]}
+    verified = await invoke("state", "verify", "-o", "json")
+    assert verified.exit_code == 1
+    differences = {
+        (difference["key"], difference["field"]) for difference in json.loads(verified.stdout)["differences"]
+    }
     assert {
         (e1, "connStatusCode"),
         (e2, ""),
@@ -223,9 +225,9 @@ async def test_entries_of_sockets_that_have_ended_are_found_and_taken_out(
     await redis.hset(holder, "garbage", "garbage")
     for name, value in before.items():
         await redis.hset(holder, str(name), str(value))
-    found = await invoke("state", "verify", "-o", "json")
-    assert found.exit_code == 1
-    assert {(difference["key"], difference["field"]) for difference in json.loads(found.stdout)["differences"]} == {
+    verified = await invoke("state", "verify", "-o", "json")
+    assert verified.exit_code == 1
+    assert {(difference["key"], difference["field"]) for difference in json.loads(verified.stdout)["differences"]} == {
         (holder, name) for name in (*before, "garbage")
     }
     assert (await invoke("state", "rebuild", "--yes")).exit_code == 0
@@ -272,8 +274,8 @@ async def test_one_record_that_cannot_be_read_does_not_keep_the_plan_from_the_pr
     await eventually(lambda: bus.last_message("DEADLETTER", "deadletter.STATUS"), "nobody can process its loss")
 
     late = await system.proctor("SOCK002", name="proctor-2")
-    seen = statuses([frame for frame in late.frames if frame["type"] == "plan_snapshot"])
-    assert seen == {examinee: "DISCONNECTED" if examinee == "E002" else "CONNECTED" for examinee in EXAMINEES[:5]}
+    shown = statuses([frame for frame in late.frames if frame["type"] == "plan_snapshot"])
+    assert shown == {examinee: "DISCONNECTED" if examinee == "E002" else "CONNECTED" for examinee in EXAMINEES[:5]}
     await proctor.expect("examinee_disconnected", examineeId="E002", restated=True)
     await eventually(lambda: _agrees(system), "Redis and the log agree")
 
@@ -314,8 +316,8 @@ async def test_records_that_the_log_knows_nothing_of_are_found_wherever_they_are
         await redis.hset(key, mapping=fields)
     await redis.sadd(keys.plan_examinees("P001"), "GHOST")
 
-    found = json.loads((await invoke("state", "verify", "-o", "json")).stdout)
-    assert {(difference["key"], difference["field"], difference["log"]) for difference in found["differences"]} == {
+    report = json.loads((await invoke("state", "verify", "-o", "json")).stdout)
+    assert {(difference["key"], difference["field"], difference["log"]) for difference in report["differences"]} == {
         (key, "", None) for key in strays
     }
     of_the_plan = json.loads((await invoke("state", "verify", "--plan", "P009", "-o", "json")).stdout)
@@ -388,12 +390,12 @@ async def test_redis_restored_from_a_backup_is_brought_up_to_the_log(
         await whole(system)
         assert (await audit(system)).differences == []
         fresh = await system.proctor("SOCK002", name="proctor-2")
-        seen = statuses([frame for frame in fresh.frames if frame["type"] == "plan_snapshot"])
+        shown = statuses([frame for frame in fresh.frames if frame["type"] == "plan_snapshot"])
         gone = {"E001", "E002", "E015"}
-        assert seen == {examinee: "DISCONNECTED" if examinee in gone else "CONNECTED" for examinee in EXAMINEES[:20]}
+        assert shown == {examinee: "DISCONNECTED" if examinee in gone else "CONNECTED" for examinee in EXAMINEES[:20]}
         for examinee_id in EXAMINEES[:20]:
-            told = [f["type"] for f in proctor.about(examinee_id) if f["type"] != "examinee_reconnecting"]
-            assert told == ["examinee_connected"] + ["examinee_disconnected"] * (examinee_id in gone)
+            types = [f["type"] for f in proctor.about(examinee_id) if f["type"] != "examinee_reconnecting"]
+            assert types == ["examinee_connected"] + ["examinee_disconnected"] * (examinee_id in gone)
 
 
 async def test_what_the_log_has_forgotten_is_told_apart_and_kept(

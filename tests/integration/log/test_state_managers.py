@@ -73,7 +73,10 @@ async def test_a_manager_frozen_and_thawed_and_one_killed_under_churn_change_not
     await eventually(three_stand_by, "three more managers are there", 60)
     await own_system.stop("state-manager")
     exams = [Exam(own_system, seed, plan_id) for seed, plan_id in enumerate(PLANS)]
-    proctors = {plan: [await own_system.proctor(one, plan_id=plan) for one in ("SOCK001", "SOCK002")] for plan in PLANS}
+    proctors = {
+        plan: [await own_system.proctor(server_id, plan_id=plan) for server_id in ("SOCK001", "SOCK002")]
+        for plan in PLANS
+    }
 
     async def churn(steps: int) -> None:
         for _ in range(steps):
@@ -100,13 +103,13 @@ async def test_a_manager_frozen_and_thawed_and_one_killed_under_churn_change_not
 async def test_sockets_that_are_announced_anew_out_of_a_backlog_are_not_taken_for_replaced(own_system: System) -> None:
     """Two managers begin with a backlog of several facts of each examinee, one is slow: nobody is closed with 4503."""
     crowd = [f"E{number:03}" for number in range(50)]
-    before = {one: await own_system.examinee(one, "SOCK001") for one in crowd}
+    before = {examinee_id: await own_system.examinee(examinee_id, "SOCK001") for examinee_id in crowd}
     await own_system.stop("state-manager")
     clients = {}
-    for one in crowd:
-        before[one].abort()
-        client = clients[one] = await own_system.raw("SOCK002")
-        await client.hello(own_system.token("examinee", one), f"browser-{one}", 2)
+    for examinee_id in crowd:
+        before[examinee_id].abort()
+        client = clients[examinee_id] = await own_system.raw("SOCK002")
+        await client.hello(own_system.token("examinee", examinee_id), f"browser-{examinee_id}", 2)
 
     class Slow(StateManager):
         """A state manager that takes its time."""
@@ -190,7 +193,7 @@ async def test_several_managers_share_the_partitions(own_system: System, monkeyp
             await own_system.examinee("E001", plan_id=plan_id, connection_no=next(numbers))
         held = [set(manager.details()["held"]) for manager in both]
         assert not held[0] & held[1]
-        return min(len(one) for one in held) >= 3
+        return min(len(names) for names in held) >= 3
 
     await eventually(shared, "both work", 60)
 

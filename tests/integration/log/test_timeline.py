@@ -97,20 +97,20 @@ async def test_what_happened_what_was_so_then_and_what_is_to_be_compensated(
     await proctor.say("readmit", examineeId="E002")
     await proctor.expect("examinee_readmitted")
 
-    told = await out(invoke, "plans", "timeline", "P001", "E001")
-    assert [one["what"] for one in told] == ["JOINED", "LOST", "RECONNECTING", "RECOVERED"]
-    assert told[1]["reason"] == "SOCKET_CLOSED"
-    assert 0 < told[3]["seconds"] <= back - before
-    assert int((await system.progress())["version"]) == told[3]["version"]
+    entries = await out(invoke, "plans", "timeline", "P001", "E001")
+    assert [entry["what"] for entry in entries] == ["JOINED", "LOST", "RECONNECTING", "RECOVERED"]
+    assert entries[1]["reason"] == "SOCKET_CLOSED"
+    assert 0 < entries[3]["seconds"] <= back - before
+    assert int((await system.progress())["version"]) == entries[3]["version"]
     fenced = (await out(invoke, "plans", "timeline", "P001", "E001", "--all"))[-1]
     assert fenced["text"] == "late disconnect of a replaced socket: no effect"
     whole = await out(invoke, "plans", "timeline", "P001")
-    assert [one["what"] for one in whole if one["examineeId"] == "E002"] == [
+    assert [entry["what"] for entry in whole if entry["examineeId"] == "E002"] == [
         *("JOINED", "LOST", "RECONNECTING", "RECONNECTING", "SHUT_OUT", "READMITTED")
     ]
-    assert next(one for one in whole if one["what"] == "READMITTED")["by"] == "proctor-1"
-    some = await out(invoke, "plans", "timeline", "P001", "--since", format_time(back))
-    assert {one["examineeId"] for one in some} == {"E002"}
+    assert next(entry for entry in whole if entry["what"] == "READMITTED")["by"] == "proctor-1"
+    later_entries = await out(invoke, "plans", "timeline", "P001", "--since", format_time(back))
+    assert {entry["examineeId"] for entry in later_entries} == {"E002"}
     assert await out(invoke, "plans", "timeline", "P001", "--until", format_time(before)) == []
 
     then = await out(invoke, "plans", "timeline", "P001", "E001", "--at", format_time(gone))
@@ -119,7 +119,7 @@ async def test_what_happened_what_was_so_then_and_what_is_to_be_compensated(
     never = await out(invoke, "plans", "timeline", "P001", "E001", "--at", format_time(before))
     assert (never["status"], never["made"], never["next"]["what"]) == ("NEVER", None, "JOINED")
     now = await out(invoke, "plans", "timeline", "P001", "--at", "now")
-    assert [(one["examineeId"], one["status"]) for one in now] == [("E001", "CONNECTED"), ("E002", "DISCONNECTED")]
+    assert [(row["examineeId"], row["status"]) for row in now] == [("E001", "CONNECTED"), ("E002", "DISCONNECTED")]
     words = (await invoke("plans", "timeline", "P001", "E001", "--at", format_time(gone))).stdout
     assert "DISCONNECTED" in words
     assert "because" in words
@@ -131,8 +131,8 @@ async def test_what_happened_what_was_so_then_and_what_is_to_be_compensated(
     report = await out(invoke, "plans", "report", "P001")
     first, second = report["examinees"]
     assert (first["examineeId"], first["outages"], first["stillDisconnected"]) == ("E001", 1, False)
-    assert first["outageSeconds"] == told[3]["seconds"]
-    assert first["compensateSeconds"] == math.ceil(told[3]["seconds"])
+    assert first["outageSeconds"] == entries[3]["seconds"]
+    assert first["compensateSeconds"] == math.ceil(entries[3]["seconds"])
     assert (second["attempts"], second["shutOut"], second["readmissions"]) == (2, 1, 1)
     assert second["stillDisconnected"]
     assert report["totals"]["outages"] == 2
@@ -196,9 +196,9 @@ async def test_why_somebody_is_red_is_said_in_plain_words(system: System, bus: B
     assert green.exit_code == 0, green.stderr
     assert green.stdout.startswith("E0042 is CONNECTED since")
     assert "live session" in green.stdout
-    found = await out(invoke, "examinees", "show", "P001", "E0042")
-    assert found["session"]["details"]["socketId"] == found["record"]["socketId"]
-    assert (found["disagreements"], found["deadLetters"]) == ([], [])
+    diagnosis = await out(invoke, "examinees", "show", "P001", "E0042")
+    assert diagnosis["session"]["details"]["socketId"] == diagnosis["record"]["socketId"]
+    assert (diagnosis["disagreements"], diagnosis["deadLetters"]) == ([], [])
 
     bad = {"type": "connection_status", "data": {"planId": "P001", "examineeId": "E0042", "status": "GONE"}}
     await bus.publish(Outgoing("status.plan.P001", json.dumps(bad).encode()))
@@ -214,7 +214,7 @@ async def test_why_somebody_is_red_is_said_in_plain_words(system: System, bus: B
     assert "SOCKET_CLOSED - the browser or its network closed the connection" in red["headline"]
     assert "SOCK001, which is READY" in red["headline"]
     assert red["session"] == {}
-    assert [one["what"] for one in red["timeline"]][:2] == ["JOINED", "LOST"]
+    assert [entry["what"] for entry in red["timeline"]][:2] == ["JOINED", "LOST"]
 
     async def exhausted() -> bool:
         return (await system.progress("E0042"))["exhausted"] == "1"

@@ -22,7 +22,6 @@ from protocol.records import keys
 from tests.integration.support.settings import changed
 from tests.integration.support.system import System, eventually
 
-
 HURRIED = "SOCK002"
 """Who enters the stage at this server has 1.2 s for it; at SOCK001 there is time enough for every test."""
 
@@ -88,16 +87,16 @@ async def test_from_waiting_to_the_picture_that_a_proctor_gets(system: System, t
     stored = json.loads(done.stdout)
     assert stored["imageUrl"] == "/captures/E001/sync_cap.jpg"
     for client in (examinee, here, there):
-        told = await client.expect("mobile_sync_completed", examineeId="E001")
-        assert (told["data"]["status"], told["data"]["deviceId"]) == ("COMPLETED", "M001")
-    found = await record(system)
-    assert (found["status"], found["deviceId"], found["imageUrl"]) == (
+        completed = await client.expect("mobile_sync_completed", examineeId="E001")
+        assert (completed["data"]["status"], completed["data"]["deviceId"]) == ("COMPLETED", "M001")
+    stored_record = await record(system)
+    assert (stored_record["status"], stored_record["deviceId"], stored_record["imageUrl"]) == (
         "COMPLETED",
         "M001",
         "/captures/E001/sync_cap.jpg",
     )
-    assert found["timestamp"] == stored["timestamp"]
-    assert json.loads(found["deviceInfo"]) == {"model": "iPhone 12", "osVersion": "iOS 15.0"}
+    assert stored_record["timestamp"] == stored["timestamp"]
+    assert json.loads(stored_record["deviceInfo"]) == {"model": "iPhone 12", "osVersion": "iOS 15.0"}
     assert (system.settings.data_dir / "captures/P001/E001/sync_cap.jpg").read_bytes() == picture.read_bytes()
 
     async with httpx.AsyncClient(trust_env=False) as http:
@@ -142,8 +141,8 @@ async def test_a_passed_deadline_is_told_and_refuses_late_uploads_until_the_stag
     proctor, examinee = await system.proctor(), await system.examinee("E001", HURRIED)
     await examinee.say("mobile_sync_wait")
     for client in (proctor, examinee):
-        told = await client.expect("mobile_sync_status", status="TIMED_OUT", examineeId="E001")
-        assert told["data"]["reason"] == "SYNC_TIMEOUT"
+        timed_out = await client.expect("mobile_sync_status", status="TIMED_OUT", examineeId="E001")
+        assert timed_out["data"]["reason"] == "SYNC_TIMEOUT"
     await status_is(system, "TIMED_OUT")
     late = await upload(system, jpeg())
     assert (late.status_code, late.json()["code"]) == (409, "DEADLINE_PASSED")
@@ -178,8 +177,8 @@ async def test_what_is_no_picture_fails_the_stage_for_all_to_see_and_a_good_one_
     await status_is(system, "WAITING")
     assert (await upload(system, jpeg()[:200])).status_code == 415
     for client in (proctor, examinee):
-        told = await client.expect("mobile_sync_status", status="FAILED", examineeId="E001")
-        assert told["data"]["reason"] == "IMAGE_UPLOAD_FAILED"
+        failed = await client.expect("mobile_sync_status", status="FAILED", examineeId="E001")
+        assert failed["data"]["reason"] == "IMAGE_UPLOAD_FAILED"
     assert (await upload(system, jpeg("green"))).status_code == 201
     await proctor.expect("mobile_sync_completed", examineeId="E001")
     assert (await upload(system, b"GIF89a not one of ours")).status_code == 415

@@ -323,9 +323,9 @@ async def test_what_is_no_picture_is_refused_and_everybody_is_told(site: Site, n
     await site.put(earlier)
     response = await site.put(content)
     assert (response.status_code, problem(response)["code"]) == (status, code)
-    told = (await site.published())[-1]
-    assert (told["status"], told["reason"], told["deviceId"]) == ("FAILED", "IMAGE_UPLOAD_FAILED", "M001")
-    assert "captureInfo" not in told
+    fact = (await site.published())[-1]
+    assert (fact["status"], fact["reason"], fact["deviceId"]) == ("FAILED", "IMAGE_UPLOAD_FAILED", "M001")
+    assert "captureInfo" not in fact
     assert (site.stored(), site.leftovers()) == (earlier, [])
     assert (await site.put(picture())).status_code == 201
 

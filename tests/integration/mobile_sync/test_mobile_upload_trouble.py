@@ -95,8 +95,8 @@ async def test_a_full_disk_is_said_told_and_leaves_nothing(
     assert (await site.put(small)).status_code == 201
     response = await site.put(picture(size=(640, 480)))
     assert (response.status_code, problem(response)["code"]) == (507, "STORE_FAILED")
-    told = (await site.published())[-1]
-    assert (told["status"], told["reason"]) == ("FAILED", "IMAGE_STORE_FAILED")
+    fact = (await site.published())[-1]
+    assert (fact["status"], fact["reason"]) == ("FAILED", "IMAGE_STORE_FAILED")
     assert (site.stored(), site.leftovers()) == (small, [])
     assert "No space left on device" in caplog.text
     assert str(tiny_disk) not in response.text

@@ -62,17 +62,17 @@ async def made(site: Site, **headers: str) -> dict[str, Any]:
     response = await site.http.post(MAKE, headers={**site.bearer("examinee"), **headers})
     assert response.status_code == 201, response.text
     assert response.headers["cache-control"] == "no-store"
-    told: dict[str, Any] = response.json()
-    return told
+    code: dict[str, Any] = response.json()
+    return code
 
 
 async def test_a_phone_that_gives_the_code_may_upload_for_this_examinee_until_the_deadline(site: Site) -> None:
     await waiting(site)
-    told = await made(site)
-    bare = told["code"].replace("-", "")
-    assert told["url"] == f"{site.server.url}/phone#code={bare}"
-    assert 50 < parse_time(told["expiresAt"]) - time.time() <= 60
-    for typed in (told["code"], bare.lower()):  # twice: a phone opens links in one browser and then in another
+    phone_code = await made(site)
+    bare = phone_code["code"].replace("-", "")
+    assert phone_code["url"] == f"{site.server.url}/phone#code={bare}"
+    assert 50 < parse_time(phone_code["expiresAt"]) - time.time() <= 60
+    for typed in (phone_code["code"], bare.lower()):  # twice: a phone opens links in one browser and then in another
         response = await site.http.post(f"/v1/phone-codes/{typed}")
         assert response.status_code == 200
         assert response.headers["cache-control"] == "no-store"
@@ -87,8 +87,8 @@ async def test_a_phone_that_gives_the_code_may_upload_for_this_examinee_until_th
 
 async def test_the_qr_code_is_a_picture_without_styles_or_scripts(site: Site) -> None:
     await waiting(site)
-    told = await made(site)
-    root = ElementTree.fromstring(told["qrSvg"])
+    phone_code = await made(site)
+    root = ElementTree.fromstring(phone_code["qrSvg"])
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert root.get("viewBox")
     for element in root.iter():
@@ -98,10 +98,10 @@ async def test_the_qr_code_is_a_picture_without_styles_or_scripts(site: Site) ->
 
 async def test_what_is_kept_does_not_tell_the_code(site: Site, bus: Bus) -> None:
     await waiting(site)
-    told = await made(site)
+    phone_code = await made(site)
     stored = await bus.message_at(PHONE.name, 1)
     assert stored is not None
-    code = told["code"].replace("-", "")
+    code = phone_code["code"].replace("-", "")
     assert code not in stored.subject + stored.payload.decode()
     assert stored.headers["Nats-TTL"] in ("58s", "59s", "60s")
 
@@ -192,7 +192,7 @@ async def test_a_hall_behind_one_address_gets_in_with_its_typos(site: Site) -> N
 
     async def phone(number: int) -> list[int]:
         typed = [code] if number % 20 else [f"ZZZZZZ{code[-2:]}", "ABCDEFG0", code]  # 5 % of them take three tries
-        return [(await site.http.post(f"/v1/phone-codes/{one}")).status_code for one in typed]
+        return [(await site.http.post(f"/v1/phone-codes/{code}")).status_code for code in typed]
 
     answers = await asyncio.gather(*(phone(number) for number in range(500)))
     assert [tried[-1] for tried in answers] == [200] * 500

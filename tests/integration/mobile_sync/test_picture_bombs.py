@@ -85,8 +85,8 @@ async def test_what_takes_more_processor_time_than_allowed_is_killed_and_the_nex
         assert (response.status_code, problem(response)["code"]) == (413, "IMAGE_TOO_LARGE")
         assert "1 s" in response.json()["detail"]
         assert ended("too_costly") == before + 1
-        told = (await site.published())[-1]
-        assert (told["status"], told["reason"]) == ("FAILED", "IMAGE_UPLOAD_FAILED")
+        fact = (await site.published())[-1]
+        assert (fact["status"], fact["reason"]) == ("FAILED", "IMAGE_UPLOAD_FAILED")
         # Known by now: it costs nobody anything any more.
         assert (await site.put(bomb, examinee_id="E002")).status_code == 413
         assert ended("too_costly") == before + 1

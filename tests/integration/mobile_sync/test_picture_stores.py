@@ -175,7 +175,7 @@ async def test_the_client_library_of_nats_reads_what_we_store_and_we_what_it_sto
     assert await objects.get("theirs") == content[:1000]
     await theirs.delete("theirs")
     assert await objects.get("theirs") is None
-    assert {one.name for one in await objects.objects()} == {"P001/E001/ours.jpg", "P001/E001/sync_cap.jpg"}
+    assert {stored.name for stored in await objects.objects()} == {"P001/E001/ours.jpg", "P001/E001/sync_cap.jpg"}
 
 
 async def test_chunks_that_belong_to_no_object_are_swept_when_they_are_old(
@@ -201,9 +201,9 @@ async def test_chunks_that_belong_to_no_object_are_swept_when_they_are_old(
 
 async def test_an_object_that_was_stored_again_is_not_removed_for_the_old_one(objects: ObjectStore) -> None:
     await objects.put("one", b"first")
-    (found,) = await objects.objects()
+    (stored_object,) = await objects.objects()
     await objects.put("one", b"second")
-    assert await objects.remove(found) is False
+    assert await objects.remove(stored_object) is False
     assert await objects.get("one") == b"second"
 
 
@@ -217,14 +217,14 @@ async def test_a_reader_gets_one_version_or_the_other_while_it_is_replaced(objec
             await objects.sweep(time.time() + 60)  # takes the chunks away under the reader
 
     replacing = asyncio.create_task(replace())
-    seen = set()
+    read_versions = set()
     while not replacing.done():
         content = await objects.get("one")
         assert content in versions
-        seen.add(content)
+        read_versions.add(content)
     await replacing
     assert await objects.get("one") == versions[-1]
-    assert len(seen) > 1
+    assert len(read_versions) > 1
 
 
 async def test_an_object_whose_chunks_are_gone_is_an_error_and_not_half_a_picture(
@@ -232,8 +232,8 @@ async def test_an_object_whose_chunks_are_gone_is_an_error_and_not_half_a_pictur
 ) -> None:
     monkeypatch.setattr(object_store, "GET_ATTEMPTS", 2)
     await objects.put("one", os.urandom(400_000))
-    (found,) = await objects.objects()
-    await bus.delete_message("OBJ_captures", found.sequence - 2)
+    (stored_object,) = await objects.objects()
+    await bus.delete_message("OBJ_captures", stored_object.sequence - 2)
     with pytest.raises(BrokerUnavailable, match="not whole"):
         await objects.get("one")
 
@@ -253,14 +253,16 @@ async def test_a_full_bucket_is_a_store_that_failed(settings: Settings, bus: Bus
 
 
 async def test_the_queue_server_makes_the_bucket_as_it_is_declared(settings: Settings, bus: Bus) -> None:
-    assert ("OBJ_captures", "missing") in [(one.name, one.state) for one in await compare_topology(bus, settings)]
+    assert ("OBJ_captures", "missing") in [
+        (comparison.name, comparison.state) for comparison in await compare_topology(bus, settings)
+    ]
     await apply_topology(bus, settings)
-    assert {one.state for one in await compare_topology(bus, settings)} == {"same"}
+    assert {comparison.state for comparison in await compare_topology(bus, settings)} == {"same"}
     config = await bus.stream_config("OBJ_captures")
     assert config is not None
     assert config["max_age"] == settings.captures.keep_days * 86400
     elsewhere = settings.model_copy(update={"captures": settings.captures.model_copy(update={"store": "directory"})})
-    assert "OBJ_captures" not in {one.name for one in await compare_topology(bus, elsewhere)}
+    assert "OBJ_captures" not in {comparison.name for comparison in await compare_topology(bus, elsewhere)}
     await bus._js.delete_stream("OBJ_captures")
 
 
@@ -272,14 +274,14 @@ async def sites(kind: str, settings: Settings, bus: Bus) -> AsyncIterator[tuple[
     """Two web servers, on one directory or one bucket, and all the other roles."""
     async with AsyncExitStack() as stack:
         system = await stack.enter_async_context(System(settings, servers=("SOCK001",)))
-        found = []
+        started_sites = []
         for name in ("web-1", "web-2"):
             web = await system.start(name, lambda bus: WebServer(settings, bus, system.store))
             assert isinstance(web, WebServer)
             site = Site(web, settings, system._buses[name])
             stack.push_async_callback(site.http.aclose)
-            found.append(site)
-        yield found[0], found[1], system
+            started_sites.append(site)
+        yield started_sites[0], started_sites[1], system
         assert system.failures == []
     if await bus.stream_config("OBJ_captures") is not None:
         await bus._js.delete_stream("OBJ_captures")
@@ -314,7 +316,7 @@ async def test_a_retry_at_the_other_web_server_has_one_effect(sites: tuple[Site,
 
 
 async def _completed(site: Site) -> list[dict[str, Any]]:
-    return [one for one in await site.published() if one.get("status") == "COMPLETED"]
+    return [fact for fact in await site.published() if fact.get("status") == "COMPLETED"]
 
 
 async def test_without_the_bucket_the_phone_is_told_to_try_again(

@@ -87,7 +87,7 @@ async def test_an_examinee_is_kicked_by_plan_and_a_proctor_by_socket(invoke: Inv
 
 
 async def _nobody_is_there(system: System) -> bool:
-    return not any(system.server(one).sessions.all() for one in ("SOCK001", "SOCK002"))
+    return not any(system.server(server_id).sessions.all() for server_id in ("SOCK001", "SOCK002"))
 
 
 async def test_drain_waits_until_the_server_has_ended(invoke: Invoke, system: System) -> None:
@@ -103,8 +103,8 @@ async def test_drain_waits_until_the_server_has_ended(invoke: Invoke, system: Sy
     await system.stop("SOCK001")
     result = await draining
     assert result.exit_code == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert (told["address"], told["state"], told["clients"]) == ("socket.SOCK001", "STOPPED", 10)
+    result_json = json.loads(result.stdout)
+    assert (result_json["address"], result_json["state"], result_json["clients"]) == ("socket.SOCK001", "STOPPED", 10)
     assert re.search(r"^socket\.SOCK001: [0-9]+ clients left$", result.stderr, re.MULTILINE)
     assert [frame for frame in proctor.frames if frame["type"] == "examinee_disconnected"] == []
     refused = await invoke("actors", "drain", "SOCK002")

@@ -20,18 +20,18 @@ from tests.integration.support.system import System
 
 async def test_all_actors_are_listed_with_their_lag(invoke: Invoke, system: System) -> None:
     await system.examinee("E001")
-    found = {one["address"]: one for one in json.loads((await invoke("actors", "ls", "-o", "json")).stdout)}
-    assert {"queue-server.queue-server", "state-manager.sm1", "lease-watch.lw1", "reconnect-watch.rw1"} <= set(found)
-    assert {"socket.SOCK001", "socket.SOCK002"} <= set(found)
-    assert {one["state"] for one in found.values()} == {"running"}
-    manager, server = found["state-manager.sm1"], found["socket.SOCK001"]
+    actors = {actor["address"]: actor for actor in json.loads((await invoke("actors", "ls", "-o", "json")).stdout)}
+    assert {"queue-server.queue-server", "state-manager.sm1", "lease-watch.lw1", "reconnect-watch.rw1"} <= set(actors)
+    assert {"socket.SOCK001", "socket.SOCK002"} <= set(actors)
+    assert {actor["state"] for actor in actors.values()} == {"running"}
+    manager, server = actors["state-manager.sm1"], actors["socket.SOCK001"]
     assert {"STATUS/state-manager", "STATUS/state-manager-0"} <= set(manager["details"]["consumers"])
     assert manager["handled"] >= 5, "four server statuses and the examinee's: messages count, not batches"
     assert server["details"]["consumers"] == ["SOCKET/SOCK001_Q"]
-    assert found["lease-watch.lw1"]["handled"] >= 2
+    assert actors["lease-watch.lw1"]["handled"] >= 2
     assert (manager["queueLag"], server["queueLag"], server["queueUnacknowledged"]) == (0, 0, 0)
-    assert "queueLag" not in found["queue-server.queue-server"]
-    assert all(one["ratePerSecond"] >= 0 for one in found.values())
+    assert "queueLag" not in actors["queue-server.queue-server"]
+    assert all(actor["ratePerSecond"] >= 0 for actor in actors.values())
     people = (await invoke("actors", "ls", "--kind", "socket-server")).stdout
     assert "socket.SOCK001" in people
     assert "state-manager" not in people
@@ -74,9 +74,9 @@ async def test_sessions_are_paged_over_the_servers(invoke: Invoke, system: Syste
     async def ls(*arguments: str) -> dict[str, Any]:
         result = await invoke("sessions", "ls", "-o", "json", *arguments)
         assert result.exit_code == 0
-        found: dict[str, Any] = json.loads(result.stdout)
-        found["addresses"] = [session["address"] for session in found["sessions"]]
-        return found
+        page: dict[str, Any] = json.loads(result.stdout)
+        page["addresses"] = [session["address"] for session in page["sessions"]]
+        return page
 
     everyone = await ls()
     assert (everyone["total"], len(set(everyone["addresses"]))) == (8, 8)

@@ -25,7 +25,7 @@ async def test_micro_services_answer_as_adr_32_says(system: System, bus: Bus) ->
 
 async def _answers_by_the_schema(bus: Bus, verb: str) -> None:
     everyone = [json.loads(answer) for answer in await bus.request_many(f"$SRV.{verb}", wait=0.2)]
-    assert {one["metadata"]["address"] for one in everyone} >= {"socket.SOCK001", "state-manager.sm1"}
+    assert {answer["metadata"]["address"] for answer in everyone} >= {"socket.SOCK001", "state-manager.sm1"}
     for answer in everyone:
         assert answer["type"] == f"io.nats.micro.v1.{verb.lower()}_response"
         assert NAME.match(answer["name"])

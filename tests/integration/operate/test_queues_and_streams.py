@@ -20,9 +20,9 @@ async def test_queues_are_listed_with_their_readers(invoke: Invoke, system: Syst
     await system.proctor("SOCK001", plan_id="P002")
     result = await invoke("queues", "ls", "-o", "json")
     assert result.exit_code == 0
-    found = {one["queue"]: one for one in json.loads(result.stdout)}
-    assert found["STATUS/state-manager"]["readBy"] == ["state-manager.sm1"]
-    own = found["SOCKET/SOCK001_Q"]
+    queues = {queue["queue"]: queue for queue in json.loads(result.stdout)}
+    assert queues["STATUS/state-manager"]["readBy"] == ["state-manager.sm1"]
+    own = queues["SOCKET/SOCK001_Q"]
     assert (own["server"], own["readBy"], own["read"], own["pending"]) == ("SOCK001", ["socket.SOCK001"], True, 0)
     assert own["config"] == {
         "maxSize": system.settings.socket.queue_max_size,
@@ -33,7 +33,7 @@ async def test_queues_are_listed_with_their_readers(invoke: Invoke, system: Syst
     assert own["incarnation"] == system.server("SOCK001").incarnation
     assert "SOCKET/SOCK001_Q" in (await invoke("queues", "ls")).stdout
     whole = json.loads((await invoke("queues", "show", "SOCK001", "-o", "json")).stdout)
-    assert {plan for one in whole for plan in one["plans"]} == {"P001", "P002"}
+    assert {plan for queue in whole for plan in queue["plans"]} == {"P001", "P002"}
     assert (await invoke("queues", "show", "SOCK009")).exit_code == 3
 
 
@@ -56,17 +56,17 @@ async def test_a_queue_without_a_reader_is_marked_with_its_oldest_message(invoke
 
 async def _with_backlog(invoke: Invoke) -> Result | None:
     result = await invoke("queues", "ls", "-o", "json")
-    return result if any(one["pending"] for one in json.loads(result.stdout)) else None
+    return result if any(queue["pending"] for queue in json.loads(result.stdout)) else None
 
 
 async def test_streams_are_listed_and_a_missing_one_is_reported(invoke: Invoke, system: System, bus: Bus) -> None:
     await system.examinee("E001")
-    found = {one["stream"]: one for one in json.loads((await invoke("streams", "ls", "-o", "json")).stdout)}
-    status = found["STATUS"]
+    streams = {stream["stream"]: stream for stream in json.loads((await invoke("streams", "ls", "-o", "json")).stdout)}
+    status = streams["STATUS"]
     assert status["messages"] >= 5
     assert status["bytes"] > 0
     assert status["firstTime"] <= status["lastTime"]
-    assert found["DEADLETTER"]["messages"] == 0
+    assert streams["DEADLETTER"]["messages"] == 0
     await bus._js.delete_stream("DEADLETTER")
     missing = await invoke("streams", "ls")
     assert missing.exit_code == 5

@@ -28,8 +28,8 @@ async def test_a_state_manager_is_tailed_batch_by_batch(invoke: Invoke, system: 
     await system.examinee("E001")
     result = await tailing
     assert result.exit_code == 0
-    first = [one for batch in lines(result.stdout) for one in batch["about"]["first"]]
-    (about,) = [one["about"] for one in first if one["about"].get("examineeId") == "E001"]
+    first = [element for batch in lines(result.stdout) for element in batch["about"]["first"]]
+    (about,) = [element["about"] for element in first if element["about"].get("examineeId") == "E001"]
     progress = await system.progress("E001")
     assert (about["planId"], about["version"], about["status"]) == ("P001", int(progress["version"]), "CONNECTED")
     assert all(line["took"] > 0 and line["message"] == "StatusBatch" for line in lines(result.stdout))
@@ -68,8 +68,8 @@ async def _is_tailed(actor: Any) -> bool:
 
 async def test_a_watch_is_tailed(invoke: Invoke, system: System) -> None:
     shown = lines((await invoke("actors", "tail", "lease-watch.lw1", "--for", "2s", "-o", "json")).stdout)
-    assert {one["message"] for one in shown} == {"lease"}
-    assert {one["about"]["serverId"] for one in shown} == {"SOCK001", "SOCK002"}
+    assert {line["message"] for line in shown} == {"lease"}
+    assert {line["about"]["serverId"] for line in shown} == {"SOCK001", "SOCK002"}
 
 
 async def test_a_tail_ends_when_it_is_not_renewed(

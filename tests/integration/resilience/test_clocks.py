@@ -75,8 +75,8 @@ async def test_a_socket_server_whose_clock_is_wrong_serves_its_clients_like_any_
         other = await system.examinee("E002", "SOCK002")
         for proctor in (there, here):
             for examinee_id in ("E001", "E002"):
-                told = await proctor.expect("examinee_connected", examineeId=examinee_id)
-                assert began - 2 < parse_time(told["data"]["timestamp"]) < time.time() + 2
+                connected = await proctor.expect("examinee_connected", examineeId=examinee_id)
+                assert began - 2 < parse_time(connected["data"]["timestamp"]) < time.time() + 2
 
         await examinee.say("mobile_sync_wait")
         waiting = await examinee.expect("mobile_sync_status", status="WAITING")
@@ -90,8 +90,8 @@ async def test_a_socket_server_whose_clock_is_wrong_serves_its_clients_like_any_
         examinee.abort()
         lost = await here.expect("examinee_disconnected", examineeId="E001")
         back = await system.examinee("E001", "SOCK002", client_id="browser-E001", connection_no=2)
-        found = await here.expect("examinee_connected", after=here.frames.index(lost), examineeId="E001")
-        outage = parse_time(found["data"]["timestamp"]) - parse_time(lost["data"]["timestamp"])
+        recovered = await here.expect("examinee_connected", after=here.frames.index(lost), examineeId="E001")
+        outage = parse_time(recovered["data"]["timestamp"]) - parse_time(lost["data"]["timestamp"])
         assert -0.5 < outage < 15
         assert abs(parse_time((await system.progress())["lastActiveTime"]) - time.time()) < 15
         for client in (there, here, other, back):
@@ -114,8 +114,10 @@ async def test_a_server_whose_clock_is_wrong_says_so(system: System, invoke: Inv
     async with server(system, -150.0) as wrong:
         result = await invoke("doctor", "-o", "json")
         clocks = [finding for finding in json.loads(result.stdout)["findings"] if finding["check"] == "clocks"]
-        (told,) = [clock["found"] for clock in clocks if clock["state"] == "warning"]
-        assert re.fullmatch(r"the clock of socket.SOCK001 is (150|149|15[01])[.0-9]* s behind the broker's, .*", told)
+        (warning,) = [clock["found"] for clock in clocks if clock["state"] == "warning"]
+        assert re.fullmatch(
+            r"the clock of socket.SOCK001 is (150|149|15[01])[.0-9]* s behind the broker's, .*", warning
+        )
         wrong.process.terminate()
         code, log = await wrong.ended()
     assert code == 0

@@ -36,9 +36,9 @@ def small_server(tmp_path: Path) -> Iterator[str]:
     )
     with subprocess.Popen([str(nats_server_binary()), "-c", str(config)], stderr=subprocess.DEVNULL) as server:
         try:
-            while not (found := list(ports.glob("*.ports"))) or not found[0].read_text().strip():
+            while not (port_files := list(ports.glob("*.ports"))) or not port_files[0].read_text().strip():
                 assert server.poll() is None
-            yield json.loads(found[0].read_text())["nats"][0]
+            yield json.loads(port_files[0].read_text())["nats"][0]
         finally:
             server.terminate()
 
@@ -70,7 +70,7 @@ async def test_where_nats_cannot_reserve_so_much_half_of_it_will_do(small_server
         config = await bus.stream_config(STATUS.name)
         assert config is not None
         assert LEAST_SAFEGUARD <= config["max_bytes"] < ours.nats.status_max_bytes
-        assert [one for one in await compare_topology(bus, ours) if one.state != "same"] == []
+        assert [comparison for comparison in await compare_topology(bus, ours) if comparison.state != "same"] == []
         await apply_topology(bus, ours)  # a queue server that starts again
         again = await bus.stream_config(STATUS.name)
         assert again is not None

@@ -42,7 +42,7 @@ async def there(bus: Bus, consumer: ConsumerSpec) -> bool:
 
 async def furthest(checkpoints: Checkpoints) -> tuple[int, ConsumerSpec]:
     """The consumer of STATUS that has acknowledged most: that of the plan of these tests."""
-    known = [(await checkpoints.acknowledged(one) or 0, one) for one in OF_STATUS]
+    known = [(await checkpoints.acknowledged(consumer) or 0, consumer) for consumer in OF_STATUS]
     return max(known, key=lambda one: one[0])
 
 
@@ -70,8 +70,8 @@ async def test_a_consumer_that_vanishes_is_made_again_and_nobody_misses_anything
     await system.examinee("E001", connection_no=2)
     await proctor.expect("examinee_connected", examineeId="E001", after=len(proctor.frames) - 1)
     await eventually(lambda: system.server_is("SOCK001", "READY"), "nobody is called lost")
-    told = [frame["type"] for frame in proctor.about("E001")]
-    assert told.count("examinee_disconnected") == 1
+    types = [frame["type"] for frame in proctor.about("E001")]
+    assert types.count("examinee_disconnected") == 1
 
 
 async def test_what_was_acknowledged_does_not_come_again_and_the_rest_does(system: System, bus: Bus) -> None:
@@ -131,7 +131,7 @@ async def test_where_nobody_looked_for_long_the_mark_in_redis_knows_more(
     await topology.apply()
     sequences = await enrol(bus, *(f"E{number:03}" for number in range(9)))
     (consumer, *_) = OF_STATUS
-    old = {f"{one.stream}/{one.name}": sequences[1] for one in OF_STATUS}
+    old = {f"{consumer.stream}/{consumer.name}": sequences[1] for consumer in OF_STATUS}
     await bus.publish(Outgoing(subjects.CHECKPOINT, json.dumps({"acknowledged": old}).encode()))
     await store.mark.advance(sequences[5])
     assert await checkpoints.acknowledged(consumer) == sequences[1], "it is fresh"
@@ -163,12 +163,12 @@ async def test_with_redis_away_a_consumer_is_not_made_from_a_place_that_nobody_k
 
 async def shown(proctor: RawClient, examinee_id: str, status: str) -> bool:
     """Whether a proctor was told so, by an event or by a new snapshot, and of nothing else since."""
-    told: dict[str, str] = {"examinee_connected": "CONNECTED", "examinee_disconnected": "DISCONNECTED"}
+    statuses: dict[str, str] = {"examinee_connected": "CONNECTED", "examinee_disconnected": "DISCONNECTED"}
     newest = ""
     for frame in proctor.frames:
         rows = {row["examineeId"]: row["status"] for row in frame["data"].get("examinees", [])}
-        if frame["type"] in told and frame["data"]["examineeId"] == examinee_id:
-            newest = told[frame["type"]]
+        if frame["type"] in statuses and frame["data"]["examineeId"] == examinee_id:
+            newest = statuses[frame["type"]]
         newest = rows.get(examinee_id, newest)
     return newest == status
 

@@ -45,7 +45,7 @@ async def test_every_step_comes_in_the_order_of_the_document(bus: Bus, settings:
     port = free_port()
     trace: list[str] = []
     requests: list[dict[str, Any]] = []
-    seen: list[dict[str, str]] = []
+    statuses: list[dict[str, str]] = []
     open_at: dict[str, bool] = {}
 
     async with System(quick(settings, **{"socket.port": port}), servers=()) as system:
@@ -64,7 +64,7 @@ async def test_every_step_comes_in_the_order_of_the_document(bus: Bus, settings:
             async def starting() -> dict[str, str]:
                 return await record_of(system)
 
-            seen.append(await eventually(starting, "STARTING in Redis"))
+            statuses.append(await eventually(starting, "STARTING in Redis"))
             open_at["asked"] = is_open(port)
 
         async def asked(msg: Msg) -> None:
@@ -97,7 +97,7 @@ async def test_every_step_comes_in_the_order_of_the_document(bus: Bus, settings:
         )
         assert request["config"] == {"maxSize": 10000, "expireTime": 3600, "priority": "high"}
 
-        (starting,) = seen
+        (starting,) = statuses
         assert (starting["serverType"], starting["statusCode"]) == ("SOCKET", "STARTING")
         ready = await record_of(system)
         assert ready.keys() >= FIELDS

@@ -13,7 +13,7 @@ from tests.integration.support.system import System, eventually
 
 async def know_each_other(system: System) -> None:
     async def known() -> bool:
-        return all(system.server(one)._endpoints.others for one in ("SOCK001", "SOCK002"))
+        return all(system.server(server_id)._endpoints.others for server_id in ("SOCK001", "SOCK002"))
 
     await eventually(known, "the servers know each other")
 

@@ -173,8 +173,8 @@ async def tls_before(port: int, certificates: Certificates, host: str = "127.0.0
 
 def debian_redis() -> Path | None:
     """The redis-server of the machine, if there is one besides the wheel's valkey."""
-    found = shutil.which("redis-server")
-    return Path(found) if found is not None else None
+    program = shutil.which("redis-server")
+    return Path(program) if program is not None else None
 
 
 def tls_options(certificates: Certificates) -> Sequence[str]:

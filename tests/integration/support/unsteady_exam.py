@@ -66,9 +66,9 @@ class Exam:
             try:
                 await eventually(seen, f"{examinee_id}: each recovery and each loss is seen once")
             except AssertionError as error:
-                told = [proctor.about(examinee_id) for proctor in proctors]
+                frames = [proctor.about(examinee_id) for proctor in proctors]
                 raise AssertionError(
-                    f"{error}: {self.connects[examinee_id]} {self.losses[examinee_id]} {told}"
+                    f"{error}: {self.connects[examinee_id]} {self.losses[examinee_id]} {frames}"
                 ) from None
         for proctor in proctors:
             for examinee_id in EXAMINEES:
@@ -76,8 +76,8 @@ class Exam:
                 assert versions == sorted(set(versions)), f"{examinee_id}: doubled or out of order"
 
     def _count(self, proctor: RawClient, examinee_id: str) -> tuple[int, int]:
-        told = proctor.about(examinee_id)
-        kinds = [frame["type"] for frame in told]
+        frames = proctor.about(examinee_id)
+        kinds = [frame["type"] for frame in frames]
         # A loss whose server could not tell of it in time is seen as the replacement by the next connection.
-        replaced = sum("replaced" in frame["data"] for frame in told)
+        replaced = sum("replaced" in frame["data"] for frame in frames)
         return kinds.count("examinee_connected"), kinds.count("examinee_disconnected") + replaced

@@ -64,8 +64,8 @@ class Up:
 
     def pid_of(self, name: str) -> int:
         """The process of a role (`SOCK001`, `web-server`) or an engine (`nats-server`, `valkey-server`)."""
-        (found,) = [one.pid for one in left_of(self.data_dir) if name in role_and_name(one)]
-        return int(found)
+        (pid,) = [process.pid for process in left_of(self.data_dir) if name in role_and_name(process)]
+        return int(pid)
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
@@ -81,15 +81,15 @@ class Up:
 
 def left_of(data_dir: Path) -> list[Any]:
     """The living processes that have to do with a data directory: told of it, or (engines) at home in it."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
-            told = [*process.cmdline(), process.environ().get("EXAMWIRE_DATA_DIR", ""), process.cwd()]
-            if process.status() != psutil.STATUS_ZOMBIE and any(str(data_dir) in one for one in told):
-                found.append(process)
+            words = [*process.cmdline(), process.environ().get("EXAMWIRE_DATA_DIR", ""), process.cwd()]
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(data_dir) in word for word in words):
+                processes.append(process)
         except psutil.Error:
             continue  # it has ended meanwhile, or is not ours to look into
-    return found
+    return processes
 
 
 def role_and_name(process: Any) -> list[str]:

@@ -27,13 +27,13 @@ from tests.integration.support.system import System, eventually
 @pytest.fixture
 def complaints(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     """What asyncio has complained of; none is expected."""
-    found: list[str] = []
-    yield found
+    texts: list[str] = []
+    yield texts
     gc.collect()
     for record in (*caplog.get_records("call"), *caplog.get_records("teardown")):
         if record.name == "asyncio" or (record.exc_info and record.levelno >= logging.ERROR):
-            found.append(record.getMessage())
-    assert found == []
+            texts.append(record.getMessage())
+    assert texts == []
 
 
 class Standstill(StateStore):
@@ -120,7 +120,9 @@ async def test_a_redis_that_is_away_is_named_once_by_those_who_wait_for_it(
             ]
 
         async def all_wait() -> bool:
-            return bool(of("examwire.reconnect_watch") and [one for one in of("examwire.receiver") if "later" in one])
+            return bool(
+                of("examwire.reconnect_watch") and [text for text in of("examwire.receiver") if "later" in text]
+            )
 
         await eventually(all_wait, "they say so")
         attempts, heartbeats = watch.handled, heartbeats_delivered()
@@ -130,6 +132,6 @@ async def test_a_redis_that_is_away_is_named_once_by_those_who_wait_for_it(
 
         await eventually(go_on, "attempts and heartbeats go on")
         assert len(of("examwire.reconnect_watch")) == 1
-        assert len([one for one in of("examwire.receiver") if lease.address in one]) == 1
+        assert len([text for text in of("examwire.receiver") if lease.address in text]) == 1
         redis.start()
         await system.status("E0", "DISCONNECTED")

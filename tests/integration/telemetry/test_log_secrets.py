@@ -102,25 +102,25 @@ async def test_no_secret_is_in_anything_that_a_role_writes_down(up: Up, tmp_path
     ready = up.wait_ready()
     tokens = Tokens(tmp_path / "data")
     first, second = (server["url"] for server in ready["socketServers"])
-    told = await _connections(first, second, tokens)
-    told += await _uploads(ready["webUrl"], tokens)
+    texts = await _connections(first, second, tokens)
+    texts += await _uploads(ready["webUrl"], tokens)
 
     bus = await Bus.connect(ready["natsUrl"], "test")
     entries = await bus.services()
-    told += [(await bus.request(entry.metadata["inspect"])).decode() for entry in entries]
-    told.append((await bus.request(subjects.control("socket.SOCK001"), encode(Kick(socket_id="SOCK001-x")))).decode())
+    texts += [(await bus.request(entry.metadata["inspect"])).decode() for entry in entries]
+    texts.append((await bus.request(subjects.control("socket.SOCK001"), encode(Kick(socket_id="SOCK001-x")))).decode())
     for stream in ("STATUS", "SOCKET", "DEADLETTER"):
-        told += [f"{one.payload!r} {one.headers}" async for one in read_stream(bus, stream)]
+        texts += [f"{stored.payload!r} {stored.headers}" async for stored in read_stream(bus, stream)]
     await bus.close()
     async with httpx.AsyncClient(trust_env=False) as http:
-        told.append((await http.get(ready["metricsUrl"])).text)
+        texts.append((await http.get(ready["metricsUrl"])).text)
 
     code, findings = await asyncio.to_thread(_doctor, tmp_path / "data")
-    told.append(str(findings))
+    texts.append(str(findings))
     assert code in (0, 5), findings  # nothing has failed; the machine may be short of something
 
     assert up.end(signal.SIGTERM) == 0
-    written = up.stderr + "\n".join(told)
+    written = up.stderr + "\n".join(texts)
     lines = [json.loads(line) for line in up.stderr.splitlines()]
     # The loggers that see secrets were there to be looked at, at their most talkative.
     assert {"websockets.server", "examwire.clients"} <= {line["logger"] for line in lines if line["level"] == "debug"}

@@ -49,9 +49,9 @@ async def test_a_role_says_what_it_lacks_and_is_alive_all_the_while(
     needing, degrading = (MetricsServer("role", "127.0.0.1", 0, needs_redis=needs) for needs in (True, False))
 
     async def readiness(server: MetricsServer) -> tuple[int, list[str], list[str]]:
-        told = await http.get(server.url.replace("/metrics", "/readyz"))
-        body = told.json()
-        return told.status_code, body.get("missing", []), body.get("degraded", [])
+        response = await http.get(server.url.replace("/metrics", "/readyz"))
+        body = response.json()
+        return response.status_code, body.get("missing", []), body.get("degraded", [])
 
     async def becomes(server: MetricsServer, *wanted: Any) -> None:
         async def so() -> bool:
@@ -118,8 +118,8 @@ async def test_a_role_whose_actor_has_ended_is_not_ready(settings: Settings, bus
         ready = server.url.replace("/metrics", "/readyz")
         assert (await http.get(ready)).status_code == 200
         await actor.stop()
-        told = await http.get(ready)
-        assert (told.status_code, told.json()["missing"]) == (503, ["manager"])
+        response = await http.get(ready)
+        assert (response.status_code, response.json()["missing"]) == (503, ["manager"])
     await server.stop()
     await supervisor.stop()
 

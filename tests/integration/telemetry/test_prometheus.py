@@ -46,8 +46,8 @@ class Prometheus:
 
     def firing(self) -> set[tuple[str, str]]:
         """(alert, instance) of those that fire."""
-        found = self.get("query", query='ALERTS{alertstate="firing"}')["result"]
-        return {(one["metric"]["alertname"], one["metric"].get("instance", "")) for one in found}
+        alerts = self.get("query", query='ALERTS{alertstate="firing"}')["result"]
+        return {(alert["metric"]["alertname"], alert["metric"].get("instance", "")) for alert in alerts}
 
 
 def until(condition: Any, what: str, seconds: float = 30.0) -> Any:
@@ -75,10 +75,10 @@ def prometheus(directory: Path, targets: Path) -> Iterator[Prometheus]:
     try:
         # Without `verify`, no certificates are loaded.
         with httpx.Client(base_url=f"http://{address}", trust_env=False, verify=False, timeout=20) as http:
-            found = Prometheus(http)
-            until(lambda: process.poll() is not None or found.ready(), "Prometheus is ready")
+            server = Prometheus(http)
+            until(lambda: process.poll() is not None or server.ready(), "Prometheus is ready")
             assert process.poll() is None, (directory / "log").read_text()
-            yield found
+            yield server
     finally:
         process.terminate()
         process.wait(timeout=20)
@@ -91,35 +91,35 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def targets_of(up: Up) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((up.data_dir / "prometheus-targets.json").read_text())
-    return found
+    targets: list[dict[str, Any]] = json.loads((up.data_dir / "prometheus-targets.json").read_text())
+    return targets
 
 
 def expositions(up: Up) -> dict[str, str]:
     """What each process says of itself, by its name."""
     return {
-        one["labels"]["instance"]: httpx.get(f"http://{one['targets'][0]}/metrics", trust_env=False).text
-        for one in targets_of(up)
+        target["labels"]["instance"]: httpx.get(f"http://{target['targets'][0]}/metrics", trust_env=False).text
+        for target in targets_of(up)
     }
 
 
 def expressions() -> dict[str, str]:
     """Every PromQL expression of the dashboard and of the alerts, by where it stands."""
-    found = {}
+    named = {}
     dashboard = json.loads((DIRECTORY / "grafana" / "dashboards" / "examwire.json").read_text())
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
-            found[f"{panel['title']} {target['refId']}"] = target["expr"].replace("$__rate_interval", "1m")
-    for one in dashboard["annotations"]["list"]:
-        if "expr" in one:
-            found[one["name"]] = one["expr"]
+            named[f"{panel['title']} {target['refId']}"] = target["expr"].replace("$__rate_interval", "1m")
+    for annotation in dashboard["annotations"]["list"]:
+        if "expr" in annotation:
+            named[annotation["name"]] = annotation["expr"]
     alerts = (DIRECTORY / "alerts.yml").read_text()
     for name, block, one_line in re.findall(
         r"- alert: (\w+)\n(?:\s+#.*\n)*\s+expr: (?:\|\n((?:\s{10,}.*\n)+)|(.+)\n)", alerts
     ):
-        found[name] = block or one_line
-    assert len(found) > 100
-    return found
+        named[name] = block or one_line
+    assert len(named) > 100
+    return named
 
 
 def test_every_process_has_metrics_and_health_of_its_own(up: Up) -> None:
@@ -133,7 +133,7 @@ def test_every_process_has_metrics_and_health_of_its_own(up: Up) -> None:
         for path in ("healthz", "readyz"):
             answer = httpx.get(f"http://{target['targets'][0]}/{path}", trust_env=False)
             assert (answer.status_code, answer.json()["role"]) == (200, target["labels"]["role"])
-    told = expositions(up)
+    texts = expositions(up)
     # Each tells what it is and what it does, and nothing of what others do.
     own = {
         "queue-server": "examwire_stream_messages",
@@ -143,28 +143,28 @@ def test_every_process_has_metrics_and_health_of_its_own(up: Up) -> None:
         "web-server": "examwire_web_uploads_total",
     }
     for name, metric in own.items():
-        assert {one for one, text in told.items() if f"# TYPE {metric} " in text} == {
+        assert {one for one, text in texts.items() if f"# TYPE {metric} " in text} == {
             other for other, its in own.items() if its == metric
         }
         for common in ("examwire_build_info", "examwire_event_loop_lag_seconds", "process_open_fds"):
-            assert f"# TYPE {common} " in told[name]
+            assert f"# TYPE {common} " in texts[name]
     web = httpx.get(up.ready["metricsUrl"], trust_env=False).text
     assert "examwire_web_uploads_total" in web
 
 
 def test_every_metric_that_alerts_and_dashboard_speak_of_is_told_by_some_role(up: Up) -> None:
-    told = "\n".join(expositions(up).values())
-    types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", told, re.MULTILINE))
-    there = set(types) | {"up", "ALERTS"}
-    there |= {f"{name}{end}" for name, kind in types.items() if kind == "histogram" for end in _HISTOGRAM}
+    text = "\n".join(expositions(up).values())
+    types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
+    metric_names = set(types) | {"up", "ALERTS"}
+    metric_names |= {f"{name}{end}" for name, kind in types.items() if kind == "histogram" for end in _HISTOGRAM}
     labels: dict[str, set[str]] = {}
-    for name, found in re.findall(r"^(\w+)\{([^}]*)\}", told, re.MULTILINE):
-        labels.setdefault(name, set()).update(re.findall(r"(\w+)=", found))
+    for name, labels_text in re.findall(r"^(\w+)\{([^}]*)\}", text, re.MULTILINE):
+        labels.setdefault(name, set()).update(re.findall(r"(\w+)=", labels_text))
     target = {"job", "role", "instance"}
     for where, expression in expressions().items():
         names = re.findall(r"\b(?:examwire_|process_|python_)\w+", expression)
         assert names or "up{" in expression or "ALERTS" in expression, where
-        assert set(names) <= there, where
+        assert set(names) <= metric_names, where
         for name, selector in re.findall(r"\b((?:examwire|process)_\w+)\{([^}]+)\}", expression):
             if name in labels or name.startswith("process_"):
                 assert set(re.findall(r"(\w+)(?:=|!=|=~|!~)\"", selector)) <= labels.get(name, set()) | target, where
@@ -182,26 +182,26 @@ def test_promtool_likes_the_metrics_of_every_role(up: Up) -> None:
 
 @prometheus_there
 def test_prometheus_scrapes_them_all_and_a_server_that_stands_still_raises_alerts(up: Up, tmp_path: Path) -> None:
-    with prometheus(tmp_path / "prometheus", up.data_dir / "prometheus-targets.json") as found:
+    with prometheus(tmp_path / "prometheus", up.data_dir / "prometheus-targets.json") as scraper:
 
         def all_up() -> bool:
-            targets = found.get("targets", state="active")["activeTargets"]
+            targets = scraper.get("targets", state="active")["activeTargets"]
             return len(targets) == 5 and {target["health"] for target in targets} == {"up"}
 
         until(all_up, "all targets are up")
-        until(lambda: found.get("query", query="sum(examwire_socket_accepting)")["result"], "scraped")
+        until(lambda: scraper.get("query", query="sum(examwire_socket_accepting)")["result"], "scraped")
         for where, expression in expressions().items():
-            assert isinstance(found.get("query", query=expression)["result"], list), where
-        groups = found.get("rules")["groups"]
+            assert isinstance(scraper.get("query", query=expression)["result"], list), where
+        groups = scraper.get("rules")["groups"]
         assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}
-        until(lambda: found.firing() == set(), "what fired before the first scrape is quiet")
+        until(lambda: scraper.firing() == set(), "what fired before the first scrape is quiet")
 
         frozen = up.pid_of("SOCK002")
         os.kill(frozen, signal.SIGSTOP)
         try:
-            until(lambda: {("RoleDown", "SOCK002"), ("SocketServerLost", "")} <= found.firing(), "both alerts fire")
-            assert ("RoleDown", "SOCK001") not in found.firing()
+            until(lambda: {("RoleDown", "SOCK002"), ("SocketServerLost", "")} <= scraper.firing(), "both alerts fire")
+            assert ("RoleDown", "SOCK001") not in scraper.firing()
         finally:
             os.kill(frozen, signal.SIGCONT)
-        until(lambda: ("RoleDown", "SOCK002") not in found.firing(), "it answers again")
-        assert {rule["health"] for group in found.get("rules")["groups"] for rule in group["rules"]} == {"ok"}
+        until(lambda: ("RoleDown", "SOCK002") not in scraper.firing(), "it answers again")
+        assert {rule["health"] for group in scraper.get("rules")["groups"] for rule in group["rules"]} == {"ok"}

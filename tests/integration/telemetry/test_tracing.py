@@ -47,7 +47,7 @@ async def trace_of(exporter: InMemorySpanExporter, first: str, proctors: int = 1
     async def complete() -> list[ReadableSpan]:
         for root in named(exporter, first):
             trace = [span for span in exporter.get_finished_spans() if span.context.trace_id == root.context.trace_id]
-            if sum(one.name == "proctor told" for one in trace) >= proctors:
+            if sum(span.name == "proctor told" for span in trace) >= proctors:
                 return trace
         return []
 
@@ -75,19 +75,21 @@ async def test_one_loss_is_one_trace_from_the_socket_to_every_proctor(
         examinee.abort()
         event = await here.expect("examinee_disconnected")
         await there.expect("examinee_disconnected")
-        lost, published, settled, *told = await trace_of(spans, "socket lost", proctors=2)
+        lost, published, settled, *proctor_spans = await trace_of(spans, "socket lost", proctors=2)
         assert lost.parent is None
-        for span in (lost, published, settled, *told):
+        for span in (lost, published, settled, *proctor_spans):
             about = dict(span.attributes or {})
             assert (about["plan"], about["examinee"], about["reason"]) == ("P001", "E001", "SOCKET_CLOSED")
             assert about["socket"] == event["data"]["socketId"]
-        for span in (settled, *told):
+        for span in (settled, *proctor_spans):
             assert (span.attributes or {})["version"] == str(event["data"]["version"])
         # The frame says where the trace goes on, and a lone message in NATS has it as a header as well.
-        found = parse_traceparent(event["data"]["traceparent"])
-        assert found is not None
-        assert found.span_id == settled.context.span_id
-        headers = [one.headers.get("traceparent") async for one in read_stream(bus, "SOCKET", subject="socket.plan.>")]
+        traceparent = parse_traceparent(event["data"]["traceparent"])
+        assert traceparent is not None
+        assert traceparent.span_id == settled.context.span_id
+        headers = [
+            stored.headers.get("traceparent") async for stored in read_stream(bus, "SOCKET", subject="socket.plan.>")
+        ]
         assert event["data"]["traceparent"] in headers
 
 
@@ -111,7 +113,7 @@ async def test_a_loss_that_is_redelivered_to_another_manager_is_told_once_and_tr
         await system.start("state-manager", lambda bus: StateManager(settings, bus, store, "sm2"))
 
         async def settled_twice() -> list[ReadableSpan]:
-            losses = [one for one in named(spans, "state settled") if (one.attributes or {}).get("reason")]
+            losses = [span for span in named(spans, "state settled") if (span.attributes or {}).get("reason")]
             return losses if len(losses) > 1 else []
 
         losses = await eventually(settled_twice, "the redelivery", 15)
@@ -154,7 +156,7 @@ async def everything(bus: Bus, store: StateStore, clients: list[RawClient]) -> s
     """All that was written down or sent."""
     texts = [str(frame) for client in clients for frame in client.frames]
     for stream in ("STATUS", "SOCKET"):
-        texts += [f"{one.payload!r} {one.headers}" async for one in read_stream(bus, stream)]
+        texts += [f"{stored.payload!r} {stored.headers}" async for stored in read_stream(bus, stream)]
     texts.append(str(await store.entries(keys.progress("P001", "E001"))))
     return "\n".join(texts)
 

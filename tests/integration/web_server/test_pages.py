@@ -84,8 +84,8 @@ def check_headers(path: str, response: httpx.Response) -> None:
 async def test_a_page_may_connect_to_the_socket_servers_that_there_are_also_to_one_that_restarts(site: Site) -> None:
     async def connect_sources() -> list[str]:
         policy = (await site.http.get("/examinee")).headers["content-security-policy"]
-        (found,) = [rule.split(" ")[1:] for rule in policy.split("; ") if rule.startswith("connect-src ")]
-        return sorted(found)
+        (sources,) = [rule.split(" ")[1:] for rule in policy.split("; ") if rule.startswith("connect-src ")]
+        return sorted(sources)
 
     assert await connect_sources() == ["'self'"]
     assert (await site.http.get("/v1/endpoints")).status_code == 503
@@ -99,14 +99,14 @@ async def test_a_page_may_connect_to_the_socket_servers_that_there_are_also_to_o
 
     await eventually(known, "the page may connect to both")
     assert sum("//old" in source for source in await connect_sources()) < 40
-    told = await site.http.get("/v1/endpoints", headers={"Origin": "https://exam.example"})
-    assert told.json() == {
+    response = await site.http.get("/v1/endpoints", headers={"Origin": "https://exam.example"})
+    assert response.json() == {
         "socketServers": ["ws://127.0.0.1:9001/v1/connect"],
         "mobileSyncSeconds": 120.0,
         "maxPictureBytes": 8 * 1024 * 1024,
     }
-    assert told.headers["access-control-allow-origin"] == "*"  # addresses are no secret
-    assert told.headers["cache-control"] == "no-store"
+    assert response.headers["access-control-allow-origin"] == "*"  # addresses are no secret
+    assert response.headers["cache-control"] == "no-store"
 
 
 async def test_without_a_ready_server_endpoints_say_so(site: Site) -> None:
@@ -136,7 +136,7 @@ async def test_every_file_is_served_with_its_type_and_only_what_is_to_be_embedde
     site: Site,
 ) -> None:
     served = sorted((DIRECTORY / "static").rglob("*"))
-    for file in [one for one in served if one.is_file()]:
+    for file in [path for path in served if path.is_file()]:
         name = file.relative_to(DIRECTORY / "static").as_posix()
         response = await site.http.get(f"/static/{name}")
         assert (response.status_code, response.content) == (200, file.read_bytes()), name
@@ -192,15 +192,20 @@ async def test_a_proctor_reads_an_examinees_timeline_and_outages(exam: tuple[Sys
     await system.status("E001", "CONNECTED")
     await system.examinee("E002")
     await system.status("E002", "CONNECTED")
-    told = (await site.http.get(path, headers=watching)).json()
-    assert (told["planId"], told["examineeId"], told["older"], told["complete"]) == ("P001", "E001", 0, True)
-    assert [entry["what"] for entry in told["entries"]] == ["JOINED", "LOST", "RECOVERED"]
-    assert {entry["examineeId"] for entry in told["entries"]} == {"E001"}
-    assert (told["outages"]["outages"], told["outages"]["stillDisconnected"]) == (1, False)
-    assert told["outages"]["outageSeconds"] == told["entries"][2]["seconds"]
+    timeline = (await site.http.get(path, headers=watching)).json()
+    assert (timeline["planId"], timeline["examineeId"], timeline["older"], timeline["complete"]) == (
+        "P001",
+        "E001",
+        0,
+        True,
+    )
+    assert [entry["what"] for entry in timeline["entries"]] == ["JOINED", "LOST", "RECOVERED"]
+    assert {entry["examineeId"] for entry in timeline["entries"]} == {"E001"}
+    assert (timeline["outages"]["outages"], timeline["outages"]["stillDisconnected"]) == (1, False)
+    assert timeline["outages"]["outageSeconds"] == timeline["entries"][2]["seconds"]
     newest = (await site.http.get(f"{path}?limit=1", headers=watching)).json()
     assert ([entry["what"] for entry in newest["entries"]], newest["older"]) == (["RECOVERED"], 2)
-    assert newest["outages"] == told["outages"]
+    assert newest["outages"] == timeline["outages"]
 
 
 async def test_the_report_is_a_table_of_everybodys_outages(exam: tuple[System, Site]) -> None:
@@ -320,18 +325,24 @@ async def test_a_panel_after_the_other_reads_only_what_is_new(site: Site, monkey
 
     async def told(plan_id: str, *examinee_ids: str) -> int:
         """Their losses, in one message; its place in the log."""
-        told = [disconnected("S1").model_copy(update={"plan_id": plan_id, "examinee_id": one}) for one in examinee_ids]
-        (payload,) = encode_batches(told)
+        facts = [
+            disconnected("S1").model_copy(update={"plan_id": plan_id, "examinee_id": examinee_id})
+            for examinee_id in examinee_ids
+        ]
+        (payload,) = encode_batches(facts)
         ack = await site.bus.publish(Outgoing(subjects.status_plan(plan_id), payload))
         return ack.sequence
 
     last = await told("P001", "E001", "E002")
     await told("P002", "E001")
-    found = await memory.entries("P001", "E002")
-    assert [(one.version, one.fact.examinee_id) for one in found] == [(version_of(last, 1), "E002")]
+    entries = await memory.entries("P001", "E002")
+    assert [(entry.version, entry.fact.examinee_id) for entry in entries] == [(version_of(last, 1), "E002")]
     assert await memory.entries("P001", "E003") == []
     newer = await told("P001", "E002")
-    assert [entry.version for entry in await memory.entries("P001", "E002")] == [found[0].version, version_of(newer, 0)]
+    assert [entry.version for entry in await memory.entries("P001", "E002")] == [
+        entries[0].version,
+        version_of(newer, 0),
+    ]
     assert reads == [1, last + 1, last + 1]
     now[0] += 601
     await memory.entries("P002", "E001")  # nobody looks at the other plan any more

@@ -117,8 +117,10 @@ def test_what_is_wrong_with_a_certificate_is_found(tmp_path: Path) -> None:
     certificates = issue(tmp_path)  # for 127.0.0.1 and localhost, for an hour
 
     def found(*, days: float = 0.0, **urls: str) -> dict[str, tuple[State, str]]:
-        flags: dict[str, object] = {f"{one}.certificate_file": certificates.certificate for one in ("web", "socket")}
-        flags |= {f"{one}.key_file": certificates.key for one in ("web", "socket")}
+        flags: dict[str, object] = {
+            f"{section}.certificate_file": certificates.certificate for section in ("web", "socket")
+        }
+        flags |= {f"{section}.key_file": certificates.key for section in ("web", "socket")}
         flags |= {f"{one}.public_url": url for one, url in urls.items()}
         settings = load_settings(**flags)
         now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
@@ -200,8 +202,8 @@ def test_up_with_tls_serves_pages_that_link_to_each_other(tmp_path: Path) -> Non
             servers = {server["url"] for server in ready["socketServers"]}
 
             def both_are_offered() -> bool:
-                told = http.get(f"{ready['webUrl']}/v1/endpoints")  # 503 while none is READY
-                return told.status_code == 200 and servers == set(told.json()["socketServers"])
+                response = http.get(f"{ready['webUrl']}/v1/endpoints")  # 503 while none is READY
+                return response.status_code == 200 and servers == set(response.json()["socketServers"])
 
             eventually(both_are_offered, "both servers are offered")
             assert all(http.get(f"https://{urlsplit(url).netloc}/healthz").text == "ok\n" for url in servers)

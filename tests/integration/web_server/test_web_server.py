@@ -277,8 +277,11 @@ async def test_curl_uploads_and_the_waiting_examinee_and_the_proctors_are_told(
             assert json.loads(output)["status"] == "COMPLETED"
 
         for client in (examinee, *proctors):
-            told = await client.expect("mobile_sync_completed", examineeId="E001")
-            assert (told["data"]["deviceId"], told["data"]["imageUrl"]) == ("M001", "/captures/E001/sync_cap.jpg")
+            completed = await client.expect("mobile_sync_completed", examineeId="E001")
+            assert (completed["data"]["deviceId"], completed["data"]["imageUrl"]) == (
+                "M001",
+                "/captures/E001/sync_cap.jpg",
+            )
         record = await system.store.entries(keys.mobile_sync("P001", "E001"))
         assert (record["status"], record["deviceId"], record["imageUrl"]) == (
             *("COMPLETED", "M001"),

@@ -200,11 +200,11 @@ def test_the_engines_of_a_running_up_are_found_by_its_data_dir_unless_told(invok
         "socketServers": [],
     }
     (tmp_path / "data" / "ready.json").write_text(json.dumps(ready))
-    found = invoke("plans", "ls", "--data-dir", "data")
-    told = invoke("plans", "ls", "--data-dir", "data", "--redis-url", "redis://127.0.0.1:2/0")
-    assert (found.exit_code, told.exit_code) == (4, 4)
-    assert "127.0.0.1:1/0" in found.stderr
-    assert "127.0.0.1:2/0" in told.stderr
+    by_data_dir = invoke("plans", "ls", "--data-dir", "data")
+    by_flag = invoke("plans", "ls", "--data-dir", "data", "--redis-url", "redis://127.0.0.1:2/0")
+    assert (by_data_dir.exit_code, by_flag.exit_code) == (4, 4)
+    assert "127.0.0.1:1/0" in by_data_dir.stderr
+    assert "127.0.0.1:2/0" in by_flag.stderr
 
 
 def test_a_broken_ready_file_is_named(invoke: Invoke, tmp_path: Path) -> None:
@@ -320,10 +320,10 @@ def test_the_ladder_of_a_running_up_holds_for_its_engine_unless_told(tmp_path: P
     }
     (tmp_path / "ready.json").write_text(json.dumps(ready))
     here = {"data_dir": tmp_path}
-    found = with_running_engines(load_settings(**here))
-    assert (found.reconnect.max_attempts, found.reconnect.backoff_seconds) == (3, [2.0, 2.0, 2.0])
-    assert found.data_dir == tmp_path
-    told = with_running_engines(load_settings(**here, **{"reconnect.max_attempts": 4}))
-    assert (told.reconnect.max_attempts, told.reconnect.backoff_seconds) == (4, [2.0, 2.0, 2.0])
+    by_data_dir = with_running_engines(load_settings(**here))
+    assert (by_data_dir.reconnect.max_attempts, by_data_dir.reconnect.backoff_seconds) == (3, [2.0, 2.0, 2.0])
+    assert by_data_dir.data_dir == tmp_path
+    by_flag = with_running_engines(load_settings(**here, **{"reconnect.max_attempts": 4}))
+    assert (by_flag.reconnect.max_attempts, by_flag.reconnect.backoff_seconds) == (4, [2.0, 2.0, 2.0])
     other = with_running_engines(load_settings(**here, nats_url="nats://127.0.0.1:2"))
     assert other.reconnect.max_attempts == 5

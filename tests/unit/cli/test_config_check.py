@@ -32,8 +32,8 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
         result = CliRunner().invoke(
             app, ["config", "check", "-o", "json", *flags], env=variables, catch_exceptions=False
         )
-        told: dict[str, Any] = json.loads(result.stdout)
-        return result.exit_code, {finding["check"]: finding for finding in told["findings"]}
+        report: dict[str, Any] = json.loads(result.stdout)
+        return result.exit_code, {finding["check"]: finding for finding in report["findings"]}
 
     return run
 

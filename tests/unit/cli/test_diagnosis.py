@@ -19,13 +19,13 @@ from tests.unit.support import facts
 from tests.unit.support.facts import DAWN, at
 
 
-def seen(*told: ExamineeFact, second: float = 124, record: bool = True) -> DiagnosisInput:
+def seen(*logged: ExamineeFact, second: float = 124, record: bool = True) -> DiagnosisInput:
     """What is known `second` seconds after the morning began, when Redis is as the log says."""
     timeline = Timeline()
-    taken = [timeline.add(LogEntry(10 * n, DAWN, fact)) for n, fact in enumerate(told, 1)]
-    state = timeline.examinees["E001"].connection if told else ConnectionState()
+    taken = [timeline.add(LogEntry(10 * n, DAWN, fact)) for n, fact in enumerate(logged, 1)]
+    state = timeline.examinees["E001"].connection if logged else ConnectionState()
     known = DiagnosisInput(
-        "P001", "E001", DAWN + second, happened=[one for one in taken if one is not None], by_log=state
+        "P001", "E001", DAWN + second, happened=[entry for entry in taken if entry is not None], by_log=state
     )
     if record:
         known.record = {
@@ -54,34 +54,36 @@ TIMED_OUT = facts.disconnected("SOCK001-a", 0, "PING_TIMEOUT")
 def test_a_loss_is_explained_with_duration_reason_attempt_and_server() -> None:
     known = seen(JOINED, TIMED_OUT, facts.attempt(20, 3, 120, of=5))
     known.others_gone, known.others_of_server = 12, 11
-    found = diagnose(known)
-    assert found.headline.startswith("E001 is DISCONNECTED for 2 min 4 s: PING_TIMEOUT - the browser stopped answering")
-    assert "Attempt 3 of 5, the next at" in found.headline
-    assert "The last server was SOCK001, which is READY." in found.headline
-    assert "12 others of the plan are disconnected, too, 11 of them from the same server." in found.headline
-    assert found.advice == [MEANINGS["PING_TIMEOUT"][1]]
-    assert found.disagreements == []
+    diagnosis = diagnose(known)
+    assert diagnosis.headline.startswith(
+        "E001 is DISCONNECTED for 2 min 4 s: PING_TIMEOUT - the browser stopped answering"
+    )
+    assert "Attempt 3 of 5, the next at" in diagnosis.headline
+    assert "The last server was SOCK001, which is READY." in diagnosis.headline
+    assert "12 others of the plan are disconnected, too, 11 of them from the same server." in diagnosis.headline
+    assert diagnosis.advice == [MEANINGS["PING_TIMEOUT"][1]]
+    assert diagnosis.disagreements == []
 
 
 def test_without_redis_the_log_says_the_same() -> None:
-    told = (JOINED, TIMED_OUT, facts.attempt(20, 3, 120, of=5))
-    from_log = diagnose(seen(*told, record=False)).headline
-    assert from_log == diagnose(seen(*told)).headline.replace(", which is READY", "")
+    logged = (JOINED, TIMED_OUT, facts.attempt(20, 3, 120, of=5))
+    from_log = diagnose(seen(*logged, record=False)).headline
+    assert from_log == diagnose(seen(*logged)).headline.replace(", which is READY", "")
 
 
 def test_a_shut_out_examinee_is_explained_with_the_loss_and_the_advice_to_readmit() -> None:
-    found = diagnose(seen(JOINED, TIMED_OUT, facts.exhausted(20, 60)))
-    assert "shut out: all reconnect attempts are used up. The loss: PING_TIMEOUT" in found.headline
-    assert "proctor must readmit" in found.advice[0]
-    found = diagnose(seen(JOINED, TIMED_OUT, facts.exhausted(20, 60), facts.readmit(70, by="kim")))
-    assert "readmitted by kim, and not back yet" in found.headline
+    diagnosis = diagnose(seen(JOINED, TIMED_OUT, facts.exhausted(20, 60)))
+    assert "shut out: all reconnect attempts are used up. The loss: PING_TIMEOUT" in diagnosis.headline
+    assert "proctor must readmit" in diagnosis.advice[0]
+    diagnosis = diagnose(seen(JOINED, TIMED_OUT, facts.exhausted(20, 60), facts.readmit(70, by="kim")))
+    assert "readmitted by kim, and not back yet" in diagnosis.headline
 
 
 @pytest.mark.parametrize("record", [True, False])
 def test_a_removal_is_explained_with_operator_and_reason(record: bool) -> None:
-    found = diagnose(seen(JOINED, facts.remove(4, by="anna", reason="talking"), record=record))
-    assert found.headline == "E001 is removed from the exam for 2 min, by anna: talking."
-    assert "A proctor must readmit them" in found.advice[0]
+    diagnosis = diagnose(seen(JOINED, facts.remove(4, by="anna", reason="talking"), record=record))
+    assert diagnosis.headline == "E001 is removed from the exam for 2 min, by anna: talking."
+    assert "A proctor must readmit them" in diagnosis.advice[0]
     never = diagnose(seen(facts.enrol("Kim"), facts.remove(4, by="anna"), record=record))
     assert never.headline == "E001 is removed from the exam, and has never been connected, by anna."
 

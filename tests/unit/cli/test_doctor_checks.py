@@ -67,9 +67,9 @@ FACTS = ProcessFacts(
 def test_a_finding_has_the_state_that_the_values_call_for(
     findings: Iterator[Finding], check: str, state: State
 ) -> None:
-    found = [finding for finding in findings if finding.check == check]
-    assert worst(found) is state
-    assert any(finding.state is state for finding in found)
+    matching = [finding for finding in findings if finding.check == check]
+    assert worst(matching) is state
+    assert any(finding.state is state for finding in matching)
 
 
 def test_process_facts_describe_this_process() -> None:

@@ -70,7 +70,7 @@ def test_trouble_comes_before_work() -> None:
         {"address": "silent", "state": "silent"},
         one("unknown lag", queueLag=None, ratePerSecond=1.0),
     ]
-    ordered = [found["address"] for found in sorted(rows, key=_KEYS[SortOrder.BUSY])]
+    ordered = [actor_row["address"] for actor_row in sorted(rows, key=_KEYS[SortOrder.BUSY])]
     assert ordered == ["silent", "failing", "behind", "full", "working", "unknown lag", "idle"]
     for order in SortOrder:
         assert len(sorted(rows, key=_KEYS[order])) == len(rows)
@@ -104,10 +104,10 @@ def state(name: str, *, stream: str = "SOCKET", **metadata: str) -> ConsumerStat
 
 @pytest.mark.parametrize("name", ["SOCK001", "SOCK001_Q", "SOCK001_Q_BROADCAST", "SOCKET/SOCK001_Q_BROADCAST"])
 def test_a_queue_is_found_by_its_server_its_name_or_its_place(name: str) -> None:
-    found = _row(state("SOCK001_Q_BROADCAST"), [], read=True)
-    assert found["server"] == "SOCK001"
-    assert _is_called(found, name)
-    assert not _is_called(found, "SOCK002")
+    queue = _row(state("SOCK001_Q_BROADCAST"), [], read=True)
+    assert queue["server"] == "SOCK001"
+    assert _is_called(queue, name)
+    assert not _is_called(queue, "SOCK002")
 
 
 def test_a_queue_shows_its_settings_and_its_plans() -> None:
@@ -117,10 +117,10 @@ def test_a_queue_shows_its_settings_and_its_plans() -> None:
         "examwire.incarnation": "i1",
         "_nats.level": "1",
     }
-    found = _row(state("SOCK001_Q", **metadata), ["socket.SOCK001"], read=False)
-    assert found["config"] == {"maxSize": 1000, "priority": "high"}
-    assert (found["plans"], found["incarnation"], found["read"]) == (["P001", "P2"], "i1", False)
-    assert found["ageSeconds"] == pytest.approx(30, abs=2)
+    queue = _row(state("SOCK001_Q", **metadata), ["socket.SOCK001"], read=False)
+    assert queue["config"] == {"maxSize": 1000, "priority": "high"}
+    assert (queue["plans"], queue["incarnation"], queue["read"]) == (["P001", "P2"], "i1", False)
+    assert queue["ageSeconds"] == pytest.approx(30, abs=2)
     assert _row(state("state-manager", stream="STATUS"), [], read=True)["server"] is None
 
 

@@ -69,8 +69,8 @@ def test_percentiles_are_by_nearest_rank() -> None:
 
 
 def test_percentiles_are_in_milliseconds_and_say_how_many_samples() -> None:
-    found = Percentiles.of(number / 1000 for number in range(200, 0, -1))
-    assert found == Percentiles(100.0, 190.0, 198.0, 200)
+    percentiles = Percentiles.of(number / 1000 for number in range(200, 0, -1))
+    assert percentiles == Percentiles(100.0, 190.0, 198.0, 200)
 
 
 def test_no_samples_have_no_percentiles() -> None:
@@ -80,10 +80,10 @@ def test_no_samples_have_no_percentiles() -> None:
 @given(st.lists(st.floats(0, 10), min_size=1), st.sampled_from([50, 95, 99]))
 def test_a_percentile_is_a_sample_that_enough_do_not_exceed(values: list[float], percent: int) -> None:
     ordered = sorted(values)
-    found = nearest_rank(ordered, percent)
-    assert found in ordered
-    assert sum(value <= found for value in ordered) * 100 >= percent * len(ordered)
-    assert sum(value < found for value in ordered) * 100 < percent * len(ordered)
+    percentile = nearest_rank(ordered, percent)
+    assert percentile in ordered
+    assert sum(value <= percentile for value in ordered) * 100 >= percent * len(ordered)
+    assert sum(value < percentile for value in ordered) * 100 < percent * len(ordered)
 
 
 def test_a_rate_is_count_over_the_time_from_first_to_last() -> None:
@@ -254,10 +254,10 @@ def test_it_does_not_matter_whether_the_cause_or_the_frame_is_heard_of_first(ord
 
 
 def test_the_names_in_json_are_those_of_the_design_and_always_there() -> None:
-    told = report().as_json()
-    assert told.keys() >= NAMES_OF_THE_DESIGN
-    assert "ratio" not in told
-    assert "baseline" not in told
+    fields = report().as_json()
+    assert fields.keys() >= NAMES_OF_THE_DESIGN
+    assert "ratio" not in fields
+    assert "baseline" not in fields
 
 
 def test_percentiles_in_json_have_the_names_of_the_design() -> None:
@@ -270,8 +270,8 @@ def test_the_ratio_is_of_the_medians_one_by_one() -> None:
     one = report()
     one.latency = Percentiles(6.0, 8.0, 9.0, 200)
     one.compare(Baseline(Percentiles(4.0, 5.0, 6.0, 200)))
-    told = one.as_json()
-    assert told["ratio"] == told["baseline"]["ratio"] == 1.5
+    fields = one.as_json()
+    assert fields["ratio"] == fields["baseline"]["ratio"] == 1.5
 
 
 def test_the_ratio_is_of_the_throughputs_in_a_hall_outage() -> None:

@@ -19,7 +19,7 @@ def test_a_table_lets_nobody_command_the_terminal() -> None:
     drawn = io.StringIO()
     Console(file=drawn, width=200).print(table(["what"], [[f"notice by kim: {COMMANDS_TO_A_TERMINAL}"]]))
     written = drawn.getvalue()
-    assert not [one for one in COMMANDS_TO_A_TERMINAL if one in written and one.isprintable() is False]
+    assert not [letter for letter in COMMANDS_TO_A_TERMINAL if letter in written and letter.isprintable() is False]
     assert r"\x1b[2J\x1b]0;owned\x07 \x9b31m \x0d\x00\x7f" in written
 
 
@@ -48,9 +48,9 @@ def test_nobody_forges_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     table_of_one = drawn(table(["what"], [[FORGED]], title=FORGED))
     for written, count in ((out, 1), (err, 1), (drawn(text(FORGED)), 1), (drawn(paragraph([FORGED, "b"])), 2)):
         assert len(lines_of(written)) == count
-        assert all(one.isprintable() or one == "\n" for one in written)
+        assert all(letter.isprintable() or letter == "\n" for letter in written)
     assert len(lines_of(table_of_one)) == 4  # title, head, rule, row
-    assert all(one.isprintable() or one == "\n" for one in table_of_one)
+    assert all(letter.isprintable() or letter == "\n" for letter in table_of_one)
     assert r"seen\nexamwire: all is well\x0d\u2028\u202efdp.exe\u2069 \x1b[1A\ud800 \u200b end" in table_of_one
 
 
@@ -59,7 +59,7 @@ def test_json_for_programs_holds_the_very_text_and_commands_no_terminal(capsys: 
     print_json({"text": FORGED}, lines=True)
     out = capsys.readouterr().out
     assert '"한": "글"' in out
-    assert all(one.isprintable() or one == "\n" for one in out)
+    assert all(letter.isprintable() or letter == "\n" for letter in out)
     assert json.loads(out.splitlines()[-1])["text"] == FORGED
 
 

@@ -60,10 +60,10 @@ def report(examinee: SimulatedExaminee, *proctors: SimulatedProctor) -> Simulate
     return report_of("P001", 1, 1.0, [examinee], list(proctors))
 
 
-def drawn(found: SimulateReport) -> str:
+def drawn(simulated: SimulateReport) -> str:
     """What people are shown of it."""
     page = StringIO()
-    Console(file=page, width=200).print(draw_report(found))
+    Console(file=page, width=200).print(draw_report(simulated))
     return page.getvalue()
 
 
@@ -80,10 +80,10 @@ def test_eight_examinees_show_everything(seed: int) -> None:
 
 
 def test_a_loss_that_every_proctor_was_told_of_is_in_order() -> None:
-    seen = (connected("S-1", 1), lost("S-1", 2))
-    here, there = proctor_of(*seen), proctor_of(*seen, name="T2")
-    told = report(examinee_of(here, "S-1", current="S-1"), here, there)
-    assert (told.ok, told.agree, told.missing, told.opened, told.ended) == (True, True, 0, 1, 1)
+    events = (connected("S-1", 1), lost("S-1", 2))
+    here, there = proctor_of(*events), proctor_of(*events, name="T2")
+    result = report(examinee_of(here, "S-1", current="S-1"), here, there)
+    assert (result.ok, result.agree, result.missing, result.opened, result.ended) == (True, True, 0, 1, 1)
 
 
 def test_a_replaced_socket_has_ended() -> None:
@@ -99,43 +99,43 @@ def sent_away(socket: str, version: int) -> ExamineeMigrating:
 
 def test_a_socket_whose_client_was_sent_away_has_ended() -> None:
     here, there = proctor_of(connected("S-1", 1), sent_away("S-1", 2)), proctor_of(connected("S-1", 1), name="T2")
-    told = report(examinee_of(here, "S-1", current="S-1"), here, there)
-    assert [proctor.missing for proctor in told.proctors] == [[], ["E001 lost on S-1"]]
-    assert told.proctors[0].wrong == [], "on the way is not connected"
+    result = report(examinee_of(here, "S-1", current="S-1"), here, there)
+    assert [proctor.missing for proctor in result.proctors] == [[], ["E001 lost on S-1"]]
+    assert result.proctors[0].wrong == [], "on the way is not connected"
 
 
 def test_a_loss_that_one_proctor_was_not_told_of_is_missing_and_seen_wrongly() -> None:
     here, there = proctor_of(connected("S-1", 1), lost("S-1", 2)), proctor_of(connected("S-1", 1), name="T2")
-    told = report(examinee_of(here, "S-1", current="S-1"), here, there)
-    assert (told.ok, told.agree, told.missing) == (False, False, 1)
-    assert told.proctors[1].missing == ["E001 lost on S-1"]
-    assert told.proctors[1].wrong == ["E001 is not connected, seen as CONNECTED"]
+    result = report(examinee_of(here, "S-1", current="S-1"), here, there)
+    assert (result.ok, result.agree, result.missing) == (False, False, 1)
+    assert result.proctors[1].missing == ["E001 lost on S-1"]
+    assert result.proctors[1].wrong == ["E001 is not connected, seen as CONNECTED"]
 
 
 def test_a_connection_nobody_was_told_of_is_missing() -> None:
     proctor = proctor_of(connected("S-2", 3), lost("S-2", 4))
-    told = report(examinee_of(proctor, "S-1", "S-2", current="S-2"), proctor)
-    assert told.proctors[0].missing == ["E001 connected on S-1", "E001 lost on S-1"]
-    assert not told.ok
+    result = report(examinee_of(proctor, "S-1", "S-2", current="S-2"), proctor)
+    assert result.proctors[0].missing == ["E001 connected on S-1", "E001 lost on S-1"]
+    assert not result.ok
 
 
 def test_an_event_that_came_twice_is_not_in_order() -> None:
     proctor = proctor_of(connected("S-1", 1), lost("S-1", 2), lost("S-1", 2))
-    told = report(examinee_of(proctor, "S-1", current="S-1"), proctor)
-    assert (told.ok, told.doubled, told.agree) == (False, 1, True)
+    result = report(examinee_of(proctor, "S-1", current="S-1"), proctor)
+    assert (result.ok, result.doubled, result.agree) == (False, 1, True)
 
 
 def test_an_event_out_of_order_is_not_in_order() -> None:
     proctor = proctor_of(lost("S-1", 2), connected("S-1", 1))
-    told = report(examinee_of(proctor, "S-1", current="S-1"), proctor)
-    assert (told.ok, told.late) == (False, 1)
+    result = report(examinee_of(proctor, "S-1", current="S-1"), proctor)
+    assert (result.ok, result.late) == (False, 1)
 
 
 def test_a_proctor_who_was_away_is_judged_by_the_view_alone() -> None:
     proctor = proctor_of()
     proctor.interrupted = True
-    told = report(examinee_of(proctor, "S-1", current="S-1"), proctor)
-    assert (told.missing, told.ok) == (0, True)
+    result = report(examinee_of(proctor, "S-1", current="S-1"), proctor)
+    assert (result.missing, result.ok) == (0, True)
 
 
 def test_proctors_who_see_different_mobile_syncs_do_not_agree() -> None:
@@ -167,9 +167,9 @@ def test_a_message_is_in_order_when_every_proctor_was_told_of_its_confirmation_o
     proctor.notices.add("a1")
     examinee = examinee_of(proctor, "S-1", current="S-1")
     examinee.confirmed.add("a1")
-    found = report(examinee, proctor)
-    assert (found.ok, found.missing, found.confirmed_twice) == expected
-    assert ("message a1 was confirmed, and that was told more than once" in drawn(found)) is (expected[2] > 0)
+    result = report(examinee, proctor)
+    assert (result.ok, result.missing, result.confirmed_twice) == expected
+    assert ("message a1 was confirmed, and that was told more than once" in drawn(result)) is (expected[2] > 0)
 
 
 def test_a_message_that_never_came_is_not_in_order_unless_the_end_came_first() -> None:
@@ -177,9 +177,9 @@ def test_a_message_that_never_came_is_not_in_order_unless_the_end_came_first() -
     proctor.notices.add("a1")
     examinee = examinee_of(proctor, "S-1", current="S-1")
     proctor.view.examinees["E001"].unconfirmed = ["a1"]
-    found = report(examinee, proctor)
-    assert (found.ok, found.unconfirmed) == (False, 1)
-    assert "message a1 to E001 was not confirmed" in drawn(found)
+    result = report(examinee, proctor)
+    assert (result.ok, result.unconfirmed) == (False, 1)
+    assert "message a1 to E001 was not confirmed" in drawn(result)
     examinee.unread.add("a1")
     assert (report(examinee, proctor).ok, report(examinee, proctor).unconfirmed) == (True, 0)
 

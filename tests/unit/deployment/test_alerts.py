@@ -72,17 +72,17 @@ def test_an_entry_says_what_it_means_what_to_look_at_and_what_to_do(name: str) -
 
 
 def test_the_runbook_links_to_what_is_there() -> None:
-    there = {anchor for level in (1, 2, 3) for anchor in anchors(level, RUNBOOK)}
+    existing = {anchor for level in (1, 2, 3) for anchor in anchors(level, RUNBOOK)}
     links = re.findall(r"\]\(([^)]+)\)", RUNBOOK)
-    assert {link[1:] for link in links if link.startswith("#")} <= there
+    assert {link[1:] for link in links if link.startswith("#")} <= existing
     for link in links:
         assert link.startswith("#") or (ROOT / "docs" / link).exists(), link
 
 
 def test_the_runbook_s_commands_exist() -> None:
-    told = {tuple(found.split()) for found in re.findall(r"examwire ([a-z-]+(?: [a-z-]+)?)", RUNBOOK)}
-    assert len(told) > 15
-    for words in sorted(told):
+    named = {tuple(command.split()) for command in re.findall(r"examwire ([a-z-]+(?: [a-z-]+)?)", RUNBOOK)}
+    assert len(named) > 15
+    for words in sorted(named):
         done = CliRunner().invoke(app, [*words, "--help"])
         assert done.exit_code == 0, words
 
@@ -91,8 +91,8 @@ def test_the_runbook_s_commands_exist() -> None:
 
 
 def panels() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = DASHBOARD["panels"]
-    return found
+    rows: list[dict[str, Any]] = DASHBOARD["panels"]
+    return rows
 
 
 def test_the_dashboard_is_one_that_grafana_provisions() -> None:

@@ -207,12 +207,12 @@ def test_the_engines_are_those_that_the_tests_run_against(file: dict[str, Any]) 
 def test_prometheus_scrapes_every_role_under_its_own_name(file: dict[str, Any]) -> None:
     groups = json.loads((ROOT / "docs" / "observability" / "compose-targets.json").read_text())
     port = image_environment()["EXAMWIRE_METRICS__PORT"]
-    told = {group["targets"][0]: group["labels"] for group in groups}
+    labels = {group["targets"][0]: group["labels"] for group in groups}
     wanted = {}
     for name, one in roles(file).items():
         role, instance = one["command"][1], one["command"][-1]
         wanted[f"{name}:{port}"] = {"role": role, "instance": instance}
-    assert told == wanted
+    assert labels == wanted
     mounts = dict(mount.split(":")[:2] for mount in file["services"]["prometheus"]["volumes"])
     config = yaml.safe_load((ROOT / "docs" / "observability" / "prometheus.yml").read_text())
     assert config["rule_files"] == ["alerts.yml"]
@@ -227,9 +227,9 @@ def test_prometheus_scrapes_every_role_under_its_own_name(file: dict[str, Any]) 
 def test_the_image_is_built_from_what_is_there_and_not_ignored() -> None:
     patterns = (ROOT / ".dockerignore").read_text().split("\n")
     assert "*" in patterns, "what is not named is not sent to the build: no .env, no .git, no data"
-    for one in dockerfile():
-        if one.word == "COPY" and not one.text.startswith("--from"):
-            *sources, _target = one.text.split()
+    for instruction in dockerfile():
+        if instruction.word == "COPY" and not instruction.text.startswith("--from"):
+            *sources, _target = instruction.text.split()
             for source in sources:
                 assert (ROOT / source).exists(), source
                 assert f"!{source}" in patterns, source
@@ -240,8 +240,8 @@ def test_the_image_is_built_from_what_is_there_and_not_ignored() -> None:
 
 
 def test_the_image_is_pinned_runs_as_nobody_special_and_obeys_signals() -> None:
-    found = list(dockerfile())
-    bases = {one.text.split()[0] for one in found if one.word == "FROM"}
+    instructions = list(dockerfile())
+    bases = {instruction.text.split()[0] for instruction in instructions if instruction.word == "FROM"}
     assert len(bases) == 1, "a virtual environment fits the Python that it was made with"
     (base,) = bases
     assert re.fullmatch(r"python:3\.\d+-slim-\w+", base)
@@ -249,15 +249,19 @@ def test_the_image_is_pinned_runs_as_nobody_special_and_obeys_signals() -> None:
     assert tuple(map(int, base[7:].split("-")[0].split("."))) >= tuple(
         map(int, required_python.removeprefix(">=").split("."))
     )
-    build = next(one.text for one in found if one.word == "ENV")
+    build = next(instruction.text for instruction in instructions if instruction.word == "ENV")
     assert "PIP_CONSTRAINT=/src/constraints.txt" in build
     backend = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().split()}
     assert "hatchling" in backend, "the build backend is pinned too"
-    (user,) = [one.text for one in found if one.word == "USER"]
+    (user,) = [instruction.text for instruction in instructions if instruction.word == "USER"]
     assert int(user.split(":")[0]) > 0
     for word in ("ENTRYPOINT", "CMD"):
-        (one,) = [one for one in found if one.word == word]
+        (one,) = [instruction for instruction in instructions if instruction.word == word]
         assert one.argv, "the exec form: a shell would keep SIGTERM to itself"
-    assert [one.argv for one in found if one.word == "ENTRYPOINT"] == [["examwire"]]
+    assert [instruction.argv for instruction in instructions if instruction.word == "ENTRYPOINT"] == [["examwire"]]
     assert health_command()[0] == "python"
-    assert not any(re.search(r"SECRET|PASSWORD|TOKEN", one.text) for one in found if one.word in ("ENV", "ARG", "COPY"))
+    assert not any(
+        re.search(r"SECRET|PASSWORD|TOKEN", instruction.text)
+        for instruction in instructions
+        if instruction.word in ("ENV", "ARG", "COPY")
+    )

@@ -164,10 +164,10 @@ def test_a_decision_that_is_referred_to_exists() -> None:
     page = text_of("docs/decisions.md")
     merged = [number for line in re.findall(r"\(Includes\s+([^)]+)\)", page) for number in re.findall(r"\d+", line)]
     known = {*merged, *re.findall(r"^### (\d+)\. ", page, re.MULTILINE)}
-    found = subprocess.run(
+    references = subprocess.run(
         ["git", "grep", "-hoE", "decision [0-9]+"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    referred = {line.rpartition(" ")[2] for line in found.splitlines()}
+    referred = {line.rpartition(" ")[2] for line in references.splitlines()}
     assert referred <= known, f"docs/decisions.md has no {referred - known}"
 
 

@@ -58,13 +58,13 @@ def circles(arrows: dict[tuple[str, ...], set[tuple[str, ...]]]) -> list[str]:
     """Pairs of rooms that reach one another. A room and one inside it are no pair: they are one house."""
 
     def reached(start: tuple[str, ...]) -> set[tuple[str, ...]]:
-        seen: set[tuple[str, ...]] = set()
+        visited: set[tuple[str, ...]] = set()
         waiting = [start]
         while waiting:
-            for room in arrows.get(waiting.pop(), set()) - seen:
-                seen.add(room)
+            for room in arrows.get(waiting.pop(), set()) - visited:
+                visited.add(room)
                 waiting.append(room)
-        return seen
+        return visited
 
     reach = {room: reached(room) for room in arrows}
     return [
@@ -143,7 +143,7 @@ def test_the_broker_accepts_its_configuration() -> None:
 
 def test_ci_runs_the_very_test_command_of_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
-    found = re.search(r"<!-- test command -->\n```\n(.+?)\n```\n<!-- end -->", readme, re.DOTALL)
-    assert found is not None
-    assert "pytest" in found[1]
+    command = re.search(r"<!-- test command -->\n```\n(.+?)\n```\n<!-- end -->", readme, re.DOTALL)
+    assert command is not None
+    assert "pytest" in command[1]
     assert "README.md" in (ROOT / ".ci" / "run").read_text()

@@ -81,13 +81,13 @@ def test_the_rules_and_the_plan_import_nothing() -> None:
 
 
 def test_no_module_of_the_library_imports_itself_over_others_and_all_belong_to_it() -> None:
-    seen: set[str] = set()
+    visited: set[str] = set()
 
     def follow(module: str, path: tuple[str, ...]) -> None:
         assert module not in path, " -> ".join((*path, module))
-        seen.add(module)
+        visited.add(module)
         for other in imports(module):
             follow(other, (*path, module))
 
     follow("examwire-badge.js", ())
-    assert seen == EMBEDDABLE
+    assert visited == EMBEDDABLE

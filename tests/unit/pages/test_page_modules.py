@@ -33,12 +33,12 @@ def test_a_page_preloads_exactly_the_modules_that_it_imports(page: str) -> None:
     wanted = set[str]().union(*(loaded(entry, set()) for entry in entries))
     named = PRELOAD.findall(html)
     assert len(named) == len(set(named)), "named twice"
-    add = [f'<link rel="modulepreload" href="/static/{one}" />' for one in sorted(wanted - set(named))]
+    add = [f'<link rel="modulepreload" href="/static/{module}" />' for module in sorted(wanted - set(named))]
     assert (add, sorted(set(named) - wanted)) == ([], []), f"{page}: to be added, to be taken out"
 
 
 def test_the_modules_that_a_page_imports_are_found_over_others() -> None:
-    found = loaded("proctor/wall.js", set())
+    modules = loaded("proctor/wall.js", set())
     expected = {"examwire.js", "client/reconnect-rules.js", "common/i18n.js", "proctor/locales/ko.js"}
-    assert expected | {"proctor/tiles/rows.js"} <= found
-    assert "proctor/wall.js" not in found
+    assert expected | {"proctor/tiles/rows.js"} <= modules
+    assert "proctor/wall.js" not in modules

@@ -42,9 +42,9 @@ LEGITIMATE = [
 
 def harmful(text: str) -> list[str]:
     return [
-        one
-        for one in text
-        if (unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") and one not in "\n\t") or one in TURNING
+        letter
+        for letter in text
+        if (unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") and letter not in "\n\t") or letter in TURNING
     ]
 
 

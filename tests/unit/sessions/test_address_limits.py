@@ -169,5 +169,5 @@ async def test_memory_is_not_for_strangers_to_fill(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_whose_connection_it_is(peer: str, forwarded: list[str], address: str, counted: str) -> None:
-    found = client_address(peer, forwarded, networks_of(["10.0.0.0/8"]))
-    assert (found, counted_as(found)) == (address, counted)
+    client = client_address(peer, forwarded, networks_of(["10.0.0.0/8"]))
+    assert (client, counted_as(client)) == (address, counted)

@@ -63,14 +63,14 @@ async def test_one_large_message_is_handled_in_a_turn_and_several_small_ones() -
     sizes = [HANDLED_BYTES] * 3 + [10] * 4
     tasks = [asyncio.create_task(handle(size)) for size in sizes]
     gone = tasks.pop(1)
-    seen = []
+    turn_sizes = []
     async with asyncio.timeout(10):
         await asyncio.sleep(0)
         gone.cancel()
         while len(handled) < len(tasks):
             await asyncio.sleep(0)
-            seen.append(list(handled))
-    assert [HANDLED_BYTES] in seen
-    assert [HANDLED_BYTES] * 2 in seen
+            turn_sizes.append(list(handled))
+    assert [HANDLED_BYTES] in turn_sizes
+    assert [HANDLED_BYTES] * 2 in turn_sizes
     assert handled == [HANDLED_BYTES] * 2 + [10] * 4
-    assert seen[-2] != handled[:-1], "small ones come together"
+    assert turn_sizes[-2] != handled[:-1], "small ones come together"

@@ -24,17 +24,17 @@ class Proctor(Examinee):
 
 
 async def page(sessions: list[Actor], **asked: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(await page_of(sessions, asked))
-    return found
+    answer: dict[str, Any] = json.loads(await page_of(sessions, asked))
+    return answer
 
 
 async def everybody(sessions: list[Actor], **asked: Any) -> list[str]:
     addresses: list[str] = []
     after: int | None = 0
     while after is not None:
-        found = await page(sessions, after=after, **asked)
-        addresses += [session["address"] for session in found["sessions"]]
-        after = found["next"]
+        answer = await page(sessions, after=after, **asked)
+        addresses += [session["address"] for session in answer["sessions"]]
+        after = answer["next"]
     return addresses
 
 
@@ -55,18 +55,18 @@ async def test_the_last_page_says_that_it_is_the_last() -> None:
 async def test_who_stays_is_neither_missed_nor_doubled_while_others_come_and_go() -> None:
     sessions: list[Actor] = [Examinee(number) for number in range(60)]
     staying = {session.address for session in sessions[::2]}
-    seen: list[str] = []
+    addresses: list[str] = []
     after: int | None = 0
     while after is not None:
-        found = await page(sessions, after=after, limit=7)
-        seen += [session["address"] for session in found["sessions"]]
-        after = found["next"]
+        answer = await page(sessions, after=after, limit=7)
+        addresses += [session["address"] for session in answer["sessions"]]
+        after = answer["next"]
         leaving = [session for session in sessions if session.address not in staying][:3]
-        sessions = [session for session in sessions if session not in leaving] + [Examinee(900 + len(seen))]
-        if len(seen) > 200:
+        sessions = [session for session in sessions if session not in leaving] + [Examinee(900 + len(addresses))]
+        if len(addresses) > 200:
             break
-    assert len(seen) == len(set(seen))
-    assert staying <= set(seen)
+    assert len(addresses) == len(set(addresses))
+    assert staying <= set(addresses)
 
 
 async def test_a_plan_and_a_kind_can_be_asked_for() -> None:
@@ -86,9 +86,9 @@ async def test_some_can_be_left_out_and_none_asked_for() -> None:
 
 async def test_no_page_is_longer_than_the_longest() -> None:
     sessions: list[Actor] = [Examinee(number) for number in range(MAX_PAGE + 10)]
-    found = await page(sessions, limit=10_000)
-    assert len(found["sessions"]) == MAX_PAGE
-    assert found["next"] == sessions[MAX_PAGE - 1].serial
+    answer = await page(sessions, limit=10_000)
+    assert len(answer["sessions"]) == MAX_PAGE
+    assert answer["next"] == sessions[MAX_PAGE - 1].serial
 
 
 async def test_others_get_their_turn_while_a_page_is_built() -> None:

@@ -197,7 +197,7 @@ class StateManagers(RuleBasedStateMachine):
             kind = kind_of(key)
             stored = self.store.rows.get(key, {})
             held = {version for version, _ in kind.read(stored.get("history")).facts}
-            state, _ = in_order(kind, [one for one in log if one[0] <= acknowledged or one[0] in held])
+            state, _ = in_order(kind, [entry for entry in log if entry[0] <= acknowledged or entry[0] in held])
             assert stored_state(self.store, key) == state
             assert not stored or {name: stored[name] for name in kind.fields(state)} == kind.fields(state)
 

@@ -63,11 +63,11 @@ def test_a_loss_after_redis_came_back_older_is_told_and_waited_for() -> None:
 def test_nothing_is_told_again_by_a_repair() -> None:
     hall = exam(connected(A), disconnected(A, 5), connected(B, 9))
     hall.work_off(1, 2, 3)
-    told, published = dict(hall.broker.proctors.events), len(hall.broker.payloads)
+    events, published = dict(hall.broker.proctors.events), len(hall.broker.payloads)
     for lose in (hall.store.lose_everything, hall.store.come_back_from_snapshot):
         lose()
         hall.one.repair_at_once()
-        assert (hall.broker.proctors.events, len(hall.broker.payloads)) == (told, published)
+        assert (hall.broker.proctors.events, len(hall.broker.payloads)) == (events, published)
         assert records_are_the_fold_of_the_log(hall)
 
 
@@ -107,7 +107,7 @@ def test_who_is_connected_by_a_dead_letter_hears_of_it_and_of_all_else_that_is_r
     hall.store.lose_everything()
     hall.one.repair_at_once()
     hall.come_to_rest()
-    (state,) = [one for one in hall.broker.to_servers if isinstance(one, SessionState)]
+    (state,) = [message for message in hall.broker.to_servers if isinstance(message, SessionState)]
     assert (state.socket_id, state.connection.status, state.mobile_sync.status) == (A, "CONNECTED", "WAITING")
 
 
@@ -166,7 +166,7 @@ def test_what_was_written_and_not_told_is_told_after_redis_came_back_older() -> 
     hall.other.repair_at_once()
     hall.work_off(1, 2)
     assert hall.broker.proctors.events == {"examinee_connected": 1, "examinee_disconnected": 1}
-    assert any(isinstance(one, SessionState) for one in hall.broker.to_servers)
+    assert any(isinstance(message, SessionState) for message in hall.broker.to_servers)
 
 
 def test_a_restatement_that_only_the_lost_record_owed_is_told() -> None:
@@ -250,6 +250,8 @@ def test_the_sessions_of_a_lost_process_end_although_redis_forgets_them_before_t
     hall.one.step_until(lambda: batch.settled)
     hall.store.lose_everything()
     hall.one.finish()
-    ended = [one for one in hall.follow_ups(3) if isinstance(one, ConnectionStatus) and not is_open(one)]
-    assert [one.socket_id for one in ended] == [A]
+    ended = [
+        message for message in hall.follow_ups(3) if isinstance(message, ConnectionStatus) and not is_open(message)
+    ]
+    assert [message.socket_id for message in ended] == [A]
     assert [fact for _, fact in facts_of(hall.broker, 4)] == ended

@@ -27,8 +27,8 @@ class Missing(Exception):
 def compose(variables: Mapping[str, str]) -> dict[str, Any]:
     """The file with `variables` put in. Raises `Missing` as Compose would complain."""
 
-    def value(found: re.Match[str]) -> str:
-        name, sign, rest = found["name"], found["sign"], found["rest"]
+    def value(match: re.Match[str]) -> str:
+        name, sign, rest = match["name"], match["sign"], match["rest"]
         if variables.get(name):
             return variables[name]
         if sign == ":?":
@@ -45,7 +45,7 @@ def compose(variables: Mapping[str, str]) -> dict[str, Any]:
 
 def required() -> set[str]:
     """The variables that must be set."""
-    return {found["name"] for found in _VARIABLE.finditer(COMPOSE.read_text()) if found["sign"] == ":?"}
+    return {match["name"] for match in _VARIABLE.finditer(COMPOSE.read_text()) if match["sign"] == ":?"}
 
 
 def secrets() -> dict[str, str]:
@@ -69,8 +69,8 @@ class Instruction:
     @property
     def argv(self) -> list[str]:
         """The exec form. Raises `ValueError` when it is a shell's."""
-        found: list[str] = json.loads(self.text[self.text.index("[") :])
-        return found
+        words: list[str] = json.loads(self.text[self.text.index("[") :])
+        return words
 
 
 def dockerfile() -> Iterator[Instruction]:
@@ -84,18 +84,18 @@ def dockerfile() -> Iterator[Instruction]:
 
 def image_environment() -> dict[str, str]:
     """What the last stage sets."""
-    found: dict[str, str] = {}
-    for one in dockerfile():
-        if one.word == "FROM":
-            found = {}
-        if one.word == "ENV":
-            for pair in one.text.split():
+    variables: dict[str, str] = {}
+    for instruction in dockerfile():
+        if instruction.word == "FROM":
+            variables = {}
+        if instruction.word == "ENV":
+            for pair in instruction.text.split():
                 name, _, value = pair.partition("=")
-                found[name] = value
-    return found
+                variables[name] = value
+    return variables
 
 
 def health_command() -> list[str]:
     """The health check of a role's container."""
-    (check,) = [one for one in dockerfile() if one.word == "HEALTHCHECK"]
+    (check,) = [instruction for instruction in dockerfile() if instruction.word == "HEALTHCHECK"]
     return check.argv

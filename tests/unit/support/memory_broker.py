@@ -159,8 +159,8 @@ class MemoryBus(Bus):
 
 def _decoded(payload: bytes) -> list[Message]:
     decoded = SOCKET_CODEC.decode_batch(payload)
-    assert all(isinstance(one, Message) for one in decoded), decoded
-    return [one for one in decoded if isinstance(one, Message)]
+    assert all(isinstance(message, Message) for message in decoded), decoded
+    return [message for message in decoded if isinstance(message, Message)]
 
 
 class MemoryLog(StatusLog):

@@ -195,8 +195,8 @@ def _view(rng: random.Random) -> Json:
             model = rng.choice(_TOLD)
             made.append(model.model_validate(_fields(rng, model)))
     repeated = [rng.choice(made) for _ in range(MESSAGES // 3)]
-    for one in repeated:
-        made.insert(rng.randrange(len(made)), one)
+    for event in repeated:
+        made.insert(rng.randrange(len(made)), event)
     view = PlanView()
     messages, verdicts, looks = [], [], {}
     for number, message in enumerate(made):
@@ -213,12 +213,12 @@ _TOLD: tuple[type[Message], ...] = (*EVENTS, ViewStatus, Accepted)
 def _snapshot(rng: random.Random) -> list[Message]:
     """The parts of a snapshot; sometimes it breaks off, as a connection does."""
     parts = rng.randint(1, 3)
-    told = parts if rng.random() < 0.8 else rng.randint(0, parts - 1)
+    announced = parts if rng.random() < 0.8 else rng.randint(0, parts - 1)
     ids = list(EXAMINEES)
     rng.shuffle(ids)
     ids = ids[: rng.randint(0, len(ids))]
     frames: list[Message] = []
-    for part in range(told):
+    for part in range(announced):
         rows = [_row(rng, examinee_id) for examinee_id in ids[part::parts]]
         resync = rng.choice((None, True))
         frames.append(PlanSnapshot(plan_id="P001", examinees=rows, part=part + 1, parts=parts, resync=resync))
@@ -248,7 +248,7 @@ def _value(rng: random.Random, name: str, annotation: Any, model: type[pydantic.
     if isinstance(inner, type) and issubclass(inner, StrEnum):
         return rng.choice(list(inner)).value
     if (allowed := get_args(inner)) and not isinstance(inner, types.UnionType):  # a Literal
-        return rng.choice([getattr(one, "value", one) for one in allowed])
+        return rng.choice([getattr(choice, "value", choice) for choice in allowed])
     if inner is bool:
         return rng.random() < 0.5
     if name in _TIME_FIELDS:
@@ -281,7 +281,7 @@ def _look(view: PlanView) -> Json:
         "covered": view.covered,
         "events": dict(view.events),
         "examinees": {
-            seen.examinee_id: {to_camel(name): value for name, value in dataclasses.asdict(seen).items()}
-            for seen in view.examinees.values()
+            row.examinee_id: {to_camel(name): value for name, value in dataclasses.asdict(row).items()}
+            for row in view.examinees.values()
         },
     }

@@ -75,11 +75,11 @@ class Hall:
             self.work_off(*sequences)
 
     def _undelivered(self) -> list[int]:
-        return [one for one in self.broker.undelivered if one in self.broker.unacknowledged]
+        return [sequence for sequence in self.broker.undelivered if sequence in self.broker.unacknowledged]
 
     def connection_seen(self) -> tuple[str, str | None]:
-        seen = self.broker.proctors.examinees[EXAMINEE]
-        return seen.status, seen.socket_id
+        row = self.broker.proctors.examinees[EXAMINEE]
+        return row.status, row.socket_id
 
 
 def log_of(broker: Broker) -> dict[str, Log]:

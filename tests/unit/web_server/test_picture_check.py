@@ -259,16 +259,16 @@ def test_a_png_of_many_bands_is_converted_like_one_of_a_single_band(mode: str) -
         source = source.convert(mode)
         if mode != "P":
             source.putalpha(Image.linear_gradient("L").rotate(90).resize(size))
-    kept = opened(jpeg_of(encoded(source, "PNG"), MAX_PIXELS))
+    converted = opened(jpeg_of(encoded(source, "PNG"), MAX_PIXELS))
     for row in (0, pictures.BAND_ROWS - 1, pictures.BAND_ROWS, size[1] - 1):
         strip = source.crop((0, row, 40, row + 1))
         strip.load()
         alone = opened(jpeg_of(encoded(strip, "PNG"), MAX_PIXELS))
         for column in (0, 20, 39):
-            seen, meant = kept.getpixel((column, row)), alone.getpixel((column, 0))
-            assert isinstance(seen, tuple)
-            assert isinstance(meant, tuple)
-            assert all(abs(one - other) <= 6 for one, other in zip(seen, meant, strict=True)), (row, column)
+            actual, expected = converted.getpixel((column, row)), alone.getpixel((column, 0))
+            assert isinstance(actual, tuple)
+            assert isinstance(expected, tuple)
+            assert all(abs(one - other) <= 6 for one, other in zip(actual, expected, strict=True)), (row, column)
 
 
 def test_a_picture_without_pixels_is_refused() -> None:

@@ -127,9 +127,9 @@ async def test_a_picture_stored_again_during_the_sweep_stays(
     os.utime(directory / f"{kept}.jpg", (0, 0))
     really = store._remove
 
-    async def stored_again(found: captures.StoredPicture) -> bool:
+    async def stored_again(picture: captures.StoredPicture) -> bool:
         await keep(store, jpeg("navy"))
-        return await really(found)
+        return await really(picture)
 
     monkeypatch.setattr(store, "_remove", stored_again)
 

@@ -216,7 +216,10 @@ async def test_behind_a_trusted_proxy_the_forwarded_address_counts(narrow_system
         assert [await status_of(narrow_system, proxy, forwarded) for _ in range(2)] == [101, 503]
     assert await status_of(narrow_system, proxy, "X-Forwarded-For: 2001:db8::2") == 503, "the same customer"
     # Whom nobody trusts may say what they like.
-    assert [await status_of(narrow_system, OTHER, f"X-Forwarded-For: 198.51.100.{one}") for one in (1, 2)] == [101, 503]
+    assert [await status_of(narrow_system, OTHER, f"X-Forwarded-For: 198.51.100.{host}") for host in (1, 2)] == [
+        101,
+        503,
+    ]
 
 
 async def test_proctors_are_shown_the_forwarded_address(narrow_system: System) -> None:

@@ -15,12 +15,12 @@ from tests.integration.support.system import RawClient, System, eventually
 
 async def facts_about(bus: Bus, examinee_id: str, kind: str) -> int:
     """How many facts of a type the log holds about an examinee."""
-    found = 0
+    count = 0
     async for stored in read_stream(bus, "STATUS", subject="status.plan.P001.>"):
         parsed = json.loads(stored.payload)
-        for one in parsed if isinstance(parsed, list) else [parsed]:
-            found += one["type"] == kind and one["data"]["examineeId"] == examinee_id
-    return found
+        for fact in parsed if isinstance(parsed, list) else [parsed]:
+            count += fact["type"] == kind and fact["data"]["examineeId"] == examinee_id
+    return count
 
 
 async def heartbeat(client: RawClient) -> None:
@@ -95,16 +95,16 @@ async def test_a_stage_that_is_entered_again_and_again_is_stored_once(
         await examinee.say("mobile_sync_wait")
     await examinee.expect("mobile_sync_status", status="WAITING")
     await heartbeat(examinee)  # all of them are answered
-    seen = len(examinee.frames)
+    before = len(examinee.frames)
     for _ in range(50):
         await examinee.say("mobile_sync_wait")
     await heartbeat(examinee)
-    told = [frame["data"] for frame in examinee.frames[seen:] if frame["type"] == "mobile_sync_status"]
-    assert len(told) == 50
-    assert {one["status"] for one in told} == {"WAITING"}
+    statuses = [frame["data"] for frame in examinee.frames[before:] if frame["type"] == "mobile_sync_status"]
+    assert len(statuses) == 50
+    assert {status["status"] for status in statuses} == {"WAITING"}
     reloaded = await system.examinee("E001", connection_no=2)
     await reloaded.say("mobile_sync_wait")
-    assert (await reloaded.expect("mobile_sync_status"))["data"]["deadline"] == told[0]["deadline"]
+    assert (await reloaded.expect("mobile_sync_status"))["data"]["deadline"] == statuses[0]["deadline"]
     assert await facts_about(bus, "E001", "mobile_sync_wait") == 1
 
 

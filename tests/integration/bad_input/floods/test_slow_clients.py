@@ -59,7 +59,7 @@ async def test_a_proctor_who_does_not_read_is_ended_and_the_others_get_everythin
         slowest = max(slowest, time.monotonic() - started)
     assert slowest < 10.0, "nobody waits for the deaf one"
     assert [event["data"]["examineeId"] for event in neighbours.proctor.frames if "padding" in event["data"]] == [
-        f"E{one}" for one in range(1, number + 1)
+        f"E{index}" for index in range(1, number + 1)
     ]
     deaf.close()
 

@@ -59,13 +59,13 @@ async def test_silent_connections_of_one_address_are_few(secured: System, trust:
     silent = [await Bare.open(secured) for _ in range(10)]
 
     async def dropped() -> bool:
-        return any(one.reader.at_eof() for one in silent)
+        return any(client.reader.at_eof() for client in silent)
 
     await eventually(dropped, "those beyond the limit are dropped")
     elsewhere = await secured.raw(ssl=trust, local_addr=("127.0.0.2", 0))
     await elsewhere.hello(secured.token("examinee", "E001"))
-    for one in silent:
-        one.writer.close()
+    for client in silent:
+        client.writer.close()
 
 
 async def test_a_server_process_serves_over_tls(

@@ -68,8 +68,8 @@ class Attack:
                     continue
                 except OSError:
                     self._drop(one)
-        for one in list(self._open):
-            self._drop(one)
+        for client in list(self._open):
+            self._drop(client)
 
     def _connect(self) -> bool:
         one = socket.socket()

@@ -121,15 +121,15 @@ class Site:
     async def published(self) -> list[dict[str, Any]]:
         """Every message in STATUS, `data` with its `type` and `subject`, in order."""
         info = await self.bus._js.stream_info(STATUS.name)
-        found: list[dict[str, Any]] = []
+        facts: list[dict[str, Any]] = []
         if not info.state.messages:
-            return found
+            return facts
         for sequence in range(info.state.first_seq, info.state.last_seq + 1):
             stored = await self.bus.message_at(STATUS.name, sequence)
             assert stored is not None
             message = json.loads(stored.payload)
-            found.append({"type": message["type"], "subject": stored.subject, **message["data"]})
-        return found
+            facts.append({"type": message["type"], "subject": stored.subject, **message["data"]})
+        return facts
 
     def stored(self, plan_id: str = "P001", examinee_id: str = "E001") -> bytes | None:
         path = self.settings.data_dir / "captures" / plan_id / examinee_id / "sync_cap.jpg"

@@ -112,14 +112,14 @@ class RecordedBroker:
 
     async def stored(self, bus: Bus) -> list[Published]:
         """What the streams hold: also what NATS has published by itself (timers, markers)."""
-        found = []
+        messages = []
         for stream in STREAMS:
             info = await bus._js.stream_info(stream.name)
             for sequence in range(info.state.first_seq, info.state.last_seq + 1):
                 one = await bus.message_at(stream.name, sequence)
                 if one is not None:
-                    found.append(Published(one.subject, one.payload, dict(one.headers), ""))
-        return found
+                    messages.append(Published(one.subject, one.payload, dict(one.headers), ""))
+        return messages
 
     async def close(self) -> None:
         await self._client.close()
@@ -132,24 +132,26 @@ def check_messages(spec: AsyncApi, published: list[Published], nonsense: frozens
     """
     replies: dict[str, str] = {}
     checked = 0
-    for one in published:
-        channel = spec.channel_of(one.subject)
+    for message in published:
+        channel = spec.channel_of(message.subject)
         if channel is not None and f"{channel}Reply" in spec.document["channels"]:
-            replies[one.reply] = f"{channel}Reply"
-        if channel == "control" and (asked := json.loads(one.payload))["type"] == Tail.type:
+            replies[message.reply] = f"{channel}Reply"
+        if channel == "control" and (asked := json.loads(message.payload))["type"] == Tail.type:
             replies[asked["data"]["inbox"]] = "tail"
-    for one in published:
-        channel = spec.channel_of(one.subject) or replies.get(one.subject)
-        if one.payload in nonsense and one.payload:
+    for message in published:
+        channel = spec.channel_of(message.subject) or replies.get(message.subject)
+        if message.payload in nonsense and message.payload:
             continue
         if channel is None:
-            assert one.subject.startswith(BROKERS_OWN), f"{one.subject} is in no specification: {one.payload[:200]!r}"
+            assert message.subject.startswith(BROKERS_OWN), (
+                f"{message.subject} is in no specification: {message.payload[:200]!r}"
+            )
             continue
-        if one.headers.get("Status") == "503":  # no responders
+        if message.headers.get("Status") == "503":  # no responders
             continue
-        if one.headers.get("Nats-Expected-Last-Sequence"):  # asks where the log ends: refused, and stored nowhere
+        if message.headers.get("Nats-Expected-Last-Sequence"):  # asks where the log ends: refused, and stored nowhere
             continue
-        spec.message(channel, one.payload, one.headers)
+        spec.message(channel, message.payload, message.headers)
         checked += 1
     return checked
 
@@ -175,7 +177,7 @@ async def settled(recorded: RecordedBroker, seconds: float = 20.0) -> None:
     """Wait until nothing but heartbeats has been said for a moment."""
 
     def news() -> int:
-        return sum(not one.subject.startswith((*BROKERS_OWN, "lease.")) for one in recorded.published)
+        return sum(not message.subject.startswith((*BROKERS_OWN, "lease.")) for message in recorded.published)
 
     async with asyncio.timeout(seconds):
         before = -1

@@ -19,7 +19,7 @@ def test_a_code_has_no_similar_letters_and_is_read_however_it_is_typed() -> None
     assert not set("0O1IL") & set(ALPHABET)
     assert len(set(ALPHABET)) == 31
     chance = random.Random(4)
-    codes = {new_code(lambda some: chance.choice(some)) for _ in range(200)}
+    codes = {new_code(lambda letters: chance.choice(letters)) for _ in range(200)}
     assert len(codes) == 200
     for code in codes:
         assert len(code) == LENGTH
@@ -75,7 +75,7 @@ def test_the_number_of_counted_keys_is_limited() -> None:
 
 
 def asked(peer: str, *forwarded: str) -> Request:
-    headers = [(b"x-forwarded-for", one.encode()) for one in forwarded]
+    headers = [(b"x-forwarded-for", address.encode()) for address in forwarded]
     return Request({"type": "http", "headers": headers, "client": (peer, 1234), "method": "GET", "path": "/"})
 
 

@@ -113,8 +113,8 @@ def test_the_monitor_only_reads() -> None:
 
 
 def test_no_pattern_is_wider_than_a_stream_or_a_kind_of_address() -> None:
-    for one in EVERYONE.values():
-        assert not {">", "*", "$JS.>", "$JS.API.>", "_INBOX.>", "status.>"} & {*one.publish, *one.subscribe}
+    for user in EVERYONE.values():
+        assert not {">", "*", "$JS.>", "$JS.API.>", "_INBOX.>", "status.>"} & {*user.publish, *user.subscribe}
 
 
 def test_a_socket_server_has_a_user_for_its_id() -> None:
@@ -173,7 +173,7 @@ def test_the_broker_syncs_to_disk_before_it_acknowledges(name: str) -> None:
 
 
 def test_every_file_is_included_in_a_configuration() -> None:
-    included = {found for path in NATS.glob("*.conf") for found in re.findall(r'include "(.+?)"', path.read_text())}
+    included = {name for path in NATS.glob("*.conf") for name in re.findall(r'include "(.+?)"', path.read_text())}
     started = {"single.conf", "secure.conf", "secure-plain.conf", "cluster.conf", "cluster-plain.conf"}
     assert {path.name for path in NATS.iterdir()} == included | started
 

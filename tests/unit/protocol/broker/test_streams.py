@@ -68,7 +68,7 @@ def test_the_filters_cover_the_plans_of_the_server_and_never_overlap(
     priority: str, proctors: list[str], examinees: list[str]
 ) -> None:
     specs = queue_consumers(request(priority, proctors, examinees))
-    every = [one for spec in specs for one in spec.filters]
+    every = [subject for spec in specs for subject in spec.filters]
     assert len(set(every)) == len(every)
     assert set(every) == (
         {"socket.SOCK001"}
@@ -152,10 +152,10 @@ def test_every_consumers_filters_match_subjects_of_its_stream() -> None:
         *queue_consumers(request()),
     ):
         heads = {subject.rstrip(">*").rstrip(".").split(".*")[0] for subject in by_name[spec.stream].subjects}
-        assert all(any(one.startswith(head) for head in heads) for one in spec.filters)
+        assert all(any(subject.startswith(head) for head in heads) for subject in spec.filters)
     assert RECONNECT_EXHAUSTED.stream == ADVISORY.name
 
 
 def test_the_state_managers_do_not_read_the_subjects_of_schedules() -> None:
-    filters = [one for spec in STATE_MANAGERS for one in spec.filters]
-    assert not any(one.startswith("status.timer") or one == "status.>" for one in filters)
+    filters = [subject for spec in STATE_MANAGERS for subject in spec.filters]
+    assert not any(subject.startswith("status.timer") or subject == "status.>" for subject in filters)

@@ -144,12 +144,12 @@ def histories(draw: st.DrawFn) -> list[Message]:
 
 def end_of(view: PlanView) -> dict[str, tuple[object, ...]]:
     return {
-        seen.examinee_id: (
-            *(seen.version, seen.connected, seen.removed, seen.name),
-            *(seen.mobile_sync_version, seen.mobile_sync),
-            *(seen.notices_version, seen.notices),
+        examinee.examinee_id: (
+            *(examinee.version, examinee.connected, examinee.removed, examinee.name),
+            *(examinee.mobile_sync_version, examinee.mobile_sync),
+            *(examinee.notices_version, examinee.notices),
         )
-        for seen in view.examinees.values()
+        for examinee in view.examinees.values()
     }
 
 
@@ -187,8 +187,8 @@ def test_an_event_that_the_snapshot_holds_already_is_covered_once_and_doubled_af
 
 def test_notices_have_versions_of_their_own_and_the_newest_tells_all() -> None:
     view = view_of(connected("E1", 100), noticed("E1", 50, "a50"), read("E1", 70), noticed("E1", 60, "a50", "a60"))
-    seen = view.examinees["E1"]
-    assert (seen.version, seen.notices_version, seen.notices, seen.unconfirmed) == (100, 70, 70, [])
+    examinee = view.examinees["E1"]
+    assert (examinee.version, examinee.notices_version, examinee.notices, examinee.unconfirmed) == (100, 70, 70, [])
     assert view.late == 1
 
 
@@ -497,10 +497,10 @@ def test_an_examinee_of_whom_only_one_aspect_is_known_has_none_of_the_others() -
 def test_old_events_are_counted_by_why_they_change_nothing(
     newer: Message, older: Message, snapshot_row: ExamineeRow
 ) -> None:
-    told = [newer, newer, older, older]
+    events = [newer, newer, older, older]
     results = [ApplyResult.APPLIED, ApplyResult.DOUBLED, ApplyResult.LATE, ApplyResult.LATE]
     view = PlanView()
-    assert [view.apply(event) for event in told] == results
+    assert [view.apply(event) for event in events] == results
     assert (view.doubled, view.late, view.covered, view.events) == (1, 2, 0, {newer.type: 1})
     view = view_of(snapshot(snapshot_row))
     covered, doubled, late = ApplyResult.COVERED, ApplyResult.DOUBLED, ApplyResult.LATE

@@ -27,8 +27,8 @@ def fields(subject: str, *messages: Message, scheduled: bool = False) -> list[st
 def test_each_entry_of_a_payload_has_its_own_version_also_beside_malformed_ones() -> None:
     good = [facts.connected("SOCK001-a"), facts.disconnected("SOCK001-a", 1)]
     payload = b"[" + encode(good[0]) + b',{"type":"nonsense"},' + encode(good[1]) + b"]"
-    found = list(read_entries("status.plan.P001", 7, DAWN, payload))
-    assert [(one.version, one.fact) for one in found] == [(7 * 256, good[0]), (7 * 256 + 2, good[1])]
+    entries = list(read_entries("status.plan.P001", 7, DAWN, payload))
+    assert [(entry.version, entry.fact) for entry in entries] == [(7 * 256, good[0]), (7 * 256 + 2, good[1])]
 
 
 def test_a_message_is_accepted_only_on_the_subject_of_its_examinee() -> None:

@@ -21,11 +21,11 @@ windows = st.tuples(st.integers(-10, 320), st.integers(0, 320)).map(lambda pair:
 
 
 def report(
-    *told: ExamineeFact, begin: float = 0, end: float = 1000, ignore_below: float = 0, cut: bool = False
+    *logged: ExamineeFact, begin: float = 0, end: float = 1000, ignore_below: float = 0, cut: bool = False
 ) -> OutageRow:
     """E001 in a window, in seconds after the documents' morning began; the versions are 10, 20, 30, ..."""
     outages = Outages(truncated=cut)
-    for number, fact in enumerate(told, 1):
+    for number, fact in enumerate(logged, 1):
         outages.add(LogEntry(10 * number, DAWN, fact))
     (row,) = outages.rows(DAWN + begin, DAWN + end, ignore_below=ignore_below)
     return row
@@ -128,11 +128,11 @@ def test_clocks_that_differ_never_count_a_moment_twice_or_less_than_nothing() ->
 
 
 def test_the_mobile_sync_is_the_one_at_the_end_of_the_window() -> None:
-    told = (facts.wait(0), facts.upload_failed(10), facts.uploaded("a", 20))
-    assert report(*told, end=5).mobile_sync == "WAITING"
-    failed = report(*told, end=15)
+    logged = (facts.wait(0), facts.upload_failed(10), facts.uploaded("a", 20))
+    assert report(*logged, end=5).mobile_sync == "WAITING"
+    failed = report(*logged, end=15)
     assert (failed.mobile_sync, failed.mobile_sync_reason) == ("FAILED", "IMAGE_STORE_FAILED")
-    done = report(*told)
+    done = report(*logged)
     assert (done.mobile_sync, done.mobile_sync_time, done.mobile_sync_reason) == ("COMPLETED", facts.at(20), None)
 
 
@@ -213,11 +213,11 @@ def test_an_outage_as_long_as_the_limit_is_counted() -> None:
 
 
 def test_first_seen_is_the_earliest_timestamp_of_any_fact() -> None:
-    told = (facts.connected("SOCK001-a", 50), facts.disconnected("SOCK001-a", 40))
-    assert report(*told).first_seen == facts.at(40)
+    logged = (facts.connected("SOCK001-a", 50), facts.disconnected("SOCK001-a", 40))
+    assert report(*logged).first_seen == facts.at(40)
     outages = Outages()
     assert outages.begin is None
-    for number, fact in enumerate(told):
+    for number, fact in enumerate(logged):
         outages.add(LogEntry(10 * number + 10, DAWN, fact))
     assert outages.begin == DAWN + 40
     assert len(outages.rows(DAWN, DAWN + 40)) == 1

@@ -17,19 +17,19 @@ from tests.unit.support.fact_logs import Log, in_order, logs
 from tests.unit.support.facts import DAWN, at
 
 
-def read(*told: ExamineeFact, cut: bool = False) -> list[TimelineEntry]:
+def read(*logged: ExamineeFact, cut: bool = False) -> list[TimelineEntry]:
     """Facts that the log took in this order, one a second, with the versions 10, 20, 30, ..."""
     timeline = Timeline(truncated=cut)
-    taken = [timeline.add(LogEntry(10 * (n + 1), DAWN + n, fact)) for n, fact in enumerate(told)]
-    return [one for one in taken if one is not None]
+    taken = [timeline.add(LogEntry(10 * (n + 1), DAWN + n, fact)) for n, fact in enumerate(logged)]
+    return [entry for entry in taken if entry is not None]
 
 
-def words(*told: ExamineeFact, cut: bool = False) -> list[tuple[EntryKind, bool]]:
-    return [(one.what, one.effect) for one in read(*told, cut=cut)]
+def words(*logged: ExamineeFact, cut: bool = False) -> list[tuple[EntryKind, bool]]:
+    return [(entry.what, entry.effect) for entry in read(*logged, cut=cut)]
 
 
 def test_a_fenced_fact_is_listed_as_without_effect() -> None:
-    told = read(
+    entries = read(
         facts.connected("SOCK001-a", client="c", number=1),
         facts.connected("SOCK002-b", 1, client="c", number=2),
         facts.disconnected("SOCK001-a", 2),
@@ -42,7 +42,7 @@ def test_a_fenced_fact_is_listed_as_without_effect() -> None:
         facts.disconnected("SOCK002-b", 9),
         facts.disconnected("SOCK002-b", 10),
     )
-    assert [(one.what, one.effect) for one in told] == [
+    assert [(entry.what, entry.effect) for entry in entries] == [
         (EntryKind.JOINED, True),
         (EntryKind.REPLACED, True),
         *[(EntryKind.NO_EFFECT, False)] * 6,
@@ -50,8 +50,8 @@ def test_a_fenced_fact_is_listed_as_without_effect() -> None:
         (EntryKind.LOST, True),
         (EntryKind.NO_EFFECT, False),
     ]
-    assert told[2].text == "late disconnect of a replaced socket: no effect"
-    assert {one.status for one in told[:9]} == {"CONNECTED"}
+    assert entries[2].text == "late disconnect of a replaced socket: no effect"
+    assert {entry.status for entry in entries[:9]} == {"CONNECTED"}
 
 
 def test_an_entry_has_the_mobile_sync_status_beside_the_connection_status() -> None:
@@ -76,7 +76,7 @@ def test_an_entry_has_the_mobile_sync_status_beside_the_connection_status() -> N
         EntryKind.SYNC_WAITING,
         EntryKind.SYNC_TIMED_OUT,
     ]
-    assert [one.mobile_sync for one in read(facts.wait(0), facts.connected("SOCK001-a"))] == ["WAITING", "WAITING"]
+    assert [entry.mobile_sync for entry in read(facts.wait(0), facts.connected("SOCK001-a"))] == ["WAITING", "WAITING"]
 
 
 def test_in_a_truncated_log_a_loss_may_be_the_first_fact() -> None:
@@ -109,10 +109,10 @@ def test_the_timeline_ends_where_the_rules_end(log: Log) -> None:
 @given(logs("connection"))
 def test_a_fact_that_changes_the_status_is_never_listed_as_without_effect(log: Log) -> None:
     status: str | None = None
-    for one in _taken(log):
-        if (one.status if one.status != "NEVER" else None) != status:
-            assert one.effect
-        status = one.status if one.status != "NEVER" else None
+    for entry in _taken(log):
+        if (entry.status if entry.status != "NEVER" else None) != status:
+            assert entry.effect
+        status = entry.status if entry.status != "NEVER" else None
 
 
 @given(logs("mobile_sync"))
@@ -125,14 +125,14 @@ def test_the_mobile_sync_ends_where_the_rules_end(log: Log) -> None:
 def _taken(log: Log) -> list[TimelineEntry]:
     timeline = Timeline()
     taken = [timeline.add(LogEntry(version, DAWN, fact)) for version, fact in log if isinstance(fact, ExamineeFact)]
-    return [one for one in taken if one is not None]
+    return [entry for entry in taken if entry is not None]
 
 
 # -- at a moment ------------------------------------------------------------------------------------------
 
 
 def test_the_status_at_a_time_has_its_cause_and_the_next_entry() -> None:
-    told = read(
+    entries = read(
         facts.connected("SOCK001-a"),
         facts.disconnected("SOCK001-a", 1),
         facts.attempt(20, 1, 2),
@@ -140,26 +140,26 @@ def test_the_status_at_a_time_has_its_cause_and_the_next_entry() -> None:
         facts.wait(4),
         facts.connected("SOCK001-b", 5),
     )
-    before = status_at_time(told, DAWN - 0.001)
-    assert (before.status, before.status_entry, before.next_entry) == ("NEVER", None, told[0])
-    assert status_at_time(told, DAWN).status == "CONNECTED"
-    gone = status_at_time(told, DAWN + 3.9)
-    assert (gone.status, gone.status_entry, gone.latest_entry) == ("DISCONNECTED", told[1], told[2])
-    assert (gone.mobile_sync, gone.next_entry) == ("NONE", told[4])
-    waiting = status_at_time(told, DAWN + 4)
-    assert (waiting.status, waiting.mobile_sync, waiting.mobile_sync_entry) == ("DISCONNECTED", "WAITING", told[4])
-    now = status_at_time(told, parse_time(at(3600)))
-    assert (now.status, now.status_entry, now.next_entry) == ("CONNECTED", told[5], None)
+    before = status_at_time(entries, DAWN - 0.001)
+    assert (before.status, before.status_entry, before.next_entry) == ("NEVER", None, entries[0])
+    assert status_at_time(entries, DAWN).status == "CONNECTED"
+    gone = status_at_time(entries, DAWN + 3.9)
+    assert (gone.status, gone.status_entry, gone.latest_entry) == ("DISCONNECTED", entries[1], entries[2])
+    assert (gone.mobile_sync, gone.next_entry) == ("NONE", entries[4])
+    waiting = status_at_time(entries, DAWN + 4)
+    assert (waiting.status, waiting.mobile_sync, waiting.mobile_sync_entry) == ("DISCONNECTED", "WAITING", entries[4])
+    now = status_at_time(entries, parse_time(at(3600)))
+    assert (now.status, now.status_entry, now.next_entry) == ("CONNECTED", entries[5], None)
 
 
 def test_a_replacement_is_the_cause_of_the_present_connection() -> None:
-    told = read(facts.connected("SOCK001-a"), facts.connected("SOCK001-b", 1))
-    assert status_at_time(told, DAWN + 1).status_entry == told[1]
+    entries = read(facts.connected("SOCK001-a"), facts.connected("SOCK001-b", 1))
+    assert status_at_time(entries, DAWN + 1).status_entry == entries[1]
 
 
 def test_a_table_shows_local_times_and_leaves_peoples_text_unchanged() -> None:
-    told = read(facts.wait(), facts.extend(60, 5), facts.notice(text="Until 2026-11-22T03:00:00Z."))
-    waiting, extended, notice = (cells(one)[2] for one in told)
+    entries = read(facts.wait(), facts.extend(60, 5), facts.notice(text="Until 2026-11-22T03:00:00Z."))
+    waiting, extended, notice = (cells(entry)[2] for entry in entries)
     assert waiting == f"mobile sync: waiting for a picture until {local_time(at(120))}"
     assert str(extended).endswith(f"from {local_time(at(120))} to {local_time(at(180))}")
     assert notice == "notice by S001: Until 2026-11-22T03:00:00Z."

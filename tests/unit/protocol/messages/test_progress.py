@@ -44,12 +44,14 @@ def report(
 
 def still(tracker: ProgressTracker, *looks: tuple[ConsumerProgress, HeldDeliveries]) -> float:
     """How long nothing has gone on, at the last of these looks."""
-    return [tracker.update(seen, in_hand) for seen, in_hand in looks][-1].still_seconds or 0.0
+    return [tracker.update(look, in_hand) for look, in_hand in looks][-1].still_seconds or 0.0
 
 
 def test_without_waiting_messages_nothing_is_late_however_long_it_is_quiet() -> None:
-    told = [ProgressTracker().update(consumer(float(at), floor=9), NOTHING) for at in range(5)]
-    assert {(one.oldest_seconds, one.still_seconds, one.pending) for one in told} == {(None, None, 0)}
+    reports = [ProgressTracker().update(consumer(float(at), floor=9), NOTHING) for at in range(5)]
+    assert {(progress.oldest_seconds, progress.still_seconds, progress.pending) for progress in reports} == {
+        (None, None, 0)
+    }
 
 
 def test_a_delivered_message_waits_since_it_was_stored() -> None:
@@ -68,9 +70,9 @@ def test_an_undelivered_message_waits_since_it_was_first_seen() -> None:
 def test_a_backlog_that_shrinks_does_not_stand_still() -> None:
     tracker = ProgressTracker()
     for at in range(1, 20):
-        told = tracker.update(consumer(float(at), 500, 64, floor=at * 900), HeldDeliveries(64, oldest=at - 4.0))
-        assert told.still_seconds == 0.0
-        assert told.oldest_seconds == 4.0
+        progress = tracker.update(consumer(float(at), 500, 64, floor=at * 900), HeldDeliveries(64, oldest=at - 4.0))
+        assert progress.still_seconds == 0.0
+        assert progress.oldest_seconds == 4.0
 
 
 def test_messages_of_a_dead_reader_wait_also_while_another_reader_works() -> None:

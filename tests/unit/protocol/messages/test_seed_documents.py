@@ -170,10 +170,10 @@ def test_the_documented_loss_and_recovery_lead_to_the_documented_records() -> No
     fields = kind.fields(back.state)
     assert (fields["connStatusCode"], fields["lastActiveTime"]) == ("CONNECTED", "2024-01-01T09:17:00Z")
     (event,) = back.events
-    told = json.loads(encode(event))
-    assert told["type"] == "examinee_connected"
-    assert told["data"]["clientInfo"] == json.loads(RECOVERY)["data"]["clientInfo"]
-    assert (told["data"]["recovered"], told["data"]["outageSeconds"]) == (True, 120.0)
+    event_json = json.loads(encode(event))
+    assert event_json["type"] == "examinee_connected"
+    assert event_json["data"]["clientInfo"] == json.loads(RECOVERY)["data"]["clientInfo"]
+    assert (event_json["data"]["recovered"], event_json["data"]["outageSeconds"]) == (True, 120.0)
 
 
 def test_a_server_record_has_the_seven_documented_fields() -> None:

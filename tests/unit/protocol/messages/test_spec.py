@@ -158,19 +158,19 @@ def test_every_example_belongs_to_a_specified_message() -> None:
 def test_the_frames_of_a_role_are_those_that_its_session_handles() -> None:
     sessions: dict[str, type[Actor]] = {"examinee": ExamineeSession, "proctor": ProctorSession}
     for role, session in sessions.items():
-        sent, told = frames_of(role)
+        sent, received = frames_of(role)
         assert set(sent) <= set(session._handlers)
         other = frames_of("proctor" if role == "examinee" else "examinee")
         assert set(sent) | set(other[0]) == set(CLIENT_FRAMES.models.values())
-        assert set(told) | set(other[1]) == set(SERVER_FRAMES.models.values())
+        assert set(received) | set(other[1]) == set(SERVER_FRAMES.models.values())
 
 
 def test_the_close_codes_are_those_of_the_table(spoken: Document) -> None:
-    told = {
+    documented = {
         close_code["code"]: (close_code["name"], close_code["reconnect"], close_code["rule"])
         for close_code in spoken["channels"]["connect"]["x-close-codes"]
     }
-    assert told == {int(code): (rule.name, rule.reconnect, rule.rule) for code, rule in CLOSE_RULES.items()}
+    assert documented == {int(code): (rule.name, rule.reconnect, rule.rule) for code, rule in CLOSE_RULES.items()}
 
 
 # -- AsyncAPI: true ------------------------------------------------------------------------------------------
@@ -263,22 +263,22 @@ def web_server(settings: Settings) -> WebServer:
 def test_the_routes_are_exactly_those_of_the_web_server(tmp_path: Path) -> None:
     def plain(path: str) -> str:
         named = re.sub(r"{(\w+?)(:path)?}", r"{\1}", path)
-        return re.sub(r"_(\w)", lambda found: found[1].upper(), named.replace("sync_cap", "sync#cap")).replace("#", "_")
+        return re.sub(r"_(\w)", lambda match: match[1].upper(), named.replace("sync_cap", "sync#cap")).replace("#", "_")
 
-    found = set()
+    routes = set()
     for route in web_server(load_settings(data_dir=tmp_path))._app.routes:
         assert isinstance(route, Route)
         if isinstance(getattr(route.endpoint, "__self__", None), Pages):
             continue
-        found |= {(method, plain(route.path)) for method in (route.methods or set()) - {"HEAD"}}
-    assert found == {(route.method, route.path) for route in ROUTES}
+        routes |= {(method, plain(route.path)) for method in (route.methods or set()) - {"HEAD"}}
+    assert routes == {(route.method, route.path) for route in ROUTES}
 
 
 def test_the_problem_codes_are_exactly_those_of_the_web_server() -> None:
     own = {value for name, value in vars(problems).items() if name.isupper() and isinstance(value, str)}
-    told = {code for route in ROUTES for _, codes in route.problems for code in codes} | {"INTERNAL_ERROR"}
-    assert told - own - {str(code) for code in ErrorCode} == set()
-    assert own - told == set()
+    documented = {code for route in ROUTES for _, codes in route.problems for code in codes} | {"INTERNAL_ERROR"}
+    assert documented - own - {str(code) for code in ErrorCode} == set()
+    assert own - documented == set()
 
 
 def test_numbers_in_descriptions_match_the_code(served: Document) -> None:
@@ -299,7 +299,7 @@ def test_examples_of_answers_are_valid(served: Document) -> None:
         for operation in operations.values():
             for status, response in operation["responses"].items():
                 for content in response["content"].values():
-                    examples = [one["value"] for one in content.get("examples", {}).values()]
+                    examples = [example["value"] for example in content.get("examples", {}).values()]
                     for example in [*examples, *([content["example"]] if "example" in content else [])]:
                         spec._validators.check(content["schema"], example, f"{operation['operationId']} {status}")
                         checked += 1

@@ -367,8 +367,15 @@ async def test_an_inspection_shows_state_counts_and_details() -> None:
     assert clerk.inspection().state == "starting"
     await clerk.start()
     await clerk.ask(Note())
-    seen = clerk.inspection()
-    assert (seen.address, seen.kind, seen.state, seen.handled, seen.failed, seen.restarts) == (
+    inspection = clerk.inspection()
+    assert (
+        inspection.address,
+        inspection.kind,
+        inspection.state,
+        inspection.handled,
+        inspection.failed,
+        inspection.restarts,
+    ) == (
         "clerk.1",
         "clerk",
         "running",
@@ -376,9 +383,9 @@ async def test_an_inspection_shows_state_counts_and_details() -> None:
         0,
         0,
     )
-    assert (seen.mailbox_depth, seen.mailbox_capacity, seen.details) == (0, 4, {"plans": 2})
-    assert seen.since.endswith("Z")
-    assert "mailboxDepth" in seen.model_dump(by_alias=True)
+    assert (inspection.mailbox_depth, inspection.mailbox_capacity, inspection.details) == (0, 4, {"plans": 2})
+    assert inspection.since.endswith("Z")
+    assert "mailboxDepth" in inspection.model_dump(by_alias=True)
     await clerk.stop()
     assert clerk.inspection().state == "stopping"
 

@@ -478,7 +478,7 @@ async def test_a_tail_shows_what_was_handled_what_failed_and_what_is_no_message(
 
     async def send(_inbox: str, payload: bytes) -> None:
         parsed = json.loads(payload)
-        shown.extend(one["data"] for one in (parsed if isinstance(parsed, list) else [parsed]))
+        shown.extend(line["data"] for line in (parsed if isinstance(parsed, list) else [parsed]))
 
     worker = Worker(bus)
     await running(worker)
@@ -487,7 +487,7 @@ async def test_a_tail_shows_what_was_handled_what_failed_and_what_is_no_message(
     worker.errors["b"] = [ValueError("bad b")]
     await receiver(worker, bus).take([bus.delivery("a", "b", 7)])
     await worker.tail.flush()
-    assert [(one["message"], one.get("error")) for one in shown] == [
+    assert [(line["message"], line.get("error")) for line in shown] == [
         ("batch", "ProtocolError: no name"),
         ("Job", None),
         ("Job", "ValueError: bad b"),
@@ -504,8 +504,13 @@ async def test_a_service_has_no_mailbox_and_is_announced_and_inspected_all_the_s
     await plain.start()
     assert bus.diary == ["announced"]
     plain.count_handled(Job("a"), 0.0)
-    seen = plain.inspection()
-    assert (seen.state, seen.handled, seen.mailbox_depth, seen.mailbox_capacity) == ("running", 1, 0, 1)
+    inspection = plain.inspection()
+    assert (inspection.state, inspection.handled, inspection.mailbox_depth, inspection.mailbox_capacity) == (
+        "running",
+        1,
+        0,
+        1,
+    )
     await plain.stop()
     assert bus.diary == ["announced", "withdrawn"]
 

@@ -258,10 +258,10 @@ async def test_failures_of_a_child_stay_counted_after_its_restarts(diary: Diary)
     supervisor = Supervisor("s", QUICK)
     (await supervisor.start_child(ChildSpec("a", factory))).tell(Fail(ValueError("boom")))
     await until(lambda: len(made) == 3 and made[2].running)
-    seen = supervisor.children["a"].inspection()
-    assert (seen.restarts, seen.failed, seen.last_error) == (2, 2, "RuntimeError: no port")
-    assert seen.last_error_at is not None
-    assert seen.last_error_at <= seen.since
+    inspection = supervisor.children["a"].inspection()
+    assert (inspection.restarts, inspection.failed, inspection.last_error) == (2, 2, "RuntimeError: no port")
+    assert inspection.last_error_at is not None
+    assert inspection.last_error_at <= inspection.since
     await supervisor.stop()
 
 

@@ -88,16 +88,16 @@ async def test_a_difference_over_two_seconds_is_logged_once_per_change_and_measu
 ) -> None:
     caplog.set_level(logging.INFO)
     machine = Machine()
-    told = []
+    records = []
     for machine.ahead in (0.0, 1.9, -1.9, 7200.0, 7200.5, 7201.0, -150.0, -150.4, 0.0, 0.0):
         await machine.clock.measure()
-        told.append([record.getMessage() for record in caplog.records])
+        records.append([record.getMessage() for record in caplog.records])
         caplog.clear()
         assert BROKER_CLOCK_OFFSET._value.get() == pytest.approx(machine.ahead, abs=0.001)
-    assert [len(one) for one in told] == [0, 0, 0, 1, 0, 0, 1, 0, 1, 0]
-    assert "7200.0 s ahead of the broker's" in told[3][0]
-    assert "150.0 s behind the broker's" in told[6][0]
-    assert "agrees with the broker's again" in told[8][0]
+    assert [len(record) for record in records] == [0, 0, 0, 1, 0, 0, 1, 0, 1, 0]
+    assert "7200.0 s ahead of the broker's" in records[3][0]
+    assert "150.0 s behind the broker's" in records[6][0]
+    assert "agrees with the broker's again" in records[8][0]
 
 
 async def test_without_an_answer_the_last_measurement_stays() -> None:

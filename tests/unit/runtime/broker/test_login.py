@@ -134,10 +134,10 @@ def test_a_refusal_fails_only_requests_on_its_subject() -> None:
 
 def test_a_refused_inbox_fails_all_requests_until_the_next_connection() -> None:
     refusals = Refusals("cli", "operator", "_INBOX_operator")
-    told: list[NotPermitted] = []
-    with refusals.watch("$JS.API.INFO", told.append):
+    reported: list[NotPermitted] = []
+    with refusals.watch("$JS.API.INFO", reported.append):
         refusals.report(violation("subscription", "_INBOX_operator.abc.*"))
-    assert told
+    assert reported
     assert refusals.lasting is not None
     refusals.forget()
     assert refusals.lasting is None

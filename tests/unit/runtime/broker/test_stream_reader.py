@@ -51,13 +51,13 @@ class Cluster:
 
     async def publish_core(self, subject: str, payload: bytes, reply: str = "") -> None:
         asked = json.loads(payload)
-        found = [n for n in range(asked["seq"], self.copy + 1) if n not in self.others][: asked["batch"]]
-        for number in found:
+        sequences = [n for n in range(asked["seq"], self.copy + 1) if n not in self.others][: asked["batch"]]
+        for number in sequences:
             headers = {"Nats-Subject": "s", "Nats-Sequence": str(number), "Nats-Time-Stamp": format_time(number)}
             await self.handler(Reply(headers))
-        if not found:
+        if not sequences:
             self.copy = min(self.last, self.copy + self.learns)
-        await self.handler(Reply({"Status": "204" if found else "404"}))
+        await self.handler(Reply({"Status": "204" if sequences else "404"}))
 
     async def last_message(self, stream: str, subject: str) -> StoredMessage | None:
         self.asked_leader += 1

@@ -92,7 +92,9 @@ def test_an_invalid_certificate_is_named(role: str, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.pem").write_text("garbage")
     both = ("CERTIFICATE_FILE", "KEY_FILE")
-    variables = {f"EXAMWIRE_{one}__{file}": str(tmp_path / "bad.pem") for one in ("SOCKET", "WEB") for file in both}
+    variables = {
+        f"EXAMWIRE_{section}__{file}": str(tmp_path / "bad.pem") for section in ("SOCKET", "WEB") for file in both
+    }
     result = CliRunner().invoke(app, [*COMMANDS[role], "--data-dir", str(tmp_path / "data")], env=variables)
     assert result.exit_code == 2, result.stderr
     assert str(tmp_path / "bad.pem") in result.stderr

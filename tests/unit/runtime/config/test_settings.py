@@ -46,10 +46,10 @@ def configure(monkeypatch: pytest.MonkeyPatch, path: Path, text: str) -> None:
 
 
 def value(settings: Settings, name: str) -> object:
-    found: object = settings
+    node: object = settings
     for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        node = getattr(node, part)
+    return node
 
 
 @pytest.mark.parametrize("name", sorted(FIXED))

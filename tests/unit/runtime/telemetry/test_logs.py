@@ -203,6 +203,6 @@ def test_what_others_wrote_forges_no_line_and_commands_no_terminal(form: Literal
         {"name": "x", "levelname": "INFO", "msg": "%s", "args": (written,), "reason": written}
     )
     line = formatter.format(record)
-    assert all(one.isprintable() for one in line)
+    assert all(letter.isprintable() for letter in line)
     if form == "json":
         assert json.loads(line)["message"] == written

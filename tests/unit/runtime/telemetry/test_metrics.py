@@ -177,7 +177,7 @@ def test_the_latency_is_that_of_what_happened_now() -> None:
         ],
         moment,
     )
-    assert [sample(f"{name}_count", event=one) for one in ("loss", "connection")] == [counts[0] + 1, counts[1] + 1]
+    assert [sample(f"{name}_count", event=event) for event in ("loss", "connection")] == [counts[0] + 1, counts[1] + 1]
     assert sample(f"{name}_sum", event="loss") - total == pytest.approx(0.2, abs=0.002)
     # A clock ahead of ours makes no negative time.
     observe_told([event("examinee_disconnected", -5)], moment)
@@ -223,7 +223,9 @@ def test_no_label_can_name_an_examinee() -> None:
     assert actors.queue_server.metrics.BROKER is not None  # every module that has metrics is loaded
     assert actors.state_manager.metrics.FACTS is not None
     assert actors.web_server.metrics.UPLOADS is not None
-    used = {label for family in families().values() for one in family.samples for label in one.labels}
+    used = {
+        label for family in families().values() for family_sample in family.samples for label in family_sample.labels
+    }
     assert used <= LABELS
 
 

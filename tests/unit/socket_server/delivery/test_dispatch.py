@@ -45,7 +45,7 @@ def batch_of(*messages: tuple[str, Message]) -> QueueBatch:
 
 
 def notice(examinee_id: str, number: int) -> tuple[str, Notice]:
-    told = Notice(
+    message = Notice(
         plan_id="P001",
         examinee_id=examinee_id,
         by="kim",
@@ -54,7 +54,7 @@ def notice(examinee_id: str, number: int) -> tuple[str, Notice]:
         timestamp="2026-01-05T09:00:00.000Z",
         version=number,
     )
-    return subjects.socket_examinee("P001", examinee_id), told
+    return subjects.socket_examinee("P001", examinee_id), message
 
 
 def close(session: ExamineeSession) -> tuple[str, SessionClose]:
