@@ -38,7 +38,7 @@ COMMANDS: dict[str, CommandLocation | CommandGroup] = {
     "load": ("cli.load.load", "load"),
     "token": ("cli.token", "token"),
     "plans": CommandGroup(
-        "Exam plans: list, show, create, history, outages.",
+        "Exam plans: list, show, create, history, outage report.",
         {
             "ls": ("cli.plans.plans", "list_plans"),
             "show": ("cli.plans.plans", "show_plan"),

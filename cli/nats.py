@@ -42,9 +42,11 @@ def permissions_conf(
         typer.Option("--server", help="A serverId that gets a user; repeatable. [default: SOCK001, SOCK002]"),
     ] = None,
 ) -> None:
-    """Print nats/permissions.conf: one user for each role and socket server, with its permissions.
+    """Print nats/permissions.conf: users and their permissions.
 
-    Example: examwire nats permissions --server SOCK001 --server SOCK002 > nats/permissions.conf
+    Each role has a user, and each socket server has one.
+
+    Example: examwire nats permissions --server SOCK001 > new.conf
     """
     typer.echo(configuration(servers or SERVER_IDS), nl=False)
 

@@ -105,7 +105,10 @@ def state_manager(
     name: NameOption = None,
     json_ready: JsonOption = False,
 ) -> None:
-    """Apply the log to Redis and notify proctors; also watch reconnects and leases. Several can run."""
+    """Apply the log to Redis and notify proctors.
+
+    Also watches reconnect attempts and leases of servers. Several can run.
+    """
     own_name = _name_of("state-manager", name)
 
     from actors.runtime.actor.supervisor import ChildSpec
@@ -141,7 +144,10 @@ def queue_server(
     name: NameOption = None,
     json_ready: JsonOption = False,
 ) -> None:
-    """Create the streams, their consumers and the queues of the socket servers. Several can run."""
+    """Create streams, consumers and the queues of socket servers.
+
+    Several can run.
+    """
     own_name = _name_of("queue-server", name)
 
     from actors.queue_server.server import QueueServer

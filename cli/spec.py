@@ -32,7 +32,10 @@ def spec() -> None:
 
 @app.command("asyncapi")
 def print_asyncapi(output: FormatOption = SpecFormat.JSON) -> None:
-    """Print the AsyncAPI 3.0 document of WebSocket and NATS: channels, operations, messages, close codes."""
+    """Print the AsyncAPI 3.0 document of WebSocket and NATS.
+
+    It describes channels, operations, messages and close codes.
+    """
     from protocol.spec.asyncapi import asyncapi
 
     print_json(asyncapi(VERSION))
@@ -40,7 +43,10 @@ def print_asyncapi(output: FormatOption = SpecFormat.JSON) -> None:
 
 @app.command("openapi")
 def print_openapi(output: FormatOption = SpecFormat.JSON) -> None:
-    """Print the OpenAPI 3.1 document of the web server: uploads, pictures, phone codes, timeline, report, health."""
+    """Print the OpenAPI 3.1 document of the web server.
+
+    It describes uploads, pictures, phone codes, timeline, report and health.
+    """
     from protocol.spec.openapi import openapi
 
     print_json(openapi(VERSION))

@@ -54,9 +54,10 @@ def show_config(
 @app.command("check")
 @takes_settings(*FLAGS)
 def check_config(given: dict[str, Any], output: OutputOption = Format.TABLE) -> None:
-    """Check flags, variables and the settings file: unknown names, invalid values, contradictions.
+    """Check flags, variables and the settings file.
 
-    Creates nothing and connects to nothing. Exit code 2: a role would not start or not work, 5: warnings only.
+    Finds unknown names, invalid values and contradictions. Creates nothing and connects to nothing. Exit code 2: a
+    role would not start or not work, 5: warnings only.
     """
     from cli.check.config_check import check_settings
 

@@ -130,7 +130,10 @@ def load(
 ) -> None:
     """Run a load test that accounts for every loss and recovery.
 
-    Examples: examwire load hall-outage --examinees 1000; examwire load one-by-one --baseline -o json
+    \b
+    Examples:
+      examwire load hall-outage --examinees 1000
+      examwire load one-by-one --baseline -o json
 
     Starts engines and roles in a temporary directory, or uses a running system. Exit code 1: a loss or recovery was
     missing, doubled or out of order at the proctors, or Redis was wrong at the end.

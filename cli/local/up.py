@@ -83,7 +83,10 @@ def up(
 ) -> None:
     """Run the whole system on this machine until Ctrl-C. A second Ctrl-C ends it at once.
 
-    Examples: examwire up; examwire up --tls --web-host 0.0.0.0 --socket-host 0.0.0.0
+    \b
+    Examples:
+      examwire up
+      examwire up --tls --web-host 0.0.0.0 --socket-host 0.0.0.0
 
     Starts NATS and a Redis-protocol server (unless their URLs are given), the queue server, the state manager, the
     socket servers SOCK001 and SOCK002, and the web server. Each is a process that is restarted when it ends.

@@ -49,7 +49,7 @@ def list_actors(
     watching: WatchOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """List the running actors with their state, mailbox, rate and last error.
+    """List the running actors: state, mailbox, rate, last error.
 
     Example: examwire actors ls --kind socket-server --watch
 
@@ -99,7 +99,10 @@ def show_actor(
 ) -> None:
     """Show all details of one actor or session.
 
-    Examples: examwire actors show SOCK001; examwire actors show session.P001.E0042
+    \b
+    Examples:
+      examwire actors show SOCK001
+      examwire actors show session.P001.E0042
 
     Exit code 3: no actor has this address, or the examinee is not connected.
     """

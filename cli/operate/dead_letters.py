@@ -135,7 +135,10 @@ def replay_letters(
 ) -> None:
     """Publish dead letters again and remove them. Repeating a replay has no second effect.
 
-    Examples: examwire dead-letters replay 7; examwire dead-letters replay --all --reason timeout
+    \b
+    Examples:
+      examwire dead-letters replay 7
+      examwire dead-letters replay --all --reason timeout
 
     A letter that fails again returns under a new number. Exit code 1: refused or returned, 3: no such letter, 5: sent
     but not handled yet.
@@ -171,7 +174,10 @@ def discard_letters(
 ) -> None:
     """Delete dead letters for good.
 
-    Examples: examwire dead-letters discard 7 8; examwire dead-letters discard --all --source STATUS
+    \b
+    Examples:
+      examwire dead-letters discard 7 8
+      examwire dead-letters discard --all --source STATUS
 
     Exit code 3: one of the letters does not exist.
     """

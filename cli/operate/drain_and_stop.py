@@ -46,12 +46,13 @@ def drain(
     wait: WaitOption = True,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Move the clients of a socket server to the other servers, then end its process.
+    """Move the clients of a socket server away, then end its process.
 
     Example: examwire actors drain SOCK001 --over 60s
 
-    Proctors see the clients as migrating, not as disconnected. Ctrl-C stops the waiting, not the drain. Exit code 1:
-    refused (no other server is READY), or the server did not end cleanly, 3: no such server.
+    The clients move to the other servers. Proctors see them as migrating, not as disconnected. Ctrl-C stops the
+    waiting, not the drain. Exit code 1: refused (no other server is READY), or the server did not end cleanly, 3: no
+    such server.
     """
     seconds = 0.0 if over.strip() in ("0", "0s") else parse_duration(over)
     if seconds > 3600:

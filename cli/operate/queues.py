@@ -81,7 +81,7 @@ def show_queue(
     ],
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show a queue: its filters, its position, and the age of its oldest pending message.
+    """Show a queue: filters, position, age of the oldest message.
 
     Example: examwire queues show SOCK001
 

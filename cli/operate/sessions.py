@@ -99,7 +99,10 @@ def kick(
 ) -> None:
     """End the connection of an examinee, or of any client by its socketId.
 
-    Examples: examwire sessions kick P001 E0042; examwire sessions kick SOCK001-5f2c9a
+    \b
+    Examples:
+      examwire sessions kick P001 E0042
+      examwire sessions kick SOCK001-5f2c9a
 
     The client reconnects by itself after its backoff. Exit code 3: no such connection.
     """

@@ -68,7 +68,9 @@ def rebuild(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Write the records that Redis has lost or has wrong, from the log, and send proctors corrections.
+    """Rebuild lost and wrong records in Redis from the log.
+
+    Proctors get corrections for what was wrong.
 
     Example: examwire state rebuild --plan P001 --yes
 

@@ -91,7 +91,7 @@ def list_streams(settings: Settings, watching: WatchOption = False, output: Outp
 @app.command("diff")
 @takes_settings(*FLAGS, running=True)
 def diff(settings: Settings, output: OutputOption = Format.TABLE) -> None:
-    """Compare the streams and consumers on the broker with the declared ones.
+    """Compare the broker's streams and consumers with the declared ones.
 
     Exit code 5: one is missing or differs.
     """

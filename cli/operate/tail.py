@@ -45,12 +45,16 @@ def tail(
     ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show each message that an actor handles, live, with type, ids, duration and error, until Ctrl-C.
+    """Show each message that an actor handles, live.
 
-    Examples: examwire actors tail SOCK001 --for 30s; examwire actors tail session.P001.E0042
+    \b
+    Examples:
+      examwire actors tail SOCK001 --for 30s
+      examwire actors tail session.P001.E0042
 
-    A batch is one line with its counts and first messages. The command waits for an actor that ends, and follows an
-    examinee who reconnects to another server. With -o json: one object a line.
+    Each line has the type, the ids, the duration and the error. A batch is one line with its counts and first
+    messages. The command waits for an actor that has ended to start again, and follows an examinee who reconnects to
+    another server. Ctrl-C ends it. With -o json: one object a line.
     """
     until = time.monotonic() + parse_duration(lasting) if lasting is not None else None
     if is_session(address):

@@ -64,9 +64,11 @@ def create(
     ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Enrol the examinees of a roster in a plan, so that proctors see who has not connected yet.
+    """Enrol the examinees of a roster in a plan.
 
     Example: examwire plans create P001 --roster roster.csv --tokens tokens.csv
+
+    Proctors then see who has not connected yet.
 
     The whole file is checked first: with a wrong line, nothing is written. The command can be repeated: new lines are
     added, changed names are updated, nobody is removed. Tokens are written to the file only (mode 0600). Exit code 2:

@@ -77,7 +77,7 @@ def show_plan(
     watching: WatchOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show every examinee of a plan with status, reason, server and mobile sync.
+    """Show a plan's examinees: status, reason, server, mobile sync.
 
     Example: examwire plans show P001 --watch
 
@@ -93,7 +93,10 @@ def watch_plan(
     plan_id: Annotated[str, typer.Argument(metavar="PLAN_ID", help="The plan.", show_default=False)],
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show every examinee of a plan, refreshed at each change, until Ctrl-C. The same as `show --watch`."""
+    """Show a plan's examinees, refreshed at each change.
+
+    The same as `plans show --watch`. Ctrl-C ends it.
+    """
     check_id("planId", plan_id)
     _show_or_watch(settings, lambda store: plan_of(store, plan_id), _draw_plan, True, output)
 

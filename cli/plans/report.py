@@ -44,13 +44,14 @@ def report(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV (RFC 4180, UTF-8).")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Report each examinee's outages within a window, and the time to compensate.
+    """Report each examinee's outages and the time to compensate.
 
     Example: examwire plans report P001 --from 09:00 --to 11:00 --csv
 
-    The time to compensate is the sum of the outages, rounded up to whole seconds. An outage lasts from the detected
-    loss to the next connection, or to the end of the window. Give the exam's end with --to: examinees who leave
-    afterwards count as lost. A migration is an outage only if it ends in a loss. Exit code 3: the plan is unknown.
+    The time to compensate is the sum of the outages in the window, rounded up to whole seconds. An outage lasts from
+    the detected loss to the next connection, or to the end of the window. Give the exam's end with --to: examinees
+    who leave afterwards count as lost. A migration is an outage only if it ends in a loss. Exit code 3: the plan is
+    unknown.
     """
     check_id("planId", plan_id)
     if as_csv and output is Format.JSON:

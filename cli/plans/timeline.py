@@ -42,7 +42,7 @@ def timeline(
     settings: Settings,
     plan_id: Annotated[str, typer.Argument(metavar="PLAN_ID", help="The plan.", show_default=False)],
     examinee_id: Annotated[
-        str | None, typer.Argument(metavar="[EXAMINEE_ID]", help="Show only this examinee.", show_default=False)
+        str | None, typer.Argument(metavar="EXAMINEE_ID", help="Show only this examinee.", show_default=False)
     ] = None,
     at: Annotated[
         str | None, typer.Option("--at", metavar="TIME", help=f"Show the status at this time. {TIME_HELP}")
@@ -57,11 +57,15 @@ def timeline(
     ] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show the history of a plan or an examinee: connections, losses with reason, attempts, recoveries, pictures.
+    """Show the history of a plan or an examinee.
 
-    Examples: examwire plans timeline P001 E0042; examwire plans timeline P001 --at 09:15
+    \b
+    Examples:
+      examwire plans timeline P001 E0042
+      examwire plans timeline P001 --at 09:15
 
-    With --at: the status at that time, its cause, and the next entry. Exit code 3: the plan or examinee is unknown.
+    Entries are connections, losses with their reasons, attempts, recoveries, messages and pictures. With --at: the
+    status at that time, its cause, and the next entry. Exit code 3: the plan or examinee is unknown.
     """
     check_id("planId", plan_id)
     if examinee_id is not None:

@@ -161,7 +161,11 @@ def _metavar_of(setting: str) -> str:
 def _help_text(setting: str) -> str:
     """Return the help of a flag with the default value."""
     default = _type_and_default(setting)[1]
-    shown = ",".join(f"{number:g}" for number in default) if isinstance(default, list) else default
+    shown = default
+    if isinstance(default, list):
+        shown = ",".join(f"{number:g}" for number in default)
+    elif isinstance(default, bool):
+        shown = str(default).lower()
     return FLAGS[setting] + (f" [default: {shown}]" if default is not None else "")
 
 

@@ -183,7 +183,10 @@ def simulate_command(
 ) -> None:
     """Test a running system with simulated examinees and proctors.
 
-    Examples: examwire simulate; examwire simulate --examinees 100 --duration 60 --seed 7
+    \b
+    Examples:
+      examwire simulate
+      examwire simulate --examinees 100 --duration 60 --seed 7
 
     Examinees join, reload the page, lose their connection, hang, connect from another computer, upload a picture by
     phone or miss the deadline, and stay away until a proctor readmits them. The live view shows what the first proctor
