@@ -46,21 +46,21 @@ VIEWS = (("large", "attention"), ("small", "attention"), ("dots", "id"), ("dots"
 async def changes(plan: ScriptedPlan, per_second: int, seconds: float) -> int:
     """Say `per_second` events a second; returns how many were said."""
     ids = list(plan.rows)
-    sent, absent = 0, {one for one, row in plan.rows.items() if row["status"] != "CONNECTED"}
+    sent, absent = 0, {examinee_id for examinee_id, row in plan.rows.items() if row["status"] != "CONNECTED"}
     loop = asyncio.get_running_loop()
     began = loop.time()
     for tick in range(int(seconds * TICKS_PER_SECOND)):
         events: list[Event] = []
         while len(events) < per_second / TICKS_PER_SECOND:
-            one = plan.random.choice(ids)
-            if one not in absent:
-                events.append(plan.lost(one))
-                absent.add(one)
+            examinee_id = plan.random.choice(ids)
+            if examinee_id not in absent:
+                events.append(plan.lost(examinee_id))
+                absent.add(examinee_id)
             elif plan.random.random() < 0.3:
-                events.append(plan.trying(one, 1))
+                events.append(plan.trying(examinee_id, 1))
             else:
-                events.append(plan.back(one))
-                absent.discard(one)
+                events.append(plan.back(examinee_id))
+                absent.discard(examinee_id)
         await plan.say(*events)
         sent += len(events)
         await asyncio.sleep(max(0.0, began + (tick + 1) / TICKS_PER_SECOND - loop.time()))
@@ -69,7 +69,7 @@ async def changes(plan: ScriptedPlan, per_second: int, seconds: float) -> int:
 
 async def hall_drops(plan: ScriptedPlan, seconds: float) -> int:
     """A fifth of the plan is lost in one moment, and tries again a second later."""
-    hall = [one for one, row in plan.rows.items() if row["status"] == "CONNECTED"][: len(plan.rows) // 5]
+    hall = [name for name, row in plan.rows.items() if row["status"] == "CONNECTED"][: len(plan.rows) // 5]
     await plan.say(*(plan.lost(examinee_id) for examinee_id in hall))
     await asyncio.sleep(1)
     await plan.say(*(plan.trying(examinee_id, 1) for examinee_id in hall))
@@ -78,7 +78,7 @@ async def hall_drops(plan: ScriptedPlan, seconds: float) -> int:
 
 
 async def everybody_is_back(plan: ScriptedPlan) -> None:
-    await plan.say(*(plan.back(one) for one, row in plan.rows.items() if row["status"] != "CONNECTED"))
+    await plan.say(*(plan.back(examinee_id) for examinee_id, row in plan.rows.items() if row["status"] != "CONNECTED"))
     await asyncio.sleep(3)
 
 

@@ -95,11 +95,11 @@ async def test_it_connects_from_another_origin_under_a_strict_policy(site: Site,
 async def test_a_reload_is_the_same_client_and_leaving_ends_the_connection(site: Site, platform: ExamPlatform) -> None:
     page = await platform.open()
     await shows(page, "Connected")
-    kept = "JSON.parse(sessionStorage.getItem('examwire.client'))"
-    before = await page.evaluate(kept)
+    stored_client = "JSON.parse(sessionStorage.getItem('examwire.client'))"
+    before = await page.evaluate(stored_client)
     await page.reload()
     await shows(page, "Connected")
-    after = await page.evaluate(kept)
+    after = await page.evaluate(stored_client)
     assert (after["clientId"], after["no"]) == (before["clientId"], before["no"] + 1)
     await page.evaluate("document.querySelector('examwire-status').remove()")
     await site.system.status("E001", "DISCONNECTED")

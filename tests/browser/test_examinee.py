@@ -77,14 +77,14 @@ async def test_a_loss_says_when_it_is_tried_again_and_a_button_tries_now(site: S
     )
     await expect(page).to_have_title(re.compile(f"^{INTERRUPTED}"))
     assert await audit(page) == []
-    lost = await proctor.expect("examinee_disconnected", seconds=WAIT_SECONDS, examineeId="E001")
+    loss = await proctor.expect("examinee_disconnected", seconds=WAIT_SECONDS, examineeId="E001")
     await page.clock.pause_at(await page.evaluate("Date.now() + 5000"))  # from now on it tries nothing by itself
     cable.mend()
     await page.get_by_role("button", name="Try now").click()
     await page.clock.run_for(1100)  # of two tries the second one waits until a second is over
     await headline(page, CONNECTED)
     back = await proctor.expect("examinee_connected", seconds=WAIT_SECONDS, examineeId="E001", recovered=True)
-    assert back["data"]["version"] > lost["data"]["version"]
+    assert back["data"]["version"] > loss["data"]["version"]
 
 
 async def test_a_computer_without_a_network_is_told_and_comes_back_by_itself(site: Site, screens: Screens) -> None:
@@ -99,14 +99,14 @@ async def test_a_computer_without_a_network_is_told_and_comes_back_by_itself(sit
 
 async def test_while_nothing_can_be_recorded_nobody_says_that_the_proctor_sees_it(site: Site, screens: Screens) -> None:
     """As with Redis away: the connection stands, and what the server says of the session does not come."""
-    held: list[tuple[WebSocketRoute, str | bytes]] = []
+    held_frames: list[tuple[WebSocketRoute, str | bytes]] = []
 
     async def plug(socket: WebSocketRoute) -> None:
         server = socket.connect_to_server()
 
         def from_server(text: str | bytes) -> None:
             if "session_state" in str(text):
-                held.append((socket, text))
+                held_frames.append((socket, text))
             else:
                 socket.send(text)
 
@@ -118,7 +118,7 @@ async def test_while_nothing_can_be_recorded_nobody_says_that_the_proctor_sees_i
         "You can go on with your exam. Your proctor will see in a moment that you are here."
     )
     await expect(page).to_have_title("Exam connection")
-    for socket, frame in held:
+    for socket, frame in held_frames:
         socket.send(frame)
     await expect(text).to_have_text("Your proctor sees that you are here. You can go on with your exam.")
 
@@ -314,10 +314,10 @@ async def test_more_time_that_a_proctor_gives_is_counted_down_at_once(scene: Sce
     proctor = await scene.site.system.proctor()
     first = await scene.waiting()
     page = scene.computer
-    left = page.locator("#left-time")
-    await expect(left).to_have_text(re.compile(r"^(2:00|[01]:[0-5]\d)$"))
+    countdown = page.locator("#left-time")
+    await expect(countdown).to_have_text(re.compile(r"^(2:00|[01]:[0-5]\d)$"))
     await proctor.say("extend_mobile_sync", examineeId="E001", requestId="x1", seconds=600)
-    await expect(left).to_have_text(re.compile(r"^1[0-2]:[0-5]\d$"))
+    await expect(countdown).to_have_text(re.compile(r"^1[0-2]:[0-5]\d$"))
     await expect(page.locator("#mobile-chip")).to_have_text("Waiting for the picture")
     await expect(page.locator("#phone-code")).not_to_have_text(first)  # one that lives as long as the stage does now
     await expect(page.locator("#phone-code")).to_have_text(re.compile("^....-....$"))

@@ -38,9 +38,9 @@ class Expired:
         await page.route("**/v1/plans/**", self._answer)
 
     async def _answer(self, route: Route) -> None:
-        shown = route.request.headers.get("authorization")
-        self._token = self._token or shown
-        if shown != self._token:
+        authorization = route.request.headers.get("authorization")
+        self._token = self._token or authorization
+        if authorization != self._token:
             await route.continue_()
             return
         self.asked += 1

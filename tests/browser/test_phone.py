@@ -179,10 +179,10 @@ async def test_what_comes_too_late_is_kept_and_goes_by_itself_when_there_is_more
     await expect(phone.locator("#upload-title")).to_have_text("Time is up")
     await expect(phone.locator("#upload-text")).to_contain_text("tell the proctor")
     assert await audit(phone) == []
-    again = phone.get_by_role("button", name="Send again")
-    await again.click()  # somebody who insists gets the same answer
+    retry_button = phone.get_by_role("button", name="Send again")
+    await retry_button.click()  # somebody who insists gets the same answer
     await eventually(lambda: scene.refused("DEADLINE_PASSED", 2), "the second refusal", WAIT_SECONDS)
-    await expect(again).to_be_visible()
+    await expect(retry_button).to_be_visible()
     await proctor.say("extend_mobile_sync", examineeId="E001", requestId="x1", seconds=300)
     await proctor.expect("mobile_sync_status", seconds=WAIT_SECONDS, status="WAITING", actionId="x1")
     await phone.clock.fast_forward(UNTIL_IT_ASKS)
@@ -211,12 +211,12 @@ async def test_time_that_is_over_is_said_and_so_is_more_of_it(scene: Scene) -> N
 async def test_more_time_that_a_proctor_gives_is_counted_down_on_the_phone(scene: Scene) -> None:
     proctor = await scene.site.system.proctor()
     phone = await scene.phone(await scene.waiting(), before=with_own_clock)
-    left = phone.locator("#left-time")
-    await expect(left).to_have_text(re.compile(r"^(2:00|[01]:[0-5]\d)$"))
+    countdown = phone.locator("#left-time")
+    await expect(countdown).to_have_text(re.compile(r"^(2:00|[01]:[0-5]\d)$"))
     await proctor.say("extend_mobile_sync", examineeId="E001", requestId="x1", seconds=600)
     await proctor.expect("mobile_sync_status", seconds=WAIT_SECONDS, status="WAITING", actionId="x1")
     await phone.clock.fast_forward(UNTIL_IT_ASKS)
-    await expect(left).to_have_text(re.compile(r"^1[0-2]:[0-5]\d$"))
+    await expect(countdown).to_have_text(re.compile(r"^1[0-2]:[0-5]\d$"))
 
 
 async def test_a_removed_examinees_phone_says_so_and_goes_on_when_they_are_let_in_again(scene: Scene) -> None:

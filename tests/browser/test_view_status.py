@@ -89,13 +89,13 @@ async def test_an_examinee_is_not_told_that_the_proctor_sees_them_while_nothing_
 async def test_a_wall_whose_server_does_not_answer_says_so_long_before_it_gives_the_connection_up(
     site: Site, screens: Screens
 ) -> None:
-    heard = asyncio.Event()
-    heard.set()
+    answer_arrived = asyncio.Event()
+    answer_arrived.set()
 
     async def between(page: Page) -> None:
         def connect(client: WebSocketRoute) -> None:
             server = client.connect_to_server()
-            server.on_message(lambda frame: client.send(frame) if heard.is_set() else None)
+            server.on_message(lambda frame: client.send(frame) if answer_arrived.is_set() else None)
 
         await page.route_web_socket(re.compile("/v1/connect"), connect)
 
@@ -106,7 +106,7 @@ async def test_a_wall_whose_server_does_not_answer_says_so_long_before_it_gives_
     )
     for page in (wall, small):
         await expect(page.locator("#link")).to_have_attribute("data-tone", "good")
-    heard.clear()
+    answer_arrived.clear()
     # The server's heartbeat interval is longer than a test waits: it is the wall that asks.
     await expect(wall.locator("#link")).to_have_text("The server does not answer")
     await expect(wall.locator("#stale")).to_contain_text(re.compile(r"The wall shows the state at \d\d:\d\d:\d\d"))
@@ -117,7 +117,7 @@ async def test_a_wall_whose_server_does_not_answer_says_so_long_before_it_gives_
     for page in (wall, small):
         assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert await audit(page) == []
-    heard.set()
+    answer_arrived.set()
     for page in (wall, small):
         await expect(page.locator("#stale")).to_be_hidden()
         await expect(page.locator("html[data-stale]")).not_to_be_attached()
@@ -141,7 +141,7 @@ async def test_a_wall_that_is_sent_to_another_server_is_not_called_out_of_date_o
 ) -> None:
     await know_each_other(site.system)
     await site.system.examinee("E001", "SOCK001")
-    held: list[tuple[WebSocketRoute, str | bytes]] = []
+    held_frames: list[tuple[WebSocketRoute, str | bytes]] = []
     connections: list[WebSocketRoute] = []
 
     async def between(page: Page) -> None:
@@ -151,7 +151,7 @@ async def test_a_wall_that_is_sent_to_another_server_is_not_called_out_of_date_o
 
             def passed_on(frame: str | bytes) -> None:
                 if second and "plan_snapshot" in str(frame):
-                    held.append((client, frame))
+                    held_frames.append((client, frame))
                 else:
                     client.send(frame)
 
@@ -162,17 +162,17 @@ async def test_a_wall_that_is_sent_to_another_server_is_not_called_out_of_date_o
     wall = await screens.open(site.link("proctor", "proctor", "kim"), before=between)
     link = wall.locator("#link")
     await expect(link).to_have_attribute("data-tone", "good")
-    here = re.compile("SOCK00[12]").search(await link.inner_text())
-    assert here is not None
+    server_id = re.compile("SOCK00[12]").search(await link.inner_text())
+    assert server_id is not None
     await wall.evaluate(NOTES_STALE)
-    ended = end_of(site.system, here[0])
-    other = {"SOCK001": "SOCK002", "SOCK002": "SOCK001"}[here[0]]
-    await drain(site.system._buses[other], here[0])
+    server_end = end_of(site.system, server_id[0])
+    other = {"SOCK001": "SOCK002", "SOCK002": "SOCK001"}[server_id[0]]
+    await drain(site.system._buses[other], server_id[0])
     await expect(link).to_contain_text("loading the plan")
     await wall.evaluate("new Promise((shown) => requestAnimationFrame(() => requestAnimationFrame(shown)))")
-    for client, frame in held:
+    for client, frame in held_frames:
         client.send(frame)
     await expect(link).to_contain_text(f"Connected · {other}")
     assert await wall.evaluate("window.staleFrames") == []
     async with asyncio.timeout(WAIT_SECONDS):
-        await ended.wait()
+        await server_end.wait()

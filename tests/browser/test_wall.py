@@ -119,18 +119,18 @@ async def test_a_wall_without_a_connection_says_so_and_fills_the_gap(site: Site,
 
 async def two_halls(site: Site, screens: Screens) -> tuple[Page, list[RawClient]]:
     """The wall with twelve on each server, and those of SOCK001."""
-    here = [await site.system.examinee(f"A{k:02}", "SOCK001") for k in range(12)]
+    clients = [await site.system.examinee(f"A{k:02}", "SOCK001") for k in range(12)]
     for k in range(12):
         await site.system.examinee(f"B{k:02}", "SOCK002")
     page = await wall(site, screens)
     await expect(page.locator('#filters [data-state="all"]')).to_have_text("All 24")
-    return page, here
+    return page, clients
 
 
 @SLOW_LADDER
 async def test_many_who_drop_together_are_one_incident(site: Site, screens: Screens) -> None:
-    page, here = await two_halls(site, screens)
-    for client in here[:10]:
+    page, hall = await two_halls(site, screens)
+    for client in hall[:10]:
         client.abort()
     line = page.locator(".incident")
     await expect(line).to_contain_text(re.compile("Server SOCK001: 10 lost since .*, 0 back, 10 not back"))
@@ -146,8 +146,8 @@ async def test_many_who_drop_together_are_one_incident(site: Site, screens: Scre
 
 
 async def test_an_incident_is_over_when_nobody_is_left_to_wait_for(site: Site, screens: Screens) -> None:
-    page, here = await two_halls(site, screens)
-    for client in here[:10]:
+    page, hall = await two_halls(site, screens)
+    for client in hall[:10]:
         client.abort()
     await expect(page.locator(".incident")).to_contain_text("0 back, 0 not back · 10 shut out · over after")
     for k in range(10):
@@ -362,24 +362,26 @@ async def test_2000_examinees_fit_on_the_wall_and_none_is_miscounted(screens: Sc
         await expect(tile(page, "E2000")).to_be_focused()
         await expect(tile(page, "E2000")).to_be_in_viewport()
         ids = list(plan.rows)
-        gone: set[str] = set()
+        absent: set[str] = set()
         for _ in range(100):
             events = []
             for examinee_id in plan.random.sample(ids, 20):
-                events.append(plan.back(examinee_id) if examinee_id in gone else plan.lost(examinee_id))
-                gone ^= {examinee_id}
+                events.append(plan.back(examinee_id) if examinee_id in absent else plan.lost(examinee_id))
+                absent ^= {examinee_id}
             await plan.say(*events, *plan.random.sample(events, 5))  # some of it twice
-        await expect(page.locator('#filters [data-state="lost"]')).to_have_text(f"Lost {len(gone)}")
-        await expect(page.locator('#filters [data-state="connected"]')).to_have_text(f"Connected {2000 - len(gone):,}")
+        await expect(page.locator('#filters [data-state="lost"]')).to_have_text(f"Lost {len(absent)}")
+        await expect(page.locator('#filters [data-state="connected"]')).to_have_text(
+            f"Connected {2000 - len(absent):,}"
+        )
         await page.keyboard.press("f")
         await expect(all_of_them).to_be_focused()
         await page.locator('#filters [data-state="lost"]').click()
-        for _ in range(len(gone) // 20):  # through all of them, by keyboard
+        for _ in range(len(absent) // 20):  # through all of them, by keyboard
             await page.keyboard.press("PageDown")
         await page.set_viewport_size({"width": 1920, "height": 1080})  # where all of them are in view
         await page.locator("#size").select_option("dots")
-        await expect(page.locator(".tile")).to_have_count(len(gone))
-        assert set(await page.locator(".tile").evaluate_all("(all) => all.map((one) => one.dataset.id)")) == gone
+        await expect(page.locator(".tile")).to_have_count(len(absent))
+        assert set(await page.locator(".tile").evaluate_all("(all) => all.map((one) => one.dataset.id)")) == absent
 
 
 async def test_what_is_asked_for_without_a_connection_goes_out_with_the_next_one(screens: Screens) -> None:
@@ -398,9 +400,9 @@ async def test_what_is_asked_for_without_a_connection_goes_out_with_the_next_one
         await plan.open_socket()
         await expect(page.locator("#stale")).to_be_hidden(timeout=20_000)
         await expect(page.locator("#actions li")).to_contain_text("sending")
-        (asked,) = plan.asked
-        assert asked["type"] == "notify"
-        request = {"requestType": "notify", "requestId": asked["data"]["requestId"]}
+        (sent_request,) = plan.asked
+        assert sent_request["type"] == "notify"
+        request = {"requestType": "notify", "requestId": sent_request["data"]["requestId"]}
         refusal = {**request, "code": "NOT_FOUND", "message": "no examinee E0001"}
         await plan.say({"type": "error", "data": refusal})
         await expect(page.locator("#actions li")).to_contain_text("refused: no examinee E0001")

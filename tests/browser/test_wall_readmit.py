@@ -51,11 +51,11 @@ async def test_all_who_are_shut_out_are_readmitted_by_keyboard_alone(site: Site,
     proctor = await site.system.proctor(name="lee")
     await proctor.say("remove", examineeId="E006", requestId="x1")
     page = await wall(site, screens)
-    for client, one in zip(clients[:4], SIX, strict=False):
+    for client, examinee_id in zip(clients[:4], SIX, strict=False):
         client.abort()
-        await expect(tile(page, one)).to_have_attribute("data-state", re.compile("lost|exhausted"))
-    for client, one in zip(clients[:4], SIX, strict=False):
-        await shut_out(site, page, client, one)
+        await expect(tile(page, examinee_id)).to_have_attribute("data-state", re.compile("lost|exhausted"))
+    for client, examinee_id in zip(clients[:4], SIX, strict=False):
+        await shut_out(site, page, client, examinee_id)
     await expect(tile(page, "E006")).to_have_attribute("data-state", "removed")
     await expect(page.locator("#readmit-listed")).to_be_hidden()  # nothing is chosen
     await hear(page)
@@ -83,8 +83,8 @@ async def test_all_who_are_shut_out_are_readmitted_by_keyboard_alone(site: Site,
     await expect(page.locator("#readmit-listed")).to_be_hidden()
     await expect(tile(page, "E006")).to_have_attribute("data-state", "removed")
     await expect(page.locator("#live")).to_contain_text("4 readmitted.")
-    heard = await page.evaluate("window.heard")
-    assert sum(text.count("readmitted") for text in heard) == 1, heard
+    announcements = await page.evaluate("window.heard")
+    assert sum(text.count("readmitted") for text in announcements) == 1, announcements
     assert await audit(page) == []
     await page.keyboard.press("Tab")
     await page.keyboard.press("Enter")  # it is read, and put away
@@ -103,12 +103,12 @@ async def test_all_who_are_shut_out_are_readmitted_by_keyboard_alone(site: Site,
 
 
 async def test_an_incidents_line_offers_those_of_it_who_are_shut_out(site: Site, screens: Screens) -> None:
-    here = [await site.system.examinee(f"A{k:02}", "SOCK001") for k in range(8)]
+    clients = [await site.system.examinee(f"A{k:02}", "SOCK001") for k in range(8)]
     for k in range(8):
         await site.system.examinee(f"B{k:02}", "SOCK002")
     page = await wall(site, screens)
     await expect(page.locator('#filters [data-state="all"]')).to_have_text("All 16")
-    for client in here:
+    for client in clients:
         client.abort()
     line = page.locator(".incident")
     await expect(line).to_contain_text("8 shut out")
@@ -178,10 +178,10 @@ async def test_a_connection_lost_in_the_middle_asks_for_nobody_twice(screens: Sc
         await plan.close_socket()
         await expect(page.locator("#several-text")).to_contain_text("continues when this page is connected again")
         await plan.open_socket()
-        again = await asked(plan, 16)
-        assert {frame["data"]["examineeId"]: frame["data"]["requestId"] for frame in again[:16]} == actions
-        request_ids = {frame["data"]["requestId"] for frame in again}
-        todo = again
+        second_requests = await asked(plan, 16)
+        assert {frame["data"]["examineeId"]: frame["data"]["requestId"] for frame in second_requests[:16]} == actions
+        request_ids = {frame["data"]["requestId"] for frame in second_requests}
+        todo = second_requests
         while len(request_ids) < 40:
             await plan.say(*(event for frame in todo for event in accepted(plan, frame)))
             todo = await asked(plan, 1)
@@ -217,13 +217,13 @@ async def test_the_question_and_the_outcome_hinder_nobody(
         await expect(page.locator("#several-dialog")).to_be_visible()
         assert await audit(page) == []
         await page.locator('#several-dialog [value="yes"]').click()
-        answered = 0
-        while answered < 40:
+        answer_count = 0
+        while answer_count < 40:
             frames = await asked(plan, 1)
-            answered += len(frames)
+            answer_count += len(frames)
             await plan.say(*(refused(frame) for frame in frames if frame["data"]["examineeId"] in ids[:9]))
-            left = [frame for frame in frames if frame["data"]["examineeId"] not in ids[:9]]
-            await plan.say(*(event for frame in left for event in accepted(plan, frame)))
+            unanswered = [frame for frame in frames if frame["data"]["examineeId"] not in ids[:9]]
+            await plan.say(*(event for frame in unanswered for event in accepted(plan, frame)))
         await expect(page.locator("#several-again")).to_be_visible()
         await expect(page.locator("#several-line")).to_be_focused()
         assert await audit(page) == []

@@ -22,9 +22,9 @@ async def test_the_focus_stays_with_its_examinee_while_the_order_changes(screens
     async with ScriptedPlan(120) as plan, screens:
         page = await screens.open(plan.link, viewport={"width": 1280, "height": 800})
         await expect(page.locator("#live")).to_contain_text("120 examinees")
-        one = tile(page, "E0030")
-        await one.focus()
-        await one.evaluate(
+        focused = tile(page, "E0030")
+        await focused.focus()
+        await focused.evaluate(
             "(tile) => { window.held = tile; window.left = 0; tile.onblur = () => { window.left += 1; }; }"
         )
         for happens, to_whom, place in (
@@ -33,11 +33,11 @@ async def test_the_focus_stays_with_its_examinee_while_the_order_changes(screens
             (plan.back, range(40, 90), 11),
         ):
             await plan.say(*(happens(f"E{k:04}") for k in to_whom))
-            slot = page.locator(".slot", has=one)
+            slot = page.locator(".slot", has=focused)
             await expect(slot).to_have_attribute("aria-posinset", str(place))
-            await expect(one).to_be_focused()
+            await expect(focused).to_be_focused()
             assert await places(page) == sorted(await places(page))
-        assert await one.evaluate("(tile) => tile === window.held && window.left === 0")
+        assert await focused.evaluate("(tile) => tile === window.held && window.left === 0")
         await expect(page.locator(".tile[tabindex='0']")).to_have_attribute("data-id", "E0030")
         await expect(page.locator("#live")).to_contain_text("E0030 lost")
 

@@ -67,8 +67,8 @@ class _Validators:
         key = json.dumps(schema, sort_keys=True)
         validator = self._made.get(key)
         if validator is None:
-            whole = {**closed(schema), "components": {"schemas": self._schemas}}
-            validator = self._made[key] = self._kind(whole)
+            document = {**closed(schema), "components": {"schemas": self._schemas}}
+            validator = self._made[key] = self._kind(document)
         error = jsonschema.exceptions.best_match(validator.iter_errors(value))
         if error is not None:
             raise SpecBroken(f"{what}: {'.'.join(map(str, error.absolute_path)) or '(whole)'}: {error.message[:400]}")
@@ -131,14 +131,14 @@ class AsyncApi:
 
     def _name_of(self, channel: str, names: list[str], value: Any) -> str:
         if isinstance(value, list):
-            wanted = [name for name in names if name.endswith("array")]
+            matching = [name for name in names if name.endswith("array")]
         elif isinstance(value, dict) and isinstance(value.get("type"), str) and set(value) <= {"type", "data"}:
-            wanted = [name for name in names if name.rpartition(".")[2] == value["type"]]
+            matching = [name for name in names if name.rpartition(".")[2] == value["type"]]
         else:
-            wanted = [name for name in names if self._fits(channel, name, value)]
-        if len(wanted) != 1:
+            matching = [name for name in names if self._fits(channel, name, value)]
+        if len(matching) != 1:
             raise SpecBroken(f"{channel}: {json.dumps(value)[:300]} is none of {names}")
-        return wanted[0]
+        return matching[0]
 
     def _fits(self, channel: str, name: str, value: Any) -> bool:
         try:
@@ -169,18 +169,20 @@ class OpenApi:
     def exchange(self, method: str, path: str, query: str, status: int, headers: dict[str, str], body: bytes) -> None:
         """One request and what it was answered. Addresses and methods that the document does not have: 404 and 405."""
         what = f"{method} {path} {status}"
-        operations = next((known for pattern, known in self._paths if pattern.fullmatch(path)), None)
+        operations = next((path_item for pattern, path_item in self._paths if pattern.fullmatch(path)), None)
         operation = self.document["paths"].get(operations, {}).get(method.lower().replace("head", "get"))
         if operation is None:
-            wanted = 404 if operations is None else 405
-            if status != wanted or headers.get("content-type") != "application/problem+json":
-                raise SpecBroken(f"{what}: the document has no such operation, so {wanted} and a problem document")
+            expected = 404 if operations is None else 405
+            if status != expected or headers.get("content-type") != "application/problem+json":
+                raise SpecBroken(f"{what}: the document has no such operation, so {expected} and a problem document")
             self._validators.check({"$ref": "#/components/schemas/ProblemDocument"}, json.loads(body), what)
             self.seen.add(f"{method} - {status}")
             return
         if status < 400:
-            known = {parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"}
-            if unknown := set(parse_qs(query, keep_blank_values=True)) - known:
+            path_item = {
+                parameter["name"] for parameter in operation.get("parameters", []) if parameter["in"] == "query"
+            }
+            if unknown := set(parse_qs(query, keep_blank_values=True)) - path_item:
                 raise SpecBroken(f"{what}: took the parameters {sorted(unknown)}")
         response = operation["responses"].get(str(status))
         if response is None:

@@ -41,10 +41,10 @@ class Scene:
 
     async def code(self) -> str:
         """The code that the examinee's page shows, once it does."""
-        shown = self.computer.locator("#phone-code")
+        code_text = self.computer.locator("#phone-code")
 
         async def complete() -> str | None:
-            text = (await shown.text_content() or "").strip()
+            text = (await code_text.text_content() or "").strip()
             return text if len(text) == 9 else None
 
         code: str = await eventually(complete, "a code on the examinee's page", WAIT_SECONDS)

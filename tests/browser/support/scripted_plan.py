@@ -137,9 +137,9 @@ class ScriptedPlan:
 
     def trying(self, examinee_id: str, attempt: int, *, ago: float = 0.0, after: float = 10.0) -> Event:
         following = format_time(time.time() + after)
-        counted = {"attempt": attempt, "maxAttempts": 5, "nextAttemptAt": following}
-        event = self._event(examinee_id, "examinee_reconnecting", ago, **counted)
-        self.rows[examinee_id]["reconnect"] |= counted
+        progress = {"attempt": attempt, "maxAttempts": 5, "nextAttemptAt": following}
+        event = self._event(examinee_id, "examinee_reconnecting", ago, **progress)
+        self.rows[examinee_id]["reconnect"] |= progress
         return event
 
     def shut_out(self, examinee_id: str, *, ago: float = 0.0) -> Event:

@@ -56,8 +56,8 @@ class Site:
     async def start_where_it_was(self, server_id: str, url: str) -> None:
         """Start a socket server that was stopped, on the port of `url` as in production; a page knows no other."""
         port = urlsplit(url).port
-        given = {"socket.port": port, "nats_url": self.settings.nats_url, "redis_url": self.settings.redis_url}
-        settings = load_settings(**{**given, "data_dir": self.settings.data_dir})
+        changes = {"socket.port": port, "nats_url": self.settings.nats_url, "redis_url": self.settings.redis_url}
+        settings = load_settings(**{**changes, "data_dir": self.settings.data_dir})
         await self.system.start(server_id, lambda bus: SocketServer(settings, bus, self.system.store, server_id))
         # A page that has one try left must not meet a server that says "not yet".
         await eventually(lambda: self.system.server_is(server_id, "READY"), f"{server_id} READY", WAIT_SECONDS)

@@ -39,16 +39,16 @@ class Neighbours:
 async def refused(client: RawClient, code: int, error: str | None = None, field: str | None = None) -> None:
     """The connection ends with `code`, after one error frame that says why (where there is one)."""
     assert await client.closed() == code
-    said = [(frame["data"]["code"], frame["data"].get("field")) for frame in client.frames]
-    assert said == ([(error, field)] if error is not None else [])
+    errors = [(frame["data"]["code"], frame["data"].get("field")) for frame in client.frames]
+    assert errors == ([(error, field)] if error is not None else [])
 
 
 def crafted(settings: Settings, *, key: str | None = None, algorithm: str = "HS256", **claims: Any) -> str:
     """A token that says what the test wants, whether it may or not."""
-    said = {"sub": "E001", "role": "examinee", "plan": "P001", "aud": "examwire", "exp": int(time.time()) + 60}
-    said |= claims
+    payload = {"sub": "E001", "role": "examinee", "plan": "P001", "aud": "examwire", "exp": int(time.time()) + 60}
+    payload |= claims
     return jwt.encode(
-        {name: value for name, value in said.items() if value is not None},
+        {name: value for name, value in payload.items() if value is not None},
         token_secret(settings) if key is None else key,
         algorithm=algorithm,
     )

@@ -60,8 +60,8 @@ async def test_whoever_comes_too_fast_is_told_when_to_come_again(bus: Bus, setti
             except InvalidStatus:
                 return None
 
-        again = await eventually(let_in, "there is room a moment later")
-        await again.close()
+        second_client = await eventually(let_in, "there is room a moment later")
+        await second_client.close()
         before = len(proctor.frames)
         await proctor.say("heartbeat")
         await proctor.expect("heartbeat", after=before)

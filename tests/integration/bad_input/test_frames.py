@@ -62,8 +62,8 @@ async def test_too_many_errors_end_the_connection(system: System, neighbours: Ne
         await client.websocket.send("nonsense")
     assert await client.closed() == 4505
     assert sum(frame["type"] == "error" for frame in client.frames) == frame_reader.MAX_ERRORS + 1
-    lost = await neighbours.proctor.expect("examinee_disconnected", examineeId="E001")
-    assert lost["data"]["reason"] == "PROTOCOL_ERROR"
+    loss = await neighbours.proctor.expect("examinee_disconnected", examineeId="E001")
+    assert loss["data"]["reason"] == "PROTOCOL_ERROR"
 
 
 @pytest.mark.parametrize(("frame", "code"), [("x" * 1024 * 1024, 1009), (b"\x00\x01", 1003), (b"", 1003)])
@@ -74,16 +74,16 @@ async def test_a_frame_that_is_too_long_or_binary_ends_the_connection(
     for client in (greeted, stranger):
         await client.websocket.send(frame)
         assert await client.closed() == code
-    lost = await neighbours.proctor.expect("examinee_disconnected", examineeId="E001")
-    assert lost["data"]["reason"] == "PROTOCOL_ERROR"
+    loss = await neighbours.proctor.expect("examinee_disconnected", examineeId="E001")
+    assert loss["data"]["reason"] == "PROTOCOL_ERROR"
 
 
 async def test_text_that_is_no_utf8_ends_the_connection(system: System, neighbours: Neighbours) -> None:
     client = await system.examinee("E001")
     await client.websocket.send(b"\xff\xfe", text=True)
     assert await client.closed() == 1007
-    lost = await neighbours.proctor.expect("examinee_disconnected", examineeId="E001")
-    assert lost["data"]["reason"] == "PROTOCOL_ERROR"
+    loss = await neighbours.proctor.expect("examinee_disconnected", examineeId="E001")
+    assert loss["data"]["reason"] == "PROTOCOL_ERROR"
 
 
 async def test_hello_twice_is_an_error_and_changes_nothing(system: System, neighbours: Neighbours) -> None:

@@ -71,8 +71,8 @@ def head_of(path: str, headers: list[tuple[str, str]], *more: bytes) -> bytes:
 
 def doubled(name: str, headers: dict[str, str]) -> list[tuple[str, str]]:
     """The headers with two of this name."""
-    others = [(other, value) for other, value in headers.items() if other.lower() != name]
-    return [*others, *((name, value) for value in VALUES.get(name, ("x", "x")))]
+    rest_headers = [(other, value) for other, value in headers.items() if other.lower() != name]
+    return [*rest_headers, *((name, value) for value in VALUES.get(name, ("x", "x")))]
 
 
 def tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -85,7 +85,7 @@ async def test_a_handshake_with_two_of_a_header_is_a_bad_request(
 ) -> None:
     caplog.set_level(logging.INFO)
     spelled = doubled(name, HANDSHAKE)
-    for headers in (spelled, [(one.upper(), value) for one, value in spelled]):
+    for headers in (spelled, [(header.upper(), value) for header, value in spelled]):
         status, answer = await answer_to(system.server("SOCK001").url, head_of(CONNECT_PATH, headers))
         assert (status, name.encode() in answer) == (400, True), answer
     assert tracebacks(caplog) == []

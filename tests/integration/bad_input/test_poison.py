@@ -74,8 +74,8 @@ def lease(**changes: Any) -> bytes:
 
 
 def advisory(**changes: Any) -> bytes:
-    said = {"stream": "SOCKET", "consumer": "SOCK001_Q", "stream_seq": 1, "deliveries": 3}
-    return json.dumps(said | changes).encode()
+    fields = {"stream": "SOCKET", "consumer": "SOCK001_Q", "stream_seq": 1, "deliveries": 3}
+    return json.dumps(fields | changes).encode()
 
 
 async def letters_of(bus: Bus) -> list[dict[str, Any]]:
@@ -84,10 +84,10 @@ async def letters_of(bus: Bus) -> list[dict[str, Any]]:
     return [json.loads(message.payload) for message in stored if message is not None]
 
 
-async def each_is_one_letter(bus: Bus, system: System, sent: list[tuple[str, bytes]]) -> list[dict[str, Any]]:
+async def each_is_one_letter(bus: Bus, system: System, published: list[tuple[str, bytes]]) -> list[dict[str, Any]]:
     """Publish all, wait for as many letters, and for none beside them."""
     places: Counter[tuple[str, int]] = Counter()
-    for subject, payload in sent:
+    for subject, payload in published:
         ack = await bus.publish(Outgoing(subject, payload))
         places[ack.stream, ack.sequence] += 1
 
@@ -95,7 +95,7 @@ async def each_is_one_letter(bus: Bus, system: System, sent: list[tuple[str, byt
         sources = {(letter["source"]["stream"], letter["source"]["number"]) for letter in await letters_of(bus)}
         return places.keys() <= sources
 
-    await eventually(arrived, f"{len(sent)} dead letters", 60)
+    await eventually(arrived, f"{len(published)} dead letters", 60)
     letters = await letters_of(bus)
     assert Counter((letter["source"]["stream"], letter["source"]["number"]) for letter in letters) == places
     assert all(letter["reason"] for letter in letters)
@@ -122,11 +122,11 @@ async def each_is_one_letter(bus: Bus, system: System, sent: list[tuple[str, byt
 async def test_what_is_no_message_is_one_dead_letter_whoever_reads_it(
     system: System, bus: Bus, neighbours: Neighbours, subject: Callable[[int], str]
 ) -> None:
-    sent = [(subject(number), payload) for number, payload in enumerate(NO_MESSAGE.values())]
+    published = [(subject(number), payload) for number, payload in enumerate(NO_MESSAGE.values())]
     if subject(0).startswith(("status.", "socket.")):  # where an array may travel, one of no messages says nothing
         await bus.publish(Outgoing(subject(0), b"[]"))
-        sent.remove((subject(0), b"[]"))
-    await each_is_one_letter(bus, system, sent)
+        published.remove((subject(0), b"[]"))
+    await each_is_one_letter(bus, system, published)
 
 
 async def test_what_does_not_belong_where_it_was_said_is_one_dead_letter(
@@ -134,7 +134,7 @@ async def test_what_does_not_belong_where_it_was_said_is_one_dead_letter(
 ) -> None:
     before = len(neighbours.proctor.frames), len(neighbours.examinee.frames)
     close = wire("session_close", socketId="SOCK001-1", code=4503)
-    sent = [
+    published = [
         ("socket.plan.P001.proctors", event(planId="P002")),
         ("socket.plan.P001.proctors", event(examineeId="E.1")),
         ("socket.plan.P001.proctors", event(examineeId=None)),
@@ -173,7 +173,7 @@ async def test_what_does_not_belong_where_it_was_said_is_one_dead_letter(
         (f"{ADVISORY}.MAX_DELIVERIES.SOCKET.SOCK001_Q", advisory(stream_seq=2**64)),
         (f"{ADVISORY}.MAX_DELIVERIES.RECONNECT.reconnect-watch", advisory()),
     ]
-    await each_is_one_letter(bus, system, sent)
+    await each_is_one_letter(bus, system, published)
     assert neighbours.proctor.frames[before[0] :] == []
     assert neighbours.examinee.frames[before[1] :] == []
 
@@ -249,9 +249,9 @@ async def test_whatever_is_asked_the_asker_gets_an_answer_and_the_actor_goes_on(
     inspections = [entry.metadata["inspect"] for entry in await bus.services()]
     addresses = [entry.metadata["address"] for entry in await bus.services()]
     assert len(addresses) >= 6
-    asked = [subjects.QUEUE_CREATE, subjects.session("P001", "N001"), *inspections]
-    asked += [subjects.control(address) for address in addresses]
-    for subject in asked:
+    request_subjects = [subjects.QUEUE_CREATE, subjects.session("P001", "N001"), *inspections]
+    request_subjects += [subjects.control(address) for address in addresses]
+    for subject in request_subjects:
         for payload in REQUESTS.values():
             assert json.loads(await bus.request(subject, payload, timeout=20))
     for payload in REQUESTS.values():

@@ -39,11 +39,11 @@ def status(examinee_id: str, **changes: Any) -> dict[str, Any]:
 async def test_bad_messages_in_the_log_go_to_the_dead_letters_and_their_neighbours_go_on(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
-    bad: list[Any] = [status("E001", examineeId=bad_id) for bad_id in BAD_IDS]
-    bad += [status("E001", planId=bad_id) for bad_id in BAD_IDS]
-    bad += [status("E001", socketId=bad_id) for bad_id in ["S.1", "S*", ">", "", "S" * 97, "소켓"]]
-    bad += [status("E001", serverId=bad_id) for bad_id in [*BAD_IDS, "plan"]]
-    bad += [
+    bad_messages: list[Any] = [status("E001", examineeId=bad_id) for bad_id in BAD_IDS]
+    bad_messages += [status("E001", planId=bad_id) for bad_id in BAD_IDS]
+    bad_messages += [status("E001", socketId=bad_id) for bad_id in ["S.1", "S*", ">", "", "S" * 97, "소켓"]]
+    bad_messages += [status("E001", serverId=bad_id) for bad_id in [*BAD_IDS, "plan"]]
+    bad_messages += [
         status("E001", status="GONE"),
         status("E001", timestamp="yesterday"),
         status("E001", timestamp="2024-13-01T00:00:00Z"),
@@ -57,12 +57,12 @@ async def test_bad_messages_in_the_log_go_to_the_dead_letters_and_their_neighbou
         *("text", 7, None, True, []),
     ]
     before, after = status("E901"), status("E902")
-    await bus.publish(Outgoing("status.plan.P001", json.dumps([before, *bad, after]).encode()))
+    await bus.publish(Outgoing("status.plan.P001", json.dumps([before, *bad_messages, after]).encode()))
     for examinee_id in ("E901", "E902"):
         await neighbours.proctor.expect("examinee_connected", examineeId=examinee_id)
         await system.status(examinee_id, "CONNECTED")
-    letters = await dead_letters(bus, len(bad))
-    assert [json.loads(letter["payload"]) for letter in letters] == bad
+    letters = await dead_letters(bus, len(bad_messages))
+    assert [json.loads(letter["payload"]) for letter in letters] == bad_messages
     for letter in letters:
         assert letter["reason"]
         assert letter["source"]["stream"] == "STATUS"
@@ -108,7 +108,7 @@ async def test_what_is_no_loss_goes_to_the_dead_letters_and_the_attempts_of_othe
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
     leaving = await system.examinee("E001")
-    bad = [
+    bad_messages = [
         ("reconnect.P001.E009", b"nonsense"),
         ("reconnect.P001.E010", b"{}"),
         ("reconnect.P001.E011", b'{"lossVersion": "7"}'),
@@ -116,11 +116,11 @@ async def test_what_is_no_loss_goes_to_the_dead_letters_and_the_attempts_of_othe
     ]
     await leaving.close()
     await neighbours.proctor.expect("examinee_disconnected", examineeId="E001")
-    for subject, payload in bad:
+    for subject, payload in bad_messages:
         await bus.publish(Outgoing(subject, payload))
     await neighbours.proctor.expect("examinee_reconnecting", examineeId="E001")
-    letters = await dead_letters(bus, len(bad))
-    assert [letter["source"]["subject"] for letter in letters] == [subject for subject, _ in bad]
+    letters = await dead_letters(bus, len(bad_messages))
+    assert [letter["source"]["subject"] for letter in letters] == [subject for subject, _ in bad_messages]
     assert {letter["source"]["stream"] for letter in letters} == {"RECONNECT"}
 
 

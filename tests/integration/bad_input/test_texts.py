@@ -74,11 +74,11 @@ async def test_what_hides_is_taken_out_of_messages_and_an_empty_one_is_refused(
 ) -> None:
     proctor, examinee = await system.proctor(name="kim"), await system.examinee("E001")
     await proctor.say("notify", examineeId="E001", requestId="n1", text=HIDING)
-    shown = await examinee.expect("notice", actionId="n1")
-    assert shown["data"]["text"] == "abcd[31me\nf"
-    kept = "두 줄로\n쓴 글 👩‍👩‍👧 می‌خواهم \u200fABC\u200e"
-    await proctor.say("notify", examineeId="E001", requestId="n2", text=kept)
-    assert (await examinee.expect("notice", actionId="n2"))["data"]["text"] == kept
+    notice = await examinee.expect("notice", actionId="n1")
+    assert notice["data"]["text"] == "abcd[31me\nf"
+    visible_text = "두 줄로\n쓴 글 👩‍👩‍👧 می‌خواهم \u200fABC\u200e"
+    await proctor.say("notify", examineeId="E001", requestId="n2", text=visible_text)
+    assert (await examinee.expect("notice", actionId="n2"))["data"]["text"] == visible_text
     for number, text in enumerate(["\u200b\u2060", "\u202e\u202c", "\x00", " \n ", "\u3164", ""]):
         await proctor.say("notify", examineeId="E001", requestId=f"e{number}", text=text)
         error = await proctor.expect("error", requestId=f"e{number}")
@@ -175,8 +175,8 @@ async def test_a_phone_that_calls_itself_anything_is_taken(system: System, neigh
         assert (await http.put(raw, content=picture(), headers=bearer)).status_code == 201
 
     async def recorded() -> bool:
-        kept = await system.store.entries(keys.mobile_sync("P001", "E001"))
-        return "\ufffd" in kept.get("deviceInfo", "")
+        entries = await system.store.entries(keys.mobile_sync("P001", "E001"))
+        return "\ufffd" in entries.get("deviceInfo", "")
 
     await eventually(recorded, "the picture")
 
@@ -195,8 +195,8 @@ async def test_a_roster_is_cleaned_or_refused_by_its_line(
     assert "line 4, column name" in lines[2]
     assert all(letter.isprintable() for line in lines for letter in line)
     roster.write_text("examineeId,name\nE001,\u2068김하나\u2069\nE002,O\u200bne \u200fمرحبا\n", encoding="utf-8")
-    made = await invoke("plans", "create", "P001", "--roster", str(roster), "-o", "json")
-    assert made.exit_code == 0, made.stderr
+    result = await invoke("plans", "create", "P001", "--roster", str(roster), "-o", "json")
+    assert result.exit_code == 0, result.stderr
     for examinee_id, name in (("E001", "김하나"), ("E002", "One \u200fمرحبا")):
         await neighbours.proctor.expect("examinee_enrolled", examineeId=examinee_id, name=name)
 
@@ -206,28 +206,28 @@ async def test_a_roster_is_cleaned_or_refused_by_its_line(
 
 async def put_into_the_log(bus: Bus) -> None:
     now = format_time(bus.clock.now())
-    who = {"plan_id": "P001", "examinee_id": "E001", "timestamp": now}
-    opened = ConnectionStatus(
-        **who,
+    ids = {"plan_id": "P001", "examinee_id": "E001", "timestamp": now}
+    connected = ConnectionStatus(
+        **ids,
         socket_id="SOCK001-x",
         status=ConnectionStatusCode.CONNECTED,
         client_info=ClientInfo(ip_address=FORGED, browser_info=FORGED),
         server_id="SOCK001",
     )
     for fact in (
-        Enrol(**who, name="Kim\u202e\u009b31m", by=FORGED),
-        opened,
-        Notice(**who, action_id="n\n1", text=FORGED, by=FORGED),
-        Remove(**who, action_id="m1", by=FORGED, reason=FORGED),
+        Enrol(**ids, name="Kim\u202e\u009b31m", by=FORGED),
+        connected,
+        Notice(**ids, action_id="n\n1", text=FORGED, by=FORGED),
+        Remove(**ids, action_id="m1", by=FORGED, reason=FORGED),
     ):
         await bus.publish(Outgoing(subjects.status_plan("P001"), encode(fact)))
     broken = b'{"type":"notice","data":{"text":"%s"}}' % FORGED.encode("unicode_escape").replace(b"\\x", b"\\u00")
     await bus.publish(Outgoing(subjects.status_plan("P001"), broken))
 
 
-def harmless(shown: str) -> None:
-    assert all(letter.isprintable() or letter == "\n" for letter in shown), ascii(shown)
-    assert not [line for line in shown.splitlines() if line.startswith("2026-11-30 09:00:00.000")]
+def harmless(text: str) -> None:
+    assert all(letter.isprintable() or letter == "\n" for letter in text), ascii(text)
+    assert not [line for line in text.splitlines() if line.startswith("2026-11-30 09:00:00.000")]
 
 
 async def test_no_command_passes_on_what_would_command_a_terminal_or_forge_a_line(
@@ -278,11 +278,11 @@ async def test_a_timeline_that_is_followed_forges_no_line(system: System, bus: B
         async with asyncio.timeout(60):
             await process.stdout.readline()  # it reads
             await put_into_the_log(bus)
-            shown = ""
-            while "removed by" not in shown:
-                shown += (await process.stdout.readline()).decode()
+            output = ""
+            while "removed by" not in output:
+                output += (await process.stdout.readline()).decode()
     finally:
         process.terminate()
         await process.wait()
-    harmless(shown)
-    assert r"notice by hello\n2026-11-30" in shown
+    harmless(output)
+    assert r"notice by hello\n2026-11-30" in output

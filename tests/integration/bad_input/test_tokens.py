@@ -35,8 +35,8 @@ async def test_a_token_that_is_none_expired_forged_or_for_others_opens_nothing(
     ]
     for token in tokens:
         client = await system.raw()
-        given = {} if token is None else {"token": token}
-        await client.say("hello", clientId="c", connectionNo=1, **given)
+        arguments = {} if token is None else {"token": token}
+        await client.say("hello", clientId="c", connectionNo=1, **arguments)
         await refused(client, 4502, "UNAUTHORIZED", "data.token")
         if token:
             assert token not in client.frames[0]["data"]["message"]

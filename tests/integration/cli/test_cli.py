@@ -261,10 +261,10 @@ async def test_all_sessions_of_a_server_are_listed_over_several_pages(invoke: In
         if not payload:
             return json.dumps(inspection("socket.SOCK001", "socket-server")).encode()
         page = json.loads(payload)["sessions"]
-        asked = [numbered for numbered in enumerate(sessions, 1) if page["kind"] in (None, numbered[1]["kind"])]
-        shown = [numbered for numbered in asked if numbered[0] > page["after"]][: page["limit"]]
-        following = shown[-1][0] if shown and shown[-1] is not asked[-1] else None
-        answer_page = {"total": len(asked), "next": following, "sessions": [one for _, one in shown]}
+        matching = [numbered for numbered in enumerate(sessions, 1) if page["kind"] in (None, numbered[1]["kind"])]
+        page_rows = [numbered for numbered in matching if numbered[0] > page["after"]][: page["limit"]]
+        following = page_rows[-1][0] if page_rows and page_rows[-1] is not matching[-1] else None
+        answer_page = {"total": len(matching), "next": following, "sessions": [session for _, session in page_rows]}
         return json.dumps(answer_page).encode()
 
     service = await bus.add_service(

@@ -57,10 +57,10 @@ async def test_a_healthy_system_has_only_ok_findings(settings: Settings, bus: Bu
     async with System(settings) as system:
         await system.examinee()
         findings = await HealthCheck(settings).run()
-        wrong = [finding for finding in findings if finding.state in (WARNING, FAILED)]
+        problems = [finding for finding in findings if finding.state in (WARNING, FAILED)]
         # The tests' System has no web server, and that is all there is to say.
-        assert [(finding.check, finding.state) for finding in wrong] == [("roles", WARNING)], wrong
-        assert "web-server" in wrong[0].found
+        assert [(finding.check, finding.state) for finding in problems] == [("roles", WARNING)], problems
+        assert "web-server" in problems[0].found
         assert "SOCK001, SOCK002" in told(findings, "roles", OK)
         for check in ("nats.version", "redis.eviction", "clocks", "streams", "versions", "fds", "lag", "dead letters"):
             assert states(findings, check) == {OK}, check

@@ -144,8 +144,8 @@ async def test_a_full_broker_is_detected_by_the_doctor_and_the_queue_server(
 
 
 async def see_it_full(bus: Bus, at: Settings, monitoring: str | None) -> None:
-    async def writable(wanted: float) -> bool:
-        return REGISTRY.get_sample_value("examwire_jetstream_writable") == wanted
+    async def writable(expected: float) -> bool:
+        return REGISTRY.get_sample_value("examwire_jetstream_writable") == expected
 
     await eventually(lambda: writable(1.0), "probes are stored")
     assert states(await HealthCheck(at).run(), "nats.writes") == {OK}

@@ -34,7 +34,7 @@ def command(*arguments: str) -> list[str]:
 
 def load(directory: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     """Exit code and report of a run whose temporary files go under `directory`."""
-    done = subprocess.run(
+    result = subprocess.run(
         command(*arguments),
         env={**os.environ, "TMPDIR": str(directory), "EXAMWIRE_SECRET": SECRET},
         capture_output=True,
@@ -42,8 +42,8 @@ def load(directory: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
         timeout=DEADLINE_SECONDS,
         check=False,
     )
-    assert done.stdout, f"exit code {done.returncode} without a report; stderr:\n{done.stderr}"
-    return done.returncode, json.loads(done.stdout)
+    assert result.stdout, f"exit code {result.returncode} without a report; stderr:\n{result.stderr}"
+    return result.returncode, json.loads(result.stdout)
 
 
 def assert_accounted_for(report: dict[str, Any]) -> None:
@@ -163,7 +163,7 @@ async def test_a_redis_that_does_not_have_the_truth_fails_the_run(
 @contextmanager
 def running(directory: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
     """A run in its measured part, and the processes that it has started."""
-    started = subprocess.Popen(
+    process = subprocess.Popen(
         command("one-by-one", "--examinees", "3", "--repeat", "100000"),
         env={**os.environ, "TMPDIR": str(directory)},
         stdout=subprocess.DEVNULL,
@@ -173,20 +173,20 @@ def running(directory: Path) -> Iterator[tuple[subprocess.Popen[str], list[psuti
     )
     children: list[psutil.Process] = []
     try:
-        assert started.stderr is not None
-        for line in started.stderr:
+        assert process.stderr is not None
+        for line in process.stderr:
             if "one at a time" in line:
                 break
-        children = psutil.Process(started.pid).children(recursive=True)
-        yield started, children
+        children = psutil.Process(process.pid).children(recursive=True)
+        yield process, children
     finally:
-        started.kill()
+        process.kill()
         for child in children:
             if child.is_running():
                 child.kill()
-        started.wait()
-        assert started.stderr is not None
-        started.stderr.close()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -195,8 +195,8 @@ def test_whatever_ends_a_run_ends_its_processes(tmp_path: Path, number: signal.S
         assert len(children) >= len(ROLES) + 2  # and the proctor, and the seats
         process.send_signal(number)
         assert process.wait(DEADLINE_SECONDS) != 0
-        gone = lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)  # noqa: E731
-        assert wait_until(gone, 20.0)
+        all_ended = lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)  # noqa: E731
+        assert wait_until(all_ended, 20.0)
     if number is not signal.SIGKILL:
         assert list(tmp_path.iterdir()) == []
 
@@ -214,7 +214,7 @@ def test_whatever_ends_a_run_ends_its_processes(tmp_path: Path, number: signal.S
     ],
 )
 def test_what_does_not_fit_together_is_a_usage_error(arguments: tuple[str, ...]) -> None:
-    done = CliRunner().invoke(app, ["load", *arguments])
-    assert done.exit_code == 2
-    assert done.stdout == ""
-    assert done.stderr
+    result = CliRunner().invoke(app, ["load", *arguments])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr

@@ -60,9 +60,9 @@ class Operator:
         program, *arguments = shlex.split(command)
         assert program == "examwire"
         async with asyncio.timeout(90):
-            done = await self._invoke(*arguments, answer="y\n")
-        assert done.exit_code == code, f"{command}: exit {done.exit_code}\n{done.stdout}\n{done.stderr}"
-        return done
+            result = await self._invoke(*arguments, answer="y\n")
+        assert result.exit_code == code, f"{command}: exit {result.exit_code}\n{result.stdout}\n{result.stderr}"
+        return result
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +108,9 @@ async def connected_in(exam: Up, plan_id: str) -> int:
     """How many examinees of a plan Redis says are connected."""
     store = StateStore(exam.ready["redisUrl"], load_settings().redis)
     try:
-        known = await store.members(keys.plan_examinees(plan_id))
+        examinee_ids = await store.members(keys.plan_examinees(plan_id))
         statuses = await store.fields(
-            [keys.progress(plan_id, examinee_id) for examinee_id in known], ["connStatusCode"]
+            [keys.progress(plan_id, examinee_id) for examinee_id in examinee_ids], ["connStatusCode"]
         )
     finally:
         await store.close()
@@ -134,8 +134,10 @@ async def test_why_e0042_is_red(exam: Up, operator: Operator) -> None:
     client.abort()
 
     async def red() -> str | None:
-        said = await operator.run(show)
-        return said if "DISCONNECTED" in said and "attempt" in said else None  # the first one begins a moment later
+        output = await operator.run(show)
+        return (
+            output if "DISCONNECTED" in output and "attempt" in output else None
+        )  # the first one begins a moment later
 
     diagnosis = await eventually(red, "E0042 is red and its attempts are counted", 20)
     assert "SOCKET_CLOSED" in diagnosis
@@ -217,14 +219,16 @@ async def test_a_dead_letter_is_replayed(exam: Up, operator: Operator, tmp_path:
     assert "now dead letter" in await operator.run(
         replay.replace("7", str(letter["number"])), code=1
     )  # as bad as it was
-    (again,) = await operator.ask(ls)
+    (replayed,) = await operator.ask(ls)
     file = tmp_path / "mended.json"
     wait["deadline"] = "2099-01-01T09:30:00Z"
     file.write_text(json.dumps({"type": "mobile_sync_wait", "data": wait}))
-    assert "applied" in await operator.run(mended.replace("7", str(again["number"])).replace("mended.json", str(file)))
+    assert "applied" in await operator.run(
+        mended.replace("7", str(replayed["number"])).replace("mended.json", str(file))
+    )
     assert await operator.ask(ls) == []
-    shown = await operator.ask(f"examwire examinees show {PLAN} D001")
-    assert shown["mobileSync"]["status"] == "WAITING"
+    diagnosis = await operator.ask(f"examwire examinees show {PLAN} D001")
+    assert diagnosis["mobileSync"]["status"] == "WAITING"
     await client.close()
 
 

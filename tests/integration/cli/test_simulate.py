@@ -83,15 +83,15 @@ def test_the_command_says_so_when_nothing_runs(tmp_path: Path) -> None:
 
 
 def test_the_command_says_so_when_what_ran_is_gone(tmp_path: Path) -> None:
-    gone = f"127.0.0.1:{free_port()}"
+    closed_port = f"127.0.0.1:{free_port()}"
     ready = {
         "natsUrl": "nats://127.0.0.1:1",
         "redisUrl": "redis://127.0.0.1:1/0",
-        "socketServers": [{"serverId": "SOCK001", "url": f"ws://{gone}/v1/connect"}],
-        "webUrl": f"http://{gone}",
+        "socketServers": [{"serverId": "SOCK001", "url": f"ws://{closed_port}/v1/connect"}],
+        "webUrl": f"http://{closed_port}",
         "planId": "P001",
     }
     (tmp_path / "ready.json").write_text(json.dumps(ready))
     result = CliRunner().invoke(app, ["simulate", "--data-dir", str(tmp_path), "-o", "json"])
     assert result.exit_code == 4
-    assert gone in result.stderr
+    assert closed_port in result.stderr

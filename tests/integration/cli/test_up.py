@@ -104,9 +104,9 @@ def test_the_ready_line_has_all_addresses(up: Up) -> None:
 
 
 def test_the_cli_finds_it_by_its_data_directory(up: Up) -> None:
-    here = ("--data-dir", str(up.data_dir))
-    assert examwire("streams", "diff", *here).exit_code == 0
-    actors = json.loads(examwire("actors", "ls", "-o", "json", *here).stdout)
+    data_dir_flags = ("--data-dir", str(up.data_dir))
+    assert examwire("streams", "diff", *data_dir_flags).exit_code == 0
+    actors = json.loads(examwire("actors", "ls", "-o", "json", *data_dir_flags).stdout)
     assert {actor["kind"] for actor in actors} == KINDS
     assert {actor["state"] for actor in actors} <= {"running", "listed"}  # nobody is silent
     assert {"socket.SOCK001", "socket.SOCK002"} <= {actor["address"] for actor in actors}
@@ -125,20 +125,20 @@ def test_a_command_with_another_secret_makes_no_token(up: Up, command: tuple[str
     (tmp_path / "roster.csv").write_text("examineeId\nE001\n")
     arguments = [str(tmp_path / word) if word.endswith(".csv") else word for word in command]
     other = "a secret that the terminal of `up` does not know"
-    done = examwire(*arguments, "--data-dir", str(up.data_dir), EXAMWIRE_SECRET=other)
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert "another secret" in done.stderr
-    assert "EXAMWIRE_SECRET" in done.stderr
+    result = examwire(*arguments, "--data-dir", str(up.data_dir), EXAMWIRE_SECRET=other)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "another secret" in result.stderr
+    assert "EXAMWIRE_SECRET" in result.stderr
     assert not (tmp_path / "tokens.csv").exists()
 
 
 async def test_an_examinee_is_seen_by_the_cli_while_connected(up: Up) -> None:
-    here = ("--data-dir", str(up.data_dir))
+    data_dir_flags = ("--data-dir", str(up.data_dir))
     token = issue_token(load_settings(data_dir=up.data_dir), "examinee", "P007", "E001")
 
     async def plan() -> dict[str, Any]:
-        done = await asyncio.to_thread(examwire, "plans", "show", "P007", "-o", "json", *here)
-        rows: dict[str, Any] = json.loads(done.stdout)
+        result = await asyncio.to_thread(examwire, "plans", "show", "P007", "-o", "json", *data_dir_flags)
+        rows: dict[str, Any] = json.loads(result.stdout)
         (row,) = rows["examinees"]
         return dict(row)
 
@@ -146,9 +146,13 @@ async def test_an_examinee_is_seen_by_the_cli_while_connected(up: Up) -> None:
         assert client.welcome is not None
         servers = {server["url"] for server in up.ready["socketServers"]}
         assert set(client.welcome.endpoints) == servers  # both, from the first client on
-        shown = await asyncio.to_thread(examwire, "actors", "show", "session.P007.E001", "-o", "json", *here)
-        assert json.loads(shown.stdout)["kind"] == "examinee-session"
-        listed = await asyncio.to_thread(examwire, "actors", "ls", "--kind", "examinee-session", "-o", "json", *here)
+        shown_session = await asyncio.to_thread(
+            examwire, "actors", "show", "session.P007.E001", "-o", "json", *data_dir_flags
+        )
+        assert json.loads(shown_session.stdout)["kind"] == "examinee-session"
+        listed = await asyncio.to_thread(
+            examwire, "actors", "ls", "--kind", "examinee-session", "-o", "json", *data_dir_flags
+        )
         assert [session["address"] for session in json.loads(listed.stdout)] == ["session.P007.E001"]
         async with asyncio.timeout(20):
             while (row := await plan())["status"] != "CONNECTED":
@@ -158,8 +162,8 @@ async def test_an_examinee_is_seen_by_the_cli_while_connected(up: Up) -> None:
         while (row := await plan())["status"] != "DISCONNECTED":
             pass
     assert row["reason"] == "SOCKET_CLOSED"
-    gone = await asyncio.to_thread(examwire, "actors", "show", "session.P007.E001", *here)
-    assert gone.exit_code == 3
+    no_session = await asyncio.to_thread(examwire, "actors", "show", "session.P007.E001", *data_dir_flags)
+    assert no_session.exit_code == 3
 
 
 def test_a_second_up_on_the_same_data_directory_is_refused(up: Up) -> None:
@@ -190,9 +194,11 @@ async def test_a_drained_server_restarts_and_its_examinee_stays_on_the_other_ser
     drained, other = up.ready["socketServers"][1], up.ready["socketServers"][0]
     before = up.pid_of("SOCK002")
     token = issue_token(load_settings(data_dir=up.data_dir), "examinee", "P001", "E777")
-    here = ("--data-dir", str(up.data_dir))
+    data_dir_flags = ("--data-dir", str(up.data_dir))
     async with ExamineeClient(drained["url"], token) as examinee:
-        draining = asyncio.create_task(asyncio.to_thread(examwire, "actors", "drain", "SOCK002", "--over", "0s", *here))
+        draining = asyncio.create_task(
+            asyncio.to_thread(examwire, "actors", "drain", "SOCK002", "--over", "0s", *data_dir_flags)
+        )
         while not isinstance(await examinee.receive(), Welcome):
             pass
         assert examinee.welcome is not None
@@ -203,8 +209,8 @@ async def test_a_drained_server_restarts_and_its_examinee_stays_on_the_other_ser
         assert "SOCK002 ended cleanly and is started again" in up.stderr
         assert up.pid_of("SOCK002") != before
         assert answers(drained["url"])
-        shown = await asyncio.to_thread(examwire, "plans", "show", "P001", "-o", "json", *here)
-        (row,) = [examinee for examinee in json.loads(shown.stdout)["examinees"] if examinee["examineeId"] == "E777"]
+        plan = await asyncio.to_thread(examwire, "plans", "show", "P001", "-o", "json", *data_dir_flags)
+        (row,) = [examinee for examinee in json.loads(plan.stdout)["examinees"] if examinee["examineeId"] == "E777"]
         assert (row["status"], row["serverId"]) == ("CONNECTED", "SOCK001")
     assert up.process.poll() is None
 
@@ -213,9 +219,9 @@ async def test_a_drained_server_restarts_and_its_examinee_stays_on_the_other_ser
 def test_a_killed_engine_restarts_on_its_port_and_the_roles_reconnect(up: Up, engine: str, program: str) -> None:
     os.kill(up.pid_of(program), signal.SIGKILL)
     eventually(lambda: f"{engine} is ready again" in up.stderr, f"{engine} is started again")
-    here = ("--data-dir", str(up.data_dir))
+    data_dir_flags = ("--data-dir", str(up.data_dir))
     for command in (("streams", "diff"), ("plans", "ls")):  # roles and state need a moment to find out, and to repair
-        eventually(lambda asked=command: examwire(*asked, *here).exit_code == 0, " ".join(command))  # type: ignore[misc]
+        eventually(lambda asked=command: examwire(*asked, *data_dir_flags).exit_code == 0, " ".join(command))  # type: ignore[misc]
     eventually(lambda: httpx.get(readiness(up)).status_code == 200, "the web server is ready again")
 
 
@@ -238,16 +244,18 @@ def test_after_sigkill_no_process_is_left_and_the_next_up_uses_the_same_ports(tm
     options = ["--nats-port", "--redis-port", "--web-port", "--socket-port", "--metrics-port"]
     arguments = [part for pair in zip(options, ports, strict=True) for part in pair]
     with running(tmp_path / "data", *arguments) as first:
-        left = left_of(first.data_dir)
+        processes = left_of(first.data_dir)
         assert first.end(signal.SIGKILL) == -9
         with running(tmp_path / "data", *arguments) as second:
             # What the first had is gone, though the second did not wait for us to look.
             assert not [
-                process.pid for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+                process.pid
+                for process in processes
+                if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
             ]
             for name, address in first.ready.pop("pages").items():  # with tokens of their own
                 assert second.ready["pages"][name].partition("#")[0] == address.partition("#")[0]
-            assert {name: one for name, one in second.ready.items() if name != "pages"} == first.ready
+            assert {name: value for name, value in second.ready.items() if name != "pages"} == first.ready
             assert second.ready["socketServers"][1]["url"].startswith(f"ws://127.0.0.1:{int(ports[3]) + 1}/")
             assert httpx.get(readiness(second)).status_code == 200
             assert b"process_cpu_seconds_total" in httpx.get(f"http://127.0.0.1:{int(ports[4]) + 4}/metrics").content
@@ -273,8 +281,8 @@ def test_a_second_ctrl_c_stops_by_force_and_the_next_up_has_the_same_addresses(t
 
 
 def test_a_role_that_cannot_start_ends_up_with_the_reason(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         up = Up(tmp_path / "data", "--json", "--web-port", str(port))
         assert up.first_line() == ""
         assert up.ended() == 1
@@ -286,12 +294,12 @@ def test_a_role_that_cannot_start_ends_up_with_the_reason(tmp_path: Path) -> Non
 
 def test_a_role_that_fails_too_often_ends_up(tmp_path: Path) -> None:
     with running(tmp_path / "data") as up:
-        known: set[int] = set()
+        killed_pids: set[int] = set()
         deadline = time.monotonic() + 60
         while up.process.poll() is None and time.monotonic() < deadline:
             for process in left_of(up.data_dir):
-                if process.pid not in known and "web-server" in role_and_name(process):
-                    known.add(process.pid)
+                if process.pid not in killed_pids and "web-server" in role_and_name(process):
+                    killed_pids.add(process.pid)
                     process.kill()
             time.sleep(0.1)
         assert up.ended() == 1
@@ -316,9 +324,11 @@ def test_the_output_has_tokens_and_an_upload_command_and_ctrl_c_stops_all_proces
             assert any(page.partition("#")[0] in line for line in lines), name
             assert httpx.get(page).status_code == 200
         pasted = shlex.split(lines[-1])
-        done = subprocess.run([*pasted, "-w", "\n%{http_code}"], capture_output=True, text=True, timeout=30, check=True)
+        result = subprocess.run(
+            [*pasted, "-w", "\n%{http_code}"], capture_output=True, text=True, timeout=30, check=True
+        )
         # The picture and the token were accepted; whether E001 waits for it is the exam's business.
-        body, _, status = done.stdout.rpartition("\n")
+        body, _, status = result.stdout.rpartition("\n")
         assert status in ("201", "409"), body
         assert len(left_of(up.data_dir)) == 1 + len(ROLES) + 2
     finally:

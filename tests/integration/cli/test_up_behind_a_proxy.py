@@ -38,10 +38,10 @@ def listening(up: Up, name: str) -> set[int]:
 
 def test_its_servers_have_the_address_of_the_proxy_and_ports_of_their_own(up: Up) -> None:
     assert [server["url"] for server in up.ready["socketServers"]] == [PUBLIC_URL] * 2
-    kept = json.loads((up.data_dir / "ports.json").read_text())
-    assert len({kept["SOCK001"], kept["SOCK002"]} - {8443}) == 2
+    saved_ports = json.loads((up.data_dir / "ports.json").read_text())
+    assert len({saved_ports["SOCK001"], saved_ports["SOCK002"]} - {8443}) == 2
     for name in ("SOCK001", "SOCK002", "web-server"):
-        assert kept[name] in listening(up, name)
+        assert saved_ports[name] in listening(up, name)
 
 
 def test_a_killed_server_is_back_on_its_own_port(up: Up) -> None:
@@ -56,9 +56,9 @@ def test_a_killed_server_is_back_on_its_own_port(up: Up) -> None:
 
 
 def test_one_of_its_servers_can_be_drained(up: Up) -> None:
-    here = ("--data-dir", str(up.data_dir))
+    data_dir_flags = ("--data-dir", str(up.data_dir))
     # SOCK001 may only just be back: then SOCK002 does not know yet that there is somewhere to go.
-    eventually(lambda: examwire("actors", "drain", "SOCK002", *here).exit_code == 0, "SOCK002 is drained")
+    eventually(lambda: examwire("actors", "drain", "SOCK002", *data_dir_flags).exit_code == 0, "SOCK002 is drained")
     eventually(lambda: "SOCK002 is ready again" in up.stderr, "SOCK002 is started again")
 
 
@@ -79,9 +79,9 @@ def test_a_terminal_that_does_not_know_of_the_issuer_signs_no_token(
     (tmp_path / "roster.csv").write_text("examineeId\nE001\n")
     arguments = [str(tmp_path / word) if word.endswith(".csv") else word for word in command]
     for variables in ({}, {"EXAMWIRE_SECRET": "a secret of this terminal, long enough"}):
-        done = examwire(*arguments, "--data-dir", str(up.data_dir), **variables)
-        assert (done.exit_code, done.stdout) == (2, "")
-        assert "issuer" in done.stderr
-        assert "would be refused" in done.stderr
+        result = examwire(*arguments, "--data-dir", str(up.data_dir), **variables)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "issuer" in result.stderr
+        assert "would be refused" in result.stderr
         assert not (tmp_path / "tokens.csv").exists()
         assert not (up.data_dir / "secret").exists()

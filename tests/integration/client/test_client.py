@@ -79,15 +79,15 @@ async def test_after_a_broken_connection_the_next_welcome_comes_as_a_frame(serve
     changes: list[Change] = []
     client = ExamineeClient(server.url, "t", on_change=changes.append)
     await client.connect()
-    again = await next_of(client, Welcome)
-    assert again.socket_id == "SOCK001-2"
-    first, lost, wait, second = changes
+    second_welcome = await next_of(client, Welcome)
+    assert second_welcome.socket_id == "SOCK001-2"
+    first, loss, wait, second = changes
     assert isinstance(first, Welcome)
-    assert isinstance(lost, Lost)
-    assert lost.code is None
+    assert isinstance(loss, Lost)
+    assert loss.code is None
     assert isinstance(wait, Wait)
     assert (wait.url, wait.attempt, wait.max_attempts) == (server.url, 1, 3)
-    assert second == again
+    assert second == second_welcome
     await client.close()
 
 
@@ -96,9 +96,9 @@ async def test_after_a_45xx_the_client_stays_away(server: ScriptedServer, code: 
     server.scripts = [server.close_with(code), server.stay]
     client = ExamineeClient(server.url, "t")
     await client.connect()
-    with pytest.raises(GaveUp) as ended:
+    with pytest.raises(GaveUp) as raised:
         await next_of(client, Welcome)
-    assert ended.value.step == GiveUp(GiveUpReason.CLOSE_CODE, code=code)
+    assert raised.value.step == GiveUp(GiveUpReason.CLOSE_CODE, code=code)
     with pytest.raises(ClientClosed):
         await client.receive()
     assert server.requests == 1
@@ -169,15 +169,15 @@ async def test_attempts_that_all_fail_end_it(server: ScriptedServer) -> None:
     server.scripts = [server.break_off]
     client = ExamineeClient(server.url, "t", rng=random.Random(1))
     await client.connect()
-    with pytest.raises(GaveUp, match="ATTEMPTS_USED_UP") as ended:
+    with pytest.raises(GaveUp, match="ATTEMPTS_USED_UP") as raised:
         await next_of(client, Welcome)
-    assert ended.value.last == Refused(500)
+    assert raised.value.last == Refused(500)
     assert server.requests == 1 + QUICK.max_attempts
 
 
 async def test_nobody_there_is_unreachable_and_worth_a_retry(server: ScriptedServer) -> None:
-    async with ScriptedServer() as gone:
-        url = gone.url
+    async with ScriptedServer() as closed_server:
+        url = closed_server.url
     changes: asyncio.Queue[Change] = asyncio.Queue()
     client = ExamineeClient(url, "t", on_change=changes.put_nowait)
     with pytest.raises(ConnectRefused, match="unreachable"):
@@ -194,9 +194,9 @@ async def test_without_reconnect_a_loss_is_raised_with_its_code(server: Scripted
     server.scripts = [server.close_with(1012, "SERVICE_RESTART"), server.stay]
     client = ExamineeClient(server.url, "t", reconnect=False)
     await client.connect()
-    with pytest.raises(ConnectionLost, match="1012 SERVICE_RESTART") as lost:
+    with pytest.raises(ConnectionLost, match="1012 SERVICE_RESTART") as raised:
         await client.receive()
-    assert (lost.value.code, server.requests) == (1012, 1)
+    assert (raised.value.code, server.requests) == (1012, 1)
 
 
 async def test_a_client_without_reconnect_that_was_refused_does_not_try_again(server: ScriptedServer) -> None:
@@ -210,22 +210,22 @@ async def test_a_client_without_reconnect_that_was_refused_does_not_try_again(se
 
 
 async def test_abort_drops_the_connection_without_a_close_frame(server: ScriptedServer) -> None:
-    ended: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+    close_code: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
     async def watch(connection: ServerConnection, hello: Hello) -> None:
         await connection.send(encode_text(server.welcome()))
         await connection.wait_closed()
-        ended.set_result(connection.close_code)
+        close_code.set_result(connection.close_code)
 
     server.scripts = [watch]
     client = ExamineeClient(server.url, "t", reconnect=False)
     await client.connect()
     client.abort()
     assert not client.connected
-    assert await asyncio.wait_for(ended, SECONDS) == 1006
-    with pytest.raises(ConnectionLost) as lost:
+    assert await asyncio.wait_for(close_code, SECONDS) == 1006
+    with pytest.raises(ConnectionLost) as raised:
         await client.receive()
-    assert lost.value.code is None
+    assert raised.value.code is None
 
 
 async def test_close_says_1000_ends_the_frames_and_may_be_repeated(server: ScriptedServer) -> None:
@@ -292,8 +292,8 @@ async def test_a_server_that_answers_nothing_any_more_is_left(server: ScriptedSe
     server.scripts = [hang, server.stay]
     client = ExamineeClient(server.url, "t")
     await client.connect()
-    again = await next_of(client, Welcome)
-    assert again.socket_id == "SOCK001-2"
+    second_welcome = await next_of(client, Welcome)
+    assert second_welcome.socket_id == "SOCK001-2"
     await client.close()
 
 
@@ -333,8 +333,8 @@ async def test_a_client_that_has_fallen_silent_answers_no_ping_until_it_wakes(se
         await connection.send(encode_text(server.welcome()))
         async for _ in connection:
             pong = await connection.ping()
-            done, _ = await asyncio.wait({asyncio.ensure_future(pong)}, timeout=0.1)
-            assert not done
+            finished, _ = await asyncio.wait({asyncio.ensure_future(pong)}, timeout=0.1)
+            assert not finished
             unanswered.set()
             await connection.close(4000, "PING_TIMEOUT")
 
@@ -354,16 +354,16 @@ async def test_a_client_that_has_fallen_silent_answers_no_ping_until_it_wakes(se
 async def test_what_comes_in_one_frame_is_handed_out_in_its_order_also_behind_the_welcome(
     server: ScriptedServer,
 ) -> None:
-    lost = ExamineeDisconnected(plan_id="P001", examinee_id="E1", timestamp="2024-01-01T09:00:00Z", version=2)
+    loss = ExamineeDisconnected(plan_id="P001", examinee_id="E1", timestamp="2024-01-01T09:00:00Z", version=2)
     event = ExamineeConnected(
         plan_id="P001", examinee_id="E1", socket_id="S-1", timestamp="2024-01-01T09:00:00Z", version=1
     )
 
     async def together(connection: ServerConnection, hello: Hello) -> None:
         news = b'{"type":"from_the_future","data":{}}'
-        batch = join_batch([encode(server.welcome("proctor")), encode(event), news, encode(lost)])
+        batch = join_batch([encode(server.welcome("proctor")), encode(event), news, encode(loss)])
         await connection.send(batch.decode())
-        await connection.send(join_batch([encode(lost), encode(event)]).decode())
+        await connection.send(join_batch([encode(loss), encode(event)]).decode())
         await connection.wait_closed()
 
     server.scripts = [together]
@@ -375,8 +375,8 @@ async def test_what_comes_in_one_frame_is_handed_out_in_its_order_also_behind_th
         events.append((message, proctor.verdict))
     assert events == [
         (event, ApplyResult.APPLIED),
-        (lost, ApplyResult.APPLIED),
-        (lost, ApplyResult.DOUBLED),
+        (loss, ApplyResult.APPLIED),
+        (loss, ApplyResult.DOUBLED),
         (event, ApplyResult.LATE),
     ]
     assert (proctor.view.doubled, proctor.view.late, proctor.view.connected()) == (1, 1, set())

@@ -39,14 +39,14 @@ async def test_pages_and_servers_understand_each_other(settings: Settings, bus: 
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        said: dict[str, dict[str, Any]] = {}
+        steps: dict[str, dict[str, Any]] = {}
         try:
             async with asyncio.timeout(SECONDS):
                 assert node.stdout is not None
                 async for line in node.stdout:
                     happened = json.loads(line)
-                    said[happened.pop("what")] = happened
-                    if "both are there" in said and "SOCK001" in system.actors:
+                    steps[happened.pop("what")] = happened
+                    if "both are there" in steps and "SOCK001" in system.actors:
                         await system.stop("SOCK001")
                 assert node.stderr is not None
                 complaints = (await node.stderr.read()).decode()
@@ -57,15 +57,15 @@ async def test_pages_and_servers_understand_each_other(settings: Settings, bus: 
                 await node.wait()
         assert system.failures == []
 
-    assert said["both are there"] == {"server": "SOCK001", "beat": quick.socket.ping_interval_seconds}
-    assert said["both are back"] == {"server": "SOCK002", "no": 2, "proctorOn": "SOCK002"}
-    assert said["waiting for the phone"]["deadline"]
-    assert said["waiting for the phone"]["sameForProctor"] is True
-    replaced = said["replaced"]
+    assert steps["both are there"] == {"server": "SOCK001", "beat": quick.socket.ping_interval_seconds}
+    assert steps["both are back"] == {"server": "SOCK002", "no": 2, "proctorOn": "SOCK002"}
+    assert steps["waiting for the phone"]["deadline"]
+    assert steps["waiting for the phone"]["sameForProctor"] is True
+    replaced = steps["replaced"]
     assert (replaced["status"]["code"], replaced["status"]["remedy"]) == (4503, "USER")
     assert replaced["insists"] is False, "only a person may insist"
-    assert said["accepted"]["accepted"]["requestType"] == "readmit"
-    assert said["refused"]["refused"] == {"code": "NOT_FOUND", "field": "data.examineeId"}
-    assert said["stranger"]["status"]["remedy"] == "TOKEN"
-    assert said["end"]["counts"]["doubled"] == 0
-    assert said["end"]["counts"]["told"] >= 3
+    assert steps["accepted"]["accepted"]["requestType"] == "readmit"
+    assert steps["refused"]["refused"] == {"code": "NOT_FOUND", "field": "data.examineeId"}
+    assert steps["stranger"]["status"]["remedy"] == "TOKEN"
+    assert steps["end"]["counts"]["doubled"] == 0
+    assert steps["end"]["counts"]["told"] >= 3

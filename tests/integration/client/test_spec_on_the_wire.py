@@ -123,9 +123,9 @@ class Exam:
         assert (await self.http.post(code_path, headers=own)).status_code == 409
         await examinee.say("mobile_sync_wait", planId="P001", examineeId="E001")
         await examinee.expect("mobile_sync_status", status="WAITING")
-        made = await self.http.post(code_path, headers=own)
-        assert made.status_code == 201
-        joined = await self.http.post(f"/v1/phone-codes/{made.json()['code']}")
+        response = await self.http.post(code_path, headers=own)
+        assert response.status_code == 201
+        joined = await self.http.post(f"/v1/phone-codes/{response.json()['code']}")
         assert joined.status_code == 200
         phone = {"Authorization": f"Bearer {joined.json()['token']}"}
         assert (await self.site.put(b"no picture", headers=phone)).status_code == 415
@@ -167,10 +167,10 @@ class Exam:
         examinee.abort()
         await proctor.expect("examinee_disconnected", examineeId="E001")
         await proctor.expect("examinee_reconnecting", examineeId="E001")
-        back = await self.system.examinee("E001", "SOCK002", connection_no=2)
+        returning = await self.system.examinee("E001", "SOCK002", connection_no=2)
         await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
         newer = await self.system.examinee("E001", client_id="another-tab")
-        assert await back.closed() == CloseCode.REPLACED
+        assert await returning.closed() == CloseCode.REPLACED
         socket_id = (await newer.expect("session_state"))["data"]["socketId"]
         mistaken = ConnectionStatus(
             plan_id="P001",
@@ -212,14 +212,14 @@ class Exam:
         await self.bus.publish(Outgoing(subjects.status_plan("P001", subjects.OPERATOR), encode(wait), "wait-2"))
         await proctor.expect("mobile_sync_status", examineeId="E002", status="WAITING")
         code_path = "/v1/plans/P001/examinees/E002/phone-code"
-        made = await self.http.post(code_path, headers=self.site.bearer("examinee", "E002"))
-        assert made.status_code == 201
+        response = await self.http.post(code_path, headers=self.site.bearer("examinee", "E002"))
+        assert response.status_code == 201
         await proctor.expect("mobile_sync_status", examineeId="E002", status="TIMED_OUT", seconds=20)
 
-        code = normalise_code(made.json()["code"])
+        code = normalise_code(response.json()["code"])
         assert code is not None
-        kept = subjects.phone_code(code_digest(code, token_secret(self.site.settings)))
-        await eventually(lambda: self.has_expired(PHONE, kept), "the code expires")
+        code_subject = subjects.phone_code(code_digest(code, token_secret(self.site.settings)))
+        await eventually(lambda: self.has_expired(PHONE, code_subject), "the code expires")
         late = await self.site.put(picture(), examinee_id="E002")
         assert late.status_code == 409
         await proctor.say("extend_mobile_sync", examineeId="E002", requestId="x2", seconds=60)
@@ -238,7 +238,7 @@ class Exam:
         proctor, examinee = bearer("proctor", "proctor-1"), bearer("examinee")
         timeline = "/v1/plans/P001/examinees/E001/timeline"
         report = "/v1/plans/P001/report.csv"
-        asked: list[tuple[str, str, dict[str, str], int]] = [
+        requests: list[tuple[str, str, dict[str, str], int]] = [
             ("GET", capture_path(), proctor, 200),
             ("HEAD", capture_path(), proctor, 200),
             ("GET", capture_path(), examinee, 200),
@@ -268,7 +268,7 @@ class Exam:
             ("PUT", upload_path(), {}, 401),
             ("PUT", upload_path("P002"), bearer(), 403),
         ]
-        for method, path, headers, status in asked:
+        for method, path, headers, status in requests:
             response = await http.request(method, path, headers=headers)
             assert response.status_code == status, (method, path, response.text)
         for headers, status in (({}, 404), ({"Origin": "https://other.example"}, 403)):
@@ -292,8 +292,8 @@ class Exam:
         for request in (Kick(socket_id="SOCK002-none"), Stop()):  # it has no process of its own to end here
             with pytest.raises((NotFound, RequestRefused)):
                 await ask(self.bus, "socket.SOCK002", request)
-        wrong = QueueCreate(server_id="SOCK003", queue_id="SOCK009_Q")
-        assert json.loads(await self.bus.request(subjects.QUEUE_CREATE, encode(wrong)))["type"] == "error"
+        invalid_request = QueueCreate(server_id="SOCK003", queue_id="SOCK009_Q")
+        assert json.loads(await self.bus.request(subjects.QUEUE_CREATE, encode(invalid_request)))["type"] == "error"
         socket_id = (await examinee.expect("session_state"))["data"]["socketId"]
         await ask(self.bus, "socket.SOCK002", Kick(socket_id=socket_id))
         assert await examinee.closed() == CloseCode.KICKED
@@ -353,18 +353,18 @@ async def test_everything_that_goes_over_the_wire_is_specified(quick: Settings, 
     await broker.close()
 
     frames = system.check(spoken)
-    heard = check_messages(spoken, broker.published, NONSENSE)
-    kept = check_messages(spoken, stored, NONSENSE)
-    print(f"{frames} frames, {heard} NATS messages heard and {kept} stored, {http.exchanges} HTTP exchanges")
-    assert min(frames, heard, kept) > 100
+    published_count = check_messages(spoken, broker.published, NONSENSE)
+    stored_count = check_messages(spoken, stored, NONSENSE)
+    print(f"{frames} frames, {published_count} NATS messages, {stored_count} stored, {http.exchanges} HTTP exchanges")
+    assert min(frames, published_count, stored_count) > 100
     assert http.exchanges > 40
-    everything = {
+    specified = {
         f"{channel}/{message}"
         for channel, described in spoken.document["channels"].items()
         for message in described["messages"]
     }
     # Whether messages are ready together is a matter of moments.
-    unseen = {name for name in everything - spoken.seen if not name.endswith("/array")}
+    unseen = {name for name in specified - spoken.seen if not name.endswith("/array")}
     assert unseen - {"connect/server.array"} == set(NOT_IN_THIS_RUN)
     assert {f"{route.method} {route.path} {route.answer.status}" for route in ROUTES} <= served.seen
 
@@ -380,10 +380,10 @@ async def test_everything_that_goes_over_the_wire_is_specified(quick: Settings, 
 def renamed(document: dict[str, Any], schema: str, field: str) -> dict[str, Any]:
     """The document with another name for a field."""
     changed = copy.deepcopy(document)
-    known = changed["components"]["schemas"][schema]
-    known["properties"][f"{field}X"] = known["properties"].pop(field)
-    if field in known.get("required", []):
-        known["required"] = [f"{field}X" if name == field else name for name in known["required"]]
+    schema_of = changed["components"]["schemas"][schema]
+    schema_of["properties"][f"{field}X"] = schema_of["properties"].pop(field)
+    if field in schema_of.get("required", []):
+        schema_of["required"] = [f"{field}X" if name == field else name for name in schema_of["required"]]
     return changed
 
 

@@ -51,14 +51,14 @@ async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
 
 
 def _status(examinee_id: str, socket_id: str, status: ConnectionStatusCode, connection_no: int = 1) -> ConnectionStatus:
-    lost = status is ConnectionStatusCode.DISCONNECTED
+    is_loss = status is ConnectionStatusCode.DISCONNECTED
     return ConnectionStatus(
         plan_id="P001",
         examinee_id=examinee_id,
         socket_id=socket_id,
         status=status,
         timestamp=format_time(time.time()),
-        reason="SOCKET_CLOSED" if lost else None,
+        reason="SOCKET_CLOSED" if is_loss else None,
         client_id=f"browser-{examinee_id}",
         connection_no=connection_no,
     )
@@ -69,43 +69,43 @@ def _kinds(client: RawClient, examinee_id: str) -> list[str]:
 
 
 async def test_a_loss_and_a_recovery_reach_redis_and_the_proctors_on_both_servers(system: System) -> None:
-    here, there = await system.proctor("SOCK001"), await system.proctor("SOCK002", name="proctor-2")
+    first_proctor, second_proctor = await system.proctor("SOCK001"), await system.proctor("SOCK002", name="proctor-2")
     examinee = await system.examinee("E001")
-    for proctor in (here, there):
+    for proctor in (first_proctor, second_proctor):
         await proctor.expect("examinee_connected", examineeId="E001", recovered=False)
     examinee.abort()
-    for proctor in (here, there):
-        lost = await proctor.expect("examinee_disconnected", examineeId="E001")
-        assert lost["data"]["reason"] == "SOCKET_CLOSED"
+    for proctor in (first_proctor, second_proctor):
+        loss = await proctor.expect("examinee_disconnected", examineeId="E001")
+        assert loss["data"]["reason"] == "SOCKET_CLOSED"
     record = await system.progress("E001")
     assert record["connStatusCode"] == "DISCONNECTED"
     socket = await system.store.entries(keys.socket("P001", record["socketId"]))
     assert (socket["examineeId"], socket["status"]) == ("E001", "DISCONNECTED")
 
-    back = await system.examinee("E001", "SOCK002", connection_no=2)
-    for proctor in (here, there):
+    returning = await system.examinee("E001", "SOCK002", connection_no=2)
+    for proctor in (first_proctor, second_proctor):
         recovered = await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
         assert recovered["data"]["serverId"] == "SOCK002"
         events = [event["type"] for event in proctor.about("E001") if "reconnecting" not in event["type"]]
         assert events == ["examinee_connected", "examinee_disconnected", "examinee_connected"]
     await system.status("E001", "CONNECTED")
-    assert (await back.expect("session_state"))["data"]["reconnect"]["count"] == 1
+    assert (await returning.expect("session_state"))["data"]["reconnect"]["count"] == 1
 
 
 async def test_a_clean_close_is_a_loss_too(system: System) -> None:
     proctor = await system.proctor()
     examinee = await system.examinee()
     await examinee.close()
-    lost = await proctor.expect("examinee_disconnected", examineeId="E001")
-    assert lost["data"]["reason"] == "SOCKET_CLOSED"
+    loss = await proctor.expect("examinee_disconnected", examineeId="E001")
+    assert loss["data"]["reason"] == "SOCKET_CLOSED"
 
 
 async def test_a_peer_that_stops_answering_pings_is_lost_by_ping_timeout(system: System) -> None:
     proctor = await system.proctor()
     examinee = await system.examinee()
     examinee.websocket.transport.pause_reading()  # the connection stays open, but nobody is there
-    lost = await proctor.expect("examinee_disconnected", examineeId="E001")
-    assert lost["data"]["reason"] == "PING_TIMEOUT"
+    loss = await proctor.expect("examinee_disconnected", examineeId="E001")
+    assert loss["data"]["reason"] == "PING_TIMEOUT"
     await system.status("E001", "DISCONNECTED")
 
 
@@ -162,10 +162,10 @@ async def test_welcome_names_the_ready_servers_as_fallback(system: System) -> No
 
 @SHORT
 async def test_the_attempts_are_told_one_by_one_then_the_limit_then_refusal_then_readmission(system: System) -> None:
-    here, there = await system.proctor("SOCK001"), await system.proctor("SOCK002")
+    first_proctor, second_proctor = await system.proctor("SOCK001"), await system.proctor("SOCK002")
     examinee = await system.examinee()
     examinee.abort()
-    for proctor in (here, there):
+    for proctor in (first_proctor, second_proctor):
         exhausted = await proctor.expect("examinee_reconnect_exhausted", examineeId="E001")
         assert exhausted["data"]["reason"] == "RECONNECT_LIMIT_EXCEEDED"
         ladder = [f["data"] for f in proctor.about("E001") if f["type"] == "examinee_reconnecting"]
@@ -177,14 +177,14 @@ async def test_the_attempts_are_told_one_by_one_then_the_limit_then_refusal_then
     late = await system.raw("SOCK002")
     await late.hello(system.token("examinee", "E001"), "browser-E001", 2)
     assert await late.closed() == 4504
-    assert "examinee_connected" not in _kinds(there, "E001")[2:]
+    assert "examinee_connected" not in _kinds(second_proctor, "E001")[2:]
 
-    await there.say("readmit", examineeId="E001", requestId="r1")
-    await there.expect("accepted", requestType="readmit", requestId="r1")
-    readmitted = await here.expect("examinee_readmitted", examineeId="E001")
+    await second_proctor.say("readmit", examineeId="E001", requestId="r1")
+    await second_proctor.expect("accepted", requestType="readmit", requestId="r1")
+    readmitted = await first_proctor.expect("examinee_readmitted", examineeId="E001")
     assert readmitted["data"]["by"] == "proctor-1"
     await system.examinee("E001", "SOCK002", connection_no=3)
-    await here.expect("examinee_connected", examineeId="E001", recovered=True)
+    await first_proctor.expect("examinee_connected", examineeId="E001", recovered=True)
     await system.status("E001", "CONNECTED")
 
 

@@ -37,30 +37,30 @@ async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
 
 async def test_who_never_arrives_is_lost_after_the_first_step_and_since_the_beginning(system: System, bus: Bus) -> None:
     proctor = await system.proctor("SOCK002")
-    gone, slow = await system.examinee("E001"), await system.examinee("E002")
-    ended = end_of(system, "SOCK001")
+    absent, slow = await system.examinee("E001"), await system.examinee("E002")
+    server_end = end_of(system, "SOCK001")
     await drain(bus, "SOCK001")
-    for client in (gone, slow):
+    for client in (absent, slow):
         frame = await client.expect("migrate")
         assert frame["data"]["endpoints"] == [system.server("SOCK002").url]
         assert await client.closed() == 4006
-    left = await proctor.expect("examinee_migrating", examineeId="E001")
+    migrating = await proctor.expect("examinee_migrating", examineeId="E001")
     await system.status("E001", "MIGRATING")
-    await asyncio.wait_for(ended.wait(), 20)
+    await asyncio.wait_for(server_end.wait(), 20)
 
     await system.examinee("E002", "SOCK002", connection_no=2)
-    lost = await proctor.expect("examinee_disconnected", examineeId="E001")
-    assert (lost["data"]["reason"], lost["data"]["attempt"]) == ("SERVER_DRAINING", 2)
-    assert lost["data"]["timestamp"] == left["data"]["timestamp"]
+    loss = await proctor.expect("examinee_disconnected", examineeId="E001")
+    assert (loss["data"]["reason"], loss["data"]["attempt"]) == ("SERVER_DRAINING", 2)
+    assert loss["data"]["timestamp"] == migrating["data"]["timestamp"]
     await system.status("E001", "DISCONNECTED")
     kinds = [event["type"] for event in proctor.about("E001")]
     assert kinds == ["examinee_connected", "examinee_migrating", "examinee_disconnected"]
 
     await proctor.expect("examinee_reconnecting", examineeId="E001", attempt=3)
-    back = await system.examinee("E001", "SOCK002", connection_no=2)
+    returning = await system.examinee("E001", "SOCK002", connection_no=2)
     recovered = await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
     assert recovered["data"]["outageSeconds"] >= 1.0
-    assert (await back.expect("session_state"))["data"]["reconnect"]["count"] == 1
+    assert (await returning.expect("session_state"))["data"]["reconnect"]["count"] == 1
     assert story(proctor, "E002") == [("connected", None), ("migrating", None), ("connected", None)]
 
 
@@ -94,8 +94,8 @@ async def test_a_server_killed_in_the_middle_of_its_drain_loses_only_whom_it_sti
                 await system.examinee(name, "SOCK002", connection_no=2)
             await server.kill()
             for name in names[2:]:
-                lost = await proctor.expect("examinee_disconnected", examineeId=name)
-                assert lost["data"]["reason"] == "SERVER_LOST"
+                loss = await proctor.expect("examinee_disconnected", examineeId=name)
+                assert loss["data"]["reason"] == "SERVER_LOST"
             assert await system.server_is("SOCK001", "LOST")
             successor = await ServerProcess.start(system.settings)
             for name in names[2:]:
@@ -119,10 +119,10 @@ async def test_a_server_that_is_thought_lost_while_it_is_drained_objects_and_goe
     socket_id = (await system.progress("E002"))["socketId"]
     await drain(bus, "SOCK001", 60.0)
     assert await first.closed() == 4006
-    known = len(second.frames)
-    lost = SessionLost(server_id="SOCK001", socket_ids=[socket_id])
-    await bus.publish(Outgoing(subjects.socket_server("SOCK001"), encode(lost)))
-    await second.expect("session_state", after=known)  # it was announced again, after the server's own word
+    frame_count = len(second.frames)
+    loss = SessionLost(server_id="SOCK001", socket_ids=[socket_id])
+    await bus.publish(Outgoing(subjects.socket_server("SOCK001"), encode(loss)))
+    await second.expect("session_state", after=frame_count)  # it was announced again, after the server's own word
     record = await system.store.entries(keys.server_status("SOCK001"))
     assert (record["statusCode"], record["incarnation"]) == ("DRAINING", system.server("SOCK001").incarnation)
 
@@ -130,9 +130,9 @@ async def test_a_server_that_is_thought_lost_while_it_is_drained_objects_and_goe
 async def test_a_drained_server_lets_in_nobody_and_says_how_far_it_is(system: System, bus: Bus) -> None:
     early, silent = await system.raw("SOCK001"), await system.raw("SOCK001")  # half-way in: no hello yet
     first, second = await system.examinee("E001"), await system.examinee("E002")
-    ended = end_of(system, "SOCK001")
-    begun = await drain(bus, "SOCK001", 3.0)
-    assert (begun.details["clients"], begun.details["sentAway"]) == (2, 0)
+    server_end = end_of(system, "SOCK001")
+    first_answer = await drain(bus, "SOCK001", 3.0)
+    assert (first_answer.details["clients"], first_answer.details["sentAway"]) == (2, 0)
     with pytest.raises(InvalidStatus) as refused:
         await RawClient.open(system.server("SOCK001").url)
     assert refused.value.response.status_code == 503
@@ -147,11 +147,11 @@ async def test_a_drained_server_lets_in_nobody_and_says_how_far_it_is(system: Sy
 
     await eventually(forgotten, "nobody is sent to a drained server")
     assert await first.closed() == 4006
-    again = await drain(bus, "SOCK001", 0.0)
-    assert again.text == "is being drained already: 1 of 2 clients are sent away"
+    second_answer = await drain(bus, "SOCK001", 0.0)
+    assert second_answer.text == "is being drained already: 1 of 2 clients are sent away"
     assert second.websocket.close_code is None
     assert [await second.closed(), await silent.closed()] == [4006, 4006]
-    await asyncio.wait_for(ended.wait(), 20)
+    await asyncio.wait_for(server_end.wait(), 20)
     assert system.server("SOCK001").details()["drain"]["left"] == 0
     assert await system.progress("E003") == {}
 
@@ -162,11 +162,11 @@ async def test_the_last_server_is_not_drained_unless_forced(bus: Bus, settings: 
         with pytest.raises(RequestRefused, match="no other server is READY"):
             await drain(bus, "SOCK001")
         assert system.server("SOCK001").details()["drain"] is None
-        ended = end_of(system, "SOCK001")
+        server_end = end_of(system, "SOCK001")
         await drain(bus, "SOCK001", force=True)
         assert (await client.expect("migrate"))["data"]["endpoints"] == []
         assert await client.closed() == 4006
-        await asyncio.wait_for(ended.wait(), 20)
+        await asyncio.wait_for(server_end.wait(), 20)
 
 
 async def test_a_drain_waits_while_there_is_nowhere_to_go(system: System, bus: Bus) -> None:
@@ -237,11 +237,11 @@ async def test_a_kicked_client_is_lost_and_may_come_back(system: System, bus: Bu
     client = await system.examinee("E001")
     socket_id = (await system.progress())["socketId"]
     address = subjects.socket_server("SOCK001")
-    done = await ask(bus, address, Kick(socket_id=socket_id))
-    assert done.details["examineeId"] == "E001"
+    answer = await ask(bus, address, Kick(socket_id=socket_id))
+    assert answer.details["examineeId"] == "E001"
     assert await client.closed() == 4007
-    lost = await proctor.expect("examinee_disconnected", examineeId="E001")
-    assert lost["data"]["reason"] == "KICKED"
+    loss = await proctor.expect("examinee_disconnected", examineeId="E001")
+    assert loss["data"]["reason"] == "KICKED"
     with pytest.raises(NotFound, match="SOCK001 holds no"):
         await ask(bus, address, Kick(socket_id=socket_id))
     await system.examinee("E001", connection_no=2)

@@ -101,21 +101,21 @@ async def test_a_drain_while_losses_go_on_loses_nothing_and_alarms_nobody(bus: B
     async with System(settings) as system:
         await know_each_other(system)
         async with Hall(system, here=200, there=120) as hall:
-            ended = end_of(system, "SOCK001")
+            server_end = end_of(system, "SOCK001")
             for events in hall.told:
                 events.clear()
             answer = await drain(bus, "SOCK001", 2.0)
             assert answer.details["clients"] == 201
-            sent: set[str] = set()
+            uploaded: set[str] = set()
             dropped = hall.staying[:20]
             for number in range(20):
                 # Pictures reach people before, on and after their way; others lose their connection meanwhile.
                 chosen = {hall.moving[number], hall.moving[-1 - number], hall.moving[100 + number]}
                 await bus.publish_until_stored([picture_of(name) for name in chosen])
-                sent |= chosen
+                uploaded |= chosen
                 hall.examinees[dropped[number]].abort()
                 await asyncio.sleep(0.1)
-            await asyncio.wait_for(ended.wait(), 20)
+            await asyncio.wait_for(server_end.wait(), 20)
             assert hall.here("SOCK001") == set()
             await system.stop("SOCK001")
             await eventually(hall.all_agree, "both proctors see everybody where they are")
@@ -138,7 +138,7 @@ async def test_a_drain_while_losses_go_on_loses_nothing_and_alarms_nobody(bus: B
             for proctor in hall.proctors:
                 assert (proctor.view.doubled, proctor.view.late) == (0, 0)
 
-            for name in sent:
+            for name in uploaded:
 
                 async def synced(name: str = name) -> bool:
                     stages = [proctor.view.examinees[name].mobile_sync for proctor in hall.proctors]

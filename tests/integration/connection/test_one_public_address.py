@@ -96,12 +96,12 @@ async def test_clients_of_a_drained_server_find_the_other_one_behind_the_same_ad
             welcome = await examinee.connect()
             assert (welcome.server_id, welcome.endpoints) == ("SOCK001", [public_url])
             await proctor.expect("examinee_connected", examineeId="E001")
-            ended = end_of(system, "SOCK001")
+            server_end = end_of(system, "SOCK001")
             proxy.target = lambda: second.port
             await drain(bus, "SOCK001")
             assert (await next_of(examinee, Welcome)).server_id == "SOCK002"
             await proctor.expect("examinee_connected", examineeId="E001", migrated=True)
             assert not [frame for frame in proctor.about("E001") if frame["type"] == "examinee_disconnected"]
-            await asyncio.wait_for(ended.wait(), 30)
+            await asyncio.wait_for(server_end.wait(), 30)
         finally:
             await examinee.close()

@@ -73,20 +73,20 @@ async def refused(client: RawClient, token: str) -> int | None:
 
 
 async def test_a_message_reaches_the_examinee_and_every_proctor_sees_it_confirmed(system: System) -> None:
-    here, there = await system.proctor("SOCK001"), await system.proctor("SOCK002", name="proctor-2")
+    first_proctor, second_proctor = await system.proctor("SOCK001"), await system.proctor("SOCK002", name="proctor-2")
     examinee = await system.examinee("E001", "SOCK002")
-    await here.expect("examinee_connected", examineeId="E001")
-    await here.say("notify", examineeId="E001", requestId="n-1", text="시험 화면을 확인하십시오.")
-    accepted = await here.expect("accepted", requestId="n-1")
+    await first_proctor.expect("examinee_connected", examineeId="E001")
+    await first_proctor.say("notify", examineeId="E001", requestId="n-1", text="시험 화면을 확인하십시오.")
+    accepted = await first_proctor.expect("accepted", requestId="n-1")
     assert accepted["data"]["requestType"] == "notify"
-    shown = (await examinee.expect("notice", actionId="n-1"))["data"]
-    assert (shown["text"], shown["by"]) == ("시험 화면을 확인하십시오.", "proctor-1")
-    for proctor in (here, there):
+    notice = (await examinee.expect("notice", actionId="n-1"))["data"]
+    assert (notice["text"], notice["by"]) == ("시험 화면을 확인하십시오.", "proctor-1")
+    for proctor in (first_proctor, second_proctor):
         data = (await proctor.expect("notice", actionId="n-1"))["data"]
         assert (data["by"], data["unconfirmed"], data["sent"]) == ("proctor-1", ["n-1"], 1)
     await examinee.say("notice_confirm", actionId="n-1")
     await examinee.expect("accepted", requestType="notice_confirm", requestId="n-1")
-    for proctor in (here, there):
+    for proctor in (first_proctor, second_proctor):
         data = (await proctor.expect("notice_confirmed", actionId="n-1"))["data"]
         assert (data["by"], data.get("unconfirmed")) == ("proctor-1", [])
     late = await system.proctor("SOCK001", name="proctor-3")
@@ -104,16 +104,16 @@ async def test_what_was_not_confirmed_is_shown_again_after_a_reconnect(system: S
     await proctor.expect("examinee_disconnected", examineeId="E001")
     await proctor.say("notify", examineeId="E001", requestId="n-2", text="two, while away")
     await proctor.expect("notice", actionId="n-2")
-    back = await system.examinee("E001", "SOCK002", connection_no=2)
-    state = (await back.expect("session_state"))["data"]
+    returning = await system.examinee("E001", "SOCK002", connection_no=2)
+    state = (await returning.expect("session_state"))["data"]
     assert [(notice["actionId"], notice["text"], notice["by"]) for notice in state["notices"]] == [
         ("n-1", "one", "proctor-1"),
         ("n-2", "two, while away", "proctor-1"),
     ]
-    await back.say("notice_confirm", actionId="n-1")
+    await returning.say("notice_confirm", actionId="n-1")
     await proctor.expect("notice_confirmed", actionId="n-1", unconfirmed=["n-2"])
-    again = await system.examinee("E001", connection_no=3)
-    assert [notice["actionId"] for notice in (await again.expect("session_state"))["data"]["notices"]] == ["n-2"]
+    third_client = await system.examinee("E001", connection_no=3)
+    assert [notice["actionId"] for notice in (await third_client.expect("session_state"))["data"]["notices"]] == ["n-2"]
 
 
 async def test_the_notices_of_a_redis_that_was_emptied_are_written_anew(system: System) -> None:
@@ -139,13 +139,13 @@ async def test_the_notices_of_a_redis_that_was_emptied_are_written_anew(system: 
 
 
 async def test_who_is_removed_is_closed_refused_and_let_in_again_by_a_readmission(system: System) -> None:
-    here, there = await system.proctor("SOCK001"), await system.proctor("SOCK002", name="proctor-2")
+    first_proctor, second_proctor = await system.proctor("SOCK001"), await system.proctor("SOCK002", name="proctor-2")
     examinee = await system.examinee("E001", "SOCK002")
-    await here.expect("examinee_connected", examineeId="E001")
-    await here.say("remove", examineeId="E001", requestId="r-1", reason="talking")
-    await here.expect("accepted", requestType="remove", requestId="r-1")
+    await first_proctor.expect("examinee_connected", examineeId="E001")
+    await first_proctor.say("remove", examineeId="E001", requestId="r-1", reason="talking")
+    await first_proctor.expect("accepted", requestType="remove", requestId="r-1")
     assert await examinee.closed() == 4508
-    for proctor in (here, there):
+    for proctor in (first_proctor, second_proctor):
         data = (await proctor.expect("examinee_removed", examineeId="E001"))["data"]
         assert (data["by"], data["actionId"], data["reason"]) == ("proctor-1", "r-1", "talking")
     token = system.token("examinee", "E001")
@@ -153,12 +153,12 @@ async def test_who_is_removed_is_closed_refused_and_let_in_again_by_a_readmissio
         assert await refused(await system.raw(server_id), token) == 4508
     record = await system.progress("E001")
     assert (record["connStatusCode"], record["reason"], record["removed"]) == ("DISCONNECTED", "REMOVED", "1")
-    assert [frame["type"] for frame in here.about("E001")] == ["examinee_connected", "examinee_removed"]
-    await there.say("readmit", examineeId="E001", requestId="r-2")
-    data = (await here.expect("examinee_readmitted", examineeId="E001"))["data"]
+    assert [frame["type"] for frame in first_proctor.about("E001")] == ["examinee_connected", "examinee_removed"]
+    await second_proctor.say("readmit", examineeId="E001", requestId="r-2")
+    data = (await first_proctor.expect("examinee_readmitted", examineeId="E001"))["data"]
     assert (data["by"], data["actionId"]) == ("proctor-2", "r-2")
     await system.examinee("E001", connection_no=10)
-    await here.expect("examinee_connected", examineeId="E001", recovered=True)
+    await first_proctor.expect("examinee_connected", examineeId="E001", recovered=True)
 
 
 async def test_who_is_removed_while_away_is_tried_for_no_more(system: System) -> None:
@@ -174,7 +174,7 @@ async def test_who_is_removed_while_away_is_tried_for_no_more(system: System) ->
         return not any(state.unacknowledged or state.pending for state in states)
 
     await eventually(waited_for, "nobody waits for the examinee")
-    removed = next(n for n, one in enumerate(proctor.about("E001")) if one["type"] == "examinee_removed")
+    removed = next(n for n, frame in enumerate(proctor.about("E001")) if frame["type"] == "examinee_removed")
     assert proctor.about("E001")[removed + 1 :] == []
     assert (await system.progress("E001"))["exhausted"] == "0"
 
@@ -217,32 +217,32 @@ async def test_more_time_after_the_deadline_opens_the_stage_again(system: System
 
 
 async def test_an_action_that_is_repeated_through_another_server_has_one_effect(system: System) -> None:
-    here, there = await system.proctor("SOCK001"), await system.proctor("SOCK002")
+    first_proctor, second_proctor = await system.proctor("SOCK001"), await system.proctor("SOCK002")
     examinee = await system.examinee("E001")
     await examinee.say("mobile_sync_wait")
-    await here.expect("mobile_sync_status", status="WAITING")
-    for proctor in (here, there, here):
+    await first_proctor.expect("mobile_sync_status", status="WAITING")
+    for proctor in (first_proctor, second_proctor, first_proctor):
         await proctor.say("notify", examineeId="E001", requestId="n-1", text="once")
         await proctor.expect("accepted", requestId="n-1")
         await proctor.say("extend_mobile_sync", examineeId="E001", requestId="x-1", seconds=60)
         await proctor.expect("accepted", requestId="x-1")
-    await here.say("notify", examineeId="E001", requestId="n-2", text="the end")
-    for client in (here, there, examinee):
+    await first_proctor.say("notify", examineeId="E001", requestId="n-2", text="the end")
+    for client in (first_proctor, second_proctor, examinee):
         await client.expect("notice", actionId="n-2")
         assert [frame["data"]["actionId"] for frame in client.frames if frame["type"] == "notice"] == ["n-1", "n-2"]
     assert len(await log_of(system, Notice)) == 2, "the broker has recognised the retries"
-    assert len([frame for frame in there.frames if frame["data"].get("actionId") == "x-1"]) == 1
+    assert len([frame for frame in second_proctor.frames if frame["data"].get("actionId") == "x-1"]) == 1
 
 
 async def test_an_action_that_comes_again_when_the_broker_has_forgotten_it_has_one_effect(system: System) -> None:
     proctor, examinee = await system.proctor(), await system.examinee("E001")
     await proctor.expect("examinee_connected", examineeId="E001")
     bus = system._buses["state-manager"]
-    said = Notice(
+    action = Notice(
         plan_id="P001", examinee_id="E001", action_id="n-1", text="once", by="p", timestamp=format_time(time.time())
     )
     removed = Remove(plan_id="P001", examinee_id="E001", action_id="r-1", by="p", timestamp=format_time(time.time()))
-    for fact in (said, said, removed):
+    for fact in (action, action, removed):
         await bus.publish(Outgoing(subjects.status_plan("P001"), encode(fact)))
     assert await examinee.closed() == 4508
     await proctor.say("readmit", examineeId="E001", requestId="r-2")
@@ -352,8 +352,8 @@ async def test_the_typed_clients_speak_it_all(system: System) -> None:
         assert isinstance(accepted, Accepted)
         assert accepted.request_id == action
         await next_of(examinee, Notice)
-        (shown,) = examinee.notices.values()
-        assert (shown.action_id, shown.text, shown.by) == (action, "Please look up.", "T001")
+        (shown_notice,) = examinee.notices.values()
+        assert (shown_notice.action_id, shown_notice.text, shown_notice.by) == (action, "Please look up.", "T001")
         await examinee.confirm_notice(action)
         assert examinee.notices == {}
         await next_of(proctor, NoticeConfirmed)

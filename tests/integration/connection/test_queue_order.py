@@ -40,15 +40,15 @@ async def test_a_loss_that_a_dead_path_has_swallowed_is_told_before_the_recovery
     system: System, cable: Cable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nats_client, "DEAD_SECONDS", 1.0)
-    here, elsewhere = await system.proctor("SOCK001"), await system.proctor("SOCK002")
+    first_proctor, second_proctor = await system.proctor("SOCK001"), await system.proctor("SOCK002")
     examinee = await system.examinee("E001", "SOCK002")
-    for proctor in (here, elsewhere):
+    for proctor in (first_proctor, second_proctor):
         await proctor.expect("examinee_connected", examineeId="E001")
     link = system._buses["SOCK001"]
 
     cable.pause(up=False)
     examinee.abort()
-    await elsewhere.expect("examinee_disconnected", examineeId="E001")
+    await second_proctor.expect("examinee_disconnected", examineeId="E001")
 
     async def cut_off() -> bool:
         return not link.connected
@@ -57,7 +57,7 @@ async def test_a_loss_that_a_dead_path_has_swallowed_is_told_before_the_recovery
     cable.resume()
     await eventually(lambda: _is_connected(system), "SOCK001 is connected again")
     await system.examinee("E001", "SOCK002", connection_no=2)
-    for proctor in (elsewhere, here):
+    for proctor in (second_proctor, first_proctor):
         await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
         kinds = [event["type"] for event in proctor.about("E001") if event["type"] != "examinee_reconnecting"]
         assert kinds == ["examinee_connected", "examinee_disconnected", "examinee_connected"]

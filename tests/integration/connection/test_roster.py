@@ -126,8 +126,8 @@ async def test_said_again_it_has_no_second_effect_and_new_lines_and_names_are_ta
     await enrolled(invoke, 3)
     bus = system._buses["state-manager"]
     before = (await bus.stream_state("STATUS")).last
-    again = await create(invoke, roster)
-    assert (again["new"], again["renamed"], again["known"]) == (0, 0, 3)
+    result = await create(invoke, roster)
+    assert (result["new"], result["renamed"], result["known"]) == (0, 0, 3)
     assert (await bus.stream_state("STATUS")).last == before, "what is known already is not said again"
     write(roster, "E001,김하나", "E002,Lee", "E003,", "E004,Park")
     more = await create(invoke, roster)

@@ -56,8 +56,8 @@ async def test_a_server_killed_with_kill_9_is_lost_and_so_are_its_sessions_but_n
         await server.kill()
     moved = await system.examinee("E002", "SOCK002", connection_no=2)
 
-    lost = await proctor.expect("examinee_disconnected", examineeId="E001")
-    assert lost["data"]["reason"] == "SERVER_LOST"
+    loss = await proctor.expect("examinee_disconnected", examineeId="E001")
+    assert loss["data"]["reason"] == "SERVER_LOST"
     await system.status("E001", "DISCONNECTED")
     record = await server_record(system)
     assert (record["statusCode"], record["reason"]) == ("LOST", "SERVER_LOST")
@@ -65,12 +65,12 @@ async def test_a_server_killed_with_kill_9_is_lost_and_so_are_its_sessions_but_n
 
     # What follows the loss in the log has been handled too: nothing about the others came before it.
     await proctor.expect("examinee_reconnecting", examineeId="E001", attempt=1)
-    back = await system.examinee("E001", "SOCK002", connection_no=2)
+    returning = await system.examinee("E001", "SOCK002", connection_no=2)
     await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
     assert story(proctor, "E002") == [("connected", None), ("connected", None)]
     assert story(proctor, "E003") == [("connected", None)]
     assert (await system.progress("E002"))["serverId"] == "SOCK002"
-    for client in (moved, back):
+    for client in (moved, returning):
         before = len(client.frames)
         await client.say("heartbeat")
         await client.expect("heartbeat", after=before)
@@ -82,17 +82,17 @@ async def test_a_second_process_of_the_same_server_ends_the_first_and_its_sessio
     first = await ServerProcess.start(system.settings)
     second: ServerProcess | None = None
     try:
-        here = await join(system, first.url, "E001")
+        client = await join(system, first.url, "E001")
         await join(system, first.url, "E002")
         await system.examinee("E002", "SOCK002", connection_no=2)  # moved on before
         second = await ServerProcess.start(system.settings)
-        assert await here.closed() == 4003
-        code, said = await first.ended()
+        assert await client.closed() == 4003
+        code, output = await first.ended()
         assert code == 6
-        assert "another process has started as SOCK001" in said.strip().splitlines()[-1]
+        assert "another process has started as SOCK001" in output.strip().splitlines()[-1]
 
-        lost = await proctor.expect("examinee_disconnected", examineeId="E001")
-        assert lost["data"]["reason"] == "SERVER_RESTARTED"
+        loss = await proctor.expect("examinee_disconnected", examineeId="E001")
+        assert loss["data"]["reason"] == "SERVER_RESTARTED"
         await join(system, second.url, "E001", connection_no=2)
         await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
         assert story(proctor, "E001") == [
@@ -123,8 +123,8 @@ async def test_a_restart_after_a_crash_ends_the_old_sessions_without_waiting_for
             await first.kill()
         await system.examinee("E002", "SOCK002", connection_no=2)  # moves on before the restart
         server = await system.start_server("SOCK001")
-        lost = await proctor.expect("examinee_disconnected", examineeId="E001")
-        assert lost["data"]["reason"] == "SERVER_RESTARTED"
+        loss = await proctor.expect("examinee_disconnected", examineeId="E001")
+        assert loss["data"]["reason"] == "SERVER_RESTARTED"
         await join(system, server.url, "E001", connection_no=2)
         await proctor.expect("examinee_connected", examineeId="E001", recovered=True)
         assert story(proctor, "E002") == [("connected", None), ("connected", None)]
@@ -159,8 +159,8 @@ async def test_the_first_of_two_is_superseded_and_takes_nothing_from_the_second(
     await system.proctor("SOCK001")
     second_bus = system._buses["second"] = await Bus.connect(system.settings.nats_url, "second")
     second = system.actors["second"] = SocketServer(system.settings, second_bus, system.store, "SOCK001")
-    ended: list[BaseException] = []
-    await second.start(lambda _, error: ended.append(error))
+    failures: list[BaseException] = []
+    await second.start(lambda _, error: failures.append(error))
 
     # Its clients are served from the first moment, though the first does not know yet that it is over.
     for number in range(20):
@@ -181,7 +181,7 @@ async def test_the_first_of_two_is_superseded_and_takes_nothing_from_the_second(
     config = await bus.consumer_config("SOCKET", "SOCK001_Q")
     assert config is not None
     assert config["metadata"]["examwire.incarnation"] == second.incarnation != first.incarnation
-    assert ended == []
+    assert failures == []
 
 
 async def test_who_does_not_hold_the_lease_cannot_take_the_queue(system: System, bus: Bus) -> None:
@@ -223,18 +223,18 @@ async def test_a_server_cut_off_longer_than_its_lease_comes_back_with_all_its_se
         server = SocketServer(system.settings, bus, system.store, "SOCK001")
         system.actors["SOCK001"] = server
         await server.start(lambda _, error: system.failures.append(error))
-        here = [await system.examinee(f"E{number:03}", "SOCK001") for number in range(30)]
+        clients = [await system.examinee(f"E{number:03}", "SOCK001") for number in range(30)]
         inside = await system.proctor("SOCK001", name="proctor-inside")
 
         cable.pull_out()
         # E000 goes while the server is cut off; E001 moves to the other server. Nobody else moves.
-        await here[0].close()
+        await clients[0].close()
         await proctor.expect("examinee_disconnected", examineeId="E001", reason="SERVER_LOST")
         moved = await system.examinee("E001", "SOCK002", connection_no=2)
         for number in range(30):
             await proctor.expect("examinee_disconnected", examineeId=f"E{number:03}", reason="SERVER_LOST")
         assert await system.server_is("SOCK001", "LOST")
-        assert all(client.websocket.close_code is None for client in here[1:])
+        assert all(client.websocket.close_code is None for client in clients[1:])
 
         cable.put_back()
         await eventually(lambda: system.server_is("SOCK001", "READY"), "READY again")
@@ -243,7 +243,7 @@ async def test_a_server_cut_off_longer_than_its_lease_comes_back_with_all_its_se
                 await screen.expect("examinee_connected", examineeId=f"E{number:03}", recovered=True)
             await system.status(f"E{number:03}", "CONNECTED")
         await system.status("E000", "DISCONNECTED")
-        assert await here[1].closed() == 4503  # replaced by the connection on the other server
+        assert await clients[1].closed() == 4503  # replaced by the connection on the other server
         assert (await system.progress("E001"))["serverId"] == "SOCK002"
         await system.status("E001", "CONNECTED")
         for number in range(2, 30):
@@ -279,10 +279,10 @@ async def test_a_broker_away_for_longer_than_the_lease_makes_nobody_lost(
 
         # Marks that follow everything the outage brought: a heartbeat of each server, then a loss and a recovery.
         for server_id in ("SOCK001", "SOCK002"):
-            known = (await server_record(system, server_id)).get("lastHeartbeat", "")
+            heartbeat = (await server_record(system, server_id)).get("lastHeartbeat", "")
 
-            async def renewed(server_id: str = server_id, known: str = known) -> bool:
-                return (await server_record(system, server_id)).get("lastHeartbeat", "") > known
+            async def renewed(server_id: str = server_id, heartbeat: str = heartbeat) -> bool:
+                return (await server_record(system, server_id)).get("lastHeartbeat", "") > heartbeat
 
             await eventually(renewed, f"a heartbeat of {server_id}", 20)
         watch: Any = system.actors["lease-watch"]
@@ -290,8 +290,8 @@ async def test_a_broker_away_for_longer_than_the_lease_makes_nobody_lost(
 
         async def beyond_the_grace() -> bool:
             watched = system._buses["lease-watch"]
-            away = loop.time() - watched.connected_at
-            return bool(away > watch._grace + 0.5 and watch.heartbeats > beats + 4)
+            connected_seconds = loop.time() - watched.connected_at
+            return bool(connected_seconds > watch._grace + 0.5 and watch.heartbeats > beats + 4)
 
         await eventually(beyond_the_grace, "the lease watch has looked at every expiry", 20)
         third = await system.examinee("E003", "SOCK001")
@@ -322,8 +322,8 @@ async def test_a_lease_that_is_renewed_before_the_second_look_makes_nobody_lost(
     async def silence() -> None:
         return
 
-    with monkeypatch.context() as still:
-        still.setattr(heartbeat, "_publish", silence)
+    with monkeypatch.context() as patch:
+        patch.setattr(heartbeat, "_publish", silence)
 
         async def expired() -> bool:
             newest = await bus.last_message("LEASE", subjects.lease("SOCK002"))

@@ -93,14 +93,14 @@ async def test_proctors_who_come_together_share_one_reading_and_its_memory_is_gi
 ) -> None:
     monkeypatch.setattr(plan_feed, "OVERLAP_SECONDS", 0.2)
     await write_plan(redis, MANY)
-    held = HeldReading(monkeypatch, "X0499")
+    reading = HeldReading(monkeypatch, "X0499")
     proctors = await come(system, 25)
-    await held.reached.wait()
+    await reading.reached.wait()
     await asyncio.gather(*(proctor.expect("plan_snapshot", part=1) for proctor in proctors))
-    held.go_on.set()
+    reading.go_on.set()
     for proctor in proctors:
         assert await whole(proctor) == MANY
-    assert held.readings == ["X0000", "X0250", "X0500", "X0750", "X1000"], "one reading for all of them"
+    assert reading.readings == ["X0000", "X0250", "X0500", "X0750", "X1000"], "one reading for all of them"
     feed = feed_of(system)
 
     async def given_back() -> bool:
@@ -114,15 +114,15 @@ async def test_whoever_shares_a_snapshot_gets_each_event_that_is_newer_than_its_
     system: System, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await write_plan(redis, MANY)
-    held = HeldReading(monkeypatch, "X0499")
+    reading = HeldReading(monkeypatch, "X0499")
     (early,) = await come(system, 1)
-    await held.reached.wait()
+    await reading.reached.wait()
     # X0001's row has been read already, X1099's has not: only of the first one something is newer than the snapshot.
     await system.examinee("X0001")
     await system.examinee("X1099")
     (late,) = await come(system, 1)
     after = await system.examinee("X0002")
-    held.go_on.set()
+    reading.go_on.set()
     for proctor in (early, late):
         assert await whole(proctor) == MANY
         for examinee_id in ("X0001", "X0002"):
@@ -193,13 +193,13 @@ async def test_a_record_that_nobody_can_read_is_written_anew_once_for_all_who_wa
     monkeypatch.setattr(Outbox, "add", noted)
     await system.examinee("X0700")
     damaged = keys.progress("P001", "X0700")
-    held = HeldReading(monkeypatch, "X0499")
+    reading = HeldReading(monkeypatch, "X0499")
     await write_plan(redis, [examinee_id for examinee_id in MANY if examinee_id != "X0700"])
     await redis.hset(damaged, "version", "no number")
     proctors = await come(system, 10)
-    await held.reached.wait()
+    await reading.reached.wait()
     await asyncio.gather(*(proctor.expect("plan_snapshot", part=1) for proctor in proctors))
-    held.go_on.set()
+    reading.go_on.set()
     for proctor in proctors:
         assert await whole(proctor) == MANY
     assert [(fact.plan_id, fact.examinee_id, fact.aspect) for fact in restated] == [("P001", "X0700", "connection")]
@@ -209,23 +209,23 @@ async def test_a_proctor_who_is_being_sent_a_snapshot_when_events_were_dropped_i
     system: System, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await write_plan(redis, MANY)
-    there = await system.proctor()
-    await whole(there)
-    held = HeldReading(monkeypatch, "X0499")
+    watching = await system.proctor()
+    await whole(watching)
+    reading = HeldReading(monkeypatch, "X0499")
     monkeypatch.setattr(plan_snapshot.SharedSnapshot, "joinable", property(lambda _: False))
     (half,) = await come(system, 1)
-    await held.reached.wait()
+    await reading.reached.wait()
     await half.expect("plan_snapshot", part=1)
     feed_of(system).tell(Resynchronise())
-    held.go_on.set()
-    for proctor in (there, half):
+    reading.go_on.set()
+    for proctor in (watching, half):
         await proctor.expect("plan_snapshot", part=3, resync=True)
         parts = [frame["data"] for frame in proctor.frames if frame["type"] == "plan_snapshot"]
-        again = [row["examineeId"] for part in parts if part.get("resync") for row in part["examinees"]]
-        assert again == MANY
+        resync_rows = [row["examineeId"] for part in parts if part.get("resync") for row in part["examinees"]]
+        assert resync_rows == MANY
     assert [part["part"] for part in parts if not part.get("resync")] == [1], "the first one is not sent to its end"
     await system.examinee("E001")
-    for proctor in (there, half):
+    for proctor in (watching, half):
         await proctor.expect("examinee_connected", examineeId="E001")
 
 
@@ -233,17 +233,17 @@ async def test_more_events_than_may_wait_while_a_snapshot_is_read_have_it_read_a
     system: System, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await write_plan(redis, MANY)
-    held = HeldReading(monkeypatch, "X0499")
+    reading = HeldReading(monkeypatch, "X0499")
     proctors = await come(system, 2)
-    await held.reached.wait()
+    await reading.reached.wait()
     feed = feed_of(system)
     feed._max_unread_bytes = 64 * 1024
     for number in range(1, 30):
         data: dict[str, Any] = {"planId": "P001", "examineeId": "X0001", "version": 2**40 + number, "pad": "x" * 4000}
         feed.tell(PlanEvents([{"type": "examinee_connected", "data": data}]))
-    held.go_on.set()
+    reading.go_on.set()
     for proctor in proctors:
         await proctor.expect("plan_snapshot", part=3)
         await proctor.expect("examinee_connected", version=2**40 + 29)
     assert len(feed.proctors) == 2, "it is not they who are slow"
-    assert held.readings.count("X0000") == 2
+    assert reading.readings.count("X0000") == 2

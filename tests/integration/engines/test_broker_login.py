@@ -29,8 +29,8 @@ class NatsWithUser(NatsServer):
 
     def write_user(self) -> None:
         config = self.directory / "nats-server.conf"
-        kept = config.read_text().partition("authorization")[0]
-        config.write_text(f'{kept}authorization {{ user: "operator", password: "{self.password}" }}\n')
+        text = config.read_text().partition("authorization")[0]
+        config.write_text(f'{text}authorization {{ user: "operator", password: "{self.password}" }}\n')
 
     def change(self, password: str) -> None:
         self.password = password

@@ -135,8 +135,8 @@ async def test_a_queue_server_waits_for_a_cluster_that_still_forms(
         server = QueueServer(ours, bus)
         starting = asyncio.create_task(server.start())
         nodes = list(cluster.nodes.values())
-        done, _ = await asyncio.wait({starting}, timeout=2)
-        assert not done, "one node of three makes no streams"
+        finished, _ = await asyncio.wait({starting}, timeout=2)
+        assert not finished, "one node of three makes no streams"
         await asyncio.gather(*(asyncio.to_thread(node.start) for node in nodes[1:]))
         await asyncio.wait_for(starting, 25)
         for stream in STREAMS:
@@ -158,11 +158,11 @@ async def test_a_lease_that_expired_while_nobody_led_makes_nobody_lost_at_once(
     """On one node: it says that its stream has a leader since just now, as after an election."""
     async with System(settings, servers=("SOCK001",)) as system:
         leader_age = 0.0
-        asked = 0
+        attempts = 0
 
         async def led(_stream: str) -> float:
-            nonlocal asked
-            asked += 1
+            nonlocal attempts
+            attempts += 1
             return leader_age
 
         assert await bus.leader_age(LEASE.name) == math.inf
@@ -173,7 +173,7 @@ async def test_a_lease_that_expired_while_nobody_led_makes_nobody_lost_at_once(
         await system._buses["SOCK001"]._nc.close()
 
         async def looked_at_often() -> bool:
-            return asked >= 3
+            return attempts >= 3
 
         await eventually(looked_at_often, "the expired lease has been looked at three times", 20)
         assert await system.server_is("SOCK001", "READY")

@@ -88,8 +88,8 @@ class Services:
             data = {"EXAMWIRE_DATA_DIR": str(self.directory / name), "PATH": os.environ["PATH"], "HOME": "/nowhere"}
             variables |= own | dict.fromkeys(HOSTS, "127.0.0.1") | data
             for variable, text in variables.items():
-                for inside, here in self._addresses.items():
-                    text = text.replace(inside, here)
+                for inside, outside in self._addresses.items():
+                    text = text.replace(inside, outside)
                 if variable.endswith("PUBLIC_URL"):
                     text = f"ws://127.0.0.1:{own['EXAMWIRE_SOCKET__PORT']}/v1/connect"
                 variables[variable] = text
@@ -134,10 +134,10 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
 async def test_every_service_becomes_healthy_does_its_work_and_obeys_a_stop(services: Services) -> None:
     await services.start("queue-server")
     await services.healthy("queue-server")
-    others = [name for name in services.roles if name != "queue-server"]
-    for name in others:
+    other_roles = [name for name in services.roles if name != "queue-server"]
+    for name in other_roles:
         await services.start(name)
-    await services.healthy(*others)
+    await services.healthy(*other_roles)
 
     code, actors = await services.operator("actors", "ls", "-o", "json")
     assert code == 0, actors
@@ -155,8 +155,10 @@ async def test_every_service_becomes_healthy_does_its_work_and_obeys_a_stop(serv
         proctor = (await services.operator("token", "proctor", "P001"))[1].strip()
         stored = await http.put(upload_path(), content=content, headers={"Authorization": f"Bearer {phone}"})
         assert stored.status_code == 201, stored.text
-        shown = await http.get(capture_path(), headers={"Authorization": f"Bearer {proctor}"})
-        assert shown.content == content, "the web server's user may use the bucket that the queue server made"
+        picture_response = await http.get(capture_path(), headers={"Authorization": f"Bearer {proctor}"})
+        assert picture_response.content == content, (
+            "the web server's user may use the bucket that the queue server made"
+        )
 
     for name in reversed(services.processes):
         process = services.processes[name]

@@ -28,8 +28,8 @@ async def test_an_acknowledged_publish_survives_kill_9_of_the_broker(
     await bus.apply_stream(STATUS, first_seq=1_000_000)
     await bus.apply_consumer(ConsumerSpec("STATUS", "reader", ("status.plan.>",)))
     first = await bus.publish(Outgoing("status.plan.P001", b"one", message_id="m1"))
-    again = await bus.publish(Outgoing("status.plan.P001", b"one", message_id="m1"))
-    assert (first.sequence, again.sequence, again.duplicate) == (1_000_000, 1_000_000, True)
+    repeated_ack = await bus.publish(Outgoing("status.plan.P001", b"one", message_id="m1"))
+    assert (first.sequence, repeated_ack.sequence, repeated_ack.duplicate) == (1_000_000, 1_000_000, True)
 
     batches = aiter(PullConsumer(bus, "STATUS", "reader"))
     (delivery,) = await anext(batches)

@@ -117,16 +117,16 @@ async def test_the_three_scenarios_need_no_permission_that_is_not_there(
     await proctor.expect("mobile_sync_status", status="WAITING")
     async with httpx.AsyncClient(base_url=web.url, trust_env=False) as http:
         own = {"Authorization": f"Bearer {system.token('examinee', 'E001', 'P101')}"}
-        made = await http.post("/v1/plans/P101/examinees/E001/phone-code", headers=own)
-        joined = await http.post(f"/v1/phone-codes/{made.json()['code']}")
+        code_response = await http.post("/v1/plans/P101/examinees/E001/phone-code", headers=own)
+        joined = await http.post(f"/v1/phone-codes/{code_response.json()['code']}")
         token = {"Authorization": f"Bearer {joined.json()['token']}"}
         stored = await http.put(upload_path("P101"), content=(content := picture()), headers=token)
-        again = await http.put(upload_path("P101"), content=content, headers=token)
+        second_upload = await http.put(upload_path("P101"), content=content, headers=token)
         proctors = {"Authorization": f"Bearer {system.token('proctor', 'T001', 'P101')}"}
-        shown = await http.get(capture_path("P101"), headers=proctors)
+        picture_response = await http.get(capture_path("P101"), headers=proctors)
         timeline = await http.get("/v1/plans/P101/examinees/E001/timeline", headers=proctors)
-    assert (stored.status_code, again.status_code) == (201, 201)
-    assert (shown.status_code, shown.content) == (200, content)
+    assert (stored.status_code, second_upload.status_code) == (201, 201)
+    assert (picture_response.status_code, picture_response.content) == (200, content)
     assert {"JOINED", "SYNC_WAITING"} <= {entry["what"] for entry in timeline.json()["entries"]}
     await examinee.expect("mobile_sync_completed")
     # Loss, an attempt, recovery.
@@ -169,9 +169,9 @@ async def test_an_operator_sees_and_acts_with_the_operators_user(
 
     async def examwire(*arguments: str, code: int | None = 0) -> Any:
         result = await asyncio.to_thread(CliRunner().invoke, app, [*arguments, "-o", "json"], env=operator)
-        said = f"{arguments}: {result.output} {result.exception!r}"
-        assert "NATS does not let" not in said
-        assert code is None or result.exit_code == code, said
+        description = f"{arguments}: {result.output} {result.exception!r}"
+        assert "NATS does not let" not in description
+        assert code is None or result.exit_code == code, description
         return json.loads(result.stdout)
 
     async def letters() -> Any:
@@ -238,16 +238,16 @@ async def test_a_publish_that_is_not_allowed_fails_at_once_and_names_the_subject
     """Whichever way it is published; none of them tries for ever."""
     for user in sorted({user for user, _ in PUBLISHES}):
         async with As(topology, user) as bus:
-            for subject in [subject for asked, subject in PUBLISHES if asked == user]:
+            for subject in [subject for name, subject in PUBLISHES if name == user]:
                 message = Outgoing(subject, b"{}")
                 async with asyncio.timeout(REFUSED_SECONDS):
-                    with pytest.raises(NotPermitted) as caught:
+                    with pytest.raises(NotPermitted) as raised:
                         await bus.publish(message)
                     with pytest.raises(NotPermitted):
                         await bus.publish_until_stored([message])
                     with pytest.raises(NotPermitted):
                         await bus.confirm(await bus.send([message]))
-                assert f"'{user}' publish to {subject}:" in str(caught.value)
+                assert f"'{user}' publish to {subject}:" in str(raised.value)
 
 
 async def test_an_atomic_batch_with_one_message_that_is_not_allowed_stores_none(topology: Settings) -> None:
@@ -295,11 +295,11 @@ REQUESTS = [
 async def test_a_request_that_is_not_allowed_fails_at_once_and_names_the_subject(topology: Settings) -> None:
     for user in sorted({user for user, _ in REQUESTS}):
         async with As(topology, user) as bus:
-            for subject in [subject for asked, subject in REQUESTS if asked == user]:
+            for subject in [subject for name, subject in REQUESTS if name == user]:
                 async with asyncio.timeout(REFUSED_SECONDS):
-                    with pytest.raises(NotPermitted) as caught:
+                    with pytest.raises(NotPermitted) as raised:
                         await bus.request(subject, b"{}", timeout=5)
-                assert f"'{user}' publish to {subject}:" in str(caught.value)
+                assert f"'{user}' publish to {subject}:" in str(raised.value)
 
 
 @pytest.mark.parametrize("consumer", ["SOCKET/SOCK002_Q", "STATUS/state-manager", "LEASE/lease-watch"])
@@ -311,10 +311,10 @@ async def test_a_socket_server_reads_no_other_queue(topology: Settings, consumer
 
 
 async def test_a_socket_server_neither_reads_nor_overhears_the_log(topology: Settings) -> None:
-    heard: list[bytes] = []
+    payloads: list[bytes] = []
 
     async def hear(msg: Any) -> None:
-        heard.append(msg.data)
+        payloads.append(msg.data)
 
     async with As(topology, SOCK001) as bus, As(topology, SOCK002) as other:
         with pytest.raises(NotPermitted, match="STATUS"):
@@ -325,7 +325,7 @@ async def test_a_socket_server_neither_reads_nor_overhears_the_log(topology: Set
             Outgoing(subjects.status_plan("P103", subjects.socket_origin("SOCK002")), b"[]", "overheard")
         )
         await bus.round_trip()
-    assert heard == []
+    assert payloads == []
 
 
 async def test_who_may_not_read_its_replies_is_told_so_instead_of_waiting(topology: Settings) -> None:
@@ -341,7 +341,7 @@ async def test_who_may_not_read_its_replies_is_told_so_instead_of_waiting(topolo
 
 async def test_a_status_of_another_server_has_no_effect_by_whatever_detour(system: System, secured: Settings) -> None:
     """On another's subject it is refused; on its own, or by a schedule (NATS asks nobody then), it is a dead letter."""
-    lost = encode(_lost("SOCK002", system.server("SOCK002").incarnation))
+    loss = encode(_lost("SOCK002", system.server("SOCK002").incarnation))
     schedule = {
         "Nats-Schedule": f"@at {format_time(time.time() - 5)[:19]}Z",
         "Nats-Schedule-Target": subjects.status_server("SOCK002"),
@@ -349,10 +349,10 @@ async def test_a_status_of_another_server_has_no_effect_by_whatever_detour(syste
     async with As(secured, SOCK001) as bus, As(secured, "operator") as operator:
         before = (await operator.stream_state("DEADLETTER")).messages
         with pytest.raises(NotPermitted):
-            await bus.publish(Outgoing(subjects.status_server("SOCK002"), lost))
-        await bus.publish(Outgoing(subjects.status_server("SOCK001"), lost))
+            await bus.publish(Outgoing(subjects.status_server("SOCK002"), loss))
+        await bus.publish(Outgoing(subjects.status_server("SOCK001"), loss))
         await bus.publish(
-            Outgoing(subjects.status_plan("P104", subjects.socket_origin("SOCK001")), lost, headers=schedule)
+            Outgoing(subjects.status_plan("P104", subjects.socket_origin("SOCK001")), loss, headers=schedule)
         )
 
         async def put_aside() -> bool:
@@ -376,9 +376,9 @@ async def test_another_process_gets_no_queue_of_a_server_that_is_alive(system: S
 
 async def test_a_wrong_password_is_named_and_not_shown(secured: Settings) -> None:
     wrong = logged_in(secured, "operator", password=SecretStr("hunter2"))
-    with pytest.raises(BrokerUnavailable, match="refuses the user 'operator'") as caught:
+    with pytest.raises(BrokerUnavailable, match="refuses the user 'operator'") as raised:
         await Bus.connect(wrong, "cli", wait=1)
-    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in str(raised.value)
     with pytest.raises(BrokerUnavailable, match="a connection without a user"):
         await Bus.connect(secured, "cli", wait=1)
 

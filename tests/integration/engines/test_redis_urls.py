@@ -187,8 +187,8 @@ class ExamThroughAFailover(Exam):
         }
         kinds = [kind for kind, _, _ in events]
         replaced = sum("replaced" in frame["data"] for frame in events.values())
-        again = [frame for frame in proctor.about(examinee_id) if frame["type"] in kinds]
-        assert len(again) - len(events) <= sum("restated" in frame["data"] for frame in again)
+        frames = [frame for frame in proctor.about(examinee_id) if frame["type"] in kinds]
+        assert len(frames) - len(events) <= sum("restated" in frame["data"] for frame in frames)
         return kinds.count("examinee_connected"), kinds.count("examinee_disconnected") + replaced
 
 
@@ -300,18 +300,18 @@ async def test_a_shard_that_was_emptied_is_noticed_whichever_it_is_and_written_a
         clients = {f"E{number:03}": await system.examinee(f"E{number:03}") for number in range(1, 25)}
         for examinee_id in clients:
             await proctor.expect("examinee_connected", examineeId=examinee_id)
-        lost = list(clients)
+        remaining = list(clients)
         for node in cluster.nodes:
-            held = await ask(node, "DBSIZE")
+            key_count = await ask(node, "DBSIZE")
             await ask(node, "FLUSHALL")
-            gone = [lost.pop() for _ in range(3)]
-            for examinee_id in gone:
+            dropped = [remaining.pop() for _ in range(3)]
+            for examinee_id in dropped:
                 clients[examinee_id].abort()
-            for examinee_id in gone:
+            for examinee_id in dropped:
                 await proctor.expect("examinee_disconnected", examineeId=examinee_id)
             await eventually(system.store.mark.is_whole, "Redis is whole again")
             assert (await Audit(StatusLog(system._buses["state-manager"]), system.store).run()).differences == []
-            assert await ask(node, "DBSIZE") >= held
+            assert await ask(node, "DBSIZE") >= key_count
         assert system.failures == []
 
 
@@ -357,11 +357,11 @@ async def test_a_slot_that_moves_and_moved(cluster: Cluster) -> None:
     await ask(new, "CLUSTER SETSLOT", slot, "IMPORTING", ids[owner])
     await ask(old, "CLUSTER SETSLOT", slot, "MIGRATING", ids[target])
     await ask(old, "MIGRATE", "127.0.0.1", new.port, "record-7", 0, 1000)
-    both = [RecordWrite("record-7", 1, {"rev": "2", "history": "moving"}), RecordWrite("record-8", 1, {"rev": "2"})]
-    assert (await store.save(both))[0] == [True, True]  # ASK
+    writes = [RecordWrite("record-7", 1, {"rev": "2", "history": "moving"}), RecordWrite("record-8", 1, {"rev": "2"})]
+    assert (await store.save(writes))[0] == [True, True]  # ASK
     for node in (new, old):
         await ask(node, "CLUSTER SETSLOT", slot, "NODE", ids[target])
     assert await ask(new, "EXISTS", "record-7") == 1
-    both = [RecordWrite("record-7", 2, {"rev": "3"}), RecordWrite("record-8", 2, {"rev": "3"})]
-    assert (await store.save(both))[0] == [True, True]  # MOVED
+    writes = [RecordWrite("record-7", 2, {"rev": "3"}), RecordWrite("record-8", 2, {"rev": "3"})]
+    assert (await store.save(writes))[0] == [True, True]  # MOVED
     await store.close()

@@ -92,8 +92,8 @@ async def test_roles_as_processes_work_over_tls_and_copies_are_kept(
             assert {"queue-server.q1", "socket.SOCK001"} <= {actor["address"] for actor in json.loads(listed.stdout)}
             assert system.failures == []
         process.send_signal(signal.SIGTERM)
-        _, said = await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode == 0, said.decode()
+        _, output = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 0, output.decode()
     finally:
         if process.returncode is None:
             process.kill()

@@ -169,11 +169,13 @@ async def test_replaying_a_corrected_letter_reports_its_effect(
 ) -> None:
     await bus.publish(Outgoing(PLAN, damaged(status(), status="GONE")))
     (filed,) = await letters(desk, 1)
-    shown = json.loads((await invoke("show", str(filed.number), "-o", "json")).stdout)
-    assert shown["reason"].startswith("data.status")
+    shown_letter = json.loads((await invoke("show", str(filed.number), "-o", "json")).stdout)
+    assert shown_letter["reason"].startswith("data.status")
 
     still_bad = tmp_path / "bad.json"
-    still_bad.write_text(json.dumps({**shown["message"], "data": {**shown["message"]["data"], "socketId": "a.b"}}))
+    still_bad.write_text(
+        json.dumps({**shown_letter["message"], "data": {**shown_letter["message"]["data"], "socketId": "a.b"}})
+    )
     refused = await invoke("replay", str(filed.number), "--edit", str(still_bad))
     assert refused.exit_code == 1
     assert "data.socketId" in refused.stderr
@@ -184,12 +186,12 @@ async def test_replaying_a_corrected_letter_reports_its_effect(
     assert "data.planId" in refused.stderr
     assert len(await letters(desk, 1)) == 1
 
-    shown["message"]["data"]["status"] = "CONNECTED"
+    shown_letter["message"]["data"]["status"] = "CONNECTED"
     mended = tmp_path / "mended.json"
-    mended.write_text(json.dumps(shown["message"]))
-    done = await invoke("replay", str(filed.number), "--payload", str(mended), "-o", "json")
-    assert done.exit_code == 0, done.stderr
-    (result,) = json.loads(done.stdout)
+    mended.write_text(json.dumps(shown_letter["message"]))
+    replayed = await invoke("replay", str(filed.number), "--payload", str(mended), "-o", "json")
+    assert replayed.exit_code == 0, replayed.stderr
+    (result,) = json.loads(replayed.stdout)
     progress = await system.progress()
     assert (progress["connStatusCode"], int(progress["version"])) == ("CONNECTED", result["version"])
     assert f"applied: version {result['version']}" in result["text"]
@@ -216,19 +218,19 @@ async def test_a_letter_replayed_several_times_is_sent_once(
     # No duplicate window has a part in this: the window of the stream is over at once.
     config = (await bus._js.stream_info("STATUS")).config
     await bus._js.update_stream(config.evolve(duplicate_window=0.1))
-    others = [await Bus.connect(system.settings.nats_url, f"operator {number}") for number in range(4)]
+    buses = [await Bus.connect(system.settings.nats_url, f"operator {number}") for number in range(4)]
     try:
         results = await asyncio.gather(
-            *(DeadLetterAdmin(other).replay(filed.number, mended) for other in others), return_exceptions=True
+            *(DeadLetterAdmin(other).replay(filed.number, mended) for other in buses), return_exceptions=True
         )
     finally:
-        for other in others:
+        for other in buses:
             await other.close()
-    sent = await replayed_messages(bus)
-    assert len(sent) == 1
-    done = [result for result in results if isinstance(result, Replay)]
-    assert done
-    assert all(replay.already and replay.sequence == sent[0] for replay in done)
+    sequences = await replayed_messages(bus)
+    assert len(sequences) == 1
+    replays = [result for result in results if isinstance(result, Replay)]
+    assert replays
+    assert all(replay.already and replay.sequence == sequences[0] for replay in replays)
     assert all(isinstance(result, Replay | NoSuchLetter) for result in results)
     assert [letter async for letter in desk.letters()] == []
 
@@ -239,18 +241,18 @@ async def test_a_letter_replayed_by_two_operators_at_once_is_sent_once(
     for number in range(5):
         await bus.publish(Outgoing(PLAN, damaged(status(f"E{number}"), status="GONE")))
     filed = await letters(desk, 5)
-    others = [await Bus.connect(system.settings.nats_url, f"operator {number}") for number in range(3)]
+    buses = [await Bus.connect(system.settings.nats_url, f"operator {number}") for number in range(3)]
     try:
         results = await asyncio.gather(
             *(
-                DeadLetterAdmin(other).replay(one.number, encode(status(f"E{place}")))
-                for place, one in enumerate(filed)
-                for other in others
+                DeadLetterAdmin(other).replay(letter.number, encode(status(f"E{place}")))
+                for place, letter in enumerate(filed)
+                for other in buses
             ),
             return_exceptions=True,
         )
     finally:
-        for other in others:
+        for other in buses:
             await other.close()
     assert all(isinstance(result, Replay | NoSuchLetter) for result in results), results
     assert len(await replayed_messages(bus)) == 5
@@ -264,14 +266,14 @@ async def test_a_letter_that_fails_again_counts_its_replays(
     await bus.publish(Outgoing(PLAN, b"[" + encode(status("E002")) + b',{"type":"nonsense","data":{}}]'))
     (filed,) = await letters(desk, 1)
     for replays in (1, 2):
-        done = await invoke("replay", str(filed.number), "-o", "json")
-        assert done.exit_code == 1
-        (result,) = json.loads(done.stdout)
-        (again,) = await letters(desk, 1)
-        assert (result["outcome"], result["returned"]) == ("returned", again.number)
-        assert (again.letter.replays, again.letter.replay_of) == (replays, filed.number)
-        assert json.loads(again.letter.payload) == {"type": "nonsense", "data": {}}
-        filed = again
+        replayed = await invoke("replay", str(filed.number), "-o", "json")
+        assert replayed.exit_code == 1
+        (result,) = json.loads(replayed.stdout)
+        (second_letter,) = await letters(desk, 1)
+        assert (result["outcome"], result["returned"]) == ("returned", second_letter.number)
+        assert (second_letter.letter.replays, second_letter.letter.replay_of) == (replays, filed.number)
+        assert json.loads(second_letter.letter.payload) == {"type": "nonsense", "data": {}}
+        filed = second_letter
     assert "2 times before" in (await invoke("show", str(filed.number))).stdout
 
 
@@ -285,13 +287,13 @@ async def test_a_fact_about_a_damaged_record_can_be_replayed_after_the_repair(
     assert (filed.letter.source.number, filed.letter.source.index) == (ack.sequence, 0)
     assert key in filed.letter.reason
     assert filed.letter.mentions("P001", "E001")
-    done = await invoke("replay", str(filed.number), "-o", "json")  # too early
-    assert json.loads(done.stdout)[0]["outcome"] == "returned"
+    result = await invoke("replay", str(filed.number), "-o", "json")  # too early
+    assert json.loads(result.stdout)[0]["outcome"] == "returned"
     await system.store._redis.delete(key)
     (filed,) = await letters(desk, 1)
     assert filed.letter.replays == 1
-    done = await invoke("replay", str(filed.number), "-o", "json")
-    assert done.exit_code == 0, done.stderr
+    result = await invoke("replay", str(filed.number), "-o", "json")
+    assert result.exit_code == 0, result.stderr
     await system.status("E001", "CONNECTED")
 
 
@@ -303,8 +305,8 @@ async def test_an_outdated_fact_is_replayed_only_with_force(system: System, bus:
     with pytest.raises(NotReplayed, match="E001 has connected or disconnected since"):
         await desk.replay(filed.number, encode(status(socket="old")))
     # A late disconnect of the old socket is fenced by the rules: it may come.
-    ended = await desk.replay(filed.number, encode(status(said=ConnectionStatusCode.DISCONNECTED, socket="old")))
-    became = await desk.wait_for_outcome(ended, system.store)
+    replay = await desk.replay(filed.number, encode(status(said=ConnectionStatusCode.DISCONNECTED, socket="old")))
+    became = await desk.wait_for_outcome(replay, system.store)
     assert became.handled
     assert "had no effect" in became.applied[0]
     assert (await system.progress())["socketId"] == "SOCK009-new"
@@ -327,11 +329,11 @@ async def test_a_letter_without_subject_or_detectable_replays_is_refused(
     await letters(desk, 1)
     await bus.publish(dead_letter("RECONNECT", "reconnect.P001.E001", 1, b"{}", "given up"))
     await bus.publish(dead_letter("STATUS", "", 7, b"", "given up; the message is not in the stream any more"))
-    own, attempt, gone = await letters(desk, 3)
+    own, attempt, expired = await letters(desk, 3)
     # The marker of an earlier replay would have expired with the messages of STATUS of that time.
     monkeypatch.setitem(MAX_AGES, "STATUS", 0.0)
     reasons = ("is older than the messages of STATUS", "whose messages cannot be replayed", "has no subject")
-    for letter, reason in zip((own, attempt, gone), reasons, strict=True):
+    for letter, reason in zip((own, attempt, expired), reasons, strict=True):
         with pytest.raises(NotReplayed, match=reason):
             await desk.replay(letter.number, encode(status()), force=True)
     assert len(await letters(desk, 3)) == 3
@@ -344,16 +346,16 @@ async def test_a_letter_with_a_forged_source_is_refused(
     """A socket server may write letters about SOCKET, and must not have an operator speak for others by that."""
     own, stranger = encode(status()), encode(status("E002"))
     in_status = await bus.publish(Outgoing(PLAN, damaged(status(), status="GONE")))
-    sent = b'{"type":"nonsense","data":{}}'
-    in_socket = await bus.publish(Outgoing("socket.SOCK009", sent))
+    payload = b'{"type":"nonsense","data":{}}'
+    in_socket = await bus.publish(Outgoing("socket.SOCK009", payload))
     (honest,) = await letters(desk, 1)
     forged = [
         (dead_letter("STATUS", PLAN, in_status.sequence, own, "trust me"), "but was written for SOCKET"),
         (dead_letter("STATUS", PLAN, in_status.sequence, own, "trust me"), "differs from message [0-9]+ of STATUS"),
-        (dead_letter("SOCKET", PLAN, in_socket.sequence, sent, "trust me"), "but it has socket.SOCK009"),
+        (dead_letter("SOCKET", PLAN, in_socket.sequence, payload, "trust me"), "but it has socket.SOCK009"),
         (dead_letter("SOCKET", "socket.SOCK009", in_socket.sequence, stranger, "trust me"), "differs from message"),
-        (dead_letter("SOCKET", "socket.SOCK009", in_socket.sequence + 1000, sent, "trust me"), "no longer holds"),
-        (dead_letter("SOCKET", "socket.SOCK009", 0, sent, "trust me"), "no longer holds"),
+        (dead_letter("SOCKET", "socket.SOCK009", in_socket.sequence + 1000, payload, "trust me"), "no longer holds"),
+        (dead_letter("SOCKET", "socket.SOCK009", 0, payload, "trust me"), "no longer holds"),
     ]
     for number, (outgoing, _) in enumerate(forged):
         subject = outgoing.subject if number else "deadletter.SOCKET"
@@ -361,9 +363,9 @@ async def test_a_letter_with_a_forged_source_is_refused(
     for letter, (_, reason) in zip((await letters(desk, 7))[1:], forged, strict=True):
         with pytest.raises(NotReplayed, match=reason):
             await desk.replay(letter.number, force=True)
-    done = await invoke("replay", "--all", "--source", "SOCKET", "--yes", "-o", "json")
-    assert done.exit_code == 1
-    assert {result["outcome"] for result in json.loads(done.stdout)} == {"refused"}
+    replayed = await invoke("replay", "--all", "--source", "SOCKET", "--yes", "-o", "json")
+    assert replayed.exit_code == 1
+    assert {result["outcome"] for result in json.loads(replayed.stdout)} == {"refused"}
     assert len(await letters(desk, 7)) == 7
     assert await replayed_messages(bus) == []
     # What an operator says in its own name needs a true source as well, and has its effect then.
@@ -375,19 +377,19 @@ async def test_a_letter_with_a_forged_source_is_refused(
 async def test_a_letter_with_a_truncated_payload_replays_the_full_one(
     system: System, bus: Bus, desk: DeadLetterAdmin, invoke: Invoke
 ) -> None:
-    whole = b"\x01" * 900_000 + b"\xff"
-    await bus.publish(Outgoing(PLAN, whole))
-    await bus.publish(Outgoing("socket.SOCK001", whole))
+    full_payload = b"\x01" * 900_000 + b"\xff"
+    await bus.publish(Outgoing(PLAN, full_payload))
+    await bus.publish(Outgoing("socket.SOCK001", full_payload))
     filed = await letters(desk, 2)
     for letter in filed:
         assert len(letter.letter.payload) < 100_000
         replayed = await desk.replay(letter.number)
         stored = await bus.message_at(replayed.stream, replayed.sequence)
         assert stored is not None
-        assert stored.payload == whole
-    again = await letters(desk, 2)
-    assert {letter.letter.replays for letter in again} == {1}
-    assert [letter.letter.size for letter in again] == [len(whole)] * 2
+        assert stored.payload == full_payload
+    letters_after = await letters(desk, 2)
+    assert {letter.letter.replays for letter in letters_after} == {1}
+    assert [letter.letter.size for letter in letters_after] == [len(full_payload)] * 2
 
 
 async def test_a_letter_for_a_socket_server_is_sent_there_again(
@@ -395,15 +397,15 @@ async def test_a_letter_for_a_socket_server_is_sent_there_again(
 ) -> None:
     client = await system.examinee()
     state = next(frame for frame in client.frames if frame["type"] == "session_state")
-    bad = {"type": "session_state", "data": {**state["data"], "version": "seven"}}
-    await bus.publish(Outgoing("socket.SOCK001", json.dumps(bad).encode()))
+    bad_message = {"type": "session_state", "data": {**state["data"], "version": "seven"}}
+    await bus.publish(Outgoing("socket.SOCK001", json.dumps(bad_message).encode()))
     (filed,) = await letters(desk, 1)
     before = len(client.frames)
     mended = tmp_path / "mended.json"
     mended.write_text(json.dumps(state))
-    done = await invoke("replay", str(filed.number), "--payload", str(mended))
-    assert done.exit_code == 0, done.stderr
-    assert "handled by 1 reader" in done.stdout
+    result = await invoke("replay", str(filed.number), "--payload", str(mended))
+    assert result.exit_code == 0, result.stderr
+    assert "handled by 1 reader" in result.stdout
     await client.expect("session_state", after=before)
 
 
@@ -426,9 +428,9 @@ async def test_letters_are_listed_filtered_counted_paged_and_discarded(
     assert [letter["number"] for letter in page] == [4, 3]
     filtered = json.loads((await invoke("ls", "-o", "json", "--source", "STATUS", "--reason", "'A'")).stdout)
     assert len(filtered) == 2
-    counted = json.loads((await invoke("ls", "-o", "json", "--by-reason")).stdout)
-    assert [group["count"] for group in counted] == [2, 1, 1, 1]
-    assert counted[0]["first"] <= counted[0]["last"]
+    counts = json.loads((await invoke("ls", "-o", "json", "--by-reason")).stdout)
+    assert [group["count"] for group in counts] == [2, 1, 1, 1]
+    assert counts[0]["first"] <= counts[0]["last"]
     table = (await invoke("ls")).stdout
     assert "1 to 5 of 5" in table
     assert "socket.SOCK001" in table
@@ -440,8 +442,8 @@ async def test_letters_are_listed_filtered_counted_paged_and_discarded(
     assert (await invoke("show", "1")).exit_code == 3
     assert (await invoke("discard", "--all", "--source", "STATUS", "--yes")).exit_code == 0
     assert [letter.letter.source.stream async for letter in desk.letters()] == ["SOCKET"]
-    for wrong in ((), ("5", "--all"), ("5", "--source", "STATUS")):
-        assert (await invoke("discard", "--yes", *wrong)).exit_code == 2
+    for arguments in ((), ("5", "--all"), ("5", "--source", "STATUS")):
+        assert (await invoke("discard", "--yes", *arguments)).exit_code == 2
 
 
 async def test_without_nats_the_exit_code_is_4(invoke: Invoke) -> None:

@@ -127,18 +127,18 @@ async def test_a_delivery_that_is_lost_on_the_way_comes_again_in_its_place(
     first.consumer.done(first.taken[0])
     await first.taken[0].ack()
     takes = first.consumer._takes
-    lost: list[int] = []
+    lost_sequences: list[int] = []
 
     async def loses_one(delivery: Delivery, number: int) -> bool:
-        if delivery.payload == b"b" and not lost:
-            lost.append(number)
+        if delivery.payload == b"b" and not lost_sequences:
+            lost_sequences.append(number)
             return False
         return await takes(delivery, number)
 
     monkeypatch.setattr(first.consumer, "_takes", loses_one)
     await say(bus, "b", "c", "d")
     await first.has("a", "b", "c", "d")
-    assert lost
+    assert lost_sequences
 
 
 async def test_a_lost_ack_is_repeated_and_nothing_is_handed_out_twice(bus: Bus, readers: list[Reader]) -> None:

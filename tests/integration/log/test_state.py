@@ -85,15 +85,15 @@ async def test_redis_emptied_in_the_middle_of_an_exam_is_written_anew_and_every_
 ) -> None:
     proctors = [await system.proctor("SOCK001"), await system.proctor("SOCK002", name="proctor-2")]
     clients = await arrive(system, EXAMINEES)
-    gone = EXAMINEES[:60]
-    for examinee_id in gone[:30]:
+    absent = EXAMINEES[:60]
+    for examinee_id in absent[:30]:
         clients[examinee_id].abort()
     await redis.flushall()
-    for examinee_id in gone[30:]:
+    for examinee_id in absent[30:]:
         clients[examinee_id].abort()
     late = await system.proctor("SOCK001", name="proctor-3")  # its snapshot waits until there is one
     for proctor in proctors:
-        for examinee_id in gone:
+        for examinee_id in absent:
             await proctor.expect("examinee_disconnected", examineeId=examinee_id)
     await whole(system)
 
@@ -101,16 +101,16 @@ async def test_redis_emptied_in_the_middle_of_an_exam_is_written_anew_and_every_
     assert report.differences == []
     assert report.records >= len(EXAMINEES)
     fresh = await system.proctor("SOCK002", name="proctor-4")
-    shown = statuses([frame for frame in fresh.frames if frame["type"] == "plan_snapshot"])
-    assert shown == {examinee: "DISCONNECTED" if examinee in gone else "CONNECTED" for examinee in EXAMINEES}
+    rows = statuses([frame for frame in fresh.frames if frame["type"] == "plan_snapshot"])
+    assert rows == {examinee: "DISCONNECTED" if examinee in absent else "CONNECTED" for examinee in EXAMINEES}
     assert statuses([frame for frame in late.frames if frame["type"] == "plan_snapshot"]).keys() == set(EXAMINEES)
     for proctor in proctors:
         for examinee_id in EXAMINEES:
             types = [f["type"] for f in proctor.about(examinee_id) if f["type"] != "examinee_reconnecting"]
-            assert types == ["examinee_connected"] + ["examinee_disconnected"] * (examinee_id in gone), types
+            assert types == ["examinee_connected"] + ["examinee_disconnected"] * (examinee_id in absent), types
     # Whoever was lost is waited for, and comes back as if nothing had been.
-    back = await system.examinee(gone[0], connection_no=2)
-    state = await back.expect("session_state")
+    returning = await system.examinee(absent[0], connection_no=2)
+    state = await returning.expect("session_state")
     assert state["data"]["reconnect"]["count"] == 1
 
 
@@ -194,16 +194,16 @@ async def test_verify_and_rebuild_of_damaged_records_while_events_are_decided(
     assert {difference["key"] for difference in of_the_plan["differences"]} >= {e1, e2, e3, e4}
     assert not any(difference["key"].startswith(keys.SERVERS) for difference in of_the_plan["differences"])
 
-    asked = await invoke("state", "rebuild")  # nobody answers the question
-    assert asked.exit_code == 1
-    done = await invoke("state", "rebuild", "--yes", "-o", "json")
-    assert done.exit_code == 0, done.stdout
+    unconfirmed = await invoke("state", "rebuild")  # nobody answers the question
+    assert unconfirmed.exit_code == 1
+    result = await invoke("state", "rebuild", "--yes", "-o", "json")
+    assert result.exit_code == 0, result.stdout
     for examinee_id in ("E001", "E002"):
         await proctor.expect("examinee_disconnected", examineeId=examinee_id, restated=True)
     assert (await invoke("state", "verify")).exit_code == 0
     assert await field(redis, e3, "connStatusCode") == "CONNECTED"
-    again = await invoke("state", "rebuild", "--yes", "-o", "json")
-    assert (again.exit_code, json.loads(again.stdout)["repairs"]) == (0, [])
+    second_rebuild = await invoke("state", "rebuild", "--yes", "-o", "json")
+    assert (second_rebuild.exit_code, json.loads(second_rebuild.stdout)["repairs"]) == (0, [])
 
 
 async def test_entries_of_sockets_that_have_ended_are_found_and_taken_out(
@@ -274,8 +274,8 @@ async def test_one_record_that_cannot_be_read_does_not_keep_the_plan_from_the_pr
     await eventually(lambda: bus.last_message("DEADLETTER", "deadletter.STATUS"), "nobody can process its loss")
 
     late = await system.proctor("SOCK002", name="proctor-2")
-    shown = statuses([frame for frame in late.frames if frame["type"] == "plan_snapshot"])
-    assert shown == {examinee: "DISCONNECTED" if examinee == "E002" else "CONNECTED" for examinee in EXAMINEES[:5]}
+    rows = statuses([frame for frame in late.frames if frame["type"] == "plan_snapshot"])
+    assert rows == {examinee: "DISCONNECTED" if examinee == "E002" else "CONNECTED" for examinee in EXAMINEES[:5]}
     await proctor.expect("examinee_disconnected", examineeId="E002", restated=True)
     await eventually(lambda: _agrees(system), "Redis and the log agree")
 
@@ -338,8 +338,8 @@ async def test_rebuild_of_an_emptied_redis_without_any_state_manager(
     verified = await invoke("state", "verify", "-o", "json")
     assert verified.exit_code == 1
     assert json.loads(verified.stdout)["whole"] is False
-    shown = await invoke("plans", "show", "P001")
-    assert shown.exit_code == 4, "nobody may be shown what Redis has lost"
+    plan = await invoke("plans", "show", "P001")
+    assert plan.exit_code == 4, "nobody may be shown what Redis has lost"
     rebuilt = await invoke("state", "rebuild", "--yes")
     assert rebuilt.exit_code == 0, rebuilt.stdout
     after = await redis.hgetall(keys.progress("P001", "E003"))
@@ -390,12 +390,12 @@ async def test_redis_restored_from_a_backup_is_brought_up_to_the_log(
         await whole(system)
         assert (await audit(system)).differences == []
         fresh = await system.proctor("SOCK002", name="proctor-2")
-        shown = statuses([frame for frame in fresh.frames if frame["type"] == "plan_snapshot"])
-        gone = {"E001", "E002", "E015"}
-        assert shown == {examinee: "DISCONNECTED" if examinee in gone else "CONNECTED" for examinee in EXAMINEES[:20]}
+        rows = statuses([frame for frame in fresh.frames if frame["type"] == "plan_snapshot"])
+        absent = {"E001", "E002", "E015"}
+        assert rows == {examinee: "DISCONNECTED" if examinee in absent else "CONNECTED" for examinee in EXAMINEES[:20]}
         for examinee_id in EXAMINEES[:20]:
             types = [f["type"] for f in proctor.about(examinee_id) if f["type"] != "examinee_reconnecting"]
-            assert types == ["examinee_connected"] + ["examinee_disconnected"] * (examinee_id in gone)
+            assert types == ["examinee_connected"] + ["examinee_disconnected"] * (examinee_id in absent)
 
 
 async def test_what_the_log_has_forgotten_is_told_apart_and_kept(
@@ -434,17 +434,17 @@ async def test_a_log_that_was_lost_and_made_anew_neither_wipes_nor_blocks(
             await client.close()
             await system.status(examinee_id, "DISCONNECTED")  # nothing is under way any more when the log is lost
     async with Redis.from_url(settings.redis_url) as raw:
-        known = await raw.hget(keys.STATE, "applied")
+        applied = await raw.hget(keys.STATE, "applied")
         before = await raw.hget(keys.progress("P001", "E001"), "history")
     await bus._js.delete_stream("STATUS")
     await bus._js.purge_stream("RECONNECT")  # or an attempt is the new log's first word about them
     async with System(settings) as system:
         assert (await system.progress("E001"))["history"].encode() == before
-        back = await system.examinee("E001", connection_no=2)
-        assert (await back.expect("session_state"))["data"]["connection"]["status"] == "CONNECTED"
+        returning = await system.examinee("E001", connection_no=2)
+        assert (await returning.expect("session_state"))["data"]["connection"]["status"] == "CONNECTED"
 
         async def further() -> bool:
-            return int(await field(redis, keys.STATE, "applied")) > int(known or 0)
+            return int(await field(redis, keys.STATE, "applied")) > int(applied or 0)
 
         await eventually(further, "what Redis is known to hold grows with the new log")
         report = await audit(system)

@@ -137,14 +137,14 @@ async def test_the_broker_gives_a_message_without_a_partition_the_one_of_its_pla
     bus = await Bus.connect(own_settings.nats_url, "test")
     for number in range(PARTITIONS * 4):
         plan_id = f"plan_{number}-X"
-        ended = ConnectionStatus(
+        loss = ConnectionStatus(
             plan_id=plan_id,
             examinee_id="E001",
             socket_id="SOCK001-1",
             status=ConnectionStatusCode.DISCONNECTED,
             timestamp="2026-11-22T09:00:00Z",
         )
-        ack = await bus.publish(Outgoing(subjects.status_plan(plan_id), encode(ended)))
+        ack = await bus.publish(Outgoing(subjects.status_plan(plan_id), encode(loss)))
         stored = await bus.message_at(STATUS.name, ack.sequence)
         assert stored is not None
         assert stored.subject == subjects.status_plan(plan_id, "any")
@@ -153,15 +153,15 @@ async def test_the_broker_gives_a_message_without_a_partition_the_one_of_its_pla
 
 async def test_a_fact_in_the_partition_of_other_plans_is_put_aside(own_settings: Settings, own_system: System) -> None:
     bus = await Bus.connect(own_settings.nats_url, "test")
-    ended = ConnectionStatus(
+    loss = ConnectionStatus(
         plan_id="P001",
         examinee_id="E001",
         socket_id="SOCK001-1",
         status=ConnectionStatusCode.DISCONNECTED,
         timestamp="2026-11-22T09:00:00Z",
     )
-    wrong = (partition_of("P001") + 1) % PARTITIONS
-    await bus.publish(Outgoing(f"status.plan.P001.any.{wrong}", encode(ended)))
+    wrong_partition = (partition_of("P001") + 1) % PARTITIONS
+    await bus.publish(Outgoing(f"status.plan.P001.any.{wrong_partition}", encode(loss)))
 
     async def letter() -> bool:
         return await bus.last_message("DEADLETTER", subjects.deadletter(STATUS.name)) is not None
@@ -182,7 +182,7 @@ async def test_a_manager_that_stops_leaves_its_partitions_to_others_at_once(own_
 async def test_several_managers_share_the_partitions(own_system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.state_manager.partitions.BALANCE_SECONDS", 0.3)
     await own_system.start("sm2", lambda bus: StateManager(own_system.settings, bus, own_system.store, "sm2"))
-    both = [own_system.actors["state-manager"], own_system.actors["sm2"]]
+    two_managers = [own_system.actors["state-manager"], own_system.actors["sm2"]]
     plans: dict[int, str] = {}
     for number in range(100):
         plans.setdefault(partition_of(f"P{number}"), f"P{number}")
@@ -191,9 +191,9 @@ async def test_several_managers_share_the_partitions(own_system: System, monkeyp
     async def shared() -> bool:
         for plan_id in plans.values():  # a partition belongs to whoever gets its next message
             await own_system.examinee("E001", plan_id=plan_id, connection_no=next(numbers))
-        held = [set(manager.details()["held"]) for manager in both]
-        assert not held[0] & held[1]
-        return min(len(names) for names in held) >= 3
+        partitions = [set(manager.details()["held"]) for manager in two_managers]
+        assert not partitions[0] & partitions[1]
+        return min(len(names) for names in partitions) >= 3
 
     await eventually(shared, "both work", 60)
 

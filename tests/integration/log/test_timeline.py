@@ -57,7 +57,7 @@ async def lost_and_back(system: System) -> tuple[float, float]:
     client = await system.examinee("E001", "SOCK001")
     client.abort()
     await system.status("E001", "DISCONNECTED")
-    gone = time.time()
+    lost_at = time.time()
 
     async def attempted() -> bool:
         return (await system.progress())["reconnectAttempt"] != "0"
@@ -65,7 +65,7 @@ async def lost_and_back(system: System) -> tuple[float, float]:
     await eventually(attempted, "an attempt")
     await system.examinee("E001", "SOCK002", connection_no=2)
     await system.status("E001", "CONNECTED")
-    return gone, time.time()
+    return lost_at, time.time()
 
 
 async def shut_out(system: System, examinee_id: str) -> None:
@@ -83,7 +83,7 @@ async def test_what_happened_what_was_so_then_and_what_is_to_be_compensated(
 ) -> None:
     before = time.time()
     proctor = await system.proctor()
-    gone, back = await lost_and_back(system)
+    lost_at, back_at = await lost_and_back(system)
     first_socket = (await out(invoke, "plans", "timeline", "P001", "E001"))[0]["socketId"]
     late = ConnectionStatus(
         plan_id="P001",
@@ -100,27 +100,27 @@ async def test_what_happened_what_was_so_then_and_what_is_to_be_compensated(
     entries = await out(invoke, "plans", "timeline", "P001", "E001")
     assert [entry["what"] for entry in entries] == ["JOINED", "LOST", "RECONNECTING", "RECOVERED"]
     assert entries[1]["reason"] == "SOCKET_CLOSED"
-    assert 0 < entries[3]["seconds"] <= back - before
+    assert 0 < entries[3]["seconds"] <= back_at - before
     assert int((await system.progress())["version"]) == entries[3]["version"]
     fenced = (await out(invoke, "plans", "timeline", "P001", "E001", "--all"))[-1]
     assert fenced["text"] == "late disconnect of a replaced socket: no effect"
-    whole = await out(invoke, "plans", "timeline", "P001")
-    assert [entry["what"] for entry in whole if entry["examineeId"] == "E002"] == [
+    plan_entries = await out(invoke, "plans", "timeline", "P001")
+    assert [entry["what"] for entry in plan_entries if entry["examineeId"] == "E002"] == [
         *("JOINED", "LOST", "RECONNECTING", "RECONNECTING", "SHUT_OUT", "READMITTED")
     ]
-    assert next(entry for entry in whole if entry["what"] == "READMITTED")["by"] == "proctor-1"
-    later_entries = await out(invoke, "plans", "timeline", "P001", "--since", format_time(back))
+    assert next(entry for entry in plan_entries if entry["what"] == "READMITTED")["by"] == "proctor-1"
+    later_entries = await out(invoke, "plans", "timeline", "P001", "--since", format_time(back_at))
     assert {entry["examineeId"] for entry in later_entries} == {"E002"}
     assert await out(invoke, "plans", "timeline", "P001", "--until", format_time(before)) == []
 
-    then = await out(invoke, "plans", "timeline", "P001", "E001", "--at", format_time(gone))
+    then = await out(invoke, "plans", "timeline", "P001", "E001", "--at", format_time(lost_at))
     assert (then["status"], then["reason"], then["made"]["what"]) == ("DISCONNECTED", "SOCKET_CLOSED", "LOST")
     assert then["next"]["what"] == "RECONNECTING"
     never = await out(invoke, "plans", "timeline", "P001", "E001", "--at", format_time(before))
     assert (never["status"], never["made"], never["next"]["what"]) == ("NEVER", None, "JOINED")
     now = await out(invoke, "plans", "timeline", "P001", "--at", "now")
     assert [(row["examineeId"], row["status"]) for row in now] == [("E001", "CONNECTED"), ("E002", "DISCONNECTED")]
-    words = (await invoke("plans", "timeline", "P001", "E001", "--at", format_time(gone))).stdout
+    words = (await invoke("plans", "timeline", "P001", "E001", "--at", format_time(lost_at))).stdout
     assert "DISCONNECTED" in words
     assert "because" in words
     assert "lost: SOCKET_CLOSED on SOCK001" in words
@@ -138,7 +138,7 @@ async def test_what_happened_what_was_so_then_and_what_is_to_be_compensated(
     assert report["totals"]["outages"] == 2
     early = await out(invoke, "plans", "report", "P001", "--from", format_time(before - 9), "--to", format_time(before))
     assert early["totals"]["outageSeconds"] == 0
-    result = await invoke("plans", "report", "P001", "--csv", "--ignore-below", "100", "--to", format_time(back))
+    result = await invoke("plans", "report", "P001", "--csv", "--ignore-below", "100", "--to", format_time(back_at))
     assert "\r\n" in result.stdout_bytes.decode()
     (row,) = csv.DictReader(io.StringIO(result.stdout_bytes.decode(), newline=""))
     assert (row["examineeId"], row["outages"], row["compensateSeconds"]) == ("E001", "0", "0")
@@ -163,8 +163,8 @@ async def test_who_was_never_seen_is_exit_code_3_and_a_time_that_is_none_2(syste
         ("plans", "report", "P001", "--csv", "-o", "json"),
         ("plans", "report", "P001", "--from", "now", "--to", "-1h"),
     ]
-    for wrong in usage:
-        assert (await invoke(*wrong)).exit_code == 2, wrong
+    for flags in usage:
+        assert (await invoke(*flags)).exit_code == 2, flags
 
 
 async def test_a_timeline_can_be_followed(system: System, variables: dict[str, str]) -> None:
@@ -200,8 +200,8 @@ async def test_why_somebody_is_red_is_said_in_plain_words(system: System, bus: B
     assert diagnosis["session"]["details"]["socketId"] == diagnosis["record"]["socketId"]
     assert (diagnosis["disagreements"], diagnosis["deadLetters"]) == ([], [])
 
-    bad = {"type": "connection_status", "data": {"planId": "P001", "examineeId": "E0042", "status": "GONE"}}
-    await bus.publish(Outgoing("status.plan.P001", json.dumps(bad).encode()))
+    bad_message = {"type": "connection_status", "data": {"planId": "P001", "examineeId": "E0042", "status": "GONE"}}
+    await bus.publish(Outgoing("status.plan.P001", json.dumps(bad_message).encode()))
     client.abort()
     await system.status("E0042", "DISCONNECTED")
 

@@ -120,9 +120,9 @@ async def test_whoever_is_removed_while_the_picture_is_on_its_way_is_shut_out(si
 
 async def test_a_removed_examinee_gets_no_code_and_one_that_was_made_lets_no_phone_in(site: Site) -> None:
     await record(site.settings, status="WAITING", deadline=seconds_from_now(60))
-    made = await site.http.post(CODE, headers=site.bearer("examinee"))
-    assert made.status_code == 201
-    redeem = f"/v1/phone-codes/{made.json()['code']}"
+    code_response = await site.http.post(CODE, headers=site.bearer("examinee"))
+    assert code_response.status_code == 201
+    redeem = f"/v1/phone-codes/{code_response.json()['code']}"
     await removal(site.settings, True)
     assert is_shut_out(await site.http.post(CODE, headers=site.bearer("examinee")))
     assert is_shut_out(await site.http.post(redeem))
@@ -160,5 +160,5 @@ async def _act(proctor: RawClient, action: str, effect: str) -> None:
     await proctor.expect(effect, examineeId="E001")
 
 
-async def _removed(site: Site, wanted: bool) -> bool:
-    return bool((await told(site))["removed"]) == wanted
+async def _removed(site: Site, expected: bool) -> bool:
+    return bool((await told(site))["removed"]) == expected

@@ -62,19 +62,19 @@ async def record(system: System, examinee_id: str = "E001") -> dict[str, str]:
     return await system.store.entries(keys.mobile_sync("P001", examinee_id))
 
 
-async def status_is(system: System, wanted: str, seconds: float = 10.0) -> None:
+async def status_is(system: System, expected: str, seconds: float = 10.0) -> None:
     async def says() -> bool:
-        return (await record(system)).get("status") == wanted
+        return (await record(system)).get("status") == expected
 
-    await eventually(says, f"mobile sync {wanted} in Redis", seconds)
+    await eventually(says, f"mobile sync {expected} in Redis", seconds)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 async def test_from_waiting_to_the_picture_that_a_proctor_gets(system: System, tmp_path: Path) -> None:
-    here, there = await system.proctor("SOCK001"), await system.proctor("SOCK002", name="proctor-2")
+    first_proctor, second_proctor = await system.proctor("SOCK001"), await system.proctor("SOCK002", name="proctor-2")
     examinee = await system.examinee("E001")
     await examinee.say("mobile_sync_wait")
-    for client in (examinee, here, there):
+    for client in (examinee, first_proctor, second_proctor):
         waiting = await client.expect("mobile_sync_status", status="WAITING")
         assert waiting["data"]["deadline"] > waiting["data"]["timestamp"]
     await status_is(system, "WAITING")
@@ -83,10 +83,10 @@ async def test_from_waiting_to_the_picture_that_a_proctor_gets(system: System, t
     picture.write_bytes(jpeg())
     token = system.token("mobile", "E001")
     command = ["curl", "-sS", "--noproxy", "*", "-T", str(picture), "-H", f"Authorization: Bearer {token}"]
-    done = await asyncio.to_thread(subprocess.run, [*command, upload_url(system)], capture_output=True, check=True)
-    stored = json.loads(done.stdout)
+    result = await asyncio.to_thread(subprocess.run, [*command, upload_url(system)], capture_output=True, check=True)
+    stored = json.loads(result.stdout)
     assert stored["imageUrl"] == "/captures/E001/sync_cap.jpg"
-    for client in (examinee, here, there):
+    for client in (examinee, first_proctor, second_proctor):
         completed = await client.expect("mobile_sync_completed", examineeId="E001")
         assert (completed["data"]["status"], completed["data"]["deviceId"]) == ("COMPLETED", "M001")
     stored_record = await record(system)
@@ -101,8 +101,8 @@ async def test_from_waiting_to_the_picture_that_a_proctor_gets(system: System, t
 
     async with httpx.AsyncClient(trust_env=False) as http:
         headers = {"Authorization": f"Bearer {system.token('proctor', 'proctor-1')}"}
-        shown = await http.get(f"{web(system).url}/v1/plans/P001/captures/E001/sync_cap.jpg", headers=headers)
-    assert shown.content == picture.read_bytes()
+        response = await http.get(f"{web(system).url}/v1/plans/P001/captures/E001/sync_cap.jpg", headers=headers)
+    assert response.content == picture.read_bytes()
 
 
 async def test_the_same_upload_again_has_one_effect(system: System) -> None:
@@ -121,14 +121,14 @@ async def test_a_reload_in_the_middle_keeps_the_deadline_and_after_it_the_pictur
     examinee = await system.examinee("E001")
     await examinee.say("mobile_sync_wait")
     first = await examinee.expect("mobile_sync_status", status="WAITING")
-    again = await system.examinee("E001", connection_no=2)
-    state = await again.expect("session_state")
+    returning = await system.examinee("E001", connection_no=2)
+    state = await returning.expect("session_state")
     assert state["data"]["mobileSync"]["status"] == "WAITING"
-    await again.say("mobile_sync_wait")
-    repeated = await again.expect("mobile_sync_status", status="WAITING")
+    await returning.say("mobile_sync_wait")
+    repeated = await returning.expect("mobile_sync_status", status="WAITING")
     assert repeated["data"]["deadline"] == first["data"]["deadline"]
     assert (await upload(system, jpeg())).status_code == 201
-    await again.expect("mobile_sync_completed")
+    await returning.expect("mobile_sync_completed")
     reloaded = await system.examinee("E001", connection_no=3)
     await reloaded.say("mobile_sync_wait")
     await reloaded.expect("mobile_sync_completed")
@@ -146,11 +146,11 @@ async def test_a_passed_deadline_is_told_and_refuses_late_uploads_until_the_stag
     await status_is(system, "TIMED_OUT")
     late = await upload(system, jpeg())
     assert (late.status_code, late.json()["code"]) == (409, "DEADLINE_PASSED")
-    again = await system.examinee("E001", connection_no=2)
-    await again.say("mobile_sync_wait")
-    await again.expect("mobile_sync_status", status="WAITING")
+    returning = await system.examinee("E001", connection_no=2)
+    await returning.say("mobile_sync_wait")
+    await returning.expect("mobile_sync_status", status="WAITING")
     assert (await upload(system, jpeg())).status_code == 201
-    await again.expect("mobile_sync_completed")
+    await returning.expect("mobile_sync_completed")
 
 
 async def test_the_deadline_counts_even_when_the_state_manager_was_down_at_that_moment(system: System) -> None:

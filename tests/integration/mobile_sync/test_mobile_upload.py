@@ -73,17 +73,17 @@ async def test_a_jpeg_is_stored_byte_for_byte_and_announced(site: Site, role: Ro
             "captureId": digest,
         }
     ]
-    shown = await site.http.get(response.headers["location"], headers=site.bearer("proctor", "proctor-1"))
-    assert shown.content == content
+    picture_response = await site.http.get(response.headers["location"], headers=site.bearer("proctor", "proctor-1"))
+    assert picture_response.content == content
 
 
 async def test_a_png_is_kept_as_the_jpeg_that_its_name_says(site: Site) -> None:
     content = picture("PNG")
     response = await site.put(content)
     assert response.json()["captureId"] == hashlib.sha256(content).hexdigest()
-    shown = await site.get()
-    kept = Image.open(io.BytesIO(shown.content))
-    assert (kept.format, kept.size, shown.headers["content-type"]) == ("JPEG", (320, 240), "image/jpeg")
+    picture_response = await site.get()
+    image = Image.open(io.BytesIO(picture_response.content))
+    assert (image.format, image.size, picture_response.headers["content-type"]) == ("JPEG", (320, 240), "image/jpeg")
 
 
 async def test_model_and_version_may_be_left_out(site: Site) -> None:
@@ -168,11 +168,11 @@ async def test_of_uploads_at_the_same_time_the_stored_one_is_the_one_announced_l
     contents = [picture() for _ in range(6)]
     responses = await asyncio.gather(*(site.put(content) for content in contents))
     assert {response.status_code for response in responses} == {201}
-    kept = site.stored()
-    assert kept is not None
+    stored_picture = site.stored()
+    assert stored_picture is not None
     messages = await site.published()
     assert len(messages) == 6
-    assert messages[-1]["captureId"] == hashlib.sha256(kept).hexdigest()
+    assert messages[-1]["captureId"] == hashlib.sha256(stored_picture).hexdigest()
 
 
 # -- refused: who, for whom, when ------------------------------------------------------------------------

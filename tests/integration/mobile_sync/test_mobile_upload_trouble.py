@@ -120,13 +120,13 @@ async def test_the_leftovers_of_a_killed_server_are_swept_at_the_next_start(
     settings: Settings, bus: Bus, store: StateStore
 ) -> None:
     Incoming(settings.data_dir / "captures" / "P001" / "E001", "P001", "E001")  # and killed
-    (left,) = (settings.data_dir / "captures").rglob("*.part")
-    os.utime(left, (0, 0))
+    (leftover,) = (settings.data_dir / "captures").rglob("*.part")
+    os.utime(leftover, (0, 0))
     server = WebServer(settings, bus, store)
     await server.start()
 
     async def gone() -> bool:
-        return not left.exists()
+        return not leftover.exists()
 
     await eventually(gone, "the leftover")
     await server.stop()
@@ -149,9 +149,9 @@ async def test_with_the_broker_away_the_phone_is_told_to_retry_and_the_retry_has
     nats, _ = own_engines
     content = picture()
     nats.stop()
-    away = await own_site.put(content)
-    assert (away.status_code, problem(away)["code"]) == (503, "UNAVAILABLE")
-    assert int(away.headers["retry-after"]) > 0
+    refusal = await own_site.put(content)
+    assert (refusal.status_code, problem(refusal)["code"]) == (503, "UNAVAILABLE")
+    assert int(refusal.headers["retry-after"]) > 0
     nats.start()
     await own_site.connected()
     retry = await own_site.put(content)

@@ -113,8 +113,8 @@ async def test_the_address_is_where_the_page_was_opened_or_what_is_set(
     web = settings.web.model_copy(update={"trusted_proxies": ["127.0.0.1"]})
     async with open_site(settings.model_copy(update={"web": web}), bus, store) as site:
         await waiting(site)
-        behind = await made(site, **{"Host": "exam.example", "X-Forwarded-Proto": "https"})
-        assert behind["url"].startswith("https://exam.example/phone#code=")
+        behind_proxy = await made(site, **{"Host": "exam.example", "X-Forwarded-Proto": "https"})
+        assert behind_proxy["url"].startswith("https://exam.example/phone#code=")
     web = settings.web.model_copy(update={"public_url": "https://exam.example:444/"})
     async with open_site(settings.model_copy(update={"web": web}), bus, store) as site:
         assert (await made(site))["url"].startswith("https://exam.example:444/phone#code=")
@@ -124,15 +124,15 @@ async def test_the_address_is_where_the_page_was_opened_or_what_is_set(
 
 async def test_nobody_else_gets_a_code(site: Site) -> None:
     await waiting(site)
-    others: list[tuple[Role, str, str]] = [("examinee", "E002", "P001"), ("examinee", "E001", "P002")]
-    others += [("mobile", "E001", "P001"), ("proctor", "E001", "P001"), ("operator", "E001", "P001")]
-    for role, subject, plan_id in others:
+    strangers: list[tuple[Role, str, str]] = [("examinee", "E002", "P001"), ("examinee", "E001", "P002")]
+    strangers += [("mobile", "E001", "P001"), ("proctor", "E001", "P001"), ("operator", "E001", "P001")]
+    for role, subject, plan_id in strangers:
         response = await site.http.post(MAKE, headers=site.bearer(role, subject, plan_id))
         assert (response.status_code, problem(response)["code"]) == (403, "FORBIDDEN")
     bare = await site.http.post(MAKE)
     assert (bare.status_code, problem(bare)["code"]) == (401, "UNAUTHORIZED")
-    bad = await site.http.post("/v1/plans/P.1/examinees/E001/phone-code", headers=site.bearer("examinee"))
-    assert (bad.status_code, problem(bad)["field"]) == (400, "planId")
+    bad_id_response = await site.http.post("/v1/plans/P.1/examinees/E001/phone-code", headers=site.bearer("examinee"))
+    assert (bad_id_response.status_code, problem(bad_id_response)["field"]) == (400, "planId")
 
 
 async def test_there_is_a_code_only_while_a_phone_is_waited_for(site: Site) -> None:
@@ -208,8 +208,8 @@ async def test_wrong_codes_lock_nobody_out_whoever_tries_them(
     code = (await made(site))["code"]
 
     async def guess(number: int) -> int:
-        wrong = f"ZZ{chr(65 + number % 8)}{chr(65 + number // 8 % 8)}{chr(65 + number // 64)}ZZZ"
-        return (await site.http.post(f"/v1/phone-codes/{wrong}")).status_code
+        wrong_code = f"ZZ{chr(65 + number % 8)}{chr(65 + number // 8 % 8)}{chr(65 + number // 64)}ZZZ"
+        return (await site.http.post(f"/v1/phone-codes/{wrong_code}")).status_code
 
     for start in range(0, 400, 100):
         assert set(await asyncio.gather(*(guess(start + number) for number in range(100)))) == {404}

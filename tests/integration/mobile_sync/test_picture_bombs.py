@@ -40,9 +40,9 @@ def flat(kind: str, size: tuple[int, int], *, progressive: bool = False) -> byte
 
 def with_scans(scans: int, size: tuple[int, int]) -> bytes:
     """A progressive JPEG whose last scan comes again and again."""
-    whole = flat("JPEG", size, progressive=True)
-    last = whole.rindex(b"\xff\xda")
-    return whole[:last] + whole[last:-2] * (scans - whole.count(b"\xff\xda") + 1) + b"\xff\xd9"
+    jpeg = flat("JPEG", size, progressive=True)
+    last = jpeg.rindex(b"\xff\xda")
+    return jpeg[:last] + jpeg[last:-2] * (scans - jpeg.count(b"\xff\xda") + 1) + b"\xff\xd9"
 
 
 def ended(reason: str) -> float:
@@ -134,7 +134,7 @@ async def test_an_innocent_picture_is_taken_while_costly_ones_wait_for_one_anoth
 async def test_pictures_of_one_examinee_are_decoded_one_after_the_other(site: Site) -> None:
     pid = await process_of(site)
     os.kill(pid, signal.SIGSTOP)
-    one = [asyncio.create_task(site.put(picture(), examinee_id="E001")) for _ in range(4)]
+    uploads = [asyncio.create_task(site.put(picture(), examinee_id="E001")) for _ in range(4)]
 
     async def all_received() -> bool:
         return len(site.leftovers()) == 4
@@ -142,10 +142,10 @@ async def test_pictures_of_one_examinee_are_decoded_one_after_the_other(site: Si
     await eventually(all_received, "four pictures of one examinee")
     # Only one of them is at the process that hangs; the other process is there for everybody else.
     assert (await site.put(picture(), examinee_id="E002")).status_code == 201
-    assert not any(upload.done() for upload in one)
+    assert not any(upload.done() for upload in uploads)
     assert (await site.http.get("/healthz")).status_code == 200
     os.kill(pid, signal.SIGCONT)
-    assert {response.status_code for response in await asyncio.gather(*one)} == {201}
+    assert {response.status_code for response in await asyncio.gather(*uploads)} == {201}
 
 
 async def test_an_examinee_has_so_many_uploads_at_once(site: Site) -> None:
@@ -235,8 +235,8 @@ async def test_an_examinee_sends_so_many_new_pictures_a_minute_and_retries_are_f
 ) -> None:
     few = changed(settings, {"mobile_sync.pictures_per_minute": 3})
     async with open_site(few, bus, store) as site:
-        known = [picture(), picture("PNG"), b"not a picture"]
-        statuses = [(await site.put(content)).status_code for content in known]
+        pictures = [picture(), picture("PNG"), b"not a picture"]
+        statuses = [(await site.put(content)).status_code for content in pictures]
         assert statuses == [201, 201, 415]
         refused = await site.put(picture())
         assert (refused.status_code, problem(refused)["code"]) == (429, "TOO_MANY_REQUESTS")
@@ -244,7 +244,7 @@ async def test_an_examinee_sends_so_many_new_pictures_a_minute_and_retries_are_f
         (pid,) = site.server.uploads.decoders.pids
         os.kill(pid, signal.SIGSTOP)  # nothing of this is decoded again
         for _ in range(3):
-            assert [(await site.put(content)).status_code for content in known] == statuses
+            assert [(await site.put(content)).status_code for content in pictures] == statuses
         assert (await site.get()).content[:3] == b"\xff\xd8\xff"
         os.kill(pid, signal.SIGCONT)
         assert (await site.put(picture(), examinee_id="E002")).status_code == 201

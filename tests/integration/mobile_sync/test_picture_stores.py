@@ -58,14 +58,14 @@ async def objects(bus: Bus) -> AsyncIterator[ObjectStore]:
 
 @pytest.fixture
 async def captures(kind: str, bus: Bus, objects: ObjectStore, tmp_path: Path) -> AsyncIterator[PictureStore]:
-    made: PictureStore
-    made = (
+    store: PictureStore
+    store = (
         DirectoryPictureStore(tmp_path / "captures")
         if kind == "directory"
         else NatsPictureStore(bus, tmp_path / "uploads")
     )
-    yield made
-    made.close()
+    yield store
+    store.close()
 
 
 async def store_picture(captures: PictureStore, content: bytes, examinee_id: str = "E001") -> str:
@@ -120,8 +120,8 @@ async def test_each_picture_is_kept_under_its_own_name_and_the_last_one_is_the_l
 
 
 async def test_a_discarded_upload_leaves_nothing(captures: PictureStore, tmp_path: Path) -> None:
-    kept = await store_picture(captures, picture())
-    before = await captures.read(*OWNER, kept)
+    capture_id = await store_picture(captures, picture())
+    before = await captures.read(*OWNER, capture_id)
     incoming = await captures.begin(*OWNER)
     incoming.write(picture())
     incoming.discard()
@@ -141,10 +141,10 @@ async def test_what_the_log_has_moved_on_from_is_removed_a_while_later(captures:
 
 
 async def test_pictures_go_when_they_are_too_old(captures: PictureStore) -> None:
-    kept = await store_picture(captures, picture())
-    assert await captures.sweep(counting(kept, time.time()), KEPT_FOREVER) == 0
-    assert await captures.sweep(counting(kept, time.time()), -5.0) == 1
-    assert await captures.read(*OWNER, kept) is None
+    capture_id = await store_picture(captures, picture())
+    assert await captures.sweep(counting(capture_id, time.time()), KEPT_FOREVER) == 0
+    assert await captures.sweep(counting(capture_id, time.time()), -5.0) == 1
+    assert await captures.read(*OWNER, capture_id) is None
 
 
 async def test_leftovers_of_killed_processes_go_and_uploads_on_their_way_stay(
@@ -290,29 +290,29 @@ async def sites(kind: str, settings: Settings, bus: Bus) -> AsyncIterator[tuple[
 async def test_two_web_servers_racing_for_one_examinee_serve_what_the_log_came_to(
     sites: tuple[Site, Site, System],
 ) -> None:
-    here, there, system = sites
+    first_site, second_site, system = sites
     contents = [picture() for _ in range(12)]
     answers = await asyncio.gather(
-        *((here if number % 2 else there).put(content) for number, content in enumerate(contents))
+        *((first_site if number % 2 else second_site).put(content) for number, content in enumerate(contents))
     )
     assert {answer.status_code for answer in answers} == {201}
-    last = (await _completed(here))[-1]["captureId"]
+    last = (await _completed(first_site))[-1]["captureId"]
 
     async def settled() -> bool:
         return bool((await system.store.entries(keys.mobile_sync(*OWNER))).get("captureId") == last)
 
     await eventually(settled, "the record names the last one of the log")
-    wanted = next(content for content in contents if hashlib.sha256(content).hexdigest() == last)
-    assert [(await site.get()).content for site in (here, there)] == [wanted, wanted]
+    last_content = next(content for content in contents if hashlib.sha256(content).hexdigest() == last)
+    assert [(await site.get()).content for site in (first_site, second_site)] == [last_content, last_content]
 
 
 async def test_a_retry_at_the_other_web_server_has_one_effect(sites: tuple[Site, Site, System]) -> None:
-    here, there, _ = sites
+    first_site, second_site, _ = sites
     content = picture()
-    first, second = await here.put(content), await there.put(content)
+    first, second = await first_site.put(content), await second_site.put(content)
     assert (first.status_code, second.status_code, second.json()) == (201, 201, first.json())
-    assert len(await _completed(here)) == 1
-    assert (await there.get()).content == content
+    assert len(await _completed(first_site)) == 1
+    assert (await second_site.get()).content == content
 
 
 async def _completed(site: Site) -> list[dict[str, Any]]:

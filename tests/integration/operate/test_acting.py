@@ -76,8 +76,8 @@ async def test_an_examinee_is_kicked_by_plan_and_a_proctor_by_socket(invoke: Inv
     assert kicked.exit_code == 0
     assert json.loads(kicked.stdout)["server"] == "socket.SOCK001"
     assert await examinee.closed() == CloseCode.KICKED
-    lost = await proctor.expect("examinee_disconnected", examineeId="E001")
-    assert lost["data"]["reason"] == "KICKED"
+    loss = await proctor.expect("examinee_disconnected", examineeId="E001")
+    assert loss["data"]["reason"] == "KICKED"
     assert (await invoke("sessions", "kick", socket_id)).exit_code == 0
     assert await proctor.closed() == CloseCode.KICKED
     await eventually(lambda: _nobody_is_there(system), "no session")
@@ -94,12 +94,12 @@ async def test_drain_waits_until_the_server_has_ended(invoke: Invoke, system: Sy
     examinees = [await system.examinee(f"E{number:03}") for number in range(10)]
     proctor = await system.proctor("SOCK002")
     server = system.server("SOCK001")
-    ended = asyncio.Event()
-    server.end_role = ended.set
+    server_end = asyncio.Event()
+    server.end_role = server_end.set
     draining = asyncio.create_task(invoke("actors", "drain", "SOCK001", "--over", "2s", "-o", "json"))
     for examinee in examinees:
         assert await examinee.closed() == CloseCode.MIGRATE
-    await asyncio.wait_for(ended.wait(), 30)
+    await asyncio.wait_for(server_end.wait(), 30)
     await system.stop("SOCK001")
     result = await draining
     assert result.exit_code == 0, result.stderr

@@ -59,8 +59,8 @@ async def test_one_actor_is_shown_by_its_server_id_and_a_session_by_its_address(
     session = json.loads((await invoke("actors", "show", "session.P001.E001", "-o", "json")).stdout)
     assert (session["kind"], session["details"]["serverId"]) == ("examinee-session", "SOCK001")
     address = f"proctor.P001.{proctor.frames[0]['data']['socketId']}"
-    shown = json.loads((await invoke("actors", "show", address, "-o", "json")).stdout)
-    assert (shown["kind"], shown["details"]["proctor"]) == ("proctor-session", "proctor-1")
+    actor = json.loads((await invoke("actors", "show", address, "-o", "json")).stdout)
+    assert (actor["kind"], actor["details"]["proctor"]) == ("proctor-session", "proctor-1")
     assert (await invoke("actors", "show", "proctor.P001.SOCK002-gone")).exit_code == 3
     assert (await invoke("actors", "show", "SOCK003")).exit_code == 3
 

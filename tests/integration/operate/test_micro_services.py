@@ -46,11 +46,11 @@ async def _answers_by_the_schema(bus: Bus, verb: str) -> None:
                 assert all(isinstance(endpoint[count], int) and endpoint[count] >= 0 for count in COUNTS)
                 assert isinstance(endpoint["last_error"], str)
                 assert endpoint["data"]["address"] == answer["metadata"]["address"]
-    one = next(answer for answer in everyone if answer["metadata"]["address"] == "state-manager.sm1")
-    again = json.loads(await bus.request(f"$SRV.{verb}.state-manager.{one['id']}"))
-    assert again["id"] == one["id"]
+    state_manager = next(answer for answer in everyone if answer["metadata"]["address"] == "state-manager.sm1")
+    answer_by_id = json.loads(await bus.request(f"$SRV.{verb}.state-manager.{state_manager['id']}"))
+    assert answer_by_id["id"] == state_manager["id"]
     if verb == "STATS":
-        (control,) = [endpoint for endpoint in again["endpoints"] if endpoint["name"] == "control"]
+        (control,) = [endpoint for endpoint in answer_by_id["endpoints"] if endpoint["name"] == "control"]
         assert control["num_requests"] == 1
         assert control["processing_time"] > 0
     assert len(await bus.request_many(f"$SRV.{verb}.socket-server", wait=0.2)) == 2

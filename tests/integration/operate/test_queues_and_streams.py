@@ -32,8 +32,8 @@ async def test_queues_are_listed_with_their_readers(invoke: Invoke, system: Syst
     assert "socket.plan.P001.examinee.*" in own["filters"]
     assert own["incarnation"] == system.server("SOCK001").incarnation
     assert "SOCKET/SOCK001_Q" in (await invoke("queues", "ls")).stdout
-    whole = json.loads((await invoke("queues", "show", "SOCK001", "-o", "json")).stdout)
-    assert {plan for queue in whole for plan in queue["plans"]} == {"P001", "P002"}
+    server_queues = json.loads((await invoke("queues", "show", "SOCK001", "-o", "json")).stdout)
+    assert {plan for queue in server_queues for plan in queue["plans"]} == {"P001", "P002"}
     assert (await invoke("queues", "show", "SOCK009")).exit_code == 3
 
 
@@ -48,8 +48,8 @@ async def test_a_queue_without_a_reader_is_marked_with_its_oldest_message(invoke
     queue = f"state-manager-{partition_of('P001')}"
     assert (first["queue"], first["read"], first["readBy"]) == (f"STATUS/{queue}", False, [])
     assert "NOBODY" in (await invoke("queues", "ls")).stdout
-    (shown,) = json.loads((await invoke("queues", "show", queue, "-o", "json")).stdout)
-    oldest = shown["oldestWaiting"]
+    (row,) = json.loads((await invoke("queues", "show", queue, "-o", "json")).stdout)
+    oldest = row["oldestWaiting"]
     assert oldest["subject"] == subjects.status_plan("P001", subjects.socket_origin("SOCK001"))
     assert abs(datetime.fromisoformat(oldest["time"]).timestamp() - time.time()) < 30
 

@@ -49,10 +49,10 @@ async def test_sessions_are_tailed_through_their_server(invoke: Invoke, system: 
     await eventually(lambda: _is_tailed(session), "a tail")
     await examinee.say("mobile_sync_wait")
     await examinee.expect("mobile_sync_status")
-    shown = await tailing
-    assert shown.exit_code == 0
-    assert re.search(r"mobile_sync_wait +\d+\.\d{3} ms", shown.stdout)
-    assert re.search(r"mobile_sync_status .* P001/E001 WAITING", shown.stdout)
+    tailed = await tailing
+    assert tailed.exit_code == 0
+    assert re.search(r"mobile_sync_wait +\d+\.\d{3} ms", tailed.stdout)
+    assert re.search(r"mobile_sync_status .* P001/E001 WAITING", tailed.stdout)
 
     proctors = system.server("SOCK002").sessions.feeds["P001"].proctors
     tailing = asyncio.create_task(invoke("actors", "tail", address, "--for", "2s", "-o", "json"))
@@ -67,9 +67,9 @@ async def _is_tailed(actor: Any) -> bool:
 
 
 async def test_a_watch_is_tailed(invoke: Invoke, system: System) -> None:
-    shown = lines((await invoke("actors", "tail", "lease-watch.lw1", "--for", "2s", "-o", "json")).stdout)
-    assert {line["message"] for line in shown} == {"lease"}
-    assert {line["about"]["serverId"] for line in shown} == {"SOCK001", "SOCK002"}
+    tailed = lines((await invoke("actors", "tail", "lease-watch.lw1", "--for", "2s", "-o", "json")).stdout)
+    assert {line["message"] for line in tailed} == {"lease"}
+    assert {line["about"]["serverId"] for line in tailed} == {"SOCK001", "SOCK002"}
 
 
 async def test_a_tail_ends_when_it_is_not_renewed(

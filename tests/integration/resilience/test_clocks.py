@@ -69,32 +69,34 @@ async def test_a_socket_server_whose_clock_is_wrong_serves_its_clients_like_any_
     system: System, ahead: float
 ) -> None:
     began = time.time()
-    async with server(system, ahead) as wrong:
-        there, here = await watching(system, wrong.url), await system.proctor("SOCK002", name="lee")
-        examinee = await join(system, wrong.url, "E001")
+    async with server(system, ahead) as process:
+        first_proctor, second_proctor = await watching(system, process.url), await system.proctor("SOCK002", name="lee")
+        examinee = await join(system, process.url, "E001")
         other = await system.examinee("E002", "SOCK002")
-        for proctor in (there, here):
+        for proctor in (first_proctor, second_proctor):
             for examinee_id in ("E001", "E002"):
                 connected = await proctor.expect("examinee_connected", examineeId=examinee_id)
                 assert began - 2 < parse_time(connected["data"]["timestamp"]) < time.time() + 2
 
         await examinee.say("mobile_sync_wait")
         waiting = await examinee.expect("mobile_sync_status", status="WAITING")
-        left = parse_time(waiting["data"]["deadline"]) - time.time()
-        assert abs(left - system.settings.mobile_sync.timeout_seconds) < 15
-        await there.say("notify", examineeId="E001", requestId="n1", text="hello")
+        seconds_left = parse_time(waiting["data"]["deadline"]) - time.time()
+        assert abs(seconds_left - system.settings.mobile_sync.timeout_seconds) < 15
+        await first_proctor.say("notify", examineeId="E001", requestId="n1", text="hello")
         notice = await examinee.expect("notice", text="hello")
         assert abs(parse_time(notice["data"]["timestamp"]) - time.time()) < 15
 
         # Away on the one and back on the other: the outage is as long as it was.
         examinee.abort()
-        lost = await here.expect("examinee_disconnected", examineeId="E001")
-        back = await system.examinee("E001", "SOCK002", client_id="browser-E001", connection_no=2)
-        recovered = await here.expect("examinee_connected", after=here.frames.index(lost), examineeId="E001")
-        outage = parse_time(recovered["data"]["timestamp"]) - parse_time(lost["data"]["timestamp"])
+        loss = await second_proctor.expect("examinee_disconnected", examineeId="E001")
+        returning = await system.examinee("E001", "SOCK002", client_id="browser-E001", connection_no=2)
+        recovered = await second_proctor.expect(
+            "examinee_connected", after=second_proctor.frames.index(loss), examineeId="E001"
+        )
+        outage = parse_time(recovered["data"]["timestamp"]) - parse_time(loss["data"]["timestamp"])
         assert -0.5 < outage < 15
         assert abs(parse_time((await system.progress())["lastActiveTime"]) - time.time()) < 15
-        for client in (there, here, other, back):
+        for client in (first_proctor, second_proctor, other, returning):
             assert client.websocket.close_code is None
 
 
@@ -103,23 +105,23 @@ async def test_a_token_counts_although_the_servers_clock_says_otherwise(system: 
     now = int(time.time())
     cases: list[tuple[float, dict[str, Any]]] = [(2 * HOUR, {"exp": now + 60}), (-150.0, {"iat": now})]
     for ahead, claims in cases:
-        async with server(system, ahead) as wrong:
-            client = await RawClient.open(wrong.url)
+        async with server(system, ahead) as process:
+            client = await RawClient.open(process.url)
             system.clients.append(client)
             await client.hello(crafted(system.settings, **claims))
 
 
 @needs_faketime
 async def test_a_server_whose_clock_is_wrong_says_so(system: System, invoke: Invoke) -> None:
-    async with server(system, -150.0) as wrong:
+    async with server(system, -150.0) as process:
         result = await invoke("doctor", "-o", "json")
         clocks = [finding for finding in json.loads(result.stdout)["findings"] if finding["check"] == "clocks"]
         (warning,) = [clock["found"] for clock in clocks if clock["state"] == "warning"]
         assert re.fullmatch(
             r"the clock of socket.SOCK001 is (150|149|15[01])[.0-9]* s behind the broker's, .*", warning
         )
-        wrong.process.terminate()
-        code, log = await wrong.ended()
+        process.process.terminate()
+        code, log = await process.ended()
     assert code == 0
     (line,) = [line for line in log.splitlines() if "the broker's" in line]
     assert re.search(r"this machine's clock is 1(50|49)[.]\d s behind the broker's", line), log
@@ -185,8 +187,8 @@ async def test_a_state_manager_whose_clock_is_wrong_tells_the_right_times(
             examinee = await system.examinee("E001", "SOCK002")
             await examinee.say("mobile_sync_wait")
             waiting = await examinee.expect("mobile_sync_status", status="WAITING")
-            left = parse_time(waiting["data"]["deadline"]) - time.time()
-            assert abs(left - settings.mobile_sync.timeout_seconds) < 15
+            seconds_left = parse_time(waiting["data"]["deadline"]) - time.time()
+            assert abs(seconds_left - settings.mobile_sync.timeout_seconds) < 15
             examinee.abort()
             attempt = await proctor.expect("examinee_reconnecting", examineeId="E001")
             until = parse_time(attempt["data"]["nextAttemptAt"]) - time.time()

@@ -65,12 +65,12 @@ class Rival:
 
 @asynccontextmanager
 async def rivals(settings: Settings, directory: Path) -> AsyncIterator[tuple[Rival, Rival]]:
-    one, other = Rival(settings, directory), Rival(settings, directory)
+    first, second = Rival(settings, directory), Rival(settings, directory)
     try:
-        yield one, other
+        yield first, second
     finally:
-        await one.stop()
-        await other.stop()
+        await first.stop()
+        await second.stop()
 
 
 async def test_the_superseded_one_stays_down_until_the_other_is_gone(bare: System, bus: Bus, tmp_path: Path) -> None:
@@ -125,9 +125,9 @@ async def test_without_takeover_a_living_server_is_left_alone(bare: System, bus:
     assert await bare.server_is("SOCK001", "READY")
     assert (await record_of(bare))["incarnation"] == first.incarnation
     assert examinee.websocket.close_code is None
-    said = await bus.last_message(STATUS.name, subjects.status_server("SOCK001"))
-    assert said is not None
-    assert b'"READY"' in said.payload, "nothing was said by the one that left it alone"
+    last_status = await bus.last_message(STATUS.name, subjects.status_server("SOCK001"))
+    assert last_status is not None
+    assert b'"READY"' in last_status.payload, "nothing was said by the one that left it alone"
 
 
 async def test_without_takeover_the_lease_of_one_that_died_is_waited_for(bare: System, bus: Bus) -> None:
@@ -147,7 +147,7 @@ async def test_of_two_that_start_without_takeover_at_once_one_gives_way(bare: Sy
         *(start_anew(bare, name, takeover=False) for name in ("one", "other")), return_exceptions=True
     )
     given_way = [result for result in results if isinstance(result, RoleSuperseded)]
-    started = [result for result in results if isinstance(result, SocketServer)]
-    assert (len(given_way), len(started)) == (1, 1), results
+    running_servers = [result for result in results if isinstance(result, SocketServer)]
+    assert (len(given_way), len(running_servers)) == (1, 1), results
     await eventually(lambda: bare.server_is("SOCK001", "READY"), "one of them runs")
-    assert (await record_of(bare))["incarnation"] == started[0].incarnation
+    assert (await record_of(bare))["incarnation"] == running_servers[0].incarnation

@@ -49,22 +49,24 @@ async def test_a_server_that_stood_still_cuts_nobody_when_it_goes_on(bus: Bus, s
         proctor = await system.proctor("SOCK002")
         server = await ServerProcess.start(settings)
         try:
-            here = [await join(system, server.url, f"E{number:03}") for number in range(20)]
+            clients = [await join(system, server.url, f"E{number:03}") for number in range(20)]
             silent = await join(system, server.url, "E900")
             newcomer = await RawClient.open(server.url)
             system.clients.append(newcomer)
             server.stand_still()
-            since = time.monotonic()
+            start = time.monotonic()
             await newcomer.say("hello", token=system.token("examinee", "E800"), clientId="late", connectionNo=1)
             silent.websocket.transport.pause_reading()
-            await passed(HELLO_SECONDS + 1.5, since)  # thrice what a client may be silent for
+            await passed(HELLO_SECONDS + 1.5, start)  # thrice what a client may be silent for
             server.go_on()
             await newcomer.expect("welcome")
             # Who really is silent is still noticed, and by then the others would have been cut as well.
             await proctor.expect("examinee_disconnected", examineeId="E900", reason="PING_TIMEOUT")
-            await all_answer([*here, newcomer])
-            lost = {frame["data"]["examineeId"] for frame in proctor.frames if frame["type"] == "examinee_disconnected"}
-            assert lost == {"E900"}
+            await all_answer([*clients, newcomer])
+            lost_ids = {
+                frame["data"]["examineeId"] for frame in proctor.frames if frame["type"] == "examinee_disconnected"
+            }
+            assert lost_ids == {"E900"}
         finally:
             await server.kill()
 
@@ -73,14 +75,14 @@ async def test_a_loop_that_is_busy_for_long_cuts_nobody(bus: Bus, settings: Sett
     quick = {"socket.ping_interval_seconds": 0.4, "socket.ping_timeout_seconds": 0.4, "server.lease_seconds": 60}
     async with System(changed(settings, quick), servers=("SOCK001",)) as system:
         proctor = await system.proctor("SOCK001")
-        here = [await system.examinee(f"E{number:03}") for number in range(20)]
+        clients = [await system.examinee(f"E{number:03}") for number in range(20)]
         silent = await system.examinee("E900")
         silent.websocket.transport.pause_reading()
         for _ in range(3):
             stand_still(1.2)
-            await all_answer(here)
+            await all_answer(clients)
         await proctor.expect("examinee_disconnected", examineeId="E900", reason="PING_TIMEOUT")
-        await all_answer(here)
+        await all_answer(clients)
         assert [name for name in proctor.frames if name["type"] == "examinee_disconnected"] == proctor.about("E900")[
             -1:
         ]
@@ -101,9 +103,9 @@ async def test_a_broker_that_stood_still_makes_nobody_lost(
         pid = nats.pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
-        since = time.monotonic()
+        start = time.monotonic()
         try:
-            await passed(seconds, since)
+            await passed(seconds, start)
         finally:
             os.kill(pid, signal.SIGCONT)
         await eventually(lambda: _all_connected(system), "all are connected")
@@ -131,15 +133,15 @@ async def test_a_hall_whose_server_was_cut_off_for_longer_than_its_ladder_is_not
     async with Cable(engines[0].port) as cable, System(changed(settings, short), servers=("SOCK002",)) as system:
         system._buses["lease-watch"].connected_at -= 60
         proctor = await system.proctor("SOCK002")
-        behind = await Bus.connect(cable.url, "SOCK001")
-        system._buses["SOCK001"] = behind
-        server = system.actors["SOCK001"] = SocketServer(system.settings, behind, system.store, "SOCK001")
+        cut_bus = await Bus.connect(cable.url, "SOCK001")
+        system._buses["SOCK001"] = cut_bus
+        server = system.actors["SOCK001"] = SocketServer(system.settings, cut_bus, system.store, "SOCK001")
         await server.start(lambda _, error: system.failures.append(error))
-        here = [await system.examinee(f"E{number:03}", "SOCK001") for number in range(20)]
+        clients = [await system.examinee(f"E{number:03}", "SOCK001") for number in range(20)]
         cable.pause()
 
         async def known() -> bool:
-            return not behind.connected and not server.details()["accepting"]
+            return not cut_bus.connected and not server.details()["accepting"]
 
         await eventually(known, "the server knows that it is cut off")
         for number in range(20):
@@ -148,8 +150,8 @@ async def test_a_hall_whose_server_was_cut_off_for_longer_than_its_ladder_is_not
         for number in range(20):
             await proctor.expect("examinee_connected", examineeId=f"E{number:03}", recovered=True)
             await system.status(f"E{number:03}", "CONNECTED")
-        await all_answer(here)
-        assert all(client.websocket.close_code is None for client in here)
+        await all_answer(clients)
+        assert all(client.websocket.close_code is None for client in clients)
         record = await system.store.entries(keys.server_status("SOCK001"))
         assert record["statusCode"] == "READY"
         assert system.failures == []
@@ -170,13 +172,13 @@ async def test_pauses_on_the_way_of_every_role_end_with_everybody_there(
         for name in names:
             cables[name] = await Cable(engines[0].port).__aenter__()
         async with System(settings, servers=("SOCK001",), settings_of=behind_its_cable) as system:
-            here = [await system.examinee("E001")]
+            clients = [await system.examinee("E001")]
             proctor = await system.proctor()
             for index, (up, down, seconds) in enumerate([(True, False, 5.0), (False, True, 2.4), (True, True, 1.0)]):
                 for cable in cables.values():
                     cable.pause(up=up, down=down)
-                since = time.monotonic()
-                await passed(seconds, since)
+                start = time.monotonic()
+                await passed(seconds, start)
                 for cable in cables.values():
                     cable.resume()
                 await eventually(lambda: _all_connected(system), "all are connected")
@@ -184,9 +186,9 @@ async def test_pauses_on_the_way_of_every_role_end_with_everybody_there(
                 await proctor.expect("examinee_connected", examineeId=f"N{index:03}")
                 client.abort()
                 await proctor.expect("examinee_disconnected", examineeId=f"N{index:03}")
-                await all_answer(here)
-            lost = {f["data"]["examineeId"] for f in proctor.frames if f["type"] == "examinee_disconnected"}
-            assert "E001" not in lost
+                await all_answer(clients)
+            lost_ids = {f["data"]["examineeId"] for f in proctor.frames if f["type"] == "examinee_disconnected"}
+            assert "E001" not in lost_ids
             assert system.failures == []
     finally:
         for cable in cables.values():

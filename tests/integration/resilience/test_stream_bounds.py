@@ -72,9 +72,9 @@ async def test_where_nats_cannot_reserve_so_much_half_of_it_will_do(small_server
         assert LEAST_SAFEGUARD <= config["max_bytes"] < ours.nats.status_max_bytes
         assert [comparison for comparison in await compare_topology(bus, ours) if comparison.state != "same"] == []
         await apply_topology(bus, ours)  # a queue server that starts again
-        again = await bus.stream_config(STATUS.name)
-        assert again is not None
-        assert again["max_bytes"] >= LEAST_SAFEGUARD
+        second_config = await bus.stream_config(STATUS.name)
+        assert second_config is not None
+        assert second_config["max_bytes"] >= LEAST_SAFEGUARD
     finally:
         await bus.close()
 

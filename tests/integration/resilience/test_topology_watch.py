@@ -42,8 +42,8 @@ async def there(bus: Bus, consumer: ConsumerSpec) -> bool:
 
 async def furthest(checkpoints: Checkpoints) -> tuple[int, ConsumerSpec]:
     """The consumer of STATUS that has acknowledged most: that of the plan of these tests."""
-    known = [(await checkpoints.acknowledged(consumer) or 0, consumer) for consumer in OF_STATUS]
-    return max(known, key=lambda one: one[0])
+    floors = [(await checkpoints.acknowledged(consumer) or 0, consumer) for consumer in OF_STATUS]
+    return max(floors, key=lambda floor: floor[0])
 
 
 async def enrol(bus: Bus, *examinees: str) -> list[int]:
@@ -98,11 +98,11 @@ async def test_a_queue_server_that_starts_knows_by_the_checkpoint_how_far_a_cons
     system: System, bus: Bus, store: StateStore
 ) -> None:
     await system.examinee("E001")
-    done = await enrol(bus, *(f"E{number:03}" for number in range(20)))
+    sequences = await enrol(bus, *(f"E{number:03}" for number in range(20)))
 
     async def saved() -> ConsumerSpec | None:
         acknowledged, consumer = await furthest(Checkpoints(bus))
-        return consumer if acknowledged >= done[-1] else None
+        return consumer if acknowledged >= sequences[-1] else None
 
     of_the_plan = await eventually(saved, "the checkpoint is stored")
     for name in ("queue-server", "state-manager", "advisory-watch", "reconnect-watch", "lease-watch"):
@@ -120,7 +120,7 @@ async def test_a_queue_server_that_starts_knows_by_the_checkpoint_how_far_a_cons
             continue  # a newer heartbeat replaces the one before it, so the floor moves on by itself
         if (await bus.stream_state(consumer.stream)).messages:
             assert await bus.ack_floor(consumer.stream, consumer.name) <= floors[f"{consumer.stream}/{consumer.name}"]
-    assert await bus.ack_floor(STATUS.name, of_the_plan.name) >= done[-1]
+    assert await bus.ack_floor(STATUS.name, of_the_plan.name) >= sequences[-1]
 
 
 async def test_where_nobody_looked_for_long_the_mark_in_redis_knows_more(
@@ -190,7 +190,7 @@ async def test_streams_that_vanish_are_made_again_and_the_exam_goes_on(
     for name in names:
         assert (await bus.stream_state(name)).first > before[name].last or name in AS_NUMBERED
     for consumer in CONSUMERS:
-        await eventually(lambda one=consumer: there(bus, one), f"{consumer.name} is there")  # type: ignore[misc]
+        await eventually(lambda expected=consumer: there(bus, expected), f"{consumer.name} is there")  # type: ignore[misc]
     await system.examinee("E002")
 
     await eventually(lambda: shown(proctor, "E002", "CONNECTED"), "the proctor is told of E002")

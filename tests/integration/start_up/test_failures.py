@@ -25,13 +25,13 @@ from tests.integration.support.system import RawClient, System, eventually
 
 async def fails(system: System, reason: str) -> RoleFailed:
     """Start SOCK001, which fails; FAILED with the reason is in Redis, and nobody listens."""
-    with pytest.raises(RoleFailed, match=f"SOCK001 cannot start: {reason}") as caught:
+    with pytest.raises(RoleFailed, match=f"SOCK001 cannot start: {reason}") as raised:
         await system.start_server("SOCK001")
     await eventually(lambda: system.server_is("SOCK001", "FAILED"), "FAILED in Redis")
     assert (await record_of(system))["reason"] == reason
     await system.stop("SOCK001")
     assert (await record_of(system))["statusCode"] == "FAILED"
-    return caught.value
+    return raised.value
 
 
 def attempts(caplog: pytest.LogCaptureFixture, reason: str) -> int:
@@ -47,17 +47,17 @@ async def test_without_a_queue_server_the_start_fails_plainly(bare: System, capl
 
 async def test_a_queue_server_that_refuses_is_asked_a_bounded_number_of_times(bare: System, bus: Bus) -> None:
     await bare.stop("queue-server")
-    asked: list[bytes] = []
+    requests: list[bytes] = []
 
     async def refuse(msg: Msg) -> None:
-        asked.append(msg.data)
+        requests.append(msg.data)
         await msg.respond(encode(Error(code=ErrorCode.UNAVAILABLE, message="no room for another queue")))
 
     await bus.subscribe(subjects.QUEUE_CREATE, refuse)
     await bus.round_trip()
     error = await fails(bare, "QUEUE_CREATE_FAILED")
     assert "no room for another queue" in str(error)
-    assert len(asked) == 2
+    assert len(requests) == 2
 
 
 async def test_a_queue_that_is_gone_before_it_is_read_fails_the_subscription(
@@ -67,10 +67,10 @@ async def test_a_queue_that_is_gone_before_it_is_read_fails_the_subscription(
 
     async def promise(msg: Msg) -> None:
         request = json.loads(msg.data)["data"]
-        made = QueueCreated(
+        answer = QueueCreated(
             server_id=request["serverId"], queue_id=request["queueId"], stream="SOCKET", consumers=["SOCK001_Q"]
         )
-        await msg.respond(encode(made))
+        await msg.respond(encode(answer))
 
     await bus.subscribe(subjects.QUEUE_CREATE, promise)
     await bus.round_trip()
@@ -102,13 +102,13 @@ async def test_handlers_that_cannot_be_registered_fail_the_start(
 
 
 async def test_a_taken_port_fails_the_start_and_a_free_one_afterwards_does_not(bus: Bus, settings: Settings) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
         async with System(quick(settings, **{"socket.port": port}), servers=()) as system:
             await fails(system, "PORT_OPEN_FAILED")
-            taken.close()
+            listener.close()
             await system.start_server("SOCK001")
             await eventually(lambda: system.server_is("SOCK001", "READY"), "READY in Redis")
             assert not (await record_of(system))["reason"]
@@ -137,7 +137,7 @@ async def test_as_a_process_a_failed_start_is_said_plainly_and_ends_with_a_code(
 
 
 async def test_a_queue_request_that_does_not_fit_is_refused_by_name(bare: System, bus: Bus) -> None:
-    good = QueueCreate(server_id="SOCK005", queue_id="SOCK005_Q")
+    valid_request = QueueCreate(server_id="SOCK005", queue_id="SOCK005_Q")
     for change, field in (
         ({"queueId": "SOCK001_Q"}, "data.queueId"),
         ({"queueType": "work"}, "data.queueType"),
@@ -145,9 +145,9 @@ async def test_a_queue_request_that_does_not_fit_is_refused_by_name(bare: System
         ({"config": {"expireTime": -1}}, "data.config.expireTime"),
         ({"config": {"priority": "urgent"}}, "data.config.priority"),
     ):
-        body = json.dumps({"type": "queue_create", "data": {**good.data(), **change}}).encode()
+        body = json.dumps({"type": "queue_create", "data": {**valid_request.data(), **change}}).encode()
         answer = json.loads(await bus.request(subjects.QUEUE_CREATE, body))
         assert (answer["type"], answer["data"]["code"], answer["data"]["field"]) == ("error", "INVALID_FIELD", field)
     assert await bus.consumer_config("SOCKET", "SOCK005_Q") is None
-    answer = json.loads(await bus.request(subjects.QUEUE_CREATE, encode(good)))
+    answer = json.loads(await bus.request(subjects.QUEUE_CREATE, encode(valid_request)))
     assert answer["data"]["consumers"] == ["SOCK005_Q"]

@@ -38,8 +38,8 @@ async def test_servers_that_start_without_a_leader_wait_for_one(
             starting = [asyncio.create_task(server.start()), asyncio.create_task(second.start())]
 
             async def both_wait() -> bool:
-                said = [record.getMessage() for record in caplog.records if "waits for NATS" in record.getMessage()]
-                return all(any(text.startswith(actor.address) for text in said) for actor in (server, second))
+                texts = [record.getMessage() for record in caplog.records if "waits for NATS" in record.getMessage()]
+                return all(any(text.startswith(actor.address) for text in texts) for actor in (server, second))
 
             await eventually(both_wait, "both say that they wait", 40)
             assert not any(task.done() for task in starting)

@@ -21,11 +21,11 @@ from tests.integration.start_up.support import filters_of, quick
 from tests.integration.support.system import RawClient, System, eventually
 
 
-async def filters_become(bus: Bus, consumer: str, wanted: set[str] | None) -> None:
+async def filters_become(bus: Bus, consumer: str, expected: set[str] | None) -> None:
     async def same() -> bool:
-        return await filters_of(bus, consumer) == wanted
+        return await filters_of(bus, consumer) == expected
 
-    await eventually(same, f"{consumer} receives {wanted}")
+    await eventually(same, f"{consumer} receives {expected}")
 
 
 async def test_the_queue_grows_and_shrinks_with_the_plans_of_the_clients(
@@ -121,8 +121,8 @@ async def test_a_backlog_over_max_size_is_dropped_and_proctors_get_a_fresh_snaps
         await gate.reached.wait()
         await bus.publish_until_stored([event(f"X{number}", number) for number in range(2, 1200)])
         gate.open()
-        again = await proctor.expect("plan_snapshot", resync=True)
-        assert [row["examineeId"] for row in again["data"]["examinees"]] == ["E001"]
+        resync = await proctor.expect("plan_snapshot", resync=True)
+        assert [row["examineeId"] for row in resync["data"]["examinees"]] == ["E001"]
 
         async def drained() -> bool:
             info = await bus._js.consumer_info("SOCKET", "SOCK001_Q_BROADCAST")

@@ -130,9 +130,9 @@ async def test_what_ready_says_is_measured_and_kept_fresh_by_the_heartbeat(bare:
     first = await eventually(heard, "the first heartbeat in Redis")
     for _ in range(2):
 
-        async def later(known: str = first["lastHeartbeat"]) -> dict[str, str] | None:
+        async def later(heartbeat: str = first["lastHeartbeat"]) -> dict[str, str] | None:
             record = await record_of(bare)
-            return record if record["lastHeartbeat"] > known else None
+            return record if record["lastHeartbeat"] > heartbeat else None
 
         first = await eventually(later, "the next heartbeat in Redis")
     assert first["statusCode"] == "READY"

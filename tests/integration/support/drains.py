@@ -20,9 +20,9 @@ async def know_each_other(system: System) -> None:
 
 def end_of(system: System, server_id: str) -> asyncio.Event:
     """Set when the server asks for the end of its process."""
-    ended = asyncio.Event()
-    system.server(server_id).end_role = ended.set
-    return ended
+    server_end = asyncio.Event()
+    system.server(server_id).end_role = server_end.set
+    return server_end
 
 
 async def drain(bus: Bus, server_id: str, over_seconds: float = 0.0, *, force: bool = False) -> Done:

@@ -33,12 +33,12 @@ Frame = dict[str, Any]
 S = TypeVar("S", bound=Service)
 
 
-async def eventually(condition: Callable[[], Awaitable[Any]], what: str, seconds: float = 20.0) -> Any:
+async def eventually(condition: Callable[[], Awaitable[Any]], description: str, seconds: float = 20.0) -> Any:
     """Wait until `condition` returns something true, and return it."""
     deadline = time.monotonic() + seconds
     while not (result := await condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what}")
+            raise AssertionError(f"not within {seconds} s: {description}")
         await asyncio.sleep(0.01)
     return result
 
@@ -83,13 +83,13 @@ class RawClient:
             for frame in self.frames[after:]:
                 if frame["type"] == kind and all(frame["data"].get(k) == v for k, v in fields.items()):
                     return frame
-            left = deadline - time.monotonic()
-            if left <= 0 or self._reader.done():
+            seconds_left = deadline - time.monotonic()
+            if seconds_left <= 0 or self._reader.done():
                 state = f"closed with {self.websocket.close_code}" if self._reader.done() else f"not in {seconds} s"
                 raise AssertionError(f"no {kind} {fields} ({state}); got {self.frames[after:]}")
             self._arrived.clear()
             try:
-                await asyncio.wait_for(self._arrived.wait(), left)
+                await asyncio.wait_for(self._arrived.wait(), seconds_left)
             except TimeoutError:
                 continue
 
@@ -213,17 +213,17 @@ class System:
     async def progress(self, examinee_id: str = "E001", plan_id: str = "P001") -> dict[str, str]:
         return await self.store.entries(keys.progress(plan_id, examinee_id))
 
-    async def status(self, examinee_id: str, wanted: str, plan_id: str = "P001") -> None:
+    async def status(self, examinee_id: str, expected: str, plan_id: str = "P001") -> None:
         """Wait until Redis says so."""
 
         async def says() -> bool:
             with suppress(StateUnavailable):  # Redis was replaced, and a state manager is at it
-                return (await self.progress(examinee_id, plan_id)).get("connStatusCode") == wanted
+                return (await self.progress(examinee_id, plan_id)).get("connStatusCode") == expected
             return False
 
-        await eventually(says, f"{examinee_id} {wanted} in Redis")
+        await eventually(says, f"{examinee_id} {expected} in Redis")
 
-    async def server_is(self, server_id: str, wanted: str) -> bool:
+    async def server_is(self, server_id: str, expected: str) -> bool:
         with suppress(StateUnavailable):
-            return (await self.store.entries(keys.server_status(server_id))).get("statusCode") == wanted
+            return (await self.store.entries(keys.server_status(server_id))).get("statusCode") == expected
         return False

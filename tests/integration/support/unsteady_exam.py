@@ -54,8 +54,8 @@ class Exam:
     async def everybody_agrees(self, proctors: list[RawClient]) -> None:
         """Redis, the log and every proctor's screen, once things are quiet."""
         for examinee_id in EXAMINEES:
-            wanted = "CONNECTED" if examinee_id in self.clients else "DISCONNECTED"
-            await self.system.status(examinee_id, wanted, self.plan_id)
+            expected = "CONNECTED" if examinee_id in self.clients else "DISCONNECTED"
+            await self.system.status(examinee_id, expected, self.plan_id)
 
             async def seen(examinee_id: str = examinee_id) -> bool:
                 return all(

@@ -20,12 +20,12 @@ T = TypeVar("T")
 READY_SECONDS = 90.0
 
 
-def eventually(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
+def eventually(condition: Callable[[], T], description: str, seconds: float = 30.0) -> T:
     """Poll until `condition` returns something true, and return it."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what}")
+            raise AssertionError(f"not within {seconds} s: {description}")
         time.sleep(0.05)
     return result
 

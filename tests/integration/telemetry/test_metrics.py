@@ -53,11 +53,11 @@ async def test_a_role_says_what_it_lacks_and_is_alive_all_the_while(
         body = response.json()
         return response.status_code, body.get("missing", []), body.get("degraded", [])
 
-    async def becomes(server: MetricsServer, *wanted: Any) -> None:
+    async def becomes(server: MetricsServer, *expected: Any) -> None:
         async def so() -> bool:
-            return await readiness(server) == wanted
+            return await readiness(server) == expected
 
-        await eventually(so, f"{wanted}")
+        await eventually(so, f"{expected}")
 
     async with httpx.AsyncClient(trust_env=False, timeout=10) as http:
         for server in (needing, degrading):
@@ -163,8 +163,8 @@ async def test_what_is_no_request_for_metrics_gets_a_plain_answer_or_none() -> N
 
 
 def test_a_port_that_is_taken_is_told_with_its_address() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         with pytest.raises(RoleFailed, match=f"role: metrics cannot be served on 127.0.0.1:{port}"):
             MetricsServer("role", "127.0.0.1", port, needs_redis=False)
 

@@ -50,10 +50,10 @@ class Prometheus:
         return {(alert["metric"]["alertname"], alert["metric"].get("instance", "")) for alert in alerts}
 
 
-def until(condition: Any, what: str, seconds: float = 30.0) -> Any:
+def until(condition: Any, description: str, seconds: float = 30.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (result := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {description}"
         time.sleep(0.1)
     return result
 
@@ -143,7 +143,7 @@ def test_every_process_has_metrics_and_health_of_its_own(up: Up) -> None:
         "web-server": "examwire_web_uploads_total",
     }
     for name, metric in own.items():
-        assert {one for one, text in texts.items() if f"# TYPE {metric} " in text} == {
+        assert {address for address, text in texts.items() if f"# TYPE {metric} " in text} == {
             other for other, its in own.items() if its == metric
         }
         for common in ("examwire_build_info", "examwire_event_loop_lag_seconds", "process_open_fds"):
@@ -176,8 +176,10 @@ _HISTOGRAM = ("_bucket", "_sum", "_count")
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
 def test_promtool_likes_the_metrics_of_every_role(up: Up) -> None:
     for name, text in expositions(up).items():
-        done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=20)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), name
+        result = subprocess.run(
+            ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=20
+        )
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", ""), name
 
 
 @prometheus_there

@@ -69,15 +69,18 @@ async def test_one_loss_is_one_trace_from_the_socket_to_every_proctor(
     settings: Settings, bus: Bus, store: StateStore, spans: InMemorySpanExporter
 ) -> None:
     async with System(settings) as system:
-        here, there = await system.proctor("SOCK001", name="T1"), await system.proctor("SOCK002", name="T2")
+        first_proctor, second_proctor = (
+            await system.proctor("SOCK001", name="T1"),
+            await system.proctor("SOCK002", name="T2"),
+        )
         examinee = await system.examinee("E001")
         await trace_of(spans, "socket opened", proctors=2)
         examinee.abort()
-        event = await here.expect("examinee_disconnected")
-        await there.expect("examinee_disconnected")
-        lost, published, settled, *proctor_spans = await trace_of(spans, "socket lost", proctors=2)
-        assert lost.parent is None
-        for span in (lost, published, settled, *proctor_spans):
+        event = await first_proctor.expect("examinee_disconnected")
+        await second_proctor.expect("examinee_disconnected")
+        loss, published, settled, *proctor_spans = await trace_of(spans, "socket lost", proctors=2)
+        assert loss.parent is None
+        for span in (loss, published, settled, *proctor_spans):
             about = dict(span.attributes or {})
             assert (about["plan"], about["examinee"], about["reason"]) == ("P001", "E001", "SOCKET_CLOSED")
             assert about["socket"] == event["data"]["socketId"]

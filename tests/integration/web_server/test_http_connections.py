@@ -44,7 +44,9 @@ class Peer:
         self.socket = plain
 
     @classmethod
-    async def open(cls, url: str, said: bytes = b"", *, source: str | None = None, buffer: int | None = None) -> Peer:
+    async def open(
+        cls, url: str, request: bytes = b"", *, source: str | None = None, buffer: int | None = None
+    ) -> Peer:
         parts = urlsplit(url)
         plain = socket.socket()
         plain.setblocking(False)
@@ -54,8 +56,8 @@ class Peer:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         await asyncio.get_running_loop().sock_connect(plain, (parts.hostname, parts.port))
         peer = cls(plain)
-        if said:
-            await peer.say(said)
+        if request:
+            await peer.say(request)
         return peer
 
     async def say(self, content: bytes) -> bool:
@@ -68,13 +70,13 @@ class Peer:
 
     async def end(self, seconds: float = 30.0) -> bytes:
         """Wait until the other side ends the connection; what it said before."""
-        heard = bytearray()
+        response = bytearray()
         async with asyncio.timeout(seconds):
             with suppress(ConnectionError):
                 while chunk := await asyncio.get_running_loop().sock_recv(self.socket, 65536):
-                    heard += chunk
+                    response += chunk
         self.socket.close()
-        return bytes(heard)
+        return bytes(response)
 
     async def trickle(self, content: bytes) -> None:
         """One byte after the other, until nobody listens any more."""
@@ -124,17 +126,17 @@ async def test_a_connection_has_so_long_for_the_headers_of_a_request(
     settings: Settings, bus: Bus, store: StateStore
 ) -> None:
     async with site_with(settings, bus, store, header_seconds=0.5) as site:
-        silent, begun = await Peer.open(site.server.url), await Peer.open(site.server.url, BEGUN)
+        silent, partial = await Peer.open(site.server.url), await Peer.open(site.server.url, BEGUN)
         slow = await Peer.open(site.server.url)
         trickling = asyncio.create_task(slow.trickle(BEGUN + b"X: " + b"x" * 5000))
         assert await silent.end() == b""
-        for peer in (begun, slow):
+        for peer in (partial, slow):
             answer = await peer.end()
             assert answer == b"" or answer.startswith(b"HTTP/1.1 408 ")
         await trickling
         # A second request on a connection has no longer than the first one.
-        again = await Peer.open(site.server.url, BEGUN + b"\r\n" + BEGUN)
-        answer = await again.end()
+        second = await Peer.open(site.server.url, BEGUN + b"\r\n" + BEGUN)
+        answer = await second.end()
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert answer.count(b"HTTP/1.1 408 ") == 1
 
@@ -250,8 +252,8 @@ async def test_a_trusted_proxy_has_no_limit_of_its_own(settings: Settings, bus: 
 async def test_with_tls_silence_before_the_handshake_counts_too(
     settings: Settings, bus: Bus, store: StateStore, tmp_path: Path
 ) -> None:
-    made = issue(tmp_path / "certificates")
-    tls = {"certificate_file": made.certificate, "key_file": made.key}
+    issued = issue(tmp_path / "certificates")
+    tls = {"certificate_file": issued.certificate, "key_file": issued.key}
     async with site_with(settings, bus, store, max_connections=30, header_seconds=600, **tls) as site:
         peers = [await Peer.open(site.server.url) for _ in range(100)]
         assert (await site.http.get("/healthz")).status_code == 200

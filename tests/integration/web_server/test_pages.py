@@ -125,8 +125,8 @@ async def test_files_are_packed_tagged_and_not_sent_twice(site: Site) -> None:
         raw = b"".join([part async for part in packed.aiter_raw()])
         assert (packed.headers["content-encoding"], gzip.decompress(raw)) == ("gzip", content)
         assert len(raw) < len(content) / 2
-    again = await site.http.get(path, headers={"Accept-Encoding": "gzip", "If-None-Match": packed.headers["etag"]})
-    assert (again.status_code, again.content) == (304, b"")
+    unchanged = await site.http.get(path, headers={"Accept-Encoding": "gzip", "If-None-Match": packed.headers["etag"]})
+    assert (unchanged.status_code, unchanged.content) == (304, b"")
     head = await site.http.head(path, headers={"Accept-Encoding": "identity"})
     assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", plain.headers["etag"])
     assert head.headers["content-length"] == str(len(content))
@@ -235,14 +235,14 @@ TIMELINE, REPORT = "/v1/plans/{}/examinees/{}/timeline", "/v1/plans/{}/report.cs
 
 
 async def test_nobody_else_reads_them(site: Site) -> None:
-    others: list[tuple[Role, str]] = [
+    strangers: list[tuple[Role, str]] = [
         ("proctor", "P002"),
         ("examinee", "P001"),
         ("mobile", "P001"),
         ("operator", "P001"),
     ]
     for path in (TIMELINE.format("P001", "E001"), REPORT.format("P001")):
-        for role, plan_id in others:
+        for role, plan_id in strangers:
             response = await site.http.get(path, headers=site.bearer(role, "E001", plan_id))
             assert (response.status_code, problem(response)["code"]) == (403, "FORBIDDEN")
         bare = await site.http.get(path)

@@ -166,8 +166,8 @@ def test_a_trials_certificate_is_for_this_machine_kept_and_made_anew_when_it_mus
     certificate = x509.load_pem_x509_certificate(first.certificate_file.read_bytes())
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     assert (certificate.not_valid_after_utc - certificate.not_valid_before_utc).days <= 825
-    again = trial_certificate(tmp_path / "tls", names[:2])  # fewer names: the phone need not be asked again
-    assert (again.made, again.fingerprint) == (False, first.fingerprint)
+    reused = trial_certificate(tmp_path / "tls", names[:2])  # fewer names: the phone need not be asked again
+    assert (reused.made, reused.fingerprint) == (False, first.fingerprint)
     moved = trial_certificate(tmp_path / "tls", [*names, "192.0.2.77"])  # another network
     assert moved.made
     assert moved.fingerprint != first.fingerprint
@@ -183,8 +183,8 @@ def test_a_trials_certificate_is_for_this_machine_kept_and_made_anew_when_it_mus
     ],
 )
 def test_which_host_a_certificate_is_for(tmp_path: Path, host: str, fits: bool) -> None:
-    made = trial_certificate(tmp_path, ["localhost", "127.0.0.1", "::1", "*.exam.example"])
-    assert is_for(x509.load_pem_x509_certificate(made.certificate_file.read_bytes()), host) is fits
+    trial = trial_certificate(tmp_path, ["localhost", "127.0.0.1", "::1", "*.exam.example"])
+    assert is_for(x509.load_pem_x509_certificate(trial.certificate_file.read_bytes()), host) is fits
 
 
 def test_up_with_tls_serves_pages_that_link_to_each_other(tmp_path: Path) -> None:

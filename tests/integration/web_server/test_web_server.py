@@ -70,8 +70,8 @@ async def test_there_is_none_yet_and_an_id_that_can_be_none(site: Site) -> None:
     none = await site.get()
     assert (none.status_code, problem(none)["code"]) == (404, "NOT_FOUND")
     for field, path in {"planId": capture_path("P.1"), "examineeId": capture_path("P001", "../../secret")}.items():
-        bad = await site.http.get(path, headers=site.bearer("proctor", "proctor-1"))
-        assert (bad.status_code, problem(bad)["field"]) == (400, field)
+        bad_id_response = await site.http.get(path, headers=site.bearer("proctor", "proctor-1"))
+        assert (bad_id_response.status_code, problem(bad_id_response)["field"]) == (400, field)
 
 
 # -- every address ---------------------------------------------------------------------------------------
@@ -226,10 +226,10 @@ async def test_signals_stay_those_of_the_role_and_the_port_is_free_afterwards(
     port = int(server.url.rpartition(":")[2])
     await server.stop()
     web = settings.web.model_copy(update={"port": port})
-    again = WebServer(settings.model_copy(update={"web": web}), bus, store)
-    await again.start()
-    assert again.url == server.url
-    await again.stop()
+    second_server = WebServer(settings.model_copy(update={"web": web}), bus, store)
+    await second_server.start()
+    assert second_server.url == server.url
+    await second_server.stop()
 
 
 async def test_a_server_that_ends_by_itself_has_failed(settings: Settings, bus: Bus, store: StateStore) -> None:

@@ -134,9 +134,9 @@ def test_no_token_is_signed_here_when_an_issuer_is_configured(invoke: Invoke) ->
 def test_a_role_without_a_configured_secret_does_not_listen_beyond_loopback(
     invoke: Invoke, tmp_path: Path, arguments: tuple[str]
 ) -> None:
-    done = invoke(*arguments)
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert "beyond loopback" in done.stderr
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "beyond loopback" in result.stderr
     assert list(tmp_path.iterdir()) == []  # it refused before it did anything
 
 
@@ -152,13 +152,13 @@ def test_config_show_says_where_each_value_comes_from(invoke: Invoke, tmp_path: 
         EXAMWIRE_SOCKET__PORT="8",
         EXAMWIRE_WEB__PORT="2",
     )
-    shown = json.loads(result.stdout)
-    assert shown["socket.port"] == {"value": 9, "origin": "flag --socket-port"}
-    assert shown["reconnect.backoff_seconds"]["value"] == [1.0, 2.5]
-    assert shown["web.port"] == {"value": 2, "origin": "variable EXAMWIRE_WEB__PORT"}
-    assert shown["server.lease_seconds"] == {"value": 7, "origin": "file examwire.toml"}
-    assert shown["nats_url"] == {"value": "nats://file:1", "origin": "file examwire.toml"}
-    assert shown["reconnect.jitter"] == {"value": 0.3, "origin": "default"}
+    config = json.loads(result.stdout)
+    assert config["socket.port"] == {"value": 9, "origin": "flag --socket-port"}
+    assert config["reconnect.backoff_seconds"]["value"] == [1.0, 2.5]
+    assert config["web.port"] == {"value": 2, "origin": "variable EXAMWIRE_WEB__PORT"}
+    assert config["server.lease_seconds"] == {"value": 7, "origin": "file examwire.toml"}
+    assert config["nats_url"] == {"value": "nats://file:1", "origin": "file examwire.toml"}
+    assert config["reconnect.jitter"] == {"value": 0.3, "origin": "default"}
 
 
 @pytest.mark.parametrize("output", ["json", "table"])
@@ -299,10 +299,10 @@ def test_a_command_starts_without_loading_what_only_others_need(
         f"app({[*arguments]!r}, standalone_mode=False)\n"
         f"print('loaded:', sorted({left_out!r} & set(sys.modules)))"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
     )
-    assert done.stdout.splitlines()[-1] == "loaded: []"
+    assert result.stdout.splitlines()[-1] == "loaded: []"
 
 
 def test_the_ladder_of_a_running_up_holds_for_its_engine_unless_told(tmp_path: Path) -> None:
@@ -319,11 +319,11 @@ def test_the_ladder_of_a_running_up_holds_for_its_engine_unless_told(tmp_path: P
         },
     }
     (tmp_path / "ready.json").write_text(json.dumps(ready))
-    here = {"data_dir": tmp_path}
-    by_data_dir = with_running_engines(load_settings(**here))
+    flags = {"data_dir": tmp_path}
+    by_data_dir = with_running_engines(load_settings(**flags))
     assert (by_data_dir.reconnect.max_attempts, by_data_dir.reconnect.backoff_seconds) == (3, [2.0, 2.0, 2.0])
     assert by_data_dir.data_dir == tmp_path
-    by_flag = with_running_engines(load_settings(**here, **{"reconnect.max_attempts": 4}))
+    by_flag = with_running_engines(load_settings(**flags, **{"reconnect.max_attempts": 4}))
     assert (by_flag.reconnect.max_attempts, by_flag.reconnect.backoff_seconds) == (4, [2.0, 2.0, 2.0])
-    other = with_running_engines(load_settings(**here, nats_url="nats://127.0.0.1:2"))
+    other = with_running_engines(load_settings(**flags, nats_url="nats://127.0.0.1:2"))
     assert other.reconnect.max_attempts == 5

@@ -67,8 +67,8 @@ def test_a_variable_that_is_no_setting_is_an_error_and_the_likely_one_is_named(
 
 
 def test_what_is_a_setting_is_no_unknown_variable() -> None:
-    known = ("EXAMWIRE_CONFIG", "EXAMWIRE_SOCKET", "EXAMWIRE_SOCKET__PORT", "examwire_web__port", "PATH")
-    assert unknown_variables(dict.fromkeys(known, "1")) == {}
+    variables = ("EXAMWIRE_CONFIG", "EXAMWIRE_SOCKET", "EXAMWIRE_SOCKET__PORT", "examwire_web__port", "PATH")
+    assert unknown_variables(dict.fromkeys(variables, "1")) == {}
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,9 @@ def test_a_section_that_is_given_as_a_whole_is_its_values_origin(
     monkeypatch.chdir(tmp_path)
     variables = {"EXAMWIRE_WEB": '{"port": 5}', "EXAMWIRE_SOCKET__ORIGINS": '["https://exam"]'}
     result = CliRunner().invoke(app, ["config", "show", "--origin", "-o", "json"], env=variables)
-    shown = json.loads(result.stdout)
-    assert shown["web.port"] == {"value": 5, "origin": "variable EXAMWIRE_WEB"}
-    assert shown["socket.origins"] == {"value": ["https://exam"], "origin": "variable EXAMWIRE_SOCKET__ORIGINS"}
-    assert shown["nats.password"] == {"value": None, "origin": "default"}
-    assert shown["log.format"]["value"] == "text"
-    assert shown["tracing.sample"]["origin"] == "default"
+    config = json.loads(result.stdout)
+    assert config["web.port"] == {"value": 5, "origin": "variable EXAMWIRE_WEB"}
+    assert config["socket.origins"] == {"value": ["https://exam"], "origin": "variable EXAMWIRE_SOCKET__ORIGINS"}
+    assert config["nats.password"] == {"value": None, "origin": "default"}
+    assert config["log.format"]["value"] == "text"
+    assert config["tracing.sample"]["origin"] == "default"

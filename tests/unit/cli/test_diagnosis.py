@@ -22,13 +22,13 @@ from tests.unit.support.facts import DAWN, at
 def seen(*logged: ExamineeFact, second: float = 124, record: bool = True) -> DiagnosisInput:
     """What is known `second` seconds after the morning began, when Redis is as the log says."""
     timeline = Timeline()
-    taken = [timeline.add(LogEntry(10 * n, DAWN, fact)) for n, fact in enumerate(logged, 1)]
+    entries = [timeline.add(LogEntry(10 * n, DAWN, fact)) for n, fact in enumerate(logged, 1)]
     state = timeline.examinees["E001"].connection if logged else ConnectionState()
-    known = DiagnosisInput(
-        "P001", "E001", DAWN + second, happened=[entry for entry in taken if entry is not None], by_log=state
+    inputs = DiagnosisInput(
+        "P001", "E001", DAWN + second, happened=[entry for entry in entries if entry is not None], by_log=state
     )
     if record:
-        known.record = {
+        inputs.record = {
             "connStatusCode": state.status.value if state.status else "",
             "lastActiveTime": state.since or "",
             "socketId": state.socket_id or "",
@@ -42,9 +42,9 @@ def seen(*logged: ExamineeFact, second: float = 124, record: bool = True) -> Dia
             "removed": str(int(state.removed)),
             "version": str(state.version),
         }
-        known.server = {"statusCode": "READY"}
-    known.session = {"details": {"socketId": state.socket_id}} if state.live else {}
-    return known
+        inputs.server = {"statusCode": "READY"}
+    inputs.session = {"details": {"socketId": state.socket_id}} if state.live else {}
+    return inputs
 
 
 JOINED = facts.connected("SOCK001-a")
@@ -52,9 +52,9 @@ TIMED_OUT = facts.disconnected("SOCK001-a", 0, "PING_TIMEOUT")
 
 
 def test_a_loss_is_explained_with_duration_reason_attempt_and_server() -> None:
-    known = seen(JOINED, TIMED_OUT, facts.attempt(20, 3, 120, of=5))
-    known.others_gone, known.others_of_server = 12, 11
-    diagnosis = diagnose(known)
+    inputs = seen(JOINED, TIMED_OUT, facts.attempt(20, 3, 120, of=5))
+    inputs.others_gone, inputs.others_of_server = 12, 11
+    diagnosis = diagnose(inputs)
     assert diagnosis.headline.startswith(
         "E001 is DISCONNECTED for 2 min 4 s: PING_TIMEOUT - the browser stopped answering"
     )
@@ -104,9 +104,9 @@ def test_a_waiting_or_failed_picture_gives_advice() -> None:
         ({"status": "FAILED", "reason": "IMAGE_STORE_FAILED"}, "IMAGE_STORE_FAILED"),
         ({"status": "TIMED_OUT"}, "timed out"),
     ):
-        known = seen(JOINED)
-        known.picture = picture
-        assert word in diagnose(known).advice[0]
+        inputs = seen(JOINED)
+        inputs.picture = picture
+        assert word in diagnose(inputs).advice[0]
 
 
 def test_every_reason_of_a_loss_has_a_meaning() -> None:
@@ -124,20 +124,20 @@ def test_every_reason_of_a_loss_has_a_meaning() -> None:
     ],
 )
 def test_disagreeing_sources_are_reported(session: dict[str, object], version: str, word: str) -> None:
-    known = seen(JOINED)
-    assert diagnose(known).disagreements == []
-    known.session = session
-    assert known.record is not None
-    known.record["version"] = version
-    (said,) = diagnose(known).disagreements
-    assert word in said
-    assert "state verify" in said
+    inputs = seen(JOINED)
+    assert diagnose(inputs).disagreements == []
+    inputs.session = session
+    assert inputs.record is not None
+    inputs.record["version"] = version
+    (disagreement,) = diagnose(inputs).disagreements
+    assert word in disagreement
+    assert "state verify" in disagreement
 
 
 def test_a_live_session_of_a_disconnected_examinee_is_a_disagreement() -> None:
-    known = seen(JOINED, TIMED_OUT)
-    known.session = {"details": {"socketId": "SOCK001-b"}}
-    assert "a live session answers (SOCK001-b)" in diagnose(known).disagreements[0]
+    inputs = seen(JOINED, TIMED_OUT)
+    inputs.session = {"details": {"socketId": "SOCK001-b"}}
+    assert "a live session answers (SOCK001-b)" in diagnose(inputs).disagreements[0]
 
 
 # -- CSV --------------------------------------------------------------------------------------------------
@@ -146,8 +146,8 @@ def test_a_live_session_of_a_disconnected_examinee_is_a_disagreement() -> None:
 def test_the_csv_follows_rfc_4180_and_escapes_formulas() -> None:
     outages = Outages()
     named = JOINED.model_copy(update={"examinee_id": "-E1"})
-    gone = TIMED_OUT.model_copy(update={"examinee_id": "-E1", "timestamp": at(10)})
-    for number, fact in enumerate((named, gone, facts.wait(3)), 1):
+    loss = TIMED_OUT.model_copy(update={"examinee_id": "-E1", "timestamp": at(10)})
+    for number, fact in enumerate((named, loss, facts.wait(3)), 1):
         outages.add(LogEntry(10 * number, DAWN, fact))
     written = outages_csv("P001", outages.rows(DAWN, parse_time(at(70.5)))).decode()
     assert written.endswith("\r\n")

@@ -45,10 +45,10 @@ def test_a_restart_between_two_looks_gives_no_negative_rate() -> None:
     looks = RateMeter(clock)
     looks.compare([row(handled=5000)])
     clock.now += 2
-    again = row(since=format_time(time.time()), handled=3, failed=1)
-    looks.compare([again])
-    assert again["ratePerSecond"] == pytest.approx(3.0, abs=0.1)
-    assert again["newFailures"] == 1, "what it failed with before its restart is new as well"
+    restarted = row(since=format_time(time.time()), handled=3, failed=1)
+    looks.compare([restarted])
+    assert restarted["ratePerSecond"] == pytest.approx(3.0, abs=0.1)
+    assert restarted["newFailures"] == 1, "what it failed with before its restart is new as well"
 
 
 def test_who_does_not_answer_is_shown_without_a_rate() -> None:
@@ -92,9 +92,9 @@ def test_what_is_no_socket_id_is_refused(socket_id: str) -> None:
 def test_the_address_of_a_session_names_plan_and_examinee_or_a_proctors_socket() -> None:
     assert session_ids("session.P001.E001") == ("P001", "E001")
     assert session_ids("proctor.P001.SOCK001-5f") == ("P001", "SOCK001-5f")
-    for wrong in ("session.P001", "session.P001.E.1", "session.P 1.E1", "proctor.P001.SOCK001"):
+    for address in ("session.P001", "session.P001.E.1", "session.P 1.E1", "proctor.P001.SOCK001"):
         with pytest.raises(ExamwireError):
-            session_ids(wrong)
+            session_ids(address)
 
 
 def state(name: str, *, stream: str = "SOCKET", **metadata: str) -> ConsumerState:

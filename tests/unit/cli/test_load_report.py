@@ -240,8 +240,8 @@ def test_a_snapshot_that_is_ahead_of_the_other_proctors_frame_counts_once() -> N
 @given(st.permutations([("cause", 0), ("cause", 1), ("cause", 2), ("see", 0), ("see", 1), ("see", 2)]))
 def test_it_does_not_matter_whether_the_cause_or_the_frame_is_heard_of_first(order: list[tuple[str, int]]) -> None:
     ledger = Ledger()
-    for what, number in order:
-        if what == "cause":
+    for kind, number in order:
+        if kind == "cause":
             ledger.cause("E001", ConnectionChange.LOST, float(number), RunPhase.MEASURED)
         else:
             ledger.observe(lost(10 + number, 5.0 + number))
@@ -261,24 +261,24 @@ def test_the_names_in_json_are_those_of_the_design_and_always_there() -> None:
 
 
 def test_percentiles_in_json_have_the_names_of_the_design() -> None:
-    one = report()
-    one.latency = Percentiles(1.0, 2.0, 3.0, 200)
-    assert one.as_json()["latencyMs"] == {"p50": 1.0, "p95": 2.0, "p99": 3.0, "samples": 200}
+    run = report()
+    run.latency = Percentiles(1.0, 2.0, 3.0, 200)
+    assert run.as_json()["latencyMs"] == {"p50": 1.0, "p95": 2.0, "p99": 3.0, "samples": 200}
 
 
 def test_the_ratio_is_of_the_medians_one_by_one() -> None:
-    one = report()
-    one.latency = Percentiles(6.0, 8.0, 9.0, 200)
-    one.compare(Baseline(Percentiles(4.0, 5.0, 6.0, 200)))
-    fields = one.as_json()
+    run = report()
+    run.latency = Percentiles(6.0, 8.0, 9.0, 200)
+    run.compare(Baseline(Percentiles(4.0, 5.0, 6.0, 200)))
+    fields = run.as_json()
     assert fields["ratio"] == fields["baseline"]["ratio"] == 1.5
 
 
 def test_the_ratio_is_of_the_throughputs_in_a_hall_outage() -> None:
-    one = report("hall-outage")
-    one.losses_per_second, one.latency = 5000.0, Percentiles(1.0, 1.0, 1.0, 1)
-    one.compare(Baseline(Percentiles(9.0, 9.0, 9.0, 1), losses_per_second=10000.0))
-    assert one.as_json()["ratio"] == 2.0
+    run = report("hall-outage")
+    run.losses_per_second, run.latency = 5000.0, Percentiles(1.0, 1.0, 1.0, 1)
+    run.compare(Baseline(Percentiles(9.0, 9.0, 9.0, 1), losses_per_second=10000.0))
+    assert run.as_json()["ratio"] == 2.0
 
 
 @pytest.mark.parametrize(
@@ -295,18 +295,18 @@ def test_the_ratio_is_of_the_throughputs_in_a_hall_outage() -> None:
     ],
 )
 def test_any_fault_makes_a_run_incorrect(fault: dict[str, object]) -> None:
-    one = report()
-    assert one.correct
+    run = report()
+    assert run.correct
     for name, value in fault.items():
-        setattr(one, name, value)
-    assert not one.correct
-    assert one.as_json()["correct"] is False
+        setattr(run, name, value)
+    assert not run.correct
+    assert run.as_json()["correct"] is False
 
 
 def test_the_table_has_faults_and_figures_but_no_empty_rows() -> None:
-    one = report()
-    one.losses_per_second, one.unexpected_losses = 5123.4, 2
-    rows = dict(one.rows())
+    run = report()
+    run.losses_per_second, run.unexpected_losses = 5123.4, 2
+    rows = dict(run.rows())
     assert rows["losses/s"] == "5,123.4"
     assert rows["unexpected losses"] == "2"
     assert "recoveries/s" not in rows

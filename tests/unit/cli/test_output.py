@@ -31,9 +31,9 @@ def test_what_people_write_stays_as_it_is(written: str) -> None:
 FORGED = "seen\nexamwire: all is well\r\u2028\u202efdp.exe\u2069 \x1b[1A\ud800 \u200b end"
 
 
-def drawn(what: object) -> str:
+def drawn(renderable: object) -> str:
     target = io.StringIO()
-    Console(file=target, width=300).print(what)
+    Console(file=target, width=300).print(renderable)
     return target.getvalue()
 
 
@@ -78,7 +78,7 @@ OWN_WAYS = {
 
 def test_every_command_writes_by_what_escapes() -> None:
     root = Path(__file__).parents[3]
-    others = set()
+    violations = set()
     for path in sorted((root / "cli").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in (
@@ -87,5 +87,5 @@ def test_every_command_writes_by_what_escapes() -> None:
                 "Text",
                 "sys.stdout.write",
             ):
-                others.add(str(path.relative_to(root)))
-    assert others == set(OWN_WAYS)
+                violations.add(str(path.relative_to(root)))
+    assert violations == set(OWN_WAYS)

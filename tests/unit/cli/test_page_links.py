@@ -22,18 +22,18 @@ def network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings(tmp_path: Path, **flags: str) -> Settings:
     return load_settings(
-        data_dir=tmp_path, secret=SECRET, **{name.replace("__", "."): one for name, one in flags.items()}
+        data_dir=tmp_path, secret=SECRET, **{name.replace("__", "."): value for name, value in flags.items()}
     )
 
 
 def test_what_listens_everywhere_is_opened_by_its_address_in_the_network(tmp_path: Path) -> None:
-    here = "https://127.0.0.1:8000"
-    assert page_bases(here, settings(tmp_path)) == [here]
-    assert page_bases(here, settings(tmp_path, web__host="0.0.0.0")) == ["https://192.168.0.5:8000", here]
+    local_url = "https://127.0.0.1:8000"
+    assert page_bases(local_url, settings(tmp_path)) == [local_url]
+    assert page_bases(local_url, settings(tmp_path, web__host="0.0.0.0")) == ["https://192.168.0.5:8000", local_url]
     everywhere = page_bases("https://[::1]:8000", settings(tmp_path, web__host="::"))
     assert everywhere == ["https://192.168.0.5:8000", "https://[2001:db8::5]:8000", "https://[::1]:8000"]
     proxied = settings(tmp_path, web__host="0.0.0.0", web__public_url="https://exam.example/")
-    assert page_bases(here, proxied) == ["https://exam.example"]
+    assert page_bases(local_url, proxied) == ["https://exam.example"]
 
 
 def test_a_link_has_its_token_where_no_browser_sends_it(tmp_path: Path) -> None:

@@ -69,12 +69,12 @@ async def keeper() -> ProcessSupervisor:
 
 async def test_a_child_that_dies_is_started_again_and_its_siblings_are_left_alone(keeper: ProcessSupervisor) -> None:
     journal: list[str] = []
-    one, other = FakeChild("one", journal), FakeChild("other", journal)
-    await keeper.start(one, other)
-    one.die()
-    await asyncio.wait_for(one.started.wait(), 5)
-    assert (one.starts, other.starts) == (2, 1)
-    await keeper.stop([one, other])
+    child, sibling = FakeChild("one", journal), FakeChild("other", journal)
+    await keeper.start(child, sibling)
+    child.die()
+    await asyncio.wait_for(child.started.wait(), 5)
+    assert (child.starts, sibling.starts) == (2, 1)
+    await keeper.stop([child, sibling])
 
 
 async def test_a_child_that_keeps_dying_is_given_up(keeper: ProcessSupervisor) -> None:
@@ -160,8 +160,8 @@ def test_a_data_directory_is_refused_while_another_process_has_it(tmp_path: Path
 
 
 def test_children_that_an_up_left_behind_are_ended(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
-    left = {"pid": 1, "children": [[sleeper.pid, psutil.Process(sleeper.pid).create_time()]]}
-    (tmp_path / "up.lock").write_text(json.dumps(left))
+    saved = {"pid": 1, "children": [[sleeper.pid, psutil.Process(sleeper.pid).create_time()]]}
+    (tmp_path / "up.lock").write_text(json.dumps(saved))
     DataDirLock(tmp_path).release()
     assert sleeper.wait(timeout=20) == -15
 

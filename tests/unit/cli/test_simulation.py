@@ -35,10 +35,10 @@ def proctor_of(*messages: Message, name: str = "T1") -> SimulatedProctor:
     return proctor
 
 
-def examinee_of(proctor: SimulatedProctor, *opened: str, current: str | None = None) -> SimulatedExaminee:
+def examinee_of(proctor: SimulatedProctor, *sockets: str, current: str | None = None) -> SimulatedExaminee:
     """An examinee who is not connected any more and had these sockets."""
     examinee = SimulatedExaminee("E001", PLACE, (Action.BREAKS,), proctor, random.Random(1))
-    examinee.truth.opened.update(opened)
+    examinee.truth.opened.update(sockets)
     examinee.truth.current = current
     return examinee
 
@@ -68,9 +68,9 @@ def drawn(simulated: SimulateReport) -> str:
 
 
 def test_a_seed_replays_the_stories() -> None:
-    first, again, other = (deal_stories(30, random.Random(seed)) for seed in (7, 7, 8))
-    assert first == again
-    assert first != other
+    stories, repeated, other_seed = (deal_stories(30, random.Random(seed)) for seed in (7, 7, 8))
+    assert stories == repeated
+    assert stories != other_seed
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -81,8 +81,8 @@ def test_eight_examinees_show_everything(seed: int) -> None:
 
 def test_a_loss_that_every_proctor_was_told_of_is_in_order() -> None:
     events = (connected("S-1", 1), lost("S-1", 2))
-    here, there = proctor_of(*events), proctor_of(*events, name="T2")
-    result = report(examinee_of(here, "S-1", current="S-1"), here, there)
+    first, second = proctor_of(*events), proctor_of(*events, name="T2")
+    result = report(examinee_of(first, "S-1", current="S-1"), first, second)
     assert (result.ok, result.agree, result.missing, result.opened, result.ended) == (True, True, 0, 1, 1)
 
 
@@ -98,15 +98,15 @@ def sent_away(socket: str, version: int) -> ExamineeMigrating:
 
 
 def test_a_socket_whose_client_was_sent_away_has_ended() -> None:
-    here, there = proctor_of(connected("S-1", 1), sent_away("S-1", 2)), proctor_of(connected("S-1", 1), name="T2")
-    result = report(examinee_of(here, "S-1", current="S-1"), here, there)
+    first, second = proctor_of(connected("S-1", 1), sent_away("S-1", 2)), proctor_of(connected("S-1", 1), name="T2")
+    result = report(examinee_of(first, "S-1", current="S-1"), first, second)
     assert [proctor.missing for proctor in result.proctors] == [[], ["E001 lost on S-1"]]
     assert result.proctors[0].wrong == [], "on the way is not connected"
 
 
 def test_a_loss_that_one_proctor_was_not_told_of_is_missing_and_seen_wrongly() -> None:
-    here, there = proctor_of(connected("S-1", 1), lost("S-1", 2)), proctor_of(connected("S-1", 1), name="T2")
-    result = report(examinee_of(here, "S-1", current="S-1"), here, there)
+    first, second = proctor_of(connected("S-1", 1), lost("S-1", 2)), proctor_of(connected("S-1", 1), name="T2")
+    result = report(examinee_of(first, "S-1", current="S-1"), first, second)
     assert (result.ok, result.agree, result.missing) == (False, False, 1)
     assert result.proctors[1].missing == ["E001 lost on S-1"]
     assert result.proctors[1].wrong == ["E001 is not connected, seen as CONNECTED"]
@@ -139,9 +139,9 @@ def test_a_proctor_who_was_away_is_judged_by_the_view_alone() -> None:
 
 
 def test_proctors_who_see_different_mobile_syncs_do_not_agree() -> None:
-    here, there = proctor_of(connected("S-1", 1), lost("S-1", 2)), proctor_of(connected("S-1", 1), lost("S-1", 2))
-    there.view.examinees["E001"].mobile_sync = MobileSyncView(status="COMPLETED").status
-    assert not report(examinee_of(here, "S-1", current="S-1"), here, there).agree
+    first, second = proctor_of(connected("S-1", 1), lost("S-1", 2)), proctor_of(connected("S-1", 1), lost("S-1", 2))
+    second.view.examinees["E001"].mobile_sync = MobileSyncView(status="COMPLETED").status
+    assert not report(examinee_of(first, "S-1", current="S-1"), first, second).agree
 
 
 def confirmed(action: str, version: int) -> NoticeConfirmed:

@@ -47,8 +47,8 @@ def test_what_is_no_moment_is_refused_naming_the_option(text: str) -> None:
 
 def test_a_sentence_has_its_times_as_the_columns_have_them() -> None:
     sentence = "extended by T001 from 2026-11-22T03:00:00Z to 2026-11-22T23:00:00.250Z"
-    here = "extended by T001 from 2026-11-22 12:00:00.000 to 2026-11-23 08:00:00.250"
-    assert with_local_times(sentence, zone=SEOUL) == here
+    localized = "extended by T001 from 2026-11-22 12:00:00.000 to 2026-11-23 08:00:00.250"
+    assert with_local_times(sentence, zone=SEOUL) == localized
     assert with_local_times("lost: PING_TIMEOUT on SOCK001") == "lost: PING_TIMEOUT on SOCK001"
 
 

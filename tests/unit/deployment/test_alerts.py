@@ -54,9 +54,9 @@ def test_an_alert_says_how_bad_it_is_what_it_is_and_where_to_read_on(name: str) 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_alert_is_tested_quiet_and_firing(name: str) -> None:
     tests = (DIRECTORY / "alerts_test.yml").read_text()
-    asked = re.findall(rf'ALERTS{{alertname="{name}", alertstate="firing"}}\'\n.*\n +exp_samples:( \[\])?', tests)
-    assert " []" in asked
-    assert "" in asked
+    samples = re.findall(rf'ALERTS{{alertname="{name}", alertstate="firing"}}\'\n.*\n +exp_samples:( \[\])?', tests)
+    assert " []" in samples
+    assert "" in samples
 
 
 def test_the_runbook_has_an_entry_for_each_alert_and_for_no_other() -> None:
@@ -83,8 +83,8 @@ def test_the_runbook_s_commands_exist() -> None:
     named = {tuple(command.split()) for command in re.findall(r"examwire ([a-z-]+(?: [a-z-]+)?)", RUNBOOK)}
     assert len(named) > 15
     for words in sorted(named):
-        done = CliRunner().invoke(app, [*words, "--help"])
-        assert done.exit_code == 0, words
+        result = CliRunner().invoke(app, [*words, "--help"])
+        assert result.exit_code == 0, words
 
 
 # -- the dashboard --------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_the_dashboard_is_one_that_grafana_provisions() -> None:
 
 def test_its_panels_have_a_place_of_their_own_and_something_to_show() -> None:
     assert len({panel["id"] for panel in panels()}) == len(panels())
-    taken: set[tuple[int, int]] = set()
+    used_cells: set[tuple[int, int]] = set()
     for panel in panels():
         place = panel["gridPos"]
         cells = {
@@ -119,8 +119,8 @@ def test_its_panels_have_a_place_of_their_own_and_something_to_show() -> None:
             for y in range(place["y"], place["y"] + place["h"])
         }
         assert max(x for x, _ in cells) < 24
-        assert not cells & taken, panel["title"]
-        taken |= cells
+        assert not cells & used_cells, panel["title"]
+        used_cells |= cells
         if panel["type"] != "row":
             references = [target["refId"] for target in panel["targets"]]
             assert references
@@ -141,8 +141,8 @@ def test_its_panels_have_a_place_of_their_own_and_something_to_show() -> None:
     [("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")],
 )
 def test_promtool_finds_nothing_to_object_to(arguments: tuple[str, ...]) -> None:
-    done = subprocess.run(
+    result = subprocess.run(
         ["promtool", *arguments], cwd=DIRECTORY, capture_output=True, text=True, timeout=180, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "SUCCESS" in done.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "SUCCESS" in result.stdout

@@ -54,13 +54,13 @@ def test_compose_accepts_it_with_every_profile(profiles: tuple[str, ...], tmp_pa
     chosen = [part for profile in profiles for part in ("--profile", profile)]
     command = [COMPOSE_COMMAND, "-f", str(COMPOSE), *chosen, "config"]
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    done = subprocess.run(command, env=environment | secrets(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    theirs = yaml.safe_load(done.stdout)["services"]
+    result = subprocess.run(command, env=environment | secrets(), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    theirs = yaml.safe_load(result.stdout)["services"]
     ours = compose(secrets())["services"]
     assert set(theirs) == set(ours), "config shows those of other profiles as well"
-    for name, one in theirs.items():
-        assert one.get("environment", {}) == ours[name]["environment"]
+    for name, service in theirs.items():
+        assert service.get("environment", {}) == ours[name]["environment"]
 
 
 @pytest.mark.skipif(COMPOSE_COMMAND is None, reason="there is no docker-compose")
@@ -68,8 +68,8 @@ def test_compose_refuses_to_start_without_the_secrets(tmp_path: Path) -> None:
     assert COMPOSE_COMMAND is not None
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     command = [COMPOSE_COMMAND, "-f", str(COMPOSE), "--env-file", os.devnull, "config"]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
 
 
 def test_every_secret_must_be_set_and_the_line_that_makes_them_makes_all() -> None:
@@ -78,14 +78,16 @@ def test_every_secret_must_be_set_and_the_line_that_makes_them_makes_all() -> No
             compose(secrets() | {name: ""})
     loop = re.search(r"for name in (.+?); do", re.sub(r" \\\n#\s+", " ", COMPOSE.read_text()))
     assert loop is not None
-    made = subprocess.run(
+    result = subprocess.run(
         ["bash", "-c", f"for name in {loop[1]}; do echo $name; done"], capture_output=True, text=True, check=True
     )
-    assert set(made.stdout.split()) == required()
+    assert set(result.stdout.split()) == required()
 
 
 def test_every_role_is_a_command_of_ours(file: dict[str, Any]) -> None:
-    commands = {name: one["command"] for name, one in file["services"].items() if one["image"].startswith(OWN_IMAGE)}
+    commands = {
+        name: service["command"] for name, service in file["services"].items() if service["image"].startswith(OWN_IMAGE)
+    }
     assert {tuple(command[:2]) for command in commands.values()} == {
         ("run", "queue-server"),
         ("run", "state-manager"),
@@ -94,18 +96,18 @@ def test_every_role_is_a_command_of_ours(file: dict[str, Any]) -> None:
         ("doctor", "--nats-monitoring"),
     }
     for name, command in commands.items():
-        done = CliRunner().invoke(app, [*command, "--help"])
-        assert done.exit_code == 0, f"{name}: {done.output}"
+        result = CliRunner().invoke(app, [*command, "--help"])
+        assert result.exit_code == 0, f"{name}: {result.output}"
 
 
 def test_every_variable_is_a_setting_of_ours_and_its_value_fits(
     file: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, one in file["services"].items():
-        if not one["image"].startswith(OWN_IMAGE):
+    for name, service in file["services"].items():
+        if not service["image"].startswith(OWN_IMAGE):
             continue
-        environment = image_environment() | one["environment"]
+        environment = image_environment() | service["environment"]
         ours = {variable: value for variable, value in environment.items() if variable.startswith("EXAMWIRE_")}
         assert set(ours) <= SETTINGS, name
         with monkeypatch.context() as inside:
@@ -122,21 +124,21 @@ def test_each_role_has_the_user_that_the_broker_knows_and_its_password(file: dic
     passwords = set(re.findall(r"password: \$(\w+)", written))
     known = secrets()
     assert passwords <= set(file["services"]["nats"]["environment"])
-    for name, one in file["services"].items():
-        if one["image"].startswith(OWN_IMAGE):
-            user = one["environment"]["EXAMWIRE_NATS__USER"]
+    for name, service in file["services"].items():
+        if service["image"].startswith(OWN_IMAGE):
+            user = service["environment"]["EXAMWIRE_NATS__USER"]
             assert user in users, name
-            assert one["environment"]["EXAMWIRE_NATS__PASSWORD"] == known[password_variable(user)], name
-        if one["image"].startswith("nats:"):
+            assert service["environment"]["EXAMWIRE_NATS__PASSWORD"] == known[password_variable(user)], name
+        if service["image"].startswith("nats:"):
             for variable in passwords:
-                assert one["environment"][variable] == known[variable]
+                assert service["environment"][variable] == known[variable]
     servers = [role["command"][-1] for role in roles(file).values() if "socket-server" in role["command"]]
     assert {f"socket-server-{server}" for server in servers} == {user for user in users if "socket-server" in user}
 
 
 def test_what_is_mounted_is_there(file: dict[str, Any]) -> None:
-    for name, one in file["services"].items():
-        for mount in one.get("volumes", []):
+    for name, service in file["services"].items():
+        for mount in service.get("volumes", []):
             source = mount.split(":")[0]
             if source.startswith("."):
                 assert (ROOT / source).exists(), f"{name}: {source}"
@@ -155,20 +157,22 @@ def test_the_broker_takes_its_configuration_with_these_variables(config: str) ->
     for name in ("nats", "nats-2", "nats-3"):
         path = services[name]["command"][-1].replace("/etc/nats", str(ROOT / "nats"))
         command = [str(nats_server_binary()), "-t", "-c", path]
-        done = subprocess.run(
+        result = subprocess.run(
             command, env=services[name]["environment"], cwd=ROOT, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stderr
+        assert result.returncode == 0, result.stderr
 
 
 def test_nothing_starts_before_what_it_needs_and_everything_comes_back(file: dict[str, Any]) -> None:
     services = file["services"]
-    for name, one in roles(file).items():
+    for name, service in roles(file).items():
         needed = {"nats", "redis"} if name == "queue-server" else {"nats", "redis", "queue-server"}
-        assert {other for other, how in one["depends_on"].items() if how["condition"] == "service_healthy"} == needed
-        assert "healthcheck" not in one, "the image's"
-    for name, one in services.items():
-        assert one["restart"] == ("no" if name == "operator" else "unless-stopped"), name
+        assert {
+            other for other, how in service["depends_on"].items() if how["condition"] == "service_healthy"
+        } == needed
+        assert "healthcheck" not in service, "the image's"
+    for name, service in services.items():
+        assert service["restart"] == ("no" if name == "operator" else "unless-stopped"), name
     for name in ("nats", "nats-2", "nats-3", "redis"):
         assert services[name]["healthcheck"]["test"]
 
@@ -183,7 +187,7 @@ def test_a_second_container_of_a_socket_server_leaves_the_first_alone(file: dict
 
 
 def test_no_engine_has_a_port_outside(file: dict[str, Any]) -> None:
-    published = {name: one["ports"] for name, one in file["services"].items() if "ports" in one}
+    published = {name: service["ports"] for name, service in file["services"].items() if "ports" in service}
     assert set(published) == {"sock001", "sock002", "web-server", "prometheus", "grafana"}
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
     inside = image_environment()
@@ -208,11 +212,11 @@ def test_prometheus_scrapes_every_role_under_its_own_name(file: dict[str, Any]) 
     groups = json.loads((ROOT / "docs" / "observability" / "compose-targets.json").read_text())
     port = image_environment()["EXAMWIRE_METRICS__PORT"]
     labels = {group["targets"][0]: group["labels"] for group in groups}
-    wanted = {}
-    for name, one in roles(file).items():
-        role, instance = one["command"][1], one["command"][-1]
-        wanted[f"{name}:{port}"] = {"role": role, "instance": instance}
-    assert labels == wanted
+    expected = {}
+    for name, service in roles(file).items():
+        role, instance = service["command"][1], service["command"][-1]
+        expected[f"{name}:{port}"] = {"role": role, "instance": instance}
+    assert labels == expected
     mounts = dict(mount.split(":")[:2] for mount in file["services"]["prometheus"]["volumes"])
     config = yaml.safe_load((ROOT / "docs" / "observability" / "prometheus.yml").read_text())
     assert config["rule_files"] == ["alerts.yml"]
@@ -256,8 +260,8 @@ def test_the_image_is_pinned_runs_as_nobody_special_and_obeys_signals() -> None:
     (user,) = [instruction.text for instruction in instructions if instruction.word == "USER"]
     assert int(user.split(":")[0]) > 0
     for word in ("ENTRYPOINT", "CMD"):
-        (one,) = [instruction for instruction in instructions if instruction.word == word]
-        assert one.argv, "the exec form: a shell would keep SIGTERM to itself"
+        (instruction,) = [instruction for instruction in instructions if instruction.word == word]
+        assert instruction.argv, "the exec form: a shell would keep SIGTERM to itself"
     assert [instruction.argv for instruction in instructions if instruction.word == "ENTRYPOINT"] == [["examwire"]]
     assert health_command()[0] == "python"
     assert not any(

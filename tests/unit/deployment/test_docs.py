@@ -163,12 +163,12 @@ def test_decisions_have_numbers_of_their_own_and_stand_in_the_table_of_contents(
 def test_a_decision_that_is_referred_to_exists() -> None:
     page = text_of("docs/decisions.md")
     merged = [number for line in re.findall(r"\(Includes\s+([^)]+)\)", page) for number in re.findall(r"\d+", line)]
-    known = {*merged, *re.findall(r"^### (\d+)\. ", page, re.MULTILINE)}
+    numbers = {*merged, *re.findall(r"^### (\d+)\. ", page, re.MULTILINE)}
     references = subprocess.run(
         ["git", "grep", "-hoE", "decision [0-9]+"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     referred = {line.rpartition(" ")[2] for line in references.splitlines()}
-    assert referred <= known, f"docs/decisions.md has no {referred - known}"
+    assert referred <= numbers, f"docs/decisions.md has no {referred - numbers}"
 
 
 def test_the_readme_lists_every_command_and_no_other() -> None:

@@ -91,10 +91,10 @@ def test_no_folder_holds_more_than_can_be_read_at_a_glance() -> None:
 def test_no_two_rooms_import_from_one_another(depth: int) -> None:
     arrows = defaultdict[tuple[str, ...], set[tuple[str, ...]]](set)
     for importer, imported in imports():
-        one, other = room_of(importer, depth), room_of(imported, depth)
-        inside = one[: len(other)] == other or other[: len(one)] == one
+        from_room, to_room = room_of(importer, depth), room_of(imported, depth)
+        inside = from_room[: len(to_room)] == to_room or to_room[: len(from_room)] == from_room
         if not inside:
-            arrows[one].add(other)
+            arrows[from_room].add(to_room)
     assert len(arrows) > 20, "the imports were not found"
     assert circles(arrows) == []
 
@@ -137,8 +137,8 @@ def test_the_folder_nats_holds_no_python_for_it_would_join_the_package_of_nats_p
 
 def test_the_broker_accepts_its_configuration() -> None:
     command = [str(nats_server_binary()), "-t", "-c", "single.conf"]
-    done = subprocess.run(command, cwd=ROOT / "nats", capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, cwd=ROOT / "nats", capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 def test_ci_runs_the_very_test_command_of_the_readme() -> None:

@@ -16,9 +16,9 @@ PRELOAD = re.compile(r'<link rel="modulepreload" href="/static/([^"]+)" />')
 def loaded(module: str, known: set[str]) -> set[str]:
     """What a module of `static/` imports, with all that is imported there; paths within `static/`."""
     static = (DIRECTORY / "static").resolve()
-    here = static / module
-    for name in IMPORT.findall(here.read_text()):
-        other = (here.parent / name).resolve().relative_to(static).as_posix()
+    path = static / module
+    for name in IMPORT.findall(path.read_text()):
+        other = (path.parent / name).resolve().relative_to(static).as_posix()
         if other not in known:
             known.add(other)
             loaded(other, known)
@@ -30,11 +30,11 @@ def test_a_page_preloads_exactly_the_modules_that_it_imports(page: str) -> None:
     html = (DIRECTORY / page).read_text()
     entries = SCRIPT.findall(html)
     assert entries, "a page without a script"
-    wanted = set[str]().union(*(loaded(entry, set()) for entry in entries))
+    imported = set[str]().union(*(loaded(entry, set()) for entry in entries))
     named = PRELOAD.findall(html)
     assert len(named) == len(set(named)), "named twice"
-    add = [f'<link rel="modulepreload" href="/static/{module}" />' for module in sorted(wanted - set(named))]
-    assert (add, sorted(set(named) - wanted)) == ([], []), f"{page}: to be added, to be taken out"
+    add = [f'<link rel="modulepreload" href="/static/{module}" />' for module in sorted(imported - set(named))]
+    assert (add, sorted(set(named) - imported)) == ([], []), f"{page}: to be added, to be taken out"
 
 
 def test_the_modules_that_a_page_imports_are_found_over_others() -> None:

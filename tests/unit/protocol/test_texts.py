@@ -69,11 +69,11 @@ def test_cleaned_text_has_no_commands_and_cleaning_again_changes_nothing(text: s
 
 @given(ANYTHING | NASTY)
 def test_escaped_text_has_no_commands_and_no_line_breaks(text: str) -> None:
-    shown = escape(text)
-    assert harmful(shown) == []
-    assert not {"\n", "\t"} & set(shown)
-    assert len(shown.splitlines()) <= 1
-    shown.encode()
+    escaped = escape(text)
+    assert harmful(escaped) == []
+    assert not {"\n", "\t"} & set(escaped)
+    assert len(escaped.splitlines()) <= 1
+    escaped.encode()
     several = escape(text, lines=True)
     assert harmful(several) == []
     assert several.count("\n") == text.count("\n")
@@ -129,9 +129,9 @@ def test_invisible_characters_are_removed(text: str, line: str, lines: str) -> N
 
 def test_a_token_is_returned_unchanged_or_refused() -> None:
     assert check_token("a1b2-한 글") == "a1b2-한 글"
-    for bad in ("a\nb", "a\x00", "\u202ea", "\u200b", "\ud800"):
+    for text in ("a\nb", "a\x00", "\u202ea", "\u200b", "\ud800"):
         with pytest.raises(ValueError, match="must not have"):
-            check_token(bad)
+            check_token(text)
 
 
 def test_a_lone_surrogate_is_detected() -> None:

@@ -77,9 +77,9 @@ async def test_strangers_take_a_quarter_of_the_places_from_however_many_addresse
     answers = [stranger(limits, f"192.0.{number // 200}.{number % 200}") for number in range(400)]
     assert sum(isinstance(answer, AddressSlot) for answer in answers) == 250
     assert set(answers[250:]) == {"full"}
-    known = limits.arrive("198.51.100.1", wire(), proxy=False)
-    assert known is not None
-    assert limits.refuse(known, known=True) is None
+    identified = limits.arrive("198.51.100.1", wire(), proxy=False)
+    assert identified is not None
+    assert limits.refuse(identified, known=True) is None
     limits.close()
 
 
@@ -91,11 +91,11 @@ async def test_whoever_is_known_takes_the_place_of_a_stranger_when_the_server_is
     idle = let_in(limits)
     assert stranger(limits) == "full"
     monkeypatch.setattr(address_limits, "YOUNG_SECONDS", 0.0)
-    known = limits.arrive("192.0.2.7", wire(), proxy=False)
-    assert known is not None
-    assert limits.refuse(known, known=True) is None
+    identified = limits.arrive("192.0.2.7", wire(), proxy=False)
+    assert identified is not None
+    assert limits.refuse(identified, known=True) is None
     assert cast(Any, idle.transport).dropped
-    known.hello_accepted()
+    identified.hello_accepted()
     monkeypatch.setattr(address_limits, "YOUNG_SECONDS", 100.0)
     another = limits.arrive("192.0.2.7", wire(), proxy=False)
     assert another is not None

@@ -62,11 +62,11 @@ async def test_one_large_message_is_handled_in_a_turn_and_several_small_ones() -
 
     sizes = [HANDLED_BYTES] * 3 + [10] * 4
     tasks = [asyncio.create_task(handle(size)) for size in sizes]
-    gone = tasks.pop(1)
+    cancelled_task = tasks.pop(1)
     turn_sizes = []
     async with asyncio.timeout(10):
         await asyncio.sleep(0)
-        gone.cancel()
+        cancelled_task.cancel()
         while len(handled) < len(tasks):
             await asyncio.sleep(0)
             turn_sizes.append(list(handled))

@@ -110,8 +110,8 @@ async def test_a_client_whose_answers_wait_unread_gets_another_ping_timeout() ->
     peer.reading_paused = True
     keepalive = keepalive_of([peer])
     await check_until(keepalive, lambda: peer.pings == 1)
-    asked = peer.pinged_at
-    await check_until(keepalive, lambda: peer.pinged_at != asked)
+    pinged_at = peer.pinged_at
+    await check_until(keepalive, lambda: peer.pinged_at != pinged_at)
     assert peer.aborted is None
     peer.reading_paused = False
     await check_until(keepalive, lambda: peer.aborted is not None)

@@ -23,16 +23,16 @@ class Proctor(Examinee):
     kind = "proctor-session"
 
 
-async def page(sessions: list[Actor], **asked: Any) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(await page_of(sessions, asked))
+async def page(sessions: list[Actor], **query: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(await page_of(sessions, query))
     return answer
 
 
-async def everybody(sessions: list[Actor], **asked: Any) -> list[str]:
+async def everybody(sessions: list[Actor], **query: Any) -> list[str]:
     addresses: list[str] = []
     after: int | None = 0
     while after is not None:
-        answer = await page(sessions, after=after, **asked)
+        answer = await page(sessions, after=after, **query)
         addresses += [session["address"] for session in answer["sessions"]]
         after = answer["next"]
     return addresses
@@ -94,17 +94,17 @@ async def test_no_page_is_longer_than_the_longest() -> None:
 async def test_others_get_their_turn_while_a_page_is_built() -> None:
     sessions: list[Actor] = [Examinee(number) for number in range(500)]
     turns = 0
-    done = False
+    page_built = False
 
     async def other() -> None:
         nonlocal turns
-        while not done:
+        while not page_built:
             turns += 1
             await asyncio.sleep(0)
 
     beside = asyncio.create_task(other())
     await page(sessions, limit=500)
-    done = True
+    page_built = True
     await beside
     assert turns >= 500 / 25
 

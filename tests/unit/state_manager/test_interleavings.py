@@ -82,14 +82,14 @@ class StateManagers(RuleBasedStateMachine):
     def a_server_starts_anew(self, server_id: str) -> None:
         self.incarnations[server_id] += 1
         for status in (ServerStatusCode.STARTING, ServerStatusCode.READY):
-            said = facts.server(status, f"i{self.incarnations[server_id]}").model_copy(update={"server_id": server_id})
-            self._publish([said], f"status.server.{server_id}")
+            fact = facts.server(status, f"i{self.incarnations[server_id]}").model_copy(update={"server_id": server_id})
+            self._publish([fact], f"status.server.{server_id}")
 
     @rule(server_id=st.sampled_from(["SOCK001", "SOCK002"]))
     def a_server_is_lost(self, server_id: str) -> None:
         incarnation = f"i{self.incarnations[server_id]}"
-        lost = facts.server(ServerStatusCode.LOST, incarnation).model_copy(update={"server_id": server_id})
-        self._publish([lost], f"status.server.{server_id}")
+        fact = facts.server(ServerStatusCode.LOST, incarnation).model_copy(update={"server_id": server_id})
+        self._publish([fact], f"status.server.{server_id}")
 
     # -- what happens to the managers ------------------------------------------------------------------
 
@@ -196,8 +196,8 @@ class StateManagers(RuleBasedStateMachine):
         for key, log in log_of(self.broker).items():
             kind = kind_of(key)
             stored = self.store.rows.get(key, {})
-            held = {version for version, _ in kind.read(stored.get("history")).facts}
-            state, _ = in_order(kind, [entry for entry in log if entry[0] <= acknowledged or entry[0] in held])
+            versions = {version for version, _ in kind.read(stored.get("history")).facts}
+            state, _ = in_order(kind, [entry for entry in log if entry[0] <= acknowledged or entry[0] in versions])
             assert stored_state(self.store, key) == state
             assert not stored or {name: stored[name] for name in kind.fields(state)} == kind.fields(state)
 

@@ -250,8 +250,8 @@ def test_the_sessions_of_a_lost_process_end_although_redis_forgets_them_before_t
     hall.one.step_until(lambda: batch.settled)
     hall.store.lose_everything()
     hall.one.finish()
-    ended = [
+    closes = [
         message for message in hall.follow_ups(3) if isinstance(message, ConnectionStatus) and not is_open(message)
     ]
-    assert [message.socket_id for message in ended] == [A]
-    assert [fact for _, fact in facts_of(hall.broker, 4)] == ended
+    assert [message.socket_id for message in closes] == [A]
+    assert [fact for _, fact in facts_of(hall.broker, 4)] == closes

@@ -169,9 +169,9 @@ def test_who_connects_to_a_process_that_the_log_knows_to_be_gone_is_ended() -> N
         connected(A, 6, incarnation=old),
     )
     hall.work_off(1, 2, 3)
-    (ended,) = hall.follow_ups(since=3)
-    assert isinstance(ended, ConnectionStatus)
-    assert (ended.socket_id, ended.reason) == (A, "SERVER_RESTARTED")
+    (follow_up,) = hall.follow_ups(since=3)
+    assert isinstance(follow_up, ConnectionStatus)
+    assert (follow_up.socket_id, follow_up.reason) == (A, "SERVER_RESTARTED")
 
 
 def test_a_connected_that_comes_again_brings_back_no_entry_of_a_socket_that_has_ended() -> None:

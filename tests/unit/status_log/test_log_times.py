@@ -34,8 +34,8 @@ def wait(began: float, seconds: float, by_log_time: bool | None = True) -> Mobil
 
 
 def only(decoded: list[object]) -> object:
-    (one,) = decoded
-    return one
+    (message,) = decoded
+    return message
 
 
 @pytest.mark.parametrize("ahead", [7200.0, -150.0, 90.0, 0.0, -0.004])
@@ -62,8 +62,8 @@ def test_more_time_counts_from_when_the_log_takes_it() -> None:
 
 @pytest.mark.parametrize("by_log_time", [None, False])
 def test_what_an_older_release_has_written_stays_as_it_was_decided_on(by_log_time: bool | None) -> None:
-    said = wait(LOGGED - 150, 120.0, by_log_time)
-    assert only([*decode_status(PLAN, encode(said), LOGGED)]) == said
+    message = wait(LOGGED - 150, 120.0, by_log_time)
+    assert only([*decode_status(PLAN, encode(message), LOGGED)]) == message
 
 
 def test_all_who_read_the_log_read_the_same() -> None:

@@ -28,12 +28,12 @@ def compose(variables: Mapping[str, str]) -> dict[str, Any]:
     """The file with `variables` put in. Raises `Missing` as Compose would complain."""
 
     def value(match: re.Match[str]) -> str:
-        name, sign, rest = match["name"], match["sign"], match["rest"]
+        name, sign, default = match["name"], match["sign"], match["rest"]
         if variables.get(name):
             return variables[name]
         if sign == ":?":
             raise Missing(name)
-        return rest or ""
+        return default or ""
 
     # A comment is nobody's value.
     lines = [line for line in COMPOSE.read_text().splitlines() if not line.lstrip().startswith("#")]
@@ -55,8 +55,8 @@ def secrets() -> dict[str, str]:
 
 def roles(file: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The services of our own image that run a role."""
-    own = {name: one for name, one in file["services"].items() if one["image"].startswith(OWN_IMAGE)}
-    return {name: one for name, one in own.items() if one["command"][0] == "run"}
+    own = {name: service for name, service in file["services"].items() if service["image"].startswith(OWN_IMAGE)}
+    return {name: service for name, service in own.items() if service["command"][0] == "run"}
 
 
 @dataclass(frozen=True, slots=True)

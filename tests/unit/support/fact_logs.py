@@ -69,8 +69,8 @@ def _named(draw: Draw, past: Log, right: Callable[[Message], bool]) -> int:
 
 
 def _loss(fact: Message) -> bool:
-    lost = isinstance(fact, ConnectionStatus) and fact.status is ConnectionStatusCode.DISCONNECTED
-    return lost or isinstance(fact, Readmit | Remove)
+    is_loss = isinstance(fact, ConnectionStatus) and fact.status is ConnectionStatusCode.DISCONNECTED
+    return is_loss or isinstance(fact, Readmit | Remove)
 
 
 def connection_fact(draw: Draw, past: Log) -> ConnectionFact:
@@ -156,7 +156,7 @@ def in_order(kind: AnyKind, log: Log) -> tuple[Any, list[Any]]:
     """The truth: the state that the facts amount to in the order of their versions, and all events on the way."""
     state = kind.state()
     events: list[Any] = []
-    for version, fact in sorted(log, key=lambda one: one[0]):
+    for version, fact in sorted(log, key=lambda entry: entry[0]):
         outcome = kind.rule(state, version, fact)
         state = outcome.state
         events.extend(outcome.events)

@@ -201,7 +201,9 @@ class MemoryLog(StatusLog):
 def facts_of(broker: Broker, sequence: int) -> Log:
     """The facts of a message of the log with their versions."""
     decoded = STATUS_CODEC.decode_batch(broker.payloads[sequence - 1])
-    return [(version_of(sequence, index), one) for index, one in enumerate(decoded) if isinstance(one, Message)]
+    return [
+        (version_of(sequence, index), message) for index, message in enumerate(decoded) if isinstance(message, Message)
+    ]
 
 
 def publish(broker: Broker, facts: Sequence[Message], subject: str) -> None:

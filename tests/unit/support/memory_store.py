@@ -132,18 +132,18 @@ class MemoryStore(StateStore):
         verdicts: list[bool | StateDamaged] = []
         for record in records:
             await pause()  # a pipeline is no transaction
-            known = self.rows.setdefault(record.key, {})
-            quickest = int(known.get("rev", 0)) == record.expected_rev
+            stored = self.rows.setdefault(record.key, {})
+            quickest = int(stored.get("rev", 0)) == record.expected_rev
             if quickest:
-                known.update(record.fields)
+                stored.update(record.fields)
             verdicts.append(quickest)
         of_sockets: list[bool | StateDamaged] = []
         for socket in sockets:
             await pause()
-            known = self.rows.setdefault(socket.key, {})
-            newest = int(known.get("version", 0)) <= socket.version
+            stored = self.rows.setdefault(socket.key, {})
+            newest = int(stored.get("version", 0)) <= socket.version
             if newest:
-                known.update({"version": str(socket.version), **socket.fields})
+                stored.update({"version": str(socket.version), **socket.fields})
             of_sockets.append(newest)
         await pause()
         self._index(index, keep=False)
@@ -177,10 +177,10 @@ class MemoryStore(StateStore):
             if replacement.key in self.damaged:
                 self.damaged.discard(replacement.key)
                 self.rows.pop(replacement.key, None)
-            known = self.rows.setdefault(replacement.key, {})
-            verdicts.append(known.get(replacement.guard, "0") == replacement.expected)
+            stored = self.rows.setdefault(replacement.key, {})
+            verdicts.append(stored.get(replacement.guard, "0") == replacement.expected)
             if verdicts[-1]:
-                known.update(replacement.fields)
+                stored.update(replacement.fields)
         await pause()
         return verdicts
 

@@ -92,14 +92,14 @@ def check_socket_servers(broker: Broker, notices: NoticesState) -> None:
                 )
             if isinstance(effect, CloseSocket):
                 assert SessionClose(socket_id=effect.socket_id, code=effect.code) in messages
-    shown = {message.action_id for message in messages if isinstance(message, Notice)}
-    assert set(notices.unconfirmed) <= shown
+    action_ids = {message.action_id for message in messages if isinstance(message, Notice)}
+    assert set(notices.unconfirmed) <= action_ids
 
 
 def check_timers(broker: Broker, connection: ConnectionState, mobile_sync: MobileSyncState) -> None:
     """A loss is watched, and an open mobile sync stage has its deadline."""
-    lost = connection.status is not None and not connection.live and not connection.exhausted
-    if lost and connection.reason not in ("READMITTED", "REMOVED"):
+    is_lost = connection.status is not None and not connection.live and not connection.exhausted
+    if is_lost and connection.reason not in ("READMITTED", "REMOVED"):
         assert loss_waited_for(broker, EXAMINEE) == connection.loss_version
     if mobile_sync.status in (MobileSyncCode.WAITING, MobileSyncCode.FAILED) and mobile_sync.wait_version:
         assert mobile_sync.wait_version in stages_timed(broker, EXAMINEE)
@@ -112,8 +112,8 @@ def check_sockets(broker: Broker, store: MemoryStore) -> None:
         # One that ended long ago may have expired: the tests' day is long ago.
         assert row is not None or not is_open(fact)
         assert row is None or row["status"] == fact.status.value
-        held = store.rows.get(keys.server_sockets(server_id_of(fact)), {})
-        assert (socket_id in held) == is_open(fact)
+        entries = store.rows.get(keys.server_sockets(server_id_of(fact)), {})
+        assert (socket_id in entries) == is_open(fact)
 
 
 def process_of(broker: Broker, socket_id: str | None) -> str | None:

@@ -93,18 +93,18 @@ def test_changes_that_no_test_notices_are_printed_but_for_accepted_ones_and_no_f
     repository: Path,
 ) -> None:
     before = files(repository)
-    done = mutate(repository)
-    survivor, outdated, figures = done.stdout.splitlines()
+    result = mutate(repository)
+    survivor, outdated, figures = result.stdout.splitlines()
     assert survivor == "hall/hours.py:15 is_open: hour >= OPENS  ->  hour > OPENS"
     assert outdated == "accepted.toml: no such mutant survives any more: hall/hours.py | fee | 2 | 3"
     assert "hall: 8 mutants, 6 killed (0 by a time limit), 1 accepted, 1 survived" in figures
-    assert done.returncode == 1
+    assert result.returncode == 1
     assert files(repository) == before
 
 
 def test_a_test_that_fails_without_any_change_is_named(repository: Path) -> None:
     tests = repository / "tests" / "unit" / "hall" / "test_hours.py"
     tests.write_text(TESTS.replace("fee(3) == 6", "fee(3) == 7"))
-    done = mutate(repository)
-    assert "test_good fails without any mutant" in done.stderr
-    assert done.returncode != 0
+    result = mutate(repository)
+    assert "test_good fails without any mutant" in result.stderr
+    assert result.returncode != 0

@@ -65,8 +65,8 @@ def test_a_jpeg_is_kept_byte_for_byte(content: bytes) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
 def test_a_png_of_any_mode_becomes_a_jpeg_of_the_same_size(mode: str) -> None:
-    kept = opened(jpeg_of(encoded(Image.new(mode, (48, 32)), "PNG"), MAX_PIXELS))
-    assert (kept.format, kept.size) == ("JPEG", (48, 32))
+    converted = opened(jpeg_of(encoded(Image.new(mode, (48, 32)), "PNG"), MAX_PIXELS))
+    assert (converted.format, converted.size) == ("JPEG", (48, 32))
 
 
 def test_transparency_becomes_white_and_16_bit_pngs_keep_their_brightness() -> None:
@@ -95,23 +95,23 @@ def test_a_truncated_picture_is_refused(content: bytes) -> None:
 def test_a_jpeg_cut_in_its_scan_is_refused_also_with_an_end_marker(
     size: tuple[int, int], options: dict[str, object]
 ) -> None:
-    whole = encoded(Image.effect_noise(size, 60).convert("RGB"), "JPEG", **options)
-    assert jpeg_of(whole, MAX_PIXELS) == whole
-    scan = whole.rindex(b"\xff\xda") + 14
+    jpeg = encoded(Image.effect_noise(size, 60).convert("RGB"), "JPEG", **options)
+    assert jpeg_of(jpeg, MAX_PIXELS) == jpeg
+    scan = jpeg.rindex(b"\xff\xda") + 14
     # The last block can be made up from the few bytes that stand in for what the decoder looks ahead at.
-    for length in range(scan, len(whole) - 2 - 100, max(1, len(whole) // 200)):
+    for length in range(scan, len(jpeg) - 2 - 100, max(1, len(jpeg) // 200)):
         with pytest.raises(NotAPicture):
-            jpeg_of(whole[:length] + b"\xff\xd9", MAX_PIXELS)
+            jpeg_of(jpeg[:length] + b"\xff\xd9", MAX_PIXELS)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_a_progressive_jpeg_without_its_last_scans_is_refused_also_with_an_end_marker(mode: str) -> None:
-    whole = encoded(Image.effect_noise((48, 32), 60).convert(mode), "JPEG", progressive=True)
-    assert jpeg_of(whole, MAX_PIXELS) == whole
-    last = whole.rindex(b"\xff\xda")
-    for length in [*range(whole.index(b"\xff\xc2"), last, 7), last]:
+    jpeg = encoded(Image.effect_noise((48, 32), 60).convert(mode), "JPEG", progressive=True)
+    assert jpeg_of(jpeg, MAX_PIXELS) == jpeg
+    last = jpeg.rindex(b"\xff\xda")
+    for length in [*range(jpeg.index(b"\xff\xc2"), last, 7), last]:
         with pytest.raises(NotAPicture):
-            jpeg_of(whole[:length] + b"\xff\xd9", MAX_PIXELS)
+            jpeg_of(jpeg[:length] + b"\xff\xd9", MAX_PIXELS)
 
 
 def test_a_cut_is_found_behind_a_thumbnail_and_before_appended_data() -> None:
@@ -128,8 +128,8 @@ def test_a_cut_is_found_behind_a_thumbnail_and_before_appended_data() -> None:
 def test_complete_jpegs_of_every_kind_are_accepted(mode: str, size: tuple[int, int]) -> None:
     for image in (Image.new(mode, size), Image.effect_noise(size, 80).convert(mode)):
         for options in ({}, {"progressive": True}, {"quality": 100}, {"restart_marker_rows": 1}):
-            whole = encoded(image, "JPEG", **options)
-            assert jpeg_of(whole, MAX_PIXELS) == whole
+            jpeg = encoded(image, "JPEG", **options)
+            assert jpeg_of(jpeg, MAX_PIXELS) == jpeg
 
 
 def test_a_png_with_any_byte_changed_is_refused() -> None:
@@ -263,12 +263,18 @@ def test_a_png_of_many_bands_is_converted_like_one_of_a_single_band(mode: str) -
     for row in (0, pictures.BAND_ROWS - 1, pictures.BAND_ROWS, size[1] - 1):
         strip = source.crop((0, row, 40, row + 1))
         strip.load()
-        alone = opened(jpeg_of(encoded(strip, "PNG"), MAX_PIXELS))
+        single_band = opened(jpeg_of(encoded(strip, "PNG"), MAX_PIXELS))
         for column in (0, 20, 39):
-            actual, expected = converted.getpixel((column, row)), alone.getpixel((column, 0))
+            actual, expected = converted.getpixel((column, row)), single_band.getpixel((column, 0))
             assert isinstance(actual, tuple)
             assert isinstance(expected, tuple)
-            assert all(abs(one - other) <= 6 for one, other in zip(actual, expected, strict=True)), (row, column)
+            assert all(
+                abs(actual_value - expected_value) <= 6
+                for actual_value, expected_value in zip(actual, expected, strict=True)
+            ), (
+                row,
+                column,
+            )
 
 
 def test_a_picture_without_pixels_is_refused() -> None:

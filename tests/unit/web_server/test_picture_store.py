@@ -67,7 +67,7 @@ async def test_a_failing_commit_leaves_the_earlier_picture(
     def full(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    kept = await keep(store, jpeg("navy"))
+    capture_id = await keep(store, jpeg("navy"))
     incoming = await store.begin("P001", "E001")
     incoming.write(jpeg("red"))
     with monkeypatch.context() as broken:
@@ -75,11 +75,11 @@ async def test_a_failing_commit_leaves_the_earlier_picture(
         with pytest.raises(StoreFailed, match="No space left on device"):
             await store.commit(incoming)
     incoming.discard()
-    assert await store.read("P001", "E001", kept) == jpeg("navy")
+    assert await store.read("P001", "E001", capture_id) == jpeg("navy")
     assert await store.read("P001", "E001", None) == jpeg("navy")
-    left = set(files_in(store.directory / "P001" / "E001")) - {f"{kept}.jpg", "sync_cap.jpg"}
+    leftovers = set(files_in(store.directory / "P001" / "E001")) - {f"{capture_id}.jpg", "sync_cap.jpg"}
     # With its file in place and the second name missing, the picture is there, and known to nobody: the sweep's.
-    assert left == ({f"{name_of(jpeg('red'))}.jpg"} if step == "link" else set())
+    assert leftovers == ({f"{name_of(jpeg('red'))}.jpg"} if step == "link" else set())
 
 
 async def test_the_file_and_the_directories_above_it_are_synced(
@@ -113,18 +113,18 @@ async def test_an_unreadable_picture_is_an_error_and_not_a_missing_one(store: Di
 
 
 async def test_an_invalid_captureid_never_names_another_file(store: DirectoryPictureStore) -> None:
-    kept = await keep(store, jpeg())
+    capture_id = await keep(store, jpeg())
     (store.directory / "secret.jpg").write_text("not yours")
     assert await store.read("P001", "E001", "../../secret") == jpeg(), "no captureId: the last picture"
-    assert await store.read("P001", "E001", kept[:-1] + ("0" if kept[-1] != "0" else "1")) is None
+    assert await store.read("P001", "E001", capture_id[:-1] + ("0" if capture_id[-1] != "0" else "1")) is None
 
 
 async def test_a_picture_stored_again_during_the_sweep_stays(
     store: DirectoryPictureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, other = await keep(store, jpeg("navy")), await keep(store, jpeg("red"))
+    first_id, second_id = await keep(store, jpeg("navy")), await keep(store, jpeg("red"))
     directory = store.directory / "P001" / "E001"
-    os.utime(directory / f"{kept}.jpg", (0, 0))
+    os.utime(directory / f"{first_id}.jpg", (0, 0))
     really = store._remove
 
     async def stored_again(picture: captures.StoredPicture) -> bool:
@@ -134,10 +134,10 @@ async def test_a_picture_stored_again_during_the_sweep_stays(
     monkeypatch.setattr(store, "_remove", stored_again)
 
     async def counted(_plan_id: str, _examinee_id: str) -> tuple[str, float]:
-        return other, 2e9
+        return second_id, 2e9
 
     await store.sweep(counted, 1e12)
-    assert await store.read("P001", "E001", kept) == jpeg("navy")
+    assert await store.read("P001", "E001", first_id) == jpeg("navy")
 
 
 @pytest.mark.parametrize("ahead", [90.0, -7200.0])
@@ -153,8 +153,8 @@ async def test_a_pictures_age_is_by_the_clock_of_the_store(tmp_path: Path, ahead
     incoming.replace(content)
     assert aside.stat().st_mtime == pytest.approx(now, abs=0.01)
     await store.commit(incoming)
-    (kept,) = await store._stored_pictures()
-    assert kept.stored_at == pytest.approx(now, abs=0.01)
+    (picture,) = await store._stored_pictures()
+    assert picture.stored_at == pytest.approx(now, abs=0.01)
 
     async def another(_plan_id: str, _examinee_id: str) -> tuple[str, float]:
         return "f" * 64, now  # announced at this moment, by the same clock

@@ -25,10 +25,10 @@ async def slowest_heartbeat(client: RawClient, seconds: float) -> float:
     """The longest time that an answer took, one after another for so long."""
     slowest, until = 0.0, time.monotonic() + seconds
     while time.monotonic() < until:
-        before, started = len(client.frames), time.monotonic()
+        before, start = len(client.frames), time.monotonic()
         await client.say("heartbeat")
         await client.expect("heartbeat", after=before)
-        slowest = max(slowest, time.monotonic() - started)
+        slowest = max(slowest, time.monotonic() - start)
         await asyncio.sleep(0.01)
     return slowest
 
@@ -55,10 +55,10 @@ async def test_a_bystander_notices_no_flood(settings: Settings, bus: Bus, kind: 
             bystander = await join(system, server.url, "E001")
             attack = await start_attack(server.url, kind, connections=connections, seconds=SECONDS)
             slowest = await slowest_heartbeat(bystander, SECONDS)
-            said = json.loads((await attack.communicate())[0])
+            report = json.loads((await attack.communicate())[0])
             late = await eventually(lambda: _let_in(system, server.url), "a newcomer without a token in its request")
-            assert said["connected"] >= connections
-            assert slowest < GENEROUS, said
+            assert report["connected"] >= connections
+            assert slowest < GENEROUS, report
             await late.say("heartbeat")
             await late.expect("heartbeat")
             assert story(proctor, "E001") in ([], [("connected", None)]), "never lost: the lease was kept"

@@ -64,11 +64,11 @@ async def test_a_stranger_who_sends_many_frames_is_closed_with_1008(
     system: System, neighbours: Neighbours, kind: str
 ) -> None:
     before = hits("before_hello")
-    first, again = ATTACKS[kind]
+    frame, next_frame = ATTACKS[kind]
     bare = await Bare.open(system)
     bare.writer.write(HANDSHAKE)
     assert (await bare.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
-    bare.writer.write(first.removeprefix(HANDSHAKE) + again * 100)
+    bare.writer.write(frame.removeprefix(HANDSHAKE) + next_frame * 100)
     received = await bare.end()
     assert b"\x88" + bytes([2 + len("POLICY_VIOLATION")]) + (1008).to_bytes(2) + b"POLICY_VIOLATION" in received
     assert received.count(b"\x8a\x00") < 3 * HELLO_FRAMES, "pings beyond the limit are not answered"
@@ -104,7 +104,7 @@ async def slow_system(bus: Bus, slow: Settings) -> AsyncIterator[System]:
 async def test_a_greeted_client_who_sends_too_much_is_read_more_slowly_and_loses_nothing(slow_system: System) -> None:
     flooding, other = await slow_system.examinee("E001"), await slow_system.examinee("E002")
     before, many = hits("paused"), int(10 * BURST_SECONDS) + 60
-    started = time.monotonic()
+    start = time.monotonic()
     for _ in range(many):
         await flooding.say("heartbeat")
     await other.say("heartbeat")
@@ -115,7 +115,7 @@ async def test_a_greeted_client_who_sends_too_much_is_read_more_slowly_and_loses
         return len([frame for frame in flooding.frames if frame["type"] == "heartbeat"]) == many
 
     await eventually(all_answered, "an answer to each")
-    assert time.monotonic() - started > 1.0, "sixty more than it may send at once; ten a second, and some owed"
+    assert time.monotonic() - start > 1.0, "sixty more than it may send at once; ten a second, and some owed"
     assert hits("paused") > before
     await slow_system.status("E001", "CONNECTED")
 
@@ -184,8 +184,8 @@ async def test_who_shows_a_valid_token_goes_before_strangers_of_the_same_address
     program = await RawClient.open(url, additional_headers={"Authorization": f"Bearer {token}"})
     await program.say("hello", clientId="program", connectionNo=1)  # as the handshake has shown it
     await program.expect("welcome")
-    both = [Subprotocol("examwire.v1"), Subprotocol(TOKEN_SUBPROTOCOL + token)]
-    page = await RawClient.open(url, subprotocols=both, origin="http://127.0.0.1:1")
+    subprotocols = [Subprotocol("examwire.v1"), Subprotocol(TOKEN_SUBPROTOCOL + token)]
+    page = await RawClient.open(url, subprotocols=subprotocols, origin="http://127.0.0.1:1")
     assert page.websocket.subprotocol == "examwire.v1"
     await page.hello(token, "page")
     for client in (program, page):
@@ -196,8 +196,8 @@ async def test_who_shows_a_valid_token_goes_before_strangers_of_the_same_address
 
 async def test_one_token_does_not_go_before_strangers_all_the_time(narrow_system: System) -> None:
     await status_of(narrow_system, "127.0.0.1")
-    shown = f"Authorization: Bearer {narrow_system.token('examinee', 'E001')}"
-    answers = [await status_of(narrow_system, "127.0.0.1", shown) for _ in range(11)]
+    authorization = f"Authorization: Bearer {narrow_system.token('examinee', 'E001')}"
+    answers = [await status_of(narrow_system, "127.0.0.1", authorization) for _ in range(11)]
     assert answers == [*[101] * 10, 503]
 
 

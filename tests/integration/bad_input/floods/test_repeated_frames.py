@@ -65,9 +65,9 @@ async def test_a_message_is_confirmed_once_however_often_that_is_said(
     await examinee.say("notice_confirm", actionId="n-3")
     await examinee.expect("accepted", after=before, requestId="n-3")
     # A page that does not know whether its confirmation arrived says it again, on another connection.
-    again = await system.examinee("E001", connection_no=2)
-    await again.say("notice_confirm", actionId="n-4")
-    await again.expect("accepted", requestId="n-4")
+    returning = await system.examinee("E001", connection_no=2)
+    await returning.say("notice_confirm", actionId="n-4")
+    await returning.expect("accepted", requestId="n-4")
     assert await facts_about(bus, "E001", "notice_confirmed") == 14
     assert not [frame for frame in examinee.frames if frame["type"] == "error"]
 

@@ -51,12 +51,12 @@ async def test_a_proctor_who_does_not_read_is_ended_and_the_others_get_everythin
         padding = "x" * 40_000
         data = {"planId": "P001", "examineeId": f"E{number}", "version": number, "padding": padding}
         data |= {"socketId": "SOCK001-1", "timestamp": "2026-01-01T09:00:00.000Z"}
-        started = time.monotonic()
+        start = time.monotonic()
         await bus.publish(
             Outgoing("socket.plan.P001.proctors", json.dumps({"type": "examinee_connected", "data": data}).encode())
         )
         await neighbours.proctor.expect("examinee_connected", examineeId=f"E{number}")
-        slowest = max(slowest, time.monotonic() - started)
+        slowest = max(slowest, time.monotonic() - start)
     assert slowest < 10.0, "nobody waits for the deaf one"
     assert [event["data"]["examineeId"] for event in neighbours.proctor.frames if "padding" in event["data"]] == [
         f"E{index}" for index in range(1, number + 1)
@@ -78,8 +78,8 @@ async def test_an_examinee_who_talks_and_never_reads_is_ended(
             await deaf.send(many)
 
     talking = asyncio.create_task(talk())
-    lost = await neighbours.proctor.expect("examinee_disconnected", seconds=20, examineeId="E001")
-    assert lost["data"]["reason"] == "SLOW_CLIENT"
+    loss = await neighbours.proctor.expect("examinee_disconnected", seconds=20, examineeId="E001")
+    assert loss["data"]["reason"] == "SLOW_CLIENT"
     await asyncio.wait([talking])
     assert isinstance(talking.exception(), OSError)
     deaf.close()
@@ -93,14 +93,14 @@ async def test_an_examinee_who_floods_is_read_at_a_pace_and_the_log_does_not_not
     flooding = await system.examinee("E001")
     before = await bus.last_message("STATUS", subjects.status_plan("P001", subjects.socket_origin("SOCK001")))
     assert before is not None
-    started = time.monotonic()
+    start = time.monotonic()
     await flooding.websocket.send("[" + ",".join(['{"type":"mobile_sync_wait"}'] * 40) + "]")
     await flooding.say("heartbeat")
     await neighbours.examinee.say("heartbeat")
     await neighbours.examinee.expect("heartbeat")
     assert not [frame for frame in flooding.frames if frame["type"] == "heartbeat"], "others do not wait for its turn"
     await flooding.expect("heartbeat")
-    assert time.monotonic() - started > 1.0, "forty frames at twenty a second, ten of them at once"
+    assert time.monotonic() - start > 1.0, "forty frames at twenty a second, ten of them at once"
 
 
 async def test_a_snapshot_larger_than_the_buffer_reaches_a_proctor_on_a_slow_line(
@@ -173,10 +173,10 @@ async def test_who_takes_what_waits_is_not_taken_for_dead_although_no_ping_comes
 
         session = await eventually(there, "the slow one is in")
         session.connection.send_now(b'{"type":"note","data":"%s"}' % (b"x" * 6_000_000))
-        begun = time.monotonic()
-        while time.monotonic() - begun < 3.0:
+        start = time.monotonic()
+        while time.monotonic() - start < 3.0:
             await slow.read()
-            assert not slow.ended, f"ended after {time.monotonic() - begun:.1f} s: {session.connection.reason()}"
+            assert not slow.ended, f"ended after {time.monotonic() - start:.1f} s: {session.connection.reason()}"
             await asyncio.sleep(0.005)  # the line: a piece each 5 ms
         assert session.connection.unsent > 0
         slow.close()

@@ -43,8 +43,8 @@ async def test_whoever_speaks_no_tls_or_nothing_is_dropped(
     secured: System, trust: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(handshake, "REQUEST_SECONDS", 0.5)
-    plain, silent, gone = [await Bare.open(secured) for _ in range(3)]
-    gone.writer.close()
+    plain, silent, closed_at_once = [await Bare.open(secured) for _ in range(3)]
+    closed_at_once.writer.close()
     plain.writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
     assert b"HTTP" not in await plain.end()
     assert await silent.end() == b""

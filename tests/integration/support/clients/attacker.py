@@ -60,64 +60,64 @@ class Attack:
                     time.sleep(0.001)
                     break
             for key, events in self._selector.select(0.05):
-                one = key.fileobj
-                assert isinstance(one, socket.socket)
+                connection = key.fileobj
+                assert isinstance(connection, socket.socket)
                 try:
-                    self._serve(one, events)
+                    self._serve(connection, events)
                 except BlockingIOError:
                     continue
                 except OSError:
-                    self._drop(one)
+                    self._drop(connection)
         for client in list(self._open):
             self._drop(client)
 
     def _connect(self) -> bool:
-        one = socket.socket()
-        one.setblocking(False)
+        connection = socket.socket()
+        connection.setblocking(False)
         with suppress(BlockingIOError):
             try:
                 if self._source:
-                    one.bind((self._source, 0))
-                one.connect(self._address)
+                    connection.bind((self._source, 0))
+                connection.connect(self._address)
             except BlockingIOError:
                 raise
             except OSError:
-                one.close()
+                connection.close()
                 return False
-        self._open[one] = memoryview(self._first)
-        self._selector.register(one, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        self._open[connection] = memoryview(self._first)
+        self._selector.register(connection, selectors.EVENT_READ | selectors.EVENT_WRITE)
         self.connected += 1
         return True
 
-    def _serve(self, one: socket.socket, events: int) -> None:
-        if events & selectors.EVENT_READ and (not one.recv(65536) or not self._again):
-            self._drop(one)
+    def _serve(self, connection: socket.socket, events: int) -> None:
+        if events & selectors.EVENT_READ and (not connection.recv(65536) or not self._again):
+            self._drop(connection)
             return
         if events & selectors.EVENT_WRITE:
-            rest = self._open[one]
-            if not rest and self._again:
-                rest = memoryview(self._again)
-            if rest:
-                sent = one.send(rest)
-                self.sent += sent
-                self._open[one] = rest[sent:]
+            unsent = self._open[connection]
+            if not unsent and self._again:
+                unsent = memoryview(self._again)
+            if unsent:
+                count = connection.send(unsent)
+                self.sent += count
+                self._open[connection] = unsent[count:]
             elif self._waits:
-                self._selector.modify(one, selectors.EVENT_READ)
+                self._selector.modify(connection, selectors.EVENT_READ)
             else:
-                self._drop(one)
+                self._drop(connection)
 
-    def _drop(self, one: socket.socket) -> None:
-        if self._open.pop(one, None) is not None:
-            self._selector.unregister(one)
-        one.close()
+    def _drop(self, connection: socket.socket) -> None:
+        if self._open.pop(connection, None) is not None:
+            self._selector.unregister(connection)
+        connection.close()
 
 
 async def start_attack(url: str, kind: str, *, connections: int = 1, seconds: float = 5.0, source: str = "") -> Process:
     """Attack the socket server at `url`. Its stdout tells what it did once it has ended."""
     host, _, port = url.split("/")[2].rpartition(":")
-    given = (host, port, kind, str(connections), str(seconds), source)
+    arguments = (host, port, kind, str(connections), str(seconds), source)
     return await create_subprocess_exec(
-        sys.executable, "-m", "tests.integration.support.clients.attacker", *given, stdout=PIPE
+        sys.executable, "-m", "tests.integration.support.clients.attacker", *arguments, stdout=PIPE
     )
 
 

@@ -116,9 +116,9 @@ class RecordedBroker:
         for stream in STREAMS:
             info = await bus._js.stream_info(stream.name)
             for sequence in range(info.state.first_seq, info.state.last_seq + 1):
-                one = await bus.message_at(stream.name, sequence)
-                if one is not None:
-                    messages.append(Published(one.subject, one.payload, dict(one.headers), ""))
+                message = await bus.message_at(stream.name, sequence)
+                if message is not None:
+                    messages.append(Published(message.subject, message.payload, dict(message.headers), ""))
         return messages
 
     async def close(self) -> None:
@@ -136,8 +136,8 @@ def check_messages(spec: AsyncApi, published: list[Published], nonsense: frozens
         channel = spec.channel_of(message.subject)
         if channel is not None and f"{channel}Reply" in spec.document["channels"]:
             replies[message.reply] = f"{channel}Reply"
-        if channel == "control" and (asked := json.loads(message.payload))["type"] == Tail.type:
-            replies[asked["data"]["inbox"]] = "tail"
+        if channel == "control" and (request := json.loads(message.payload))["type"] == Tail.type:
+            replies[request["data"]["inbox"]] = "tail"
     for message in published:
         channel = spec.channel_of(message.subject) or replies.get(message.subject)
         if message.payload in nonsense and message.payload:

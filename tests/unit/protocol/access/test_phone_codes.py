@@ -35,10 +35,10 @@ def test_other_text_normalises_to_none(typed: str) -> None:
 
 
 def test_the_digest_of_a_code_depends_on_the_secret() -> None:
-    kept = code_digest("ABCDEFGH", SECRET)
-    assert kept == code_digest("ABCDEFGH", SECRET)
-    assert kept not in (code_digest("ABCDEFGJ", SECRET), code_digest("ABCDEFGH", SECRET + "x"))
-    assert kept.isalnum()  # one subject token
+    digest = code_digest("ABCDEFGH", SECRET)
+    assert digest == code_digest("ABCDEFGH", SECRET)
+    assert digest not in (code_digest("ABCDEFGJ", SECRET), code_digest("ABCDEFGH", SECRET + "x"))
+    assert digest.isalnum()  # one subject token
 
 
 class Clock:

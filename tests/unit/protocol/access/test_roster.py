@@ -89,11 +89,11 @@ def test_a_thousand_mistakes_are_counted_and_the_first_are_shown() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_roster_or_are_refused_with_a_line(content: bytes) -> None:
-    whole = b"examineeId,name\n" + content
+    roster = b"examineeId,name\n" + content
     refused: InvalidRoster | None = None
     entries = []
     try:
-        entries = read_roster(whole)
+        entries = read_roster(roster)
     except InvalidRoster as error:
         refused = error
     assert bool(entries) is (refused is None)

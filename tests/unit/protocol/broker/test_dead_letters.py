@@ -60,15 +60,15 @@ def test_a_short_payload_is_whole_by_itself() -> None:
 
 def test_a_truncated_payload_is_read_from_its_source_also_as_an_element_of_an_array() -> None:
     long = json.dumps({"type": "x" * MAX_PAYLOAD_BYTES}, separators=(",", ":")).encode()
-    cut = letter(long, index=1)
-    assert cut.size == len(long)
+    truncated = letter(long, index=1)
+    assert truncated.size == len(long)
     with pytest.raises(ProtocolError, match="STATUS 17 does not hold the whole"):
-        cut.full_payload()
-    assert cut.full_payload(b"[7," + long + b"]") == long
-    assert cut.full_payload(long) == long
+        truncated.full_payload()
+    assert truncated.full_payload(b"[7," + long + b"]") == long
+    assert truncated.full_payload(long) == long
     for other in (b"[7,8]", b"[7]", b"{", long + b" x", b""):
         with pytest.raises(ProtocolError):
-            cut.full_payload(other)
+            truncated.full_payload(other)
 
 
 def test_a_payload_that_is_not_text_is_read_from_its_source() -> None:
@@ -89,8 +89,8 @@ def test_a_letter_without_a_digest_is_complete_unless_it_was_truncated() -> None
 
 
 def test_the_replay_count_is_read_from_headers_and_invalid_headers_are_ignored() -> None:
-    again = letter(b"{", headers={REPLAYS: "2", REPLAY_OF: "DEADLETTER:16"})
-    assert (again.replays, again.replay_of) == (2, 16)
+    replayed = letter(b"{", headers={REPLAYS: "2", REPLAY_OF: "DEADLETTER:16"})
+    assert (replayed.replays, replayed.replay_of) == (2, 16)
     for headers in ({REPLAYS: "many", REPLAY_OF: "DEADLETTER:1"}, {REPLAYS: "²", REPLAY_OF: "1"}, {REPLAYS: "2"}):
         assert letter(b"{", headers=headers).replays == 0
 
@@ -129,14 +129,14 @@ def test_a_corrected_payload_must_be_valid_on_its_subject() -> None:
 
 
 def test_a_fact_that_would_undo_a_newer_one_is_outdated() -> None:
-    joined, ended = facts.connected("SOCK001-a"), facts.disconnected("SOCK001-a")
+    joined, loss = facts.connected("SOCK001-a"), facts.disconnected("SOCK001-a")
     newer = facts.connected("SOCK001-b", 9)
     other = newer.model_copy(update={"examinee_id": "E002"})
     assert outdated_reason([joined], [newer]) is not None
-    assert outdated_reason([joined], [ended]) is not None
+    assert outdated_reason([joined], [loss]) is not None
     assert outdated_reason([joined], [other, facts.wait(1)]) is None
     assert outdated_reason([joined], []) is None
-    assert outdated_reason([ended, facts.attempt(10, 1), facts.exhausted(10), facts.readmit()], [newer]) is None
+    assert outdated_reason([loss, facts.attempt(10, 1), facts.exhausted(10), facts.readmit()], [newer]) is None
     assert outdated_reason([facts.uploaded("a")], [facts.uploaded("b")]) is not None
     assert outdated_reason([facts.uploaded("a")], [facts.upload_failed(), newer]) is None
     assert outdated_reason([facts.upload_failed()], [facts.uploaded("b")]) is None

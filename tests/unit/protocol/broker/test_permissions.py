@@ -35,11 +35,11 @@ def allowed(patterns: tuple[str, ...], subject: str) -> bool:
 
 
 def those_who_may_publish(subject: str) -> set[str]:
-    return {name for name, one in EVERYONE.items() if allowed(one.publish, subject)}
+    return {name for name, user in EVERYONE.items() if allowed(user.publish, subject)}
 
 
 def those_who_may_subscribe(subject: str) -> set[str]:
-    return {name for name, one in EVERYONE.items() if allowed(one.subscribe, subject)}
+    return {name for name, user in EVERYONE.items() if allowed(user.subscribe, subject)}
 
 
 def test_a_socket_server_publishes_only_its_own_status_and_lease() -> None:
@@ -163,8 +163,8 @@ def test_the_broker_accepts_its_configuration(name: str, tmp_path: Path) -> None
         "NATS_TLS_CA": str(certificates.ca),
     }
     command = [str(nats_server_binary()), "-t", "-c", name]
-    done = subprocess.run(command, cwd=NATS, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, cwd=NATS, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("name", ["server.conf", "single.conf"])
@@ -174,8 +174,8 @@ def test_the_broker_syncs_to_disk_before_it_acknowledges(name: str) -> None:
 
 def test_every_file_is_included_in_a_configuration() -> None:
     included = {name for path in NATS.glob("*.conf") for name in re.findall(r'include "(.+?)"', path.read_text())}
-    started = {"single.conf", "secure.conf", "secure-plain.conf", "cluster.conf", "cluster-plain.conf"}
-    assert {path.name for path in NATS.iterdir()} == included | started
+    configurations = {"single.conf", "secure.conf", "secure-plain.conf", "cluster.conf", "cluster-plain.conf"}
+    assert {path.name for path in NATS.iterdir()} == included | configurations
 
 
 def test_permissions_are_equal_for_equal_arguments() -> None:

@@ -40,8 +40,8 @@ def request(
     )
 
 
-def filters(asked: QueueCreate) -> dict[str, set[str]]:
-    return {spec.name: set(spec.filters) for spec in queue_consumers(asked)}
+def filters(request_message: QueueCreate) -> dict[str, set[str]]:
+    return {spec.name: set(spec.filters) for spec in queue_consumers(request_message)}
 
 
 def test_a_new_queue_receives_only_messages_to_its_server() -> None:
@@ -88,10 +88,10 @@ def test_the_order_of_the_plans_does_not_change_the_queue(
 
 
 def test_filters_grow_and_shrink_with_the_plans() -> None:
-    one = filters(request("high", ["P001"], ["P001"]))
+    one_plan = filters(request("high", ["P001"], ["P001"]))
     two = filters(request("high", ["P001", "P002"], ["P001", "P003"]))
-    assert all(one[name] < two[name] for name in one)
-    assert filters(request("high", ["P001"], ["P001"])) == one
+    assert all(one_plan[name] < two[name] for name in one_plan)
+    assert filters(request("high", ["P001"], ["P001"])) == one_plan
 
 
 def test_the_consumer_carries_the_settings_of_the_queue() -> None:

@@ -138,8 +138,8 @@ kinds = st.sampled_from(KINDS)
 @st.composite
 def histories(draw: st.DrawFn) -> list[Message]:
     """Events of three examinees, each with a version of its own, in the order of their versions."""
-    made = draw(st.lists(st.tuples(kinds, st.sampled_from(IDS)), max_size=20))
-    return [kind(examinee_id, version) for version, (kind, examinee_id) in enumerate(made, start=1)]
+    changes = draw(st.lists(st.tuples(kinds, st.sampled_from(IDS)), max_size=20))
+    return [kind(examinee_id, version) for version, (kind, examinee_id) in enumerate(changes, start=1)]
 
 
 def end_of(view: PlanView) -> dict[str, tuple[object, ...]]:
@@ -462,8 +462,8 @@ def test_a_row_changes_no_aspect_that_is_not_older(aspect: str, newer: int) -> N
     view = PlanView()
     view.examinees["E1"] = replace(current)
     view.apply(snapshot(ROW))
-    others = [changes for name, changes in ROW_CHANGES.items() if name != aspect]
-    assert view.examinees == {"E1": replace(current, **{k: v for changes in others for k, v in changes.items()})}
+    other_changes = [changes for name, changes in ROW_CHANGES.items() if name != aspect]
+    assert view.examinees == {"E1": replace(current, **{k: v for changes in other_changes for k, v in changes.items()})}
 
 
 def test_a_completed_mobile_sync_in_a_row_has_no_deadline() -> None:

@@ -115,15 +115,15 @@ def test_all_tries_begin_before_the_server_counts_the_last_attempt_as_over(
 ) -> None:
     # The reconnect watch refuses sum(ladder) seconds after the loss; half the jitter is luck, so compare without it.
     policy = policy.model_copy(update={"jitter": 0.0, "backoff_seconds": sorted(policy.backoff_seconds)})
-    state, waited = after_welcome(A, [A], policy), 0.0
+    state, seconds = after_welcome(A, [A], policy), 0.0
     event: ConnectionFailure = Lost(None, LONG)
     for k in range(policy.max_attempts):
         state, step = next_step(state, event, draw[k])
         assert isinstance(step, Wait)
-        waited, event = waited + step.seconds, Unreachable()
+        seconds, event = seconds + step.seconds, Unreachable()
     steps = policy.backoff_seconds
     limit = sum(steps[min(k, len(steps) - 1)] for k in range(policy.max_attempts))
-    assert waited < limit
+    assert seconds < limit
 
 
 def test_the_first_try_after_a_loss_is_quick_spread_and_on_the_same_server() -> None:
@@ -169,8 +169,8 @@ def test_a_welcome_begins_the_count_anew_by_its_own_policy() -> None:
     state, _ = next_step(at(), Lost(None, LONG), 0.0)
     state, _ = next_step(state, Unreachable(), 0.0)
     assert state.attempt == 2
-    again = after_welcome(B, [A, B], policy(max_attempts=9))
-    assert (again.attempt, again.ring, again.policy.max_attempts) == (0, (B, A), 9)
+    second_state = after_welcome(B, [A, B], policy(max_attempts=9))
+    assert (second_state.attempt, second_state.ring, second_state.policy.max_attempts) == (0, (B, A), 9)
 
 
 def test_a_policy_without_steps_is_no_leave_to_hammer_the_server() -> None:

@@ -25,10 +25,13 @@ def fields(subject: str, *messages: Message, scheduled: bool = False) -> list[st
 
 
 def test_each_entry_of_a_payload_has_its_own_version_also_beside_malformed_ones() -> None:
-    good = [facts.connected("SOCK001-a"), facts.disconnected("SOCK001-a", 1)]
-    payload = b"[" + encode(good[0]) + b',{"type":"nonsense"},' + encode(good[1]) + b"]"
+    valid_facts = [facts.connected("SOCK001-a"), facts.disconnected("SOCK001-a", 1)]
+    payload = b"[" + encode(valid_facts[0]) + b',{"type":"nonsense"},' + encode(valid_facts[1]) + b"]"
     entries = list(read_entries("status.plan.P001", 7, DAWN, payload))
-    assert [(entry.version, entry.fact) for entry in entries] == [(7 * 256, good[0]), (7 * 256 + 2, good[1])]
+    assert [(entry.version, entry.fact) for entry in entries] == [
+        (7 * 256, valid_facts[0]),
+        (7 * 256 + 2, valid_facts[1]),
+    ]
 
 
 def test_a_message_is_accepted_only_on_the_subject_of_its_examinee() -> None:

@@ -102,9 +102,9 @@ def test_a_migration_is_no_outage_unless_it_ends_in_a_loss() -> None:
     row = report(*moved, facts.attempt(20, 1, 11), facts.connected("SOCK002-b", 13))
     assert (row.outages, row.migrations, row.outage_seconds) == (0, 1, 0)
     assert report(*moved, end=12).still_disconnected is False
-    lost = report(*moved, facts.attempt(20, 1, 11), facts.attempt(20, 2, 15), facts.connected("SOCK002-b", 18))
-    assert (lost.outages, lost.migrations, lost.outage_seconds) == (1, 1, 8)
-    assert lost.reasons == {"SERVER_DRAINING": 1}
+    loss = report(*moved, facts.attempt(20, 1, 11), facts.attempt(20, 2, 15), facts.connected("SOCK002-b", 18))
+    assert (loss.outages, loss.migrations, loss.outage_seconds) == (1, 1, 8)
+    assert loss.reasons == {"SERVER_DRAINING": 1}
     shut_out = report(*moved, facts.exhausted(20, 15), end=20)
     assert (shut_out.outage_seconds, shut_out.shut_out, shut_out.reasons) == (10, 1, {"SERVER_DRAINING": 1})
 
@@ -132,8 +132,8 @@ def test_the_mobile_sync_is_the_one_at_the_end_of_the_window() -> None:
     assert report(*logged, end=5).mobile_sync == "WAITING"
     failed = report(*logged, end=15)
     assert (failed.mobile_sync, failed.mobile_sync_reason) == ("FAILED", "IMAGE_STORE_FAILED")
-    done = report(*logged)
-    assert (done.mobile_sync, done.mobile_sync_time, done.mobile_sync_reason) == ("COMPLETED", facts.at(20), None)
+    row = report(*logged)
+    assert (row.mobile_sync, row.mobile_sync_time, row.mobile_sync_reason) == ("COMPLETED", facts.at(20), None)
 
 
 def test_an_examinee_first_seen_after_the_window_is_left_out_and_an_expired_beginning_is_marked() -> None:
@@ -322,8 +322,8 @@ def _taken(log: Log, *, step: int = 1) -> Outages:
     outages = Outages()
     for version, fact in log:
         assert isinstance(fact, ExamineeFact)
-        for again in range(step):
-            outages.add(LogEntry(version + again, DAWN, fact))
+        for _ in range(step):
+            outages.add(LogEntry(version + _, DAWN, fact))
     return outages
 
 
@@ -345,8 +345,8 @@ def test_repeated_facts_and_entries_change_nothing(log: Log, window: tuple[int, 
     assert _taken([*log, *log]).rows(begin, end) == once
     # Told twice to the log (a retry after the duplicate window): a fact of its own each time. One examinee refused
     # twice was refused twice, so only what is measured is compared.
-    twice = _taken(log, step=2).rows(begin, end)
-    assert [(row.outages, row.outage_seconds, row.still_disconnected) for row in twice] == [
+    repeated_rows = _taken(log, step=2).rows(begin, end)
+    assert [(row.outages, row.outage_seconds, row.still_disconnected) for row in repeated_rows] == [
         (row.outages, row.outage_seconds, row.still_disconnected) for row in once
     ]
 
@@ -354,11 +354,11 @@ def test_repeated_facts_and_entries_change_nothing(log: Log, window: tuple[int, 
 @given(logs("connection", most=14), windows, st.integers(0, 320))
 def test_a_window_in_two_parts_sums_to_the_whole(log: Log, window: tuple[int, int], middle: int) -> None:
     begin, end = window
-    cut = min(max(middle, begin), end)
+    boundary = min(max(middle, begin), end)
     outages = _taken(log)
-    whole = sum(row.outage_seconds for row in outages.rows(DAWN + begin, DAWN + end))
-    parts = [*outages.rows(DAWN + begin, DAWN + cut), *outages.rows(DAWN + cut, DAWN + end)]
-    assert sum(row.outage_seconds for row in parts) == pytest.approx(whole)
+    total = sum(row.outage_seconds for row in outages.rows(DAWN + begin, DAWN + end))
+    parts = [*outages.rows(DAWN + begin, DAWN + boundary), *outages.rows(DAWN + boundary, DAWN + end)]
+    assert sum(row.outage_seconds for row in parts) == pytest.approx(total)
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)).map(lambda pair: (pair[0], pair[0] + pair[1]))))

@@ -20,8 +20,8 @@ from tests.unit.support.facts import DAWN, at
 def read(*logged: ExamineeFact, cut: bool = False) -> list[TimelineEntry]:
     """Facts that the log took in this order, one a second, with the versions 10, 20, 30, ..."""
     timeline = Timeline(truncated=cut)
-    taken = [timeline.add(LogEntry(10 * (n + 1), DAWN + n, fact)) for n, fact in enumerate(logged)]
-    return [entry for entry in taken if entry is not None]
+    entries = [timeline.add(LogEntry(10 * (n + 1), DAWN + n, fact)) for n, fact in enumerate(logged)]
+    return [entry for entry in entries if entry is not None]
 
 
 def words(*logged: ExamineeFact, cut: bool = False) -> list[tuple[EntryKind, bool]]:
@@ -118,14 +118,14 @@ def test_a_fact_that_changes_the_status_is_never_listed_as_without_effect(log: L
 @given(logs("mobile_sync"))
 def test_the_mobile_sync_ends_where_the_rules_end(log: Log) -> None:
     state, _ = in_order(records.MOBILE_SYNC, log)
-    taken = _taken(log)
-    assert taken[-1].mobile_sync == state.view().status
+    entries = _taken(log)
+    assert entries[-1].mobile_sync == state.view().status
 
 
 def _taken(log: Log) -> list[TimelineEntry]:
     timeline = Timeline()
-    taken = [timeline.add(LogEntry(version, DAWN, fact)) for version, fact in log if isinstance(fact, ExamineeFact)]
-    return [entry for entry in taken if entry is not None]
+    entries = [timeline.add(LogEntry(version, DAWN, fact)) for version, fact in log if isinstance(fact, ExamineeFact)]
+    return [entry for entry in entries if entry is not None]
 
 
 # -- at a moment ------------------------------------------------------------------------------------------
@@ -143,9 +143,9 @@ def test_the_status_at_a_time_has_its_cause_and_the_next_entry() -> None:
     before = status_at_time(entries, DAWN - 0.001)
     assert (before.status, before.status_entry, before.next_entry) == ("NEVER", None, entries[0])
     assert status_at_time(entries, DAWN).status == "CONNECTED"
-    gone = status_at_time(entries, DAWN + 3.9)
-    assert (gone.status, gone.status_entry, gone.latest_entry) == ("DISCONNECTED", entries[1], entries[2])
-    assert (gone.mobile_sync, gone.next_entry) == ("NONE", entries[4])
+    status = status_at_time(entries, DAWN + 3.9)
+    assert (status.status, status.status_entry, status.latest_entry) == ("DISCONNECTED", entries[1], entries[2])
+    assert (status.mobile_sync, status.next_entry) == ("NONE", entries[4])
     waiting = status_at_time(entries, DAWN + 4)
     assert (waiting.status, waiting.mobile_sync, waiting.mobile_sync_entry) == ("DISCONNECTED", "WAITING", entries[4])
     now = status_at_time(entries, parse_time(at(3600)))

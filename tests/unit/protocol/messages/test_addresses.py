@@ -29,18 +29,18 @@ def test_keys_are_unchanged() -> None:
 
 
 def test_no_two_kinds_of_record_share_a_key() -> None:
-    one = "X"
-    made = [
+    part = "X"
+    built_keys = [
         keys.PLANS,
         keys.SERVERS,
-        keys.server_status(one),
-        keys.server_sockets(one),
-        keys.socket(one, one),
-        keys.progress(one, one),
-        keys.mobile_sync(one, one),
-        keys.plan_examinees(one),
+        keys.server_status(part),
+        keys.server_sockets(part),
+        keys.socket(part, part),
+        keys.progress(part, part),
+        keys.mobile_sync(part, part),
+        keys.plan_examinees(part),
     ]
-    assert len(set(made)) == len(made)
+    assert len(set(built_keys)) == len(built_keys)
 
 
 def _takes(stream: StreamSpec, subject: str) -> bool:
@@ -55,7 +55,7 @@ def _matches(pattern: list[str], subject: list[str]) -> bool:
 
 
 def test_each_subject_belongs_to_exactly_one_stream() -> None:
-    kept = {
+    examples = {
         subjects.status_server("S"): STATUS.name,
         subjects.status_plan("P"): STATUS.name,
         subjects.status_timer("P", "E", "mobile_sync"): STATUS.name,
@@ -67,7 +67,7 @@ def test_each_subject_belongs_to_exactly_one_stream() -> None:
         subjects.deadletter("STATUS"): "DEADLETTER",
         subjects.phone_code("0a1b"): "PHONE",
     }
-    for subject, stream in kept.items():
+    for subject, stream in examples.items():
         assert [spec.name for spec in STREAMS if _takes(spec, subject)] == [stream], subject
     for unkept in (subjects.QUEUE_CREATE, subjects.session("P", "E"), subjects.inspect("A")):
         assert not [spec.name for spec in STREAMS if _takes(spec, unkept)], unkept

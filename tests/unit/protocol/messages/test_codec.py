@@ -126,8 +126,8 @@ def test_data_that_is_no_object_is_refused(data: object) -> None:
 
 @pytest.mark.parametrize("field", sorted(LOSS))
 def test_a_missing_field_is_named_in_wire_spelling(field: str) -> None:
-    rest = {name: value for name, value in LOSS.items() if name != field}
-    error = refused(json.dumps({"type": "connection_status", "data": rest}))
+    data = {name: value for name, value in LOSS.items() if name != field}
+    error = refused(json.dumps({"type": "connection_status", "data": data}))
     assert (error.code, error.field) == (ErrorCode.INVALID_FIELD, f"data.{field}")
 
 
@@ -214,15 +214,15 @@ def test_the_models_handle_any_data(kind: str, data: dict[str, Any]) -> None:
 
 
 def test_a_malformed_element_does_not_affect_its_neighbours() -> None:
-    good = payload_of()
-    payload = f'[{good},7,{good},{{"type":"nope"}},[{good}],{payload_of(planId="a b")},{good}]'
+    valid = payload_of()
+    payload = f'[{valid},7,{valid},{{"type":"nope"}},[{valid}],{payload_of(planId="a b")},{valid}]'
     elements = STATUS_CODEC.decode_batch(payload)
     assert [isinstance(element, ConnectionStatus) for element in elements] == [True, False, True] + [False] * 3 + [True]
-    bad = [element for element in elements if isinstance(element, Malformed)]
-    assert [element.index for element in bad] == [1, 3, 4, 5]
-    assert [element.error.field for element in bad] == [None, "type", None, "data.planId"]
-    assert json.loads(bad[0].raw) == 7
-    assert json.loads(bad[1].raw) == {"type": "nope"}
+    malformed = [element for element in elements if isinstance(element, Malformed)]
+    assert [element.index for element in malformed] == [1, 3, 4, 5]
+    assert [element.error.field for element in malformed] == [None, "type", None, "data.planId"]
+    assert json.loads(malformed[0].raw) == 7
+    assert json.loads(malformed[1].raw) == {"type": "nope"}
 
 
 def test_an_empty_array_holds_no_message() -> None:
@@ -232,10 +232,10 @@ def test_an_empty_array_holds_no_message() -> None:
 def test_an_array_may_have_256_messages_and_no_more() -> None:
     many = [payload_of()] * 256
     assert len(STATUS_CODEC.decode_batch(f"[{','.join(many)}]")) == 256
-    (whole,) = STATUS_CODEC.decode_batch(f"[{','.join([*many, payload_of()])}]")
-    assert isinstance(whole, Malformed)
-    assert whole.error.code is ErrorCode.TOO_LARGE
-    assert "257" in whole.error.detail
+    (malformed,) = STATUS_CODEC.decode_batch(f"[{','.join([*many, payload_of()])}]")
+    assert isinstance(malformed, Malformed)
+    assert malformed.error.code is ErrorCode.TOO_LARGE
+    assert "257" in malformed.error.detail
 
 
 def test_decode_one_refuses_an_array() -> None:
@@ -256,14 +256,14 @@ def test_batches_keep_the_order_and_the_limits_and_are_as_few_as_possible(sizes:
     cuts = split_batches(sizes)
     assert [size for cut in cuts for size in sizes[cut]] == sizes
     for cut in cuts:
-        held = sizes[cut]
-        assert held
-        payload = join_batch([b"x" * size for size in held])
-        assert len(held) <= MAX_BATCH_MESSAGES
-        assert len(payload) <= MAX_BATCH_BYTES or len(held) == 1
+        batch = sizes[cut]
+        assert batch
+        payload = join_batch([b"x" * size for size in batch])
+        assert len(batch) <= MAX_BATCH_MESSAGES
+        assert len(payload) <= MAX_BATCH_BYTES or len(batch) == 1
     for cut, following in itertools.pairwise(cuts):
-        grown = [*sizes[cut], sizes[following][0]]
-        assert len(grown) > MAX_BATCH_MESSAGES or sum(grown) + len(grown) + 1 > MAX_BATCH_BYTES
+        larger_batch = [*sizes[cut], sizes[following][0]]
+        assert len(larger_batch) > MAX_BATCH_MESSAGES or sum(larger_batch) + len(larger_batch) + 1 > MAX_BATCH_BYTES
 
 
 @pytest.mark.parametrize(("second", "payloads"), [(100, 1), (101, 2)])
@@ -330,19 +330,19 @@ def test_the_log_knows_every_fact_by_one_type() -> None:
     ],
 )
 def test_a_lone_surrogate_makes_only_its_own_message_malformed(element: str, code: str, field: str | None) -> None:
-    good = '{"type":"notify","data":{"examineeId":"E1","requestId":"r2","text":"\\ud83d\\ude00 \\u0041"}}'
-    first, bad, last = CLIENT_FRAMES.decode_batch(f"[{good},{element},{good}]")
+    valid = '{"type":"notify","data":{"examineeId":"E1","requestId":"r2","text":"\\ud83d\\ude00 \\u0041"}}'
+    first, malformed, last = CLIENT_FRAMES.decode_batch(f"[{valid},{element},{valid}]")
     for frame in (first, last):
         assert isinstance(frame, NotifyFrame)
         assert frame.text == "\U0001f600 A"
-    assert isinstance(bad, Malformed)
-    assert (bad.index, bad.error.code, bad.error.field) == (1, code, field)
-    bad.raw.decode()
-    refusal = encode(refusal_of(bad))
+    assert isinstance(malformed, Malformed)
+    assert (malformed.index, malformed.error.code, malformed.error.field) == (1, code, field)
+    malformed.raw.decode()
+    refusal = encode(refusal_of(malformed))
     assert (b'"requestId":"r1"' in refusal) is ("r1" in element)
-    (alone,) = CLIENT_FRAMES.decode_batch(element)
-    assert isinstance(alone, Malformed)
-    assert alone.error.code in (code, "INVALID_JSON")
+    (single,) = CLIENT_FRAMES.decode_batch(element)
+    assert isinstance(single, Malformed)
+    assert single.error.code in (code, "INVALID_JSON")
 
 
 @pytest.mark.parametrize("payload", ['{"a":"\\ud800"', '[NaN,"\\ud800"]', "[" * 100_000 + '"\\ud800"'])

@@ -131,18 +131,18 @@ def test_the_completion_event_is_the_documented_one_with_a_version() -> None:
     assert refused.error.field == "data.version"
 
     document = json.loads(SYNC_COMPLETED)
-    sent = {**document, "data": {**document["data"], "version": 7}}
-    decoded = SOCKET_CODEC.decode_one(json.dumps(sent))
+    event = {**document, "data": {**document["data"], "version": 7}}
+    decoded = SOCKET_CODEC.decode_one(json.dumps(event))
     assert isinstance(decoded, MobileSyncCompleted)
-    assert json.loads(encode(decoded)) == sent
+    assert json.loads(encode(decoded)) == event
 
 
 def test_the_documented_upload_leads_to_the_documented_record_and_event() -> None:
     upload = STATUS_CODEC.decode_one(SYNC_STATUS)
     assert isinstance(upload, MobileSyncStatus)
     kind = records.MOBILE_SYNC
-    done = insert(kind.empty(), kind.rule, 7, upload, kind.visible_part)
-    fields = kind.fields(done.state)
+    outcome = insert(kind.empty(), kind.rule, 7, upload, kind.visible_part)
+    fields = kind.fields(outcome.state)
     assert {name: fields[name] for name in ("status", "deviceId", "timestamp", "imageUrl")} == {
         "status": "COMPLETED",
         "deviceId": "M001",
@@ -151,7 +151,7 @@ def test_the_documented_upload_leads_to_the_documented_record_and_event() -> Non
     }
     assert json.loads(fields["deviceInfo"]) == {"model": "iPhone 12", "osVersion": "iOS 15.0"}
     assert keys.mobile_sync("P001", "E001") == "plan:P001:examinee:E001:mobile_sync"
-    (event,) = done.events
+    (event,) = outcome.events
     assert _contains(json.loads(encode(event)), json.loads(SYNC_COMPLETED))
 
 

@@ -116,7 +116,7 @@ def test_every_nats_channel_has_a_reader_or_is_a_record(spoken: Document) -> Non
         for operation in spoken["operations"].values()
         if operation["action"] == "receive"
     }
-    sent = {
+    written_channels = {
         operation["channel"]["$ref"].rpartition("/")[2]
         for operation in spoken["operations"].values()
         if operation["action"] == "send"
@@ -126,14 +126,14 @@ def test_every_nats_channel_has_a_reader_or_is_a_record(spoken: Document) -> Non
     looked_up = {"phone", "capturesChunk", "capturesMeta", "deadletter", "statusReplay", "socketReplay", "statusTimer"}
     looked_up |= {"checkpoint", "probe"}
     assert keys - read == looked_up
-    assert keys - sent == {"maxDeliveries", "terminated"}  # by NATS
+    assert keys - written_channels == {"maxDeliveries", "terminated"}  # by NATS
 
 
 def test_every_parameter_is_explained_and_every_stream_has_a_channel() -> None:
     used = {name for channel in nats_channels() for name in re.findall(r"{(\w+)}", channel.address)}
     assert used == set(PARAMETERS)
-    held = {channel.stream.name for channel in nats_channels() if channel.stream is not None}
-    assert held >= {stream.name for stream in STREAMS}
+    streams = {channel.stream.name for channel in nats_channels() if channel.stream is not None}
+    assert streams >= {stream.name for stream in STREAMS}
 
 
 # -- AsyncAPI: complete --------------------------------------------------------------------------------------
@@ -194,15 +194,15 @@ def test_a_field_that_is_renamed_on_the_wire_is_noticed(spoken: Document, model:
     group = next(name for name, models in SPOKEN.items() if model in models)
     spec = AsyncApi(spoken)
     schema = {"$ref": f"#/components/schemas/{group}.{model.type}"}
-    said = json.loads(encode(EXAMPLES[model]))
-    spec._validators.check(schema, said, "as it is")
-    for place, renamed in ((said, "typ"), (said["data"], "renamed")):
+    message_json = json.loads(encode(EXAMPLES[model]))
+    spec._validators.check(schema, message_json, "as it is")
+    for place, renamed in ((message_json, "typ"), (message_json["data"], "renamed")):
         for name in list(place):
-            wrong = copy.deepcopy(said)
-            target = wrong if place is said else wrong["data"]
+            renamed_json = copy.deepcopy(message_json)
+            target = renamed_json if place is message_json else renamed_json["data"]
             target[renamed] = target.pop(name)
             with pytest.raises(SpecBroken):
-                spec._validators.check(schema, wrong, "renamed")
+                spec._validators.check(schema, renamed_json, "renamed")
 
 
 def test_what_a_client_may_leave_out_is_optional_and_what_a_server_always_writes_is_required(spoken: Document) -> None:
@@ -212,19 +212,21 @@ def test_what_a_client_may_leave_out_is_optional_and_what_a_server_always_writes
     assert schemas["Hello"]["required"] == ["clientId", "connectionNo"]
     assert "part" in schemas["PlanSnapshot"]["required"]
     assert "required" not in schemas["QueueConfig"]
-    messages = {name: one for name, one in schemas.items() if name not in ("SessionsPage", "Inspection")}
+    messages = {name: schema for name, schema in schemas.items() if name not in ("SessionsPage", "Inspection")}
     assert '{"type": "null"}' not in json.dumps(messages)
 
 
 def test_arrays_hold_whole_messages_of_the_channel_only(spoken: Document) -> None:
     spec = AsyncApi(spoken)
-    events = [one for model, one in EXAMPLES.items() if model.type in ("examinee_connected", "examinee_disconnected")]
+    events = [
+        example for model, example in EXAMPLES.items() if model.type in ("examinee_connected", "examinee_disconnected")
+    ]
     (together,) = encode_batches(events)
     spec.frame("proctor", "receive", together.decode())
     spec.message("socketProctors", together, {"Nats-Msg-Id": "ev:1:ab"})
-    for bad in (b"[]", together[:-1] + b"," + encode(Heartbeat()) + b"]"):
+    for payload in (b"[]", together[:-1] + b"," + encode(Heartbeat()) + b"]"):
         with pytest.raises(SpecBroken):
-            spec.message("socketProctors", bad, {})
+            spec.message("socketProctors", payload, {})
     with pytest.raises(SpecBroken, match="headers"):
         spec.message("socketProctors", together, {"Nats-Invented": "1"})
     with pytest.raises(SpecBroken):
@@ -285,8 +287,8 @@ def test_numbers_in_descriptions_match_the_code(served: Document) -> None:
     timeline = served["paths"]["/v1/plans/{planId}/examinees/{examineeId}/timeline"]["get"]
     (limit,) = [parameter["schema"] for parameter in timeline["parameters"] if parameter["name"] == "limit"]
     assert (limit["default"], limit["maximum"]) == (plan_api.LIMIT, plan_api.LARGEST_LIMIT)
-    made = served["paths"]["/v1/plans/{planId}/examinees/{examineeId}/phone-code"]["post"]["description"]
-    assert f"{phone_codes.CODES_A_MINUTE} a minute" in made
+    description = served["paths"]["/v1/plans/{planId}/examinees/{examineeId}/phone-code"]["post"]["description"]
+    assert f"{phone_codes.CODES_A_MINUTE} a minute" in description
     redeemed = served["paths"]["/v1/phone-codes/{code}"]["post"]["description"]
     assert f"{phone_codes.WRONG_AT_ONCE} at once and {phone_codes.WRONG_A_SECOND} a second" in redeemed
     assert f"up to {phone_codes.LONGEST_WAIT:g} s" in redeemed

@@ -269,10 +269,10 @@ async def test_a_handler_whose_awaitable_was_cancelled_fails_the_actor() -> None
 async def test_stopping_fails_pending_asks_and_cancels_the_handler_at_work() -> None:
     clerk = Clerk()
     await clerk.start()
-    asked = [asyncio.create_task(clerk.ask(message)) for message in (Slow("at work"), Note("waiting"))]
+    asks = [asyncio.create_task(clerk.ask(message)) for message in (Slow("at work"), Note("waiting"))]
     await until(lambda: "at work begins" in clerk.book)
     await clerk.stop()
-    for result in await asyncio.gather(*asked, return_exceptions=True):
+    for result in await asyncio.gather(*asks, return_exceptions=True):
         assert isinstance(result, ActorStopped)
         assert "clerk.1" in str(result)
     assert clerk.book == ["start", "at work begins", "stop"]
@@ -281,10 +281,10 @@ async def test_stopping_fails_pending_asks_and_cancels_the_handler_at_work() -> 
 async def test_stopping_before_the_handlers_first_step_fails_its_ask() -> None:
     clerk = Clerk()
     await clerk.start()
-    asked = asyncio.create_task(clerk.ask(Slow("never begun"), timeout=20))
+    pending_ask = asyncio.create_task(clerk.ask(Slow("never begun"), timeout=20))
     await until(lambda: clerk._work is not None)
     await clerk.stop()
-    answer = (await asyncio.gather(asked, return_exceptions=True))[0]
+    answer = (await asyncio.gather(pending_ask, return_exceptions=True))[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the handler that was never awaited
         clerk._work = None

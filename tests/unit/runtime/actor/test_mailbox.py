@@ -64,14 +64,14 @@ async def test_many_waiting_senders_all_get_room_and_never_exceed_the_capacity()
         mailbox.put_nowait(item)
 
     producers = [asyncio.create_task(produce(item)) for item in range(20)]
-    taken: list[int] = []
+    received: list[int] = []
     async with asyncio.timeout(20):
-        while len(taken) < 20:
+        while len(received) < 20:
             if len(mailbox):
-                taken.append(mailbox.get_nowait())
+                received.append(mailbox.get_nowait())
             await asyncio.sleep(0)
         await asyncio.gather(*producers)
-    assert sorted(taken) == list(range(20))
+    assert sorted(received) == list(range(20))
     assert mailbox.statistics().refused == 0
     assert mailbox.statistics().peak == 2
 

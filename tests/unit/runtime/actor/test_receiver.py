@@ -474,11 +474,11 @@ async def test_an_inspection_names_the_consumers(bus: MemoryBus) -> None:
 
 
 async def test_a_tail_shows_what_was_handled_what_failed_and_what_is_no_message(bus: MemoryBus) -> None:
-    shown: list[dict[str, Any]] = []
+    tailed: list[dict[str, Any]] = []
 
     async def send(_inbox: str, payload: bytes) -> None:
         parsed = json.loads(payload)
-        shown.extend(line["data"] for line in (parsed if isinstance(parsed, list) else [parsed]))
+        tailed.extend(line["data"] for line in (parsed if isinstance(parsed, list) else [parsed]))
 
     worker = Worker(bus)
     await running(worker)
@@ -487,7 +487,7 @@ async def test_a_tail_shows_what_was_handled_what_failed_and_what_is_no_message(
     worker.errors["b"] = [ValueError("bad b")]
     await receiver(worker, bus).take([bus.delivery("a", "b", 7)])
     await worker.tail.flush()
-    assert [(line["message"], line.get("error")) for line in shown] == [
+    assert [(line["message"], line.get("error")) for line in tailed] == [
         ("batch", "ProtocolError: no name"),
         ("Job", None),
         ("Job", "ValueError: bad b"),

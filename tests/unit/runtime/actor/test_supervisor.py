@@ -108,14 +108,14 @@ async def test_a_failed_child_is_restarted_and_its_siblings_are_not(diary: Diary
 async def test_the_wait_before_a_restart_doubles_up_to_a_limit(diary: Diary) -> None:
     supervisor = Supervisor("s", Intensity(restarts=4, period=60, backoff=0.02, backoff_max=0.05))
     await supervisor.start_child(spec("a", diary))
-    waited: list[float] = []
+    delays: list[float] = []
     for restart in range(1, 5):
         began = time.monotonic()
         child(supervisor, "a").tell(Fail(RuntimeError("boom")))
         await until(lambda expected=restart: diary.count("a starts") == expected + 1)  # type: ignore[misc]
         await until(lambda: "a" in supervisor.children and supervisor.children["a"].running)
-        waited.append(time.monotonic() - began)
-    assert [wait >= least for wait, least in zip(waited, (0.02, 0.04, 0.05, 0.05), strict=True)] == [True] * 4
+        delays.append(time.monotonic() - began)
+    assert [wait >= least for wait, least in zip(delays, (0.02, 0.04, 0.05, 0.05), strict=True)] == [True] * 4
     await supervisor.stop()
 
 
@@ -143,7 +143,7 @@ async def test_failures_far_apart_do_not_escalate(diary: Diary) -> None:
         child(supervisor, "a").tell(Fail(RuntimeError("boom")))
         await until(lambda expected=number: diary.count("a starts") == expected + 1)  # type: ignore[misc]
         restarted = time.monotonic()
-        await until(lambda since=restarted: time.monotonic() - since > 0.03)  # type: ignore[misc]
+        await until(lambda start=restarted: time.monotonic() - start > 0.03)  # type: ignore[misc]
     assert supervisor.children["a"].restarts == 3
     await supervisor.stop()
     await supervisor.wait()
@@ -164,19 +164,19 @@ async def test_an_error_of_the_first_start_is_raised_and_there_is_no_restart(dia
 
 
 async def test_a_restart_that_fails_counts_as_one_more_failure(diary: Diary) -> None:
-    made: list[Worker] = []
+    workers: list[Worker] = []
 
     def factory() -> Worker:
         worker = Worker("a", diary)
-        worker.start_error = RuntimeError("no port") if made else None
-        made.append(worker)
+        worker.start_error = RuntimeError("no port") if workers else None
+        workers.append(worker)
         return worker
 
     supervisor = Supervisor("s", QUICK)
     (await supervisor.start_child(ChildSpec("a", factory))).tell(Fail(RuntimeError("boom")))
     with pytest.raises(RoleFailed, match="no port"):
         await asyncio.wait_for(supervisor.wait(), 2)
-    assert len(made) == 1 + QUICK.restarts
+    assert len(workers) == 1 + QUICK.restarts
     await supervisor.stop()
 
 
@@ -247,17 +247,17 @@ async def test_a_restarted_child_keeps_its_place_in_the_order(diary: Diary) -> N
 
 
 async def test_failures_of_a_child_stay_counted_after_its_restarts(diary: Diary) -> None:
-    made: list[Worker] = []
+    workers: list[Worker] = []
 
     def factory() -> Worker:
         worker = Worker("a", diary)
-        worker.start_error = RuntimeError("no port") if len(made) == 1 else None
-        made.append(worker)
+        worker.start_error = RuntimeError("no port") if len(workers) == 1 else None
+        workers.append(worker)
         return worker
 
     supervisor = Supervisor("s", QUICK)
     (await supervisor.start_child(ChildSpec("a", factory))).tell(Fail(ValueError("boom")))
-    await until(lambda: len(made) == 3 and made[2].running)
+    await until(lambda: len(workers) == 3 and workers[2].running)
     inspection = supervisor.children["a"].inspection()
     assert (inspection.restarts, inspection.failed, inspection.last_error) == (2, 2, "RuntimeError: no port")
     assert inspection.last_error_at is not None

@@ -125,18 +125,18 @@ async def test_a_handled_message_is_shown_with_its_ids_and_how_long_it_took(mail
     await clerk.ask(LOST)
     assert clerk.tail is not None
     await clerk.tail.flush()
-    (shown,) = mail.all
-    assert shown["address"] == "clerk.1"
-    assert shown["message"] == "connection_status"
-    assert shown["about"] == {
+    (line,) = mail.all
+    assert line["address"] == "clerk.1"
+    assert line["message"] == "connection_status"
+    assert line["about"] == {
         "planId": "P001",
         "examineeId": "E001",
         "socketId": "SOCK001-a",
         "status": "DISCONNECTED",
         "reason": "PING_TIMEOUT",
     }
-    assert 0 <= shown["took"] < 1000
-    assert "error" not in shown
+    assert 0 <= line["took"] < 1000
+    assert "error" not in line
 
 
 async def test_the_time_shown_is_that_of_the_handler_without_the_wait_before_it(mail: Mail) -> None:
@@ -174,8 +174,8 @@ async def test_a_failure_is_shown_with_its_error(mail: Mail) -> None:
     await until(lambda: clerk.failed)
     assert clerk.tail is not None
     await clerk.tail.flush()
-    (shown,) = mail.all
-    assert (shown["message"], shown["about"], shown["error"]) == ("Broken", {"planId": "P009"}, "ValueError: it broke")
+    (line,) = mail.all
+    assert (line["message"], line["about"], line["error"]) == ("Broken", {"planId": "P009"}, "ValueError: it broke")
 
 
 def test_a_token_is_never_shown() -> None:
@@ -189,8 +189,8 @@ def test_a_batch_is_shown_with_its_counts_and_its_first_messages() -> None:
     assert name == "Batch"
     assert (about["deliveries"], about["messages"], about["redelivered"]) == (2, 4, 1)
     assert about["types"] == {"connection_status": 4}
-    assert [shown["about"]["examineeId"] for shown in about["first"]] == ["E001", "E002", "E003"][:FIRST]
-    assert [shown["about"]["version"] for shown in about["first"]] == [
+    assert [element["about"]["examineeId"] for element in about["first"]] == ["E001", "E002", "E003"][:FIRST]
+    assert [element["about"]["version"] for element in about["first"]] == [
         version_of(7, 0),
         version_of(7, 1),
         version_of(8, 0),
@@ -233,7 +233,7 @@ async def test_messages_beyond_the_rate_are_counted_instead_of_shown(mail: Mail)
     assert clerk.tail is not None
     await clerk.tail.flush()
     assert len(mail.all) == 20
-    assert [shown["leftOut"] for shown in mail.all] == [0] * 19 + [30]
+    assert [line["leftOut"] for line in mail.all] == [0] * 19 + [30]
     await clerk.ask(LOST)
     await clerk.tail.flush()
     assert mail.all[-1]["leftOut"] == 0, "those were reported already"
@@ -245,7 +245,7 @@ async def test_each_tail_has_its_own_rate(mail: Mail) -> None:
         await clerk.ask(LOST)
     assert clerk.tail is not None
     await clerk.tail.flush()
-    assert {inbox: len(shown) for inbox, shown in mail.by_inbox.items()} == {"_INBOX.slow": 5, "_INBOX.quick": 10}
+    assert {inbox: len(lines) for inbox, lines in mail.by_inbox.items()} == {"_INBOX.slow": 5, "_INBOX.quick": 10}
 
 
 async def test_messages_that_could_not_be_sent_are_counted(mail: Mail) -> None:
@@ -257,7 +257,7 @@ async def test_messages_that_could_not_be_sent_are_counted(mail: Mail) -> None:
     mail.away = False
     await clerk.ask(LOST)
     await clerk.tail.flush()
-    assert [shown["leftOut"] for shown in mail.all] == [1]
+    assert [line["leftOut"] for line in mail.all] == [1]
 
 
 async def test_messages_that_were_left_out_before_a_failed_send_stay_counted(mail: Mail) -> None:
@@ -270,7 +270,7 @@ async def test_messages_that_were_left_out_before_a_failed_send_stay_counted(mai
     mail.away = False
     await clerk.ask(LOST)
     await clerk.tail.flush()
-    assert [shown["leftOut"] for shown in mail.all] == [50]
+    assert [line["leftOut"] for line in mail.all] == [50]
 
 
 async def test_a_tail_expires_unless_it_is_renewed(mail: Mail) -> None:

@@ -57,16 +57,16 @@ def test_a_token_in_the_url_is_not_taken_for_a_user() -> None:
     ],
 )
 def test_an_invalid_url_is_a_configuration_error_without_its_password(url: str, said: str) -> None:
-    with pytest.raises(ConfigurationError, match=said) as caught:
+    with pytest.raises(ConfigurationError, match=said) as raised:
         login(url, settings())
-    assert ":b@" not in str(caught.value)
+    assert ":b@" not in str(raised.value)
 
 
 def test_certificates_and_tls_go_together(tmp_path: Path) -> None:
     issued = issue(tmp_path)
     assert "tls" in login("tls://host", settings(ca_file=issued.ca)).options
-    both = settings(ca_file=issued.ca, cert_file=issued.certificate, key_file=issued.key)
-    assert "tls" in login("tls://host", both).options
+    valid = settings(ca_file=issued.ca, cert_file=issued.certificate, key_file=issued.key)
+    assert "tls" in login("tls://host", valid).options
     with pytest.raises(ConfigurationError, match="tls://"):
         login("nats://host", settings(ca_file=issued.ca))
     with pytest.raises(ConfigurationError, match=r"nats\.ca_file"):
@@ -106,9 +106,9 @@ def test_a_credentials_file_signs_the_servers_nonce(tmp_path: Path) -> None:
 def test_a_file_without_credentials_is_a_configuration_error(tmp_path: Path) -> None:
     path = tmp_path / "role.creds"
     path.write_text("SUSECRETSEED")
-    with pytest.raises(ConfigurationError, match=r"nats\.credentials_file") as caught:
+    with pytest.raises(ConfigurationError, match=r"nats\.credentials_file") as raised:
         login("nats://host", settings(credentials_file=path))
-    assert "SUSECRETSEED" not in str(caught.value)
+    assert "SUSECRETSEED" not in str(raised.value)
 
 
 # -- refusals -----------------------------------------------------------------------------------------------
@@ -122,13 +122,13 @@ def violation(verb: str, subject: str) -> Exception:
 def test_a_refusal_fails_only_requests_on_its_subject() -> None:
     refusals = Refusals("SOCK001", "socket-server-SOCK001", "_INBOX_socket-server-SOCK001")
     mine: list[NotPermitted] = []
-    others: list[NotPermitted] = []
-    with refusals.watch("status.server.SOCK002", mine.append), refusals.watch("status.server.SOCK003", others.append):
+    reported: list[NotPermitted] = []
+    with refusals.watch("status.server.SOCK002", mine.append), refusals.watch("status.server.SOCK003", reported.append):
         assert refusals.report(violation("publish", "status.server.SOCK002")) == "status.server.sock002"
     refusals.report(violation("publish", "status.server.SOCK002"))
     assert len(mine) == 1
     assert "'socket-server-SOCK001' publish to status.server.SOCK002" in str(mine[0])
-    assert others == []
+    assert reported == []
     assert refusals.lasting is None
 
 

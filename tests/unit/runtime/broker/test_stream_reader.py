@@ -50,8 +50,8 @@ class Cluster:
         return Subscription()
 
     async def publish_core(self, subject: str, payload: bytes, reply: str = "") -> None:
-        asked = json.loads(payload)
-        sequences = [n for n in range(asked["seq"], self.copy + 1) if n not in self.others][: asked["batch"]]
+        request = json.loads(payload)
+        sequences = [n for n in range(request["seq"], self.copy + 1) if n not in self.others][: request["batch"]]
         for number in sequences:
             headers = {"Nats-Subject": "s", "Nats-Sequence": str(number), "Nats-Time-Stamp": format_time(number)}
             await self.handler(Reply(headers))

@@ -91,9 +91,11 @@ def test_a_damaged_secret_of_the_data_directory_is_named(
 def test_an_invalid_certificate_is_named(role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.pem").write_text("garbage")
-    both = ("CERTIFICATE_FILE", "KEY_FILE")
+    file_settings = ("CERTIFICATE_FILE", "KEY_FILE")
     variables = {
-        f"EXAMWIRE_{section}__{file}": str(tmp_path / "bad.pem") for section in ("SOCKET", "WEB") for file in both
+        f"EXAMWIRE_{section}__{file}": str(tmp_path / "bad.pem")
+        for section in ("SOCKET", "WEB")
+        for file in file_settings
     }
     result = CliRunner().invoke(app, [*COMMANDS[role], "--data-dir", str(tmp_path / "data")], env=variables)
     assert result.exit_code == 2, result.stderr

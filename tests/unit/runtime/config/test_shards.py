@@ -20,8 +20,8 @@ def cluster(*ends: int) -> SimpleNamespace:
     return SimpleNamespace(nodes_manager=SimpleNamespace(slots_cache=slots))
 
 
-def holder(known: SimpleNamespace, key: str) -> str:
-    return str(known.nodes_manager.slots_cache[key_slot(key.encode())][0].name)
+def holder(nodes: SimpleNamespace, key: str) -> str:
+    return str(nodes.nodes_manager.slots_cache[key_slot(key.encode())][0].name)
 
 
 EXAMINEES = [keys.progress("P001", f"E{number:03}") for number in range(200)]
@@ -37,21 +37,21 @@ def test_the_marks_of_a_cluster_are_spread_over_all_slots() -> None:
 
 
 def test_each_shard_with_a_read_key_is_checked_by_one_of_its_marks() -> None:
-    known = cluster(5461, 10923, REDIS_CLUSTER_HASH_SLOTS)
-    shards = Shards(known)
-    assert [holder(known, mark) for mark in shards.marks_of(EXAMINEES)] == ["a", "b", "c"]
+    nodes = cluster(5461, 10923, REDIS_CLUSTER_HASH_SLOTS)
+    shards = Shards(nodes)
+    assert [holder(nodes, mark) for mark in shards.marks_of(EXAMINEES)] == ["a", "b", "c"]
     for key in EXAMINEES:
         (mark,) = shards.marks_of([key])
-        assert holder(known, mark) == holder(known, key)
+        assert holder(nodes, mark) == holder(nodes, key)
 
 
 def test_marks_are_checked_on_the_shard_that_they_have_moved_to() -> None:
-    known = cluster(5461, 10923, REDIS_CLUSTER_HASH_SLOTS)
-    shards = Shards(known)
+    nodes = cluster(5461, 10923, REDIS_CLUSTER_HASH_SLOTS)
+    shards = Shards(nodes)
     before = set(shards.marks_of(EXAMINEES))
-    known.nodes_manager.slots_cache = cluster(256, 10923, REDIS_CLUSTER_HASH_SLOTS).nodes_manager.slots_cache
+    nodes.nodes_manager.slots_cache = cluster(256, 10923, REDIS_CLUSTER_HASH_SLOTS).nodes_manager.slots_cache
     marks = shards.marks_of(EXAMINEES)
-    assert {holder(known, mark) for mark in marks} == {"a", "b", "c"}
+    assert {holder(nodes, mark) for mark in marks} == {"a", "b", "c"}
     assert set(marks) != before
 
 

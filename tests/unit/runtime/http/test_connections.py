@@ -44,14 +44,14 @@ def test_a_connection_is_refused_when_all_are_busy() -> None:
 
 def test_with_end_busy_the_oldest_busy_connection_is_closed_for_a_new_one() -> None:
     site = Site(end_busy=True)
-    oldest, *others = [site.admit(busy=True) for _ in range(3)]
+    oldest, *younger = [site.admit(busy=True) for _ in range(3)]
     assert site.admit() is not None
     assert site.ended == ["crowded_out"]
     assert len(site.connections) == 3
     assert oldest is not None
     site.connections.release(oldest)  # it has gone already
     assert len(site.connections) == 3
-    assert None not in others
+    assert None not in younger
 
 
 def test_at_its_limit_an_address_loses_its_own_idle_connection() -> None:

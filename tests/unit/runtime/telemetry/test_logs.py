@@ -130,11 +130,11 @@ def test_what_is_no_secret_stays(text: str) -> None:
 
 
 def test_what_the_process_has_read_as_a_secret_is_masked_wherever_it_stands(tmp_path: Path) -> None:
-    made = token_secret(load_settings(data_dir=tmp_path))
+    generated = token_secret(load_settings(data_dir=tmp_path))
     load_settings(
         redis_url="redis://:correct-horse@host", secret="a configured secret of enough length", data_dir=tmp_path
     )
-    for secret in (made, "correct-horse", "a configured secret of enough length"):
+    for secret in (generated, "correct-horse", "a configured secret of enough length"):
         assert masked(f"x{secret}y") == "x***y"
 
 
@@ -160,9 +160,9 @@ def test_a_process_that_dies_of_an_error_masks_it() -> None:
         "configure_logging('web-server', 'w', 'info', 'json')\n"
         f"raise RuntimeError({TOKEN!r})"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    line = json.loads(done.stderr)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    line = json.loads(result.stderr)
     assert (line["level"], line["message"]) == ("critical", "the process ends")
     assert "RuntimeError: ***" in line["traceback"]
 
@@ -191,8 +191,8 @@ def test_only_at_debug_is_each_connection_a_line(level: str, lines: int) -> None
         "logging.getLogger('websockets.server').info('connection closed')\n"
         "logging.getLogger('examwire.clients').info('one line a second')\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert len(done.stderr.splitlines()) == lines
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert len(result.stderr.splitlines()) == lines
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

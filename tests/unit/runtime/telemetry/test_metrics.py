@@ -151,9 +151,9 @@ def test_a_code_of_a_client_s_own_choice_is_no_series_of_its_own() -> None:
     count_close(3000)
     assert sample("examwire_socket_closes_total", code="other") == before + 2
     assert REGISTRY.get_sample_value("examwire_socket_closes_total", {"code": "4999"}) is None
-    known = sample("examwire_socket_closes_total", code="1006")
+    closes = sample("examwire_socket_closes_total", code="1006")
     count_close(1006)
-    assert sample("examwire_socket_closes_total", code="1006") == known + 1
+    assert sample("examwire_socket_closes_total", code="1006") == closes + 1
 
 
 def test_the_latency_is_that_of_what_happened_now() -> None:
@@ -198,7 +198,7 @@ def test_losses_and_recoveries_count_by_reason_and_what_is_told_anew_does_not() 
         ]
 
     before = counted()
-    back = ExamineeConnected(**ABOUT, recovered=True, recovered_from="PING_TIMEOUT", outage_seconds=12.5, version=3)
+    recovery = ExamineeConnected(**ABOUT, recovered=True, recovered_from="PING_TIMEOUT", outage_seconds=12.5, version=3)
     count_told(
         [
             lost("PING_TIMEOUT"),
@@ -206,7 +206,7 @@ def test_losses_and_recoveries_count_by_reason_and_what_is_told_anew_does_not() 
             lost("PING_TIMEOUT", restated=True),
             lost("whatever somebody wrote E4711"),
             lost(LossReason.SERVER_DRAINING),
-            back,
+            recovery,
             ExamineeConnected(**ABOUT, version=4),
             ExamineeConnected(**ABOUT, migrated=True, outage_seconds=0.3, version=5),
             ExamineeMigrating(**ABOUT, version=6),

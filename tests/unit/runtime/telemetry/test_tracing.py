@@ -39,11 +39,11 @@ def test_a_child_is_of_its_parents_trace(spans: InMemorySpanExporter) -> None:
     assert child is not None
     child.end()
     root.end(reason="PING_TIMEOUT")
-    published, lost = spans.get_finished_spans()
-    assert published.context.trace_id == lost.context.trace_id
+    published, loss = spans.get_finished_spans()
+    assert published.context.trace_id == loss.context.trace_id
     assert published.parent is not None
-    assert published.parent.span_id == lost.context.span_id
-    assert dict(lost.attributes or {}) == {"plan": "P001", "reason": "PING_TIMEOUT"}
+    assert published.parent.span_id == loss.context.span_id
+    assert dict(loss.attributes or {}) == {"plan": "P001", "reason": "PING_TIMEOUT"}
 
 
 def test_a_key_makes_the_same_span_again(spans: InMemorySpanExporter) -> None:
