@@ -113,7 +113,7 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
         recovered=recovered,
         recovered_from=state.reason if recovered else None,
         migrated=migrated or None,
-        outage_seconds=_seconds_between(state.since, fact.timestamp) if recovered or migrated else None,
+        outage_seconds=_outage_seconds(state, fact.timestamp) if recovered or migrated else None,
         replaced=replaced,
         name=state.name,
         version=version,
@@ -124,6 +124,7 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
 def _apply_disconnected(state: ConnectionState, version: int, fact: ConnectionStatus) -> Outcome[ConnectionState]:
     if not state.live or fact.socket_id != state.socket_id:
         return Outcome(state)  # fenced: the examinee has another socket, only this one has ended
+    assert state.server_id is not None
     reason = fact.reason or LossReason.SOCKET_CLOSED.value
     # Its own server has sent it to another one: no loss, unless it has not arrived at the second attempt.
     migrating = reason == LossReason.SERVER_DRAINING
@@ -140,7 +141,7 @@ def _apply_disconnected(state: ConnectionState, version: int, fact: ConnectionSt
     )
     event = _absence_event(gone, version)
     effects: tuple[Effect, ...] = (WatchReconnect(fact.plan_id, fact.examinee_id, version),)
-    if reason in (LossReason.SERVER_LOST, LossReason.SERVER_RESTARTED) and state.server_id is not None:
+    if reason in (LossReason.SERVER_LOST, LossReason.SERVER_RESTARTED):
         # Others say that the server is gone: if it is alive after all, it announces the socket again.
         effects += (SendSessionLost(state.server_id, fact.socket_id, version),)
     return Outcome(gone, (event,), effects)
@@ -237,15 +238,17 @@ def _apply_restate(state: ConnectionState, version: int, fact: Restate) -> Outco
     event: Event
     if state.removed:
         event = removed_event(state, version, state.since or fact.timestamp, restated=True)
-    elif state.status is None or state.socket_id is None:
+    elif state.status is None:
         event = enrolled_event(state, version, fact.timestamp, restated=True)
     elif state.live:
+        assert state.socket_id is not None
+        assert state.since is not None
         event = ExamineeConnected(
             plan_id=fact.plan_id,
             examinee_id=fact.examinee_id,
             socket_id=state.socket_id,
             server_id=state.server_id,
-            timestamp=state.since or fact.timestamp,
+            timestamp=state.since,
             restated=True,
             name=state.name,
             version=version,
@@ -257,8 +260,10 @@ def _apply_restate(state: ConnectionState, version: int, fact: Restate) -> Outco
 
 def _effects_of(state: ConnectionState, version: int) -> Iterator[Effect]:
     """Yield the effects that a state needs, whichever fact caused it."""
-    if state.socket_id is None or state.server_id is None:
+    if state.status is None:
         return
+    assert state.socket_id is not None
+    assert state.server_id is not None
     if state.live:
         yield SendSessionState(state.plan_id, state.examinee_id, state.server_id, state.socket_id, version)
     elif state.removed:
@@ -272,5 +277,6 @@ def _is_current_outage(state: ConnectionState, loss_version: int) -> bool:
     return state.status in _ABSENT and state.loss_version == loss_version and not shut_out
 
 
-def _seconds_between(start: str | None, end: str) -> float | None:
-    return round(max(0.0, parse_time(end) - parse_time(start)), 3) if start else None
+def _outage_seconds(state: ConnectionState, end: str) -> float:
+    assert state.since is not None
+    return round(max(0.0, parse_time(end) - parse_time(state.since)), 3)

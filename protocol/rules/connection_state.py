@@ -21,8 +21,9 @@ class ConnectionState:
 
     `version` is the version that last changed it; `loss_version` names the current or latest outage
     (its loss or migration, or what a proctor has decided since). `socket_id` is the current socket, or the last one
-    while disconnected or migrating. `enrolled`: the roster lists the examinee, as `name`. `removed_by` and
-    `removed_why`: the proctor of the last removal, and the reason given. `actions`: the applied actions of proctors.
+    while disconnected or migrating; a state with a `status` has a socket, its server and `since`. `enrolled`: the
+    roster lists the examinee, as `name`. `removed_by` and `removed_why`: the proctor of the last removal, and the
+    reason given. `actions`: the applied actions of proctors.
     """
 
     plan_id: str = ""

@@ -167,7 +167,8 @@ def _newest_event(history: History[S, F], events: Iterable[Event]) -> int:
     """Return the newest version among the events that were published before and these."""
     newest = history.newest_event
     for event in events:
-        newest = max(newest, event.version or 0)
+        assert event.version is not None
+        newest = max(newest, event.version)
     return newest
 
 

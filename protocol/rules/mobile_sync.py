@@ -123,9 +123,8 @@ def _apply_wait(state: MobileSyncState, version: int, fact: MobileSyncWait) -> O
 
 
 def _apply_status(state: MobileSyncState, version: int, fact: MobileSyncStatus) -> Outcome[MobileSyncState]:
-    completed = state.status is MobileSyncCode.COMPLETED
     if fact.status is MobileSyncCode.COMPLETED:
-        if completed and fact.capture_id is not None and fact.capture_id == state.capture_id:
+        if fact.capture_id is not None and fact.capture_id == state.capture_id:
             return Outcome(state)  # the same upload, tried again
         info = fact.capture_info
         return _announce(
@@ -144,7 +143,7 @@ def _apply_status(state: MobileSyncState, version: int, fact: MobileSyncStatus) 
                 version=version,
             )
         )
-    if completed or fact.status is not MobileSyncCode.FAILED:
+    if state.status is MobileSyncCode.COMPLETED or fact.status is not MobileSyncCode.FAILED:
         return Outcome(state)  # a failed second upload does not undo the picture that is there
     return _announce(
         replace(
@@ -166,8 +165,6 @@ def _apply_extend(state: MobileSyncState, version: int, fact: MobileSyncExtend) 
     until = max(parse_time(fact.timestamp), parse_time(state.deadline or fact.timestamp)) + fact.seconds
     waiting = replace(
         state,
-        plan_id=fact.plan_id,
-        examinee_id=fact.examinee_id,
         status=MobileSyncCode.WAITING,
         timestamp=fact.timestamp,
         deadline=format_time(until),

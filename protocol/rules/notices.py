@@ -76,11 +76,12 @@ class NoticesState:
         )
 
     def confirmation(self, notice: RecordedNotice, version: int, *, restated: bool | None = None) -> NoticeConfirmed:
-        """Return the `notice_confirmed` event."""
+        """Return the `notice_confirmed` event of a confirmed notice."""
+        assert notice.confirmed_at is not None
         return NoticeConfirmed(
             plan_id=self.plan_id,
             examinee_id=self.examinee_id,
-            timestamp=notice.confirmed_at or notice.sent_at,
+            timestamp=notice.confirmed_at,
             action_id=notice.action_id,
             by=notice.by,
             unconfirmed=self.unconfirmed,

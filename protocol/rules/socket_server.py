@@ -50,7 +50,6 @@ def apply(state: ServerState, version: int, fact: ServerStatus) -> Outcome[Serve
     if fact.status is ServerStatusCode.STARTING:
         started = ServerState(
             server_id=fact.server_id,
-            server_type=fact.server_type,
             status=fact.status,
             incarnation=fact.incarnation,
             start_time=fact.start_time,

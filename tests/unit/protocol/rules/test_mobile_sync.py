@@ -180,11 +180,13 @@ def test_only_uploads_are_reported_from_outside(status: MobileSyncCode) -> None:
 
 
 def test_a_completion_without_a_device_or_picture_is_told_by_its_status() -> None:
-    bare = uploaded(device=None).model_copy(update={"capture_info": None})
+    bare = uploaded(device=None).model_copy(update={"capture_info": None, "capture_id": None})
     log = Log(wait(), bare)
     event = log.event()
     assert isinstance(event, MobileSyncStatus)
     assert event.status is MobileSyncCode.COMPLETED
+    assert (log.state.image_url, log.state.model, log.state.os_version) == (None, None, None)
+    log.add(bare).event()
 
 
 def test_a_restatement_of_an_open_stage_schedules_its_timer() -> None:
@@ -194,7 +196,8 @@ def test_a_restatement_of_an_open_stage_schedules_its_timer() -> None:
     assert ScheduleTimeout(PLAN, EXAMINEE, at(120), 1) in log.effects
 
 
-def test_a_restatement_of_an_ended_stage_schedules_no_timer() -> None:
-    log = Log(wait(0, 120), uploaded(second=10), restate(50, "mobile_sync"))
+@pytest.mark.parametrize("before", [(wait(0, 120), uploaded(second=10)), (upload_failed(10),)])
+def test_a_restatement_without_an_open_stage_schedules_no_timer(before: tuple[MobileSyncFact, ...]) -> None:
+    log = Log(*before, restate(50, "mobile_sync"))
     log.event()
-    assert not any(isinstance(one, ScheduleTimeout) for one in log.effects)
+    assert log.effects == (SendMobileSync(PLAN, EXAMINEE, log.version),)

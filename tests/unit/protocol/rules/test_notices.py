@@ -6,7 +6,7 @@ from protocol.messages.facts import Notice, NoticeConfirmed, NoticeFact
 from protocol.records.kinds import NOTICES
 from protocol.rules.action_ids import MAX_ACTIONS, message_id
 from protocol.rules.effects import SendNotice
-from protocol.rules.notices import MAX_NOTICES, NoticesState
+from protocol.rules.notices import NoticesState
 from tests.unit.support.facts import EXAMINEE, PLAN, at, notice, notice_confirmed, readmit, restate
 from tests.unit.support.scenario import Scenario
 
@@ -58,10 +58,9 @@ def test_a_confirmation_of_an_unknown_message_changes_nothing() -> None:
 
 
 def test_only_the_newest_messages_are_kept_but_more_actions_are_remembered() -> None:
-    log = Log(*(notice(f"a{number}") for number in range(1, MAX_NOTICES + 6)))
-    assert len(log.state.kept) == MAX_NOTICES
-    assert log.state.kept[0].action_id == "a6"
-    assert log.state.sent == MAX_NOTICES + 5
+    log = Log(*(notice(f"a{number}") for number in range(1, 26)))
+    assert [kept.action_id for kept in log.state.kept] == [f"a{number}" for number in range(6, 26)]
+    assert log.state.sent == 25
     assert log.changes_nothing(notice("a1"))
     assert log.changes_nothing(notice_confirmed("a1"))
     for number in range(MAX_ACTIONS):
