@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
 from actors.sessions import frame_reader
+from actors.sessions.examinee_session import ExamineeSession
 from actors.sessions.session import SocketSession
 from protocol.broker import subjects
 from protocol.messages.frames import Role
@@ -26,6 +27,14 @@ from tests.integration.support.system import System, eventually
 
 def port_of(system: System) -> int:
     return int(system.server("SOCK001").url.split(":")[2].split("/")[0])
+
+
+def kernel_takes_little(system: System, examinee_id: str) -> ExamineeSession:
+    """Let the kernel hold some KB for an examinee: what it takes is not seen by the server. Return the session."""
+    session = system.server("SOCK001").sessions.examinee("P001", examinee_id)
+    assert session is not None
+    session.connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return session
 
 
 async def test_a_proctor_who_does_not_read_is_ended_and_the_others_get_everything_at_once(
@@ -67,10 +76,11 @@ async def test_a_proctor_who_does_not_read_is_ended_and_the_others_get_everythin
 async def test_an_examinee_who_talks_and_never_reads_is_ended(
     system: System, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frame_reader, "FRAMES_PER_SECOND", 1_000_000)  # else it takes an hour to fill the buffer
+    monkeypatch.setattr(frame_reader, "FRAMES_PER_SECOND", 1_000_000)  # else it takes long to fill the buffer
     deaf = SlowReader(port_of(system))
     await deaf.hello(system.token("examinee", "E001"))
     await neighbours.proctor.expect("examinee_connected", examineeId="E001")
+    kernel_takes_little(system, "E001")
     many = "[" + ",".join(['{"type":"heartbeat"}'] * 256) + "]"
 
     async def talk() -> None:
@@ -197,11 +207,7 @@ async def test_a_session_state_with_many_messages_is_not_what_ends_a_slow_examin
         slow = SlowReader(port_of(system))
         await slow.hello(system.token("examinee", "E001"))
         await proctor.expect("examinee_connected", recovered=True)
-        session = system.server("SOCK001").sessions.examinee("P001", "E001")
-        assert session is not None
-
-        # What the kernel takes is not seen by the server: here it takes nothing more.
-        session.connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        session = kernel_takes_little(system, "E001")
         session.announce()
 
         async def waits() -> bool:
