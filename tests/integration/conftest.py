@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,21 @@ from redis.asyncio import Redis
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
+from cli.check import doctor
 from cli.local.engines import NatsServer, RedisServer
+from cli.operate import drain_and_stop, queues
 from protocol.broker.streams import STREAMS
 from tests.integration.support.command_line import Invoke, command_with
 from tests.integration.support.system import System
+
+
+@pytest.fixture(autouse=True)
+def _quick_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands in this process wait less: on this machine everybody answers at once."""
+    monkeypatch.setattr(Bus, "services", partialmethod(Bus.services, wait=0.15))
+    monkeypatch.setattr(doctor, "STUCK_SECONDS", 0.2)
+    monkeypatch.setattr(drain_and_stop, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(queues, "UNREAD_SECONDS", 0.1)
 
 
 @pytest.fixture(scope="session")

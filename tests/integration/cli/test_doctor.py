@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 from typer.testing import CliRunner
 
@@ -22,8 +23,10 @@ from actors.runtime.broker.dead_letter import dead_letter
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
 from actors.web_server.server import WebServer
+from cli.check import doctor
 from cli.check.doctor import HealthCheck
 from cli.main import app
+from cli.shared import live_actors
 from protocol.broker import subjects
 from protocol.records import keys
 from tests.integration.support.findings import FAILED, OK, WARNING, states, told
@@ -101,7 +104,11 @@ async def test_each_clock_with_an_offset_is_reported(settings: Settings, bus: Bu
         assert len(text.splitlines()) == 3
 
 
-async def test_a_silent_actor_and_another_version_are_reported(settings: Settings, bus: Bus, store: StateStore) -> None:
+async def test_a_silent_actor_and_another_version_are_reported(
+    settings: Settings, bus: Bus, store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_actors, "ANSWER_SECONDS", 0.5)
+
     async def never(_request: bytes) -> bytes:
         await asyncio.Event().wait()
         return b""
@@ -172,15 +179,18 @@ async def test_secrets_and_settings_are_checked(settings: Settings, tmp_path: Pa
     assert "the token secret is in" in told(await HealthCheck(readable).run(), "secrets", OK)
 
 
-def doctor(*arguments: str, **engines: str) -> tuple[int, dict[str, Any]]:
+def run_doctor(*arguments: str, **engines: str) -> tuple[int, dict[str, Any]]:
     result = CliRunner().invoke(app, ["doctor", "-o", "json", *arguments], env=engines, catch_exceptions=False)
     return result.exit_code, json.loads(result.stdout)
 
 
-def test_the_exit_code_follows_the_worst_finding(settings: Settings, tmp_path: Path) -> None:
+def test_the_exit_code_follows_the_worst_finding(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "CONNECT_SECONDS", 0.1)
     nowhere = {"EXAMWIRE_NATS_URL": "nats://127.0.0.1:1", "EXAMWIRE_REDIS_URL": "redis://127.0.0.1:1"}
-    code, answer = doctor("--data-dir", str(tmp_path), **nowhere)
+    code, answer = run_doctor("--data-dir", str(tmp_path), **nowhere)
     assert (code, answer["state"]) == (4, "failed")
-    code, answer = doctor("--data-dir", str(tmp_path), **nowhere | {"EXAMWIRE_REDIS_URL": settings.redis_url})
+    code, answer = run_doctor("--data-dir", str(tmp_path), **nowhere | {"EXAMWIRE_REDIS_URL": settings.redis_url})
     assert (code, answer["state"]) == (1, "failed")
     assert {finding["check"]: finding["state"] for finding in answer["findings"]}["redis"] == "ok"

@@ -18,6 +18,7 @@ from actors.runtime.config.settings import Settings
 from actors.runtime.config.tokens import TokenVerifier
 from actors.state_manager.audit import Audit
 from actors.status_log.status_log import StatusLog
+from cli.shared import live_actors
 from tests.integration.support.command_line import Invoke
 from tests.integration.support.system import System, eventually
 
@@ -210,8 +211,9 @@ async def test_what_cannot_be_done_is_said_before_anything_is_written(
 
 
 async def test_without_a_broker_nobody_is_enrolled_and_it_says_so(
-    settings: Settings, invoke: Invoke, roster: Path
+    settings: Settings, invoke: Invoke, roster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(live_actors, "CONNECT_SECONDS", 0.1)
     result = await invoke("create", "P001", "--roster", str(roster), EXAMWIRE_NATS_URL="nats://127.0.0.1:1")
     assert result.exit_code == 4
     assert "no NATS server" in result.stderr

@@ -444,8 +444,3 @@ async def test_letters_are_listed_filtered_counted_paged_and_discarded(
     assert [letter.letter.source.stream async for letter in desk.letters()] == ["SOCKET"]
     for arguments in ((), ("5", "--all"), ("5", "--source", "STATUS")):
         assert (await invoke("discard", "--yes", *arguments)).exit_code == 2
-
-
-async def test_without_nats_the_exit_code_is_4(invoke: Invoke) -> None:
-    result = await invoke("ls", "--nats-url", "nats://127.0.0.1:1")
-    assert (result.exit_code, result.stdout) == (4, "")

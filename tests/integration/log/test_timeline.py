@@ -18,6 +18,7 @@ import pytest
 
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings
+from cli.shared import live_actors
 from protocol.messages.codec import encode
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
 from protocol.times import format_time
@@ -225,7 +226,10 @@ async def test_why_somebody_is_red_is_said_in_plain_words(system: System, bus: B
     assert "proctor must readmit" in text.replace("\n", " ")
 
 
-async def test_with_redis_or_nats_away_the_other_says_what_it_knows(system: System, invoke: Invoke) -> None:
+async def test_with_redis_or_nats_away_the_other_says_what_it_knows(
+    system: System, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_actors, "CONNECT_SECONDS", 0.5)
     client = await system.examinee("E0042")
     client.abort()
     await system.status("E0042", "DISCONNECTED")

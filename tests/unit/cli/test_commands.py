@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.config.tokens import TokenVerifier
 from cli.main import app
+from cli.shared import live_actors
 from cli.shared.options import NoRunningSystem, takes_settings, with_running_engines
 from cli.shared.output import ExitCode, NotFound, exit_code_of
 from protocol.errors import (
@@ -234,8 +235,11 @@ def test_each_error_has_its_exit_code(error: ExamwireError, code: ExitCode) -> N
     assert exit_code_of(error) is code
 
 
-@pytest.mark.parametrize("command", [("streams", "diff"), ("actors", "ls")])
-def test_a_broker_that_is_not_there_is_exit_code_4_in_one_line(invoke: Invoke, command: tuple[str, str]) -> None:
+@pytest.mark.parametrize("command", [("streams", "diff"), ("actors", "ls"), ("dead-letters", "ls")])
+def test_a_broker_that_is_not_there_is_exit_code_4_in_one_line(
+    invoke: Invoke, command: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_actors, "CONNECT_SECONDS", 0.1)
     result = invoke(*command, "--nats-url", "nats://127.0.0.1:1")
     assert (result.exit_code, result.stdout) == (4, "")
     assert result.stderr.startswith("examwire: no NATS server at nats://127.0.0.1:1")
