@@ -155,12 +155,12 @@ class TopologyWatch:
             return
         states = {state.name: state for state in await self._bus.consumer_states(stream.name)}
         self._checkpoints.record(states[consumer.name] for consumer in consumers if consumer.name in states)
+        for consumer in consumers:  # all of them before the first is made: that may fail
+            CONSUMER_UP.labels(stream.name, consumer.name).set(consumer.name in states)
         for consumer in consumers:
-            up = CONSUMER_UP.labels(stream.name, consumer.name)
-            up.set(consumer.name in states)
             if consumer.name not in states:
                 await self._topology.apply_consumer(consumer)
-                up.set(1)
+                CONSUMER_UP.labels(stream.name, consumer.name).set(1)
                 MADE_AGAIN.labels("consumer", _name(consumer)).inc()
                 log.error("the consumer %s was gone: it is made again, and goes on where it was", _name(consumer))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 
@@ -10,7 +11,7 @@ import pytest
 from actors.queue_server.checkpoints import Checkpoints
 from actors.queue_server.server import QueueServer
 from actors.queue_server.topology import topology_consumers, topology_streams
-from actors.queue_server.topology_watch import Topology
+from actors.queue_server.topology_watch import Topology, TopologyWatch
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.config.settings import Settings, load_settings
 from actors.runtime.store.state_store import StateStore
@@ -20,6 +21,7 @@ from protocol.errors import StateUnavailable
 from protocol.messages.codec import encode
 from protocol.messages.facts import Enrol
 from tests.integration.support.system import RawClient, System, eventually
+from tests.support.metrics import sample
 
 DECLARED = load_settings()
 CONSUMERS = topology_consumers(DECLARED)
@@ -38,6 +40,13 @@ async def system(bus: Bus, settings: Settings) -> AsyncIterator[System]:
 
 async def there(bus: Bus, consumer: ConsumerSpec) -> bool:
     return await bus.consumer_config(consumer.stream, consumer.name) is not None
+
+
+MADE_AGAIN = "examwire_topology_made_again_total"
+
+
+async def counted(wanted: float, **labels: str) -> bool:
+    return sample(MADE_AGAIN, **labels) == wanted
 
 
 async def furthest(checkpoints: Checkpoints) -> tuple[int, ConsumerSpec]:
@@ -62,11 +71,13 @@ async def test_a_consumer_that_vanishes_is_made_again_and_nobody_misses_anything
     (consumer,) = [consumer for consumer in CONSUMERS if f"{consumer.stream}/{consumer.name}" == name]
     proctor = await system.proctor()
     examinee = await system.examinee("E001")
+    made_again = sample(MADE_AGAIN, kind="consumer", name=name)
     await bus.delete_consumer(consumer.stream, consumer.name)
     examinee.abort()  # in the gap, if it is one of the log's
     await proctor.expect("examinee_disconnected", examineeId="E001", reason="SOCKET_CLOSED")
     await proctor.expect("examinee_reconnecting", examineeId="E001", attempt=1)
     await eventually(lambda: there(bus, consumer), f"{name} is there")
+    await eventually(lambda: counted(made_again + 1, kind="consumer", name=name), "it is counted")
     await system.examinee("E001", connection_no=2)
     await proctor.expect("examinee_connected", examineeId="E001", after=len(proctor.frames) - 1)
     await eventually(lambda: system.server_is("SOCK001", "READY"), "nobody is called lost")
@@ -158,6 +169,14 @@ async def test_with_redis_away_a_consumer_is_not_made_from_a_place_that_nobody_k
         await topology.apply()
     for consumer in CONSUMERS:
         assert await there(bus, consumer) is (consumer not in OF_STATUS), "the others need not wait"
+    following = asyncio.create_task(TopologyWatch(bus, topology, Checkpoints(bus, nobody)).follow())
+
+    async def seen() -> bool:
+        up = {one.name: sample("examwire_consumer_up", stream=one.stream, consumer=one.name) for one in CONSUMERS}
+        return up == {one.name: float(one not in OF_STATUS) for one in CONSUMERS}
+
+    await eventually(seen, "they are told to be missing")
+    following.cancel()
     await nobody.close()
 
 
@@ -180,6 +199,7 @@ async def test_streams_that_vanish_are_made_again_and_the_exam_goes_on(
     proctor = await system.proctor()
     await system.examinee("E001")
     before = {name: await bus.stream_state(name) for name in names}
+    made_again = {name: sample(MADE_AGAIN, kind="stream", name=name) for name in names}
     for name in names:
         await bus._js.delete_stream(name)
 
@@ -189,6 +209,7 @@ async def test_streams_that_vanish_are_made_again_and_the_exam_goes_on(
     await eventually(made, f"{names} are there")
     for name in names:
         assert (await bus.stream_state(name)).first > before[name].last or name in AS_NUMBERED
+        assert sample(MADE_AGAIN, kind="stream", name=name) == made_again[name] + 1
     for consumer in CONSUMERS:
         await eventually(lambda expected=consumer: there(bus, expected), f"{consumer.name} is there")  # type: ignore[misc]
     await system.examinee("E002")
