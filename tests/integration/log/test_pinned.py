@@ -15,6 +15,7 @@ from actors.runtime.config.settings import Settings
 from protocol.broker.streams import ConsumerSpec, StreamSpec
 from protocol.errors import NotPermitted
 from tests.integration.support.system import eventually
+from tests.support.metrics import sample
 
 STREAM = StreamSpec("ORDERED", ("ordered.>",), "Of this test", max_age=3600.0)
 SPEC = ConsumerSpec(STREAM.name, "reader", ("ordered.x",), ack_wait=4.0, max_ack_pending=128, pin_seconds=2.5)
@@ -145,6 +146,7 @@ async def test_a_lost_ack_is_repeated_and_nothing_is_handed_out_twice(bus: Bus, 
     first, _ = readers
     await say(bus, "a", "b")
     await first.has("a", "b")
+    again = sample("examwire_redeliveries_total", consumer=SPEC.name)
     for delivery in first.taken:
         first.consumer.done(delivery)  # acknowledged, but the broker never hears of it
         first.consumer._unsettled.discard(delivery)
@@ -154,6 +156,7 @@ async def test_a_lost_ack_is_repeated_and_nothing_is_handed_out_twice(bus: Bus, 
         return not state.unacknowledged
 
     await eventually(settled, "the broker has given them again, and has its acks")
+    assert sample("examwire_redeliveries_total", consumer=SPEC.name) >= again + 2
     await first.has("a", "b")
 
 

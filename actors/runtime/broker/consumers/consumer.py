@@ -226,14 +226,14 @@ class PullConsumer:
         )
         if msg.subject and self._outstanding > 0:
             self._outstanding -= 1
+        if delivery.attempt > 1:
+            self._redelivered.inc()
         if not await self._takes(delivery, metadata.sequence.consumer):
             self._wake.set()
             return
         if self._keep_alive is not None:
             self._unsettled.add(delivery)
-        if delivery.attempt > 1:
-            self._redelivered.inc()
-        elif not self._buffer:  # the oldest of its batch
+        if delivery.attempt == 1 and not self._buffer:  # the oldest of its batch
             self._age.observe(max(0.0, self._bus.clock.now() - delivery.stored_at))
         self._buffer.append(delivery)
         self._wake.set()
