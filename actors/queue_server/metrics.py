@@ -118,9 +118,6 @@ class BrokerMetrics(Collector):
         unacknowledged = GaugeMetricFamily(
             "examwire_consumer_unacknowledged_messages", "Messages that were delivered and not settled", labels=labels
         )
-        redelivered = GaugeMetricFamily(
-            "examwire_consumer_redelivered_messages", "Those of them that were delivered more than once", labels=labels
-        )
         pulls = GaugeMetricFamily(
             "examwire_consumer_waiting_pulls",
             "Requests for messages that are open: 0 means nobody reads",
@@ -131,9 +128,8 @@ class BrokerMetrics(Collector):
                 names = [stream, state.name]
                 pending.add_metric(names, state.pending)
                 unacknowledged.add_metric(names, state.unacknowledged)
-                redelivered.add_metric(names, state.redelivered)
                 pulls.add_metric(names, state.pulls_waiting)
-        yield from (pending, unacknowledged, redelivered, pulls)
+        yield from (pending, unacknowledged, pulls)
 
 
 BROKER = BrokerMetrics()

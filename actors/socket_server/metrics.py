@@ -37,7 +37,6 @@ class _SocketServers(Collector):
     """Reads the inspections of the socket servers in this process when Prometheus asks."""
 
     def collect(self) -> Iterator[Metric]:
-        sockets = GaugeMetricFamily("examwire_socket_open", "TCP connections with a WebSocket, greeted or not")
         sessions = GaugeMetricFamily(
             "examwire_socket_connections", "Clients that are connected, by what they are", labels=["client"]
         )
@@ -47,13 +46,12 @@ class _SocketServers(Collector):
             "examwire_socket_plans_not_current", "Plans with clients here of which they see an older state"
         )
         details = [server.details() for server in ACTORS.running("socket-server")]
-        sockets.add_metric([], sum(server["sockets"] for server in details))
         sessions.add_metric(["examinee"], sum(server["examinees"] for server in details))
         sessions.add_metric(["proctor"], sum(server["proctors"] for server in details))
         accepting.add_metric([], sum(server["accepting"] for server in details))
         outbox.add_metric([], sum(server["outbox"] for server in details))
         not_current.add_metric([], sum(len(server["plansNotCurrent"]) for server in details))
-        yield from (sockets, sessions, accepting, outbox, not_current)
+        yield from (sessions, accepting, outbox, not_current)
 
 
 REGISTRY.register(_SocketServers())
