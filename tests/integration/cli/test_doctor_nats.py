@@ -26,6 +26,7 @@ from cli.shared.findings import State
 from protocol.errors import StreamFull
 from tests.integration.support.findings import FAILED, OK, UNKNOWN, WARNING, states, told
 from tests.integration.support.system import eventually
+from tests.support.metrics import sample
 
 PERMISSIONS = Path(__file__).parents[3] / "nats" / "permissions.conf"
 
@@ -147,7 +148,12 @@ async def see_it_full(bus: Bus, at: Settings, monitoring: str | None) -> None:
     async def writable(expected: float) -> bool:
         return REGISTRY.get_sample_value("examwire_jetstream_writable") == expected
 
+    async def limit_is_known() -> bool:
+        return sample("examwire_jetstream_storage_limit_bytes") == 140_000_000
+
     await eventually(lambda: writable(1.0), "probes are stored")
+    if monitoring is None:
+        await eventually(limit_is_known, "the queue server knows the limit of its account")
     assert states(await HealthCheck(at).run(), "nats.writes") == {OK}
     refused = {"stream": "SOCKET", "reason": "full"}
     before = REGISTRY.get_sample_value("examwire_publish_refusals_total", refused) or 0.0

@@ -19,6 +19,7 @@ from protocol.records import keys
 from protocol.times import format_time
 from tests.integration.support.settings import changed
 from tests.integration.support.system import RawClient, System, eventually
+from tests.support.metrics import sample
 
 SHORT = pytest.mark.parametrize("ladder", [[0.4, 0.4, 0.4]], ids=["short"])
 
@@ -164,6 +165,8 @@ async def test_welcome_names_the_ready_servers_as_fallback(system: System) -> No
 async def test_the_attempts_are_told_one_by_one_then_the_limit_then_refusal_then_readmission(system: System) -> None:
     first_proctor, second_proctor = await system.proctor("SOCK001"), await system.proctor("SOCK002")
     examinee = await system.examinee()
+    counters = ("examwire_reconnect_attempts_total", "examwire_reconnect_exhausted_total")
+    attempts, limits = (sample(counter) for counter in counters)
     examinee.abort()
     for proctor in (first_proctor, second_proctor):
         exhausted = await proctor.expect("examinee_reconnect_exhausted", examineeId="E001")
@@ -171,6 +174,7 @@ async def test_the_attempts_are_told_one_by_one_then_the_limit_then_refusal_then
         ladder = [f["data"] for f in proctor.about("E001") if f["type"] == "examinee_reconnecting"]
         assert [(step["attempt"], step["maxAttempts"]) for step in ladder] == [(1, 3), (2, 3), (3, 3)]
         assert [step.get("nextAttemptAt") is not None for step in ladder] == [True, True, False]
+    assert [sample(counter) for counter in counters] == [attempts + 3, limits + 1]
     record = await system.progress()
     assert (record["connStatusCode"], record["reason"]) == ("DISCONNECTED", "RECONNECT_LIMIT_EXCEEDED")
 

@@ -12,6 +12,7 @@ from cli.local.engines import NatsServer, RedisServer
 from protocol.broker.streams import STATE_MANAGERS, STATUS
 from tests.integration.support.system import System, eventually
 from tests.integration.support.unsteady_exam import EXAMINEES, Exam
+from tests.support.metrics import sample
 
 
 async def test_redis_stopped_under_load_loses_and_doubles_nothing(
@@ -33,6 +34,7 @@ async def test_redis_stopped_under_load_loses_and_doubles_nothing(
         return bool(manager.details()["waitingFor"] == "redis")
 
     await eventually(it_waits, "the state manager waits for Redis")
+    assert sample("examwire_state_waiting", reason="redis") == 1
     began = time.monotonic()
 
     async def longer_than_the_ack_wait() -> bool:
@@ -43,6 +45,7 @@ async def test_redis_stopped_under_load_loses_and_doubles_nothing(
     for _ in range(20):
         await exam.step()
     await exam.everybody_agrees(proctors)
+    assert sample("examwire_state_waiting", reason="redis") == 0
     states = await own_system._buses["state-manager"].consumer_states(STATUS.name)
     assert not any(state.redelivered for state in states), "waiting for Redis used up deliveries"
 
@@ -57,9 +60,15 @@ async def test_nats_killed_and_restarted_under_load_loses_and_doubles_nothing(
         await exam.join(examinee_id)
     for _ in range(20):
         await exam.step()
+    failures = sample("examwire_publish_failures_total")
     nats.kill()
     for examinee_id in list(exam.clients)[::3]:
         exam.drop(examinee_id)  # while nobody can be told
+
+    async def they_wait() -> bool:
+        return sample("examwire_socket_outbox_messages") > 0 and sample("examwire_publish_failures_total") > failures
+
+    await eventually(they_wait, "their ends wait in the servers")
     nats.start()
     for _ in range(30):
         await exam.step()

@@ -24,6 +24,7 @@ from tests.integration.support.cable import Cable
 from tests.integration.support.server_process import ServerProcess, join, story
 from tests.integration.support.settings import changed
 from tests.integration.support.system import System, eventually
+from tests.support.metrics import sample
 
 
 def with_lease(settings: Settings, lease_seconds: int) -> Settings:
@@ -48,6 +49,7 @@ async def test_a_server_killed_with_kill_9_is_lost_and_so_are_its_sessions_but_n
 ) -> None:
     proctor = await system.proctor("SOCK002")
     server = await ServerProcess.start(system.settings)
+    expiries = sample("examwire_lease_expiries_total")
     try:
         await join(system, server.url, "E001")
         await join(system, server.url, "E002")
@@ -62,6 +64,7 @@ async def test_a_server_killed_with_kill_9_is_lost_and_so_are_its_sessions_but_n
     record = await server_record(system)
     assert (record["statusCode"], record["reason"]) == ("LOST", "SERVER_LOST")
     assert await system.store.entries(keys.server_sockets("SOCK001")) == {}
+    assert sample("examwire_lease_expiries_total") == expiries + 1
 
     # What follows the loss in the log has been handled too: nothing about the others came before it.
     await proctor.expect("examinee_reconnecting", examineeId="E001", attempt=1)

@@ -31,6 +31,7 @@ from protocol.records import keys
 from protocol.records.placement import VersionedMessage
 from tests.integration.support.command_line import Invoke
 from tests.integration.support.system import RawClient, System, eventually
+from tests.support.metrics import sample
 from tests.unit.support.facts import connected, disconnected
 
 EXAMINEES = [f"E{number:03}" for number in range(1, 301)]
@@ -137,6 +138,7 @@ async def test_a_state_manager_says_what_it_waits_for_and_decides_nothing_meanwh
         return bool(manager.details()["waitingFor"] == "state")
 
     await eventually(waits, "it waits for the state")
+    assert sample("examwire_state_waiting", reason="state") == 1
     with pytest.raises(StateLost):
         await system.progress()
     with pytest.raises(StateLost):
@@ -145,8 +147,10 @@ async def test_a_state_manager_says_what_it_waits_for_and_decides_nothing_meanwh
     await endpoints.read()
     assert endpoints.ready == ready != [], "what Redis has lost is not what there is"
     assert [frame["type"] for frame in proctor.about("E001")] == ["examinee_connected"]
+    repairs = sample("examwire_state_repairs_total", found="lost")
     go_on.set()
     await proctor.expect("examinee_disconnected", examineeId="E001")
+    assert sample("examwire_state_repairs_total", found="lost") == repairs + 1
 
 
 async def test_verify_and_rebuild_of_damaged_records_while_events_are_decided(

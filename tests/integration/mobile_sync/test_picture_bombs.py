@@ -22,6 +22,7 @@ from actors.web_server.pictures import decoders as picture_decoders
 from tests.integration.support.clients.phones import Site, open_site, picture, problem
 from tests.integration.support.settings import changed
 from tests.integration.support.system import eventually
+from tests.support.metrics import sample
 
 
 @pytest.fixture
@@ -124,10 +125,16 @@ async def test_an_innocent_picture_is_taken_while_costly_ones_wait_for_one_anoth
         return len(site.leftovers()) >= 4 or any(bomb.done() for bomb in bombs)
 
     await eventually(all_received, "four costly pictures on their way")
+
+    async def some_wait() -> bool:
+        return sample("examwire_web_pictures_waiting") > 0
+
+    await eventually(some_wait, "they wait for one another")
     for number in range(3):
         assert (await site.put(picture(), examinee_id=f"E20{number}")).status_code == 201
     assert not all(bomb.done() for bomb in bombs)
     assert {response.status_code for response in await asyncio.gather(*bombs)} == {201}
+    assert sample("examwire_web_pictures_waiting") == 0
     assert len(site.server.uploads.decoders.pids) == 2
 
 

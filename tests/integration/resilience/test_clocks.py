@@ -21,7 +21,6 @@ import pytest
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from actors.socket_server.metrics import EXPIRED
 from protocol.broker.streams import STATUS
 from protocol.errors import BrokerUnavailable
 from protocol.records import keys
@@ -32,6 +31,7 @@ from tests.integration.support.command_line import Invoke
 from tests.integration.support.server_process import ServerProcess, join
 from tests.integration.support.system import RawClient, System, eventually
 from tests.support.faked_clock import clock_ahead, needs_faketime
+from tests.support.metrics import sample
 
 HOUR = 3600.0
 
@@ -218,14 +218,14 @@ async def test_a_message_is_dropped_for_its_age_only_by_the_brokers_clock_and_wi
         await proctor.expect("notice", text="one")
         assert "expireTime" not in caplog.text
         # And now it is.
-        dropped = EXPIRED._value.get()
+        dropped = sample("examwire_socket_expired_messages_total")
         clock = server._bus.clock
         clock._ahead = (clock._ahead or 0.0) + 2 * HOUR
         server._bus.clock.measure = AsyncMock(side_effect=BrokerUnavailable("away"))  # type: ignore[method-assign]
         await proctor.say("notify", examineeId="E001", requestId="n2", text="two")
 
         async def said() -> bool:
-            return bool(EXPIRED._value.get() > dropped)
+            return sample("examwire_socket_expired_messages_total") > dropped
 
         await eventually(said, "the messages are counted as expired")
         assert "older than 60 s (expireTime)" in caplog.text

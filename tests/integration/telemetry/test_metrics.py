@@ -23,11 +23,8 @@ from protocol.broker.streams import STATE_MANAGERS, STREAMS
 from protocol.errors import BrokerUnavailable, RoleFailed
 from protocol.messages.server_messages import ServerStatusCode
 from tests.integration.support.system import System, eventually
+from tests.support.metrics import sample
 from tests.support.nats_faults import fail_pings
-
-
-def sample(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 async def test_a_ping_on_a_connection_that_has_just_broken_is_an_engine_that_is_away(
@@ -72,6 +69,9 @@ async def test_a_role_says_what_it_lacks_and_is_alive_all_the_while(
             server.watch(bus, store)
             server.started = True
             assert await readiness(server) == (200, [], [])
+        scrapes = sample("examwire_scrape_seconds_count")
+        assert "examwire_engine_up" in (await http.get(needing.url)).text
+        assert sample("examwire_scrape_seconds_count") == scrapes + 1
         errors = sample("examwire_engine_round_trip_errors_total", engine="redis")
         redis.stop()
         await becomes(needing, 503, ["redis"], [])
@@ -187,13 +187,15 @@ async def test_what_happens_to_examinees_is_counted_where_it_happens(
             - sample("examwire_proctor_latency_seconds_bucket", event="loss", le="10.0"),
             "applied": sample("examwire_state_facts_total", outcome="applied"),
             "published": sample("examwire_publish_seconds_count"),
+            "settled": sample("examwire_state_stage_seconds_count", stage="settle"),
+            "passed_on": sample("examwire_state_stage_seconds_count", stage="tell"),
         }
 
     async with System(settings) as system:
         before = counted()
         proctor = await system.proctor("SOCK002")
         first = await system.examinee("E001", "SOCK001")
-        await system.examinee("E002", "SOCK002")
+        second = await system.examinee("E002", "SOCK002")
         assert sample("examwire_socket_connections", client="examinee") == 2
         assert sample("examwire_socket_connections", client="proctor") == 1
         assert sample("examwire_socket_accepting") == 2  # of the two servers of this process
@@ -210,6 +212,7 @@ async def test_what_happens_to_examinees_is_counted_where_it_happens(
 
         now = await eventually(seen, "the proctor's close and the recovery are counted")
         assert now.pop("published") > 0
+        assert now.pop("settled") == now.pop("passed_on") > 0
         assert now.pop("applied") >= 4
         assert now == {
             "accepts": 3,
@@ -222,14 +225,24 @@ async def test_what_happens_to_examinees_is_counted_where_it_happens(
             "late": 0,
         }
 
+        second.abort()  # the reconnect watch has it until it comes back
+        limit = settings.nats.status_max_bytes
+
         async def streams() -> bool:
             # The queue server asks every few seconds.
             queue = {"stream": "SOCKET", "consumer": "SOCK001_Q"}
+            awaited = {"stream": "RECONNECT", "consumer": "reconnect-watch"}
             return (
                 sample("examwire_stream_messages", stream="STATUS") > 4
+                and sample("examwire_stream_last_sequence", stream="STATUS") > 4
+                and 0 < sample("examwire_stream_size_bytes", stream="STATUS") < limit
+                and sample("examwire_stream_limit_bytes", stream="STATUS") == limit
+                and sample("examwire_stream_replicas", stream="STATUS") == 1
+                and sample("examwire_stream_replicas_current", stream="STATUS") == 1
                 and sample("examwire_stream_up", stream="DEADLETTER") == 1
                 and sample("examwire_consumer_waiting_pulls", **queue) == 1
                 and sample("examwire_consumer_pending_messages", **queue) == 0
+                and sample("examwire_consumer_unacknowledged_messages", **awaited) == 1
                 and sample("examwire_jetstream_storage_bytes") > 0
             )
 

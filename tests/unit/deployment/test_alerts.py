@@ -132,6 +132,17 @@ def test_its_panels_have_a_place_of_their_own_and_something_to_show() -> None:
     ]
 
 
+def metrics_in(text: str) -> set[str]:
+    """The metrics of ours that a text names."""
+    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"examwire_[a-z_]+", text)}
+
+
+def test_every_metric_of_alerts_and_dashboard_is_read_by_a_test() -> None:
+    # That a role exports them is held by tests/integration/telemetry/test_prometheus.py.
+    read = metrics_in("".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py")))
+    assert metrics_in(ALERTS + json.dumps(DASHBOARD)) - read == set()
+
+
 # -- promtool -------------------------------------------------------------------------------------------
 
 

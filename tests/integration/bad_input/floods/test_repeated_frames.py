@@ -11,6 +11,7 @@ from actors.runtime.broker.consumers.stream_reader import read_stream
 from protocol.records import keys
 from tests.integration.bad_input.support import Neighbours
 from tests.integration.support.system import RawClient, System, eventually
+from tests.support.metrics import sample
 
 
 async def facts_about(bus: Bus, examinee_id: str, kind: str) -> int:
@@ -127,6 +128,7 @@ async def test_a_loop_of_connections_fills_no_log_and_its_last_loss_is_told(
     system: System, bus: Bus, neighbours: Neighbours
 ) -> None:
     token = system.token("examinee", "E001")
+    refused = sample("examwire_facts_held_total", kind="connection", outcome="refused")
     began = time.monotonic()
 
     async def connect(number: int) -> None:
@@ -136,6 +138,7 @@ async def test_a_loop_of_connections_fills_no_log_and_its_last_loss_is_told(
         client.abort()
 
     await asyncio.gather(*(connect(number) for number in range(1, 41)))
+    assert sample("examwire_facts_held_total", kind="connection", outcome="refused") > refused
     # Whoever owns the token comes in after that.
     staying = None
     for number in range(100, 140):

@@ -23,6 +23,7 @@ from tests.integration.bad_input.support import Neighbours
 from tests.integration.support.clients.slow_reader import SlowReader
 from tests.integration.support.settings import changed
 from tests.integration.support.system import System, eventually
+from tests.support.metrics import sample
 
 
 def port_of(system: System) -> int:
@@ -82,6 +83,7 @@ async def test_an_examinee_who_talks_and_never_reads_is_ended(
     await neighbours.proctor.expect("examinee_connected", examineeId="E001")
     kernel_takes_little(system, "E001")
     many = "[" + ",".join(['{"type":"heartbeat"}'] * 256) + "]"
+    breaks = sample("examwire_socket_breaks_total", reason="SLOW_CLIENT")
 
     async def talk() -> None:
         while True:
@@ -90,6 +92,7 @@ async def test_an_examinee_who_talks_and_never_reads_is_ended(
     talking = asyncio.create_task(talk())
     loss = await neighbours.proctor.expect("examinee_disconnected", seconds=20, examineeId="E001")
     assert loss["data"]["reason"] == "SLOW_CLIENT"
+    assert sample("examwire_socket_breaks_total", reason="SLOW_CLIENT") == breaks + 1
     await asyncio.wait([talking])
     assert isinstance(talking.exception(), OSError)
     deaf.close()

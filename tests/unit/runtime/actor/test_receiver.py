@@ -451,9 +451,9 @@ async def test_a_request_that_an_actor_cannot_take_is_answered_with_an_error(bus
     stuck = Stuck(bus)
     await running(stuck)
     respond = bus.endpoints["stop"][1]
-    asked = [asyncio.create_task(respond(encode(Stop())))]
+    asked = [asyncio.ensure_future(respond(encode(Stop())))]
     await begun.wait()
-    asked.append(asyncio.create_task(respond(encode(Stop()))))
+    asked.append(asyncio.ensure_future(respond(encode(Stop()))))
     await until(lambda: len(stuck.mailbox) == 1)
     refused = await respond(encode(Stop()))
     await stuck.stop()

@@ -24,6 +24,7 @@ from actors.state_manager.metrics import count_told
 from protocol.messages.facts import LossReason
 from protocol.messages.proctor_events import ExamineeConnected, ExamineeDisconnected, ExamineeMigrating
 from protocol.times import format_time
+from tests.support.metrics import sample
 from tests.unit.support.waiting import until
 
 NOW = "2024-01-01T09:15:00.000Z"
@@ -61,11 +62,6 @@ class Worker(Actor):
     @on(Broken)
     def breaks(self, _message: Broken) -> None:
         raise RuntimeError("as told")
-
-
-def sample(name: str, **labels: str) -> float:
-    """The value now; 0 for a series that is not there yet."""
-    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 def families() -> Mapping[str, Metric]:
