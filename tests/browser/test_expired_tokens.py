@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = IN_A_BROWSER
 
 EXPIRED = "Your access has expired"
-PHONE_EXPIRED = "This phone has to be connected again"
+PHONE_EXPIRED = "This phone’s access has expired"
 UNTIL_IT_ASKS = 75_000
 """More than the longest pause, in ms, after which a page asks again."""
 

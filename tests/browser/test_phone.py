@@ -410,6 +410,6 @@ async def test_the_page_is_korean_for_koreans_fits_every_phone_and_is_accessible
     await phone.locator("#language").select_option("ko")
     await phone.locator("#use").click()
     await expect(phone.locator("#step-done")).to_be_visible()
-    await expect(phone.locator("#done-title")).to_have_text("사진이 전송되었습니다")
+    await expect(phone.locator("#done-title")).to_have_text("사진이 도착했습니다")
     assert await fits(phone)
     assert await audit(phone) == []

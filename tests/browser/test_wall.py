@@ -60,7 +60,7 @@ async def test_a_loss_and_a_recovery_are_seen_on_the_wall(site: Site, screens: S
     assert "token" not in page.url
     first.abort()
     await expect(tile(page, "E001")).to_have_attribute("data-state", "lost")
-    await expect(tile(page, "E001")).to_contain_text("attempt 1 of 2")
+    await expect(tile(page, "E001")).to_contain_text("attempt 1/2")
     await expect(page.locator(".tile").first).to_have_attribute("data-id", "E001")
     await expect(page).to_have_title("(1) Plan P001")
     await expect(page.locator("#live")).to_contain_text("E001 lost")

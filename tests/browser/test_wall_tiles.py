@@ -140,3 +140,31 @@ SEEN = """(one) => {
   const { left, top, width, height } = one.getBoundingClientRect();
   return one.contains(document.elementFromPoint(left + width / 2, top + height / 2));
 }"""
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "ko-KR"])
+async def test_on_a_phone_no_state_and_no_countdown_is_cut_off(screens: Screens, locale: str) -> None:
+    async with ScriptedPlan(12) as plan, screens:
+        plan.never_came("E0012")
+        page = await screens.open(plan.link, viewport={"width": 390, "height": 844}, locale=locale)
+        await tile(page, "E0001").wait_for()
+        await plan.say(
+            plan.lost("E0001", ago=75),
+            plan.lost("E0002", ago=75),
+            plan.trying("E0002", 2, after=59),
+            plan.lost("E0003", ago=3800),
+            plan.shut_out("E0003"),
+            plan.phone("E0004", "WAITING"),
+            plan.phone("E0005", "WAITING", left=-5),
+            plan.phone("E0006", "FAILED"),
+            plan.phone("E0007", "TIMED_OUT"),
+            plan.pictured("E0008"),
+            plan.moving("E0009"),
+            plan.back("E0010"),
+        )
+        await expect(tile(page, "E0009")).to_have_attribute("data-state", "migrating")
+        await expect(tile(page, "E0002")).to_contain_text(re.compile("0:5[0-9]"))
+        cut_off = await page.locator(".tile *").evaluate_all(
+            "(parts) => parts.filter((part) => part.scrollWidth > part.clientWidth).map((part) => part.textContent)"
+        )
+        assert cut_off == []

@@ -60,7 +60,7 @@ export const texts = {
   "messages.read": "From {by}, {time}. You confirmed it at {read}.",
   "messages.old": { one: "{n} message that you have read", other: "{n} messages that you have read" },
   "mobile.title": "Picture with your phone",
-  "mobile.NONE.text": "When your exam asks for a picture, take it with your phone here.",
+  "mobile.NONE.text": "When your exam asks for a picture, take it here with your phone.",
   "mobile.WAITING": "Waiting for the picture",
   "mobile.WAITING.text": "Your phone does not need an app.",
   "mobile.FAILED": "Failed",

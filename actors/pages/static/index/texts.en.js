@@ -9,7 +9,7 @@ export const texts = {
   examinee: "Examinee",
   "examinee.what": "See your connection and your messages, and send the picture with your phone.",
   phone: "Phone",
-  "phone.what": "Take and send the camera picture. You need the code from the examinee's screen.",
+  "phone.what": "Take and send the camera picture. You need the code from the examinee’s screen.",
   state: "Status",
   "state.asking": "Asking the server …",
   "state.servers": { one: "One socket server is ready.", other: "{n} socket servers are ready." },

@@ -1,4 +1,4 @@
-/** The phone's page in English. */
+/** The phone’s page in English. */
 export const texts = {
   title: "Camera picture",
   language: "Language",
@@ -43,11 +43,11 @@ export const texts = {
   "camera.notAPicture": "This file is not a picture that can be read. Please choose a photo (JPEG or PNG).",
   "camera.notReady": "The camera is not ready yet. Please wait a moment and try again.",
   "trouble.INSECURE": "The camera cannot be used inside this page",
-  "trouble.INSECURE.do": "Phones allow that only over a secure connection (https). Use the button below to open your phone's own camera.",
+  "trouble.INSECURE.do": "Phones allow that only over a secure connection (https). Use the button below to open your phone’s own camera.",
   "trouble.UNSUPPORTED": "This browser cannot use the camera",
-  "trouble.UNSUPPORTED.do": "Use the button below to open your phone's own camera, or to choose a picture.",
+  "trouble.UNSUPPORTED.do": "Use the button below to open your phone’s own camera, or to choose a picture.",
   "trouble.REFUSED": "The camera is not allowed",
-  "trouble.REFUSED.do": "Allow the camera for this page in the browser's settings (often a symbol beside the address), then try again. Or use the button below.",
+  "trouble.REFUSED.do": "Allow the camera for this page in the browser’s settings (often a symbol beside the address), then try again. Or use the button below.",
   "trouble.MISSING": "No camera was found",
   "trouble.MISSING.do": "Use the button below to choose a picture.",
   "trouble.BUSY": "Another app is using the camera",
@@ -56,7 +56,7 @@ export const texts = {
   "trouble.FAILED.do": "Please try again, or use the button below.",
   "trouble.late": "Time for this picture is up",
   "trouble.late.do": "Please tell the proctor. If you are given more time, you can go on here.",
-  "trouble.expired": "This phone has to be connected again",
+  "trouble.expired": "This phone’s access has expired",
   "trouble.expired.do": "Please get a new code on the exam computer and enter it here.",
   "review.title": "Is everything sharp and easy to see?",
   "review.hint": "If not, take it again.",
@@ -84,7 +84,7 @@ export const texts = {
   "upload.late.text": "The picture did not arrive in time, but this phone still has it. Please tell the proctor. If you are given more time, it is sent automatically.",
   "upload.again": "Send again",
   "upload.refused": "The server did not accept the picture",
-  "upload.TOKEN": "This phone has to be connected again. Please get a new code on the exam computer and enter it. Your picture is kept.",
+  "upload.TOKEN": "This phone’s access has expired. Please get a new code on the exam computer and enter it. Your picture is kept.",
   "upload.removed": "You were removed from this exam",
   "upload.REMOVED": "The picture was not sent, but this phone still has it. Please speak to the proctor. If you are let in again, it is sent automatically.",
   "upload.TOO_LARGE": "The picture is too large. Please take another one.",

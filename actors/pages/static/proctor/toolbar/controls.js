@@ -178,7 +178,7 @@ export class Controls extends EventTarget {
       const item = document.createElement("li");
       item.dataset.tone = STATES[state].tone;
       item.innerHTML = `<svg class="icon" viewBox="0 0 16 16" aria-hidden="true"><path d="${STATES[state].path}" /></svg><span><strong></strong> <span></span></span>`;
-      setText(item.querySelector("strong"), t(`state.${state}`));
+      setText(item.querySelector("strong"), `${t(`state.${state}`)}:`);
       setText(item.querySelector("span > span"), t(`means.${state}`));
       return item;
     }));
