@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
-from cli.load.fleet import Fleet
-from cli.local.engines import NatsServer, RedisServer, wait_until
+from cli.local.engines import wait_until
 from cli.main import app
 from protocol.records.keys import PLANS
+from tests.integration.support.up import Up
+from tests.integration.support.up import running as running_up
 
 SECRET = "a secret of the load's tests, long enough"
 EXAMINEES = "30"
@@ -74,37 +75,8 @@ def test_one_by_one_accounts_for_every_loss_and_compares_with_the_bare_path(tmp_
     assert_percentiles(report["baseline"]["latencyMs"], 6)
     assert report["ratio"] == report["baseline"]["ratio"] > 0
     assert report["cpuSeconds"].keys() >= ROLES
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_hall_outage_is_told_in_full_and_everybody_comes_back(tmp_path: Path) -> None:
-    code, report = load(
-        tmp_path, "hall-outage", "--examinees", EXAMINEES, "--workers", "2", "--servers", "2", "--baseline"
-    )
-    assert code == 0
-    assert_accounted_for(report)
-    assert report["servers"] == 2
-    assert_percentiles(report["latencyMs"], 30)
-    assert_percentiles(report["recoveryLatencyMs"], 30)
-    assert_percentiles(report["redisLatencyMs"], 30)
-    assert_percentiles(report["baseline"]["latencyMs"], 90)
-    assert report["connectsPerSecond"] > 0
     assert report["kibPerConnection"] is not None
-    # The time until the first frame counts as well, so it cannot be more.
-    assert report["lossesPerSecondOverall"] > 0
-    assert report["lossesPerSecond"] is None or report["lossesPerSecondOverall"] <= report["lossesPerSecond"]
-
-
-def test_a_steady_load_brings_back_everybody_it_takes_away(tmp_path: Path) -> None:
-    arguments = ("--examinees", EXAMINEES, "--rate", "10", "--duration", "2", "--plan", "P-steady", "--baseline")
-    code, report = load(tmp_path, "steady", *arguments)
-    assert code == 0
-    assert_accounted_for(report)
-    assert report["planId"] == "P-steady"
-    assert_percentiles(report["latencyMs"], 20)
-    assert_percentiles(report["recoveryLatencyMs"], 20)
-    assert report["lossesPerSecond"] > 0
-    assert report["ratio"] > 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_rolling_restart_while_losses_go_on_moves_everybody_and_alarms_nobody(tmp_path: Path) -> None:
@@ -122,36 +94,59 @@ def test_a_rolling_restart_while_losses_go_on_moves_everybody_and_alarms_nobody(
 # -- a system that runs already ------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def fleet(settings: Settings, store: StateStore, tmp_path: Path) -> AsyncIterator[Fleet]:
-    """Roles on the shared engines, whose Redis is empty at first."""
-    fleet = Fleet(
-        tmp_path / "fleet",
-        {"EXAMWIRE_SECRET": SECRET},
-        nats_url=settings.nats_url,
-        redis_url=settings.redis_url,
-    )
-    try:
-        await fleet.start()
-        yield fleet
-    finally:
-        await fleet.stop()
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A running system of two socket servers."""
+    with running_up(tmp_path_factory.mktemp("up") / "data", EXAMWIRE_SECRET=SECRET) as up:
+        yield up
 
 
-async def test_a_running_system_can_be_loaded(fleet: Fleet, store: StateStore, tmp_path: Path) -> None:
-    where = ("--socket-url", fleet.socket_urls[0], "--redis-url", fleet.redis_url)
-    code, report = load(tmp_path, "one-by-one", "--examinees", "5", "--repeat", "3", *where)
+def at(up: Up, redis_url: str | None = None) -> list[str]:
+    """The flags that name the engines and socket servers of a running system."""
+    flags = ["--nats-url", up.ready["natsUrl"], "--redis-url", redis_url or up.ready["redisUrl"]]
+    for server in up.ready["socketServers"]:
+        flags += ["--socket-url", server["url"]]
+    return flags
+
+
+async def test_a_hall_outage_of_a_running_system_is_told_in_full_and_everybody_comes_back(
+    up: Up, tmp_path: Path
+) -> None:
+    code, report = load(tmp_path, "hall-outage", "--examinees", EXAMINEES, "--workers", "2", "--baseline", *at(up))
     assert code == 0
     assert_accounted_for(report)
+    assert report["servers"] == 2
+    assert_percentiles(report["latencyMs"], 30)
+    assert_percentiles(report["recoveryLatencyMs"], 30)
+    assert_percentiles(report["redisLatencyMs"], 30)
+    assert_percentiles(report["baseline"]["latencyMs"], 90)
+    assert report["connectsPerSecond"] > 0
     assert report["kibPerConnection"] is None  # somebody else's process
-    assert await store.members(PLANS) == [report["planId"]]
+    # The time until the first frame counts as well, so it cannot be more.
+    assert report["lossesPerSecondOverall"] > 0
+    assert report["lossesPerSecond"] is None or report["lossesPerSecondOverall"] <= report["lossesPerSecond"]
+    store = StateStore(up.ready["redisUrl"])
+    assert report["planId"] in await store.members(PLANS)
+    await store.close()
 
 
-async def test_a_redis_that_does_not_have_the_truth_fails_the_run(
-    fleet: Fleet, own_engines: tuple[NatsServer, RedisServer], tmp_path: Path
+def test_a_steady_load_brings_back_everybody_it_takes_away(up: Up, tmp_path: Path) -> None:
+    arguments = ("--examinees", EXAMINEES, "--rate", "10", "--duration", "2", "--plan", "P-steady", "--baseline")
+    code, report = load(tmp_path, "steady", *arguments, *at(up))
+    assert code == 0
+    assert_accounted_for(report)
+    assert report["planId"] == "P-steady"
+    assert_percentiles(report["latencyMs"], 20)
+    assert_percentiles(report["recoveryLatencyMs"], 20)
+    assert report["lossesPerSecond"] > 0
+    assert report["ratio"] > 0
+
+
+def test_a_redis_that_does_not_have_the_truth_fails_the_run(
+    up: Up, settings: Settings, store: StateStore, tmp_path: Path
 ) -> None:
-    where = ("--socket-url", fleet.socket_urls[0], "--redis-url", own_engines[1].url)
-    code, report = load(tmp_path, "steady", "--examinees", "5", "--rate", "2", "--duration", "1", *where)
+    arguments = ("--examinees", "5", "--rate", "2", "--duration", "1", *at(up, settings.redis_url))
+    code, report = load(tmp_path, "steady", *arguments)
     assert code == 1
     assert report["redisDisagrees"] == 6  # and the one that marks the end
     assert report["missing"] == report["doubled"] == 0
