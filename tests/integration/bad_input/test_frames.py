@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actors.sessions import frame_reader
-from actors.socket_server.handshake import hello as handshake_hello
+from actors.socket_server.handshake import hello
 from protocol.records import keys
 from tests.integration.bad_input.support import Neighbours, refused
 from tests.integration.support.system import System
@@ -100,7 +100,7 @@ async def test_hello_twice_is_an_error_and_changes_nothing(system: System, neigh
 async def test_no_hello_in_time_ends_the_connection(
     system: System, neighbours: Neighbours, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handshake_hello, "HELLO_SECONDS", 0.2)
+    monkeypatch.setattr(hello, "HELLO_SECONDS", 0.2)
     client = await system.raw()
     await refused(client, 4005)
 

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from actors.runtime.config.sections import MobileSyncSettings
-from actors.web_server.pictures import check as pictures
+from actors.web_server.pictures import check
 from actors.web_server.pictures.check import CostlyPicture, NotAPicture, PictureLimits, PictureTooLarge
 
 MAX_PIXELS = 1_000_000
 
 
 def jpeg_of(content: bytes, max_pixels: int, **more: int) -> bytes:
-    return pictures.jpeg_of(content, PictureLimits(max_pixels, **more))
+    return check.jpeg_of(content, PictureLimits(max_pixels, **more))
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -156,7 +156,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(bomb: bytes, monkeypatch:
     def decoded(_image: object) -> None:
         pytest.fail("the bomb went off")
 
-    monkeypatch.setattr(pictures, "_loaded", decoded)
+    monkeypatch.setattr(check, "_loaded", decoded)
     with pytest.raises(PictureTooLarge, match=f"at most {MAX_PIXELS}"):
         jpeg_of(bomb, MAX_PIXELS)
 
@@ -187,7 +187,7 @@ def test_a_jpeg_may_have_a_hundred_scans_and_no_more(monkeypatch: pytest.MonkeyP
     def decoded(_image: object) -> None:
         pytest.fail("the bomb went off")
 
-    monkeypatch.setattr(pictures, "_loaded", decoded)
+    monkeypatch.setattr(check, "_loaded", decoded)
     for scans in (101, 3000):
         with pytest.raises(PictureTooLarge, match="more than 100 scans"):
             jpeg_of(with_scans(scans), MAX_PIXELS)
@@ -203,7 +203,7 @@ def test_markers_without_a_length_do_not_hide_later_scans(lone: bytes) -> None:
 
 def test_costly_pictures_are_detected_before_they_are_decoded() -> None:
     scans = PROGRESSIVE.count(b"\xff\xda")
-    for content, cost in ((JPEG, 48 * 32), (PROGRESSIVE, 48 * 32 * scans), (PNG, 48 * 32 * pictures.PNG_COST)):
+    for content, cost in ((JPEG, 48 * 32), (PROGRESSIVE, 48 * 32 * scans), (PNG, 48 * 32 * check.PNG_COST)):
         assert jpeg_of(content, MAX_PIXELS, cost=cost).startswith(b"\xff\xd8\xff")
         with pytest.raises(CostlyPicture):
             jpeg_of(content, MAX_PIXELS, cost=cost - 1)
@@ -251,7 +251,7 @@ def test_a_png_that_would_be_too_large_as_a_jpeg_is_refused() -> None:
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "I;16", "P"])
 def test_a_png_of_many_bands_is_converted_like_one_of_a_single_band(mode: str) -> None:
-    size = (40, 2 * pictures.BAND_ROWS + 7)
+    size = (40, 2 * check.BAND_ROWS + 7)
     source = Image.linear_gradient("L").resize(size)
     if mode == "I;16":
         source = source.convert("I").point(lambda value: value * 256).convert("I;16")
@@ -260,7 +260,7 @@ def test_a_png_of_many_bands_is_converted_like_one_of_a_single_band(mode: str) -
         if mode != "P":
             source.putalpha(Image.linear_gradient("L").rotate(90).resize(size))
     converted = opened(jpeg_of(encoded(source, "PNG"), MAX_PIXELS))
-    for row in (0, pictures.BAND_ROWS - 1, pictures.BAND_ROWS, size[1] - 1):
+    for row in (0, check.BAND_ROWS - 1, check.BAND_ROWS, size[1] - 1):
         strip = source.crop((0, row, 40, row + 1))
         strip.load()
         single_band = opened(jpeg_of(encoded(strip, "PNG"), MAX_PIXELS))

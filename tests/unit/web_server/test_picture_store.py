@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from actors.web_server.pictures import store as captures
 from actors.web_server.pictures.directory_store import DirectoryPictureStore
 from actors.web_server.pictures.incoming import StoreFailed
+from actors.web_server.pictures.store import StoredPicture
 
 MAX_PIXELS = 1_000_000
 
@@ -127,7 +127,7 @@ async def test_a_picture_stored_again_during_the_sweep_stays(
     os.utime(directory / f"{first_id}.jpg", (0, 0))
     really = store._remove
 
-    async def stored_again(picture: captures.StoredPicture) -> bool:
+    async def stored_again(picture: StoredPicture) -> bool:
         await keep(store, jpeg("navy"))
         return await really(picture)
 

@@ -11,7 +11,7 @@ import pytest
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from actors.socket_server.handshake import request_head as handshake
+from actors.socket_server.handshake import request_head
 from tests.integration.bad_input.floods.test_limits import Bare
 from tests.integration.support.server_process import ServerProcess
 from tests.integration.support.settings import changed
@@ -42,7 +42,7 @@ async def secured(bus: Bus, settings: Settings, certificates: Certificates) -> A
 async def test_whoever_speaks_no_tls_or_nothing_is_dropped(
     secured: System, trust: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(handshake, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(request_head, "REQUEST_SECONDS", 0.5)
     plain, silent, closed_at_once = [await Bare.open(secured) for _ in range(3)]
     closed_at_once.writer.close()
     plain.writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 10)

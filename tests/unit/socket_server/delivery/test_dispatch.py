@@ -8,7 +8,6 @@ from typing import Any, cast
 import pytest
 
 from actors.runtime.actor.receiver import Received
-from actors.sessions import session as session_module
 from actors.sessions.examinee_session import ExamineeSession
 from actors.sessions.session import MOST_OVERFLOW, SocketSession
 from actors.socket_server.delivery.dispatch import Dispatcher
@@ -76,7 +75,7 @@ class Server:
 
 
 async def test_a_slow_session_holds_up_nobody_and_is_closed_as_a_slow_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "SLOW_SECONDS", 0.2)
+    monkeypatch.setattr("actors.sessions.session.SLOW_SECONDS", 0.2)
     server = Server()
     slow, quick = FakeConnection(never_closes=True), FakeConnection()
     slow_session = await server.connect("E001", slow)
