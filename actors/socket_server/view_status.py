@@ -81,15 +81,16 @@ class ViewWatch:
     async def run(self) -> None:
         """Listen to state managers, judge, and tell clients, until cancelled."""
         self._reports = AppliedRegistry(time.monotonic())
-        async with listen(self._bus, subjects.applied("*"), self._heard), asyncio.TaskGroup() as group:
+        async with listen(self._bus, subjects.applied("*"), self._record_applied), asyncio.TaskGroup() as group:
             group.create_task(self._watch_queue())
             group.create_task(self._tell_changes())
 
-    def _heard(self, payload: bytes) -> None:
+    def _record_applied(self, payload: bytes) -> None:
+        """Record that a state manager announced its progress."""
         try:
             report = _APPLIED.decode_one(payload)
         except ProtocolError as error:
-            log.warning("%s: not understood: %s", subjects.applied("*"), error)
+            log.warning("%s: invalid message: %s", subjects.applied("*"), error)
             return
         assert isinstance(report, Applied)
         self._reports.record(report, time.monotonic())
@@ -140,7 +141,7 @@ class ViewWatch:
         self._reports.forget(time.monotonic())
         for number, state in changed.items():
             if state.current:
-                log.warning("partition %d of the log is applied again", number)
+                log.warning("partition %d of the log is up to date again", number)
             else:
                 log.warning("partition %d of the log is behind since %s: %s", number, state.since, state.waiting_for)
         return changed

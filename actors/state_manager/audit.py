@@ -1,7 +1,8 @@
-"""Comparing Redis with the log, field by field, while the system runs.
+"""Compare Redis with the log, field by field, while the system runs.
 
-A record says itself which facts it holds, so it is compared with the fold of just these: facts in flight are no
-differences. What differs is looked at again with the log replayed further, until it agrees or stays different.
+A record lists the facts that it holds, and is compared with the fold of these facts. So facts that are still being
+processed are no differences. Keys that differ are compared again after the log is replayed further, up to `PASSES`
+times.
 """
 
 from __future__ import annotations
@@ -18,29 +19,28 @@ from actors.status_log.projection import Projection, ReplayedRecord
 from actors.status_log.status_log import StatusLog
 from protocol.errors import StateDamaged
 from protocol.log.version import floor_version, sequence_of
-from protocol.records import keys
-from protocol.records import kinds as records
+from protocol.records import keys, kinds
 from protocol.records.placement import record_kind
 from protocol.rules.history import History, fold
 
 log = logging.getLogger("examwire.state_audit")
 
 KEYS_A_TRIP = 200
-LOOKS = 4
+PASSES = 4
 PAUSE_SECONDS = 0.4
-# Leases change these beside the log (`actors.watches.lease_watch`); of a time it is checked that it is no older.
+# The lease watch writes these fields, not the log: measured values are not compared, and times may only be newer.
 MEASURED = frozenset({"cpuUsage", "memoryUsage", "networkStatus"})
 MOVING = frozenset({"lastActiveTime"})
-_RECORDS = (keys.progress, keys.mobile_sync, keys.notices)  # those of an examinee
+_RECORDS = (keys.progress, keys.mobile_sync, keys.notices)  # an examinee has one of each
 
 Hash = dict[str, str] | StateDamaged
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One field of a key that is not as the log says; `field` "" speaks of the key as a whole.
+    """A field of a key in Redis that differs from the log. `field` is "" when the whole key differs.
 
-    `history.x` is a part of the state that only state managers read.
+    `history.x` is a field of the state inside a record's history, which only state managers read.
     """
 
     key: str
@@ -51,10 +51,11 @@ class Difference:
 
 @dataclass(slots=True)
 class AuditReport:
-    """What was compared, and what differs. `older`: records that began before the log does, so nobody can tell.
+    """Result of comparing Redis with the log.
 
-    `in_flight`: keys with facts that are not acknowledged yet, and that did not come to rest while we looked.
-    `unprocessable`: facts of the log that no rule can process (they are among the dead letters).
+    `older`: records that began before the first message of the log and cannot be compared. `in_flight`: keys with facts
+    that were still not acknowledged in the last pass. `unprocessable`: facts that no rule can process (they are dead
+    letters).
     """
 
     whole: bool
@@ -72,20 +73,29 @@ class AuditReport:
 
 
 @dataclass(slots=True)
-class _Look:
-    """One pass over some keys."""
+class _Pass:
+    """Result of comparing keys once."""
 
     differences: list[Difference] = field(default_factory=list)
     unsettled: set[str] = field(default_factory=set)
     older: set[str] = field(default_factory=set)
 
     @property
-    def again(self) -> set[str]:
+    def to_compare_again(self) -> set[str]:
         return {difference.key for difference in self.differences} | self.unsettled
 
 
 class Audit:
-    """Compares; changes nothing. Raises `StateUnavailable`, `BrokerUnavailable`, `ConsumerGone`."""
+    """Compares Redis with the log, and changes nothing.
+
+    Raises `StateUnavailable`, `BrokerUnavailable`, `ConsumerGone`.
+
+    Example::
+
+        report = await Audit(status_log, store, "P001").run()
+        for difference in report.differences:
+            print(difference.key, difference.field, difference.redis, difference.log)
+    """
 
     def __init__(self, status: StatusLog, store: StateStore, plan_id: str | None = None) -> None:
         self._status = status
@@ -93,21 +103,20 @@ class Audit:
         self.projection = Projection(plan_id)
 
     async def run(self) -> AuditReport:
-        """Replay the log, compare everything, and look again at what differs."""
+        """Replay the log, compare everything, and compare again what differs."""
         began = time.monotonic()
         projection = self.projection
         await projection.follow(self._status)
-        wanted: Collection[str] | None = None
-        known = await self._keys()
+        compared: Collection[str] = await self._keys()
         older: set[str] = set()
-        for number in range(LOOKS):
+        for number in range(PASSES):
             if number:
                 await asyncio.sleep(PAUSE_SECONDS)
                 await projection.follow(self._status)
-            look = await self._look(known if wanted is None else wanted)
-            older |= look.older
-            wanted = look.again
-            if not wanted:
+            result = await self._compare(compared)
+            older |= result.older
+            compared = result.to_compare_again
+            if not compared:
                 break
         return AuditReport(
             whole=await self._store.mark.is_whole(),
@@ -118,183 +127,190 @@ class Audit:
             sockets=len(projection.sockets),
             index_entries=sum(map(len, projection.members.values())) + sum(map(len, projection.entries.values())),
             older=len(older),
-            in_flight=len(look.unsettled),
+            in_flight=len(result.unsettled),
             unprocessable=projection.unprocessable,
-            differences=sorted(look.differences, key=lambda one: (one.key, one.field)),
+            differences=sorted(result.differences, key=lambda difference: (difference.key, difference.field)),
             seconds=time.monotonic() - began,
         )
 
     async def _keys(self) -> set[str]:
         """Return the keys of all records in Redis and of all records that the log implies."""
         projection = self.projection
-        known = {*projection.records, *projection.sockets, *projection.members, *projection.entries}
+        record_keys = {*projection.records, *projection.sockets, *projection.members, *projection.entries}
         if projection.plan_id is not None:
             plans = {projection.plan_id}
         else:
             plans, servers = await self._members(keys.PLANS), await self._members(keys.SERVERS)
-            known |= {make(server_id) for server_id in servers for make in (keys.server_status, keys.server_sockets)}
+            record_keys |= {
+                make(server_id) for server_id in servers for make in (keys.server_status, keys.server_sockets)
+            }
         for plan_id in plans:
             for examinee_id in await self._members(keys.plan_examinees(plan_id)):
-                known |= {make(plan_id, examinee_id) for make in _RECORDS}
-        return known | await self._strays()
+                record_keys |= {make(plan_id, examinee_id) for make in _RECORDS}
+        return record_keys | await self._found_by_search()
 
-    async def _strays(self) -> set[str]:
-        """Every record in Redis, also of those whom neither the log nor the index knows."""
+    async def _found_by_search(self) -> set[str]:
+        """Return the keys of all records in Redis, also of those that neither the log nor an index has."""
         one_plan = self.projection.plan_id
         patterns = [f"plan:{one_plan or '*'}:examinee:*"] + (["SERVER_ID:*:status"] if one_plan is None else [])
         try:
-            found = [await self._store.raw_keys(pattern) for pattern in patterns]
+            matches = [await self._store.raw_keys(pattern) for pattern in patterns]
         except StateDamaged as error:
-            log.warning("records that only a search would find are not compared: %s", error)
+            log.warning("records that are in no index are not compared, because searching for them failed: %s", error)
             return set()
-        return {key for some in found for key in some if record_kind(keys.parse_key(key)) is not None}
+        return {key for found_keys in matches for key in found_keys if record_kind(keys.parse_key(key)) is not None}
 
     async def _members(self, key: str) -> set[str]:
-        (found,) = await self._store.raw_members([key])
-        return set() if isinstance(found, StateDamaged) else found
+        (members,) = await self._store.raw_members([key])
+        return set() if isinstance(members, StateDamaged) else members
 
-    async def _look(self, wanted: Collection[str]) -> _Look:
-        look = _Look()
+    async def _compare(self, compared: Collection[str]) -> _Pass:
+        """Compare these keys of Redis with the log."""
+        result = _Pass()
         projection = self.projection
-        record_keys = [key for key in sorted(wanted) if record_kind(keys.parse_key(key)) is not None]
+        record_keys = [key for key in sorted(compared) if record_kind(keys.parse_key(key)) is not None]
         for portion in _portions(record_keys):
             hashes = await self._store.raw_hashes(portion)
-            extent = await self._status.extent()  # after reading: nobody can be ahead of that
-            for key, found in zip(portion, hashes, strict=True):
-                self._compare_record(key, found, floor_version(extent.acknowledged), floor_version(extent.last), look)
-        for portion in _portions([key for key in sorted(wanted) if key in projection.sockets]):
-            for key, found in zip(portion, await self._store.raw_hashes(portion), strict=True):
-                self._compare_socket(key, found, look)
-        for portion in _portions([key for key in sorted(wanted) if _of_sockets(key)]):
+            extent = await self._status.extent()  # read after the records: none of them can be ahead of it
+            for key, stored_hash in zip(portion, hashes, strict=True):
+                self._compare_record(
+                    key, stored_hash, floor_version(extent.acknowledged), floor_version(extent.last), result
+                )
+        for portion in _portions([key for key in sorted(compared) if key in projection.sockets]):
+            for key, stored_hash in zip(portion, await self._store.raw_hashes(portion), strict=True):
+                self._compare_socket(key, stored_hash, result)
+        for portion in _portions([key for key in sorted(compared) if keys.parse_key(key).kind == "server_sockets"]):
             acknowledged = projection.floor
             hashes = await self._store.raw_hashes(portion)
-            await projection.follow(self._status)  # what took an entry out before it was read is in the log by now
-            for key, found in zip(portion, hashes, strict=True):
-                self._compare_entries(key, found, acknowledged, look)
-        for portion in _portions([key for key in sorted(wanted) if key in projection.members]):
+            await projection.follow(self._status)  # now it has every fact that had removed an entry before we read
+            for key, stored_hash in zip(portion, hashes, strict=True):
+                self._compare_entries(key, stored_hash, acknowledged, result)
+        for portion in _portions([key for key in sorted(compared) if key in projection.members]):
             for key, members in zip(portion, await self._store.raw_members(portion), strict=True):
-                self._compare_members(key, members, look)
+                self._compare_members(key, members, result)
                 if keys.parse_key(key).kind == "plan_examinees" and isinstance(members, set):
-                    look.differences += await self._nobodies(key, members - self.projection.members[key].keys())
-        return look
+                    result.differences += await self._unknown_examinees(
+                        key, members - self.projection.members[key].keys()
+                    )
+        return result
 
-    async def _nobodies(self, key: str, examinees: Collection[str]) -> list[Difference]:
-        """Examinees of a plan of whom neither the log nor a record that holds anything knows."""
+    async def _unknown_examinees(self, key: str, examinees: Collection[str]) -> list[Difference]:
+        """Return a difference for each examinee of a plan who has neither a fact in the log nor a record in Redis."""
         plan_id = keys.parse_key(key).plan_id
-        found = []
+        differences = []
         for portion in _portions(sorted(examinees)):
-            found_there = [
+            hashes_by_kind = [
                 await self._store.raw_hashes([make(plan_id, examinee_id) for examinee_id in portion])
                 for make in _RECORDS
             ]
-            for one, *theirs in zip(portion, *found_there, strict=True):
-                if any(make(plan_id, one) in self.projection.records for make in _RECORDS):
+            for examinee_id, *hashes in zip(portion, *hashes_by_kind, strict=True):
+                if any(make(plan_id, examinee_id) in self.projection.records for make in _RECORDS):
                     continue
-                if not any(isinstance(record, StateDamaged) or _holds_something(record) for record in theirs):
-                    found.append(Difference(key, one, "a member", None))
-        return found
+                if not any(isinstance(hash_, StateDamaged) or _has_had_effect(hash_) for hash_ in hashes):
+                    differences.append(Difference(key, examinee_id, "a member", None))
+        return differences
 
-    def _compare_record(self, key: str, found: Hash, acknowledged: int, last: int, look: _Look) -> None:
-        """`acknowledged` and `last` are the log's after the record was read."""
+    def _compare_record(self, key: str, stored_hash: Hash, acknowledged: int, last: int, result: _Pass) -> None:
+        """Compare a record. `acknowledged`, `last`: versions of the log, read after the record."""
         kind = record_kind(keys.parse_key(key))
         replayed = self.projection.records.get(key)
         assert kind is not None
-        if isinstance(found, StateDamaged):
-            look.differences.append(Difference(key, "", _damage(key, found), "a record" if replayed else None))
+        if isinstance(stored_hash, StateDamaged):
+            result.differences.append(Difference(key, "", _damage(key, stored_hash), "a record" if replayed else None))
             return
-        if "history" not in found:
+        if "history" not in stored_hash:
             if replayed is not None and replayed.first <= self.projection.floor:
-                look.differences.append(Difference(key, "", None, "a record"))
+                result.differences.append(Difference(key, "", None, "a record"))
             elif replayed is not None:
-                look.unsettled.add(key)
-            elif found:
-                look.differences.append(Difference(key, "", "not a record", None))
+                result.unsettled.add(key)
+            elif stored_hash:
+                result.differences.append(Difference(key, "", "not a record", None))
             return
         try:
-            history = kind.read(found["history"])
+            history = kind.read(stored_hash["history"])
         except ValueError as error:
-            look.differences.append(Difference(key, "history", str(error), "a history"))
+            result.differences.append(Difference(key, "history", str(error), "a history"))
             return
         newest = max([history.floor, *(version for version, _ in history.facts)])
         if newest > last or history.floor > acknowledged:
-            look.differences.append(Difference(key, "history", f"version {newest}", f"ends at {last}"))
+            result.differences.append(Difference(key, "history", f"version {newest}", f"ends at {last}"))
         elif newest > self.projection.end or history.floor > self.projection.floor:
-            look.unsettled.add(key)  # ahead of what we have replayed
+            result.unsettled.add(key)  # newer than what is replayed
         elif 0 < history.first_version < self.projection.beginning:
-            look.older.add(key)
-        elif replayed is None and (found.get("version") != "0" or fold(history, kind.rule) != kind.state()):
-            look.differences.append(Difference(key, "", "a record", None))
+            result.older.add(key)
+        elif replayed is None and (stored_hash.get("version") != "0" or fold(history, kind.rule) != kind.state()):
+            result.differences.append(Difference(key, "", "a record", None))
         else:
-            look.differences += _record_differences(key, kind, replayed, found, history, self.projection)
+            result.differences += _record_differences(key, kind, replayed, stored_hash, history, self.projection)
 
-    def _compare_socket(self, key: str, found: Hash, look: _Look) -> None:
-        word = self.projection.sockets[key]
-        if word.version > self.projection.floor:
-            look.unsettled.add(key)
-        elif isinstance(found, StateDamaged) or not found:
-            there = _damage(key, found) if isinstance(found, StateDamaged) else None
-            look.differences.append(Difference(key, "", there, word.fields["status"]))
-        elif found.get("version") != str(word.version):
-            version = found.get("version", "")
-            ahead = version.isascii() and version.isdigit() and word.version < int(version)
+    def _compare_socket(self, key: str, stored_hash: Hash, result: _Pass) -> None:
+        socket = self.projection.sockets[key]
+        if socket.version > self.projection.floor:
+            result.unsettled.add(key)
+        elif isinstance(stored_hash, StateDamaged) or not stored_hash:
+            damage = _damage(key, stored_hash) if isinstance(stored_hash, StateDamaged) else None
+            result.differences.append(Difference(key, "", damage, socket.fields["status"]))
+        elif stored_hash.get("version") != str(socket.version):
+            version = stored_hash.get("version", "")
+            ahead = version.isascii() and version.isdigit() and socket.version < int(version)
             if ahead and sequence_of(int(version)) > self.projection.extent.last:
-                look.unsettled.add(key)
+                result.unsettled.add(key)
             else:
-                look.differences.append(Difference(key, "version", version, str(word.version)))
+                result.differences.append(Difference(key, "version", version, str(socket.version)))
         else:
-            for name, value in word.fields.items():
-                there = found.get(name)
-                if (there is None or there < value) if name == "lastHeartbeat" else there != value:
-                    look.differences.append(Difference(key, name, there, value))
+            for name, value in socket.fields.items():
+                stored = stored_hash.get(name)
+                if (stored is None or stored < value) if name == "lastHeartbeat" else stored != value:
+                    result.differences.append(Difference(key, name, stored, value))
 
-    def _compare_entries(self, key: str, found: Hash, acknowledged: int, look: _Look) -> None:
+    def _compare_entries(self, key: str, stored_hash: Hash, acknowledged: int, result: _Pass) -> None:
         """Report entries of a server's sockets that are missing, and entries whose socket has ended."""
-        held = self.projection.entries.get(key, {})
-        for name, entry in ({} if isinstance(found, StateDamaged) else found).items():
-            number, _, about = entry.partition(" ")
-            plan_id = about.partition(" ")[0]
-            if name in held or self.projection.plan_id not in (None, plan_id):
+        logged = self.projection.entries.get(key, {})
+        for name, entry in ({} if isinstance(stored_hash, StateDamaged) else stored_hash).items():
+            number, _, ids = entry.partition(" ")
+            plan_id = ids.partition(" ")[0]
+            if name in logged or self.projection.plan_id not in (None, plan_id):
                 continue
-            at = int(number) if number.isascii() and number.isdigit() else 0
-            last_word = self.projection.sockets.get(keys.socket(plan_id, name))
-            if at > self.projection.end or (last_word is not None and last_word.version > acknowledged):
-                look.unsettled.add(key)
-            elif 0 < at < self.projection.beginning:
-                look.older.add(key)
+            version = int(number) if number.isascii() and number.isdigit() else 0
+            last_write = self.projection.sockets.get(keys.socket(plan_id, name))
+            if version > self.projection.end or (last_write is not None and last_write.version > acknowledged):
+                result.unsettled.add(key)
+            elif 0 < version < self.projection.beginning:
+                result.older.add(key)
             else:
-                look.differences.append(Difference(key, name, entry, None))
-        for name, (version, value) in held.items():
+                result.differences.append(Difference(key, name, entry, None))
+        for name, (version, value) in logged.items():
             if version > acknowledged:
-                look.unsettled.add(key)
+                result.unsettled.add(key)
                 continue
-            there = None if isinstance(found, StateDamaged) else found.get(name)
-            known, _, rest = (there or "").partition(" ")
+            stored = None if isinstance(stored_hash, StateDamaged) else stored_hash.get(name)
+            number, _, ids = (stored or "").partition(" ")
             if (
-                there is None
-                or not known.isdigit()
-                or int(known) < version
-                or (int(known) == version and rest != value)
+                stored is None
+                or not number.isdigit()
+                or int(number) < version
+                or (int(number) == version and ids != value)
             ):
-                look.differences.append(Difference(key, name, there, f"{version} {value}"))
+                result.differences.append(Difference(key, name, stored, f"{version} {value}"))
 
-    def _compare_members(self, key: str, found: set[str] | StateDamaged, look: _Look) -> None:
+    def _compare_members(self, key: str, stored_members: set[str] | StateDamaged, result: _Pass) -> None:
         for value, version in self.projection.members[key].items():
-            if isinstance(found, StateDamaged):
-                look.differences.append(Difference(key, "", _damage(key, found), "a set"))
+            if isinstance(stored_members, StateDamaged):
+                result.differences.append(Difference(key, "", _damage(key, stored_members), "a set"))
                 return
-            if value in found:
+            if value in stored_members:
                 continue
             if version > self.projection.floor:
-                look.unsettled.add(key)
+                result.unsettled.add(key)
             else:
-                look.differences.append(Difference(key, value, None, "a member"))
+                result.differences.append(Difference(key, value, None, "a member"))
 
 
 def _record_differences(
     key: str,
-    kind: records.RecordKind[Any, Any],
+    kind: kinds.RecordKind[Any, Any],
     replayed: ReplayedRecord | None,
-    found: dict[str, str],
+    stored_hash: dict[str, str],
     history: History[Any, Any],
     projection: Projection,
 ) -> Iterable[Difference]:
@@ -305,33 +321,28 @@ def _record_differences(
     state = replayed.state_of(history) if replayed is not None else kind.state()
     folded = fold(replace(history, head=None), kind.rule)
     for name in (state_field.name for state_field in fields(state)):
-        there, right = getattr(folded, name), getattr(state, name)
-        if there != right:
-            yield Difference(key, f"history.{name}", _text(there), _text(right))
+        stored_value, logged_value = getattr(folded, name), getattr(state, name)
+        if stored_value != logged_value:
+            yield Difference(key, f"history.{name}", _text(stored_value), _text(logged_value))
     for name, value in kind.fields(state).items():
-        there = found.get(name)
+        stored = stored_hash.get(name)
         if name in MEASURED:
             continue
-        if (there is None or there < value) if name in MOVING else there != value:
-            yield Difference(key, name, there, value)
+        if (stored is None or stored < value) if name in MOVING else stored != value:
+            yield Difference(key, name, stored, value)
 
 
-def _of_sockets(key: str) -> bool:
-    """Return whether what a server holds lies there."""
-    return keys.parse_key(key).kind == "server_sockets"
-
-
-def _holds_something(record: dict[str, str]) -> bool:
-    """Return whether a fact has ever had an effect on a record."""
+def _has_had_effect(record: dict[str, str]) -> bool:
+    """Return whether any fact has had an effect on a record."""
     return record.get("version", "0") not in ("", "0")
 
 
-def _portions(wanted: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (wanted[start : start + KEYS_A_TRIP] for start in range(0, len(wanted), KEYS_A_TRIP))
+def _portions(items: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (items[start : start + KEYS_A_TRIP] for start in range(0, len(items), KEYS_A_TRIP))
 
 
 def _damage(key: str, damage: StateDamaged) -> str:
-    """Return the text of a damage without its key: the report shows the key beside it."""
+    """Return the text of a damage without its key, which the report shows in its own column."""
     return str(damage).removeprefix(f"{key}: ")
 
 

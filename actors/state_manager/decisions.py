@@ -18,8 +18,7 @@ from protocol.log.version import floor_version
 from protocol.messages.base import Message
 from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, ExamineeFact, LossReason, Restate
 from protocol.messages.proctor_events import Event
-from protocol.records import keys
-from protocol.records import kinds as records
+from protocol.records import keys, kinds
 from protocol.records.placement import VersionedMessage, record_of
 from protocol.records.writes import RecordWrite, StoredRecord
 from protocol.rules.connection_state import ConnectionState, server_id_of
@@ -68,7 +67,7 @@ class RecordUpdate:
     """A record and the facts that it is to be brought up to."""
 
     key: str
-    kind: records.RecordKind[Any, Any]
+    kind: kinds.RecordKind[Any, Any]
     items: list[VersionedMessage]
 
 
@@ -76,7 +75,7 @@ class RelatedRecord(NamedTuple):
     """A record of an examinee that is only read."""
 
     key: str
-    kind: records.RecordKind[Any, Any]
+    kind: kinds.RecordKind[Any, Any]
     examinee: ExamineeRef
 
 
@@ -200,7 +199,7 @@ class Decider:
         for holder, stored in zip(holders, stored_servers, strict=True):
             if isinstance(stored, StoredRecord):
                 try:
-                    known[holder] = fold(records.SERVER.read(stored.history), records.SERVER.rule)
+                    known[holder] = fold(kinds.SERVER.read(stored.history), kinds.SERVER.rule)
                 except ValueError as damage:  # says nothing about those who connect there
                     log.error("%s: %s", keys.server_status(holder), damage)
         asked: dict[str, ServerState] = {}
@@ -227,7 +226,7 @@ class Decider:
 class Outcome:
     """The decision about one record: its new state, the write if it has changed, and what follows."""
 
-    kind: records.RecordKind[Any, Any]
+    kind: kinds.RecordKind[Any, Any]
     state: Any = None
     write: RecordWrite | None = None
     events: list[Event] = field(default_factory=list)
@@ -273,8 +272,8 @@ def _related_records(items: Iterable[VersionedMessage]) -> list[RelatedRecord]:
     for item in items:
         if _asks_for_session_state(message := item.message):
             examinee = message.examinee
-            related.append(RelatedRecord(keys.mobile_sync(*examinee), records.MOBILE_SYNC, examinee))
-            related.append(RelatedRecord(keys.notices(*examinee), records.NOTICES, examinee))
+            related.append(RelatedRecord(keys.mobile_sync(*examinee), kinds.MOBILE_SYNC, examinee))
+            related.append(RelatedRecord(keys.notices(*examinee), kinds.NOTICES, examinee))
     return related
 
 

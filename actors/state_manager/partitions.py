@@ -1,4 +1,4 @@
-"""What a state manager reads: of each partition of plans it is the only reader, or stands by."""
+"""Read the partitions of the log, each by one state manager at a time, and share them between state managers."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from protocol.messages.progress import SERVERS_PART, SILENT_SECONDS, Applied
 
 log = logging.getLogger("examwire.state_manager")
 
-_WORDS = Codec.of((Applied,))
+_APPLIED = Codec.of((Applied,))
 
 BALANCE_SECONDS = 5.0
 
 
 class StatePartitions:
-    """The consumers of the log, one for each partition. `arrived` returns what has come from all of them.
+    """The consumers of the log, one for each partition. `arrived` returns the deliveries of all of them.
 
     Example::
 
         deliveries = await partitions.arrived()
-        for delivery in await partitions.ours(deliveries):  # nobody else has taken over meanwhile
+        for delivery in await partitions.ours(deliveries):  # no other manager has taken over meanwhile
             await partitions.ack(delivery)
     """
 
@@ -41,7 +41,7 @@ class StatePartitions:
         self._readers = {spec.name: PinnedConsumer(bus, spec) for spec in STATE_MANAGERS}
         self._arrived: list[Delivery] = []
         self._wake = asyncio.Event()
-        self._heard_at: dict[str, float] = {}
+        self._applied_at: dict[str, float] = {}
 
     @property
     def readers(self) -> Sequence[PinnedConsumer]:
@@ -67,7 +67,7 @@ class StatePartitions:
             self._wake.set()
 
     async def arrived(self) -> list[Delivery]:
-        """Wait for deliveries; all that have arrived, each partition in the order of the log."""
+        """Wait for deliveries, and return all that have arrived, each partition in the order of the log."""
         while not self._arrived:
             self._wake.clear()
             await self._wake.wait()
@@ -76,52 +76,54 @@ class StatePartitions:
 
     async def ours(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Return the deliveries whose partition this manager still reads. Another manager processes the rest."""
-        surely: dict[tuple[str, int], bool] = {}
+        owned: dict[tuple[str, int], bool] = {}
         for delivery in deliveries:
             reader = self._reader_of(delivery)
             term = (reader.spec.name, delivery.epoch)
-            if term not in surely:
-                surely[term] = await reader.confirm_owned(delivery.epoch)
-        return [delivery for delivery in deliveries if surely[self._reader_of(delivery).spec.name, delivery.epoch]]
+            if term not in owned:
+                owned[term] = await reader.confirm_owned(delivery.epoch)
+        return [delivery for delivery in deliveries if owned[self._reader_of(delivery).spec.name, delivery.epoch]]
 
     async def ack(self, delivery: Delivery) -> None:
-        """Acknowledge a delivery: all that it leads to is stored."""
+        """Acknowledge a delivery whose effects are all stored."""
         self._reader_of(delivery).done(delivery)
         await delivery.ack()
 
     async def balance(self) -> None:
-        """Leave partitions to managers that have fewer, one at a time, until cancelled.
+        """Release partitions to managers that have fewer, one at a time, until cancelled.
 
-        Managers count who speak. Waiting pulls do not tell: after a stall one manager has several of them.
+        Managers are counted by their announcements of progress, not by waiting pulls of the consumers: after a stall
+        one manager has several pulls.
         """
-        async with listen(self._bus, subjects.applied("*"), self._heard):
+        async with listen(self._bus, subjects.applied("*"), self._record_applied):
             while True:
                 await asyncio.sleep(BALANCE_SECONDS)
                 held = [reader for reader in self._readers.values() if reader.owned]
                 managers = self._managers()
                 if len(held) > -(-len(self._readers) // managers):
                     idlest = min(held, key=lambda reader: reader.pending)
-                    where = "%s goes to another state manager: of %d that are here, with %d managers"
-                    log.info(where, idlest.spec.name, len(held), managers)
+                    text = "%s is released to another state manager: this one holds %d consumers, of %d managers"
+                    log.info(text, idlest.spec.name, len(held), managers)
                     await idlest.release()
 
-    def _heard(self, payload: bytes) -> None:
+    def _record_applied(self, payload: bytes) -> None:
+        """Remember when a state manager announced its progress."""
         try:
-            word = _WORDS.decode_one(payload)
+            report = _APPLIED.decode_one(payload)
         except ProtocolError as error:
-            log.debug("%s: not understood: %s", subjects.applied("*"), error)
+            log.debug("%s: invalid message: %s", subjects.applied("*"), error)
             return
-        assert isinstance(word, Applied)
-        self._heard_at[word.state_manager] = time.monotonic()
+        assert isinstance(report, Applied)
+        self._applied_at[report.state_manager] = time.monotonic()
 
     def _managers(self) -> int:
-        """Return how many state managers announced their progress lately, this one included."""
+        """Return how many state managers have announced their progress lately, including this one."""
         now = time.monotonic()
-        self._heard_at = {name: at for name, at in self._heard_at.items() if now - at <= SILENT_SECONDS}
-        return max(1, len(self._heard_at))
+        self._applied_at = {name: at for name, at in self._applied_at.items() if now - at <= SILENT_SECONDS}
+        return max(1, len(self._applied_at))
 
     async def release(self) -> None:
-        """Leave all partitions to the other managers at once, before this one stops."""
+        """Release all partitions to the other managers at once, before this one stops."""
         await asyncio.gather(*(reader.release() for reader in self._readers.values()))
 
     def _reader_of(self, delivery: Delivery) -> PinnedConsumer:
@@ -132,10 +134,10 @@ class StatePartitions:
 
 
 def _part_of(consumer: str) -> str:
-    """`state-manager-3`: 3; the first one is about servers."""
+    """Return the part of a consumer: 3 for `state-manager-3`; the first consumer is the part of the servers."""
     return consumer.removeprefix(STATE_MANAGERS[0].name).removeprefix("-") or SERVERS_PART
 
 
 def _reads(reader: PinnedConsumer) -> bool:
-    # Not `owned`: a broker that does not answer leaves it with its reader, who is to say what it waits for.
+    # Not `owned`: while the broker does not answer, the reader keeps the partition and reports what it waits for.
     return reader.state is not None

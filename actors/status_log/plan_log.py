@@ -1,4 +1,4 @@
-"""The log of record of one plan, read beside the state managers."""
+"""Read the log of record of one plan, independently of the state managers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from protocol.log.entries import LogEntry, may_mention, read_entries
 from protocol.log.outages import Outages
 from protocol.times import format_time
 
-MESSAGES_PER_YIELD = 500  # then other tasks of the process get their turn
+MESSAGES_PER_YIELD = 500  # then other tasks of the process may run
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """Time of the first message in the log (RFC 3339; `None`: it is empty). `cut`: earlier ones have expired."""
+    """Time of the first message in the log (RFC 3339; `None`: empty log). `truncated`: earlier ones have expired."""
 
     since: str | None
-    cut: bool
+    truncated: bool
 
 
 class PlanLog:
@@ -45,9 +45,9 @@ class PlanLog:
         """Find where the log begins."""
         state = await self._bus.stream_state(STATUS.name)
         first = await self._bus.message_at(STATUS.name, state.first) if state.messages else None
-        # STATUS counts from the time of its creation in ms: a first sequence so long ago has seen others expire.
-        cut = state.messages > 0 and self._bus.clock.now() * 1000 - state.first > STATUS.max_age * 1000
-        return Beginning(format_time(first.time) if first is not None else None, cut)
+        # STATUS numbers its messages from the time of its creation in ms: an old first sequence means expired messages.
+        truncated = state.messages > 0 and self._bus.clock.now() * 1000 - state.first > STATUS.max_age * 1000
+        return Beginning(format_time(first.time) if first is not None else None, truncated)
 
     async def new_entries(self, examinee_id: str | None = None) -> AsyncIterator[LogEntry]:
         """Yield the entries stored since the last call (the first time: all), of one examinee or of all."""
@@ -66,7 +66,7 @@ class PlanLog:
     async def outages(self) -> tuple[Beginning, Outages]:
         """Read the whole log: where it begins, and the outages of all examinees."""
         beginning = await self.beginning()
-        outages = Outages(truncated=beginning.cut)
+        outages = Outages(truncated=beginning.truncated)
         async for entry in self.new_entries():
             outages.add(entry)
         return beginning, outages

@@ -111,7 +111,9 @@ class Projection:
                 done = self.facts
                 await asyncio.sleep(0)
         horizon = status.now() - ENDED_SOCKET_SECONDS + 3600
-        for key in [key for key, one in self.sockets.items() if one.keep_seconds and _heard(one) < horizon]:
+        for key in [
+            key for key, socket in self.sockets.items() if socket.keep_seconds and _last_heartbeat(socket) < horizon
+        ]:
             del self.sockets[key]  # expired in Redis, or about to
 
     def _settle(self) -> None:
@@ -178,5 +180,5 @@ class Projection:
                     held[name] = version, entry
 
 
-def _heard(socket: SocketWrite) -> float:
+def _last_heartbeat(socket: SocketWrite) -> float:
     return parse_time(socket.fields["lastHeartbeat"])

@@ -13,13 +13,12 @@ from protocol.broker import subjects
 from protocol.broker.dead_letters import Letter
 from protocol.broker.streams import DEADLETTER, STATE_MANAGERS, STATUS
 from protocol.errors import ConsumerGone, ProtocolError
-from protocol.log import entries as log_entries
-from protocol.log.version import index_of as place_of
-from protocol.log.version import sequence_of, version_of
+from protocol.log import entries
+from protocol.log.version import index_of, sequence_of, version_of
 from protocol.messages.codec import Malformed
 from protocol.messages.server_messages import ServerStatus
 from protocol.records.placement import VersionedMessage
-from protocol.rules import socket_server as servers
+from protocol.rules import socket_server
 from protocol.rules.socket_server import ServerState
 
 log = logging.getLogger("examwire.log_of_record")
@@ -54,7 +53,7 @@ class DeadLettered:
 
     def __contains__(self, version: int) -> bool:
         sequence = sequence_of(version)
-        return (sequence, place_of(version)) in self.places or (sequence, None) in self.places
+        return (sequence, index_of(version)) in self.places or (sequence, None) in self.places
 
     @classmethod
     def by(cls, letters: Iterable[bytes]) -> DeadLettered:
@@ -128,15 +127,15 @@ def apply_server_facts(state: ServerState, facts: Iterable[VersionedMessage | Ma
     """Apply more facts about a server, in the order of the log."""
     for fact in facts:
         if isinstance(fact, VersionedMessage) and isinstance(fact.message, ServerStatus):
-            state = servers.apply(state, fact.version, fact.message).state
+            state = socket_server.apply(state, fact.version, fact.message).state
     return state
 
 
 def facts_of(stored: StoredMessage) -> Iterator[VersionedMessage | Malformed]:
     """Decode a message of STATUS as the state managers do."""
-    scheduled = log_entries.SCHEDULER in stored.headers
+    scheduled = entries.SCHEDULER in stored.headers
     for index, message in enumerate(
-        log_entries.decode_status(stored.subject, stored.payload, stored.time, scheduled=scheduled)
+        entries.decode_status(stored.subject, stored.payload, stored.time, scheduled=scheduled)
     ):
         yield (
             message if isinstance(message, Malformed) else VersionedMessage(version_of(stored.sequence, index), message)

@@ -25,8 +25,7 @@ from protocol.broker.streams import LEASE_WATCH, REDELIVERY_SECONDS, is_marker
 from protocol.errors import StateDamaged
 from protocol.messages.facts import ConnectionStatusCode, LossReason
 from protocol.messages.server_messages import Lease, ServerStatus, ServerStatusCode
-from protocol.records import keys
-from protocol.records import kinds as records
+from protocol.records import keys, kinds
 from protocol.records.writes import Touch
 from protocol.rules.history import fold
 from protocol.rules.socket_server import ServerState
@@ -135,7 +134,7 @@ class LeaseWatch(Actor):
         try:
             if isinstance(stored, StateDamaged):
                 raise stored
-            return fold(records.SERVER.read(stored.history), records.SERVER.rule)
+            return fold(kinds.SERVER.read(stored.history), kinds.SERVER.rule)
         except (ValueError, StateDamaged) as error:
             log.warning("%s: %s: its record cannot be read: %s", self.address, server_id, error)
             return await self._log.server(server_id)

@@ -144,7 +144,7 @@ async def _ask_session(bus: Bus, data: DiagnosisInput) -> None:
 
 async def _read_log(bus: Bus, data: DiagnosisInput) -> None:
     plan_log = PlanLog(bus, data.plan_id)
-    timeline = Timeline(truncated=(await plan_log.beginning()).cut)
+    timeline = Timeline(truncated=(await plan_log.beginning()).truncated)
     data.happened = await read_entries(plan_log, timeline, data.examinee_id)
     person = timeline.examinees.get(data.examinee_id)
     data.by_log = person.connection if person is not None else None

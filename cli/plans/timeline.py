@@ -81,7 +81,7 @@ def timeline(
         async with connected(settings, "plans timeline") as bus:
             plan_log = PlanLog(bus, plan_id)
             beginning = await plan_log.beginning()
-            timeline_state = Timeline(truncated=beginning.cut)
+            timeline_state = Timeline(truncated=beginning.truncated)
             entries = await read_entries(plan_log, timeline_state, examinee_id)
             if not entries and not follow:
                 raise NotFound(never_seen(plan_id, examinee_id, beginning))

@@ -24,8 +24,7 @@ from protocol.messages.facts import (
     ReconnectExhausted,
     aspect_of,
 )
-from protocol.rules import connection as connection_rules
-from protocol.rules import mobile_sync, notices
+from protocol.rules import connection, mobile_sync, notices
 from protocol.rules.connection_state import ConnectionState, server_id_of
 from protocol.rules.mobile_sync import MobileSyncState
 from protocol.rules.notices import NoticesState
@@ -105,7 +104,7 @@ class Timeline:
                 before = person.connection
                 if before.status is None and self._truncated and (seed := _state_before_log(fact)) is not None:
                     before, person.complete = replace(seed, name=before.name, enrolled=before.enrolled), False
-                outcome = connection_rules.apply(before, version, fact)
+                outcome = connection.apply(before, version, fact)
                 person.connection = outcome.state
                 return describe_connection(before, outcome, fact)
 

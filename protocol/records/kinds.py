@@ -19,10 +19,7 @@ from protocol.errors import ProtocolError
 from protocol.messages.base import Message
 from protocol.messages.facts import STATUS_CODEC, Aspect, ConnectionFact, MobileSyncFact, NoticeFact
 from protocol.messages.server_messages import ServerStatus
-from protocol.rules import connection as connection_rules
-from protocol.rules import connection_state as connection
-from protocol.rules import mobile_sync, notices
-from protocol.rules import socket_server as servers
+from protocol.rules import connection, connection_state, mobile_sync, notices, socket_server
 from protocol.rules.connection_state import ConnectionState
 from protocol.rules.history import History, Rule, compact
 from protocol.rules.mobile_sync import MobileSyncState
@@ -223,7 +220,7 @@ def _server_fields(state: ServerState) -> dict[str, str]:
 
 
 CONNECTION: RecordKind[ConnectionState, ConnectionFact] = RecordKind(
-    ConnectionState, connection_rules.apply, connection.visible_part, _connection_fields, "connection"
+    ConnectionState, connection.apply, connection_state.visible_part, _connection_fields, "connection"
 )
 MOBILE_SYNC: RecordKind[MobileSyncState, MobileSyncFact] = RecordKind(
     MobileSyncState, mobile_sync.apply, mobile_sync.visible_part, _mobile_sync_fields, "mobile_sync"
@@ -232,5 +229,5 @@ NOTICES: RecordKind[NoticesState, NoticeFact] = RecordKind(
     NoticesState, notices.apply, notices.visible_part, _notices_fields, "notices"
 )
 SERVER: RecordKind[ServerState, ServerStatus] = RecordKind(
-    ServerState, servers.apply, servers.visible_part, _server_fields
+    ServerState, socket_server.apply, socket_server.visible_part, _server_fields
 )

@@ -19,8 +19,7 @@ from protocol.messages.facts import (
     aspect_of,
 )
 from protocol.messages.server_messages import ServerStatus
-from protocol.records import keys
-from protocol.records import kinds as records
+from protocol.records import keys, kinds
 from protocol.records.writes import Index, SocketWrite
 from protocol.rules.connection_state import server_id_of
 
@@ -35,31 +34,31 @@ class VersionedMessage:
     message: Message
 
 
-def record_of(message: Message) -> tuple[str, records.RecordKind[Any, Any]]:
+def record_of(message: Message) -> tuple[str, kinds.RecordKind[Any, Any]]:
     """Return the key of the record that a fact changes, and its kind."""
     if isinstance(message, ServerStatus):
-        return keys.server_status(message.server_id), records.SERVER
+        return keys.server_status(message.server_id), kinds.SERVER
     assert isinstance(message, ExamineeFact)
     match aspect_of(message):
         case "mobile_sync":
-            return keys.mobile_sync(message.plan_id, message.examinee_id), records.MOBILE_SYNC
+            return keys.mobile_sync(message.plan_id, message.examinee_id), kinds.MOBILE_SYNC
         case "notices":
-            return keys.notices(message.plan_id, message.examinee_id), records.NOTICES
+            return keys.notices(message.plan_id, message.examinee_id), kinds.NOTICES
         case "connection":
-            return keys.progress(message.plan_id, message.examinee_id), records.CONNECTION
+            return keys.progress(message.plan_id, message.examinee_id), kinds.CONNECTION
 
 
-def record_kind(record: RecordRef) -> records.RecordKind[Any, Any] | None:
+def record_kind(record: RecordRef) -> kinds.RecordKind[Any, Any] | None:
     """Return the kind of a record; `None` when the key does not hold a record that facts change."""
     match record.kind:
         case "connection":
-            return records.CONNECTION
+            return kinds.CONNECTION
         case "mobile_sync":
-            return records.MOBILE_SYNC
+            return kinds.MOBILE_SYNC
         case "notices":
-            return records.NOTICES
+            return kinds.NOTICES
         case "server":
-            return records.SERVER
+            return kinds.SERVER
         case _:
             return None
 

@@ -80,7 +80,9 @@ class Mark:
 
 
 class StateMark:
-    """The mark in Redis. Every method raises `StateUnavailable` when Redis does not answer.
+    """Reads and writes the marks of a Redis (one), or of a cluster (one or more on each shard).
+
+    Every method raises `StateUnavailable` when Redis does not answer.
 
     Example::
 
@@ -155,7 +157,7 @@ class StateMark:
     def _lost(self, verdict: Any) -> StateUnavailable:
         cause = "was replaced or restarted" if verdict == 1 else "was emptied, or is new"
         if isinstance(verdict, Exception) and not _is_wrong_type(verdict):
-            return StateUnavailable(f"Redis at {self._name} cannot say whether it is whole: {verdict}")
+            return StateUnavailable(f"Redis at {self._name} cannot check its mark: {verdict}")
         return StateLost(f"Redis at {self._name} {cause}: a state manager must bring it up to the log first")
 
 

@@ -95,7 +95,7 @@ class PlanApi:
         async with self._reading(f"timeline of {examinee_id} in {plan_id}"):
             beginning = await PlanLog(self._bus, plan_id).beginning()
             # Both go through the entries independently: the timeline does not need the outages.
-            timeline, outages = Timeline(truncated=beginning.cut), Outages(truncated=beginning.cut)
+            timeline, outages = Timeline(truncated=beginning.truncated), Outages(truncated=beginning.truncated)
             newest: deque[TimelineEntry] = deque(maxlen=limit)
             count = 0
             for entry in await self._log_cache.entries(plan_id, examinee_id):
@@ -153,13 +153,13 @@ class PlanApi:
     async def _reading(self, what: str) -> AsyncIterator[None]:
         """Limit the readers of the log. Raises a 503 `Problem` when too many wait, or NATS does not answer."""
         if self._waiting >= READERS_WAITING:
-            raise Problem(503, ErrorCode.UNAVAILABLE, "too many ask for what happened", headers=RETRY_AFTER)
+            raise Problem(503, ErrorCode.UNAVAILABLE, "too many requests for timelines", headers=RETRY_AFTER)
         self._waiting += 1
         try:
             async with self._readers:
                 yield
         except BrokerUnavailable as error:
-            log.warning("%s: not read: %s", what, error)
+            log.warning("%s: the log cannot be read: %s", what, error)
             detail = "the log cannot be read now"
             raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=RETRY_AFTER) from None
         finally:
@@ -168,7 +168,7 @@ class PlanApi:
 
 def _never_seen(who: str, beginning: Beginning) -> Problem:
     reach = f"which goes back to {beginning.since}" if beginning.since is not None else "which is empty"
-    return Problem(404, ErrorCode.NOT_FOUND, f"{who} has never been seen by the log, {reach}")
+    return Problem(404, ErrorCode.NOT_FOUND, f"the log has no fact about {who}, {reach}")
 
 
 # -- parameters of the query --------------------------------------------------------------------------------
