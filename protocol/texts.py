@@ -56,7 +56,7 @@ def required_lines(text: str) -> str:
     """Return `clean_lines(text)`. Raises `ValueError` when nothing in it can be read."""
     cleaned = clean_lines(text)
     if not is_readable(cleaned):
-        raise ValueError("must have something that can be read")
+        raise ValueError("must have at least one visible character")
     return cleaned
 
 
@@ -71,7 +71,7 @@ def check_token(text: str) -> str:
     Raises `ValueError` when it holds a character that `clean_line` would remove or replace.
     """
     if clean_line(text) != text:
-        raise ValueError("must not have control characters, or others that cannot be seen")
+        raise ValueError("must not have control characters or invisible characters")
     return text
 
 

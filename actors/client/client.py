@@ -332,7 +332,7 @@ class Client:
             # Nobody receives, or this process was blocked: the server may be alive although nothing was heard.
             ws.heard_at = loop.time()
         elif loop.time() - ws.heard_at > SILENT_INTERVALS * welcome.heartbeat_seconds:
-            log.info("%s: nothing heard from %s, dropping the connection", self.client_id, self.url)
+            log.info("%s: no frame from %s in time; closing the connection", self.client_id, self.url)
             ws.transport.abort()
             return
         if not self._silent and (self._heartbeat is None or self._heartbeat.done()):

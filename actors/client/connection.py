@@ -170,7 +170,7 @@ async def _handshake(url: str, token: str | None) -> TimedConnection:
     connection.heard_at = connection.loop.time()
     if connection.subprotocol != SUBPROTOCOL:
         connection.transport.abort()
-        raise ConnectRefused(url, f"is no socket server: it does not speak {SUBPROTOCOL}")
+        raise ConnectRefused(url, f"is not a socket server: it does not offer {SUBPROTOCOL}")
     return connection
 
 
@@ -187,7 +187,7 @@ def decode(payload: bytes) -> tuple[list[Message], int]:
     messages = [element for element in decoded if not isinstance(element, Malformed)]
     for element in decoded:
         if isinstance(element, Malformed):
-            log.debug("not understood: %s", element.error)
+            log.debug("invalid frame: %s", element.error)
     return messages, len(decoded) - len(messages)
 
 

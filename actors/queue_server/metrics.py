@@ -22,13 +22,13 @@ ASK_SECONDS = 5.0
 
 CONSUMER_UP = Gauge(
     "examwire_consumer_up",
-    "Whether a consumer that the system works by is there",
+    "Whether a consumer that the system needs exists",
     ["stream", "consumer"],
     registry=REGISTRY,
 )
 MADE_AGAIN = Counter(
     "examwire_topology_made_again_total",
-    "Streams and consumers that had vanished and were made again",
+    "Streams and consumers that were missing and have been created again",
     ["kind", "name"],
     registry=REGISTRY,
 )

@@ -80,7 +80,9 @@ class QueueServer(Actor):
             try:
                 await self._topology.apply()
             except StateUnavailable as error:
-                log.warning("%s: a consumer waits until Redis says how far it was: %s", self.address, error)
+                log.warning(
+                    "%s: a consumer is not created until Redis returns the applied sequence: %s", self.address, error
+                )
                 return  # the topology watch makes it later; all others exist
             except NotAnswered as error:  # a cluster that forms or has lost its majority: wait for it
                 log.warning("%s: the start waits for NATS: %s", self.address, error)
@@ -110,7 +112,7 @@ class QueueServer(Actor):
             return ProtocolError(ErrorCode.UNAVAILABLE, str(error))
         except Exception as error:  # one bad request must not stop the queues of the other servers
             self.record_failure(error)
-            log.exception("%s: the queue of %s is not made", self.address, request.server_id)
+            log.exception("%s: the queue of %s was not created", self.address, request.server_id)
             return ProtocolError(ErrorCode.UNAVAILABLE, f"not made: {type(error).__name__}: {error}"[:500])
         self._queues[name] = consumers
         return QueueCreated(server_id=request.server_id, queue_id=name, stream="SOCKET", consumers=consumers)

@@ -137,7 +137,7 @@ class TopologyWatch:
     async def _check_stream(self, stream: StreamSpec) -> None:
         try:
             if await self._bus.stream_config(stream.name) is None:
-                log.error("the stream %s is gone, with all that it held: it is made again, empty", stream.name)
+                log.error("the stream %s and its messages are gone; it is created again, empty", stream.name)
                 await self._topology.apply_stream(stream)
                 MADE_AGAIN.labels("stream", stream.name).inc()
             await self._check_consumers(stream)
@@ -162,7 +162,10 @@ class TopologyWatch:
                 await self._topology.apply_consumer(consumer)
                 CONSUMER_UP.labels(stream.name, consumer.name).set(1)
                 MADE_AGAIN.labels("consumer", _name(consumer)).inc()
-                log.error("the consumer %s was gone: it is made again, and goes on where it was", _name(consumer))
+                log.error(
+                    "the consumer %s was gone; it is created again and continues after its last acknowledged message",
+                    _name(consumer),
+                )
 
     def _warn(self, subject: str, text: str | None) -> None:
         """Log a warning about `subject` once, until the text changes; `None` clears it."""

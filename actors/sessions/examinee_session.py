@@ -241,7 +241,7 @@ class ExamineeSession(SocketSession):
                 if notice["actionId"] == action_id:
                     return "confirmed" if notice.get("confirmedAt") else "shown"
         except (StateUnavailable, StateDamaged, ValueError, TypeError, KeyError, AttributeError) as error:
-            log.debug("%s: %s: not known whether it was sent: %s", self.address, action_id, error)
+            log.debug("%s: %s: cannot check whether it was sent: %s", self.address, action_id, error)
             return None
         return "unknown"
 

@@ -13,7 +13,7 @@ from protocol.times import parse_time
 
 CLOSES = Counter(
     "examwire_socket_closes_total",
-    "WebSockets that ended, by the close code of whoever closed first; 1006: broke without one",
+    "WebSockets that ended, by the first close code; 1006: ended without one",
     ["code"],
     registry=REGISTRY,
 )
@@ -21,7 +21,7 @@ CLOSES = Counter(
 
 BREAKS = Counter(
     "examwire_socket_breaks_total",
-    "WebSockets that the server broke off: PING_TIMEOUT, SLOW_CLIENT, ...",
+    "WebSockets that the server aborted, by reason: PING_TIMEOUT, SLOW_CLIENT, ...",
     ["reason"],
     registry=REGISTRY,
 )
@@ -29,8 +29,7 @@ BREAKS = Counter(
 
 LATENCY = Histogram(
     "examwire_proctor_latency_seconds",
-    "From the socket's begin or end to the frame for the proctors of its plan. By the broker's clock, as each of the "
-    "two socket servers knows it",
+    "Time from the begin or end of a socket to the frame for the proctors of its plan, by the broker's clock",
     ["event"],
     registry=REGISTRY,
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),

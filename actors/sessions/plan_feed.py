@@ -155,7 +155,9 @@ class PlanFeed(Actor):
 
     def _read_again(self, snapshot: SharedSnapshot) -> None:
         """Begin a new snapshot instead of one during whose reading more events came than may wait for a client."""
-        log.warning("plan %s: the snapshot is read anew: %d bytes of events wait", self.plan_id, snapshot.since_bytes)
+        log.warning(
+            "plan %s: reading the snapshot again: %d bytes of events are waiting", self.plan_id, snapshot.since_bytes
+        )
         self._snapshots.pop(snapshot).cancel()
         again = self._begin_snapshot(resync=snapshot.resync)
         for proctor in self.proctors:

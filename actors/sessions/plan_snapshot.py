@@ -174,7 +174,9 @@ class SharedSnapshot:
             try:
                 return await read()
             except (StateUnavailable, StateDamaged) as error:
-                log.warning("plan %s: no snapshot yet: %s", self.plan_id, error, extra={"plan": self.plan_id})
+                log.warning(
+                    "plan %s: the snapshot cannot be read yet: %s", self.plan_id, error, extra={"plan": self.plan_id}
+                )
                 if isinstance(error, StateDamaged) and error.record is not None:
                     self._request_repair(error.record)
             await asyncio.sleep(delay)

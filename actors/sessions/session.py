@@ -100,7 +100,7 @@ class SocketSession(Actor):
 
     @on(Hello)
     def second_hello(self, frame: Hello) -> None:
-        error = ProtocolError(ErrorCode.ALREADY_GREETED, "hello was said already; the connection goes on as it is")
+        error = ProtocolError(ErrorCode.ALREADY_GREETED, "hello was sent already; the connection stays open")
         self.connection.send_message(error_frame(error, frame.type))
 
     def refuse_for_now(self, kind: str, request_id: str | None = None, field: str | None = None) -> None:

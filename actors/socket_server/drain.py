@@ -144,7 +144,7 @@ class ServerDrain:
         began = loop.time()
         while not (self._force or self._endpoints.others):
             if not self._waiting:
-                log.warning("the drain waits: no other server is READY")
+                log.warning("the drain waits until another server is READY")
             self._waiting = True
             await asyncio.sleep(TICK_SECONDS)
         self._waiting = False

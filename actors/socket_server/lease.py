@@ -115,7 +115,7 @@ class LeaseKeeper:
             if not await self.is_ours():
                 return False
         except BrokerUnavailable as error:
-            log.debug("%s: it is not known whose the lease is: %s", self._server_id, error)
+            log.debug("%s: the owner of the lease cannot be read: %s", self._server_id, error)
         await self._status.publish_again()
         return True
 
@@ -176,7 +176,7 @@ class LeaseKeeper:
         try:
             return parse_lease(self._server_id, payload).incarnation
         except ProtocolError as error:
-            log.error("%s: what lies in place of the lease is none: %s", self._server_id, error)
+            log.error("%s: the message in place of the lease is not a lease: %s", self._server_id, error)
             return None
 
     async def _recover(self) -> None:
@@ -185,7 +185,7 @@ class LeaseKeeper:
             newest = await self._newest()
             if newest is None or is_marker(newest.headers):
                 about = {"server": self._server_id}
-                log.error("%s: the lease had expired; announcing all sessions anew", self._server_id, extra=about)
+                log.error("%s: the lease had expired; announcing all sessions again", self._server_id, extra=about)
                 self._expired = True
                 self._load.measure()
                 await self._publish_after(newest)

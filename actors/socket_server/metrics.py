@@ -13,16 +13,18 @@ from actors.runtime.telemetry.metrics import REGISTRY
 from actors.sessions.metrics import BREAKS
 from protocol.messages.facts import LossReason
 
-ACCEPTS = Counter("examwire_socket_accepts_total", "Clients let in after their hello", ["client"], registry=REGISTRY)
+ACCEPTS = Counter(
+    "examwire_socket_accepts_total", "Clients that were accepted after their hello", ["client"], registry=REGISTRY
+)
 REFUSALS = Counter(
     "examwire_socket_refusals_total",
-    "Handshakes answered with 503, or with close code 1013 when they are a browser's, by the reason",
+    "Refused handshakes, by reason: answered with 503, or closed with 1013 for a browser",
     ["reason"],
     registry=REGISTRY,
 )
 EXPIRED = Counter(
     "examwire_socket_expired_messages_total",
-    "Messages of the server's queue that were older than its expireTime and were not delivered",
+    "Messages of the queue that were not delivered because they were older than expireTime",
     registry=REGISTRY,
 )
 

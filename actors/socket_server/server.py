@@ -195,7 +195,7 @@ class SocketServer(Actor):
         try:
             await self._queue.shrink(set(self.sessions.feeds), examinee_plans)
         except ExamwireError as error:
-            log.warning("%s: the queue keeps plans that nobody needs: %s", self.address, error)
+            log.warning("%s: plans without clients cannot be removed from the queue: %s", self.address, error)
 
     async def _close_all(self, code: CloseCode, reason: str) -> None:
         closing = [asyncio.create_task(connection.end(code, reason)) for connection in self._listener.connections()]
@@ -267,7 +267,7 @@ class SocketServer(Actor):
             if page is not None:
                 return await page_of(self.sessions.all(), page)
         except ValueError as error:
-            return encode(error_frame(ProtocolError(ErrorCode.INVALID_MESSAGE, f"not understood: {error}")))
+            return encode(error_frame(ProtocolError(ErrorCode.INVALID_MESSAGE, f"invalid request: {error}")))
         except ProtocolError as error:
             return encode(error_frame(error))
         return await super().inspect(request)

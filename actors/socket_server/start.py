@@ -74,7 +74,7 @@ class ServerStart:
                 raise RoleFailed(f"socket server {self._server_id} cannot start: {reason}: {error}") from error
             else:
                 if waited:
-                    log.warning("%s: NATS is there, the start goes on", address, extra=about)
+                    log.warning("%s: NATS answers, the start continues", address, extra=about)
                 return
 
     async def _obstacle(self, error: Exception) -> str | None:

@@ -140,7 +140,7 @@ class EffectPublisher:
         for item, reason in decision.damaged:
             about = {"version": item.version, "plan": getattr(item.message, "plan_id", None)}
             about |= {"examinee": getattr(item.message, "examinee_id", None)}
-            log.error("version %d goes to the dead letters: %s", item.version, reason, extra=about)
+            log.error("version %d becomes a dead letter: %s", item.version, reason, extra=about)
             message = item.message
             if isinstance(message, ServerStatus):
                 subject = subjects.status_server(message.server_id)
@@ -175,7 +175,7 @@ class EffectPublisher:
             try:
                 return await self._bus.message_at("STATUS", sequence)
             except BrokerUnavailable as error:
-                log.warning("message %d of the log: %s; again", sequence, error)
+                log.warning("message %d of the log: %s; deciding again", sequence, error)
                 await asyncio.sleep(READ_AGAIN_SECONDS)
 
 

@@ -49,7 +49,7 @@ class EngineRetry:
                 if damage.record is None or damage.record in rewritten:
                     raise
                 rewritten.add(damage.record)
-                log.warning("%s: %s: written anew by the log", self._name, damage)
+                log.warning("%s: %s: writing it again from the log", self._name, damage)
                 await self._repair.rewrite_index(damage.record)
             except (StateUnavailable, BrokerUnavailable) as error:
                 engine = "Redis" if isinstance(error, StateUnavailable) else "NATS"
@@ -72,7 +72,7 @@ class EngineRetry:
                 try:
                     repair = await self._repair.restore_state()
                 except (BrokerUnavailable, ConsumerGone, StateUnavailable, StateDamaged) as error:
-                    log.error("%s: Redis is not whole and cannot be repaired yet: %s", self._name, error)
+                    log.error("%s: Redis has lost state and cannot be repaired yet: %s", self._name, error)
                     await asyncio.sleep(LONGEST_DELAY_SECONDS)
                 else:
                     break
@@ -83,7 +83,7 @@ class EngineRetry:
     def _log(self, repair: Repair) -> None:
         log.log(
             logging.WARNING if repair.alarming else logging.INFO,
-            "%s: Redis is whole again (it was %s): %d records written, %d restated, %d messages of the log, %.2f s",
+            "%s: Redis is repaired (it was %s): %d records written, %d events restated, %d messages of the log, %.2f s",
             self._name,
             repair.found,
             repair.records,

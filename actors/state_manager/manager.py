@@ -99,7 +99,7 @@ class StateManager(Actor):
                 if not whole:
                     await self._retry.restore_state()
             except (BrokerUnavailable, ConsumerGone, StateUnavailable, StateDamaged) as error:
-                log.debug("%s: no floor: %s", self.address, error)
+                log.debug("%s: the acknowledged sequence cannot be read: %s", self.address, error)
             await asyncio.sleep(FLOOR_SECONDS)
 
     @on(StatusBatch)

@@ -1,4 +1,4 @@
-"""What the state manager's process measures: what happened to examinees, and whether its work goes on."""
+"""Metrics of the state manager's process: losses and recoveries of examinees, and the progress of its work."""
 
 from __future__ import annotations
 
@@ -24,48 +24,51 @@ if TYPE_CHECKING:
     from protocol.records.placement import VersionedMessage
 
 BATCHES = Histogram(
-    "examwire_state_batch_messages", "Messages handled together", registry=REGISTRY, buckets=(1, 4, 16, 64, 256, 1024)
+    "examwire_state_batch_messages",
+    "Messages processed in one batch",
+    registry=REGISTRY,
+    buckets=(1, 4, 16, 64, 256, 1024),
 )
 STAGES = Histogram(
     "examwire_state_stage_seconds",
-    "Time of each step of the order of work",
+    "Duration of each step of the order of work",
     ["stage"],
     registry=REGISTRY,
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5),
 )
-FACTS = Counter("examwire_state_facts_total", "Facts by what became of them", ["outcome"], registry=REGISTRY)
+FACTS = Counter("examwire_state_facts_total", "Facts by outcome", ["outcome"], registry=REGISTRY)
 LOSSES = Counter(
     "examwire_losses_total",
-    "Examinees whom proctors were told to be gone, by the reason. What is told again after a crash counts again",
+    "Losses that proctors were told of, by reason. A loss that is published again after a crash counts again",
     ["reason"],
     registry=REGISTRY,
 )
 RECOVERIES = Counter(
     "examwire_recoveries_total",
-    "Examinees who came back, by the reason of the loss",
+    "Examinees who came back, by reason of the loss",
     ["reason"],
     registry=REGISTRY,
 )
 OUTAGES = Histogram(
     "examwire_outage_seconds",
-    "How long those who came back were gone",
+    "Length of the outages of examinees who came back",
     registry=REGISTRY,
     buckets=(1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0),
 )
 MIGRATIONS = Counter(
     "examwire_migrations_total",
-    "Examinees that a drained server sent to another one: sent, arrived, and lost on the way",
+    "Examinees whom a drained server sent to another one, by step: sent, arrived, lost on the way",
     ["step"],
     registry=REGISTRY,
 )
 BEHIND = Gauge(
     "examwire_state_behind_seconds",
-    "For how long the oldest of what is not applied yet, or what it takes to apply it, has been waited for",
+    "How long the oldest unapplied fact, or an engine that is needed to apply it, has been waited for",
     registry=REGISTRY,
 )
 SUPERSEDED_SERVERS = Counter(
     "examwire_servers_superseded_total",
-    "Socket servers that ended because another process had started under their serverId",
+    "Socket servers that ended because another process had started with their serverId",
     registry=REGISTRY,
 )
 
@@ -77,14 +80,14 @@ for _reason in LossReason:  # at 0 from the start: a counter that begins with 1 
 
 
 def count_batch(items: Sequence[VersionedMessage]) -> None:
-    """Observe the size of a portion that is about to be worked on."""
+    """Observe the size of a portion before it is processed."""
     BATCHES.observe(len(items))
 
 
 def count_published(
     items: Sequence[VersionedMessage], decision: Decision, settle_seconds: float, tell_seconds: float
 ) -> None:
-    """Count the facts of a portion, and what was published about them."""
+    """Count the facts of a portion and the events published about them."""
     STAGES.labels("settle").observe(settle_seconds)
     STAGES.labels("tell").observe(tell_seconds)
     FACTS.labels("applied").inc(decision.applied)
@@ -97,14 +100,14 @@ def count_published(
 
 
 def count_superseded(messages: Iterable[Message]) -> None:
-    """Count the servers that ended because another process took their place."""
+    """Count the servers that were superseded by another process."""
     for message in messages:
         if isinstance(message, ServerStatus) and message.reason == SUPERSEDED:
             SUPERSEDED_SERVERS.inc()
 
 
 def count_told(events: Iterable[Event]) -> None:
-    """Count the events of a batch that proctors are sent. Restated events were counted before."""
+    """Count the events of a batch by kind and reason. Restated events were counted before."""
     lost: collections.Counter[str | None] = collections.Counter()
     back: collections.Counter[str | None] = collections.Counter()
     sent = arrived = 0
@@ -130,17 +133,17 @@ def count_told(events: Iterable[Event]) -> None:
 
 
 def _known(reason: str | None) -> str:
-    """A reason travels as text: one that nobody of ours gives is no series of its own."""
+    """Return a reason as a label: "other" when it is none of ours, so that senders of facts cannot add series."""
     return reason if reason is not None and reason in _REASONS else "other"
 
 
 class _StateManagers(Collector):
-    """Read from the inspections of the state managers of this process."""
+    """Metrics that are read from the inspections of the state managers in this process."""
 
     def collect(self) -> Iterator[Metric]:
         waiting = GaugeMetricFamily(
             "examwire_state_waiting",
-            "Whether the state manager stands still: redis, until it answers; state, until it is brought up to the log",
+            "Whether the state manager is stopped until Redis answers (redis) or is brought up to the log (state)",
             labels=["reason"],
         )
         details = [manager.details() for manager in ACTORS.running("state-manager")]

@@ -25,7 +25,7 @@ from actors.state_manager.spans import record_settled
 from protocol.broker.streams import STATUS
 from protocol.errors import NotPermitted
 from protocol.ids import ExamineeRef
-from protocol.log import entries as log_entries
+from protocol.log import entries
 from protocol.log.version import version_of
 from protocol.messages.codec import Malformed
 from protocol.messages.facts import ExamineeFact
@@ -158,7 +158,9 @@ class OrderOfWork:
         owned = await self._ownership.ours(portion.deliveries)
         if len(owned) < len(portion.deliveries):
             # What was decided is in the records; whoever reads that partition now publishes it.
-            log.info("%s: %d messages went to another one", self._name, len(portion.deliveries) - len(owned))
+            log.info(
+                "%s: %d messages now belong to another state manager", self._name, len(portion.deliveries) - len(owned)
+            )
             if owned:
                 await self._process_portion(decode(owned), previous)
             return
@@ -186,7 +188,7 @@ class OrderOfWork:
     async def _rewrite(self, decision: Decision) -> None:
         """Write records that cannot be read anew from the log."""
         repair = await self._repair.rewrite_records(decision.unreadable)
-        log.warning("%s: %d records that could not be read are written anew from the log", self._name, repair.records)
+        log.warning("%s: %d unreadable records were written again from the log", self._name, repair.records)
 
     async def _confirm(
         self,
@@ -207,7 +209,9 @@ class OrderOfWork:
     async def _isolate_poison(self, portion: Portion, previous: asyncio.Task[None] | None, attempt: int) -> None:
         """Try each message of a portion that fails on its own; the one that keeps failing becomes a dead letter."""
         if len(portion.deliveries) > 1:
-            log.exception("%s: a batch of %d failed; each message on its own now", self._name, len(portion.deliveries))
+            log.exception(
+                "%s: a batch of %d failed; its messages are processed one by one", self._name, len(portion.deliveries)
+            )
             for delivery in portion.deliveries:
                 await self._process_portion(decode([delivery]), previous)
             return
@@ -218,7 +222,7 @@ class OrderOfWork:
             await asyncio.sleep(self._limits.poison_seconds)
             await self._process_portion(portion, previous, attempt + 1)
             return
-        log.exception("%s: message %d goes to the dead letters", self._name, delivery.sequence, extra=about)
+        log.exception("%s: message %d becomes a dead letter", self._name, delivery.sequence, extra=about)
         await self._publisher.dead_letter(delivery, delivery.payload, f"failed {attempt} times")
         await self._ownership.ack(delivery)
         metrics.FACTS.labels("dead").inc()
@@ -242,8 +246,8 @@ def decode(deliveries: Sequence[Delivery]) -> Portion:
     """Read the facts of some messages; what is none goes into `malformed`."""
     portion = Portion(deliveries)
     for delivery in deliveries:
-        scheduled = log_entries.SCHEDULER in delivery.headers
-        decoded = log_entries.decode_status(delivery.subject, delivery.payload, delivery.stored_at, scheduled=scheduled)
+        scheduled = entries.SCHEDULER in delivery.headers
+        decoded = entries.decode_status(delivery.subject, delivery.payload, delivery.stored_at, scheduled=scheduled)
         for index, message in enumerate(decoded):
             if isinstance(message, Malformed):
                 portion.malformed.append((delivery, message))

@@ -49,7 +49,7 @@ log = logging.getLogger("examwire.state_repair")
 
 REPAIRS = Counter(
     "examwire_state_repairs_total",
-    "Times that Redis was brought up to the log: it was new, was restarted, lost its state, or was replaced",
+    "Times that Redis was repaired from the log: it was new, restarted, emptied or replaced",
     ["found"],
     registry=REGISTRY,
 )
@@ -168,7 +168,7 @@ class StateRepair:
         repair.found = "lost" if lost else "new"
         repair.messages += projection.messages
         if lost:
-            log.error("Redis has lost its state: writing %d records by the log", len(projection.records))
+            log.error("Redis has lost its state: writing %d records from the log", len(projection.records))
         # As in the state manager the index goes before the records: what is in a record can be found.
         await self._restore_index(projection.members, projection.entries)
         await self._restore_sockets(projection)
@@ -265,7 +265,10 @@ class StateRepair:
         log.info("Redis was restarted or replaced: applying STATUS from %d to %d", applied + 1, extent.last)
         dead_lettered = await self._dead_lettered()
         if applied + 1 < extent.first <= extent.last:
-            log.error("STATUS begins at %d, later than Redis ends: what was between is nowhere", extent.first)
+            log.error(
+                "STATUS begins at %d, after the last message that Redis has: the messages between are lost",
+                extent.first,
+            )
         # Facts above the ack floor must keep their places, also when they were in Redis before it was set back.
         settled = floor_version(min(applied, extent.acknowledged))
         items: list[VersionedMessage] = []
@@ -321,7 +324,7 @@ class StateRepair:
             return await self._status.dead_lettered()
         except NotPermitted as error:
             # The permissions of an earlier release. That Redis comes back matters more than these few examinees.
-            log.error("what dead letters were about is not told anew: %s", error)
+            log.error("the facts of dead letters are not restated: %s", error)
             return DeadLettered()
 
     # -- writing ------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from prometheus_client import Counter
 
 from actors.runtime.telemetry.metrics import REGISTRY
 
-ATTEMPTS = Counter("examwire_reconnect_attempts_total", "Attempts to come back that were counted", registry=REGISTRY)
+ATTEMPTS = Counter("examwire_reconnect_attempts_total", "Reconnect attempts that were counted", registry=REGISTRY)
 
 
 EXHAUSTED = Counter(
@@ -15,5 +15,5 @@ EXHAUSTED = Counter(
 
 
 LEASE_EXPIRIES = Counter(
-    "examwire_lease_expiries_total", "Socket servers declared lost, for their heartbeat had stopped", registry=REGISTRY
+    "examwire_lease_expiries_total", "Socket servers declared lost because their heartbeat stopped", registry=REGISTRY
 )

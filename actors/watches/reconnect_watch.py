@@ -120,7 +120,7 @@ class ReconnectWatch(Actor):
             # A Redis that has lost its state is being repaired by a state manager: that is no warning.
             level = logging.INFO if isinstance(error, StateLost) else logging.WARNING
             if type(error) is not self._redis_error:  # log it once, not for each attempt
-                log.log(level, "%s: attempts go on unseen: %s", self.address, error)
+                log.log(level, "%s: attempts are not recorded: %s", self.address, error)
             self._redis_error = type(error)
             return [False] * len(waits)
         self._redis_error = None

@@ -6,10 +6,10 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from actors.runtime.telemetry.metrics import REGISTRY
 
-UPLOADS = Counter("examwire_web_uploads_total", "Uploads of pictures, by the outcome", ["outcome"], registry=REGISTRY)
+UPLOADS = Counter("examwire_web_uploads_total", "Uploads of pictures, by outcome", ["outcome"], registry=REGISTRY)
 REQUESTS = Histogram(
     "examwire_web_request_seconds",
-    "Time to answer, uploads with the time that the phone takes to send",
+    "Time to answer, including the time that a phone takes to send an upload",
     ["route", "method", "status"],
     registry=REGISTRY,
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
@@ -17,8 +17,8 @@ REQUESTS = Histogram(
 CONNECTIONS = Gauge("examwire_web_connections", "Connections to the web server", registry=REGISTRY)
 CONNECTIONS_ENDED = Counter(
     "examwire_web_connections_ended_total",
-    "Connections that the web server ended: no_request_in_time, crowded_out (the longest idle one made room), "
-    "reads_too_slowly, refused (all there may be had a request in hand)",
+    "Connections that the web server closed: no_request_in_time, crowded_out (the longest idle one, for a new one), "
+    "reads_too_slowly, refused (all allowed connections were busy)",
     ["reason"],
     registry=REGISTRY,
 )
@@ -26,7 +26,7 @@ for _reason in ("no_request_in_time", "crowded_out", "reads_too_slowly", "refuse
     CONNECTIONS_ENDED.labels(_reason)
 CODES = Counter(
     "examwire_web_phone_codes_total",
-    "Codes that phones gave, by the outcome; NOT_FOUND are wrong ones",
+    "Codes that phones sent, by outcome; NOT_FOUND: wrong codes",
     ["outcome"],
     registry=REGISTRY,
 )
@@ -38,7 +38,7 @@ PICTURES_WAITING = Gauge(
 )
 DECODERS_ENDED = Counter(
     "examwire_web_decoders_ended_total",
-    "Processes that decoded a picture and were ended by it: too_costly (processor time), too_slow (time), crashed",
+    "Decoder processes that a picture ended: too_costly (processor time), too_slow (time), crashed",
     ["reason"],
     registry=REGISTRY,
 )

@@ -78,7 +78,7 @@ def problem_of(error: Exception) -> Problem:
         case PictureTooLarge():
             return Problem(413, ErrorCode.IMAGE_TOO_LARGE, f"{error}; send a smaller picture")
         case NotAPicture():
-            return Problem(415, ErrorCode.NOT_AN_IMAGE, f"not a whole JPEG or PNG picture: {error}")
+            return Problem(415, ErrorCode.NOT_AN_IMAGE, f"not a complete JPEG or PNG picture: {error}")
         case StoreFailed():
             detail = "the picture could not be stored; it is not known to anybody: try again later"
             return Problem(507, ErrorCode.STORE_FAILED, detail)
@@ -91,7 +91,7 @@ def problem_of(error: Exception) -> Problem:
             detail = "this address does not take that method"
             return Problem(405, ErrorCode.NOT_ALLOWED, detail, headers=error.headers)
         case _:
-            return Problem(500, INTERNAL_ERROR, "an error of ours; it has been logged")
+            return Problem(500, INTERNAL_ERROR, "internal error; it has been logged")
 
 
 async def _answer(_request: Request, error: Exception) -> Response:

@@ -40,6 +40,6 @@ async def recorded(plan_id: str, examinee_id: str, reading: Awaitable[T]) -> T:
         async with asyncio.timeout(REDIS_SECONDS):
             return await reading
     except (StateUnavailable, StateDamaged, TimeoutError) as error:
-        log.warning("plan %s, examinee %s: not known: %r", plan_id, examinee_id, error)
+        log.warning("plan %s, examinee %s: the record cannot be read: %r", plan_id, examinee_id, error)
         detail = "what is recorded cannot be read now"
         raise Problem(503, ErrorCode.UNAVAILABLE, detail, headers=RETRY_AFTER) from None

@@ -196,7 +196,7 @@ class WebServer(Service):
                 if removed:
                     log.info("%s: %d pictures and leftovers of uploads removed", self.address, removed)
             except (StoreFailed, BrokerUnavailable, NotPermitted, StateUnavailable, StateDamaged) as error:
-                log.warning("%s: replaced pictures and leftovers of uploads stay for now: %s", self.address, error)
+                log.warning("%s: replaced pictures and leftovers of uploads cannot be removed: %s", self.address, error)
             await asyncio.sleep(TIDY_SECONDS)
 
     async def _watch(self, serving: asyncio.Task[None]) -> None:
@@ -225,7 +225,7 @@ class WebServer(Service):
         try:
             if (name := repeated(name.decode("latin-1") for name, _ in scope["headers"])) is not None:
                 self._log_summary.count("refused", f"400 more than one {name}")
-                refused = Problem(400, ErrorCode.INVALID_MESSAGE, "comes more than once", field=name)
+                refused = Problem(400, ErrorCode.INVALID_MESSAGE, "is given more than once", field=name)
                 await refused.response()(scope, receive, sent)
             elif self._is_cross_site(scope):
                 CROSS_SITE.inc()

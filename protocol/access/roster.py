@@ -73,7 +73,7 @@ def read_roster(content: bytes) -> list[RosterEntry]:
         if _CONTROL.search(name) or len(cleaned) > 100:
             problem = "must be at most 100 characters without control characters"
         elif name and not is_readable(cleaned):
-            problem = "must have something that can be read"
+            problem = "must have at least one visible character"
         if problem is not None:
             problems.append(f"line {line}, column name: {name[:80]!r} {problem}")
             continue

@@ -91,7 +91,7 @@ class Letter(Wire):
                 return candidate
         where = f"{self.source.stream} {self.source.number}"
         raise ProtocolError(
-            ErrorCode.NOT_FOUND, f"only a part of the payload is here, and {where} does not hold the whole any more"
+            ErrorCode.NOT_FOUND, f"the payload is truncated, and {where} no longer has the full message"
         )
 
     @property
@@ -146,10 +146,10 @@ def group_reason(reason: str) -> str:
 def decode_payload(stream: str, subject: str, payload: bytes) -> list[Message]:
     """Return the messages of a payload that is to be replayed to `subject`. Raises `ProtocolError` with the field."""
     if stream not in REPLAYABLE:
-        raise ProtocolError(ErrorCode.NOT_ALLOWED, f"nothing is replayed into {stream}")
+        raise ProtocolError(ErrorCode.NOT_ALLOWED, f"letters of {stream} cannot be replayed")
     decoded = decode_status(subject, payload) if stream == STATUS.name else SOCKET_CODEC.decode_batch(payload)
     if not decoded:
-        raise ProtocolError(ErrorCode.INVALID_MESSAGE, "holds no message")
+        raise ProtocolError(ErrorCode.INVALID_MESSAGE, "has no message")
     messages: list[Message] = []
     for element in decoded:
         if isinstance(element, Malformed):

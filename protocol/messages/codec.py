@@ -163,7 +163,7 @@ def _find_lone_surrogate(value: Any, path: str = "") -> str | None:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def encode_element(element: Any) -> bytes:

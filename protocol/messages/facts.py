@@ -50,7 +50,7 @@ class ConnectionStatusCode(StrEnum):
 
 def _check_socket_status(status: ConnectionStatusCode) -> ConnectionStatusCode:
     if status is ConnectionStatusCode.MIGRATING:
-        raise ValueError("a socket is CONNECTED or DISCONNECTED; that it was sent away is said by its reason")
+        raise ValueError("must be CONNECTED or DISCONNECTED; a migration is given by the reason")
     return status
 
 

@@ -66,7 +66,7 @@ def _checked(name: str, method: Handler, message_type: type) -> _Handler:
     """The handler, if its signature fits what it is declared for. Raises `TypeError`."""
     parameters = list(inspect.signature(method).parameters)
     if len(parameters) not in (2, 3):
-        raise TypeError(f"{name}: a handler takes self and one message, and perhaps its delivery")
+        raise TypeError(f"{name}: a handler takes self, one message, and optionally its delivery")
     hints = get_type_hints(method)
     if (hint := hints.get(parameters[1])) != message_type:
         raise TypeError(f"{name}: declared on {message_type.__name__}, annotated {hint}")
@@ -253,7 +253,9 @@ class Actor(Service):
             if self._stopping:
                 raise  # `stop` answers whoever asked
             # Not we were cancelled but something that the handler waited for.
-            self._settle_failure(envelope, RuntimeError(f"something the handler waited for was cancelled: {cancelled}"))
+            self._settle_failure(
+                envelope, RuntimeError(f"a task that the handler waited for was cancelled: {cancelled}")
+            )
         except Exception as error:
             self._settle_failure(envelope, error)
         else:

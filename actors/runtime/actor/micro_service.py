@@ -78,7 +78,7 @@ class MicroService:
                     await feed.flush()  # show the failure that made it stop, if there was one
                 await self._bus.remove_service(service)
         except TimeoutError:
-            log.debug("%s: not taken off the list: NATS is away", self._actor.address)
+            log.debug("%s: cannot be removed from the list of services: NATS does not answer", self._actor.address)
 
     def _safe(self, respond: Respond) -> Respond:
         """Wrap an endpoint: an error is answered as an error frame, and the actor goes on."""
@@ -99,7 +99,7 @@ class MicroService:
             assert isinstance(request, Drain | Stop | Kick | Tail)
             if isinstance(request, Tail):
                 return encode(self._tail(request))
-            log.warning("%s: an operator asks: %s", self._actor.address, payload.decode(errors="replace")[:200])
+            log.warning("%s: request of an operator: %s", self._actor.address, payload.decode(errors="replace")[:200])
             return encode(self._stop() if isinstance(request, Stop) else await self._actor.control(request))
         except ProtocolError as error:
             return encode(error_frame(error))

@@ -264,7 +264,7 @@ class Receiver(Generic[T]):
             for start in range(0, len(deliveries), most):
                 await self._take_batch(deliveries[start : start + most])
         except ActorStopped:
-            log.debug("%s: stopped before it has handled all that came", self._actor.address)
+            log.debug("%s: stopped before it handled all its deliveries", self._actor.address)
 
     # -- handing over --------------------------------------------------------------------------------
 
@@ -307,7 +307,7 @@ class Receiver(Generic[T]):
                     await received.delivery.ack()
                 return
             log.exception(
-                "%s: %s failed; each message of it on its own", self._actor.address, received.delivery.subject
+                "%s: %s failed; its messages are handled one by one", self._actor.address, received.delivery.subject
             )
             for message, place in zip(received.messages, received.places, strict=True):
                 await self._hand_over_batch([replace(received, messages=[message], places=[place])])
@@ -322,11 +322,11 @@ class Receiver(Generic[T]):
             await self._deliver_again(batch, retry.delay)
         except TRANSIENT_ERRORS as error:
             if type(error) is not self._waits_for:  # once, not for each message of each second
-                log.warning("%s: %s: later: %s", self._actor.address, batch[0].delivery.subject, error)
+                log.warning("%s: %s is redelivered later: %s", self._actor.address, batch[0].delivery.subject, error)
             self._waits_for = type(error)
             await self._deliver_again(batch, RETRY_SECONDS)
         except Exception:  # of several deliveries; it is not known which
-            log.exception("%s: %d deliveries failed; each on its own now", self._actor.address, len(batch))
+            log.exception("%s: %d deliveries failed; they are handled one by one", self._actor.address, len(batch))
             for received in batch:
                 await self._settle([received], hand_over)
         else:

@@ -125,7 +125,7 @@ class TailFeed:
                     await self._send(tail.inbox, payload)
             except BrokerUnavailable as error:
                 tail.left_out += left_out + len(shown)
-                log.debug("%s: a tail misses %d messages: %s", self.address, len(shown), error)
+                log.debug("%s: a tail has missed %d messages: %s", self.address, len(shown), error)
 
 
 def describe(message: object) -> tuple[str, dict[str, Any]]:

@@ -72,15 +72,15 @@ class BrokerClock:
         try:
             answer = json.loads(await self._ask(subject, ASK_SECONDS))
         except NoResponders as error:
-            raise BrokerUnavailable(f"nobody answers with the broker's time: {error}") from error
+            raise BrokerUnavailable(f"the broker's time is not known: {error}") from error
         except NotPermitted as error:
             if not self._refused:
                 self._refused = True
-                log.error("%s goes by this machine's clock: %s; make nats/permissions.conf anew", self._name, error)
+                log.error("%s uses this machine's clock: %s; write nats/permissions.conf again", self._name, error)
             return
         after = self._steady()
         if "ts" not in answer:
-            raise BrokerUnavailable(f"stream {LEASE.name} does not tell the broker's time")
+            raise BrokerUnavailable(f"stream {LEASE.name} does not return the broker's time")
         theirs = parse_time(answer["ts"])
         # The broker read its clock at some moment of the round trip. The offset changes only as far as it must: a slow
         # answer is an inexact one.
@@ -101,7 +101,7 @@ class BrokerClock:
             self._logged_offset = offset
             side = "ahead of" if offset > 0 else "behind"
             log.error(
-                "%s: this machine's clock is %.1f s %s the broker's: times go by the broker's; synchronise them (NTP)",
+                "%s: this machine's clock is %.1f s %s the broker's: that one is used; synchronise the clocks (NTP)",
                 self._name,
                 abs(offset),
                 side,

@@ -109,7 +109,7 @@ class Bus(Publishing, StreamAdmin):
                 bus._fail_unacknowledged("the connection to NATS broke before the ack")
                 client.fail_requests()
                 client.refusals.forget()
-                log.warning("%s: cut off from NATS", name)
+                log.warning("%s: lost the connection to NATS", name)
 
         async def reconnected() -> None:
             nonlocal complained
@@ -119,7 +119,7 @@ class Bus(Publishing, StreamAdmin):
             away = time.monotonic() - (bus.disconnected_at or time.monotonic())
             bus.disconnected_at, bus.connected_at = None, time.monotonic()
             where = client.connected_url.netloc if client.connected_url is not None else "closed again"
-            log.warning("%s: NATS is back after %.1f s (%s)", name, away, where)
+            log.warning("%s: connected to NATS again after %.1f s (%s)", name, away, where)
             for callback in bus.on_reconnected:
                 await callback()
 
@@ -127,7 +127,7 @@ class Bus(Publishing, StreamAdmin):
             nonlocal last_error, complained
             if _is_refusal(error) and not complained:
                 complained = True
-                log.error("%s: NATS refuses the connection, still trying: %s", name, error)
+                log.error("%s: NATS refuses the connection; trying again: %s", name, error)
             if _is_cause(error) or not _is_cause(last_error):
                 last_error = error
             if bus is None or not bus._refused(error):
@@ -136,7 +136,9 @@ class Bus(Publishing, StreamAdmin):
         async def closed() -> None:
             if bus is not None and not bus._closing:
                 # nats-py gives up when the server refuses the user: it was deleted, or its credentials have expired.
-                bus.ended = BrokerUnavailable(f"NATS has ended the connection of {name} for good: {client.last_error}")
+                bus.ended = BrokerUnavailable(
+                    f"NATS has closed the connection of {name} permanently: {client.last_error}"
+                )
                 log.error("%s", bus.ended)
                 bus._fail_unacknowledged(str(bus.ended))
                 bus._gone.set()
@@ -194,7 +196,7 @@ class Bus(Publishing, StreamAdmin):
         except TimeoutError:
             self._nc.abort()
         except (OSError, nats.errors.Error) as error:  # in the middle of a reconnect
-            log.debug("%s: closed while NATS was away: %r", self.name, error)
+            log.debug("%s: closed without a connection to NATS: %r", self.name, error)
 
     async def _flushed(self) -> bool:
         try:
@@ -380,7 +382,7 @@ class Bus(Publishing, StreamAdmin):
         try:
             await service.stop()
         except nats.errors.Error as error:
-            log.debug("%s: service not taken back: %r", self.name, error)
+            log.debug("%s: service not removed: %r", self.name, error)
 
     async def services(self, wait: float = 0.5) -> list[ServiceEntry]:
         """List the actors that answer the INFO request of NATS micro services."""
@@ -389,7 +391,7 @@ class Bus(Publishing, StreamAdmin):
             try:
                 info = _ServiceInfo.model_validate_json(answer)
             except pydantic.ValidationError as error:
-                log.warning("an answer to $SRV.INFO is none: %s", error.errors()[0]["msg"])
+                log.warning("an answer to $SRV.INFO is invalid: %s", error.errors()[0]["msg"])
                 continue
             entries.append(ServiceEntry(info.name, info.id, info.version, info.metadata or {}, info.description or ""))
         return sorted(entries, key=lambda entry: (entry.name, entry.metadata.get("address", ""), entry.id))

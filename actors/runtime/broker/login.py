@@ -74,7 +74,7 @@ def _without_user(url: str) -> tuple[tuple[str, ...], str | None, str | None]:
             users.add((unquote(parts.username), unquote(parts.password) if parts.password is not None else None))
         urls.append(urlunsplit((parts.scheme, f"{in_url(host)}:{port or 4222}", "", "", "")))
     if len(users) > 1:
-        raise ConfigurationError("nats_url: its servers have different users; they are one cluster, with one user")
+        raise ConfigurationError("nats_url: all servers of a cluster must have the same user")
     user, password = users.pop() if users else (None, None)
     return tuple(urls), user, password
 
@@ -83,9 +83,7 @@ def _tls(urls: tuple[str, ...], settings: NatsSettings) -> ssl.SSLContext | None
     asked = any(url.startswith("tls://") for url in urls)
     if not asked:
         if settings.ca_file or settings.cert_file:
-            raise ConfigurationError(
-                "nats_url: is one without TLS, so the files of nats.* would not be used: write tls://"
-            )
+            raise ConfigurationError("nats_url: has no TLS, so the files of nats.* would not be used: write tls://")
         return None
     try:
         context = ssl.create_default_context(cafile=settings.ca_file)
@@ -107,7 +105,7 @@ def _credentials(path: Path) -> dict[str, Callable[..., bytes]]:
         seed = base64.b32decode(blocks["USER NKEY SEED"] + "=" * (-len(blocks["USER NKEY SEED"]) % 8))
         key = Ed25519PrivateKey.from_private_bytes(seed[_SEED_BYTES])
     except (OSError, KeyError, ValueError, binascii.Error) as error:
-        raise ConfigurationError(f"nats.credentials_file: {path} is no credentials file: {error!r}") from None
+        raise ConfigurationError(f"nats.credentials_file: {path} is not a credentials file: {error!r}") from None
     return {
         "user_jwt_cb": lambda: token,
         "signature_cb": lambda nonce: base64.b64encode(key.sign(nonce.encode())),

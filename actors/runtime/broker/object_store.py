@@ -96,7 +96,7 @@ class ObjectStore:
             content = b"".join([chunk async for chunk in self._read(stored)])
             if _DIGEST + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode() == stored.digest:
                 return content
-        raise BrokerUnavailable(f"object {name} of {self._bucket}: not whole within {GET_ATTEMPTS} attempts")
+        raise BrokerUnavailable(f"object {name} of {self._bucket}: not read completely within {GET_ATTEMPTS} attempts")
 
     async def objects(self) -> list[StoredObject]:
         """Return all objects and links."""
@@ -142,7 +142,9 @@ class ObjectStore:
     async def _check_bucket(self) -> None:
         """Raise `BrokerUnavailable` when there is no bucket, which is not the same as an empty one."""
         if await self._bus.stream_config(self._stream) is None:
-            raise BrokerUnavailable(f"there is no bucket {self._bucket}: the queue server makes it when it is told to")
+            raise BrokerUnavailable(
+                f"there is no bucket {self._bucket}: set mobile_sync.store to nats for the queue server, too"
+            )
 
     async def _read(self, about: StoredObject) -> AsyncIterator[bytes]:
         async for stored in read_stream(self._bus, self._stream, subject=self._chunks(about.nuid), last=about.sequence):
@@ -205,7 +207,7 @@ def _parsed(stored: StoredMessage) -> StoredObject | None:
         about = _Info.model_validate_json(stored.payload)
     except pydantic.ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False)[0]["msg"]
-        log.warning("%s %d is about no object, and passed over: %s", stored.subject, stored.sequence, wrong)
+        log.warning("%s %d is not about an object and is ignored: %s", stored.subject, stored.sequence, wrong)
         return None
     if about.deleted:
         return None

@@ -139,7 +139,7 @@ class Publishing:
         except WrongLastSequence as refusal:
             if match := _LAST_SEQUENCE.search(str(refusal)):
                 return int(match[1])
-            raise BrokerUnavailable(f"{refusal}: which is the last one is not said") from refusal
+            raise BrokerUnavailable(f"{refusal}: the last sequence is not given") from refusal
         raise BrokerUnavailable(f"{subject}: the broker does not compare sequences")
 
     async def publish_many(self, messages: Sequence[Outgoing], timeout: float = PUBLISH_SECONDS) -> list[Result]:
@@ -283,7 +283,7 @@ class Publishing:
             return
         if msg.headers and msg.headers.get("Status") == "503":
             future.set_exception(
-                BrokerUnavailable("no stream takes this subject: the queue server makes the streams, start it first")
+                BrokerUnavailable("no stream has this subject: start the queue server first, which creates the streams")
             )
         else:
             future.set_result(msg.data)

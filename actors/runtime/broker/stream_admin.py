@@ -108,7 +108,7 @@ class StreamAdmin:
             except NoStorage as error:
                 if not spec.safeguard or spec.max_bytes <= LEAST_SAFEGUARD:
                     raise
-                log.warning("%s: may not hold %d bytes, trying half of them: %s", spec.name, spec.max_bytes, error)
+                log.warning("%s: %d bytes are not allowed, trying half of that: %s", spec.name, spec.max_bytes, error)
                 spec = replace(spec, max_bytes=max(LEAST_SAFEGUARD, spec.max_bytes // 2))
             else:
                 return
@@ -280,7 +280,7 @@ class StreamAdmin:
         try:
             info = await self._request("JetStream", self._js.account_info)
         except nats.js.errors.APIError as error:
-            raise BrokerUnavailable(f"JetStream tells nothing of its storage ({error!r})") from error
+            raise BrokerUnavailable(f"JetStream does not return its storage ({error!r})") from error
         return StorageState(info.storage, info.limits.max_storage if info.limits.max_storage > 0 else None)
 
     async def broker_time(self, stream: str) -> float:

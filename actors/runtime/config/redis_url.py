@@ -69,16 +69,16 @@ def parse_redis_url(url: str) -> RedisAddress:
         if hosts or not path:
             raise ValueError("must be unix:///path/to.sock: three slashes, then the path")
         if query and not re.fullmatch(r"db=\d{1,5}", query):
-            raise ValueError("knows no other option after the ? than db=NUMBER")
+            raise ValueError("takes only db=NUMBER after the ?")
         return RedisAddress(
             kind, tls, (), "/" + unquote(path), "", int(query[3:] or 0), username=username, password=password
         )
     if query:
-        raise ValueError("takes no options after a ?; what there is to set are the settings redis.*")
+        raise ValueError("takes no options after a ?: use the settings redis.*")
     nodes = _nodes(hosts, 26379 if kind == "sentinel" else 6379)
     service = ""
     if kind == "server" and len(nodes) > 1:
-        raise ValueError("names several hosts: that is redis+sentinel:// or redis+cluster://")
+        raise ValueError("names several hosts: use redis+sentinel:// or redis+cluster://")
     if kind == "sentinel":
         service, _, path = path.partition("/")
         if not service:
@@ -109,6 +109,6 @@ def _nodes(text: str, default_port: int) -> tuple[tuple[str, int], ...]:
             raise ValueError(f"{part.strip()!r} is no host:port" if part.strip() else "a host is missing")
         port = int(match["port"] or default_port)
         if not 0 < port < 65536:
-            raise ValueError(f"{port} is no port")
+            raise ValueError(f"{port} is not a port")
         nodes.append((match["host"].strip("[]"), port))
     return tuple(nodes)

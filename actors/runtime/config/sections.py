@@ -193,7 +193,7 @@ class NatsSettings(_Section):
         if self.replicas % 2 == 0:
             raise ValueError("replicas: 1, 3 or 5; an even number survives no more than the one below it")
         if self.user is not None and self.credentials_file is not None:
-            raise ValueError("there is a user or a credentials_file, not both")
+            raise ValueError("set a user or a credentials_file, not both")
         return self
 
 

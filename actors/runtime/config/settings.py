@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     @pydantic.model_validator(mode="after")
     def _certificates_are_used(self) -> Self:
         if (self.redis.ca_file or self.redis.cert_file) and not parse_redis_url(self.redis_url).tls:
-            raise ValueError("redis_url: is one without TLS, so the files of redis.* would not be used: see rediss://")
+            raise ValueError("redis_url: has no TLS, so the files of redis.* would not be used: write rediss://")
         return self
 
     @classmethod

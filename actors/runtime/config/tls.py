@@ -77,7 +77,9 @@ class ServerTls:
             )
             self._load()
         except (OSError, ValueError) as error:
-            log.error("%s.certificate_file: the new certificate is not used, the old one is: %s", self._name, error)
+            log.error(
+                "%s.certificate_file: the old certificate stays in use, the new one is not valid: %s", self._name, error
+            )
             return False
         finally:
             self._loaded_state = state

@@ -36,7 +36,7 @@ STOP_SECONDS = 2.0
 
 SCRAPES = Histogram(
     "examwire_scrape_seconds",
-    "How long the event loop was busy with an answer to Prometheus",
+    "How long the event loop was blocked by an answer to Prometheus",
     registry=REGISTRY,
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
 )
@@ -119,7 +119,7 @@ class MetricsServer:
 
     def _ended(self, serving: asyncio.Task[None]) -> None:
         if not serving.cancelled() and (error := serving.exception()) is not None:
-            log.error("%s: metrics are not served any more", self._role, exc_info=error)
+            log.error("%s: the metrics server has ended", self._role, exc_info=error)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request without reading its body, and have uvicorn close the connection then."""

@@ -124,4 +124,4 @@ async def _lag() -> None:
 
 def _ended(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("%s ended and measures no more", task.get_name(), exc_info=error)
+        log.error("%s ended and no longer measures", task.get_name(), exc_info=error)

@@ -54,7 +54,7 @@ class ReadyServers:
         try:
             servers = await self._store.servers()
         except (StateUnavailable, StateDamaged) as error:
-            log.debug("endpoints as they were: %s", error)
+            log.debug("using the last known endpoints: %s", error)
             return
         with_url = [server for server in servers if server.get("url")]
         ready = [server for server in with_url if server.get("statusCode") == ServerStatusCode.READY]

@@ -150,7 +150,7 @@ class StateStore:
             if rev.isascii() and rev.isdigit():
                 loaded.append(StoredRecord(int(rev), answer[1]))
             else:
-                loaded.append(StateDamaged(f"{key}: {rev!r} is no rev", keys.parse_key(key)))
+                loaded.append(StateDamaged(f"{key}: {rev!r} is not a revision", keys.parse_key(key)))
         return loaded
 
     async def save(

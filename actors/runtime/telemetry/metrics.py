@@ -34,18 +34,18 @@ Info("examwire_build", "What is running here", registry=REGISTRY).info({"version
 
 LOOP_LAG = Histogram(
     "examwire_event_loop_lag_seconds",
-    "How late the event loop was to a timer: what everything in this process waits before its turn",
+    "How late the event loop ran a timer",
     registry=REGISTRY,
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
 )
 LOOP_LAG_MAX = Gauge(
-    "examwire_event_loop_lag_max_seconds", "The longest of these within the last minute", registry=REGISTRY
+    "examwire_event_loop_lag_max_seconds", "The longest event loop lag within the last minute", registry=REGISTRY
 )
 FAILURES = Counter(
-    "examwire_actor_failures_total", "Handlers and loops of actors that raised", ["kind"], registry=REGISTRY
+    "examwire_actor_failures_total", "Handlers and loops of actors that raised an error", ["kind"], registry=REGISTRY
 )
 RESTARTS = Counter(
-    "examwire_actor_restarts_total", "Actors that failed and were started again", ["kind"], registry=REGISTRY
+    "examwire_actor_restarts_total", "Actors that failed and were restarted", ["kind"], registry=REGISTRY
 )
 
 # -- the engines, as seen from here ---------------------------------------------------------------------
@@ -55,7 +55,7 @@ ENGINE_UP = Gauge(
 )
 ROUND_TRIPS = Histogram(
     "examwire_engine_round_trip_seconds",
-    "From here to the engine and back, sampled every few seconds",
+    "Round trip to the engine, sampled every few seconds",
     ["engine"],
     registry=REGISTRY,
     buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5),
@@ -64,21 +64,21 @@ ROUND_TRIP_ERRORS = Counter(
     "examwire_engine_round_trip_errors_total", "Probes that got no answer", ["engine"], registry=REGISTRY
 )
 NATS_RECONNECTS = Counter(
-    "examwire_nats_reconnects_total", "How often the connection to NATS was lost and made again", registry=REGISTRY
+    "examwire_nats_reconnects_total", "Times that the connection to NATS was lost and restored", registry=REGISTRY
 )
 CLOCK_OFFSET = Gauge(
     "examwire_clock_offset_seconds",
-    "This machine's clock minus that of the machine Redis runs on, give or take half a round trip",
+    "This machine's clock minus that of the Redis server's machine, exact to half a round trip",
     registry=REGISTRY,
 )
 BROKER_CLOCK_OFFSET = Gauge(
     "examwire_broker_clock_offset_seconds",
-    "This machine's clock minus the broker's, which ages, deadlines and the times in the log go by",
+    "This machine's clock minus the broker's clock, which ages, deadlines and times in the log use",
     registry=REGISTRY,
 )
 PUBLISHES = Histogram(
     "examwire_publish_seconds",
-    "From handing messages to the stream to the broker's last ack, which means they are on its disk",
+    "Time from publishing messages to the broker's last ack, which it sends when they are on its disk",
     registry=REGISTRY,
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
 )
@@ -87,7 +87,7 @@ PUBLISH_FAILURES = Counter(
 )
 PUBLISH_REFUSALS = Counter(
     "examwire_publish_refusals_total",
-    "Messages that the broker refused to store; full: the stream, the account or the server holds what it may",
+    "Messages that the broker refused to store; full: a limit of the stream, the account or the server is reached",
     ["stream", "reason"],
     registry=REGISTRY,
 )
@@ -96,20 +96,20 @@ PUBLISH_REFUSALS = Counter(
 
 DELIVERY_AGE = Histogram(
     "examwire_delivery_age_seconds",
-    "How long the oldest message of a batch had been in its stream when it got here for the first time",
+    "Age of the oldest message of a batch at its first delivery",
     ["consumer"],
     registry=REGISTRY,
     buckets=(0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0),
 )
 REDELIVERIES = Counter(
     "examwire_redeliveries_total",
-    "Messages that came again; for the reconnect watch each one is an attempt, as it should be",
+    "Messages that were redelivered; for the reconnect watch each redelivery is an attempt, and normal",
     ["consumer"],
     registry=REGISTRY,
 )
 DEAD_LETTERS = Counter(
     "examwire_dead_letters_total",
-    "Dead letters written here, by the stream they came from",
+    "Dead letters written by this process, by the stream of the message",
     ["stream"],
     registry=REGISTRY,
 )

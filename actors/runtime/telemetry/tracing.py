@@ -136,9 +136,9 @@ def traces_url(endpoint: str) -> str:
         parts = urlsplit(endpoint)
         parts.port  # noqa: B018 - raises when it is none
     except ValueError as error:
-        raise ConfigurationError(f"tracing.endpoint: {endpoint!r} is no address: {error}") from None
+        raise ConfigurationError(f"tracing.endpoint: {endpoint!r} is not an address: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"tracing.endpoint: {endpoint!r} is no http(s):// address of a collector")
+        raise ConfigurationError(f"tracing.endpoint: {endpoint!r} is not an http(s):// address of a collector")
     return endpoint if parts.path.strip("/") else f"{endpoint.rstrip('/')}/v1/traces"
 
 

@@ -16,7 +16,7 @@ from actors.runtime.token_bucket import TokenBucket
 
 HELD = Counter(
     "examwire_facts_held_total",
-    "Facts of an identity that has had its share: paced (stored later) or refused",
+    "Facts over the budget of an identity: paced (stored later) or refused",
     ["kind", "outcome"],
     registry=REGISTRY,
 )

@@ -64,7 +64,7 @@ class ReadingTurns:
             try:
                 self._readers.popleft()()
             except Exception:
-                log.exception("the data of a client could not be read")
+                log.exception("the data of a client could not be processed")
             if time.perf_counter() > until:
                 break
         if self._readers or self._handlers:

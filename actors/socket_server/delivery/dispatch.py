@@ -79,7 +79,7 @@ class Dispatcher:
         alive = [session for socket_id in lost if (session := self._sessions.examinees.get(socket_id)) is not None]
         if not alive:
             return
-        log.warning("%s: %d sessions were declared lost, but are here", self._address, len(alive))
+        log.warning("%s: %d sessions were declared lost, but are connected here", self._address, len(alive))
         # The status first: while this server counts as lost, each announcement is answered by another loss.
         if await self._lease.confirm_alive():
             for session in alive:

@@ -62,5 +62,5 @@ class LogEnd:
                 self._asked_at = time.monotonic()
                 return sequence <= self._known
         # Waiting longer would hold up everything. Sequences of the log begin with the time of its creation in ms.
-        log.warning("the broker does not tell the end of the log: version %d is compared with the clock", version)
+        log.warning("the broker does not return the end of the log: version %d is compared with the clock", version)
         return sequence <= (self._bus.clock.now() + AHEAD_SECONDS) * 1000

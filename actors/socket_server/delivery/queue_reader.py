@@ -75,7 +75,7 @@ class QueueReader:
                 if consumer not in queue.consumers:
                     self._reading.discard(consumer)  # the queue has shrunk
                     return
-                log.error("%s; having it made again", gone)
+                log.error("%s; asking the queue server to create it again", gone)
                 await queue.create_surely()
                 for each in queue.consumers:
                     # Others may have vanished too, and were created again before their readers have noticed.

@@ -197,7 +197,7 @@ class MobileUploads:
                 async with asyncio.timeout(ends - time.monotonic()):
                     chunk = await anext(body, None)
             except TimeoutError:
-                raise Problem(408, UPLOAD_STALLED, "the upload came to a halt; send it again") from None
+                raise Problem(408, UPLOAD_STALLED, "the upload stopped; send it again") from None
             if chunk is not None:
                 received += len(chunk)
                 recently += len(chunk)

@@ -134,9 +134,9 @@ class PhoneCodes:
     def _open_until(self, stage: MobileStage, now: float) -> float:
         """Return the stage's deadline. Raises a 409 `Problem` when the stage does not wait for a phone."""
         if stage.status == MobileSyncCode.COMPLETED:
-            raise Problem(409, NOT_WAITING, "the picture is there already")
+            raise Problem(409, NOT_WAITING, "the picture is already stored")
         if stage.status not in (*_OPEN, MobileSyncCode.TIMED_OUT):
-            raise Problem(409, NOT_WAITING, "enter the mobile sync stage first: nobody waits for a phone")
+            raise Problem(409, NOT_WAITING, "enter the mobile sync stage first")
         deadline = stage.deadline
         if stage.status == MobileSyncCode.TIMED_OUT or deadline is None or deadline - now < 1:
             raise Problem(409, ErrorCode.DEADLINE_PASSED, "the mobile sync has ended; enter it again")
@@ -184,14 +184,14 @@ class PhoneCodes:
             await asyncio.sleep(WRONG_SECONDS)
             detail = f"there is no such code; it has {LENGTH} letters and digits, and lives for some minutes"
             raise Problem(404, ErrorCode.NOT_FOUND, detail, field="code")
-        over = Problem(410, EXPIRED, "this code is over; take the new one that the examinee's page shows")
+        over = Problem(410, EXPIRED, "this code has expired; use the new one on the examinee's page")
         if is_marker(stored.headers):
             raise over
         try:
             record = PhoneCode.model_validate_json(stored.payload)
             deadline = parse_time(record.deadline)
         except (pydantic.ValidationError, ValueError) as error:
-            log.error("message %d of %s is no phone code: %s", stored.sequence, PHONE.name, error)
+            log.error("message %d of %s is not a phone code: %s", stored.sequence, PHONE.name, error)
             raise over from None
         # The stage may have been extended or entered anew; while Redis is unavailable, the code's deadline applies.
         stage = await self._stages.as_known(record.plan_id, record.examinee_id) or MobileStage()

@@ -191,7 +191,7 @@ async def test_a_roster_is_cleaned_or_refused_by_its_line(
     lines = refused.stderr.splitlines()
     assert len(lines) == 3, lines
     assert "line 3, column name" in lines[1]
-    assert "something that can be read" in lines[1]
+    assert "visible character" in lines[1]
     assert "line 4, column name" in lines[2]
     assert all(letter.isprintable() for line in lines for letter in line)
     roster.write_text("examineeId,name\nE001,\u2068김하나\u2069\nE002,O\u200bne \u200fمرحبا\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Connection loss and recovery (document 10) through real sockets and real engines."""
+"""Connection loss and recovery through real sockets and real engines."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ async def test_a_password_that_is_changed_is_told_and_the_old_one_works_again_wh
     broker.change("second-word")
 
     async def told() -> bool:
-        return any("refuses the connection, still trying" in record.getMessage() for record in caplog.records)
+        return any("refuses the connection; trying again" in record.getMessage() for record in caplog.records)
 
     await eventually(told, "the log says why")
     assert not bus.connected
@@ -73,6 +73,6 @@ async def test_an_end_that_the_broker_has_given_for_good_is_an_error_for_who_wai
     bus = await Bus.connect(broker.url.replace("//", f"//operator:{broker.password}@"), "cli")
     waiting = asyncio.create_task(bus.gone())
     await receive_error(bus, "'User Authentication Expired'")
-    with pytest.raises(BrokerUnavailable, match=r"ended the connection of cli for good.*Expired"):
+    with pytest.raises(BrokerUnavailable, match=r"closed the connection of cli permanently.*Expired"):
         await asyncio.wait_for(waiting, 20)
     await bus.close()

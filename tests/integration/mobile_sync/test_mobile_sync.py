@@ -1,4 +1,4 @@
-"""Mobile sync (document 18) end to end: the examinee waits, the phone uploads, everybody is told."""
+"""Mobile sync end to end: the examinee waits, the phone uploads, everybody is told."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
-from actors.web_server.pictures import decoders as picture_decoders
+from actors.web_server.pictures import decoders
 from tests.integration.support.clients.phones import Site, open_site, picture, problem
 from tests.integration.support.settings import changed
 from tests.integration.support.system import eventually
@@ -76,7 +76,7 @@ async def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded(site
 async def test_what_takes_more_processor_time_than_allowed_is_killed_and_the_next_picture_is_taken(
     settings: Settings, bus: Bus, store: StateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(picture_decoders, "WALL_FACTOR", 60)
+    monkeypatch.setattr(decoders, "WALL_FACTOR", 60)
     limits = {"mobile_sync.max_scans": 1_000_000, "mobile_sync.decode_seconds": 1, "mobile_sync.decoders": 1}
     bomb = with_scans(5000, (2048, 2048))
     before = ended("too_costly")
@@ -213,7 +213,7 @@ async def test_a_process_that_hangs_is_killed_and_the_phone_is_told_to_try_again
         pid = await process_of(site)
         content = picture()
         with monkeypatch.context() as patch:
-            patch.setattr(picture_decoders, "WALL_FACTOR", 0.02)
+            patch.setattr(decoders, "WALL_FACTOR", 0.02)
             os.kill(pid, signal.SIGSTOP)
             response = await site.put(content)
         assert (response.status_code, problem(response)["code"]) == (503, "UNAVAILABLE")

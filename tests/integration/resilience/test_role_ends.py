@@ -16,7 +16,7 @@ from actors.runtime.actor.cancellation import cancel_tasks
 from actors.runtime.actor.supervisor import ChildSpec, Supervisor
 from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
-from actors.runtime.role import role as role_module
+from actors.runtime.role import role
 from actors.runtime.role.metrics_server import MetricsServer
 from actors.runtime.role.probes import Probes
 from actors.runtime.role.role import run_role
@@ -64,7 +64,7 @@ role_over = asyncio.Event()
 
 
 def test_what_does_not_stop_does_not_keep_the_role(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(role_module, "DRAIN_SECONDS", 0.3)
+    monkeypatch.setattr(role, "DRAIN_SECONDS", 0.3)
     closed: list[str] = []
     close = Bus.close
 

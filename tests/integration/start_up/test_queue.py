@@ -11,7 +11,7 @@ from actors.runtime.actor.receiver import Receiver
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.config.settings import Settings
-from actors.socket_server.delivery import queue as server_queue
+from actors.socket_server.delivery import queue
 from actors.socket_server.server import SocketServer
 from protocol.broker import subjects
 from protocol.messages.codec import Element, encode
@@ -31,7 +31,7 @@ async def filters_become(bus: Bus, consumer: str, expected: set[str] | None) -> 
 async def test_the_queue_grows_and_shrinks_with_the_plans_of_the_clients(
     bus: Bus, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_queue, "IDLE_PLAN_SECONDS", 0.2)
+    monkeypatch.setattr(queue, "IDLE_PLAN_SECONDS", 0.2)
     often = {"socket.ping_interval_seconds": 0.1, "socket.ping_timeout_seconds": 5}  # how often the server looks
     async with System(quick(settings, **often), servers=("SOCK001",)) as system:
         assert await filters_of(bus, "SOCK001_Q") == {"socket.SOCK001"}

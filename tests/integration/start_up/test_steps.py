@@ -1,4 +1,4 @@
-"""Socket server start-up (document 9): each step in its order, and what is said and recorded of it."""
+"""Socket server start-up: each step in its order, and what is said and recorded of it."""
 
 from __future__ import annotations
 

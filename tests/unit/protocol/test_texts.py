@@ -107,7 +107,7 @@ def test_escaped_json_has_the_same_value(value: object) -> None:
 )
 def test_text_without_a_visible_character_is_refused(text: str) -> None:
     assert not is_readable(clean_lines(text))
-    with pytest.raises(ValueError, match="something that can be read"):
+    with pytest.raises(ValueError, match="visible character"):
         required_lines(text)
 
 

@@ -24,7 +24,7 @@ from protocol.messages.facts import (
     Remove,
 )
 from protocol.messages.server_messages import ServerStatus, ServerStatusCode
-from protocol.records import kinds as records
+from protocol.records import kinds
 from protocol.records.kinds import RecordKind
 from tests.unit.support import facts
 
@@ -126,10 +126,10 @@ def server_fact(draw: Draw, past: Log) -> ServerStatus:
 
 
 KINDS: dict[str, tuple[AnyKind, Callable[[Draw, Log], Message]]] = {
-    "connection": (records.CONNECTION, connection_fact),
-    "mobile_sync": (records.MOBILE_SYNC, mobile_sync_fact),
-    "notices": (records.NOTICES, notice_fact),
-    "server": (records.SERVER, server_fact),
+    "connection": (kinds.CONNECTION, connection_fact),
+    "mobile_sync": (kinds.MOBILE_SYNC, mobile_sync_fact),
+    "notices": (kinds.NOTICES, notice_fact),
+    "server": (kinds.SERVER, server_fact),
 }
 
 

@@ -11,8 +11,8 @@ from actors.runtime.broker.connection import Bus, Outgoing, Sent
 from actors.runtime.broker.consumers.consumer import Delivery
 from actors.runtime.broker.publisher import PubAck
 from actors.runtime.broker.stream_state import StoredMessage
+from actors.status_log import status_log
 from actors.status_log.status_log import DeadLettered, LogExtent, StatusLog, apply_server_facts
-from actors.status_log.status_log import facts_of as facts_in
 from protocol.broker import subjects
 from protocol.client.plan_view import PlanView
 from protocol.errors import BrokerUnavailable
@@ -194,7 +194,7 @@ class MemoryLog(StatusLog):
         state = ServerState()
         async for stored in self.read(1, len(self._broker.payloads)):
             if stored.subject == subjects.status_server(server_id):
-                state = apply_server_facts(state, facts_in(stored))
+                state = apply_server_facts(state, status_log.facts_of(stored))
         return state
 
 

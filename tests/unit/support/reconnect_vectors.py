@@ -18,7 +18,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pydantic
 from pydantic.alias_generators import to_camel
 
-from protocol.client import reconnect as client_rules
+from protocol.client import reconnect
 from protocol.client.plan_view import PlanView
 from protocol.client.reconnect import (
     ConnectionFailure,
@@ -57,7 +57,7 @@ def vectors(seed: int) -> Json:
     rng = random.Random(seed)
     codes = [None, *range(990, 1020), *range(2990, 3005), *range(3990, 4020), *range(4490, 4520), 4999, 5000]
     return {
-        "constants": {name: getattr(client_rules, name) for name in _FROM_CLIENT_RULES},
+        "constants": {name: getattr(reconnect, name) for name in _FROM_CLIENT_RULES},
         "closeRules": {str(int(code)): _close_rule(code) for code in CLOSE_RULES},
         "mayReconnect": [[code, may_reconnect(code)] for code in codes],
         "connectUrl": [[url, connect_url(url)] for url in _URLS],
@@ -111,7 +111,7 @@ def _policy(rng: random.Random) -> ReconnectPolicy:
 
 def _happened(rng: random.Random, kind: str) -> ConnectionFailure:
     later = Refused(rng.choice((429, 503)), rng.choice((None, 0.0, 1.0, rng.uniform(0, 30))))
-    lasted = rng.choice((0.0, 0.5, client_rules.STABLE_SECONDS, rng.uniform(0, 1e4)))
+    lasted = rng.choice((0.0, 0.5, reconnect.STABLE_SECONDS, rng.uniform(0, 1e4)))
     match kind:
         case "later":
             return rng.choice((later, later, Lost(int(CloseCode.TRY_AGAIN_LATER), lasted)))

@@ -62,7 +62,7 @@ def test_a_truncated_payload_is_read_from_its_source_also_as_an_element_of_an_ar
     long = json.dumps({"type": "x" * MAX_PAYLOAD_BYTES}, separators=(",", ":")).encode()
     truncated = letter(long, index=1)
     assert truncated.size == len(long)
-    with pytest.raises(ProtocolError, match="STATUS 17 does not hold the whole"):
+    with pytest.raises(ProtocolError, match="STATUS 17 no longer has the full message"):
         truncated.full_payload()
     assert truncated.full_payload(b"[7," + long + b"]") == long
     assert truncated.full_payload(long) == long

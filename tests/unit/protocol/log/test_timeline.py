@@ -10,7 +10,7 @@ from protocol.log.entries import LogEntry
 from protocol.log.timeline import Timeline
 from protocol.log.timeline_entry import EntryKind, TimelineEntry, status_at_time
 from protocol.messages.facts import ExamineeFact
-from protocol.records import kinds as records
+from protocol.records import kinds
 from protocol.times import parse_time
 from tests.unit.support import facts
 from tests.unit.support.fact_logs import Log, in_order, logs
@@ -97,7 +97,7 @@ def test_in_a_truncated_log_a_loss_may_be_the_first_fact() -> None:
 
 @given(logs("connection"))
 def test_the_timeline_ends_where_the_rules_end(log: Log) -> None:
-    state, _ = in_order(records.CONNECTION, log)
+    state, _ = in_order(kinds.CONNECTION, log)
     timeline = Timeline()
     for version, fact in log:
         assert isinstance(fact, ExamineeFact)
@@ -117,7 +117,7 @@ def test_a_fact_that_changes_the_status_is_never_listed_as_without_effect(log: L
 
 @given(logs("mobile_sync"))
 def test_the_mobile_sync_ends_where_the_rules_end(log: Log) -> None:
-    state, _ = in_order(records.MOBILE_SYNC, log)
+    state, _ = in_order(kinds.MOBILE_SYNC, log)
     entries = _taken(log)
     assert entries[-1].mobile_sync == state.view().status
 

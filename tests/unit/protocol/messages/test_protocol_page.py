@@ -14,7 +14,7 @@ import pytest
 from actors.runtime.config.sections import SocketSettings
 from actors.sessions.frame_reader import FRAMES_AT_ONCE, FRAMES_PER_SECOND, MAX_ERRORS
 from actors.sessions.plan_snapshot import ROWS_A_FRAME
-from protocol.client import reconnect as client_rules
+from protocol.client import reconnect
 from protocol.client.plan_view import ApplyResult, PlanView
 from protocol.close_codes import CLOSE_RULES
 from protocol.errors import ErrorCode
@@ -96,13 +96,13 @@ def numbers() -> str:
         "unread bytes before the connection is dropped": f"{buffer // 1024 // 1024} MiB",
         "rows in one `plan_snapshot`, at most": ROWS_A_FRAME,
         "actions that are remembered for each examinee": MAX_ACTIONS,
-        "a connection counts as stable after": f"{client_rules.STABLE_SECONDS:g} s",
-        "a connection counts as dead after": f"{client_rules.SILENT_INTERVALS:g} × `heartbeatSeconds` without a byte",
-        "spread of a migration": f"0 to {client_rules.MIGRATE_SPREAD_SECONDS:g} s",
-        '"later" (503, 429, 1013) in a row, at most': client_rules.MAX_POSTPONED,
-        "ladder before the first `welcome`": f"{client_rules.DEFAULT_POLICY.max_attempts} attempts; "
-        + ", ".join(f"{step:g}" for step in client_rules.DEFAULT_POLICY.backoff_seconds)
-        + f" s; jitter {client_rules.DEFAULT_POLICY.jitter:g}",
+        "a connection counts as stable after": f"{reconnect.STABLE_SECONDS:g} s",
+        "a connection counts as dead after": f"{reconnect.SILENT_INTERVALS:g} × `heartbeatSeconds` without a byte",
+        "spread of a migration": f"0 to {reconnect.MIGRATE_SPREAD_SECONDS:g} s",
+        '"later" (503, 429, 1013) in a row, at most': reconnect.MAX_POSTPONED,
+        "ladder before the first `welcome`": f"{reconnect.DEFAULT_POLICY.max_attempts} attempts; "
+        + ", ".join(f"{step:g}" for step in reconnect.DEFAULT_POLICY.backoff_seconds)
+        + f" s; jitter {reconnect.DEFAULT_POLICY.jitter:g}",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
 

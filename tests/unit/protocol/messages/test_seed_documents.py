@@ -13,8 +13,7 @@ from protocol.messages.facts import STATUS_CODEC, ConnectionStatus, MobileSyncSt
 from protocol.messages.proctor_events import MobileSyncCompleted
 from protocol.messages.server_messages import QueueCreate, ServerStatus, ServerStatusCode
 from protocol.messages.session_messages import SOCKET_CODEC
-from protocol.records import keys
-from protocol.records import kinds as records
+from protocol.records import keys, kinds
 from protocol.rules.history import insert
 from tests.unit.support import facts
 
@@ -140,7 +139,7 @@ def test_the_completion_event_is_the_documented_one_with_a_version() -> None:
 def test_the_documented_upload_leads_to_the_documented_record_and_event() -> None:
     upload = STATUS_CODEC.decode_one(SYNC_STATUS)
     assert isinstance(upload, MobileSyncStatus)
-    kind = records.MOBILE_SYNC
+    kind = kinds.MOBILE_SYNC
     outcome = insert(kind.empty(), kind.rule, 7, upload, kind.visible_part)
     fields = kind.fields(outcome.state)
     assert {name: fields[name] for name in ("status", "deviceId", "timestamp", "imageUrl")} == {
@@ -156,7 +155,7 @@ def test_the_documented_upload_leads_to_the_documented_record_and_event() -> Non
 
 
 def test_the_documented_loss_and_recovery_lead_to_the_documented_records() -> None:
-    kind = records.CONNECTION
+    kind = kinds.CONNECTION
     recovery, loss = STATUS_CODEC.decode_one(RECOVERY), STATUS_CODEC.decode_one(LOSS)
     assert isinstance(recovery, ConnectionStatus)
     assert isinstance(loss, ConnectionStatus)
@@ -188,7 +187,7 @@ def test_a_server_record_has_the_seven_documented_fields() -> None:
         memory_usage=0.0,
         network_status="GOOD",
     )
-    kind = records.SERVER
+    kind = kinds.SERVER
     fields = kind.fields(insert(kind.empty(), kind.rule, 1, ready, kind.visible_part).state)
     documented = {
         "serverType": "SOCKET",

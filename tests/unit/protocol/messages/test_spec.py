@@ -22,8 +22,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.sessions.examinee_session import ExamineeSession
 from actors.sessions.proctor_session import ProctorSession
 from actors.web_server import problems
-from actors.web_server.api import phone_codes
-from actors.web_server.api import plan as plan_api
+from actors.web_server.api import phone_codes, plan
 from actors.web_server.pages import Pages
 from actors.web_server.server import WebServer
 from cli.main import app
@@ -286,7 +285,7 @@ def test_the_problem_codes_are_exactly_those_of_the_web_server() -> None:
 def test_numbers_in_descriptions_match_the_code(served: Document) -> None:
     timeline = served["paths"]["/v1/plans/{planId}/examinees/{examineeId}/timeline"]["get"]
     (limit,) = [parameter["schema"] for parameter in timeline["parameters"] if parameter["name"] == "limit"]
-    assert (limit["default"], limit["maximum"]) == (plan_api.LIMIT, plan_api.LARGEST_LIMIT)
+    assert (limit["default"], limit["maximum"]) == (plan.LIMIT, plan.LARGEST_LIMIT)
     description = served["paths"]["/v1/plans/{planId}/examinees/{examineeId}/phone-code"]["post"]["description"]
     assert f"{phone_codes.CODES_A_MINUTE} a minute" in description
     redeemed = served["paths"]["/v1/phone-codes/{code}"]["post"]["description"]

@@ -94,7 +94,7 @@ def test_a_handler_annotated_for_another_type_fails_when_the_class_is_made() -> 
 
 
 def test_a_handler_with_the_wrong_parameters_fails_when_the_class_is_made() -> None:
-    with pytest.raises(TypeError, match="takes self and one message"):
+    with pytest.raises(TypeError, match="takes self, one message"):
 
         class Two(Actor):
             @on(Note)
@@ -106,7 +106,7 @@ def test_a_handler_with_the_wrong_parameters_fails_when_the_class_is_made() -> N
             @on(Note)
             def handle(self, message: Note, number: int) -> None: ...
 
-    with pytest.raises(TypeError, match="takes self and one message"):
+    with pytest.raises(TypeError, match="takes self, one message"):
 
         class Nothing(Actor):
             @on(Note)

@@ -53,7 +53,7 @@ def test_a_token_in_the_url_is_not_taken_for_a_user() -> None:
         ("http://host", "nats://HOST:PORT"),
         ("host:4222", "nats://HOST:PORT"),
         ("nats://host:port", "nats_url"),
-        ("nats://a:b@x,nats://c:d@y", "different users"),
+        ("nats://a:b@x,nats://c:d@y", "the same user"),
     ],
 )
 def test_an_invalid_url_is_a_configuration_error_without_its_password(url: str, said: str) -> None:

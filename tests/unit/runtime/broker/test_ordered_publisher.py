@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-import actors.runtime.broker.ordered_publisher as in_order
+from actors.runtime.broker import ordered_publisher
 from actors.runtime.broker.ordered_publisher import OrderedPublisher
 from actors.runtime.broker.publisher import Outgoing, PubAck, Publishing, Sent
 from protocol.errors import BrokerUnavailable, NotPermitted
@@ -88,7 +88,7 @@ async def test_messages_after_a_failed_batch_are_stored_after_it() -> None:
 
 async def test_messages_after_an_overdue_batch_are_stored_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A leader that died has taken a message with it; the next one answers at once."""
-    monkeypatch.setattr(in_order, "OVERDUE_SECONDS", 0.0)
+    monkeypatch.setattr(ordered_publisher, "OVERDUE_SECONDS", 0.0)
     lane = of(broker := Broker())
     broker.silent = True
     first = await lane.send(batch("a"))

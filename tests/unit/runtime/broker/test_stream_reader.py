@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-import actors.runtime.broker.consumers.stream_reader as stream_reading
 from actors.runtime.broker.connection import Bus
+from actors.runtime.broker.consumers import stream_reader
 from actors.runtime.broker.consumers.stream_reader import read_stream
 from actors.runtime.broker.refusals import Refusals
 from actors.runtime.broker.stream_state import StoredMessage, StreamState
@@ -80,6 +80,6 @@ async def test_the_leader_is_asked_once_when_the_rest_is_on_other_subjects() -> 
 
 
 async def test_a_copy_that_stays_behind_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_reading, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(stream_reader, "ANSWER_SECONDS", 0.3)
     with pytest.raises(BrokerUnavailable, match="behind"):
         await read(Cluster(last=10, copy=5, learns=0))

@@ -45,8 +45,8 @@ def test_a_url_is_parsed(url: str) -> None:
         ("http://h", "must begin with"),
         ("redis://", "a host is missing"),
         ("redis://h:port", "is no host:port"),
-        ("redis://h:70000", "70000 is no port"),
-        ("redis://h:0", "0 is no port"),
+        ("redis://h:70000", "70000 is not a port"),
+        ("redis://h:0", "0 is not a port"),
         ("redis://::1:6379", "is no host:port"),
         ("redis://a,b", "several hosts"),
         ("redis://h/first", "number of a database"),
@@ -89,7 +89,7 @@ def test_certificate_files_must_exist_and_be_used(tmp_path: Path) -> None:
     for flags, complaint in (
         ({"redis_url": "rediss://h", "redis.ca_file": tmp_path / "none.pem"}, "redis.ca_file: "),
         ({"redis_url": "rediss://h", "redis.cert_file": pem}, "cert_file and key_file go together"),
-        ({"redis_url": "redis://h", "redis.ca_file": pem}, "without TLS"),
+        ({"redis_url": "redis://h", "redis.ca_file": pem}, "has no TLS"),
     ):
         with pytest.raises(ConfigurationError, match=complaint):
             load_settings(**flags)
