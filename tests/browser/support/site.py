@@ -160,7 +160,8 @@ async def audit(page: Page) -> list[str]:
     """
     from axe_playwright_python.base import AXE_FILE_PATH
 
-    await page.evaluate(AXE_FILE_PATH.read_text())
+    if not await page.evaluate("'axe' in window"):
+        await page.evaluate(AXE_FILE_PATH.read_text())
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
     result = await page.evaluate(f"axe.run({{runOnly: {json.dumps(tags)}, resultTypes: ['violations']}})")
     return [
@@ -168,3 +169,12 @@ async def audit(page: Page) -> list[str]:
         f"{violation['nodes'][0].get('failureSummary', '')}"
         for violation in result["violations"]
     ]
+
+
+async def audit_light_and_dark(page: Page) -> list[str]:
+    """The violations that `audit` finds in either colour scheme. The page is dark afterwards."""
+    violations = []
+    for scheme in ("light", "dark"):
+        await page.emulate_media(color_scheme=scheme)
+        violations += [f"{scheme}: {violation}" for violation in await audit(page)]
+    return violations
