@@ -5,7 +5,8 @@ from __future__ import annotations
 PARTITIONS = 8
 """Fixed: another number would let two state managers work on one plan while both layouts are in the log."""
 
-_FNV_OFFSET, _FNV_PRIME = 2166136261, 16777619
+_FNV_OFFSET = 2166136261
+_FNV_PRIME = 16777619
 
 
 def partition_of(plan_id: str) -> int:

@@ -35,14 +35,15 @@ from protocol.times import format_time
 class ReplayedExaminee:
     """An examinee at the place in the log that was read last.
 
-    `complete`: the log holds how the connection began. `last` is the version that was read last.
+    `first_logged`: when the log took the first fact about them (seconds since the epoch). `complete`: the log holds how
+    the connection began. `last` is the version that was read last.
     """
 
+    first_logged: float
     connection: ConnectionState = field(default_factory=ConnectionState)
     mobile_sync: MobileSyncState = field(default_factory=MobileSyncState)
     notices: NoticesState = field(default_factory=NoticesState)
     complete: bool = True
-    first_logged: float = 0.0
     last: int = 0
 
 
@@ -68,7 +69,7 @@ class Timeline:
         fact = entry.fact
         person = self.examinees.get(fact.examinee_id)
         if person is None:
-            person = self.examinees[fact.examinee_id] = ReplayedExaminee(first_logged=entry.logged)
+            person = self.examinees[fact.examinee_id] = ReplayedExaminee(entry.logged)
         if entry.version <= person.last:
             return None
         person.last = entry.version
@@ -115,7 +116,6 @@ def _state_before_log(fact: ExamineeFact) -> ConnectionState | None:
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
         status=ConnectionStatusCode.DISCONNECTED,
-        socket_id="unknown",
         reason="UNKNOWN",
         since=fact.timestamp,
     )
@@ -124,7 +124,6 @@ def _state_before_log(fact: ExamineeFact) -> ConnectionState | None:
             return replace(
                 disconnected,
                 status=ConnectionStatusCode.CONNECTED,
-                reason=None,
                 socket_id=fact.socket_id,
                 server_id=server_id_of(fact),
             )
@@ -132,5 +131,4 @@ def _state_before_log(fact: ExamineeFact) -> ConnectionState | None:
             return replace(disconnected, loss_version=fact.loss_version)
         case Readmit():
             return replace(disconnected, exhausted=True)
-        case _:
-            return None
+    return None

@@ -81,10 +81,10 @@ class StatusAtTime:
 
     status: str
     mobile_sync: str
-    status_entry: TimelineEntry | None = None
-    latest_entry: TimelineEntry | None = None
-    mobile_sync_entry: TimelineEntry | None = None
-    next_entry: TimelineEntry | None = None
+    status_entry: TimelineEntry | None
+    latest_entry: TimelineEntry | None
+    mobile_sync_entry: TimelineEntry | None
+    next_entry: TimelineEntry | None
 
 
 def status_at_time(entries: Iterable[TimelineEntry], time: float) -> StatusAtTime:

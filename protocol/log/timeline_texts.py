@@ -85,14 +85,14 @@ def _describe_connected(
         )
     event = outcome.events[0]
     assert isinstance(event, ExamineeConnected)
-    if event.recovered:
-        lasted = f" after {event.outage_seconds:g} s" if event.outage_seconds is not None else ""
-        details = {**where, "seconds": event.outage_seconds, "reason": before.reason}
-        return EntryText(EntryKind.RECOVERED, f"recovered{lasted} on {server_id} ({before.reason})", details)
-    if before.status is ConnectionStatusCode.MIGRATING:
-        lasted = f" after {event.outage_seconds:g} s" if event.outage_seconds is not None else ""
+    if event.outage_seconds is not None:
+        lasted = f"after {event.outage_seconds:g} s"
         details = {**where, "seconds": event.outage_seconds}
-        return EntryText(EntryKind.ARRIVED, f"arrived on {server_id}{lasted}: moved from {before.server_id}", details)
+        if event.migrated:
+            text = f"arrived on {server_id} {lasted}: moved from {before.server_id}"
+            return EntryText(EntryKind.ARRIVED, text, details)
+        text = f"recovered {lasted} on {server_id} ({before.reason})"
+        return EntryText(EntryKind.RECOVERED, text, {**details, "reason": before.reason})
     if event.replaced is not None:
         return EntryText(
             EntryKind.REPLACED, f"a newer connection on {server_id} took over from {before.socket_id}", where
@@ -188,8 +188,9 @@ def describe_mobile_sync(before: MobileSyncState, after: MobileSyncState, fact: 
     """Describe what a fact did to the mobile sync."""
     if isinstance(fact, Restate):
         return EntryText(EntryKind.RESTATED, f"mobile sync told anew: {after.view().status}")
-    if after == before or after.status is None:
+    if after == before:
         return EntryText(EntryKind.NO_EFFECT, _describe_without_effect(before, fact))
+    assert after.status is not None
     details = {
         "reason": after.reason,
         "device_id": after.device_id,
@@ -241,9 +242,10 @@ def describe_notices(before: NoticesState, after: NoticesState, fact: NoticeFact
                 return EntryText(EntryKind.NO_EFFECT, f"notice by {fact.by} again: no effect", details)
             return EntryText(EntryKind.NOTICE, f"notice by {fact.by}: {fact.text}", details)
         case NoticeConfirmed():
-            known = after.find(fact.action_id)
-            if known is None or after == before:
+            if after == before:
                 text = "a notice confirmed again, or one that is not known: no effect"
                 return EntryText(EntryKind.NO_EFFECT, text, {"action_id": fact.action_id})
+            known = after.find(fact.action_id)
+            assert known is not None
             details = {"by": known.by, "action_id": known.action_id, "notice": known.text}
             return EntryText(EntryKind.NOTICE_CONFIRMED, f"notice by {known.by} confirmed: {known.text}", details)

@@ -92,8 +92,8 @@ def exhausted(loss: int, second: float = 0) -> ReconnectExhausted:
     return ReconnectExhausted(plan_id=PLAN, examinee_id=EXAMINEE, loss_version=loss, timestamp=at(second))
 
 
-def enrol(name: str | None = None, second: float = 0, by: str | None = None) -> Enrol:
-    return Enrol(plan_id=PLAN, examinee_id=EXAMINEE, name=name, by=by, timestamp=at(second))
+def enrol(name: str | None = None, second: float = 0, by: str | None = None, action: str | None = None) -> Enrol:
+    return Enrol(plan_id=PLAN, examinee_id=EXAMINEE, name=name, by=by, action_id=action, timestamp=at(second))
 
 
 def readmit(second: float = 0, by: str = "S001", action: str | None = None) -> Readmit:

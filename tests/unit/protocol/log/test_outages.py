@@ -57,6 +57,7 @@ def test_outages_are_counted_summed_and_rounded_up_once() -> None:
         (0, 100, 0, 0, True),  # it began in this very moment
         (0, 99.999, 0, 0, False),
         (0, 105, 1, 5, True),
+        (105, 106.001, 1, 1.001, True),
         (105, 107.5, 1, 2.5, True),
         (105, 201, 2, 6.25, True),
         (110.25, 200, 0, 0, True),
@@ -115,7 +116,7 @@ def test_a_replacement_and_a_late_disconnect_are_no_outage() -> None:
 
 
 def test_clocks_that_differ_never_count_a_moment_twice_or_less_than_nothing() -> None:
-    row = report(
+    story = (
         facts.connected("SOCK001-a"),
         facts.disconnected("SOCK001-a", 100),
         facts.connected("SOCK002-b", 95),  # a server whose clock is behind
@@ -124,7 +125,9 @@ def test_clocks_that_differ_never_count_a_moment_twice_or_less_than_nothing() ->
         facts.disconnected("SOCK001-c", 110),
         facts.connected("SOCK001-d", 130),
     )
-    assert row.outage_seconds == 40  # 90 to 130, each moment once
+    assert report(*story).outage_seconds == 40  # 90 to 130, each moment once
+    row = report(*story, end=115)  # two outages go on
+    assert (row.outages, row.ongoing_seconds, row.outage_seconds) == (2, 25, 25)
 
 
 def test_the_mobile_sync_is_the_one_at_the_end_of_the_window() -> None:

@@ -83,10 +83,11 @@ def test_in_a_truncated_log_a_loss_may_be_the_first_fact() -> None:
     assert words(facts.disconnected("SOCK001-a")) == [(EntryKind.NO_EFFECT, False)]
     timeline = Timeline(truncated=True)
     for number, fact in enumerate((facts.disconnected("SOCK001-a"), facts.attempt(10, 1, 1), facts.restate(2))):
-        happening = timeline.add(LogEntry(10 * (number + 1), DAWN, fact))
+        happening = timeline.add(LogEntry(10 * (number + 1), DAWN + number, fact))
         assert happening is not None
         assert happening.status == "DISCONNECTED"
-    assert not timeline.examinees["E001"].complete
+    person = timeline.examinees["E001"]
+    assert (person.complete, person.first_logged) == (False, DAWN)
     assert words(facts.attempt(5, 2), cut=True) == [(EntryKind.RECONNECTING, True)]
     assert words(facts.exhausted(5), cut=True) == [(EntryKind.SHUT_OUT, True)]
     assert words(facts.readmit(), facts.connected("SOCK001-b", 1), cut=True)[1] == (EntryKind.RECOVERED, True)
@@ -138,7 +139,9 @@ def test_the_status_at_a_time_has_its_cause_and_the_next_entry() -> None:
         facts.attempt(20, 1, 2),
         facts.disconnected("SOCK001-a", 3),
         facts.wait(4),
-        facts.connected("SOCK001-b", 5),
+        facts.notice(second=5),
+        facts.notice_confirmed(second=6),
+        facts.connected("SOCK001-b", 7),
     )
     before = status_at_time(entries, DAWN - 0.001)
     assert (before.status, before.status_entry, before.next_entry) == ("NEVER", None, entries[0])
@@ -146,10 +149,16 @@ def test_the_status_at_a_time_has_its_cause_and_the_next_entry() -> None:
     status = status_at_time(entries, DAWN + 3.9)
     assert (status.status, status.status_entry, status.latest_entry) == ("DISCONNECTED", entries[1], entries[2])
     assert (status.mobile_sync, status.next_entry) == ("NONE", entries[4])
-    waiting = status_at_time(entries, DAWN + 4)
-    assert (waiting.status, waiting.mobile_sync, waiting.mobile_sync_entry) == ("DISCONNECTED", "WAITING", entries[4])
+    for second, following in ((4, entries[5]), (5, entries[6]), (6, entries[7])):
+        waiting = status_at_time(entries, DAWN + second)
+        assert (waiting.status, waiting.mobile_sync, waiting.mobile_sync_entry) == (
+            "DISCONNECTED",
+            "WAITING",
+            entries[4],
+        )
+        assert (waiting.latest_entry, waiting.next_entry) == (entries[2], following)
     now = status_at_time(entries, parse_time(at(3600)))
-    assert (now.status, now.status_entry, now.next_entry) == ("CONNECTED", entries[5], None)
+    assert (now.status, now.status_entry, now.next_entry) == ("CONNECTED", entries[7], None)
 
 
 def test_a_replacement_is_the_cause_of_the_present_connection() -> None:

@@ -126,8 +126,9 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
     "all attempts used up": (
         (
             C("SOCK001-a"),
-            facts.disconnected("SOCK001-a", 1),
+            facts.disconnected("SOCK001-a", 1, None),
             facts.attempt(20, 3, 2),
+            facts.exhausted(20, 3),
             facts.exhausted(20, 3),
             C("SOCK001-b", 4),
             facts.readmit(5, action="a1"),
@@ -151,6 +152,12 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
             (
                 "SHUT_OUT",
                 "shut out: all attempts are used up",
+                "DISCONNECTED",
+                {"reason": "RECONNECT_LIMIT_EXCEEDED", "attempt": 3, "max_attempts": 3},
+            ),
+            (
+                "NO_EFFECT",
+                "the attempts of an outage that is over are used up: no effect",
                 "DISCONNECTED",
                 {"reason": "RECONNECT_LIMIT_EXCEEDED", "attempt": 3, "max_attempts": 3},
             ),
@@ -227,7 +234,7 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
     ),
     "the roster and a removal": (
         (
-            facts.enrol(None, by="S1"),
+            facts.enrol(None, by="S1", action="a0"),
             facts.enrol("Kim"),
             facts.enrol("Kim", by="S1"),
             C("SOCK001-a"),
@@ -239,7 +246,7 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
             facts.restate(6),
         ),
         [
-            ("ENROLLED", "enrolled by S1", "NEVER", {"by": "S1"}),
+            ("ENROLLED", "enrolled by S1", "NEVER", {"by": "S1", "action_id": "a0"}),
             ("ENROLLED", "named otherwise by the roster as Kim", "NEVER", {"name": "Kim"}),
             ("NO_EFFECT", "enrolled by S1 again as Kim: no effect", "NEVER", {"by": "S1", "name": "Kim"}),
             ("JOINED", "joined on SOCK001", "CONNECTED", {"socket_id": "SOCK001-a", "server_id": "SOCK001"}),
@@ -360,6 +367,26 @@ STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = {
             ),
         ],
     ),
+    "a mobile sync without a stage": (
+        (
+            facts.upload_failed(6),
+            facts.extend(60, 7),
+        ),
+        [
+            (
+                "SYNC_FAILED",
+                "mobile sync failed: IMAGE_STORE_FAILED",
+                "FAILED",
+                {"reason": "IMAGE_STORE_FAILED", "device_id": "M001"},
+            ),
+            (
+                "SYNC_EXTENDED",
+                "mobile sync extended by S001 to 2024-01-01T09:16:07.000Z",
+                "WAITING",
+                {"by": "S001", "device_id": "M001", "deadline": "2024-01-01T09:16:07.000Z"},
+            ),
+        ],
+    ),
     "notices": (
         (
             facts.notice(),
@@ -416,6 +443,32 @@ TRUNCATED_STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = 
             ),
         ],
     ),
+    "a migration first": (
+        (
+            facts.sent_away("SOCK001-a", 3),
+            facts.attempt(10, 2, 9, of=2),
+        ),
+        [
+            (
+                "MIGRATING",
+                "sent away by SOCK001, which is being drained",
+                "MIGRATING",
+                {"reason": "SERVER_DRAINING", "socket_id": "SOCK001-a", "server_id": "SOCK001"},
+            ),
+            (
+                "LOST",
+                "lost: sent away by SOCK001 and not arrived anywhere since 2024-01-01T09:15:03.000Z",
+                "DISCONNECTED",
+                {
+                    "reason": "SERVER_DRAINING",
+                    "socket_id": "SOCK001-a",
+                    "server_id": "SOCK001",
+                    "attempt": 2,
+                    "max_attempts": 2,
+                },
+            ),
+        ],
+    ),
     "an attempt first": (
         (
             facts.attempt(5, 2),
@@ -460,11 +513,13 @@ TRUNCATED_STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = 
         (
             facts.enrol("Kim"),
             facts.readmit(3),
+            facts.enrol("Kim"),
             C("SOCK001-b", 4),
         ),
         [
             ("ENROLLED", "enrolled as Kim", "NEVER", {"name": "Kim"}),
             ("READMITTED", "readmitted by S001", "DISCONNECTED", {"by": "S001"}),
+            ("NO_EFFECT", "enrolled again as Kim: no effect", "DISCONNECTED", {"name": "Kim"}),
             (
                 "RECOVERED",
                 "recovered after 1 s on SOCK001 (READMITTED)",
@@ -476,10 +531,17 @@ TRUNCATED_STORIES: dict[str, tuple[tuple[ExamineeFact, ...], list[Expected]]] = 
     "a connection first": (
         (
             C("SOCK001-b", 4),
+            facts.disconnected("SOCK001-a", 5),
             facts.remove(5),
         ),
         [
             ("JOINED", "joined on SOCK001", "CONNECTED", {"socket_id": "SOCK001-b", "server_id": "SOCK001"}),
+            (
+                "NO_EFFECT",
+                "late disconnect of a replaced socket: no effect",
+                "CONNECTED",
+                {"reason": "SOCKET_CLOSED", "socket_id": "SOCK001-a", "server_id": "SOCK001"},
+            ),
             ("REMOVED", "removed by S001", "DISCONNECTED", {"by": "S001"}),
         ],
     ),
@@ -521,7 +583,7 @@ def test_an_entry_has_its_version_and_both_times() -> None:
 
 def test_entries_that_were_added_before_change_nothing() -> None:
     timeline = Timeline()
-    assert timeline.add(LogEntry(10, DAWN, facts.connected("SOCK001-a"))) is not None
-    assert timeline.add(LogEntry(10, DAWN, facts.remove())) is None
-    assert timeline.add(LogEntry(9, DAWN, facts.remove())) is None
-    assert timeline.add(LogEntry(11, DAWN, facts.remove())) is not None
+    assert timeline.add(LogEntry(1, DAWN, facts.connected("SOCK001-a"))) is not None
+    assert timeline.add(LogEntry(1, DAWN, facts.remove())) is None
+    assert timeline.add(LogEntry(0, DAWN, facts.remove())) is None
+    assert timeline.add(LogEntry(2, DAWN, facts.remove())) is not None
