@@ -162,7 +162,6 @@ class PlanView:
                 for examinee_id in self.examinees.keys() - self._since_first_part:
                     del self.examinees[examinee_id]
                 self.complete = True
-            self._since_first_part = None
             self.snapshots += 1
             self.resyncs += bool(message.resync)
         return ApplyResult.APPLIED

@@ -149,7 +149,6 @@ export class PlanView {
         }
         this.complete = true;
       }
-      this._sinceFirstPart = null;
       this.snapshots += 1;
       if (data.resync) this.resyncs += 1;
     }
