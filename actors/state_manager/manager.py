@@ -20,7 +20,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.state_manager.decisions import Decider
 from actors.state_manager.effects import EffectPublisher
 from actors.state_manager.engine_retry import EngineRetry
-from actors.state_manager.order_of_work import OrderOfWork, Parts
+from actors.state_manager.order_of_work import Limits, OrderOfWork, Parts
 from actors.state_manager.partitions import StatePartitions
 from actors.state_manager.progress import StateProgress
 from actors.state_manager.repair import StateRepair
@@ -59,7 +59,7 @@ class StateManager(Actor):
         parts = Parts(
             self._decider, self._publisher, self._repair, self._retry, self._partitions, self.spawn, self.address
         )
-        self._order_of_work = OrderOfWork(parts)
+        self._order_of_work = OrderOfWork(parts, Limits())
         self.receives = (Deliveries(STATE_MANAGERS, StatusBatch, self._partitions.arrived),)
         self._floor_wanted = asyncio.Event()
         self._progress = StateProgress(bus, store, name, self._partitions.parts(), lambda: self._retry.waiting_for)

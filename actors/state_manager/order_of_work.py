@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from actors.runtime.broker.consumers.consumer import Delivery
-from actors.runtime.telemetry import spans, tracing
+from actors.runtime.telemetry import spans
 from actors.state_manager import metrics
 from actors.state_manager.decisions import Decider, Decision, Updates
 from actors.state_manager.effects import EffectPublisher, PublishResult
@@ -68,7 +68,7 @@ class Parts:
 class Limits:
     """How much is worked on at a time, and how often a message that fails is tried."""
 
-    portion_bytes: int = 64 * 1024
+    portion_bytes: int = 65536
     """Whole messages of this size together: the first proctors are told while the rest is worked on."""
     records_at_once: int = 512
     """Facts that are read and written in one round trip to Redis."""
@@ -94,11 +94,11 @@ class OrderOfWork:
 
     Example::
 
-        order = OrderOfWork(Parts(decider, publisher, repair, retry, partitions, self.spawn, self.address))
+        order = OrderOfWork(Parts(decider, publisher, repair, retry, partitions, self.spawn, self.address), Limits())
         await order.process(deliveries)  # published; acks are awaited and the messages acknowledged beside it
     """
 
-    def __init__(self, parts: Parts, limits: Limits | None = None) -> None:
+    def __init__(self, parts: Parts, limits: Limits) -> None:
         self._decider = parts.decider
         self._publisher = parts.publisher
         self._repair = parts.repair
@@ -106,7 +106,7 @@ class OrderOfWork:
         self._ownership = parts.ownership
         self._spawn = parts.spawn
         self._name = parts.name
-        self._limits = limits or Limits()
+        self._limits = limits
         self._unconfirmed = asyncio.Semaphore(self._limits.unconfirmed_portions)
         self._last_confirmed: asyncio.Future[None] | None = None
 
@@ -120,9 +120,8 @@ class OrderOfWork:
         facts = 0
         try:
             for portion in portions(deliveries, self._limits.portion_bytes):
-                while running and (
-                    len(running) >= self._limits.portions_at_once
-                    or any(not portion.about.isdisjoint(earlier.about) for earlier, _ in running)
+                while len(running) >= self._limits.portions_at_once or any(
+                    not portion.about.isdisjoint(earlier.about) for earlier, _ in running
                 ):
                     await running.pop(0)[1]
                 previous = running[-1][1] if running else None
@@ -151,8 +150,7 @@ class OrderOfWork:
         except Exception:
             await self._isolate_poison(portion, previous, attempt)
             return
-        if tracing.on():
-            record_settled(portion.items, decision, since)
+        record_settled(portion.items, decision, since)
         if previous is not None:
             await previous
         owned = await self._ownership.ours(portion.deliveries)
@@ -161,8 +159,7 @@ class OrderOfWork:
             log.info(
                 "%s: %d messages now belong to another state manager", self._name, len(portion.deliveries) - len(owned)
             )
-            if owned:
-                await self._process_portion(decode(owned), previous)
+            await self._process_portion(decode(owned), previous)
             return
         settled = time.perf_counter()
         result = await self._retry.run(lambda: self._publisher.publish(decision))
@@ -216,13 +213,23 @@ class OrderOfWork:
                 await self._process_portion(decode([delivery]), previous)
             return
         (delivery,) = portion.deliveries
-        about = {"stream": STATUS.name, "sequence": delivery.sequence}
         if attempt < self._limits.poison_attempts:
-            log.exception("%s: message %d failed (try %d)", self._name, delivery.sequence, attempt, extra=about)
+            log.exception(
+                "%s: message %d failed (try %d)",
+                self._name,
+                delivery.sequence,
+                attempt,
+                extra={"stream": STATUS.name, "sequence": delivery.sequence},
+            )
             await asyncio.sleep(self._limits.poison_seconds)
             await self._process_portion(portion, previous, attempt + 1)
             return
-        log.exception("%s: message %d becomes a dead letter", self._name, delivery.sequence, extra=about)
+        log.exception(
+            "%s: message %d becomes a dead letter",
+            self._name,
+            delivery.sequence,
+            extra={"stream": STATUS.name, "sequence": delivery.sequence},
+        )
         await self._publisher.dead_letter(delivery, delivery.payload, f"failed {attempt} times")
         await self._ownership.ack(delivery)
         metrics.FACTS.labels("dead").inc()
@@ -252,7 +259,7 @@ def decode(deliveries: Sequence[Delivery]) -> Portion:
             if isinstance(message, Malformed):
                 portion.malformed.append((delivery, message))
                 continue
-            if delivery.headers and len(decoded) == 1:
+            if len(decoded) == 1:
                 spans.adopt(message, delivery.headers)
             portion.items.append(VersionedMessage(version_of(delivery.sequence, index), message))
             if isinstance(message, ExamineeFact):

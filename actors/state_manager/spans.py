@@ -19,6 +19,8 @@ def record_settled(items: Iterable[VersionedMessage], decision: Decision, since:
 
     `since`: when the work on them began, by `spans.now`.
     """
+    if not tracing.on():
+        return
     spans: dict[int, str] = {}
     for item in items:
         fact = item.message

@@ -69,8 +69,8 @@ class Mutant:
 def mutants_of(source: Path, name: str) -> tuple[ast.Module, list[Mutant]]:
     """Parse a module and return its tree and its mutants by line; `name` is the path that is printed.
 
-    Not mutated: annotations, decorators, docstrings, assertions, log lines, the arguments of `raise`, the fixed text of
-    f-strings.
+    Not mutated: annotations, decorators, docstrings, assertions, log lines and names of loggers, the arguments of
+    `raise`, the fixed text of f-strings.
     """
     tree = ast.parse(source.read_text(), str(source))
     return tree, sorted(_mutants_below(tree, name, (), "", in_body=False), key=lambda mutant: mutant.line)
@@ -105,6 +105,8 @@ def _mutants_below(
 def _has_no_behaviour(node: ast.AST) -> bool:
     match node:
         case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id="log")))):
+            return True
+        case ast.Assign(value=ast.Call(func=ast.Attribute(value=ast.Name(id="logging"), attr="getLogger"))):
             return True
         case ast.Expr(value=ast.Constant()):  # a docstring
             return True

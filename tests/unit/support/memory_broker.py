@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -18,7 +19,7 @@ from protocol.client.plan_view import PlanView
 from protocol.errors import BrokerUnavailable
 from protocol.log.version import version_of
 from protocol.messages.base import Message
-from protocol.messages.codec import encode_batches
+from protocol.messages.codec import Malformed, encode_batches
 from protocol.messages.facts import STATUS_CODEC
 from protocol.messages.proctor_events import Event
 from protocol.messages.session_messages import SOCKET_CODEC
@@ -200,10 +201,15 @@ class MemoryLog(StatusLog):
 
 def facts_of(broker: Broker, sequence: int) -> Log:
     """The facts of a message of the log with their versions."""
-    decoded = STATUS_CODEC.decode_batch(broker.payloads[sequence - 1])
+    decoded = _decoded_status(broker.payloads[sequence - 1])
     return [
         (version_of(sequence, index), message) for index, message in enumerate(decoded) if isinstance(message, Message)
     ]
+
+
+@functools.cache  # the same few payloads are looked at again and again
+def _decoded_status(payload: bytes) -> list[Message | Malformed]:
+    return STATUS_CODEC.decode_batch(payload)
 
 
 def publish(broker: Broker, facts: Sequence[Message], subject: str) -> None:

@@ -65,8 +65,8 @@ class MemoryMark(StateMark):
 class MemoryStore(StateStore):
     """What the scripts of the state store do to Redis, without Redis. `process` numbers the Redis processes.
 
-    `damaged`: keys of the wrong type. `refused`: records whose facts no process can work on. `fail_next`: so many
-    accesses find Redis away.
+    `damaged`: keys of the wrong type. `refused`: records whose facts no process can work on: `refusal` is raised.
+    `fail_next`: so many accesses find Redis away.
     """
 
     mark: MemoryMark
@@ -79,6 +79,7 @@ class MemoryStore(StateStore):
         self.mark = MemoryMark(self)
         self.damaged: set[str] = set()
         self.refused: set[str] = set()
+        self.refusal: Exception = ArithmeticError("a fact that makes the rules fail")
         self.fail_next = 0
         self.saved = self._snapshot()
 
@@ -109,7 +110,7 @@ class MemoryStore(StateStore):
         await self._access()
         self.mark.check()
         if self.refused.intersection(record_keys):
-            raise ArithmeticError("a fact that makes the rules fail")
+            raise self.refusal
         loaded: list[StoredRecord | StateDamaged] = []
         for key in record_keys:
             row = self.rows.get(key, {})

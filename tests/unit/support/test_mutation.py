@@ -22,7 +22,7 @@ MODULE = '''"""When the hall is open, and what it costs."""
 import logging
 from enum import StrEnum
 
-log = logging.getLogger()
+log = logging.getLogger("hall")
 OPENS = 9
 
 
@@ -39,14 +39,13 @@ def fee(hours: int, each: int = 2) -> int:
     return hours * each
 '''
 TESTS = """
-from hall.hours import Day, fee, is_open, log, OPENS
+from hall.hours import Day, fee, is_open, OPENS
 
 def test_weak():
     assert is_open(10)
     assert not is_open(3)
 
 def test_good():
-    assert log.name == "root"
     assert Day("sunday") is Day.SUNDAY
     assert fee(3) == 6
 """
