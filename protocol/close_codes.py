@@ -37,6 +37,7 @@ class CloseCode(IntEnum):
     TOO_MANY_ERRORS = 4505
     FORBIDDEN = 4506
     REMOVED = 4508
+    EXAM_OVER = 4509
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ CLOSE_RULES: dict[int, CloseRule] = {
         CloseRule(CloseCode.TOO_MANY_ERRORS, False, "Too many invalid frames; mend the client."),
         CloseRule(CloseCode.FORBIDDEN, False, "The token's role has no place on this socket."),
         CloseRule(CloseCode.REMOVED, False, "A proctor has removed the examinee; a proctor must readmit."),
+        CloseRule(CloseCode.EXAM_OVER, False, "The exam is over; nothing to do."),
     )
 }
 

@@ -39,15 +39,25 @@ class ExamineeRef(NamedTuple):
 
 
 RecordRefKind = Literal[
-    "connection", "mobile_sync", "notices", "server", "socket", "server_sockets", "plan_examinees", "index", "other"
+    "connection",
+    "mobile_sync",
+    "notices",
+    "plan",
+    "plan_notices",
+    "server",
+    "socket",
+    "server_sockets",
+    "plan_examinees",
+    "index",
+    "other",
 ]
 
 
 class RecordRef(NamedTuple):
     """A key of Redis, and what it holds (`protocol.records.keys.parse_key`).
 
-    `kind`: one of an examinee's records, a server's or socket's record, the index of a server or plan, the `index` of
-    all plans or servers, or something `other`.
+    `kind`: one of an examinee's or a plan's records, a server's or socket's record, the index of a server or plan, the
+    `index` of all plans or servers, or something `other`.
     """
 
     key: str

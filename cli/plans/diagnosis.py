@@ -16,6 +16,10 @@ MEANINGS: dict[str, tuple[str, str]] = {
         "the browser or its network closed the connection",
         "The page reconnects by itself. If not: have them reload the exam page, and check their network.",
     ),
+    LossReason.CLIENT_CLOSED: (
+        "the browser closed the connection itself: the page was closed, reloaded or left",
+        "Have them open the exam page again.",
+    ),
     LossReason.PING_TIMEOUT: (
         "the browser stopped answering, but its connection was not closed",
         "Check their network and computer (Wi-Fi, cable, sleep mode). The page reconnects by itself.",

@@ -153,6 +153,7 @@ def _state_manager() -> tuple[list[str], list[str]]:
         subjects.socket_server("*"),
         subjects.socket_proctors("*"),
         subjects.socket_examinee("*", "*"),
+        subjects.socket_examinees("*"),
         subjects.status_server("*"),
         subjects.status_plans_from(subjects.MANAGER),
         subjects.status_plans_from(subjects.WATCH),
@@ -230,6 +231,7 @@ def _operator() -> tuple[list[str], list[str]]:
         subjects.socket_server("*"),
         subjects.socket_proctors("*"),
         subjects.socket_examinee("*", "*"),
+        subjects.socket_examinees("*"),
         f"{API}.STREAM.MSG.DELETE.{DEADLETTER.name}",
     ]
     return publish, []

@@ -21,7 +21,8 @@ from protocol.ids import check_id, check_server_id
 from protocol.messages.base import Message, Version, Wire
 from protocol.messages.codec import Element, Malformed, field_error
 from protocol.messages.facts import MobileSyncStatus, Notice
-from protocol.messages.proctor_events import EVENTS, MobileSyncCompleted
+from protocol.messages.plan_facts import PlanNotice
+from protocol.messages.proctor_events import EVENTS, MobileSyncCompleted, PlanStateEvent
 from protocol.messages.server_messages import LEASE_CODEC, Lease
 from protocol.messages.session_messages import SOCKET_CODEC, SessionClose, SessionLost, SessionState
 
@@ -134,6 +135,7 @@ def _parse_advisory(subject: str, payload: bytes) -> Advisory:
 
 _TO_SERVER = (SessionState, SessionClose, SessionLost)
 _TO_EXAMINEE = (MobileSyncCompleted, MobileSyncStatus, Notice)
+_TO_EXAMINEES = (PlanStateEvent, PlanNotice)
 
 
 def decode_socket(subject: str, payload: bytes, _headers: Mapping[str, str]) -> Sequence[Element | Malformed]:
@@ -152,6 +154,8 @@ def _misplaced_field(message: Message, tokens: Sequence[str]) -> str | None:
     match tokens:
         case ["socket", "plan", plan_id, "proctors"]:
             return _wrong_field_of(message, EVENTS, plan_id)
+        case ["socket", "plan", plan_id, "examinees"]:
+            return _wrong_field_of(message, _TO_EXAMINEES, plan_id)
         case ["socket", "plan", plan_id, "examinee", examinee_id]:
             wrong = _wrong_field_of(message, _TO_EXAMINEE, plan_id)
             return wrong or (None if getattr(message, "examinee_id", None) == examinee_id else "data.examineeId")

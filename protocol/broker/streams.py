@@ -275,7 +275,8 @@ def queue_id(server_id: str) -> str:
 def queue_consumers(request: QueueCreate) -> list[ConsumerSpec]:
     """Return the durable consumers that make up a queue (`QueueConfig` explains the settings)."""
     own = [subjects.socket_server(request.server_id)]
-    own += [subjects.socket_examinee(plan, "*") for plan in sorted(set(request.examinee_plans))]
+    for plan in sorted(set(request.examinee_plans)):
+        own += [subjects.socket_examinee(plan, "*"), subjects.socket_examinees(plan)]
     broadcasts = [subjects.socket_proctors(plan) for plan in sorted(set(request.proctor_plans))]
     name = queue_id(request.server_id)
     metadata = {

@@ -66,8 +66,15 @@ def people_origin(server_id: str) -> str:
 
 
 def status_timer(plan_id: str, examinee_id: str, timer: str) -> str:
-    """Return the subject of a schedule whose target is the plan's subject with the origin `timer`."""
+    """Return the subject of a schedule whose target is the plan's subject with the origin `timer`.
+
+    `examinee_id`: `WHOLE_PLAN` for a schedule about the plan.
+    """
     return f"status.timer.{plan_id}.{examinee_id}.{timer}"
+
+
+WHOLE_PLAN = "~plan"
+"""Stands for the examinee in the subject of a schedule about a plan; no id has this form."""
 
 
 def socket_server(server_id: str) -> str:
@@ -78,6 +85,11 @@ def socket_server(server_id: str) -> str:
 def socket_proctors(plan_id: str) -> str:
     """Return the subject of messages to every socket server with a proctor of the plan."""
     return f"socket.plan.{plan_id}.proctors"
+
+
+def socket_examinees(plan_id: str) -> str:
+    """Return the subject of messages to every socket server with an examinee of the plan."""
+    return f"socket.plan.{plan_id}.examinees"
 
 
 def socket_examinee(plan_id: str, examinee_id: str) -> str:

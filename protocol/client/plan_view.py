@@ -17,29 +17,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from protocol.messages.base import Message
-from protocol.messages.facts import Aspect, ConnectionStatusCode, LossReason, MobileSyncStatus, Notice, NoticeConfirmed
+from protocol.messages.facts import ConnectionStatusCode, LossReason, MobileSyncStatus, Notice, NoticeConfirmed
 from protocol.messages.frames import ExamineeRow, PlanSnapshot, ViewStatus
+from protocol.messages.plan_facts import PlanNotice
 from protocol.messages.proctor_events import (
     ConnectionEvent,
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeEnrolled,
+    ExamineeFinished,
     ExamineeMigrating,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
     ExamineeRemoved,
+    ExamineeResumed,
     MobileSyncCompleted,
+    PlanStateEvent,
 )
 from protocol.messages.views import ConnectionView, ReconnectView
 from protocol.rules.connection_state import READMITTED, REMOVED
 
+ViewAspect = Literal["connection", "mobile_sync", "notices", "plan", "plan_notices"]
+"""The lines of versions of a view: three for each examinee, and two for the plan as a whole."""
 
-def event_aspect(event_type: str) -> Aspect:
+
+def event_aspect(event_type: str) -> ViewAspect:
     """Return the aspect whose versions an event of this `type` counts in."""
+    if event_type.startswith("plan"):
+        return "plan_notices" if event_type == PlanNotice.type else "plan"
     if event_type.startswith("mobile_sync"):
         return "mobile_sync"
     return "notices" if event_type.startswith("notice") else "connection"
@@ -61,7 +70,7 @@ class ApplyResult(StrEnum):
 
 @dataclass(slots=True)
 class ExamineeView:
-    """One examinee as the proctor sees them. `status`: CONNECTED, DISCONNECTED, MIGRATING or NEVER.
+    """One examinee as the proctor sees them. `status`: CONNECTED, DISCONNECTED, MIGRATING, FINISHED or NEVER.
 
     `notices`: how many were sent; `unconfirmed`: the actionIds of those that the examinee has not confirmed. A version
     is 0 until a frame has told the aspect; `…_from_event`: its newest version came as an event, not in a snapshot.
@@ -95,11 +104,13 @@ class ExamineeView:
         return self.status == ConnectionStatusCode.CONNECTED
 
 
-_STATUS_EVENTS = (ExamineeConnected, ExamineeMigrating, ExamineeReadmitted, ExamineeRemoved)
+_STATUS_EVENTS = (ExamineeConnected, ExamineeMigrating, ExamineeReadmitted, ExamineeRemoved, ExamineeFinished)
 
 
 class PlanView:
     """Every examinee of a plan by id (`examinees`), and counts of the frames that were applied.
+
+    `plan`: whether the exam runs, and its times. `plan_notices`: messages to everybody or to several, by actionId.
 
     `complete`: a whole snapshot has been applied. `events`: how many events were applied, by type. `current`: the view
     shows the present; else it shows the plan as it was at `current_until`, and the server waits for `waiting_for`.
@@ -107,6 +118,9 @@ class PlanView:
 
     def __init__(self) -> None:
         self.examinees: dict[str, ExamineeView] = {}
+        self.plan: PlanStateEvent | None = None
+        self.plan_notices: dict[str, PlanNotice] = {}
+        self.plan_notices_version = 0
         self.complete = False
         self.current = True
         self.current_until: str | None = None
@@ -209,6 +223,11 @@ class PlanView:
                 examinee.reason = REMOVED if message.status == "DISCONNECTED" else None
             case ExamineeEnrolled():
                 _apply_connection_view(examinee, message.connection, message.reconnect, message.removed)
+            case ExamineeFinished():
+                examinee.exhausted, examinee.attempt, examinee.max_attempts = False, 0, None
+                examinee.reason, examinee.socket_id, examinee.server_id = message.reason.value, None, None
+            case ExamineeResumed():
+                _apply_connection_view(examinee, message.connection, ReconnectView(), removed=False)
         return ApplyResult.APPLIED
 
     def _apply_mobile_sync(self, message: MobileSyncStatus | MobileSyncCompleted) -> ApplyResult:
@@ -237,6 +256,22 @@ class PlanView:
             return result
         examinee.notices_version, examinee.notices_from_event = version, True
         examinee.notices, examinee.unconfirmed = message.sent or 0, list(message.unconfirmed or ())
+        return ApplyResult.APPLIED
+
+    def _apply_plan_state(self, message: PlanStateEvent) -> ApplyResult:
+        known = self.plan.version if self.plan is not None else 0
+        if message.version <= known:
+            # The same state may come after `welcome` and as an event: that is no fault.
+            return ApplyResult.COVERED if message.version == known else ApplyResult.LATE
+        self.plan = message
+        return ApplyResult.APPLIED
+
+    def _apply_plan_notice(self, message: PlanNotice) -> ApplyResult:
+        version = message.version or 0
+        if version <= self.plan_notices_version:
+            return ApplyResult.COVERED if version == self.plan_notices_version else ApplyResult.LATE
+        self.plan_notices_version = version
+        self.plan_notices[message.action_id] = message
         return ApplyResult.APPLIED
 
 
@@ -285,6 +320,10 @@ _CHANGES: dict[type[Message], Callable[[PlanView, Any], ApplyResult]] = {
     ExamineeEnrolled: PlanView._apply_connection_event,
     MobileSyncStatus: PlanView._apply_mobile_sync,
     MobileSyncCompleted: PlanView._apply_mobile_sync,
+    ExamineeFinished: PlanView._apply_connection_event,
+    ExamineeResumed: PlanView._apply_connection_event,
+    PlanStateEvent: PlanView._apply_plan_state,
+    PlanNotice: PlanView._apply_plan_notice,
     Notice: PlanView._apply_notice,
     NoticeConfirmed: PlanView._apply_notice,
 }
@@ -293,6 +332,6 @@ _CHANGES: dict[type[Message], Callable[[PlanView, Any], ApplyResult]] = {
 Parsed = dict[str, Any]
 
 
-def event_key(event: Parsed) -> tuple[str, Aspect]:
-    """Return the examinee and the aspect whose versions a parsed event counts in."""
-    return event["data"]["examineeId"], event_aspect(str(event["type"]))
+def event_key(event: Parsed) -> tuple[str, ViewAspect]:
+    """Return the examinee (empty: the whole plan) and the aspect whose versions a parsed event counts in."""
+    return event["data"].get("examineeId", ""), event_aspect(str(event["type"]))

@@ -15,6 +15,7 @@ from protocol.log.version import version_of
 from protocol.messages.base import Message
 from protocol.messages.codec import Malformed, extract_element
 from protocol.messages.facts import STATUS_CODEC, ExamineeFact, MobileSyncExtend, MobileSyncWait
+from protocol.messages.plan_facts import PlanFact
 from protocol.messages.server_messages import ServerStatus
 from protocol.times import format_time, parse_time
 
@@ -79,7 +80,7 @@ def _misplaced(message: Message, about: str, named: str) -> tuple[str, str] | No
         if about != "server":
             return "type", message.type
         return None if message.server_id == named else ("data.serverId", message.server_id)
-    assert isinstance(message, ExamineeFact)
+    assert isinstance(message, ExamineeFact | PlanFact)
     if about != "plan":
         return "type", message.type
     return None if message.plan_id == named else ("data.planId", message.plan_id)

@@ -83,7 +83,7 @@ class Timeline:
             what=wording.what,
             effect=wording.what not in (EntryKind.RESTATED, EntryKind.NO_EFFECT),
             text=wording.text,
-            status=person.connection.status or "NEVER",
+            status=person.connection.shown_status or "NEVER",
             mobile_sync=person.mobile_sync.status or "NONE",
             **wording.details,
         )

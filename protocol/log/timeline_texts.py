@@ -12,6 +12,9 @@ from protocol.messages.facts import (
     ConnectionStatus,
     ConnectionStatusCode,
     Enrol,
+    ExamineeFinish,
+    ExamineeResume,
+    FinishReason,
     MobileSyncCode,
     MobileSyncExtend,
     MobileSyncFact,
@@ -64,8 +67,34 @@ def describe_connection(before: ConnectionState, outcome: Outcome[ConnectionStat
             return _describe_readmit(before, after, fact)
         case Remove():
             return _describe_remove(before, after, fact)
+        case ExamineeFinish():
+            return _describe_finish(before, after, fact)
+        case ExamineeResume():
+            return _describe_resume(before, fact)
         case Restate():
             return EntryText(EntryKind.RESTATED, f"told anew: {after.view().status}")
+
+
+def _describe_finish(before: ConnectionState, after: ConnectionState, fact: ExamineeFinish) -> EntryText:
+    details = {"by": fact.by, "action_id": fact.action_id}
+    if after.finished is None or before.finished is not None:
+        why = "removed" if before.removed else "finished already"
+        return EntryText(EntryKind.NO_EFFECT, f"a finish without effect: {why}", details)
+    match fact.reason:
+        case FinishReason.HANDED_IN:
+            text = "handed in"
+        case FinishReason.PLAN_ENDED:
+            text = "finished: the exam has ended"
+        case FinishReason.DECIDED:
+            text = f"finished by {fact.by}"
+    return EntryText(EntryKind.FINISHED, text, {**details, "reason": fact.reason.value})
+
+
+def _describe_resume(before: ConnectionState, fact: ExamineeResume) -> EntryText:
+    details = {"by": fact.by, "action_id": fact.action_id}
+    if before.finished is None:
+        return EntryText(EntryKind.NO_EFFECT, "a resume without effect: not finished", details)
+    return EntryText(EntryKind.RESUMED, f"goes on with the exam, by {fact.by}", details)
 
 
 def _describe_connected(

@@ -1,7 +1,7 @@
 """The base of all messages: `{"type": …, "data": {…}}` on the wire, in camelCase there and snake_case here.
 
 Readers ignore unknown fields, so that actors of different versions can work together. The messages are in `facts`,
-`proctor_events`, `server_messages`, `session_messages`, `frames` and `operator_requests`.
+`plan_facts`, `proctor_events`, `server_messages`, `session_messages`, `frames` and `operator_requests`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ NAME_PATTERN = r"^[^\x00-\x1f\x7f]{1,100}$"
 """A name is shown on one line: 1 to 100 characters, no control characters."""
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+NoticeText = Annotated[str, Field(min_length=1, max_length=1000)]
+"""A message between people."""
 
 Version = Annotated[int, Field(ge=0, lt=2**53, strict=True)]
 """A place in the log (`protocol.log.version`); JavaScript counts exactly up to 2^53."""

@@ -11,8 +11,9 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from protocol.ids import ExamineeRef, Id, ServerId, SocketId
-from protocol.messages.base import ActionId, Message, Name, Reason, Text, Traced, Version, Wire
+from protocol.messages.base import ActionId, Message, Name, NoticeText, Reason, Text, Traced, Version, Wire
 from protocol.messages.codec import Codec
+from protocol.messages.plan_facts import PLAN_FACTS
 from protocol.messages.server_messages import ServerStatus
 from protocol.times import Timestamp
 
@@ -41,15 +42,20 @@ class ActionFact(ExamineeFact):
 
 
 class ConnectionStatusCode(StrEnum):
-    """An examinee's connection status. MIGRATING: its server is draining, and it is on its way to another one."""
+    """An examinee's connection status.
+
+    MIGRATING: its server is draining, and it is on its way to another one. FINISHED: the exam is over for this
+    examinee; what its socket does is no loss any more.
+    """
 
     CONNECTED = "CONNECTED"
     DISCONNECTED = "DISCONNECTED"
     MIGRATING = "MIGRATING"
+    FINISHED = "FINISHED"
 
 
 def _check_socket_status(status: ConnectionStatusCode) -> ConnectionStatusCode:
-    if status is ConnectionStatusCode.MIGRATING:
+    if status not in (ConnectionStatusCode.CONNECTED, ConnectionStatusCode.DISCONNECTED):
         raise ValueError("must be CONNECTED or DISCONNECTED; a migration is given by the reason")
     return status
 
@@ -62,9 +68,14 @@ SocketStatusCode = Annotated[
 
 
 class LossReason(StrEnum):
-    """The `reason` of a loss. SERVER_DRAINING: migrating, which is a loss only if it does not reach another server."""
+    """The `reason` of a loss.
+
+    SOCKET_CLOSED: the connection broke. CLIENT_CLOSED: the client closed it, with a close frame. SERVER_DRAINING:
+    migrating, which is a loss only if it does not reach another server.
+    """
 
     SOCKET_CLOSED = "SOCKET_CLOSED"
+    CLIENT_CLOSED = "CLIENT_CLOSED"
     PING_TIMEOUT = "PING_TIMEOUT"
     SLOW_CLIENT = "SLOW_CLIENT"
     PROTOCOL_ERROR = "PROTOCOL_ERROR"
@@ -78,15 +89,18 @@ class LossReason(StrEnum):
 
 
 class ClientInfo(Wire):
+    """What is known of a client. `browserInfo`: what it says of itself; `userAgent`: the header that was seen."""
+
     ip_address: Text | None = None
     browser_info: Text | None = None
+    user_agent: Text | None = None
 
 
 class ConnectionStatus(ExamineeFact):
     """A socket has opened or closed.
 
     `again`: the server announces an open socket once more; an examinee that has connected since by another socket
-    has replaced it.
+    has replaced it. `closeCode`: that of a closed socket, if it was closed with one.
     """
 
     type: ClassVar[str] = "connection_status"
@@ -99,6 +113,7 @@ class ConnectionStatus(ExamineeFact):
     client_id: Id | None = None
     connection_no: Annotated[int, Field(ge=0, lt=2**53)] = 0
     again: bool | None = None
+    close_code: Annotated[int, Field(ge=1000, le=4999)] | None = None
 
 
 class ReconnectAttempt(ExamineeFact):
@@ -138,6 +153,27 @@ class Remove(ActionFact):
 
     type: ClassVar[str] = "remove"
     reason: Text | None = None
+
+
+class FinishReason(StrEnum):
+    """Why the exam is over for an examinee: it has handed in, somebody decided so, or the plan has ended."""
+
+    HANDED_IN = "HANDED_IN"
+    DECIDED = "DECIDED"
+    PLAN_ENDED = "PLAN_ENDED"
+
+
+class ExamineeFinish(ActionFact):
+    """The exam is over for an examinee. `by`: who said so; `plan` when the plan has ended."""
+
+    type: ClassVar[str] = "examinee_finish"
+    reason: FinishReason = FinishReason.DECIDED
+
+
+class ExamineeResume(ActionFact):
+    """A finished examinee goes on with the exam: a proctor says so, or the plan was opened again (`by`: `plan`)."""
+
+    type: ClassVar[str] = "examinee_resume"
 
 
 Aspect = Literal["connection", "mobile_sync", "notices"]
@@ -234,8 +270,6 @@ class MobileSyncTimeout(ExamineeFact):
 
 # -- messages of proctors ---------------------------------------------------------------------------------
 
-NoticeText = Annotated[str, Field(min_length=1, max_length=1000)]
-
 
 class _NoticeMessage(ExamineeFact):
     """A fact; with `version` also the event that proctors get.
@@ -268,7 +302,17 @@ class NoticeConfirmed(_NoticeMessage):
 
 # -- unions -----------------------------------------------------------------------------------------------
 
-ConnectionFact = ConnectionStatus | ReconnectAttempt | ReconnectExhausted | Enrol | Readmit | Remove | Restate
+ConnectionFact = (
+    ConnectionStatus
+    | ReconnectAttempt
+    | ReconnectExhausted
+    | Enrol
+    | Readmit
+    | Remove
+    | ExamineeFinish
+    | ExamineeResume
+    | Restate
+)
 MobileSyncFact = MobileSyncWait | MobileSyncStatus | MobileSyncExtend | MobileSyncTimeout | Restate
 NoticeFact = Notice | NoticeConfirmed | Restate
 
@@ -286,7 +330,10 @@ def aspect_of(fact: ExamineeFact) -> Aspect:
             return "connection"
 
 
-STATUS_MESSAGES: tuple[type[Message], ...] = get_args(ConnectionFact | MobileSyncFact | NoticeFact | ServerStatus)
+STATUS_MESSAGES: tuple[type[Message], ...] = (
+    *get_args(ConnectionFact | MobileSyncFact | NoticeFact | ServerStatus),
+    *PLAN_FACTS,
+)
 """The facts that the state manager receives."""
 
 

@@ -10,6 +10,7 @@ from protocol.errors import ErrorCode, ProtocolError
 from protocol.ids import Id
 from protocol.messages.base import ActionId, Message, Text, Traced, Version, Wire
 from protocol.messages.codec import Codec, Malformed, encode, parse_json
+from protocol.messages.plan_facts import MAX_LISTED
 from protocol.messages.proctor_events import EVENTS
 from protocol.messages.progress import WaitingFor
 from protocol.messages.session_messages import SessionState
@@ -113,6 +114,43 @@ class NotifyFrame(Message):
     text: CleanNoticeText
 
 
+class FinishFrame(Message):
+    """`finish`: the exam is over. Of an examinee, for themselves; of a proctor, for `examineeId`.
+
+    `accepted` follows once that is in the log.
+    """
+
+    type: ClassVar[str] = "finish"
+    examinee_id: Id | None = None
+    request_id: RequestId | None = None
+
+
+class ResumeFrame(Message):
+    """`resume` of a proctor: a finished examinee goes on with the exam."""
+
+    type: ClassVar[str] = "resume"
+    examinee_id: Id
+    request_id: RequestId
+
+
+class ExtendExamFrame(Message):
+    """`extend_exam` of a proctor: `seconds` more for one examinee; for everybody when nobody is named."""
+
+    type: ClassVar[str] = "extend_exam"
+    examinee_id: Id | None = None
+    request_id: RequestId
+    seconds: Annotated[int, Field(ge=1, le=86400, strict=True)]
+
+
+class NotifyPlanFrame(Message):
+    """`notify_plan` of a proctor: show a message to the listed `examinees`; to everybody when none are listed."""
+
+    type: ClassVar[str] = "notify_plan"
+    request_id: RequestId
+    text: CleanNoticeText
+    examinees: Annotated[list[Id], Field(min_length=1, max_length=MAX_LISTED)] | None = None
+
+
 class ConfirmNotice(Message):
     """`notice_confirm` of an examinee: the message `actionId` was read. `accepted` follows once that is in the log.
 
@@ -132,7 +170,10 @@ class ReconnectPolicy(Wire):
 
 
 class Welcome(Message):
-    """First frame of a server. `endpoints`: the READY socket servers in the order to try them."""
+    """First frame of a server. `endpoints`: the READY socket servers in the order to try them.
+
+    `reconnect`: the ladder of the plan's policy, else that of the settings. `serverTime`: when this was sent.
+    """
 
     type: ClassVar[str] = "welcome"
     role: Role
@@ -141,6 +182,7 @@ class Welcome(Message):
     server_id: str
     socket_id: str
     heartbeat_seconds: float
+    server_time: Timestamp | None = None
     reconnect: ReconnectPolicy
     endpoints: list[str]
 
@@ -163,7 +205,7 @@ class ExamineeRow(Wire):
 
     examinee_id: str
     name: str | None = None
-    status: Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "NEVER"]
+    status: Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "FINISHED", "NEVER"]
     last_active_time: str | None = None
     connection: ConnectionView
     mobile_sync: MobileSyncView
@@ -230,6 +272,10 @@ CLIENT_FRAMES = Codec.of(
         RemoveFrame,
         ExtendMobileSyncFrame,
         NotifyFrame,
+        FinishFrame,
+        ResumeFrame,
+        ExtendExamFrame,
+        NotifyPlanFrame,
     )
 )
 SERVER_FRAMES = Codec.of(

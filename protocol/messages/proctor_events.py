@@ -9,12 +9,14 @@ from protocol.messages.base import ActionId, Message, Name, Traced, Version, Wir
 from protocol.messages.facts import (
     ClientInfo,
     ConnectionStatusCode,
+    FinishReason,
     LossReason,
     MobileSyncCode,
     MobileSyncStatus,
     Notice,
     NoticeConfirmed,
 )
+from protocol.messages.plan_facts import PlanNotice, PlanPolicy, PlanStatusCode
 from protocol.messages.views import ConnectionView, ReconnectView
 from protocol.times import Timestamp
 
@@ -152,6 +154,78 @@ class ExamineeEnrolled(ConnectionEvent):
     restated: bool | None = None
 
 
+class ExamineeFinished(ConnectionEvent):
+    """`examinee_finished`: the exam is over for the examinee since `timestamp`; what its socket does is no loss.
+
+    `by`: who said so; `plan` when the plan has ended.
+    """
+
+    type: ClassVar[str] = "examinee_finished"
+    status: Literal[ConnectionStatusCode.FINISHED] = ConnectionStatusCode.FINISHED
+    by: str
+    reason: FinishReason
+    action_id: ActionId | None = None
+    timestamp: Timestamp
+    restated: bool | None = None
+
+
+class ExamineeResumed(ConnectionEvent):
+    """`examinee_resumed`: a finished examinee goes on with the exam.
+
+    `connection`: where they are now. DISCONNECTED: they may connect, and no attempts are counted.
+    """
+
+    type: ClassVar[str] = "examinee_resumed"
+    by: str
+    action_id: ActionId | None = None
+    connection: ConnectionView
+    timestamp: Timestamp
+
+
+class OwnExamTimes(Wire):
+    """When the exam begins and ends for one examinee, if not as for the others."""
+
+    starts_at: Timestamp | None = None
+    ends_at: Timestamp | None = None
+
+
+class PlanStateEvent(Traced):
+    """`plan_state`: whether the exam runs, and its times. Everybody gets it after `welcome` and at each change.
+
+    `serverTime`: the time at which it is sent; a client counts from it, never by its own clock. An examinee gets their
+    own times as `startsAt` and `endsAt`. Only proctors get `ownTimes` (by examineeId: of those whose times differ),
+    `policy`, and who closed the plan.
+    """
+
+    type: ClassVar[str] = "plan_state"
+    plan_id: Id
+    status: PlanStatusCode
+    name: Name | None = None
+    starts_at: Timestamp | None = None
+    ends_at: Timestamp | None = None
+    server_time: Timestamp | None = None
+    policy: PlanPolicy | None = None
+    own_times: dict[Id, OwnExamTimes] | None = None
+    closed_at: Timestamp | None = None
+    closed_by: str | None = None
+    reason: str | None = None
+    restated: bool | None = None
+    version: Version
+
+    def for_examinee(self, examinee_id: str, server_time: str) -> PlanStateEvent:
+        """Return the frame that one examinee is sent at `server_time`, with their own times."""
+        own = (self.own_times or {}).get(examinee_id, OwnExamTimes(starts_at=self.starts_at, ends_at=self.ends_at))
+        return PlanStateEvent(
+            plan_id=self.plan_id,
+            status=self.status,
+            name=self.name,
+            starts_at=own.starts_at,
+            ends_at=own.ends_at,
+            server_time=server_time,
+            version=self.version,
+        )
+
+
 class MobileSyncCompleted(Traced):
     """`mobile_sync_completed`: the examinee's picture is stored. The examinee and the proctors get it."""
 
@@ -174,10 +248,14 @@ Event = (
     | ExamineeReadmitted
     | ExamineeRemoved
     | ExamineeEnrolled
+    | ExamineeFinished
+    | ExamineeResumed
     | MobileSyncStatus
     | MobileSyncCompleted
     | Notice
     | NoticeConfirmed
+    | PlanStateEvent
+    | PlanNotice
 )
 """The events that proctors get; each carries a `version`."""
 

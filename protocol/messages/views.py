@@ -10,14 +10,18 @@ from protocol.messages.base import Version, Wire
 
 
 class ConnectionView(Wire):
-    """`connection` of a `session_state` or of a row of a `plan_snapshot`; `ipAddress` only in the latter."""
+    """`connection` of a `session_state` or of a row of a `plan_snapshot`; `ipAddress` only in the latter.
 
-    status: Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "NEVER"] = "NEVER"
+    FINISHED: since `since`, as `finishedBy` said (`plan`: the plan has ended), for `reason` (a `FinishReason`).
+    """
+
+    status: Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "FINISHED", "NEVER"] = "NEVER"
     socket_id: str | None = None
     server_id: str | None = None
     ip_address: str | None = None
     reason: str | None = None
     since: str | None = None
+    finished_by: str | None = None
     version: Version = 0
 
 

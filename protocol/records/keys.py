@@ -56,6 +56,16 @@ def notices(plan_id: str, examinee_id: str) -> str:
     return f"plan:{plan_id}:examinee:{examinee_id}:notices"
 
 
+def plan(plan_id: str) -> str:
+    """Return the key of a plan's record, a hash: status name startsAt endsAt policy (JSON) and more."""
+    return f"plan:{plan_id}"
+
+
+def plan_notices(plan_id: str) -> str:
+    """Return the key of the messages to a whole plan, a hash: notices (JSON, the newest 20)."""
+    return f"plan:{plan_id}:notices"
+
+
 def plan_examinees(plan_id: str) -> str:
     """Return the key of the set of a plan's examineeIds."""
     return f"plan:{plan_id}:examinees"
@@ -97,6 +107,10 @@ def parse_key(key: str) -> RecordRef:
             return RecordRef(key, "notices", plan_id, examinee_id)
         case ["plan", plan_id, "socket", "examinee", _]:
             return RecordRef(key, "socket", plan_id)
+        case ["plan", plan_id]:
+            return RecordRef(key, "plan", plan_id)
+        case ["plan", plan_id, "notices"]:
+            return RecordRef(key, "plan_notices", plan_id)
         case ["plan", plan_id, "examinees"]:
             return RecordRef(key, "plan_examinees", plan_id)
         case ["SERVER_ID", server_id, "status"]:

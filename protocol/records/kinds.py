@@ -14,16 +14,21 @@ from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import pydantic_core
+from pydantic import BaseModel
 
 from protocol.errors import ProtocolError
 from protocol.messages.base import Message
 from protocol.messages.facts import STATUS_CODEC, Aspect, ConnectionFact, MobileSyncFact, NoticeFact
+from protocol.messages.plan_facts import PlanNoticeFact, PlanRecordFact
 from protocol.messages.server_messages import ServerStatus
-from protocol.rules import connection, connection_state, mobile_sync, notices, socket_server
+from protocol.rules import connection, connection_state, mobile_sync, notices, plan, plan_notices, socket_server
 from protocol.rules.connection_state import ConnectionState
 from protocol.rules.history import History, Rule, compact
 from protocol.rules.mobile_sync import MobileSyncState
 from protocol.rules.notices import NoticesState
+from protocol.rules.plan_notices import PlanNoticesState
+from protocol.rules.plan_state import PlanState
+from protocol.rules.plan_state import visible_part as plan_visible_part
 from protocol.rules.socket_server import ServerState
 
 S = TypeVar("S")
@@ -109,6 +114,9 @@ def _restore(state: type[S], fields: dict[str, Any]) -> S:
     for name, enum in _enum_fields(state).items():
         if fields.get(name) is not None:
             fields[name] = enum(fields[name])
+    for name, model in _model_fields(state).items():
+        if fields.get(name) is not None:
+            fields[name] = model.model_validate(fields[name])
     for name, element in _tuple_fields(state).items():
         if name in fields:
             values = fields[name]
@@ -133,6 +141,17 @@ def _enum_fields(state: type) -> Mapping[str, type[StrEnum]]:
     return enums
 
 
+_MODELS: dict[type, Mapping[str, type[BaseModel]]] = {}
+
+
+def _model_fields(state: type) -> Mapping[str, type[BaseModel]]:
+    """Return the fields of a state that hold a pydantic model, with its class."""
+    if state not in _MODELS:
+        hints = get_type_hints(state).items()
+        _MODELS[state] = {name: hint for name, hint in hints if isinstance(hint, type) and issubclass(hint, BaseModel)}
+    return _MODELS[state]
+
+
 _TUPLES: dict[type, Mapping[str, type[Any] | None]] = {}
 
 
@@ -155,7 +174,7 @@ def _texts(**values: Any) -> dict[str, str]:
 
 def _connection_fields(state: ConnectionState) -> dict[str, str]:
     return _texts(
-        connStatusCode=state.status.value if state.status else "",
+        connStatusCode=state.shown_status.value if state.shown_status else "",
         lastActiveTime=state.since,
         examineeId=state.examinee_id,
         socketId=state.socket_id,
@@ -174,6 +193,9 @@ def _connection_fields(state: ConnectionState) -> dict[str, str]:
         enrolled=int(state.enrolled),
         removed=int(state.removed),
         removedBy=state.removed_by,
+        finished=state.finished.value if state.finished else None,
+        finishedAt=state.finished_at,
+        finishedBy=state.finished_by,
         version=state.version,
     )
 
@@ -219,6 +241,35 @@ def _server_fields(state: ServerState) -> dict[str, str]:
     )
 
 
+def _plan_fields(state: PlanState) -> dict[str, str]:
+    own_times = {
+        own.examinee_id: {"startsAt": own.starts_at, "endsAt": own.ends_at, "extraSeconds": own.extra_seconds}
+        for own in state.own_times
+    }
+    return _texts(
+        status=state.status.value,
+        name=state.name,
+        startsAt=state.starts_at,
+        endsAt=state.ends_at,
+        policy=state.policy.model_dump_json(by_alias=True, exclude_none=True),
+        ownTimes=json.dumps(own_times),
+        closedAt=state.closed_at,
+        closedBy=state.closed_by,
+        closedReason=state.closed_reason,
+        closedVersion=state.closed_version,
+        version=state.version,
+    )
+
+
+def _plan_notices_fields(state: PlanNoticesState) -> dict[str, str]:
+    views = [
+        notice.view().model_dump(by_alias=True, exclude_none=True)
+        | ({} if notice.examinees is None else {"examinees": notice.examinees})
+        for notice in state.kept
+    ]
+    return _texts(notices=json.dumps(views, ensure_ascii=False), version=state.version)
+
+
 CONNECTION: RecordKind[ConnectionState, ConnectionFact] = RecordKind(
     ConnectionState, connection.apply, connection_state.visible_part, _connection_fields, "connection"
 )
@@ -230,4 +281,8 @@ NOTICES: RecordKind[NoticesState, NoticeFact] = RecordKind(
 )
 SERVER: RecordKind[ServerState, ServerStatus] = RecordKind(
     ServerState, socket_server.apply, socket_server.visible_part, _server_fields
+)
+PLAN: RecordKind[PlanState, PlanRecordFact] = RecordKind(PlanState, plan.apply, plan_visible_part, _plan_fields)
+PLAN_NOTICES: RecordKind[PlanNoticesState, PlanNoticeFact] = RecordKind(
+    PlanNoticesState, plan_notices.apply, plan_notices.visible_part, _plan_notices_fields
 )

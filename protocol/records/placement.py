@@ -18,6 +18,7 @@ from protocol.messages.facts import (
     Restate,
     aspect_of,
 )
+from protocol.messages.plan_facts import PlanFact, PlanNotice, PlanRestate
 from protocol.messages.server_messages import ServerStatus
 from protocol.records import keys, kinds
 from protocol.records.writes import Index, SocketWrite
@@ -38,6 +39,10 @@ def record_of(message: Message) -> tuple[str, kinds.RecordKind[Any, Any]]:
     """Return the key of the record that a fact changes, and its kind."""
     if isinstance(message, ServerStatus):
         return keys.server_status(message.server_id), kinds.SERVER
+    if isinstance(message, PlanNotice) or (isinstance(message, PlanRestate) and message.aspect == "plan_notices"):
+        return keys.plan_notices(message.plan_id), kinds.PLAN_NOTICES
+    if isinstance(message, PlanFact):
+        return keys.plan(message.plan_id), kinds.PLAN
     assert isinstance(message, ExamineeFact)
     match aspect_of(message):
         case "mobile_sync":
@@ -57,17 +62,23 @@ def record_kind(record: RecordRef) -> kinds.RecordKind[Any, Any] | None:
             return kinds.MOBILE_SYNC
         case "notices":
             return kinds.NOTICES
+        case "plan":
+            return kinds.PLAN
+        case "plan_notices":
+            return kinds.PLAN_NOTICES
         case "server":
             return kinds.SERVER
         case _:
             return None
 
 
-def restate_fact(record: RecordRef, timestamp: str) -> Restate | None:
+def restate_fact(record: RecordRef, timestamp: str) -> Restate | PlanRestate | None:
     """Return the fact that makes the state manager write a record again and publish its state.
 
-    `None` when the record is not an examinee's.
+    `None` when the record is neither an examinee's nor a plan's.
     """
+    if record.kind == "plan" or record.kind == "plan_notices":
+        return PlanRestate(plan_id=record.plan_id, timestamp=timestamp, by="manager", aspect=record.kind)
     kind = record_kind(record)
     if kind is None or kind.aspect is None:
         return None
@@ -108,6 +119,8 @@ def index_updates(items: Iterable[VersionedMessage]) -> Index:
                 index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)
             else:
                 index.set_entry(sockets_key, message.socket_id, item.version, None)
+        elif isinstance(message, PlanFact):
+            index.add_member(keys.PLANS, message.plan_id)
         elif isinstance(message, MobileSyncWait | MobileSyncStatus | Enrol):
             index.add_member(keys.PLANS, message.plan_id)
             index.add_member(keys.plan_examinees(message.plan_id), message.examinee_id)

@@ -25,6 +25,9 @@ PROGRESS_FIELDS: tuple[str, ...] = (
     "recoveries",
     "name",
     "removed",
+    "finished",
+    "finishedAt",
+    "finishedBy",
     "version",
 )
 MOBILE_SYNC_FIELDS: tuple[str, ...] = ("status", "deviceId", "timestamp", "imageUrl", "reason", "deadline", "version")
@@ -58,7 +61,18 @@ def examinee_row(
 
 def connection_view(fields: Fields) -> ConnectionView:
     """Return `connection` from the fields of a connection record."""
-    status = cast(Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "NEVER"], fields.get("connStatusCode") or "NEVER")
+    status = cast(
+        Literal["CONNECTED", "DISCONNECTED", "MIGRATING", "FINISHED", "NEVER"], fields.get("connStatusCode") or "NEVER"
+    )
+    if status == "FINISHED":
+        return ConnectionView(
+            status=status,
+            ip_address=fields.get("ipAddress") or None,
+            reason=fields.get("finished") or None,
+            since=fields.get("finishedAt") or None,
+            finished_by=fields.get("finishedBy") or None,
+            version=int(fields.get("version") or 0),
+        )
     return ConnectionView(
         status=status,
         socket_id=fields.get("socketId") or None,

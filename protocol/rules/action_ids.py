@@ -9,28 +9,29 @@ from __future__ import annotations
 import hashlib
 
 from protocol.messages.facts import ActionFact, Notice, NoticeConfirmed
+from protocol.messages.plan_facts import PlanFact
 
 MAX_ACTIONS = 50
-"""How many actionIds each record of an examinee keeps."""
+"""How many actionIds each record keeps."""
 
 
-def already_applied(actions: tuple[str, ...], fact: ActionFact | Notice) -> bool:
+def already_applied(actions: tuple[str, ...], fact: ActionFact | Notice | PlanFact) -> bool:
     """Return whether this action was applied before. Actions of different types may have the same actionId."""
     return fact.action_id is not None and _action_key(fact) in actions
 
 
-def with_action(actions: tuple[str, ...], fact: ActionFact | Notice) -> tuple[str, ...]:
+def with_action(actions: tuple[str, ...], fact: ActionFact | Notice | PlanFact) -> tuple[str, ...]:
     """Return the applied actions with this one added; the oldest go beyond `MAX_ACTIONS`."""
     return actions if fact.action_id is None else (*actions, _action_key(fact))[-MAX_ACTIONS:]
 
 
-def _action_key(fact: ActionFact | Notice) -> str:
+def _action_key(fact: ActionFact | Notice | PlanFact) -> str:
     return f"{fact.type} {fact.action_id}"
 
 
-def message_id(fact: ActionFact | Notice | NoticeConfirmed) -> str | None:
+def message_id(fact: ActionFact | Notice | NoticeConfirmed | PlanFact) -> str | None:
     """Return the `Nats-Msg-Id` of an action, the same for every retry; `None`: it has no actionId."""
     if fact.action_id is None:
         return None
-    parts = (fact.plan_id, fact.examinee_id, fact.type, fact.action_id)
+    parts = (fact.plan_id, getattr(fact, "examinee_id", None) or "", fact.type, fact.action_id)
     return "action-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -15,6 +15,8 @@ from protocol.messages.facts import (
     ConnectionStatus,
     ConnectionStatusCode,
     Enrol,
+    ExamineeFinish,
+    ExamineeResume,
     LossReason,
     Readmit,
     ReconnectAttempt,
@@ -32,11 +34,13 @@ from protocol.messages.proctor_events import (
     ReplacedSocket,
 )
 from protocol.rules.admission import enrol, enrolled_event, readmit, remove, removed_event
-from protocol.rules.connection_state import READMITTED, ConnectionState, server_id_of
+from protocol.rules.connection_state import READMITTED, RESUMED, ConnectionState, server_id_of
 from protocol.rules.effects import CloseSocket, Effect, SendSessionLost, SendSessionState, WatchReconnect
+from protocol.rules.finishing import finish, finished_event, resume
 from protocol.rules.history import Outcome
 from protocol.times import parse_time
 
+_UNCOUNTED = (READMITTED, RESUMED)
 _ABSENT = (ConnectionStatusCode.DISCONNECTED, ConnectionStatusCode.MIGRATING)
 
 
@@ -57,6 +61,10 @@ def apply(state: ConnectionState, version: int, fact: ConnectionFact) -> Outcome
             return readmit(state, version, fact)
         case Remove():
             return remove(state, version, fact)
+        case ExamineeFinish():
+            return finish(state, version, fact)
+        case ExamineeResume():
+            return resume(state, version, fact)
         case Restate():
             return _apply_restate(state, version, fact)
 
@@ -77,8 +85,9 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
         # A newer connection exists: this one arrived late, or its server did not know yet.
         return Outcome(state, effects=(CloseSocket(server_id, fact.socket_id, CloseCode.REPLACED, version),))
     info = fact.client_info or ClientInfo()
-    recovered = state.status is ConnectionStatusCode.DISCONNECTED
-    migrated = state.status is ConnectionStatusCode.MIGRATING
+    # A finished examinee was not lost while away, so coming back is no recovery.
+    recovered = state.status is ConnectionStatusCode.DISCONNECTED and state.finished is None
+    migrated = state.status is ConnectionStatusCode.MIGRATING and state.finished is None
     connected = ConnectionState(
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
@@ -93,6 +102,9 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
         recoveries=state.recoveries + recovered,
         name=state.name,
         enrolled=state.enrolled,
+        finished=state.finished,
+        finished_at=state.finished_at,
+        finished_by=state.finished_by,
         actions=state.actions,
         version=version,
     )
@@ -103,6 +115,8 @@ def _apply_connected(state: ConnectionState, version: int, fact: ConnectionStatu
         assert state.server_id is not None
         replaced = ReplacedSocket(socket_id=state.socket_id, server_id=state.server_id)
         effects += (CloseSocket(state.server_id, state.socket_id, CloseCode.REPLACED, version),)
+    if connected.finished is not None:
+        return Outcome(connected, effects=effects)
     event = ExamineeConnected(
         plan_id=fact.plan_id,
         examinee_id=fact.examinee_id,
@@ -139,12 +153,14 @@ def _apply_disconnected(state: ConnectionState, version: int, fact: ConnectionSt
         next_attempt_at=None,
         version=version,
     )
-    event = _absence_event(gone, version)
-    effects: tuple[Effect, ...] = (WatchReconnect(fact.plan_id, fact.examinee_id, version),)
+    effects: tuple[Effect, ...] = ()
+    if state.finished is None:
+        effects = (WatchReconnect(fact.plan_id, fact.examinee_id, version),)
     if reason in (LossReason.SERVER_LOST, LossReason.SERVER_RESTARTED):
         # Others say that the server is gone: if it is alive after all, it announces the socket again.
         effects += (SendSessionLost(state.server_id, fact.socket_id, version),)
-    return Outcome(gone, (event,), effects)
+    events = (_absence_event(gone, version),) if state.finished is None else ()
+    return Outcome(gone, events, effects)
 
 
 def _absence_event(state: ConnectionState, version: int, *, restated: bool | None = None) -> Event:
@@ -238,6 +254,8 @@ def _apply_restate(state: ConnectionState, version: int, fact: Restate) -> Outco
     event: Event
     if state.removed:
         event = removed_event(state, version, state.since or fact.timestamp, restated=True)
+    elif state.finished is not None:
+        event = finished_event(state, version, restated=True)
     elif state.status is None:
         event = enrolled_event(state, version, fact.timestamp, restated=True)
     elif state.live:
@@ -268,13 +286,13 @@ def _effects_of(state: ConnectionState, version: int) -> Iterator[Effect]:
         yield SendSessionState(state.plan_id, state.examinee_id, state.server_id, state.socket_id, version)
     elif state.removed:
         yield CloseSocket(state.server_id, state.socket_id, CloseCode.REMOVED, version)
-    elif not state.exhausted and state.reason != READMITTED and state.attempt == 0:
+    elif not state.exhausted and state.finished is None and state.reason not in _UNCOUNTED and state.attempt == 0:
         yield WatchReconnect(state.plan_id, state.examinee_id, state.loss_version)
 
 
 def _is_current_outage(state: ConnectionState, loss_version: int) -> bool:
-    shut_out = state.exhausted or state.removed
-    return state.status in _ABSENT and state.loss_version == loss_version and not shut_out
+    uncounted = state.exhausted or state.removed or state.finished is not None
+    return state.status in _ABSENT and state.loss_version == loss_version and not uncounted
 
 
 def _outage_seconds(state: ConnectionState, end: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protocol.close_codes import CloseCode
-from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode
+from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, FinishReason
 from protocol.messages.views import ConnectionView, ReconnectView
 
 READMITTED = "READMITTED"
@@ -13,6 +13,10 @@ READMITTED = "READMITTED"
 
 REMOVED = CloseCode.REMOVED.name
 """`reason` of an examinee whom a proctor has removed; no attempts are counted."""
+
+
+RESUMED = "RESUMED"
+"""`reason` of a finished examinee who goes on with the exam and is not connected; no attempts are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,8 @@ class ConnectionState:
     (its loss or migration, or what a proctor has decided since). `socket_id` is the current socket, or the last one
     while disconnected or migrating; a state with a `status` has a socket, its server and `since`. `enrolled`: the
     roster lists the examinee, as `name`. `removed_by` and `removed_why`: the proctor of the last removal, and the
-    reason given. `actions`: the applied actions of proctors.
+    reason given. `finished`: why the exam is over for the examinee, since `finished_at`, as `finished_by` said;
+    `status` goes on to say where their socket is. `actions`: the applied actions of proctors.
     """
 
     plan_id: str = ""
@@ -47,14 +52,31 @@ class ConnectionState:
     removed: bool = False
     removed_by: str | None = None
     removed_why: str | None = None
+    finished: FinishReason | None = None
+    finished_at: str | None = None
+    finished_by: str | None = None
     actions: tuple[str, ...] = ()
     version: int = 0
 
     @property
     def live(self) -> bool:
+        """Whether the examinee has an open socket, finished or not."""
         return self.status is ConnectionStatusCode.CONNECTED
 
+    @property
+    def shown_status(self) -> ConnectionStatusCode | None:
+        """The status as clients see it: FINISHED, wherever the socket is."""
+        return ConnectionStatusCode.FINISHED if self.finished is not None else self.status
+
     def view(self) -> ConnectionView:
+        if self.finished is not None:
+            return ConnectionView(
+                status="FINISHED",
+                reason=self.finished.value,
+                since=self.finished_at,
+                finished_by=self.finished_by,
+                version=self.version,
+            )
         return ConnectionView(
             status=self.status.value if self.status else "NEVER",
             socket_id=self.socket_id,
@@ -76,7 +98,8 @@ class ConnectionState:
 
 def visible_part(state: ConnectionState) -> tuple[ConnectionStatusCode | None, str | None, bool, bool, str | None]:
     """Return the part of a connection that events tell: when it changes, clients must be told."""
-    return (state.status, state.socket_id if state.live else None, state.exhausted, state.removed, state.name)
+    live_socket = state.socket_id if state.live and state.finished is None else None
+    return (state.shown_status, live_socket, state.exhausted, state.removed, state.name)
 
 
 def server_id_of(fact: ConnectionStatus) -> str:

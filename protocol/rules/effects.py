@@ -83,6 +83,52 @@ class SendSessionLost:
     version: int
 
 
+@dataclass(frozen=True, slots=True)
+class SendPlanState:
+    """Send `plan_state` to all examinees of a plan; proctors get it as an event."""
+
+    plan_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendPlanNotice:
+    """Send the message `action_id` to the examinees that it is for."""
+
+    plan_id: str
+    action_id: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulePlan:
+    """Schedule the beginning (`opens`) or an end of a plan at `at` (RFC 3339)."""
+
+    plan_id: str
+    at: str
+    opens: bool
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishExaminees:
+    """Finish the examinees of a plan who are still there, except those whose own time is not up at `timestamp`."""
+
+    plan_id: str
+    timestamp: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeExaminees:
+    """Resume those examinees of a plan whom its end has finished; `examinee_id`: only this one, if so."""
+
+    plan_id: str
+    timestamp: str
+    version: int
+    examinee_id: str | None = None
+
+
 Effect = (
     SendSessionState
     | CloseSocket
@@ -92,4 +138,9 @@ Effect = (
     | SendNotice
     | EndSessions
     | SendSessionLost
+    | SendPlanState
+    | SendPlanNotice
+    | SchedulePlan
+    | FinishExaminees
+    | ResumeExaminees
 )

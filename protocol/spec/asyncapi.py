@@ -27,12 +27,15 @@ from protocol.messages.frames import (
     TOKEN_SUBPROTOCOL,
     ConfirmNotice,
     EnterMobileSync,
+    ExtendExamFrame,
     ExtendMobileSyncFrame,
     Hello,
     NotifyFrame,
+    NotifyPlanFrame,
     PlanSnapshot,
     ReadmitFrame,
     RemoveFrame,
+    ResumeFrame,
 )
 from protocol.messages.proctor_events import EVENTS
 from protocol.messages.session_messages import SessionState
@@ -52,7 +55,9 @@ from protocol.spec.schemas import Components, Direction, Schema, array_of
 Document = dict[str, Any]
 
 _FROM_EXAMINEES: frozenset[type[Message]] = frozenset({EnterMobileSync, ConfirmNotice})
-_FROM_PROCTORS: frozenset[type[Message]] = frozenset({ReadmitFrame, RemoveFrame, ExtendMobileSyncFrame, NotifyFrame})
+_FROM_PROCTORS: frozenset[type[Message]] = frozenset(
+    {ReadmitFrame, RemoveFrame, ExtendMobileSyncFrame, NotifyFrame, ResumeFrame, ExtendExamFrame, NotifyPlanFrame}
+)
 
 DESCRIPTION = f"""\
 The connection fabric of a live online exam: examinees and proctors over WebSocket, the actors behind it over NATS.

@@ -26,17 +26,18 @@ from protocol.broker.streams import (
 )
 from protocol.log.entries import SCHEDULER
 from protocol.messages.base import Message, Wire
-from protocol.messages.facts import STATUS_MESSAGES, ExamineeFact, MobileSyncTimeout
+from protocol.messages.facts import STATUS_MESSAGES, ExamineeFact, MobileSyncStatus, MobileSyncTimeout, Notice
 from protocol.messages.frames import Error
 from protocol.messages.inspection import Inspection, ProcessFacts, SessionsPage, SessionsRequest
 from protocol.messages.operator_requests import ANSWERS, REQUESTS, Handled
-from protocol.messages.proctor_events import EVENTS
+from protocol.messages.plan_facts import PlanClose, PlanFact, PlanNotice, PlanOpen
+from protocol.messages.proctor_events import EVENTS, MobileSyncCompleted, PlanStateEvent
 from protocol.messages.progress import Applied
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated
 from protocol.messages.session_messages import SOCKET_MESSAGES
 from protocol.spec.schemas import Direction, Schema
 
-TO_EXAMINEES = ("mobile_sync_status", "mobile_sync_completed", "notice")
+TO_EXAMINEES = ("mobile_sync_status", "mobile_sync_completed", "notice", "plan_state")
 """The types of the events that the examinee gets too."""
 
 INTEGER: Schema = {"type": "integer"}
@@ -170,10 +171,10 @@ _INSPECTION = BarePayload("inspection", "How the actor is.", model=Inspection)
 
 def nats_channels() -> tuple[NatsChannel, ...]:
     """Return the channels of all subjects."""
-    facts = tuple(message for message in STATUS_MESSAGES if issubclass(message, ExamineeFact))
+    facts = tuple(message for message in STATUS_MESSAGES if issubclass(message, ExamineeFact | PlanFact))
     to_servers = tuple(message for message in SOCKET_MESSAGES if message not in EVENTS)
     to_proctors = tuple(message for message in SOCKET_MESSAGES if message in EVENTS)
-    to_examinees = tuple(message for message in SOCKET_MESSAGES if message.type in TO_EXAMINEES)
+    to_examinee = (MobileSyncStatus, MobileSyncCompleted, Notice)
     return (
         NatsChannel(
             "statusServer",
@@ -198,8 +199,9 @@ def nats_channels() -> tuple[NatsChannel, ...]:
         NatsChannel(
             "statusTimer",
             subjects.status_timer("{planId}", "{examineeId}", "{timer}"),
-            "A schedule: NATS publishes the message with the origin `timer` at its time.",
-            ChannelContent("status", (MobileSyncTimeout,)),
+            "A schedule: NATS publishes the message with the origin `timer` at its time. One about the plan as a whole "
+            f"has `{subjects.WHOLE_PLAN}` in the place of the examinee.",
+            ChannelContent("status", (MobileSyncTimeout, PlanOpen, PlanClose)),
             STATUS,
             {"Nats-Schedule": True, "Nats-Schedule-Target": True, "Nats-Msg-Id": True, "Nats-Rollup": False},
         ),
@@ -234,7 +236,15 @@ def nats_channels() -> tuple[NatsChannel, ...]:
             "socketExaminee",
             subjects.socket_examinee("{planId}", "{examineeId}"),
             "To the socket server of this examinee; the others drop it.",
-            ChannelContent("socket", to_examinees, arrays=True),
+            ChannelContent("socket", to_examinee, arrays=True),
+            SOCKET,
+            _SOCKET_HEADERS,
+        ),
+        NatsChannel(
+            "socketExaminees",
+            subjects.socket_examinees("{planId}"),
+            "To every socket server with an examinee of the plan: the state of the plan, and messages to several.",
+            ChannelContent("socket", (PlanStateEvent, PlanNotice), arrays=True),
             SOCKET,
             _SOCKET_HEADERS,
         ),

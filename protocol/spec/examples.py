@@ -14,6 +14,9 @@ from protocol.messages.facts import (
     ConnectionStatusCode,
     DeviceInfo,
     Enrol,
+    ExamineeFinish,
+    ExamineeResume,
+    FinishReason,
     LossReason,
     MobileSyncCode,
     MobileSyncExtend,
@@ -34,31 +37,50 @@ from protocol.messages.frames import (
     EnterMobileSync,
     Error,
     ExamineeRow,
+    ExtendExamFrame,
     ExtendMobileSyncFrame,
+    FinishFrame,
     Heartbeat,
     Hello,
     HelloClientInfo,
     Migrate,
     NotifyFrame,
+    NotifyPlanFrame,
     PlanSnapshot,
     ReadmitFrame,
     ReconnectPolicy,
     RemoveFrame,
+    ResumeFrame,
     ViewStatus,
     Welcome,
 )
 from protocol.messages.inspection import Inspection, ProcessFacts, SessionsPage
 from protocol.messages.operator_requests import Done, Drain, Handled, Kick, Stop, Tail
+from protocol.messages.plan_facts import (
+    ExamExtend,
+    ExamWindow,
+    PlanClose,
+    PlanNotice,
+    PlanOpen,
+    PlanPolicy,
+    PlanPurged,
+    PlanRestate,
+    PlanSchedule,
+    PlanStatusCode,
+)
 from protocol.messages.proctor_events import (
     ExamineeConnected,
     ExamineeDisconnected,
     ExamineeEnrolled,
+    ExamineeFinished,
     ExamineeMigrating,
     ExamineeReadmitted,
     ExamineeReconnectExhausted,
     ExamineeReconnecting,
     ExamineeRemoved,
+    ExamineeResumed,
     MobileSyncCompleted,
+    PlanStateEvent,
 )
 from protocol.messages.progress import Applied, PartitionApplied
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated, ServerStatus, ServerStatusCode
@@ -83,6 +105,7 @@ _SESSION = {"planId": "P001", "examineeId": "E001", "socketId": SOCKET_ID, "serv
 _E001 = {"plan_id": "P001", "examinee_id": "E001"}
 _SOCKET = {"socket_id": SOCKET_ID, "server_id": "SOCK001"}
 _DECIDED = {"by": "proctor-1", "action_id": ACTION_ID}
+_PLAN = {"plan_id": "P001", "by": "operator", "timestamp": _at("08:30:00.000")}
 _CLIENT = ClientInfo(ip_address="203.0.113.7", browser_info=BROWSER)
 _CONNECTED = ConnectionView(
     status="CONNECTED", socket_id=SOCKET_ID, server_id="SOCK001", since=_at("09:00:03.120"), version=VERSION
@@ -102,6 +125,10 @@ _CLIENT_FRAMES: tuple[Message, ...] = (
     RemoveFrame(examinee_id="E001", request_id=ACTION_ID, reason="another person sat down"),
     ExtendMobileSyncFrame(examinee_id="E001", request_id=ACTION_ID, seconds=120),
     NotifyFrame(examinee_id="E001", request_id=ACTION_ID, text="Please turn the camera towards your desk."),
+    FinishFrame(examinee_id="E001", request_id=ACTION_ID),
+    ResumeFrame(examinee_id="E001", request_id=ACTION_ID),
+    ExtendExamFrame(examinee_id="E001", request_id=ACTION_ID, seconds=900),
+    NotifyPlanFrame(request_id=ACTION_ID, text="Ten minutes are left."),
 )
 _SERVER_FRAMES: tuple[Message, ...] = (
     Welcome(
@@ -193,6 +220,25 @@ _EVENTS: tuple[Message, ...] = (
         reconnect=ReconnectView(),
         timestamp=_at("08:30:00.000"),
     ),
+    ExamineeFinished(
+        **_E001,
+        name="김하늘",
+        version=VERSION + 1536,
+        by="E001",
+        reason=FinishReason.HANDED_IN,
+        timestamp=_at("10:40:00.000"),
+    ),
+    ExamineeResumed(**_E001, **_DECIDED, version=VERSION + 1792, connection=_CONNECTED, timestamp=_at("10:41:00.000")),
+    PlanStateEvent(
+        plan_id="P001",
+        status=PlanStatusCode.OPEN,
+        name="Mathematics",
+        starts_at=_at("09:00:00.000"),
+        ends_at=_at("11:00:00.000"),
+        server_time=_at("09:00:03.130"),
+        version=VERSION - 768,
+    ),
+    PlanNotice(**_PLAN, action_id=ACTION_ID, text="Ten minutes are left.", version=VERSION + 2048),
     MobileSyncStatus(
         **_E001,
         device_id="M001",
@@ -238,6 +284,21 @@ _FACTS: tuple[Message, ...] = (
     Enrol(**_E001, name="김하늘", by="operator", timestamp=_at("08:30:00.000")),
     Readmit(**_E001, **_DECIDED, timestamp=_at("09:13:00.000")),
     Remove(**_E001, **_DECIDED, reason="another person sat down", timestamp=_at("09:20:00.000")),
+    ExamineeFinish(**_E001, by="E001", reason=FinishReason.HANDED_IN, timestamp=_at("10:40:00.000")),
+    ExamineeResume(**_E001, **_DECIDED, timestamp=_at("10:41:00.000")),
+    PlanSchedule(
+        **_PLAN,
+        name="Mathematics",
+        starts_at=_at("09:00:00.000"),
+        ends_at=_at("11:00:00.000"),
+        policy=PlanPolicy(max_attempts=8, grace_seconds=60),
+    ),
+    PlanOpen(**_PLAN),
+    PlanClose(**_PLAN, reason="fire alarm"),
+    ExamExtend(**_PLAN, examinee_id="E001", seconds=900),
+    ExamWindow(**_PLAN, examinee_id="E001", extra_seconds=1800),
+    PlanPurged(**_PLAN, records=12, messages=4711, pictures=3, archive_sha256=CAPTURE_ID),
+    PlanRestate(**_PLAN),
     Restate(**_E001, timestamp=_at("09:10:02.000")),
     MobileSyncWait(**_E001, timestamp=_at("09:01:00.000"), deadline=_at("09:03:00.000")),
     MobileSyncExtend(**_E001, **_DECIDED, seconds=120, timestamp=_at("09:02:00.000")),

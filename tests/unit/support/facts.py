@@ -10,6 +10,9 @@ from protocol.messages.facts import (
     ConnectionStatusCode,
     DeviceInfo,
     Enrol,
+    ExamineeFinish,
+    ExamineeResume,
+    FinishReason,
     MobileSyncCode,
     MobileSyncExtend,
     MobileSyncStatus,
@@ -22,6 +25,16 @@ from protocol.messages.facts import (
     ReconnectExhausted,
     Remove,
     Restate,
+)
+from protocol.messages.plan_facts import (
+    ExamExtend,
+    ExamWindow,
+    PlanClose,
+    PlanNotice,
+    PlanOpen,
+    PlanPolicy,
+    PlanRestate,
+    PlanSchedule,
 )
 from protocol.messages.server_messages import ServerStatus, ServerStatusCode
 from protocol.times import format_time
@@ -104,6 +117,22 @@ def remove(second: float = 0, by: str = "S001", action: str | None = None, reaso
     return Remove(plan_id=PLAN, examinee_id=EXAMINEE, by=by, action_id=action, reason=reason, timestamp=at(second))
 
 
+def finish(
+    second: float = 0,
+    by: str = "S001",
+    *,
+    reason: FinishReason = FinishReason.DECIDED,
+    action: str | None = None,
+) -> ExamineeFinish:
+    return ExamineeFinish(
+        plan_id=PLAN, examinee_id=EXAMINEE, by=by, reason=reason, action_id=action, timestamp=at(second)
+    )
+
+
+def resume(second: float = 0, by: str = "S001", action: str | None = None) -> ExamineeResume:
+    return ExamineeResume(plan_id=PLAN, examinee_id=EXAMINEE, by=by, action_id=action, timestamp=at(second))
+
+
 def extend(seconds: int = 60, second: float = 0, by: str = "S001", action: str | None = None) -> MobileSyncExtend:
     return MobileSyncExtend(
         plan_id=PLAN, examinee_id=EXAMINEE, by=by, action_id=action, seconds=seconds, timestamp=at(second)
@@ -168,3 +197,64 @@ def server(
         timestamp=at(second),
         reason=reason,
     )
+
+
+def schedule(
+    start: float | None = None,
+    end: float | None = None,
+    *,
+    second: float = 0,
+    name: str | None = None,
+    policy: PlanPolicy | None = None,
+    action: str | None = None,
+) -> PlanSchedule:
+    return PlanSchedule(
+        plan_id=PLAN,
+        by="operator",
+        timestamp=at(second),
+        name=name,
+        starts_at=None if start is None else at(start),
+        ends_at=None if end is None else at(end),
+        policy=policy,
+        action_id=action,
+    )
+
+
+def open_plan(second: float = 0, *, scheduled: int | None = None) -> PlanOpen:
+    by = "schedule" if scheduled else "operator"
+    return PlanOpen(plan_id=PLAN, by=by, timestamp=at(second), schedule_version=scheduled)
+
+
+def close_plan(second: float = 0, *, scheduled: int | None = None, reason: str | None = None) -> PlanClose:
+    by = "schedule" if scheduled else "operator"
+    return PlanClose(plan_id=PLAN, by=by, timestamp=at(second), schedule_version=scheduled, reason=reason)
+
+
+def extend_exam(
+    seconds: int, examinee: str | None = None, *, second: float = 0, action: str | None = None
+) -> ExamExtend:
+    return ExamExtend(
+        plan_id=PLAN, by="T1", timestamp=at(second), seconds=seconds, examinee_id=examinee, action_id=action
+    )
+
+
+def window(examinee: str, start: float | None = None, end: float | None = None, extra: int = 0) -> ExamWindow:
+    return ExamWindow(
+        plan_id=PLAN,
+        by="operator",
+        timestamp=at(0),
+        examinee_id=examinee,
+        starts_at=None if start is None else at(start),
+        ends_at=None if end is None else at(end),
+        extra_seconds=extra,
+    )
+
+
+def plan_notice(
+    action: str = "n1", text: str = "Ten minutes are left.", examinees: list[str] | None = None
+) -> PlanNotice:
+    return PlanNotice(plan_id=PLAN, by="T1", timestamp=at(0), action_id=action, text=text, examinees=examinees)
+
+
+def restate_plan(second: float = 0) -> PlanRestate:
+    return PlanRestate(plan_id=PLAN, by="manager", timestamp=at(second))

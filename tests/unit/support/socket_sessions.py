@@ -11,6 +11,7 @@ from actors.runtime.config.settings import Settings
 from actors.sessions.context import ServerContext
 from actors.sessions.examinee_session import ExamineeSession
 from actors.sessions.limits.fact_budget import EXAMINEE, LOOKUPS, FactBudget
+from actors.sessions.plan_states import PlanStates
 from protocol.access.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.messages.base import Message
@@ -56,7 +57,13 @@ class FakeConnection:
 def fake_context(outbox: FakeOutbox | None = None) -> ServerContext:
     bus = SimpleNamespace(clock=SimpleNamespace(now=time.time))
     return ServerContext(
-        Settings(), cast(Any, bus), cast(Any, None), cast(Any, outbox or FakeOutbox()), "SOCK001", "1f"
+        Settings(),
+        cast(Any, bus),
+        cast(Any, None),
+        cast(Any, outbox or FakeOutbox()),
+        "SOCK001",
+        "1f",
+        PlanStates(cast(Any, None)),
     )
 
 

@@ -51,7 +51,7 @@ def test_a_new_queue_receives_only_messages_to_its_server() -> None:
 
 def test_with_high_priority_broadcasts_have_a_consumer_of_their_own() -> None:
     assert filters(request("high", ["P001"], ["P002"])) == {
-        "SOCK001_Q": {"socket.SOCK001", "socket.plan.P002.examinee.*"},
+        "SOCK001_Q": {"socket.SOCK001", "socket.plan.P002.examinee.*", "socket.plan.P002.examinees"},
         "SOCK001_Q_BROADCAST": {"socket.plan.P001.proctors"},
     }
 
@@ -59,7 +59,12 @@ def test_with_high_priority_broadcasts_have_a_consumer_of_their_own() -> None:
 @pytest.mark.parametrize("priority", ["normal", "low"])
 def test_with_other_priorities_there_is_one_consumer(priority: str) -> None:
     assert filters(request(priority, ["P001"], ["P002"])) == {
-        "SOCK001_Q": {"socket.SOCK001", "socket.plan.P002.examinee.*", "socket.plan.P001.proctors"}
+        "SOCK001_Q": {
+            "socket.SOCK001",
+            "socket.plan.P002.examinee.*",
+            "socket.plan.P002.examinees",
+            "socket.plan.P001.proctors",
+        }
     }
 
 
@@ -74,6 +79,7 @@ def test_the_filters_cover_the_plans_of_the_server_and_never_overlap(
         {"socket.SOCK001"}
         | {f"socket.plan.{plan}.proctors" for plan in proctors}
         | {f"socket.plan.{plan}.examinee.*" for plan in examinees}
+        | {f"socket.plan.{plan}.examinees" for plan in examinees}
     )
     assert all(spec.filters for spec in specs), "a consumer without filters would receive everything"
     assert len({spec.name for spec in specs}) == len(specs)

@@ -22,7 +22,9 @@ from protocol.records.keys import SocketEntry, parse_key
         (keys.PLANS, ("index", "", "", "")),
         (keys.SERVERS, ("index", "", "", "")),
         (keys.STATE, ("other", "", "", "")),
-        ("plan:P001", ("other", "", "", "")),
+        (keys.plan("P001"), ("plan", "P001", "", "")),
+        (keys.plan_notices("P001"), ("plan_notices", "P001", "", "")),
+        ("plan:P001:other", ("other", "", "", "")),
     ],
 )
 def test_a_key_says_what_it_holds(key: str, record: tuple[str, str, str, str]) -> None:
