@@ -10,6 +10,7 @@ from actors.runtime.broker.connection import Bus
 from actors.runtime.config.settings import Settings
 from actors.runtime.store.state_store import StateStore
 from actors.sessions.outbox import Outbox
+from actors.sessions.plan_states import PlanStates
 from protocol.broker import subjects
 
 
@@ -17,7 +18,7 @@ from protocol.broker import subjects
 class ServerContext:
     """The things that every part of a socket server needs. `incarnation` names this process among its predecessors.
 
-    context = ServerContext(settings, bus, store, outbox, "SOCK001", incarnation)
+    context = ServerContext(settings, bus, store, outbox, "SOCK001", incarnation, PlanStates(store))
     context.outbox.add(fact)
     format_time(context.clock.now())
     """
@@ -28,6 +29,7 @@ class ServerContext:
     outbox: Outbox
     server_id: str
     incarnation: str
+    plans: PlanStates
 
     @property
     def address(self) -> str:

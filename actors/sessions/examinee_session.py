@@ -22,6 +22,8 @@ from protocol.messages.facts import (
     ClientInfo,
     ConnectionStatus,
     ConnectionStatusCode,
+    ExamineeFinish,
+    FinishReason,
     LossReason,
     MobileSyncCode,
     MobileSyncStatus,
@@ -33,14 +35,19 @@ from protocol.messages.frames import (
     Accepted,
     ConfirmNotice,
     EnterMobileSync,
+    ExtendExamFrame,
     ExtendMobileSyncFrame,
+    FinishFrame,
     Hello,
     NotifyFrame,
+    NotifyPlanFrame,
     ReadmitFrame,
     RemoveFrame,
+    ResumeFrame,
     error_frame,
 )
-from protocol.messages.proctor_events import MobileSyncCompleted
+from protocol.messages.plan_facts import PlanNotice
+from protocol.messages.proctor_events import MobileSyncCompleted, PlanStateEvent
 from protocol.messages.session_messages import SessionClose, SessionState
 from protocol.records import keys
 from protocol.texts import clean_line
@@ -185,6 +192,38 @@ class ExamineeSession(SocketSession):
     def refuse_notify(self, frame: NotifyFrame) -> None:
         self.not_allowed(frame.type, "only a proctor sends messages", frame.request_id)
 
+    @on(ResumeFrame)
+    def refuse_resume(self, frame: ResumeFrame) -> None:
+        self.not_allowed(frame.type, "only a proctor lets an examinee go on", frame.request_id)
+
+    @on(ExtendExamFrame)
+    def refuse_extend_exam(self, frame: ExtendExamFrame) -> None:
+        self.not_allowed(frame.type, "only a proctor gives more time", frame.request_id)
+
+    @on(NotifyPlanFrame)
+    def refuse_notify_plan(self, frame: NotifyPlanFrame) -> None:
+        self.not_allowed(frame.type, "only a proctor sends messages", frame.request_id)
+
+    @on(FinishFrame)
+    def finish(self, frame: FinishFrame) -> None:
+        """Store that the examinee has handed in, and answer `accepted` once it is in the log."""
+        if frame.examinee_id not in (None, self.examinee_id):
+            error = ProtocolError(ErrorCode.FORBIDDEN, "is not yours", "data.examineeId")
+            self.connection.send_message(error_frame(error, frame.type, frame.request_id))
+        elif not self._facts.take(frame.type):
+            self.refuse_for_now(frame.type, frame.request_id)
+        else:
+            fact = ExamineeFinish(
+                plan_id=self.plan_id,
+                examinee_id=self.examinee_id,
+                by=self.examinee_id,
+                reason=FinishReason.HANDED_IN,
+                action_id=frame.request_id,
+                timestamp=format_time(self._outbox.clock.now()),
+            )
+            # As a task: while the log is away, the session still handles other messages, such as its close.
+            self.spawn(self.act(fact, frame.type, frame.request_id), "finish")
+
     @on(ConfirmNotice)
     def confirm_notice(self, frame: ConfirmNotice) -> None:
         step = self._notices.get(frame.action_id)
@@ -324,6 +363,29 @@ class ExamineeSession(SocketSession):
     def notice(self, message: Notice) -> None:
         self._set_shown(message.action_id)
         self.connection.send_message(message)
+
+    @on(PlanNotice)
+    def plan_notice(self, message: PlanNotice) -> None:
+        """Show a message to several examinees as one of their own, if this examinee is among them."""
+        if message.examinees is not None and self.examinee_id not in message.examinees:
+            return
+        self._set_shown(message.action_id)
+        self.connection.send_message(
+            Notice(
+                plan_id=self.plan_id,
+                examinee_id=self.examinee_id,
+                timestamp=message.timestamp,
+                action_id=message.action_id,
+                text=message.text,
+                by=message.by,
+            )
+        )
+
+    @on(PlanStateEvent)
+    def send_plan_state(self, event: PlanStateEvent) -> None:
+        """Tell the client whether the exam runs, and its own times."""
+        now = format_time(self._outbox.clock.now())
+        self.connection.send_message(event.for_examinee(self.examinee_id, now))
 
     @on(SessionClose)
     async def close(self, message: SessionClose) -> None:

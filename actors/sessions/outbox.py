@@ -17,7 +17,8 @@ from actors.runtime.telemetry import spans
 from actors.runtime.token_bucket import TokenBucket
 from protocol.broker import subjects
 from protocol.messages.codec import encode, join_batch, split_batches
-from protocol.messages.facts import ActionFact, ExamineeFact
+from protocol.messages.facts import ActionFact, ExamineeFact, ExamineeFinish, FinishReason
+from protocol.messages.plan_facts import PlanFact
 
 ROUND = 2048
 """At most so many facts are published together."""
@@ -66,11 +67,11 @@ class Outbox:
         """The facts that are not known to be stored (a payload that is being published counts as one)."""
         return len(self._waiting) + len(self._publishing)
 
-    def add(self, fact: ExamineeFact) -> None:
+    def add(self, fact: ExamineeFact | PlanFact) -> None:
         """Queue a fact."""
         self._add(fact, None)
 
-    async def store(self, fact: ExamineeFact, message_id: str | None = None) -> None:
+    async def store(self, fact: ExamineeFact | PlanFact, message_id: str | None = None) -> None:
         """Queue a fact and wait until it is durably in the log.
 
         With a `message_id` it is published alone, and is in the log once, however often and by whomever it is stored.
@@ -79,11 +80,16 @@ class Outbox:
         self._add(fact, stored, message_id)
         await stored
 
-    def _add(self, fact: ExamineeFact, stored: asyncio.Future[None] | None, message_id: str | None = None) -> None:
+    def _add(
+        self, fact: ExamineeFact | PlanFact, stored: asyncio.Future[None] | None, message_id: str | None = None
+    ) -> None:
         if (span := spans.start_publish(fact)) is not None:
             stored = stored or asyncio.get_running_loop().create_future()
             stored.add_done_callback(lambda _: span.end())
-        origin = self._of_people if isinstance(fact, ActionFact) else self._of_sockets
+        # What an examinee says goes with their socket, so that handing in comes before the end of the socket.
+        handed_in = isinstance(fact, ExamineeFinish) and fact.reason is FinishReason.HANDED_IN
+        of_people = isinstance(fact, ActionFact | PlanFact) and not handed_in
+        origin = self._of_people if of_people else self._of_sockets
         self._waiting.append(_Waiting(subjects.status_plan(fact.plan_id, origin), encode(fact), stored, message_id))
         self._idle.clear()
         self._added.set()

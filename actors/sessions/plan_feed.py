@@ -15,8 +15,7 @@ from actors.sessions.metrics import observe_told
 from actors.sessions.plan_snapshot import OVERLAP_SECONDS, REUSE, SharedSnapshot, text_of
 from actors.sessions.proctor_session import ProctorSession
 from protocol.broker import subjects
-from protocol.client.plan_view import Parsed, event_key
-from protocol.messages.facts import Aspect
+from protocol.client.plan_view import Parsed, ViewAspect, event_key
 
 log = logging.getLogger("examwire.plan_feed")
 
@@ -69,7 +68,7 @@ class PlanFeed(Actor):
         self.proctors: set[ProctorSession] = set()
         self._context = context
         self._max_unread_bytes = context.settings.socket.max_buffer_bytes
-        self._versions: dict[tuple[str, Aspect], int] = {}
+        self._versions: dict[tuple[str, ViewAspect], int] = {}
         self._snapshots: dict[SharedSnapshot, asyncio.Task[None]] = {}
         self._sent = self._dropped = self._snapshots_read = 0
 

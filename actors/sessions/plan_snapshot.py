@@ -12,11 +12,10 @@ import pydantic_core
 
 from actors.runtime.store.state_store import StateStore
 from actors.sessions.context import ServerContext
-from protocol.client.plan_view import Parsed, event_key
+from protocol.client.plan_view import Parsed, ViewAspect, event_key
 from protocol.errors import StateDamaged, StateUnavailable
 from protocol.ids import RecordRef
 from protocol.messages.codec import encode
-from protocol.messages.facts import Aspect
 from protocol.messages.frames import ExamineeRow, PlanSnapshot
 from protocol.records import keys
 from protocol.records.placement import restate_fact
@@ -34,7 +33,7 @@ log = logging.getLogger("examwire.plan_snapshot")
 
 Values = list[str | None]
 T = TypeVar("T")
-Versions = dict[tuple[str, Aspect], int]
+Versions = dict[tuple[str, ViewAspect], int]
 
 ROWS_A_FRAME = 500
 ROWS_A_READ = 250

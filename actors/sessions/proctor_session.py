@@ -16,22 +16,45 @@ from actors.sessions.plan_snapshot import SharedSnapshot
 from actors.sessions.session import SocketSession
 from actors.sessions.websocket import WebSocketConnection
 from protocol.access.claims import Claims
-from protocol.errors import ErrorCode, ProtocolError, StateDamaged, StateUnavailable
-from protocol.messages.facts import ActionFact, MobileSyncExtend, Notice, Readmit, Remove
+from protocol.errors import ErrorCode, InvalidField, ProtocolError, StateDamaged, StateUnavailable
+from protocol.messages.facts import (
+    ActionFact,
+    ExamineeFinish,
+    ExamineeResume,
+    MobileSyncExtend,
+    Notice,
+    Readmit,
+    Remove,
+)
 from protocol.messages.frames import (
     Accepted,
     ConfirmNotice,
     EnterMobileSync,
+    ExtendExamFrame,
     ExtendMobileSyncFrame,
+    FinishFrame,
     NotifyFrame,
+    NotifyPlanFrame,
     ReadmitFrame,
     RemoveFrame,
+    ResumeFrame,
     error_frame,
 )
+from protocol.messages.plan_facts import ExamExtend, PlanFact, PlanNotice, PlanStatusCode
+from protocol.messages.proctor_events import PlanStateEvent
 from protocol.records import keys
 from protocol.times import format_time
 
-ActionFrame = ReadmitFrame | RemoveFrame | ExtendMobileSyncFrame | NotifyFrame
+ActionFrame = (
+    ReadmitFrame
+    | RemoveFrame
+    | ExtendMobileSyncFrame
+    | NotifyFrame
+    | FinishFrame
+    | ResumeFrame
+    | ExtendExamFrame
+    | NotifyPlanFrame
+)
 
 MOST_ACTIONS = 1000
 """So many stored actions are remembered, to recognise those that a page repeats."""
@@ -85,6 +108,11 @@ class ProctorSession(SocketSession):
         if self._sending is not None and self.snapshot is not None and self.snapshot.complete:
             waiting += self.snapshot.since_bytes - self._sent_since_bytes
         return waiting
+
+    def send_plan_state(self, event: PlanStateEvent) -> None:
+        """Tell the client whether the exam runs, its times and its policy."""
+        now = format_time(self._outbox.clock.now())
+        self.connection.send_message(event.model_copy(update={"server_time": now}))
 
     def send_events(self, payload: bytes) -> None:
         """Send encoded events of the plan without waiting for the client."""
@@ -140,19 +168,59 @@ class ProctorSession(SocketSession):
     async def notify(self, frame: NotifyFrame) -> None:
         await self._decide(frame, lambda common: Notice(**common, text=frame.text))
 
+    @on(FinishFrame)
+    async def finish(self, frame: FinishFrame) -> None:
+        for field, value in (("examineeId", frame.examinee_id), ("requestId", frame.request_id)):
+            if value is None:
+                self._refuse(frame, InvalidField(f"data.{field}", "a proctor says whom to finish, by which request"))
+                return
+        await self._decide(frame, lambda common: ExamineeFinish(**common))
+
+    @on(ResumeFrame)
+    async def resume(self, frame: ResumeFrame) -> None:
+        if await self._refused_as_closed(frame):
+            return
+        await self._decide(frame, lambda common: ExamineeResume(**common))
+
+    @on(ExtendExamFrame)
+    async def extend_exam(self, frame: ExtendExamFrame) -> None:
+        if await self._refused_as_closed(frame):
+            return
+        plan = await self._context.plans.of(self.plan_id)
+        own = (plan.own_times or {}).get(frame.examinee_id or "")
+        if plan.ends_at is None and (own is None or own.ends_at is None):
+            self._refuse(frame, ProtocolError(ErrorCode.CONFLICT, f"plan {self.plan_id} has no end to move"))
+            return
+        await self._decide(frame, lambda common: ExamExtend(**common, seconds=frame.seconds))
+
+    @on(NotifyPlanFrame)
+    async def notify_plan(self, frame: NotifyPlanFrame) -> None:
+        await self._decide(frame, lambda common: PlanNotice(**common, text=frame.text, examinees=frame.examinees))
+
+    async def _refused_as_closed(self, frame: ActionFrame) -> bool:
+        """Refuse an action that only makes sense while the exam is not over. True: it was refused."""
+        if (await self._context.plans.of(self.plan_id)).status is not PlanStatusCode.CLOSED:
+            return False
+        self._refuse(frame, ProtocolError(ErrorCode.CONFLICT, f"plan {self.plan_id} is closed; open it again first"))
+        return True
+
+    def _refuse(self, frame: ActionFrame, error: ProtocolError) -> None:
+        self.connection.send_message(error_frame(error, frame.type, frame.request_id))
+
     async def _decide(
         self,
         frame: ActionFrame,
-        fact: Callable[[dict[str, Any]], ActionFact | Notice],
+        fact: Callable[[dict[str, Any]], ActionFact | Notice | PlanFact],
     ) -> None:
         """Store the fact of an action, if there is such an examinee. Its effect follows as events."""
-        if not await self._exists(frame.examinee_id):
-            detail = f"no examinee {frame.examinee_id} was ever connected to plan {self.plan_id}, or is on its roster"
+        examinee_id = None if isinstance(frame, NotifyPlanFrame) else frame.examinee_id
+        if examinee_id is not None and not await self._exists(examinee_id):
+            detail = f"no examinee {examinee_id} was ever connected to plan {self.plan_id}, or is on its roster"
             error = ProtocolError(ErrorCode.NOT_FOUND, detail, "data.examineeId")
             self.connection.send_message(error_frame(error, frame.type, frame.request_id))
             return
         # A page repeats an action when it does not know whether it arrived: it is stored once.
-        action = (frame.type, frame.examinee_id, frame.request_id or "")
+        action = (frame.type, examinee_id or "", frame.request_id or "")
         step = self._action_steps.get(action) if frame.request_id is not None else None
         if step is not None:
             if step == "stored":
@@ -161,7 +229,7 @@ class ProctorSession(SocketSession):
         self._action_steps[action] = "waiting"
         common = {
             "plan_id": self.plan_id,
-            "examinee_id": frame.examinee_id,
+            "examinee_id": examinee_id,
             "by": self.name,
             "action_id": frame.request_id,
             "timestamp": format_time(self._outbox.clock.now()),
@@ -172,7 +240,9 @@ class ProctorSession(SocketSession):
         self._storing.add(storing)
         storing.add_done_callback(self._storing.discard)
 
-    async def _act_in_turn(self, fact: ActionFact | Notice, frame: ActionFrame, action: tuple[str, str, str]) -> None:
+    async def _act_in_turn(
+        self, fact: ActionFact | Notice | PlanFact, frame: ActionFrame, action: tuple[str, str, str]
+    ) -> None:
         if not await self._actions.turn("action"):
             self._action_steps.pop(action, None)
             self.refuse_for_now(frame.type, frame.request_id)

@@ -8,6 +8,7 @@ import logging
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from actors.runtime.config.ladder import Ladder
 from actors.runtime.store.ready_servers import ReadyServers
 from actors.runtime.telemetry.logs import LogSummary
 from actors.sessions.context import ServerContext
@@ -21,8 +22,9 @@ from actors.socket_server.metrics import ACCEPTS
 from actors.socket_server.session_factory import SessionFactory
 from actors.socket_server.sessions import Sessions
 from actors.socket_server.view_status import ViewWatch
-from protocol.broker.streams import attempt_seconds
 from protocol.messages.frames import ReconnectPolicy, Welcome
+from protocol.messages.plan_facts import PlanPolicy
+from protocol.times import format_time
 
 log = logging.getLogger("examwire.clients")
 
@@ -79,7 +81,9 @@ class ClientHandler:
         self._sessions.add(session)
         connection.attach(session)
         try:
-            connection.send_message(self._welcome(accepted, session.socket_id, session.examinee_id))
+            plan = await self._context.plans.of(session.plan_id)
+            connection.send_message(self._welcome(accepted, session.socket_id, session.examinee_id, plan.policy))
+            session.send_plan_state(plan)
             if not (view := self._view.status(session.plan_id)).current:
                 connection.send_message(view)
             _EXAMINEES.inc()
@@ -104,7 +108,9 @@ class ClientHandler:
         connection.attach(session)
         connection.limit_kernel_buffer()
         try:
-            connection.send_message(self._welcome(accepted, session.socket_id, None))
+            plan = await self._context.plans.of(session.plan_id)
+            connection.send_message(self._welcome(accepted, session.socket_id, None, plan.policy))
+            session.send_plan_state(plan)
             connection.send_message(self._view.status(session.plan_id))
             await self._sessions.add_proctor(session)
             _PROCTORS.inc()
@@ -115,9 +121,11 @@ class ClientHandler:
             await self._sessions.remove_proctor(session)
             await session.stop()
 
-    def _welcome(self, accepted: AcceptedHello, socket_id: str, examinee_id: str | None) -> Welcome:
+    def _welcome(
+        self, accepted: AcceptedHello, socket_id: str, examinee_id: str | None, policy: PlanPolicy | None
+    ) -> Welcome:
         claims, settings = accepted.claims, self._context.settings
-        reconnect = settings.reconnect
+        ladder = Ladder.of(settings.reconnect, policy)
         return Welcome(
             role=claims.role,
             plan_id=claims.plan,
@@ -125,10 +133,9 @@ class ClientHandler:
             server_id=self._context.server_id,
             socket_id=socket_id,
             heartbeat_seconds=settings.socket.ping_interval_seconds,
+            server_time=format_time(self._context.clock.now()),
             reconnect=ReconnectPolicy(
-                max_attempts=reconnect.max_attempts,
-                backoff_seconds=attempt_seconds(reconnect.max_attempts, reconnect.backoff_seconds),
-                jitter=reconnect.jitter,
+                max_attempts=ladder.max_attempts, backoff_seconds=ladder.backoff_seconds, jitter=ladder.jitter
             ),
             endpoints=self._endpoints.all,
         )

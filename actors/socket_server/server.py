@@ -24,6 +24,7 @@ from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.logs import LogSummary
 from actors.sessions.context import ServerContext
 from actors.sessions.outbox import Outbox
+from actors.sessions.plan_states import PlanStates
 from actors.socket_server.client_handler import ClientHandler
 from actors.socket_server.delivery.dispatch import Dispatcher
 from actors.socket_server.delivery.queue import ServerQueue
@@ -74,7 +75,8 @@ class SocketServer(Actor):
         self._settings = settings
         self._bus = bus
         self._outbox = Outbox(bus, server_id, self.incarnation)
-        context = ServerContext(settings, bus, store, self._outbox, server_id, self.incarnation)
+        self._plans = PlanStates(store)
+        context = ServerContext(settings, bus, store, self._outbox, server_id, self.incarnation, self._plans)
         self._status = StatusPublisher(context)
         self.sessions = Sessions(context)
         self._lease = LeaseKeeper(context, self._status, self.sessions)
@@ -194,6 +196,7 @@ class SocketServer(Actor):
         examinee_plans = {session.plan_id for session in self.sessions.examinees.values()}
         try:
             await self._queue.shrink(set(self.sessions.feeds), examinee_plans)
+            self._plans.keep(set(self._queue.plans))
         except ExamwireError as error:
             log.warning("%s: plans without clients cannot be removed from the queue: %s", self.address, error)
 

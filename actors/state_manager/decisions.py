@@ -7,16 +7,26 @@ import logging
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 from actors.runtime.store.state_store import StateStore
 from actors.state_manager.places import save_records
 from actors.status_log.status_log import StatusLog
+from protocol.broker import subjects
 from protocol.errors import StateDamaged
 from protocol.ids import ExamineeRef
 from protocol.log.version import floor_version
 from protocol.messages.base import Message
-from protocol.messages.facts import ConnectionStatus, ConnectionStatusCode, ExamineeFact, LossReason, Restate
+from protocol.messages.facts import (
+    ConnectionStatus,
+    ConnectionStatusCode,
+    ExamineeFact,
+    ExamineeFinish,
+    FinishReason,
+    LossReason,
+    Restate,
+)
+from protocol.messages.plan_facts import BY_PLAN, PlanFact, PlanRestate
 from protocol.messages.proctor_events import Event
 from protocol.records import keys, kinds
 from protocol.records.placement import VersionedMessage, record_of
@@ -26,7 +36,10 @@ from protocol.rules.effects import Effect
 from protocol.rules.history import fold, insert
 from protocol.rules.mobile_sync import MobileSyncState
 from protocol.rules.notices import NoticesState
+from protocol.rules.plan_notices import PlanNoticesState
+from protocol.rules.plan_state import Phase, PlanState
 from protocol.rules.socket_server import ServerState
+from protocol.times import parse_time
 
 log = logging.getLogger("examwire.state_manager")
 
@@ -46,6 +59,8 @@ class Decision:
     connections: dict[ExamineeRef, ConnectionState] = field(default_factory=dict)
     mobile_syncs: dict[ExamineeRef, MobileSyncState] = field(default_factory=dict)
     notices: dict[ExamineeRef, NoticesState] = field(default_factory=dict)
+    plans: dict[str, PlanState] = field(default_factory=dict)
+    plan_notices: dict[str, PlanNoticesState] = field(default_factory=dict)
     applied: int = 0
     repeated: int = 0
     late: int = 0
@@ -221,6 +236,34 @@ class Decider:
                 )
                 decision.follow_ups.append((f"orphan:{version}", ended))
 
+    async def finish_late_comers(self, items: Sequence[VersionedMessage], decision: Decision) -> None:
+        """Finish examinees who connected when their plan was over: no end of the plan finds them any more."""
+        connected: dict[str, list[tuple[int, ConnectionStatus]]] = {}
+        for item in items:
+            message = item.message
+            if isinstance(message, ConnectionStatus) and message.status is ConnectionStatusCode.CONNECTED:
+                connected.setdefault(message.plan_id, []).append((item.version, message))
+        plan_ids = sorted(connected)
+        stored_plans = await self._store.load([keys.plan(plan_id) for plan_id in plan_ids]) if plan_ids else []
+        for plan_id, stored in zip(plan_ids, stored_plans, strict=True):
+            if not isinstance(stored, StoredRecord) or stored.history is None:
+                continue
+            try:
+                plan = fold(kinds.PLAN.read(stored.history), kinds.PLAN.rule)
+            except ValueError as damage:
+                log.error("%s: %s", keys.plan(plan_id), damage)
+                continue
+            for version, message in connected[plan_id]:
+                if plan.phase_of(message.examinee_id, parse_time(message.timestamp)) is Phase.OVER:
+                    finish = ExamineeFinish(
+                        plan_id=plan_id,
+                        examinee_id=message.examinee_id,
+                        by=BY_PLAN,
+                        reason=FinishReason.PLAN_ENDED,
+                        timestamp=message.timestamp,
+                    )
+                    decision.follow_ups.append((f"late:{version}", finish))
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -244,7 +287,11 @@ class Outcome:
         decision.repeated += self.repeated
         decision.late += self.late
         for version, late in self.restates:
-            if isinstance(late, ExamineeFact) and self.kind.aspect is not None:
+            if isinstance(late, PlanFact):
+                aspect: Literal["plan", "plan_notices"] = "plan" if self.kind is kinds.PLAN else "plan_notices"
+                again = PlanRestate(plan_id=late.plan_id, timestamp=late.timestamp, by=subjects.MANAGER, aspect=aspect)
+                decision.follow_ups.append((f"restate:{version}", again))
+            elif isinstance(late, ExamineeFact) and self.kind.aspect is not None:
                 restate = Restate(
                     plan_id=late.plan_id,
                     examinee_id=late.examinee_id,
@@ -258,6 +305,10 @@ class Outcome:
             decision.mobile_syncs[ExamineeRef(self.state.plan_id, self.state.examinee_id)] = self.state
         elif isinstance(self.state, NoticesState):
             decision.notices[ExamineeRef(self.state.plan_id, self.state.examinee_id)] = self.state
+        elif isinstance(self.state, PlanState):
+            decision.plans[self.state.plan_id] = self.state
+        elif isinstance(self.state, PlanNoticesState):
+            decision.plan_notices[self.state.plan_id] = self.state
 
 
 def _asks_for_session_state(message: Message) -> TypeGuard[ConnectionStatus | Restate]:

@@ -20,6 +20,7 @@ from actors.runtime.broker.stream_state import StoredMessage
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry import spans
 from actors.state_manager.decisions import Decision
+from actors.state_manager.plan_effects import PlanEffects, plan_messages
 from protocol.broker import subjects
 from protocol.broker.stream_codecs import encode_wait
 from protocol.errors import BrokerUnavailable
@@ -36,6 +37,7 @@ from protocol.messages.facts import (
     MobileSyncStatus,
     MobileSyncTimeout,
 )
+from protocol.messages.plan_facts import PlanFact
 from protocol.messages.proctor_events import Event
 from protocol.messages.server_messages import ServerStatus
 from protocol.messages.session_messages import SessionClose, SessionLost, SessionState
@@ -81,11 +83,16 @@ class EffectPublisher:
         self._bus = bus
         self._in_order = OrderedPublisher(bus)
         self._store = store
+        self._plans = PlanEffects(store)
 
     async def publish(self, decision: Decision) -> PublishResult:
-        """Send all messages, in order, and wait for no ack. Raises `StateUnavailable` (only when sessions end)."""
-        urgent = [*_to_proctors(decision.events), *_to_servers(decision)]
+        """Send all messages, in order, and wait for no ack.
+
+        Raises `StateUnavailable`, only when the sessions of a server end or a plan does.
+        """
+        urgent = [*_to_proctors(decision.events), *_to_servers(decision), *plan_messages(decision)]
         later = [*_timers(decision), *_follow_ups(decision), *await self._endings(decision)]
+        later += await self._plans.messages(decision)
         later += await self._dead_letters(decision)
         return PublishResult(await self._in_order.send([*urgent, *later]), list(_watches(decision)))
 
@@ -145,7 +152,7 @@ class EffectPublisher:
             if isinstance(message, ServerStatus):
                 subject = subjects.status_server(message.server_id)
             else:
-                assert isinstance(message, ExamineeFact)
+                assert isinstance(message, ExamineeFact | PlanFact)
                 subject = subjects.status_plan(message.plan_id)
             sequence, index = sequence_of(item.version), index_of(item.version)
             if sequence not in stored:
@@ -290,7 +297,7 @@ def _timers(decision: Decision) -> Iterable[Outgoing]:
 
 def _follow_ups(decision: Decision) -> Iterable[Outgoing]:
     for message_id, message in decision.follow_ups:
-        assert isinstance(message, ExamineeFact)
+        assert isinstance(message, ExamineeFact | PlanFact)
         subject = subjects.status_plan(message.plan_id, subjects.MANAGER)
         yield Outgoing.of(subject, message, message_id=message_id)
 

@@ -23,7 +23,7 @@ from actors.state_manager.engine_retry import EngineRetry
 from actors.state_manager.order_of_work import Limits, OrderOfWork, Parts
 from actors.state_manager.partitions import StatePartitions
 from actors.state_manager.progress import StateProgress
-from actors.state_manager.repair import StateRepair
+from actors.state_manager.recovery.repair import StateRepair
 from actors.status_log.status_log import StatusLog
 from protocol.broker.streams import STATE_MANAGERS
 from protocol.errors import BrokerUnavailable, ConsumerGone, StateDamaged, StateUnavailable

@@ -20,7 +20,7 @@ from actors.state_manager import metrics
 from actors.state_manager.decisions import Decider, Decision, Updates
 from actors.state_manager.effects import EffectPublisher, PublishResult
 from actors.state_manager.engine_retry import EngineRetry
-from actors.state_manager.repair import StateRepair
+from actors.state_manager.recovery.repair import StateRepair
 from actors.state_manager.spans import record_settled
 from protocol.broker.streams import STATUS
 from protocol.errors import NotPermitted
@@ -29,6 +29,7 @@ from protocol.log import entries
 from protocol.log.version import version_of
 from protocol.messages.codec import Malformed
 from protocol.messages.facts import ExamineeFact
+from protocol.messages.plan_facts import PlanFact
 from protocol.records.placement import VersionedMessage
 
 log = logging.getLogger("examwire.state_manager")
@@ -81,12 +82,29 @@ class Limits:
 
 @dataclass(slots=True)
 class Portion:
-    """Messages that are worked on together. `about`: the examinees that their facts are about, or else the subjects."""
+    """Messages that are worked on together.
+
+    `about`: the examinees that their facts are about, or else the subjects. `plans`: the plans of these examinees;
+    `whole_plans`: the plans that facts are about as a whole.
+    """
 
     deliveries: Sequence[Delivery]
     items: list[VersionedMessage] = field(default_factory=list)
     malformed: list[tuple[Delivery, Malformed]] = field(default_factory=list)
     about: set[ExamineeRef | str] = field(default_factory=set)
+    plans: set[str] = field(default_factory=set)
+    whole_plans: set[str] = field(default_factory=set)
+
+    def depends_on(self, earlier: Portion) -> bool:
+        """Return whether a fact here is about the same examinee or server as one of an earlier portion.
+
+        A fact about a whole plan is about all of its examinees.
+        """
+        return not (
+            self.about.isdisjoint(earlier.about)
+            and self.whole_plans.isdisjoint(earlier.plans | earlier.whole_plans)
+            and self.plans.isdisjoint(earlier.whole_plans)
+        )
 
 
 class OrderOfWork:
@@ -121,7 +139,7 @@ class OrderOfWork:
         try:
             for portion in portions(deliveries, self._limits.portion_bytes):
                 while len(running) >= self._limits.portions_at_once or any(
-                    not portion.about.isdisjoint(earlier.about) for earlier, _ in running
+                    portion.depends_on(earlier) for earlier, _ in running
                 ):
                     await running.pop(0)[1]
                 previous = running[-1][1] if running else None
@@ -180,6 +198,7 @@ class OrderOfWork:
                 outcomes = self._decider.decide(updates, stored, decision)
                 updates = await self._decider.write(updates, outcomes, decision)
             await self._decider.end_orphans(facts, decision)
+            await self._decider.finish_late_comers(facts, decision)
         return decision
 
     async def _rewrite(self, decision: Decision) -> None:
@@ -264,6 +283,9 @@ def decode(deliveries: Sequence[Delivery]) -> Portion:
             portion.items.append(VersionedMessage(version_of(delivery.sequence, index), message))
             if isinstance(message, ExamineeFact):
                 portion.about.add(message.examinee)
+                portion.plans.add(message.plan_id)
+            elif isinstance(message, PlanFact):
+                portion.whole_plans.add(message.plan_id)
             else:
                 portion.about.add(delivery.subject)
     return portion

@@ -3,8 +3,8 @@
 A state manager that has brought Redis up to the log writes the mark: the `run_id` of the Redis process, and the
 sequence up to which the log is applied. A Redis that was emptied has no mark. One that was restored from a snapshot, an
 append-only file or a replica has the mark of another process. In both cases reading raises `StateLost` until a state
-manager has repaired it (`actors.state_manager.repair`). Every read checks the mark, in the same round trip, after the
-keys; that costs Redis 15 microseconds.
+manager has repaired it (`actors.state_manager.recovery.repair`). Every read checks the mark, in the same round trip,
+after the keys; that costs Redis 15 microseconds.
 
 A cluster has marks on every shard (`actors.runtime.store.shards`), and is whole when all of them are valid.
 """

@@ -22,6 +22,7 @@ from actors.runtime.telemetry import tracing
 from actors.runtime.telemetry.tracing import Span
 from protocol.messages.base import Message, Traced
 from protocol.messages.facts import ExamineeFact
+from protocol.messages.plan_facts import PlanFact
 from protocol.messages.trace_context import parse_traceparent
 
 HEADER = "traceparent"
@@ -37,7 +38,7 @@ def start_trace(name: str, given: str | None = None, **about: str | None) -> str
     return span.traceparent
 
 
-def start_publish(fact: ExamineeFact) -> Span | None:
+def start_publish(fact: ExamineeFact | PlanFact) -> Span | None:
     """Begin the span "status published" of a fact. Call it before encoding the fact; `end` the span at the ack."""
     if (
         fact.traceparent is None
@@ -113,10 +114,10 @@ def now() -> float:
     return time.time() if tracing.on() else 0.0
 
 
-def fact_attributes(fact: ExamineeFact) -> dict[str, str | None]:
+def fact_attributes(fact: ExamineeFact | PlanFact) -> dict[str, str | None]:
     return {
         "plan": fact.plan_id,
-        "examinee": fact.examinee_id,
+        "examinee": getattr(fact, "examinee_id", None),
         "fact": fact.type,
         "socket": getattr(fact, "socket_id", None),
         "status": getattr(fact, "status", None),

@@ -19,8 +19,9 @@ from protocol.errors import InvalidField
 from protocol.messages.base import Message
 from protocol.messages.codec import Element
 from protocol.messages.facts import MobileSyncStatus, Notice
-from protocol.messages.proctor_events import MobileSyncCompleted
+from protocol.messages.proctor_events import MobileSyncCompleted, PlanStateEvent
 from protocol.messages.session_messages import SessionClose, SessionLost, SessionState
+from protocol.times import format_time
 
 log = logging.getLogger("examwire.deliveries")
 
@@ -39,6 +40,8 @@ class Dispatcher:
         self._sessions = sessions
         self._lease = lease
         self._log_end = LogEnd(context)
+        self._plans = context.plans
+        self._clock = context.clock
 
     async def dispatch(self, batch: QueueBatch) -> None:
         """Hand the messages over in order. Returns when the feeds have sent their events.
@@ -53,7 +56,10 @@ class Dispatcher:
                 case [_, "plan", _, "proctors"]:
                     feed = self._sessions.at(received.delivery.subject)
                     if isinstance(feed, PlanFeed):
-                        events.setdefault(feed, []).append(_events_of(received))
+                        events.setdefault(feed, []).append(self._events_of(received))
+                case [_, "plan", plan_id, "examinees"]:
+                    for element in received.messages:
+                        self._deliver_to_examinees(plan_id, element.message)
                 case _:
                     for element in received.messages:
                         self._deliver(element.message, lost)
@@ -74,6 +80,25 @@ class Dispatcher:
         if session is not None:
             session.deliver(message)
 
+    def _deliver_to_examinees(self, plan_id: str, message: Message) -> None:
+        """Deliver what is for every examinee of a plan."""
+        if isinstance(message, PlanStateEvent) and self._plans.update(message).version > message.version:
+            return  # a newer state was told before
+        for session in list(self._sessions.examinees.values()):
+            if session.plan_id == plan_id:
+                session.deliver(message)
+
+    def _events_of(self, received: Received[Element]) -> PlanEvents:
+        """Return the events for the feed of a plan; a `plan_state` gets the time at which it is sent on."""
+        whole = received.whole
+        for element in received.messages:
+            if isinstance(element.message, PlanStateEvent):
+                self._plans.update(element.message)
+                element.parsed["data"]["serverTime"] = format_time(self._clock.now())
+                whole = False
+        parsed = [element.parsed for element in received.messages]
+        return PlanEvents(parsed, received.delivery.payload if whole else None)
+
     async def _announce_again(self, lost: set[str]) -> None:
         """Announce the sessions that were declared lost and are alive."""
         alive = [session for socket_id in lost if (session := self._sessions.examinees.get(socket_id)) is not None]
@@ -93,11 +118,6 @@ class Dispatcher:
         )
         if not await self._log_end.has_reached(version):
             raise InvalidField("data.version", f"{version} lies beyond the end of the log")
-
-
-def _events_of(received: Received[Element]) -> PlanEvents:
-    parsed = [element.parsed for element in received.messages]
-    return PlanEvents(parsed, received.delivery.payload if received.whole else None)
 
 
 async def _tell_all(feed: PlanFeed, messages: Sequence[PlanEvents]) -> None:

@@ -16,6 +16,7 @@ from actors.socket_server.handshake.hello import AcceptedHello, receive_hello
 from protocol.access.claims import Claims
 from protocol.close_codes import CloseCode
 from protocol.errors import ExamwireError
+from protocol.messages.plan_facts import PlanStatusCode
 
 log = logging.getLogger("examwire.clients")
 
@@ -23,7 +24,7 @@ SUBSCRIBE_SECONDS = 5.0
 
 
 class Admission:
-    """Admits clients: a valid hello, not too many connections, the messages of the plan, and no drain.
+    """Admits clients: a valid hello, not too many connections, the messages of the plan, no end of it, and no drain.
 
     admission = Admission(context, tokens, queue, drain, summary)
     accepted = await admission.admit(connection)  # `None`: the connection is closed, with a code that says why
@@ -59,6 +60,9 @@ class Admission:
         if not proctor and not await self._wait_turn(connection, claims):
             return None
         if not await self._subscribed(connection, claims.plan, proctors=proctor):
+            return None
+        if not proctor and (await self._context.plans.of(claims.plan)).status is PlanStatusCode.CLOSED:
+            await connection.end(CloseCode.EXAM_OVER)
             return None
         if self._drain.active:
             await connection.migrate(self._drain.frame())

@@ -47,7 +47,9 @@ class Standstill(StateStore):
         await asyncio.Event().wait()
 
 
-async def test_a_stop_during_a_readiness_request_logs_no_traceback(bus: Bus, complaints: list[str]) -> None:
+async def test_a_role_that_stops_while_it_is_asked_whether_it_is_ready_leaves_no_traceback(
+    bus: Bus, complaints: list[str]
+) -> None:
     server, store = MetricsServer("role", "127.0.0.1", 0, needs_redis=True), Standstill()
     await server.start(Supervisor("role"))
     server.watch(bus, store)
@@ -60,7 +62,9 @@ async def test_a_stop_during_a_readiness_request_logs_no_traceback(bus: Bus, com
     writer.close()
 
 
-async def test_an_abandoned_ack_logs_nothing(bus: Bus, settings: Settings, complaints: list[str]) -> None:
+async def test_an_ack_that_nobody_waits_for_any_more_leaves_no_complaint(
+    bus: Bus, settings: Settings, complaints: list[str]
+) -> None:
     await apply_topology(bus, settings)
     sent = await bus.send([Outgoing("status.plan.P001", b"{}"), Outgoing("status.plan.P001", b"{}")])
     waiting = asyncio.create_task(bus.confirm(sent))
@@ -71,7 +75,9 @@ async def test_an_abandoned_ack_logs_nothing(bus: Bus, settings: Settings, compl
     await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def test_an_answer_for_an_ended_reader_logs_nothing(bus: Bus, settings: Settings, complaints: list[str]) -> None:
+async def test_a_reader_who_is_gone_when_the_answer_comes_leaves_no_complaint(
+    bus: Bus, settings: Settings, complaints: list[str]
+) -> None:
     for _ in range(20):
         reading = asyncio.create_task(anext(read_stream(bus, "NOWHERE", last=7), None))
         await asyncio.sleep(0)
@@ -83,7 +89,7 @@ async def test_an_answer_for_an_ended_reader_logs_nothing(bus: Bus, settings: Se
     await bus._nc.flush()
 
 
-async def test_a_missing_redis_is_logged_once_by_each_waiting_actor(
+async def test_a_redis_that_is_away_is_named_once_by_those_who_wait_for_it(
     own_engines: tuple[NatsServer, RedisServer], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not at each heartbeat of each server, nor at each attempt of each examinee."""

@@ -2,7 +2,7 @@
  * The history of one examinee in the panel: the timeline, from the log and from live events, and the outages.
  *
  * @typedef {import("../examinees.js").Person} Person
- * @typedef {import("../session/web-api.js").WebApi} WebApi
+ * @typedef {import("../session/web-api.js").Web} Web
  */
 
 import { clock, duration, language, t, time } from "../../common/i18n.js";
@@ -15,23 +15,22 @@ const ENTRIES = 200;
 const READ_AGAIN_MS = 1500;
 const NO_OUTAGES = Object.freeze({ outages: 0, stillDisconnected: false, compensateSeconds: 0 });
 
-/** The timeline and the outages of the examinee in the panel. */
 export class History {
-  /** @param {WebApi} web */
+  /** @param {Web} web */
   constructor(web) {
     this._web = web;
     /** @type {Person | null} */ this._person = null;
     this._timeline = new Timeline();
     /** @type {Record<string, any> | null} */ this._outages = null;
-    /** "loading", "loaded", or why it could not be read. */ this._state = "loading";
+    /** "loading", "there", or why it could not be read. */ this._state = "loading";
     /** Whether the token has expired. */ this._expired = false;
-    /** Counts the shown examinees: an answer about an earlier one is ignored. */ this._generation = 0;
+    /** Counts the shown examinees: an answer about an earlier one is ignored. */ this._turn = 0;
     /** @type {ReturnType<typeof setTimeout> | undefined} */ this._timer = undefined;
   }
 
-  /** Show the history of an examinee. @param {Person} person */
+  /** @param {Person} person whose panel it is from now on */
   begin(person) {
-    this._generation += 1;
+    this._turn += 1;
     this._person = person;
     this._timeline = new Timeline();
     this._outages = null;
@@ -40,16 +39,15 @@ export class History {
     this.draw();
   }
 
-  /** Forget the examinee: the panel is closed. */
   end() {
-    this._generation += 1;
+    this._turn += 1;
     this._person = null;
     clearTimeout(this._timer);
   }
 
-  /** Handle an event about the examinee. @param {{type: string, data: Record<string, any>}} message */
-  receive(message) {
-    if (!this._timeline.receive(message)) return;
+  /** Take in an event about the examinee. @param {{type: string, data: Record<string, any>}} message */
+  told(message) {
+    if (!this._timeline.told(message)) return;
     this._drawTimeline();
     this.read(READ_AGAIN_MS);
   }
@@ -61,7 +59,7 @@ export class History {
   }
 
   async _read() {
-    const [person, generation] = [this._person, this._generation];
+    const [person, turn] = [this._person, this._turn];
     if (person === null) return;
     let body;
     try {
@@ -70,13 +68,13 @@ export class History {
       // 404: the log has nothing about an examinee who never connected.
       body = error instanceof Refused && error.status === 404 ? {} : /** @type {Error} */ (error);
     }
-    if (generation !== this._generation) return;
+    if (turn !== this._turn) return;
     this._expired = body instanceof Refused && body.status === 401;
     if (body instanceof Error) this._state = body.message;
     else {
       this._timeline.read(body.entries ?? []);
       this._outages = body.outages ?? NO_OUTAGES;
-      this._state = "loaded";
+      this._state = "there";
     }
     this.draw();
   }
@@ -116,9 +114,9 @@ export class History {
     element("timeline-token").hidden = !this._expired;
     const note = element("timeline-note");
     const { entries } = this._timeline;
-    note.hidden = this._state === "loaded" && entries.length > 0;
+    note.hidden = this._state === "there" && entries.length > 0;
     if (this._state === "loading") setText(note, t("timeline.loading"));
-    else if (this._state === "loaded") setText(note, t("timeline.none"));
+    else if (this._state === "there") setText(note, t("timeline.none"));
     else setText(note, t("timeline.failed", { why: this._state }));
     const list = element("timeline");
     while (list.children.length > entries.length) list.lastElementChild?.remove();
@@ -132,7 +130,7 @@ export class History {
       }
       setText(when, entry.time ? time(entry.time) : "");
       setText(item.children[1], entryText(entry));
-      // The `by` of a confirmation is the proctor who sent the message, not the one who confirmed it.
+      // Of a confirmation it is the proctor whose message it was: nothing that "by" may be said of.
       const by = entry.what === "NOTICE_CONFIRMED" ? null : entry.by;
       setText(item.children[2], by ? t("timeline.by", { by }) : "");
     });

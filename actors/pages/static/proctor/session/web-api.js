@@ -12,8 +12,7 @@ export class Refused extends Error {
   }
 }
 
-/** The web server's answers about one plan. `token` and `plan` may be replaced. */
-export class WebApi {
+export class Web {
   /** @param {string} token @param {string} plan */
   constructor(token, plan) {
     this.token = token;
@@ -23,7 +22,7 @@ export class WebApi {
   }
 
   /**
-   * Request something about the plan. Rejects with `Refused`, or with the browser's error if there is no answer.
+   * Rejects with `Refused`, or with the browser's error if there is no answer.
    * @param {string} path of the plan (`/examinees/…`)
    */
   async get(path) {
@@ -38,7 +37,7 @@ export class WebApi {
     throw new Refused(response.status, (json ? (await response.json()).detail : null) ?? String(response.status));
   }
 
-  /** Return ms since the epoch by the servers' clock. */
+  /** Ms since the epoch by the servers' clock. */
   now() {
     return Date.now() + this._skew;
   }

@@ -20,9 +20,9 @@ from prometheus_client import Counter
 from actors.runtime.broker.connection import Bus, Outgoing
 from actors.runtime.store.state_store import StateStore
 from actors.runtime.telemetry.metrics import REGISTRY
-from actors.state_manager.audit import Difference
 from actors.state_manager.places import save_records
-from actors.state_manager.restored_record import (
+from actors.state_manager.recovery.audit import Difference
+from actors.state_manager.recovery.restored_record import (
     holds,
     in_flight,
     lease_fields,

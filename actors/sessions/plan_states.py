@@ -1,0 +1,63 @@
+"""The newest state of each plan that a socket server has clients of: read from Redis once, then by its messages."""
+
+from __future__ import annotations
+
+import logging
+
+from actors.runtime.store.state_store import StateStore
+from protocol.errors import StateDamaged, StateUnavailable
+from protocol.messages.plan_facts import PlanStatusCode
+from protocol.messages.proctor_events import PlanStateEvent
+from protocol.records import keys
+from protocol.records.kinds import PLAN
+from protocol.rules.history import fold
+
+log = logging.getLogger("examwire.plan_states")
+
+
+class PlanStates:
+    """Knows whether the exam of a plan runs, and its times and policy.
+
+    plans = PlanStates(store)
+    await plans.of("P001")  # the messages of the plan come to this server already
+    plans.update(event)  # one of them
+    """
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+        self._states: dict[str, PlanStateEvent] = {}
+
+    async def of(self, plan_id: str) -> PlanStateEvent:
+        """Return the state of a plan. A plan that nobody has set up is open; so is one while Redis is away."""
+        known = self._states.get(plan_id)
+        if known is not None:
+            return known
+        unknown = PlanStateEvent(plan_id=plan_id, status=PlanStatusCode.OPEN, version=0)
+        try:
+            (stored,) = await self._store.load([keys.plan(plan_id)])
+            if isinstance(stored, StateDamaged):
+                raise stored
+            state = fold(PLAN.read(stored.history), PLAN.rule)
+        except (StateUnavailable, StateDamaged, ValueError) as error:
+            log.warning("plan %s: its state is not known: %s", plan_id, error, extra={"plan": plan_id})
+            return self._states.get(plan_id, unknown)
+        return self.update(state.event() if state.version else unknown)
+
+    def known(self, plan_id: str) -> PlanStateEvent | None:
+        """Return the state of a plan as far as it was read or told; `None`: it was not."""
+        return self._states.get(plan_id)
+
+    def update(self, event: PlanStateEvent) -> PlanStateEvent:
+        """Take note of a state, unless a newer one is known. Return the newest."""
+        known = self._states.get(event.plan_id)
+        if known is None or event.version > known.version:
+            self._states[event.plan_id] = known = event
+        return known
+
+    def keep(self, plan_ids: set[str]) -> None:
+        """Forget all other plans: nobody tells this server about them any more."""
+        self._states = {plan_id: state for plan_id, state in self._states.items() if plan_id in plan_ids}
+
+    def forget_all(self) -> None:
+        """Forget everything: messages may have been dropped."""
+        self._states.clear()
