@@ -36,13 +36,10 @@ log = logging.getLogger("examwire.state_manager")
 
 
 class Ownership(Protocol):
-    """Which deliveries are still this manager's (`actors.state_manager.partitions`), and their acknowledgement."""
+    """Which deliveries are still this manager's (`actors.state_manager.partitions`)."""
 
     async def ours(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Return the deliveries that no other manager has been given meanwhile."""
-
-    async def ack(self, delivery: Delivery) -> None:
-        """Acknowledge a delivery: all that follows from it is stored."""
 
 
 class Spawn(Protocol):
@@ -218,7 +215,7 @@ class OrderOfWork:
             await self._publisher.confirm(result, earlier)
             confirmed.set_result(None)
             for delivery in deliveries:
-                await self._ownership.ack(delivery)
+                await delivery.ack()
         finally:
             self._unconfirmed.release()
 
@@ -250,7 +247,7 @@ class OrderOfWork:
             extra={"stream": STATUS.name, "sequence": delivery.sequence},
         )
         await self._publisher.dead_letter(delivery, delivery.payload, f"failed {attempt} times")
-        await self._ownership.ack(delivery)
+        await delivery.ack()
         metrics.FACTS.labels("dead").inc()
 
 

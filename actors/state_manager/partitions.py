@@ -33,7 +33,7 @@ class StatePartitions:
 
         deliveries = await partitions.arrived()
         for delivery in await partitions.ours(deliveries):  # no other manager has taken over meanwhile
-            await partitions.ack(delivery)
+            await delivery.ack()
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -83,11 +83,6 @@ class StatePartitions:
             if term not in owned:
                 owned[term] = await reader.confirm_owned(delivery.epoch)
         return [delivery for delivery in deliveries if owned[self._reader_of(delivery).spec.name, delivery.epoch]]
-
-    async def ack(self, delivery: Delivery) -> None:
-        """Acknowledge a delivery whose effects are all stored."""
-        self._reader_of(delivery).done(delivery)
-        await delivery.ack()
 
     async def balance(self) -> None:
         """Release partitions to managers that have fewer, one at a time, until cancelled.

@@ -85,10 +85,12 @@ class Broker:
     def delivery(self, sequence: int) -> Delivery:
         """A message of the log as a consumer hands it out."""
         subject, payload = self.subjects[sequence - 1], self.payloads[sequence - 1]
-        return Delivery(subject, payload, {}, sequence, 1, 0, self.clock.now(), "", self._settled, set())
+        return Delivery(subject, payload, {}, sequence, 1, 0, self.clock.now(), str(sequence), self._settle, set())
 
-    async def _settled(self, _reply: str, _verdict: bytes) -> None:
-        raise AssertionError("deliveries are acknowledged by their partition")
+    async def _settle(self, sequence: str, verdict: bytes) -> None:
+        assert verdict == b"+ACK"
+        await pause()
+        self.acknowledge(int(sequence))
 
     def acknowledge(self, sequence: int) -> None:
         self.unacknowledged.discard(sequence)

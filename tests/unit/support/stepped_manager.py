@@ -54,10 +54,6 @@ class MemoryOwnership:
         await pause()
         return [delivery for delivery in deliveries if self._broker.holders[delivery.sequence] is batch]
 
-    async def ack(self, delivery: Delivery) -> None:
-        await pause()
-        self._broker.acknowledge(delivery.sequence)
-
 
 class Manager:
     """A process that works on one batch at a time, confirms earlier ones beside it, and may die at every step."""

@@ -40,7 +40,7 @@ class Delivery:
     _publish: Callable[[str, bytes], Awaitable[None]]
     _unsettled: set[Delivery]
     epoch: int = 0
-    """Of a pinned consumer: which of this client's terms as its reader it came in."""
+    """The `epoch` of its consumer when it came."""
 
     async def ack(self) -> None:
         """Done: it will not come again. Lost acks lead to a redelivery, which has no second effect."""
@@ -77,6 +77,9 @@ class PullConsumer:
     With `keep_alive` (seconds, well below the consumer's ack wait) everything that was delivered and is not settled
     yet is reported as in progress: a short ack wait then means "this process is gone", not "this takes long".
     """
+
+    epoch = 0
+    """Of a pinned consumer: which of this client's terms as its reader this is."""
 
     def __init__(
         self,
@@ -223,6 +226,7 @@ class PullConsumer:
             msg.reply,
             self._bus.publish_core,
             self._unsettled,
+            self.epoch,
         )
         if msg.subject and self._outstanding > 0:
             self._outstanding -= 1

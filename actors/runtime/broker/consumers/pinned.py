@@ -1,9 +1,8 @@
 """Reading a durable consumer in the stream's order, by one client at a time (a pinned priority group, NATS ADR-42).
 
 The broker gives a consumer's messages to one client, the pinned one, until that one has not asked for so long. What
-the former reader had in hand would be delivered again only later, behind newer messages. So whoever takes over, or
-sees that a delivery is missing, resets the consumer (NATS ADR-60): everything that is not acknowledged comes again,
-from the ack floor on and in order.
+the former reader had in hand would be delivered again only later, behind newer messages. So whoever takes over is out
+of step, and resets the consumer as `OrderedConsumer` does.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from typing import Any
 from nats.aio.msg import Msg
 
 from actors.runtime.broker.connection import Bus
-from actors.runtime.broker.consumers.consumer import Delivery, PullConsumer
+from actors.runtime.broker.consumers.consumer import Delivery
+from actors.runtime.broker.consumers.ordered import OrderedConsumer
 from actors.runtime.broker.stream_state import PinnedState
 from protocol.broker.streams import PIN_GROUP, ConsumerSpec
 from protocol.errors import BrokerUnavailable, ConsumerGone, NotPermitted
@@ -31,7 +31,7 @@ RELEASED_SECONDS = 2.0
 _WRONG_PIN = "423"
 
 
-class PinnedConsumer(PullConsumer):
+class PinnedConsumer(OrderedConsumer):
     """An async iterator of batches in the stream's order while this client is pinned; otherwise it waits.
 
     `owned` says whether this client is the pinned one as far as it knows; `confirm_owned` asks the broker. What was
@@ -50,19 +50,14 @@ class PinnedConsumer(PullConsumer):
         )
         assert spec.pin_seconds is not None
         self.spec = spec
-        self.epoch = 0
         self.state: PinnedState | None = None
         """What the broker said last, while this client was the pinned one."""
         self._pin_seconds = spec.pin_seconds
         self._pin: str | None = None
-        self._following: int | None = None  # the consumer's next delivery; None: not in step with it
-        self._newest = 0  # the newest message that was handed out in this epoch
-        self._in_hand: set[int] = set()
         self._pulled_at = 0.0  # when this client asked for messages under its pin, which lasts so long from then on
         self._confirmed = 0.0  # the same, of a pull that the broker has surely had
         self._check_now = asyncio.Event()
         self._checked = asyncio.Event()
-        self._reset_wanted = False
         self._released_until = 0.0
         self._left: str | None = None  # the pin that this client had when its iteration ended
 
@@ -93,10 +88,6 @@ class PinnedConsumer(PullConsumer):
                 await self._bus.unpin_consumer(self._stream, self._consumer)
         except (BrokerUnavailable, ConsumerGone) as error:
             log.debug("%s/%s: %s", self._stream, self._consumer, error)
-
-    def done(self, delivery: Delivery) -> None:
-        """Note that a delivery was acknowledged."""
-        self._in_hand.discard(delivery.sequence)
 
     # -- pulling ---------------------------------------------------------------------------------------
 
@@ -141,27 +132,14 @@ class PinnedConsumer(PullConsumer):
             self._take(pin)
         await super()._received(msg)
 
-    async def _takes(self, delivery: Delivery, consumer_sequence: int) -> bool:
-        if consumer_sequence == 1:  # the first of all, or the first after a reset
-            self._following = 1
-            self._newest = 0
-            self._reset_wanted = False
-        if consumer_sequence != self._following:
-            if self._following is not None:
-                log.info("%s/%s: a delivery is missing, reading again", self._stream, self._consumer)
-            self._following = None
-            self._reset_wanted = True
-            self._check_now.set()
-            return False
-        self._following += 1
-        if delivery.sequence <= self._newest:  # its ack was lost, or it takes long
-            if delivery.sequence not in self._in_hand:
-                await delivery.ack()
-            return False
-        self._newest = delivery.sequence
-        self._in_hand.add(delivery.sequence)
-        delivery.epoch = self.epoch
-        return True
+    async def _takes_settled(self, delivery: Delivery) -> bool:
+        await delivery.ack()  # the reader of a pinned consumer settles with acks only
+        return False
+
+    async def _read_again(self) -> None:
+        await super()._read_again()
+        if self._pin is None:
+            self._reset_wanted.clear()  # somebody else reads it
 
     # -- the pin ---------------------------------------------------------------------------------------
 
@@ -182,8 +160,6 @@ class PinnedConsumer(PullConsumer):
         self._pin = self._following = None
         self._pulled_at = self._confirmed = 0.0
         self._newest = 0
-        self._reset_wanted = False
-        self._in_hand.clear()
         self._unsettled.clear()
         self._buffer.clear()
         self._checked.set()
@@ -202,13 +178,9 @@ class PinnedConsumer(PullConsumer):
                 continue
             pin, pulled_at = self._pin, self._pulled_at
             try:
-                if self._reset_wanted:
-                    self._reset_wanted = False
-                    await self._bus.reset_consumer(self._stream, self._consumer)
                 state = await self._bus.pinned_state(self._stream, self._consumer)
             except (BrokerUnavailable, ConsumerGone) as error:
                 log.debug("%s/%s: %s", self._stream, self._consumer, error)
-                self._reset_wanted = self._following is None
                 await asyncio.sleep(0.1)
                 continue
             except NotPermitted as refusal:

@@ -8,17 +8,27 @@ from typing import Any, cast
 
 from actors.runtime.broker.connection import Bus
 from actors.runtime.broker.consumers.consumer import PullConsumer
+from actors.runtime.broker.consumers.pinned import PinnedConsumer
 from actors.runtime.broker.refusals import Refusals
+from actors.runtime.broker.stream_state import PinnedState
+from protocol.broker.streams import STATE_MANAGERS
 from tests.unit.support.waiting import until
 
 
 class Silent:
-    """A bus on which nothing ever comes; `asked`: how often somebody has pulled."""
+    """A bus on which nothing ever comes; `asked`: how often somebody has pulled; `resets`: of the consumer."""
 
     def __init__(self) -> None:
         self.refusals = Refusals("test", None, "_INBOX")
         self.on_reconnected: list[Callable[[], Awaitable[None]]] = []
         self.asked = 0
+        self.resets = 0
+
+    async def reset_consumer(self, stream: str, name: str) -> None:
+        self.resets += 1
+
+    async def pinned_state(self, stream: str, name: str) -> PinnedState:
+        return PinnedState("ours", 0, 0, 0)
 
     def new_inbox(self) -> str:
         return "_INBOX.test"
@@ -48,3 +58,27 @@ async def test_a_stop_during_a_delivery_is_not_lost() -> None:
     reading.cancel()
     await asyncio.wait({reading}, timeout=5)
     assert reading.cancelled()
+
+
+async def test_a_client_that_connects_again_resets_its_consumer_if_it_is_the_pinned_one() -> None:
+    bus = Silent()
+    consumer = PinnedConsumer(cast(Bus, bus), STATE_MANAGERS[0])
+
+    async def read() -> None:
+        async for _ in consumer:
+            pass
+
+    async def reconnect() -> None:
+        for callback in list(bus.on_reconnected):
+            await callback()
+
+    reading = asyncio.create_task(read())
+    await until(lambda: bus.asked == 1)
+    await reconnect()
+    await until(lambda: bus.asked == 2)
+    assert bus.resets == 0, "another client reads it"
+    consumer._take("ours")
+    await reconnect()
+    await until(lambda: bus.resets == 1)
+    reading.cancel()
+    await asyncio.wait({reading}, timeout=5)
