@@ -52,6 +52,12 @@ async def redis(settings: Settings) -> AsyncIterator[Redis]:
         yield redis
 
 
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an audit look at a difference again soon: where nothing is under way, it stays."""
+    monkeypatch.setattr("actors.state_manager.audit.PAUSE_SECONDS", 0.1)
+
+
 async def whole(system: System) -> None:
     """Wait until a state manager has found Redis whole."""
     await eventually(system.store.mark.is_whole, "Redis is whole")
@@ -153,6 +159,7 @@ async def test_a_state_manager_says_what_it_waits_for_and_decides_nothing_meanwh
     assert sample("examwire_state_repairs_total", found="lost") == repairs + 1
 
 
+@pytest.mark.usefixtures("short_pauses")
 async def test_verify_and_rebuild_of_damaged_records_while_events_are_decided(
     system: System, bus: Bus, redis: Redis, invoke: Invoke
 ) -> None:
@@ -210,6 +217,7 @@ async def test_verify_and_rebuild_of_damaged_records_while_events_are_decided(
     assert (second_rebuild.exit_code, json.loads(second_rebuild.stdout)["repairs"]) == (0, [])
 
 
+@pytest.mark.usefixtures("short_pauses")
 async def test_entries_of_sockets_that_have_ended_are_found_and_taken_out(
     system: System, bus: Bus, redis: Redis, invoke: Invoke
 ) -> None:
@@ -306,6 +314,7 @@ async def _agrees(system: System) -> bool:
     return (await audit(system)).differences == []
 
 
+@pytest.mark.usefixtures("short_pauses")
 async def test_records_that_the_log_knows_nothing_of_are_found_wherever_they_are(
     system: System, redis: Redis, invoke: Invoke
 ) -> None:
@@ -332,6 +341,7 @@ async def test_records_that_the_log_knows_nothing_of_are_found_wherever_they_are
     assert await redis.smembers(keys.plan_examinees("P001")) == set(EXAMINEES[:2])
 
 
+@pytest.mark.usefixtures("short_pauses")
 async def test_rebuild_of_an_emptied_redis_without_any_state_manager(
     system: System, redis: Redis, invoke: Invoke
 ) -> None:
