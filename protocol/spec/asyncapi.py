@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from protocol.broker.streams import StreamSpec
 from protocol.close_codes import CLOSE_RULES
@@ -39,20 +38,11 @@ from protocol.messages.frames import (
 )
 from protocol.messages.proctor_events import EVENTS
 from protocol.messages.session_messages import SessionState
+from protocol.spec.channel_fields import PARAMETERS
 from protocol.spec.channel_roles import publishers, readers
-from protocol.spec.channels import (
-    HEADERS,
-    PARAMETERS,
-    TO_EXAMINEES,
-    BarePayload,
-    ChannelContent,
-    NatsChannel,
-    nats_channels,
-)
-from protocol.spec.examples import BARE_EXAMPLES, EXAMPLES
-from protocol.spec.schemas import Components, Direction, Schema, array_of
-
-Document = dict[str, Any]
+from protocol.spec.channels import TO_EXAMINEES, ChannelContent, NatsChannel, nats_channels
+from protocol.spec.message_components import Document, MessageComponents
+from protocol.spec.schemas import Components, Direction, Schema
 
 _FROM_EXAMINEES: frozenset[type[Message]] = frozenset({EnterMobileSync, ConfirmNotice})
 _FROM_PROCTORS: frozenset[type[Message]] = frozenset(
@@ -86,7 +76,7 @@ def asyncapi(version: str) -> Document:
     """Return the AsyncAPI document as JSON-ready values. `version` is that of examwire."""
     channels = nats_channels()
     components = _components(channels)
-    messages = _MessageComponents(components)
+    messages = MessageComponents(components)
     document: Document = {
         "asyncapi": "3.0.0",
         "id": "urn:examwire",
@@ -132,102 +122,6 @@ def _components(channels: Iterable[NatsChannel]) -> Components:
     components = Components()
     components.add(read=models["read"], written=models["written"])
     return components
-
-
-class _MessageComponents:
-    """The messages of the document's `components`, each added once."""
-
-    def __init__(self, components: Components) -> None:
-        self.messages: dict[str, Document] = {}
-        self._components = components
-
-    def add(self, content: ChannelContent, headers: dict[str, bool], channel_key: str) -> dict[str, Document]:
-        """Add the messages of a channel; return references to them, for the channel's `messages`."""
-        references: dict[str, Document] = {}
-        payloads: list[Schema] = []
-        for model in content.messages:
-            payload = self._components.message(content.group, model, content.direction)
-            payloads.append(payload)
-            references[model.type] = self._put(
-                f"{channel_key}.{model.type}",
-                model.type,
-                summary_of(model),
-                payload,
-                headers,
-                examples=_examples(model),
-            )
-        for bare in content.bare:
-            references[bare.name] = self._put(
-                f"{channel_key}.{bare.name}",
-                bare.name,
-                bare.summary,
-                self._schema(bare),
-                headers,
-                examples=_bare_examples(bare),
-                content_type=bare.content_type,
-            )
-        if content.arrays:
-            example = [_payload(EXAMPLES[model]) for model in content.messages if model in EXAMPLES][:2]
-            references["array"] = self._put(
-                f"{channel_key}.array",
-                "array",
-                "An array of messages that were ready together, in order.",
-                array_of(payloads),
-                headers,
-                examples=[{"name": "together", "payload": example}] if example else [],
-            )
-        return references
-
-    def _schema(self, bare: BarePayload) -> Schema:
-        if bare.model is not None:
-            return self._components.of(bare.model, bare.direction)
-        assert bare.schema is not None
-        return self._components.name(f"bare.{bare.name}", bare.schema)
-
-    def _put(
-        self,
-        key: str,
-        name: str,
-        summary: str,
-        payload: Schema,
-        headers: dict[str, bool],
-        *,
-        examples: list[Document],
-        content_type: str = "application/json",
-    ) -> Document:
-        message: Document = {"name": name, "summary": summary, "contentType": content_type, "payload": payload}
-        if headers:
-            message["headers"] = {
-                "type": "object",
-                "properties": {header: HEADERS[header] for header in headers},
-                **({"required": required} if (required := [name for name in headers if headers[name]]) else {}),
-            }
-        if examples:
-            message["examples"] = examples
-        self.messages[key] = message
-        return {"$ref": f"#/components/messages/{key}"}
-
-
-def _payload(message: Message) -> Document:
-    return {"type": message.type, "data": message.data()}
-
-
-def _examples(model: type[Message]) -> list[Document]:
-    example = EXAMPLES.get(model)
-    return [{"name": model.type, "payload": _payload(example)}] if example is not None else []
-
-
-def _bare_examples(bare: BarePayload) -> list[Document]:
-    if bare.model in BARE_EXAMPLES:
-        example: object = BARE_EXAMPLES[bare.model].model_dump(mode="json", by_alias=True, exclude_unset=True)
-    else:
-        example = bare.example
-    return [{"name": bare.name, "payload": example}] if example is not None else []
-
-
-def summary_of(model: type[Wire]) -> str:
-    """Return the first paragraph of a model's docstring on one line."""
-    return " ".join((model.__doc__ or model.__name__).strip().split("\n\n")[0].split())
 
 
 # -- servers --------------------------------------------------------------------------------------------------
@@ -277,7 +171,7 @@ def _security_schemes() -> Document:
 # -- the WebSocket --------------------------------------------------------------------------------------------
 
 
-def _websocket(components: _MessageComponents) -> Document:
+def _websocket(components: MessageComponents) -> Document:
     client = tuple(frame for frame in CLIENT_FRAMES.models.values() if frame is not Hello)
     server = tuple(SERVER_FRAMES.models.values())
     messages = {
@@ -365,7 +259,7 @@ def _add_client_operations(document: Document) -> None:
 # -- NATS -----------------------------------------------------------------------------------------------------
 
 
-def _add_channel(document: Document, messages: _MessageComponents, channel: NatsChannel) -> None:
+def _add_channel(document: Document, messages: MessageComponents, channel: NatsChannel) -> None:
     names = [part.split("}")[0] for part in channel.address.split("{")[1:]]
     entry: Document = {
         "address": channel.address,

@@ -35,13 +35,10 @@ from protocol.messages.proctor_events import EVENTS, MobileSyncCompleted, PlanSt
 from protocol.messages.progress import Applied
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated
 from protocol.messages.session_messages import SOCKET_MESSAGES
-from protocol.spec.schemas import Direction, Schema
+from protocol.spec.schemas import INTEGER, TEXT, Direction, Schema
 
 TO_EXAMINEES = ("mobile_sync_status", "mobile_sync_completed", "notice", "plan_state")
 """The types of the events that the examinee gets too."""
-
-INTEGER: Schema = {"type": "integer"}
-TEXT: Schema = {"type": "string"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,49 +80,6 @@ class NatsChannel:
     headers: dict[str, bool] = field(default_factory=dict)
     reply: ChannelContent | None = None
 
-
-HEADERS: dict[str, Schema] = {
-    "Nats-Msg-Id": {
-        **TEXT,
-        "description": "The message's id: NATS ignores a second message with it in the stream's duplicate window.",
-    },
-    "Nats-TTL": {
-        **TEXT,
-        "pattern": "^([0-9]+h)?([0-9]+m)?[0-9]+s$",
-        "description": "NATS deletes the message after this time.",
-    },
-    "Nats-Marker-Reason": {
-        "enum": ["MaxAge", "Purge", "Remove"],
-        "description": "Set by NATS on a marker: the last message of the subject has expired (or was removed).",
-    },
-    "Nats-Expected-Last-Subject-Sequence": {
-        **TEXT,
-        "pattern": "^[0-9]+$",
-        "description": "A fence: NATS refuses the message unless the subject's newest has this sequence (0: none).",
-    },
-    "Nats-Schedule": {**TEXT, "pattern": "^@at ", "description": "When NATS publishes it, as `@at <RFC 3339>`."},
-    "Nats-Schedule-Target": {**TEXT, "description": "The subject on which NATS publishes it."},
-    SCHEDULER: {**TEXT, "description": "Set by NATS: the subject of the schedule that published this message."},
-    "Nats-Pin-Id": {**TEXT, "description": "Set by NATS: the only client that reads the consumer at present."},
-    "Nats-Schedule-Next": {
-        **TEXT,
-        "description": "Set by NATS: when the schedule fires next; `purge`: this was the last time.",
-    },
-    "Nats-Batch-Id": {
-        **TEXT,
-        "description": "The atomic batch: NATS stores all of its messages or none (ADR-50).",
-    },
-    "Nats-Batch-Sequence": {**TEXT, "pattern": "^[0-9]+$"},
-    "Nats-Batch-Commit": {**TEXT, "description": "Marks the last message of a batch."},
-    "Nats-Rollup": {"enum": ["sub"], "description": "The message replaces all earlier ones of the subject."},
-    REPLAY_OF: {**TEXT, "pattern": "^DEADLETTER:[0-9]+$", "description": "The dead letter that this replays."},
-    REPLAYS: {
-        **TEXT,
-        "pattern": "^[0-9]+$",
-        "description": "How often the payload has been replayed, this time included.",
-    },
-    "traceparent": {**TEXT, "description": "W3C Trace Context, when the message is traced."},
-}
 
 NOTHING = BarePayload(
     "nothing",
@@ -457,24 +411,3 @@ _META = BarePayload(
     },
     example={"name": "P001/E001/sync_cap.jpg", "bucket": CAPTURES_BUCKET, "nuid": "4qUCOFxPcR9b", "size": 0},
 )
-
-PARAMETERS: dict[str, str] = {
-    "planId": "The plan: 1 to 64 of A-Z a-z 0-9 _ -",
-    "examineeId": "The examinee: 1 to 64 of A-Z a-z 0-9 _ -",
-    "serverId": "The socket server, such as SOCK001; not `plan`",
-    "origin": "The publisher: `socket-{serverId}` for facts about its sockets, `people-{serverId}` for decisions of "
-    "its proctors, `web`, `watch`, `manager`, `timer`, `operator`, `any`",
-    "partition": "The plan's partition: FNV-1a (32 bits) of its id, modulo 8",
-    "stateManager": "A state manager's name",
-    "timer": "`mobile_sync-{version of the wait}`",
-    "letter": "`{number of the dead letter}-{its time in ms}`",
-    "actor": "`{kind}-{unique}`",
-    "address": "An actor's address, of several tokens",
-    "inbox": "An inbox under _INBOX",
-    "source": "The stream of the failed message: STATUS, SOCKET, LEASE or RECONNECT",
-    "digest": "Keyed digest of the code (HMAC-SHA-256 with the token secret, hexadecimal)",
-    "stream": "A stream",
-    "consumer": "A consumer",
-    "nuid": "The id of the object's chunks",
-    "object": "The object's name `{planId}/{examineeId}/{captureId}.jpg` in base64url",
-}

@@ -20,6 +20,9 @@ Direction = Literal["read", "written"]
 """`read`: the schema of accepted messages, where fields with a default may be missing. `written`: that of sent
 messages, where only fields that are `None` are missing."""
 
+INTEGER: Schema = {"type": "integer"}
+TEXT: Schema = {"type": "string"}
+
 REFERENCE = "#/components/schemas/{model}"
 PUBLISHED_NAMES = {"TimelineEntry": "Happening", "EntryKind": "What", "MobileSyncStage": "StageTold"}
 """Models whose schema keeps its first published name, because others generate code from these names."""

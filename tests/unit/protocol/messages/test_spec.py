@@ -39,7 +39,8 @@ from protocol.messages.progress import Applied
 from protocol.messages.server_messages import Lease, QueueCreate, QueueCreated
 from protocol.messages.session_messages import SOCKET_CODEC
 from protocol.spec.asyncapi import asyncapi, frames_of
-from protocol.spec.channels import PARAMETERS, nats_channels
+from protocol.spec.channel_fields import PARAMETERS
+from protocol.spec.channels import nats_channels
 from protocol.spec.examples import EXAMPLES
 from protocol.spec.http_routes import ROUTES
 from protocol.spec.openapi import openapi
