@@ -66,7 +66,7 @@ class Upload:
 
     Example::
 
-        upload = Upload("P001", "E001", "phone-1", DeviceInfo(device_id="phone-1"))
+        upload = Upload("P001", "E001", "phone-1", DeviceInfo(model="Pixel 9"))
     """
 
     plan_id: str
